@@ -1,0 +1,99 @@
+# Everything runs from .venv, which these targets make and keep up to date themselves. Nothing is installed
+# outside this folder. Paths are relative throughout, so a checkout may stand in a folder with spaces.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+SHELL := /bin/sh
+
+python := .venv/bin/python
+pip := $(python) -m pip --disable-pip-version-check --no-input --quiet
+ready_to_serve := .venv/.ready-to-serve
+ready_to_develop := .venv/.ready-to-develop
+
+# pytest's further arguments: make test ARGS="-n0 -k damage -x"
+ARGS ?=
+
+.PHONY: help env serve test test-long lint format generate lock bench clean
+
+help:
+	@echo 'make env        the environment, .venv, with everything that development needs'
+	@echo 'make serve      a node on haptera://127.0.0.1:7457'
+	@echo 'make test       the tests; ARGS="-k name" chooses among them'
+	@echo 'make test-long  those that take minutes, too'
+	@echo 'make lint       formatting, rules, types, and whether generated files are current'
+	@echo 'make format     formats the sources'
+	@echo 'make generate   writes the generated files'
+	@echo 'make bench      the measurements of bench/README.md'
+	@echo 'make lock       chooses the versions in requirements*.lock anew'
+	@echo 'make clean      removes the environment and what tools left behind'
+
+# --- environment ------------------------------------------------------------------------------------------
+
+# A dangling .venv/bin/python (its Python was upgraded away) counts as missing, so the environment is made anew.
+$(python):
+	@python="$$(tools/python.sh)" && echo "making .venv with $$python" && "$$python" -m venv --clear .venv
+
+# The project itself is installed last and editable: its metadata depends on pyproject.toml, its code is never copied.
+$(ready_to_serve): requirements.lock pyproject.toml | $(python)
+	@echo 'installing what a node needs into .venv'
+	@$(pip) install --require-hashes --requirement requirements.lock
+	@$(pip) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(ready_to_develop): requirements-dev.lock $(ready_to_serve)
+	@echo 'installing what development needs into .venv'
+	@$(pip) install --require-hashes --requirement requirements-dev.lock
+	@touch $@
+
+env: $(ready_to_develop)
+
+# --- running ----------------------------------------------------------------------------------------------
+
+# exec: Ctrl-C and SIGTERM reach the node itself, and its exit status is this command's.
+serve: $(ready_to_serve)
+	@exec $(python) -m haptera serve $(ARGS)
+
+# --- checking ---------------------------------------------------------------------------------------------
+
+test: $(ready_to_develop)
+	@$(python) -m pytest $(ARGS)
+
+test-long: $(ready_to_develop)
+	@HYPOTHESIS_PROFILE=long $(python) -m pytest -m '' --timeout 3600 $(ARGS)
+
+lint: $(ready_to_develop)
+	@$(python) -m ruff format --check --quiet .
+	@$(python) -m ruff check --quiet .
+	@$(python) -m mypy
+	@$(python) tools/generate_errors.py --check
+
+format: $(ready_to_develop)
+	@$(python) -m ruff check --fix --quiet . || true
+	@$(python) -m ruff format --quiet .
+
+generate: $(ready_to_develop)
+	@$(python) tools/generate_errors.py
+
+# --- measuring --------------------------------------------------------------------------------------------
+
+bench: $(ready_to_develop)
+	@$(python) -m bench $(ARGS)
+
+# --- maintaining ------------------------------------------------------------------------------------------
+
+# One lock file for every platform and Python that the project supports; the development one repeats the
+# versions of the other, so that tests run what users run. UPGRADE=--upgrade takes newer versions.
+UPGRADE ?=
+compile := $(python) -m uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
+	--no-emit-package haptera --custom-compile-command 'make lock' $(UPGRADE)
+lock:
+	@test -x $(python) || { python="$$(tools/python.sh)" && "$$python" -m venv --clear .venv; }
+	@$(python) -m uv --version >/dev/null 2>&1 || $(pip) install uv
+	@$(compile) --extra all --group build --output-file requirements.lock pyproject.toml
+	@$(compile) --extra all --extra bench --group dev --constraint requirements.lock \
+		--output-file requirements-dev.lock pyproject.toml
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find src tests tools bench -type d -name __pycache__ -prune -exec rm -rf {} +
