@@ -1,0 +1,25 @@
+"""Keeps entries: the data directory, its keys and the log. Knows nothing of what an entry means.
+
+`haptera.storage.log` says how the log is written and recovered.
+"""
+
+from __future__ import annotations
+
+from haptera.storage.directory import DataDirectory
+from haptera.storage.filesystem import FileSystem, OsFileSystem
+from haptera.storage.keys import DataKey, load_or_create
+from haptera.storage.log import ENTRY_SIZE_MAX, Durability, Entry, Log, Recovery, Segment
+
+__all__ = [
+    "ENTRY_SIZE_MAX",
+    "DataDirectory",
+    "DataKey",
+    "Durability",
+    "Entry",
+    "FileSystem",
+    "Log",
+    "OsFileSystem",
+    "Recovery",
+    "Segment",
+    "load_or_create",
+]

@@ -1,0 +1,200 @@
+"""The one door to the operating system's files.
+
+Everything that storage does to a disk goes through these two protocols, so a test can stand in the disk's place,
+record each call, and crash between any two (`haptera.testing.MemoryFileSystem`). All calls block, and raise OSError
+as the operating system does.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import Literal, Protocol
+
+__all__ = ["File", "FileSystem", "OpenMode", "OsFileSystem", "read_file", "write_file_atomically"]
+
+OpenMode = Literal["r", "r+", "x"]
+"""r: read; r+: read and write what exists; x: create, read and write, FileExistsError if there is one."""
+
+PRIVATE_FILE_MODE = 0o600
+PRIVATE_DIRECTORY_MODE = 0o700
+
+
+class File(Protocol):
+    """An open file. Offsets and sizes are in bytes."""
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """`size` bytes from `offset`; fewer only at the end of the file."""
+
+    def pwrite(self, data: bytes, offset: int) -> None:
+        """Write all of `data`. After an error any part of it may have been written."""
+
+    def allocate(self, size: int) -> None:
+        """Grow to `size` bytes of zeros with the disk space reserved."""
+
+    def truncate(self, size: int) -> None: ...
+
+    def fdatasync(self) -> None:
+        """Make the data durable, and the size where it is needed to read them."""
+
+    def fsync(self) -> None: ...
+
+    def size(self) -> int: ...
+
+    def drop_cache(self) -> None:
+        """Forget clean cached pages, so that reads see what the disk holds.
+
+        A hint: does nothing where it cannot be done.
+        """
+
+    def try_lock(self) -> bool:
+        """Take the exclusive lock, held until close. False: someone else has it."""
+
+    def close(self) -> None: ...
+
+
+class FileSystem(Protocol):
+    """A hierarchy of directories and files. Paths are absolute or relative to the process."""
+
+    def open(self, path: str, mode: OpenMode) -> File:
+        """Open a file. A new one is readable by its owner alone (0600)."""
+
+    def listdir(self, path: str) -> list[str]: ...
+
+    def mkdir(self, path: str) -> None:
+        """Create one directory, for its owner alone (0700)."""
+
+    def rename(self, source: str, target: str) -> None:
+        """Replace `target` by `source` in one step."""
+
+    def unlink(self, path: str) -> None: ...
+
+    def sync_directory(self, path: str) -> None:
+        """Make the names in a directory durable: what was created, renamed or removed in it."""
+
+
+class OsFile:
+    """A file of the operating system."""
+
+    __slots__ = ("_descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def pread(self, size: int, offset: int) -> bytes:
+        data = os.pread(self._descriptor, size, offset)
+        if len(data) == size:
+            return data
+        pieces = [data]
+        while data and (size := size - len(data)) > 0:
+            offset += len(data)
+            data = os.pread(self._descriptor, size, offset)
+            pieces.append(data)
+        return b"".join(pieces)
+
+    def pwrite(self, data: bytes, offset: int) -> None:
+        written = os.pwrite(self._descriptor, data, offset)
+        while written < len(data):
+            written += os.pwrite(self._descriptor, memoryview(data)[written:], offset + written)
+
+    def allocate(self, size: int) -> None:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(self._descriptor, 0, size)
+        else:  # macOS: the space is not reserved, so a full disk shows at the write
+            os.ftruncate(self._descriptor, size)
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self._descriptor, size)
+
+    def fdatasync(self) -> None:
+        _fdatasync(self._descriptor)
+
+    def fsync(self) -> None:
+        _fsync(self._descriptor)
+
+    def size(self) -> int:
+        return os.fstat(self._descriptor).st_size
+
+    def drop_cache(self) -> None:
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def try_lock(self) -> bool:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+class OsFileSystem:
+    """The operating system's files."""
+
+    def open(self, path: str, mode: OpenMode) -> OsFile:
+        return OsFile(os.open(path, _FLAGS[mode] | os.O_CLOEXEC, PRIVATE_FILE_MODE))
+
+    def listdir(self, path: str) -> list[str]:
+        return os.listdir(path)
+
+    def mkdir(self, path: str) -> None:
+        os.mkdir(path, PRIVATE_DIRECTORY_MODE)
+
+    def rename(self, source: str, target: str) -> None:
+        os.replace(source, target)
+
+    def unlink(self, path: str) -> None:
+        os.unlink(path)
+
+    def sync_directory(self, path: str) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+_FLAGS: dict[OpenMode, int] = {"r": os.O_RDONLY, "r+": os.O_RDWR, "x": os.O_RDWR | os.O_CREAT | os.O_EXCL}
+
+
+def _fsync(descriptor: int) -> None:
+    if hasattr(fcntl, "F_FULLFSYNC"):  # macOS: fsync alone stops at the drive's own cache
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(descriptor)
+
+
+_fdatasync = os.fdatasync if hasattr(os, "fdatasync") else _fsync
+
+
+def read_file(fs: FileSystem, path: str, size_max: int) -> bytes:
+    """The first `size_max` bytes of a file. Raises OSError."""
+    file = fs.open(path, "r")
+    try:
+        return file.pread(size_max, 0)
+    finally:
+        file.close()
+
+
+def write_file_atomically(fs: FileSystem, directory: str, name: str, data: bytes) -> None:
+    """Make `directory`/`name` hold `data`, durably: after a crash at any instant it is the old file or the new one.
+    Raises OSError.
+    """
+    path = os.path.join(directory, name)
+    temporary = path + ".tmp"
+    try:
+        file = fs.open(temporary, "x")
+    except FileExistsError:  # a crash left it
+        fs.unlink(temporary)
+        file = fs.open(temporary, "x")
+    try:
+        file.pwrite(data, 0)
+        file.fsync()
+    finally:
+        file.close()
+    fs.rename(temporary, path)
+    fs.sync_directory(directory)
