@@ -1,0 +1,156 @@
+"""The data directory: what is in it, whose it is, and the lock that keeps a second process out (storage-format 2)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import tomllib
+
+import google_crc32c
+
+from haptera.errors import CorruptionError, StorageError
+from haptera.storage.errors import DirectoryInUse, NewerFormat, translated
+from haptera.storage.filesystem import File, FileSystem, read_file, write_file_atomically
+
+__all__ = ["DIRECTORY_FORMAT", "NODE_ID_SIZE", "DataDirectory"]
+
+DIRECTORY_FORMAT = 1
+NODE_ID_SIZE = 16
+LOG_NAME = "log"
+KEYS_NAME = "keys"
+NODE_NAME = "node.toml"
+LOCK_NAME = "lock"
+_FILE_SIZE_MAX = 4096
+_SEGMENT_NAME = re.compile(r"([0-9a-f]{16})\.seg", re.ASCII)
+
+
+def segment_name(number: int) -> str:
+    """The file name of a segment."""
+    return f"{number:016x}.seg"
+
+
+def segment_number(name: str) -> int | None:
+    """The number of the segment that a file name stands for; None for any other file."""
+    match = _SEGMENT_NAME.fullmatch(name)
+    return int(match[1], 16) if match else None
+
+
+class DataDirectory:
+    """An open data directory, locked against every other process (and every other opening in this one).
+
+    `path`, `log_path`, `keys_path` are paths; `node_id` is 16 bytes, chosen when the directory was made.
+    """
+
+    def __init__(self, fs: FileSystem, path: str, lock: File) -> None:
+        self.fs = fs
+        self.path = path
+        self.log_path = os.path.join(path, LOG_NAME)
+        self.keys_path = os.path.join(path, KEYS_NAME)
+        self.node_path = os.path.join(path, NODE_NAME)
+        self.node_id = b""
+        self._lock = lock
+
+    @classmethod
+    def open(cls, fs: FileSystem, path: str, create: bool = True) -> DataDirectory:
+        """Lock a data directory and read what it is; make it if it is not there and `create` is true (parents are not
+        made).
+
+        Raises DirectoryInUse, NewerFormat, CorruptionError (something that must be there is not, or is damaged),
+        StorageFull, StorageFailed and StorageError (there is none, and `create` is false). See storage-format 2.
+        """
+        path = os.path.normpath(path)  # so that the part before the last "/" is the parent
+        with translated(path, "open the data directory"):
+            if create:
+                _make_directory(fs, path)
+            elif NODE_NAME not in _names(fs, path):
+                raise StorageError(f"{path}: there is no data directory")
+            directory = cls(fs, path, _take_lock(fs, path))
+        try:
+            with translated(path, "open the data directory"):
+                directory._identify()
+        except BaseException:
+            directory.close()
+            raise
+        return directory
+
+    def close(self) -> None:
+        """Release the lock. Safe to call again."""
+        self._lock.close()
+
+    def _identify(self) -> None:
+        try:
+            data = read_file(self.fs, self.node_path, _FILE_SIZE_MAX)
+        except FileNotFoundError:
+            self._create()
+        else:
+            self.node_id = _parse(self.node_path, data)
+            self.fs.sync_directory(self.path)  # the process that made it may have been killed before it did
+            if LOG_NAME not in self.fs.listdir(self.path):
+                raise CorruptionError(self.log_path, 0, "the log's directory", "nothing")
+
+    def _create(self) -> None:
+        """First the log's directory, last node.toml: where node.toml is, everything is."""
+        _make_directory(self.fs, self.log_path)
+        if KEYS_NAME in self.fs.listdir(self.path) or self.fs.listdir(self.log_path):
+            raise CorruptionError(
+                self.node_path, 0, "the file that identifies the keys and the log beside it", "nothing"
+            )
+        self.node_id = secrets.token_bytes(NODE_ID_SIZE)
+        check = google_crc32c.value(self.node_id)
+        text = f'format = {DIRECTORY_FORMAT}\nnode_id = "{self.node_id.hex()}"\ncheck = {check}\n'
+        write_file_atomically(self.fs, self.path, NODE_NAME, text.encode())
+
+
+def _make_directory(fs: FileSystem, path: str) -> None:
+    parent = os.path.dirname(path) or "."
+    try:
+        fs.mkdir(path)
+    except FileExistsError:
+        # Sync the name all the same: whoever made it may have died before that. If we may not, it was made for us,
+        # long ago.
+        with contextlib.suppress(PermissionError):
+            fs.sync_directory(parent)
+    else:
+        fs.sync_directory(parent)
+
+
+def _names(fs: FileSystem, path: str) -> list[str]:
+    try:
+        return fs.listdir(path)
+    except FileNotFoundError:
+        return []
+
+
+def _take_lock(fs: FileSystem, path: str) -> File:
+    lock_path = os.path.join(path, LOCK_NAME)
+    try:
+        lock = fs.open(lock_path, "x")
+    except FileExistsError:
+        lock = fs.open(lock_path, "r+")
+    try:
+        if not lock.try_lock():
+            holder = lock.pread(32, 0).strip()
+            raise DirectoryInUse(path, int(holder) if holder.isdigit() else None)
+    except BaseException:
+        lock.close()
+        raise
+    with contextlib.suppress(OSError):  # the id is for people: a full disk must not keep anyone from reading
+        lock.truncate(0)
+        lock.pwrite(b"%d\n" % os.getpid(), 0)
+    return lock
+
+
+def _parse(path: str, data: bytes) -> bytes:
+    try:
+        table = tomllib.loads(data.decode())
+        if type(table["format"]) is int and table["format"] > DIRECTORY_FORMAT:
+            raise NewerFormat(path, table["format"], DIRECTORY_FORMAT)
+        node_id = bytes.fromhex(table["node_id"])
+        known = table["format"] == DIRECTORY_FORMAT and len(node_id) == NODE_ID_SIZE
+        if known and table["check"] == google_crc32c.value(node_id):
+            return node_id
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise CorruptionError(path, 0, f"format = {DIRECTORY_FORMAT}, a node_id in hex and its check", repr(data[:100]))

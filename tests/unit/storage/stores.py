@@ -1,0 +1,74 @@
+"""A small store for the storage tests: a data directory, its key and its log, opened as a node opens them."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from haptera.storage import DataDirectory, Entry, Log, load_or_create
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from haptera.storage import DataKey, Durability, FileSystem
+
+PATH = "data"
+LOG_PATH = "data/log"
+SEGMENT_SIZE = 400
+"""Room for a few small entries, so that a dozen fill several segments."""
+
+
+def entry(index: int, size: int = 24) -> Entry:
+    """The entry that the tests write at an index: its content says which it is."""
+    return Entry(1 + index // 5, index, 1_700_000_000_000 + index // 3, (b"%d " % index * size)[:size])
+
+
+def entries(count: int, size: int = 24) -> list[Entry]:
+    return [entry(index, size) for index in range(1, count + 1)]
+
+
+class Store:
+    """An open store. `entries` is what was replayed."""
+
+    def __init__(self, directory: DataDirectory, key: DataKey, log: Log) -> None:
+        self.directory = directory
+        self.key = key
+        self.log = log
+        self.entries = list(log.replay())
+
+    @classmethod
+    def open(
+        cls,
+        fs: FileSystem,
+        path: str = PATH,
+        *,
+        segment_size: int = SEGMENT_SIZE,
+        durability: Durability = "sync",
+    ) -> Store:
+        directory = DataDirectory.open(fs, path)
+        try:
+            key = load_or_create(fs, directory.keys_path)
+            log = Log.open(fs, directory, key, segment_size=segment_size, durability=durability)
+            return cls(directory, key, log)
+        except BaseException:
+            directory.close()
+            raise
+
+    def append(self, count: int, size: int = 24) -> None:
+        for index in range(self.log.last_index + 1, self.log.last_index + count + 1):
+            self.log.append(entry(index, size))
+
+    def close(self) -> None:
+        try:
+            self.log.close()
+        finally:
+            self.directory.close()
+
+
+@contextmanager
+def opened(fs: FileSystem, path: str = PATH, *, durability: Durability = "sync") -> Iterator[Store]:
+    store = Store.open(fs, path, durability=durability)
+    try:
+        yield store
+    finally:
+        store.close()
