@@ -1,0 +1,401 @@
+"""The log: the one place where an entry becomes durable.
+
+This comment is the format of a data directory's log, and the rules by which it is written and recovered.
+spec/storage-format.md says the same at more length. Integers are unsigned and big-endian; CRC-32C is Castagnoli's.
+
+Files
+    log/<number>.seg, the number in 16 lower-case hex digits, counting from 1 without a gap. The last one may be
+    active: appended to.
+
+Segment
+    header (80 bytes):
+        offset size field
+             0    8 magic "HAPTERAL"
+             8    2 format: 1. Magic, this field and the CRC keep their places in every format
+            10    1 durability: 0 sync, 1 os
+            11    1 zero
+            12    8 id of the data key
+            20    8 segment number
+            28   16 segment id: random
+            44    8 index of the first record
+            52   16 tag of the last record of the segment before; zeros in segment 1
+            68    8 capacity: the file's size while the segment is active
+            76    4 CRC-32C of bytes 0..75
+    records, one after the other; then, while the segment is active, zeros up to its capacity. The last byte is never
+    part of a record.
+
+Record
+    header (32 bytes):
+             0    4 length of the ciphertext, tag included: 16 to 32 MiB + 16
+             4    8 index: one more than the record's before; the first of the log is 1
+            12    8 term: never less than the record's before
+            20    8 time_ms: Unix milliseconds; never less than the record's before
+            28    4 CRC-32C of segment id || bytes 0..27. The id makes foreign bytes fail it
+    ciphertext and tag: AES-256-GCM of the entry's payload with
+        key    HKDF-SHA256(data key, salt = segment id, info = "haptera log segment/1")
+        nonce  the record's number within the segment, from 0, in 12 bytes
+        AAD    segment header || record header || tag of the record before (of the segment header, for the first)
+    So no record can be altered, moved, left out of the middle or taken from another file without the tag, its own or
+    the next one's, failing. What cannot be seen from the log alone is that its end was cut off where a record ends,
+    or replaced by an older state.
+
+Writing
+    One entry is one record, one write, one fdatasync ("os": no fdatasync): record n+1 is not begun before record n is
+    durable. A new segment: create, allocate, header, fsync, fsync of the directory; then its first record. Before it,
+    the old segment is sealed: cut to its records and fsynced (in "os" its data is synced first). So only the last
+    segment can be unfinished. No nonce repeats: a segment is appended to by one opening of the log alone, and by that
+    only until a call fails. After an opening, or a failure, whatever was there is never written to again, and a new
+    segment has a new id and so a new key. After any failed write or sync the log takes no more writes: what the page
+    cache holds then need not be what the disk holds, and a second fsync would not tell. A full disk met while a new
+    segment is allocated is different: nothing was written, so the append may be tried again.
+
+Recovery
+    Reads the segments in order, and stops at the first thing that is no valid record (bad CRC, bad tag, or past the
+    end of the file).
+    - At the exact end of the file, or where only zeros follow in an active segment: the end.
+    - In a segment that another follows, or that is sealed (shorter than its capacity): damage.
+    - In the active segment, "sync": damage if a valid record header with a later index follows anywhere, because this
+      record was durable before that one was begun. Otherwise a torn tail: the record was being written when the power
+      went, and was never acknowledged.
+    - In the active segment, "os": a torn tail. What was not synced may be missing anywhere.
+    A valid record out of its place (index, term, time), a missing segment, a header that does not continue the
+    segment before: damage. Damage is refused: CorruptionError. A torn tail is cut off and reported. Then the last
+    segment is synced (a process may have been killed between a write and its sync) and sealed; if it holds no record
+    it is removed, and so is a last file whose header was never finished (bad header, and zeros after it). The first
+    append makes the next segment. Damage to the very last record of an active segment cannot be told from a torn
+    tail, and is cut off and reported as one. A log that was closed has no active segment.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from haptera.errors import CorruptionError
+from haptera.storage.directory import DataDirectory, segment_name, segment_number
+from haptera.storage.errors import NewerFormat, StorageFailed, StorageFull, WrongKey, failing, translated
+from haptera.storage.reader import SegmentReader, nonzero_end
+from haptera.storage.segment import (
+    ENTRY_SIZE_MAX,
+    LOG_FORMAT,
+    NO_TAG,
+    RECORD_HEADER_SIZE,
+    SEGMENT_HEADER_SIZE,
+    TAG_SIZE,
+    U64_MAX,
+    Entry,
+    SegmentHeader,
+    format_of,
+)
+from haptera.storage.writer import SegmentWriter, remove_segment, seal
+
+if TYPE_CHECKING:
+    from haptera.storage.filesystem import File, FileSystem
+    from haptera.storage.keys import DataKey
+
+__all__ = ["ENTRY_SIZE_MAX", "SEGMENT_SIZE", "Durability", "Entry", "Log", "Progress", "Recovery", "Segment"]
+
+SEGMENT_SIZE = 64 << 20
+"""The size of a segment, in bytes, unless one entry needs more."""
+
+Durability = Literal["sync", "os"]
+"""sync: an append is durable when it returns. os: when the operating system gets round to it."""
+
+Progress = Callable[[int, int, int], None]
+"""on_progress(entries, bytes_done, bytes_total), called for each few MiB that are replayed, and at the end."""
+
+_FIRST_SEGMENT = 1
+_State = Literal["opened", "recovering", "ready", "failed", "closed"]
+
+
+@dataclass(slots=True)
+class Recovery:
+    """What a replay found: entries and the bytes they take, and the torn tail it cut off: `torn_bytes` of `file`
+    from `offset`, or none.
+    """
+
+    entries: int = 0
+    bytes: int = 0
+    torn_bytes: int = 0
+    file: str | None = None
+    offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A segment that holds entries. `size_bytes` is what its header and its records take."""
+
+    number: int
+    path: str
+    first_index: int
+    size_bytes: int
+
+
+@dataclass(slots=True)
+class _Found:
+    """A segment file as it was found at opening. `header` is None where a crash cut its creation short."""
+
+    number: int
+    path: str
+    size: int
+    header: SegmentHeader | None
+
+
+class Log:
+    """An open log. Open it, take all of `replay`, then `append`.
+
+    Synchronous; `append` and `close` are for one thread at a time. `recovery` is complete after the replay. See
+    storage-format 3 to 6.
+    """
+
+    def __init__(
+        self,
+        fs: FileSystem,
+        log_path: str,
+        key: DataKey,
+        found: list[_Found],
+        segment_size: int,
+        durability: Durability,
+        on_progress: Progress | None,
+    ) -> None:
+        self.durability = durability
+        self.recovery = Recovery()
+        self._fs = fs
+        self._path = log_path
+        self._key = key
+        self._found = found
+        self._segment_size = segment_size
+        self._on_progress = on_progress
+        self._state: _State = "opened"
+        self._sealed: list[Segment] = []
+        self._active: SegmentWriter | None = None
+        self._next_number = _FIRST_SEGMENT
+        self._index = 0
+        self._term = 0
+        self._time_ms = 0
+        self._tag = NO_TAG
+
+    @classmethod
+    def open(
+        cls,
+        fs: FileSystem,
+        directory: DataDirectory,
+        key: DataKey,
+        *,
+        segment_size: int = SEGMENT_SIZE,
+        durability: Durability = "sync",
+        on_progress: Progress | None = None,
+    ) -> Log:
+        """Look at a log's segments, without changing anything yet.
+
+        `directory` is open (and so locked) for as long as the log is; `segment_size` is in bytes and holds for new
+        segments. Raises CorruptionError (a segment is missing or its header damaged), WrongKey, NewerFormat,
+        StorageFailed. See storage-format 6.
+        """
+        with translated(directory.log_path, "open the log"):
+            found = _find_segments(fs, directory.log_path, key)
+        return cls(fs, directory.log_path, key, found, segment_size, durability, on_progress)
+
+    @property
+    def first_index(self) -> int:
+        """The first entry's index; 0 while there is none."""
+        return 1 if self._index else 0
+
+    @property
+    def last_index(self) -> int:
+        """The last entry's index; 0 while there is none."""
+        return self._index
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The segments with entries, oldest first."""
+        active = self._active_segment()
+        return (*self._sealed, active) if active else tuple(self._sealed)
+
+    @property
+    def size_bytes(self) -> int:
+        """What the segments take, without space that is only reserved."""
+        return sum(segment.size_bytes for segment in self.segments)
+
+    def replay(self) -> Iterator[Entry]:
+        """Every entry, oldest first, once. At its end a torn tail has been cut off (see `recovery`) and the log takes
+        appends.
+
+        Raises CorruptionError, StorageFailed. See storage-format 6.
+        """
+        if self._state != "opened":
+            raise RuntimeError("a log is replayed once, after it was opened")
+        self._state = "recovering"
+        bytes_total = sum(found.size for found in self._found)
+        bytes_done = 0
+        for found in self._found:
+            with failing(found.path, "recover the segment"):
+                yield from self._replay_segment(found, bytes_done, bytes_total)
+            bytes_done += found.size
+        self._found = []
+        self._state = "ready"
+
+    def append(self, entry: Entry) -> None:
+        """Add the next entry. In durability "sync" it is durable on return.
+
+        Raises ValueError (above ENTRY_SIZE_MAX, not the next index, or a term or time that goes back), StorageFull
+        (nothing was written: the same entry may be tried again), StorageFailed (whether it was written is unknown,
+        and the log takes no more). See storage-format 5.
+        """
+        self._check(entry)
+        size = RECORD_HEADER_SIZE + len(entry.payload) + TAG_SIZE
+        # Only a call that comes to its end opens the log for the next one, whatever it was that stopped it.
+        self._state = "failed"
+        if self._active is None or not self._active.has_room(size):
+            self._roll(entry.index, size)
+        assert self._active is not None
+        self._active.append(entry)
+        self._state = "ready"
+        self._index, self._term, self._time_ms = entry.index, entry.term, entry.time_ms
+
+    def close(self) -> None:
+        """Seal the log, unless a write has failed, and close it. Raises StorageFailed. Safe to call again."""
+        state, self._state = self._state, "closed"
+        active, last, self._active = self._active, self._active_segment(), None
+        if active is None:
+            return
+        if last is not None:
+            self._sealed.append(last)
+        try:
+            if state == "ready":
+                active.seal()
+        finally:
+            active.close()
+
+    def _check(self, entry: Entry) -> None:
+        if self._state != "ready":
+            if self._state == "failed":
+                raise StorageFailed(f"{self._path}: the log takes no more writes, because one has failed")
+            raise RuntimeError(f"append to a log that is {self._state}, not ready")
+        if len(entry.payload) > ENTRY_SIZE_MAX:
+            raise ValueError(
+                f"the entry has {len(entry.payload)} bytes, and {ENTRY_SIZE_MAX} is the most a record can hold"
+            )
+        if entry.index != self._index + 1:
+            raise ValueError(f"the entry has index {entry.index}, and the next is {self._index + 1}")
+        if not (self._term <= entry.term <= U64_MAX and self._time_ms <= entry.time_ms <= U64_MAX):
+            raise ValueError(
+                f"term {entry.term} or time {entry.time_ms} ms goes back from {self._term}, {self._time_ms} ms"
+            )
+
+    def _roll(self, first_index: int, record_size: int) -> None:
+        """Seal the active segment, if there is one, and make the next."""
+        last = self._active_segment()
+        if self._active is not None:
+            self._active.seal()
+            self._tag = self._active.tag
+            self._active = None
+        if last is not None:
+            self._sealed.append(last)
+            self._next_number = last.number + 1
+        capacity = max(self._segment_size, SEGMENT_HEADER_SIZE + record_size + 1)
+        synced = self.durability == "sync"
+        header = SegmentHeader.new(self._next_number, self._key, first_index, self._tag, capacity, synced)
+        try:
+            self._active = SegmentWriter.create(self._fs, self._path, header, self._key)
+        except StorageFull:
+            self._state = "ready"
+            raise
+
+    def _active_segment(self) -> Segment | None:
+        active = self._active
+        if active is None or active.offset == SEGMENT_HEADER_SIZE:
+            return None
+        return Segment(active.header.number, active.path, active.header.first_index, active.offset)
+
+    def _replay_segment(self, found: _Found, bytes_done: int, bytes_total: int) -> Iterator[Entry]:
+        last = found is self._found[-1]
+        if found.header is None:
+            remove_segment(self._fs, self._path, found.path)
+            return
+        self._check_header(found, found.header)
+        file = self._fs.open(found.path, "r+" if last else "r")
+        try:
+            if last:
+                file.drop_cache()  # after a failed sync the cache may hold what the disk does not
+            reader = SegmentReader(file, found.path, found.size, found.header, self._key)
+
+            def progress(count: int, offset: int) -> None:
+                if self._on_progress is not None:
+                    self._on_progress(self.recovery.entries + count, bytes_done + offset, bytes_total)
+
+            yield from reader.entries(self._term, self._time_ms, progress)
+            torn = reader.finish(last)
+            self._take(found, found.header, reader, torn)
+            if last:
+                self._repair(file, reader)
+        finally:
+            file.close()
+
+    def _check_header(self, found: _Found, header: SegmentHeader) -> None:
+        if header.previous_tag != self._tag:
+            raise CorruptionError(found.path, 0, "a header that continues the segment before", "another segment's tag")
+        if header.first_index != self._index + 1:
+            raise CorruptionError(
+                found.path, 0, f"a segment from index {self._index + 1}", f"from index {header.first_index}"
+            )
+
+    def _take(self, found: _Found, header: SegmentHeader, reader: SegmentReader, torn: int) -> None:
+        """Go on after the segment that has been read."""
+        recovery = self.recovery
+        if torn:
+            recovery.torn_bytes, recovery.file, recovery.offset = torn, found.path, reader.offset
+        self._next_number = found.number
+        if reader.count:
+            self._index, self._term, self._time_ms, self._tag = reader.index, reader.term, reader.time_ms, reader.tag
+            self._sealed.append(Segment(found.number, found.path, header.first_index, reader.offset))
+            self._next_number += 1
+            recovery.entries += reader.count
+            recovery.bytes += reader.offset
+
+    def _repair(self, file: File, reader: SegmentReader) -> None:
+        """Leave the last segment sealed, or gone if it holds nothing."""
+        with failing(reader.path, "seal the segment"):
+            if reader.count:
+                seal(file, reader.offset, data_synced=False)
+            else:
+                remove_segment(self._fs, self._path, reader.path)
+
+
+def _find_segments(fs: FileSystem, log_path: str, key: DataKey) -> list[_Found]:
+    numbers = []
+    for name in fs.listdir(log_path):
+        number = segment_number(name)
+        if number is not None:
+            numbers.append(number)
+    numbers.sort()
+    for expected, number in enumerate(numbers, _FIRST_SEGMENT):
+        if number != expected:
+            raise CorruptionError(os.path.join(log_path, segment_name(expected)), 0, "a segment", "no file")
+    return [_read_header(fs, log_path, number, number == numbers[-1], key) for number in numbers]
+
+
+def _read_header(fs: FileSystem, log_path: str, number: int, last: bool, key: DataKey) -> _Found:
+    path = os.path.join(log_path, segment_name(number))
+    file = fs.open(path, "r")
+    try:
+        size = file.size()
+        data = file.pread(SEGMENT_HEADER_SIZE, 0)
+        header = SegmentHeader.decode(data)
+        if header is None:
+            if last and nonzero_end(file, SEGMENT_HEADER_SIZE, size) <= SEGMENT_HEADER_SIZE:
+                return _Found(number, path, size, None)
+            raise CorruptionError(path, 0, "a segment header and its CRC-32C", data[:16].hex())
+    finally:
+        file.close()
+    if format_of(data) > LOG_FORMAT:
+        raise NewerFormat(path, format_of(data), LOG_FORMAT)
+    if format_of(data) < LOG_FORMAT or header.number != number or size > header.capacity:
+        raise CorruptionError(
+            path, 0, f"segment {number} of at most {header.capacity} bytes", f"segment {header.number} of {size} bytes"
+        )
+    if header.key_id != key.id:
+        raise WrongKey(path, header.key_id.hex(), key.id.hex())
+    return _Found(number, path, size, header)

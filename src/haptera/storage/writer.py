@@ -1,0 +1,105 @@
+"""Makes segments, appends records to them and seals them (storage-format 5).
+
+The order of the system calls is the promise: each line that syncs says what must not come before it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from haptera.storage.directory import segment_name
+from haptera.storage.errors import StorageFull, failing, translate, translated
+from haptera.storage.segment import SEGMENT_HEADER_SIZE, Codec, Entry, SegmentHeader
+
+if TYPE_CHECKING:
+    from haptera.storage.filesystem import File, FileSystem
+    from haptera.storage.keys import DataKey
+
+__all__ = ["SegmentWriter", "remove_segment", "seal"]
+
+
+class SegmentWriter:
+    """The segment that is appended to. After any error but StorageFull from `create`, it must not be used again."""
+
+    def __init__(self, file: File, path: str, header: SegmentHeader, key: DataKey) -> None:
+        self.path = path
+        self.header = header
+        self.offset = SEGMENT_HEADER_SIZE
+        self._file = file
+        self._codec = Codec(header, key)
+
+    @classmethod
+    def create(cls, fs: FileSystem, log_path: str, header: SegmentHeader, key: DataKey) -> SegmentWriter:
+        """Make a segment, ready and durable. Raises StorageFull (nothing is left behind) or StorageFailed."""
+        path = os.path.join(log_path, segment_name(header.number))
+        with translated(path, "create the segment"):
+            file = fs.open(path, "x")
+        try:
+            _allocate(fs, log_path, path, file, header.capacity)
+            with failing(path, "write the segment's header"):
+                file.pwrite(header.encode(), 0)
+                file.fsync()  # a record must not be there before the header and the whole preallocated size
+                fs.sync_directory(log_path)  # nor before the file has a name
+        except BaseException:
+            file.close()
+            raise
+        return cls(file, path, header, key)
+
+    @property
+    def tag(self) -> bytes:
+        """The last record's tag."""
+        return self._codec.tag
+
+    def has_room(self, size: int) -> bool:
+        """Whether a record of `size` bytes fits.
+
+        The last byte is never used: a sealed segment is shorter than one that is not.
+        """
+        return self.offset + size < self.header.capacity
+
+    def append(self, entry: Entry) -> None:
+        """Write one record, durable on return unless the segment's durability is "os". Raises StorageFailed."""
+        record = self._codec.encode(entry)
+        assert self.has_room(len(record))
+        with failing(self.path, "append to the log"):
+            self._file.pwrite(record, self.offset)
+            if self.header.synced:
+                self._file.fdatasync()
+        self.offset += len(record)
+
+    def seal(self) -> None:
+        """Cut the segment to its records and close it. Raises StorageFailed."""
+        with failing(self.path, "seal the segment"):
+            seal(self._file, self.offset, data_synced=self.header.synced)
+        self.close()
+
+    def close(self) -> None:
+        """Close the file and leave it as it is."""
+        self._file.close()
+
+
+def seal(file: File, size: int, *, data_synced: bool) -> None:
+    """Cut a segment to its records, durably; what follows it may be created after that. Raises OSError."""
+    if not data_synced:
+        file.fdatasync()  # the short size says "whole": it must not be durable before the records
+    file.truncate(size)
+    file.fsync()
+
+
+def remove_segment(fs: FileSystem, log_path: str, path: str) -> None:
+    """Remove a segment that holds no record, durably. Raises OSError."""
+    fs.unlink(path)
+    fs.sync_directory(log_path)
+
+
+def _allocate(fs: FileSystem, log_path: str, path: str, file: File, capacity: int) -> None:
+    """Reserve the disk space, so that a full disk is met here, where nothing is half done, and not by a record."""
+    try:
+        file.allocate(capacity)
+    except OSError as error:
+        failure = translate(error, path, "reserve space for a segment")
+        if isinstance(failure, StorageFull):
+            with failing(path, "remove the segment for which there is no space"):
+                remove_segment(fs, log_path, path)
+        raise failure from error

@@ -1,0 +1,86 @@
+"""The bytes of headers and records."""
+
+from __future__ import annotations
+
+import pytest
+
+from haptera.storage.keys import DataKey
+from haptera.storage.segment import (
+    NO_TAG,
+    RECORD_HEADER_SIZE,
+    SEGMENT_HEADER_SIZE,
+    Codec,
+    SegmentHeader,
+    format_of,
+)
+from tests.unit.storage.stores import entry
+
+KEY = DataKey.of(bytes(range(32)))
+HEADER = SegmentHeader(7, b"I" * 16, KEY.id, 100, b"T" * 16, 4096, synced=True)
+
+
+def test_a_segment_header_round_trips() -> None:
+    data = HEADER.encode()
+    assert len(data) == SEGMENT_HEADER_SIZE
+    assert SegmentHeader.decode(data) == HEADER
+    assert format_of(data) == 1
+
+
+def test_the_bytes_of_a_segment_header() -> None:
+    assert HEADER.encode()[:-4] == (
+        b"HAPTERAL\x00\x01\x00\x00" + KEY.id + bytes(7) + b"\x07" + b"I" * 16 + bytes(7) + b"\x64" + b"T" * 16
+    ) + (4096).to_bytes(8, "big")
+
+
+def test_a_segment_header_with_any_byte_changed_is_none() -> None:
+    data = HEADER.encode()
+    for at in range(len(data)):
+        assert SegmentHeader.decode(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]) is None
+
+
+@pytest.mark.parametrize("size", [0, 1, 79, 81])
+def test_a_segment_header_of_another_size_is_none(size: int) -> None:
+    assert SegmentHeader.decode((HEADER.encode() + b"\0")[:size]) is None
+
+
+def test_a_new_header_has_a_new_id() -> None:
+    ids = {SegmentHeader.new(1, KEY, 1, NO_TAG, 4096, synced=True).id for _ in range(100)}
+    assert len(ids) == 100
+
+
+def test_records_round_trip_in_order() -> None:
+    writer, reader = Codec(HEADER, KEY), Codec(HEADER, KEY)
+    for index in range(100, 110):
+        record = writer.encode(entry(index, index - 100))
+        header, body = record[:RECORD_HEADER_SIZE], record[RECORD_HEADER_SIZE:]
+        wrote = entry(index, index - 100)
+        assert reader.decode_header(header) == (len(body), index, wrote.term, wrote.time_ms)
+        assert reader.decrypt(header, body) == wrote.payload
+        assert reader.tag == writer.tag
+
+
+def test_a_record_with_any_byte_changed_is_refused() -> None:
+    record = Codec(HEADER, KEY).encode(entry(100))
+    for at in range(len(record)):
+        data = record[:at] + bytes([record[at] ^ 1]) + record[at + 1 :]
+        header, body = data[:RECORD_HEADER_SIZE], data[RECORD_HEADER_SIZE:]
+        if at < RECORD_HEADER_SIZE:
+            assert Codec(HEADER, KEY).decode_header(header) is None
+        assert Codec(HEADER, KEY).decrypt(header, body) is None
+
+
+def test_a_record_is_refused_after_another_than_its_own_predecessor() -> None:
+    codec = Codec(HEADER, KEY)
+    codec.encode(entry(100))
+    second = codec.encode(entry(101))
+    assert Codec(HEADER, KEY).decrypt(second[:RECORD_HEADER_SIZE], second[RECORD_HEADER_SIZE:]) is None
+
+
+def test_the_header_of_another_segments_record_is_none() -> None:
+    other = SegmentHeader(7, b"J" * 16, KEY.id, 100, b"T" * 16, 4096, synced=True)
+    record = Codec(other, KEY).encode(entry(100))
+    assert Codec(HEADER, KEY).decode_header(record[:RECORD_HEADER_SIZE]) is None
+
+
+def test_the_payload_does_not_show() -> None:
+    assert b"1 1 1 1" not in Codec(HEADER, KEY).encode(entry(1))
