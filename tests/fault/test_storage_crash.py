@@ -1,0 +1,142 @@
+"""Stop the program after every call to the file system, take the power away in every way, and open what is left."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from copy import deepcopy
+from typing import TYPE_CHECKING
+
+import pytest
+
+from haptera.testing.filesystem import Crashed, MemoryFileSystem
+from tests.unit.storage.stores import Store, entry, opened
+
+if TYPE_CHECKING:
+    from haptera.storage import Durability
+
+DURABILITIES: tuple[Durability, ...] = ("sync", "os")
+LOSSES: list[tuple[str, int]] = [
+    ("killed", 0),
+    ("drop", 0),
+    ("keep", 0),
+    *(("tear", seed) for seed in range(4)),
+    *(("reorder", seed) for seed in range(8)),
+]
+
+
+def work(fs: MemoryFileSystem, durability: Durability, acknowledged: list[int]) -> None:
+    """A life of a store: made, filled over several segments, killed without a word, recovered, closed, opened again."""
+    store = Store.open(fs, durability=durability)
+    for _ in range(6):
+        store.append(1)
+        acknowledged[0] = store.log.last_index
+    store.directory.close()  # the log is left as a killed process leaves it
+    for _ in range(2):
+        store = Store.open(fs, durability=durability)
+        for size in (24, 700, 24):
+            store.append(1, size)
+            acknowledged[0] = store.log.last_index
+        store.close()
+
+
+ALL = [entry(index, 700 if index in {8, 11} else 24) for index in range(1, 14)]
+
+
+def calls_to_stop_after() -> list[int]:
+    fs = MemoryFileSystem()
+    work(fs, "sync", [0])
+    return [0, *fs.changes()]
+
+
+def stopped(after: int, durability: Durability) -> tuple[MemoryFileSystem, int]:
+    """The file system of a program that was stopped after a call, and the last index it had acknowledged."""
+    fs = MemoryFileSystem()
+    fs.stop_after = after
+    acknowledged = [0]
+    with suppress(Crashed):
+        work(fs, durability, acknowledged)
+    fs.stop_after = None
+    return fs, acknowledged[0]
+
+
+def lose(fs: MemoryFileSystem, loss: str, seed: int) -> MemoryFileSystem:
+    return fs.restart() if loss == "killed" else fs.power_failure(loss, seed)  # type: ignore[arg-type]
+
+
+def check_what_is_left(fs: MemoryFileSystem, at_least: int) -> None:
+    """Everything acknowledged is there, nothing half done is, and the store goes on."""
+    with opened(fs) as store:
+        kept = len(store.entries)
+        assert store.entries == ALL[:kept]
+        assert kept >= at_least
+        store.append(3)
+        assert store.log.last_index == kept + 3
+    with opened(fs) as store:
+        assert store.entries == ALL[:kept] + [entry(index) for index in range(kept + 1, kept + 4)]
+        assert store.log.recovery.torn_bytes == 0
+
+
+@pytest.mark.parametrize(("loss", "seed"), LOSSES)
+def test_a_crash_after_any_call_loses_nothing_that_was_acknowledged(loss: str, seed: int) -> None:
+    for after in calls_to_stop_after():
+        fs, acknowledged = stopped(after, "sync")
+        check_what_is_left(lose(fs, loss, seed), acknowledged)
+
+
+@pytest.mark.parametrize(("loss", "seed"), LOSSES)
+def test_durability_os_loses_only_the_end_and_only_with_the_power(loss: str, seed: int) -> None:
+    for after in calls_to_stop_after():
+        fs, acknowledged = stopped(after, "os")
+        check_what_is_left(lose(fs, loss, seed), acknowledged if loss == "killed" else 0)
+
+
+def go_on(fs: MemoryFileSystem) -> None:
+    """Recover, and append what comes next."""
+    log = Store.open(fs).log
+    log.append(ALL[log.last_index])
+
+
+@pytest.mark.parametrize(("loss", "seed"), LOSSES)
+def test_a_crash_during_the_recovery_from_a_crash(loss: str, seed: int) -> None:
+    for after in calls_to_stop_after()[seed::9]:
+        fs, acknowledged = stopped(after, "sync")
+        left = lose(fs, loss, seed)
+        whole = deepcopy(left)
+        go_on(whole)
+        for stop in range(len(whole.calls)):
+            again = deepcopy(left)
+            again.stop_after = stop
+            with suppress(Crashed):
+                go_on(again)
+            again.stop_after = None
+            check_what_is_left(lose(again, loss, seed), acknowledged)
+
+
+def test_what_a_recovery_has_handed_out_survives_a_power_failure() -> None:
+    """A process is killed between a write and its sync: the next one reads the record, and may answer from it."""
+    for durability in DURABILITIES:
+        for after in calls_to_stop_after():
+            fs = stopped(after, durability)[0].restart()
+            handed_out = len(Store.open(fs, durability=durability).entries)
+            check_what_is_left(fs.power_failure("drop"), handed_out)
+
+
+def test_a_torn_tail_is_reported() -> None:
+    fs, _ = stopped(10_000, "sync")
+    store = Store.open(fs)
+    store.append(1)
+    offset = store.log.segments[-1].size_bytes
+    fs.stop_after = len(fs.calls) + 1
+    with pytest.raises(Crashed):
+        store.append(1)
+    torn = [fs.power_failure("tear", seed) for seed in range(10)]
+    reports = []
+    for left in torn:
+        with opened(left) as again:
+            reports.append(again.log.recovery)
+    cut = [report for report in reports if report.torn_bytes]
+    assert cut
+    for report in cut:
+        assert (report.file, report.offset) == (store.log.segments[-1].path, offset)
+        assert 0 < report.torn_bytes < 72
+    assert all(report.entries == 13 for report in reports)

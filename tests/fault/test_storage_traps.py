@@ -1,0 +1,137 @@
+"""What broke a comparable database's storage. Each test is named after its trap; most have a longer proof beside it."""
+
+from __future__ import annotations
+
+import pytest
+
+from haptera.errors import CorruptionError
+from haptera.storage import DataDirectory, Entry, Log, load_or_create
+from haptera.storage.segment import ENTRY_SIZE_MAX, RECORD_HEADER_SIZE, SEGMENT_HEADER_SIZE
+from haptera.testing.filesystem import Crashed, MemoryFileSystem
+from tests.unit.storage.stores import LOG_PATH, PATH, Store, entries, opened
+
+
+def segments(fs: MemoryFileSystem) -> list[bytes]:
+    return [fs.read(f"{LOG_PATH}/{name}") for name in sorted(fs.listdir(LOG_PATH))]
+
+
+def torn_store(seed: int) -> MemoryFileSystem:
+    """A store that lost its power while it wrote the third record."""
+    fs = MemoryFileSystem()
+    store = Store.open(fs)
+    store.append(2)
+    fs.stop_after = len(fs.calls) + 1
+    with pytest.raises(Crashed):
+        store.append(1)
+    fs.stop_after = None
+    return fs.power_failure("tear", seed)
+
+
+def test_trap_acknowledged_before_any_fsync() -> None:
+    """When append returns, its data has been synced, and the power may go (tests/fault/test_storage_crash.py)."""
+    fs = MemoryFileSystem()
+    store = Store.open(fs)
+    for count in range(1, 10):
+        store.append(1)
+        assert fs.calls[-1][0] == "fdatasync"
+        with opened(fs.power_failure("drop")) as left:
+            assert left.entries == entries(count)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_trap_a_torn_last_record_blocks_the_start(seed: int) -> None:
+    """It is cut off and reported, and the store goes on."""
+    with opened(torn_store(seed)) as store:
+        assert store.entries in (entries(2), entries(3))
+        store.append(5)
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_trap_a_record_is_written_that_the_reader_refuses_as_too_large(over: int) -> None:
+    """The largest entry comes back, and one byte more is refused before anything is written."""
+    fs = MemoryFileSystem()
+    store = Store.open(fs, segment_size=1024)
+    largest = Entry(1, 1, 1, bytes(ENTRY_SIZE_MAX + over))
+    if over:
+        calls = len(fs.calls)
+        with pytest.raises(ValueError, match="most a record can hold"):
+            store.log.append(largest)
+        assert len(fs.calls) == calls
+    else:
+        store.log.append(largest)
+        store.close()
+        with opened(fs) as again:
+            assert again.entries == [largest]
+
+
+@pytest.mark.parametrize("files_survive", [True, False])
+def test_trap_directory_entries_never_synced(files_survive: bool) -> None:
+    """No file or directory that holds something acknowledged has a name that a power failure could take."""
+    fs = MemoryFileSystem()
+    store = Store.open(fs)
+    store.append(12)
+    left = fs.power_failure("keep" if files_survive else "drop")
+    assert left.listdir(PATH) == [name for name in fs.listdir(PATH) if name in left.listdir(PATH)]
+    assert {"log", "keys", "node.toml"} <= set(left.listdir(PATH))
+    assert sorted(left.listdir(LOG_PATH)) == sorted(fs.listdir(LOG_PATH))
+    assert len(left.listdir(LOG_PATH)) > 1
+
+
+def test_trap_random_nonces_at_high_write_rates() -> None:
+    """Nonces are counted, not drawn: the same payloads in a segment give different ciphertexts, record by record."""
+    fs = MemoryFileSystem()
+    directory = DataDirectory.open(fs, PATH)
+    log = Log.open(fs, directory, load_or_create(fs, directory.keys_path), segment_size=1 << 20)
+    assert not list(log.replay())
+    for index in range(1, 1001):
+        log.append(Entry(1, index, 1, bytes(16)))
+    size = RECORD_HEADER_SIZE + 32
+    (data,) = segments(fs)
+    bodies = [
+        data[SEGMENT_HEADER_SIZE + at * size + RECORD_HEADER_SIZE :][:16] for at in range(1000)
+    ]  # with a zero payload the ciphertext is the key stream itself
+    assert len(set(bodies)) == 1000
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_trap_a_nonce_used_again_after_a_rewritten_tail(seed: int) -> None:
+    """After a torn tail the next record goes to a segment with a new id, hence a new key; no segment is appended to
+    twice.
+    """
+    fs = torn_store(seed)
+    before = segments(fs)
+    with opened(fs) as store:
+        store.append(1)
+    after = segments(fs)
+    assert len(after) == len(before) + 1
+    assert before[0].startswith(after[0]), "the torn segment is only cut"
+    assert len({data[28:44] for data in after}) == len(after)
+
+
+def test_trap_retrying_an_fsync() -> None:
+    """After a failed sync the page cache shows a record that the disk never gets. Nobody may be answered from it."""
+    fs = MemoryFileSystem()
+    store = Store.open(fs, segment_size=4096)
+    store.append(2)
+    fs.fail_at = len(fs.calls) + 2
+    with pytest.raises(Exception, match="cannot append"):
+        store.append(1)
+    store.close()
+    again = Store.open(fs.restart())
+    assert again.entries == entries(2), "what is on the disk, not what was cached"
+
+
+def test_trap_damage_before_a_later_record_is_taken_for_a_torn_tail() -> None:
+    """A record was durable before the next was begun, so only the last one can be torn."""
+    fs = MemoryFileSystem()
+    Store.open(fs, segment_size=4096).append(5)
+    name = f"{LOG_PATH}/{fs.listdir(LOG_PATH)[0]}"
+    data = bytearray(fs.read(name))
+    second = SEGMENT_HEADER_SIZE + RECORD_HEADER_SIZE + 40
+    data[second] ^= 0xFF
+    left = fs.power_failure("keep")
+    left.write(name, bytes(data))
+    with pytest.raises(CorruptionError) as caught:
+        Store.open(left)
+    assert caught.value.offset == second
+    assert "record 3 follows" in caught.value.actual
