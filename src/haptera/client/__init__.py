@@ -1,0 +1,60 @@
+"""The client: a database as an application uses it, over a connection or embedded in the process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from haptera.client.arguments import DEFAULT, Timeout
+from haptera.client.database import Database
+from haptera.client.entry import Entry
+from haptera.client.location import default_url, locate
+from haptera.client.remote import RemoteChannel
+from haptera.client.scan import Scan
+
+if TYPE_CHECKING:
+    import os
+
+__all__ = ["Database", "Entry", "Scan", "connect", "open_embedded"]
+
+TIMEOUT_SECONDS = 5.0
+
+
+def connect(url: str | None = None, *, timeout: Timeout = DEFAULT) -> Database:
+    """A database that is served at ``url``.
+
+    ``url`` is ``haptera://host:port`` (several hosts, ``haptera://a:7457,b:7457``, are tried in turn) or
+    ``haptera+unix:///path/to/socket``, with ``?timeout=SECONDS``. Without it ``HAPTERA_URL`` is used, else
+    ``./haptera-data/haptera.sock`` where it exists, else ``haptera://127.0.0.1:7457``. ``timeout`` limits each call
+    that names no other: seconds, 5 unless the URL says otherwise, None for no limit.
+
+    Use it as ``async with haptera.connect() as db``, or ``db = await haptera.connect()`` and `Database.aclose`.
+    Nothing is sent before the first call, which then leaves in one write with the handshake. A server that has never
+    answered is tried once; one that was lost is dialled again, with backoff, for as long as a call has time.
+
+    Raises ``ConfigurationError`` for a URL that is not understood, or that names a user or a password: this version has
+    no authentication, and does not pretend to.
+    """
+    location = locate(default_url() if url is None else url)
+    if timeout is DEFAULT:
+        timeout = TIMEOUT_SECONDS if location.timeout is None else location.timeout
+    return Database(RemoteChannel(location.urls, location.shown), location.shown, timeout)
+
+
+def open_embedded(
+    path: str | os.PathLike[str],
+    *,
+    durability: Literal["sync", "os"] = "sync",
+    timeout: float | None = TIMEOUT_SECONDS,
+) -> Database:
+    """The database in the directory ``path``, opened in this process: no server, no socket, the same store and calls.
+
+    The directory is made where there is none, and is locked: one process at a time. ``durability`` ``"sync"`` answers a
+    change when it is on the disk, ``"os"`` when the operating system has it. Use it as ``async with haptera.open(path)
+    as db`` (or ``await``), which opens the directory and replays its log.
+
+    Needs the extra ``haptera[server]``. Opening raises ``StorageError`` (``CorruptionError`` for damage) and
+    ``ConfigurationError``.
+    """
+    from haptera.client.embedded import EmbeddedChannel  # noqa: PLC0415  # it needs the extra, and a client does not
+
+    return Database(EmbeddedChannel(path, durability), str(path), timeout)

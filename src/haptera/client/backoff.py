@@ -1,0 +1,47 @@
+"""How long to wait before trying again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+FIRST_S = 0.05
+"""The longest first wait. Short, because a node that is restarted listens again within some tens of milliseconds."""
+
+LONGEST_S = 2.0
+"""The longest wait of all: a node that comes back is found within this time."""
+
+DOUBLINGS_MAX = 16
+"""Exponents are capped here, so that a number of attempts without bound stays arithmetic on small numbers."""
+
+
+class Backoff:
+    """Exponential waits with full jitter: the n-th is uniform between 0 and ``first * 2**n``, at most ``longest``.
+
+    Full jitter, so that many clients which lost one node at one instant do not return at one instant.
+    ``uniform`` gives a number in [0, 1), ``sleep`` waits for seconds; tests replace both.
+    """
+
+    __slots__ = ("_first", "_longest", "_sleep", "_uniform")
+
+    def __init__(
+        self,
+        *,
+        first: float = FIRST_S,
+        longest: float = LONGEST_S,
+        uniform: Callable[[], float] = random.random,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._first = first
+        self._longest = longest
+        self._uniform = uniform
+        self._sleep = sleep
+
+    def ceiling(self, attempt: int) -> float:
+        """The longest that the wait before attempt ``attempt`` (1 is the first repetition) may be, in seconds."""
+        return float(min(self._longest, self._first * 2 ** min(attempt - 1, DOUBLINGS_MAX)))
+
+    async def wait(self, attempt: int) -> None:
+        """Waits before repetition ``attempt`` (from 1)."""
+        await self._sleep(self._uniform() * self.ceiling(attempt))

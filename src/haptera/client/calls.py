@@ -1,0 +1,96 @@
+"""What a client knows of a call that met trouble, and what follows from it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from haptera.error_table import Code
+from haptera.errors import ConnectionLost, Failure
+
+if TYPE_CHECKING:
+    from haptera.client.methods import Method
+    from haptera.peer import Answer, Peer
+
+PASSING = frozenset(
+    {Code.CHECKSUM_MISMATCH, Code.GOING_AWAY, Code.TOO_MANY_REQUESTS, Code.RATE_LIMITED, Code.SHUTTING_DOWN}
+)
+"""Refusals that pass by themselves: the request was damaged on its way, the node goes away and comes back, or it has no
+room at this moment. Of those that spec/errors.toml would have repeated later, a full disk and maintenance are not here:
+they last longer than a call, and its caller should know."""
+
+LEAVING = frozenset({Code.GOING_AWAY, Code.SHUTTING_DOWN})
+"""Refusals after which a connection takes no more calls."""
+
+RESEND_SECONDS_MAX = 300.0
+"""A change is not sent again later than this: half of the time for which a server remembers ids by default."""
+
+
+class Call:
+    """A call that left the straight way: what it takes to send it again, and what became of it so far.
+
+    ``started`` is the time of the loop at which it was first sent, ``timeout`` seconds or None.
+    """
+
+    __slots__ = ("attempt", "deadline", "method", "payload", "request_id", "resend_until", "server_id", "unknown")
+
+    def __init__(
+        self, method: Method[Any], payload: bytes, request_id: bytes | None, started: float, timeout: float | None
+    ) -> None:
+        self.method = method
+        self.payload = payload
+        self.request_id = request_id
+        self.deadline = math.inf if timeout is None else started + timeout
+        self.resend_until = started + RESEND_SECONDS_MAX
+        self.attempt = 0
+        self.unknown = False  # a change that was sent, and may have been applied
+        self.server_id: bytes | None = None  # who may have applied it, if that one remembers ids
+
+    @property
+    def by(self) -> float | None:
+        """The deadline as asyncio takes it."""
+        return None if self.deadline == math.inf else self.deadline
+
+    def lost_on(self, peer: Peer, lost: ConnectionLost) -> None:
+        """Notes that a connection was lost while the call was under way on it."""
+        if not self.method.write or lost.outcome == "not_applied":
+            return
+        remembers = peer.server_id if "idempotency" in peer.capabilities else None
+        self.server_id = remembers if not self.unknown or remembers == self.server_id else None
+        self.unknown = True
+
+    def may_repeat(self, now: float) -> bool:
+        """Whether there is time, and sending it again cannot apply it twice (spec/protocol.md, section 7.1)."""
+        if now >= self.deadline:
+            return False
+        return not self.unknown or (self.server_id is not None and now < self.resend_until)
+
+    def remembered_by(self, peer: Peer) -> bool:
+        return "idempotency" in peer.capabilities and peer.server_id == self.server_id
+
+    def loss(self, lost: ConnectionLost) -> ConnectionLost:
+        """The loss as the caller is told of it: with what is known of all attempts, not of the last one alone."""
+        outcome = lost.outcome if self.method.write else "not_applied"
+        if self.unknown:
+            outcome = "unknown"
+        return lost if outcome == lost.outcome else ConnectionLost(str(lost), outcome=outcome)
+
+    def answer(self, answer: Answer) -> Answer:
+        """The answer as the caller gets it: that this attempt was refused says nothing of an earlier one."""
+        refusal = answer.failure
+        if self.unknown and refusal is not None and refusal.outcome == "not_applied" and not _judged(refusal.code):
+            refusal = msgspec.structs.replace(refusal, outcome="unknown")
+            return msgspec.structs.replace(answer, failure=refusal)
+        return answer
+
+
+def passes(refusal: Failure) -> bool:
+    """Whether a failure says that the same call may be sent again."""
+    return refusal.code in PASSING and refusal.outcome == "not_applied"
+
+
+def _judged(code: int) -> bool:
+    """Whether a refusal holds for each attempt: the argument's, or one given in log order behind the remembered ids."""
+    return 4000 <= code < 5000 or code == Code.INVALID_ARGUMENT

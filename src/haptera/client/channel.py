@@ -1,0 +1,44 @@
+"""What carries a database's calls: the seam between :class:`Database` and a connection or an embedded node."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from haptera.client.methods import Method, Row, Scanned
+    from haptera.errors import Failure
+
+R = TypeVar("R")
+
+
+class ScanEnd:
+    """Filled in by a channel when a scan has been read to its end."""
+
+    __slots__ = ("result",)
+
+    def __init__(self) -> None:
+        self.result: Scanned | None = None
+
+
+class Channel(Protocol):
+    """Carries calls to a store.
+
+    ``call`` answers with the method's result, or with a ``Failure`` that the server gave: a value, because a missing
+    key is an everyday answer. It raises ``ConnectionLost``, ``DeadlineExceeded`` and ``RemoteProtocolError``.
+    Times are seconds; None is no limit.
+    """
+
+    revision: int
+
+    async def call(self, method: Method[R], argument: tuple[Any, ...], timeout: float | None) -> R | Failure: ...
+
+    def scan(
+        self, options: dict[str, Any], end: ScanEnd, page_timeout: float | None, timeout: float | None
+    ) -> AsyncGenerator[list[Row], None]: ...
+
+    async def start(self) -> None: ...
+
+    async def drain(self, timeout: float) -> None: ...
+
+    async def aclose(self) -> None: ...

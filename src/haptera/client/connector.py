@@ -1,0 +1,176 @@
+"""The one connection of a client: dialled when a call needs it, dialled again when it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from haptera.errors import ConnectionLost
+
+if TYPE_CHECKING:
+    from haptera.client.backoff import Backoff
+    from haptera.peer import Peer
+
+DIAL_SECONDS_MAX = 5.0
+"""One host may take so long to accept a connection before the next one is tried."""
+
+
+class Dial(Protocol):
+    """Opens a transport: :func:`haptera.peer.dial`, or a test's double."""
+
+    def __call__(self, url: str, /, *, timeout: float) -> Awaitable[Peer]: ...
+
+
+class Connector:
+    """Keeps a connection to one of ``urls``, tried in turn; ``shown`` names them in errors.
+
+    Until a server has once said WELCOME, one attempt at each host is all: who mistyped an address learns it at once.
+    From then on a lost connection is dialled again, with backoff, for as long as a call has time.
+
+    The caller that finds no connection dials in its own coroutine, so that its request can follow HELLO in one write;
+    others wait for it, and one of them goes on where it is cancelled.
+    """
+
+    def __init__(self, urls: Sequence[str], shown: str, backoff: Backoff, dial: Dial) -> None:
+        self.peer: Peer | None = None
+        self.established = False
+        self._urls = tuple(urls)
+        self._first = 0
+        self._shown = shown
+        self._backoff = backoff
+        self._dial = dial
+        self._failed_rounds = 0
+        self._dialling = False
+        self._waiting: list[asyncio.Future[None]] = []
+        self._older: set[Peer] = set()
+        self._closed = False
+
+    async def connected(self, deadline: float | None) -> Peer:
+        """The open connection, dialled if there is none, by ``deadline`` (time of the loop).
+
+        Raises ``ConnectionLost`` with outcome ``not_applied``. Where this caller dialled, the connection is returned
+        before anything else could run, so that a request made at once leaves in one write with HELLO.
+        """
+        while True:
+            peer = self.peer
+            if peer is not None and not peer.closed:
+                return peer
+            if self._closed:
+                raise ConnectionLost(f"the client of {self._shown} is closed", outcome="not_applied")
+            if self._dialling:
+                await self._wait_for_other(deadline)
+                continue
+            if peer is not None:
+                self.lost(peer)
+            self._dialling = True
+            try:
+                return await self._dial_by(deadline)
+            finally:
+                self._dialling = False
+                self._wake_others()
+
+    def lost(self, peer: Peer) -> None:
+        """Notes that a connection has ended; one that had been welcomed makes the next attempt an immediate one."""
+        if self.peer is not peer:
+            return
+        self.peer = None
+        if peer.server_id is None:
+            self._failed_rounds += 1
+        else:
+            self.established = True
+            self._failed_rounds = 0
+
+    def leave(self, peer: Peer) -> None:
+        """The server takes no more calls on ``peer``: the next one goes to a new connection, and what is under way
+        here may end."""
+        if self.peer is peer:
+            self.established = True
+            self.peer = None
+        if not peer.closed and peer not in self._older:
+            self._older.add(peer)
+            peer.on_close(lambda: self._older.discard(peer))
+
+    async def drain(self, timeout: float) -> None:
+        """Takes no more calls, waits up to ``timeout`` seconds for those under way, and closes."""
+        self._closed = True
+        for peer in self._all():
+            await peer.drain(timeout)
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Closes at once. Calls under way end with ``ConnectionLost``."""
+        self._closed = True
+        self._wake_others()
+        peers = self._all()
+        self.peer = None
+        for peer in peers:
+            await peer.aclose()
+
+    def _all(self) -> list[Peer]:
+        return [*self._older, *([] if self.peer is None else [self.peer])]
+
+    async def _wait_for_other(self, deadline: float | None) -> None:
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await future
+        except TimeoutError:
+            raise ConnectionLost(f"no connection to {self._shown} in time", outcome="not_applied") from None
+        finally:
+            if not future.done() or future.cancelled():
+                self._waiting = [other for other in self._waiting if other is not future]
+
+    def _wake_others(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def _dial_by(self, deadline: float | None) -> Peer:
+        trouble: list[str] = []
+        try:
+            async with asyncio.timeout_at(deadline):
+                while True:
+                    if self._failed_rounds:
+                        await self._backoff.wait(self._failed_rounds)
+                    peer = await self._round(trouble)
+                    if peer is not None:
+                        break
+                    self._failed_rounds += 1
+                    if not self.established:
+                        raise ConnectionLost(_joined(trouble), outcome="not_applied")
+        except TimeoutError:
+            reason = f": {_joined(trouble)}" if trouble else ""
+            raise ConnectionLost(f"no connection to {self._shown} in time{reason}", outcome="not_applied") from None
+        if self._closed:
+            await peer.aclose()
+            raise ConnectionLost(f"the client of {self._shown} is closed", outcome="not_applied")
+        self.peer = peer
+        return peer
+
+    async def _round(self, trouble: list[str]) -> Peer | None:
+        """Tries each host once, the one that was reached last first. None: ``trouble`` says why, host by host."""
+        trouble.clear()
+        for turn in range(len(self._urls)):
+            index = (self._first + turn) % len(self._urls)
+            try:
+                peer = await self._dial(self._urls[index], timeout=DIAL_SECONDS_MAX)
+            except OSError as error:  # ConnectionLost and TimeoutError are OSErrors
+                trouble.append(_reason(self._urls[index], error))
+            else:
+                self._first = index
+                return peer
+        self._first = (self._first + 1) % len(self._urls)
+        return None
+
+
+def _reason(url: str, error: OSError) -> str:
+    if isinstance(error, ConnectionLost):
+        return str(error)
+    return f"cannot connect to {url}: {error.strerror or error}"
+
+
+def _joined(trouble: list[str]) -> str:
+    return "; ".join(dict.fromkeys(trouble))

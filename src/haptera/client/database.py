@@ -1,0 +1,314 @@
+"""The database as an application sees it; the same class for a served and an embedded store."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from haptera.client.arguments import (
+    DEFAULT,
+    INTEGER_MAX,
+    INTEGER_MIN,
+    VERSION_MAX,
+    Timeout,
+    Value,
+    checked_int,
+    checked_timeout,
+    plain_key,
+    plain_value,
+    text_option,
+)
+from haptera.client.channel import Channel, ScanEnd
+from haptera.client.entry import Entry, entry_of
+from haptera.client.methods import (
+    CLEAR,
+    COUNT,
+    DELETE,
+    DELETE_MANY,
+    EXISTS,
+    GET,
+    GET_MANY,
+    INCREMENT,
+    RENAME,
+    SET,
+    SET_MANY,
+    STATUS,
+    Found,
+    Method,
+    Stored,
+)
+from haptera.client.scan import Scan
+from haptera.error_table import Code
+from haptera.errors import Failure, RemoteProtocolError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+R = TypeVar("R")
+
+
+class Database:
+    """A key-value store. Made by :func:`haptera.connect` or :func:`haptera.open`; use it as ``async with … as db``.
+
+    Any number of calls may be under way at once (``asyncio.gather``); nothing orders calls that are. Keys are ``str``,
+    values ``str`` (stored as UTF-8) or bytes. Each call takes ``timeout`` in seconds: the database's own unless given,
+    None for no limit.
+
+    Every call may raise ``ServerError`` (one subclass for each code, such as ``VersionMismatch``),
+    ``DeadlineExceeded`` when its time is over, ``ConnectionLost`` when the server cannot be reached or was lost and
+    sending the call again might apply it twice, and ``RemoteProtocolError`` when the answer is malformed. ``outcome``
+    of the first three says whether a change was applied. ``TypeError`` and ``ValueError`` mean a mistake in the call.
+    """
+
+    __slots__ = ("_channel", "_name", "_timeout")
+
+    def __init__(self, channel: Channel, name: str, timeout: float | None) -> None:
+        self._channel = channel
+        self._name = name
+        self._timeout = checked_timeout(timeout)
+
+    # -- one key
+
+    async def get(self, key: str, *, timeout: Timeout = DEFAULT) -> Entry | None:
+        """The entry of ``key``, or None if there is none."""
+        if type(key) is not str:
+            key = plain_key(key)
+        found = await self._channel.call(GET, (key,), self._timeout if timeout is DEFAULT else checked_timeout(timeout))
+        if type(found) is Found:
+            return entry_of(key, found.value, found.version, found.expires_at_ms)
+        assert isinstance(found, Failure)
+        if found.code == Code.KEY_NOT_FOUND:
+            return None
+        raise found.exception()
+
+    async def set(
+        self,
+        key: str,
+        value: Value,
+        *,
+        if_version: int | None = None,
+        if_absent: bool = False,
+        if_present: bool = False,
+        timeout: Timeout = DEFAULT,
+    ) -> int:
+        """Stores ``value`` under ``key`` and returns its version.
+
+        ``if_version`` is the version the key must have (0: it must be absent), else ``VersionMismatch``;
+        ``if_absent`` raises ``KeyExists`` where there is an entry, ``if_present`` ``KeyNotFound`` where there is none.
+        """
+        stored = await self._set(key, value, _condition(if_version, if_absent, if_present), timeout)
+        return stored.version
+
+    async def get_and_set(
+        self,
+        key: str,
+        value: Value,
+        *,
+        if_version: int | None = None,
+        if_absent: bool = False,
+        if_present: bool = False,
+        timeout: Timeout = DEFAULT,
+    ) -> Entry | None:
+        """Stores as `set` does, and returns the entry of before, or None; the new version is in `revision`."""
+        options = _condition(if_version, if_absent, if_present)
+        options["return_previous"] = True
+        stored = await self._set(key, value, options, timeout)
+        self._channel.revision = stored.version
+        before = stored.previous
+        return None if before is None else entry_of(key, before.value, before.version, before.expires_at_ms)
+
+    async def _set(self, key: str, value: Value, options: dict[str, Any], timeout: Timeout) -> Stored:
+        if type(key) is not str:
+            key = plain_key(key)
+        plain = value if type(value) is bytes else plain_value(value)
+        stored = await self._channel.call(
+            SET,
+            (key, plain, options) if options else (key, plain),
+            self._timeout if timeout is DEFAULT else checked_timeout(timeout),
+        )
+        if type(stored) is Stored:
+            return stored
+        assert isinstance(stored, Failure)
+        raise stored.exception()
+
+    async def delete(self, key: str, *, if_version: int | None = None, timeout: Timeout = DEFAULT) -> bool:
+        """Deletes ``key``; False if there was no entry. ``if_version`` as in `set`."""
+        key = plain_key(key)
+        options = _condition(if_version, False, False)
+        deleted = await self._call(DELETE, (key, options) if options else (key,), timeout)
+        return deleted.deleted
+
+    async def increment(self, key: str, delta: int = 1, *, initial: int = 0, timeout: Timeout = DEFAULT) -> int:
+        """Adds ``delta`` to the number that ``key`` holds as decimal text, and returns the sum.
+
+        A key without an entry starts from ``initial``. Raises ``NotAnInteger`` and, beyond 64 bits with sign,
+        ``IntegerOverflow``.
+        """
+        argument: tuple[Any, ...] = (plain_key(key), checked_int("delta", delta, INTEGER_MIN, INTEGER_MAX))
+        if initial != 0:
+            argument += ({"initial": checked_int("initial", initial, INTEGER_MIN, INTEGER_MAX)},)
+        return (await self._call(INCREMENT, argument, timeout)).value
+
+    async def rename(self, key: str, new_key: str, *, if_absent: bool = False, timeout: Timeout = DEFAULT) -> int:
+        """Moves the entry of ``key`` to ``new_key`` and returns its new version.
+
+        Raises ``KeyNotFound``, and with ``if_absent`` ``KeyExists`` where ``new_key`` has an entry already; without it
+        that entry is replaced.
+        """
+        argument: tuple[Any, ...] = (plain_key(key), plain_key(new_key))
+        if if_absent:
+            argument += ({"if_absent": True},)
+        return (await self._call(RENAME, argument, timeout)).version
+
+    async def exists(self, key: str, *, timeout: Timeout = DEFAULT) -> bool:
+        """Whether ``key`` has an entry."""
+        return (await self._call(EXISTS, (plain_key(key),), timeout)).exists
+
+    # -- many keys
+
+    async def get_many(self, keys: Iterable[str], *, timeout: Timeout = DEFAULT) -> list[Entry | None]:
+        """The entries of ``keys``, in their order, all of one revision; None where there is none."""
+        names = _keys(keys)
+        found = (await self._call(GET_MANY, (names,), timeout)).entries
+        if len(found) != len(names):
+            raise RemoteProtocolError(
+                Code.MALFORMED_FRAME,
+                f"the server's answer to kv.get_many has {len(found)} entries for {len(names)} keys",
+            )
+        return [
+            None if entry is None else entry_of(key, entry.value, entry.version, entry.expires_at_ms)
+            for key, entry in zip(names, found, strict=True)
+        ]
+
+    async def set_many(
+        self, items: Mapping[str, Value] | Iterable[tuple[str, Value]], *, timeout: Timeout = DEFAULT
+    ) -> int:
+        """Stores all ``items`` or none, with one version, which it returns. The last of a doubled key wins."""
+        pairs = items.items() if isinstance(items, Mapping) else items
+        rows = [
+            (key if type(key) is str else plain_key(key), value if type(value) is bytes else plain_value(value))
+            for key, value in pairs
+        ]
+        return (await self._call(SET_MANY, (rows,), timeout)).version
+
+    async def delete_many(self, keys: Iterable[str], *, timeout: Timeout = DEFAULT) -> int:
+        """Deletes the entries of ``keys``, all at once, and returns how many there were."""
+        return (await self._call(DELETE_MANY, (_keys(keys),), timeout)).count
+
+    async def count(
+        self,
+        *,
+        prefix: str | None = None,
+        start: str | None = None,
+        end: str | None = None,
+        glob: str | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> int:
+        """The number of keys in a range; the arguments are those of `scan`."""
+        options = _range(prefix, start, end, glob)
+        return (await self._call(COUNT, (options,) if options else (), timeout)).count
+
+    async def clear(self, *, prefix: str, timeout: Timeout = DEFAULT) -> int:
+        """Deletes every key that begins with ``prefix`` (``""``: every key), and returns how many there were."""
+        options = _range(prefix, None, None, None)
+        return (await self._call(CLEAR, (options,) if prefix else (), timeout)).count
+
+    def scan(
+        self,
+        *,
+        prefix: str | None = None,
+        start: str | None = None,
+        end: str | None = None,
+        glob: str | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        keys_only: bool = False,
+        timeout: Timeout = DEFAULT,
+    ) -> Scan:
+        """The entries of a range in the order of their keys' bytes, all of one revision, as an asynchronous iterator.
+
+        ``start`` is inclusive and ``end`` exclusive; of several arguments all must hold. ``limit`` is the largest
+        number of entries, ``reverse`` begins with the last, ``keys_only`` leaves the values empty.
+
+        ``timeout`` limits the whole scan, the caller's own work between entries included. Without it the wait for each
+        page is limited by the database's own timeout, and the scan may take as long as it takes. A connection that is
+        lost after the first entries ends the scan with ``ConnectionLost``, because what follows would be of another
+        revision. At the server a scan that makes no progress for 60 seconds ends with ``RevisionCompacted``.
+        """
+        options = _range(prefix, start, end, glob)
+        if limit is not None:
+            options["limit"] = checked_int("limit", limit, 0, VERSION_MAX)
+        if reverse:
+            options["reverse"] = True
+        if keys_only:
+            options["keys_only"] = True
+        end_of_scan = ScanEnd()
+        whole = None if timeout is DEFAULT else checked_timeout(timeout)
+        page = self._timeout if timeout is DEFAULT else None
+        return Scan(self._channel.scan(options, end_of_scan, page, whole), end_of_scan)
+
+    # -- the store
+
+    @property
+    def revision(self) -> int:
+        """The store's revision in the last answer; 0 before the first. Right after a call it is that call's."""
+        return self._channel.revision
+
+    async def status(self, *, timeout: Timeout = DEFAULT) -> dict[str, Any]:
+        """What the node says of itself: version, node_id, uptime_ms, durability, revision, keys and more."""
+        return await self._call(STATUS, (), timeout)
+
+    async def drain(self, *, timeout: float = 30.0) -> None:
+        """Takes no more calls, waits up to ``timeout`` seconds for those under way, and closes."""
+        await self._channel.drain(timeout)
+
+    async def aclose(self) -> None:
+        """Closes. Calls under way end with ``ConnectionLost``. Harmless when closed already."""
+        await self._channel.aclose()
+
+    async def _call(self, method: Method[R], argument: tuple[Any, ...], timeout: Timeout) -> R:
+        result = await self._channel.call(
+            method, argument, self._timeout if timeout is DEFAULT else checked_timeout(timeout)
+        )
+        if isinstance(result, Failure):
+            raise result.exception()
+        return result
+
+    def __await__(self) -> Generator[Any, Any, Self]:
+        return self.__aenter__().__await__()
+
+    async def __aenter__(self) -> Self:
+        await self._channel.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"<haptera.Database {self._name}>"
+
+
+def _keys(keys: Iterable[str]) -> list[str]:
+    if isinstance(keys, str | bytes):
+        raise TypeError("keys is an iterable of keys, not one of them")
+    return [plain_key(key) for key in keys]
+
+
+def _condition(if_version: int | None, if_absent: bool, if_present: bool) -> dict[str, Any]:
+    if if_absent and if_present:
+        raise ValueError("if_absent and if_present exclude each other")
+    options: dict[str, Any] = {}
+    if if_version is not None:
+        options["if_version"] = checked_int("if_version", if_version, 0, VERSION_MAX)
+    if if_absent:
+        options["if"] = "absent"
+    elif if_present:
+        options["if"] = "present"
+    return options
+
+
+def _range(prefix: str | None, start: str | None, end: str | None, glob: str | None) -> dict[str, Any]:
+    given = {"prefix": prefix, "start": start, "end": end, "glob": glob}
+    return {name: text_option(name, text) for name, text in given.items() if text is not None}

@@ -1,0 +1,166 @@
+"""Calls to a node in this process: the served store's commands and commit pipeline, without socket and bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+
+from haptera.client.methods import STATUS, Method, Row, Scanned
+from haptera.error_table import Code
+from haptera.errors import ConfigurationError, ConnectionLost, Failure, failure
+
+if TYPE_CHECKING:
+    from haptera.client.channel import ScanEnd
+
+try:
+    from haptera.node.commands import ANONYMOUS, Command
+    from haptera.node.config import NodeConfig
+    from haptera.node.node import Node
+    from haptera.node.services.arguments import METHODS
+    from haptera.node.services.server import status
+    from haptera.state import Replayed, Result, Scan
+except ModuleNotFoundError as error:
+    raise ConfigurationError(
+        f"an embedded database needs the package {error.name}: pip install 'haptera[server]'"
+    ) from error
+
+R = TypeVar("R")
+
+PAGE_SIZE_MAX = 64 * 1024
+PAGE_ROWS_MAX = 512
+"""One page of a scan: some tenths of a millisecond, after which others have their turn."""
+
+
+class EmbeddedChannel:
+    """Carries calls to the node of the data directory ``path``, opened by `start` or by the first call."""
+
+    def __init__(self, path: str | os.PathLike[str], durability: Literal["sync", "os"]) -> None:
+        if durability not in {"sync", "os"}:
+            raise ConfigurationError(f"durability is sync or os, not {durability!r}")
+        self.revision = 0
+        self._config = NodeConfig(data_dir=os.fspath(path), listen=(), durability=durability)
+        self._node: Node | None = None
+        self._opening: asyncio.Task[Node] | None = None
+        self._closed = False
+        self._under_way: set[asyncio.Future[Result]] = set()
+
+    async def start(self) -> None:
+        """Opens the directory and replays its log. Raises ``StorageError``."""
+        await self._opened()
+
+    async def call(self, method: Method[R], argument: tuple[Any, ...], timeout: float | None) -> R | Failure:
+        """Submits one command and gives its result, or the failure that the store answers with."""
+        node = self._node or await self._opened()
+        if method is STATUS:
+            return cast("R", status(node))
+        op = METHODS[method.name].convert(argument)
+        if isinstance(op, Failure):
+            return op
+        assert not isinstance(op, Scan)
+        answers: list[list[Result]] = []
+        waiting: asyncio.Future[Result] | None = None
+
+        def done(results: list[Result]) -> None:
+            if waiting is None:
+                answers.append(results)
+            elif not waiting.done():
+                waiting.set_result(results[0])
+
+        node.commands.submit(ANONYMOUS, [Command(op)], done)
+        if answers:
+            result = answers[0][0]
+        else:
+            waiting = asyncio.get_running_loop().create_future()
+            result = await self._durable(waiting, timeout)
+        if isinstance(result, Failure):
+            return result
+        self.revision = node.revision
+        return method.convert(result.result if isinstance(result, Replayed) else result)
+
+    async def _durable(self, waiting: asyncio.Future[Result], timeout: float | None) -> Result:
+        """Waits for the disk. After ``timeout`` seconds the change goes on, and its outcome is unknown."""
+        timer = None if timeout is None else waiting.get_loop().call_later(timeout, _expire, waiting)
+        self._under_way.add(waiting)
+        try:
+            return await waiting
+        finally:
+            self._under_way.discard(waiting)
+            if timer is not None:
+                timer.cancel()
+
+    async def scan(
+        self, options: dict[str, Any], end: ScanEnd, page_timeout: float | None, timeout: float | None
+    ) -> AsyncGenerator[list[Row], None]:
+        """The pages of a scan. A page is no wait, so ``timeout`` is for the whole alone."""
+        node = self._node or await self._opened()
+        op = METHODS["scan"].convert((options,))
+        if isinstance(op, Failure):
+            raise op.exception()
+        assert isinstance(op, Scan)
+        cursor = node.commands.open_scan(ANONYMOUS, op)
+        if isinstance(cursor, Failure):
+            raise cursor.exception()
+        time = asyncio.get_running_loop().time
+        deadline = math.inf if timeout is None else time() + timeout
+        try:
+            while True:
+                page = cursor.page(PAGE_SIZE_MAX, PAGE_ROWS_MAX)
+                if isinstance(page, Failure):
+                    raise page.exception()
+                if page.rows:
+                    yield [Row(*row) for row in page.rows]
+                if page.done:
+                    break
+                await asyncio.sleep(0)
+                if time() >= deadline:
+                    raise failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception()
+            end.result = Scanned(*cursor.result)
+            self.revision = end.result.revision
+        finally:
+            cursor.close()
+
+    async def drain(self, timeout: float) -> None:
+        """Waits up to ``timeout`` seconds for the calls under way, and closes."""
+        self._closed = True
+        if self._under_way:
+            await asyncio.wait(set(self._under_way), timeout=timeout)
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Closes the node: what was submitted is made durable first."""
+        self._closed = True
+        opening, self._opening, self._node = self._opening, None, None
+        if opening is None:
+            return
+        if not opening.done():
+            opening.cancel()
+            await asyncio.wait([opening])
+        if not opening.cancelled() and opening.exception() is None:
+            await opening.result().aclose()
+
+    async def _opened(self) -> Node:
+        if self._closed:
+            raise ConnectionLost("the database is closed", outcome="not_applied")
+        if self._opening is None:
+            self._opening = asyncio.create_task(Node.open(self._config))
+            self._opening.add_done_callback(self._note_opened)
+        opening = self._opening
+        await asyncio.wait([opening])
+        if opening.cancelled():
+            raise ConnectionLost("the database is closed", outcome="not_applied")
+        return opening.result()
+
+    def _note_opened(self, opening: asyncio.Task[Node]) -> None:
+        if opening.cancelled() or opening.exception() is not None:
+            if self._opening is opening:
+                self._opening = None  # the next call tries again
+        elif not self._closed:
+            self._node = opening.result()
+
+
+def _expire(waiting: asyncio.Future[Result]) -> None:
+    if not waiting.done():
+        waiting.set_exception(failure(Code.DEADLINE_EXCEEDED, outcome="unknown").exception())

@@ -1,0 +1,76 @@
+"""Which store a client talks to: its URL, checked, with what is secret in it never shown."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from haptera.errors import ConfigurationError
+from haptera.peer.address import format_host, parse, redact
+
+URL_VARIABLE = "HAPTERA_URL"
+LOCAL_SOCKET = os.path.join("haptera-data", "haptera.sock")
+FALLBACK_URL = "haptera://127.0.0.1:7457"
+
+
+def has_password(url: str) -> bool:
+    """Whether a URL carries a password, readable or not."""
+    try:
+        return parse(url).password is not None
+    except ConfigurationError:
+        return redact(url) != url
+
+
+def default_url() -> str:
+    """``HAPTERA_URL``, else the socket of a node that runs in this directory, else the default port here."""
+    url = os.environ.get(URL_VARIABLE)
+    if url:
+        return url
+    path = os.path.abspath(LOCAL_SOCKET)
+    return f"haptera+unix://{quote(path)}" if os.path.exists(path) else FALLBACK_URL
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a store is. ``urls`` has one URL for each host, tried in turn; ``shown`` is safe for logs and errors;
+    ``timeout`` is the URL's own default for calls in seconds, or None if it names none."""
+
+    urls: tuple[str, ...]
+    shown: str
+    timeout: float | None
+
+
+def locate(url: str) -> Location:
+    """Reads a URL such as ``haptera://a:7457,b:7457?timeout=2`` or ``haptera+unix:///run/haptera.sock``.
+
+    Raises ``ConfigurationError`` for a URL that cannot be read, for an option that this client does not have, and for
+    a user or a password: this version does not authenticate, and to leave a credential out silently would let a
+    caller believe that it acts as that user.
+    """
+    address = parse(url)
+    shown = str(address)
+    if address.password is not None:
+        raise ConfigurationError(f"{shown}: this version has no authentication, so the URL may not carry a password")
+    if address.user is not None:
+        raise ConfigurationError(f"{shown}: this version has no authentication, so the URL may not name a user")
+    timeout = None
+    for name, value in address.options.items():
+        if name != "timeout":
+            raise ConfigurationError(f"{shown}: the option {name!r} is not known to this version")
+        timeout = _seconds(shown, value)
+    if address.path:
+        urls: tuple[str, ...] = (f"{address.scheme}://{quote(address.path)}",)
+    else:
+        urls = tuple(f"{address.scheme}://{format_host(*host)}" for host in address.hosts)
+    return Location(urls, shown, timeout)
+
+
+def _seconds(shown: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ConfigurationError(f"{shown}: timeout is a number of seconds above 0, not {text!r}")
+    return seconds

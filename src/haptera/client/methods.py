@@ -1,0 +1,113 @@
+"""The methods that the client calls, with the shape of each answer (spec/protocol.md, section 7).
+
+A result is decoded into a struct whose fields are checked while it is decoded: what a peer sends cannot reach the
+caller with another type than the annotation says. Fields that a later version adds at the end are ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Generic, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+R = TypeVar("R")
+
+Revision = Annotated[int, Meta(ge=0, lt=2**53)]
+Count = Annotated[int, Meta(ge=0)]
+Milliseconds = Annotated[int, Meta(ge=0)]
+
+
+class Found(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    value: bytes
+    version: Revision
+    expires_at_ms: Milliseconds | None = None
+
+
+class Stored(msgspec.Struct, array_like=True, frozen=True):
+    version: Revision
+    previous: Found | None = None
+
+
+class Deleted(msgspec.Struct, array_like=True, frozen=True):
+    deleted: bool
+    version: Revision | None = None
+    previous: Found | None = None
+
+
+class Existing(msgspec.Struct, array_like=True, frozen=True):
+    exists: bool
+
+
+class FoundMany(msgspec.Struct, array_like=True, frozen=True):
+    entries: list[Found | None]
+
+
+class Written(msgspec.Struct, array_like=True, frozen=True):
+    version: Revision
+
+
+class Removed(msgspec.Struct, array_like=True, frozen=True):
+    count: Count
+    version: Revision | None = None
+
+
+class Incremented(msgspec.Struct, array_like=True, frozen=True):
+    value: int
+    version: Revision
+
+
+class Counted(msgspec.Struct, array_like=True, frozen=True):
+    count: Count
+
+
+class Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    key: str
+    value: bytes | None
+    version: Revision
+    expires_at_ms: Milliseconds | None = None
+
+
+class Scanned(msgspec.Struct, array_like=True, frozen=True):
+    count: Count
+    last_key: str | None
+    revision: Revision
+
+
+class Method(Generic[R]):
+    """One method of a service: its name, whether it changes the store, and how its result is read.
+
+    ``decode`` reads a payload of the wire, ``convert`` the tuple that an embedded node answers with. Both raise
+    ``msgspec.MsgspecError`` for a result of another shape.
+    """
+
+    __slots__ = ("convert", "decode", "name", "service", "write")
+
+    def __init__(self, name: str, result: type[R], *, write: bool = False, service: str = "kv") -> None:
+        self.service = service
+        self.name = name
+        self.write = write
+        self.decode: Callable[[bytes], R] = msgspec.msgpack.Decoder(result).decode
+        self.convert: Callable[[Any], R] = lambda answer: msgspec.convert(answer, result)
+
+    def __repr__(self) -> str:
+        return f"<Method {self.service}.{self.name}>"
+
+
+GET = Method("get", Found)
+SET = Method("set", Stored, write=True)
+DELETE = Method("delete", Deleted, write=True)
+EXISTS = Method("exists", Existing)
+GET_MANY = Method("get_many", FoundMany)
+SET_MANY = Method("set_many", Written, write=True)
+DELETE_MANY = Method("delete_many", Removed, write=True)
+INCREMENT = Method("increment", Incremented, write=True)
+RENAME = Method("rename", Written, write=True)
+COUNT = Method("count", Counted)
+CLEAR = Method("clear", Removed, write=True)
+SCAN = Method("scan", Scanned)
+STATUS: Method[dict[str, Any]] = Method("status", dict[str, Any], service="server")
+
+decode_page: Callable[[bytes], list[Row]] = msgspec.msgpack.Decoder(list[Row]).decode
+"""Reads one ITEM of a scan: some rows, in key order."""

@@ -1,0 +1,247 @@
+"""Calls to a store over a connection.
+
+The way of a call, `RemoteChannel.call`, is straight while there is a connection: encode, send, wait, decode. All
+that can go wrong leads to `_persist`, which decides whether the call may be sent again:
+
+- what was certainly not applied (never sent, or refused with outcome `not_applied` by a code that passes): always;
+- a read: always;
+- a change whose fate is unknown: only under its request_id, to the server it was sent to, if that remembers ids.
+
+The first call goes out behind HELLO in one write (spec/protocol.md, section 4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from haptera.client.backoff import Backoff
+from haptera.client.calls import LEAVING, Call, passes
+from haptera.client.connector import Connector, Dial
+from haptera.client.methods import SCAN, Method, Row, decode_page
+from haptera.client.request_ids import RequestIds
+from haptera.error_table import Code
+from haptera.errors import ConnectionLost, Failure, RemoteProtocolError, ServerError, failure
+from haptera.peer import Answer, Peer, dial
+
+if TYPE_CHECKING:
+    from haptera.client.channel import ScanEnd
+
+R = TypeVar("R")
+
+ANSWERED_EVERY = 32
+"""Every so many changes the server is told which answers were read, so that it may forget them (at least 64)."""
+
+
+class RemoteChannel:
+    """Carries calls over one connection to one of ``urls``, tried in turn. ``shown`` names them in errors."""
+
+    def __init__(self, urls: Sequence[str], shown: str, *, backoff: Backoff | None = None, dial: Dial = dial) -> None:
+        self.revision = 0
+        self._backoff = backoff or Backoff()
+        self._connector = Connector(urls, shown, self._backoff, dial)
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._new_id = RequestIds().new
+        self._changes = 0
+        self._time = time.monotonic  # the loop's own clock from the first call on
+
+    async def call(self, method: Method[R], argument: tuple[Any, ...], timeout: float | None) -> R | Failure:
+        """Sends one call and gives its result, or the server's failure. See :class:`Channel` for what it raises."""
+        try:
+            payload = self._encode(argument)
+        except UnicodeEncodeError:
+            return _not_text()
+        request_id = None
+        answered_below = False
+        if method.write:
+            request_id = self._new_id()
+            self._changes = changes = self._changes + 1
+            answered_below = changes % ANSWERED_EVERY == 0
+        peer = self._connector.peer
+        if peer is None or peer.closed:
+            self._time = asyncio.get_running_loop().time
+            answer = await self._persist(Call(method, payload, request_id, self._time(), timeout), None)
+        else:
+            started = self._time()
+            try:
+                answer = await peer.request(
+                    method.service,
+                    method.name,
+                    payload,
+                    timeout=timeout,
+                    request_id=request_id,
+                    answered_below=answered_below,
+                )
+                if answer.failure is not None and passes(answer.failure):
+                    self._refused(peer, answer.failure)
+                    answer = await self._persist(Call(method, payload, request_id, started, timeout), answer)
+            except ConnectionLost as lost:
+                call = Call(method, payload, request_id, started, timeout)
+                self._lost(peer, call, lost)
+                answer = await self._persist(call, lost)
+        if answer.failure is not None:
+            return answer.failure
+        if answer.revision is not None:
+            self.revision = answer.revision
+        try:
+            return method.decode(answer.payload)
+        except (ValueError, RecursionError) as error:
+            raise _malformed(method, error) from error
+
+    async def _persist(self, call: Call, trouble: ConnectionLost | Answer | None) -> Answer:
+        """Sends a call until it is answered, its time is over, or sending it again could apply it twice."""
+        while True:
+            if trouble is not None:
+                if not call.may_repeat(self._time()):
+                    break
+                if isinstance(trouble, ConnectionLost) and not self._connector.established:
+                    break
+                await self._pause(call)
+            try:
+                peer = await self._peer_for(call)
+            except ConnectionLost as lost:
+                raise call.loss(lost) from lost.__cause__
+            try:
+                answer = await self._request(peer, call)
+            except ConnectionLost as lost:
+                self._lost(peer, call, lost)
+                trouble = lost
+                continue
+            if answer.failure is None or not passes(answer.failure):
+                return call.answer(answer)
+            self._refused(peer, answer.failure)
+            trouble = answer
+        if isinstance(trouble, ConnectionLost):
+            raise call.loss(trouble)
+        return call.answer(trouble)
+
+    async def _peer_for(self, call: Call) -> Peer:
+        """A connection on which the call may be sent.
+
+        A change waits for WELCOME, except behind the very first HELLO: a server that is lost before it has said who
+        it is leaves no change behind of which nobody can say where it may have been applied.
+        """
+        while True:
+            peer = await self._connector.connected(call.by)
+            if not call.method.write or not self._connector.established:
+                return peer
+            try:
+                async with asyncio.timeout_at(call.by):
+                    await peer.ready()
+            except ConnectionLost:
+                self._connector.lost(peer)
+                if not call.may_repeat(self._time()):
+                    raise
+                await self._pause(call)
+                continue
+            except TimeoutError:
+                raise ConnectionLost("the server did not answer HELLO in time", outcome="not_applied") from None
+            if call.unknown and not call.remembered_by(peer):
+                raise ConnectionLost("lost, and the server that answers now does not remember the change")
+            return peer
+
+    def _request(self, peer: Peer, call: Call) -> asyncio.Future[Answer]:
+        timeout = None if call.by is None else max(call.by - self._time(), 0.001)
+        return peer.request(
+            call.method.service, call.method.name, call.payload, timeout=timeout, request_id=call.request_id
+        )
+
+    async def _pause(self, call: Call) -> None:
+        call.attempt += 1
+        await self._backoff.wait(call.attempt)
+
+    def _lost(self, peer: Peer, call: Call, lost: ConnectionLost) -> None:
+        call.lost_on(peer, lost)
+        self._connector.lost(peer)
+
+    def _refused(self, peer: Peer, refusal: Failure) -> None:
+        if refusal.code in LEAVING:
+            self._connector.leave(peer)
+
+    async def scan(
+        self, options: dict[str, Any], end: ScanEnd, page_timeout: float | None, timeout: float | None
+    ) -> AsyncGenerator[list[Row], None]:
+        """The pages of a scan. Each may take ``page_timeout`` seconds; with ``timeout`` all of them together that.
+
+        It is sent again as other reads are, until its first page has come. After that it is not: the pages that follow
+        would be of another revision.
+        """
+        try:
+            payload = self._encode((options,))
+        except UnicodeEncodeError:
+            raise _not_text().exception() from None
+        self._time = asyncio.get_running_loop().time
+        call = Call(SCAN, payload, None, self._time(), page_timeout if timeout is None else timeout)
+        while True:
+            peer = await self._connector.connected(call.by)
+            begun = False
+            pages = self._pages(peer, payload, end, page_timeout if timeout is None else None, timeout)
+            try:
+                async for page in pages:
+                    begun = True
+                    yield page
+                return
+            except ConnectionLost as lost:
+                self._connector.lost(peer)
+                if begun or not self._connector.established or not call.may_repeat(self._time()):
+                    raise call.loss(lost) from None
+            except ServerError as error:
+                refusal = Failure(error.code, error.name, error.message, error.outcome, error.details)
+                if begun or not passes(refusal) or not call.may_repeat(self._time()):
+                    raise
+                self._refused(peer, refusal)
+            finally:
+                await pages.aclose()
+            await self._pause(call)
+
+    async def _pages(
+        self, peer: Peer, payload: bytes, end: ScanEnd, page_timeout: float | None, timeout: float | None
+    ) -> AsyncGenerator[list[Row], None]:
+        stream = peer.stream(SCAN.service, SCAN.name, payload, timeout=timeout)
+        items = aiter(stream)
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(page_timeout):
+                        item = await anext(items)
+                except StopAsyncIteration:
+                    break
+                except ServerError:
+                    raise
+                except TimeoutError:
+                    raise failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception() from None
+                try:
+                    page = decode_page(item)
+                except (ValueError, RecursionError) as error:
+                    raise _malformed(SCAN, error) from error
+                yield page
+            assert stream.answer is not None
+            try:
+                end.result = SCAN.decode(stream.answer.payload)
+            except (ValueError, RecursionError) as error:
+                raise _malformed(SCAN, error) from error
+            self.revision = end.result.revision
+        finally:
+            await stream.aclose()
+
+    async def start(self) -> None:
+        """Nothing: the first call dials, so that it can leave in one write with HELLO."""
+
+    async def drain(self, timeout: float) -> None:
+        await self._connector.drain(timeout)
+
+    async def aclose(self) -> None:
+        await self._connector.aclose()
+
+
+def _not_text() -> Failure:
+    return failure(Code.INVALID_KEY, {"reason": "a lone surrogate is not text"})
+
+
+def _malformed(method: Method[Any], error: Exception) -> RemoteProtocolError:
+    name = f"{method.service}.{method.name}"
+    return RemoteProtocolError(Code.MALFORMED_FRAME, f"the server's answer to {name} is malformed: {error}")

@@ -1,0 +1,31 @@
+"""The ids by which a server recognises a change that is sent to it a second time (spec/protocol.md, section 7.1)."""
+
+from __future__ import annotations
+
+import os
+
+_VARIANT = 1 << 63
+"""The two top bits of a UUID's second half are 10 (RFC 9562, section 4.1)."""
+
+_START_BITS = 61
+
+
+class RequestIds:
+    """Makes UUIDs of version 8: 60 random bits, then a counter that begins at a random place.
+
+    The randomness is drawn once for each object, because a system call for each change would cost more than encoding
+    it. Ids of one object never repeat; those of two would need the same 60 bits and overlapping counters.
+    """
+
+    __slots__ = ("_next", "_prefix")
+
+    def __init__(self) -> None:
+        prefix = bytearray(os.urandom(8))
+        prefix[6] = 0x80 | (prefix[6] & 0x0F)
+        self._prefix = bytes(prefix)
+        self._next = _VARIANT | (int.from_bytes(os.urandom(8), "big") >> (64 - _START_BITS))
+
+    def new(self) -> bytes:
+        """The next id, 16 bytes."""
+        self._next = number = self._next + 1
+        return self._prefix + number.to_bytes(8, "big")

@@ -1,0 +1,66 @@
+"""A scan: the entries of a range, page by page, as an asynchronous iterator."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator
+from typing import TYPE_CHECKING, Self
+
+from haptera.client.entry import Entry, entry_of
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from haptera.client.channel import ScanEnd
+    from haptera.client.methods import Row
+
+
+class Scan:
+    """The entries of a range in key order, all as they were at one revision (spec/protocol.md, section 7).
+
+    ``async for entry in db.scan(...)``. A loop that is left early ends the scan at the server as soon as the object is
+    dropped; ``async with db.scan(...) as rows`` or `aclose` end it at a known place. May be iterated once.
+    """
+
+    __slots__ = ("_end", "_pages", "_rows")
+
+    def __init__(self, pages: AsyncGenerator[list[Row], None], end: ScanEnd) -> None:
+        self._pages = pages
+        self._end = end
+        self._rows: Iterator[Row] = iter(())
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Entry:
+        while True:
+            for row in self._rows:
+                return entry_of(row.key, row.value or b"", row.version, row.expires_at_ms)
+            self._rows = iter(await anext(self._pages))
+
+    @property
+    def revision(self) -> int | None:
+        """The revision of the store that all entries are of; None before the end."""
+        return None if self._end.result is None else self._end.result.revision
+
+    @property
+    def count(self) -> int | None:
+        """The number of entries; None before the end."""
+        return None if self._end.result is None else self._end.result.count
+
+    @property
+    def last_key(self) -> str | None:
+        """The key of the last entry; None before the end, and where there was none."""
+        return None if self._end.result is None else self._end.result.last_key
+
+    async def aclose(self) -> None:
+        """Ends the scan, at the server too. Harmless after the end."""
+        self._rows = iter(())
+        await self._pages.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()

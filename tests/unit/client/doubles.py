@@ -1,0 +1,149 @@
+"""A server's side of a connection, as the client's remote channel sees it: answers are given by the test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
+
+import msgspec
+
+from haptera.client.backoff import Backoff
+from haptera.client.remote import RemoteChannel
+from haptera.errors import ConnectionLost, Failure
+from haptera.peer import Answer, Peer
+
+SERVER = b"s" * 16
+
+
+class Sent:
+    """A request that the client made."""
+
+    def __init__(self, peer: FakePeer, method: str, payload: bytes, options: dict[str, Any]) -> None:
+        self.peer = peer
+        self.method = method
+        self.argument = msgspec.msgpack.decode(payload) if payload else []
+        self.timeout: float | None = options["timeout"]
+        self.request_id: bytes | None = options.get("request_id")
+        self.answered_below: bool = options.get("answered_below", False)
+        self.future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def answer(self, *result: Any, revision: int = 1) -> None:
+        entries = {0x0B: revision.to_bytes(8, "big")}
+        self.future.set_result(Answer(msgspec.msgpack.encode(result), None, entries))
+
+    def answer_bytes(self, payload: bytes) -> None:
+        self.future.set_result(Answer(payload))
+
+    def fail(self, failure: Failure) -> None:
+        self.future.set_result(Answer(b"", failure))
+
+
+class FakeStream:
+    def __init__(self, pages: list[Any], end: Any) -> None:
+        self._pages = pages
+        self._end = end
+        self.answer: Answer | None = None
+        self.closed = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        await asyncio.sleep(0)
+        if self._pages:
+            page = self._pages.pop(0)
+            if isinstance(page, Exception):
+                raise page
+            return page if isinstance(page, bytes) else msgspec.msgpack.encode(page)
+        self.answer = Answer(msgspec.msgpack.encode(self._end))
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+class FakePeer:
+    """``answer`` is called with each request; without it requests wait until the test answers them."""
+
+    def __init__(
+        self,
+        answer: Callable[[Sent], None] | None = None,
+        *,
+        server_id: bytes | None = SERVER,
+        capabilities: frozenset[str] = frozenset({"idempotency", "pipelining"}),
+    ) -> None:
+        self.server_id = server_id
+        self.capabilities = capabilities
+        self.closed = False
+        self.sent: list[Sent] = []
+        self.streams: list[FakeStream] = []
+        self.waited_ready = False
+        self._answer = answer
+        self._on_close: list[Callable[[], None]] = []
+
+    def request(self, service: str, method: str, payload: bytes, **options: Any) -> asyncio.Future[Answer]:
+        assert service == ("server" if method == "status" else "kv")
+        sent = Sent(self, method, payload, options)
+        self.sent.append(sent)
+        if self._answer is not None:
+            self._answer(sent)
+        return sent.future
+
+    def stream(self, service: str, method: str, payload: bytes, *, timeout: float | None = None) -> FakeStream:
+        assert (service, method) == ("kv", "scan")
+        return self.streams.pop(0)
+
+    async def ready(self) -> None:
+        self.waited_ready = True
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        self._on_close.append(callback)
+
+    def lose(self, outcome: Any = "unknown") -> None:
+        """The connection ends with everything on it unanswered."""
+        self.closed = True
+        for sent in self.sent:
+            if not sent.future.done():
+                sent.future.set_exception(ConnectionLost("cut", outcome=outcome))
+        for callback in self._on_close:
+            callback()
+
+    async def drain(self, timeout: float = 30.0) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        if not self.closed:
+            self.lose()
+
+
+class Dialler:
+    """Gives the peers of ``script`` in turn; an exception in it is a dial that fails. The last is given for ever."""
+
+    def __init__(self, *script: FakePeer | Exception) -> None:
+        self.script = list(script)
+        self.urls: list[str] = []
+
+    async def __call__(self, url: str, /, *, timeout: float) -> Peer:
+        self.urls.append(url)
+        step = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        if isinstance(step, Exception):
+            raise step
+        return cast("Peer", step)
+
+
+class Waits:
+    """A backoff whose waits take no time and are counted."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.backoff = Backoff(uniform=lambda: 1.0, sleep=self._sleep)
+
+    async def _sleep(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+        await asyncio.sleep(0)
+
+
+def channel(dial: Dialler, *urls: str, waits: Waits | None = None) -> RemoteChannel:
+    waits = waits or Waits()
+    return RemoteChannel(urls or ("haptera://a:1",), "haptera://a:1", backoff=waits.backoff, dial=dial)

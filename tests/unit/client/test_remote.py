@@ -1,0 +1,377 @@
+"""The remote channel against scripted peers: what is sent again, what is not, and what the caller is told."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from haptera.client.database import Database
+from haptera.client.remote import ANSWERED_EVERY
+from haptera.errors import ConnectionLost, RemoteProtocolError, ServerError, failure
+from tests.unit.client.doubles import Dialler, FakePeer, FakeStream, Sent, Waits, channel
+
+
+def database(dial: Dialler, *urls: str, waits: Waits | None = None, timeout: float | None = 5.0) -> Database:
+    return Database(channel(dial, *urls, waits=waits), "haptera://a:1", timeout)
+
+
+def answers(sent: Sent) -> None:
+    if sent.method == "get":
+        sent.answer(b"v:" + sent.argument[0].encode(), 7, None, revision=9)
+    elif sent.method == "set":
+        sent.answer(8, None, revision=8)
+
+
+async def lost_with(peer: FakePeer, call: Any, outcome: str = "unknown") -> Any:
+    """Loses the connection while ``call`` is under way on it."""
+    task = asyncio.ensure_future(call)
+    while not any(not sent.future.done() for sent in peer.sent):
+        await asyncio.sleep(0)
+    peer.lose(outcome)
+    return await task
+
+
+async def established(peer: FakePeer, db: Database) -> None:
+    """One answered read, so that the client knows that there is a server."""
+    read = asyncio.ensure_future(db.get("x"))
+    while not peer.sent:
+        await asyncio.sleep(0)
+    peer.sent[-1].answer(b"", 1, None)
+    await read
+
+
+async def test_first_call_dials_and_later_ones_share_the_connection() -> None:
+    dial = Dialler(FakePeer(answers))
+    db = database(dial)
+    assert dial.urls == []
+    entries = await asyncio.gather(*(db.get(f"k{n}") for n in range(100)))
+    assert [entry and entry.value for entry in entries] == [f"v:k{n}".encode() for n in range(100)]
+    assert dial.urls == ["haptera://a:1"]
+    assert db.revision == 9
+
+
+async def test_nothing_runs_between_dialling_and_the_first_request() -> None:
+    peer = FakePeer(answers)
+    between: list[int] = []
+
+    class Watching(Dialler):
+        async def __call__(self, url: str, /, *, timeout: float) -> Any:
+            dialled = await super().__call__(url, timeout=timeout)
+            asyncio.get_running_loop().call_soon(lambda: between.append(len(peer.sent)))
+            return dialled
+
+    await database(Watching(peer)).set("k", b"v")
+    await asyncio.sleep(0)
+    assert between == [1]
+
+
+async def test_only_changes_carry_a_request_id_and_each_its_own() -> None:
+    peer = FakePeer(answers)
+    db = database(Dialler(peer))
+    await db.get("a")
+    await db.set("a", b"1")
+    await db.set("a", b"1")
+    first, second, third = (sent.request_id for sent in peer.sent)
+    assert first is None
+    assert second is not None
+    assert third is not None
+    assert second != third
+
+
+async def test_answered_below_comes_with_every_32nd_change() -> None:
+    peer = FakePeer(answers)
+    db = database(Dialler(peer))
+    for _ in range(2 * ANSWERED_EVERY + 1):
+        await db.set("a", b"1")
+        await db.get("a")
+    told = [number for number, sent in enumerate(s for s in peer.sent if s.method == "set") if sent.answered_below]
+    assert told == [ANSWERED_EVERY - 1, 2 * ANSWERED_EVERY - 1]
+
+
+async def test_lost_read_is_sent_again() -> None:
+    first, second = FakePeer(), FakePeer(answers)
+    db = database(Dialler(first, second))
+    await established(first, db)
+    entry = await lost_with(first, db.get("k"))
+    assert entry.value == b"v:k"
+
+
+async def test_lost_change_is_sent_again_with_its_id_after_welcome() -> None:
+    first, second = FakePeer(), FakePeer(answers)
+    db = database(Dialler(first, second))
+    await established(first, db)
+    assert await lost_with(first, db.set("k", b"v", if_version=3)) == 8
+    assert second.waited_ready
+    assert second.sent[0].request_id == first.sent[1].request_id is not None
+    assert second.sent[0].argument == first.sent[1].argument == ["k", b"v", {"if_version": 3}]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (FakePeer(capabilities=frozenset()), FakePeer(answers)),
+        (FakePeer(), FakePeer(answers, capabilities=frozenset())),
+        (FakePeer(), FakePeer(answers, server_id=b"other server id.")),
+    ],
+    ids=["never remembered", "remembers no more", "another server"],
+)
+async def test_lost_change_is_not_sent_to_one_that_does_not_remember_it(before: FakePeer, after: FakePeer) -> None:
+    first = FakePeer(capabilities=before.capabilities)
+    second = FakePeer(answers, capabilities=after.capabilities, server_id=after.server_id)
+    db = database(Dialler(first, second))
+    await established(first, db)
+    with pytest.raises(ConnectionLost) as lost:
+        await lost_with(first, db.set("k", b"v"))
+    assert lost.value.outcome == "unknown"
+    assert second.sent == []
+
+
+async def test_change_that_never_left_is_sent_again_to_any_server() -> None:
+    first, second = FakePeer(capabilities=frozenset()), FakePeer(answers, server_id=b"other server id.")
+    db = database(Dialler(first, second))
+    await established(first, db)
+    assert await lost_with(first, db.set("k", b"v"), "not_applied") == 8
+
+
+async def test_resending_ends_with_the_timeout_and_says_what_is_known() -> None:
+    first = FakePeer()
+    waits = Waits()
+    db = database(Dialler(first, ConnectionRefusedError(111, "Connection refused")), waits=waits, timeout=0.05)
+    await established(first, db)
+    with pytest.raises(ConnectionLost, match="Connection refused") as lost:
+        await lost_with(first, db.set("k", b"v"))
+    assert lost.value.outcome == "unknown"
+    with pytest.raises(ConnectionLost) as never_sent:
+        await db.set("k", b"v")
+    assert never_sent.value.outcome == "not_applied"
+    assert max(waits.seconds) == 2.0  # the longest wait of all, reached by doubling
+    assert sorted(waits.seconds[:5]) == waits.seconds[:5]
+
+
+async def test_server_that_never_answered_is_tried_once() -> None:
+    dial = Dialler(ConnectionRefusedError(111, "Connection refused"))
+    db = database(dial)
+    with pytest.raises(ConnectionLost, match="cannot connect to haptera://a:1: Connection refused") as lost:
+        await db.set("k", b"v")
+    assert lost.value.outcome == "not_applied"
+    assert len(dial.urls) == 1
+
+
+async def test_what_ends_before_welcome_is_not_dialled_again() -> None:
+    peer = FakePeer(server_id=None, capabilities=frozenset())
+    dial = Dialler(peer)
+    with pytest.raises(ConnectionLost):
+        await lost_with(peer, database(dial).get("k"))
+    assert len(dial.urls) == 1
+
+
+async def test_several_hosts_are_tried_in_turn_and_the_good_one_is_kept() -> None:
+    refused = ConnectionRefusedError(111, "Connection refused")
+    first, second = FakePeer(), FakePeer(answers)
+    dial = Dialler(refused, first, second)
+    db = database(dial, "haptera://a:1", "haptera://b:1")
+    await established(first, db)
+    await lost_with(first, db.get("k"))
+    assert dial.urls == ["haptera://a:1", "haptera://b:1", "haptera://b:1"]
+
+
+@pytest.mark.parametrize("code", [1014, 5005])
+async def test_server_that_goes_away_is_left_for_a_new_connection(code: int) -> None:
+    leaving = FakePeer(lambda sent: sent.fail(failure(code, outcome="not_applied")))
+    new = FakePeer(answers)
+    dial = Dialler(leaving, new)
+    assert await database(dial).set("k", b"v") == 8
+    assert len(dial.urls) == 2
+
+
+@pytest.mark.parametrize("code", [1003, 3007, 3008])
+async def test_refusal_that_passes_is_tried_again_on_the_same_connection(code: int) -> None:
+    refusals = [failure(code, outcome="not_applied")] * 3
+
+    def answer(sent: Sent) -> None:
+        if refusals:
+            sent.fail(refusals.pop())
+        else:
+            answers(sent)
+
+    dial = Dialler(FakePeer(answer))
+    waits = Waits()
+    assert await database(dial, waits=waits).set("k", b"v") == 8
+    assert len(dial.urls) == 1
+    assert waits.seconds == [0.05, 0.1, 0.2]
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome"), [(5001, "not_applied"), (5002, "not_applied"), (3007, "unknown"), (3005, "unknown")]
+)
+async def test_other_refusals_are_raised_at_once(code: int, outcome: Any) -> None:
+    peer = FakePeer(lambda sent: sent.fail(failure(code, outcome=outcome)))
+    with pytest.raises(ServerError) as refused:
+        await database(Dialler(peer)).set("k", b"v")
+    assert (refused.value.code, refused.value.outcome) == (code, outcome)
+    assert len(peer.sent) == 1
+
+
+async def test_refusal_of_a_repetition_does_not_deny_the_first_attempt() -> None:
+    first, second = FakePeer(), FakePeer(lambda sent: sent.fail(failure(5002, outcome="not_applied")))
+    db = database(Dialler(first, second))
+    await established(first, db)
+    with pytest.raises(ServerError) as refused:
+        await lost_with(first, db.set("k", b"v"))
+    assert refused.value.outcome == "unknown"
+
+
+async def test_condition_that_fails_on_a_repetition_is_believed() -> None:
+    first, second = FakePeer(), FakePeer(lambda sent: sent.fail(failure(4002, outcome="not_applied")))
+    db = database(Dialler(first, second))
+    await established(first, db)
+    with pytest.raises(ServerError) as refused:
+        await lost_with(first, db.set("k", b"v", if_version=1))
+    assert refused.value.outcome == "not_applied"
+
+
+async def test_cancelled_dialler_hands_over_to_one_who_waits() -> None:
+    peer = FakePeer(answers)
+    gate = asyncio.Event()
+
+    class Slow(Dialler):
+        async def __call__(self, url: str, /, *, timeout: float) -> Any:
+            dialled = await super().__call__(url, timeout=timeout)
+            await gate.wait()
+            return dialled
+
+    dial = Slow(peer)
+    db = database(dial)
+    dialling = asyncio.ensure_future(db.get("a"))
+    await asyncio.sleep(0)
+    waiting = [asyncio.ensure_future(db.get(f"k{n}")) for n in range(3)]
+    await asyncio.sleep(0)
+    dialling.cancel()
+    gate.set()
+    assert [entry and entry.value for entry in await asyncio.gather(*waiting)] == [b"v:k0", b"v:k1", b"v:k2"]
+    assert len(dial.urls) == 2
+
+
+async def test_waiting_for_anothers_dialling_is_bounded_by_the_own_timeout() -> None:
+    class Never(Dialler):
+        async def __call__(self, url: str, /, *, timeout: float) -> Any:
+            await asyncio.Event().wait()
+
+    db = database(Never(FakePeer()))
+    patient = asyncio.ensure_future(db.get("a", timeout=None))
+    await asyncio.sleep(0)
+    with pytest.raises(ConnectionLost, match="in time"):
+        await db.get("b", timeout=0.01)
+    patient.cancel()
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\xc1",
+        b"\x90",
+        b"\x93\xa1x\x01\xc0",
+        b"\x92\xc4\x01x\xa1y",
+        b"\x92\xc4\x01x\xff",
+        b"\x81\x01\x02",
+        b"\x92\xc4\x01x\x01\x00",
+    ],
+)
+async def test_malformed_answer_is_a_protocol_error(payload: bytes) -> None:
+    peer = FakePeer(lambda sent: sent.answer_bytes(payload))
+    with pytest.raises(RemoteProtocolError, match=r"kv\.get"):
+        await database(Dialler(peer)).get("k")
+
+
+async def test_fields_that_a_later_version_adds_are_ignored() -> None:
+    peer = FakePeer(lambda sent: sent.answer(b"v", 3, None, "new", {"more": 1}))
+    entry = await database(Dialler(peer)).get("k")
+    assert entry is not None
+    assert (entry.value, entry.version) == (b"v", 3)
+
+
+async def test_answer_with_another_number_of_entries_is_a_protocol_error() -> None:
+    peer = FakePeer(lambda sent: sent.answer([[b"v", 1, None]]))
+    with pytest.raises(RemoteProtocolError, match="1 entries for 2 keys"):
+        await database(Dialler(peer)).get_many(["a", "b"])
+
+
+async def test_closed_client_refuses_calls_and_ends_those_under_way() -> None:
+    peer = FakePeer()
+    db = database(Dialler(peer))
+    call = asyncio.ensure_future(db.set("k", b"v"))
+    while not peer.sent:
+        await asyncio.sleep(0)
+    await db.aclose()
+    with pytest.raises(ConnectionLost) as lost:
+        await call
+    assert lost.value.outcome == "unknown"
+    with pytest.raises(ConnectionLost, match="closed") as refused:
+        await db.get("k")
+    assert refused.value.outcome == "not_applied"
+    await db.aclose()
+
+
+async def test_cancelled_call_cancels_the_request() -> None:
+    peer = FakePeer()
+    db = database(Dialler(peer))
+    call = asyncio.ensure_future(db.get("k"))
+    while not peer.sent:
+        await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert peer.sent[0].future.cancelled()
+
+
+async def test_key_with_a_lone_surrogate_is_an_invalid_key() -> None:
+    with pytest.raises(ServerError) as refused:
+        await database(Dialler(FakePeer(answers))).get("\ud800")
+    assert refused.value.code == 4006
+
+
+async def test_scan_gives_rows_and_its_end() -> None:
+    peer = FakePeer()
+    peer.streams = [FakeStream([[["a", b"1", 4, None]], [["b", b"2", 5, None], ["c", None, 6, 1500]]], [3, "c", 9])]
+    scan = database(Dialler(peer)).scan(prefix="")
+    assert scan.revision is None
+    rows = [(entry.key, entry.value, entry.version, entry.expires_at) async for entry in scan]
+    assert rows == [("a", b"1", 4, None), ("b", b"2", 5, None), ("c", b"", 6, 1.5)]
+    assert [scan.revision, scan.count, scan.last_key] == [9, 3, "c"]
+
+
+async def test_scan_is_sent_again_before_its_first_page_and_not_after() -> None:
+    first, second = FakePeer(), FakePeer(answers)
+    first.streams = [FakeStream([ConnectionLost("cut", outcome="unknown")], None)]
+    second.streams = [
+        FakeStream([[["a", b"1", 4, None]]], [1, "a", 9]),
+        FakeStream([[["a", b"1", 4, None]], ConnectionLost("cut", outcome="unknown")], None),
+    ]
+    db = database(Dialler(first, second))
+    await established(first, db)
+    assert [entry.key async for entry in db.scan()] == ["a"]
+    scan = db.scan()
+    assert (await anext(scan)).key == "a"
+    with pytest.raises(ConnectionLost):
+        await anext(scan)
+
+
+async def test_scan_left_early_closes_its_stream() -> None:
+    peer = FakePeer()
+    stream = FakeStream([[["a", b"1", 4, None], ["b", b"", 4, None]]], [2, "b", 9])
+    peer.streams = [stream]
+    async with database(Dialler(peer)).scan() as rows:
+        async for _ in rows:
+            break
+    assert stream.closed
+
+
+@pytest.mark.parametrize("page", [b"\xc1", b"\x91\x93\x01\x01\x01", b"\xdd\xff\xff\xff\xff"])
+async def test_malformed_page_is_a_protocol_error(page: bytes) -> None:
+    peer = FakePeer()
+    peer.streams = [FakeStream([page], None)]
+    with pytest.raises(RemoteProtocolError):
+        await anext(database(Dialler(peer)).scan())
