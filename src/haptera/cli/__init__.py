@@ -1,0 +1,1 @@
+"""The command line: ``haptera``, one file for each command. A command's module is imported when it is run."""

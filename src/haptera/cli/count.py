@@ -1,0 +1,30 @@
+"""``haptera count``"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from haptera.cli import output
+from haptera.cli.client import DONE, Client, Span, client_options, range_options
+
+if TYPE_CHECKING:
+    from haptera.client import Database
+
+
+@click.command("count")
+@range_options
+@client_options()
+def command(span: Span, client: Client) -> None:
+    """Write the number of keys: all of them, or those in a range (of several options all must hold)."""
+
+    async def run(db: Database) -> int:
+        count = await db.count(**span)
+        if client.as_json:
+            output.json_line({"count": count})
+        else:
+            output.line(str(count))
+        return DONE
+
+    client.run(run)

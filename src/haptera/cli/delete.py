@@ -1,0 +1,41 @@
+"""``haptera del``"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from haptera.cli import output
+from haptera.cli.client import DONE, NO, Client, client_options
+
+if TYPE_CHECKING:
+    from haptera.client import Database
+
+
+@click.command("del")
+@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+@click.option(
+    "--if-version", type=click.IntRange(0, 2**53 - 1), metavar="N", help="Only if the one KEY has this version."
+)
+@client_options()
+def command(keys: tuple[str, ...], if_version: int | None, client: Client) -> None:
+    """Delete each KEY, all at once, and write how many there were.
+
+    Exit code 1: there was none of them, or the condition did not hold.
+    """
+    if if_version is not None and len(keys) > 1:
+        raise click.UsageError("--if-version goes with one KEY")
+
+    async def run(db: Database) -> int:
+        if len(keys) == 1:
+            count = int(await db.delete(keys[0], if_version=if_version))
+        else:
+            count = await db.delete_many(keys)
+        if client.as_json:
+            output.json_line({"deleted": count})
+        else:
+            output.line(str(count))
+        return DONE if count else NO
+
+    client.run(run)

@@ -1,0 +1,40 @@
+"""``haptera get``"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from haptera.cli import output
+from haptera.cli.client import DONE, NO, Client, client_options
+
+if TYPE_CHECKING:
+    from haptera.client import Database
+
+
+@click.command("get")
+@click.argument("key")
+@client_options()
+def command(key: str, client: Client) -> None:
+    """Write the value of KEY to standard output.
+
+    Into a pipe or file goes the value byte for byte, without a line end; on a terminal control characters are shown
+    escaped and a line end follows. With --json the whole entry is written, with value_base64 in place of value where
+    the value is not UTF-8. Exit code 1: there is no such key.
+    """
+    client.run(lambda db: _get(db, key, client.as_json))
+
+
+async def _get(db: Database, key: str, as_json: bool) -> int:
+    entry = await db.get(key)
+    if entry is None:
+        output.error_line(f"KEY_NOT_FOUND (4001): the key does not exist: {key!r}")
+        return NO
+    if as_json:
+        output.json_line(output.entry_fields(entry))
+    elif output.is_terminal():
+        output.line(output.shown(entry.value, lines=True))
+    else:
+        output.write(entry.value)
+    return DONE

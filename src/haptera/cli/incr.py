@@ -1,0 +1,56 @@
+"""``haptera incr``"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import click
+
+from haptera.cli import output
+from haptera.cli.client import DONE, Client, client_options
+
+if TYPE_CHECKING:
+    from haptera.client import Database
+
+INTEGER = click.IntRange(-(2**63), 2**63 - 1)
+
+_NEGATIVE = re.compile(r"-[0-9]+")
+_TAKE_A_VALUE = frozenset({"--initial", "--url", "--timeout"})
+
+
+class NegativeNumbers(click.Command):
+    """Takes ``-1`` for the number that it is, not for an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" not in args:
+            numbers = [
+                position
+                for position, text in enumerate(args)
+                if _NEGATIVE.fullmatch(text) and (position == 0 or args[position - 1] not in _TAKE_A_VALUE)
+            ]
+            others = [text for position, text in enumerate(args) if position not in numbers]
+            args = [*others, "--", *(args[position] for position in numbers)]
+        return super().parse_args(ctx, args)
+
+
+@click.command("incr", cls=NegativeNumbers)
+@click.argument("key")
+@click.argument("delta", type=INTEGER, default=1, required=False)
+@click.option("--initial", type=INTEGER, default=0, metavar="N", help="Where a new key starts from; 0 by default.")
+@client_options()
+def command(key: str, delta: int, initial: int, client: Client) -> None:
+    """Add DELTA (1 by default, may be negative) to the number that KEY holds, and write the sum.
+
+    Exit code 1: KEY holds no decimal number, or the sum is beyond 64 bits.
+    """
+
+    async def run(db: Database) -> int:
+        value = await db.increment(key, delta, initial=initial)
+        if client.as_json:
+            output.json_line({"key": key, "value": value})
+        else:
+            output.line(str(value))
+        return DONE
+
+    client.run(run)

@@ -1,0 +1,27 @@
+"""The progress bar of an import, on standard error."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+
+class Bar:
+    """A bar over the ``size`` bytes of a file, with the rows stored; without a size a spinner in its place."""
+
+    def __init__(self, size: int) -> None:
+        known = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn()) if size else (SpinnerColumn(),)
+        self._progress = Progress(
+            TextColumn("importing"), *known, TextColumn("{task.fields[rows]:,} rows"), console=Console(stderr=True)
+        )
+        self._task = self._progress.add_task("import", total=size or None, rows=0)
+
+    def __enter__(self) -> None:
+        self._progress.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def update(self, position: int, rows: int) -> None:
+        """The file was read up to ``position``, and ``rows`` are stored. Drawn some times a second, by a thread."""
+        self._progress.update(self._task, completed=position, rows=rows)

@@ -1,0 +1,64 @@
+"""``haptera scan``"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from haptera.cli import output
+from haptera.cli.client import DONE, Client, Span, client_options, range_options
+
+if TYPE_CHECKING:
+    from haptera.client import Database, Entry, Scan
+
+TABLE_ROWS = 500
+"""Rows of one table on a terminal: a long scan shows its first rows while the rest is still on its way."""
+
+
+@click.command("scan")
+@range_options
+@click.option("--limit", type=click.IntRange(0), metavar="N", help="At most so many entries.")
+@click.option("--reverse", is_flag=True, help="From the last key to the first.")
+@click.option("--keys-only", is_flag=True, help="Keys without values.")
+@client_options()
+def command(span: Span, limit: int | None, reverse: bool, keys_only: bool, client: Client) -> None:
+    r"""List entries in key order, all as they were at one revision.
+
+    Into a pipe goes a line for each: key, tab, value. In both a tab, line feed, carriage return and backslash are
+    written \t, \n, \r and \\, and a byte that is not UTF-8 \xNN, so that a line is always one entry. --json writes
+    a JSON object a line. --timeout limits the wait for each page.
+    """
+
+    async def run(db: Database) -> int:
+        entries = db.scan(**span, limit=limit, reverse=reverse, keys_only=keys_only)
+        async with entries:
+            if client.as_json:
+                async for entry in entries:
+                    output.json_line(output.entry_fields(entry, with_value=not keys_only))
+            elif output.is_terminal():
+                await _tables(entries, keys_only)
+            else:
+                async for entry in entries:
+                    output.line(_plain(entry, keys_only))
+        return DONE
+
+    client.run(run)
+
+
+def _plain(entry: Entry, keys_only: bool) -> str:
+    key = output.field(entry.key)
+    return key if keys_only else f"{key}\t{output.field(entry.value)}"
+
+
+async def _tables(entries: Scan, keys_only: bool) -> None:
+    columns = ["key", "version"] if keys_only else ["key", "value", "version"]
+    rows: list[list[str]] = []
+    async for entry in entries:
+        value = [] if keys_only else [entry.value.decode(errors="backslashreplace")]
+        rows.append([entry.key, *value, str(entry.version)])
+        if len(rows) == TABLE_ROWS:
+            output.table(columns, rows)
+            rows = []
+    if rows:
+        output.table(columns, rows)

@@ -1,0 +1,46 @@
+"""``haptera set``"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from haptera.cli import output
+from haptera.cli.client import DONE, Client, client_options
+
+if TYPE_CHECKING:
+    from haptera.client import Database
+
+VALUE_SIZE_MAX = 8 * 1024 * 1024
+"""The largest value of the protocol. One byte more is read from standard input, so that the store refuses it."""
+
+
+@click.command("set")
+@click.argument("key")
+@click.argument("value")
+@click.option("--if-version", type=click.IntRange(0, 2**53 - 1), metavar="N", help="Only if KEY has this version.")
+@click.option("--if-absent", is_flag=True, help="Only if there is no KEY.")
+@click.option("--if-present", is_flag=True, help="Only if there is a KEY.")
+@client_options()
+def command(key: str, value: str, if_version: int | None, if_absent: bool, if_present: bool, client: Client) -> None:
+    """Store VALUE under KEY, and write the new version.
+
+    A VALUE of - is read from standard input, byte for byte. One that begins with a dash goes behind --, as in
+    `haptera set key -- -5`. Exit code 1: a condition did not hold, and nothing was stored.
+    """
+    if if_absent and if_present:
+        raise click.UsageError("--if-absent and --if-present exclude each other")
+    data = sys.stdin.buffer.read(VALUE_SIZE_MAX + 1) if value == "-" else os.fsencode(value)
+
+    async def run(db: Database) -> int:
+        version = await db.set(key, data, if_version=if_version, if_absent=if_absent, if_present=if_present)
+        if client.as_json:
+            output.json_line({"key": key, "version": version})
+        else:
+            output.line(str(version))
+        return DONE
+
+    client.run(run)

@@ -1,0 +1,41 @@
+"""``haptera status``"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from haptera.cli import output
+from haptera.cli.client import DONE, Client, client_options
+
+if TYPE_CHECKING:
+    from haptera.client import Database
+
+
+@click.command("status")
+@client_options()
+def command(client: Client) -> None:
+    """Show what the node says of itself: version, durability, encryption, revision, keys, connections and more."""
+
+    async def run(db: Database) -> int:
+        status = {name: _plain(value) for name, value in (await db.status()).items()}
+        if client.as_json:
+            output.json_line(status)
+        elif output.is_terminal():
+            output.table(["", "value"], [[name, _text(value)] for name, value in status.items()])
+        else:
+            for name, value in status.items():
+                output.line(f"{output.field(name)}: {output.field(_text(value))}")
+        return DONE
+
+    client.run(run)
+
+
+def _plain(value: Any) -> Any:
+    return value.hex() if isinstance(value, bytes) else value
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -1,0 +1,261 @@
+"""The command line against a served node: what it writes, and what it ends with."""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.selector_events
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.integration.commands import Ended, run
+from tests.integration.served import served_in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+HELLO, REQUEST = 0x01, 0x10
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    with served_in_thread(tmp_path / "data") as served:
+        yield served
+
+
+@pytest.fixture
+def haptera(url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("HAPTERA_URL", url)
+    return run
+
+
+def ok(ended: Ended) -> str:
+    assert (ended.code, ended.err) == (0, "")
+    return ended.text
+
+
+def test_set_get_del(haptera: Any) -> None:
+    assert ok(haptera("set", "k", "grün")) == "1\n"
+    assert ok(haptera("get", "k")) == "grün"
+    assert ok(haptera("del", "k")) == "1\n"
+    missing = haptera("get", "k")
+    assert (missing.code, missing.out) == (1, b"")
+    assert missing.err == "haptera: KEY_NOT_FOUND (4001): the key does not exist: 'k'\n"
+    assert haptera("del", "k").code == 1
+    assert haptera("del", "k").out == b"0\n"
+
+
+def test_values_are_bytes_in_a_pipe_and_shown_safely_on_a_terminal(haptera: Any) -> None:
+    value = b"line\n\x1b[31mred\xff\0"
+    ok(haptera("set", "k", "-", stdin=value))
+    assert haptera("get", "k").out == value
+    assert haptera("get", "k", terminal=True).text == "line\n\\x1b[31mred\\xff\\x00\n"
+
+
+def test_json(haptera: Any) -> None:
+    assert json.loads(ok(haptera("set", "t", "text", "--json"))) == {"key": "t", "version": 1}
+    ok(haptera("set", "b", "-", stdin=b"\xff"))
+    assert json.loads(ok(haptera("get", "t", "--json"))) == {
+        "key": "t",
+        "value": "text",
+        "version": 1,
+        "expires_at": None,
+    }
+    assert json.loads(ok(haptera("get", "b", "--json")))["value_base64"] == "/w=="
+    lines = [json.loads(line) for line in ok(haptera("scan", "--json", "--keys-only")).splitlines()]
+    assert lines == [{"key": "b", "version": 2, "expires_at": None}, {"key": "t", "version": 1, "expires_at": None}]
+    assert json.loads(ok(haptera("count", "--json"))) == {"count": 2}
+    assert json.loads(ok(haptera("incr", "n", "--json"))) == {"key": "n", "value": 1}
+    assert json.loads(ok(haptera("del", "t", "b", "x", "--json"))) == {"deleted": 2}
+    status = json.loads(ok(haptera("status", "--json")))
+    assert (status["keys"], status["durability"]) == (1, "sync")
+
+
+def test_conditions_end_with_1(haptera: Any) -> None:
+    ok(haptera("set", "k", "1", "--if-absent"))
+    failed = haptera("set", "k", "2", "--if-version", "9")
+    assert failed.code == 1
+    assert failed.err.startswith("haptera: VERSION_MISMATCH (4002): ")
+    assert failed.err.endswith(": 'k' (expected 9, actual 1)\n")
+    assert haptera("set", "k", "2", "--if-absent").code == 1
+    assert haptera("set", "x", "2", "--if-present").code == 1
+    assert haptera("del", "k", "--if-version", "9").code == 1
+    assert ok(haptera("set", "k", "2", "--if-version", "1")) == "2\n"
+    assert haptera("set", "", "v").code == 2
+    assert haptera("set", "k", "v", "--if-absent", "--if-present").code == 2
+    assert haptera("del", "a", "b", "--if-version", "1").code == 2
+
+
+def test_incr_takes_negative_numbers_with_and_without_dashes(haptera: Any) -> None:
+    assert ok(haptera("incr", "n", "5")) == "5\n"
+    assert ok(haptera("incr", "n", "-7")) == "-2\n"
+    assert ok(haptera("incr", "n", "--", "-1")) == "-3\n"
+    assert ok(haptera("incr", "m", "--initial", "-5", "-1", "--timeout", "9")) == "-6\n"
+    assert haptera("incr", "n", "--json-typo").code == 2
+    ok(haptera("set", "n", "no number"))
+    assert haptera("incr", "n").code == 1
+
+
+def test_scan_and_count(haptera: Any) -> None:
+    for key, value in (("a/1", "x\ty"), ("a/2", "back\\slash\n"), ("b", "z")):
+        ok(haptera("set", key, value))
+    ok(haptera("set", "b/bin", "-", stdin=b"\xff"))
+    assert ok(haptera("scan")) == "a/1\tx\\ty\na/2\tback\\\\slash\\n\nb\tz\nb/bin\t\\xff\n"
+    assert ok(haptera("scan", "--prefix", "a/", "--reverse", "--keys-only")) == "a/2\na/1\n"
+    assert ok(haptera("scan", "--start", "a/2", "--end", "b/", "--limit", "1", "--keys-only")) == "a/2\n"
+    assert ok(haptera("count", "--glob", "?/*")) == "3\n"
+    assert ok(haptera("count", "--prefix", "none")) == "0\n"
+
+
+def test_tables_on_a_terminal(haptera: Any) -> None:
+    ok(haptera("set", "key", "[red]\x1b]0;title\x07"))
+    shown = haptera("scan", terminal=True).text
+    assert "key" in shown
+    assert "[red]\\x1b]0;title\\x07" in shown
+    assert "durability" in haptera("status", terminal=True).text
+    assert "durability: sync\n" in ok(haptera("status"))
+
+
+def test_nobody_there_is_exit_code_3() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"haptera://127.0.0.1:{free.getsockname()[1]}"
+    ended = run("get", "k", "--url", url)
+    assert ended.code == 3
+    assert ended.err.count("\n") == 1
+    assert "cannot connect" in ended.err
+
+
+def test_who_is_no_node_is_exit_code_3_or_5() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(100)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        ended = run("get", "k", "--url", f"haptera://127.0.0.1:{server.getsockname()[1]}")
+        thread.join()
+    assert ended.code in {3, 5}
+    assert ended.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("where", ["option", "environment"])
+@pytest.mark.parametrize("credential", ["app:s3cret", "app:s3c/r@et", ":s3cret"])
+def test_password_is_refused_and_never_shown(where: str, credential: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"haptera://{credential}@127.0.0.1:1"
+    monkeypatch.setenv("HAPTERA_URL", url)
+    ended = run("get", "k", *(["--url", url] if where == "option" else []))
+    assert ended.code == 2
+    assert "s3c" not in ended.err
+    assert "***" in ended.err or "password" in ended.err
+
+
+def test_bad_urls_are_usage_errors() -> None:
+    for url in (
+        "redis://x",
+        "haptera://app@h:1",
+        "haptera://h:1?tls=yes",
+        "haptera://h:99999",
+        "haptera://h?timeout=-1",
+    ):
+        ended = run("get", "k", "--url", url)
+        assert (ended.code, ended.err.count("\n")) == (2, 1), ended.err
+
+
+def test_usage_errors_and_help() -> None:
+    assert run("no-such-command").code == 2
+    assert run("get").code == 2
+    assert run("get", "k", "--timeout", "0").code == 2
+    assert run("--help").code == 0
+    for command in ("get", "set", "del", "scan", "count", "incr", "import", "status"):
+        help_text = run(command, "--help").text
+        assert "--url" in help_text
+        assert "--json" in help_text
+    assert run("--version").text.startswith("haptera ")
+
+
+def test_get_sends_hello_and_request_in_one_write_and_ends_after_one_round_trip(
+    haptera: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ok(haptera("set", "k", "v"))
+    traffic: list[tuple[str, bytes]] = []
+    client = threading.get_ident()
+    protocol_of = asyncio.selector_events._SelectorSocketTransport  # type: ignore[attr-defined]
+    write, read_ready = protocol_of.write, protocol_of._read_ready
+
+    def counting_write(self: Any, data: bytes) -> None:
+        if threading.get_ident() == client:
+            traffic.append(("sent", bytes(data)))
+        write(self, data)
+
+    def counting_read(self: Any) -> None:
+        if threading.get_ident() == client:
+            traffic.append(("received", b""))
+        read_ready(self)
+
+    monkeypatch.setattr(protocol_of, "write", counting_write)
+    monkeypatch.setattr(protocol_of, "_read_ready", counting_read)
+    assert ok(haptera("get", "k")) == "v"
+    assert traffic[0][0] == "sent"
+    kinds = frame_types(traffic[0][1])
+    assert [kind for kind in kinds if kind in {HELLO, REQUEST}] == [HELLO, REQUEST]
+    # One write, then only reading until the answer: what is sent after it is the farewell.
+    sent = [position for position, (way, _) in enumerate(traffic) if way == "sent"]
+    received = [position for position, (way, _) in enumerate(traffic) if way == "received"]
+    assert all(REQUEST not in frame_types(traffic[position][1]) for position in sent[1:])
+    assert not any(received[0] < position < received[-1] for position in sent)
+
+
+def frame_types(data: bytes) -> list[int]:
+    kinds = []
+    while data:
+        kinds.append(data[3])
+        data = data[28 + int.from_bytes(data[6:8], "big") + int.from_bytes(data[16:20], "big") :]
+    return kinds
+
+
+def process(url: str, *args: str, **options: Any) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "haptera", *args],
+        env=os.environ | {"HAPTERA_URL": url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+def test_reader_that_has_gone_is_no_error(url: str) -> None:
+    rows = "".join(f"k{n}\t{'v' * 100}\n" for n in range(5000))
+    with process(url, "import", "-", stdin=subprocess.PIPE) as importing:
+        importing.communicate(rows.encode())
+    with process(url, "scan") as scanning:
+        assert scanning.stdout is not None
+        assert scanning.stderr is not None
+        scanning.stdout.readline()
+        scanning.stdout.close()
+        assert scanning.stderr.read() == b""
+        assert scanning.wait() == 0
+
+
+def test_interrupted_command_ends_with_130_quietly() -> None:
+    server = socket.create_server(("127.0.0.1", 0))
+    with server, process(f"haptera://127.0.0.1:{server.getsockname()[1]}", "get", "k") as waiting:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(100)  # the request has been sent, and nobody will answer it
+            waiting.send_signal(signal.SIGINT)
+            assert waiting.wait() == 130
+        assert waiting.stderr is not None
+        assert waiting.stderr.read() == b""
