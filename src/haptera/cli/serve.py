@@ -1,0 +1,209 @@
+"""``haptera serve``: a node in the foreground, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from haptera import __version__
+from haptera.cli import output
+from haptera.errors import ConfigurationError, CorruptionError, HapteraError
+
+if TYPE_CHECKING:
+    from haptera.node.config import NodeConfig
+    from haptera.node.node import Node
+    from haptera.node.server import NodeServer
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+DONE: Final = 0
+IN_USE: Final = 10
+DAMAGED: Final = 11
+WRONG_KEY: Final = 12
+NEWER_FORMAT: Final = 13
+CANNOT_WRITE: Final = 14
+CONFIGURATION: Final = 15
+
+
+@click.command("serve")
+@click.option(
+    "--listen",
+    multiple=True,
+    metavar="URL",
+    help="Where to serve; may be given more than once. [haptera://127.0.0.1:7457]",
+)
+@click.option("--data-dir", metavar="DIR", help="Where the data is kept; made if it is not there. [./haptera-data]")
+@click.option("--config", metavar="FILE", help="A TOML file with these options, their names with _ for -.")
+@click.option(
+    "--durability",
+    metavar="sync|os",
+    help="sync: an answered write is on the disk. os: it is with the operating system. [sync]",
+)
+@click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error. [info]")
+@click.option("--log-format", metavar="text|json", help="One event a line, as text or JSON. [text]")
+@click.option("--drain-timeout", metavar="SECONDS", help="How long a stopping node waits for calls under way. [30]")
+@click.option("--segment-size", metavar="BYTES", help="Size of one file of the log. [67108864]")
+def command(**flags: Any) -> int:
+    """Serve a store from a data directory, in the foreground.
+
+    Each option can also be set as HAPTERA_… (HAPTERA_DATA_DIR) or in the file of --config; a flag wins over the
+    environment, and that over the file. Beside the addresses it listens on <data-dir>/haptera.sock.
+
+    SIGTERM and Ctrl-C answer what is under way and end with 0; a second one ends at once. Exit codes: 10 the data
+    directory is in use, 11 it is damaged, 12 the key is wrong or missing, 13 it has a newer format, 14 it cannot be
+    written, 15 configuration.
+    """
+    from haptera.node import config as node_config
+    from haptera.node import logging as node_logging
+
+    try:
+        config = node_config.load({**flags, "listen": flags["listen"] or None}, os.environ)
+    except ConfigurationError as error:
+        output.error_line(str(error))
+        return CONFIGURATION
+    node_logging.configure(config.log_level, config.log_format)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_Serving(config).run())
+
+
+class _Serving:
+    """One run of the command, from opening the data directory to the exit code."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self._config = config
+        self._stop = asyncio.Event()
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        try:
+            return await self._serve()
+        except (HapteraError, OSError) as error:
+            return self._report(error)
+
+    async def _serve(self) -> int:
+        from haptera.node.node import Node
+        from haptera.node.server import NodeServer
+
+        node = await self._unless_stopped(Node.open(self._config))
+        if node is None:
+            return DONE
+        server = NodeServer(node)
+        try:
+            # What recovery made stays. Without this, the collector would look through all of it each time.
+            gc.collect()
+            gc.freeze()
+            await server.start()
+            self._announce(node, server)
+            await self._unless_stopped(_first(node.failed))
+            log.info("stopping", extra={"connections": node.connections, "revision": node.revision})
+            await server.drain(self._config.drain_timeout)
+        finally:
+            await server.aclose()
+            await node.aclose()
+        log.info("stopped", extra={"revision": node.revision})
+        return DONE if not node.failed.done() else self._report(node.failed.result())
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """What `work` returns, or None if the node is told to stop before it has ended."""
+        task = asyncio.ensure_future(work)
+        stop = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+        return None if task.cancelled() else await task
+
+    def _on_signal(self, number: int) -> None:
+        if self._stop.is_set():
+            # Asked twice: whoever asks does not want to wait. What was answered is durable, as with any other end.
+            sys.stderr.flush()
+            os._exit(128 + number)
+        self._stop.set()
+
+    def _announce(self, node: Node, server: NodeServer) -> None:
+        """What a person at the terminal wants to know; programs read the log's `listening`."""
+        if self._config.log_format == "json":
+            return
+        durability = {
+            "sync": "sync (an answered write is on the disk)",
+            "os": "os (an answered write is with the operating system; power loss may take it)",
+        }[self._config.durability]
+        target = _client_options(server)
+        lines = [
+            f"Haptera {__version__} serves {node.data_dir}",
+            *(f"  listening   {url}" for url in server.urls),
+            f"  durability  {durability}",
+            f"  encryption  AES-256-GCM; the key is beside the data, in {os.path.join(node.data_dir, 'keys')}",
+            "In another terminal:",
+            f"  haptera set greeting hello{target}",
+            f"  haptera get greeting{target}",
+            f"  haptera status{target}",
+            "Ctrl-C answers what is under way and stops.",
+        ]
+        sys.stderr.write("".join(f"{output.shown(line)}\n" for line in lines))
+        sys.stderr.flush()
+
+    def _report(self, error: BaseException) -> int:
+        """Say in one line why the node cannot serve, and give the exit code that stands for it."""
+        code = exit_code(error)
+        if self._config.log_format == "json":
+            log.error("cannot_serve", extra={"exit_code": code, "reason": str(error)})
+        else:
+            output.error_line(str(error))
+        return code
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code that says what kind of trouble kept a node from serving."""
+    from haptera.state.commands import UnknownPart
+    from haptera.storage.errors import DirectoryInUse, MissingKey, NewerFormat, WrongKey
+
+    match error:
+        case ConfigurationError():
+            return CONFIGURATION
+        case DirectoryInUse():
+            return IN_USE
+        case CorruptionError():
+            return DAMAGED
+        case WrongKey() | MissingKey():
+            return WRONG_KEY
+        case NewerFormat() | UnknownPart():
+            return NEWER_FORMAT
+        case _:
+            return CANNOT_WRITE
+
+
+def _client_options(server: NodeServer) -> str:
+    """What the client's commands need to find this node from here: nothing where they look first."""
+    from haptera.client.location import default_url
+
+    found = default_url()
+    if found in server.urls:
+        return ""
+    return f" --url {shlex.quote(server.urls[0])}"
+
+
+async def _first(future: asyncio.Future[Any]) -> None:
+    await asyncio.wait([future])
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop

@@ -1,0 +1,106 @@
+"""The command interface of a node: the one way in, for the kv service and for the embedded client alike.
+
+`Commands.submit` takes a list. Reads are answered at once, from applied state; writes are checked, put into the open
+batch of the commit pipeline and answered when they are durable and applied. There is no task and no future per command.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from haptera.node.commit import LOGGED_OVERHEAD, CommitPipeline, Submission
+from haptera.state.commands import Count, Exists, Forget, Get, GetMany, Logged, Read, Scan, Write, size_bound
+from haptera.state.validation import validate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from haptera.errors import Failure
+    from haptera.node.scans import Cursor, Scans
+    from haptera.state.machine import StateMachine
+    from haptera.state.results import Result
+
+READS = frozenset({Get, Exists, GetMany, Count})
+
+
+class Session(msgspec.Struct, frozen=True):
+    """On whose behalf commands are submitted: ``user`` is the name, empty for anyone."""
+
+    user: str = ""
+
+
+ANONYMOUS = Session()
+
+
+class Command(msgspec.Struct, frozen=True, gc=False):
+    """One operation. A write that must happen at most once has a ``request_id`` (16 bytes) and the ``digest`` (SHA-256)
+    of what was asked (spec/protocol.md 7.1).
+    """
+
+    op: Read | Write
+    request_id: bytes | None = None
+    digest: bytes | None = None
+
+
+class Commands:
+    """What a node does for its callers. For the event loop's thread alone."""
+
+    def __init__(self, machine: StateMachine, pipeline: CommitPipeline, scans: Scans) -> None:
+        self._machine = machine
+        self._pipeline = pipeline
+        self._scans = scans
+
+    @property
+    def revision(self) -> int:
+        """The store's applied revision."""
+        return self._machine.revision
+
+    def submit(self, session: Session, commands: Sequence[Command], done: Callable[[list[Result]], None]) -> None:
+        """Do the commands and call ``done(results)`` exactly once, when all of them have a result, in their order.
+
+        A result is the tuple of the operation's result array (spec/protocol.md 7), a `Failure` that changed nothing or
+        says what is known, or a `Replayed`. Without a write that was accepted, `done` is called before this returns. A
+        command does not see the writes before it in the list. Refused, `not_applied`: 3003, 4006, 4007 (invalid), 3007
+        (too much waits for the disk), 5001 (the disk failed), 5002 (it is full), 5005 (the node is stopping).
+        """
+        machine_read, append = self._machine.read, self._pipeline.append
+        submission = Submission(done)
+        results = submission.results
+        for command in commands:
+            op = command.op
+            refused = validate(op)
+            if refused is not None:
+                results.append(refused)
+            elif type(op) in READS:
+                results.append(machine_read(op))  # type: ignore[arg-type]  # the set above holds the members of Read
+            else:
+                logged = Logged(op, session.user, command.request_id, command.digest)  # type: ignore[arg-type]
+                size = size_bound(op) + LOGGED_OVERHEAD + len(session.user)
+                results.append(_WAITING)
+                refused = append(logged, size, submission, len(results) - 1)
+                if refused is not None:
+                    results[-1] = refused
+        if not submission.waiting:
+            done(results)
+
+    def forget(self, session: Session, request_ids: list[bytes]) -> None:
+        """Log that the answers remembered for these ids are not needed any more. Nobody waits for it."""
+        self.submit(session, [Command(Forget(session.user, request_ids))], _ignore)
+
+    def open_scan(self, session: Session, op: Scan, on_expired: Callable[[], None] | None = None) -> Cursor | Failure:
+        """Open a scan of the present revision; it must be closed. Fails with 3003, 4006 or 3007.
+
+        A scan from which no page was taken for 60 s has lost its revision: `on_expired` is called, and its next page is
+        4009.
+        """
+        return validate(op) or self._scans.open(op, on_expired)
+
+
+_WAITING: Result = ()
+"""Stands for a result that is still to come."""
+
+
+def _ignore(results: list[Result]) -> None:
+    """For a command whose result nobody needs: what is not forgotten now is forgotten when its time is over."""

@@ -1,0 +1,297 @@
+"""The commit pipeline: from a list of writes to entries that are durable, then applied, then answered.
+
+    append ─> open batch ─┐ disk idle: at the end of this turn of the loop
+                          ├ disk busy: as soon as the batch before it is durable
+                          └─> writer thread: encode, Log.append (one write, one fdatasync)
+                                └─> loop: apply in log order ─> results to each submission
+
+Log first, then apply: nothing that could be lost is ever visible. There are no timers: while the disk is busy with one
+batch, the next fills, so the batches grow with the load and a lone write waits for nothing but the disk. One batch is
+with the disk at a time; the next is handed over before the last one is applied, so the two overlap.
+
+Everything but `_write` runs on the event loop's thread, which owns all state here.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from haptera.error_codes import Code
+from haptera.errors import failure
+from haptera.state.commands import Logged, encode_commands
+from haptera.storage.errors import StorageFull
+from haptera.storage.log import Entry
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from haptera.errors import Failure, Outcome
+    from haptera.node.metrics import Metrics
+    from haptera.state.machine import StateMachine
+    from haptera.state.results import Result
+
+log = logging.getLogger(__name__)
+
+TERM = 1
+"""A single node is a cluster of one that has led since its first entry."""
+
+BATCH_SIZE_MAX = 4 * 1024 * 1024
+"""Bytes of commands in one entry of several. An eighth of what a record may hold, and a few milliseconds of encryption:
+beyond it a larger batch saves nothing. A single larger command is an entry of its own."""
+
+BATCH_COMMANDS_MAX = 4096
+"""Commands in one entry: applying them stops the loop for some milliseconds."""
+
+PENDING_SIZE_MAX = 64 * 1024 * 1024
+"""Bytes of commands that wait or are with the disk: four of the largest commands. Over it a write is 3007."""
+
+PENDING_COMMANDS_MAX = 65536
+"""Commands that wait or are with the disk: more than 50 connections with all their streams in use."""
+
+LOGGED_OVERHEAD = 64
+"""What a `Logged` adds to its command beside the user's name (`state.commands.size_bound`)."""
+
+
+class Submission:
+    """A list of results that fills. ``done`` is called with it once, when nothing is waited for any more."""
+
+    __slots__ = ("done", "results", "waiting")
+
+    def __init__(self, done: Callable[[list[Result]], None]) -> None:
+        self.done = done
+        self.results: list[Result] = []
+        self.waiting = 0
+
+
+class Batch:
+    """The writes of one entry, each with the submission and the place in it that its result belongs to."""
+
+    __slots__ = ("commands", "places", "size")
+
+    def __init__(self) -> None:
+        self.commands: list[Logged] = []
+        self.places: list[tuple[Submission, int]] = []
+        self.size = 0
+
+
+class Writer(Protocol):
+    """Runs blocking jobs one after the other, in order, beside the loop."""
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Run `job` after all that were submitted before it."""
+
+    def close(self) -> None:
+        """Return when every job has run."""
+
+
+class ThreadWriter:
+    """One thread fed through a queue. At most one job is ever in it: the pipeline keeps one batch with the disk."""
+
+    def __init__(self, name: str = "haptera-log") -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        # A daemon, so that a disk that hangs for ever cannot keep a process alive that was told to end.
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Run `job` on the thread."""
+        self._jobs.put(job)
+
+    def close(self) -> None:
+        """End the thread when its jobs are done. Safe to call again."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+
+
+class CommitPipeline:
+    """Makes writes durable in batches and applies them; see the module's text.
+
+    ``append_entry`` is `Log.append`; ``clock_ms`` gives Unix time in milliseconds; ``on_failure`` is called once, with
+    the error after which nothing more can be written.
+    """
+
+    def __init__(
+        self,
+        *,
+        machine: StateMachine,
+        append_entry: Callable[[Entry], None],
+        writer: Writer,
+        loop: asyncio.AbstractEventLoop,
+        clock_ms: Callable[[], int],
+        metrics: Metrics,
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self._machine = machine
+        self._append_entry = append_entry
+        self._writer = writer
+        self._loop = loop
+        self._clock_ms = clock_ms
+        self._metrics = metrics
+        self._on_failure = on_failure
+        self._full: deque[Batch] = deque()  # bounded by PENDING_COMMANDS_MAX and PENDING_SIZE_MAX, as is the open one
+        self._open = Batch()
+        self._with_disk: Batch | None = None
+        self._scheduled = False
+        self._index = machine.index
+        self._time_ms = machine.time_ms
+        self._size = 0
+        self._count = 0
+        self._refusal: Failure | None = None
+        self._idle: list[asyncio.Future[None]] = []
+
+    def append(self, command: Logged, size: int, submission: Submission, position: int) -> Failure | None:
+        """Put a valid write into the open batch; its result will be ``submission.results[position]``.
+
+        `size` is an upper bound of its encoded bytes. Returns why it was refused (nothing will happen then), or None.
+        """
+        if self._refusal is not None:
+            return self._refusal
+        if self._count >= PENDING_COMMANDS_MAX or self._size + size > PENDING_SIZE_MAX:
+            self._metrics.writes_refused_total += 1
+            return failure(Code.TOO_MANY_REQUESTS, outcome="not_applied")
+        batch = self._open
+        if batch.commands and (batch.size + size > BATCH_SIZE_MAX or len(batch.commands) >= BATCH_COMMANDS_MAX):
+            self._full.append(batch)
+            batch = self._open = Batch()
+        batch.commands.append(command)
+        batch.places.append((submission, position))
+        batch.size += size
+        submission.waiting += 1
+        self._size += size
+        self._count += 1
+        if self._with_disk is None and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+        return None
+
+    @property
+    def pending(self) -> int:
+        """Writes that have no result yet."""
+        return self._count
+
+    async def drain(self) -> None:
+        """Return when every write so far has its result."""
+        if self._count:
+            waiter = self._loop.create_future()
+            self._idle.append(waiter)
+            await waiter
+
+    async def close(self) -> None:
+        """Refuse new writes (5005), wait for the others' results, and end the writer."""
+        if self._refusal is None:
+            self._refusal = failure(Code.SHUTTING_DOWN, outcome="not_applied")
+        await self.drain()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if self._with_disk is None and self._count:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        if self._full:
+            batch = self._full.popleft()
+        else:
+            batch, self._open = self._open, Batch()
+        self._with_disk = batch
+        entry = Entry(TERM, self._index + 1, max(self._time_ms, self._clock_ms()), b"")
+        self._writer.submit(lambda: self._write(batch, entry))
+
+    def _write(self, batch: Batch, entry: Entry) -> None:
+        """On the writer's thread: the one place where a write of the database waits for the disk."""
+        error: BaseException | None = None
+        started = time.perf_counter()
+        try:
+            entry = msgspec.structs.replace(entry, payload=encode_commands(batch.commands))
+            self._append_entry(entry)
+        except BaseException as caught:  # whatever it was, the loop must hear of it
+            error = caught
+        seconds = time.perf_counter() - started
+        try:
+            self._loop.call_soon_threadsafe(self._written, batch, entry, seconds, error)
+        except RuntimeError:
+            pass  # the loop was closed while the disk was busy: nobody is left to be answered
+
+    def _written(self, batch: Batch, entry: Entry, seconds: float, error: BaseException | None) -> None:
+        self._with_disk = None
+        self._metrics.log_write_seconds_total += seconds
+        if isinstance(error, StorageFull):
+            # Nothing was written and the index is free again. Reads go on, and the next batch tries anew.
+            log.warning("storage_full", extra={"code": int(Code.STORAGE_FULL), "writes": len(batch.commands)})
+            self._metrics.log_full_total += 1
+            self._next()
+            self._refuse(batch, failure(Code.STORAGE_FULL, outcome="not_applied"))
+        elif error is not None:
+            self._fail(batch, error)
+        else:
+            self._index, self._time_ms = entry.index, entry.time_ms
+            self._metrics.log_entries_total += 1
+            self._metrics.log_commands_total += len(batch.commands)
+            self._metrics.log_bytes_total += len(entry.payload)
+            self._next()  # before applying, so that the disk is not idle meanwhile
+            self._apply(batch, entry)
+        if not self._count:
+            for waiter in self._idle:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._idle.clear()
+
+    def _next(self) -> None:
+        if self._full or self._open.commands:
+            self._hand_over()
+
+    def _apply(self, batch: Batch, entry: Entry) -> None:
+        try:
+            results = self._machine.apply(entry.index, entry.time_ms, batch.commands)
+        except Exception as error:  # the log and the state disagree from here on: only a new replay can be believed
+            self._fail(batch, error)
+            return
+        self._answer(batch, results)
+
+    def _answer(self, batch: Batch, results: list[Result]) -> None:
+        self._size -= batch.size
+        self._count -= len(batch.commands)
+        complete: list[Submission] = []
+        for (submission, position), result in zip(batch.places, results, strict=True):
+            submission.results[position] = result
+            submission.waiting -= 1
+            if not submission.waiting:
+                complete.append(submission)
+        for submission in complete:
+            try:
+                submission.done(submission.results)
+            except Exception:  # one caller's mistake must not keep the others from their answers
+                log.exception("answer_failed")
+
+    def _refuse(self, batch: Batch, reason: Failure) -> None:
+        self._answer(batch, [reason] * len(batch.commands))
+
+    def _fail(self, batch: Batch, error: BaseException) -> None:
+        """The end of all writing: what the page cache holds after a failed write or sync cannot be trusted."""
+        if self._refusal is None or self._refusal.code == Code.SHUTTING_DOWN:
+            log.error("storage_failed", exc_info=error, extra={"code": int(Code.STORAGE_FAILED)})
+            self._refusal = _storage_failed("not_applied")
+            self._on_failure(error)
+        self._refuse(batch, _storage_failed("unknown"))
+        if self._with_disk is None:
+            waiting = [*self._full, self._open]
+            self._full.clear()
+            self._open = Batch()
+            for never_written in waiting:
+                self._refuse(never_written, _storage_failed("not_applied"))
+
+
+def _storage_failed(outcome: Outcome) -> Failure:
+    return failure(Code.STORAGE_FAILED, outcome=outcome)

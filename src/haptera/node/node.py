@@ -1,0 +1,308 @@
+"""A node: a data directory, the state that its log makes, and the pipeline and services on top of them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import time
+from typing import TYPE_CHECKING
+
+from haptera.errors import CorruptionError
+from haptera.node.commands import Commands
+from haptera.node.commit import CommitPipeline, ThreadWriter, Writer
+from haptera.node.metrics import Metrics
+from haptera.node.scans import Scans
+from haptera.state.commands import MalformedCommands, decode_commands
+from haptera.state.machine import StateMachine
+from haptera.storage import DataDirectory, Log, OsFileSystem, load_or_create
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from haptera.node.config import NodeConfig
+    from haptera.peer import Service
+    from haptera.storage import FileSystem
+
+log = logging.getLogger(__name__)
+
+LOCAL_SOCKET_NAME = "haptera.sock"
+"""The socket that a node opens in its data directory, beside its listeners."""
+
+PROGRESS_INTERVAL_S = 1.0
+"""Seconds between two lines that say how far a recovery is."""
+
+
+class Node:
+    """An open node. Make it with `Node.open`, end it with `aclose`.
+
+    ``commands`` is its command interface, ``metrics`` its registry, ``config`` what it was opened with. ``failed``
+    resolves to the error when the node cannot write any more; reads go on until it is closed. ``connections`` is how
+    many there are, counted by whoever listens.
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        storage: Storage,
+        loop: asyncio.AbstractEventLoop,
+        clock_ms: Callable[[], int],
+        writer: Writer,
+    ) -> None:
+        self.config = config
+        self.metrics = Metrics()
+        self.connections = 0
+        self.failed: asyncio.Future[BaseException] = loop.create_future()
+        self._loop = loop
+        self._storage = storage
+        self._machine = storage.machine
+        self._started = loop.time()
+        self._scans = Scans(storage.machine, loop, self.metrics)
+        self._pipeline = CommitPipeline(
+            machine=storage.machine,
+            append_entry=storage.log.append,
+            writer=writer,
+            loop=loop,
+            clock_ms=clock_ms,
+            metrics=self.metrics,
+            on_failure=self._on_failure,
+        )
+        self.commands = Commands(storage.machine, self._pipeline, self._scans)
+        self._closing: asyncio.Future[None] | None = None
+        self.metrics.measure(
+            {
+                "connections": lambda: self.connections,
+                "index": lambda: self._machine.index,
+                "keys": lambda: self.keys,
+                "log_segments": lambda: len(storage.log.segments),
+                "log_size_bytes": lambda: storage.log.size_bytes,
+                "pending_writes": lambda: self._pipeline.pending,
+                "revision": lambda: self._machine.revision,
+                "scans_open": lambda: len(self._scans),
+                "uptime_seconds": lambda: self.uptime_ms / 1000,
+            }
+        )
+
+    @classmethod
+    async def open(
+        cls,
+        config: NodeConfig,
+        *,
+        filesystem: FileSystem | None = None,
+        clock_ms: Callable[[], int] | None = None,
+        writer: Writer | None = None,
+    ) -> Node:
+        """Open the data directory (made if there is none), replay its log, and return the node ready for commands.
+
+        `filesystem` and `writer` stand in for the operating system's files and the thread that writes to them,
+        `clock_ms` for Unix time in milliseconds. Raises what `haptera.storage` does: DirectoryInUse, CorruptionError,
+        WrongKey, MissingKey, NewerFormat, StorageFull, StorageFailed; and UnknownPart for a log that a newer version
+        wrote.
+        """
+        loop = asyncio.get_running_loop()
+        storage = Storage(config, filesystem or OsFileSystem())
+        # In a thread: a long replay must not stop the loop of a program that opens a store within itself.
+        replay = loop.run_in_executor(None, storage.open)
+        try:
+            await asyncio.shield(replay)
+        except asyncio.CancelledError:
+            storage.abandoned = True
+            await asyncio.wait([replay])
+            storage.close()
+            raise
+        except BaseException:
+            storage.close()
+            raise
+        _warn(config, storage)
+        return cls(config, storage, loop, clock_ms or _unix_time_ms, writer or ThreadWriter())
+
+    @property
+    def node_id(self) -> bytes:
+        """16 bytes, chosen when the data directory was made."""
+        return self._storage.directory.node_id
+
+    @property
+    def data_dir(self) -> str:
+        """The path of the data directory."""
+        return self._storage.directory.path
+
+    @property
+    def local_socket_path(self) -> str:
+        """Where the node's listener for this machine belongs, as an absolute path."""
+        return os.path.join(os.path.abspath(self.data_dir), LOCAL_SOCKET_NAME)
+
+    @property
+    def revision(self) -> int:
+        """The store's applied revision."""
+        return self._machine.revision
+
+    @property
+    def index(self) -> int:
+        """The index of the last entry that was applied."""
+        return self._machine.index
+
+    @property
+    def keys(self) -> int:
+        """How many keys there are."""
+        return len(self._machine.kv.entries)
+
+    @property
+    def uptime_ms(self) -> int:
+        """Milliseconds since the node was opened."""
+        return int((self._loop.time() - self._started) * 1000)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `aclose` has begun."""
+        return self._closing is not None
+
+    def services(self) -> list[Service]:
+        """New services on this node, for its listeners."""
+        from haptera.node.services.kv import KvService  # noqa: PLC0415  # an embedded node hosts none
+        from haptera.node.services.server import ServerService  # noqa: PLC0415
+        from haptera.node.services.session import SessionService  # noqa: PLC0415
+
+        return [KvService(self.commands, self.metrics), ServerService(self), SessionService()]
+
+    async def drain(self) -> None:
+        """Return when every write that was submitted has its result."""
+        await self._pipeline.drain()
+
+    async def aclose(self) -> None:
+        """Refuse new writes, answer those under way, seal the log and release the directory. Safe to call again.
+
+        Raises StorageFailed when the log could not be sealed; every answered write is durable all the same.
+        """
+        if self._closing is not None:
+            await asyncio.shield(self._closing)
+            return
+        self._closing = self._loop.create_future()
+        try:
+            self._scans.close()
+            await self._pipeline.close()
+            await self._loop.run_in_executor(None, self._storage.close)
+        finally:
+            self._closing.set_result(None)
+
+    def _on_failure(self, error: BaseException) -> None:
+        if not self.failed.done():
+            self.failed.set_result(error)
+
+
+class Storage:
+    """What a node has on the disk, and the state machine that it makes. All of it blocks."""
+
+    def __init__(self, config: NodeConfig, filesystem: FileSystem) -> None:
+        self.machine = StateMachine()
+        self.directory: DataDirectory
+        self.log: Log
+        self.abandoned = False
+        self._config = config
+        self._fs = filesystem
+        self._opened: list[DataDirectory | Log] = []
+        self._started = 0.0
+        self._reported = 0.0
+
+    def open(self) -> None:
+        """Lock the directory, find its key, and replay its log."""
+        config = self._config
+        self.directory = DataDirectory.open(self._fs, config.data_dir)
+        self._opened.append(self.directory)
+        key = load_or_create(self._fs, self.directory.keys_path)
+        self.log = Log.open(
+            self._fs,
+            self.directory,
+            key,
+            segment_size=config.segment_size,
+            durability=config.durability,
+            on_progress=self._on_progress,
+        )
+        self._opened.append(self.log)
+        self._started = self._reported = time.monotonic()
+        collecting = gc.isenabled()
+        # The state is millions of objects and no cycle: to look for cycles among them would take most of the time.
+        gc.disable()
+        try:
+            self._replay()
+        finally:
+            if collecting:
+                gc.enable()
+
+    def close(self) -> None:
+        """Seal the log and release the directory, as far as they were opened."""
+        while self._opened:
+            self._opened.pop().close()
+
+    def _replay(self) -> None:
+        apply = self.machine.apply
+        for entry in self.log.replay():
+            try:
+                commands = decode_commands(entry.payload)
+            except MalformedCommands as error:
+                # The record is whole and decrypts, so no disk did this.
+                raise CorruptionError(
+                    self.directory.log_path, 0, f"commands in the entry of index {entry.index}", str(error)
+                ) from error
+            apply(entry.index, entry.time_ms, commands)
+            if self.abandoned:
+                return
+        self.machine.build_index()
+        self._report_end()
+
+    def _on_progress(self, entries: int, bytes_done: int, bytes_total: int) -> None:
+        now = time.monotonic()
+        if now - self._reported >= PROGRESS_INTERVAL_S:
+            self._reported = now
+            log.info(
+                "recovering",
+                extra={
+                    "entries": entries,
+                    "bytes": bytes_done,
+                    "bytes_total": bytes_total,
+                    "entries_per_second": _rate(entries, now - self._started),
+                },
+            )
+
+    def _report_end(self) -> None:
+        recovery, seconds = self.log.recovery, time.monotonic() - self._started
+        if recovery.torn_bytes:
+            log.warning(
+                "torn_tail_cut_off",
+                extra={"file": recovery.file, "offset": recovery.offset, "bytes": recovery.torn_bytes},
+            )
+        log.info(
+            "recovered",
+            extra={
+                "entries": recovery.entries,
+                "bytes": recovery.bytes,
+                "seconds": round(seconds, 3),
+                "entries_per_second": _rate(recovery.entries, seconds),
+                "keys": len(self.machine.kv.entries),
+                "revision": self.machine.revision,
+                "index": self.machine.index,
+            },
+        )
+
+
+def _warn(config: NodeConfig, storage: Storage) -> None:
+    log.warning(
+        "key_file_beside_data",
+        extra={
+            "file": storage.directory.keys_path,
+            "meaning": "whoever can read this directory can read the data; encryption protects only copies without it",
+        },
+    )
+    if config.durability == "os":
+        log.warning(
+            "durability_os",
+            extra={"meaning": "writes are answered before they are on the disk; a power failure can lose some of them"},
+        )
+
+
+def _rate(entries: int, seconds: float) -> int:
+    return round(entries / max(seconds, 0.001))
+
+
+def _unix_time_ms() -> int:
+    return time.time_ns() // 1_000_000

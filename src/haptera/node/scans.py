@@ -1,0 +1,133 @@
+"""Open scans, and the end of those that nobody reads (spec/protocol.md 7: a scan without progress for 60 s is 4009).
+
+A scan holds its revision, and with it every older entry that it may still give. So each one must end: by its reader, or
+here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from haptera.error_codes import Code
+from haptera.errors import Failure, failure
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from haptera.node.metrics import Metrics
+    from haptera.state.commands import Scan
+    from haptera.state.machine import StateMachine
+    from haptera.state.scan import Page, ScanCursor
+
+PROGRESS_TIMEOUT_S = 60.0
+"""Seconds without a page after which a scan has lost its revision."""
+
+SWEEP_INTERVAL_S = 5.0
+"""Seconds between two looks at all open scans: one timer for all of them, and only while there are some."""
+
+
+class Cursor:
+    """An open scan of one reader; close it in any case. Number of scans at once: `state.limits.CURSORS_MAX`."""
+
+    __slots__ = ("_cursor", "_scans", "expired", "moved_at", "on_expired")
+
+    def __init__(self, scans: Scans, cursor: ScanCursor, on_expired: Callable[[], None] | None) -> None:
+        self._scans = scans
+        self._cursor = cursor
+        self.on_expired = on_expired
+        self.moved_at = scans.time()
+        self.expired = False
+
+    @property
+    def revision(self) -> int:
+        """The revision that every row is of."""
+        return self._cursor.revision
+
+    @property
+    def count(self) -> int:
+        """Rows given so far."""
+        return self._cursor.count
+
+    @property
+    def last_key(self) -> str | None:
+        """The key of the last row given, None before the first."""
+        return self._cursor.last_key
+
+    @property
+    def result(self) -> tuple[int, str | None, int]:
+        """The scan's result array: count, last key, revision."""
+        return self._cursor.count, self._cursor.last_key, self._cursor.revision
+
+    def page(self, max_bytes: int, max_rows: int) -> Page | Failure:
+        """The next rows, at most `max_rows` and `max_bytes` in MessagePack unless one row is larger.
+
+        A page may be empty and yet not the last (`done`): it looks at a bounded number of keys. Fails with 4009 when
+        the scan made no progress for PROGRESS_TIMEOUT_S, or the store had to give up its revision.
+        """
+        if self.expired:
+            return failure(Code.REVISION_COMPACTED, {"revision": self.revision})
+        self.moved_at = self._scans.time()
+        page = self._cursor.page(max_bytes, max_rows)
+        if isinstance(page, Failure) or page.done:
+            self.close()
+        return page
+
+    def close(self) -> None:
+        """Let the revision go. Safe to call again."""
+        self._cursor.close()
+        self._scans.remove(self)
+
+
+class Scans:
+    """The open scans of a node. ``time`` is the loop's clock, in seconds."""
+
+    def __init__(self, machine: StateMachine, loop: asyncio.AbstractEventLoop, metrics: Metrics) -> None:
+        self.time: Callable[[], float] = loop.time
+        self._machine = machine
+        self._loop = loop
+        self._metrics = metrics
+        self._open: set[Cursor] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def open(self, op: Scan, on_expired: Callable[[], None] | None = None) -> Cursor | Failure:
+        """Open a valid scan. `on_expired` is called if it is ended for want of progress."""
+        cursor = self._machine.open_scan(op)
+        if isinstance(cursor, Failure):
+            return cursor
+        opened = Cursor(self, cursor, on_expired)
+        self._open.add(opened)
+        if self._timer is None:
+            self._timer = self._loop.call_later(SWEEP_INTERVAL_S, self._on_timer)
+        return opened
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def remove(self, cursor: Cursor) -> None:
+        """Forget a cursor that was closed."""
+        self._open.discard(cursor)
+
+    def sweep(self) -> None:
+        """End the scans that made no progress for PROGRESS_TIMEOUT_S."""
+        now = self.time()
+        for cursor in [cursor for cursor in self._open if now - cursor.moved_at >= PROGRESS_TIMEOUT_S]:
+            cursor.expired = True
+            cursor.close()
+            self._metrics.scans_expired_total += 1
+            if cursor.on_expired is not None:
+                cursor.on_expired()
+
+    def close(self) -> None:
+        """End every scan, and the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for cursor in list(self._open):
+            cursor.close()
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.sweep()
+        if self._open:
+            self._timer = self._loop.call_later(SWEEP_INTERVAL_S, self._on_timer)

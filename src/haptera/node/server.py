@@ -1,0 +1,134 @@
+"""A node's listeners: the addresses it was given, and the local socket in its data directory."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import stat
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from haptera.errors import ConfigurationError
+from haptera.peer import listen
+from haptera.peer.address import parse
+
+if TYPE_CHECKING:
+    from haptera.node.node import Node
+    from haptera.peer import Peer, Server, Service
+
+log = logging.getLogger(__name__)
+
+SOCKET_PATH_MAX = 107
+"""Bytes of a Unix socket's path: `sun_path` holds 108 on Linux, with a NUL. (Where it holds fewer, binding fails.)"""
+
+
+class NodeServer:
+    """Serves one node. ``urls`` are the addresses that it listens on, with their real ports; ``local_socket`` is the
+    path of the socket in the data directory, if there is one.
+
+    The node's data directory is locked by the node, so a socket found in it belongs to no living process.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.urls: list[str] = []
+        self.local_socket: str | None = None
+        self._node = node
+        self._servers: list[Server] = []
+        self._services: list[Service] = node.services()
+
+    async def start(self) -> None:
+        """Listen on every configured address and on the local socket.
+
+        Raises ConfigurationError for an address that cannot be listened on; then nothing is listened on. The local
+        socket is a convenience: without it (its path is too long, say) there is a warning.
+        """
+        try:
+            for url in self._node.config.listen:
+                try:
+                    await self._listen(url)
+                except OSError as error:
+                    raise ConfigurationError(f"cannot listen on {url}: {error.strerror or error}") from error
+            await self._listen_locally()
+        except BaseException:
+            await self.aclose()
+            raise
+        for url in self.urls:
+            log.info("listening", extra={"url": url})
+            if not is_local(url):
+                log.warning(
+                    "no_authentication",
+                    extra={"url": url, "meaning": "whoever can reach this address can read and change everything"},
+                )
+
+    async def drain(self, timeout: float) -> None:
+        """Accept nothing more, take no new requests, and answer those under way for at most `timeout` seconds."""
+        await asyncio.gather(*(server.drain(timeout) for server in self._servers))
+
+    async def aclose(self) -> None:
+        """Close every listener and connection."""
+        servers, self._servers = self._servers, []
+        for server in servers:
+            await server.aclose()
+
+    async def _listen(self, url: str) -> None:
+        server = await listen(
+            url,
+            services=self._services,
+            on_peer=self._on_peer,
+            server_id=self._node.node_id,
+        )
+        self._servers.append(server)
+        self.urls.append(server.url)
+
+    async def _listen_locally(self) -> None:
+        path = self._node.local_socket_path
+        if len(os.fsencode(path)) > SOCKET_PATH_MAX:
+            log.warning(
+                "no_local_socket",
+                extra={
+                    "path": path,
+                    "reason": f"the path is longer than the {SOCKET_PATH_MAX} bytes a socket may have",
+                },
+            )
+            return
+        try:
+            remove_stale_socket(path)
+            await self._listen(f"haptera+unix://{quote(path)}")
+        except (OSError, ConfigurationError) as error:
+            log.warning("no_local_socket", extra={"path": path, "reason": str(error)})
+        else:
+            self.local_socket = path
+
+    def _on_peer(self, peer: Peer) -> None:
+        self._node.metrics.connections_total += 1
+        self._node.connections += 1
+        peer.on_close(self._on_close)
+
+    def _on_close(self) -> None:
+        self._node.connections -= 1
+
+
+def is_local(url: str) -> bool:
+    """Whether only this machine can reach an address that is listened on."""
+    address = parse(url)
+    if not address.hosts:
+        return True
+    host = address.hosts[0][0]
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def remove_stale_socket(path: str) -> None:
+    """Remove the socket that a process left which did not end well. Anything but a socket stays where it is.
+
+    The caller holds the lock of the directory. Raises OSError.
+    """
+    try:
+        if stat.S_ISSOCK(os.lstat(path).st_mode):
+            os.unlink(path)
+    except FileNotFoundError:
+        pass

@@ -1,0 +1,30 @@
+"""A node's session service (spec/protocol.md 5.1): who the caller is, beside the `describe` of every peer."""
+
+from __future__ import annotations
+
+import msgspec
+
+from haptera.node.commands import ANONYMOUS
+from haptera.peer import Request
+from haptera.peer import SessionService as PeerSessionService
+from haptera.peer.session import has_no_argument
+
+
+class SessionService(PeerSessionService):
+    """Answers `whoami` with {user, roles, mechanism, secure}; without authentication everyone is the same nobody."""
+
+    def methods(self) -> list[str]:
+        """The methods' names, for `describe`."""
+        return [*super().methods(), "whoami"]
+
+    def handle(self, requests: list[Request]) -> None:
+        """Answer each at once."""
+        others = []
+        for request in requests:
+            if request.method != "whoami":
+                others.append(request)
+            elif has_no_argument(request):
+                answer = {"user": ANONYMOUS.user, "roles": [], "mechanism": "", "secure": False}
+                request.respond(msgspec.msgpack.encode(answer))
+        if others:
+            super().handle(others)
