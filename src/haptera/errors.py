@@ -1,0 +1,222 @@
+"""What can go wrong, as exceptions and as values (spec/protocol.md, section 6).
+
+    HapteraError
+        ProtocolError               the bytes of a connection broke the protocol
+            LocalProtocolError      this side would have
+            RemoteProtocolError     the peer did
+        ConnectionLost              the connection ended with the call in flight
+        ServerError                 the peer answered with an error: one subclass per code in haptera.error_codes
+            CallError               a code of an application, from 10000
+        StorageError                a data directory could not be used
+            CorruptionError         it is damaged
+        ConfigurationError          an option, URL or environment does not say what to do
+
+Between the layers an error travels as a `Failure`, a value: on the hot path "no such key" is an ordinary answer, and
+raising it would cost more than finding it. It becomes an exception where a caller waits for one.
+"""
+
+from typing import Any, Final, get_args
+
+import msgspec
+
+from haptera.error_table import TABLE, Outcome
+
+__all__ = [
+    "CallError",
+    "ConfigurationError",
+    "ConnectionLost",
+    "CorruptionError",
+    "Failure",
+    "HapteraError",
+    "LocalProtocolError",
+    "Outcome",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "ServerError",
+    "StorageError",
+    "failure",
+]
+
+# A detail may hold a key of 4096 bytes, or whatever a peer put there; an error line stays readable.
+DETAIL_TEXT_MAX: Final = 200
+
+# Codes below belong to the protocol.
+APPLICATION_CODE_MIN: Final = 10_000
+
+OUTCOMES: Final[dict[str, Outcome]] = {outcome: outcome for outcome in get_args(Outcome)}
+
+
+class HapteraError(Exception):
+    """Every error of Haptera."""
+
+
+class ProtocolError(HapteraError):
+    """The bytes of a connection break the protocol.
+
+    `code` is one of section 6 of spec/protocol.md; `name` and, unless another is given, `message` follow from it.
+    `details` says what was expected and what was found.
+    """
+
+    def __init__(self, code: int, message: str | None = None, details: dict[str, Any] | None = None) -> None:
+        name, default_message, _ = _described(code)
+        self.code = int(code)
+        self.name = name
+        self.message = default_message if message is None else message
+        self.details = {} if details is None else details
+        super().__init__(self.code, self.message, self.details)
+
+    def failure(self, outcome: Outcome) -> "Failure":
+        """The same as the value that an ERROR frame carries, with what is known of the request it answers."""
+        return Failure(self.code, self.name, self.message, outcome, self.details)
+
+    def __str__(self) -> str:
+        return _text(self.name, self.code, self.message, self.details)
+
+
+class LocalProtocolError(ProtocolError):
+    """This side asked for something that the protocol does not allow; nothing of it was sent."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent something that the protocol does not allow."""
+
+
+class ConnectionLost(HapteraError, ConnectionError):
+    """The connection ended, or could not be made.
+
+    `outcome` says what is known of the call that was in flight: `not_applied` where it was never sent, else `unknown`.
+    `failure` is why the peer ended the connection, if it said so.
+    """
+
+    def __init__(self, message: str, *, outcome: Outcome = "unknown", failure: "Failure | None" = None) -> None:
+        self.message = message
+        self.outcome: Outcome = outcome
+        self.failure = failure
+        BaseException.__init__(self, message)  # OSError's own would read it as an errno
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ServerError(HapteraError):
+    """The peer answered a call with an error (spec/protocol.md, section 6).
+
+    `outcome` says whether the call took effect: `not_applied` (it may be made again), `unknown` (it may have: make it
+    again only with the same request id) or `applied`. `details` holds what belongs to the code, a key for instance.
+    `haptera` exports a subclass for each code that this version knows; a newer peer's code is a plain ServerError.
+    """
+
+    def __init__(
+        self,
+        code: int,
+        name: str,
+        message: str,
+        *,
+        outcome: Outcome = "unknown",
+        details: dict[str, Any] | None = None,
+    ) -> None:
+        self.code = int(code)
+        self.name = name
+        self.message = message
+        self.outcome: Outcome = outcome
+        self.details = {} if details is None else details
+        # Past KeyError, OSError and the like among a subclass's bases, which would read meaning into the arguments.
+        BaseException.__init__(self, self.code, name, message)
+
+    def __str__(self) -> str:
+        return _text(self.name, self.code, self.message, self.details)
+
+
+class CallError(ServerError):
+    """An application's own error, with a code from 10000.
+
+    A handler raises it to give its caller exactly this: code, name, message, outcome (`not_applied`, `unknown` or
+    `applied`) and details. Anything else that a handler raises reaches the caller as HandlerFailed, without its text.
+    """
+
+
+class StorageError(HapteraError):
+    """A data directory cannot be opened, or can no longer be written."""
+
+
+class CorruptionError(StorageError):
+    """Stored bytes are not what was written. They are never served.
+
+    `file` and `offset` (bytes from its beginning) say where; `expected` and `actual` what should be there and what is.
+    """
+
+    def __init__(self, file: str, offset: int, expected: object, actual: object) -> None:
+        self.file = file
+        self.offset = offset
+        self.expected = expected
+        self.actual = actual
+        super().__init__(file, offset, expected, actual)
+
+    def __str__(self) -> str:
+        return f"{self.file} is damaged at byte {self.offset}: expected {self.expected}, found {self.actual}"
+
+
+class ConfigurationError(HapteraError):
+    """An option, a URL, a configuration file or the environment does not say what to do."""
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """An error as a value, and the payload of an ERROR frame (spec/protocol.md, section 6)."""
+
+    code: int
+    name: str
+    message: str
+    outcome: str
+    details: dict[str, Any]
+
+    def exception(self) -> ServerError:
+        """The exception for this error: its code's class, CallError from 10000, ServerError for a code not known here.
+
+        Returns it, and raises nothing. An outcome that this version does not know is taken as `unknown`.
+        """
+        from haptera.error_codes import BY_CODE  # noqa: PLC0415 - its classes derive from the ones here
+
+        error_class = CallError if self.code >= APPLICATION_CODE_MIN else BY_CODE.get(self.code, ServerError)
+        outcome = OUTCOMES.get(self.outcome, "unknown")
+        return error_class(self.code, self.name, self.message, outcome=outcome, details=self.details)
+
+
+def failure(
+    code: int,
+    details: dict[str, Any] | None = None,
+    *,
+    outcome: Outcome | None = None,
+    message: str | None = None,
+) -> Failure:
+    """The Failure of a protocol code (`haptera.error_codes.Code`): name, message and outcome follow unless given.
+
+    Raises ValueError for a code that the protocol does not define.
+    """
+    name, default_message, default_outcome = _described(code)
+    return Failure(
+        int(code),
+        name,
+        default_message if message is None else message,
+        default_outcome if outcome is None else outcome,
+        {} if details is None else details,
+    )
+
+
+def _described(code: int) -> tuple[str, str, Outcome]:
+    described = TABLE.get(code)
+    if described is None:
+        raise ValueError(f"{code} is not an error code of the protocol")
+    return described
+
+
+def _text(name: str, code: int, message: str, details: dict[str, Any]) -> str:
+    text = f"{name} ({code}): {message}"
+    if not details:
+        return text
+    shown = ", ".join(f"{key}: {_shortened(value)}" for key, value in details.items())
+    return f"{text} {{{shown}}}"
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= DETAIL_TEXT_MAX else text[: DETAIL_TEXT_MAX - 1] + "…"
