@@ -1,0 +1,155 @@
+"""Older entries, kept exactly as long as a reader needs them.
+
+A reader *holds* a revision. An entry of version v that was replaced (or deleted) at revision n is needed by the readers
+of the revisions v to n - 1. It is filed under the newest of them; when that one ends, it moves to the next older one
+that needs it, and when there is none it is freed. So memory follows the readers that are there, and a short scan next
+to a long one leaves nothing behind.
+
+What a finished reader leaves is freed a little at a time (`History.sweep`), never all at once.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import Final
+
+from haptera.state import limits
+from haptera.state.results import Entry
+
+#: An older entry: the revision that replaced it, its key, and itself.
+Record = tuple[int, str, Entry]
+
+#: Bytes that a record takes beside its key and value: tuples, list, place in the dict.
+_RECORD_OVERHEAD: Final = 320
+
+
+class Hold:
+    """One revision that readers hold. ``lost`` once the history had to give it up before they were done."""
+
+    __slots__ = ("lost", "readers", "records", "revision")
+
+    def __init__(self, revision: int) -> None:
+        self.revision = revision
+        self.readers = 0
+        self.records: list[Record] = []
+        self.lost = False
+
+
+def _revision(hold: Hold) -> int:
+    return hold.revision
+
+
+class History:
+    """The older entries of the kv part. ``laid`` is called with each key whose last older entry was freed."""
+
+    __slots__ = ("_garbage", "_holds", "_laid", "newest", "records", "size")
+
+    def __init__(self, laid: Callable[[str], None]) -> None:
+        #: The newest revision that is held; -1 while none is. An entry no older than it must be kept when replaced.
+        self.newest = -1
+        #: By key, in the order of their replacement.
+        self.records: dict[str, list[Record]] = {}
+        self.size = 0
+        self._holds: list[Hold] = []
+        self._garbage: list[list[Record]] = []
+        self._laid = laid
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is held and nothing waits to be freed."""
+        return self.newest < 0 and not self.records
+
+    def hold(self, revision: int) -> Hold:
+        """One more reader of ``revision``, which is the store's present one."""
+        if self.newest != revision:
+            self._holds.append(Hold(revision))
+            self.newest = revision
+        hold = self._holds[-1]
+        hold.readers += 1
+        return hold
+
+    def release(self, hold: Hold) -> None:
+        """One reader less."""
+        hold.readers -= 1
+        if hold.readers == 0 and not hold.lost:
+            self._drop(hold)
+
+    def keep(self, key: str, entry: Entry, replaced_at: int) -> None:
+        """Keep ``entry``, whose version is not above `newest`, while it is replaced or deleted at ``replaced_at``."""
+        record = (replaced_at, key, entry)
+        self.records.setdefault(key, []).append(record)
+        self._holds[-1].records.append(record)
+        self.size += _size(record)
+        if self._garbage:
+            self.sweep(2)  # so that what waits to be freed shrinks, however fast entries are replaced
+        elif self.size > limits.HELD_SIZE_MAX:
+            self._give_up(self._holds[0])
+
+    def entry_at(self, key: str, revision: int) -> Entry | None:
+        """What ``key`` was at the held ``revision``, if that has been replaced since; None if it was absent."""
+        for replaced_at, _, entry in self.records.get(key, ()):
+            if entry[1] <= revision < replaced_at:
+                return entry
+        return None
+
+    def sweep(self, limit: int = limits.SWEEP_MAX) -> None:
+        """Free, or hand to an older reader, at most ``limit`` of the records whose readers have ended."""
+        while self._garbage and limit > 0:
+            records = self._garbage[-1]
+            while records and limit > 0:
+                limit -= 1
+                self._file(records.pop())
+            if not records:
+                self._garbage.pop()
+
+    def _file(self, record: Record) -> None:
+        """File a record under the newest reader that needs it, or free it."""
+        replaced_at, key, entry = record
+        place = bisect_left(self._holds, replaced_at, key=_revision)
+        if place > 0 and self._holds[place - 1].revision >= entry[1]:
+            self._holds[place - 1].records.append(record)
+            return
+        self.size -= _size(record)
+        records = self.records[key]
+        records.remove(record)
+        if not records:
+            del self.records[key]
+            self._laid(key)
+
+    def _drop(self, hold: Hold) -> None:
+        del self._holds[bisect_left(self._holds, hold.revision, key=_revision)]
+        self.newest = self._holds[-1].revision if self._holds else -1
+        if hold.records:
+            self._garbage.append(hold.records)
+            hold.records = []
+
+    def _give_up(self, hold: Hold) -> None:
+        hold.lost = True
+        self._drop(hold)
+
+    def check(self) -> None:
+        """Raise ``AssertionError`` unless every record is filed once, counted, and needed or about to be freed."""
+        filed = [record for hold in self._holds for record in hold.records]
+        waiting = [record for records in self._garbage for record in records]
+        kept = [record for records in self.records.values() for record in records]
+        _require(sorted(map(id, filed + waiting)) == sorted(map(id, kept)), "each older entry is filed once")
+        _require(self.size == sum(map(_size, kept)), "the size of the older entries is counted")
+        _require(all(self.records.values()), "no key has an empty list of older entries")
+        revisions = [hold.revision for hold in self._holds]
+        _require(revisions == sorted(set(revisions)), "held revisions are in order")
+        _require(self.newest == (revisions[-1] if revisions else -1), "the newest held revision is known")
+        for hold in self._holds:
+            _require(hold.readers > 0 and not hold.lost, "a held revision has readers")
+            for replaced_at, _, entry in hold.records:
+                needed = entry[1] <= hold.revision < replaced_at
+                _require(needed, "an older entry is filed under a reader that needs it")
+
+
+def _size(record: Record) -> int:
+    return _RECORD_OVERHEAD + len(record[1]) + len(record[2][0])
+
+
+def _require(condition: bool, invariant: str) -> None:
+    if not condition:
+        raise AssertionError(f"broken invariant: {invariant}")

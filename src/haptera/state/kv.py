@@ -1,0 +1,273 @@
+"""The ``kv`` part: the keys and values of the store (spec/protocol.md, section 7).
+
+One counter, the *revision*, counts the changes of the whole store. Each command that changes something takes the next
+revision, once however many keys it changes, and that is the *version* of what it wrote; so a version only grows, and a
+key that is deleted and written again never shows an old one. A command that changes nothing takes no revision: a
+delete of a missing key, a clear of an empty range. Writing the value that a key already has, or adding 0, is a write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from haptera.error_codes import Code
+from haptera.errors import Failure, failure
+from haptera.state import limits
+from haptera.state.glob import compile_glob
+from haptera.state.history import History
+from haptera.state.index import KeyIndex
+from haptera.state.ranges import EVERYTHING, key_range
+
+if TYPE_CHECKING:
+    from haptera.state.commands import (
+        Clear,
+        Count,
+        Delete,
+        DeleteMany,
+        Exists,
+        Get,
+        GetMany,
+        Increment,
+        Rename,
+        Set,
+        SetMany,
+    )
+    from haptera.state.results import Entry, Result
+
+_KEY_NOT_FOUND: Final = int(Code.KEY_NOT_FOUND)
+_VERSION_MISMATCH: Final = int(Code.VERSION_MISMATCH)
+_KEY_EXISTS: Final = int(Code.KEY_EXISTS)
+_NOT_AN_INTEGER: Final = int(Code.NOT_AN_INTEGER)
+_INTEGER_OVERFLOW: Final = int(Code.INTEGER_OVERFLOW)
+
+#: The one text that each integer has: no plus, no leading zero, no minus zero, nothing around it.
+_INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")
+
+
+class Kv:
+    """The keys and values, their index, and what open readers need of the past.
+
+    Each method applies one command, judged against the present state, and gives its result array; a `Failure` means
+    that nothing changed. The attributes belong to this package.
+    """
+
+    __slots__ = ("_index", "cursors", "entries", "history", "revision")
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self.entries: dict[str, Entry] = {}
+        self.history = History(self._lay)
+        #: Scans open now.
+        self.cursors = 0
+        self._index: KeyIndex | None = None
+
+    # Reads
+
+    def get(self, op: Get) -> Result:
+        """[value, version, expires_at_ms]; a missing key is 4001."""
+        entry = self.entries.get(op.key)
+        return entry if entry is not None else failure(_KEY_NOT_FOUND, {"key": op.key})
+
+    def exists(self, op: Exists) -> Result:
+        """[bool]"""
+        return (op.key in self.entries,)
+
+    def get_many(self, op: GetMany) -> Result:
+        """[[entry or nil, …]], in the order of the keys."""
+        return (list(map(self.entries.get, op.keys)),)
+
+    def count(self, op: Count) -> Result:
+        """[count]: O(log n) for any range, O(keys in the range) for a glob with more than a prefix."""
+        glob = compile_glob(op.glob) if op.glob is not None else None
+        span = key_range((op.prefix, glob.prefix if glob else None), op.start, op.end)
+        if glob is None or glob.cost == 0:
+            return (len(self.entries) if span == EVERYTHING else self.index.count(span),)
+        entries, matches = self.entries, glob.matches
+        return (sum(1 for key in self.index.iterate(span) if key in entries and matches(key)),)
+
+    # Changes
+
+    def set(self, op: Set) -> Result:
+        """[version, previous or nil]"""
+        key = op.key
+        previous = self.entries.get(key)
+        if op.if_version is not None and op.if_version != (previous[1] if previous else 0):
+            return _mismatch(key, op.if_version, previous)
+        if op.condition is not None and (previous is None) is (op.condition == "present"):
+            return failure(_KEY_EXISTS if previous else _KEY_NOT_FOUND, {"key": key})
+        self.revision = revision = self.revision + 1
+        self._put(key, op.value, revision, previous)
+        return (revision, previous if op.return_previous else None)
+
+    def delete(self, op: Delete) -> Result:
+        """[deleted, version or nil, previous or nil]"""
+        key = op.key
+        previous = self.entries.get(key)
+        if op.if_version is not None and op.if_version != (previous[1] if previous else 0):
+            return _mismatch(key, op.if_version, previous)
+        if previous is None:
+            return (False, None, None)
+        self.revision = revision = self.revision + 1
+        self._remove(key, revision, previous)
+        return (True, revision, previous if op.return_previous else None)
+
+    def set_many(self, op: SetMany) -> Result:
+        """[version]: one for all; of a doubled key the last value counts. No items: the present revision."""
+        if not op.items:
+            return (self.revision,)
+        self.revision = revision = self.revision + 1
+        entries = self.entries
+        for key, value in dict(op.items).items():
+            self._put(key, value, revision, entries.get(key))
+        return (revision,)
+
+    def delete_many(self, op: DeleteMany) -> Result:
+        """[count, version or nil]: how many keys were there; a doubled one counts once."""
+        entries = self.entries
+        return self._remove_all([key for key in dict.fromkeys(op.keys) if key in entries])
+
+    def increment(self, op: Increment) -> Result:
+        """[value, version]: the new value as a number; it is stored as decimal text."""
+        key = op.key
+        previous = self.entries.get(key)
+        number = op.initial
+        if previous is not None:
+            if _INTEGER.fullmatch(previous[0]) is None:
+                return failure(_NOT_AN_INTEGER, {"key": key})
+            number = int(previous[0])
+            if not limits.INT64_MIN <= number <= limits.INT64_MAX:
+                return failure(_NOT_AN_INTEGER, {"key": key})
+        number += op.delta
+        if not limits.INT64_MIN <= number <= limits.INT64_MAX:
+            return failure(_INTEGER_OVERFLOW, {"key": key})
+        self.revision = revision = self.revision + 1
+        self._put(key, b"%d" % number, revision, previous)
+        return (number, revision)
+
+    def rename(self, op: Rename) -> Result:
+        """[version]: of the new key; the old one is gone at the same revision.
+
+        A missing source is 4001, whatever the target; with ``if_absent`` a target that exists is 4003. A key renamed to
+        itself keeps its value and gets a new version; with ``if_absent`` it stands in its own way.
+        """
+        key, new_key = op.key, op.new_key
+        entry = self.entries.get(key)
+        if entry is None:
+            return failure(_KEY_NOT_FOUND, {"key": key})
+        target = self.entries.get(new_key)
+        if op.if_absent and target is not None:
+            return failure(_KEY_EXISTS, {"key": new_key})
+        self.revision = revision = self.revision + 1
+        if key != new_key:
+            self._remove(key, revision, entry)
+        self._put(new_key, entry[0], revision, target)
+        return (revision,)
+
+    def clear(self, op: Clear) -> Result:
+        """[count, version or nil]"""
+        span = key_range((op.prefix,))
+        if not self.history.idle:  # a reader may need each entry: one by one
+            entries = self.entries
+            return self._remove_all([key for key in self.index.iterate(span) if key in entries])
+        count = len(self.entries)
+        if span == EVERYTHING:
+            self.entries.clear()
+            if self._index is not None:
+                self._index = KeyIndex(())
+        else:
+            keys = list(self.index.iterate(span))
+            count = len(keys)
+            self.index.remove_range(span)
+            for key in keys:
+                del self.entries[key]
+        if count == 0:
+            return (0, None)
+        self.revision += 1
+        return (count, self.revision)
+
+    # The index and the past
+
+    @property
+    def index(self) -> KeyIndex:
+        """The sorted index, made when it is first needed: a store that is only replayed, or read by key, has none."""
+        if self._index is None:
+            self._index = KeyIndex(self.entries)
+        return self._index
+
+    def build_index(self) -> None:
+        """Make the index now."""
+        _ = self.index
+
+    def _put(self, key: str, value: bytes, revision: int, previous: Entry | None) -> None:
+        if previous is None:
+            if self._index is not None:
+                self._index.add(key)
+        elif previous[1] <= self.history.newest:
+            self.history.keep(key, previous, revision)
+        self.entries[key] = (value, revision, None)
+
+    def _remove(self, key: str, revision: int, previous: Entry) -> None:
+        history = self.history
+        if previous[1] <= history.newest:
+            history.keep(key, previous, revision)
+        del self.entries[key]
+        if self._index is not None:
+            self._index.remove(key, ghost=key in history.records)
+
+    def _remove_all(self, keys: Iterable[str]) -> Result:
+        revision, count = self.revision + 1, 0
+        for key in keys:
+            self._remove(key, revision, self.entries[key])
+            count += 1
+        if count == 0:
+            return (0, None)
+        self.revision = revision
+        return (count, revision)
+
+    def _lay(self, key: str) -> None:
+        if key not in self.entries and self._index is not None:
+            self._index.lay(key)
+
+    # For tests and tools
+
+    def digest(self) -> bytes:
+        """32 bytes that are equal for equal stores: of the revision, the keys, the values and the versions."""
+        encode = msgspec.msgpack.Encoder().encode
+        digest = hashlib.sha256(encode(self.revision))
+        for key in sorted(self.entries):
+            digest.update(encode((key, self.entries[key])))
+        return digest.digest()
+
+    def check(self) -> None:
+        """Raise ``AssertionError`` with the invariant that does not hold; takes time and memory for every key."""
+        _require(0 <= self.revision <= limits.REVISION_MAX, "the revision is a version")
+        for key, entry in self.entries.items():
+            _require(0 < len(key) <= limits.KEY_SIZE_MAX, "keys have their size")
+            _require(_is_entry(entry) and 0 < entry[1] <= self.revision, "no version is above the revision")
+        self.history.check()
+        ghosts = {key for key in self.history.records if key not in self.entries}
+        if self._index is None:
+            _require(not self.history.records, "readers have an index")
+            return
+        keys = list(self._index.keys)
+        _require(keys == sorted(self.entries.keys() | ghosts), "the index has the keys and the ghosts, in order, once")
+        _require(list(self._index.ghosts) == sorted(ghosts), "a ghost is a deleted key that has older entries")
+
+
+def _mismatch(key: str, expected: int, previous: Entry | None) -> Failure:
+    actual = previous[1] if previous else 0
+    return failure(_VERSION_MISMATCH, {"key": key, "expected": expected, "actual": actual})
+
+
+def _is_entry(entry: Any) -> bool:
+    return [type(field) for field in entry] == [bytes, int, type(None)]
+
+
+def _require(condition: bool, invariant: str) -> None:
+    if not condition:
+        raise AssertionError(f"broken invariant: {invariant}")

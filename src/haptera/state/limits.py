@@ -1,0 +1,42 @@
+"""Every limit of the replicated state: its name, its value, its reason.
+
+Those that decide what a logged command does (the remembered answers, the largest revision) are part of the format: all
+replicas and every replay must agree on them, so they are constants and not configuration.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: Bytes of UTF-8 in a key (section 7). Long enough for any path, short enough that an index of keys stays in memory.
+KEY_SIZE_MAX: Final = 4096
+#: Bytes of a value (section 7): half of the default max_message, so that a value and its previous one fit an answer.
+VALUE_SIZE_MAX: Final = 8 * 1024 * 1024
+#: Versions stay exact in every language that keeps numbers as IEEE doubles (section 7).
+REVISION_MAX: Final = 2**53 - 1
+INT64_MIN: Final = -(2**63)
+INT64_MAX: Final = 2**63 - 1
+
+#: Bytes of prefix, start, end, after and glob: none of them can say more than a key can hold.
+BOUND_SIZE_MAX: Final = KEY_SIZE_MAX
+#: Keys of one get_many, set_many or delete_many. A command is applied whole, and nothing else runs meanwhile: this many
+#: keep that near a tenth of a second.
+KEYS_PER_COMMAND_MAX: Final = 2**17
+#: Bytes of one command, so that a batch of them still fits a record of the log. The default max_message, for callers
+#: that no connection limits.
+COMMAND_SIZE_MAX: Final = 16 * 1024 * 1024
+
+#: Section 7.1: how long an answer is remembered, in entry time; how large it may be; how many one user may have.
+ANSWER_KEPT_MS: Final = 600_000
+ANSWER_SIZE_MAX: Final = 4096
+ANSWERS_PER_USER_MAX: Final = 100_000
+
+#: Scans open at once in one store. Each is a reader that may hold older entries.
+CURSORS_MAX: Final = 4096
+#: Bytes of older entries kept for readers. Beyond it the oldest reader loses its revision (4009), because a slow reader
+#: must not be able to fill the memory of the store that it reads.
+HELD_SIZE_MAX: Final = 256 * 1024 * 1024
+#: Older entries freed at one time, so that the end of a long scan over a busy store is no pause for everyone else.
+SWEEP_MAX: Final = 1024
+#: Work units of one page of a scan (one a key, more where a glob is costly): about two milliseconds.
+PAGE_WORK_MAX: Final = 8192

@@ -1,0 +1,137 @@
+"""The replicated state machine: (state, command, entry time) -> (result).
+
+Deterministic: no clock, no randomness, no I/O. Whoever applies the same entries, a node at work, a node that replays
+its log or a replica, has the same state after each of them. Time enters only as the entries' time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from haptera.error_codes import Code
+from haptera.errors import Failure, failure
+from haptera.state import limits
+from haptera.state.commands import (
+    Clear,
+    Count,
+    Delete,
+    DeleteMany,
+    Exists,
+    Forget,
+    Get,
+    GetMany,
+    Increment,
+    Logged,
+    Read,
+    Rename,
+    Scan,
+    Set,
+    SetMany,
+)
+from haptera.state.kv import Kv
+from haptera.state.requests import Requests
+from haptera.state.scan import ScanCursor
+
+if TYPE_CHECKING:
+    from haptera.state.results import Result
+
+
+class StateMachine:
+    """The parts of the replicated state, and the place in the log up to which it was applied.
+
+    ``index`` is the index of the last entry applied (0 before the first) and ``time_ms`` the highest entry time. ``kv``
+    and ``requests`` are the parts.
+    """
+
+    __slots__ = ("_reads", "_writes", "index", "kv", "requests", "time_ms")
+
+    def __init__(self) -> None:
+        self.index = 0
+        self.time_ms = 0
+        self.kv = Kv()
+        self.requests = Requests()
+        kv = self.kv
+        self._writes: dict[type, Callable[[Any], Result]] = {
+            Set: kv.set,
+            Delete: kv.delete,
+            SetMany: kv.set_many,
+            DeleteMany: kv.delete_many,
+            Increment: kv.increment,
+            Rename: kv.rename,
+            Clear: kv.clear,
+            Forget: self._forget,
+        }
+        self._reads: dict[type, Callable[[Any], Result]] = {
+            Get: kv.get,
+            Exists: kv.exists,
+            GetMany: kv.get_many,
+            Count: kv.count,
+        }
+
+    @property
+    def revision(self) -> int:
+        """The store's revision: the number of changes applied (section 7)."""
+        return self.kv.revision
+
+    def apply(self, index: int, time_ms: int, commands: Sequence[Logged]) -> list[Result]:
+        """Apply one entry of the log and return a result for each of its commands, in order.
+
+        ``index`` is the entry's index and must follow the last one (``ValueError``). ``time_ms`` is its Unix time in
+        milliseconds; one that lies before an earlier entry's is read as that one's. The commands must have passed
+        `haptera.state.validate`, before they were logged.
+        """
+        if index != self.index + 1:
+            raise ValueError(f"entry {index} does not follow entry {self.index}")
+        self.index = index
+        self.time_ms = max(self.time_ms, time_ms)
+        self.requests.expire(self.time_ms)
+        writes = self._writes
+        results: list[Result] = []
+        for command in commands:
+            if command.request_id is None:
+                results.append(writes[type(command.op)](command.op))
+            else:
+                results.append(self._apply_once(command, command.request_id))
+        self.kv.history.sweep()
+        return results
+
+    def _apply_once(self, command: Logged, request_id: bytes) -> Result:
+        requests, user, digest, op = self.requests, command.user, command.digest, command.op
+        answered = requests.judge(user, request_id, digest)
+        if answered is not None:
+            return answered
+        result = self._writes[type(op)](op)
+        if type(result) is tuple:
+            requests.remember(user, request_id, digest, self.time_ms, result, self.kv.revision)
+        return result
+
+    def _forget(self, op: Forget) -> Result:
+        return (self.requests.forget(op.user, op.request_ids),)
+
+    def read(self, op: Read) -> Result:
+        """The result of a read of the present state: an array of section 7, or a `Failure`."""
+        return self._reads[type(op)](op)
+
+    def open_scan(self, op: Scan) -> ScanCursor | Failure:
+        """A scan of the present revision; it must be closed. 3007 when `limits.CURSORS_MAX` are open."""
+        if self.kv.cursors >= limits.CURSORS_MAX:
+            return failure(Code.TOO_MANY_REQUESTS, {"open_scans_max": limits.CURSORS_MAX}, outcome="not_applied")
+        return ScanCursor(self.kv, op)
+
+    def build_index(self) -> None:
+        """Sort the keys now (half a second for a million), not in the first scan or count that needs their order."""
+        self.kv.build_index()
+
+    def digest(self) -> bytes:
+        """32 bytes that are equal for machines that applied the same entries. Takes time for every key."""
+        parts = (self.index, self.time_ms, self.kv.digest(), self.requests.digest())
+        return hashlib.sha256(msgspec.msgpack.encode(parts)).digest()
+
+    def check(self) -> None:
+        """Raise ``AssertionError`` with the invariant that does not hold, if one does not. Takes time for every key."""
+        self.kv.check()
+        self.requests.check()

@@ -1,0 +1,26 @@
+"""What commands and reads give back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from haptera.errors import Failure
+
+#: A stored value: its bytes, the version that wrote it, and the time it expires at, in milliseconds (none does). A
+#: tuple of atoms: it is encoded as it stands, and the garbage collector soon stops following it.
+Entry = tuple[bytes, int, None]
+
+#: One row of a scan: key, value (None with ``keys_only``), version, and the time it expires at.
+Row = tuple[str, bytes | None, int, None]
+
+
+class Replayed(Struct, frozen=True):
+    """The remembered result of an earlier command with the same request id (section 7.1). Nothing was applied now."""
+
+    result: tuple[Any, ...]
+
+
+#: A tuple is a method's result array, field by field (section 7). A `Failure` changed nothing.
+Result = tuple[Any, ...] | Failure | Replayed
