@@ -1,0 +1,362 @@
+"""The state machine against a plain dict, with scans held open across writes, and replays of its log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import hypothesis.strategies as st
+from hypothesis import given, settings
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+)
+
+from haptera.errors import Failure
+from haptera.state import (
+    Clear,
+    Count,
+    Delete,
+    DeleteMany,
+    Exists,
+    Forget,
+    Get,
+    GetMany,
+    Increment,
+    Logged,
+    Page,
+    Rename,
+    Replayed,
+    Result,
+    Row,
+    Scan,
+    ScanCursor,
+    Set,
+    SetMany,
+    StateMachine,
+    Write,
+    decode_commands,
+    encode_commands,
+    validate,
+)
+
+keys = st.sampled_from(["a", "a/1", "a/2", "ab", "b", "b/1", "c", "é", "\U0001f600"])
+values = st.sampled_from([b"", b"x", b"0", b"41", b"-7", b"9223372036854775807", b"01"])
+bounds = st.none() | keys | st.sampled_from(["", "a/", "zz", "a\0"])
+globs = st.none() | st.sampled_from(["*", "a*", "*1", "a/?", "[ab]*", "[!a]*", "a"])
+versions = st.none() | st.integers(0, 12)
+
+writes: st.SearchStrategy[Write] = st.one_of(
+    st.builds(Set, keys, values, versions, st.sampled_from([None, None, "absent", "present"]), st.booleans()),
+    st.builds(Set, keys, values),
+    st.builds(Delete, keys, versions, st.booleans()),
+    st.builds(Delete, keys),
+    st.builds(SetMany, st.lists(st.tuples(keys, values), max_size=4)),
+    st.builds(DeleteMany, st.lists(keys, max_size=4)),
+    st.builds(Increment, keys, st.sampled_from([0, 1, -3, 2**63 - 1]), st.sampled_from([0, 10])),
+    st.builds(Rename, keys, keys, st.booleans()),
+    keys.map(lambda key: Rename(key, key)),
+    st.builds(Clear, st.sampled_from([None, "", "a", "a/", "é", "zz", "b", "b/1"])),
+)
+
+Entry = tuple[bytes, int]
+
+
+class Model:
+    """The kv part said again, as plainly as possible: what it holds, and the answer or the error code."""
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self.entries: dict[str, Entry] = {}
+
+    def apply(self, op: Write) -> tuple[object, ...] | int:
+        match op:
+            case Set(key, value, if_version, condition, return_previous):
+                refused = self.refused(key, if_version, condition)
+                before = self.previous(key) if return_previous else None
+                return refused or (self.write({key: value}), before)
+            case Delete(key, if_version, return_previous):
+                refused = self.refused(key, if_version, None)
+                before = self.previous(key) if return_previous else None
+                return refused or (key in self.entries, self.remove([key]), before)
+            case SetMany(items):
+                return (self.write(dict(items)) if items else self.revision,)
+            case DeleteMany(many):
+                found = {key for key in many if key in self.entries}
+                return (len(found), self.remove(found))
+            case Increment(key, delta, initial):
+                return self.increment(key, delta, initial)
+            case Rename(key, new_key, if_absent):
+                if key not in self.entries:
+                    return 4001
+                if if_absent and new_key in self.entries:
+                    return 4003
+                value = self.entries.pop(key)[0]
+                return (self.write({new_key: value}),)
+            case Clear(prefix):
+                found = {key for key in self.entries if key.startswith(prefix or "")}
+                return (len(found), self.remove(found))
+            case _:
+                raise AssertionError(op)
+
+    def refused(self, key: str, if_version: int | None, condition: str | None) -> int:
+        actual = self.entries[key][1] if key in self.entries else 0
+        if if_version not in {None, actual}:
+            return 4002
+        if condition == "absent" and actual:
+            return 4003
+        return 4001 if condition == "present" and not actual else 0
+
+    def previous(self, key: str) -> tuple[bytes, int, None] | None:
+        return (*self.entries[key], None) if key in self.entries else None
+
+    def increment(self, key: str, delta: int, initial: int) -> tuple[object, ...] | int:
+        text = self.entries[key][0] if key in self.entries else str(initial).encode()
+        try:
+            number = int(text)
+        except ValueError:
+            return 4004
+        if str(number).encode() != text:
+            return 4004
+        if not -(2**63) <= number + delta < 2**63:
+            return 4005
+        return (number + delta, self.write({key: str(number + delta).encode()}))
+
+    def write(self, items: dict[str, bytes]) -> int:
+        self.revision += 1
+        self.entries.update({key: (value, self.revision) for key, value in items.items()})
+        return self.revision
+
+    def remove(self, found: set[str] | list[str]) -> int | None:
+        before = len(self.entries)
+        for key in found:
+            self.entries.pop(key, None)
+        if len(self.entries) == before:
+            return None
+        self.revision += 1
+        return self.revision
+
+
+def rows_of(entries: dict[str, Entry], op: Scan) -> list[Row]:
+    """What a scan of a store that holds ``entries`` gives."""
+    found = sorted((key for key in entries if in_range(key, op)), key=lambda key: key.encode(), reverse=op.reverse)
+    if op.after is not None:
+        after = op.after
+        found = [key for key in found if (key < after if op.reverse else key > after)]
+    rows: list[Row] = [(key, None if op.keys_only else entries[key][0], entries[key][1], None) for key in found]
+    return rows if op.limit is None else rows[: op.limit]
+
+
+def in_range(key: str, op: Scan | Count) -> bool:
+    return (
+        key.startswith(op.prefix or "")
+        and (op.start is None or key >= op.start)
+        and (op.end is None or key < op.end)
+        and matches(key, op.glob)
+    )
+
+
+def matches(key: str, glob: str | None) -> bool:
+    match glob:
+        case None | "*":
+            return True
+        case "a*":
+            return key.startswith("a")
+        case "*1":
+            return key.endswith("1")
+        case "a/?":
+            return key.startswith("a/") and len(key) == 3
+        case "[ab]*":
+            return key[0] in "ab"
+        case "[!a]*":
+            return key[0] != "a"
+        case _:
+            return key == glob
+
+
+@dataclass
+class OpenScan:
+    """A cursor, what it must give, and what it gave."""
+
+    cursor: ScanCursor
+    expected: list[Row]
+    rows: list[Row] = field(default_factory=list)
+
+    def page(self, max_bytes: int, max_rows: int) -> bool:
+        page = self.cursor.page(max_bytes, max_rows)
+        assert isinstance(page, Page)
+        self.rows += page.rows
+        assert self.rows == self.expected[: len(self.rows)]
+        assert not page.done or self.rows == self.expected
+        assert self.cursor.count == len(self.rows)
+        assert self.cursor.last_key == (self.rows[-1][0] if self.rows else None)
+        return page.done
+
+
+class StoreAgainstDict(RuleBasedStateMachine):
+    """Any commands in any entries, any reads, any scans open at once."""
+
+    scans = Bundle("scans")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = StateMachine()
+        self.model = Model()
+        self.payloads: list[bytes] = []
+        self.cursors: list[ScanCursor] = []
+
+    @initialize(target=scans, items=st.lists(st.tuples(keys, values), max_size=12), indexed=st.booleans())
+    def fill(self, items: list[tuple[str, bytes]], indexed: bool) -> OpenScan | MultipleResults[OpenScan]:
+        """Most runs begin with something to scan, and with a reader that sees it."""
+        self.write([SetMany(items)])
+        return self.open_scan(Scan()) if indexed else multiple()
+
+    @rule(ops=st.lists(writes, min_size=1, max_size=4))
+    def write(self, ops: list[Write]) -> None:
+        assert all(validate(op) is None for op in ops)
+        commands = [Logged(op) for op in ops]
+        self.payloads.append(encode_commands(commands))
+        results = self.store.apply(len(self.payloads), 0, commands)
+        assert [result.code if isinstance(result, Failure) else result for result in results] == [
+            self.model.apply(op) for op in ops
+        ]
+
+    @rule(key=keys, many=st.lists(keys, max_size=4))
+    def read(self, key: str, many: list[str]) -> None:
+        entry = self.model.previous(key)
+        answer = self.store.read(Get(key))
+        assert (None if isinstance(answer, Failure) else answer) == entry
+        assert self.store.read(Exists(key)) == (entry is not None,)
+        assert self.store.read(GetMany(many)) == ([self.model.previous(key) for key in many],)
+
+    @rule(op=st.builds(Count, bounds, bounds, bounds, globs))
+    def count(self, op: Count) -> None:
+        assert self.store.read(op) == (sum(in_range(key, op) for key in self.model.entries),)
+
+    @rule(
+        target=scans,
+        op=st.builds(
+            Scan, bounds, bounds, bounds, globs, st.none() | st.integers(0, 4), st.booleans(), st.booleans(), bounds
+        )
+        | st.builds(Scan, reverse=st.booleans()),
+    )
+    def open_scan(self, op: Scan) -> OpenScan:
+        cursor = self.store.open_scan(op)
+        assert isinstance(cursor, ScanCursor)
+        assert cursor.revision == self.model.revision
+        self.cursors.append(cursor)
+        return OpenScan(cursor, rows_of(self.model.entries, op))
+
+    @rule(scan=scans, ops=st.lists(writes, max_size=3), max_bytes=st.integers(1, 200), max_rows=st.integers(1, 3))
+    def write_and_page(self, scan: OpenScan, ops: list[Write], max_bytes: int, max_rows: int) -> None:
+        self.write(ops)
+        scan.page(max_bytes, max_rows)
+
+    @rule(scan=consumes(scans))
+    def finish(self, scan: OpenScan) -> None:
+        while not scan.page(1000, 100):
+            pass
+
+    @rule(scan=consumes(scans), again=st.booleans())
+    def close(self, scan: OpenScan, again: bool) -> None:
+        scan.cursor.close()
+        if again:
+            scan.cursor.close()
+
+    @invariant()
+    def holds_what_the_model_holds(self) -> None:
+        self.store.check()
+        assert self.store.revision == self.model.revision
+        assert {key: entry[:2] for key, entry in self.store.kv.entries.items()} == self.model.entries
+
+    def teardown(self) -> None:
+        """When the last reader has ended, nothing of the past is left; and the log makes the same state again."""
+        for cursor in self.cursors:
+            cursor.close()
+        self.store.check()
+        assert self.store.kv.history.idle
+        assert self.store.kv.history.size == self.store.kv.cursors == 0
+        other = StateMachine()
+        for index, payload in enumerate(self.payloads, 1):
+            other.apply(index, 0, decode_commands(payload))
+        other.check()
+        assert other.digest() == self.store.digest()
+
+
+TestStoreAgainstDict = StoreAgainstDict.TestCase
+TestStoreAgainstDict.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+
+
+ids = st.integers(0, 3).map(lambda number: bytes([number]) * 16)
+digests = st.integers(0, 1).map(lambda number: bytes([number]) * 32)
+users = st.sampled_from(["", "app"])
+commands = st.lists(
+    st.builds(Logged, writes)
+    | st.builds(Logged, writes, users, ids, digests)
+    | st.builds(Logged, st.builds(Forget, users, st.lists(ids, max_size=2))),
+    max_size=30,
+)
+
+
+def entries_of(all_commands: list[Logged], cuts: list[int]) -> list[list[Logged]]:
+    places = sorted({0, len(all_commands), *(cut % (len(all_commands) + 1) for cut in cuts)})
+    return [all_commands[low:high] for low, high in pairwise(places)]
+
+
+def applied(entries: list[list[Logged]], times: list[int]) -> tuple[StateMachine, list[Result]]:
+    machine = StateMachine()
+    results: list[Result] = []
+    for index, entry in enumerate(entries, 1):
+        results += machine.apply(index, times[index - 1], decode_commands(encode_commands(entry)))
+        machine.check()
+    return machine, results
+
+
+@given(commands, st.lists(st.integers(0, 30), max_size=6), st.lists(st.integers(0, 30), max_size=6))
+def test_other_entry_boundaries_give_the_same_results_and_the_same_state(
+    all_commands: list[Logged], cuts: list[int], other_cuts: list[int]
+) -> None:
+    entries, others = entries_of(all_commands, cuts), entries_of(all_commands, other_cuts)
+    one, results = applied(entries, [7] * len(entries))
+    two, other_results = applied(others, [7] * len(others))
+    assert results == other_results
+    assert one.kv.digest() == two.kv.digest()
+    assert one.requests.digest() == two.requests.digest()
+
+
+@given(
+    commands, st.lists(st.integers(0, 30), max_size=6), st.lists(st.integers(0, 2_000_000), min_size=31, max_size=31)
+)
+def test_the_same_entries_give_the_same_state_whatever_their_times(
+    all_commands: list[Logged], cuts: list[int], times: list[int]
+) -> None:
+    entries = entries_of(all_commands, cuts)
+    one, results = applied(entries, times)
+    two, other_results = applied(entries, times)
+    assert results == other_results
+    assert one.digest() == two.digest()
+    assert one.time_ms == max([0, *times[: len(entries)]])
+
+
+@given(st.lists(st.tuples(writes, ids), max_size=20))
+def test_a_request_id_is_applied_at_most_once(requests: list[tuple[Write, bytes]]) -> None:
+    machine, model = StateMachine(), Model()
+    answers: dict[bytes, object] = {}
+    for index, (op, request_id) in enumerate(requests, 1):
+        [result] = machine.apply(index, 0, [Logged(op, "app", request_id, bytes(32))])
+        if request_id in answers:
+            assert result == Replayed(answers[request_id])  # type: ignore[arg-type]
+            continue
+        expected = model.apply(op)
+        if isinstance(result, Failure):
+            assert result.code == expected
+        else:
+            assert result == expected
+            answers[request_id] = result
+    assert machine.revision == model.revision

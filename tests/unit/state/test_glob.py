@@ -1,0 +1,88 @@
+"""Globs over keys."""
+
+from __future__ import annotations
+
+import pytest
+
+from haptera.state.glob import MalformedGlob, compile_glob
+
+
+@pytest.mark.parametrize(
+    ("glob", "matching", "others"),
+    [
+        ("", [""], ["a"]),
+        ("abc", ["abc"], ["", "ab", "abcd", "xabc", "abc\n"]),
+        ("*", ["", "a", "a/b", "a\nb"], []),
+        ("**", ["", "a"], []),
+        ("?", ["a", "\n", "é", "\U0001f600"], ["", "ab"]),
+        ("a*", ["a", "ab", "a\n"], ["", "ba"]),
+        ("*a", ["a", "ba", "aa"], ["", "ab", "a\n"]),
+        ("*a*", ["a", "bab"], ["", "b"]),
+        ("a*b*c", ["abc", "axbxc", "abbcc"], ["acb", "ab", "abcx"]),
+        ("ab*ba", ["abba", "abxba"], ["aba", "ab"]),
+        ("*ab*ab*", ["abab", "xabxabx"], ["ab", "aba"]),
+        ("a?c", ["abc", "a?c"], ["ac", "abbc"]),
+        ("*?", ["a", "ab"], [""]),
+        ("?*?", ["ab", "abc"], ["a"]),
+        ("[abc]", ["a", "b", "c"], ["d", "", "ab"]),
+        ("[a-c]x", ["ax", "bx", "cx"], ["dx", "-x"]),
+        ("[!a-c]", ["d", "-"], ["a", "b", ""]),
+        ("[^a-c]", ["d", "^"], ["a"]),
+        ("[a^!]", ["a", "^", "!"], ["b"]),
+        ("[-a]", ["-", "a"], ["b"]),
+        ("[a-]", ["-", "a"], ["b"]),
+        ("[a-c-e]", ["a", "b", "c", "-", "e"], ["d"]),
+        ("[\\]]", ["]"], ["\\"]),
+        ("[\\a-\\c]", ["a", "b"], ["-"]),
+        ("[[.*?]", ["[", ".", "*", "?"], ["a"]),
+        ("[a-a]", ["a"], ["b"]),
+        ("[&&~~||-]", ["&", "~", "|", "-"], ["a"]),
+        ("\\*", ["*"], ["a", "\\*"]),
+        ("\\?\\[\\\\", ["?[\\"], []),
+        ("\\a", ["a"], ["\\a"]),
+        ("a]", ["a]"], ["a"]),
+        ("a.c", ["a.c"], ["abc"]),
+        ("(a|b)+$", ["(a|b)+$"], ["a"]),
+        ("é*", ["é", "éa"], ["e"]),
+        ("[а-я]", ["ж"], ["a"]),
+    ],
+)
+def test_a_glob_matches_whole_keys(glob: str, matching: list[str], others: list[str]) -> None:
+    compiled = compile_glob(glob)
+    assert [key for key in matching if not compiled.matches(key)] == []
+    assert [key for key in others if compiled.matches(key)] == []
+    assert all(key.startswith(compiled.prefix) for key in matching)
+
+
+@pytest.mark.parametrize("glob", ["[", "[a", "[!", "[]", "[!]", "[^]", "[a-", "[a\\", "\\", "a\\", "[b-a]", "[a-\\"])
+def test_malformed_globs_are_refused(glob: str) -> None:
+    with pytest.raises(MalformedGlob):
+        compile_glob(glob)
+
+
+@pytest.mark.parametrize(
+    ("glob", "prefix", "free"),
+    [
+        ("a/*", "a/", True),
+        ("*", "", True),
+        ("a\\**", "a*", True),
+        ("a/**", "a/", True),
+        ("a/*x", "a/", False),
+        ("a/*?", "a/", False),
+        ("abc", "abc", False),
+        ("a[b]*", "a", False),
+        ("?", "", False),
+    ],
+)
+def test_the_literal_prefix_narrows_the_range_and_may_be_all_there_is(glob: str, prefix: str, free: bool) -> None:
+    compiled = compile_glob(glob)
+    assert compiled.prefix == prefix
+    assert (compiled.cost == 0) is free
+
+
+def test_hostile_globs_do_not_backtrack() -> None:
+    # With backtracking each of these takes longer than the age of the universe; the suite's time-out is the proof.
+    key = "a" * 4096
+    for glob in ("*a" * 500 + "b", "*a?" * 300 + "*b", "*[a-z]" * 500 + "[!a]", "a*" * 1000 + "b", "?*" * 1000 + "b"):
+        assert not compile_glob(glob).matches(key)
+    assert compile_glob("*a" * 2000).matches(key)
