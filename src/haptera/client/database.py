@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from haptera.client.arguments import (
     DEFAULT,
@@ -179,6 +179,12 @@ class Database:
             None if entry is None else entry_of(key, entry.value, entry.version, entry.expires_at_ms)
             for key, entry in zip(names, found, strict=True)
         ]
+
+    @overload
+    async def set_many(self, items: Mapping[str, Value], *, timeout: Timeout = DEFAULT) -> int: ...
+
+    @overload
+    async def set_many(self, items: Iterable[tuple[str, Value]], *, timeout: Timeout = DEFAULT) -> int: ...
 
     async def set_many(
         self, items: Mapping[str, Value] | Iterable[tuple[str, Value]], *, timeout: Timeout = DEFAULT

@@ -1,0 +1,194 @@
+"""``haptera import`` against a served node."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from haptera.client import connect
+from tests.integration.commands import run
+from tests.integration.served import served_in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with served_in_thread(tmp_path / "data") as served:
+        monkeypatch.setenv("HAPTERA_URL", served)
+        yield served
+
+
+def stored(url: str, prefix: str = "") -> dict[str, str]:
+    async def scan() -> dict[str, str]:
+        async with connect(url) as db:
+            return {entry.key: entry.text async for entry in db.scan(prefix=prefix)}
+
+    return asyncio.run(scan())
+
+
+def rows(count: int) -> list[tuple[str, str]]:
+    return [(f"name-{n:06}", f"1.{n}\t2024-0{n % 9}\tsummary \\ “{n}” of it") for n in range(count)]
+
+
+def lines(pairs: list[tuple[str, str]]) -> bytes:
+    return "".join(f"{key}\t{value}\n" for key, value in pairs).encode()
+
+
+def test_compressed_file_is_stored_whole(url: str, tmp_path: Path) -> None:
+    pairs = rows(4321)
+    file = tmp_path / "rows.tsv.gz"
+    file.write_bytes(gzip.compress(b"name\tversion\tmonth\tsummary\n" + lines(pairs)))
+    ended = run("import", str(file), "--header", "--prefix", "pkg/")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.text.startswith("4321 rows stored in ")
+    assert run("count", "--prefix", "pkg/").text == "4321\n"
+    assert stored(url) == {f"pkg/{key}": value for key, value in pairs}
+
+
+def test_later_row_of_a_key_wins(url: str, tmp_path: Path) -> None:
+    pairs = [(f"k{n % 700}", str(n)) for n in range(7000)]
+    file = tmp_path / "rows.tsv"
+    file.write_bytes(lines(pairs))
+    ended = run("import", str(file), "--json")
+    assert json.loads(ended.out)["stored"] == 7000
+    assert stored(url) == dict(pairs)
+
+
+def test_columns(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "rows.tsv"
+    file.write_bytes(b"\xef\xbb\xbfid\tname\tsize\r\n1\tone\t10\r\n\n2\ttwo\t20\r\n")
+    assert run("import", str(file), "--header", "--key-column", "name", "--value-column", "3").code == 0
+    assert run("import", str(file), "--header", "--prefix", "id/").code == 0
+    assert stored(url) == {"one": "10", "two": "20", "id/1": "one\t10", "id/2": "two\t20"}
+    unknown = run("import", str(file), "--header", "--key-column", "nmae")
+    assert unknown.code == 2
+    assert "no key column 'nmae' (the header has id, name, size)" in unknown.err
+
+
+def test_bad_line_ends_the_import_with_its_number_and_an_exact_count(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "rows.tsv"
+    file.write_bytes(lines(rows(1200)) + b"no tab in this line\n" + b"behind\tit\n")
+    ended = run("import", str(file), "--json")
+    assert ended.code == 2
+    summary = json.loads(ended.out)
+    assert (summary["stored"], summary["uncertain"], summary["stopped_at_line"]) == (1200, 0, 1201)
+    assert ended.err == (
+        "haptera: line 1201: 1 columns where at least 2 are needed; 1200 rows are certainly stored; "
+        "stopped at line 1201\n"
+    )
+    assert len(stored(url)) == 1200
+    skipping = run("import", str(file), "--skip-bad")
+    assert (skipping.code, skipping.err) == (0, "")
+    assert skipping.text.endswith(", 1 bad lines skipped\n")
+    assert stored(url)["behind"] == "it"
+
+
+def test_damaged_file_is_told_with_what_was_stored(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "rows.tsv.gz"
+    file.write_bytes(gzip.compress(lines(rows(5000)))[:-2000])
+    ended = run("import", str(file), "--json")
+    summary = json.loads(ended.out)
+    assert ended.code == 2
+    assert "damaged" in ended.err
+    assert summary["stored"] == len(stored(url)) == summary["stopped_at_line"] - 1 > 0
+
+
+def test_missing_file_and_empty_file(url: str, tmp_path: Path) -> None:
+    assert run("import", str(tmp_path / "none")).code == 2
+    assert run("import", str(tmp_path)).code == 2
+    (tmp_path / "empty").write_bytes(b"")
+    assert run("import", str(tmp_path / "empty"), "--header").code == 0
+    assert stored(url) == {}
+
+
+def test_progress_is_shown_on_a_terminal(url: str, tmp_path: Path) -> None:
+    file = tmp_path / "rows.tsv"
+    file.write_bytes(lines(rows(1500)))
+    ended = run("import", str(file), terminal=True)
+    assert ended.code == 0
+    assert "1,500 rows" in ended.err
+    assert ended.text.startswith("1500 rows stored")
+
+
+def haptera(*args: str, **options: Any) -> subprocess.Popen[bytes]:
+    environ = os.environ | {"PYTHONUNBUFFERED": "1"}
+    environ.pop("HAPTERA_URL", None)
+    return subprocess.Popen([sys.executable, "-m", "haptera", *args], env=environ, **options)
+
+
+@contextmanager
+def node(path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A node in a process of its own, on a Unix socket; killed at the end."""
+    socket = path / "s"
+    serve = haptera(
+        *("serve", "--data-dir", str(path / "data"), "--listen", f"haptera+unix://{socket}"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while run("count", "--url", f"haptera+unix://{socket}").code != 0:
+            assert serve.poll() is None
+            time.sleep(0.02)
+        yield serve, f"haptera+unix://{socket}"
+    finally:
+        serve.kill()
+        serve.wait()
+
+
+def begin_import(url: str, pairs: list[tuple[str, str]], timeout: str) -> subprocess.Popen[bytes]:
+    """An import that has stored ``pairs`` and waits for more."""
+    importing = haptera(
+        *("import", "-", "--url", url, "--timeout", timeout, "--json"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert importing.stdin is not None
+    importing.stdin.write(lines(pairs))
+    importing.stdin.flush()
+    while int(run("count", "--url", url).text) < len(pairs):
+        assert importing.poll() is None
+        time.sleep(0.02)
+    return importing
+
+
+def test_node_killed_in_the_middle_ends_the_import_with_an_honest_count(tmp_path: Path) -> None:
+    pairs = rows(3000)
+    with node(tmp_path) as (serve, url), begin_import(url, pairs[:1000], "0.5") as importing:
+        serve.send_signal(signal.SIGKILL)
+        serve.wait()
+        out, err = importing.communicate(lines(pairs[1000:]))
+    summary = json.loads(out)
+    assert importing.returncode == 3
+    assert (summary["stored"], summary["stopped_at_line"]) == (1000, 1001)
+    assert b"1000 rows are certainly stored" in err
+    with node(tmp_path) as (_, url):
+        assert stored(url) == dict(pairs[:1000])
+
+
+def test_node_that_comes_back_in_time_is_only_a_delay(tmp_path: Path) -> None:
+    pairs = rows(3000)
+    with node(tmp_path) as (serve, url), begin_import(url, pairs[:1000], "60") as importing:
+        serve.send_signal(signal.SIGKILL)
+        serve.wait()
+        assert importing.stdin is not None
+        importing.stdin.write(lines(pairs[1000:]))
+        importing.stdin.close()
+        with node(tmp_path):
+            assert importing.wait() == 0
+            assert importing.stdout is not None
+            assert json.loads(importing.stdout.read())["stored"] == 3000
+            assert stored(url) == dict(pairs)
