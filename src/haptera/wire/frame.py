@@ -1,0 +1,129 @@
+"""The frame: its header, types, flags, and how one is written (spec/protocol.md, section 2).
+
+::
+
+    offset size field
+         0    2 magic            0xFA57
+         2    1 version
+         3    1 type
+         4    2 flags
+         6    2 metadata_length  at most 4096
+         8    8 stream           0 = the connection itself; at most 2^53 - 1
+        16    4 payload_length
+        20    4 body_crc         CRC-32C of metadata and payload
+        24    4 header_crc       CRC-32C of bytes 0..23
+        28    … metadata, payload
+"""
+
+import struct
+from enum import IntEnum, IntFlag
+from typing import Final
+
+import msgspec
+from google_crc32c import extend as crc32c_extend
+from google_crc32c import value as crc32c
+
+MAGIC: Final = 0xFA57
+VERSION: Final = 1
+HEADER_SIZE: Final = 28
+METADATA_SIZE_MAX: Final = 4096
+STREAM_MAX: Final = 2**53 - 1
+
+#: HELLO, WELCOME and an ERROR before WELCOME are at most this large, in every version (section 4).
+HANDSHAKE_FRAME_SIZE_MAX: Final = 16 * 1024
+#: A frame with MORE carries at least this much (section 2), so that fragments cannot become a flood of tiny frames.
+FRAGMENT_SIZE_MIN: Final = 1024
+#: What an ITEM frame costs its windows besides its metadata and payload (section 3).
+ITEM_OVERHEAD: Final = 64
+
+HEADER = struct.Struct(">HBBHHQIII")
+_CHECKED_PART = struct.Struct(">HBBHHQII")
+CHECKED_SIZE: Final = _CHECKED_PART.size
+
+
+class FrameType(IntEnum):
+    """What a frame is (section 2.2). Types below 0x80 are critical; others are skipped when unknown."""
+
+    HELLO = 0x01
+    WELCOME = 0x02
+    REQUEST = 0x10
+    ITEM = 0x11
+    RESPONSE = 0x12
+    ERROR = 0x13
+    CANCEL = 0x14
+    CREDIT = 0x15
+    FINISH = 0x16
+    PING = 0x20
+    PONG = 0x21
+    GOAWAY = 0x22
+
+
+#: The first type that a receiver which does not know it skips.
+FIRST_IGNORABLE_TYPE: Final = 0x80
+
+
+class Flag(IntFlag):
+    """Frame flags (section 2.1). The low byte is critical, the high byte may be ignored."""
+
+    MORE = 0x0001
+    COMPRESSED = 0x0002
+    SIGNED = 0x0004
+    STREAMING = 0x0008
+    CONTINUED = 0x0010
+
+
+# The hot paths work with plain integers: an IntFlag operation costs more than encoding the whole frame.
+MORE: Final = int(Flag.MORE)
+COMPRESSED: Final = int(Flag.COMPRESSED)
+SIGNED: Final = int(Flag.SIGNED)
+STREAMING: Final = int(Flag.STREAMING)
+CONTINUED: Final = int(Flag.CONTINUED)
+CRITICAL_FLAGS: Final = 0x00FF
+KNOWN_CRITICAL_FLAGS: Final = MORE | COMPRESSED | SIGNED | STREAMING | CONTINUED
+
+
+class Frame(msgspec.Struct, frozen=True, gc=False):
+    """One frame as it arrived; only its header has been believed so far.
+
+    ``actual_crc`` is the CRC-32C that was computed over metadata and payload: the frame is damaged when it differs
+    from ``body_crc``. What follows from damage depends on the frame's type and stream (section 3).
+    """
+
+    type: int
+    flags: int
+    stream: int
+    metadata: bytes
+    payload: bytes
+    body_crc: int
+    actual_crc: int
+
+    @property
+    def damaged(self) -> bool:
+        """Whether the body is not what its sender checksummed."""
+        return self.body_crc != self.actual_crc
+
+
+def encode_head(type_: int, flags: int, stream: int, metadata: bytes, payload: bytes, version: int = VERSION) -> bytes:
+    """Encode all of a frame that stands before its payload.
+
+    The payload is not copied: the caller sends it right behind what this returns. Lengths are the caller's to keep
+    within ``METADATA_SIZE_MAX`` and the peer's ``max_frame``.
+    """
+    checked = _CHECKED_PART.pack(
+        MAGIC,
+        version,
+        type_,
+        flags,
+        len(metadata),
+        stream,
+        len(payload),
+        crc32c_extend(crc32c(metadata), payload) if metadata else crc32c(payload),
+    )
+    return checked + crc32c(checked).to_bytes(4, "big") + metadata
+
+
+def encode_frame(
+    type_: int, flags: int, stream: int, metadata: bytes = b"", payload: bytes = b"", version: int = VERSION
+) -> bytes:
+    """Encode a whole frame (section 2)."""
+    return encode_head(type_, flags, stream, metadata, payload, version) + payload

@@ -1,0 +1,135 @@
+"""Metadata: where a REQUEST goes, and the entries that a frame carries (spec/protocol.md, section 2.3)."""
+
+from enum import IntEnum
+from typing import Final
+
+from haptera.errors import RemoteProtocolError
+
+
+class Tag(IntEnum):
+    """Metadata tags. One with its top bit set is critical: who does not know it must not ignore it."""
+
+    REQUEST_ID = 0x01
+    TIMEOUT_MS = 0x02
+    TRACEPARENT = 0x03
+    TRACESTATE = 0x04
+    SERVER_TIME_US = 0x06
+    QUEUE_TIME_US = 0x07
+    CONTENT_TYPE = 0x08
+    REPLAYED = 0x09
+    ANSWERED_BELOW = 0x0A
+    REVISION = 0x0B
+    RAW_LENGTH = 0x85
+
+
+CRITICAL_TAG: Final = 0x80
+NAME_SIZE_MAX: Final = 255
+
+#: The exact length of each tag's value in bytes; the tags that carry text are not here.
+_LENGTHS: Final[dict[int, int]] = {
+    Tag.REQUEST_ID: 16,
+    Tag.TIMEOUT_MS: 4,
+    Tag.TRACEPARENT: 26,
+    Tag.SERVER_TIME_US: 4,
+    Tag.QUEUE_TIME_US: 4,
+    Tag.REPLAYED: 0,
+    Tag.ANSWERED_BELOW: 8,
+    Tag.REVISION: 8,
+    Tag.RAW_LENGTH: 4,
+}
+_TEXTS: Final = frozenset({int(Tag.TRACESTATE), int(Tag.CONTENT_TYPE)})
+
+#: Shared by all frames without entries; never changed.
+NO_ENTRIES: Final[dict[int, bytes]] = {}
+
+
+def encode_route(service: str, method: str) -> bytes:
+    """Encode the names that begin a REQUEST's metadata.
+
+    Raises ``ValueError`` if a name is empty or longer than 255 bytes.
+    """
+    parts = []
+    for name in (service, method):
+        encoded = name.encode()
+        if not 0 < len(encoded) <= NAME_SIZE_MAX:
+            raise ValueError(f"a service's or method's name has 1 to {NAME_SIZE_MAX} bytes, not {len(encoded)}")
+        parts.append(len(encoded).to_bytes(1, "big") + encoded)
+    return b"".join(parts)
+
+
+def route_length(metadata: bytes) -> int:
+    """Return how many bytes of a REQUEST's metadata its two names take. Raises 1002 if they are cut short."""
+    size = len(metadata)
+    if size:
+        middle = 1 + metadata[0]
+        if middle < size:
+            stop = middle + 1 + metadata[middle]
+            if stop <= size:
+                return stop
+    raise RemoteProtocolError(1002, "a request's metadata ends within its service's and method's names")
+
+
+def decode_route(route: bytes) -> tuple[str, str]:
+    """Decode the names of ``route``, as long as ``route_length`` says. Raises 1002 if they are not UTF-8 or empty."""
+    middle = 1 + route[0]
+    try:
+        service, method = route[1:middle].decode(), route[middle + 1 :].decode()
+    except UnicodeDecodeError as error:
+        raise RemoteProtocolError(1002, "a request's service or method is not UTF-8") from error
+    if not service or not method:
+        raise RemoteProtocolError(1002, "a request's service or method is empty")
+    return service, method
+
+
+def encode_entry(tag: int, value: bytes) -> bytes:
+    """Encode one entry. Raises ``ValueError`` if the value is longer than 255 bytes."""
+    if len(value) > 255:
+        raise ValueError("a metadata entry's value has at most 255 bytes")
+    return bytes((tag, len(value))) + value
+
+
+def decode_entries(metadata: bytes, start: int = 0) -> dict[int, bytes]:
+    """Decode the entries of ``metadata`` from ``start`` on.
+
+    Returns the known ones by tag; unknown ones that are not critical are left out. Raises 1002 for entries that are
+    cut short, doubled or of a wrong length, 1007 for an unknown critical tag.
+    """
+    end = len(metadata)
+    if start == end:
+        return NO_ENTRIES
+    entries: dict[int, bytes] = {}
+    skipped: set[int] | None = None
+    while start < end:
+        tag = metadata[start]
+        if start + 2 > end:
+            raise RemoteProtocolError(1002, "a frame's metadata is cut short")
+        value_start = start + 2
+        start = value_start + metadata[start + 1]
+        if start > end:
+            raise RemoteProtocolError(1002, "a frame's metadata is cut short", {"tag": tag})
+        if tag in entries or (skipped is not None and tag in skipped):
+            raise RemoteProtocolError(1002, "a metadata tag is given twice", {"tag": tag})
+        length = _LENGTHS.get(tag)
+        if length is None:
+            if tag not in _TEXTS:
+                if tag & CRITICAL_TAG:
+                    raise RemoteProtocolError(1007, "a metadata tag is critical and not known", {"tag": tag})
+                skipped = skipped or set()
+                skipped.add(tag)
+                continue
+            _check_text(tag, metadata[value_start:start])
+        elif start - value_start != length:
+            raise RemoteProtocolError(
+                1002,
+                "a metadata value has the wrong length",
+                {"tag": tag, "expected": length, "actual": start - value_start},
+            )
+        entries[tag] = metadata[value_start:start]
+    return entries
+
+
+def _check_text(tag: int, value: bytes) -> None:
+    try:
+        value.decode()
+    except UnicodeDecodeError as error:
+        raise RemoteProtocolError(1002, "a metadata value is not UTF-8", {"tag": tag}) from error
