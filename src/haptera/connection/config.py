@@ -1,0 +1,70 @@
+"""What one side of a connection is configured with, and the bounds of what it keeps."""
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from haptera.wire.payload import Limits
+
+#: HELLO or WELCOME must have come by then (spec/protocol.md, sections 4 and 8).
+HANDSHAKE_TIMEOUT_S: Final = 5.0
+#: A started frame must be whole within this and its length divided by the slowest rate (section 8).
+FRAME_TIMEOUT_S: Final = 10.0
+#: A started message must be whole within this and its length divided by the slowest rate (section 2).
+MESSAGE_TIMEOUT_S: Final = 60.0
+RATE_MIN_BYTES_PER_S: Final = 64 * 1024
+
+#: The first flight behind HELLO (section 4): what a dialer may send before it knows the acceptor's limits.
+FIRST_FLIGHT_REQUESTS_MAX: Final = 64
+FIRST_FLIGHT_SIZE_MAX: Final = 16 * 1024
+
+#: How many bytes of one stream leave before the others have their turn: large enough that a header costs nothing,
+#: small enough that a small message waits for microseconds.
+TURN_SIZE: Final = 64 * 1024
+#: Messages of several frames, besides ITEMs, that one side has under way at once (section 3).
+LARGE_MESSAGES_MAX: Final = 3
+#: What a stream may have queued before its producer should wait. One turn's worth keeps the wire busy.
+STREAM_QUEUE_SIZE: Final = TURN_SIZE
+
+#: What one connection may hold for its application: unfinished messages, unread items, requests without an answer.
+CONNECTION_BUDGET: Final = 64 * 1024 * 1024
+#: The same for all connections of a process.
+PROCESS_BUDGET: Final = 1024 * 1024 * 1024
+
+#: Routes (service and method names) that are remembered as decoded. A peer that invents names gains nothing.
+ROUTES_MAX: Final = 1024
+
+
+class Budget:
+    """Bytes that may be held, shared by all connections of a process."""
+
+    __slots__ = ("limit", "used")
+
+    def __init__(self, limit: int = PROCESS_BUDGET) -> None:
+        self.limit = limit
+        self.used = 0
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """How one side of a connection behaves.
+
+    ``limits`` is what it accepts from the other side, ``capabilities`` what it asks for (dialer) or accepts
+    (acceptor), ``entropy`` a source of that many random bytes (``os.urandom``): the machine itself draws nothing.
+    """
+
+    entropy: Callable[[int], bytes]
+    agent: str = "haptera"
+    limits: Limits = Limits()
+    versions: tuple[int, ...] = (1,)
+    capabilities: tuple[str, ...] = ("pipelining", "idempotency")
+    services: tuple[str, ...] = ()
+    mechanisms: tuple[str, ...] = ()
+    server_id: bytes = bytes(16)
+    ping_interval_ms: int = 30_000
+    idempotency_ms: int = 600_000
+    handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S
+    frame_timeout_s: float = FRAME_TIMEOUT_S
+    message_timeout_s: float = MESSAGE_TIMEOUT_S
+    budget: int = CONNECTION_BUDGET
+    grease: bool = True

@@ -1,0 +1,109 @@
+"""What a connection tells its owner. Plain values: the machine is done with what they carry."""
+
+import msgspec
+
+from haptera.errors import Failure, ProtocolError
+from haptera.wire.payload import Goaway
+
+
+class Established(msgspec.Struct, frozen=True, gc=False):
+    """The handshake is done; the connection's attributes say what was agreed."""
+
+
+class RequestReceived(msgspec.Struct, frozen=True, gc=False):
+    """A request is whole and waits for its answer."""
+
+    stream: int
+    service: str
+    method: str
+    payload: bytes
+    streaming: bool
+    entries: dict[int, bytes]
+
+
+class ItemReceived(msgspec.Struct, frozen=True, gc=False):
+    """An ITEM is whole. Say so by ``Connection.take_item`` when the application has it: that opens the window."""
+
+    stream: int
+    payload: bytes
+
+
+class RequestFinished(msgspec.Struct, frozen=True, gc=False):
+    """The requester has sent its last ITEM."""
+
+    stream: int
+
+
+class CancelReceived(msgspec.Struct, frozen=True, gc=False):
+    """The requester no longer wants the answer; the stream still owes one."""
+
+    stream: int
+
+
+class RequestAborted(msgspec.Struct, frozen=True, gc=False):
+    """What the requester sends cannot be taken any further: stop the handler, then fail the stream with this."""
+
+    stream: int
+    failure: Failure
+
+
+class ResponseReceived(msgspec.Struct, frozen=True, gc=False):
+    """A call has succeeded."""
+
+    stream: int
+    payload: bytes
+    entries: dict[int, bytes]
+
+
+class ErrorReceived(msgspec.Struct, frozen=True, gc=False):
+    """A call has failed: the peer said so."""
+
+    stream: int
+    failure: Failure
+    entries: dict[int, bytes]
+
+
+class CallFailed(msgspec.Struct, frozen=True, gc=False):
+    """A call has failed here: its answer was damaged or could not be kept."""
+
+    stream: int
+    failure: Failure
+
+
+class PongReceived(msgspec.Struct, frozen=True, gc=False):
+    """The peer answered a PING."""
+
+    payload: bytes
+
+
+class GoawayReceived(msgspec.Struct, frozen=True, gc=False):
+    """The peer opens no more streams and answers ours up to ``goaway.last_stream``."""
+
+    goaway: Goaway
+
+
+class Closed(msgspec.Struct, frozen=True, gc=False):
+    """The connection is over.
+
+    ``error`` is why, and None for an orderly end: a ``RemoteProtocolError`` for what the peer did wrong, a
+    ``LocalProtocolError`` for what the peer says that we did. ``failure`` is the ERROR that the peer sent, if it did.
+    """
+
+    error: ProtocolError | None
+    failure: Failure | None = None
+
+
+Event = (
+    Established
+    | RequestReceived
+    | ItemReceived
+    | RequestFinished
+    | CancelReceived
+    | RequestAborted
+    | ResponseReceived
+    | ErrorReceived
+    | CallFailed
+    | PongReceived
+    | GoawayReceived
+    | Closed
+)

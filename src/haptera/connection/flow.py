@@ -1,0 +1,151 @@
+"""What a connection has received and still holds: windows, credit and the budget (spec/protocol.md, section 3).
+
+Two windows bound what a peer may send as ITEMs, the stream's and the connection's. The stream's opens again as the
+application takes ITEMs, so that a slow reader stops its own stream. The connection's opens as bytes arrive while there
+is budget left, so that it stops no other.
+"""
+
+from collections import deque
+from typing import Final
+
+from haptera.connection.config import Budget
+from haptera.connection.outbox import Outbox
+from haptera.connection.stream import Partial, Stream
+from haptera.errors import RemoteProtocolError
+from haptera.wire.frame import FrameType, encode_frame
+
+_CREDIT: Final = int(FrameType.CREDIT)
+
+
+class Inflow:
+    """The receiving side's accounts of one connection."""
+
+    def __init__(self, outbox: Outbox, stream_window: int, connection_window: int, limit: int, process: Budget) -> None:
+        self.stream_window = stream_window
+        self._outbox = outbox
+        self._window_size = connection_window
+        self._window = connection_window  # what the peer may still send
+        self._owed = 0  # what it may be given back at once
+        self._withheld = 0  # what it gets back when the application takes what it sent
+        self._limit = limit
+        self._process = process
+        self.held = 0
+
+    # -- the budget ---------------------------------------------------------------------------------------------
+
+    def hold(self, stream: Stream, size: int) -> bool:
+        """Charge ``size`` bytes to a stream; False, and nothing charged, if that is over a budget."""
+        if self.held + size > self._limit or self._process.used + size > self._process.limit:
+            return False
+        self.held += size
+        self._process.used += size
+        stream.held += size
+        return True
+
+    def release(self, stream: Stream, size: int) -> None:
+        """Take ``size`` bytes off a stream's charge."""
+        self.held -= size
+        self._process.used -= size
+        stream.held -= size
+
+    def close(self) -> None:
+        """Give back to the process what the connection holds."""
+        self._process.used -= self.held
+        self.held = 0
+
+    # -- windows ------------------------------------------------------------------------------------------------
+
+    def spend(self, cost: int) -> None:
+        """Charge an ITEM frame to the connection's window. Raises 1009 if the window is overrun."""
+        self._window -= cost
+        if self._window < 0:
+            raise RemoteProtocolError(1009, "the connection's window is overrun", {"by": -self._window})
+
+    def spend_stream(self, stream: Stream, cost: int) -> None:
+        """Charge an ITEM frame to its stream's window. Raises 1009 if the window is overrun."""
+        stream.receive_window -= cost
+        if stream.receive_window < 0:
+            raise RemoteProtocolError(
+                1009, "a stream's window is overrun", {"stream": stream.id, "by": -stream.receive_window}
+            )
+
+    def drop(self, cost: int) -> None:
+        """Give back what a dropped frame cost the connection."""
+        self._owed += cost
+
+    def keep_fragment(self, stream: Stream, cost: int) -> bool:
+        """Account for a fragment of an unfinished ITEM; False if that is over the budget.
+
+        While no whole ITEM of the stream is unread the fragment counts as taken, so that an ITEM larger than the
+        window can arrive.
+        """
+        if not self.hold(stream, cost):
+            self._owed += cost
+            return False
+        self._owed += cost
+        assert stream.partial is not None
+        stream.partial.held += cost
+        if stream.unread:
+            stream.partial.uncredited += cost
+        else:
+            stream.owed += cost
+            self._credit_stream(stream)
+        return True
+
+    def keep_item(self, stream: Stream, cost: int, fragments: Partial | None) -> None:
+        """Account for the frame that completes an ITEM, and for what is still owed for its earlier ``fragments``."""
+        if self.hold(stream, cost):
+            self._owed += cost
+            withheld = 0
+        else:
+            # Over the budget the connection's own window is the bound: it opens when the application reads.
+            withheld = cost
+            self._withheld += cost
+            self.held += cost
+            self._process.used += cost
+            stream.held += cost
+        if stream.unread is None:
+            stream.unread = deque()
+        if fragments is None:
+            stream.unread.append((cost, withheld, cost))
+        else:
+            stream.unread.append((cost + fragments.uncredited, withheld, cost + fragments.held))
+
+    def take(self, stream: Stream) -> None:
+        """The application has taken a stream's oldest unread ITEM."""
+        if not stream.unread:
+            return
+        cost, withheld, held = stream.unread.popleft()
+        stream.owed += cost
+        if withheld:
+            self._withheld -= withheld
+            self._owed += withheld
+        if not stream.unread and stream.partial is not None:
+            stream.owed += stream.partial.uncredited
+            stream.partial.uncredited = 0
+        self.release(stream, held)
+        self._credit_stream(stream)
+
+    def end(self, stream: Stream) -> None:
+        """A stream has ended: give back what it holds, read or not."""
+        if stream.unread:
+            for _, withheld, _ in stream.unread:
+                self._withheld -= withheld
+                self._owed += withheld
+            stream.unread = None
+        if stream.held:
+            self.release(stream, stream.held)
+
+    def _credit_stream(self, stream: Stream) -> None:
+        if stream.owed * 2 >= self.stream_window:
+            self._outbox.add_control(encode_frame(_CREDIT, 0, stream.id, b"", stream.owed.to_bytes(4, "big")))
+            stream.receive_window += stream.owed
+            stream.owed = 0
+
+    def credit_connection(self) -> None:
+        """Send the connection's credit when it is worth a frame: once per batch of frames, not per ITEM."""
+        owed = self._owed
+        if owed and owed * 2 >= self._window_size - self._withheld:
+            self._outbox.add_control(encode_frame(_CREDIT, 0, 0, b"", owed.to_bytes(4, "big")))
+            self._window += owed
+            self._owed = 0

@@ -1,0 +1,110 @@
+"""HELLO and WELCOME: what the two sides agree on (spec/protocol.md, section 4). Pure functions of both payloads."""
+
+from typing import Any
+
+import msgspec
+
+from haptera.connection.config import Config
+from haptera.connection.grease import Grease
+from haptera.errors import RemoteProtocolError
+from haptera.wire.payload import LIMITS, NONCE_SIZE, SESSION_SIZE, Hello, Limits, Welcome
+
+
+class Agreement(msgspec.Struct, frozen=True):
+    """What holds on a connection after its handshake."""
+
+    version: int
+    capabilities: frozenset[str]
+    peer_agent: str
+    peer_limits: Limits
+    peer_services: tuple[str, ...]
+    mechanisms: tuple[str, ...]
+    server_id: bytes
+    session: bytes
+    ping_interval_ms: int
+    idempotency_ms: int
+
+
+def make_hello(config: Config, grease: Grease | None) -> tuple[Hello, dict[str, Any]]:
+    """Return a dialer's HELLO and the grease keys that go with it."""
+    capabilities = list(config.capabilities)
+    extra: dict[str, Any] = {}
+    if grease is not None:
+        capabilities.insert(config.entropy(1)[0] % (len(capabilities) + 1), grease.name())
+        extra[grease.name()] = config.entropy(3)
+    hello = Hello(
+        versions=list(config.versions),
+        agent=config.agent,
+        session=config.entropy(SESSION_SIZE),
+        nonce=config.entropy(NONCE_SIZE),
+        capabilities=capabilities,
+        services=list(config.services),
+        **_limits_of(config.limits),
+    )
+    return hello, extra
+
+
+def answer_hello(config: Config, hello: Hello, grease: Grease | None) -> tuple[Welcome, dict[str, Any], Agreement]:
+    """Return an acceptor's WELCOME, its grease keys, and what has been agreed by it.
+
+    Raises 1001 if the two sides have no version in common.
+    """
+    common = set(config.versions).intersection(hello.versions)
+    if not common:
+        raise RemoteProtocolError(
+            1001, "the two sides have no protocol version in common", {"versions": sorted(config.versions)}
+        )
+    asked = set(hello.capabilities)
+    accepted = [name for name in config.capabilities if name in asked]
+    welcome = Welcome(
+        version=max(common),
+        versions=list(config.versions),
+        agent=config.agent,
+        server_id=config.server_id,
+        session=hello.session,
+        nonce=config.entropy(NONCE_SIZE),
+        capabilities=accepted,
+        services=list(config.services),
+        mechanisms=list(config.mechanisms),
+        ping_interval_ms=config.ping_interval_ms,
+        idempotency_ms=config.idempotency_ms,
+        **_limits_of(config.limits),
+    )
+    extra = {grease.name(): config.entropy(3)} if grease is not None else {}
+    return welcome, extra, _agreement(hello, welcome, hello)
+
+
+def check_welcome(hello: Hello, welcome: Welcome) -> Agreement:
+    """Return what an acceptor agreed to. Raises 1008 if its WELCOME is no answer to ``hello``."""
+    common = set(hello.versions).intersection(welcome.versions)
+    if not common or welcome.version != max(common):
+        raise RemoteProtocolError(
+            1008,
+            "WELCOME does not choose the highest version that both sides speak",
+            {"chosen": welcome.version, "offered": welcome.versions},
+        )
+    surplus = set(welcome.capabilities).difference(hello.capabilities)
+    if surplus:
+        raise RemoteProtocolError(1008, "WELCOME accepts what HELLO did not ask for", {"capabilities": sorted(surplus)})
+    if welcome.session != hello.session:
+        raise RemoteProtocolError(1008, "WELCOME answers another HELLO")
+    return _agreement(hello, welcome, welcome)
+
+
+def _agreement(hello: Hello, welcome: Welcome, peer: Hello | Welcome) -> Agreement:
+    return Agreement(
+        version=welcome.version,
+        capabilities=frozenset(welcome.capabilities),
+        peer_agent=peer.agent,
+        peer_limits=Limits(**_limits_of(peer)).clamped(),
+        peer_services=tuple(peer.services),
+        mechanisms=tuple(welcome.mechanisms),
+        server_id=welcome.server_id,
+        session=hello.session,
+        ping_interval_ms=welcome.ping_interval_ms,
+        idempotency_ms=welcome.idempotency_ms,
+    )
+
+
+def _limits_of(limits: Limits) -> dict[str, int]:
+    return {name: getattr(limits, name) for name in LIMITS}

@@ -1,0 +1,57 @@
+"""One stream: its two halves, its windows, what it has received in part and what it has yet to send."""
+
+from collections import deque
+
+import msgspec
+
+from haptera.connection.table import AnswerState, RequestState
+
+
+class Outgoing(msgspec.Struct):
+    """A message that waits for its turn, and how far it has been sent."""
+
+    type: int
+    flags: int
+    metadata: bytes
+    payload: bytes
+    sent: int = 0
+    begun: bool = False
+
+
+class Partial(msgspec.Struct):
+    """A message of which only some frames have arrived."""
+
+    type: int
+    entries: dict[int, bytes]
+    pieces: list[bytes]
+    size: int
+    since: float
+    uncredited: int = 0  # what its fragments cost the stream's window and have not given back
+    held: int = 0  # what its fragments are charged to the budget
+
+
+class Stream(msgspec.Struct):
+    """The state of one open stream, on either of its sides."""
+
+    id: int
+    send_credit: int
+    receive_window: int
+    request_state: RequestState
+    answer_state: AnswerState = AnswerState.OPEN
+    request_id: bytes | None = None
+    service: str = ""
+    method: str = ""
+    held: int = 0  # bytes of the connection's budget
+    owed: int = 0  # window bytes to give back
+    #: Whole ITEMs that the application has not taken: what each gives back to the stream's window, to the
+    #: connection's window, and to the budget.
+    unread: deque[tuple[int, int, int]] | None = None
+    partial: Partial | None = None
+    outbox: deque[Outgoing] | None = None
+    queued: int = 0  # payload bytes in the outbox
+    cancelled: bool = False
+    answered: bool = False  # its answer is queued
+    discarding: bool = False  # what still arrives is dropped: the answer is decided
+    turning: bool = False  # waits for its turn
+    starved: bool = False  # waits for credit
+    throttled: bool = False  # its producer was told to wait
