@@ -1,0 +1,187 @@
+"""The calls that this side makes on one connection: from the request to its answer."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, Callable, Mapping
+from typing import Final
+
+from haptera.connection import Connection
+from haptera.errors import ConnectionLost, LocalProtocolError, Outcome, failure
+from haptera.peer.calls import Answer, Call
+from haptera.peer.deadlines import Deadlines
+from haptera.peer.limits import WAITING_CALLS_MAX, WAITING_SIZE_MAX
+from haptera.wire.metadata import Tag
+
+_ANSWERED_BELOW_HEAD: Final = bytes((Tag.ANSWERED_BELOW, 8))
+_REQUEST_ID_HEAD: Final = bytes((Tag.REQUEST_ID, 16))
+
+
+class Caller:
+    """Sends requests as far as the other side's limits allow, keeps the rest in order, and matches the answers."""
+
+    def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop, flush: Callable[[], None]) -> None:
+        self._connection = connection
+        self._loop = loop
+        self._flush = flush
+        self._calls: dict[int, Call] = {}
+        self._waiting: deque[Call] = deque()
+        self._waiting_large: deque[Call] = deque()
+        self._waiting_size = 0
+        self._deadlines: Deadlines[Call] = Deadlines(loop, self._expire)
+
+    @property
+    def calls(self) -> Mapping[int, Call]:
+        """The calls under way by their streams."""
+        return self._calls
+
+    @property
+    def waits(self) -> bool:
+        """Whether calls wait to be sent."""
+        return bool(self._waiting or self._waiting_large)
+
+    def entries(self, request_id: bytes | None, answered_below: bool) -> bytes:
+        """Encode the metadata entries of a request."""
+        entries = b"" if request_id is None else _REQUEST_ID_HEAD + request_id
+        if answered_below:
+            entries += _ANSWERED_BELOW_HEAD + self._connection.lowest_unanswered.to_bytes(8, "big")
+        return entries
+
+    def send(self, call: Call, timeout: float | None) -> Call:
+        """Send a call, or keep it until it can be sent; watch its ``timeout`` in seconds."""
+        size = len(call.payload)
+        if not self.waits and self._connection.can_request(size):
+            self._begin(call)
+        elif self._connection.going_away:
+            call.set_result(Answer(b"", failure(1014, outcome="not_applied")))
+            return call
+        else:
+            self._enqueue(call, size)
+        if timeout is not None:
+            self._deadlines.add(call, timeout)
+        return call
+
+    def _begin(self, call: Call) -> None:
+        service, method, entries = call.route
+        stream = self._connection.request(service, method, call.payload, streaming=call.streaming, entries=entries)
+        call.stream = stream
+        self._calls[stream] = call
+        if call.room is not None:
+            call.make_room()
+        self._flush()
+
+    def _enqueue(self, call: Call, size: int) -> None:
+        waiting = len(self._waiting) + len(self._waiting_large)
+        if waiting >= WAITING_CALLS_MAX or self._waiting_size + size > WAITING_SIZE_MAX:
+            reason = failure(3007, {"reason": "too many calls wait to be sent"}, outcome="not_applied")
+            call.set_result(Answer(b"", reason))
+            return
+        agreement = self._connection.agreement
+        # What is larger than a frame needs one of few slots; what is small must not wait behind it.
+        large = agreement is not None and size > agreement.peer_limits.max_frame
+        (self._waiting_large if large else self._waiting).append(call)
+        self._waiting_size += size
+
+    def begin_waiting(self) -> None:
+        """Send what had to wait, as far as there is room now."""
+        for queue in (self._waiting, self._waiting_large):
+            while queue:
+                call = queue[0]
+                size = len(call.payload)
+                if not call.done() and not self._connection.can_request(size):
+                    break
+                queue.popleft()
+                self._waiting_size -= size
+                if not call.done():
+                    try:
+                        self._begin(call)
+                    except LocalProtocolError as error:
+                        call.set_exception(error)
+                        call.wake()
+
+    def refuse_waiting(self) -> None:
+        """The other side takes no more requests: what was not sent can be sent elsewhere."""
+        for queue in (self._waiting, self._waiting_large):
+            while queue:
+                call = queue.popleft()
+                if not call.done():
+                    call.set_result(Answer(b"", failure(1014, outcome="not_applied")))
+                    call.wake()
+        self._waiting_size = 0
+
+    def end(self, stream: int, answer: Answer, *, ended: bool = True) -> None:
+        """A call has its answer. ``ended`` is false if the other side still owes the end of its stream."""
+        call = self._calls.pop(stream, None) if ended else self._calls.get(stream)
+        if call is not None and not call.done():
+            call.set_result(answer)
+            if call.waiter is not None or call.room is not None:
+                call.wake()
+
+    def add_item(self, stream: int, payload: bytes) -> bool:
+        """Take an item of an answer; False if no one will read it."""
+        call = self._calls.get(stream)
+        if call is None or call.items is None:
+            return False
+        call.items.append(payload)
+        call.wake()
+        return True
+
+    def abandon(self, call: Call) -> None:
+        """A call is cancelled or timed out; its stream ends when the other side has answered."""
+        if call.stream:
+            self._connection.cancel(call.stream)
+            self._drop_items(call)
+            self._flush()
+
+    def _drop_items(self, call: Call) -> None:
+        items, call.items = call.items, None
+        for _ in items or ():
+            self._connection.take_item(call.stream)
+
+    def _expire(self, call: Call) -> None:
+        outcome: Outcome = "unknown" if call.stream else "not_applied"
+        self.abandon(call)
+        call.set_exception(failure(3005, outcome=outcome).exception())
+        call.wake()
+
+    async def send_items(self, call: Call, items: AsyncIterable[bytes]) -> None:
+        """Send what follows a streaming request, waiting for room.
+
+        An exception of ``items`` cancels the call and becomes its outcome.
+        """
+        try:
+            await self._wait_begun(call)
+            async for item in items:
+                if call.done():
+                    return
+                room = self._connection.send_item(call.stream, bytes(item))
+                self._flush()
+                if not room:
+                    await call.wait_room()
+            if not call.done():
+                self._connection.finish(call.stream)
+                self._flush()
+        except Exception as error:
+            if not call.done():
+                self.abandon(call)
+                call.set_exception(error)
+                call.wake()
+
+    async def _wait_begun(self, call: Call) -> None:
+        while not call.stream and not call.done():
+            await call.wait_room()
+
+    def close(self, lost: Callable[[Outcome], ConnectionLost], sent: Outcome) -> None:
+        """Fail all calls: the connection is over. ``sent`` is the outcome of those that were sent."""
+        calls = list(self._calls.values())
+        unsent = [*self._waiting, *self._waiting_large]
+        self._calls.clear()
+        self._waiting.clear()
+        self._waiting_large.clear()
+        self._waiting_size = 0
+        self._deadlines.close()
+        outcomes: tuple[tuple[list[Call], Outcome], ...] = ((calls, sent), (unsent, "not_applied"))
+        for each, outcome in outcomes:
+            for call in each:
+                if not call.done():
+                    call.set_exception(lost(outcome))
+                call.wake()

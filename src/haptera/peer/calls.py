@@ -1,0 +1,145 @@
+"""Calls that this side makes: the answers they wait for, and the items that come before those."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from haptera.errors import Failure
+from haptera.wire.metadata import NO_ENTRIES, Tag
+
+if TYPE_CHECKING:
+    from haptera.peer.caller import Caller
+    from haptera.peer.peer import Peer
+
+_REVISION: Final = int(Tag.REVISION)
+_REPLAYED: Final = int(Tag.REPLAYED)
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """How a call ended: ``payload`` is its result, unless ``failure`` says what went wrong."""
+
+    payload: bytes
+    failure: Failure | None = None
+    entries: dict[int, bytes] = NO_ENTRIES
+
+    @property
+    def revision(self) -> int | None:
+        """The store's applied revision that the answer saw, if it says."""
+        value = self.entries.get(_REVISION)
+        return None if value is None else int.from_bytes(value, "big")
+
+    @property
+    def replayed(self) -> bool:
+        """Whether this is the remembered answer to an earlier request of the same id."""
+        return _REPLAYED in self.entries
+
+    def result(self) -> bytes:
+        """Return the payload. Raises the ``ServerError`` of the failure's code."""
+        if self.failure is not None:
+            raise self.failure.exception()
+        return self.payload
+
+
+class Call(asyncio.Future[Answer]):
+    """A call under way: a future of its answer. Cancelling it cancels the call at the other side."""
+
+    __slots__ = ("caller", "items", "payload", "room", "route", "stream", "streaming", "waiter")
+
+    def __init__(
+        self,
+        caller: "Caller",
+        route: tuple[str, str, bytes],
+        payload: bytes,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        streaming: bool = False,
+    ) -> None:
+        super().__init__(loop=loop)
+        self.caller = caller
+        self.route = route  # service, method, metadata entries
+        self.payload = payload
+        self.streaming = streaming
+        self.stream = 0  # 0 while it waits to be sent
+        self.items: deque[bytes] | None = None
+        self.waiter: asyncio.Future[None] | None = None  # of who reads items
+        self.room: asyncio.Future[None] | None = None  # of who sends items
+
+    def cancel(self, msg: object | None = None) -> bool:
+        """Cancel the call: the other side is asked to stop."""
+        if not self.done():
+            self.caller.abandon(self)
+        return super().cancel(msg)
+
+    def wake(self) -> None:
+        """Let whoever reads or sends items look again."""
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+        self.make_room()
+
+    def make_room(self) -> None:
+        """Let whoever sends items go on."""
+        if self.room is not None and not self.room.done():
+            self.room.set_result(None)
+
+    async def wait_room(self) -> None:
+        """Wait until more items may be sent, or the call has ended."""
+        self.room = self.get_loop().create_future()
+        await self.room
+        self.room = None
+
+
+class CallStream:
+    """The items of a call's answer, as they come; ``answer`` is there after the last.
+
+    Iterate over it with ``async for``. Leaving early cancels the call: at once with ``async with`` or ``aclose``,
+    otherwise when the object is forgotten.
+    """
+
+    def __init__(self, peer: "Peer", call: Call, sender: asyncio.Task[None] | None) -> None:
+        call.items = deque()
+        self._peer = peer
+        self._call = call
+        self._sender = sender
+        #: The terminal answer, once the items have ended.
+        self.answer: Answer | None = None
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        call = self._call
+        while not call.items:
+            if call.done():
+                self.answer = call.result()
+                self.answer.result()
+                raise StopAsyncIteration
+            call.waiter = call.get_loop().create_future()
+            await call.waiter
+        payload = call.items.popleft()
+        self._peer._take_item(call.stream)
+        return payload
+
+    async def aclose(self) -> None:
+        """Cancel the call if it has not ended."""
+        self._call.cancel()
+        if self._sender is not None:
+            self._sender.cancel()
+
+    async def __aenter__(self) -> "CallStream":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        if not self._call.done():
+            # The collector may run in any thread.
+            loop = self._call.get_loop()
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._call.cancel)

@@ -1,0 +1,469 @@
+"""One connection under asyncio: the pumps between a transport, the state machine, services and calls."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterable, Callable, Sequence
+from typing import Any
+
+from haptera.connection import Connection
+from haptera.connection.events import (
+    CallFailed,
+    CancelReceived,
+    Closed,
+    ErrorReceived,
+    Established,
+    Event,
+    GoawayReceived,
+    ItemReceived,
+    RequestAborted,
+    RequestFinished,
+    RequestReceived,
+    ResponseReceived,
+)
+from haptera.errors import ConnectionLost, Outcome
+from haptera.peer.caller import Caller
+from haptera.peer.calls import Answer, Call, CallStream
+from haptera.peer.dispatcher import Dispatcher
+from haptera.peer.limits import DRAIN_S, LINGER_S, TICK_S, UNWRITTEN_MAX, WRITE_SIZE
+from haptera.peer.protocol import Credentials, describe_remote, unix_credentials
+from haptera.peer.service import Request, Service
+
+_logger = logging.getLogger("haptera.peer")
+
+
+class Peer:
+    """The other side of one connection: calls its services, and serves ours to it.
+
+    ``haptera.dial`` and ``haptera.listen`` make peers. All calls share the connection and run at once; their answers
+    come in any order.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        services: Sequence[Service],
+        loop: asyncio.AbstractEventLoop,
+        on_lost: Callable[["Peer"], None] | None = None,
+    ) -> None:
+        self.services = {service.name: service for service in services}
+        #: State that services keep for this connection.
+        self.attributes: dict[str, Any] = {}
+        self.remote = ""
+        self.credentials: Credentials | None = None
+        self.closed = False
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self._connection = connection
+        self._loop = loop
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport | None = None
+        self._paused = False
+        self._flushing = False
+        self._reading = False
+        self._ready: asyncio.Future[None] = loop.create_future()
+        self._gone: asyncio.Future[None] = loop.create_future()
+        self._ending: ConnectionLost | None = None
+        self._caller = Caller(connection, loop, self._schedule_flush)
+        self._dispatcher = Dispatcher(self, connection, self.services)
+        self._when_writable: list[Callable[[], None]] = []
+        self._on_close: list[Callable[[], None]] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    # -- what is known of the other side ----------------------------------------------------------------------------
+
+    @property
+    def established(self) -> bool:
+        """Whether the handshake is done; the properties below are empty before."""
+        return self._connection.agreement is not None
+
+    @property
+    def agent(self) -> str:
+        """The other side's name and version."""
+        agreement = self._connection.agreement
+        return "" if agreement is None else agreement.peer_agent
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What both sides agreed to use."""
+        agreement = self._connection.agreement
+        return frozenset() if agreement is None else agreement.capabilities
+
+    @property
+    def max_message(self) -> int:
+        """The largest message, in bytes, that the other side takes."""
+        return self._connection.max_message
+
+    @property
+    def peer_services(self) -> tuple[str, ...]:
+        """The names of the services that the other side hosts, as a hint."""
+        agreement = self._connection.agreement
+        return () if agreement is None else agreement.peer_services
+
+    @property
+    def session(self) -> bytes:
+        """The connection's random name, 16 bytes, for logs and traces only."""
+        agreement = self._connection.agreement
+        return b"" if agreement is None else agreement.session
+
+    @property
+    def server_id(self) -> bytes | None:
+        """The acceptor's id, 16 bytes; None before the handshake is done."""
+        agreement = self._connection.agreement
+        return None if agreement is None else agreement.server_id
+
+    @property
+    def going_away(self) -> bool:
+        """Whether the other side takes no more requests on this connection."""
+        return self._connection.going_away
+
+    def log_fields(self, **fields: Any) -> dict[str, Any]:
+        """Return what a log line about this connection says, with ``fields`` added."""
+        return {"connection": self.session.hex() or None, "remote": self.remote, **fields}
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else self._connection.state.name.lower()
+        return f"<Peer {self.remote or 'not connected'} {state}>"
+
+    # -- calling ----------------------------------------------------------------------------------------------------
+
+    def request(
+        self,
+        service: str,
+        method: str,
+        payload: bytes,
+        *,
+        timeout: float | None,
+        request_id: bytes | None = None,
+        answered_below: bool = False,
+    ) -> Call:
+        """Send a request and return the future of its answer.
+
+        An ERROR is an ``Answer`` with a ``failure``, not an exception. The future fails with ``ConnectionLost`` when
+        the connection ends first, with ``DeadlineExceeded`` after ``timeout`` seconds. ``request_id`` is a 16-byte
+        UUID; ``answered_below`` lets the other side forget the answers that were read. Raises ``LocalProtocolError``
+        for what can't be sent at all.
+        """
+        entries = self._caller.entries(request_id, answered_below)
+        return self._send(Call(self._caller, (service, method, entries), payload, self._loop), timeout)
+
+    async def call(
+        self,
+        service: str,
+        method: str,
+        payload: bytes = b"",
+        *,
+        items: AsyncIterable[bytes] | None = None,
+        timeout: float | None = 5.0,
+    ) -> bytes:
+        """Call a method and return its one answer.
+
+        ``items`` are sent behind the request, for a method that takes many. Raises ``ServerError`` (the subclass of the
+        answer's code), ``DeadlineExceeded`` after ``timeout`` seconds (None: never), ``ConnectionLost``.
+        """
+        call = Call(self._caller, (service, method, b""), payload, self._loop, streaming=items is not None)
+        self._send(call, timeout)
+        if items is None:
+            return (await call).result()
+        sender = self._loop.create_task(self._caller.send_items(call, items))
+        try:
+            return (await call).result()
+        finally:
+            sender.cancel()
+
+    def stream(
+        self,
+        service: str,
+        method: str,
+        payload: bytes = b"",
+        *,
+        items: AsyncIterable[bytes] | None = None,
+        timeout: float | None = None,
+    ) -> CallStream:
+        """Call a method and iterate over the items of its answer. Raises as ``call`` does, while iterating."""
+        call = Call(self._caller, (service, method, b""), payload, self._loop, streaming=items is not None)
+        self._send(call, timeout)
+        sender = None if items is None else self._loop.create_task(self._caller.send_items(call, items))
+        return CallStream(self, call, sender)
+
+    def _send(self, call: Call, timeout: float | None) -> Call:
+        if self._ending is not None:
+            call.set_exception(self._lost_error("not_applied"))
+            return call
+        return self._caller.send(call, timeout)
+
+    # -- serving ----------------------------------------------------------------------------------------------------
+
+    @property
+    def writable(self) -> bool:
+        """Whether little enough waits to be written that more answers may be produced."""
+        transport = self._transport
+        return (
+            transport is not None
+            and self._connection.outbox.size + transport.get_write_buffer_size() < UNWRITTEN_MAX
+        )
+
+    def when_writable(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once as soon as ``writable`` is true again; never if the connection ends first."""
+        self._when_writable.append(callback)
+        self._schedule_flush()
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` when the connection has ended."""
+        if self.closed:
+            callback()
+        else:
+            self._on_close.append(callback)
+
+    async def _send_item(self, request: Request, item: bytes) -> None:
+        if self._ending is not None:
+            raise self._lost_error("unknown")
+        room = self._connection.send_item(request.stream, item)
+        self._schedule_flush()
+        if not room:
+            request.room = self._loop.create_future()
+            await request.room
+            request.room = None
+            if self._ending is not None:
+                raise self._lost_error("unknown")
+
+    def _take_item(self, stream: int) -> None:
+        self._connection.take_item(stream)
+        if self._connection.outbox.pending:
+            self._schedule_flush()
+
+    # -- the read pump ----------------------------------------------------------------------------------------------
+
+    def _open(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.remote = describe_remote(transport)
+        self.credentials = unix_credentials(transport)
+        self._watch_time()
+
+    def _receive(self, data: bytes) -> None:
+        self.bytes_received += len(data)
+        self._reading = True
+        try:
+            self._take(self._connection.receive_data(data, self._loop.time()))
+        finally:
+            self._reading = False
+        self._flush()
+        if self._connection.unfinished:
+            self._watch_time()
+
+    def _take(self, events: Sequence[Event]) -> None:
+        dispatcher = self._dispatcher
+        for event in events:
+            # The two usual ones first.
+            if isinstance(event, RequestReceived):
+                dispatcher.arrived.append(event)
+            elif isinstance(event, ResponseReceived):
+                self._caller.end(event.stream, Answer(event.payload, None, event.entries))
+            else:
+                self._take_other(event)
+        if dispatcher.arrived:
+            dispatcher.start()
+        if self._caller.waits:
+            self._caller.begin_waiting()
+
+    def _take_other(self, event: Event) -> None:
+        match event:
+            case ItemReceived(stream, payload):
+                request = self._dispatcher.requests.get(stream)
+                if request is not None:
+                    request.add_item(payload)
+                elif not self._caller.add_item(stream, payload):
+                    # A call for one answer, or one that was given up.
+                    self._take_item(stream)
+            case ErrorReceived(stream, reason, entries):
+                self._caller.end(stream, Answer(b"", reason, entries))
+            case CallFailed(stream, reason):
+                self._caller.end(stream, Answer(b"", reason), ended=stream not in self._connection.open_calls)
+            case RequestFinished(stream):
+                request = self._dispatcher.requests.get(stream)
+                if request is not None:
+                    request.finish_items()
+            case CancelReceived(stream):
+                self._dispatcher.cancel(stream)
+            case RequestAborted(stream, reason):
+                self._dispatcher.abort(stream, reason)
+            case Established():
+                self._dispatcher.serial = "pipelining" not in self.capabilities
+                if not self._ready.done():
+                    self._ready.set_result(None)
+            case GoawayReceived():
+                self._caller.refuse_waiting()
+            case Closed():
+                self._end(event)
+            case _:
+                pass
+
+    # -- the write pump ---------------------------------------------------------------------------------------------
+
+    def _schedule_flush(self) -> None:
+        if not self._flushing and not self._reading:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Write what is ready, at most once per turn of the loop, and start what had to wait for room."""
+        self._flushing = False
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        connection = self._connection
+        if not self._paused:
+            data = connection.data_to_send(WRITE_SIZE)
+            if data:
+                self.bytes_sent += len(data)
+                transport.write(data)
+            if connection.outbox.writable:
+                self._wake_senders()
+        if self.writable:
+            if self._when_writable:
+                callbacks, self._when_writable = self._when_writable, []
+                for callback in callbacks:
+                    callback()
+            if self._dispatcher.arrived:
+                self._dispatcher.start()
+        if self._caller.waits:
+            self._caller.begin_waiting()
+        if not self._paused and connection.outbox.pending:
+            self._schedule_flush()
+
+    def _wake_senders(self) -> None:
+        for stream in self._connection.take_writable():
+            owner = self._caller.calls.get(stream) or self._dispatcher.requests.get(stream)
+            if owner is not None:
+                owner.make_room()
+
+    def _pause(self) -> None:
+        self._paused = True
+
+    def _resume(self) -> None:
+        self._paused = False
+        self._schedule_flush()
+
+    # -- time -------------------------------------------------------------------------------------------------------
+
+    def _watch_time(self) -> None:
+        """Have the clock looked at when the state machine next has something to do."""
+        now = self._loop.time()
+        due = self._connection.next_tick()
+        if due == float("inf"):
+            return
+        due = max(due, now + TICK_S / 10)
+        if self._timer is not None:
+            if self._timer.when() <= due:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self._ending is not None:
+            return
+        now = self._loop.time()
+        if now >= self._connection.next_tick():
+            self._take(self._connection.tick(now))
+            self._flush()
+        if self._ending is None:
+            self._watch_time()
+
+    # -- the end ----------------------------------------------------------------------------------------------------
+
+    async def ready(self) -> None:
+        """Wait for the other side's half of the handshake. Raises ``ConnectionLost`` if it refuses or is gone."""
+        await asyncio.shield(self._ready)
+
+    async def drain(self, timeout: float = DRAIN_S) -> None:
+        """End in an orderly way: take no more requests, answer those under way, wait for calls, then close.
+
+        After ``timeout`` seconds what is left is given up.
+        """
+        self._connection.go_away(1014)
+        self._schedule_flush()
+        deadline = self._loop.time() + timeout
+        while not self.closed and self._connection.open_streams and self._loop.time() < deadline:
+            await asyncio.wait((self._gone,), timeout=min(0.02, max(0.0, deadline - self._loop.time())))
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connection. Calls under way fail with ``ConnectionLost``, handlers are cancelled."""
+        if not self.closed:
+            self._flush()
+            self._end(Closed(None))
+        await asyncio.shield(self._gone)
+        await self._dispatcher.wait()
+
+    def _receive_eof(self) -> bool:
+        self._take(self._connection.receive_eof())
+        return False
+
+    def _lost_error(self, outcome: Outcome) -> ConnectionLost:
+        assert self._ending is not None
+        error = ConnectionLost(str(self._ending), outcome=outcome, failure=self._ending.failure)
+        error.__cause__ = self._ending.__cause__
+        return error
+
+    def _end(self, event: Closed) -> None:
+        """The connection is over, for whichever reason: fail what waits, stop what runs, close the transport."""
+        if self._ending is not None:
+            return
+        said = event.failure
+        if said is not None:
+            message = f"the other side ended the connection: {said.name} ({said.code}): {said.message}"
+        elif event.error is not None:
+            message = f"the connection was ended: {event.error}"
+        else:
+            message = "the connection is closed"
+        ending = ConnectionLost(message, failure=said)
+        ending.__cause__ = event.error
+        self._ending = ending
+        if event.error is not None:
+            _logger.warning(
+                "connection_failed",
+                extra=self.log_fields(code=event.error.code, name_=event.error.name, reason=event.error.message),
+            )
+        if not self._ready.done():
+            self._ready.set_exception(self._lost_error("not_applied"))
+            self._ready.exception()  # it is no loss if nobody waits for it
+        # A handshake that was refused applied nothing; one that this side refuses may have.
+        refused = not self.established and (said is not None or not self._connection.first_flight)
+        self._caller.close(self._lost_error, "not_applied" if refused else "unknown")
+        self._dispatcher.close()
+        self._when_writable.clear()
+        self._close_transport(linger=event.error is not None and said is None)
+
+    def _close_transport(self, *, linger: bool) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        data = self._connection.data_to_send(WRITE_SIZE)
+        if data:
+            transport.write(data)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if linger and transport.can_write_eof():
+            transport.write_eof()
+            self._timer = self._loop.call_later(LINGER_S, transport.abort)
+        else:
+            transport.close()
+
+    def _lost(self, error: Exception | None) -> None:
+        if self._ending is None:
+            self._end(Closed(None))
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._connection.close()
+        self.closed = True
+        if not self._gone.done():
+            self._gone.set_result(None)
+        callbacks, self._on_close = self._on_close, []
+        for callback in callbacks:
+            callback()
+        if self._on_lost is not None:
+            self._on_lost(self)
+
+

@@ -1,0 +1,240 @@
+"""Services: what a peer offers to the other side, and the requests that reach them."""
+
+import asyncio
+import inspect
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+
+from haptera.connection.events import RequestReceived
+from haptera.errors import CallError, ConnectionLost, Failure, failure
+from haptera.wire.metadata import Tag
+
+if TYPE_CHECKING:
+    from haptera.peer.peer import Peer
+
+_logger = logging.getLogger("haptera.peer")
+_METHOD_MARK: Final = "__haptera_method__"
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def method(function: _Function) -> _Function:
+    """Mark a coroutine function, or an async generator function, of a ``Service`` as a method that peers may call.
+
+    A coroutine function returns the one answer, as bytes; an async generator yields any number of items.
+    """
+    if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
+        raise TypeError(f"a method is `async def`; {function!r} is not")
+    setattr(function, _METHOD_MARK, True)
+    return function
+
+
+class Request:
+    """A request that the other side sent; it is answered exactly once.
+
+    ``payload`` is the argument, any bytes. ``request_id`` is the caller's UUID, if it gave one. ``cancelled`` turns
+    true when the caller no longer wants the answer, which is still owed.
+    """
+
+    __slots__ = (
+        "_arrived",
+        "_entries",
+        "_finished",
+        "_waiter",
+        "abort_reason",
+        "cancelled",
+        "method",
+        "on_cancel",
+        "payload",
+        "peer",
+        "room",
+        "service",
+        "stream",
+        "task",
+    )
+
+    def __init__(self, peer: "Peer", event: RequestReceived) -> None:
+        self.peer = peer
+        self.stream = event.stream
+        self.service = event.service
+        self.method = event.method
+        self.payload = event.payload
+        self.cancelled = False
+        #: Called once when the caller cancels, or the connection ends, before the answer.
+        self.on_cancel: Callable[[], None] | None = None
+        #: Why what the caller sends can't be taken any further: the answer, in place of "cancelled".
+        self.abort_reason: Failure | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.room: asyncio.Future[None] | None = None
+        self._entries = event.entries
+        self._arrived: deque[bytes] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._finished = not event.streaming
+
+    @property
+    def request_id(self) -> bytes | None:
+        """The caller's UUID of this request, 16 bytes."""
+        return self._entries.get(Tag.REQUEST_ID)
+
+    @property
+    def answered_below(self) -> int | None:
+        """The stream below which the caller has read every answer, if it said so."""
+        value = self._entries.get(Tag.ANSWERED_BELOW)
+        return None if value is None else int.from_bytes(value, "big")
+
+    @property
+    def content_type(self) -> str | None:
+        """What the caller says its payload is."""
+        value = self._entries.get(Tag.CONTENT_TYPE)
+        return None if value is None else value.decode()
+
+    @property
+    def items(self) -> AsyncIterator[bytes]:
+        """The items that the caller sends behind a streaming request, as they come."""
+        return self._iterate()
+
+    def respond(self, payload: bytes = b"", entries: bytes = b"") -> None:
+        """Answer with success. ``entries`` are encoded metadata entries; nothing happens if the connection is gone."""
+        self.peer._dispatcher.respond(self, payload, entries)
+
+    def fail(self, reason: Failure, entries: bytes = b"") -> None:
+        """Answer with an error; nothing happens if the connection is gone."""
+        self.peer._dispatcher.fail(self, reason, entries)
+
+    async def send(self, item: bytes) -> None:
+        """Send one item and wait until there is room for the next.
+
+        Raises ``ConnectionLost`` if the connection is gone.
+        """
+        await self.peer._send_item(self, item)
+
+    def add_item(self, payload: bytes) -> None:
+        """Take an item that has arrived (the peer calls this)."""
+        if self._arrived is None:
+            self._arrived = deque()
+        self._arrived.append(payload)
+        self.wake()
+
+    def finish_items(self) -> None:
+        """Take the end of the items (the peer calls this)."""
+        self._finished = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Let whoever waits for items look again (the peer calls this)."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        self.make_room()
+
+    def make_room(self) -> None:
+        """Let the handler send more items (the peer calls this)."""
+        if self.room is not None and not self.room.done():
+            self.room.set_result(None)
+
+    def cancel(self) -> None:
+        """Stop the handler: no one waits for the answer (the peer calls this)."""
+        self.cancelled = True
+        if self.on_cancel is not None:
+            callback, self.on_cancel = self.on_cancel, None
+            callback()
+        if self.task is not None:
+            self.task.cancel()
+
+    async def _iterate(self) -> AsyncIterator[bytes]:
+        while True:
+            while self._arrived:
+                payload = self._arrived.popleft()
+                self.peer._take_item(self.stream)
+                yield payload
+            if self._finished:
+                return
+            if self.peer.closed:
+                raise ConnectionLost("the connection ended before the last item")
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+
+class Service:
+    """A named set of methods that the other side may call.
+
+    Subclass it, give it a ``name``, and mark its methods with ``haptera.method``. One instance may serve any number of
+    connections at once.
+    """
+
+    name: ClassVar[str] = ""
+    _methods: ClassVar[dict[str, bool]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._methods = {
+            name: inspect.isasyncgenfunction(function)
+            for name, function in inspect.getmembers(cls, inspect.isfunction)
+            if hasattr(function, _METHOD_MARK)
+        }
+
+    def methods(self) -> Sequence[str]:
+        """Return the names that ``session.describe`` lists."""
+        return sorted(self._methods)
+
+    def handle(self, requests: list[Request]) -> None:
+        """Start answering a batch of requests, all of one connection.
+
+        By default each runs its method in a task of its own. A service for which that is too much overrides this, and
+        answers by ``Request.respond`` and ``Request.fail``, at once or later.
+        """
+        for request in requests:
+            streams = self._methods.get(request.method)
+            if streams is None:
+                request.fail(failure(3002, {"service": self.name, "method": request.method}))
+                continue
+            function = getattr(self, request.method)
+            request.peer._dispatcher.run(request, _run_stream(request, function) if streams else _run(request, function))
+
+
+async def _run(request: Request, function: Callable[[Request], Awaitable[bytes]]) -> None:
+    try:
+        result = await function(request)
+        request.respond(_as_bytes(request, result))
+    except BaseException as error:
+        _fail(request, error)
+
+
+async def _run_stream(request: Request, function: Callable[[Request], AsyncIterator[bytes]]) -> None:
+    results = function(request)
+    try:
+        async for item in results:
+            await request.send(_as_bytes(request, item))
+        request.respond()
+    except BaseException as error:
+        await results.aclose()  # type: ignore[attr-defined]  # an async generator, as `method` has checked
+        _fail(request, error)
+
+
+def _as_bytes(request: Request, value: object) -> bytes:
+    if value is None:
+        return b""
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise TypeError(f"{request.service}.{request.method} answers with {type(value).__name__}, not with bytes")
+    return bytes(value)
+
+
+def _fail(request: Request, error: BaseException) -> None:
+    """Answer for a handler that raised. What went wrong inside is logged, not told to the caller."""
+    if isinstance(error, asyncio.CancelledError):
+        request.fail(request.abort_reason or failure(3006, outcome="unknown"))
+        if not request.cancelled:
+            raise error
+    elif isinstance(error, CallError):
+        request.fail(Failure(error.code, error.name, error.message, error.outcome, error.details))
+    elif isinstance(error, ConnectionLost) and request.peer.closed:
+        return
+    elif isinstance(error, Exception):
+        _logger.error(
+            "handler_failed",
+            exc_info=error,
+            extra=request.peer.log_fields(stream=request.stream, method=f"{request.service}.{request.method}"),
+        )
+        request.fail(failure(3010))
+    else:
+        raise error

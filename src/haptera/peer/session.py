@@ -1,0 +1,38 @@
+"""The ``session`` service that every peer hosts (spec/protocol.md, section 5.1)."""
+
+import msgspec
+
+from haptera.errors import failure
+from haptera.peer.service import Request, Service
+
+_encoder = msgspec.msgpack.Encoder()
+_argument = msgspec.msgpack.Decoder(tuple[()])
+
+
+class SessionService(Service):
+    """Tells the other side about this connection. ``describe [] -> [[service, [method, …]], …]``."""
+
+    name = "session"
+
+    def methods(self) -> list[str]:
+        """Return the names that ``describe`` lists."""
+        return ["describe"]
+
+    def handle(self, requests: list[Request]) -> None:
+        """Answer at once: nothing here waits."""
+        for request in requests:
+            if request.method != "describe":
+                request.fail(failure(3002, {"service": self.name, "method": request.method}))
+            elif has_no_argument(request):
+                services = sorted(request.peer.services.items())
+                request.respond(_encoder.encode([[name, list(service.methods())] for name, service in services]))
+
+
+def has_no_argument(request: Request) -> bool:
+    """Whether a request's argument is the empty array; if not, the request is answered with 3003."""
+    try:
+        _argument.decode(request.payload)
+    except msgspec.DecodeError:
+        request.fail(failure(3003, {"reason": "the argument is not an empty array"}, outcome="not_applied"))
+        return False
+    return True
