@@ -86,7 +86,7 @@ class DataDirectory:
             self._create()
         else:
             self.node_id = _parse(self.node_path, data)
-            self.fs.sync_directory(self.path)  # the process that made it may have been killed before it did
+            self.fs.sync_directory(self.path)  # whoever made this file, or the keys, may have been killed before that
             if LOG_NAME not in self.fs.listdir(self.path):
                 raise CorruptionError(self.log_path, 0, "the log's directory", "nothing")
 

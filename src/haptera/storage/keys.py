@@ -58,7 +58,6 @@ def load_or_create(fs: FileSystem, path: str) -> DataKey:
         except FileNotFoundError:
             pass
         else:
-            fs.sync_directory(directory)  # the process that made it may have been killed before it did
             return _parse(path, data)
     with translated(path, "look for a log beside the key file"):
         if any(segment_number(name) is not None for name in fs.listdir(os.path.join(directory, LOG_NAME))):
