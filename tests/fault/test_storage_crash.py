@@ -96,11 +96,12 @@ def go_on(fs: MemoryFileSystem) -> None:
     log.append(ALL[log.last_index])
 
 
+@pytest.mark.parametrize("first", ["killed", ""])
 @pytest.mark.parametrize(("loss", "seed"), LOSSES)
-def test_a_crash_during_the_recovery_from_a_crash(loss: str, seed: int) -> None:
-    for after in calls_to_stop_after()[seed::9]:
+def test_a_crash_during_the_recovery_from_a_crash(first: str, loss: str, seed: int) -> None:
+    for after in calls_to_stop_after()[seed::11]:
         fs, acknowledged = stopped(after, "sync")
-        left = lose(fs, loss, seed)
+        left = lose(fs, first or loss, seed)
         whole = deepcopy(left)
         go_on(whole)
         for stop in range(len(whole.calls)):
@@ -113,12 +114,36 @@ def test_a_crash_during_the_recovery_from_a_crash(loss: str, seed: int) -> None:
 
 
 def test_what_a_recovery_has_handed_out_survives_a_power_failure() -> None:
-    """A process is killed between a write and its sync: the next one reads the record, and may answer from it."""
+    """A process is killed between a write and its sync: the next one reads what was written, and answers from it."""
     for durability in DURABILITIES:
         for after in calls_to_stop_after():
             fs = stopped(after, durability)[0].restart()
-            handed_out = len(Store.open(fs, durability=durability).entries)
-            check_what_is_left(fs.power_failure("drop"), handed_out)
+            store = Store.open(fs)
+            check_what_is_left(fs.power_failure("drop"), len(store.entries))
+            if len(store.entries) < len(ALL):
+                store.log.append(ALL[len(store.entries)])
+                check_what_is_left(fs.power_failure("drop"), len(store.entries) + 1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_power_failure_while_the_log_of_a_killed_process_is_sealed(seed: int) -> None:
+    """The short size must not reach the disk before the record that the killed process had not synced."""
+    fs = MemoryFileSystem()
+    store = Store.open(fs)
+    store.append(2)
+    fs.stop_after = len(fs.calls) + 1
+    with suppress(Crashed):
+        store.append(1)
+    left = fs.restart()
+    whole = deepcopy(left)
+    Store.open(whole)
+    for stop in range(len(whole.calls) + 1):
+        again = deepcopy(left)
+        again.stop_after = stop
+        with suppress(Crashed):
+            Store.open(again)
+        again.stop_after = None
+        check_what_is_left(again.power_failure("reorder", seed), 2)
 
 
 def test_a_torn_tail_is_reported() -> None:

@@ -134,4 +134,4 @@ def test_trap_damage_before_a_later_record_is_taken_for_a_torn_tail() -> None:
     with pytest.raises(CorruptionError) as caught:
         Store.open(left)
     assert caught.value.offset == second
-    assert "record 3 follows" in caught.value.actual
+    assert "record 3 follows" in str(caught.value)

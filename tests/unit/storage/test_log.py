@@ -89,7 +89,7 @@ def test_an_entry_larger_than_a_segment_gets_a_segment_of_its_size() -> None:
         assert store.entries[3] == entry(4, CHUNK_SIZE + 5000)
 
 
-@pytest.mark.parametrize("size", range(170, 215))
+@pytest.mark.parametrize("size", range(105, 120))
 def test_no_entry_fills_a_segment_to_its_last_byte(size: int) -> None:
     """A sealed segment is told from an active one by being shorter."""
     fs = MemoryFileSystem()

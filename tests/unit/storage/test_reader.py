@@ -40,7 +40,7 @@ def reader_of(first_index: int, junk: bytes, offset: int, *, synced: bool = True
 
 
 @pytest.mark.parametrize("first_index", [1, 254, 0xFFFFFD, 0xFFFFFE, 0xFFFFFF, 1 << 24, 5_000_000_000, 1 << 63])
-@pytest.mark.parametrize("junk", [b"\1", b"\0" * 40 + b"\1", b"\xff" * 100])
+@pytest.mark.parametrize("junk", [b"\1", b"\0" * 40 + b"\1", b"\xff" * 100], ids=["byte", "zeros", "ones"])
 def test_a_later_record_is_found_whatever_its_index(first_index: int, junk: bytes) -> None:
     reader = reader_of(first_index, junk, 1000)
     with pytest.raises(CorruptionError, match=f"record {first_index + 2} follows at offset 1000"):

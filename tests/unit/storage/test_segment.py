@@ -76,6 +76,17 @@ def test_a_record_is_refused_after_another_than_its_own_predecessor() -> None:
     assert Codec(HEADER, KEY).decrypt(second[:RECORD_HEADER_SIZE], second[RECORD_HEADER_SIZE:]) is None
 
 
+def test_a_record_is_refused_after_another_history_of_the_same_segment() -> None:
+    """Two copies of a running process write on under the same id: each record holds on to the one before."""
+    one, other, reader = Codec(HEADER, KEY), Codec(HEADER, KEY), Codec(HEADER, KEY)
+    first = one.encode(entry(100))
+    other.encode(entry(100, 25))
+    second, foreign = one.encode(entry(101)), other.encode(entry(101))
+    assert reader.decrypt(first[:RECORD_HEADER_SIZE], first[RECORD_HEADER_SIZE:]) is not None
+    assert reader.decrypt(foreign[:RECORD_HEADER_SIZE], foreign[RECORD_HEADER_SIZE:]) is None
+    assert reader.decrypt(second[:RECORD_HEADER_SIZE], second[RECORD_HEADER_SIZE:]) is not None
+
+
 def test_the_header_of_another_segments_record_is_none() -> None:
     other = SegmentHeader(7, b"J" * 16, KEY.id, 100, b"T" * 16, 4096, synced=True)
     record = Codec(other, KEY).encode(entry(100))
