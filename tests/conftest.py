@@ -1,0 +1,50 @@
+"""What every test can rely on: reproducible randomness, short paths for sockets, and ports that nobody else has."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
+hypothesis.settings.register_profile("long", deadline=None, print_blob=True, max_examples=5_000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Says with each failure how to run it again with the same randomness."""
+    report = yield
+    if report.failed:
+        # pytest-randomly seeds `random` with it before each test; without that plugin there is nothing to say.
+        seed = getattr(item.config.option, "randomly_seed", None)
+        if seed is not None:
+            again = f"make test ARGS='-n0 --randomly-seed={seed} \"{item.nodeid}\"'"
+            report.sections.append(("to run it again", again))
+    return report
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """An empty directory whose path leaves room for the name of a Unix socket, of which a kernel takes 104 bytes."""
+    path = Path(tempfile.mkdtemp(prefix="ht-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A TCP port of 127.0.0.1 on which nothing listens just now.
+
+    For tests of what happens when nobody answers. A listener asks for port 0 and says which one it got.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,185 @@
+"""The import rules of ARCHITECTURE.md: which layer may know which, and which may touch the world."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+SOURCES = Path(__file__).parents[2] / "src"
+PACKAGE = SOURCES / "haptera"
+
+# What every layer may import: modules at the root of the package, which themselves import nothing above them.
+LEAVES = frozenset({"errors", "error_table", "error_codes"})
+
+# layer: the layers under it that it may import. A folder that is not there yet is no violation; one that is not
+# named here is.
+BELOW: dict[str, frozenset[str]] = {
+    "wire": frozenset(),
+    "connection": frozenset({"wire"}),
+    "peer": frozenset({"connection", "wire"}),
+    "state": frozenset(),
+    "storage": frozenset(),
+    "security": frozenset(),
+    "node": frozenset({"peer", "connection", "wire", "state", "storage", "security"}),
+    "dialects": frozenset({"node"}),
+    "client": frozenset({"peer"}),
+    "testing": frozenset({"client", "node", "peer", "connection", "wire", "state", "storage", "security"}),
+    "cli": frozenset(
+        {"client", "node", "dialects", "testing", "peer", "connection", "wire", "state", "storage", "security"}
+    ),
+}
+
+# The file of the client that opens a node in the process, and what it may import beyond the other files of its layer.
+EMBEDDED = "haptera.client.embedded"
+EMBEDDED_BELOW = frozenset({"node", "state"})
+
+# The command interface is what a dialect sees of a node.
+DIALECTS_MAY_IMPORT = "haptera.node.commands"
+
+# The layers that are pure: bytes and values in, bytes and values out, time passed in.
+PURE = frozenset({"wire", "connection", "state"})
+IMPURE_MODULES = frozenset(
+    {"asyncio", "datetime", "io", "os", "pathlib", "random", "secrets", "select", "selectors", "signal", "socket"}
+    | {"ssl", "subprocess", "tempfile", "threading", "time", "uuid"}
+)
+USES_ASYNCIO = frozenset({"peer", "node", "client", "dialects", "testing", "cli"})
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(SOURCES).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def modules() -> dict[str, Path]:
+    return {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Every import wherever it stands, inside functions and `if TYPE_CHECKING` too: (line, what is imported)."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            for alias in node.names:
+                yield node.lineno, f"{node.module}.{alias.name}"
+
+
+def layer_of(module: str) -> str:
+    """The folder under haptera, or the name of a module at its root; "" for the package itself."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def violations(module: str, source: str) -> list[str]:
+    """What a module's imports break, a line each."""
+    found = []
+    layer = layer_of(module)
+    for line, imported in imports(ast.parse(source)):
+        broken = _broken_by(module, layer, imported)
+        if broken:
+            found.append(f"{module}:{line} imports {imported}: {broken}")
+    return found
+
+
+def _broken_by(module: str, layer: str, imported: str) -> str | None:
+    top = imported.partition(".")[0]
+    if top != "haptera":
+        if layer in PURE and top in IMPURE_MODULES:
+            return f"{layer} is pure"
+        if layer in BELOW and layer not in USES_ASYNCIO and top == "asyncio":
+            return f"{layer} does not know asyncio"
+        return None
+    target = layer_of(imported)
+    if layer in LEAVES:
+        return None if target in LEAVES else f"{layer} is under every layer"
+    if layer in {"", "__main__"}:  # the package re-exports names; it is nobody's dependency inside
+        return None
+    if layer not in BELOW:
+        return f"{layer} is not a layer of ARCHITECTURE.md"
+    if target == layer or target in LEAVES or target in BELOW[layer]:
+        if layer == "dialects" and target == "node" and not imported.startswith(DIALECTS_MAY_IMPORT):
+            return f"a dialect uses {DIALECTS_MAY_IMPORT} alone"
+        return None
+    if imported == "haptera.__version__":
+        return None
+    if module == EMBEDDED and target in EMBEDDED_BELOW:
+        return None
+    return f"{target or 'the package'} is not under {layer}"
+
+
+@pytest.mark.parametrize("module", modules())
+def test_a_module_imports_only_what_is_under_its_layer(module: str) -> None:
+    assert violations(module, modules()[module].read_text(encoding="utf-8")) == []
+
+
+def test_the_layers_have_no_circle() -> None:
+    seen: set[str] = set()
+
+    def visit(layer: str, path: tuple[str, ...]) -> None:
+        assert layer not in path, f"a circle of layers: {(*path, layer)}"
+        if layer not in seen:
+            for below in BELOW[layer]:
+                visit(below, (*path, layer))
+            seen.add(layer)
+
+    for layer in BELOW:
+        visit(layer, ())
+
+
+def test_every_folder_and_root_module_has_its_place() -> None:
+    places = {layer_of(module) for module in modules()}
+    assert places <= BELOW.keys() | LEAVES | {"", "__main__"}
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("haptera.wire.frame", "import asyncio"),
+        ("haptera.wire.frame", "from haptera.connection import table"),
+        ("haptera.connection.stream", "def f():\n    import time"),
+        ("haptera.connection.stream", "from os import urandom"),
+        ("haptera.state.kv", "import random"),
+        ("haptera.state.kv", "from haptera.storage.log import Log"),
+        ("haptera.state.kv", "from haptera import __main__"),
+        ("haptera.storage.log", "import asyncio"),
+        (
+            "haptera.storage.log",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from haptera.state import kv",
+        ),
+        ("haptera.peer.peer", "import haptera.node.commands"),
+        ("haptera.peer.peer", "from haptera import node"),
+        ("haptera.client.database", "from haptera.node.commands import Commands"),
+        ("haptera.client.embedded", "from haptera.storage import Log"),
+        ("haptera.dialects.resp", "from haptera.node.commit import CommitPipeline"),
+        ("haptera.errors", "from haptera.wire import frame"),
+        ("haptera.utils.strings", "from haptera.wire import frame"),
+    ],
+)
+def test_the_rules_see_what_breaks_them(module: str, source: str) -> None:
+    assert len(violations(module, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("haptera.wire.frame", "import struct\nfrom haptera.errors import failure"),
+        ("haptera.client.embedded", "from haptera.node.commands import Commands"),
+        ("haptera.dialects.resp", "from haptera.node.commands import Commands"),
+        ("haptera.cli.get", "import asyncio\nfrom haptera import __version__\nfrom haptera.client import connect"),
+    ],
+)
+def test_the_rules_allow_what_keeps_them(module: str, source: str) -> None:
+    assert violations(module, source) == []
+
+
+def test_the_impure_modules_are_modules() -> None:
+    """So that a misspelt name in the list above does not leave a gap."""
+    assert sys.stdlib_module_names >= IMPURE_MODULES

@@ -1,0 +1,216 @@
+"""haptera.errors and the generated modules beside it: spec/protocol.md, section 6."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from haptera import error_codes, errors
+from haptera.error_codes import BY_CODE, TABLE, Code
+from haptera.errors import (
+    CallError,
+    ConnectionLost,
+    CorruptionError,
+    Failure,
+    HapteraError,
+    LocalProtocolError,
+    ProtocolError,
+    RemoteProtocolError,
+    ServerError,
+    StorageError,
+    failure,
+)
+from tools import generate_errors
+
+RELEASED = Path(__file__).parent.parent / "vectors" / "released_errors.json"
+
+
+def test_the_generated_files_follow_from_their_source() -> None:
+    assert generate_errors.stale(generate_errors.generate()) == []
+
+
+def test_every_released_code_keeps_its_name() -> None:
+    released = json.loads(RELEASED.read_text())
+    now = {str(code): name for code, (name, _, _) in TABLE.items()}
+    assert released.items() <= now.items(), "a released code or name was changed or removed"
+
+
+def test_every_code_is_in_the_table_of_released_ones() -> None:
+    """So that whoever adds a code adds it there too, and nobody after can change it unseen."""
+    assert set(json.loads(RELEASED.read_text())) == {str(code) for code in TABLE}
+
+
+def test_codes_names_and_classes_say_the_same() -> None:
+    assert {code.value: code.name for code in Code} == {code: name for code, (name, _, _) in TABLE.items()}
+    assert BY_CODE.keys() == TABLE.keys()
+    for code, error_class in BY_CODE.items():
+        assert error_class.__name__.lower() == TABLE[code][0].replace("_", "").lower()
+        assert error_class.__name__ in error_codes.__all__
+
+
+@pytest.mark.parametrize("code", sorted(TABLE))
+def test_a_failure_becomes_the_exception_of_its_code(code: int) -> None:
+    error = failure(code, {"key": "a"}).exception()
+
+    assert type(error) is BY_CODE[code]
+    assert isinstance(error, ServerError)
+    assert (error.code, error.name, error.message) == (code, *TABLE[code][:2])
+    assert error.outcome == TABLE[code][2]
+    assert error.details == {"key": "a"}
+
+
+@pytest.mark.parametrize("error_class", [*BY_CODE.values(), ServerError, CallError])
+def test_a_server_error_survives_copying_and_pickling(error_class: type[ServerError]) -> None:
+    error = error_class(10_001, "NAME", "a message", outcome="applied", details={"key": "a"})
+    for other in (copy.copy(error), pickle.loads(pickle.dumps(error))):
+        assert type(other) is error_class
+        assert vars(other) == vars(error)
+        assert str(other) == str(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        LocalProtocolError(1008),
+        RemoteProtocolError(1003, "another message", {"expected": 1, "actual": 2}),
+        ConnectionLost("the connection was reset", outcome="not_applied"),
+        CorruptionError("/data/log/1", 64, "a record", "zeros"),
+    ],
+)
+def test_other_errors_survive_pickling(error: HapteraError) -> None:
+    other = pickle.loads(pickle.dumps(error))
+    assert type(other) is type(error)
+    assert vars(other) == vars(error)
+    assert str(other) == str(error)
+
+
+@pytest.mark.parametrize(
+    ("code", "builtin"),
+    [
+        (Code.KEY_NOT_FOUND, KeyError),
+        (Code.DEADLINE_EXCEEDED, TimeoutError),
+        (Code.PERMISSION_DENIED, PermissionError),
+        (Code.INVALID_ARGUMENT, ValueError),
+    ],
+)
+def test_a_code_with_a_built_in_exception_of_its_meaning_is_one(code: Code, builtin: type[Exception]) -> None:
+    with pytest.raises(builtin, match=TABLE[code][1]):
+        raise failure(code).exception()
+
+
+def test_the_exception_tree() -> None:
+    assert issubclass(LocalProtocolError, ProtocolError)
+    assert issubclass(RemoteProtocolError, ProtocolError)
+    assert issubclass(ConnectionLost, ConnectionError)
+    assert issubclass(CallError, ServerError)
+    assert issubclass(CorruptionError, StorageError)
+    for error in (ProtocolError, ConnectionLost, ServerError, StorageError, errors.ConfigurationError):
+        assert issubclass(error, HapteraError)
+
+
+def test_an_applications_code_is_a_call_error() -> None:
+    error = Failure(10_000, "TOO_COLD", "the room is too cold", "not_applied", {"celsius": 11}).exception()
+    assert type(error) is CallError
+    assert (error.code, error.name, error.outcome) == (10_000, "TOO_COLD", "not_applied")
+
+
+def test_a_code_of_a_newer_peer_is_a_plain_server_error() -> None:
+    error = Failure(4999, "OF_THE_FUTURE", "not known here", "not_applied", {}).exception()
+    assert type(error) is ServerError
+    assert error.name == "OF_THE_FUTURE"
+
+
+def test_an_outcome_that_is_not_known_is_taken_as_unknown() -> None:
+    assert Failure(4001, "KEY_NOT_FOUND", "", "half_applied", {}).exception().outcome == "unknown"
+
+
+def test_what_is_given_takes_the_place_of_what_follows_from_the_code() -> None:
+    given_failure = failure(3007, {"limit": 64}, outcome="unknown", message="no stream is free")
+    assert given_failure == Failure(3007, "TOO_MANY_REQUESTS", "no stream is free", "unknown", {"limit": 64})
+
+
+def test_a_failure_of_a_code_outside_the_protocol_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="10000 is not an error code of the protocol"):
+        failure(10_000)
+    with pytest.raises(ValueError, match="1 is not an error code of the protocol"):
+        LocalProtocolError(1)
+
+
+def test_the_code_of_a_failure_is_a_plain_integer() -> None:
+    """An IntEnum would be compared and encoded by its own, slower, methods."""
+    assert type(failure(Code.KEY_NOT_FOUND).code) is int
+    assert type(LocalProtocolError(Code.PROTOCOL_VIOLATION).code) is int
+
+
+def test_an_error_reads_as_one_line() -> None:
+    error = failure(4002, {"key": "a", "expected": 3, "actual": 0}).exception()
+    assert str(error) == "VERSION_MISMATCH (4002): the key has another version {key: 'a', expected: 3, actual: 0}"
+    assert str(failure(4001).exception()) == "KEY_NOT_FOUND (4001): the key does not exist"
+    assert str(ConnectionLost("reset by peer")) == "reset by peer"
+    assert str(CorruptionError("log/7", 512, "00000000", "3f2a1b4c")) == (
+        "log/7 is damaged at byte 512: expected 00000000, found 3f2a1b4c"
+    )
+
+
+def test_a_long_detail_does_not_make_a_long_line() -> None:
+    line = str(failure(4001, {"key": "k" * 4096}).exception())
+    assert len(line) < 300
+    assert line.endswith("…}")
+
+
+details = st.dictionaries(st.text(), st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text())
+
+
+@given(st.builds(Failure, st.integers(0, 2**32), st.text(), st.text(), st.text(), details))
+def test_a_failure_is_the_payload_of_an_error_frame(sent: Failure) -> None:
+    payload = msgspec.msgpack.encode(sent)
+    assert msgspec.msgpack.decode(payload, type=Failure) == sent
+    as_map: dict[str, Any] = msgspec.msgpack.decode(payload)
+    assert list(as_map) == ["code", "name", "message", "outcome", "details"]
+
+
+def source(**changes: str) -> str:
+    """A source of one error, with some of its lines replaced."""
+    lines = {
+        "code": "4001",
+        "name": '"KEY_NOT_FOUND"',
+        "message": '"the key does not exist"',
+        "outcome": '"not_applied"',
+        "retry": '"no"',
+        "meaning": '"The key is missing."',
+        "details": "{}",
+    } | changes
+    error = "[[error]]\n" + "\n".join(f"{key} = {value}" for key, value in lines.items())
+    return f'[groups]\n4000 = {{ name = "Data", meaning = "Data." }}\n{error}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (source(code="999"), "code is 1000 to 9999"),
+        (source(code="5001"), "no group for [5000]"),
+        (source(name='"KeyNotFound"'), "name is in capitals"),
+        (source(message='"The key."'), "message is one line"),
+        (source(outcome='"maybe"'), "outcome is one of"),
+        (source(retry='"yes"'), "retry is one of"),
+        (source(meaning='"no sentence"'), "meaning is a sentence"),
+        (source() + source().partition("}\n")[2], "code used twice: [4001]"),
+        (source() + source(code="4000").partition("}\n")[2], "name used twice: ['KEY_NOT_FOUND']"),
+        (
+            source() + source(code="4000", name='"A"', message='"a b"').partition("}\n")[2],
+            "errors stand in the order of their codes",
+        ),
+    ],
+)
+def test_the_generator_refuses_what_the_source_forbids(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        generate_errors.load(text)

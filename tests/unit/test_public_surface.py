@@ -1,0 +1,75 @@
+"""What users may import, and what importing it costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import haptera
+from haptera.error_codes import BY_CODE
+
+DATABASE = {"Database", "Entry", "Scan", "connect", "open"}
+MESSAGING = {"Answer", "Credentials", "Peer", "Request", "Server", "Service", "dial", "listen", "method"}
+ERRORS = {
+    "CallError",
+    "Code",
+    "ConfigurationError",
+    "ConnectionLost",
+    "CorruptionError",
+    "Failure",
+    "HapteraError",
+    "LocalProtocolError",
+    "Outcome",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "ServerError",
+    "StorageError",
+    "failure",
+}
+
+
+def test_the_public_names_are_these_and_no_others() -> None:
+    by_code = {error_class.__name__ for error_class in BY_CODE.values()}
+    assert set(haptera.__all__) == DATABASE | MESSAGING | ERRORS | by_code | {"__version__"}
+
+
+@pytest.mark.parametrize("name", haptera.__all__)
+def test_a_public_name_leads_to_something(name: str) -> None:
+    assert getattr(haptera, name) is not None
+    assert name in dir(haptera)
+
+
+def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'haptera' has no attribute 'no_such_name'"):
+        haptera.no_such_name  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_the_version_is_the_packages() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert haptera.__version__ == project["version"]
+
+
+def imported_by(code: str) -> set[str]:
+    """The modules that a fresh interpreter has loaded after running the code."""
+    script = f"import sys\n{code}\nprint(*sys.modules, sep='\\n')"
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(process.stdout.split())
+
+
+def test_importing_the_package_imports_none_of_its_parts() -> None:
+    loaded = imported_by("import haptera")
+    assert {name for name in loaded if name.startswith("haptera")} == {"haptera"}
+    assert not loaded & {"asyncio", "msgspec", "google_crc32c"}
+
+
+def test_the_client_and_the_messaging_library_need_nothing_beyond_the_base_install() -> None:
+    loaded = imported_by(
+        "import haptera\nhaptera.connect, haptera.listen, haptera.dial, haptera.open, haptera.KeyNotFound"
+    )
+    extras = {"cryptography", "sortedcontainers", "uvloop", "click", "rich", "zstandard"}
+    assert not loaded & extras
+    assert "haptera.node" not in loaded
