@@ -41,7 +41,8 @@ def exit_code(error: HapteraError) -> int:
     if isinstance(error, ConfigurationError):
         return USAGE
     if isinstance(error, ConnectionLost):
-        return CANNOT_CONNECT
+        said = error.failure  # a server that refuses the connection may say why
+        return REFUSED if said is not None and 2000 <= said.code < 3000 else CANNOT_CONNECT
     if isinstance(error, ServerError):
         if error.code in ANSWERS_NO:
             return NO

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable
 
@@ -42,6 +43,6 @@ class Backoff:
         """The longest that the wait before attempt ``attempt`` (1 is the first repetition) may be, in seconds."""
         return float(min(self._longest, self._first * 2 ** min(attempt - 1, DOUBLINGS_MAX)))
 
-    async def wait(self, attempt: int) -> None:
-        """Waits before repetition ``attempt`` (from 1)."""
-        await self._sleep(self._uniform() * self.ceiling(attempt))
+    async def wait(self, attempt: int, within: float = math.inf) -> None:
+        """Waits before repetition ``attempt`` (from 1), at most ``within`` seconds."""
+        await self._sleep(min(self._uniform() * self.ceiling(attempt), within))

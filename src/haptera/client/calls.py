@@ -75,7 +75,9 @@ class Call:
         outcome = lost.outcome if self.method.write else "not_applied"
         if self.unknown:
             outcome = "unknown"
-        return lost if outcome == lost.outcome else ConnectionLost(str(lost), outcome=outcome)
+        if outcome == lost.outcome:
+            return lost
+        return ConnectionLost(str(lost), outcome=outcome, failure=lost.failure)
 
     def answer(self, answer: Answer) -> Answer:
         """The answer as the caller gets it: that this attempt was refused says nothing of an earlier one."""

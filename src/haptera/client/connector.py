@@ -41,6 +41,7 @@ class Connector:
         self._backoff = backoff
         self._dial = dial
         self._failed_rounds = 0
+        self._trouble = ""  # why the last attempt at each host failed
         self._dialling = False
         self._waiting: list[asyncio.Future[None]] = []
         self._older: set[Peer] = set()
@@ -56,8 +57,7 @@ class Connector:
             peer = self.peer
             if peer is not None and not peer.closed:
                 return peer
-            if self._closed:
-                raise ConnectionLost(f"the client of {self._shown} is closed", outcome="not_applied")
+            self._check_open()
             if self._dialling:
                 await self._wait_for_other(deadline)
                 continue
@@ -117,7 +117,7 @@ class Connector:
             async with asyncio.timeout_at(deadline):
                 await future
         except TimeoutError:
-            raise ConnectionLost(f"no connection to {self._shown} in time", outcome="not_applied") from None
+            raise self._too_late() from None
         finally:
             if not future.done() or future.cancelled():
                 self._waiting = [other for other in self._waiting if other is not future]
@@ -129,30 +129,37 @@ class Connector:
                 future.set_result(None)
 
     async def _dial_by(self, deadline: float | None) -> Peer:
-        trouble: list[str] = []
         try:
             async with asyncio.timeout_at(deadline):
                 while True:
                     if self._failed_rounds:
                         await self._backoff.wait(self._failed_rounds)
-                    peer = await self._round(trouble)
+                    self._check_open()
+                    peer = await self._round()
                     if peer is not None:
                         break
                     self._failed_rounds += 1
                     if not self.established:
-                        raise ConnectionLost(_joined(trouble), outcome="not_applied")
+                        raise ConnectionLost(self._trouble, outcome="not_applied")
         except TimeoutError:
-            reason = f": {_joined(trouble)}" if trouble else ""
-            raise ConnectionLost(f"no connection to {self._shown} in time{reason}", outcome="not_applied") from None
+            raise self._too_late() from None
         if self._closed:
             await peer.aclose()
-            raise ConnectionLost(f"the client of {self._shown} is closed", outcome="not_applied")
+            self._check_open()
         self.peer = peer
         return peer
 
-    async def _round(self, trouble: list[str]) -> Peer | None:
-        """Tries each host once, the one that was reached last first. None: ``trouble`` says why, host by host."""
-        trouble.clear()
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConnectionLost(f"the client of {self._shown} is closed", outcome="not_applied")
+
+    def _too_late(self) -> ConnectionLost:
+        reason = f" ({self._trouble})" if self._trouble else ""
+        return ConnectionLost(f"no connection to {self._shown} in time{reason}", outcome="not_applied")
+
+    async def _round(self) -> Peer | None:
+        """Tries each host once, the one that was reached last first. None: ``_trouble`` says why, host by host."""
+        trouble: list[str] = []
         for turn in range(len(self._urls)):
             index = (self._first + turn) % len(self._urls)
             try:
@@ -161,8 +168,10 @@ class Connector:
                 trouble.append(_reason(self._urls[index], error))
             else:
                 self._first = index
+                self._trouble = ""
                 return peer
         self._first = (self._first + 1) % len(self._urls)
+        self._trouble = "; ".join(dict.fromkeys(trouble))
         return None
 
 
@@ -170,7 +179,3 @@ def _reason(url: str, error: OSError) -> str:
     if isinstance(error, ConnectionLost):
         return str(error)
     return f"cannot connect to {url}: {error.strerror or error}"
-
-
-def _joined(trouble: list[str]) -> str:
-    return "; ".join(dict.fromkeys(trouble))

@@ -96,8 +96,14 @@ class Database:
         ``if_version`` is the version the key must have (0: it must be absent), else ``VersionMismatch``;
         ``if_absent`` raises ``KeyExists`` where there is an entry, ``if_present`` ``KeyNotFound`` where there is none.
         """
-        stored = await self._set(key, value, _condition(if_version, if_absent, if_present), timeout)
-        return stored.version
+        argument = _set_argument(key, value, _condition(if_version, if_absent, if_present))
+        stored = await self._channel.call(
+            SET, argument, self._timeout if timeout is DEFAULT else checked_timeout(timeout)
+        )
+        if type(stored) is Stored:
+            return stored.version
+        assert isinstance(stored, Failure)
+        raise stored.exception()
 
     async def get_and_set(
         self,
@@ -112,24 +118,10 @@ class Database:
         """Stores as `set` does, and returns the entry of before, or None; the new version is in `revision`."""
         options = _condition(if_version, if_absent, if_present)
         options["return_previous"] = True
-        stored = await self._set(key, value, options, timeout)
+        stored = await self._call(SET, _set_argument(key, value, options), timeout)
         self._channel.revision = stored.version
         before = stored.previous
         return None if before is None else entry_of(key, before.value, before.version, before.expires_at_ms)
-
-    async def _set(self, key: str, value: Value, options: dict[str, Any], timeout: Timeout) -> Stored:
-        if type(key) is not str:
-            key = plain_key(key)
-        plain = value if type(value) is bytes else plain_value(value)
-        stored = await self._channel.call(
-            SET,
-            (key, plain, options) if options else (key, plain),
-            self._timeout if timeout is DEFAULT else checked_timeout(timeout),
-        )
-        if type(stored) is Stored:
-            return stored
-        assert isinstance(stored, Failure)
-        raise stored.exception()
 
     async def delete(self, key: str, *, if_version: int | None = None, timeout: Timeout = DEFAULT) -> bool:
         """Deletes ``key``; False if there was no entry. ``if_version`` as in `set`."""
@@ -294,6 +286,13 @@ class Database:
 
     def __repr__(self) -> str:
         return f"<haptera.Database {self._name}>"
+
+
+def _set_argument(key: str, value: Value, options: dict[str, Any]) -> tuple[Any, ...]:
+    if type(key) is not str:
+        key = plain_key(key)
+    plain = value if type(value) is bytes else plain_value(value)
+    return (key, plain, options) if options else (key, plain)
 
 
 def _keys(keys: Iterable[str]) -> list[str]:

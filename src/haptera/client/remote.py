@@ -85,8 +85,9 @@ class RemoteChannel:
                 answer = await self._persist(call, lost)
         if answer.failure is not None:
             return answer.failure
-        if answer.revision is not None:
-            self.revision = answer.revision
+        revision = answer.revision
+        if revision is not None:
+            self.revision = revision
         try:
             return method.decode(answer.payload)
         except (ValueError, RecursionError) as error:
@@ -152,7 +153,7 @@ class RemoteChannel:
 
     async def _pause(self, call: Call) -> None:
         call.attempt += 1
-        await self._backoff.wait(call.attempt)
+        await self._backoff.wait(call.attempt, max(call.deadline - self._time(), 0.0))
 
     def _lost(self, peer: Peer, call: Call, lost: ConnectionLost) -> None:
         call.lost_on(peer, lost)

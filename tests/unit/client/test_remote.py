@@ -375,3 +375,25 @@ async def test_malformed_page_is_a_protocol_error(page: bytes) -> None:
     peer.streams = [FakeStream([page], None)]
     with pytest.raises(RemoteProtocolError):
         await anext(database(Dialler(peer)).scan())
+
+
+async def test_closing_ends_a_dialling_that_has_no_time_limit() -> None:
+    first = FakePeer()
+    dial = Dialler(first, ConnectionRefusedError(111, "Connection refused"))
+    db = database(dial, timeout=None)
+    await established(first, db)
+    first.lose()
+    call = asyncio.ensure_future(db.get("k"))
+    while len(dial.urls) < 5:
+        await asyncio.sleep(0)
+    await db.aclose()
+    with pytest.raises(ConnectionLost, match="closed"):
+        await call
+
+
+async def test_no_wait_is_longer_than_the_time_that_is_left() -> None:
+    waits = Waits()
+    peer = FakePeer(lambda sent: sent.fail(failure(3007, outcome="not_applied")))
+    with pytest.raises(ServerError):
+        await database(Dialler(peer), waits=waits, timeout=0.03).get("k")
+    assert 0 < max(waits.seconds) <= 0.03
