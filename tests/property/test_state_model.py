@@ -211,11 +211,15 @@ class StoreAgainstDict(RuleBasedStateMachine):
         self.payloads: list[bytes] = []
         self.cursors: list[ScanCursor] = []
 
-    @initialize(target=scans, items=st.lists(st.tuples(keys, values), max_size=12), indexed=st.booleans())
-    def fill(self, items: list[tuple[str, bytes]], indexed: bool) -> OpenScan | MultipleResults[OpenScan]:
-        """Most runs begin with something to scan, and with a reader that sees it."""
+    @initialize(target=scans, items=st.lists(st.tuples(keys, values), max_size=12), readers=st.integers(0, 3))
+    def fill(self, items: list[tuple[str, bytes]], readers: int) -> MultipleResults[OpenScan]:
+        """Most runs begin with something to scan, and with readers of different revisions that see it."""
         self.write([SetMany(items)])
-        return self.open_scan(Scan()) if indexed else multiple()
+        scans = []
+        for number in range(readers):
+            scans.append(self.opened(Scan()))
+            self.write([Set("between", b"%d" % number)])
+        return multiple(*scans)
 
     @rule(ops=st.lists(writes, min_size=1, max_size=4))
     def write(self, ops: list[Write]) -> None:
@@ -247,6 +251,9 @@ class StoreAgainstDict(RuleBasedStateMachine):
         | st.builds(Scan, reverse=st.booleans()),
     )
     def open_scan(self, op: Scan) -> OpenScan:
+        return self.opened(op)
+
+    def opened(self, op: Scan) -> OpenScan:
         cursor = self.store.open_scan(op)
         assert isinstance(cursor, ScanCursor)
         assert cursor.revision == self.model.revision

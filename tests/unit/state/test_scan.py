@@ -54,6 +54,7 @@ def test_keys_only_leaves_the_values_out(store: Store) -> None:
         (Scan(after="a/1x", limit=1), ["a/2"]),
         (Scan(after="a/1", reverse=True), ["a"]),
         (Scan(after="b", start="a/1", end="b"), []),
+        (Scan(after="b", start="b", limit=1), ["b/1"]),
         (Scan(after="a", start="b"), ["b", "b/1", "é", "日本", "\U0001f600"]),
         (Scan(after="zzz", end="b", reverse=True), ["a/2", "a/1", "a"]),
         (Scan(start="a\0", end="a/1\0"), ["a/1"]),
@@ -127,6 +128,18 @@ def test_what_no_reader_can_see_is_not_kept(store: Store) -> None:
     store.do(Delete("new"))
     assert "new" not in store.kv.history.records
     cursor.close()
+
+
+def test_an_older_reader_keeps_what_a_newer_one_needed_too(store: Store) -> None:
+    before = store.scan()
+    old = store.cursor()
+    store.do(Set("x", b""))
+    young = store.cursor()
+    store.do(DeleteMany(KEYS))
+    young.close()
+    store.check()
+    assert drain(old) == before
+    assert store.kv.history.idle
 
 
 def test_a_long_reader_does_not_keep_what_short_ones_needed(store: Store) -> None:
