@@ -3,7 +3,7 @@ r"""Globs over keys: ``*``, ``?``, ``[abc]``, ``[a-z]``, ``[!abc]`` or ``[^abc]`
 A glob matches whole keys. ``*`` is any run of characters, none included, ``?`` any one; nothing is special about any
 separator or line end. Inside brackets a ``-`` that stands first or last is itself, and ``\`` escapes; a ``]`` always
 ends the class. Malformed are: a class without its end or without a character, a range that runs backwards, and a ``\``
-at the end.
+at the end. Neighbouring stars count as one, and a glob has `limits.GLOB_STARS_MAX` at most.
 
 Between two stars stands a run of elements that each match exactly one character, so the leftmost place where a run
 fits is as good as any later one. Each run is therefore an atomic group, and nothing ever backtracks over it: a match
@@ -16,9 +16,11 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from haptera.state import limits
+
 
 class MalformedGlob(ValueError):
-    """The text is no glob; the message says why."""
+    """The text is no glob, or one with too many stars; the message says why."""
 
 
 class Glob:
@@ -67,6 +69,8 @@ def compile_glob(text: str) -> Glob:
             in_prefix = False
             if runs[-1] or len(runs) == 1:
                 runs.append([])
+            if len(runs) > limits.GLOB_STARS_MAX + 1:
+                raise MalformedGlob(f"more than {limits.GLOB_STARS_MAX} stars")
             continue
         if char == "?":
             in_prefix = False

@@ -19,6 +19,8 @@ INT64_MAX: Final = 2**63 - 1
 
 #: Bytes of prefix, start, end, after and glob: none of them can say more than a key can hold.
 BOUND_SIZE_MAX: Final = KEY_SIZE_MAX
+#: Stars in a glob. A star is costly to compile, and that is done on the event loop: this many take some milliseconds.
+GLOB_STARS_MAX: Final = 64
 #: Keys of one get_many, set_many or delete_many. A command is applied whole, and nothing else runs meanwhile: this many
 #: keep that near a tenth of a second.
 KEYS_PER_COMMAND_MAX: Final = 2**17
