@@ -1,0 +1,16 @@
+"""Every measurement of bench/README.md, one after the other, with the options that all of them have."""
+
+from __future__ import annotations
+
+import sys
+
+from bench import codec, redis_compare, replay, startup
+
+
+def main(argv: list[str]) -> int:
+    """Runs them all; returns the worst exit status."""
+    return max(measure(argv) for measure in (redis_compare.main, codec.main, replay.main, startup.main))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

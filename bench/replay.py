@@ -1,0 +1,95 @@
+"""How fast a node replays its log at start: a million entries of one small change each, the worst case for its size.
+
+The log is written without syncs, which does not change what is read. Then a node opens the directory in a process of
+its own, and what it logs about its recovery is what is shown.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from bench import processes, report
+from haptera.state.commands import Logged, Set, encode_commands
+from haptera.storage import DataDirectory, Entry, Log, OsFileSystem, load_or_create
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KEYS: Final = 100_000
+VALUE: Final = b"v" * 16
+
+
+def write_log(data_dir: Path, entries: int, commands_per_entry: int) -> int:
+    """Makes a data directory with that many entries; returns the log's size in bytes."""
+    fs = OsFileSystem()
+    directory = DataDirectory.open(fs, str(data_dir))
+    try:
+        log = Log.open(fs, directory, load_or_create(fs, directory.keys_path), durability="os")
+        for _ in log.replay():
+            raise AssertionError("the directory is new")
+        for index in range(1, entries + 1):
+            first = index * commands_per_entry
+            commands = [
+                Logged(Set(f"bench/{number % KEYS:06}", VALUE)) for number in range(first, first + commands_per_entry)
+            ]
+            log.append(Entry(1, index, 1_700_000_000_000 + index, encode_commands(commands)))
+        log.close()
+        return log.size_bytes
+    finally:
+        directory.close()
+
+
+def measure(directory: Path, entries: int, commands_per_entry: int) -> dict[str, Any]:
+    """Writes the log, replays it, and returns what the node said of it."""
+    with processes.scratch(directory) as path:
+        size = write_log(path / "data", entries, commands_per_entry)
+        started = time.perf_counter()
+        with processes.node(path / "data") as node:
+            seconds_to_listening = time.perf_counter() - started
+            recovered = node.event("recovered")
+    assert recovered["entries"] == entries, recovered
+    return {
+        "entries": entries,
+        "commands_per_entry": commands_per_entry,
+        "log_bytes": size,
+        "replay_seconds": recovered["seconds"],
+        "entries_per_second": recovered["entries_per_second"],
+        "seconds_to_listening": seconds_to_listening,
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the measurement and prints it; returns the exit status."""
+    parser = report.arguments("How fast a node replays its log at start.")
+    parser.add_argument("--entries", type=int, default=1_000_000, help="entries in the log [1,000,000]")
+    options = parser.parse_args(argv)
+    found = report.environment(options.dir)
+    results = [
+        measure(options.dir, options.entries, 1),
+        measure(options.dir, max(1, options.entries // 50), 50),
+    ]
+    if options.json:
+        report.emit({"environment": found, "results": results})
+        return 0
+    report.show_environment(found)
+    rows = [
+        [
+            f"{result['entries']:,}",
+            str(result["commands_per_entry"]),
+            f"{result['log_bytes'] / 1e6:,.0f}",
+            f"{result['replay_seconds']:.1f}",
+            f"{result['entries_per_second']:,.0f}",
+            f"{result['entries_per_second'] * result['commands_per_entry']:,.0f}",
+            f"{result['seconds_to_listening']:.1f}",
+        ]
+        for result in results
+    ]
+    head = ["entries", "changes in each", "log MB", "replay s", "entries/s", "changes/s", "start to listening s"]
+    report.show("Replay at start", head, rows, [f"values of {len(VALUE)} bytes, {KEYS:,} keys"])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

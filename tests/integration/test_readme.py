@@ -1,0 +1,89 @@
+"""Every line of the README's tour does what it says."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.served import served_in_thread
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+TOUR = README.partition("## A one-minute tour")[2].partition("\n## ")[0]
+PROGRAMS = re.findall(r"```python\n(.*?)```", TOUR, re.DOTALL)
+SECONDS_MAX = 60
+
+
+@pytest.fixture
+def environment(short_path: Path) -> Iterator[dict[str, str]]:
+    """What a program sees beside a served store: its URL, and the environment's commands on PATH."""
+    with served_in_thread(short_path / "data") as url:
+        # First on PATH, so that `haptera` is this environment's.
+        yield {**os.environ, "HAPTERA_URL": url, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+def sessions() -> Iterator[tuple[str, str]]:
+    """Each command line of the tour with the lines that the README shows under it."""
+    for command, shown in re.findall(r"^    \$ (.+)\n((?:    (?!\$ ).*\n)*)", TOUR, re.MULTILINE):
+        yield command, re.sub(r"^    ", "", shown, flags=re.MULTILINE)
+
+
+def comparable(output: str) -> str:
+    """Without how long something took, and without the last line's end: in a pipe `get` writes the value alone."""
+    return re.sub(r"\d+\.\d s$", "0.0 s", output.rstrip("\n"))
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the tour's lines are for a shell, and bash is not installed")
+def test_the_command_lines_print_what_is_shown(environment: dict[str, str], tmp_path: Path) -> None:
+    ran = 0
+    for command, shown in sessions():
+        process = subprocess.run(
+            ["bash", "-c", command],
+            env=environment,
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS_MAX,
+            check=False,
+        )
+        assert comparable(process.stdout) == comparable(shown), (command, process.stderr)
+        ran += 1
+    assert ran == TOUR.count("\n    $ ")
+
+
+@pytest.mark.parametrize("number", range(len(PROGRAMS)))
+def test_the_programs_run(number: int, environment: dict[str, str], short_path: Path) -> None:
+    program = PROGRAMS[number].replace("/tmp/home.sock", str(short_path / "home.sock"))
+    process = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        env=environment,
+        cwd=short_path,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout == SHOWN[number]
+
+
+SHOWN = (
+    """\
+b'prod' True
+VERSION_MISMATCH (4002): the key has another version {key: 'config/env', expected: 0, actual: 1}
+config/env b'prod'
+""",
+    """\
+b'21.5 in the kitchen'
+b'21.3'
+b'21.4'
+b'21.5'
+""",
+)
