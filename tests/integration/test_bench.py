@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from bench import codec, processes, redis_compare, replay, startup
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def report(captured: pytest.CaptureFixture[str]) -> dict[str, Any]:
