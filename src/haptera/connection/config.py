@@ -5,7 +5,8 @@ from typing import Final
 
 import msgspec
 
-from haptera.wire.payload import Limits
+from haptera.wire.frame import HANDSHAKE_FRAME_SIZE_MAX
+from haptera.wire.payload import LIMITS, SERVER_ID_SIZE, Limits
 
 #: HELLO or WELCOME must have come by then (spec/protocol.md, sections 4 and 8).
 HANDSHAKE_TIMEOUT_S: Final = 5.0
@@ -32,8 +33,23 @@ CONNECTION_BUDGET: Final = 64 * 1024 * 1024
 #: The same for all connections of a process.
 PROCESS_BUDGET: Final = 1024 * 1024 * 1024
 
+#: Frames that the peer causes and does not read: PONGs, credit, refusals. More than this is a peer that does not read
+#: at all, since not even all streams refused at once (65,535 times about 250 bytes) come to it.
+CONTROL_SIZE_MAX: Final = 16 * 1024 * 1024
+
+#: No message may fill more of the budget than this part of it, so that what has begun can finish (section 3).
+MESSAGE_SHARE_MAX: Final = 4
+
+#: What the texts of HELLO and WELCOME may take of the 16 KiB that they have; the rest is for their fixed fields. The
+#: hosted services are a hint, so that those that do not fit are left out.
+HANDSHAKE_NAMES_SIZE_MAX: Final = HANDSHAKE_FRAME_SIZE_MAX // 4
+HANDSHAKE_SERVICES_SIZE_MAX: Final = HANDSHAKE_FRAME_SIZE_MAX // 2
+
 #: Routes (service and method names) that are remembered as decoded. A peer that invents names gains nothing.
 ROUTES_MAX: Final = 1024
+
+# The longest header that MessagePack puts before such a name.
+_NAME_OVERHEAD: Final = 3
 
 
 class Budget:
@@ -51,6 +67,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     ``limits`` is what it accepts from the other side, ``capabilities`` what it asks for (dialer) or accepts
     (acceptor), ``entropy`` a source of that many random bytes (``os.urandom``): the machine itself draws nothing.
+    Raises ``ValueError`` for what no handshake can carry.
     """
 
     entropy: Callable[[int], bytes]
@@ -68,3 +85,32 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     message_timeout_s: float = MESSAGE_TIMEOUT_S
     budget: int = CONNECTION_BUDGET
     grease: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.server_id) != SERVER_ID_SIZE:
+            raise ValueError(f"a server id has {SERVER_ID_SIZE} bytes, not {len(self.server_id)}")
+        if self.budget < MESSAGE_SHARE_MAX * LIMITS["max_message"].minimum:
+            raise ValueError("the budget is too small for the smallest max_message")
+        names = (self.agent, *self.capabilities, *self.mechanisms)
+        if sum(len(name.encode()) + _NAME_OVERHEAD for name in names) > HANDSHAKE_NAMES_SIZE_MAX:
+            raise ValueError("the agent, capabilities and mechanisms do not fit into a handshake")
+
+    def bounded(self) -> "Config":
+        """Return the same with limits that hold: inside their bounds, and no larger than the budget carries.
+
+        The peer reads a limit outside its bounds as the bound, so nothing else may be enforced.
+        """
+        limits = self.limits.clamped()
+        message_max = min(limits.max_message, self.budget // MESSAGE_SHARE_MAX)
+        return msgspec.structs.replace(self, limits=msgspec.structs.replace(limits, max_message=message_max))
+
+    def announced_services(self) -> list[str]:
+        """Return the hosted services, or as many of the first as a handshake has room for."""
+        announced: list[str] = []
+        size = 0
+        for name in self.services:
+            size += len(name.encode()) + _NAME_OVERHEAD
+            if size > HANDSHAKE_SERVICES_SIZE_MAX:
+                break
+            announced.append(name)
+        return announced

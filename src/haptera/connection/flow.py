@@ -12,9 +12,11 @@ from haptera.connection.config import Budget
 from haptera.connection.outbox import Outbox
 from haptera.connection.stream import Partial, Stream
 from haptera.errors import RemoteProtocolError
-from haptera.wire.frame import FrameType, encode_frame
+from haptera.wire.frame import FRAGMENT_SIZE_MIN, ITEM_OVERHEAD, FrameType, encode_frame
 
 _CREDIT: Final = int(FrameType.CREDIT)
+#: With less than this a sender cannot go on with an unfinished ITEM.
+_FRAGMENT_COST_MIN: Final = ITEM_OVERHEAD + FRAGMENT_SIZE_MIN
 
 
 class Inflow:
@@ -69,27 +71,32 @@ class Inflow:
                 1009, "a stream's window is overrun", {"stream": stream.id, "by": -stream.receive_window}
             )
 
-    def drop(self, cost: int) -> None:
-        """Give back what a dropped frame cost the connection."""
+    def drop(self, stream: Stream | None, cost: int) -> None:
+        """Give back what a dropped frame cost the connection and its stream, if that is still open."""
         self._owed += cost
+        if stream is not None:
+            stream.owed += cost
+            self._credit_stream(stream)
 
-    def keep_fragment(self, stream: Stream, cost: int) -> bool:
+    def lacks_credit(self, stream: Stream) -> bool:
+        """Whether the sender of an unfinished ITEM has to wait for credit."""
+        return stream.receive_window < _FRAGMENT_COST_MIN or self._window < _FRAGMENT_COST_MIN
+
+    def keep_fragment(self, stream: Stream, partial: Partial, cost: int) -> bool:
         """Account for a fragment of an unfinished ITEM; False if that is over the budget.
 
         While no whole ITEM of the stream is unread the fragment counts as taken, so that an ITEM larger than the
         window can arrive.
         """
-        if not self.hold(stream, cost):
-            self._owed += cost
-            return False
         self._owed += cost
-        assert stream.partial is not None
-        stream.partial.held += cost
-        if stream.unread:
-            stream.partial.uncredited += cost
-        else:
-            stream.owed += cost
-            self._credit_stream(stream)
+        partial.uncredited += cost
+        if not self.hold(stream, cost):
+            return False
+        partial.held += cost
+        if self.lacks_credit(stream):
+            partial.stalled = True
+        if not stream.unread:
+            self._credit_partial(stream, partial)
         return True
 
     def keep_item(self, stream: Stream, cost: int, fragments: Partial | None) -> None:
@@ -120,10 +127,19 @@ class Inflow:
         if withheld:
             self._withheld -= withheld
             self._owed += withheld
-        if not stream.unread and stream.partial is not None:
-            stream.owed += stream.partial.uncredited
-            stream.partial.uncredited = 0
         self.release(stream, held)
+        if not stream.unread and stream.partial is not None:
+            self._credit_partial(stream, stream.partial)
+        else:
+            self._credit_stream(stream)
+
+    def discard(self, stream: Stream) -> None:
+        """What an open stream received is not wanted, nor what still comes: give back what it holds and its window."""
+        if stream.partial is not None:
+            stream.owed += stream.partial.uncredited
+        for cost, _, _ in stream.unread or ():
+            stream.owed += cost
+        self.end(stream)
         self._credit_stream(stream)
 
     def end(self, stream: Stream) -> None:
@@ -135,6 +151,11 @@ class Inflow:
             stream.unread = None
         if stream.held:
             self.release(stream, stream.held)
+
+    def _credit_partial(self, stream: Stream, partial: Partial) -> None:
+        stream.owed += partial.uncredited
+        partial.uncredited = 0
+        self._credit_stream(stream)
 
     def _credit_stream(self, stream: Stream) -> None:
         if stream.owed * 2 >= self.stream_window:

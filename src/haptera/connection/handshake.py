@@ -38,7 +38,7 @@ def make_hello(config: Config, grease: Grease | None) -> tuple[Hello, dict[str, 
         session=config.entropy(SESSION_SIZE),
         nonce=config.entropy(NONCE_SIZE),
         capabilities=capabilities,
-        services=list(config.services),
+        services=config.announced_services(),
         **_limits_of(config.limits),
     )
     return hello, extra
@@ -64,7 +64,7 @@ def answer_hello(config: Config, hello: Hello, grease: Grease | None) -> tuple[W
         session=hello.session,
         nonce=config.entropy(NONCE_SIZE),
         capabilities=accepted,
-        services=list(config.services),
+        services=config.announced_services(),
         mechanisms=list(config.mechanisms),
         ping_interval_ms=config.ping_interval_ms,
         idempotency_ms=config.idempotency_ms,
@@ -81,11 +81,11 @@ def check_welcome(hello: Hello, welcome: Welcome) -> Agreement:
         raise RemoteProtocolError(
             1008,
             "WELCOME does not choose the highest version that both sides speak",
-            {"chosen": welcome.version, "offered": welcome.versions},
+            {"chosen": welcome.version},
         )
     surplus = set(welcome.capabilities).difference(hello.capabilities)
     if surplus:
-        raise RemoteProtocolError(1008, "WELCOME accepts what HELLO did not ask for", {"capabilities": sorted(surplus)})
+        raise RemoteProtocolError(1008, "WELCOME accepts what HELLO did not ask for", {"capability": min(surplus)[:64]})
     if welcome.session != hello.session:
         raise RemoteProtocolError(1008, "WELCOME answers another HELLO")
     return _agreement(hello, welcome, welcome)

@@ -2,12 +2,13 @@
 
 Three queues, emptied in this order at each pull:
 
-* *control*: frames of stream 0 and CREDIT, which may overtake everything;
+* *control*: frames of stream 0, CREDIT, and refusals of requests that never began, which may overtake everything;
 * *ready*: messages of one frame, in the order in which they were given, and the first frame of each larger request, so
   that requests leave in order of their streams;
 * *turns*: streams with ITEMs or large messages, each with one turn of ``TURN_SIZE`` bytes a round.
 
-Bytes are pulled, not pushed: what is not yet in the socket's buffer can still be overtaken.
+Bytes are pulled, not pushed: what is not yet in the socket's buffer can still be overtaken. A stream whose REQUEST is
+still in *ready* has no turn; one without credit waits until it gets some.
 """
 
 from collections import deque
@@ -18,6 +19,8 @@ from haptera.connection.stream import Outgoing, Stream
 from haptera.wire.frame import CONTINUED, FRAGMENT_SIZE_MIN, ITEM_OVERHEAD, MORE, FrameType, encode_head
 
 _ITEM: Final = int(FrameType.ITEM)
+#: What a queued message counts besides its bytes, so that many empty ones are not free.
+_OVERHEAD: Final = ITEM_OVERHEAD
 _ENDS_STREAM: Final = frozenset({int(FrameType.RESPONSE), int(FrameType.ERROR)})
 
 
@@ -25,25 +28,48 @@ class Outbox:
     """The outgoing side of one connection."""
 
     def __init__(self) -> None:
-        self.max_frame = 0  # the peer's, once it is known
+        self.max_frame = 0  # the peer's, once it is known: until then only REQUESTs leave
         self.credit = 0  # the connection's window, as the peer opened it
         #: Streams whose last frame has left in a pull, until their owner takes them.
         self.ended: list[Stream] = []
         #: Streams whose producer may go on, until their owner takes them.
         self.writable: list[Stream] = []
+        #: Bytes of the control queue: what the peer caused and has not read.
+        self.control_size = 0
         self._control: list[bytes] = []
         self._ready: deque[bytes] = deque()
         self._ready_size = 0
+        self._ready_out = 0  # bytes that have left the ready queue, ever
+        self._behind_handshake: list[bytes] = []
         self._turns: deque[Stream] = deque()
-        self._starved: deque[Stream] = deque()  # wait for the connection's window
+        self._blocked: list[Stream] = []  # their REQUEST is still in the ready queue
+        self._starved: dict[int, Stream] = {}  # wait for the connection's window
         self._large_waiting: deque[Stream] = deque()
         self._large = 0
-        self._queued = 0
+        self._queued = 0  # bytes that take turns
+        self._queued_answers = 0  # those of them that are answers
+
+    def open(self, max_frame: int, credit: int) -> None:
+        """Take over what the peer accepts; what had to wait for that may leave."""
+        self.max_frame = max_frame
+        for frame in self._behind_handshake:
+            self.add_ready(frame)
+        self._behind_handshake.clear()
+        self.add_connection_credit(credit)
 
     @property
     def size(self) -> int:
         """Bytes that wait to be pulled, what waits for credit included."""
         return self._ready_size + self._queued
+
+    @property
+    def unwritten(self) -> int:
+        """Bytes of answers that wait to be pulled.
+
+        ITEMs are not among them: each stream's own queue bounds those, and they may wait for credit for ever without
+        holding up anything else.
+        """
+        return self._ready_size + self._queued_answers
 
     @property
     def pending(self) -> bool:
@@ -58,6 +84,14 @@ class Outbox:
     def add_control(self, frame: bytes) -> None:
         """Queue a frame that may overtake every other."""
         self._control.append(frame)
+        self.control_size += len(frame)
+
+    def add_frame(self, frame: bytes) -> None:
+        """Queue a frame that belongs behind its stream's REQUEST, and is none: it leaves after the handshake."""
+        if self.max_frame:
+            self.add_ready(frame)
+        else:
+            self._behind_handshake.append(frame)
 
     def add_ready(self, head: bytes, payload: bytes = b"") -> None:
         """Queue a message of one frame."""
@@ -70,61 +104,89 @@ class Outbox:
         if stream.outbox is None:
             stream.outbox = deque()
         stream.outbox.append(message)
-        stream.queued += len(message.payload)
-        self._queued += len(message.payload)
+        size = _waiting_size(message)
+        stream.queued += size
+        self._queued += size
+        if message.type in _ENDS_STREAM:
+            self._queued_answers += size
+        if not stream.starved and not stream.turning:
+            self._enter(stream)
         if stream.queued >= STREAM_QUEUE_SIZE:
             stream.throttled = True
-        if not stream.turning and not stream.starved:
-            self._enter(stream)
+
+    def hold_turns(self, stream: Stream) -> None:
+        """Let a stream have turns only when what is in the ready queue now has left: its REQUEST is the last there."""
+        stream.after = self._ready_out + self._ready_size
 
     def begin_request(self, stream: Stream, message: Outgoing) -> None:
         """Queue a request of several frames; its first keeps its place among the other requests."""
         self._large += 1
         stream.outbox = deque((message,))
-        stream.queued = len(message.payload)
+        stream.queued = _waiting_size(message)
         self._queued += stream.queued
-        for part in self._next_frame(stream, message, TURN_SIZE):
-            self._ready.append(part)
-            self._ready_size += len(part)
+        frame = self._next_frame(stream, message, TURN_SIZE)
+        assert frame is not None  # only ITEMs need credit
+        self.add_ready(*frame)
+        self.hold_turns(stream)
         self._enter(stream)
 
     def drop(self, stream: Stream) -> None:
         """Forget what a stream has queued: its answer is cut short or no longer wanted."""
+        if stream.starved:
+            stream.starved = False
+            self._starved.pop(stream.id, None)
         self._queued -= stream.queued
         stream.queued = 0
         if stream.outbox:
             if stream.outbox[0].begun and stream.outbox[0].type != _ITEM:
                 self._end_large()
+            for message in stream.outbox:
+                if message.type in _ENDS_STREAM:
+                    self._queued_answers -= _waiting_size(message)
             stream.outbox.clear()
 
     def add_credit(self, stream: Stream, amount: int) -> None:
         """Open a stream's window by ``amount`` bytes."""
         stream.send_credit += amount
         if stream.starved:
-            stream.starved = False
-            self._enter(stream)
+            self._wake(stream)
 
     def add_connection_credit(self, amount: int) -> None:
         """Open the connection's window by ``amount`` bytes."""
         self.credit += amount
-        while self._starved:
-            stream = self._starved.popleft()
+        starved, self._starved = self._starved, {}
+        for stream in starved.values():
             if stream.starved:
-                stream.starved = False
-                self._enter(stream)
+                self._wake(stream)
+
+    def _wake(self, stream: Stream) -> None:
+        stream.starved = False
+        self._enter(stream)
+
+    def _starve(self, stream: Stream) -> None:
+        stream.starved = True
+        # One that lacks its own window as well is woken by whichever comes first and looks again.
+        if self.credit <= stream.send_credit:
+            self._starved[stream.id] = stream
 
     def clear(self) -> None:
         """Forget everything but whole messages that are ready: the connection ends."""
         self._turns.clear()
+        self._blocked.clear()
         self._starved.clear()
+        self._behind_handshake.clear()
         self._large_waiting.clear()
         self._queued = 0
+        self._queued_answers = 0
 
     def pull(self, size: int) -> bytes:
         """Return about ``size`` bytes to send, fairly chosen; nothing only if nothing can be sent now."""
         parts = self._control
         self._control = []
+        self.control_size = 0
         taken = self._take_ready(parts, size)
+        if self._blocked:
+            self._unblock()
         # Each pull gives at least one turn, so that small messages without end cannot starve a large one.
         while self._turns:
             stream = self._turns.popleft()
@@ -142,6 +204,7 @@ class Outbox:
             parts.extend(ready)
             ready.clear()
             self._ready_size = 0
+            self._ready_out += taken
             return taken
         taken = 0
         while ready and taken < size:
@@ -154,11 +217,20 @@ class Outbox:
             parts.append(part)
             taken += len(part)
         self._ready_size -= taken
+        self._ready_out += taken
         return taken
 
     def _enter(self, stream: Stream) -> None:
         stream.turning = True
-        self._turns.append(stream)
+        if stream.after > self._ready_out:
+            self._blocked.append(stream)
+        else:
+            self._turns.append(stream)
+
+    def _unblock(self) -> None:
+        blocked, self._blocked = self._blocked, []
+        for stream in blocked:
+            self._enter(stream)
 
     def _take_turn(self, parts: list[bytes], stream: Stream) -> int:
         """Append up to a turn's worth of a stream's frames and return their payload's size."""
@@ -205,26 +277,27 @@ class Outbox:
             # A large message fills its turn with one frame; ITEMs share what is left of it.
             size = min(size, max(room, FRAGMENT_SIZE_MIN))
             available = min(stream.send_credit, self.credit) - ITEM_OVERHEAD - len(metadata)
-            if size > available:
-                size = available
+            size = min(size, available)
             if size < 0 or (size < rest and size < FRAGMENT_SIZE_MIN):
-                stream.starved = True
-                # One that lacks its own window as well is woken by whichever comes first and looks again.
-                if self.credit <= stream.send_credit:
-                    self._starved.append(stream)
+                self._starve(stream)
                 return None
             cost = ITEM_OVERHEAD + len(metadata) + size
             stream.send_credit -= cost
             self.credit -= cost
         last = size == rest
         flags = (CONTINUED if message.begun else message.flags) | (0 if last else MORE)
-        payload = message.payload if size == len(message.payload) else message.payload[message.sent : message.sent + size]
+        payload = message.payload
+        if size < len(payload):
+            payload = payload[message.sent : message.sent + size]
         head = encode_head(message.type, flags, stream.id, metadata, payload)
         message.sent += size
         large = message.begun or not last
         message.begun = True
-        stream.queued -= size
-        self._queued -= size
+        gone = len(metadata) + size + (_OVERHEAD if last else 0)
+        stream.queued -= gone
+        self._queued -= gone
+        if message.type in _ENDS_STREAM:
+            self._queued_answers -= gone
         if last:
             self._finish(stream, message, large)
         if stream.throttled and stream.queued < STREAM_QUEUE_SIZE:
@@ -239,3 +312,8 @@ class Outbox:
             self._end_large()
         if message.type in _ENDS_STREAM:
             self.ended.append(stream)
+
+
+def _waiting_size(message: Outgoing) -> int:
+    metadata_size = 0 if message.begun else len(message.metadata)
+    return _OVERHEAD + metadata_size + len(message.payload) - message.sent

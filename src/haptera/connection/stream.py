@@ -26,6 +26,7 @@ class Partial(msgspec.Struct):
     pieces: list[bytes]
     size: int
     since: float
+    stalled: bool = False  # its sender has been without credit since its time was last looked at
     uncredited: int = 0  # what its fragments cost the stream's window and have not given back
     held: int = 0  # what its fragments are charged to the budget
 
@@ -48,7 +49,8 @@ class Stream(msgspec.Struct):
     unread: deque[tuple[int, int, int]] | None = None
     partial: Partial | None = None
     outbox: deque[Outgoing] | None = None
-    queued: int = 0  # payload bytes in the outbox
+    queued: int = 0  # bytes in the outbox
+    after: int = 0  # its turn comes only when that much of the outbox's ready queue has left: its REQUEST is in there
     cancelled: bool = False
     answered: bool = False  # its answer is queued
     discarding: bool = False  # what still arrives is dropped: the answer is decided

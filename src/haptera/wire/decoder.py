@@ -18,13 +18,15 @@ from haptera.wire.frame import (
 )
 
 _MAGIC_BYTES: Final = MAGIC.to_bytes(2, "big")
+#: Pieces smaller than this are put together as they come: kept singly, each would cost more than its bytes.
+_PIECE_SIZE_MIN: Final = 4096
 
 
 class FrameDecoder:
     """Takes bytes in any pieces, gives whole frames.
 
     A length is believed only after the header's checksum was right and is within the limit, and memory grows only as
-    bytes arrive. Each payload byte is copied once; twice if its frame came in pieces.
+    bytes arrive. Each payload byte is copied once; twice if its frame came in pieces, once more if those were tiny.
 
     The first fault in a header ends the decoding for good, since nothing behind it can be trusted: ``error`` then says
     what was wrong, and further bytes are ignored. Damage to a body is not an error here but a property of its frame.
@@ -37,7 +39,7 @@ class FrameDecoder:
         self.error: RemoteProtocolError | None = None
         # The first frame of a connection has a limit of its own, the same in all versions (section 4).
         self._size_max = min(HANDSHAKE_FRAME_SIZE_MAX, max_frame)
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes | bytearray] = []
         self._held = 0
         self._wanted = HEADER_SIZE
 
@@ -56,14 +58,21 @@ class FrameDecoder:
         if self.error is not None:
             return []
         if self._held:
-            self._pieces.append(data)
-            self._held += len(data)
+            self._add(data)
             # Beyond its header an unfinished frame only collects pieces; joining at each arrival would copy the
             # whole of a large frame once per read.
             if self._held < self._wanted and self._wanted > HEADER_SIZE:
                 return []
             data = b"".join(self._pieces)
         return self._decode(data)
+
+    def _add(self, data: bytes) -> None:
+        last = self._pieces[-1]
+        if isinstance(last, bytearray) and len(last) < _PIECE_SIZE_MIN:
+            last += data
+        else:
+            self._pieces.append(data if len(data) >= _PIECE_SIZE_MIN else bytearray(data))
+        self._held += len(data)
 
     def _decode(self, data: bytes) -> list[Frame]:
         frames: list[Frame] = []

@@ -109,7 +109,7 @@ def encode_head(type_: int, flags: int, stream: int, metadata: bytes, payload: b
     The payload is not copied: the caller sends it right behind what this returns. Lengths are the caller's to keep
     within ``METADATA_SIZE_MAX`` and the peer's ``max_frame``.
     """
-    checked = _CHECKED_PART.pack(
+    checked: bytes = _CHECKED_PART.pack(
         MAGIC,
         version,
         type_,
@@ -119,7 +119,8 @@ def encode_head(type_: int, flags: int, stream: int, metadata: bytes, payload: b
         len(payload),
         crc32c_extend(crc32c(metadata), payload) if metadata else crc32c(payload),
     )
-    return checked + crc32c(checked).to_bytes(4, "big") + metadata
+    head: bytes = checked + crc32c(checked).to_bytes(4, "big") + metadata
+    return head
 
 
 def encode_frame(

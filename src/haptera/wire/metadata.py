@@ -92,13 +92,14 @@ def decode_entries(metadata: bytes, start: int = 0) -> dict[int, bytes]:
     """Decode the entries of ``metadata`` from ``start`` on.
 
     Returns the known ones by tag; unknown ones that are not critical are left out. Raises 1002 for entries that are
-    cut short, doubled or of a wrong length, 1007 for an unknown critical tag.
+    cut short, doubled or of a wrong length, and if there is nothing of that kind, 1007 for an unknown critical tag.
     """
     end = len(metadata)
     if start == end:
         return NO_ENTRIES
     entries: dict[int, bytes] = {}
     skipped: set[int] | None = None
+    critical: int | None = None
     while start < end:
         tag = metadata[start]
         if start + 2 > end:
@@ -112,8 +113,8 @@ def decode_entries(metadata: bytes, start: int = 0) -> dict[int, bytes]:
         length = _LENGTHS.get(tag)
         if length is None:
             if tag not in _TEXTS:
-                if tag & CRITICAL_TAG:
-                    raise RemoteProtocolError(1007, "a metadata tag is critical and not known", {"tag": tag})
+                if tag & CRITICAL_TAG and critical is None:
+                    critical = tag
                 skipped = skipped or set()
                 skipped.add(tag)
                 continue
@@ -125,6 +126,8 @@ def decode_entries(metadata: bytes, start: int = 0) -> dict[int, bytes]:
                 {"tag": tag, "expected": length, "actual": start - value_start},
             )
         entries[tag] = metadata[value_start:start]
+    if critical is not None:
+        raise RemoteProtocolError(1007, "a metadata tag is critical and not known", {"tag": critical})
     return entries
 
 

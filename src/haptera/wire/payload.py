@@ -4,7 +4,7 @@ All of them are maps that later versions may add keys to, so they are decoded as
 against what this version knows.
 """
 
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
@@ -28,6 +28,9 @@ class Limit(msgspec.Struct, frozen=True):
         """Read a value outside the bounds as the bound (section 4)."""
         return min(max(value, self.minimum), self.maximum)
 
+
+#: Integers are unsigned (section 1). A limit is not checked but read as its bound.
+_Unsigned = Annotated[int, msgspec.Meta(ge=0)]
 
 _KIB: Final = 1024
 _MIB: Final = 1024 * _KIB
@@ -77,8 +80,8 @@ class Welcome(Limits, frozen=True, kw_only=True):
     capabilities: list[str] = []
     services: list[str] = []
     mechanisms: list[str] = []
-    ping_interval_ms: int = 30_000
-    idempotency_ms: int = 600_000
+    ping_interval_ms: _Unsigned = 30_000
+    idempotency_ms: _Unsigned = 600_000
 
 
 class Goaway(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,12 +90,17 @@ class Goaway(msgspec.Struct, frozen=True, kw_only=True):
     code: int
     name: str
     message: str
-    last_stream: int
+    last_stream: _Unsigned
 
 
 _Payload = TypeVar("_Payload", Hello, Welcome, Goaway)
 _encoder = msgspec.msgpack.Encoder()
 _open_map_decoder = msgspec.msgpack.Decoder(dict[str, Any])
+_decoders: Final[dict[type, msgspec.msgpack.Decoder[Any]]] = {
+    type_: msgspec.msgpack.Decoder(type_) for type_ in (Hello, Welcome, Goaway)
+}
+# Nesting that no stack holds, text that is not UTF-8, keys that cannot be keys: not all of it is a DecodeError.
+_DECODE_ERRORS: Final = (msgspec.DecodeError, RecursionError, ValueError, TypeError)
 _failure_decoder = msgspec.msgpack.Decoder(Failure)
 
 
@@ -105,10 +113,11 @@ def encode_payload(payload: Hello | Welcome | Goaway | Failure, extra: dict[str,
 
 def decode_payload(type_: type[_Payload], data: bytes) -> _Payload:
     """Decode HELLO, WELCOME or GOAWAY. Raises 1002 for anything that is not exactly such a map."""
-    fields = decode_open_map(data)
+    decode_open_map(data)
     try:
-        payload = msgspec.convert(fields, type_)
-    except msgspec.ValidationError as error:
+        # From the bytes again, not from the map: a conversion would take text for bytes as base64.
+        payload: _Payload = _decoders[type_].decode(data)
+    except _DECODE_ERRORS as error:
         raise RemoteProtocolError(1002, f"a {type_.__name__.upper()} payload is malformed: {error}") from error
     if isinstance(payload, Hello | Welcome):
         _check_sizes(payload)
@@ -128,7 +137,7 @@ def decode_failure(data: bytes) -> Failure:
     """Decode an ERROR's payload (section 6). Raises 1002 if it is malformed."""
     try:
         decoded = _failure_decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _DECODE_ERRORS as error:
         raise RemoteProtocolError(1002, "an ERROR's payload is malformed") from error
     if nesting(decoded.details) >= NESTING_MAX:
         raise RemoteProtocolError(1002, "an ERROR's payload is nested too deeply")
@@ -142,7 +151,7 @@ def decode_open_map(data: bytes) -> dict[str, Any]:
     """
     try:
         fields = _open_map_decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError, ValueError, TypeError) as error:
+    except _DECODE_ERRORS as error:
         raise RemoteProtocolError(1002, "a payload is not one map with text keys") from error
     if map_size(data) != len(fields):
         raise RemoteProtocolError(1002, "a payload's map has a key twice")

@@ -1,0 +1,122 @@
+"""What ends a call: RESPONSE and ERROR (spec/protocol.md, section 3)."""
+
+from typing import Final
+
+from haptera.connection.checks import UNKNOWN_FLAGS, check_body, check_entries, check_fragment, misplaced
+from haptera.connection.events import CallFailed, ErrorReceived, ResponseReceived
+from haptera.connection.stream import Partial, Stream
+from haptera.connection.streams import Streams
+from haptera.connection.table import ANSWER_TRANSITIONS, PART_FLAGS, AnswerInput, AnswerState, Part, part_of
+from haptera.errors import Failure, RemoteProtocolError, failure
+from haptera.wire.frame import STREAMING, Frame
+from haptera.wire.metadata import NO_ENTRIES
+from haptera.wire.payload import decode_failure
+
+#: A frame without these is a whole message, and nothing about its flags needs a second look.
+_UNUSUAL_FLAGS: Final = PART_FLAGS | STREAMING | UNKNOWN_FLAGS
+
+
+class AnswerReceiver:
+    """Turns the answers to this side's calls into events. Its methods raise what ends the connection."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        self._message_max = streams.limits.max_message
+
+    def receive_response(self, frame: Frame) -> None:
+        """A RESPONSE: the answer to a call."""
+        self._receive(frame, AnswerInput.RESPONSE)
+
+    def receive_error(self, frame: Frame) -> None:
+        """An ERROR on a stream: the answer to a call."""
+        self._receive(frame, AnswerInput.ERROR)
+
+    def _receive(self, frame: Frame, input_: AnswerInput) -> None:
+        stream = self._streams.find(frame, call=True)
+        if stream is None:
+            return
+        if (
+            frame.flags & _UNUSUAL_FLAGS
+            or stream.answer_state is not AnswerState.OPEN
+            or stream.discarding
+            or frame.body_crc != frame.actual_crc
+        ):
+            self._receive_unusual(stream, frame, input_)
+            return
+        # The usual answer: one sound frame and nothing unfinished before it.
+        stream.answer_state = AnswerState.ENDED
+        entries = NO_ENTRIES
+        if frame.metadata:
+            try:
+                entries = check_entries(frame)
+            except RemoteProtocolError as error:
+                self._fail(stream, error.failure("unknown"))
+                return
+        self._take(stream, input_, frame.payload, entries)
+
+    def _receive_unusual(self, stream: Stream, frame: Frame, input_: AnswerInput) -> None:
+        part = part_of(frame.flags)
+        state = ANSWER_TRANSITIONS.get(stream.answer_state << 5 | input_ << 2 | part)
+        if state is None or frame.flags & STREAMING:
+            raise misplaced(frame, f"{part.name} {input_.name} where the answer is {stream.answer_state.name}")
+        check_fragment(frame)
+        stream.answer_state = state
+        if stream.discarding:
+            if state is AnswerState.ENDED:
+                self._streams.end_call(stream)
+            return
+        if part in (Part.WHOLE, Part.FIRST):
+            self._streams.drop_partial(stream)  # an ERROR cuts short what was unfinished
+        try:
+            check_body(frame)
+            entries = check_entries(frame)
+        except RemoteProtocolError as error:
+            self._fail(stream, error.failure("unknown"))
+            return
+        if part is Part.WHOLE:
+            self._take(stream, input_, frame.payload, entries)
+        else:
+            self._add_fragment(stream, frame, part, input_, entries)
+
+    def _add_fragment(
+        self, stream: Stream, frame: Frame, part: Part, input_: AnswerInput, entries: dict[int, bytes]
+    ) -> None:
+        streams = self._streams
+        if part is Part.FIRST:
+            stream.partial = Partial(frame.type, entries, [], 0, streams.now)
+            streams.unfinished[stream.id] = stream
+        partial = stream.partial
+        assert partial is not None
+        partial.pieces.append(frame.payload)
+        partial.size += len(frame.payload)
+        if partial.size > self._message_max:
+            self._fail(stream, streams.too_large("unknown"))
+        elif part is Part.LAST:
+            self._take(stream, input_, b"".join(partial.pieces), partial.entries)
+        elif not streams.inflow.hold(stream, len(frame.payload)):
+            self._fail(stream, failure(3007, {"reason": "buffers are full"}, outcome="unknown"))
+
+    def _take(self, stream: Stream, input_: AnswerInput, payload: bytes, entries: dict[int, bytes]) -> None:
+        """A whole answer has arrived."""
+        if len(payload) > self._message_max:
+            self._fail(stream, self._streams.too_large("unknown"))
+            return
+        self._streams.end_call(stream)
+        events = self._streams.events
+        if input_ is AnswerInput.RESPONSE:
+            events.append(ResponseReceived(stream.id, payload, entries))
+            return
+        try:
+            said = decode_failure(payload)
+        except RemoteProtocolError as error:
+            events.append(CallFailed(stream.id, error.failure("unknown")))
+        else:
+            events.append(ErrorReceived(stream.id, said, entries))
+
+    def _fail(self, stream: Stream, reason: Failure) -> None:
+        """Fail the call here: what is wrong with its answer is the requester's to say (section 3, "Damage")."""
+        if stream.answer_state is AnswerState.ENDED:
+            self._streams.end_call(stream)
+            self._streams.events.append(CallFailed(stream.id, reason))
+        else:
+            self._streams.spoil_call(stream, reason)

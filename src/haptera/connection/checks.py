@@ -1,0 +1,104 @@
+"""What can be wrong with one frame by itself, in the order of checks of spec/protocol.md, section 2.
+
+What the header alone shows comes first and ends the connection. Then the body is checked against its checksum, its
+flags, its metadata; that ends one stream, or the connection on stream 0.
+"""
+
+from typing import Final
+
+from haptera.errors import Failure, RemoteProtocolError
+from haptera.wire.frame import (
+    CONTINUED,
+    CRITICAL_FLAGS,
+    FRAGMENT_SIZE_MIN,
+    KNOWN_CRITICAL_FLAGS,
+    MORE,
+    STREAMING,
+    Frame,
+)
+from haptera.wire.metadata import NO_ENTRIES, Tag, decode_entries
+
+UNKNOWN_FLAGS: Final = CRITICAL_FLAGS & ~KNOWN_CRITICAL_FLAGS
+_MESSAGE_FLAGS: Final = MORE | CONTINUED | STREAMING
+_RAW_LENGTH: Final = int(Tag.RAW_LENGTH)
+
+
+def misplaced(frame: Frame, message: str) -> RemoteProtocolError:
+    """Return the connection error for a frame that its place does not allow."""
+    return RemoteProtocolError(1008, message, {"type": frame.type, "stream": frame.stream})
+
+
+def check_fragment(frame: Frame) -> None:
+    """Raise 1002 for a frame that has more to come and is too small for it."""
+    if frame.flags & MORE and len(frame.payload) < FRAGMENT_SIZE_MIN:
+        raise RemoteProtocolError(
+            1002,
+            "a frame with more to come is too small",
+            {"expected": FRAGMENT_SIZE_MIN, "actual": len(frame.payload)},
+        )
+
+
+def check_single(frame: Frame, size: int | None) -> None:
+    """Raise what is wrong with a frame that is never part of a larger message: 1008 for flags, 1002 for its size."""
+    if frame.flags & _MESSAGE_FLAGS:
+        raise misplaced(frame, "a frame has a flag for messages")
+    if size is not None and len(frame.payload) != size:
+        raise RemoteProtocolError(
+            1002, "a frame's payload has the wrong size", {"expected": size, "actual": len(frame.payload)}
+        )
+
+
+def check_checksum(frame: Frame) -> None:
+    """Raise 1003 if a frame's body is damaged."""
+    if frame.body_crc != frame.actual_crc:
+        raise RemoteProtocolError(
+            1003,
+            "the checksum of a frame's body is wrong",
+            {"expected": frame.body_crc, "actual": frame.actual_crc},
+        )
+
+
+def check_body(frame: Frame) -> None:
+    """Raise what is wrong with a frame's body or flags: 1003, then 1006."""
+    check_checksum(frame)
+    unknown = frame.flags & UNKNOWN_FLAGS
+    if unknown:
+        raise RemoteProtocolError(1006, "a frame has a critical flag that is not known", {"flags": unknown})
+
+
+def check_entries(frame: Frame) -> dict[int, bytes]:
+    """Decode the metadata of a frame that is not a REQUEST's first. Raises 1002 or 1007."""
+    if not frame.metadata:
+        return NO_ENTRIES
+    entries = decode_entries(frame.metadata)
+    if frame.flags & CONTINUED:
+        raise RemoteProtocolError(1002, "a continued frame has metadata of its own")
+    check_raw_length(entries)
+    return entries
+
+
+def check_raw_length(entries: dict[int, bytes]) -> None:
+    """Raise 1002 for a raw length. COMPRESSED frames never get here, so the tag that belongs to them stands alone."""
+    if _RAW_LENGTH in entries:
+        raise RemoteProtocolError(1002, "a frame has a raw length and is not compressed")
+
+
+def check_control(frame: Frame, size: int | None = None) -> None:
+    """Raise what is wrong with a frame of the connection; all of it is fatal there (section 3, "Damage")."""
+    if frame.stream:
+        raise misplaced(frame, "a frame of the connection names a stream")
+    check_single(frame, size)
+    check_body(frame)
+    check_entries(frame)
+
+
+def problem_of(frame: Frame) -> Failure | None:
+    """Return what is wrong with the body, flags or metadata of a frame that is not a REQUEST's first."""
+    if frame.body_crc == frame.actual_crc and not frame.flags & UNKNOWN_FLAGS and not frame.metadata:
+        return None
+    try:
+        check_body(frame)
+        check_entries(frame)
+    except RemoteProtocolError as error:
+        return error.failure("unknown")
+    return None

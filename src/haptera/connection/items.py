@@ -1,0 +1,126 @@
+"""ITEMs of either side, and the CREDIT that lets them flow (spec/protocol.md, section 3, "Flow control")."""
+
+from typing import Final
+
+from haptera.connection.checks import check_checksum, check_fragment, check_single, misplaced, problem_of
+from haptera.connection.events import ItemReceived
+from haptera.connection.stream import Partial, Stream
+from haptera.connection.streams import Streams
+from haptera.connection.table import (
+    ANSWER_TRANSITIONS,
+    REQUEST_TRANSITIONS,
+    AnswerInput,
+    Part,
+    RequestInput,
+    part_of,
+)
+from haptera.errors import RemoteProtocolError, failure
+from haptera.wire.frame import ITEM_OVERHEAD, STREAMING, Frame
+from haptera.wire.metadata import NO_ENTRIES
+
+_WINDOW_MAX: Final = 2**31 - 1
+_CREDIT_SIZE: Final = 4
+_ITEM_OF_REQUEST: Final = int(RequestInput.ITEM)
+_ITEM_OF_ANSWER: Final = int(AnswerInput.ITEM)
+
+
+class ItemReceiver:
+    """Takes ITEMs as far as windows and budget allow. Its methods raise what ends the connection."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        self._inflow = streams.inflow
+        self._outbox = streams.outbox
+        self._message_max = streams.limits.max_message
+
+    def receive_item(self, frame: Frame) -> None:
+        """An ITEM of either side."""
+        streams = self._streams
+        inflow = self._inflow
+        call = frame.stream & 1 == streams.parity
+        stream = streams.find(frame, call=call)
+        cost = ITEM_OVERHEAD + len(frame.metadata) + len(frame.payload)
+        if stream is None:
+            inflow.spend(cost)
+            inflow.drop(None, cost)
+            return
+        part = part_of(frame.flags)
+        _advance(stream, frame, part, call=call)
+        check_fragment(frame)
+        inflow.spend(cost)
+        inflow.spend_stream(stream, cost)
+        if stream.discarding:
+            inflow.drop(stream, cost)
+            return
+        problem = problem_of(frame)
+        size = len(frame.payload) + (stream.partial.size if stream.partial is not None else 0)
+        if problem is None and size > self._message_max:
+            problem = streams.too_large("unknown")
+        if problem is not None:
+            inflow.drop(stream, cost)
+            streams.spoil(stream, problem, call=call)
+        elif part is Part.WHOLE:
+            inflow.keep_item(stream, cost, None)
+            streams.events.append(ItemReceived(stream.id, frame.payload))
+        else:
+            self._add_fragment(stream, frame, part, cost, call=call)
+
+    def _add_fragment(self, stream: Stream, frame: Frame, part: Part, cost: int, *, call: bool) -> None:
+        streams = self._streams
+        if part is Part.FIRST:
+            stream.partial = Partial(frame.type, NO_ENTRIES, [], 0, streams.now)
+            streams.unfinished[stream.id] = stream
+        partial = stream.partial
+        assert partial is not None
+        partial.pieces.append(frame.payload)
+        partial.size += len(frame.payload)
+        if part is Part.LAST:
+            streams.drop_partial(stream)
+            self._inflow.keep_item(stream, cost, partial)
+            streams.events.append(ItemReceived(stream.id, b"".join(partial.pieces)))
+        elif not self._inflow.keep_fragment(stream, partial, cost):
+            streams.spoil(stream, failure(3007, {"reason": "buffers are full"}, outcome="unknown"), call=call)
+
+    def receive_credit(self, frame: Frame) -> None:
+        """A CREDIT, of the connection's window or of a stream's."""
+        streams = self._streams
+        stream: Stream | None = None
+        if frame.stream:
+            stream = streams.find(frame, call=frame.stream & 1 == streams.parity)
+            if stream is None:
+                return
+        check_single(frame, _CREDIT_SIZE)
+        check_checksum(frame)
+        problem = problem_of(frame)
+        if problem is not None:
+            if stream is None:
+                raise RemoteProtocolError(problem.code, problem.message, problem.details)
+            streams.spoil(stream, problem, call=stream.id & 1 == streams.parity)
+            return
+        amount = int.from_bytes(frame.payload, "big")
+        if not amount:
+            raise RemoteProtocolError(1002, "CREDIT of nothing")
+        window = self._outbox.credit if stream is None else stream.send_credit
+        if window + amount > _WINDOW_MAX:
+            raise RemoteProtocolError(1009, "CREDIT opens a window too far", {"limit": _WINDOW_MAX})
+        if stream is None:
+            self._outbox.add_connection_credit(amount)
+        else:
+            self._outbox.add_credit(stream, amount)
+
+
+def _advance(stream: Stream, frame: Frame, part: Part, *, call: bool) -> None:
+    """Take an ITEM's frame through the table of the half that it belongs to. Raises 1008."""
+    if call:
+        answer_state = ANSWER_TRANSITIONS.get(stream.answer_state << 5 | _ITEM_OF_ANSWER << 2 | part)
+        if answer_state is not None and not frame.flags & STREAMING:
+            stream.answer_state = answer_state
+            return
+        name = stream.answer_state.name
+    else:
+        request_state = REQUEST_TRANSITIONS.get(stream.request_state << 5 | _ITEM_OF_REQUEST << 2 | part)
+        if request_state is not None and not frame.flags & STREAMING:
+            stream.request_state = request_state
+            return
+        name = stream.request_state.name
+    raise misplaced(frame, f"{part.name} ITEM where its side of the stream is {name}")

@@ -1,0 +1,160 @@
+"""What a requester sends besides ITEMs: REQUEST, CANCEL, FINISH (spec/protocol.md, section 3)."""
+
+from typing import Final
+
+from haptera.connection.checks import (
+    UNKNOWN_FLAGS,
+    check_body,
+    check_checksum,
+    check_fragment,
+    check_raw_length,
+    check_single,
+    misplaced,
+    problem_of,
+)
+from haptera.connection.events import CancelReceived, RequestFinished, RequestReceived
+from haptera.connection.routes import remember
+from haptera.connection.stream import Partial, Stream
+from haptera.connection.streams import Streams
+from haptera.connection.table import REQUEST_TRANSITIONS, Part, RequestInput, RequestState, part_of, request_input
+from haptera.errors import Failure, RemoteProtocolError, failure
+from haptera.wire.frame import CONTINUED, MORE, STREAM_MAX, STREAMING, Frame
+from haptera.wire.metadata import Tag, decode_entries, decode_route, route_length
+
+_REQUEST_ID: Final = int(Tag.REQUEST_ID)
+_RAW_LENGTH: Final = int(Tag.RAW_LENGTH)
+
+
+class RequestReceiver:
+    """Turns the peer's requests into events. Its methods raise what ends the connection."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        self._limits = streams.limits
+        self._routes: dict[bytes, tuple[str, str]] = {}
+
+    def receive_request(self, frame: Frame) -> None:
+        """A REQUEST: open its stream, or extend one that is unfinished."""
+        id_ = frame.stream
+        flags = frame.flags
+        if flags & CONTINUED:
+            self._continue(frame)
+            return
+        streams = self._streams
+        if not id_ or id_ > STREAM_MAX or id_ & 1 == streams.parity:
+            raise misplaced(frame, "a request's stream is not one that its side opens")
+        if id_ <= streams.highest:
+            raise misplaced(frame, "a stream is opened again, or out of order")
+        if flags & MORE:
+            check_fragment(frame)
+        streams.highest = id_
+        try:
+            if frame.body_crc != frame.actual_crc or flags & UNKNOWN_FLAGS:
+                check_body(frame)
+            metadata = frame.metadata
+            stop = route_length(metadata)
+            route = metadata[:stop]
+            names = self._routes.get(route)
+            if names is None:
+                names = decode_route(route)
+                remember(self._routes, route, names)
+            entries = decode_entries(metadata, stop)
+            if _RAW_LENGTH in entries:
+                check_raw_length(entries)
+        except RemoteProtocolError as error:
+            streams.refuse(id_, error.failure("not_applied"))
+            return
+        request_id = entries.get(_REQUEST_ID)
+        if streams.last_served is not None or len(streams.serves) >= self._limits.max_streams:
+            streams.refuse(id_, self._no_place(), request_id)
+            return
+        payload = frame.payload
+        size = len(payload)
+        if size > self._limits.max_message:
+            streams.refuse(id_, streams.too_large("not_applied"), request_id)
+            return
+        state = REQUEST_TRANSITIONS[request_input(flags) << 2 | part_of(flags)]
+        stream = Stream(id_, streams.peer_stream_window, self._limits.stream_window, state)
+        stream.request_id = request_id
+        if not streams.inflow.hold(stream, len(metadata) + size):
+            streams.refuse(id_, _no_room(), request_id)
+            return
+        streams.serves[id_] = stream
+        if flags & MORE:
+            stream.service, stream.method = names
+            stream.partial = Partial(frame.type, entries, [payload], size, streams.now)
+            streams.unfinished[id_] = stream
+        else:
+            streams.events.append(RequestReceived(id_, *names, payload, flags & STREAMING != 0, entries))
+
+    def _no_place(self) -> Failure:
+        if self._streams.last_served is not None:
+            return failure(1014, outcome="not_applied")
+        return failure(3007, {"max_streams": self._limits.max_streams}, outcome="not_applied")
+
+    def _continue(self, frame: Frame) -> None:
+        streams = self._streams
+        stream = streams.find(frame, call=False)
+        if stream is None:
+            return
+        part = part_of(frame.flags)
+        state = REQUEST_TRANSITIONS.get(stream.request_state << 5 | RequestInput.REQUEST << 2 | part)
+        if state is None or frame.flags & STREAMING:
+            raise misplaced(frame, f"{part.name} REQUEST where the request is {stream.request_state.name}")
+        check_fragment(frame)
+        partial = stream.partial
+        assert partial is not None
+        problem = problem_of(frame)
+        if problem is None and partial.size + len(frame.payload) > self._limits.max_message:
+            problem = streams.too_large("not_applied")
+        if problem is None and not streams.inflow.hold(stream, len(frame.payload)):
+            problem = _no_room()
+        if problem is not None:
+            streams.end_unstarted(stream, problem)
+            return
+        stream.request_state = state
+        partial.pieces.append(frame.payload)
+        partial.size += len(frame.payload)
+        if part is Part.LAST:
+            streams.drop_partial(stream)
+            streaming = state is RequestState.STREAMING
+            payload = b"".join(partial.pieces)
+            streams.events.append(
+                RequestReceived(stream.id, stream.service, stream.method, payload, streaming, partial.entries)
+            )
+
+    def receive_cancel(self, frame: Frame) -> None:
+        """A CANCEL: tell the handler, or end a request that is not whole yet."""
+        streams = self._streams
+        stream = streams.find(frame, call=False)
+        if stream is None or not self._advance(stream, frame, RequestInput.CANCEL) or stream.cancelled:
+            return
+        stream.cancelled = True
+        if stream.request_state in (RequestState.BEGUN, RequestState.BEGUN_STREAMING):
+            streams.end_unstarted(stream, failure(3006, outcome="not_applied"))
+        elif not stream.answered:
+            streams.events.append(CancelReceived(stream.id))
+
+    def receive_finish(self, frame: Frame) -> None:
+        """A FINISH: no more ITEMs will come from the requester."""
+        stream = self._streams.find(frame, call=False)
+        if stream is not None and self._advance(stream, frame, RequestInput.FINISH) and not stream.discarding:
+            self._streams.events.append(RequestFinished(stream.id))
+
+    def _advance(self, stream: Stream, frame: Frame, input_: RequestInput) -> bool:
+        """Advance the request half by a frame without a payload; False if that spoiled the stream."""
+        state = REQUEST_TRANSITIONS.get(stream.request_state << 5 | input_ << 2 | Part.WHOLE)
+        if state is None:
+            raise misplaced(frame, f"{input_.name} where the request is {stream.request_state.name}")
+        check_single(frame, 0)
+        check_checksum(frame)
+        problem = problem_of(frame)
+        if problem is not None:
+            self._streams.spoil_serve(stream, problem)
+            return False
+        stream.request_state = state
+        return True
+
+
+def _no_room() -> Failure:
+    return failure(3007, {"reason": "buffers are full"}, outcome="not_applied")

@@ -1,0 +1,195 @@
+"""The open streams of a connection: how they are found, given up and ended (spec/protocol.md, section 3)."""
+
+from typing import Final
+
+from haptera.connection.checks import misplaced
+from haptera.connection.config import RATE_MIN_BYTES_PER_S, Config
+from haptera.connection.events import CallFailed, Event, RequestAborted
+from haptera.connection.flow import Inflow
+from haptera.connection.outbox import Outbox
+from haptera.connection.stream import Stream
+from haptera.connection.table import RequestState
+from haptera.errors import Failure, Outcome, failure
+from haptera.wire.frame import STREAM_MAX, Frame, FrameType, encode_frame
+from haptera.wire.metadata import Tag, encode_entry
+from haptera.wire.payload import LIMITS, Limits, encode_payload
+
+_BEGUN: Final = frozenset({RequestState.BEGUN, RequestState.BEGUN_STREAMING})
+
+
+class Streams:
+    """All streams that have not ended, of both sides, and the events that they give.
+
+    What is wrong with one stream alone ends that stream: with an ERROR where this side is the responder, with
+    ``CallFailed`` and a CANCEL where it called.
+    """
+
+    def __init__(self, parity: int, config: Config, outbox: Outbox, inflow: Inflow) -> None:
+        self.calls: dict[int, Stream] = {}  # streams that this side opened
+        self.serves: dict[int, Stream] = {}  # streams that the peer opened
+        #: Streams with a message of which only some frames have arrived.
+        self.unfinished: dict[int, Stream] = {}
+        self.events: list[Event] = []
+        self.now = 0.0
+        self.parity = parity
+        self.limits = config.limits
+        self.outbox = outbox
+        self.inflow = inflow
+        self.next_call = 1 if parity else 2  # the id of the next stream that this side opens
+        self.highest = 0  # the highest stream that the peer opened
+        self.last_served: int | None = None  # the last that is answered, once this side goes away
+        self.peer_stream_window = 0
+        #: The largest message that the peer takes; before the handshake has told it, the most that any may take.
+        self.peer_message_max = LIMITS["max_message"].maximum
+        self._message_timeout = config.message_timeout_s
+
+    def open(self, peer: Limits) -> None:
+        """Take over what the peer accepts. What was queued for it before and is too large fails."""
+        self.peer_stream_window = peer.stream_window
+        self.peer_message_max = peer.max_message
+        for stream in list(self.calls.values()):
+            self.outbox.add_credit(stream, peer.stream_window)
+            if stream.outbox and any(len(message.payload) > peer.max_message for message in stream.outbox):
+                self.spoil_call(stream, failure(3004, {"limit": peer.max_message}))
+
+    def take_events(self) -> list[Event]:
+        """Return the events since the last call."""
+        events = self.events
+        self.events = []
+        return events
+
+    def go_away(self) -> int:
+        """Refuse requests from now on; return the last stream that is answered."""
+        if self.last_served is None:
+            self.last_served = self.highest
+        return self.last_served
+
+    def close(self) -> None:
+        """Forget all streams: the connection is over."""
+        self.calls.clear()
+        self.serves.clear()
+        self.unfinished.clear()
+
+    def find(self, frame: Frame, *, call: bool) -> Stream | None:
+        """Return the open stream of a frame, or None if it has ended.
+
+        ``call`` says whether this side must have opened it. Raises 1008 for a stream of the other side, of none, or
+        one that was never opened.
+        """
+        id_ = frame.stream
+        if not id_ or id_ > STREAM_MAX or (id_ & 1 == self.parity) is not call:
+            raise misplaced(frame, "a frame's stream is not one that it may be on")
+        if call:
+            if id_ >= self.next_call:
+                raise misplaced(frame, "a frame names a stream that was not opened")
+            return self.calls.get(id_)
+        if id_ > self.highest:
+            raise misplaced(frame, "a frame names a stream that was not opened")
+        return self.serves.get(id_)
+
+    # -- giving up ----------------------------------------------------------------------------------------------
+
+    def too_large(self, outcome: Outcome) -> Failure:
+        """Return why a message of the peer is not taken."""
+        return failure(3004, {"limit": self.limits.max_message}, outcome=outcome)
+
+    def refuse(self, id_: int, reason: Failure, request_id: bytes | None = None) -> None:
+        """Answer a request that never began; its stream counts as opened and ended."""
+        entries = encode_entry(Tag.REQUEST_ID, request_id) if request_id is not None else b""
+        self.outbox.add_control(encode_frame(FrameType.ERROR, 0, id_, entries, encode_payload(reason)))
+
+    def end_unstarted(self, stream: Stream, reason: Failure) -> None:
+        """End a stream whose request never became whole, so that no handler knows of it."""
+        self.end_serve(stream)
+        nothing_done = Failure(reason.code, reason.name, reason.message, "not_applied", reason.details)
+        self.refuse(stream.id, nothing_done, stream.request_id)
+
+    def spoil(self, stream: Stream, reason: Failure, *, call: bool) -> None:
+        """Give up a stream because of what arrived on it, or did not."""
+        if call:
+            self.spoil_call(stream, reason)
+        else:
+            self.spoil_serve(stream, reason)
+
+    def spoil_call(self, stream: Stream, reason: Failure) -> None:
+        """Fail a call here; its stream stays open until the responder has ended it."""
+        if stream.discarding:
+            return
+        unknown = Failure(reason.code, reason.name, reason.message, "unknown", reason.details)
+        self.events.append(CallFailed(stream.id, unknown))
+        self._discard(stream)
+        if not stream.cancelled:
+            self.send_cancel(stream)
+
+    def spoil_serve(self, stream: Stream, reason: Failure) -> None:
+        """Give up a request whose handler may be at work: its owner stops the handler, then fails the stream."""
+        if stream.request_state in _BEGUN:
+            self.end_unstarted(stream, reason)
+        elif not stream.discarding:
+            self._discard(stream)
+            self.events.append(RequestAborted(stream.id, reason))
+
+    def begin_answer(self, stream: Stream) -> None:
+        """A request's answer is queued behind other frames: what its requester still sends is not wanted."""
+        stream.answered = True
+        self._discard(stream)
+
+    def _discard(self, stream: Stream) -> None:
+        stream.discarding = True
+        self.inflow.discard(stream)
+        self.drop_partial(stream)
+
+    def send_cancel(self, stream: Stream) -> None:
+        """Send CANCEL, behind whatever of the request has been queued as ready; nothing more of it is sent."""
+        stream.cancelled = True
+        self.outbox.drop(stream)
+        self.outbox.add_frame(encode_frame(FrameType.CANCEL, 0, stream.id))
+
+    def end_serve(self, stream: Stream) -> None:
+        """A stream that the peer opened has ended."""
+        if stream.partial is not None:
+            self.drop_partial(stream)
+        self.serves.pop(stream.id, None)
+        if stream.held or stream.unread:
+            self.inflow.end(stream)
+
+    def end_call(self, stream: Stream) -> None:
+        """A stream that this side opened has ended."""
+        if stream.partial is not None:
+            self.drop_partial(stream)
+        del self.calls[stream.id]
+        if stream.outbox:
+            self.outbox.drop(stream)
+        if stream.held or stream.unread:
+            self.inflow.end(stream)
+
+    def drop_partial(self, stream: Stream) -> None:
+        """Forget the unfinished message of a stream: it is whole now, or given up."""
+        if stream.partial is not None:
+            stream.partial = None
+            self.unfinished.pop(stream.id, None)
+
+    # -- time ---------------------------------------------------------------------------------------------------
+
+    def next_timeout(self) -> float:
+        """Return when the first unfinished message times out."""
+        return min((self._deadline(stream) for stream in self.unfinished.values()), default=float("inf"))
+
+    def expire(self, now: float) -> None:
+        """End the streams whose unfinished message did not become whole in time (section 2)."""
+        for stream in list(self.unfinished.values()):
+            partial = stream.partial
+            assert partial is not None
+            if now < self._deadline(stream):
+                continue
+            if partial.stalled:
+                # Time without credit does not count: its sender has the whole of it again.
+                partial.since = now
+                partial.stalled = self.inflow.lacks_credit(stream)
+                continue
+            self.spoil(stream, failure(3005, outcome="unknown"), call=stream.id & 1 == self.parity)
+
+    def _deadline(self, stream: Stream) -> float:
+        partial = stream.partial
+        assert partial is not None
+        return partial.since + self._message_timeout + partial.size / RATE_MIN_BYTES_PER_S

@@ -1,0 +1,72 @@
+"""What a peer owes by when (spec/protocol.md, sections 3, 4 and 8). The time is passed in, in monotonic seconds."""
+
+from haptera.connection.config import RATE_MIN_BYTES_PER_S, Config
+from haptera.errors import RemoteProtocolError
+from haptera.wire.decoder import FrameDecoder
+
+_NEVER = float("inf")
+
+
+class Timekeeper:
+    """Watches the handshake, the frame that is arriving, and the peer's silence."""
+
+    def __init__(self, config: Config, decoder: FrameDecoder, now: float) -> None:
+        self._config = config
+        self._decoder = decoder
+        self._handshake_due = now + config.handshake_timeout_s
+        self._last_received = now
+        self._pinged_at: float | None = None
+        self._frame_since: float | None = None
+        self._ping_interval: float | None = None  # none before the handshake is done, or where silence is allowed
+
+    @property
+    def frame_begun(self) -> bool:
+        """Whether the rest of a frame has yet to come."""
+        return self._frame_since is not None
+
+    def open(self, ping_interval_ms: int) -> None:
+        """The handshake is done; ``ping_interval_ms`` is 0 for a connection that may be silent for ever."""
+        self._handshake_due = _NEVER
+        if ping_interval_ms:
+            self._ping_interval = ping_interval_ms / 1000
+
+    def received(self, now: float, *, frames: bool) -> None:
+        """Bytes have come, and been decoded; ``frames`` says whether any frame became whole by them."""
+        self._last_received = now
+        self._pinged_at = None
+        if not self._decoder.held:
+            self._frame_since = None
+        elif frames or self._frame_since is None:
+            self._frame_since = now
+
+    def next_due(self) -> float:
+        """Return the time at which ``overdue`` or ``wants_ping`` has something to say, if nothing arrives before."""
+        return min(self._handshake_due, self._frame_due(), self._silence_due())
+
+    def overdue(self, now: float) -> RemoteProtocolError | None:
+        """Return what the peer has failed to send in time."""
+        if now >= self._handshake_due:
+            return RemoteProtocolError(1012, "the handshake took too long")
+        if now >= self._frame_due():
+            return RemoteProtocolError(1015, "a frame was begun and did not arrive in time")
+        if self._pinged_at is not None and now >= self._silence_due():
+            return RemoteProtocolError(1015, "nothing was received, and a PING was not answered")
+        return None
+
+    def wants_ping(self, now: float) -> bool:
+        """Whether the peer has been silent for so long that it is asked for a sign of life; once per silence."""
+        if self._pinged_at is not None or now < self._silence_due():
+            return False
+        self._pinged_at = now
+        return True
+
+    def _frame_due(self) -> float:
+        if self._frame_since is None or self._handshake_due != _NEVER:
+            return _NEVER  # the handshake's own time is shorter
+        return self._frame_since + self._config.frame_timeout_s + self._decoder.wanted / RATE_MIN_BYTES_PER_S
+
+    def _silence_due(self) -> float:
+        if self._ping_interval is None:
+            return _NEVER
+        since = self._last_received if self._pinged_at is None else self._pinged_at
+        return since + self._ping_interval
