@@ -1,65 +1,137 @@
-"""The measurements under bench/ run and report; what they measure is not judged here."""
+"""`haptera bench`: each workload runs, and every mistake in its options is named. No test looks at a time."""
 
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench import codec, processes, redis_compare, replay, startup
+from tests.integration.commands import Ended, run
+from tests.integration.served import served_in_thread
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+FEW = ("--count", "200", "--warmup", "0", "--in-flight", "8", "--json")
 
-def report(captured: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads(captured.readouterr().out)
-    assert result["environment"]["sync_ms"] > 0
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with served_in_thread(tmp_path_factory.mktemp("served")) as url:
+        yield url
+
+
+def figures(ended: Ended) -> dict[str, Any]:
+    assert ended.code == 0, ended.err
+    report = json.loads(ended.out)
+    assert report["format"] == "haptera-bench/1"
+    result: dict[str, Any] = report["result"]
+    assert result["errors"] == {}
     return result
 
 
-@pytest.mark.skipif(processes.redis_version() is None, reason="redis-server is not installed")
-def test_the_comparison_with_redis(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert redis_compare.main(["--json", "--dir", str(tmp_path), "--rounds", "1", "--scale", "0.01"]) == 0
-    results = report(capsys)["results"]
-    assert [result["workload"] for result in results] == [
-        "get, serial",
-        "set, serial",
-        "get, 50 in flight",
-        "set, 50 in flight",
-    ]
-    for result in results:
-        rivals = {name: figures for name, figures in result["medians"].items() if name.startswith("redis-py,")}
-        fastest = max(figures["calls_per_second"] for figures in rivals.values())
-        assert rivals.keys() == {"redis-py, one connection", "redis-py, pool"}
-        assert result["ratio"] == result["medians"]["haptera"]["calls_per_second"] / fastest
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("workload", ["read", "write", "mixed", "scan"])
+@pytest.mark.parametrize("where", ["served", "embedded"])
+def test_a_store_is_measured_and_nothing_is_left_in_it(workload: str, where: str, url: str) -> None:
+    at = ("--url", url, "--connections", "2") if where == "served" else ("--embedded", "--durability", "os")
+    result = figures(run("bench", workload, "--keys", "50", "--value-size", "100", *at, *FEW))
+    assert result["operations"] == 200
+    assert result["value_bytes_per_second"] > 0
+    if where == "served":
+        assert run("count", "--url", url).text == "0\n"
 
 
-def test_the_comparison_says_that_redis_is_missing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("PATH", "")
-    assert redis_compare.main([]) == 1
-    assert "redis-server is not on PATH" in capsys.readouterr().err
+def test_the_reads_of_a_mixed_workload_are_as_many_as_asked_for(url: str) -> None:
+    result = figures(run("bench", "mixed", "--read-ratio", "1", "--keys", "10", "--url", url, *FEW))
+    assert [(kind["name"], kind["operations"]) for kind in result["kinds"]] == [("read", 200), ("write", 0)]
 
 
-def test_the_codec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert codec.main(["--json", "--dir", str(tmp_path), "--rounds", "1", "--seconds", "0.001"]) == 0
-    results = report(capsys)["results"]
-    assert [result["value_size"] for result in results] == list(codec.VALUE_SIZES)
+def test_an_open_loop_and_a_zipf_distribution_are_taken(url: str) -> None:
+    options = ("--rate", "4000", "--distribution", "zipf", "--theta", "1.1", "--keys", "20")
+    assert figures(run("bench", "read", "--url", url, *options, *FEW))["never_started"] == 0
 
 
-def test_the_replay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert replay.main(["--json", "--dir", str(tmp_path), "--entries", "1000"]) == 0
-    results = report(capsys)["results"]
-    assert [(result["entries"], result["commands_per_entry"]) for result in results] == [(1000, 1), (20, 50)]
-    assert list(tmp_path.iterdir()) == []
+def test_a_server_process_is_measured_by_whoever_names_it_or_starts_one(short_path: Path) -> None:
+    assert figures(run("bench", "echo", "--value-size", "64", *FEW))["operations"] == 200
+    hosted = f"haptera+unix://{short_path}/b.sock"
+    server = subprocess.Popen([sys.executable, "-m", "haptera", "bench", "--serve", hosted], stdout=subprocess.PIPE)
+    try:
+        assert server.stdout is not None
+        assert server.stdout.readline().decode() == f"{hosted}\n"
+        result = figures(run("bench", "stream", "--url", hosted, "--rows", "20", "--connections", "2", *FEW))
+    finally:
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(10) == 0
+        assert server.stdout is not None
+        server.stdout.close()
+    assert result["operations"] == 200
+    assert result["rows_per_second"] == pytest.approx(20 * result["operations_per_second"])
 
 
-def test_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert startup.main(["--json", "--dir", str(tmp_path), "--rounds", "1"]) == 0
-    result = report(capsys)["result"]
-    assert result["imports_ms"] > 0
-    assert result["modules"] > 0
+def test_errors_are_shown_by_code_and_decide_the_exit_code(url: str) -> None:
+    ended = run("bench", "echo", "--url", url, "--count", "20", "--warmup", "0")
+    assert ended.code == 5
+    assert "failed: UNKNOWN_SERVICE (3001)\t20\n" in ended.text
+
+
+def test_two_results_are_compared(tmp_path: Path, url: str) -> None:
+    files = []
+    for keys in ("10", "20"):
+        file = tmp_path / f"{keys}.json"
+        file.write_bytes(run("bench", "read", "--keys", keys, "--url", url, *FEW).out)
+        files.append(str(file))
+    ended = run("bench", "--compare", *files)
+    assert ended.code == 0
+    assert "the runs differ in keys: 10 and 20" in ended.err
+    assert ended.text.startswith("figure\tfirst\tsecond\tsecond/first\tsecond is\noperations_per_second\t")
+    assert json.loads(run("bench", "--compare", *files, "--json").out)["settings"] == {"keys": [10, 20]}
+
+
+def test_a_report_is_plain_lines_in_a_pipe_and_tables_on_a_terminal(url: str) -> None:
+    arguments = ("bench", "mixed", "--url", url, "--count", "50", "--warmup", "0", "--keys", "10")
+    plain = run(*arguments).text
+    assert "operations\t50\n" in plain
+    assert "\nall\t50\t" in plain
+    shown = run(*arguments, terminal=True)
+    assert shown.code == 0
+    assert "p99.9" in shown.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "give one of WORKLOAD, --serve and --compare, not none"),
+        (("read", "--serve", "haptera://127.0.0.1:0"), "not WORKLOAD and --serve"),
+        (("read", "--read-ratio", "0.5"), "--read-ratio means nothing for read"),
+        (("echo", "--embedded"), "--embedded means nothing for echo"),
+        (("echo", "--keys", "5"), "--keys means nothing for echo"),
+        (("read", "--rows", "5"), "--rows means nothing for read"),
+        (("read", "--theta", "0.5"), "--theta means nothing without --distribution zipf"),
+        (("read", "--durability", "os"), "--durability means nothing without --embedded"),
+        (("read", "--embedded", "--connections", "2"), "it has no --url and one connection"),
+        (("read", "--url", "haptera://app:secret@127.0.0.1"), "may not carry a password"),
+        (("read", "--rate", "0"), "--rate"),
+    ],
+)
+def test_a_mistake_in_the_options_is_a_usage_error(arguments: tuple[str, ...], said: str) -> None:
+    ended = run("bench", *arguments)
+    assert ended.code == 2
+    assert said in " ".join(ended.err.split())
+    assert "secret" not in ended.err
+
+
+def test_a_file_that_is_no_result_is_a_usage_error(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    file.write_text("{}")
+    ended = run("bench", "--compare", str(file), str(file))
+    assert ended.code == 2
+    assert "is not what `haptera bench --json` writes" in ended.err
+
+
+def test_a_store_that_is_not_there_ends_with_3(unused_port: int) -> None:
+    assert run("bench", "read", "--url", f"haptera://127.0.0.1:{unused_port}").code == 3

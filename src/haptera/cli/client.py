@@ -6,7 +6,7 @@ import asyncio
 import functools
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, TypedDict, cast
+from typing import Any, NoReturn, TypedDict, cast
 
 import click
 
@@ -91,22 +91,27 @@ class Client:
 
     def run(self, work: Callable[[Database], Awaitable[int]]) -> None:
         """Runs ``work`` with the database and ends the process with the exit code that it returns."""
-        try:
-            code = asyncio.run(self._run(work))
-            output.flush()
-        except KeyboardInterrupt:
-            code = INTERRUPTED
-        except HapteraError as error:
-            output.error_line(described(error))
-            code = exit_code(error)
-        except BrokenPipeError:
-            close_output()
-            code = DONE
-        sys.exit(code)
+        end_with(lambda: asyncio.run(self._run(work)))
 
     async def _run(self, work: Callable[[Database], Awaitable[int]]) -> int:
         async with connect(self.url, timeout=self.timeout) as db:
             return await work(db)
+
+
+def end_with(work: Callable[[], int]) -> NoReturn:
+    """Ends the process with the exit code that ``work`` returns, or that stands for what it raises."""
+    try:
+        code = work()
+        output.flush()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except HapteraError as error:
+        output.error_line(described(error))
+        code = exit_code(error)
+    except BrokenPipeError:
+        close_output()
+        code = DONE
+    sys.exit(code)
 
 
 def client_options(timeout: float = 5.0) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -1,0 +1,123 @@
+"""A run from the first connection to the report: keys stored, warm-up, measurement, keys removed."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import secrets
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Final, Literal
+
+from haptera.cli.benchmark.keys import Keys
+from haptera.cli.benchmark.load import NS, Operation, Plan, RealClock, Recorder, run_load
+from haptera.cli.benchmark.report import Report, report
+from haptera.cli.benchmark.settings import MESSAGING, Settings
+from haptera.cli.benchmark.target import embedded_store, hosted_service, served_store
+from haptera.cli.benchmark.workloads import kinds_of, message_operations, store_keys, store_operations
+
+if TYPE_CHECKING:
+    from haptera.client import Database
+    from haptera.errors import HapteraError
+
+PROGRESS_SECONDS: Final = 0.5
+
+CLEAR_SECONDS_MAX: Final = 60.0
+"""Removing the keys of a run is one change, however many there are."""
+
+
+async def measure(
+    settings: Settings, *, url: str | None, embedded: Literal["sync", "os"] | None
+) -> tuple[Report, HapteraError | None]:
+    """Makes a run. Returns its report, and of the most frequent kind of error the last, if there was any.
+
+    ``url`` names the store or the server of the workload; ``embedded`` has, in place of a server, a store made in
+    this process for the run, with that durability. Raises what a client does where the run cannot begin.
+    """
+    async with _operations(settings, url, embedded) as operations:
+        clock = RealClock()
+        if settings.warmup_s:
+            plan = Plan(clock, end=clock.now() + round(settings.warmup_s * NS), count=None, rate=settings.rate)
+            await run_load(operations, plan, Recorder(kinds_of(settings), clock.now()), clock)
+        with _collected():
+            recorder = await _measured(settings, operations, clock)
+    made = report(settings, recorder)
+    worst = recorder.errors.most_common(1)
+    return made, recorder.last_error[worst[0][0]] if worst else None
+
+
+async def _measured(settings: Settings, operations: Sequence[Operation], clock: RealClock) -> Recorder:
+    now = clock.now()
+    end = None if settings.duration_s is None else now + round(settings.duration_s * NS)
+    plan = Plan(clock, end=end, count=settings.count, rate=settings.rate)
+    recorder = Recorder(kinds_of(settings), now)
+    progress = asyncio.create_task(_show(recorder, clock)) if sys.stderr.isatty() else None
+    try:
+        await run_load(operations, plan, recorder, clock)
+    finally:
+        if progress is not None:
+            progress.cancel()
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+    return recorder
+
+
+@contextmanager
+def _collected() -> Iterator[None]:
+    """What was made before a run is not looked through by the garbage collector during it."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+@asynccontextmanager
+async def _operations(
+    settings: Settings, url: str | None, embedded: Literal["sync", "os"] | None
+) -> AsyncIterator[list[Operation]]:
+    if settings.workload in MESSAGING:
+        async with hosted_service(settings, url) as peers:
+            yield message_operations(settings, peers)
+    elif embedded is not None:
+        with tempfile.TemporaryDirectory(prefix="haptera-bench-") as directory:
+            async with embedded_store(settings, directory, embedded) as databases:
+                keys = _keys(settings)
+                await _prepare(settings, keys, databases[0])
+                yield store_operations(settings, keys, databases)
+    else:
+        async with served_store(settings, url) as databases:
+            keys = _keys(settings)
+            try:
+                await _prepare(settings, keys, databases[0])
+                yield store_operations(settings, keys, databases)
+            finally:
+                await databases[0].clear(prefix=keys.prefix, timeout=CLEAR_SECONDS_MAX)
+
+
+def _keys(settings: Settings) -> Keys:
+    """Keys that nobody else has: the store may hold what is dear to someone."""
+    return Keys(f"bench/{secrets.token_hex(8)}/", settings.keys, settings.distribution, settings.theta)
+
+
+async def _prepare(settings: Settings, keys: Keys, database: Database) -> None:
+    if settings.workload != "write":
+        await store_keys(settings, keys, database)
+
+
+async def _show(recorder: Recorder, clock: RealClock) -> None:
+    """A line on the terminal that says how far the run is."""
+    operations, since = 0, recorder.start
+    while True:
+        await asyncio.sleep(PROGRESS_SECONDS)
+        now = clock.now()
+        rate = (recorder.operations - operations) * NS / (now - since)
+        operations, since = recorder.operations, now
+        failed = sum(recorder.errors.values())
+        errors = f", {failed:,} failed" if failed else ""
+        seconds = (now - recorder.start) / NS
+        sys.stderr.write(f"\r\x1b[K{seconds:.0f} s  {operations:,} operations{errors}  {rate:,.0f}/s")
+        sys.stderr.flush()

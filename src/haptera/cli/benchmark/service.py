@@ -1,0 +1,67 @@
+"""The service that the messaging workloads call, and the process that hosts it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+import msgspec
+
+from haptera.error_table import Code
+from haptera.errors import failure
+from haptera.peer import Request, Server, Service, listen, method
+
+SERVICE: Final = "bench"
+
+ITEMS_MAX: Final = 1_000_000_000
+ITEM_SIZE_MAX: Final = 8 * 1024 * 1024
+"""What one call may ask for: a benchmark's server is no reason to let a stranger fill its memory."""
+
+encode_order: Callable[[tuple[int, int]], bytes] = msgspec.msgpack.Encoder().encode
+"""The argument of ``stream``: how many items, and the bytes of each."""
+
+_decode_order: Callable[[bytes], tuple[int, int]] = msgspec.msgpack.Decoder(tuple[int, int]).decode
+
+
+class BenchService(Service):
+    """Answers as an ordinary service does: a coroutine for each request."""
+
+    name = SERVICE
+
+    @method
+    async def echo(self, request: Request) -> bytes:
+        """Answers with the payload."""
+        return request.payload
+
+    @method
+    async def stream(self, request: Request) -> AsyncIterator[bytes]:
+        """``[count, size]``: that many items of that size, as fast as the caller takes them."""
+        try:
+            count, size = _decode_order(request.payload)
+        except msgspec.DecodeError:
+            raise failure(Code.INVALID_ARGUMENT, {"reason": "the argument is [count, size]"}).exception() from None
+        if not (0 <= count <= ITEMS_MAX and 0 <= size <= ITEM_SIZE_MAX):
+            raise failure(Code.INVALID_ARGUMENT, {"reason": "too much is asked for"}).exception()
+        item = bytes(size)
+        for _ in range(count):
+            yield item
+
+
+async def serve(url: str, announce: Callable[[Server], None], *, until_input_ends: bool = False) -> None:
+    """Hosts the service at ``url`` until SIGTERM or SIGINT, or until standard input ends.
+
+    ``announce`` is called when it listens. Raises ``ConfigurationError`` for an address that cannot be used.
+    """
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if until_input_ends:
+        loop.add_reader(sys.stdin.fileno(), stop.set)
+    async with await listen(url, services=[BenchService()]) as server:
+        announce(server)
+        await stop.wait()
+        await server.drain(1.0)

@@ -1,0 +1,94 @@
+"""What a run is against: a served store, one embedded in this process, or a server of the messaging workloads."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Final, Literal
+
+from haptera.client import Database, connect, open_embedded
+from haptera.client.location import locate
+from haptera.errors import ConnectionLost
+from haptera.peer import Peer, dial
+
+if TYPE_CHECKING:
+    from haptera.cli.benchmark.settings import Settings
+
+START_SECONDS_MAX: Final = 10.0
+"""How long the process of the messaging workloads' server may take until it listens."""
+
+_SERVER: Final = """
+import sys
+from haptera.cli.benchmark.runner import run
+from haptera.cli.benchmark.service import serve
+run(serve(sys.argv[1], lambda server: print(server.url, flush=True), until_input_ends=True))
+"""
+
+
+@asynccontextmanager
+async def served_store(settings: Settings, url: str | None) -> AsyncIterator[list[Database]]:
+    """A database for each connection to the store at ``url`` (None: where a command finds it)."""
+    async with AsyncExitStack() as stack:
+        databases = []
+        for _ in range(settings.connections):
+            database = await stack.enter_async_context(connect(url, timeout=settings.timeout_s))
+            databases.append(database)
+            await database.exists("x")  # whoever cannot connect says so before a run, and a run measures no handshake
+        yield databases
+
+
+@asynccontextmanager
+async def embedded_store(
+    settings: Settings, directory: str, durability: Literal["sync", "os"]
+) -> AsyncIterator[list[Database]]:
+    """A database that is made in ``directory``, in this process."""
+    async with open_embedded(directory, durability=durability, timeout=settings.timeout_s) as database:
+        yield [database]
+
+
+@asynccontextmanager
+async def hosted_service(settings: Settings, url: str | None) -> AsyncIterator[list[Peer]]:
+    """The peers of all connections to the server at ``url``; None starts one in a process of its own."""
+    async with AsyncExitStack() as stack:
+        if url is None:
+            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="haptera-bench-"))
+            url = await stack.enter_async_context(_server_process(f"haptera+unix://{directory}/bench.sock"))
+        hosts = locate(url).urls
+        peers = []
+        for number in range(settings.connections):
+            peer = await dial(hosts[number % len(hosts)], timeout=settings.timeout_s)
+            stack.push_async_callback(peer.aclose)
+            await peer.ready()
+            peers.append(peer)
+        yield peers
+
+
+@asynccontextmanager
+async def _server_process(url: str) -> AsyncIterator[str]:
+    """Hosts the service in another process, which ends with this one, however this one ends: its input does."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _SERVER, url, stdin=pipe, stdout=pipe, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(START_SECONDS_MAX):
+            line = await process.stdout.readline()
+        if not line:
+            raise ConnectionLost("the server of the workload did not start", outcome="not_applied")
+        yield line.decode().strip()
+    except TimeoutError:
+        raise ConnectionLost("the server of the workload did not start in time", outcome="not_applied") from None
+    finally:
+        process.stdin.close()
+        try:
+            async with asyncio.timeout(START_SECONDS_MAX):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
