@@ -1,7 +1,7 @@
 """Addresses: the URLs that name where to listen and where to dial (spec/protocol.md, section 1)."""
 
-from typing import Final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import Any, Final, NoReturn, TypedDict
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 import msgspec
 
@@ -11,10 +11,16 @@ DEFAULT_PORT: Final = 7457
 TCP_SCHEME: Final = "haptera"
 UNIX_SCHEME: Final = "haptera+unix"
 _SCHEMES: Final = (TCP_SCHEME, UNIX_SCHEME)
+_SEPARATOR: Final = "://"
+_PORT_DIGITS_MAX: Final = 5
+_PORT_MAX: Final = 65535
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
-    """A parsed URL. ``hosts`` is empty for a Unix socket, ``path`` for TCP; the password never shows in ``repr``."""
+    """A parsed URL. ``hosts`` is empty for a Unix socket, ``path`` for TCP.
+
+    Neither ``str`` nor ``repr`` shows the password.
+    """
 
     scheme: str
     hosts: tuple[tuple[str, int], ...] = ()
@@ -26,14 +32,25 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return f"Address({str(self)!r})"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show no more than ``repr`` does: the one that this replaces shows every field."""
+        return [("url", str(self))]
+
     def __str__(self) -> str:
         """Return the URL, its password as ``***``."""
         credential = ""
         if self.user is not None:
-            credential = self.user + (":***" if self.password is not None else "") + "@"
-        place = self.path if self.scheme == UNIX_SCHEME else ",".join(format_host(*host) for host in self.hosts)
-        query = "?" + "&".join(f"{name}={value}" for name, value in self.options.items()) if self.options else ""
-        return f"{self.scheme}://{credential}{place}{query}"
+            credential = quote(self.user, safe="") + (":***" if self.password is not None else "") + "@"
+        hosts = ",".join(format_host(*host) for host in self.hosts)
+        place = quote(self.path) if self.scheme == UNIX_SCHEME else hosts
+        query = "?" + urlencode(self.options, quote_via=quote) if self.options else ""
+        return f"{self.scheme}{_SEPARATOR}{credential}{place}{query}"
+
+
+class _Common(TypedDict):
+    user: str | None
+    password: str | None
+    options: dict[str, str]
 
 
 def format_host(host: str, port: int) -> str:
@@ -46,64 +63,85 @@ def parse(url: str) -> Address:
 
     Several hosts may be given, separated by commas. Raises ``ConfigurationError``, which shows no password.
     """
-    shown = redact(url)
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise ConfigurationError(f"{shown!r} is not a URL: {error}") from None
-    if parts.scheme not in _SCHEMES:
-        raise ConfigurationError(f"{shown!r} does not begin with {' or '.join(f'{each}://' for each in _SCHEMES)}")
-    if parts.fragment:
-        raise ConfigurationError(f"{shown!r} has a fragment (#…), which means nothing here")
-    credential, _, place = parts.netloc.rpartition("@")
+    # The parts are taken here and not by `urllib.parse.urlsplit`: that one refuses an IPv6 address behind another
+    # host, drops line ends without a word, and shows the password in some of its errors.
+    scheme, separator, rest = url.partition(_SEPARATOR)
+    scheme = scheme.lower()
+    if not separator or scheme not in _SCHEMES:
+        _refuse(url, f"does not begin with {' or '.join(each + _SEPARATOR for each in _SCHEMES)}")
+    if not url.isprintable() or " " in url:
+        _refuse(url, "has a space or control character; write it percent-encoded")
+    rest, mark, _ = rest.partition("#")
+    if mark:
+        _refuse(url, "has a fragment (#…), which means nothing here")
+    rest, _, query = rest.partition("?")
+    authority, slash, path = rest.partition("/")
+    if "@" in path or "@" in query:
+        _refuse_late_credential(url, authority)
+    credential, at, place = authority.rpartition("@")
     user, colon, password = credential.partition(":")
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    common = {
-        "user": unquote(user) if credential else None,
-        "password": unquote(password) if colon else None,
-    }
-    if parts.scheme == UNIX_SCHEME:
-        path = unquote(place + parts.path)
-        if not path.startswith("/"):
-            raise ConfigurationError(f"{shown!r} names no absolute path; write {UNIX_SCHEME}:///path/to/socket")
-        return Address(scheme=UNIX_SCHEME, path=path, options=options, **common)
-    if parts.path not in ("", "/"):
-        raise ConfigurationError(f"{shown!r} has a path, which means nothing for TCP")
-    hosts = tuple(_parse_host(each, shown) for each in place.split(","))
-    return Address(scheme=TCP_SCHEME, hosts=hosts, options=options, **common)
+    options = _parse_options(query, url)
+    common = _Common(user=unquote(user) if at else None, password=unquote(password) if colon else None, options=options)
+    if scheme == UNIX_SCHEME:
+        path = unquote(slash + path)
+        if place or len(path) < len("/x"):
+            _refuse(url, f"names no absolute path; write {UNIX_SCHEME}:///path/to/socket")
+        if "\0" in path:
+            _refuse(url, "has a NUL in its path")
+        return Address(scheme=UNIX_SCHEME, path=path, **common)
+    if path:
+        _refuse(url, "has a path, which means nothing for TCP")
+    hosts = tuple(_parse_host(each, url) for each in place.split(","))
+    return Address(scheme=TCP_SCHEME, hosts=hosts, **common)
 
 
-def _parse_host(text: str, shown: str) -> tuple[str, int]:
+def _refuse(url: str, reason: str) -> NoReturn:
+    # Only ever with the whole URL, redacted: a part of a malformed one may be a part of its password.
+    raise ConfigurationError(f"{redact(url)!r} {reason}")
+
+
+def _refuse_late_credential(url: str, authority: str) -> None:
+    """Refuse a password with a ``/`` or ``?`` of its own, which would otherwise be read as a host and a path."""
+    if ":" in authority and "@" not in authority:
+        _refuse(url, "has a password that is not percent-encoded (/ is %2F, ? is %3F, # is %23)")
+
+
+def _parse_options(query: str, url: str) -> dict[str, str]:
+    pairs = parse_qsl(query, keep_blank_values=True)
+    options = dict(pairs)
+    if len(options) != len(pairs):
+        _refuse(url, "has an option twice")
+    return options
+
+
+def _parse_host(text: str, url: str) -> tuple[str, int]:
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
-            raise ConfigurationError(f"{shown!r} has an IPv6 address without its closing bracket")
-        port_text = rest[1:]
-        has_port = bool(rest)
+            _refuse(url, "has an IPv6 address without its closing bracket")
+        colon, port_text = rest[:1], rest[1:]
     else:
         host, colon, port_text = text.partition(":")
-        has_port = bool(colon)
+        if ":" in port_text:
+            _refuse(url, "has a host with more than one colon; write an IPv6 address in brackets")
     if not host:
-        raise ConfigurationError(f"{shown!r} names no host")
-    if not has_port:
-        return host, DEFAULT_PORT
-    if not (port_text.isascii() and port_text.isdigit() and int(port_text) < 65536):
-        raise ConfigurationError(f"{shown!r} has a port that is no number from 0 to 65535: {port_text!r}")
-    return host, int(port_text)
+        _refuse(url, "names no host")
+    if not colon:
+        return unquote(host), DEFAULT_PORT
+    if not (port_text.isascii() and port_text.isdigit() and len(port_text) <= _PORT_DIGITS_MAX):
+        _refuse(url, f"has a port that is no number from 0 to {_PORT_MAX}")
+    port = int(port_text)
+    if port > _PORT_MAX:
+        _refuse(url, f"has a port that is no number from 0 to {_PORT_MAX}")
+    return unquote(host), port
 
 
 def redact(url: str) -> str:
     """Return ``url`` with its password, if it has one, as ``***``, however malformed the rest is."""
-    head, separator, rest = url.partition("://")
+    head, separator, rest = url.partition(_SEPARATOR)
     if not separator:
         head, rest = "", url
-    authority_end = min((rest.find(mark) for mark in "/?#" if mark in rest), default=len(rest))
-    # A password may itself hold any of those marks when it was not quoted: the last @ ends it.
-    at = rest.rfind("@")
-    if at < 0:
-        return url
-    if at < authority_end or ":" in rest[:at]:
-        user, colon, _ = rest[:at].partition(":")
-        if colon:
-            return f"{head}{separator}{user}:***{rest[at:]}"
-    return url
+    # A password that was not percent-encoded may hold any sign: only the last @ is sure to be behind it.
+    credential, at, place = rest.rpartition("@")
+    user, colon, _ = credential.partition(":")
+    return f"{head}{separator}{user}:***@{place}" if at and colon else url

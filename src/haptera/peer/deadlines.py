@@ -1,57 +1,79 @@
-"""Deadlines of many calls at the price of few timers."""
+"""Deadlines of many calls at the price of one timer."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from heapq import heapify, heappop, heappush
+from typing import Any, Final, Generic, TypeVar
 
 _Item = TypeVar("_Item", bound="asyncio.Future[Any]")
 
+#: What is done is swept out when so many are kept, and then when they are twice what was left: a call under way for
+#: long keeps no more than that alive behind it, and a sweep costs each deadline a constant.
+_SWEEP_MIN: Final = 1024
+_NEVER: Final = float("inf")
+
 
 class Deadlines(Generic[_Item]):
-    """Tells when futures have not been done in time.
-
-    Calls mostly share a few different timeouts, so the deadlines of each timeout come in order: one queue a timeout,
-    one timer for the head of each. Adding costs one append; what is done is dropped as the heads pass, so a queue
-    never holds much more than what is under way.
-    """
+    """Tells when futures have not been done in time."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, expire: Callable[[_Item], None]) -> None:
         self._loop = loop
         self._expire = expire
-        self._queues: dict[float, deque[tuple[float, _Item]]] = {}
-        self._timers: dict[float, asyncio.TimerHandle] = {}
+        # The number keeps equal times apart: futures have no order. Most calls share one timeout, so most pushes are
+        # in order already and cost a single comparison.
+        self._heap: list[tuple[float, int, _Item]] = []
+        self._number = 0
+        self._sweep_at = _SWEEP_MIN
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = _NEVER
+
+    def __len__(self) -> int:
+        return len(self._heap)
 
     def add(self, item: _Item, timeout: float) -> None:
         """Watch ``item``: ``expire(item)`` is called if it is not done after ``timeout`` seconds."""
-        queue = self._queues.get(timeout)
         due = self._loop.time() + timeout
-        if queue is None:
-            queue = self._queues[timeout] = deque()
-            self._timers[timeout] = self._loop.call_at(due, self._pass, timeout)
-        else:
-            while queue and queue[0][1].done():
-                queue.popleft()
-        queue.append((due, item))
+        if not due < _NEVER:
+            return
+        if len(self._heap) >= self._sweep_at:
+            self._sweep()
+        self._number += 1
+        heappush(self._heap, (due, self._number, item))
+        if due < self._timer_due:
+            self._arm(due)
 
     def close(self) -> None:
         """Watch nothing any longer."""
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
-        self._queues.clear()
+        self._heap.clear()
+        self._timer_due = _NEVER
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def _pass(self, timeout: float) -> None:
-        queue = self._queues[timeout]
+    def _sweep(self) -> None:
+        self._heap[:] = [entry for entry in self._heap if not entry[2].done()]
+        heapify(self._heap)
+        self._sweep_at = max(_SWEEP_MIN, 2 * len(self._heap))
+
+    def _arm(self, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_due = due
+        self._timer = self._loop.call_at(due, self._pass)
+
+    def _pass(self) -> None:
+        self._timer = None
+        self._timer_due = _NEVER
+        heap = self._heap
         now = self._loop.time()
-        while queue:
-            due, item = queue[0]
-            if item.done():
-                queue.popleft()
-            elif due <= now:
-                queue.popleft()
+        while heap:
+            due, _, item = heap[0]
+            if not item.done():
+                if due > now:
+                    if due < self._timer_due:
+                        self._arm(due)
+                    return
+                heappop(heap)
                 self._expire(item)
             else:
-                self._timers[timeout] = self._loop.call_at(due, self._pass, timeout)
-                return
-        del self._queues[timeout], self._timers[timeout]
+                heappop(heap)
