@@ -7,13 +7,14 @@ from typing import Final
 
 from haptera.connection import Connection
 from haptera.errors import ConnectionLost, LocalProtocolError, Outcome, failure
-from haptera.peer.calls import Answer, Call
+from haptera.peer.calls import Answer, Call, as_bytes
 from haptera.peer.deadlines import Deadlines
 from haptera.peer.limits import WAITING_CALLS_MAX, WAITING_SIZE_MAX
 from haptera.wire.metadata import Tag
 
 _ANSWERED_BELOW_HEAD: Final = bytes((Tag.ANSWERED_BELOW, 8))
-_REQUEST_ID_HEAD: Final = bytes((Tag.REQUEST_ID, 16))
+_REQUEST_ID_SIZE: Final = 16
+_REQUEST_ID_HEAD: Final = bytes((Tag.REQUEST_ID, _REQUEST_ID_SIZE))
 
 
 class Caller:
@@ -21,12 +22,12 @@ class Caller:
 
     def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop, flush: Callable[[], None]) -> None:
         self._connection = connection
-        self._loop = loop
         self._flush = flush
         self._calls: dict[int, Call] = {}
         self._waiting: deque[Call] = deque()
         self._waiting_large: deque[Call] = deque()
         self._waiting_size = 0
+        self._waiting_done = 0  # of those that wait, how many were given up
         self._deadlines: Deadlines[Call] = Deadlines(loop, self._expire)
 
     @property
@@ -40,25 +41,35 @@ class Caller:
         return bool(self._waiting or self._waiting_large)
 
     def entries(self, request_id: bytes | None, answered_below: bool) -> bytes:
-        """Encode the metadata entries of a request."""
-        entries = b"" if request_id is None else _REQUEST_ID_HEAD + request_id
+        """Encode the metadata entries of a request. Raises ``ValueError`` if ``request_id`` is not 16 bytes."""
+        if request_id is None:
+            entries = b""
+        elif len(request_id) == _REQUEST_ID_SIZE:
+            entries = _REQUEST_ID_HEAD + request_id
+        else:
+            raise ValueError(f"a request id has {_REQUEST_ID_SIZE} bytes, not {len(request_id)}")
         if answered_below:
             entries += _ANSWERED_BELOW_HEAD + self._connection.lowest_unanswered.to_bytes(8, "big")
         return entries
 
-    def send(self, call: Call, timeout: float | None) -> Call:
+    def send(self, call: Call, timeout: float | None) -> None:
         """Send a call, or keep it until it can be sent; watch its ``timeout`` in seconds."""
         size = len(call.payload)
         if not self.waits and self._connection.can_request(size):
             self._begin(call)
         elif self._connection.going_away:
-            call.set_result(Answer(b"", failure(1014, outcome="not_applied")))
-            return call
+            self.refuse(call)
+            return
         else:
             self._enqueue(call, size)
         if timeout is not None:
             self._deadlines.add(call, timeout)
-        return call
+
+    @staticmethod
+    def refuse(call: Call) -> None:
+        """End a call that can no longer be sent here, but elsewhere."""
+        call.set_result(Answer(b"", failure(1014, outcome="not_applied")))
+        call.wake()
 
     def _begin(self, call: Call) -> None:
         service, method, entries = call.route
@@ -70,7 +81,7 @@ class Caller:
         self._flush()
 
     def _enqueue(self, call: Call, size: int) -> None:
-        waiting = len(self._waiting) + len(self._waiting_large)
+        waiting = len(self._waiting) + len(self._waiting_large) - self._waiting_done
         if waiting >= WAITING_CALLS_MAX or self._waiting_size + size > WAITING_SIZE_MAX:
             reason = failure(3007, {"reason": "too many calls wait to be sent"}, outcome="not_applied")
             call.set_result(Answer(b"", reason))
@@ -86,31 +97,36 @@ class Caller:
         for queue in (self._waiting, self._waiting_large):
             while queue:
                 call = queue[0]
+                if call.done():
+                    del queue[0]
+                    self._waiting_done -= 1
+                    continue
                 size = len(call.payload)
-                if not call.done() and not self._connection.can_request(size):
+                if not self._connection.can_request(size):
                     break
-                queue.popleft()
+                del queue[0]
                 self._waiting_size -= size
-                if not call.done():
-                    try:
-                        self._begin(call)
-                    except LocalProtocolError as error:
-                        call.set_exception(error)
-                        call.wake()
+                try:
+                    self._begin(call)
+                except LocalProtocolError as error:
+                    call.set_exception(error)
+                    call.wake()
+
+    def _take_waiting(self) -> list[Call]:
+        waiting = [call for queue in (self._waiting, self._waiting_large) for call in queue if not call.done()]
+        self._waiting.clear()
+        self._waiting_large.clear()
+        self._waiting_size = self._waiting_done = 0
+        return waiting
 
     def refuse_waiting(self) -> None:
         """The other side takes no more requests: what was not sent can be sent elsewhere."""
-        for queue in (self._waiting, self._waiting_large):
-            while queue:
-                call = queue.popleft()
-                if not call.done():
-                    call.set_result(Answer(b"", failure(1014, outcome="not_applied")))
-                    call.wake()
-        self._waiting_size = 0
+        for call in self._take_waiting():
+            self.refuse(call)
 
-    def end(self, stream: int, answer: Answer, *, ended: bool = True) -> None:
-        """A call has its answer. ``ended`` is false if the other side still owes the end of its stream."""
-        call = self._calls.pop(stream, None) if ended else self._calls.get(stream)
+    def end(self, stream: int, answer: Answer) -> None:
+        """A call has its answer."""
+        call = self._calls.pop(stream, None)
         if call is not None and not call.done():
             call.set_result(answer)
             if call.waiter is not None or call.room is not None:
@@ -122,26 +138,38 @@ class Caller:
         if call is None or call.items is None:
             return False
         call.items.append(payload)
-        call.wake()
+        call.wake_reader()
         return True
 
     def abandon(self, call: Call) -> None:
         """A call is cancelled or timed out; its stream ends when the other side has answered."""
         if call.stream:
             self._connection.cancel(call.stream)
-            self._drop_items(call)
+            items, call.items = call.items, None
+            for _ in items or ():
+                self._connection.take_item(call.stream)
             self._flush()
+            return
+        self._waiting_size -= len(call.payload)
+        call.payload = b""
+        self._waiting_done += 1
+        if self._waiting_done * 2 > len(self._waiting) + len(self._waiting_large):
+            # The call itself is about to be done; each sweep halves what is kept, so a call costs a constant.
+            for queue in (self._waiting, self._waiting_large):
+                kept = [each for each in queue if each is not call and not each.done()]
+                queue.clear()
+                queue.extend(kept)
+            self._waiting_done = 0
 
-    def _drop_items(self, call: Call) -> None:
-        items, call.items = call.items, None
-        for _ in items or ():
-            self._connection.take_item(call.stream)
+    def _give_up(self, call: Call, error: BaseException) -> None:
+        if not call.done():
+            self.abandon(call)
+            call.set_exception(error)
+            call.wake()
 
     def _expire(self, call: Call) -> None:
         outcome: Outcome = "unknown" if call.stream else "not_applied"
-        self.abandon(call)
-        call.set_exception(failure(3005, outcome=outcome).exception())
-        call.wake()
+        self._give_up(call, failure(3005, outcome=outcome).exception())
 
     async def send_items(self, call: Call, items: AsyncIterable[bytes]) -> None:
         """Send what follows a streaming request, waiting for room.
@@ -149,35 +177,30 @@ class Caller:
         An exception of ``items`` cancels the call and becomes its outcome.
         """
         try:
-            await self._wait_begun(call)
+            while not call.stream and not call.done():
+                await call.wait_room()
             async for item in items:
                 if call.done():
                     return
-                room = self._connection.send_item(call.stream, bytes(item))
+                room = self._connection.send_item(call.stream, item if type(item) is bytes else as_bytes(item))
                 self._flush()
                 if not room:
                     await call.wait_room()
             if not call.done():
                 self._connection.finish(call.stream)
                 self._flush()
+        except asyncio.CancelledError:
+            # Whoever cancels this has ended the call before; here it is the items that were cancelled.
+            call.cancel()
+            raise
         except Exception as error:
-            if not call.done():
-                self.abandon(call)
-                call.set_exception(error)
-                call.wake()
-
-    async def _wait_begun(self, call: Call) -> None:
-        while not call.stream and not call.done():
-            await call.wait_room()
+            self._give_up(call, error)
 
     def close(self, lost: Callable[[Outcome], ConnectionLost], sent: Outcome) -> None:
         """Fail all calls: the connection is over. ``sent`` is the outcome of those that were sent."""
         calls = list(self._calls.values())
-        unsent = [*self._waiting, *self._waiting_large]
+        unsent = self._take_waiting()
         self._calls.clear()
-        self._waiting.clear()
-        self._waiting_large.clear()
-        self._waiting_size = 0
         self._deadlines.close()
         outcomes: tuple[tuple[list[Call], Outcome], ...] = ((calls, sent), (unsent, "not_applied"))
         for each, outcome in outcomes:

@@ -61,7 +61,7 @@ class Call(asyncio.Future[Answer]):
         super().__init__(loop=loop)
         self.caller = caller
         self.route = route  # service, method, metadata entries
-        self.payload = payload
+        self.payload = payload if type(payload) is bytes else as_bytes(payload)
         self.streaming = streaming
         self.stream = 0  # 0 while it waits to be sent
         self.items: deque[bytes] | None = None
@@ -70,15 +70,22 @@ class Call(asyncio.Future[Answer]):
 
     def cancel(self, msg: object | None = None) -> bool:
         """Cancel the call: the other side is asked to stop."""
-        if not self.done():
-            self.caller.abandon(self)
-        return super().cancel(msg)
+        if self.done():
+            return False
+        self.caller.abandon(self)
+        super().cancel(msg)
+        self.wake()
+        return True
 
     def wake(self) -> None:
         """Let whoever reads or sends items look again."""
+        self.wake_reader()
+        self.make_room()
+
+    def wake_reader(self) -> None:
+        """Let whoever reads items look again."""
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
-        self.make_room()
 
     def make_room(self) -> None:
         """Let whoever sends items go on."""
@@ -92,11 +99,18 @@ class Call(asyncio.Future[Answer]):
         self.room = None
 
 
+def as_bytes(value: object) -> bytes:
+    """Return ``value`` as bytes that cannot change while they wait to be sent. Raises ``TypeError`` for other types."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    raise TypeError(f"a payload is bytes, not {type(value).__name__}")
+
+
 class CallStream:
     """The items of a call's answer, as they come; ``answer`` is there after the last.
 
-    Iterate over it with ``async for``. Leaving early cancels the call: at once with ``async with`` or ``aclose``,
-    otherwise when the object is forgotten.
+    Iterate over it with ``async for``, in one task. Leaving early cancels the call: at once with ``async with`` or
+    ``aclose``, otherwise when the object is forgotten.
     """
 
     def __init__(self, peer: "Peer", call: Call, sender: asyncio.Task[None] | None) -> None:
@@ -113,6 +127,8 @@ class CallStream:
     async def __anext__(self) -> bytes:
         call = self._call
         while not call.items:
+            if call.cancelled():
+                raise StopAsyncIteration  # it was left early
             if call.done():
                 self.answer = call.result()
                 self.answer.result()
@@ -125,9 +141,7 @@ class CallStream:
 
     async def aclose(self) -> None:
         """Cancel the call if it has not ended."""
-        self._call.cancel()
-        if self._sender is not None:
-            self._sender.cancel()
+        _leave(self._call, self._sender)
 
     async def __aenter__(self) -> "CallStream":
         return self
@@ -138,8 +152,18 @@ class CallStream:
         await self.aclose()
 
     def __del__(self) -> None:
-        if not self._call.done():
-            # The collector may run in any thread.
-            loop = self._call.get_loop()
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self._call.cancel)
+        call, sender = self._call, self._sender
+        if call.done() and (sender is None or sender.done()):
+            _leave(call, sender)
+            return
+        # The collector may run in any thread.
+        loop = call.get_loop()
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_leave, call, sender)
+
+
+def _leave(call: Call, sender: asyncio.Task[None] | None) -> None:
+    if not call.cancel() and not call.cancelled():
+        call.exception()  # an end that nobody waits for is no loss
+    if sender is not None:
+        sender.cancel()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from haptera.connection import Connection
 from haptera.connection.events import RequestReceived
 from haptera.errors import Failure, failure
+from haptera.peer.limits import HANDLERS_END_S
 from haptera.peer.service import Request, Service
 
 if TYPE_CHECKING:
@@ -25,36 +26,55 @@ class Dispatcher:
         self._peer = peer
         self._connection = connection
         self._services = services
-        #: Requests whose handlers are at work, by their streams.
+        #: Requests without an answer, by their streams.
         self.requests: dict[int, Request] = {}
-        #: Requests that are kept until there is room for more answers. The peer's own limits bound them.
-        self.arrived: deque[RequestReceived] = deque()
+        #: Those of them that were not started yet. What this side accepts as streams and budget bounds them.
+        self.arrived: deque[Request] = deque()
         #: Without pipelining one request runs at a time, in stream order (spec/protocol.md, section 4.1).
         self.serial = False
+        self._running = 0  # the stream that runs then
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def add(self, event: RequestReceived) -> None:
+        """Take a request that has arrived; ``start`` starts it."""
+        request = Request(self._peer, event)
+        self.requests[event.stream] = request
+        self.arrived.append(request)
 
     def start(self) -> None:
         """Hand what has arrived to its services, a batch each, while there is room for the answers."""
-        arrived = self.arrived
-        while arrived and self._peer.writable:
-            if self.serial:
-                if self.requests and arrived[0].service != _SESSION:
-                    return
-                batch = [arrived.popleft()]
-            else:
-                batch = list(arrived)
-                arrived.clear()
+        while self.arrived and self._peer.writable:
+            batch = self._next_serial() if self.serial else self._next_batch()
+            if not batch:
+                return
             by_service: dict[str, list[Request]] = {}
-            for event in batch:
-                request = Request(self._peer, event)
-                self.requests[event.stream] = request
-                requests = by_service.get(event.service)
+            for request in batch:
+                requests = by_service.get(request.service)
                 if requests is None:
-                    by_service[event.service] = [request]
+                    by_service[request.service] = [request]
                 else:
                     requests.append(request)
             for name, requests in by_service.items():
                 self._handle(name, requests)
+
+    def _next_batch(self) -> list[Request]:
+        batch = list(self.arrived)
+        self.arrived.clear()
+        return batch
+
+    def _next_serial(self) -> list[Request]:
+        """Return what may start when requests run one at a time; the session service's need not wait for others."""
+        arrived = self.arrived
+        # An answer of several frames ends its stream when the last has left: a later one must not overtake it.
+        if not self._connection.serves(self._running):
+            request = arrived.popleft()
+            if request.service != _SESSION:
+                self._running = request.stream
+            return [request]
+        exempt = [request for request in arrived if request.service == _SESSION]
+        for request in exempt:
+            arrived.remove(request)
+        return exempt
 
     def _handle(self, name: str, requests: list[Request]) -> None:
         service = self._services.get(name)
@@ -65,7 +85,7 @@ class Dispatcher:
         try:
             service.handle(requests)
         except Exception as error:
-            _logger.error("handler_failed", exc_info=error, extra=self._peer.log_fields(service=name))
+            _logger.error("handler_failed", exc_info=error, extra=self._peer.log_fields(code=3010, service=name))
             for request in requests:
                 if request.stream in self.requests and request.task is None:
                     request.fail(failure(3010))
@@ -75,43 +95,74 @@ class Dispatcher:
         task = asyncio.get_running_loop().create_task(coroutine)
         request.task = task
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(request.end_task)
+
+    def end_task(self, request: Request, task: asyncio.Task[None]) -> None:
+        """A handler's task has ended: answer for one that did not, cancelled before its first step for instance."""
+        self._tasks.discard(task)
+        if request.stream not in self.requests:
+            return
+        if task.cancelled():
+            self.fail(request, failure(3006, outcome="unknown"))
+        else:
+            self.fail(request, failure(3010))
 
     def respond(self, request: Request, payload: bytes, entries: bytes) -> None:
         """Answer with success; nothing if the request has been answered or its connection is gone."""
-        if self.requests.pop(request.stream, None) is not None:
+        if self.requests.pop(request.stream, None) is None:
+            return
+        try:
             self._connection.respond(request.stream, payload, entries)
-            self._peer._schedule_flush()
+        except BaseException:
+            self.requests[request.stream] = request  # it is still owed an answer
+            raise
+        self._peer._schedule_flush()
 
-    def fail(self, request: Request, reason: Failure, entries: bytes) -> None:
+    def fail(self, request: Request, reason: Failure, entries: bytes = b"") -> None:
         """Answer with an error; nothing if the request has been answered or its connection is gone."""
-        if self.requests.pop(request.stream, None) is not None:
-            self._connection.fail(request.stream, reason, entries)
-            self._peer._schedule_flush()
+        if self.requests.pop(request.stream, None) is None:
+            return
+        try:
+            self._connection.fail(request.stream, request.abort_reason or reason, entries)
+        except Exception as error:
+            # Details of an application's own that cannot be encoded.
+            fields = self._peer.log_fields(stream=request.stream, code=3010, service=request.service)
+            _logger.error("error_not_sent", exc_info=error, extra=fields)
+            self._connection.fail(request.stream, failure(3010))
+        self._peer._schedule_flush()
 
     def cancel(self, stream: int) -> None:
         """The caller no longer wants an answer: tell the handler, or answer what was never started."""
         request = self.requests.get(stream)
-        if request is not None:
-            request.cancel()
+        if request is None:
             return
-        for event in self.arrived:
-            if event.stream == stream:
-                self.arrived.remove(event)
-                self._connection.fail(stream, failure(3006, outcome="not_applied"))
-                return
+        if self._keeps(request):
+            self.fail(request, failure(3006, outcome="not_applied"))
+        else:
+            request.cancel()
 
     def abort(self, stream: int, reason: Failure) -> None:
         """What the requester sends can't be taken: its handler is stopped, then the reason is the answer."""
         request = self.requests.get(stream)
-        if request is None or request.task is None:
-            self.requests.pop(stream, None)
-            self._connection.fail(stream, reason)
+        if request is None:
             return
-        # The handler's own answer, if it gives one while it ends, stands. The reason is given before the handler can
-        # answer for its cancellation.
+        if self._keeps(request):
+            nothing_done = Failure(reason.code, reason.name, reason.message, "not_applied", reason.details)
+            self.fail(request, nothing_done)
+            return
+        # Whatever error the handler answers with because it is stopped, this is why. A result that it has stands.
         request.abort_reason = reason
+        stoppable = request.task is not None or request.on_cancel is not None
         request.cancel()
+        if not stoppable:
+            self.fail(request, reason)
+
+    def _keeps(self, request: Request) -> bool:
+        """Whether a request was not started; if so, it never will be."""
+        if request not in self.arrived:
+            return False
+        self.arrived.remove(request)
+        return True
 
     def close(self) -> None:
         """Stop all handlers: the connection is over."""
@@ -119,13 +170,13 @@ class Dispatcher:
         self.requests.clear()
         self.arrived.clear()
         for request in requests:
-            request.wake()
             request.cancel()
 
     async def wait(self) -> None:
-        """Wait until all handlers have ended."""
+        """Wait until all handlers have ended; not for ever for those that go on though they were cancelled."""
         tasks = self._tasks - {asyncio.current_task()}
-        if tasks:
-            await asyncio.wait(tasks)
-
-
+        if not tasks:
+            return
+        _, going_on = await asyncio.wait(tasks, timeout=HANDLERS_END_S)
+        if going_on:
+            _logger.warning("handlers_go_on", extra=self._peer.log_fields(handlers=len(going_on)))

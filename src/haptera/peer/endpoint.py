@@ -15,7 +15,7 @@ from haptera.connection import Config, Connection, Role
 from haptera.connection.config import Budget
 from haptera.errors import ConfigurationError, ConnectionLost
 from haptera.peer.address import TCP_SCHEME, UNIX_SCHEME, Address, format_host, parse
-from haptera.peer.limits import DRAIN_S
+from haptera.peer.limits import DRAIN_S, WRITE_TIMEOUT_S
 from haptera.peer.peer import Peer
 from haptera.peer.protocol import TransportProtocol
 from haptera.peer.service import Service
@@ -32,29 +32,41 @@ _process_budget = Budget()
 class Server:
     """A listener and the peers that came by it. ``async with`` closes it."""
 
-    def __init__(self, url: str, path: str | None) -> None:
+    def __init__(self, url: str, path: str | None, on_peer: Callable[[Peer], None] | None) -> None:
         #: Where it listens, with the real port.
         self.url = url
         self.peers: set[Peer] = set()
         self.accepted = 0
         self._path = path
+        self._inode = 0 if path is None else os.stat(path).st_ino
+        self._on_peer = on_peer
         self._server: asyncio.Server | None = None
 
     def _start(self, server: asyncio.Server) -> None:
         self._server = server
 
     def _add(self, peer: Peer) -> None:
+        if self._server is None:
+            peer._abort()  # it was accepted just before the listener closed
+            return
         self.accepted += 1
         self.peers.add(peer)
+        if self._on_peer is not None:
+            on_peer = self._on_peer
+            peer._guard(lambda: on_peer(peer))
 
     def close(self) -> None:
         """Take no more connections; those that there are go on."""
         if self._server is not None:
             self._server.close()
             self._server = None
-            if self._path is not None:
-                with suppress(FileNotFoundError):
-                    os.unlink(self._path)
+            self._remove_socket()
+
+    def _remove_socket(self) -> None:
+        with suppress(FileNotFoundError):
+            # Somebody may have put another socket in its place.
+            if self._path is not None and os.stat(self._path).st_ino == self._inode:
+                os.unlink(self._path)
 
     async def drain(self, timeout: float = DRAIN_S) -> None:
         """Take no more connections, and end those that there are in an orderly way within ``timeout`` seconds."""
@@ -82,12 +94,15 @@ async def listen(
     on_peer: Callable[[Peer], None] | None = None,
     server_id: bytes | None = None,
     mode: int = _SOCKET_MODE,
+    write_timeout_s: float = WRITE_TIMEOUT_S,
     **config: Any,
 ) -> Server:
     """Listen on ``url`` and host ``services`` for whoever connects.
 
-    ``on_peer`` is called with each new connection; ``mode`` is the file mode of a Unix socket. Other keywords are those
-    of ``haptera.connection.Config``. Raises ``ConfigurationError`` if the URL or the address cannot be used.
+    ``on_peer`` is called with each new connection; ``mode`` is the file mode of a Unix socket. Who takes less than
+    64 KiB in ``write_timeout_s`` seconds while more waits is disconnected. Other keywords are those of
+    ``haptera.connection.Config``, for instance ``handshake_timeout_s`` and ``frame_timeout_s``. Raises
+    ``ConfigurationError`` if the URL or the address cannot be used.
     """
     address = parse(url)
     _refuse_extras(address)
@@ -95,21 +110,31 @@ async def listen(
     settings = _config(services, server_id=server_id if server_id is not None else os.urandom(16), **config)
     hosted = _hosted(services)
     sock, shown = _bind(address, mode)
-    server = Server(shown, address.path if address.scheme == UNIX_SCHEME else None)
+    server = Server(shown, address.path if address.scheme == UNIX_SCHEME else None, on_peer)
 
     def accept() -> TransportProtocol:
         connection = Connection(Role.ACCEPTOR, settings, loop.time(), _process_budget)
-        peer = Peer(connection, hosted, loop, server.peers.discard)
-        server._add(peer)
-        if on_peer is not None:
-            on_peer(peer)
+        peer = Peer(
+            connection,
+            hosted,
+            loop,
+            on_open=server._add,
+            on_lost=server.peers.discard,
+            write_timeout_s=write_timeout_s,
+        )
         return TransportProtocol(peer)
 
-    if address.scheme == UNIX_SCHEME:
-        listener: Any = await loop.create_unix_server(accept, sock=sock, backlog=_BACKLOG)
-    else:
-        listener = await loop.create_server(accept, sock=sock, backlog=_BACKLOG)
-    server._start(listener)
+    try:
+        listener: Any
+        if address.scheme == UNIX_SCHEME:
+            listener = await loop.create_unix_server(accept, sock=sock, backlog=_BACKLOG, start_serving=False)
+        else:
+            listener = await loop.create_server(accept, sock=sock, backlog=_BACKLOG, start_serving=False)
+        server._start(listener)
+        await listener.start_serving()
+    except OSError as error:
+        sock.close()
+        raise _cannot_listen(address, error) from error
     return server
 
 
@@ -118,6 +143,7 @@ async def dial(
     *,
     services: Sequence[Service] = (),
     timeout: float | None = 5.0,
+    write_timeout_s: float = WRITE_TIMEOUT_S,
     **config: Any,
 ) -> Peer:
     """Connect to ``url`` and return the peer there, hosting ``services`` for it.
@@ -125,8 +151,8 @@ async def dial(
     It returns as soon as the transport is open: the handshake leaves together with the first calls in one write, and
     costs no round trip of its own. A handshake that fails fails those calls; ``await peer.ready()`` waits for it.
 
-    Several hosts are tried in turn, within ``timeout`` seconds in all. Other keywords are those of
-    ``haptera.connection.Config``. Raises ``ConnectionLost`` (outcome ``not_applied``) if none can be reached,
+    Several hosts are tried in turn, within ``timeout`` seconds in all: each may take its share of what is left. Other
+    keywords are those of ``listen``. Raises ``ConnectionLost`` (outcome ``not_applied``) if none can be reached,
     ``ConfigurationError`` for a URL that cannot be used.
     """
     address = parse(url) if isinstance(url, str) else url
@@ -134,25 +160,30 @@ async def dial(
     loop = asyncio.get_running_loop()
     settings = _config(services, **config)
     hosted = _hosted(services)
-    deadline = None if timeout is None else loop.time() + timeout
+
+    def connect() -> TransportProtocol:
+        connection = Connection(Role.DIALER, settings, loop.time(), _process_budget)
+        return TransportProtocol(Peer(connection, hosted, loop, write_timeout_s=write_timeout_s))
+
+    end = None if timeout is None else loop.time() + timeout
+    places: tuple[str | tuple[str, int], ...] = address.hosts or (address.path,)
     failed: list[str] = []
     cause: Exception | None = None
-    for place in address.hosts or (address.path,):
-        peer = Peer(Connection(Role.DIALER, settings, loop.time(), _process_budget), hosted, loop)
-        protocol = TransportProtocol(peer)
+    for left, place in zip(range(len(places), 0, -1), places, strict=True):
+        share = None if end is None else (end - loop.time()) / left
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout(share):
                 if isinstance(place, str):
-                    await loop.create_unix_connection(lambda: protocol, place)
+                    _, protocol = await loop.create_unix_connection(connect, place)
                 else:
-                    await loop.create_connection(lambda: protocol, *place)
+                    _, protocol = await loop.create_connection(connect, *place)
         except (OSError, TimeoutError) as error:
             cause = error
             name = place if isinstance(place, str) else format_host(*place)
             failed.append(f"cannot connect to {name}: {_reason(error)}")
         else:
-            peer._schedule_flush()
-            return peer
+            protocol.peer._schedule_flush()
+            return protocol.peer
     raise ConnectionLost("; ".join(failed), outcome="not_applied") from cause
 
 
@@ -201,7 +232,11 @@ def _bind(address: Address, mode: int) -> tuple[socket.socket, str]:
             return _bind_unix(address.path, mode), f"{UNIX_SCHEME}://{address.path}"
         return _bind_tcp(address)
     except OSError as error:
-        raise ConfigurationError(f"cannot listen on {address}: {_reason(error)}") from error
+        raise _cannot_listen(address, error) from error
+
+
+def _cannot_listen(address: Address, error: OSError) -> ConfigurationError:
+    return ConfigurationError(f"cannot listen on {address}: {_reason(error)}")
 
 
 def _bind_tcp(address: Address) -> tuple[socket.socket, str]:

@@ -13,10 +13,15 @@ TRANSPORT_LOW: Final = 64 * 1024
 #: caller makes more than the other side answers.
 WAITING_CALLS_MAX: Final = 100_000
 WAITING_SIZE_MAX: Final = 64 * 1024 * 1024
-#: How long what the other side still sends is read and thrown away after a connection error, so that it can read
-#: why (section 3); longer ends with a reset.
+#: Less than the first written within the second, while more waits, is a side that does not read (section 3, 3009).
+WRITTEN_MIN: Final = 64 * 1024
+WRITE_TIMEOUT_S: Final = 30.0
+#: How long an end waits for what is written to be taken, and for the other side to close: until then what it still
+#: sends is read and thrown away, so that it can read why (section 3). Longer ends with a reset.
 LINGER_S: Final = 1.0
 #: How often the clock is looked at while the other side owes the rest of something.
 TICK_S: Final = 1.0
+#: How long an end waits for handlers that were cancelled: those that go on are logged and left behind.
+HANDLERS_END_S: Final = 5.0
 #: How long an orderly end waits for what is under way (section 3, "Ending").
 DRAIN_S: Final = 30.0

@@ -20,11 +20,19 @@ from haptera.connection.events import (
     RequestReceived,
     ResponseReceived,
 )
-from haptera.errors import ConnectionLost, Outcome
+from haptera.errors import ConnectionLost, Outcome, RemoteProtocolError
 from haptera.peer.caller import Caller
 from haptera.peer.calls import Answer, Call, CallStream
 from haptera.peer.dispatcher import Dispatcher
-from haptera.peer.limits import DRAIN_S, LINGER_S, TICK_S, UNWRITTEN_MAX, WRITE_SIZE
+from haptera.peer.limits import (
+    DRAIN_S,
+    LINGER_S,
+    TICK_S,
+    UNWRITTEN_MAX,
+    WRITE_SIZE,
+    WRITE_TIMEOUT_S,
+    WRITTEN_MIN,
+)
 from haptera.peer.protocol import Credentials, describe_remote, unix_credentials
 from haptera.peer.service import Request, Service
 
@@ -43,7 +51,10 @@ class Peer:
         connection: Connection,
         services: Sequence[Service],
         loop: asyncio.AbstractEventLoop,
+        *,
+        on_open: Callable[["Peer"], None] | None = None,
         on_lost: Callable[["Peer"], None] | None = None,
+        write_timeout_s: float = WRITE_TIMEOUT_S,
     ) -> None:
         self.services = {service.name: service for service in services}
         #: State that services keep for this connection.
@@ -55,7 +66,9 @@ class Peer:
         self.bytes_sent = 0
         self._connection = connection
         self._loop = loop
+        self._on_open = on_open
         self._on_lost = on_lost
+        self._write_timeout_s = write_timeout_s
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._flushing = False
@@ -63,11 +76,14 @@ class Peer:
         self._ready: asyncio.Future[None] = loop.create_future()
         self._gone: asyncio.Future[None] = loop.create_future()
         self._ending: ConnectionLost | None = None
+        self._draining: asyncio.Future[None] | None = None
+        self._said_goaway = False
         self._caller = Caller(connection, loop, self._schedule_flush)
         self._dispatcher = Dispatcher(self, connection, self.services)
         self._when_writable: list[Callable[[], None]] = []
         self._on_close: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
 
     # -- what is known of the other side ----------------------------------------------------------------------------
 
@@ -89,11 +105,6 @@ class Peer:
         return frozenset() if agreement is None else agreement.capabilities
 
     @property
-    def max_message(self) -> int:
-        """The largest message, in bytes, that the other side takes."""
-        return self._connection.max_message
-
-    @property
     def peer_services(self) -> tuple[str, ...]:
         """The names of the services that the other side hosts, as a hint."""
         agreement = self._connection.agreement
@@ -110,6 +121,12 @@ class Peer:
         """The acceptor's id, 16 bytes; None before the handshake is done."""
         agreement = self._connection.agreement
         return None if agreement is None else agreement.server_id
+
+    @property
+    def max_message(self) -> int:
+        """The largest message, in bytes, that the other side takes; 0 before the handshake is done."""
+        agreement = self._connection.agreement
+        return 0 if agreement is None else agreement.peer_limits.max_message
 
     @property
     def going_away(self) -> bool:
@@ -141,10 +158,13 @@ class Peer:
         An ERROR is an ``Answer`` with a ``failure``, not an exception. The future fails with ``ConnectionLost`` when
         the connection ends first, with ``DeadlineExceeded`` after ``timeout`` seconds. ``request_id`` is a 16-byte
         UUID; ``answered_below`` lets the other side forget the answers that were read. Raises ``LocalProtocolError``
-        for what can't be sent at all.
+        for what can't be sent at all (or the future fails with it, if that turns out later), ``TypeError`` for a
+        payload that is not bytes.
         """
         entries = self._caller.entries(request_id, answered_below)
-        return self._send(Call(self._caller, (service, method, entries), payload, self._loop), timeout)
+        call = Call(self._caller, (service, method, entries), payload, self._loop)
+        self._send(call, timeout)
+        return call
 
     async def call(
         self,
@@ -158,7 +178,8 @@ class Peer:
         """Call a method and return its one answer.
 
         ``items`` are sent behind the request, for a method that takes many. Raises ``ServerError`` (the subclass of the
-        answer's code), ``DeadlineExceeded`` after ``timeout`` seconds (None: never), ``ConnectionLost``.
+        answer's code), ``DeadlineExceeded`` after ``timeout`` seconds (None: never), ``ConnectionLost``,
+        ``LocalProtocolError`` for what the other side would not take, and what ``items`` raises.
         """
         call = Call(self._caller, (service, method, b""), payload, self._loop, streaming=items is not None)
         self._send(call, timeout)
@@ -185,11 +206,13 @@ class Peer:
         sender = None if items is None else self._loop.create_task(self._caller.send_items(call, items))
         return CallStream(self, call, sender)
 
-    def _send(self, call: Call, timeout: float | None) -> Call:
+    def _send(self, call: Call, timeout: float | None) -> None:
         if self._ending is not None:
             call.set_exception(self._lost_error("not_applied"))
-            return call
-        return self._caller.send(call, timeout)
+        elif self._draining is not None:
+            self._caller.refuse(call)
+        else:
+            self._caller.send(call, timeout)
 
     # -- serving ----------------------------------------------------------------------------------------------------
 
@@ -199,32 +222,44 @@ class Peer:
         transport = self._transport
         return (
             transport is not None
-            and self._connection.outbox.size + transport.get_write_buffer_size() < UNWRITTEN_MAX
+            and self._connection.outbox.unwritten + transport.get_write_buffer_size() < UNWRITTEN_MAX
         )
 
     def when_writable(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once as soon as ``writable`` is true again; never if the connection ends first."""
-        self._when_writable.append(callback)
-        self._schedule_flush()
+        if self._ending is None:
+            self._when_writable.append(callback)
+            self._schedule_flush()
 
     def on_close(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` when the connection has ended."""
+        """Call ``callback`` once when the connection has ended; at once if it has."""
         if self.closed:
             callback()
         else:
             self._on_close.append(callback)
 
-    async def _send_item(self, request: Request, item: bytes) -> None:
+    @staticmethod
+    def _guard(callback: Callable[[], None]) -> None:
+        """Call what an application gave: its fault is logged, and is not the connection's."""
+        try:
+            callback()
+        except Exception as error:
+            _logger.error("callback_failed", exc_info=error)
+
+    def _check_alive(self) -> None:
         if self._ending is not None:
             raise self._lost_error("unknown")
-        room = self._connection.send_item(request.stream, item)
+
+    async def _send_item(self, request: Request, item: bytes) -> None:
+        self._check_alive()
+        room = not request.cancelled and self._connection.send_item(request.stream, item)
         self._schedule_flush()
         if not room:
-            request.room = self._loop.create_future()
-            await request.room
-            request.room = None
-            if self._ending is not None:
-                raise self._lost_error("unknown")
+            if not request.cancelled:
+                await request.wait_room()
+                self._check_alive()
+            if request.cancelled:
+                raise asyncio.CancelledError
 
     def _take_item(self, stream: int) -> None:
         self._connection.take_item(stream)
@@ -238,9 +273,13 @@ class Peer:
         self.remote = describe_remote(transport)
         self.credentials = unix_credentials(transport)
         self._watch_time()
+        if self._on_open is not None:
+            self._on_open(self)
 
     def _receive(self, data: bytes) -> None:
         self.bytes_received += len(data)
+        if self._ending is not None:
+            return
         self._reading = True
         try:
             self._take(self._connection.receive_data(data, self._loop.time()))
@@ -255,7 +294,7 @@ class Peer:
         for event in events:
             # The two usual ones first.
             if isinstance(event, RequestReceived):
-                dispatcher.arrived.append(event)
+                dispatcher.add(event)
             elif isinstance(event, ResponseReceived):
                 self._caller.end(event.stream, Answer(event.payload, None, event.entries))
             else:
@@ -277,7 +316,7 @@ class Peer:
             case ErrorReceived(stream, reason, entries):
                 self._caller.end(stream, Answer(b"", reason, entries))
             case CallFailed(stream, reason):
-                self._caller.end(stream, Answer(b"", reason), ended=stream not in self._connection.open_calls)
+                self._caller.end(stream, Answer(b"", reason))
             case RequestFinished(stream):
                 request = self._dispatcher.requests.get(stream)
                 if request is not None:
@@ -308,7 +347,7 @@ class Peer:
         """Write what is ready, at most once per turn of the loop, and start what had to wait for room."""
         self._flushing = False
         transport = self._transport
-        if transport is None or transport.is_closing():
+        if transport is None or self._ending is not None:
             return
         connection = self._connection
         if not self._paused:
@@ -318,15 +357,17 @@ class Peer:
                 transport.write(data)
             if connection.outbox.writable:
                 self._wake_senders()
-        if self.writable:
-            if self._when_writable:
-                callbacks, self._when_writable = self._when_writable, []
-                for callback in callbacks:
-                    callback()
-            if self._dispatcher.arrived:
-                self._dispatcher.start()
+        if self._write_timer is None and transport.get_write_buffer_size():
+            self._watch_writing(transport)
+        if (self._when_writable or self._dispatcher.arrived) and self.writable:
+            callbacks, self._when_writable = self._when_writable, []
+            for callback in callbacks:
+                self._guard(callback)
+            self._dispatcher.start()
         if self._caller.waits:
             self._caller.begin_waiting()
+        if self._draining is not None:
+            self._advance_drain()
         if not self._paused and connection.outbox.pending:
             self._schedule_flush()
 
@@ -369,6 +410,26 @@ class Peer:
         if self._ending is None:
             self._watch_time()
 
+    def _watch_writing(self, transport: asyncio.Transport) -> None:
+        """End the connection if the other side takes too little of what is written (section 3, "Reading never …")."""
+        waiting_from = self.bytes_sent - transport.get_write_buffer_size()
+        waiting_until = self.bytes_sent
+
+        def look() -> None:
+            self._write_timer = None
+            if self._ending is not None:
+                return
+            waiting = transport.get_write_buffer_size()
+            written = self.bytes_sent - waiting
+            # What waited at the beginning may have left since, and something else waits now.
+            if written < waiting_until and written - waiting_from < WRITTEN_MIN:
+                error = RemoteProtocolError(3009, None, {"waiting": waiting + self._connection.outbox.size})
+                self._take(self._connection.fail_connection(error))
+            elif waiting:
+                self._watch_writing(transport)
+
+        self._write_timer = self._loop.call_later(self._write_timeout_s, look)
+
     # -- the end ----------------------------------------------------------------------------------------------------
 
     async def ready(self) -> None:
@@ -378,22 +439,46 @@ class Peer:
     async def drain(self, timeout: float = DRAIN_S) -> None:
         """End in an orderly way: take no more requests, answer those under way, wait for calls, then close.
 
-        After ``timeout`` seconds what is left is given up.
+        Calls made from now on end with 1014, outcome ``not_applied``. After ``timeout`` seconds what is left is given
+        up.
         """
-        self._connection.go_away(1014)
-        self._schedule_flush()
         deadline = self._loop.time() + timeout
-        while not self.closed and self._connection.open_streams and self._loop.time() < deadline:
-            await asyncio.wait((self._gone,), timeout=min(0.02, max(0.0, deadline - self._loop.time())))
-        await self.aclose()
+        if self._draining is None:
+            self._draining = self._loop.create_future()
+        if self._ending is None:
+            self._schedule_flush()
+            await asyncio.wait((self._draining, self._gone), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if self._ending is None:
+            # Not a plain close: that would be a reset, which destroys answers on their way, if anything is unread.
+            self._end(Closed(None), linger_s=max(LINGER_S, deadline - self._loop.time()), half=True)
+        await self._wait_gone()
+
+    def _advance_drain(self) -> None:
+        # Behind GOAWAY this side may open no more streams: what waits to be sent leaves first.
+        if self._caller.waits:
+            return
+        connection = self._connection
+        if self.established and not self._said_goaway:
+            self._said_goaway = True
+            connection.go_away(1014)
+        if not connection.open_streams and not connection.outbox.pending:
+            assert self._draining is not None
+            if not self._draining.done():
+                self._draining.set_result(None)
 
     async def aclose(self) -> None:
         """Close the connection. Calls under way fail with ``ConnectionLost``, handlers are cancelled."""
-        if not self.closed:
-            self._flush()
-            self._end(Closed(None))
+        self._end(Closed(None))
+        await self._wait_gone()
+
+    async def _wait_gone(self) -> None:
         await asyncio.shield(self._gone)
         await self._dispatcher.wait()
+
+    def _abort(self) -> None:
+        """Close at once, as if it had never been accepted."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def _receive_eof(self) -> bool:
         self._take(self._connection.receive_eof())
@@ -405,65 +490,80 @@ class Peer:
         error.__cause__ = self._ending.__cause__
         return error
 
-    def _end(self, event: Closed) -> None:
+    def _end(
+        self, event: Closed, cause: Exception | None = None, *, linger_s: float = LINGER_S, half: bool = False
+    ) -> None:
         """The connection is over, for whichever reason: fail what waits, stop what runs, close the transport."""
         if self._ending is not None:
             return
-        said = event.failure
-        if said is not None:
-            message = f"the other side ended the connection: {said.name} ({said.code}): {said.message}"
-        elif event.error is not None:
-            message = f"the connection was ended: {event.error}"
-        else:
-            message = "the connection is closed"
-        ending = ConnectionLost(message, failure=said)
-        ending.__cause__ = event.error
-        self._ending = ending
+        self._ending = _describe_end(event, cause)
         if event.error is not None:
-            _logger.warning(
-                "connection_failed",
-                extra=self.log_fields(code=event.error.code, name_=event.error.name, reason=event.error.message),
-            )
+            self._log_end(event)
         if not self._ready.done():
             self._ready.set_exception(self._lost_error("not_applied"))
             self._ready.exception()  # it is no loss if nobody waits for it
         # A handshake that was refused applied nothing; one that this side refuses may have.
-        refused = not self.established and (said is not None or not self._connection.first_flight)
+        refused = not self.established and (event.failure is not None or not self._connection.first_flight)
         self._caller.close(self._lost_error, "not_applied" if refused else "unknown")
         self._dispatcher.close()
         self._when_writable.clear()
-        self._close_transport(linger=event.error is not None and said is None)
+        found_fault = event.error is not None and event.failure is None
+        self._close_transport(linger_s, half=half or found_fault)
 
-    def _close_transport(self, *, linger: bool) -> None:
+    def _log_end(self, event: Closed) -> None:
+        error = event.error
+        assert error is not None
+        _logger.warning(
+            "connection_failed" if event.failure is None else "connection_ended_by_peer",
+            extra=self.log_fields(code=error.code, code_name=error.name, reason=error.message),
+        )
+
+    def _close_transport(self, linger_s: float, *, half: bool) -> None:
+        self._stop_timers()
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        data = self._connection.data_to_send(WRITE_SIZE)
-        if data:
+        # What is small and ready still leaves, and the ERROR that says why; what takes turns is forgotten.
+        self._connection.outbox.clear()
+        while data := self._connection.data_to_send(WRITE_SIZE):
+            self.bytes_sent += len(data)
             transport.write(data)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if linger and transport.can_write_eof():
+        if half and transport.can_write_eof():
             transport.write_eof()
-            self._timer = self._loop.call_later(LINGER_S, transport.abort)
         else:
             transport.close()
+        self._timer = self._loop.call_later(linger_s, transport.abort)
+
+    def _stop_timers(self) -> None:
+        for timer in (self._timer, self._write_timer):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._write_timer = None
 
     def _lost(self, error: Exception | None) -> None:
-        if self._ending is None:
-            self._end(Closed(None))
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._end(Closed(None), error)
+        self._stop_timers()
         self._connection.close()
         self.closed = True
         if not self._gone.done():
             self._gone.set_result(None)
         callbacks, self._on_close = self._on_close, []
         for callback in callbacks:
-            callback()
+            self._guard(callback)
         if self._on_lost is not None:
             self._on_lost(self)
 
 
+def _describe_end(event: Closed, cause: Exception | None) -> ConnectionLost:
+    said = event.failure
+    if said is not None:
+        message = f"the other side ended the connection: {said.name} ({said.code}): {said.message}"
+    elif event.error is not None:
+        message = f"the connection was ended: {event.error}"
+    elif cause is not None:
+        message = f"the connection was lost: {cause}"
+    else:
+        message = "the connection is closed"
+    ending = ConnectionLost(message, failure=said)
+    ending.__cause__ = event.error or cause
+    return ending

@@ -27,7 +27,7 @@ class TransportProtocol(asyncio.Protocol):
     """Forwards a transport's callbacks to its peer."""
 
     def __init__(self, peer: "Peer") -> None:
-        self._peer = peer
+        self.peer = peer
         # The transport looks this up for each read: one call less than a method that forwards.
         self.data_received = peer._receive  # type: ignore[method-assign]
 
@@ -35,23 +35,23 @@ class TransportProtocol(asyncio.Protocol):
         """The transport is open."""
         stream = cast("asyncio.Transport", transport)
         stream.set_write_buffer_limits(high=TRANSPORT_HIGH, low=TRANSPORT_LOW)
-        self._peer._open(stream)
+        self.peer._open(stream)
 
     def pause_writing(self) -> None:
         """The socket takes less than is written."""
-        self._peer._pause()
+        self.peer._pause()
 
     def resume_writing(self) -> None:
         """The socket has caught up."""
-        self._peer._resume()
+        self.peer._resume()
 
     def eof_received(self) -> bool:
         """The other side sends no more; true keeps our half open, for what is still queued."""
-        return self._peer._receive_eof()
+        return self.peer._receive_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport is closed."""
-        self._peer._lost(exc)
+        self.peer._lost(exc)
 
 
 def describe_remote(transport: asyncio.Transport) -> str:

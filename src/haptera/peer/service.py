@@ -4,14 +4,16 @@ import asyncio
 import inspect
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
-from haptera.connection.events import RequestReceived
-from haptera.errors import CallError, ConnectionLost, Failure, failure
+from haptera.errors import CallError, ConnectionLost, Failure, LocalProtocolError, failure
+from haptera.peer.calls import as_bytes
 from haptera.wire.metadata import Tag
 
 if TYPE_CHECKING:
+    from haptera.connection.events import RequestReceived
     from haptera.peer.peer import Peer
 
 _logger = logging.getLogger("haptera.peer")
@@ -31,7 +33,7 @@ def method(function: _Function) -> _Function:
 
 
 class Request:
-    """A request that the other side sent; it is answered exactly once.
+    """A request that the other side sent. Its first answer counts, and every later one is ignored.
 
     ``payload`` is the argument, any bytes. ``request_id`` is the caller's UUID, if it gave one. ``cancelled`` turns
     true when the caller no longer wants the answer, which is still owed.
@@ -54,7 +56,7 @@ class Request:
         "task",
     )
 
-    def __init__(self, peer: "Peer", event: RequestReceived) -> None:
+    def __init__(self, peer: "Peer", event: "RequestReceived") -> None:
         self.peer = peer
         self.stream = event.stream
         self.service = event.service
@@ -91,12 +93,16 @@ class Request:
 
     @property
     def items(self) -> AsyncIterator[bytes]:
-        """The items that the caller sends behind a streaming request, as they come."""
+        """The items that the caller sends behind a streaming request, as they come, for one task to iterate over.
+
+        Raises ``ConnectionLost`` if the connection ends before the last, ``CancelledError`` if the request is
+        cancelled.
+        """
         return self._iterate()
 
     def respond(self, payload: bytes = b"", entries: bytes = b"") -> None:
         """Answer with success. ``entries`` are encoded metadata entries; nothing happens if the connection is gone."""
-        self.peer._dispatcher.respond(self, payload, entries)
+        self.peer._dispatcher.respond(self, payload if type(payload) is bytes else as_bytes(payload), entries)
 
     def fail(self, reason: Failure, entries: bytes = b"") -> None:
         """Answer with an error; nothing happens if the connection is gone."""
@@ -105,9 +111,10 @@ class Request:
     async def send(self, item: bytes) -> None:
         """Send one item and wait until there is room for the next.
 
-        Raises ``ConnectionLost`` if the connection is gone.
+        Raises ``ConnectionLost`` if the connection is gone, ``CancelledError`` if the request was cancelled,
+        ``LocalProtocolError`` 3004 if the other side takes no item as large.
         """
-        await self.peer._send_item(self, item)
+        await self.peer._send_item(self, item if type(item) is bytes else as_bytes(item))
 
     def add_item(self, payload: bytes) -> None:
         """Take an item that has arrived (the peer calls this)."""
@@ -125,21 +132,33 @@ class Request:
         """Let whoever waits for items look again (the peer calls this)."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-        self.make_room()
 
     def make_room(self) -> None:
         """Let the handler send more items (the peer calls this)."""
         if self.room is not None and not self.room.done():
             self.room.set_result(None)
 
+    async def wait_room(self) -> None:
+        """Wait until more items may be sent, or the request is cancelled; any number of tasks may."""
+        room = self.room
+        if room is None or room.done():
+            room = self.room = asyncio.get_running_loop().create_future()
+        await asyncio.shield(room)  # one that is cancelled must not wake the others
+
     def cancel(self) -> None:
         """Stop the handler: no one waits for the answer (the peer calls this)."""
         self.cancelled = True
         if self.on_cancel is not None:
             callback, self.on_cancel = self.on_cancel, None
-            callback()
+            self.peer._guard(callback)
         if self.task is not None:
             self.task.cancel()
+        self.wake()
+        self.make_room()
+
+    def end_task(self, task: asyncio.Task[None]) -> None:
+        """The task of the handler has ended (the peer calls this)."""
+        self.peer._dispatcher.end_task(self, task)
 
     async def _iterate(self) -> AsyncIterator[bytes]:
         while True:
@@ -149,10 +168,16 @@ class Request:
                 yield payload
             if self._finished:
                 return
-            if self.peer.closed:
-                raise ConnectionLost("the connection ended before the last item")
+            self.peer._check_alive()
+            if self.cancelled:
+                raise asyncio.CancelledError
+            if self._waiter is not None:
+                raise RuntimeError("the items of a request can be waited for by one task at a time")
             self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
 
 
 class Service:
@@ -189,52 +214,64 @@ class Service:
                 request.fail(failure(3002, {"service": self.name, "method": request.method}))
                 continue
             function = getattr(self, request.method)
-            request.peer._dispatcher.run(request, _run_stream(request, function) if streams else _run(request, function))
+            coroutine = _run_stream(request, function) if streams else _run(request, function)
+            request.peer._dispatcher.run(request, coroutine)
 
 
 async def _run(request: Request, function: Callable[[Request], Awaitable[bytes]]) -> None:
     try:
         result = await function(request)
-        request.respond(_as_bytes(request, result))
+        request.respond(result if type(result) is bytes else _as_answer(request, result))
     except BaseException as error:
         _fail(request, error)
 
 
-async def _run_stream(request: Request, function: Callable[[Request], AsyncIterator[bytes]]) -> None:
-    results = function(request)
+async def _run_stream(request: Request, function: Callable[[Request], AsyncGenerator[bytes, None]]) -> None:
     try:
-        async for item in results:
-            await request.send(_as_bytes(request, item))
+        async with aclosing(function(request)) as results:
+            async for item in results:
+                await request.send(item if type(item) is bytes else _as_answer(request, item))
         request.respond()
     except BaseException as error:
-        await results.aclose()  # type: ignore[attr-defined]  # an async generator, as `method` has checked
         _fail(request, error)
 
 
-def _as_bytes(request: Request, value: object) -> bytes:
+def _as_answer(request: Request, value: object) -> bytes:
     if value is None:
         return b""
-    if not isinstance(value, bytes | bytearray | memoryview):
-        raise TypeError(f"{request.service}.{request.method} answers with {type(value).__name__}, not with bytes")
-    return bytes(value)
+    try:
+        return as_bytes(value)
+    except TypeError:
+        name = f"{request.service}.{request.method}"
+        raise TypeError(f"{name} answers with {type(value).__name__}, not with bytes") from None
 
 
 def _fail(request: Request, error: BaseException) -> None:
     """Answer for a handler that raised. What went wrong inside is logged, not told to the caller."""
-    if isinstance(error, asyncio.CancelledError):
-        request.fail(request.abort_reason or failure(3006, outcome="unknown"))
+    if isinstance(error, asyncio.CancelledError) and _is_stopped(request):
+        request.fail(failure(3006, outcome="unknown"))
         if not request.cancelled:
             raise error
     elif isinstance(error, CallError):
         request.fail(Failure(error.code, error.name, error.message, error.outcome, error.details))
-    elif isinstance(error, ConnectionLost) and request.peer.closed:
-        return
-    elif isinstance(error, Exception):
-        _logger.error(
-            "handler_failed",
-            exc_info=error,
-            extra=request.peer.log_fields(stream=request.stream, method=f"{request.service}.{request.method}"),
+    elif isinstance(error, LocalProtocolError) and error.code == 3004:
+        request.fail(error.failure("unknown"))
+    elif isinstance(error, ConnectionLost) and request.cancelled:
+        request.fail(failure(3006, outcome="unknown"))
+    elif isinstance(error, (Exception, asyncio.CancelledError)):
+        fields = request.peer.log_fields(
+            stream=request.stream,
+            request_id=request.request_id,
+            code=3010,
+            method=f"{request.service}.{request.method}",
         )
+        _logger.error("handler_failed", exc_info=error, extra=fields)
         request.fail(failure(3010))
     else:
         raise error
+
+
+def _is_stopped(request: Request) -> bool:
+    """Whether a handler was cancelled, by its caller or from outside; not something that it waited for."""
+    task = request.task
+    return request.cancelled or (task is not None and task.cancelling() > 0)

@@ -1,0 +1,147 @@
+"""Services and pairs of peers for the tests of the messaging layer."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from haptera import Peer, Request, Server, Service, dial, listen, method
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+class Echo(Service):
+    """One answer, many answers, many requests, both."""
+
+    name = "echo"
+
+    @method
+    async def one(self, request: Request) -> bytes:
+        return request.payload
+
+    @method
+    async def later(self, request: Request) -> bytes:
+        await asyncio.sleep(0)
+        return request.payload
+
+    @method
+    async def many(self, request: Request) -> AsyncIterator[bytes]:
+        for number in range(int(request.payload)):
+            yield str(number).encode()
+
+    @method
+    async def total(self, request: Request) -> bytes:
+        size = 0
+        async for item in request.items:
+            size += len(item)
+        return str(size).encode()
+
+    @method
+    async def both(self, request: Request) -> AsyncIterator[bytes]:
+        async for item in request.items:
+            yield item
+
+
+class Gate(Service):
+    """Handlers that say when they started and wait to be let through."""
+
+    name = "gate"
+
+    def __init__(self) -> None:
+        self.started: list[bytes] = []
+        self.ended: list[bytes] = []
+        self.cancelled: list[bytes] = []
+        self.open = asyncio.Event()
+
+    @method
+    async def wait(self, request: Request) -> bytes:
+        self.started.append(request.payload)
+        try:
+            await self.open.wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(request.payload)
+            raise
+        self.ended.append(request.payload)
+        return request.payload
+
+    @method
+    async def items(self, request: Request) -> AsyncIterator[bytes]:
+        self.started.append(request.payload)
+        try:
+            for number in range(1_000_000):
+                yield number.to_bytes(4, "big") + bytes(int(request.payload or b"0"))
+        finally:
+            self.ended.append(request.payload)
+
+
+class Batches(Service):
+    """Takes requests in batches and leaves the answers to the test."""
+
+    name = "batches"
+
+    def __init__(self) -> None:
+        self.batches: list[list[Request]] = []
+
+    def methods(self) -> list[str]:
+        return ["anything"]
+
+    def handle(self, requests: list[Request]) -> None:
+        self.batches.append(requests)
+
+    @property
+    def requests(self) -> list[Request]:
+        return [request for batch in self.batches for request in batch]
+
+
+async def eventually(condition: Callable[[], Any]) -> None:
+    """Wait until ``condition()`` is true; the time-out of the test run ends what never becomes so."""
+    while not condition():
+        await asyncio.sleep(0.002)
+
+
+async def turns(count: int = 20) -> None:
+    """Let the loop go round, so that what is about to happen has happened."""
+    for _ in range(count):
+        await asyncio.sleep(0.001)
+
+
+def other_side(server: Server) -> Peer:
+    """The acceptor's peer of the one connection that a server has."""
+    (peer,) = server.peers
+    return peer
+
+
+@asynccontextmanager
+async def served(url: str, *services: Service, **keywords: Any) -> AsyncIterator[Server]:
+    """A server whose end waits for no one."""
+    server = await listen(url, services=services, **keywords)
+    try:
+        yield server
+    finally:
+        await server.aclose()
+
+
+@asynccontextmanager
+async def connected(
+    place: Path,
+    *services: Service,
+    dialer_services: tuple[Service, ...] = (),
+    listen_with: dict[str, Any] | None = None,
+    **dial_with: Any,
+) -> AsyncIterator[tuple[Peer, Peer]]:
+    """Two peers of one connection over a Unix socket, the handshake done: the dialer's and the acceptor's."""
+    async with served(f"haptera+unix://{place}/s", *services, **(listen_with or {})) as server:
+        peer = await dial(server.url, services=dialer_services, **dial_with)
+        try:
+            await peer.ready()
+            yield peer, other_side(server)
+        finally:
+            await peer.aclose()
+
+
+async def items_of(*items: bytes) -> AsyncIterator[bytes]:
+    """The items, as a source for a call."""
+    for item in items:
+        yield item

@@ -1,0 +1,280 @@
+"""Slow readers: what waits for them, and what does not (spec/protocol.md, section 3)."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+import haptera
+from haptera import Peer, Request, Service, method
+from haptera.peer import limits
+from tests.unit.peer.hosts import (
+    KIB,
+    MIB,
+    Batches,
+    Echo,
+    Gate,
+    connected,
+    eventually,
+    items_of,
+    other_side,
+    served,
+    turns,
+)
+from tests.unit.peer.raw import RawPeer
+
+
+class Large(Service):
+    """Answers with as many bytes as the payload says, and counts what it was asked."""
+
+    name = "large"
+
+    def __init__(self) -> None:
+        self.started = 0
+
+    def handle(self, requests: list[Request]) -> None:
+        for request in requests:
+            self.started += 1
+            request.respond(bytes(int(request.payload)))
+
+
+class Source(Service):
+    """Sends items for ever and counts those that were taken from it."""
+
+    name = "source"
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    @method
+    async def items(self, request: Request) -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(int(request.payload))
+            self.sent += 1
+
+
+async def settled(count: object) -> None:
+    """Wait until what ``count()`` returns no longer changes."""
+    assert callable(count)
+    before = None
+    while (now := count()) != before:
+        before = now
+        await turns()
+
+
+async def test_while_a_mebibyte_of_answers_waits_new_requests_are_kept_and_then_started(short_path: Path) -> None:
+    service = Large()
+    async with served(f"haptera+unix://{short_path}/s", service, write_timeout_s=3600) as server:
+        raw = await RawPeer.open(server.url)
+        await raw.hello()
+        await eventually(lambda: server.peers)
+        for number in range(100):
+            await raw.request(1 + 2 * number, "large", "x", b"%d" % (100 * KIB))
+            await turns(1)  # what arrives together is one batch, started together
+        await settled(lambda: service.started)
+        acceptor = other_side(server)
+        assert acceptor.writable is False
+        # What the socket and the transport took, the mebibyte, and what was started with the last of it.
+        assert 10 <= service.started < 60
+        assert len(acceptor._dispatcher.arrived) == 100 - service.started
+        answers = [await raw.answer(1 + 2 * number) for number in range(100)]
+        assert [len(answer) for answer in answers] == [100 * KIB] * 100
+        await eventually(lambda: acceptor.writable)
+        await raw.close()
+
+
+async def test_a_kept_request_keeps_its_items_and_its_cancel(short_path: Path) -> None:
+    large, echo = Large(), Echo()
+    async with served(f"haptera+unix://{short_path}/s", large, echo, write_timeout_s=3600) as server:
+        raw = await RawPeer.open(server.url)
+        await raw.hello()
+        await eventually(lambda: server.peers)
+        for number in range(50):
+            await raw.request(1 + 2 * number, "large", "x", b"%d" % (100 * KIB))
+        await settled(lambda: large.started)
+        await raw.request(201, "echo", "total", b"", streaming=True)
+        await raw.item(201, b"abc")
+        await raw.item(201, b"de")
+        await raw.finish(201)
+        await raw.request(203, "echo", "one", b"never")
+        await raw.cancel(203)
+        acceptor = other_side(server)
+        await eventually(lambda: 203 not in acceptor._dispatcher.requests and 201 in acceptor._dispatcher.requests)
+        assert await raw.answer(201) == b"5"
+        error = await raw.error(203)
+        assert (error.code, error.outcome) == (3006, "not_applied")
+        await raw.close()
+
+
+async def test_one_slow_reader_does_not_starve_other_connections(short_path: Path) -> None:
+    """traps.md, wire: one slow reader starves all."""
+    service = Large()
+    async with served(f"haptera+unix://{short_path}/s", service, Echo(), write_timeout_s=3600) as server:
+        slow = await RawPeer.open(server.url)
+        await slow.hello()
+        for number in range(100):
+            await slow.request(1 + 2 * number, "large", "x", b"%d" % (100 * KIB))
+        await settled(lambda: service.started)
+        started = service.started
+        peer = await haptera.dial(server.url)
+        for number in range(100):
+            assert await peer.call("large", "x", b"%d" % number) == bytes(number)
+        assert await peer.call("echo", "one", bytes(MIB)) == bytes(MIB)
+        assert service.started == started + 100
+        await peer.aclose()
+        await slow.close()
+
+
+async def test_a_producer_of_items_waits_for_its_window(short_path: Path) -> None:
+    source = Source()
+    async with connected(short_path, source) as (peer, acceptor), peer.stream("source", "items", b"10000") as stream:
+        await settled(lambda: source.sent)
+        # The window of 256 KiB, and one turn of 64 KiB that is queued behind it.
+        assert 25 <= source.sent <= 33
+        assert acceptor._connection.outbox.size < 2 * 64 * KIB
+        before = source.sent
+        for _ in range(100):
+            await anext(stream)
+        await settled(lambda: source.sent)
+        assert before + 60 <= source.sent <= before + 110
+
+
+async def test_a_caller_that_sends_items_waits_for_the_window_of_the_handler(short_path: Path) -> None:
+    service = Batches()
+    taken = 0
+
+    async def source() -> AsyncIterator[bytes]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield bytes(10_000)
+
+    async with connected(short_path, service) as (peer, _), peer.stream("batches", "x", items=source()):
+        await settled(lambda: taken)
+        assert 25 <= taken <= 34
+
+
+async def test_a_slow_reader_of_one_stream_stops_no_other_on_its_connection(short_path: Path) -> None:
+    """traps.md, wire: one shared window, so that one slow reader starves all."""
+    source = Source()
+    async with connected(short_path, source, Echo()) as (peer, acceptor):
+        unread = [peer.stream("source", "items", b"%d" % size) for size in (100, 10_000, MIB, 8 * MIB, 8 * MIB)]
+        await settled(lambda: source.sent)
+        for number in range(20):
+            assert await peer.call("echo", "one", b"%d" % number) == b"%d" % number
+        assert await peer.call("echo", "one", bytes(3 * MIB)) == bytes(3 * MIB)
+        assert await peer.call("echo", "total", items=items_of(*[bytes(MIB)] * 8)) == b"%d" % (8 * MIB)
+        assert len([item async for item in peer.stream("echo", "many", b"5000")]) == 5000
+        assert acceptor.writable
+        for stream in unread:
+            assert set(await anext(stream)) == {0}
+            await stream.aclose()
+
+
+async def test_an_unread_large_item_keeps_no_request_of_its_reader_waiting(short_path: Path) -> None:
+    """traps.md, wire: a reader that waits for a writer (deadlock).
+
+    The reader asks the writer something before it reads on. What waits for credit is no answer that waits to be
+    written.
+    """
+
+    class Reader(Service):
+        name = "reader"
+
+        @method
+        async def read(self, request: Request) -> bytes:
+            await turns(50)
+            size = 0
+            async for item in request.items:
+                size += len(await request.peer.call("echo", "one", item[:10])) + len(item)
+            return b"%d" % size
+
+    async with connected(short_path, Reader(), Echo(), dialer_services=(Reader(), Echo())) as (dialer, acceptor):
+        sizes = await asyncio.gather(
+            *(
+                side.call("reader", "read", items=items_of(*[bytes(8 * MIB)] * 3), timeout=60.0)
+                for side in (dialer, acceptor)
+            )
+        )
+        assert sizes == [b"%d" % (3 * (8 * MIB + 10))] * 2
+
+
+async def test_two_peers_that_stream_8_mib_items_at_each_other_both_finish(short_path: Path) -> None:
+    """traps.md, wire: an item larger than the window that can never finish."""
+
+    async def duplex(peer: Peer) -> int:
+        stream = peer.stream("echo", "both", items=items_of(*[bytes(8 * MIB)] * 3))
+        return sum([len(item) async for item in stream])
+
+    async with connected(short_path, Echo(), dialer_services=(Echo(),)) as sides:
+        assert await asyncio.gather(*(duplex(side) for side in sides)) == [24 * MIB] * 2
+        assert not any(side._connection.open_streams for side in sides)
+
+
+async def test_a_side_that_reads_nothing_is_disconnected_with_3009(
+    short_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (limits.WRITE_TIMEOUT_S, limits.WRITTEN_MIN) == (30.0, 64 * KIB)
+    monkeypatch.setattr("haptera.peer.peer.LINGER_S", 0.05)
+    service = Large()
+    async with served(f"haptera+unix://{short_path}/s", service, write_timeout_s=0.1) as server:
+        raw = await RawPeer.open(server.url)
+        await raw.hello()
+        for number in range(50):
+            await raw.request(1 + 2 * number, "large", "x", b"%d" % (100 * KIB))
+        await eventually(lambda: server.accepted and not server.peers)
+        (record,) = caplog.records
+        assert vars(record)["code_name"] == "SLOW_CONSUMER"
+        await raw.close()
+
+
+async def test_a_side_that_reads_slowly_but_enough_is_kept(short_path: Path) -> None:
+    service = Large()
+    async with served(f"haptera+unix://{short_path}/s", service, write_timeout_s=0.1) as server:
+        raw = await RawPeer.open(server.url)
+        await raw.hello()
+        for number in range(100):
+            await raw.request(1 + 2 * number, "large", "x", b"%d" % (100 * KIB))
+        for number in range(100):
+            await asyncio.sleep(0.01)
+            assert len(await raw.answer(1 + 2 * number)) == 100 * KIB
+        assert server.peers
+        await raw.close()
+
+
+async def test_a_reader_of_an_open_stream_that_takes_nothing_is_not_a_slow_consumer(short_path: Path) -> None:
+    """Its window is closed, and its connection's socket empty: nothing waits to be written."""
+    source = Source()
+    async with connected(short_path, source, Echo(), listen_with={"write_timeout_s": 0.02}) as (peer, acceptor):
+        stream = peer.stream("source", "items", b"10000")
+        await anext(stream)
+        await asyncio.sleep(0.1)
+        assert not acceptor.closed
+        assert await peer.call("echo", "one", b"x") == b"x"
+        await stream.aclose()
+
+
+async def test_tcp_leaves_without_delay() -> None:
+    async with served("haptera://127.0.0.1:0", Echo()) as server:
+        peer = await haptera.dial(server.url)
+        assert await peer.call("echo", "one", b"x") == b"x"
+        for side in (peer, other_side(server)):
+            assert side._transport is not None
+            sock = side._transport.get_extra_info("socket")
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        await peer.aclose()
+
+
+async def test_a_stream_that_waits_for_room_ends_with_its_connection(short_path: Path) -> None:
+    gate = Gate()
+    async with connected(short_path, gate) as (peer, _):
+        stream = peer.stream("gate", "items", b"100000")
+        await anext(stream)
+        await turns()
+        await peer.aclose()
+        await eventually(lambda: gate.ended)
+        with pytest.raises(haptera.ConnectionLost):
+            async for _item in stream:
+                pass
