@@ -1,10 +1,14 @@
-"""What users' tests and ours share: peers and files in memory, and virtual time.
+"""What users' tests and ours share: nodes, peers and files in memory, virtual time, and a proxy that can be cut.
 
+    node, node_in_thread                a whole node in this process (extra: ``haptera[server]``)
+    proxy, Proxy                        cuts, black holes, delays, damage and counts between two real ends
     connected_peers, Link               two peers, or two asyncio protocols, on a connection in memory
     run, virtual_clock                  an event loop whose time jumps to the next timer
     MemoryFileSystem                    files that can fail and lose what was not synced
+    Recording, replay                   what passed through a proxy, and sending it again
 
-A name is imported when it is first used.
+The pytest fixtures are in `haptera.testing.plugin`, which pytest finds by itself. A name is imported when it is first
+used.
 """
 
 from importlib import import_module
@@ -14,7 +18,10 @@ if TYPE_CHECKING:
     from haptera.testing.clock import NotSimulated, Stalled, VirtualClockLoop, run, virtual_clock
     from haptera.testing.filesystem import Crashed, MemoryFile, MemoryFileSystem, Unsynced
     from haptera.testing.network import MemoryServer, Network
+    from haptera.testing.nodes import NodeUrl, node, node_in_thread
     from haptera.testing.peers import ConnectedPeers, connected_peers
+    from haptera.testing.proxies import Proxy, proxy
+    from haptera.testing.recording import Piece, Recording, replay
     from haptera.testing.traffic import Direction
     from haptera.testing.transport import Link, MemoryTransport
 
@@ -28,11 +35,19 @@ __all__ = [
     "MemoryServer",
     "MemoryTransport",
     "Network",
+    "NodeUrl",
     "NotSimulated",
+    "Piece",
+    "Proxy",
+    "Recording",
     "Stalled",
     "Unsynced",
     "VirtualClockLoop",
     "connected_peers",
+    "node",
+    "node_in_thread",
+    "proxy",
+    "replay",
     "run",
     "virtual_clock",
 ]
@@ -41,7 +56,10 @@ _MODULES: Final = {
     **dict.fromkeys(("NotSimulated", "Stalled", "VirtualClockLoop", "run", "virtual_clock"), "clock"),
     **dict.fromkeys(("Crashed", "MemoryFile", "MemoryFileSystem", "Unsynced"), "filesystem"),
     **dict.fromkeys(("MemoryServer", "Network"), "network"),
+    **dict.fromkeys(("NodeUrl", "node", "node_in_thread"), "nodes"),
     **dict.fromkeys(("ConnectedPeers", "connected_peers"), "peers"),
+    **dict.fromkeys(("Proxy", "proxy"), "proxies"),
+    **dict.fromkeys(("Piece", "Recording", "replay"), "recording"),
     "Direction": "traffic",
     **dict.fromkeys(("Link", "MemoryTransport"), "transport"),
 }
