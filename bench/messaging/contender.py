@@ -1,0 +1,45 @@
+"""What each library is measured through: a client with one connection, and a server that another process runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final, Protocol
+
+CALL_SECONDS_MAX: Final = 30.0
+"""Every library that has a timeout for a call is given one, as a program would."""
+
+HOST: Final = "127.0.0.1"
+
+
+class Client(Protocol):
+    """One connection to a server of the same library."""
+
+    def echo(self, payload: bytes) -> Awaitable[bytes]:
+        """Calls, and gives what comes back."""
+        ...
+
+    def stream(self, count: int, size: int) -> AsyncIterator[bytes]:
+        """Asks for ``count`` items of ``size`` bytes, and gives them as they come."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class Contender(Protocol):
+    """A library. ``connect`` makes a client of ``HOST`` and a port; ``serve`` answers until it is cancelled.
+
+    ``serve`` calls ``announce`` with its port as soon as it listens. ``broker`` is the port of a program between
+    client and server, for a library that needs one.
+    """
+
+    name: str
+
+    def missing(self) -> str | None:
+        """Why it cannot be measured here, or None."""
+        ...
+
+    def version(self) -> str: ...
+
+    async def connect(self, port: int) -> Client: ...
+
+    async def serve(self, announce: Callable[[int], None], broker: int) -> None: ...

@@ -1,0 +1,83 @@
+"""The calls and streams of a run as a picture.
+
+``python -m bench.messaging.plot RESULT.json FILE`` draws what ``python -m bench.messaging --json`` wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import matplotlib as mpl
+
+mpl.use("svg")
+
+from matplotlib import pyplot as plt
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS: Final = ("#0b6e4f", "#73c2a5", "#8d99ae", "#c08497", "#e09f3e")
+PAYLOAD: Final = "256 B"
+
+
+def draw(result: dict[str, Any], file: Path) -> None:
+    """Draws a run into ``file``, whose suffix says in which format."""
+    # Text stays text, and a run drawn twice is the same file.
+    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "haptera", "font.size": 9})
+    figure, (calls, streams) = plt.subplots(1, 2, figsize=(10, 4), width_ratios=(3, 1), layout="constrained")
+    _calls(calls, result)
+    _streams(streams, result)
+    environment = result["environment"]
+    figure.supxlabel(
+        f"{environment['cpu']}, {environment['cores']} cores, Python {environment['python']}, {result['loop']}, "
+        f"TCP on loopback, one connection, medians of {result['rounds']} alternating rounds; {_day(result)}\n"
+        f"python -m bench.messaging --json > run.json && python -m bench.messaging.plot run.json {file}",
+        fontsize=7,
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, metadata={"Date": None})
+    plt.close(figure)
+
+
+def _calls(axes: Axes, result: dict[str, Any]) -> None:
+    workloads = {
+        name.partition(", ")[2]: found
+        for name, found in result["results"].items()
+        if name.startswith(f"echo {PAYLOAD}")
+    }
+    libraries = list(next(iter(workloads.values())))
+    width = 0.8 / len(libraries)
+    for number, library in enumerate(libraries):
+        values = [found[library]["calls_per_second"] for found in workloads.values()]
+        places = [place + number * width for place in range(len(values))]
+        bars = axes.bar(places, values, width, label=library, color=COLOURS[number % len(COLOURS)])
+        axes.bar_label(bars, labels=[f"{value / 1000:.1f}k" for value in values], fontsize=6)
+    axes.set_xticks([place + 0.4 - width / 2 for place in range(len(workloads))], list(workloads))
+    axes.set_ylabel("calls per second")
+    axes.set_title(f"Echo of {PAYLOAD}")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _streams(axes: Axes, result: dict[str, Any]) -> None:
+    found = result["results"]["stream of 64 KiB items"]
+    values = [one["mb_per_second"] for one in found.values()]
+    colours = [COLOURS[number % len(COLOURS)] for number in range(len(values))]
+    bars = axes.barh(list(found)[::-1], values[::-1], color=colours[::-1])
+    axes.bar_label(bars, fmt="%.0f", fontsize=7, padding=2)
+    axes.set_xlabel("MB/s")
+    axes.set_title("Stream of 64 KiB items")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.2)
+
+
+def _day(result: dict[str, Any]) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(result["ended_at_s"]))
+
+
+if __name__ == "__main__":
+    draw(json.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2]))
