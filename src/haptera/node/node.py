@@ -101,6 +101,7 @@ class Node:
         wrote.
         """
         loop = asyncio.get_running_loop()
+        started = loop.time()
         storage = Storage(config, filesystem or OsFileSystem())
         # In a thread: a long replay must not stop the loop of a program that opens a store within itself.
         replay = loop.run_in_executor(None, storage.open)
@@ -115,7 +116,9 @@ class Node:
             storage.close()
             raise
         _warn(config, storage)
-        return cls(config, storage, loop, clock_ms or _unix_time_ms, writer or ThreadWriter())
+        node = cls(config, storage, loop, clock_ms or _unix_time_ms, writer or ThreadWriter())
+        node._started = started
+        return node
 
     @property
     def node_id(self) -> bytes:
@@ -149,7 +152,7 @@ class Node:
 
     @property
     def uptime_ms(self) -> int:
-        """Milliseconds since the node was opened."""
+        """Milliseconds since the node began to open."""
         return int((self._loop.time() - self._started) * 1000)
 
     @property
@@ -230,9 +233,12 @@ class Storage:
                 gc.enable()
 
     def close(self) -> None:
-        """Seal the log and release the directory, as far as they were opened."""
-        while self._opened:
-            self._opened.pop().close()
+        """Seal the log and release the directory, as far as they were opened, whatever goes wrong on the way."""
+        if self._opened:
+            try:
+                self._opened.pop().close()
+            finally:
+                self.close()
 
     def _replay(self) -> None:
         apply = self.machine.apply

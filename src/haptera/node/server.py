@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from haptera.errors import ConfigurationError
 from haptera.peer import listen
-from haptera.peer.address import parse
+from haptera.peer.address import UNIX_SCHEME, parse
 
 if TYPE_CHECKING:
     from haptera.node.node import Node
@@ -80,7 +80,8 @@ class NodeServer:
             server_id=self._node.node_id,
         )
         self._servers.append(server)
-        self.urls.append(server.url)
+        # Of TCP the listener knows the port; the URL of a socket is as it was given, with its signs quoted.
+        self.urls.append(url if url.startswith(UNIX_SCHEME) else server.url)
 
     async def _listen_locally(self) -> None:
         path = self._node.local_socket_path
@@ -95,7 +96,7 @@ class NodeServer:
             return
         try:
             remove_stale_socket(path)
-            await self._listen(f"haptera+unix://{quote(path)}")
+            await self._listen(f"{UNIX_SCHEME}://{quote(path)}")
         except (OSError, ConfigurationError) as error:
             log.warning("no_local_socket", extra={"path": path, "reason": str(error)})
         else:

@@ -35,6 +35,9 @@ ArgumentT = TypeVar("ArgumentT", bound=Struct)
 
 _NO_OPTIONS = Raw()
 
+_BINARY = (bytes,)
+"""Said to msgspec.convert, which would else take a text where bytes belong, and decode it as Base64."""
+
 
 class _Array(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
     """An argument: an array with one field after the other."""
@@ -164,7 +167,7 @@ class Method(Generic[ArgumentT]):
         if self._options is not None and argument and isinstance(argument[-1], dict):
             options, argument = argument[-1], argument[:-1]
         try:
-            converted = msgspec.convert(tuple(argument), self._argument)
+            converted = msgspec.convert(tuple(argument), self._argument, builtin_types=_BINARY)
         except (ValueError, RecursionError) as error:
             return _invalid(str(error))
         return self._with(converted, options) if options else self._build(converted)
@@ -177,7 +180,7 @@ class Method(Generic[ArgumentT]):
             if name not in known:
                 return failure(Code.INVALID_ARGUMENT, {"unknown": _shown(name)}, outcome="not_applied")
         try:
-            return self._build_with(argument, msgspec.convert(options, self._options))
+            return self._build_with(argument, msgspec.convert(options, self._options, builtin_types=_BINARY))
         except (ValueError, RecursionError) as error:
             return _invalid(str(error))
 
