@@ -1,0 +1,239 @@
+"""`haptera serve` as a process: how it starts, what it says, and the code with which it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from haptera.peer import dial
+from haptera.storage import DataDirectory, Entry, Log, OsFileSystem, load_or_create
+from tests.unit.node.process import serving
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+encode, decode = msgspec.msgpack.encode, msgspec.msgpack.decode
+
+
+async def call(url: str, service: str, method: str, *argument: object) -> object:
+    peer = await dial(url)
+    try:
+        return decode(await peer.call(service, method, encode(argument)))
+    finally:
+        await peer.aclose()
+
+
+def ends_with(path: Path, *options: str) -> tuple[int, dict[str, object]]:
+    """The exit code of a node that cannot serve, and the line that says why."""
+    with serving(path, *options) as node:
+        code = node.end()
+        assert node.names()[-1] == "cannot_serve"
+        assert node.names().count("cannot_serve") == 1
+        assert "listening" not in node.names()
+        return code, node.events[-1]
+
+
+def filled(path: Path) -> None:
+    """A data directory with one write in it."""
+    with serving(path) as node:
+        asyncio.run(call(node.ready().url, "kv", "set", "a", b"1"))
+        node.signal()
+        assert node.end() == 0
+
+
+def test_it_serves_says_so_and_sigterm_ends_it_with_0(tmp_path: Path) -> None:
+    path = tmp_path / "d"
+    with serving(path) as node:
+        node.ready()
+        assert asyncio.run(call(node.url, "kv", "set", "a", b"1")) == [1, None]
+        local = path / "haptera.sock"
+        assert stat.S_IMODE(local.stat().st_mode) == 0o600
+        assert asyncio.run(call(f"haptera+unix://{local}", "kv", "get", "a")) == [b"1", 1, None]
+        node.signal()
+        assert node.end() == 0
+        assert node.names()[:3] == ["recovered", "key_file_beside_data", "listening"]
+        assert node.names()[-2:] == ["stopping", "stopped"]
+        assert not local.exists()
+        assert node.process.stdout is not None
+        assert node.process.stdout.read() == ""
+    with serving(path) as node:
+        assert asyncio.run(call(node.ready().url, "kv", "get", "a")) == [b"1", 1, None]
+        status = asyncio.run(call(node.url, "server", "status"))
+        assert isinstance(status, dict)
+        assert (status["durability"], status["encrypted"], status["revision"]) == ("sync", True, 1)
+        node.signal(signal.SIGINT)
+        assert node.end() == 0
+
+
+def test_what_is_under_way_is_answered_before_it_ends(tmp_path: Path) -> None:
+    async def writes(url: str, pid: int) -> list[int]:
+        """Writes until the node has ended; the versions that it answered with."""
+        peer = await dial(url)
+        versions = []
+
+        async def writer(name: str) -> None:
+            while True:
+                answer = await peer.request("kv", "set", encode([name, b"x"]), timeout=None)
+                if answer.failure is not None:
+                    assert (answer.failure.code, answer.failure.outcome) == (1014, "not_applied")
+                    return
+                versions.append(decode(answer.payload)[0])
+                if len(versions) == 200:
+                    os.kill(pid, signal.SIGTERM)
+
+        await asyncio.gather(*(writer(f"k{number}") for number in range(20)))
+        await peer.aclose()
+        return versions
+
+    path = tmp_path / "d"
+    with serving(path) as node:
+        versions = asyncio.run(writes(node.ready().url, node.process.pid))
+        assert node.end() == 0
+        assert node.events[-1]["revision"] == max(versions) == len(versions)
+
+
+def test_text_logs_are_lines_for_people(tmp_path: Path) -> None:
+    with serving(tmp_path / "d", "--log-format", "text") as node:
+        lines = []
+        assert node.process.stderr is not None
+        for line in node.process.stderr:
+            lines.append(line.rstrip())
+            if line.startswith("Ctrl-C"):
+                break
+        node.signal()
+        assert node.process.wait() == 0
+    (url,) = [line.split()[1] for line in lines if line.startswith("  listening   haptera://")]
+    assert any(line.endswith(f"INFO listening url={url}") for line in lines)
+    assert "  durability  sync (an answered write is on the disk)" in lines
+    assert any(line.startswith("  encryption  AES-256-GCM") for line in lines)
+    assert f"  haptera set greeting hello --url {url}" in lines
+    assert f"  haptera status --url {url}" in lines
+
+
+def test_in_the_default_directory_the_client_needs_no_url(tmp_path: Path) -> None:
+    with serving(tmp_path / "haptera-data", "--log-format", "text") as node:
+        assert node.process.stderr is not None
+        for line in node.process.stderr:
+            if "haptera set" in line:
+                assert line == "  haptera set greeting hello\n"
+                break
+        else:
+            pytest.fail("nothing was said of what to type")
+
+
+def test_options_come_from_the_environment_too(tmp_path: Path) -> None:
+    with serving(tmp_path / "d", environ={"HAPTERA_DURABILITY": "os"}) as node:
+        status = asyncio.run(call(node.ready().url, "server", "status"))
+        assert isinstance(status, dict)
+        assert status["durability"] == "os"
+        assert "durability_os" in node.names()
+
+
+def test_a_data_directory_in_use_ends_with_10(tmp_path: Path) -> None:
+    path = tmp_path / "d"
+    with serving(path) as node:
+        node.ready()
+        code, event = ends_with(path)
+        assert code == event["exit_code"] == 10
+        assert str(node.process.pid) in str(event["reason"])
+        assert asyncio.run(call(node.url, "kv", "set", "a", b"1")) == [1, None], "the first goes on"
+        assert (path / "haptera.sock").exists(), "its socket is not taken away"
+
+
+def test_damage_ends_with_11_and_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "d"
+    filled(path)
+    (segment,) = (path / "log").iterdir()
+    data = bytearray(segment.read_bytes())
+    data[-1] ^= 1
+    segment.write_bytes(data)
+    code, event = ends_with(path)
+    assert code == 11
+    assert str(segment) in str(event["reason"])
+
+
+def test_a_missing_or_wrong_key_ends_with_12(tmp_path: Path) -> None:
+    path, other = tmp_path / "d", tmp_path / "other"
+    filled(path)
+    filled(other)
+    (path / "keys").write_bytes((other / "keys").read_bytes())
+    assert ends_with(path)[0] == 12
+    (path / "keys").unlink()
+    assert ends_with(path)[0] == 12
+    assert not (path / "keys").exists()
+
+
+def test_a_newer_format_ends_with_13(tmp_path: Path) -> None:
+    path = tmp_path / "d"
+    directory = DataDirectory.open(OsFileSystem(), str(path))
+    log = Log.open(OsFileSystem(), directory, load_or_create(OsFileSystem(), directory.keys_path), segment_size=65536)
+    assert list(log.replay()) == []
+    log.append(Entry(1, 1, 0, encode([[["kv.expire", "a", 5]]])))
+    log.close()
+    directory.close()
+    code, event = ends_with(path)
+    assert code == 13
+    assert "kv.expire" in str(event["reason"])
+
+
+def test_what_cannot_be_written_ends_with_14(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert ends_with(tmp_path / "file")[0] == 14
+
+
+def test_an_address_in_use_ends_with_15(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        url = f"haptera://127.0.0.1:{taken.getsockname()[1]}"
+        code, event = ends_with(tmp_path / "d", "--listen", url)
+    assert code == 15
+    assert event["reason"] == f"cannot listen on {url}: Address already in use"
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--durability", "maybe"), "--durability: expected sync or os, not 'maybe'"),
+        (("--listen", "http://127.0.0.1"), "--listen: "),
+        (("--config", "none.toml"), "--config none.toml: No such file or directory"),
+    ],
+)
+def test_a_wrong_option_ends_with_15_and_one_line(tmp_path: Path, options: tuple[str, str], named: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "haptera", "serve", *options], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert result.returncode == 15
+    assert result.stderr.startswith(f"haptera: {named}")
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [], "nothing was made"
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    """The first one waits for a connection whose scan nobody reads."""
+
+    async def held(url: str) -> None:
+        peer = await dial(url)
+        for number in range(3):
+            await peer.call("kv", "set", encode([f"k{number}", bytes(1 << 20)]))
+        scan = peer.stream("kv", "scan", encode([]))
+        await anext(aiter(scan))
+        node.signal()
+        while (event := await asyncio.to_thread(node.read_event)) is not None and event["event"] != "stopping":
+            pass
+        node.signal()
+        assert await asyncio.to_thread(node.process.wait) == 128 + signal.SIGTERM
+        await peer.aclose()
+
+    with serving(tmp_path / "d") as node:
+        asyncio.run(held(node.ready().url))
+        assert "stopped" not in node.names()

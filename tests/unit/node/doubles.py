@@ -1,0 +1,132 @@
+"""A connection and its requests, as services see them, that keep what was answered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from haptera.errors import ConnectionLost, Failure
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterator
+
+    from haptera.peer import Peer, Request
+
+TAG_REPLAYED = 0x09
+TAG_REVISION = 0x0B
+
+
+class FakePeer:
+    """A peer whose room for answers the test decides: `room` answers, then it is not writable."""
+
+    def __init__(self, *, capabilities: frozenset[str] = frozenset({"pipelining", "idempotency"})) -> None:
+        self.attributes: dict[str, Any] = {}
+        self.capabilities = capabilities
+        self.max_message = 16 << 20
+        self.room = 1_000_000
+        self.waiting: list[Callable[[], None]] = []
+        self.streams = 1
+
+    @property
+    def writable(self) -> bool:
+        return self.room > 0
+
+    def when_writable(self, callback: Callable[[], None]) -> None:
+        self.waiting.append(callback)
+
+    def make_room(self, answers: int) -> None:
+        self.room = answers
+        waiting, self.waiting = self.waiting, []
+        for callback in waiting:
+            callback()
+
+    def request(
+        self,
+        method: str,
+        *argument: Any,
+        payload: bytes | None = None,
+        request_id: bytes | None = None,
+        answered_below: int | None = None,
+        service: str = "kv",
+    ) -> FakeRequest:
+        request = FakeRequest(self, service, method, msgspec.msgpack.encode(argument) if payload is None else payload)
+        request.stream, self.streams = self.streams, self.streams + 2
+        request.request_id = request_id
+        request.answered_below = answered_below
+        return request
+
+
+class FakeRequest:
+    """One request; `result`, `failure` and `entries` are its answer."""
+
+    def __init__(self, peer: FakePeer, service: str, method: str, payload: bytes) -> None:
+        self.peer = cast("Peer", peer)
+        self.service = service
+        self.method = method
+        self.payload = payload
+        self.stream = 0
+        self.request_id: bytes | None = None
+        self.answered_below: int | None = None
+        self.on_cancel: Callable[[], None] | None = None
+        self.answers = 0
+        self.payload_answered: bytes | None = None
+        self.failure: Failure | None = None
+        self.entries: dict[int, bytes] = {}
+        self.items: list[Any] = []
+        self.blocked: asyncio.Event | None = None
+        self.lost = False
+        self._peer = peer
+
+    @property
+    def request(self) -> Request:
+        return cast("Request", self)
+
+    @property
+    def result(self) -> Any:
+        assert self.failure is None, self.failure
+        assert self.payload_answered is not None, "not answered"
+        return msgspec.msgpack.decode(self.payload_answered)
+
+    @property
+    def code(self) -> int:
+        assert self.failure is not None
+        return self.failure.code
+
+    @property
+    def revision(self) -> int | None:
+        value = self.entries.get(TAG_REVISION)
+        return None if value is None else int.from_bytes(value, "big")
+
+    @property
+    def answered(self) -> bool:
+        return self.answers > 0
+
+    def respond(self, payload: bytes = b"", entries: bytes = b"") -> None:
+        self.payload_answered = payload
+        self._answered(entries)
+
+    def fail(self, reason: Failure, entries: bytes = b"") -> None:
+        self.failure = reason
+        self._answered(entries)
+
+    async def send(self, item: bytes) -> None:
+        if self.lost:
+            raise ConnectionLost("gone")
+        self.items.append(msgspec.msgpack.decode(item))
+        if self.blocked is not None:
+            await self.blocked.wait()
+
+    def _answered(self, entries: bytes) -> None:
+        self.answers += 1
+        assert self.answers == 1, "a request is answered once"
+        self._peer.room -= 1
+        self.entries = dict(_entries(entries))
+
+
+def _entries(data: bytes) -> Iterator[tuple[int, bytes]]:
+    while data:
+        tag, length = data[0], data[1]
+        yield tag, data[2 : 2 + length]
+        data = data[2 + length :]

@@ -1,0 +1,106 @@
+"""Nodes for tests: over a file system in memory, with a disk that works when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from haptera.errors import Failure
+from haptera.node.commands import ANONYMOUS, Command, Session
+from haptera.node.config import NodeConfig
+from haptera.node.node import Node
+from haptera.testing.filesystem import MemoryFileSystem
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from haptera.node.commit import Writer
+    from haptera.state import Read, Result, Write
+
+CONFIG = NodeConfig(data_dir="/data", listen=(), segment_size=64 * 1024)
+
+
+class ManualWriter:
+    """A disk that does one job when the test says so."""
+
+    def __init__(self) -> None:
+        self.jobs: deque[Callable[[], None]] = deque()
+
+    def submit(self, job: Callable[[], None]) -> None:
+        self.jobs.append(job)
+
+    def close(self) -> None:
+        assert not self.jobs
+
+    async def write(self) -> None:
+        """Write the batch that is with the disk, and let the loop take its result."""
+        self.jobs.popleft()()
+        await turn()
+
+    async def write_all(self) -> None:
+        """Write until nothing is left to write."""
+        await turn()
+        while self.jobs:
+            await self.write()
+
+
+class ImmediateWriter:
+    """A disk that writes at once, on the loop's thread."""
+
+    def submit(self, job: Callable[[], None]) -> None:
+        job()
+
+    def close(self) -> None:
+        pass
+
+
+class Asked:
+    """One submission and what came of it."""
+
+    def __init__(self, node: Node, *ops: Read | Write | Command, session: Session = ANONYMOUS) -> None:
+        self.calls: list[list[Result]] = []
+        commands = [op if isinstance(op, Command) else Command(op) for op in ops]
+        node.commands.submit(session, commands, self.calls.append)
+
+    @property
+    def answered(self) -> bool:
+        return bool(self.calls)
+
+    @property
+    def results(self) -> list[Result]:
+        assert len(self.calls) == 1, "done is called exactly once"
+        return self.calls[0]
+
+    @property
+    def result(self) -> Result:
+        (result,) = self.results
+        return result
+
+    @property
+    def failures(self) -> list[tuple[int, str]]:
+        """(code, outcome) of each result, all of which are failures."""
+        failed = []
+        for result in self.results:
+            assert isinstance(result, Failure), result
+            failed.append((result.code, result.outcome))
+        return failed
+
+
+async def turn() -> None:
+    """Let the loop do what is ready, and what that makes ready."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def opened(
+    fs: MemoryFileSystem | None = None, *, writer: Writer | None = None, config: NodeConfig = CONFIG, **options: Any
+) -> AsyncIterator[Node]:
+    """An open node; with a `ManualWriter` the test has to leave nothing unwritten."""
+    node = await Node.open(config, filesystem=fs or MemoryFileSystem(), writer=writer or ImmediateWriter(), **options)
+    try:
+        yield node
+    finally:
+        await node.aclose()

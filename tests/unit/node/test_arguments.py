@@ -1,0 +1,218 @@
+"""Arguments of kv: what is taken, and that nothing unknown, doubled or malformed is ever dropped silently."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from haptera.errors import Failure
+from haptera.node.services.arguments import METHODS
+from haptera.state import (
+    Clear,
+    Count,
+    Delete,
+    DeleteMany,
+    Exists,
+    Get,
+    GetMany,
+    Increment,
+    Operation,
+    Rename,
+    Scan,
+    Set,
+    SetMany,
+)
+
+encode = msgspec.msgpack.encode
+
+TAKEN: list[tuple[str, list[Any], Operation]] = [
+    ("get", ["a"], Get("a")),
+    ("set", ["a", b"v"], Set("a", b"v")),
+    ("set", ["a", b"v", {}], Set("a", b"v")),
+    ("set", ["a", b"v", {"if_version": 7}], Set("a", b"v", if_version=7)),
+    ("set", ["a", b"v", {"if_version": 0, "if": "absent"}], Set("a", b"v", 0, "absent")),
+    ("set", ["a", b"v", {"if": "present", "return_previous": True}], Set("a", b"v", None, "present", True)),
+    ("delete", ["a"], Delete("a")),
+    ("delete", ["a", {"if_version": 3, "return_previous": True}], Delete("a", 3, True)),
+    ("exists", ["a"], Exists("a")),
+    ("get_many", [["a", "b"]], GetMany(["a", "b"])),
+    ("set_many", [[["a", b"1"], ["b", b"2"]]], SetMany([("a", b"1"), ("b", b"2")])),
+    ("set_many", [[["a", b"1"]], {}], SetMany([("a", b"1")])),
+    ("delete_many", [["a"]], DeleteMany(["a"])),
+    ("increment", ["a", -3], Increment("a", -3)),
+    ("increment", ["a", 1, {"initial": 10}], Increment("a", 1, 10)),
+    ("rename", ["a", "b"], Rename("a", "b")),
+    ("rename", ["a", "b", {"if_absent": True}], Rename("a", "b", True)),
+    ("scan", [], Scan()),
+    ("scan", [{"prefix": "p/", "start": "a", "end": "z", "glob": "*"}], Scan("p/", "a", "z", "*")),
+    (
+        "scan",
+        [{"limit": 5, "reverse": True, "keys_only": True, "after": "k"}],
+        Scan(limit=5, reverse=True, keys_only=True, after="k"),
+    ),
+    ("count", [], Count()),
+    ("count", [{"prefix": "p", "start": "a", "end": "b", "glob": "p*"}], Count("p", "a", "b", "p*")),
+    ("clear", [], Clear()),
+    ("clear", [{"prefix": "p"}], Clear("p")),
+]
+
+
+@pytest.mark.parametrize(("method", "argument", "op"), TAKEN)
+def test_an_argument_is_its_operation(method: str, argument: list[Any], op: Operation) -> None:
+    assert METHODS[method].decode(encode(argument)) == op
+
+
+@pytest.mark.parametrize(("method", "argument", "op"), TAKEN)
+def test_an_argument_that_was_never_encoded_is_the_same_operation(
+    method: str, argument: list[Any], op: Operation
+) -> None:
+    assert METHODS[method].convert(tuple(argument)) == op
+
+
+UNKNOWN: list[tuple[str, list[Any], str | int]] = [
+    ("get", ["a", 1], 1),
+    ("get", ["a", {}], 1),
+    ("set", ["a", b"", {}, 1], 3),
+    ("set", ["a", b"", {"ttl_ms": 1}], "ttl_ms"),
+    ("set", ["a", b"", {"keep_ttl": True}], "keep_ttl"),
+    ("set", ["a", b"", {"lease": b"x"}], "lease"),
+    ("set", ["a", b"", {"if_version": 1, "condition": "absent"}], "condition"),
+    ("delete", ["a", {"if": "present"}], "if"),
+    ("set_many", [[["a", b""]], {"ttl_ms": 5}], "ttl_ms"),
+    ("increment", ["a", 1, {"by": 1}], "by"),
+    ("rename", ["a", "b", {"if": "absent"}], "if"),
+    ("scan", [{"offset": 10}], "offset"),
+    ("scan", [{}, 1], 1),
+    ("count", [{"limit": 1}], "limit"),
+    ("clear", [{"glob": "*"}], "glob"),
+]
+
+
+@pytest.mark.parametrize(("method", "argument", "unknown"), UNKNOWN)
+def test_an_unknown_field_or_option_is_refused_by_name(method: str, argument: list[Any], unknown: str | int) -> None:
+    refused = METHODS[method].decode(encode(argument))
+    assert isinstance(refused, Failure)
+    assert (refused.code, refused.outcome, refused.details) == (3003, "not_applied", {"unknown": unknown})
+
+
+REFUSED: list[tuple[str, list[Any]]] = [
+    ("get", []),
+    ("get", [1]),
+    ("get", [b"a"]),
+    ("get", [None]),
+    ("set", ["a"]),
+    ("set", ["a", "text"]),
+    ("set", ["a", b"", None]),
+    ("set", ["a", b"", []]),
+    ("set", ["a", b"", {"if_version": None}]),
+    ("set", ["a", b"", {"if_version": "1"}]),
+    ("set", ["a", b"", {"if_version": True}]),
+    ("set", ["a", b"", {"if_version": 1.0}]),
+    ("set", ["a", b"", {"if": None}]),
+    ("set", ["a", b"", {"if": "missing"}]),
+    ("set", ["a", b"", {"return_previous": 1}]),
+    ("set", ["a", b"", {"return_previous": None}]),
+    ("set", ["a", b"", {1: 2}]),
+    ("set_many", [[["a"]]]),
+    ("set_many", [[["a", b"", 1]]]),
+    ("set_many", [{"a": b""}]),
+    ("increment", ["a"]),
+    ("increment", ["a", 1.5]),
+    ("scan", [{"limit": "1"}]),
+    ("scan", [None]),
+    ("clear", [{"prefix": None}]),
+]
+
+
+@pytest.mark.parametrize(("method", "argument"), REFUSED)
+def test_a_wrong_type_or_a_missing_field_is_refused(method: str, argument: list[Any]) -> None:
+    for refused in (METHODS[method].decode(encode(argument)), METHODS[method].convert(tuple(argument))):
+        assert isinstance(refused, Failure)
+        assert (refused.code, refused.outcome) == (3003, "not_applied")
+
+
+MAP_OF_TWO = {
+    "fixmap": b"\x82",
+    "map 16": b"\xde\x00\x02",
+    "map 32": b"\xdf\x00\x00\x00\x02",
+}
+
+
+@pytest.mark.parametrize("head", MAP_OF_TWO.values(), ids=MAP_OF_TWO)
+def test_a_doubled_option_is_refused_however_the_map_is_encoded(head: bytes) -> None:
+    options = head + encode("if_version") + encode(1) + encode("if_version") + encode(2)
+    refused = METHODS["set"].decode(b"\x93" + encode("a") + encode(b"") + options)
+    assert isinstance(refused, Failure)
+    assert (refused.code, refused.details) == (3003, {"reason": "an option is given twice"})
+    two = head + encode("if_version") + encode(1) + encode("if") + encode("present")
+    assert METHODS["set"].decode(b"\x93" + encode("a") + encode(b"") + two) == Set("a", b"", 1, "present")
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\x92",
+        encode(["a", b""]) + b"\x00",
+        encode({"key": "a"}),
+        encode("a"),
+        b"\x92\xa1\xff\xc4\x00",
+        b"\x92\xa3\xed\xa0\x80\xc4\x00",
+        b"\x93\xa1a\xc4\x00" + b"\x81\xa1x" + b"\x91" * 33 + b"\x90",
+        b"\x93\xa1a\xc4\x00" + b"\x91" * 100_000 + b"\x90",
+        b"\x91" * 100_000,
+        b"\xdd\xff\xff\xff\xff",
+        b"\x93\xa1a\xc4\x00\xdf\xff\xff\xff\xff",
+        b"\x93\xa1a\xc6\xff\xff\xff\xff",
+    ],
+    ids=lambda payload: payload[:12].hex(),
+)
+def test_malformed_bytes_are_refused(payload: bytes) -> None:
+    """Nesting without end, lengths and counts that nothing is behind, text that is not UTF-8, bytes behind the end."""
+    refused = METHODS["set"].decode(payload)
+    assert isinstance(refused, Failure)
+    assert (refused.code, refused.outcome) == (3003, "not_applied")
+
+
+def test_trap_preallocating_from_a_count_in_the_payload() -> None:
+    """A count of four thousand million keys, with no key behind it, costs neither memory nor time."""
+    for method, payload in (("get_many", b"\x91\xdd\xff\xff\xff\xff"), ("set_many", b"\x91\xdd\xff\xff\xff\xff\x92")):
+        assert isinstance(METHODS[method].decode(payload), Failure)
+
+
+def test_what_an_answer_repeats_of_an_unknown_option_is_bounded_and_can_be_encoded() -> None:
+    for name in ("x" * 10_000, "\ud800"):
+        refused = METHODS["clear"].convert(({name: 1},))
+        assert isinstance(refused, Failure)
+        assert len(encode(refused)) < 200
+
+
+@given(method=st.sampled_from(sorted(METHODS)), payload=st.binary(max_size=64))
+def test_any_bytes_are_an_operation_or_3003(method: str, payload: bytes) -> None:
+    result = METHODS[method].decode(payload)
+    assert not isinstance(result, Failure) or result.code == 3003
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text(max_size=5) | st.binary(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["if", "if_version", "prefix", "limit", "x"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(method=st.sampled_from(sorted(METHODS)), argument=st.lists(VALUES, max_size=4))
+def test_encoded_or_not_an_argument_means_the_same(method: str, argument: list[Any]) -> None:
+    decoded, converted = METHODS[method].decode(encode(argument)), METHODS[method].convert(argument)
+    if isinstance(decoded, Failure) or isinstance(converted, Failure):
+        assert isinstance(decoded, Failure)
+        assert isinstance(converted, Failure)
+        assert decoded.code == converted.code == 3003
+    else:
+        assert decoded == converted

@@ -1,0 +1,276 @@
+"""The commit pipeline: what is written together, what is answered when, and what happens when the disk does not."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import threading
+from functools import partial
+
+import pytest
+
+from haptera.errors import Failure
+from haptera.node import commit
+from haptera.node.commands import ANONYMOUS, Command
+from haptera.node.commit import ThreadWriter
+from haptera.node.node import Node
+from haptera.state import Delete, Get, Set, SetMany, decode_commands
+from haptera.storage import DataDirectory, Log, load_or_create
+from haptera.storage.errors import StorageFailed
+from haptera.testing.filesystem import MemoryFileSystem
+from tests.unit.node.nodes import CONFIG, Asked, ManualWriter, opened, turn
+
+
+def logged(fs: MemoryFileSystem) -> list[tuple[int, int, int]]:
+    """(index, time_ms, number of commands) of each entry that a closed node left."""
+    directory = DataDirectory.open(fs, CONFIG.data_dir)
+    log = Log.open(fs, directory, load_or_create(fs, directory.keys_path))
+    try:
+        return [(entry.index, entry.time_ms, len(decode_commands(entry.payload))) for entry in log.replay()]
+    finally:
+        log.close()
+        directory.close()
+
+
+async def test_trap_acknowledged_before_any_fsync() -> None:
+    """Until the sync has returned, a write is neither answered nor seen by anyone."""
+    fs, writer = MemoryFileSystem(), ManualWriter()
+    async with opened(fs, writer=writer) as node:
+        asked = Asked(node, Set("a", b"1"))
+        await turn()
+        assert len(writer.jobs) == 1
+        assert not asked.answered
+        assert Asked(node, Get("a")).failures == [(4001, "not_applied")]
+        before = len(fs.calls)
+        await writer.write()
+        assert [name for name, _ in fs.calls[before:]][-2:] == ["pwrite", "fdatasync"]
+        assert asked.result == (1, None)
+        assert Asked(node, Get("a")).result == (b"1", 1, None)
+
+
+async def test_writes_of_one_turn_of_the_loop_are_one_entry() -> None:
+    fs, writer = MemoryFileSystem(), ManualWriter()
+    async with opened(fs, writer=writer) as node:
+        asked = [Asked(node, Set(f"k{number}", b"")) for number in range(5)]
+        await turn()
+        assert len(writer.jobs) == 1
+        await writer.write()
+        assert [each.result for each in asked] == [(version, None) for version in range(1, 6)]
+        assert not writer.jobs
+    assert [count for _, _, count in logged(fs)] == [5]
+
+
+async def test_while_the_disk_is_busy_the_next_batch_fills() -> None:
+    fs, writer = MemoryFileSystem(), ManualWriter()
+    async with opened(fs, writer=writer) as node:
+        first = Asked(node, Set("a", b"1"))
+        await turn()
+        later = []
+        for number in range(4):
+            later.append(Asked(node, Set("a", b"%d" % number)))
+            await turn()
+        assert len(writer.jobs) == 1, "one batch is with the disk, the others wait"
+        await writer.write()
+        assert first.answered
+        assert not any(each.answered for each in later)
+        await writer.write()
+        assert [each.result for each in later] == [(2, None), (3, None), (4, None), (5, None)]
+    assert [count for _, _, count in logged(fs)] == [1, 4]
+
+
+async def test_the_next_batch_is_with_the_disk_before_the_last_is_applied() -> None:
+    writer = ManualWriter()
+    with_disk = []
+    async with opened(writer=writer) as node:
+        node.commands.submit(ANONYMOUS, [Command(Set("a", b"1"))], lambda _: with_disk.append(len(writer.jobs)))
+        await turn()
+        Asked(node, Set("b", b"2"))
+        await writer.write()
+        assert with_disk == [1]
+        await writer.write()
+
+
+async def test_a_batch_ends_at_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commit, "BATCH_COMMANDS_MAX", 3)
+    monkeypatch.setattr(commit, "BATCH_SIZE_MAX", 5000)
+    fs, writer = MemoryFileSystem(), ManualWriter()
+    async with opened(fs, writer=writer) as node:
+        small = Asked(node, *(Set(f"s{number}", b"") for number in range(7)))
+        await writer.write_all()
+        assert len(small.results) == 7
+        large = Asked(node, *(Set(f"l{number}", bytes(3000)) for number in range(3)), Set("huge", bytes(20000)))
+        await writer.write_all()
+        assert [result[0] for result in large.results if isinstance(result, tuple)] == [8, 9, 10, 11]
+    assert [count for _, _, count in logged(fs)] == [3, 3, 1, 1, 1, 1, 1]
+
+
+async def test_entry_time_never_goes_back() -> None:
+    fs = MemoryFileSystem()
+    times = iter([1000, 400, 1500, 900])
+    async with opened(fs, clock_ms=lambda: next(times)) as node:
+        for number in range(4):
+            asked = Asked(node, Set("a", b"%d" % number))
+            await turn()
+            assert asked.answered
+    assert [(index, time_ms) for index, time_ms, _ in logged(fs)] == [(1, 1000), (2, 1000), (3, 1500), (4, 1500)]
+
+
+async def test_entry_time_never_goes_back_over_a_restart() -> None:
+    fs = MemoryFileSystem()
+    for clock in (5000, 3000):
+        async with opened(fs, clock_ms=lambda now=clock: now) as node:
+            Asked(node, Set("a", b""))
+            await turn()
+    assert [time_ms for _, time_ms, _ in logged(fs)] == [5000, 5000]
+
+
+async def test_too_much_waiting_for_the_disk_is_refused_and_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commit, "PENDING_COMMANDS_MAX", 3)
+    writer = ManualWriter()
+    async with opened(writer=writer) as node:
+        asked = [Asked(node, Set("a", b"")) for _ in range(5)]
+        assert [each.failures for each in asked[3:]] == [[(3007, "not_applied")]] * 2
+        await writer.write_all()
+        assert all(each.answered for each in asked)
+        again = Asked(node, Set("a", b""))
+        await writer.write_all()
+        assert again.result == (4, None)
+        assert node.metrics.writes_refused_total == 2
+
+
+async def test_too_many_bytes_waiting_for_the_disk_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commit, "PENDING_SIZE_MAX", 10_000)
+    writer = ManualWriter()
+    async with opened(writer=writer) as node:
+        fits = Asked(node, Set("a", bytes(9000)))
+        assert Asked(node, Set("b", bytes(9000))).failures == [(3007, "not_applied")]
+        await writer.write_all()
+        assert fits.result == (1, None)
+
+
+async def test_a_list_that_is_partly_refused_is_answered_once_and_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commit, "PENDING_COMMANDS_MAX", 1)
+    writer = ManualWriter()
+    async with opened(writer=writer) as node:
+        asked = Asked(node, Get("a"), Set("a", b""), Set("", b""), Set("b", b""))
+        await writer.write_all()
+        read, written, invalid, refused = asked.results
+        assert written == (1, None)
+        assert [result.code for result in (read, invalid, refused) if isinstance(result, Failure)] == [4001, 4006, 3007]
+
+
+async def test_one_caller_that_raises_does_not_keep_the_others_from_their_answers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fails(_: object) -> None:
+        raise RuntimeError("no")
+
+    async with opened() as node:
+        node.commands.submit(ANONYMOUS, [Command(Set("a", b""))], fails)
+        asked = Asked(node, Set("b", b""))
+        await turn()
+        assert asked.result == (2, None)
+    assert "answer_failed" in caplog.text
+
+
+@pytest.mark.parametrize("failing", ["pwrite", "fdatasync"])
+async def test_after_a_failed_write_nothing_more_is_written(failing: str) -> None:
+    fs, writer = MemoryFileSystem(), ManualWriter()
+    node = await failing_node(fs, writer, failing)
+    handed = Asked(node, Set("handed", b""), Set("handed too", b""))
+    await turn()
+    waiting = Asked(node, Set("waiting", b""))
+    await writer.write()
+    assert handed.failures == [(5001, "unknown")] * 2
+    assert waiting.failures == [(5001, "not_applied")]
+    assert isinstance(node.failed.result(), StorageFailed)
+    calls = len(fs.calls)
+    assert Asked(node, Set("later", b"")).failures == [(5001, "not_applied")]
+    await turn()
+    assert not writer.jobs
+    assert len(fs.calls) == calls, "a failed sync is never tried again"
+    assert Asked(node, Get("before")).result == (b"1", 1, None), "reads go on"
+    assert Asked(node, Get("handed")).failures == [(4001, "not_applied")], "what may not be durable is not seen"
+    await node.aclose()
+
+
+async def failing_node(fs: MemoryFileSystem, writer: ManualWriter, failing: str) -> Node:
+    node = await Node.open(CONFIG, filesystem=fs, writer=writer)
+    Asked(node, Set("before", b"1"))
+    await writer.write_all()
+    fs.fail_at = len(fs.calls) + {"pwrite": 1, "fdatasync": 2}[failing]
+    return node
+
+
+async def test_a_full_disk_refuses_writes_and_takes_them_again_when_there_is_room() -> None:
+    probe = MemoryFileSystem()
+    async with opened(probe) as node:
+        Asked(node, Set("a", b""))
+        await turn()
+    fs, writer = MemoryFileSystem(), ManualWriter()
+    fs.fail_at = [name for name, _ in probe.calls].index("allocate") + 1
+    fs.fail_with = errno.ENOSPC
+    async with opened(fs, writer=writer) as node:
+        refused = Asked(node, Set("a", b"1"), Delete("a"))
+        await turn()
+        next_batch = Asked(node, Set("b", b"2"))
+        await writer.write()
+        assert refused.failures == [(5002, "not_applied")] * 2
+        await writer.write()
+        assert next_batch.result == (1, None)
+        assert not node.failed.done()
+    assert [(index, count) for index, _, count in logged(fs)] == [(1, 1)]
+
+
+async def test_closing_answers_what_waits_and_refuses_the_rest() -> None:
+    fs, writer = MemoryFileSystem(), ManualWriter()
+    async with opened(fs, writer=writer) as node:
+        with_disk = Asked(node, Set("a", b""))
+        await turn()
+        in_open_batch = Asked(node, Set("b", b""))
+        closing = asyncio.ensure_future(node.aclose())
+        await turn()
+        assert Asked(node, Set("c", b"")).failures == [(5005, "not_applied")]
+        await writer.write_all()
+        await closing
+        assert with_disk.result == (1, None)
+        assert in_open_batch.result == (2, None)
+    assert [count for _, _, count in logged(fs)] == [1, 1]
+
+
+async def test_draining_waits_for_what_was_submitted() -> None:
+    writer = ManualWriter()
+    async with opened(writer=writer) as node:
+        await node.drain()
+        asked = Asked(node, Set("a", b""))
+        draining = asyncio.ensure_future(node.drain())
+        await turn()
+        assert not draining.done()
+        await writer.write_all()
+        await draining
+        assert asked.answered
+
+
+async def test_a_command_too_large_for_a_record_is_refused_before_the_log() -> None:
+    """Trap: a record is written that the reader refuses as too large."""
+    async with opened() as node:
+        items = [(f"k{number}", bytes(7 << 20)) for number in range(4)]
+        assert Asked(node, SetMany(items)).failures == [(3004, "not_applied")]
+        assert node.index == 0
+
+
+async def test_the_thread_runs_jobs_in_order_beside_the_loop() -> None:
+    writer = ThreadWriter()
+    seen: list[int] = []
+    threads: set[int] = set()
+
+    def job(number: int) -> None:
+        seen.append(number)
+        threads.add(threading.get_ident())
+
+    for number in range(100):
+        writer.submit(partial(job, number))
+    writer.close()
+    assert seen == list(range(100))
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads

@@ -1,0 +1,323 @@
+"""The kv service: batches of requests in, answers with their revision out, and no more at a time than there is room."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from haptera.node.scans import PROGRESS_TIMEOUT_S
+from haptera.node.services import kv
+from haptera.node.services.kv import PAGE_SIZE_MAX, KvService
+from haptera.state import Set
+from tests.unit.node.doubles import TAG_REPLAYED, TAG_REVISION, FakePeer, FakeRequest
+from tests.unit.node.nodes import Asked, ManualWriter, opened, turn
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import pytest
+
+    from haptera.node.commit import Writer
+    from haptera.node.node import Node
+
+ID = bytes(range(16))
+
+
+class Served:
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.service = KvService(node.commands, node.metrics)
+        self.peer = FakePeer()
+
+    def handle(self, *requests: FakeRequest) -> None:
+        self.service.handle([request.request for request in requests])
+
+    async def ask(self, method: str, *argument: Any, **options: Any) -> FakeRequest:
+        request = self.peer.request(method, *argument, **options)
+        self.handle(request)
+        while not request.answered:
+            await asyncio.sleep(0)
+        return request
+
+
+@asynccontextmanager
+async def served(writer: Writer | None = None) -> AsyncIterator[Served]:
+    async with opened(writer=writer) as node:
+        yield Served(node)
+
+
+async def test_every_method_answers_as_the_specification_says() -> None:
+    async with served() as store:
+        for method, argument, result in (
+            ("set", ["a", b"1"], [1, None]),
+            ("set", ["a", b"2", {"if_version": 1, "return_previous": True}], [2, [b"1", 1, None]]),
+            ("get", ["a"], [b"2", 2, None]),
+            ("exists", ["a"], [True]),
+            ("set_many", [[["b", b"x"], ["b", b"y"], ["c", b"z"]]], [3]),
+            ("get_many", [["b", "none", "c"]], [[[b"y", 3, None], None, [b"z", 3, None]]]),
+            ("count", [{"prefix": ""}], [3]),
+            ("rename", ["c", "d"], [4]),
+            ("increment", ["n", 5], [5, 5]),
+            ("increment", ["n", -2], [3, 6]),
+            ("delete", ["a", {"return_previous": True}], [True, 7, [b"2", 2, None]]),
+            ("delete", ["a"], [False, None, None]),
+            ("delete_many", [["b", "none"]], [1, 8]),
+            ("clear", [{"prefix": "d"}], [1, 9]),
+            ("clear", [{"prefix": "d"}], [0, None]),
+        ):
+            assert (await store.ask(method, *argument)).result == result, method
+
+
+async def test_no_version_is_guesswork() -> None:
+    """Trap: no version in answers. Each answer carries the revision that it saw, a change the one that it made."""
+    async with served() as store:
+        changes = [store.peer.request("set", f"k{number}", b"") for number in range(3)]
+        store.handle(*changes)
+        await turn()
+        assert [request.revision for request in changes] == [1, 2, 3]
+        assert (await store.ask("delete", "none")).revision == 3
+        assert (await store.ask("delete", "k0")).revision == 4
+        assert (await store.ask("get", "k1")).revision == 4
+        assert (await store.ask("count")).revision == 4
+        assert (await store.ask("scan")).revision == 4
+        missing = await store.ask("get", "none")
+        assert (missing.code, missing.entries) == (4001, {})
+
+
+async def test_a_get_sent_after_a_set_is_answered_before_it() -> None:
+    writer = ManualWriter()
+    async with served(writer) as store:
+        write, read = store.peer.request("set", "a", b"1"), store.peer.request("get", "a")
+        store.handle(write, read)
+        assert (read.answered, write.answered) == (True, False)
+        await writer.write_all()
+        assert write.result == [1, None]
+
+
+async def test_a_batch_of_writes_is_answered_together_and_of_failures_each_by_itself() -> None:
+    async with served() as store:
+        requests = [
+            store.peer.request("set", "a", b"1"),
+            store.peer.request("set", "", b""),
+            store.peer.request("nothing"),
+            store.peer.request("set", "a"),
+            store.peer.request("set", "a", b"2", {"if_version": 9}),
+            store.peer.request("increment", "a", 1),
+        ]
+        store.handle(*requests)
+        assert [request.answered for request in requests] == [False, False, True, True, False, False]
+        await turn()
+        assert requests[0].result == [1, None]
+        assert [request.code for request in requests[1:5]] == [4006, 3002, 3003, 4002]
+        assert requests[4].failure is not None
+        assert requests[4].failure.details == {"key": "a", "expected": 9, "actual": 1}
+        assert requests[5].result == [2, 2]
+        assert store.node.metrics.kv_failures_total == 4
+
+
+async def test_answering_stops_when_enough_waits_to_be_written_and_goes_on() -> None:
+    async with served() as store:
+        Asked(store.node, *(Set(f"k{number}", b"%d" % number) for number in range(6)))
+        await turn()
+        requests = [store.peer.request("get", f"k{number}") for number in range(5)]
+        store.peer.room = 2
+        store.handle(*requests)
+        assert [request.answered for request in requests] == [True, True, False, False, False]
+        Asked(store.node, Set("k3", b"new"))
+        await turn()
+        store.peer.make_room(1)
+        assert [request.answered for request in requests] == [True, True, True, False, False]
+        store.peer.make_room(9)
+        assert [request.result[0] for request in requests] == [b"0", b"1", b"2", b"3", b"4"], "as they were read"
+
+
+async def test_a_write_sent_again_is_answered_from_memory() -> None:
+    async with served() as store:
+        first = await store.ask("increment", "n", 1, request_id=ID)
+        again = await store.ask("increment", "n", 1, request_id=ID)
+        assert first.result == again.result == [1, 1]
+        assert TAG_REPLAYED not in first.entries
+        assert set(again.entries) == {TAG_REPLAYED, TAG_REVISION}
+        assert (await store.ask("increment", "n", 2, request_id=ID)).code == 3012
+        assert (await store.ask("set", "n", b"1", request_id=ID)).code == 3012
+        assert store.node.metrics.kv_replayed_total == 1
+
+
+async def test_without_the_capability_a_request_id_is_not_remembered() -> None:
+    async with served() as store:
+        store.peer.capabilities = frozenset({"pipelining"})
+        for value in (1, 2):
+            assert (await store.ask("increment", "n", 1, request_id=ID)).result == [value, value]
+
+
+async def test_the_digest_tells_methods_and_arguments_apart() -> None:
+    """The length-delimited parts: what is a method's name to one is not the beginning of an argument to another."""
+    digests = {kv._digest_prefix(method) for method in ("set", "set_many", "delete", "delete_many")}
+    assert kv._digest_prefix("set") == b"\x02kv\x03set"
+    assert len(digests) == 4
+
+
+async def test_answers_that_were_read_are_forgotten() -> None:
+    async with served() as store:
+        ids = [bytes([number]) * 16 for number in range(3)]
+        for request_id in ids:
+            await store.ask("increment", "n", 1, request_id=request_id)
+        third = store.peer.streams - 2
+        await store.ask("get", "n", answered_below=third)
+        await turn()
+        remembered = [await store.ask("increment", "n", 1, request_id=request_id) for request_id in ids]
+        assert [TAG_REPLAYED in request.entries for request in remembered] == [False, False, True]
+
+
+async def test_one_connection_cannot_have_the_answers_of_another_forgotten() -> None:
+    async with served() as store:
+        await store.ask("increment", "n", 1, request_id=ID)
+        other = FakePeer()
+        store.handle(other.request("get", "n", answered_below=1000))
+        await turn()
+        assert TAG_REPLAYED in (await store.ask("increment", "n", 1, request_id=ID)).entries
+
+
+async def test_what_is_kept_for_answered_below_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kv, "ANSWERS_TRACKED_MAX", 5)
+    async with served() as store:
+        for number in range(20):
+            await store.ask("set", "a", b"", request_id=bytes([number]) * 16)
+        (tracked,) = store.peer.attributes.values()
+        assert len(tracked) == 5
+
+
+async def test_a_change_whose_answer_might_not_fit_is_refused_before_the_log() -> None:
+    async with served() as store:
+        store.peer.max_message = 8 << 20
+        for method, argument in (("set", ["a", b"1"]), ("delete", ["a"])):
+            refused = await store.ask(method, *argument, {"return_previous": True})
+            assert refused.failure is not None
+            assert (refused.code, refused.failure.outcome) == (3004, "not_applied")
+        assert store.node.index == 0
+        assert (await store.ask("set", "a", b"1", {"return_previous": False})).result == [1, None]
+
+
+async def test_get_many_of_more_than_the_peer_takes_is_refused_before_it_is_encoded() -> None:
+    async with served() as store:
+        store.peer.max_message = 64 * 1024
+        Asked(store.node, Set("a", bytes(10_000)))
+        await turn()
+        assert len((await store.ask("get_many", ["a"] * 6)).result[0]) == 6
+        assert (await store.ask("get_many", ["a"] * 7)).code == 3004
+        assert (await store.ask("get_many", ["a"] * 131_072)).code == 3004
+
+
+async def fill(store: Served, count: int, size: int = 4) -> None:
+    Asked(store.node, *(Set(f"k{number:05}", bytes(size)) for number in range(count)))
+    await turn()
+
+
+async def test_a_scan_sends_pages_and_ends_with_count_last_key_and_revision() -> None:
+    async with served() as store:
+        await fill(store, 100, 4096)
+        scan = await store.ask("scan", {"limit": 50})
+        assert len(scan.items) > 1
+        assert all(sum(len(row[1]) for row in page) <= PAGE_SIZE_MAX for page in scan.items)
+        rows = [row for page in scan.items for row in page]
+        assert rows == [[f"k{number:05}", bytes(4096), number + 1, None] for number in range(50)]
+        assert scan.result == [50, "k00049", 100]
+
+
+async def test_a_row_larger_than_a_page_is_a_page() -> None:
+    async with served() as store:
+        Asked(store.node, Set("a", b""), Set("b", bytes(PAGE_SIZE_MAX + 1)), Set("c", b""))
+        await turn()
+        scan = await store.ask("scan")
+        assert [[row[0] for row in page] for page in scan.items] == [["a"], ["b"], ["c"]]
+
+
+async def test_keys_only_gives_rows_of_the_same_shape_without_values() -> None:
+    async with served() as store:
+        await fill(store, 2)
+        scan = await store.ask("scan", {"keys_only": True})
+        assert scan.items == [[["k00000", None, 1, None], ["k00001", None, 2, None]]]
+
+
+async def test_an_empty_scan_sends_no_page() -> None:
+    async with served() as store:
+        scan = await store.ask("scan", {"prefix": "none"})
+        assert (scan.items, scan.result) == ([], [0, None, 0])
+
+
+def open_scans(store: Served) -> float:
+    return store.node.metrics.values()["scans_open"]
+
+
+async def blocked_scan(store: Served) -> FakeRequest:
+    await fill(store, 100, 4096)
+    scan = store.peer.request("scan")
+    scan.blocked = asyncio.Event()
+    store.handle(scan)
+    await turn()
+    assert (len(scan.items), open_scans(store)) == (1, 1)
+    return scan
+
+
+async def test_a_cancelled_scan_is_answered_and_lets_its_revision_go() -> None:
+    async with served() as store:
+        scan = await blocked_scan(store)
+        assert scan.on_cancel is not None
+        scan.on_cancel()
+        await turn()
+        assert scan.failure is not None
+        assert (scan.code, scan.failure.outcome, open_scans(store)) == (3006, "not_applied", 0)
+
+
+async def test_a_scan_of_a_lost_connection_lets_its_revision_go() -> None:
+    async with served() as store:
+        scan = await blocked_scan(store)
+        assert scan.blocked is not None
+        scan.lost = True
+        scan.blocked.set()
+        for _ in range(10):
+            await turn()
+        assert (scan.answered, open_scans(store)) == (False, 0)
+
+
+async def test_a_scan_that_nobody_reads_is_answered_with_4009() -> None:
+    async with served() as store:
+        scan = await blocked_scan(store)
+        scans = store.node.commands._scans
+        now = scans.time()
+        scans.time = lambda: now + PROGRESS_TIMEOUT_S
+        scans.sweep()
+        await turn()
+        assert (scan.code, open_scans(store)) == (4009, 0)
+
+
+async def test_trap_a_cursor_that_is_an_offset_into_a_re_sorted_list() -> None:
+    """What is written and deleted while a scan waits changes nothing of what it gives."""
+    async with served() as store:
+        scan = await blocked_scan(store)
+        assert scan.blocked is not None
+        before = store.node.revision
+        await store.ask("set", "a-new-first-key", b"")
+        await store.ask("delete_many", [f"k{number:05}" for number in range(0, 100, 2)])
+        scan.blocked.set()
+        while not scan.answered:
+            await asyncio.sleep(0)
+        assert [row[0] for page in scan.items for row in page] == [f"k{number:05}" for number in range(100)]
+        assert scan.result == [100, "k00099", before]
+
+
+async def test_a_scan_in_a_batch_does_not_hold_up_the_others() -> None:
+    async with served() as store:
+        await fill(store, 10)
+        scan, read = store.peer.request("scan"), store.peer.request("get", "k00001")
+        store.handle(scan, read)
+        assert (scan.answered, read.answered) == (False, True)
+        await turn()
+        assert scan.result == [10, "k00009", 10]
+
+
+async def test_an_invalid_scan_is_refused() -> None:
+    async with served() as store:
+        assert (await store.ask("scan", {"limit": -1})).code == 3003
+        assert (await store.ask("scan", {"page": 1})).code == 3003

@@ -1,0 +1,164 @@
+"""A node's listeners, and the socket in its data directory."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import stat
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from haptera.errors import ConfigurationError, ServerError
+from haptera.node.config import NodeConfig
+from haptera.node.node import Node
+from haptera.node.server import NodeServer, is_local
+from haptera.peer import dial
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+ANY_PORT = "haptera://127.0.0.1:0"
+encode, decode = msgspec.msgpack.encode, msgspec.msgpack.decode
+
+
+@asynccontextmanager
+async def serving(path: Path, *listen: str) -> AsyncIterator[NodeServer]:
+    node = await Node.open(NodeConfig(data_dir=str(path), listen=listen, segment_size=64 * 1024))
+    server = NodeServer(node)
+    try:
+        await server.start()
+        yield server
+    finally:
+        await server.aclose()
+        await node.aclose()
+
+
+async def whoami(url: str) -> object:
+    peer = await dial(url)
+    try:
+        return decode(await peer.call("session", "whoami", encode([])))
+    finally:
+        await peer.aclose()
+
+
+async def test_every_address_and_the_local_socket_serve_the_node(tmp_path: Path) -> None:
+    unix = f"haptera+unix://{tmp_path}/other"
+    async with serving(tmp_path / "d", ANY_PORT, unix) as server:
+        local = tmp_path / "d" / "haptera.sock"
+        assert server.local_socket == str(local)
+        assert server.urls[1:] == [unix, f"haptera+unix://{local}"]
+        assert server.urls[0] != ANY_PORT
+        for url in server.urls:
+            assert await whoami(url) == {"user": "", "roles": [], "mechanism": "", "secure": False}
+        assert stat.S_IMODE(local.stat().st_mode) == 0o600
+    assert not local.exists()
+
+
+async def test_connections_are_counted(tmp_path: Path) -> None:
+    async with serving(tmp_path / "d") as server:
+        node = server._node
+        peers = [await dial(server.urls[0]) for _ in range(3)]
+        status = decode(await peers[0].call("server", "status", encode([])))
+        await peers[1].ready()
+        await peers[2].ready()
+        assert (status["authentication"], node.connections) == (False, 3)
+        for peer in peers:
+            await peer.aclose()
+        while node.connections:
+            await asyncio.sleep(0.001)
+        assert node.metrics.connections_total == 3
+
+
+async def test_describe_lists_what_there_is(tmp_path: Path) -> None:
+    async with serving(tmp_path / "d") as server:
+        peer = await dial(server.urls[0])
+        services = dict(decode(await peer.call("session", "describe", encode([]))))
+        assert services["session"] == ["describe", "whoami"]
+        assert services["server"] == ["status", "health", "metrics"]
+        assert {"get", "set", "scan", "clear"} <= set(services["kv"])
+        with pytest.raises(ServerError, match="UNKNOWN_METHOD"):
+            await peer.call("kv", "transact", encode([]))
+        await peer.aclose()
+
+
+async def test_a_socket_that_a_killed_process_left_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(str(tmp_path / "d" / "haptera.sock"))
+    left.close()
+    async with serving(tmp_path / "d") as server:
+        assert server.local_socket is not None
+        await whoami(server.urls[0])
+
+
+async def test_what_is_no_socket_stays_and_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "haptera.sock").write_text("mine")
+    async with serving(tmp_path / "d", ANY_PORT) as server:
+        assert server.local_socket is None
+        await whoami(server.urls[0])
+    assert "no_local_socket" in caplog.text
+    assert (tmp_path / "d" / "haptera.sock").read_text() == "mine"
+
+
+async def test_a_path_too_long_for_a_socket_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(tmp_path / ("d" * 120), ANY_PORT) as server:
+        assert server.local_socket is None
+        await whoami(server.urls[0])
+    (record,) = [record for record in caplog.records if record.message == "no_local_socket"]
+    assert "longer than the 107 bytes" in vars(record)["reason"]
+
+
+@pytest.mark.parametrize("name", ["with space", "per%20cent", "question?mark", "hash#", "ünï"])
+async def test_a_path_with_any_signs_has_its_socket(tmp_path: Path, name: str) -> None:
+    async with serving(tmp_path / name) as server:
+        assert server.local_socket == str(tmp_path / name / "haptera.sock")
+        await whoami(server.urls[0])
+
+
+async def test_an_address_in_use_is_refused_and_nothing_is_left_listening(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        url = f"haptera://127.0.0.1:{taken.getsockname()[1]}"
+        unix = tmp_path / "first"
+        with pytest.raises(ConfigurationError, match=f"cannot listen on {url}: Address already in use"):
+            async with serving(tmp_path / "d", f"haptera+unix://{unix}", url):
+                pass
+        assert not unix.exists()
+
+
+async def test_an_address_that_others_can_reach_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(tmp_path / "d", "haptera://0.0.0.0:0", ANY_PORT):
+        pass
+    (record,) = [record for record in caplog.records if record.message == "no_authentication"]
+    assert vars(record)["url"].startswith("haptera://0.0.0.0:")
+
+
+def test_what_is_local() -> None:
+    local = (
+        "haptera://127.0.0.1:1",
+        "haptera://127.9.9.9",
+        "haptera://[::1]:1",
+        "haptera://localhost",
+        "haptera+unix:///x",
+    )
+    assert all(map(is_local, local))
+    assert not any(map(is_local, ("haptera://0.0.0.0:1", "haptera://10.0.0.1", "haptera://[::]:1", "haptera://host")))
+
+
+async def test_draining_answers_what_is_under_way(tmp_path: Path) -> None:
+    async with serving(tmp_path / "d") as server:
+        peer = await dial(server.urls[0])
+        calls = [peer.request("kv", "set", encode([f"k{number}", b"x"]), timeout=None) for number in range(50)]
+        await peer.ready()
+        await server.drain(30.0)
+        answers = await asyncio.gather(*calls)
+        refused = [answer.failure for answer in answers if answer.failure is not None]
+        assert all((failure.code, failure.outcome) == (1014, "not_applied") for failure in refused)
+        assert server._node.revision == 50 - len(refused)
+        await peer.aclose()

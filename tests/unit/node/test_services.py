@@ -1,0 +1,84 @@
+"""The server and session services of a node."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from haptera import __version__
+from haptera.node.services.server import ServerService, health
+from haptera.node.services.session import SessionService
+from haptera.state import Set
+from tests.unit.node.doubles import FakePeer
+from tests.unit.node.nodes import Asked, opened, turn
+
+if TYPE_CHECKING:
+    from haptera.node.node import Node
+
+
+def ask(node: Node, method: str, *argument: object, payload: bytes | None = None) -> object:
+    request = FakePeer().request(method, *argument, payload=payload, service="server")
+    ServerService(node).handle([request.request])
+    return request.failure.code if request.failure is not None else request.result
+
+
+async def test_status_says_what_the_node_is() -> None:
+    async with opened() as node:
+        Asked(node, Set("a", b""), Set("b", b""))
+        await turn()
+        status = ask(node, "status")
+        assert isinstance(status, dict)
+        assert status.pop("uptime_ms") >= 0
+        assert status == {
+            "version": __version__,
+            "node_id": node.node_id,
+            "durability": "sync",
+            "encrypted": True,
+            "revision": 2,
+            "index": 1,
+            "keys": 2,
+            "connections": 0,
+            "authentication": False,
+            "tls": False,
+            "health": "ok",
+        }
+
+
+async def test_health_tells_of_a_failed_disk_and_of_stopping() -> None:
+    async with opened() as node:
+        assert ask(node, "health") == ["ok", ""]
+        node._on_failure(OSError("gone"))
+        state, reason = health(node)
+        assert (state, bool(reason)) == ("failed", True)
+    async with opened() as node:
+        await node.aclose()
+        assert health(node)[0] == "stopping"
+
+
+async def test_metrics_are_numbers_by_name() -> None:
+    async with opened() as node:
+        Asked(node, Set("a", b""))
+        await turn()
+        metrics = ask(node, "metrics")
+        assert isinstance(metrics, dict)
+        assert (metrics["log_entries_total"], metrics["keys"], metrics["pending_writes"]) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x91\x01", b"\x80", b"\x90\x00"])
+async def test_an_argument_that_is_not_empty_is_refused(payload: bytes) -> None:
+    async with opened() as node:
+        assert ask(node, "status", payload=payload) == 3003
+
+
+async def test_an_unknown_method_is_refused() -> None:
+    async with opened() as node:
+        assert ask(node, "watch_metrics") == 3002
+
+
+async def test_whoami_is_nobody() -> None:
+    peer = FakePeer()
+    requests = [peer.request("whoami", service="session"), peer.request("who", service="session")]
+    SessionService().handle([request.request for request in requests])
+    assert requests[0].result == {"user": "", "roles": [], "mechanism": "", "secure": False}
+    assert requests[1].code == 3002
