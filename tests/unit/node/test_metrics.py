@@ -7,6 +7,7 @@ import pytest
 from haptera.node.metrics import COUNTERS, GAUGES, Metrics
 from tests.unit.node.nodes import opened
 
+
 def test_counters_start_at_zero_and_gauges_are_asked_when_read() -> None:
     metrics = Metrics()
     keys = [1]
