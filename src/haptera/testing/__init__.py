@@ -65,13 +65,15 @@ _MODULES: Final = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    module = _MODULES.get(name)
-    if module is None:
-        raise AttributeError(f"module 'haptera.testing' has no attribute {name!r}")
-    value = getattr(import_module(f"haptera.testing.{module}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker would take it to mean that any name is there
+
+    def __getattr__(name: str) -> Any:
+        module = _MODULES.get(name)
+        if module is None:
+            raise AttributeError(f"module 'haptera.testing' has no attribute {name!r}")
+        value = getattr(import_module(f"haptera.testing.{module}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

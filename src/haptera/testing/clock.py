@@ -268,13 +268,20 @@ def _run(main: Coroutine[Any, Any, T], time_limit: float) -> T:
     try:
         result = runner.run(main)
     except BaseException:
-        try:
-            runner.close()
-        except Stalled:
-            pass  # some task does not take its cancellation; what went wrong first says more
+        _abandon(runner)
         raise
     runner.close()
     return result
+
+
+def _abandon(runner: asyncio.Runner) -> None:
+    """Close what has failed. A task that does not take its cancellation is left where it is: the first error counts."""
+    loop = runner.get_loop()
+    try:
+        runner.close()
+    except (Stalled, NotSimulated):
+        for task in asyncio.all_tasks(loop):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # no news
 
 
 @overload
