@@ -21,7 +21,7 @@ from haptera.testing.transport import MemoryTransport
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from haptera.testing.traffic import Direction
+    from haptera.testing.traffic import Direction, DirectionName
 
 __all__ = ["Proxy", "proxy"]
 
@@ -37,7 +37,8 @@ class Proxy(Wire):
     """A proxy in front of one address; ``url`` is where it listens. Made by `proxy`.
 
     Faults hold for all connections, those to come included. ``connections`` counts those that were accepted,
-    ``open_connections`` those that are open; ``recording`` is what passed, if that was asked for.
+    ``severed`` those that the proxy cut, ``open_connections`` those that are open; ``recording`` is what passed, if
+    that was asked for.
     """
 
     def __init__(self, upstream: str, *, record: bool = False) -> None:
@@ -47,7 +48,9 @@ class Proxy(Wire):
             raise ConfigurationError(f"{address} names several hosts; a proxy stands in front of one")
         self.url = ""
         self.connections = 0
+        self.severed = 0
         self.recording: Recording | None = Recording() if record else None
+        self._pieces_max: dict[DirectionName, int] = {}
         self._upstream = upstream
         self._address = address
         self._tunnels: dict[_Tunnel, None] = {}
@@ -94,13 +97,25 @@ class Proxy(Wire):
         On TCP both ends get a reset. A Unix socket has none: its ends see the connection closed.
         """
         for tunnel in list(self._tunnels):
-            tunnel.reset()
+            tunnel.sever()
+
+    def sever_after(self, pieces: int | None, direction: DirectionName = "to_dialer") -> None:
+        """Cut each connection by itself when it has had so many pieces in ``direction`` and the next one comes.
+
+        That one is lost, as an answer on its way is. A piece is what the proxy reads at once, counted from the
+        connection's beginning. None ends it.
+        """
+        self._directions(direction)
+        self._pieces_max.pop(direction, None)
+        if pieces is not None:
+            self._pieces_max[direction] = pieces
 
     async def aclose(self) -> None:
         """Stop listening and cut what is open."""
         self.refuse()
         tunnels = list(self._tunnels)
-        self.sever()
+        for tunnel in tunnels:
+            tunnel.reset()
         for tunnel in tunnels:
             await tunnel.ended()
         if self._directory is not None:
@@ -134,8 +149,8 @@ class _Tunnel:
         self.number = proxy.connections
         self._proxy = proxy
         self._loop = proxy._loop
-        self.dialer = _End(self, self._loop.create_future())
-        self.acceptor = _End(self, self._loop.create_future())
+        self.dialer = _End(self, "to_acceptor", self._loop.create_future())
+        self.acceptor = _End(self, "to_dialer", self._loop.create_future())
         self._dialling: asyncio.Task[None] | None = None
         self._lanes = [
             self._lane(proxy.to_acceptor, self.dialer, self.acceptor),
@@ -172,6 +187,18 @@ class _Tunnel:
             for lane in self._lanes:
                 lane.release()
 
+    def sever(self) -> None:
+        """Cut both ends because a test wants that."""
+        self._proxy.severed += 1
+        self.reset()
+
+    def may_pass(self, direction: DirectionName, pieces: int) -> bool:
+        """Whether another piece may pass behind so many. If not, the connection is cut."""
+        if pieces < self._proxy._pieces_max.get(direction, pieces + 1):
+            return True
+        self.sever()
+        return False
+
     def reset(self) -> None:
         """Cut both ends."""
         for lane in self._lanes:
@@ -205,11 +232,13 @@ class _End(asyncio.Protocol):
     out: Lane
     into: Lane
 
-    def __init__(self, tunnel: _Tunnel, lost: asyncio.Future[None]) -> None:
+    def __init__(self, tunnel: _Tunnel, direction: DirectionName, lost: asyncio.Future[None]) -> None:
         self.transport: asyncio.Transport | None = None
         self.lost = lost
         self.cut = False
         self._tunnel = tunnel
+        self._direction = direction
+        self._pieces = 0
         self._read_eof = False
         self._written_eof = False
         self._stopped = False
@@ -229,6 +258,9 @@ class _End(asyncio.Protocol):
             self._tunnel.opened(self)
 
     def data_received(self, data: bytes) -> None:
+        if self.cut or not self._tunnel.may_pass(self._direction, self._pieces):
+            return
+        self._pieces += 1
         self.out.feed(data)
         if self.out.size >= QUEUE_SIZE and not self._stopped and self.transport is not None:
             self._stopped = True

@@ -95,6 +95,26 @@ async def test_severing_fails_calls_under_way_and_lets_new_connections_pass(serv
         await peer.aclose()
 
 
+async def test_a_connection_is_cut_by_itself_with_an_answer_on_its_way(served: haptera.Server) -> None:
+    async with proxy(served.url) as through:
+        through.sever_after(2)
+        for number in range(1, 4):
+            peer = await connected(through)  # one piece
+            assert await peer.call("echo", "say", b"1") == b"1"
+            with pytest.raises(haptera.ConnectionLost) as error:
+                await peer.call("echo", "say", b"2")
+            assert error.value.outcome == "unknown"
+            assert (through.severed, through.connections) == (number, number)
+        through.sever_after(None)
+        peer = await connected(through)
+        for _ in range(5):
+            await peer.call("echo", "say", b"3")
+        through.sever_after(0, "to_acceptor")
+        with pytest.raises(haptera.ConnectionLost):
+            await peer.call("echo", "say", b"4")
+        assert through.severed == 4
+
+
 async def test_on_tcp_both_ends_are_reset() -> None:
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"hello")
