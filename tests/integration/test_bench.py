@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from haptera.testing import node_in_thread
 from tests.integration.commands import Ended, run
-from tests.integration.served import served_in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,8 +21,8 @@ FEW = ("--count", "200", "--warmup", "0", "--in-flight", "8", "--json")
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with served_in_thread(tmp_path_factory.mktemp("served")) as url:
+def url() -> Iterator[str]:
+    with node_in_thread(listen="tcp") as url:
         yield url
 
 

@@ -15,20 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from haptera.testing import node_in_thread
 from tests.integration.commands import Ended, run
-from tests.integration.served import served_in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 HELLO, REQUEST = 0x01, 0x10
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
-    with served_in_thread(tmp_path / "data") as served:
-        yield served
+def url() -> Iterator[str]:
+    with node_in_thread(listen="tcp") as url:
+        yield url
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from haptera.client import connect, open_embedded
 from haptera.errors import ConnectionLost, ServerError, StorageError
-from tests.integration.served import served
+from haptera.testing import node
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ async def db(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Da
         async with open_embedded(tmp_path / "data") as database:
             yield database
     else:
-        async with served(tmp_path / "data") as url, connect(url) as database:
+        async with node(listen="tcp") as url, connect(url) as database:
             yield database
 
 
@@ -239,9 +239,9 @@ async def test_embedded_store_keeps_what_it_was_given_and_locks_its_directory(tm
         assert (await db.status())["durability"] == "os"
 
 
-async def test_thousand_gets_among_durable_sets_on_one_connection_each_get_their_own_answer(tmp_path: Path) -> None:
+async def test_thousand_gets_among_durable_sets_on_one_connection_each_get_their_own_answer() -> None:
     """Traps: requests with ids that are nevertheless run one at a time; an answer that leaks into another call."""
-    async with served(tmp_path / "data") as url, connect(url) as db:
+    async with node(listen="tcp") as url, connect(url) as db:
         await db.set_many({f"k{n}": f"v{n}" for n in range(1250)})
         done: list[str] = []
 
@@ -263,13 +263,13 @@ async def test_thousand_gets_among_durable_sets_on_one_connection_each_get_their
 
 
 async def test_client_of_a_restarted_node_goes_on(tmp_path: Path) -> None:
-    async with served(tmp_path / "data") as url:
+    async with node(data_dir=tmp_path / "data", listen="tcp") as url:
         db = connect(url)
         version = await db.set("k", b"v")
     reading = asyncio.ensure_future(db.get("k"))
     writing = asyncio.ensure_future(db.set("k2", b"v"))
     await asyncio.sleep(0)
-    async with served(tmp_path / "data", url):
+    async with node(data_dir=tmp_path / "data", listen=url):
         entry = await reading
         assert entry is not None
         assert entry.version == version

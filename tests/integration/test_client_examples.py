@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.integration.served import served_in_thread
+from haptera.testing import node_in_thread
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -24,8 +24,8 @@ def run(name: str, *args: str, **environ: str) -> list[str]:
     return ended.stdout.splitlines()
 
 
-def test_config_store(tmp_path: Path) -> None:
-    with served_in_thread(tmp_path / "data") as url:
+def test_config_store() -> None:
+    with node_in_thread(listen="tcp") as url:
         lines = run("config_store.py", HAPTERA_URL=url)
     assert lines == ["config/mail at version 21 has 22 settings", "KEY_EXISTS not_applied"]
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from haptera.client import connect
+from haptera.testing import node_in_thread
 from tests.integration.commands import run
-from tests.integration.served import served_in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    with served_in_thread(tmp_path / "data") as served:
-        monkeypatch.setenv("HAPTERA_URL", served)
-        yield served
+def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with node_in_thread(listen="tcp") as url:
+        monkeypatch.setenv("HAPTERA_URL", url)
+        yield url
 
 
 def stored(url: str, prefix: str = "") -> dict[str, str]:

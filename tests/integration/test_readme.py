@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.served import served_in_thread
+from haptera.testing import node_in_thread
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 TOUR = README.partition("## A one-minute tour")[2].partition("\n## ")[0]
@@ -21,9 +21,9 @@ SECONDS_MAX = 60
 
 
 @pytest.fixture
-def environment(short_path: Path) -> Iterator[dict[str, str]]:
+def environment() -> Iterator[dict[str, str]]:
     """What a program sees beside a served store: its URL, and the environment's commands on PATH."""
-    with served_in_thread(short_path / "data") as url:
+    with node_in_thread(listen="tcp") as url:
         # First on PATH, so that `haptera` is this environment's.
         yield {**os.environ, "HAPTERA_URL": url, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
