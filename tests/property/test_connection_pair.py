@@ -42,6 +42,8 @@ from tests.unit.connection.machines import (
     open_machine,
 )
 
+#: Of the profile that is in force: more where there is time for it.
+EXAMPLES: Final = settings.default.max_examples if settings.default else 100
 #: The smallest that the handshake allows, so that everything is soon exhausted.
 TINY: Final = {
     "max_frame": 16 * 1024,
@@ -312,7 +314,7 @@ def _run(program: list[tuple[int, int, int]], seed: int, budget: int, *, grease:
     run.check(lossless=lossless)
 
 
-@settings(max_examples=150)
+@settings(max_examples=2 * EXAMPLES)
 @given(PROGRAMS, st.integers(0, 1000), st.booleans())
 def test_two_honest_machines_never_find_fault_and_lose_nothing(
     program: list[tuple[int, int, int]], seed: int, grease: bool
@@ -320,7 +322,6 @@ def test_two_honest_machines_never_find_fault_and_lose_nothing(
     _run(program, seed, 64 * 1024 * 1024, grease=grease, lossless=True)
 
 
-@settings(max_examples=80)
 @given(PROGRAMS, st.integers(0, 1000))
 def test_with_little_memory_calls_fail_but_nothing_leaks(program: list[tuple[int, int, int]], seed: int) -> None:
     _run(program, seed, 1024 * 1024, grease=False, lossless=False)
@@ -356,7 +357,7 @@ def _feed(connection: Connection, pieces: list[bytes]) -> list[Event]:
     return events
 
 
-@settings(max_examples=150)
+@settings(max_examples=2 * EXAMPLES)
 @given(st.sampled_from(list(Role)), st.booleans(), st.binary(max_size=300), st.lists(st.integers(0, 1000), max_size=4))
 def test_arbitrary_bytes_are_never_an_exception(role: Role, opened: bool, data: bytes, cuts: list[int]) -> None:
     connection = open_machine(role) if opened else machine(role)
@@ -379,7 +380,7 @@ _FRAMES = st.builds(
 )
 
 
-@settings(max_examples=250)
+@settings(max_examples=2 * EXAMPLES)
 @given(st.sampled_from(list(Role)), st.lists(_FRAMES, max_size=12), st.lists(st.integers(0, 50_000), max_size=4))
 def test_arbitrary_frames_are_never_an_exception_and_mean_the_same_in_any_pieces(
     role: Role, frames: list[bytes], cuts: list[int]
@@ -417,7 +418,7 @@ def _session() -> bytes:
     return spoken
 
 
-@settings(max_examples=250)
+@settings(max_examples=2 * EXAMPLES)
 @given(
     st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 255)), max_size=3),
     st.lists(st.integers(0, 10**6), max_size=4),

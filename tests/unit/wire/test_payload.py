@@ -242,6 +242,7 @@ def test_a_limit_outside_its_bounds_is_read_as_the_bound(name: str) -> None:
 
 
 def test_nesting_counts_containers() -> None:
-    assert [nesting(value) for value in (1, [], [[]], {"a": [1, {}]}, (1,))] == [0, 1, 2, 3, 1]
+    shapes: list[object] = [1, [], [[]], {"a": [1, {}]}, (1,)]
+    assert [nesting(value) for value in shapes] == [0, 1, 2, 3, 1]
     assert nesting(_nested(500)) == NESTING_MAX + 1
     assert Limits().clamped() == Limits()
