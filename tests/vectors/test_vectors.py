@@ -1,0 +1,161 @@
+"""The vectors of spec/vectors: what is read from their bytes, what is written, and that released ones never change."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import pytest
+
+from haptera.connection import Role
+from haptera.connection.table import ConnectionState
+from haptera.errors import Failure
+from haptera.wire.decoder import FrameDecoder
+from haptera.wire.frame import CONTINUED, FrameType, encode_frame
+from haptera.wire.metadata import decode_entries, decode_route, encode_route, route_length
+from haptera.wire.payload import Goaway, Hello, Limits, Welcome, decode_failure, decode_payload, encode_payload
+from tests.unit.connection.machines import ERROR, machine, send, sent
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "spec" / "vectors"
+#: Name of each file, name of each released vector, SHA-256 of what it says. Lines are added, never changed.
+RELEASED = Path(__file__).parent / "released_vectors.json"
+
+Vector = dict[str, Any]
+
+
+def _vectors(name: str) -> list[Vector]:
+    vectors: list[Vector] = json.loads((FOLDER / name).read_text(encoding="utf-8"))["vectors"]
+    return vectors
+
+
+def _each(name: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("vector", _vectors(name), ids=lambda vector: str(vector["name"]))
+
+
+def _plain(value: Any) -> Any:
+    """Undo what JSON needs: {"bin": hexadecimal} is bytes."""
+    if isinstance(value, dict):
+        if set(value) == {"bin"}:
+            return bytes.fromhex(value["bin"])
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return value
+
+
+@_each("checksums.json")
+def test_checksums(vector: Vector) -> None:
+    assert google_crc32c.value(bytes.fromhex(vector["hex"])) == int(vector["crc32c"], 16)
+
+
+def test_the_check_value_of_the_specification_is_among_the_checksums() -> None:
+    vectors = {each["hex"]: each["crc32c"] for each in _vectors("checksums.json")}
+    assert vectors[b"123456789".hex()] == "e3069283"
+
+
+@_each("frames.json")
+def test_frames_are_read(vector: Vector) -> None:
+    decoder = FrameDecoder(64 * 1024)
+    (frame,) = decoder.receive(bytes.fromhex(vector["hex"]))
+    expected = vector["frame"]
+    assert (frame.type, frame.flags, frame.stream) == (expected["type"], expected["flags"], expected["stream"])
+    assert (frame.metadata.hex(), frame.payload.hex()) == (expected["metadata"], expected["payload"])
+    assert not frame.damaged
+    start = 0
+    if "service" in expected:
+        start = route_length(frame.metadata)
+        assert decode_route(frame.metadata[:start]) == (expected["service"], expected["method"])
+    entries = decode_entries(frame.metadata, start)
+    assert {f"{tag:02x}": value.hex() for tag, value in entries.items()} == expected["entries"]
+
+
+@_each("frames.json")
+def test_frames_are_written(vector: Vector) -> None:
+    expected = vector["frame"]
+    metadata, payload = bytes.fromhex(expected["metadata"]), bytes.fromhex(expected["payload"])
+    written = encode_frame(expected["type"], expected["flags"], expected["stream"], metadata, payload)
+    assert written.hex() == vector["hex"]
+    if "service" in expected:
+        assert metadata.startswith(encode_route(expected["service"], expected["method"]))
+
+
+@pytest.mark.parametrize(
+    "vector", [each for each in _vectors("frames.json") if "value" in each["frame"]], ids=lambda vector: vector["name"]
+)
+def test_payloads_mean_what_the_vectors_say(vector: Vector) -> None:
+    payload = bytes.fromhex(vector["frame"]["payload"])
+    value = _plain(vector["frame"]["value"])
+    type_ = vector["frame"]["type"]
+    decoded = _decode(type_, payload)
+    known = {key: each for key, each in value.items() if hasattr(decoded, key)}
+    assert {key: getattr(decoded, key) for key in known} == known
+    assert _decode(type_, encode_payload(decoded)) == decoded
+    if isinstance(decoded, Hello) and "max_frame" not in value:
+        assert Limits(**{name: getattr(decoded, name) for name in Limits.__struct_fields__}) == Limits()
+
+
+def _decode(type_: int, payload: bytes) -> Hello | Welcome | Goaway | Failure:
+    match type_:
+        case FrameType.HELLO:
+            return decode_payload(Hello, payload)
+        case FrameType.WELCOME:
+            return decode_payload(Welcome, payload)
+        case FrameType.GOAWAY:
+            return decode_payload(Goaway, payload)
+        case _:
+            return decode_failure(payload)
+
+
+@_each("headers.json")
+def test_header_faults(vector: Vector) -> None:
+    decoder = FrameDecoder(vector["max_frame"])
+    assert len(decoder.receive(encode_frame(FrameType.HELLO, 0, 0))) == 1
+    assert decoder.receive(bytes.fromhex(vector["hex"])) == []
+    assert decoder.error is not None
+    assert decoder.error.code == vector["code"]
+
+
+@_each("connection.json")
+@pytest.mark.parametrize("size", [None, 1])
+def test_what_an_acceptor_answers(vector: Vector, size: int | None) -> None:
+    connection = machine(Role.ACCEPTOR)
+    data = bytes.fromhex(vector["hex"])
+    for start in range(0, len(data), size or len(data)):
+        send(connection, data[start : start + (size or len(data))])
+    errors = [(each.stream, each.map["code"]) for each in sent(connection) if each.type == ERROR]
+    assert errors == [(vector["answer"]["stream"], vector["answer"]["code"])]
+    on_stream = vector["answer"]["stream"] != 0
+    assert connection.state is (ConnectionState.OPEN if on_stream else ConnectionState.CLOSING)
+
+
+def test_every_frame_type_has_a_vector() -> None:
+    types = {each["frame"]["type"] for each in _vectors("frames.json")}
+    assert types >= {int(each) for each in FrameType}
+    assert any(each["frame"]["flags"] & CONTINUED for each in _vectors("frames.json"))
+
+
+def test_the_vectors_are_what_their_generator_makes() -> None:
+    tool = ROOT / "tools" / "generate_vectors.py"
+    done = subprocess.run([sys.executable, str(tool), "--check"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_released_vectors_never_change_and_new_ones_are_added_knowingly() -> None:
+    """A byte that changed its meaning would break peers that are out there."""
+    now: dict[str, dict[str, str]] = {}
+    for path in sorted(FOLDER.glob("*.json")):
+        vectors = _vectors(path.name)
+        names = [each["name"] for each in vectors]
+        assert len(set(names)) == len(names)
+        now[path.name] = {each["name"]: _digest(each) for each in vectors}
+    assert now == json.loads(RELEASED.read_text(encoding="utf-8"))
+
+
+def _digest(vector: Vector) -> str:
+    return hashlib.sha256(json.dumps(vector, sort_keys=True).encode()).hexdigest()[:32]

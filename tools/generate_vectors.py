@@ -1,0 +1,399 @@
+"""Writes spec/vectors: frames as bytes and as what they mean, for every implementation to check itself against.
+
+usage: python tools/generate_vectors.py            writes the files
+       python tools/generate_vectors.py --check    writes nothing; ends with 1 and names the files that are not current
+
+The bytes are made from the text of spec/protocol.md, sections 2 and 4, without the package that they test: a mistake of
+its encoder would otherwise be repeated here. Vectors never change once they are released; new ones are added.
+"""
+
+import argparse
+import json
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = Path("spec/vectors")
+
+HELLO, WELCOME, REQUEST, ITEM, RESPONSE, ERROR = 0x01, 0x02, 0x10, 0x11, 0x12, 0x13
+CANCEL, CREDIT, FINISH, PING, PONG, GOAWAY = 0x14, 0x15, 0x16, 0x20, 0x21, 0x22
+MORE, COMPRESSED, STREAMING, CONTINUED, UNKNOWN_CRITICAL = 0x01, 0x02, 0x08, 0x10, 0x20
+MAX_FRAME = 64 * 1024
+ROUTE = b"\x02kv\x03get"
+REQUEST_ID = bytes.fromhex("0192f3a4b5c67d8e9fa0b1c2d3e4f506")
+
+pack = msgspec.msgpack.encode
+
+
+def crc32c(data: bytes) -> int:
+    """CRC-32C, bit by bit: Castagnoli, reflected, initial value and final XOR FFFFFFFF."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def frame(
+    type_: int, stream: int = 0, payload: bytes = b"", *, metadata: bytes = b"", flags: int = 0, **fault: int
+) -> bytes:
+    """Make a frame; ``fault`` replaces fields of its header by wrong ones."""
+    fields = {
+        "magic": 0xFA57,
+        "version": 1,
+        "type": type_,
+        "flags": flags,
+        "metadata_length": len(metadata),
+        "stream": stream,
+        "payload_length": len(payload),
+        "body_crc": crc32c(metadata + payload),
+    } | {name: value for name, value in fault.items() if name != "header_crc"}
+    head = struct.pack(">HBBHHQII", *fields.values())
+    return head + fault.get("header_crc", crc32c(head)).to_bytes(4, "big") + metadata + payload
+
+
+def entry(tag: int, value: bytes) -> bytes:
+    """Make a metadata entry."""
+    return bytes((tag, len(value))) + value
+
+
+HELLO_MAP: dict[str, Any] = {
+    "versions": [1],
+    "agent": "example/1.0",
+    "capabilities": ["pipelining", "idempotency"],
+    "max_frame": 65536,
+    "max_message": 16777216,
+    "stream_window": 262144,
+    "connection_window": 1048576,
+    "max_streams": 1024,
+    "session": bytes(range(16)),
+    "nonce": bytes(range(32)),
+    "services": [],
+}
+WELCOME_MAP: dict[str, Any] = {
+    "version": 1,
+    "versions": [1],
+    "agent": "example/1.0",
+    "capabilities": ["pipelining"],
+    "max_frame": 65536,
+    "max_message": 16777216,
+    "stream_window": 262144,
+    "connection_window": 1048576,
+    "max_streams": 1024,
+    "server_id": bytes(range(16, 32)),
+    "session": bytes(range(16)),
+    "nonce": bytes(range(32, 64)),
+    "services": ["session"],
+    "mechanisms": [],
+    "ping_interval_ms": 30000,
+    "idempotency_ms": 600000,
+}
+ERROR_MAP: dict[str, Any] = {
+    "code": 4001,
+    "name": "KEY_NOT_FOUND",
+    "message": "the key does not exist",
+    "outcome": "not_applied",
+    "details": {"key": "config:env"},
+}
+REFUSED_MAP: dict[str, Any] = {
+    "code": 1001,
+    "name": "UNSUPPORTED_VERSION",
+    "message": "no protocol version in common",
+    "outcome": "not_applied",
+    "details": {"versions": [1]},
+}
+GOAWAY_MAP: dict[str, Any] = {
+    "code": 1014,
+    "name": "GOING_AWAY",
+    "message": "the peer takes no more requests on this connection",
+    "last_stream": 41,
+}
+MINIMAL_HELLO: dict[str, Any] = {name: HELLO_MAP[name] for name in ("versions", "agent", "session", "nonce")}
+
+#: name, frame's arguments, and what its payload says where the protocol defines it.
+FRAMES: list[tuple[str, dict[str, Any], object]] = [
+    ("HELLO with every field", {"type_": HELLO}, HELLO_MAP),
+    ("HELLO with the required fields", {"type_": HELLO}, MINIMAL_HELLO),
+    ("HELLO with a field of a later version", {"type_": HELLO}, {**MINIMAL_HELLO, "later": [1, None]}),
+    ("WELCOME", {"type_": WELCOME}, WELCOME_MAP),
+    ("REQUEST", {"type_": REQUEST, "stream": 1, "metadata": ROUTE, "payload": pack(["config:env"])}, None),
+    ("REQUEST of the acceptor", {"type_": REQUEST, "stream": 2, "metadata": b"\x01s\x01m"}, None),
+    (
+        "REQUEST with a request id, a timeout and answered_below",
+        {
+            "type_": REQUEST,
+            "stream": 33,
+            "metadata": b"\x02kv\x03set"
+            + entry(0x01, REQUEST_ID)
+            + entry(0x02, (1500).to_bytes(4, "big"))
+            + entry(0x0A, (31).to_bytes(8, "big")),
+            "payload": pack(["config:env", b"production"]),
+        },
+        None,
+    ),
+    ("REQUEST that is streaming", {"type_": REQUEST, "stream": 3, "flags": STREAMING, "metadata": b"\x01s\x01m"}, None),
+    ("REQUEST on the highest stream", {"type_": REQUEST, "stream": 2**53 - 1, "metadata": b"\x01s\x01m"}, None),
+    (
+        "REQUEST, the first of two frames",
+        {"type_": REQUEST, "stream": 5, "flags": MORE, "metadata": b"\x01s\x01m", "payload": b"a" * 1024},
+        None,
+    ),
+    ("REQUEST, the last of two frames", {"type_": REQUEST, "stream": 5, "flags": CONTINUED, "payload": b"b"}, None),
+    (
+        "REQUEST with a tag and a flag to be skipped",
+        {
+            "type_": REQUEST,
+            "stream": 7,
+            "flags": 0x8000,
+            "metadata": ROUTE + entry(0x7F, b"\x01\x02") + entry(0x08, b"application/msgpack"),
+            "payload": pack(["a"]),
+        },
+        None,
+    ),
+    ("ITEM", {"type_": ITEM, "stream": 3, "payload": b"one element"}, None),
+    ("ITEM, empty", {"type_": ITEM, "stream": 3}, None),
+    (
+        "RESPONSE",
+        {
+            "type_": RESPONSE,
+            "stream": 1,
+            "metadata": entry(0x0B, (7).to_bytes(8, "big")),
+            "payload": pack([b"v", 7, None]),
+        },
+        None,
+    ),
+    (
+        "RESPONSE, replayed",
+        {
+            "type_": RESPONSE,
+            "stream": 33,
+            "metadata": entry(0x01, REQUEST_ID) + entry(0x09, b""),
+            "payload": pack([8, None]),
+        },
+        None,
+    ),
+    ("ERROR", {"type_": ERROR, "stream": 1, "metadata": entry(0x0B, (7).to_bytes(8, "big"))}, ERROR_MAP),
+    ("ERROR of the connection", {"type_": ERROR}, REFUSED_MAP),
+    ("CANCEL", {"type_": CANCEL, "stream": 1}, None),
+    ("CREDIT of a stream", {"type_": CREDIT, "stream": 3, "payload": (131072).to_bytes(4, "big")}, None),
+    ("CREDIT of the connection", {"type_": CREDIT, "payload": (524288).to_bytes(4, "big")}, None),
+    ("FINISH", {"type_": FINISH, "stream": 3}, None),
+    ("PING", {"type_": PING, "payload": b"\0\1\2\3\4\5\6\7"}, None),
+    ("PONG", {"type_": PONG, "payload": b"\0\1\2\3\4\5\6\7"}, None),
+    ("GOAWAY", {"type_": GOAWAY}, GOAWAY_MAP),
+    ("a type to be skipped", {"type_": 0xF3, "stream": 0, "payload": b"\xde\xad"}, None),
+]
+
+
+def make_frames() -> list[dict[str, Any]]:
+    """Whole frames, and what they mean."""
+    vectors = []
+    for name, given, value in FRAMES:
+        payload = given.get("payload", b"") if value is None else pack(value)
+        arguments = given | {"payload": payload}
+        metadata = given.get("metadata", b"")
+        fields: dict[str, Any] = {
+            "type": given["type_"],
+            "flags": given.get("flags", 0),
+            "stream": given.get("stream", 0),
+            "metadata": metadata.hex(),
+            "payload": payload.hex(),
+        }
+        if given["type_"] == REQUEST and not fields["flags"] & CONTINUED:
+            middle = 1 + metadata[0]
+            stop = middle + 1 + metadata[middle]
+            fields["service"] = metadata[1:middle].decode()
+            fields["method"] = metadata[middle + 1 : stop].decode()
+            metadata = metadata[stop:]
+        fields["entries"] = split(metadata)
+        if value is not None:
+            fields["value"] = jsonable(value)
+        vectors.append({"name": name, "hex": frame(**arguments).hex(), "frame": fields})
+    return vectors
+
+
+def split(metadata: bytes) -> dict[str, str]:
+    """Take well-formed entries apart: tag to value, both hexadecimal. What is not of section 2.3 is skipped."""
+    entries = {}
+    while metadata:
+        stop = 2 + metadata[1]
+        if metadata[0] != 0x7F:
+            entries[f"{metadata[0]:02x}"] = metadata[2:stop].hex()
+        metadata = metadata[stop:]
+    return entries
+
+
+def jsonable(value: Any) -> Any:
+    """Write bin as ``{"bin": hexadecimal}``; JSON has no other way to tell it from text."""
+    if isinstance(value, bytes):
+        return {"bin": value.hex()}
+    if isinstance(value, dict):
+        return {key: jsonable(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [jsonable(each) for each in value]
+    return value
+
+
+def make_headers() -> list[dict[str, Any]]:
+    """Bytes that are no frame; each fault of a header, and each before the later ones."""
+    sound = frame(PING, payload=bytes(8))
+    faults: list[tuple[str, bytes, int]] = [
+        ("HTTP", b"GET / HTTP/1.1\r\n\r\n", 1002),
+        ("TLS", bytes.fromhex("1603010200010001fc0303"), 1002),
+        ("RESP", b"*1\r\n$4\r\nPING\r\n", 1002),
+        ("two bytes that are not the magic", b"\xfa\x58", 1002),
+        ("wrong magic before a wrong checksum", frame(PING, magic=0x57FA, header_crc=0, version=2), 1002),
+        ("wrong header checksum", sound[:-9] + bytes((sound[-9] ^ 1,)) + sound[-8:], 1003),
+        ("wrong header checksum before a wrong version", frame(PING, version=2, header_crc=1), 1003),
+        ("wrong header checksum before a wrong length", frame(PING, payload_length=2**32 - 1, header_crc=1), 1003),
+        ("wrong version", frame(PING, version=2), 1002),
+        ("wrong version before a wrong length", frame(PING, version=0, metadata_length=65535), 1002),
+        ("metadata too long", frame(REQUEST, 1, metadata_length=4097), 1004),
+        ("payload too long", frame(REQUEST, 1, payload_length=MAX_FRAME + 1), 1004),
+        ("payload as long as a length can say", frame(REQUEST, 1, payload_length=2**32 - 1), 1004),
+    ]
+    return [{"name": name, "max_frame": MAX_FRAME, "hex": data.hex(), "code": code} for name, data, code in faults]
+
+
+def make_connection() -> list[dict[str, Any]]:
+    """What an acceptor reads from the beginning of a connection, and the ERROR that it answers with."""
+    hello = frame(HELLO, payload=pack(MINIMAL_HELLO))
+    request = frame(REQUEST, 1, b"x", metadata=ROUTE)
+    streaming = frame(REQUEST, 1, b"x", metadata=ROUTE, flags=STREAMING)
+    doubled = b"\x86" + pack(MINIMAL_HELLO)[1:] + b"\xa1x\xc0\xa1x\xc0"
+    cases: list[tuple[str, bytes, int, int]] = [
+        ("no common version", frame(HELLO, payload=pack({**MINIMAL_HELLO, "versions": [2, 3]})), 0, 1001),
+        ("HELLO without a nonce", frame(HELLO, payload=pack({**MINIMAL_HELLO, "nonce": None})), 0, 1002),
+        ("HELLO with a short session", frame(HELLO, payload=pack({**MINIMAL_HELLO, "session": bytes(15)})), 0, 1002),
+        ("HELLO with a doubled key", frame(HELLO, payload=doubled), 0, 1002),
+        ("HELLO with a byte behind it", frame(HELLO, payload=pack(MINIMAL_HELLO) + b"\0"), 0, 1002),
+        ("HELLO that is damaged", frame(HELLO, payload=pack(MINIMAL_HELLO), body_crc=1), 0, 1003),
+        ("HELLO above 16 KiB", frame(HELLO, payload_length=16385), 0, 1004),
+        ("no HELLO", request, 0, 1008),
+        ("HELLO twice", hello + hello, 0, 1008),
+        ("REQUEST that is damaged", hello + frame(REQUEST, 1, b"x", metadata=ROUTE, body_crc=1), 1, 1003),
+        (
+            "REQUEST with an unknown critical flag",
+            hello + frame(REQUEST, 1, metadata=ROUTE, flags=UNKNOWN_CRITICAL),
+            1,
+            1006,
+        ),
+        ("REQUEST with an unknown critical tag", hello + frame(REQUEST, 1, metadata=ROUTE + entry(0x90, b"")), 1, 1007),
+        ("REQUEST with a tag twice", hello + frame(REQUEST, 1, metadata=ROUTE + entry(0x09, b"") * 2), 1, 1002),
+        (
+            "REQUEST with a short request id",
+            hello + frame(REQUEST, 1, metadata=ROUTE + entry(0x01, bytes(15))),
+            1,
+            1002,
+        ),
+        ("REQUEST whose route is cut short", hello + frame(REQUEST, 1, metadata=b"\x02kv\x09get"), 1, 1002),
+        ("REQUEST with a raw length alone", hello + frame(REQUEST, 1, metadata=ROUTE + entry(0x85, bytes(4))), 1, 1002),
+        ("REQUEST of the wrong parity", hello + frame(REQUEST, 2, metadata=ROUTE), 0, 1008),
+        ("REQUEST on stream 0", hello + frame(REQUEST, 0, metadata=ROUTE), 0, 1008),
+        ("REQUEST above 2^53 - 1", hello + frame(REQUEST, 2**53 + 1, metadata=ROUTE), 0, 1008),
+        ("REQUEST on a stream that is used", hello + request + request, 0, 1008),
+        ("REQUEST, continued without a beginning", hello + frame(REQUEST, 1, flags=CONTINUED), 0, 1008),
+        (
+            "REQUEST with more to come below 1 KiB",
+            hello + frame(REQUEST, 1, bytes(1000), metadata=ROUTE, flags=MORE),
+            0,
+            1002,
+        ),
+        (
+            "REQUEST compressed without the capability",
+            hello + frame(REQUEST, 1, metadata=ROUTE, flags=COMPRESSED),
+            0,
+            1008,
+        ),
+        ("ITEM for a stream not yet used", hello + frame(ITEM, 1), 0, 1008),
+        ("ITEM without STREAMING", hello + request + frame(ITEM, 1), 0, 1008),
+        ("ITEM behind FINISH", hello + streaming + frame(FINISH, 1) + frame(ITEM, 1), 0, 1008),
+        ("RESPONSE from the requester", hello + request + frame(RESPONSE, 1), 0, 1008),
+        ("CREDIT of 0", hello + frame(CREDIT, 0, bytes(4)), 0, 1002),
+        ("CREDIT of three bytes", hello + frame(CREDIT, 0, bytes(3)), 0, 1002),
+        ("CREDIT above 2^31 - 1", hello + frame(CREDIT, 0, b"\x7f\xff\xff\xff"), 0, 1009),
+        ("CREDIT for a stream not yet used", hello + frame(CREDIT, 1, b"\0\0\0\1"), 0, 1008),
+        ("CREDIT that is damaged", hello + request + frame(CREDIT, 1, b"\0\0\0\1", body_crc=1), 0, 1003),
+        ("CANCEL that is damaged", hello + request + frame(CANCEL, 1, body_crc=1), 0, 1003),
+        ("PING on a stream", hello + request + frame(PING, 1, bytes(8)), 0, 1008),
+        ("PING of seven bytes", hello + frame(PING, 0, bytes(7)), 0, 1002),
+        ("a type that is unknown and critical", hello + frame(0x60), 0, 1005),
+    ]
+    return [
+        {"name": name, "hex": data.hex(), "answer": {"stream": stream, "code": code}}
+        for name, data, stream, code in cases
+    ]
+
+
+def make_checksums() -> list[dict[str, Any]]:
+    """CRC-32C of a few texts."""
+    texts = [("the check value", b"123456789"), ("nothing", b""), ("32 zeros", bytes(32)), ("32 ones", b"\xff" * 32)]
+    return [{"name": name, "hex": data.hex(), "crc32c": f"{crc32c(data):08x}"} for name, data in texts]
+
+
+def generate() -> dict[Path, str]:
+    """Return each file's content by its path."""
+    files = {
+        "checksums.json": (
+            "CRC-32C of the bytes `hex` (section 2).",
+            make_checksums(),
+        ),
+        "frames.json": (
+            (
+                "Whole frames. `entries`: the metadata entries that are known, by tag. `value`: the "
+                'payload where the protocol defines it, bin as {"bin": hexadecimal} (sections 2 to 4, 6).'
+            ),
+            make_frames(),
+        ),
+        "headers.json": (
+            (
+                "Behind a whole first frame these end a connection: a decoder that announced `max_frame` names `code` "
+                "(section 2, order of checks)."
+            ),
+            make_headers(),
+        ),
+        "connection.json": (
+            (
+                "All that an acceptor with default limits reads, and the ERROR that it sends: on "
+                "stream 0 it ends the connection, elsewhere the connection goes on (sections 3 and 4)."
+            ),
+            make_connection(),
+        ),
+    }
+    return {
+        FOLDER / name: json.dumps(
+            {"generated": "by tools/generate_vectors.py; do not edit", "about": about, "vectors": vectors}, indent=1
+        )
+        + "\n"
+        for name, (about, vectors) in files.items()
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the tool; returns its exit status."""
+    parser = argparse.ArgumentParser(description="Writes spec/vectors.")
+    parser.add_argument("--check", action="store_true", help="write nothing, name the files that are not current")
+    check: bool = parser.parse_args(arguments).check
+    files = generate()
+    changed = [
+        path
+        for path, text in files.items()
+        if not (ROOT / path).exists() or (ROOT / path).read_text(encoding="utf-8") != text
+    ]
+    for path in changed:
+        if check:
+            print(f"{path} is not what tools/generate_vectors.py makes: run `make generate`", file=sys.stderr)
+        else:
+            (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
+            (ROOT / path).write_text(files[path], encoding="utf-8")
+            print(f"wrote {path}")
+    return 1 if check and changed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
