@@ -67,6 +67,7 @@ lint: $(ready_to_develop)
 	@$(python) -m ruff check --quiet .
 	@$(python) -m mypy
 	@$(python) tools/generate_errors.py --check
+	@$(python) tools/generate_vectors.py --check
 
 format: $(ready_to_develop)
 	@$(python) -m ruff check --fix --quiet . || true
@@ -74,6 +75,7 @@ format: $(ready_to_develop)
 
 generate: $(ready_to_develop)
 	@$(python) tools/generate_errors.py
+	@$(python) tools/generate_vectors.py
 
 # --- measuring --------------------------------------------------------------------------------------------
 

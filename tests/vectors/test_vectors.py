@@ -7,19 +7,21 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import google_crc32c
 import pytest
 
 from haptera.connection import Role
 from haptera.connection.table import ConnectionState
-from haptera.errors import Failure
 from haptera.wire.decoder import FrameDecoder
 from haptera.wire.frame import CONTINUED, FrameType, encode_frame
 from haptera.wire.metadata import decode_entries, decode_route, encode_route, route_length
 from haptera.wire.payload import Goaway, Hello, Limits, Welcome, decode_failure, decode_payload, encode_payload
 from tests.unit.connection.machines import ERROR, machine, send, sent
+
+if TYPE_CHECKING:
+    from haptera.errors import Failure
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "spec" / "vectors"
