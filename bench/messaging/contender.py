@@ -29,10 +29,12 @@ class Contender(Protocol):
     """A library. ``connect`` makes a client of ``HOST`` and a port; ``serve`` answers until it is cancelled.
 
     ``serve`` calls ``announce`` with its port as soon as it listens. ``broker`` is the port of a program between
-    client and server, for a library that needs one.
+    client and server, for a library that needs one. ``loop`` is the event loop on which it makes more calls a second,
+    50 in flight: ``asyncio`` or ``uvloop``.
     """
 
     name: str
+    loop: str
 
     def missing(self) -> str | None:
         """Why it cannot be measured here, or None."""

@@ -53,6 +53,7 @@ async def _stream(request: bytes, context: object) -> AsyncIterator[bytes]:
 
 class Grpc:
     name = "gRPC"
+    loop = "uvloop"
 
     def missing(self) -> str | None:
         return MISSING

@@ -56,6 +56,7 @@ class HapteraClient:
 
 class Haptera:
     name = "haptera"
+    loop = "uvloop"
     service: type[Bench] = Bench
 
     def missing(self) -> str | None:

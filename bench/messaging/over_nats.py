@@ -56,6 +56,7 @@ class NatsClient:
 
 class Nats:
     name = "NATS"
+    loop = "uvloop"
 
     def missing(self) -> str | None:
         return MISSING

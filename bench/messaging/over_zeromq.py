@@ -68,6 +68,7 @@ class ZeromqClient:
 
 class Zeromq:
     name = "ZeroMQ"
+    loop = "asyncio"
 
     def __init__(self) -> None:
         self._context: zmq.asyncio.Context | None = None

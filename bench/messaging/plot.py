@@ -33,7 +33,7 @@ def draw(result: dict[str, Any], file: Path) -> None:
     _streams(streams, result)
     environment = result["environment"]
     figure.supxlabel(
-        f"{environment['cpu']}, {environment['cores']} cores, Python {environment['python']}, {result['loop']}, "
+        f"{environment['cpu']}, {environment['cores']} cores, Python {environment['python']}, "
         f"TCP on loopback, one connection, medians of {result['rounds']} alternating rounds; {_day(result)}\n"
         f"python -m bench.messaging --json > run.json && python -m bench.messaging.plot run.json {file}",
         fontsize=7,
