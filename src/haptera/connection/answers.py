@@ -65,8 +65,6 @@ class AnswerReceiver:
             if state is AnswerState.ENDED:
                 self._streams.end_call(stream)
             return
-        if part in (Part.WHOLE, Part.FIRST):
-            self._streams.drop_partial(stream)  # an ERROR cuts short what was unfinished
         try:
             check_body(frame)
             entries = check_entries(frame)
@@ -83,6 +81,7 @@ class AnswerReceiver:
     ) -> None:
         streams = self._streams
         if part is Part.FIRST:
+            # Of an ERROR, too, that cuts short what was unfinished.
             stream.partial = Partial(frame.type, entries, [], 0, streams.now)
             streams.unfinished[stream.id] = stream
         partial = stream.partial

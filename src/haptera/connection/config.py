@@ -7,6 +7,11 @@ import msgspec
 
 from haptera.wire.frame import HANDSHAKE_FRAME_SIZE_MAX
 from haptera.wire.payload import LIMITS, SERVER_ID_SIZE, Limits
+from haptera.wire.signature import check_secret
+
+#: The capability whose frames are signed, and the mechanism that names its pre-shared key (sections 4.1 and 5.1).
+SIGNING: Final = "hmac_sha256"
+PRESHARED_KEY: Final = "PSK"
 
 #: HELLO or WELCOME must have come by then (spec/protocol.md, sections 4 and 8).
 HANDSHAKE_TIMEOUT_S: Final = 5.0
@@ -67,7 +72,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     ``limits`` is what it accepts from the other side, ``capabilities`` what it asks for (dialer) or accepts
     (acceptor), ``entropy`` a source of that many random bytes (``os.urandom``): the machine itself draws nothing.
-    Raises ``ValueError`` for what no handshake can carry.
+    ``signing_key`` is a pre-shared secret of at least 32 bytes: with it every frame behind the handshake is signed,
+    and a peer that would not is refused. Raises ``ValueError`` for what no handshake can carry.
     """
 
     entropy: Callable[[int], bytes]
@@ -85,15 +91,34 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     message_timeout_s: float = MESSAGE_TIMEOUT_S
     budget: int = CONNECTION_BUDGET
     grease: bool = True
+    signing_key: bytes | None = None
 
     def __post_init__(self) -> None:
         if len(self.server_id) != SERVER_ID_SIZE:
             raise ValueError(f"a server id has {SERVER_ID_SIZE} bytes, not {len(self.server_id)}")
         if self.budget < MESSAGE_SHARE_MAX * LIMITS["max_message"].minimum:
             raise ValueError("the budget is too small for the smallest max_message")
-        names = (self.agent, *self.capabilities, *self.mechanisms)
+        if SIGNING in self.capabilities or PRESHARED_KEY in self.mechanisms:
+            raise ValueError("signed frames are configured by their key alone")
+        if self.signing_key is not None:
+            check_secret(self.signing_key)
+            if self.mechanisms:
+                raise ValueError("a connection with a pre-shared key has no other mechanism")
+        names = (self.agent, *self.offered_capabilities(), *self.offered_mechanisms())
         if sum(len(name.encode()) + _NAME_OVERHEAD for name in names) > HANDSHAKE_NAMES_SIZE_MAX:
             raise ValueError("the agent, capabilities and mechanisms do not fit into a handshake")
+
+    def __repr__(self) -> str:
+        """Leave out the key: it shall not get into a log by way of its owner."""
+        return f"Config(agent={self.agent!r}, capabilities={self.capabilities!r}, limits={self.limits!r})"
+
+    def offered_capabilities(self) -> list[str]:
+        """Return what this side asks for or accepts."""
+        return [*self.capabilities, *([SIGNING] if self.signing_key is not None else [])]
+
+    def offered_mechanisms(self) -> list[str]:
+        """Return the ways in which an acceptor lets a dialer in."""
+        return [PRESHARED_KEY] if self.signing_key is not None else list(self.mechanisms)
 
     def bounded(self) -> "Config":
         """Return the same with limits that hold: inside their bounds, and no larger than the budget carries.

@@ -10,6 +10,7 @@ from haptera.connection.config import (
     CONTROL_SIZE_MAX,
     FIRST_FLIGHT_REQUESTS_MAX,
     FIRST_FLIGHT_SIZE_MAX,
+    SIGNING,
     TURN_SIZE,
     Budget,
     Config,
@@ -44,6 +45,7 @@ from haptera.wire.frame import (
 )
 from haptera.wire.metadata import Tag, encode_entry, encode_route
 from haptera.wire.payload import Goaway, Hello, Welcome, decode_failure, decode_payload, encode_payload
+from haptera.wire.signature import Signer, preshared_keys
 
 _REQUEST: Final = int(FrameType.REQUEST)
 _ITEM: Final = int(FrameType.ITEM)
@@ -110,10 +112,13 @@ class Connection:
             int(FrameType.PONG): self._control.receive_pong,
             int(FrameType.GOAWAY): self._control.receive_goaway,
         }
+        self._refused_flags = SIGNED | COMPRESSED  # their capability has not been accepted
         self._hello: Hello | None = None
+        self._hello_frame = b""
         if role is Role.DIALER:
             self._hello, extra = make_hello(config, self._grease)
-            self.outbox.add_control(encode_frame(FrameType.HELLO, 0, 0, b"", encode_payload(self._hello, extra)))
+            self._hello_frame = encode_frame(FrameType.HELLO, 0, 0, b"", encode_payload(self._hello, extra))
+            self.outbox.add_control(self._hello_frame)
 
     # -- what came in -----------------------------------------------------------------------------------------------
 
@@ -123,16 +128,21 @@ class Connection:
             return []
         streams = self._streams
         streams.now = now
+        shaking = self.state is ConnectionState.HANDSHAKE
         frames = self._decoder.receive(data)
-        self._time.received(now, frames=bool(frames))
+        progress = bool(frames)
         try:
-            for frame in frames:
-                self._receive(frame)
-                if self.state is ConnectionState.CLOSED:
-                    return streams.take_events()
+            while frames:
+                for frame in frames:
+                    self._receive(frame)
+                    if self.state is ConnectionState.CLOSED:
+                        return streams.take_events()
+                # The handshake's frame came alone: it says how what stands behind it is to be read.
+                frames = self._decoder.receive(b"") if shaking else ()
         except RemoteProtocolError as error:
             self._fail(error)
             return streams.take_events()
+        self._time.received(now, frames=progress)
         if self._decoder.error is not None:
             self._fail(self._decoder.error)
         elif self.outbox.control_size > CONTROL_SIZE_MAX:
@@ -151,7 +161,7 @@ class Connection:
         return self._streams.take_events()
 
     def _receive(self, frame: Frame) -> None:
-        if frame.flags & (SIGNED | COMPRESSED):
+        if frame.flags & self._refused_flags:
             raise RemoteProtocolError(
                 1008, "a frame has a flag whose capability was not accepted", {"flags": frame.flags}
             )
@@ -183,13 +193,29 @@ class Connection:
         if frame.type != expected:
             raise misplaced(frame, f"the first frame is not {expected.name}")
         check_control(frame)
+        received = encode_frame(frame.type, frame.flags, frame.stream, frame.metadata, frame.payload)
         if self._hello is None:
             hello = decode_payload(Hello, frame.payload)
             welcome, extra, agreement = answer_hello(self.config, hello, self._grease)
-            self.outbox.add_control(encode_frame(FrameType.WELCOME, 0, 0, b"", encode_payload(welcome, extra)))
+            welcome_frame = encode_frame(FrameType.WELCOME, 0, 0, b"", encode_payload(welcome, extra))
+            self.outbox.add_control(welcome_frame)
+            self._sign(agreement, received, welcome_frame)
         else:
             agreement = check_welcome(self._hello, decode_payload(Welcome, frame.payload))
+            self._sign(agreement, self._hello_frame, received)
         self._establish(agreement)
+
+    def _sign(self, agreement: Agreement, hello_frame: bytes, welcome_frame: bytes) -> None:
+        """Sign and verify every frame behind the handshake, if that was agreed."""
+        if SIGNING not in agreement.capabilities:
+            return
+        assert self.config.signing_key is not None
+        keys = preshared_keys(self.config.signing_key, hello_frame, welcome_frame)
+        dialer, acceptor = (Signer(key) for key in keys)
+        dials = self.role is Role.DIALER
+        self.outbox.sign(dialer if dials else acceptor)
+        self._decoder.verify(acceptor if dials else dialer)
+        self._refused_flags &= ~SIGNED
 
     def _establish(self, agreement: Agreement) -> None:
         self.agreement = agreement
@@ -246,7 +272,7 @@ class Connection:
                 and (size <= self._whole_max or self.outbox.large_free)
                 and not self.going_away
             )
-        if self.state is ConnectionState.HANDSHAKE and self.role is Role.DIALER:
+        if self.state is ConnectionState.HANDSHAKE and self.role is Role.DIALER and self.config.signing_key is None:
             # Metadata counts as well; a request's is never larger than this.
             room = FIRST_FLIGHT_SIZE_MAX - self._first_flight_size - HEADER_SIZE - METADATA_SIZE_MAX
             return self._first_flight < FIRST_FLIGHT_REQUESTS_MAX and size <= room

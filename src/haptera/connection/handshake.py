@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from haptera.connection.config import Config
+from haptera.connection.config import PRESHARED_KEY, SIGNING, Config
 from haptera.connection.grease import Grease
 from haptera.errors import RemoteProtocolError
 from haptera.wire.payload import LIMITS, NONCE_SIZE, SESSION_SIZE, Hello, Limits, Welcome
@@ -27,7 +27,7 @@ class Agreement(msgspec.Struct, frozen=True):
 
 def make_hello(config: Config, grease: Grease | None) -> tuple[Hello, dict[str, Any]]:
     """Return a dialer's HELLO and the grease keys that go with it."""
-    capabilities = list(config.capabilities)
+    capabilities = config.offered_capabilities()
     extra: dict[str, Any] = {}
     if grease is not None:
         capabilities.insert(config.entropy(1)[0] % (len(capabilities) + 1), grease.name())
@@ -47,7 +47,7 @@ def make_hello(config: Config, grease: Grease | None) -> tuple[Hello, dict[str, 
 def answer_hello(config: Config, hello: Hello, grease: Grease | None) -> tuple[Welcome, dict[str, Any], Agreement]:
     """Return an acceptor's WELCOME, its grease keys, and what has been agreed by it.
 
-    Raises 1001 if the two sides have no version in common.
+    Raises 1001 if the two sides have no version in common, 1011 if this one must sign and the dialer would not.
     """
     common = set(config.versions).intersection(hello.versions)
     if not common:
@@ -55,7 +55,9 @@ def answer_hello(config: Config, hello: Hello, grease: Grease | None) -> tuple[W
             1001, "the two sides have no protocol version in common", {"versions": sorted(config.versions)}
         )
     asked = set(hello.capabilities)
-    accepted = [name for name in config.capabilities if name in asked]
+    if config.signing_key is not None and SIGNING not in asked:
+        raise RemoteProtocolError(1011, "HELLO does not ask for signed frames")
+    accepted = [name for name in config.offered_capabilities() if name in asked]
     welcome = Welcome(
         version=max(common),
         versions=list(config.versions),
@@ -65,7 +67,7 @@ def answer_hello(config: Config, hello: Hello, grease: Grease | None) -> tuple[W
         nonce=config.entropy(NONCE_SIZE),
         capabilities=accepted,
         services=config.announced_services(),
-        mechanisms=list(config.mechanisms),
+        mechanisms=config.offered_mechanisms(),
         ping_interval_ms=config.ping_interval_ms,
         idempotency_ms=config.idempotency_ms,
         **_limits_of(config.limits),
@@ -75,7 +77,10 @@ def answer_hello(config: Config, hello: Hello, grease: Grease | None) -> tuple[W
 
 
 def check_welcome(hello: Hello, welcome: Welcome) -> Agreement:
-    """Return what an acceptor agreed to. Raises 1008 if its WELCOME is no answer to ``hello``."""
+    """Return what an acceptor agreed to.
+
+    Raises 1008 if its WELCOME is no answer to ``hello``, 1011 if ``hello`` asks for signed frames and it would not.
+    """
     common = set(hello.versions).intersection(welcome.versions)
     if not common or welcome.version != max(common):
         raise RemoteProtocolError(
@@ -88,6 +93,9 @@ def check_welcome(hello: Hello, welcome: Welcome) -> Agreement:
         raise RemoteProtocolError(1008, "WELCOME accepts what HELLO did not ask for", {"capability": min(surplus)[:64]})
     if welcome.session != hello.session:
         raise RemoteProtocolError(1008, "WELCOME answers another HELLO")
+    signs = SIGNING in welcome.capabilities and welcome.mechanisms == [PRESHARED_KEY]
+    if SIGNING in hello.capabilities and not signs:
+        raise RemoteProtocolError(1011, "WELCOME does not accept signed frames with a pre-shared key")
     return _agreement(hello, welcome, welcome)
 
 

@@ -9,6 +9,8 @@ Three queues, emptied in this order at each pull:
 
 Bytes are pulled, not pushed: what is not yet in the socket's buffer can still be overtaken. A stream whose REQUEST is
 still in *ready* has no turn; one without credit waits until it gets some.
+
+Frames are signed as they are pulled, not as they are queued: a tag covers the frame's place in the order of the wire.
 """
 
 from collections import deque
@@ -17,6 +19,7 @@ from typing import Final
 from haptera.connection.config import LARGE_MESSAGES_MAX, STREAM_QUEUE_SIZE, TURN_SIZE
 from haptera.connection.stream import Outgoing, Stream
 from haptera.wire.frame import CONTINUED, FRAGMENT_SIZE_MIN, ITEM_OVERHEAD, MORE, FrameType, encode_head
+from haptera.wire.signature import Signer
 
 _ITEM: Final = int(FrameType.ITEM)
 #: What a queued message counts besides its bytes, so that many empty ones are not free.
@@ -48,6 +51,13 @@ class Outbox:
         self._large = 0
         self._queued = 0  # bytes that take turns
         self._queued_answers = 0  # those of them that are answers
+        self._signer: Signer | None = None
+        self._unsigned = 0  # of the control queue, how many of its first frames leave unsigned
+
+    def sign(self, signer: Signer) -> None:
+        """Sign every frame that is queued from now on. The handshake's own leaves as it is, if it is still here."""
+        self._signer = signer
+        self._unsigned = len(self._control)
 
     def open(self, max_frame: int, credit: int) -> None:
         """Take over what the peer accepts; what had to wait for that may leave."""
@@ -184,6 +194,7 @@ class Outbox:
         parts = self._control
         self._control = []
         self.control_size = 0
+        controls = len(parts)
         taken = self._take_ready(parts, size)
         if self._blocked:
             self._unblock()
@@ -195,7 +206,19 @@ class Outbox:
                 taken += self._take_turn(parts, stream)
                 if taken >= size:
                     break
+        if self._signer is not None:
+            parts = self._seal(self._signer, parts, controls)
         return b"".join(parts)
+
+    def _seal(self, signer: Signer, parts: list[bytes], controls: int) -> list[bytes]:
+        """Sign frames that are about to leave: ``controls`` whole ones, and heads with their payloads behind them."""
+        sealed = parts[: self._unsigned]
+        for frame in parts[self._unsigned : controls]:
+            sealed.extend(signer.seal(frame, b""))
+        for head, payload in zip(parts[controls::2], parts[controls + 1 :: 2], strict=True):
+            sealed.extend(signer.seal(head, payload))
+        self._unsigned = 0
+        return sealed
 
     def _take_ready(self, parts: list[bytes], size: int) -> int:
         ready = self._ready

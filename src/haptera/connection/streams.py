@@ -10,7 +10,7 @@ from haptera.connection.outbox import Outbox
 from haptera.connection.stream import Stream
 from haptera.connection.table import RequestState
 from haptera.errors import Failure, Outcome, failure
-from haptera.wire.frame import STREAM_MAX, Frame, FrameType, encode_frame
+from haptera.wire.frame import Frame, FrameType, encode_frame
 from haptera.wire.metadata import Tag, encode_entry
 from haptera.wire.payload import LIMITS, Limits, encode_payload
 
@@ -77,7 +77,7 @@ class Streams:
         one that was never opened.
         """
         id_ = frame.stream
-        if not id_ or id_ > STREAM_MAX or (id_ & 1 == self.parity) is not call:
+        if not id_ or (id_ & 1 == self.parity) is not call:
             raise misplaced(frame, "a frame's stream is not one that it may be on")
         if call:
             if id_ >= self.next_call:

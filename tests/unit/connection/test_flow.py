@@ -213,6 +213,14 @@ def test_credit_of_unread_items_goes_back_when_their_stream_is_given_up() -> Non
     assert connection.state is ConnectionState.OPEN
 
 
+def test_credit_of_an_unfinished_item_goes_back_when_its_stream_is_given_up() -> None:
+    connection = _streaming()
+    send(connection, frame(ITEM, 1, b"unread"), frame(ITEM, 1, bytes(10 * KIB - 64), flags=MORE))
+    assert [each for each in _credits(sent(connection)) if each[0] == 1] == []
+    send(connection, frame(ITEM, 1, b"x", flags=CONTINUED, body_crc=1))
+    assert [each for each in _credits(sent(connection)) if each[0] == 1] == [(1, 10 * KIB + 70 + 65)]
+
+
 # -- items larger than the windows -----------------------------------------------------------------------------------
 
 

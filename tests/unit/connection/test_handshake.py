@@ -158,6 +158,13 @@ def test_a_welcome_that_lies_is_a_violation(lie: dict[str, Any]) -> None:
     assert connection_error(*_answer(**lie))[0] == 1008
 
 
+def test_a_welcome_that_does_not_choose_the_highest_version_is_a_violation() -> None:
+    dialer = machine(Role.DIALER, versions=(1, 2))
+    fields = welcome_map(sent(dialer)[0].map["session"]) | {"versions": [1, 2, 3], "version": 1}
+    events = send(dialer, frame(WELCOME, payload=msgspec.msgpack.encode(fields)))
+    assert connection_error(dialer, events) == (1008, {"chosen": 1})
+
+
 @pytest.mark.parametrize(
     "change",
     [{"nonce": b"short"}, {"server_id": bytes(15)}, {"session": bytes(17)}, {"ping_interval_ms": -1}, {"agent": ...}],

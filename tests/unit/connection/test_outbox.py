@@ -228,6 +228,16 @@ def test_error_abandons_an_unfinished_item_of_a_cancelled_request() -> None:
     assert pair.dialer.open_streams == pair.acceptor.open_streams == 0
 
 
+def test_a_large_error_leaves_although_the_items_before_it_lacked_credit() -> None:
+    connection = _serving(1, peer={"stream_window": 16 * KIB})
+    connection.send_item(1, bytes(100 * KIB))
+    sent(connection)
+    send(connection, frame(CANCEL, 1))
+    connection.fail(1, failure(3010, {"trace": "x" * 100_000}))
+    assert [each.type for each in sent(connection)] == [ERROR, ERROR]
+    assert connection.open_streams == 0
+
+
 def test_an_error_may_abandon_a_message_and_be_of_several_frames_itself() -> None:
     """An honest peer of ours does not, but section 2 allows it."""
     connection = open_machine(Role.DIALER)
