@@ -138,7 +138,7 @@ class Connection:
                     if self.state is ConnectionState.CLOSED:
                         return streams.take_events()
                 # The handshake's frame came alone: it says how what stands behind it is to be read.
-                frames = self._decoder.receive(b"") if shaking else ()
+                frames = self._decoder.receive(b"") if shaking else []
         except RemoteProtocolError as error:
             self._fail(error)
             return streams.take_events()

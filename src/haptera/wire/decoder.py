@@ -13,9 +13,11 @@ from haptera.wire.frame import (
     HEADER_SIZE,
     MAGIC,
     METADATA_SIZE_MAX,
+    SIGNED,
     VERSION,
     Frame,
 )
+from haptera.wire.signature import TAG_SIZE, Signer
 
 _MAGIC_BYTES: Final = MAGIC.to_bytes(2, "big")
 #: Pieces smaller than this are put together as they come: kept singly, each would cost more than its bytes.
@@ -28,8 +30,12 @@ class FrameDecoder:
     A length is believed only after the header's checksum was right and is within the limit, and memory grows only as
     bytes arrive. Each payload byte is copied once; twice if its frame came in pieces, once more if those were tiny.
 
-    The first fault in a header ends the decoding for good, since nothing behind it can be trusted: ``error`` then says
-    what was wrong, and further bytes are ignored. Damage to a body is not an error here but a property of its frame.
+    The first frame of a connection is handed over alone, whatever came with it: what it says decides how the rest is
+    read. ``receive(b"")`` goes on behind it.
+
+    The first fault in a header, or a wrong tag, ends the decoding for good, since nothing behind it can be trusted:
+    ``error`` then says what was wrong, and further bytes are ignored. Damage to a body is not an error here but a
+    property of its frame.
     """
 
     def __init__(self, max_frame: int, version: int = VERSION) -> None:
@@ -37,8 +43,10 @@ class FrameDecoder:
         self.max_frame = max_frame
         self.version = version
         self.error: RemoteProtocolError | None = None
+        self._first = True
         # The first frame of a connection has a limit of its own, the same in all versions (section 4).
         self._size_max = min(HANDSHAKE_FRAME_SIZE_MAX, max_frame)
+        self._verifier: Signer | None = None
         self._pieces: list[bytes | bytearray] = []
         self._held = 0
         self._wanted = HEADER_SIZE
@@ -52,6 +60,10 @@ class FrameDecoder:
     def wanted(self) -> int:
         """Size of the unfinished frame, as far as it is known: its header's until that has arrived."""
         return self._wanted
+
+    def verify(self, signer: Signer) -> None:
+        """Give only frames that carry the next tag of ``signer`` from now on; any other is 1011."""
+        self._verifier = signer
 
     def receive(self, data: bytes) -> list[Frame]:
         """Take the bytes that arrived and return the frames that are whole now, in order."""
@@ -77,6 +89,8 @@ class FrameDecoder:
     def _decode(self, data: bytes) -> list[Frame]:
         frames: list[Frame] = []
         append = frames.append
+        verifier = self._verifier
+        first = self._first
         unpack_from = HEADER.unpack_from
         start = 0
         end = len(data)
@@ -96,6 +110,21 @@ class FrameDecoder:
                 self.error = self._fault(data[start:body])
                 break
             stop = body + metadata_length + payload_length
+            if verifier is not None:
+                # Before anything but the header is looked at (section 2, "Order of checks").
+                if not flags & SIGNED:
+                    self.error = RemoteProtocolError(1011, "a frame is not signed")
+                    break
+                if stop + TAG_SIZE > end:
+                    wanted = stop + TAG_SIZE - start
+                    break
+                if not verifier.verify(data[start:stop], data[stop : stop + TAG_SIZE]):
+                    self.error = RemoteProtocolError(1011)
+                    break
+                middle = body + metadata_length
+                append(Frame(type_, flags, stream, data[body:middle], data[middle:stop], 0, 0))
+                start = stop + TAG_SIZE
+                continue
             if stop > end:
                 wanted = stop - start
                 break
@@ -109,8 +138,11 @@ class FrameDecoder:
                 payload = data[body:stop]
                 actual_crc = crc32c(payload)
             append(Frame(type_, flags, stream, metadata, payload, body_crc, actual_crc))
-            self._size_max = self.max_frame
             start = stop
+            if first:
+                self._first = False
+                self._size_max = self.max_frame
+                break
         else:
             # A foreign protocol is told apart by its first two bytes, however few follow.
             if end - start >= len(_MAGIC_BYTES) and data[start : start + 2] != _MAGIC_BYTES:

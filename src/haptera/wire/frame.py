@@ -10,9 +10,9 @@
          6    2 metadata_length  at most 4096
          8    8 stream           0 = the connection itself; at most 2^53 - 1
         16    4 payload_length
-        20    4 body_crc         CRC-32C of metadata and payload
+        20    4 body_crc         CRC-32C of metadata and payload; 0 where SIGNED
         24    4 header_crc       CRC-32C of bytes 0..23
-        28    … metadata, payload
+        28    … metadata, payload, then a 32-byte tag where SIGNED
 """
 
 import struct
@@ -121,6 +121,16 @@ def encode_head(type_: int, flags: int, stream: int, metadata: bytes, payload: b
     )
     head: bytes = checked + crc32c(checked).to_bytes(4, "big") + metadata
     return head
+
+
+def signed_header(head: bytes) -> bytes:
+    """Return the header that begins ``head`` as that of a signed frame: with the flag, and without a body checksum."""
+    magic, version, type_, flags, metadata_length, stream, payload_length, _, _ = HEADER.unpack_from(head)
+    checked: bytes = _CHECKED_PART.pack(
+        magic, version, type_, flags | SIGNED, metadata_length, stream, payload_length, 0
+    )
+    header: bytes = checked + crc32c(checked).to_bytes(4, "big")
+    return header
 
 
 def encode_frame(

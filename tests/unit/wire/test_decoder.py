@@ -215,7 +215,19 @@ def test_the_first_frame_has_at_most_16_kib(size: int, fits: bool) -> None:
 def test_the_second_frame_may_be_as_large_as_announced() -> None:
     first = encode_frame(0x01, 0, 0, b"", bytes(100))
     decoder = FrameDecoder(1024 * 1024)
-    assert len(decoder.receive(first + encode_frame(0x10, 0, 1, b"", bytes(1024 * 1024)))) == 2
+    assert len(decoder.receive(first + encode_frame(0x10, 0, 1, b"", bytes(1024 * 1024)))) == 1
+    assert [len(each.payload) for each in decoder.receive(b"")] == [1024 * 1024]
+
+
+def test_the_first_frame_comes_alone_and_the_rest_is_kept_until_it_is_asked_for() -> None:
+    """What the handshake says decides how that is read."""
+    frames = [encode_frame(0x20, 0, 0, b"", bytes([number]) * 8) for number in range(4)]
+    decoder = FrameDecoder(MAX_FRAME)
+    assert [each.payload[0] for each in decoder.receive(b"".join(frames[:3]))] == [0]
+    assert decoder.held == 2 * len(frames[0])
+    assert [each.payload[0] for each in decoder.receive(frames[3][:10])] == [1, 2]
+    assert [each.payload[0] for each in decoder.receive(frames[3][10:])] == [3]
+    assert decoder.held == 0
 
 
 def test_a_body_is_not_needed_to_refuse_its_header() -> None:

@@ -1,0 +1,72 @@
+"""Signed frames: the keys of a connection and the tags that its frames carry (spec/protocol.md, section 5.2)."""
+
+import hmac
+from hashlib import sha256
+from typing import Final
+
+from haptera.wire.frame import HEADER_SIZE, signed_header
+
+TAG_SIZE: Final = 32
+#: The least that a pre-shared secret has: what it is good for cannot be more than what can be guessed of it.
+SECRET_SIZE_MIN: Final = 32
+
+_DIALER_INFO: Final = b"haptera/1 dialer"
+_ACCEPTOR_INFO: Final = b"haptera/1 acceptor"
+
+
+def hkdf_sha256(secret: bytes, salt: bytes, info: bytes) -> bytes:
+    """Derive 32 bytes (RFC 5869). With SHA-256 that is one block, so extract and expand are one HMAC each."""
+    return hmac.digest(hmac.digest(salt, secret, "sha256"), info + b"\x01", "sha256")
+
+
+def preshared_keys(secret: bytes, hello_frame: bytes, welcome_frame: bytes) -> tuple[bytes, bytes]:
+    """Return the dialer's and the acceptor's key of a connection with a pre-shared secret.
+
+    Both handshake frames go into the keys as they were sent, so that whatever was changed in them, or comes from
+    another connection, makes every tag fail. Raises ``ValueError`` for a secret of less than 32 bytes.
+    """
+    check_secret(secret)
+    salt = sha256(hello_frame + welcome_frame + bytes(32)).digest()
+    return hkdf_sha256(secret, salt, _DIALER_INFO), hkdf_sha256(secret, salt, _ACCEPTOR_INFO)
+
+
+def check_secret(secret: bytes) -> None:
+    """Raise ``ValueError`` for a secret of less than 32 bytes; it does not appear in the error."""
+    if len(secret) < SECRET_SIZE_MIN:
+        raise ValueError(f"a signing key has at least {SECRET_SIZE_MIN} bytes, not {len(secret)}")
+
+
+class Signer:
+    """The tags of one direction, for the side that makes them or the one that verifies them.
+
+    The sequence number is implicit: 0 for the first signed frame, one more for each after it. So there is one signer
+    for each direction, and every frame passes through it in the order of the wire.
+    """
+
+    __slots__ = ("_keyed", "_sequence")
+
+    def __init__(self, key: bytes) -> None:
+        # A copy of a keyed state costs less than setting the key again for each frame.
+        self._keyed = hmac.new(key, digestmod="sha256")
+        self._sequence = 0
+
+    def _tag(self, frame: bytes, payload: bytes) -> bytes:
+        state = self._keyed.copy()
+        state.update(self._sequence.to_bytes(8, "big"))
+        state.update(frame)
+        if payload:
+            state.update(payload)
+        self._sequence += 1
+        return state.digest()
+
+    def seal(self, head: bytes, payload: bytes) -> tuple[bytes, bytes, bytes]:
+        """Return the next frame as three parts to send: the head with the SIGNED flag, the payload, the tag.
+
+        ``head`` is all that stands before ``payload``; a whole frame is a head with an empty payload behind it.
+        """
+        head = signed_header(head) + head[HEADER_SIZE:]
+        return head, payload, self._tag(head, payload)
+
+    def verify(self, frame: bytes, tag: bytes) -> bool:
+        """Whether ``tag`` is that of the next frame, which is given without it. Takes constant time."""
+        return hmac.compare_digest(self._tag(frame, b""), tag)
