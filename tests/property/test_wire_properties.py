@@ -49,6 +49,7 @@ def _decode(pieces: list[bytes]) -> tuple[list[Frame], tuple[object, ...]]:
     frames: list[Frame] = []
     for piece in pieces:
         frames += decoder.receive(piece)
+        frames += decoder.receive(b"")  # the first frame comes alone
     error = decoder.error
     return frames, () if error is None else (error.code, error.message, error.details)
 

@@ -28,6 +28,7 @@ from haptera.connection.stream import Outgoing, Stream
 from haptera.connection.streams import Streams
 from haptera.connection.table import ConnectionState, RequestState
 from haptera.connection.timekeeping import Timekeeper
+from haptera.error_table import TABLE
 from haptera.errors import Failure, LocalProtocolError, RemoteProtocolError, failure
 from haptera.wire.decoder import FrameDecoder
 from haptera.wire.frame import (
@@ -541,8 +542,7 @@ class Connection:
 
 
 def _said_error(said: Failure) -> LocalProtocolError:
-    """Return what the peer says that this side did. A code that this version does not know is still an error."""
-    try:
-        return LocalProtocolError(said.code, said.message, said.details)
-    except ValueError:
-        return LocalProtocolError(1008, f"{said.name} ({said.code}): {said.message}", said.details)
+    """Return what the peer says that this side did; a code of a later version keeps its number and name."""
+    error = LocalProtocolError(said.code if said.code in TABLE else 1008, said.message, said.details)
+    error.code, error.name = said.code, said.name
+    return error

@@ -276,6 +276,8 @@ def test_a_connection_error_with_a_code_of_a_later_version_is_still_an_error() -
     events = send(connection, error(1999, name="LATER"))
     assert isinstance(events[0], Closed)
     assert isinstance(events[0].error, LocalProtocolError)
+    assert (events[0].error.code, events[0].error.name) == (1999, "LATER")
+    assert str(events[0].error).startswith("LATER (1999)")
     assert events[0].failure is not None
     assert events[0].failure.code == 1999
 
