@@ -6,11 +6,13 @@ batch of the commit pipeline and answered when they are durable and applied. The
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from haptera.node.commit import LOGGED_OVERHEAD, CommitPipeline, Submission
+from haptera.node.batch import Submission
+from haptera.node.commit import LOGGED_OVERHEAD, CommitPipeline
 from haptera.state.commands import Count, Exists, Forget, Get, GetMany, Logged, Read, Scan, Write, size_bound
 from haptera.state.validation import validate
 
@@ -57,13 +59,15 @@ class Commands:
         """The store's applied revision."""
         return self._machine.revision
 
-    def submit(self, session: Session, commands: Sequence[Command], done: Callable[[list[Result]], None]) -> None:
+    def submit(self, session: Session, commands: Sequence[Command], done: Callable[[list[Result]], None]) -> Submission:
         """Do the commands and call ``done(results)`` exactly once, when all of them have a result, in their order.
 
         A result is the tuple of the operation's result array (spec/protocol.md 7), a `Failure` that changed nothing or
         says what is known, or a `Replayed`. Without a write that was accepted, `done` is called before this returns. A
         command does not see the writes before it in the list. Refused, `not_applied`: 3003, 4006, 4007 (invalid), 3007
         (too much waits for the disk), 5001 (the disk failed), 5002 (it is full), 5005 (the node is stopping).
+
+        Returns the submission, which `drop` takes.
         """
         machine_read, append = self._machine.read, self._pipeline.append
         submission = Submission(done)
@@ -82,8 +86,20 @@ class Commands:
                 refused = append(logged, size, submission, len(results) - 1)
                 if refused is not None:
                     results[-1] = refused
-        if not submission.waiting:
+        if submission.waiting:
+            submission.writes = submission.waiting
+            submission.begun = time.perf_counter()
+        else:
             done(results)
+        return submission
+
+    def drop(self, submission: Submission, position: int) -> bool:
+        """Take back the write at `position` of what was submitted, if it is not with the disk yet.
+
+        True: it was not applied and never will be; its place in the results is `haptera.node.batch.DROPPED`. False: its
+        result is on its way, or was given.
+        """
+        return submission.results[position] is _WAITING and self._pipeline.drop(submission, position)
 
     def forget(self, session: Session, request_ids: list[bytes]) -> None:
         """Log that the answers remembered for these ids are not needed any more. Nobody waits for it."""
@@ -98,8 +114,8 @@ class Commands:
         return validate(op) or self._scans.open(op, on_expired)
 
 
-_WAITING: Result = ()
-"""Stands for a result that is still to come."""
+_WAITING: Result = ("waiting",)
+"""Stands for a result that is still to come; told by identity."""
 
 
 def _ignore(results: list[Result]) -> None:

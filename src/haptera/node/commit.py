@@ -25,7 +25,8 @@ import msgspec
 
 from haptera.error_codes import Code
 from haptera.errors import failure
-from haptera.state.commands import Logged, encode_commands
+from haptera.node.batch import DROPPED, Batch
+from haptera.state.commands import encode_commands, size_bound
 from haptera.storage.errors import StorageFull
 from haptera.storage.log import Entry
 
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from haptera.errors import Failure, Outcome
+    from haptera.node.batch import Submission
     from haptera.node.metrics import Metrics
+    from haptera.state.commands import Logged
     from haptera.state.machine import StateMachine
     from haptera.state.results import Result
 
@@ -58,28 +61,6 @@ PENDING_COMMANDS_MAX = 65536
 
 LOGGED_OVERHEAD = 64
 """What a `Logged` adds to its command beside the user's name (`state.commands.size_bound`)."""
-
-
-class Submission:
-    """A list of results that fills. ``done`` is called with it once, when nothing is waited for any more."""
-
-    __slots__ = ("done", "results", "waiting")
-
-    def __init__(self, done: Callable[[list[Result]], None]) -> None:
-        self.done = done
-        self.results: list[Result] = []
-        self.waiting = 0
-
-
-class Batch:
-    """The writes of one entry, each with the submission and the place in it that its result belongs to."""
-
-    __slots__ = ("commands", "places", "size")
-
-    def __init__(self) -> None:
-        self.commands: list[Logged] = []
-        self.places: list[tuple[Submission, int]] = []
-        self.size = 0
 
 
 class Writer(Protocol):
@@ -176,6 +157,32 @@ class CommitPipeline:
             self._loop.call_soon(self._flush)
         return None
 
+    def drop(self, submission: Submission, position: int) -> bool:
+        """Take a write back while it is not with the disk. Its result is then `DROPPED`: it was not applied.
+
+        False, and nothing has happened, when it is with the disk or has its result.
+        """
+        for batch in (self._open, *self._full):
+            command = batch.drop(submission, position)
+            if command is not None:
+                break
+        else:
+            return False
+        size = size_bound(command.op) + LOGGED_OVERHEAD + len(command.user)
+        batch.size -= size
+        self._size -= size
+        self._count -= 1
+        if not batch.commands and batch is not self._open:
+            self._full.remove(batch)
+        self._metrics.writes_dropped_total += 1
+        submission.results[position] = DROPPED
+        submission.waiting -= 1
+        submission.writes -= 1
+        if not submission.waiting:
+            self._finish(submission)
+        self._wake_idle()
+        return True
+
     @property
     def pending(self) -> int:
         """Writes that have no result yet."""
@@ -205,6 +212,7 @@ class CommitPipeline:
             batch = self._full.popleft()
         else:
             batch, self._open = self._open, Batch()
+        batch.seal()
         self._with_disk = batch
         entry = Entry(TERM, self._index + 1, max(self._time_ms, self._clock_ms()), b"")
         self._writer.submit(lambda: self._write(batch, entry))
@@ -242,7 +250,10 @@ class CommitPipeline:
             self._metrics.log_bytes_total += len(entry.payload)
             self._next()  # before applying, so that the disk is not idle meanwhile
             self._apply(batch, entry)
-        if not self._count:
+        self._wake_idle()
+
+    def _wake_idle(self) -> None:
+        if not self._count and self._idle:
             for waiter in self._idle:
                 if not waiter.done():
                     waiter.set_result(None)
@@ -269,13 +280,20 @@ class CommitPipeline:
             submission.waiting -= 1
             if not submission.waiting:
                 complete.append(submission)
+        now = time.perf_counter()
         for submission in complete:
-            try:
-                submission.done(submission.results)
-            except Exception:  # one caller's mistake must not keep the others from their answers
-                log.exception("answer_failed")
+            self._metrics.write_wait_seconds_total += (now - submission.begun) * submission.writes
+            self._finish(submission)
+
+    @staticmethod
+    def _finish(submission: Submission) -> None:
+        try:
+            submission.done(submission.results)
+        except Exception:  # one caller's mistake must not keep the others from their answers
+            log.exception("answer_failed")
 
     def _refuse(self, batch: Batch, reason: Failure) -> None:
+        batch.seal()
         self._answer(batch, [reason] * len(batch.commands))
 
     def _fail(self, batch: Batch, error: BaseException) -> None:

@@ -24,6 +24,8 @@ COUNTERS = (
     "log_full_total",
     "log_write_seconds_total",
     "scans_expired_total",
+    "write_wait_seconds_total",
+    "writes_dropped_total",
     "writes_refused_total",
 )
 
@@ -57,6 +59,8 @@ class Metrics:
     log_full_total: int
     log_write_seconds_total: float
     scans_expired_total: int
+    write_wait_seconds_total: float
+    writes_dropped_total: int
     writes_refused_total: int
 
     def __init__(self) -> None:

@@ -69,6 +69,7 @@ class FakeRequest:
         self.stream = 0
         self.request_id: bytes | None = None
         self.answered_below: int | None = None
+        self.cancelled = False
         self.on_cancel: Callable[[], None] | None = None
         self.answers = 0
         self.payload_answered: bytes | None = None
@@ -110,6 +111,13 @@ class FakeRequest:
     def fail(self, reason: Failure, entries: bytes = b"") -> None:
         self.failure = reason
         self._answered(entries)
+
+    def cancel(self) -> None:
+        """What the peer does when the caller cancels, or its time is over."""
+        self.cancelled = True
+        callback, self.on_cancel = self.on_cancel, None
+        if callback is not None:
+            callback()
 
     async def send(self, item: bytes) -> None:
         if self.lost:

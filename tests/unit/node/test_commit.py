@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import random
 import threading
 from functools import partial
 
@@ -11,6 +12,7 @@ import pytest
 
 from haptera.errors import Failure
 from haptera.node import commit
+from haptera.node.batch import DROPPED
 from haptera.node.commands import ANONYMOUS, Command
 from haptera.node.commit import ThreadWriter
 from haptera.node.node import Node
@@ -274,3 +276,109 @@ async def test_the_thread_runs_jobs_in_order_beside_the_loop() -> None:
     assert seen == list(range(100))
     assert len(threads) == 1
     assert threading.get_ident() not in threads
+
+
+class Dropper:
+    """One submission of writes, of which the test takes some back."""
+
+    def __init__(self, node: Node, *keys: str, size: int = 0) -> None:
+        self.node = node
+        self.calls: list[list[object]] = []
+        commands = [Command(Set(key, bytes(size))) for key in keys]
+        self.submission = node.commands.submit(ANONYMOUS, commands, lambda results: self.calls.append([*results]))
+
+    def drop(self, position: int) -> bool:
+        return self.node.commands.drop(self.submission, position)
+
+
+async def test_a_write_is_taken_back_as_long_as_it_is_not_with_the_disk() -> None:
+    fs, writer = MemoryFileSystem(), ManualWriter()
+    async with opened(fs, writer=writer) as node:
+        handed = Dropper(node, "handed")
+        await turn()
+        waiting = Dropper(node, "a", "b", "c")
+        assert (handed.drop(0), waiting.drop(1), waiting.drop(1)) == (False, True, False)
+        assert node.metrics.values()["pending_writes"] == 3
+        await writer.write_all()
+        assert handed.calls == [[(1, None)]], "what is with the disk has its result"
+        assert waiting.calls == [[(2, None), DROPPED, (3, None)]]
+        assert waiting.drop(0) is False
+        assert Asked(node, Get("b")).failures == [(4001, "not_applied")]
+        assert (node.metrics.writes_dropped_total, node.metrics.values()["pending_writes"]) == (1, 0)
+    assert [count for _, _, count in logged(fs)] == [1, 2]
+
+
+async def test_a_batch_that_is_taken_back_whole_is_not_written() -> None:
+    fs, writer = MemoryFileSystem(), ManualWriter()
+    async with opened(fs, writer=writer) as node:
+        both = Dropper(node, "a", "b")
+        assert both.drop(0)
+        assert both.calls == []
+        assert both.drop(1)
+        assert both.calls == [[DROPPED, DROPPED]]
+        await node.drain()
+        await turn()
+        assert not writer.jobs
+    assert logged(fs) == []
+
+
+async def test_draining_ends_when_the_last_write_is_taken_back() -> None:
+    async with opened(writer=ManualWriter()) as node:
+        asked = Dropper(node, "a", "b")
+        draining = node.drain()
+        draining.send(None)  # it waits now, and the turn of the loop that hands the batch over has not ended
+        assert asked.drop(0)
+        assert asked.drop(1)
+        with pytest.raises(StopIteration):
+            draining.send(None)
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_whichever_writes_are_taken_back_the_others_are_written_in_order(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commit, "BATCH_COMMANDS_MAX", 7)
+    chance = random.Random(seed)
+    writer = ManualWriter()
+    async with opened(writer=writer) as node:
+        Asked(node, Set("keeps the disk busy", b""))
+        await turn()
+        asked, dropped = [], set()
+        for number in range(30):
+            keys = [f"{number}.{position}" for position in range(chance.randrange(1, 5))]
+            asked.append((keys, Dropper(node, *keys, size=chance.randrange(100))))
+            for _ in range(chance.randrange(4)):
+                keys, each = chance.choice(asked)
+                position = chance.randrange(len(keys))
+                assert each.drop(position) is (keys[position] not in dropped), "each can be, once"
+                dropped.add(keys[position])
+        pipeline = node.commands._pipeline
+        left = [key for keys, _ in asked for key in keys if key not in dropped]
+        assert node.metrics.values()["pending_writes"] == 1 + len(left)
+        assert sum(len(batch.commands) for batch in pipeline._full) <= 2 * len(left) + 7, "holes are closed"
+        await writer.write_all()
+        assert (pipeline._count, pipeline._size) == (0, 0)
+        versions = {}
+        for keys, each in asked:
+            (results,) = each.calls
+            for key, result in zip(keys, results, strict=True):
+                assert (result is DROPPED) is (key in dropped)
+                if isinstance(result, tuple):
+                    versions[key] = result[0]
+        assert sorted(versions, key=lambda key: versions[key]) == left
+
+
+async def test_what_was_taken_back_is_not_answered_again_when_the_disk_fails() -> None:
+    fs, writer = MemoryFileSystem(), ManualWriter()
+    node = await failing_node(fs, writer, "fdatasync")
+    Asked(node, Set("handed", b""))
+    await turn()
+    waiting = Dropper(node, "a", "b", "c")
+    assert waiting.drop(0)
+    await writer.write()
+    (results,) = waiting.calls
+    assert results[0] is DROPPED
+    assert [(result.code, result.outcome) for result in results[1:] if isinstance(result, Failure)] == [
+        (5001, "not_applied")
+    ] * 2
+    await node.aclose()

@@ -132,6 +132,54 @@ async def test_answering_stops_when_enough_waits_to_be_written_and_goes_on() -> 
         assert [request.result[0] for request in requests] == [b"0", b"1", b"2", b"3", b"4"], "as they were read"
 
 
+async def test_a_cancelled_write_that_is_not_with_the_disk_is_dropped_and_answered_at_once() -> None:
+    writer = ManualWriter()
+    async with served(writer) as store:
+        handed = store.peer.request("set", "handed", b"")
+        store.handle(handed)
+        await turn()
+        waiting = [store.peer.request("set", f"k{number}", b"") for number in range(3)]
+        store.handle(*waiting)
+        for request in (handed, waiting[0], waiting[2]):
+            request.cancel()
+        await turn()
+        assert [request.answered for request in (handed, *waiting)] == [False, True, False, True]
+        for request in (waiting[0], waiting[2]):
+            assert request.failure is not None
+            assert (request.code, request.failure.outcome) == (3006, "not_applied")
+        await writer.write_all()
+        assert handed.result == [1, None], "what is with the disk has its result"
+        assert waiting[1].result == [2, None]
+        assert (await store.ask("count")).result == [2]
+        assert store.node.metrics.kv_failures_total == 2
+
+
+async def test_a_write_that_was_dropped_may_be_sent_again_under_its_id() -> None:
+    writer = ManualWriter()
+    async with served(writer) as store:
+        Asked(store.node, Set("keeps the disk busy", b""))
+        await turn()
+        dropped = store.peer.request("increment", "n", 1, request_id=ID)
+        store.handle(dropped)
+        dropped.cancel()
+        await turn()
+        again = store.peer.request("increment", "n", 1, request_id=ID)
+        store.handle(again)
+        await writer.write_all()
+        assert (dropped.code, again.result, set(again.entries)) == (3006, [1, 2], {TAG_REVISION})
+
+
+async def test_a_write_that_is_cancelled_after_its_answer_changes_nothing() -> None:
+    async with served() as store:
+        request = await store.ask("set", "a", b"")
+        request.cancel()
+        refused = store.peer.request("set", "", b"")
+        store.handle(refused)
+        refused.cancel()
+        await turn()
+        assert (request.result, refused.code) == ([1, None], 4006)
+
+
 async def test_a_write_sent_again_is_answered_from_memory() -> None:
     async with served() as store:
         first = await store.ask("increment", "n", 1, request_id=ID)

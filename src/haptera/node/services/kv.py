@@ -2,7 +2,7 @@
 
 All that one connection sent in one turn of the loop comes in one call of `handle`. Its reads go to the command
 interface as one list and are answered at once; its writes go as another and are answered together, when they are
-durable.
+durable. A write that is cancelled meanwhile is dropped as long as it is not with the disk.
 
 Every RESPONSE says which revision of the store it saw (tag 0x0B): for a write that changed something, the revision
 that it made; else the revision applied when it was answered. ERROR does not carry it.
@@ -22,6 +22,7 @@ import msgspec
 
 from haptera.error_codes import Code
 from haptera.errors import Failure, failure
+from haptera.node.batch import DROPPED
 from haptera.node.commands import ANONYMOUS, Command
 from haptera.node.services.arguments import METHODS
 from haptera.peer import Request, Service
@@ -32,6 +33,7 @@ from haptera.state.results import Replayed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from haptera.node.batch import Submission
     from haptera.node.commands import Commands, Session
     from haptera.node.metrics import Metrics
     from haptera.peer import Peer
@@ -124,7 +126,7 @@ class KvService(Service):
         if reads:
             self._commands.submit(session, read_commands, lambda results: self._answer(reads, results, 0))
         if writes:
-            self._commands.submit(session, write_commands, lambda results: self._answer(writes, results, 0))
+            _Writes(self, writes).submit(session, write_commands)
 
     def _fail(self, request: Request, reason: Failure) -> None:
         self._metrics.kv_failures_total += 1
@@ -151,6 +153,8 @@ class KvService(Service):
             elif isinstance(result, Replayed):
                 result, entries = result.result, now + _REPLAYED
                 self._metrics.kv_replayed_total += 1
+            elif result is DROPPED:
+                continue  # answered when it was
             else:
                 assert isinstance(result, Failure)
                 self._fail(request, result)
@@ -213,6 +217,48 @@ class KvService(Service):
             request.fail(failure(Code.HANDLER_FAILED, outcome="not_applied"))
         finally:
             cursor.close()
+
+
+class _Writes:
+    """The writes of one connection and turn, and what becomes of those that nobody waits for any more.
+
+    A write that is cancelled, or whose time is over, before it is with the disk is taken back. Later it has its result,
+    which is the answer. All that are cancelled in one turn of the loop are looked for together, at its end.
+    """
+
+    __slots__ = ("_looking", "_requests", "_service", "_submission")
+
+    def __init__(self, service: KvService, requests: list[Request]) -> None:
+        self._service = service
+        self._requests = requests
+        self._looking = False
+        self._submission: Submission | None = None
+
+    def submit(self, session: Session, commands: list[Command]) -> None:
+        on_cancel = self._on_cancel
+        for request in self._requests:
+            request.on_cancel = on_cancel
+        submission = self._service._commands.submit(session, commands, self._done)
+        if submission.waiting:
+            self._submission = submission
+
+    def _done(self, results: list[Result]) -> None:
+        self._submission = None
+        self._service._answer(self._requests, results, 0)
+
+    def _on_cancel(self) -> None:
+        if not self._looking and self._submission is not None:
+            self._looking = True
+            asyncio.get_running_loop().call_soon(self._look)
+
+    def _look(self) -> None:
+        self._looking = False
+        submission = self._submission
+        if submission is None:
+            return
+        for position, request in enumerate(self._requests):
+            if request.cancelled and self._service._commands.drop(submission, position):
+                self._service._fail(request, DROPPED)
 
 
 def _size(entries: list[Entry | None]) -> int:

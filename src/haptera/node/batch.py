@@ -1,0 +1,82 @@
+"""What the commit pipeline writes together: the commands of one entry, and where each result belongs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from haptera.error_codes import Code
+from haptera.errors import failure
+from haptera.state.commands import Forget, Logged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from haptera.state.results import Result
+
+DROPPED = failure(Code.CANCELLED, outcome="not_applied")
+"""The result of a write that was dropped before the log; this very object, so that it can be told from others."""
+
+
+class Submission:
+    """A list of results that fills. ``done`` is called with it once, when nothing is waited for any more."""
+
+    __slots__ = ("begun", "done", "results", "waiting", "writes")
+
+    def __init__(self, done: Callable[[list[Result]], None]) -> None:
+        self.done = done
+        self.results: list[Result] = []
+        self.waiting = 0
+        self.writes = 0
+        self.begun = 0.0  # when its first write was taken, as time of `time.perf_counter`
+
+
+class Batch:
+    """The writes of one entry, each with the submission and the place in it that its result belongs to.
+
+    A dropped write leaves a hole, so that the others keep their places; when the holes are as many as what is left,
+    they are closed. Where a write stands is looked up in an index that is made when the first is dropped, and grows
+    with the next: nobody pays for it where nothing is dropped, and no number of drops costs more than a constant each.
+    """
+
+    __slots__ = ("_holes", "_index", "_indexed", "commands", "places", "size")
+
+    def __init__(self) -> None:
+        self.commands: list[Logged] = []
+        self.places: list[tuple[Submission, int]] = []
+        self.size = 0
+        self._holes: set[int] = set()
+        self._index: dict[tuple[int, int], int] = {}
+        self._indexed = 0
+
+    def drop(self, submission: Submission, position: int) -> Logged | None:
+        """Take out the write whose result is ``submission.results[position]``, and return it; None if it is not here.
+
+        The caller takes its bytes off ``size``.
+        """
+        places = self.places
+        for number in range(self._indexed, len(places)):
+            owner, at = places[number]
+            self._index[id(owner), at] = number
+        self._indexed = len(places)
+        number = self._index.pop((id(submission), position), -1)
+        if number < 0:
+            return None
+        command = self.commands[number]
+        self.commands[number] = _HOLE  # what it holds may be large
+        self._holes.add(number)
+        if 2 * len(self._holes) >= len(places):
+            self.seal()
+        return command
+
+    def seal(self) -> None:
+        """Close the holes."""
+        if self._holes:
+            left = [number for number in range(len(self.places)) if number not in self._holes]
+            self.commands = [self.commands[number] for number in left]
+            self.places = [self.places[number] for number in left]
+            self._holes.clear()
+            self._index.clear()
+            self._indexed = 0
+
+
+_HOLE = Logged(Forget("", []))
