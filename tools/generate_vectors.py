@@ -8,6 +8,8 @@ its encoder would otherwise be repeated here. Vectors never change once they are
 """
 
 import argparse
+import hashlib
+import hmac
 import json
 import struct
 import sys
@@ -21,7 +23,7 @@ FOLDER = Path("spec/vectors")
 
 HELLO, WELCOME, REQUEST, ITEM, RESPONSE, ERROR = 0x01, 0x02, 0x10, 0x11, 0x12, 0x13
 CANCEL, CREDIT, FINISH, PING, PONG, GOAWAY = 0x14, 0x15, 0x16, 0x20, 0x21, 0x22
-MORE, COMPRESSED, STREAMING, CONTINUED, UNKNOWN_CRITICAL = 0x01, 0x02, 0x08, 0x10, 0x20
+MORE, COMPRESSED, SIGNED, STREAMING, CONTINUED, UNKNOWN_CRITICAL = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 MAX_FRAME = 64 * 1024
 ROUTE = b"\x02kv\x03get"
 REQUEST_ID = bytes.fromhex("0192f3a4b5c67d8e9fa0b1c2d3e4f506")
@@ -330,6 +332,47 @@ def make_connection() -> list[dict[str, Any]]:
     ]
 
 
+def make_signing() -> list[dict[str, Any]]:
+    """A connection with a pre-shared key: its keys, and the first frames that each side signs."""
+    secret = b"a pre-shared secret of at least 32 bytes"
+    hello = frame(HELLO, payload=pack({**HELLO_MAP, "capabilities": ["pipelining", "hmac_sha256"]}))
+    accepted = {"capabilities": ["pipelining", "hmac_sha256"], "mechanisms": ["PSK"]}
+    welcome = frame(WELCOME, payload=pack({**WELCOME_MAP, **accepted}))
+    salt = hashlib.sha256(hello + welcome + bytes(32)).digest()
+    extracted = hmac.new(salt, secret, hashlib.sha256).digest()
+    chatter: dict[str, list[dict[str, Any]]] = {
+        "dialer": [
+            {"type_": REQUEST, "stream": 1, "metadata": ROUTE, "payload": pack(["config:env"])},
+            {"type_": 0xF3, "payload": b"skipped, and counted"},
+            {"type_": CANCEL, "stream": 1},
+        ],
+        "acceptor": [
+            {"type_": PING, "payload": bytes(range(8))},
+            {"type_": RESPONSE, "stream": 1, "payload": pack([b"v", 7, None])},
+            {"type_": GOAWAY, "payload": pack(GOAWAY_MAP)},
+        ],
+    }
+    vectors = []
+    for side, frames in chatter.items():
+        key = hmac.new(extracted, f"haptera/1 {side}".encode() + b"\x01", hashlib.sha256).digest()
+        signed = []
+        for sequence, each in enumerate(frames):
+            data = frame(**{**each, "flags": SIGNED, "body_crc": 0})
+            tag = hmac.new(key, sequence.to_bytes(8, "big") + data, hashlib.sha256).digest()
+            signed.append({"unsigned": frame(**each).hex(), "hex": (data + tag).hex()})
+        vectors.append(
+            {
+                "name": f"what the {side} signs",
+                "secret": secret.hex(),
+                "hello": hello.hex(),
+                "welcome": welcome.hex(),
+                "key": key.hex(),
+                "frames": signed,
+            }
+        )
+    return vectors
+
+
 def make_checksums() -> list[dict[str, Any]]:
     """CRC-32C of a few texts."""
     texts = [("the check value", b"123456789"), ("nothing", b""), ("32 zeros", bytes(32)), ("32 ones", b"\xff" * 32)]
@@ -363,6 +406,13 @@ def generate() -> dict[Path, str]:
                 "stream 0 it ends the connection, elsewhere the connection goes on (sections 3 and 4)."
             ),
             make_connection(),
+        ),
+        "signing.json": (
+            (
+                "The `key` of one direction of a connection with a pre-shared `secret`, and the first frames that are "
+                "signed with it, with what they would be unsigned (section 5.2)."
+            ),
+            make_signing(),
         ),
     }
     return {

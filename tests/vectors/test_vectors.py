@@ -18,6 +18,7 @@ from haptera.wire.decoder import FrameDecoder
 from haptera.wire.frame import CONTINUED, FrameType, encode_frame
 from haptera.wire.metadata import decode_entries, decode_route, encode_route, route_length
 from haptera.wire.payload import Goaway, Hello, Limits, Welcome, decode_failure, decode_payload, encode_payload
+from haptera.wire.signature import Signer, preshared_keys
 from tests.unit.connection.machines import ERROR, machine, send, sent
 
 if TYPE_CHECKING:
@@ -134,6 +135,21 @@ def test_what_an_acceptor_answers(vector: Vector, size: int | None) -> None:
     assert errors == [(vector["answer"]["stream"], vector["answer"]["code"])]
     on_stream = vector["answer"]["stream"] != 0
     assert connection.state is (ConnectionState.OPEN if on_stream else ConnectionState.CLOSING)
+
+
+@_each("signing.json")
+def test_signed_frames_are_written_and_verified(vector: Vector) -> None:
+    hello, welcome = bytes.fromhex(vector["hello"]), bytes.fromhex(vector["welcome"])
+    keys = [key.hex() for key in preshared_keys(bytes.fromhex(vector["secret"]), hello, welcome)]
+    assert vector["key"] == keys["acceptor" in vector["name"]]
+    signer = Signer(bytes.fromhex(vector["key"]))
+    decoder = FrameDecoder(64 * 1024)
+    decoder.receive(hello)
+    decoder.verify(Signer(bytes.fromhex(vector["key"])))
+    for each in vector["frames"]:
+        assert b"".join(signer.seal(bytes.fromhex(each["unsigned"]), b"")).hex() == each["hex"]
+        (decoded,) = decoder.receive(bytes.fromhex(each["hex"]))
+        assert decoded.metadata + decoded.payload == bytes.fromhex(each["unsigned"])[28:]
 
 
 def test_every_frame_type_has_a_vector() -> None:
