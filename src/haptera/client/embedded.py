@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from haptera.client.methods import STATUS, Method, Row, Scanned
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from haptera.client.channel import ScanEnd
 
 try:
+    from haptera.node.batch import DROPPED
     from haptera.node.commands import ANONYMOUS, Command
     from haptera.node.config import NodeConfig
     from haptera.node.node import Node
+    from haptera.node.scans import Cursor, count
     from haptera.node.services.arguments import METHODS
     from haptera.node.services.server import status
-    from haptera.state import Replayed, Result, Scan
+    from haptera.state import Count, Replayed, Result, Scan
 except ModuleNotFoundError as error:
     raise ConfigurationError(
         f"an embedded database needs the package {error.name}: pip install 'haptera[server]'"
@@ -60,6 +62,8 @@ class EmbeddedChannel:
         if isinstance(op, Failure):
             return op
         assert not isinstance(op, Scan)
+        if isinstance(op, Count) and (cursor := node.commands.open_count(ANONYMOUS, op)) is not None:
+            return await self._count(method, cursor, timeout)
         answers: list[list[Result]] = []
         waiting: asyncio.Future[Result] | None = None
 
@@ -69,27 +73,56 @@ class EmbeddedChannel:
             elif not waiting.done():
                 waiting.set_result(results[0])
 
-        node.commands.submit(ANONYMOUS, [Command(op)], done)
+        submission = node.commands.submit(ANONYMOUS, [Command(op)], done)
         if answers:
             result = answers[0][0]
         else:
             waiting = asyncio.get_running_loop().create_future()
-            result = await self._durable(waiting, timeout)
+            result = await self._durable(waiting, timeout, lambda: node.commands.drop(submission, 0))
         if isinstance(result, Failure):
             return result
         self.revision = node.revision
         return method.convert(result.result if isinstance(result, Replayed) else result)
 
-    async def _durable(self, waiting: asyncio.Future[Result], timeout: float | None) -> Result:
-        """Waits for the disk. After ``timeout`` seconds the change goes on, and its outcome is unknown."""
-        timer = None if timeout is None else waiting.get_loop().call_later(timeout, _expire, waiting)
+    async def _count(self, method: Method[R], cursor: Cursor | Failure, timeout: float | None) -> R | Failure:
+        """Counts the keys that a glob matches, while others have their turns."""
+        if isinstance(cursor, Failure):
+            return cursor
+        try:
+            async with asyncio.timeout(timeout):
+                counted = await count(cursor)
+        except TimeoutError:
+            raise failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception() from None
+        self.revision = cursor.revision
+        return counted if isinstance(counted, Failure) else method.convert((counted,))
+
+    async def _durable(
+        self, waiting: asyncio.Future[Result], timeout: float | None, drop: Callable[[], bool]
+    ) -> Result:
+        """Waits for the disk.
+
+        After ``timeout`` seconds, or when the task is cancelled, the change is dropped; if it is with the disk already,
+        it goes on and its outcome is unknown.
+        """
+
+        def expire() -> None:
+            if not waiting.done() and not drop():
+                waiting.set_exception(failure(Code.DEADLINE_EXCEEDED, outcome="unknown").exception())
+
+        timer = None if timeout is None else waiting.get_loop().call_later(timeout, expire)
         self._under_way.add(waiting)
         try:
-            return await waiting
+            result = await waiting
+        except asyncio.CancelledError:
+            drop()
+            raise
         finally:
             self._under_way.discard(waiting)
             if timer is not None:
                 timer.cancel()
+        if result is DROPPED:
+            raise failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception()
+        return result
 
     async def scan(
         self, options: dict[str, Any], end: ScanEnd, page_timeout: float | None, timeout: float | None
@@ -159,8 +192,3 @@ class EmbeddedChannel:
                 self._opening = None  # the next call tries again
         elif not self._closed:
             self._node = opening.result()
-
-
-def _expire(waiting: asyncio.Future[Result]) -> None:
-    if not waiting.done():
-        waiting.set_exception(failure(Code.DEADLINE_EXCEEDED, outcome="unknown").exception())

@@ -14,6 +14,7 @@ import msgspec
 from haptera.node.batch import Submission
 from haptera.node.commit import LOGGED_OVERHEAD, CommitPipeline
 from haptera.state.commands import Count, Exists, Forget, Get, GetMany, Logged, Read, Scan, Write, size_bound
+from haptera.state.glob import compile_glob
 from haptera.state.validation import validate
 
 if TYPE_CHECKING:
@@ -112,6 +113,21 @@ class Commands:
         4009.
         """
         return validate(op) or self._scans.open(op, on_expired)
+
+    def open_count(self, session: Session, op: Count) -> Cursor | Failure | None:
+        """Open a scan of the keys that a count is of, if it has to look at each: `scans.count` counts them.
+
+        None for a count that `submit` answers at once, whatever the number of keys: every one without a glob, and one
+        whose glob is a prefix. Fails as `open_scan`, and like it must be closed.
+        """
+        if op.glob is None:
+            return None
+        refused = validate(op)
+        if refused is not None:
+            return refused
+        if not compile_glob(op.glob).cost:
+            return None
+        return self._scans.open(Scan(prefix=op.prefix, start=op.start, end=op.end, glob=op.glob, keys_only=True))
 
 
 _WAITING: Result = ("waiting",)

@@ -6,17 +6,17 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from haptera.node.scans import PROGRESS_TIMEOUT_S
 from haptera.node.services import kv
 from haptera.node.services.kv import PAGE_SIZE_MAX, KvService
-from haptera.state import Set
+from haptera.state import Set, limits
 from tests.unit.node.doubles import TAG_REPLAYED, TAG_REVISION, FakePeer, FakeRequest
 from tests.unit.node.nodes import Asked, ManualWriter, opened, turn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    import pytest
 
     from haptera.node.commit import Writer
     from haptera.node.node import Node
@@ -369,3 +369,61 @@ async def test_an_invalid_scan_is_refused() -> None:
     async with served() as store:
         assert (await store.ask("scan", {"limit": -1})).code == 3003
         assert (await store.ask("scan", {"page": 1})).code == 3003
+
+
+async def test_a_count_that_looks_at_each_key_lets_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PAGE_WORK_MAX", 10)
+    async with served() as store:
+        await fill(store, 100)
+        counting, read = store.peer.request("count", {"glob": "k*7"}), store.peer.request("get", "k00001")
+        store.handle(counting, read)
+        assert (counting.answered, read.answered, open_scans(store)) == (False, True, 1)
+        await turn()
+        assert counting.answers == 0
+        await store.ask("set", "k00107", b"not of the revision that is counted")
+        while not counting.answered:
+            await asyncio.sleep(0)
+        assert (counting.result, counting.revision, open_scans(store)) == ([10], 100, 0)
+        assert (await store.ask("count", {"glob": "k*7"})).result == [11]
+
+
+async def test_a_count_of_a_prefix_is_answered_at_once() -> None:
+    async with served() as store:
+        await fill(store, 3)
+        requests = [store.peer.request("count", {"glob": "k*"}), store.peer.request("count", {"prefix": "k"})]
+        store.handle(*requests)
+        assert [request.result for request in requests] == [[3], [3]]
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+async def test_a_cancelled_count_is_answered_and_lets_its_revision_go(
+    turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "PAGE_WORK_MAX", 1)
+    async with served() as store:
+        await fill(store, 100)
+        counting = store.peer.request("count", {"glob": "*7"})
+        store.handle(counting)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        counting.cancel()
+        await turn()
+        assert counting.failure is not None
+        assert (counting.code, counting.failure.outcome, open_scans(store)) == (3006, "not_applied", 0)
+
+
+async def test_a_count_that_cannot_be_opened_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with served() as store:
+        assert (await store.ask("count", {"glob": "[z-a]"})).code == 3003
+        monkeypatch.setattr(limits, "CURSORS_MAX", 0)
+        assert (await store.ask("count", {"glob": "a*z"})).code == 3007
+
+
+async def test_a_scan_that_is_cancelled_before_its_first_page_gives_none() -> None:
+    async with served() as store:
+        await fill(store, 3)
+        scan = store.peer.request("scan")
+        store.handle(scan)
+        scan.cancel()
+        await turn()
+        assert (scan.code, scan.items, open_scans(store)) == (3006, [], 0)

@@ -24,18 +24,20 @@ from haptera.error_codes import Code
 from haptera.errors import Failure, failure
 from haptera.node.batch import DROPPED
 from haptera.node.commands import ANONYMOUS, Command
+from haptera.node.scans import count
 from haptera.node.services.arguments import METHODS
 from haptera.peer import Request, Service
-from haptera.state.commands import Delete, Scan, Set
+from haptera.state.commands import Count, Delete, Scan, Set
 from haptera.state.limits import VALUE_SIZE_MAX
 from haptera.state.results import Replayed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from haptera.node.batch import Submission
     from haptera.node.commands import Commands, Session
     from haptera.node.metrics import Metrics
+    from haptera.node.scans import Cursor
     from haptera.peer import Peer
     from haptera.state.commands import Operation
     from haptera.state.results import Entry, Result
@@ -117,7 +119,14 @@ class KvService(Service):
                 writes.append(request)
                 write_commands.append(_write_command(op, request))
             elif isinstance(op, Scan):
-                self._start_scan(session, request, op)
+                self._metrics.kv_scans_total += 1
+                self._start(self._scan(session, request, op))
+            elif isinstance(op, Count) and (cursor := self._commands.open_count(session, op)) is not None:
+                self._metrics.kv_reads_total += 1
+                if isinstance(cursor, Failure):
+                    self._fail(request, cursor)
+                else:
+                    self._start(self._count(request, cursor))
             else:
                 reads.append(request)
                 read_commands.append(Command(op))
@@ -175,25 +184,43 @@ class KvService(Service):
         if request_ids:
             self._commands.forget(session, request_ids)
 
-    def _start_scan(self, session: Session, request: Request, op: Scan) -> None:
-        self._metrics.kv_scans_total += 1
-        task = asyncio.get_running_loop().create_task(self._scan(session, request, op))
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._scans.add(task)
         task.add_done_callback(self._scans.discard)
+
+    async def _count(self, request: Request, cursor: Cursor) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        request.on_cancel = lambda: _stop(task)
+        try:
+            if request.cancelled:
+                raise asyncio.CancelledError
+            counted = await count(cursor)
+            if isinstance(counted, Failure):
+                self._fail(request, counted)
+            else:
+                request.respond(self._encode((counted,)), _revision_entry(cursor.revision))
+        except asyncio.CancelledError:
+            self._fail(request, failure(Code.CANCELLED, outcome="not_applied"))
+        except Exception:
+            log.exception("count_failed", extra={"stream": request.stream})
+            self._fail(request, failure(Code.HANDLER_FAILED, outcome="not_applied"))
+        finally:
+            cursor.close()
 
     async def _scan(self, session: Session, request: Request, op: Scan) -> None:
         task = asyncio.current_task()
         assert task is not None
 
-        def stop() -> None:
-            task.cancel()
-
-        request.on_cancel = stop
+        request.on_cancel = stop = lambda: _stop(task)
         cursor = self._commands.open_scan(session, op, on_expired=stop)
         if isinstance(cursor, Failure):
             self._fail(request, cursor)
             return
         try:
+            if request.cancelled:
+                raise asyncio.CancelledError
             while True:
                 page = cursor.page(PAGE_SIZE_MAX, PAGE_ROWS_MAX)
                 if isinstance(page, Failure):
@@ -217,6 +244,10 @@ class KvService(Service):
             request.fail(failure(Code.HANDLER_FAILED, outcome="not_applied"))
         finally:
             cursor.close()
+
+
+def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
 
 
 class _Writes:

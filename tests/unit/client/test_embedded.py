@@ -1,0 +1,70 @@
+"""The embedded channel: what becomes of a change that nobody waits for any more."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from haptera.client import open_embedded
+from haptera.error_codes import DeadlineExceeded
+from haptera.node.node import Node
+from haptera.state import limits
+from haptera.testing.filesystem import MemoryFileSystem
+from tests.unit.node.nodes import ManualWriter, turn
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from haptera.client import Database
+
+
+@asynccontextmanager
+async def opened(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Database, ManualWriter]]:
+    writer = ManualWriter()
+    monkeypatch.setattr(Node, "open", partial(Node.open, filesystem=MemoryFileSystem(), writer=writer))
+    async with open_embedded("/data") as db:
+        yield db, writer
+        await writer.write_all()
+
+
+async def test_time_that_is_over_before_the_disk_has_it_drops_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(monkeypatch) as (db, writer):
+        handed = asyncio.ensure_future(db.set("handed", b"", timeout=0.01))
+        await turn()
+        with pytest.raises(DeadlineExceeded) as dropped:
+            await db.set("waiting", b"", timeout=0.001)
+        assert dropped.value.outcome == "not_applied"
+        with pytest.raises(DeadlineExceeded) as unknown:
+            await handed
+        assert unknown.value.outcome == "unknown"
+        await writer.write_all()
+        assert [entry.key async for entry in db.scan()] == ["handed"]
+
+
+async def test_cancelling_before_the_disk_has_it_drops_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(monkeypatch) as (db, writer):
+        changes = [asyncio.ensure_future(db.set("handed", b""))]
+        await turn()
+        changes.append(asyncio.ensure_future(db.set("waiting", b"")))
+        await turn()
+        for change in changes:
+            change.cancel()
+        await asyncio.wait(changes)
+        await writer.write_all()
+        assert [entry.key async for entry in db.scan()] == ["handed"]
+
+
+async def test_a_count_that_looks_at_each_key_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(monkeypatch) as (db, writer):
+        changes = asyncio.ensure_future(db.set_many({f"k{number}": b"" for number in range(10)}))
+        await writer.write_all()
+        await changes
+        assert await db.count(glob="k*[0-4]") == 5
+        monkeypatch.setattr(limits, "PAGE_WORK_MAX", 1)
+        with pytest.raises(DeadlineExceeded) as error:
+            await db.count(glob="k*[0-4]", timeout=1e-9)
+        assert error.value.outcome == "not_applied"
