@@ -1,34 +1,68 @@
 """The calls that this side makes on one connection: from the request to its answer."""
 
 import asyncio
+import math
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Container, Mapping
 from typing import Final
 
-from haptera.connection import Connection
+from haptera.connection import Connection, Role
 from haptera.errors import ConnectionLost, LocalProtocolError, Outcome, failure
 from haptera.peer.calls import Answer, Call, as_bytes
 from haptera.peer.deadlines import Deadlines
 from haptera.peer.limits import WAITING_CALLS_MAX, WAITING_SIZE_MAX
+from haptera.peer.scope import current
 from haptera.wire.metadata import Tag
 
 _ANSWERED_BELOW_HEAD: Final = bytes((Tag.ANSWERED_BELOW, 8))
 _REQUEST_ID_SIZE: Final = 16
 _REQUEST_ID_HEAD: Final = bytes((Tag.REQUEST_ID, _REQUEST_ID_SIZE))
+_TIMEOUT_HEAD: Final = bytes((Tag.TIMEOUT_MS, 4))
+#: The longest time that travels, some 49 days. A longer one is watched here alone.
+_TIMEOUT_MS_MAX: Final = 2**32 - 1
+
+
+def encode_timeout(timeout: float) -> bytes:
+    """Encode the seconds left for a call as a metadata entry; empty for more than an entry can say.
+
+    It is rounded up, so that the other side does not give up before this one.
+    """
+    if not timeout <= _TIMEOUT_MS_MAX / 1000:
+        return b""
+    return _TIMEOUT_HEAD + max(1, math.ceil(timeout * 1000)).to_bytes(4, "big")
 
 
 class Caller:
     """Sends requests as far as the other side's limits allow, keeps the rest in order, and matches the answers."""
 
     def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop, flush: Callable[[], None]) -> None:
+        #: Whether deadlines and traces travel: the dialer's first flight does with what it asks for, what follows
+        #: the handshake with what was accepted (spec/protocol.md, section 4).
+        self.sends_deadlines = False
+        self.sends_traces = False
+        #: The last of our streams that the other side answers, once it goes away.
+        self.last_taken: int | None = None
         self._connection = connection
+        self._loop = loop
         self._flush = flush
         self._calls: dict[int, Call] = {}
         self._waiting: deque[Call] = deque()
         self._waiting_large: deque[Call] = deque()
         self._waiting_size = 0
         self._waiting_done = 0  # of those that wait, how many were given up
-        self._deadlines: Deadlines[Call] = Deadlines(loop, self._expire)
+        self._unsent: dict[int, Call] = {}  # those that wait and have a deadline, by numbers below 0
+        self._unsent_last = 0
+        self._deadlines = Deadlines(loop, self._calls, self._expire)
+        self._unsent_deadlines = Deadlines(loop, self._unsent, self._expire_unsent)
+        self._usual_timeout = -1.0  # the last one that was encoded: most calls of a program share one
+        self._usual_entry = b""
+        if connection.role is Role.DIALER:
+            self.use(connection.config.capabilities)
+
+    def use(self, capabilities: Container[str]) -> None:
+        """Take over which capabilities may be used."""
+        self.sends_deadlines = "request_deadline" in capabilities
+        self.sends_traces = "trace_context" in capabilities
 
     @property
     def calls(self) -> Mapping[int, Call]:
@@ -53,17 +87,30 @@ class Caller:
         return entries
 
     def send(self, call: Call, timeout: float | None) -> None:
-        """Send a call, or keep it until it can be sent; watch its ``timeout`` in seconds."""
+        """Send a call, or keep it until it can be sent; watch its ``timeout`` in seconds.
+
+        A call made by a handler has no more time than its request has left, and belongs to the same trace.
+        """
+        scope = current.get()
+        if scope is not None and scope.under_way:
+            if scope.deadline is not None:
+                left = scope.deadline - self._loop.time()
+                if left <= 0:
+                    call.set_exception(failure(3005, outcome="not_applied").exception())
+                    return
+                timeout = left if timeout is None else min(left, timeout)
+            if self.sends_traces and scope.trace is not None:
+                service, method, entries = call.route
+                call.route = service, method, entries + scope.trace.child().entries()
         size = len(call.payload)
         if not self.waits and self._connection.can_request(size):
-            self._begin(call)
+            self._begin(call, timeout)
+            if timeout is not None:
+                self._deadlines.add(call.stream, self._loop.time() + timeout)
         elif self._connection.going_away:
             self.refuse(call)
-            return
         else:
-            self._enqueue(call, size)
-        if timeout is not None:
-            self._deadlines.add(call, timeout)
+            self._enqueue(call, size, timeout)
 
     @staticmethod
     def refuse(call: Call) -> None:
@@ -71,16 +118,21 @@ class Caller:
         call.set_result(Answer(b"", failure(1014, outcome="not_applied")))
         call.wake()
 
-    def _begin(self, call: Call) -> None:
+    def _begin(self, call: Call, timeout: float | None) -> None:
         service, method, entries = call.route
+        if timeout is not None and self.sends_deadlines:
+            if timeout != self._usual_timeout:
+                self._usual_timeout, self._usual_entry = timeout, encode_timeout(timeout)
+            entries += self._usual_entry
         stream = self._connection.request(service, method, call.payload, streaming=call.streaming, entries=entries)
         call.stream = stream
+        call.payload = b""  # the connection has it for as long as it is needed
         self._calls[stream] = call
         if call.room is not None:
             call.make_room()
         self._flush()
 
-    def _enqueue(self, call: Call, size: int) -> None:
+    def _enqueue(self, call: Call, size: int, timeout: float | None) -> None:
         waiting = len(self._waiting) + len(self._waiting_large) - self._waiting_done
         if waiting >= WAITING_CALLS_MAX or self._waiting_size + size > WAITING_SIZE_MAX:
             reason = failure(3007, {"reason": "too many calls wait to be sent"}, outcome="not_applied")
@@ -91,6 +143,12 @@ class Caller:
         large = agreement is not None and size > agreement.peer_limits.max_frame
         (self._waiting_large if large else self._waiting).append(call)
         self._waiting_size += size
+        if timeout is not None:
+            self._unsent_last -= 1
+            call.number = self._unsent_last
+            call.due = self._loop.time() + timeout
+            self._unsent[call.number] = call
+            self._unsent_deadlines.add(call.number, call.due)
 
     def begin_waiting(self) -> None:
         """Send what had to wait, as far as there is room now."""
@@ -107,15 +165,28 @@ class Caller:
                 del queue[0]
                 self._waiting_size -= size
                 try:
-                    self._begin(call)
+                    self._begin_late(call)
                 except LocalProtocolError as error:
                     call.set_exception(error)
                     call.wake()
+
+    def _begin_late(self, call: Call) -> None:
+        if self._unsent.pop(call.number, None) is None:
+            self._begin(call, None)
+            return
+        left = call.due - self._loop.time()
+        if left > 0:
+            self._begin(call, left)
+            self._deadlines.add(call.stream, call.due)
+        else:
+            call.set_exception(failure(3005, outcome="not_applied").exception())
+            call.wake()
 
     def _take_waiting(self) -> list[Call]:
         waiting = [call for queue in (self._waiting, self._waiting_large) for call in queue if not call.done()]
         self._waiting.clear()
         self._waiting_large.clear()
+        self._unsent.clear()
         self._waiting_size = self._waiting_done = 0
         return waiting
 
@@ -150,6 +221,7 @@ class Caller:
                 self._connection.take_item(call.stream)
             self._flush()
             return
+        self._unsent.pop(call.number, None)
         self._waiting_size -= len(call.payload)
         call.payload = b""
         self._waiting_done += 1
@@ -167,9 +239,11 @@ class Caller:
             call.set_exception(error)
             call.wake()
 
-    def _expire(self, call: Call) -> None:
-        outcome: Outcome = "unknown" if call.stream else "not_applied"
-        self._give_up(call, failure(3005, outcome=outcome).exception())
+    def _expire(self, stream: int) -> None:
+        self._give_up(self._calls[stream], failure(3005, outcome="unknown").exception())
+
+    def _expire_unsent(self, number: int) -> None:
+        self._give_up(self._unsent[number], failure(3005, outcome="not_applied").exception())
 
     async def send_items(self, call: Call, items: AsyncIterable[bytes]) -> None:
         """Send what follows a streaming request, waiting for room.
@@ -197,14 +271,20 @@ class Caller:
             self._give_up(call, error)
 
     def close(self, lost: Callable[[Outcome], ConnectionLost], sent: Outcome) -> None:
-        """Fail all calls: the connection is over. ``sent`` is the outcome of those that were sent."""
+        """Fail all calls: the connection is over. ``sent`` is the outcome of those that were sent.
+
+        What was sent behind the last stream that the other side's GOAWAY names was certainly not applied.
+        """
         calls = list(self._calls.values())
         unsent = self._take_waiting()
         self._calls.clear()
         self._deadlines.close()
-        outcomes: tuple[tuple[list[Call], Outcome], ...] = ((calls, sent), (unsent, "not_applied"))
-        for each, outcome in outcomes:
-            for call in each:
-                if not call.done():
-                    call.set_exception(lost(outcome))
-                call.wake()
+        self._unsent_deadlines.close()
+        last = self.last_taken
+        for call in calls:
+            if not call.done():
+                call.set_exception(lost("not_applied" if last is not None and call.stream > last else sent))
+            call.wake()
+        for call in unsent:
+            call.set_exception(lost("not_applied"))
+            call.wake()

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _REVISION: Final = int(Tag.REVISION)
 _REPLAYED: Final = int(Tag.REPLAYED)
+_SERVER_TIME: Final = int(Tag.SERVER_TIME_US)
+_QUEUE_TIME: Final = int(Tag.QUEUE_TIME_US)
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -37,6 +39,18 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
         """Whether this is the remembered answer to an earlier request of the same id."""
         return _REPLAYED in self.entries
 
+    @property
+    def server_time_us(self) -> int | None:
+        """How long the handler took, in microseconds, if the other side says (`server_metrics`)."""
+        value = self.entries.get(_SERVER_TIME)
+        return None if value is None else int.from_bytes(value, "big")
+
+    @property
+    def queue_time_us(self) -> int | None:
+        """How long the request waited for its handler or for the disk, in microseconds, if the other side says."""
+        value = self.entries.get(_QUEUE_TIME)
+        return None if value is None else int.from_bytes(value, "big")
+
     def result(self) -> bytes:
         """Return the payload. Raises the ``ServerError`` of the failure's code."""
         if self.failure is not None:
@@ -47,7 +61,8 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 class Call(asyncio.Future[Answer]):
     """A call under way: a future of its answer. Cancelling it cancels the call at the other side."""
 
-    __slots__ = ("caller", "items", "payload", "room", "route", "stream", "streaming", "waiter")
+    __slots__ = ("caller", "due", "items", "number", "payload", "room", "route", "stream", "streaming", "waiter")
+    due: float  # when its time is over, for one that waits to be sent
 
     def __init__(
         self,
@@ -64,6 +79,7 @@ class Call(asyncio.Future[Answer]):
         self.payload = payload if type(payload) is bytes else as_bytes(payload)
         self.streaming = streaming
         self.stream = 0  # 0 while it waits to be sent
+        self.number = 0  # by which its deadline is watched meanwhile
         self.items: deque[bytes] | None = None
         self.waiter: asyncio.Future[None] | None = None  # of who reads items
         self.room: asyncio.Future[None] | None = None  # of who sends items

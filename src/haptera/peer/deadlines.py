@@ -1,28 +1,30 @@
-"""Deadlines of many calls at the price of one timer."""
+"""Deadlines of many streams at the price of one timer."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from heapq import heapify, heappop, heappush
-from typing import Any, Final, Generic, TypeVar
+from typing import Final
 
-_Item = TypeVar("_Item", bound="asyncio.Future[Any]")
-
-#: What is done is swept out when so many are kept, and then when they are twice what was left: a call under way for
-#: long keeps no more than that alive behind it, and a sweep costs each deadline a constant.
+#: What is over is swept out when so many are kept, and then when they are twice what was left: one that lasts long
+#: keeps no more than that behind it, and a sweep costs each deadline a constant.
 _SWEEP_MIN: Final = 1024
 _NEVER: Final = float("inf")
 
 
-class Deadlines(Generic[_Item]):
-    """Tells when futures have not been done in time."""
+class Deadlines:
+    """Tells when what is ``under_way`` has not ended in time.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, expire: Callable[[_Item], None]) -> None:
+    It keeps numbers and not what they stand for: a deadline that is far away holds no payload in memory.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, under_way: Container[int], expire: Callable[[int], None]
+    ) -> None:
         self._loop = loop
+        self._under_way = under_way
         self._expire = expire
-        # The number keeps equal times apart: futures have no order. Most calls share one timeout, so most pushes are
-        # in order already and cost a single comparison.
-        self._heap: list[tuple[float, int, _Item]] = []
-        self._number = 0
+        # Most calls share one timeout, so most pushes are in order already and cost a single comparison.
+        self._heap: list[tuple[float, int]] = []
         self._sweep_at = _SWEEP_MIN
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = _NEVER
@@ -30,15 +32,13 @@ class Deadlines(Generic[_Item]):
     def __len__(self) -> int:
         return len(self._heap)
 
-    def add(self, item: _Item, timeout: float) -> None:
-        """Watch ``item``: ``expire(item)`` is called if it is not done after ``timeout`` seconds."""
-        due = self._loop.time() + timeout
+    def add(self, number: int, due: float) -> None:
+        """Watch ``number``: ``expire(number)`` is called if it is still under way at ``due`` (time of the loop)."""
         if not due < _NEVER:
             return
         if len(self._heap) >= self._sweep_at:
             self._sweep()
-        self._number += 1
-        heappush(self._heap, (due, self._number, item))
+        heappush(self._heap, (due, number))
         if due < self._timer_due:
             self._arm(due)
 
@@ -51,7 +51,8 @@ class Deadlines(Generic[_Item]):
             self._timer = None
 
     def _sweep(self) -> None:
-        self._heap[:] = [entry for entry in self._heap if not entry[2].done()]
+        under_way = self._under_way
+        self._heap[:] = [entry for entry in self._heap if entry[1] in under_way]
         heapify(self._heap)
         self._sweep_at = max(_SWEEP_MIN, 2 * len(self._heap))
 
@@ -67,13 +68,13 @@ class Deadlines(Generic[_Item]):
         heap = self._heap
         now = self._loop.time()
         while heap:
-            due, _, item = heap[0]
-            if not item.done():
-                if due > now:
-                    if due < self._timer_due:
-                        self._arm(due)
-                    return
+            due, number = heap[0]
+            if number not in self._under_way:
                 heappop(heap)
-                self._expire(item)
+            elif due > now:
+                if due < self._timer_due:
+                    self._arm(due)
+                return
             else:
                 heappop(heap)
+                self._expire(number)

@@ -3,26 +3,39 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Container, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from haptera.connection import Connection
 from haptera.connection.events import RequestReceived
 from haptera.errors import Failure, failure
+from haptera.peer.deadlines import Deadlines
 from haptera.peer.limits import HANDLERS_END_S
+from haptera.peer.scope import current, enter
 from haptera.peer.service import Request, Service
+from haptera.peer.times import Stopwatch, clock_of
+from haptera.wire.metadata import Tag
 
 if TYPE_CHECKING:
     from haptera.peer.peer import Peer
 
 _logger = logging.getLogger("haptera.peer")
 _SESSION: Final = "session"
+_TIMEOUT: Final = int(Tag.TIMEOUT_MS)
+#: Times that travel are whole milliseconds, and a loop's clock may be one behind.
+_ROUNDING_S: Final = 0.002
 
 
 class Dispatcher:
     """Hands requests to their services, in batches, and their answers to the connection."""
 
-    def __init__(self, peer: "Peer", connection: Connection, services: dict[str, Service]) -> None:
+    def __init__(
+        self,
+        peer: "Peer",
+        connection: Connection,
+        services: dict[str, Service],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         self._peer = peer
         self._connection = connection
         self._services = services
@@ -32,14 +45,54 @@ class Dispatcher:
         self.arrived: deque[Request] = deque()
         #: Without pipelining one request runs at a time, in stream order (spec/protocol.md, section 4.1).
         self.serial = False
+        #: Whether the time that a caller gives is kept.
+        self.keeps_deadlines = False
+        #: Measures what answers say about how long they took, if they do.
+        self.stopwatch: Stopwatch | None = None
+        #: The time of the loop at which the requests that are being added were read.
+        self.read_at = 0.0
+        self._loop = loop
         self._running = 0  # the stream that runs then
         self._tasks: set[asyncio.Task[None]] = set()
+        self._timed: list[Request] = []  # new, and not watched yet
+        self._deadlines = Deadlines(loop, self.requests, self._expire)
+
+    def use(self, capabilities: Container[str]) -> None:
+        """Take over which capabilities were accepted."""
+        self.serial = "pipelining" not in capabilities
+        self.keeps_deadlines = "request_deadline" in capabilities
+        self.stopwatch = Stopwatch(clock_of(self._loop)) if "server_metrics" in capabilities else None
 
     def add(self, event: RequestReceived) -> None:
         """Take a request that has arrived; ``start`` starts it."""
         request = Request(self._peer, event)
         self.requests[event.stream] = request
+        if self.stopwatch is not None:
+            self.stopwatch.add(request)
+        if self.keeps_deadlines and _TIMEOUT in event.entries:
+            timeout_ms = int.from_bytes(event.entries[_TIMEOUT], "big")
+            if not timeout_ms:
+                self.fail(request, failure(3003, {"reason": "a timeout of nothing"}, outcome="not_applied"))
+                return
+            request.deadline = self.read_at + timeout_ms / 1000
+            self._timed.append(request)
         self.arrived.append(request)
+
+    def watch(self) -> None:
+        """Watch the deadlines of what was added and is not answered yet: what is answered at once costs nothing."""
+        if not self._timed:
+            return
+        for request in self._timed:
+            if request.stream in self.requests:
+                assert request.deadline is not None
+                self._deadlines.add(request.stream, request.deadline)
+        self._timed.clear()
+
+    def resume(self) -> None:
+        """There is room for answers again: start what had to wait for that."""
+        if self.stopwatch is not None:
+            self.stopwatch.read()
+        self.start()
 
     def start(self) -> None:
         """Hand what has arrived to its services, a batch each, while there is room for the answers."""
@@ -82,6 +135,10 @@ class Dispatcher:
             for request in requests:
                 request.fail(failure(3001, {"service": name}))
             return
+        if current.get() is not None:
+            current.set(None)  # this may run in the context of another request's handler
+        if self.stopwatch is not None:
+            self.stopwatch.begin_batch()
         try:
             service.handle(requests)
         except Exception as error:
@@ -89,6 +146,21 @@ class Dispatcher:
             for request in requests:
                 if request.stream in self.requests and request.task is None:
                     request.fail(failure(3010))
+        if self.stopwatch is not None:
+            unanswered = self.requests
+            self.stopwatch.end_batch(
+                [request for request in requests if request.task is None and request.stream in unanswered]
+            )
+
+    def enter(self, request: Request) -> None:
+        """A handler takes its first step, in a task of its own."""
+        enter(request)
+        if self.stopwatch is not None:
+            self.stopwatch.begin(request)
+
+    def is_overdue(self, request: Request) -> bool:
+        """Whether a request's time is over, or as good as that."""
+        return request.deadline is not None and self._loop.time() >= request.deadline - _ROUNDING_S
 
     def run(self, request: Request, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a handler in a task of its own."""
@@ -111,6 +183,8 @@ class Dispatcher:
         """Answer with success; nothing if the request has been answered or its connection is gone."""
         if self.requests.pop(request.stream, None) is None:
             return
+        if self.stopwatch is not None:
+            entries += self.stopwatch.entries(request)
         try:
             self._connection.respond(request.stream, payload, entries)
         except BaseException:
@@ -122,8 +196,15 @@ class Dispatcher:
         """Answer with an error; nothing if the request has been answered or its connection is gone."""
         if self.requests.pop(request.stream, None) is None:
             return
+        if self.stopwatch is not None:
+            entries += self.stopwatch.entries(request)
+        stopped = request.abort_reason
+        if stopped is not None:
+            # A service that says "cancelled" knows better than anyone whether something was done.
+            outcome = reason.outcome if reason.code == 3006 else stopped.outcome
+            reason = Failure(stopped.code, stopped.name, stopped.message, outcome, stopped.details)
         try:
-            self._connection.fail(request.stream, request.abort_reason or reason, entries)
+            self._connection.fail(request.stream, reason, entries)
         except Exception as error:
             # Details of an application's own that cannot be encoded.
             fields = self._peer.log_fields(stream=request.stream, code=3010, service=request.service)
@@ -138,7 +219,19 @@ class Dispatcher:
             return
         if self._keeps(request):
             self.fail(request, failure(3006, outcome="not_applied"))
-        else:
+        elif not request.cancelled:
+            request.cancel()
+
+    def _expire(self, stream: int) -> None:
+        """The caller's time is over: stop the handler. Its slot is free when it has ended, as for a cancelled one.
+
+        A service that takes batches says itself what became of the request: a change that is in the log has a result.
+        """
+        request = self.requests[stream]
+        if self._keeps(request):
+            self.fail(request, failure(3005, outcome="not_applied"))
+        elif not request.cancelled:
+            request.abort_reason = failure(3005, outcome="unknown")
             request.cancel()
 
     def abort(self, stream: int, reason: Failure) -> None:
@@ -152,8 +245,9 @@ class Dispatcher:
             return
         # Whatever error the handler answers with because it is stopped, this is why. A result that it has stands.
         request.abort_reason = reason
-        stoppable = request.task is not None or request.on_cancel is not None
-        request.cancel()
+        stoppable = request.cancelled or request.task is not None or request.on_cancel is not None
+        if not request.cancelled:
+            request.cancel()
         if not stoppable:
             self.fail(request, reason)
 
@@ -167,6 +261,7 @@ class Dispatcher:
     def close(self) -> None:
         """Stop all handlers: the connection is over."""
         requests = list(self.requests.values())
+        self._deadlines.close()
         self.requests.clear()
         self.arrived.clear()
         for request in requests:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final
+from urllib.parse import quote
 
 from haptera import __version__
 from haptera.connection import Config, Connection, Role
@@ -58,7 +59,8 @@ class Server:
     def close(self) -> None:
         """Take no more connections; those that there are go on."""
         if self._server is not None:
-            self._server.close()
+            # A turn later: asyncio would neither hand over nor close what it has accepted in this one.
+            self._server.get_loop().call_soon(self._server.close)
             self._server = None
             self._remove_socket()
 
@@ -71,11 +73,13 @@ class Server:
     async def drain(self, timeout: float = DRAIN_S) -> None:
         """Take no more connections, and end those that there are in an orderly way within ``timeout`` seconds."""
         self.close()
+        await asyncio.sleep(0)
         await asyncio.gather(*(peer.drain(timeout) for peer in list(self.peers)))
 
     async def aclose(self) -> None:
         """Take no more connections and close those that there are."""
         self.close()
+        await asyncio.sleep(0)
         await asyncio.gather(*(peer.aclose() for peer in list(self.peers)))
 
     async def __aenter__(self) -> "Server":
@@ -229,7 +233,7 @@ def _reason(error: Exception) -> str:
 def _bind(address: Address, mode: int) -> tuple[socket.socket, str]:
     try:
         if address.scheme == UNIX_SCHEME:
-            return _bind_unix(address.path, mode), f"{UNIX_SCHEME}://{address.path}"
+            return _bind_unix(address.path, mode), f"{UNIX_SCHEME}://{quote(address.path)}"
         return _bind_tcp(address)
     except OSError as error:
         raise _cannot_listen(address, error) from error

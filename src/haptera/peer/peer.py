@@ -79,7 +79,7 @@ class Peer:
         self._draining: asyncio.Future[None] | None = None
         self._said_goaway = False
         self._caller = Caller(connection, loop, self._schedule_flush)
-        self._dispatcher = Dispatcher(self, connection, self.services)
+        self._dispatcher = Dispatcher(self, connection, self.services, loop)
         self._when_writable: list[Callable[[], None]] = []
         self._on_close: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -281,8 +281,12 @@ class Peer:
         if self._ending is not None:
             return
         self._reading = True
+        dispatcher = self._dispatcher
+        dispatcher.read_at = now = self._loop.time()
+        if dispatcher.stopwatch is not None:
+            dispatcher.stopwatch.read()
         try:
-            self._take(self._connection.receive_data(data, self._loop.time()))
+            self._take(self._connection.receive_data(data, now))
         finally:
             self._reading = False
         self._flush()
@@ -301,6 +305,7 @@ class Peer:
                 self._take_other(event)
         if dispatcher.arrived:
             dispatcher.start()
+            dispatcher.watch()
         if self._caller.waits:
             self._caller.begin_waiting()
 
@@ -326,10 +331,12 @@ class Peer:
             case RequestAborted(stream, reason):
                 self._dispatcher.abort(stream, reason)
             case Established():
-                self._dispatcher.serial = "pipelining" not in self.capabilities
+                self._dispatcher.use(self.capabilities)
+                self._caller.use(self.capabilities)
                 if not self._ready.done():
                     self._ready.set_result(None)
-            case GoawayReceived():
+            case GoawayReceived(goaway):
+                self._caller.last_taken = goaway.last_stream
                 self._caller.refuse_waiting()
             case Closed():
                 self._end(event)
@@ -363,7 +370,7 @@ class Peer:
             callbacks, self._when_writable = self._when_writable, []
             for callback in callbacks:
                 self._guard(callback)
-            self._dispatcher.start()
+            self._dispatcher.resume()
         if self._caller.waits:
             self._caller.begin_waiting()
         if self._draining is not None:

@@ -8,8 +8,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
-from haptera.errors import CallError, ConnectionLost, Failure, LocalProtocolError, failure
+from haptera.errors import CallError, ConnectionLost, Failure, LocalProtocolError, ServerError, failure
 from haptera.peer.calls import as_bytes
+from haptera.peer.trace import Trace, decode_trace
 from haptera.wire.metadata import Tag
 
 if TYPE_CHECKING:
@@ -35,8 +36,12 @@ def method(function: _Function) -> _Function:
 class Request:
     """A request that the other side sent. Its first answer counts, and every later one is ignored.
 
-    ``payload`` is the argument, any bytes. ``request_id`` is the caller's UUID, if it gave one. ``cancelled`` turns
-    true when the caller no longer wants the answer, which is still owed.
+    ``payload`` is the argument, any bytes. ``request_id`` is the caller's UUID, if it gave one. ``deadline`` is when
+    the caller's time is over, as time of the loop, or None. ``cancelled`` turns true when the caller no longer wants
+    the answer, or its time is over; an answer is still owed.
+
+    Calls that a handler makes while its request is not answered, on any peer, have no more time than the request has
+    left, and belong to the same trace.
     """
 
     __slots__ = (
@@ -45,16 +50,27 @@ class Request:
         "_finished",
         "_waiter",
         "abort_reason",
+        "begun",
         "cancelled",
+        "deadline",
         "method",
         "on_cancel",
         "payload",
         "peer",
+        "received",
         "room",
         "service",
+        "span",
         "stream",
         "task",
+        "used",
     )
+
+    # What a stopwatch writes down, if there is one: when the request was read; when its task began, or for how long a
+    # service that has none has worked on it.
+    received: float
+    begun: float | None
+    used: float
 
     def __init__(self, peer: "Peer", event: "RequestReceived") -> None:
         self.peer = peer
@@ -63,9 +79,10 @@ class Request:
         self.method = event.method
         self.payload = event.payload
         self.cancelled = False
-        #: Called once when the caller cancels, or the connection ends, before the answer.
+        self.deadline: float | None = None
+        #: Called once when the caller cancels, its time is over, or the connection ends, before the answer.
         self.on_cancel: Callable[[], None] | None = None
-        #: Why what the caller sends can't be taken any further: the answer, in place of "cancelled".
+        #: Why the handler is stopped, if not because the caller cancelled: the answer, in place of "cancelled".
         self.abort_reason: Failure | None = None
         self.task: asyncio.Task[None] | None = None
         self.room: asyncio.Future[None] | None = None
@@ -90,6 +107,16 @@ class Request:
         """What the caller says its payload is."""
         value = self._entries.get(Tag.CONTENT_TYPE)
         return None if value is None else value.decode()
+
+    @property
+    def trace(self) -> Trace | None:
+        """The trace that this request belongs to, if its caller says so (`trace_context`)."""
+        return decode_trace(self._entries) if self._entries else None
+
+    @property
+    def under_way(self) -> bool:
+        """Whether the answer is still owed, and there is a connection to give it on."""
+        return self.peer._dispatcher.requests.get(self.stream) is self
 
     @property
     def items(self) -> AsyncIterator[bytes]:
@@ -219,6 +246,7 @@ class Service:
 
 
 async def _run(request: Request, function: Callable[[Request], Awaitable[bytes]]) -> None:
+    request.peer._dispatcher.enter(request)
     try:
         result = await function(request)
         request.respond(result if type(result) is bytes else _as_answer(request, result))
@@ -227,6 +255,7 @@ async def _run(request: Request, function: Callable[[Request], Awaitable[bytes]]
 
 
 async def _run_stream(request: Request, function: Callable[[Request], AsyncGenerator[bytes, None]]) -> None:
+    request.peer._dispatcher.enter(request)
     try:
         async with aclosing(function(request)) as results:
             async for item in results:
@@ -258,6 +287,9 @@ def _fail(request: Request, error: BaseException) -> None:
         request.fail(error.failure("unknown"))
     elif isinstance(error, ConnectionLost) and request.cancelled:
         request.fail(failure(3006, outcome="unknown"))
+    elif isinstance(error, ServerError) and error.code == 3005 and request.peer._dispatcher.is_overdue(request):
+        # A call that the handler made had no time left: nor has it itself.
+        request.fail(failure(3005, outcome="unknown"))
     elif isinstance(error, (Exception, asyncio.CancelledError)):
         fields = request.peer.log_fields(
             stream=request.stream,

@@ -72,7 +72,7 @@ class RawPeer:
     async def read(self) -> bool:
         """Read once; false at the end."""
         data = await self.reader.read(65536)
-        self.frames += self._decoder.receive(data)
+        self.frames += self._decoder.receive(data) + self._decoder.receive(b"")  # the first frame comes alone
         assert self._decoder.error is None
         return bool(data)
 

@@ -1,0 +1,20 @@
+"""On whose behalf calls are made: what a handler's own calls inherit from its request.
+
+A context variable names the request whose handler runs. Tasks that a handler starts have it too; nothing is inherited
+any longer once the request has been answered. Callbacks run in the context in which they were registered, which may be
+that of another request's handler: whoever starts a handler sets the variable anew.
+"""
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from haptera.peer.service import Request
+
+#: The request that is being handled; None outside of handlers, and in one whose request gives nothing to inherit.
+current: Final["ContextVar[Request | None]"] = ContextVar("haptera_request", default=None)
+
+
+def enter(request: "Request") -> None:
+    """Let the rest of this task be the handler of ``request``."""
+    current.set(request if request.deadline is not None or request.trace is not None else None)

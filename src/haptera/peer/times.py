@@ -1,0 +1,94 @@
+"""How long requests waited and were worked on: what answers say with ``server_metrics`` (spec/protocol.md, 4.1)."""
+
+import asyncio
+import struct
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from haptera.wire.metadata import Tag
+
+if TYPE_CHECKING:
+    from haptera.peer.service import Request
+
+#: Both entries in one: tag and length, then the value, of the server's time and of the queue's.
+_ENTRIES: Final = struct.Struct(">HIHI")
+_SERVER_TIME_HEAD: Final = Tag.SERVER_TIME_US << 8 | 4
+_QUEUE_TIME_HEAD: Final = Tag.QUEUE_TIME_US << 8 | 4
+_TIME_US_MAX: Final = 2**32 - 1
+#: Answers that a service gives before it returns from a batch share a reading of the clock, so many of them: a reading
+#: for each would cost more than all else about the times.
+_ANSWERS_PER_READING: Final = 32
+
+
+def clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
+    """Return a clock, in seconds, that tells microseconds.
+
+    asyncio's own does, or is a test's. uvloop's counts milliseconds and stands still during a turn of the loop.
+    """
+    return loop.time if isinstance(loop, asyncio.BaseEventLoop) else time.monotonic
+
+
+class Stopwatch:
+    """Measures the requests of one connection.
+
+    The time in the handler is that of its task; for a service that takes batches, that of ``handle``. All the rest
+    between a request's arrival and its answer is time of waiting: for the handler, for the disk.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._now = clock()
+        self._in_batch = False
+        self._shared = 0  # answers of the batch that may still share the last reading
+        self._received = 0.0
+        self._entries = b""
+
+    def read(self) -> None:
+        """Bytes have been read, or there is room for answers again: what is added and started next is so now."""
+        self._now = self._clock()
+
+    def add(self, request: "Request") -> None:
+        """A request has arrived."""
+        request.received = self._now
+        request.begun = None
+        request.used = 0.0
+
+    def begin(self, request: "Request") -> None:
+        """A handler takes its first step in a task of its own."""
+        request.begun = self._clock()
+
+    def begin_batch(self) -> None:
+        """A service is about to be given requests."""
+        self._in_batch = True
+        self._shared = 0
+
+    def end_batch(self, left: list["Request"]) -> None:
+        """The service has returned. Of its requests those that are ``left`` wait from now on."""
+        self._in_batch = False
+        if left:
+            used = self._clock() - self._now
+            for request in left:
+                request.used = used
+
+    def entries(self, request: "Request") -> bytes:
+        """Encode the times of a request that is answered now as metadata entries."""
+        if not self._in_batch:
+            now = self._clock()
+            used = request.used if request.begun is None else now - request.begun
+            return _encode(used, now - request.received - used)
+        if self._shared and request.received == self._received:
+            self._shared -= 1
+        else:
+            self._shared = _ANSWERS_PER_READING - 1
+            self._received = request.received
+            self._entries = _encode(self._clock() - self._now, self._now - self._received)
+        return self._entries
+
+
+def _encode(used: float, waited: float) -> bytes:
+    used_us, waited_us = round(used * 1_000_000), round(waited * 1_000_000)
+    if not (0 <= used_us <= _TIME_US_MAX and 0 <= waited_us <= _TIME_US_MAX):
+        used_us = min(max(used_us, 0), _TIME_US_MAX)
+        waited_us = min(max(waited_us, 0), _TIME_US_MAX)
+    return _ENTRIES.pack(_SERVER_TIME_HEAD, used_us, _QUEUE_TIME_HEAD, waited_us)

@@ -1,0 +1,552 @@
+"""How connections and servers begin and end (spec/protocol.md, sections 1 and 3, "Ending")."""
+
+import asyncio
+import gc
+import os
+import socket
+import stat
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import haptera
+from haptera import ConfigurationError, ConnectionLost, Peer, Request, Service, dial, listen, method
+from haptera.wire.frame import FrameType, encode_frame
+from haptera.wire.payload import Goaway, decode_payload
+from tests.unit.peer.hosts import (
+    KIB,
+    MIB,
+    Batches,
+    Echo,
+    Gate,
+    connected,
+    eventually,
+    items_of,
+    other_side,
+    served,
+    turns,
+)
+from tests.unit.peer.raw import RawPeer, request
+
+# -- an orderly end ---------------------------------------------------------------------------------------------------
+
+
+async def test_draining_answers_what_is_under_way_and_refuses_what_is_new(short_path: Path) -> None:
+    gate = Gate()
+    async with connected(short_path, gate, Echo()) as (peer, acceptor):
+        running = [peer.request("gate", "wait", b"%d" % number, timeout=None) for number in range(10)]
+        await eventually(lambda: len(gate.started) == 10)
+        drain = asyncio.create_task(acceptor.drain())
+        await eventually(lambda: peer.going_away)
+        answer = await peer.request("echo", "one", b"new", timeout=None)
+        assert answer.failure is not None
+        assert (answer.failure.code, answer.failure.outcome) == (1014, "not_applied")
+        assert not drain.done()
+        gate.open.set()
+        assert [(await call).payload for call in running] == [b"%d" % number for number in range(10)]
+        await drain
+        await eventually(lambda: peer.closed and acceptor.closed)
+
+
+async def test_a_request_that_crosses_goaway_is_1014(short_path: Path) -> None:
+    gate = Gate()
+    async with served(f"haptera+unix://{short_path}/s", gate) as server:
+        raw = await RawPeer.open(server.url)
+        await raw.hello()
+        await raw.request(1, "gate", "wait", b"a")
+        await eventually(lambda: gate.started)
+        drain = asyncio.create_task(server.drain())
+        while not any(frame.type == FrameType.GOAWAY for frame in raw.frames):
+            assert await raw.read()
+        (goaway,) = [frame for frame in raw.frames if frame.type == FrameType.GOAWAY]
+        assert decode_payload(Goaway, goaway.payload).last_stream == 1
+        await raw.request(3, "gate", "wait", b"b")
+        error = await raw.error(3)
+        assert (error.code, error.outcome) == (1014, "not_applied")
+        gate.open.set()
+        assert await raw.answer(1) == b"a"
+        assert not await raw.read()
+        await raw.close()
+        await drain
+        assert gate.started == [b"a"]
+
+
+async def test_a_side_that_drains_opens_no_more_streams_but_waits_for_its_calls(short_path: Path) -> None:
+    gate = Gate()
+    async with connected(short_path, gate) as (peer, _):
+        running = peer.request("gate", "wait", b"a", timeout=None)
+        await eventually(lambda: gate.started)
+        drain = asyncio.create_task(peer.drain())
+        await turns(3)
+        answer = await peer.request("gate", "wait", b"b", timeout=None)
+        assert answer.failure is not None
+        assert answer.failure.code == 1014
+        with pytest.raises(haptera.GoingAway):
+            await anext(peer.stream("gate", "items", b"0", items=items_of(b"x")))
+        gate.open.set()
+        assert (await running).payload == b"a"
+        await drain
+        assert gate.started == [b"a"]
+
+
+async def test_calls_that_wait_to_be_sent_are_made_before_a_drain_ends(short_path: Path) -> None:
+    async with served(f"haptera+unix://{short_path}/s", Echo()) as server:
+        peer = await dial(server.url)
+        calls = [peer.request("echo", "later", b"%d" % number, timeout=None) for number in range(300)]
+        await peer.drain()
+        assert [(await call).payload for call in calls] == [b"%d" % number for number in range(300)]
+
+
+async def test_draining_loses_no_answer_that_waits_for_a_slow_reader(short_path: Path) -> None:
+    """Small answers count as given before they are written, and large ones leave in turns."""
+    service = Batches()
+    async with served(f"haptera+unix://{short_path}/s", service) as server:
+        raw = await RawPeer.open(server.url)
+        await raw.hello()
+        await raw.send(b"".join(request(1 + 2 * number, "batches", "x") for number in range(100)))
+        await eventually(lambda: len(service.requests) == 100)
+        for request_ in service.requests:
+            request_.respond(bytes(30 * KIB if request_.stream % 4 == 1 else 200 * KIB))
+        drain = asyncio.create_task(server.drain())
+        await turns()
+        await raw.read_to_end()
+        sizes = [len(await raw.answer(1 + 2 * number)) for number in range(100)]
+        assert sizes == [30 * KIB, 200 * KIB] * 50
+        await raw.close()
+        await drain
+
+
+async def test_a_drain_that_takes_too_long_gives_up_what_is_left(short_path: Path) -> None:
+    gate = Gate()
+    async with connected(short_path, gate) as (peer, acceptor):
+        call = peer.request("gate", "wait", b"a", timeout=None)
+        await eventually(lambda: gate.started)
+        await acceptor.drain(timeout=0.02)
+        with pytest.raises(ConnectionLost) as caught:
+            await call
+        assert caught.value.outcome == "unknown"
+        assert gate.cancelled == [b"a"]
+
+
+async def test_draining_and_closing_may_be_repeated_in_any_order(short_path: Path) -> None:
+    async with connected(short_path, Echo()) as (peer, acceptor):
+        await asyncio.gather(peer.drain(), acceptor.drain(), peer.drain(), acceptor.aclose(), peer.aclose())
+        await peer.aclose()
+        await peer.drain()
+        assert peer.closed
+        assert acceptor.closed
+
+
+async def test_a_server_drains_all_its_peers_and_takes_no_more(short_path: Path) -> None:
+    gate = Gate()
+    server = await listen(f"haptera+unix://{short_path}/s", services=[gate])
+    peers = [await dial(server.url) for _ in range(5)]
+    calls = [peer.request("gate", "wait", b"x", timeout=None) for peer in peers]
+    await eventually(lambda: len(gate.started) == 5)
+    drain = asyncio.create_task(server.drain())
+    await eventually(lambda: all(peer.going_away for peer in peers))
+    with pytest.raises(ConnectionLost):
+        await dial(server.url)
+    gate.open.set()
+    assert [(await call).payload for call in calls] == [b"x"] * 5
+    await drain
+    await eventually(lambda: all(peer.closed for peer in peers))
+    assert server.peers == set()
+    await server.drain()
+    await server.aclose()
+
+
+async def test_draining_ends_a_connection_that_never_said_hello(short_path: Path) -> None:
+    server = await listen(f"haptera+unix://{short_path}/s")
+    raw = await RawPeer.open(server.url)
+    await eventually(lambda: server.peers)
+    draining = asyncio.create_task(server.drain())
+    assert await raw.read_to_end() == []
+    await raw.close()
+    await draining
+
+
+# -- closing ----------------------------------------------------------------------------------------------------------
+
+
+async def test_closing_fails_calls_under_way_and_cancels_handlers(short_path: Path) -> None:
+    gate = Gate()
+    async with connected(short_path, gate, dialer_services=(gate,)) as (peer, acceptor):
+        calls = [side.request("gate", "wait", b"x", timeout=None) for side in (peer, acceptor)]
+        await eventually(lambda: len(gate.started) == 2)
+        await peer.aclose()
+        await eventually(lambda: acceptor.closed)
+        for call in calls:
+            with pytest.raises(ConnectionLost) as caught:
+                await call
+            assert caught.value.outcome == "unknown"
+        await eventually(lambda: len(gate.cancelled) == 2)
+
+
+async def test_closing_does_not_wait_for_a_side_that_reads_nothing(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("haptera.peer.peer.LINGER_S", 0.02)
+    service = Batches()
+    async with served(f"haptera+unix://{short_path}/s", service) as server:
+        raw = await RawPeer.open(server.url)
+        await raw.hello()
+        await raw.request(1, "batches", "x", b"")
+        await eventually(lambda: service.requests)
+        service.requests[0].respond(bytes(8 * MIB))
+        await turns()
+        assert other_side(server)._transport is not None
+        await server.aclose()
+        assert server.peers == set()
+        await raw.close()
+
+
+async def test_a_handler_that_goes_on_though_it_is_cancelled_does_not_hold_up_the_end(
+    short_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("haptera.peer.dispatcher.HANDLERS_END_S", 0.02)
+    release = asyncio.Event()
+
+    class Stubborn(Service):
+        name = "stubborn"
+
+        @method
+        async def go_on(self, request: Request) -> bytes:
+            while not release.is_set():
+                try:
+                    await release.wait()
+                except asyncio.CancelledError:
+                    pass
+            return b"too late"
+
+    async with connected(short_path, Stubborn()) as (peer, acceptor):
+        call = peer.request("stubborn", "go_on", b"", timeout=None)
+        await eventually(lambda: acceptor._dispatcher.requests)
+        await turns()
+        await acceptor.aclose()
+        assert [record.getMessage() for record in caplog.records] == ["handlers_go_on"]
+        with pytest.raises(ConnectionLost):
+            await call
+        release.set()
+        await eventually(lambda: not acceptor._dispatcher._tasks)
+
+
+async def test_a_handler_may_swallow_its_cancellation_and_answer(short_path: Path) -> None:
+    class Calm(Service):
+        name = "calm"
+
+        @method
+        async def answer(self, request: Request) -> bytes:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                return b"anyway"
+            return b""
+
+    async with connected(short_path, Calm(), Echo()) as (peer, acceptor):
+        call = peer.request("calm", "answer", b"", timeout=None)
+        await eventually(lambda: acceptor._dispatcher.requests)
+        await turns(3)
+        call.cancel()
+        await eventually(lambda: not peer._connection.open_streams)
+        assert await peer.call("echo", "one", b"x") == b"x"
+
+
+async def test_a_handler_may_close_its_own_connection(short_path: Path) -> None:
+    class Closing(Service):
+        name = "closing"
+
+        @method
+        async def close(self, request: Request) -> bytes:
+            await request.peer.aclose()
+            return b"never"
+
+    async with connected(short_path, Closing()) as (peer, acceptor):
+        with pytest.raises(ConnectionLost):
+            await peer.call("closing", "close")
+        await eventually(lambda: acceptor.closed)
+
+
+async def test_callbacks_at_the_end_are_called_once(short_path: Path) -> None:
+    seen: list[str] = []
+    async with connected(short_path, Echo()) as (peer, acceptor):
+        for side in (peer, acceptor):
+            side.on_close(lambda: seen.append("closed"))
+        await peer.aclose()
+        await eventually(lambda: len(seen) == 2)
+        peer.on_close(lambda: seen.append("at once"))
+        peer.when_writable(lambda: seen.append("never"))
+        await turns()
+    assert seen == ["closed", "closed", "at once"]
+
+
+# -- losing the connection --------------------------------------------------------------------------------------------
+
+
+async def test_calls_of_a_peer_that_is_killed_are_lost_sent_ones_unknown_unsent_ones_not_applied(
+    short_path: Path,
+) -> None:
+    gate = Gate()
+    async with served(f"haptera+unix://{short_path}/s", gate) as server:
+        peer = await dial(server.url)
+        calls = [peer.request("gate", "wait", b"x", timeout=None) for _ in range(1100)]
+        await eventually(lambda: len(gate.started) == 1024)
+        transport = other_side(server)._transport
+        assert transport is not None
+        transport.abort()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(result) for result in results} == {ConnectionLost}
+        outcomes = [result.outcome for result in results if isinstance(result, ConnectionLost)]
+        assert outcomes == ["unknown"] * 1024 + ["not_applied"] * 76
+        await eventually(lambda: peer.closed)
+
+
+async def test_why_a_connection_was_lost_is_told(short_path: Path) -> None:
+    async with connected(short_path, Gate()) as (peer, _):
+        call = peer.request("gate", "wait", b"x", timeout=None)
+        await turns(3)
+        peer._lost(ConnectionResetError(104, "Connection reset by peer"))
+        with pytest.raises(ConnectionLost, match="reset by peer") as caught:
+            await call
+        assert isinstance(caught.value, ConnectionError)
+        assert isinstance(caught.value.__cause__, ConnectionResetError)
+        assert peer._transport is not None
+        peer._transport.abort()
+
+
+async def acceptor_that_sends(path: Path, data: bytes) -> asyncio.Server:
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(65536)
+        writer.write(data)
+        await writer.drain()
+        writer.close()
+
+    return await asyncio.start_unix_server(accept, str(path / "s"))
+
+
+@pytest.mark.parametrize(
+    ("failure", "outcome"),
+    [
+        (haptera.failure(1001, {"versions": [7]}), "not_applied"),
+        (haptera.Failure(1999, "NEW_CODE", "a code of a later version", "not_applied", {}), "not_applied"),
+        (None, "unknown"),
+    ],
+)
+async def test_a_refused_handshake_applied_nothing_and_a_lost_one_may_have(
+    short_path: Path, failure: haptera.Failure | None, outcome: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    from haptera.wire.payload import encode_payload
+
+    data = b"" if failure is None else encode_frame(FrameType.ERROR, 0, 0, b"", encode_payload(failure))
+    server = await acceptor_that_sends(short_path, data)
+    peer = await dial(f"haptera+unix://{short_path}/s")
+    with pytest.raises(ConnectionLost) as caught:
+        await peer.call("echo", "one")
+    assert caught.value.outcome == outcome
+    assert caught.value.failure == failure
+    if failure is not None:
+        assert failure.name in str(caught.value)
+        (record,) = caplog.records
+        assert (record.getMessage(), vars(record)["code"]) == ("connection_ended_by_peer", failure.code)
+        assert vars(record)["code_name"] == failure.name
+    with pytest.raises(ConnectionLost):
+        await peer.ready()
+    await peer.aclose()
+    server.close()
+    await server.wait_closed()
+
+
+async def test_one_thousand_connections_leave_nothing_behind(short_path: Path) -> None:
+    """Objects, tasks and file descriptors."""
+    async with served(f"haptera+unix://{short_path}/s", Echo(), Gate()) as server:
+        alive: weakref.WeakSet[Peer] = weakref.WeakSet()
+        descriptors = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+
+        async def visit(number: int) -> None:
+            peer = await dial(server.url)
+            alive.add(peer)
+            assert await peer.call("echo", "one", b"x") == b"x"
+            left = peer.request("gate", "wait", b"x", timeout=60.0)
+            if number % 2:
+                left.cancel()
+            alive.update(server.peers)
+            await peer.aclose()
+            assert left.done()
+            assert left.cancelled() or left.exception()
+
+        for start in range(0, 1000, 50):
+            await asyncio.gather(*(visit(number) for number in range(start, start + 50)))
+        await eventually(lambda: not server.peers)
+        assert server.accepted == 1000
+        await turns()
+        gc.collect()
+        assert len(alive) == 0
+        assert len(asyncio.all_tasks()) == 1
+        if descriptors:
+            assert len(os.listdir("/proc/self/fd")) <= descriptors + 1
+
+
+# -- dialling ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_peer_that_is_not_there_is_lost_and_not_applied(short_path: Path, unused_port: int) -> None:
+    for url, name in (
+        (f"haptera://127.0.0.1:{unused_port}", f"127.0.0.1:{unused_port}"),
+        (f"haptera+unix://{short_path}/none", f"{short_path}/none"),
+        (f"haptera+unix:///{'x' * 200}", "xxx"),
+    ):
+        with pytest.raises(ConnectionLost, match=f"cannot connect to .*{name}") as caught:
+            await dial(url)
+        assert caught.value.outcome == "not_applied"
+
+
+async def test_hosts_are_tried_in_turn(unused_port: int) -> None:
+    async with served("haptera://127.0.0.1:0", Echo()) as server:
+        port = server.url.rpartition(":")[2]
+        peer = await dial(f"haptera://127.0.0.1:{unused_port},127.0.0.1:{port}")
+        assert await peer.call("echo", "one", b"x") == b"x"
+        assert peer.remote == f"127.0.0.1:{port}"
+        await peer.aclose()
+    with pytest.raises(ConnectionLost) as caught:
+        await dial(f"haptera://127.0.0.1:{unused_port},127.0.0.1:{port}")
+    assert str(caught.value).count("cannot connect to") == 2
+
+
+async def test_a_host_that_does_not_answer_leaves_time_for_the_next(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with served("haptera://127.0.0.1:0", Echo()) as server:
+        loop = asyncio.get_running_loop()
+        create_connection = loop.create_connection
+
+        async def create(factory: Any, host: str, port: int) -> Any:
+            if host == "silent":
+                await asyncio.Event().wait()
+            return await create_connection(factory, host, port)
+
+        monkeypatch.setattr(loop, "create_connection", create)
+        peer = await dial(f"haptera://silent,127.0.0.1:{server.url.rpartition(':')[2]}", timeout=0.2)
+        assert await peer.call("echo", "one", b"x") == b"x"
+        await peer.aclose()
+        with pytest.raises(ConnectionLost, match="took too long"):
+            await dial("haptera://silent", timeout=0.01)
+
+
+async def test_a_slow_connect_takes_nothing_from_the_time_for_the_handshake(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with served("haptera://127.0.0.1:0", Echo()) as server:
+        loop = asyncio.get_running_loop()
+        create_connection = loop.create_connection
+
+        async def create(*arguments: Any) -> Any:
+            await asyncio.sleep(0.4)
+            return await create_connection(*arguments)
+
+        monkeypatch.setattr(loop, "create_connection", create)
+        peer = await dial(server.url, handshake_timeout_s=0.3)
+        assert await peer.call("echo", "one", b"x") == b"x"
+        await peer.aclose()
+
+
+# -- listening --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_server_says_its_real_port() -> None:
+    for url in ("haptera://127.0.0.1:0", "haptera://localhost:0"):
+        async with served(url, Echo()) as server:
+            assert not server.url.endswith(":0")
+            peer = await dial(server.url)
+            assert await peer.call("echo", "one", b"x") == b"x"
+            await peer.aclose()
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+async def test_ipv6_is_listened_on_and_dialled() -> None:
+    try:
+        server = await listen("haptera://[::1]:0", services=[Echo()])
+    except ConfigurationError:
+        pytest.skip("no IPv6 loopback here")
+    assert server.url.startswith("haptera://[::1]:")
+    peer = await dial(server.url)
+    assert await peer.call("echo", "one", b"x") == b"x"
+    assert other_side(server).remote.startswith("[::1]:")
+    await peer.aclose()
+    await server.aclose()
+
+
+async def test_a_port_in_use_is_a_configuration_error() -> None:
+    async with served("haptera://127.0.0.1:0") as server:
+        with pytest.raises(
+            ConfigurationError, match=r"cannot listen on haptera://127.0.0.1:\d+: Address already in use"
+        ):
+            await listen(server.url)
+
+
+async def test_a_host_that_is_not_here_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigurationError, match="cannot listen on"):
+        await listen("haptera://192.0.2.1:0")
+    with pytest.raises(ConfigurationError, match="several hosts"):
+        await listen("haptera://127.0.0.1:0,127.0.0.1:0")
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o660])
+async def test_a_unix_socket_has_its_mode_and_is_removed_at_the_end(short_path: Path, mode: int) -> None:
+    path = short_path / "a socket"
+    keywords = {} if mode == 0o600 else {"mode": mode}
+    async with served(f"haptera+unix://{short_path}/a%20socket", Echo(), **keywords) as server:
+        assert stat.S_ISSOCK(path.stat().st_mode)
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+        peer = await dial(server.url)
+        assert await peer.call("echo", "one", b"x") == b"x"
+        credentials = other_side(server).credentials
+        assert credentials is None or (credentials.pid, credentials.uid) == (os.getpid(), os.getuid())
+        await peer.aclose()
+    assert not path.exists()
+
+
+async def test_a_stale_socket_is_removed_a_live_one_and_a_file_are_not(short_path: Path) -> None:
+    url = f"haptera+unix://{short_path}/s"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(f"{short_path}/s")
+    async with served(url, Echo()):
+        with pytest.raises(ConfigurationError, match="somebody listens"):
+            await listen(url)
+        peer = await dial(url)
+        assert await peer.call("echo", "one", b"x") == b"x"
+        await peer.aclose()
+    (short_path / "s").write_text("precious")
+    with pytest.raises(ConfigurationError, match="not a socket"):
+        await listen(url)
+    assert (short_path / "s").read_text() == "precious"
+
+
+async def test_a_server_removes_no_socket_but_its_own(short_path: Path) -> None:
+    first = await listen(f"haptera+unix://{short_path}/s")
+    (short_path / "s").unlink()
+    async with served(f"haptera+unix://{short_path}/s", Echo()) as second:
+        await first.aclose()
+        peer = await dial(second.url)
+        assert await peer.call("echo", "one", b"x") == b"x"
+        await peer.aclose()
+
+
+@pytest.mark.parametrize("name", ["x" * 120, "x" * 300, "none/s", "%00"])
+async def test_a_path_that_cannot_be_a_socket_is_a_configuration_error(short_path: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"too long|No such file|NUL"):
+        await listen(f"haptera+unix://{short_path}/{name}")
+
+
+async def test_a_connection_accepted_as_the_listener_closes_is_closed(short_path: Path) -> None:
+    server = await listen(f"haptera+unix://{short_path}/s", services=[Echo()])
+    raw = await RawPeer.open(server.url)
+    server.close()
+    try:
+        assert await raw.read_to_end() == [] or server.peers
+    except ConnectionError:
+        pass
+    await server.aclose()
+    await raw.close()
+    assert server.peers == set()
