@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 
 from bench import codec, redis_compare, replay, startup
+from bench.messaging import compare as messaging
 
 
 def main(argv: list[str]) -> int:
     """Runs them all; returns the worst exit status."""
-    return max(measure(argv) for measure in (redis_compare.main, codec.main, replay.main, startup.main))
+    return max(measure(argv) for measure in (redis_compare.main, codec.main, messaging.main, replay.main, startup.main))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import itertools
 import os
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,12 +61,16 @@ def _compare(clients: list[Remote], count: int, scale: float) -> dict[str, Any]:
     }
 
 
-def measure(directory: Path, *, count: int, scale: float, loop: str | None, idle_seconds: float) -> dict[str, Any]:
-    """Runs everything that can be run here; ``loop`` None is each library's own."""
+def measure(
+    directory: Path, *, only: Sequence[str], count: int, scale: float, loop: str | None, idle_seconds: float
+) -> dict[str, Any]:
+    """Runs everything that can be run here; ``loop`` None is each library's own. ``only`` names libraries, or none."""
     environment = report.environment(directory)
     load_before = os.getloadavg()[0]
     connections = int(CONNECTIONS * min(scale, 1.0))
-    present = [contender for contender in CONTENDERS if contender.missing() is None]
+    chosen = [each for each in CONTENDERS if not only or each.name in {OURS, *only}]
+    present = [contender for contender in chosen if contender.missing() is None]
+    wire_calls = max(100, int(WIRE_CALLS * scale))
     with contextlib.ExitStack() as stack:
         clients = []
         for contender in present:
@@ -75,7 +80,7 @@ def measure(directory: Path, *, count: int, scale: float, loop: str | None, idle
         single = [client for client in clients if client.name != HapteraBatch.name]
         wire = {
             client.name: {
-                str(in_flight): client.do("wire", size=WIRE_SIZE, in_flight=in_flight, calls=WIRE_CALLS)
+                str(in_flight): client.do("wire", size=WIRE_SIZE, in_flight=in_flight, calls=wire_calls)
                 for in_flight in (1, 50)
             }
             for client in single
@@ -93,7 +98,7 @@ def measure(directory: Path, *, count: int, scale: float, loop: str | None, idle
         "load_average": [round(load_before, 2), round(os.getloadavg()[0], 2)],
         "rounds": count,
         "libraries": {each.name: f"{each.version()} on {loop or each.loop}" for each in present},
-        "skipped": {each.name: each.missing() for each in CONTENDERS if each.missing() is not None},
+        "skipped": {each.name: each.missing() for each in chosen if each.missing() is not None},
         "results": results,
         "wire_bytes_per_call": wire,
         "idle": {"connections": connections, "seconds": idle_seconds, "of": idle},
@@ -157,6 +162,7 @@ def show(result: dict[str, Any]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Runs the comparison and prints it; returns the exit status."""
     parser = report.arguments("Haptera's messaging beside gRPC, ZeroMQ and NATS, in the same run.")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="this library beside ours; repeat")
     parser.add_argument("--rounds", type=int, default=7, help="rounds of each workload [7]")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies calls, bytes, connections, seconds [1]")
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), help="of all [for each the faster one]")
@@ -165,6 +171,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     result = measure(
         options.dir,
+        only=options.only,
         count=options.rounds,
         scale=options.scale,
         loop=options.loop,

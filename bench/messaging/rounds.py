@@ -132,7 +132,7 @@ async def idle_connections(server: Running, connections: int, seconds: float) ->
         client = await server.contender.connect(server.port)
         await client.echo(b"x")
         clients.append(client)
-    await asyncio.sleep(SETTLE_SECONDS)
+    await asyncio.sleep(min(SETTLE_SECONDS, seconds))
     gc.collect()
     used, own_used = processor_seconds(server.pid), processor_seconds(os.getpid())
     await asyncio.sleep(seconds)
