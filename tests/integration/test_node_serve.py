@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
 import socket
 import stat
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,12 +19,12 @@ import pytest
 from haptera.errors import ConnectionLost
 from haptera.peer import dial
 from haptera.storage import DataDirectory, Entry, Log, OsFileSystem, load_or_create
-from tests.unit.node.process import serving
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.unit.node.process import ANY_PORT, serving
 
 encode, decode = msgspec.msgpack.encode, msgspec.msgpack.decode
+SECONDS_MAX = 60
+# With `haptera` on PATH, as in an environment that is active.
+ACTIVE = {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
 
 
 async def call(url: str, service: str, method: str, *argument: object) -> object:
@@ -106,7 +108,7 @@ def test_what_is_under_way_is_answered_before_it_ends(tmp_path: Path) -> None:
 
 
 def test_text_logs_are_lines_for_people(tmp_path: Path) -> None:
-    with serving(tmp_path / "d", "--log-format", "text") as node:
+    with serving(tmp_path / "d", "--log-format", "text", environ=ACTIVE) as node:
         lines = []
         assert node.process.stderr is not None
         for line in node.process.stderr:
@@ -124,7 +126,7 @@ def test_text_logs_are_lines_for_people(tmp_path: Path) -> None:
 
 
 def test_in_the_default_directory_the_client_needs_no_url(tmp_path: Path) -> None:
-    with serving(tmp_path / "haptera-data", "--log-format", "text") as node:
+    with serving(tmp_path / "haptera-data", "--log-format", "text", environ=ACTIVE) as node:
         assert node.process.stderr is not None
         for line in node.process.stderr:
             if "haptera set" in line:
@@ -241,3 +243,32 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     with serving(tmp_path / "d") as node:
         asyncio.run(held(node.ready().url))
         assert "stopped" not in node.names()
+
+
+@pytest.mark.parametrize("called", ["haptera", "bin/haptera", "path"])
+def test_the_commands_it_shows_can_be_typed(called: str, tmp_path: Path) -> None:
+    """By name where the shell finds it, by its path beneath the directory, or else by its whole path."""
+    environment = Path(sys.executable).parent
+    path = [folder for folder in os.environ["PATH"].split(os.pathsep) if not (Path(folder) / "haptera").exists()]
+    if called == "haptera":
+        path.insert(0, str(environment))
+    shell: dict[str, Any] = {
+        "cwd": environment.parent if called == "bin/haptera" else tmp_path,
+        "env": {"PATH": os.pathsep.join(path)},
+        "text": True,
+    }
+    serve = [sys.executable, "-m", "haptera", "serve", "--data-dir", str(tmp_path / "d"), "--listen", ANY_PORT]
+    with subprocess.Popen(serve, stderr=subprocess.PIPE, **shell) as process:
+        try:
+            assert process.stderr is not None
+            shown: list[str] = []
+            while not shown or not shown[-1].startswith("Ctrl-C"):
+                shown.append(process.stderr.readline().strip())
+                assert process.poll() is None, shown
+            commands = shown[shown.index("In another terminal:") + 1 : -1]
+            word = str(environment / "haptera") if called == "path" else called
+            assert [shlex.split(command)[0] for command in commands] == [word] * 3
+            for command in commands:
+                subprocess.run(["sh", "-c", command], check=True, capture_output=True, timeout=SECONDS_MAX, **shell)
+        finally:
+            process.kill()

@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -142,16 +143,16 @@ class _Serving:
             "sync": "sync (an answered write is on the disk)",
             "os": "os (an answered write is with the operating system; power loss may take it)",
         }[self._config.durability]
-        target = _client_options(server)
+        program, target = _program(), _client_options(server)
         lines = [
             f"Haptera {__version__} serves {node.data_dir}",
             *(f"  listening   {url}" for url in server.urls),
             f"  durability  {durability}",
             f"  encryption  AES-256-GCM; the key is beside the data, in {os.path.join(node.data_dir, 'keys')}",
             "In another terminal:",
-            f"  haptera set greeting hello{target}",
-            f"  haptera get greeting{target}",
-            f"  haptera status{target}",
+            f"  {program} set greeting hello{target}",
+            f"  {program} get greeting{target}",
+            f"  {program} status{target}",
             "Ctrl-C answers what is under way and stops.",
         ]
         sys.stderr.write("".join(f"{output.shown(line)}\n" for line in lines))
@@ -185,6 +186,17 @@ def exit_code(error: BaseException) -> int:
             return NEWER_FORMAT
         case _:
             return CANNOT_WRITE
+
+
+def _program() -> str:
+    """How to call this command line in another terminal: by name where the shell finds it, else by path."""
+    if shutil.which("haptera") is not None:
+        return "haptera"
+    script = os.path.join(os.path.dirname(sys.executable), "haptera")
+    if not os.access(script, os.X_OK):
+        return f"{shlex.quote(sys.executable)} -m haptera"
+    beneath = os.path.relpath(script)
+    return shlex.quote(script if beneath.startswith(os.pardir) else beneath)
 
 
 def _client_options(server: NodeServer) -> str:
