@@ -73,7 +73,7 @@ def work(fs: MemoryFileSystem, durability: Durability) -> tuple[int, list[Storag
 
 
 @pytest.mark.parametrize("durability", ["sync", "os"])
-@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_any_call_fails(number: int, durability: Durability) -> None:
     whole = MemoryFileSystem()
     assert work(whole, durability) == (OPENINGS * APPENDS, [])

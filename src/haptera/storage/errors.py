@@ -20,11 +20,12 @@ __all__ = [
     "translated",
 ]
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+# EFBIG: a limit on the size of files (ulimit -f), met like a full disk where space is reserved.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class StorageFull(StorageError):
-    """The disk is full or the quota is used up. Nothing was written; the same call may be tried again."""
+    """The disk, a quota or the limit on a file's size is used up. Nothing was written; the call may be tried again."""
 
 
 class StorageFailed(StorageError):

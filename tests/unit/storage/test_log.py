@@ -149,7 +149,7 @@ def test_a_log_is_replayed_before_it_is_appended_to_and_once() -> None:
         log.append(entry(1))
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_is_not_a_failed_one(number: int) -> None:
     """StorageFull leaves nothing behind, and the same entry goes in when there is room."""
     fs = MemoryFileSystem()
