@@ -518,7 +518,8 @@ class Peer:
         self._close_transport(linger_s, half=half or found_fault)
 
     def _log_end(self, event: Closed) -> None:
-        error = event.error
+        # What the peer said is told in its own words: this version may not know the code.
+        error = event.failure or event.error
         assert error is not None
         _logger.warning(
             "connection_failed" if event.failure is None else "connection_ended_by_peer",
