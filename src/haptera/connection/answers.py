@@ -82,12 +82,12 @@ class AnswerReceiver:
         streams = self._streams
         if part is Part.FIRST:
             # Of an ERROR, too, that cuts short what was unfinished.
-            stream.partial = Partial(frame.type, entries, [], 0, streams.now)
-            streams.unfinished[stream.id] = stream
-        partial = stream.partial
-        assert partial is not None
-        partial.pieces.append(frame.payload)
-        partial.size += len(frame.payload)
+            partial = Partial(frame.type, entries, [frame.payload], len(frame.payload), streams.now)
+            streams.begin_partial(stream, partial)
+        else:
+            assert stream.partial is not None
+            partial = stream.partial
+            partial.add(frame.payload)
         if partial.size > self._message_max:
             self._fail(stream, streams.too_large("unknown"))
         elif part is Part.LAST:

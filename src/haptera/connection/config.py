@@ -42,6 +42,12 @@ PROCESS_BUDGET: Final = 1024 * 1024 * 1024
 #: at all, since not even all streams refused at once (65,535 times about 250 bytes) come to it.
 CONTROL_SIZE_MAX: Final = 16 * 1024 * 1024
 
+#: Frames without work: how many may come at once, and how many more each second (section 8).
+IDLE_FRAMES_BURST: Final = 1000
+IDLE_FRAMES_PER_S: Final = 100
+#: CREDIT of less than a quarter of its window is one of them, and leaves at most this often: half of what is allowed.
+SMALL_CREDITS_PER_S: Final = IDLE_FRAMES_PER_S // 2
+
 #: No message may fill more of the budget than this part of it, so that what has begun can finish (section 3).
 MESSAGE_SHARE_MAX: Final = 4
 
@@ -90,6 +96,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     frame_timeout_s: float = FRAME_TIMEOUT_S
     message_timeout_s: float = MESSAGE_TIMEOUT_S
     budget: int = CONNECTION_BUDGET
+    idle_frames_burst: int = IDLE_FRAMES_BURST
+    idle_frames_per_s: float = IDLE_FRAMES_PER_S
     grease: bool = True
     signing_key: bytes | None = None
 

@@ -17,6 +17,7 @@ from haptera.connection.config import (
 )
 from haptera.connection.control import PING_SIZE, ControlReceiver
 from haptera.connection.events import Closed, Established, Event
+from haptera.connection.flood import FloodError
 from haptera.connection.flow import Inflow
 from haptera.connection.grease import Grease
 from haptera.connection.handshake import Agreement, answer_hello, check_welcome, make_hello
@@ -90,7 +91,7 @@ class Connection:
         self._inflow = Inflow(
             self.outbox, limits.stream_window, limits.connection_window, config.budget, process_budget or Budget()
         )
-        self._streams = Streams(int(role), config, self.outbox, self._inflow)
+        self._streams = Streams(int(role), config, self.outbox, self._inflow, now)
         self._calls = self._streams.calls
         self._serves = self._streams.serves
         self._whole_max = FIRST_FLIGHT_SIZE_MAX  # largest payload that leaves in one frame
@@ -128,7 +129,7 @@ class Connection:
         if self.state >= ConnectionState.CLOSING:
             return []
         streams = self._streams
-        streams.now = now
+        streams.now = self._inflow.now = now
         shaking = self.state is ConnectionState.HANDSHAKE
         frames = self._decoder.receive(data)
         progress = bool(frames)
@@ -185,6 +186,7 @@ class Connection:
         if frame.type < FIRST_IGNORABLE_TYPE:
             check_body(frame)
             raise RemoteProtocolError(1005, "a frame's type is critical and not known", {"type": frame.type})
+        self._streams.charge()
 
     def _receive_handshake(self, frame: Frame) -> None:
         expected = FrameType.WELCOME if self.role is Role.DIALER else FrameType.HELLO
@@ -394,8 +396,10 @@ class Connection:
         if stream is not None and not stream.cancelled and self.state <= ConnectionState.OPEN:
             self._streams.send_cancel(stream)
 
-    def take_item(self, id_: int) -> None:
+    def take_item(self, id_: int, *, now: float | None = None) -> None:
         """Say that the application has taken the oldest unread ITEM of a stream: that opens the window again."""
+        if now is not None:
+            self._inflow.now = now
         stream = self._calls.get(id_) or self._serves.get(id_)
         if stream is not None:
             self._inflow.take(stream)
@@ -498,20 +502,27 @@ class Connection:
 
     @property
     def unfinished(self) -> bool:
-        """Whether the peer owes the rest of something, so that ``tick`` must watch the time."""
-        return self.state is ConnectionState.HANDSHAKE or self._time.frame_begun or bool(self._streams.unfinished)
+        """Whether ``tick`` must watch the time: the peer owes the rest of something, or this side owes it credit."""
+        return (
+            self.state is ConnectionState.HANDSHAKE
+            or self._time.frame_begun
+            or bool(self._streams.unfinished)
+            or self._inflow.credit_due is not None
+        )
 
     def next_tick(self) -> float:
         """Return the time at which ``tick`` has something to do at the earliest, if nothing arrives until then."""
         if self.state >= ConnectionState.CLOSING:
             return float("inf")
-        return min(self._time.next_due(), self._streams.next_timeout())
+        credit_due = self._inflow.credit_due
+        due = min(self._time.next_due(), self._streams.next_timeout())
+        return due if credit_due is None else min(due, credit_due)
 
     def tick(self, now: float) -> list[Event]:
         """Let time pass: time out what the peer owes, ask a silent peer for a sign of life."""
         if self.state >= ConnectionState.CLOSING:
             return []
-        self._streams.now = now
+        self._streams.now = self._inflow.now = now
         overdue = self._time.overdue(now)
         if overdue is not None:
             self._fail(overdue)
@@ -528,7 +539,10 @@ class Connection:
         """Tell the peer what it did wrong and stop listening (the "connection error" of the specification)."""
         said = error.failure("not_applied" if self.state is ConnectionState.HANDSHAKE else "unknown")
         self.outbox.clear()
-        self.outbox.add_ready(encode_frame(FrameType.ERROR, 0, 0, b"", encode_payload(said)))
+        if isinstance(error, FloodError):
+            self.go_away(said.code, said.message)
+        else:
+            self.outbox.add_ready(encode_frame(FrameType.ERROR, 0, 0, b"", encode_payload(said)))
         self._close(Closed(error))
         self.state = ConnectionState.CLOSING
 

@@ -23,6 +23,7 @@ class ControlReceiver:
     def receive_ping(self, frame: Frame) -> None:
         """A PING: its bytes go back."""
         check_control(frame, PING_SIZE)
+        self._streams.charge()
         self._streams.outbox.add_control(encode_frame(FrameType.PONG, 0, 0, b"", frame.payload))
 
     def receive_pong(self, frame: Frame) -> None:

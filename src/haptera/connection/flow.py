@@ -8,13 +8,14 @@ is budget left, so that it stops no other.
 from collections import deque
 from typing import Final
 
-from haptera.connection.config import Budget
+from haptera.connection.config import SMALL_CREDITS_PER_S, Budget
 from haptera.connection.outbox import Outbox
 from haptera.connection.stream import Partial, Stream
 from haptera.errors import RemoteProtocolError
 from haptera.wire.frame import FRAGMENT_SIZE_MIN, ITEM_OVERHEAD, FrameType, encode_frame
 
 _CREDIT: Final = int(FrameType.CREDIT)
+_ITEM: Final = int(FrameType.ITEM)
 #: With less than this a sender cannot go on with an unfinished ITEM.
 _FRAGMENT_COST_MIN: Final = ITEM_OVERHEAD + FRAGMENT_SIZE_MIN
 
@@ -32,6 +33,14 @@ class Inflow:
         self._limit = limit
         self._process = process
         self.held = 0
+        self.now = 0.0
+        #: Streams with a message of which only some frames have arrived.
+        self.unfinished: dict[int, Stream] = {}
+        #: Whether the sender of an unfinished ITEM has got credit again: its time goes on.
+        self.resumed = False
+        self._lacking = False  # whether the connection's window is too small for a fragment
+        self._small_credit_at = float("-inf")  # when the last one left
+        self._small_credit_due: float | None = None  # when the next one leaves, if one waits
 
     # -- the budget ---------------------------------------------------------------------------------------------
 
@@ -78,9 +87,18 @@ class Inflow:
             stream.owed += cost
             self._credit_stream(stream)
 
-    def lacks_credit(self, stream: Stream) -> bool:
-        """Whether the sender of an unfinished ITEM has to wait for credit."""
-        return stream.receive_window < _FRAGMENT_COST_MIN or self._window < _FRAGMENT_COST_MIN
+    def _watch(self, stream: Stream) -> None:
+        """Stop the time of an unfinished ITEM while its sender has to wait for credit (section 2)."""
+        partial = stream.partial
+        if partial is None or partial.type != _ITEM:
+            return
+        if self._lacking or stream.receive_window < _FRAGMENT_COST_MIN:
+            if partial.stalled_at is None:
+                partial.stalled_at = self.now
+        elif partial.stalled_at is not None:
+            partial.since += self.now - partial.stalled_at
+            partial.stalled_at = None
+            self.resumed = True
 
     def keep_fragment(self, stream: Stream, partial: Partial, cost: int) -> bool:
         """Account for a fragment of an unfinished ITEM; False if that is over the budget.
@@ -93,10 +111,9 @@ class Inflow:
         if not self.hold(stream, cost):
             return False
         partial.held += cost
-        if self.lacks_credit(stream):
-            partial.stalled = True
         if not stream.unread:
             self._credit_partial(stream, partial)
+        self._watch(stream)
         return True
 
     def keep_item(self, stream: Stream, cost: int, fragments: Partial | None) -> None:
@@ -162,11 +179,33 @@ class Inflow:
             self._outbox.add_control(encode_frame(_CREDIT, 0, stream.id, b"", stream.owed.to_bytes(4, "big")))
             stream.receive_window += stream.owed
             stream.owed = 0
+            self._watch(stream)
 
     def credit_connection(self) -> None:
         """Send the connection's credit when it is worth a frame: once per batch of frames, not per ITEM."""
         owed = self._owed
-        if owed and owed * 2 >= self._window_size - self._withheld:
+        if owed and owed * 2 >= self._window_size - self._withheld and self._may_credit(owed):
             self._outbox.add_control(encode_frame(_CREDIT, 0, 0, b"", owed.to_bytes(4, "big")))
             self._window += owed
             self._owed = 0
+        lacking = self._window < _FRAGMENT_COST_MIN
+        if lacking is not self._lacking:
+            self._lacking = lacking
+            for stream in self.unfinished.values():
+                self._watch(stream)
+
+    @property
+    def credit_due(self) -> float | None:
+        """When credit that had to wait leaves; None if there is none."""
+        return self._small_credit_due
+
+    def _may_credit(self, owed: int) -> bool:
+        """Whether that much credit may leave now: a little of it too often would look like a flood (section 8)."""
+        self._small_credit_due = None
+        if owed * 4 < self._window_size:
+            due = self._small_credit_at + 1 / SMALL_CREDITS_PER_S
+            if self.now < due:
+                self._small_credit_due = due
+                return False
+            self._small_credit_at = self.now
+        return True

@@ -68,12 +68,12 @@ class ItemReceiver:
     def _add_fragment(self, stream: Stream, frame: Frame, part: Part, cost: int, *, call: bool) -> None:
         streams = self._streams
         if part is Part.FIRST:
-            stream.partial = Partial(frame.type, NO_ENTRIES, [], 0, streams.now)
-            streams.unfinished[stream.id] = stream
-        partial = stream.partial
-        assert partial is not None
-        partial.pieces.append(frame.payload)
-        partial.size += len(frame.payload)
+            partial = Partial(frame.type, NO_ENTRIES, [frame.payload], len(frame.payload), streams.now)
+            streams.begin_partial(stream, partial)
+        else:
+            assert stream.partial is not None
+            partial = stream.partial
+            partial.add(frame.payload)
         if part is Part.LAST:
             streams.drop_partial(stream)
             self._inflow.keep_item(stream, cost, partial)
@@ -88,6 +88,8 @@ class ItemReceiver:
         if frame.stream:
             stream = streams.find(frame, call=frame.stream & 1 == streams.parity)
             if stream is None:
+                if int.from_bytes(frame.payload[:_CREDIT_SIZE], "big") * 4 < streams.peer_stream_window:
+                    streams.charge()
                 return
         check_single(frame, _CREDIT_SIZE)
         check_checksum(frame)
@@ -100,6 +102,8 @@ class ItemReceiver:
         amount = int.from_bytes(frame.payload, "big")
         if not amount:
             raise RemoteProtocolError(1002, "CREDIT of nothing")
+        if amount * 4 < (streams.peer_connection_window if stream is None else streams.peer_stream_window):
+            streams.charge()
         window = self._outbox.credit if stream is None else stream.send_credit
         if window + amount > _WINDOW_MAX:
             raise RemoteProtocolError(1009, "CREDIT opens a window too far", {"limit": _WINDOW_MAX})

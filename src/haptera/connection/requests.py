@@ -62,11 +62,17 @@ class RequestReceiver:
             if _RAW_LENGTH in entries:
                 check_raw_length(entries)
         except RemoteProtocolError as error:
+            streams.charge()
             streams.refuse(id_, error.failure("not_applied"))
             return
         request_id = entries.get(_REQUEST_ID)
-        if streams.last_served is not None or len(streams.serves) >= self._limits.max_streams:
-            streams.refuse(id_, self._no_place(), request_id)
+        if streams.last_served is not None:
+            streams.refuse(id_, failure(1014, outcome="not_applied"), request_id)
+            return
+        if len(streams.serves) >= self._limits.max_streams:
+            streams.charge()
+            reason = failure(3007, {"max_streams": self._limits.max_streams}, outcome="not_applied")
+            streams.refuse(id_, reason, request_id)
             return
         payload = frame.payload
         size = len(payload)
@@ -82,15 +88,9 @@ class RequestReceiver:
         streams.serves[id_] = stream
         if flags & MORE:
             stream.service, stream.method = names
-            stream.partial = Partial(frame.type, entries, [payload], size, streams.now)
-            streams.unfinished[id_] = stream
+            streams.begin_partial(stream, Partial(frame.type, entries, [payload], size, streams.now))
         else:
             streams.events.append(RequestReceived(id_, *names, payload, flags & STREAMING != 0, entries))
-
-    def _no_place(self) -> Failure:
-        if self._streams.last_served is not None:
-            return failure(1014, outcome="not_applied")
-        return failure(3007, {"max_streams": self._limits.max_streams}, outcome="not_applied")
 
     def _continue(self, frame: Frame) -> None:
         streams = self._streams
@@ -105,7 +105,9 @@ class RequestReceiver:
         partial = stream.partial
         assert partial is not None
         problem = problem_of(frame)
-        if problem is None and partial.size + len(frame.payload) > self._limits.max_message:
+        if problem is not None:
+            streams.charge()
+        elif partial.size + len(frame.payload) > self._limits.max_message:
             problem = streams.too_large("not_applied")
         if problem is None and not streams.inflow.hold(stream, len(frame.payload)):
             problem = _no_room()
@@ -113,8 +115,7 @@ class RequestReceiver:
             streams.end_unstarted(stream, problem)
             return
         stream.request_state = state
-        partial.pieces.append(frame.payload)
-        partial.size += len(frame.payload)
+        partial.add(frame.payload)
         if part is Part.LAST:
             streams.drop_partial(stream)
             streaming = state is RequestState.STREAMING
@@ -127,7 +128,10 @@ class RequestReceiver:
         """A CANCEL: tell the handler, or end a request that is not whole yet."""
         streams = self._streams
         stream = streams.find(frame, call=False)
-        if stream is None or not self._advance(stream, frame, RequestInput.CANCEL) or stream.cancelled:
+        if stream is None or not self._advance(stream, frame, RequestInput.CANCEL):
+            return
+        if stream.cancelled:
+            streams.charge()
             return
         stream.cancelled = True
         if stream.request_state in (RequestState.BEGUN, RequestState.BEGUN_STREAMING):

@@ -25,10 +25,15 @@ class Partial(msgspec.Struct):
     entries: dict[int, bytes]
     pieces: list[bytes]
     size: int
-    since: float
-    stalled: bool = False  # its sender has been without credit since its time was last looked at
+    since: float  # when it began, moved on by the time that its sender was without credit
+    stalled_at: float | None = None  # since when its sender has been without credit
     uncredited: int = 0  # what its fragments cost the stream's window and have not given back
     held: int = 0  # what its fragments are charged to the budget
+
+    def add(self, piece: bytes) -> None:
+        """Take the payload of one more frame."""
+        self.pieces.append(piece)
+        self.size += len(piece)
 
 
 class Stream(msgspec.Struct):

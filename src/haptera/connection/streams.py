@@ -5,9 +5,10 @@ from typing import Final
 from haptera.connection.checks import misplaced
 from haptera.connection.config import RATE_MIN_BYTES_PER_S, Config
 from haptera.connection.events import CallFailed, Event, RequestAborted
+from haptera.connection.flood import Bucket
 from haptera.connection.flow import Inflow
 from haptera.connection.outbox import Outbox
-from haptera.connection.stream import Stream
+from haptera.connection.stream import Partial, Stream
 from haptera.connection.table import RequestState
 from haptera.errors import Failure, Outcome, failure
 from haptera.wire.frame import Frame, FrameType, encode_frame
@@ -24,13 +25,12 @@ class Streams:
     ``CallFailed`` and a CANCEL where it called.
     """
 
-    def __init__(self, parity: int, config: Config, outbox: Outbox, inflow: Inflow) -> None:
+    def __init__(self, parity: int, config: Config, outbox: Outbox, inflow: Inflow, now: float) -> None:
         self.calls: dict[int, Stream] = {}  # streams that this side opened
         self.serves: dict[int, Stream] = {}  # streams that the peer opened
-        #: Streams with a message of which only some frames have arrived.
-        self.unfinished: dict[int, Stream] = {}
+        self.unfinished = inflow.unfinished
         self.events: list[Event] = []
-        self.now = 0.0
+        self.now = now
         self.parity = parity
         self.limits = config.limits
         self.outbox = outbox
@@ -41,11 +41,15 @@ class Streams:
         self.peer_stream_window = 0
         #: The largest message that the peer takes; before the handshake has told it, the most that any may take.
         self.peer_message_max = LIMITS["max_message"].maximum
+        self.peer_connection_window = 0
         self._message_timeout = config.message_timeout_s
+        self._look_at = float("inf")  # no unfinished message times out before
+        self._bucket = Bucket(config.idle_frames_burst, config.idle_frames_per_s, now)
 
     def open(self, peer: Limits) -> None:
         """Take over what the peer accepts. What was queued for it before and is too large fails."""
         self.peer_stream_window = peer.stream_window
+        self.peer_connection_window = peer.connection_window
         self.peer_message_max = peer.max_message
         for stream in list(self.calls.values()):
             self.outbox.add_credit(stream, peer.stream_window)
@@ -86,6 +90,10 @@ class Streams:
         if id_ > self.highest:
             raise misplaced(frame, "a frame names a stream that was not opened")
         return self.serves.get(id_)
+
+    def charge(self) -> None:
+        """Account for a frame that makes work and does none. Raises ``FloodError`` if there were too many."""
+        self._bucket.spend(self.now)
 
     # -- giving up ----------------------------------------------------------------------------------------------
 
@@ -171,25 +179,37 @@ class Streams:
 
     # -- time ---------------------------------------------------------------------------------------------------
 
+    def begin_partial(self, stream: Stream, partial: Partial) -> None:
+        """The first frame of a message of several has arrived."""
+        stream.partial = partial
+        self.unfinished[stream.id] = stream
+        self._look_at = min(self._look_at, self._deadline(stream))
+
     def next_timeout(self) -> float:
-        """Return when the first unfinished message times out."""
-        return min((self._deadline(stream) for stream in self.unfinished.values()), default=float("inf"))
+        """Return the time before which no unfinished message times out."""
+        if not self.unfinished:
+            return float("inf")
+        if self.inflow.resumed:
+            self._look()
+        return self._look_at
+
+    def _look(self) -> None:
+        """Find the first time-out. Until then none is looked for again, since more bytes only put one off."""
+        self.inflow.resumed = False
+        self._look_at = min((self._deadline(stream) for stream in self.unfinished.values()), default=float("inf"))
 
     def expire(self, now: float) -> None:
         """End the streams whose unfinished message did not become whole in time (section 2)."""
+        if now < self.next_timeout():
+            return
         for stream in list(self.unfinished.values()):
-            partial = stream.partial
-            assert partial is not None
-            if now < self._deadline(stream):
-                continue
-            if partial.stalled:
-                # Time without credit does not count: its sender has the whole of it again.
-                partial.since = now
-                partial.stalled = self.inflow.lacks_credit(stream)
-                continue
-            self.spoil(stream, failure(3005, outcome="unknown"), call=stream.id & 1 == self.parity)
+            if now >= self._deadline(stream):
+                self.spoil(stream, failure(3005, outcome="unknown"), call=stream.id & 1 == self.parity)
+        self._look()
 
     def _deadline(self, stream: Stream) -> float:
         partial = stream.partial
         assert partial is not None
+        if partial.stalled_at is not None:
+            return float("inf")  # time without credit does not count
         return partial.since + self._message_timeout + partial.size / RATE_MIN_BYTES_PER_S

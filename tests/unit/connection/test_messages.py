@@ -264,6 +264,7 @@ def test_an_unfinished_message_has_60_s_and_its_length_at_64_kib_per_s(type_: in
 def test_a_message_that_grows_has_the_more_time() -> None:
     connection, _ = _slow(REQUEST)
     send(connection, frame(REQUEST, 1, bytes(32 * KIB), flags=MORE | CONTINUED), now=50.0)
+    assert connection.tick(70.6) == []
     assert connection.next_tick() == 71.0
     assert isinstance(send(connection, frame(REQUEST, 1, b"end", flags=CONTINUED), now=70.9)[0], RequestReceived)
     assert not connection.unfinished
@@ -274,9 +275,12 @@ def test_time_without_credit_does_not_count() -> None:
     send(connection, frame(REQUEST, 1, flags=STREAMING), frame(ITEM, 1, bytes(8 * KIB)))
     send(connection, frame(ITEM, 1, bytes(7 * KIB), flags=MORE), now=10.0)
     assert connection.tick(1000.0) == [], "its sender has had less than a fragment's worth of credit"
+    assert connection.next_tick() == float("inf")
     connection.take_item(1)
-    assert connection.tick(connection.next_tick()) == [], "and has the whole time again"
-    (aborted,) = connection.tick(connection.next_tick())
+    due = 1000.0 + 60.0 + 7 / 64
+    assert connection.next_tick() == due
+    assert connection.tick(due - 0.001) == []
+    (aborted,) = connection.tick(due)
     assert isinstance(aborted, RequestAborted)
     assert aborted.failure.code == 3005
 
