@@ -49,6 +49,7 @@ class AnswerReceiver:
         if frame.metadata:
             try:
                 entries = check_entries(frame)
+                self._streams.drop_ignored(entries)
             except RemoteProtocolError as error:
                 self._fail(stream, error.failure("unknown"))
                 return
@@ -68,6 +69,7 @@ class AnswerReceiver:
         try:
             check_body(frame)
             entries = check_entries(frame)
+            self._streams.drop_ignored(entries)
         except RemoteProtocolError as error:
             self._fail(stream, error.failure("unknown"))
             return

@@ -86,7 +86,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     agent: str = "haptera"
     limits: Limits = Limits()
     versions: tuple[int, ...] = (1,)
-    capabilities: tuple[str, ...] = ("pipelining", "idempotency")
+    capabilities: tuple[str, ...] = (
+        "pipelining",
+        "idempotency",
+        "request_deadline",
+        "server_metrics",
+        "trace_context",
+    )
     services: tuple[str, ...] = ()
     mechanisms: tuple[str, ...] = ()
     server_id: bytes = bytes(16)

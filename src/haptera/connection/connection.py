@@ -45,7 +45,7 @@ from haptera.wire.frame import (
     encode_frame,
     encode_head,
 )
-from haptera.wire.metadata import Tag, encode_entry, encode_route
+from haptera.wire.metadata import Tag, encode_entry, encode_route, ignored_tags
 from haptera.wire.payload import Goaway, Hello, Welcome, decode_failure, decode_payload, encode_payload
 from haptera.wire.signature import Signer, preshared_keys
 
@@ -228,7 +228,7 @@ class Connection:
         self._time.open(agreement.ping_interval_ms)
         self._streams.events.append(Established())
         self.outbox.open(limits.max_frame, limits.connection_window)
-        self._streams.open(limits)
+        self._streams.open(limits, ignored_tags(agreement.capabilities))
 
     def _receive_connection_error(self, frame: Frame) -> None:
         check_control(frame)
@@ -241,6 +241,11 @@ class Connection:
     def open_streams(self) -> int:
         """Streams of both sides that have no answer yet."""
         return len(self._calls) + len(self._serves)
+
+    @property
+    def streams_opened(self) -> int:
+        """A number that grows with each stream that either side opens."""
+        return self._streams.next_call + self._streams.highest
 
     @property
     def max_message(self) -> int:

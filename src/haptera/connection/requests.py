@@ -22,7 +22,8 @@ from haptera.wire.frame import CONTINUED, MORE, STREAM_MAX, STREAMING, Frame
 from haptera.wire.metadata import Tag, decode_entries, decode_route, route_length
 
 _REQUEST_ID: Final = int(Tag.REQUEST_ID)
-_RAW_LENGTH: Final = int(Tag.RAW_LENGTH)
+_TIMEOUT_MS: Final = int(Tag.TIMEOUT_MS)
+_NO_TIME: Final = bytes(4)
 
 
 class RequestReceiver:
@@ -59,13 +60,19 @@ class RequestReceiver:
                 names = decode_route(route)
                 remember(self._routes, route, names)
             entries = decode_entries(metadata, stop)
-            if _RAW_LENGTH in entries:
+            if entries:
                 check_raw_length(entries)
+                streams.drop_ignored(entries)
         except RemoteProtocolError as error:
             streams.charge()
             streams.refuse(id_, error.failure("not_applied"))
             return
         request_id = entries.get(_REQUEST_ID)
+        if entries.get(_TIMEOUT_MS) == _NO_TIME:
+            streams.charge()
+            reason = failure(3003, {"reason": "timeout_ms is 0"}, outcome="not_applied")
+            streams.refuse(id_, reason, request_id)
+            return
         if streams.last_served is not None:
             streams.refuse(id_, failure(1014, outcome="not_applied"), request_id)
             return

@@ -42,12 +42,17 @@ class Streams:
         #: The largest message that the peer takes; before the handshake has told it, the most that any may take.
         self.peer_message_max = LIMITS["max_message"].maximum
         self.peer_connection_window = 0
+        self.ignored: tuple[int, ...] = ()
         self._message_timeout = config.message_timeout_s
         self._look_at = float("inf")  # no unfinished message times out before
         self._bucket = Bucket(config.idle_frames_burst, config.idle_frames_per_s, now)
 
-    def open(self, peer: Limits) -> None:
-        """Take over what the peer accepts. What was queued for it before and is too large fails."""
+    def open(self, peer: Limits, ignored: tuple[int, ...]) -> None:
+        """Take over what the peer accepts. What was queued for it before and is too large fails.
+
+        ``ignored`` are the metadata tags whose capability was not accepted.
+        """
+        self.ignored = ignored
         self.peer_stream_window = peer.stream_window
         self.peer_connection_window = peer.connection_window
         self.peer_message_max = peer.max_message
@@ -90,6 +95,11 @@ class Streams:
         if id_ > self.highest:
             raise misplaced(frame, "a frame names a stream that was not opened")
         return self.serves.get(id_)
+
+    def drop_ignored(self, entries: dict[int, bytes]) -> None:
+        """Take out of a frame's entries what is to be ignored on this connection."""
+        for tag in self.ignored:
+            entries.pop(tag, None)
 
     def charge(self) -> None:
         """Account for a frame that makes work and does none. Raises ``FloodError`` if there were too many."""

@@ -1,5 +1,6 @@
 """Metadata: where a REQUEST goes, and the entries that a frame carries (spec/protocol.md, section 2.3)."""
 
+from collections.abc import Container
 from enum import IntEnum
 from typing import Final
 
@@ -38,6 +39,13 @@ _LENGTHS: Final[dict[int, int]] = {
     Tag.RAW_LENGTH: 4,
 }
 _TEXTS: Final = frozenset({int(Tag.TRACESTATE), int(Tag.CONTENT_TYPE)})
+
+#: The tags that mean something only where a capability was accepted, and are ignored elsewhere (section 4.1).
+CAPABILITY_TAGS: Final[dict[str, tuple[int, ...]]] = {
+    "request_deadline": (Tag.TIMEOUT_MS,),
+    "server_metrics": (Tag.SERVER_TIME_US, Tag.QUEUE_TIME_US),
+    "trace_context": (Tag.TRACEPARENT, Tag.TRACESTATE),
+}
 
 #: Shared by all frames without entries; never changed.
 NO_ENTRIES: Final[dict[int, bytes]] = {}
@@ -129,6 +137,11 @@ def decode_entries(metadata: bytes, start: int = 0) -> dict[int, bytes]:
     if critical is not None:
         raise RemoteProtocolError(1007, "a metadata tag is critical and not known", {"tag": critical})
     return entries
+
+
+def ignored_tags(capabilities: Container[str]) -> tuple[int, ...]:
+    """Return the tags that mean nothing where just these capabilities were accepted."""
+    return tuple(tag for name, tags in CAPABILITY_TAGS.items() if name not in capabilities for tag in tags)
 
 
 def _check_text(tag: int, value: bytes) -> None:

@@ -67,7 +67,8 @@ def test_both_sides_learn_the_same_of_the_connection() -> None:
     assert ours is not None
     assert theirs is not None
     assert ours.session == theirs.session != bytes(16)
-    assert ours.capabilities == theirs.capabilities == {"pipelining", "idempotency"}
+    defaults = {"pipelining", "idempotency", "request_deadline", "server_metrics", "trace_context"}
+    assert ours.capabilities == theirs.capabilities == defaults
     assert (ours.peer_agent, theirs.peer_agent) == ("s/2", "d/1")
     assert (ours.peer_services, theirs.peer_services) == (("kv",), ("a", "b"))
     assert theirs.peer_limits.max_frame == 20_000
