@@ -52,6 +52,18 @@ def test_set_get_del(haptera: Any) -> None:
     assert haptera("del", "k").out == b"0\n"
 
 
+def test_metrics(haptera: Any) -> None:
+    ok(haptera("set", "k", "v"))
+    lines = dict(line.split("\t") for line in ok(haptera("metrics")).splitlines())
+    assert (lines["keys"], lines["kv_writes_total"]) == ("1", "1")
+    assert lines['requests_total{method="kv.set"}'] == "1"
+    assert float(lines["wire_received_bytes_total"]) > 0
+    chosen = json.loads(ok(haptera("metrics", "keys", "log_", "--json")))
+    assert set(chosen) > {"keys", "log_entries_total"}
+    assert all(name.startswith(("keys", "log_")) for name in chosen)
+    assert "log_entries_total" in haptera("metrics", terminal=True).text
+
+
 def test_values_are_bytes_in_a_pipe_and_shown_safely_on_a_terminal(haptera: Any) -> None:
     value = b"line\n\x1b[31mred\xff\0"
     ok(haptera("set", "k", "-", stdin=value))

@@ -12,7 +12,7 @@ import google_crc32c
 import pytest
 
 from haptera.error_codes import TABLE
-from haptera.node.metrics import COUNTERS, GAUGES
+from haptera.node.metrics import COUNTERS, LABELLED, MEASURED
 
 SPEC = Path(__file__).parents[2] / "spec"
 PROTOCOL = (SPEC / "protocol.md").read_text(encoding="utf-8")
@@ -51,13 +51,14 @@ def metrics() -> list[dict[str, Any]]:
 
 def test_the_metrics_are_those_of_the_data_file() -> None:
     kinds = {metric["name"]: metric["kind"] for metric in metrics()}
-    assert kinds == dict.fromkeys(COUNTERS, "counter") | dict.fromkeys(GAUGES, "gauge")
+    assert kinds == dict.fromkeys((*COUNTERS, *LABELLED), "counter") | MEASURED
+    assert {metric["name"]: metric["label"] for metric in metrics() if "label" in metric} == LABELLED
     assert [metric["name"] for metric in metrics()] == sorted(kinds)
 
 
 @pytest.mark.parametrize("metric", metrics(), ids=lambda metric: str(metric["name"]))
 def test_a_metric_is_named_for_its_kind_and_unit(metric: dict[str, Any]) -> None:
-    assert metric.keys() == {"name", "kind", "unit", "help"}
+    assert metric.keys() - {"label"} == {"name", "kind", "unit", "help"}
     assert metric["name"].endswith("_total") == (metric["kind"] == "counter")
     if metric["unit"] in {"bytes", "seconds"}:
         assert metric["name"].removesuffix("_total").endswith(metric["unit"])

@@ -29,6 +29,7 @@ MODULES = {
     "incr": "incr",
     "import": "import_file",
     "status": "status",
+    "metrics": "metrics",
     "bench": "bench",
 }
 """The commands in the order of the help, and the module under ``haptera.cli`` whose ``command`` each is."""
@@ -43,6 +44,7 @@ SUMMARIES = {
     "incr": "Add to the number that a key holds.",
     "import": "Store the rows of a TSV file.",
     "status": "Show what the node says of itself.",
+    "metrics": "Show what the node counts and measures, once or again and again.",
     "bench": "Measure a store, or the messaging library.",
 }
 """One line for each in ``haptera --help``, so that the help need not import them all."""

@@ -1,7 +1,9 @@
 """The metrics of a node: one registry, the names of spec/metrics.toml.
 
-Counters are plain attributes that the hot path adds to; gauges that something else knows already (the number of keys,
-the log's size) are asked for only when the metrics are read.
+Counters are plain attributes that the hot path adds to. What something else knows already (the number of keys, the
+bytes that connections have received) is asked for only when the metrics are read; without listeners nobody knows what
+is about connections. A counter with a label is one number for each value of it; its name in `values` is
+``name{label="value"}``.
 """
 
 from __future__ import annotations
@@ -9,11 +11,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 COUNTERS = (
     "connections_total",
     "kv_failures_total",
+    "kv_handler_seconds_total",
     "kv_reads_total",
     "kv_replayed_total",
     "kv_scans_total",
@@ -28,27 +31,36 @@ COUNTERS = (
     "writes_dropped_total",
     "writes_refused_total",
 )
+"""Those that are attributes of `Metrics`."""
 
-GAUGES = (
-    "connections",
-    "index",
-    "keys",
-    "log_segments",
-    "log_size_bytes",
-    "pending_writes",
-    "revision",
-    "scans_open",
-    "uptime_seconds",
-)
+MEASURED = {
+    "connections": "gauge",
+    "half_open_connections": "gauge",
+    "index": "gauge",
+    "keys": "gauge",
+    "log_segments": "gauge",
+    "log_size_bytes": "gauge",
+    "pending_writes": "gauge",
+    "revision": "gauge",
+    "scans_open": "gauge",
+    "uptime_seconds": "gauge",
+    "wire_received_bytes_total": "counter",
+    "wire_sent_bytes_total": "counter",
+}
+"""Those that are asked for, and their kinds."""
+
+LABELLED = {"requests_total": "method"}
+"""Counters with a label, and the label's name. Its values are those that a node knows, never what somebody sends."""
 
 
 class Metrics:
     """All metrics of one node. Each counter is an attribute; it only grows, from 0 at the node's start."""
 
-    __slots__ = (*COUNTERS, "_gauges")
+    __slots__ = (*COUNTERS, "_measured", "_requests")
 
     connections_total: int
     kv_failures_total: int
+    kv_handler_seconds_total: float
     kv_reads_total: int
     kv_replayed_total: int
     kv_scans_total: int
@@ -66,18 +78,26 @@ class Metrics:
     def __init__(self) -> None:
         for name in COUNTERS:
             setattr(self, name, 0)
-        self._gauges: dict[str, Callable[[], float]] = {}
+        self._measured: dict[str, Callable[[], float]] = {}
+        self._requests: dict[str, dict[str, int]] = {}
 
-    def measure(self, gauges: Mapping[str, Callable[[], float]]) -> None:
-        """Say where the values of some gauges come from. Raises ValueError for a name that is not one of GAUGES."""
-        for name, read in gauges.items():
-            if name not in GAUGES:
-                raise ValueError(f"{name} is not the name of a gauge")
-            self._gauges[name] = read
+    def requests(self, service: str, methods: Iterable[str]) -> dict[str, int]:
+        """The numbers of requests to each method of a service, for it to add to: `requests_total`."""
+        return self._requests.setdefault(service, dict.fromkeys(methods, 0))
+
+    def measure(self, sources: Mapping[str, Callable[[], float]]) -> None:
+        """Say where the values of some metrics come from. Raises ValueError for a name that is not in MEASURED."""
+        for name, read in sources.items():
+            if name not in MEASURED:
+                raise ValueError(f"{name} is not the name of a metric that is measured")
+            self._measured[name] = read
 
     def values(self) -> dict[str, float]:
-        """Every counter and every gauge that is measured, by name."""
+        """Every counter, and all that is measured, by name."""
         values: dict[str, float] = {name: getattr(self, name) for name in COUNTERS}
-        for name, read in self._gauges.items():
+        for service, counts in self._requests.items():
+            for method, count in counts.items():
+                values[f'requests_total{{method="{service}.{method}"}}'] = count
+        for name, read in self._measured.items():
             values[name] = read()
         return dict(sorted(values.items()))

@@ -37,7 +37,8 @@ PROGRESS_INTERVAL_S = 1.0
 class Node:
     """An open node. Make it with `Node.open`, end it with `aclose`.
 
-    ``commands`` is its command interface, ``metrics`` its registry, ``config`` what it was opened with. ``failed``
+    ``commands`` is its command interface, ``metrics`` its registry, ``config`` what it was opened with, ``clock_ms``
+    its clock: Unix time in milliseconds. ``failed``
     resolves to the error when the node cannot write any more; reads go on until it is closed. ``connections`` is how
     many there are, counted by whoever listens.
     """
@@ -52,6 +53,7 @@ class Node:
     ) -> None:
         self.config = config
         self.metrics = Metrics()
+        self.clock_ms = clock_ms
         self.connections = 0
         self.failed: asyncio.Future[BaseException] = loop.create_future()
         self._loop = loop
@@ -72,7 +74,6 @@ class Node:
         self._closing: asyncio.Future[None] | None = None
         self.metrics.measure(
             {
-                "connections": lambda: self.connections,
                 "index": lambda: self._machine.index,
                 "keys": lambda: self.keys,
                 "log_segments": lambda: len(storage.log.segments),
@@ -166,7 +167,7 @@ class Node:
         from haptera.node.services.server import ServerService  # noqa: PLC0415
         from haptera.node.services.session import SessionService  # noqa: PLC0415
 
-        return [KvService(self.commands, self.metrics), ServerService(self), SessionService()]
+        return [KvService(self.commands, self.metrics), ServerService(self), SessionService(self.metrics)]
 
     async def drain(self) -> None:
         """Return when every write that was submitted has its result."""

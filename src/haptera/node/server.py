@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from haptera.errors import ConfigurationError
+from haptera.node.services.server import ServerService
 from haptera.peer import listen
 from haptera.peer.address import UNIX_SCHEME, parse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from haptera.node.node import Node
     from haptera.peer import Peer, Server, Service
 
@@ -37,6 +40,15 @@ class NodeServer:
         self._node = node
         self._servers: list[Server] = []
         self._services: list[Service] = node.services()
+        self._closed = [0, 0]  # bytes received and sent by connections that have ended
+        node.metrics.measure(
+            {
+                "connections": lambda: node.connections,
+                "half_open_connections": lambda: self._sum(lambda peer: not peer.established),
+                "wire_received_bytes_total": lambda: self._closed[0] + self._sum(lambda peer: peer.bytes_received),
+                "wire_sent_bytes_total": lambda: self._closed[1] + self._sum(lambda peer: peer.bytes_sent),
+            }
+        )
 
     async def start(self) -> None:
         """Listen on every configured address and on the local socket.
@@ -64,6 +76,9 @@ class NodeServer:
 
     async def drain(self, timeout: float) -> None:
         """Accept nothing more, take no new requests, and answer those under way for at most `timeout` seconds."""
+        for service in self._services:
+            if isinstance(service, ServerService):
+                service.stop()
         await asyncio.gather(*(server.drain(timeout) for server in self._servers))
 
     async def aclose(self) -> None:
@@ -105,10 +120,15 @@ class NodeServer:
     def _on_peer(self, peer: Peer) -> None:
         self._node.metrics.connections_total += 1
         self._node.connections += 1
-        peer.on_close(self._on_close)
+        peer.on_close(lambda: self._on_close(peer))
 
-    def _on_close(self) -> None:
+    def _on_close(self, peer: Peer) -> None:
         self._node.connections -= 1
+        self._closed[0] += peer.bytes_received
+        self._closed[1] += peer.bytes_sent
+
+    def _sum(self, read: Callable[[Peer], int]) -> int:
+        return sum(read(peer) for server in self._servers for peer in server.peers)
 
 
 def is_local(url: str) -> bool:

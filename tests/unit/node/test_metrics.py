@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from haptera.node.metrics import COUNTERS, GAUGES, Metrics
+from haptera.node.metrics import COUNTERS, MEASURED, Metrics
+from haptera.node.services.kv import KvService
 from tests.unit.node.nodes import opened
 
+OF_LISTENERS = {"wire_received_bytes_total", "wire_sent_bytes_total", "connections", "half_open_connections"}
 
-def test_counters_start_at_zero_and_gauges_are_asked_when_read() -> None:
+
+def test_counters_start_at_zero_and_the_rest_is_asked_when_read() -> None:
     metrics = Metrics()
     keys = [1]
     metrics.measure({"keys": lambda: keys[0]})
@@ -18,13 +21,30 @@ def test_counters_start_at_zero_and_gauges_are_asked_when_read() -> None:
     assert (metrics.values()["kv_reads_total"], metrics.values()["keys"]) == (3, 2)
 
 
+def test_requests_are_counted_by_method() -> None:
+    metrics = Metrics()
+    metrics.requests("kv", ["get", "set"])["get"] += 2
+    metrics.requests("kv", ["get", "set"])["set"] += 1
+    values = metrics.values()
+    assert values['requests_total{method="kv.get"}'] == 2
+    assert values['requests_total{method="kv.set"}'] == 1
+    assert list(values) == sorted(values)
+
+
 def test_a_name_that_is_not_registered_is_refused() -> None:
-    with pytest.raises(ValueError, match="not the name of a gauge"):
+    with pytest.raises(ValueError, match="not the name of a metric"):
         Metrics().measure({"key": lambda: 0})
     with pytest.raises(AttributeError):
         Metrics().kv_raeds_total = 1  # type: ignore[attr-defined]
 
 
-async def test_a_node_measures_every_gauge() -> None:
+async def test_a_node_without_listeners_measures_all_but_connections() -> None:
     async with opened() as node:
-        assert set(node.metrics.values()) == {*COUNTERS, *GAUGES}
+        assert set(node.metrics.values()) == {*COUNTERS, *MEASURED} - OF_LISTENERS
+
+
+async def test_services_of_one_node_count_together() -> None:
+    async with opened() as node:
+        for service in (KvService(node.commands, node.metrics), KvService(node.commands, node.metrics)):
+            service._requests["get"] += 1
+        assert node.metrics.values()['requests_total{method="kv.get"}'] == 2

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from haptera import __version__
+from haptera.node.metrics import Metrics
 from haptera.node.services.server import ServerService, health
 from haptera.node.services.session import SessionService
 from haptera.state import Set
@@ -15,6 +16,8 @@ from tests.unit.node.nodes import Asked, opened, turn
 
 if TYPE_CHECKING:
     from haptera.node.node import Node
+
+SERVER_METHODS = ("status", "health", "metrics", "watch_metrics")
 
 
 def ask(node: Node, method: str, *argument: object, payload: bytes | None = None) -> object:
@@ -73,12 +76,23 @@ async def test_an_argument_that_is_not_empty_is_refused(payload: bytes) -> None:
 
 async def test_an_unknown_method_is_refused() -> None:
     async with opened() as node:
-        assert ask(node, "watch_metrics") == 3002
+        assert ask(node, "watch") == 3002
 
 
 async def test_whoami_is_nobody() -> None:
     peer = FakePeer()
     requests = [peer.request("whoami", service="session"), peer.request("who", service="session")]
-    SessionService().handle([request.request for request in requests])
+    SessionService(Metrics()).handle([request.request for request in requests])
     assert requests[0].result == {"user": "", "roles": [], "mechanism": "", "secure": False}
     assert requests[1].code == 3002
+
+
+async def test_requests_to_what_is_hosted_are_counted_and_no_others() -> None:
+    async with opened() as node:
+        before = node.metrics.values()
+        ask(node, "status")
+        ask(node, "status", payload=b"")
+        ask(node, "no such method")
+        after = node.metrics.values()
+        assert after['requests_total{method="server.status"}'] == 2
+        assert after.keys() - before.keys() <= {f'requests_total{{method="server.{name}"}}' for name in SERVER_METHODS}

@@ -1,4 +1,4 @@
-"""The arguments of the kv service (spec/protocol.md 7): from MessagePack, or from a caller's tuple, to an operation.
+"""The arguments of a node's methods (spec/protocol.md 7): from MessagePack, or from a caller's tuple, to an operation.
 
 An argument is an array whose trailing fields may be left out; options are a map at its end. Nothing that is not known
 is ever dropped, because it might be a condition: an unknown field or option, a doubled option, an option that is nil
@@ -8,7 +8,7 @@ or of another type, bytes behind the argument, all are 3003 and nothing is done.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -32,6 +32,7 @@ from haptera.state.commands import (
 )
 
 ArgumentT = TypeVar("ArgumentT", bound=Struct)
+AskedT = TypeVar("AskedT")
 
 _NO_OPTIONS = Raw()
 
@@ -127,8 +128,19 @@ class _ScanOptions(_RangeOptions):
     after: str | UnsetType = UNSET
 
 
-class Method(Generic[ArgumentT]):
-    """How one method's argument becomes an operation.
+INTERVAL_MS_MIN = 100
+"""Often enough for a person who watches; a sample takes a fraction of a millisecond."""
+
+INTERVAL_MS_MAX = 3_600_000
+INTERVAL_MS_DEFAULT = 1000
+
+
+class _WatchOptions(_Map):
+    interval_ms: Annotated[int, msgspec.Meta(ge=INTERVAL_MS_MIN, le=INTERVAL_MS_MAX)] = INTERVAL_MS_DEFAULT
+
+
+class Method(Generic[ArgumentT, AskedT]):
+    """How one method's argument becomes what is asked: an operation of the store, for a method of kv.
 
     `build` makes it of the argument without options; `build_with` of the argument and the decoded options. A method
     that has no options has no `build_with`.
@@ -137,9 +149,9 @@ class Method(Generic[ArgumentT]):
     def __init__(
         self,
         argument: type[ArgumentT],
-        build: Callable[[ArgumentT], Operation],
+        build: Callable[[ArgumentT], AskedT],
         options: type[_Map] | None = None,
-        build_with: Callable[[ArgumentT, Any], Operation] | None = None,
+        build_with: Callable[[ArgumentT, Any], AskedT] | None = None,
     ) -> None:
         self._argument = argument
         self._decode = msgspec.msgpack.Decoder(argument).decode
@@ -147,7 +159,7 @@ class Method(Generic[ArgumentT]):
         self._options = options
         self._build_with = build_with
 
-    def decode(self, payload: bytes) -> Operation | Failure:
+    def decode(self, payload: bytes) -> AskedT | Failure:
         """The operation that a request's payload asks for, or 3003."""
         try:
             argument = self._decode(payload)
@@ -161,7 +173,7 @@ class Method(Generic[ArgumentT]):
         options = _options(bytes(raw))
         return options if isinstance(options, Failure) else self._with(argument, options)
 
-    def convert(self, argument: Sequence[Any]) -> Operation | Failure:
+    def convert(self, argument: Sequence[Any]) -> AskedT | Failure:
         """The operation that an argument means that was never encoded: the same array, as Python's own values."""
         options: Mapping[str, Any] = {}
         if self._options is not None and argument and isinstance(argument[-1], dict):
@@ -172,7 +184,7 @@ class Method(Generic[ArgumentT]):
             return _invalid(str(error))
         return self._with(converted, options) if options else self._build(converted)
 
-    def _with(self, argument: ArgumentT, options: Mapping[str, Any]) -> Operation | Failure:
+    def _with(self, argument: ArgumentT, options: Mapping[str, Any]) -> AskedT | Failure:
         assert self._options is not None
         assert self._build_with is not None
         known = self._options.__struct_encode_fields__
@@ -259,7 +271,7 @@ def _scan(_: _OptionsAlone, options: _ScanOptions) -> Scan:
     return Scan(*_range(options), _given(options.limit), options.reverse, options.keys_only, _given(options.after))
 
 
-METHODS: dict[str, Method[Any]] = {
+METHODS: dict[str, Method[Any, Operation]] = {
     "get": Method(_Key, lambda a: Get(a.key)),
     "set": Method(_KeyValue, lambda a: Set(a.key, a.value), _SetOptions, _set),
     "delete": Method(
@@ -294,3 +306,8 @@ METHODS: dict[str, Method[Any]] = {
     ),
 }
 """Every method of kv that there is. An argument of a name that is not here is 3002."""
+
+WATCH_METRICS: Method[_OptionsAlone, int] = Method(
+    _OptionsAlone, lambda _: INTERVAL_MS_DEFAULT, _WatchOptions, lambda _, o: o.interval_ms
+)
+"""The argument of `server.watch_metrics`: what is asked is the interval, in milliseconds."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,7 @@ class KvService(Service):
     def __init__(self, commands: Commands, metrics: Metrics) -> None:
         self._commands = commands
         self._metrics = metrics
+        self._requests = metrics.requests(self.name, METHODS)
         self._encode = msgspec.msgpack.Encoder().encode
         self._scans: set[asyncio.Task[None]] = set()  # bounded by state.limits.CURSORS_MAX
 
@@ -97,6 +99,7 @@ class KvService(Service):
 
     def handle(self, requests: list[Request]) -> None:
         """Answer the requests of one connection: reads now, writes when they are durable."""
+        started, counts = time.perf_counter(), self._requests
         reads: list[Request] = []
         read_commands: list[Command] = []
         writes: list[Request] = []
@@ -107,6 +110,7 @@ class KvService(Service):
             if method is None:
                 self._fail(request, failure(Code.UNKNOWN_METHOD, {"service": "kv", "method": request.method}))
                 continue
+            counts[request.method] += 1
             op = method.decode(request.payload)
             if request.answered_below is not None:
                 self._forget(session, request.peer, request.answered_below)
@@ -136,6 +140,7 @@ class KvService(Service):
             self._commands.submit(session, read_commands, lambda results: self._answer(reads, results, 0))
         if writes:
             _Writes(self, writes).submit(session, write_commands)
+        self._metrics.kv_handler_seconds_total += time.perf_counter() - started
 
     def _fail(self, request: Request, reason: Failure) -> None:
         self._metrics.kv_failures_total += 1

@@ -8,7 +8,9 @@ import msgspec
 
 from haptera import __version__
 from haptera.error_codes import Code
-from haptera.errors import failure
+from haptera.errors import Failure, failure
+from haptera.node.services.arguments import WATCH_METRICS
+from haptera.node.services.watch import Watchers
 from haptera.peer import Request, Service
 from haptera.peer.session import has_no_argument
 
@@ -17,33 +19,56 @@ if TYPE_CHECKING:
 
     from haptera.node.node import Node
 
+_CAPABILITY = "server_metrics"
+"""What a connection must have agreed on for `watch_metrics` (spec/protocol.md 4.1)."""
+
 
 class ServerService(Service):
-    """Answers `status`, `health` and `metrics` of one node. Each takes an empty array."""
+    """Answers `status`, `health` and `metrics` of one node, each of which takes an empty array, and `watch_metrics`."""
 
     name = "server"
 
     def __init__(self, node: Node) -> None:
-        self._node = node
         self._answers: dict[str, Callable[[], Any]] = {
             "status": lambda: status(node),
             "health": lambda: health(node),
             "metrics": node.metrics.values,
         }
+        self._requests = node.metrics.requests(self.name, self.methods())
+        self._watchers = Watchers(node.metrics.values, node.clock_ms)
 
     def methods(self) -> Sequence[str]:
         """The methods' names, for `session.describe`."""
-        return tuple(self._answers)
+        return (*self._answers, "watch_metrics")
 
     def handle(self, requests: list[Request]) -> None:
-        """Answer each at once."""
+        """Answer each at once, but for those that watch."""
         for request in requests:
             answer = self._answers.get(request.method)
-            if answer is None:
+            if answer is not None:
+                self._requests[request.method] += 1
+                if has_no_argument(request):
+                    request.respond(msgspec.msgpack.encode(answer()))
+            elif request.method == "watch_metrics":
+                self._watch(request)
+            else:
                 request.fail(failure(Code.UNKNOWN_METHOD, {"service": self.name, "method": request.method}))
-                continue
-            if has_no_argument(request):
-                request.respond(msgspec.msgpack.encode(answer()))
+
+    def stop(self) -> None:
+        """End what would never end by itself: the node is stopping."""
+        self._watchers.stop()
+
+    def _watch(self, request: Request) -> None:
+        self._requests["watch_metrics"] += 1
+        if _CAPABILITY not in request.peer.capabilities:
+            details = {"service": self.name, "method": request.method, "capability": _CAPABILITY}
+            request.fail(failure(Code.UNKNOWN_METHOD, details))
+            return
+        interval_ms = WATCH_METRICS.decode(request.payload)
+        if isinstance(interval_ms, Failure):
+            request.fail(interval_ms)
+        else:
+            self._watchers.add(request, interval_ms)
 
 
 def status(node: Node) -> dict[str, Any]:

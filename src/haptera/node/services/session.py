@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from haptera.node.commands import ANONYMOUS
@@ -9,9 +11,15 @@ from haptera.peer import Request
 from haptera.peer import SessionService as PeerSessionService
 from haptera.peer.session import has_no_argument
 
+if TYPE_CHECKING:
+    from haptera.node.metrics import Metrics
+
 
 class SessionService(PeerSessionService):
     """Answers `whoami` with {user, roles, mechanism, secure}; without authentication everyone is the same nobody."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._requests = metrics.requests(self.name, self.methods())
 
     def methods(self) -> list[str]:
         """The methods' names, for `describe`."""
@@ -21,6 +29,8 @@ class SessionService(PeerSessionService):
         """Answer each at once."""
         others = []
         for request in requests:
+            if request.method in self._requests:
+                self._requests[request.method] += 1
             if request.method != "whoami":
                 others.append(request)
             elif has_no_argument(request):

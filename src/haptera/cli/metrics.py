@@ -1,0 +1,92 @@
+"""``haptera metrics``"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from haptera.cli import output
+from haptera.cli.client import DONE, Client, client_options, end_with
+
+if TYPE_CHECKING:
+    from haptera.peer import Peer
+
+Values = dict[str, float]
+
+
+@click.command("metrics")
+@click.argument("names", nargs=-1, metavar="[NAME]…")
+@click.option(
+    "--watch",
+    type=click.FloatRange(0.1, 3600.0),
+    metavar="SECONDS",
+    help="Go on: at first every metric, then after each interval those that have changed. Ctrl-C ends it.",
+)
+@client_options()
+def command(client: Client, names: tuple[str, ...], watch: float | None) -> None:
+    """Show the metrics of a node; with NAMEs, those whose names begin with one of them.
+
+    Into a pipe, each is a line: name, tab, value; with --watch the time comes before them. With --json each sample is
+    one line.
+    """
+    end_with(lambda: asyncio.run(_run(client, names, watch)))
+
+
+async def _run(client: Client, names: tuple[str, ...], watch: float | None) -> int:
+    from haptera.client.location import default_url
+    from haptera.peer import dial
+
+    peer = await dial(default_url() if client.url is None else client.url, timeout=client.timeout)
+    try:
+        if watch is None:
+            payload = await peer.call("server", "metrics", _encode(()), timeout=client.timeout)
+            _show(client, _chosen(_decode(payload), names))
+        else:
+            await _watch(client, peer, names, watch)
+    finally:
+        await peer.aclose()
+    return DONE
+
+
+async def _watch(client: Client, peer: Peer, names: tuple[str, ...], seconds: float) -> None:
+    argument = _encode(({"interval_ms": round(seconds * 1000)},))
+    before: Values = {}
+    async for item in peer.stream("server", "watch_metrics", argument):
+        time_ms, sample = _decode_sample(item)
+        values = _chosen(sample, names)
+        time = datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        if client.as_json:
+            output.json_line({"time": time, "metrics": values})
+        else:
+            for name, value in values.items():
+                if before.get(name) != value:
+                    output.line(f"{time}\t{output.field(name)}\t{_text(value)}")
+        output.flush()
+        before = values
+
+
+def _show(client: Client, values: Values) -> None:
+    if client.as_json:
+        output.json_line(values)
+    elif output.is_terminal():
+        output.table(["metric", "value"], [[name, _text(value)] for name, value in values.items()])
+    else:
+        for name, value in values.items():
+            output.line(f"{output.field(name)}\t{_text(value)}")
+
+
+def _chosen(values: Values, names: tuple[str, ...]) -> Values:
+    return {name: value for name, value in values.items() if not names or name.startswith(names)}
+
+
+def _text(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.6f}".rstrip("0").rstrip(".")
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode: Any = msgspec.msgpack.Decoder(dict[str, int | float]).decode
+_decode_sample: Any = msgspec.msgpack.Decoder(tuple[int, dict[str, int | float]]).decode

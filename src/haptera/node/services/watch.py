@@ -1,0 +1,141 @@
+"""Those who watch the metrics of a node (spec/protocol.md 7.2): a sample for each interval, encoded once for all.
+
+There is one timer for all that watch at one interval, and only while there are some. A watcher that has not taken its
+last sample misses this one, and gets the newest when it has: nothing queues up for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from haptera.error_codes import Code
+from haptera.errors import Failure, failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from haptera.peer import Request
+
+WATCHERS_MAX = 1024
+"""Watchers of one node: more than look at it, few enough that a sample for each costs little."""
+
+SAMPLE_AGE_MAX_S = 0.02
+"""Timers that are due within this share a sample, so that many intervals cost no more than fifty samples a second."""
+
+
+class Watchers:
+    """The watchers of one node. ``sample`` gives the metrics by name, ``clock_ms`` Unix time in milliseconds."""
+
+    def __init__(self, sample: Callable[[], dict[str, float]], clock_ms: Callable[[], int]) -> None:
+        self._sample = sample
+        self._clock_ms = clock_ms
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._feeds: dict[int, _Feed] = {}
+        self._count = 0
+        self._stopped = False
+        self._item = b""
+        self._sampled_at = float("-inf")
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, request: Request, interval_ms: int) -> None:
+        """Send the request a sample now and after each interval, until it is cancelled or `stop` is called."""
+        if self._stopped:
+            request.fail(_stopping())
+        elif self._count >= WATCHERS_MAX:
+            request.fail(failure(Code.TOO_MANY_REQUESTS, {"watchers_max": WATCHERS_MAX}, outcome="not_applied"))
+        else:
+            feed = self._feeds.get(interval_ms)
+            if feed is None:
+                feed = self._feeds[interval_ms] = _Feed(self, interval_ms / 1000, asyncio.get_running_loop())
+            self._count += 1
+            request.on_cancel = lambda: self._remove(request, interval_ms)
+            feed.add(request)
+
+    def stop(self) -> None:
+        """End every watch: the node is stopping (5005)."""
+        self._stopped = True
+        feeds = list(self._feeds.values())
+        self._feeds.clear()
+        self._count = 0
+        for feed in feeds:
+            for request in feed.close():
+                request.on_cancel = None
+                request.fail(_stopping())
+
+    def item(self, now: float) -> bytes:
+        """The present sample as an ITEM's payload; `now` is the loop's time."""
+        if now - self._sampled_at >= SAMPLE_AGE_MAX_S:
+            self._sampled_at = now
+            self._item = self._encode((self._clock_ms(), self._sample()))
+        return self._item
+
+    def _remove(self, request: Request, interval_ms: int) -> None:
+        feed = self._feeds[interval_ms]
+        feed.remove(request)
+        self._count -= 1
+        if not feed:
+            feed.close()
+            del self._feeds[interval_ms]
+        request.fail(failure(Code.CANCELLED, outcome="not_applied"))
+
+
+class _Feed:
+    """The watchers of one interval, in seconds."""
+
+    def __init__(self, watchers: Watchers, interval: float, loop: asyncio.AbstractEventLoop) -> None:
+        self._watchers = watchers
+        self._interval = interval
+        self._loop = loop
+        self._sending: dict[Request, asyncio.Task[None] | None] = {}
+        self._due = loop.time() + interval
+        self._timer = loop.call_at(self._due, self._tick)
+
+    def __len__(self) -> int:
+        return len(self._sending)
+
+    def add(self, request: Request) -> None:
+        self._send(request, self._watchers.item(self._loop.time()))
+
+    def remove(self, request: Request) -> None:
+        task = self._sending.pop(request)
+        if task is not None:
+            task.cancel()
+
+    def close(self) -> list[Request]:
+        """End the timer, and give those that watched."""
+        self._timer.cancel()
+        requests = list(self._sending)
+        for request in requests:
+            self.remove(request)
+        return requests
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        # Times are kept to, without drift; those that were missed (the machine slept, say) are left out.
+        self._due += self._interval
+        if self._due <= now:
+            self._due = now + self._interval
+        self._timer = self._loop.call_at(self._due, self._tick)
+        item = self._watchers.item(now)
+        for request, task in list(self._sending.items()):
+            if task is None:
+                self._send(request, item)
+
+    def _send(self, request: Request, item: bytes) -> None:
+        self._sending[request] = self._loop.create_task(self._sent(request, item))
+
+    async def _sent(self, request: Request, item: bytes) -> None:
+        try:
+            await request.send(item)
+        except (asyncio.CancelledError, ConnectionError):
+            return
+        self._sending[request] = None
+
+
+def _stopping() -> Failure:
+    return failure(Code.SHUTTING_DOWN, outcome="not_applied")
