@@ -50,7 +50,8 @@ env: $(ready_to_develop)
 
 # --- running ----------------------------------------------------------------------------------------------
 
-# exec: Ctrl-C and SIGTERM reach the node itself, and its exit status is this command's.
+# exec: SIGTERM, which make passes on, reaches the node itself and no shell. The node ends with 0; make then ends by the
+# signal that it got.
 serve: $(ready_to_serve)
 	@exec $(python) -m haptera serve $(ARGS)
 
