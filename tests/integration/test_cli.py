@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -270,3 +271,15 @@ def test_interrupted_command_ends_with_130_quietly() -> None:
             assert waiting.wait() == 130
         assert waiting.stderr is not None
         assert waiting.stderr.read() == b""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here, which stands for a full disk")
+@pytest.mark.parametrize("command", [("get", "k"), ("scan",), ("get", "k", "--json"), ("count",)])
+def test_a_result_that_cannot_be_written_is_no_answer(command: tuple[str, ...], haptera: Any) -> None:
+    """Neither 0 nor 1, which would say that there is no such key; and no traceback."""
+    ok(haptera("set", "k", "-", stdin=bytes(100_000)))
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "haptera", *command], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (ended.returncode, ended.stderr) == (14, "haptera: cannot write the result: No space left on device\n")

@@ -18,6 +18,7 @@ from haptera.error_table import Code
 from haptera.errors import ConfigurationError, ConnectionLost, HapteraError, ServerError
 
 DONE, NO, USAGE, CANNOT_CONNECT, REFUSED, FAILED = range(6)
+CANNOT_WRITE = 14
 
 ANSWERS_NO = frozenset(
     {Code.KEY_NOT_FOUND, Code.VERSION_MISMATCH, Code.KEY_EXISTS, Code.NOT_AN_INTEGER, Code.INTEGER_OVERFLOW}
@@ -108,6 +109,10 @@ def end_with(work: Callable[[], int]) -> NoReturn:
     except HapteraError as error:
         output.error_line(described(error))
         code = exit_code(error)
+    except output.OutputError as error:
+        output.error_line(str(error))
+        close_output()
+        code = CANNOT_WRITE
     except BrokenPipeError:
         close_output()
         code = DONE

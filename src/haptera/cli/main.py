@@ -88,7 +88,7 @@ def group() -> None:
     HAPTERA_URL, else the node that runs in this directory, else haptera://127.0.0.1:7457.
 
     Exit codes: 0 done, 1 the answer is no (missing key, failed condition), 2 usage, 3 cannot connect, 4 refused,
-    5 the server failed.
+    5 the server failed, 14 the result cannot be written.
     """
 
 
@@ -113,7 +113,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 
 def close_output() -> None:
-    """Points standard output at nothing: whoever read it has gone (``| head``), and wants no message about that."""
+    """Points standard output at nothing: what is still buffered cannot be written, and the process's end would try."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError):

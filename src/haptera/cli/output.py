@@ -21,13 +21,20 @@ _json = msgspec.json.Encoder().encode
 _FIELD_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
 
+class OutputError(Exception):
+    """Standard output does not take the result, for the reason that this says."""
+
+
 def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
 def write(data: bytes) -> None:
-    """Bytes to standard output as they are. Raises ``BrokenPipeError`` when its reader has gone."""
-    sys.stdout.buffer.write(data)
+    """Bytes to standard output as they are. Raises ``BrokenPipeError`` when its reader has gone, else `OutputError`."""
+    try:
+        sys.stdout.buffer.write(data)
+    except OSError as error:
+        raise _translated(error) from None
 
 
 def line(text: str) -> None:
@@ -35,7 +42,17 @@ def line(text: str) -> None:
 
 
 def flush() -> None:
-    sys.stdout.buffer.flush()
+    """Send on what `write` took. Raises as it does."""
+    try:
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        raise _translated(error) from None
+
+
+def _translated(error: OSError) -> Exception:
+    if isinstance(error, BrokenPipeError):
+        return error
+    return OutputError(f"cannot write the result: {error.strerror or error}")
 
 
 def json_line(value: Any) -> None:
