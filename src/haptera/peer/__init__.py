@@ -4,11 +4,14 @@
 """
 
 from haptera.peer.calls import Answer, Call, CallStream
-from haptera.peer.endpoint import Server, dial, listen
+from haptera.peer.endpoint import dial, listen
+from haptera.peer.keys import read_key_file
 from haptera.peer.peer import Peer
 from haptera.peer.protocol import Credentials
+from haptera.peer.server import Server
 from haptera.peer.service import Request, Service, method
 from haptera.peer.session import SessionService
+from haptera.peer.trace import Trace
 
 __all__ = [
     "Answer",
@@ -20,7 +23,9 @@ __all__ = [
     "Server",
     "Service",
     "SessionService",
+    "Trace",
     "dial",
     "listen",
     "method",
+    "read_key_file",
 ]

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
+from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +20,15 @@ _REVISION: Final = int(Tag.REVISION)
 _REPLAYED: Final = int(Tag.REPLAYED)
 _SERVER_TIME: Final = int(Tag.SERVER_TIME_US)
 _QUEUE_TIME: Final = int(Tag.QUEUE_TIME_US)
+
+
+class Default(Enum):
+    """Stands for a timeout that is not given."""
+
+    DEFAULT = "default"
+
+
+DEFAULT: Final = Default.DEFAULT
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):

@@ -2,13 +2,16 @@
 
 from typing import Final
 
+#: What a call may take that does not say: long enough for any answer that is worth waiting for without a thought.
+CALL_TIMEOUT_S: Final = 5.0
 #: Answers that may wait to be written before new requests are kept, not started (spec/protocol.md, section 3).
 UNWRITTEN_MAX: Final = 1024 * 1024
 #: What one write hands to the transport: enough to fill a socket, little enough that a PING need not wait for it.
 WRITE_SIZE: Final = 256 * 1024
-#: The transport asks to pause above the first and to go on below the second.
-TRANSPORT_HIGH: Final = 256 * 1024
-TRANSPORT_LOW: Final = 64 * 1024
+#: The transport asks to pause above the first and to go on below the second: with a write that did not fit, almost
+#: always, so that it holds no second one.
+TRANSPORT_HIGH: Final = 32 * 1024
+TRANSPORT_LOW: Final = 16 * 1024
 #: Calls that may wait for a free stream, and the bytes of their payloads. Beyond them a call fails at once: its
 #: caller makes more than the other side answers.
 WAITING_CALLS_MAX: Final = 100_000
@@ -25,3 +28,19 @@ TICK_S: Final = 1.0
 HANDLERS_END_S: Final = 5.0
 #: How long an orderly end waits for what is under way (section 3, "Ending").
 DRAIN_S: Final = 30.0
+#: Connections of one listener. Each costs some 12 KiB and a file descriptor.
+CONNECTIONS_MAX: Final = 10_000
+#: Those of them whose handshake is not done: room for everyone who dials within a round trip, and 64 KiB each at most.
+HALF_OPEN_MAX: Final = 256
+#: Connections that were refused and may take a second to read why. Those beyond are closed at once.
+LEAVING_MAX: Final = 256
+#: What the kernel may hold of a TCP connection's bytes beyond those that are on their way (``TCP_NOTSENT_LOWAT``): a
+#: PING or an answer stands behind no more than this, one write and what the transport keeps. Without it, it is
+#: megabytes.
+UNSENT_SIZE: Final = 128 * 1024
+#: Where PINGs are off, the kernel finds a host that is gone: nothing for so long, then that many probes so far apart.
+KEEPALIVE_IDLE_S: Final = 60
+KEEPALIVE_INTERVAL_S: Final = 15
+KEEPALIVE_COUNT: Final = 4
+#: And one that acknowledges nothing of what it is sent. Longer than it takes to find a slow reader.
+UNACKED_S: Final = 120

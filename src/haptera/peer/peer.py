@@ -3,9 +3,9 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterable, Callable, Sequence
-from typing import Any
+from typing import Any, Final, Protocol
 
-from haptera.connection import Connection
+from haptera.connection import Connection, Role
 from haptera.connection.events import (
     CallFailed,
     CancelReceived,
@@ -22,9 +22,10 @@ from haptera.connection.events import (
 )
 from haptera.errors import ConnectionLost, Outcome, RemoteProtocolError
 from haptera.peer.caller import Caller
-from haptera.peer.calls import Answer, Call, CallStream
+from haptera.peer.calls import DEFAULT, Answer, Call, CallStream, Default
 from haptera.peer.dispatcher import Dispatcher
 from haptera.peer.limits import (
+    CALL_TIMEOUT_S,
     DRAIN_S,
     LINGER_S,
     TICK_S,
@@ -35,8 +36,23 @@ from haptera.peer.limits import (
 )
 from haptera.peer.protocol import Credentials, describe_remote, unix_credentials
 from haptera.peer.service import Request, Service
+from haptera.peer.sockets import tune
 
 _logger = logging.getLogger("haptera.peer")
+_IDLE_LOOKS: Final = 4
+
+
+class Owner(Protocol):
+    """Who keeps the connections that it accepted, and is told of their beginning and end."""
+
+    def opened(self, peer: "Peer") -> None:
+        """The transport is open."""
+
+    def established(self, peer: "Peer") -> None:
+        """The handshake is done."""
+
+    def lost(self, peer: "Peer") -> None:
+        """The transport is closed; it may never have been told as open."""
 
 
 class Peer:
@@ -52,9 +68,10 @@ class Peer:
         services: Sequence[Service],
         loop: asyncio.AbstractEventLoop,
         *,
-        on_open: Callable[["Peer"], None] | None = None,
-        on_lost: Callable[["Peer"], None] | None = None,
+        owner: Owner | None = None,
         write_timeout_s: float = WRITE_TIMEOUT_S,
+        call_timeout_s: float | None = CALL_TIMEOUT_S,
+        idle_timeout_s: float | None = None,
     ) -> None:
         self.services = {service.name: service for service in services}
         #: State that services keep for this connection.
@@ -66,9 +83,10 @@ class Peer:
         self.bytes_sent = 0
         self._connection = connection
         self._loop = loop
-        self._on_open = on_open
-        self._on_lost = on_lost
+        self._owner = owner
         self._write_timeout_s = write_timeout_s
+        self._call_timeout_s = call_timeout_s
+        self._idle_timeout_s = idle_timeout_s
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._flushing = False
@@ -84,6 +102,8 @@ class Peer:
         self._on_close: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._leaving: asyncio.Task[None] | None = None
 
     # -- what is known of the other side ----------------------------------------------------------------------------
 
@@ -173,14 +193,17 @@ class Peer:
         payload: bytes = b"",
         *,
         items: AsyncIterable[bytes] | None = None,
-        timeout: float | None = 5.0,
+        timeout: float | Default | None = DEFAULT,
     ) -> bytes:
         """Call a method and return its one answer.
 
-        ``items`` are sent behind the request, for a method that takes many. Raises ``ServerError`` (the subclass of the
-        answer's code), ``DeadlineExceeded`` after ``timeout`` seconds (None: never), ``ConnectionLost``,
-        ``LocalProtocolError`` for what the other side would not take, and what ``items`` raises.
+        ``items`` are sent behind the request, for a method that takes many. ``timeout`` is in seconds, 5 unless the
+        dialled URL says otherwise, None for no limit; the other side keeps it too. Raises ``ServerError`` (the subclass
+        of the answer's code), ``DeadlineExceeded``, ``ConnectionLost``, ``LocalProtocolError`` for what the other side
+        would not take, and what ``items`` raises.
         """
+        if isinstance(timeout, Default):
+            timeout = self._call_timeout_s
         call = Call(self._caller, (service, method, b""), payload, self._loop, streaming=items is not None)
         self._send(call, timeout)
         if items is None:
@@ -272,9 +295,12 @@ class Peer:
         self._transport = transport
         self.remote = describe_remote(transport)
         self.credentials = unix_credentials(transport)
+        tune(transport)
         self._watch_time()
-        if self._on_open is not None:
-            self._on_open(self)
+        if self._idle_timeout_s is not None:
+            self._watch_idle(self._idle_timeout_s, 0, 0)
+        if self._owner is not None:
+            self._owner.opened(self)
 
     def _receive(self, data: bytes) -> None:
         self.bytes_received += len(data)
@@ -333,6 +359,8 @@ class Peer:
             case Established():
                 self._dispatcher.use(self.capabilities)
                 self._caller.use(self.capabilities)
+                if self._owner is not None:
+                    self._owner.established(self)
                 if not self._ready.done():
                     self._ready.set_result(None)
             case GoawayReceived(goaway):
@@ -437,6 +465,20 @@ class Peer:
 
         self._write_timer = self._loop.call_later(self._write_timeout_s, look)
 
+    def _watch_idle(self, timeout: float, looks: int, opened: int) -> None:
+        """End the connection in an orderly way when no stream has been open for so long, looked at in quarters."""
+
+        def look() -> None:
+            connection = self._connection
+            if connection.open_streams or self._caller.waits or opened != connection.streams_opened:
+                self._watch_idle(timeout, 0, connection.streams_opened)
+            elif looks + 1 < _IDLE_LOOKS:
+                self._watch_idle(timeout, looks + 1, opened)
+            else:
+                self._leaving = self._loop.create_task(self.drain())
+
+        self._idle_timer = self._loop.call_later(timeout / _IDLE_LOOKS, look)
+
     # -- the end ----------------------------------------------------------------------------------------------------
 
     async def ready(self) -> None:
@@ -465,6 +507,10 @@ class Peer:
         if self._caller.waits:
             return
         connection = self._connection
+        if not self.established and connection.role is Role.ACCEPTOR:
+            # Who dialled may have sent requests behind HELLO, and learns that they can be made elsewhere.
+            self._refuse(1014)
+            return
         if self.established and not self._said_goaway:
             self._said_goaway = True
             connection.go_away(1014)
@@ -481,6 +527,12 @@ class Peer:
     async def _wait_gone(self) -> None:
         await asyncio.shield(self._gone)
         await self._dispatcher.wait()
+
+    def _refuse(self, code: int) -> None:
+        """End a connection whose handshake is not done, and say why: nothing that was sent behind HELLO is applied."""
+        if self._ending is None:
+            self._connection.fail_connection(RemoteProtocolError(code))
+            self._end(Closed(None), half=True)
 
     def _abort(self) -> None:
         """Close at once, as if it had never been accepted."""
@@ -543,10 +595,10 @@ class Peer:
         self._timer = self._loop.call_later(linger_s, transport.abort)
 
     def _stop_timers(self) -> None:
-        for timer in (self._timer, self._write_timer):
+        for timer in (self._timer, self._write_timer, self._idle_timer):
             if timer is not None:
                 timer.cancel()
-        self._timer = self._write_timer = None
+        self._timer = self._write_timer = self._idle_timer = None
 
     def _lost(self, error: Exception | None) -> None:
         self._end(Closed(None), error)
@@ -558,8 +610,8 @@ class Peer:
         callbacks, self._on_close = self._on_close, []
         for callback in callbacks:
             self._guard(callback)
-        if self._on_lost is not None:
-            self._on_lost(self)
+        if self._owner is not None:
+            self._owner.lost(self)
 
 
 def _describe_end(event: Closed, cause: Exception | None) -> ConnectionLost:

@@ -14,7 +14,7 @@ import pytest
 import haptera
 from haptera import ConfigurationError, ConnectionLost, Peer, Request, Service, dial, listen, method
 from haptera.wire.frame import FrameType, encode_frame
-from haptera.wire.payload import Goaway, decode_payload
+from haptera.wire.payload import Goaway, decode_failure, decode_payload
 from tests.unit.peer.hosts import (
     KIB,
     MIB,
@@ -158,14 +158,31 @@ async def test_a_server_drains_all_its_peers_and_takes_no_more(short_path: Path)
     await server.aclose()
 
 
-async def test_draining_ends_a_connection_that_never_said_hello(short_path: Path) -> None:
+async def test_draining_tells_a_connection_that_never_said_hello_to_go_elsewhere(short_path: Path) -> None:
     server = await listen(f"haptera+unix://{short_path}/s")
     raw = await RawPeer.open(server.url)
     await eventually(lambda: server.peers)
     draining = asyncio.create_task(server.drain())
-    assert await raw.read_to_end() == []
+    (frame,) = await raw.read_to_end()
+    assert (frame.type, frame.stream) == (FrameType.ERROR, 0)
+    said = decode_failure(frame.payload)
+    assert (said.code, said.outcome) == (1014, "not_applied")
     await raw.close()
     await draining
+
+
+async def test_a_first_flight_at_a_server_that_drains_is_not_applied(short_path: Path) -> None:
+    """Though the connection had not even been accepted, but for the kernel."""
+    server = await listen(f"haptera+unix://{short_path}/s", services=[Echo()])
+    peer = await dial(server.url)
+    call = peer.request("echo", "one", b"x", timeout=None)
+    await server.drain()
+    with pytest.raises(ConnectionLost) as caught:
+        await call
+    assert caught.value.outcome == "not_applied"
+    assert caught.value.failure is not None
+    assert caught.value.failure.code == 1014
+    await peer.aclose()
 
 
 # -- closing ----------------------------------------------------------------------------------------------------------
@@ -539,14 +556,11 @@ async def test_a_path_that_cannot_be_a_socket_is_a_configuration_error(short_pat
         await listen(f"haptera+unix://{short_path}/{name}")
 
 
-async def test_a_connection_accepted_as_the_listener_closes_is_closed(short_path: Path) -> None:
+async def test_a_connection_that_comes_as_the_listener_closes_is_told_to_go_elsewhere(short_path: Path) -> None:
     server = await listen(f"haptera+unix://{short_path}/s", services=[Echo()])
     raw = await RawPeer.open(server.url)
     server.close()
-    try:
-        assert await raw.read_to_end() == [] or server.peers
-    except ConnectionError:
-        pass
+    assert [(frame.type, frame.stream) for frame in await raw.read_to_end()] == [(FrameType.ERROR, 0)]
     await server.aclose()
     await raw.close()
     assert server.peers == set()

@@ -1,0 +1,76 @@
+"""What the options of a URL ask for: ``?timeout=&compression=zstd|none&signed=psk|no&key_file=``."""
+
+from typing import Final, NoReturn
+
+import msgspec
+
+from haptera.errors import ConfigurationError
+from haptera.peer.address import Address
+from haptera.peer.keys import read_key_file
+
+_COMPRESSION: Final = {"zstd": True, "none": False}
+
+
+class Options(msgspec.Struct, frozen=True):
+    """The options of one URL; None for what it does not say. ``timeout`` is in seconds."""
+
+    timeout: float | None = None
+    compression: bool | None = None
+    signing_key: bytes | None = None
+
+    def __repr__(self) -> str:
+        """Show no key."""
+        signed = "***" if self.signing_key is not None else None
+        return f"Options(timeout={self.timeout!r}, compression={self.compression!r}, signing_key={signed})"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Show no more than ``repr`` does."""
+        return [("options", repr(self))]
+
+
+def read_options(address: Address) -> Options:
+    """Return what a URL's options ask for; the key file is read.
+
+    Raises ``ConfigurationError`` for an option that is not known and for a value that it may not have: nothing that a
+    URL asks for is ever left out.
+    """
+    timeout: float | None = None
+    compression: bool | None = None
+    for name, value in address.options.items():
+        if name == "timeout":
+            timeout = _seconds(address, value)
+        elif name == "compression":
+            if value not in _COMPRESSION:
+                _refuse(address, f"compression is zstd or none, not {value!r}")
+            compression = _COMPRESSION[value]
+        elif name not in {"signed", "key_file"}:
+            _refuse(address, f"the option {name!r} is not known to this version")
+    return Options(timeout, compression, _signing_key(address))
+
+
+def _signing_key(address: Address) -> bytes | None:
+    signed = address.options.get("signed")
+    path = address.options.get("key_file")
+    if signed == "psk":
+        if not path:
+            _refuse(address, "signed=psk needs key_file=PATH, the file of the pre-shared key")
+        return read_key_file(path)
+    if signed not in {None, "no"}:
+        _refuse(address, f"signed is psk or no, not {signed!r}")
+    if path is not None:
+        _refuse(address, "key_file is the key of signed=psk, which is missing")
+    return None
+
+
+def _seconds(address: Address, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        _refuse(address, f"timeout is a number of seconds above 0, not {text!r}")
+    return seconds
+
+
+def _refuse(address: Address, reason: str) -> NoReturn:
+    raise ConfigurationError(f"{address}: {reason}")

@@ -1,0 +1,153 @@
+"""A listener and the connections that came by it (spec/protocol.md, section 8)."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Final
+
+from haptera.peer.limits import CONNECTIONS_MAX, DRAIN_S, HALF_OPEN_MAX, LEAVING_MAX
+from haptera.peer.peer import Peer
+
+_logger = logging.getLogger("haptera.peer")
+_TOO_MANY_CONNECTIONS: Final = 1013
+_GOING_AWAY: Final = 1014
+#: Turns of the loop after which a listener is closed. What the kernel has accepted until then would be reset, and its
+#: first flight lost without a word: one turn to see it, one to accept it, one to hand it over.
+_CLOSING_TURNS: Final = 3
+#: Refusals are logged once in so many seconds: whoever can connect must not be able to fill a disk.
+_LOG_INTERVAL_S: Final = 10.0
+
+
+class Server:
+    """A listener and the peers that came by it. ``async with`` closes it.
+
+    It always accepts. Of more than ``max_connections`` the newest is refused; of more than ``max_half_open`` whose
+    handshake is not done the oldest is dropped: one that means it has shaken hands long before its turn comes, so
+    that nobody who connects and says nothing can keep others out. Both are told 1013.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        path: str | None,
+        on_peer: Callable[[Peer], None] | None,
+        *,
+        max_connections: int = CONNECTIONS_MAX,
+        max_half_open: int = HALF_OPEN_MAX,
+    ) -> None:
+        #: Where it listens, with the real port.
+        self.url = url
+        self.peers: set[Peer] = set()
+        self.accepted = 0
+        #: Connections that were refused or dropped because there were too many.
+        self.refused = 0
+        self._path = path
+        self._inode = 0 if path is None else os.stat(path).st_ino
+        self._on_peer = on_peer
+        self._max_connections = max_connections
+        self._max_half_open = max_half_open
+        self._half_open: dict[Peer, None] = {}  # the oldest first
+        self._leaving: set[Peer] = set()  # refused, and not gone yet
+        self._server: asyncio.AbstractServer | None = None
+        self._log_at = 0.0
+        self._logged = 0
+
+    @property
+    def half_open(self) -> int:
+        """How many connections have not done their handshake."""
+        return len(self._half_open)
+
+    def start(self, server: asyncio.AbstractServer) -> None:
+        """The listener is there (``listen`` calls this)."""
+        self._server = server
+
+    def opened(self, peer: Peer) -> None:
+        """A connection was accepted (the peer calls this)."""
+        if self._server is None:
+            self._leaving.add(peer)
+            peer._refuse(_GOING_AWAY)  # it had connected before the listener was closed
+        elif len(self.peers) >= self._max_connections:
+            self._refuse(peer)
+        else:
+            self.accepted += 1
+            self.peers.add(peer)
+            self._half_open[peer] = None
+            if len(self._half_open) > self._max_half_open:
+                self._refuse(next(iter(self._half_open)))
+            if self._on_peer is not None:
+                on_peer = self._on_peer
+                peer._guard(lambda: on_peer(peer))
+
+    def established(self, peer: Peer) -> None:
+        """A connection's handshake is done (the peer calls this)."""
+        self._half_open.pop(peer, None)
+
+    def lost(self, peer: Peer) -> None:
+        """A connection is gone (the peer calls this)."""
+        self.peers.discard(peer)
+        self._leaving.discard(peer)
+        self._half_open.pop(peer, None)
+
+    def _refuse(self, peer: Peer) -> None:
+        self._half_open.pop(peer, None)
+        self.refused += 1
+        self._log_refusal()
+        if len(self._leaving) < LEAVING_MAX:
+            self._leaving.add(peer)
+            peer._refuse(_TOO_MANY_CONNECTIONS)
+        else:
+            peer._abort()  # so many come that not all of them can be told why
+
+    def _log_refusal(self) -> None:
+        assert self._server is not None
+        now = self._server.get_loop().time()
+        if not self._logged or now >= self._log_at:
+            fields = {"url": self.url, "refused": self.refused - self._logged, "connections": len(self.peers)}
+            _logger.warning("connections_refused", extra={**fields, "half_open": len(self._half_open)})
+            self._logged = self.refused
+            self._log_at = now + _LOG_INTERVAL_S
+
+    def close(self) -> None:
+        """Take no more connections; those that there are go on."""
+        if self._server is not None:
+            _close_later(self._server, _CLOSING_TURNS)
+            self._server = None
+            self._remove_socket()
+
+    def _remove_socket(self) -> None:
+        with suppress(FileNotFoundError):
+            # Somebody may have put another socket in its place.
+            if self._path is not None and os.stat(self._path).st_ino == self._inode:
+                os.unlink(self._path)
+
+    async def drain(self, timeout: float = DRAIN_S) -> None:
+        """Take no more connections, and end those that there are in an orderly way within ``timeout`` seconds."""
+        self.close()
+        for _ in range(_CLOSING_TURNS + 1):
+            await asyncio.sleep(0)
+        await asyncio.gather(*(peer.drain(timeout) for peer in [*self.peers, *self._leaving]))
+
+    async def aclose(self) -> None:
+        """Take no more connections and close those that there are."""
+        self.close()
+        for _ in range(_CLOSING_TURNS + 1):
+            await asyncio.sleep(0)
+        await asyncio.gather(*(peer.aclose() for peer in [*self.peers, *self._leaving]))
+
+    async def __aenter__(self) -> "Server":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def _close_later(server: asyncio.AbstractServer, turns: int) -> None:
+    if turns:
+        server.get_loop().call_soon(_close_later, server, turns - 1)
+    else:
+        server.close()
