@@ -45,7 +45,8 @@ def start(name: str, *arguments: str) -> subprocess.Popen[str]:
 def end(program: subprocess.Popen[str]) -> list[str]:
     output, errors = program.communicate()
     assert program.returncode == 0, errors
-    assert not errors
+    # The development mode also tells of callbacks that took long, which a busy machine alone can cause.
+    assert not [line for line in errors.splitlines() if not line.startswith("Executing <")]
     return output.splitlines()
 
 
