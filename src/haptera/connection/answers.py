@@ -2,18 +2,26 @@
 
 from typing import Final
 
-from haptera.connection.checks import UNKNOWN_FLAGS, check_body, check_entries, check_fragment, misplaced
+from haptera.connection.checks import (
+    UNKNOWN_FLAGS,
+    check_body,
+    check_entries,
+    check_fragment,
+    misplaced,
+    take_raw_length,
+)
 from haptera.connection.events import CallFailed, ErrorReceived, ResponseReceived
 from haptera.connection.stream import Partial, Stream
 from haptera.connection.streams import Streams
 from haptera.connection.table import ANSWER_TRANSITIONS, PART_FLAGS, AnswerInput, AnswerState, Part, part_of
+from haptera.connection.unpacking import check_service
 from haptera.errors import Failure, RemoteProtocolError, failure
-from haptera.wire.frame import STREAMING, Frame
+from haptera.wire.frame import COMPRESSED, CONTINUED, STREAMING, Frame
 from haptera.wire.metadata import NO_ENTRIES
 from haptera.wire.payload import decode_failure
 
 #: A frame without these is a whole message, and nothing about its flags needs a second look.
-_UNUSUAL_FLAGS: Final = PART_FLAGS | STREAMING | UNKNOWN_FLAGS
+_UNUSUAL_FLAGS: Final = PART_FLAGS | STREAMING | COMPRESSED | UNKNOWN_FLAGS
 
 
 class AnswerReceiver:
@@ -22,6 +30,7 @@ class AnswerReceiver:
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
         self._message_max = streams.limits.max_message
+        self._frame_max = streams.limits.max_frame
 
     def receive_response(self, frame: Frame) -> None:
         """A RESPONSE: the answer to a call."""
@@ -61,6 +70,7 @@ class AnswerReceiver:
         if state is None or frame.flags & STREAMING:
             raise misplaced(frame, f"{part.name} {input_.name} where the answer is {stream.answer_state.name}")
         check_fragment(frame)
+        check_service(frame, of_session=stream.of_session)
         stream.answer_state = state
         if stream.discarding:
             if state is AnswerState.ENDED:
@@ -69,32 +79,52 @@ class AnswerReceiver:
         try:
             check_body(frame)
             entries = check_entries(frame)
+            raw_length = take_raw_length(frame, entries, self._frame_max)
             self._streams.drop_ignored(entries)
         except RemoteProtocolError as error:
             self._fail(stream, error.failure("unknown"))
             return
+        size = raw_length or len(frame.payload)
+        if frame.flags & CONTINUED:
+            assert stream.partial is not None
+            size += stream.partial.size
+        if size > self._message_max:
+            self._fail(stream, self._streams.too_large("unknown"))
+            return
+        # Only now: what is above a limit is never decompressed.
+        payload = frame.payload
+        if raw_length:
+            try:
+                payload = self._streams.decompress(payload, raw_length)
+            except RemoteProtocolError as error:
+                self._fail(stream, error.failure("unknown"))
+                return
         if part is Part.WHOLE:
-            self._take(stream, input_, frame.payload, entries)
+            self._take(stream, input_, payload, entries)
         else:
-            self._add_fragment(stream, frame, part, input_, entries)
+            self._add_fragment(stream, frame.type, payload, part, input_, entries)
 
     def _add_fragment(
-        self, stream: Stream, frame: Frame, part: Part, input_: AnswerInput, entries: dict[int, bytes]
+        self,
+        stream: Stream,
+        type_: int,
+        payload: bytes,
+        part: Part,
+        input_: AnswerInput,
+        entries: dict[int, bytes],
     ) -> None:
         streams = self._streams
         if part is Part.FIRST:
             # Of an ERROR, too, that cuts short what was unfinished.
-            partial = Partial(frame.type, entries, [frame.payload], len(frame.payload), streams.now)
+            partial = Partial(type_, entries, [payload], len(payload), streams.now)
             streams.begin_partial(stream, partial)
         else:
             assert stream.partial is not None
             partial = stream.partial
-            partial.add(frame.payload)
-        if partial.size > self._message_max:
-            self._fail(stream, streams.too_large("unknown"))
-        elif part is Part.LAST:
+            partial.add(payload)
+        if part is Part.LAST:
             self._take(stream, input_, b"".join(partial.pieces), partial.entries)
-        elif not streams.inflow.hold(stream, len(frame.payload)):
+        elif not streams.inflow.hold(stream, len(payload)):
             self._fail(stream, failure(3007, {"reason": "buffers are full"}, outcome="unknown"))
 
     def _take(self, stream: Stream, input_: AnswerInput, payload: bytes, entries: dict[int, bytes]) -> None:

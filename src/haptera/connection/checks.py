@@ -7,7 +7,9 @@ flags, its metadata; that ends one stream, or the connection on stream 0.
 from typing import Final
 
 from haptera.errors import Failure, RemoteProtocolError
+from haptera.wire.compression import COMPRESSED_SIZE_MIN
 from haptera.wire.frame import (
+    COMPRESSED,
     CONTINUED,
     CRITICAL_FLAGS,
     FRAGMENT_SIZE_MIN,
@@ -19,8 +21,10 @@ from haptera.wire.frame import (
 from haptera.wire.metadata import NO_ENTRIES, Tag, decode_entries
 
 UNKNOWN_FLAGS: Final = CRITICAL_FLAGS & ~KNOWN_CRITICAL_FLAGS
-_MESSAGE_FLAGS: Final = MORE | CONTINUED | STREAMING
+_SUSPECT_FLAGS: Final = UNKNOWN_FLAGS | COMPRESSED
+_MESSAGE_FLAGS: Final = MORE | CONTINUED | STREAMING | COMPRESSED
 _RAW_LENGTH: Final = int(Tag.RAW_LENGTH)
+_RAW_LENGTH_ENTRY_SIZE: Final = 6
 
 
 def misplaced(frame: Frame, message: str) -> RemoteProtocolError:
@@ -29,8 +33,11 @@ def misplaced(frame: Frame, message: str) -> RemoteProtocolError:
 
 
 def check_fragment(frame: Frame) -> None:
-    """Raise 1002 for a frame that has more to come and is too small for it."""
-    if frame.flags & MORE and len(frame.payload) < FRAGMENT_SIZE_MIN:
+    """Raise 1002 for a frame that has more to come and is too small for it.
+
+    A compressed one never is: no payload of less than that is compressed (``check_raw_length``).
+    """
+    if frame.flags & (MORE | COMPRESSED) == MORE and len(frame.payload) < FRAGMENT_SIZE_MIN:
         raise RemoteProtocolError(
             1002,
             "a frame with more to come is too small",
@@ -68,19 +75,34 @@ def check_body(frame: Frame) -> None:
 
 def check_entries(frame: Frame) -> dict[int, bytes]:
     """Decode the metadata of a frame that is not a REQUEST's first. Raises 1002 or 1007."""
-    if not frame.metadata:
+    if not frame.metadata and not frame.flags & COMPRESSED:
         return NO_ENTRIES
     entries = decode_entries(frame.metadata)
     if frame.flags & CONTINUED:
-        raise RemoteProtocolError(1002, "a continued frame has metadata of its own")
-    check_raw_length(entries)
+        alone = _RAW_LENGTH in entries and len(frame.metadata) == _RAW_LENGTH_ENTRY_SIZE
+        if not alone and frame.metadata:
+            raise RemoteProtocolError(1002, "a continued frame has metadata of its own")
+    check_raw_length(frame, entries)
     return entries
 
 
-def check_raw_length(entries: dict[int, bytes]) -> None:
-    """Raise 1002 for a raw length. COMPRESSED frames never get here, so the tag that belongs to them stands alone."""
-    if _RAW_LENGTH in entries:
-        raise RemoteProtocolError(1002, "a frame has a raw length and is not compressed")
+def check_raw_length(frame: Frame, entries: dict[int, bytes]) -> None:
+    """Raise 1002 for a frame that is compressed without a raw length, or has one and is not compressed."""
+    if (_RAW_LENGTH in entries) is not (frame.flags & COMPRESSED != 0):
+        raise RemoteProtocolError(1002, "a frame has only one of a raw length and the flag for compression")
+
+
+def take_raw_length(frame: Frame, entries: dict[int, bytes], max_frame: int) -> int:
+    """Take the raw length out of a frame's entries; 0 for one that is not compressed.
+
+    Raises 1010 for one that no frame may have: nothing has been decompressed then.
+    """
+    if not frame.flags & COMPRESSED:
+        return 0
+    raw_length = int.from_bytes(entries.pop(_RAW_LENGTH), "big")
+    if not COMPRESSED_SIZE_MIN <= raw_length <= max_frame:
+        raise RemoteProtocolError(1010, "a compressed payload's length is out of bounds")
+    return raw_length
 
 
 def check_control(frame: Frame, size: int | None = None) -> None:
@@ -94,7 +116,7 @@ def check_control(frame: Frame, size: int | None = None) -> None:
 
 def problem_of(frame: Frame) -> Failure | None:
     """Return what is wrong with the body, flags or metadata of a frame that is not a REQUEST's first."""
-    if frame.body_crc == frame.actual_crc and not frame.flags & UNKNOWN_FLAGS and not frame.metadata:
+    if frame.body_crc == frame.actual_crc and not frame.flags & _SUSPECT_FLAGS and not frame.metadata:
         return None
     try:
         check_body(frame)

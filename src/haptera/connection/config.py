@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from haptera.wire.compression import Codec
 from haptera.wire.frame import HANDSHAKE_FRAME_SIZE_MAX
 from haptera.wire.payload import LIMITS, SERVER_ID_SIZE, Limits
 from haptera.wire.signature import check_secret
@@ -12,6 +13,9 @@ from haptera.wire.signature import check_secret
 #: The capability whose frames are signed, and the mechanism that names its pre-shared key (sections 4.1 and 5.1).
 SIGNING: Final = "hmac_sha256"
 PRESHARED_KEY: Final = "PSK"
+#: The capability of compressed payloads, and the service whose frames never are (section 4.1).
+COMPRESSION: Final = "zstd"
+SESSION_SERVICE: Final = "session"
 
 #: HELLO or WELCOME must have come by then (spec/protocol.md, sections 4 and 8).
 HANDSHAKE_TIMEOUT_S: Final = 5.0
@@ -79,7 +83,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ``limits`` is what it accepts from the other side, ``capabilities`` what it asks for (dialer) or accepts
     (acceptor), ``entropy`` a source of that many random bytes (``os.urandom``): the machine itself draws nothing.
     ``signing_key`` is a pre-shared secret of at least 32 bytes: with it every frame behind the handshake is signed,
-    and a peer that would not is refused. Raises ``ValueError`` for what no handshake can carry.
+    and a peer that would not is refused. ``compression`` is what payloads are compressed with, where both sides can;
+    the connections of one thread may share one. Raises ``ValueError`` for what no handshake can carry.
     """
 
     entropy: Callable[[int], bytes]
@@ -106,6 +111,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     idle_frames_per_s: float = IDLE_FRAMES_PER_S
     grease: bool = True
     signing_key: bytes | None = None
+    compression: Codec | None = None
 
     def __post_init__(self) -> None:
         if len(self.server_id) != SERVER_ID_SIZE:
@@ -114,6 +120,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("the budget is too small for the smallest max_message")
         if SIGNING in self.capabilities or PRESHARED_KEY in self.mechanisms:
             raise ValueError("signed frames are configured by their key alone")
+        if COMPRESSION in self.capabilities:
+            raise ValueError("compression is configured by its codec alone")
         if self.signing_key is not None:
             check_secret(self.signing_key)
             if self.mechanisms:
@@ -128,7 +136,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     def offered_capabilities(self) -> list[str]:
         """Return what this side asks for or accepts."""
-        return [*self.capabilities, *([SIGNING] if self.signing_key is not None else [])]
+        offered = list(self.capabilities)
+        if self.compression is not None:
+            offered.append(COMPRESSION)
+        if self.signing_key is not None:
+            offered.append(SIGNING)
+        return offered
 
     def offered_mechanisms(self) -> list[str]:
         """Return the ways in which an acceptor lets a dialer in."""

@@ -7,16 +7,18 @@ from typing import Final
 from haptera.connection.answers import AnswerReceiver
 from haptera.connection.checks import check_body, check_control, misplaced
 from haptera.connection.config import (
+    COMPRESSION,
     CONTROL_SIZE_MAX,
     FIRST_FLIGHT_REQUESTS_MAX,
     FIRST_FLIGHT_SIZE_MAX,
+    SESSION_SERVICE,
     SIGNING,
     TURN_SIZE,
     Budget,
     Config,
 )
 from haptera.connection.control import PING_SIZE, ControlReceiver
-from haptera.connection.events import Closed, Established, Event
+from haptera.connection.events import Closed, Established, Event, PackedItem
 from haptera.connection.flood import FloodError
 from haptera.connection.flow import Inflow
 from haptera.connection.grease import Grease
@@ -29,8 +31,10 @@ from haptera.connection.stream import Outgoing, Stream
 from haptera.connection.streams import Streams
 from haptera.connection.table import ConnectionState, RequestState
 from haptera.connection.timekeeping import Timekeeper
+from haptera.connection.unpacking import unpack
 from haptera.error_table import TABLE
 from haptera.errors import Failure, LocalProtocolError, RemoteProtocolError, failure
+from haptera.wire.compression import COMPRESSED_SIZE_MIN
 from haptera.wire.decoder import FrameDecoder
 from haptera.wire.frame import (
     COMPRESSED,
@@ -95,6 +99,7 @@ class Connection:
         self._calls = self._streams.calls
         self._serves = self._streams.serves
         self._whole_max = FIRST_FLIGHT_SIZE_MAX  # largest payload that leaves in one frame
+        self._packed_min = _ALL  # smallest payload that may leave compressed
         self._first_flight = 0
         self._first_flight_size = 0
         self._routes: dict[tuple[str, str], bytes] = {}
@@ -225,6 +230,12 @@ class Connection:
         self.state = ConnectionState.OPEN
         limits = agreement.peer_limits
         self._whole_max = min(limits.max_frame, TURN_SIZE)
+        codec = self.config.compression
+        if codec is not None and COMPRESSION in agreement.capabilities:
+            self._streams.codec = codec
+            self.outbox.compress(codec)
+            self._packed_min = COMPRESSED_SIZE_MIN
+            self._refused_flags &= ~COMPRESSED
         self._time.open(agreement.ping_interval_ms)
         self._streams.events.append(Established())
         self.outbox.open(limits.max_frame, limits.connection_window)
@@ -319,12 +330,17 @@ class Connection:
         self._streams.next_call = id_ + 2
         state = RequestState.STREAMING if streaming else RequestState.COMPLETE
         stream = Stream(id_, self._streams.peer_stream_window, self._inflow.stream_window, state)
+        if service == SESSION_SERVICE:
+            stream.of_session = True
         self._calls[id_] = stream
         if self.agreement is None:
             self._first_flight += 1
             self._first_flight_size += HEADER_SIZE + len(metadata) + size
         if size <= self._whole_max:
-            self.outbox.add_ready(encode_head(_REQUEST, flags, id_, metadata, payload), payload)
+            if size < self._packed_min:
+                self.outbox.add_ready(encode_head(_REQUEST, flags, id_, metadata, payload), payload)
+            else:
+                self.outbox.add_whole(_REQUEST, flags, stream, metadata, payload)
             if streaming:
                 self.outbox.hold_turns(stream)
         else:
@@ -401,14 +417,36 @@ class Connection:
         if stream is not None and not stream.cancelled and self.state <= ConnectionState.OPEN:
             self._streams.send_cancel(stream)
 
-    def take_item(self, id_: int, *, now: float | None = None) -> None:
-        """Say that the application has taken the oldest unread ITEM of a stream: that opens the window again."""
+    def take_item(self, id_: int, item: bytes | PackedItem = b"", *, now: float | None = None) -> bytes | Failure:
+        """Say that the application has taken the oldest unread ITEM of a stream: that opens the window again.
+
+        Returns the payload of ``item``, which came with its event; one that was sent compressed is decompressed only
+        here. If it is not what its sender announced, that is a failure with 1010: the stream has been given up, and
+        ``take_events`` says so if it was still open. ``now`` is the time at which the window opens.
+        """
         if now is not None:
             self._inflow.now = now
         stream = self._calls.get(id_) or self._serves.get(id_)
         if stream is not None:
             self._inflow.take(stream)
             self._inflow.credit_connection()
+        if isinstance(item, PackedItem):
+            return self._unpack(id_, stream, item)
+        return item
+
+    def _unpack(self, id_: int, stream: Stream | None, item: PackedItem) -> bytes | Failure:
+        assert self._streams.codec is not None  # else its frames were refused
+        try:
+            return unpack(self._streams.codec, item)
+        except RemoteProtocolError as error:
+            reason = error.failure("unknown")
+            if stream is not None:
+                self._streams.spoil(stream, reason, call=id_ & 1 == self.role)
+            return reason
+
+    def take_events(self) -> list[Event]:
+        """Return what a command has led to, if it is one that says so."""
+        return self._streams.take_events()
 
     def respond(self, id_: int, payload: bytes, entries: bytes = b"") -> None:
         """Answer a request; nothing if the stream has ended.
@@ -444,7 +482,10 @@ class Connection:
             # No one waits for the ITEMs before it, and an ERROR may cut an unfinished one short.
             self.outbox.drop(stream)
         if not stream.outbox and len(payload) <= self._whole_max:
-            self.outbox.add_ready(encode_head(type_, flags, id_, entries, payload), payload)
+            if len(payload) < self._packed_min:
+                self.outbox.add_ready(encode_head(type_, flags, id_, entries, payload), payload)
+            else:
+                self.outbox.add_whole(type_, flags, stream, entries, payload)
             self._streams.end_serve(stream)
             return
         self._streams.begin_answer(stream)

@@ -21,11 +21,21 @@ class RequestReceived(msgspec.Struct, frozen=True, gc=False):
     entries: dict[int, bytes]
 
 
+class PackedItem(msgspec.Struct, frozen=True, gc=False):
+    """An ITEM that came compressed, kept as it was sent: its pieces, and of each how long it was before (0: as it is).
+
+    ``Connection.take_item`` gives its payload.
+    """
+
+    pieces: tuple[bytes, ...]
+    raw_lengths: tuple[int, ...]
+
+
 class ItemReceived(msgspec.Struct, frozen=True, gc=False):
     """An ITEM is whole. Say so by ``Connection.take_item`` when the application has it: that opens the window."""
 
     stream: int
-    payload: bytes
+    payload: bytes | PackedItem
 
 
 class RequestFinished(msgspec.Struct, frozen=True, gc=False):

@@ -2,7 +2,14 @@
 
 from typing import Final
 
-from haptera.connection.checks import check_checksum, check_fragment, check_single, misplaced, problem_of
+from haptera.connection.checks import (
+    check_checksum,
+    check_fragment,
+    check_single,
+    misplaced,
+    problem_of,
+    take_raw_length,
+)
 from haptera.connection.events import ItemReceived
 from haptera.connection.stream import Partial, Stream
 from haptera.connection.streams import Streams
@@ -14,9 +21,10 @@ from haptera.connection.table import (
     RequestInput,
     part_of,
 )
+from haptera.connection.unpacking import check_service, joined_item, whole_item
 from haptera.errors import RemoteProtocolError, failure
-from haptera.wire.frame import ITEM_OVERHEAD, STREAMING, Frame
-from haptera.wire.metadata import NO_ENTRIES
+from haptera.wire.frame import COMPRESSED, ITEM_OVERHEAD, STREAMING, Frame
+from haptera.wire.metadata import NO_ENTRIES, decode_entries
 
 _WINDOW_MAX: Final = 2**31 - 1
 _CREDIT_SIZE: Final = 4
@@ -32,6 +40,7 @@ class ItemReceiver:
         self._inflow = streams.inflow
         self._outbox = streams.outbox
         self._message_max = streams.limits.max_message
+        self._frame_max = streams.limits.max_frame
 
     def receive_item(self, frame: Frame) -> None:
         """An ITEM of either side."""
@@ -53,7 +62,14 @@ class ItemReceiver:
             inflow.drop(stream, cost)
             return
         problem = problem_of(frame)
-        size = len(frame.payload) + (stream.partial.size if stream.partial is not None else 0)
+        raw_length = 0
+        if frame.flags & COMPRESSED and problem is None:
+            check_service(frame, of_session=stream.of_session)
+            try:
+                raw_length = take_raw_length(frame, decode_entries(frame.metadata), self._frame_max)
+            except RemoteProtocolError as error:
+                problem = error.failure("unknown")
+        size = (raw_length or len(frame.payload)) + (stream.partial.size if stream.partial is not None else 0)
         if problem is None and size > self._message_max:
             problem = streams.too_large("unknown")
         if problem is not None:
@@ -61,23 +77,29 @@ class ItemReceiver:
             streams.spoil(stream, problem, call=call)
         elif part is Part.WHOLE:
             inflow.keep_item(stream, cost, None)
-            streams.events.append(ItemReceived(stream.id, frame.payload))
+            streams.events.append(ItemReceived(stream.id, whole_item(frame, raw_length)))
         else:
-            self._add_fragment(stream, frame, part, cost, call=call)
+            self._add_fragment(stream, frame, part, raw_length, cost, call=call)
 
-    def _add_fragment(self, stream: Stream, frame: Frame, part: Part, cost: int, *, call: bool) -> None:
+    def _add_fragment(
+        self, stream: Stream, frame: Frame, part: Part, raw_length: int, cost: int, *, call: bool
+    ) -> None:
         streams = self._streams
         if part is Part.FIRST:
-            partial = Partial(frame.type, NO_ENTRIES, [frame.payload], len(frame.payload), streams.now)
-            streams.begin_partial(stream, partial)
+            partial = Partial(frame.type, NO_ENTRIES, [], 0, streams.now)
         else:
             assert stream.partial is not None
             partial = stream.partial
+        if raw_length:
+            partial.add_packed(frame.payload, raw_length)
+        else:
             partial.add(frame.payload)
+        if part is Part.FIRST:
+            streams.begin_partial(stream, partial)
         if part is Part.LAST:
             streams.drop_partial(stream)
             self._inflow.keep_item(stream, cost, partial)
-            streams.events.append(ItemReceived(stream.id, b"".join(partial.pieces)))
+            streams.events.append(ItemReceived(stream.id, joined_item(partial)))
         elif not self._inflow.keep_fragment(stream, partial, cost):
             streams.spoil(stream, failure(3007, {"reason": "buffers are full"}, outcome="unknown"), call=call)
 

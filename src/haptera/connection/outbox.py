@@ -18,7 +18,17 @@ from typing import Final
 
 from haptera.connection.config import LARGE_MESSAGES_MAX, STREAM_QUEUE_SIZE, TURN_SIZE
 from haptera.connection.stream import Outgoing, Stream
-from haptera.wire.frame import CONTINUED, FRAGMENT_SIZE_MIN, ITEM_OVERHEAD, MORE, FrameType, encode_head
+from haptera.wire.compression import COMPRESSED_SIZE_MIN, Codec
+from haptera.wire.frame import (
+    COMPRESSED,
+    CONTINUED,
+    FRAGMENT_SIZE_MIN,
+    ITEM_OVERHEAD,
+    MORE,
+    FrameType,
+    encode_head,
+)
+from haptera.wire.metadata import Tag, encode_entry
 from haptera.wire.signature import Signer
 
 _ITEM: Final = int(FrameType.ITEM)
@@ -51,6 +61,7 @@ class Outbox:
         self._large = 0
         self._queued = 0  # bytes that take turns
         self._queued_answers = 0  # those of them that are answers
+        self._codec: Codec | None = None
         self._signer: Signer | None = None
         self._unsigned = 0  # of the control queue, how many of its first frames leave unsigned
 
@@ -58,6 +69,10 @@ class Outbox:
         """Sign every frame that is queued from now on. The handshake's own leaves as it is, if it is still here."""
         self._signer = signer
         self._unsigned = len(self._control)
+
+    def compress(self, codec: Codec) -> None:
+        """Compress the payloads that are queued from now on, where that makes them smaller."""
+        self._codec = codec
 
     def open(self, max_frame: int, credit: int) -> None:
         """Take over what the peer accepts; what had to wait for that may leave."""
@@ -108,6 +123,11 @@ class Outbox:
         self._ready.append(head)
         self._ready.append(payload)
         self._ready_size += len(head) + len(payload)
+
+    def add_whole(self, type_: int, flags: int, stream: Stream, metadata: bytes, payload: bytes) -> None:
+        """Queue a message of one frame whose payload may be compressed."""
+        flags, metadata, payload = self._packed(stream, flags, metadata, payload)
+        self.add_ready(encode_head(type_, flags, stream.id, metadata, payload), payload)
 
     def add(self, stream: Stream, message: Outgoing) -> None:
         """Queue a message that takes turns: an ITEM, one of several frames, or one behind such on its stream."""
@@ -256,7 +276,7 @@ class Outbox:
             self._enter(stream)
 
     def _take_turn(self, parts: list[bytes], stream: Stream) -> int:
-        """Append up to a turn's worth of a stream's frames and return their payload's size."""
+        """Append up to a turn's worth of a stream's frames and return their size."""
         outbox = stream.outbox
         assert outbox is not None
         taken = 0
@@ -264,12 +284,11 @@ class Outbox:
             message = outbox[0]
             if message.type != _ITEM and not message.begun and not self._may_begin(stream, message):
                 return taken
-            before = message.sent
             frame = self._next_frame(stream, message, TURN_SIZE - taken)
             if not frame:
                 return taken
             parts.extend(frame)
-            taken += message.sent - before + ITEM_OVERHEAD
+            taken += len(frame[0]) + len(frame[1])
         if outbox:
             self._enter(stream)
         return taken
@@ -304,19 +323,22 @@ class Outbox:
             if size < 0 or (size < rest and size < FRAGMENT_SIZE_MIN):
                 self._starve(stream)
                 return None
-            cost = ITEM_OVERHEAD + len(metadata) + size
-            stream.send_credit -= cost
-            self.credit -= cost
         last = size == rest
         flags = (CONTINUED if message.begun else message.flags) | (0 if last else MORE)
         payload = message.payload
         if size < len(payload):
             payload = payload[message.sent : message.sent + size]
+        gone = len(metadata) + size + (_OVERHEAD if last else 0)
+        if self._codec is not None:
+            flags, metadata, payload = self._packed(stream, flags, metadata, payload)
+        if message.type == _ITEM:
+            cost = ITEM_OVERHEAD + len(metadata) + len(payload)
+            stream.send_credit -= cost
+            self.credit -= cost
         head = encode_head(message.type, flags, stream.id, metadata, payload)
         message.sent += size
         large = message.begun or not last
         message.begun = True
-        gone = len(metadata) + size + (_OVERHEAD if last else 0)
         stream.queued -= gone
         self._queued -= gone
         if message.type in _ENDS_STREAM:
@@ -327,6 +349,16 @@ class Outbox:
             stream.throttled = False
             self.writable.append(stream)
         return head, payload
+
+    def _packed(self, stream: Stream, flags: int, metadata: bytes, payload: bytes) -> tuple[int, bytes, bytes]:
+        """Return a frame's flags, metadata and payload, compressed if that makes the frame smaller."""
+        size = len(payload)
+        if self._codec is not None and size >= COMPRESSED_SIZE_MIN and not stream.of_session:
+            packed = self._codec.compress(payload)
+            entry = encode_entry(Tag.RAW_LENGTH, size.to_bytes(4, "big"))
+            if len(packed) + len(entry) < size:
+                return flags | COMPRESSED, metadata + entry, packed
+        return flags, metadata, payload
 
     def _finish(self, stream: Stream, message: Outgoing, large: bool) -> None:
         assert stream.outbox is not None

@@ -6,20 +6,24 @@ from haptera.connection.checks import (
     UNKNOWN_FLAGS,
     check_body,
     check_checksum,
+    check_entries,
     check_fragment,
     check_raw_length,
     check_single,
     misplaced,
     problem_of,
+    take_raw_length,
 )
+from haptera.connection.config import SESSION_SERVICE
 from haptera.connection.events import CancelReceived, RequestFinished, RequestReceived
 from haptera.connection.routes import remember
 from haptera.connection.stream import Partial, Stream
 from haptera.connection.streams import Streams
 from haptera.connection.table import REQUEST_TRANSITIONS, Part, RequestInput, RequestState, part_of, request_input
+from haptera.connection.unpacking import check_service
 from haptera.errors import Failure, RemoteProtocolError, failure
-from haptera.wire.frame import CONTINUED, MORE, STREAM_MAX, STREAMING, Frame
-from haptera.wire.metadata import Tag, decode_entries, decode_route, route_length
+from haptera.wire.frame import COMPRESSED, CONTINUED, MORE, STREAM_MAX, STREAMING, Frame
+from haptera.wire.metadata import NO_ENTRIES, Tag, decode_entries, decode_route, route_length
 
 _REQUEST_ID: Final = int(Tag.REQUEST_ID)
 _TIMEOUT_MS: Final = int(Tag.TIMEOUT_MS)
@@ -49,6 +53,8 @@ class RequestReceiver:
         if flags & MORE:
             check_fragment(frame)
         streams.highest = id_
+        entries = NO_ENTRIES
+        raw_length = 0
         try:
             if frame.body_crc != frame.actual_crc or flags & UNKNOWN_FLAGS:
                 check_body(frame)
@@ -60,13 +66,17 @@ class RequestReceiver:
                 names = decode_route(route)
                 remember(self._routes, route, names)
             entries = decode_entries(metadata, stop)
-            if entries:
-                check_raw_length(entries)
+            if entries or flags & COMPRESSED:
+                check_raw_length(frame, entries)
                 streams.drop_ignored(entries)
+                raw_length = take_raw_length(frame, entries, self._limits.max_frame)
         except RemoteProtocolError as error:
             streams.charge()
-            streams.refuse(id_, error.failure("not_applied"))
+            streams.refuse(id_, error.failure("not_applied"), entries.get(_REQUEST_ID))
             return
+        of_session = names[0] == SESSION_SERVICE
+        if raw_length:
+            check_service(frame, of_session=of_session)
         request_id = entries.get(_REQUEST_ID)
         if entries.get(_TIMEOUT_MS) == _NO_TIME:
             streams.charge()
@@ -82,16 +92,26 @@ class RequestReceiver:
             streams.refuse(id_, reason, request_id)
             return
         payload = frame.payload
-        size = len(payload)
+        size = raw_length or len(payload)
         if size > self._limits.max_message:
             streams.refuse(id_, streams.too_large("not_applied"), request_id)
             return
         state = REQUEST_TRANSITIONS[request_input(flags) << 2 | part_of(flags)]
         stream = Stream(id_, streams.peer_stream_window, self._limits.stream_window, state)
         stream.request_id = request_id
+        stream.of_session = of_session
         if not streams.inflow.hold(stream, len(metadata) + size):
             streams.refuse(id_, _no_room(), request_id)
             return
+        if raw_length:
+            # Only now: what is refused for a limit is never decompressed.
+            try:
+                payload = streams.decompress(payload, raw_length)
+            except RemoteProtocolError as error:
+                streams.inflow.release(stream, stream.held)
+                streams.charge()
+                streams.refuse(id_, error.failure("not_applied"), request_id)
+                return
         streams.serves[id_] = stream
         if flags & MORE:
             stream.service, stream.method = names
@@ -111,18 +131,13 @@ class RequestReceiver:
         check_fragment(frame)
         partial = stream.partial
         assert partial is not None
-        problem = problem_of(frame)
-        if problem is not None:
-            streams.charge()
-        elif partial.size + len(frame.payload) > self._limits.max_message:
-            problem = streams.too_large("not_applied")
-        if problem is None and not streams.inflow.hold(stream, len(frame.payload)):
-            problem = _no_room()
-        if problem is not None:
-            streams.end_unstarted(stream, problem)
+        check_service(frame, of_session=stream.of_session)
+        payload = self._take_fragment(stream, partial, frame)
+        if isinstance(payload, Failure):
+            streams.end_unstarted(stream, payload)
             return
         stream.request_state = state
-        partial.add(frame.payload)
+        partial.add(payload)
         if part is Part.LAST:
             streams.drop_partial(stream)
             streaming = state is RequestState.STREAMING
@@ -130,6 +145,22 @@ class RequestReceiver:
             streams.events.append(
                 RequestReceived(stream.id, stream.service, stream.method, payload, streaming, partial.entries)
             )
+
+    def _take_fragment(self, stream: Stream, partial: Partial, frame: Frame) -> bytes | Failure:
+        """Return what one more frame adds to a request, or why it is not taken."""
+        streams = self._streams
+        try:
+            check_body(frame)
+            raw_length = take_raw_length(frame, check_entries(frame), self._limits.max_frame)
+            size = raw_length or len(frame.payload)
+            if partial.size + size > self._limits.max_message:
+                return streams.too_large("not_applied")
+            if not streams.inflow.hold(stream, size):
+                return _no_room()
+            return streams.decompress(frame.payload, raw_length) if raw_length else frame.payload
+        except RemoteProtocolError as error:
+            streams.charge()
+            return error.failure("not_applied")
 
     def receive_cancel(self, frame: Frame) -> None:
         """A CANCEL: tell the handler, or end a request that is not whole yet."""

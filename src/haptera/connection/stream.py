@@ -24,16 +24,26 @@ class Partial(msgspec.Struct):
     type: int
     entries: dict[int, bytes]
     pieces: list[bytes]
-    size: int
+    size: int  # before compression
     since: float  # when it began, moved on by the time that its sender was without credit
     stalled_at: float | None = None  # since when its sender has been without credit
     uncredited: int = 0  # what its fragments cost the stream's window and have not given back
     held: int = 0  # what its fragments are charged to the budget
+    raw_lengths: list[int] | None = None  # of each piece that is kept compressed, 0 of the others; None without any
 
     def add(self, piece: bytes) -> None:
         """Take the payload of one more frame."""
         self.pieces.append(piece)
         self.size += len(piece)
+
+    def add_packed(self, piece: bytes, raw_length: int) -> None:
+        """Take the payload of one more frame, to be kept compressed."""
+        if self.raw_lengths is None:
+            self.raw_lengths = []
+        self.raw_lengths += [0] * (len(self.pieces) - len(self.raw_lengths))
+        self.raw_lengths.append(raw_length)
+        self.pieces.append(piece)
+        self.size += raw_length
 
 
 class Stream(msgspec.Struct):
@@ -47,6 +57,7 @@ class Stream(msgspec.Struct):
     request_id: bytes | None = None
     service: str = ""
     method: str = ""
+    of_session: bool = False  # of the session service: its frames are never compressed
     held: int = 0  # bytes of the connection's budget
     owed: int = 0  # window bytes to give back
     #: Whole ITEMs that the application has not taken: what each gives back to the stream's window, to the

@@ -1,6 +1,6 @@
 """The open streams of a connection: how they are found, given up and ended (spec/protocol.md, section 3)."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from haptera.connection.checks import misplaced
 from haptera.connection.config import RATE_MIN_BYTES_PER_S, Config
@@ -14,6 +14,9 @@ from haptera.errors import Failure, Outcome, failure
 from haptera.wire.frame import Frame, FrameType, encode_frame
 from haptera.wire.metadata import Tag, encode_entry
 from haptera.wire.payload import LIMITS, Limits, encode_payload
+
+if TYPE_CHECKING:
+    from haptera.wire.compression import Codec
 
 _BEGUN: Final = frozenset({RequestState.BEGUN, RequestState.BEGUN_STREAMING})
 
@@ -43,6 +46,7 @@ class Streams:
         self.peer_message_max = LIMITS["max_message"].maximum
         self.peer_connection_window = 0
         self.ignored: tuple[int, ...] = ()
+        self.codec: Codec | None = None  # where compressed payloads were agreed on
         self._message_timeout = config.message_timeout_s
         self._look_at = float("inf")  # no unfinished message times out before
         self._bucket = Bucket(config.idle_frames_burst, config.idle_frames_per_s, now)
@@ -100,6 +104,11 @@ class Streams:
         """Take out of a frame's entries what is to be ignored on this connection."""
         for tag in self.ignored:
             entries.pop(tag, None)
+
+    def decompress(self, data: bytes, raw_length: int) -> bytes:
+        """Return a payload as it was before compression. Raises 1010."""
+        assert self.codec is not None  # else its frame was refused
+        return self.codec.decompress(data, raw_length)
 
     def charge(self) -> None:
         """Account for a frame that makes work and does none. Raises ``FloodError`` if there were too many."""

@@ -1,0 +1,89 @@
+"""Compressed payloads: one zstd frame each, within bounds (spec/protocol.md, section 4.1).
+
+The ``zstandard`` package is an optional extra, imported when the first payload is compressed or decompressed.
+"""
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final
+
+from haptera.errors import RemoteProtocolError
+
+if TYPE_CHECKING:
+    from zstandard import ZstdCompressor, ZstdDecompressor
+
+#: Smaller payloads are never compressed: what that saves is less than what it costs.
+COMPRESSED_SIZE_MIN: Final = 1024
+#: The farthest that a frame may refer back, in bytes, and so what decompressing it may keep.
+WINDOW_MAX: Final = 8 * 1024 * 1024
+
+_PACKAGE: Final = "zstandard"
+#: The fastest that still halves text: the wire has to be slow for a higher one to pay.
+_LEVEL: Final = 1
+#: What begins a zstd frame. Skippable frames begin otherwise.
+_MAGIC: Final = b"\x28\xb5\x2f\xfd"
+_WRONG_LENGTH: Final = "a compressed payload is not as long as announced"
+
+
+def available() -> bool:
+    """Whether payloads can be compressed here: whether the ``zstandard`` package is installed."""
+    return find_spec(_PACKAGE) is not None
+
+
+class Codec:
+    """Compresses and decompresses payloads, with contexts that are made once.
+
+    It costs nothing before it is used. All connections of one thread may share one; two threads may not.
+    """
+
+    def __init__(self) -> None:
+        self._zstandard: Any = None
+        self._compressor: ZstdCompressor | None = None
+        self._decompressor: ZstdDecompressor | None = None
+
+    def _load(self) -> Any:
+        if self._zstandard is None:
+            self._zstandard = import_module(_PACKAGE)
+        return self._zstandard
+
+    def compress(self, payload: bytes) -> bytes:
+        """Return ``payload`` as one zstd frame; it may be larger than the payload."""
+        compressor = self._compressor
+        if compressor is None:
+            zstandard = self._load()
+            # The size is declared in each frame, so its window is never larger than the payload.
+            compressor = self._compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
+        return compressor.compress(payload)
+
+    def decompress(self, data: bytes, raw_length: int) -> bytes:
+        """Return the payload of ``raw_length`` bytes that ``data`` holds.
+
+        Raises 1010 for anything but one frame of just that length, with a checksum that is right, a window within
+        ``WINDOW_MAX``, no dictionary and nothing behind it. No more than ``raw_length`` bytes are ever produced.
+        """
+        decompressor = self._decompressor
+        zstandard = self._load()
+        if decompressor is None:
+            decompressor = self._decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW_MAX)
+        if not data.startswith(_MAGIC):
+            raise RemoteProtocolError(1010, "a compressed payload is not a zstd frame")
+        try:
+            self._check(zstandard.get_frame_parameters(data), raw_length)
+            # A frame that declares its size is decompressed to that size, whatever limit is given here. It has just
+            # been checked to be the one that was announced; the limit is for frames that declare none.
+            payload: bytes = decompressor.decompress(data, max_output_size=raw_length, allow_extra_data=False)
+        except zstandard.ZstdError as error:
+            raise RemoteProtocolError(1010, "a compressed payload is malformed") from error
+        if len(payload) != raw_length:
+            raise RemoteProtocolError(1010, _WRONG_LENGTH)
+        return payload
+
+    def _check(self, parameters: Any, raw_length: int) -> None:
+        if not parameters.has_checksum:
+            raise RemoteProtocolError(1010, "a compressed payload has no checksum")
+        if parameters.dict_id:
+            raise RemoteProtocolError(1010, "a compressed payload needs a dictionary")
+        if parameters.window_size > WINDOW_MAX:
+            raise RemoteProtocolError(1010, "a compressed payload's window is too large")
+        if parameters.content_size not in {raw_length, self._zstandard.CONTENTSIZE_UNKNOWN}:
+            raise RemoteProtocolError(1010, _WRONG_LENGTH)
