@@ -69,6 +69,7 @@ lint: $(ready_to_develop)
 	@$(python) -m mypy
 	@$(python) tools/generate_errors.py --check
 	@$(python) tools/generate_vectors.py --check
+	@$(python) tools/generate_configuration.py --check
 
 format: $(ready_to_develop)
 	@$(python) -m ruff check --fix --quiet . || true
@@ -77,6 +78,7 @@ format: $(ready_to_develop)
 generate: $(ready_to_develop)
 	@$(python) tools/generate_errors.py
 	@$(python) tools/generate_vectors.py
+	@$(python) tools/generate_configuration.py
 
 # --- measuring --------------------------------------------------------------------------------------------
 

@@ -18,9 +18,10 @@ import click
 from haptera import __version__
 from haptera.cli import output
 from haptera.errors import ConfigurationError, CorruptionError, HapteraError
+from haptera.node.config import NodeConfig, load
+from haptera.node.options import OPTIONS
 
 if TYPE_CHECKING:
-    from haptera.node.config import NodeConfig
     from haptera.node.node import Node
     from haptera.node.server import NodeServer
 
@@ -36,25 +37,23 @@ NEWER_FORMAT: Final = 13
 CANNOT_WRITE: Final = 14
 CONFIGURATION: Final = 15
 
+_DEFAULTS: Final = NodeConfig()
+
+
+def _options(function: Callable[..., int]) -> Callable[..., int]:
+    """Add a flag for every option of a node, and --config."""
+    for name, option in reversed(OPTIONS.items()):
+        default = option.show(getattr(_DEFAULTS, name))
+        help_ = f"{option.meaning} [{default}]" if default else option.meaning
+        flag = "--" + name.replace("_", "-")
+        function = click.option(flag, multiple=option.several, metavar=option.value, help=help_)(function)
+    return click.option("--config", metavar="FILE", help="A TOML file with these options, their names with _ for -.")(
+        function
+    )
+
 
 @click.command("serve")
-@click.option(
-    "--listen",
-    multiple=True,
-    metavar="URL",
-    help="Where to serve; may be given more than once. [haptera://127.0.0.1:7457]",
-)
-@click.option("--data-dir", metavar="DIR", help="Where the data is kept; made if it is not there. [./haptera-data]")
-@click.option("--config", metavar="FILE", help="A TOML file with these options, their names with _ for -.")
-@click.option(
-    "--durability",
-    metavar="sync|os",
-    help="sync: an answered write is on the disk. os: it is with the operating system. [sync]",
-)
-@click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error. [info]")
-@click.option("--log-format", metavar="text|json", help="One event a line, as text or JSON. [text]")
-@click.option("--drain-timeout", metavar="SECONDS", help="How long a stopping node waits for calls under way. [30]")
-@click.option("--segment-size", metavar="BYTES", help="Size of one file of the log. [67108864]")
+@_options
 def command(**flags: Any) -> int:
     """Serve a store from a data directory, in the foreground.
 
@@ -65,11 +64,10 @@ def command(**flags: Any) -> int:
     directory is in use, 11 it is damaged, 12 the key is wrong or missing, 13 it has a newer format, 14 it cannot be
     written, 15 configuration.
     """
-    from haptera.node import config as node_config
     from haptera.node import logging as node_logging
 
     try:
-        config = node_config.load({**flags, "listen": flags["listen"] or None}, os.environ)
+        config = load({**flags, "listen": flags["listen"] or None}, os.environ)
     except ConfigurationError as error:
         output.error_line(str(error))
         return CONFIGURATION

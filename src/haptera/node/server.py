@@ -7,17 +7,20 @@ import ipaddress
 import logging
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from haptera.errors import ConfigurationError
 from haptera.node.services.server import ServerService
 from haptera.peer import listen
 from haptera.peer.address import UNIX_SCHEME, parse
+from haptera.peer.keys import read_key_file
+from haptera.wire.payload import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from haptera.node.config import NodeConfig
     from haptera.node.node import Node
     from haptera.peer import Peer, Server, Service
 
@@ -56,10 +59,12 @@ class NodeServer:
         Raises ConfigurationError for an address that cannot be listened on; then nothing is listened on. The local
         socket is a convenience: without it (its path is too long, say) there is a warning.
         """
+        config = self._node.config
+        signing_key = None if config.signing_key_file is None else read_key_file(config.signing_key_file)
         try:
-            for url in self._node.config.listen:
+            for url in config.listen:
                 try:
-                    await self._listen(url)
+                    await self._listen(url, signing_key)
                 except OSError as error:
                     raise ConfigurationError(f"cannot listen on {url}: {error.strerror or error}") from error
             await self._listen_locally()
@@ -68,7 +73,7 @@ class NodeServer:
             raise
         for url in self.urls:
             log.info("listening", extra={"url": url})
-            if not is_local(url):
+            if not is_local(url) and signing_key is None:
                 log.warning(
                     "no_authentication",
                     extra={"url": url, "meaning": "whoever can reach this address can read and change everything"},
@@ -87,12 +92,14 @@ class NodeServer:
         for server in servers:
             await server.aclose()
 
-    async def _listen(self, url: str) -> None:
+    async def _listen(self, url: str, signing_key: bytes | None) -> None:
         server = await listen(
             url,
             services=self._services,
             on_peer=self._on_peer,
             server_id=self._node.node_id,
+            signing_key=signing_key,
+            **settings(self._node.config),
         )
         self._servers.append(server)
         # Of TCP the listener knows the port; the URL of a socket is as it was given, with its signs quoted.
@@ -111,7 +118,8 @@ class NodeServer:
             return
         try:
             remove_stale_socket(path)
-            await self._listen(f"{UNIX_SCHEME}://{quote(path)}")
+            # Whoever can open this socket can read the key's file too.
+            await self._listen(f"{UNIX_SCHEME}://{quote(path)}", None)
         except (OSError, ConfigurationError) as error:
             log.warning("no_local_socket", extra={"path": path, "reason": str(error)})
         else:
@@ -129,6 +137,30 @@ class NodeServer:
 
     def _sum(self, read: Callable[[Peer], int]) -> int:
         return sum(read(peer) for server in self._servers for peer in server.peers)
+
+
+def settings(config: NodeConfig) -> dict[str, Any]:
+    """What `haptera.peer.listen` is told of a node's configuration."""
+    return {
+        "limits": Limits(
+            max_frame=config.max_frame,
+            max_message=config.max_message,
+            stream_window=config.stream_window,
+            connection_window=config.connection_window,
+            max_streams=config.max_streams,
+        ),
+        "max_connections": config.max_connections,
+        "max_half_open": config.max_half_open,
+        "handshake_timeout_s": config.handshake_timeout,
+        "ping_interval_ms": round(config.ping_interval * 1000),
+        "idle_timeout_s": config.idle_timeout or None,
+        "write_timeout_s": config.write_timeout,
+        "frame_timeout_s": config.frame_timeout,
+        "message_timeout_s": config.message_timeout,
+        "budget": config.connection_budget,
+        "idle_frames_burst": config.flood_burst,
+        "idle_frames_per_s": config.flood_rate,
+    }
 
 
 def is_local(url: str) -> bool:

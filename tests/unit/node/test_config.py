@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+from haptera.connection import Config
 from haptera.errors import ConfigurationError
+from haptera.node import server
 from haptera.node.config import OPTIONS, NodeConfig, load
+from haptera.peer import limits as peer_limits
+from haptera.wire.payload import Limits
+from tools import generate_configuration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +26,74 @@ def test_without_anything_there_are_defaults() -> None:
 
 
 def test_every_option_can_be_set_everywhere() -> None:
-    assert set(OPTIONS) == set(NodeConfig.__struct_fields__)
+    assert list(OPTIONS) == list(NodeConfig.__struct_fields__)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_default_is_a_value_that_may_be_given(name: str) -> None:
+    default = getattr(NodeConfig(), name)
+    if default is not None:
+        assert OPTIONS[name](default) == default
+
+
+def test_the_defaults_are_those_of_the_layers_below() -> None:
+    config, connection = NodeConfig(), Config(entropy=bytes)
+    assert (config.max_connections, config.max_half_open) == (peer_limits.CONNECTIONS_MAX, peer_limits.HALF_OPEN_MAX)
+    assert (config.write_timeout, config.drain_timeout) == (peer_limits.WRITE_TIMEOUT_S, peer_limits.DRAIN_S)
+    settings = server.settings(config)
+    given = {name: settings[name] for name in settings if name in Config.__struct_fields__}
+    assert given == {name: getattr(connection, name) for name in given}
+
+
+def test_every_option_of_connections_reaches_the_listener() -> None:
+    changed: dict[str, Any] = {
+        "max_connections": 7,
+        "max_half_open": 8,
+        "handshake_timeout": 1.5,
+        "ping_interval": 2.5,
+        "idle_timeout": 3.5,
+        "write_timeout": 4.5,
+        "frame_timeout": 5.5,
+        "message_timeout": 6.5,
+        "max_frame": 1 << 17,
+        "max_message": 1 << 18,
+        "max_streams": 99,
+        "stream_window": 1 << 19,
+        "connection_window": 1 << 20,
+        "connection_budget": 1 << 21,
+        "flood_burst": 9,
+        "flood_rate": 10.5,
+    }
+    assert server.settings(NodeConfig(**changed)) == {
+        "limits": Limits(
+            max_frame=1 << 17, max_message=1 << 18, max_streams=99, stream_window=1 << 19, connection_window=1 << 20
+        ),
+        "max_connections": 7,
+        "max_half_open": 8,
+        "handshake_timeout_s": 1.5,
+        "ping_interval_ms": 2500,
+        "idle_timeout_s": 3.5,
+        "write_timeout_s": 4.5,
+        "frame_timeout_s": 5.5,
+        "message_timeout_s": 6.5,
+        "budget": 1 << 21,
+        "idle_frames_burst": 9,
+        "idle_frames_per_s": 10.5,
+    }
+    assert server.settings(NodeConfig(ping_interval=0.0))["ping_interval_ms"] == 0
+    named = {name for name, option in OPTIONS.items() if option.group in {"Connections", "What a peer may send"}}
+    assert named <= set(changed)
+
+
+def test_a_message_that_the_budget_cannot_hold_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="max_message is 16777217, more than a quarter of connection_budget"):
+        load({"max_message": 16 * 1024 * 1024 + 1}, {})
+    assert load({"max_message": 2**25, "connection_budget": 2**27}, {}).max_message == 2**25
+
+
+def test_the_documentation_has_every_option_as_it_is() -> None:
+    text = generate_configuration.DOCUMENT.read_text(encoding="utf-8")
+    assert generate_configuration.generated(text) == text, "make generate"
 
 
 def test_a_flag_wins_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
@@ -74,6 +146,13 @@ WRONG: list[tuple[str, Any]] = [
     ("segment_size", 1),
     ("segment_size", 1e6 + 0.5),
     ("segment_size", "64 MiB"),
+    ("ping_interval", 0.0001),
+    ("handshake_timeout", 0),
+    ("max_connections", 0),
+    ("max_frame", 1024),
+    ("max_streams", 65536),
+    ("flood_rate", 0),
+    ("signing_key_file", ""),
 ]
 
 
@@ -101,7 +180,7 @@ def test_an_unknown_name_in_the_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "haptera.toml"
     for text in ("durabilty = 'sync'", "[node]\ndata_dir = 'x'", "config = 'other.toml'"):
         path.write_text(text)
-        with pytest.raises(ConfigurationError, match="no such option; the options are data_dir, drain_timeout"):
+        with pytest.raises(ConfigurationError, match=r"no such option; (did you mean durability|haptera serve --help)"):
             load({"config": str(path)}, {})
 
 

@@ -6,12 +6,12 @@ import asyncio
 import socket
 import stat
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
-from haptera.errors import ConfigurationError, ServerError
+from haptera.errors import ConfigurationError, ConnectionLost, ServerError
 from haptera.node.config import NodeConfig
 from haptera.node.node import Node
 from haptera.node.server import NodeServer, is_local
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ANY_PORT = "haptera://127.0.0.1:0"
+KEY = b"a secret that two sides have: 32+"
 encode, decode = msgspec.msgpack.encode, msgspec.msgpack.decode
 
 
 @asynccontextmanager
-async def serving(path: Path, *listen: str) -> AsyncIterator[NodeServer]:
-    node = await Node.open(NodeConfig(data_dir=str(path), listen=listen, segment_size=64 * 1024))
+async def serving(path: Path, *listen: str, **options: Any) -> AsyncIterator[NodeServer]:
+    node = await Node.open(NodeConfig(data_dir=str(path), listen=listen, segment_size=64 * 1024, **options))
     server = NodeServer(node)
     try:
         await server.start()
@@ -82,6 +83,61 @@ async def test_describe_lists_what_there_is(tmp_path: Path) -> None:
         assert {"get", "set", "scan", "clear"} <= set(services["kv"])
         with pytest.raises(ServerError, match="UNKNOWN_METHOD"):
             await peer.call("kv", "transact", encode([]))
+        await peer.aclose()
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    path = tmp_path / "signing.key"
+    path.write_bytes(KEY)
+    path.chmod(0o600)
+    return path
+
+
+async def test_with_a_key_every_listener_signs_and_the_local_socket_does_not(
+    tmp_path: Path, key_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(tmp_path / "d", ANY_PORT, signing_key_file=str(key_file)) as server:
+        url, local = server.urls
+        peer = await dial(url, signing_key=KEY)
+        assert decode(await peer.call("session", "whoami", encode([])))["mechanism"] == "PSK"
+        assert decode(await peer.call("server", "status", encode([])))["authentication"] is True
+        assert "hmac_sha256" in peer.capabilities
+        await peer.aclose()
+        for key in (None, bytes(32)):
+            peer = await dial(url, signing_key=key)
+            with pytest.raises(ConnectionLost, match="SIGNATURE_MISMATCH"):
+                await peer.call("server", "status", encode([]))
+            await peer.aclose()
+        assert await whoami(local) == {"user": "", "roles": [], "mechanism": "", "secure": False}
+    assert not any(secret in caplog.text for secret in (KEY.decode(), KEY.hex(), repr(KEY)))
+
+
+async def test_a_key_file_that_others_may_read_is_warned_of(
+    tmp_path: Path, key_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key_file.chmod(0o640)
+    async with serving(tmp_path / "d", ANY_PORT, signing_key_file=str(key_file)):
+        assert "key_file_open_to_others" in caplog.text
+
+
+async def test_a_key_that_is_too_short_is_refused(tmp_path: Path, key_file: Path) -> None:
+    key_file.write_bytes(KEY[:31])
+    with pytest.raises(ConfigurationError, match="32") as error:
+        async with serving(tmp_path / "d", ANY_PORT, signing_key_file=str(key_file)):
+            pass
+    assert KEY[:31].decode() not in str(error.value)
+
+
+async def test_limits_are_those_of_the_configuration(tmp_path: Path) -> None:
+    async with serving(tmp_path / "d", ANY_PORT, max_connections=1, max_message=1 << 17) as server:
+        peer = await dial(server.urls[0])
+        await peer.ready()
+        assert peer.max_message == 1 << 17
+        second = await dial(server.urls[0])
+        with pytest.raises(ConnectionLost, match="TOO_MANY_CONNECTIONS"):
+            await second.ready()
+        await second.aclose()
         await peer.aclose()
 
 

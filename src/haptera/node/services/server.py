@@ -83,7 +83,7 @@ def status(node: Node) -> dict[str, Any]:
         "index": node.index,
         "keys": node.keys,
         "connections": node.connections,
-        "authentication": False,
+        "authentication": node.config.signing_key_file is not None,
         "tls": False,
         "health": health(node)[0],
     }

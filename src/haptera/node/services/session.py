@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class SessionService(PeerSessionService):
-    """Answers `whoami` with {user, roles, mechanism, secure}; without authentication everyone is the same nobody."""
+    """Answers `whoami` with {user, roles, mechanism, secure}; without users everyone is the same nobody."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._requests = metrics.requests(self.name, self.methods())
@@ -34,7 +34,8 @@ class SessionService(PeerSessionService):
             if request.method != "whoami":
                 others.append(request)
             elif has_no_argument(request):
-                answer = {"user": ANONYMOUS.user, "roles": [], "mechanism": "", "secure": False}
+                mechanism = "PSK" if "hmac_sha256" in request.peer.capabilities else ""
+                answer = {"user": ANONYMOUS.user, "roles": [], "mechanism": mechanism, "secure": False}
                 request.respond(msgspec.msgpack.encode(answer))
         if others:
             super().handle(others)

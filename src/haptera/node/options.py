@@ -1,0 +1,225 @@
+"""The options of `haptera serve`: what each is called, what it means, and the rule that checks its value.
+
+From this one table come the flags of the command, what the environment and the configuration file may say, and
+docs/configuration.md. The defaults are those of `haptera.node.config.NodeConfig`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
+
+import msgspec
+
+from haptera.connection.config import MESSAGE_SHARE_MAX
+from haptera.errors import ConfigurationError
+from haptera.node.logging import FORMATS, LEVELS
+from haptera.wire.payload import LIMITS
+
+LISTENERS_MAX = 64
+"""Listeners of one node: more than any machine has addresses to name, few enough to print."""
+
+SEGMENT_SIZE_MIN = 64 * 1024
+SEGMENT_SIZE_MAX = 1024 * 1024 * 1024
+
+SECONDS_MAX = 86_400.0
+"""A day: what is to take longer is meant to take for ever."""
+
+CONNECTIONS_MAX = 1_000_000
+BUDGET_MIN = MESSAGE_SHARE_MAX * LIMITS["max_message"].minimum
+BUDGET_MAX = 2**40
+RATE_MAX = 1_000_000
+
+Group = Literal["Data", "Listeners", "Security", "Connections", "What a peer may send", "Logs"]
+
+
+class Option(msgspec.Struct, frozen=True, kw_only=True):
+    """One option. ``parse`` checks and converts its value from any source and raises ValueError for a wrong one.
+
+    ``value`` is how the help shows the value, ``meaning`` a sentence or two, ``several`` whether its flag may be given
+    more than once.
+    """
+
+    parse: Callable[[Any], Any]
+    group: Group
+    value: str
+    meaning: str
+    several: bool = False
+
+    def show(self, value: Any) -> str:
+        """A value as the help and the documentation have it; empty for one that says nothing."""
+        if value is None:
+            return ""
+        if isinstance(value, float):
+            return f"{value:g}"
+        return " ".join(value) if self.several else str(value)
+
+    def __call__(self, value: Any) -> Any:
+        """The value, checked and converted."""
+        return self.parse(value)
+
+
+def _one_of(*choices: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if not isinstance(value, str) or value not in choices:
+            raise ValueError(f"expected {' or '.join(choices)}, not {value!r}")
+        return value
+
+    return parse
+
+
+def _number(low: float, high: float, *, whole: bool, zero: bool = False) -> Callable[[Any], float]:
+    """A number from `low` to `high`; with `zero`, 0 too."""
+
+    def parse(value: Any) -> float:
+        kind = "a whole number" if whole else "a number"
+        number: float
+        try:
+            if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+                raise ValueError
+            number = int(value) if whole and not isinstance(value, float) else float(value)
+        except ValueError:
+            raise ValueError(f"expected {kind}, not {value!r}") from None
+        if zero and number == 0:
+            return 0
+        # Written so that NaN, which compares with nothing, is refused too.
+        if not low <= number <= high or (whole and number != int(number)):
+            or_zero = ", or 0" if zero else ""
+            raise ValueError(f"expected {kind} from {low} to {high}{or_zero}, not {value!r}")
+        return int(number) if whole else number
+
+    return parse
+
+
+def _path(value: Any) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError(f"expected a path, not {value!r}")
+    return value
+
+
+def _addresses(value: Any) -> tuple[str, ...]:
+    """A list of addresses, or in the environment one string that separates them by spaces or commas."""
+    urls = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(urls, (list, tuple)) or not urls or not all(isinstance(url, str) for url in urls):
+        raise ValueError(f"expected one address or a list of addresses, not {value!r}")
+    if len(urls) > LISTENERS_MAX:
+        raise ValueError(f"at most {LISTENERS_MAX} addresses, not {len(urls)}")
+    for url in cast("Sequence[str]", urls):
+        _address(url)
+    return tuple(urls)
+
+
+def _address(url: str) -> None:
+    from haptera.peer import address  # noqa: PLC0415  # loaded by what listens, not by every user of the defaults
+
+    try:
+        parsed = address.parse(url)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from error
+    if parsed.user or parsed.password:
+        raise ValueError("an address to listen on has no user and no password")
+
+
+def _seconds(group: Group, meaning: str, *, low: float = 0.001, zero: bool = False) -> Option:
+    parse = _number(low, SECONDS_MAX, whole=False, zero=zero)
+    return Option(parse=parse, group=group, value="SECONDS", meaning=meaning)
+
+
+def _limit(name: str, value: str, meaning: str) -> Option:
+    limit = LIMITS[name]
+    parse = _number(limit.minimum, limit.maximum, whole=True)
+    return Option(parse=parse, group="What a peer may send", value=value, meaning=meaning)
+
+
+OPTIONS: dict[str, Option] = {
+    "data_dir": Option(
+        parse=_path, group="Data", value="DIR", meaning="Where the data is kept; made if it is not there."
+    ),
+    "durability": Option(
+        parse=_one_of("sync", "os"),
+        group="Data",
+        value="sync|os",
+        meaning="sync: an answered write is on the disk. os: it is with the operating system.",
+    ),
+    "segment_size": Option(
+        parse=_number(SEGMENT_SIZE_MIN, SEGMENT_SIZE_MAX, whole=True),
+        group="Data",
+        value="BYTES",
+        meaning="Size of one file of the log, allocated as a whole.",
+    ),
+    "listen": Option(
+        parse=_addresses,
+        group="Listeners",
+        value="URL",
+        meaning="Where to serve: haptera://host:port or haptera+unix:///path; several may be given.",
+        several=True,
+    ),
+    "drain_timeout": _seconds("Listeners", "How long a stopping node waits for calls under way.", low=0.0),
+    "max_connections": Option(
+        parse=_number(1, CONNECTIONS_MAX, whole=True),
+        group="Listeners",
+        value="COUNT",
+        meaning="Connections of one listener; the newest beyond is refused (1013).",
+    ),
+    "max_half_open": Option(
+        parse=_number(1, CONNECTIONS_MAX, whole=True),
+        group="Listeners",
+        value="COUNT",
+        meaning="Those of them whose handshake is not done; of more, the oldest is dropped (1013).",
+    ),
+    "signing_key_file": Option(
+        parse=_path,
+        group="Security",
+        value="FILE",
+        meaning="Sign every frame with the secret in this file, of 32 bytes at least, and refuse who does not have it. "
+        "The local socket in the data directory stays as it is.",
+    ),
+    "handshake_timeout": _seconds("Connections", "The handshake must be done by then (1012)."),
+    "ping_interval": _seconds(
+        "Connections",
+        "A peer that is silent for so long is asked for a sign of life, and given up after as long again (1015); "
+        "0: never.",
+        zero=True,
+    ),
+    "idle_timeout": _seconds("Connections", "A connection without calls for so long is ended; 0: never.", zero=True),
+    "write_timeout": _seconds(
+        "Connections", "Who takes less than 64 KiB in this time while more waits is disconnected (3009)."
+    ),
+    "frame_timeout": _seconds(
+        "Connections", "A frame that was begun must be whole by then, and a second for each 64 KiB (1015)."
+    ),
+    "message_timeout": _seconds(
+        "Connections", "A message of several frames must be whole by then, and a second for each 64 KiB (3005)."
+    ),
+    "max_frame": _limit("max_frame", "BYTES", "The largest frame (1004)."),
+    "max_message": _limit(
+        "max_message", "BYTES", "The largest message (3004); a quarter of connection_budget at most."
+    ),
+    "max_streams": _limit("max_streams", "COUNT", "Calls under way on one connection (3007)."),
+    "stream_window": _limit("stream_window", "BYTES", "Items of one call that were not taken yet (1009)."),
+    "connection_window": _limit("connection_window", "BYTES", "Items of all calls of one connection (1009)."),
+    "connection_budget": Option(
+        parse=_number(BUDGET_MIN, BUDGET_MAX, whole=True),
+        group="What a peer may send",
+        value="BYTES",
+        meaning="What one connection may have in memory: unfinished messages, items, requests without an answer "
+        "(3007).",
+    ),
+    "flood_burst": Option(
+        parse=_number(1, RATE_MAX, whole=True),
+        group="What a peer may send",
+        value="COUNT",
+        meaning="Frames without work at once, such as PINGs; more are a flood (3008).",
+    ),
+    "flood_rate": Option(
+        parse=_number(0.1, RATE_MAX, whole=False),
+        group="What a peer may send",
+        value="PER_SECOND",
+        meaning="How many of them are allowed in each second after that.",
+    ),
+    "log_level": Option(parse=_one_of(*LEVELS), group="Logs", value="LEVEL", meaning="debug, info, warning or error."),
+    "log_format": Option(
+        parse=_one_of(*FORMATS), group="Logs", value="text|json", meaning="One event a line, as text or JSON."
+    ),
+}
+"""Every option by name, in the order of the help."""
