@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -18,6 +19,8 @@ except ModuleNotFoundError:  # pragma: no cover - the base install
     sys.exit("haptera: the command line needs the package click: pip install 'haptera[cli]'")
 
 INTERRUPTED = 130
+BROKEN = 5
+"""A mistake of this program: of the codes for no answer, the one that says that it is not the caller's."""
 
 MODULES = {
     "serve": "serve",
@@ -109,6 +112,9 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:
         close_output()
         code = 0
+    except Exception:  # a mistake of this program, which must not look like "the answer is no"
+        traceback.print_exc()
+        code = BROKEN
     sys.exit(code)
 
 
