@@ -7,6 +7,7 @@ from collections.abc import AsyncIterable, Callable, Container, Mapping
 from typing import Final
 
 from haptera.connection import Connection, Role
+from haptera.connection.events import PackedItem
 from haptera.errors import ConnectionLost, LocalProtocolError, Outcome, failure
 from haptera.peer.calls import Answer, Call, as_bytes
 from haptera.peer.deadlines import Deadlines
@@ -203,7 +204,7 @@ class Caller:
             if call.waiter is not None or call.room is not None:
                 call.wake()
 
-    def add_item(self, stream: int, payload: bytes) -> bool:
+    def add_item(self, stream: int, payload: bytes | PackedItem) -> bool:
         """Take an item of an answer; False if no one will read it."""
         call = self._calls.get(stream)
         if call is None or call.items is None:

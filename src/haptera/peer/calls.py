@@ -13,6 +13,7 @@ from haptera.errors import Failure
 from haptera.wire.metadata import NO_ENTRIES, Tag
 
 if TYPE_CHECKING:
+    from haptera.connection.events import PackedItem
     from haptera.peer.caller import Caller
     from haptera.peer.peer import Peer
 
@@ -90,7 +91,7 @@ class Call(asyncio.Future[Answer]):
         self.streaming = streaming
         self.stream = 0  # 0 while it waits to be sent
         self.number = 0  # by which its deadline is watched meanwhile
-        self.items: deque[bytes] | None = None
+        self.items: deque[bytes | PackedItem] | None = None
         self.waiter: asyncio.Future[None] | None = None  # of who reads items
         self.room: asyncio.Future[None] | None = None  # of who sends items
 
@@ -161,8 +162,11 @@ class CallStream:
                 raise StopAsyncIteration
             call.waiter = call.get_loop().create_future()
             await call.waiter
-        payload = call.items.popleft()
-        self._peer._take_item(call.stream)
+        payload = self._peer._take_item(call.stream, call.items.popleft())
+        if isinstance(payload, Failure):
+            call.items.clear()  # what follows one that is lost is not handed over in its place
+            self.answer = Answer(b"", payload)
+            raise payload.exception()
         return payload
 
     async def aclose(self) -> None:

@@ -15,12 +15,13 @@ from haptera.connection.events import (
     Event,
     GoawayReceived,
     ItemReceived,
+    PackedItem,
     RequestAborted,
     RequestFinished,
     RequestReceived,
     ResponseReceived,
 )
-from haptera.errors import ConnectionLost, Outcome, RemoteProtocolError
+from haptera.errors import ConnectionLost, Failure, Outcome, RemoteProtocolError
 from haptera.peer.caller import Caller
 from haptera.peer.calls import DEFAULT, Answer, Call, CallStream, Default
 from haptera.peer.dispatcher import Dispatcher
@@ -284,10 +285,17 @@ class Peer:
             if request.cancelled:
                 raise asyncio.CancelledError
 
-    def _take_item(self, stream: int) -> None:
-        self._connection.take_item(stream)
-        if self._connection.outbox.pending:
+    def _take_item(self, stream: int, item: bytes | PackedItem = b"") -> bytes | Failure:
+        """Hand an item over: its window opens, and its payload is unpacked, which may fail."""
+        connection = self._connection
+        payload = connection.take_item(stream, item, now=self._loop.time())
+        if isinstance(payload, Failure):
+            self._take(connection.take_events())
+        if connection.outbox.pending:
             self._schedule_flush()
+        if connection.unfinished:
+            self._watch_time()
+        return payload
 
     # -- the read pump ----------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from haptera.peer.trace import Trace, decode_trace
 from haptera.wire.metadata import Tag
 
 if TYPE_CHECKING:
-    from haptera.connection.events import RequestReceived
+    from haptera.connection.events import PackedItem, RequestReceived
     from haptera.peer.peer import Peer
 
 _logger = logging.getLogger("haptera.peer")
@@ -87,7 +87,7 @@ class Request:
         self.task: asyncio.Task[None] | None = None
         self.room: asyncio.Future[None] | None = None
         self._entries = event.entries
-        self._arrived: deque[bytes] | None = None
+        self._arrived: deque[bytes | PackedItem] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._finished = not event.streaming
 
@@ -143,7 +143,7 @@ class Request:
         """
         await self.peer._send_item(self, item if type(item) is bytes else as_bytes(item))
 
-    def add_item(self, payload: bytes) -> None:
+    def add_item(self, payload: "bytes | PackedItem") -> None:
         """Take an item that has arrived (the peer calls this)."""
         if self._arrived is None:
             self._arrived = deque()
@@ -190,8 +190,12 @@ class Request:
     async def _iterate(self) -> AsyncIterator[bytes]:
         while True:
             while self._arrived:
-                payload = self._arrived.popleft()
-                self.peer._take_item(self.stream)
+                payload = self.peer._take_item(self.stream, self._arrived.popleft())
+                if isinstance(payload, Failure):
+                    self._arrived.clear()  # what follows one that is lost is not handed over in its place
+                    if self.cancelled:
+                        raise asyncio.CancelledError
+                    raise payload.exception()
                 yield payload
             if self._finished:
                 return
