@@ -163,7 +163,8 @@ class Connection:
         if self.state >= ConnectionState.CLOSING:
             self.state = ConnectionState.CLOSED
             return []
-        orderly = not self._decoder.held and self.state is ConnectionState.OPEN
+        # Who connects and leaves without a word has only looked whether somebody listens.
+        orderly = not self._decoder.held and (self.state is ConnectionState.OPEN or self.role is Role.ACCEPTOR)
         self._close(Closed(None if orderly else RemoteProtocolError(1002, "the connection ended in the middle")))
         return self._streams.take_events()
 

@@ -142,11 +142,20 @@ def test_the_end_between_frames_is_orderly() -> None:
 def test_the_end_within_a_frame_or_the_handshake_is_not(role: Role) -> None:
     opened = open_machine(role)
     send(opened, frame(PING, payload=bytes(8))[:-1])
-    for connection in (opened, machine(role)):
+    greeted = machine(role)
+    send(greeted, hello()[:-1])
+    for connection in (opened, greeted):
         (closed,) = connection.receive_eof()
         assert isinstance(closed, Closed)
         assert isinstance(closed.error, RemoteProtocolError)
         assert closed.error.code == 1002
+
+
+def test_who_looks_whether_somebody_listens_does_nothing_wrong() -> None:
+    assert machine(Role.ACCEPTOR).receive_eof() == [Closed(None)]
+    (closed,) = machine(Role.DIALER).receive_eof()  # but who is left without an answer to HELLO has been
+    assert isinstance(closed, Closed)
+    assert closed.error is not None
 
 
 def test_the_end_comes_once_whatever_follows() -> None:
