@@ -23,7 +23,9 @@ def connect(url: str | None = None, *, timeout: Timeout = DEFAULT) -> Database:
     """A database that is served at ``url``.
 
     ``url`` is ``haptera://host:port`` (several hosts, ``haptera://a:7457,b:7457``, are tried in turn) or
-    ``haptera+unix:///path/to/socket``, with ``?timeout=SECONDS``. Without it ``HAPTERA_URL`` is used, else
+    ``haptera+unix:///path/to/socket``, with the options ``?timeout=SECONDS``, ``compression=zstd|none`` (zstd is asked
+    for where it is installed and the link leaves this machine) and ``signed=psk&key_file=PATH`` for a server that signs
+    its frames with a pre-shared key. Without it ``HAPTERA_URL`` is used, else
     ``./haptera-data/haptera.sock`` where it exists, else ``haptera://127.0.0.1:7457``. ``timeout`` limits each call
     that names no other: seconds, 5 unless the URL says otherwise, None for no limit.
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from haptera.errors import ConfigurationError
-from haptera.peer.address import format_host, parse, redact
+from haptera.peer.address import Address, parse, redact
+from haptera.peer.options import read_options
 
 URL_VARIABLE = "HAPTERA_URL"
 LOCAL_SOCKET = os.path.join("haptera-data", "haptera.sock")
@@ -44,9 +45,10 @@ class Location:
 def locate(url: str) -> Location:
     """Reads a URL such as ``haptera://a:7457,b:7457?timeout=2`` or ``haptera+unix:///run/haptera.sock``.
 
-    Raises ``ConfigurationError`` for a URL that cannot be read, for an option that this client does not have, and for
-    a user or a password: this version does not authenticate, and to leave a credential out silently would let a
-    caller believe that it acts as that user.
+    The options that are for the connection, ``compression``, ``signed`` and ``key_file``, stay in ``urls``. Raises
+    ``ConfigurationError`` for a URL that cannot be read, for an option that this client does not have, and for a user
+    or a password: this version does not authenticate, and to leave a credential out silently would let a caller believe
+    that it acts as that user.
     """
     address = parse(url)
     shown = str(address)
@@ -54,23 +56,10 @@ def locate(url: str) -> Location:
         raise ConfigurationError(f"{shown}: this version has no authentication, so the URL may not carry a password")
     if address.user is not None:
         raise ConfigurationError(f"{shown}: this version has no authentication, so the URL may not name a user")
-    timeout = None
-    for name, value in address.options.items():
-        if name != "timeout":
-            raise ConfigurationError(f"{shown}: the option {name!r} is not known to this version")
-        timeout = _seconds(shown, value)
+    options = read_options(address)
+    kept = {name: value for name, value in address.options.items() if name != "timeout"}
     if address.path:
-        urls: tuple[str, ...] = (f"{address.scheme}://{quote(address.path)}",)
+        places: tuple[Address, ...] = (Address(scheme=address.scheme, path=address.path, options=kept),)
     else:
-        urls = tuple(f"{address.scheme}://{format_host(*host)}" for host in address.hosts)
-    return Location(urls, shown, timeout)
-
-
-def _seconds(shown: str, text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise ConfigurationError(f"{shown}: timeout is a number of seconds above 0, not {text!r}")
-    return seconds
+        places = tuple(Address(scheme=address.scheme, hosts=(host,), options=kept) for host in address.hosts)
+    return Location(tuple(map(str, places)), shown, options.timeout)

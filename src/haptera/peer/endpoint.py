@@ -1,9 +1,13 @@
 """Where connections come from: listening for them and dialling them (spec/protocol.md, section 1)."""
 
 import asyncio
+import ipaddress
 import os
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
+
+import msgspec
 
 from haptera import __version__
 from haptera.connection import Config, Connection, Role
@@ -19,6 +23,7 @@ from haptera.peer.server import Server
 from haptera.peer.service import Service
 from haptera.peer.session import SessionService
 from haptera.peer.sockets import bind, cannot_listen, reason_of
+from haptera.wire.compression import Codec, available
 
 #: Connections that the kernel may hold before they are accepted.
 _BACKLOG: Final = 1024
@@ -26,6 +31,7 @@ _SOCKET_MODE: Final = 0o600
 AGENT: Final = f"haptera-python/{__version__}"
 
 _process_budget = Budget()
+_of_this_thread = threading.local()  # the codec that its connections share
 
 
 async def listen(
@@ -36,6 +42,7 @@ async def listen(
     server_id: bytes | None = None,
     mode: int = _SOCKET_MODE,
     signing_key: bytes | None = None,
+    compression: bool | None = None,
     max_connections: int = CONNECTIONS_MAX,
     max_half_open: int = HALF_OPEN_MAX,
     write_timeout_s: float = WRITE_TIMEOUT_S,
@@ -46,12 +53,13 @@ async def listen(
 
     ``on_peer`` is called with each new connection; ``mode`` is the file mode of a Unix socket. With ``signing_key``, a
     secret of at least 32 bytes, or with ``?signed=psk&key_file=PATH`` in the URL, every frame is signed, and who does
-    not have the key is refused. Of more than ``max_connections`` the newest is refused; of more than ``max_half_open``
-    whose handshake is not done the oldest is dropped. Who takes less than 64 KiB in ``write_timeout_s`` seconds while
-    more waits is disconnected. A connection on which no stream is open for ``idle_timeout_s`` seconds, give or take a
-    quarter, is drained. Other keywords are those of ``haptera.connection.Config``, for instance
-    ``ping_interval_ms``, ``handshake_timeout_s`` and ``frame_timeout_s``. Raises ``ConfigurationError`` if the URL or
-    the address cannot be used.
+    not have the key is refused. ``compression`` says whether payloads may be compressed with zstd where the other side
+    asks for it: wherever the extra ``haptera[zstd]`` is installed, unless given. Of more than ``max_connections`` the
+    newest is refused; of more than ``max_half_open`` whose handshake is not done the oldest is dropped. Who takes less
+    than 64 KiB in ``write_timeout_s`` seconds while more waits is disconnected. A connection on which no stream is open
+    for ``idle_timeout_s`` seconds, give or take a quarter, is drained. Other keywords are those of
+    ``haptera.connection.Config``, for instance ``ping_interval_ms``, ``handshake_timeout_s`` and ``frame_timeout_s``.
+    Raises ``ConfigurationError`` if the URL or the address cannot be used.
     """
     address = parse(url)
     _refuse_user(address)
@@ -61,6 +69,7 @@ async def listen(
     loop = asyncio.get_running_loop()
     identity = server_id if server_id is not None else os.urandom(16)
     settings = _config(address, options, services, signing_key, server_id=identity, **config)
+    settings = _with_compression(settings, address, options, compression, wanted=True)
     hosted = _hosted(services)
     sock, shown = bind(address, mode)
     path = address.path if address.scheme == UNIX_SCHEME else None
@@ -102,6 +111,7 @@ async def dial(
     services: Sequence[Service] = (),
     timeout: float | None = 5.0,
     signing_key: bytes | None = None,
+    compression: bool | None = None,
     write_timeout_s: float = WRITE_TIMEOUT_S,
     idle_timeout_s: float | None = None,
     **config: Any,
@@ -112,20 +122,24 @@ async def dial(
     costs no round trip of its own. A handshake that fails fails those calls; ``await peer.ready()`` waits for it.
 
     Several hosts are tried in turn, within ``timeout`` seconds in all: each may take its share of what is left.
-    ``signing_key`` and other keywords are those of ``listen``. The URL's options: ``timeout`` (of each call that names
-    no other, in seconds), ``signed=psk`` with ``key_file=PATH``. Raises ``ConnectionLost`` (outcome ``not_applied``) if
-    no host can be reached, ``ConfigurationError`` for a URL that cannot be used.
+    ``signing_key``, ``compression`` and other keywords are those of ``listen``. The URL's options: ``timeout`` (of each
+    call that names no other, in seconds), ``compression=zstd|none`` (asked for by itself where it is installed and the
+    link is neither loopback nor a Unix socket), ``signed=psk`` with ``key_file=PATH``. Raises ``ConnectionLost``
+    (outcome ``not_applied``) if no host can be reached, ``ConfigurationError`` for a URL that cannot be used.
     """
     address = parse(url) if isinstance(url, str) else url
     _refuse_user(address)
     options = read_options(address)
     loop = asyncio.get_running_loop()
     settings = _config(address, options, services, signing_key, **config)
+    here, elsewhere = (
+        _with_compression(settings, address, options, compression, wanted=wanted) for wanted in (False, True)
+    )
     hosted = _hosted(services)
     call_timeout_s = CALL_TIMEOUT_S if options.timeout is None else options.timeout
 
     def connect() -> TransportProtocol:
-        connection = Connection(Role.DIALER, settings, loop.time(), _process_budget)
+        connection = Connection(Role.DIALER, here if _is_local(place) else elsewhere, loop.time(), _process_budget)
         return TransportProtocol(
             Peer(
                 connection,
@@ -138,6 +152,7 @@ async def dial(
         )
 
     end = None if timeout is None else loop.time() + timeout
+    place: str | tuple[str, int]
     places: tuple[str | tuple[str, int], ...] = address.hosts or (address.path,)
     failed: list[str] = []
     cause: Exception | None = None
@@ -176,6 +191,33 @@ def _config(
         return Config(entropy=os.urandom, agent=agent, services=names, signing_key=key, **given)
     except ValueError as error:
         raise ConfigurationError(f"{address}: {error}") from None
+
+
+def _with_compression(
+    config: Config, address: Address, options: Options, given: bool | None, *, wanted: bool
+) -> Config:
+    """Return ``config`` with a codec if payloads may be compressed; ``wanted`` is what holds if nobody says."""
+    if given is not None and options.compression is not None:
+        raise ConfigurationError(f"{address}: compression is given in the URL and beside it")
+    asked = options.compression if given is None else given
+    if asked and not available():
+        raise ConfigurationError(f"{address}: compression needs the extra: pip install 'haptera[zstd]'")
+    if asked is False or (asked is None and not (wanted and available())):
+        return config
+    codec: Codec | None = getattr(_of_this_thread, "codec", None)
+    if codec is None:
+        codec = _of_this_thread.codec = Codec()
+    return msgspec.structs.replace(config, compression=codec)
+
+
+def _is_local(place: str | tuple[str, int]) -> bool:
+    """Whether a link does not leave this machine: there is nothing to gain from sending less."""
+    if isinstance(place, str):
+        return True
+    try:
+        return ipaddress.ip_address(place[0]).is_loopback
+    except ValueError:
+        return place[0] == "localhost"
 
 
 def _hosted(services: Sequence[Service]) -> list[Service]:
