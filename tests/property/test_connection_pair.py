@@ -19,6 +19,7 @@ from haptera.connection.events import (
     Established,
     Event,
     ItemReceived,
+    PackedItem,
     RequestAborted,
     RequestFinished,
     RequestReceived,
@@ -26,6 +27,7 @@ from haptera.connection.events import (
 )
 from haptera.connection.table import ConnectionState
 from haptera.errors import LocalProtocolError, failure
+from haptera.wire.compression import Codec
 from tests.unit.connection.machines import (
     CANCEL,
     CREDIT,
@@ -64,11 +66,18 @@ def _body(side: int, stream: int, number: int, size: int) -> bytes:
 class _Side:
     """An honest application on one side of the pair: it remembers what it did and what it learned."""
 
-    def __init__(self, role: Role, seed: int, budget: int, *, grease: bool) -> None:
+    def __init__(self, role: Role, seed: int, budget: int, *, grease: bool, signed: bool, packed: bool) -> None:
         self.process = Budget()
         self.role = role
         self.connection: Connection = machine(
-            role, seed=seed, process=self.process, limits=dict(TINY), budget=budget, grease=grease
+            role,
+            seed=seed,
+            process=self.process,
+            limits=dict(TINY),
+            budget=budget,
+            grease=grease,
+            signing_key=bytes(32) if signed else None,
+            compression=Codec() if packed else None,
         )
         self.wire = bytearray()  # sent, and not yet read by the other side
         self.requests: dict[int, bytes] = {}
@@ -76,7 +85,7 @@ class _Side:
         self.cancelled: set[int] = set()
         self.answers: dict[int, list[Event]] = defaultdict(list)
         self.sent: dict[int, list[bytes]] = defaultdict(list)
-        self.received: dict[int, list[bytes]] = defaultdict(list)
+        self.received: dict[int, list[bytes | PackedItem]] = defaultdict(list)
         self.untaken: dict[int, int] = defaultdict(int)
         self.serving: dict[int, RequestReceived] = {}
         self.served: dict[int, bytes] = {}
@@ -141,8 +150,12 @@ class _Side:
         streams = [stream for stream, count in self.untaken.items() if count]
         if streams:
             stream = streams[which % len(streams)]
+            items = self.received[stream]
+            place = len(items) - self.untaken[stream]
             self.untaken[stream] -= 1
-            self.connection.take_item(stream)
+            taken = self.connection.take_item(stream, items[place])
+            assert isinstance(taken, bytes)
+            items[place] = taken
 
     def pull(self, size: int) -> None:
         self.wire += self.connection.data_to_send(size)
@@ -193,9 +206,9 @@ class _Side:
 class _Run:
     """One program of both applications and the network between them."""
 
-    def __init__(self, seed: int, budget: int, *, grease: bool) -> None:
-        self.dialer = _Side(Role.DIALER, seed, budget, grease=grease)
-        self.acceptor = _Side(Role.ACCEPTOR, seed, budget, grease=grease)
+    def __init__(self, seed: int, budget: int, *, grease: bool, signed: bool, packed: bool) -> None:
+        self.dialer = _Side(Role.DIALER, seed, budget, grease=grease, signed=signed, packed=packed)
+        self.acceptor = _Side(Role.ACCEPTOR, seed, budget, grease=grease, signed=signed, packed=packed)
         self.now = 0.0
 
     def step(self, operation: int, first: int, second: int) -> None:
@@ -260,12 +273,19 @@ class _Run:
                 while mine.serving:
                     mine.answer(0, 100, well=True)
                     busy = True
+        for mine in (self.dialer, self.acceptor):
+            due = mine.connection._inflow.credit_due
+            if due is not None:
+                self.now = max(self.now, due)
+                mine.learn(mine.connection.tick(self.now))
+                busy = True
         return busy
 
     def check(self, *, lossless: bool) -> None:
         for mine, theirs in ((self.dialer, self.acceptor), (self.acceptor, self.dialer)):
             connection = mine.connection
             assert connection.open_streams == 0
+            assert connection._streams._bucket.left(self.now) > 900, "an honest peer is nowhere near a flood"
             assert connection.outbox.size == 0
             assert connection.outbox.unwritten == 0
             assert connection.outbox.control_size == 0
@@ -306,8 +326,17 @@ class _Run:
 PROGRAMS = st.lists(st.tuples(st.integers(0, 31), st.integers(0, 255), st.integers(0, 255)), min_size=20, max_size=200)
 
 
-def _run(program: list[tuple[int, int, int]], seed: int, budget: int, *, grease: bool, lossless: bool) -> None:
-    run = _Run(seed, budget, grease=grease)
+def _run(
+    program: list[tuple[int, int, int]],
+    seed: int,
+    budget: int,
+    *,
+    lossless: bool,
+    grease: bool = False,
+    signed: bool = False,
+    packed: bool = False,
+) -> None:
+    run = _Run(seed, budget, grease=grease, signed=signed, packed=packed)
     for step in program:
         run.step(*step)
     run.end()
@@ -322,9 +351,18 @@ def test_two_honest_machines_never_find_fault_and_lose_nothing(
     _run(program, seed, 64 * 1024 * 1024, grease=grease, lossless=True)
 
 
-@given(PROGRAMS, st.integers(0, 1000))
-def test_with_little_memory_calls_fail_but_nothing_leaks(program: list[tuple[int, int, int]], seed: int) -> None:
-    _run(program, seed, 1024 * 1024, grease=False, lossless=False)
+@given(PROGRAMS, st.integers(0, 1000), st.booleans())
+def test_nor_do_two_that_compress_and_perhaps_sign(
+    program: list[tuple[int, int, int]], seed: int, signed: bool
+) -> None:
+    _run(program, seed, 64 * 1024 * 1024, grease=True, signed=signed, packed=True, lossless=True)
+
+
+@given(PROGRAMS, st.integers(0, 1000), st.booleans())
+def test_with_little_memory_calls_fail_but_nothing_leaks(
+    program: list[tuple[int, int, int]], seed: int, packed: bool
+) -> None:
+    _run(program, seed, 1024 * 1024, signed=packed, packed=packed, lossless=False)
 
 
 # -- one machine against anything ------------------------------------------------------------------------------------
