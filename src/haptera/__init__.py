@@ -101,6 +101,7 @@ if TYPE_CHECKING:
         Request,
         Server,
         Service,
+        Trace,
         dial,
         listen,
         method,
@@ -176,6 +177,7 @@ __all__ = [
     "StorageFull",
     "TooManyConnections",
     "TooManyRequests",
+    "Trace",
     "TransactionTooLarge",
     "UnknownFrameType",
     "UnknownMethod",
@@ -220,7 +222,7 @@ _MODULES: Final = {
     ),
     **dict.fromkeys(("Database", "Entry", "Scan", "connect", "open"), "haptera.client"),
     **dict.fromkeys(
-        ("Answer", "Credentials", "Peer", "Request", "Server", "Service", "dial", "listen", "method"),
+        ("Answer", "Credentials", "Peer", "Request", "Server", "Service", "Trace", "dial", "listen", "method"),
         "haptera.peer",
     ),
 }

@@ -13,7 +13,7 @@ import haptera
 from haptera.error_codes import BY_CODE
 
 DATABASE = {"Database", "Entry", "Scan", "connect", "open"}
-MESSAGING = {"Answer", "Credentials", "Peer", "Request", "Server", "Service", "dial", "listen", "method"}
+MESSAGING = {"Answer", "Credentials", "Peer", "Request", "Server", "Service", "Trace", "dial", "listen", "method"}
 ERRORS = {
     "CallError",
     "Code",

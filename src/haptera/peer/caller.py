@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Container, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from haptera.connection import Connection, Role
 from haptera.connection.events import PackedItem
@@ -14,6 +14,9 @@ from haptera.peer.deadlines import Deadlines
 from haptera.peer.limits import WAITING_CALLS_MAX, WAITING_SIZE_MAX
 from haptera.peer.scope import current
 from haptera.wire.metadata import Tag
+
+if TYPE_CHECKING:
+    from haptera.peer.telemetry import Telemetry
 
 _ANSWERED_BELOW_HEAD: Final = bytes((Tag.ANSWERED_BELOW, 8))
 _REQUEST_ID_SIZE: Final = 16
@@ -43,6 +46,8 @@ class Caller:
         self.sends_traces = False
         #: The last of our streams that the other side answers, once it goes away.
         self.last_taken: int | None = None
+        #: Records spans, if the program has them recorded.
+        self.telemetry: Telemetry | None = None
         self._connection = connection
         self._loop = loop
         self._flush = flush
@@ -100,9 +105,13 @@ class Caller:
                     call.set_exception(failure(3005, outcome="not_applied").exception())
                     return
                 timeout = left if timeout is None else min(left, timeout)
-            if self.sends_traces and scope.trace is not None:
-                service, method, entries = call.route
-                call.route = service, method, entries + scope.trace.child().entries()
+            trace = scope.trace
+            if trace is not None and self.telemetry is None and self.sends_traces:
+                call.add_entries(trace.child().entries())
+        if self.telemetry is not None:
+            trace = self.telemetry.begin_call(call)
+            if trace is not None and self.sends_traces:
+                call.add_entries(trace.entries())
         size = len(call.payload)
         if not self.waits and self._connection.can_request(size):
             self._begin(call, timeout)

@@ -95,6 +95,11 @@ class Call(asyncio.Future[Answer]):
         self.waiter: asyncio.Future[None] | None = None  # of who reads items
         self.room: asyncio.Future[None] | None = None  # of who sends items
 
+    def add_entries(self, entries: bytes) -> None:
+        """Have more metadata entries sent with the request."""
+        service, method, others = self.route
+        self.route = service, method, others + entries
+
     def cancel(self, msg: object | None = None) -> bool:
         """Cancel the call: the other side is asked to stop."""
         if self.done():

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Container, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +12,7 @@ from haptera.peer.deadlines import Deadlines
 from haptera.peer.limits import HANDLERS_END_S
 from haptera.peer.scope import current, enter
 from haptera.peer.service import Request, Service
+from haptera.peer.telemetry import find_telemetry
 from haptera.peer.times import Stopwatch, clock_of
 from haptera.wire.metadata import Tag
 
@@ -42,13 +42,15 @@ class Dispatcher:
         #: Requests without an answer, by their streams.
         self.requests: dict[int, Request] = {}
         #: Those of them that were not started yet. What this side accepts as streams and budget bounds them.
-        self.arrived: deque[Request] = deque()
+        self.arrived: list[Request] = []
         #: Without pipelining one request runs at a time, in stream order (spec/protocol.md, section 4.1).
         self.serial = False
         #: Whether the time that a caller gives is kept.
         self.keeps_deadlines = False
         #: Measures what answers say about how long they took, if they do.
         self.stopwatch: Stopwatch | None = None
+        #: Records spans, if the program has them recorded.
+        self.telemetry: Final = find_telemetry()
         #: The time of the loop at which the requests that are being added were read.
         self.read_at = 0.0
         self._loop = loop
@@ -69,12 +71,10 @@ class Dispatcher:
         self.requests[event.stream] = request
         if self.stopwatch is not None:
             self.stopwatch.add(request)
+        if self.telemetry is not None:
+            request.span = None
         if self.keeps_deadlines and _TIMEOUT in event.entries:
-            timeout_ms = int.from_bytes(event.entries[_TIMEOUT], "big")
-            if not timeout_ms:
-                self.fail(request, failure(3003, {"reason": "a timeout of nothing"}, outcome="not_applied"))
-                return
-            request.deadline = self.read_at + timeout_ms / 1000
+            request.deadline = self.read_at + int.from_bytes(event.entries[_TIMEOUT], "big") / 1000
             self._timed.append(request)
         self.arrived.append(request)
 
@@ -111,8 +111,7 @@ class Dispatcher:
                 self._handle(name, requests)
 
     def _next_batch(self) -> list[Request]:
-        batch = list(self.arrived)
-        self.arrived.clear()
+        batch, self.arrived = self.arrived, []
         return batch
 
     def _next_serial(self) -> list[Request]:
@@ -120,7 +119,7 @@ class Dispatcher:
         arrived = self.arrived
         # An answer of several frames ends its stream when the last has left: a later one must not overtake it.
         if not self._connection.serves(self._running):
-            request = arrived.popleft()
+            request = arrived.pop(0)
             if request.service != _SESSION:
                 self._running = request.stream
             return [request]
@@ -137,6 +136,9 @@ class Dispatcher:
             return
         if current.get() is not None:
             current.set(None)  # this may run in the context of another request's handler
+        if self.telemetry is not None:
+            for request in requests:
+                self.telemetry.begin_request(request)
         if self.stopwatch is not None:
             self.stopwatch.begin_batch()
         try:
@@ -145,6 +147,7 @@ class Dispatcher:
             _logger.error("handler_failed", exc_info=error, extra=self._peer.log_fields(code=3010, service=name))
             for request in requests:
                 if request.stream in self.requests and request.task is None:
+                    self.record(request, error)
                     request.fail(failure(3010))
         if self.stopwatch is not None:
             unanswered = self.requests
@@ -155,8 +158,15 @@ class Dispatcher:
     def enter(self, request: Request) -> None:
         """A handler takes its first step, in a task of its own."""
         enter(request)
+        if self.telemetry is not None:
+            self.telemetry.enter(request)
         if self.stopwatch is not None:
             self.stopwatch.begin(request)
+
+    def record(self, request: Request, error: BaseException) -> None:
+        """A handler has raised an error."""
+        if self.telemetry is not None:
+            self.telemetry.record(request, error)
 
     def is_overdue(self, request: Request) -> bool:
         """Whether a request's time is over, or as good as that."""
@@ -190,6 +200,8 @@ class Dispatcher:
         except BaseException:
             self.requests[request.stream] = request  # it is still owed an answer
             raise
+        if self.telemetry is not None:
+            self.telemetry.end_request(request, None)
         self._peer._schedule_flush()
 
     def fail(self, request: Request, reason: Failure, entries: bytes = b"") -> None:
@@ -210,6 +222,8 @@ class Dispatcher:
             fields = self._peer.log_fields(stream=request.stream, code=3010, service=request.service)
             _logger.error("error_not_sent", exc_info=error, extra=fields)
             self._connection.fail(request.stream, failure(3010))
+        if self.telemetry is not None:
+            self.telemetry.end_request(request, reason)
         self._peer._schedule_flush()
 
     def cancel(self, stream: int) -> None:
@@ -265,6 +279,8 @@ class Dispatcher:
         self.requests.clear()
         self.arrived.clear()
         for request in requests:
+            if self.telemetry is not None:
+                self.telemetry.end_request(request, failure(3006, outcome="unknown"))
             request.cancel()
 
     async def wait(self) -> None:

@@ -99,6 +99,7 @@ class Peer:
         self._said_goaway = False
         self._caller = Caller(connection, loop, self._schedule_flush)
         self._dispatcher = Dispatcher(self, connection, self.services, loop)
+        self._caller.telemetry = self._dispatcher.telemetry
         self._when_writable: list[Callable[[], None]] = []
         self._on_close: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None

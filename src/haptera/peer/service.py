@@ -66,6 +66,7 @@ class Request:
         "used",
     )
 
+    span: Any  # of the telemetry, if there is one
     # What a stopwatch writes down, if there is one: when the request was read; when its task began, or for how long a
     # service that has none has worked on it.
     received: float
@@ -281,6 +282,7 @@ def _as_answer(request: Request, value: object) -> bytes:
 
 def _fail(request: Request, error: BaseException) -> None:
     """Answer for a handler that raised. What went wrong inside is logged, not told to the caller."""
+    request.peer._dispatcher.record(request, error)
     if isinstance(error, asyncio.CancelledError) and _is_stopped(request):
         request.fail(failure(3006, outcome="unknown"))
         if not request.cancelled:
