@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import shlex
@@ -101,9 +100,7 @@ class _Serving:
             return DONE
         server = NodeServer(node)
         try:
-            # What recovery made stays. Without this, the collector would look through all of it each time.
-            gc.collect()
-            gc.freeze()
+            node.freeze()
             await server.start()
             self._announce(node, server)
             await self._unless_stopped(_first(node.failed))

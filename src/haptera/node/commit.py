@@ -14,6 +14,7 @@ Everything but `_write` runs on the event loop's thread, which owns all state he
 
 from __future__ import annotations
 
+import gc
 import logging
 import queue
 import threading
@@ -61,6 +62,13 @@ PENDING_COMMANDS_MAX = 65536
 
 LOGGED_OVERHEAD = 64
 """What a `Logged` adds to its command beside the user's name (`state.commands.size_bound`)."""
+
+
+COLLECT_SIZE = 128 * 1024
+"""Bytes of commands applied after which the garbage collector looks at what is new. A write leaves a tuple, which the
+collector follows until it has seen it once. It begins by itself after so many more objects were made than released: in
+a store whose keys are overwritten hardly ever, and then it stops the loop for hundreds of thousands at once. So many
+bytes are some thousand tuples at most, and a fraction of a millisecond."""
 
 
 class Writer(Protocol):
@@ -129,6 +137,7 @@ class CommitPipeline:
         self._time_ms = machine.time_ms
         self._size = 0
         self._count = 0
+        self._uncollected = 0  # bytes of commands applied since the collector looked
         self._refusal: Failure | None = None
         self._idle: list[asyncio.Future[None]] = []
 
@@ -270,6 +279,11 @@ class CommitPipeline:
             self._fail(batch, error)
             return
         self._answer(batch, results)
+        self._uncollected += len(entry.payload)
+        if self._uncollected >= COLLECT_SIZE:
+            self._uncollected = 0
+            if gc.isenabled():
+                gc.collect(0)
 
     def _answer(self, batch: Batch, results: list[Result]) -> None:
         self._size -= batch.size

@@ -203,6 +203,15 @@ class Kv:
         """Make the index now."""
         _ = self.index
 
+    def keep_tracked(self) -> None:
+        """Have the garbage collector follow the table of entries, so that ``gc.freeze`` takes it out of its sight.
+
+        A dict that holds nothing but atoms is not followed: not frozen then, and followed again from its next change
+        on, which is a pause for millions of entries in each collection.
+        """
+        self.entries[""] = (b"", self.revision, None)  # no key is empty; a new tuple is followed, and so its holder is
+        del self.entries[""]
+
     def _put(self, key: str, value: bytes, revision: int, previous: Entry | None) -> None:
         if previous is None:
             if self._index is not None:

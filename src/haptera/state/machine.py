@@ -126,6 +126,10 @@ class StateMachine:
         """Sort the keys now (half a second for a million), not in the first scan or count that needs their order."""
         self.kv.build_index()
 
+    def keep_tracked(self) -> None:
+        """Prepare the large tables for ``gc.freeze``: what it is to keep must be followed when it is called."""
+        self.kv.keep_tracked()
+
     def digest(self) -> bytes:
         """32 bytes that are equal for machines that applied the same entries. Takes time for every key."""
         parts = (self.index, self.time_ms, self.kv.digest(), self.requests.digest())

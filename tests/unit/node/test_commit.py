@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import random
 import threading
 from functools import partial
@@ -382,3 +383,17 @@ async def test_what_was_taken_back_is_not_answered_again_when_the_disk_fails() -
         (5001, "not_applied")
     ] * 2
     await node.aclose()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+async def test_the_collector_looks_at_what_writes_leave_before_it_is_much(
+    enabled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collected: list[int] = []
+    monkeypatch.setattr(gc, "collect", collected.append)
+    monkeypatch.setattr(gc, "isenabled", lambda: enabled)
+    async with opened() as node:
+        for number in range(1, 8):
+            Asked(node, Set("k", bytes(commit.COLLECT_SIZE // 3)))
+            await turn()
+            assert collected == [0] * (number // 3 if enabled else 0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -152,6 +154,19 @@ async def test_a_cancelled_write_that_is_not_with_the_disk_is_dropped_and_answer
         assert waiting[1].result == [2, None]
         assert (await store.ask("count")).result == [2]
         assert store.node.metrics.kv_failures_total == 2
+
+
+async def test_an_answered_write_is_no_work_for_the_collector() -> None:
+    async with served() as store:
+        request = await store.ask("set", "a", b"")
+        gone = weakref.ref(request)
+        gc.disable()
+        try:
+            del request
+            await turn()
+            assert gone() is None
+        finally:
+            gc.enable()
 
 
 async def test_a_write_that_was_dropped_may_be_sent_again_under_its_id() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from typing import Any
 
@@ -197,3 +198,21 @@ async def test_metrics_and_uptime_go_on() -> None:
         await turn()
         assert node.metrics.values()["log_segments"] == 1
         assert node.metrics.values()["log_size_bytes"] > 0
+
+
+async def test_a_frozen_store_is_out_of_the_collectors_sight_and_stays_there() -> None:
+    fs = MemoryFileSystem()
+    for keys in (0, 10):
+        async with opened(fs) as node:
+            try:
+                before = node._machine.digest()
+                node.freeze()
+                assert node._machine.digest() == before
+                assert node.keys == keys
+                entries = node._machine.kv.entries
+                assert gc.is_tracked(entries), "what is not followed is followed again with its next change"
+                Asked(node, *(Set(f"k{number}", b"") for number in range(10)))
+                await turn()
+                assert not any(followed is entries for followed in gc.get_objects())
+            finally:
+                gc.unfreeze()

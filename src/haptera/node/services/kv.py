@@ -280,7 +280,9 @@ class _Writes:
 
     def _done(self, results: list[Result]) -> None:
         self._submission = None
-        self._service._answer(self._requests, results, 0)
+        # Each request refers to this object: left as they are, they would be a circle, and work for the collector.
+        requests, self._requests = self._requests, []
+        self._service._answer(requests, results, 0)
 
     def _on_cancel(self) -> None:
         if not self._looking and self._submission is not None:
