@@ -1,0 +1,390 @@
+"""Writes fuzz/corpus: what each target starts from, made of spec/vectors and of sessions between honest peers.
+
+usage: python -m fuzz.make_corpus
+
+The same files in each run of the same software. They need not follow each change of it: a session of yesterday is as
+good a start as one of today. An input that once was a finding is kept under a name that begins with `found-`; those
+are written by hand and left alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+import zstandard
+
+from fuzz import reference
+from fuzz.conversation import WRITE_SIZE, Application, Options, config, peer_config, shake
+from fuzz.mutators import OPTIONS_SIZE
+from fuzz.reference import RawFrame
+from fuzz.store import KEY
+from fuzz.targets import MARK, RAW_LENGTH_SIZE, record_signed
+from haptera.connection import Connection, Role
+from haptera.connection.table import ConnectionState
+from haptera.errors import LocalProtocolError, failure
+from haptera.node.services.arguments import METHODS
+from haptera.state.commands import (
+    Clear,
+    Delete,
+    DeleteMany,
+    Forget,
+    Increment,
+    Logged,
+    Rename,
+    Set,
+    SetMany,
+    Write,
+    encode_commands,
+)
+from haptera.storage import Entry
+from haptera.storage.segment import Codec, SegmentHeader
+from haptera.wire.metadata import Tag, encode_entry
+from haptera.wire.payload import Goaway, encode_payload
+
+ROOT = Path(__file__).resolve().parent
+CORPUS = ROOT / "corpus"
+VECTORS = ROOT.parent / "spec" / "vectors"
+FOUND = "found-"
+#: Larger vectors are left out: a fuzzer spends its time on the bytes of each input.
+_VECTOR_SIZE_MAX = 20_000
+_SEGMENT_SIZE = 400
+
+pack = msgspec.msgpack.encode
+Inputs = Iterator[tuple[str, bytes]]
+
+
+def _vectors(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for vector in json.loads((VECTORS / f"{name}.json").read_text())["vectors"]:
+        text = "".join(sign if sign.isalnum() else "-" for sign in vector["name"].lower())
+        yield "-".join(part for part in text.split("-") if part), vector
+
+
+def _options(number: int) -> bytes:
+    """Options of which each is chosen by some inputs."""
+    return bytes((number % 64, number * 7 % 256))
+
+
+# -- wire ------------------------------------------------------------------------------------------------------------
+
+
+def make_decoder() -> Inputs:
+    frames = {name: bytes.fromhex(vector["hex"]) for name, vector in _vectors("frames")}
+    for name, data in frames.items():
+        yield f"frame-{name}", _options(len(name)) + data
+    first = next(iter(frames.values()))
+    for name, vector in _vectors("headers"):
+        yield f"header-{name}", _options(len(name)) + first + bytes.fromhex(vector["hex"])
+    large = RawFrame(reference.ITEM, 0, 1, b"", bytes(20_000)).encode()
+    damaged = RawFrame(reference.REQUEST, 0, 1, b"\x01s\x01m", b"abc", body_crc=1).encode()
+    yield "largest-and-damaged", _options(3) + first + large + damaged + large
+
+
+def make_compression() -> Inputs:
+    random = Random(1).randbytes(1500)
+    size = len(random).to_bytes(RAW_LENGTH_SIZE, "big")
+    yield "without-checksum", size + zstandard.ZstdCompressor().compress(random)
+    yield "skippable", size + b"\x50\x2a\x4d\x18\x04\0\0\0abcd"
+    for name, payload in (("text", b"some text, " * 200), ("zeros", bytes(100_000)), ("random", random)):
+        for declared in (True, False):
+            compressor = zstandard.ZstdCompressor(write_checksum=True, write_content_size=declared)
+            size = len(payload).to_bytes(RAW_LENGTH_SIZE, "big")
+            yield f"{name}-{'declared' if declared else 'undeclared'}", size + compressor.compress(payload)
+
+
+def make_metadata() -> Inputs:
+    for name, vector in _vectors("frames"):
+        if vector["frame"]["metadata"]:
+            yield f"frame-{name}", bytes.fromhex(vector["frame"]["metadata"])
+    sizes = {Tag.REQUEST_ID: 16, Tag.TIMEOUT_MS: 4, Tag.TRACEPARENT: 26, Tag.ANSWERED_BELOW: 8, Tag.TRACESTATE: 9}
+    yield (
+        "entries",
+        b"".join(encode_entry(tag, b"a=b,c=d,e=f,g=h,i=j,k=l"[:size].ljust(size)) for tag, size in sizes.items()),
+    )
+    yield "unknown-critical", b"\x01s\x01m" + encode_entry(0xFE, b"x") + encode_entry(0x7F, b"")
+
+
+def make_handshake() -> Inputs:
+    kinds = {reference.HELLO: 0, reference.WELCOME: 1, reference.GOAWAY: 2, reference.ERROR: 3}
+    for name, vector in _vectors("frames"):
+        kind = kinds.get(vector["frame"]["type"])
+        if kind is not None:
+            yield f"frame-{name}", bytes((kind,)) + bytes.fromhex(vector["frame"]["payload"])
+    hello = Connection(Role.DIALER, peer_config(), 0.0).data_to_send(WRITE_SIZE)
+    yield "hello-of-ours", b"\x00" + reference.split(hello)[0][0].payload
+    yield "hello-for-a-signing-acceptor", b"\xfa" + reference.split(hello)[0][0].payload  # 250 % 5 == 0
+    yield "goaway", b"\x02" + encode_payload(Goaway(code=1014, name="GOING_AWAY", message="m", last_stream=7))
+    yield "failure", b"\x03" + encode_payload(failure(4002, {"key": "k", "expected": 1, "actual": 2}))
+    yield "failure-of-an-application", b"\x03" + pack({**_ERROR, "code": 10_001, "details": {"a": [None, {"b": 1.5}]}})
+    yield "open-map", b"\x04" + pack({"a": 1, "b": [1, {"c": b"d"}], "grease-1": None})
+    nested: Any = 1
+    for _ in range(33):
+        nested = [nested]
+    yield "nested", b"\x04" + pack({"a": nested})
+
+
+_ERROR = {"code": 1, "name": "N", "message": "m", "outcome": "unknown", "details": {}}
+
+
+# -- sessions --------------------------------------------------------------------------------------------------------
+
+
+def _record(role: Role, options: Options, steps: int) -> bytes:
+    """What an honest peer says to an `Application` of `role` behind the handshake: a bit of everything."""
+    subject = Application(role, options)
+    other = Connection(Role.ACCEPTOR if role is Role.DIALER else Role.DIALER, peer_config(), 0.0)
+    # The application's own handshake was with another peer; the same one again, up to what it has sent by now.
+    again = Connection(role, config(options, role), 0.0)
+    shake(again, other)
+    for streaming in (False, True, True, False):
+        again.request("s", "m", b"abc", streaming=streaming)
+    other.receive_data(again.data_to_send(WRITE_SIZE), 0.0)
+    random = Random(options.seed)
+    spoken = b""
+    mine: list[int] = []
+    theirs = [stream for stream in range(1, 9) if other.serves(stream)]
+    for _ in range(steps):
+        try:
+            _speak(other, random, mine, theirs)
+        except LocalProtocolError:
+            continue  # the stream has ended meanwhile
+        said = other.data_to_send(WRITE_SIZE)
+        spoken += said
+        subject.learn(subject.connection.receive_data(said, 0.0))
+        other.receive_data(subject.connection.data_to_send(WRITE_SIZE), 0.0)
+        if other.state is not ConnectionState.OPEN:
+            break
+    return spoken
+
+
+def _speak(other: Connection, random: Random, mine: list[int], theirs: list[int]) -> None:
+    entries = encode_entry(Tag.REQUEST_ID, bytes(16)) + encode_entry(Tag.ANSWERED_BELOW, bytes(8))
+    streams = mine + theirs
+    match random.randrange(11):
+        case 0 | 1:
+            size = random.choice((0, 100, 3000))
+            mine.append(other.request("s", "m", bytes(size), streaming=random.random() < 0.7, entries=entries))
+        case 2 | 3 | 4 if streams:
+            other.send_item(random.choice(streams), bytes(random.choice((0, 50, 2500))))
+        case 5 if mine:
+            other.finish(mine[-1])
+        case 6 if mine:
+            other.cancel(random.choice(mine))
+        case 7 if theirs:
+            other.respond(theirs.pop(), b"answer", encode_entry(Tag.REVISION, bytes(8)))
+        case 8 if theirs:
+            other.fail(theirs.pop(0), failure(4001, {"key": "k"}))
+        case 9:
+            other.ping(bytes(8))
+        case 10 if random.random() < 0.2:
+            other.go_away(1014)
+        case _:
+            other.take_item(random.choice((1, 2, 3, 4)))
+
+
+def _make_sessions(role: Role) -> Inputs:
+    for number in (0, 1, 2, 8, 10, 12, 24, 31, 32, 34, 41):
+        head = _options(number)
+        yield f"session-{number}", head + _record(role, Options(head), 40)
+    head = _options(9 + 32)
+    route, item = b"\x01s\x01m", bytes(1500)
+    id_ = 1 if role is Role.ACCEPTOR else 2
+    fragments = [
+        RawFrame(reference.REQUEST, reference.MORE | reference.STREAMING, id_, route, item),
+        RawFrame(reference.CREDIT, 0, id_, b"", bytes((0, 0, 16, 0))),
+        RawFrame(reference.REQUEST, reference.CONTINUED, id_, b"", item),
+        RawFrame(reference.ITEM, reference.MORE, id_, b"", item),
+        RawFrame(reference.CANCEL, 0, id_),
+        RawFrame(reference.ITEM, reference.CONTINUED, id_, b"", b"rest"),
+    ]
+    yield "fragments", head + b"".join(each.encode() for each in fragments)
+    answers = [
+        RawFrame(reference.ITEM, reference.MORE, 3 - id_, b"", item),
+        RawFrame(reference.ERROR, 0, 3 - id_, b"", encode_payload(failure(3010))),
+        RawFrame(reference.RESPONSE, reference.MORE, 5 - id_, b"", item),
+        RawFrame(reference.RESPONSE, reference.CONTINUED, 5 - id_, b"", item),
+        RawFrame(reference.RESPONSE, 0, 7 - id_, b"", b"damaged", body_crc=1),
+        RawFrame(reference.RESPONSE, 0, 9 - id_, encode_entry(0xFE, b""), b"unknown critical"),
+    ]
+    yield "answers", head + b"".join(each.encode() for each in answers)
+
+
+def make_acceptor() -> Inputs:
+    yield from _make_sessions(Role.ACCEPTOR)
+    for name, vector in _vectors("connection"):
+        # Those vectors begin with HELLO, which here has been said.
+        frames, rest = reference.split(bytes.fromhex(vector["hex"]))
+        data = b"".join(each.encode() for each in frames[1:]) + rest
+        if data and len(data) < _VECTOR_SIZE_MAX:
+            yield f"vector-{name}", _options(1) + data
+
+
+def make_dialer() -> Inputs:
+    yield from _make_sessions(Role.DIALER)
+
+
+def make_hello() -> Inputs:
+    for name, vector in _vectors("connection"):
+        data = bytes.fromhex(vector["hex"])
+        if len(data) < _VECTOR_SIZE_MAX:
+            yield f"vector-{name}", _options(len(name)) + data
+
+
+def make_welcome() -> Inputs:
+    for number in (0, 4, 6):
+        head = _options(number)
+        dialer = Connection(Role.DIALER, config(Options(head), Role.DIALER), 0.0)
+        acceptor = Connection(Role.ACCEPTOR, peer_config(), 0.0)
+        dialer.request("s", "m", b"first flight")
+        acceptor.receive_data(dialer.data_to_send(WRITE_SIZE), 0.0)
+        acceptor.respond(1, b"answer")
+        yield f"session-{number}", head + acceptor.data_to_send(WRITE_SIZE)
+    yield "refused", _options(0) + RawFrame(reference.ERROR, payload=pack(_ERROR | {"code": 1001})).encode()
+
+
+def make_signed() -> Inputs:
+    for role in Role:
+        yield f"to-{role.name.lower()}", bytes(OPTIONS_SIZE - 1) + bytes((int(role),)) + record_signed(role)
+
+
+# -- kv and storage --------------------------------------------------------------------------------------------------
+
+_ARGUMENTS: dict[str, list[list[Any]]] = {
+    "get": [["a"], ["k" * 4097]],
+    "set": [
+        ["a", b"v"],
+        ["a", b"v", {"if_version": 1, "return_previous": True}],
+        ["n", b"", {"if": "absent"}],
+        ["a", b"v", {"if": "present"}],
+        ["a", b"v", {"ttl_ms": 1}],
+    ],
+    "delete": [["a"], ["a", {"if_version": 0}], ["a", {"return_previous": True}]],
+    "exists": [["é"]],
+    "get_many": [[["a", "b", "missing"]]],
+    "set_many": [[[["a", b"1"], ["a", b"2"]]], [[["a", b"1"]], {}]],
+    "delete_many": [[["a", "a", "missing"]]],
+    "increment": [["a", 1], ["c/2", 1], ["new", -5, {"initial": 2**63 - 1}], ["b", 1]],
+    "rename": [["a", "z"], ["a", "b", {"if_absent": True}]],
+    "scan": [[], [{"prefix": "c/", "limit": 1}], [{"start": "b", "end": "k", "reverse": True, "keys_only": True}]],
+    "count": [[], [{"glob": "c/*"}], [{"glob": "[a-c]?\\*{"}], [{"prefix": "\U0010ffff"}]],
+    "clear": [[{"prefix": "c/"}], []],
+}
+
+
+def make_arguments() -> Inputs:
+    for number, name in enumerate(METHODS):
+        for which, argument in enumerate(_ARGUMENTS[name]):
+            yield f"{name}-{which}", bytes((number,)) + pack(argument)
+    yield "scan-after", bytes((list(METHODS).index("scan"),)) + pack([{"after": "b", "glob": "**[!x]", "limit": 0}])
+    yield "doubled-option", bytes((1,)) + b"\x93\xa1a\xc4\x00\x82\xa2if\xa6absent\xa2if\xa7present"
+
+
+def make_commands() -> Inputs:
+    writes: list[Write] = [
+        Set("a", b"v", 1, "absent", True),
+        Delete("a", 1, True),
+        SetMany([("a", b"1"), ("b", b"")]),
+        DeleteMany(["a", "b"]),
+        Increment("a", -1, 5),
+        Rename("a", "b", True),
+        Clear("c/"),
+        Forget("app", [bytes(16), bytes(range(16))]),
+    ]
+    yield "each", encode_commands([Logged(op) for op in writes])
+    yield "with-ids", encode_commands([Logged(op, "app", bytes(16), bytes(32)) for op in writes])
+    yield "none", encode_commands([])
+    yield "newer-part", pack([[["lease.grant", 1, 2], "app"]])
+    yield "newer-field", pack([[["kv.clear", "p", 1], "app"]])
+    yield "newer-entry", pack([[["kv.clear", "p"], "app", None, None, 1]])
+
+
+def make_log() -> Inputs:
+    for durable in (True, False):
+        for count, closed in ((0, False), (1, False), (3, False), (3, True)):
+            name = f"{'sync' if durable else 'os'}-{count}-{'sealed' if closed else 'active'}"
+            segment = _segment(count, durable=durable, closed=closed)
+            yield name, bytes((0 if durable else 1,)) + segment
+    segment = _segment(3, durable=True, closed=False)
+    yield "torn", b"\0" + segment[:200] + bytes(len(segment) - 200)
+    yield "damaged", b"\0" + segment[:150] + b"\xff" + segment[151:]
+    yield "empty", b"\0"
+    yield "zeros", bytes(401)
+
+
+def _segment(count: int, *, durable: bool, closed: bool) -> bytes:
+    """The bytes of a log's first segment, as `Log` writes it but for an id that is not random."""
+    header = SegmentHeader(1, bytes(range(16)), KEY.id, 1, bytes(16), _SEGMENT_SIZE, durable)
+    codec = Codec(header, KEY)
+    entries = [Entry(1, index, 1000 + index, b"payload %d" % index) for index in range(1, count + 1)]
+    records = header.encode() + b"".join(codec.encode(entry) for entry in entries)
+    return records if closed else records.ljust(_SEGMENT_SIZE, b"\0")
+
+
+def make_address() -> Inputs:
+    urls = {
+        "tcp": "haptera://127.0.0.1:7457",
+        "name": "haptera://app@db.example",
+        "several": "haptera://a:7457,b,[::1]:0?timeout=2&compression=zstd",
+        "password": f"haptera://app:{MARK}@host?name=x",
+        "password-with-slash": f"haptera://app:{MARK}/x@host",
+        "password-with-at": f"haptera://app:x@{MARK}@host:99999",
+        "encoded": f"haptera://a%40b:%2F{MARK}@[fe80::1]",
+        "unix": "haptera+unix:///run/haptera.sock",
+        "unix-password": f"haptera+unix://app:{MARK}@/run/a%20b.sock?timeout=1",
+        "unix-nul": "haptera+unix:///a%00b",
+        "doubled-option": f"haptera://u:{MARK}@h?a=1&a=2",
+        "fragment": f"haptera://u:{MARK}@h#x",
+        "foreign": f"redis://:{MARK}@h",
+        "no-scheme": f"u:{MARK}@h",
+        "empty": "",
+    }
+    for name, url in urls.items():
+        yield name, url.encode()
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+
+MAKERS = {
+    "decoder": make_decoder,
+    "hello": make_hello,
+    "welcome": make_welcome,
+    "acceptor": make_acceptor,
+    "dialer": make_dialer,
+    "signed": make_signed,
+    "compression": make_compression,
+    "metadata": make_metadata,
+    "handshake": make_handshake,
+    "arguments": make_arguments,
+    "commands": make_commands,
+    "log": make_log,
+    "address": make_address,
+}
+
+
+def make() -> dict[Path, bytes]:
+    """Every file of the corpus but those that were found."""
+    files: dict[Path, bytes] = {}
+    for target, maker in MAKERS.items():
+        for name, data in maker():
+            path = CORPUS / target / f"{name}.bin"
+            assert path not in files
+            files[path] = data
+    return files
+
+
+def main() -> None:
+    wanted = make()
+    for path in CORPUS.glob("*/*.bin"):
+        if path not in wanted and not path.name.startswith(FOUND):
+            path.unlink()
+    for path, data in wanted.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""The fuzz targets of the store: arguments of the kv service, logged commands, and the log's recovery."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from haptera.errors import CorruptionError, Failure, StorageError
+from haptera.node.services.arguments import METHODS
+from haptera.state.commands import Count, Logged, Scan, UnknownPart, Write, decode_commands, encode_commands, size_bound
+from haptera.state.machine import StateMachine
+from haptera.state.validation import validate
+from haptera.storage import DataDirectory, DataKey, Entry, Log
+from haptera.storage.errors import NewerFormat, WrongKey
+from haptera.testing.filesystem import MemoryFileSystem
+from haptera.wire.payload import encode_payload
+
+#: More pages than the prepared store has keys.
+PAGES_MAX: Final = 100
+
+# -- arguments and commands -----------------------------------------------------------------------------------------
+
+_METHOD_NAMES: Final = tuple(METHODS)
+
+
+def check_arguments(data: bytes) -> None:
+    """Any argument is an operation that can be logged, applied and answered, or 3003; nothing in it is lost."""
+    name = _METHOD_NAMES[(data[0] if data else 0) % len(_METHOD_NAMES)]
+    payload = data[1:]
+    op = METHODS[name].decode(payload)
+    if isinstance(op, Failure):
+        assert (op.code, op.outcome) == (3003, "not_applied")
+        assert encode_payload(op)
+        return
+    # The same value by the way of an embedded client, which never sees bytes.
+    assert METHODS[name].convert(msgspec.msgpack.decode(payload)) == op
+    refused = validate(op)
+    if refused is not None:
+        assert refused.outcome == "not_applied"
+        assert encode_payload(refused)
+        return
+    machine = _machine()
+    if isinstance(op, Scan):
+        _check_scan(machine, op)
+    elif isinstance(op, Write):
+        payload = encode_commands([Logged(op)])
+        assert len(payload) <= size_bound(op) + 64
+        assert decode_commands(payload) == [Logged(op)]
+        (result,) = machine.apply(3, 3, [Logged(op)])
+        assert msgspec.msgpack.encode(result)
+    else:
+        assert msgspec.msgpack.encode(machine.read(op))
+
+
+def _check_scan(machine: StateMachine, op: Scan) -> None:
+    """The pages of a scan come to an end, in order, and have each key once."""
+    cursor = machine.open_scan(op)
+    assert not isinstance(cursor, Failure)
+    keys: list[str] = []
+    for _ in range(PAGES_MAX):
+        page = cursor.page(200, 2)
+        assert not isinstance(page, Failure)
+        assert msgspec.msgpack.encode(page.rows)
+        keys += [key for key, *_ in page.rows]
+        if page.done:
+            break
+    else:
+        raise AssertionError("a scan does not end")
+    assert keys == sorted(set(keys), reverse=op.reverse)
+    assert op.limit is None or len(keys) <= op.limit
+    counted = machine.read(Count(op.prefix, op.start, op.end, op.glob))
+    assert op.limit is not None or op.after is not None or counted == (len(keys),)
+
+
+def _machine() -> StateMachine:
+    """A few keys to work on, some of them numbers."""
+    machine = StateMachine()
+    for index, (method, argument) in enumerate(_PREPARED, 1):
+        op: Any = METHODS[method].convert(argument)
+        machine.apply(index, index, [Logged(op)])
+    return machine
+
+
+_PREPARED: Final[tuple[tuple[str, tuple[Any, ...]], ...]] = (
+    ("set_many", ([["a", b"1"], ["b", b"x" * 300], ["c/1", b""], ["c/2", b"9223372036854775807"], ["k", b"v"]],)),
+    ("set", ("é", b"v")),
+)
+
+
+def check_commands(data: bytes) -> None:
+    """Any payload of an entry is commands, a newer format's, or malformed; commands are kept as they were."""
+    try:
+        commands = decode_commands(data)
+    except UnknownPart as error:
+        assert len(str(error)) < 300
+    except ValueError:
+        pass
+    else:
+        assert decode_commands(encode_commands(commands)) == commands
+
+
+# -- storage ---------------------------------------------------------------------------------------------------------
+
+KEY: Final = DataKey.of(bytes(32))
+DIRECTORY: Final = "/data"
+SEGMENT: Final = "/data/log/0000000000000001.seg"
+_NEXT: Final = b"appended"
+
+
+def check_log(data: bytes) -> None:
+    """A log whose only segment is any bytes opens, and then opens again with the same entries, or is refused."""
+    durable = not (data and data[0] & 1)
+    fs = MemoryFileSystem()
+    DataDirectory.open(fs, DIRECTORY).close()
+    file = fs.open(SEGMENT, "x")
+    file.pwrite(data[1:], 0)
+    file.fsync()
+    file.close()
+    fs.sync_directory("/data/log")
+    try:
+        entries = _replay(fs, durable=durable, append=True)
+    except (CorruptionError, NewerFormat, WrongKey) as error:
+        assert SEGMENT in str(error)
+        try:
+            _replay(fs, durable=durable, append=False)
+        except StorageError as again:
+            assert str(again) == str(error), "a refused log was changed"
+        else:
+            raise AssertionError("a refused log was changed") from error
+        return
+    for index, entry in enumerate(entries, 1):
+        assert entry.index == index
+    # After a power failure that loses all that was not synced.
+    kept = _replay(fs.power_failure("drop", seed=0), durable=True, append=False)
+    assert kept[: len(entries)] == entries
+    assert [entry.payload for entry in kept[len(entries) :]] == [_NEXT][: 1 if durable else len(kept) - len(entries)]
+
+
+def _replay(fs: MemoryFileSystem, *, durable: bool, append: bool) -> list[Entry]:
+    """Open the log, read it, and add one entry if asked to. Any error but of storage is a finding."""
+    directory = DataDirectory.open(fs, DIRECTORY)
+    try:
+        log = Log.open(fs, directory, KEY, segment_size=400, durability="sync" if durable else "os")
+        entries = list(log.replay())
+        if append:
+            last = entries[-1] if entries else Entry(0, 0, 0, b"")
+            log.append(Entry(last.term, last.index + 1, last.time_ms, _NEXT))
+        return entries
+    except StorageError as error:
+        assert isinstance(error, (CorruptionError, NewerFormat, WrongKey)), f"{type(error)}: {error}"
+        raise
+    finally:
+        directory.close()
