@@ -10,17 +10,19 @@ python := .venv/bin/python
 pip := $(python) -m pip --disable-pip-version-check --no-input --quiet
 ready_to_serve := .venv/.ready-to-serve
 ready_to_develop := .venv/.ready-to-develop
+ready_to_fuzz := .venv/.ready-to-fuzz
 
 # pytest's further arguments: make test ARGS="-n0 -k damage -x"
 ARGS ?=
 
-.PHONY: help env serve test test-long lint format generate lock bench clean
+.PHONY: help env serve test test-long fuzz lint format generate lock bench clean
 
 help:
 	@echo 'make env        the environment, .venv, with everything that development needs'
 	@echo 'make serve      a node on haptera://127.0.0.1:7457'
 	@echo 'make test       the tests; ARGS="-k name" chooses among them'
 	@echo 'make test-long  those that take minutes, too'
+	@echo 'make fuzz       the fuzz targets, for a minute; ARGS="decoder --seconds 600"'
 	@echo 'make lint       formatting, rules, types, and whether generated files are current'
 	@echo 'make format     formats the sources'
 	@echo 'make generate   writes the generated files'
@@ -46,6 +48,12 @@ $(ready_to_develop): requirements-dev.lock $(ready_to_serve)
 	@$(pip) install --require-hashes --requirement requirements-dev.lock
 	@touch $@
 
+# Where the fuzzer has no wheel the lock file has nothing to install, and the targets run without it.
+$(ready_to_fuzz): requirements-fuzz.lock $(ready_to_develop)
+	@echo 'installing what fuzzing needs into .venv'
+	@$(pip) install --require-hashes --requirement requirements-fuzz.lock
+	@touch $@
+
 env: $(ready_to_develop)
 
 # --- running ----------------------------------------------------------------------------------------------
@@ -60,8 +68,11 @@ serve: $(ready_to_serve)
 test: $(ready_to_develop)
 	@$(python) -m pytest $(ARGS)
 
-test-long: $(ready_to_develop)
+test-long: $(ready_to_fuzz)
 	@HYPOTHESIS_PROFILE=long $(python) -m pytest -m '' --timeout 3600 $(ARGS)
+
+fuzz: $(ready_to_fuzz)
+	@$(python) -m fuzz.run $(ARGS)
 
 lint: $(ready_to_develop)
 	@$(python) -m ruff format --check --quiet .
@@ -98,7 +109,9 @@ lock:
 	@$(compile) --extra all --group build --output-file requirements.lock pyproject.toml
 	@$(compile) --extra all --extra bench --group dev --constraint requirements.lock \
 		--output-file requirements-dev.lock pyproject.toml
+	@$(compile) --group fuzz --output-file requirements-fuzz.lock
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
-	find src tests tools bench -type d -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf .fuzz
+	find src tests tools bench fuzz -type d -name __pycache__ -prune -exec rm -rf {} +
