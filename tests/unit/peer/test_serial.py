@@ -6,7 +6,7 @@ from pathlib import Path
 
 import haptera
 from haptera import Request, Service, method
-from tests.unit.peer.hosts import KIB, MIB, Batches, Gate, connected, eventually, served, turns
+from tests.unit.peer.hosts import KIB, MIB, Gate, connected, eventually, served, turns
 from tests.unit.peer.raw import RawPeer, hello, request
 
 
@@ -60,18 +60,24 @@ async def test_a_dialer_without_pipelining_serves_one_at_a_time_as_well(short_pa
         assert (service.most, service.order) == (1, [b"%d" % number for number in range(50)])
 
 
+class Sized(Service):
+    """Answers at once, with as many bytes as it is asked for."""
+
+    name = "sized"
+
+    def handle(self, requests: list[Request]) -> None:
+        for each in requests:
+            each.respond(bytes(int(each.payload)))
+
+
 async def test_an_answer_of_many_frames_is_not_overtaken(short_path: Path) -> None:
-    service = Batches()
-    async with served(f"haptera+unix://{short_path}/s", service) as server:
+    """It leaves in turns; what is small could go before it."""
+    sizes = [3 * MIB, 10, 100 * KIB, 10]
+    async with served(f"haptera+unix://{short_path}/s", Sized()) as server:
         raw = await RawPeer.open(server.url)
-        await raw.send(
-            hello(capabilities=[]) + b"".join(request(1 + 2 * number, "batches", "x") for number in range(4))
-        )
-        reading = asyncio.create_task(raw.answer(7))
-        for number, size in enumerate((3 * MIB, 10, 100 * KIB, 10)):
-            await eventually(lambda: len(service.requests) > number)  # noqa: B023
-            service.requests[number].respond(bytes(size))
-        await reading
+        calls = [request(1 + 2 * number, "sized", "x", b"%d" % size) for number, size in enumerate(sizes)]
+        await raw.send(hello(capabilities=[]) + b"".join(calls))
+        assert [len(await raw.answer(1 + 2 * number)) for number in range(4)] == sizes
         streams = [frame.stream for frame in raw.frames if frame.stream]
         assert streams == sorted(streams)
         await raw.close()
