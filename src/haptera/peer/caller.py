@@ -52,8 +52,9 @@ class Caller:
         self._loop = loop
         self._flush = flush
         self._calls: dict[int, Call] = {}
-        self._waiting: deque[Call] = deque()
-        self._waiting_large: deque[Call] = deque()
+        # Most connections never have a call that waits, and an empty deque is not small.
+        self._waiting: deque[Call] | None = None
+        self._waiting_large: deque[Call] | None = None
         self._waiting_size = 0
         self._waiting_done = 0  # of those that wait, how many were given up
         self._unsent: dict[int, Call] = {}  # those that wait and have a deadline, by numbers below 0
@@ -79,6 +80,11 @@ class Caller:
     def waits(self) -> bool:
         """Whether calls wait to be sent."""
         return bool(self._waiting or self._waiting_large)
+
+    def _queues(self) -> tuple[deque[Call], ...]:
+        if self._waiting is None or self._waiting_large is None:
+            return ()
+        return self._waiting, self._waiting_large
 
     def entries(self, request_id: bytes | None, answered_below: bool) -> bytes:
         """Encode the metadata entries of a request. Raises ``ValueError`` if ``request_id`` is not 16 bytes."""
@@ -143,6 +149,8 @@ class Caller:
         self._flush()
 
     def _enqueue(self, call: Call, size: int, timeout: float | None) -> None:
+        if self._waiting is None or self._waiting_large is None:
+            self._waiting, self._waiting_large = deque(), deque()
         waiting = len(self._waiting) + len(self._waiting_large) - self._waiting_done
         if waiting >= WAITING_CALLS_MAX or self._waiting_size + size > WAITING_SIZE_MAX:
             reason = failure(3007, {"reason": "too many calls wait to be sent"}, outcome="not_applied")
@@ -162,7 +170,7 @@ class Caller:
 
     def begin_waiting(self) -> None:
         """Send what had to wait, as far as there is room now."""
-        for queue in (self._waiting, self._waiting_large):
+        for queue in self._queues():
             while queue:
                 call = queue[0]
                 if call.done():
@@ -193,9 +201,8 @@ class Caller:
             call.wake()
 
     def _take_waiting(self) -> list[Call]:
-        waiting = [call for queue in (self._waiting, self._waiting_large) for call in queue if not call.done()]
-        self._waiting.clear()
-        self._waiting_large.clear()
+        waiting = [call for queue in self._queues() for call in queue if not call.done()]
+        self._waiting = self._waiting_large = None
         self._unsent.clear()
         self._waiting_size = self._waiting_done = 0
         return waiting
@@ -235,9 +242,9 @@ class Caller:
         self._waiting_size -= len(call.payload)
         call.payload = b""
         self._waiting_done += 1
-        if self._waiting_done * 2 > len(self._waiting) + len(self._waiting_large):
+        if self._waiting_done * 2 > sum(map(len, self._queues())):
             # The call itself is about to be done; each sweep halves what is kept, so a call costs a constant.
-            for queue in (self._waiting, self._waiting_large):
+            for queue in self._queues():
                 kept = [each for each in queue if each is not call and not each.done()]
                 queue.clear()
                 queue.extend(kept)

@@ -17,6 +17,8 @@ class Deadlines:
     It keeps numbers and not what they stand for: a deadline that is far away holds no payload in memory.
     """
 
+    __slots__ = ("_expire", "_heap", "_loop", "_sweep_at", "_timer", "_timer_due", "_under_way")
+
     def __init__(
         self, loop: asyncio.AbstractEventLoop, under_way: Container[int], expire: Callable[[int], None]
     ) -> None:

@@ -63,6 +63,42 @@ class Peer:
     come in any order.
     """
 
+    # Servers have thousands of them; a dictionary each would be the largest part.
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_call_timeout_s",
+        "_caller",
+        "_connection",
+        "_dispatcher",
+        "_draining",
+        "_ending",
+        "_flushing",
+        "_gone",
+        "_idle_timeout_s",
+        "_idle_timer",
+        "_leaving",
+        "_loop",
+        "_on_close",
+        "_owner",
+        "_paused",
+        "_reading",
+        "_ready",
+        "_said_goaway",
+        "_timer",
+        "_transport",
+        "_when_writable",
+        "_write_timeout_s",
+        "_write_timer",
+        "attributes",
+        "bytes_received",
+        "bytes_sent",
+        "closed",
+        "credentials",
+        "remote",
+        "services",
+    )
+
     def __init__(
         self,
         connection: Connection,

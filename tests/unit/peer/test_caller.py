@@ -455,7 +455,7 @@ async def test_calls_given_up_while_they_wait_are_forgotten(short_path: Path) ->
         running = [peer.request("gate", "wait", b"r", timeout=None) for _ in range(64)]
         for _ in range(1000):
             peer.request("gate", "wait", bytes(1000), timeout=None).cancel()
-        assert len(peer._caller._waiting) + len(peer._caller._waiting_large) <= 1
+        assert sum(map(len, peer._caller._queues())) <= 1
         assert peer._caller._waiting_size == 0
         gate.open.set()
         await asyncio.gather(*running)
