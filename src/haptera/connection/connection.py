@@ -290,7 +290,8 @@ class Connection:
             return (
                 len(self._calls) < self.agreement.peer_limits.max_streams
                 and (size <= self._whole_max or self.outbox.large_free)
-                and not self.going_away
+                and self._control.goaway is None
+                and self._streams.last_served is None
             )
         if self.state is ConnectionState.HANDSHAKE and self.role is Role.DIALER and self.config.signing_key is None:
             # Metadata counts as well; a request's is never larger than this.
@@ -476,7 +477,8 @@ class Connection:
         if stream.request_id is not None:
             entries = encode_entry(Tag.REQUEST_ID, stream.request_id) + entries
         flags = 0
-        self._check_entries(entries)
+        if entries:
+            self._check_entries(entries)
         if self._grease is not None and self._grease.due():
             entries, flags = self._apply_grease(entries, flags)
         if stream.outbox and type_ == _ERROR and (stream.cancelled or stream.discarding):
