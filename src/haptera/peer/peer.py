@@ -595,7 +595,7 @@ class Peer:
         return error
 
     def _end(
-        self, event: Closed, cause: Exception | None = None, *, linger_s: float = LINGER_S, half: bool = False
+        self, event: Closed, cause: Exception | None = None, *, linger_s: float | None = None, half: bool = False
     ) -> None:
         """The connection is over, for whichever reason: fail what waits, stop what runs, close the transport."""
         if self._ending is not None:
@@ -623,7 +623,7 @@ class Peer:
             extra=self.log_fields(code=error.code, code_name=error.name, reason=error.message),
         )
 
-    def _close_transport(self, linger_s: float, *, half: bool) -> None:
+    def _close_transport(self, linger_s: float | None, *, half: bool) -> None:
         self._stop_timers()
         transport = self._transport
         if transport is None or transport.is_closing():
@@ -637,7 +637,7 @@ class Peer:
             transport.write_eof()
         else:
             transport.close()
-        self._timer = self._loop.call_later(linger_s, transport.abort)
+        self._timer = self._loop.call_later(LINGER_S if linger_s is None else linger_s, transport.abort)
 
     def _stop_timers(self) -> None:
         for timer in (self._timer, self._write_timer, self._idle_timer):
