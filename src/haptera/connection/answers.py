@@ -11,15 +11,17 @@ from haptera.connection.checks import (
     take_raw_length,
 )
 from haptera.connection.events import CallFailed, ErrorReceived, ResponseReceived
+from haptera.connection.routes import remember_metadata
 from haptera.connection.stream import Partial, Stream
 from haptera.connection.streams import Streams
 from haptera.connection.table import ANSWER_TRANSITIONS, PART_FLAGS, AnswerInput, AnswerState, Part, part_of
 from haptera.connection.unpacking import check_service
 from haptera.errors import Failure, RemoteProtocolError, failure
 from haptera.wire.frame import COMPRESSED, CONTINUED, STREAMING, Frame
-from haptera.wire.metadata import NO_ENTRIES
+from haptera.wire.metadata import NO_ENTRIES, Tag
 from haptera.wire.payload import decode_failure
 
+_REQUEST_ID: Final = int(Tag.REQUEST_ID)
 #: A frame without these is a whole message, and nothing about its flags needs a second look.
 _UNUSUAL_FLAGS: Final = PART_FLAGS | STREAMING | COMPRESSED | UNKNOWN_FLAGS
 
@@ -29,6 +31,7 @@ class AnswerReceiver:
 
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
+        self._known: dict[bytes, dict[int, bytes]] = {}
         self._message_max = streams.limits.max_message
         self._frame_max = streams.limits.max_frame
 
@@ -56,12 +59,18 @@ class AnswerReceiver:
         stream.answer_state = AnswerState.ENDED
         entries = NO_ENTRIES
         if frame.metadata:
+            known = self._known.get(frame.metadata)
+            if known is not None:
+                self._take(stream, input_, frame.payload, known)
+                return
             try:
                 entries = check_entries(frame)
                 self._streams.drop_ignored(entries)
             except RemoteProtocolError as error:
                 self._fail(stream, error.failure("unknown"))
                 return
+            if _REQUEST_ID not in entries:
+                remember_metadata(self._known, frame.metadata, entries)
         self._take(stream, input_, frame.payload, entries)
 
     def _receive_unusual(self, stream: Stream, frame: Frame, input_: AnswerInput) -> None:

@@ -63,6 +63,11 @@ HANDSHAKE_SERVICES_SIZE_MAX: Final = HANDSHAKE_FRAME_SIZE_MAX // 2
 #: Routes (service and method names) that are remembered as decoded. A peer that invents names gains nothing.
 ROUTES_MAX: Final = 1024
 
+#: Metadata that is remembered as decoded, in each direction of a connection: how many, and of which size. Few and
+#: short, since times and timeouts may all differ and every connection keeps its own: at most some 20 KiB of them.
+METADATA_KNOWN_MAX: Final = 64
+METADATA_KNOWN_SIZE_MAX: Final = 64
+
 # The longest header that MessagePack puts before such a name.
 _NAME_OVERHEAD: Final = 3
 

@@ -276,22 +276,27 @@ class Outbox:
             self._enter(stream)
 
     def _take_turn(self, parts: list[bytes], stream: Stream) -> int:
-        """Append up to a turn's worth of a stream's frames and return their size."""
+        """Append up to a turn's worth of a stream's frames and return their size before compression."""
         outbox = stream.outbox
         assert outbox is not None
-        taken = 0
+        before_turn = taken = stream.overrun
+        stream.overrun = 0
         while outbox and taken < TURN_SIZE:
             message = outbox[0]
             if message.type != _ITEM and not message.begun and not self._may_begin(stream, message):
-                return taken
+                return taken - before_turn
+            before = message.sent
             frame = self._next_frame(stream, message, TURN_SIZE - taken)
             if not frame:
-                return taken
+                return taken - before_turn
             parts.extend(frame)
-            taken += len(frame[0]) + len(frame[1])
+            # What is compressed counts as what it was: a turn is a bound for the work of compressing, too.
+            taken += len(frame[0]) + message.sent - before
         if outbox:
+            # The least that a fragment may be can be more than was left of the turn: the next one is the shorter.
+            stream.overrun = taken - TURN_SIZE
             self._enter(stream)
-        return taken
+        return taken - before_turn
 
     def _may_begin(self, stream: Stream, message: Outgoing) -> bool:
         if len(message.payload) <= min(self.max_frame, TURN_SIZE):

@@ -16,7 +16,7 @@ from haptera.connection.checks import (
 )
 from haptera.connection.config import SESSION_SERVICE
 from haptera.connection.events import CancelReceived, RequestFinished, RequestReceived
-from haptera.connection.routes import remember
+from haptera.connection.routes import remember, remember_metadata
 from haptera.connection.stream import Partial, Stream
 from haptera.connection.streams import Streams
 from haptera.connection.table import REQUEST_TRANSITIONS, Part, RequestInput, RequestState, part_of, request_input
@@ -37,6 +37,7 @@ class RequestReceiver:
         self._streams = streams
         self._limits = streams.limits
         self._routes: dict[bytes, tuple[str, str]] = {}
+        self._known: dict[bytes, tuple[tuple[str, str], dict[int, bytes]]] = {}
 
     def receive_request(self, frame: Frame) -> None:
         """A REQUEST: open its stream, or extend one that is unfinished."""
@@ -59,17 +60,19 @@ class RequestReceiver:
             if frame.body_crc != frame.actual_crc or flags & UNKNOWN_FLAGS:
                 check_body(frame)
             metadata = frame.metadata
-            stop = route_length(metadata)
-            route = metadata[:stop]
-            names = self._routes.get(route)
-            if names is None:
-                names = decode_route(route)
-                remember(self._routes, route, names)
-            entries = decode_entries(metadata, stop)
-            if entries or flags & COMPRESSED:
-                check_raw_length(frame, entries)
-                streams.drop_ignored(entries)
-                raw_length = take_raw_length(frame, entries, self._limits.max_frame)
+            known = None if flags & COMPRESSED else self._known.get(metadata)
+            if known is not None:
+                names, entries = known
+            else:
+                stop = route_length(metadata)
+                names = self._decode_route(metadata[:stop])
+                entries = decode_entries(metadata, stop)
+                if entries or flags & COMPRESSED:
+                    check_raw_length(frame, entries)
+                    streams.drop_ignored(entries)
+                    raw_length = take_raw_length(frame, entries, self._limits.max_frame)
+                if not flags & COMPRESSED and _REQUEST_ID not in entries:
+                    remember_metadata(self._known, metadata, (names, entries))
         except RemoteProtocolError as error:
             streams.charge()
             streams.refuse(id_, error.failure("not_applied"), entries.get(_REQUEST_ID))
@@ -118,6 +121,13 @@ class RequestReceiver:
             streams.begin_partial(stream, Partial(frame.type, entries, [payload], size, streams.now))
         else:
             streams.events.append(RequestReceived(id_, *names, payload, flags & STREAMING != 0, entries))
+
+    def _decode_route(self, route: bytes) -> tuple[str, str]:
+        names = self._routes.get(route)
+        if names is None:
+            names = decode_route(route)
+            remember(self._routes, route, names)
+        return names
 
     def _continue(self, frame: Frame) -> None:
         streams = self._streams

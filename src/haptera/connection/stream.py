@@ -67,6 +67,7 @@ class Stream(msgspec.Struct):
     outbox: deque[Outgoing] | None = None
     queued: int = 0  # bytes in the outbox
     after: int = 0  # its turn comes only when that much of the outbox's ready queue has left: its REQUEST is in there
+    overrun: int = 0  # by how much its last turn was longer than a turn is
     cancelled: bool = False
     answered: bool = False  # its answer is queued
     discarding: bool = False  # what still arrives is dropped: the answer is decided
