@@ -1,0 +1,102 @@
+"""Metadata that comes again is not decoded again: what is remembered, for how many, and what never is."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from haptera.connection import Config, Connection, Role
+from haptera.connection.config import METADATA_KNOWN_MAX
+from haptera.connection.events import ErrorReceived, RequestReceived, ResponseReceived
+from haptera.wire.frame import FrameType, encode_frame
+from haptera.wire.metadata import Tag, encode_entry, encode_route
+
+ALL = Config(entropy=os.urandom).capabilities
+TIMEOUT = encode_entry(Tag.TIMEOUT_MS, (5000).to_bytes(4, "big"))
+TIMES = encode_entry(Tag.SERVER_TIME_US, (7).to_bytes(4, "big"))
+
+
+def pair(capabilities: tuple[str, ...] = ALL) -> tuple[Connection, Connection]:
+    """A dialer and an acceptor whose handshake is done."""
+    dialer, acceptor = (
+        Connection(role, Config(entropy=os.urandom, grease=False, capabilities=capabilities), 0.0)
+        for role in (Role.DIALER, Role.ACCEPTOR)
+    )
+    acceptor.receive_data(dialer.data_to_send(1 << 20), 0.0)
+    dialer.receive_data(acceptor.data_to_send(1 << 20), 0.0)
+    return dialer, acceptor
+
+
+def ask(dialer: Connection, acceptor: Connection, entries: bytes) -> RequestReceived:
+    dialer.request("s", "m", b"", entries=entries)
+    (event,) = acceptor.receive_data(dialer.data_to_send(1 << 20), 0.0)
+    assert isinstance(event, RequestReceived)
+    return event
+
+
+def known(connection: Connection, kind: FrameType) -> dict[bytes, object]:
+    receiver = connection._receivers[int(kind)].__self__  # type: ignore[attr-defined]
+    remembered: dict[bytes, object] = receiver._known
+    return remembered
+
+
+def test_a_request_that_comes_again_means_the_same() -> None:
+    dialer, acceptor = pair()
+    first, second = ask(dialer, acceptor, TIMEOUT), ask(dialer, acceptor, TIMEOUT)
+    assert (first.service, first.method, first.entries) == ("s", "m", {Tag.TIMEOUT_MS: (5000).to_bytes(4, "big")})
+    assert (second.service, second.method, second.entries) == (first.service, first.method, first.entries)
+    assert second.entries is first.entries
+    assert (first.stream, second.stream) == (1, 3)
+
+
+@pytest.mark.parametrize("again", [0, 1, 5])
+def test_what_was_not_agreed_is_left_out_of_what_is_remembered(again: int) -> None:
+    dialer, acceptor = pair(("pipelining",))
+    for _ in range(again + 1):
+        assert ask(dialer, acceptor, TIMEOUT).entries == {}
+
+
+def test_answers_that_come_again_mean_the_same() -> None:
+    dialer, acceptor = pair()
+    for _ in range(3):
+        acceptor.respond(ask(dialer, acceptor, b"").stream, b"x", TIMES)
+        (answer,) = dialer.receive_data(acceptor.data_to_send(1 << 20), 0.0)
+        assert isinstance(answer, ResponseReceived)
+        assert answer.entries == {Tag.SERVER_TIME_US: (7).to_bytes(4, "big")}
+    assert len(known(dialer, FrameType.RESPONSE)) == 1
+
+
+def test_what_carries_an_id_is_not_remembered_since_it_never_comes_again() -> None:
+    dialer, acceptor = pair()
+    for _ in range(3):
+        request = ask(dialer, acceptor, encode_entry(Tag.REQUEST_ID, os.urandom(16)))
+        acceptor.respond(request.stream, b"")
+        dialer.receive_data(acceptor.data_to_send(1 << 20), 0.0)
+    assert known(acceptor, FrameType.REQUEST) == known(dialer, FrameType.RESPONSE) == {}
+
+
+def test_a_peer_that_varies_its_metadata_fills_no_memory() -> None:
+    dialer, acceptor = pair()
+    for number in range(1, 500):
+        entry = encode_entry(Tag.TIMEOUT_MS, number.to_bytes(4, "big"))
+        assert ask(dialer, acceptor, entry).entries == {Tag.TIMEOUT_MS: number.to_bytes(4, "big")}
+        assert len(known(acceptor, FrameType.REQUEST)) <= METADATA_KNOWN_MAX
+    known(acceptor, FrameType.REQUEST).clear()
+    for number in range(10):
+        entry = encode_entry(Tag.CONTENT_TYPE, b"%d" % number * 100)
+        ask(dialer, acceptor, entry)
+    assert known(acceptor, FrameType.REQUEST) == {}
+
+
+def test_a_frame_that_is_damaged_is_that_whatever_is_remembered() -> None:
+    dialer, acceptor = pair()
+    ask(dialer, acceptor, TIMEOUT)
+    metadata = encode_route("s", "m") + TIMEOUT
+    data = bytearray(encode_frame(FrameType.REQUEST, 0, 3, metadata, b"payload"))
+    data[-1] ^= 1
+    assert acceptor.receive_data(bytes(data), 0.0) == []
+    assert dialer.request("s", "m", b"") == 3
+    (event,) = dialer.receive_data(acceptor.data_to_send(1 << 20), 0.0)
+    assert isinstance(event, ErrorReceived)
+    assert event.failure.code == 1003
