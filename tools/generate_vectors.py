@@ -373,6 +373,48 @@ def make_signing() -> list[dict[str, Any]]:
     return vectors
 
 
+#: zstd frames of "haptera " 256 times, in hexadecimal as some encoder made them: others make other ones.
+_PACKED = {
+    "size declared": "28b52ffd6400077d00004068617074657261200100f5ef2f5c15f0b025",
+    "size not declared": "28b52ffd04087d00004068617074657261200100f5ef2f5c15f0b025",
+    "no checksum": "28b52ffd6000077d00004068617074657261200100f5ef2f5c",
+    "a window of 16 MiB": "28b52ffd04707d00004068617074657261200100f5ef2f5c15f0b025",
+}
+
+
+def make_compression() -> list[dict[str, Any]]:
+    """REQUESTs with compressed payloads, which an acceptor takes or refuses with an ERROR on that stream."""
+    sound = bytes.fromhex(_PACKED["size declared"])
+    size = len(b"haptera " * 256)
+    skippable = bytes.fromhex("502a4d1804000000") + b"skip"
+    cases: list[tuple[str, bytes, int, int]] = [
+        ("one frame, its size declared", sound, size, 0),
+        ("one frame, its size not declared", bytes.fromhex(_PACKED["size not declared"]), size, 0),
+        ("a raw length that is too small", sound, size - 1, 1010),
+        ("a raw length that is too large", bytes.fromhex(_PACKED["size not declared"]), size + 1, 1010),
+        ("a raw length below 1 KiB", sound, 1023, 1010),
+        ("a raw length above max_frame", sound, MAX_FRAME + 1, 1010),
+        ("no checksum", bytes.fromhex(_PACKED["no checksum"]), size, 1010),
+        ("a wrong checksum", sound[:-1] + bytes((sound[-1] ^ 1,)), size, 1010),
+        ("a window of 16 MiB", bytes.fromhex(_PACKED["a window of 16 MiB"]), size, 1010),
+        ("cut short", sound[:-1], size, 1010),
+        ("a byte behind it", sound + b"\0", size, 1010),
+        ("a skippable frame before it", skippable + sound, size, 1010),
+        ("a skippable frame behind it", sound + skippable, size, 1010),
+        ("two frames", sound + sound, 2 * size, 1010),
+        ("no zstd frame", b"haptera " * 4, size, 1010),
+    ]
+    vectors = []
+    for name, payload, raw_length, code in cases:
+        metadata = ROUTE + entry(0x85, raw_length.to_bytes(4, "big"))
+        data = frame(REQUEST, 1, payload, metadata=metadata, flags=COMPRESSED)
+        meant = {"code": code} if code else {"payload": (b"haptera " * 256).hex()}
+        vectors.append({"name": name, "max_frame": MAX_FRAME, "hex": data.hex(), **meant})
+    without = frame(REQUEST, 1, sound, metadata=ROUTE, flags=COMPRESSED)
+    vectors.append({"name": "no raw length", "max_frame": MAX_FRAME, "hex": without.hex(), "code": 1002})
+    return vectors
+
+
 def make_checksums() -> list[dict[str, Any]]:
     """CRC-32C of a few texts."""
     texts = [("the check value", b"123456789"), ("nothing", b""), ("32 zeros", bytes(32)), ("32 ones", b"\xff" * 32)]
@@ -413,6 +455,13 @@ def generate() -> dict[Path, str]:
                 "signed with it, with what they would be unsigned (section 5.2)."
             ),
             make_signing(),
+        ),
+        "compression.json": (
+            (
+                "REQUESTs that an acceptor with `zstd` and that `max_frame` reads behind HELLO: their `payload`, or "
+                "the `code` of the ERROR that refuses them (section 4.1)."
+            ),
+            make_compression(),
         ),
     }
     return {

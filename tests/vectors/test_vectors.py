@@ -13,13 +13,15 @@ import google_crc32c
 import pytest
 
 from haptera.connection import Role
+from haptera.connection.events import RequestReceived
 from haptera.connection.table import ConnectionState
+from haptera.wire.compression import Codec
 from haptera.wire.decoder import FrameDecoder
 from haptera.wire.frame import CONTINUED, FrameType, encode_frame
 from haptera.wire.metadata import decode_entries, decode_route, encode_route, route_length
 from haptera.wire.payload import Goaway, Hello, Limits, Welcome, decode_failure, decode_payload, encode_payload
 from haptera.wire.signature import Signer, preshared_keys
-from tests.unit.connection.machines import ERROR, machine, send, sent
+from tests.unit.connection.machines import ERROR, hello, machine, send, sent
 
 if TYPE_CHECKING:
     from haptera.errors import Failure
@@ -150,6 +152,19 @@ def test_signed_frames_are_written_and_verified(vector: Vector) -> None:
         assert b"".join(signer.seal(bytes.fromhex(each["unsigned"]), b"")).hex() == each["hex"]
         (decoded,) = decoder.receive(bytes.fromhex(each["hex"]))
         assert decoded.metadata + decoded.payload == bytes.fromhex(each["unsigned"])[28:]
+
+
+@_each("compression.json")
+def test_compressed_payloads(vector: Vector) -> None:
+    connection = machine(Role.ACCEPTOR, compression=Codec(), limits={"max_frame": vector["max_frame"]})
+    send(connection, hello(capabilities=["zstd"]))
+    sent(connection)
+    events = send(connection, bytes.fromhex(vector["hex"]))
+    assert [event.payload.hex() for event in events if isinstance(event, RequestReceived)] == (
+        [vector["payload"]] if "payload" in vector else []
+    )
+    errors = [(each.stream, each.map["code"]) for each in sent(connection) if each.type == ERROR]
+    assert errors == ([(1, vector["code"])] if "code" in vector else [])
 
 
 def test_every_frame_type_has_a_vector() -> None:
