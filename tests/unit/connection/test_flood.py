@@ -218,6 +218,7 @@ def test_credit_of_an_honest_receiver_is_never_a_flood_even_beyond_its_budget() 
         events, _ = pair.run()
         for event in events:
             if isinstance(event, ItemReceived):
+                assert isinstance(event.payload, bytes)
                 received += len(event.payload)
                 pair.dialer.take_item(event.stream, now=pair.now)
     assert received > 3 * 1024 * KIB, "and the fast stream goes on"

@@ -261,6 +261,7 @@ def test_two_machines_that_stream_8_mib_items_at_each_other_both_finish() -> Non
         ):
             for event in events:
                 if isinstance(event, ItemReceived):
+                    assert isinstance(event.payload, bytes)
                     assert len(event.payload) == 8 * MIB
                     counts[side] += 1
                     connection.take_item(event.stream)
