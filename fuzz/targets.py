@@ -60,6 +60,8 @@ from haptera.wire.payload import (
 _T = TypeVar("_T")
 #: The largest frame that the decoder's target announces: small, so that inputs reach it.
 MAX_FRAME: Final = 20_000
+#: Bytes that come one by one in one of the ways: a few headers.
+SINGLE_BYTES: Final = 150
 SIGNING_KEY: Final = bytes(range(32))
 SIZE_MAX: Final = 16 * 1024
 #: Bytes at the head of an input of the compression's target: enough to announce more than any frame may hold.
@@ -84,7 +86,8 @@ def check_decoder(data: bytes) -> None:
     options, data = Options(data[:OPTIONS_SIZE]), data[OPTIONS_SIZE:]
     expected, code = reference.decode(data, MAX_FRAME)
     cut = list(pieces(data, options.seed))
-    for each in ([data], cut, [data[at : at + 1] for at in range(min(len(data), 600))] + [data[600:]]):
+    singly = [*(data[at : at + 1] for at in range(min(len(data), SINGLE_BYTES))), data[SINGLE_BYTES:]]
+    for each in ([data], cut, singly):
         decoder = FrameDecoder(MAX_FRAME)
         frames = []
         for piece in each:
