@@ -12,6 +12,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.support.processes import children, end_group
+
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
 hypothesis.settings.register_profile("long", deadline=None, print_blob=True, max_examples=5_000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
@@ -28,6 +30,17 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
             again = f"make test ARGS='-n0 --randomly-seed={seed} \"{item.nodeid}\"'"
             report.sections.append(("to run it again", again))
     return report
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left_behind() -> Iterator[None]:
+    """Ends what a test has started and not ended, with all that belongs to it, and fails the test for it."""
+    before = children()
+    yield
+    left = children() - before
+    for process in left:
+        end_group(process)
+    assert not left, f"{len(left)} processes were left behind"
 
 
 @pytest.fixture

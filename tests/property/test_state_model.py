@@ -297,7 +297,7 @@ class StoreAgainstDict(RuleBasedStateMachine):
 
 
 TestStoreAgainstDict = StoreAgainstDict.TestCase
-TestStoreAgainstDict.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestStoreAgainstDict.settings = settings(stateful_step_count=40)
 
 
 ids = st.integers(0, 3).map(lambda number: bytes([number]) * 16)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from tests.support.processes import end_group, start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,11 +26,8 @@ class Serving:
         self.events: list[dict[str, Any]] = []
         base = {name: value for name, value in os.environ.items() if not name.startswith("HAPTERA_")}
         defaults = ["--listen", ANY_PORT, "--log-format", "json", "--segment-size", "1048576"]
-        self.process = subprocess.Popen(
+        self.process = start(
             [sys.executable, "-m", "haptera", "serve", "--data-dir", str(data_dir), *defaults, *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
             env={**base, **(environ or {})},
             cwd=data_dir.parent,
         )
@@ -72,5 +70,6 @@ def serving(data_dir: Path, *options: str, environ: Mapping[str, str] | None = N
     try:
         yield process
     finally:
-        process.process.kill()
+        if process.process.poll() is None:
+            end_group(process.process.pid)
         process.process.communicate()
