@@ -11,7 +11,10 @@ class Established(msgspec.Struct, frozen=True, gc=False):
 
 
 class RequestReceived(msgspec.Struct, frozen=True, gc=False):
-    """A request is whole and waits for its answer."""
+    """A request is whole and waits for its answer.
+
+    ``begun`` is when its first frame came, for one of several frames: its time is counted from there.
+    """
 
     stream: int
     service: str
@@ -19,6 +22,7 @@ class RequestReceived(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
     streaming: bool
     entries: dict[int, bytes]
+    begun: float | None = None
 
 
 class PackedItem(msgspec.Struct, frozen=True, gc=False):

@@ -102,7 +102,8 @@ class RequestReceiver:
         state = REQUEST_TRANSITIONS[request_input(flags) << 2 | part_of(flags)]
         stream = Stream(id_, streams.peer_stream_window, self._limits.stream_window, state)
         stream.request_id = request_id
-        stream.of_session = of_session
+        if of_session:
+            stream.of_session = True
         if not streams.inflow.hold(stream, len(metadata) + size):
             streams.refuse(id_, _no_room(), request_id)
             return
@@ -152,8 +153,9 @@ class RequestReceiver:
             streams.drop_partial(stream)
             streaming = state is RequestState.STREAMING
             payload = b"".join(partial.pieces)
+            names = stream.service, stream.method
             streams.events.append(
-                RequestReceived(stream.id, stream.service, stream.method, payload, streaming, partial.entries)
+                RequestReceived(stream.id, *names, payload, streaming, partial.entries, begun=partial.since)
             )
 
     def _take_fragment(self, stream: Stream, partial: Partial, frame: Frame) -> bytes | Failure:

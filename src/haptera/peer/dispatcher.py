@@ -74,7 +74,8 @@ class Dispatcher:
         if self.telemetry is not None:
             request.span = None
         if self.keeps_deadlines and _TIMEOUT in event.entries:
-            request.deadline = self.read_at + int.from_bytes(event.entries[_TIMEOUT], "big") / 1000
+            begun = self.read_at if event.begun is None else event.begun
+            request.deadline = begun + int.from_bytes(event.entries[_TIMEOUT], "big") / 1000
             self._timed.append(request)
         self.arrived.append(request)
 

@@ -244,6 +244,24 @@ async def test_a_timeout_of_nothing_is_3003(short_path: Path) -> None:
         await raw.close()
 
 
+@virtual_clock
+async def test_the_time_of_a_large_request_counts_from_its_first_frame() -> None:
+    """Its last comes seconds later, over a link that takes a second for 64 KiB."""
+    batches = Batches()
+    async with pair(batches, latency=0.5, chunk=64 * 1024, buffer=64 * 1024) as (peer, _):
+        await peer.ready()
+        sent = now()
+        call = peer.request("batches", "x", bytes(MIB // 2), timeout=60.0)
+        while not batches.requests:
+            await asyncio.sleep(0.1)
+        (request,) = batches.requests
+        assert now() - sent > 3.0
+        assert request.deadline is not None
+        assert request.deadline - sent - 60.0 <= 1.0
+        request.respond()
+        await call
+
+
 # -- at the responder -------------------------------------------------------------------------------------------------
 
 
