@@ -325,14 +325,12 @@ def test_any_edit_of_the_frames_of_a_signed_session_is_detected(edit: str, which
                 theirs = [each.data for each in honest.frames[2:] if each.sender is not subject.sender]
                 return [theirs[other % len(theirs)], data] if here else [data]
             case "truncate":
-                # Shorter by some of its payload, and every checksum set right.
+                # Shorter by some of its payload, or of its tag, and every checksum set right.
                 size = int.from_bytes(data[16:20], "big")
-                cut = data[: len(data) - TAG_SIZE - other % (size + 1)]
-                return (
-                    [_resealed(cut, flags=data[5]) + data[-TAG_SIZE:] if other % (size + 1) else data[:-1] + b"?"]
-                    if here
-                    else [data]
-                )
+                if not here or not size:
+                    return [data[:-1] + bytes((data[-1] ^ 1,))] if here else [data]
+                cut = data[: -TAG_SIZE - 1 - other % size]
+                return [_resealed(cut, flags=data[5]) + data[-TAG_SIZE:]]
             case _:
                 # Another payload of the same length.
                 body = bytearray(data)

@@ -137,19 +137,21 @@ class Connection:
         streams.now = self._inflow.now = now
         shaking = self.state is ConnectionState.HANDSHAKE
         frames = self._decoder.receive(data)
-        progress = bool(frames)
         try:
-            while frames:
-                for frame in frames:
+            for frame in frames:
+                self._receive(frame)
+                if self.state is ConnectionState.CLOSED:
+                    return streams.take_events()
+            if shaking:
+                # The handshake's frame came alone: it says how what stands behind it is to be read.
+                for frame in self._decoder.receive(b""):
                     self._receive(frame)
                     if self.state is ConnectionState.CLOSED:
                         return streams.take_events()
-                # The handshake's frame came alone: it says how what stands behind it is to be read.
-                frames = self._decoder.receive(b"") if shaking else []
         except RemoteProtocolError as error:
             self._fail(error)
             return streams.take_events()
-        self._time.received(now, frames=progress)
+        self._time.received(now, frames=bool(frames))
         if self._decoder.error is not None:
             self._fail(self._decoder.error)
         elif self.outbox.control_size > CONTROL_SIZE_MAX:

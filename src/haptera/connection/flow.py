@@ -188,9 +188,8 @@ class Inflow:
             self._outbox.add_control(encode_frame(_CREDIT, 0, 0, b"", owed.to_bytes(4, "big")))
             self._window += owed
             self._owed = 0
-        lacking = self._window < _FRAGMENT_COST_MIN
-        if lacking is not self._lacking:
-            self._lacking = lacking
+        if (self._window < _FRAGMENT_COST_MIN) is not self._lacking:
+            self._lacking = not self._lacking
             for stream in self.unfinished.values():
                 self._watch(stream)
 
