@@ -51,7 +51,7 @@ class Load:
             done, _ = await asyncio.wait({waiting, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
             for task in done - {waiting}:
-                await task  # type: ignore[misc]  # it has failed
+                await task  # it has failed
 
     async def end(self) -> int:
         """Stop, and give how many increments were answered."""

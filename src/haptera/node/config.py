@@ -55,6 +55,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_connections: int = 10_000
     max_half_open: int = 256
     signing_key_file: str | None = None
+    compression: Literal["auto", "zstd", "none"] = "auto"
     handshake_timeout: float = HANDSHAKE_TIMEOUT_S
     ping_interval: float = 30.0
     idle_timeout: float = 0.0

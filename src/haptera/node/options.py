@@ -174,6 +174,12 @@ OPTIONS: dict[str, Option] = {
         meaning="Sign every frame with the secret in this file, of 32 bytes at least, and refuse who does not have it. "
         "The local socket in the data directory stays as it is.",
     ),
+    "compression": Option(
+        parse=_one_of("auto", "zstd", "none"),
+        group="Connections",
+        value="auto|zstd|none",
+        meaning="zstd: payloads are compressed for peers that ask for it. auto: the same, if it is installed.",
+    ),
     "handshake_timeout": _seconds("Connections", "The handshake must be done by then (1012)."),
     "ping_interval": _seconds(
         "Connections",

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 SOCKET_PATH_MAX = 107
 """Bytes of a Unix socket's path: `sun_path` holds 108 on Linux, with a NUL. (Where it holds fewer, binding fails.)"""
 
+_COMPRESSION = {"auto": None, "zstd": True, "none": False}
+
 
 class NodeServer:
     """Serves one node. ``urls`` are the addresses that it listens on, with their real ports; ``local_socket`` is the
@@ -149,6 +151,7 @@ def settings(config: NodeConfig) -> dict[str, Any]:
             connection_window=config.connection_window,
             max_streams=config.max_streams,
         ),
+        "compression": _COMPRESSION[config.compression],
         "max_connections": config.max_connections,
         "max_half_open": config.max_half_open,
         "handshake_timeout_s": config.handshake_timeout,
