@@ -35,6 +35,7 @@ COUNTERS = (
 
 MEASURED = {
     "connections": "gauge",
+    "connections_refused_total": "counter",
     "half_open_connections": "gauge",
     "index": "gauge",
     "keys": "gauge",

@@ -49,7 +49,8 @@ class NodeServer:
         node.metrics.measure(
             {
                 "connections": lambda: node.connections,
-                "half_open_connections": lambda: self._sum(lambda peer: not peer.established),
+                "connections_refused_total": lambda: sum(server.refused for server in self._servers),
+                "half_open_connections": lambda: sum(server.half_open for server in self._servers),
                 "wire_received_bytes_total": lambda: self._closed[0] + self._sum(lambda peer: peer.bytes_received),
                 "wire_sent_bytes_total": lambda: self._closed[1] + self._sum(lambda peer: peer.bytes_sent),
             }

@@ -138,6 +138,12 @@ async def test_limits_are_those_of_the_configuration(tmp_path: Path) -> None:
         with pytest.raises(ConnectionLost, match="TOO_MANY_CONNECTIONS"):
             await second.ready()
         await second.aclose()
+        values = server._node.metrics.values()
+        assert (values["connections_refused_total"], values["connections"], values["half_open_connections"]) == (
+            1,
+            1,
+            0,
+        )
         await peer.aclose()
 
 
