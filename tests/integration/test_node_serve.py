@@ -23,6 +23,7 @@ from tests.unit.node.process import ANY_PORT, serving
 
 encode, decode = msgspec.msgpack.encode, msgspec.msgpack.decode
 SECONDS_MAX = 60
+KEY = b"a secret that two sides have: 32+"
 # With `haptera` on PATH, as in an environment that is active.
 ACTIVE = {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
 
@@ -243,6 +244,50 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     with serving(tmp_path / "d") as node:
         asyncio.run(held(node.ready().url))
         assert "stopped" not in node.names()
+
+
+def test_with_a_key_the_key_is_nowhere_but_in_its_file(tmp_path: Path) -> None:
+    key, path = tmp_path / "signing.key", tmp_path / "d"
+    key.write_bytes(KEY)
+    key.chmod(0o644)
+    with serving(path, "--signing-key-file", str(key)) as node:
+        url = f"{node.ready().url}?signed=psk&key_file={key}"
+        assert asyncio.run(call(url, "kv", "set", "a", b"1")) == [1, None]
+        with pytest.raises(ConnectionLost, match="SIGNATURE_MISMATCH"):
+            asyncio.run(call(node.url, "kv", "get", "a"))
+        assert asyncio.run(call(f"haptera+unix://{path}/haptera.sock", "kv", "get", "a")) == [b"1", 1, None]
+        arguments = Path(f"/proc/{node.process.pid}/cmdline")
+        if arguments.exists():
+            assert KEY not in arguments.read_bytes()
+        node.signal()
+        assert node.end() == 0
+        assert "key_file_open_to_others" in node.names()
+        assert KEY.decode() not in str(node.events)
+        assert KEY.hex() not in str(node.events)
+
+
+@pytest.mark.parametrize("content", [None, b"too short"])
+def test_a_key_file_that_cannot_be_used_ends_with_15(content: bytes | None, tmp_path: Path) -> None:
+    key = tmp_path / "signing.key"
+    if content is not None:
+        key.write_bytes(content)
+    code, event = ends_with(tmp_path / "d", "--signing-key-file", str(key))
+    assert code == 15
+    assert str(key) in str(event["reason"])
+    assert "too short" not in str(event["reason"])
+
+
+def test_the_commands_it_shows_can_be_typed_where_frames_are_signed(tmp_path: Path) -> None:
+    key = tmp_path / "signing.key"
+    key.write_bytes(KEY)
+    with serving(tmp_path / "d", "--log-format", "text", "--signing-key-file", str(key)) as node:
+        assert node.process.stderr is not None
+        until = "Ctrl-C answers what is under way and stops.\n"
+        lines = [line.strip() for line in iter(node.process.stderr.readline, until)]
+        assert f"signing     every frame, with the key in {key}" in lines
+        for command in lines[lines.index("In another terminal:") + 1 :]:
+            words = [sys.executable, "-m", "haptera", *shlex.split(command)[1:]]
+            subprocess.run(words, check=True, capture_output=True, timeout=SECONDS_MAX, cwd=tmp_path)
 
 
 @pytest.mark.parametrize("called", ["haptera", "bin/haptera", "path"])

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import quote
 
 import click
 
@@ -138,12 +139,13 @@ class _Serving:
             "sync": "sync (an answered write is on the disk)",
             "os": "os (an answered write is with the operating system; power loss may take it)",
         }[self._config.durability]
-        program, target = _program(), _client_options(server)
+        program, target, signing = _program(), _client_options(server, self._config), self._config.signing_key_file
         lines = [
             f"Haptera {__version__} serves {node.data_dir}",
             *(f"  listening   {url}" for url in server.urls),
             f"  durability  {durability}",
             f"  encryption  AES-256-GCM; the key is beside the data, in {os.path.join(node.data_dir, 'keys')}",
+            *([f"  signing     every frame, with the key in {signing}"] if signing is not None else []),
             "In another terminal:",
             f"  {program} set greeting hello{target}",
             f"  {program} get greeting{target}",
@@ -194,14 +196,19 @@ def _program() -> str:
     return shlex.quote(script if beneath.startswith(os.pardir) else beneath)
 
 
-def _client_options(server: NodeServer) -> str:
+def _client_options(server: NodeServer, config: NodeConfig) -> str:
     """What the client's commands need to find this node from here: nothing where they look first."""
     from haptera.client.location import default_url
 
     found = default_url()
-    if found in server.urls:
+    local = server.urls[-1] if server.local_socket is not None else None
+    if found in server.urls and (config.signing_key_file is None or found == local):
         return ""
-    return f" --url {shlex.quote(server.urls[0])}"
+    url = server.urls[0]
+    if config.signing_key_file is not None:
+        # The socket in the data directory is not signed: the shortest way in from here.
+        url = local or f"{url}?signed=psk&key_file={quote(os.path.abspath(config.signing_key_file))}"
+    return f" --url {shlex.quote(url)}"
 
 
 async def _first(future: asyncio.Future[Any]) -> None:
