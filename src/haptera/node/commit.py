@@ -139,6 +139,8 @@ class CommitPipeline:
         self._count = 0
         self._uncollected = 0  # bytes of commands applied since the collector looked
         self._refusal: Failure | None = None
+        #: Whether the last batch found the disk full: writes are refused until one finds room again.
+        self.full = False
         self._idle: list[asyncio.Future[None]] = []
 
     def append(self, command: Logged, size: int, submission: Submission, position: int) -> Failure | None:
@@ -246,13 +248,18 @@ class CommitPipeline:
         self._metrics.log_write_seconds_total += seconds
         if isinstance(error, StorageFull):
             # Nothing was written and the index is free again. Reads go on, and the next batch tries anew.
-            log.warning("storage_full", extra={"code": int(Code.STORAGE_FULL), "writes": len(batch.commands)})
+            if not self.full:  # told when it begins and when it ends, not for each batch in between
+                log.warning("storage_full", extra={"code": int(Code.STORAGE_FULL)})
+            self.full = True
             self._metrics.log_full_total += 1
             self._next()
             self._refuse(batch, failure(Code.STORAGE_FULL, outcome="not_applied"))
         elif error is not None:
             self._fail(batch, error)
         else:
+            if self.full:
+                log.info("storage_has_room")
+                self.full = False
             self._index, self._time_ms = entry.index, entry.time_ms
             self._metrics.log_entries_total += 1
             self._metrics.log_commands_total += len(batch.commands)

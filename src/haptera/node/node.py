@@ -157,6 +157,11 @@ class Node:
         return int((self._loop.time() - self._started) * 1000)
 
     @property
+    def full(self) -> bool:
+        """Whether writes are refused because the disk is full."""
+        return self._pipeline.full
+
+    @property
     def stopping(self) -> bool:
         """Whether `aclose` has begun."""
         return self._closing is not None

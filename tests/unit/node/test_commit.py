@@ -17,6 +17,7 @@ from haptera.node.batch import DROPPED
 from haptera.node.commands import ANONYMOUS, Command
 from haptera.node.commit import ThreadWriter
 from haptera.node.node import Node
+from haptera.node.services.server import health
 from haptera.state import Delete, Get, Set, SetMany, decode_commands
 from haptera.storage import DataDirectory, Log, load_or_create
 from haptera.storage.errors import StorageFailed
@@ -205,7 +206,10 @@ async def failing_node(fs: MemoryFileSystem, writer: ManualWriter, failing: str)
     return node
 
 
-async def test_a_full_disk_refuses_writes_and_takes_them_again_when_there_is_room() -> None:
+async def test_a_full_disk_refuses_writes_and_takes_them_again_when_there_is_room(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "haptera.node.commit")
     probe = MemoryFileSystem()
     async with opened(probe) as node:
         Asked(node, Set("a", b""))
@@ -219,8 +223,12 @@ async def test_a_full_disk_refuses_writes_and_takes_them_again_when_there_is_roo
         next_batch = Asked(node, Set("b", b"2"))
         await writer.write()
         assert refused.failures == [(5002, "not_applied")] * 2
+        assert health(node)[0] == "full"
         await writer.write()
         assert next_batch.result == (1, None)
+        assert health(node) == ("ok", "")
+        told = [record.getMessage() for record in caplog.records if record.name == "haptera.node.commit"]
+        assert told == ["storage_full", "storage_has_room"]
         assert not node.failed.done()
     assert [(index, count) for index, _, count in logged(fs)] == [(1, 1)]
 

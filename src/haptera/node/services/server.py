@@ -90,9 +90,11 @@ def status(node: Node) -> dict[str, Any]:
 
 
 def health(node: Node) -> tuple[str, str]:
-    """(state, reason): `ok`, `stopping`, or `failed` with what has failed."""
+    """(state, reason): `ok`, `full` while writes are refused for want of room, `stopping`, or `failed` and by what."""
     if node.failed.done():
         return "failed", "the disk failed: nothing can be written any more"
     if node.stopping:
         return "stopping", "the node is shutting down"
+    if node.full:
+        return "full", "the disk is full: writes are refused, reads go on"
     return "ok", ""
