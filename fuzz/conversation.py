@@ -96,17 +96,6 @@ def open_connection(role: Role, options: Options) -> tuple[Connection, Budget]:
     return connection, process
 
 
-def unbound(events: list[Event]) -> list[Event]:
-    """The same events, whose error no longer leads to the frames that raised it, and so to all that those hold.
-
-    An event may be kept by what it leads to, and the collector does not see events: inputs by the million would stay.
-    """
-    for event in events:
-        if isinstance(event, Closed) and event.error is not None:
-            event.error.__traceback__ = None
-    return events
-
-
 def pieces(data: bytes, seed: int) -> Iterator[bytes]:
     """Cut bytes at random places: some of one byte, some of many frames."""
     random = Random(seed)
@@ -220,7 +209,7 @@ class Application:
     # -- what it learns ------------------------------------------------------------------------------------------
 
     def learn(self, events: list[Event]) -> None:
-        for event in unbound(events):
+        for event in events:
             assert not self.events or not isinstance(self.events[-1], Closed), "nothing comes behind the end"
             self.events.append(event)
             match event:

@@ -23,7 +23,6 @@ from fuzz.conversation import (
     peer_config,
     pieces,
     shake,
-    unbound,
 )
 from fuzz.mutators import (
     OPTIONS_SIZE,
@@ -242,7 +241,7 @@ def _check_handshake(role: Role, data: bytes) -> None:
         events += connection.tick(1000.0)
         events += connection.receive_eof()
         connection.data_to_send(WRITE_SIZE)
-        assert sum(isinstance(event, Closed) for event in unbound(events)) == 1
+        assert sum(isinstance(event, Closed) for event in events) == 1
         outlines.append(outline(events))
     assert outlines[0] == outlines[1]
 
@@ -276,7 +275,7 @@ def _signed_events(role: Role, data: bytes) -> list[Event]:
     if role is Role.DIALER:
         connection.request("s", "m", b"mine")
     events = connection.receive_data(data, 0.0)
-    return unbound(events + connection.receive_eof())
+    return events + connection.receive_eof()
 
 
 @cache

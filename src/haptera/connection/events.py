@@ -96,7 +96,7 @@ class GoawayReceived(msgspec.Struct, frozen=True, gc=False):
     goaway: Goaway
 
 
-class Closed(msgspec.Struct, frozen=True, gc=False):
+class Closed(msgspec.Struct, frozen=True):
     """The connection is over.
 
     ``error`` is why, and None for an orderly end: a ``RemoteProtocolError`` for what the peer did wrong, a

@@ -1,5 +1,6 @@
 """Addresses: the URLs that name where to listen and where to dial (spec/protocol.md, section 1)."""
 
+import re
 from typing import Any, Final, NoReturn, TypedDict
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
@@ -14,6 +15,11 @@ _SCHEMES: Final = (TCP_SCHEME, UNIX_SCHEME)
 _SEPARATOR: Final = "://"
 _PORT_DIGITS_MAX: Final = 5
 _PORT_MAX: Final = 65535
+_SCHEME_TEXT: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+#: What a host may hold once it is decoded: a name (of any script) or an IPv4 address, and in brackets an IPv6 address,
+#: perhaps with its zone. Anything else would be printed as something that it is not.
+_NAME: Final = re.compile(r"[\w.~-]+")
+_IPV6: Final = re.compile(r"[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(?:%[\w.~-]+)?")
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +61,7 @@ class _Common(TypedDict):
 
 def format_host(host: str, port: int) -> str:
     """Return ``host:port``, an IPv6 address in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"[{host.replace('%', '%25')}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def parse(url: str) -> Address:
@@ -126,21 +132,26 @@ def _parse_host(text: str, url: str) -> tuple[str, int]:
             _refuse(url, "has a host with more than one colon; write an IPv6 address in brackets")
     if not host:
         _refuse(url, "names no host")
+    host = unquote(host)
+    if not (_IPV6 if text.startswith("[") else _NAME).fullmatch(host):
+        _refuse(url, "has a host that is neither a name nor an address")
     if not colon:
-        return unquote(host), DEFAULT_PORT
+        return host, DEFAULT_PORT
     if not (port_text.isascii() and port_text.isdigit() and len(port_text) <= _PORT_DIGITS_MAX):
         _refuse(url, f"has a port that is no number from 0 to {_PORT_MAX}")
     port = int(port_text)
     if port > _PORT_MAX:
         _refuse(url, f"has a port that is no number from 0 to {_PORT_MAX}")
-    return unquote(host), port
+    return host, port
 
 
 def redact(url: str) -> str:
     """Return ``url`` with its password, if it has one, as ``***``, however malformed the rest is."""
     head, separator, rest = url.partition(_SEPARATOR)
-    if not separator:
-        head, rest = "", url
+    if not separator or not _SCHEME_TEXT.fullmatch(head):
+        # No scheme, or a mistyped one: where a user ends and a password begins is anyone's guess.
+        credential, at, place = url.rpartition("@")
+        return f"***@{place}" if at and ":" in credential else url
     # A password that was not percent-encoded may hold any sign: only the last @ is sure to be behind it.
     credential, at, place = rest.rpartition("@")
     user, colon, _ = credential.partition(":")

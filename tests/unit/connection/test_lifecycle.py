@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import msgspec
 import pytest
 
-from haptera.connection import Role
+from haptera.connection import Connection, Role
 from haptera.connection.events import (
     Closed,
     ErrorReceived,
@@ -284,3 +287,15 @@ def test_before_the_handshake_there_is_no_going_away() -> None:
     drain(connection)
     connection.go_away(1014)
     assert sent(connection) == []
+
+
+def test_a_connection_that_failed_is_freed_though_its_events_are_kept_where_they_were_given() -> None:
+    def fail() -> weakref.ref[Connection]:
+        connection = machine(Role.ACCEPTOR)
+        events = connection.receive_data(b"rubbish", 0.0)
+        assert len(events) == 1
+        return weakref.ref(connection)
+
+    left = fail()
+    gc.collect()
+    assert left() is None

@@ -86,6 +86,11 @@ def test_options_are_decoded() -> None:
         ("haptera://[::1", "bracket"),
         ("haptera://[::1]x", "bracket"),
         ("haptera://h/path", "path"),
+        ("haptera://[[2]:57", "neither a name nor an address"),
+        ("haptera://[zz]:1", "neither a name nor an address"),
+        ("haptera://a%2Cb", "neither a name nor an address"),
+        ("haptera://a%40b", "neither a name nor an address"),
+        ("haptera://x%0Ay", "neither a name nor an address"),
         ("haptera://h#x", "fragment"),
         ("haptera://h\n", "control character"),
         ("haptera://a b", "space"),
@@ -176,3 +181,19 @@ async def test_what_this_version_does_not_honour_is_refused_not_dropped(use: obj
     assert callable(use)
     with pytest.raises(ConfigurationError, match=r"authenticate|not known|signed is"):
         await use(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "haptera:/app:hunter2@a,haptera://b",
+        "app:hunter2@a://b",
+        "haptera//app:hunter2@a,haptera://b:1",
+        "app:hunter2@h",
+    ],
+)
+def test_a_password_before_a_misplaced_separator_is_not_shown(url: str) -> None:
+    assert "hunter2" not in redact(url)
+    with pytest.raises(ConfigurationError) as refused:
+        parse(url)
+    assert "hunter2" not in str(refused.value)
