@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from haptera.cli import output
-from haptera.cli.client import DONE, NO, Client, client_options
+from haptera.cli.client import DONE, NO, Client, client_options, described
+from haptera.error_table import Code
+from haptera.errors import failure
 
 if TYPE_CHECKING:
     from haptera.client import Database
@@ -29,7 +31,7 @@ def command(key: str, client: Client) -> None:
 async def _get(db: Database, key: str, as_json: bool) -> int:
     entry = await db.get(key)
     if entry is None:
-        output.error_line(f"KEY_NOT_FOUND (4001): the key does not exist: {key!r}")
+        output.error_line(described(failure(Code.KEY_NOT_FOUND, {"key": key}).exception()))
         return NO
     if as_json:
         output.json_line(output.entry_fields(entry))
