@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from haptera import Peer, Request, Server, Service, dial, listen, method
+from haptera.testing import ConnectedPeers, connected_peers
 
 KIB = 1024
 MIB = 1024 * KIB
+
+#: Where a server listens that is not found by its address: on a virtual clock, in the loop's own network.
+ANY_PORT = "haptera://127.0.0.1:0"
 
 
 class Echo(Service):
@@ -124,6 +128,16 @@ async def served(url: str, *services: Service, **keywords: Any) -> AsyncIterator
 
 
 @asynccontextmanager
+async def pair(
+    *services: Service, dialer_services: tuple[Service, ...] = (), **keywords: Any
+) -> AsyncIterator[ConnectedPeers]:
+    """Two peers connected in memory, the handshake done; the services are the acceptor's."""
+    async with connected_peers(dialer_services, services, **keywords) as peers:
+        await peers.dialer.ready()
+        yield peers
+
+
+@asynccontextmanager
 async def connected(
     place: Path,
     *services: Service,
@@ -131,7 +145,7 @@ async def connected(
     listen_with: dict[str, Any] | None = None,
     **dial_with: Any,
 ) -> AsyncIterator[tuple[Peer, Peer]]:
-    """Two peers of one connection over a Unix socket, the handshake done: the dialer's and the acceptor's."""
+    """The same over a Unix socket, for what a socket has to do with: the dialer's peer and the acceptor's."""
     async with served(f"haptera+unix://{place}/s", *services, **(listen_with or {})) as server:
         peer = await dial(server.url, services=dialer_services, **dial_with)
         try:

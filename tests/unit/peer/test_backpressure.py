@@ -3,23 +3,24 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 import haptera
 from haptera import Peer, Request, Service, method
 from haptera.peer import limits
+from haptera.testing import virtual_clock
 from tests.unit.peer.hosts import (
+    ANY_PORT,
     KIB,
     MIB,
     Batches,
     Echo,
     Gate,
-    connected,
     eventually,
     items_of,
     other_side,
+    pair,
     served,
     turns,
 )
@@ -64,9 +65,10 @@ async def settled(count: object) -> None:
         await turns()
 
 
-async def test_while_a_mebibyte_of_answers_waits_new_requests_are_kept_and_then_started(short_path: Path) -> None:
+@virtual_clock
+async def test_while_a_mebibyte_of_answers_waits_new_requests_are_kept_and_then_started() -> None:
     service = Large()
-    async with served(f"haptera+unix://{short_path}/s", service, write_timeout_s=3600) as server:
+    async with served(ANY_PORT, service, write_timeout_s=3600) as server:
         raw = await RawPeer.open(server.url)
         await raw.hello()
         await eventually(lambda: server.peers)
@@ -85,9 +87,10 @@ async def test_while_a_mebibyte_of_answers_waits_new_requests_are_kept_and_then_
         await raw.close()
 
 
-async def test_a_kept_request_keeps_its_items_and_its_cancel(short_path: Path) -> None:
+@virtual_clock
+async def test_a_kept_request_keeps_its_items_and_its_cancel() -> None:
     large, echo = Large(), Echo()
-    async with served(f"haptera+unix://{short_path}/s", large, echo, write_timeout_s=3600) as server:
+    async with served(ANY_PORT, large, echo, write_timeout_s=3600) as server:
         raw = await RawPeer.open(server.url)
         await raw.hello()
         await eventually(lambda: server.peers)
@@ -108,10 +111,11 @@ async def test_a_kept_request_keeps_its_items_and_its_cancel(short_path: Path) -
         await raw.close()
 
 
-async def test_one_slow_reader_does_not_starve_other_connections(short_path: Path) -> None:
+@virtual_clock
+async def test_one_slow_reader_does_not_starve_other_connections() -> None:
     """traps.md, wire: one slow reader starves all."""
     service = Large()
-    async with served(f"haptera+unix://{short_path}/s", service, Echo(), write_timeout_s=3600) as server:
+    async with served(ANY_PORT, service, Echo(), write_timeout_s=3600) as server:
         slow = await RawPeer.open(server.url)
         await slow.hello()
         for number in range(100):
@@ -127,9 +131,10 @@ async def test_one_slow_reader_does_not_starve_other_connections(short_path: Pat
         await slow.close()
 
 
-async def test_a_producer_of_items_waits_for_its_window(short_path: Path) -> None:
+@virtual_clock
+async def test_a_producer_of_items_waits_for_its_window() -> None:
     source = Source()
-    async with connected(short_path, source) as (peer, acceptor), peer.stream("source", "items", b"10000") as stream:
+    async with pair(source) as (peer, acceptor), peer.stream("source", "items", b"10000") as stream:
         await settled(lambda: source.sent)
         # The window of 256 KiB, and one turn of 64 KiB that is queued behind it.
         assert 25 <= source.sent <= 33
@@ -141,7 +146,8 @@ async def test_a_producer_of_items_waits_for_its_window(short_path: Path) -> Non
         assert before + 60 <= source.sent <= before + 110
 
 
-async def test_a_caller_that_sends_items_waits_for_the_window_of_the_handler(short_path: Path) -> None:
+@virtual_clock
+async def test_a_caller_that_sends_items_waits_for_the_window_of_the_handler() -> None:
     service = Batches()
     taken = 0
 
@@ -151,15 +157,16 @@ async def test_a_caller_that_sends_items_waits_for_the_window_of_the_handler(sho
             taken += 1
             yield bytes(10_000)
 
-    async with connected(short_path, service) as (peer, _), peer.stream("batches", "x", items=source()):
+    async with pair(service) as (peer, _), peer.stream("batches", "x", items=source()):
         await settled(lambda: taken)
         assert 25 <= taken <= 34
 
 
-async def test_a_slow_reader_of_one_stream_stops_no_other_on_its_connection(short_path: Path) -> None:
+@virtual_clock
+async def test_a_slow_reader_of_one_stream_stops_no_other_on_its_connection() -> None:
     """traps.md, wire: one shared window, so that one slow reader starves all."""
     source = Source()
-    async with connected(short_path, source, Echo()) as (peer, acceptor):
+    async with pair(source, Echo()) as (peer, acceptor):
         unread = [peer.stream("source", "items", b"%d" % size) for size in (100, 10_000, MIB, 8 * MIB, 8 * MIB)]
         await settled(lambda: source.sent)
         for number in range(20):
@@ -173,7 +180,8 @@ async def test_a_slow_reader_of_one_stream_stops_no_other_on_its_connection(shor
             await stream.aclose()
 
 
-async def test_an_unread_large_item_keeps_no_request_of_its_reader_waiting(short_path: Path) -> None:
+@virtual_clock
+async def test_an_unread_large_item_keeps_no_request_of_its_reader_waiting() -> None:
     """traps.md, wire: a reader that waits for a writer (deadlock).
 
     The reader asks the writer something before it reads on. What waits for credit is no answer that waits to be
@@ -191,7 +199,7 @@ async def test_an_unread_large_item_keeps_no_request_of_its_reader_waiting(short
                 size += len(item)
             return b"%d" % size
 
-    async with connected(short_path, Reader(), Echo(), dialer_services=(Reader(), Echo())) as (dialer, acceptor):
+    async with pair(Reader(), Echo(), dialer_services=(Reader(), Echo())) as (dialer, acceptor):
         sizes = await asyncio.gather(
             *(
                 side.call("reader", "read", items=items_of(*[bytes(8 * MIB)] * 3), timeout=60.0)
@@ -201,25 +209,27 @@ async def test_an_unread_large_item_keeps_no_request_of_its_reader_waiting(short
         assert sizes == [b"%d" % (3 * 8 * MIB + 10)] * 2
 
 
-async def test_two_peers_that_stream_8_mib_items_at_each_other_both_finish(short_path: Path) -> None:
+@virtual_clock
+async def test_two_peers_that_stream_8_mib_items_at_each_other_both_finish() -> None:
     """traps.md, wire: an item larger than the window that can never finish."""
 
     async def duplex(peer: Peer) -> int:
         stream = peer.stream("echo", "both", items=items_of(*[bytes(8 * MIB)] * 3))
         return sum([len(item) async for item in stream])
 
-    async with connected(short_path, Echo(), dialer_services=(Echo(),)) as sides:
+    async with pair(Echo(), dialer_services=(Echo(),)) as sides:
         assert await asyncio.gather(*(duplex(side) for side in sides)) == [24 * MIB] * 2
         assert not any(side._connection.open_streams for side in sides)
 
 
+@virtual_clock
 async def test_a_side_that_reads_nothing_is_disconnected_with_3009(
-    short_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert (limits.WRITE_TIMEOUT_S, limits.WRITTEN_MIN) == (30.0, 64 * KIB)
     monkeypatch.setattr("haptera.peer.peer.LINGER_S", 0.05)
     service = Large()
-    async with served(f"haptera+unix://{short_path}/s", service, write_timeout_s=0.1) as server:
+    async with served(ANY_PORT, service, write_timeout_s=0.1) as server:
         raw = await RawPeer.open(server.url)
         await raw.hello()
         for number in range(50):
@@ -230,9 +240,10 @@ async def test_a_side_that_reads_nothing_is_disconnected_with_3009(
         await raw.close()
 
 
-async def test_a_side_that_reads_slowly_but_enough_is_kept(short_path: Path) -> None:
+@virtual_clock
+async def test_a_side_that_reads_slowly_but_enough_is_kept() -> None:
     service = Large()
-    async with served(f"haptera+unix://{short_path}/s", service, write_timeout_s=0.1) as server:
+    async with served(ANY_PORT, service, write_timeout_s=0.1) as server:
         raw = await RawPeer.open(server.url)
         await raw.hello()
         for number in range(100):
@@ -244,14 +255,16 @@ async def test_a_side_that_reads_slowly_but_enough_is_kept(short_path: Path) -> 
         await raw.close()
 
 
-async def test_a_reader_of_an_open_stream_that_takes_nothing_is_not_a_slow_consumer(short_path: Path) -> None:
+@virtual_clock
+async def test_a_reader_of_an_open_stream_that_takes_nothing_is_not_a_slow_consumer() -> None:
     """Its window is closed, and its connection's socket empty: nothing waits to be written."""
     source = Source()
-    async with connected(short_path, source, Echo(), listen_with={"write_timeout_s": 0.02}) as (peer, acceptor):
+    async with served(ANY_PORT, source, Echo()) as server:
+        peer = await haptera.dial(server.url)
         stream = peer.stream("source", "items", b"10000")
         await anext(stream)
-        await asyncio.sleep(0.1)
-        assert not acceptor.closed
+        await asyncio.sleep(600.0)
+        assert not other_side(server).closed
         assert await peer.call("echo", "one", b"x") == b"x"
         await stream.aclose()
 
@@ -267,9 +280,10 @@ async def test_tcp_leaves_without_delay() -> None:
         await peer.aclose()
 
 
-async def test_a_stream_that_waits_for_room_ends_with_its_connection(short_path: Path) -> None:
+@virtual_clock
+async def test_a_stream_that_waits_for_room_ends_with_its_connection() -> None:
     gate = Gate()
-    async with connected(short_path, gate) as (peer, _):
+    async with pair(gate) as (peer, _):
         stream = peer.stream("gate", "items", b"100000")
         await anext(stream)
         await turns()

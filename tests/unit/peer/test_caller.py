@@ -3,15 +3,15 @@
 import asyncio
 import gc
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 import haptera
 from haptera import CallError, ConnectionLost, DeadlineExceeded, LocalProtocolError, Peer
 from haptera.peer import caller, limits
+from haptera.testing import virtual_clock
 from haptera.wire.payload import Limits
-from tests.unit.peer.hosts import KIB, MIB, Batches, Echo, Gate, connected, eventually, items_of, served, turns
+from tests.unit.peer.hosts import ANY_PORT, KIB, MIB, Batches, Echo, Gate, eventually, items_of, pair, served, turns
 
 
 async def idle(*peers: Peer) -> None:
@@ -22,9 +22,10 @@ async def idle(*peers: Peer) -> None:
 # -- deadlines -------------------------------------------------------------------------------------------
 
 
-async def test_a_call_that_takes_too_long_is_deadline_exceeded_and_cancels_its_handler(short_path: Path) -> None:
+@virtual_clock
+async def test_a_call_that_takes_too_long_is_deadline_exceeded_and_cancels_its_handler() -> None:
     gate = Gate()
-    async with connected(short_path, gate, Echo()) as (peer, acceptor):
+    async with pair(gate, Echo()) as (peer, acceptor):
         with pytest.raises(DeadlineExceeded) as caught:
             await peer.call("gate", "wait", b"a", timeout=0.02)
         assert isinstance(caught.value, TimeoutError)
@@ -34,20 +35,22 @@ async def test_a_call_that_takes_too_long_is_deadline_exceeded_and_cancels_its_h
         assert await peer.call("echo", "one", b"goes on") == b"goes on"
 
 
-async def test_a_stream_that_takes_too_long_is_deadline_exceeded(short_path: Path) -> None:
+@virtual_clock
+async def test_a_stream_that_takes_too_long_is_deadline_exceeded() -> None:
     gate = Gate()
-    async with connected(short_path, gate) as (peer, acceptor):
+    async with pair(gate, latency=0.1) as (peer, acceptor):
         with pytest.raises(DeadlineExceeded):
-            async for _ in peer.stream("gate", "items", b"0", timeout=0.02):
+            async for _ in peer.stream("gate", "items", b"1000", timeout=5.0):
                 pass
         await eventually(lambda: gate.ended)
         await idle(peer, acceptor)
 
 
-async def test_a_call_that_was_never_sent_in_time_is_not_applied(short_path: Path) -> None:
+@virtual_clock
+async def test_a_call_that_was_never_sent_in_time_is_not_applied() -> None:
     gate = Gate()
-    listen_with = {"limits": Limits(max_streams=64)}
-    async with connected(short_path, gate, listen_with=listen_with) as (peer, _):
+    acceptor_config = {"limits": Limits(max_streams=64)}
+    async with pair(gate, acceptor_config=acceptor_config) as (peer, _):
         running = [peer.request("gate", "wait", b"r", timeout=None) for _ in range(64)]
         with pytest.raises(DeadlineExceeded) as caught:
             await peer.call("gate", "wait", b"w", timeout=0.02)
@@ -57,8 +60,9 @@ async def test_a_call_that_was_never_sent_in_time_is_not_applied(short_path: Pat
         assert b"w" not in gate.started
 
 
-async def test_an_answer_in_time_is_no_failure_later(short_path: Path) -> None:
-    async with connected(short_path, Echo()) as (peer, _):
+@virtual_clock
+async def test_an_answer_in_time_is_no_failure_later() -> None:
+    async with pair(Echo()) as (peer, _):
         assert await peer.call("echo", "one", b"x", timeout=0.05) == b"x"
         await asyncio.sleep(0.06)
         assert await peer.call("echo", "one", b"y", timeout=None) == b"y"
@@ -67,9 +71,10 @@ async def test_an_answer_in_time_is_no_failure_later(short_path: Path) -> None:
 # -- giving up -------------------------------------------------------------------------------------------
 
 
-async def test_cancelling_a_task_cancels_the_handler_at_the_other_side(short_path: Path) -> None:
+@virtual_clock
+async def test_cancelling_a_task_cancels_the_handler_at_the_other_side() -> None:
     gate = Gate()
-    async with connected(short_path, gate) as (peer, acceptor):
+    async with pair(gate) as (peer, acceptor):
         task = asyncio.create_task(peer.call("gate", "wait", b"a", timeout=None))
         await eventually(lambda: gate.started)
         task.cancel()
@@ -79,10 +84,11 @@ async def test_cancelling_a_task_cancels_the_handler_at_the_other_side(short_pat
         await idle(peer, acceptor)
 
 
-async def test_a_call_cancelled_before_its_handler_began_is_answered_too(short_path: Path) -> None:
+@virtual_clock
+async def test_a_call_cancelled_before_its_handler_began_is_answered_too() -> None:
     """REQUEST and CANCEL arrive together, or one right after the other: its slot must come free in any case."""
     gate = Gate()
-    async with connected(short_path, gate, Echo()) as (peer, acceptor):
+    async with pair(gate, Echo()) as (peer, acceptor):
         for pause in (0, 1, 2):
             call = peer.request("gate", "wait", b"a", timeout=None)
             for _ in range(pause):
@@ -92,10 +98,11 @@ async def test_a_call_cancelled_before_its_handler_began_is_answered_too(short_p
         assert gate.ended == []
 
 
-async def test_a_handler_cancelled_before_its_first_step_is_answered(short_path: Path) -> None:
+@virtual_clock
+async def test_a_handler_cancelled_before_its_first_step_is_answered() -> None:
     """A task that is cancelled before it runs never reaches the handler's own clean-up."""
     gate = Gate()
-    async with connected(short_path, gate) as (peer, acceptor):
+    async with pair(gate) as (peer, acceptor):
         call = peer.request("gate", "wait", b"a", timeout=None)
         run = acceptor._dispatcher.run
 
@@ -110,9 +117,10 @@ async def test_a_handler_cancelled_before_its_first_step_is_answered(short_path:
         assert gate.started == []
 
 
-async def test_leaving_a_stream_early_cancels_it(short_path: Path) -> None:
+@virtual_clock
+async def test_leaving_a_stream_early_cancels_it() -> None:
     gate = Gate()
-    async with connected(short_path, gate, Echo()) as (peer, acceptor):
+    async with pair(gate, Echo()) as (peer, acceptor):
         async with peer.stream("gate", "items", b"1000") as stream:
             async for _ in stream:
                 break
@@ -125,8 +133,9 @@ async def test_leaving_a_stream_early_cancels_it(short_path: Path) -> None:
         assert await peer.call("echo", "one", b"goes on") == b"goes on"
 
 
-async def test_a_stream_that_was_left_is_at_its_end(short_path: Path) -> None:
-    async with connected(short_path, Gate()) as (peer, _):
+@virtual_clock
+async def test_a_stream_that_was_left_is_at_its_end() -> None:
+    async with pair(Gate()) as (peer, _):
         stream = peer.stream("gate", "items", b"0")
         await anext(stream)
         await stream.aclose()
@@ -134,7 +143,8 @@ async def test_a_stream_that_was_left_is_at_its_end(short_path: Path) -> None:
         assert [item async for item in stream] == []
 
 
-async def test_leaving_a_stream_early_ends_its_source(short_path: Path) -> None:
+@virtual_clock
+async def test_leaving_a_stream_early_ends_its_source() -> None:
     """The source waits for room that will never come."""
     ended: list[str] = []
 
@@ -145,7 +155,7 @@ async def test_leaving_a_stream_early_ends_its_source(short_path: Path) -> None:
         finally:
             ended.append("ended")
 
-    async with connected(short_path, Gate()) as (peer, acceptor):
+    async with pair(Gate()) as (peer, acceptor):
         stream = peer.stream("gate", "items", b"0", items=source())
         await anext(stream)
         await turns()
@@ -155,9 +165,10 @@ async def test_leaving_a_stream_early_ends_its_source(short_path: Path) -> None:
         await idle(peer, acceptor)
 
 
-async def test_no_half_read_answer_leaks_into_the_next_call(short_path: Path) -> None:
+@virtual_clock
+async def test_no_half_read_answer_leaks_into_the_next_call() -> None:
     """traps.md, wire: a half-read answer that leaks into the next call."""
-    async with connected(short_path, Gate(), Echo()) as (peer, acceptor):
+    async with pair(Gate(), Echo()) as (peer, acceptor):
         for number in range(50):
             async with peer.stream("gate", "items", b"%d" % (number * 1000)) as stream:
                 assert (await anext(stream))[:4] == bytes(4)
@@ -167,10 +178,11 @@ async def test_no_half_read_answer_leaks_into_the_next_call(short_path: Path) ->
         await idle(peer, acceptor)
 
 
-async def test_ids_are_not_used_again_after_a_time_out(short_path: Path) -> None:
+@virtual_clock
+async def test_ids_are_not_used_again_after_a_time_out() -> None:
     """traps.md, wire: ids used again after a time-out; the late answer belongs to nobody."""
     service = Batches()
-    async with connected(short_path, service) as (peer, acceptor):
+    async with pair(service) as (peer, acceptor):
         late = peer.request("batches", "x", b"late", timeout=0.01)
         with pytest.raises(DeadlineExceeded):
             await late
@@ -187,8 +199,9 @@ async def test_ids_are_not_used_again_after_a_time_out(short_path: Path) -> None
 # -- a call is a future ----------------------------------------------------------------------------------
 
 
-async def test_a_call_can_be_awaited_any_number_of_times(short_path: Path) -> None:
-    async with connected(short_path, Echo()) as (peer, _):
+@virtual_clock
+async def test_a_call_can_be_awaited_any_number_of_times() -> None:
+    async with pair(Echo()) as (peer, _):
         call = peer.request("echo", "later", b"x", timeout=5.0)
         answers = await asyncio.gather(call, call, asyncio.shield(call))
         assert [answer.payload for answer in answers] == [b"x"] * 3
@@ -197,9 +210,10 @@ async def test_a_call_can_be_awaited_any_number_of_times(short_path: Path) -> No
         assert (len(done), len(pending)) == (2, 0)
 
 
-async def test_cancelling_a_gather_cancels_all_its_calls(short_path: Path) -> None:
+@virtual_clock
+async def test_cancelling_a_gather_cancels_all_its_calls() -> None:
     gate = Gate()
-    async with connected(short_path, gate) as (peer, acceptor):
+    async with pair(gate) as (peer, acceptor):
         together = asyncio.gather(*(peer.request("gate", "wait", b"x", timeout=None) for _ in range(10)))
         await eventually(lambda: len(gate.started) == 10)
         together.cancel()
@@ -209,9 +223,10 @@ async def test_cancelling_a_gather_cancels_all_its_calls(short_path: Path) -> No
         await idle(peer, acceptor)
 
 
-async def test_a_call_cancelled_before_it_was_sent_is_never_sent(short_path: Path) -> None:
+@virtual_clock
+async def test_a_call_cancelled_before_it_was_sent_is_never_sent() -> None:
     gate = Gate()
-    async with connected(short_path, gate, listen_with={"limits": Limits(max_streams=64)}) as (peer, acceptor):
+    async with pair(gate, acceptor_config={"limits": Limits(max_streams=64)}) as (peer, acceptor):
         running = [peer.request("gate", "wait", b"r", timeout=None) for _ in range(64)]
         waiting = [peer.request("gate", "wait", b"w%d" % number, timeout=None) for number in range(10)]
         assert [call.cancel() for call in waiting[:9]] == [True] * 9
@@ -222,16 +237,18 @@ async def test_a_call_cancelled_before_it_was_sent_is_never_sent(short_path: Pat
         assert [payload for payload in gate.started if payload != b"r"] == [b"w9"]
 
 
-async def test_cancelling_what_is_done_changes_nothing(short_path: Path) -> None:
-    async with connected(short_path, Echo()) as (peer, _):
+@virtual_clock
+async def test_cancelling_what_is_done_changes_nothing() -> None:
+    async with pair(Echo()) as (peer, _):
         call = peer.request("echo", "one", b"x", timeout=None)
         answer = await call
         assert not call.cancel()
         assert call.result() is answer
 
 
-async def test_an_error_is_an_answer_of_a_request_and_an_exception_of_a_call(short_path: Path) -> None:
-    async with connected(short_path) as (peer, _):
+@virtual_clock
+async def test_an_error_is_an_answer_of_a_request_and_an_exception_of_a_call() -> None:
+    async with pair() as (peer, _):
         answer = await peer.request("nope", "x", b"", timeout=5.0)
         assert answer.failure is not None
         assert answer.failure.code == 3001
@@ -239,14 +256,16 @@ async def test_an_error_is_an_answer_of_a_request_and_an_exception_of_a_call(sho
             answer.result()
 
 
-async def test_a_call_for_one_answer_drops_items_that_come_before_it(short_path: Path) -> None:
-    async with connected(short_path, Echo()) as (peer, acceptor):
+@virtual_clock
+async def test_a_call_for_one_answer_drops_items_that_come_before_it() -> None:
+    async with pair(Echo()) as (peer, acceptor):
         for _ in range(3):
             assert await peer.call("echo", "many", b"20000", timeout=30.0) == b""
         await idle(peer, acceptor)
 
 
-async def test_the_answer_of_a_stream_is_there_after_its_end(short_path: Path) -> None:
+@virtual_clock
+async def test_the_answer_of_a_stream_is_there_after_its_end() -> None:
     class Counted(Batches):
         name = "counted"
 
@@ -257,7 +276,7 @@ async def test_the_answer_of_a_stream_is_there_after_its_end(short_path: Path) -
             await request.send(b"item")
             request.respond(b"the end")
 
-    async with connected(short_path, Counted()) as (peer, _):
+    async with pair(Counted()) as (peer, _):
         stream = peer.stream("counted", "x")
         assert [item async for item in stream] == [b"item"]
         assert stream.answer is not None
@@ -269,12 +288,13 @@ async def test_the_answer_of_a_stream_is_there_after_its_end(short_path: Path) -
 
 
 @pytest.mark.parametrize("fault", [ValueError("source"), CallError(10_001, "SOURCE", "source"), KeyError("x")])
-async def test_a_source_that_raises_is_what_the_call_raises_and_cancels_it(short_path: Path, fault: Exception) -> None:
+@virtual_clock
+async def test_a_source_that_raises_is_what_the_call_raises_and_cancels_it(fault: Exception) -> None:
     async def source() -> AsyncIterator[bytes]:
         yield b"x"
         raise fault
 
-    async with connected(short_path, Echo()) as (peer, acceptor):
+    async with pair(Echo()) as (peer, acceptor):
         with pytest.raises(type(fault)) as caught:
             await peer.call("echo", "total", items=source())
         assert caught.value is fault
@@ -284,20 +304,22 @@ async def test_a_source_that_raises_is_what_the_call_raises_and_cancels_it(short
         await idle(peer, acceptor)
 
 
-async def test_a_source_that_was_cancelled_inside_ends_its_call(short_path: Path) -> None:
+@virtual_clock
+async def test_a_source_that_was_cancelled_inside_ends_its_call() -> None:
     async def source() -> AsyncIterator[bytes]:
         yield b"x"
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         future.cancel()
         yield await future
 
-    async with connected(short_path, Echo()) as (peer, acceptor):
+    async with pair(Echo()) as (peer, acceptor):
         with pytest.raises(asyncio.CancelledError):
             await peer.call("echo", "total", items=source(), timeout=None)
         await idle(peer, acceptor)
 
 
-async def test_a_source_may_be_longer_than_its_answer(short_path: Path) -> None:
+@virtual_clock
+async def test_a_source_may_be_longer_than_its_answer() -> None:
     """An early answer: no FINISH is owed, and what is not sent yet never is."""
     ended: list[str] = []
 
@@ -308,15 +330,16 @@ async def test_a_source_may_be_longer_than_its_answer(short_path: Path) -> None:
         finally:
             ended.append("ended")
 
-    async with connected(short_path, Echo()) as (peer, acceptor):
+    async with pair(Echo()) as (peer, acceptor):
         assert await peer.call("echo", "one", b"early", items=source()) == b"early"
         await eventually(lambda: ended)
         await idle(peer, acceptor)
 
 
 @pytest.mark.parametrize("item", ["text", 5, None])
-async def test_an_item_is_bytes(short_path: Path, item: object) -> None:
-    async with connected(short_path, Echo()) as (peer, acceptor):
+@virtual_clock
+async def test_an_item_is_bytes(item: object) -> None:
+    async with pair(Echo()) as (peer, acceptor):
         with pytest.raises(TypeError):
             await peer.call("echo", "total", items=items_of(item))  # type: ignore[arg-type]
         await idle(peer, acceptor)
@@ -326,8 +349,9 @@ async def test_an_item_is_bytes(short_path: Path, item: object) -> None:
 
 
 @pytest.mark.parametrize("payload", ["text", 5, None])
-async def test_a_payload_is_bytes(short_path: Path, payload: object) -> None:
-    async with connected(short_path, Echo()) as (peer, acceptor):
+@virtual_clock
+async def test_a_payload_is_bytes(payload: object) -> None:
+    async with pair(Echo()) as (peer, acceptor):
         for _ in range(3):
             with pytest.raises(TypeError):
                 await peer.call("echo", "one", payload)  # type: ignore[arg-type]
@@ -336,8 +360,9 @@ async def test_a_payload_is_bytes(short_path: Path, payload: object) -> None:
         await idle(peer, acceptor)
 
 
-async def test_a_payload_that_changes_later_is_sent_as_it_was(short_path: Path) -> None:
-    async with connected(short_path, Echo()) as (peer, _):
+@virtual_clock
+async def test_a_payload_that_changes_later_is_sent_as_it_was() -> None:
+    async with pair(Echo()) as (peer, _):
         payload = bytearray(b"before")
         call = asyncio.create_task(peer.call("echo", "one", payload))  # type: ignore[arg-type]
         await asyncio.sleep(0)
@@ -346,26 +371,29 @@ async def test_a_payload_that_changes_later_is_sent_as_it_was(short_path: Path) 
 
 
 @pytest.mark.parametrize("request_id", [b"", b"short", bytes(17)])
-async def test_a_request_id_has_16_bytes(short_path: Path, request_id: bytes) -> None:
-    async with connected(short_path, Echo()) as (peer, acceptor):
+@virtual_clock
+async def test_a_request_id_has_16_bytes(request_id: bytes) -> None:
+    async with pair(Echo()) as (peer, acceptor):
         with pytest.raises(ValueError, match="16 bytes"):
             await peer.request("echo", "one", b"", timeout=None, request_id=request_id)
         await idle(peer, acceptor)
 
 
 @pytest.mark.parametrize(("service", "name"), [("", "one"), ("echo", ""), ("x" * 256, "one"), ("echo", "x" * 256)])
-async def test_a_name_that_cannot_be_sent_is_an_error_here(short_path: Path, service: str, name: str) -> None:
-    async with connected(short_path, Echo()) as (peer, acceptor):
+@virtual_clock
+async def test_a_name_that_cannot_be_sent_is_an_error_here(service: str, name: str) -> None:
+    async with pair(Echo()) as (peer, acceptor):
         with pytest.raises(LocalProtocolError):
             await peer.call(service, name)
         await idle(peer, acceptor)
         assert await peer.call("echo", "one", b"goes on") == b"goes on"
 
 
-async def test_a_message_too_large_for_the_other_side_is_refused_here_and_poisons_nothing(short_path: Path) -> None:
+@virtual_clock
+async def test_a_message_too_large_for_the_other_side_is_refused_here_and_poisons_nothing() -> None:
     """traps.md, wire: an oversized message that poisons the connection."""
-    listen_with = {"limits": Limits(max_message=MIB)}
-    async with connected(short_path, Echo(), listen_with=listen_with) as (peer, acceptor):
+    acceptor_config = {"limits": Limits(max_message=MIB)}
+    async with pair(Echo(), acceptor_config=acceptor_config) as (peer, acceptor):
         assert peer.max_message == MIB
         fitting, large = bytes(MIB), bytes(MIB + 1)
         with pytest.raises(LocalProtocolError) as caught:
@@ -379,8 +407,9 @@ async def test_a_message_too_large_for_the_other_side_is_refused_here_and_poison
         await idle(peer, acceptor)
 
 
-async def test_a_message_too_large_in_the_first_flight_fails_when_the_limit_is_known(short_path: Path) -> None:
-    async with served(f"haptera+unix://{short_path}/s", Echo(), limits=Limits(max_message=MIB)) as server:
+@virtual_clock
+async def test_a_message_too_large_in_the_first_flight_fails_when_the_limit_is_known() -> None:
+    async with served(ANY_PORT, Echo(), limits=Limits(max_message=MIB)) as server:
         peer = await haptera.dial(server.url)
         calls = [peer.call("echo", "one", bytes(size)) for size in (MIB + 1, 1, MIB)]
         large, *fitting = await asyncio.gather(*calls, return_exceptions=True)
@@ -393,9 +422,10 @@ async def test_a_message_too_large_in_the_first_flight_fails_when_the_limit_is_k
 # -- more than the other side takes ----------------------------------------------------------------------
 
 
-async def test_more_calls_than_streams_wait_and_all_finish(short_path: Path) -> None:
+@virtual_clock
+async def test_more_calls_than_streams_wait_and_all_finish() -> None:
     gate = Gate()
-    async with connected(short_path, gate, listen_with={"limits": Limits(max_streams=64)}) as (peer, _):
+    async with pair(gate, acceptor_config={"limits": Limits(max_streams=64)}) as (peer, _):
         calls = [peer.request("gate", "wait", b"%d" % number, timeout=None) for number in range(500)]
         await eventually(lambda: len(gate.started) == 64)
         await turns()
@@ -406,10 +436,9 @@ async def test_more_calls_than_streams_wait_and_all_finish(short_path: Path) -> 
 
 
 @pytest.mark.parametrize(("count", "size"), [(200, 0), (30, 4 * KIB), (3, 100 * KIB), (1, 3 * MIB)])
-async def test_more_than_a_first_flight_before_welcome_waits_and_all_finish(
-    short_path: Path, count: int, size: int
-) -> None:
-    async with served(f"haptera+unix://{short_path}/s", Echo()) as server:
+@virtual_clock
+async def test_more_than_a_first_flight_before_welcome_waits_and_all_finish(count: int, size: int) -> None:
+    async with served(ANY_PORT, Echo()) as server:
         peer = await haptera.dial(server.url)
         payloads = [number.to_bytes(4, "big") + bytes(size) for number in range(count)]
         calls = [peer.call("echo", "one", payload) for payload in payloads]
@@ -417,20 +446,22 @@ async def test_more_than_a_first_flight_before_welcome_waits_and_all_finish(
         await peer.aclose()
 
 
-async def test_large_payloads_share_the_connection_and_all_arrive(short_path: Path) -> None:
-    async with connected(short_path, Echo(), dialer_services=(Echo(),)) as (dialer, acceptor):
+@virtual_clock
+async def test_large_payloads_share_the_connection_and_all_arrive() -> None:
+    async with pair(Echo(), dialer_services=(Echo(),)) as (dialer, acceptor):
         payloads = [bytes((number,)) * (number * 300 * KIB + 1) for number in range(12)]
         calls = [side.call("echo", "one", payload) for payload in payloads for side in (dialer, acceptor)]
         assert await asyncio.gather(*calls) == [payload for payload in payloads for _ in range(2)]
         await idle(dialer, acceptor)
 
 
-async def test_the_queue_of_waiting_calls_is_bounded(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@virtual_clock
+async def test_the_queue_of_waiting_calls_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (limits.WAITING_CALLS_MAX, limits.WAITING_SIZE_MAX) == (100_000, 64 * MIB)
     monkeypatch.setattr(caller, "WAITING_CALLS_MAX", 100)
     monkeypatch.setattr(caller, "WAITING_SIZE_MAX", 10_000)
     gate = Gate()
-    async with connected(short_path, gate, listen_with={"limits": Limits(max_streams=64)}) as (peer, _):
+    async with pair(gate, acceptor_config={"limits": Limits(max_streams=64)}) as (peer, _):
         running = [peer.request("gate", "wait", b"r", timeout=None) for _ in range(64)]
         waiting = [peer.request("gate", "wait", b"w", timeout=None) for _ in range(100)]
         for payload in (b"x", bytes(20_000)):
@@ -449,9 +480,10 @@ async def test_the_queue_of_waiting_calls_is_bounded(short_path: Path, monkeypat
         assert (peer._caller._waiting_size, peer._caller._waiting_done, peer._caller.waits) == (0, 0, False)
 
 
-async def test_calls_given_up_while_they_wait_are_forgotten(short_path: Path) -> None:
+@virtual_clock
+async def test_calls_given_up_while_they_wait_are_forgotten() -> None:
     gate = Gate()
-    async with connected(short_path, gate, listen_with={"limits": Limits(max_streams=64)}) as (peer, _):
+    async with pair(gate, acceptor_config={"limits": Limits(max_streams=64)}) as (peer, _):
         running = [peer.request("gate", "wait", b"r", timeout=None) for _ in range(64)]
         for _ in range(1000):
             peer.request("gate", "wait", bytes(1000), timeout=None).cancel()
@@ -461,8 +493,9 @@ async def test_calls_given_up_while_they_wait_are_forgotten(short_path: Path) ->
         await asyncio.gather(*running)
 
 
-async def test_a_call_on_a_closed_connection_is_lost_and_not_applied(short_path: Path) -> None:
-    async with connected(short_path, Echo()) as (peer, _):
+@virtual_clock
+async def test_a_call_on_a_closed_connection_is_lost_and_not_applied() -> None:
+    async with pair(Echo()) as (peer, _):
         await peer.aclose()
         with pytest.raises(ConnectionLost) as caught:
             await peer.call("echo", "one")
@@ -471,10 +504,11 @@ async def test_a_call_on_a_closed_connection_is_lost_and_not_applied(short_path:
             await anext(peer.stream("echo", "many", b"1", items=items_of(b"x")))
 
 
-async def test_a_damaged_answer_leaves_nothing_behind(short_path: Path) -> None:
+@virtual_clock
+async def test_a_damaged_answer_leaves_nothing_behind() -> None:
     """The call fails here at once; its stream ends when the other side has answered the CANCEL."""
     gate = Gate()
-    async with connected(short_path, gate, limits=Limits(max_message=64 * KIB)) as (peer, acceptor):
+    async with pair(gate, dialer_config={"limits": Limits(max_message=64 * KIB)}) as (peer, acceptor):
         acceptor._connection._streams.peer_message_max = MIB  # it forgets what we take
         with pytest.raises(haptera.MessageTooLarge) as caught:
             await anext(peer.stream("gate", "items", b"%d" % (100 * KIB)))

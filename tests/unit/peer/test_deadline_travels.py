@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from haptera.testing import ConnectedPeers, connected_peers, virtual_clock
 from haptera.wire.frame import FrameType, encode_frame
 from haptera.wire.metadata import Tag, decode_entries, encode_entry, encode_route
 from haptera.wire.payload import Limits
-from tests.unit.peer.hosts import MIB, Batches, Echo, Gate, connected, items_of, served
+from tests.unit.peer.hosts import ANY_PORT, MIB, Batches, Echo, Gate, eventually, items_of, served
 from tests.unit.peer.raw import RawPeer, hello
 
 AGREED: dict[str, Any] = {"capabilities": ("pipelining", "request_deadline")}
@@ -233,9 +232,10 @@ def test_without_the_capability_nothing_travels_and_only_the_caller_keeps_time(s
     check()
 
 
-async def test_a_timeout_of_nothing_is_3003(short_path: Path) -> None:
+@virtual_clock
+async def test_a_timeout_of_nothing_is_3003() -> None:
     deadlined = Deadlined()
-    async with served(f"haptera+unix://{short_path}/s", deadlined, **AGREED) as server:
+    async with served(ANY_PORT, deadlined, **AGREED) as server:
         raw = await RawPeer.open(server.url)
         metadata = encode_route("deadlined", "left") + encode_entry(Tag.TIMEOUT_MS, bytes(4))
         await raw.send(hello(capabilities=["request_deadline"]) + encode_frame(FrameType.REQUEST, 0, 1, metadata))
@@ -285,9 +285,10 @@ async def test_a_handler_is_cancelled_when_its_callers_time_is_over_though_no_ca
         assert (deadlined.running, peers.acceptor._connection.open_streams) == (0, 0)
 
 
-async def test_the_answer_is_3005(short_path: Path) -> None:
+@virtual_clock
+async def test_the_answer_is_3005() -> None:
     deadlined, batches = Deadlined(), Batches()
-    async with served(f"haptera+unix://{short_path}/s", deadlined, batches, **AGREED) as server:
+    async with served(ANY_PORT, deadlined, batches, **AGREED) as server:
         raw = await RawPeer.open(server.url)
         await raw.send(hello(capabilities=["request_deadline", "pipelining"]))
         for stream, name in ((1, "wait"), (3, "ticks"), (5, "anyway")):
@@ -354,17 +355,17 @@ async def test_a_batch_service_is_told_and_says_itself_what_became_of_it() -> No
         (None, None, None),
     ],
 )
+@virtual_clock
 async def test_what_a_batch_service_says_after_the_deadline(
-    short_path: Path, said: haptera.Failure | None, code: int | None, outcome: str | None
+    said: haptera.Failure | None, code: int | None, outcome: str | None
 ) -> None:
     """A result stands; an error is the deadline's, not applied only where the service knows it."""
     batches = Batches()
-    async with served(f"haptera+unix://{short_path}/s", batches, **AGREED) as server:
+    async with served(ANY_PORT, batches, **AGREED) as server:
         raw = await RawPeer.open(server.url)
         metadata = encode_route("batches", "x") + encode_entry(Tag.TIMEOUT_MS, (1).to_bytes(4, "big"))
         await raw.send(hello(capabilities=["request_deadline"]) + encode_frame(FrameType.REQUEST, 0, 1, metadata))
-        while not batches.requests or not batches.requests[0].cancelled:
-            await asyncio.sleep(0.001)
+        await eventually(lambda: batches.requests and batches.requests[0].cancelled)
         if said is None:
             batches.requests[0].respond(b"written")
             assert await raw.answer(1) == b"written"
@@ -375,9 +376,10 @@ async def test_what_a_batch_service_says_after_the_deadline(
         await raw.close()
 
 
-async def test_a_request_that_was_never_started_is_not_applied(short_path: Path) -> None:
+@virtual_clock
+async def test_a_request_that_was_never_started_is_not_applied() -> None:
     gate = Gate()
-    async with served(f"haptera+unix://{short_path}/s", gate, **AGREED) as server:
+    async with served(ANY_PORT, gate, **AGREED) as server:
         raw = await RawPeer.open(server.url)
         await raw.send(hello(capabilities=["request_deadline"]))  # and no pipelining: one at a time
         await raw.request(1, "gate", "wait", b"first")
@@ -602,16 +604,15 @@ async def test_a_flood_of_cancels_frees_no_slot_while_handlers_still_run() -> No
         assert deadlined.running == 0
 
 
-async def test_a_handler_whose_connection_is_lost_is_cancelled_in_its_own_time(short_path: Path) -> None:
+@virtual_clock
+async def test_a_handler_whose_connection_is_lost_is_cancelled_in_its_own_time() -> None:
     gate = Gate()
-    async with connected(short_path, gate, listen_with=AGREED, **AGREED) as (peer, acceptor):
+    async with pair(gate) as (peer, acceptor):
         call = peer.request("gate", "wait", b"x", timeout=3600.0)
-        while not gate.started:
-            await asyncio.sleep(0.001)
+        await eventually(lambda: gate.started)
         assert acceptor._transport is not None
         acceptor._transport.abort()
         with pytest.raises(ConnectionLost):
             await call
-        while not gate.cancelled:
-            await asyncio.sleep(0.001)
+        await eventually(lambda: gate.cancelled)
         assert len(acceptor._dispatcher._deadlines) == 0

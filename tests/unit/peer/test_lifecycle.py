@@ -13,29 +13,38 @@ import pytest
 
 import haptera
 from haptera import ConfigurationError, ConnectionLost, Peer, Request, Service, dial, listen, method
+from haptera.peer import limits
+from haptera.testing import VirtualClockLoop, virtual_clock
 from haptera.wire.frame import FrameType, encode_frame
 from haptera.wire.payload import Goaway, decode_failure, decode_payload
 from tests.unit.peer.hosts import (
+    ANY_PORT,
     KIB,
     MIB,
     Batches,
     Echo,
     Gate,
-    connected,
     eventually,
     items_of,
     other_side,
+    pair,
     served,
     turns,
 )
 from tests.unit.peer.raw import RawPeer, request
 
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
 # -- an orderly end ---------------------------------------------------------------------------------------------------
 
 
-async def test_draining_answers_what_is_under_way_and_refuses_what_is_new(short_path: Path) -> None:
+@virtual_clock
+async def test_draining_answers_what_is_under_way_and_refuses_what_is_new() -> None:
     gate = Gate()
-    async with connected(short_path, gate, Echo()) as (peer, acceptor):
+    async with pair(gate, Echo()) as (peer, acceptor):
         running = [peer.request("gate", "wait", b"%d" % number, timeout=None) for number in range(10)]
         await eventually(lambda: len(gate.started) == 10)
         drain = asyncio.create_task(acceptor.drain())
@@ -50,9 +59,10 @@ async def test_draining_answers_what_is_under_way_and_refuses_what_is_new(short_
         await eventually(lambda: peer.closed and acceptor.closed)
 
 
-async def test_a_request_that_crosses_goaway_is_1014(short_path: Path) -> None:
+@virtual_clock
+async def test_a_request_that_crosses_goaway_is_1014() -> None:
     gate = Gate()
-    async with served(f"haptera+unix://{short_path}/s", gate) as server:
+    async with served(ANY_PORT, gate) as server:
         raw = await RawPeer.open(server.url)
         await raw.hello()
         await raw.request(1, "gate", "wait", b"a")
@@ -73,9 +83,10 @@ async def test_a_request_that_crosses_goaway_is_1014(short_path: Path) -> None:
         assert gate.started == [b"a"]
 
 
-async def test_a_side_that_drains_opens_no_more_streams_but_waits_for_its_calls(short_path: Path) -> None:
+@virtual_clock
+async def test_a_side_that_drains_opens_no_more_streams_but_waits_for_its_calls() -> None:
     gate = Gate()
-    async with connected(short_path, gate) as (peer, _):
+    async with pair(gate) as (peer, _):
         running = peer.request("gate", "wait", b"a", timeout=None)
         await eventually(lambda: gate.started)
         drain = asyncio.create_task(peer.drain())
@@ -91,18 +102,20 @@ async def test_a_side_that_drains_opens_no_more_streams_but_waits_for_its_calls(
         assert gate.started == [b"a"]
 
 
-async def test_calls_that_wait_to_be_sent_are_made_before_a_drain_ends(short_path: Path) -> None:
-    async with served(f"haptera+unix://{short_path}/s", Echo()) as server:
+@virtual_clock
+async def test_calls_that_wait_to_be_sent_are_made_before_a_drain_ends() -> None:
+    async with served(ANY_PORT, Echo()) as server:
         peer = await dial(server.url)
         calls = [peer.request("echo", "later", b"%d" % number, timeout=None) for number in range(300)]
         await peer.drain()
         assert [(await call).payload for call in calls] == [b"%d" % number for number in range(300)]
 
 
-async def test_draining_loses_no_answer_that_waits_for_a_slow_reader(short_path: Path) -> None:
+@virtual_clock
+async def test_draining_loses_no_answer_that_waits_for_a_slow_reader() -> None:
     """Small answers count as given before they are written, and large ones leave in turns."""
     service = Batches()
-    async with served(f"haptera+unix://{short_path}/s", service) as server:
+    async with served(ANY_PORT, service) as server:
         raw = await RawPeer.open(server.url)
         await raw.hello()
         await raw.send(b"".join(request(1 + 2 * number, "batches", "x") for number in range(100)))
@@ -118,20 +131,24 @@ async def test_draining_loses_no_answer_that_waits_for_a_slow_reader(short_path:
         await drain
 
 
-async def test_a_drain_that_takes_too_long_gives_up_what_is_left(short_path: Path) -> None:
+@virtual_clock
+async def test_a_drain_that_takes_too_long_gives_up_what_is_left() -> None:
     gate = Gate()
-    async with connected(short_path, gate) as (peer, acceptor):
+    async with pair(gate) as (peer, acceptor):
         call = peer.request("gate", "wait", b"a", timeout=None)
         await eventually(lambda: gate.started)
-        await acceptor.drain(timeout=0.02)
+        start = now()
+        await acceptor.drain(timeout=30.0)
+        assert now() - start == pytest.approx(30.0)
         with pytest.raises(ConnectionLost) as caught:
             await call
         assert caught.value.outcome == "unknown"
         assert gate.cancelled == [b"a"]
 
 
-async def test_draining_and_closing_may_be_repeated_in_any_order(short_path: Path) -> None:
-    async with connected(short_path, Echo()) as (peer, acceptor):
+@virtual_clock
+async def test_draining_and_closing_may_be_repeated_in_any_order() -> None:
+    async with pair(Echo()) as (peer, acceptor):
         await asyncio.gather(peer.drain(), acceptor.drain(), peer.drain(), acceptor.aclose(), peer.aclose())
         await peer.aclose()
         await peer.drain()
@@ -139,9 +156,10 @@ async def test_draining_and_closing_may_be_repeated_in_any_order(short_path: Pat
         assert acceptor.closed
 
 
-async def test_a_server_drains_all_its_peers_and_takes_no_more(short_path: Path) -> None:
+@virtual_clock
+async def test_a_server_drains_all_its_peers_and_takes_no_more() -> None:
     gate = Gate()
-    server = await listen(f"haptera+unix://{short_path}/s", services=[gate])
+    server = await listen(ANY_PORT, services=[gate])
     peers = [await dial(server.url) for _ in range(5)]
     calls = [peer.request("gate", "wait", b"x", timeout=None) for peer in peers]
     await eventually(lambda: len(gate.started) == 5)
@@ -158,8 +176,9 @@ async def test_a_server_drains_all_its_peers_and_takes_no_more(short_path: Path)
     await server.aclose()
 
 
-async def test_draining_tells_a_connection_that_never_said_hello_to_go_elsewhere(short_path: Path) -> None:
-    server = await listen(f"haptera+unix://{short_path}/s")
+@virtual_clock
+async def test_draining_tells_a_connection_that_never_said_hello_to_go_elsewhere() -> None:
+    server = await listen(ANY_PORT)
     raw = await RawPeer.open(server.url)
     await eventually(lambda: server.peers)
     draining = asyncio.create_task(server.drain())
@@ -188,9 +207,10 @@ async def test_a_first_flight_at_a_server_that_drains_is_not_applied(short_path:
 # -- closing ----------------------------------------------------------------------------------------------------------
 
 
-async def test_closing_fails_calls_under_way_and_cancels_handlers(short_path: Path) -> None:
+@virtual_clock
+async def test_closing_fails_calls_under_way_and_cancels_handlers() -> None:
     gate = Gate()
-    async with connected(short_path, gate, dialer_services=(gate,)) as (peer, acceptor):
+    async with pair(gate, dialer_services=(gate,)) as (peer, acceptor):
         calls = [side.request("gate", "wait", b"x", timeout=None) for side in (peer, acceptor)]
         await eventually(lambda: len(gate.started) == 2)
         await peer.aclose()
@@ -202,28 +222,27 @@ async def test_closing_fails_calls_under_way_and_cancels_handlers(short_path: Pa
         await eventually(lambda: len(gate.cancelled) == 2)
 
 
-async def test_closing_does_not_wait_for_a_side_that_reads_nothing(
-    short_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("haptera.peer.peer.LINGER_S", 0.02)
+@virtual_clock
+async def test_closing_does_not_wait_for_a_side_that_reads_nothing() -> None:
     service = Batches()
-    async with served(f"haptera+unix://{short_path}/s", service) as server:
+    async with served(ANY_PORT, service) as server:
         raw = await RawPeer.open(server.url)
         await raw.hello()
         await raw.request(1, "batches", "x", b"")
         await eventually(lambda: service.requests)
         service.requests[0].respond(bytes(8 * MIB))
         await turns()
-        assert other_side(server)._transport is not None
+        start = now()
         await server.aclose()
+        assert now() - start == pytest.approx(limits.LINGER_S)
         assert server.peers == set()
         await raw.close()
 
 
+@virtual_clock
 async def test_a_handler_that_goes_on_though_it_is_cancelled_does_not_hold_up_the_end(
-    short_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("haptera.peer.dispatcher.HANDLERS_END_S", 0.02)
     release = asyncio.Event()
 
     class Stubborn(Service):
@@ -238,11 +257,13 @@ async def test_a_handler_that_goes_on_though_it_is_cancelled_does_not_hold_up_th
                     pass
             return b"too late"
 
-    async with connected(short_path, Stubborn()) as (peer, acceptor):
+    async with pair(Stubborn()) as (peer, acceptor):
         call = peer.request("stubborn", "go_on", b"", timeout=None)
         await eventually(lambda: acceptor._dispatcher.requests)
         await turns()
+        start = now()
         await acceptor.aclose()
+        assert now() - start == pytest.approx(limits.HANDLERS_END_S)
         assert [record.getMessage() for record in caplog.records] == ["handlers_go_on"]
         with pytest.raises(ConnectionLost):
             await call
@@ -250,7 +271,8 @@ async def test_a_handler_that_goes_on_though_it_is_cancelled_does_not_hold_up_th
         await eventually(lambda: not acceptor._dispatcher._tasks)
 
 
-async def test_a_handler_may_swallow_its_cancellation_and_answer(short_path: Path) -> None:
+@virtual_clock
+async def test_a_handler_may_swallow_its_cancellation_and_answer() -> None:
     class Calm(Service):
         name = "calm"
 
@@ -262,7 +284,7 @@ async def test_a_handler_may_swallow_its_cancellation_and_answer(short_path: Pat
                 return b"anyway"
             return b""
 
-    async with connected(short_path, Calm(), Echo()) as (peer, acceptor):
+    async with pair(Calm(), Echo()) as (peer, acceptor):
         call = peer.request("calm", "answer", b"", timeout=None)
         await eventually(lambda: acceptor._dispatcher.requests)
         await turns(3)
@@ -271,7 +293,8 @@ async def test_a_handler_may_swallow_its_cancellation_and_answer(short_path: Pat
         assert await peer.call("echo", "one", b"x") == b"x"
 
 
-async def test_a_handler_may_close_its_own_connection(short_path: Path) -> None:
+@virtual_clock
+async def test_a_handler_may_close_its_own_connection() -> None:
     class Closing(Service):
         name = "closing"
 
@@ -280,15 +303,16 @@ async def test_a_handler_may_close_its_own_connection(short_path: Path) -> None:
             await request.peer.aclose()
             return b"never"
 
-    async with connected(short_path, Closing()) as (peer, acceptor):
+    async with pair(Closing()) as (peer, acceptor):
         with pytest.raises(ConnectionLost):
             await peer.call("closing", "close")
         await eventually(lambda: acceptor.closed)
 
 
-async def test_callbacks_at_the_end_are_called_once(short_path: Path) -> None:
+@virtual_clock
+async def test_callbacks_at_the_end_are_called_once() -> None:
     seen: list[str] = []
-    async with connected(short_path, Echo()) as (peer, acceptor):
+    async with pair(Echo()) as (peer, acceptor):
         for side in (peer, acceptor):
             side.on_close(lambda: seen.append("closed"))
         await peer.aclose()
@@ -302,11 +326,10 @@ async def test_callbacks_at_the_end_are_called_once(short_path: Path) -> None:
 # -- losing the connection --------------------------------------------------------------------------------------------
 
 
-async def test_calls_of_a_peer_that_is_killed_are_lost_sent_ones_unknown_unsent_ones_not_applied(
-    short_path: Path,
-) -> None:
+@virtual_clock
+async def test_calls_of_a_peer_that_is_killed_are_lost_sent_ones_unknown_unsent_ones_not_applied() -> None:
     gate = Gate()
-    async with served(f"haptera+unix://{short_path}/s", gate) as server:
+    async with served(ANY_PORT, gate) as server:
         peer = await dial(server.url)
         calls = [peer.request("gate", "wait", b"x", timeout=None) for _ in range(1100)]
         await eventually(lambda: len(gate.started) == 1024)
@@ -320,8 +343,9 @@ async def test_calls_of_a_peer_that_is_killed_are_lost_sent_ones_unknown_unsent_
         await eventually(lambda: peer.closed)
 
 
-async def test_why_a_connection_was_lost_is_told(short_path: Path) -> None:
-    async with connected(short_path, Gate()) as (peer, _):
+@virtual_clock
+async def test_why_a_connection_was_lost_is_told() -> None:
+    async with pair(Gate()) as (peer, _):
         call = peer.request("gate", "wait", b"x", timeout=None)
         await turns(3)
         peer._lost(ConnectionResetError(104, "Connection reset by peer"))
@@ -333,14 +357,16 @@ async def test_why_a_connection_was_lost_is_told(short_path: Path) -> None:
         peer._transport.abort()
 
 
-async def acceptor_that_sends(path: Path, data: bytes) -> asyncio.Server:
+async def acceptor_that_sends(data: bytes) -> tuple[asyncio.Server, str]:
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(65536)
         writer.write(data)
         await writer.drain()
         writer.close()
 
-    return await asyncio.start_unix_server(accept, str(path / "s"))
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    return server, f"haptera://{host}:{port}"
 
 
 @pytest.mark.parametrize(
@@ -351,14 +377,15 @@ async def acceptor_that_sends(path: Path, data: bytes) -> asyncio.Server:
         (None, "unknown"),
     ],
 )
+@virtual_clock
 async def test_a_refused_handshake_applied_nothing_and_a_lost_one_may_have(
-    short_path: Path, failure: haptera.Failure | None, outcome: str, caplog: pytest.LogCaptureFixture
+    failure: haptera.Failure | None, outcome: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     from haptera.wire.payload import encode_payload
 
     data = b"" if failure is None else encode_frame(FrameType.ERROR, 0, 0, b"", encode_payload(failure))
-    server = await acceptor_that_sends(short_path, data)
-    peer = await dial(f"haptera+unix://{short_path}/s")
+    server, url = await acceptor_that_sends(data)
+    peer = await dial(url)
     with pytest.raises(ConnectionLost) as caught:
         await peer.call("echo", "one")
     assert caught.value.outcome == outcome
@@ -431,9 +458,8 @@ async def test_hosts_are_tried_in_turn(unused_port: int) -> None:
     assert str(caught.value).count("cannot connect to") == 2
 
 
-async def test_a_host_that_does_not_answer_leaves_time_for_the_next(
-    short_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@virtual_clock
+async def test_a_host_that_does_not_answer_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     async with served("haptera://127.0.0.1:0", Echo()) as server:
         loop = asyncio.get_running_loop()
         create_connection = loop.create_connection
@@ -444,27 +470,25 @@ async def test_a_host_that_does_not_answer_leaves_time_for_the_next(
             return await create_connection(factory, host, port)
 
         monkeypatch.setattr(loop, "create_connection", create)
-        peer = await dial(f"haptera://silent,127.0.0.1:{server.url.rpartition(':')[2]}", timeout=0.2)
+        peer = await dial(f"haptera://silent,127.0.0.1:{server.url.rpartition(':')[2]}", timeout=5.0)
+        assert now() == 2.5
         assert await peer.call("echo", "one", b"x") == b"x"
         await peer.aclose()
         with pytest.raises(ConnectionLost, match="took too long"):
-            await dial("haptera://silent", timeout=0.01)
+            await dial("haptera://silent", timeout=5.0)
+        assert now() == 7.5
 
 
-async def test_a_slow_connect_takes_nothing_from_the_time_for_the_handshake(
-    short_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with served("haptera://127.0.0.1:0", Echo()) as server:
-        loop = asyncio.get_running_loop()
-        create_connection = loop.create_connection
-
-        async def create(*arguments: Any) -> Any:
-            await asyncio.sleep(0.4)
-            return await create_connection(*arguments)
-
-        monkeypatch.setattr(loop, "create_connection", create)
-        peer = await dial(server.url, handshake_timeout_s=0.3)
+@virtual_clock
+async def test_a_slow_connect_takes_nothing_from_the_time_for_the_handshake() -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualClockLoop)
+    loop.network.delay(2.0)
+    async with served(ANY_PORT, Echo()) as server:
+        peer = await dial(server.url, timeout=5.0, handshake_timeout_s=5.0)
+        assert now() == 4.0
         assert await peer.call("echo", "one", b"x") == b"x"
+        assert now() == 8.0
         await peer.aclose()
 
 
@@ -557,10 +581,11 @@ async def test_a_path_that_cannot_be_a_socket_is_a_configuration_error(short_pat
 
 
 async def test_a_connection_that_comes_as_the_listener_closes_is_told_to_go_elsewhere(short_path: Path) -> None:
+    """The kernel has accepted it, and nobody else yet."""
     server = await listen(f"haptera+unix://{short_path}/s", services=[Echo()])
     raw = await RawPeer.open(server.url)
     server.close()
     assert [(frame.type, frame.stream) for frame in await raw.read_to_end()] == [(FrameType.ERROR, 0)]
-    await server.aclose()
     await raw.close()
+    await server.aclose()
     assert server.peers == set()

@@ -16,7 +16,7 @@ from haptera.peer import limits
 from haptera.testing import connected_peers, virtual_clock
 from haptera.wire.frame import FrameType, encode_frame
 from haptera.wire.payload import Goaway, decode_failure, decode_payload
-from tests.unit.peer.hosts import KIB, MIB, Batches, Echo, Gate, eventually, other_side, served, turns
+from tests.unit.peer.hosts import ANY_PORT, KIB, MIB, Batches, Echo, Gate, eventually, other_side, served, turns
 from tests.unit.peer.raw import RawPeer, hello
 
 
@@ -34,12 +34,13 @@ def test_the_defaults_are_those_of_the_specification() -> None:
     assert (limits.CONNECTIONS_MAX, limits.HALF_OPEN_MAX) == (10_000, 256)
 
 
-async def test_accepting_is_not_blocked_by_idle_half_open_connections(short_path: Path) -> None:
+@virtual_clock
+async def test_accepting_is_not_blocked_by_idle_half_open_connections() -> None:
     """traps.md, wire: accept blocked by idle half-open connections.
 
     The oldest makes room, and is told why.
     """
-    async with served(f"haptera+unix://{short_path}/s", Echo(), max_half_open=8) as server:
+    async with served(ANY_PORT, Echo(), max_half_open=8) as server:
         silent = []
         for number in range(30):
             silent.append(await RawPeer.open(server.url))
@@ -62,8 +63,9 @@ async def test_accepting_is_not_blocked_by_idle_half_open_connections(short_path
             await raw.close()
 
 
-async def test_connections_that_are_done_with_their_handshake_are_not_half_open(short_path: Path) -> None:
-    async with served(f"haptera+unix://{short_path}/s", Echo(), max_half_open=2) as server:
+@virtual_clock
+async def test_connections_that_are_done_with_their_handshake_are_not_half_open() -> None:
+    async with served(ANY_PORT, Echo(), max_half_open=2) as server:
         peers = [await dial(server.url) for _ in range(20)]
         await asyncio.gather(*(peer.ready() for peer in peers[:2]))
         for peer in peers:
@@ -80,10 +82,9 @@ async def test_connections_that_are_done_with_their_handshake_are_not_half_open(
             await peer.aclose()
 
 
-async def test_one_connection_too_many_is_refused_and_told_why(
-    short_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with served(f"haptera+unix://{short_path}/s", Echo(), max_connections=3) as server:
+@virtual_clock
+async def test_one_connection_too_many_is_refused_and_told_why(caplog: pytest.LogCaptureFixture) -> None:
+    async with served(ANY_PORT, Echo(), max_connections=3) as server:
         peers = [await dial(server.url) for _ in range(3)]
         for peer in peers:
             await peer.ready()
@@ -106,8 +107,9 @@ async def test_one_connection_too_many_is_refused_and_told_why(
     assert len(refusals) == 1  # not one line each: who connects must not be able to fill a disk
 
 
-async def test_a_flood_of_connections_leaves_nothing_behind(short_path: Path) -> None:
-    async with served(f"haptera+unix://{short_path}/s", Echo(), max_connections=4, max_half_open=2) as server:
+@virtual_clock
+async def test_a_flood_of_connections_leaves_nothing_behind() -> None:
+    async with served(ANY_PORT, Echo(), max_connections=4, max_half_open=2) as server:
         raws = [await RawPeer.open(server.url) for _ in range(200)]
         await eventually(lambda: server.accepted + server.refused >= 200)
         for raw in raws:
@@ -327,7 +329,8 @@ async def test_a_heartbeat_on_a_slow_link_stands_behind_one_write_at_most() -> N
 # -- an orderly end -----------------------------------------------------------------------------------------------
 
 
-async def test_what_was_sent_behind_the_last_stream_of_a_goaway_is_not_applied(short_path: Path) -> None:
+@virtual_clock
+async def test_what_was_sent_behind_the_last_stream_of_a_goaway_is_not_applied() -> None:
     """The connection ends before the refusals have come: they would have said the same."""
     gone = asyncio.Event()
 
@@ -344,8 +347,9 @@ async def test_what_was_sent_behind_the_last_stream_of_a_goaway_is_not_applied(s
         await gone.wait()
         writer.close()
 
-    server = await asyncio.start_unix_server(accept, f"{short_path}/s")
-    peer = await dial(f"haptera+unix://{short_path}/s", grease=False)
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    peer = await dial(f"haptera://{host}:{port}", grease=False)
     calls = [peer.request("echo", "one", b"", timeout=None) for _ in range(4)]
     await eventually(lambda: peer.going_away)
     gone.set()
@@ -356,9 +360,10 @@ async def test_what_was_sent_behind_the_last_stream_of_a_goaway_is_not_applied(s
     await server.wait_closed()
 
 
-async def test_a_drained_server_says_which_streams_it_answers_and_answers_them(short_path: Path) -> None:
+@virtual_clock
+async def test_a_drained_server_says_which_streams_it_answers_and_answers_them() -> None:
     gate = Gate()
-    async with served(f"haptera+unix://{short_path}/s", gate) as server:
+    async with served(ANY_PORT, gate) as server:
         raw = await RawPeer.open(server.url)
         await raw.hello()
         for stream in (1, 3, 5):

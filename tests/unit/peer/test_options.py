@@ -13,8 +13,9 @@ from haptera.client.location import locate
 from haptera.peer import read_key_file
 from haptera.peer.address import parse
 from haptera.peer.options import Options, read_options
+from haptera.testing import virtual_clock
 from haptera.wire import compression
-from tests.unit.peer.hosts import KIB, Echo, eventually, other_side, served
+from tests.unit.peer.hosts import ANY_PORT, KIB, Echo, eventually, other_side, served
 
 KEY = secrets.token_bytes(32)
 TEXT = b"what can be compressed, can be compressed " * 100
@@ -126,10 +127,11 @@ async def test_a_link_is_signed_when_both_urls_name_the_key(short_path: Path, ke
         await peer.aclose()
 
 
-async def test_a_side_with_a_key_never_falls_back(short_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@virtual_clock
+async def test_a_side_with_a_key_never_falls_back(caplog: pytest.LogCaptureFixture) -> None:
     echo = Echo()
     for listens, dials in (({"signing_key": KEY}, {}), ({}, {"signing_key": KEY}), *_two_keys()):
-        async with served(f"haptera+unix://{short_path}/s", echo, **listens) as server:
+        async with served(ANY_PORT, echo, **listens) as server:
             peer = await dial(server.url, **dials)
             with pytest.raises(ConnectionLost):
                 await peer.call("echo", "one", b"x")
@@ -181,10 +183,11 @@ async def sent_for(peer: Peer) -> int:
     ],
 )
 @pytest.mark.parametrize("scheme", ["unix", "tcp"])
+@virtual_clock
 async def test_compression_is_used_where_both_sides_have_it(
     short_path: Path, scheme: str, query: str, keywords: Any, listens: Any, compressed: bool
 ) -> None:
-    url = f"haptera+unix://{short_path}/s" if scheme == "unix" else "haptera://127.0.0.1:0"
+    url = f"haptera+unix://{short_path}/s" if scheme == "unix" else ANY_PORT
     async with served(url, Echo(), **listens) as server:
         peer = await dial(server.url + query, **keywords)
         await peer.ready()
@@ -194,11 +197,12 @@ async def test_compression_is_used_where_both_sides_have_it(
 
 
 @needs_zstd
+@virtual_clock
 async def test_compression_is_asked_for_by_itself_where_the_link_leaves_the_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("haptera.peer.endpoint._is_local", lambda place: False)
-    async with served("haptera://127.0.0.1:0", Echo()) as server:
+    async with served(ANY_PORT, Echo()) as server:
         peer = await dial(server.url)
         await peer.ready()
         assert "zstd" in peer.capabilities
@@ -218,12 +222,13 @@ def test_what_is_local(place: Any, local: bool) -> None:
     assert _is_local(place) is local
 
 
+@virtual_clock
 async def test_without_the_extra_nobody_asks_and_who_insists_is_told_what_to_install(
-    short_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("haptera.peer.endpoint.available", lambda: False)
     monkeypatch.setattr("haptera.peer.endpoint._is_local", lambda place: False)
-    async with served(f"haptera+unix://{short_path}/s", Echo()) as server:
+    async with served(ANY_PORT, Echo()) as server:
         peer = await dial(server.url)
         await peer.ready()
         assert "zstd" not in peer.capabilities
@@ -233,14 +238,15 @@ async def test_without_the_extra_nobody_asks_and_who_insists_is_told_what_to_ins
         with pytest.raises(ConfigurationError, match="in the URL and beside it"):
             await dial(f"{server.url}?compression=none", compression=True)
     with pytest.raises(ConfigurationError, match=r"haptera\[zstd\]"):
-        await listen(f"haptera+unix://{short_path}/t", compression=True)
+        await listen(ANY_PORT, compression=True)
 
 
 # -- the timeout of calls -----------------------------------------------------------------------------------------
 
 
-async def test_the_urls_timeout_is_that_of_calls_that_name_none(short_path: Path) -> None:
-    async with served(f"haptera+unix://{short_path}/s", Echo()) as server:
+@virtual_clock
+async def test_the_urls_timeout_is_that_of_calls_that_name_none() -> None:
+    async with served(ANY_PORT, Echo()) as server:
         peer = await dial(f"{server.url}?timeout=7")
         await peer.ready()
         seen: list[float | None] = []

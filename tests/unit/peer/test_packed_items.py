@@ -1,18 +1,18 @@
 """Items that came compressed, as the application takes them (protocol, section 4.1)."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from types import MethodType
 
 import pytest
 
 from haptera import ServerError, dial
 from haptera.errors import RemoteProtocolError
+from haptera.testing import virtual_clock
 from haptera.wire.compression import Codec
 from haptera.wire.frame import COMPRESSED, FrameType, encode_frame
 from haptera.wire.metadata import Tag, encode_entry
 from haptera.wire.payload import decode_failure
-from tests.unit.peer.hosts import KIB, Echo, served
+from tests.unit.peer.hosts import ANY_PORT, KIB, Echo, served
 from tests.unit.peer.raw import RawPeer
 
 TEXT = b"one row is much like the next; " * 1000
@@ -23,8 +23,9 @@ async def _rows(count: int) -> AsyncIterator[bytes]:
         yield TEXT + str(number).encode()
 
 
-async def test_compressed_items_arrive_as_they_were_in_both_directions(short_path: Path) -> None:
-    async with served(f"haptera+unix://{short_path}/s", Echo(), compression=True) as server:
+@virtual_clock
+async def test_compressed_items_arrive_as_they_were_in_both_directions() -> None:
+    async with served(ANY_PORT, Echo(), compression=True) as server:
         peer = await dial(server.url, compression=True)
         assert (
             await peer.call("echo", "total", items=_rows(200))
@@ -42,8 +43,9 @@ def _broken(payload: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("method", ["total", "both"])
-async def test_an_item_that_cannot_be_decompressed_ends_its_request_alone(short_path: Path, method: str) -> None:
-    async with served(f"haptera+unix://{short_path}/s", Echo(), compression=True) as server:
+@virtual_clock
+async def test_an_item_that_cannot_be_decompressed_ends_its_request_alone(method: str) -> None:
+    async with served(ANY_PORT, Echo(), compression=True) as server:
         raw = await RawPeer.open(server.url)
         await raw.hello(capabilities=["pipelining", "zstd"])
         await raw.request(1, "echo", method, b"", streaming=True)
@@ -60,10 +62,11 @@ async def test_an_item_that_cannot_be_decompressed_ends_its_request_alone(short_
         await raw.close()
 
 
+@virtual_clock
 async def test_an_item_of_an_answer_that_cannot_be_decompressed_ends_its_call_alone(
-    short_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with served(f"haptera+unix://{short_path}/s", Echo(), compression=True) as server:
+    async with served(ANY_PORT, Echo(), compression=True) as server:
         peer = await dial(server.url, compression=True)
         await peer.ready()
         codec = peer._connection.config.compression

@@ -2,12 +2,15 @@
 
 import asyncio
 import random
-from pathlib import Path
+from typing import Any
 
 import haptera
 from haptera import Request, Service, method
-from tests.unit.peer.hosts import KIB, MIB, Gate, connected, eventually, served, turns
+from haptera.testing import virtual_clock
+from tests.unit.peer.hosts import ANY_PORT, KIB, MIB, Gate, eventually, pair, served, turns
 from tests.unit.peer.raw import RawPeer, hello, request
+
+SERIAL: dict[str, Any] = {"capabilities": ()}
 
 
 class Sleepy(Service):
@@ -31,9 +34,10 @@ class Sleepy(Service):
         return request.payload
 
 
-async def test_a_dialer_without_pipelining_is_served_one_at_a_time_in_order(short_path: Path) -> None:
+@virtual_clock
+async def test_a_dialer_without_pipelining_is_served_one_at_a_time_in_order() -> None:
     service = Sleepy()
-    async with connected(short_path, service, capabilities=()) as (peer, acceptor):
+    async with pair(service, dialer_config=SERIAL) as (peer, acceptor):
         assert peer.capabilities == acceptor.capabilities == frozenset()
         answered: list[bytes] = []
 
@@ -45,17 +49,19 @@ async def test_a_dialer_without_pipelining_is_served_one_at_a_time_in_order(shor
         assert service.order == answered == [b"%d" % number for number in range(100)]
 
 
-async def test_requests_with_ids_run_at_once_where_pipelining_was_agreed(short_path: Path) -> None:
+@virtual_clock
+async def test_requests_with_ids_run_at_once_where_pipelining_was_agreed() -> None:
     """traps.md, wire: requests with ids that are nevertheless run one at a time."""
     service = Sleepy()
-    async with connected(short_path, service) as (peer, _):
+    async with pair(service) as (peer, _):
         await asyncio.gather(*(peer.call("sleepy", "sleep", b"%d" % number) for number in range(100)))
         assert service.most == 100
 
 
-async def test_a_dialer_without_pipelining_serves_one_at_a_time_as_well(short_path: Path) -> None:
+@virtual_clock
+async def test_a_dialer_without_pipelining_serves_one_at_a_time_as_well() -> None:
     service = Sleepy()
-    async with connected(short_path, dialer_services=(service,), capabilities=()) as (_, acceptor):
+    async with pair(dialer_services=(service,), dialer_config=SERIAL) as (_, acceptor):
         await asyncio.gather(*(acceptor.call("sleepy", "sleep", b"%d" % number) for number in range(50)))
         assert (service.most, service.order) == (1, [b"%d" % number for number in range(50)])
 
@@ -70,10 +76,11 @@ class Sized(Service):
             each.respond(bytes(int(each.payload)))
 
 
-async def test_an_answer_of_many_frames_is_not_overtaken(short_path: Path) -> None:
+@virtual_clock
+async def test_an_answer_of_many_frames_is_not_overtaken() -> None:
     """It leaves in turns; what is small could go before it."""
     sizes = [3 * MIB, 10, 100 * KIB, 10]
-    async with served(f"haptera+unix://{short_path}/s", Sized()) as server:
+    async with served(ANY_PORT, Sized()) as server:
         raw = await RawPeer.open(server.url)
         calls = [request(1 + 2 * number, "sized", "x", b"%d" % size) for number, size in enumerate(sizes)]
         await raw.send(hello(capabilities=[]) + b"".join(calls))
@@ -83,9 +90,10 @@ async def test_an_answer_of_many_frames_is_not_overtaken(short_path: Path) -> No
         await raw.close()
 
 
-async def test_the_session_service_need_not_wait_for_others(short_path: Path) -> None:
+@virtual_clock
+async def test_the_session_service_need_not_wait_for_others() -> None:
     gate = Gate()
-    async with connected(short_path, gate, capabilities=()) as (peer, _):
+    async with pair(gate, dialer_config=SERIAL) as (peer, _):
         calls = [peer.request("gate", "wait", b"%d" % number, timeout=None) for number in range(3)]
         assert await peer.call("session", "describe", b"\x90")
         assert gate.started == [b"0"]
@@ -93,9 +101,10 @@ async def test_the_session_service_need_not_wait_for_others(short_path: Path) ->
         assert [(await call).payload for call in calls] == [b"0", b"1", b"2"]
 
 
-async def test_a_cancelled_request_lets_the_next_one_run(short_path: Path) -> None:
+@virtual_clock
+async def test_a_cancelled_request_lets_the_next_one_run() -> None:
     gate = Gate()
-    async with connected(short_path, gate, capabilities=()) as (peer, _):
+    async with pair(gate, dialer_config=SERIAL) as (peer, _):
         calls = [peer.request("gate", "wait", b"%d" % number, timeout=None) for number in range(4)]
         await eventually(lambda: gate.started == [b"0"])
         calls[1].cancel()
@@ -107,16 +116,18 @@ async def test_a_cancelled_request_lets_the_next_one_run(short_path: Path) -> No
         assert (await calls[3]).payload == b"3"
 
 
-async def test_a_refused_request_lets_the_next_one_run(short_path: Path) -> None:
+@virtual_clock
+async def test_a_refused_request_lets_the_next_one_run() -> None:
     service = Sleepy()
-    async with connected(short_path, service, capabilities=()) as (peer, _):
+    async with pair(service, dialer_config=SERIAL) as (peer, _):
         names = ["nope", "sleepy", "nope", "sleepy", "session"]
         calls = [peer.request(name, "sleep", b"x", timeout=None) for name in names]
         answers = await asyncio.gather(*calls)
         assert [answer.failure and answer.failure.code for answer in answers] == [3001, None, 3001, None, 3002]
 
 
-async def test_serial_peers_may_call_each_other_from_their_handlers(short_path: Path) -> None:
+@virtual_clock
+async def test_serial_peers_may_call_each_other_from_their_handlers() -> None:
     class Back(Service):
         name = "back"
 
@@ -125,7 +136,7 @@ async def test_serial_peers_may_call_each_other_from_their_handlers(short_path: 
             return await request.peer.call("sleepy", "sleep", request.payload)
 
     services = (Back(), Sleepy())
-    async with connected(short_path, *services, dialer_services=services, capabilities=()) as (peer, _):
+    async with pair(*services, dialer_services=services, dialer_config=SERIAL) as (peer, _):
         answers = await asyncio.gather(*(peer.call("back", "ask", b"%d" % number) for number in range(10)))
         assert answers == [b"%d" % number for number in range(10)]
         assert isinstance(peer, haptera.Peer)

@@ -11,7 +11,8 @@ import pytest
 
 import haptera
 from haptera import CallError, HandlerFailed, Request, Service, UnknownMethod, UnknownService, failure, method
-from tests.unit.peer.hosts import MIB, Batches, Echo, Gate, connected, eventually, items_of, turns
+from haptera.testing import virtual_clock
+from tests.unit.peer.hosts import ANY_PORT, MIB, Batches, Echo, Gate, connected, eventually, items_of, pair, turns
 
 SECRET = "the password of the printer"
 
@@ -97,8 +98,9 @@ def failures(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     return [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-async def test_one_answer_many_answers_many_requests_and_both(short_path: Path) -> None:
-    async with connected(short_path, Echo()) as (peer, _):
+@virtual_clock
+async def test_one_answer_many_answers_many_requests_and_both() -> None:
+    async with pair(Echo()) as (peer, _):
         assert await peer.call("echo", "one", b"hello") == b"hello"
         assert await drawn(peer.stream("echo", "many", b"3")) == [b"0", b"1", b"2"]
         assert await drawn(peer.stream("echo", "many", b"0")) == []
@@ -107,25 +109,28 @@ async def test_one_answer_many_answers_many_requests_and_both(short_path: Path) 
         assert await drawn(peer.stream("echo", "both", items=items_of(b"ab", b"", b"c"))) == [b"ab", b"", b"c"]
 
 
-async def test_both_sides_host_and_call_over_one_connection_at_the_same_time(short_path: Path) -> None:
-    async with connected(short_path, Echo(), dialer_services=(Echo(),)) as (dialer, acceptor):
+@virtual_clock
+async def test_both_sides_host_and_call_over_one_connection_at_the_same_time() -> None:
+    async with pair(Echo(), dialer_services=(Echo(),)) as (dialer, acceptor):
         calls = [side.call("echo", "later", b"%d" % number) for number in range(100) for side in (dialer, acceptor)]
         assert await asyncio.gather(*calls) == [b"%d" % number for number in range(100) for _ in range(2)]
         assert (dialer.peer_services, acceptor.peer_services) == (("echo", "session"), ("echo", "session"))
 
 
-async def test_items_that_arrive_together_with_their_request_are_not_lost(short_path: Path) -> None:
+@virtual_clock
+async def test_items_that_arrive_together_with_their_request_are_not_lost() -> None:
     """They are there before the handler has started."""
-    async with connected(short_path, Echo()) as (peer, _):
+    async with pair(Echo()) as (peer, _):
         calls = [peer.call("echo", "total", items=items_of(*[b"x"] * number)) for number in range(30)]
         assert await asyncio.gather(*calls) == [b"%d" % number for number in range(30)]
 
 
 @pytest.mark.parametrize("name", ["raises", "server_error", "waits_for_what_was_cancelled", "text", "number"])
+@virtual_clock
 async def test_a_handler_that_fails_is_3010_without_its_reason_and_one_line_in_the_log(
-    short_path: Path, caplog: pytest.LogCaptureFixture, name: str
+    caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    async with connected(short_path, Faulty(), Echo()) as (peer, acceptor):
+    async with pair(Faulty(), Echo()) as (peer, acceptor):
         with pytest.raises(HandlerFailed) as caught:
             await peer.call("faulty", name)
         assert (caught.value.code, caught.value.outcome) == (3010, "unknown")
@@ -140,10 +145,9 @@ async def test_a_handler_that_fails_is_3010_without_its_reason_and_one_line_in_t
 
 
 @pytest.mark.parametrize("name", ["raises_between_items", "text_item"])
-async def test_a_generator_that_fails_is_3010_behind_its_items(
-    short_path: Path, caplog: pytest.LogCaptureFixture, name: str
-) -> None:
-    async with connected(short_path, Faulty()) as (peer, _):
+@virtual_clock
+async def test_a_generator_that_fails_is_3010_behind_its_items(caplog: pytest.LogCaptureFixture, name: str) -> None:
+    async with pair(Faulty()) as (peer, _):
         stream = peer.stream("faulty", name)
         if name == "raises_between_items":
             assert await anext(stream) == b"1"
@@ -152,20 +156,20 @@ async def test_a_generator_that_fails_is_3010_behind_its_items(
         assert len(failures(caplog)) == 1
 
 
+@virtual_clock
 async def test_a_generator_that_fails_while_it_is_closed_still_ends_its_stream(
-    short_path: Path, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with connected(short_path, Faulty()) as (peer, acceptor):
+    async with pair(Faulty()) as (peer, acceptor):
         async with peer.stream("faulty", "raises_at_its_end") as stream:
             await anext(stream)
         await eventually(lambda: not peer._connection.open_streams and not acceptor._connection.open_streams)
         assert [record.getMessage() for record in failures(caplog)] == ["handler_failed"]
 
 
-async def test_a_call_error_reaches_the_caller_as_it_is_and_is_not_logged(
-    short_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with connected(short_path, Faulty()) as (peer, _):
+@virtual_clock
+async def test_a_call_error_reaches_the_caller_as_it_is_and_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async with pair(Faulty()) as (peer, _):
         with pytest.raises(CallError) as caught:
             await peer.call("faulty", "call_error")
         error = caught.value
@@ -174,31 +178,35 @@ async def test_a_call_error_reaches_the_caller_as_it_is_and_is_not_logged(
         assert not failures(caplog)
 
 
-async def test_a_call_error_that_cannot_be_sent_is_3010(short_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async with connected(short_path, Faulty()) as (peer, _):
+@virtual_clock
+async def test_a_call_error_that_cannot_be_sent_is_3010(caplog: pytest.LogCaptureFixture) -> None:
+    async with pair(Faulty()) as (peer, _):
         with pytest.raises(HandlerFailed):
             await peer.call("faulty", "call_error_that_cannot_be_encoded")
         assert [record.getMessage() for record in failures(caplog)] == ["error_not_sent"]
 
 
-async def test_an_answer_may_be_nothing_or_anything_like_bytes(short_path: Path) -> None:
-    async with connected(short_path, Faulty()) as (peer, _):
+@virtual_clock
+async def test_an_answer_may_be_nothing_or_anything_like_bytes() -> None:
+    async with pair(Faulty()) as (peer, _):
         assert await peer.call("faulty", "nothing") == b""
         assert await peer.call("faulty", "bytearray") == b"ab"
         assert await drawn(peer.stream("faulty", "view")) == [b"ab"]
 
 
 @pytest.mark.parametrize("name", ["too_large", "too_large_item"])
-async def test_an_answer_that_the_caller_would_not_take_is_3004(short_path: Path, name: str) -> None:
-    async with connected(short_path, Faulty(), Echo()) as (peer, _):
+@virtual_clock
+async def test_an_answer_that_the_caller_would_not_take_is_3004(name: str) -> None:
+    async with pair(Faulty(), Echo()) as (peer, _):
         with pytest.raises(haptera.MessageTooLarge) as caught:
             await peer.call("faulty", name)
         assert caught.value.outcome == "unknown"
         assert await peer.call("echo", "one", b"goes on") == b"goes on"
 
 
-async def test_an_unknown_service_is_3001_and_an_unknown_method_3002(short_path: Path) -> None:
-    async with connected(short_path, Echo()) as (peer, _):
+@virtual_clock
+async def test_an_unknown_service_is_3001_and_an_unknown_method_3002() -> None:
+    async with pair(Echo()) as (peer, _):
         with pytest.raises(UnknownService) as service:
             await peer.call("nope", "one")
         assert (service.value.code, service.value.outcome) == (3001, "not_applied")
@@ -210,8 +218,9 @@ async def test_an_unknown_service_is_3001_and_an_unknown_method_3002(short_path:
             assert caught.value.details == {"service": "echo", "method": name}
 
 
-async def test_describe_lists_services_and_their_methods_on_both_sides(short_path: Path) -> None:
-    async with connected(short_path, Echo(), Batches(), dialer_services=(Gate(),)) as (dialer, acceptor):
+@virtual_clock
+async def test_describe_lists_services_and_their_methods_on_both_sides() -> None:
+    async with pair(Echo(), Batches(), dialer_services=(Gate(),)) as (dialer, acceptor):
         described = msgspec.msgpack.decode(await dialer.call("session", "describe", b"\x90"))
         assert described == [
             ["batches", ["anything"]],
@@ -223,8 +232,9 @@ async def test_describe_lists_services_and_their_methods_on_both_sides(short_pat
 
 
 @pytest.mark.parametrize("payload", [b"", b"\x80", b"\x91\x01", b"\x90\x90", b"\xc1", b"\x91" * 10_000])
-async def test_describe_refuses_an_argument_that_it_does_not_know(short_path: Path, payload: bytes) -> None:
-    async with connected(short_path) as (peer, _):
+@virtual_clock
+async def test_describe_refuses_an_argument_that_it_does_not_know(payload: bytes) -> None:
+    async with pair() as (peer, _):
         with pytest.raises(haptera.InvalidArgument) as caught:
             await peer.call("session", "describe", payload)
         assert caught.value.outcome == "not_applied"
@@ -232,9 +242,10 @@ async def test_describe_refuses_an_argument_that_it_does_not_know(short_path: Pa
             await peer.call("session", "authenticate", b"\x90")
 
 
-async def test_a_batch_service_gets_what_came_together_and_answers_in_any_order(short_path: Path) -> None:
+@virtual_clock
+async def test_a_batch_service_gets_what_came_together_and_answers_in_any_order() -> None:
     service = Batches()
-    async with connected(short_path, service) as (peer, _):
+    async with pair(service) as (peer, _):
         calls = [peer.request("batches", "x", b"%d" % number, timeout=None) for number in range(10)]
         await eventually(lambda: len(service.requests) == 10)
         assert [len(batch) for batch in service.batches] == [10]
@@ -243,9 +254,10 @@ async def test_a_batch_service_gets_what_came_together_and_answers_in_any_order(
         assert [(await call).payload for call in calls] == [b"%d" % number * 2 for number in range(10)]
 
 
-async def test_a_batch_service_may_add_entries_and_sees_the_request_id(short_path: Path) -> None:
+@virtual_clock
+async def test_a_batch_service_may_add_entries_and_sees_the_request_id() -> None:
     service = Batches()
-    async with connected(short_path, service) as (peer, _):
+    async with pair(service) as (peer, _):
         call = peer.request("batches", "x", b"", timeout=None, request_id=bytes(range(16)), answered_below=True)
         await eventually(lambda: service.requests)
         (request,) = service.requests
@@ -255,9 +267,10 @@ async def test_a_batch_service_may_add_entries_and_sees_the_request_id(short_pat
         assert (answer.revision, answer.replayed) == (77, True)
 
 
-async def test_the_first_of_several_answers_counts(short_path: Path) -> None:
+@virtual_clock
+async def test_the_first_of_several_answers_counts() -> None:
     service = Batches()
-    async with connected(short_path, service, Echo()) as (peer, acceptor):
+    async with pair(service, Echo()) as (peer, acceptor):
         call = peer.request("batches", "x", b"", timeout=None)
         await eventually(lambda: service.requests)
         (request,) = service.requests
@@ -270,9 +283,8 @@ async def test_the_first_of_several_answers_counts(short_path: Path) -> None:
         assert not acceptor._connection.open_streams
 
 
-async def test_a_batch_that_raises_is_3010_for_those_without_an_answer(
-    short_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+@virtual_clock
+async def test_a_batch_that_raises_is_3010_for_those_without_an_answer(caplog: pytest.LogCaptureFixture) -> None:
     class Half(Service):
         name = "half"
 
@@ -280,7 +292,7 @@ async def test_a_batch_that_raises_is_3010_for_those_without_an_answer(
             requests[0].respond(b"done")
             raise ValueError(SECRET)
 
-    async with connected(short_path, Half()) as (peer, _):
+    async with pair(Half()) as (peer, _):
         answers = await asyncio.gather(*(peer.request("half", "x", b"", timeout=None) for _ in range(3)))
         assert [answer.failure and answer.failure.code for answer in answers] == [None, 3010, 3010]
         assert [record.getMessage() for record in failures(caplog)] == ["handler_failed"]
@@ -288,9 +300,10 @@ async def test_a_batch_that_raises_is_3010_for_those_without_an_answer(
 
 
 @pytest.mark.parametrize("answer", ["text", 5, None, object()])
-async def test_an_answer_of_the_wrong_type_raises_and_still_owes_the_answer(short_path: Path, answer: Any) -> None:
+@virtual_clock
+async def test_an_answer_of_the_wrong_type_raises_and_still_owes_the_answer(answer: Any) -> None:
     service = Batches()
-    async with connected(short_path, service) as (peer, _):
+    async with pair(service) as (peer, _):
         call = peer.request("batches", "x", b"", timeout=None)
         await eventually(lambda: service.requests)
         with pytest.raises(TypeError):
@@ -299,10 +312,11 @@ async def test_an_answer_of_the_wrong_type_raises_and_still_owes_the_answer(shor
         assert (await call).payload == b"right"
 
 
-async def test_a_handler_that_never_answers_ends_with_the_connection(short_path: Path) -> None:
+@virtual_clock
+async def test_a_handler_that_never_answers_ends_with_the_connection() -> None:
     service, gate = Batches(), Gate()
     stopped: list[str] = []
-    async with connected(short_path, service, gate) as (peer, _):
+    async with pair(service, gate) as (peer, _):
         calls = [peer.request("batches", "x", b"", timeout=None), peer.request("gate", "wait", b"a", timeout=None)]
         await eventually(lambda: service.requests and gate.started)
         (request,) = service.requests
@@ -317,15 +331,16 @@ async def test_a_handler_that_never_answers_ends_with_the_connection(short_path:
             assert caught.value.outcome == "unknown"
 
 
-async def test_a_callback_that_raises_is_logged_and_harms_nobody(
-    short_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+@virtual_clock
+async def test_a_callback_that_raises_is_logged_and_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
     def broken() -> None:
         raise ValueError("broken callback")
 
-    service, seen = Batches(), []
-    listen_with = {"on_peer": lambda peer: (peer.on_close(broken), peer.on_close(lambda: seen.append("closed")))}
-    async with connected(short_path, service, Echo(), listen_with=listen_with) as (peer, acceptor):
+    service = Batches()
+    seen: list[str] = []
+    async with pair(service, Echo()) as (peer, acceptor):
+        acceptor.on_close(broken)
+        acceptor.on_close(lambda: seen.append("closed"))
         call = peer.request("batches", "x", b"", timeout=None)
         await eventually(lambda: service.requests)
         service.requests[0].on_cancel = broken
@@ -353,7 +368,8 @@ async def test_on_peer_sees_an_open_connection_and_may_fail(short_path: Path, ca
     assert [record.getMessage() for record in failures(caplog)] == ["callback_failed"]
 
 
-async def test_a_request_may_be_sent_to_by_several_tasks_at_once(short_path: Path) -> None:
+@virtual_clock
+async def test_a_request_may_be_sent_to_by_several_tasks_at_once() -> None:
     class Crowd(Service):
         name = "crowd"
 
@@ -362,14 +378,15 @@ async def test_a_request_may_be_sent_to_by_several_tasks_at_once(short_path: Pat
             await asyncio.gather(*(request.send(bytes(100_000)) for _ in range(20)))
             return b"done"
 
-    async with connected(short_path, Crowd()) as (peer, _):
+    async with pair(Crowd()) as (peer, _):
         stream = peer.stream("crowd", "send")
         assert sum([len(item) async for item in stream]) == 2_000_000
         assert stream.answer is not None
         assert stream.answer.payload == b"done"
 
 
-async def test_items_are_for_one_task_at_a_time(short_path: Path) -> None:
+@virtual_clock
+async def test_items_are_for_one_task_at_a_time() -> None:
     class Two(Service):
         name = "two"
 
@@ -383,7 +400,7 @@ async def test_items_are_for_one_task_at_a_time(short_path: Path) -> None:
     async def items() -> AsyncIterator[bytes]:
         yield await source.get()
 
-    async with connected(short_path, Two()) as (peer, _):
+    async with pair(Two()) as (peer, _):
         call = asyncio.create_task(peer.call("two", "read", items=items()))
         await turns()
         source.put_nowait(b"x")
@@ -396,7 +413,8 @@ def test_a_method_is_async(function: Callable[..., Any]) -> None:
         method(function)
 
 
-async def test_a_subclass_inherits_methods_and_may_take_one_away(short_path: Path) -> None:
+@virtual_clock
+async def test_a_subclass_inherits_methods_and_may_take_one_away() -> None:
     class Less(Echo):
         name = "less"
         many = None  # type: ignore[assignment]
@@ -407,18 +425,19 @@ async def test_a_subclass_inherits_methods_and_may_take_one_away(short_path: Pat
 
     assert Less().methods() == ["both", "later", "more", "one", "total"]
     assert Echo().methods() == ["both", "later", "many", "one", "total"]
-    async with connected(short_path, Less()) as (peer, _):
+    async with pair(Less()) as (peer, _):
         assert await peer.call("less", "more") == b"more"
         with pytest.raises(UnknownMethod):
             await peer.call("less", "many", b"1")
 
 
-async def test_services_need_names_of_their_own(short_path: Path) -> None:
+@virtual_clock
+async def test_services_need_names_of_their_own() -> None:
     class Nameless(Service):
         pass
 
     for services, reason in (([Nameless()], "has no name"), ([Echo(), Echo()], "two services")):
         with pytest.raises(haptera.ConfigurationError, match=reason):
-            await haptera.listen(f"haptera+unix://{short_path}/s", services=services)
+            await haptera.listen(ANY_PORT, services=services)
         with pytest.raises(haptera.ConfigurationError, match=reason):
-            await haptera.dial(f"haptera+unix://{short_path}/s", services=services)
+            await haptera.dial(ANY_PORT, services=services)

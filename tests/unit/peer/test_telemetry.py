@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from haptera import CallError, DeadlineExceeded, HandlerFailed, Peer, Request, Service, method
-from haptera.testing import connected_peers
+from haptera.testing import connected_peers, virtual_clock
 from tests.unit.peer.hosts import Batches, eventually
 
 trace = pytest.importorskip("opentelemetry.trace", reason="the development environment is not complete")
@@ -107,6 +107,7 @@ def follows(span: ReadableSpan, parent: ReadableSpan) -> bool:
     return span.parent is not None and (span.parent.trace_id, span.parent.span_id) == ids(parent)
 
 
+@virtual_clock
 async def test_a_call_has_a_span_at_its_client_and_one_behind_it_at_the_server(spans: Spans) -> None:
     async with linked(Traced()) as peer:
         await peer.call("traced", "leaf")
@@ -124,6 +125,7 @@ async def test_a_call_has_a_span_at_its_client_and_one_behind_it_at_the_server(s
     assert server.parent.is_remote
 
 
+@virtual_clock
 async def test_calls_of_a_handler_are_behind_its_span(spans: Spans) -> None:
     async with linked(Traced()) as peer:
         tracer = trace.get_tracer("test")
@@ -137,6 +139,7 @@ async def test_calls_of_a_handler_are_behind_its_span(spans: Spans) -> None:
     assert second.parent is None
 
 
+@virtual_clock
 async def test_a_handlers_span_is_the_current_one(spans: Spans) -> None:
     service = Traced()
     async with linked(service) as peer:
@@ -146,12 +149,14 @@ async def test_a_handlers_span_is_the_current_one(spans: Spans) -> None:
     assert not trace.get_current_span().get_span_context().is_valid
 
 
+@virtual_clock
 async def test_streams_have_spans_until_their_answer(spans: Spans) -> None:
     async with linked(Traced()) as peer:
         assert len([item async for item in peer.stream("traced", "many")]) == 3
     assert follows(spans.one("traced/many", "SERVER"), spans.one("traced/many", "CLIENT"))
 
 
+@virtual_clock
 async def test_errors_are_recorded_on_both_sides(spans: Spans) -> None:
     async with linked(Traced()) as peer:
         with pytest.raises(HandlerFailed):
@@ -168,6 +173,7 @@ async def test_errors_are_recorded_on_both_sides(spans: Spans) -> None:
             assert (span.attributes or {})["error.type"] == error
 
 
+@virtual_clock
 async def test_deadlines_and_cancellation_are_errors_too(spans: Spans) -> None:
     async with linked(Traced()) as peer:
         with pytest.raises(DeadlineExceeded):
@@ -189,6 +195,7 @@ async def test_deadlines_and_cancellation_are_errors_too(spans: Spans) -> None:
     assert (spans.one("traced/waits", "SERVER").attributes or {})["error.type"] == "CANCELLED"
 
 
+@virtual_clock
 async def test_requests_of_a_batch_service_have_spans(spans: Spans) -> None:
     batches = Batches()
     async with linked(batches) as peer:
@@ -202,6 +209,7 @@ async def test_requests_of_a_batch_service_have_spans(spans: Spans) -> None:
         assert follows(spans.one(name, "SERVER"), spans.one(name, "CLIENT"))
 
 
+@virtual_clock
 async def test_what_is_not_sampled_is_told_so(spans: Spans, monkeypatch: pytest.MonkeyPatch) -> None:
     spans.use(monkeypatch, ALWAYS_OFF)
     service = Traced()
@@ -214,6 +222,7 @@ async def test_what_is_not_sampled_is_told_so(spans: Spans, monkeypatch: pytest.
     assert not outer.trace_flags.sampled
 
 
+@virtual_clock
 async def test_without_the_capability_spans_are_recorded_and_not_continued(spans: Spans) -> None:
     async with linked(Traced(), acceptor_config={"capabilities": ("pipelining",)}) as peer:
         await peer.call("traced", "leaf")
@@ -221,6 +230,7 @@ async def test_without_the_capability_spans_are_recorded_and_not_continued(spans
     assert spans.one("traced/leaf", "SERVER").parent is None
 
 
+@virtual_clock
 async def test_the_trace_state_goes_along(spans: Spans) -> None:
     seen: list[Any] = []
 

@@ -1,16 +1,15 @@
 """Traces: calls on behalf of a request belong to its trace (`trace_context`, spec/protocol.md, section 2.3)."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from haptera import Request, Service, method
 from haptera.peer.trace import Trace, decode_trace
-from haptera.testing import connected_peers
+from haptera.testing import connected_peers, virtual_clock
 from haptera.wire.frame import FrameType, encode_frame
 from haptera.wire.metadata import Tag, decode_entries, encode_entry, encode_route
-from tests.unit.peer.hosts import served
+from tests.unit.peer.hosts import ANY_PORT, served
 from tests.unit.peer.raw import RawPeer, hello
 
 AGREED: dict[str, Any] = {"capabilities": ("pipelining", "trace_context")}
@@ -80,12 +79,13 @@ def test_a_child_has_a_parent_id_of_its_own() -> None:
     }
 
 
-async def test_calls_made_inside_a_handler_continue_its_trace(short_path: Path) -> None:
+@virtual_clock
+async def test_calls_made_inside_a_handler_continue_its_trace() -> None:
     """traps.md, wire: trace and deadline fields that nothing reads."""
     traced = Traced()
     async with (
         connected_peers((), (traced,), dialer_config=AGREED, acceptor_config=AGREED) as (peer, _),
-        served(f"haptera+unix://{short_path}/s", traced, **AGREED) as server,
+        served(ANY_PORT, traced, **AGREED) as server,
     ):
         traced.peer = peer
         raw = await RawPeer.open(server.url)
@@ -105,7 +105,8 @@ async def test_calls_made_inside_a_handler_continue_its_trace(short_path: Path) 
 
 
 @pytest.mark.parametrize("side", ["dialer", "acceptor"])
-async def test_nothing_is_continued_where_it_was_not_agreed(short_path: Path, side: str) -> None:
+@virtual_clock
+async def test_nothing_is_continued_where_it_was_not_agreed(side: str) -> None:
     traced = Traced()
     configs: dict[str, Any] = {
         "dialer_config": AGREED,
@@ -114,7 +115,7 @@ async def test_nothing_is_continued_where_it_was_not_agreed(short_path: Path, si
     }
     async with (
         connected_peers((), (traced,), **configs) as (peer, _),
-        served(f"haptera+unix://{short_path}/s", traced, **AGREED) as server,
+        served(ANY_PORT, traced, **AGREED) as server,
     ):
         await peer.ready()
         traced.peer = peer
