@@ -45,6 +45,7 @@ async def connected_peers(
     latency: float | Callable[[], float] = 0.0,
     chunk: int | Callable[[], int] = CHUNK_SIZE,
     buffer: int = BUFFER_SIZE,
+    record: bool = False,
     seed: int | None = None,
     dialer_config: Mapping[str, Any] | None = None,
     acceptor_config: Mapping[str, Any] | None = None,
@@ -52,9 +53,10 @@ async def connected_peers(
     """Two peers on one connection in memory, each hosting its services; both are closed at the end.
 
     Each peer is used as one from ``haptera.dial`` or in ``haptera.Server.peers``; the handshake is under way, not done.
-    ``latency`` (seconds one way), ``chunk`` (bytes delivered at once at most) and ``buffer`` (bytes under way before a
-    writer waits) are those of `Link`, as are the faults of ``.link``. What the peers draw at random comes from ``seed``
-    if there is one. ``dialer_config`` and ``acceptor_config`` hold keywords of ``haptera.connection.Config``.
+    ``latency`` (seconds one way), ``chunk`` (bytes delivered at once at most), ``buffer`` (bytes under way before a
+    writer waits) and ``record`` (keep what is delivered in ``.link.recording``) are those of `Link`, as are the faults
+    of ``.link``. What the peers draw at random comes from ``seed`` if there is one. ``dialer_config`` and
+    ``acceptor_config`` hold keywords of ``haptera.connection.Config``.
     """
     loop = asyncio.get_running_loop()
     entropy = os.urandom if seed is None else random.Random(seed).randbytes
@@ -69,7 +71,7 @@ async def connected_peers(
         peers.append(Peer(Connection(role, Config(**options), loop.time()), hosted, loop))
     dialer, acceptor = peers
     protocol = TransportProtocol(dialer)
-    link = Link(protocol, TransportProtocol(acceptor), latency=latency, chunk=chunk, buffer=buffer)
+    link = Link(protocol, TransportProtocol(acceptor), latency=latency, chunk=chunk, buffer=buffer, record=record)
     link.start()
     protocol.resume_writing()  # HELLO leaves with what is called in this turn, or alone at its end
     try:

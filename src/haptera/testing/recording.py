@@ -1,4 +1,4 @@
-"""What passed through a proxy, kept to be looked at, altered or sent again."""
+"""What passed through a proxy or a link, kept to be looked at, altered or sent again."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import os
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from haptera.testing.recording import Piece, Recording
 from haptera.testing.traffic import CHUNK_SIZE, Direction, Lane, Wire
 
 if TYPE_CHECKING:
@@ -226,9 +227,10 @@ class Link(Wire):
     """One connection in memory, between the protocols of its dialer and its acceptor.
 
     ``dialer`` and ``acceptor`` are their transports. ``latency`` is in seconds and ``chunk`` in bytes (both may be
-    functions, see `Direction`), ``buffer`` is how many bytes may be under way in each direction. ``directions`` shares
-    those of a network instead, ``names`` are what the ends know as their own and the other's address, and ``on_closed``
-    is told when both have closed.
+    functions, see `Direction`), ``buffer`` is how many bytes may be under way in each direction. With ``record``
+    all that is delivered is kept in ``recording``, up to 64 MiB. ``directions`` shares those of a network instead,
+    ``names`` are what the ends know as their own and the other's address, and ``on_closed`` is told when both have
+    closed.
     """
 
     def __init__(
@@ -239,6 +241,7 @@ class Link(Wire):
         latency: float | Callable[[], float] = 0.0,
         chunk: int | Callable[[], int] = CHUNK_SIZE,
         buffer: int = BUFFER_SIZE,
+        record: bool = False,
         directions: tuple[Direction, Direction] | None = None,
         names: tuple[Any, Any] = ("dialer", "acceptor"),
         on_closed: Callable[[Link], None] | None = None,
@@ -253,11 +256,12 @@ class Link(Wire):
             self.to_acceptor.chunk = self.to_dialer.chunk = chunk
         loop = asyncio.get_running_loop()
         self._on_closed = on_closed
+        self.recording: Recording | None = Recording() if record else None
         self.dialer = MemoryTransport(loop, dialer, {"sockname": names[0], "peername": names[1]}, self._end_lost)
         self.acceptor = MemoryTransport(loop, acceptor, {"sockname": names[1], "peername": names[0]}, self._end_lost)
         self._lanes = (
-            Lane(loop, self.to_acceptor, self.acceptor, self.dialer.make_room),
-            Lane(loop, self.to_dialer, self.dialer, self.acceptor.make_room),
+            Lane(loop, self.to_acceptor, self.acceptor, self.dialer.make_room, self._recorder(loop, self.to_acceptor)),
+            Lane(loop, self.to_dialer, self.dialer, self.acceptor.make_room, self._recorder(loop, self.to_dialer)),
         )
         self.dialer._connect(self._lanes[0], self._lanes[1], buffer)
         self.acceptor._connect(self._lanes[1], self._lanes[0], buffer)
@@ -278,6 +282,13 @@ class Link(Wire):
             lane.close()
         self.dialer.deliver_reset()
         self.acceptor.deliver_reset()
+
+    def _recorder(self, loop: asyncio.AbstractEventLoop, direction: Direction) -> Callable[[bytes], None] | None:
+        recording = self.recording
+        if recording is None:
+            return None
+        started = loop.time()
+        return lambda data: recording.add(Piece(1, loop.time() - started, direction.name, data))
 
     def _end_lost(self) -> None:
         if self.closed:

@@ -41,6 +41,25 @@ async def test_writes_are_counted_hello_and_the_first_call_are_one() -> None:
 
 
 @virtual_clock
+async def test_what_passes_is_recorded_if_that_is_asked_for() -> None:
+    async with connected_peers([], [Echo()], latency=0.25, chunk=1000, record=True) as connected:
+        dialer, _ = connected
+        assert await dialer.call("echo", "say", b"m" * 500) == b"m" * 500
+        link = connected.link
+        assert link.recording is not None
+        assert [(piece.time, piece.direction) for piece in link.recording.pieces] == [
+            (0.25, "to_acceptor"),
+            *[(0.5, "to_dialer")] * link.to_dialer.reads,
+        ]
+        for direction in (link.to_acceptor, link.to_dialer):
+            sent = link.recording.sent(direction.name)
+            assert (len(sent), sent[:2]) == (direction.delivered, b"\xfaW")
+            assert b"m" * 500 in sent
+    async with connected_peers() as unrecorded:
+        assert unrecorded.link.recording is None
+
+
+@virtual_clock
 async def test_a_round_trip_takes_twice_the_latency() -> None:
     async with connected_peers([], [Echo()], latency=0.25) as (dialer, _):
         assert await dialer.call("echo", "say", b"") == b""
