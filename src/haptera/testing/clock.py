@@ -74,6 +74,11 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         """Return virtual seconds since the loop was made."""
         return self._now
 
+    @property
+    def timers(self) -> list[float]:
+        """When each timer that is set is due, in order: what would still happen if nobody did anything more."""
+        return sorted(timer.when() for timer in self._scheduled if not timer.cancelled())  # type: ignore[attr-defined]
+
     def run_forever(self) -> None:
         """Run until stopped. Raises `Stalled` and `NotSimulated`."""
         self._threads = set(threading.enumerate())

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from typing import TYPE_CHECKING
 
 from haptera.errors import Failure
 from haptera.node.commands import ANONYMOUS, Command, Session
-from haptera.node.scans import PROGRESS_TIMEOUT_S, Cursor, Scans
+from haptera.node.scans import PROGRESS_TIMEOUT_S, SWEEP_INTERVAL_S, Cursor
 from haptera.state import Count, Exists, Forget, Get, GetMany, Increment, Page, Replayed, Scan, Set, limits
+from haptera.testing import VirtualClockLoop, virtual_clock
 from tests.unit.node.nodes import Asked, ManualWriter, opened, turn
 
 if TYPE_CHECKING:
-    import asyncio
-
     import pytest
 
     from haptera.node.node import Node
@@ -127,28 +127,17 @@ async def test_an_invalid_scan_is_refused() -> None:
         assert refused.code == 3003
 
 
-class Clock:
-    def __init__(self, scans: Scans) -> None:
-        self.now = 0.0
-        scans.time = lambda: self.now
-
-
-def scans_of(node: Node) -> Scans:
-    return node.commands._scans
-
-
+@virtual_clock
 async def test_a_scan_without_progress_loses_its_revision_after_a_minute() -> None:
     async with opened() as node:
         await some_keys(node)
-        clock, expired = Clock(scans_of(node)), list[str]()
+        expired = list[str]()
         idle = cursor_of(node, Scan(), expired)
         busy = cursor_of(node, Scan())
-        clock.now = PROGRESS_TIMEOUT_S - 1
+        await asyncio.sleep(PROGRESS_TIMEOUT_S - 0.1)
         assert isinstance(busy.page(1 << 20, 1), Page)
-        scans_of(node).sweep()
         assert expired == []
-        clock.now = PROGRESS_TIMEOUT_S
-        scans_of(node).sweep()
+        await asyncio.sleep(SWEEP_INTERVAL_S + 0.1)
         assert expired == ["expired"]
         lost = idle.page(1 << 20, 100)
         assert isinstance(lost, Failure)
@@ -157,27 +146,21 @@ async def test_a_scan_without_progress_loses_its_revision_after_a_minute() -> No
         assert node.metrics.scans_expired_total == 1
 
 
-def timer_of(scans: Scans) -> asyncio.TimerHandle | None:
-    return scans._timer
-
-
+@virtual_clock
 async def test_one_timer_sweeps_while_a_scan_is_open_and_none_when_all_are_closed() -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualClockLoop)
     async with opened() as node:
-        scans = scans_of(node)
-        assert timer_of(scans) is None
+        before = len(loop.timers)
         cursors = [cursor_of(node, Scan()) for _ in range(3)]
-        first = timer_of(scans)
-        assert first is not None
-        scans._on_timer()
-        first.cancel()
-        second = timer_of(scans)
-        assert second is not None
+        for _ in range(3):
+            assert len(loop.timers) == before + 1
+            await asyncio.sleep(SWEEP_INTERVAL_S + 0.1)
         for cursor in cursors:
             cursor.close()
             cursor.close()
-        scans._on_timer()
-        second.cancel()
-        assert timer_of(scans) is None
+        await asyncio.sleep(SWEEP_INTERVAL_S)
+        assert len(loop.timers) == before
 
 
 async def test_closing_the_node_ends_its_scans() -> None:

@@ -12,14 +12,15 @@ import msgspec
 import pytest
 
 from haptera.errors import ConfigurationError, ConnectionLost, ServerError
-from haptera.node.config import NodeConfig
-from haptera.node.node import Node
-from haptera.node.server import NodeServer, is_local
+from haptera.node.server import is_local
 from haptera.peer import dial
+from haptera.testing import node
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from haptera.node.server import NodeServer
 
 ANY_PORT = "haptera://127.0.0.1:0"
 KEY = b"a secret that two sides have: 32+"
@@ -28,14 +29,8 @@ encode, decode = msgspec.msgpack.encode, msgspec.msgpack.decode
 
 @asynccontextmanager
 async def serving(path: Path, *listen: str, **options: Any) -> AsyncIterator[NodeServer]:
-    node = await Node.open(NodeConfig(data_dir=str(path), listen=listen, segment_size=64 * 1024, **options))
-    server = NodeServer(node)
-    try:
-        await server.start()
-        yield server
-    finally:
-        await server.aclose()
-        await node.aclose()
+    async with node(data_dir=path, listen=listen or ANY_PORT, **options) as url:
+        yield url.server
 
 
 async def whoami(url: str) -> object:
@@ -61,17 +56,17 @@ async def test_every_address_and_the_local_socket_serve_the_node(tmp_path: Path)
 
 async def test_connections_are_counted(tmp_path: Path) -> None:
     async with serving(tmp_path / "d") as server:
-        node = server._node
+        served = server._node
         peers = [await dial(server.urls[0]) for _ in range(3)]
         status = decode(await peers[0].call("server", "status", encode([])))
         await peers[1].ready()
         await peers[2].ready()
-        assert (status["authentication"], node.connections) == (False, 3)
+        assert (status["authentication"], served.connections) == (False, 3)
         for peer in peers:
             await peer.aclose()
-        while node.connections:
+        while served.connections:
             await asyncio.sleep(0.001)
-        assert node.metrics.connections_total == 3
+        assert served.metrics.connections_total == 3
 
 
 async def test_describe_lists_what_there_is(tmp_path: Path) -> None:
@@ -154,7 +149,7 @@ async def test_a_socket_that_a_killed_process_left_is_replaced(tmp_path: Path) -
     left.close()
     async with serving(tmp_path / "d") as server:
         assert server.local_socket is not None
-        await whoami(server.urls[0])
+        await whoami(server.urls[-1])
 
 
 async def test_what_is_no_socket_stays_and_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -179,7 +174,7 @@ async def test_a_path_too_long_for_a_socket_is_warned_of(tmp_path: Path, caplog:
 async def test_a_path_with_any_signs_has_its_socket(tmp_path: Path, name: str) -> None:
     async with serving(tmp_path / name) as server:
         assert server.local_socket == str(tmp_path / name / "haptera.sock")
-        await whoami(server.urls[0])
+        await whoami(server.urls[-1])
 
 
 async def test_an_address_in_use_is_refused_and_nothing_is_left_listening(tmp_path: Path) -> None:

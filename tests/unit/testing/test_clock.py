@@ -43,6 +43,21 @@ def test_time_begins_at_zero_and_jumps_to_the_next_timer() -> None:
     assert seen == [("moment", 1e-6), ("second", 1.0), ("day", 86_400.0)]
 
 
+def test_the_timers_that_are_set_are_known_in_order_until_they_are_due_or_cancelled() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualClockLoop)
+        assert loop.timers == []
+        late, soon = loop.call_later(5.0, bool), loop.call_later(2.0, bool)
+        loop.call_at(3.0, bool)
+        assert loop.timers == [2.0, 3.0, 5.0] == [soon.when(), 3.0, late.when()]
+        late.cancel()
+        await asyncio.sleep(2.5)
+        assert loop.timers == [3.0]
+
+    run(main())
+
+
 def test_time_stands_still_while_there_is_something_to_do() -> None:
     async def main() -> None:
         for _ in range(1000):

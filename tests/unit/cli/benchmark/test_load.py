@@ -1,13 +1,14 @@
-"""The load generator, by a clock that the test moves: what starts when, and from when a duration counts."""
+"""The load generator, on virtual time: what starts when, and from when a duration counts."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from haptera.cli.benchmark.load import ERROR_PAUSE_NS, INTERVALS_MAX, NS, Operation, Plan, Recorder, run_load
 from haptera.error_table import Code
 from haptera.errors import ConnectionLost, failure
-from tests.unit.cli.benchmark.doubles import FakeClock
+from haptera.testing import virtual_clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +16,17 @@ if TYPE_CHECKING:
 MS = 1_000_000
 
 
-def operation(clock: FakeClock, durations: Iterator[int], started: list[int]) -> Operation:
+class LoopClock:
+    """The loop's time in whole nanoseconds."""
+
+    def now(self) -> int:
+        return round(asyncio.get_running_loop().time() * NS)
+
+    async def sleep_until(self, time: int) -> None:
+        await asyncio.sleep((time - self.now()) / NS)
+
+
+def operation(clock: LoopClock, durations: Iterator[int], started: list[int]) -> Operation:
     """An operation that takes the next of ``durations``, and notes when it really started."""
 
     async def operate() -> tuple[int, int, int]:
@@ -37,13 +48,14 @@ def stalls(at: int, stall: int, usual: int) -> Iterator[int]:
 async def load(
     *, workers: int, durations: Iterator[int], rate: float | None, end: int | None = None, count: int | None = None
 ) -> tuple[Recorder, list[int]]:
-    clock, started = FakeClock(), list[int]()
+    clock, started = LoopClock(), list[int]()
     plan = Plan(clock, end=end, count=count, rate=rate)
     recorder = Recorder(["op"], 0)
     await run_load([operation(clock, durations, started) for _ in range(workers)], plan, recorder, clock)
     return recorder, started
 
 
+@virtual_clock
 async def test_an_open_loop_starts_evenly_spaced_while_the_target_keeps_up() -> None:
     recorder, started = await load(workers=4, durations=stalls(-1, 0, 2 * MS), rate=100.0, end=NS)
     assert started == [number * 10 * MS for number in range(100)]
@@ -51,6 +63,7 @@ async def test_an_open_loop_starts_evenly_spaced_while_the_target_keeps_up() -> 
     assert recorder.never_started == 0
 
 
+@virtual_clock
 async def test_an_open_loop_counts_from_the_intended_start_so_a_stall_shows_in_what_waited_behind_it() -> None:
     # The first operation takes 1 s; the 99 that were to start meanwhile each waited for the rest of it.
     recorder, started = await load(workers=1, durations=stalls(0, NS, 0), rate=100.0, count=200)
@@ -61,6 +74,7 @@ async def test_an_open_loop_counts_from_the_intended_start_so_a_stall_shows_in_w
     assert durations.total == sum(NS - number * 10 * MS for number in range(100))
 
 
+@virtual_clock
 async def test_a_closed_loop_counts_the_same_stall_once() -> None:
     recorder, started = await load(workers=1, durations=stalls(0, NS, MS), rate=None, count=200)
     durations = recorder.durations()[0]
@@ -68,6 +82,7 @@ async def test_a_closed_loop_counts_the_same_stall_once() -> None:
     assert durations.total == NS + 199 * MS
 
 
+@virtual_clock
 async def test_what_an_open_loop_could_not_start_before_its_end_is_counted() -> None:
     # Each takes 50 ms, 2 at a time: 40 a second start, of 100.
     recorder, started = await load(workers=2, durations=stalls(-1, 0, 50 * MS), rate=100.0, end=NS)
@@ -76,6 +91,7 @@ async def test_what_an_open_loop_could_not_start_before_its_end_is_counted() -> 
     assert max(started) < NS
 
 
+@virtual_clock
 async def test_all_workers_that_are_free_start_what_is_due() -> None:
     # Each takes as long as four starts are apart, so four workers are busy and one waits by the clock.
     recorder, started = await load(workers=5, durations=stalls(-1, 0, 40 * MS), rate=100.0, count=50)
@@ -83,6 +99,7 @@ async def test_all_workers_that_are_free_start_what_is_due() -> None:
     assert recorder.durations()[0].max == 40 * MS
 
 
+@virtual_clock
 async def test_a_closed_loop_keeps_all_workers_busy_until_the_end() -> None:
     recorder, started = await load(workers=3, durations=stalls(-1, 0, 10 * MS), rate=None, end=NS)
     assert recorder.operations == len(started) == 300
@@ -91,14 +108,16 @@ async def test_a_closed_loop_keeps_all_workers_busy_until_the_end() -> None:
     assert recorder.end == NS
 
 
+@virtual_clock
 async def test_a_count_ends_a_run_before_its_time() -> None:
     recorder, _ = await load(workers=3, durations=stalls(-1, 0, 10 * MS), rate=None, end=NS, count=7)
     assert recorder.operations == 7
     assert recorder.end < NS
 
 
+@virtual_clock
 async def test_errors_are_counted_by_code_and_their_worker_pauses() -> None:
-    clock = FakeClock()
+    clock = LoopClock()
     errors = iter(
         [
             failure(Code.STORAGE_FULL).exception(),
