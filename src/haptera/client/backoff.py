@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 FIRST_S = 0.05
 """The longest first wait. Short, because a node that is restarted listens again within some tens of milliseconds."""
@@ -21,10 +21,10 @@ class Backoff:
     """Exponential waits with full jitter: the n-th is uniform between 0 and ``first * 2**n``, at most ``longest``.
 
     Full jitter, so that many clients which lost one node at one instant do not return at one instant.
-    ``uniform`` gives a number in [0, 1), ``sleep`` waits for seconds; tests replace both.
+    ``uniform`` gives a number in [0, 1).
     """
 
-    __slots__ = ("_first", "_longest", "_sleep", "_uniform")
+    __slots__ = ("_first", "_longest", "_uniform")
 
     def __init__(
         self,
@@ -32,12 +32,10 @@ class Backoff:
         first: float = FIRST_S,
         longest: float = LONGEST_S,
         uniform: Callable[[], float] = random.random,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._first = first
         self._longest = longest
         self._uniform = uniform
-        self._sleep = sleep
 
     def ceiling(self, attempt: int) -> float:
         """The longest that the wait before attempt ``attempt`` (1 is the first repetition) may be, in seconds."""
@@ -45,4 +43,4 @@ class Backoff:
 
     async def wait(self, attempt: int, within: float = math.inf) -> None:
         """Waits before repetition ``attempt`` (from 1), at most ``within`` seconds."""
-        await self._sleep(min(self._uniform() * self.ceiling(attempt), within))
+        await asyncio.sleep(min(self._uniform() * self.ceiling(attempt), within))

@@ -23,6 +23,7 @@ class Sent:
         self.peer = peer
         self.method = method
         self.argument = msgspec.msgpack.decode(payload) if payload else []
+        self.time = asyncio.get_running_loop().time()
         self.timeout: float | None = options["timeout"]
         self.request_id: bytes | None = options.get("request_id")
         self.answered_below: bool = options.get("answered_below", False)
@@ -118,32 +119,25 @@ class FakePeer:
 
 
 class Dialler:
-    """Gives the peers of ``script`` in turn; an exception in it is a dial that fails. The last is given for ever."""
+    """Gives the peers of ``script`` in turn; an exception in it is a dial that fails. The last is given for ever.
+
+    ``urls`` were dialled, at ``times``.
+    """
 
     def __init__(self, *script: FakePeer | Exception) -> None:
         self.script = list(script)
         self.urls: list[str] = []
+        self.times: list[float] = []
 
     async def __call__(self, url: str, /, *, timeout: float) -> Peer:
         self.urls.append(url)
+        self.times.append(asyncio.get_running_loop().time())
         step = self.script.pop(0) if len(self.script) > 1 else self.script[0]
         if isinstance(step, Exception):
             raise step
         return cast("Peer", step)
 
 
-class Waits:
-    """A backoff whose waits take no time and are counted."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-        self.backoff = Backoff(uniform=lambda: 1.0, sleep=self._sleep)
-
-    async def _sleep(self, seconds: float) -> None:
-        self.seconds.append(seconds)
-        await asyncio.sleep(0)
-
-
-def channel(dial: Dialler, *urls: str, waits: Waits | None = None) -> RemoteChannel:
-    waits = waits or Waits()
-    return RemoteChannel(urls or ("haptera://a:1",), "haptera://a:1", backoff=waits.backoff, dial=dial)
+def channel(dial: Dialler, *urls: str) -> RemoteChannel:
+    """A channel whose waits are as long as they may be."""
+    return RemoteChannel(urls or ("haptera://a:1",), "haptera://a:1", backoff=Backoff(uniform=lambda: 1.0), dial=dial)

@@ -7,36 +7,44 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from haptera.client import open_embedded
 from haptera.error_codes import DeadlineExceeded
 from haptera.node.node import Node
 from haptera.state import limits
-from haptera.testing.filesystem import MemoryFileSystem
+from haptera.testing import MemoryFileSystem, virtual_clock
 from tests.unit.node.nodes import ManualWriter, turn
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable
 
     from haptera.client import Database
+    from haptera.node.config import NodeConfig
 
 
 @asynccontextmanager
 async def opened(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Database, ManualWriter]]:
     writer = ManualWriter()
-    monkeypatch.setattr(Node, "open", partial(Node.open, filesystem=MemoryFileSystem(), writer=writer))
+    open_node = partial(Node.open, filesystem=MemoryFileSystem(), writer=writer)
+
+    def with_small_segments(config: NodeConfig) -> Awaitable[Node]:
+        return open_node(msgspec.structs.replace(config, segment_size=64 * 1024))
+
+    monkeypatch.setattr(Node, "open", with_small_segments)
     async with open_embedded("/data") as db:
         yield db, writer
         await writer.write_all()
 
 
+@virtual_clock
 async def test_time_that_is_over_before_the_disk_has_it_drops_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(monkeypatch) as (db, writer):
-        handed = asyncio.ensure_future(db.set("handed", b"", timeout=0.01))
+        handed = asyncio.ensure_future(db.set("handed", b"", timeout=5.0))
         await turn()
         with pytest.raises(DeadlineExceeded) as dropped:
-            await db.set("waiting", b"", timeout=0.001)
+            await db.set("waiting", b"", timeout=2.0)
         assert dropped.value.outcome == "not_applied"
         with pytest.raises(DeadlineExceeded) as unknown:
             await handed
@@ -45,6 +53,7 @@ async def test_time_that_is_over_before_the_disk_has_it_drops_a_change(monkeypat
         assert [entry.key async for entry in db.scan()] == ["handed"]
 
 
+@virtual_clock
 async def test_cancelling_before_the_disk_has_it_drops_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(monkeypatch) as (db, writer):
         changes = [asyncio.ensure_future(db.set("handed", b""))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -15,26 +16,23 @@ from haptera.client.entry import entry_of
 from haptera.client.location import default_url, has_password, locate
 from haptera.client.request_ids import RequestIds
 from haptera.errors import ConfigurationError
+from haptera.testing import virtual_clock
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_waits_double_up_to_the_longest_and_are_spread_over_the_whole_range() -> None:
+@virtual_clock
+async def test_waits_double_up_to_the_longest_and_are_spread_over_the_whole_range() -> None:
+    chances = iter([0.0, 0.5, 0.75, 0.5, 0.5, 0.5])
+    backoff = Backoff(first=1.0, longest=4.0, uniform=lambda: next(chances))
+    loop = asyncio.get_running_loop()
     waited: list[float] = []
-    chances = iter([0.0, 0.5, 0.999, 0.5, 0.5])
-
-    async def sleep(seconds: float) -> None:
-        waited.append(seconds)
-
-    backoff = Backoff(first=1.0, longest=4.0, uniform=lambda: next(chances), sleep=sleep)
-
-    async def wait() -> None:
-        for attempt in (1, 2, 3, 4, 10_000):
-            await backoff.wait(attempt)
-
-    asyncio.run(wait())
-    assert waited == [0.0, 1.0, 3.996, 2.0, 2.0]
+    for attempt, within in ((1, math.inf), (2, math.inf), (3, math.inf), (4, math.inf), (10_000, math.inf), (4, 1.5)):
+        start = loop.time()
+        await backoff.wait(attempt, within)
+        waited.append(loop.time() - start)
+    assert waited == [0.0, 1.0, 3.0, 2.0, 2.0, 1.5]
 
 
 def test_request_ids_are_uuids_of_version_8_and_never_repeat() -> None:

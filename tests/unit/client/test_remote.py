@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -10,11 +11,16 @@ import pytest
 from haptera.client.database import Database
 from haptera.client.remote import ANSWERED_EVERY
 from haptera.errors import ConnectionLost, RemoteProtocolError, ServerError, failure
-from tests.unit.client.doubles import Dialler, FakePeer, FakeStream, Sent, Waits, channel
+from haptera.testing import virtual_clock
+from tests.unit.client.doubles import Dialler, FakePeer, FakeStream, Sent, channel
 
 
-def database(dial: Dialler, *urls: str, waits: Waits | None = None, timeout: float | None = 5.0) -> Database:
-    return Database(channel(dial, *urls, waits=waits), "haptera://a:1", timeout)
+def database(dial: Dialler, *urls: str, timeout: float | None = 5.0) -> Database:
+    return Database(channel(dial, *urls), "haptera://a:1", timeout)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def answers(sent: Sent) -> None:
@@ -42,6 +48,7 @@ async def established(peer: FakePeer, db: Database) -> None:
     await read
 
 
+@virtual_clock
 async def test_first_call_dials_and_later_ones_share_the_connection() -> None:
     dial = Dialler(FakePeer(answers))
     db = database(dial)
@@ -52,6 +59,7 @@ async def test_first_call_dials_and_later_ones_share_the_connection() -> None:
     assert db.revision == 9
 
 
+@virtual_clock
 async def test_nothing_runs_between_dialling_and_the_first_request() -> None:
     peer = FakePeer(answers)
     between: list[int] = []
@@ -67,6 +75,7 @@ async def test_nothing_runs_between_dialling_and_the_first_request() -> None:
     assert between == [1]
 
 
+@virtual_clock
 async def test_only_changes_carry_a_request_id_and_each_its_own() -> None:
     peer = FakePeer(answers)
     db = database(Dialler(peer))
@@ -80,6 +89,7 @@ async def test_only_changes_carry_a_request_id_and_each_its_own() -> None:
     assert second != third
 
 
+@virtual_clock
 async def test_answered_below_comes_with_every_32nd_change() -> None:
     peer = FakePeer(answers)
     db = database(Dialler(peer))
@@ -90,6 +100,7 @@ async def test_answered_below_comes_with_every_32nd_change() -> None:
     assert told == [ANSWERED_EVERY - 1, 2 * ANSWERED_EVERY - 1]
 
 
+@virtual_clock
 async def test_lost_read_is_sent_again() -> None:
     first, second = FakePeer(), FakePeer(answers)
     db = database(Dialler(first, second))
@@ -98,6 +109,7 @@ async def test_lost_read_is_sent_again() -> None:
     assert entry.value == b"v:k"
 
 
+@virtual_clock
 async def test_lost_change_is_sent_again_with_its_id_after_welcome() -> None:
     first, second = FakePeer(), FakePeer(answers)
     db = database(Dialler(first, second))
@@ -117,6 +129,7 @@ async def test_lost_change_is_sent_again_with_its_id_after_welcome() -> None:
     ],
     ids=["never remembered", "remembers no more", "another server"],
 )
+@virtual_clock
 async def test_lost_change_is_not_sent_to_one_that_does_not_remember_it(before: FakePeer, after: FakePeer) -> None:
     first = FakePeer(capabilities=before.capabilities)
     second = FakePeer(answers, capabilities=after.capabilities, server_id=after.server_id)
@@ -128,6 +141,7 @@ async def test_lost_change_is_not_sent_to_one_that_does_not_remember_it(before: 
     assert second.sent == []
 
 
+@virtual_clock
 async def test_change_that_never_left_is_sent_again_to_any_server() -> None:
     first, second = FakePeer(capabilities=frozenset()), FakePeer(answers, server_id=b"other server id.")
     db = database(Dialler(first, second))
@@ -135,21 +149,26 @@ async def test_change_that_never_left_is_sent_again_to_any_server() -> None:
     assert await lost_with(first, db.set("k", b"v"), "not_applied") == 8
 
 
+@virtual_clock
 async def test_resending_ends_with_the_timeout_and_says_what_is_known() -> None:
     first = FakePeer()
-    waits = Waits()
-    db = database(Dialler(first, ConnectionRefusedError(111, "Connection refused")), waits=waits, timeout=0.05)
+    dial = Dialler(first, ConnectionRefusedError(111, "Connection refused"))
+    db = database(dial, timeout=30.0)
     await established(first, db)
     with pytest.raises(ConnectionLost, match="Connection refused") as lost:
         await lost_with(first, db.set("k", b"v"))
     assert lost.value.outcome == "unknown"
+    assert now() == 30.0
+    waits = [later - earlier for earlier, later in itertools.pairwise(dial.times[1:])]
+    assert waits[:6] == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.6])
+    assert waits[6:-1] == pytest.approx([2.0] * len(waits[6:-1]))  # the longest wait of all, reached by doubling
     with pytest.raises(ConnectionLost) as never_sent:
         await db.set("k", b"v")
     assert never_sent.value.outcome == "not_applied"
-    assert max(waits.seconds) == 2.0  # the longest wait of all, reached by doubling
-    assert sorted(waits.seconds[:5]) == waits.seconds[:5]
+    assert now() == 60.0
 
 
+@virtual_clock
 async def test_server_that_never_answered_is_tried_once() -> None:
     dial = Dialler(ConnectionRefusedError(111, "Connection refused"))
     db = database(dial)
@@ -159,6 +178,7 @@ async def test_server_that_never_answered_is_tried_once() -> None:
     assert len(dial.urls) == 1
 
 
+@virtual_clock
 async def test_what_ends_before_welcome_is_not_dialled_again() -> None:
     peer = FakePeer(server_id=None, capabilities=frozenset())
     dial = Dialler(peer)
@@ -167,6 +187,7 @@ async def test_what_ends_before_welcome_is_not_dialled_again() -> None:
     assert len(dial.urls) == 1
 
 
+@virtual_clock
 async def test_several_hosts_are_tried_in_turn_and_the_good_one_is_kept() -> None:
     refused = ConnectionRefusedError(111, "Connection refused")
     first, second = FakePeer(), FakePeer(answers)
@@ -178,6 +199,7 @@ async def test_several_hosts_are_tried_in_turn_and_the_good_one_is_kept() -> Non
 
 
 @pytest.mark.parametrize("code", [1014, 5005])
+@virtual_clock
 async def test_server_that_goes_away_is_left_for_a_new_connection(code: int) -> None:
     leaving = FakePeer(lambda sent: sent.fail(failure(code, outcome="not_applied")))
     new = FakePeer(answers)
@@ -187,6 +209,7 @@ async def test_server_that_goes_away_is_left_for_a_new_connection(code: int) -> 
 
 
 @pytest.mark.parametrize("code", [1003, 3007, 3008])
+@virtual_clock
 async def test_refusal_that_passes_is_tried_again_on_the_same_connection(code: int) -> None:
     refusals = [failure(code, outcome="not_applied")] * 3
 
@@ -196,16 +219,17 @@ async def test_refusal_that_passes_is_tried_again_on_the_same_connection(code: i
         else:
             answers(sent)
 
-    dial = Dialler(FakePeer(answer))
-    waits = Waits()
-    assert await database(dial, waits=waits).set("k", b"v") == 8
+    peer = FakePeer(answer)
+    dial = Dialler(peer)
+    assert await database(dial).set("k", b"v") == 8
     assert len(dial.urls) == 1
-    assert waits.seconds == [0.05, 0.1, 0.2]
+    assert [sent.time for sent in peer.sent] == pytest.approx([0.0, 0.05, 0.15, 0.35])
 
 
 @pytest.mark.parametrize(
     ("code", "outcome"), [(5001, "not_applied"), (5002, "not_applied"), (3007, "unknown"), (3005, "unknown")]
 )
+@virtual_clock
 async def test_other_refusals_are_raised_at_once(code: int, outcome: Any) -> None:
     peer = FakePeer(lambda sent: sent.fail(failure(code, outcome=outcome)))
     with pytest.raises(ServerError) as refused:
@@ -214,6 +238,7 @@ async def test_other_refusals_are_raised_at_once(code: int, outcome: Any) -> Non
     assert len(peer.sent) == 1
 
 
+@virtual_clock
 async def test_refusal_of_a_repetition_does_not_deny_the_first_attempt() -> None:
     first, second = FakePeer(), FakePeer(lambda sent: sent.fail(failure(5002, outcome="not_applied")))
     db = database(Dialler(first, second))
@@ -223,6 +248,7 @@ async def test_refusal_of_a_repetition_does_not_deny_the_first_attempt() -> None
     assert refused.value.outcome == "unknown"
 
 
+@virtual_clock
 async def test_condition_that_fails_on_a_repetition_is_believed() -> None:
     first, second = FakePeer(), FakePeer(lambda sent: sent.fail(failure(4002, outcome="not_applied")))
     db = database(Dialler(first, second))
@@ -232,6 +258,7 @@ async def test_condition_that_fails_on_a_repetition_is_believed() -> None:
     assert refused.value.outcome == "not_applied"
 
 
+@virtual_clock
 async def test_cancelled_dialler_hands_over_to_one_who_waits() -> None:
     peer = FakePeer(answers)
     gate = asyncio.Event()
@@ -254,6 +281,7 @@ async def test_cancelled_dialler_hands_over_to_one_who_waits() -> None:
     assert len(dial.urls) == 2
 
 
+@virtual_clock
 async def test_waiting_for_anothers_dialling_is_bounded_by_the_own_timeout() -> None:
     class Never(Dialler):
         async def __call__(self, url: str, /, *, timeout: float) -> Any:
@@ -263,7 +291,8 @@ async def test_waiting_for_anothers_dialling_is_bounded_by_the_own_timeout() -> 
     patient = asyncio.ensure_future(db.get("a", timeout=None))
     await asyncio.sleep(0)
     with pytest.raises(ConnectionLost, match="in time"):
-        await db.get("b", timeout=0.01)
+        await db.get("b", timeout=5.0)
+    assert now() == 5.0
     patient.cancel()
 
 
@@ -280,12 +309,14 @@ async def test_waiting_for_anothers_dialling_is_bounded_by_the_own_timeout() -> 
         b"\x92\xc4\x01x\x01\x00",
     ],
 )
+@virtual_clock
 async def test_malformed_answer_is_a_protocol_error(payload: bytes) -> None:
     peer = FakePeer(lambda sent: sent.answer_bytes(payload))
     with pytest.raises(RemoteProtocolError, match=r"kv\.get"):
         await database(Dialler(peer)).get("k")
 
 
+@virtual_clock
 async def test_fields_that_a_later_version_adds_are_ignored() -> None:
     peer = FakePeer(lambda sent: sent.answer(b"v", 3, None, "new", {"more": 1}))
     entry = await database(Dialler(peer)).get("k")
@@ -293,12 +324,14 @@ async def test_fields_that_a_later_version_adds_are_ignored() -> None:
     assert (entry.value, entry.version) == (b"v", 3)
 
 
+@virtual_clock
 async def test_answer_with_another_number_of_entries_is_a_protocol_error() -> None:
     peer = FakePeer(lambda sent: sent.answer([[b"v", 1, None]]))
     with pytest.raises(RemoteProtocolError, match="1 entries for 2 keys"):
         await database(Dialler(peer)).get_many(["a", "b"])
 
 
+@virtual_clock
 async def test_closed_client_refuses_calls_and_ends_those_under_way() -> None:
     peer = FakePeer()
     db = database(Dialler(peer))
@@ -315,6 +348,7 @@ async def test_closed_client_refuses_calls_and_ends_those_under_way() -> None:
     await db.aclose()
 
 
+@virtual_clock
 async def test_cancelled_call_cancels_the_request() -> None:
     peer = FakePeer()
     db = database(Dialler(peer))
@@ -327,12 +361,14 @@ async def test_cancelled_call_cancels_the_request() -> None:
     assert peer.sent[0].future.cancelled()
 
 
+@virtual_clock
 async def test_key_with_a_lone_surrogate_is_an_invalid_key() -> None:
     with pytest.raises(ServerError) as refused:
         await database(Dialler(FakePeer(answers))).get("\ud800")
     assert refused.value.code == 4006
 
 
+@virtual_clock
 async def test_scan_gives_rows_and_its_end() -> None:
     peer = FakePeer()
     peer.streams = [FakeStream([[["a", b"1", 4, None]], [["b", b"2", 5, None], ["c", None, 6, 1500]]], [3, "c", 9])]
@@ -343,6 +379,7 @@ async def test_scan_gives_rows_and_its_end() -> None:
     assert [scan.revision, scan.count, scan.last_key] == [9, 3, "c"]
 
 
+@virtual_clock
 async def test_scan_is_sent_again_before_its_first_page_and_not_after() -> None:
     first, second = FakePeer(), FakePeer(answers)
     first.streams = [FakeStream([ConnectionLost("cut", outcome="unknown")], None)]
@@ -359,6 +396,7 @@ async def test_scan_is_sent_again_before_its_first_page_and_not_after() -> None:
         await anext(scan)
 
 
+@virtual_clock
 async def test_scan_left_early_closes_its_stream() -> None:
     peer = FakePeer()
     stream = FakeStream([[["a", b"1", 4, None], ["b", b"", 4, None]]], [2, "b", 9])
@@ -370,6 +408,7 @@ async def test_scan_left_early_closes_its_stream() -> None:
 
 
 @pytest.mark.parametrize("page", [b"\xc1", b"\x91\x93\x01\x01\x01", b"\xdd\xff\xff\xff\xff"])
+@virtual_clock
 async def test_malformed_page_is_a_protocol_error(page: bytes) -> None:
     peer = FakePeer()
     peer.streams = [FakeStream([page], None)]
@@ -377,6 +416,7 @@ async def test_malformed_page_is_a_protocol_error(page: bytes) -> None:
         await anext(database(Dialler(peer)).scan())
 
 
+@virtual_clock
 async def test_closing_ends_a_dialling_that_has_no_time_limit() -> None:
     first = FakePeer()
     dial = Dialler(first, ConnectionRefusedError(111, "Connection refused"))
@@ -384,16 +424,17 @@ async def test_closing_ends_a_dialling_that_has_no_time_limit() -> None:
     await established(first, db)
     first.lose()
     call = asyncio.ensure_future(db.get("k"))
-    while len(dial.urls) < 5:
-        await asyncio.sleep(0)
+    await asyncio.sleep(3600.0)
+    assert len(dial.urls) > 1000
     await db.aclose()
     with pytest.raises(ConnectionLost, match="closed"):
         await call
 
 
+@virtual_clock
 async def test_no_wait_is_longer_than_the_time_that_is_left() -> None:
-    waits = Waits()
     peer = FakePeer(lambda sent: sent.fail(failure(3007, outcome="not_applied")))
     with pytest.raises(ServerError):
-        await database(Dialler(peer), waits=waits, timeout=0.03).get("k")
-    assert 0 < max(waits.seconds) <= 0.03
+        await database(Dialler(peer), timeout=0.12).get("k")
+    assert now() == 0.12
+    assert [sent.time for sent in peer.sent] == pytest.approx([0.0, 0.05, 0.12])
