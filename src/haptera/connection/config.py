@@ -1,6 +1,7 @@
 """What one side of a connection is configured with, and the bounds of what it keeps."""
 
 from collections.abc import Callable
+from enum import IntEnum
 from typing import Final
 
 import msgspec
@@ -70,6 +71,13 @@ METADATA_KNOWN_SIZE_MAX: Final = 64
 
 # The longest header that MessagePack puts before such a name.
 _NAME_OVERHEAD: Final = 3
+
+
+class Role(IntEnum):
+    """Which side of the connection this is; its value is the parity of the streams that it opens."""
+
+    ACCEPTOR = 0
+    DIALER = 1
 
 
 class Budget:

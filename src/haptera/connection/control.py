@@ -1,30 +1,44 @@
-"""Frames of the connection itself, once it is open: PING, PONG, GOAWAY (spec/protocol.md, section 3)."""
+"""Frames of the connection itself: PING, PONG, GOAWAY and the ERROR that ends it (spec/protocol.md, section 3)."""
 
 from typing import Final
 
 from haptera.connection.checks import check_control
-from haptera.connection.events import GoawayReceived, PongReceived
+from haptera.connection.events import Closed, GoawayReceived, PongReceived
 from haptera.connection.streams import Streams
-from haptera.errors import RemoteProtocolError
+from haptera.error_table import TABLE
+from haptera.errors import Failure, LocalProtocolError, RemoteProtocolError
 from haptera.wire.frame import Frame, FrameType, encode_frame
-from haptera.wire.payload import Goaway, decode_payload
+from haptera.wire.payload import Goaway, decode_failure, decode_payload, encode_payload
 
 PING_SIZE: Final = 8
 
 
-class ControlReceiver:
-    """Answers PINGs and remembers a GOAWAY. Its methods raise what ends the connection."""
+class Control:
+    """Sends and receives what concerns no stream. Its methods raise what ends the connection."""
 
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
-        #: The peer's last GOAWAY.
-        self.goaway: Goaway | None = None
+        self._outbox = streams.outbox
+
+    def send_ping(self, payload: bytes) -> None:
+        """Ask for the same 8 bytes in a PONG."""
+        self._outbox.add_control(encode_frame(FrameType.PING, 0, 0, b"", payload))
+
+    def send_goaway(self, said: Failure) -> None:
+        """Refuse requests behind the last that was received, and say so."""
+        last = self._streams.go_away()
+        goaway = Goaway(code=said.code, name=said.name, message=said.message, last_stream=last)
+        self._outbox.add_control(encode_frame(FrameType.GOAWAY, 0, 0, b"", encode_payload(goaway)))
+
+    def send_error(self, said: Failure) -> None:
+        """Say why the connection ends."""
+        self._outbox.add_ready(encode_frame(FrameType.ERROR, 0, 0, b"", encode_payload(said)))
 
     def receive_ping(self, frame: Frame) -> None:
         """A PING: its bytes go back."""
         check_control(frame, PING_SIZE)
         self._streams.charge()
-        self._streams.outbox.add_control(encode_frame(FrameType.PONG, 0, 0, b"", frame.payload))
+        self._outbox.add_control(encode_frame(FrameType.PONG, 0, 0, b"", frame.payload))
 
     def receive_pong(self, frame: Frame) -> None:
         """A PONG."""
@@ -35,7 +49,17 @@ class ControlReceiver:
         """A GOAWAY: the peer opens no more streams, and answers no new ones."""
         check_control(frame)
         goaway = decode_payload(Goaway, frame.payload)
-        if self.goaway is not None and goaway.last_stream > self.goaway.last_stream:
+        before = self._streams.goaway
+        if before is not None and goaway.last_stream > before.last_stream:
             raise RemoteProtocolError(1008, "a later GOAWAY raises its last stream")
-        self.goaway = goaway
+        self._streams.goaway = goaway
         self._streams.events.append(GoawayReceived(goaway))
+
+    @staticmethod
+    def receive_error(frame: Frame) -> Closed:
+        """An ERROR on stream 0: the connection is over. A code of a later version keeps its number and name."""
+        check_control(frame)
+        said = decode_failure(frame.payload)
+        error = LocalProtocolError(said.code if said.code in TABLE else 1008, said.message, said.details)
+        error.code, error.name = said.code, said.name
+        return Closed(error, said)

@@ -1,13 +1,25 @@
-"""HELLO and WELCOME: what the two sides agree on (spec/protocol.md, section 4). Pure functions of both payloads."""
+"""HELLO and WELCOME: what the two sides agree on (spec/protocol.md, section 4)."""
 
 from typing import Any
 
 import msgspec
 
+from haptera.connection.checks import check_control, misplaced
 from haptera.connection.config import PRESHARED_KEY, SIGNING, Config
 from haptera.connection.grease import Grease
 from haptera.errors import RemoteProtocolError
-from haptera.wire.payload import LIMITS, NONCE_SIZE, SESSION_SIZE, Hello, Limits, Welcome
+from haptera.wire.frame import Frame, FrameType, encode_frame
+from haptera.wire.payload import (
+    LIMITS,
+    NONCE_SIZE,
+    SESSION_SIZE,
+    Hello,
+    Limits,
+    Welcome,
+    decode_payload,
+    encode_payload,
+)
+from haptera.wire.signature import Signer, preshared_keys
 
 
 class Agreement(msgspec.Struct, frozen=True):
@@ -23,6 +35,48 @@ class Agreement(msgspec.Struct, frozen=True):
     session: bytes
     ping_interval_ms: int
     idempotency_ms: int
+
+
+class Handshake:
+    """One side's part in the handshake.
+
+    ``sent`` is its own frame: the dialer's HELLO from the beginning, the acceptor's WELCOME once ``receive`` has taken
+    HELLO.
+    """
+
+    def __init__(self, config: Config, grease: Grease | None, *, dials: bool) -> None:
+        self.sent = b""
+        self._config = config
+        self._grease = grease
+        self._received = b""
+        self._hello: Hello | None = None
+        if dials:
+            self._hello, extra = make_hello(config, grease)
+            self.sent = encode_frame(FrameType.HELLO, 0, 0, b"", encode_payload(self._hello, extra))
+
+    def receive(self, frame: Frame) -> Agreement:
+        """Take the other side's first frame and return what is agreed. Raises what ends the connection."""
+        expected = FrameType.HELLO if self._hello is None else FrameType.WELCOME
+        if frame.type != expected:
+            raise misplaced(frame, f"the first frame is not {expected.name}")
+        check_control(frame)
+        self._received = encode_frame(frame.type, frame.flags, frame.stream, frame.metadata, frame.payload)
+        if self._hello is not None:
+            return check_welcome(self._hello, decode_payload(Welcome, frame.payload))
+        hello = decode_payload(Hello, frame.payload)
+        welcome, extra, agreement = answer_hello(self._config, hello, self._grease)
+        self.sent = encode_frame(FrameType.WELCOME, 0, 0, b"", encode_payload(welcome, extra))
+        return agreement
+
+    def signers(self, agreement: Agreement) -> tuple[Signer, Signer] | None:
+        """Return what signs this side's frames behind the handshake, and what verifies the other's; None if nothing."""
+        if SIGNING not in agreement.capabilities:
+            return None
+        assert self._config.signing_key is not None
+        dials = self._hello is not None
+        hello_frame, welcome_frame = (self.sent, self._received) if dials else (self._received, self.sent)
+        dialer, acceptor = map(Signer, preshared_keys(self._config.signing_key, hello_frame, welcome_frame))
+        return (dialer, acceptor) if dials else (acceptor, dialer)
 
 
 def make_hello(config: Config, grease: Grease | None) -> tuple[Hello, dict[str, Any]]:

@@ -13,7 +13,7 @@ from haptera.connection.table import RequestState
 from haptera.errors import Failure, Outcome, failure
 from haptera.wire.frame import Frame, FrameType, encode_frame
 from haptera.wire.metadata import Tag, encode_entry
-from haptera.wire.payload import LIMITS, Limits, encode_payload
+from haptera.wire.payload import LIMITS, Goaway, Limits, encode_payload
 
 if TYPE_CHECKING:
     from haptera.wire.compression import Codec
@@ -41,6 +41,7 @@ class Streams:
         self.next_call = 1 if parity else 2  # the id of the next stream that this side opens
         self.highest = 0  # the highest stream that the peer opened
         self.last_served: int | None = None  # the last that is answered, once this side goes away
+        self.goaway: Goaway | None = None  # the last that the peer sent
         self.peer_stream_window = 0
         #: The largest message that the peer takes; before the handshake has told it, the most that any may take.
         self.peer_message_max = LIMITS["max_message"].maximum
