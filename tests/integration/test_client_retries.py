@@ -8,14 +8,15 @@ import pytest
 
 from haptera.client import connect
 from haptera.errors import ConnectionLost
-from haptera.testing import node, proxy
+from haptera.testing import node, proxy, virtual_clock
 
 CALLS = 300
 
 
 @pytest.mark.parametrize("cut_every", [3, 5])
+@virtual_clock
 async def test_each_change_is_made_once_whatever_is_cut(cut_every: int) -> None:
-    async with node(listen="tcp") as url, proxy(url) as through:
+    async with node(storage="memory", listen="tcp") as url, proxy(url) as through:
         through.sever_after(cut_every)
         db = connect(through.url, timeout=60)
         await db.set("n", "0")
@@ -33,8 +34,9 @@ async def test_each_change_is_made_once_whatever_is_cut(cut_every: int) -> None:
         await db.aclose()
 
 
+@virtual_clock
 async def test_reads_and_scans_outlive_a_cut() -> None:
-    async with node(listen="tcp") as url, proxy(url) as through:
+    async with node(storage="memory", listen="tcp") as url, proxy(url) as through:
         through.sever_after(3)
         db = connect(through.url, timeout=60)
         await db.set_many({f"k{n}": str(n) for n in range(100)})
@@ -48,8 +50,9 @@ async def test_reads_and_scans_outlive_a_cut() -> None:
         await db.aclose()
 
 
+@virtual_clock
 async def test_scan_that_is_cut_in_the_middle_says_so() -> None:
-    async with node(listen="tcp") as url, proxy(url) as through, connect(through.url) as db:
+    async with node(storage="memory", listen="tcp") as url, proxy(url) as through, connect(through.url) as db:
         for part in range(8):
             await db.set_many({f"k{part}{n:05}": b"x" * 1000 for n in range(1000)})
         through.sever_after(4)

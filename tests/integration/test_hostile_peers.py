@@ -20,9 +20,10 @@ from google_crc32c import value as crc32c
 import haptera
 from haptera import Failure, Peer, Request, Server, Service, dial, method
 from haptera.node.logging import TextFormatter
+from haptera.testing import virtual_clock
 from haptera.wire.frame import HEADER_SIZE, STREAM_MAX, FrameType, encode_frame
 from haptera.wire.payload import Welcome, decode_failure, decode_payload
-from tests.unit.peer.hosts import KIB, MIB, Batches, Echo, connected, eventually, other_side, served
+from tests.unit.peer.hosts import KIB, MIB, Batches, Echo, eventually, other_side, pair, served
 from tests.unit.peer.raw import RawPeer, hello, request
 
 HELLO = int(FrameType.HELLO)
@@ -194,6 +195,7 @@ async def test_a_violation_gets_its_error_at_once(url: str, case: str, caplog: p
 
 
 @pytest.mark.parametrize("cut", [1, 2, 10, HEADER_SIZE, HEADER_SIZE + 20])
+@virtual_clock
 async def test_half_a_hello_and_then_nothing_is_1012(url: str, cut: int, caplog: pytest.LogCaptureFixture) -> None:
     async with beside_a_good_peer(url, handshake_timeout_s=0.3) as server:
         raw = await RawPeer.open(server.url)
@@ -206,6 +208,7 @@ async def test_half_a_hello_and_then_nothing_is_1012(url: str, cut: int, caplog:
         only_line(caplog, said)
 
 
+@virtual_clock
 async def test_nothing_at_all_is_1012(url: str, caplog: pytest.LogCaptureFixture) -> None:
     """traps.md, wire: no time-out before the hello."""
     async with beside_a_good_peer(url, handshake_timeout_s=0.3) as server:
@@ -218,6 +221,7 @@ async def test_nothing_at_all_is_1012(url: str, caplog: pytest.LogCaptureFixture
         assert [vars(record)["code"] for record in caplog.records] == [1012] * 10
 
 
+@virtual_clock
 async def test_a_hello_that_trickles_in_is_1012(url: str, caplog: pytest.LogCaptureFixture) -> None:
     async with beside_a_good_peer(url, handshake_timeout_s=0.3) as server:
         raw = await RawPeer.open(server.url)
@@ -234,6 +238,7 @@ async def test_a_hello_that_trickles_in_is_1012(url: str, caplog: pytest.LogCapt
         only_line(caplog, failed(raw))
 
 
+@virtual_clock
 async def test_half_a_frame_behind_the_handshake_and_then_nothing_is_1015(
     url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -315,8 +320,8 @@ async def test_after_its_error_the_listener_reads_on_for_a_while_so_that_the_err
         await gone(server)
 
 
-async def test_a_peer_that_stays_after_its_error_is_closed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("haptera.peer.peer.LINGER_S", 0.05)
+@virtual_clock
+async def test_a_peer_that_stays_after_its_error_is_closed(url: str) -> None:
     async with beside_a_good_peer(url) as server:
         raw = await RawPeer.open(server.url)
         await raw.send(b"GET / HTTP/1.1\r\n\r\n")
@@ -325,11 +330,11 @@ async def test_a_peer_that_stays_after_its_error_is_closed(url: str, monkeypatch
         await raw.close()
 
 
+@virtual_clock
 async def test_a_peer_that_never_reads_is_disconnected_and_holds_up_nobody(
-    url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """traps.md, wire: one slow reader starves all."""
-    monkeypatch.setattr("haptera.peer.peer.LINGER_S", 0.05)
     service = Batches()
     async with beside_a_good_peer(url, service, write_timeout_s=0.2) as server:
         raw = await RawPeer.open(server.url)
@@ -409,6 +414,7 @@ async def answered(peer: Peer, count: int) -> list[int]:
     return order
 
 
+@virtual_clock
 async def test_a_thousand_calls_at_once_each_get_their_own_answer_out_of_order(url: str) -> None:
     """traps.md, wire: requests with ids that are nevertheless run one at a time."""
     service = Sleepy()
@@ -420,9 +426,10 @@ async def test_a_thousand_calls_at_once_each_get_their_own_answer_out_of_order(u
         await peer.aclose()
 
 
-async def test_two_peers_call_each_other_at_the_same_time(short_path: Path) -> None:
+@virtual_clock
+async def test_two_peers_call_each_other_at_the_same_time() -> None:
     here, there = Sleepy(), Sleepy()
-    async with connected(short_path, there, dialer_services=(here,)) as sides:
+    async with pair(there, dialer_services=(here,)) as sides:
         orders = await asyncio.gather(*(answered(side, 500) for side in sides))
         assert [sorted(order) for order in orders] == [list(range(500))] * 2
         assert here.most > 100
