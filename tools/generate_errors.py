@@ -140,8 +140,8 @@ tools/generate_errors.py from {SOURCE}: change that file and run `make generate`
 
 from typing import Final
 
+from haptera.error_base import ServerError
 from haptera.error_table import TABLE, Code
-from haptera.errors import ServerError
 
 __all__ = [
 {exports}

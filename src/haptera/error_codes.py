@@ -4,8 +4,8 @@ tools/generate_errors.py from spec/errors.toml: change that file and run `make g
 
 from typing import Final
 
+from haptera.error_base import ServerError
 from haptera.error_table import TABLE, Code
-from haptera.errors import ServerError
 
 __all__ = [
     "BY_CODE",

@@ -19,6 +19,7 @@ from typing import Any, Final, get_args
 
 import msgspec
 
+from haptera.error_base import HapteraError, ServerError, describe
 from haptera.error_table import TABLE, Outcome
 
 __all__ = [
@@ -37,17 +38,10 @@ __all__ = [
     "failure",
 ]
 
-# A detail may hold a key of 4096 bytes, or whatever a peer put there; an error line stays readable.
-DETAIL_TEXT_MAX: Final = 200
-
 # Codes below belong to the protocol.
 APPLICATION_CODE_MIN: Final = 10_000
 
 OUTCOMES: Final[dict[str, Outcome]] = {outcome: outcome for outcome in get_args(Outcome)}
-
-
-class HapteraError(Exception):
-    """Every error of Haptera."""
 
 
 class ProtocolError(HapteraError):
@@ -70,7 +64,7 @@ class ProtocolError(HapteraError):
         return Failure(self.code, self.name, self.message, outcome, self.details)
 
     def __str__(self) -> str:
-        return _text(self.name, self.code, self.message, self.details)
+        return describe(self.name, self.code, self.message, self.details)
 
 
 class LocalProtocolError(ProtocolError):
@@ -96,35 +90,6 @@ class ConnectionLost(HapteraError, ConnectionError):
 
     def __str__(self) -> str:
         return self.message
-
-
-class ServerError(HapteraError):
-    """The peer answered a call with an error (spec/protocol.md, section 6).
-
-    `outcome` says whether the call took effect: `not_applied` (it may be made again), `unknown` (it may have: make it
-    again only with the same request id) or `applied`. `details` holds what belongs to the code, a key for instance.
-    `haptera` exports a subclass for each code that this version knows; a newer peer's code is a plain ServerError.
-    """
-
-    def __init__(
-        self,
-        code: int,
-        name: str,
-        message: str,
-        *,
-        outcome: Outcome = "unknown",
-        details: dict[str, Any] | None = None,
-    ) -> None:
-        self.code = int(code)
-        self.name = name
-        self.message = message
-        self.outcome: Outcome = outcome
-        self.details = {} if details is None else details
-        # Past KeyError, OSError and the like among a subclass's bases, which would read meaning into the arguments.
-        BaseException.__init__(self, self.code, name, message)
-
-    def __str__(self) -> str:
-        return _text(self.name, self.code, self.message, self.details)
 
 
 class CallError(ServerError):
@@ -174,7 +139,7 @@ class Failure(msgspec.Struct, frozen=True):
 
         Returns it, and raises nothing. An outcome that this version does not know is taken as `unknown`.
         """
-        from haptera.error_codes import BY_CODE  # noqa: PLC0415 - its classes derive from the ones here
+        from haptera.error_codes import BY_CODE  # noqa: PLC0415 - a class for each code, made when one is needed
 
         error_class = CallError if self.code >= APPLICATION_CODE_MIN else BY_CODE.get(self.code, ServerError)
         outcome = OUTCOMES.get(self.outcome, "unknown")
@@ -207,16 +172,3 @@ def _described(code: int) -> tuple[str, str, Outcome]:
     if described is None:
         raise ValueError(f"{code} is not an error code of the protocol")
     return described
-
-
-def _text(name: str, code: int, message: str, details: dict[str, Any]) -> str:
-    text = f"{name} ({code}): {message}"
-    if not details:
-        return text
-    shown = ", ".join(f"{key}: {_shortened(value)}" for key, value in details.items())
-    return f"{text} {{{shown}}}"
-
-
-def _shortened(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= DETAIL_TEXT_MAX else text[: DETAIL_TEXT_MAX - 1] + "…"

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from haptera.node.config import NodeConfig
-    from haptera.peer import Service
     from haptera.storage import FileSystem
 
 log = logging.getLogger(__name__)
@@ -165,14 +164,6 @@ class Node:
     def stopping(self) -> bool:
         """Whether `aclose` has begun."""
         return self._closing is not None
-
-    def services(self) -> list[Service]:
-        """New services on this node, for its listeners."""
-        from haptera.node.services.kv import KvService  # noqa: PLC0415  # an embedded node hosts none
-        from haptera.node.services.server import ServerService  # noqa: PLC0415
-        from haptera.node.services.session import SessionService  # noqa: PLC0415
-
-        return [KvService(self.commands, self.metrics), ServerService(self), SessionService(self.metrics)]
 
     def freeze(self) -> None:
         """Take all that this process has now out of the garbage collector's sight, the store above all.

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from haptera.errors import ConfigurationError
+from haptera.node.services.kv import KvService
 from haptera.node.services.server import ServerService
+from haptera.node.services.session import SessionService
 from haptera.peer import listen
 from haptera.peer.address import UNIX_SCHEME, parse
 from haptera.peer.keys import read_key_file
@@ -44,7 +46,12 @@ class NodeServer:
         self.local_socket: str | None = None
         self._node = node
         self._servers: list[Server] = []
-        self._services: list[Service] = node.services()
+        self._server_service = ServerService(node)
+        self._services: tuple[Service, ...] = (
+            KvService(node.commands, node.metrics),
+            self._server_service,
+            SessionService(node.metrics),
+        )
         self._closed = [0, 0]  # bytes received and sent by connections that have ended
         node.metrics.measure(
             {
@@ -84,9 +91,7 @@ class NodeServer:
 
     async def drain(self, timeout: float) -> None:
         """Accept nothing more, take no new requests, and answer those under way for at most `timeout` seconds."""
-        for service in self._services:
-            if isinstance(service, ServerService):
-                service.stop()
+        self._server_service.stop()
         await asyncio.gather(*(server.drain(timeout) for server in self._servers))
 
     async def aclose(self) -> None:
