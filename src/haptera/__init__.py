@@ -11,6 +11,8 @@ used, so `import haptera` costs next to nothing, and the client needs none of wh
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
+from haptera.version import __version__
+
 if TYPE_CHECKING:
     from haptera.client import (
         Database,
@@ -106,8 +108,6 @@ if TYPE_CHECKING:
         listen,
         method,
     )
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Answer",

@@ -74,7 +74,7 @@ class LazyGroup(click.Group):
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
-        from haptera import __version__
+        from haptera.version import __version__
 
         click.echo(f"haptera {__version__}")
         ctx.exit()

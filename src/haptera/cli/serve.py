@@ -15,11 +15,11 @@ from urllib.parse import quote
 
 import click
 
-from haptera import __version__
 from haptera.cli import output
 from haptera.errors import ConfigurationError, CorruptionError, HapteraError
 from haptera.node.config import NodeConfig, load
 from haptera.node.options import OPTIONS
+from haptera.version import __version__
 
 if TYPE_CHECKING:
     from haptera.node.node import Node

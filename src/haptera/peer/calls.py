@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from enum import Enum
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -14,8 +14,7 @@ from haptera.wire.metadata import NO_ENTRIES, Tag
 
 if TYPE_CHECKING:
     from haptera.connection.events import PackedItem
-    from haptera.peer.caller import Caller
-    from haptera.peer.peer import Peer
+    from haptera.peer.line import Line
 
 _REVISION: Final = int(Tag.REVISION)
 _REPLAYED: Final = int(Tag.REPLAYED)
@@ -69,6 +68,13 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
         return self.payload
 
 
+class CallOwner(Protocol):
+    """Who sends a call and waits for its answer."""
+
+    def abandon(self, call: "Call") -> None:
+        """Nobody waits for the answer any longer."""
+
+
 class Call(asyncio.Future[Answer]):
     """A call under way: a future of its answer. Cancelling it cancels the call at the other side."""
 
@@ -77,7 +83,7 @@ class Call(asyncio.Future[Answer]):
 
     def __init__(
         self,
-        caller: "Caller",
+        caller: CallOwner,
         route: tuple[str, str, bytes],
         payload: bytes,
         loop: asyncio.AbstractEventLoop,
@@ -145,9 +151,9 @@ class CallStream:
     ``aclose``, otherwise when the object is forgotten.
     """
 
-    def __init__(self, peer: "Peer", call: Call, sender: asyncio.Task[None] | None) -> None:
+    def __init__(self, line: "Line", call: Call, sender: asyncio.Task[None] | None) -> None:
         call.items = deque()
-        self._peer = peer
+        self._line = line
         self._call = call
         self._sender = sender
         #: The terminal answer, once the items have ended.
@@ -167,7 +173,7 @@ class CallStream:
                 raise StopAsyncIteration
             call.waiter = call.get_loop().create_future()
             await call.waiter
-        payload = self._peer._take_item(call.stream, call.items.popleft())
+        payload = self._line._take_item(call.stream, call.items.popleft())
         if isinstance(payload, Failure):
             call.items.clear()  # what follows one that is lost is not handed over in its place
             self.answer = Answer(b"", payload)

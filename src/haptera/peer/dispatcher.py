@@ -10,8 +10,9 @@ from haptera.connection.events import RequestReceived
 from haptera.errors import Failure, failure
 from haptera.peer.deadlines import Deadlines
 from haptera.peer.limits import HANDLERS_END_S
+from haptera.peer.peer import Request
 from haptera.peer.scope import current, enter
-from haptera.peer.service import Request, Service
+from haptera.peer.service import Service
 from haptera.peer.telemetry import find_telemetry
 from haptera.peer.times import Stopwatch, clock_of
 from haptera.wire.metadata import Tag

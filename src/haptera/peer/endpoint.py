@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import msgspec
 
-from haptera import __version__
 from haptera.connection import Config, Connection, Role
 from haptera.connection.config import Budget
 from haptera.errors import ConfigurationError, ConnectionLost
 from haptera.peer.address import UNIX_SCHEME, Address, format_host, parse
+from haptera.peer.exchange import Exchange
 from haptera.peer.limits import CALL_TIMEOUT_S, CONNECTIONS_MAX, HALF_OPEN_MAX, WRITE_TIMEOUT_S
 from haptera.peer.options import Options, read_options
 from haptera.peer.peer import Peer
@@ -23,6 +23,7 @@ from haptera.peer.server import Server
 from haptera.peer.service import Service
 from haptera.peer.session import SessionService
 from haptera.peer.sockets import bind, cannot_listen, reason_of
+from haptera.version import __version__
 from haptera.wire.compression import Codec, available
 
 #: Connections that the kernel may hold before they are accepted.
@@ -78,7 +79,7 @@ async def listen(
     def accept() -> TransportProtocol:
         connection = Connection(Role.ACCEPTOR, settings, loop.time(), _process_budget)
         return TransportProtocol(
-            Peer(
+            Exchange(
                 connection,
                 hosted,
                 loop,
@@ -141,7 +142,7 @@ async def dial(
     def connect() -> TransportProtocol:
         connection = Connection(Role.DIALER, here if _is_local(place) else elsewhere, loop.time(), _process_budget)
         return TransportProtocol(
-            Peer(
+            Exchange(
                 connection,
                 hosted,
                 loop,
@@ -171,8 +172,10 @@ async def dial(
                 name = place if isinstance(place, str) else format_host(*place)
                 failed.append(f"cannot connect to {name}: {reason_of(error)}")
             else:
-                protocol.peer._schedule_flush()
-                return protocol.peer
+                peer = protocol.peer
+                assert isinstance(peer, Exchange)  # as `connect` made it
+                peer._schedule_flush()
+                return peer
     finally:
         current.reset(scope)
     raise ConnectionLost("; ".join(failed), outcome="not_applied") from cause

@@ -1,205 +1,90 @@
-"""One connection under asyncio: the pumps between a transport, the state machine, services and calls."""
+"""The other side of a connection: what it can be asked, and what it asks."""
 
 import asyncio
-import logging
-from collections.abc import AsyncIterable, Callable, Sequence
-from typing import Any, Final, Protocol
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol
 
-from haptera.connection import Connection, Role
-from haptera.connection.events import (
-    CallFailed,
-    CancelReceived,
-    Closed,
-    ErrorReceived,
-    Established,
-    Event,
-    GoawayReceived,
-    ItemReceived,
-    PackedItem,
-    RequestAborted,
-    RequestFinished,
-    RequestReceived,
-    ResponseReceived,
-)
-from haptera.errors import ConnectionLost, Failure, Outcome, RemoteProtocolError
+from haptera.connection import Connection
+from haptera.connection.events import PackedItem, RequestReceived
+from haptera.errors import Failure
 from haptera.peer.caller import Caller
-from haptera.peer.calls import DEFAULT, Answer, Call, CallStream, Default
-from haptera.peer.dispatcher import Dispatcher
-from haptera.peer.limits import (
-    CALL_TIMEOUT_S,
-    DRAIN_S,
-    LINGER_S,
-    TICK_S,
-    UNWRITTEN_MAX,
-    WRITE_SIZE,
-    WRITE_TIMEOUT_S,
-    WRITTEN_MIN,
-)
+from haptera.peer.calls import DEFAULT, Call, CallStream, Default, as_bytes
+from haptera.peer.line import Line
 from haptera.peer.protocol import Credentials, describe_remote, unix_credentials
-from haptera.peer.service import Request, Service
-from haptera.peer.sockets import tune
-
-_logger = logging.getLogger("haptera.peer")
-_IDLE_LOOKS: Final = 4
+from haptera.peer.trace import Trace, decode_trace
+from haptera.wire.metadata import Tag
 
 
-class Owner(Protocol):
-    """Who keeps the connections that it accepted, and is told of their beginning and end."""
+class Hosted(Protocol):
+    """A service that this side hosts, as far as it is told to the other."""
 
-    def opened(self, peer: "Peer") -> None:
-        """The transport is open."""
-
-    def established(self, peer: "Peer") -> None:
-        """The handshake is done."""
-
-    def lost(self, peer: "Peer") -> None:
-        """The transport is closed; it may never have been told as open."""
+    def methods(self) -> Sequence[str]:
+        """Return the names of its methods."""
 
 
-class Peer:
+class Responder(Protocol):
+    """Who owes the answers to a peer's requests: what those, and the handlers at work on them, ask for."""
+
+    @property
+    def requests(self) -> Mapping[int, "Request"]:
+        """Requests without an answer, by their streams."""
+
+    def respond(self, request: "Request", payload: bytes, entries: bytes) -> None:
+        """Answer with success."""
+
+    def fail(self, request: "Request", reason: Failure, entries: bytes = b"") -> None:
+        """Answer with an error."""
+
+    def run(self, request: "Request", coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a handler in a task of its own."""
+
+    def enter(self, request: "Request") -> None:
+        """A handler takes its first step."""
+
+    def record(self, request: "Request", error: BaseException) -> None:
+        """A handler has raised an error."""
+
+    def end_task(self, request: "Request", task: asyncio.Task[None]) -> None:
+        """A handler's task has ended."""
+
+    def is_overdue(self, request: "Request") -> bool:
+        """Whether a request's time is over."""
+
+
+class Peer(Line):
     """The other side of one connection: calls its services, and serves ours to it.
 
     ``haptera.dial`` and ``haptera.listen`` make peers. All calls share the connection and run at once; their answers
     come in any order.
     """
 
-    # Servers have thousands of them; a dictionary each would be the largest part.
-    __slots__ = (
-        "__dict__",
-        "__weakref__",
-        "_call_timeout_s",
-        "_caller",
-        "_connection",
-        "_dispatcher",
-        "_draining",
-        "_ending",
-        "_flushing",
-        "_gone",
-        "_idle_timeout_s",
-        "_idle_timer",
-        "_leaving",
-        "_loop",
-        "_on_close",
-        "_owner",
-        "_paused",
-        "_reading",
-        "_ready",
-        "_said_goaway",
-        "_timer",
-        "_transport",
-        "_when_writable",
-        "_write_timeout_s",
-        "_write_timer",
-        "attributes",
-        "bytes_received",
-        "bytes_sent",
-        "closed",
-        "credentials",
-        "remote",
-        "services",
-    )
+    __slots__ = ("_call_timeout_s", "_caller", "_dispatcher", "attributes", "credentials", "services")
+
+    #: Whoever extends this sets it.
+    _dispatcher: Responder
 
     def __init__(
         self,
         connection: Connection,
-        services: Sequence[Service],
+        services: Mapping[str, Hosted],
         loop: asyncio.AbstractEventLoop,
         *,
-        owner: Owner | None = None,
-        write_timeout_s: float = WRITE_TIMEOUT_S,
-        call_timeout_s: float | None = CALL_TIMEOUT_S,
-        idle_timeout_s: float | None = None,
+        write_timeout_s: float,
+        call_timeout_s: float | None,
     ) -> None:
-        self.services = {service.name: service for service in services}
+        super().__init__(connection, loop, write_timeout_s=write_timeout_s)
+        self.services = services
         #: State that services keep for this connection.
         self.attributes: dict[str, Any] = {}
-        self.remote = ""
         self.credentials: Credentials | None = None
-        self.closed = False
-        self.bytes_received = 0
-        self.bytes_sent = 0
-        self._connection = connection
-        self._loop = loop
-        self._owner = owner
-        self._write_timeout_s = write_timeout_s
         self._call_timeout_s = call_timeout_s
-        self._idle_timeout_s = idle_timeout_s
-        self._transport: asyncio.Transport | None = None
-        self._paused = False
-        self._flushing = False
-        self._reading = False
-        self._ready: asyncio.Future[None] = loop.create_future()
-        self._gone: asyncio.Future[None] = loop.create_future()
-        self._ending: ConnectionLost | None = None
-        self._draining: asyncio.Future[None] | None = None
-        self._said_goaway = False
         self._caller = Caller(connection, loop, self._schedule_flush)
-        self._dispatcher = Dispatcher(self, connection, self.services, loop)
-        self._caller.telemetry = self._dispatcher.telemetry
-        self._when_writable: list[Callable[[], None]] = []
-        self._on_close: list[Callable[[], None]] = []
-        self._timer: asyncio.TimerHandle | None = None
-        self._write_timer: asyncio.TimerHandle | None = None
-        self._idle_timer: asyncio.TimerHandle | None = None
-        self._leaving: asyncio.Task[None] | None = None
 
-    # -- what is known of the other side ----------------------------------------------------------------------------
-
-    @property
-    def established(self) -> bool:
-        """Whether the handshake is done; the properties below are empty before."""
-        return self._connection.agreement is not None
-
-    @property
-    def agent(self) -> str:
-        """The other side's name and version."""
-        agreement = self._connection.agreement
-        return "" if agreement is None else agreement.peer_agent
-
-    @property
-    def capabilities(self) -> frozenset[str]:
-        """What both sides agreed to use."""
-        agreement = self._connection.agreement
-        return frozenset() if agreement is None else agreement.capabilities
-
-    @property
-    def peer_services(self) -> tuple[str, ...]:
-        """The names of the services that the other side hosts, as a hint."""
-        agreement = self._connection.agreement
-        return () if agreement is None else agreement.peer_services
-
-    @property
-    def session(self) -> bytes:
-        """The connection's random name, 16 bytes, for logs and traces only."""
-        agreement = self._connection.agreement
-        return b"" if agreement is None else agreement.session
-
-    @property
-    def server_id(self) -> bytes | None:
-        """The acceptor's id, 16 bytes; None before the handshake is done."""
-        agreement = self._connection.agreement
-        return None if agreement is None else agreement.server_id
-
-    @property
-    def max_message(self) -> int:
-        """The largest message, in bytes, that the other side takes; 0 before the handshake is done."""
-        agreement = self._connection.agreement
-        return 0 if agreement is None else agreement.peer_limits.max_message
-
-    @property
-    def going_away(self) -> bool:
-        """Whether the other side takes no more requests on this connection."""
-        return self._connection.going_away
-
-    def log_fields(self, **fields: Any) -> dict[str, Any]:
-        """Return what a log line about this connection says, with ``fields`` added."""
-        return {"connection": self.session.hex() or None, "remote": self.remote, **fields}
-
-    def __repr__(self) -> str:
-        state = "closed" if self.closed else self._connection.state.name.lower()
-        return f"<Peer {self.remote or 'not connected'} {state}>"
-
-    # -- calling ----------------------------------------------------------------------------------------------------
+    def _open(self, transport: asyncio.Transport) -> None:
+        self.remote = describe_remote(transport)
+        self.credentials = unix_credentials(transport)
+        super()._open(transport)
 
     def request(
         self,
@@ -275,400 +160,191 @@ class Peer:
         else:
             self._caller.send(call, timeout)
 
-    # -- serving ----------------------------------------------------------------------------------------------------
+
+class Request:
+    """A request that the other side sent. Its first answer counts, and every later one is ignored.
+
+    ``payload`` is the argument, any bytes. ``request_id`` is the caller's UUID, if it gave one. ``deadline`` is when
+    the caller's time is over, as time of the loop, or None. ``cancelled`` turns true when the caller no longer wants
+    the answer, or its time is over; an answer is still owed.
+
+    Calls that a handler makes while its request is not answered, on any peer, have no more time than the request has
+    left, and belong to the same trace.
+    """
+
+    __slots__ = (
+        "_arrived",
+        "_entries",
+        "_finished",
+        "_waiter",
+        "abort_reason",
+        "begun",
+        "cancelled",
+        "deadline",
+        "method",
+        "on_cancel",
+        "payload",
+        "peer",
+        "received",
+        "room",
+        "service",
+        "span",
+        "stream",
+        "task",
+        "used",
+    )
+
+    span: Any  # of the telemetry, if there is one
+    # What a stopwatch writes down, if there is one: when the request was read; when its task began, or for how long a
+    # service that has none has worked on it.
+    received: float
+    begun: float | None
+    used: float
+
+    def __init__(self, peer: Peer, event: RequestReceived) -> None:
+        self.peer = peer
+        self.stream = event.stream
+        self.service = event.service
+        self.method = event.method
+        self.payload = event.payload
+        self.cancelled = False
+        self.deadline: float | None = None
+        #: Called once when the caller cancels, its time is over, or the connection ends, before the answer.
+        self.on_cancel: Callable[[], None] | None = None
+        #: Why the handler is stopped, if not because the caller cancelled: the answer, in place of "cancelled".
+        self.abort_reason: Failure | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.room: asyncio.Future[None] | None = None
+        self._entries = event.entries
+        self._arrived: deque[bytes | PackedItem] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._finished = not event.streaming
 
     @property
-    def writable(self) -> bool:
-        """Whether little enough waits to be written that more answers may be produced."""
-        transport = self._transport
-        return (
-            transport is not None
-            and self._connection.outbox.unwritten + transport.get_write_buffer_size() < UNWRITTEN_MAX
-        )
+    def request_id(self) -> bytes | None:
+        """The caller's UUID of this request, 16 bytes."""
+        return self._entries.get(Tag.REQUEST_ID)
 
-    def when_writable(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once as soon as ``writable`` is true again; never if the connection ends first."""
-        if self._ending is None:
-            self._when_writable.append(callback)
-            self._schedule_flush()
+    @property
+    def answered_below(self) -> int | None:
+        """The stream below which the caller has read every answer, if it said so."""
+        value = self._entries.get(Tag.ANSWERED_BELOW)
+        return None if value is None else int.from_bytes(value, "big")
 
-    def on_close(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once when the connection has ended; at once if it has."""
-        if self.closed:
-            callback()
-        else:
-            self._on_close.append(callback)
+    @property
+    def content_type(self) -> str | None:
+        """What the caller says its payload is."""
+        value = self._entries.get(Tag.CONTENT_TYPE)
+        return None if value is None else value.decode()
 
-    @staticmethod
-    def _guard(callback: Callable[[], None]) -> None:
-        """Call what an application gave: its fault is logged, and is not the connection's."""
-        try:
-            callback()
-        except Exception as error:
-            _logger.error("callback_failed", exc_info=error)
+    @property
+    def trace(self) -> Trace | None:
+        """The trace that this request belongs to, if its caller says so (`trace_context`)."""
+        return decode_trace(self._entries) if self._entries else None
 
-    def _check_alive(self) -> None:
-        if self._ending is not None:
-            raise self._lost_error("unknown")
+    @property
+    def under_way(self) -> bool:
+        """Whether the answer is still owed, and there is a connection to give it on."""
+        return self.peer._dispatcher.requests.get(self.stream) is self
 
-    async def _send_item(self, request: Request, item: bytes) -> None:
-        self._check_alive()
-        room = not request.cancelled and self._connection.send_item(request.stream, item)
-        self._schedule_flush()
+    @property
+    def items(self) -> AsyncIterator[bytes]:
+        """The items that the caller sends behind a streaming request, as they come, for one task to iterate over.
+
+        Raises ``ConnectionLost`` if the connection ends before the last, ``CancelledError`` if the request is
+        cancelled.
+        """
+        return self._iterate()
+
+    def respond(self, payload: bytes = b"", entries: bytes = b"") -> None:
+        """Answer with success. ``entries`` are encoded metadata entries; nothing happens if the connection is gone."""
+        self.peer._dispatcher.respond(self, payload if type(payload) is bytes else as_bytes(payload), entries)
+
+    def fail(self, reason: Failure, entries: bytes = b"") -> None:
+        """Answer with an error; nothing happens if the connection is gone."""
+        self.peer._dispatcher.fail(self, reason, entries)
+
+    async def send(self, item: bytes) -> None:
+        """Send one item and wait until there is room for the next.
+
+        Raises ``ConnectionLost`` if the connection is gone, ``CancelledError`` if the request was cancelled,
+        ``LocalProtocolError`` 3004 if the other side takes no item as large.
+        """
+        payload = item if type(item) is bytes else as_bytes(item)
+        peer = self.peer
+        peer._check_alive()
+        room = not self.cancelled and peer._connection.send_item(self.stream, payload)
+        peer._schedule_flush()
         if not room:
-            if not request.cancelled:
-                await request.wait_room()
-                self._check_alive()
-            if request.cancelled:
+            if not self.cancelled:
+                await self.wait_room()
+                peer._check_alive()
+            if self.cancelled:
                 raise asyncio.CancelledError
 
-    def _take_item(self, stream: int, item: bytes | PackedItem = b"") -> bytes | Failure:
-        """Hand an item over: its window opens, and its payload is unpacked, which may fail."""
-        connection = self._connection
-        payload = connection.take_item(stream, item, now=self._loop.time())
-        if isinstance(payload, Failure):
-            self._take(connection.take_events())
-        if connection.outbox.pending:
-            self._schedule_flush()
-        if connection.unfinished:
-            self._watch_time()
-        return payload
+    def add_item(self, payload: bytes | PackedItem) -> None:
+        """Take an item that has arrived (the peer calls this)."""
+        if self._arrived is None:
+            self._arrived = deque()
+        self._arrived.append(payload)
+        self.wake()
 
-    # -- the read pump ----------------------------------------------------------------------------------------------
+    def finish_items(self) -> None:
+        """Take the end of the items (the peer calls this)."""
+        self._finished = True
+        self.wake()
 
-    def _open(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self.remote = describe_remote(transport)
-        self.credentials = unix_credentials(transport)
-        tune(transport)
-        self._watch_time()
-        if self._idle_timeout_s is not None:
-            self._watch_idle(self._idle_timeout_s, 0, 0)
-        if self._owner is not None:
-            self._owner.opened(self)
+    def wake(self) -> None:
+        """Let whoever waits for items look again (the peer calls this)."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
-    def _receive(self, data: bytes) -> None:
-        self.bytes_received += len(data)
-        if self._ending is not None:
-            return
-        self._reading = True
-        dispatcher = self._dispatcher
-        dispatcher.read_at = now = self._loop.time()
-        if dispatcher.stopwatch is not None:
-            dispatcher.stopwatch.read()
-        try:
-            self._take(self._connection.receive_data(data, now))
-        finally:
-            self._reading = False
-        self._flush()
-        if self._connection.unfinished:
-            self._watch_time()
+    def make_room(self) -> None:
+        """Let the handler send more items (the peer calls this)."""
+        if self.room is not None and not self.room.done():
+            self.room.set_result(None)
 
-    def _take(self, events: Sequence[Event]) -> None:
-        dispatcher = self._dispatcher
-        for event in events:
-            # The two usual ones first.
-            if isinstance(event, RequestReceived):
-                dispatcher.add(event)
-            elif isinstance(event, ResponseReceived):
-                self._caller.end(event.stream, Answer(event.payload, None, event.entries))
-            else:
-                self._take_other(event)
-        if dispatcher.arrived:
-            dispatcher.start()
-            dispatcher.watch()
-        if self._caller.waits:
-            self._caller.begin_waiting()
+    async def wait_room(self) -> None:
+        """Wait until more items may be sent, or the request is cancelled; any number of tasks may."""
+        room = self.room
+        if room is None or room.done():
+            room = self.room = asyncio.get_running_loop().create_future()
+        await asyncio.shield(room)  # one that is cancelled must not wake the others
 
-    def _take_other(self, event: Event) -> None:
-        match event:
-            case ItemReceived(stream, payload):
-                request = self._dispatcher.requests.get(stream)
-                if request is not None:
-                    request.add_item(payload)
-                elif not self._caller.add_item(stream, payload):
-                    # A call for one answer, or one that was given up.
-                    self._take_item(stream)
-            case ErrorReceived(stream, reason, entries):
-                self._caller.end(stream, Answer(b"", reason, entries))
-            case CallFailed(stream, reason):
-                self._caller.end(stream, Answer(b"", reason))
-            case RequestFinished(stream):
-                request = self._dispatcher.requests.get(stream)
-                if request is not None:
-                    request.finish_items()
-            case CancelReceived(stream):
-                self._dispatcher.cancel(stream)
-            case RequestAborted(stream, reason):
-                self._dispatcher.abort(stream, reason)
-            case Established():
-                self._dispatcher.use(self.capabilities)
-                self._caller.use(self.capabilities)
-                if self._owner is not None:
-                    self._owner.established(self)
-                if not self._ready.done():
-                    self._ready.set_result(None)
-            case GoawayReceived(goaway):
-                self._caller.last_taken = goaway.last_stream
-                self._caller.refuse_waiting()
-            case Closed():
-                self._end(event)
-            case _:
-                pass
+    def cancel(self) -> None:
+        """Stop the handler: no one waits for the answer (the peer calls this)."""
+        self.cancelled = True
+        if self.on_cancel is not None:
+            callback, self.on_cancel = self.on_cancel, None
+            self.peer._guard(callback)
+        if self.task is not None:
+            self.task.cancel()
+        self.wake()
+        self.make_room()
 
-    # -- the write pump ---------------------------------------------------------------------------------------------
+    def end_task(self, task: asyncio.Task[None]) -> None:
+        """The task of the handler has ended (the peer calls this)."""
+        self.peer._dispatcher.end_task(self, task)
 
-    def _schedule_flush(self) -> None:
-        if not self._flushing and not self._reading:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        """Write what is ready, at most once per turn of the loop, and start what had to wait for room."""
-        self._flushing = False
-        transport = self._transport
-        if transport is None or self._ending is not None:
-            return
-        connection = self._connection
-        if not self._paused:
-            data = connection.data_to_send(WRITE_SIZE)
-            if data:
-                self.bytes_sent += len(data)
-                transport.write(data)
-            if connection.outbox.writable:
-                self._wake_senders()
-        if self._write_timer is None and transport.get_write_buffer_size():
-            self._watch_writing(transport)
-        if (self._when_writable or self._dispatcher.arrived) and self.writable:
-            callbacks, self._when_writable = self._when_writable, []
-            for callback in callbacks:
-                self._guard(callback)
-            self._dispatcher.resume()
-        if self._caller.waits:
-            self._caller.begin_waiting()
-        if self._draining is not None:
-            self._advance_drain()
-        if not self._paused and connection.outbox.pending:
-            self._schedule_flush()
-
-    def _wake_senders(self) -> None:
-        for stream in self._connection.take_writable():
-            owner = self._caller.calls.get(stream) or self._dispatcher.requests.get(stream)
-            if owner is not None:
-                owner.make_room()
-
-    def _pause(self) -> None:
-        self._paused = True
-
-    def _resume(self) -> None:
-        self._paused = False
-        self._schedule_flush()
-
-    # -- time -------------------------------------------------------------------------------------------------------
-
-    def _watch_time(self) -> None:
-        """Have the clock looked at when the state machine next has something to do."""
-        now = self._loop.time()
-        due = self._connection.next_tick()
-        if due == float("inf"):
-            return
-        due = max(due, now + TICK_S / 10)
-        if self._timer is not None:
-            if self._timer.when() <= due:
+    async def _iterate(self) -> AsyncIterator[bytes]:
+        while True:
+            while self._arrived:
+                payload = self.peer._take_item(self.stream, self._arrived.popleft())
+                if isinstance(payload, Failure):
+                    self._arrived.clear()  # what follows one that is lost is not handed over in its place
+                    if self.cancelled:
+                        raise asyncio.CancelledError
+                    raise payload.exception()
+                yield payload
+            if self._finished:
                 return
-            self._timer.cancel()
-        self._timer = self._loop.call_at(due, self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        if self._ending is not None:
-            return
-        now = self._loop.time()
-        if now >= self._connection.next_tick():
-            self._take(self._connection.tick(now))
-            self._flush()
-        if self._ending is None:
-            self._watch_time()
-
-    def _watch_writing(self, transport: asyncio.Transport) -> None:
-        """End the connection if the other side takes too little of what is written (section 3, "Reading never …")."""
-        waiting_from = self.bytes_sent - transport.get_write_buffer_size()
-        waiting_until = self.bytes_sent
-
-        def look() -> None:
-            self._write_timer = None
-            if self._ending is not None:
-                return
-            waiting = transport.get_write_buffer_size()
-            written = self.bytes_sent - waiting
-            # What waited at the beginning may have left since, and something else waits now.
-            if written < waiting_until and written - waiting_from < WRITTEN_MIN:
-                error = RemoteProtocolError(3009, None, {"waiting": waiting + self._connection.outbox.size})
-                self._take(self._connection.fail_connection(error))
-            elif waiting:
-                self._watch_writing(transport)
-
-        self._write_timer = self._loop.call_later(self._write_timeout_s, look)
-
-    def _watch_idle(self, timeout: float, looks: int, opened: int) -> None:
-        """End the connection in an orderly way when no stream has been open for so long, looked at in quarters."""
-
-        def look() -> None:
-            connection = self._connection
-            if connection.open_streams or self._caller.waits or opened != connection.streams_opened:
-                self._watch_idle(timeout, 0, connection.streams_opened)
-            elif looks + 1 < _IDLE_LOOKS:
-                self._watch_idle(timeout, looks + 1, opened)
-            else:
-                self._leaving = self._loop.create_task(self.drain())
-
-        self._idle_timer = self._loop.call_later(timeout / _IDLE_LOOKS, look)
-
-    # -- the end ----------------------------------------------------------------------------------------------------
-
-    async def ready(self) -> None:
-        """Wait for the other side's half of the handshake. Raises ``ConnectionLost`` if it refuses or is gone."""
-        await asyncio.shield(self._ready)
-
-    async def drain(self, timeout: float = DRAIN_S) -> None:
-        """End in an orderly way: take no more requests, answer those under way, wait for calls, then close.
-
-        Calls made from now on end with 1014, outcome ``not_applied``. After ``timeout`` seconds what is left is given
-        up.
-        """
-        deadline = self._loop.time() + timeout
-        if self._draining is None:
-            self._draining = self._loop.create_future()
-        if self._ending is None:
-            self._schedule_flush()
-            await asyncio.wait((self._draining, self._gone), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        if self._ending is None:
-            # Not a plain close: that would be a reset, which destroys answers on their way, if anything is unread.
-            self._end(Closed(None), linger_s=max(LINGER_S, deadline - self._loop.time()), half=True)
-        await self._wait_gone()
-
-    def _advance_drain(self) -> None:
-        # Behind GOAWAY this side may open no more streams: what waits to be sent leaves first.
-        if self._caller.waits:
-            return
-        connection = self._connection
-        if not self.established and connection.role is Role.ACCEPTOR:
-            # Who dialled may have sent requests behind HELLO, and learns that they can be made elsewhere.
-            self._refuse(1014)
-            return
-        if self.established and not self._said_goaway:
-            self._said_goaway = True
-            connection.go_away(1014)
-        if not connection.open_streams and not connection.outbox.pending:
-            assert self._draining is not None
-            if not self._draining.done():
-                self._draining.set_result(None)
-
-    async def aclose(self) -> None:
-        """Close the connection. Calls under way fail with ``ConnectionLost``, handlers are cancelled."""
-        self._end(Closed(None))
-        await self._wait_gone()
-
-    async def _wait_gone(self) -> None:
-        await asyncio.shield(self._gone)
-        await self._dispatcher.wait()
-
-    def _refuse(self, code: int) -> None:
-        """End a connection whose handshake is not done, and say why: nothing that was sent behind HELLO is applied."""
-        if self._ending is None:
-            self._connection.fail_connection(RemoteProtocolError(code))
-            self._end(Closed(None), half=True)
-
-    def _abort(self) -> None:
-        """Close at once, as if it had never been accepted."""
-        if self._transport is not None:
-            self._transport.abort()
-
-    def _receive_eof(self) -> bool:
-        self._take(self._connection.receive_eof())
-        return False
-
-    def _lost_error(self, outcome: Outcome) -> ConnectionLost:
-        assert self._ending is not None
-        error = ConnectionLost(str(self._ending), outcome=outcome, failure=self._ending.failure)
-        error.__cause__ = self._ending.__cause__
-        return error
-
-    def _end(
-        self, event: Closed, cause: Exception | None = None, *, linger_s: float | None = None, half: bool = False
-    ) -> None:
-        """The connection is over, for whichever reason: fail what waits, stop what runs, close the transport."""
-        if self._ending is not None:
-            return
-        self._ending = _describe_end(event, cause)
-        if event.error is not None:
-            self._log_end(event)
-        if not self._ready.done():
-            self._ready.set_exception(self._lost_error("not_applied"))
-            self._ready.exception()  # it is no loss if nobody waits for it
-        # A handshake that was refused applied nothing; one that this side refuses may have.
-        refused = not self.established and (event.failure is not None or not self._connection.first_flight)
-        self._caller.close(self._lost_error, "not_applied" if refused else "unknown")
-        self._dispatcher.close()
-        self._when_writable.clear()
-        found_fault = event.error is not None and event.failure is None
-        self._close_transport(linger_s, half=half or found_fault)
-
-    def _log_end(self, event: Closed) -> None:
-        # What the peer said is told in its own words: this version may not know the code.
-        error = event.failure or event.error
-        assert error is not None
-        _logger.warning(
-            "connection_failed" if event.failure is None else "connection_ended_by_peer",
-            extra=self.log_fields(code=error.code, code_name=error.name, reason=error.message),
-        )
-
-    def _close_transport(self, linger_s: float | None, *, half: bool) -> None:
-        self._stop_timers()
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return
-        # What is small and ready still leaves, and the ERROR that says why; what takes turns is forgotten.
-        self._connection.outbox.clear()
-        while data := self._connection.data_to_send(WRITE_SIZE):
-            self.bytes_sent += len(data)
-            transport.write(data)
-        if half and transport.can_write_eof():
-            transport.write_eof()
-        else:
-            transport.close()
-        self._timer = self._loop.call_later(LINGER_S if linger_s is None else linger_s, transport.abort)
-
-    def _stop_timers(self) -> None:
-        for timer in (self._timer, self._write_timer, self._idle_timer):
-            if timer is not None:
-                timer.cancel()
-        self._timer = self._write_timer = self._idle_timer = None
-
-    def _lost(self, error: Exception | None) -> None:
-        self._end(Closed(None), error)
-        self._stop_timers()
-        self._connection.close()
-        self.closed = True
-        if not self._gone.done():
-            self._gone.set_result(None)
-        callbacks, self._on_close = self._on_close, []
-        for callback in callbacks:
-            self._guard(callback)
-        if self._owner is not None:
-            self._owner.lost(self)
-
-
-def _describe_end(event: Closed, cause: Exception | None) -> ConnectionLost:
-    said = event.failure
-    if said is not None:
-        message = f"the other side ended the connection: {said.name} ({said.code}): {said.message}"
-    elif event.error is not None:
-        message = f"the connection was ended: {event.error}"
-    elif cause is not None:
-        message = f"the connection was lost: {cause}"
-    else:
-        message = "the connection is closed"
-    ending = ConnectionLost(message, failure=said)
-    ending.__cause__ = event.error or cause
-    return ending
+            self.peer._check_alive()
+            if self.cancelled:
+                raise asyncio.CancelledError
+            if self._waiter is not None:
+                raise RuntimeError("the items of a request can be waited for by one task at a time")
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None

@@ -10,7 +10,7 @@ import msgspec
 from haptera.peer.limits import TRANSPORT_HIGH, TRANSPORT_LOW
 
 if TYPE_CHECKING:
-    from haptera.peer.peer import Peer
+    from haptera.peer.line import Line as Peer
 
 _CREDENTIALS: Final = struct.Struct("3i")
 

@@ -6,15 +6,30 @@ that of another request's handler: whoever starts a handler sets the variable an
 """
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
-if TYPE_CHECKING:
-    from haptera.peer.service import Request
+from haptera.peer.trace import Trace
+
+
+class Scope(Protocol):
+    """A request, as what the calls of its handler inherit from."""
+
+    #: When its time is over, as time of the loop, if its caller says so.
+    deadline: float | None
+
+    @property
+    def trace(self) -> Trace | None:
+        """The trace that it belongs to."""
+
+    @property
+    def under_way(self) -> bool:
+        """Whether its answer is still owed."""
+
 
 #: The request that is being handled; None outside of handlers, and in one whose request gives nothing to inherit.
-current: Final["ContextVar[Request | None]"] = ContextVar("haptera_request", default=None)
+current: Final[ContextVar[Scope | None]] = ContextVar("haptera_request", default=None)
 
 
-def enter(request: "Request") -> None:
+def enter(request: Scope) -> None:
     """Let the rest of this task be the handler of ``request``."""
     current.set(request if request.deadline is not None or request.trace is not None else None)

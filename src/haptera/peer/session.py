@@ -3,7 +3,8 @@
 import msgspec
 
 from haptera.errors import failure
-from haptera.peer.service import Request, Service
+from haptera.peer.peer import Request
+from haptera.peer.service import Service
 
 _encoder = msgspec.msgpack.Encoder()
 _argument = msgspec.msgpack.Decoder(tuple[()])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from haptera.wire.metadata import Tag
 
 if TYPE_CHECKING:
-    from haptera.peer.service import Request
+    from haptera.peer.peer import Request
 
 #: Both entries in one: tag and length, then the value, of the server's time and of the queue's.
 _ENTRIES: Final = struct.Struct(">HIHI")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from haptera.connection import Config, Connection, Role
 from haptera.errors import ConfigurationError
 from haptera.peer import Peer, Service, SessionService
+from haptera.peer.exchange import Exchange
 from haptera.peer.protocol import TransportProtocol
 from haptera.testing.traffic import CHUNK_SIZE
 from haptera.testing.transport import BUFFER_SIZE, Link
@@ -68,7 +69,7 @@ async def connected_peers(
         hosted = _hosted(services)
         names = tuple(sorted(service.name for service in hosted))
         options = {"entropy": entropy, "services": names, "server_id": _ACCEPTOR_ID, **(config or {})}
-        peers.append(Peer(Connection(role, Config(**options), loop.time()), hosted, loop))
+        peers.append(Exchange(Connection(role, Config(**options), loop.time()), hosted, loop))
     dialer, acceptor = peers
     protocol = TransportProtocol(dialer)
     link = Link(protocol, TransportProtocol(acceptor), latency=latency, chunk=chunk, buffer=buffer, record=record)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from haptera import Peer, Request, Server, Service, dial, listen, method
+from haptera.peer.dispatcher import Dispatcher
+from haptera.peer.exchange import Exchange
 from haptera.testing import ConnectedPeers, connected_peers
 
 KIB = 1024
@@ -120,6 +122,12 @@ def other_side(server: Server) -> Peer:
     """The acceptor's peer of the one connection that a server has."""
     (peer,) = server.peers
     return peer
+
+
+def dispatcher_of(peer: Peer) -> Dispatcher:
+    """What hands a peer's requests to its services."""
+    assert isinstance(peer, Exchange)
+    return peer._dispatcher
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ from tests.unit.peer.hosts import (
     Batches,
     Echo,
     Gate,
+    dispatcher_of,
     eventually,
     items_of,
     other_side,
@@ -84,7 +85,7 @@ async def test_while_a_mebibyte_of_answers_waits_new_requests_are_kept_and_then_
         assert acceptor.writable is False
         # What the socket and the transport took, the mebibyte, and what was started with the last of it.
         assert 10 <= service.started < 60
-        assert len(acceptor._dispatcher.arrived) == 100 - service.started
+        assert len(dispatcher_of(acceptor).arrived) == 100 - service.started
         answers = [await raw.answer(1 + 2 * number) for number in range(100)]
         assert [len(answer) for answer in answers] == [100 * KIB] * 100
         await eventually(lambda: acceptor.writable)

@@ -14,7 +14,7 @@ from haptera.testing import ConnectedPeers, connected_peers, virtual_clock
 from haptera.wire.frame import FrameType, encode_frame
 from haptera.wire.metadata import Tag, decode_entries, encode_entry, encode_route
 from haptera.wire.payload import Limits
-from tests.unit.peer.hosts import ANY_PORT, MIB, Batches, Echo, Gate, eventually, items_of, served
+from tests.unit.peer.hosts import ANY_PORT, MIB, Batches, Echo, Gate, dispatcher_of, eventually, items_of, served
 from tests.unit.peer.raw import RawPeer, hello
 
 AGREED: dict[str, Any] = {"capabilities": ("pipelining", "request_deadline")}
@@ -598,7 +598,7 @@ async def test_a_flood_of_cancels_frees_no_slot_while_handlers_still_run() -> No
                 call.cancel()
             await asyncio.sleep(0.01)
             most = max(most, deadlined.running)
-            assert deadlined.running == len(acceptor._dispatcher._tasks) == len(acceptor._connection._serves)
+            assert deadlined.running == len(dispatcher_of(acceptor)._tasks) == len(acceptor._connection._serves)
         assert most == 64
         await asyncio.sleep(60.0)
         assert deadlined.running == 0

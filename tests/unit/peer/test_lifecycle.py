@@ -24,6 +24,7 @@ from tests.unit.peer.hosts import (
     Batches,
     Echo,
     Gate,
+    dispatcher_of,
     eventually,
     items_of,
     other_side,
@@ -268,7 +269,7 @@ async def test_a_handler_that_goes_on_though_it_is_cancelled_does_not_hold_up_th
         with pytest.raises(ConnectionLost):
             await call
         release.set()
-        await eventually(lambda: not acceptor._dispatcher._tasks)
+        await eventually(lambda: not dispatcher_of(acceptor)._tasks)
 
 
 @virtual_clock

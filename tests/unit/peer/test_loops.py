@@ -143,7 +143,7 @@ SCENARIOS: list[Scenario] = [
 def test_a_scenario_is_the_same_under_each_loop(
     short_path: Path, loop: Callable[[], Any], scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("haptera.peer.peer.LINGER_S", 0.2)
+    monkeypatch.setattr("haptera.peer.line.LINGER_S", 0.2)
 
     async def run() -> None:
         await scenario(short_path)

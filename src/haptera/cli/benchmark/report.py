@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from haptera import __version__
 from haptera.cli.benchmark.load import NS, Recorder, merged
 from haptera.cli.benchmark.runner import loop_name
 from haptera.cli.benchmark.settings import Settings
 from haptera.errors import ConfigurationError
+from haptera.version import __version__
 
 if TYPE_CHECKING:
     from haptera.cli.benchmark.histogram import Histogram

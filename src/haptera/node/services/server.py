@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from haptera import __version__
 from haptera.error_codes import Code
 from haptera.errors import Failure, failure
 from haptera.node.services.arguments import WATCH_METRICS
 from haptera.node.services.watch import Watchers
 from haptera.peer import Request, Service
 from haptera.peer.session import has_no_argument
+from haptera.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

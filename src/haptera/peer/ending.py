@@ -1,0 +1,37 @@
+"""Why a connection ended: what its calls are told, and what stands in the log."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from haptera.connection.events import Closed
+from haptera.errors import ConnectionLost
+
+_logger = logging.getLogger("haptera.peer")
+
+
+def describe_end(event: Closed, cause: Exception | None) -> ConnectionLost:
+    """Return the error of what was under way; ``cause`` is what the transport says, if it has ended by itself."""
+    said = event.failure
+    if said is not None:
+        message = f"the other side ended the connection: {said.name} ({said.code}): {said.message}"
+    elif event.error is not None:
+        message = f"the connection was ended: {event.error}"
+    elif cause is not None:
+        message = f"the connection was lost: {cause}"
+    else:
+        message = "the connection is closed"
+    ending = ConnectionLost(message, failure=said)
+    ending.__cause__ = event.error or cause
+    return ending
+
+
+def log_end(event: Closed, fields: Callable[..., dict[str, Any]]) -> None:
+    """Log an end that somebody is to blame for. ``fields`` gives what a line about the connection says."""
+    # What the peer said is told in its own words: this version may not know the code.
+    error = event.failure or event.error
+    if error is not None:
+        _logger.warning(
+            "connection_failed" if event.failure is None else "connection_ended_by_peer",
+            extra=fields(code=error.code, code_name=error.name, reason=error.message),
+        )

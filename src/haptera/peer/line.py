@@ -1,0 +1,367 @@
+"""One connection and the transport that carries it: how it opens, what both its directions share, how it ends."""
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from haptera.connection import Connection, Role
+from haptera.connection.events import Closed, Event, PackedItem
+from haptera.errors import ConnectionLost, Failure, Outcome, RemoteProtocolError
+from haptera.peer.ending import describe_end, log_end
+from haptera.peer.limits import DRAIN_S, LINGER_S, UNWRITTEN_MAX, WRITE_SIZE
+from haptera.peer.sockets import tune
+from haptera.peer.timers import Ticker, WriteWatch
+
+_logger = logging.getLogger("haptera.peer")
+
+
+class Line(ABC):
+    """The life of one connection, whatever is said on it.
+
+    ``haptera.peer.peer.Peer`` is one that can be called, ``haptera.peer.exchange.Exchange`` one whose requests are
+    served as well. These are classes and not objects of one another because every read, write and request would pay
+    for the steps between them.
+    """
+
+    # Servers have thousands of them; a dictionary each would be the largest part.
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_connection",
+        "_draining",
+        "_ending",
+        "_flushing",
+        "_gone",
+        "_linger",
+        "_loop",
+        "_on_close",
+        "_paused",
+        "_reading",
+        "_ready",
+        "_said_goaway",
+        "_ticker",
+        "_transport",
+        "_when_writable",
+        "_write_timeout_s",
+        "_write_watch",
+        "bytes_received",
+        "bytes_sent",
+        "closed",
+        "remote",
+    )
+
+    def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop, *, write_timeout_s: float) -> None:
+        self.remote = ""
+        self.closed = False
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self._connection = connection
+        self._loop = loop
+        self._write_timeout_s = write_timeout_s
+        self._transport: asyncio.Transport | None = None
+        self._paused = False
+        self._flushing = False
+        self._reading = False
+        self._ready: asyncio.Future[None] = loop.create_future()
+        self._gone: asyncio.Future[None] = loop.create_future()
+        self._ending: ConnectionLost | None = None
+        self._draining: asyncio.Future[None] | None = None
+        self._said_goaway = False
+        self._when_writable: list[Callable[[], None]] = []
+        self._on_close: list[Callable[[], None]] = []
+        self._ticker = Ticker(loop, connection, self._tick)
+        self._write_watch: WriteWatch | None = None
+        self._linger: asyncio.TimerHandle | None = None
+
+    # -- what whoever extends it does --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _receive(self, data: bytes) -> None:
+        """Take bytes that were read."""
+
+    @abstractmethod
+    def _take(self, events: Sequence[Event]) -> None:
+        """Act on what the state machine tells."""
+
+    @abstractmethod
+    def _flush(self) -> None:
+        """Write what is ready."""
+
+    @abstractmethod
+    def _stop(self, sent: Outcome) -> None:
+        """The connection is over: fail what waits, stop what runs. ``sent`` is the outcome of calls that were sent."""
+
+    @abstractmethod
+    async def _wait_stopped(self) -> None:
+        """Wait until what ``_stop`` has stopped is at its end."""
+
+    # -- what is known of the other side ----------------------------------------------------------------------------
+
+    @property
+    def established(self) -> bool:
+        """Whether the handshake is done; the properties below are empty before."""
+        return self._connection.agreement is not None
+
+    @property
+    def agent(self) -> str:
+        """The other side's name and version."""
+        agreement = self._connection.agreement
+        return "" if agreement is None else agreement.peer_agent
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What both sides agreed to use."""
+        agreement = self._connection.agreement
+        return frozenset() if agreement is None else agreement.capabilities
+
+    @property
+    def peer_services(self) -> tuple[str, ...]:
+        """The names of the services that the other side hosts, as a hint."""
+        agreement = self._connection.agreement
+        return () if agreement is None else agreement.peer_services
+
+    @property
+    def session(self) -> bytes:
+        """The connection's random name, 16 bytes, for logs and traces only."""
+        agreement = self._connection.agreement
+        return b"" if agreement is None else agreement.session
+
+    @property
+    def server_id(self) -> bytes | None:
+        """The acceptor's id, 16 bytes; None before the handshake is done."""
+        agreement = self._connection.agreement
+        return None if agreement is None else agreement.server_id
+
+    @property
+    def max_message(self) -> int:
+        """The largest message, in bytes, that the other side takes; 0 before the handshake is done."""
+        agreement = self._connection.agreement
+        return 0 if agreement is None else agreement.peer_limits.max_message
+
+    @property
+    def going_away(self) -> bool:
+        """Whether the other side takes no more requests on this connection."""
+        return self._connection.going_away
+
+    def log_fields(self, **fields: Any) -> dict[str, Any]:
+        """Return what a log line about this connection says, with ``fields`` added."""
+        return {"connection": self.session.hex() or None, "remote": self.remote, **fields}
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else self._connection.state.name.lower()
+        return f"<Peer {self.remote or 'not connected'} {state}>"
+
+    # -- what both directions share ----------------------------------------------------------------------------------
+
+    @property
+    def writable(self) -> bool:
+        """Whether little enough waits to be written that more answers may be produced."""
+        transport = self._transport
+        return (
+            transport is not None
+            and self._connection.outbox.unwritten + transport.get_write_buffer_size() < UNWRITTEN_MAX
+        )
+
+    def when_writable(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once as soon as ``writable`` is true again; never if the connection ends first."""
+        if self._ending is None:
+            self._when_writable.append(callback)
+            self._schedule_flush()
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once when the connection has ended; at once if it has."""
+        if self.closed:
+            callback()
+        else:
+            self._on_close.append(callback)
+
+    @staticmethod
+    def _guard(callback: Callable[[], None]) -> None:
+        """Call what an application gave: its fault is logged, and is not the connection's."""
+        try:
+            callback()
+        except Exception as error:
+            _logger.error("callback_failed", exc_info=error)
+
+    def _check_alive(self) -> None:
+        if self._ending is not None:
+            raise self._lost_error("unknown")
+
+    def _take_item(self, stream: int, item: bytes | PackedItem = b"") -> bytes | Failure:
+        """Hand an item over: its window opens, and its payload is unpacked, which may fail."""
+        connection = self._connection
+        payload = connection.take_item(stream, item, now=self._loop.time())
+        if isinstance(payload, Failure):
+            self._take(connection.take_events())
+        if connection.outbox.pending:
+            self._schedule_flush()
+        if connection.unfinished:
+            self._ticker.watch()
+        return payload
+
+    def _schedule_flush(self) -> None:
+        if not self._flushing and not self._reading:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _pause(self) -> None:
+        self._paused = True
+
+    def _resume(self) -> None:
+        self._paused = False
+        self._schedule_flush()
+
+    # -- time -------------------------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        if self._ending is not None:
+            return
+        now = self._loop.time()
+        if now >= self._connection.next_tick():
+            self._take(self._connection.tick(now))
+            self._flush()
+        if self._ending is None:
+            self._ticker.watch()
+
+    def _watch_writing(self, transport: asyncio.Transport) -> None:
+        timer = self._loop.call_later(self._write_timeout_s, self._look_at_writing, transport)
+        self._write_watch = WriteWatch(timer, self.bytes_sent, transport.get_write_buffer_size())
+
+    def _look_at_writing(self, transport: asyncio.Transport) -> None:
+        watch, self._write_watch = self._write_watch, None
+        assert watch is not None  # it goes with its timer
+        waiting = transport.get_write_buffer_size()
+        if watch.is_slow(self.bytes_sent - waiting):
+            error = RemoteProtocolError(3009, None, {"waiting": waiting + self._connection.outbox.size})
+            self._take(self._connection.fail_connection(error))
+        elif waiting:
+            self._watch_writing(transport)
+
+    def _stop_timers(self) -> None:
+        self._ticker.stop()
+        if self._write_watch is not None:
+            self._write_watch.stop()
+            self._write_watch = None
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+
+    # -- from the beginning to the end ------------------------------------------------------------------------------
+
+    def _open(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        tune(transport)
+        self._ticker.watch()
+
+    async def ready(self) -> None:
+        """Wait for the other side's half of the handshake. Raises ``ConnectionLost`` if it refuses or is gone."""
+        await asyncio.shield(self._ready)
+
+    async def drain(self, timeout: float = DRAIN_S) -> None:
+        """End in an orderly way: take no more requests, answer those under way, wait for calls, then close.
+
+        Calls made from now on end with 1014, outcome ``not_applied``. After ``timeout`` seconds what is left is given
+        up.
+        """
+        deadline = self._loop.time() + timeout
+        if self._draining is None:
+            self._draining = self._loop.create_future()
+        if self._ending is None:
+            self._schedule_flush()
+            await asyncio.wait((self._draining, self._gone), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if self._ending is None:
+            # Not a plain close: that would be a reset, which destroys answers on their way, if anything is unread.
+            self._end(Closed(None), linger_s=max(LINGER_S, deadline - self._loop.time()), half=True)
+        await self._wait_gone()
+
+    def _advance_drain(self) -> None:
+        """Nothing waits to be sent any longer, which could not leave behind GOAWAY: go on with the end."""
+        connection = self._connection
+        if not self.established and connection.role is Role.ACCEPTOR:
+            # Who dialled may have sent requests behind HELLO, and learns that they can be made elsewhere.
+            self._refuse(1014)
+            return
+        if self.established and not self._said_goaway:
+            self._said_goaway = True
+            connection.go_away(1014)
+        if not connection.open_streams and not connection.outbox.pending:
+            assert self._draining is not None
+            if not self._draining.done():
+                self._draining.set_result(None)
+
+    async def aclose(self) -> None:
+        """Close the connection. Calls under way fail with ``ConnectionLost``, handlers are cancelled."""
+        self._end(Closed(None))
+        await self._wait_gone()
+
+    async def _wait_gone(self) -> None:
+        await asyncio.shield(self._gone)
+        await self._wait_stopped()
+
+    def _refuse(self, code: int) -> None:
+        """End a connection whose handshake is not done, and say why: nothing that was sent behind HELLO is applied."""
+        if self._ending is None:
+            self._connection.fail_connection(RemoteProtocolError(code))
+            self._end(Closed(None), half=True)
+
+    def _abort(self) -> None:
+        """Close at once, as if it had never been accepted."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _receive_eof(self) -> bool:
+        self._take(self._connection.receive_eof())
+        return False
+
+    def _lost_error(self, outcome: Outcome) -> ConnectionLost:
+        assert self._ending is not None
+        error = ConnectionLost(str(self._ending), outcome=outcome, failure=self._ending.failure)
+        error.__cause__ = self._ending.__cause__
+        return error
+
+    def _end(
+        self, event: Closed, cause: Exception | None = None, *, linger_s: float | None = None, half: bool = False
+    ) -> None:
+        """The connection is over, for whichever reason: fail what waits, stop what runs, close the transport."""
+        if self._ending is not None:
+            return
+        self._ending = describe_end(event, cause)
+        log_end(event, self.log_fields)
+        if not self._ready.done():
+            self._ready.set_exception(self._lost_error("not_applied"))
+            self._ready.exception()  # it is no loss if nobody waits for it
+        # A handshake that was refused applied nothing; one that this side refuses may have.
+        refused = not self.established and (event.failure is not None or not self._connection.first_flight)
+        self._stop("not_applied" if refused else "unknown")
+        self._when_writable.clear()
+        found_fault = event.error is not None and event.failure is None
+        self._close_transport(linger_s, half=half or found_fault)
+
+    def _close_transport(self, linger_s: float | None, *, half: bool) -> None:
+        self._stop_timers()
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        # What is small and ready still leaves, and the ERROR that says why; what takes turns is forgotten.
+        self._connection.outbox.clear()
+        while data := self._connection.data_to_send(WRITE_SIZE):
+            self.bytes_sent += len(data)
+            transport.write(data)
+        if half and transport.can_write_eof():
+            transport.write_eof()
+        else:
+            transport.close()
+        self._linger = self._loop.call_later(LINGER_S if linger_s is None else linger_s, transport.abort)
+
+    def _lost(self, error: Exception | None) -> None:
+        self._end(Closed(None), error)
+        self._stop_timers()
+        self._connection.close()
+        self.closed = True
+        if not self._gone.done():
+            self._gone.set_result(None)
+        callbacks, self._on_close = self._on_close, []
+        for callback in callbacks:
+            self._guard(callback)
