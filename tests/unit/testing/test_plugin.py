@@ -98,7 +98,7 @@ def test_the_url_needs_no_plugin_for_coroutines(tmp_path: Path) -> None:
     assert "1 passed" in process.stdout, process.stdout + process.stderr
 
 
-def test_who_does_not_use_it_pays_for_two_small_modules(tmp_path: Path) -> None:
+def test_who_does_not_use_it_pays_for_small_modules_alone(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(
         "import sys\n"
         "def pytest_sessionfinish():\n"
@@ -109,7 +109,13 @@ def test_who_does_not_use_it_pays_for_two_small_modules(tmp_path: Path) -> None:
     process = run_pytest(tmp_path, "-s", "-p", "no:asyncio", "-p", "no:anyio", "-p", "no:timeout")
     lines = process.stdout.splitlines()
     (loaded,) = (line.split()[1:] for line in lines if "loaded" in line)
-    assert set(loaded) == {"haptera", "haptera.testing", "haptera.testing.plugin", "haptera.testing.fixtures"}
+    assert set(loaded) == {
+        "haptera",
+        "haptera.version",
+        "haptera.testing",
+        "haptera.testing.plugin",
+        "haptera.testing.fixtures",
+    }
     (heavy,) = (line.split()[1:] for line in lines if line.startswith("heavy"))
     assert heavy == []
 
