@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -10,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from haptera.testing import node_in_thread
+from haptera.cli.benchmark.measure import measure
+from haptera.cli.benchmark.settings import Settings
+from haptera.errors import ConnectionLost
+from haptera.testing import node, node_in_thread, proxy
 from tests.integration.commands import Ended, run
 
 if TYPE_CHECKING:
@@ -135,3 +139,20 @@ def test_a_file_that_is_no_result_is_a_usage_error(tmp_path: Path) -> None:
 
 def test_a_store_that_is_not_there_ends_with_3(unused_port: int) -> None:
     assert run("bench", "read", "--url", f"haptera://127.0.0.1:{unused_port}").code == 3
+
+
+async def test_a_run_has_a_result_even_if_the_store_is_gone_before_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = Settings(
+        workload="write", target="", read_ratio=0.5, distribution="uniform", theta=0.99, value_size=10, keys=10, rows=1,
+        connections=1, in_flight=4, rate=None, duration_s=0.5, count=None, warmup_s=0.0, seed=1, timeout_s=0.1,
+    )  # fmt: skip
+    async with node(storage="memory") as url, proxy(url) as through:
+        run = asyncio.create_task(measure(settings, url=through.url, embedded=None))
+        while through.to_dialer.reads < 10 and not run.done():  # noqa: ASYNC110 - what passes a proxy has no event
+            await asyncio.sleep(0)
+        through.refuse()
+        through.sever()
+        report, error = await run
+    assert report.result.operations > 0
+    assert isinstance(error, ConnectionLost)
+    assert "keys under bench/" in capsys.readouterr().err

@@ -11,16 +11,18 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final, Literal
 
+from haptera.cli import output
 from haptera.cli.benchmark.keys import Keys
 from haptera.cli.benchmark.load import NS, Operation, Plan, RealClock, Recorder, run_load
 from haptera.cli.benchmark.report import Report, report
 from haptera.cli.benchmark.settings import MESSAGING, Settings
 from haptera.cli.benchmark.target import embedded_store, hosted_service, served_store
 from haptera.cli.benchmark.workloads import kinds_of, message_operations, store_keys, store_operations
+from haptera.cli.client import described
+from haptera.errors import HapteraError
 
 if TYPE_CHECKING:
     from haptera.client import Database
-    from haptera.errors import HapteraError
 
 PROGRESS_SECONDS: Final = 0.5
 
@@ -95,7 +97,7 @@ async def _operations(
                 await _prepare(settings, keys, databases[0])
                 yield store_operations(settings, keys, databases)
             finally:
-                await databases[0].clear(prefix=keys.prefix, timeout=CLEAR_SECONDS_MAX)
+                await _clear(databases[0], keys)
 
 
 def _keys(settings: Settings) -> Keys:
@@ -106,6 +108,16 @@ def _keys(settings: Settings) -> Keys:
 async def _prepare(settings: Settings, keys: Keys, database: Database) -> None:
     if settings.workload != "write":
         await store_keys(settings, keys, database)
+
+
+async def _clear(database: Database, keys: Keys) -> None:
+    """Removes the keys of a run. Where the store is gone the run has its result all the same, and is not kept waiting:
+    whether anybody answers is asked first, within the time of any call."""
+    try:
+        await database.exists(keys.prefix)
+        await database.clear(prefix=keys.prefix, timeout=CLEAR_SECONDS_MAX)
+    except HapteraError as error:
+        output.error_line(f"keys under {keys.prefix} may have stayed behind: {described(error)}")
 
 
 async def _show(recorder: Recorder, clock: RealClock) -> None:
