@@ -4,7 +4,7 @@
 ``spec/protocol.md``, sections 3, 4 and 8, is the contract that it implements.
 """
 
-from haptera.connection.config import Config, Role
+from haptera.connection.config import Budget, Config, Role
 from haptera.connection.connection import Connection
 
-__all__ = ["Config", "Connection", "Role"]
+__all__ = ["Budget", "Config", "Connection", "Role"]

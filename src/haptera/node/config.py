@@ -24,6 +24,7 @@ from haptera.connection.config import (
     IDLE_FRAMES_PER_S,
     MESSAGE_SHARE_MAX,
     MESSAGE_TIMEOUT_S,
+    PROCESS_BUDGET,
 )
 from haptera.errors import ConfigurationError
 from haptera.node.options import OPTIONS
@@ -68,6 +69,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     stream_window: int = LIMITS["stream_window"].default
     connection_window: int = LIMITS["connection_window"].default
     connection_budget: int = CONNECTION_BUDGET
+    process_budget: int = PROCESS_BUDGET
     flood_burst: int = IDLE_FRAMES_BURST
     flood_rate: float = IDLE_FRAMES_PER_S
     log_level: str = "info"
@@ -77,6 +79,10 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
         if self.max_message * MESSAGE_SHARE_MAX > self.connection_budget:
             raise ConfigurationError(
                 f"max_message is {self.max_message}, more than a quarter of connection_budget, {self.connection_budget}"
+            )
+        if self.connection_budget > self.process_budget:
+            raise ConfigurationError(
+                f"connection_budget is {self.connection_budget}, more than process_budget, {self.process_budget}"
             )
 
 

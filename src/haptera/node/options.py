@@ -211,6 +211,12 @@ OPTIONS: dict[str, Option] = {
         meaning="What one connection may have in memory: unfinished messages, items, requests without an answer "
         "(3007).",
     ),
+    "process_budget": Option(
+        parse=_number(BUDGET_MIN, BUDGET_MAX, whole=True),
+        group="What a peer may send",
+        value="BYTES",
+        meaning="The same for all connections together; connection_budget at least (3007).",
+    ),
     "flood_burst": Option(
         parse=_number(1, RATE_MAX, whole=True),
         group="What a peer may send",

@@ -10,6 +10,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from haptera.connection import Budget
 from haptera.errors import ConfigurationError
 from haptera.node.services.kv import KvService
 from haptera.node.services.server import ServerService
@@ -46,6 +47,7 @@ class NodeServer:
         self.local_socket: str | None = None
         self._node = node
         self._servers: list[Server] = []
+        self._budget = Budget(node.config.process_budget)
         self._server_service = ServerService(node)
         self._services: tuple[Service, ...] = (
             KvService(node.commands, node.metrics),
@@ -107,6 +109,7 @@ class NodeServer:
             on_peer=self._on_peer,
             server_id=self._node.node_id,
             signing_key=signing_key,
+            process_budget=self._budget,
             **settings(self._node.config),
         )
         self._servers.append(server)

@@ -9,8 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from haptera.connection import Config, Connection, Role
-from haptera.connection.config import Budget
+from haptera.connection import Budget, Config, Connection, Role
 from haptera.errors import ConfigurationError, ConnectionLost
 from haptera.peer.address import UNIX_SCHEME, Address, format_host, parse
 from haptera.peer.exchange import Exchange
@@ -48,6 +47,7 @@ async def listen(
     max_half_open: int = HALF_OPEN_MAX,
     write_timeout_s: float = WRITE_TIMEOUT_S,
     idle_timeout_s: float | None = None,
+    process_budget: Budget | None = None,
     **config: Any,
 ) -> Server:
     """Listen on ``url`` and host ``services`` for whoever connects.
@@ -58,9 +58,10 @@ async def listen(
     asks for it: wherever the extra ``haptera[zstd]`` is installed, unless given. Of more than ``max_connections`` the
     newest is refused; of more than ``max_half_open`` whose handshake is not done the oldest is dropped. Who takes less
     than 64 KiB in ``write_timeout_s`` seconds while more waits is disconnected. A connection on which no stream is open
-    for ``idle_timeout_s`` seconds, give or take a quarter, is drained. Other keywords are those of
-    ``haptera.connection.Config``, for instance ``ping_interval_ms``, ``handshake_timeout_s`` and ``frame_timeout_s``.
-    Raises ``ConfigurationError`` if the URL or the address cannot be used.
+    for ``idle_timeout_s`` seconds, give or take a quarter, is drained. What the connections may hold together with all
+    others that have the same ``process_budget`` is its bytes; those to which none is given share one of 1 GiB. Other
+    keywords are those of ``haptera.connection.Config``, for instance ``ping_interval_ms``, ``handshake_timeout_s`` and
+    ``frame_timeout_s``. Raises ``ConfigurationError`` if the URL or the address cannot be used.
     """
     address = parse(url)
     _refuse_user(address)
@@ -72,12 +73,13 @@ async def listen(
     settings = _config(address, options, services, signing_key, server_id=identity, **config)
     settings = _with_compression(settings, address, options, compression, wanted=True)
     hosted = _hosted(services)
+    budget = _process_budget if process_budget is None else process_budget
     sock, shown = bind(address, mode)
     path = address.path if address.scheme == UNIX_SCHEME else None
     server = Server(shown, path, on_peer, max_connections=max_connections, max_half_open=max_half_open)
 
     def accept() -> TransportProtocol:
-        connection = Connection(Role.ACCEPTOR, settings, loop.time(), _process_budget)
+        connection = Connection(Role.ACCEPTOR, settings, loop.time(), budget)
         return TransportProtocol(
             Exchange(
                 connection,

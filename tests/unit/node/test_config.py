@@ -62,6 +62,7 @@ def test_every_option_of_connections_reaches_the_listener() -> None:
         "stream_window": 1 << 19,
         "connection_window": 1 << 20,
         "connection_budget": 1 << 21,
+        "process_budget": 1 << 22,
         "flood_burst": 9,
         "flood_rate": 10.5,
     }
@@ -93,6 +94,13 @@ def test_a_message_that_the_budget_cannot_hold_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="max_message is 16777217, more than a quarter of connection_budget"):
         load({"max_message": 16 * 1024 * 1024 + 1}, {})
     assert load({"max_message": 2**25, "connection_budget": 2**27}, {}).max_message == 2**25
+
+
+def test_the_budget_of_the_process_is_no_less_than_that_of_a_connection() -> None:
+    with pytest.raises(ConfigurationError, match="connection_budget is 67108864, more than process_budget, 67108863"):
+        load({"process_budget": 64 * 1024 * 1024 - 1}, {})
+    assert load({"process_budget": 64 * 1024 * 1024}, {}).process_budget == 64 * 1024 * 1024
+    assert load({"connection_budget": 2**31, "process_budget": 2**32}, {}).connection_budget == 2**31
 
 
 def test_the_documentation_has_every_option_as_it_is() -> None:

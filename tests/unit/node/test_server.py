@@ -15,6 +15,8 @@ from haptera.errors import ConfigurationError, ConnectionLost, ServerError
 from haptera.node.server import is_local
 from haptera.peer import dial
 from haptera.testing import node
+from haptera.wire.frame import MORE
+from tests.unit.peer.raw import RawPeer, request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from haptera.node.server import NodeServer
 
+KIB = 1024
 ANY_PORT = "haptera://127.0.0.1:0"
 KEY = b"a secret that two sides have: 32+"
 encode, decode = msgspec.msgpack.encode, msgspec.msgpack.decode
@@ -139,6 +142,25 @@ async def test_limits_are_those_of_the_configuration(tmp_path: Path) -> None:
             1,
             0,
         )
+        await peer.aclose()
+
+
+async def test_all_listeners_of_a_node_share_its_budget(tmp_path: Path) -> None:
+    small = {"max_message": 64 * KIB, "connection_budget": 256 * KIB, "process_budget": 256 * KIB}
+    async with serving(tmp_path / "d", ANY_PORT, **small) as server:
+        raw = await RawPeer.open(server.urls[0])
+        await raw.hello()
+        for stream in range(1, 9, 2):  # four messages whose ends never come
+            await raw.send(request(stream, "kv", "set", bytes(60 * KIB), flags=MORE))
+        await raw.request(9, "session", "whoami", encode([]))
+        await raw.answer(9)
+        peer = await dial(server.urls[-1])
+        with pytest.raises(ServerError, match="TOO_MANY_REQUESTS"):
+            await peer.call("kv", "set", encode(["key", bytes(30 * KIB)]))
+        await raw.close()
+        while server._node.connections > 1:
+            await asyncio.sleep(0.001)
+        await peer.call("kv", "set", encode(["key", bytes(30 * KIB)]))
         await peer.aclose()
 
 

@@ -12,6 +12,7 @@ import pytest
 
 import haptera
 from haptera import ConnectionLost, dial, listen
+from haptera.connection import Budget
 from haptera.peer import limits
 from haptera.testing import connected_peers, virtual_clock
 from haptera.wire.frame import FrameType, encode_frame
@@ -173,6 +174,32 @@ def test_256_half_open_connections_cost_at_most_64_kib_each(short_path: Path) ->
 def test_an_idle_connection_costs_some_kib(short_path: Path) -> None:
     each = memory_of(200, hello(), short_path, established=True)
     assert each < 20  # it is some 12
+
+
+@virtual_clock
+async def test_listeners_that_share_a_budget_hold_no_more_than_that_together() -> None:
+    gate = Gate()
+    budget = Budget(100 * KIB)
+    large = bytes(60 * KIB)
+    async with (
+        served(ANY_PORT, gate, process_budget=budget) as first,
+        served(ANY_PORT, gate, process_budget=budget) as second,
+        served(ANY_PORT, gate) as other,
+    ):
+        peers = [await dial(server.url) for server in (first, second, other)]
+        held = peers[0].request("gate", "wait", large, timeout=None)
+        await eventually(lambda: len(gate.started) == 1)
+        refused = (await peers[1].request("gate", "wait", large, timeout=None)).failure
+        assert refused is not None
+        assert (refused.code, refused.outcome) == (3007, "not_applied")
+        beside = peers[2].request("gate", "wait", large, timeout=None)
+        await eventually(lambda: len(gate.started) == 2)
+        # What is answered is given back.
+        gate.open.set()
+        assert [(await call).failure for call in (held, beside)] == [None, None]
+        assert (await peers[1].request("gate", "wait", large, timeout=None)).failure is None
+        for peer in peers:
+            await peer.aclose()
 
 
 # -- silence ------------------------------------------------------------------------------------------------------
