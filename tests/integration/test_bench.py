@@ -148,7 +148,7 @@ async def test_a_run_has_a_result_even_if_the_store_is_gone_before_its_end(capsy
     )  # fmt: skip
     async with node(storage="memory") as url, proxy(url) as through:
         run = asyncio.create_task(measure(settings, url=through.url, embedded=None))
-        while through.to_dialer.reads < 10 and not run.done():  # noqa: ASYNC110 - what passes a proxy has no event
+        while through.to_dialer.reads < 10 and not run.done():
             await asyncio.sleep(0)
         through.refuse()
         through.sever()

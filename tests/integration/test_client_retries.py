@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import pytest
 
 from haptera.client import connect
 from haptera.errors import ConnectionLost
 from haptera.testing import node, proxy, virtual_clock
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CALLS = 300
 
@@ -65,3 +69,50 @@ async def test_scan_that_is_cut_in_the_middle_says_so() -> None:
         with pytest.raises(ConnectionLost):
             await read()
         assert len(seen) < 8000
+
+
+def key_file(path: Path, key: bytes) -> Path:
+    path.write_bytes(key)
+    path.chmod(0o600)
+    return path
+
+
+@virtual_clock
+async def test_who_has_another_key_learns_it_at_once(tmp_path: Path) -> None:
+    key, other = key_file(tmp_path / "key", b"k" * 32), key_file(tmp_path / "other", b"o" * 32)
+    async with (
+        node(storage="memory", listen="tcp", signing_key_file=str(key)) as url,
+        proxy(url) as through,
+        connect(f"{through.url}?signed=psk&key_file={other}") as db,
+    ):
+        for number, call in enumerate((db.get("k"), db.set("k", "v"), db.count()), 1):
+            with pytest.raises(ConnectionLost, match=r"SIGNATURE_MISMATCH \(1011\)"):
+                await call
+            assert through.connections == number
+
+
+@virtual_clock
+async def test_damage_on_a_signed_connection_is_no_other_key(tmp_path: Path) -> None:
+    key = key_file(tmp_path / "key", b"k" * 32)
+    async with (
+        node(storage="memory", listen="tcp", signing_key_file=str(key)) as url,
+        proxy(url) as through,
+        connect(f"{through.url}?signed=psk&key_file={key}") as db,
+    ):
+        await db.set("k", "v")
+        through.corrupt("to_acceptor", at=through.to_acceptor.sent + 30)
+        entry = await db.get("k")
+        assert entry is not None
+        assert entry.text == "v"
+        assert through.to_acceptor.corrupted == 1
+        assert through.connections == 2
+
+
+@virtual_clock
+async def test_what_ends_each_new_connection_is_told_when_time_is_over(tmp_path: Path) -> None:
+    async with node(storage="memory", listen="tcp") as url, proxy(url) as through, connect(through.url) as db:
+        await db.set("k", "v")
+        through.sever_after(0)
+        through.sever()
+        with pytest.raises(ConnectionLost, match=r"no connection to .* in time \(the connection was lost: "):
+            await db.get("k")

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from haptera.errors import ConnectionLost
+from haptera.error_table import Code
+from haptera.errors import ConnectionLost, Failure, ProtocolError
 
 if TYPE_CHECKING:
     from haptera.client.backoff import Backoff
@@ -26,7 +27,8 @@ class Connector:
     """Keeps a connection to one of ``urls``, tried in turn; ``shown`` names them in errors.
 
     Until a server has once said WELCOME, one attempt at each host is all: who mistyped an address learns it at once.
-    From then on a lost connection is dialled again, with backoff, for as long as a call has time.
+    From then on a lost connection is dialled again, with backoff, for as long as a call has time. WELCOME is not
+    signed: a server that ends the first connection over a signature, before it has answered anything, has another key.
 
     The caller that finds no connection dials in its own coroutine, so that its request can follow HELLO in one write;
     others wait for it, and one of them goes on where it is cancelled.
@@ -41,7 +43,7 @@ class Connector:
         self._backoff = backoff
         self._dial = dial
         self._failed_rounds = 0
-        self._trouble = ""  # why the last attempt at each host failed
+        self._trouble = ""  # why the last attempt at each host failed, or the last connection ended
         self._dialling = False
         self._waiting: list[asyncio.Future[None]] = []
         self._older: set[Peer] = set()
@@ -70,12 +72,18 @@ class Connector:
                 self._dialling = False
                 self._wake_others()
 
-    def lost(self, peer: Peer) -> None:
+    def answered(self) -> None:
+        """Notes that a server has answered a call."""
+        self.established = True
+
+    def lost(self, peer: Peer, loss: ConnectionLost | None = None) -> None:
         """Notes that a connection has ended; one that had been welcomed makes the next attempt an immediate one."""
         if self.peer is not peer:
             return
         self.peer = None
-        if peer.server_id is None:
+        if loss is not None:
+            self._trouble = str(loss)
+        if peer.server_id is None or (loss is not None and _over_a_signature(loss)):
             self._failed_rounds += 1
         else:
             self.established = True
@@ -173,6 +181,11 @@ class Connector:
         self._first = (self._first + 1) % len(self._urls)
         self._trouble = "; ".join(dict.fromkeys(trouble))
         return None
+
+
+def _over_a_signature(loss: ConnectionLost) -> bool:
+    found = loss.failure or loss.__cause__
+    return isinstance(found, Failure | ProtocolError) and found.code == Code.SIGNATURE_MISMATCH
 
 
 def _reason(url: str, error: OSError) -> str:

@@ -112,6 +112,7 @@ class RemoteChannel:
                 self._lost(peer, call, lost)
                 trouble = lost
                 continue
+            self._connector.answered()
             if answer.failure is None or not passes(answer.failure):
                 return call.answer(answer)
             self._refused(peer, answer.failure)
@@ -133,8 +134,8 @@ class RemoteChannel:
             try:
                 async with asyncio.timeout_at(call.by):
                     await peer.ready()
-            except ConnectionLost:
-                self._connector.lost(peer)
+            except ConnectionLost as lost:
+                self._connector.lost(peer, lost)
                 if not call.may_repeat(self._time()):
                     raise
                 await self._pause(call)
@@ -157,7 +158,7 @@ class RemoteChannel:
 
     def _lost(self, peer: Peer, call: Call, lost: ConnectionLost) -> None:
         call.lost_on(peer, lost)
-        self._connector.lost(peer)
+        self._connector.lost(peer, lost)
 
     def _refused(self, peer: Peer, refusal: Failure) -> None:
         if refusal.code in LEAVING:
@@ -184,10 +185,11 @@ class RemoteChannel:
             try:
                 async for page in pages:
                     begun = True
+                    self._connector.answered()
                     yield page
                 return
             except ConnectionLost as lost:
-                self._connector.lost(peer)
+                self._connector.lost(peer, lost)
                 if begun or not self._connector.established or not call.may_repeat(self._time()):
                     raise call.loss(lost) from None
             except ServerError as error:
