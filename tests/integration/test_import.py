@@ -18,6 +18,7 @@ import pytest
 from haptera.client import connect
 from haptera.testing import node_in_thread
 from tests.integration.commands import run
+from tests.unit.node.process import Serving, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,22 +131,11 @@ def haptera(*args: str, **options: Any) -> subprocess.Popen[bytes]:
 
 
 @contextmanager
-def node(path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """A node in a process of its own, on a Unix socket; killed at the end."""
-    socket = path / "s"
-    serve = haptera(
-        *("serve", "--data-dir", str(path / "data"), "--listen", f"haptera+unix://{socket}"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        while run("count", "--url", f"haptera+unix://{socket}").code != 0:
-            assert serve.poll() is None
-            time.sleep(0.02)
-        yield serve, f"haptera+unix://{socket}"
-    finally:
-        serve.kill()
-        serve.wait()
+def node(path: Path) -> Iterator[tuple[Serving, str]]:
+    """A node in a process of its own, and its address, which the next one on the same data has as well."""
+    with serving(path / "data") as process:
+        process.ready()
+        yield process, f"haptera+unix://{path}/data/haptera.sock"
 
 
 def begin_import(url: str, pairs: list[tuple[str, str]], timeout: str) -> subprocess.Popen[bytes]:
@@ -165,29 +155,29 @@ def begin_import(url: str, pairs: list[tuple[str, str]], timeout: str) -> subpro
     return importing
 
 
-def test_node_killed_in_the_middle_ends_the_import_with_an_honest_count(tmp_path: Path) -> None:
+def test_node_killed_in_the_middle_ends_the_import_with_an_honest_count(short_path: Path) -> None:
     pairs = rows(3000)
-    with node(tmp_path) as (serve, url), begin_import(url, pairs[:1000], "0.5") as importing:
-        serve.send_signal(signal.SIGKILL)
-        serve.wait()
+    with node(short_path) as (serve, url), begin_import(url, pairs[:1000], "0.5") as importing:
+        serve.signal(signal.SIGKILL)
+        serve.end()
         out, err = importing.communicate(lines(pairs[1000:]))
     summary = json.loads(out)
     assert importing.returncode == 3
     assert (summary["stored"], summary["stopped_at_line"]) == (1000, 1001)
     assert b"1000 rows are certainly stored" in err
-    with node(tmp_path) as (_, url):
+    with node(short_path) as (_, url):
         assert stored(url) == dict(pairs[:1000])
 
 
-def test_node_that_comes_back_in_time_is_only_a_delay(tmp_path: Path) -> None:
+def test_node_that_comes_back_in_time_is_only_a_delay(short_path: Path) -> None:
     pairs = rows(3000)
-    with node(tmp_path) as (serve, url), begin_import(url, pairs[:1000], "60") as importing:
-        serve.send_signal(signal.SIGKILL)
-        serve.wait()
+    with node(short_path) as (serve, url), begin_import(url, pairs[:1000], "60") as importing:
+        serve.signal(signal.SIGKILL)
+        serve.end()
         assert importing.stdin is not None
         importing.stdin.write(lines(pairs[1000:]))
         importing.stdin.close()
-        with node(tmp_path):
+        with node(short_path):
             assert importing.wait() == 0
             assert importing.stdout is not None
             assert json.loads(importing.stdout.read())["stored"] == 3000
