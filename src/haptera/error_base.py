@@ -42,12 +42,25 @@ class ServerError(HapteraError):
 
 
 def describe(name: str, code: int, message: str, details: dict[str, Any]) -> str:
-    """Return an error as one readable line."""
+    """Return an error as one readable line.
+
+    Its words may be the other side's. They are kept as they came, and made harmless here: a traceback shows them on a
+    terminal, which would obey what it can.
+    """
     text = f"{name} ({code}): {message}"
-    if not details:
+    if details:
+        shown = ", ".join(f"{key}: {_shortened(value)}" for key, value in details.items())
+        text = f"{text} {{{shown}}}"
+    return printable(text)
+
+
+def printable(text: str, kept: str = "") -> str:
+    """Return ``text`` with escapes for all characters that are not printable, but for those in ``kept``."""
+    if text.isprintable():
         return text
-    shown = ", ".join(f"{key}: {_shortened(value)}" for key, value in details.items())
-    return f"{text} {{{shown}}}"
+    return "".join(
+        char if char.isprintable() or char in kept else char.encode("unicode_escape").decode("ascii") for char in text
+    )
 
 
 def _shortened(value: object) -> str:

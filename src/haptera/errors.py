@@ -15,7 +15,7 @@ Between the layers an error travels as a `Failure`, a value: on the hot path "no
 raising it would cost more than finding it. It becomes an exception where a caller waits for one.
 """
 
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 import msgspec
 
@@ -40,8 +40,6 @@ __all__ = [
 
 # Codes below belong to the protocol.
 APPLICATION_CODE_MIN: Final = 10_000
-
-OUTCOMES: Final[dict[str, Outcome]] = {outcome: outcome for outcome in get_args(Outcome)}
 
 
 class ProtocolError(HapteraError):
@@ -131,19 +129,18 @@ class Failure(msgspec.Struct, frozen=True):
     code: int
     name: str
     message: str
-    outcome: str
+    outcome: Outcome
     details: dict[str, Any]
 
     def exception(self) -> ServerError:
         """The exception for this error: its code's class, CallError from 10000, ServerError for a code not known here.
 
-        Returns it, and raises nothing. An outcome that this version does not know is taken as `unknown`.
+        Returns it, and raises nothing.
         """
         from haptera.error_codes import BY_CODE  # noqa: PLC0415 - a class for each code, made when one is needed
 
         error_class = CallError if self.code >= APPLICATION_CODE_MIN else BY_CODE.get(self.code, ServerError)
-        outcome = OUTCOMES.get(self.outcome, "unknown")
-        return error_class(self.code, self.name, self.message, outcome=outcome, details=self.details)
+        return error_class(self.code, self.name, self.message, outcome=self.outcome, details=self.details)
 
 
 def failure(

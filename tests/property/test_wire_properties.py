@@ -9,7 +9,7 @@ from typing import TypeVar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from haptera.errors import Failure, RemoteProtocolError
+from haptera.errors import Failure, Outcome, RemoteProtocolError
 from haptera.wire.decoder import FrameDecoder
 from haptera.wire.frame import Frame, encode_frame
 from haptera.wire.metadata import decode_entries, decode_route, encode_entry, encode_route, route_length
@@ -186,7 +186,7 @@ _VALUES = st.recursive(
 
 
 @given(st.integers(0, 99_999), _TEXT, st.sampled_from(["not_applied", "unknown", "applied"]), _VALUES)
-def test_errors_are_read_as_written(code: int, text: str, outcome: str, value: object) -> None:
+def test_errors_are_read_as_written(code: int, text: str, outcome: Outcome, value: object) -> None:
     said = Failure(code, text, text, outcome, {text: value})
     assert decode_failure(encode_payload(said)) == said
 

@@ -7,7 +7,7 @@ import json
 import pickle
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -23,6 +23,7 @@ from haptera.errors import (
     Failure,
     HapteraError,
     LocalProtocolError,
+    Outcome,
     ProtocolError,
     RemoteProtocolError,
     ServerError,
@@ -129,10 +130,6 @@ def test_a_code_of_a_newer_peer_is_a_plain_server_error() -> None:
     assert error.name == "OF_THE_FUTURE"
 
 
-def test_an_outcome_that_is_not_known_is_taken_as_unknown() -> None:
-    assert Failure(4001, "KEY_NOT_FOUND", "", "half_applied", {}).exception().outcome == "unknown"
-
-
 def test_what_is_given_takes_the_place_of_what_follows_from_the_code() -> None:
     given_failure = failure(3007, {"limit": 64}, outcome="unknown", message="no stream is free")
     assert given_failure == Failure(3007, "TOO_MANY_REQUESTS", "no stream is free", "unknown", {"limit": 64})
@@ -161,6 +158,18 @@ def test_an_error_reads_as_one_line() -> None:
     )
 
 
+def test_an_error_line_holds_nothing_that_a_terminal_obeys() -> None:
+    name, message, said = "N\x1b[2J", "m\n\x9b31m \u202e\x7f", {"k\r": "v\x07", "n": {"\x1b": "\x1b"}}
+    for error in (
+        Failure(12_000, name, message, "unknown", said).exception(),
+        Failure(4001, name, message, "unknown", said).exception(),
+        RemoteProtocolError(1002, message, said),
+    ):
+        assert str(error).isprintable()
+        assert (error.message, error.details) == (message, said)
+    assert str(CallError(12_000, "N", "a\x1bb\n")) == "N (12000): a\\x1bb\\n"
+
+
 def test_a_long_detail_does_not_make_a_long_line() -> None:
     line = str(failure(4001, {"key": "k" * 4096}).exception())
     assert len(line) < 300
@@ -170,7 +179,10 @@ def test_a_long_detail_does_not_make_a_long_line() -> None:
 details = st.dictionaries(st.text(), st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text())
 
 
-@given(st.builds(Failure, st.integers(0, 2**32), st.text(), st.text(), st.text(), details))
+outcomes = st.sampled_from(get_args(Outcome))
+
+
+@given(st.builds(Failure, st.integers(0, 2**32), st.text(), st.text(), outcomes, details))
 def test_a_failure_is_the_payload_of_an_error_frame(sent: Failure) -> None:
     payload = msgspec.msgpack.encode(sent)
     assert msgspec.msgpack.decode(payload, type=Failure) == sent

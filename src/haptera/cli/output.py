@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from haptera.error_base import printable
+
 if TYPE_CHECKING:
     from haptera.client.entry import Entry
 
@@ -80,12 +82,7 @@ def entry_fields(entry: Entry, *, with_value: bool = True) -> dict[str, Any]:
 def shown(value: str | bytes, *, lines: bool = False) -> str:
     """Text for a terminal: what is not printable is escaped, but for line ends where ``lines`` says so."""
     text = value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() or (lines and char in "\n\t") else char.encode("unicode_escape").decode("ascii")
-        for char in text
-    )
+    return printable(text, kept="\n\t" if lines else "")
 
 
 def field(value: str | bytes) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from haptera.connection.events import Closed
+from haptera.error_base import describe
 from haptera.errors import ConnectionLost
 
 _logger = logging.getLogger("haptera.peer")
@@ -14,7 +15,7 @@ def describe_end(event: Closed, cause: Exception | None) -> ConnectionLost:
     """Return the error of what was under way; ``cause`` is what the transport says, if it has ended by itself."""
     said = event.failure
     if said is not None:
-        message = f"the other side ended the connection: {said.name} ({said.code}): {said.message}"
+        message = f"the other side ended the connection: {describe(said.name, said.code, said.message, {})}"
     elif event.error is not None:
         message = f"the connection was ended: {event.error}"
     elif cause is not None:

@@ -4,11 +4,11 @@ All of them are maps that later versions may add keys to, so they are decoded as
 against what this version knows.
 """
 
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar, get_args
 
 import msgspec
 
-from haptera.errors import Failure, RemoteProtocolError
+from haptera.errors import Failure, Outcome, RemoteProtocolError
 
 #: Deepest nesting of a payload whose type is open, so that no peer can exhaust the stack of another.
 NESTING_MAX: Final = 32
@@ -101,7 +101,22 @@ _decoders: Final[dict[type, msgspec.msgpack.Decoder[Any]]] = {
 }
 # Nesting that no stack holds, text that is not UTF-8, keys that cannot be keys: not all of it is a DecodeError.
 _DECODE_ERRORS: Final = (msgspec.DecodeError, RecursionError, ValueError, TypeError)
-_failure_decoder = msgspec.msgpack.Decoder(Failure)
+
+#: What section 6 lets an ERROR say of its request. Anything else tells nothing, as "unknown" does.
+_OUTCOMES: Final[dict[str, Outcome]] = {outcome: outcome for outcome in get_args(Outcome)}
+
+
+class _Error(msgspec.Struct, frozen=True):
+    """The payload of ERROR as it comes: a ``Failure`` but for its outcome, which may be any text."""
+
+    code: int
+    name: str
+    message: str
+    outcome: str
+    details: dict[str, Any]
+
+
+_error_decoder = msgspec.msgpack.Decoder(_Error)
 
 
 def encode_payload(payload: Hello | Welcome | Goaway | Failure, extra: dict[str, Any] | None = None) -> bytes:
@@ -134,14 +149,18 @@ def _check_sizes(payload: Hello | Welcome) -> None:
 
 
 def decode_failure(data: bytes) -> Failure:
-    """Decode an ERROR's payload (section 6). Raises 1002 if it is malformed."""
+    """Decode an ERROR's payload (section 6). Raises 1002 if it is malformed.
+
+    An outcome that this version does not know is read as ``unknown``.
+    """
     try:
-        decoded = _failure_decoder.decode(data)
+        decoded = _error_decoder.decode(data)
     except _DECODE_ERRORS as error:
         raise RemoteProtocolError(1002, "an ERROR's payload is malformed") from error
     if nesting(decoded.details) >= NESTING_MAX:
         raise RemoteProtocolError(1002, "an ERROR's payload is nested too deeply")
-    return decoded
+    outcome = _OUTCOMES.get(decoded.outcome, "unknown")
+    return Failure(decoded.code, decoded.name, decoded.message, outcome, decoded.details)
 
 
 def decode_open_map(data: bytes) -> dict[str, Any]:

@@ -81,7 +81,7 @@ class Asked:
     @property
     def failures(self) -> list[tuple[int, str]]:
         """(code, outcome) of each result, all of which are failures."""
-        failed = []
+        failed: list[tuple[int, str]] = []
         for result in self.results:
             assert isinstance(result, Failure), result
             failed.append((result.code, result.outcome))

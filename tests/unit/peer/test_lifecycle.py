@@ -16,7 +16,7 @@ from haptera import ConfigurationError, ConnectionLost, Peer, Request, Service, 
 from haptera.peer import limits
 from haptera.testing import VirtualClockLoop, virtual_clock
 from haptera.wire.frame import FrameType, encode_frame
-from haptera.wire.payload import Goaway, decode_failure, decode_payload
+from haptera.wire.payload import Goaway, decode_failure, decode_payload, encode_payload
 from tests.unit.peer.hosts import (
     ANY_PORT,
     KIB,
@@ -382,8 +382,6 @@ async def acceptor_that_sends(data: bytes) -> tuple[asyncio.Server, str]:
 async def test_a_refused_handshake_applied_nothing_and_a_lost_one_may_have(
     failure: haptera.Failure | None, outcome: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from haptera.wire.payload import encode_payload
-
     data = b"" if failure is None else encode_frame(FrameType.ERROR, 0, 0, b"", encode_payload(failure))
     server, url = await acceptor_that_sends(data)
     peer = await dial(url)
@@ -398,6 +396,20 @@ async def test_a_refused_handshake_applied_nothing_and_a_lost_one_may_have(
         assert vars(record)["code_name"] == failure.name
     with pytest.raises(ConnectionLost):
         await peer.ready()
+    await peer.aclose()
+    server.close()
+    await server.wait_closed()
+
+
+@virtual_clock
+async def test_the_reason_that_a_peer_gives_is_nothing_that_a_terminal_obeys() -> None:
+    failure = haptera.Failure(1999, "N\x1b[2J", "gone\r\n\x1b]0;title\x07", "unknown", {})
+    server, url = await acceptor_that_sends(encode_frame(FrameType.ERROR, 0, 0, b"", encode_payload(failure)))
+    peer = await dial(url)
+    with pytest.raises(ConnectionLost, match="gone") as caught:
+        await peer.ready()
+    assert str(caught.value).isprintable()
+    assert caught.value.failure == failure
     await peer.aclose()
     server.close()
     await server.wait_closed()

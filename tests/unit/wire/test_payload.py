@@ -71,6 +71,16 @@ def test_an_error_is_the_map_of_section_6() -> None:
     assert decode_failure(pack(ERROR | {"later": [1]})) == said
 
 
+@pytest.mark.parametrize("outcome", ["", "banana", "NOT_APPLIED", "not_applied "])
+def test_an_outcome_that_is_none_of_the_three_says_nothing(outcome: str) -> None:
+    assert decode_failure(pack(ERROR | {"outcome": outcome})).outcome == "unknown"
+
+
+@pytest.mark.parametrize("outcome", ["not_applied", "unknown", "applied"])
+def test_an_outcome_of_section_6_is_read_as_it_is(outcome: str) -> None:
+    assert decode_failure(pack(ERROR | {"outcome": outcome})).outcome == outcome
+
+
 @pytest.mark.parametrize(("type_", "fields"), [*KINDS, (None, ERROR)])
 def test_bytes_behind_the_value_are_malformed(type_: type[Any] | None, fields: dict[str, Any]) -> None:
     _refused(pack(fields) + b"\xc0", type_)
