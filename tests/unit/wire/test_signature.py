@@ -148,3 +148,19 @@ def test_magic_checksum_version_and_lengths_come_before_the_tag(offset: int, val
     assert decoder.receive(bytes(data)) == []
     assert decoder.error is not None
     assert decoder.error.code == code
+
+
+def test_tags_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long one takes must not tell how much of a forged tag is right: `==` stops at the first difference."""
+    compared = []
+    in_constant_time = hmac.compare_digest
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return in_constant_time(one, other)
+
+    monkeypatch.setattr("haptera.wire.signature.hmac.compare_digest", compare)
+    signer, verifier = Signer(bytes(32)), Signer(bytes(32))
+    head, payload, tag = signer.seal(encode_frame(FrameType.PING, 0, 0, b"", bytes(8)), b"")
+    assert not verifier.verify(head + payload, bytes(32))
+    assert compared == [(tag, bytes(32))]

@@ -1,0 +1,29 @@
+"""More connections than a listener takes, by those who mean it harm (spec/protocol.md, section 8)."""
+
+import pytest
+
+from haptera import dial
+from haptera.testing import virtual_clock
+from tests.unit.peer.hosts import ANY_PORT, Echo, eventually, served
+from tests.unit.peer.raw import RawPeer
+
+
+@virtual_clock
+async def test_connections_that_are_told_why_they_are_refused_are_few_however_many_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each is kept for a second, so that its ERROR arrives: without a bound that would be a pool of the flood's own."""
+    monkeypatch.setattr("haptera.peer.server.LEAVING_MAX", 4)
+    async with served(ANY_PORT, Echo(), max_connections=1000, max_half_open=2) as server:
+        good = await dial(server.url)
+        await good.ready()
+        raws = []
+        for number in range(50):
+            raws.append(await RawPeer.open(server.url))
+            await eventually(lambda: server.accepted == number + 2)  # noqa: B023
+            assert len(server._leaving) <= 4
+        assert server.refused == 48
+        assert await good.call("echo", "one", b"x") == b"x"
+        for raw in raws:
+            await raw.close()
+        await good.aclose()
