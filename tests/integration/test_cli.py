@@ -283,3 +283,21 @@ def test_a_result_that_cannot_be_written_is_no_answer(command: tuple[str, ...], 
             [sys.executable, "-m", "haptera", *command], stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
     assert (ended.returncode, ended.stderr) == (14, "haptera: cannot write the result: No space left on device\n")
+
+
+def test_a_warning_is_a_line_that_says_all_and_why_a_connection_ended_is_told_once(tmp_path: Path) -> None:
+    key, other = tmp_path / "key", tmp_path / "other"
+    key.write_bytes(b"k" * 32)
+    key.chmod(0o600)
+    other.write_bytes(b"o" * 32)
+    other.chmod(0o644)
+    with (
+        node_in_thread(listen="tcp", signing_key_file=str(key)) as url,
+        process(f"{url}?signed=psk&key_file={other}", "get", "k") as getting,
+    ):
+        _, err = getting.communicate()
+    assert getting.returncode == 3
+    warning, reason = err.decode().splitlines()
+    assert warning == f"haptera: key_file_open_to_others: path {other}, mode 0o644, help chmod 600 {other}"
+    assert reason.startswith("haptera: the ")
+    assert "SIGNATURE_MISMATCH (1011)" in reason

@@ -12,6 +12,7 @@ import click
 
 from haptera.cli import output
 from haptera.cli.main import INTERRUPTED, close_output
+from haptera.cli.warnings import warnings_shown
 from haptera.client import Database, connect
 from haptera.client.location import has_password
 from haptera.error_table import Code
@@ -102,7 +103,8 @@ class Client:
 def end_with(work: Callable[[], int]) -> NoReturn:
     """Ends the process with the exit code that ``work`` returns, or that stands for what it raises."""
     try:
-        code = work()
+        with warnings_shown():
+            code = work()
         output.flush()
     except KeyboardInterrupt:
         code = INTERRUPTED

@@ -1,0 +1,41 @@
+"""What the library logs while a client's command runs, as lines of the command on standard error."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from haptera.cli import output
+
+TOLD: Final = frozenset({"connection_failed", "connection_ended_by_peer"})
+"""Events that say why a connection ended: a command's error says it, and one that is dialled again is no news."""
+
+
+@contextmanager
+def warnings_shown() -> Iterator[None]:
+    """Shows each warning once, with its fields, for as long as the context lasts."""
+    logger, handler = logging.getLogger("haptera"), _Lines(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Lines(logging.Handler):
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._shown: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from haptera.node.logging import fields  # most commands have nothing to warn of
+
+        event = record.getMessage()
+        if event in TOLD:
+            return
+        line = f"{event}: {', '.join(f'{name} {value}' for name, value in fields(record))}"
+        if line not in self._shown:
+            self._shown.add(line)
+            output.error_line(line)
