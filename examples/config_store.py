@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from typing import Any
 
 import haptera
@@ -26,19 +27,22 @@ async def change(db: haptera.Database, key: str, **settings: Any) -> int:
 
 async def main() -> None:
     async with haptera.connect() as db:
-        await db.set("config/mail", json.dumps({"host": "mail.example", "port": 25}))
+        await db.set("settings/mail", json.dumps({"host": "mail.example", "port": 25}))
 
         # Twenty changes at once over one connection: none is lost.
-        await asyncio.gather(*(change(db, "config/mail", **{f"option-{n}": n}) for n in range(20)))
+        await asyncio.gather(*(change(db, "settings/mail", **{f"option-{n}": n}) for n in range(20)))
 
-        async for entry in db.scan(prefix="config/"):
+        async for entry in db.scan(prefix="settings/"):
             print(entry.key, "at version", entry.version, "has", len(json.loads(entry.value)), "settings")
 
         try:
-            await db.set("config/mail", "{}", if_absent=True)
+            await db.set("settings/mail", "{}", if_absent=True)
         except haptera.KeyExists as error:
             print(error.name, error.outcome)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    except haptera.ConnectionLost as error:
+        sys.exit(f"{error}: is a node there?")

@@ -205,4 +205,9 @@ async def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1:]))
+    try:
+        asyncio.run(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except haptera.HapteraError as error:  # no hub there, or no such address
+        sys.exit(str(error))

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import haptera
 from haptera.testing import node_in_thread
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def run(name: str, *args: str, **environ: str) -> list[str]:
-    ended = subprocess.run(
+def start(name: str, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-W", "error", "-X", "dev", str(EXAMPLES / name), *args],
         env=os.environ | environ,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def run(name: str, *args: str, **environ: str) -> list[str]:
+    ended = start(name, *args, **environ)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout.splitlines()
 
@@ -27,7 +33,26 @@ def run(name: str, *args: str, **environ: str) -> list[str]:
 def test_config_store() -> None:
     with node_in_thread(listen="tcp") as url:
         lines = run("config_store.py", HAPTERA_URL=url)
-    assert lines == ["config/mail at version 21 has 22 settings", "KEY_EXISTS not_applied"]
+        again = run("config_store.py", HAPTERA_URL=url)
+    assert lines == ["settings/mail at version 21 has 22 settings", "KEY_EXISTS not_applied"]
+    assert again[0].startswith("settings/mail at version 42 ")
+
+
+def test_config_store_goes_with_what_the_tour_of_the_readme_leaves() -> None:
+    async def tour(url: str) -> None:
+        async with haptera.connect(url) as db:
+            await db.set("config/env", "prod")
+
+    with node_in_thread(listen="tcp") as url:
+        asyncio.run(tour(url))
+        assert len(run("config_store.py", HAPTERA_URL=url)) == 2
+
+
+def test_config_store_without_a_node(unused_port: int) -> None:
+    ended = start("config_store.py", HAPTERA_URL=f"haptera://127.0.0.1:{unused_port}")
+    assert ended.returncode == 1
+    assert ended.stderr.endswith(f"cannot connect to 127.0.0.1:{unused_port}: Connection refused: is a node there?\n")
+    assert "Traceback" not in ended.stderr
 
 
 def test_embedded(tmp_path: Path) -> None:

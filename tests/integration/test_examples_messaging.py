@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import subprocess
 import sys
 import time
@@ -95,6 +96,27 @@ def test_smart_home_says_how_it_is_used() -> None:
     assert program.returncode == 1
     assert not output
     assert "python examples/smart_home.py hub   URL" in errors
+
+
+def test_a_panel_without_a_hub_says_so(short_path: Path) -> None:
+    program = start("smart_home.py", "panel", f"haptera+unix://{short_path}/none.sock")
+    output, errors = program.communicate()
+    assert program.returncode == 1
+    assert not output
+    assert errors.endswith(f"cannot connect to {short_path}/none.sock: No such file or directory\n")
+    assert "Traceback" not in errors
+
+
+def test_a_hub_that_is_interrupted_ends_quietly(short_path: Path) -> None:
+    hub = start("smart_home.py", "hub", f"haptera+unix://{short_path / 'home.sock'}")
+    while not (short_path / "home.sock").exists():
+        assert hub.poll() is None, hub.communicate()
+        time.sleep(0.01)
+    hub.send_signal(signal.SIGINT)
+    output, errors = hub.communicate()
+    assert hub.returncode == 130
+    assert not output
+    assert "Traceback" not in errors
 
 
 def test_sqlite_rows() -> None:
