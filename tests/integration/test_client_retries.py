@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
+import haptera
+from haptera import Request, Service
 from haptera.client import connect
-from haptera.errors import ConnectionLost
+from haptera.client.connector import OLDER_MAX
+from haptera.errors import ConnectionLost, ServerError, failure
 from haptera.testing import node, proxy, virtual_clock
 
 if TYPE_CHECKING:
@@ -116,3 +120,59 @@ async def test_what_ends_each_new_connection_is_told_when_time_is_over(tmp_path:
         through.sever()
         with pytest.raises(ConnectionLost, match=r"no connection to .* in time \(the connection was lost: "):
             await db.get("k")
+
+
+class Leaving(Service):
+    """A store that answers every call with one refusal, and keeps its connections."""
+
+    name = "kv"
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+        self.held: list[Request] = []
+
+    def handle(self, requests: list[Request]) -> None:
+        for request in requests:
+            if request.method == "count":
+                self.held.append(request)
+            else:
+                request.fail(failure(self.code, outcome="not_applied"))
+
+
+@pytest.mark.parametrize("code", [1014, 5005])
+@virtual_clock
+async def test_connections_to_a_server_that_only_goes_away_do_not_pile_up(code: int) -> None:
+    async with await haptera.listen("haptera://127.0.0.1:0", services=[Leaving(code)]) as server:
+        db = connect(server.url)
+        most = 0
+        for _ in range(100):
+            with pytest.raises((ServerError, ConnectionLost), match=f"({code})"):
+                await db.get("k", timeout=0.2)
+            most = max(most, len(server.peers))
+        assert most <= 2  # one in use, one on its way out
+        assert server.accepted < 50  # a wait that grows lies between two
+        await db.aclose()
+
+
+@virtual_clock
+async def test_connection_that_was_left_ends_with_its_last_call() -> None:
+    service = Leaving(1014)
+    async with await haptera.listen("haptera://127.0.0.1:0", services=[service]) as server:
+        db = connect(server.url)
+        counts = []
+        for number in range(OLDER_MAX + 3):
+            counts.append(asyncio.ensure_future(db.count(timeout=600)))
+            while len(service.held) <= number:
+                await asyncio.sleep(0.01)
+            with pytest.raises((ServerError, ConnectionLost)):
+                await db.get("k", timeout=0.001)
+            assert len(server.peers) <= OLDER_MAX + 1
+        assert not any(count.done() for count in counts)
+        while not all(count.done() for count in counts):
+            for request in service.held:
+                request.respond(msgspec.msgpack.encode([7]))
+            await asyncio.sleep(0.01)
+        assert [count.result() for count in counts] == [7] * len(counts)
+        await asyncio.sleep(0.01)
+        assert len(server.peers) <= 1
+        await db.aclose()

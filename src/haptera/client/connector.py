@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Awaitable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
+from haptera.error_base import describe
 from haptera.error_table import Code
 from haptera.errors import ConnectionLost, Failure, ProtocolError
 
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
 
 DIAL_SECONDS_MAX = 5.0
 """One host may take so long to accept a connection before the next one is tried."""
+
+DRAIN_SECONDS = 30.0
+"""What is under way on a connection that takes no more calls may take so long; the server waits no longer either."""
+
+OLDER_MAX = 4
+"""Connections that were left and have calls under way. A server that is restarted leaves one; only one that goes away
+again and again leaves more, and then the oldest is given up."""
 
 
 class Dial(Protocol):
@@ -46,7 +54,9 @@ class Connector:
         self._trouble = ""  # why the last attempt at each host failed, or the last connection ended
         self._dialling = False
         self._waiting: list[asyncio.Future[None]] = []
-        self._older: set[Peer] = set()
+        self._answering = False  # whether the present connection has taken a call
+        self._older: dict[Peer, None] = {}  # the oldest first
+        self._endings: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def connected(self, deadline: float | None) -> Peer:
@@ -72,9 +82,11 @@ class Connector:
                 self._dialling = False
                 self._wake_others()
 
-    def answered(self) -> None:
-        """Notes that a server has answered a call."""
+    def answered(self, peer: Peer) -> None:
+        """Notes that a server has answered a call, and not by going away."""
         self.established = True
+        if self.peer is peer:
+            self._answering = True
 
     def lost(self, peer: Peer, loss: ConnectionLost | None = None) -> None:
         """Notes that a connection has ended; one that had been welcomed makes the next attempt an immediate one."""
@@ -89,15 +101,23 @@ class Connector:
             self.established = True
             self._failed_rounds = 0
 
-    def leave(self, peer: Peer) -> None:
-        """The server takes no more calls on ``peer``: the next one goes to a new connection, and what is under way
-        here may end."""
+    def leave(self, peer: Peer, why: Failure) -> None:
+        """The server takes no more calls on ``peer``: the next one goes to a new connection, and this one ends with
+        what is under way on it. The next attempt is an immediate one if this connection was of any use."""
         if self.peer is peer:
             self.established = True
             self.peer = None
-        if not peer.closed and peer not in self._older:
-            self._older.add(peer)
-            peer.on_close(lambda: self._older.discard(peer))
+            self._trouble = describe(why.name, why.code, why.message, why.details)
+            self._failed_rounds = 0 if self._answering else self._failed_rounds + 1
+        if peer.closed or peer in self._older:
+            return
+        self._older[peer] = None
+        peer.on_close(lambda: self._older.pop(peer, None))
+        self._end(peer.drain(DRAIN_SECONDS))
+        if len(self._older) > OLDER_MAX:
+            oldest = next(iter(self._older))
+            del self._older[oldest]
+            self._end(oldest.aclose())
 
     async def drain(self, timeout: float) -> None:
         """Takes no more calls, waits up to ``timeout`` seconds for those under way, and closes."""
@@ -114,6 +134,13 @@ class Connector:
         self.peer = None
         for peer in peers:
             await peer.aclose()
+        if self._endings:
+            await asyncio.wait(self._endings)
+
+    def _end(self, ending: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(ending)
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
 
     def _all(self) -> list[Peer]:
         return [*self._older, *([] if self.peer is None else [self.peer])]
@@ -155,6 +182,7 @@ class Connector:
             await peer.aclose()
             self._check_open()
         self.peer = peer
+        self._answering = False
         return peer
 
     def _check_open(self) -> None:

@@ -112,8 +112,8 @@ class RemoteChannel:
                 self._lost(peer, call, lost)
                 trouble = lost
                 continue
-            self._connector.answered()
             if answer.failure is None or not passes(answer.failure):
+                self._connector.answered(peer)
                 return call.answer(answer)
             self._refused(peer, answer.failure)
             trouble = answer
@@ -162,7 +162,9 @@ class RemoteChannel:
 
     def _refused(self, peer: Peer, refusal: Failure) -> None:
         if refusal.code in LEAVING:
-            self._connector.leave(peer)
+            self._connector.leave(peer, refusal)
+        else:
+            self._connector.answered(peer)
 
     async def scan(
         self, options: dict[str, Any], end: ScanEnd, page_timeout: float | None, timeout: float | None
@@ -185,7 +187,7 @@ class RemoteChannel:
             try:
                 async for page in pages:
                     begun = True
-                    self._connector.answered()
+                    self._connector.answered(peer)
                     yield page
                 return
             except ConnectionLost as lost:
