@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -104,6 +105,15 @@ def test_a_report_is_plain_lines_in_a_pipe_and_tables_on_a_terminal(url: str) ->
     shown = run(*arguments, terminal=True)
     assert shown.code == 0
     assert "p99.9" in shown.text
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 120])
+def test_no_number_is_broken_on_a_narrow_terminal(columns: int, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = run("bench", "mixed", "--url", url, "--count", "12345", "--warmup", "0", "--keys", "10", terminal=True)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown.text).splitlines()
+    assert sum("12345" in line.split() for line in lines) == 2
+    assert max(map(len, lines)) <= columns
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,14 @@ def test_metrics(haptera: Any) -> None:
     assert "log_entries_total" in haptera("metrics", terminal=True).text
 
 
+def test_metrics_of_a_name_that_is_not_there(haptera: Any) -> None:
+    told = "haptera: no metric's name begins with 'nosuch'\n"
+    assert haptera("metrics", "nosuch") == Ended(1, b"", told)
+    assert haptera("metrics", "nosuch", "--watch", "1") == Ended(1, b"", told)
+    one = haptera("metrics", "nosuch", "revision")
+    assert (one.code, one.text, one.err) == (1, "revision\t0\n", told)
+
+
 def test_values_are_bytes_in_a_pipe_and_shown_safely_on_a_terminal(haptera: Any) -> None:
     value = b"line\n\x1b[31mred\xff\0"
     ok(haptera("set", "k", "-", stdin=value))

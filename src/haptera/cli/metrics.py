@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from haptera.cli import output
-from haptera.cli.client import DONE, Client, client_options, end_with
+from haptera.cli.client import DONE, NO, Client, client_options, end_with
 
 if TYPE_CHECKING:
     from haptera.peer import Peer
@@ -31,7 +31,7 @@ def command(client: Client, names: tuple[str, ...], watch: float | None) -> None
     """Show the metrics of a node; with NAMEs, those whose names begin with one of them.
 
     Into a pipe, each is a line: name, tab, value; with --watch the time comes before them. With --json each sample is
-    one line.
+    one line. Exit code 1: a NAME that no metric's name begins with.
     """
     end_with(lambda: asyncio.run(_run(client, names, watch)))
 
@@ -43,21 +43,24 @@ async def _run(client: Client, names: tuple[str, ...], watch: float | None) -> i
     peer = await dial(default_url() if client.url is None else client.url, timeout=client.timeout)
     try:
         if watch is None:
-            payload = await peer.call("server", "metrics", _encode(()), timeout=client.timeout)
-            _show(client, _chosen(_decode(payload), names))
-        else:
-            await _watch(client, peer, names, watch)
+            values = _decode(await peer.call("server", "metrics", _encode(()), timeout=client.timeout))
+            _show(client, _chosen(values, names))
+            return NO if _tell_unknown(values, names) else DONE
+        return await _watch(client, peer, names, watch)
     finally:
         await peer.aclose()
-    return DONE
 
 
-async def _watch(client: Client, peer: Peer, names: tuple[str, ...], seconds: float) -> None:
+async def _watch(client: Client, peer: Peer, names: tuple[str, ...], seconds: float) -> int:
     argument = _encode(({"interval_ms": round(seconds * 1000)},))
-    before: Values = {}
+    before: Values | None = None
     async for item in peer.stream("server", "watch_metrics", argument):
         time_ms, sample = _decode_sample(item)
         values = _chosen(sample, names)
+        if before is None:
+            if _tell_unknown(sample, names) and not values:
+                return NO
+            before = {}
         time = datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         if client.as_json:
             output.json_line({"time": time, "metrics": values})
@@ -67,6 +70,7 @@ async def _watch(client: Client, peer: Peer, names: tuple[str, ...], seconds: fl
                     output.line(f"{time}\t{output.field(name)}\t{_text(value)}")
         output.flush()
         before = values
+    return DONE
 
 
 def _show(client: Client, values: Values) -> None:
@@ -81,6 +85,14 @@ def _show(client: Client, values: Values) -> None:
 
 def _chosen(values: Values, names: tuple[str, ...]) -> Values:
     return {name: value for name, value in values.items() if not names or name.startswith(names)}
+
+
+def _tell_unknown(values: Values, names: tuple[str, ...]) -> bool:
+    """Says which of ``names`` no metric begins with, if there is one: a name that was mistyped is not a quiet node."""
+    unknown = [name for name in names if not any(each.startswith(name) for each in values)]
+    for name in unknown:
+        output.error_line(f"no metric's name begins with {name!r}")
+    return bool(unknown)
 
 
 def _text(value: float) -> str:

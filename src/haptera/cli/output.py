@@ -99,6 +99,11 @@ def _escaped(char: str) -> str:
     return f"\\x{ord(char) - 0xDC00:02x}" if 0xDC80 <= ord(char) <= 0xDCFF else char
 
 
+def table_width(lines: Sequence[Sequence[str]]) -> int:
+    """The characters that a table takes if no cell is broken; ``lines`` are its head and its rows."""
+    return sum(max(map(len, column)) + 3 for column in zip(*lines, strict=True)) + 1
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table in colour on a terminal; tab-separated lines where the package rich is missing."""
     try:

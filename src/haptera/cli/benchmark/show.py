@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -76,7 +77,12 @@ def _number(value: float) -> str:
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if output.is_terminal():
-        output.table(columns, rows)
+        lines: list[Sequence[str]] = [columns, *rows]
+        turned: list[Sequence[str]] = list(zip(*lines, strict=True))
+        # A number that is broken over two lines is read as two. Where there is no room, rows become columns.
+        if shutil.get_terminal_size().columns < output.table_width(lines) > output.table_width(turned):
+            lines = turned
+        output.table(lines[0], lines[1:])
         return
     if len(columns) > 2:
         output.line("\t".join(columns))
