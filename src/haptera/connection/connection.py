@@ -36,6 +36,8 @@ class Connection(Sender):
     def __init__(self, role: Role, config: Config, now: float, process_budget: Budget | None = None) -> None:
         config = config.bounded()
         super().__init__(role, config, now, process_budget)
+        #: Whole frames that have come, ever.
+        self.frames_received = 0
         self._decoder = FrameDecoder(config.limits.max_frame)
         self._time = Timekeeper(config, self._decoder, now)
         self._control = Control(self._streams)
@@ -72,6 +74,7 @@ class Connection(Sender):
         streams.now = self._inflow.now = now
         shaking = self.state is ConnectionState.HANDSHAKE
         frames = self._decoder.receive(data)
+        self.frames_received += len(frames)
         try:
             for frame in frames:
                 self._receive(frame)
@@ -79,7 +82,9 @@ class Connection(Sender):
                     return streams.take_events()
             if shaking:
                 # The handshake's frame came alone: it says how what stands behind it is to be read.
-                for frame in self._decoder.receive(b""):
+                behind = self._decoder.receive(b"")
+                self.frames_received += len(behind)
+                for frame in behind:
                     self._receive(frame)
                     if self.state is ConnectionState.CLOSED:
                         return streams.take_events()

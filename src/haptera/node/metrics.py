@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from haptera.error_table import TABLE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
@@ -42,22 +44,28 @@ MEASURED = {
     "log_segments": "gauge",
     "log_size_bytes": "gauge",
     "pending_writes": "gauge",
+    "requests_in_flight": "gauge",
+    "requests_received_total": "counter",
     "revision": "gauge",
     "scans_open": "gauge",
     "uptime_seconds": "gauge",
     "wire_received_bytes_total": "counter",
+    "wire_received_frames_total": "counter",
     "wire_sent_bytes_total": "counter",
 }
 """Those that are asked for, and their kinds."""
 
-LABELLED = {"requests_total": "method"}
+LABELLED = {"protocol_errors_reported_total": "code", "protocol_errors_total": "code", "requests_total": "method"}
 """Counters with a label, and the label's name. Its values are those that a node knows, never what somebody sends."""
+
+OTHER_CODE = "other"
+"""The label of a code that is not one of the protocol's."""
 
 
 class Metrics:
     """All metrics of one node. Each counter is an attribute; it only grows, from 0 at the node's start."""
 
-    __slots__ = (*COUNTERS, "_measured", "_requests")
+    __slots__ = (*COUNTERS, "_codes", "_measured", "_requests")
 
     connections_total: int
     kv_failures_total: int
@@ -81,10 +89,17 @@ class Metrics:
             setattr(self, name, 0)
         self._measured: dict[str, Callable[[], float]] = {}
         self._requests: dict[str, dict[str, int]] = {}
+        self._codes: dict[str, dict[str, int]] = {name: {} for name, label in LABELLED.items() if label == "code"}
 
     def requests(self, service: str, methods: Iterable[str]) -> dict[str, int]:
         """The numbers of requests to each method of a service, for it to add to: `requests_total`."""
         return self._requests.setdefault(service, dict.fromkeys(methods, 0))
+
+    def count_code(self, name: str, code: int) -> None:
+        """Add one to the number of an error's code: of the metric `name`, which has the label `code`."""
+        counts = self._codes[name]
+        value = str(code) if code in TABLE else OTHER_CODE
+        counts[value] = counts.get(value, 0) + 1
 
     def measure(self, sources: Mapping[str, Callable[[], float]]) -> None:
         """Say where the values of some metrics come from. Raises ValueError for a name that is not in MEASURED."""
@@ -99,6 +114,9 @@ class Metrics:
         for service, counts in self._requests.items():
             for method, count in counts.items():
                 values[f'requests_total{{method="{service}.{method}"}}'] = count
+        for name, codes in self._codes.items():
+            for code, count in codes.items():
+                values[f'{name}{{code="{code}"}}'] = count
         for name, read in self._measured.items():
             values[name] = read()
         return dict(sorted(values.items()))

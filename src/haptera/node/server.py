@@ -7,11 +7,12 @@ import ipaddress
 import logging
 import os
 import stat
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from haptera.connection import Budget
-from haptera.errors import ConfigurationError
+from haptera.errors import ConfigurationError, RemoteProtocolError
 from haptera.node.services.kv import KvService
 from haptera.node.services.server import ServerService
 from haptera.node.services.session import SessionService
@@ -31,6 +32,14 @@ log = logging.getLogger(__name__)
 
 SOCKET_PATH_MAX = 107
 """Bytes of a Unix socket's path: `sun_path` holds 108 on Linux, with a NUL. (Where it holds fewer, binding fails.)"""
+
+_COUNTED: dict[str, Callable[[Peer], int]] = {
+    "requests_received_total": lambda peer: peer.requests_received,
+    "wire_received_bytes_total": lambda peer: peer.bytes_received,
+    "wire_received_frames_total": lambda peer: peer.frames_received,
+    "wire_sent_bytes_total": lambda peer: peer.bytes_sent,
+}
+"""What connections count by themselves: asked for when a sample is taken, and added up when one ends."""
 
 _COMPRESSION = {"auto": None, "zstd": True, "none": False}
 
@@ -54,14 +63,14 @@ class NodeServer:
             self._server_service,
             SessionService(node.metrics),
         )
-        self._closed = [0, 0]  # bytes received and sent by connections that have ended
+        self._ended = dict.fromkeys(_COUNTED, 0)  # of the connections that have ended
         node.metrics.measure(
             {
                 "connections": lambda: node.connections,
                 "connections_refused_total": lambda: sum(server.refused for server in self._servers),
                 "half_open_connections": lambda: sum(server.half_open for server in self._servers),
-                "wire_received_bytes_total": lambda: self._closed[0] + self._sum(lambda peer: peer.bytes_received),
-                "wire_sent_bytes_total": lambda: self._closed[1] + self._sum(lambda peer: peer.bytes_sent),
+                "requests_in_flight": lambda: self._sum(lambda peer: peer.serving),
+                **{name: partial(self._total, name) for name in _COUNTED},
             }
         )
 
@@ -143,8 +152,16 @@ class NodeServer:
 
     def _on_close(self, peer: Peer) -> None:
         self._node.connections -= 1
-        self._closed[0] += peer.bytes_received
-        self._closed[1] += peer.bytes_sent
+        for name, read in _COUNTED.items():
+            self._ended[name] += read(peer)
+        error = peer.error
+        if error is not None:
+            found_here = isinstance(error, RemoteProtocolError)
+            name = "protocol_errors_total" if found_here else "protocol_errors_reported_total"
+            self._node.metrics.count_code(name, error.code)
+
+    def _total(self, name: str) -> int:
+        return self._ended[name] + self._sum(_COUNTED[name])
 
     def _sum(self, read: Callable[[Peer], int]) -> int:
         return sum(read(peer) for server in self._servers for peer in server.peers)

@@ -1,4 +1,4 @@
-"""Why a connection ended: what its calls are told, and what stands in the log."""
+"""Why a connection ended: what its calls are told, and what stands in the log of its beginning and its end."""
 
 import logging
 from collections.abc import Callable
@@ -27,11 +27,23 @@ def describe_end(event: Closed, cause: Exception | None) -> ConnectionLost:
     return ending
 
 
-def log_end(event: Closed, fields: Callable[..., dict[str, Any]]) -> None:
-    """Log an end that somebody is to blame for. ``fields`` gives what a line about the connection says."""
+def log_opening(fields: Callable[..., dict[str, Any]]) -> None:
+    """Log that there is a connection, for who looks closely. ``fields`` gives what a line about it says."""
+    if _logger.isEnabledFor(logging.DEBUG):
+        _logger.debug("connection_opened", extra=fields())
+
+
+def log_end(event: Closed, cause: Exception | None, reason: str, fields: Callable[..., dict[str, Any]]) -> None:
+    """Log an end: a warning if somebody is to blame for it, else a line for who looks closely, with the ``reason``.
+
+    Who connects and leaves without a word, as a load balancer does to see whether somebody listens, is not to blame.
+    """
     # What the peer said is told in its own words: this version may not know the code.
     error = event.failure or event.error
-    if error is not None:
+    if error is None:
+        if _logger.isEnabledFor(logging.DEBUG):
+            _logger.debug("connection_ended", extra=fields(reason=reason if cause is None else str(cause)))
+    else:
         _logger.warning(
             "connection_failed" if event.failure is None else "connection_ended_by_peer",
             extra=fields(code=error.code, code_name=error.name, reason=error.message),

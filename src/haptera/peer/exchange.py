@@ -89,14 +89,18 @@ class Exchange(Peer):
 
     def _take(self, events: Sequence[Event]) -> None:
         dispatcher = self._dispatcher
+        requests = 0
         for event in events:
             # The two usual ones first.
             if isinstance(event, RequestReceived):
                 dispatcher.add(event)
+                requests += 1
             elif isinstance(event, ResponseReceived):
                 self._caller.end(event.stream, Answer(event.payload, None, event.entries))
             else:
                 self._take_other(event)
+        if requests:
+            self.requests_received += requests
         if dispatcher.arrived:
             dispatcher.start()
             dispatcher.watch()
@@ -135,7 +139,7 @@ class Exchange(Peer):
                 self._caller.last_taken = goaway.last_stream
                 self._caller.refuse_waiting()
             case Closed():
-                self._end(event)
+                self._end(event, "the other side has closed it")
             case _:
                 pass
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from haptera.connection import Connection, Role
 from haptera.connection.events import Closed, Event, PackedItem
-from haptera.errors import ConnectionLost, Failure, Outcome, RemoteProtocolError
-from haptera.peer.ending import describe_end, log_end
+from haptera.errors import ConnectionLost, Failure, Outcome, ProtocolError, RemoteProtocolError
+from haptera.peer.ending import describe_end, log_end, log_opening
 from haptera.peer.limits import DRAIN_S, LINGER_S, UNWRITTEN_MAX, WRITE_SIZE
 from haptera.peer.sockets import tune
 from haptera.peer.timers import Ticker, WriteWatch
@@ -49,6 +49,7 @@ class Line(ABC):
         "bytes_received",
         "bytes_sent",
         "closed",
+        "error",
         "remote",
     )
 
@@ -57,6 +58,9 @@ class Line(ABC):
         self.closed = False
         self.bytes_received = 0
         self.bytes_sent = 0
+        #: What was wrong, if that ended the connection: a ``RemoteProtocolError`` that this side found in the other, a
+        #: ``LocalProtocolError`` that the other side says it found in this one.
+        self.error: ProtocolError | None = None
         self._connection = connection
         self._loop = loop
         self._write_timeout_s = write_timeout_s
@@ -139,6 +143,11 @@ class Line(ABC):
         """The largest message, in bytes, that the other side takes; 0 before the handshake is done."""
         agreement = self._connection.agreement
         return 0 if agreement is None else agreement.peer_limits.max_message
+
+    @property
+    def frames_received(self) -> int:
+        """Frames that have come whole."""
+        return self._connection.frames_received
 
     @property
     def going_away(self) -> bool:
@@ -254,6 +263,7 @@ class Line(ABC):
         self._transport = transport
         tune(transport)
         self._ticker.watch()
+        log_opening(self.log_fields)
 
     async def ready(self) -> None:
         """Wait for the other side's half of the handshake. Raises ``ConnectionLost`` if it refuses or is gone."""
@@ -273,7 +283,7 @@ class Line(ABC):
             await asyncio.wait((self._draining, self._gone), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if self._ending is None:
             # Not a plain close: that would be a reset, which destroys answers on their way, if anything is unread.
-            self._end(Closed(None), linger_s=max(LINGER_S, deadline - self._loop.time()), half=True)
+            self._end(Closed(None), "it is drained", linger_s=max(LINGER_S, deadline - self._loop.time()), half=True)
         await self._wait_gone()
 
     def _advance_drain(self) -> None:
@@ -293,7 +303,7 @@ class Line(ABC):
 
     async def aclose(self) -> None:
         """Close the connection. Calls under way fail with ``ConnectionLost``, handlers are cancelled."""
-        self._end(Closed(None))
+        self._end(Closed(None), "it is closed here")
         await self._wait_gone()
 
     async def _wait_gone(self) -> None:
@@ -304,7 +314,7 @@ class Line(ABC):
         """End a connection whose handshake is not done, and say why: nothing that was sent behind HELLO is applied."""
         if self._ending is None:
             self._connection.fail_connection(RemoteProtocolError(code))
-            self._end(Closed(None), half=True)
+            self._end(Closed(None), "it is refused", half=True)
 
     def _abort(self) -> None:
         """Close at once, as if it had never been accepted."""
@@ -322,13 +332,23 @@ class Line(ABC):
         return error
 
     def _end(
-        self, event: Closed, cause: Exception | None = None, *, linger_s: float | None = None, half: bool = False
+        self,
+        event: Closed,
+        reason: str,
+        cause: Exception | None = None,
+        *,
+        linger_s: float | None = None,
+        half: bool = False,
     ) -> None:
-        """The connection is over, for whichever reason: fail what waits, stop what runs, close the transport."""
+        """The connection is over: fail what waits, stop what runs, close the transport.
+
+        ``reason`` is for the log, if neither ``event`` nor ``cause``, the transport's error, has one.
+        """
         if self._ending is not None:
             return
         self._ending = describe_end(event, cause)
-        log_end(event, self.log_fields)
+        self.error = event.error
+        log_end(event, cause, reason, self.log_fields)
         if not self._ready.done():
             self._ready.set_exception(self._lost_error("not_applied"))
             self._ready.exception()  # it is no loss if nobody waits for it
@@ -356,7 +376,7 @@ class Line(ABC):
         self._linger = self._loop.call_later(LINGER_S if linger_s is None else linger_s, transport.abort)
 
     def _lost(self, error: Exception | None) -> None:
-        self._end(Closed(None), error)
+        self._end(Closed(None), "it is gone", error)
         self._stop_timers()
         self._connection.close()
         self.closed = True

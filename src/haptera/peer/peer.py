@@ -59,7 +59,15 @@ class Peer(Line):
     come in any order.
     """
 
-    __slots__ = ("_call_timeout_s", "_caller", "_dispatcher", "attributes", "credentials", "services")
+    __slots__ = (
+        "_call_timeout_s",
+        "_caller",
+        "_dispatcher",
+        "attributes",
+        "credentials",
+        "requests_received",
+        "services",
+    )
 
     #: Whoever extends this sets it.
     _dispatcher: Responder
@@ -78,6 +86,8 @@ class Peer(Line):
         #: State that services keep for this connection.
         self.attributes: dict[str, Any] = {}
         self.credentials: Credentials | None = None
+        #: Requests of the other side that came whole.
+        self.requests_received = 0
         self._call_timeout_s = call_timeout_s
         self._caller = Caller(connection, loop, self._schedule_flush)
 
@@ -85,6 +95,11 @@ class Peer(Line):
         self.remote = describe_remote(transport)
         self.credentials = unix_credentials(transport)
         super()._open(transport)
+
+    @property
+    def serving(self) -> int:
+        """How many requests of the other side have no answer yet."""
+        return len(self._dispatcher.requests)
 
     def request(
         self,

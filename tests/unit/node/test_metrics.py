@@ -8,7 +8,9 @@ from haptera.node.metrics import COUNTERS, MEASURED, Metrics
 from haptera.node.services.kv import KvService
 from tests.unit.node.nodes import opened
 
-OF_LISTENERS = {name for name in MEASURED if name.startswith(("wire_", "connections", "half_open"))}
+OF_LISTENERS = {
+    name for name in MEASURED if name.startswith(("wire_", "connections", "half_open", "requests_in", "requests_rec"))
+}
 
 
 def test_counters_start_at_zero_and_the_rest_is_asked_when_read() -> None:
@@ -29,6 +31,20 @@ def test_requests_are_counted_by_method() -> None:
     assert values['requests_total{method="kv.get"}'] == 2
     assert values['requests_total{method="kv.set"}'] == 1
     assert list(values) == sorted(values)
+
+
+def test_errors_are_counted_by_code_once_they_occur() -> None:
+    metrics = Metrics()
+    assert not any("protocol_errors" in name for name in metrics.values())
+    for code in (1002, 1002, 1015, 4242, 999_999):
+        metrics.count_code("protocol_errors_total", code)
+    assert {name: value for name, value in metrics.values().items() if "protocol_errors" in name} == {
+        'protocol_errors_total{code="1002"}': 2,
+        'protocol_errors_total{code="1015"}': 1,
+        'protocol_errors_total{code="other"}': 2,
+    }
+    with pytest.raises(KeyError):
+        metrics.count_code("requests_total", 1002)
 
 
 def test_a_name_that_is_not_registered_is_refused() -> None:

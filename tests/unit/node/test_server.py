@@ -15,8 +15,8 @@ from haptera.errors import ConfigurationError, ConnectionLost, ServerError
 from haptera.node.server import is_local
 from haptera.peer import dial
 from haptera.testing import node
-from haptera.wire.frame import MORE
-from tests.unit.peer.raw import RawPeer, request
+from haptera.wire.frame import MORE, FrameType, encode_frame
+from tests.unit.peer.raw import RawPeer, hello, request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,6 +34,12 @@ encode, decode = msgspec.msgpack.encode, msgspec.msgpack.decode
 async def serving(path: Path, *listen: str, **options: Any) -> AsyncIterator[NodeServer]:
     async with node(data_dir=path, listen=listen or ANY_PORT, **options) as url:
         yield url.server
+
+
+def said(code: int) -> bytes:
+    """The ERROR of a connection."""
+    reason = {"code": code, "name": "IT", "message": "why", "outcome": "unknown", "details": {}}
+    return encode_frame(FrameType.ERROR, 0, 0, b"", encode(reason))
 
 
 async def whoami(url: str) -> object:
@@ -70,6 +76,49 @@ async def test_connections_are_counted(tmp_path: Path) -> None:
         while served.connections:
             await asyncio.sleep(0.001)
         assert served.metrics.connections_total == 3
+
+
+async def test_what_connections_do_is_measured_while_they_last_and_after(tmp_path: Path) -> None:
+    async with serving(tmp_path / "d") as server:
+        served = server._node
+        peer = await dial(server.urls[0], grease=False)
+        await peer.call("kv", "set", encode(["key", b"value"]))
+        with pytest.raises(ServerError, match="UNKNOWN_SERVICE"):
+            await peer.call("nowhere", "nothing")
+        watch = aiter(peer.stream("server", "watch_metrics", encode([{"interval_ms": 3_600_000}])))
+        _, sample = decode(await anext(watch))
+        assert (sample["requests_in_flight"], sample["requests_received_total"]) == (1, 3)
+        assert served.metrics.values()["wire_received_frames_total"] == 4  # HELLO and three requests
+        await peer.aclose()
+        while served.connections:
+            await asyncio.sleep(0.001)
+        after = served.metrics.values()
+        assert (after["requests_in_flight"], after["requests_received_total"]) == (0, 3)
+        assert after["wire_received_frames_total"] >= 4
+
+
+@pytest.mark.parametrize(
+    ("sent", "metric"),
+    [
+        (b"GET / HTTP/1.1\r\n", 'protocol_errors_total{code="1002"}'),
+        (hello() + said(1003), 'protocol_errors_reported_total{code="1003"}'),
+        (hello() + said(4242), 'protocol_errors_reported_total{code="other"}'),
+    ],
+)
+async def test_what_ends_a_connection_is_counted_by_code_and_by_who_found_it(
+    tmp_path: Path, sent: bytes, metric: str
+) -> None:
+    async with serving(tmp_path / "d") as server:
+        for _ in range(2):
+            raw = await RawPeer.open(server.urls[0])
+            await raw.send(sent)
+            await raw.read_to_end()
+            await raw.close()
+        while server._node.connections:
+            await asyncio.sleep(0.001)
+        assert {name: value for name, value in server._node.metrics.values().items() if "protocol_errors" in name} == {
+            metric: 2
+        }
 
 
 async def test_describe_lists_what_there_is(tmp_path: Path) -> None:
