@@ -234,6 +234,14 @@ class Sender:
         self.outbox.add(stream, Outgoing(_ITEM, 0, entries, payload))
         return not stream.throttled
 
+    def try_item(self, id_: int, payload: bytes) -> bool:
+        """Queue one ITEM as ``send_item`` does, if all that its stream has queued before has left; say whether."""
+        stream = self._sendable(id_)
+        if stream.outbox:
+            return False
+        self.send_item(id_, payload)
+        return True
+
     def finish(self, id_: int) -> None:
         """Say that the last ITEM of a streaming request has been sent."""
         stream = self._sendable(id_)

@@ -297,6 +297,20 @@ class Request:
             if self.cancelled:
                 raise asyncio.CancelledError
 
+    def try_send(self, item: bytes) -> bool:
+        """Send one item if all that was sent before has left; say whether.
+
+        This is for items of which only the newest matters: nothing is kept of one that is not sent, and nothing is sent
+        once the request is cancelled or its connection gone. Raises ``LocalProtocolError`` 3004 if the other side takes
+        no item as large.
+        """
+        payload = item if type(item) is bytes else as_bytes(item)
+        peer = self.peer
+        sent = not self.cancelled and peer._ending is None and peer._connection.try_item(self.stream, payload)
+        if sent:
+            peer._schedule_flush()
+        return sent
+
     def add_item(self, payload: bytes | PackedItem) -> None:
         """Take an item that has arrived (the peer calls this)."""
         if self._arrived is None:

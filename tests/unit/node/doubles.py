@@ -126,6 +126,12 @@ class FakeRequest:
         if self.blocked is not None:
             await self.blocked.wait()
 
+    def try_send(self, item: bytes) -> bool:
+        if self.lost or self.cancelled or (self.blocked is not None and not self.blocked.is_set()):
+            return False
+        self.items.append(msgspec.msgpack.decode(item))
+        return True
+
     def _answered(self, entries: bytes) -> None:
         self.answers += 1
         assert self.answers == 1, "a request is answered once"

@@ -91,27 +91,25 @@ class _Feed:
         self._watchers = watchers
         self._interval = interval
         self._loop = loop
-        self._sending: dict[Request, asyncio.Task[None] | None] = {}
+        self._requests: dict[Request, None] = {}  # in the order in which they came
         self._due = loop.time() + interval
         self._timer = loop.call_at(self._due, self._tick)
 
     def __len__(self) -> int:
-        return len(self._sending)
+        return len(self._requests)
 
     def add(self, request: Request) -> None:
-        self._send(request, self._watchers.item(self._loop.time()))
+        self._requests[request] = None
+        request.try_send(self._watchers.item(self._loop.time()))
 
     def remove(self, request: Request) -> None:
-        task = self._sending.pop(request)
-        if task is not None:
-            task.cancel()
+        del self._requests[request]
 
     def close(self) -> list[Request]:
         """End the timer, and give those that watched."""
         self._timer.cancel()
-        requests = list(self._sending)
-        for request in requests:
-            self.remove(request)
+        requests = list(self._requests)
+        self._requests.clear()
         return requests
 
     def _tick(self) -> None:
@@ -122,19 +120,8 @@ class _Feed:
             self._due = now + self._interval
         self._timer = self._loop.call_at(self._due, self._tick)
         item = self._watchers.item(now)
-        for request, task in list(self._sending.items()):
-            if task is None:
-                self._send(request, item)
-
-    def _send(self, request: Request, item: bytes) -> None:
-        self._sending[request] = self._loop.create_task(self._sent(request, item))
-
-    async def _sent(self, request: Request, item: bytes) -> None:
-        try:
-            await request.send(item)
-        except (asyncio.CancelledError, ConnectionError):
-            return
-        self._sending[request] = None
+        for request in self._requests:
+            request.try_send(item)
 
 
 def _stopping() -> Failure:
