@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from haptera import LocalProtocolError
+from haptera import ConnectionLost, LocalProtocolError
 from haptera.testing import virtual_clock
 from haptera.wire.payload import Limits
 from tests.unit.peer.hosts import KIB, Batches, eventually, pair, turns
@@ -86,6 +86,8 @@ async def test_nothing_is_sent_once_nobody_wants_it() -> None:
         assert (await calls[1]).payload == b"answer"
         await acceptor.aclose()
         assert lost.try_send(b"x") is False
+        with pytest.raises(ConnectionLost):
+            await calls[2]
 
 
 @virtual_clock
