@@ -14,6 +14,7 @@ from haptera.client import connect
 from haptera.client.connector import OLDER_MAX
 from haptera.errors import ConnectionLost, ServerError, failure
 from haptera.testing import node, proxy, virtual_clock
+from haptera.wire.frame import HEADER_SIZE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -176,3 +177,20 @@ async def test_connection_that_was_left_ends_with_its_last_call() -> None:
         await asyncio.sleep(0.01)
         assert len(server.peers) <= 1
         await db.aclose()
+
+
+@virtual_clock
+async def test_damaged_answers_are_asked_for_again() -> None:
+    async with node(storage="memory", listen="tcp") as url, proxy(url) as through, connect(through.url) as db:
+        await db.set("k", "v")
+        await db.set("n", "0")
+        for number in range(1, 21):
+            # Behind the header of the next frame: what is found wrong is the answer, and the connection goes on.
+            through.corrupt("to_dialer", at=through.to_dialer.sent + HEADER_SIZE)
+            assert await db.increment("n") == number
+            through.corrupt("to_dialer", at=through.to_dialer.sent + HEADER_SIZE)
+            entry = await db.get("k")
+            assert entry is not None
+            assert entry.text == "v"
+        assert through.to_dialer.corrupted == 40
+        assert through.connections == 1

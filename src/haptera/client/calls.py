@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from haptera.error_table import Code
-from haptera.errors import ConnectionLost, Failure
+from haptera.errors import ConnectionLost, Failure, Outcome
 
 if TYPE_CHECKING:
     from haptera.client.methods import Method
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 PASSING = frozenset(
     {Code.CHECKSUM_MISMATCH, Code.GOING_AWAY, Code.TOO_MANY_REQUESTS, Code.RATE_LIMITED, Code.SHUTTING_DOWN}
 )
-"""Refusals that pass by themselves: the request was damaged on its way, the node goes away and comes back, or it has no
-room at this moment. Of those that spec/errors.toml would have repeated later, a full disk and maintenance are not here:
-they last longer than a call, and its caller should know."""
+"""Refusals that pass by themselves: the request or its answer was damaged on its way, the node goes away and comes
+back, or it has no room at this moment. Of those that spec/errors.toml would have repeated later, a full disk and
+maintenance are not here: they last longer than a call, and its caller should know."""
 
 LEAVING = frozenset({Code.GOING_AWAY, Code.SHUTTING_DOWN})
 """Refusals after which a connection takes no more calls."""
@@ -53,9 +53,9 @@ class Call:
         """The deadline as asyncio takes it."""
         return None if self.deadline == math.inf else self.deadline
 
-    def lost_on(self, peer: Peer, lost: ConnectionLost) -> None:
-        """Notes that a connection was lost while the call was under way on it."""
-        if not self.method.write or lost.outcome == "not_applied":
+    def unanswered(self, peer: Peer, outcome: Outcome) -> None:
+        """Notes that what came of the call on a connection, its end for instance, was no answer."""
+        if not self.method.write or outcome == "not_applied":
             return
         remembers = peer.server_id if "idempotency" in peer.capabilities else None
         self.server_id = remembers if not self.unknown or remembers == self.server_id else None
@@ -88,9 +88,14 @@ class Call:
         return answer
 
 
-def passes(refusal: Failure) -> bool:
-    """Whether a failure says that the same call may be sent again."""
-    return refusal.code in PASSING and refusal.outcome == "not_applied"
+def passes(refusal: Failure, *, write: bool) -> bool:
+    """Whether a failure says that the same call may be sent again.
+
+    Of a change, only if it was not applied, or if nothing but its answer was damaged: then under its id.
+    """
+    if refusal.code not in PASSING:
+        return False
+    return not write or refusal.outcome == "not_applied" or refusal.code == Code.CHECKSUM_MISMATCH
 
 
 def _judged(code: int) -> bool:

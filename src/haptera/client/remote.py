@@ -4,8 +4,11 @@ The way of a call, `RemoteChannel.call`, is straight while there is a connection
 that can go wrong leads to `_persist`, which decides whether the call may be sent again:
 
 - what was certainly not applied (never sent, or refused with outcome `not_applied` by a code that passes): always;
-- a read: always;
-- a change whose fate is unknown: only under its request_id, to the server it was sent to, if that remembers ids.
+- a read that was lost with its connection, whose answer was damaged, or that a code that passes refused: always;
+- a change whose fate is unknown, because its connection was lost or its answer damaged: only under its request_id, to
+  the server it was sent to, if that remembers ids.
+
+Whatever else an answer says is the answer, also what this side finds wrong with it: the next one would be the same.
 
 The first call goes out behind HELLO in one write (spec/protocol.md, section 4).
 """
@@ -76,9 +79,10 @@ class RemoteChannel:
                     request_id=request_id,
                     answered_below=answered_below,
                 )
-                if answer.failure is not None and passes(answer.failure):
-                    self._refused(peer, answer.failure)
-                    answer = await self._persist(Call(method, payload, request_id, started, timeout), answer)
+                if answer.failure is not None and passes(answer.failure, write=method.write):
+                    call = Call(method, payload, request_id, started, timeout)
+                    self._refused(peer, call, answer.failure)
+                    answer = await self._persist(call, answer)
             except ConnectionLost as lost:
                 call = Call(method, payload, request_id, started, timeout)
                 self._lost(peer, call, lost)
@@ -112,10 +116,10 @@ class RemoteChannel:
                 self._lost(peer, call, lost)
                 trouble = lost
                 continue
-            if answer.failure is None or not passes(answer.failure):
+            if answer.failure is None or not passes(answer.failure, write=call.method.write):
                 self._connector.answered(peer)
                 return call.answer(answer)
-            self._refused(peer, answer.failure)
+            self._refused(peer, call, answer.failure)
             trouble = answer
         if isinstance(trouble, ConnectionLost):
             raise call.loss(trouble)
@@ -129,7 +133,7 @@ class RemoteChannel:
         """
         while True:
             peer = await self._connector.connected(call.by)
-            if not call.method.write or not self._connector.established:
+            if not call.method.write or not (self._connector.established or call.unknown):
                 return peer
             try:
                 async with asyncio.timeout_at(call.by):
@@ -157,10 +161,11 @@ class RemoteChannel:
         await self._backoff.wait(call.attempt, max(call.deadline - self._time(), 0.0))
 
     def _lost(self, peer: Peer, call: Call, lost: ConnectionLost) -> None:
-        call.lost_on(peer, lost)
+        call.unanswered(peer, lost.outcome)
         self._connector.lost(peer, lost)
 
-    def _refused(self, peer: Peer, refusal: Failure) -> None:
+    def _refused(self, peer: Peer, call: Call, refusal: Failure) -> None:
+        call.unanswered(peer, refusal.outcome)
         if refusal.code in LEAVING:
             self._connector.leave(peer, refusal)
         else:
@@ -196,9 +201,9 @@ class RemoteChannel:
                     raise call.loss(lost) from None
             except ServerError as error:
                 refusal = Failure(error.code, error.name, error.message, error.outcome, error.details)
-                if begun or not passes(refusal) or not call.may_repeat(self._time()):
+                if begun or not passes(refusal, write=False) or not call.may_repeat(self._time()):
                     raise
-                self._refused(peer, refusal)
+                self._refused(peer, call, refusal)
             finally:
                 await pages.aclose()
             await self._pause(call)

@@ -226,6 +226,53 @@ async def test_refusal_that_passes_is_tried_again_on_the_same_connection(code: i
     assert [sent.time for sent in peer.sent] == pytest.approx([0.0, 0.05, 0.15, 0.35])
 
 
+@pytest.mark.parametrize("outcome", ["unknown", "applied"])
+@pytest.mark.parametrize("code", [1003, 3007])
+@virtual_clock
+async def test_read_is_tried_again_whatever_its_refusal_says_of_the_outcome(code: int, outcome: Any) -> None:
+    refusals = [failure(code, outcome=outcome)] * 3
+    peer = FakePeer(lambda sent: sent.fail(refusals.pop()) if refusals else answers(sent))
+    entry = await database(Dialler(peer)).get("k")
+    assert entry is not None
+    assert entry.value == b"v:k"
+    assert len(peer.sent) == 4
+
+
+@virtual_clock
+async def test_change_whose_answer_was_damaged_is_sent_again_under_its_id() -> None:
+    damaged = [failure(1003, outcome="unknown")] * 2
+    peer = FakePeer(lambda sent: sent.fail(damaged.pop()) if damaged else answers(sent))
+    assert await database(Dialler(peer)).set("k", b"v") == 8
+    assert len({sent.request_id for sent in peer.sent}) == 1
+    assert len(peer.sent) == 3
+
+
+@pytest.mark.parametrize("established_before", [False, True])
+@virtual_clock
+async def test_change_whose_answer_was_damaged_is_not_sent_to_one_that_does_not_remember_it(
+    established_before: bool,
+) -> None:
+    peer = FakePeer(answers, capabilities=frozenset())
+    db = database(Dialler(peer))
+    if established_before:
+        await db.get("x")
+    before = len(peer.sent)
+    peer._answer = lambda sent: sent.fail(failure(1003, outcome="unknown"))
+    with pytest.raises(ServerError) as damaged:
+        await db.set("k", b"v")
+    assert (damaged.value.code, damaged.value.outcome) == (1003, "unknown")
+    assert len(peer.sent) == before + 1
+
+
+@virtual_clock
+async def test_damage_without_end_is_told_when_time_is_over() -> None:
+    peer = FakePeer(lambda sent: sent.fail(failure(1003, outcome="unknown")))
+    with pytest.raises(ServerError) as damaged:
+        await database(Dialler(peer), timeout=30.0).get("k")
+    assert damaged.value.code == 1003
+    assert now() == 30.0
+
+
 @pytest.mark.parametrize(
     ("code", "outcome"), [(5001, "not_applied"), (5002, "not_applied"), (3007, "unknown"), (3005, "unknown")]
 )
