@@ -76,6 +76,18 @@ async def test_scan_that_is_cut_in_the_middle_says_so() -> None:
         assert len(seen) < 8000
 
 
+@virtual_clock
+async def test_no_damage_to_an_answer_is_the_callers_trouble() -> None:
+    async with node(storage="memory", listen="tcp") as url:
+        for offset in range(100):
+            async with proxy(url) as through, connect(through.url) as db:
+                before = await db.increment("n")
+                through.corrupt("to_dialer", at=through.to_dialer.sent + offset)
+                for number in range(1, 5):
+                    assert await db.increment("n") == before + number
+                assert through.to_dialer.corrupted == 1
+
+
 def key_file(path: Path, key: bytes) -> Path:
     path.write_bytes(key)
     path.chmod(0o600)
