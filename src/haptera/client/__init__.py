@@ -31,9 +31,9 @@ def connect(url: str | None = None, *, timeout: Timeout = DEFAULT) -> Database:
 
     Use it as ``async with haptera.connect() as db``, or ``db = await haptera.connect()`` and `Database.aclose`.
     Nothing is sent before the first call, which then leaves in one write with the handshake. A server that has never
-    answered is tried once; one that was lost is dialled again, with backoff, for as long as a call has time. A call
-    that was lost with its connection, or whose answer was damaged, is sent again where that is safe: a read always, a
-    change under its id to a server that remembers it.
+    answered is tried once; one that was lost is dialled again, with backoff, for as long as a call has time, unless it
+    refuses for a reason that stays (its version, the key). A call that was lost with its connection, or whose answer
+    was damaged, is sent again where that is safe: a read always, a change under its id to a server that remembers it.
 
     Raises ``ConfigurationError`` for a URL that is not understood, or that names a user or a password: this version has
     no authentication, and does not pretend to.

@@ -24,6 +24,23 @@ OLDER_MAX = 4
 """Connections that were left and have calls under way. A server that is restarted leaves one; only one that goes away
 again and again leaves more, and then the oldest is given up."""
 
+FOR_GOOD = frozenset(
+    {
+        Code.UNSUPPORTED_VERSION,
+        Code.UNSUPPORTED_FLAG,
+        Code.UNSUPPORTED_METADATA,
+        Code.PROTOCOL_VIOLATION,
+        Code.SIGNATURE_MISMATCH,
+        Code.AUTHENTICATION_REQUIRED,
+        Code.AUTHENTICATION_FAILED,
+        Code.AUTHENTICATION_LOCKED,
+        Code.PERMISSION_DENIED,
+        Code.UNSUPPORTED_MECHANISM,
+    }
+)
+"""Why a connection ends before it is of any use, where the next one would end alike: what the two sides speak and have
+agreed on, the key, and who is asking."""
+
 
 class Dial(Protocol):
     """Opens a transport: :func:`haptera.peer.dial`, or a test's double."""
@@ -35,8 +52,9 @@ class Connector:
     """Keeps a connection to one of ``urls``, tried in turn; ``shown`` names them in errors.
 
     Until a server has once said WELCOME, one attempt at each host is all: who mistyped an address learns it at once.
-    From then on a lost connection is dialled again, with backoff, for as long as a call has time. WELCOME is not
-    signed: a server that ends the first connection over a signature, before it has answered anything, has another key.
+    From then on a lost connection is dialled again, with backoff, for as long as a call has time and not every host has
+    refused for good. WELCOME is not signed: a server that ends a connection over a signature, before it has answered
+    anything, has another key.
 
     The caller that finds no connection dials in its own coroutine, so that its request can follow HELLO in one write;
     others wait for it, and one of them goes on where it is cancelled.
@@ -54,10 +72,18 @@ class Connector:
         self._trouble = ""  # why the last attempt at each host failed, or the last connection ended
         self._dialling = False
         self._waiting: list[asyncio.Future[None]] = []
+        self._failed: dict[int, bool] = {}  # hosts of no use, since one was: whether they refused for good
         self._answering = False  # whether the present connection has taken a call
         self._older: dict[Peer, None] = {}  # the oldest first
         self._endings: set[asyncio.Task[None]] = set()
         self._closed = False
+
+    @property
+    def hopeful(self) -> bool:
+        """Whether a connection may be had by dialling again."""
+        if len(self._failed) < len(self._urls):
+            return True
+        return self.established and not all(self._failed.values())
 
     async def connected(self, deadline: float | None) -> Peer:
         """The open connection, dialled if there is none, by ``deadline`` (time of the loop).
@@ -87,6 +113,7 @@ class Connector:
         self.established = True
         if self.peer is peer:
             self._answering = True
+            self._failed.clear()
 
     def lost(self, peer: Peer, loss: ConnectionLost | None = None) -> None:
         """Notes that a connection has ended; one that had been welcomed makes the next attempt an immediate one."""
@@ -95,11 +122,13 @@ class Connector:
         self.peer = None
         if loss is not None:
             self._trouble = str(loss)
-        if peer.server_id is None or (loss is not None and _over_a_signature(loss)):
-            self._failed_rounds += 1
-        else:
+        code = _code_of(loss)
+        if peer.server_id is not None and (self._answering or code != Code.SIGNATURE_MISMATCH):
             self.established = True
             self._failed_rounds = 0
+            self._failed.clear()
+        else:
+            self._pass_over(for_good=code in FOR_GOOD)
 
     def leave(self, peer: Peer, why: Failure) -> None:
         """The server takes no more calls on ``peer``: the next one goes to a new connection, and this one ends with
@@ -108,7 +137,10 @@ class Connector:
             self.established = True
             self.peer = None
             self._trouble = describe(why.name, why.code, why.message, why.details)
-            self._failed_rounds = 0 if self._answering else self._failed_rounds + 1
+            if self._answering:
+                self._failed_rounds = 0
+            else:
+                self._pass_over(for_good=False)
         if peer.closed or peer in self._older:
             return
         self._older[peer] = None
@@ -118,6 +150,12 @@ class Connector:
             oldest = next(iter(self._older))
             del self._older[oldest]
             self._end(oldest.aclose())
+
+    def _pass_over(self, *, for_good: bool) -> None:
+        """The host that was reached last is of no use now: the next attempt is at the one behind it."""
+        self._failed_rounds += 1
+        self._failed[self._first] = for_good
+        self._first = (self._first + 1) % len(self._urls)
 
     async def drain(self, timeout: float) -> None:
         """Takes no more calls, waits up to ``timeout`` seconds for those under way, and closes."""
@@ -202,6 +240,7 @@ class Connector:
                 peer = await self._dial(self._urls[index], timeout=DIAL_SECONDS_MAX)
             except OSError as error:  # ConnectionLost and TimeoutError are OSErrors
                 trouble.append(_reason(self._urls[index], error))
+                self._failed[index] = False
             else:
                 self._first = index
                 self._trouble = ""
@@ -211,9 +250,10 @@ class Connector:
         return None
 
 
-def _over_a_signature(loss: ConnectionLost) -> bool:
-    found = loss.failure or loss.__cause__
-    return isinstance(found, Failure | ProtocolError) and found.code == Code.SIGNATURE_MISMATCH
+def _code_of(loss: ConnectionLost | None) -> int | None:
+    """The error that ended a connection, whichever side found it."""
+    found = None if loss is None else loss.failure or loss.__cause__
+    return found.code if isinstance(found, Failure | ProtocolError) else None
 
 
 def _reason(url: str, error: OSError) -> str:

@@ -103,7 +103,7 @@ class RemoteChannel:
             if trouble is not None:
                 if not call.may_repeat(self._time()):
                     break
-                if isinstance(trouble, ConnectionLost) and not self._connector.established:
+                if isinstance(trouble, ConnectionLost) and not self._connector.hopeful:
                     break
                 await self._pause(call)
             try:
@@ -140,7 +140,7 @@ class RemoteChannel:
                     await peer.ready()
             except ConnectionLost as lost:
                 self._connector.lost(peer, lost)
-                if not call.may_repeat(self._time()):
+                if not call.may_repeat(self._time()) or not self._connector.hopeful:
                     raise
                 await self._pause(call)
                 continue
@@ -197,7 +197,7 @@ class RemoteChannel:
                 return
             except ConnectionLost as lost:
                 self._connector.lost(peer, lost)
-                if begun or not self._connector.established or not call.may_repeat(self._time()):
+                if begun or not self._connector.hopeful or not call.may_repeat(self._time()):
                     raise call.loss(lost) from None
             except ServerError as error:
                 refusal = Failure(error.code, error.name, error.message, error.outcome, error.details)

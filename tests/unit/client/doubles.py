@@ -65,7 +65,10 @@ class FakeStream:
 
 
 class FakePeer:
-    """``answer`` is called with each request; without it requests wait until the test answers them."""
+    """``answer`` is called with each request; without it requests wait until the test answers them.
+
+    With a ``refusal`` the handshake fails with it.
+    """
 
     def __init__(
         self,
@@ -73,6 +76,7 @@ class FakePeer:
         *,
         server_id: bytes | None = SERVER,
         capabilities: frozenset[str] = frozenset({"idempotency", "pipelining"}),
+        refusal: Failure | None = None,
     ) -> None:
         self.server_id = server_id
         self.capabilities = capabilities
@@ -80,6 +84,7 @@ class FakePeer:
         self.sent: list[Sent] = []
         self.streams: list[FakeStream] = []
         self.waited_ready = False
+        self.refusal = refusal
         self._answer = answer
         self._on_close: list[Callable[[], None]] = []
 
@@ -87,6 +92,8 @@ class FakePeer:
         assert service == ("server" if method == "status" else "kv")
         sent = Sent(self, method, payload, options)
         self.sent.append(sent)
+        if self.refusal is not None:
+            asyncio.get_running_loop().call_soon(self.lose, "not_applied")
         if self._answer is not None:
             self._answer(sent)
         return sent.future
@@ -97,6 +104,9 @@ class FakePeer:
 
     async def ready(self) -> None:
         self.waited_ready = True
+        if self.refusal is not None:
+            self.lose("not_applied")
+            raise self._loss("not_applied")
 
     def on_close(self, callback: Callable[[], None]) -> None:
         self._on_close.append(callback)
@@ -106,9 +116,13 @@ class FakePeer:
         self.closed = True
         for sent in self.sent:
             if not sent.future.done():
-                sent.future.set_exception(ConnectionLost("cut", outcome=outcome))
+                sent.future.set_exception(self._loss(outcome))
         for callback in self._on_close:
             callback()
+
+    def _loss(self, outcome: Any) -> ConnectionLost:
+        name = "cut" if self.refusal is None else self.refusal.name
+        return ConnectionLost(name, outcome=outcome, failure=self.refusal)
 
     async def drain(self, timeout: float = 30.0) -> None:
         await self.aclose()

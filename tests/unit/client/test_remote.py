@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -196,6 +197,71 @@ async def test_several_hosts_are_tried_in_turn_and_the_good_one_is_kept() -> Non
     await established(first, db)
     await lost_with(first, db.get("k"))
     assert dial.urls == ["haptera://a:1", "haptera://b:1", "haptera://b:1"]
+
+
+def refusing(code: int) -> FakePeer:
+    return FakePeer(server_id=None, capabilities=frozenset(), refusal=failure(code))
+
+
+CALLS: dict[str, Callable[[Database], Awaitable[object]]] = {
+    "get": lambda db: db.get("k"),
+    "set": lambda db: db.set("k", b"v"),
+    "scan": lambda db: anext(db.scan()),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+@pytest.mark.parametrize("code", [1001, 1008, 1011, 2001, 2002])
+@virtual_clock
+async def test_refusal_that_no_retry_mends_is_told_at_once(
+    code: int, call: Callable[[Database], Awaitable[object]]
+) -> None:
+    first, second = FakePeer(), refusing(code)
+    second.streams = [FakeStream([second._loss("not_applied")], None)]
+    dial = Dialler(first, second)
+    db = database(dial, timeout=60.0)
+    await established(first, db)
+    first.lose()
+    with pytest.raises(ConnectionLost) as refused:
+        await call(db)
+    assert refused.value.failure == failure(code)
+    assert refused.value.outcome == "not_applied"
+    assert len(dial.urls) == 2
+    assert now() == 0.0
+
+
+@pytest.mark.parametrize("code", [1003, 1012, 1013, 1014])
+@virtual_clock
+async def test_refusal_that_passes_is_dialled_again(code: int) -> None:
+    first, last = FakePeer(), FakePeer(answers)
+    dial = Dialler(first, refusing(code), refusing(code), last)
+    db = database(dial)
+    await established(first, db)
+    first.lose()
+    assert await db.set("k", b"v") == 8
+    assert len(dial.urls) == 4
+
+
+@virtual_clock
+async def test_host_that_refuses_for_good_does_not_keep_a_call_from_another() -> None:
+    first, down, last = FakePeer(), ConnectionRefusedError(111, "Connection refused"), FakePeer(answers)
+    dial = Dialler(first, refusing(1011), down, refusing(1011), down, refusing(1011), last)
+    db = database(dial, "haptera://a:1", "haptera://b:1")
+    await established(first, db)
+    first.lose()
+    assert await db.set("k", b"v") == 8
+    assert [url[10] for url in dial.urls] == list("a" + "ab" * 3)
+
+
+@virtual_clock
+async def test_every_host_is_tried_before_the_first_refusal_is_believed() -> None:
+    good = Dialler(refusing(1011), FakePeer(answers))
+    entry = await database(good, "haptera://a:1", "haptera://b:1").get("k")
+    assert entry is not None
+    bad = Dialler(refusing(1011), refusing(1013))
+    with pytest.raises(ConnectionLost, match="TOO_MANY_CONNECTIONS"):
+        await database(bad, "haptera://a:1", "haptera://b:1").get("k")
+    assert [url[10] for url in bad.urls] == ["a", "b"]
 
 
 @pytest.mark.parametrize("code", [1014, 5005])
