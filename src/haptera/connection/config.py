@@ -147,6 +147,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """Leave out the key: it shall not get into a log by way of its owner."""
         return f"Config(agent={self.agent!r}, capabilities={self.capabilities!r}, limits={self.limits!r})"
 
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Show no more than ``repr`` does: the method that this replaces shows every field."""
+        return [("agent", self.agent), ("capabilities", self.capabilities), ("limits", self.limits)]
+
     def offered_capabilities(self) -> list[str]:
         """Return what this side asks for or accepts."""
         offered = list(self.capabilities)

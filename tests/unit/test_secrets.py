@@ -1,0 +1,69 @@
+"""Whatever holds a secret shows it to nobody: not by repr, and not by rich, which asks a method of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import pkgutil
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from rich.console import Console
+from rich.pretty import pretty_repr
+
+import haptera
+from haptera.connection.config import Config
+from haptera.peer.address import Address
+from haptera.peer.options import Options
+from haptera.storage.keys import DataKey
+
+SECRET = b"nobody may ever read these words"
+SHOWN = (SECRET.decode(), SECRET.hex(), SECRET.decode()[4:20])
+
+HOLDERS: dict[type, Callable[[], object]] = {
+    Address: lambda: Address(scheme="haptera", hosts=(("h", 1),), user="u", password=SECRET.decode()),
+    Config: lambda: Config(entropy=os.urandom, signing_key=SECRET),
+    DataKey: lambda: DataKey.of(SECRET),
+    Options: lambda: Options(signing_key=SECRET),
+}
+
+# What a field of a secret is called.
+SECRET_NAME = re.compile(r"secret|password|signing_key$|private|credential$")
+
+
+def views(value: object) -> Iterator[str]:
+    yield repr(value)
+    yield str(value)
+    yield f"{value}"
+    yield pretty_repr(value)
+    yield pretty_repr({"inside": [value]})
+    console = Console(width=1000)
+    with console.capture() as capture:
+        console.print(value)
+    yield capture.get()
+
+
+@pytest.mark.parametrize("holder", HOLDERS.values(), ids=[type_.__name__ for type_ in HOLDERS])
+def test_no_view_of_what_holds_a_secret_shows_it(holder: Callable[[], object]) -> None:
+    for view in views(holder()):
+        assert not any(text in view for text in SHOWN), view
+
+
+def fields_of(type_: type) -> list[str]:
+    if issubclass(type_, msgspec.Struct):
+        return [field.name for field in msgspec.structs.fields(type_)]
+    return [field.name for field in dataclasses.fields(type_)] if dataclasses.is_dataclass(type_) else []
+
+
+def test_everything_with_a_field_for_a_secret_is_looked_at() -> None:
+    found: set[Any] = set()
+    for module in pkgutil.walk_packages(haptera.__path__, "haptera."):
+        if module.name != "haptera.__main__":
+            for value in vars(importlib.import_module(module.name)).values():
+                if isinstance(value, type) and value.__module__.startswith("haptera"):
+                    found |= {value for name in fields_of(value) if SECRET_NAME.search(name)}
+    assert found == HOLDERS.keys()
