@@ -251,8 +251,10 @@ class Application:
     def check(self) -> None:
         """The accounts of the connection are possible ones."""
         connection = self.connection
-        inflow = connection._inflow
-        assert 0 <= inflow.held == self.process.used
+        inflow, outbox = connection._inflow, connection.outbox
+        outbox.settle()
+        assert inflow.held >= 0
+        assert inflow.held + outbox.size + outbox.control_size == self.process.used
         assert inflow.held <= connection.config.budget
         assert inflow._window >= 0
         assert connection.outbox.credit >= 0
@@ -270,6 +272,8 @@ class Application:
                 now += 1.0
                 self.learn(self.connection.tick(now))
             self.learn(self.connection.receive_data(piece, now))
+            while self.connection.more:
+                self.learn(self.connection.receive_data(b"", now))
             if not self.options.passive:
                 self.act()
             assert self.connection.next_tick() >= 0.0

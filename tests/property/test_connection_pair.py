@@ -195,7 +195,10 @@ class _Side:
         connection = self.connection
         assert connection.outbox.credit >= 0
         assert connection._inflow._window >= 0
-        assert 0 <= connection._inflow.held == self.process.used
+        connection.outbox.settle()
+        assert connection._inflow.held >= 0
+        waiting = connection.outbox.size + connection.outbox.control_size
+        assert connection._inflow.held + waiting == self.process.used
         for stream in (*connection._streams.calls.values(), *connection._streams.serves.values()):
             assert stream.receive_window >= 0
             assert stream.send_credit >= 0

@@ -38,6 +38,11 @@ LARGE_MESSAGES_MAX: Final = 3
 #: What a stream may have queued before its producer should wait. One turn's worth keeps the wire busy.
 STREAM_QUEUE_SIZE: Final = TURN_SIZE
 
+#: What of a connection may wait for its socket before no more ITEMs are produced: as much as of answers (section 3).
+PRODUCED_MAX: Final = 1024 * 1024
+#: How many producers go on at once when there is room again. Each asks anew, since one may fill it.
+WOKEN_MAX: Final = 16
+
 #: What one connection may hold for its application: unfinished messages, unread items, requests without an answer.
 CONNECTION_BUDGET: Final = 64 * 1024 * 1024
 #: The same for all connections of a process.

@@ -100,6 +100,11 @@ class Connection(Sender):
             self._inflow.credit_connection()
         return streams.take_events()
 
+    @property
+    def more(self) -> bool:
+        """Whether ``receive_data(b"")`` may have more to tell: many small frames are taken some hundreds at once."""
+        return self._decoder.more and self.state < ConnectionState.CLOSING
+
     def receive_eof(self) -> list[Event]:
         """Take the end of what the peer sends and return what it means."""
         if self.state >= ConnectionState.CLOSING:
@@ -220,9 +225,10 @@ class Connection(Sender):
         return self._streams.take_events()
 
     def close(self) -> None:
-        """End the connection from this side: what is queued may still leave, nothing more is read."""
+        """End the connection from this side: nothing more is read or sent, and nothing that was queued is kept."""
         self._close(Closed(None))
         self._streams.take_events()
+        self.outbox.close()
         self.state = ConnectionState.CLOSED
 
     def _fail(self, error: RemoteProtocolError) -> None:

@@ -10,13 +10,24 @@ Three queues, emptied in this order at each pull:
 Bytes are pulled, not pushed: what is not yet in the socket's buffer can still be overtaken. A stream whose REQUEST is
 still in *ready* has no turn; one without credit waits until it gets some.
 
+What waits is bounded by its producers: a stream's queue, the room that all of a connection's share, and the budget of
+the process, to which all that waits is charged.
+
 Frames are signed as they are pulled, not as they are queued: a tag covers the frame's place in the order of the wire.
 """
 
 from collections import deque
 from typing import Final
 
-from haptera.connection.config import LARGE_MESSAGES_MAX, STREAM_QUEUE_SIZE, TURN_SIZE
+from haptera.connection.config import (
+    CONNECTION_BUDGET,
+    LARGE_MESSAGES_MAX,
+    PRODUCED_MAX,
+    STREAM_QUEUE_SIZE,
+    TURN_SIZE,
+    WOKEN_MAX,
+    Budget,
+)
 from haptera.connection.stream import Outgoing, Stream
 from haptera.wire.compression import COMPRESSED_SIZE_MIN, Codec
 from haptera.wire.frame import (
@@ -38,9 +49,12 @@ _ENDS_STREAM: Final = frozenset({int(FrameType.RESPONSE), int(FrameType.ERROR)})
 
 
 class Outbox:
-    """The outgoing side of one connection."""
+    """The outgoing side of one connection.
 
-    def __init__(self) -> None:
+    ``limit`` is how many bytes may wait for turns and credit before no more are produced; ``budget`` is the process's.
+    """
+
+    def __init__(self, limit: int = CONNECTION_BUDGET, budget: Budget | None = None) -> None:
         self.max_frame = 0  # the peer's, once it is known: until then only REQUESTs leave
         self.credit = 0  # the connection's window, as the peer opened it
         #: Streams whose last frame has left in a pull, until their owner takes them.
@@ -61,6 +75,11 @@ class Outbox:
         self._large = 0
         self._queued = 0  # bytes that take turns
         self._queued_answers = 0  # those of them that are answers
+        self._stuck = 0  # those of them whose stream waits for credit
+        self._wanting: deque[Stream] = deque()  # streams whose producers wait for the connection's room
+        self._limit = limit
+        self._budget = Budget() if budget is None else budget
+        self._charged = 0  # what of the process's budget is this connection's
         self._codec: Codec | None = None
         self._signer: Signer | None = None
         self._unsigned = 0  # of the control queue, how many of its first frames leave unsigned
@@ -95,6 +114,32 @@ class Outbox:
         holding up anything else.
         """
         return self._ready_size + self._queued_answers
+
+    @property
+    def over_budget(self) -> bool:
+        """Whether the process has as much in memory for its connections as it may."""
+        return self._budget.used >= self._budget.limit
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a producer may make more: little waits for the socket, and not too much for credit."""
+        waiting = self._ready_size + self._queued - self._stuck
+        return waiting < PRODUCED_MAX and self._queued < self._limit
+
+    def ask_room(self, stream: Stream) -> bool:
+        """Whether a stream's producer may make its next ITEM; else the stream will be among ``writable``."""
+        if stream.throttled:
+            return False
+        if self.has_room:
+            return True
+        self._wanting.append(stream)
+        return False
+
+    def settle(self, unsent: int = 0) -> None:
+        """Charge what waits to the process's budget, with the bytes that were pulled and are ``unsent``."""
+        waiting = self._ready_size + self._queued + self.control_size + unsent
+        self._budget.used += waiting - self._charged
+        self._charged = waiting
 
     @property
     def pending(self) -> bool:
@@ -137,9 +182,14 @@ class Outbox:
         size = _waiting_size(message)
         stream.queued += size
         self._queued += size
+        # At once, not when it is settled: many that are made in one turn of the loop are seen by each other.
+        self._budget.used += size
+        self._charged += size
         if message.type in _ENDS_STREAM:
             self._queued_answers += size
-        if not stream.starved and not stream.turning:
+        if stream.starved:
+            self._stuck += size
+        elif not stream.turning:
             self._enter(stream)
         if stream.queued >= STREAM_QUEUE_SIZE:
             stream.throttled = True
@@ -164,6 +214,7 @@ class Outbox:
         """Forget what a stream has queued: its answer is cut short or no longer wanted."""
         if stream.starved:
             stream.starved = False
+            self._stuck -= stream.queued
             self._starved.pop(stream.id, None)
         self._queued -= stream.queued
         stream.queued = 0
@@ -191,10 +242,12 @@ class Outbox:
 
     def _wake(self, stream: Stream) -> None:
         stream.starved = False
+        self._stuck -= stream.queued
         self._enter(stream)
 
     def _starve(self, stream: Stream) -> None:
         stream.starved = True
+        self._stuck += stream.queued
         # One that lacks its own window as well is woken by whichever comes first and looks again.
         if self.credit <= stream.send_credit:
             self._starved[stream.id] = stream
@@ -206,8 +259,21 @@ class Outbox:
         self._starved.clear()
         self._behind_handshake.clear()
         self._large_waiting.clear()
+        self._wanting.clear()
         self._queued = 0
         self._queued_answers = 0
+        self._stuck = 0
+
+    def close(self) -> None:
+        """Forget everything: nothing leaves any more. What is left of the connection keeps none of its messages."""
+        self.clear()
+        self._control.clear()
+        self.control_size = 0
+        self._ready.clear()
+        self._ready_size = 0
+        self.ended.clear()
+        self.writable.clear()
+        self.settle()
 
     def pull(self, size: int) -> bytes:
         """Return about ``size`` bytes to send, fairly chosen; nothing only if nothing can be sent now."""
@@ -228,6 +294,9 @@ class Outbox:
                     break
         if self._signer is not None:
             parts = self._seal(self._signer, parts, controls)
+        if self._wanting and self.has_room:
+            for _ in range(min(len(self._wanting), WOKEN_MAX)):
+                self.writable.append(self._wanting.popleft())
         return b"".join(parts)
 
     def _seal(self, signer: Signer, parts: list[bytes], controls: int) -> list[bytes]:

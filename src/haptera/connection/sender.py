@@ -59,10 +59,11 @@ class Sender:
         self.state = ConnectionState.HANDSHAKE
         #: What both sides agreed on; None before the handshake is done.
         self.agreement: Agreement | None = None
-        self.outbox = Outbox()
+        process_budget = process_budget or Budget()
+        self.outbox = Outbox(config.budget, process_budget)
         limits = config.limits
         self._inflow = Inflow(
-            self.outbox, limits.stream_window, limits.connection_window, config.budget, process_budget or Budget()
+            self.outbox, limits.stream_window, limits.connection_window, config.budget, process_budget
         )
         self._streams = Streams(int(role), config, self.outbox, self._inflow, now)
         self._calls = self._streams.calls
@@ -225,14 +226,29 @@ class Sender:
         """Queue one ITEM on an open stream of either side.
 
         Returns whether the producer may go on at once; otherwise it waits until the stream is among
-        ``take_writable``. Raises ``LocalProtocolError`` if the stream has ended or may not carry ITEMs.
+        ``take_writable``. Raises ``LocalProtocolError`` if the stream has ended or may not carry ITEMs, 3004 if the
+        ITEM is larger than the peer takes, 3007 while the process's budget is used up.
         """
-        stream = self._sendable(id_)
+        stream = self._producing(id_)
         if len(payload) > self._streams.peer_message_max:
             self._refuse_size(len(payload))
         self._check_entries(entries)
         self.outbox.add(stream, Outgoing(_ITEM, 0, entries, payload))
-        return not stream.throttled
+        return self.outbox.ask_room(stream)
+
+    def ask_room(self, id_: int) -> bool:
+        """Whether a producer may make its next ITEM for an open stream; otherwise it waits as for ``send_item``.
+
+        What is made while nothing more can leave, or while as much waits for credit as the connection's budget holds,
+        would only be kept. Raises ``LocalProtocolError`` as ``send_item`` does.
+        """
+        return self.outbox.ask_room(self._producing(id_))
+
+    def _producing(self, id_: int) -> Stream:
+        stream = self._sendable(id_)
+        if self.outbox.over_budget:
+            raise LocalProtocolError(3007, "the process has as much in memory for its connections as it may")
+        return stream
 
     def try_item(self, id_: int, payload: bytes) -> bool:
         """Queue one ITEM as ``send_item`` does, if all that its stream has queued before has left; say whether."""

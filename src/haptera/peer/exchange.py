@@ -22,7 +22,7 @@ from haptera.connection.events import (
 from haptera.errors import Outcome
 from haptera.peer.calls import Answer
 from haptera.peer.dispatcher import Dispatcher
-from haptera.peer.limits import CALL_TIMEOUT_S, WRITE_SIZE, WRITE_TIMEOUT_S
+from haptera.peer.limits import CALL_TIMEOUT_S, READ_SIZE_MAX, WRITE_SIZE, WRITE_TIMEOUT_S
 from haptera.peer.peer import Peer
 from haptera.peer.service import Service
 from haptera.peer.timers import IdleWatch
@@ -86,6 +86,25 @@ class Exchange(Peer):
         self._flush()
         if self._connection.unfinished:
             self._ticker.watch()
+        if self._connection.more or len(data) >= READ_SIZE_MAX:
+            self._let_others()
+
+    def _let_others(self) -> None:
+        """Read no more of this connection in this turn of the loop: the others have theirs."""
+        transport = self._transport
+        if self._ending is None and transport is not None and not transport.is_closing():
+            transport.pause_reading()
+            self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if self._connection.more:
+            self._receive(b"")
+        # One that ends is read to its end, and what comes is thrown away.
+        if not self._connection.more and not transport.is_closing():
+            transport.resume_reading()
 
     def _take(self, events: Sequence[Event]) -> None:
         dispatcher = self._dispatcher
@@ -159,6 +178,7 @@ class Exchange(Peer):
                 transport.write(data)
             if connection.outbox.writable:
                 self._wake_senders()
+        connection.outbox.settle(transport.get_write_buffer_size())
         if self._write_watch is None and transport.get_write_buffer_size():
             self._watch_writing(transport)
         if (self._when_writable or self._dispatcher.arrived) and self.writable:

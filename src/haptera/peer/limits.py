@@ -6,6 +6,8 @@ from typing import Final
 CALL_TIMEOUT_S: Final = 5.0
 #: Answers that may wait to be written before new requests are kept, not started (spec/protocol.md, section 3).
 UNWRITTEN_MAX: Final = 1024 * 1024
+#: What is read of a connection in one turn of the loop before others have theirs. uvloop would read 8 MiB.
+READ_SIZE_MAX: Final = 256 * 1024
 #: What one write hands to the transport: enough to fill a socket, little enough that a PING need not wait for it.
 WRITE_SIZE: Final = 256 * 1024
 #: The transport asks to pause above the first and to go on below the second: with a write that did not fit, almost

@@ -168,10 +168,12 @@ class Line(ABC):
     def writable(self) -> bool:
         """Whether little enough waits to be written that more answers may be produced."""
         transport = self._transport
-        return (
-            transport is not None
-            and self._connection.outbox.unwritten + transport.get_write_buffer_size() < UNWRITTEN_MAX
-        )
+        if transport is None:
+            return False
+        outbox = self._connection.outbox
+        waiting = outbox.unwritten + transport.get_write_buffer_size()
+        # With the budget of the process used up each connection has one answer under way: all that there are go on.
+        return waiting < UNWRITTEN_MAX and not (waiting and outbox.over_budget)
 
     def when_writable(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once as soon as ``writable`` is true again; never if the connection ends first."""
@@ -369,6 +371,7 @@ class Line(ABC):
         while data := self._connection.data_to_send(WRITE_SIZE):
             self.bytes_sent += len(data)
             transport.write(data)
+        self._connection.outbox.settle()
         if half and transport.can_write_eof():
             transport.write_eof()
         else:

@@ -191,6 +191,7 @@ class Request:
         "_arrived",
         "_entries",
         "_finished",
+        "_room",
         "_waiter",
         "abort_reason",
         "begun",
@@ -201,7 +202,6 @@ class Request:
         "payload",
         "peer",
         "received",
-        "room",
         "service",
         "span",
         "stream",
@@ -229,7 +229,7 @@ class Request:
         #: Why the handler is stopped, if not because the caller cancelled: the answer, in place of "cancelled".
         self.abort_reason: Failure | None = None
         self.task: asyncio.Task[None] | None = None
-        self.room: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
         self._entries = event.entries
         self._arrived: deque[bytes | PackedItem] | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -283,7 +283,8 @@ class Request:
         """Send one item and wait until there is room for the next.
 
         Raises ``ConnectionLost`` if the connection is gone, ``CancelledError`` if the request was cancelled,
-        ``LocalProtocolError`` 3004 if the other side takes no item as large.
+        ``LocalProtocolError`` 3004 if the other side takes no item as large, 3007 while this process has as much in
+        memory for its connections as it may; then nothing was sent.
         """
         payload = item if type(item) is bytes else as_bytes(item)
         peer = self.peer
@@ -291,11 +292,17 @@ class Request:
         room = not self.cancelled and peer._connection.send_item(self.stream, payload)
         peer._schedule_flush()
         if not room:
-            if not self.cancelled:
-                await self.wait_room()
-                peer._check_alive()
-            if self.cancelled:
-                raise asyncio.CancelledError
+            await self._wait_room()
+
+    async def room(self) -> None:
+        """Wait until an item would leave before long.
+
+        ``send`` has waited for the next one already: this is for who makes a first that is large, or makes items from
+        what it need not keep in memory meanwhile. Raises as ``send`` does.
+        """
+        self.peer._check_alive()
+        if self.cancelled or not self.peer._connection.ask_room(self.stream):
+            await self._wait_room()
 
     def try_send(self, item: bytes) -> bool:
         """Send one item if all that was sent before has left; say whether.
@@ -330,15 +337,21 @@ class Request:
 
     def make_room(self) -> None:
         """Let the handler send more items (the peer calls this)."""
-        if self.room is not None and not self.room.done():
-            self.room.set_result(None)
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
 
-    async def wait_room(self) -> None:
+    async def _wait_room(self) -> None:
         """Wait until more items may be sent, or the request is cancelled; any number of tasks may."""
-        room = self.room
-        if room is None or room.done():
-            room = self.room = asyncio.get_running_loop().create_future()
-        await asyncio.shield(room)  # one that is cancelled must not wake the others
+        while not self.cancelled:
+            room = self._room
+            if room is None or room.done():
+                room = self._room = asyncio.get_running_loop().create_future()
+            await asyncio.shield(room)  # one that is cancelled must not wake the others
+            self.peer._check_alive()
+            # Others that went on in the same turn of the loop may have filled it again.
+            if not self.cancelled and self.peer._connection.ask_room(self.stream):
+                return
+        raise asyncio.CancelledError
 
     def cancel(self) -> None:
         """Stop the handler: no one waits for the answer (the peer calls this)."""

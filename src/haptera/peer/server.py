@@ -8,7 +8,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final
 
-from haptera.peer.limits import CONNECTIONS_MAX, DRAIN_S, HALF_OPEN_MAX, LEAVING_MAX
+from haptera.peer.limits import CONNECTIONS_MAX, DRAIN_S, HALF_OPEN_MAX, LEAVING_MAX, LEAVING_MIN
 from haptera.peer.peer import Peer
 
 _logger = logging.getLogger("haptera.peer")
@@ -49,6 +49,7 @@ class Server:
         self._on_peer = on_peer
         self._max_connections = max_connections
         self._max_half_open = max_half_open
+        self._max_leaving = min(LEAVING_MAX, max(LEAVING_MIN, max_connections // 4))
         self._half_open: dict[Peer, None] = {}  # the oldest first
         self._leaving: set[Peer] = set()  # refused, and not gone yet
         self._server: asyncio.AbstractServer | None = None
@@ -95,7 +96,7 @@ class Server:
         self._half_open.pop(peer, None)
         self.refused += 1
         self._log_refusal()
-        if len(self._leaving) < LEAVING_MAX:
+        if len(self._leaving) < self._max_leaving:
             self._leaving.add(peer)
             peer._refuse(_TOO_MANY_CONNECTIONS)
         else:

@@ -12,6 +12,8 @@ from haptera.peer.calls import as_bytes
 from haptera.peer.peer import Request
 
 _logger = logging.getLogger("haptera.peer")
+#: An item is larger than the other side takes, or than there is memory for: that is the answer.
+_UNSENDABLE: Final = frozenset({3004, 3007})
 _METHOD_MARK: Final = "__haptera_method__"
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -78,6 +80,7 @@ async def _run_stream(request: Request, function: Callable[[Request], AsyncGener
     request.peer._dispatcher.enter(request)
     try:
         async with aclosing(function(request)) as results:
+            await request.room()
             async for item in results:
                 await request.send(item if type(item) is bytes else _as_answer(request, item))
         request.respond()
@@ -104,7 +107,7 @@ def _fail(request: Request, error: BaseException) -> None:
             raise error
     elif isinstance(error, CallError):
         request.fail(Failure(error.code, error.name, error.message, error.outcome, error.details))
-    elif isinstance(error, LocalProtocolError) and error.code == 3004:
+    elif isinstance(error, LocalProtocolError) and error.code in _UNSENDABLE:
         request.fail(error.failure("unknown"))
     elif isinstance(error, ConnectionLost) and request.cancelled:
         request.fail(failure(3006, outcome="unknown"))

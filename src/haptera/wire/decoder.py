@@ -20,6 +20,10 @@ from haptera.wire.frame import (
 from haptera.wire.signature import TAG_SIZE, Signer
 
 _MAGIC_BYTES: Final = MAGIC.to_bytes(2, "big")
+#: After so many frames, and bytes, the rest waits until it is asked for: to decode what one peer sends, and to act on
+#: it, stops everything else for a few milliseconds at most. Many bytes in few frames cost little.
+_FRAMES_MAX: Final = 512
+_DECODED_SIZE: Final = 32 * 1024
 #: Pieces smaller than this are put together as they come: kept singly, each would cost more than its bytes.
 _PIECE_SIZE_MIN: Final = 4096
 
@@ -31,7 +35,7 @@ class FrameDecoder:
     bytes arrive. Each payload byte is copied once; twice if its frame came in pieces, once more if those were tiny.
 
     The first frame of a connection is handed over alone, whatever came with it: what it says decides how the rest is
-    read. ``receive(b"")`` goes on behind it.
+    read. ``receive(b"")`` goes on behind it, and while ``more`` is true: small frames come some hundreds at once.
 
     The first fault in a header, or a wrong tag, ends the decoding for good, since nothing behind it can be trusted:
     ``error`` then says what was wrong, and further bytes are ignored. Damage to a body is not an error here but a
@@ -43,6 +47,8 @@ class FrameDecoder:
         self.max_frame = max_frame
         self.version = version
         self.error: RemoteProtocolError | None = None
+        #: Whether more frames may be whole already.
+        self.more = False
         self._first = True
         # The first frame of a connection has a limit of its own, the same in all versions (section 4).
         self._size_max = min(HANDSHAKE_FRAME_SIZE_MAX, max_frame)
@@ -95,6 +101,7 @@ class FrameDecoder:
         start = 0
         end = len(data)
         wanted = HEADER_SIZE
+        self.more = False
         while end - start >= HEADER_SIZE:
             magic, version, type_, flags, metadata_length, stream, payload_length, body_crc, header_crc = unpack_from(
                 data, start
@@ -124,6 +131,9 @@ class FrameDecoder:
                 middle = body + metadata_length
                 append(Frame(type_, flags, stream, data[body:middle], data[middle:stop], 0, 0))
                 start = stop + TAG_SIZE
+                if start >= _DECODED_SIZE and len(frames) >= _FRAMES_MAX:
+                    self.more = True
+                    break
                 continue
             if stop > end:
                 wanted = stop - start
@@ -142,6 +152,9 @@ class FrameDecoder:
             if first:
                 self._first = False
                 self._size_max = self.max_frame
+                break
+            if start >= _DECODED_SIZE and len(frames) >= _FRAMES_MAX:
+                self.more = True
                 break
         else:
             # A foreign protocol is told apart by its first two bytes, however few follow.

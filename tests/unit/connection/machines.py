@@ -145,7 +145,15 @@ def machine(role: Role, *, now: float = 0.0, seed: int = 1, process: Budget | No
 
 def send(connection: Connection, *frames: bytes, now: float = 0.0) -> list[Event]:
     """Let a machine read frames, all at once."""
-    return connection.receive_data(b"".join(frames), now)
+    return receive(connection, b"".join(frames), now)
+
+
+def receive(connection: Connection, data: bytes, now: float = 0.0) -> list[Event]:
+    """Let a machine read bytes, and all that they mean."""
+    events = connection.receive_data(data, now)
+    while connection.more:
+        events += connection.receive_data(b"", now)
+    return events
 
 
 def sent(connection: Connection) -> list[Seen]:
@@ -212,9 +220,9 @@ class Pair:
     def step(self) -> bool:
         """Move what either side has to send now to the other; False if there was nothing."""
         forth = self.dialer.data_to_send(SIZE)
-        self.acceptor_events += self.acceptor.receive_data(forth, self.now) if forth else []
+        self.acceptor_events += receive(self.acceptor, forth, self.now) if forth else []
         back = self.acceptor.data_to_send(SIZE)
-        self.dialer_events += self.dialer.receive_data(back, self.now) if back else []
+        self.dialer_events += receive(self.dialer, back, self.now) if back else []
         return bool(forth or back)
 
     def run(self) -> tuple[list[Event], list[Event]]:

@@ -168,8 +168,9 @@ def test_the_end_comes_once_whatever_follows() -> None:
     assert connection.receive_eof() == []
     assert connection.tick(1000.0) == []
     assert connection.fail_connection(RemoteProtocolError(3009)) == []
-    connection.close()
     assert [each.type for each in sent(connection)] == [ERROR]
+    connection.close()
+    assert not connection.data_to_send(1)
 
 
 def test_closing_forgets_streams_and_refuses_commands() -> None:

@@ -119,6 +119,10 @@ class FakeRequest:
         if callback is not None:
             callback()
 
+    async def room(self) -> None:
+        if self.lost:
+            raise ConnectionLost("gone")
+
     async def send(self, item: bytes) -> None:
         if self.lost:
             raise ConnectionLost("gone")

@@ -272,6 +272,15 @@ async def test_get_many_of_more_than_the_peer_takes_is_refused_before_it_is_enco
         assert (await store.ask("get_many", ["a"] * 131_072)).code == 3004
 
 
+async def test_get_many_is_no_larger_than_a_command_whatever_the_peer_takes() -> None:
+    """A request of a few bytes names a large value a hundred times."""
+    async with served() as store:
+        store.peer.max_message = 1 << 30
+        await store.ask("set", "a", bytes(1 << 20))
+        assert len((await store.ask("get_many", ["a"] * 15)).result[0]) == 15
+        assert (await store.ask("get_many", ["a"] * 16)).code == 3004
+
+
 async def fill(store: Served, count: int, size: int = 4) -> None:
     Asked(store.node, *(Set(f"k{number:05}", bytes(size)) for number in range(count)))
     await turn()

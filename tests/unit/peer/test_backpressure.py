@@ -26,6 +26,7 @@ from tests.unit.peer.hosts import (
     turns,
 )
 from tests.unit.peer.raw import RawPeer
+from tests.unit.peer.raw import request as raw_request
 
 
 class Large(Service):
@@ -297,3 +298,73 @@ async def test_a_stream_that_waits_for_room_ends_with_its_connection() -> None:
         with pytest.raises(haptera.ConnectionLost):
             async for _item in stream:
                 pass
+
+
+class Turns(Service):
+    """Counts how many requests are handed over in each turn of the loop."""
+
+    name = "turns"
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+        self._counting = False
+
+    def handle(self, requests: list[Request]) -> None:
+        if not self._counting:
+            self._counting = True
+            self.counts.append(0)
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        self.counts[-1] += len(requests)
+        for request in requests:
+            request.respond(b"")
+
+    def _end_turn(self) -> None:
+        self._counting = False
+
+
+async def test_what_one_connection_sends_at_once_is_worked_on_over_several_turns() -> None:
+    """The others have theirs in between: uvloop would read 8 MiB of one socket before it looks at the next."""
+    service = Turns()
+    async with served(ANY_PORT, service) as server:
+        raw = await RawPeer.open(server.url)
+        await raw.hello()
+        await raw.send(b"".join(raw_request(1 + 2 * number, "turns", "x", bytes(100)) for number in range(1000)))
+        await raw.answer(1999)
+        assert sum(service.counts) == 1000
+        assert max(service.counts) <= 512
+        await raw.close()
+
+
+class Rows(Service):
+    """Makes large items, and counts them."""
+
+    name = "rows"
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    @method
+    async def all(self, request: Request) -> AsyncIterator[bytes]:
+        while True:
+            self.made += 1
+            yield bytes(512 * KIB)
+
+
+async def test_items_are_made_when_they_can_leave_and_forgotten_when_their_connection_is_gone() -> None:
+    """A hundred streams of a peer that takes none of them: without a bound each would have its item in memory."""
+    service = Rows()
+    async with served(ANY_PORT, service, budget=4 * MIB) as server:
+        raw = await RawPeer.open(server.url)
+        await raw.hello()
+        await raw.send(b"".join(raw_request(1 + 2 * number, "rows", "all") for number in range(100)))
+        reading = asyncio.create_task(raw.read_to_end())  # what the windows let through, and no more of them
+        await eventually(lambda: service.made >= 8)
+        await turns(200)
+        assert service.made <= 10
+        peer = other_side(server)
+        assert peer._connection.outbox.size > 3 * MIB
+        raw.writer.transport.abort()
+        await eventually(lambda: peer.closed)
+        await reading
+        assert peer._connection.outbox.size == 0
+        assert not dispatcher_of(peer).requests

@@ -234,3 +234,23 @@ def test_a_body_is_not_needed_to_refuse_its_header() -> None:
     decoder = _decoder()
     decoder.receive(_header(payload_length=MAX_FRAME, metadata_length=4097))
     assert _error(decoder)[0] == 1004
+
+
+def test_small_frames_come_some_hundreds_at_once() -> None:
+    """What one peer sends in one piece must not stop the others for as long as it takes to act on all of it."""
+    decoder = _decoder()
+    frames = [encode_frame(0x20, 0, number, b"", bytes(100)) for number in range(3000)]
+    batches = [decoder.receive(b"".join(frames) + frames[0][:40])]
+    while decoder.more:
+        batches.append(decoder.receive(b""))
+    assert max(map(len, batches)) == 512
+    assert [each.stream for batch in batches for each in batch] == list(range(3000))
+    assert decoder.held == 40
+    assert [each.stream for each in decoder.receive(frames[0][40:])] == [0]
+
+
+def test_large_frames_come_all_at_once() -> None:
+    decoder = _decoder()
+    data = b"".join(encode_frame(0x20, 0, number, b"", bytes(60_000)) for number in range(100))
+    assert len(decoder.receive(data)) == 100
+    assert not decoder.more

@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from haptera.error_codes import Code
-from haptera.errors import Failure, failure
+from haptera.errors import Failure, LocalProtocolError, failure
 from haptera.node.batch import DROPPED
 from haptera.node.commands import ANONYMOUS, Command
 from haptera.node.scans import count
 from haptera.node.services.arguments import METHODS
 from haptera.peer import Request, Service
 from haptera.state.commands import Count, Delete, Scan, Set
-from haptera.state.limits import VALUE_SIZE_MAX
+from haptera.state.limits import COMMAND_SIZE_MAX, VALUE_SIZE_MAX
 from haptera.state.results import Replayed
 
 if TYPE_CHECKING:
@@ -47,6 +47,10 @@ log = logging.getLogger(__name__)
 
 PAGE_SIZE_MAX = 64 * 1024
 """Bytes of one page of a scan, unless one row is larger: one turn of the connection, a quarter of a default window."""
+
+GET_MANY_SIZE_MAX = COMMAND_SIZE_MAX
+"""Bytes of the largest answer to get_many, whatever the peer would take: as many as of a command. A few bytes of keys
+can ask for as much as the store holds, once for each."""
 
 PAGE_ROWS_MAX = 1024
 """Rows of one page, so that a page of small rows too is taken in a fraction of a millisecond."""
@@ -173,7 +177,10 @@ class KvService(Service):
                 assert isinstance(result, Failure)
                 self._fail(request, result)
                 continue
-            if type(result[0]) is list and _size(result[0]) > peer.max_message - ANSWER_OVERHEAD:
+            if (
+                type(result[0]) is list
+                and _size(result[0]) > min(peer.max_message, GET_MANY_SIZE_MAX) - ANSWER_OVERHEAD
+            ):
                 self._fail(request, failure(Code.MESSAGE_TOO_LARGE, outcome="not_applied"))
                 continue
             request.respond(encode(result), entries)
@@ -227,6 +234,8 @@ class KvService(Service):
             if request.cancelled:
                 raise asyncio.CancelledError
             while True:
+                # A row may be large: it is looked for when it can leave.
+                await request.room()
                 page = cursor.page(PAGE_SIZE_MAX, PAGE_ROWS_MAX)
                 if isinstance(page, Failure):
                     self._fail(request, page)
@@ -244,6 +253,8 @@ class KvService(Service):
             request.fail(failure(code, outcome="not_applied"))
         except ConnectionError:
             pass  # nobody is left to be answered
+        except LocalProtocolError as error:
+            request.fail(error.failure("not_applied"))  # there is no memory for a row, or the peer takes none as large
         except Exception:
             log.exception("scan_failed", extra={"stream": request.stream})
             request.fail(failure(Code.HANDLER_FAILED, outcome="not_applied"))
