@@ -15,8 +15,9 @@ import pytest
 from haptera.cli.benchmark.measure import measure
 from haptera.cli.benchmark.settings import Settings
 from haptera.errors import ConnectionLost
-from haptera.testing import node, node_in_thread, proxy
+from haptera.testing import node, node_in_thread, proxy, virtual_clock
 from tests.integration.commands import Ended, run
+from tests.support.clocks import LoopClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -151,15 +152,18 @@ def test_a_store_that_is_not_there_ends_with_3(unused_port: int) -> None:
     assert run("bench", "read", "--url", f"haptera://127.0.0.1:{unused_port}").code == 3
 
 
-async def test_a_run_has_a_result_even_if_the_store_is_gone_before_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+@virtual_clock
+async def test_a_run_has_a_result_even_if_the_store_is_gone_before_its_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("haptera.cli.benchmark.measure.RealClock", LoopClock)
     settings = Settings(
         workload="write", target="", read_ratio=0.5, distribution="uniform", theta=0.99, value_size=10, keys=10, rows=1,
-        connections=1, in_flight=4, rate=None, duration_s=0.5, count=None, warmup_s=0.0, seed=1, timeout_s=0.1,
+        connections=1, in_flight=4, rate=None, duration_s=30.0, count=None, warmup_s=0.0, seed=1, timeout_s=5.0,
     )  # fmt: skip
-    async with node(storage="memory") as url, proxy(url) as through:
+    async with node(storage="memory", write_delay=0.001) as url, proxy(url) as through:
         run = asyncio.create_task(measure(settings, url=through.url, embedded=None))
-        while through.to_dialer.reads < 10 and not run.done():
-            await asyncio.sleep(0)
+        await asyncio.sleep(1.0)
         through.refuse()
         through.sever()
         report, error = await run

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from haptera.cli.benchmark.load import ERROR_PAUSE_NS, INTERVALS_MAX, NS, Operation, Plan, Recorder, run_load
 from haptera.error_table import Code
 from haptera.errors import ConnectionLost, failure
 from haptera.testing import virtual_clock
+from tests.support.clocks import LoopClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MS = 1_000_000
-
-
-class LoopClock:
-    """The loop's time in whole nanoseconds."""
-
-    def now(self) -> int:
-        return round(asyncio.get_running_loop().time() * NS)
-
-    async def sleep_until(self, time: int) -> None:
-        await asyncio.sleep((time - self.now()) / NS)
 
 
 def operation(clock: LoopClock, durations: Iterator[int], started: list[int]) -> Operation:
