@@ -310,7 +310,7 @@ def check_address(data: bytes) -> None:
         address = parse(url)
     except ConfigurationError as error:
         # What is malformed may have a password with signs that end an authority elsewhere.
-        secret = _has_marked_password(rest)
+        secret = _has_marked_password(rest) and MARK not in url.partition("://")[0]
         shown: BaseException | None = error
         while shown is not None:
             assert not secret or MARK not in f"{shown} {shown!r}", "an error shows the password"
