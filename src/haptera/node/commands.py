@@ -106,15 +106,22 @@ class Commands:
         """Log that the answers remembered for these ids are not needed any more. Nobody waits for it."""
         self.submit(session, [Command(Forget(session.user, request_ids))], _ignore)
 
-    def open_scan(self, session: Session, op: Scan, on_expired: Callable[[], None] | None = None) -> Cursor | Failure:
+    def open_scan(
+        self,
+        session: Session,
+        op: Scan,
+        on_expired: Callable[[], None] | None = None,
+        owner: object | None = None,
+    ) -> Cursor | Failure:
         """Open a scan of the present revision; it must be closed. Fails with 3003, 4006 or 3007.
 
         A scan from which no page was taken for 60 s has lost its revision: `on_expired` is called, and its next page is
-        4009.
+        4009. `owner`, the connection that it is for, has a share of the scans that may be open at once; what is for
+        none has all of them.
         """
-        return validate(op) or self._scans.open(op, on_expired)
+        return validate(op) or self._scans.open(op, on_expired, owner)
 
-    def open_count(self, session: Session, op: Count) -> Cursor | Failure | None:
+    def open_count(self, session: Session, op: Count, owner: object | None = None) -> Cursor | Failure | None:
         """Open a scan of the keys that a count is of, if it has to look at each: `scans.count` counts them.
 
         None for a count that `submit` answers at once, whatever the number of keys: every one without a glob, and one
@@ -127,7 +134,8 @@ class Commands:
             return refused
         if not compile_glob(op.glob).cost:
             return None
-        return self._scans.open(Scan(prefix=op.prefix, start=op.start, end=op.end, glob=op.glob, keys_only=True))
+        scan = Scan(prefix=op.prefix, start=op.start, end=op.end, glob=op.glob, keys_only=True)
+        return self._scans.open(scan, owner=owner)
 
 
 _WAITING: Result = ("waiting",)

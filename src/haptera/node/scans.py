@@ -7,10 +7,12 @@ here.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from haptera.error_codes import Code
 from haptera.errors import Failure, failure
+from haptera.state.limits import CURSORS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +27,10 @@ PROGRESS_TIMEOUT_S = 60.0
 
 SWEEP_INTERVAL_S = 5.0
 """Seconds between two looks at all open scans: one timer for all of them, and only while there are some."""
+
+SCANS_PER_OWNER_MAX = CURSORS_MAX // 16
+"""Scans open at once on behalf of one connection: more than are read at once by anyone, and so few that who opens them
+and reads none leaves room for everyone else."""
 
 COUNTED_ROWS_MAX = 8192
 """Keys that one page of a count may give: as many as it looks at (`state.limits.PAGE_WORK_MAX`)."""
@@ -50,14 +56,20 @@ async def count(cursor: Cursor) -> int | Failure:
 
 
 class Cursor:
-    """An open scan of one reader; close it in any case. Number of scans at once: `state.limits.CURSORS_MAX`."""
+    """An open scan of one reader; close it in any case. Number of scans at once: `state.limits.CURSORS_MAX`.
 
-    __slots__ = ("_cursor", "_scans", "expired", "moved_at", "on_expired")
+    ``owner`` is in whose share it counts, None for nobody's.
+    """
 
-    def __init__(self, scans: Scans, cursor: ScanCursor, on_expired: Callable[[], None] | None) -> None:
+    __slots__ = ("_cursor", "_scans", "expired", "moved_at", "on_expired", "owner")
+
+    def __init__(
+        self, scans: Scans, cursor: ScanCursor, on_expired: Callable[[], None] | None, owner: object | None
+    ) -> None:
         self._scans = scans
         self._cursor = cursor
         self.on_expired = on_expired
+        self.owner = owner
         self.moved_at = scans.time()
         self.expired = False
 
@@ -110,15 +122,25 @@ class Scans:
         self._loop = loop
         self._metrics = metrics
         self._open: set[Cursor] = set()
+        self._owned: Counter[object] = Counter()
         self._timer: asyncio.TimerHandle | None = None
 
-    def open(self, op: Scan, on_expired: Callable[[], None] | None = None) -> Cursor | Failure:
-        """Open a valid scan. `on_expired` is called if it is ended for want of progress."""
+    def open(
+        self, op: Scan, on_expired: Callable[[], None] | None = None, owner: object | None = None
+    ) -> Cursor | Failure:
+        """Open a valid scan. `on_expired` is called if it is ended for want of progress.
+
+        An `owner`, a connection for instance, has SCANS_PER_OWNER_MAX at once; 3007 beyond.
+        """
+        if self._owned[owner] >= SCANS_PER_OWNER_MAX:
+            return failure(Code.TOO_MANY_REQUESTS, {"open_scans_max": SCANS_PER_OWNER_MAX}, outcome="not_applied")
         cursor = self._machine.open_scan(op)
         if isinstance(cursor, Failure):
             return cursor
-        opened = Cursor(self, cursor, on_expired)
+        opened = Cursor(self, cursor, on_expired, owner)
         self._open.add(opened)
+        if owner is not None:
+            self._owned[owner] += 1
         if self._timer is None:
             self._timer = self._loop.call_later(SWEEP_INTERVAL_S, self._on_timer)
         return opened
@@ -128,7 +150,13 @@ class Scans:
 
     def remove(self, cursor: Cursor) -> None:
         """Forget a cursor that was closed."""
-        self._open.discard(cursor)
+        if cursor not in self._open:
+            return
+        self._open.remove(cursor)
+        if cursor.owner is not None:
+            self._owned[cursor.owner] -= 1
+            if not self._owned[cursor.owner]:
+                del self._owned[cursor.owner]
 
     def sweep(self) -> None:
         """End the scans that made no progress for PROGRESS_TIMEOUT_S."""

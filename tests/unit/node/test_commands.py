@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from haptera.errors import Failure
 from haptera.node.commands import ANONYMOUS, Command, Session
-from haptera.node.scans import PROGRESS_TIMEOUT_S, SWEEP_INTERVAL_S, Cursor
+from haptera.node.scans import PROGRESS_TIMEOUT_S, SCANS_PER_OWNER_MAX, SWEEP_INTERVAL_S, Cursor
 from haptera.state import Count, Exists, Forget, Get, GetMany, Increment, Page, Replayed, Scan, Set, limits
 from haptera.testing import VirtualClockLoop, virtual_clock
 from tests.unit.node.nodes import Asked, ManualWriter, opened, turn
@@ -180,3 +180,29 @@ async def test_too_many_scans_at_once_are_refused(monkeypatch: pytest.MonkeyPatc
         assert (refused.code, refused.outcome) == (3007, "not_applied")
         cursors[0].close()
         assert isinstance(node.commands.open_scan(ANONYMOUS, Scan()), Cursor)
+
+
+async def test_no_owner_has_more_than_its_share_of_the_scans() -> None:
+    def opened_by(owner: object) -> Cursor | Failure:
+        return node.commands.open_scan(ANONYMOUS, Scan(), owner=owner)
+
+    def counted_by(owner: object) -> Cursor | Failure | None:
+        return node.commands.open_count(ANONYMOUS, Count(glob="a*z"), owner)
+
+    async with opened() as node:
+        first, second = object(), object()
+        cursors = [opened_by(first) for _ in range(SCANS_PER_OWNER_MAX)]
+        assert all(isinstance(cursor, Cursor) for cursor in cursors)
+        for refused in (opened_by(first), counted_by(first)):
+            assert isinstance(refused, Failure)
+            assert (refused.code, refused.outcome) == (3007, "not_applied")
+        assert isinstance(opened_by(second), Cursor)
+        assert isinstance(counted_by(second), Cursor)
+        for _ in range(SCANS_PER_OWNER_MAX + 1):
+            assert isinstance(node.commands.open_scan(ANONYMOUS, Scan()), Cursor)
+        cursor = cursors[0]
+        assert isinstance(cursor, Cursor)
+        cursor.close()
+        cursor.close()
+        assert isinstance(opened_by(first), Cursor)
+        assert isinstance(opened_by(first), Failure)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from haptera.node import scans
 from haptera.node.scans import PROGRESS_TIMEOUT_S
 from haptera.node.services import kv
 from haptera.node.services.kv import PAGE_SIZE_MAX, KvService
@@ -441,6 +442,29 @@ async def test_a_count_that_cannot_be_opened_is_refused(monkeypatch: pytest.Monk
         assert (await store.ask("count", {"glob": "[z-a]"})).code == 3003
         monkeypatch.setattr(limits, "CURSORS_MAX", 0)
         assert (await store.ask("count", {"glob": "a*z"})).code == 3007
+
+
+async def test_one_connection_cannot_have_all_scans(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scans, "SCANS_PER_OWNER_MAX", 2)
+    async with served() as store:
+        blocked = [await blocked_scan(store), store.peer.request("scan")]
+        blocked[1].blocked = asyncio.Event()
+        store.handle(blocked[1])
+        await turn()
+        assert (await store.ask("count", {"glob": "k*3"})).code == 3007
+        scan = store.peer.request("scan")
+        store.handle(scan)
+        await turn()
+        assert (scan.code, open_scans(store)) == (3007, 2)
+        scan = FakePeer().request("scan")
+        store.handle(scan)
+        while not scan.answered:
+            await turn()
+        assert scan.failure is None
+        for each in blocked:
+            each.cancel()
+        await turn()
+        assert (await store.ask("count", {"glob": "*3"})).result == [10]
 
 
 async def test_a_scan_that_is_cancelled_before_its_first_page_gives_none() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from haptera.node.services import watch
 from haptera.node.services.server import ServerService
+from haptera.node.services.watch import WATCHERS_PER_CONNECTION_MAX
 from haptera.testing import virtual_clock
 from tests.unit.node.doubles import FakePeer, FakeRequest
 from tests.unit.node.nodes import opened, turn
@@ -29,8 +30,8 @@ class Watched:
         self.service = ServerService(node)
         self.peer = FakePeer(capabilities=ASKED)
 
-    def watch(self, *argument: Any, payload: bytes | None = None) -> FakeRequest:
-        request = self.peer.request("watch_metrics", *argument, payload=payload, service="server")
+    def watch(self, *argument: Any, payload: bytes | None = None, by: FakePeer | None = None) -> FakeRequest:
+        request = (by or self.peer).request("watch_metrics", *argument, payload=payload, service="server")
         self.service.handle([request.request])
         return request
 
@@ -75,8 +76,8 @@ async def test_one_timer_and_one_sample_serve_all_that_watch_at_one_interval(mon
             return {"keys": samples}
 
         monkeypatch.setattr(watchers, "_sample", sample)
-        requests = [node.watch({"interval_ms": 100}) for _ in range(50)]
-        requests += [node.watch({"interval_ms": interval_ms}) for interval_ms in range(101, 116)]
+        intervals = [100] * 50 + list(range(101, 116))
+        requests = [node.watch({"interval_ms": each}, by=FakePeer(capabilities=ASKED)) for each in intervals]
         await asyncio.sleep(0.12)
         assert node.timers == 16
         assert samples == 2, "timers that are due together share a sample"
@@ -157,4 +158,24 @@ async def test_watchers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert node.watch().code == 3007
         kept[0].cancel()
         assert not node.watch().answered
+        node.service.stop()
+
+
+async def test_no_connection_has_more_than_its_share_of_the_watchers() -> None:
+    async with watched() as node:
+        kept = [node.watch({"interval_ms": 100 + number}) for number in range(WATCHERS_PER_CONNECTION_MAX)]
+        for _ in range(100):
+            refused = node.watch()
+            assert refused.failure is not None
+            assert (refused.code, refused.failure.outcome) == (3007, "not_applied")
+        other = FakePeer(capabilities=ASKED)
+        assert not node.watch(by=other).answered
+        kept[0].cancel()
+        assert not node.watch().answered
+        assert node.watch().code == 3007
+        for request in kept[1:]:
+            request.cancel()
+        for _ in range(WATCHERS_PER_CONNECTION_MAX - 1):
+            assert not node.watch().answered
+        assert node.watch().code == 3007
         node.service.stop()

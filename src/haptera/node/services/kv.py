@@ -129,7 +129,7 @@ class KvService(Service):
             elif isinstance(op, Scan):
                 self._metrics.kv_scans_total += 1
                 self._start(self._scan(session, request, op))
-            elif isinstance(op, Count) and (cursor := self._commands.open_count(session, op)) is not None:
+            elif isinstance(op, Count) and (cursor := self._commands.open_count(session, op, request.peer)) is not None:
                 self._metrics.kv_reads_total += 1
                 if isinstance(cursor, Failure):
                     self._fail(request, cursor)
@@ -226,7 +226,7 @@ class KvService(Service):
         assert task is not None
 
         request.on_cancel = stop = lambda: _stop(task)
-        cursor = self._commands.open_scan(session, op, on_expired=stop)
+        cursor = self._commands.open_scan(session, op, on_expired=stop, owner=request.peer)
         if isinstance(cursor, Failure):
             self._fail(request, cursor)
             return

@@ -7,6 +7,7 @@ last sample misses this one, and gets the newest when it has: nothing queues up 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,10 +18,13 @@ from haptera.errors import Failure, failure
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from haptera.peer import Request
+    from haptera.peer import Peer, Request
 
 WATCHERS_MAX = 1024
 """Watchers of one node: more than look at it, few enough that a sample for each costs little."""
+
+WATCHERS_PER_CONNECTION_MAX = 16
+"""Those on one connection: as many as a dashboard has views, and so few that nobody keeps the others from watching."""
 
 SAMPLE_AGE_MAX_S = 0.02
 """Timers that are due within this share a sample, so that many intervals cost no more than fifty samples a second."""
@@ -35,6 +39,7 @@ class Watchers:
         self._encode = msgspec.msgpack.Encoder().encode
         self._feeds: dict[int, _Feed] = {}
         self._count = 0
+        self._of_connection: Counter[Peer] = Counter()
         self._stopped = False
         self._item = b""
         self._sampled_at = float("-inf")
@@ -46,13 +51,16 @@ class Watchers:
         """Send the request a sample now and after each interval, until it is cancelled or `stop` is called."""
         if self._stopped:
             request.fail(_stopping())
+        elif self._of_connection[request.peer] >= WATCHERS_PER_CONNECTION_MAX:
+            request.fail(_too_many(WATCHERS_PER_CONNECTION_MAX))
         elif self._count >= WATCHERS_MAX:
-            request.fail(failure(Code.TOO_MANY_REQUESTS, {"watchers_max": WATCHERS_MAX}, outcome="not_applied"))
+            request.fail(_too_many(WATCHERS_MAX))
         else:
             feed = self._feeds.get(interval_ms)
             if feed is None:
                 feed = self._feeds[interval_ms] = _Feed(self, interval_ms / 1000, asyncio.get_running_loop())
             self._count += 1
+            self._of_connection[request.peer] += 1
             request.on_cancel = lambda: self._remove(request, interval_ms)
             feed.add(request)
 
@@ -61,6 +69,7 @@ class Watchers:
         self._stopped = True
         feeds = list(self._feeds.values())
         self._feeds.clear()
+        self._of_connection.clear()
         self._count = 0
         for feed in feeds:
             for request in feed.close():
@@ -78,6 +87,9 @@ class Watchers:
         feed = self._feeds[interval_ms]
         feed.remove(request)
         self._count -= 1
+        self._of_connection[request.peer] -= 1
+        if not self._of_connection[request.peer]:
+            del self._of_connection[request.peer]
         if not feed:
             feed.close()
             del self._feeds[interval_ms]
@@ -122,6 +134,10 @@ class _Feed:
         item = self._watchers.item(now)
         for request in self._requests:
             request.try_send(item)
+
+
+def _too_many(limit: int) -> Failure:
+    return failure(Code.TOO_MANY_REQUESTS, {"watchers_max": limit}, outcome="not_applied")
 
 
 def _stopping() -> Failure:
