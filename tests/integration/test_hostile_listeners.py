@@ -1,11 +1,15 @@
 """More connections than a listener takes, by those who mean it harm (spec/protocol.md, section 8)."""
 
+from pathlib import Path
+
+import msgspec
 import pytest
 
 from haptera import dial
 from haptera.testing import virtual_clock
+from tests.unit.node.process import serving
 from tests.unit.peer.hosts import ANY_PORT, Echo, eventually, served
-from tests.unit.peer.raw import RawPeer
+from tests.unit.peer.raw import RawPeer, hello
 
 
 @virtual_clock
@@ -27,3 +31,25 @@ async def test_connections_that_are_told_why_they_are_refused_are_few_however_ma
         for raw in raws:
             await raw.close()
         await good.aclose()
+
+
+async def test_connections_cannot_take_the_descriptors_that_the_log_needs(tmp_path: Path) -> None:
+    """The next segment could not be made, and who only connects would have ended the node."""
+    with serving(tmp_path / "data", files=128) as process:
+        url = process.ready().url
+        assert "fewer_connections" in process.names()
+        good = await dial(url)
+        await good.call("kv", "set", msgspec.msgpack.encode(["before", b""]))
+        raws = []
+        for _ in range(200):
+            raw = await RawPeer.open(url)
+            raw.writer.write(hello())
+            raws.append(raw)
+        value = bytes(60_000)
+        for number in range(3 * 1_048_576 // len(value)):  # through two ends of segments
+            await good.call("kv", "set", msgspec.msgpack.encode([f"key:{number}", value]))
+        for raw in raws:
+            await raw.close()
+        await good.aclose()
+        process.signal()
+        assert process.end() == 0

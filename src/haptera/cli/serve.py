@@ -65,6 +65,7 @@ def command(**flags: Any) -> int:
     written, 15 configuration.
     """
     from haptera.node import logging as node_logging
+    from haptera.node.descriptors import raise_limit
 
     try:
         config = load({**flags, "listen": flags["listen"] or None}, os.environ)
@@ -72,6 +73,7 @@ def command(**flags: Any) -> int:
         output.error_line(str(error))
         return CONFIGURATION
     node_logging.configure(config.log_level, config.log_format)
+    raise_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_Serving(config).run())
 

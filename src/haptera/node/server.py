@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from haptera.connection import Budget
 from haptera.errors import ConfigurationError, RemoteProtocolError
+from haptera.node.descriptors import connections_max
 from haptera.node.services.kv import KvService
 from haptera.node.services.server import ServerService
 from haptera.node.services.session import SessionService
@@ -56,6 +57,7 @@ class NodeServer:
         self.local_socket: str | None = None
         self._node = node
         self._servers: list[Server] = []
+        self._max_connections = node.config.max_connections
         self._budget = Budget(node.config.process_budget)
         self._server_service = ServerService(node)
         self._services: tuple[Service, ...] = (
@@ -81,6 +83,7 @@ class NodeServer:
         socket is a convenience: without it (its path is too long, say) there is a warning.
         """
         config = self._node.config
+        self._limit_connections(config)
         signing_key = None if config.signing_key_file is None else read_key_file(config.signing_key_file)
         try:
             for url in config.listen:
@@ -99,6 +102,18 @@ class NodeServer:
                     "no_authentication",
                     extra={"url": url, "meaning": "whoever can reach this address can read and change everything"},
                 )
+
+    def _limit_connections(self, config: NodeConfig) -> None:
+        # The socket in the data directory is not counted: only who may read the data can open it.
+        self._max_connections = connections_max(config.max_connections, len(config.listen))
+        if self._max_connections < config.max_connections:
+            log.warning(
+                "fewer_connections",
+                extra={
+                    "max_connections": self._max_connections,
+                    "meaning": "each listener takes no more: the log needs some of the open files (ulimit -n) too",
+                },
+            )
 
     async def drain(self, timeout: float) -> None:
         """Accept nothing more, take no new requests, and answer those under way for at most `timeout` seconds."""
@@ -119,7 +134,7 @@ class NodeServer:
             server_id=self._node.node_id,
             signing_key=signing_key,
             process_budget=self._budget,
-            **settings(self._node.config),
+            **{**settings(self._node.config), "max_connections": self._max_connections},
         )
         self._servers.append(server)
         # Of TCP the listener knows the port; the URL of a socket is as it was given, with its signs quoted.

@@ -34,8 +34,10 @@ DRAIN_S: Final = 30.0
 CONNECTIONS_MAX: Final = 10_000
 #: Those of them whose handshake is not done: room for everyone who dials within a round trip, and 64 KiB each at most.
 HALF_OPEN_MAX: Final = 256
-#: Connections that were refused and may take a second to read why. Those beyond are closed at once.
+#: Connections that were refused and may take a second to read why: so many, or a quarter of a listener's connections
+#: where that is fewer, but not fewer than the second. Those beyond are closed at once.
 LEAVING_MAX: Final = 256
+LEAVING_MIN: Final = 16
 #: What the kernel may hold of a TCP connection's bytes beyond those that are on their way (``TCP_NOTSENT_LOWAT``): a
 #: PING or an answer stands behind no more than this, one write and what the transport keeps. Without it, it is
 #: megabytes.

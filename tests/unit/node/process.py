@@ -19,15 +19,18 @@ ANY_PORT = "haptera://127.0.0.1:0"
 
 
 class Serving:
-    """A node in another process. `url` is its first address, once `ready` has returned."""
+    """A node in another process. `url` is its first address, once `ready` has returned; `files` is its `ulimit -n`."""
 
-    def __init__(self, data_dir: Path, *options: str, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, data_dir: Path, *options: str, environ: Mapping[str, str] | None = None, files: int | None = None
+    ) -> None:
         self.url = ""
         self.events: list[dict[str, Any]] = []
         base = {name: value for name, value in os.environ.items() if not name.startswith("HAPTERA_")}
         defaults = ["--listen", ANY_PORT, "--log-format", "json", "--segment-size", "1048576"]
+        limited = [] if files is None else ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"]
         self.process = start(
-            [sys.executable, "-m", "haptera", "serve", "--data-dir", str(data_dir), *defaults, *options],
+            [*limited, sys.executable, "-m", "haptera", "serve", "--data-dir", str(data_dir), *defaults, *options],
             env={**base, **(environ or {})},
             cwd=data_dir.parent,
         )
@@ -64,9 +67,11 @@ class Serving:
 
 
 @contextmanager
-def serving(data_dir: Path, *options: str, environ: Mapping[str, str] | None = None) -> Iterator[Serving]:
+def serving(
+    data_dir: Path, *options: str, environ: Mapping[str, str] | None = None, files: int | None = None
+) -> Iterator[Serving]:
     """A process that is gone when the block is left."""
-    process = Serving(data_dir, *options, environ=environ)
+    process = Serving(data_dir, *options, environ=environ, files=files)
     try:
         yield process
     finally:
