@@ -10,12 +10,12 @@ from haptera.connection.checks import (
     misplaced,
     take_raw_length,
 )
-from haptera.connection.events import CallFailed, ErrorReceived, ResponseReceived
+from haptera.connection.events import CallFailed, ErrorReceived, PackedItem, ResponseReceived
 from haptera.connection.routes import remember_metadata
 from haptera.connection.stream import Partial, Stream
 from haptera.connection.streams import Streams
 from haptera.connection.table import ANSWER_TRANSITIONS, PART_FLAGS, AnswerInput, AnswerState, Part, part_of
-from haptera.connection.unpacking import check_service
+from haptera.connection.unpacking import check_service, joined, whole
 from haptera.errors import Failure, RemoteProtocolError, failure
 from haptera.wire.frame import COMPRESSED, CONTINUED, STREAMING, Frame
 from haptera.wire.metadata import NO_ENTRIES, Tag
@@ -100,41 +100,40 @@ class AnswerReceiver:
         if size > self._message_max:
             self._fail(stream, self._streams.too_large("unknown"))
             return
-        # Only now: what is above a limit is never decompressed.
-        payload = frame.payload
-        if raw_length:
-            try:
-                payload = self._streams.decompress(payload, raw_length)
-            except RemoteProtocolError as error:
-                self._fail(stream, error.failure("unknown"))
-                return
-        if part is Part.WHOLE:
-            self._take(stream, input_, payload, entries)
+        if part is not Part.WHOLE:
+            self._add_fragment(stream, frame, raw_length, part, entries)
+            if part is Part.LAST:
+                assert stream.partial is not None
+                self._take_packed(stream, input_, joined(stream.partial), stream.partial.entries)
         else:
-            self._add_fragment(stream, frame.type, payload, part, input_, entries)
+            self._take_packed(stream, input_, whole(frame, raw_length), entries)
 
     def _add_fragment(
-        self,
-        stream: Stream,
-        type_: int,
-        payload: bytes,
-        part: Part,
-        input_: AnswerInput,
-        entries: dict[int, bytes],
+        self, stream: Stream, frame: Frame, raw_length: int, part: Part, entries: dict[int, bytes]
     ) -> None:
         streams = self._streams
         if part is Part.FIRST:
             # Of an ERROR, too, that cuts short what was unfinished.
-            partial = Partial(type_, entries, [payload], len(payload), streams.now)
+            partial = Partial(frame.type, entries, streams.now)
+            partial.add(frame.payload, raw_length)
             streams.begin_partial(stream, partial)
         else:
             assert stream.partial is not None
-            partial = stream.partial
-            partial.add(payload)
-        if part is Part.LAST:
-            self._take(stream, input_, b"".join(partial.pieces), partial.entries)
-        elif not streams.inflow.hold(stream, len(payload)):
+            stream.partial.add(frame.payload, raw_length)
+        if part is not Part.LAST and not streams.inflow.hold_part(stream, len(frame.payload)):
             self._fail(stream, failure(3007, {"reason": "buffers are full"}, outcome="unknown"))
+
+    def _take_packed(
+        self, stream: Stream, input_: AnswerInput, payload: bytes | PackedItem, entries: dict[int, bytes]
+    ) -> None:
+        """A whole answer has arrived, perhaps compressed. Only now: what is above a limit is never decompressed."""
+        if not isinstance(payload, bytes):
+            try:
+                payload = self._streams.unpack(payload)
+            except RemoteProtocolError as error:
+                self._fail(stream, error.failure("unknown"))
+                return
+        self._take(stream, input_, payload, entries)
 
     def _take(self, stream: Stream, input_: AnswerInput, payload: bytes, entries: dict[int, bytes]) -> None:
         """A whole answer has arrived."""

@@ -53,6 +53,15 @@ class Inflow:
         stream.held += size
         return True
 
+    def hold_part(self, stream: Stream, size: int) -> bool:
+        """Charge a fragment of a message that is not whole. Such messages may use half of the process's budget.
+
+        They may stay unfinished for minutes; whole ones, which are worked on at once, always have the other half.
+        """
+        if self._process.used + size > self._process.limit // 2:
+            return False
+        return self.hold(stream, size)
+
     def release(self, stream: Stream, size: int) -> None:
         """Take ``size`` bytes off a stream's charge."""
         self.held -= size
@@ -108,7 +117,7 @@ class Inflow:
         """
         self._owed += cost
         partial.uncredited += cost
-        if not self.hold(stream, cost):
+        if not self.hold_part(stream, cost):
             return False
         partial.held += cost
         if not stream.unread:

@@ -21,7 +21,7 @@ from haptera.connection.table import (
     RequestInput,
     part_of,
 )
-from haptera.connection.unpacking import check_service, joined_item, whole_item
+from haptera.connection.unpacking import check_service, joined, whole
 from haptera.errors import RemoteProtocolError, failure
 from haptera.wire.frame import COMPRESSED, ITEM_OVERHEAD, STREAMING, Frame
 from haptera.wire.metadata import NO_ENTRIES, decode_entries
@@ -77,7 +77,7 @@ class ItemReceiver:
             streams.spoil(stream, problem, call=call)
         elif part is Part.WHOLE:
             inflow.keep_item(stream, cost, None)
-            streams.events.append(ItemReceived(stream.id, whole_item(frame, raw_length)))
+            streams.events.append(ItemReceived(stream.id, whole(frame, raw_length)))
         else:
             self._add_fragment(stream, frame, part, raw_length, cost, call=call)
 
@@ -86,20 +86,17 @@ class ItemReceiver:
     ) -> None:
         streams = self._streams
         if part is Part.FIRST:
-            partial = Partial(frame.type, NO_ENTRIES, [], 0, streams.now)
+            partial = Partial(frame.type, NO_ENTRIES, streams.now)
         else:
             assert stream.partial is not None
             partial = stream.partial
-        if raw_length:
-            partial.add_packed(frame.payload, raw_length)
-        else:
-            partial.add(frame.payload)
+        partial.add(frame.payload, raw_length)
         if part is Part.FIRST:
             streams.begin_partial(stream, partial)
         if part is Part.LAST:
             streams.drop_partial(stream)
             self._inflow.keep_item(stream, cost, partial)
-            streams.events.append(ItemReceived(stream.id, joined_item(partial)))
+            streams.events.append(ItemReceived(stream.id, joined(partial)))
         elif not self._inflow.keep_fragment(stream, partial, cost):
             streams.spoil(stream, failure(3007, {"reason": "buffers are full"}, outcome="unknown"), call=call)
 

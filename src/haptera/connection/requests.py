@@ -20,7 +20,7 @@ from haptera.connection.routes import remember, remember_metadata
 from haptera.connection.stream import Partial, Stream
 from haptera.connection.streams import Streams
 from haptera.connection.table import REQUEST_TRANSITIONS, Part, RequestInput, RequestState, part_of, request_input
-from haptera.connection.unpacking import check_service
+from haptera.connection.unpacking import check_service, joined
 from haptera.errors import Failure, RemoteProtocolError, failure
 from haptera.wire.frame import COMPRESSED, CONTINUED, MORE, STREAM_MAX, STREAMING, Frame
 from haptera.wire.metadata import NO_ENTRIES, Tag, decode_entries, decode_route, route_length
@@ -104,6 +104,16 @@ class RequestReceiver:
         stream.request_id = request_id
         if of_session:
             stream.of_session = True
+        if flags & MORE:
+            if not streams.inflow.hold_part(stream, len(metadata) + len(payload)):
+                streams.refuse(id_, _no_room(), request_id)
+                return
+            stream.service, stream.method = names
+            streams.serves[id_] = stream
+            partial = Partial(frame.type, entries, streams.now)
+            partial.add(payload, raw_length)
+            streams.begin_partial(stream, partial)
+            return
         if not streams.inflow.hold(stream, len(metadata) + size):
             streams.refuse(id_, _no_room(), request_id)
             return
@@ -117,11 +127,7 @@ class RequestReceiver:
                 streams.refuse(id_, error.failure("not_applied"), request_id)
                 return
         streams.serves[id_] = stream
-        if flags & MORE:
-            stream.service, stream.method = names
-            streams.begin_partial(stream, Partial(frame.type, entries, [payload], size, streams.now))
-        else:
-            streams.events.append(RequestReceived(id_, *names, payload, flags & STREAMING != 0, entries))
+        streams.events.append(RequestReceived(id_, *names, payload, flags & STREAMING != 0, entries))
 
     def _decode_route(self, route: bytes) -> tuple[str, str]:
         names = self._routes.get(route)
@@ -143,23 +149,24 @@ class RequestReceiver:
         partial = stream.partial
         assert partial is not None
         check_service(frame, of_session=stream.of_session)
-        payload = self._take_fragment(stream, partial, frame)
-        if isinstance(payload, Failure):
+        problem = self._add_fragment(stream, partial, frame)
+        if problem is not None:
+            streams.end_unstarted(stream, problem)
+        elif part is not Part.LAST:
+            stream.request_state = state
+        elif isinstance(payload := self._join(stream, partial), Failure):
             streams.end_unstarted(stream, payload)
-            return
-        stream.request_state = state
-        partial.add(payload)
-        if part is Part.LAST:
+        else:
+            stream.request_state = state
             streams.drop_partial(stream)
             streaming = state is RequestState.STREAMING
-            payload = b"".join(partial.pieces)
             names = stream.service, stream.method
             streams.events.append(
                 RequestReceived(stream.id, *names, payload, streaming, partial.entries, begun=partial.since)
             )
 
-    def _take_fragment(self, stream: Stream, partial: Partial, frame: Frame) -> bytes | Failure:
-        """Return what one more frame adds to a request, or why it is not taken."""
+    def _add_fragment(self, stream: Stream, partial: Partial, frame: Frame) -> Failure | None:
+        """Add one more frame to a request, or return why it is not taken."""
         streams = self._streams
         try:
             check_body(frame)
@@ -167,9 +174,24 @@ class RequestReceiver:
             size = raw_length or len(frame.payload)
             if partial.size + size > self._limits.max_message:
                 return streams.too_large("not_applied")
-            if not streams.inflow.hold(stream, size):
+            if not streams.inflow.hold_part(stream, len(frame.payload)):
                 return _no_room()
-            return streams.decompress(frame.payload, raw_length) if raw_length else frame.payload
+        except RemoteProtocolError as error:
+            streams.charge()
+            return error.failure("not_applied")
+        partial.add(frame.payload, raw_length)
+        return None
+
+    def _join(self, stream: Stream, partial: Partial) -> bytes | Failure:
+        """Return the payload of a request all of whose frames are there, or why it is not taken."""
+        streams = self._streams
+        payload = joined(partial)
+        if isinstance(payload, bytes):
+            return payload
+        if not streams.inflow.hold(stream, max(0, partial.size - partial.sent)):
+            return _no_room()
+        try:
+            return streams.unpack(payload)
         except RemoteProtocolError as error:
             streams.charge()
             return error.failure("not_applied")

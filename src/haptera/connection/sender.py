@@ -22,7 +22,6 @@ from haptera.connection.routes import remember
 from haptera.connection.stream import Outgoing, Stream
 from haptera.connection.streams import Streams
 from haptera.connection.table import ConnectionState, RequestState
-from haptera.connection.unpacking import unpack
 from haptera.errors import Failure, LocalProtocolError, RemoteProtocolError, failure
 from haptera.wire.compression import COMPRESSED_SIZE_MIN
 from haptera.wire.frame import (
@@ -303,9 +302,8 @@ class Sender:
         return item
 
     def _unpack(self, id_: int, stream: Stream | None, item: PackedItem) -> bytes | Failure:
-        assert self._streams.codec is not None  # else its frames were refused
         try:
-            return unpack(self._streams.codec, item)
+            return self._streams.unpack(item)
         except RemoteProtocolError as error:
             reason = error.failure("unknown")
             if stream is not None:

@@ -23,27 +23,25 @@ class Partial(msgspec.Struct):
 
     type: int
     entries: dict[int, bytes]
-    pieces: list[bytes]
-    size: int  # before compression
     since: float  # when it began, moved on by the time that its sender was without credit
+    pieces: list[bytes] = []
+    size: int = 0  # before compression
+    sent: int = 0  # as it was sent
     stalled_at: float | None = None  # since when its sender has been without credit
     uncredited: int = 0  # what its fragments cost the stream's window and have not given back
     held: int = 0  # what its fragments are charged to the budget
     raw_lengths: list[int] | None = None  # of each piece that is kept compressed, 0 of the others; None without any
 
-    def add(self, piece: bytes) -> None:
-        """Take the payload of one more frame."""
+    def add(self, piece: bytes, raw_length: int) -> None:
+        """Take the payload of one more frame; one that is compressed has a ``raw_length`` and is kept as it is."""
+        if raw_length:
+            if self.raw_lengths is None:
+                self.raw_lengths = []
+            self.raw_lengths += [0] * (len(self.pieces) - len(self.raw_lengths))
+            self.raw_lengths.append(raw_length)
         self.pieces.append(piece)
-        self.size += len(piece)
-
-    def add_packed(self, piece: bytes, raw_length: int) -> None:
-        """Take the payload of one more frame, to be kept compressed."""
-        if self.raw_lengths is None:
-            self.raw_lengths = []
-        self.raw_lengths += [0] * (len(self.pieces) - len(self.raw_lengths))
-        self.raw_lengths.append(raw_length)
-        self.pieces.append(piece)
-        self.size += raw_length
+        self.size += raw_length or len(piece)
+        self.sent += len(piece)
 
 
 class Stream(msgspec.Struct):

@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING, Final
 
 from haptera.connection.checks import misplaced
 from haptera.connection.config import RATE_MIN_BYTES_PER_S, Config
-from haptera.connection.events import CallFailed, Event, RequestAborted
+from haptera.connection.events import CallFailed, Event, PackedItem, RequestAborted
 from haptera.connection.flood import Bucket
 from haptera.connection.flow import Inflow
 from haptera.connection.outbox import Outbox
 from haptera.connection.stream import Partial, Stream
 from haptera.connection.table import RequestState
+from haptera.connection.unpacking import unpack
 from haptera.errors import Failure, Outcome, failure
 from haptera.wire.frame import Frame, FrameType, encode_frame
 from haptera.wire.metadata import Tag, encode_entry
@@ -110,6 +111,11 @@ class Streams:
         """Return a payload as it was before compression. Raises 1010."""
         assert self.codec is not None  # else its frame was refused
         return self.codec.decompress(data, raw_length)
+
+    def unpack(self, payload: PackedItem) -> bytes:
+        """Return a payload that was kept as sent as it was before. Raises 1010."""
+        assert self.codec is not None
+        return unpack(self.codec, payload)
 
     def charge(self) -> None:
         """Account for a frame that makes work and does none. Raises ``FloodError`` if there were too many."""
@@ -232,4 +238,4 @@ class Streams:
         assert partial is not None
         if partial.stalled_at is not None:
             return float("inf")  # time without credit does not count
-        return partial.since + self._message_timeout + partial.size / RATE_MIN_BYTES_PER_S
+        return partial.since + self._message_timeout + partial.sent / RATE_MIN_BYTES_PER_S

@@ -1,7 +1,8 @@
 """Compressed payloads of arriving messages (spec/protocol.md, section 4.1).
 
-REQUEST, RESPONSE and ERROR are decompressed as they arrive, once limits and budgets have taken their raw length. An
-ITEM is kept as it was sent until the application takes it, so that it never costs more than its window.
+REQUEST, RESPONSE and ERROR are decompressed when they are whole, once limits and budgets have taken their raw length: a
+message that never becomes so costs no more than what was sent of it. An ITEM is kept as it was sent until the
+application takes it, so that it never costs more than its window.
 """
 
 from haptera.connection.checks import misplaced
@@ -17,13 +18,13 @@ def check_service(frame: Frame, *, of_session: bool) -> None:
         raise misplaced(frame, "a frame of the session service is compressed")
 
 
-def whole_item(frame: Frame, raw_length: int) -> bytes | PackedItem:
-    """Return the ITEM that one frame is."""
+def whole(frame: Frame, raw_length: int) -> bytes | PackedItem:
+    """Return the payload that one frame is, as it was sent."""
     return PackedItem((frame.payload,), (raw_length,)) if raw_length else frame.payload
 
 
-def joined_item(partial: Partial) -> bytes | PackedItem:
-    """Return the ITEM that the frames of a message are."""
+def joined(partial: Partial) -> bytes | PackedItem:
+    """Return the payload that the frames of a message are, as it was sent."""
     pieces = partial.pieces
     if partial.raw_lengths is None:
         return b"".join(pieces)
@@ -32,7 +33,7 @@ def joined_item(partial: Partial) -> bytes | PackedItem:
 
 
 def unpack(codec: Codec, item: PackedItem) -> bytes:
-    """Return an ITEM's payload. Raises 1010 if what it was sent as is not what its sender announced."""
+    """Return a payload that was sent compressed. Raises 1010 if it is not what its sender announced."""
     return b"".join(
         codec.decompress(piece, raw_length) if raw_length else piece
         for piece, raw_length in zip(item.pieces, item.raw_lengths, strict=True)

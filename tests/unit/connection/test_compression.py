@@ -321,6 +321,10 @@ FAULTS = {
 }
 
 
+#: What only decompressing shows: of a message of several frames, when it is whole.
+FOUND_LATE = {"no zstd", "too short", "too long"}
+
+
 @pytest.mark.parametrize("flags", [0, MORE])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_request_that_cannot_be_decompressed_is_refused(fault: str, flags: int) -> None:
@@ -329,6 +333,9 @@ def test_a_request_that_cannot_be_decompressed_is_refused(fault: str, flags: int
     process = Budget()
     connection = _open(Role.ACCEPTOR, process=process)
     assert send(connection, _wrong(REQUEST, 1, fault, flags)) == []
+    if flags and fault in FOUND_LATE:
+        assert sent(connection) == []
+        assert send(connection, frame(REQUEST, 1, flags=CONTINUED)) == []
     (refusal,) = sent(connection)
     assert (refusal.stream, refusal.map["code"], refusal.map["outcome"]) == (1, FAULTS[fault], "not_applied")
     assert process.used == 0
@@ -359,7 +366,12 @@ def test_an_answer_that_cannot_be_decompressed_fails_its_call(type_: int, part: 
     sent(connection)
     if part == CONTINUED:
         send(connection, frame(type_, stream, bytes(1024), flags=MORE))
-    (event,) = send(connection, _wrong(type_, stream, fault, part))
+    events = send(connection, _wrong(type_, stream, fault, part))
+    if part == MORE and fault in FOUND_LATE:
+        assert events == []
+        part = CONTINUED
+        events = send(connection, frame(type_, stream, flags=CONTINUED))
+    (event,) = events
     assert isinstance(event, CallFailed)
     assert (event.failure.code, event.failure.outcome) == (FAULTS[fault], "unknown")
     assert [each.type for each in sent(connection)] == ([CANCEL] if part == MORE else [])
@@ -454,7 +466,7 @@ def test_max_message_counts_what_comes_out_and_is_checked_before() -> None:
     assert codec.asked == 0
     send(connection, _packed(REQUEST, 5, bytes(60 * KIB), flags=MORE))
     send(connection, _packed(REQUEST, 5, bytes(5 * KIB), flags=CONTINUED))
-    assert codec.asked == 1
+    assert codec.asked == 0
     assert [each.map["code"] for each in sent(connection)] == [3004]
     connection, codec = _counted(Role.DIALER, limits=limits)
     stream = connection.request("s", "m", b"")
@@ -473,6 +485,40 @@ def test_budgets_count_what_comes_out_and_are_checked_before() -> None:
     send(connection, _packed(REQUEST, 3, bytes(60 * KIB)))
     assert [each.map["code"] for each in sent(connection)] == [3007]
     assert codec.asked == 1
+
+
+def test_a_message_that_is_not_whole_costs_what_was_sent_of_it() -> None:
+    """Some bytes that announce a thousand times as many would fill the budget of the process for minutes."""
+    process = Budget(limit=1000 * KIB)
+    connection, codec = _counted(Role.ACCEPTOR, process=process)
+    packed = _packed(REQUEST, 1, bytes(64 * KIB), flags=MORE)
+    send(connection, packed, *[_packed(REQUEST, 1, bytes(64 * KIB), flags=CONTINUED | MORE)] * 9)
+    assert sent(connection) == []
+    assert codec.asked == 0
+    assert process.used < 10 * len(packed)
+    # Its time goes by what was sent of it, too.
+    assert connection.next_tick() < 61.0
+    # When it is whole there must be room for all that it is.
+    process.used += 500 * KIB
+    send(connection, _packed(REQUEST, 1, bytes(KIB), flags=CONTINUED))
+    assert [(each.stream, each.map["code"]) for each in sent(connection)] == [(1, 3007)]
+    assert codec.asked == 0
+    assert process.used == 500 * KIB
+
+
+def test_messages_that_are_not_whole_leave_half_of_the_process_to_whole_ones() -> None:
+    process = Budget(limit=400 * KIB)
+    connection = _open(Role.ACCEPTOR, process=process)
+    for stream in (1, 3, 5):
+        send(connection, frame(REQUEST, stream, bytes(60 * KIB), flags=MORE))
+    assert sent(connection) == []
+    send(connection, frame(REQUEST, 7, bytes(60 * KIB), flags=MORE))
+    assert [(each.stream, each.map["code"]) for each in sent(connection)] == [(7, 3007)]
+    assert len(send(connection, frame(REQUEST, 9, bytes(60 * KIB)))) == 1
+    # What has begun goes on when others have ended.
+    send(connection, frame(CANCEL, 1), frame(CANCEL, 3))
+    sent(connection)
+    assert len(send(connection, frame(REQUEST, 5, bytes(KIB), flags=CONTINUED))) == 1
 
 
 def test_what_is_refused_for_another_reason_is_not_decompressed() -> None:
