@@ -150,6 +150,7 @@ class Exchange(Peer):
             case Established():
                 self._dispatcher.use(self.capabilities)
                 self._caller.use(self.capabilities)
+                self._ticker.watch()  # from now on it is for silence, of which less may be allowed than of a handshake
                 if self._owner is not None:
                     self._owner.established(self)
                 if not self._ready.done():

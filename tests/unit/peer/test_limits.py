@@ -269,6 +269,26 @@ async def test_the_interval_of_pings_is_the_listeners_to_say() -> None:
 
 
 @virtual_clock
+@pytest.mark.parametrize("interval_ms", [300, 1000, 4000])
+async def test_silence_right_behind_the_handshake_is_noticed_in_two_intervals(interval_ms: int) -> None:
+    """Though the handshake itself had longer."""
+    loop = asyncio.get_running_loop()
+    async with connected_peers(acceptor_config={"ping_interval_ms": interval_ms}) as connected:
+        dialer, acceptor = connected
+        await dialer.ready()
+        connected.link.pause()
+        start = loop.time()
+        ends = []
+        for peer in connected:
+            peer.on_close(lambda: ends.append(loop.time() - start))
+        await asyncio.gather(dialer._gone, acceptor._gone)
+        assert max(ends) <= 2 * interval_ms / 1000 + limits.LINGER_S + 0.001
+        for peer in connected:
+            assert peer.error is not None
+            assert peer.error.code == 1015
+
+
+@virtual_clock
 async def test_no_pings_no_end() -> None:
     async with connected_peers(acceptor_config={"ping_interval_ms": 0}) as connected:
         await connected.dialer.ready()
