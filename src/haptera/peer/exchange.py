@@ -179,8 +179,9 @@ class Exchange(Peer):
                 transport.write(data)
             if connection.outbox.writable:
                 self._wake_senders()
-        connection.outbox.settle(transport.get_write_buffer_size())
-        if self._write_watch is None and transport.get_write_buffer_size():
+        unsent = transport.get_write_buffer_size()
+        connection.outbox.settle(unsent)
+        if unsent and self._write_watch is None:
             self._watch_writing(transport)
         if (self._when_writable or self._dispatcher.arrived) and self.writable:
             callbacks, self._when_writable = self._when_writable, []

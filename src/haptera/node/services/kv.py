@@ -82,7 +82,7 @@ def _digest_prefix(method: str) -> bytes:
     return b"".join(len(name).to_bytes(1, "big") + name for name in (b"kv", method.encode()))
 
 
-_DIGEST_PREFIX = {method: _digest_prefix(method) for method in _VERSION_AT}
+_DIGESTS = {method: hashlib.sha256(_digest_prefix(method)) for method in _VERSION_AT}
 
 
 class KvService(Service):
@@ -324,7 +324,9 @@ def _write_command(op: Any, request: Request) -> Command:
     if tracked is None:
         tracked = peer.attributes[_TRACKED] = deque(maxlen=ANSWERS_TRACKED_MAX)
     tracked.append((request.stream, request_id))
-    return Command(op, request_id, hashlib.sha256(_DIGEST_PREFIX[request.method] + request.payload).digest())
+    digest = _DIGESTS[request.method].copy()
+    digest.update(request.payload)
+    return Command(op, request_id, digest.digest())
 
 
 def _previous_might_not_fit(op: Operation, peer: Peer) -> bool:
