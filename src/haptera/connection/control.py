@@ -19,9 +19,11 @@ class Control:
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
         self._outbox = streams.outbox
+        self._pongs_owed = 0  # a number, not the PINGs: a peer that never answers one makes nothing grow
 
     def send_ping(self, payload: bytes) -> None:
         """Ask for the same 8 bytes in a PONG."""
+        self._pongs_owed += 1
         self._outbox.add_control(encode_frame(FrameType.PING, 0, 0, b"", payload))
 
     def send_goaway(self, said: Failure) -> None:
@@ -41,15 +43,21 @@ class Control:
         self._outbox.add_control(encode_frame(FrameType.PONG, 0, 0, b"", frame.payload))
 
     def receive_pong(self, frame: Frame) -> None:
-        """A PONG."""
+        """A PONG: one for each PING that was sent is free, however late it comes."""
         check_control(frame, PING_SIZE)
+        if self._pongs_owed:
+            self._pongs_owed -= 1
+        else:
+            self._streams.charge()
         self._streams.events.append(PongReceived(frame.payload))
 
     def receive_goaway(self, frame: Frame) -> None:
         """A GOAWAY: the peer opens no more streams, and answers no new ones."""
         check_control(frame)
-        goaway = decode_payload(Goaway, frame.payload)
         before = self._streams.goaway
+        if before is not None:
+            self._streams.charge()
+        goaway = decode_payload(Goaway, frame.payload)
         if before is not None and goaway.last_stream > before.last_stream:
             raise RemoteProtocolError(1008, "a later GOAWAY raises its last stream")
         self._streams.goaway = goaway

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from haptera.connection import Connection, Role
@@ -15,6 +16,7 @@ from haptera.connection.events import (
     Event,
     GoawayReceived,
     ItemReceived,
+    PongReceived,
     RequestReceived,
 )
 from haptera.connection.flood import Bucket, FloodError
@@ -45,6 +47,16 @@ WINDOWS = {"stream_window": 64 * KIB, "connection_window": 256 * KIB}
 
 def _ping(_: int) -> bytes:
     return frame(PING, payload=bytes(8))
+
+
+def _unasked_pong(_: int) -> bytes:
+    return frame(PONG, payload=bytes(8))
+
+
+def _later_goaway(number: int) -> bytes:
+    """Each one lowers its last stream, so that none of them is wrong."""
+    fields = {"code": 1014, "name": "", "message": "", "last_stream": 10**6 - number}
+    return frame(GOAWAY, payload=msgspec.msgpack.encode(fields))
 
 
 def _skipped(_: int) -> bytes:
@@ -85,6 +97,8 @@ def _second_cancel(_: int) -> bytes:
 
 FLOODS: list[Callable[[int], bytes]] = [
     _ping,
+    _unasked_pong,
+    _later_goaway,
     _skipped,
     _damaged_request,
     _critical_flag,
@@ -98,10 +112,13 @@ FLOODS: list[Callable[[int], bytes]] = [
 
 
 def _victim(**config: Any) -> Connection:
-    """An acceptor with a request under way on stream 1, cancelled once, and one that has ended on stream 3."""
+    """An acceptor with a request under way on stream 1, cancelled once, and one that has ended on stream 3.
+
+    Its peer has said that it goes away.
+    """
     peer = {"stream_window": 16 * KIB, "connection_window": 64 * KIB}
     connection = open_machine(Role.ACCEPTOR, peer=peer, **config)
-    send(connection, frame(REQUEST, 1), frame(REQUEST, 3), frame(CANCEL, 1))
+    send(connection, frame(REQUEST, 1), frame(REQUEST, 3), frame(CANCEL, 1), _later_goaway(-1))
     connection.respond(3, b"")
     sent(connection)
     return connection
@@ -120,7 +137,8 @@ def _flooded(connection: Connection, events: list[Event]) -> None:
 @pytest.mark.parametrize("flood", FLOODS)
 def test_a_flood_of_frames_without_work_ends_the_connection_with_goaway(flood: Callable[[int], bytes]) -> None:
     connection = _victim()
-    assert send(connection, *(flood(number) for number in range(1000))) == []
+    events = send(connection, *(flood(number) for number in range(1000)))
+    assert not [event for event in events if isinstance(event, Closed)]
     sent(connection)
     _flooded(connection, send(connection, flood(1000)))
 
@@ -131,7 +149,8 @@ def test_a_hundred_a_second_are_taken_for_ever_and_no_more(flood: Callable[[int]
     send(connection, *(flood(number) for number in range(1000)))
     for second in range(1, 5):
         frames = (flood(1000 + second * 100 + number) for number in range(100))
-        assert send(connection, *frames, now=float(second)) == []
+        events = send(connection, *frames, now=float(second))
+        assert not [event for event in events if isinstance(event, Closed)]
         sent(connection)
     _flooded(connection, send(connection, flood(9000), now=4.0))
 
@@ -157,12 +176,36 @@ def test_work_costs_no_token() -> None:
     for number in range(200):
         stream = 1 + 2 * number
         send(connection, frame(REQUEST, stream, flags=STREAMING), frame(ITEM, stream, b"x"), frame(CANCEL, stream))
-        send(connection, credit(stream, 16 * KIB), credit(0, 64 * KIB), frame(PONG, payload=bytes(8)))
+        connection.ping(number.to_bytes(8, "big"))
+        send(connection, credit(stream, 16 * KIB), credit(0, 64 * KIB), frame(PONG, payload=number.to_bytes(8, "big")))
         send(connection, frame(ITEM, stream, b"late"))
         connection.fail(stream, failure(3006, outcome="unknown"))
         send(connection, frame(ITEM, stream, b"late"), frame(CANCEL, stream), credit(stream, 16 * KIB))
         sent(connection)
     assert connection.state is ConnectionState.OPEN
+
+
+def test_a_late_pong_is_free_however_late_and_whatever_came_before_it() -> None:
+    """Bytes of any kind end a silence, so that the next one has a PING of its own before the first was answered."""
+    connection = open_machine(Role.ACCEPTOR, idle_frames_burst=1, idle_frames_per_s=0.001, ping_interval_ms=1000)
+    pings = []
+    for silence in range(50):
+        connection.tick(2.0 * silence + 1.0)
+        pings += [each.payload for each in sent(connection) if each.type == PING]
+        send(connection, frame(REQUEST, 1 + 2 * silence), now=2.0 * silence + 1.5)
+    assert len(pings) == 50
+    for ping in pings:
+        assert send(connection, frame(PONG, payload=ping), now=101.0) == [PongReceived(ping)]
+    assert send(connection, frame(PONG, payload=ping), now=101.0) == [PongReceived(ping)]
+    _flooded(connection, send(connection, frame(PONG, payload=ping), now=101.0))
+
+
+def test_the_first_goaway_is_free() -> None:
+    connection = open_machine(Role.ACCEPTOR, idle_frames_burst=1)
+    for number in range(2):
+        (event,) = send(connection, _later_goaway(number))
+        assert isinstance(event, GoawayReceived)
+    _flooded(connection, send(connection, _later_goaway(2)))
 
 
 def test_a_cancel_flood_frees_no_slot_while_the_handlers_run() -> None:
