@@ -52,6 +52,7 @@ MEASURED = {
     "wire_received_bytes_total": "counter",
     "wire_received_frames_total": "counter",
     "wire_sent_bytes_total": "counter",
+    "wire_sent_frames_total": "counter",
 }
 """Those that are asked for, and their kinds."""
 

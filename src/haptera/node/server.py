@@ -39,6 +39,7 @@ _COUNTED: dict[str, Callable[[Peer], int]] = {
     "wire_received_bytes_total": lambda peer: peer.bytes_received,
     "wire_received_frames_total": lambda peer: peer.frames_received,
     "wire_sent_bytes_total": lambda peer: peer.bytes_sent,
+    "wire_sent_frames_total": lambda peer: peer.frames_sent,
 }
 """What connections count by themselves: asked for when a sample is taken, and added up when one ends."""
 

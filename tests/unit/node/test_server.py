@@ -88,13 +88,16 @@ async def test_what_connections_do_is_measured_while_they_last_and_after(tmp_pat
         watch = aiter(peer.stream("server", "watch_metrics", encode([{"interval_ms": 3_600_000}])))
         _, sample = decode(await anext(watch))
         assert (sample["requests_in_flight"], sample["requests_received_total"]) == (1, 3)
-        assert served.metrics.values()["wire_received_frames_total"] == 4  # HELLO and three requests
+        values = served.metrics.values()
+        assert values["wire_received_frames_total"] == peer.frames_sent == 4  # HELLO and three requests
+        assert values["wire_sent_frames_total"] == peer.frames_received >= 4  # WELCOME, two answers, an item
         await peer.aclose()
         while served.connections:
             await asyncio.sleep(0.001)
         after = served.metrics.values()
         assert (after["requests_in_flight"], after["requests_received_total"]) == (0, 3)
         assert after["wire_received_frames_total"] >= 4
+        assert after["wire_sent_frames_total"] >= values["wire_sent_frames_total"]
 
 
 @pytest.mark.parametrize(
@@ -196,21 +199,29 @@ async def test_limits_are_those_of_the_configuration(tmp_path: Path) -> None:
 
 async def test_all_listeners_of_a_node_share_its_budget(tmp_path: Path) -> None:
     small = {"max_message": 64 * KIB, "connection_budget": 256 * KIB, "process_budget": 256 * KIB}
+
+    def unfinished(stream: int) -> bytes:
+        return request(stream, "kv", "set", bytes(60 * KIB), flags=MORE)
+
     async with serving(tmp_path / "d", ANY_PORT, **small) as server:
-        raw = await RawPeer.open(server.urls[0])
-        await raw.hello()
-        for stream in range(1, 9, 2):  # four messages whose ends never come
-            await raw.send(request(stream, "kv", "set", bytes(60 * KIB), flags=MORE))
-        await raw.request(9, "session", "whoami", encode([]))
-        await raw.answer(9)
-        peer = await dial(server.urls[-1])
-        with pytest.raises(ServerError, match="TOO_MANY_REQUESTS"):
-            await peer.call("kv", "set", encode(["key", bytes(30 * KIB)]))
-        await raw.close()
-        while server._node.connections > 1:
-            await asyncio.sleep(0.001)
-        await peer.call("kv", "set", encode(["key", bytes(30 * KIB)]))
-        await peer.aclose()
+        # Two messages whose ends never come: of what is unfinished half of the budget holds no more.
+        first, second = [await RawPeer.open(url) for url in server.urls]
+        try:
+            await first.send(hello() + unfinished(1) + unfinished(3))
+            await first.request(5, "session", "whoami", encode([]))
+            await first.answer(5)
+            await second.send(hello() + unfinished(1))
+            assert (await second.error(1)).code == 3007
+            await first.close()
+            while server._node.connections > 1:
+                await asyncio.sleep(0.001)
+            await second.send(unfinished(3))
+            await second.request(5, "session", "whoami", encode([]))
+            await second.answer(5)
+            assert not [frame for frame in second.frames if frame.stream == 3]
+        finally:
+            await first.close()
+            await second.close()
 
 
 async def test_a_socket_that_a_killed_process_left_is_replaced(tmp_path: Path) -> None:

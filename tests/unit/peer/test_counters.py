@@ -6,7 +6,7 @@ from haptera import LocalProtocolError, ProtocolError, RemoteProtocolError
 from haptera.testing import connected_peers, virtual_clock
 from haptera.wire.frame import FrameType, encode_frame
 from haptera.wire.payload import encode_payload
-from tests.unit.peer.hosts import ANY_PORT, Echo, Gate, eventually, other_side, served
+from tests.unit.peer.hosts import ANY_PORT, KIB, MIB, Echo, Gate, eventually, items_of, other_side, served, turns
 from tests.unit.peer.raw import RawPeer, hello, request
 
 PLAIN = {"grease": False}
@@ -18,10 +18,12 @@ async def test_frames_and_requests_are_counted() -> None:
     async with connected_peers((), (gate, Echo()), dialer_config=PLAIN, acceptor_config=PLAIN) as (dialer, acceptor):
         await dialer.ready()
         assert (dialer.frames_received, acceptor.frames_received) == (1, 1)
+        assert (dialer.frames_sent, acceptor.frames_sent) == (1, 1)
         assert await dialer.call("echo", "one", b"x") == b"x"
         assert [item async for item in dialer.stream("echo", "many", b"3")] == [b"0", b"1", b"2"]
         # A response; three items and a response.
-        assert (dialer.frames_received, acceptor.frames_received) == (1 + 1 + 4, 1 + 2)
+        assert dialer.frames_received == acceptor.frames_sent == 1 + 1 + 4
+        assert acceptor.frames_received == dialer.frames_sent == 1 + 2
         waiting = [dialer.request("gate", "wait", b"", timeout=None) for _ in range(3)]
         await eventually(lambda: len(gate.started) == 3)
         assert (acceptor.requests_received, acceptor.serving) == (2 + 3, 3)
@@ -30,6 +32,22 @@ async def test_frames_and_requests_are_counted() -> None:
         for call in waiting:
             assert (await call).failure is None
         assert (acceptor.requests_received, acceptor.serving) == (5, 0)
+
+
+@virtual_clock
+@pytest.mark.parametrize("key", [None, bytes(32)])
+async def test_as_many_frames_are_sent_as_arrive_whatever_they_are(key: bytes | None) -> None:
+    config = {"signing_key": key}
+    async with connected_peers((), (Echo(),), dialer_config=config, acceptor_config=config) as (dialer, acceptor):
+        large = bytes(MIB)
+        assert await dialer.call("echo", "one", large) == large
+        assert await dialer.call("echo", "total", items=items_of(large, b"x", b"")) == b"%d" % (MIB + 1)
+        abandoned = dialer.stream("echo", "many", b"1000")
+        await anext(aiter(abandoned))
+        await abandoned.aclose()
+        await turns()
+        assert dialer.frames_sent == acceptor.frames_received > 2 * MIB // (64 * KIB)
+        assert acceptor.frames_sent == dialer.frames_received > MIB // (64 * KIB)
 
 
 @virtual_clock
