@@ -34,7 +34,6 @@ class Line(ABC):
         "_ending",
         "_flushing",
         "_gone",
-        "_holding_timer",
         "_linger",
         "_loop",
         "_on_close",
@@ -78,7 +77,6 @@ class Line(ABC):
         self._on_close: list[Callable[[], None]] = []
         self._ticker = Ticker(loop, connection, self._tick)
         self._write_watch: WriteWatch | None = None
-        self._holding_timer: asyncio.TimerHandle | None = None
         self._linger: asyncio.TimerHandle | None = None
 
     # -- what whoever extends it does --------------------------------------------------------------------------------
@@ -257,28 +255,8 @@ class Line(ABC):
         elif waiting:
             self._watch_writing(transport)
 
-    def _watch_holding(self, transport: asyncio.Transport) -> None:
-        moved = self.bytes_sent - transport.get_write_buffer_size()
-        self._holding_timer = self._loop.call_later(HOLDING_LOOK_S, self._look_at_holding, transport, moved)
-
-    def _look_at_holding(self, transport: asyncio.Transport, moved: int) -> None:
-        """End a connection that keeps much in memory without taking it, while others are refused for want of that."""
-        self._holding_timer = None
-        unsent = transport.get_write_buffer_size()
-        outbox = self._connection.outbox
-        waiting = outbox.settle(unsent)
-        if waiting <= HELD_MIN:
-            return
-        if outbox.over_budget and self.bytes_sent - unsent - moved < WRITTEN_MIN:
-            self._take(self._connection.fail_connection(RemoteProtocolError(3009, None, {"waiting": waiting})))
-        else:
-            self._watch_holding(transport)
-
     def _stop_timers(self) -> None:
         self._ticker.stop()
-        if self._holding_timer is not None:
-            self._holding_timer.cancel()
-            self._holding_timer = None
         if self._write_watch is not None:
             self._write_watch.stop()
             self._write_watch = None
