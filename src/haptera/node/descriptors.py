@@ -7,11 +7,21 @@ segment of the log could not be made, and the node would have to end.
 from __future__ import annotations
 
 import resource
+from bisect import bisect_right
 from contextlib import suppress
 
-RESERVED = 64
-"""Descriptors that connections do not get: a dozen are the log's, the loop's and the listeners', the rest is room for
-what is accepted faster than it is refused."""
+from haptera.errors import ConfigurationError
+from haptera.peer.limits import ACCEPTED_PER_TURN, LEAVING_MAX, LEAVING_MIN
+
+RESERVED = 32
+"""Descriptors that listeners do not get: a dozen are the log's and the loop's, the rest is for what comes and goes."""
+
+PER_LISTENER = 4 * ACCEPTED_PER_TURN
+"""Those of a listener beside its connections: its own, and what is accepted until it is refused some turns later."""
+
+LOCAL_CONNECTIONS_MAX = 1000
+"""Connections of the socket in the data directory, at most. Only who may read the data can open it, so they are those
+of a few programs, and each program needs one."""
 
 
 def raise_limit() -> None:
@@ -22,12 +32,26 @@ def raise_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def needed(connections: int, listeners: int) -> int:
+    """How many descriptors so many listeners with so many connections each, and the local socket, can have at most."""
+    return RESERVED + listeners * _of_listener(connections) + _of_listener(min(connections, LOCAL_CONNECTIONS_MAX))
+
+
+def _of_listener(connections: int) -> int:
+    leaving = min(LEAVING_MAX, max(LEAVING_MIN, connections // 4))  # as haptera.peer.Server has it
+    return PER_LISTENER + connections + leaving
+
+
 def connections_max(wanted: int, listeners: int) -> int:
     """How many connections each of so many listeners may have: those that are `wanted`, or as many as there can be.
 
-    A quarter more are there for a moment, because they are told why they are refused (`haptera.peer.Server`).
+    Raises ConfigurationError where that is not even one.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
         return wanted
-    return max(1, min(wanted, (limit - RESERVED) // max(1, listeners) * 4 // 5))
+    possible = bisect_right(range(1, wanted + 1), limit, key=lambda connections: needed(connections, listeners))
+    if not possible:
+        least = needed(1, listeners)
+        raise ConfigurationError(f"{limit} open files (ulimit -n) are too few for a node, which needs {least} at least")
+    return possible

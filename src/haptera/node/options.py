@@ -159,7 +159,8 @@ OPTIONS: dict[str, Option] = {
         parse=_number(1, CONNECTIONS_MAX, whole=True),
         group="Listeners",
         value="COUNT",
-        meaning="Connections of one listener; the newest beyond is refused (1013).",
+        meaning="Connections of one listener, or as many as the limit of open files leaves room for; the newest beyond "
+        "is refused (1013). The local socket in the data directory has 1000 at most.",
     ),
     "max_half_open": Option(
         parse=_number(1, CONNECTIONS_MAX, whole=True),

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from haptera.connection import Budget
 from haptera.errors import ConfigurationError, RemoteProtocolError
-from haptera.node.descriptors import connections_max
+from haptera.node.descriptors import LOCAL_CONNECTIONS_MAX, connections_max, needed
 from haptera.node.services.kv import KvService
 from haptera.node.services.server import ServerService
 from haptera.node.services.session import SessionService
@@ -80,7 +80,8 @@ class NodeServer:
     async def start(self) -> None:
         """Listen on every configured address and on the local socket.
 
-        Raises ConfigurationError for an address that cannot be listened on; then nothing is listened on. The local
+        Raises ConfigurationError for an address that cannot be listened on, and where there are too few descriptors for
+        any connection; then nothing is listened on. The local
         socket is a convenience: without it (its path is too long, say) there is a warning.
         """
         config = self._node.config
@@ -89,7 +90,7 @@ class NodeServer:
         try:
             for url in config.listen:
                 try:
-                    await self._listen(url, signing_key)
+                    await self._listen(url, signing_key, self._max_connections)
                 except OSError as error:
                     raise ConfigurationError(f"cannot listen on {url}: {error.strerror or error}") from error
             await self._listen_locally()
@@ -105,14 +106,17 @@ class NodeServer:
                 )
 
     def _limit_connections(self, config: NodeConfig) -> None:
-        # The socket in the data directory is not counted: only who may read the data can open it.
-        self._max_connections = connections_max(config.max_connections, len(config.listen))
+        listeners = len(config.listen)
+        self._max_connections = connections_max(config.max_connections, listeners)
         if self._max_connections < config.max_connections:
+            enough = needed(config.max_connections, listeners)
             log.warning(
                 "fewer_connections",
                 extra={
                     "max_connections": self._max_connections,
-                    "meaning": "each listener takes no more: the log needs some of the open files (ulimit -n) too",
+                    "configured": config.max_connections,
+                    "meaning": "each listener takes no more: the log needs some of the open files too",
+                    "help": f"ulimit -n {enough}, LimitNOFILE={enough} for systemd, or a lower max_connections",
                 },
             )
 
@@ -127,7 +131,7 @@ class NodeServer:
         for server in servers:
             await server.aclose()
 
-    async def _listen(self, url: str, signing_key: bytes | None) -> None:
+    async def _listen(self, url: str, signing_key: bytes | None, max_connections: int) -> None:
         server = await listen(
             url,
             services=self._services,
@@ -135,7 +139,7 @@ class NodeServer:
             server_id=self._node.node_id,
             signing_key=signing_key,
             process_budget=self._budget,
-            **{**settings(self._node.config), "max_connections": self._max_connections},
+            **{**settings(self._node.config), "max_connections": max_connections},
         )
         self._servers.append(server)
         # Of TCP the listener knows the port; the URL of a socket is as it was given, with its signs quoted.
@@ -155,7 +159,8 @@ class NodeServer:
         try:
             remove_stale_socket(path)
             # Whoever can open this socket can read the key's file too.
-            await self._listen(f"{UNIX_SCHEME}://{quote(path)}", None)
+            connections = min(self._max_connections, LOCAL_CONNECTIONS_MAX)
+            await self._listen(f"{UNIX_SCHEME}://{quote(path)}", None, connections)
         except (OSError, ConfigurationError) as error:
             log.warning("no_local_socket", extra={"path": path, "reason": str(error)})
         else:

@@ -13,7 +13,14 @@ from haptera.connection import Budget, Config, Connection, Role
 from haptera.errors import ConfigurationError, ConnectionLost
 from haptera.peer.address import UNIX_SCHEME, Address, format_host, parse
 from haptera.peer.exchange import Exchange
-from haptera.peer.limits import CALL_TIMEOUT_S, CONNECTIONS_MAX, HALF_OPEN_MAX, WRITE_TIMEOUT_S
+from haptera.peer.limits import (
+    ACCEPTED_PER_TURN,
+    BACKLOG,
+    CALL_TIMEOUT_S,
+    CONNECTIONS_MAX,
+    HALF_OPEN_MAX,
+    WRITE_TIMEOUT_S,
+)
 from haptera.peer.options import Options, read_options
 from haptera.peer.peer import Peer
 from haptera.peer.protocol import TransportProtocol
@@ -25,8 +32,6 @@ from haptera.peer.sockets import bind, cannot_listen, reason_of
 from haptera.version import __version__
 from haptera.wire.compression import Codec, available
 
-#: Connections that the kernel may hold before they are accepted.
-_BACKLOG: Final = 1024
 _SOCKET_MODE: Final = 0o600
 AGENT: Final = f"haptera-python/{__version__}"
 
@@ -91,13 +96,15 @@ async def listen(
             )
         )
 
+    # asyncio's own loop accepts as many at once as it calls its backlog; that of the kernel is the socket's.
+    backlog = ACCEPTED_PER_TURN if isinstance(loop, asyncio.BaseEventLoop) else BACKLOG
     scope = current.set(None)  # what is accepted is not on behalf of whoever listens
     try:
         listener: asyncio.AbstractServer
         if address.scheme == UNIX_SCHEME:
-            listener = await loop.create_unix_server(accept, sock=sock, backlog=_BACKLOG, start_serving=False)
+            listener = await loop.create_unix_server(accept, sock=sock, backlog=backlog, start_serving=False)
         else:
-            listener = await loop.create_server(accept, sock=sock, backlog=_BACKLOG, start_serving=False)
+            listener = await loop.create_server(accept, sock=sock, backlog=backlog, start_serving=False)
         server.start(listener)
         await listener.start_serving()
     except OSError as error:

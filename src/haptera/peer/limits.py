@@ -38,6 +38,10 @@ HALF_OPEN_MAX: Final = 256
 #: where that is fewer, but not fewer than the second. Those beyond are closed at once.
 LEAVING_MAX: Final = 256
 LEAVING_MIN: Final = 16
+#: Connections that the kernel may hold before they are accepted, and how many asyncio's own loop accepts of them in one
+#: turn: each has a descriptor until it can be refused, some turns later.
+BACKLOG: Final = 1024
+ACCEPTED_PER_TURN: Final = 4
 #: What the kernel may hold of a TCP connection's bytes beyond those that are on their way (``TCP_NOTSENT_LOWAT``): a
 #: PING or an answer stands behind no more than this, one write and what the transport keeps. Without it, it is
 #: megabytes.

@@ -11,7 +11,14 @@ from urllib.parse import quote
 
 from haptera.errors import ConfigurationError
 from haptera.peer.address import TCP_SCHEME, UNIX_SCHEME, Address, format_host
-from haptera.peer.limits import KEEPALIVE_COUNT, KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, UNACKED_S, UNSENT_SIZE
+from haptera.peer.limits import (
+    BACKLOG,
+    KEEPALIVE_COUNT,
+    KEEPALIVE_IDLE_S,
+    KEEPALIVE_INTERVAL_S,
+    UNACKED_S,
+    UNSENT_SIZE,
+)
 
 #: A socket's options, in so far as this system has them.
 _TCP_OPTIONS: Final = (
@@ -64,13 +71,21 @@ def bind(address: Address, mode: int) -> tuple[socket.socket, str]:
         raise cannot_listen(address, error) from error
 
 
+class _Listening(socket.socket):
+    """A socket with a backlog of its own: asyncio takes its to be how many connections it accepts at once, too."""
+
+    def listen(self, backlog: int = BACKLOG) -> None:
+        """Let others connect. ``backlog`` says nothing here."""
+        super().listen(BACKLOG)
+
+
 def _bind_tcp(address: Address) -> tuple[socket.socket, str]:
     if len(address.hosts) != 1:
         raise ConfigurationError(f"{address} names several hosts; listen on each by itself")
     host, port = address.hosts[0]
     infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, kind, protocol, _, place = infos[0]
-    sock = socket.socket(family, kind, protocol)
+    sock = _Listening(family, kind, protocol)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -85,7 +100,7 @@ def _bind_tcp(address: Address) -> tuple[socket.socket, str]:
 
 def _bind_unix(path: str, mode: int) -> socket.socket:
     _remove_stale(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = _Listening(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.bind(path)
