@@ -7,8 +7,10 @@ from typing import Any
 from haptera.connection.events import Closed
 from haptera.error_base import describe
 from haptera.errors import ConnectionLost
+from haptera.peer.event_log import EventLog, shortened
 
-_logger = logging.getLogger("haptera.peer")
+#: What a line about a connection says, with more that is named added.
+Fields = Callable[..., dict[str, Any]]
 
 
 def describe_end(event: Closed, cause: Exception | None) -> ConnectionLost:
@@ -27,13 +29,12 @@ def describe_end(event: Closed, cause: Exception | None) -> ConnectionLost:
     return ending
 
 
-def log_opening(fields: Callable[..., dict[str, Any]]) -> None:
+def log_opening(log: EventLog, fields: Fields) -> None:
     """Log that there is a connection, for who looks closely. ``fields`` gives what a line about it says."""
-    if _logger.isEnabledFor(logging.DEBUG):
-        _logger.debug("connection_opened", extra=fields())
+    log.write(logging.DEBUG, "connection_opened", fields)
 
 
-def log_end(event: Closed, cause: Exception | None, reason: str, fields: Callable[..., dict[str, Any]]) -> None:
+def log_end(log: EventLog, event: Closed, cause: Exception | None, reason: str, fields: Fields) -> None:
     """Log an end: a warning if somebody is to blame for it, else a line for who looks closely, with the ``reason``.
 
     Who connects and leaves without a word, as a load balancer does to see whether somebody listens, is not to blame.
@@ -41,10 +42,12 @@ def log_end(event: Closed, cause: Exception | None, reason: str, fields: Callabl
     # What the peer said is told in its own words: this version may not know the code.
     error = event.failure or event.error
     if error is None:
-        if _logger.isEnabledFor(logging.DEBUG):
-            _logger.debug("connection_ended", extra=fields(reason=reason if cause is None else str(cause)))
+        why = reason if cause is None else str(cause)
+        log.write(logging.DEBUG, "connection_ended", lambda: fields(reason=why))
     else:
-        _logger.warning(
+        name, message = shortened(error.name), shortened(error.message)
+        log.write(
+            logging.WARNING,
             "connection_failed" if event.failure is None else "connection_ended_by_peer",
-            extra=fields(code=error.code, code_name=error.name, reason=error.message),
+            lambda: fields(code=error.code, code_name=name, reason=message),
         )

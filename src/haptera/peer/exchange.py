@@ -22,6 +22,7 @@ from haptera.connection.events import (
 from haptera.errors import Outcome
 from haptera.peer.calls import Answer
 from haptera.peer.dispatcher import Dispatcher
+from haptera.peer.event_log import EventLog
 from haptera.peer.limits import CALL_TIMEOUT_S, READ_SIZE_MAX, WRITE_SIZE, WRITE_TIMEOUT_S
 from haptera.peer.peer import Peer
 from haptera.peer.service import Service
@@ -30,6 +31,10 @@ from haptera.peer.timers import IdleWatch
 
 class Owner(Protocol):
     """Who keeps the connections that it accepted, and is told of their beginning and end."""
+
+    @property
+    def log(self) -> EventLog:
+        """Where the lines about them go."""
 
     def opened(self, peer: Peer) -> None:
         """The transport is open."""
@@ -67,6 +72,10 @@ class Exchange(Peer):
         self._idle_timeout_s = idle_timeout_s
         self._idle_watch: IdleWatch | None = None
         self._leaving: asyncio.Task[None] | None = None
+
+    @property
+    def _log(self) -> EventLog:
+        return super()._log if self._owner is None else self._owner.log
 
     # -- reading ----------------------------------------------------------------------------------------------------
 

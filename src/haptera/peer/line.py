@@ -4,17 +4,19 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from haptera.connection import Connection, Role
 from haptera.connection.events import Closed, Event, PackedItem
 from haptera.errors import ConnectionLost, Failure, Outcome, ProtocolError, RemoteProtocolError
 from haptera.peer.ending import describe_end, log_end, log_opening
+from haptera.peer.event_log import EventLog
 from haptera.peer.limits import DRAIN_S, LINGER_S, UNWRITTEN_MAX, WRITE_SIZE
 from haptera.peer.sockets import tune
 from haptera.peer.timers import Ticker, WriteWatch
 
 _logger = logging.getLogger("haptera.peer")
+_LOG: Final = EventLog()
 
 
 class Line(ABC):
@@ -100,6 +102,11 @@ class Line(ABC):
     @abstractmethod
     async def _wait_stopped(self) -> None:
         """Wait until what ``_stop`` has stopped is at its end."""
+
+    @property
+    def _log(self) -> EventLog:
+        """Where the lines about this connection's beginning and end go."""
+        return _LOG
 
     # -- what is known of the other side ----------------------------------------------------------------------------
 
@@ -270,7 +277,7 @@ class Line(ABC):
         self._transport = transport
         tune(transport)
         self._ticker.watch()
-        log_opening(self.log_fields)
+        log_opening(self._log, self.log_fields)
 
     async def ready(self) -> None:
         """Wait for the other side's half of the handshake. Raises ``ConnectionLost`` if it refuses or is gone."""
@@ -355,7 +362,7 @@ class Line(ABC):
             return
         self._ending = describe_end(event, cause)
         self.error = event.error
-        log_end(event, cause, reason, self.log_fields)
+        log_end(self._log, event, cause, reason, self.log_fields)
         if not self._ready.done():
             self._ready.set_exception(self._lost_error("not_applied"))
             self._ready.exception()  # it is no loss if nobody waits for it

@@ -8,17 +8,15 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final
 
+from haptera.peer.event_log import LimitedLog
 from haptera.peer.limits import CONNECTIONS_MAX, DRAIN_S, HALF_OPEN_MAX, LEAVING_MAX, LEAVING_MIN
 from haptera.peer.peer import Peer
 
-_logger = logging.getLogger("haptera.peer")
 _TOO_MANY_CONNECTIONS: Final = 1013
 _GOING_AWAY: Final = 1014
 #: Turns of the loop after which a listener is closed. What the kernel has accepted until then would be reset, and its
 #: first flight lost without a word: one turn to see it, one to accept it, one to hand it over.
 _CLOSING_TURNS: Final = 3
-#: Refusals are logged once in so many seconds: whoever can connect must not be able to fill a disk.
-_LOG_INTERVAL_S: Final = 10.0
 
 
 class Server:
@@ -44,6 +42,8 @@ class Server:
         self.accepted = 0
         #: Connections that were refused or dropped because there were too many.
         self.refused = 0
+        #: Where the lines about its connections go: whoever can connect must not be able to fill a disk.
+        self.log = LimitedLog(asyncio.get_running_loop(), url)
         self._path = path
         self._inode = 0 if path is None else os.stat(path).st_ino
         self._on_peer = on_peer
@@ -53,8 +53,6 @@ class Server:
         self._half_open: dict[Peer, None] = {}  # the oldest first
         self._leaving: set[Peer] = set()  # refused, and not gone yet
         self._server: asyncio.AbstractServer | None = None
-        self._log_at = 0.0
-        self._logged = 0
 
     @property
     def half_open(self) -> int:
@@ -95,21 +93,13 @@ class Server:
     def _refuse(self, peer: Peer) -> None:
         self._half_open.pop(peer, None)
         self.refused += 1
-        self._log_refusal()
+        fields = {"url": self.url, "connections": len(self.peers), "half_open": len(self._half_open)}
+        self.log.write(logging.WARNING, "connection_refused", lambda: peer.log_fields(**fields))
         if len(self._leaving) < self._max_leaving:
             self._leaving.add(peer)
             peer._refuse(_TOO_MANY_CONNECTIONS)
         else:
             peer._abort()  # so many come that not all of them can be told why
-
-    def _log_refusal(self) -> None:
-        assert self._server is not None
-        now = self._server.get_loop().time()
-        if not self._logged or now >= self._log_at:
-            fields = {"url": self.url, "refused": self.refused - self._logged, "connections": len(self.peers)}
-            _logger.warning("connections_refused", extra={**fields, "half_open": len(self._half_open)})
-            self._logged = self.refused
-            self._log_at = now + _LOG_INTERVAL_S
 
     def close(self) -> None:
         """Take no more connections; those that there are go on."""
@@ -130,6 +120,7 @@ class Server:
         for _ in range(_CLOSING_TURNS + 1):
             await asyncio.sleep(0)
         await asyncio.gather(*(peer.drain(timeout) for peer in [*self.peers, *self._leaving]))
+        self.log.settle()
 
     async def aclose(self) -> None:
         """Take no more connections and close those that there are."""
@@ -137,6 +128,7 @@ class Server:
         for _ in range(_CLOSING_TURNS + 1):
             await asyncio.sleep(0)
         await asyncio.gather(*(peer.aclose() for peer in [*self.peers, *self._leaving]))
+        self.log.settle()
 
     async def __aenter__(self) -> "Server":
         return self
