@@ -48,6 +48,10 @@ CONNECTION_BUDGET: Final = 64 * 1024 * 1024
 #: The same for all connections of a process.
 PROCESS_BUDGET: Final = 1024 * 1024 * 1024
 
+#: What a connection may hold though the process's budget is used up: enough for any small request, so that those who
+#: fill the budget keep no one else from being served.
+HELD_MIN: Final = 64 * 1024
+
 #: Frames that the peer causes and does not read: PONGs, credit, refusals. More than this is a peer that does not read
 #: at all, since not even all streams refused at once (65,535 times about 250 bytes) come to it.
 CONTROL_SIZE_MAX: Final = 16 * 1024 * 1024

@@ -8,7 +8,7 @@ is budget left, so that it stops no other.
 from collections import deque
 from typing import Final
 
-from haptera.connection.config import SMALL_CREDITS_PER_S, Budget
+from haptera.connection.config import HELD_MIN, SMALL_CREDITS_PER_S, Budget
 from haptera.connection.outbox import Outbox
 from haptera.connection.stream import Partial, Stream
 from haptera.errors import RemoteProtocolError
@@ -45,8 +45,13 @@ class Inflow:
     # -- the budget ---------------------------------------------------------------------------------------------
 
     def hold(self, stream: Stream, size: int) -> bool:
-        """Charge ``size`` bytes to a stream; False, and nothing charged, if that is over a budget."""
-        if self.held + size > self._limit or self._process.used + size > self._process.limit:
+        """Charge ``size`` bytes to a stream; False, and nothing charged, if that is over a budget.
+
+        What a connection holds that holds little is not over the process's.
+        """
+        if self.held + size > self._limit:
+            return False
+        if self._process.used + size > self._process.limit and not self._holds_little(size):
             return False
         self.held += size
         self._process.used += size
@@ -58,9 +63,12 @@ class Inflow:
 
         They may stay unfinished for minutes; whole ones, which are worked on at once, always have the other half.
         """
-        if self._process.used + size > self._process.limit // 2:
+        if self._process.used + size > self._process.limit // 2 and not self._holds_little(size):
             return False
         return self.hold(stream, size)
+
+    def _holds_little(self, more: int) -> bool:
+        return self.held + self._outbox.charged + more <= HELD_MIN
 
     def release(self, stream: Stream, size: int) -> None:
         """Take ``size`` bytes off a stream's charge."""

@@ -81,7 +81,8 @@ class Outbox:
         self._wanting: deque[Stream] = deque()  # streams whose producers wait for the connection's room
         self._limit = limit
         self._budget = Budget() if budget is None else budget
-        self._charged = 0  # what of the process's budget is this connection's
+        #: What of the process's budget is charged to this connection for what waits to be sent.
+        self.charged = 0
         self._codec: Codec | None = None
         self._signer: Signer | None = None
         self._unsigned = 0  # of the control queue, how many of its first frames leave unsigned
@@ -137,11 +138,12 @@ class Outbox:
         self._wanting.append(stream)
         return False
 
-    def settle(self, unsent: int = 0) -> None:
-        """Charge what waits to the process's budget, with the bytes that were pulled and are ``unsent``."""
+    def settle(self, unsent: int = 0) -> int:
+        """Charge what waits to the process's budget, with the bytes that were pulled and are ``unsent``; return it."""
         waiting = self._ready_size + self._queued + self.control_size + unsent
-        self._budget.used += waiting - self._charged
-        self._charged = waiting
+        self._budget.used += waiting - self.charged
+        self.charged = waiting
+        return waiting
 
     @property
     def pending(self) -> bool:
@@ -186,7 +188,7 @@ class Outbox:
         self._queued += size
         # At once, not when it is settled: many that are made in one turn of the loop are seen by each other.
         self._budget.used += size
-        self._charged += size
+        self.charged += size
         if message.type in _ENDS_STREAM:
             self._queued_answers += size
         if stream.starved:

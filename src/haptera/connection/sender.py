@@ -7,6 +7,7 @@ from haptera.connection.config import (
     COMPRESSION,
     FIRST_FLIGHT_REQUESTS_MAX,
     FIRST_FLIGHT_SIZE_MAX,
+    HELD_MIN,
     SESSION_SERVICE,
     TURN_SIZE,
     Budget,
@@ -228,7 +229,7 @@ class Sender:
         ``take_writable``. Raises ``LocalProtocolError`` if the stream has ended or may not carry ITEMs, 3004 if the
         ITEM is larger than the peer takes, 3007 while the process's budget is used up.
         """
-        stream = self._producing(id_)
+        stream = self._producing(id_, len(payload))
         if len(payload) > self._streams.peer_message_max:
             self._refuse_size(len(payload))
         self._check_entries(entries)
@@ -241,11 +242,11 @@ class Sender:
         What is made while nothing more can leave, or while as much waits for credit as the connection's budget holds,
         would only be kept. Raises ``LocalProtocolError`` as ``send_item`` does.
         """
-        return self.outbox.ask_room(self._producing(id_))
+        return self.outbox.ask_room(self._producing(id_, 0))
 
-    def _producing(self, id_: int) -> Stream:
+    def _producing(self, id_: int, size: int) -> Stream:
         stream = self._sendable(id_)
-        if self.outbox.over_budget:
+        if self.outbox.over_budget and self.outbox.charged + size > HELD_MIN:
             raise LocalProtocolError(3007, "the process has as much in memory for its connections as it may")
         return stream
 
@@ -315,11 +316,15 @@ class Sender:
     def respond(self, id_: int, payload: bytes, entries: bytes = b"") -> None:
         """Answer a request; nothing if the stream has ended.
 
-        An answer that is larger than the peer takes becomes ERROR 3004: the change that it reports may have been made.
+        An answer that is larger than the peer takes becomes ERROR 3004, a large one for which the process has no memory
+        3007, both ``unknown``: the change that it reports may have been made.
         """
         if len(payload) > self._streams.peer_message_max:
             details = {"length": len(payload), "limit": self._streams.peer_message_max}
             self.fail(id_, failure(3004, details, outcome="unknown"), entries)
+            return
+        if len(payload) > self._whole_max and self.outbox.over_budget:
+            self.fail(id_, failure(3007, {"reason": "buffers are full"}, outcome="unknown"), entries)
             return
         self._answer(id_, _RESPONSE, payload, entries)
 

@@ -9,7 +9,7 @@ from haptera.connection import Connection
 from haptera.connection.events import RequestReceived
 from haptera.errors import Failure, failure
 from haptera.peer.deadlines import Deadlines
-from haptera.peer.limits import HANDLERS_END_S
+from haptera.peer.limits import BATCH_MAX, HANDLERS_END_S
 from haptera.peer.peer import Request
 from haptera.peer.scope import current, enter
 from haptera.peer.service import Service
@@ -111,9 +111,15 @@ class Dispatcher:
                     requests.append(request)
             for name, requests in by_service.items():
                 self._handle(name, requests)
+            if self.arrived and not self.serial and self._connection.outbox.pending:
+                # What was answered leaves first: the other side works on it while this one works on the rest.
+                self._peer._schedule_flush()
+                return
 
     def _next_batch(self) -> list[Request]:
-        batch, self.arrived = self.arrived, []
+        batch = self.arrived
+        self.arrived = batch[BATCH_MAX:]
+        del batch[BATCH_MAX:]
         return batch
 
     def _next_serial(self) -> list[Request]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from haptera.connection import Connection
+from haptera.connection.config import HELD_MIN
 from haptera.connection.events import (
     CallFailed,
     CancelReceived,
@@ -189,9 +190,11 @@ class Exchange(Peer):
             if connection.outbox.writable:
                 self._wake_senders()
         unsent = transport.get_write_buffer_size()
-        connection.outbox.settle(unsent)
+        waiting = connection.outbox.settle(unsent)
         if unsent and self._write_watch is None:
             self._watch_writing(transport)
+        if waiting > HELD_MIN and self._holding_timer is None:
+            self._watch_holding(transport)
         if (self._when_writable or self._dispatcher.arrived) and self.writable:
             callbacks, self._when_writable = self._when_writable, []
             for callback in callbacks:

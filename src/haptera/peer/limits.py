@@ -8,6 +8,9 @@ CALL_TIMEOUT_S: Final = 5.0
 UNWRITTEN_MAX: Final = 1024 * 1024
 #: What is read of a connection in one turn of the loop before others have theirs. uvloop would read 8 MiB.
 READ_SIZE_MAX: Final = 256 * 1024
+#: How many requests are handed to services before what they answered is written. Of fifty that come together the
+#: answers to the first would wait for the last, and their caller with them: the two sides would take turns.
+BATCH_MAX: Final = 16
 #: What one write hands to the transport: enough to fill a socket, little enough that a PING need not wait for it.
 WRITE_SIZE: Final = 256 * 1024
 #: The transport asks to pause above the first and to go on below the second: with a write that did not fit, almost
@@ -18,6 +21,8 @@ TRANSPORT_LOW: Final = 16 * 1024
 #: caller makes more than the other side answers.
 WAITING_CALLS_MAX: Final = 100_000
 WAITING_SIZE_MAX: Final = 64 * 1024 * 1024
+#: How often it is looked whether one that holds much moves, while the process's budget is used up.
+HOLDING_LOOK_S: Final = 1.0
 #: Less than the first written within the second, while more waits, is a side that does not read (section 3, 3009).
 WRITTEN_MIN: Final = 64 * 1024
 WRITE_TIMEOUT_S: Final = 30.0

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from haptera.connection import Connection, Role
+from haptera.connection.config import HELD_MIN
 from haptera.connection.events import Closed, Event, PackedItem
 from haptera.errors import ConnectionLost, Failure, Outcome, ProtocolError, RemoteProtocolError
 from haptera.peer.ending import describe_end, log_end, log_opening
 from haptera.peer.event_log import EventLog
-from haptera.peer.limits import DRAIN_S, LINGER_S, UNWRITTEN_MAX, WRITE_SIZE
+from haptera.peer.limits import DRAIN_S, HOLDING_LOOK_S, LINGER_S, UNWRITTEN_MAX, WRITE_SIZE, WRITTEN_MIN
 from haptera.peer.sockets import tune
 from haptera.peer.timers import Ticker, WriteWatch
 
@@ -36,6 +37,7 @@ class Line(ABC):
         "_ending",
         "_flushing",
         "_gone",
+        "_holding_timer",
         "_linger",
         "_loop",
         "_on_close",
@@ -79,6 +81,7 @@ class Line(ABC):
         self._on_close: list[Callable[[], None]] = []
         self._ticker = Ticker(loop, connection, self._tick)
         self._write_watch: WriteWatch | None = None
+        self._holding_timer: asyncio.TimerHandle | None = None
         self._linger: asyncio.TimerHandle | None = None
 
     # -- what whoever extends it does --------------------------------------------------------------------------------
@@ -184,8 +187,8 @@ class Line(ABC):
             return False
         outbox = self._connection.outbox
         waiting = outbox.unwritten + transport.get_write_buffer_size()
-        # With the budget of the process used up each connection has one answer under way: all that there are go on.
-        return waiting < UNWRITTEN_MAX and not (waiting and outbox.over_budget)
+        # With the budget of the process used up each connection has a little of it: all that there are go on.
+        return waiting < HELD_MIN or (waiting < UNWRITTEN_MAX and not outbox.over_budget)
 
     def when_writable(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` once as soon as ``writable`` is true again; never if the connection ends first."""
@@ -262,8 +265,28 @@ class Line(ABC):
         elif waiting:
             self._watch_writing(transport)
 
+    def _watch_holding(self, transport: asyncio.Transport) -> None:
+        moved = self.bytes_sent - transport.get_write_buffer_size()
+        self._holding_timer = self._loop.call_later(HOLDING_LOOK_S, self._look_at_holding, transport, moved)
+
+    def _look_at_holding(self, transport: asyncio.Transport, moved: int) -> None:
+        """End a connection that keeps much in memory without taking it, while others are refused for want of that."""
+        self._holding_timer = None
+        unsent = transport.get_write_buffer_size()
+        outbox = self._connection.outbox
+        waiting = outbox.settle(unsent)
+        if waiting <= HELD_MIN:
+            return
+        if outbox.over_budget and self.bytes_sent - unsent - moved < WRITTEN_MIN:
+            self._take(self._connection.fail_connection(RemoteProtocolError(3009, None, {"waiting": waiting})))
+        else:
+            self._watch_holding(transport)
+
     def _stop_timers(self) -> None:
         self._ticker.stop()
+        if self._holding_timer is not None:
+            self._holding_timer.cancel()
+            self._holding_timer = None
         if self._write_watch is not None:
             self._write_watch.stop()
             self._write_watch = None

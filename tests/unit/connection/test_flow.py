@@ -401,14 +401,16 @@ def test_metadata_counts_to_the_budget() -> None:
 
 
 def test_the_budget_of_a_process_is_shared_and_given_back() -> None:
-    process = Budget(100 * KIB)
+    process = Budget(200 * KIB)
     connections = [open_machine(Role.ACCEPTOR, process=process, seed=number) for number in range(3)]
     for connection in connections:
-        send(connection, frame(REQUEST, 1, bytes(45 * KIB)))
-    assert [connection.open_streams for connection in connections] == [1, 1, 0]
+        send(connection, frame(REQUEST, 1, bytes(45 * KIB)), frame(REQUEST, 3, bytes(45 * KIB)))
+    # Beyond it each still has a little.
+    assert [connection.open_streams for connection in connections] == [2, 2, 1]
     assert sent(connections[2])[0].map["code"] == 3007
     connections[0].close()
     connections[1].receive_eof()
+    connections[2].close()
     assert process.used == 0
 
 

@@ -12,7 +12,9 @@ from haptera.connection.events import ErrorReceived
 from haptera.errors import LocalProtocolError, failure
 from tests.unit.connection.machines import (
     CANCEL,
+    ERROR,
     REQUEST,
+    RESPONSE,
     credit,
     frame,
     hello,
@@ -107,9 +109,23 @@ def test_all_that_waits_is_charged_to_the_process() -> None:
         with pytest.raises(LocalProtocolError) as refused:
             command(3)
         assert refused.value.code == 3007
+    second.respond(5, bytes(65 * KIB))
     # And so is what comes in.
     send(second, frame(REQUEST, 99, payload=b"x"))
-    assert [(each.type, each.map["code"]) for each in sent(second) if each.stream == 99] == [(0x13, 3007)]
+    errors = {each.stream: each for each in sent(second) if each.type == ERROR}
+    assert {stream: (each.map["code"], each.map["outcome"]) for stream, each in errors.items()} == {
+        5: (3007, "unknown"),
+        99: (3007, "not_applied"),
+    }
+    # One that holds little is served as ever: those who fill the budget keep nobody out.
+    third = _with(process)
+    assert len(send(third, frame(REQUEST, 99, payload=bytes(KIB)))) == 1
+    assert third.send_item(1, bytes(KIB))
+    third.respond(99, bytes(60 * KIB))
+    assert RESPONSE in [each.type for each in sent(third)]
+    with pytest.raises(LocalProtocolError):
+        third.send_item(3, bytes(65 * KIB))
+    third.close()
     first.close()
     assert 8 * MIB <= process.used < 9 * MIB
     assert second.ask_room(3)
@@ -157,7 +173,7 @@ def test_a_call_whose_items_the_other_side_has_no_memory_for_is_told() -> None:
     pair.run()
     pair.dialer.outbox._budget.used = pair.dialer.outbox._budget.limit
     with pytest.raises(LocalProtocolError):
-        pair.dialer.send_item(stream, b"x")
+        pair.dialer.send_item(stream, bytes(65 * KIB))
     pair.dialer.outbox._budget.used = 0
     assert pair.dialer.send_item(stream, b"x")
     assert not any(isinstance(event, ErrorReceived) for event in pair.run()[0])

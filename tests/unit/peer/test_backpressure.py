@@ -8,6 +8,7 @@ import pytest
 
 import haptera
 from haptera import Peer, Request, Service, method
+from haptera.connection.config import Budget
 from haptera.peer import limits
 from haptera.testing import virtual_clock
 from tests.unit.peer.hosts import (
@@ -254,9 +255,9 @@ async def test_a_side_that_reads_slowly_but_enough_is_kept() -> None:
         await raw.hello()
         for number in range(100):
             await raw.request(1 + 2 * number, "large", "x", b"%d" % (100 * KIB))
-        for number in range(100):
+        for _ in range(100):
             await asyncio.sleep(10.0)
-            assert len(await raw.answer(1 + 2 * number)) == 100 * KIB
+            assert await raw.read()
         assert server.peers
         await raw.close()
 
@@ -368,3 +369,27 @@ async def test_items_are_made_when_they_can_leave_and_forgotten_when_their_conne
         await reading
         assert peer._connection.outbox.size == 0
         assert not dispatcher_of(peer).requests
+
+
+@virtual_clock
+async def test_those_who_fill_the_memory_of_the_process_are_the_ones_to_go() -> None:
+    async with served(ANY_PORT, Large(), Echo(), process_budget=Budget(16 * MIB)) as server:
+        hoarders = []
+        for _ in range(5):
+            raw = await RawPeer.open(server.url)
+            await raw.hello()
+            await raw.request(1, "large", "x", str(4 * MIB).encode())
+            hoarders.append(raw)
+        await turns()
+        peer = await haptera.dial(server.url)
+        # The small go on. A large answer has to wait for room.
+        assert await peer.call("echo", "one", b"small") == b"small"
+        with pytest.raises(haptera.TooManyRequests) as refused:
+            await peer.call("large", "x", str(MIB).encode())
+        assert refused.value.outcome == "unknown"
+        await asyncio.sleep(2.5 * limits.HOLDING_LOOK_S)
+        assert len(await peer.call("large", "x", str(MIB).encode())) == MIB
+        # No more of them had to go than that.
+        assert sum(each._ending is not None for each in server.peers) == 1
+        for raw in hoarders:
+            await raw.close()
