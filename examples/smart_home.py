@@ -167,15 +167,15 @@ async def use(hub: haptera.Peer, display: Display) -> None:
 
 async def panel(url: str) -> None:
     display = Display()
-    hub = await haptera.dial(url, services=[display])
-    await use(hub, display)
-    await hub.drain()
+    async with haptera.dial(url, services=[display]) as hub:
+        await use(hub, display)
+        await hub.drain()
 
 
 async def hub(url: str, listening: asyncio.Event | None = None) -> None:
     gone = asyncio.Event()
     services = [Thermostat(), Boiler(), Night()]
-    async with await haptera.listen(url, services=services, on_peer=lambda peer: peer.on_close(gone.set)):
+    async with haptera.listen(url, services=services, on_peer=lambda peer: peer.on_close(gone.set)):
         if listening is not None:
             listening.set()
         await gone.wait()

@@ -139,8 +139,7 @@ async def main() -> None:
         served = Measurements(path)
         url = f"haptera+unix://{Path(directory) / 'rows.sock'}"
         try:
-            async with await haptera.listen(url, services=[served]):
-                peer = await haptera.dial(url)
+            async with haptera.listen(url, services=[served]), haptera.dial(url) as peer:
                 await use(peer, served)
                 await peer.drain()
         finally:

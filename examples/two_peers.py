@@ -59,9 +59,7 @@ async def readings() -> AsyncIterator[bytes]:
 async def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         url = f"haptera+unix://{Path(directory) / 'home.sock'}"
-        async with await haptera.listen(url, services=[Thermostat()]):
-            peer = await haptera.dial(url, services=[Display()])
-
+        async with haptera.listen(url, services=[Thermostat()]), haptera.dial(url, services=[Display()]) as peer:
             print("kitchen:", (await peer.call("thermostat", "read", b"kitchen", timeout=2.0)).decode())
             async for degrees in peer.stream("thermostat", "history", b"kitchen"):
                 print("kitchen was:", degrees.decode())
@@ -70,7 +68,6 @@ async def main() -> None:
                 await peer.call("thermostat", "read", b"cellar")
             except haptera.CallError as error:
                 print(error.code, error.name)
-
             await peer.drain()
 
 

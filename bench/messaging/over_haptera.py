@@ -71,7 +71,7 @@ class Haptera:
         return HapteraClient(peer)
 
     async def serve(self, announce: Callable[[int], None], broker: int) -> None:
-        async with await haptera.listen(f"haptera://{HOST}:0", services=[self.service()]) as server:
+        async with haptera.listen(f"haptera://{HOST}:0", services=[self.service()]) as server:
             announce(int(server.url.rpartition(":")[2]))
             await asyncio.Event().wait()
 

@@ -40,15 +40,12 @@ async def _run(client: Client, names: tuple[str, ...], watch: float | None) -> i
     from haptera.client.location import default_url
     from haptera.peer import dial
 
-    peer = await dial(default_url() if client.url is None else client.url, timeout=client.timeout)
-    try:
+    async with dial(default_url() if client.url is None else client.url, timeout=client.timeout) as peer:
         if watch is None:
             values = _decode(await peer.call("server", "metrics", _encode(()), timeout=client.timeout))
             _show(client, _chosen(values, names))
             return NO if _tell_unknown(values, names) else DONE
         return await _watch(client, peer, names, watch)
-    finally:
-        await peer.aclose()
 
 
 async def _watch(client: Client, peer: Peer, names: tuple[str, ...], seconds: float) -> int:

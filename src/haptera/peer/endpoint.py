@@ -21,6 +21,7 @@ from haptera.peer.limits import (
     HALF_OPEN_MAX,
     WRITE_TIMEOUT_S,
 )
+from haptera.peer.opening import opening
 from haptera.peer.options import Options, read_options
 from haptera.peer.peer import Peer
 from haptera.peer.protocol import TransportProtocol
@@ -39,6 +40,7 @@ _process_budget = Budget()
 _of_this_thread = threading.local()  # the codec that its connections share
 
 
+@opening
 async def listen(
     url: str,
     *,
@@ -55,7 +57,7 @@ async def listen(
     process_budget: Budget | None = None,
     **config: Any,
 ) -> Server:
-    """Listen on ``url`` and host ``services`` for whoever connects.
+    """Listen on ``url`` and host ``services`` for whoever connects. ``async with`` closes the server at its end.
 
     ``on_peer`` is called with each new connection; ``mode`` is the file mode of a Unix socket. With ``signing_key``, a
     secret of at least 32 bytes, or with ``?signed=psk&key_file=PATH`` in the URL, every frame is signed, and who does
@@ -115,6 +117,7 @@ async def listen(
     return server
 
 
+@opening
 async def dial(
     url: str | Address,
     *,
@@ -126,7 +129,7 @@ async def dial(
     idle_timeout_s: float | None = None,
     **config: Any,
 ) -> Peer:
-    """Connect to ``url`` and return the peer there, hosting ``services`` for it.
+    """Connect to ``url`` and return the peer there, hosting ``services`` for it. ``async with`` closes it at its end.
 
     It returns as soon as the transport is open: the handshake leaves together with the first calls in one write, and
     costs no round trip of its own. A handshake that fails fails those calls; ``await peer.ready()`` waits for it.

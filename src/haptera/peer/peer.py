@@ -3,7 +3,8 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 from haptera.connection import Connection
 from haptera.connection.events import PackedItem, RequestReceived
@@ -56,7 +57,7 @@ class Peer(Line):
     """The other side of one connection: calls its services, and serves ours to it.
 
     ``haptera.dial`` and ``haptera.listen`` make peers. All calls share the connection and run at once; their answers
-    come in any order.
+    come in any order. ``async with`` closes it.
     """
 
     __slots__ = (
@@ -95,6 +96,14 @@ class Peer(Line):
         self.remote = describe_remote(transport)
         self.credentials = unix_credentials(transport)
         super()._open(transport)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
 
     @property
     def serving(self) -> int:

@@ -61,7 +61,7 @@ async def serve(url: str, announce: Callable[[Server], None], *, until_input_end
         loop.add_signal_handler(number, stop.set)
     if until_input_ends:
         loop.add_reader(sys.stdin.fileno(), stop.set)
-    async with await listen(url, services=[BenchService()]) as server:
+    async with listen(url, services=[BenchService()]) as server:
         announce(server)
         await stop.wait()
         await server.drain(1.0)
