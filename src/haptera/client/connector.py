@@ -160,8 +160,7 @@ class Connector:
     async def drain(self, timeout: float) -> None:
         """Takes no more calls, waits up to ``timeout`` seconds for those under way, and closes."""
         self._closed = True
-        for peer in self._all():
-            await peer.drain(timeout)
+        await asyncio.gather(*(peer.drain(timeout) for peer in self._all()))
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -170,8 +169,7 @@ class Connector:
         self._wake_others()
         peers = self._all()
         self.peer = None
-        for peer in peers:
-            await peer.aclose()
+        await asyncio.gather(*(peer.aclose() for peer in peers))
         if self._endings:
             await asyncio.wait(self._endings)
 

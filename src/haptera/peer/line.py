@@ -4,6 +4,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from haptera.connection import Connection, Role
@@ -341,6 +342,11 @@ class Line(ABC):
     async def aclose(self) -> None:
         """Close the connection. Calls under way fail with ``ConnectionLost``, handlers are cancelled."""
         self._end(Closed(None), "it is closed here")
+        if self._linger is not None and self._linger.when() > self._loop.time() + LINGER_S:
+            # The end of a drain waits longer for the other side.
+            assert self._transport is not None  # what lingers is its end
+            self._linger.cancel()
+            self._linger = self._loop.call_later(LINGER_S, self._transport.abort)
         await self._wait_gone()
 
     async def _wait_gone(self) -> None:
@@ -408,7 +414,8 @@ class Line(ABC):
             transport.write(data)
         self._connection.outbox.settle()
         if half and transport.can_write_eof():
-            transport.write_eof()
+            with suppress(OSError):  # who has gone in this instant is told nothing
+                transport.write_eof()
         else:
             transport.close()
         self._linger = self._loop.call_later(LINGER_S if linger_s is None else linger_s, transport.abort)

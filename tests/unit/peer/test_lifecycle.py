@@ -1,6 +1,7 @@
 """How connections and servers begin and end (spec/protocol.md, sections 1 and 3, "Ending")."""
 
 import asyncio
+import errno
 import gc
 import os
 import socket
@@ -14,7 +15,7 @@ import pytest
 import haptera
 from haptera import ConfigurationError, ConnectionLost, Peer, Request, Service, dial, listen, method
 from haptera.peer import limits
-from haptera.testing import VirtualClockLoop, virtual_clock
+from haptera.testing import MemoryTransport, VirtualClockLoop, virtual_clock
 from haptera.wire.frame import FrameType, encode_frame
 from haptera.wire.payload import Goaway, decode_failure, decode_payload, encode_payload
 from tests.unit.peer.hosts import (
@@ -413,6 +414,49 @@ async def test_the_reason_that_a_peer_gives_is_nothing_that_a_terminal_obeys() -
     await peer.aclose()
     server.close()
     await server.wait_closed()
+
+
+@pytest.mark.parametrize("by", ["the end of a drain", "an end that was not orderly"])
+@virtual_clock
+async def test_closing_waits_no_longer_for_who_does_not_close_whatever_ended_the_connection(by: str) -> None:
+    class Keeps(asyncio.Protocol):
+        def eof_received(self) -> bool:
+            return True
+
+    server = await asyncio.get_running_loop().create_server(Keeps, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    peer = await dial(f"haptera://{host}:{port}")
+    if by == "the end of a drain":
+        draining = asyncio.create_task(peer.drain(30))
+        await asyncio.sleep(10)
+        assert not peer.closed  # what the other side may still send is waited for
+        await asyncio.wait_for(peer.aclose(), limits.LINGER_S + 0.001)
+        await draining
+    else:
+        await asyncio.wait_for(peer.aclose(), limits.LINGER_S + 0.001)
+    assert peer.closed
+    server.close()
+
+
+@virtual_clock
+async def test_who_is_gone_before_it_is_refused_is_no_fault(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def not_connected(_: MemoryTransport) -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    async with await listen(ANY_PORT, max_connections=1) as server:
+        first = await dial(server.url)
+        await first.ready()
+        monkeypatch.setattr(MemoryTransport, "write_eof", not_connected)
+        raw = await RawPeer.open(server.url)
+        await eventually(lambda: server.refused == 1)
+        assert len(server._leaving) == 1
+        await asyncio.sleep(limits.LINGER_S)
+        assert not server._leaving
+        await raw.close()
+        await first.aclose()
+    assert [record for record in caplog.records if record.exc_info] == []
 
 
 async def test_one_thousand_connections_leave_nothing_behind(short_path: Path) -> None:
