@@ -69,7 +69,7 @@ def test_what_listeners_can_have_at_most_is_all_that_there_is_and_no_more(
 
 
 @pytest.mark.parametrize("connections", [1, 16, 63, 64, 65, 1000, 1024, 10_000])
-def test_those_that_are_being_refused_are_counted_as_a_listener_bounds_them(connections: int) -> None:
+async def test_those_that_are_being_refused_are_counted_as_a_listener_bounds_them(connections: int) -> None:
     def leaving(connections: int) -> int:
         return Server("", None, None, max_connections=connections)._max_leaving
 
