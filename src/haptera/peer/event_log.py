@@ -36,8 +36,7 @@ class LimitedLog(EventLog):
     ``place`` is the listener's URL.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, place: str) -> None:
-        self._loop = loop
+    def __init__(self, place: str) -> None:
         self._place = place
         self._until = 0.0
         self._counts: Counter[tuple[int, str]] = Counter()  # since the interval began; the events are few
@@ -47,7 +46,8 @@ class LimitedLog(EventLog):
         """Write a line, or count it as left out."""
         if not _logger.isEnabledFor(level):
             return
-        now = self._loop.time()
+        loop = asyncio.get_running_loop()
+        now = loop.time()
         if now >= self._until:
             self.settle()
             self._until = now + INTERVAL_S
@@ -55,7 +55,7 @@ class LimitedLog(EventLog):
         if self._counts[level, event] <= LINES_MAX:
             super().write(level, event, fields)
         elif self._timer is None:
-            self._timer = self._loop.call_at(self._until, self.settle)
+            self._timer = loop.call_at(self._until, self.settle)
 
     def settle(self) -> None:
         """Write what was left out until now: the interval is over, or the listener is closed."""

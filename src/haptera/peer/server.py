@@ -43,7 +43,7 @@ class Server:
         #: Connections that were refused or dropped because there were too many.
         self.refused = 0
         #: Where the lines about its connections go: whoever can connect must not be able to fill a disk.
-        self.log = LimitedLog(asyncio.get_running_loop(), url)
+        self.log = LimitedLog(url)
         self._path = path
         self._inode = 0 if path is None else os.stat(path).st_ino
         self._on_peer = on_peer
