@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Literal
 
+from haptera.peer.calls import check_timeout
+
 VERSION_MAX = 2**53 - 1
 INTEGER_MIN, INTEGER_MAX = -(2**63), 2**63 - 1
 TIMEOUT_SECONDS_MAX = (2**32 - 1) / 1000
@@ -53,10 +55,7 @@ def checked_timeout(timeout: float | None) -> float | None:
     """Seconds above 0, or None. A limit longer than the wire can carry (49 days) is no limit."""
     if timeout is None:
         return None
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-        raise TypeError(f"timeout is a number of seconds or None, not {type(timeout).__name__}")
-    if not timeout > 0:
-        raise ValueError(f"timeout is a number of seconds above 0, not {timeout}")
+    check_timeout(timeout)
     return float(timeout) if timeout <= TIMEOUT_SECONDS_MAX else None
 
 

@@ -11,24 +11,15 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from haptera.connection.config import MESSAGE_SHARE_MAX
+from haptera.connection.bounds import BOUNDS, BUDGET, Bound, seconds
 from haptera.errors import ConfigurationError
 from haptera.node.logging import FORMATS, LEVELS
-from haptera.wire.payload import LIMITS
 
 LISTENERS_MAX = 64
 """Listeners of one node: more than any machine has addresses to name, few enough to print."""
 
 SEGMENT_SIZE_MIN = 64 * 1024
 SEGMENT_SIZE_MAX = 1024 * 1024 * 1024
-
-SECONDS_MAX = 86_400.0
-"""A day: what is to take longer is meant to take for ever."""
-
-CONNECTIONS_MAX = 1_000_000
-BUDGET_MIN = MESSAGE_SHARE_MAX * LIMITS["max_message"].minimum
-BUDGET_MAX = 2**40
-RATE_MAX = 1_000_000
 
 Group = Literal["Data", "Listeners", "Security", "Connections", "What a peer may send", "Logs"]
 
@@ -68,25 +59,17 @@ def _one_of(*choices: str) -> Callable[[Any], str]:
     return parse
 
 
-def _number(low: float, high: float, *, whole: bool, zero: bool = False) -> Callable[[Any], float]:
-    """A number from `low` to `high`; with `zero`, 0 too."""
+def _number(bound: Bound) -> Callable[[Any], float]:
+    """A number, or text that is one."""
 
     def parse(value: Any) -> float:
-        kind = "a whole number" if whole else "a number"
-        number: float
+        if not isinstance(value, str):
+            return bound.check(value)
         try:
-            if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-                raise ValueError
-            number = int(value) if whole and not isinstance(value, float) else float(value)
+            number = int(value) if bound.whole else float(value)
         except ValueError:
-            raise ValueError(f"expected {kind}, not {value!r}") from None
-        if zero and number == 0:
-            return 0
-        # Written so that NaN, which compares with nothing, is refused too.
-        if not low <= number <= high or (whole and number != int(number)):
-            or_zero = ", or 0" if zero else ""
-            raise ValueError(f"expected {kind} from {low} to {high}{or_zero}, not {value!r}")
-        return int(number) if whole else number
+            raise ValueError(f"expected {bound}, not {value!r}") from None
+        return bound.check(number)
 
     return parse
 
@@ -120,15 +103,12 @@ def _address(url: str) -> None:
         raise ValueError("an address to listen on has no user and no password")
 
 
-def _seconds(group: Group, meaning: str, *, low: float = 0.001, zero: bool = False) -> Option:
-    parse = _number(low, SECONDS_MAX, whole=False, zero=zero)
-    return Option(parse=parse, group=group, value="SECONDS", meaning=meaning)
+def _seconds(group: Group, meaning: str, bound: Bound) -> Option:
+    return Option(parse=_number(bound), group=group, value="SECONDS", meaning=meaning)
 
 
 def _limit(name: str, value: str, meaning: str) -> Option:
-    limit = LIMITS[name]
-    parse = _number(limit.minimum, limit.maximum, whole=True)
-    return Option(parse=parse, group="What a peer may send", value=value, meaning=meaning)
+    return Option(parse=_number(BOUNDS[name]), group="What a peer may send", value=value, meaning=meaning)
 
 
 OPTIONS: dict[str, Option] = {
@@ -142,7 +122,7 @@ OPTIONS: dict[str, Option] = {
         meaning="sync: an answered write is on the disk. os: it is with the operating system.",
     ),
     "segment_size": Option(
-        parse=_number(SEGMENT_SIZE_MIN, SEGMENT_SIZE_MAX, whole=True),
+        parse=_number(Bound(low=SEGMENT_SIZE_MIN, high=SEGMENT_SIZE_MAX)),
         group="Data",
         value="BYTES",
         meaning="Size of one file of the log, allocated as a whole.",
@@ -154,16 +134,16 @@ OPTIONS: dict[str, Option] = {
         meaning="Where to serve: haptera://host:port or haptera+unix:///path; several may be given.",
         several=True,
     ),
-    "drain_timeout": _seconds("Listeners", "How long a stopping node waits for calls under way.", low=0.0),
+    "drain_timeout": _seconds("Listeners", "How long a stopping node waits for calls under way.", seconds(0.0)),
     "max_connections": Option(
-        parse=_number(1, CONNECTIONS_MAX, whole=True),
+        parse=_number(BOUNDS["max_connections"]),
         group="Listeners",
         value="COUNT",
         meaning="Connections of one listener, or as many as the limit of open files leaves room for; the newest beyond "
         "is refused (1013). The local socket in the data directory has 1000 at most.",
     ),
     "max_half_open": Option(
-        parse=_number(1, CONNECTIONS_MAX, whole=True),
+        parse=_number(BOUNDS["max_half_open"]),
         group="Listeners",
         value="COUNT",
         meaning="Those of them whose handshake is not done; of more, the oldest is dropped (1013).",
@@ -181,22 +161,32 @@ OPTIONS: dict[str, Option] = {
         value="auto|zstd|none",
         meaning="zstd: payloads are compressed for peers that ask for it. auto: the same, if it is installed.",
     ),
-    "handshake_timeout": _seconds("Connections", "The handshake must be done by then (1012)."),
+    "handshake_timeout": _seconds(
+        "Connections", "The handshake must be done by then (1012).", BOUNDS["handshake_timeout_s"]
+    ),
     "ping_interval": _seconds(
         "Connections",
         "A peer that is silent for so long is asked for a sign of life, and given up after as long again (1015); "
         "0: never.",
-        zero=True,
+        seconds(zero=True),
     ),
-    "idle_timeout": _seconds("Connections", "A connection without calls for so long is ended; 0: never.", zero=True),
+    "idle_timeout": _seconds(
+        "Connections", "A connection without calls for so long is ended; 0: never.", seconds(zero=True)
+    ),
     "write_timeout": _seconds(
-        "Connections", "Who takes less than 64 KiB in this time while more waits is disconnected (3009)."
+        "Connections",
+        "Who takes less than 64 KiB in this time while more waits is disconnected (3009).",
+        BOUNDS["write_timeout_s"],
     ),
     "frame_timeout": _seconds(
-        "Connections", "A frame that was begun must be whole by then, and a second for each 64 KiB (1015)."
+        "Connections",
+        "A frame that was begun must be whole by then, and a second for each 64 KiB (1015).",
+        BOUNDS["frame_timeout_s"],
     ),
     "message_timeout": _seconds(
-        "Connections", "A message of several frames must be whole by then, and a second for each 64 KiB (3005)."
+        "Connections",
+        "A message of several frames must be whole by then, and a second for each 64 KiB (3005).",
+        BOUNDS["message_timeout_s"],
     ),
     "max_frame": _limit("max_frame", "BYTES", "The largest frame (1004)."),
     "max_message": _limit(
@@ -206,26 +196,26 @@ OPTIONS: dict[str, Option] = {
     "stream_window": _limit("stream_window", "BYTES", "Items of one call that were not taken yet (1009)."),
     "connection_window": _limit("connection_window", "BYTES", "Items of all calls of one connection (1009)."),
     "connection_budget": Option(
-        parse=_number(BUDGET_MIN, BUDGET_MAX, whole=True),
+        parse=_number(BUDGET),
         group="What a peer may send",
         value="BYTES",
         meaning="What one connection may have in memory: unfinished messages, items, requests without an answer "
         "(3007).",
     ),
     "process_budget": Option(
-        parse=_number(BUDGET_MIN, BUDGET_MAX, whole=True),
+        parse=_number(BUDGET),
         group="What a peer may send",
         value="BYTES",
         meaning="The same for all connections together; connection_budget at least (3007).",
     ),
     "flood_burst": Option(
-        parse=_number(1, RATE_MAX, whole=True),
+        parse=_number(BOUNDS["idle_frames_burst"]),
         group="What a peer may send",
         value="COUNT",
         meaning="Frames without work at once, such as PINGs; more are a flood (3008).",
     ),
     "flood_rate": Option(
-        parse=_number(0.1, RATE_MAX, whole=False),
+        parse=_number(BOUNDS["idle_frames_per_s"]),
         group="What a peer may send",
         value="PER_SECOND",
         meaning="How many of them are allowed in each second after that.",

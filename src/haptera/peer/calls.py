@@ -31,6 +31,14 @@ class Default(Enum):
 DEFAULT: Final = Default.DEFAULT
 
 
+def check_timeout(timeout: object) -> None:
+    """Raise ``TypeError`` for what is no number, ``ValueError`` for one that is not above 0, as NaN is not."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout is a number of seconds or None, not {type(timeout).__name__}")
+    if not timeout > 0:
+        raise ValueError(f"timeout is a number of seconds above 0, not {timeout}")
+
+
 class Answer(msgspec.Struct, frozen=True, gc=False):
     """How a call ended: ``payload`` is its result, unless ``failure`` says what went wrong."""
 

@@ -10,8 +10,10 @@ from typing import Any, Final
 import msgspec
 
 from haptera.connection import Budget, Config, Connection, Role
+from haptera.connection.bounds import check_keywords
 from haptera.errors import ConfigurationError, ConnectionLost
 from haptera.peer.address import UNIX_SCHEME, Address, format_host, parse
+from haptera.peer.calls import check_timeout
 from haptera.peer.exchange import Exchange
 from haptera.peer.limits import (
     ACCEPTED_PER_TURN,
@@ -68,7 +70,7 @@ async def listen(
     for ``idle_timeout_s`` seconds, give or take a quarter, is drained. What the connections may hold together with all
     others that have the same ``process_budget`` is its bytes; those to which none is given share one of 1 GiB. Other
     keywords are those of ``haptera.connection.Config``, for instance ``ping_interval_ms``, ``handshake_timeout_s`` and
-    ``frame_timeout_s``. Raises ``ConfigurationError`` if the URL or the address cannot be used.
+    ``frame_timeout_s``. Raises ``ConfigurationError`` if the URL, the address or the value of a keyword cannot be used.
     """
     address = parse(url)
     _refuse_user(address)
@@ -77,6 +79,19 @@ async def listen(
         raise ConfigurationError(f"{address}: timeout is an option of who dials")
     loop = asyncio.get_running_loop()
     identity = server_id if server_id is not None else os.urandom(16)
+    check_keywords(
+        address,
+        {
+            "mode": mode,
+            "compression": compression,
+            "max_connections": max_connections,
+            "max_half_open": max_half_open,
+            "write_timeout_s": write_timeout_s,
+            "idle_timeout_s": idle_timeout_s,
+            "process_budget": process_budget,
+            **config,
+        },
+    )
     settings = _config(address, options, services, signing_key, server_id=identity, **config)
     settings = _with_compression(settings, address, options, compression, wanted=True)
     hosted = _hosted(services)
@@ -138,12 +153,17 @@ async def dial(
     ``signing_key``, ``compression`` and other keywords are those of ``listen``. The URL's options: ``timeout`` (of each
     call that names no other, in seconds), ``compression=zstd|none`` (asked for by itself where it is installed and the
     link is neither loopback nor a Unix socket), ``signed=psk`` with ``key_file=PATH``. Raises ``ConnectionLost``
-    (outcome ``not_applied``) if no host can be reached, ``ConfigurationError`` for a URL that cannot be used.
+    (outcome ``not_applied``) if no host can be reached, ``ConfigurationError`` if the URL or the value of a keyword
+    cannot be used, ``TypeError`` or ``ValueError`` for a ``timeout`` that is no number of seconds above 0.
     """
     address = parse(url) if isinstance(url, str) else url
     _refuse_user(address)
     options = read_options(address)
     loop = asyncio.get_running_loop()
+    given = {"compression": compression, "write_timeout_s": write_timeout_s, "idle_timeout_s": idle_timeout_s}
+    check_keywords(address, {**given, **config})
+    if timeout is not None:
+        check_timeout(timeout)
     settings = _config(address, options, services, signing_key, **config)
     here, elsewhere = (
         _with_compression(settings, address, options, compression, wanted=wanted) for wanted in (False, True)

@@ -4,17 +4,19 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 from haptera.connection import Connection
 from haptera.connection.events import PackedItem, RequestReceived
 from haptera.errors import Failure
 from haptera.peer.caller import Caller
-from haptera.peer.calls import DEFAULT, Call, CallStream, Default, as_bytes
+from haptera.peer.calls import DEFAULT, Call, CallStream, Default, as_bytes, check_timeout
 from haptera.peer.line import Line
 from haptera.peer.protocol import Credentials, describe_remote, unix_credentials
 from haptera.peer.trace import Trace, decode_trace
 from haptera.wire.metadata import Tag
+
+_NUMBERS: Final = frozenset({float, int})
 
 
 class Hosted(Protocol):
@@ -126,7 +128,7 @@ class Peer(Line):
         the connection ends first, with ``DeadlineExceeded`` after ``timeout`` seconds. ``request_id`` is a 16-byte
         UUID; ``answered_below`` lets the other side forget the answers that were read. Raises ``LocalProtocolError``
         for what can't be sent at all (or the future fails with it, if that turns out later), ``TypeError`` for a
-        payload that is not bytes.
+        payload that is not bytes, either it or ``ValueError`` for a ``timeout`` that is no number above 0.
         """
         entries = self._caller.entries(request_id, answered_below)
         call = Call(self._caller, (service, method, entries), payload, self._loop)
@@ -147,7 +149,8 @@ class Peer(Line):
         ``items`` are sent behind the request, for a method that takes many. ``timeout`` is in seconds, 5 unless the
         dialled URL says otherwise, None for no limit; the other side keeps it too. Raises ``ServerError`` (the subclass
         of the answer's code), ``DeadlineExceeded``, ``ConnectionLost``, ``LocalProtocolError`` for what the other side
-        would not take, and what ``items`` raises.
+        would not take, ``TypeError`` or ``ValueError`` for a ``timeout`` that is no number of seconds above 0, and what
+        ``items`` raises.
         """
         if isinstance(timeout, Default):
             timeout = self._call_timeout_s
@@ -177,6 +180,8 @@ class Peer(Line):
         return CallStream(self, call, sender)
 
     def _send(self, call: Call, timeout: float | None) -> None:
+        if timeout is not None and not (timeout.__class__ in _NUMBERS and timeout > 0):
+            check_timeout(timeout)
         if self._ending is not None:
             call.set_exception(self._lost_error("not_applied"))
         elif self._draining is not None:
