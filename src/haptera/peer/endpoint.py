@@ -12,12 +12,10 @@ import msgspec
 from haptera.connection import Budget, Config, Connection, Role
 from haptera.connection.bounds import check_keywords
 from haptera.errors import ConfigurationError, ConnectionLost
-from haptera.peer.address import UNIX_SCHEME, Address, format_host, parse
+from haptera.peer.address import Address, format_host, parse
 from haptera.peer.calls import check_timeout
 from haptera.peer.exchange import Exchange
 from haptera.peer.limits import (
-    ACCEPTED_PER_TURN,
-    BACKLOG,
     CALL_TIMEOUT_S,
     CONNECTIONS_MAX,
     HALF_OPEN_MAX,
@@ -31,7 +29,7 @@ from haptera.peer.scope import current
 from haptera.peer.server import Server
 from haptera.peer.service import Service
 from haptera.peer.session import SessionService
-from haptera.peer.sockets import bind, cannot_listen, reason_of
+from haptera.peer.sockets import cannot_listen, open_listener, reason_of
 from haptera.version import __version__
 from haptera.wire.compression import Codec, available
 
@@ -96,9 +94,6 @@ async def listen(
     settings = _with_compression(settings, address, options, compression, wanted=True)
     hosted = _hosted(services)
     budget = _process_budget if process_budget is None else process_budget
-    sock, shown = bind(address, mode)
-    path = address.path if address.scheme == UNIX_SCHEME else None
-    server = Server(shown, path, on_peer, max_connections=max_connections, max_half_open=max_half_open)
 
     def accept() -> TransportProtocol:
         connection = Connection(Role.ACCEPTOR, settings, loop.time(), budget)
@@ -113,20 +108,16 @@ async def listen(
             )
         )
 
-    # asyncio's own loop accepts as many at once as it calls its backlog; that of the kernel is the socket's.
-    backlog = ACCEPTED_PER_TURN if isinstance(loop, asyncio.BaseEventLoop) else BACKLOG
     scope = current.set(None)  # what is accepted is not on behalf of whoever listens
     try:
-        listener: asyncio.AbstractServer
-        if address.scheme == UNIX_SCHEME:
-            listener = await loop.create_unix_server(accept, sock=sock, backlog=backlog, start_serving=False)
-        else:
-            listener = await loop.create_server(accept, sock=sock, backlog=backlog, start_serving=False)
-        server.start(listener)
-        await listener.start_serving()
-    except OSError as error:
-        sock.close()
-        raise cannot_listen(address, error) from error
+        listener, shown, path = await open_listener(address, mode, accept)
+        try:
+            server = Server(shown, path, on_peer, max_connections=max_connections, max_half_open=max_half_open)
+            server.start(listener)
+            await listener.start_serving()
+        except OSError as error:
+            listener.close()
+            raise cannot_listen(address, error) from error
     finally:
         current.reset(scope)
     return server

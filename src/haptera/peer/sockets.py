@@ -5,6 +5,7 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 from urllib.parse import quote
@@ -12,6 +13,7 @@ from urllib.parse import quote
 from haptera.errors import ConfigurationError
 from haptera.peer.address import TCP_SCHEME, UNIX_SCHEME, Address, format_host
 from haptera.peer.limits import (
+    ACCEPTED_PER_TURN,
     BACKLOG,
     KEEPALIVE_COUNT,
     KEEPALIVE_IDLE_S,
@@ -58,17 +60,59 @@ def cannot_listen(address: Address, error: OSError) -> ConfigurationError:
     return ConfigurationError(f"cannot listen on {address}: {reason_of(error)}")
 
 
-def bind(address: Address, mode: int) -> tuple[socket.socket, str]:
-    """Return a socket that is bound to an address, and the URL of that with its real port.
+async def open_listener(
+    address: Address, mode: int, accept: Callable[[], asyncio.BaseProtocol]
+) -> tuple[asyncio.AbstractServer, str, str | None]:
+    """Return a listener that takes no connections yet, its URL with the real port, and the path of its file, if it has
+    one.
 
+    A loop with ``simulates_network`` (``haptera.testing``) has addresses of its own, and no kernel is asked for them.
     Raises ``ConfigurationError``.
     """
+    if len(address.hosts) > 1:
+        raise ConfigurationError(f"{address} names several hosts; listen on each by itself")
     try:
-        if address.scheme == UNIX_SCHEME:
-            return _bind_unix(address.path, mode), f"{UNIX_SCHEME}://{quote(address.path)}"
-        return _bind_tcp(address)
+        if getattr(asyncio.get_running_loop(), "simulates_network", False):
+            return await _simulate(address, accept)
+        return await _listen(address, mode, accept)
     except OSError as error:
         raise cannot_listen(address, error) from error
+
+
+async def _simulate(
+    address: Address, accept: Callable[[], asyncio.BaseProtocol]
+) -> tuple[asyncio.AbstractServer, str, str | None]:
+    loop = asyncio.get_running_loop()
+    if address.scheme == UNIX_SCHEME:
+        return await loop.create_unix_server(accept, address.path, start_serving=False), _url_of(address), None
+    host, port = address.hosts[0]
+    server = await loop.create_server(accept, host, port, start_serving=False)
+    return server, _url_of(address, server.sockets[0].getsockname()[1]), None
+
+
+async def _listen(
+    address: Address, mode: int, accept: Callable[[], asyncio.BaseProtocol]
+) -> tuple[asyncio.AbstractServer, str, str | None]:
+    loop = asyncio.get_running_loop()
+    # asyncio's own loop accepts as many at once as it calls its backlog; that of the kernel is the socket's.
+    backlog = ACCEPTED_PER_TURN if isinstance(loop, asyncio.BaseEventLoop) else BACKLOG
+    server: asyncio.AbstractServer
+    sock = _bind_unix(address.path, mode) if address.scheme == UNIX_SCHEME else _bind_tcp(*address.hosts[0])
+    try:
+        if address.scheme == UNIX_SCHEME:
+            server = await loop.create_unix_server(accept, sock=sock, backlog=backlog, start_serving=False)
+            return server, _url_of(address), address.path
+        server = await loop.create_server(accept, sock=sock, backlog=backlog, start_serving=False)
+        return server, _url_of(address, sock.getsockname()[1]), None
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _url_of(address: Address, port: int = 0) -> str:
+    if address.scheme == UNIX_SCHEME:
+        return f"{UNIX_SCHEME}://{quote(address.path)}"
+    return f"{TCP_SCHEME}://{format_host(address.hosts[0][0], port)}"
 
 
 class _Listening(socket.socket):
@@ -79,10 +123,7 @@ class _Listening(socket.socket):
         super().listen(BACKLOG)
 
 
-def _bind_tcp(address: Address) -> tuple[socket.socket, str]:
-    if len(address.hosts) != 1:
-        raise ConfigurationError(f"{address} names several hosts; listen on each by itself")
-    host, port = address.hosts[0]
+def _bind_tcp(host: str, port: int) -> socket.socket:
     infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, kind, protocol, _, place = infos[0]
     sock = _Listening(family, kind, protocol)
@@ -95,7 +136,7 @@ def _bind_tcp(address: Address) -> tuple[socket.socket, str]:
     except BaseException:
         sock.close()
         raise
-    return sock, f"{TCP_SCHEME}://{format_host(host, sock.getsockname()[1])}"
+    return sock
 
 
 def _bind_unix(path: str, mode: int) -> socket.socket:

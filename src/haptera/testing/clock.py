@@ -61,6 +61,9 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     and when a million turns pass without time.
     """
 
+    #: That listening goes by the loop's own network: ``haptera.listen`` asks the kernel for no address.
+    simulates_network: Final = True
+
     def __init__(self, *, time_limit: float = TIME_LIMIT_S, allow_threads: bool = False) -> None:
         self.network = Network()
         self._now = 0.0
@@ -161,11 +164,10 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         start_serving: bool = True,
         **_: Any,
     ) -> asyncio.AbstractServer:
-        """Listen on this loop's network. Of ``sock``, which must be bound, only the address is used."""
-        if ssl is not None:
-            _refuse("TLS")
-        place = (host or "", int(port or 0)) if sock is None else sock.getsockname()[:2]
-        return self.network.bind(place, protocol_factory, sock, serving=start_serving)
+        """Listen on this loop's network."""
+        if ssl is not None or sock is not None:
+            _refuse("create_server() with ssl= or sock=")
+        return self.network.bind((host or "", int(port or 0)), protocol_factory, serving=start_serving)
 
     async def create_unix_server(  # type: ignore[override]
         self,
@@ -177,14 +179,10 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         start_serving: bool = True,
         **_: Any,
     ) -> asyncio.AbstractServer:
-        """Listen on this loop's network. Of ``sock``, which must be bound, only the path is used."""
-        if ssl is not None:
-            _refuse("TLS")
-        if sock is not None:
-            path = sock.getsockname()
-        elif path is None:
-            raise ValueError("path was not specified, and no sock specified")
-        return self.network.bind(os.fsdecode(path), protocol_factory, sock, serving=start_serving)
+        """Listen on this loop's network."""
+        if ssl is not None or sock is not None or path is None:
+            _refuse("create_unix_server() with ssl= or sock=")
+        return self.network.bind(os.fsdecode(path), protocol_factory, serving=start_serving)
 
 
 def _work(future: asyncio.Future[Any], func: Callable[..., Any], args: tuple[Any, ...]) -> None:

@@ -12,7 +12,6 @@ from haptera.testing.traffic import Wire
 from haptera.testing.transport import BUFFER_SIZE, Link
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
 __all__ = ["MemoryServer", "Network"]
@@ -47,19 +46,19 @@ class Network(Wire):
         self,
         place: Place,
         accept: Callable[[], asyncio.BaseProtocol],
-        sock: socket.socket | None = None,
         *,
         serving: bool = True,
     ) -> MemoryServer:
-        """Listen on a place; port 0 stands for one that is free. ``sock`` is closed with the server.
+        """Listen on a place; port 0 stands for one that is free.
 
         Who connects is refused until the server serves.
         """
         if isinstance(place, tuple):
-            place = (_host(place[0]), place[1] or next(self._ports))
+            host, port = _host(place[0]), place[1]
+            place = host, port or next(port for port in self._ports if (host, port) not in self._servers)
         if place in self._servers:
             raise OSError(errno.EADDRINUSE, f"{os.strerror(errno.EADDRINUSE)}: {place!r}")
-        server = MemoryServer(self, place, accept, sock, serving=serving)
+        server = MemoryServer(self, place, accept, serving=serving)
         self._servers[place] = server
         return server
 
@@ -112,14 +111,12 @@ class MemoryServer(asyncio.AbstractServer):
         network: Network,
         place: Place,
         accept: Callable[[], asyncio.BaseProtocol],
-        sock: socket.socket | None,
         *,
         serving: bool,
     ) -> None:
         self.place: Final = place
         self._network = network
         self._accept = accept
-        self._sock = sock
         self._serving = serving
         self._loop = asyncio.get_running_loop()
         self._closed: asyncio.Future[None] = self._loop.create_future()
@@ -154,8 +151,6 @@ class MemoryServer(asyncio.AbstractServer):
         if not self._closed.done():
             self._closed.set_result(None)
             del self._network._servers[self.place]
-            if self._sock is not None:
-                self._sock.close()
 
     async def wait_closed(self) -> None:
         """Wait for `close`."""
