@@ -7,7 +7,7 @@ from haptera.peer.calls import Answer, Call, CallStream
 from haptera.peer.endpoint import dial, listen
 from haptera.peer.keys import read_key_file
 from haptera.peer.peer import Peer, Request
-from haptera.peer.protocol import Credentials
+from haptera.peer.remote import Credentials
 from haptera.peer.server import Server
 from haptera.peer.service import Service, method
 from haptera.peer.session import SessionService

@@ -191,10 +191,8 @@ class Exchange(Peer):
                 self._wake_senders()
         unsent = transport.get_write_buffer_size()
         waiting = connection.outbox.settle(unsent)
-        if unsent and self._write_watch is None:
-            self._watch_writing(transport)
-        if waiting > HELD_MIN and self._holding_timer is None:
-            self._watch_holding(transport)
+        if unsent or waiting > HELD_MIN:
+            self._watch_reader(transport)
         if (self._when_writable or self._dispatcher.arrived) and self.writable:
             callbacks, self._when_writable = self._when_writable, []
             for callback in callbacks:

@@ -13,9 +13,9 @@ from haptera.connection.events import Closed, Event, PackedItem
 from haptera.errors import ConnectionLost, Failure, Outcome, ProtocolError, RemoteProtocolError
 from haptera.peer.ending import describe_end, log_end, log_opening
 from haptera.peer.event_log import EventLog
-from haptera.peer.limits import DRAIN_S, HOLDING_LOOK_S, LINGER_S, UNWRITTEN_MAX, WRITE_SIZE, WRITTEN_MIN
+from haptera.peer.limits import DRAIN_S, LINGER_S, UNWRITTEN_MAX, WRITE_SIZE
 from haptera.peer.sockets import tune
-from haptera.peer.timers import Ticker, WriteWatch
+from haptera.peer.timers import ReaderWatch, Ticker
 
 _logger = logging.getLogger("haptera.peer")
 _LOG: Final = EventLog()
@@ -38,11 +38,11 @@ class Line(ABC):
         "_ending",
         "_flushing",
         "_gone",
-        "_holding_timer",
         "_linger",
         "_loop",
         "_on_close",
         "_paused",
+        "_reader",
         "_reading",
         "_ready",
         "_said_goaway",
@@ -50,7 +50,6 @@ class Line(ABC):
         "_transport",
         "_when_writable",
         "_write_timeout_s",
-        "_write_watch",
         "bytes_received",
         "bytes_sent",
         "closed",
@@ -81,8 +80,7 @@ class Line(ABC):
         self._when_writable: list[Callable[[], None]] = []
         self._on_close: list[Callable[[], None]] = []
         self._ticker = Ticker(loop, connection, self._tick)
-        self._write_watch: WriteWatch | None = None
-        self._holding_timer: asyncio.TimerHandle | None = None
+        self._reader: ReaderWatch | None = None
         self._linger: asyncio.TimerHandle | None = None
 
     # -- what whoever extends it does --------------------------------------------------------------------------------
@@ -252,45 +250,26 @@ class Line(ABC):
         if self._ending is None:
             self._ticker.watch()
 
-    def _watch_writing(self, transport: asyncio.Transport) -> None:
-        timer = self._loop.call_later(self._write_timeout_s, self._look_at_writing, transport)
-        self._write_watch = WriteWatch(timer, self.bytes_sent, transport.get_write_buffer_size())
+    def _watch_reader(self, transport: asyncio.Transport) -> None:
+        """Something waits to be read by the other side: see that it is."""
+        if self._reader is None:
+            self._reader = ReaderWatch(
+                self._loop,
+                self._connection.outbox,
+                self._write_timeout_s,
+                progress=lambda: (self.bytes_sent, transport.get_write_buffer_size()),
+                end=self._end_slow,
+            )
+        self._reader.watch()
 
-    def _look_at_writing(self, transport: asyncio.Transport) -> None:
-        watch, self._write_watch = self._write_watch, None
-        assert watch is not None  # it goes with its timer
-        waiting = transport.get_write_buffer_size()
-        if watch.is_slow(self.bytes_sent - waiting):
-            error = RemoteProtocolError(3009, None, {"waiting": waiting + self._connection.outbox.size})
-            self._take(self._connection.fail_connection(error))
-        elif waiting:
-            self._watch_writing(transport)
-
-    def _watch_holding(self, transport: asyncio.Transport) -> None:
-        moved = self.bytes_sent - transport.get_write_buffer_size()
-        self._holding_timer = self._loop.call_later(HOLDING_LOOK_S, self._look_at_holding, transport, moved)
-
-    def _look_at_holding(self, transport: asyncio.Transport, moved: int) -> None:
-        """End a connection that keeps much in memory without taking it, while others are refused for want of that."""
-        self._holding_timer = None
-        unsent = transport.get_write_buffer_size()
-        outbox = self._connection.outbox
-        waiting = outbox.settle(unsent)
-        if waiting <= HELD_MIN:
-            return
-        if outbox.over_budget and self.bytes_sent - unsent - moved < WRITTEN_MIN:
-            self._take(self._connection.fail_connection(RemoteProtocolError(3009, None, {"waiting": waiting})))
-        else:
-            self._watch_holding(transport)
+    def _end_slow(self, waiting: int) -> None:
+        self._take(self._connection.fail_connection(RemoteProtocolError(3009, None, {"waiting": waiting})))
 
     def _stop_timers(self) -> None:
         self._ticker.stop()
-        if self._holding_timer is not None:
-            self._holding_timer.cancel()
-            self._holding_timer = None
-        if self._write_watch is not None:
-            self._write_watch.stop()
-            self._write_watch = None
+        if self._reader is not None:
+            self._reader.stop()
+            self._reader = None
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None

@@ -12,7 +12,7 @@ from haptera.errors import Failure
 from haptera.peer.caller import Caller
 from haptera.peer.calls import DEFAULT, Call, CallStream, Default, as_bytes, check_timeout
 from haptera.peer.line import Line
-from haptera.peer.protocol import Credentials, describe_remote, unix_credentials
+from haptera.peer.remote import Credentials, describe_remote, unix_credentials
 from haptera.peer.trace import Trace, decode_trace
 from haptera.wire.metadata import Tag
 

@@ -1,11 +1,13 @@
-"""The clocks of one connection: its state machine's, that of what is written, and that of having nothing to do."""
+"""The clocks of one connection: its state machine's, that of what is not read, and that of having nothing to do."""
 
 import asyncio
 from collections.abc import Callable
 from typing import Final
 
 from haptera.connection import Connection
-from haptera.peer.limits import TICK_S, WRITTEN_MIN
+from haptera.connection.config import HELD_MIN
+from haptera.connection.outbox import Outbox
+from haptera.peer.limits import HOLDING_LOOK_S, TICK_S, WRITTEN_MIN
 
 _NEVER: Final = float("inf")
 _IDLE_LOOKS: Final = 4
@@ -46,27 +48,74 @@ class Ticker:
             self._timer = None
 
 
-class WriteWatch:
-    """A look, some time from now, at whether the other side takes what is written (spec/protocol.md, section 3)."""
+class ReaderWatch:
+    """Calls ``end``, with the bytes that wait, for another side that reads too slowly (spec/protocol.md, section 3).
 
-    __slots__ = ("_from", "_timer", "_until")
+    That is one that takes too little of what is written within ``timeout_s`` seconds; and, while the process has no
+    more memory for its connections, one that keeps much there and takes too little of it in a moment. ``progress``
+    gives the bytes that the transport got, ever, and those of them that it still has.
+    """
 
-    def __init__(self, timer: asyncio.TimerHandle, sent: int, waiting: int) -> None:
-        """``timer`` is that of the look; of ``sent`` bytes ``waiting`` have not left yet."""
-        self._timer = timer
-        self._from = sent - waiting
-        self._until = sent
+    __slots__ = ("_end", "_holding", "_loop", "_outbox", "_progress", "_timeout_s", "_writing")
 
-    def is_slow(self, written: int) -> bool:
-        """Whether too little has left when ``written`` bytes have.
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        outbox: Outbox,
+        timeout_s: float,
+        *,
+        progress: Callable[[], tuple[int, int]],
+        end: Callable[[int], None],
+    ) -> None:
+        self._loop = loop
+        self._outbox = outbox
+        self._timeout_s = timeout_s
+        self._progress = progress
+        self._end = end
+        self._writing: asyncio.TimerHandle | None = None
+        self._holding: asyncio.TimerHandle | None = None
 
-        What waited at the beginning may have left since, and something else wait now: that is not slow.
-        """
-        return written < self._until and written - self._from < WRITTEN_MIN
+    def watch(self) -> None:
+        """Look in some time, if that is not about to happen: something waits, here or in the transport."""
+        if self._writing is None or self._holding is None:
+            sent, unsent = self._progress()
+            if unsent and self._writing is None:
+                self._watch_writing(sent, unsent)
+            if self._holding is None:
+                self._watch_holding(sent - unsent)
+
+    def _watch_writing(self, sent: int, unsent: int) -> None:
+        self._writing = self._loop.call_later(self._timeout_s, self._look_at_writing, sent - unsent, sent)
+
+    def _look_at_writing(self, before: int, until: int) -> None:
+        self._writing = None
+        sent, unsent = self._progress()
+        written = sent - unsent
+        # What waited at the beginning may have left since, and something else wait now: that is not slow.
+        if written < until and written - before < WRITTEN_MIN:
+            self._end(unsent + self._outbox.size)
+        elif unsent:
+            self._watch_writing(sent, unsent)
+
+    def _watch_holding(self, written: int) -> None:
+        self._holding = self._loop.call_later(HOLDING_LOOK_S, self._look_at_holding, written)
+
+    def _look_at_holding(self, before: int) -> None:
+        self._holding = None
+        sent, unsent = self._progress()
+        waiting = self._outbox.settle(unsent)
+        if waiting <= HELD_MIN:
+            return
+        if self._outbox.over_budget and sent - unsent - before < WRITTEN_MIN:
+            self._end(waiting)
+        else:
+            self._watch_holding(sent - unsent)
 
     def stop(self) -> None:
-        """Do not look."""
-        self._timer.cancel()
+        """Look no longer."""
+        for timer in (self._writing, self._holding):
+            if timer is not None:
+                timer.cancel()
 
 
 class IdleWatch:

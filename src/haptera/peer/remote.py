@@ -1,0 +1,36 @@
+"""Who is at the other end of a transport, as far as the system tells."""
+
+import asyncio
+import socket
+import struct
+from typing import Final
+
+import msgspec
+
+_CREDENTIALS: Final = struct.Struct("3i")
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    """Who is at the other end of a Unix socket, as the kernel says."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def describe_remote(transport: asyncio.Transport) -> str:
+    """Return a printable name of the other end."""
+    name = transport.get_extra_info("peername")
+    if isinstance(name, tuple):
+        host, port = name[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return "unix"
+
+
+def unix_credentials(transport: asyncio.Transport) -> Credentials | None:
+    """Return who is at the other end of a Unix socket; None for others, or where the system does not tell."""
+    sock = transport.get_extra_info("socket")
+    option = getattr(socket, "SO_PEERCRED", None)
+    if sock is None or option is None or sock.family != socket.AF_UNIX:
+        return None
+    return Credentials(*_CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size)))
