@@ -267,14 +267,35 @@ def test_with_a_key_the_key_is_nowhere_but_in_its_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"too short"])
-def test_a_key_file_that_cannot_be_used_ends_with_15(content: bytes | None, tmp_path: Path) -> None:
-    key = tmp_path / "signing.key"
+def test_a_key_file_that_cannot_be_used_ends_with_15_before_anything_is_made(
+    content: bytes | None, tmp_path: Path
+) -> None:
     if content is not None:
-        key.write_bytes(content)
-    code, event = ends_with(tmp_path / "d", "--signing-key-file", str(key))
-    assert code == 15
-    assert str(key) in str(event["reason"])
-    assert "too short" not in str(event["reason"])
+        (tmp_path / "signing.key").write_bytes(content)
+    before = list(tmp_path.iterdir())
+    result = subprocess.run(
+        [sys.executable, "-m", "haptera", "serve", "--data-dir", "d", "--signing-key-file", "signing.key"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert result.returncode == 15
+    assert result.stderr.startswith("haptera: --signing-key-file: the key file signing.key cannot be used: ")
+    assert result.stderr.count("\n") == 1
+    assert "too short" not in result.stderr
+    assert list(tmp_path.iterdir()) == before
+
+
+def test_a_variable_that_is_misspelt_has_a_warning(tmp_path: Path) -> None:
+    environ = {"HAPTERA_MAX_CONECTIONS": "5", "HAPTERA_URL": "haptera://somewhere"}
+    with serving(tmp_path / "d", environ=environ) as node:
+        node.ready()
+        (warning,) = [event for event in node.events if event["event"] == "unknown_variable"]
+        assert (warning["level"], warning["variable"]) == ("warning", "HAPTERA_MAX_CONECTIONS")
+        assert warning["did_you_mean"] == "HAPTERA_MAX_CONNECTIONS"
+        node.signal()
+        assert node.end() == 0
 
 
 def test_the_commands_it_shows_can_be_typed_where_frames_are_signed(tmp_path: Path) -> None:

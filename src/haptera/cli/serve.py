@@ -17,7 +17,7 @@ import click
 
 from haptera.cli import output
 from haptera.errors import ConfigurationError, CorruptionError, HapteraError
-from haptera.node.config import NodeConfig, load
+from haptera.node.config import NodeConfig, load, misspelt
 from haptera.node.options import OPTIONS
 from haptera.version import __version__
 
@@ -73,6 +73,8 @@ def command(**flags: Any) -> int:
         output.error_line(str(error))
         return CONFIGURATION
     node_logging.configure(config.log_level, config.log_format)
+    for variable, meant in misspelt(os.environ):
+        log.warning("unknown_variable", extra={"variable": variable, "did_you_mean": meant})
     raise_limit()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_Serving(config).run())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +35,13 @@ __all__ = ["OPTIONS", "Durability", "NodeConfig", "load"]
 LISTEN_DEFAULT = "haptera://127.0.0.1:7457"
 DATA_DIR_DEFAULT = "./haptera-data"
 SEGMENT_SIZE_DEFAULT = 64 * 1024 * 1024
+
+VARIABLE_PREFIX = "HAPTERA_"
+OTHER_VARIABLES = frozenset({"HAPTERA_CONFIG", "HAPTERA_URL", "HAPTERA_FUZZ_SECONDS"})
+"""Variables that are no option's: the configuration file, where clients find a store, how long the project fuzzes."""
+
+LIKENESS_MIN = 0.75
+"""How much like an option's a variable's name must be to be taken for a misspelt one: others have theirs."""
 
 CONFIG_FILE_SIZE_MAX = 1024 * 1024
 """A configuration is a page of text; a larger file is the wrong file."""
@@ -77,13 +84,17 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.max_message * MESSAGE_SHARE_MAX > self.connection_budget:
-            raise ConfigurationError(
-                f"max_message is {self.max_message}, more than a quarter of connection_budget, {self.connection_budget}"
-            )
+            raise _Conflict(self, "max_message", "a quarter of ", "connection_budget")
         if self.connection_budget > self.process_budget:
-            raise ConfigurationError(
-                f"connection_budget is {self.connection_budget}, more than process_budget, {self.process_budget}"
-            )
+            raise _Conflict(self, "connection_budget", "", "process_budget")
+
+
+class _Conflict(ConfigurationError):
+    """Of two options the first may not be more than a share of the second; ``names`` are theirs."""
+
+    def __init__(self, config: NodeConfig, first: str, share: str, second: str) -> None:
+        super().__init__(f"{first} is {getattr(config, first)}, more than {share}{second}, {getattr(config, second)}")
+        self.names = first, second
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> NodeConfig:
@@ -92,19 +103,54 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> NodeConfig:
     `flags` may hold `config`, the file's path. Raises ConfigurationError, naming the option and where it was set.
     """
     values: dict[str, Any] = {}
+    places: dict[str, str] = {}
+
+    def take(name: str, value: Any, place: str) -> None:
+        values[name] = _check(name, value, place)
+        places[name] = place
+
     path = flags.get("config") or environ.get("HAPTERA_CONFIG")
     if path:
         for name, value in _read_file(path).items():
-            values[name] = _check(name, value, f"{name} in {path}")
+            take(name, value, f"{name} in {path}")
     for name in OPTIONS:
-        variable = "HAPTERA_" + name.upper()
+        variable = VARIABLE_PREFIX + name.upper()
         # An empty variable is how a shell or a container file says "not set".
         if environ.get(variable):
-            values[name] = _check(name, environ[variable], variable)
+            take(name, environ[variable], variable)
     for name in OPTIONS:
         if flags.get(name) is not None:
-            values[name] = _check(name, flags[name], "--" + name.replace("_", "-"))
-    return NodeConfig(**values)
+            take(name, flags[name], "--" + name.replace("_", "-"))
+    return _made(values, places)
+
+
+def misspelt(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The variables that are no option's and look like one that is meant to be, each with what is likely meant.
+
+    They are no errors, as in the file: others, a container's runtime for instance, make variables with the same prefix.
+    """
+    for variable, value in environ.items():
+        name = variable.removeprefix(VARIABLE_PREFIX).lower()
+        if value and variable.startswith(VARIABLE_PREFIX) and variable not in OTHER_VARIABLES and name not in OPTIONS:
+            for close in difflib.get_close_matches(name, OPTIONS, n=1, cutoff=LIKENESS_MIN):
+                yield variable, VARIABLE_PREFIX + close.upper()
+
+
+def _made(values: Mapping[str, Any], places: Mapping[str, str]) -> NodeConfig:
+    """The configuration from values that were checked each by itself. What is in a key file is checked as well."""
+    try:
+        config = NodeConfig(**values)
+    except _Conflict as conflict:
+        found = [places.get(name, f"the default of {name}") for name in conflict.names]
+        raise ConfigurationError(f"{conflict} ({' and '.join(found)})") from None
+    if config.signing_key_file is not None:
+        from haptera.peer.keys import check_key_file  # noqa: PLC0415  # loaded by what listens
+
+        try:
+            check_key_file(config.signing_key_file)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{places['signing_key_file']}: {error}") from error
+    return config
 
 
 def _read_file(path: str) -> dict[str, Any]:

@@ -21,6 +21,21 @@ def read_key_file(path: str | os.PathLike[str]) -> bytes:
     It has 32 to 4096 bytes. There is a warning in the log if the file's mode lets others than its owner at it. Raises
     ``ConfigurationError``, which shows nothing of the content.
     """
+    secret, mode = _read(path)
+    if mode & _OTHERS:
+        shown = os.fspath(path)
+        fields = {"path": shown, "mode": oct(stat.S_IMODE(mode)), "help": f"chmod 600 {shown}"}
+        _logger.warning("key_file_open_to_others", extra=fields)
+    return secret
+
+
+def check_key_file(path: str | os.PathLike[str]) -> None:
+    """Raise ``ConfigurationError`` if a file's secret can't be used."""
+    _read(path)
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[bytes, int]:
+    """Return the secret and the file's mode."""
     shown = os.fspath(path)
     try:
         # Not waiting for the other end of a pipe, nor taking a terminal.
@@ -38,10 +53,7 @@ def read_key_file(path: str | os.PathLike[str]) -> bytes:
         os.close(descriptor)
     if not KEY_SIZE_MIN <= len(secret) <= KEY_SIZE_MAX:
         raise _unusable(shown, f"a key has {KEY_SIZE_MIN} to {KEY_SIZE_MAX} bytes")
-    if status.st_mode & _OTHERS:
-        mode = oct(stat.S_IMODE(status.st_mode))
-        _logger.warning("key_file_open_to_others", extra={"path": shown, "mode": mode, "help": f"chmod 600 {shown}"})
-    return secret
+    return secret, status.st_mode
 
 
 def _unusable(path: str, reason: str) -> ConfigurationError:

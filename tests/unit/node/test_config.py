@@ -10,7 +10,7 @@ import pytest
 from haptera.connection import Config
 from haptera.errors import ConfigurationError
 from haptera.node import server
-from haptera.node.config import OPTIONS, NodeConfig, load
+from haptera.node.config import OPTIONS, NodeConfig, load, misspelt
 from haptera.peer import limits as peer_limits
 from haptera.wire.payload import Limits
 from tools import generate_configuration
@@ -101,6 +101,92 @@ def test_the_budget_of_the_process_is_no_less_than_that_of_a_connection() -> Non
         load({"process_budget": 64 * 1024 * 1024 - 1}, {})
     assert load({"process_budget": 64 * 1024 * 1024}, {}).process_budget == 64 * 1024 * 1024
     assert load({"connection_budget": 2**31, "process_budget": 2**32}, {}).connection_budget == 2**31
+
+
+def test_options_that_do_not_go_together_are_named_with_their_places(tmp_path: Path) -> None:
+    path = tmp_path / "haptera.toml"
+    path.write_text("connection_budget = 1048576\n")
+    of_the_file = f"connection_budget in {path}"
+    large = {"HAPTERA_MAX_MESSAGE": "33554432"}
+    cases: list[tuple[dict[str, Any], dict[str, str], str]] = [
+        ({"max_message": 2**25}, {}, "--max-message and the default of connection_budget"),
+        ({"max_message": "33554432", "config": str(path)}, {}, f"--max-message and {of_the_file}"),
+        ({}, large, "HAPTERA_MAX_MESSAGE and the default of connection_budget"),
+        ({"config": str(path)}, {}, f"the default of max_message and {of_the_file}"),
+        (
+            {"config": str(path), "max_message": 2**18, "process_budget": 2**19},
+            {},
+            f"{of_the_file} and --process-budget",
+        ),
+        ({"process_budget": 2**20}, {}, "the default of connection_budget and --process-budget"),
+    ]
+    for flags, environ, places in cases:
+        with pytest.raises(ConfigurationError) as caught:
+            load(flags, environ)
+        assert str(caught.value).endswith(f" ({places})")
+
+
+KEY_FILE_FAULTS = [(None, "No such file or directory"), (b"too short", "a key has 32 to 4096 bytes")]
+
+
+@pytest.mark.parametrize(("content", "reason"), KEY_FILE_FAULTS)
+def test_a_key_file_that_cannot_be_used_is_named_with_its_place(
+    content: bytes | None, reason: str, tmp_path: Path
+) -> None:
+    key, path = tmp_path / "signing.key", tmp_path / "haptera.toml"
+    path.write_text(f'signing_key_file = "{key}"\n')
+    if content is not None:
+        key.write_bytes(content)
+    cases: list[tuple[dict[str, Any], dict[str, str], str]] = [
+        ({"signing_key_file": str(key)}, {}, "--signing-key-file"),
+        ({}, {"HAPTERA_SIGNING_KEY_FILE": str(key)}, "HAPTERA_SIGNING_KEY_FILE"),
+        ({"config": str(path)}, {}, f"signing_key_file in {path}"),
+    ]
+    for flags, environ, place in cases:
+        with pytest.raises(ConfigurationError) as caught:
+            load(flags, environ)
+        assert str(caught.value) == f"{place}: the key file {key} cannot be used: {reason}"
+
+
+def test_of_key_files_only_the_one_that_wins_is_looked_at(tmp_path: Path) -> None:
+    key, path = tmp_path / "signing.key", tmp_path / "haptera.toml"
+    path.write_text('signing_key_file = "/nowhere/signing.key"\n')
+    key.write_bytes(bytes(32))
+    flags = {"config": str(path), "signing_key_file": str(key)}
+    assert load(flags, {"HAPTERA_SIGNING_KEY_FILE": "/nowhere/else"}).signing_key_file == str(key)
+
+
+def test_a_variable_that_is_close_to_an_options_is_found() -> None:
+    environ = {
+        "HAPTERA_MAX_CONECTIONS": "5",
+        "HAPTERA_LOGLEVEL": "debug",
+        "HAPTERA_DATADIR": "/x",
+        "HAPTERA_LISTENER": "",
+        "haptera_listn": "x",
+    }
+    assert dict(misspelt(environ)) == {
+        "HAPTERA_MAX_CONECTIONS": "HAPTERA_MAX_CONNECTIONS",
+        "HAPTERA_LOGLEVEL": "HAPTERA_LOG_LEVEL",
+        "HAPTERA_DATADIR": "HAPTERA_DATA_DIR",
+    }
+
+
+def test_variables_of_others_are_not_taken_for_misspelt() -> None:
+    others = (
+        "URL",
+        "CONFIG",
+        "PASSWORD",
+        "FUZZ_SECONDS",
+        "IMAGE",
+        "PORT",
+        "SERVICE_HOST",
+        "PORT_7457_TCP",
+        "VERSION",
+        "HOME",
+        "TOKEN",
+    )
+    environ = {f"HAPTERA_{name}": "x" for name in (*others, *(name.upper() for name in OPTIONS))}
+    assert dict(misspelt({**environ, "MAX_CONECTIONS": "5", "PATH": "/bin"})) == {}
 
 
 def test_the_documentation_has_every_option_as_it_is() -> None:
