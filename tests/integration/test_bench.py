@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import re
 import signal
@@ -10,8 +11,10 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
+import haptera
 from haptera.cli.benchmark.measure import measure
 from haptera.cli.benchmark.settings import Settings
 from haptera.errors import ConnectionLost
@@ -152,17 +155,35 @@ def test_a_store_that_is_not_there_ends_with_3(unused_port: int) -> None:
     assert run("bench", "read", "--url", f"haptera://127.0.0.1:{unused_port}").code == 3
 
 
-@virtual_clock
-async def test_a_run_has_a_result_even_if_the_store_is_gone_before_its_end(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("haptera.cli.benchmark.measure.RealClock", LoopClock)
-    settings = Settings(
+def settings(**changes: Any) -> Settings:
+    usual = Settings(
         workload="write", target="", read_ratio=0.5, distribution="uniform", theta=0.99, value_size=10, keys=10, rows=1,
         connections=1, in_flight=4, rate=None, duration_s=30.0, count=None, warmup_s=0.0, seed=1, timeout_s=5.0,
     )  # fmt: skip
+    return msgspec.structs.replace(usual, **changes)
+
+
+@pytest.fixture
+def on_the_loops_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("haptera.cli.benchmark.measure.RealClock", LoopClock)
+
+
+class Errors(io.StringIO):
+    """Standard error, which may be a terminal."""
+
+    def __init__(self, *, terminal: bool) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+
+@pytest.mark.usefixtures("on_the_loops_clock")
+@virtual_clock
+async def test_a_run_has_a_result_even_if_the_store_is_gone_before_its_end(capsys: pytest.CaptureFixture[str]) -> None:
     async with node(storage="memory", write_delay=0.001) as url, proxy(url) as through:
-        run = asyncio.create_task(measure(settings, url=through.url, embedded=None))
+        run = asyncio.create_task(measure(settings(), url=through.url, embedded=None))
         await asyncio.sleep(1.0)
         through.refuse()
         through.sever()
@@ -170,3 +191,81 @@ async def test_a_run_has_a_result_even_if_the_store_is_gone_before_its_end(
     assert report.result.operations > 0
     assert isinstance(error, ConnectionLost)
     assert "keys under bench/" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("on_the_loops_clock")
+@pytest.mark.parametrize("terminal", [True, False])
+@virtual_clock
+async def test_what_takes_long_before_and_behind_a_run_is_told_on_a_terminal(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", errors := Errors(terminal=terminal))
+    async with node(storage="memory", write_delay=2.5) as url:
+        await measure(settings(workload="read", keys=10_000, count=1, timeout_s=60.0), url=url, embedded=None)
+    text = errors.getvalue()
+    if terminal:
+        assert "\r\x1b[Kpreparing 10,000 keys: 0 are stored" in text
+        assert "preparing 10,000 keys: 4,000 are stored" in text
+        assert "\r\x1b[Kremoving 10,000 keys" in text
+        assert text.endswith("\r\x1b[K"), "and nothing of it stays"
+    else:
+        assert text == ""
+
+
+@pytest.mark.usefixtures("on_the_loops_clock")
+@virtual_clock
+async def test_what_takes_no_time_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", errors := Errors(terminal=True))
+    async with node(storage="memory", write_delay=0.01) as url:
+        await measure(settings(workload="read", keys=10_000, count=1), url=url, embedded=None)
+    assert "keys" not in errors.getvalue()
+
+
+@pytest.mark.usefixtures("on_the_loops_clock")
+@pytest.mark.parametrize("at", [2.0, 20.0, 42.0], ids=["preparing", "measuring", "removing"])
+@virtual_clock
+async def test_an_interrupt_is_answered_at_once_with_what_is_left_behind(
+    at: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loop = asyncio.get_running_loop()
+    async with node(storage="memory", write_delay=5.0) as url:
+        of = settings(workload="mixed", read_ratio=0.0, keys=2000, timeout_s=60.0)
+        run = asyncio.create_task(measure(of, url=url, embedded=None))
+        await asyncio.sleep(at)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        assert loop.time() - at <= 1.5
+        (line,) = capsys.readouterr().err.splitlines()
+        assert re.fullmatch(r"haptera: interrupted: keys under bench/[0-9a-f]{16}/ may have stayed behind", line)
+
+
+@pytest.mark.usefixtures("on_the_loops_clock")
+@pytest.mark.parametrize("workload", ["read", "write"])
+@virtual_clock
+async def test_an_interrupted_run_leaves_nothing_behind_that_is_removed_at_once(
+    workload: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with node(storage="memory", write_delay=0.1) as url, haptera.connect(url) as db:
+        run = asyncio.create_task(measure(settings(workload=workload, keys=20_000), url=url, embedded=None))
+        await asyncio.sleep(0.35)
+        assert await db.count(prefix="bench/") > 0
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        assert await db.count() == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_ctrl_c_while_keys_are_prepared_ends_with_130() -> None:
+    with node_in_thread(listen="tcp") as url:
+        command = [sys.executable, "-m", "haptera", "bench", "read", "--keys", "10000000", "--url", url]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as bench:
+            while run("count", "--url", url).text == "0\n":
+                assert bench.poll() is None
+            bench.send_signal(signal.SIGINT)
+            _, err = bench.communicate()
+        assert bench.returncode == 130
+        assert "Traceback" not in err
+        if run("count", "--url", url).text != "0\n":
+            assert "may have stayed behind" in err

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import secrets
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from haptera.cli import output
 from haptera.cli.benchmark.keys import Keys
 from haptera.cli.benchmark.load import NS, Operation, Plan, RealClock, Recorder, run_load
+from haptera.cli.benchmark.progress import INTERVAL_SECONDS, LONG_SECONDS, shown
 from haptera.cli.benchmark.report import Report, report
 from haptera.cli.benchmark.settings import MESSAGING, Settings
 from haptera.cli.benchmark.target import embedded_store, hosted_service, served_store
@@ -24,10 +24,11 @@ from haptera.errors import HapteraError
 if TYPE_CHECKING:
     from haptera.client import Database
 
-PROGRESS_SECONDS: Final = 0.5
-
 CLEAR_SECONDS_MAX: Final = 60.0
 """Removing the keys of a run is one change, however many there are."""
+
+INTERRUPTED_SECONDS_MAX: Final = 1.0
+"""The same for a run that is interrupted: whoever does that does not want to wait."""
 
 
 async def measure(
@@ -55,14 +56,8 @@ async def _measured(settings: Settings, operations: Sequence[Operation], clock: 
     end = None if settings.duration_s is None else now + round(settings.duration_s * NS)
     plan = Plan(clock, end=end, count=settings.count, rate=settings.rate)
     recorder = Recorder(kinds_of(settings), now)
-    progress = asyncio.create_task(_show(recorder, clock)) if sys.stderr.isatty() else None
-    try:
+    with shown(_Progress(recorder, clock).text, after=INTERVAL_SECONDS):
         await run_load(operations, plan, recorder, clock)
-    finally:
-        if progress is not None:
-            progress.cancel()
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
     return recorder
 
 
@@ -93,11 +88,15 @@ async def _operations(
     else:
         async with served_store(settings, url) as databases:
             keys = _keys(settings)
+            patience = CLEAR_SECONDS_MAX
             try:
                 await _prepare(settings, keys, databases[0])
                 yield store_operations(settings, keys, databases)
+            except asyncio.CancelledError:
+                patience = INTERRUPTED_SECONDS_MAX
+                raise
             finally:
-                await _clear(databases[0], keys)
+                await _clear(databases[0], keys, patience)
 
 
 def _keys(settings: Settings) -> Keys:
@@ -106,30 +105,49 @@ def _keys(settings: Settings) -> Keys:
 
 
 async def _prepare(settings: Settings, keys: Keys, database: Database) -> None:
-    if settings.workload != "write":
-        await store_keys(settings, keys, database)
+    if settings.workload == "write":
+        return
+    stored = 0
+
+    def count(batch: int) -> None:
+        nonlocal stored
+        stored += batch
+
+    with shown(lambda: f"preparing {keys.count:,} keys: {stored:,} are stored", after=LONG_SECONDS):
+        await store_keys(settings, keys, database, count)
 
 
-async def _clear(database: Database, keys: Keys) -> None:
+async def _clear(database: Database, keys: Keys, patience: float) -> None:
     """Removes the keys of a run. Where the store is gone the run has its result all the same, and is not kept waiting:
     whether anybody answers is asked first, within the time of any call."""
+    left = f"keys under {keys.prefix} may have stayed behind"
     try:
-        await database.exists(keys.prefix)
-        await database.clear(prefix=keys.prefix, timeout=CLEAR_SECONDS_MAX)
+        with shown(lambda: f"removing {keys.count:,} keys", after=LONG_SECONDS):
+            async with asyncio.timeout(patience):
+                await database.exists(keys.prefix)
+                await database.clear(prefix=keys.prefix, timeout=None)
     except HapteraError as error:
-        output.error_line(f"keys under {keys.prefix} may have stayed behind: {described(error)}")
+        output.error_line(f"{left}: {described(error)}")
+    except TimeoutError:
+        output.error_line(f"interrupted: {left}" if patience < CLEAR_SECONDS_MAX else f"{left}: they take too long")
+    except asyncio.CancelledError:
+        output.error_line(f"interrupted: {left}")
+        raise
 
 
-async def _show(recorder: Recorder, clock: RealClock) -> None:
-    """A line on the terminal that says how far the run is."""
-    operations, since = 0, recorder.start
-    while True:
-        await asyncio.sleep(PROGRESS_SECONDS)
-        now = clock.now()
-        rate = (recorder.operations - operations) * NS / (now - since)
-        operations, since = recorder.operations, now
+class _Progress:
+    """How far the measurement is."""
+
+    def __init__(self, recorder: Recorder, clock: RealClock) -> None:
+        self._recorder = recorder
+        self._clock = clock
+        self._operations, self._since = 0, recorder.start
+
+    def text(self) -> str:
+        recorder, now = self._recorder, self._clock.now()
+        rate = (recorder.operations - self._operations) * NS / (now - self._since)
+        self._operations, self._since = recorder.operations, now
         failed = sum(recorder.errors.values())
         errors = f", {failed:,} failed" if failed else ""
         seconds = (now - recorder.start) / NS
-        sys.stderr.write(f"\r\x1b[K{seconds:.0f} s  {operations:,} operations{errors}  {rate:,.0f}/s")
-        sys.stderr.flush()
+        return f"{seconds:.0f} s  {recorder.operations:,} operations{errors}  {rate:,.0f}/s"

@@ -6,7 +6,7 @@ Each worker has its own random numbers, so that a seed gives each the same keys 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -66,14 +66,15 @@ def message_operations(settings: Settings, peers: Sequence[Peer]) -> list[Operat
     return [make(peer, settings) for _ in range(settings.in_flight) for peer in peers]
 
 
-async def store_keys(settings: Settings, keys: Keys, database: Database) -> None:
-    """Stores a value under each of ``keys``."""
+async def store_keys(settings: Settings, keys: Keys, database: Database, stored: Callable[[int], None]) -> None:
+    """Stores a value under each of ``keys``; ``stored`` is told of so many at a time."""
     values = _values(settings)
     batches = _batches(keys, values)
 
     async def store() -> None:
         for batch in batches:
             await database.set_many(batch)
+            stored(len(batch))
 
     await asyncio.gather(*(store() for _ in range(BATCHES_IN_FLIGHT)))
 

@@ -1,0 +1,43 @@
+"""A line on the terminal that says how far a run is."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+INTERVAL_SECONDS: Final = 0.5
+
+LONG_SECONDS: Final = 1.0
+"""What takes longer than this is told of: whoever looks at an empty screen believes that nothing happens."""
+
+
+@contextmanager
+def shown(text: Callable[[], str], *, after: float) -> Iterator[None]:
+    """Keeps ``text()`` on the last line of standard error, from ``after`` seconds on, and takes it away at the end.
+
+    Nothing is written where that is no terminal.
+    """
+    if not sys.stderr.isatty():
+        yield
+        return
+    task = asyncio.create_task(_keep(text, after))
+    try:
+        yield
+    finally:
+        task.cancel()
+        _rewrite("")
+
+
+async def _keep(text: Callable[[], str], after: float) -> None:
+    await asyncio.sleep(after)
+    while True:
+        _rewrite(text())
+        await asyncio.sleep(INTERVAL_SECONDS)
+
+
+def _rewrite(text: str) -> None:
+    sys.stderr.write(f"\r\x1b[K{text}")
+    sys.stderr.flush()
