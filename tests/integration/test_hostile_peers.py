@@ -158,7 +158,7 @@ BEHIND_THE_HANDSHAKE: dict[str, tuple[Callable[[], bytes], int]] = {
 async def test_a_bad_beginning_gets_its_error_at_once_instead_of_silence(
     url: str, case: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """traps.md, wire: silence instead of a structured error on a bad checksum or version."""
+    """Trap: silence instead of a structured error on a bad checksum or version."""
     make, code = BEFORE_THE_HANDSHAKE[case]
     async with beside_a_good_peer(url) as server:
         raw = await RawPeer.open(server.url)
@@ -210,7 +210,7 @@ async def test_half_a_hello_and_then_nothing_is_1012(url: str, cut: int, caplog:
 
 @virtual_clock
 async def test_nothing_at_all_is_1012(url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """traps.md, wire: no time-out before the hello."""
+    """Trap: no time-out before the hello."""
     async with beside_a_good_peer(url, handshake_timeout_s=0.3) as server:
         raws = [await RawPeer.open(server.url) for _ in range(10)]
         for raw in raws:
@@ -295,7 +295,7 @@ async def test_one_byte_at_a_time_is_served_like_any_other(url: str, caplog: pyt
 
 
 async def test_damage_to_a_request_ends_that_request_alone(url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """traps.md, wire: silence instead of a structured error on a bad checksum."""
+    """Trap: silence instead of a structured error on a bad checksum."""
     async with beside_a_good_peer(url) as server:
         raw = await RawPeer.open(server.url)
         await raw.hello()
@@ -334,7 +334,7 @@ async def test_a_peer_that_stays_after_its_error_is_closed(url: str) -> None:
 async def test_a_peer_that_never_reads_is_disconnected_and_holds_up_nobody(
     url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """traps.md, wire: one slow reader starves all."""
+    """Trap: one slow reader starves all."""
     service = Batches()
     async with beside_a_good_peer(url, service, write_timeout_s=0.2) as server:
         raw = await RawPeer.open(server.url)
@@ -418,7 +418,7 @@ async def answered(peer: Peer, count: int) -> list[int]:
 
 @virtual_clock
 async def test_a_thousand_calls_at_once_each_get_their_own_answer_out_of_order(url: str) -> None:
-    """traps.md, wire: requests with ids that are nevertheless run one at a time."""
+    """Trap: requests with ids that are nevertheless run one at a time."""
     service = Sleepy()
     async with served(url, service) as server:
         peer = await dial(server.url)

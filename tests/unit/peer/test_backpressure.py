@@ -120,7 +120,7 @@ async def test_a_kept_request_keeps_its_items_and_its_cancel() -> None:
 
 @virtual_clock
 async def test_one_slow_reader_does_not_starve_other_connections() -> None:
-    """traps.md, wire: one slow reader starves all."""
+    """Trap: one slow reader starves all."""
     service = Large()
     async with served(ANY_PORT, service, Echo()) as server:
         slow = await RawPeer.open(server.url)
@@ -171,7 +171,7 @@ async def test_a_caller_that_sends_items_waits_for_the_window_of_the_handler() -
 
 @virtual_clock
 async def test_a_slow_reader_of_one_stream_stops_no_other_on_its_connection() -> None:
-    """traps.md, wire: one shared window, so that one slow reader starves all."""
+    """Trap: one shared window, so that one slow reader starves all."""
     source = Source()
     async with pair(source, Echo()) as (peer, acceptor):
         unread = [peer.stream("source", "items", b"%d" % size) for size in (100, 10_000, MIB, 8 * MIB, 8 * MIB)]
@@ -189,7 +189,7 @@ async def test_a_slow_reader_of_one_stream_stops_no_other_on_its_connection() ->
 
 @virtual_clock
 async def test_an_unread_large_item_keeps_no_request_of_its_reader_waiting() -> None:
-    """traps.md, wire: a reader that waits for a writer (deadlock).
+    """Trap: a reader that waits for a writer (deadlock).
 
     The reader asks the writer something before it reads on. What waits for credit is no answer that waits to be
     written.
@@ -218,7 +218,7 @@ async def test_an_unread_large_item_keeps_no_request_of_its_reader_waiting() -> 
 
 @virtual_clock
 async def test_two_peers_that_stream_8_mib_items_at_each_other_both_finish() -> None:
-    """traps.md, wire: an item larger than the window that can never finish."""
+    """Trap: an item larger than the window that can never finish."""
 
     async def duplex(peer: Peer) -> int:
         stream = peer.stream("echo", "both", items=items_of(*[bytes(8 * MIB)] * 3))

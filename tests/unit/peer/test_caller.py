@@ -167,7 +167,7 @@ async def test_leaving_a_stream_early_ends_its_source() -> None:
 
 @virtual_clock
 async def test_no_half_read_answer_leaks_into_the_next_call() -> None:
-    """traps.md, wire: a half-read answer that leaks into the next call."""
+    """Trap: a half-read answer that leaks into the next call."""
     async with pair(Gate(), Echo()) as (peer, acceptor):
         for number in range(50):
             async with peer.stream("gate", "items", b"%d" % (number * 1000)) as stream:
@@ -180,7 +180,7 @@ async def test_no_half_read_answer_leaks_into_the_next_call() -> None:
 
 @virtual_clock
 async def test_ids_are_not_used_again_after_a_time_out() -> None:
-    """traps.md, wire: ids used again after a time-out; the late answer belongs to nobody."""
+    """Trap: ids used again after a time-out; the late answer belongs to nobody."""
     service = Batches()
     async with pair(service) as (peer, acceptor):
         late = peer.request("batches", "x", b"late", timeout=0.01)
@@ -391,7 +391,7 @@ async def test_a_name_that_cannot_be_sent_is_an_error_here(service: str, name: s
 
 @virtual_clock
 async def test_a_message_too_large_for_the_other_side_is_refused_here_and_poisons_nothing() -> None:
-    """traps.md, wire: an oversized message that poisons the connection."""
+    """Trap: an oversized message that poisons the connection."""
     acceptor_config = {"limits": Limits(max_message=MIB)}
     async with pair(Echo(), acceptor_config=acceptor_config) as (peer, acceptor):
         assert peer.max_message == MIB

@@ -164,7 +164,7 @@ def test_a_timeout_of_more_than_49_days_stays_at_home(seconds: float) -> None:
 
 @virtual_clock
 async def test_a_deadline_travels_with_every_kind_of_call() -> None:
-    """traps.md, wire: trace and deadline fields that nothing reads."""
+    """Trap: trace and deadline fields that nothing reads."""
     async with pair(Deadlined(), Echo()) as (peer, _):
         await peer.ready()
         assert await peer.call("deadlined", "left", timeout=7.5) == b"7.500"
@@ -581,7 +581,7 @@ async def test_a_call_cancelled_in_the_first_flight_is_cancelled_behind_it() -> 
 
 @virtual_clock
 async def test_a_flood_of_cancels_frees_no_slot_while_handlers_still_run() -> None:
-    """traps.md, wire: cancel floods that free slots while handlers still run."""
+    """Trap: cancel floods that free slots while handlers still run."""
     deadlined = Deadlined()
     config = {**AGREED, "limits": Limits(max_streams=64)}
     async with connected_peers((), (deadlined,), dialer_config=AGREED, acceptor_config=config) as (peer, acceptor):

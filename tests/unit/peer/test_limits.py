@@ -37,7 +37,7 @@ def test_the_defaults_are_those_of_the_specification() -> None:
 
 @virtual_clock
 async def test_accepting_is_not_blocked_by_idle_half_open_connections() -> None:
-    """traps.md, wire: accept blocked by idle half-open connections.
+    """Trap: accept blocked by idle half-open connections.
 
     The oldest makes room, and is told why.
     """
@@ -328,7 +328,7 @@ async def test_tcp_sockets_are_tuned_on_both_sides() -> None:
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="this system has no such option")
 async def test_a_heartbeat_is_not_queued_behind_bulk() -> None:
-    """traps.md, wire: heartbeats queued behind bulk.
+    """Trap: heartbeats queued behind bulk.
 
     24 MiB of answers are ready when a PING arrives. What its PONG stands behind is bounded: what the receiver's own
     window had let out, what the kernel may hold of the rest, and one write.

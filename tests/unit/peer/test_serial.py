@@ -51,7 +51,7 @@ async def test_a_dialer_without_pipelining_is_served_one_at_a_time_in_order() ->
 
 @virtual_clock
 async def test_requests_with_ids_run_at_once_where_pipelining_was_agreed() -> None:
-    """traps.md, wire: requests with ids that are nevertheless run one at a time."""
+    """Trap: requests with ids that are nevertheless run one at a time."""
     service = Sleepy()
     async with pair(service) as (peer, _):
         await asyncio.gather(*(peer.call("sleepy", "sleep", b"%d" % number) for number in range(100)))

@@ -81,7 +81,7 @@ def test_a_child_has_a_parent_id_of_its_own() -> None:
 
 @virtual_clock
 async def test_calls_made_inside_a_handler_continue_its_trace() -> None:
-    """traps.md, wire: trace and deadline fields that nothing reads."""
+    """Trap: trace and deadline fields that nothing reads."""
     traced = Traced()
     async with (
         connected_peers((), (traced,), dialer_config=AGREED, acceptor_config=AGREED) as (peer, _),
