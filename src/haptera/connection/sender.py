@@ -246,14 +246,17 @@ class Sender:
 
     def _producing(self, id_: int, size: int) -> Stream:
         stream = self._sendable(id_)
-        if self.outbox.over_budget and self.outbox.charged + size > HELD_MIN:
+        if not self._has_memory(size):
             raise LocalProtocolError(3007, "the process has as much in memory for its connections as it may")
         return stream
 
+    def _has_memory(self, size: int) -> bool:
+        return not self.outbox.over_budget or self.outbox.charged + size <= HELD_MIN
+
     def try_item(self, id_: int, payload: bytes) -> bool:
-        """Queue one ITEM as ``send_item`` does, if all that its stream has queued before has left; say whether."""
+        """Queue one ITEM as ``send_item`` does, if all before it has left and there is room for it; say whether."""
         stream = self._sendable(id_)
-        if stream.outbox:
+        if stream.outbox or not self.outbox.has_room or not self._has_memory(len(payload)):
             return False
         self.send_item(id_, payload)
         return True

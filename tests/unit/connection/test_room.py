@@ -177,3 +177,20 @@ def test_a_call_whose_items_the_other_side_has_no_memory_for_is_told() -> None:
     pair.dialer.outbox._budget.used = 0
     assert pair.dialer.send_item(stream, b"x")
     assert not any(isinstance(event, ErrorReceived) for event in pair.run()[0])
+
+
+def test_an_item_that_may_be_left_out_is_sent_only_where_there_is_room() -> None:
+    process = Budget(limit=20 * MIB)
+    connection = _with(process)
+    _grant(connection, 1, 3)
+    assert connection.try_item(1, bytes(KIB))
+    assert not connection.try_item(1, bytes(KIB)), "one of this stream waits"
+    sent(connection)
+    assert connection.try_item(1, bytes(KIB))
+    connection.send_item(3, bytes(2 * MIB))
+    assert not connection.try_item(5, bytes(KIB)), "much waits for the socket"
+    sent(connection)
+    connection.outbox.settle()
+    process.used += process.limit
+    assert not connection.try_item(5, bytes(65 * KIB)), "the memory of the process is used up"
+    assert connection.try_item(5, bytes(KIB))
