@@ -152,6 +152,7 @@ class FrameDecoder:
             if first:
                 self._first = False
                 self._size_max = self.max_frame
+                self.more = stop < end
                 break
             if start >= _DECODED_SIZE and len(frames) >= _FRAMES_MAX:
                 self.more = True

@@ -225,6 +225,7 @@ def test_the_first_frame_comes_alone_and_the_rest_is_kept_until_it_is_asked_for(
     decoder = FrameDecoder(MAX_FRAME)
     assert [each.payload[0] for each in decoder.receive(b"".join(frames[:3]))] == [0]
     assert decoder.held == 2 * len(frames[0])
+    assert decoder.more
     assert [each.payload[0] for each in decoder.receive(frames[3][:10])] == [1, 2]
     assert [each.payload[0] for each in decoder.receive(frames[3][10:])] == [3]
     assert decoder.held == 0
