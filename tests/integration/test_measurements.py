@@ -1,16 +1,17 @@
-"""The measurements of bench/ that need nothing beside Python run, and find what they say they measure."""
+"""The measurements of bench/ run, in small, and find what they say they measure."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
-from bench import codec, replay, startup
+import pytest
+
+from bench import codec, redis_compare, replay, startup
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 
 def _found(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -34,3 +35,10 @@ def test_replay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_startup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert startup.main(["--rounds", "1", "--dir", str(tmp_path), "--json"]) == 0
     assert _found(capsys)["result"]["imports_ms"] > 0
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not on PATH (Debian: redis-server)")
+def test_redis(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert redis_compare.main(["--rounds", "1", "--scale", "0.005", "--dir", str(tmp_path), "--json"]) == 0
+    results = _found(capsys)["results"]
+    assert {result["workload"] for result in results} >= {"get, 50 in flight", "set, 50 in flight"}
