@@ -15,7 +15,7 @@ from haptera.connection.checks import (
     take_raw_length,
 )
 from haptera.connection.config import SESSION_SERVICE
-from haptera.connection.events import CancelReceived, RequestFinished, RequestReceived
+from haptera.connection.events import CancelReceived, PackedItem, RequestFinished, RequestReceived
 from haptera.connection.routes import remember, remember_metadata
 from haptera.connection.stream import Partial, Stream
 from haptera.connection.streams import Streams
@@ -120,7 +120,7 @@ class RequestReceiver:
         if raw_length:
             # Only now: what is refused for a limit is never decompressed.
             try:
-                payload = streams.decompress(payload, raw_length)
+                payload = streams.unpack(PackedItem((payload,), (raw_length,)))
             except RemoteProtocolError as error:
                 streams.inflow.release(stream, stream.held)
                 streams.charge()

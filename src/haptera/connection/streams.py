@@ -107,14 +107,9 @@ class Streams:
         for tag in self.ignored:
             entries.pop(tag, None)
 
-    def decompress(self, data: bytes, raw_length: int) -> bytes:
-        """Return a payload as it was before compression. Raises 1010."""
-        assert self.codec is not None  # else its frame was refused
-        return self.codec.decompress(data, raw_length)
-
     def unpack(self, payload: PackedItem) -> bytes:
-        """Return a payload that was kept as sent as it was before. Raises 1010."""
-        assert self.codec is not None
+        """Return a payload as it was before compression. Raises 1010."""
+        assert self.codec is not None  # else its frames were refused
         return unpack(self.codec, payload)
 
     def charge(self) -> None:

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from contextlib import suppress
 
 from haptera.errors import ConfigurationError
-from haptera.peer.limits import ACCEPTED_PER_TURN, LEAVING_MAX, LEAVING_MIN
+from haptera.peer.limits import ACCEPTED_PER_TURN, leaving_max
 
 RESERVED = 32
 """Descriptors that listeners do not get: a dozen are the log's and the loop's, the rest is for what comes and goes."""
@@ -38,8 +38,7 @@ def needed(connections: int, listeners: int) -> int:
 
 
 def _of_listener(connections: int) -> int:
-    leaving = min(LEAVING_MAX, max(LEAVING_MIN, connections // 4))  # as haptera.peer.Server has it
-    return PER_LISTENER + connections + leaving
+    return PER_LISTENER + connections + leaving_max(connections)
 
 
 def connections_max(wanted: int, listeners: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import os
 import stat
@@ -18,7 +17,7 @@ from haptera.node.services.kv import KvService
 from haptera.node.services.server import ServerService
 from haptera.node.services.session import SessionService
 from haptera.peer import listen
-from haptera.peer.address import UNIX_SCHEME, parse
+from haptera.peer.address import UNIX_SCHEME, is_loopback, parse
 from haptera.peer.keys import read_key_file
 from haptera.wire.payload import Limits
 
@@ -81,8 +80,8 @@ class NodeServer:
         """Listen on every configured address and on the local socket.
 
         Raises ConfigurationError for an address that cannot be listened on, and where there are too few descriptors for
-        any connection; then nothing is listened on. The local
-        socket is a convenience: without it (its path is too long, say) there is a warning.
+        any connection; then nothing is listened on. The local socket is a convenience: without it (its path is too
+        long, say) there is a warning.
         """
         config = self._node.config
         self._limit_connections(config)
@@ -139,7 +138,8 @@ class NodeServer:
             server_id=self._node.node_id,
             signing_key=signing_key,
             process_budget=self._budget,
-            **{**settings(self._node.config), "max_connections": max_connections},
+            max_connections=max_connections,
+            **settings(self._node.config),
         )
         self._servers.append(server)
         # Of TCP the listener knows the port; the URL of a socket is as it was given, with its signs quoted.
@@ -189,7 +189,7 @@ class NodeServer:
 
 
 def settings(config: NodeConfig) -> dict[str, Any]:
-    """What `haptera.peer.listen` is told of a node's configuration."""
+    """What `haptera.peer.listen` is told of a node's configuration, the same for each address."""
     return {
         "limits": Limits(
             max_frame=config.max_frame,
@@ -199,7 +199,6 @@ def settings(config: NodeConfig) -> dict[str, Any]:
             max_streams=config.max_streams,
         ),
         "compression": _COMPRESSION[config.compression],
-        "max_connections": config.max_connections,
         "max_half_open": config.max_half_open,
         "handshake_timeout_s": config.handshake_timeout,
         "ping_interval_ms": round(config.ping_interval * 1000),
@@ -215,14 +214,8 @@ def settings(config: NodeConfig) -> dict[str, Any]:
 
 def is_local(url: str) -> bool:
     """Whether only this machine can reach an address that is listened on."""
-    address = parse(url)
-    if not address.hosts:
-        return True
-    host = address.hosts[0][0]
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    hosts = parse(url).hosts
+    return not hosts or is_loopback(hosts[0][0])
 
 
 def remove_stale_socket(path: str) -> None:

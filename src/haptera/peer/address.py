@@ -1,5 +1,6 @@
 """Addresses: the URLs that name where to listen and where to dial (spec/protocol.md, section 1)."""
 
+import ipaddress
 import re
 from typing import Any, Final, NoReturn, TypedDict
 from urllib.parse import parse_qsl, quote, unquote, urlencode
@@ -156,3 +157,11 @@ def redact(url: str) -> str:
     credential, at, place = rest.rpartition("@")
     user, colon, _ = credential.partition(":")
     return f"{head}{separator}{user}:***@{place}" if at and colon else url
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, and nothing else can reach it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

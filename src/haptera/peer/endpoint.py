@@ -1,7 +1,6 @@
 """Where connections come from: listening for them and dialling them (spec/protocol.md, section 1)."""
 
 import asyncio
-import ipaddress
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ import msgspec
 from haptera.connection import Budget, Config, Connection, Role
 from haptera.connection.bounds import check_keywords
 from haptera.errors import ConfigurationError, ConnectionLost
-from haptera.peer.address import Address, format_host, parse
+from haptera.peer.address import Address, format_host, is_loopback, parse
 from haptera.peer.calls import check_timeout
 from haptera.peer.exchange import Exchange
 from haptera.peer.limits import (
@@ -238,12 +237,7 @@ def _with_compression(
 
 def _is_local(place: str | tuple[str, int]) -> bool:
     """Whether a link does not leave this machine: there is nothing to gain from sending less."""
-    if isinstance(place, str):
-        return True
-    try:
-        return ipaddress.ip_address(place[0]).is_loopback
-    except ValueError:
-        return place[0] == "localhost"
+    return isinstance(place, str) or is_loopback(place[0])
 
 
 def _hosted(services: Sequence[Service]) -> list[Service]:

@@ -57,3 +57,8 @@ KEEPALIVE_INTERVAL_S: Final = 15
 KEEPALIVE_COUNT: Final = 4
 #: And one that acknowledges nothing of what it is sent. Longer than it takes to find a slow reader.
 UNACKED_S: Final = 120
+
+
+def leaving_max(connections: int) -> int:
+    """Return how many refused connections a listener keeps until they have read why, if it has so many others."""
+    return min(LEAVING_MAX, max(LEAVING_MIN, connections // 4))

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Final
 
 from haptera.peer.event_log import LimitedLog
-from haptera.peer.limits import CONNECTIONS_MAX, DRAIN_S, HALF_OPEN_MAX, LEAVING_MAX, LEAVING_MIN
+from haptera.peer.limits import CONNECTIONS_MAX, DRAIN_S, HALF_OPEN_MAX, leaving_max
 from haptera.peer.peer import Peer
 
 _TOO_MANY_CONNECTIONS: Final = 1013
@@ -49,7 +49,7 @@ class Server:
         self._on_peer = on_peer
         self._max_connections = max_connections
         self._max_half_open = max_half_open
-        self._max_leaving = min(LEAVING_MAX, max(LEAVING_MIN, max_connections // 4))
+        self._max_leaving = leaving_max(max_connections)
         self._half_open: dict[Peer, None] = {}  # the oldest first
         self._leaving: set[Peer] = set()  # refused, and not gone yet
         self._server: asyncio.AbstractServer | None = None

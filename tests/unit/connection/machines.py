@@ -183,6 +183,13 @@ def open_machine(role: Role, *, peer: dict[str, Any] | None = None, **config: An
     return connection
 
 
+def serving(count: int, **config: Any) -> Connection:
+    """An acceptor with that many requests on streams 1, 3, …"""
+    connection = open_machine(Role.ACCEPTOR, **config)
+    send(connection, *(frame(REQUEST, 1 + 2 * number) for number in range(count)))
+    return connection
+
+
 def connection_error(connection: Connection, events: list[Event]) -> tuple[int, dict[str, Any]]:
     """Assert that a machine has ended its connection, said why, and reads no more; return the code and the details."""
     closed = events[-1]

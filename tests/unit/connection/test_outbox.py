@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 import pytest
 
@@ -31,6 +29,7 @@ from tests.unit.connection.machines import (
     parse,
     send,
     sent,
+    serving,
     shaken,
 )
 
@@ -42,15 +41,8 @@ def _pull(connection: Connection, size: int) -> list[Seen]:
     return parse(connection.data_to_send(size))
 
 
-def _serving(count: int, **config: Any) -> Connection:
-    """An acceptor with that many requests on streams 1, 3, …"""
-    connection = open_machine(Role.ACCEPTOR, **config)
-    send(connection, *(frame(REQUEST, 1 + 2 * number) for number in range(count)))
-    return connection
-
-
 def test_a_small_message_never_waits_behind_a_large_one_for_more_than_a_turn() -> None:
-    connection = _serving(2)
+    connection = serving(2)
     connection.respond(1, bytes(8 * MIB))
     first = connection.data_to_send(1)
     assert len(first) <= TURN_SIZE + 28
@@ -59,7 +51,7 @@ def test_a_small_message_never_waits_behind_a_large_one_for_more_than_a_turn() -
 
 
 def test_streams_take_turns_by_bytes() -> None:
-    connection = _serving(3)
+    connection = serving(3)
     connection.respond(1, bytes(4 * MIB))
     for _ in range(4 * MIB // 1000):
         connection.send_item(3, bytes(1000))
@@ -75,7 +67,7 @@ def test_streams_take_turns_by_bytes() -> None:
 
 
 def test_small_messages_without_end_do_not_starve_a_large_one() -> None:
-    connection = _serving(500)
+    connection = serving(500)
     connection.respond(1, bytes(300 * KIB))
     large = 0
     for number in range(1, 100):
@@ -86,7 +78,7 @@ def test_small_messages_without_end_do_not_starve_a_large_one() -> None:
 
 
 def test_control_leaves_first() -> None:
-    connection = _serving(2)
+    connection = serving(2)
     connection.respond(1, bytes(MIB))
     connection.respond(3, b"ready")
     send(connection, frame(PING, payload=b"12345678"))
@@ -94,7 +86,7 @@ def test_control_leaves_first() -> None:
 
 
 def test_a_pull_is_bounded_and_a_head_is_never_cut_from_its_payload() -> None:
-    connection = _serving(300)
+    connection = serving(300)
     for number in range(300):
         connection.respond(1 + 2 * number, bytes(500))
     seen = []
@@ -141,7 +133,7 @@ def test_nothing_of_a_stream_overtakes_its_request() -> None:
 
 
 def test_at_most_three_messages_of_several_frames_are_under_way() -> None:
-    connection = _serving(6)
+    connection = serving(6)
     for number in range(6):
         connection.respond(1 + 2 * number, bytes(500 * KIB))
     unfinished: set[int] = set()
@@ -181,7 +173,7 @@ def test_a_large_request_that_is_cancelled_makes_room_for_another() -> None:
 
 
 def test_items_are_not_bounded_by_the_large_messages() -> None:
-    connection = _serving(6)
+    connection = serving(6)
     for number in range(6):
         connection.send_item(1 + 2 * number, bytes(100 * KIB))
     pulled = _pull(connection, MIB)
@@ -229,7 +221,7 @@ def test_error_abandons_an_unfinished_item_of_a_cancelled_request() -> None:
 
 
 def test_a_large_error_leaves_although_the_items_before_it_lacked_credit() -> None:
-    connection = _serving(1, peer={"stream_window": 16 * KIB})
+    connection = serving(1, peer={"stream_window": 16 * KIB})
     connection.send_item(1, bytes(100 * KIB))
     sent(connection)
     send(connection, frame(CANCEL, 1))
@@ -270,7 +262,7 @@ def test_an_error_that_follows_items_comes_behind_them() -> None:
 
 
 def test_a_producer_waits_while_a_turn_s_worth_is_queued_and_is_told_when_not() -> None:
-    connection = _serving(1)
+    connection = serving(1)
     assert connection.send_item(1, bytes(TURN_SIZE // 2))
     assert not connection.send_item(1, bytes(TURN_SIZE // 2))
     assert connection.take_writable() == []
@@ -280,7 +272,7 @@ def test_a_producer_waits_while_a_turn_s_worth_is_queued_and_is_told_when_not() 
 
 
 def test_empty_items_are_not_free_to_queue() -> None:
-    connection = _serving(1, peer={"stream_window": 16 * KIB})
+    connection = serving(1, peer={"stream_window": 16 * KIB})
     count = 0
     while connection.send_item(1, b""):
         count += 1
@@ -288,7 +280,7 @@ def test_empty_items_are_not_free_to_queue() -> None:
 
 
 def test_items_share_a_frame_s_turn_and_are_cut_no_smaller_than_1_kib() -> None:
-    connection = _serving(1)
+    connection = serving(1)
     for size in (60 * KIB, 5000, 3000, 70 * KIB):
         connection.send_item(1, bytes(size))
     for each in sent(connection):
@@ -323,7 +315,7 @@ def test_metadata_and_flags_stand_on_the_first_frame_alone() -> None:
 
 
 def test_what_a_command_refuses_changes_nothing() -> None:
-    connection = _serving(2, peer={"max_message": 64 * KIB})
+    connection = serving(2, peer={"max_message": 64 * KIB})
     call = connection.request("s", "m", b"", streaming=True)
     plain = connection.request("s", "m", b"")
     sent(connection)
@@ -352,7 +344,7 @@ def test_what_a_command_refuses_changes_nothing() -> None:
 
 
 def test_an_answer_that_the_peer_does_not_take_becomes_an_error_that_it_does() -> None:
-    connection = _serving(2, peer={"max_message": 64 * KIB})
+    connection = serving(2, peer={"max_message": 64 * KIB})
     connection.respond(1, bytes(64 * KIB + 1))
     connection.fail(3, failure(3010, {"trace": "x" * 70_000}))
     first, second = sent(connection)
@@ -361,7 +353,7 @@ def test_an_answer_that_the_peer_does_not_take_becomes_an_error_that_it_does() -
 
 
 def test_a_request_is_answered_once() -> None:
-    connection = _serving(1)
+    connection = serving(1)
     connection.respond(1, bytes(MIB))
     with pytest.raises(LocalProtocolError):
         connection.respond(1, b"")

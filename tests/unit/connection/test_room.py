@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from haptera.connection import Connection, Role
@@ -19,20 +17,14 @@ from tests.unit.connection.machines import (
     frame,
     hello,
     machine,
-    open_machine,
     send,
     sent,
+    serving,
     shaken,
 )
 
 KIB = 1024
 MIB = 1024 * KIB
-
-
-def _serving(count: int, **config: Any) -> Connection:
-    connection = open_machine(Role.ACCEPTOR, **config)
-    send(connection, *(frame(REQUEST, 1 + 2 * number) for number in range(count)))
-    return connection
 
 
 def _grant(connection: Connection, *streams: int) -> None:
@@ -41,7 +33,7 @@ def _grant(connection: Connection, *streams: int) -> None:
 
 
 def test_producers_wait_while_much_waits_for_the_socket() -> None:
-    connection = _serving(4)
+    connection = serving(4)
     _grant(connection, 1, 3, 5, 7)
     assert connection.ask_room(1)
     assert not connection.send_item(1, bytes(8 * MIB))
@@ -56,7 +48,7 @@ def test_producers_wait_while_much_waits_for_the_socket() -> None:
 
 
 def test_one_that_goes_on_may_fill_the_room_again() -> None:
-    connection = _serving(3)
+    connection = serving(3)
     _grant(connection, 1, 3, 5)
     connection.send_item(1, bytes(2 * MIB))
     assert not connection.ask_room(3)
@@ -70,7 +62,7 @@ def test_one_that_goes_on_may_fill_the_room_again() -> None:
 
 def test_what_waits_for_credit_stops_no_other_producer() -> None:
     """A slow reader of large items beside a fast one, on one connection."""
-    connection = _serving(2)
+    connection = serving(2)
     send(connection, credit(0, 2**30))
     assert not connection.send_item(1, bytes(8 * MIB))
     assert sum(len(each.payload) for each in sent(connection)) < 300 * KIB  # its window
@@ -80,7 +72,7 @@ def test_what_waits_for_credit_stops_no_other_producer() -> None:
 
 def test_what_waits_for_credit_is_bounded_for_a_connection() -> None:
     limit = 64 * MIB
-    connection = _serving(100, budget=limit)
+    connection = serving(100, budget=limit)
     made = 0
     for stream in range(1, 201, 2):
         if connection.ask_room(stream):
@@ -155,7 +147,7 @@ def _with(process: Budget) -> Connection:
 
 
 def test_a_closed_connection_keeps_nothing_of_what_was_queued() -> None:
-    connection = _serving(3)
+    connection = serving(3)
     connection.send_item(1, bytes(8 * MIB))
     connection.respond(3, bytes(4 * MIB))
     connection.respond(5, bytes(1000))
