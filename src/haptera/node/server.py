@@ -10,6 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import msgspec
+
 from haptera.connection import Budget
 from haptera.errors import ConfigurationError, RemoteProtocolError
 from haptera.node.descriptors import LOCAL_CONNECTIONS_MAX, connections_max, needed
@@ -138,8 +140,7 @@ class NodeServer:
             server_id=self._node.node_id,
             signing_key=signing_key,
             process_budget=self._budget,
-            max_connections=max_connections,
-            **settings(self._node.config),
+            **settings(msgspec.structs.replace(self._node.config, max_connections=max_connections)),
         )
         self._servers.append(server)
         # Of TCP the listener knows the port; the URL of a socket is as it was given, with its signs quoted.
@@ -189,7 +190,7 @@ class NodeServer:
 
 
 def settings(config: NodeConfig) -> dict[str, Any]:
-    """What `haptera.peer.listen` is told of a node's configuration, the same for each address."""
+    """What `haptera.peer.listen` is told of a node's configuration."""
     return {
         "limits": Limits(
             max_frame=config.max_frame,
@@ -199,6 +200,7 @@ def settings(config: NodeConfig) -> dict[str, Any]:
             max_streams=config.max_streams,
         ),
         "compression": _COMPRESSION[config.compression],
+        "max_connections": config.max_connections,
         "max_half_open": config.max_half_open,
         "handshake_timeout_s": config.handshake_timeout,
         "ping_interval_ms": round(config.ping_interval * 1000),
