@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench import report
+from bench import codec, report
 from bench.messaging import ping
 from bench.messaging.clients import Remote, remote
 from bench.messaging.over_haptera import HapteraBatch
@@ -31,6 +31,7 @@ STREAM: Final = "stream of 64 KiB items"
 WIRE_SIZE: Final = 64
 WIRE_CALLS: Final = 2_000
 PING_SECONDS: Final = 20.0
+FRAME_SECONDS: Final = 0.2
 CONNECTIONS: Final = 1_000
 OURS: Final = CONTENDERS[0].name
 
@@ -103,6 +104,7 @@ def measure(
         "wire_bytes_per_call": wire,
         "idle": {"connections": connections, "seconds": idle_seconds, "of": idle},
         "ping": pinged,
+        "frames": [codec.measure(size, count, FRAME_SECONDS * scale) for size in codec.VALUE_SIZES],
     }
 
 
@@ -166,7 +168,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7, help="rounds of each workload [7]")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies calls, bytes, connections, seconds [1]")
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), help="of all [for each the faster one]")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the calls and streams into FILE (.svg, .png)")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw what was found into FILE (.svg, .png)")
     parser.add_argument("--idle-seconds", type=float, default=10.0, help="how long idle connections are watched [10]")
     options = parser.parse_args(argv)
     result = measure(

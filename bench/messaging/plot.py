@@ -1,4 +1,4 @@
-"""The calls and streams of a run as a picture.
+"""What a run found, as a picture: calls, streams, frames, bytes on the wire, idle connections.
 
 ``python -m bench.messaging.plot RESULT.json FILE`` draws what ``python -m bench.messaging --json`` wrote.
 """
@@ -28,9 +28,13 @@ def draw(result: dict[str, Any], file: Path) -> None:
     """Draws a run into ``file``, whose suffix says in which format."""
     # Text stays text, and a run drawn twice is the same file.
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "haptera", "font.size": 9})
-    figure, (calls, streams) = plt.subplots(1, 2, figsize=(10, 4), width_ratios=(3, 1), layout="constrained")
-    _calls(calls, result)
-    _streams(streams, result)
+    figure = plt.figure(figsize=(10, 7.5), layout="constrained")
+    grid = figure.add_gridspec(2, 3, height_ratios=(4, 3))
+    _calls(figure.add_subplot(grid[0, :2]), result)
+    _streams(figure.add_subplot(grid[0, 2]), result)
+    _frames(figure.add_subplot(grid[1, 0]), result)
+    _wire(figure.add_subplot(grid[1, 1]), result)
+    _idle(figure.add_subplot(grid[1, 2]), result)
     environment = result["environment"]
     figure.supxlabel(
         f"{environment['cpu']}, {environment['cores']} cores, Python {environment['python']}, "
@@ -71,6 +75,49 @@ def _streams(axes: Axes, result: dict[str, Any]) -> None:
     axes.bar_label(bars, fmt="%.0f", fontsize=7, padding=2)
     axes.set_xlabel("MB/s")
     axes.set_title("Stream of 64 KiB items")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.2)
+
+
+def _frames(axes: Axes, result: dict[str, Any]) -> None:
+    frames = result["frames"]
+    for number, way in enumerate(("encode", "decode")):
+        values = [found[way]["frames_per_second"] / 1e6 for found in frames]
+        bars = axes.bar(
+            [place + 0.4 * number for place in range(len(values))], values, 0.4, label=way, color=COLOURS[number]
+        )
+        axes.bar_label(bars, fmt="%.2f", fontsize=6)
+    axes.set_xticks([place + 0.2 for place in range(len(frames))], [f"{found['value_size']:,} B" for found in frames])
+    axes.set_ylabel("million frames per second")
+    axes.set_title("Frames of haptera, one thread")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _wire(axes: Axes, result: dict[str, Any]) -> None:
+    found = {name: one["1"] for name, one in result["wire_bytes_per_call"].items()}
+    _pair(axes, found, {"up": "there", "down": "back"}, "%.0f")
+    axes.set_xlabel("bytes")
+    axes.set_title("On the wire beyond a call's payload")
+
+
+def _idle(axes: Axes, result: dict[str, Any]) -> None:
+    idle = result["idle"]
+    _pair(axes, idle["of"], {"server_kib_per_connection": "server", "client_kib_per_connection": "client"}, "%.1f")
+    processor = [one[f"{side}_processor_percent"] for one in idle["of"].values() for side in ("server", "client")]
+    axes.set_xlabel(f"KiB each; processor {min(processor):.1f} to {max(processor):.1f} %")
+    axes.set_title(f"{idle['connections']:,} idle connections")
+
+
+def _pair(axes: Axes, found: dict[str, Any], figures: dict[str, str], shown: str) -> None:
+    """Draws two figures of each library, one bar above the other."""
+    names = list(found)[::-1]
+    for number, (figure, label) in enumerate(figures.items()):
+        places = [place + 0.2 - 0.4 * number for place in range(len(names))]
+        bars = axes.barh(places, [found[name][figure] for name in names], 0.4, label=label, color=COLOURS[number])
+        axes.bar_label(bars, fmt=shown, fontsize=7, padding=2)
+    axes.set_yticks(range(len(names)), names)
+    axes.legend(frameon=False, fontsize=7)
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.2)
 
