@@ -76,6 +76,12 @@ def main(argv: list[str] | None = None) -> int:
         report.emit({"environment": found, "results": results})
         return 0
     report.show_environment(found)
+    show(results, options.rounds)
+    return 0
+
+
+def show(results: list[dict[str, Any]], rounds: int) -> None:
+    """Prints the table."""
     rows = [
         [
             f"{result['value_size']:,}",
@@ -87,8 +93,7 @@ def main(argv: list[str] | None = None) -> int:
         for result in results
     ]
     head = ["value bytes", "encode frames/s", "encode MB/s", "decode frames/s", "decode MB/s"]
-    report.show("Frames", head, rows, [f"medians of {options.rounds} rounds, checksums included, one thread"])
-    return 0
+    report.show("Frames", head, rows, [f"medians of {rounds} rounds, checksums included, one thread"])
 
 
 if __name__ == "__main__":

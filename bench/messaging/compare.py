@@ -159,6 +159,7 @@ def show(result: dict[str, Any]) -> None:
         ],
     ]
     report.show("A small call on a busy connection", ["", "p50 ms", "p99 ms", "max ms", "beside it, MB/s"], rows)
+    codec.show(result["frames"], result["rounds"])
 
 
 def main(argv: list[str] | None = None) -> int:

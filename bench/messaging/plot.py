@@ -83,11 +83,11 @@ def _frames(axes: Axes, result: dict[str, Any]) -> None:
     frames = result["frames"]
     for number, way in enumerate(("encode", "decode")):
         values = [found[way]["frames_per_second"] / 1e6 for found in frames]
-        bars = axes.bar(
-            [place + 0.4 * number for place in range(len(values))], values, 0.4, label=way, color=COLOURS[number]
-        )
+        places = [place + 0.4 * number for place in range(len(values))]
+        bars = axes.bar(places, values, 0.4, label=way, color=COLOURS[number])
         axes.bar_label(bars, fmt="%.2f", fontsize=6)
-    axes.set_xticks([place + 0.2 for place in range(len(frames))], [f"{found['value_size']:,} B" for found in frames])
+    axes.set_xticks([place + 0.2 for place in range(len(frames))], [f"{found['value_size']:,}" for found in frames])
+    axes.set_xlabel("bytes of the value")
     axes.set_ylabel("million frames per second")
     axes.set_title("Frames of haptera, one thread")
     axes.legend(frameon=False)

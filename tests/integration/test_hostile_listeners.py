@@ -17,7 +17,7 @@ async def test_connections_that_are_told_why_they_are_refused_are_few_however_ma
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each is kept for a second, so that its ERROR arrives: without a bound that would be a pool of the flood's own."""
-    monkeypatch.setattr("haptera.peer.server.LEAVING_MAX", 4)
+    monkeypatch.setattr("haptera.peer.limits.LEAVING_MAX", 4)
     async with served(ANY_PORT, Echo(), max_connections=1000, max_half_open=2) as server:
         good = await dial(server.url)
         await good.ready()
