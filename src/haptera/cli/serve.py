@@ -36,6 +36,7 @@ WRONG_KEY: Final = 12
 NEWER_FORMAT: Final = 13
 CANNOT_WRITE: Final = 14
 CONFIGURATION: Final = 15
+CANNOT_APPLY: Final = 16
 
 _DEFAULTS: Final = NodeConfig()
 
@@ -62,7 +63,7 @@ def command(**flags: Any) -> int:
 
     SIGTERM and Ctrl-C answer what is under way and end with 0; a second one ends at once. Exit codes: 10 the data
     directory is in use, 11 it is damaged, 12 the key is wrong or missing, 13 it has a newer format, 14 it cannot be
-    written, 15 configuration.
+    written, 15 configuration, 16 a stored change cannot be applied.
     """
     from haptera.node import logging as node_logging
     from haptera.node.descriptors import raise_limit
@@ -171,6 +172,7 @@ class _Serving:
 
 def exit_code(error: BaseException) -> int:
     """The exit code that says what kind of trouble kept a node from serving."""
+    from haptera.node.commit import ApplyFailed
     from haptera.state.commands import UnknownPart
     from haptera.storage.errors import DirectoryInUse, MissingKey, NewerFormat, WrongKey
 
@@ -185,6 +187,8 @@ def exit_code(error: BaseException) -> int:
             return WRONG_KEY
         case NewerFormat() | UnknownPart():
             return NEWER_FORMAT
+        case ApplyFailed():
+            return CANNOT_APPLY
         case _:
             return CANNOT_WRITE
 

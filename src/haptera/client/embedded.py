@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 from collections.abc import AsyncGenerator, Callable
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from haptera.client.methods import STATUS, Method, Row, Scanned
 from haptera.error_table import Code
-from haptera.errors import ConfigurationError, ConnectionLost, Failure, failure
+from haptera.errors import ConfigurationError, ConnectionLost, Failure, StorageError, failure
 
 if TYPE_CHECKING:
     from haptera.client.channel import ScanEnd
@@ -31,6 +32,8 @@ except ModuleNotFoundError as error:
 
 R = TypeVar("R")
 
+log = logging.getLogger(__name__)
+
 PAGE_SIZE_MAX = 64 * 1024
 PAGE_ROWS_MAX = 512
 """One page of a scan: some tenths of a millisecond, after which others have their turn."""
@@ -47,6 +50,7 @@ class EmbeddedChannel:
         self._node: Node | None = None
         self._opening: asyncio.Task[Node] | None = None
         self._closed = False
+        self._ending: asyncio.Task[None] | None = None
         self._under_way: set[asyncio.Future[Result]] = set()
 
     async def start(self) -> None:
@@ -177,6 +181,9 @@ class EmbeddedChannel:
     async def _opened(self) -> Node:
         if self._closed:
             raise ConnectionLost("the database is closed", outcome="not_applied")
+        if self._ending is not None:
+            await asyncio.wait([self._ending])  # so that a caller who is told may open the directory at once
+            raise failure(Code.STORAGE_FAILED, outcome="not_applied", message=_FAILED).exception()
         if self._opening is None:
             self._opening = asyncio.create_task(Node.open(self._config))
             self._opening.add_done_callback(self._note_opened)
@@ -192,3 +199,20 @@ class EmbeddedChannel:
                 self._opening = None  # the next call tries again
         elif not self._closed:
             self._node = opening.result()
+            self._node.failed.add_done_callback(self._note_failed)
+
+    def _note_failed(self, _: object) -> None:
+        """Ends the node, as `haptera serve` does: the directory is free, and opening it again replays its log."""
+        node, self._node = self._node, None
+        if node is not None:
+            self._ending = asyncio.get_running_loop().create_task(_end(node))
+
+
+async def _end(node: Node) -> None:
+    try:
+        await node.aclose()
+    except StorageError:
+        log.exception("close_failed")
+
+
+_FAILED = "the database has failed and is closed; open it again to read and write on"

@@ -9,6 +9,10 @@ Log first, then apply: nothing that could be lost is ever visible. There are no 
 batch, the next fills, so the batches grow with the load and a lone write waits for nothing but the disk. One batch is
 with the disk at a time; the next is handed over before the last one is applied, so the two overlap.
 
+The first failure is the end. After a failed write or sync nothing more is written. After a failed apply nothing more is
+applied, read or acknowledged either, because the state may hold half an entry: only a replay of the log makes a whole
+one. A write that may be in the log by then is `unknown`, one that never was is `not_applied`.
+
 Everything but `_write` runs on the event loop's thread, which owns all state here.
 """
 
@@ -25,7 +29,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from haptera.error_codes import Code
-from haptera.errors import failure
+from haptera.errors import StorageError, failure
 from haptera.node.batch import DROPPED, Batch
 from haptera.state.commands import encode_commands, size_bound
 from haptera.storage.errors import StorageFull
@@ -69,6 +73,21 @@ COLLECT_SIZE = 128 * 1024
 collector follows until it has seen it once. It begins by itself after so many more objects were made than released: in
 a store whose keys are overwritten hardly ever, and then it stops the loop for hundreds of thousands at once. So many
 bytes are some thousand tuples at most, and a fraction of a millisecond."""
+
+
+APPLY_FAILED = "the node could not apply a change that it has stored; it ends, and applies it when it starts again"
+"""Why everything is refused after a failed apply: the disk is not to blame."""
+
+
+class ApplyFailed(StorageError):
+    """An entry of the log could not be applied. The state holds a part of it, so it is not to be used any more.
+
+    `index` is the entry's. The log has the whole entry: opening the directory again replays it.
+    """
+
+    def __init__(self, index: int, reason: BaseException) -> None:
+        super().__init__(f"the entry of index {index} cannot be applied: {type(reason).__name__}: {reason}")
+        self.index = index
 
 
 class Writer(Protocol):
@@ -139,6 +158,8 @@ class CommitPipeline:
         self._count = 0
         self._uncollected = 0  # bytes of commands applied since the collector looked
         self._refusal: Failure | None = None
+        self._failed = False
+        self._message: str | None = None  # in place of the code's own
         #: Whether the last batch found the disk full: writes are refused until one finds room again.
         self.full = False
         self._idle: list[asyncio.Future[None]] = []
@@ -246,7 +267,11 @@ class CommitPipeline:
     def _written(self, batch: Batch, entry: Entry, seconds: float, error: BaseException | None) -> None:
         self._with_disk = None
         self._metrics.log_write_seconds_total += seconds
-        if isinstance(error, StorageFull):
+        if self._failed:
+            # The batch before it could not be applied. This one is in the log or may be, unless there was no room.
+            full = isinstance(error, StorageFull)
+            self._refuse(batch, self._failure("not_applied" if full else "unknown"))
+        elif isinstance(error, StorageFull):
             # Nothing was written and the index is free again. Reads go on, and the next batch tries anew.
             if not self.full:  # told when it begins and when it ends, not for each batch in between
                 log.warning("storage_full", extra={"code": int(Code.STORAGE_FULL)})
@@ -255,6 +280,7 @@ class CommitPipeline:
             self._next()
             self._refuse(batch, failure(Code.STORAGE_FULL, outcome="not_applied"))
         elif error is not None:
+            log.error("storage_failed", exc_info=error, extra={"code": int(Code.STORAGE_FAILED)})
             self._fail(batch, error)
         else:
             if self.full:
@@ -266,7 +292,6 @@ class CommitPipeline:
             self._metrics.log_bytes_total += len(entry.payload)
             self._next()  # before applying, so that the disk is not idle meanwhile
             self._apply(batch, entry)
-        self._wake_idle()
 
     def _wake_idle(self) -> None:
         if not self._count and self._idle:
@@ -282,8 +307,10 @@ class CommitPipeline:
     def _apply(self, batch: Batch, entry: Entry) -> None:
         try:
             results = self._machine.apply(entry.index, entry.time_ms, batch.commands)
-        except Exception as error:  # the log and the state disagree from here on: only a new replay can be believed
-            self._fail(batch, error)
+        except BaseException as error:
+            self._abandon(batch, entry, error)
+            if not isinstance(error, Exception):  # KeyboardInterrupt, which ends the loop
+                raise
             return
         self._answer(batch, results)
         self._uncollected += len(entry.payload)
@@ -305,6 +332,7 @@ class CommitPipeline:
         for submission in complete:
             self._metrics.write_wait_seconds_total += (now - submission.begun) * submission.writes
             self._finish(submission)
+        self._wake_idle()
 
     @staticmethod
     def _finish(submission: Submission) -> None:
@@ -317,20 +345,24 @@ class CommitPipeline:
         batch.seal()
         self._answer(batch, [reason] * len(batch.commands))
 
+    def _abandon(self, batch: Batch, entry: Entry, reason: BaseException) -> None:
+        """The end of the state: an entry was applied in part. A batch with the disk is answered when it comes back."""
+        log.critical("apply_failed", exc_info=reason, extra={"index": entry.index, "code": int(Code.STORAGE_FAILED)})
+        self._message = APPLY_FAILED
+        self._machine.abandon(self._failure("not_applied"))
+        self._fail(batch, ApplyFailed(entry.index, reason))
+
     def _fail(self, batch: Batch, error: BaseException) -> None:
-        """The end of all writing: what the page cache holds after a failed write or sync cannot be trusted."""
-        if self._refusal is None or self._refusal.code == Code.SHUTTING_DOWN:
-            log.error("storage_failed", exc_info=error, extra={"code": int(Code.STORAGE_FAILED)})
-            self._refusal = _storage_failed("not_applied")
-            self._on_failure(error)
-        self._refuse(batch, _storage_failed("unknown"))
-        if self._with_disk is None:
-            waiting = [*self._full, self._open]
-            self._full.clear()
-            self._open = Batch()
-            for never_written in waiting:
-                self._refuse(never_written, _storage_failed("not_applied"))
+        """The end of all writing. `batch` may be in the log; those that wait are not and never will be."""
+        self._failed = True
+        self._refusal = self._failure("not_applied")
+        self._on_failure(error)
+        waiting = [*self._full, self._open]
+        self._full.clear()
+        self._open = Batch()
+        self._refuse(batch, self._failure("unknown"))
+        for never_written in waiting:
+            self._refuse(never_written, self._refusal)
 
-
-def _storage_failed(outcome: Outcome) -> Failure:
-    return failure(Code.STORAGE_FAILED, outcome=outcome)
+    def _failure(self, outcome: Outcome) -> Failure:
+        return failure(Code.STORAGE_FAILED, outcome=outcome, message=self._message)

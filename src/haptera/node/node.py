@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from haptera.errors import CorruptionError
 from haptera.node.commands import Commands
-from haptera.node.commit import CommitPipeline, ThreadWriter, Writer
+from haptera.node.commit import ApplyFailed, CommitPipeline, ThreadWriter, Writer
 from haptera.node.metrics import Metrics
 from haptera.node.scans import Scans
 from haptera.state.commands import MalformedCommands, decode_commands
@@ -37,9 +37,10 @@ class Node:
     """An open node. Make it with `Node.open`, end it with `aclose`.
 
     ``commands`` is its command interface, ``metrics`` its registry, ``config`` what it was opened with, ``clock_ms``
-    its clock: Unix time in milliseconds. ``failed``
-    resolves to the error when the node cannot write any more; reads go on until it is closed. ``connections`` is how
-    many there are, counted by whoever listens.
+    its clock: Unix time in milliseconds. ``failed`` resolves to the error when the node cannot go on: a StorageFailed
+    when it cannot write any more, and reads go on until it is closed; an ApplyFailed when its state is broken, and
+    nothing is read any more either. The owner of the node closes it then. ``connections`` is how many there are,
+    counted by whoever listens.
     """
 
     def __init__(
@@ -97,8 +98,8 @@ class Node:
 
         `filesystem` and `writer` stand in for the operating system's files and the thread that writes to them,
         `clock_ms` for Unix time in milliseconds. Raises what `haptera.storage` does: DirectoryInUse, CorruptionError,
-        WrongKey, MissingKey, NewerFormat, StorageFull, StorageFailed; and UnknownPart for a log that a newer version
-        wrote.
+        WrongKey, MissingKey, NewerFormat, StorageFull, StorageFailed; UnknownPart for a log that a newer version wrote;
+        and ApplyFailed.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -259,7 +260,10 @@ class Storage:
                 raise CorruptionError(
                     self.directory.log_path, 0, f"commands in the entry of index {entry.index}", str(error)
                 ) from error
-            apply(entry.index, entry.time_ms, commands)
+            try:
+                apply(entry.index, entry.time_ms, commands)
+            except Exception as error:
+                raise ApplyFailed(entry.index, error) from error
             if self.abandoned:
                 return
         self.machine.build_index()

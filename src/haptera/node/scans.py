@@ -97,8 +97,12 @@ class Cursor:
         """The next rows, at most `max_rows` and `max_bytes` in MessagePack unless one row is larger.
 
         A page may be empty and yet not the last (`done`): it looks at a bounded number of keys. Fails with 4009 when
-        the scan made no progress for PROGRESS_TIMEOUT_S, or the store had to give up its revision.
+        the scan made no progress for PROGRESS_TIMEOUT_S, or the store had to give up its revision, and with 5001 when
+        the state was abandoned.
         """
+        if (abandoned := self._scans.abandoned) is not None:
+            self.close()
+            return abandoned
         if self.expired:
             return failure(Code.REVISION_COMPACTED, {"revision": self.revision})
         self.moved_at = self._scans.time()
@@ -144,6 +148,11 @@ class Scans:
         if self._timer is None:
             self._timer = self._loop.call_later(SWEEP_INTERVAL_S, self._on_timer)
         return opened
+
+    @property
+    def abandoned(self) -> Failure | None:
+        """Why the state that the scans are of is not to be used any more."""
+        return self._machine.abandoned
 
     def __len__(self) -> int:
         return len(self._open)

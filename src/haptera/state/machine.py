@@ -44,14 +44,15 @@ class StateMachine:
     """The parts of the replicated state, and the place in the log up to which it was applied.
 
     ``index`` is the index of the last entry applied (0 before the first) and ``time_ms`` the highest entry time. ``kv``
-    and ``requests`` are the parts.
+    and ``requests`` are the parts. ``abandoned`` is why the state is not to be used any more, or None.
     """
 
-    __slots__ = ("_reads", "_writes", "index", "kv", "requests", "time_ms")
+    __slots__ = ("_reads", "_writes", "abandoned", "index", "kv", "requests", "time_ms")
 
     def __init__(self) -> None:
         self.index = 0
         self.time_ms = 0
+        self.abandoned: Failure | None = None
         self.kv = Kv()
         self.requests = Requests()
         kv = self.kv
@@ -82,8 +83,11 @@ class StateMachine:
 
         ``index`` is the entry's index and must follow the last one (``ValueError``). ``time_ms`` is its Unix time in
         milliseconds; one that lies before an earlier entry's is read as that one's. The commands must have passed
-        `haptera.state.validate`, before they were logged.
+        `haptera.state.validate`, before they were logged. If it raises, the entry may be applied in part: `abandon` the
+        machine, because only a new one that applies the log from its beginning has a whole state.
         """
+        if self.abandoned is not None:
+            raise ValueError(f"entry {index} is for a state that was abandoned")
         if index != self.index + 1:
             raise ValueError(f"entry {index} does not follow entry {self.index}")
         self.index = index
@@ -116,8 +120,15 @@ class StateMachine:
         """The result of a read of the present state: an array of section 7, or a `Failure`."""
         return self._reads[type(op)](op)
 
+    def abandon(self, reason: Failure) -> None:
+        """Apply no more entries, and answer every read and new scan with `reason`."""
+        self.abandoned = reason
+        self._reads = dict.fromkeys(self._reads, lambda _: reason)  # a read pays nothing for it before
+
     def open_scan(self, op: Scan) -> ScanCursor | Failure:
         """A scan of the present revision; it must be closed. 3007 when `limits.CURSORS_MAX` are open."""
+        if self.abandoned is not None:
+            return self.abandoned
         if self.kv.cursors >= limits.CURSORS_MAX:
             return failure(Code.TOO_MANY_REQUESTS, {"open_scans_max": limits.CURSORS_MAX}, outcome="not_applied")
         return ScanCursor(self.kv, op)

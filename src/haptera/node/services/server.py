@@ -8,6 +8,7 @@ import msgspec
 
 from haptera.error_codes import Code
 from haptera.errors import Failure, failure
+from haptera.node.commit import ApplyFailed
 from haptera.node.services.arguments import WATCH_METRICS
 from haptera.node.services.watch import Watchers
 from haptera.peer import Request, Service
@@ -92,6 +93,8 @@ def status(node: Node) -> dict[str, Any]:
 def health(node: Node) -> tuple[str, str]:
     """(state, reason): `ok`, `full` while writes are refused for want of room, `stopping`, or `failed` and by what."""
     if node.failed.done():
+        if isinstance(node.failed.result(), ApplyFailed):
+            return "failed", "a stored change could not be applied: nothing is read or written any more"
         return "failed", "the disk failed: nothing can be written any more"
     if node.stopping:
         return "stopping", "the node is shutting down"

@@ -1,0 +1,101 @@
+"""Trap: going on after a failed apply. A node that cannot apply an entry ends, and a restart replays the entry."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+import haptera
+from haptera.errors import HapteraError, ServerError, StorageError
+from haptera.state import Set, SetMany
+from haptera.state.kv import Kv
+from tests.unit.node.process import serving
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from pathlib import Path
+
+    from haptera.state.results import Result
+
+BROKEN_APPLY = """
+from haptera.state import Set
+from haptera.state.kv import Kv
+
+def half(self, op):
+    Kv.set(self, Set(*op.items[0]))
+    raise MemoryError("no memory for the second key")
+
+Kv.set_many = half
+"""
+WHOLE = {"half/1": b"new", "half/2": b"new"}
+
+
+async def outcome_of(change: Awaitable[object]) -> str:
+    """What is said of a change that the node could not apply."""
+    with pytest.raises(HapteraError) as error:
+        await change
+    return str(error.value.outcome)  # type: ignore[attr-defined]
+
+
+async def fail(db: haptera.Database) -> None:
+    """Write before, at and after the entry that cannot be applied."""
+    assert await db.set("before", b"1") == 1
+    changes = [asyncio.ensure_future(db.set_many(WHOLE)), asyncio.ensure_future(db.set("before", b"2"))]
+    assert [await outcome_of(change) for change in changes] == ["unknown", "unknown"]
+
+
+async def check(db: haptera.Database) -> None:
+    """All that may have been applied is there whole."""
+    entry = await db.get("before")
+    assert entry is not None
+    assert (entry.value, entry.version) == (b"2", 3)
+    assert {entry.key: entry.value async for entry in db.scan(prefix="half/")} == WHOLE
+
+
+def test_a_served_node_ends_and_serves_the_whole_entry_after_a_restart(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(BROKEN_APPLY)
+
+    async def use(url: str) -> None:
+        async with haptera.connect(url, timeout=5.0) as db:
+            await fail(db)
+
+    async def use_again(url: str) -> None:
+        async with haptera.connect(url) as db:
+            await check(db)
+
+    with serving(tmp_path / "d", environ={"PYTHONPATH": str(tmp_path)}) as node:
+        asyncio.run(use(node.ready().url))
+        assert node.end() == 16
+        assert node.names().count("apply_failed") == 1
+        assert "index 2" in node.events[-1]["reason"]
+    with serving(tmp_path / "d", environ={"PYTHONPATH": str(tmp_path)}) as node:
+        assert node.end() == 16, "what cannot be applied is not left out"
+    with serving(tmp_path / "d") as node:
+        asyncio.run(use_again(node.ready().url))
+        node.signal()
+        assert node.end() == 0
+
+
+async def test_an_embedded_store_closes_itself_and_opens_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_ = Kv.set
+
+    def half(self: Kv, op: SetMany) -> Result:
+        set_(self, Set(*op.items[0]))
+        raise MemoryError("no memory for the second key")
+
+    monkeypatch.setattr(Kv, "set_many", half)
+    async with haptera.open(tmp_path / "d") as db:
+        await fail(db)
+        for call in (db.get("half/1"), db.set("later", b""), db.count()):
+            with pytest.raises(ServerError) as refused:
+                await call
+            assert (refused.value.code, refused.value.outcome) == (5001, "not_applied")
+            assert "open it again" in str(refused.value)
+        with pytest.raises(StorageError, match="index 2"):
+            async with haptera.open(tmp_path / "d"):
+                pass
+        monkeypatch.undo()
+        async with haptera.open(tmp_path / "d") as again:
+            await check(again)
