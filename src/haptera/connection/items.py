@@ -49,7 +49,7 @@ class ItemReceiver:
         call = frame.stream & 1 == streams.parity
         stream = streams.find(frame, call=call)
         cost = ITEM_OVERHEAD + len(frame.metadata) + len(frame.payload)
-        if stream is None:
+        if stream is None or stream.answered:
             inflow.spend(cost)
             inflow.drop(None, cost)
             return
@@ -120,6 +120,9 @@ class ItemReceiver:
             return
         amount = int.from_bytes(frame.payload, "big")
         if not amount:
+            if stream is not None and stream.answered:
+                streams.charge()
+                return
             raise RemoteProtocolError(1002, "CREDIT of nothing")
         if amount * 4 < (streams.peer_connection_window if stream is None else streams.peer_stream_window):
             streams.charge()

@@ -185,10 +185,7 @@ class Outbox:
         stream.outbox.append(message)
         size = _waiting_size(message)
         stream.queued += size
-        self._queued += size
-        # At once, not when it is settled: many that are made in one turn of the loop are seen by each other.
-        self._budget.used += size
-        self.charged += size
+        self._charge(size)
         if message.type in _ENDS_STREAM:
             self._queued_answers += size
         if stream.starved:
@@ -207,21 +204,31 @@ class Outbox:
         self._large += 1
         stream.outbox = deque((message,))
         stream.queued = _waiting_size(message)
-        self._queued += stream.queued
+        self._charge(stream.queued)
         frame = self._next_frame(stream, message, TURN_SIZE)
         assert frame is not None  # only ITEMs need credit
         self.add_ready(*frame)
         self.hold_turns(stream)
         self._enter(stream)
 
+    def _charge(self, size: int) -> None:
+        """Account for bytes that take turns: more of them, or with a negative ``size`` fewer.
+
+        The budget is told at once and not when it is settled, because many may be made in one turn of the loop.
+        """
+        self._queued += size
+        self._budget.used += size
+        self.charged += size
+
     def drop(self, stream: Stream) -> None:
-        """Forget what a stream has queued: its answer is cut short or no longer wanted."""
+        """Forget what a stream has queued: an ERROR cuts it short, or it is no longer wanted."""
         if stream.starved:
             stream.starved = False
             self._stuck -= stream.queued
             self._starved.pop(stream.id, None)
-        self._queued -= stream.queued
+        self._charge(-stream.queued)
         stream.queued = 0
+        stream.throttled = False
         if stream.outbox:
             if stream.outbox[0].begun and stream.outbox[0].type != _ITEM:
                 self._end_large()

@@ -200,7 +200,7 @@ class RequestReceiver:
         """A CANCEL: tell the handler, or end a request that is not whole yet."""
         streams = self._streams
         stream = streams.find(frame, call=False)
-        if stream is None or not self._advance(stream, frame, RequestInput.CANCEL):
+        if stream is None or stream.answered or not self._advance(stream, frame, RequestInput.CANCEL):
             return
         if stream.cancelled:
             streams.charge()
@@ -208,13 +208,15 @@ class RequestReceiver:
         stream.cancelled = True
         if stream.request_state in (RequestState.BEGUN, RequestState.BEGUN_STREAMING):
             streams.end_unstarted(stream, failure(3006, outcome="not_applied"))
-        elif not stream.answered:
+        else:
             streams.events.append(CancelReceived(stream.id))
 
     def receive_finish(self, frame: Frame) -> None:
         """A FINISH: no more ITEMs will come from the requester."""
         stream = self._streams.find(frame, call=False)
-        if stream is not None and self._advance(stream, frame, RequestInput.FINISH) and not stream.discarding:
+        if stream is None or stream.answered:
+            return
+        if self._advance(stream, frame, RequestInput.FINISH) and not stream.discarding:
             self._streams.events.append(RequestFinished(stream.id))
 
     def _advance(self, stream: Stream, frame: Frame, input_: RequestInput) -> bool:

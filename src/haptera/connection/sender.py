@@ -114,6 +114,11 @@ class Sender:
         """Whether a stream that the peer opened has no answer yet, or one that has not left."""
         return id_ in self._serves
 
+    def keeps_items(self, id_: int) -> bool:
+        """Whether ITEMs wait to leave on a stream that the peer opened."""
+        stream = self._serves.get(id_)
+        return stream is not None and bool(stream.outbox)
+
     @property
     def first_flight(self) -> int:
         """How many requests were sent behind HELLO."""
@@ -332,7 +337,10 @@ class Sender:
         self._answer(id_, _RESPONSE, payload, entries)
 
     def fail(self, id_: int, reason: Failure, entries: bytes = b"") -> None:
-        """Answer a request with an ERROR; nothing if the stream has ended."""
+        """Answer a request with an ERROR; nothing if the stream has ended.
+
+        ITEMs of the stream that have not left are dropped, so that the ERROR need not wait for their credit.
+        """
         payload = encode_payload(reason)
         if len(payload) > self._streams.peer_message_max:
             payload = encode_payload(Failure(reason.code, reason.name, "", reason.outcome, {}))
@@ -351,8 +359,8 @@ class Sender:
             self._check_entries(entries)
         if self._grease is not None and self._grease.due():
             entries, flags = self._apply_grease(entries, flags)
-        if stream.outbox and type_ == _ERROR and (stream.cancelled or stream.discarding):
-            # No one waits for the ITEMs before it, and an ERROR may cut an unfinished one short.
+        if stream.outbox and type_ == _ERROR:
+            # An ERROR waits for no credit: it takes the place of the ITEMs before it, and cuts an unfinished one short.
             self.outbox.drop(stream)
         if not stream.outbox and len(payload) <= self._whole_max:
             if len(payload) < self._packed_min:

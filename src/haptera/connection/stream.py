@@ -67,7 +67,7 @@ class Stream(msgspec.Struct):
     after: int = 0  # its turn comes only when that much of the outbox's ready queue has left: its REQUEST is in there
     overrun: int = 0  # by how much its last turn was longer than a turn is
     cancelled: bool = False
-    answered: bool = False  # its answer is queued
+    answered: bool = False  # its answer is queued: for the responder it has ended, and takes nothing more but credit
     discarding: bool = False  # what still arrives is dropped: the answer is decided
     turning: bool = False  # waits for its turn
     starved: bool = False  # waits for credit

@@ -104,12 +104,16 @@ class Cursor:
             self.close()
             return abandoned
         if self.expired:
-            return failure(Code.REVISION_COMPACTED, {"revision": self.revision})
+            return self.lost()
         self.moved_at = self._scans.time()
         page = self._cursor.page(max_bytes, max_rows)
         if isinstance(page, Failure) or page.done:
             self.close()
         return page
+
+    def lost(self) -> Failure:
+        """Return the answer to a scan that has lost its revision."""
+        return failure(Code.REVISION_COMPACTED, {"revision": self.revision})
 
     def close(self) -> None:
         """Let the revision go. Safe to call again."""

@@ -223,6 +223,7 @@ class Dispatcher:
             # A service that says "cancelled" knows better than anyone whether something was done.
             outcome = reason.outcome if reason.code == 3006 else stopped.outcome
             reason = Failure(stopped.code, stopped.name, stopped.message, outcome, stopped.details)
+        self._peer._write_before_error(request.stream)
         try:
             self._connection.fail(request.stream, reason, entries)
         except Exception as error:

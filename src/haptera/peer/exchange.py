@@ -24,7 +24,7 @@ from haptera.errors import Outcome
 from haptera.peer.calls import Answer
 from haptera.peer.dispatcher import Dispatcher
 from haptera.peer.event_log import EventLog
-from haptera.peer.limits import CALL_TIMEOUT_S, READ_SIZE_MAX, WRITE_SIZE, WRITE_TIMEOUT_S
+from haptera.peer.limits import CALL_TIMEOUT_S, READ_SIZE_MAX, WRITE_TIMEOUT_S
 from haptera.peer.peer import Peer
 from haptera.peer.service import Service
 from haptera.peer.timers import IdleWatch
@@ -182,13 +182,9 @@ class Exchange(Peer):
         if transport is None or self._ending is not None:
             return
         connection = self._connection
-        if not self._paused:
-            data = connection.data_to_send(WRITE_SIZE)
-            if data:
-                self.bytes_sent += len(data)
-                transport.write(data)
-            if connection.outbox.writable:
-                self._wake_senders()
+        self._write(transport)
+        if connection.outbox.writable:
+            self._wake_senders()
         unsent = transport.get_write_buffer_size()
         waiting = connection.outbox.settle(unsent)
         if unsent or waiting > HELD_MIN:

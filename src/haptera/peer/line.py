@@ -231,6 +231,22 @@ class Line(ABC):
             self._flushing = True
             self._loop.call_soon(self._flush)
 
+    def _write(self, transport: asyncio.Transport) -> None:
+        """Hand the transport what may leave now, unless it takes no more."""
+        if not self._paused:
+            data = self._connection.data_to_send(WRITE_SIZE)
+            if data:
+                self.bytes_sent += len(data)
+                transport.write(data)
+
+    def _write_before_error(self, stream: int) -> None:
+        """An ERROR is about to drop a stream's items that have not left: let those leave that may.
+
+        A handler that yields an item and then fails has sent it, although both happened in one turn of the loop.
+        """
+        if self._transport is not None and self._ending is None and self._connection.keeps_items(stream):
+            self._write(self._transport)
+
     def _pause(self) -> None:
         self._paused = True
 

@@ -363,6 +363,8 @@ async def test_a_scan_that_nobody_reads_is_answered_with_4009() -> None:
         scans.sweep()
         await turn()
         assert (scan.code, open_scans(store)) == (4009, 0)
+        assert scan.failure is not None
+        assert scan.failure.details == {"revision": store.node.revision}
 
 
 async def test_trap_a_cursor_that_is_an_offset_into_a_re_sorted_list() -> None:

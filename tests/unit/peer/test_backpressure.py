@@ -11,6 +11,7 @@ from haptera import Peer, Request, Service, method
 from haptera.connection.config import Budget
 from haptera.peer import limits
 from haptera.testing import virtual_clock
+from haptera.wire.frame import FrameType, encode_frame
 from tests.unit.peer.hosts import (
     ANY_PORT,
     KIB,
@@ -393,3 +394,46 @@ async def test_those_who_fill_the_memory_of_the_process_are_the_ones_to_go() -> 
         assert sum(each._ending is not None for each in server.peers) == 1
         for raw in hoarders:
             await raw.close()
+
+
+class Ending(Service):
+    """Fills the window of its caller and goes on until it is stopped, or fails by itself."""
+
+    name = "ending"
+
+    @method
+    async def never(self, request: Request) -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(100 * KIB)
+
+    @method
+    async def fails(self, request: Request) -> AsyncIterator[bytes]:
+        yield b"sent"
+        raise haptera.CallError(10_001, "FULL", "it is full")
+
+
+@virtual_clock
+async def test_a_deadline_is_answered_though_the_items_before_it_wait_for_credit() -> None:
+    """Trap: waiting behind what waits. The caller reads its connection and gives no credit."""
+    async with served(ANY_PORT, Ending()) as server:
+        raw = await RawPeer.open(server.url)
+        await raw.hello(capabilities=["pipelining", "request_deadline"])
+        route = b"\x06ending\x05never"
+        await raw.send(encode_frame(FrameType.REQUEST, 0, 1, route + bytes((2, 4)) + (2000).to_bytes(4, "big")))
+        before = asyncio.get_running_loop().time()
+        error = await raw.error(1)
+        assert error.code == 3005
+        assert asyncio.get_running_loop().time() - before < 3.0, "virtual seconds: its own time, not that of a timer"
+        acceptor = other_side(server)
+        assert acceptor._connection.open_streams == 0
+        assert acceptor._connection.outbox.size == 0
+        await raw.close()
+
+
+@virtual_clock
+async def test_items_that_may_leave_are_sent_before_an_error_though_both_are_made_in_one_turn() -> None:
+    async with pair(Ending()) as (peer, _):
+        stream = peer.stream("ending", "fails")
+        assert await anext(stream) == b"sent"
+        with pytest.raises(haptera.CallError):
+            await anext(stream)

@@ -249,8 +249,7 @@ class KvService(Service):
             request.respond(self._encode(cursor.result), _revision_entry(cursor.revision))
         except asyncio.CancelledError:
             # The peer cancelled, or went away, or took nothing for too long.
-            code = Code.REVISION_COMPACTED if cursor.expired else Code.CANCELLED
-            request.fail(failure(code, outcome="not_applied"))
+            request.fail(cursor.lost() if cursor.expired else failure(Code.CANCELLED, outcome="not_applied"))
         except ConnectionError:
             pass  # nobody is left to be answered
         except LocalProtocolError as error:

@@ -1,0 +1,179 @@
+"""An ERROR waits for no credit: ITEMs of its stream that have not left are dropped (section 3, "Flow control")."""
+
+from __future__ import annotations
+
+import pytest
+
+from haptera.connection import Connection, Role
+from haptera.connection.config import Budget
+from haptera.connection.events import ErrorReceived, ItemReceived, ResponseReceived
+from haptera.connection.table import ConnectionState
+from haptera.errors import failure
+from tests.unit.connection.machines import (
+    CANCEL,
+    ERROR,
+    FINISH,
+    ITEM,
+    MORE,
+    REQUEST,
+    STREAMING,
+    Seen,
+    credit,
+    damaged,
+    frame,
+    hello,
+    machine,
+    send,
+    sent,
+    serving,
+    shaken,
+)
+
+KIB = 1024
+WINDOW = 256 * KIB
+TINY = {"stream_window": 16 * KIB, "connection_window": 64 * KIB}
+
+
+def _starved(*, process: Budget | None = None) -> Connection:
+    """An acceptor whose answer on stream 1 has used up its window, in the middle of an ITEM, and has more to send."""
+    connection = machine(Role.ACCEPTOR, process=process)
+    send(connection, hello(), frame(REQUEST, 1), credit(0, 2**30))
+    connection.send_item(1, bytes(WINDOW))
+    for _ in range(20):
+        connection.send_item(1, bytes(10 * KIB))
+    assert sent(connection)[-1].flags & MORE, "the ITEM has begun and is not whole"
+    return connection
+
+
+def _ended(frames: list[Seen]) -> list[tuple[int, int]]:
+    assert [each.type for each in frames] == [ERROR], "nothing but the ERROR leaves"
+    return [(each.stream, each.map["code"]) for each in frames]
+
+
+@pytest.mark.parametrize("code", [3005, 3006, 3010, 4009])
+def test_an_error_leaves_at_once_though_the_items_before_it_wait_for_credit(code: int) -> None:
+    """Trap: waiting behind what waits."""
+    connection = _starved()
+    connection.fail(1, failure(code))
+    assert _ended(sent(connection)) == [(1, code)]
+    assert connection.open_streams == 0
+
+
+@pytest.mark.parametrize("size", [100, 100 * KIB])
+def test_an_error_of_any_size_overtakes_what_waits_for_the_connection_s_window(size: int) -> None:
+    """Trap: waiting behind what waits. One stream has used up the window that all of them share."""
+    pair = shaken(limits=dict(TINY))
+    greedy = [pair.dialer.request("s", "m", b"") for _ in range(5)]
+    pair.run()
+    for stream in greedy:
+        for _ in range(100):
+            pair.acceptor.send_item(stream, bytes(4 * KIB))
+    pair.run()
+    waiting = pair.acceptor.outbox.size
+    pair.acceptor.fail(greedy[2], failure(4009, {"revision": 7, "text": "x" * size}))
+    ours, _ = pair.run()
+    ends = [event for event in ours if not isinstance(event, ItemReceived)]
+    assert [(type(event), event.failure.code) for event in ends if isinstance(event, ErrorReceived)] == [
+        (ErrorReceived, 4009)
+    ]
+    assert len(ends) == 1
+    assert pair.acceptor.outbox.size < waiting
+    assert pair.dialer.open_streams == pair.acceptor.open_streams == 4
+
+
+def test_an_error_cuts_an_unfinished_item_short_at_its_receiver_too() -> None:
+    """Trap: waiting behind what waits. The half of an ITEM that came is given back, and never handed over."""
+    pair = shaken(limits=dict(TINY))
+    stream = pair.dialer.request("s", "m", b"")
+    pair.run()
+    pair.acceptor.send_item(stream, b"first")
+    pair.acceptor.send_item(stream, bytes(100 * KIB))
+    ours, _ = pair.run()
+    assert [event.payload for event in ours if isinstance(event, ItemReceived)] == [b"first"]
+    pair.acceptor.fail(stream, failure(3005))
+    ours, _ = pair.run()
+    assert [type(event) for event in ours] == [ErrorReceived]
+    assert pair.dialer._inflow.held == 0
+    # And the connection goes on, with its whole window.
+    again = pair.dialer.request("s", "m", b"")
+    pair.run()
+    pair.acceptor.send_item(again, bytes(15 * KIB))
+    pair.acceptor.respond(again, b"")
+    ours, _ = pair.run()
+    assert [type(event) for event in ours] == [ItemReceived, ResponseReceived]
+
+
+def test_items_that_an_error_drops_are_charged_no_longer() -> None:
+    """Trap: dropped items that stay charged. Neither the process's budget nor the connection's room keeps them."""
+    process = Budget()
+    connection = _starved(process=process)
+    before = process.used
+    connection.outbox.settle()
+    assert process.used >= 200 * KIB
+    assert process.used <= before
+    connection.fail(1, failure(3005))
+    # At once, not when the connection next writes: others ask meanwhile.
+    assert process.used < KIB
+    sent(connection)
+    connection.outbox.settle()
+    assert (process.used, connection.outbox.charged, connection.outbox.size) == (0, 0, 0)
+    assert connection.outbox.has_room
+
+
+def test_dropped_items_give_their_room_to_others() -> None:
+    """Trap: dropped items that stay charged."""
+    connection = serving(3, budget=1024 * KIB)
+    send(connection, credit(0, 2**30))
+    connection.send_item(1, bytes(2048 * KIB))
+    sent(connection)
+    assert not connection.ask_room(3)
+    connection.fail(1, failure(3005))
+    sent(connection)
+    assert connection.take_writable() == [3]
+    assert connection.ask_room(5)
+
+
+def test_dropping_leaves_the_accounts_of_what_waits_for_credit_whole() -> None:
+    """Trap: dropped items that stay charged: as bytes that are stuck, or in the list of who waits for credit."""
+    connection = serving(2)
+    send(connection, credit(1, 2**30))
+    connection.send_item(1, bytes(1100 * KIB))  # uses up the connection's window
+    connection.send_item(3, bytes(600 * KIB))
+    sent(connection)
+    connection.fail(1, failure(3005))
+    connection.fail(3, failure(3005))
+    assert {stream for stream, _ in [(each.stream, each.type) for each in sent(connection)]} == {1, 3}
+    send(connection, frame(REQUEST, 5), credit(0, 2**30))
+    assert sent(connection) == [], "no frame of a stream that has ended"
+    connection.send_item(5, bytes(100 * KIB))
+    assert sum(len(each.payload) for each in sent(connection) if each.type == ITEM) == 100 * KIB
+    assert connection.outbox._stuck == connection.outbox._queued == 0
+
+
+def test_a_response_still_waits_behind_its_items() -> None:
+    connection = _starved()
+    connection.respond(1, b"done")
+    assert sent(connection) == []
+    send(connection, credit(1, 2**30))
+    frames = sent(connection)
+    assert [each.type for each in frames[-2:]] == [ITEM, 0x12]
+    assert sum(len(each.payload) for each in frames if each.type == ITEM) > 200 * KIB
+
+
+@pytest.mark.parametrize(
+    "late",
+    [damaged(CANCEL, 1), frame(CANCEL, 1), frame(FINISH, 1), damaged(FINISH, 1), frame(ITEM, 1, b"x"), credit(1, 0)],
+    ids=["damaged cancel", "cancel", "finish", "damaged finish", "item", "credit of 0"],
+)
+def test_a_stream_whose_answer_is_decided_has_ended_for_its_responder(late: bytes) -> None:
+    """Section 3: a stream has ended when its RESPONSE is decided, though that waits for credit behind its ITEMs."""
+    connection = machine(Role.ACCEPTOR)
+    send(connection, hello(), frame(REQUEST, 1, flags=STREAMING), frame(FINISH, 1))
+    connection.send_item(1, bytes(WINDOW))
+    connection.respond(1, b"done")
+    sent(connection)
+    assert send(connection, late) == []
+    assert connection.state is ConnectionState.OPEN
+    assert [each for each in sent(connection) if each.type == ERROR] == []
+    send(connection, credit(1, 1024 * KIB), credit(0, 1024 * KIB))
+    assert [each.type for each in sent(connection)][-1] == 0x12
