@@ -13,6 +13,7 @@ from haptera.errors import ConnectionLost, Failure, Outcome
 if TYPE_CHECKING:
     from haptera.client.methods import Method
     from haptera.peer import Answer, Peer
+    from haptera.peer import Call as Sent
 
 PASSING = frozenset(
     {Code.CHECKSUM_MISMATCH, Code.GOING_AWAY, Code.TOO_MANY_REQUESTS, Code.RATE_LIMITED, Code.SHUTTING_DOWN}
@@ -34,7 +35,17 @@ class Call:
     ``started`` is the time of the loop at which it was first sent, ``timeout`` seconds or None.
     """
 
-    __slots__ = ("attempt", "deadline", "method", "payload", "request_id", "resend_until", "server_id", "unknown")
+    __slots__ = (
+        "_held",
+        "attempt",
+        "deadline",
+        "method",
+        "payload",
+        "request_id",
+        "resend_until",
+        "server_id",
+        "unknown",
+    )
 
     def __init__(
         self, method: Method[Any], payload: bytes, request_id: bytes | None, started: float, timeout: float | None
@@ -47,16 +58,27 @@ class Call:
         self.attempt = 0
         self.unknown = False  # a change that was sent, and may have been applied
         self.server_id: bytes | None = None  # who may have applied it, if that one remembers ids
+        self._held: list[Sent] = []  # sent within `RESEND_SECONDS_MAX`, and answered with damage
 
     @property
     def by(self) -> float | None:
         """The deadline as asyncio takes it."""
         return None if self.deadline == math.inf else self.deadline
 
-    def unanswered(self, peer: Peer, outcome: Outcome) -> None:
-        """Notes that what came of the call on a connection, its end for instance, was no answer."""
+    def end(self) -> None:
+        """The call has its answer, or is given up: it is not sent again."""
+        for sent in self._held:
+            sent.release()
+
+    def unanswered(self, peer: Peer, outcome: Outcome, sent: Sent | None = None) -> None:
+        """Notes that what came of the call on a connection, its end for instance, was no answer.
+
+        Of a change that ``sent`` had answered with damage the server remembers the answer until the call ends.
+        """
         if not self.method.write or outcome == "not_applied":
             return
+        if sent is not None:
+            self._held.append(sent)
         remembers = peer.server_id if "idempotency" in peer.capabilities else None
         self.server_id = remembers if not self.unknown or remembers == self.server_id else None
         self.unknown = True

@@ -30,14 +30,12 @@ from haptera.client.request_ids import RequestIds
 from haptera.error_table import Code
 from haptera.errors import ConnectionLost, Failure, RemoteProtocolError, ServerError, failure
 from haptera.peer import Answer, Peer, dial
+from haptera.peer import Call as Sent
 
 if TYPE_CHECKING:
     from haptera.client.channel import ScanEnd
 
 R = TypeVar("R")
-
-ANSWERED_EVERY = 32
-"""Every so many changes the server is told which answers were read, so that it may forget them (at least 64)."""
 
 
 class RemoteChannel:
@@ -49,7 +47,6 @@ class RemoteChannel:
         self._connector = Connector(urls, shown, self._backoff, dial)
         self._encode = msgspec.msgpack.Encoder().encode
         self._new_id = RequestIds().new
-        self._changes = 0
         self._time = time.monotonic  # the loop's own clock from the first call on
 
     async def call(self, method: Method[R], argument: tuple[Any, ...], timeout: float | None) -> R | Failure:
@@ -58,35 +55,33 @@ class RemoteChannel:
             payload = self._encode(argument)
         except UnicodeEncodeError:
             return _not_text()
-        request_id = None
-        answered_below = False
-        if method.write:
-            request_id = self._new_id()
-            self._changes = changes = self._changes + 1
-            answered_below = changes % ANSWERED_EVERY == 0
+        request_id = self._new_id() if method.write else None
         peer = self._connector.peer
         if peer is None or peer.closed:
             self._time = asyncio.get_running_loop().time
             answer = await self._persist(Call(method, payload, request_id, self._time(), timeout), None)
         else:
             started = self._time()
+            sent = peer.request(
+                method.service, method.name, payload, timeout=timeout, request_id=request_id, repeats=True
+            )
             try:
-                answer = await peer.request(
-                    method.service,
-                    method.name,
-                    payload,
-                    timeout=timeout,
-                    request_id=request_id,
-                    answered_below=answered_below,
-                )
-                if answer.failure is not None and passes(answer.failure, write=method.write):
-                    call = Call(method, payload, request_id, started, timeout)
-                    self._refused(peer, call, answer.failure)
-                    answer = await self._persist(call, answer)
+                answer = await sent
             except ConnectionLost as lost:
                 call = Call(method, payload, request_id, started, timeout)
                 self._lost(peer, call, lost)
                 answer = await self._persist(call, lost)
+            except asyncio.CancelledError:
+                sent.release()  # its answer may have come, damaged, in this very turn of the loop
+                raise
+            else:
+                if answer.failure is not None:
+                    if passes(answer.failure, write=method.write):
+                        call = Call(method, payload, request_id, started, timeout)
+                        self._refused(peer, call, sent, answer.failure)
+                        answer = await self._persist(call, answer)
+                    else:
+                        sent.release()
         if answer.failure is not None:
             return answer.failure
         revision = answer.revision
@@ -99,6 +94,12 @@ class RemoteChannel:
 
     async def _persist(self, call: Call, trouble: ConnectionLost | Answer | None) -> Answer:
         """Sends a call until it is answered, its time is over, or sending it again could apply it twice."""
+        try:
+            return await self._repeat(call, trouble)
+        finally:
+            call.end()
+
+    async def _repeat(self, call: Call, trouble: ConnectionLost | Answer | None) -> Answer:
         while True:
             if trouble is not None:
                 if not call.may_repeat(self._time()):
@@ -110,16 +111,21 @@ class RemoteChannel:
                 peer = await self._peer_for(call)
             except ConnectionLost as lost:
                 raise call.loss(lost) from lost.__cause__
+            sent = self._request(peer, call)
             try:
-                answer = await self._request(peer, call)
+                answer = await sent
+            except asyncio.CancelledError:
+                sent.release()
+                raise
             except ConnectionLost as lost:
                 self._lost(peer, call, lost)
                 trouble = lost
                 continue
             if answer.failure is None or not passes(answer.failure, write=call.method.write):
                 self._connector.answered(peer)
+                sent.release()
                 return call.answer(answer)
-            self._refused(peer, call, answer.failure)
+            self._refused(peer, call, sent, answer.failure)
             trouble = answer
         if isinstance(trouble, ConnectionLost):
             raise call.loss(trouble)
@@ -150,10 +156,11 @@ class RemoteChannel:
                 raise ConnectionLost("lost, and the server that answers now does not remember the change")
             return peer
 
-    def _request(self, peer: Peer, call: Call) -> asyncio.Future[Answer]:
+    def _request(self, peer: Peer, call: Call) -> Sent:
         timeout = None if call.by is None else max(call.by - self._time(), 0.001)
+        method = call.method
         return peer.request(
-            call.method.service, call.method.name, call.payload, timeout=timeout, request_id=call.request_id
+            method.service, method.name, call.payload, timeout=timeout, request_id=call.request_id, repeats=True
         )
 
     async def _pause(self, call: Call) -> None:
@@ -164,8 +171,11 @@ class RemoteChannel:
         call.unanswered(peer, lost.outcome)
         self._connector.lost(peer, lost)
 
-    def _refused(self, peer: Peer, call: Call, refusal: Failure) -> None:
-        call.unanswered(peer, refusal.outcome)
+    def _refused(self, peer: Peer, call: Call, sent: Sent, refusal: Failure) -> None:
+        call.unanswered(peer, refusal.outcome, sent)
+        self._heed(peer, refusal)
+
+    def _heed(self, peer: Peer, refusal: Failure) -> None:
         if refusal.code in LEAVING:
             self._connector.leave(peer, refusal)
         else:
@@ -203,7 +213,7 @@ class RemoteChannel:
                 refusal = Failure(error.code, error.name, error.message, error.outcome, error.details)
                 if begun or not passes(refusal, write=False) or not call.may_repeat(self._time()):
                     raise
-                self._refused(peer, call, refusal)
+                self._heed(peer, refusal)
             finally:
                 await pages.aclose()
             await self._pause(call)

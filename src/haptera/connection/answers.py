@@ -10,7 +10,7 @@ from haptera.connection.checks import (
     misplaced,
     take_raw_length,
 )
-from haptera.connection.events import CallFailed, ErrorReceived, PackedItem, ResponseReceived
+from haptera.connection.events import ErrorReceived, PackedItem, ResponseReceived
 from haptera.connection.routes import remember_metadata
 from haptera.connection.stream import Partial, Stream
 from haptera.connection.streams import Streams
@@ -140,22 +140,22 @@ class AnswerReceiver:
         if len(payload) > self._message_max:
             self._fail(stream, self._streams.too_large("unknown"))
             return
-        self._streams.end_call(stream)
-        events = self._streams.events
+        streams = self._streams
         if input_ is AnswerInput.RESPONSE:
-            events.append(ResponseReceived(stream.id, payload, entries))
+            streams.end_call(stream)
+            streams.events.append(ResponseReceived(stream.id, payload, entries))
             return
         try:
             said = decode_failure(payload)
         except RemoteProtocolError as error:
-            events.append(CallFailed(stream.id, error.failure("unknown")))
+            streams.fail_ended(stream, error.failure("unknown"))
         else:
-            events.append(ErrorReceived(stream.id, said, entries))
+            streams.end_call(stream)
+            streams.events.append(ErrorReceived(stream.id, said, entries))
 
     def _fail(self, stream: Stream, reason: Failure) -> None:
         """Fail the call here: what is wrong with its answer is the requester's to say (section 3, "Damage")."""
         if stream.answer_state is AnswerState.ENDED:
-            self._streams.end_call(stream)
-            self._streams.events.append(CallFailed(stream.id, reason))
+            self._streams.fail_ended(stream, reason)
         else:
             self._streams.spoil_call(stream, reason)

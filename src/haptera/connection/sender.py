@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
+from haptera.connection.changes import TOLD_EVERY
 from haptera.connection.config import (
     COMPRESSION,
     FIRST_FLIGHT_REQUESTS_MAX,
@@ -41,6 +42,8 @@ _REQUEST: Final = int(FrameType.REQUEST)
 _ITEM: Final = int(FrameType.ITEM)
 _RESPONSE: Final = int(FrameType.RESPONSE)
 _ERROR: Final = int(FrameType.ERROR)
+_REQUEST_ID_HEAD: Final = bytes((Tag.REQUEST_ID, 16))
+_ANSWERED_BELOW_HEAD: Final = bytes((Tag.ANSWERED_BELOW, 8))
 _ALL: Final = 2**62
 #: What a frame's metadata may take, with room left for grease and for the request id that an answer echoes.
 _ENTRIES_SIZE_MAX: Final = METADATA_SIZE_MAX - 32
@@ -147,26 +150,34 @@ class Sender:
 
     @property
     def lowest_unanswered(self) -> int:
-        """The lowest of our streams whose answer has not been read: what ``answered_below`` says."""
-        for stream in self._calls:
-            return stream
-        return self._streams.next_call
+        """The lowest of our changes whose answer has not been read: what ``answered_below`` says."""
+        return self._streams.changes.lowest(self._streams.next_call)
 
     # -- requests and items -----------------------------------------------------------------------------------------
 
     def request(
-        self, service: str, method: str, payload: bytes, *, streaming: bool = False, entries: bytes = b""
+        self,
+        service: str,
+        method: str,
+        payload: bytes,
+        *,
+        request_id: bytes | None = None,
+        streaming: bool = False,
+        entries: bytes = b"",
     ) -> int:
         """Open a stream with a REQUEST and return its id.
 
-        ``entries`` are encoded metadata entries. Raises ``LocalProtocolError`` 3004 if the payload is larger than the
-        peer takes, 1014 if one of the sides is going away, 3007 if ``can_request`` is false for another reason.
+        A ``request_id``, 16 bytes, makes it a change: every few of them tell which answers have been read. ``entries``
+        are further metadata entries, encoded. Raises ``LocalProtocolError`` 3004 if the payload is larger than the peer
+        takes, 1014 if one of the sides is going away, 3007 if ``can_request`` is false for another reason.
         """
         size = len(payload)
         if not self.can_request(size):
             self._refuse_request()
         route = self._routes.get((service, method)) or self._remember_route(service, method)
         flags = STREAMING if streaming else 0
+        if request_id is not None:
+            entries = self._change_entries(request_id) + entries
         if len(route) + len(entries) > _ENTRIES_SIZE_MAX:
             raise LocalProtocolError(1004, "a request's metadata is too long", {"length": len(route) + len(entries)})
         if size > self._streams.peer_message_max:
@@ -183,6 +194,9 @@ class Sender:
         if service == SESSION_SERVICE:
             stream.of_session = True
         self._calls[id_] = stream
+        if request_id is not None:
+            stream.change = True
+            self._streams.changes.begin(id_)
         if self.agreement is None:
             self._first_flight += 1
             self._first_flight_size += HEADER_SIZE + len(metadata) + size
@@ -196,6 +210,12 @@ class Sender:
         else:
             self.outbox.begin_request(stream, Outgoing(_REQUEST, flags, metadata, payload))
         return id_
+
+    def _change_entries(self, request_id: bytes) -> bytes:
+        below = self._streams.changes.tell(self._streams.next_call, least=TOLD_EVERY)
+        if below is None:
+            return _REQUEST_ID_HEAD + request_id
+        return _REQUEST_ID_HEAD + request_id + _ANSWERED_BELOW_HEAD + below.to_bytes(8, "big")
 
     def _refuse_request(self) -> None:
         if self.state >= ConnectionState.CLOSING:
@@ -292,6 +312,13 @@ class Sender:
         stream = self._calls.get(id_)
         if stream is not None and not stream.cancelled and self.state <= ConnectionState.OPEN:
             self._streams.send_cancel(stream)
+
+    def release(self, id_: int) -> None:
+        """Say that a change whose answer could not be read will not be sent again; nothing for any other stream.
+
+        Until then ``answered_below`` does not pass it: the responder remembers its answer.
+        """
+        self._streams.changes.release(id_, ended=id_ not in self._calls)
 
     def take_item(self, id_: int, item: bytes | PackedItem = b"", *, now: float | None = None) -> bytes | Failure:
         """Say that the application has taken the oldest unread ITEM of a stream: that opens the window again.

@@ -56,6 +56,7 @@ class Stream(msgspec.Struct):
     service: str = ""
     method: str = ""
     of_session: bool = False  # of the session service: its frames are never compressed
+    change: bool = False  # one that this side opened, with a request id
     held: int = 0  # bytes of the connection's budget
     owed: int = 0  # window bytes to give back
     #: Whole ITEMs that the application has not taken: what each gives back to the stream's window, to the

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Final
 
+from haptera.connection.changes import Changes
 from haptera.connection.checks import misplaced
 from haptera.connection.config import RATE_MIN_BYTES_PER_S, Config
 from haptera.connection.events import CallFailed, Event, PackedItem, RequestAborted
@@ -31,6 +32,7 @@ class Streams:
 
     def __init__(self, parity: int, config: Config, outbox: Outbox, inflow: Inflow, now: float) -> None:
         self.calls: dict[int, Stream] = {}  # streams that this side opened
+        self.changes = Changes()
         self.serves: dict[int, Stream] = {}  # streams that the peer opened
         self.unfinished = inflow.unfinished
         self.events: list[Event] = []
@@ -145,10 +147,21 @@ class Streams:
         if stream.discarding:
             return
         unknown = Failure(reason.code, reason.name, reason.message, "unknown", reason.details)
-        self.events.append(CallFailed(stream.id, unknown))
+        self._fail_call(stream, unknown)
         self._discard(stream)
         if not stream.cancelled:
             self.send_cancel(stream)
+
+    def fail_ended(self, stream: Stream, reason: Failure) -> None:
+        """Fail a call here whose stream its answer has ended, although that could not be read."""
+        self._fail_call(stream, reason)
+        self.end_call(stream)
+
+    def _fail_call(self, stream: Stream, reason: Failure) -> None:
+        # Held from here on: other changes may be sent before the caller of this one hears of its failure.
+        if stream.change:
+            self.changes.hold(stream.id)
+        self.events.append(CallFailed(stream.id, reason))
 
     def spoil_serve(self, stream: Stream, reason: Failure) -> None:
         """Give up a request whose handler may be at work: its owner stops the handler, then fails the stream."""
@@ -187,6 +200,8 @@ class Streams:
         if stream.partial is not None:
             self.drop_partial(stream)
         del self.calls[stream.id]
+        if stream.change:
+            self.changes.end(stream.id)
         if stream.outbox:
             self.outbox.drop(stream)
         if stream.held or stream.unread:

@@ -18,9 +18,6 @@ from haptera.wire.metadata import Tag
 if TYPE_CHECKING:
     from haptera.peer.telemetry import Telemetry
 
-_ANSWERED_BELOW_HEAD: Final = bytes((Tag.ANSWERED_BELOW, 8))
-_REQUEST_ID_SIZE: Final = 16
-_REQUEST_ID_HEAD: Final = bytes((Tag.REQUEST_ID, _REQUEST_ID_SIZE))
 _TIMEOUT_HEAD: Final = bytes((Tag.TIMEOUT_MS, 4))
 #: The longest time that travels, some 49 days. A longer one is watched here alone.
 _TIMEOUT_MS_MAX: Final = 2**32 - 1
@@ -86,18 +83,6 @@ class Caller:
             return ()
         return self._waiting, self._waiting_large
 
-    def entries(self, request_id: bytes | None, answered_below: bool) -> bytes:
-        """Encode the metadata entries of a request. Raises ``ValueError`` if ``request_id`` is not 16 bytes."""
-        if request_id is None:
-            entries = b""
-        elif len(request_id) == _REQUEST_ID_SIZE:
-            entries = _REQUEST_ID_HEAD + request_id
-        else:
-            raise ValueError(f"a request id has {_REQUEST_ID_SIZE} bytes, not {len(request_id)}")
-        if answered_below:
-            entries += _ANSWERED_BELOW_HEAD + self._connection.lowest_unanswered.to_bytes(8, "big")
-        return entries
-
     def send(self, call: Call, timeout: float | None) -> None:
         """Send a call, or keep it until it can be sent; watch its ``timeout`` in seconds.
 
@@ -140,7 +125,9 @@ class Caller:
             if timeout != self._usual_timeout:
                 self._usual_timeout, self._usual_entry = timeout, encode_timeout(timeout)
             entries += self._usual_entry
-        stream = self._connection.request(service, method, call.payload, streaming=call.streaming, entries=entries)
+        stream = self._connection.request(
+            service, method, call.payload, request_id=call.request_id, streaming=call.streaming, entries=entries
+        )
         call.stream = stream
         call.payload = b""  # the connection has it for as long as it is needed
         self._calls[stream] = call
@@ -219,6 +206,18 @@ class Caller:
             call.set_result(answer)
             if call.waiter is not None or call.room is not None:
                 call.wake()
+
+    def fail(self, stream: int, answer: Answer) -> None:
+        """A call has failed here. A change is no longer held where its caller will not send it again."""
+        call = self._calls.get(stream)
+        if call is None or call.done() or not call.repeats:
+            self._connection.release(stream)
+        self.end(stream, answer)
+
+    def release(self, call: Call) -> None:
+        """A change will not be sent again."""
+        if call.stream:
+            self._connection.release(call.stream)
 
     def add_item(self, stream: int, payload: bytes | PackedItem) -> bool:
         """Take an item of an answer; False if no one will read it."""

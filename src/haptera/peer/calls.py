@@ -82,11 +82,27 @@ class CallOwner(Protocol):
     def abandon(self, call: "Call") -> None:
         """Nobody waits for the answer any longer."""
 
+    def release(self, call: "Call") -> None:
+        """A change will not be sent again."""
+
 
 class Call(asyncio.Future[Answer]):
     """A call under way: a future of its answer. Cancelling it cancels the call at the other side."""
 
-    __slots__ = ("caller", "due", "items", "number", "payload", "room", "route", "stream", "streaming", "waiter")
+    __slots__ = (
+        "caller",
+        "due",
+        "items",
+        "number",
+        "payload",
+        "repeats",
+        "request_id",
+        "room",
+        "route",
+        "stream",
+        "streaming",
+        "waiter",
+    )
     due: float  # when its time is over, for one that waits to be sent
 
     def __init__(
@@ -97,12 +113,16 @@ class Call(asyncio.Future[Answer]):
         loop: asyncio.AbstractEventLoop,
         *,
         streaming: bool = False,
+        request_id: bytes | None = None,
+        repeats: bool = False,
     ) -> None:
         super().__init__(loop=loop)
         self.caller = caller
         self.route = route  # service, method, metadata entries
         self.payload = payload if type(payload) is bytes else as_bytes(payload)
         self.streaming = streaming
+        self.request_id = request_id
+        self.repeats = repeats  # whether the caller may send it again, under its id
         self.stream = 0  # 0 while it waits to be sent
         self.number = 0  # by which its deadline is watched meanwhile
         self.items: deque[bytes | PackedItem] | None = None
@@ -122,6 +142,13 @@ class Call(asyncio.Future[Answer]):
         super().cancel(msg)
         self.wake()
         return True
+
+    def release(self) -> None:
+        """Say that the request will not be sent again: the other side may forget its answer.
+
+        A caller that ``repeats`` says this of each request whose answer was damaged, at the end of the whole call.
+        """
+        self.caller.release(self)
 
     def wake(self) -> None:
         """Let whoever reads or sends items look again."""

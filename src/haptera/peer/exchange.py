@@ -148,7 +148,7 @@ class Exchange(Peer):
             case ErrorReceived(stream, reason, entries):
                 self._caller.end(stream, Answer(b"", reason, entries))
             case CallFailed(stream, reason):
-                self._caller.end(stream, Answer(b"", reason))
+                self._caller.fail(stream, Answer(b"", reason))
             case RequestFinished(stream):
                 request = self._dispatcher.requests.get(stream)
                 if request is not None:

@@ -17,6 +17,7 @@ from haptera.peer.trace import Trace, decode_trace
 from haptera.wire.metadata import Tag
 
 _NUMBERS: Final = frozenset({float, int})
+_REQUEST_ID_SIZE: Final = 16
 
 
 class Hosted(Protocol):
@@ -120,18 +121,25 @@ class Peer(Line):
         *,
         timeout: float | None,
         request_id: bytes | None = None,
-        answered_below: bool = False,
+        repeats: bool = False,
     ) -> Call:
         """Send a request and return the future of its answer.
 
         An ERROR is an ``Answer`` with a ``failure``, not an exception. The future fails with ``ConnectionLost`` when
-        the connection ends first, with ``DeadlineExceeded`` after ``timeout`` seconds. ``request_id`` is a 16-byte
-        UUID; ``answered_below`` lets the other side forget the answers that were read. Raises ``LocalProtocolError``
-        for what can't be sent at all (or the future fails with it, if that turns out later), ``TypeError`` for a
-        payload that is not bytes, either it or ``ValueError`` for a ``timeout`` that is no number above 0.
+        the connection ends first, with ``DeadlineExceeded`` after ``timeout`` seconds.
+
+        ``request_id`` is a 16-byte UUID: the other side remembers the answer, so that the same request under the same
+        id is not applied again, and is told by later requests which answers have been read. An answer that is damaged
+        counts as read too, unless the caller ``repeats``: then the other side remembers it until ``Call.release``.
+
+        Raises ``LocalProtocolError`` for what can't be sent at all (or the future fails with it, if that turns out
+        later), ``TypeError`` for a payload that is not bytes, either it or ``ValueError`` for a ``timeout`` that is no
+        number above 0, ``ValueError`` for a ``request_id`` that is not 16 bytes.
         """
-        entries = self._caller.entries(request_id, answered_below)
-        call = Call(self._caller, (service, method, entries), payload, self._loop)
+        if request_id is not None and len(request_id) != _REQUEST_ID_SIZE:
+            raise ValueError(f"a request id has {_REQUEST_ID_SIZE} bytes, not {len(request_id)}")
+        route = service, method, b""
+        call = Call(self._caller, route, payload, self._loop, request_id=request_id, repeats=repeats)
         self._send(call, timeout)
         return call
 

@@ -16,6 +16,13 @@ from haptera.peer import Answer, Peer
 SERVER = b"s" * 16
 
 
+class FakeCall(asyncio.Future[Answer]):
+    released = False
+
+    def release(self) -> None:
+        self.released = True
+
+
 class Sent:
     """A request that the client made."""
 
@@ -26,8 +33,9 @@ class Sent:
         self.time = asyncio.get_running_loop().time()
         self.timeout: float | None = options["timeout"]
         self.request_id: bytes | None = options.get("request_id")
-        self.answered_below: bool = options.get("answered_below", False)
-        self.future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.repeats: bool = options["repeats"]
+        self.resent: bool = options.get("resent", False)
+        self.future = FakeCall(loop=asyncio.get_running_loop())
 
     def answer(self, *result: Any, revision: int = 1) -> None:
         entries = {0x0B: revision.to_bytes(8, "big")}

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from haptera.client.database import Database
-from haptera.client.remote import ANSWERED_EVERY
 from haptera.errors import ConnectionLost, RemoteProtocolError, ServerError, failure
 from haptera.testing import virtual_clock
 from tests.unit.client.doubles import Dialler, FakePeer, FakeStream, Sent, channel
@@ -47,6 +46,11 @@ async def established(peer: FakePeer, db: Database) -> None:
         await asyncio.sleep(0)
     peer.sent[-1].answer(b"", 1, None)
     await read
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.001)
 
 
 @virtual_clock
@@ -90,15 +94,56 @@ async def test_only_changes_carry_a_request_id_and_each_its_own() -> None:
     assert second != third
 
 
+def damaged(sent: Sent) -> None:
+    sent.fail(failure(1003, outcome="unknown"))
+
+
 @virtual_clock
-async def test_answered_below_comes_with_every_32nd_change() -> None:
-    peer = FakePeer(answers)
+async def test_a_damaged_answer_is_remembered_until_its_call_has_ended() -> None:
+    peer = FakePeer()
     db = database(Dialler(peer))
-    for _ in range(2 * ANSWERED_EVERY + 1):
-        await db.set("a", b"1")
-        await db.get("a")
-    told = [number for number, sent in enumerate(s for s in peer.sent if s.method == "set") if sent.answered_below]
-    assert told == [ANSWERED_EVERY - 1, 2 * ANSWERED_EVERY - 1]
+    call = asyncio.ensure_future(db.set("a", b"1"))
+    for number in range(4):
+        while len(peer.sent) == number:
+            await asyncio.sleep(0.001)
+        assert peer.sent[number].repeats
+        assert not any(sent.future.released for sent in peer.sent)
+        if number < 3:
+            damaged(peer.sent[number])
+    answers(peer.sent[3])
+    await call
+    assert all(sent.future.released for sent in peer.sent[:3])
+
+
+@pytest.mark.parametrize("give_up", ["cancelled", "cancelled at once", "out of time"])
+@virtual_clock
+async def test_a_damaged_answer_is_forgotten_when_its_call_is_given_up(give_up: str) -> None:
+    peer = FakePeer()
+    db = database(Dialler(peer), timeout=1.0)
+    await established(peer, db)
+    call = asyncio.ensure_future(db.set("a", b"1"))
+    await until(lambda: len(peer.sent) == 2)
+    damaged(peer.sent[1])
+    if give_up == "cancelled":
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    if give_up == "out of time":
+        await until(lambda: len(peer.sent) == 3)
+        peer.sent[2].fail(failure(3005, outcome="unknown"))
+    else:
+        call.cancel()
+    await asyncio.wait((call,))
+    assert peer.sent[1].future.released
+
+
+@virtual_clock
+async def test_an_answer_that_cannot_be_read_and_is_not_asked_for_again_is_forgotten() -> None:
+    peer = FakePeer(lambda sent: sent.fail(failure(3004, outcome="unknown")))
+    db = database(Dialler(peer))
+    for _ in range(2):
+        with pytest.raises(ServerError):
+            await db.set("a", b"1")
+    assert all(sent.future.released for sent in peer.sent)
 
 
 @virtual_clock

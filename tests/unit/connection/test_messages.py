@@ -348,20 +348,6 @@ def test_answers_come_in_any_order() -> None:
     assert answers == [(stream, str(number).encode()) for number, stream in reversed(list(enumerate(streams)))]
 
 
-def test_the_lowest_unanswered_stream_is_what_answered_below_may_say() -> None:
-    connection = open_machine(Role.DIALER)
-    assert connection.lowest_unanswered == 1
-    first, second, third = (connection.request("s", "m", b"") for _ in range(3))
-    send(connection, frame(RESPONSE, second))
-    assert connection.lowest_unanswered == first
-    send(connection, frame(RESPONSE, first))
-    assert connection.lowest_unanswered == third
-    connection.cancel(third)
-    assert connection.lowest_unanswered == third
-    send(connection, frame(RESPONSE, third))
-    assert connection.lowest_unanswered == third + 2
-
-
 def test_a_cancelled_request_may_still_be_answered_well() -> None:
     pair = shaken()
     stream = pair.dialer.request("s", "m", b"")

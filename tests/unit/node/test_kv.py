@@ -234,6 +234,15 @@ async def test_answers_that_were_read_are_forgotten() -> None:
         assert [TAG_REPLAYED in request.entries for request in remembered] == [False, False, True]
 
 
+async def test_a_replayed_answer_carries_the_version_of_its_change() -> None:
+    async with served() as store:
+        await store.ask("set", "k", b"1", request_id=ID)
+        await store.ask("set", "k", b"2")
+        replayed = await store.ask("set", "k", b"1", request_id=ID)
+        assert set(replayed.entries) == {TAG_REPLAYED, TAG_REVISION}
+        assert replayed.entries[TAG_REVISION] == (1).to_bytes(8, "big")
+
+
 async def test_one_connection_cannot_have_the_answers_of_another_forgotten() -> None:
     async with served() as store:
         await store.ask("increment", "n", 1, request_id=ID)

@@ -11,6 +11,7 @@ from haptera import CallError, ConnectionLost, DeadlineExceeded, LocalProtocolEr
 from haptera.peer import caller, limits
 from haptera.testing import virtual_clock
 from haptera.wire.payload import Limits
+from tests.unit.connection.machines import RESPONSE, damaged, frame
 from tests.unit.peer.hosts import ANY_PORT, KIB, MIB, Batches, Echo, Gate, eventually, items_of, pair, served, turns
 
 
@@ -194,6 +195,25 @@ async def test_ids_are_not_used_again_after_a_time_out() -> None:
             request.respond(request.payload)
         assert [(await call).payload for call in calls] == [b"%d" % number for number in range(10)]
         await idle(peer, acceptor)
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+@virtual_clock
+async def test_a_damaged_answer_is_held_for_a_caller_that_repeats_its_request(repeats: bool) -> None:
+    service = Batches()
+    async with pair(service) as (peer, acceptor):
+        calls = [
+            peer.request("batches", "x", b"", timeout=None, request_id=bytes([number]) * 16, repeats=repeats)
+            for number in range(2)
+        ]
+        await eventually(lambda: len(service.requests) == 2)
+        peer._receive(damaged(RESPONSE, calls[0].stream) + frame(RESPONSE, calls[1].stream))
+        assert [(await call).failure is None for call in calls] == [False, True]
+        first = calls[0].stream if repeats else calls[1].stream + 2
+        assert peer._connection.lowest_unanswered == first
+        calls[0].release()
+        assert peer._connection.lowest_unanswered == calls[1].stream + 2
+        acceptor._abort()
 
 
 # -- a call is a future ----------------------------------------------------------------------------------

@@ -258,10 +258,10 @@ async def test_a_batch_service_gets_what_came_together_and_answers_in_any_order(
 async def test_a_batch_service_may_add_entries_and_sees_the_request_id() -> None:
     service = Batches()
     async with pair(service) as (peer, _):
-        call = peer.request("batches", "x", b"", timeout=None, request_id=bytes(range(16)), answered_below=True)
+        call = peer.request("batches", "x", b"", timeout=None, request_id=bytes(range(16)))
         await eventually(lambda: service.requests)
         (request,) = service.requests
-        assert (request.request_id, request.answered_below) == (bytes(range(16)), 1)
+        assert (request.request_id, request.answered_below) == (bytes(range(16)), None)
         request.respond(b"", b"\x0b\x08" + (77).to_bytes(8, "big") + b"\x09\x00")
         answer = await call
         assert (answer.revision, answer.replayed) == (77, True)

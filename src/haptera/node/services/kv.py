@@ -164,13 +164,14 @@ class KvService(Service):
             if not peer.writable:
                 peer.when_writable(lambda at=position: self._answer(requests, results, at))  # type: ignore[misc]
                 return
+            replayed = b""
+            if isinstance(result, Replayed):
+                result, replayed = result.result, _REPLAYED
+                self._metrics.kv_replayed_total += 1
             if type(result) is tuple:
                 version_at = _VERSION_AT.get(request.method)
                 version = None if version_at is None else result[version_at]
-                entries = now if version is None else _revision_entry(version)
-            elif isinstance(result, Replayed):
-                result, entries = result.result, now + _REPLAYED
-                self._metrics.kv_replayed_total += 1
+                entries = (now if version is None else _revision_entry(version)) + replayed
             elif result is DROPPED:
                 continue  # answered when it was
             else:
