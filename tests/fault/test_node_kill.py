@@ -1,5 +1,8 @@
 """`kill -9` of a serving node under load: what it acknowledged is there, and what it did not is whole or absent.
 
+That it was on the disk too is shown where the file system loses what was not synced: tests/fault/test_storage_crash.py
+for the log, tests/unit/node/test_commit.py for a node.
+
 The record of what was acknowledged is kept here, by the clients, and owes nothing to the node.
 """
 

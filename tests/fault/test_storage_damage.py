@@ -1,12 +1,13 @@
 """Flip each byte of a small store, cut its files at each length: it opens with the same entries, or refuses.
 
-What no log can tell, and what these tests allow: the last record of an active segment was flipped or cut (it looks
-torn, and is reported), or the end of the log was cut off exactly where a record ends, or within the last segment's
-header.
+What no log can tell, and what these tests allow: the end of the last record of an active segment became zeros (it looks
+torn, and is reported), so did the last records altogether, or the end of the log was cut off exactly where a record
+ends.
 """
 
 from __future__ import annotations
 
+from itertools import combinations, product
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,13 +35,21 @@ def closed_store() -> MemoryFileSystem:
     return fs.power_failure("drop")
 
 
-def active_store() -> MemoryFileSystem:
-    """What a power failure leaves: the last segment is still at its preallocated size."""
-    fs = MemoryFileSystem()
-    Store.open(fs).append(COUNT)
-    left = fs.power_failure("drop")
-    assert len(left.read(segment_paths(left)[-1])) == SEGMENT_SIZE
-    return left
+def active_store(count: int = COUNT, segment_size: int = SEGMENT_SIZE) -> MemoryFileSystem:
+    """What a power failure leaves: the last segment is still at its preallocated size.
+
+    No record and no header of one ends in a zero by chance, so that nothing but zeros looks cut.
+    """
+    while True:
+        fs = MemoryFileSystem()
+        Store.open(fs, segment_size=segment_size).append(count)
+        left = fs.power_failure("drop")
+        data = left.read(segment_paths(left)[-1])
+        assert len(data) == segment_size
+        records = data[SEGMENT_HEADER_SIZE:].rstrip(b"\0")
+        ends = records[RECORD_HEADER_SIZE - 1 :: RECORD_SIZE] + records[RECORD_SIZE - 1 :: RECORD_SIZE]
+        if len(records) % RECORD_SIZE == 0 and 0 not in ends:
+            return left
 
 
 def segment_paths(fs: MemoryFileSystem) -> list[str]:
@@ -79,10 +88,56 @@ def test_each_byte_flipped(make: Callable[[], MemoryFileSystem], mask: int) -> N
                 assert path == last, (path, at)
                 assert kept == entries(COUNT - 1), (path, at)
                 assert torn > 0, (path, at)
+                flipped = last_record_flipped(whole, last, at, mask)
+                assert flipped[RECORD_HEADER_SIZE - 1] == 0 or flipped[-1] == 0, "the flip made a zero of its end"
             elif path in segment_paths(whole):
                 assert make is active_store, (path, at)
                 assert torn > 0, (path, at)
     assert refused > 500
+
+
+def last_record_flipped(whole: MemoryFileSystem, path: str, at: int, mask: int) -> bytes:
+    """The last record of a segment with the byte `at` of the file flipped."""
+    data = bytearray(whole.read(path))
+    end = len(data.rstrip(b"\0"))
+    data[at] ^= mask
+    return bytes(data[end - RECORD_SIZE : end])
+
+
+DAMAGES: dict[str, Callable[[bytearray], None]] = {
+    "header": lambda record: record.__setitem__(11, record[11] ^ 0x10),
+    "length": lambda record: record.__setitem__(3, record[3] ^ 0x10),
+    "body": lambda record: record.__setitem__(-20, record[-20] ^ 0x10),
+    "zeros": lambda record: record.__setitem__(slice(None), bytes(len(record))),
+    "ones": lambda record: record.__setitem__(slice(None), b"\xff" * len(record)),
+    "end": lambda record: record.__setitem__(slice(40, None), bytes(len(record) - 40)),
+}
+
+
+@pytest.mark.parametrize(("one", "other"), [*product(DAMAGES, repeat=2)])
+def test_each_pair_of_damaged_records_of_an_active_segment(one: str, other: str) -> None:
+    """Trap: a torn tail that is none. Two damaged records are damage, but where all that can be seen is missing."""
+    count = 6
+    whole = active_store(count, 4096)
+    (path,) = segment_paths(whole)
+    for first, second in combinations(range(count), 2):
+        data = bytearray(whole.read(path))
+        for number, damage in ((first, one), (second, other)):
+            start = SEGMENT_HEADER_SIZE + number * RECORD_SIZE
+            record = data[start : start + RECORD_SIZE]
+            DAMAGES[damage](record)
+            data[start : start + RECORD_SIZE] = record
+        fs = whole.power_failure("keep")
+        fs.write(path, bytes(data))
+        kept, _ = found(fs)
+        # The header of the first is gone, and no valid one follows: this is what one torn record may look like. So is
+        # one whose end is missing, with nothing behind it.
+        alone = (first, second) == (count - 2, count - 1)
+        torn = alone and (one, other) in {
+            *(("zeros", header) for header in ("header", "length", "zeros", "ones")),
+            ("end", "zeros"),
+        }
+        assert kept == (entries(first) if torn else None), (first, second)
 
 
 @pytest.mark.parametrize("make", [closed_store, active_store])
@@ -99,10 +154,36 @@ def test_each_file_cut_at_each_length(make: Callable[[], MemoryFileSystem]) -> N
             if kept is None or kept == entries(COUNT):
                 continue
             assert path == last, (path, length)
-            complete = max(0, length - SEGMENT_HEADER_SIZE) // RECORD_SIZE
-            end = SEGMENT_HEADER_SIZE + complete * RECORD_SIZE
-            assert length <= end or not any(data[end:length]), "cut within a record: it must refuse"
+            complete, rest = divmod(length - SEGMENT_HEADER_SIZE, RECORD_SIZE)
+            assert (rest, complete > 0) == (0, True), "cut within its header or a record: it must refuse"
             assert kept == entries(before_last + complete), (path, length)
+
+
+def test_an_active_segment_cut_below_its_first_record_is_refused_and_kept() -> None:
+    """Trap: a torn tail that is none. A segment has its name when it has its header, so a shorter one was cut."""
+    for length in range(SEGMENT_HEADER_SIZE + 1):
+        fs = active_store(3)
+        (path,) = segment_paths(fs)
+        fs.write(path, fs.read(path)[:length])
+        with pytest.raises(CorruptionError) as caught:
+            Store.open(fs)
+        assert caught.value.file == path
+        assert fs.read(path)[:length] == fs.read(path), "a refusal changes nothing"
+        assert segment_paths(fs) == [path]
+
+
+def test_a_segment_whose_making_was_cut_short_is_none() -> None:
+    """Whatever it holds; the next segment is made in its place."""
+    for left in (b"", b"HAPTERAL", bytes(SEGMENT_SIZE)):
+        fs = closed_store()
+        temporary = f"{LOG_PATH}/{len(segment_paths(fs)) + 1:016x}.seg.tmp"
+        fs.write(temporary, left)
+        with opened(fs) as store:
+            assert store.entries == entries(COUNT)
+            store.append(1)
+        assert temporary not in segment_paths(fs)
+        with opened(fs) as store:
+            assert store.entries == entries(COUNT + 1)
 
 
 @pytest.mark.parametrize("make", [closed_store, active_store])

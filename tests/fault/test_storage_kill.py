@@ -1,4 +1,8 @@
-"""kill -9 of a real process that appends: what it had acknowledged is there."""
+"""kill -9 of a real process that appends: what it had acknowledged was with the operating system, which still has it.
+
+No kill shows whether it was on the disk. That shows where the file system loses what was not synced:
+tests/fault/test_storage_crash.py.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("durability", ["sync", "os"])
-def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path, durability: str) -> None:
+def test_what_was_acknowledged_before_kill_9_was_with_the_operating_system(tmp_path: Path, durability: str) -> None:
     seed = random.randrange(1 << 32)
     choices = random.Random(seed)
     path = str(tmp_path / "data")

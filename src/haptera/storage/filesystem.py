@@ -11,10 +11,22 @@ import fcntl
 import os
 from typing import Literal, Protocol
 
-__all__ = ["File", "FileSystem", "OpenMode", "OsFileSystem", "read_file", "write_file_atomically"]
+__all__ = [
+    "TEMPORARY",
+    "File",
+    "FileSystem",
+    "OpenMode",
+    "OsFileSystem",
+    "create_anew",
+    "read_file",
+    "write_file_atomically",
+]
 
 OpenMode = Literal["r", "r+", "x"]
 """r: read; r+: read and write what exists; x: create, read and write, FileExistsError if there is one."""
+
+TEMPORARY = ".tmp"
+"""Ends the name of a file that is being made: it gets its own name when it is whole and durable."""
 
 PRIVATE_FILE_MODE = 0o600
 PRIVATE_DIRECTORY_MODE = 0o700
@@ -180,17 +192,22 @@ def read_file(fs: FileSystem, path: str, size_max: int) -> bytes:
         file.close()
 
 
+def create_anew(fs: FileSystem, path: str) -> File:
+    """Create a file in place of one that a crash may have left. Raises OSError."""
+    try:
+        return fs.open(path, "x")
+    except FileExistsError:
+        fs.unlink(path)
+        return fs.open(path, "x")
+
+
 def write_file_atomically(fs: FileSystem, directory: str, name: str, data: bytes) -> None:
     """Make `directory`/`name` hold `data`, durably: after a crash at any instant it is the old file or the new one.
     Raises OSError.
     """
     path = os.path.join(directory, name)
-    temporary = path + ".tmp"
-    try:
-        file = fs.open(temporary, "x")
-    except FileExistsError:  # a crash left it
-        fs.unlink(temporary)
-        file = fs.open(temporary, "x")
+    temporary = path + TEMPORARY
+    file = create_anew(fs, temporary)
     try:
         file.pwrite(data, 0)
         file.fsync()

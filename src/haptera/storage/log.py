@@ -5,7 +5,8 @@ spec/storage-format.md says the same at more length. Integers are unsigned and b
 
 Files
     log/<number>.seg, the number in 16 lower-case hex digits, counting from 1 without a gap. The last one may be
-    active: appended to.
+    active: appended to. log/<number>.seg.tmp is a segment that is being made; it holds no record, and means nothing
+    when a crash leaves it.
 
 Segment
     header (80 bytes):
@@ -41,29 +42,37 @@ Record
 
 Writing
     One entry is one record, one write, one fdatasync ("os": no fdatasync): record n+1 is not begun before record n is
-    durable. A new segment: create, allocate, header, fsync, fsync of the directory; then its first record. Before it,
-    the old segment is sealed: cut to its records and fsynced (in "os" its data is synced first). So only the last
-    segment can be unfinished. No nonce repeats: a segment is appended to by one opening of the log alone, and by that
-    only until a call fails. After an opening, or a failure, whatever was there is never written to again, and a new
-    segment has a new id and so a new key. After any failed write or sync the log takes no more writes: what the page
-    cache holds then need not be what the disk holds, and a second fsync would not tell. A full disk met while a new
-    segment is allocated is different: nothing was written, so the append may be tried again.
+    durable. A new segment: create under its .tmp name, allocate, header, fsync, rename, fsync of the directory; then
+    its first record. So a segment has its header and its whole size as soon as it has its name. Before it, the old
+    segment is sealed: cut to its records and fsynced (in "os" its data is synced first). So only the last segment can
+    be unfinished, and no segment is sealed without a record. No nonce repeats: a segment is appended to by one opening
+    of the log alone, and by that only until a call fails. After an opening, or a failure, whatever was there is never
+    written to again, and a new segment has a new id and so a new key. After any failed write or sync the log takes no
+    more writes: what the page cache holds then need not be what the disk holds, and a second fsync would not tell. A
+    full disk met while a new segment is allocated is different: nothing was written, so the append may be tried again.
 
 Recovery
     Reads the segments in order, and stops at the first thing that is no valid record (bad CRC, bad tag, or past the
     end of the file).
     - At the exact end of the file, or where only zeros follow in an active segment: the end.
     - In a segment that another follows, or that is sealed (shorter than its capacity): damage.
-    - In the active segment, "sync": damage if a valid record header with a later index follows anywhere, because this
-      record was durable before that one was begun. Otherwise a torn tail: the record was being written when the power
-      went, and was never acknowledged.
+    - In the active segment, "sync": a torn tail only if it can be the one record that was being written when the power
+      went. That was the last one to be begun, because it was not durable yet. And its space was zeros, which a crash
+      leaves in its last bytes or in whole sectors. So it is damage
+        - if a valid record header with a later index follows anywhere;
+        - if a byte that is not zero follows its end. A valid header says where that is; without one, it is the end of
+          the largest record, or of the segment's last but one byte;
+        - if none of its bytes can be missing: the last one is not zero, there are no 16 zeros in a row, and the bytes
+          before the first boundary of a sector, where they are fewer than 16, are not all zeros. Without a valid
+          header this is asked of the header's own bytes.
     - In the active segment, "os": a torn tail. What was not synced may be missing anywhere.
-    A valid record out of its place (index, term, time), a missing segment, a header that does not continue the
-    segment before: damage. Damage is refused: CorruptionError. A torn tail is cut off and reported. Then the last
-    segment is synced (a process may have been killed between a write and its sync) and sealed; if it holds no record
-    it is removed, and so is a last file whose header was never finished (bad header, and zeros after it). The first
-    append makes the next segment. Damage to the very last record of an active segment cannot be told from a torn
-    tail, and is cut off and reported as one. A log that was closed has no active segment.
+    A valid record out of its place (index, term, time), a missing segment, a file that is too short for its header, a
+    segment that was sealed without a record, a header that does not continue the segment before: damage. Damage is
+    refused: CorruptionError. A torn tail is cut off and reported; it was never acknowledged. Then the last segment is
+    synced (a process may have been killed between a write and its sync) and sealed; if it holds no record it is
+    removed. The first append makes the next segment. Damage that turns the end of the very last record of an active
+    segment into zeros looks like a torn tail, and so do zeros in place of the last records. A log that was closed has
+    no active segment.
 """
 
 from __future__ import annotations
@@ -76,7 +85,7 @@ from typing import TYPE_CHECKING, Literal
 from haptera.errors import CorruptionError
 from haptera.storage.directory import DataDirectory, segment_name, segment_number
 from haptera.storage.errors import NewerFormat, StorageFailed, StorageFull, WrongKey, failing, translated
-from haptera.storage.reader import SegmentReader, nonzero_end
+from haptera.storage.reader import SegmentReader
 from haptera.storage.segment import (
     ENTRY_SIZE_MAX,
     LOG_FORMAT,
@@ -135,12 +144,12 @@ class Segment:
 
 @dataclass(slots=True)
 class _Found:
-    """A segment file as it was found at opening. `header` is None where a crash cut its creation short."""
+    """A segment file as it was found at opening."""
 
     number: int
     path: str
     size: int
-    header: SegmentHeader | None
+    header: SegmentHeader
 
 
 class Log:
@@ -312,10 +321,7 @@ class Log:
 
     def _replay_segment(self, found: _Found, bytes_done: int, bytes_total: int) -> Iterator[Entry]:
         last = found is self._found[-1]
-        if found.header is None:
-            remove_segment(self._fs, self._path, found.path)
-            return
-        self._check_header(found, found.header)
+        self._check_header(found)
         file = self._fs.open(found.path, "r+" if last else "r")
         try:
             if last:
@@ -328,13 +334,14 @@ class Log:
 
             yield from reader.entries(self._term, self._time_ms, progress)
             torn = reader.finish(last)
-            self._take(found, found.header, reader, torn)
+            self._take(found, reader, torn)
             if last:
                 self._repair(file, reader)
         finally:
             file.close()
 
-    def _check_header(self, found: _Found, header: SegmentHeader) -> None:
+    def _check_header(self, found: _Found) -> None:
+        header = found.header
         if header.previous_tag != self._tag:
             raise CorruptionError(found.path, 0, "a header that continues the segment before", "another segment's tag")
         if header.first_index != self._index + 1:
@@ -342,7 +349,7 @@ class Log:
                 found.path, 0, f"a segment from index {self._index + 1}", f"from index {header.first_index}"
             )
 
-    def _take(self, found: _Found, header: SegmentHeader, reader: SegmentReader, torn: int) -> None:
+    def _take(self, found: _Found, reader: SegmentReader, torn: int) -> None:
         """Go on after the segment that has been read."""
         recovery = self.recovery
         if torn:
@@ -350,7 +357,7 @@ class Log:
         self._next_number = found.number
         if reader.count:
             self._index, self._term, self._time_ms, self._tag = reader.index, reader.term, reader.time_ms, reader.tag
-            self._sealed.append(Segment(found.number, found.path, header.first_index, reader.offset))
+            self._sealed.append(Segment(found.number, found.path, found.header.first_index, reader.offset))
             self._next_number += 1
             recovery.entries += reader.count
             recovery.bytes += reader.offset
@@ -374,22 +381,23 @@ def _find_segments(fs: FileSystem, log_path: str, key: DataKey) -> list[_Found]:
     for expected, number in enumerate(numbers, _FIRST_SEGMENT):
         if number != expected:
             raise CorruptionError(os.path.join(log_path, segment_name(expected)), 0, "a segment", "no file")
-    return [_read_header(fs, log_path, number, number == numbers[-1], key) for number in numbers]
+    return [_read_header(fs, log_path, number, key) for number in numbers]
 
 
-def _read_header(fs: FileSystem, log_path: str, number: int, last: bool, key: DataKey) -> _Found:
+def _read_header(fs: FileSystem, log_path: str, number: int, key: DataKey) -> _Found:
     path = os.path.join(log_path, segment_name(number))
     file = fs.open(path, "r")
     try:
         size = file.size()
         data = file.pread(SEGMENT_HEADER_SIZE, 0)
-        header = SegmentHeader.decode(data)
-        if header is None:
-            if last and nonzero_end(file, SEGMENT_HEADER_SIZE, size) <= SEGMENT_HEADER_SIZE:
-                return _Found(number, path, size, None)
-            raise CorruptionError(path, 0, "a segment header and its CRC-32C", data[:16].hex())
     finally:
         file.close()
+    header = SegmentHeader.decode(data)
+    if header is None:
+        short = size < SEGMENT_HEADER_SIZE
+        raise CorruptionError(
+            path, 0, "a segment header and its CRC-32C", f"{size} bytes in all" if short else data[:16].hex()
+        )
     if format_of(data) > LOG_FORMAT:
         raise NewerFormat(path, format_of(data), LOG_FORMAT)
     if format_of(data) < LOG_FORMAT or header.number != number or size > header.capacity:

@@ -33,6 +33,10 @@ RECORD_SIZE_MIN = RECORD_HEADER_SIZE + TAG_SIZE
 BODY_SIZE_MAX = ENTRY_SIZE_MAX + TAG_SIZE
 _ZEROS = bytes(CHUNK_SIZE)
 _NONZERO = re.compile(rb"[^\x00]")
+SECTOR_SIZE = 512
+"""The least that a disk writes as a whole."""
+_MISSING = bytes(16)
+"""Zeros that no record has by itself: its header has fewer in a row, and the rest is as good as random."""
 _INDEX_AT = 4
 """Where the index stands in a record header."""
 _INDEX_LOW_BITS = 24
@@ -115,18 +119,32 @@ class SegmentReader:
 
         `last`: no segment follows this one. Raises CorruptionError where a crash cannot have made what is there.
         """
+        if self.sealed and not self.count:
+            raise self._damaged(f"the sealed segment has {self._size} bytes and no record")
         if self.offset == self._size:
             return 0
-        end = nonzero_end(self._file, self.offset, self._size)
-        torn = max(0, end - self.offset)
-        if not last or (self.sealed and (self.count or torn)):
+        if not last or self.sealed:
             raise self._damaged(f"the sealed segment has {self._size - self.offset} more bytes that are no record")
-        if torn and self._header.synced:
-            # Each record was durable before the next was begun: where a later one is, this one was whole.
-            later = self._later_record(self.offset + 1, end)
-            if later is not None:
-                raise self._damaged(f"no valid record, though record {later[1]} follows at offset {later[0]}")
-        return torn
+        end = nonzero_end(self._file, self.offset, self._size)
+        if end > self.offset and self._header.synced:
+            self._check_torn(end)
+        return end - self.offset
+
+    def _check_torn(self, end: int) -> None:
+        """Raise CorruptionError unless what is there up to `end` can be a record whose write was cut short."""
+        # Each record was durable before the next was begun: where there is a later one, this one was whole.
+        later = self._later_record(self.offset + 1, end)
+        if later is not None:
+            raise self._damaged(f"no valid record, though record {later[1]} follows at offset {later[0]}")
+        header = self._read(self.offset, RECORD_HEADER_SIZE).ljust(RECORD_HEADER_SIZE, b"\0")
+        fields = self._codec.decode_header(header)
+        body_size_max = BODY_SIZE_MAX if fields is None else fields[0]
+        record_end = min(self.offset + RECORD_HEADER_SIZE + body_size_max, self._size - 1)  # the last byte stays free
+        if end > record_end:
+            raise self._damaged(f"no valid record, though other bytes than zeros follow its end at offset {record_end}")
+        written = header if fields is None else self._read(self.offset, record_end - self.offset)
+        if _is_whole(written, self.offset):
+            raise self._damaged("no valid record, though none of its bytes is missing")
 
     def _read(self, offset: int, size: int) -> bytes:
         return self._file.pread(max(0, min(size, self._size - offset)), offset)
@@ -166,6 +184,20 @@ def nonzero_end(file: File, offset: int, size: int) -> int:
             if stripped:
                 end = base + len(stripped)
     return end
+
+
+def _is_whole(record: bytes, offset: int) -> bool:
+    """Whether all bytes of a record, or of its header, at `offset` of the file reached the disk.
+
+    A crash leaves zeros where bytes are missing: in the last ones, or in whole sectors. A record may have only a few
+    bytes in its first sector. Zeros that it has by chance only make it look less whole.
+    """
+    in_first_sector = -offset % SECTOR_SIZE
+    return (
+        record[-1] != 0
+        and _MISSING not in record
+        and not (0 < in_first_sector < len(_MISSING) and not any(record[:in_first_sector]))
+    )
 
 
 def _candidates(chunk: bytes, prefix: bytes) -> Iterator[int]:

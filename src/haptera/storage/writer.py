@@ -9,7 +9,8 @@ import os
 from typing import TYPE_CHECKING
 
 from haptera.storage.directory import segment_name
-from haptera.storage.errors import StorageFull, failing, translate, translated
+from haptera.storage.errors import StorageFailed, StorageFull, failing, translate, translated
+from haptera.storage.filesystem import TEMPORARY, create_anew
 from haptera.storage.segment import SEGMENT_HEADER_SIZE, Codec, Entry, SegmentHeader
 
 if TYPE_CHECKING:
@@ -32,15 +33,20 @@ class SegmentWriter:
     @classmethod
     def create(cls, fs: FileSystem, log_path: str, header: SegmentHeader, key: DataKey) -> SegmentWriter:
         """Make a segment, ready and durable. Raises StorageFull (nothing is left behind) or StorageFailed."""
-        path = os.path.join(log_path, segment_name(header.number))
+        name = segment_name(header.number)
+        path = os.path.join(log_path, name)
+        temporary = path + TEMPORARY
         with translated(path, "create the segment"):
-            file = fs.open(path, "x")
+            if name in fs.listdir(log_path):
+                raise StorageFailed(f"{path}: cannot create the segment, because another process has made it")
+            file = create_anew(fs, temporary)
         try:
-            _allocate(fs, log_path, path, file, header.capacity)
+            _allocate(fs, log_path, temporary, file, header.capacity)
             with failing(path, "write the segment's header"):
                 file.pwrite(header.encode(), 0)
-                file.fsync()  # a record must not be there before the header and the whole preallocated size
-                fs.sync_directory(log_path)  # nor before the file has a name
+                file.fsync()  # a segment must not have its name before it has its header and its whole size
+                fs.rename(temporary, path)
+                fs.sync_directory(log_path)  # and a record must not be there before that
         except BaseException:
             file.close()
             raise

@@ -52,6 +52,19 @@ async def test_trap_acknowledged_before_any_fsync() -> None:
         assert Asked(node, Get("a")).result == (b"1", 1, None)
 
 
+async def test_what_is_answered_survives_a_power_failure() -> None:
+    """In the node's default durability; every answer of a segment, and over its end."""
+    fs = MemoryFileSystem()
+    async with opened(fs) as node:
+        for number in range(1, 200):
+            asked = Asked(node, Set(f"k{number}", bytes(500)))
+            await turn()
+            assert asked.result == (number, None)
+            if number % 13 == 0 or number > 190:
+                async with opened(fs.power_failure("drop")) as left:
+                    assert (left.keys, left.revision) == (number, number)
+
+
 async def test_writes_of_one_turn_of_the_loop_are_one_entry() -> None:
     fs, writer = MemoryFileSystem(), ManualWriter()
     async with opened(fs, writer=writer) as node:

@@ -81,10 +81,12 @@ def test_dropped_from_the_end_of_a_segment_that_another_follows() -> None:
     refused(fs, SECOND)
 
 
-def test_all_records_dropped_from_a_segment_that_another_follows() -> None:
+@pytest.mark.parametrize("path", [FIRST, SECOND])
+def test_all_records_dropped_from_a_segment(path: str) -> None:
+    """None is sealed without a record."""
     fs = two_segments()
-    fs.write(FIRST, parts(fs.read(FIRST))[0])
-    refused(fs, SECOND)
+    fs.write(path, parts(fs.read(path))[0])
+    refused(fs, path, SEGMENT_HEADER_SIZE)
 
 
 def test_mixed_between_the_segments_of_a_store() -> None:

@@ -23,7 +23,7 @@ from haptera.storage.errors import (
 )
 from haptera.storage.keys import DataKey
 from haptera.testing.filesystem import MemoryFileSystem
-from tests.unit.storage.stores import PATH, Store, entries, opened
+from tests.unit.storage.stores import LOG_PATH, PATH, Store, entries, opened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -130,6 +130,20 @@ def test_a_log_without_node_toml_is_refused() -> None:
     fs.unlink(f"{PATH}/node.toml")
     with pytest.raises(CorruptionError, match=r"node\.toml"):
         Store.open(fs)
+
+
+def test_keys_without_node_toml_are_refused_and_kept() -> None:
+    """Before the first entry too: a directory that is made anew beside them would be another node's."""
+    fs = MemoryFileSystem()
+    opened(fs).__enter__().close()
+    keys = fs.read(f"{PATH}/keys")
+    fs.unlink(f"{PATH}/node.toml")
+    assert fs.listdir(LOG_PATH) == []
+    for _ in range(2):
+        with pytest.raises(CorruptionError, match=r"node\.toml"):
+            Store.open(fs)
+    assert fs.read(f"{PATH}/keys") == keys
+    assert "node.toml" not in fs.listdir(PATH)
 
 
 def test_another_directorys_key_is_the_wrong_key() -> None:
