@@ -154,6 +154,86 @@ def test_nobody_there_is_exit_code_3() -> None:
     assert "cannot connect" in ended.err
 
 
+def accepting(*args: str, then: str) -> Ended:
+    """Runs a command whose server takes its request, says nothing, and then is lost or goes on being silent."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1000)
+                if then == "silence":
+                    finished.wait()
+
+        finished = threading.Event()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            return run(*args, "--url", f"haptera://127.0.0.1:{server.getsockname()[1]}")
+        finally:
+            finished.set()
+            thread.join()
+
+
+def test_a_change_that_was_lost_after_it_was_sent_is_exit_code_6() -> None:
+    """Trap: an outcome that is not told."""
+    ended = accepting("incr", "n", then="end")
+    assert ended.code == 6
+    assert ended.err.endswith("; the change may have been applied\n")
+    assert accepting("get", "n", then="end").code == 3
+
+
+def test_a_timeout_names_the_server_and_says_that_it_never_answered() -> None:
+    """Trap: an outcome that is not told."""
+    ended = accepting("incr", "n", "--timeout", "0.2", "--json", then="silence")
+    told = json.loads(ended.err)
+    assert ended.code == told["exit_code"] == 6
+    assert told["error"]["outcome"] == "unknown"
+    assert told["error"]["answered"] is False
+    assert told["error"]["server"].startswith("haptera://127.0.0.1:")
+    ended = accepting("get", "n", "--timeout", "0.2", then="silence")
+    assert ended.code == 3
+    assert ended.err.endswith(" has never answered\n")
+
+
+def test_errors_are_json_where_results_are(haptera: Any) -> None:
+    missing = haptera("get", "k", "--json")
+    assert (missing.code, missing.out) == (1, b"")
+    assert json.loads(missing.err) == {
+        "error": {"name": "KEY_NOT_FOUND", "code": 4001, "message": "the key does not exist", "details": {"key": "k"}},
+        "exit_code": 1,
+    }
+    usage = json.loads(haptera("get", "--json").err)
+    assert usage == {"error": {"message": "Missing argument 'KEY'."}, "exit_code": 2}
+
+
+def test_arguments_reach_no_terminal_as_they_came(haptera: Any) -> None:
+    """Trap: an escape sequence in a file's name or an argument is echoed."""
+    for args in (("import", "no\x1b[2Jfile"), ("bad\x9bcommand",), ("get", "k", "--timeout", "\x1b]0;x\x07")):
+        ended = haptera(*args)
+        assert ended.code == 2
+        assert ended.err.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e999"])
+def test_a_number_that_is_none_is_a_usage_error(number: str) -> None:
+    """Trap: NaN, which every comparison with a bound lets pass."""
+    for args in (
+        ("get", "k", "--timeout", number),
+        ("metrics", "--watch", number),
+        *(
+            ("bench", "read", option, number)
+            for option in ("--rate", "--duration", "--warmup", "--theta", "--read-ratio")
+        ),
+    ):
+        ended = run(*args)
+        assert (ended.code, ended.out) == (2, b""), ended.err
+
+
+def test_options_of_the_client_may_stand_before_the_command(url: str) -> None:
+    assert json.loads(ok(run("--url", url, "--json", "--timeout=3", "set", "k", "v"))) == {"key": "k", "version": 1}
+
+
 def test_who_is_no_node_is_exit_code_3_or_5() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -269,20 +349,24 @@ def test_reader_that_has_gone_is_no_error(url: str) -> None:
         assert scanning.wait() == 0
 
 
-def test_interrupted_command_ends_with_130_quietly() -> None:
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [(("get", "k"), b""), (("incr", "k"), b"haptera: interrupted; the change may have been applied\n")],
+)
+def test_interrupted_command_ends_with_130(command: tuple[str, ...], said: bytes) -> None:
     server = socket.create_server(("127.0.0.1", 0))
-    with server, process(f"haptera://127.0.0.1:{server.getsockname()[1]}", "get", "k") as waiting:
+    with server, process(f"haptera://127.0.0.1:{server.getsockname()[1]}", *command) as waiting:
         connection, _ = server.accept()
         with connection:
             connection.recv(100)  # the request has been sent, and nobody will answer it
             waiting.send_signal(signal.SIGINT)
             assert waiting.wait() == 130
         assert waiting.stderr is not None
-        assert waiting.stderr.read() == b""
+        assert waiting.stderr.read() == said
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here, which stands for a full disk")
-@pytest.mark.parametrize("command", [("get", "k"), ("scan",), ("get", "k", "--json"), ("count",)])
+@pytest.mark.parametrize("command", [("get", "k"), ("scan",), ("count",)])
 def test_a_result_that_cannot_be_written_is_no_answer(command: tuple[str, ...], haptera: Any) -> None:
     """Neither 0 nor 1, which would say that there is no such key; and no traceback."""
     ok(haptera("set", "k", "-", stdin=bytes(100_000)))

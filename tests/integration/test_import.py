@@ -86,9 +86,8 @@ def test_bad_line_ends_the_import_with_its_number_and_an_exact_count(url: str, t
     assert ended.code == 2
     summary = json.loads(ended.out)
     assert (summary["stored"], summary["uncertain"], summary["stopped_at_line"]) == (1200, 0, 1201)
-    assert ended.err == (
-        "haptera: line 1201: 1 columns where at least 2 are needed; 1200 rows are certainly stored; "
-        "stopped at line 1201\n"
+    assert json.loads(ended.err)["error"]["message"] == (
+        "line 1201: 1 columns where at least 2 are needed; 1200 rows are certainly stored; stopped at line 1201"
     )
     assert len(stored(url)) == 1200
     skipping = run("import", str(file), "--skip-bad")

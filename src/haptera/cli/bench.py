@@ -12,7 +12,10 @@ from click.core import ParameterSource
 from haptera.cli import output
 from haptera.cli.benchmark.runner import run
 from haptera.cli.benchmark.settings import MESSAGING, Settings, WorkloadName
-from haptera.cli.client import DONE, Client, client_options, end_with, exit_code
+from haptera.cli.client import Client, client_options, run_shown
+from haptera.cli.codes import DONE
+from haptera.cli.failures import exit_code
+from haptera.cli.numbers import Number
 
 if TYPE_CHECKING:
     from haptera.peer import Server
@@ -39,7 +42,7 @@ MEANS_SOMETHING_FOR: Final[dict[str, frozenset[str]]] = {
 
 @click.command("bench")
 @click.argument("workload", required=False, type=click.Choice(["read", "write", "mixed", "scan", "echo", "stream"]))
-@click.option("--read-ratio", type=click.FloatRange(0, 1), default=0.95, show_default=True, help="Reads of mixed.")
+@click.option("--read-ratio", type=Number(0, 1), default=0.95, show_default=True, help="Reads of mixed.")
 @click.option(
     "--distribution",
     type=click.Choice(["uniform", "zipf"]),
@@ -49,7 +52,7 @@ MEANS_SOMETHING_FOR: Final[dict[str, frozenset[str]]] = {
 )
 @click.option(
     "--theta",
-    type=click.FloatRange(0, 100, min_open=True),
+    type=Number(0, 100, min_open=True),
     default=0.99,
     show_default=True,
     help="The exponent of zipf: the k-th key comes k^theta times less often than the first.",
@@ -71,20 +74,20 @@ MEANS_SOMETHING_FOR: Final[dict[str, frozenset[str]]] = {
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     metavar="N",
     help="Open loop: N operations a second are to start, and each is timed from when it was to.",
 )
 @click.option(
     "--duration",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     metavar="SECONDS",
     help=f"How long to measure. [{DEFAULT_SECONDS:g}, or until --count]",
 )
 @click.option("--count", type=click.IntRange(1), metavar="N", help="End after N operations.")
 @click.option(
     "--warmup",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=1.0,
     show_default=True,
     metavar="SECONDS",
@@ -113,7 +116,7 @@ def command(
     serve: str | None,
     compare: tuple[Path, Path] | None,
     **options: Any,
-) -> None:
+) -> int:
     """Measure a store, or the messaging library.
 
     read, write, mixed and scan (pages of --rows entries from a drawn key) use the store that other commands use, under
@@ -132,14 +135,14 @@ def command(
     if len(chosen) != 1:
         raise click.UsageError(f"give one of WORKLOAD, --serve and --compare, not {' and '.join(chosen) or 'none'}")
     if compare is not None:
-        end_with(lambda: _compare(compare, client.as_json))
+        return run_shown(lambda: _compare(compare, client.as_json))
     if serve is not None:
-        end_with(lambda: _serve(serve))
+        return run_shown(lambda: _serve(serve))
     assert workload is not None
     _check(ctx, workload, client.url, options)
     settings = _settings(workload, client, options)
     embedded = cast("Literal['sync', 'os']", options["durability"]) if options["embedded"] else None
-    end_with(lambda: _measure(settings, client, embedded))
+    return run_shown(lambda: _measure(settings, client, embedded))
 
 
 def _check(ctx: click.Context, workload: WorkloadName, url: str | None, options: dict[str, Any]) -> None:

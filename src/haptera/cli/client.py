@@ -1,72 +1,22 @@
-"""What all commands of the client side share: their options, the connection, and what an error ends with."""
+"""What all commands of the client side share: their options, the connection, and how their work is run."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn, TypedDict, cast
+from typing import Any, TypedDict, cast
 
 import click
 
 from haptera.cli import output
-from haptera.cli.main import INTERRUPTED, close_output
+from haptera.cli.codes import CANNOT_WRITE, INTERRUPTED
+from haptera.cli.failures import Target, tell
+from haptera.cli.numbers import Number
 from haptera.cli.warnings import warnings_shown
 from haptera.client import Database, connect
-from haptera.client.location import has_password
-from haptera.error_table import Code
-from haptera.errors import ConfigurationError, ConnectionLost, HapteraError, ServerError
-
-DONE, NO, USAGE, CANNOT_CONNECT, REFUSED, FAILED = range(6)
-CANNOT_WRITE = 14
-
-ANSWERS_NO = frozenset(
-    {Code.KEY_NOT_FOUND, Code.VERSION_MISMATCH, Code.KEY_EXISTS, Code.NOT_AN_INTEGER, Code.INTEGER_OVERFLOW}
-)
-"""The store answered, and the answer is no: a missing key, a condition that failed, a value that is no number."""
-
-WRONG_ARGUMENT = frozenset(
-    {
-        Code.INVALID_ARGUMENT,
-        Code.MESSAGE_TOO_LARGE,
-        Code.INVALID_KEY,
-        Code.VALUE_TOO_LARGE,
-        Code.TRANSACTION_TOO_LARGE,
-    }
-)
-"""The store will never take this: a key or value outside its limits."""
-
-
-def exit_code(error: HapteraError) -> int:
-    """What the process ends with after ``error``."""
-    if isinstance(error, ConfigurationError):
-        return USAGE
-    if isinstance(error, ConnectionLost):
-        said = error.failure  # a server that refuses the connection may say why
-        return REFUSED if said is not None and 2000 <= said.code < 3000 else CANNOT_CONNECT
-    if isinstance(error, ServerError):
-        if error.code in ANSWERS_NO:
-            return NO
-        if error.code in WRONG_ARGUMENT:
-            return USAGE
-        if 2000 <= error.code < 3000:
-            return REFUSED
-    return FAILED
-
-
-def described(error: BaseException) -> str:
-    """One line about an error: ``KEY_NOT_FOUND (4001): the key does not exist: 'k'``."""
-    if not isinstance(error, ServerError):
-        return str(error)
-    text = f"{error.name} ({error.code}): {error.message}"
-    details = dict(error.details)
-    key = details.pop("key", None)
-    if key is not None:
-        text += f": {key!r}"
-    if details:
-        text += f" ({', '.join(f'{name} {value!r}' for name, value in details.items())})"
-    return text
+from haptera.client.location import default_url, has_password, locate
+from haptera.errors import HapteraError
 
 
 class Span(TypedDict, total=False):
@@ -90,45 +40,64 @@ class Client:
         self.url = url
         self.timeout = timeout
         self.as_json = as_json
+        self._target: Target | None = None
 
-    def run(self, work: Callable[[Database], Awaitable[int]]) -> None:
-        """Runs ``work`` with the database and ends the process with the exit code that it returns."""
-        end_with(lambda: asyncio.run(self._run(work)))
+    def run(self, work: Callable[[Database], Awaitable[int]], *, change: bool = False) -> int:
+        """Runs ``work`` with the database, and returns the exit code that it returns, or that its error stands for.
+
+        With ``change`` the work changes the store. It is not begun where its result certainly cannot be written, and
+        the command says what is known of the change however it ends.
+        """
+        if change:
+            output.require()
+        self._target = None
+        try:
+            with warnings_shown():
+                code = asyncio.run(self._run(work))
+            output.flush()
+        except HapteraError as error:
+            return tell(error, change=change, target=self._target)
+        except output.OutputError as error:
+            if not change:
+                raise
+            message = f"the change was applied, but {error}"
+            output.error(message, {"message": message, "outcome": "applied"}, CANNOT_WRITE)
+            return CANNOT_WRITE
+        except KeyboardInterrupt:
+            if change:
+                told = {"message": "interrupted", "outcome": "unknown"}
+                output.error("interrupted; the change may have been applied", told, INTERRUPTED)
+            return INTERRUPTED
+        return code
 
     async def _run(self, work: Callable[[Database], Awaitable[int]]) -> int:
-        async with connect(self.url, timeout=self.timeout) as db:
-            return await work(db)
+        url = default_url() if self.url is None else self.url
+        async with connect(url, timeout=self.timeout) as db:
+            try:
+                return await work(db)
+            finally:
+                self._target = Target(db.reached or locate(url).shown, db.reached is not None)
 
 
-def end_with(work: Callable[[], int]) -> NoReturn:
-    """Ends the process with the exit code that ``work`` returns, or that stands for what it raises."""
+def run_shown(work: Callable[[], int]) -> int:
+    """Runs what is no call to a database: its warnings and errors are told as those of one are."""
     try:
         with warnings_shown():
-            code = work()
-        output.flush()
-    except KeyboardInterrupt:
-        code = INTERRUPTED
+            return work()
     except HapteraError as error:
-        output.error_line(described(error))
-        code = exit_code(error)
-    except output.OutputError as error:
-        output.error_line(str(error))
-        close_output()
-        code = CANNOT_WRITE
-    except BrokenPipeError:
-        close_output()
-        code = DONE
-    sys.exit(code)
+        return tell(error)
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
-def client_options(timeout: float = 5.0) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def client_options(timeout: float = 5.0) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Adds ``--url``, ``--timeout`` and ``--json`` to a command, which gets a `Client` as ``client``."""
 
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+    def decorate(function: Callable[..., int]) -> Callable[..., int]:
         @click.option("--url", metavar="URL", help="The store: haptera://host:port or haptera+unix:///path/to/socket.")
         @click.option(
             "--timeout",
-            type=click.FloatRange(0, min_open=True),
+            type=Number(0, min_open=True),
             default=timeout,
             metavar="SECONDS",
             show_default=True,
@@ -136,15 +105,15 @@ def client_options(timeout: float = 5.0) -> Callable[[Callable[..., None]], Call
         )
         @click.option("--json", "as_json", is_flag=True, help="Write the result as JSON.")
         @functools.wraps(function)
-        def wrapper(url: str | None, timeout: float, as_json: bool, **arguments: Any) -> None:
-            function(client=Client(url, timeout, as_json), **arguments)
+        def wrapper(url: str | None, timeout: float, as_json: bool, **arguments: Any) -> int:
+            return function(client=Client(url, timeout, as_json), **arguments)
 
         return wrapper
 
     return decorate
 
 
-def range_options(function: Callable[..., None]) -> Callable[..., None]:
+def range_options(function: Callable[..., int]) -> Callable[..., int]:
     """Adds ``--prefix``, ``--start``, ``--end`` and ``--glob``; the command gets them as ``span``."""
 
     @click.option("--prefix", metavar="TEXT", help="Keys that begin with this.")
@@ -152,9 +121,9 @@ def range_options(function: Callable[..., None]) -> Callable[..., None]:
     @click.option("--end", metavar="KEY", help="Keys before this one.")
     @click.option("--glob", metavar="PATTERN", help="Keys that match, such as 'user/*/name'.")
     @functools.wraps(function)
-    def wrapper(prefix: str | None, start: str | None, end: str | None, glob: str | None, **arguments: Any) -> None:
+    def wrapper(prefix: str | None, start: str | None, end: str | None, glob: str | None, **arguments: Any) -> int:
         given = {"prefix": prefix, "start": start, "end": end, "glob": glob}
         span = cast("Span", {name: text for name, text in given.items() if text is not None})
-        function(span=span, **arguments)
+        return function(span=span, **arguments)
 
     return wrapper

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from haptera.cli import output
-from haptera.cli.client import DONE, Client, Span, client_options, range_options
+from haptera.cli.client import Client, Span, client_options, range_options
+from haptera.cli.codes import DONE
 
 if TYPE_CHECKING:
     from haptera.client import Database
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 @click.command("count")
 @range_options
 @client_options()
-def command(span: Span, client: Client) -> None:
+def command(span: Span, client: Client) -> int:
     """Write the number of keys: all of them, or those in a range (of several options all must hold)."""
 
     async def run(db: Database) -> int:
@@ -27,4 +28,4 @@ def command(span: Span, client: Client) -> None:
             output.line(str(count))
         return DONE
 
-    client.run(run)
+    return client.run(run)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from haptera.cli import output
-from haptera.cli.client import DONE, NO, Client, client_options
+from haptera.cli.client import Client, client_options
+from haptera.cli.codes import DONE, NO
 
 if TYPE_CHECKING:
     from haptera.client import Database
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     "--if-version", type=click.IntRange(0, 2**53 - 1), metavar="N", help="Only if the one KEY has this version."
 )
 @client_options()
-def command(keys: tuple[str, ...], if_version: int | None, client: Client) -> None:
+def command(keys: tuple[str, ...], if_version: int | None, client: Client) -> int:
     """Delete each KEY, all at once, and write how many there were.
 
     Exit code 1: there was none of them, or the condition did not hold.
@@ -38,4 +39,4 @@ def command(keys: tuple[str, ...], if_version: int | None, client: Client) -> No
             output.line(str(count))
         return DONE if count else NO
 
-    client.run(run)
+    return client.run(run, change=True)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from haptera.cli import output
-from haptera.cli.client import DONE, NO, Client, client_options, described
+from haptera.cli.client import Client, client_options
+from haptera.cli.codes import DONE
 from haptera.error_table import Code
 from haptera.errors import failure
 
@@ -18,21 +19,20 @@ if TYPE_CHECKING:
 @click.command("get")
 @click.argument("key")
 @client_options()
-def command(key: str, client: Client) -> None:
+def command(key: str, client: Client) -> int:
     """Write the value of KEY to standard output.
 
     Into a pipe or file goes the value byte for byte, without a line end; on a terminal control characters are shown
     escaped and a line end follows. With --json the whole entry is written, with value_base64 in place of value where
     the value is not UTF-8. Exit code 1: there is no such key.
     """
-    client.run(lambda db: _get(db, key, client.as_json))
+    return client.run(lambda db: _get(db, key, client.as_json))
 
 
 async def _get(db: Database, key: str, as_json: bool) -> int:
     entry = await db.get(key)
     if entry is None:
-        output.error_line(described(failure(Code.KEY_NOT_FOUND, {"key": key}).exception()))
-        return NO
+        raise failure(Code.KEY_NOT_FOUND, {"key": key}).exception()
     if as_json:
         output.json_line(output.entry_fields(entry))
     elif output.is_terminal():

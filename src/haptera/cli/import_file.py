@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import click
 
-from haptera.cli import output
-from haptera.cli.client import DONE, USAGE, Client, client_options, described, exit_code
+from haptera.cli import output, streams
+from haptera.cli.client import Client, client_options
+from haptera.cli.codes import DONE, USAGE
+from haptera.cli.failures import described, exit_code
 from haptera.cli.tsv import BadFile, Batch, Columns, Reader
 from haptera.errors import ConnectionLost, HapteraError, ServerError
 
@@ -38,7 +40,7 @@ READ_AHEAD_MAX = 4
 @client_options(timeout=30.0)
 def command(
     file: str, header: bool, prefix: str, key_column: str, value_column: str | None, skip_bad: bool, client: Client
-) -> None:
+) -> int:
     """Store the rows of a TSV file; - is standard input, and a gzip file is unpacked.
 
     The key is the first column and the value the rest of the line, tabs included, unless --key-column and
@@ -53,15 +55,17 @@ def command(
     try:
         raw = open_input(file)
     except OSError as error:
-        raise click.UsageError(f"cannot read {file}: {error.strerror or error}") from None
+        raise click.UsageError(
+            f"cannot read {'standard input' if file == '-' else file}: {error.strerror or error}"
+        ) from None
     with raw:
         size = 0 if file == "-" else Path(file).stat().st_size
-        client.run(lambda db: _import(db, Reader(raw, columns), size, client.as_json))
+        return client.run(lambda db: _import(db, Reader(raw, columns), size, client.as_json), change=True)
 
 
 def open_input(file: str) -> BinaryIO:
     """The file unbuffered; ``-`` is standard input, by its descriptor: its reading thread may outlive the command."""
-    return open(0, "rb", buffering=0, closefd=False) if file == "-" else open(file, "rb", buffering=0)
+    return streams.open_input() if file == "-" else open(file, "rb", buffering=0)
 
 
 @dataclass

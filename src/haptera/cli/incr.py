@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from haptera.cli import output
-from haptera.cli.client import DONE, Client, client_options
+from haptera.cli.client import Client, client_options
+from haptera.cli.codes import DONE
 
 if TYPE_CHECKING:
     from haptera.client import Database
@@ -39,7 +40,7 @@ class NegativeNumbers(click.Command):
 @click.argument("delta", type=INTEGER, default=1, required=False)
 @click.option("--initial", type=INTEGER, default=0, metavar="N", help="Where a new key starts from; 0 by default.")
 @client_options()
-def command(key: str, delta: int, initial: int, client: Client) -> None:
+def command(key: str, delta: int, initial: int, client: Client) -> int:
     """Add DELTA (1 by default, may be negative) to the number that KEY holds, and write the sum.
 
     Exit code 1: KEY holds no decimal number, or the sum is beyond 64 bits.
@@ -53,4 +54,4 @@ def command(key: str, delta: int, initial: int, client: Client) -> None:
             output.line(str(value))
         return DONE
 
-    client.run(run)
+    return client.run(run, change=True)

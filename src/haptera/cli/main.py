@@ -1,28 +1,29 @@
 """The entry point of the command line, and how every command ends.
 
-Exit codes: 0 done; 1 the answer is no (missing key, failed condition); 2 usage; 3 cannot connect; 4 refused; 5 the
-server failed; 130 interrupted. `serve` has its own from 10 on.
+A command returns its exit code (`haptera.cli.codes`) or raises; docs/command-line.md lists what the codes mean.
 """
 
 from __future__ import annotations
 
+import errno
 import importlib
-import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Final, NoReturn
+
+from haptera.cli import streams
+from haptera.cli.codes import CANNOT_WRITE, CONFIGURATION, DONE, FAILED, INTERRUPTED, USAGE
+from haptera.cli.extras import how_to_install
 
 try:
     import click
-except ModuleNotFoundError:  # pragma: no cover - the base install
-    sys.exit("haptera: the command line needs the package click: pip install 'haptera[cli]'")
+except ModuleNotFoundError as missing:  # the base install
+    streams.secure()
+    sys.stderr.write(f"haptera: {how_to_install(missing)}\n")
+    sys.exit(USAGE)
 
-INTERRUPTED = 130
-BROKEN = 5
-"""A mistake of this program: of the codes for no answer, the one that says that it is not the caller's."""
-
-MODULES = {
+MODULES: Final = {
     "serve": "serve",
     "get": "get",
     "set": "set",
@@ -37,7 +38,7 @@ MODULES = {
 }
 """The commands in the order of the help, and the module under ``haptera.cli`` whose ``command`` each is."""
 
-SUMMARIES = {
+SUMMARIES: Final = {
     "serve": "Serve a store from a data directory.",
     "get": "Write the value of a key.",
     "set": "Store a value under a key.",
@@ -51,6 +52,12 @@ SUMMARIES = {
     "bench": "Measure a store, or the messaging library.",
 }
 """One line for each in ``haptera --help``, so that the help need not import them all."""
+
+CLIENT_OPTIONS: Final = {"--url": True, "--timeout": True, "--json": False}
+"""Options of every client's command that may stand before its name as well, and whether each takes a value."""
+
+OUTPUT_ERRORS: Final = frozenset({errno.EBADF, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EPIPE})
+"""An `OSError` with one of these that reaches `main` is of standard output: click and rich write to it themselves."""
 
 
 class LazyGroup(click.Group):
@@ -67,9 +74,21 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, behind_the_command(args))
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(SUMMARIES.items()))
+
+
+def behind_the_command(args: list[str]) -> list[str]:
+    """Moves the client's options that stand before the command's name behind it, where they are read."""
+    moved = 0
+    while moved < len(args) and args[moved].partition("=")[0] in CLIENT_OPTIONS:
+        name, given, _ = args[moved].partition("=")
+        moved += 2 if CLIENT_OPTIONS[name] and not given else 1
+    return [*args[moved : moved + 1], *args[:moved], *args[moved + 1 :]]
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -87,40 +106,96 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 def group() -> None:
     """Haptera: a durable key-value database for operational state.
 
-    `haptera serve` serves a store; the other commands are its clients. Where none is named with --url, they use
-    HAPTERA_URL, else the node that runs in this directory, else haptera://127.0.0.1:7457.
+    `haptera serve` serves a store; the other commands are its clients. A client finds its store by --url, else by
+    HAPTERA_URL, else it is the node that runs in this directory, else haptera://127.0.0.1:7457. The options --url,
+    --timeout and --json may stand before the command's name, too.
 
-    Exit codes: 0 done, 1 the answer is no (missing key, failed condition), 2 usage, 3 cannot connect, 4 refused,
-    5 the server failed, 14 the result cannot be written.
+    Exit codes: 0 done, 1 the answer is no (missing key, failed condition), 2 usage, 3 cannot connect and nothing was
+    changed, 4 refused, 5 the server failed, 6 the change may have been applied, 14 the result cannot be written.
     """
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Runs one command with ``args`` (by default those of the process) and ends the process with its exit code."""
-    try:
-        result = group.main(args=args, prog_name="haptera", standalone_mode=False)
-        code = result if isinstance(result, int) else 0
-        sys.stdout.flush()
-    except click.UsageError as error:
-        error.show()
-        code = error.exit_code
-    except click.ClickException as error:
-        click.echo(f"haptera: {error.format_message()}", err=True)
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        code = INTERRUPTED
-    except BrokenPipeError:
-        close_output()
-        code = 0
-    except Exception:  # a mistake of this program, which must not look like "the answer is no"
-        traceback.print_exc()
-        code = BROKEN
+    streams.secure()
+    code = _run(list(sys.argv[1:] if args is None else args))
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            streams.silence(stream)
     sys.exit(code)
 
 
-def close_output() -> None:
-    """Points standard output at nothing: what is still buffered cannot be written, and the process's end would try."""
+def _run(args: list[str]) -> int:
+    from haptera.cli import output
+
+    options = args[: args.index("--")] if "--" in args else args
+    with output.errors_as_json("--json" in options):
+        return _ended(args)
+
+
+def _ended(args: list[str]) -> int:
+    """Runs a command, and gives the exit code for whatever it returns or raises."""
+    from haptera.cli import output
+
     try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):
-        pass
+        result = group.main(args=args, prog_name="haptera", standalone_mode=False)
+        output.flush()
+    except output.OutputError as error:
+        return _not_written(error)
+    except OSError as error:
+        if error.errno in OUTPUT_ERRORS:
+            return _not_written(output.output_error(error))
+        return _broken()
+    except click.ClickException as error:
+        _tell_usage(error)
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except ModuleNotFoundError as error:
+        advice = how_to_install(error)
+        if advice is None:
+            return _broken()
+        code = CONFIGURATION if args[:1] == ["serve"] else USAGE
+        output.error(advice, {"message": advice}, code)
+        return code
+    except Exception:
+        return _broken()
+    return result if isinstance(result, int) else DONE
+
+
+def _not_written(error: Exception) -> int:
+    """Ends a command whose result standard output did not take; a reader that has had enough is no error."""
+    from haptera.cli import output
+
+    streams.silence(sys.stdout)
+    if isinstance(error, output.ReaderGone):
+        return DONE
+    output.error(str(error), {"message": str(error)}, CANNOT_WRITE)
+    return CANNOT_WRITE
+
+
+def _broken() -> int:
+    """A mistake of this program, which must not look like an answer of the store."""
+    from haptera.cli import output
+
+    output.to_standard_error(traceback.format_exc().rstrip())
+    return FAILED
+
+
+def _tell_usage(error: click.ClickException) -> None:
+    """Says as click does what is wrong with the arguments, but shows none of them to a terminal as it came."""
+    from haptera.cli import output
+
+    message = error.format_message()
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is None:
+        output.error(message, {"message": message}, error.exit_code)
+        return
+    output.error(
+        message,
+        {"message": message},
+        error.exit_code,
+        before=f"{context.get_usage()}\nTry '{context.command_path} -h' for help.\n",
+    )

@@ -10,7 +10,9 @@ import click
 import msgspec
 
 from haptera.cli import output
-from haptera.cli.client import DONE, NO, Client, client_options, end_with
+from haptera.cli.client import Client, client_options, run_shown
+from haptera.cli.codes import DONE, NO
+from haptera.cli.numbers import Number
 
 if TYPE_CHECKING:
     from haptera.peer import Peer
@@ -22,18 +24,18 @@ Values = dict[str, float]
 @click.argument("names", nargs=-1, metavar="[NAME]…")
 @click.option(
     "--watch",
-    type=click.FloatRange(0.1, 3600.0),
+    type=Number(0.1, 3600.0),
     metavar="SECONDS",
     help="Go on: at first every metric, then after each interval those that have changed. Ctrl-C ends it.",
 )
 @client_options()
-def command(client: Client, names: tuple[str, ...], watch: float | None) -> None:
+def command(client: Client, names: tuple[str, ...], watch: float | None) -> int:
     """Show the metrics of a node; with NAMEs, those whose names begin with one of them.
 
     Into a pipe, each is a line: name, tab, value; with --watch the time comes before them. With --json each sample is
     one line. Exit code 1: a NAME that no metric's name begins with.
     """
-    end_with(lambda: asyncio.run(_run(client, names, watch)))
+    return run_shown(lambda: asyncio.run(_run(client, names, watch)))
 
 
 async def _run(client: Client, names: tuple[str, ...], watch: float | None) -> int:

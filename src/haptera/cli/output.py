@@ -1,24 +1,28 @@
 """What commands write: results to standard output, everything else to standard error.
 
 On a terminal results are tables, and control characters in what the store holds are shown, not obeyed. Into a pipe
-they are plain lines. `--json` is one JSON document for each result, one a line.
+they are plain lines. With ``--json`` a result is one JSON document, one a line, and so is an error.
 """
 
 from __future__ import annotations
 
 import base64
+import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from haptera.cli import streams
 from haptera.error_base import printable
 
 if TYPE_CHECKING:
     from haptera.client.entry import Entry
 
-_json = msgspec.json.Encoder().encode
+_encode_json = msgspec.json.Encoder(enc_hook=repr).encode
 
 _FIELD_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
@@ -27,16 +31,40 @@ class OutputError(Exception):
     """Standard output does not take the result, for the reason that this says."""
 
 
+class ReaderGone(OutputError):
+    """The reader of standard output has ended, as `head` does when it has enough."""
+
+
+_errors_as_json: ContextVar[bool] = ContextVar("errors_as_json", default=False)
+
+
+@contextmanager
+def errors_as_json(wanted: bool) -> Iterator[None]:
+    """Within the block an error is a JSON object, as ``--json`` asks for, or a line of text."""
+    token = _errors_as_json.set(wanted)
+    try:
+        yield
+    finally:
+        _errors_as_json.reset(token)
+
+
 def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
+def require() -> None:
+    """Raises `OutputError` where it is certain before anything is done that no result can be written."""
+    trouble = streams.trouble_with_output()
+    if trouble is not None:
+        raise OutputError(trouble)
+
+
 def write(data: bytes) -> None:
-    """Bytes to standard output as they are. Raises ``BrokenPipeError`` when its reader has gone, else `OutputError`."""
+    """Bytes to standard output as they are. Raises `ReaderGone` when its reader has gone, else `OutputError`."""
     try:
         sys.stdout.buffer.write(data)
     except OSError as error:
-        raise _translated(error) from None
+        raise output_error(error) from None
 
 
 def line(text: str) -> None:
@@ -48,22 +76,68 @@ def flush() -> None:
     try:
         sys.stdout.buffer.flush()
     except OSError as error:
-        raise _translated(error) from None
+        raise output_error(error) from None
 
 
-def _translated(error: OSError) -> Exception:
-    if isinstance(error, BrokenPipeError):
-        return error
-    return OutputError(f"cannot write the result: {error.strerror or error}")
+def output_error(error: OSError) -> OutputError:
+    """What an `OSError` of standard output means."""
+    kind = ReaderGone if isinstance(error, BrokenPipeError) else OutputError
+    return kind(f"cannot write the result: {error.strerror or error}")
+
+
+def json_text(value: Any) -> str:
+    """A JSON document in one line, in which every character that a terminal could obey is escaped."""
+    try:
+        text = _encode_json(value).decode()
+    except UnicodeEncodeError:  # a lone surrogate: an argument of the command line that is not UTF-8
+        text = json.dumps(value, default=repr, separators=(",", ":"))
+    if text.isprintable():
+        return text
+    # Outside of its strings the document has no such character.
+    return "".join(char if char.isprintable() else _json_escape(char) for char in text)
+
+
+def _json_escape(char: str) -> str:
+    units = char.encode("utf-16-be").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def json_line(value: Any) -> None:
-    write(_json(value) + b"\n")
+    line(json_text(value))
 
 
 def error_line(text: str) -> None:
-    """One line to standard error, whatever the text holds."""
-    sys.stderr.write(f"haptera: {shown(text)}\n")
+    """An error without more to it than its line of text."""
+    error(text, {"message": text})
+
+
+def error(text: str, fields: dict[str, Any], exit_code: int | None = None, *, before: str = "") -> None:
+    """An error to standard error: ``text`` behind the lines ``before``, or with ``--json`` ``fields`` and exit code."""
+    if _errors_as_json.get():
+        document: dict[str, Any] = {"error": fields}
+        if exit_code is not None:
+            document["exit_code"] = exit_code
+        to_standard_error(json_text(document))
+    else:
+        to_standard_error(f"{before}haptera: {shown(text)}")
+
+
+def warning(event: str, fields: dict[str, Any]) -> None:
+    """A warning to standard error, in the form that errors have."""
+    if _errors_as_json.get():
+        to_standard_error(json_text({"warning": {"event": event, **fields}}))
+    else:
+        told = ", ".join(f"{name} {value}" for name, value in fields.items())
+        to_standard_error(f"haptera: {shown(f'{event}: {told}')}")
+
+
+def to_standard_error(text: str) -> None:
+    """Lines to standard error. Where it does not take them a command or a node goes on without."""
+    try:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+    except OSError:
+        pass
 
 
 def entry_fields(entry: Entry, *, with_value: bool = True) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from haptera.cli import output
-from haptera.cli.client import DONE, Client, Span, client_options, range_options
+from haptera.cli.client import Client, Span, client_options, range_options
+from haptera.cli.codes import DONE
 
 if TYPE_CHECKING:
     from haptera.client import Database, Entry, Scan
@@ -22,7 +23,7 @@ TABLE_ROWS = 500
 @click.option("--reverse", is_flag=True, help="From the last key to the first.")
 @click.option("--keys-only", is_flag=True, help="Keys without values.")
 @client_options()
-def command(span: Span, limit: int | None, reverse: bool, keys_only: bool, client: Client) -> None:
+def command(span: Span, limit: int | None, reverse: bool, keys_only: bool, client: Client) -> int:
     r"""List entries in key order, all as they were at one revision.
 
     Into a pipe goes a line for each: key, tab, value. In both a tab, line feed, carriage return and backslash are
@@ -43,7 +44,7 @@ def command(span: Span, limit: int | None, reverse: bool, keys_only: bool, clien
                     output.line(_plain(entry, keys_only))
         return DONE
 
-    client.run(run)
+    return client.run(run)
 
 
 def _plain(entry: Entry, keys_only: bool) -> str:

@@ -16,6 +16,16 @@ from urllib.parse import quote
 import click
 
 from haptera.cli import output
+from haptera.cli.codes import (
+    CANNOT_APPLY,
+    CANNOT_WRITE,
+    CONFIGURATION,
+    DAMAGED,
+    DONE,
+    IN_USE,
+    NEWER_FORMAT,
+    WRONG_KEY,
+)
 from haptera.errors import ConfigurationError, CorruptionError, HapteraError
 from haptera.node.config import NodeConfig, load, misspelt
 from haptera.node.options import OPTIONS
@@ -28,15 +38,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-DONE: Final = 0
-IN_USE: Final = 10
-DAMAGED: Final = 11
-WRONG_KEY: Final = 12
-NEWER_FORMAT: Final = 13
-CANNOT_WRITE: Final = 14
-CONFIGURATION: Final = 15
-CANNOT_APPLY: Final = 16
 
 _DEFAULTS: Final = NodeConfig()
 
@@ -61,9 +62,10 @@ def command(**flags: Any) -> int:
     Each option can also be set as HAPTERA_… (HAPTERA_DATA_DIR) or in the file of --config; a flag wins over the
     environment, and that over the file. Beside the addresses it listens on <data-dir>/haptera.sock.
 
-    SIGTERM and Ctrl-C answer what is under way and end with 0; a second one ends at once. Exit codes: 10 the data
-    directory is in use, 11 it is damaged, 12 the key is wrong or missing, 13 it has a newer format, 14 it cannot be
-    written, 15 configuration, 16 a stored change cannot be applied.
+    SIGTERM and Ctrl-C answer what is under way and end with 0; a second one ends at once. A terminal that closes
+    (SIGHUP) is answered as SIGTERM is, unless SIGHUP was ignored from the start, as under nohup. Exit codes:
+    10 the data directory is in use, 11 it is damaged, 12 the key is wrong or missing, 13 it has a newer format, 14 it
+    cannot be written, 15 configuration, 16 a stored change cannot be applied.
     """
     from haptera.node import logging as node_logging
     from haptera.node.descriptors import raise_limit
@@ -90,7 +92,7 @@ class _Serving:
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _signals():
             loop.add_signal_handler(number, self._on_signal, number)
         try:
             return await self._serve()
@@ -130,9 +132,9 @@ class _Serving:
         return None if task.cancelled() else await task
 
     def _on_signal(self, number: int) -> None:
-        if self._stop.is_set():
-            # Asked twice: whoever asks does not want to wait. What was answered is durable, as with any other end.
-            sys.stderr.flush()
+        # A second signal means that someone does not want to wait. A second SIGHUP means nothing: a terminal that
+        # closes sends one, and so does its shell. What was answered is durable however the process ends.
+        if self._stop.is_set() and number != signal.SIGHUP:
             os._exit(128 + number)
         self._stop.set()
 
@@ -157,8 +159,7 @@ class _Serving:
             f"  {program} status{target}",
             "Ctrl-C answers what is under way and stops.",
         ]
-        sys.stderr.write("".join(f"{output.shown(line)}\n" for line in lines))
-        sys.stderr.flush()
+        output.to_standard_error("\n".join(map(output.shown, lines)))
 
     def _report(self, error: BaseException) -> int:
         """Say in one line why the node cannot serve, and give the exit code that stands for it."""
@@ -168,6 +169,12 @@ class _Serving:
         else:
             output.error_line(str(error))
         return code
+
+
+def _signals() -> list[signal.Signals]:
+    """The signals that ask a node to stop."""
+    asked = [signal.SIGTERM, signal.SIGINT]
+    return asked if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [*asked, signal.SIGHUP]
 
 
 def exit_code(error: BaseException) -> int:

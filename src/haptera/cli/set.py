@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from haptera.cli import output
-from haptera.cli.client import DONE, Client, client_options
+from haptera.cli.client import Client, client_options
+from haptera.cli.codes import DONE
 
 if TYPE_CHECKING:
     from haptera.client import Database
@@ -25,7 +26,7 @@ VALUE_SIZE_MAX = 8 * 1024 * 1024
 @click.option("--if-absent", is_flag=True, help="Only if there is no KEY.")
 @click.option("--if-present", is_flag=True, help="Only if there is a KEY.")
 @client_options()
-def command(key: str, value: str, if_version: int | None, if_absent: bool, if_present: bool, client: Client) -> None:
+def command(key: str, value: str, if_version: int | None, if_absent: bool, if_present: bool, client: Client) -> int:
     """Store VALUE under KEY, and write the new version.
 
     A VALUE of - is read from standard input, byte for byte. One that begins with a dash goes behind --, as in
@@ -33,7 +34,7 @@ def command(key: str, value: str, if_version: int | None, if_absent: bool, if_pr
     """
     if if_absent and if_present:
         raise click.UsageError("--if-absent and --if-present exclude each other")
-    data = sys.stdin.buffer.read(VALUE_SIZE_MAX + 1) if value == "-" else os.fsencode(value)
+    data = _standard_input() if value == "-" else os.fsencode(value)
 
     async def run(db: Database) -> int:
         version = await db.set(key, data, if_version=if_version, if_absent=if_absent, if_present=if_present)
@@ -43,4 +44,11 @@ def command(key: str, value: str, if_version: int | None, if_absent: bool, if_pr
             output.line(str(version))
         return DONE
 
-    client.run(run)
+    return client.run(run, change=True)
+
+
+def _standard_input() -> bytes:
+    try:
+        return sys.stdin.buffer.read(VALUE_SIZE_MAX + 1)
+    except OSError as error:
+        raise click.UsageError(f"cannot read standard input: {error.strerror or error}") from None

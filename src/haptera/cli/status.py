@@ -8,7 +8,8 @@ import click
 import msgspec
 
 from haptera.cli import output
-from haptera.cli.client import DONE, Client, client_options
+from haptera.cli.client import Client, client_options
+from haptera.cli.codes import DONE
 
 if TYPE_CHECKING:
     from haptera.client import Database
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command("status")
 @client_options()
-def command(client: Client) -> None:
+def command(client: Client) -> int:
     """Show what the node says of itself: version, durability, encryption, revision, keys, connections and more."""
 
     async def run(db: Database) -> int:
@@ -30,7 +31,7 @@ def command(client: Client) -> None:
                 output.line(f"{output.field(name)}: {output.field(_text(value))}")
         return DONE
 
-    client.run(run)
+    return client.run(run)
 
 
 def _plain(value: Any) -> Any:

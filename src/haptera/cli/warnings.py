@@ -35,7 +35,8 @@ class _Lines(logging.Handler):
         event = record.getMessage()
         if event in TOLD:
             return
-        line = f"{event}: {', '.join(f'{name} {value}' for name, value in fields(record))}"
+        told = dict(fields(record))
+        line = f"{event} {told}"
         if line not in self._shown:
             self._shown.add(line)
-            output.error_line(line)
+            output.warning(event, told)

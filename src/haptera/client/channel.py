@@ -26,10 +26,13 @@ class Channel(Protocol):
 
     ``call`` answers with the method's result, or with a ``Failure`` that the server gave: a value, because a missing
     key is an everyday answer. It raises ``ConnectionLost``, ``DeadlineExceeded`` and ``RemoteProtocolError``.
-    Times are seconds; None is no limit.
+    Times are seconds; None is no limit. ``reached`` is what `Database.reached` says.
     """
 
     revision: int
+
+    @property
+    def reached(self) -> str | None: ...
 
     async def call(self, method: Method[R], argument: tuple[Any, ...], timeout: float | None) -> R | Failure: ...
 

@@ -63,6 +63,7 @@ class Connector:
     def __init__(self, urls: Sequence[str], shown: str, backoff: Backoff, dial: Dial) -> None:
         self.peer: Peer | None = None
         self.established = False
+        self.reached: str | None = None  # the URL of the server that has answered last
         self._urls = tuple(urls)
         self._first = 0
         self._shown = shown
@@ -112,6 +113,7 @@ class Connector:
         """Notes that a server has answered a call, and not by going away."""
         self.established = True
         if self.peer is peer:
+            self.reached = self._urls[self._first]
             self._answering = True
             self._failed.clear()
 

@@ -252,6 +252,14 @@ class Database:
         """The store's revision in the last answer; 0 before the first. Right after a call it is that call's."""
         return self._channel.revision
 
+    @property
+    def reached(self) -> str | None:
+        """The node that has answered last, as a URL without options; None before the first answer.
+
+        Of several hosts it says which one. For an embedded store it is the path of the data directory.
+        """
+        return self._channel.reached
+
     async def status(self, *, timeout: Timeout = DEFAULT) -> dict[str, Any]:
         """What the node says of itself: version, node_id, uptime_ms, durability, revision, keys and more."""
         return await self._call(STATUS, (), timeout)

@@ -46,6 +46,7 @@ class EmbeddedChannel:
         if durability not in {"sync", "os"}:
             raise ConfigurationError(f"durability is sync or os, not {durability!r}")
         self.revision = 0
+        self.reached: str | None = None
         self._config = NodeConfig(data_dir=os.fspath(path), listen=(), durability=durability)
         self._node: Node | None = None
         self._opening: asyncio.Task[Node] | None = None
@@ -199,6 +200,7 @@ class EmbeddedChannel:
                 self._opening = None  # the next call tries again
         elif not self._closed:
             self._node = opening.result()
+            self.reached = self._node.data_dir
             self._node.failed.add_done_callback(self._note_failed)
 
     def _note_failed(self, _: object) -> None:

@@ -49,6 +49,12 @@ class RemoteChannel:
         self._new_id = RequestIds().new
         self._time = time.monotonic  # the loop's own clock from the first call on
 
+    @property
+    def reached(self) -> str | None:
+        """The URL, without its options, of the server that has answered last."""
+        url = self._connector.reached
+        return None if url is None else url.partition("?")[0]
+
     async def call(self, method: Method[R], argument: tuple[Any, ...], timeout: float | None) -> R | Failure:
         """Sends one call and gives its result, or the server's failure. See :class:`Channel` for what it raises."""
         try:

@@ -76,7 +76,7 @@ def configure(level: str = "info", log_format: str = "text", stream: TextIO | No
     Haptera's own loggers are set to `level` (one of LEVELS), all others (asyncio, libraries) to warnings. It is what
     `haptera serve` does: a program that uses Haptera as a library keeps its own configuration of `logging`.
     """
-    handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
+    handler = _Handler(stream if stream is not None else sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     root = logging.getLogger()
     for old in root.handlers[:]:
@@ -84,6 +84,15 @@ def configure(level: str = "info", log_format: str = "text", stream: TextIO | No
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.getLogger("haptera").setLevel(level.upper())
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes lines as long as somebody takes them. A full disk or a closed terminal does not end a node."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
+        """Pass over a line that cannot be written; the library's own way is to write a traceback to the same place."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 def _timestamp(record: logging.LogRecord) -> str:

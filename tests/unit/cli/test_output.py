@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
 import pytest
 
-from haptera.cli.client import described, exit_code
-from haptera.cli.main import MODULES, SUMMARIES
+from haptera.cli import output
+from haptera.cli.failures import Target, described, exit_code, tell
+from haptera.cli.main import MODULES, SUMMARIES, behind_the_command
 from haptera.cli.output import entry_fields, field, shown
 from haptera.client import Entry
 from haptera.error_codes import VersionMismatch
@@ -77,3 +79,75 @@ def test_command_imports_nothing_that_it_does_not_use(command: str) -> None:
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert ended.stdout == "[]\n", ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConnectionLost("lost"), 6),
+        (ConnectionLost("lost", outcome="not_applied"), 3),
+        (failure(3005, outcome="unknown").exception(), 6),
+        (failure(3005, outcome="not_applied").exception(), 5),
+        (failure(5002, outcome="unknown").exception(), 6),
+        (failure(4002).exception(), 1),
+        (failure(2004).exception(), 4),
+        (RemoteProtocolError(1002), 6),
+        (ConfigurationError("bad"), 2),
+    ],
+)
+def test_exit_codes_of_changes_tell_what_is_unknown(error: HapteraError, code: int) -> None:
+    """Trap: an outcome that is not told."""
+    assert exit_code(error, change=True) == code
+
+
+def test_a_read_that_no_server_ever_answered_could_not_connect() -> None:
+    error = failure(3005, outcome="not_applied").exception()
+    assert exit_code(error, target=Target("haptera://h", answered=False)) == 3
+    assert exit_code(error, target=Target("haptera://h", answered=True)) == 5
+
+
+@pytest.mark.parametrize(
+    ("answered", "words"), [(False, "haptera://h has never answered"), (True, "haptera://h had answered before")]
+)
+def test_a_timeout_names_the_server(answered: bool, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    error = failure(3005, outcome="unknown").exception()
+    assert tell(error, change=True, target=Target("haptera://h", answered)) == 6
+    said = capsys.readouterr().err
+    assert said == f"haptera: DEADLINE_EXCEEDED (3005): {error.message}; {words}; the change may have been applied\n"
+    with output.errors_as_json(True):
+        tell(error, change=True, target=Target("haptera://h", answered))
+    assert json.loads(capsys.readouterr().err) == {
+        "error": {
+            "name": "DEADLINE_EXCEEDED",
+            "code": 3005,
+            "message": error.message,
+            "details": {},
+            "server": "haptera://h",
+            "answered": answered,
+            "outcome": "unknown",
+        },
+        "exit_code": 6,
+    }
+
+
+def test_json_has_no_character_that_a_terminal_obeys() -> None:
+    """Trap: control characters and marks of writing direction, raw in the JSON that a terminal shows."""
+    value = {"key": "a\x9b\u202e\x7f\x1b\u2028\U000e0001é", "value": "plain"}
+    text = output.json_text(value)
+    assert text.isprintable()
+    assert "\\u009b\\u202e\\u007f" in text
+    assert json.loads(text) == value
+    assert json.loads(output.json_text({"name": "\udcff", "data": b"x"}))["name"] == "\udcff"
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["--url", "u", "get", "k"], ["get", "--url", "u", "k"]),
+        (["--json", "--timeout=2", "get", "k", "--json"], ["get", "--json", "--timeout=2", "k", "--json"]),
+        (["get", "k"], ["get", "k"]),
+        (["--url"], ["--url"]),
+    ],
+)
+def test_client_options_may_stand_before_the_command(args: list[str], expected: list[str]) -> None:
+    assert behind_the_command(args) == expected

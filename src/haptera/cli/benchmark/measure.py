@@ -18,7 +18,7 @@ from haptera.cli.benchmark.report import Report, report
 from haptera.cli.benchmark.settings import MESSAGING, Settings
 from haptera.cli.benchmark.target import embedded_store, hosted_service, served_store
 from haptera.cli.benchmark.workloads import kinds_of, message_operations, store_keys, store_operations
-from haptera.cli.client import described
+from haptera.cli.failures import described
 from haptera.errors import HapteraError
 
 if TYPE_CHECKING:

@@ -1,0 +1,124 @@
+"""How a command ends that failed: its exit code, and what it says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from haptera.cli import output
+from haptera.cli.codes import CANNOT_CONNECT, FAILED, NO, REFUSED, UNKNOWN, USAGE
+from haptera.error_table import Code, Outcome
+from haptera.errors import (
+    ConfigurationError,
+    ConnectionLost,
+    HapteraError,
+    LocalProtocolError,
+    ProtocolError,
+    ServerError,
+)
+
+ANSWERS_NO = frozenset(
+    {Code.KEY_NOT_FOUND, Code.VERSION_MISMATCH, Code.KEY_EXISTS, Code.NOT_AN_INTEGER, Code.INTEGER_OVERFLOW}
+)
+"""The store answered, and the answer is no: a missing key, a condition that failed, a value that is no number."""
+
+WRONG_ARGUMENT = frozenset(
+    {
+        Code.INVALID_ARGUMENT,
+        Code.MESSAGE_TOO_LARGE,
+        Code.INVALID_KEY,
+        Code.VALUE_TOO_LARGE,
+        Code.TRANSACTION_TOO_LARGE,
+    }
+)
+"""The store will never take this: a key or value outside its limits."""
+
+EFFECTS: dict[Outcome, str] = {
+    "not_applied": "",
+    "unknown": "; the change may have been applied",
+    "applied": "; the change was applied",
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """The store of a command: ``url`` is where it was looked for, ``answered`` whether it ever answered."""
+
+    url: str
+    answered: bool
+
+
+def outcome_of(error: HapteraError) -> Outcome:
+    """Whether a change that ended with ``error`` was applied."""
+    if isinstance(error, ServerError | ConnectionLost):
+        return error.outcome
+    if isinstance(error, ProtocolError) and not isinstance(error, LocalProtocolError):
+        return "unknown"  # it is the answer that was malformed
+    return "not_applied"
+
+
+def exit_code(error: HapteraError, *, change: bool = False, target: Target | None = None) -> int:
+    """The exit code for ``error``. ``change`` says that the command would have changed the store."""
+    if change and outcome_of(error) == "unknown":
+        return UNKNOWN
+    if isinstance(error, ConfigurationError):
+        return USAGE
+    if isinstance(error, ConnectionLost):
+        said = error.failure  # a server that refuses the connection may say why
+        return REFUSED if said is not None and 2000 <= said.code < 3000 else CANNOT_CONNECT
+    if isinstance(error, ServerError):
+        if error.code in ANSWERS_NO:
+            return NO
+        if error.code in WRONG_ARGUMENT:
+            return USAGE
+        if 2000 <= error.code < 3000:
+            return REFUSED
+        if error.code == Code.DEADLINE_EXCEEDED and target is not None and not target.answered:
+            return CANNOT_CONNECT
+    return FAILED
+
+
+def described(error: BaseException) -> str:
+    """One line about an error: ``KEY_NOT_FOUND (4001): the key does not exist: 'k'``."""
+    if not isinstance(error, ServerError):
+        return str(error)
+    text = f"{error.name} ({error.code}): {error.message}"
+    details = dict(error.details)
+    key = details.pop("key", None)
+    if key is not None:
+        text += f": {key!r}"
+    if details:
+        text += f" ({', '.join(f'{name} {value!r}' for name, value in details.items())})"
+    return text
+
+
+def fields(error: BaseException) -> dict[str, Any]:
+    """An error as ``--json`` has it."""
+    if isinstance(error, ServerError | ProtocolError):
+        return {"name": error.name, "code": error.code, "message": error.message, "details": error.details}
+    if isinstance(error, ConnectionLost) and error.failure is not None:
+        said = error.failure
+        return {"name": said.name, "code": said.code, "message": str(error), "details": said.details}
+    return {"message": str(error)}
+
+
+def tell(error: HapteraError, *, change: bool = False, target: Target | None = None) -> int:
+    """Says what went wrong, and whether a change was applied. Returns the exit code."""
+    code = exit_code(error, change=change, target=target)
+    text, told = described(error), fields(error)
+    if target is not None and _names_no_host(error, target):
+        text += f"; {target.url} " + ("had answered before" if target.answered else "has never answered")
+        told |= {"server": target.url, "answered": target.answered}
+    if change:
+        outcome = outcome_of(error)
+        text += EFFECTS[outcome]
+        told["outcome"] = outcome
+    output.error(text, told, code)
+    return code
+
+
+def _names_no_host(error: HapteraError, target: Target) -> bool:
+    """Whether an error that the server did not make leaves open which server is meant."""
+    if isinstance(error, ServerError):
+        return error.code == Code.DEADLINE_EXCEEDED
+    return isinstance(error, ConnectionLost) and target.url not in str(error)
