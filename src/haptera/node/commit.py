@@ -126,8 +126,8 @@ class ThreadWriter:
 class CommitPipeline:
     """Makes writes durable in batches and applies them; see the module's text.
 
-    ``append_entry`` is `Log.append`; ``clock_ms`` gives Unix time in milliseconds; ``on_failure`` is called once, with
-    the error after which nothing more can be written.
+    ``append_entry`` is `Log.append`; ``entry_time_ms`` gives the time for an entry, which never goes back;
+    ``on_failure`` is called once, with the error after which nothing more can be written.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class CommitPipeline:
         append_entry: Callable[[Entry], None],
         writer: Writer,
         loop: asyncio.AbstractEventLoop,
-        clock_ms: Callable[[], int],
+        entry_time_ms: Callable[[], int],
         metrics: Metrics,
         on_failure: Callable[[BaseException], None],
     ) -> None:
@@ -145,7 +145,7 @@ class CommitPipeline:
         self._append_entry = append_entry
         self._writer = writer
         self._loop = loop
-        self._clock_ms = clock_ms
+        self._entry_time_ms = entry_time_ms
         self._metrics = metrics
         self._on_failure = on_failure
         self._full: deque[Batch] = deque()  # bounded by PENDING_COMMANDS_MAX and PENDING_SIZE_MAX, as is the open one
@@ -153,7 +153,6 @@ class CommitPipeline:
         self._with_disk: Batch | None = None
         self._scheduled = False
         self._index = machine.index
-        self._time_ms = machine.time_ms
         self._size = 0
         self._count = 0
         self._uncollected = 0  # bytes of commands applied since the collector looked
@@ -246,7 +245,7 @@ class CommitPipeline:
             batch, self._open = self._open, Batch()
         batch.seal()
         self._with_disk = batch
-        entry = Entry(TERM, self._index + 1, max(self._time_ms, self._clock_ms()), b"")
+        entry = Entry(TERM, self._index + 1, self._entry_time_ms(), b"")
         self._writer.submit(lambda: self._write(batch, entry))
 
     def _write(self, batch: Batch, entry: Entry) -> None:
@@ -286,7 +285,7 @@ class CommitPipeline:
             if self.full:
                 log.info("storage_has_room")
                 self.full = False
-            self._index, self._time_ms = entry.index, entry.time_ms
+            self._index = entry.index
             self._metrics.log_entries_total += 1
             self._metrics.log_commands_total += len(batch.commands)
             self._metrics.log_bytes_total += len(entry.payload)

@@ -38,6 +38,7 @@ COUNTERS = (
 MEASURED = {
     "connections": "gauge",
     "connections_refused_total": "counter",
+    "entry_time_offset_seconds": "gauge",
     "half_open_connections": "gauge",
     "index": "gauge",
     "keys": "gauge",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from haptera.errors import CorruptionError
 from haptera.node.commands import Commands
 from haptera.node.commit import ApplyFailed, CommitPipeline, ThreadWriter, Writer
+from haptera.node.entry_clock import SLEW, EntryClock
 from haptera.node.metrics import Metrics
 from haptera.node.scans import Scans
 from haptera.state.commands import MalformedCommands, decode_commands
@@ -37,10 +38,10 @@ class Node:
     """An open node. Make it with `Node.open`, end it with `aclose`.
 
     ``commands`` is its command interface, ``metrics`` its registry, ``config`` what it was opened with, ``clock_ms``
-    its clock: Unix time in milliseconds. ``failed`` resolves to the error when the node cannot go on: a StorageFailed
-    when it cannot write any more, and reads go on until it is closed; an ApplyFailed when its state is broken, and
-    nothing is read any more either. The owner of the node closes it then. ``connections`` is how many there are,
-    counted by whoever listens.
+    the wall clock: Unix time in milliseconds. ``failed`` resolves to the error when the node cannot go on: a
+    StorageFailed when it cannot write any more, and reads go on until it is closed; an ApplyFailed when its state is
+    broken, and nothing is read any more either. The owner of the node closes it then. ``connections`` is how many there
+    are, counted by whoever listens.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Node:
         storage: Storage,
         loop: asyncio.AbstractEventLoop,
         clock_ms: Callable[[], int],
+        monotonic_ns: Callable[[], int],
         writer: Writer,
     ) -> None:
         self.config = config
@@ -60,13 +62,16 @@ class Node:
         self._storage = storage
         self._machine = storage.machine
         self._started = loop.time()
+        self._monotonic_ns = monotonic_ns
+        self._entry_clock = EntryClock(self._machine.time_ms, clock_ms(), monotonic_ns())
+        self._entry_time_ms()  # says it at once if the log is far ahead of the wall clock
         self._scans = Scans(storage.machine, loop, self.metrics)
         self._pipeline = CommitPipeline(
             machine=storage.machine,
             append_entry=storage.log.append,
             writer=writer,
             loop=loop,
-            clock_ms=clock_ms,
+            entry_time_ms=self._entry_time_ms,
             metrics=self.metrics,
             on_failure=self._on_failure,
         )
@@ -74,6 +79,7 @@ class Node:
         self._closing: asyncio.Future[None] | None = None
         self.metrics.measure(
             {
+                "entry_time_offset_seconds": lambda: (self._entry_time_ms() - self.clock_ms()) / 1000,
                 "index": lambda: self._machine.index,
                 "keys": lambda: self.keys,
                 "log_segments": lambda: len(storage.log.segments),
@@ -92,12 +98,14 @@ class Node:
         *,
         filesystem: FileSystem | None = None,
         clock_ms: Callable[[], int] | None = None,
+        monotonic_ns: Callable[[], int] | None = None,
         writer: Writer | None = None,
     ) -> Node:
         """Open the data directory (made if there is none), replay its log, and return the node ready for commands.
 
         `filesystem` and `writer` stand in for the operating system's files and the thread that writes to them,
-        `clock_ms` for Unix time in milliseconds. Raises what `haptera.storage` does: DirectoryInUse, CorruptionError,
+        `clock_ms` for the wall clock (Unix time in milliseconds) and `monotonic_ns` for the one that nobody sets
+        (nanoseconds since any moment). Raises what `haptera.storage` does: DirectoryInUse, CorruptionError,
         WrongKey, MissingKey, NewerFormat, StorageFull, StorageFailed; UnknownPart for a log that a newer version wrote;
         and ApplyFailed.
         """
@@ -117,7 +125,9 @@ class Node:
             storage.close()
             raise
         _warn(config, storage)
-        node = cls(config, storage, loop, clock_ms or _unix_time_ms, writer or ThreadWriter())
+        node = cls(
+            config, storage, loop, clock_ms or _unix_time_ms, monotonic_ns or _boot_time_ns, writer or ThreadWriter()
+        )
         node._started = started
         return node
 
@@ -197,6 +207,27 @@ class Node:
             await self._loop.run_in_executor(None, self._storage.close)
         finally:
             self._closing.set_result(None)
+
+    def _entry_time_ms(self) -> int:
+        """The time for an entry that is handed to the disk now."""
+        clock = self._entry_clock
+        time_ms = clock.read(self.clock_ms(), self._monotonic_ns())
+        large = clock.news()
+        if large:
+            ahead = clock.offset_ms > 0
+            log.warning(
+                "entry_time_off",
+                extra={
+                    "offset_seconds": clock.offset_ms / 1000,
+                    "made_up_in_seconds": clock.made_up_in_s,
+                    "meaning": f"the wall clock was set {'back' if ahead else 'forward'}, or was wrong before; until "
+                    f"entry time agrees with it, it runs up to {100 // SLEW} % {'slower' if ahead else 'faster'}, and "
+                    "what expires does so by entry time",
+                },
+            )
+        elif large is not None:
+            log.info("entry_time_agrees", extra={"offset_seconds": clock.offset_ms / 1000})
+        return time_ms
 
     def _on_failure(self, error: BaseException) -> None:
         if not self.failed.done():
@@ -325,3 +356,11 @@ def _rate(entries: int, seconds: float) -> int:
 
 def _unix_time_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _boot_time_ns() -> int:
+    """The monotonic clock that goes on while the machine sleeps, which has a name of its own on Linux."""
+    return time.clock_gettime_ns(_BOOT_TIME)
+
+
+_BOOT_TIME: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

@@ -73,7 +73,8 @@ async def node(
     ``haptera serve``, with ``segment_size`` 1 MiB if nothing else is said.
 
     On a virtual clock writes are made on the loop, each taking ``write_delay`` virtual seconds, and the entries' time
-    is the clock's. ``clock_ms`` gives another: Unix time in milliseconds.
+    is the clock's. ``clock_ms`` gives another wall clock: Unix time in milliseconds. Where it jumps, entry time follows
+    it slowly (spec/storage.md, "Time").
 
     At the end the node and its connections are closed and the temporary directory is removed. Raises what
     ``haptera serve`` reports: ``ConfigurationError`` and ``StorageError``.
@@ -92,6 +93,7 @@ async def node(
             _config(path, listen, temporary, options),
             filesystem=None if filesystem is None else _At(filesystem, path),
             clock_ms=clock_ms or ((lambda: EPOCH_MS + int(loop.time() * 1000)) if virtual else None),
+            monotonic_ns=(lambda: int(loop.time() * 1e9)) if virtual else None,
             writer=_LoopWriter(loop, write_delay) if virtual else None,
         )
         server = NodeServer(opened)
