@@ -138,6 +138,16 @@ FRAMES: list[tuple[str, dict[str, Any], object]] = [
         },
         None,
     ),
+    (
+        "REQUEST of a change that may have been sent on another connection",
+        {
+            "type_": REQUEST,
+            "stream": 1,
+            "metadata": b"\x02kv\x03set" + entry(0x01, REQUEST_ID) + entry(0x0C, b""),
+            "payload": pack(["config:env", b"production"]),
+        },
+        None,
+    ),
     ("REQUEST that is streaming", {"type_": REQUEST, "stream": 3, "flags": STREAMING, "metadata": b"\x01s\x01m"}, None),
     ("REQUEST on the highest stream", {"type_": REQUEST, "stream": 2**53 - 1, "metadata": b"\x01s\x01m"}, None),
     (

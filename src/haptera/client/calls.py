@@ -37,6 +37,8 @@ class Call:
 
     __slots__ = (
         "_held",
+        "_resent",
+        "_sent_on",
         "attempt",
         "deadline",
         "method",
@@ -59,16 +61,31 @@ class Call:
         self.unknown = False  # a change that was sent, and may have been applied
         self.server_id: bytes | None = None  # who may have applied it, if that one remembers ids
         self._held: list[Sent] = []  # sent within `RESEND_SECONDS_MAX`, and answered with damage
+        self._sent_on: Peer | None = None  # where it may have been applied
+        self._resent = False  # whether it may have been sent on several connections
 
     @property
     def by(self) -> float | None:
         """The deadline as asyncio takes it."""
         return None if self.deadline == math.inf else self.deadline
 
+    def resent_on(self, peer: Peer) -> bool:
+        """Whether the server is to be told that the attempt on ``peer`` may not be the only one.
+
+        Late bytes of another connection could apply the change once more if it were forgotten.
+        """
+        if self.unknown and peer is not self._sent_on:
+            self._resent = True
+        return self._resent
+
     def end(self) -> None:
-        """The call has its answer, or is given up: it is not sent again."""
-        for sent in self._held:
-            sent.release()
+        """The call has its answer, or is given up: it is not sent again.
+
+        What was sent on several connections stays held: only time has the server forget it.
+        """
+        if not self._resent:
+            for sent in self._held:
+                sent.release()
 
     def unanswered(self, peer: Peer, outcome: Outcome, sent: Sent | None = None) -> None:
         """Notes that what came of the call on a connection, its end for instance, was no answer.
@@ -77,10 +94,14 @@ class Call:
         """
         if not self.method.write or outcome == "not_applied":
             return
-        if sent is not None:
+        if sent is not None and self._resent:
+            sent.release()  # by time alone, whatever is read on its connection
+        elif sent is not None:
             self._held.append(sent)
         remembers = peer.server_id if "idempotency" in peer.capabilities else None
         self.server_id = remembers if not self.unknown or remembers == self.server_id else None
+        if not self.unknown:
+            self._sent_on = peer
         self.unknown = True
 
     def may_repeat(self, now: float) -> bool:

@@ -84,10 +84,12 @@ class EmbeddedChannel:
         else:
             waiting = asyncio.get_running_loop().create_future()
             result = await self._durable(waiting, timeout, lambda: node.commands.drop(submission, 0))
+        if isinstance(result, Replayed):
+            result = result.result
         if isinstance(result, Failure):
             return result
         self.revision = node.revision
-        return method.convert(result.result if isinstance(result, Replayed) else result)
+        return method.convert(result)
 
     async def _count(self, method: Method[R], cursor: Cursor | Failure, timeout: float | None) -> R | Failure:
         """Counts the keys that a glob matches, while others have their turns."""

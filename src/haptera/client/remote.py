@@ -166,7 +166,13 @@ class RemoteChannel:
         timeout = None if call.by is None else max(call.by - self._time(), 0.001)
         method = call.method
         return peer.request(
-            method.service, method.name, call.payload, timeout=timeout, request_id=call.request_id, repeats=True
+            method.service,
+            method.name,
+            call.payload,
+            timeout=timeout,
+            request_id=call.request_id,
+            repeats=True,
+            resent=call.resent_on(peer),
         )
 
     async def _pause(self, call: Call) -> None:

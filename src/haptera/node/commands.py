@@ -39,12 +39,13 @@ ANONYMOUS = Session()
 
 class Command(msgspec.Struct, frozen=True, gc=False):
     """One operation. A write that must happen at most once has a ``request_id`` (16 bytes) and the ``digest`` (SHA-256)
-    of what was asked (spec/protocol.md 7.1).
+    of what was asked; ``resent`` says that it may have come on another connection as well (spec/protocol.md 7.1).
     """
 
     op: Read | Write
     request_id: bytes | None = None
     digest: bytes | None = None
+    resent: bool = False
 
 
 class Commands:
@@ -81,7 +82,7 @@ class Commands:
             elif type(op) in READS:
                 results.append(machine_read(op))  # type: ignore[arg-type]  # the set above holds the members of Read
             else:
-                logged = Logged(op, session.user, command.request_id, command.digest)  # type: ignore[arg-type]
+                logged = Logged(op, session.user, command.request_id, command.digest, command.resent)  # type: ignore[arg-type]
                 size = size_bound(op) + LOGGED_OVERHEAD + len(session.user)
                 results.append(_WAITING)
                 refused = append(logged, size, submission, len(results) - 1)

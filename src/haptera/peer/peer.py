@@ -18,6 +18,7 @@ from haptera.wire.metadata import Tag
 
 _NUMBERS: Final = frozenset({float, int})
 _REQUEST_ID_SIZE: Final = 16
+_RESENT: Final = bytes((Tag.RESENT, 0))
 
 
 class Hosted(Protocol):
@@ -122,6 +123,7 @@ class Peer(Line):
         timeout: float | None,
         request_id: bytes | None = None,
         repeats: bool = False,
+        resent: bool = False,
     ) -> Call:
         """Send a request and return the future of its answer.
 
@@ -130,7 +132,8 @@ class Peer(Line):
 
         ``request_id`` is a 16-byte UUID: the other side remembers the answer, so that the same request under the same
         id is not applied again, and is told by later requests which answers have been read. An answer that is damaged
-        counts as read too, unless the caller ``repeats``: then the other side remembers it until ``Call.release``.
+        counts as read too, unless the caller ``repeats``: then the other side remembers it until ``Call.release``. One
+        that may have been sent on another connection before is ``resent``: its answer is forgotten by time alone.
 
         Raises ``LocalProtocolError`` for what can't be sent at all (or the future fails with it, if that turns out
         later), ``TypeError`` for a payload that is not bytes, either it or ``ValueError`` for a ``timeout`` that is no
@@ -138,7 +141,7 @@ class Peer(Line):
         """
         if request_id is not None and len(request_id) != _REQUEST_ID_SIZE:
             raise ValueError(f"a request id has {_REQUEST_ID_SIZE} bytes, not {len(request_id)}")
-        route = service, method, b""
+        route = service, method, _RESENT if resent else b""
         call = Call(self._caller, route, payload, self._loop, request_id=request_id, repeats=repeats)
         self._send(call, timeout)
         return call
@@ -267,6 +270,11 @@ class Request:
         """The stream below which the caller has read every answer, if it said so."""
         value = self._entries.get(Tag.ANSWERED_BELOW)
         return None if value is None else int.from_bytes(value, "big")
+
+    @property
+    def resent(self) -> bool:
+        """Whether the caller may have sent it on another connection before."""
+        return Tag.RESENT in self._entries
 
     @property
     def content_type(self) -> str | None:

@@ -4,7 +4,7 @@ A logged command is a MessagePack array that names its part and operation first,
 classes below; trailing fields may be left out, and then have their defaults::
 
     entry payload  = [logged, …]
-    logged         = [command, user, request_id or nil, digest or nil]
+    logged         = [command, user, request_id or nil, digest or nil, resent]
     command        = ["kv.set", key, value, if_version, condition, return_previous]
 
 An entry that names an unknown part or operation, or more fields than are known, was written by a newer version of this
@@ -130,13 +130,15 @@ class Logged(Struct, array_like=True, forbid_unknown_fields=True, frozen=True, g
     """One command as it is logged: who asked, and under which request id.
 
     ``digest`` is the SHA-256 of service, method and argument, and stands wherever ``request_id`` (a UUID's 16 bytes)
-    does; without a request id the command is simply applied.
+    does; without a request id the command is simply applied. ``resent`` says that another connection may carry a copy
+    of it: then a failure is remembered too.
     """
 
     op: Write
     user: str = ""
     request_id: Annotated[bytes, Meta(min_length=16, max_length=16)] | None = None
     digest: Annotated[bytes, Meta(min_length=32, max_length=32)] | None = None
+    resent: bool = False
 
 
 _WRITES: Final = (Set, Delete, SetMany, DeleteMany, Increment, Rename, Clear, Forget)

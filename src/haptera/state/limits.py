@@ -28,10 +28,22 @@ KEYS_PER_COMMAND_MAX: Final = 2**17
 #: that no connection limits.
 COMMAND_SIZE_MAX: Final = 16 * 1024 * 1024
 
-#: Section 7.1: how long an answer is remembered, in entry time; how large it may be; how many one user may have.
+#: Section 7.1: how long an answer is remembered, by its own clock; how large it may be; how many one user may have.
 ANSWER_KEPT_MS: Final = 600_000
 ANSWER_SIZE_MAX: Final = 4096
 ANSWERS_PER_USER_MAX: Final = 100_000
+#: The clock of the answers advances by at most a minute for each entry: a wall clock that is put forward by an hour, or
+#: a node that was down for one, takes a tenth of an answer's time. A store at rest keeps its answers a little longer.
+ANSWER_CLOCK_STEP_MS_MAX: Final = 60_000
+#: Answers that one entry may expire. As many as the largest batch has commands, so that expiry keeps up with what is
+#: remembered and never stops the loop for longer than a batch does.
+ANSWERS_EXPIRED_MAX: Final = 4096
+#: An answer of up to 64 bytes is always kept whole: the version alone would take as much memory.
+ANSWER_SMALL_SIZE: Final = 64
+#: Bytes of the larger answers of one user, and of all users. Their number alone would allow 400 MB of previous values
+#: for each user; 8 MiB are the last 2,000 of the largest, many more than a client has in flight.
+ANSWERS_SIZE_PER_USER_MAX: Final = 8 * 1024 * 1024
+ANSWERS_SIZE_MAX: Final = 64 * 1024 * 1024
 
 #: Scans open at once in one store. Each is a reader that may hold older entries.
 CURSORS_MAX: Final = 4096

@@ -91,8 +91,9 @@ class StateMachine:
         if index != self.index + 1:
             raise ValueError(f"entry {index} does not follow entry {self.index}")
         self.index = index
-        self.time_ms = max(self.time_ms, time_ms)
-        self.requests.expire(self.time_ms)
+        before = self.time_ms
+        self.time_ms = max(before, time_ms)
+        self.requests.advance(self.time_ms - before)
         writes = self._writes
         results: list[Result] = []
         for command in commands:
@@ -109,8 +110,8 @@ class StateMachine:
         if answered is not None:
             return answered
         result = self._writes[type(op)](op)
-        if type(result) is tuple:
-            requests.remember(user, request_id, digest, self.time_ms, result, self.kv.revision)
+        if type(result) is tuple or (command.resent and isinstance(result, Failure)):
+            requests.remember(user, request_id, digest, result, self.kv.revision)
         return result
 
     def _forget(self, op: Forget) -> Result:

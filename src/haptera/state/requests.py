@@ -1,10 +1,16 @@
 """The ``requests`` part: changes are applied at most once (spec/protocol.md, section 7.1).
 
 It remembers, for each (user, request id), the digest of what was asked and the result. All is decided when a command is
-applied, in log order, and by the time of its entry: so a retry that overtakes its original, a replay of the log and a
-replica all come to the same answer.
+applied, in log order: so a retry that overtakes its original, a replay of the log and a replica all come to the same
+answer.
 
-Only results are remembered. A failure changed nothing, and a retry of it is judged again.
+Only results are remembered. A failure changed nothing, and a retry of it is judged again; but of a change that was sent
+on several connections the failure is remembered too, because its other copy may arrive after the caller was told.
+
+Answers age by a clock of this part. It advances with each entry by the time since the one before, and by at most
+`limits.ANSWER_CLOCK_STEP_MS_MAX`: so a wall clock that jumps forward between a change and its retry does not expire the
+answer. Previous values are the larger part of large answers, and have a budget: beyond it the user's oldest are
+reduced to their version.
 """
 
 from __future__ import annotations
@@ -22,20 +28,29 @@ from haptera.errors import Failure, failure
 from haptera.state import limits
 from haptera.state.results import Replayed
 
-#: The entry time, the digest, and the result; of one too large to keep, the version alone.
-_Answer = tuple[int, bytes | None, tuple[Any, ...] | int]
+#: What is left of an answer that is too large to keep: the version of a change, the code of a failure.
+_Brief = int | Failure
+#: The time by the clock of this part, the digest, and the result.
+_Answer = tuple[int, bytes | None, tuple[Any, ...] | _Brief]
 
 _encoder: Final = msgspec.msgpack.Encoder()
 
 
 class Requests:
-    """The remembered answers, oldest first: entry time never goes back, so expiry only looks at the front."""
+    """The remembered answers, oldest first: their clock never goes back, so expiry only looks at the front."""
 
-    __slots__ = ("_answers", "_counts")
+    __slots__ = ("_answers", "_counts", "_large", "_sizes", "clock_ms", "size")
 
     def __init__(self) -> None:
+        #: The time by which answers age.
+        self.clock_ms = 0
+        #: Bytes of all large answers.
+        self.size = 0
         self._answers: OrderedDict[tuple[str, bytes], _Answer] = OrderedDict()
         self._counts: dict[str, int] = {}
+        # Of each user: the large answers, oldest first, with their size and what is left of them without it.
+        self._large: dict[str, OrderedDict[bytes, tuple[int, _Brief]]] = {}
+        self._sizes: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._answers)
@@ -64,12 +79,20 @@ class Requests:
         return Replayed(result)
 
     def remember(
-        self, user: str, request_id: bytes, digest: bytes | None, time_ms: int, result: tuple[Any, ...], version: int
+        self, user: str, request_id: bytes, digest: bytes | None, result: tuple[Any, ...] | Failure, version: int
     ) -> None:
         """Remember the result of a command that `judge` let through; of one too large to keep, the ``version``."""
         user = sys.intern(user)  # one text for all answers, also in a replay, where each command brings its own
-        kept = len(_encoder.encode(result)) <= limits.ANSWER_SIZE_MAX
-        self._answers[user, request_id] = (time_ms, digest, result if kept else version)
+        size = len(_encoder.encode(result))
+        kept: tuple[Any, ...] | _Brief = result
+        if size > limits.ANSWER_SMALL_SIZE:
+            brief = _without_details(result) if isinstance(result, Failure) else version
+            if size > limits.ANSWER_SIZE_MAX or not self._make_room(user, size):
+                kept = brief
+            else:
+                self._large.setdefault(user, OrderedDict())[request_id] = (size, brief)
+                self._charge(user, size)
+        self._answers[user, request_id] = (self.clock_ms, digest, kept)
         self._counts[user] = self._counts.get(user, 0) + 1
 
     def forget(self, user: str, request_ids: Iterable[bytes]) -> int:
@@ -77,21 +100,56 @@ class Requests:
         forgotten = 0
         for request_id in request_ids:
             if self._answers.pop((user, request_id), None) is not None:
-                self._uncount(user)
+                self._forgot(user, request_id)
                 forgotten += 1
         return forgotten
 
-    def expire(self, time_ms: int) -> None:
-        """Forget the answers that are older than `limits.ANSWER_KEPT_MS` at ``time_ms``."""
+    def advance(self, elapsed_ms: int) -> None:
+        """Let time pass, and forget the answers that are older than `limits.ANSWER_KEPT_MS`."""
+        self.clock_ms += min(elapsed_ms, limits.ANSWER_CLOCK_STEP_MS_MAX)
+        oldest = self.clock_ms - limits.ANSWER_KEPT_MS
         answers = self._answers
-        while answers:
+        for _ in range(limits.ANSWERS_EXPIRED_MAX):
+            if not answers:
+                return
             key = next(iter(answers))
-            if time_ms - answers[key][0] <= limits.ANSWER_KEPT_MS:
+            if answers[key][0] >= oldest:
                 return
             del answers[key]
-            self._uncount(key[0])
+            self._forgot(*key)
 
-    def _uncount(self, user: str) -> None:
+    def _make_room(self, user: str, size: int) -> bool:
+        """Reduce the oldest large answers of ``user`` until one of ``size`` bytes fits; False if it never does."""
+        while (
+            self._sizes.get(user, 0) + size > limits.ANSWERS_SIZE_PER_USER_MAX
+            or self.size + size > limits.ANSWERS_SIZE_MAX
+        ):
+            large = self._large.get(user)
+            if not large:
+                return False
+            request_id = next(iter(large))
+            _, brief = large[request_id]
+            time_ms, digest, _ = self._answers[user, request_id]
+            self._answers[user, request_id] = (time_ms, digest, brief)  # keeps its place: only its result is shorter
+            self._discharge(user, request_id)
+        return True
+
+    def _charge(self, user: str, size: int) -> None:
+        self.size += size
+        self._sizes[user] = self._sizes.get(user, 0) + size
+
+    def _discharge(self, user: str, request_id: bytes) -> None:
+        large = self._large.get(user)
+        found = None if large is None else large.pop(request_id, None)
+        if large is None or found is None:
+            return
+        self.size -= found[0]
+        self._sizes[user] -= found[0]
+        if not large:
+            del self._large[user], self._sizes[user]
+
+    def _forgot(self, user: str, request_id: bytes) -> None:
+        self._discharge(user, request_id)
         left = self._counts[user] - 1
         if left:
             self._counts[user] = left
@@ -99,8 +157,8 @@ class Requests:
             del self._counts[user]
 
     def digest(self) -> bytes:
-        """32 bytes that are equal for equal tables, their order included."""
-        digest = hashlib.sha256()
+        """32 bytes that are equal for equal tables, their order and clock included."""
+        digest = hashlib.sha256(_encoder.encode(self.clock_ms))
         for key, answer in self._answers.items():
             digest.update(_encoder.encode((key, answer)))
         return digest.digest()
@@ -108,13 +166,32 @@ class Requests:
     def check(self) -> None:
         """Raise ``AssertionError`` with the invariant that does not hold."""
         counts: dict[str, int] = {}
+        sizes: dict[str, int] = {}
         before = 0
-        for (user, _), (time_ms, _, _) in self._answers.items():
+        for (user, request_id), (time_ms, _, result) in self._answers.items():
             counts[user] = counts.get(user, 0) + 1
-            if time_ms < before:
-                raise AssertionError("broken invariant: answers are in the order of their time")
+            _require(before <= time_ms <= self.clock_ms, "answers are in the order of their time")
             before = time_ms
-        if counts != self._counts:
-            raise AssertionError("broken invariant: the answers of each user are counted")
-        if any(count > limits.ANSWERS_PER_USER_MAX for count in counts.values()):
-            raise AssertionError("broken invariant: no user has more answers than allowed")
+            size = len(_encoder.encode(result))
+            large = self._large.get(user)
+            charged = None if large is None else large.get(request_id)
+            if charged is not None:
+                sizes[user] = sizes.get(user, 0) + size
+                _require(charged[0] == size, "large answers are charged with their size")
+            else:
+                brief = isinstance(result, int | Failure)
+                _require(brief or size <= limits.ANSWER_SMALL_SIZE, "all large answers are charged")
+        _require(counts == self._counts, "the answers of each user are counted")
+        _require(all(count <= limits.ANSWERS_PER_USER_MAX for count in counts.values()), "no user has too many answers")
+        _require(sizes == self._sizes and sum(sizes.values()) == self.size, "the large answers add up")
+        _require(self.size <= limits.ANSWERS_SIZE_MAX, "large answers fit their budget")
+        _require(all(size <= limits.ANSWERS_SIZE_PER_USER_MAX for size in sizes.values()), "each user's do, too")
+
+
+def _without_details(reason: Failure) -> Failure:
+    return failure(reason.code, outcome=reason.outcome)
+
+
+def _require(condition: bool, invariant: str) -> None:
+    if not condition:
+        raise AssertionError(f"broken invariant: {invariant}")

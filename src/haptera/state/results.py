@@ -19,7 +19,7 @@ Row = tuple[str, bytes | None, int, None]
 class Replayed(Struct, frozen=True):
     """The remembered result of an earlier command with the same request id (section 7.1). Nothing was applied now."""
 
-    result: tuple[Any, ...]
+    result: tuple[Any, ...] | Failure
 
 
 #: A tuple is a method's result array, field by field (section 7). A `Failure` changed nothing.

@@ -20,6 +20,7 @@ class Tag(IntEnum):
     REPLAYED = 0x09
     ANSWERED_BELOW = 0x0A
     REVISION = 0x0B
+    RESENT = 0x0C
     RAW_LENGTH = 0x85
 
 
@@ -36,6 +37,7 @@ _LENGTHS: Final[dict[int, int]] = {
     Tag.REPLAYED: 0,
     Tag.ANSWERED_BELOW: 8,
     Tag.REVISION: 8,
+    Tag.RESENT: 0,
     Tag.RAW_LENGTH: 4,
 }
 _TEXTS: Final = frozenset({int(Tag.TRACESTATE), int(Tag.CONTENT_TYPE)})

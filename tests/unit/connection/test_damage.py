@@ -280,7 +280,7 @@ def test_other_types_are_skipped_damaged_or_not(type_: int, stream: int, change:
 
 @pytest.mark.parametrize("flags", [0x0100, 0x8000, 0xFF00])
 def test_unknown_ignorable_flags_and_tags_are_skipped(flags: int) -> None:
-    skipped = b"\x7f\x03abc\x0c\x00"
+    skipped = b"\x7f\x03abc\x0d\x00"
     connection = open_machine(Role.ACCEPTOR)
     request = frame(REQUEST, 1, b"p", flags=flags | STREAMING, metadata=ROUTE + skipped)
     item = frame(ITEM, 1, b"i", flags=flags, metadata=skipped)

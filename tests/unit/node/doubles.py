@@ -49,12 +49,14 @@ class FakePeer:
         payload: bytes | None = None,
         request_id: bytes | None = None,
         answered_below: int | None = None,
+        resent: bool = False,
         service: str = "kv",
     ) -> FakeRequest:
         request = FakeRequest(self, service, method, msgspec.msgpack.encode(argument) if payload is None else payload)
         request.stream, self.streams = self.streams, self.streams + 2
         request.request_id = request_id
         request.answered_below = answered_below
+        request.resent = resent
         return request
 
 
@@ -69,6 +71,7 @@ class FakeRequest:
         self.stream = 0
         self.request_id: bytes | None = None
         self.answered_below: int | None = None
+        self.resent = False
         self.cancelled = False
         self.on_cancel: Callable[[], None] | None = None
         self.answers = 0

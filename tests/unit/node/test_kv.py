@@ -243,6 +243,24 @@ async def test_a_replayed_answer_carries_the_version_of_its_change() -> None:
         assert replayed.entries[TAG_REVISION] == (1).to_bytes(8, "big")
 
 
+async def test_what_may_come_on_another_connection_too_is_not_forgotten_by_answered_below() -> None:
+    async with served() as store:
+        await store.ask("increment", "n", 1, request_id=ID, resent=True)
+        await store.ask("increment", "n", 1, request_id=bytes(16))
+        await store.ask("get", "n", answered_below=store.peer.streams)
+        await turn()
+        remembered = [await store.ask("increment", "n", 1, request_id=each) for each in (ID, bytes(16))]
+        assert [TAG_REPLAYED in request.entries for request in remembered] == [True, False]
+
+
+async def test_a_remembered_failure_is_told_as_replayed() -> None:
+    async with served() as store:
+        first = await store.ask("set", "k", b"1", {"if": "present"}, request_id=ID, resent=True)
+        await store.ask("set", "k", b"2")
+        again = await store.ask("set", "k", b"1", {"if": "present"}, request_id=ID)
+        assert (first.code, again.code, again.entries) == (4001, 4001, {TAG_REPLAYED: b""})
+
+
 async def test_one_connection_cannot_have_the_answers_of_another_forgotten() -> None:
     async with served() as store:
         await store.ask("increment", "n", 1, request_id=ID)

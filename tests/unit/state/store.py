@@ -13,12 +13,28 @@ class Store(StateMachine):
 
     now_ms = 1_000_000
 
-    def do(self, op: Write, user: str = "", request_id: bytes | None = None, digest: bytes | None = None) -> Result:
+    def do(
+        self,
+        op: Write,
+        user: str = "",
+        request_id: bytes | None = None,
+        digest: bytes | None = None,
+        *,
+        resent: bool = False,
+    ) -> Result:
         refused = validate(op)
         assert refused is None, refused
-        [result] = self.apply(self.index + 1, self.now_ms, [Logged(op, user, request_id, digest)])
+        [result] = self.apply(self.index + 1, self.now_ms, [Logged(op, user, request_id, digest, resent)])
         self.check()
         return result
+
+    def wait(self, milliseconds: int) -> None:
+        """Let time pass as it does in a store that is used: with an entry every minute at least."""
+        while milliseconds:
+            step = min(milliseconds, 60_000)
+            milliseconds -= step
+            self.now_ms += step
+            self.apply(self.index + 1, self.now_ms, [])
 
     def ask(self, op: Read) -> Result:
         refused = validate(op)

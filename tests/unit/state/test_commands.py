@@ -44,7 +44,7 @@ DIGEST = bytes(range(32))
 )
 def test_a_logged_command_names_its_part_and_operation_first(op: Write, logged: list[Any]) -> None:
     payload = encode_commands([Logged(op, "app", ID, DIGEST)])
-    assert msgspec.msgpack.decode(payload) == [[logged, "app", ID, DIGEST]]
+    assert msgspec.msgpack.decode(payload) == [[logged, "app", ID, DIGEST, False]]
     assert decode_commands(payload) == [Logged(op, "app", ID, DIGEST)]
 
 
@@ -53,10 +53,18 @@ def test_an_entry_may_hold_no_command() -> None:
 
 
 def test_trailing_fields_may_be_left_out() -> None:
-    assert decode_commands(msgspec.msgpack.encode([[["kv.clear"]], [["kv.increment", "n"], "u"]])) == [
+    assert decode_commands(
+        msgspec.msgpack.encode([[["kv.clear"]], [["kv.increment", "n"], "u"], [["kv.clear"], "u", ID, DIGEST]])
+    ) == [
         Logged(Clear()),
         Logged(Increment("n"), "u"),
+        Logged(Clear(), "u", ID, DIGEST),
     ]
+
+
+def test_that_a_command_was_resent_is_logged() -> None:
+    logged = Logged(Clear(), "u", ID, DIGEST, resent=True)
+    assert decode_commands(encode_commands([logged])) == [logged]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +86,7 @@ def test_an_unknown_part_operation_or_field_is_a_newer_format(command: list[Any]
 
 def test_a_field_more_around_a_command_is_a_newer_format() -> None:
     with pytest.raises(UnknownPart):
-        decode_commands(msgspec.msgpack.encode([[["kv.clear"], "", None, None, 1]]))
+        decode_commands(msgspec.msgpack.encode([[["kv.clear"], "", None, None, False, 1]]))
 
 
 def valid_but_for(command: Any) -> bytes:

@@ -77,22 +77,22 @@ def test_a_command_without_an_id_is_applied_each_time(store: Store) -> None:
     assert len(store.requests) == 0
 
 
-def test_an_answer_is_kept_for_600_000_ms_of_entry_time(store: Store) -> None:
+def test_an_answer_is_kept_for_600_000_ms(store: Store) -> None:
     op = Increment("n")
     assert limits.ANSWER_KEPT_MS == 600_000
     store.do(op, "app", ONE, DIGEST)
-    store.now_ms += 600_000
+    store.wait(600_000)
     assert store.do(op, "app", ONE, DIGEST) == Replayed((1, 1))
-    store.now_ms += 1
+    store.wait(1)
     assert store.do(op, "app", ONE, DIGEST) == (2, 2)
 
 
 def test_a_replayed_answer_does_not_live_longer(store: Store) -> None:
     op = Increment("n")
     store.do(op, "app", ONE, DIGEST)
-    store.now_ms += 400_000
+    store.wait(400_000)
     assert store.do(op, "app", ONE, DIGEST) == Replayed((1, 1))
-    store.now_ms += 400_000
+    store.wait(400_000)
     assert store.do(op, "app", ONE, DIGEST) == (2, 2)
 
 
@@ -101,7 +101,8 @@ def test_entry_time_that_goes_back_forgets_nothing_and_keeps_the_order(store: St
     store.now_ms -= 500_000
     store.do(Increment("n"), "app", request_id(2), DIGEST)
     assert store.time_ms == 1_000_000
-    store.now_ms = 1_600_000
+    store.now_ms = 1_000_000
+    store.wait(600_000)
     assert store.do(Increment("n"), "app", request_id(2), DIGEST) == Replayed((2, 2))
 
 
@@ -152,9 +153,114 @@ def test_a_full_table_refuses_new_requests_answers_old_ones_and_evicts_nothing(
     assert store.do(op, "app") == (5, 5)
     store.do(Forget("app", [request_id(1)]))
     assert store.do(op, "app", request_id(9), DIGEST) == (6, 6)
-    store.now_ms += 600_001
+    store.wait(600_001)
     assert store.do(op, "app", request_id(10), DIGEST) == (7, 7)
     assert store.requests.count("app") == 1
+
+
+@pytest.mark.parametrize("steps_ms", [[600_001], [3_600_000], [7 * 86_400_000], [-86_400_000, 86_400_000, 3_600_000]])
+def test_a_wall_clock_that_jumps_does_not_expire_an_answer(store: Store, steps_ms: list[int]) -> None:
+    """Trap: a change applied twice, because the server's wall clock was put forward between it and its retry."""
+    op = Increment("n")
+    store.wait(1000)
+    store.do(op, "app", ONE, DIGEST)
+    for step in steps_ms:
+        store.now_ms += step
+        store.do(Set("other", b""))
+    store.wait(300_000)  # for as long a client retries
+    assert store.do(op, "app", ONE, DIGEST) == Replayed((1, 1))
+    store.wait(600_000)
+    assert store.do(op, "app", ONE, DIGEST) == (2, 2 + len(steps_ms))
+
+
+def test_a_replay_does_not_move_its_answer_behind_newer_ones(store: Store) -> None:
+    for number in range(3):
+        store.do(Increment("n"), "app", request_id(number), DIGEST)
+        store.wait(1000)
+    for _ in range(2):
+        store.do(Increment("n"), "app", request_id(0), DIGEST)
+    store.wait(600_000 - 3000)
+    assert store.do(Increment("n"), "app", request_id(0), DIGEST) == Replayed((1, 1))
+    store.wait(1)
+    assert store.requests.count("app") == 2
+    store.wait(1000)
+    assert store.requests.count("app") == 1
+
+
+def test_what_one_entry_expires_is_bounded_and_the_next_goes_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "ANSWERS_EXPIRED_MAX", 4)
+    store.apply(1, store.now_ms, [Logged(Increment("n"), "app", request_id(each), DIGEST) for each in range(10)])
+    store.wait(600_000)
+    left = []
+    for _ in range(4):
+        store.wait(1)
+        left.append(store.requests.count("app"))
+    assert left == [6, 2, 0, 0]
+
+
+@pytest.mark.parametrize("resent", [False, True])
+def test_a_failure_of_what_was_sent_on_several_connections_is_remembered(store: Store, resent: bool) -> None:
+    """Trap: a change applied twice, or after its caller was told that it is not: the copy on a connection that was
+    given up arrives when its condition has come true."""
+    op = Set("a", b"1", condition="present")
+    assert refused(store.do(op, "app", ONE, DIGEST, resent=resent), 4001, key="a")
+    store.do(Set("a", b"0"))
+    late = store.do(op, "app", ONE, DIGEST)
+    if resent:
+        assert isinstance(late, Replayed)
+        assert refused(late.result, 4001, key="a")
+        assert store.value("a") == b"0"
+    else:
+        assert late == (2, None)
+
+
+def test_a_remembered_failure_that_is_too_large_keeps_its_code(store: Store) -> None:
+    op = Set("k" * 4096, b"1", condition="present")
+    store.do(op, "app", ONE, DIGEST, resent=True)
+    late = store.do(op, "app", ONE, DIGEST)
+    assert isinstance(late, Replayed)
+    assert refused(late.result, 4001)
+
+
+def get_and_set(value: bytes) -> Set:
+    return Set("a", value, return_previous=True)
+
+
+def test_previous_values_in_remembered_answers_have_a_budget(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trap: memory outside every budget. The user's oldest answers are reduced to their versions."""
+    monkeypatch.setattr(limits, "ANSWERS_SIZE_PER_USER_MAX", 10_000)
+    monkeypatch.setattr(limits, "ANSWERS_SIZE_MAX", 15_000)
+    store.do(Set("a", bytes(3000)))
+    for user in ("x", "y"):
+        for number in range(5):
+            store.do(get_and_set(bytes(3000)), user, request_id(number), DIGEST)
+
+    def whole(user: str) -> list[bool]:
+        retries = [store.do(get_and_set(b""), user, request_id(number), DIGEST) for number in range(5)]
+        for version, retry in enumerate(retries, 2 if user == "x" else 7):
+            if isinstance(retry, Failure):
+                assert (retry.code, retry.outcome, retry.details) == (3011, "applied", {"version": version})
+        return [isinstance(retry, Replayed) for retry in retries]
+
+    assert (whole("x"), whole("y")) == ([False, False, True, True, True], [False] * 4 + [True])
+    assert store.requests.size <= 15_000
+    store.do(Forget("x", [request_id(4), request_id(0)]))
+    store.do(get_and_set(bytes(3000)), "y", request_id(5), DIGEST)
+    assert store.requests.count("y") == 6
+    store.wait(600_001)
+    store.do(Set("a", b""))
+    assert (len(store.requests), store.requests.size) == (0, 0)
+
+
+def test_one_user_without_room_for_previous_values_keeps_versions(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ANSWERS_SIZE_MAX", 2000)
+    store.do(Set("a", bytes(3000)))
+    store.do(get_and_set(b"1"), "x", ONE, DIGEST)
+    retry = store.do(get_and_set(b"1"), "x", ONE, DIGEST)
+    assert isinstance(retry, Failure)
+    assert (retry.code, retry.details) == (3011, {"version": 2})
 
 
 def test_forgotten_answers_leave_nothing_behind(store: Store) -> None:

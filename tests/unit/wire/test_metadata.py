@@ -18,6 +18,7 @@ FIXED = {
     0x09: 0,
     0x0A: 8,
     0x0B: 8,
+    0x0C: 0,
 }
 TEXTS = (0x04, 0x08)
 
@@ -87,7 +88,7 @@ def test_texts_are_utf_8(tag: int) -> None:
     assert _code(_entry(tag, b"\xff\xfe"))[0] == 1002
 
 
-@pytest.mark.parametrize("tag", [0x05, 0x0C, 0x7F, 0x00])
+@pytest.mark.parametrize("tag", [0x05, 0x0D, 0x7F, 0x00])
 def test_an_unknown_tag_is_skipped(tag: int) -> None:
     assert decode_entries(_entry(tag, b"whatever") + _entry(0x09, b"")) == {0x09: b""}
 
@@ -97,7 +98,7 @@ def test_an_unknown_critical_tag(tag: int) -> None:
     assert _code(_entry(0x09, b"") + _entry(tag, b"x")) == (1007, {"tag": tag})
 
 
-@pytest.mark.parametrize("tag", [0x01, 0x04, 0x7F, 0x0C])
+@pytest.mark.parametrize("tag", [0x01, 0x04, 0x7F, 0x0D])
 def test_a_tag_given_twice_known_or_not(tag: int) -> None:
     entry = _entry(tag, bytes(FIXED.get(tag, 2)))
     assert _code(entry + _entry(0x09, b"") + entry) == (1002, {"tag": tag})

@@ -146,9 +146,9 @@ class KvService(Service):
             _Writes(self, writes).submit(session, write_commands)
         self._metrics.kv_handler_seconds_total += time.perf_counter() - started
 
-    def _fail(self, request: Request, reason: Failure) -> None:
+    def _fail(self, request: Request, reason: Failure, entries: bytes = b"") -> None:
         self._metrics.kv_failures_total += 1
-        request.fail(reason)
+        request.fail(reason, entries)
 
     def _answer(self, requests: list[Request], results: list[Result], start: int) -> None:
         """Answer from `start` on, all of one connection, until as much waits to be written as may.
@@ -176,7 +176,7 @@ class KvService(Service):
                 continue  # answered when it was
             else:
                 assert isinstance(result, Failure)
-                self._fail(request, result)
+                self._fail(request, result, replayed)
                 continue
             if (
                 type(result[0]) is list
@@ -320,12 +320,15 @@ def _write_command(op: Any, request: Request) -> Command:
     request_id, peer = request.request_id, request.peer
     if request_id is None or "idempotency" not in peer.capabilities:
         return Command(op)
+    digest = _DIGESTS[request.method].copy()
+    digest.update(request.payload)
+    if request.resent:
+        # Not tracked: bytes of another connection may bring it once more, whatever has been read on this one.
+        return Command(op, request_id, digest.digest(), resent=True)
     tracked = peer.attributes.get(_TRACKED)
     if tracked is None:
         tracked = peer.attributes[_TRACKED] = deque(maxlen=ANSWERS_TRACKED_MAX)
     tracked.append((request.stream, request_id))
-    digest = _DIGESTS[request.method].copy()
-    digest.update(request.payload)
     return Command(op, request_id, digest.digest())
 
 
