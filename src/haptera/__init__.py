@@ -94,6 +94,7 @@ if TYPE_CHECKING:
         RemoteProtocolError,
         ServerError,
         StorageError,
+        WrongLoop,
         failure,
     )
     from haptera.peer import (
@@ -190,6 +191,7 @@ __all__ = [
     "UserNotFound",
     "ValueTooLarge",
     "VersionMismatch",
+    "WrongLoop",
     "__version__",
     "connect",
     "dial",
@@ -216,6 +218,7 @@ _MODULES: Final = {
             "RemoteProtocolError",
             "ServerError",
             "StorageError",
+            "WrongLoop",
             "failure",
         ),
         "haptera.errors",

@@ -10,6 +10,7 @@
         StorageError                a data directory could not be used
             CorruptionError         it is damaged
         ConfigurationError          an option, URL or environment does not say what to do
+        WrongLoop                   an object was used outside the event loop, thread or process that it belongs to
 
 Between the layers an error travels as a `Failure`, a value: on the hot path "no such key" is an ordinary answer, and
 raising it would cost more than finding it. It becomes an exception where a caller waits for one.
@@ -35,6 +36,7 @@ __all__ = [
     "RemoteProtocolError",
     "ServerError",
     "StorageError",
+    "WrongLoop",
     "failure",
 ]
 
@@ -121,6 +123,15 @@ class CorruptionError(StorageError):
 
 class ConfigurationError(HapteraError):
     """An option, a URL, a configuration file or the environment does not say what to do."""
+
+
+class WrongLoop(HapteraError, RuntimeError):
+    """An object was used outside the event loop, the thread or the process that it belongs to.
+
+    It is raised before anything is sent, so `outcome` is always `not_applied`. The message names both places.
+    """
+
+    outcome: Outcome = "not_applied"
 
 
 class Failure(msgspec.Struct, frozen=True):

@@ -28,6 +28,7 @@ ERRORS = {
     "RemoteProtocolError",
     "ServerError",
     "StorageError",
+    "WrongLoop",
     "failure",
 }
 

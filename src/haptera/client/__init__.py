@@ -35,6 +35,8 @@ def connect(url: str | None = None, *, timeout: Timeout = DEFAULT) -> Database:
     refuses for a reason that stays (its version, the key). A call that was lost with its connection, or whose answer
     was damaged, is sent again where that is safe: a read always, a change under its id to a server that remembers it.
 
+    It may be made before a fork: each child then has connections and request ids of its own.
+
     Raises ``ConfigurationError`` for a URL that is not understood, or that names a user or a password: this version has
     no authentication, and does not pretend to.
     """
@@ -54,7 +56,8 @@ def open_embedded(
 
     The directory is made where there is none, and is locked: one process at a time. ``durability`` ``"sync"`` answers a
     change when it is on the disk, ``"os"`` when the operating system has it. Use it as ``async with haptera.open(path)
-    as db`` (or ``await``), which opens the directory and replays its log.
+    as db`` (or ``await``), which opens the directory and replays its log. The lock stays with the process that opened
+    the directory: a forked child is refused (``DirectoryInUse``) as long as that one has it.
 
     Needs the extra ``haptera[server]``. Opening raises ``StorageError`` (``CorruptionError`` for damage) and
     ``ConfigurationError``.

@@ -79,6 +79,12 @@ class Connector:
         self._endings: set[asyncio.Task[None]] = set()
         self._closed = False
 
+    def afresh(self) -> Connector:
+        """A connector to the same hosts that has no connection and knows nothing of them, for another process."""
+        connector = Connector(self._urls, self._shown, self._backoff, self._dial)
+        connector._closed = self._closed
+        return connector
+
     @property
     def hopeful(self) -> bool:
         """Whether a connection may be had by dialling again."""
@@ -162,7 +168,8 @@ class Connector:
     async def drain(self, timeout: float) -> None:
         """Takes no more calls, waits up to ``timeout`` seconds for those under way, and closes."""
         self._closed = True
-        await asyncio.gather(*(peer.drain(timeout) for peer in self._all()))
+        if peers := self._all():
+            await asyncio.gather(*(peer.drain(timeout) for peer in peers))
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -171,7 +178,8 @@ class Connector:
         self._wake_others()
         peers = self._all()
         self.peer = None
-        await asyncio.gather(*(peer.aclose() for peer in peers))
+        if peers:  # without one there need not even be a loop: a forked child closes its copy
+            await asyncio.gather(*(peer.aclose() for peer in peers))
         if self._endings:
             await asyncio.wait(self._endings)
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
+from haptera import forks
 from haptera.client.methods import STATUS, Method, Row, Scanned
 from haptera.error_table import Code
 from haptera.errors import ConfigurationError, ConnectionLost, Failure, StorageError, failure
@@ -53,6 +54,16 @@ class EmbeddedChannel:
         self._closed = False
         self._ending: asyncio.Task[None] | None = None
         self._under_way: set[asyncio.Future[Result]] = set()
+        forks.watch(self)
+
+    def disown(self, owner: int) -> None:
+        """Begin afresh in a forked child (``haptera.forks`` calls this).
+
+        The node, its lock and its thread stay with the parent. The next call opens the directory, which is refused as
+        long as the parent has it.
+        """
+        self._node = self._opening = None
+        self._under_way = set()
 
     async def start(self) -> None:
         """Opens the directory and replays its log. Raises ``StorageError``."""

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from haptera import forks
 from haptera.client.backoff import Backoff
 from haptera.client.calls import LEAVING, Call, passes
 from haptera.client.connector import Connector, Dial
@@ -48,6 +49,17 @@ class RemoteChannel:
         self._encode = msgspec.msgpack.Encoder().encode
         self._new_id = RequestIds().new
         self._time = time.monotonic  # the loop's own clock from the first call on
+        forks.watch(self)
+
+    def disown(self, owner: int) -> None:
+        """Begin afresh in a forked child: a connection of its own, and ids that neither its parent nor another child
+        has (``haptera.forks`` calls this).
+
+        With its parent's ids a child's changes would be taken for repetitions of the parent's.
+        """
+        self._connector = self._connector.afresh()
+        self._new_id = RequestIds().new
+        self._changes = 0
 
     @property
     def reached(self) -> str | None:

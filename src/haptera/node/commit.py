@@ -226,6 +226,10 @@ class CommitPipeline:
             self._idle.append(waiter)
             await waiter
 
+    def disown(self) -> None:
+        """Refuse new writes in a forked child: the writer's thread and the log's files are the parent's."""
+        self._refusal = _storage_failed("not_applied")
+
     async def close(self) -> None:
         """Refuse new writes (5005), wait for the others' results, and end the writer."""
         if self._refusal is None:

@@ -9,6 +9,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from haptera import forks
 from haptera.errors import CorruptionError
 from haptera.node.commands import Commands
 from haptera.node.commit import ApplyFailed, CommitPipeline, ThreadWriter, Writer
@@ -77,6 +78,8 @@ class Node:
         )
         self.commands = Commands(storage.machine, self._pipeline, self._scans)
         self._closing: asyncio.Future[None] | None = None
+        self._forked_from = 0  # in a forked child, the process that has the directory
+        forks.watch(self)
         self.metrics.measure(
             {
                 "entry_time_offset_seconds": lambda: (self._entry_time_ms() - self.clock_ms()) / 1000,
@@ -188,15 +191,27 @@ class Node:
         # Has the collector forget how much there was: it looks for old garbage when it expects a quarter more.
         gc.collect()
 
+    def disown(self, owner: int) -> None:
+        """Leave the log and its lock to the process ``owner`` that this one was forked from (``haptera.forks`` calls
+        this). Writes are refused from here on, and there is nothing to close.
+        """
+        self._forked_from = self._forked_from or owner
+        self._pipeline.disown()
+
     async def drain(self) -> None:
         """Return when every write that was submitted has its result."""
+        if self._forked_from:
+            return
         await self._pipeline.drain()
 
     async def aclose(self) -> None:
         """Refuse new writes, answer those under way, seal the log and release the directory. Safe to call again.
 
-        Raises StorageFailed when the log could not be sealed; every answered write is durable all the same.
+        Raises StorageFailed when the log could not be sealed; every answered write is durable all the same. A forked
+        child has nothing to close.
         """
+        if self._forked_from:
+            return
         if self._closing is not None:
             await asyncio.shield(self._closing)
             return

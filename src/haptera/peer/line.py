@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+from haptera import forks
 from haptera.connection import Connection, Role
 from haptera.connection.config import HELD_MIN
 from haptera.connection.events import Closed, Event, PackedItem
-from haptera.errors import ConnectionLost, Failure, Outcome, ProtocolError, RemoteProtocolError
+from haptera.errors import ConnectionLost, Failure, Outcome, ProtocolError, RemoteProtocolError, WrongLoop
 from haptera.peer.ending import describe_end, log_end, log_opening
 from haptera.peer.event_log import EventLog
+from haptera.peer.home import let_go, wrong_loop
 from haptera.peer.limits import DRAIN_S, LINGER_S, UNWRITTEN_MAX, WRITE_SIZE
 from haptera.peer.sockets import tune
 from haptera.peer.timers import ReaderWatch, Ticker
@@ -37,6 +39,7 @@ class Line(ABC):
         "_draining",
         "_ending",
         "_flushing",
+        "_forked_from",
         "_gone",
         "_linger",
         "_loop",
@@ -68,6 +71,7 @@ class Line(ABC):
         self._connection = connection
         self._loop = loop
         self._write_timeout_s = write_timeout_s
+        self._forked_from = 0  # in a forked child, the process that has the connection
         self._transport: asyncio.Transport | None = None
         self._paused = False
         self._flushing = False
@@ -294,20 +298,40 @@ class Line(ABC):
 
     def _open(self, transport: asyncio.Transport) -> None:
         self._transport = transport
+        forks.watch(self)
         tune(transport)
         self._ticker.watch()
         log_opening(self._log, self.log_fields)
 
+    def disown(self, owner: int) -> None:
+        """Leave the connection to the process ``owner`` that this one was forked from (``haptera.forks`` calls this).
+
+        From here on it is neither written to nor closed: each of that would reach the parent's connection.
+        """
+        self._forked_from = self._forked_from or owner
+        if self._transport is not None:
+            stale = self._transport.is_closing() or self._loop.is_closed()
+            let_go(self._transport.get_extra_info("socket"), may_be_stale=stale)
+        if not self.closed:
+            self._connection.close()  # what it holds is not charged to this process
+
+    def _wrong_loop(self) -> WrongLoop:
+        return wrong_loop(f"the connection to {self.remote or 'a peer'}", self._loop, self._forked_from)
+
     async def ready(self) -> None:
         """Wait for the other side's half of the handshake. Raises ``ConnectionLost`` if it refuses or is gone."""
+        if self._forked_from:
+            raise self._wrong_loop()
         await asyncio.shield(self._ready)
 
     async def drain(self, timeout: float = DRAIN_S) -> None:
         """End in an orderly way: take no more requests, answer those under way, wait for calls, then close.
 
         Calls made from now on end with 1014, outcome ``not_applied``. After ``timeout`` seconds what is left is given
-        up.
+        up. A forked child has nothing to drain or to close.
         """
+        if self._forked_from:
+            return
         deadline = self._loop.time() + timeout
         if self._draining is None:
             self._draining = self._loop.create_future()
@@ -336,6 +360,8 @@ class Line(ABC):
 
     async def aclose(self) -> None:
         """Close the connection. Calls under way fail with ``ConnectionLost``, handlers are cancelled."""
+        if self._forked_from:
+            return
         self._end(Closed(None), "it is closed here")
         if self._linger is not None and self._linger.when() > self._loop.time() + LINGER_S:
             # The end of a drain waits longer for the other side.

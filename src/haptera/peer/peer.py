@@ -19,6 +19,7 @@ from haptera.wire.metadata import Tag
 _NUMBERS: Final = frozenset({float, int})
 _REQUEST_ID_SIZE: Final = 16
 _RESENT: Final = bytes((Tag.RESENT, 0))
+_running_loop: Final = asyncio._get_running_loop
 
 
 class Hosted(Protocol):
@@ -191,6 +192,8 @@ class Peer(Line):
         return CallStream(self, call, sender)
 
     def _send(self, call: Call, timeout: float | None) -> None:
+        if _running_loop() is not self._loop or self._forked_from:
+            raise self._wrong_loop()
         if timeout is not None and not (timeout.__class__ in _NUMBERS and timeout > 0):
             check_timeout(timeout)
         if self._ending is not None:

@@ -6,9 +6,11 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Final
+from typing import Final, cast
 
+from haptera import forks
 from haptera.peer.event_log import LimitedLog
+from haptera.peer.home import let_go
 from haptera.peer.limits import CONNECTIONS_MAX, DRAIN_S, HALF_OPEN_MAX, leaving_max
 from haptera.peer.peer import Peer
 
@@ -53,6 +55,7 @@ class Server:
         self._half_open: dict[Peer, None] = {}  # the oldest first
         self._leaving: set[Peer] = set()  # refused, and not gone yet
         self._server: asyncio.AbstractServer | None = None
+        self._forked_from = 0  # in a forked child, the process that has the listener
 
     @property
     def half_open(self) -> int:
@@ -62,6 +65,20 @@ class Server:
     def start(self, server: asyncio.AbstractServer) -> None:
         """The listener is there (``listen`` calls this)."""
         self._server = server
+        forks.watch(self)
+
+    def disown(self, owner: int) -> None:
+        """Leave the listener and its socket's file to the process ``owner`` that this one was forked from
+        (``haptera.forks`` calls this).
+
+        Here it is closed: the address is free as soon as the parent closes it, and no connection waits in a queue
+        that nothing takes from.
+        """
+        self._forked_from = self._forked_from or owner
+        server, self._server, self._path = self._server, None, None
+        if server is not None:
+            for sock in cast("asyncio.Server", server).sockets:
+                let_go(sock, may_be_stale=server.get_loop().is_closed())
 
     def opened(self, peer: Peer) -> None:
         """A connection was accepted (the peer calls this)."""
@@ -115,7 +132,12 @@ class Server:
                 os.unlink(self._path)
 
     async def drain(self, timeout: float = DRAIN_S) -> None:
-        """Take no more connections, and end those that there are in an orderly way within ``timeout`` seconds."""
+        """Take no more connections, and end those that there are in an orderly way within ``timeout`` seconds.
+
+        A forked child has none.
+        """
+        if self._forked_from:
+            return
         self.close()
         for _ in range(_CLOSING_TURNS + 1):
             await asyncio.sleep(0)
@@ -124,6 +146,8 @@ class Server:
 
     async def aclose(self) -> None:
         """Take no more connections and close those that there are."""
+        if self._forked_from:
+            return
         self.close()
         for _ in range(_CLOSING_TURNS + 1):
             await asyncio.sleep(0)

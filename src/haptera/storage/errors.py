@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Iterator
 
 from haptera.errors import StorageError
@@ -42,10 +43,26 @@ class DirectoryInUse(StorageError):
     """
 
     def __init__(self, path: str, pid: int | None) -> None:
-        holder = "another process" if pid is None else f"process {pid}"
-        super().__init__(f"{path}: the data directory is in use by {holder}")
+        super().__init__(f"{path}: the data directory is in use by {_holder(pid)}")
         self.path = path
         self.pid = pid
+
+
+def _holder(pid: int | None) -> str:
+    """Name the process that took the lock, with what helps to find it."""
+    if pid is None:
+        return "another process"
+    if pid == os.getpid():
+        return f"this process ({pid}), which has opened it already"
+    if pid == os.getppid():
+        return f"process {pid}, the parent of this one"
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return f"process {pid}, which is not visible here: it runs in another container, or left a child that holds on"
+    except (OSError, OverflowError):
+        pass  # another user's process, or a number that is none
+    return f"process {pid}"
 
 
 class NewerFormat(StorageError):

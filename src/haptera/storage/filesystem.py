@@ -11,6 +11,8 @@ import fcntl
 import os
 from typing import Literal, Protocol
 
+from haptera import forks
+
 __all__ = [
     "TEMPORARY",
     "File",
@@ -86,12 +88,14 @@ class FileSystem(Protocol):
 
 
 class OsFile:
-    """A file of the operating system."""
+    """A file of the operating system. It belongs to the process that opened it: in a forked child it is closed."""
 
-    __slots__ = ("_descriptor",)
+    __slots__ = ("__weakref__", "_descriptor", "_locked")
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._locked = False
+        forks.watch(self)
 
     def pread(self, size: int, offset: int) -> bytes:
         data = os.pread(self._descriptor, size, offset)
@@ -136,9 +140,22 @@ class OsFile:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        self._locked = True
         return True
 
     def close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            try:
+                if self._locked:
+                    # The lock belongs to the open file, which a child that was forked without Python's knowledge, by a
+                    # library for instance, still has: closing our descriptor alone would leave it locked.
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
+            finally:
+                os.close(descriptor)
+
+    def disown(self, owner: int) -> None:
+        """Close the descriptor of a forked child. Its lock stays with the process `owner`, and ends with that one."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)

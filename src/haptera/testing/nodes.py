@@ -83,7 +83,7 @@ async def node(
     virtual = isinstance(loop, VirtualClockLoop)
     if write_delay and not virtual:
         raise ConfigurationError("write_delay is for a node on a virtual clock")
-    temporary = socket_directory()
+    temporary, maker = socket_directory(), os.getpid()
     try:
         filesystem = _memory(storage, data_dir)
         path = os.path.join(temporary, "data") if data_dir is None else os.fspath(data_dir)
@@ -106,7 +106,8 @@ async def node(
             await server.aclose()
             await _close(opened)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if os.getpid() == maker:  # a forked child that ends here leaves its parent's node alone
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager

@@ -12,8 +12,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
+from haptera import forks
 from haptera.errors import ConfigurationError
 from haptera.peer.address import TCP_SCHEME, UNIX_SCHEME, parse
+from haptera.peer.home import let_go, wrong_loop
 from haptera.testing.recording import Piece, Recording
 from haptera.testing.traffic import Lane, Wire
 from haptera.testing.transport import MemoryTransport
@@ -59,6 +61,28 @@ class Proxy(Wire):
         self._place: tuple[str, int] | str = ("127.0.0.1", 0)
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
+        self._forked_from = 0  # in a forked child, the process that has the proxy
+        forks.watch(self)
+
+    def disown(self, owner: int) -> None:
+        """Leave the proxy to the process ``owner`` that this one was forked from (``haptera.forks`` calls this)."""
+        self._forked_from = self._forked_from or owner
+        self._directory = None
+        server, self._server = self._server, None
+        sockets = [] if server is None else list(cast("asyncio.Server", server).sockets)
+        for tunnel in self._tunnels:
+            sockets += [end.transport.get_extra_info("socket") for end in tunnel.ends if end.transport is not None]
+        self._tunnels = {}
+        for sock in sockets:
+            let_go(sock, may_be_stale=self._loop.is_closed())
+
+    def _check_process(self) -> None:
+        if self._forked_from:
+            raise wrong_loop(f"the proxy at {self.url}", self._loop, self._forked_from)
+
+    def _directions(self, name: DirectionName | None) -> tuple[Direction, ...]:
+        self._check_process()
+        return super()._directions(name)
 
     @property
     def open_connections(self) -> int:
@@ -74,6 +98,7 @@ class Proxy(Wire):
 
     async def accept(self) -> None:
         """Listen again after `refuse`, at the same address."""
+        self._check_process()
         if self._server is not None:
             return
         if isinstance(self._place, str):
@@ -85,6 +110,7 @@ class Proxy(Wire):
 
     def refuse(self) -> None:
         """Stop listening: connections that are open go on, new ones are refused, as if the server had ended."""
+        self._check_process()
         server, self._server = self._server, None
         if server is not None:
             server.close()
@@ -96,6 +122,7 @@ class Proxy(Wire):
 
         On TCP both ends get a reset. A Unix socket has none: its ends see the connection closed.
         """
+        self._check_process()
         for tunnel in list(self._tunnels):
             tunnel.sever()
 
@@ -111,7 +138,9 @@ class Proxy(Wire):
             self._pieces_max[direction] = pieces
 
     async def aclose(self) -> None:
-        """Stop listening and cut what is open."""
+        """Stop listening and cut what is open. A forked child has nothing to close."""
+        if self._forked_from:
+            return
         self.refuse()
         tunnels = list(self._tunnels)
         for tunnel in tunnels:
@@ -169,6 +198,11 @@ class _Tunnel:
         source.out, sink.into = lane, lane
         return lane
 
+    @property
+    def ends(self) -> tuple[_End, _End]:
+        """Its two ends."""
+        return self.dialer, self.acceptor
+
     def opened(self, end: _End) -> None:
         """One end is connected: the dialer's comes first, and the other is dialled then."""
         if end is self.dialer:
@@ -220,7 +254,7 @@ class _Tunnel:
         """Wait until nothing of a tunnel that was reset is left."""
         if self._dialling is not None:
             await asyncio.wait([self._dialling])
-        for end in (self.dialer, self.acceptor):
+        for end in self.ends:
             if end.transport is not None:
                 await end.lost
 

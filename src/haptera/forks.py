@@ -1,0 +1,50 @@
+"""Forked processes: a child of ``os.fork`` has a copy of every object, and shares every open file with its parent.
+
+A layer that holds what must not be shared registers it here. In a forked child each registered object then gives its
+copy up: it closes the child's descriptors, which leaves the parent's alone, and draws its identity again or refuses to
+be used.
+"""
+
+import os
+import weakref
+from contextlib import suppress
+from typing import Final, Protocol
+
+
+class Forkable(Protocol):
+    """An object that does not survive a fork as it is."""
+
+    def disown(self, owner: int) -> None:
+        """Give up this copy: the process is a forked child, and the original belongs to the process ``owner``.
+
+        It runs before any other code of the child, with no other thread, perhaps in the middle of a turn of the
+        parent's event loop. It must neither wait, nor use that loop, nor write to a shared file.
+        """
+
+
+class _Process:
+    """The process that this code runs in, and what it gives up in its children. There is one object."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        # Weak, so that it is bounded by the objects that are in use.
+        self.held: weakref.WeakSet[Forkable] = weakref.WeakSet()
+
+    def begin_child(self) -> None:
+        owner, self.pid = self.pid, os.getpid()
+        for held in list(self.held):
+            # An error in one must not keep the others from the same, and there is nobody to tell.
+            with suppress(Exception):
+                held.disown(owner)
+
+
+_process: Final = _Process()
+
+
+def watch(held: Forkable) -> None:
+    """Have ``held`` give up its copy in each child that is forked from now on, for as long as it exists."""
+    _process.held.add(held)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_process.begin_child)

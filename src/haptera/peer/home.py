@@ -1,0 +1,56 @@
+"""Where an object belongs: to one event loop, and so to one thread of one process."""
+
+import asyncio
+import os
+import threading
+from asyncio.trsock import TransportSocket
+from typing import Any
+
+from haptera.errors import WrongLoop
+
+
+def wrong_loop(what: str, loop: asyncio.AbstractEventLoop, owner: int = 0) -> WrongLoop:
+    """Return the error for an object that is used outside its ``loop``.
+
+    ``what`` names the object. ``owner`` is the process that it belongs to, where this one was forked from that.
+    """
+    if owner:
+        return WrongLoop(
+            f"{what} belongs to process {owner}, and this is process {os.getpid()}, forked from it:"
+            " make one in each process"
+        )
+    running = asyncio._get_running_loop()
+    here = "no event loop runs" if running is None else f"the event loop {describe_loop(running)} runs"
+    return WrongLoop(f"{what} belongs to the event loop {describe_loop(loop)}, and here {here}: make one for each loop")
+
+
+def describe_loop(loop: asyncio.AbstractEventLoop) -> str:
+    """Return a loop's address, and the thread that it runs in where that is known."""
+    if loop.is_closed():
+        state = "closed"
+    elif not loop.is_running():
+        state = "not running"
+    else:
+        # asyncio's own loop knows its thread; uvloop's does not tell.
+        ident = getattr(loop, "_thread_id", None)
+        names = [thread.name for thread in threading.enumerate() if thread.ident == ident]
+        state = f"in thread {names[0]}" if names else "running"
+    return f"{id(loop):#x} ({state})"
+
+
+def let_go(sock: Any, *, may_be_stale: bool) -> None:
+    """Give up a forked child's share of a socket, so that the parent's end of the connection is the end of it.
+
+    Nothing is sent and nothing is shut down. The descriptor's number stays taken, by ``/dev/null``: asyncio's transport
+    still means to close it, and must not close the file that would get the number next. ``may_be_stale`` says that the
+    transport has closed: uvloop's then still names a number that may be another file's by now.
+    """
+    if not hasattr(sock, "fileno") or (may_be_stale and not isinstance(sock, TransportSocket)):
+        return  # a transport in memory has none
+    descriptor = sock.fileno()
+    if descriptor >= 0:
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.dup2(nothing, descriptor, inheritable=False)
+        finally:
+            os.close(nothing)
