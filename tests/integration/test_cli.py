@@ -154,6 +154,19 @@ def test_nobody_there_is_exit_code_3() -> None:
     assert "cannot connect" in ended.err
 
 
+def test_command_that_is_told_to_waits_for_its_server(tmp_path: Path) -> None:
+    """Trap: the first connection is never waited for. Here the server starts when the command is under way."""
+    url = f"haptera+unix://{tmp_path}/s"
+    command = [sys.executable, "-m", "haptera", "set", "k", "v", "--url", url, "--wait", "--timeout", "30"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as waiting:
+        impatient = run("get", "k", "--url", url)
+        assert (impatient.code, impatient.out) == (3, b"")
+        assert waiting.poll() is None
+        with node_in_thread(listen=[url]):
+            out, err = waiting.communicate()
+    assert (waiting.returncode, out, err) == (0, b"1\n", b"")
+
+
 def accepting(*args: str, then: str) -> Ended:
     """Runs a command whose server takes its request, says nothing, and then is lost or goes on being silent."""
     with socket.create_server(("127.0.0.1", 0)) as server:

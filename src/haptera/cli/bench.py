@@ -106,7 +106,7 @@ MEANS_SOMETHING_FOR: Final[dict[str, frozenset[str]]] = {
     metavar="FILE FILE",
     help="Compare two results of --json: the second with the first.",
 )
-@client_options()
+@client_options(may_wait=False)
 @click.pass_context
 def command(
     ctx: click.Context,

@@ -31,7 +31,7 @@ class Span(TypedDict, total=False):
 class Client:
     """The options that every command of the client side has, and how its work is run."""
 
-    def __init__(self, url: str | None, timeout: float | None, as_json: bool) -> None:
+    def __init__(self, url: str | None, timeout: float | None, as_json: bool, wait: bool = False) -> None:
         if url is not None and has_password(url):
             raise click.UsageError(
                 "a URL on a command line may not carry a password, because every user of this machine can read it; "
@@ -40,6 +40,7 @@ class Client:
         self.url = url
         self.timeout = timeout
         self.as_json = as_json
+        self.wait = wait
         self._target: Target | None = None
 
     def run(self, work: Callable[[Database], Awaitable[int]], *, change: bool = False) -> int:
@@ -72,7 +73,7 @@ class Client:
 
     async def _run(self, work: Callable[[Database], Awaitable[int]]) -> int:
         url = default_url() if self.url is None else self.url
-        async with connect(url, timeout=self.timeout) as db:
+        async with connect(url, timeout=self.timeout, wait=self.wait) as db:
             try:
                 return await work(db)
             finally:
@@ -90,8 +91,14 @@ def run_shown(work: Callable[[], int]) -> int:
         return INTERRUPTED
 
 
-def client_options(timeout: float = 5.0) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Adds ``--url``, ``--timeout`` and ``--json`` to a command, which gets a `Client` as ``client``."""
+def client_options(
+    timeout: float = 5.0, *, may_wait: bool = True
+) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Adds ``--url``, ``--timeout`` and ``--json`` to a command, which gets a `Client` as ``client``.
+
+    ``--wait`` is there too, but for a command that dials by itself.
+    """
+    wait = click.option("--wait", is_flag=True, help="Wait for a server that cannot be reached, up to the timeout.")
 
     def decorate(function: Callable[..., int]) -> Callable[..., int]:
         @click.option("--url", metavar="URL", help="The store: haptera://host:port or haptera+unix:///path/to/socket.")
@@ -105,10 +112,10 @@ def client_options(timeout: float = 5.0) -> Callable[[Callable[..., int]], Calla
         )
         @click.option("--json", "as_json", is_flag=True, help="Write the result as JSON.")
         @functools.wraps(function)
-        def wrapper(url: str | None, timeout: float, as_json: bool, **arguments: Any) -> int:
-            return function(client=Client(url, timeout, as_json), **arguments)
+        def wrapper(url: str | None, timeout: float, as_json: bool, wait: bool = False, **arguments: Any) -> int:
+            return function(client=Client(url, timeout, as_json, wait), **arguments)
 
-        return wrapper
+        return wait(wrapper) if may_wait else wrapper
 
     return decorate
 

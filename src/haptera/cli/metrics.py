@@ -28,7 +28,7 @@ Values = dict[str, float]
     metavar="SECONDS",
     help="Go on: at first every metric, then after each interval those that have changed. Ctrl-C ends it.",
 )
-@client_options()
+@client_options(may_wait=False)
 def command(client: Client, names: tuple[str, ...], watch: float | None) -> int:
     """Show the metrics of a node; with NAMEs, those whose names begin with one of them.
 

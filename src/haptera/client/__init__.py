@@ -19,21 +19,23 @@ __all__ = ["Database", "Entry", "Scan", "connect", "open_embedded"]
 TIMEOUT_SECONDS = 5.0
 
 
-def connect(url: str | None = None, *, timeout: Timeout = DEFAULT) -> Database:
+def connect(url: str | None = None, *, timeout: Timeout = DEFAULT, wait: bool = True) -> Database:
     """A database that is served at ``url``.
 
-    ``url`` is ``haptera://host:port`` (several hosts, ``haptera://a:7457,b:7457``, are tried in turn) or
-    ``haptera+unix:///path/to/socket``, with the options ``?timeout=SECONDS``, ``compression=zstd|none`` (zstd is asked
-    for where it is installed and the link leaves this machine) and ``signed=psk&key_file=PATH`` for a server that signs
-    its frames with a pre-shared key. Without it ``HAPTERA_URL`` is used, else
-    ``./haptera-data/haptera.sock`` where it exists, else ``haptera://127.0.0.1:7457``. ``timeout`` limits each call
-    that names no other: seconds, 5 unless the URL says otherwise, None for no limit.
+    ``url`` is ``haptera://host:port`` (of several hosts, ``haptera://a:7457,b:7457``, the first to take a connection is
+    used: one that has not within 250 ms is joined by the next) or ``haptera+unix:///path/to/socket``, with the options
+    ``?timeout=SECONDS``, ``compression=zstd|none`` (zstd is asked for where it is installed and the link leaves this
+    machine) and ``signed=psk&key_file=PATH`` for a server that signs its frames with a pre-shared key. Without it
+    ``HAPTERA_URL`` is used, else ``./haptera-data/haptera.sock`` where it exists, else ``haptera://127.0.0.1:7457``.
+    ``timeout`` limits each call that names no other: seconds, 5 unless the URL says otherwise, None for no limit.
 
     Use it as ``async with haptera.connect() as db``, or ``db = await haptera.connect()`` and `Database.aclose`.
-    Nothing is sent before the first call, which then leaves in one write with the handshake. A server that has never
-    answered is tried once; one that was lost is dialled again, with backoff, for as long as a call has time, unless it
-    refuses for a reason that stays (its version, the key). A call that was lost with its connection, or whose answer
-    was damaged, is sent again where that is safe: a read always, a change under its id to a server that remembers it.
+    Nothing is sent before the first call, which then leaves in one write with the handshake. A server that cannot be
+    reached, or that has no room for the connection, is dialled again, with backoff, for as long as a call has time,
+    unless it refuses for a reason that stays (its version, the key). With ``wait=False`` a call does not wait for a
+    server that has never answered: it fails at once where nothing listens. A call that was lost with its connection, or
+    whose answer was damaged, is sent again where that is safe: a read always, a change under its id to a server that
+    remembers it.
 
     It may be made before a fork: each child then has connections and request ids of its own.
 
@@ -43,7 +45,7 @@ def connect(url: str | None = None, *, timeout: Timeout = DEFAULT) -> Database:
     location = locate(default_url() if url is None else url)
     if timeout is DEFAULT:
         timeout = TIMEOUT_SECONDS if location.timeout is None else location.timeout
-    return Database(RemoteChannel(location.urls, location.shown), location.shown, timeout)
+    return Database(RemoteChannel(location.address, location.shown, wait=wait), location.shown, timeout)
 
 
 def open_embedded(

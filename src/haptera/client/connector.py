@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Coroutine
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from haptera.error_base import describe
 from haptera.error_table import Code
-from haptera.errors import ConnectionLost, Failure, ProtocolError
+from haptera.errors import ConnectionLost, Failure, ProtocolError, failure
 
 if TYPE_CHECKING:
     from haptera.client.backoff import Backoff
     from haptera.peer import Peer
+    from haptera.peer.address import Address, Place
 
 DIAL_SECONDS_MAX = 5.0
-"""One host may take so long to accept a connection before the next one is tried."""
+"""One attempt at all hosts may take so long before it is made again, with new SYNs."""
 
 DRAIN_SECONDS = 30.0
 """What is under way on a connection that takes no more calls may take so long; the server waits no longer either."""
@@ -23,6 +25,9 @@ DRAIN_SECONDS = 30.0
 OLDER_MAX = 4
 """Connections that were left and have calls under way. A server that is restarted leaves one; only one that goes away
 again and again leaves more, and then the oldest is given up."""
+
+WAITING_MAX = 100_000
+"""Calls that may wait for a connection: as many as may wait on one. Beyond them a call fails at once."""
 
 FOR_GOOD = frozenset(
     {
@@ -45,110 +50,161 @@ agreed on, the key, and who is asking."""
 class Dial(Protocol):
     """Opens a transport: :func:`haptera.peer.dial`, or a test's double."""
 
-    def __call__(self, url: str, /, *, timeout: float) -> Awaitable[Peer]: ...
+    def __call__(self, address: Address, /, *, timeout: float) -> Awaitable[Peer]: ...
+
+
+class Flight(Enum):
+    """When a call may leave: behind HELLO, behind HELLO if it is the only one that waits, or after WELCOME.
+
+    A connection that is lost before WELCOME has not said who may have applied what was sent on it. A read can be sent
+    again all the same, and a change that is alone saves its round trip. Of many changes none would be sure of its fate.
+    """
+
+    FIRST = "first"
+    FIRST_ALONE = "first, alone"
+    WELCOMED = "welcomed"
+
+
+class Trouble(Enum):
+    """Why a host is of no use now."""
+
+    SILENT = "it cannot be reached, or said nothing before the connection ended"
+    LATER = "it refused the connection for a reason that passes"
+    FOR_GOOD = "it refused the connection for a reason that stays"
 
 
 class Connector:
-    """Keeps a connection to one of ``urls``, tried in turn; ``shown`` names them in errors.
+    """Keeps a connection to one of the hosts of ``address``; ``shown`` names them in errors.
 
-    Until a server has once said WELCOME, one attempt at each host is all: who mistyped an address learns it at once.
-    From then on a lost connection is dialled again, with backoff, for as long as a call has time and not every host has
-    refused for good. WELCOME is not signed: a server that ends a connection over a signature, before it has answered
-    anything, has another key.
+    A task of the connector dials, for all callers that wait, and goes on while there is one: what an attempt learns
+    outlives the caller that began it. All hosts are dialled together, the one that was reached last preferred. A host
+    that refuses a connection moves to the end, and with a reason that stays it is dialled only where no other host can
+    be reached. Rounds that fail are followed by others, with backoff.
 
-    The caller that finds no connection dials in its own coroutine, so that its request can follow HELLO in one write;
-    others wait for it, and one of them goes on where it is cancelled.
+    With ``wait`` that holds from the first connection on. Without it the first round is the only one until a server has
+    once answered or said that there is no room now. WELCOME is not signed: a server that ends a connection over a
+    signature, before it has answered anything, has another key.
+
+    ``peer`` is the connection that takes calls, once it has been welcomed.
     """
 
-    def __init__(self, urls: Sequence[str], shown: str, backoff: Backoff, dial: Dial) -> None:
+    def __init__(self, address: Address, shown: str, backoff: Backoff, dial: Dial, *, wait: bool = True) -> None:
         self.peer: Peer | None = None
         self.established = False
-        self.reached: str | None = None  # the URL of the server that has answered last
-        self._urls = tuple(urls)
-        self._first = 0
+        self._address = address
+        self._given = tuple(dict.fromkeys(address.places))
+        self._places = list(self._given)  # the most promising first
+        self._reached: Place | None = None  # the host of the server that has answered last
         self._shown = shown
         self._backoff = backoff
         self._dial = dial
+        self._wait = wait
         self._failed_rounds = 0
-        self._trouble = ""  # why the last attempt at each host failed, or the last connection ended
-        self._dialling = False
-        self._waiting: list[asyncio.Future[None]] = []
-        self._failed: dict[int, bool] = {}  # hosts of no use, since one was: whether they refused for good
+        self._loss: ConnectionLost | None = None  # why the last round failed, or the last connection ended
+        self._current: Peer | None = None  # the newest that was dialled, and is neither lost nor left
+        self._dialling: asyncio.Task[None] | None = None
+        self._waiting: dict[asyncio.Future[Peer], Flight] = {}
+        self._failed: dict[Place, Trouble] = {}  # hosts of no use, since one was
         self._answering = False  # whether the present connection has taken a call
         self._older: dict[Peer, None] = {}  # the oldest first
         self._endings: set[asyncio.Task[None]] = set()
+        self._retired = False
         self._closed = False
 
     def afresh(self) -> Connector:
         """A connector to the same hosts that has no connection and knows nothing of them, for another process."""
-        connector = Connector(self._urls, self._shown, self._backoff, self._dial)
+        connector = Connector(self._address, self._shown, self._backoff, self._dial, wait=self._wait)
+        connector._retired = self._retired
         connector._closed = self._closed
         return connector
 
     @property
     def hopeful(self) -> bool:
         """Whether a connection may be had by dialling again."""
-        if len(self._failed) < len(self._urls):
+        if len(self._failed) < len(self._places):
             return True
-        return self.established and not all(self._failed.values())
+        patient = self._wait or self.established
+        return any(
+            trouble is Trouble.LATER or (patient and trouble is Trouble.SILENT) for trouble in self._failed.values()
+        )
 
-    async def connected(self, deadline: float | None) -> Peer:
-        """The open connection, dialled if there is none, by ``deadline`` (time of the loop).
+    @property
+    def reached(self) -> str | None:
+        """The URL of the server that has answered last."""
+        return None if self._reached is None else str(self._address.at([self._reached]))
 
-        Raises ``ConnectionLost`` with outcome ``not_applied``. Where this caller dialled, the connection is returned
-        before anything else could run, so that a request made at once leaves in one write with HELLO.
+    async def connected(self, deadline: float | None, flight: Flight) -> Peer:
+        """A connection on which a call may leave now, by ``deadline`` (time of the loop).
+
+        A request that is made at once on one that was just dialled leaves in one write with HELLO. Raises
+        ``ConnectionLost`` with outcome ``not_applied``.
         """
-        while True:
-            peer = self.peer
-            if peer is not None and not peer.closed:
-                return peer
-            self._check_open()
-            if self._dialling:
-                await self._wait_for_other(deadline)
-                continue
-            if peer is not None:
-                self.lost(peer)
-            self._dialling = True
-            try:
-                return await self._dial_by(deadline)
-            finally:
-                self._dialling = False
-                self._wake_others()
+        if self._closed:
+            raise self._closed_error()
+        peer = self._current
+        if peer is not None and not peer.closed and (flight is Flight.FIRST or self._dialling is None):
+            return peer
+        if peer is not None and self._dialling is None:
+            self.lost(peer)
+        if len(self._waiting) >= WAITING_MAX:
+            reason = {"reason": "too many calls wait for a connection"}
+            raise failure(Code.TOO_MANY_REQUESTS, reason, outcome="not_applied").exception()
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[Peer] = loop.create_future()
+        self._waiting[waiter] = flight
+        if self._dialling is None:
+            self._dialling = loop.create_task(self._serve_waiting())
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await waiter
+        except TimeoutError:
+            raise self._too_late() from None
+        finally:
+            self._waiting.pop(waiter, None)
+
+    def check_open(self) -> None:
+        """Raises ``ConnectionLost`` where no more calls are taken."""
+        if self._retired or self._closed:
+            raise self._closed_error()
 
     def answered(self, peer: Peer) -> None:
         """Notes that a server has answered a call, and not by going away."""
         self.established = True
-        if self.peer is peer:
-            self.reached = self._urls[self._first]
+        if self._current is peer:
+            self._reached = peer.dialled
             self._answering = True
             self._failed.clear()
 
     def lost(self, peer: Peer, loss: ConnectionLost | None = None) -> None:
         """Notes that a connection has ended; one that had been welcomed makes the next attempt an immediate one."""
-        if self.peer is not peer:
+        if self._current is not peer:
             return
-        self.peer = None
+        self.peer = self._current = None
         if loss is not None:
-            self._trouble = str(loss)
+            self._loss = loss
         code = _code_of(loss)
         if peer.server_id is not None and (self._answering or code != Code.SIGNATURE_MISMATCH):
             self.established = True
             self._failed_rounds = 0
             self._failed.clear()
+        elif code in FOR_GOOD:
+            self._pass_over(peer, Trouble.FOR_GOOD)
         else:
-            self._pass_over(for_good=code in FOR_GOOD)
+            said = None if loss is None else loss.failure
+            self._pass_over(peer, Trouble.SILENT if said is None else Trouble.LATER)
 
     def leave(self, peer: Peer, why: Failure) -> None:
         """The server takes no more calls on ``peer``: the next one goes to a new connection, and this one ends with
         what is under way on it. The next attempt is an immediate one if this connection was of any use."""
-        if self.peer is peer:
+        if self._current is peer:
             self.established = True
-            self.peer = None
-            self._trouble = describe(why.name, why.code, why.message, why.details)
+            self.peer = self._current = None
+            told = describe(why.name, why.code, why.message, why.details)
+            self._loss = ConnectionLost(told, outcome="not_applied", failure=why)
             if self._answering:
                 self._failed_rounds = 0
             else:
-                self._pass_over(for_good=False)
+                self._pass_over(peer, Trouble.LATER)
         if peer.closed or peer in self._older:
             return
         self._older[peer] = None
@@ -159,29 +215,129 @@ class Connector:
             del self._older[oldest]
             self._end(oldest.aclose())
 
-    def _pass_over(self, *, for_good: bool) -> None:
-        """The host that was reached last is of no use now: the next attempt is at the one behind it."""
-        self._failed_rounds += 1
-        self._failed[self._first] = for_good
-        self._first = (self._first + 1) % len(self._urls)
+    def retire(self) -> None:
+        """Takes no more calls; those that were taken go on, on further connections if need be."""
+        self._retired = True
+        self.peer = None
 
     async def drain(self, timeout: float) -> None:
-        """Takes no more calls, waits up to ``timeout`` seconds for those under way, and closes."""
-        self._closed = True
+        """Waits up to ``timeout`` seconds for what is under way on the connections, and ends them."""
         if peers := self._all():
             await asyncio.gather(*(peer.drain(timeout) for peer in peers))
-        await self.aclose()
 
     async def aclose(self) -> None:
         """Closes at once. Calls under way end with ``ConnectionLost``."""
         self._closed = True
-        self._wake_others()
+        self._refuse_waiting(self._closed_error)
+        if self._dialling is not None:
+            self._dialling.cancel()
+            await asyncio.wait((self._dialling,))
         peers = self._all()
-        self.peer = None
+        self.peer = self._current = None
         if peers:  # without one there need not even be a loop: a forked child closes its copy
             await asyncio.gather(*(peer.aclose() for peer in peers))
         if self._endings:
             await asyncio.wait(self._endings)
+
+    # -- dialling ---------------------------------------------------------------------------------------------------
+
+    async def _serve_waiting(self) -> None:
+        """Dials until there is a connection, nobody waits for one any longer, or there is no hope for any."""
+        try:
+            while self._waiting and not await self._connect():
+                if not self.hopeful:
+                    self._refuse_waiting(self._last_loss)
+        except Exception as error:
+            # A key file that cannot be read any longer, for instance: it concerns everyone who waits.
+            for waiter in self._take_waiting():
+                waiter.set_exception(error)
+        finally:
+            self._dialling = None
+
+    async def _connect(self) -> bool:
+        """Makes one attempt; says whether there is a connection that was welcomed."""
+        if self._failed_rounds:
+            await self._backoff.wait(self._failed_rounds)
+        peer = await self._round()
+        if peer is None:
+            return False
+        self._current = peer
+        self._answering = False
+        alone = len(self._waiting) == 1 and not self.established
+        for waiter in self._take_waiting(Flight.FIRST, *([Flight.FIRST_ALONE] if alone else [])):
+            waiter.set_result(peer)
+        try:
+            await peer.ready()
+        except ConnectionLost as loss:
+            self.lost(peer, loss)
+            return False
+        if self._current is not peer:
+            return False  # it went away with its first answer
+        if not self._retired:
+            self.peer = peer
+        for waiter in self._take_waiting():
+            waiter.set_result(peer)
+        return True
+
+    async def _round(self) -> Peer | None:
+        """Dials all hosts, first without those that have refused for good. None: ``_loss`` says why, host by host."""
+        losses: list[str] = []
+        good = [place for place in self._places if self._failed.get(place) is not Trouble.FOR_GOOD]
+        bad = [place for place in self._places if place not in good]
+        for places in (good, bad):
+            if not places:
+                continue
+            try:
+                peer = await self._dial(self._address.at(places), timeout=DIAL_SECONDS_MAX)
+            except ConnectionLost as loss:
+                losses.append(str(loss))
+                self._failed.update(dict.fromkeys(places, Trouble.SILENT))
+            else:
+                self._prefer(peer.dialled)
+                return peer
+        self._failed_rounds += 1
+        self._loss = ConnectionLost("; ".join(losses), outcome="not_applied")
+        return None
+
+    def _prefer(self, place: Place | None) -> None:
+        if place in self._places:
+            others = [each for each in self._given if each != place]
+            self._places = [place, *others]
+
+    def _pass_over(self, peer: Peer, trouble: Trouble) -> None:
+        """The host of a connection is of no use now: the others are preferred."""
+        self._failed_rounds += 1
+        place = peer.dialled
+        if place in self._places:
+            self._failed[place] = trouble
+            self._places.remove(place)
+            self._places.append(place)
+
+    def _take_waiting(self, *flights: Flight) -> list[asyncio.Future[Peer]]:
+        """Those that wait, all or of some kinds; they wait no longer."""
+        taken = [waiter for waiter, flight in self._waiting.items() if not flights or flight in flights]
+        for waiter in taken:
+            del self._waiting[waiter]
+        return [waiter for waiter in taken if not waiter.done()]
+
+    def _refuse_waiting(self, error: Any) -> None:
+        for waiter in self._take_waiting():
+            waiter.set_exception(error())
+
+    # -- how it is told ---------------------------------------------------------------------------------------------
+
+    def _closed_error(self) -> ConnectionLost:
+        return ConnectionLost(f"the client of {self._shown} is closed", outcome="not_applied")
+
+    def _last_loss(self) -> ConnectionLost:
+        assert self._loss is not None  # an attempt has failed
+        return ConnectionLost(str(self._loss), outcome="not_applied", failure=self._loss.failure)
+
+    def _too_late(self) -> ConnectionLost:
+        loss = self._loss
+        reason = "" if loss is None else f" ({loss})"
+        said = None if loss is None else loss.failure
+        return ConnectionLost(f"no connection to {self._shown} in time{reason}", outcome="not_applied", failure=said)
 
     def _end(self, ending: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(ending)
@@ -189,82 +345,10 @@ class Connector:
         task.add_done_callback(self._endings.discard)
 
     def _all(self) -> list[Peer]:
-        return [*self._older, *([] if self.peer is None else [self.peer])]
-
-    async def _wait_for_other(self, deadline: float | None) -> None:
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        try:
-            async with asyncio.timeout_at(deadline):
-                await future
-        except TimeoutError:
-            raise self._too_late() from None
-        finally:
-            if not future.done() or future.cancelled():
-                self._waiting = [other for other in self._waiting if other is not future]
-
-    def _wake_others(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
-
-    async def _dial_by(self, deadline: float | None) -> Peer:
-        try:
-            async with asyncio.timeout_at(deadline):
-                while True:
-                    if self._failed_rounds:
-                        await self._backoff.wait(self._failed_rounds)
-                    self._check_open()
-                    peer = await self._round()
-                    if peer is not None:
-                        break
-                    self._failed_rounds += 1
-                    if not self.established:
-                        raise ConnectionLost(self._trouble, outcome="not_applied")
-        except TimeoutError:
-            raise self._too_late() from None
-        if self._closed:
-            await peer.aclose()
-            self._check_open()
-        self.peer = peer
-        self._answering = False
-        return peer
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ConnectionLost(f"the client of {self._shown} is closed", outcome="not_applied")
-
-    def _too_late(self) -> ConnectionLost:
-        reason = f" ({self._trouble})" if self._trouble else ""
-        return ConnectionLost(f"no connection to {self._shown} in time{reason}", outcome="not_applied")
-
-    async def _round(self) -> Peer | None:
-        """Tries each host once, the one that was reached last first. None: ``_trouble`` says why, host by host."""
-        trouble: list[str] = []
-        for turn in range(len(self._urls)):
-            index = (self._first + turn) % len(self._urls)
-            try:
-                peer = await self._dial(self._urls[index], timeout=DIAL_SECONDS_MAX)
-            except OSError as error:  # ConnectionLost and TimeoutError are OSErrors
-                trouble.append(_reason(self._urls[index], error))
-                self._failed[index] = False
-            else:
-                self._first = index
-                self._trouble = ""
-                return peer
-        self._first = (self._first + 1) % len(self._urls)
-        self._trouble = "; ".join(dict.fromkeys(trouble))
-        return None
+        return [*self._older, *([] if self._current is None else [self._current])]
 
 
 def _code_of(loss: ConnectionLost | None) -> int | None:
     """The error that ended a connection, whichever side found it."""
     found = None if loss is None else loss.failure or loss.__cause__
     return found.code if isinstance(found, Failure | ProtocolError) else None
-
-
-def _reason(url: str, error: OSError) -> str:
-    if isinstance(error, ConnectionLost):
-        return str(error)
-    return f"cannot connect to {url}: {error.strerror or error}"

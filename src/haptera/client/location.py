@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from urllib.parse import quote
 
+import msgspec
+
 from haptera.errors import ConfigurationError
 from haptera.peer.address import Address, parse, redact
 from haptera.peer.options import read_options
@@ -34,10 +36,10 @@ def default_url() -> str:
 
 @dataclass(frozen=True)
 class Location:
-    """Where a store is. ``urls`` has one URL for each host, tried in turn; ``shown`` is safe for logs and errors;
-    ``timeout`` is the URL's own default for calls in seconds, or None if it names none."""
+    """Where a store is. ``address`` is what is dialled; ``shown`` is safe for logs and errors; ``timeout`` is the URL's
+    own default for calls in seconds, or None if it names none."""
 
-    urls: tuple[str, ...]
+    address: Address
     shown: str
     timeout: float | None
 
@@ -45,7 +47,7 @@ class Location:
 def locate(url: str) -> Location:
     """Reads a URL such as ``haptera://a:7457,b:7457?timeout=2`` or ``haptera+unix:///run/haptera.sock``.
 
-    The options that are for the connection, ``compression``, ``signed`` and ``key_file``, stay in ``urls``. Raises
+    The options that are for the connection, ``compression``, ``signed`` and ``key_file``, stay in ``address``. Raises
     ``ConfigurationError`` for a URL that cannot be read, for an option that this client does not have, and for a user
     or a password: this version does not authenticate, and to leave a credential out silently would let a caller believe
     that it acts as that user.
@@ -58,8 +60,4 @@ def locate(url: str) -> Location:
         raise ConfigurationError(f"{shown}: this version has no authentication, so the URL may not name a user")
     options = read_options(address)
     kept = {name: value for name, value in address.options.items() if name != "timeout"}
-    if address.path:
-        places: tuple[Address, ...] = (Address(scheme=address.scheme, path=address.path, options=kept),)
-    else:
-        places = tuple(Address(scheme=address.scheme, hosts=(host,), options=kept) for host in address.hosts)
-    return Location(tuple(map(str, places)), shown, options.timeout)
+    return Location(msgspec.structs.replace(address, options=kept), shown, options.timeout)

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -25,7 +26,7 @@ import msgspec
 from haptera import forks
 from haptera.client.backoff import Backoff
 from haptera.client.calls import LEAVING, Call, passes
-from haptera.client.connector import Connector, Dial
+from haptera.client.connector import Connector, Dial, Flight
 from haptera.client.methods import SCAN, Method, Row, decode_page
 from haptera.client.request_ids import RequestIds
 from haptera.error_table import Code
@@ -35,17 +36,23 @@ from haptera.peer import Call as Sent
 
 if TYPE_CHECKING:
     from haptera.client.channel import ScanEnd
+    from haptera.peer.address import Address
 
 R = TypeVar("R")
 
 
 class RemoteChannel:
-    """Carries calls over one connection to one of ``urls``, tried in turn. ``shown`` names them in errors."""
+    """Carries calls over one connection to one of the hosts of ``address``. ``shown`` names them in errors; with
+    ``wait`` a call waits for a server that has never answered, as it does for one that was lost."""
 
-    def __init__(self, urls: Sequence[str], shown: str, *, backoff: Backoff | None = None, dial: Dial = dial) -> None:
+    def __init__(
+        self, address: Address, shown: str, *, wait: bool = True, backoff: Backoff | None = None, dial: Dial = dial
+    ) -> None:
         self.revision = 0
         self._backoff = backoff or Backoff()
-        self._connector = Connector(urls, shown, self._backoff, dial)
+        self._connector = Connector(address, shown, self._backoff, dial, wait=wait)
+        self._unsettled: set[object] = set()  # calls that have left the straight way and not ended
+        self._settled: asyncio.Event | None = None  # set when there is none, for who drains
         self._encode = msgspec.msgpack.Encoder().encode
         self._new_id = RequestIds().new
         self._time = time.monotonic  # the loop's own clock from the first call on
@@ -59,7 +66,8 @@ class RemoteChannel:
         """
         self._connector = self._connector.afresh()
         self._new_id = RequestIds().new
-        self._changes = 0
+        self._unsettled = set()  # the parent's calls end in the parent
+        self._settled = None
 
     @property
     def reached(self) -> str | None:
@@ -112,10 +120,13 @@ class RemoteChannel:
 
     async def _persist(self, call: Call, trouble: ConnectionLost | Answer | None) -> Answer:
         """Sends a call until it is answered, its time is over, or sending it again could apply it twice."""
-        try:
-            return await self._repeat(call, trouble)
-        finally:
-            call.end()
+        if trouble is None:
+            self._connector.check_open()
+        with self._unsettled_call():
+            try:
+                return await self._repeat(call, trouble)
+            finally:
+                call.end()
 
     async def _repeat(self, call: Call, trouble: ConnectionLost | Answer | None) -> Answer:
         while True:
@@ -150,29 +161,14 @@ class RemoteChannel:
         return call.answer(trouble)
 
     async def _peer_for(self, call: Call) -> Peer:
-        """A connection on which the call may be sent.
-
-        A change waits for WELCOME, except behind the very first HELLO: a server that is lost before it has said who
-        it is leaves no change behind of which nobody can say where it may have been applied.
-        """
-        while True:
-            peer = await self._connector.connected(call.by)
-            if not call.method.write or not (self._connector.established or call.unknown):
-                return peer
-            try:
-                async with asyncio.timeout_at(call.by):
-                    await peer.ready()
-            except ConnectionLost as lost:
-                self._connector.lost(peer, lost)
-                if not call.may_repeat(self._time()) or not self._connector.hopeful:
-                    raise
-                await self._pause(call)
-                continue
-            except TimeoutError:
-                raise ConnectionLost("the server did not answer HELLO in time", outcome="not_applied") from None
-            if call.unknown and not call.remembered_by(peer):
-                raise ConnectionLost("lost, and the server that answers now does not remember the change")
-            return peer
+        """A connection on which the call may be sent: a change that may have been applied goes to who remembers it."""
+        flight = Flight.FIRST
+        if call.method.write:
+            flight = Flight.WELCOMED if call.unknown else Flight.FIRST_ALONE
+        peer = await self._connector.connected(call.by, flight)
+        if call.unknown and not call.remembered_by(peer):
+            raise ConnectionLost("lost, and the server that answers now does not remember the change")
+        return peer
 
     def _request(self, peer: Peer, call: Call) -> Sent:
         timeout = None if call.by is None else max(call.by - self._time(), 0.001)
@@ -219,8 +215,10 @@ class RemoteChannel:
             raise _not_text().exception() from None
         self._time = asyncio.get_running_loop().time
         call = Call(SCAN, payload, None, self._time(), page_timeout if timeout is None else timeout)
+        self._connector.check_open()
         while True:
-            peer = await self._connector.connected(call.by)
+            with self._unsettled_call():
+                peer = await self._connector.connected(call.by, Flight.FIRST)
             begun = False
             pages = self._pages(peer, payload, end, page_timeout if timeout is None else None, timeout)
             try:
@@ -240,7 +238,8 @@ class RemoteChannel:
                 self._heed(peer, refusal)
             finally:
                 await pages.aclose()
-            await self._pause(call)
+            with self._unsettled_call():
+                await self._pause(call)
 
     async def _pages(
         self, peer: Peer, payload: bytes, end: ScanEnd, page_timeout: float | None, timeout: float | None
@@ -276,7 +275,41 @@ class RemoteChannel:
         """Nothing: the first call dials, so that it can leave in one write with HELLO."""
 
     async def drain(self, timeout: float) -> None:
-        await self._connector.drain(timeout)
+        """Takes no more calls, waits up to ``timeout`` seconds for those under way, and closes.
+
+        A call that waits for a connection, or is sent again, is under way too: it is waited for first, because a
+        connection that drains sends no more requests.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout
+        self._connector.retire()
+        try:
+            async with asyncio.timeout_at(end):
+                await self._settle()
+                while True:
+                    await self._connector.drain(max(end - loop.time(), 0.0))
+                    if not self._unsettled:  # a call whose connection was lost meanwhile goes on with another
+                        break
+                    await self._settle()
+        except TimeoutError:
+            pass
+        await self.aclose()
+
+    async def _settle(self) -> None:
+        while self._unsettled:
+            self._settled = asyncio.Event()
+            await self._settled.wait()
+
+    @contextmanager
+    def _unsettled_call(self) -> Iterator[None]:
+        call = object()
+        self._unsettled.add(call)
+        try:
+            yield
+        finally:
+            self._unsettled.discard(call)
+            if not self._unsettled and self._settled is not None:
+                self._settled.set()
 
     async def aclose(self) -> None:
         await self._connector.aclose()

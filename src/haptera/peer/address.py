@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from typing import Any, Final, NoReturn, TypedDict
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
@@ -22,6 +23,9 @@ _SCHEME_TEXT: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _NAME: Final = re.compile(r"[\w.~-]+")
 _IPV6: Final = re.compile(r"[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(?:%[\w.~-]+)?")
 
+#: Where something listens: a host (a name or an address) and its port, or the path of a Unix socket.
+Place = tuple[str, int] | str
+
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
     """A parsed URL. ``hosts`` is empty for a Unix socket, ``path`` for TCP.
@@ -35,6 +39,15 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
     password: str | None = None
     options: dict[str, str] = {}
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where to connect to, in the URL's order."""
+        return self.hosts or (self.path,)
+
+    def at(self, places: Sequence[Place]) -> "Address":
+        """Return the same with only these of its ``places``, in this order."""
+        return self if self.path else msgspec.structs.replace(self, hosts=tuple(places))
 
     def __repr__(self) -> str:
         return f"Address({str(self)!r})"
@@ -63,6 +76,11 @@ class _Common(TypedDict):
 def format_host(host: str, port: int) -> str:
     """Return ``host:port``, an IPv6 address in brackets."""
     return f"[{host.replace('%', '%25')}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def format_place(place: Place) -> str:
+    """Return a place as errors name it: ``host:port``, or the path."""
+    return place if isinstance(place, str) else format_host(*place)
 
 
 def parse(url: str) -> Address:

@@ -4,15 +4,17 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from haptera.connection import Budget, Config, Connection, Role
 from haptera.connection.bounds import check_keywords
-from haptera.errors import ConfigurationError, ConnectionLost
-from haptera.peer.address import Address, format_host, is_loopback, parse
+from haptera.errors import ConfigurationError
+from haptera.peer.address import Address, Place, is_loopback, parse
 from haptera.peer.calls import check_timeout
+from haptera.peer.dialling import connect_first
 from haptera.peer.exchange import Exchange
 from haptera.peer.limits import (
     CALL_TIMEOUT_S,
@@ -28,7 +30,7 @@ from haptera.peer.scope import current
 from haptera.peer.server import Server
 from haptera.peer.service import Service
 from haptera.peer.session import SessionService
-from haptera.peer.sockets import cannot_listen, open_listener, reason_of
+from haptera.peer.sockets import cannot_listen, open_listeners
 from haptera.version import __version__
 from haptera.wire.compression import Codec, available
 
@@ -58,7 +60,8 @@ async def listen(
 ) -> Server:
     """Listen on ``url`` and host ``services`` for whoever connects. ``async with`` closes the server at its end.
 
-    ``on_peer`` is called with each new connection; ``mode`` is the file mode of a Unix socket. With ``signing_key``, a
+    Every address that the URL's host has is listened on, with one port. ``on_peer`` is called with each new connection;
+    ``mode`` is the file mode of a Unix socket. With ``signing_key``, a
     secret of at least 32 bytes, or with ``?signed=psk&key_file=PATH`` in the URL, every frame is signed, and who does
     not have the key is refused. ``compression`` says whether payloads may be compressed with zstd where the other side
     asks for it: wherever the extra ``haptera[zstd]`` is installed, unless given. Of more than ``max_connections`` the
@@ -109,13 +112,15 @@ async def listen(
 
     scope = current.set(None)  # what is accepted is not on behalf of whoever listens
     try:
-        listener, shown, path = await open_listener(address, mode, accept)
+        listeners, shown, path = await open_listeners(address, mode, accept)
         try:
             server = Server(shown, path, on_peer, max_connections=max_connections, max_half_open=max_half_open)
-            server.start(listener)
-            await listener.start_serving()
+            server.start(listeners)
+            for listener in listeners:
+                await listener.start_serving()
         except OSError as error:
-            listener.close()
+            for listener in listeners:
+                listener.close()
             raise cannot_listen(address, error) from error
     finally:
         current.reset(scope)
@@ -139,7 +144,8 @@ async def dial(
     It returns as soon as the transport is open: the handshake leaves together with the first calls in one write, and
     costs no round trip of its own. A handshake that fails fails those calls; ``await peer.ready()`` waits for it.
 
-    Several hosts are tried in turn, within ``timeout`` seconds in all: each may take its share of what is left.
+    The first of all addresses of all hosts to take a connection is used, preferred in their order: one that has not
+    answered within 250 ms is joined by the next (RFC 8305), all within ``timeout`` seconds.
     ``signing_key``, ``compression`` and other keywords are those of ``listen``. The URL's options: ``timeout`` (of each
     call that names no other, in seconds), ``compression=zstd|none`` (asked for by itself where it is installed and the
     link is neither loopback nor a Unix socket), ``signed=psk`` with ``key_file=PATH``. Raises ``ConnectionLost``
@@ -161,8 +167,8 @@ async def dial(
     hosted = _hosted(services)
     call_timeout_s = CALL_TIMEOUT_S if options.timeout is None else options.timeout
 
-    def connect() -> TransportProtocol:
-        connection = Connection(Role.DIALER, here if _is_local(place) else elsewhere, loop.time(), _process_budget)
+    def connect(host: Place) -> TransportProtocol:
+        connection = Connection(Role.DIALER, here if _is_local(host) else elsewhere, loop.time(), _process_budget)
         return TransportProtocol(
             Exchange(
                 connection,
@@ -171,36 +177,32 @@ async def dial(
                 write_timeout_s=write_timeout_s,
                 call_timeout_s=call_timeout_s,
                 idle_timeout_s=idle_timeout_s,
+                dialled=host,
             )
         )
 
-    end = None if timeout is None else loop.time() + timeout
-    place: str | tuple[str, int]
-    places: tuple[str | tuple[str, int], ...] = address.hosts or (address.path,)
-    failed: list[str] = []
-    cause: Exception | None = None
     scope = current.set(None)  # what arrives on the connection is not on behalf of whoever dials
     try:
-        for left, place in zip(range(len(places), 0, -1), places, strict=True):
-            share = None if end is None else (end - loop.time()) / left
-            try:
-                async with asyncio.timeout(share):
-                    if isinstance(place, str):
-                        _, protocol = await loop.create_unix_connection(connect, place)
-                    else:
-                        _, protocol = await loop.create_connection(connect, *place)
-            except (OSError, TimeoutError) as error:
-                cause = error
-                name = place if isinstance(place, str) else format_host(*place)
-                failed.append(f"cannot connect to {name}: {reason_of(error)}")
-            else:
-                peer = protocol.peer
-                assert isinstance(peer, Exchange)  # as `connect` made it
-                peer._schedule_flush()
-                return peer
+        peer = await connect_first(address.places, partial(_attempt, connect), timeout)
     finally:
         current.reset(scope)
-    raise ConnectionLost("; ".join(failed), outcome="not_applied") from cause
+    # A turn of the loop later than usual: a task that waits for the one that dials still has its request leave with
+    # HELLO in one write.
+    loop.call_soon(peer._schedule_flush)
+    return peer
+
+
+async def _attempt(connect: Callable[[Place], TransportProtocol], host: Place, address: Place) -> Exchange:
+    """Connect to one address of a host."""
+    loop = asyncio.get_running_loop()
+    factory = partial(connect, host)
+    if isinstance(address, str):
+        _, protocol = await loop.create_unix_connection(factory, address)
+    else:
+        _, protocol = await loop.create_connection(factory, *address)
+    peer = protocol.peer
+    assert isinstance(peer, Exchange)  # as `connect` made it
+    return peer
 
 
 def _config(
@@ -235,7 +237,7 @@ def _with_compression(
     return msgspec.structs.replace(config, compression=codec)
 
 
-def _is_local(place: str | tuple[str, int]) -> bool:
+def _is_local(place: Place) -> bool:
     """Whether a link does not leave this machine: there is nothing to gain from sending less."""
     return isinstance(place, str) or is_loopback(place[0])
 

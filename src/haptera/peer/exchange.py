@@ -21,6 +21,7 @@ from haptera.connection.events import (
     ResponseReceived,
 )
 from haptera.errors import Outcome
+from haptera.peer.address import Place
 from haptera.peer.calls import Answer
 from haptera.peer.dispatcher import Dispatcher
 from haptera.peer.event_log import EventLog
@@ -64,9 +65,11 @@ class Exchange(Peer):
         write_timeout_s: float = WRITE_TIMEOUT_S,
         call_timeout_s: float | None = CALL_TIMEOUT_S,
         idle_timeout_s: float | None = None,
+        dialled: Place | None = None,
     ) -> None:
         hosted = {service.name: service for service in services}
         super().__init__(connection, hosted, loop, write_timeout_s=write_timeout_s, call_timeout_s=call_timeout_s)
+        self.dialled = dialled
         self._owner = owner
         self._dispatcher = Dispatcher(self, connection, hosted, loop)
         self._caller.telemetry = self._dispatcher.telemetry

@@ -4,6 +4,11 @@ from typing import Final
 
 #: What a call may take that does not say: long enough for any answer that is worth waiting for without a thought.
 CALL_TIMEOUT_S: Final = 5.0
+#: An attempt to connect that is undecided after so long is joined by the next one: what RFC 8305 recommends, more than
+#: a round trip on almost every path.
+ATTEMPT_DELAY_S: Final = 0.25
+#: Addresses of one name that are listened on or dialled. More than any sound name has; a hostile resolver gives more.
+ADDRESSES_MAX: Final = 16
 #: Answers that may wait to be written before new requests are kept, not started (spec/protocol.md, section 3).
 UNWRITTEN_MAX: Final = 1024 * 1024
 #: What is read of a connection in one turn of the loop before others have theirs. uvloop would read 8 MiB.

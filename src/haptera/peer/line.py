@@ -5,7 +5,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from haptera import forks
 from haptera.connection import Connection, Role
@@ -18,6 +18,9 @@ from haptera.peer.home import let_go, wrong_loop
 from haptera.peer.limits import DRAIN_S, LINGER_S, UNWRITTEN_MAX, WRITE_SIZE
 from haptera.peer.sockets import tune
 from haptera.peer.timers import ReaderWatch, Ticker
+
+if TYPE_CHECKING:
+    from haptera.peer.address import Place
 
 _logger = logging.getLogger("haptera.peer")
 _LOG: Final = EventLog()
@@ -56,12 +59,15 @@ class Line(ABC):
         "bytes_received",
         "bytes_sent",
         "closed",
+        "dialled",
         "error",
         "remote",
     )
 
     def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop, *, write_timeout_s: float) -> None:
         self.remote = ""
+        #: The host of the URL by which this side has dialled it, or the path; None if it was accepted.
+        self.dialled: Place | None = None
         self.closed = False
         self.bytes_received = 0
         self.bytes_sent = 0

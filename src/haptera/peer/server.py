@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, cast
@@ -54,35 +54,35 @@ class Server:
         self._max_leaving = leaving_max(max_connections)
         self._half_open: dict[Peer, None] = {}  # the oldest first
         self._leaving: set[Peer] = set()  # refused, and not gone yet
-        self._server: asyncio.AbstractServer | None = None
-        self._forked_from = 0  # in a forked child, the process that has the listener
+        self._listeners: Sequence[asyncio.AbstractServer] = ()  # none once it is closed
+        self._forked_from = 0  # in a forked child, the process that has the listeners
 
     @property
     def half_open(self) -> int:
         """How many connections have not done their handshake."""
         return len(self._half_open)
 
-    def start(self, server: asyncio.AbstractServer) -> None:
-        """The listener is there (``listen`` calls this)."""
-        self._server = server
+    def start(self, listeners: Sequence[asyncio.AbstractServer]) -> None:
+        """The listeners are there, one for each address (``listen`` calls this)."""
+        self._listeners = listeners
         forks.watch(self)
 
     def disown(self, owner: int) -> None:
-        """Leave the listener and its socket's file to the process ``owner`` that this one was forked from
+        """Leave the listeners and their socket's file to the process ``owner`` that this one was forked from
         (``haptera.forks`` calls this).
 
-        Here it is closed: the address is free as soon as the parent closes it, and no connection waits in a queue
+        Here they are closed: the address is free as soon as the parent closes it, and no connection waits in a queue
         that nothing takes from.
         """
         self._forked_from = self._forked_from or owner
-        server, self._server, self._path = self._server, None, None
-        if server is not None:
-            for sock in cast("asyncio.Server", server).sockets:
-                let_go(sock, may_be_stale=server.get_loop().is_closed())
+        listeners, self._listeners, self._path = self._listeners, (), None
+        for listener in listeners:
+            for sock in cast("asyncio.Server", listener).sockets:
+                let_go(sock, may_be_stale=listener.get_loop().is_closed())
 
     def opened(self, peer: Peer) -> None:
         """A connection was accepted (the peer calls this)."""
-        if self._server is None:
+        if not self._listeners:
             self._leaving.add(peer)
             peer._refuse(_GOING_AWAY)  # it had connected before the listener was closed
         elif len(self.peers) >= self._max_connections:
@@ -120,9 +120,10 @@ class Server:
 
     def close(self) -> None:
         """Take no more connections; those that there are go on."""
-        if self._server is not None:
-            _close_later(self._server, _CLOSING_TURNS)
-            self._server = None
+        if self._listeners:
+            for listener in self._listeners:
+                _close_later(listener, _CLOSING_TURNS)
+            self._listeners = ()
             self._remove_socket()
 
     def _remove_socket(self) -> None:

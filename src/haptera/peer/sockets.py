@@ -5,15 +5,16 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from haptera.errors import ConfigurationError
 from haptera.peer.address import TCP_SCHEME, UNIX_SCHEME, Address, format_host
 from haptera.peer.limits import (
     ACCEPTED_PER_TURN,
+    ADDRESSES_MAX,
     BACKLOG,
     KEEPALIVE_COUNT,
     KEEPALIVE_IDLE_S,
@@ -21,6 +22,10 @@ from haptera.peer.limits import (
     UNACKED_S,
     UNSENT_SIZE,
 )
+
+#: How often a port is chosen that all addresses of a name shall have. It is taken on one of them once in thousands.
+_PORT_ATTEMPTS_MAX: Final = 8
+_NO_SUCH_ADDRESS: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 
 #: A socket's options, in so far as this system has them.
 _TCP_OPTIONS: Final = (
@@ -60,11 +65,11 @@ def cannot_listen(address: Address, error: OSError) -> ConfigurationError:
     return ConfigurationError(f"cannot listen on {address}: {reason_of(error)}")
 
 
-async def open_listener(
+async def open_listeners(
     address: Address, mode: int, accept: Callable[[], asyncio.BaseProtocol]
-) -> tuple[asyncio.AbstractServer, str, str | None]:
-    """Return a listener that takes no connections yet, its URL with the real port, and the path of its file, if it has
-    one.
+) -> tuple[list[asyncio.AbstractServer], str, str | None]:
+    """Return listeners that take no connections yet, one for each address of the host, their URL with the real port,
+    and the path of their file, if there is one.
 
     A loop with ``simulates_network`` (``haptera.testing``) has addresses of its own, and no kernel is asked for them.
     Raises ``ConfigurationError``.
@@ -81,32 +86,37 @@ async def open_listener(
 
 async def _simulate(
     address: Address, accept: Callable[[], asyncio.BaseProtocol]
-) -> tuple[asyncio.AbstractServer, str, str | None]:
+) -> tuple[list[asyncio.AbstractServer], str, str | None]:
     loop = asyncio.get_running_loop()
     if address.scheme == UNIX_SCHEME:
-        return await loop.create_unix_server(accept, address.path, start_serving=False), _url_of(address), None
+        return [await loop.create_unix_server(accept, address.path, start_serving=False)], _url_of(address), None
     host, port = address.hosts[0]
     server = await loop.create_server(accept, host, port, start_serving=False)
-    return server, _url_of(address, server.sockets[0].getsockname()[1]), None
+    return [server], _url_of(address, server.sockets[0].getsockname()[1]), None
 
 
 async def _listen(
     address: Address, mode: int, accept: Callable[[], asyncio.BaseProtocol]
-) -> tuple[asyncio.AbstractServer, str, str | None]:
+) -> tuple[list[asyncio.AbstractServer], str, str | None]:
     loop = asyncio.get_running_loop()
     # asyncio's own loop accepts as many at once as it calls its backlog; that of the kernel is the socket's.
     backlog = ACCEPTED_PER_TURN if isinstance(loop, asyncio.BaseEventLoop) else BACKLOG
-    server: asyncio.AbstractServer
-    sock = _bind_unix(address.path, mode) if address.scheme == UNIX_SCHEME else _bind_tcp(*address.hosts[0])
+    unix = address.scheme == UNIX_SCHEME
+    sockets = [_bind_unix(address.path, mode)] if unix else _bind_host(*address.hosts[0])
+    port = 0 if unix else sockets[0].getsockname()[1]
+    create = loop.create_unix_server if unix else loop.create_server
+    servers: list[asyncio.AbstractServer] = []
     try:
-        if address.scheme == UNIX_SCHEME:
-            server = await loop.create_unix_server(accept, sock=sock, backlog=backlog, start_serving=False)
-            return server, _url_of(address), address.path
-        server = await loop.create_server(accept, sock=sock, backlog=backlog, start_serving=False)
-        return server, _url_of(address, sock.getsockname()[1]), None
+        for sock in sockets:
+            server: asyncio.AbstractServer = await create(accept, sock=sock, backlog=backlog, start_serving=False)
+            servers.append(server)
     except BaseException:
-        sock.close()
+        for begun in servers:
+            begun.close()
+        for sock in sockets:
+            sock.close()
         raise
+    return servers, _url_of(address, port), address.path if unix else None
 
 
 def _url_of(address: Address, port: int = 0) -> str:
@@ -123,9 +133,48 @@ class _Listening(socket.socket):
         super().listen(BACKLOG)
 
 
-def _bind_tcp(host: str, port: int) -> socket.socket:
+def _bind_host(host: str, port: int) -> list[socket.socket]:
+    """Return a socket for each address of a host, all with one port: who dials the name may try any of them.
+
+    An address that this machine does not have is left out, such as the IPv6 one of ``localhost`` where IPv6 is off, as
+    long as there is another.
+    """
     infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, protocol, _, place = infos[0]
+    infos = list(dict.fromkeys(infos))[:ADDRESSES_MAX]
+    for attempt in range(1, _PORT_ATTEMPTS_MAX + 1):
+        try:
+            return _bind_all(infos, port)
+        except OSError as error:
+            # The port that the kernel chose for the first address may be taken on another.
+            if port or error.errno != errno.EADDRINUSE or attempt == _PORT_ATTEMPTS_MAX:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _bind_all(infos: Sequence[tuple[Any, ...]], port: int) -> list[socket.socket]:
+    bound: list[socket.socket] = []
+    missing: OSError | None = None
+    try:
+        for family, kind, protocol, _, (host, _, *more) in infos:
+            try:
+                sock = _bind_tcp(family, kind, protocol, (host, port, *more))
+            except OSError as error:
+                if error.errno not in _NO_SUCH_ADDRESS:
+                    raise
+                missing = error
+            else:
+                bound.append(sock)
+                port = sock.getsockname()[1]
+    except BaseException:
+        for sock in bound:
+            sock.close()
+        raise
+    if missing is not None and not bound:
+        raise missing
+    return bound
+
+
+def _bind_tcp(family: int, kind: int, protocol: int, place: tuple[Any, ...]) -> socket.socket:
     sock = _Listening(family, kind, protocol)
     try:
         sock.setblocking(False)

@@ -12,6 +12,7 @@ import functools
 import os
 import random
 import selectors
+import socket
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, overload
@@ -19,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, overload
 from haptera.testing.network import Network
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Coroutine, Iterator, Mapping
 
 __all__ = ["NotSimulated", "Stalled", "VirtualClockLoop", "run", "virtual_clock"]
@@ -51,8 +51,9 @@ class NotSimulated(RuntimeError):
 class VirtualClockLoop(asyncio.SelectorEventLoop):
     """An event loop on virtual time. ``time()`` begins at 0 and is in virtual seconds.
 
-    ``network`` is what ``create_connection``, ``create_server`` and their Unix counterparts reach, and with them
-    ``haptera.listen`` and ``haptera.dial``; other sockets, TLS, pipes, subprocesses and signals raise `NotSimulated`.
+    ``network`` is what ``getaddrinfo``, ``create_connection``, ``create_server`` and their Unix counterparts reach, and
+    with them ``haptera.listen`` and ``haptera.dial``; other sockets, TLS, pipes, subprocesses and signals raise
+    `NotSimulated`.
     ``run_in_executor`` runs its function on the loop's own thread. A thread that the program itself starts raises
     `NotSimulated` when time would pass, because time can't wait for it; with ``allow_threads`` it does not, and
     whatever the thread does comes too late or not at all.
@@ -123,6 +124,16 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         future = self.create_future()
         self.call_soon(_work, future, func, args)
         return future
+
+    async def getaddrinfo(  # type: ignore[override]
+        self, host: str | None, port: int | None, **_: Any
+    ) -> list[tuple[Any, ...]]:
+        """Resolve a host as the network does: to itself, unless it was given addresses."""
+        await asyncio.sleep(0)
+        return [
+            (socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port))
+            for address in self.network.resolve(host or "")
+        ]
 
     async def create_connection(  # type: ignore[override]
         self,
@@ -210,7 +221,7 @@ def _refusal(name: str) -> Any:
 
 for _name in (
     *("add_reader", "add_writer", "add_signal_handler", "connect_accepted_socket", "connect_read_pipe"),
-    *("connect_write_pipe", "create_datagram_endpoint", "getaddrinfo", "getnameinfo", "sendfile", "sock_accept"),
+    *("connect_write_pipe", "create_datagram_endpoint", "getnameinfo", "sendfile", "sock_accept"),
     *("sock_connect", "sock_recv", "sock_recv_into", "sock_recvfrom", "sock_recvfrom_into", "sock_sendall"),
     *("sock_sendfile", "sock_sendto", "start_tls", "subprocess_exec", "subprocess_shell"),
 ):

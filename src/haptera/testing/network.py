@@ -6,6 +6,7 @@ import asyncio
 import errno
 import itertools
 import os
+import socket
 from typing import TYPE_CHECKING, Any, Final
 
 from haptera.testing.traffic import Wire
@@ -34,6 +35,8 @@ class Network(Wire):
         super().__init__()
         self.buffer = BUFFER_SIZE
         self.links: list[Link] = []
+        self._names: dict[str, tuple[str, ...]] = {}
+        self._silent: set[str] = set()
         self._servers: dict[Place, MemoryServer] = {}
         self._ports = itertools.count(_FIRST_PORT)
 
@@ -41,6 +44,21 @@ class Network(Wire):
         """Cut every open connection: both ends are reset. New ones can be made."""
         for link in list(self.links):
             link.sever()
+
+    def name(self, name: str, *addresses: str) -> None:
+        """Have a host's name stand for these addresses; none: it can't be resolved. Others stand for themselves."""
+        self._names[name] = addresses
+
+    def resolve(self, host: str) -> tuple[str, ...]:
+        """Return the addresses of a host. Raises ``socket.gaierror`` for a name that has none."""
+        addresses = self._names.get(host, (host,))
+        if not addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return addresses
+
+    def silence(self, address: str) -> None:
+        """Never answer who connects to an address, as a host that is powered off: the attempt has no end."""
+        self._silent.add(_host(address))
 
     def bind(
         self,
@@ -65,7 +83,9 @@ class Network(Wire):
     async def connect(
         self, place: Place, protocol_factory: Callable[[], asyncio.BaseProtocol]
     ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
-        """Connect to a place. It takes a round trip, and for ever while the network is paused."""
+        """Connect to a place. It takes a round trip, and for ever while the network is paused or the host silent."""
+        if isinstance(place, tuple) and _host(place[0]) in self._silent:
+            await asyncio.get_running_loop().create_future()
         await self.to_acceptor.cross()
         await self.to_dialer.cross()
         server = self._server(place)

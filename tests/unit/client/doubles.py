@@ -12,6 +12,7 @@ from haptera.client.backoff import Backoff
 from haptera.client.remote import RemoteChannel
 from haptera.errors import ConnectionLost, Failure
 from haptera.peer import Answer, Peer
+from haptera.peer.address import Address, Place, format_place, parse
 
 SERVER = b"s" * 16
 
@@ -75,7 +76,7 @@ class FakeStream:
 class FakePeer:
     """``answer`` is called with each request; without it requests wait until the test answers them.
 
-    With a ``refusal`` the handshake fails with it.
+    With a ``refusal`` the handshake fails with it. Without a ``server_id`` WELCOME never comes.
     """
 
     def __init__(
@@ -89,12 +90,14 @@ class FakePeer:
         self.server_id = server_id
         self.capabilities = capabilities
         self.closed = False
+        self.dialled: Place | None = None
         self.sent: list[Sent] = []
         self.streams: list[FakeStream] = []
         self.waited_ready = False
         self.refusal = refusal
         self._answer = answer
         self._on_close: list[Callable[[], None]] = []
+        self._ended = asyncio.Event()
 
     def request(self, service: str, method: str, payload: bytes, **options: Any) -> asyncio.Future[Answer]:
         assert service == ("server" if method == "status" else "kv")
@@ -115,6 +118,9 @@ class FakePeer:
         if self.refusal is not None:
             self.lose("not_applied")
             raise self._loss("not_applied")
+        if self.server_id is None:
+            await self._ended.wait()
+            raise self._loss("not_applied")
 
     def on_close(self, callback: Callable[[], None]) -> None:
         self._on_close.append(callback)
@@ -122,6 +128,7 @@ class FakePeer:
     def lose(self, outcome: Any = "unknown") -> None:
         """The connection ends with everything on it unanswered."""
         self.closed = True
+        self._ended.set()
         for sent in self.sent:
             if not sent.future.done():
                 sent.future.set_exception(self._loss(outcome))
@@ -141,9 +148,10 @@ class FakePeer:
 
 
 class Dialler:
-    """Gives the peers of ``script`` in turn; an exception in it is a dial that fails. The last is given for ever.
+    """Gives the peers of ``script`` in turn; an exception in it is a host that cannot be reached. The last is given for
+    ever. The hosts of an address are dialled one after the other, as those are that refuse at once.
 
-    ``urls`` were dialled, at ``times``.
+    ``urls`` were dialled, one host each, at ``times``.
     """
 
     def __init__(self, *script: FakePeer | Exception) -> None:
@@ -151,15 +159,19 @@ class Dialler:
         self.urls: list[str] = []
         self.times: list[float] = []
 
-    async def __call__(self, url: str, /, *, timeout: float) -> Peer:
-        self.urls.append(url)
-        self.times.append(asyncio.get_running_loop().time())
-        step = self.script.pop(0) if len(self.script) > 1 else self.script[0]
-        if isinstance(step, Exception):
-            raise step
-        return cast("Peer", step)
+    async def __call__(self, address: Address, /, *, timeout: float) -> Peer:
+        failed = []
+        for place in address.places:
+            self.urls.append(str(address.at([place])))
+            self.times.append(asyncio.get_running_loop().time())
+            step = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+            if not isinstance(step, Exception):
+                step.dialled = place
+                return cast("Peer", step)
+            failed.append(f"cannot connect to {format_place(place)}: {step}")
+        raise ConnectionLost("; ".join(failed), outcome="not_applied")
 
 
-def channel(dial: Dialler, *urls: str) -> RemoteChannel:
+def channel(dial: Dialler, url: str = "haptera://a:1", *, wait: bool = True) -> RemoteChannel:
     """A channel whose waits are as long as they may be."""
-    return RemoteChannel(urls or ("haptera://a:1",), "haptera://a:1", backoff=Backoff(uniform=lambda: 1.0), dial=dial)
+    return RemoteChannel(parse(url), url, wait=wait, backoff=Backoff(uniform=lambda: 1.0), dial=dial)

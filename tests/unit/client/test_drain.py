@@ -14,6 +14,7 @@ import haptera
 from haptera import Request, Server, Service
 from haptera.client.database import Database
 from haptera.client.remote import RemoteChannel
+from haptera.peer.address import parse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,7 +66,7 @@ async def test_no_call_fails_while_servers_are_replaced_under_load(scheme: str, 
     store = Store()
     server = await serve(f"haptera+unix://{short_path}/s" if scheme == "unix" else "haptera://127.0.0.1:0", store)
     url = server.url
-    database = Database(RemoteChannel((url,), url), url, 30.0)
+    database = Database(RemoteChannel(parse(url), url), url, 30.0)
     await database.set("warm", b"")
     stop = False
     changes = reads = 0

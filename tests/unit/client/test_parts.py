@@ -54,7 +54,7 @@ def test_default_url_is_the_environments_then_the_local_socket_then_the_default_
     assert default_url() == "haptera://127.0.0.1:7457"
     (tmp_path / "haptera-data").mkdir()
     (tmp_path / "haptera-data" / "haptera.sock").touch()
-    assert locate(default_url()).urls == (f"haptera+unix://{tmp_path}/haptera-data/haptera.sock",)
+    assert str(locate(default_url()).address) == f"haptera+unix://{tmp_path}/haptera-data/haptera.sock"
     monkeypatch.setenv("HAPTERA_URL", "haptera://elsewhere")
     assert default_url() == "haptera://elsewhere"
 
@@ -65,14 +65,12 @@ def test_default_url_of_a_directory_with_any_name(tmp_path: Path, monkeypatch: p
     (directory / "haptera.sock").touch()
     monkeypatch.chdir(directory.parent)
     monkeypatch.delenv("HAPTERA_URL", raising=False)
-    from haptera.peer.address import parse
-
-    assert parse(locate(default_url()).urls[0]).path == str(directory / "haptera.sock")
+    assert locate(default_url()).address.path == str(directory / "haptera.sock")
 
 
-def test_several_hosts_become_one_url_each() -> None:
+def test_several_hosts_are_one_address() -> None:
     location = locate("haptera://a:1,b,[::1]:3?timeout=2.5")
-    assert location.urls == ("haptera://a:1", "haptera://b:7457", "haptera://[::1]:3")
+    assert str(location.address) == "haptera://a:1,b:7457,[::1]:3"
     assert location.timeout == 2.5
 
 

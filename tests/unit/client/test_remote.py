@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,9 +14,12 @@ from haptera.errors import ConnectionLost, RemoteProtocolError, ServerError, fai
 from haptera.testing import virtual_clock
 from tests.unit.client.doubles import Dialler, FakePeer, FakeStream, Sent, channel
 
+if TYPE_CHECKING:
+    from haptera.peer.address import Address
 
-def database(dial: Dialler, *urls: str, timeout: float | None = 5.0) -> Database:
-    return Database(channel(dial, *urls), "haptera://a:1", timeout)
+
+def database(dial: Dialler, url: str = "haptera://a:1", *, timeout: float | None = 5.0, wait: bool = True) -> Database:
+    return Database(channel(dial, url, wait=wait), url, timeout)
 
 
 def now() -> float:
@@ -70,13 +73,15 @@ async def test_nothing_runs_between_dialling_and_the_first_request() -> None:
     between: list[int] = []
 
     class Watching(Dialler):
-        async def __call__(self, url: str, /, *, timeout: float) -> Any:
-            dialled = await super().__call__(url, timeout=timeout)
-            asyncio.get_running_loop().call_soon(lambda: between.append(len(peer.sent)))
+        async def __call__(self, address: Address, /, *, timeout: float) -> Any:
+            dialled = await super().__call__(address, timeout=timeout)
+            # As dialling does: what is to leave behind HELLO is there a turn of the loop later.
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, lambda: between.append(len(peer.sent)))
             return dialled
 
     await database(Watching(peer)).set("k", b"v")
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.001)
     assert between == [1]
 
 
@@ -198,7 +203,7 @@ async def test_change_that_never_left_is_sent_again_to_any_server() -> None:
 @virtual_clock
 async def test_resending_ends_with_the_timeout_and_says_what_is_known() -> None:
     first = FakePeer()
-    dial = Dialler(first, ConnectionRefusedError(111, "Connection refused"))
+    dial = Dialler(first, ConnectionRefusedError("Connection refused"))
     db = database(dial, timeout=30.0)
     await established(first, db)
     with pytest.raises(ConnectionLost, match="Connection refused") as lost:
@@ -215,30 +220,99 @@ async def test_resending_ends_with_the_timeout_and_says_what_is_known() -> None:
 
 
 @virtual_clock
-async def test_server_that_never_answered_is_tried_once() -> None:
-    dial = Dialler(ConnectionRefusedError(111, "Connection refused"))
-    db = database(dial)
-    with pytest.raises(ConnectionLost, match="cannot connect to haptera://a:1: Connection refused") as lost:
-        await db.set("k", b"v")
-    assert lost.value.outcome == "not_applied"
-    assert len(dial.urls) == 1
+async def test_server_that_never_answered_is_tried_once_by_a_client_that_does_not_wait() -> None:
+    dial = Dialler(ConnectionRefusedError("Connection refused"))
+    db = database(dial, wait=False)
+    for number in (1, 2):
+        with pytest.raises(ConnectionLost, match="cannot connect to a:1: Connection refused") as lost:
+            await db.set("k", b"v")
+        assert lost.value.outcome == "not_applied"
+        assert len(dial.urls) == number
 
 
 @virtual_clock
-async def test_what_ends_before_welcome_is_not_dialled_again() -> None:
+async def test_first_call_waits_for_its_server_as_long_as_it_has_time() -> None:
+    """Trap: the first connection is never waited for, although the call has time left."""
+    down = ConnectionRefusedError("Connection refused")
+    peer = FakePeer(answers)
+    assert await database(Dialler(*[down] * 5, peer)).set("k", b"v") == 8
+    assert now() > 1.0
+    start = now()
+    with pytest.raises(ConnectionLost, match=r"in time \(cannot connect to a:1: Connection refused\)") as lost:
+        await database(Dialler(down)).set("k", b"v")
+    assert now() - start == 5.0
+    assert lost.value.outcome == "not_applied"
+
+
+@pytest.mark.parametrize("wait", [True, False])
+@pytest.mark.parametrize("code", [1012, 1013, 1014])
+@pytest.mark.parametrize("call", ["get", "set", "scan"])
+@virtual_clock
+async def test_refusal_of_the_first_connection_that_passes_is_dialled_again(call: str, code: int, wait: bool) -> None:
+    """Trap: a retryable refusal that the first connection does not retry."""
+    last = FakePeer(answers)
+    last.streams = [FakeStream([[["a", b"1", 4, None]]], [1, "a", 9])]
+    refusals = [refusing(code) for _ in range(3)]
+    for refusal in refusals:
+        refusal.streams = [FakeStream([refusal._loss("not_applied")], None)]
+    dial = Dialler(*refusals, last)
+    await CALLS[call](database(dial, wait=wait))
+    assert len(dial.urls) == 4
+
+
+@virtual_clock
+async def test_refusal_that_passes_is_told_when_time_is_over() -> None:
+    dial = Dialler(*(refusing(1013) for _ in range(50)))
+    with pytest.raises(ConnectionLost, match="TOO_MANY_CONNECTIONS") as lost:
+        await database(dial).set("k", b"v")
+    assert (lost.value.outcome, now()) == ("not_applied", 5.0)
+    assert lost.value.failure is not None
+    assert lost.value.failure.code == 1013
+
+
+@pytest.mark.parametrize("restarted", ["while it is dialled", "behind HELLO"])
+@virtual_clock
+async def test_calls_made_before_the_first_connection_is_up_outlive_a_restart(restarted: str) -> None:
+    """Trap: calls that wait for the first connection all fail with it, where one call before makes them succeed."""
+    first = FakePeer(server_id=None, capabilities=frozenset())
+    down = ConnectionRefusedError("Connection refused")
+    script = [down] if restarted == "while it is dialled" else [first]
+    db = database(Dialler(*script, down, FakePeer(answers)))
+    calls = [asyncio.ensure_future(db.set(f"k{number}", b"v")) for number in range(500)]
+    await asyncio.sleep(0.01)
+    first.lose()
+    assert await asyncio.gather(*calls) == [8] * 500
+    assert first.sent == []  # none is sent to who might die before it says who it is
+
+
+@virtual_clock
+async def test_what_ends_before_welcome_is_dialled_again_by_a_client_that_waits_alone() -> None:
     peer = FakePeer(server_id=None, capabilities=frozenset())
-    dial = Dialler(peer)
+    dial = Dialler(peer, FakePeer(answers))
     with pytest.raises(ConnectionLost):
-        await lost_with(peer, database(dial).get("k"))
+        await lost_with(peer, database(dial, wait=False).get("k"))
     assert len(dial.urls) == 1
+    peer = FakePeer(server_id=None, capabilities=frozenset())
+    entry = await lost_with(peer, database(Dialler(peer, FakePeer(answers))).get("k"))
+    assert entry.value == b"v:k"
+
+
+@virtual_clock
+async def test_change_behind_the_first_hello_that_is_lost_is_not_guessed_about() -> None:
+    """It saves a round trip; which server may have applied it, nobody has said."""
+    peer, second = FakePeer(server_id=None, capabilities=frozenset()), FakePeer(answers)
+    with pytest.raises(ConnectionLost) as lost:
+        await lost_with(peer, database(Dialler(peer, second)).set("k", b"v"))
+    assert lost.value.outcome == "unknown"
+    assert second.sent == []
 
 
 @virtual_clock
 async def test_several_hosts_are_tried_in_turn_and_the_good_one_is_kept() -> None:
-    refused = ConnectionRefusedError(111, "Connection refused")
+    refused = ConnectionRefusedError("Connection refused")
     first, second = FakePeer(), FakePeer(answers)
     dial = Dialler(refused, first, second)
-    db = database(dial, "haptera://a:1", "haptera://b:1")
+    db = database(dial, "haptera://a:1,b:1")
     await established(first, db)
     await lost_with(first, db.get("k"))
     assert dial.urls == ["haptera://a:1", "haptera://b:1", "haptera://b:1"]
@@ -289,9 +363,9 @@ async def test_refusal_that_passes_is_dialled_again(code: int) -> None:
 
 @virtual_clock
 async def test_host_that_refuses_for_good_does_not_keep_a_call_from_another() -> None:
-    first, down, last = FakePeer(), ConnectionRefusedError(111, "Connection refused"), FakePeer(answers)
+    first, down, last = FakePeer(), ConnectionRefusedError("Connection refused"), FakePeer(answers)
     dial = Dialler(first, refusing(1011), down, refusing(1011), down, refusing(1011), last)
-    db = database(dial, "haptera://a:1", "haptera://b:1")
+    db = database(dial, "haptera://a:1,b:1")
     await established(first, db)
     first.lose()
     assert await db.set("k", b"v") == 8
@@ -301,12 +375,12 @@ async def test_host_that_refuses_for_good_does_not_keep_a_call_from_another() ->
 @virtual_clock
 async def test_every_host_is_tried_before_the_first_refusal_is_believed() -> None:
     good = Dialler(refusing(1011), FakePeer(answers))
-    entry = await database(good, "haptera://a:1", "haptera://b:1").get("k")
+    entry = await database(good, "haptera://a:1,b:1").get("k")
     assert entry is not None
     bad = Dialler(refusing(1011), refusing(1013))
     with pytest.raises(ConnectionLost, match="TOO_MANY_CONNECTIONS"):
-        await database(bad, "haptera://a:1", "haptera://b:1").get("k")
-    assert [url[10] for url in bad.urls] == ["a", "b"]
+        await database(bad, "haptera://a:1,b:1").get("k")
+    assert [url[10] for url in bad.urls[:3]] == ["a", "b", "b"]  # one asks for patience, the other never changes
 
 
 @pytest.mark.parametrize("code", [1014, 5005])
@@ -416,33 +490,78 @@ async def test_condition_that_fails_on_a_repetition_is_believed() -> None:
     assert refused.value.outcome == "not_applied"
 
 
+@pytest.mark.parametrize("end", ["cancelled", "out of time"])
 @virtual_clock
-async def test_cancelled_dialler_hands_over_to_one_who_waits() -> None:
+async def test_attempt_outlives_the_caller_that_began_it(end: str) -> None:
+    """Trap: what one dial attempt learnt is lost with one caller's deadline."""
     peer = FakePeer(answers)
-    gate = asyncio.Event()
 
     class Slow(Dialler):
-        async def __call__(self, url: str, /, *, timeout: float) -> Any:
-            dialled = await super().__call__(url, timeout=timeout)
-            await gate.wait()
+        async def __call__(self, address: Address, /, *, timeout: float) -> Any:
+            dialled = await super().__call__(address, timeout=timeout)
+            await asyncio.sleep(4.0)
             return dialled
 
     dial = Slow(peer)
     db = database(dial)
-    dialling = asyncio.ensure_future(db.get("a"))
+    first = asyncio.ensure_future(db.get("a", timeout=1.0))
+    await asyncio.sleep(0.5)
+    if end == "cancelled":
+        first.cancel()
+    with pytest.raises((ConnectionLost, asyncio.CancelledError)):
+        await first
+    entries = await asyncio.gather(*(db.get(f"k{number}") for number in range(3)))
+    assert [entry and entry.value for entry in entries] == [b"v:k0", b"v:k1", b"v:k2"]
+    assert now() == 4.0
+    assert len(dial.urls) == 1
+    assert len(peer.sent) == 3
+
+
+@virtual_clock
+async def test_nobody_dials_on_for_callers_that_are_gone() -> None:
+    dial = Dialler(ConnectionRefusedError("Connection refused"))
+    db = database(dial)
+    with pytest.raises(ConnectionLost):
+        await db.get("a")
+    dialled = len(dial.urls)
+    await asyncio.sleep(60.0)
+    assert len(dial.urls) <= dialled + 1
+
+
+@virtual_clock
+async def test_draining_loses_no_call_that_waits_for_the_first_connection() -> None:
+    """Trap: a drain fails the calls that wait for a connection."""
+    down = ConnectionRefusedError("Connection refused")
+    peer = FakePeer(answers)
+    db = database(Dialler(down, down, peer))
+    calls = [asyncio.ensure_future(db.set(f"k{number}", b"v")) for number in range(2000)]
     await asyncio.sleep(0)
-    waiting = [asyncio.ensure_future(db.get(f"k{n}")) for n in range(3)]
+    drain = asyncio.ensure_future(db.drain())
     await asyncio.sleep(0)
-    dialling.cancel()
-    gate.set()
-    assert [entry and entry.value for entry in await asyncio.gather(*waiting)] == [b"v:k0", b"v:k1", b"v:k2"]
-    assert len(dial.urls) == 2
+    with pytest.raises(ConnectionLost, match="closed") as late:
+        await db.set("late", b"v")
+    assert late.value.outcome == "not_applied"
+    assert await asyncio.gather(*calls) == [8] * 2000
+    await drain
+    assert peer.closed
+    assert now() < 1.0
+
+
+@virtual_clock
+async def test_draining_waits_no_longer_than_it_is_told_to() -> None:
+    db = database(Dialler(ConnectionRefusedError("Connection refused")), timeout=None)
+    call = asyncio.ensure_future(db.get("k"))
+    await asyncio.sleep(0)
+    await db.drain(timeout=30.0)
+    assert now() == 30.0
+    with pytest.raises(ConnectionLost, match="closed"):
+        await call
 
 
 @virtual_clock
 async def test_waiting_for_anothers_dialling_is_bounded_by_the_own_timeout() -> None:
     class Never(Dialler):
-        async def __call__(self, url: str, /, *, timeout: float) -> Any:
+        async def __call__(self, address: Address, /, *, timeout: float) -> Any:
             await asyncio.Event().wait()
 
     db = database(Never(FakePeer()))
@@ -577,7 +696,7 @@ async def test_malformed_page_is_a_protocol_error(page: bytes) -> None:
 @virtual_clock
 async def test_closing_ends_a_dialling_that_has_no_time_limit() -> None:
     first = FakePeer()
-    dial = Dialler(first, ConnectionRefusedError(111, "Connection refused"))
+    dial = Dialler(first, ConnectionRefusedError("Connection refused"))
     db = database(dial, timeout=None)
     await established(first, db)
     first.lose()

@@ -181,7 +181,7 @@ async def reader() -> None:
 
 
 async def name_lookup() -> None:
-    await asyncio.get_running_loop().getaddrinfo("localhost", 1)
+    await asyncio.get_running_loop().getnameinfo(("127.0.0.1", 1))
 
 
 @pytest.mark.parametrize("reach_out", [real_socket, connected_socket, tls, subprocess, datagrams, reader, name_lookup])

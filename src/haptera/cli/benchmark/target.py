@@ -35,7 +35,7 @@ async def served_store(settings: Settings, url: str | None) -> AsyncIterator[lis
     async with AsyncExitStack() as stack:
         databases = []
         for _ in range(settings.connections):
-            database = await stack.enter_async_context(connect(url, timeout=settings.timeout_s))
+            database = await stack.enter_async_context(connect(url, timeout=settings.timeout_s, wait=False))
             databases.append(database)
             await database.exists("x")  # whoever cannot connect says so before a run, and a run measures no handshake
         yield databases
@@ -57,10 +57,11 @@ async def hosted_service(settings: Settings, url: str | None) -> AsyncIterator[l
         if url is None:
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="haptera-bench-"))
             url = await stack.enter_async_context(_server_process(f"haptera+unix://{directory}/bench.sock"))
-        hosts = locate(url).urls
+        address = locate(url).address
+        places = address.places
         peers = []
         for number in range(settings.connections):
-            peer = await dial(hosts[number % len(hosts)], timeout=settings.timeout_s)
+            peer = await dial(address.at([places[number % len(places)]]), timeout=settings.timeout_s)
             stack.push_async_callback(peer.aclose)
             await peer.ready()
             peers.append(peer)
