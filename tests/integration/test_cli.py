@@ -44,7 +44,8 @@ def ok(ended: Ended) -> str:
 
 def test_set_get_del(haptera: Any) -> None:
     assert ok(haptera("set", "k", "grün")) == "1\n"
-    assert ok(haptera("get", "k")) == "grün"
+    assert ok(haptera("get", "k")) == "grün\n"
+    assert ok(haptera("get", "k", "--raw")) == "grün"
     assert ok(haptera("del", "k")) == "1\n"
     missing = haptera("get", "k")
     assert (missing.code, missing.out) == (1, b"")
@@ -76,7 +77,9 @@ def test_metrics_of_a_name_that_is_not_there(haptera: Any) -> None:
 def test_values_are_bytes_in_a_pipe_and_shown_safely_on_a_terminal(haptera: Any) -> None:
     value = b"line\n\x1b[31mred\xff\0"
     ok(haptera("set", "k", "-", stdin=value))
-    assert haptera("get", "k").out == value
+    assert haptera("get", "k").out == value + b"\n"
+    assert haptera("get", "k", "--raw").out == value
+    assert haptera("get", "k", "--raw", terminal=True).out == value
     assert haptera("get", "k", terminal=True).text == "line\n\\x1b[31mred\\xff\\x00\n"
 
 
@@ -128,7 +131,7 @@ def test_scan_and_count(haptera: Any) -> None:
     for key, value in (("a/1", "x\ty"), ("a/2", "back\\slash\n"), ("b", "z")):
         ok(haptera("set", key, value))
     ok(haptera("set", "b/bin", "-", stdin=b"\xff"))
-    assert ok(haptera("scan")) == "a/1\tx\\ty\na/2\tback\\\\slash\\n\nb\tz\nb/bin\t\\xff\n"
+    assert ok(haptera("scan")) == "a/1\t$'x\\ty'\na/2\t$'back\\\\slash\\n'\nb\tz\nb/bin\t$'\\xff'\n"
     assert ok(haptera("scan", "--prefix", "a/", "--reverse", "--keys-only")) == "a/2\na/1\n"
     assert ok(haptera("scan", "--start", "a/2", "--end", "b/", "--limit", "1", "--keys-only")) == "a/2\n"
     assert ok(haptera("count", "--glob", "?/*")) == "3\n"
@@ -320,7 +323,7 @@ def test_get_sends_hello_and_request_in_one_write_and_ends_after_one_round_trip(
 
     monkeypatch.setattr(protocol_of, "write", counting_write)
     monkeypatch.setattr(protocol_of, "_read_ready", counting_read)
-    assert ok(haptera("get", "k")) == "v"
+    assert ok(haptera("get", "k")) == "v\n"
     assert traffic[0][0] == "sent"
     kinds = frame_types(traffic[0][1])
     assert [kind for kind in kinds if kind in {HELLO, REQUEST}] == [HELLO, REQUEST]

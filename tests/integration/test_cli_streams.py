@@ -106,7 +106,7 @@ def test_an_error_that_cannot_be_told_keeps_its_exit_code(
     url: str, redirection: str, command: tuple[str, ...], code: int
 ) -> None:
     ended = redirected(redirection, *command)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (code, b"old" if code == 0 else b"", b"")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, b"old\n" if code == 0 else b"", b"")
 
 
 @pytest.mark.parametrize("command", [("set", "k", "-"), ("import", "-")], ids=lambda command: command[0])

@@ -87,12 +87,12 @@ def test_bad_line_ends_the_import_with_its_number_and_an_exact_count(url: str, t
     summary = json.loads(ended.out)
     assert (summary["stored"], summary["uncertain"], summary["stopped_at_line"]) == (1200, 0, 1201)
     assert json.loads(ended.err)["error"]["message"] == (
-        "line 1201: 1 columns where at least 2 are needed; 1200 rows are certainly stored; stopped at line 1201"
+        "line 1201: 1 column where at least 2 are needed; 1200 rows are certainly stored; stopped at line 1201"
     )
     assert len(stored(url)) == 1200
     skipping = run("import", str(file), "--skip-bad")
     assert (skipping.code, skipping.err) == (0, "")
-    assert skipping.text.endswith(", 1 bad lines skipped\n")
+    assert skipping.text.endswith(", 1 bad line skipped\n")
     assert stored(url)["behind"] == "it"
 
 
@@ -106,11 +106,15 @@ def test_damaged_file_is_told_with_what_was_stored(url: str, tmp_path: Path) -> 
     assert summary["stored"] == len(stored(url)) == summary["stopped_at_line"] - 1 > 0
 
 
-def test_missing_file_and_empty_file(url: str, tmp_path: Path) -> None:
+def test_missing_file_empty_file_and_file_without_rows(url: str, tmp_path: Path) -> None:
     assert run("import", str(tmp_path / "none")).code == 2
     assert run("import", str(tmp_path)).code == 2
     (tmp_path / "empty").write_bytes(b"")
     assert run("import", str(tmp_path / "empty"), "--header").code == 0
+    (tmp_path / "blank").write_bytes(b"\n\n")
+    blank = run("import", str(tmp_path / "blank"))
+    assert (blank.code, blank.out) == (2, b"")
+    assert blank.err.startswith("haptera: the file is not empty, and has no rows; 0 rows are certainly stored")
     assert stored(url) == {}
 
 

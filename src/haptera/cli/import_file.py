@@ -2,65 +2,83 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-import threading
 import time
-from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import click
 
 from haptera.cli import output, streams
 from haptera.cli.client import Client, client_options
-from haptera.cli.codes import DONE, USAGE
+from haptera.cli.codes import DONE, INTERRUPTED, UNKNOWN, USAGE
 from haptera.cli.failures import described, exit_code
-from haptera.cli.tsv import BadFile, Batch, Columns, Reader
-from haptera.errors import ConnectionLost, HapteraError, ServerError
+from haptera.cli.transfer.reader import Reader
+from haptera.cli.transfer.rows import Wanted
+from haptera.cli.transfer.store import Interrupted, Tally, store
+from haptera.errors import HapteraError
 
 if TYPE_CHECKING:
     from haptera.client import Database
 
-IN_FLIGHT_MAX = 16
-"""Calls under way at once: enough that the disk always has a next batch, at most some megabytes of rows."""
+TAB = "\t"
 
-READ_AHEAD_MAX = 4
-"""Batches that are read but not yet sent, so that reading and sending overlap."""
+
+class Separator(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no parameters
+    """One character that stands between two fields."""
+
+    name = "character"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        char = TAB if value in {r"\t", "tab"} else str(value)
+        if len(char) != 1 or char in "\r\n\"'\\$" or not char.isascii():
+            self.fail(f"{value!r} is not one character that can separate fields.", param, ctx)
+        return char
 
 
 @click.command("import")
 @click.argument("file", metavar="FILE")
+@click.option("--format", "form", type=click.Choice(["tsv", "csv", "jsonl"]), help="By default FILE itself says it.")
 @click.option("--header", is_flag=True, help="The first line names the columns.")
 @click.option("--prefix", default="", metavar="TEXT", help="Put this before every key.")
-@click.option("--key-column", default="1", metavar="NAME|N", show_default=True, help="The column of the keys.")
-@click.option("--value-column", metavar="NAME|N", help="The column of the values; by default all but the keys'.")
-@click.option("--skip-bad", is_flag=True, help="Pass over lines that cannot be stored, and count them.")
+@click.option("--key-column", metavar="NAME|N", help="The column of the keys. [1]")
+@click.option("--value-column", metavar="NAME|N", help="The column of the values. [all but the keys']")
+@click.option("--separator", type=Separator(), metavar="CHAR", help="What stands between two fields. [tab; of CSV ,]")
+@click.option("--comment", metavar="TEXT", help="Pass over lines that begin with this.")
+@click.option("--raw", is_flag=True, help="Take the fields of a TSV file as they stand, also those in $'…'.")
+@click.option("--skip-bad", is_flag=True, help="Pass over rows that cannot be stored, and count them.")
 @client_options(timeout=30.0)
-def command(
-    file: str, header: bool, prefix: str, key_column: str, value_column: str | None, skip_bad: bool, client: Client
-) -> int:
-    """Store the rows of a TSV file; - is standard input, and a gzip file is unpacked.
+def command(file: str, client: Client, **options: Any) -> int:
+    """Store the rows of a file; - is standard input, and a gzip file is unpacked.
 
-    The key is the first column and the value the rest of the line, tabs included, unless --key-column and
-    --value-column (a number from 1 or, with --header, a name) say otherwise. Fields are taken as they stand, without
-    quotes or escapes. Of a key that comes twice the later row wins. With --header every line must have as many columns
-    as the first.
+    The file may be what `haptera export` or `haptera scan` writes; any TSV or CSV file; or JSON lines. The output of
+    `etcdctl get -w json`, of `consul kv export`, and the JSON of Redis strings that RIOT and redis-dump write, are
+    recognised. docs/command-line.md describes each format.
+
+    In a TSV file the key is the first column and the value the rest of the line, tabs included, unless --key-column
+    and --value-column (a number from 1 or, with --header, a name) say otherwise. A backslash is a backslash. Of a key
+    that comes twice the later row wins. With --header every line must have as many columns as the first.
 
     Rows are stored in batches, each whole or not at all. When the import ends early, it says how many rows are
     certainly stored and at which line it stopped; to import the file again is always safe.
     """
-    columns = Columns(header, key_column, value_column, prefix, skip_bad)
+    wanted = Wanted(
+        header=options["header"],
+        key=options["key_column"],
+        value=options["value_column"],
+        separator=options["separator"],
+        comment=options["comment"] or None,
+        raw=options["raw"],
+    )
     try:
         raw = open_input(file)
     except OSError as error:
-        raise click.UsageError(
-            f"cannot read {'standard input' if file == '-' else file}: {error.strerror or error}"
-        ) from None
+        name = "standard input" if file == "-" else file
+        raise click.UsageError(f"cannot read {name}: {error.strerror or error}") from None
     with raw:
         size = 0 if file == "-" else Path(file).stat().st_size
-        return client.run(lambda db: _import(db, Reader(raw, columns), size, client.as_json), change=True)
+        reader = Reader(raw, file, wanted, form=options["form"], prefix=options["prefix"], skip_bad=options["skip_bad"])
+        return client.run(lambda db: _import(db, reader, size, client.as_json), change=True)
 
 
 def open_input(file: str) -> BinaryIO:
@@ -68,189 +86,67 @@ def open_input(file: str) -> BinaryIO:
     return streams.open_input() if file == "-" else open(file, "rb", buffering=0)
 
 
-@dataclass
-class Tally:
-    """What became of the rows. ``stopped_at`` is the first line whose row is not certainly stored."""
-
-    stored: int = 0
-    uncertain: int = 0
-    skipped: int = 0
-    stopped_at: int | None = None
-    seconds: float = 0.0
-    error: BaseException | None = None
-
-    def failed(self, batch: Batch, error: HapteraError) -> None:
-        outcome = error.outcome if isinstance(error, ServerError | ConnectionLost) else "unknown"
-        if outcome != "not_applied":
-            self.uncertain += len(batch.items)
-        self.stop(batch.first_line, error)
-
-    def stop(self, line: int, error: BaseException) -> None:
-        if self.stopped_at is None or line < self.stopped_at:
-            self.stopped_at = line
-        if self.error is None or isinstance(self.error, BadFile):
-            self.error = error
-
-
 async def _import(db: Database, reader: Reader, size: int, as_json: bool) -> int:
     started = time.monotonic()
-    progress = progress_bar(size)
-    with progress:
-        tally = await store(db, reader, progress.update)
-    tally.seconds = time.monotonic() - started
-    _report(tally, as_json)
-    return _code(tally.error)
+    with progress_bar(size) as update:
+        tally = await store(db, reader, update)
+    code = _code(tally)
+    _report(tally, reader, time.monotonic() - started, code, as_json)
+    return code
 
 
-def _code(error: BaseException | None) -> int:
-    if error is None:
-        return DONE
-    if isinstance(error, HapteraError):
-        return exit_code(error)
-    return USAGE
+def _code(tally: Tally) -> int:
+    match tally.error:
+        case None:
+            return DONE
+        case Interrupted():
+            return INTERRUPTED
+        case HapteraError() as error:
+            return UNKNOWN if tally.uncertain else exit_code(error)
+        case _:
+            return USAGE
 
 
-def _report(tally: Tally, as_json: bool) -> None:
+def _report(tally: Tally, reader: Reader, seconds: float, code: int, as_json: bool) -> None:
+    result = {
+        "stored": tally.stored,
+        "skipped": reader.skipped,
+        "uncertain": tally.uncertain,
+        f"stopped_at_{reader.unit}": tally.stopped_at,
+    }
+    rows = output.counted(tally.stored, "row")
     if as_json:
-        output.json_line(
-            {
-                "stored": tally.stored,
-                "skipped": tally.skipped,
-                "uncertain": tally.uncertain,
-                "stopped_at_line": tally.stopped_at,
-                "seconds": round(tally.seconds, 3),
-            }
-        )
+        output.json_line({**result, "seconds": round(seconds, 3)})
     elif tally.error is None:
-        skipped = f", {tally.skipped} bad lines skipped" if tally.skipped else ""
-        output.line(f"{tally.stored} rows stored in {tally.seconds:.1f} s{skipped}")
+        skipped = f", {output.counted(reader.skipped, f'bad {reader.unit}')} skipped" if reader.skipped else ""
+        output.line(f"{rows} stored in {seconds:.1f} s{skipped}")
     if tally.error is not None:
+        certain = f"{rows} {'is' if tally.stored == 1 else 'are'} certainly stored"
         uncertain = f", {tally.uncertain} may be" if tally.uncertain else ""
-        output.error_line(
-            f"{described(tally.error)}; {tally.stored} rows are certainly stored{uncertain}; "
-            f"stopped at line {tally.stopped_at}"
-        )
-
-
-async def store(db: Database, reader: Reader, update: Callable[[int, int], None]) -> Tally:
-    """Stores all rows of ``reader``, many calls at a time, until the first that fails.
-
-    Calls under way together are not ordered, so a batch with a key that is also in one under way waits for those: of a
-    key that comes twice the later row wins.
-    """
-    tally = Tally()
-    flight = Flight(db, tally)
-    batches = read_ahead(reader)
-    try:
-        async for batch in batches:
-            await flight.send(batch)
-            update(batch.position, tally.stored)
-            if tally.error is not None:
-                break
-    except (BadFile, OSError) as error:
-        tally.stop(error.line if isinstance(error, BadFile) else reader.line + 1, error)
-    finally:
-        await batches.aclose()
-        await flight.landed()
-    update(reader.bytes_read, tally.stored)
-    tally.skipped = reader.skipped
-    return tally
-
-
-@dataclass
-class Flight:
-    """The calls under way."""
-
-    db: Database
-    tally: Tally
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    keys: set[str] = field(default_factory=set)
-
-    async def send(self, batch: Batch) -> None:
-        """Sends a batch as soon as it may be under way beside the others."""
-        keys = {key for key, _ in batch.items}
-        while self.tasks and (len(self.tasks) >= IN_FLIGHT_MAX or not self.keys.isdisjoint(keys)):
-            await asyncio.wait(self.tasks, return_when=asyncio.FIRST_COMPLETED)
-        if self.tally.error is not None:
-            self.tally.stop(batch.first_line, self.tally.error)
-            return
-        self.keys |= keys
-        task = asyncio.create_task(self._store(batch, keys))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-
-    async def _store(self, batch: Batch, keys: set[str]) -> None:
-        try:
-            await self.db.set_many(batch.items)
-        except HapteraError as error:
-            self.tally.failed(batch, error)
-        else:
-            self.tally.stored += len(batch.items)
-        finally:
-            self.keys -= keys
-
-    async def landed(self) -> None:
-        """Waits for all that are under way."""
-        if self.tasks:
-            await asyncio.wait(self.tasks)
-
-
-async def read_ahead(reader: Reader) -> AsyncGenerator[Batch, None]:
-    """The batches of a file, read in a thread: a slow disk or pipe does not hold up the connection."""
-    loop = asyncio.get_running_loop()
-    arrived: asyncio.Queue[Batch | Exception | None] = asyncio.Queue()
-    room = threading.Semaphore(READ_AHEAD_MAX)
-    stopped = threading.Event()
-
-    def deliver(item: Batch | Exception | None) -> None:
-        try:
-            loop.call_soon_threadsafe(arrived.put_nowait, item)
-        except RuntimeError:
-            stopped.set()  # the loop is closed: the command has ended
-
-    def read() -> None:
-        try:
-            for batch in reader.batches():
-                room.acquire()
-                if stopped.is_set():
-                    return
-                deliver(batch)
-        except Exception as error:
-            deliver(error)
-        else:
-            deliver(None)
-
-    # A daemon, because a read of standard input cannot be interrupted, and Ctrl-C must not wait for it.
-    threading.Thread(target=read, name="haptera-import", daemon=True).start()
-    try:
-        while (item := await arrived.get()) is not None:
-            if isinstance(item, Exception):
-                raise item
-            room.release()
-            yield item
-    finally:
-        stopped.set()
-        room.release()
+        stopped = f"stopped at {reader.unit} {tally.stopped_at}"
+        message = f"{described(tally.error)}; {certain}{uncertain}; {stopped}"
+        output.error(message, {"message": message, **result}, code)
 
 
 class Progress(Protocol):
-    """Shows how far an import is."""
+    """Shows how far an import is, by a function that takes the position in the file and the rows stored."""
 
-    def __enter__(self) -> object: ...
+    def __enter__(self) -> Update: ...
 
     def __exit__(self, *_: object) -> None: ...
 
-    def update(self, position: int, rows: int) -> None: ...
+
+class Update(Protocol):
+    def __call__(self, position: int, rows: int, /) -> None: ...
 
 
 class Silence:
     """Shows nothing: standard error is no terminal."""
 
-    def __enter__(self) -> None: ...
+    def __enter__(self) -> Update:
+        return lambda position, rows: None
 
     def __exit__(self, *_: object) -> None: ...
-
-    def update(self, position: int, rows: int) -> None: ...
 
 
 def progress_bar(size: int) -> Progress:

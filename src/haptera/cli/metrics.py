@@ -13,6 +13,7 @@ from haptera.cli import output
 from haptera.cli.client import Client, client_options, run_shown
 from haptera.cli.codes import DONE, NO
 from haptera.cli.numbers import Number
+from haptera.cli.transfer import fields
 
 if TYPE_CHECKING:
     from haptera.peer import Peer
@@ -66,7 +67,7 @@ async def _watch(client: Client, peer: Peer, names: tuple[str, ...], seconds: fl
         else:
             for name, value in values.items():
                 if before.get(name) != value:
-                    output.line(f"{time}\t{output.field(name)}\t{_text(value)}")
+                    output.line(f"{time}\t{fields.written(name)}\t{_text(value)}")
         output.flush()
         before = values
     return DONE
@@ -79,7 +80,7 @@ def _show(client: Client, values: Values) -> None:
         output.table(["metric", "value"], [[name, _text(value)] for name, value in values.items()])
     else:
         for name, value in values.items():
-            output.line(f"{output.field(name)}\t{_text(value)}")
+            output.line(f"{fields.written(name)}\t{_text(value)}")
 
 
 def _chosen(values: Values, names: tuple[str, ...]) -> Values:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 _encode_json = msgspec.json.Encoder(enc_hook=repr).encode
 
-_FIELD_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
-
 
 class OutputError(Exception):
     """Standard output does not take the result, for the reason that this says."""
@@ -159,18 +157,9 @@ def shown(value: str | bytes, *, lines: bool = False) -> str:
     return printable(text, kept="\n\t" if lines else "")
 
 
-def field(value: str | bytes) -> str:
-    r"""Text for one field of a tab-separated line: ``\\``, ``\t``, ``\n``, ``\r``, and ``\xNN`` for no UTF-8."""
-    text = value.decode(errors="surrogateescape") if isinstance(value, bytes) else value
-    if text.isprintable() and "\\" not in text:
-        return text
-    return "".join(_escaped(char) for char in text)
-
-
-def _escaped(char: str) -> str:
-    if char in _FIELD_ESCAPES:
-        return _FIELD_ESCAPES[char]
-    return f"\\x{ord(char) - 0xDC00:02x}" if 0xDC80 <= ord(char) <= 0xDCFF else char
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: ``1 row``, ``2 rows``."""
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
 
 
 def table_width(lines: Sequence[Sequence[str]]) -> int:

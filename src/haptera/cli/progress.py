@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -16,12 +18,13 @@ class Bar:
         )
         self._task = self._progress.add_task("import", total=size or None, rows=0)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Callable[[int, int], None]:
         self._progress.start()
+        return self._update
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def update(self, position: int, rows: int) -> None:
+    def _update(self, position: int, rows: int) -> None:
         """The file was read up to ``position``, and ``rows`` are stored. Drawn some times a second, by a thread."""
         self._progress.update(self._task, completed=position, rows=rows)

@@ -9,6 +9,8 @@ import click
 from haptera.cli import output
 from haptera.cli.client import Client, Span, client_options, range_options
 from haptera.cli.codes import DONE
+from haptera.cli.transfer import fields
+from haptera.cli.transfer.writer import tsv
 
 if TYPE_CHECKING:
     from haptera.client import Database, Entry, Scan
@@ -26,9 +28,9 @@ TABLE_ROWS = 500
 def command(span: Span, limit: int | None, reverse: bool, keys_only: bool, client: Client) -> int:
     r"""List entries in key order, all as they were at one revision.
 
-    Into a pipe goes a line for each: key, tab, value. In both a tab, line feed, carriage return and backslash are
-    written \t, \n, \r and \\, and a byte that is not UTF-8 \xNN, so that a line is always one entry. --json writes
-    a JSON object a line. --timeout limits the wait for each page.
+    Into a pipe goes a line for each: key, tab, value. A field with tabs, line ends, other control characters or bytes
+    that are no UTF-8 is written as a shell quotes it, $'a\tb\xff', so that a line is always one entry. --json writes a
+    JSON object a line. `haptera import` reads both. --timeout limits the wait for each page.
     """
 
     async def run(db: Database) -> int:
@@ -41,15 +43,14 @@ def command(span: Span, limit: int | None, reverse: bool, keys_only: bool, clien
                 await _tables(entries, keys_only)
             else:
                 async for entry in entries:
-                    output.line(_plain(entry, keys_only))
+                    output.write(_key(entry) if keys_only else tsv(entry))
         return DONE
 
     return client.run(run)
 
 
-def _plain(entry: Entry, keys_only: bool) -> str:
-    key = output.field(entry.key)
-    return key if keys_only else f"{key}\t{output.field(entry.value)}"
+def _key(entry: Entry) -> bytes:
+    return f"{fields.written(entry.key)}\n".encode()
 
 
 async def _tables(entries: Scan, keys_only: bool) -> None:

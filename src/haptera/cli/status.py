@@ -10,6 +10,7 @@ import msgspec
 from haptera.cli import output
 from haptera.cli.client import Client, client_options
 from haptera.cli.codes import DONE
+from haptera.cli.transfer import fields
 
 if TYPE_CHECKING:
     from haptera.client import Database
@@ -28,7 +29,7 @@ def command(client: Client) -> int:
             output.table(["", "value"], [[name, _text(value)] for name, value in status.items()])
         else:
             for name, value in status.items():
-                output.line(f"{output.field(name)}: {output.field(_text(value))}")
+                output.line(f"{fields.written(name)}: {fields.written(_text(value))}")
         return DONE
 
     return client.run(run)

@@ -11,16 +11,15 @@ import pytest
 from haptera.cli import output
 from haptera.cli.failures import Target, described, exit_code, tell
 from haptera.cli.main import MODULES, SUMMARIES, behind_the_command
-from haptera.cli.output import entry_fields, field, shown
+from haptera.cli.output import counted, entry_fields, shown
 from haptera.client import Entry
 from haptera.error_codes import VersionMismatch
 from haptera.errors import ConfigurationError, ConnectionLost, HapteraError, RemoteProtocolError, ServerError, failure
 
 
-def test_fields_of_a_line_can_always_be_told_apart() -> None:
-    assert field("plain ü") == "plain ü"
-    assert field("a\tb\nc\rd\\e") == "a\\tb\\nc\\rd\\\\e"
-    assert field(b"\xff\xfeok") == "\\xff\\xfeok"
+def test_numbers_have_their_nouns() -> None:
+    assert [counted(0, "row"), counted(1, "row"), counted(2, "row")] == ["0 rows", "1 row", "2 rows"]
+    assert counted(2, "entry", "entries") == "2 entries"
 
 
 def test_terminal_gets_no_control_characters() -> None:

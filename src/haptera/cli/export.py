@@ -1,0 +1,69 @@
+"""``haptera export``"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from haptera.cli import output
+from haptera.cli.client import Client, Span, client_options, range_options
+from haptera.cli.codes import CANNOT_WRITE, DONE
+from haptera.cli.transfer.writer import WRITERS, Writer, format_for, new_file
+
+if TYPE_CHECKING:
+    from haptera.cli.transfer.recognise import Format
+    from haptera.client import Database
+
+
+@click.command("export")
+@click.argument("file", metavar="FILE")
+@range_options
+@click.option(
+    "--format", "form", type=click.Choice(list(WRITERS)), help="By default the name of FILE says it, or jsonl."
+)
+@client_options(timeout=30.0)
+def command(file: str, span: Span, form: Format | None, client: Client) -> int:
+    """Write every entry, or those of a range, to FILE; - is standard output.
+
+    The entries are all of one revision. `haptera import` reads the file and stores each key and value byte for byte as
+    it was. FILE.jsonl has a JSON object a line, FILE.tsv a line of two fields, FILE.csv a row; FILE.….gz is packed.
+    FILE gets its name when it is whole: an export that fails leaves what was there before.
+    """
+    write = WRITERS[form or format_for(file)]
+
+    async def to_standard_output(db: Database) -> int:
+        async with db.scan(**span) as entries:
+            async for entry in entries:
+                output.write(write(entry))
+        return DONE
+
+    async def to_file(db: Database) -> int:
+        started = time.monotonic()
+        try:
+            count, revision = await _export(db, span, file, write)
+        except OSError as error:
+            if isinstance(error, ConnectionError):  # the library's, of the store
+                raise
+            message = f"cannot write {file}: {error.strerror or error}"
+            output.error(message, {"message": message}, CANNOT_WRITE)
+            return CANNOT_WRITE
+        seconds = time.monotonic() - started
+        if client.as_json:
+            output.json_line({"exported": count, "revision": revision, "seconds": round(seconds, 3)})
+        else:
+            output.line(f"{output.counted(count, 'entry', 'entries')} exported in {seconds:.1f} s")
+        return DONE
+
+    return client.run(to_standard_output if file == "-" else to_file)
+
+
+async def _export(db: Database, span: Span, name: str, write: Writer) -> tuple[int, int | None]:
+    count = 0
+    with new_file(name) as file:
+        async with db.scan(**span) as entries:
+            async for entry in entries:
+                file.write(write(entry))
+                count += 1
+            return count, entries.revision

@@ -1,0 +1,23 @@
+"""What is wrong with a file that is imported."""
+
+from __future__ import annotations
+
+
+class BadRow(Exception):
+    """One row cannot be stored, for the reason that this says; those behind it may be."""
+
+
+class BadFile(Exception):
+    """The file cannot be read on. ``place`` is the number of the line (or item) that says so, from 1."""
+
+    def __init__(self, place: int, reason: str, unit: str = "line") -> None:
+        super().__init__(f"{unit} {place}: {reason}")
+        self.place = place
+
+
+class WrongFile(BadFile):
+    """The file holds no rows at all. ``reason`` names what it is."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(1, reason)
+        self.args = (reason,)

@@ -1,0 +1,183 @@
+"""``haptera export``, and what comes out of a store into another one."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from haptera.client import connect
+from haptera.testing import node_in_thread
+from tests.integration.commands import run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+AWKWARD = {
+    "plain": b"v",
+    "tab": b"a\tb",
+    "line ends": b"a\nb\r\nc\r",
+    "backslash": b"C:\\new\\table",
+    "binary": bytes(range(256)),
+    "empty": b"",
+    "key\twith tab": b"x",
+    "key\nwith line end": b"\xff",
+    "ünïcode/\U0001f600": "é".encode(),
+    " spaces ": b" v ",
+    "json": b'{"a": "b\\n"}',
+    "$'quoted'": b"$'x'",
+    "#comment": b"# no comment",
+    '"quotes"': b'"',
+    "comma, semicolon;": b"a,b;c",
+    "{": b"[",
+    "\ufeffmark": b"\xef\xbb\xbf",
+    "nbsp\u00a0\u2028\x9b": b"\x1b[2J",
+    "k" * 4096: b"x" * 300_000,
+}
+
+
+@pytest.fixture
+def urls() -> Iterator[tuple[str, str]]:
+    """A store that is filled, and one that is empty."""
+    with ExitStack() as nodes:
+        first, second = (nodes.enter_context(node_in_thread(listen="tcp")) for _ in range(2))
+        asyncio.run(fill(first, AWKWARD))
+        yield first, second
+
+
+async def fill(url: str, entries: dict[str, bytes]) -> None:
+    async with connect(url) as db:
+        await db.set_many(entries)
+
+
+def content(url: str) -> dict[str, bytes]:
+    async def scan() -> dict[str, bytes]:
+        async with connect(url) as db:
+            return {entry.key: entry.value async for entry in db.scan()}
+
+    return asyncio.run(scan())
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.tsv", "rows.csv", "rows", "rows.tsv.gz", "rows.jsonl.gz"])
+def test_what_is_exported_is_imported_byte_for_byte(urls: tuple[str, str], name: str, tmp_path: Path) -> None:
+    """Trap: one command's output that is no input of its twin."""
+    source, target = urls
+    file = str(tmp_path / name)
+    told = json.loads(run("export", file, "--url", source, "--json").out)
+    assert (told["exported"], told["revision"]) == (len(AWKWARD), 1)
+    assert (Path(file).read_bytes()[:2] == b"\x1f\x8b") == name.endswith(".gz")
+    ended = run("import", file, "--url", target)
+    assert (ended.code, ended.err) == (0, "")
+    assert content(target) == AWKWARD
+
+
+@pytest.mark.parametrize(
+    "command", [("scan",), ("scan", "--json"), ("export", "-"), ("export", "-", "--format", "tsv")]
+)
+def test_what_goes_into_a_pipe_is_imported_byte_for_byte(urls: tuple[str, str], command: tuple[str, ...]) -> None:
+    """Trap: one command's output that is no input of its twin."""
+    source, target = urls
+    ended = subprocess.run(
+        [sys.executable, "-m", "haptera", "import", "-", "--url", target],
+        input=run(*command, "--url", source).out,
+        capture_output=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert content(target) == AWKWARD
+
+
+def test_a_range_is_exported_and_a_store_without_entries_too(urls: tuple[str, str], tmp_path: Path) -> None:
+    source, target = urls
+    assert run("export", "-", "--prefix", "pl", "--format", "csv", "--url", source).out == b'"plain","v"\r\n'
+    file = tmp_path / "none.tsv"
+    ended = run("export", str(file), "--url", target)
+    assert (ended.code, ended.text) == (0, "0 entries exported in 0.0 s\n")
+    assert file.read_bytes() == b""
+    assert run("import", str(file), "--url", target).text == "0 rows stored in 0.0 s\n"
+
+
+def test_a_file_that_cannot_be_written_is_told_and_what_was_stays(urls: tuple[str, str], tmp_path: Path) -> None:
+    source, _ = urls
+    ended = run("export", str(tmp_path / "none" / "rows"), "--url", source)
+    assert (ended.code, ended.err) == (14, f"haptera: cannot write {tmp_path}/none/rows: No such file or directory\n")
+    file = tmp_path / "rows.jsonl"
+    file.write_text("before")
+    assert run("export", str(file), "--url", "haptera://127.0.0.1:1").code == 3
+    assert run("export", str(file), "--glob", "[", "--url", source).code == 2
+    assert file.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [file], "nothing is left behind"
+    assert run("export", str(file), "--url", source).code == 0
+    assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~umask()
+
+
+def umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_a_pipe_with_a_name_is_written_as_it_is(urls: tuple[str, str], tmp_path: Path) -> None:
+    source, _ = urls
+    fifo = tmp_path / "pipe.tsv"
+    os.mkfifo(fifo)
+    got: list[bytes] = []
+    reading = threading.Thread(target=lambda: got.append(fifo.read_bytes()))
+    reading.start()
+    assert run("export", str(fifo), "--prefix", "plain", "--url", source).code == 0
+    reading.join()
+    assert got == [b"plain\tv\n"]
+
+
+def test_the_list_of_packages_is_stored_as_it_stands(urls: tuple[str, str], tmp_path: Path) -> None:
+    """Raw data of other programs, with backslashes and quotes that are no escapes."""
+    _, target = urls
+    rows = {
+        "slashr": "1.0.0\t2024-09\t\\r Never lose it",
+        "csv": '1.9\t2024\t"\\t"',
+        "sql": "1\t2\tFlask\\SQLAlchemy\\",
+    }
+    file = tmp_path / "packages.tsv.gz"
+    lines = "".join(f"{key}\t{value}\n" for key, value in rows.items())
+    file.write_bytes(gzip.compress(f"name\tversion\tmonth\tsummary\n{lines}".encode()))
+    assert run("import", str(file), "--header", "--url", target).code == 0
+    assert content(target) == {key: value.encode() for key, value in rows.items()}
+    again = tmp_path / "again.tsv"
+    assert run("export", str(again), "--url", target).code == 0
+    assert run("import", str(again), "--prefix", "again/", "--url", target).code == 0
+    stored = {key: value.encode() for key, value in rows.items()}
+    assert content(target) == stored | {f"again/{key}": value for key, value in stored.items()}
+
+
+def test_ctrl_c_in_an_import_says_what_is_certainly_stored(urls: tuple[str, str]) -> None:
+    """Trap: Ctrl-C after which nobody knows what was stored."""
+    _, target = urls
+    with subprocess.Popen(
+        [sys.executable, "-m", "haptera", "import", "-", "--url", target],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as importing:
+        assert importing.stdin is not None
+        importing.stdin.write(b"".join(b"k%d\tv\n" % n for n in range(1000)))
+        importing.stdin.flush()
+        while run("count", "--url", target).text != "1000\n":
+            assert importing.poll() is None
+            time.sleep(0.02)
+        importing.send_signal(signal.SIGINT)
+        assert importing.wait() == 130
+        assert importing.stderr is not None
+        told = b"haptera: interrupted; 1000 rows are certainly stored; stopped at line 1001\n"
+        assert importing.stderr.read() == told
