@@ -70,12 +70,12 @@ MESSAGE_SHARE_MAX: Final = 4
 HANDSHAKE_NAMES_SIZE_MAX: Final = HANDSHAKE_FRAME_SIZE_MAX // 4
 HANDSHAKE_SERVICES_SIZE_MAX: Final = HANDSHAKE_FRAME_SIZE_MAX // 2
 
-#: Routes (service and method names) that are remembered as decoded. A peer that invents names gains nothing.
-ROUTES_MAX: Final = 1024
-
-#: Metadata that is remembered as decoded, in each direction of a connection: how many, and of which size. Few and
-#: short, since times and timeouts may all differ and every connection keeps its own: at most some 20 KiB of them.
-METADATA_KNOWN_MAX: Final = 64
+#: What each connection remembers as decoded: routes (service and method names), and whole metadata in each direction. A
+#: program calls few methods with few timeouts, and a peer that invents names gains nothing. The memories are few and
+#: short because every connection keeps its own, outside its buffer budget: a text of 60 bytes may take 300 in memory,
+#: and a dictionary of six entries 400, so the worst peer makes a connection keep some 40 KiB.
+ROUTES_MAX: Final = 32
+METADATA_KNOWN_MAX: Final = 32
 METADATA_KNOWN_SIZE_MAX: Final = 64
 
 # The longest header that MessagePack puts before such a name.

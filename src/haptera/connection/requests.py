@@ -16,7 +16,7 @@ from haptera.connection.checks import (
 )
 from haptera.connection.config import SESSION_SERVICE
 from haptera.connection.events import CancelReceived, PackedItem, RequestFinished, RequestReceived
-from haptera.connection.routes import remember, remember_metadata
+from haptera.connection.routes import remember_metadata, remember_route
 from haptera.connection.stream import Partial, Stream
 from haptera.connection.streams import Streams
 from haptera.connection.table import REQUEST_TRANSITIONS, Part, RequestInput, RequestState, part_of, request_input
@@ -133,7 +133,7 @@ class RequestReceiver:
         names = self._routes.get(route)
         if names is None:
             names = decode_route(route)
-            remember(self._routes, route, names)
+            remember_route(self._routes, route, names, len(route))
         return names
 
     def _continue(self, frame: Frame) -> None:

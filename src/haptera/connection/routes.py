@@ -8,16 +8,19 @@ _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 
-def remember(cache: dict[_Key, _Value], key: _Key, value: _Value) -> None:
-    """Add to a cache of routes; a full one starts again."""
-    if len(cache) >= ROUTES_MAX:
-        cache.clear()
-    cache[key] = value
+def remember_route(cache: dict[_Key, _Value], key: _Key, names: _Value, size: int) -> None:
+    """Add a route of ``size`` bytes to a cache; a full one starts again, and what is long is left out."""
+    if size <= METADATA_KNOWN_SIZE_MAX:
+        _add(cache, key, names, ROUTES_MAX)
 
 
 def remember_metadata(cache: dict[bytes, _Value], metadata: bytes, decoded: _Value) -> None:
     """Add what a frame's metadata means to a cache; a full one starts again, and what is long is left out."""
     if len(metadata) <= METADATA_KNOWN_SIZE_MAX:
-        if len(cache) >= METADATA_KNOWN_MAX:
-            cache.clear()
-        cache[metadata] = decoded
+        _add(cache, metadata, decoded, METADATA_KNOWN_MAX)
+
+
+def _add(cache: dict[_Key, _Value], key: _Key, value: _Value, count_max: int) -> None:
+    if len(cache) >= count_max:
+        cache.clear()
+    cache[key] = value

@@ -20,7 +20,7 @@ from haptera.connection.flow import Inflow
 from haptera.connection.grease import Grease
 from haptera.connection.handshake import Agreement
 from haptera.connection.outbox import Outbox
-from haptera.connection.routes import remember
+from haptera.connection.routes import remember_route
 from haptera.connection.stream import Outgoing, Stream
 from haptera.connection.streams import Streams
 from haptera.connection.table import ConnectionState, RequestState
@@ -233,7 +233,7 @@ class Sender:
             route = encode_route(service, method)
         except ValueError as error:
             raise LocalProtocolError(1002, str(error)) from error
-        remember(self._routes, (service, method), route)
+        remember_route(self._routes, (service, method), route, len(route))
         return route
 
     def _apply_grease(self, entries: bytes, flags: int) -> tuple[bytes, int]:
