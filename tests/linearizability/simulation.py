@@ -1,0 +1,94 @@
+"""A node in memory on a virtual clock. A history under faults takes a fifth of a second, and repeats by its seed.
+
+The node is restarted and killed. It loses power, and then unsynced data is lost, torn or out of order. Its clock is put
+forward and back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final
+
+from haptera.testing import Crashed, MemoryFileSystem, node, run
+from haptera.testing.nodes import EPOCH_MS
+from tests.linearizability.faults import record
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from haptera.testing.filesystem import Unsynced
+    from tests.linearizability.history import History
+
+CLOCK_STEPS_MS: Final = (-3_600_000, -1000, 1000, 60_000)
+WRITE_DELAYS_S: Final = (0.0, 0.0005, 0.003)
+UNSYNCED: Final[tuple[Unsynced, ...]] = ("drop", "keep", "tear", "reorder")
+
+
+class SimulatedNode:
+    """A node in memory; see `faults.Node`."""
+
+    kinds: Sequence[str] = ("clock", "restart", "kill", "lose_power")
+    freezes_s: Sequence[float] = (0.001, 0.02, 1.0, 60.0, 200.0)
+    late_s = 600.0
+
+    def __init__(self, choices: random.Random) -> None:
+        self.url = "haptera://node:7457"
+        self._choices = choices
+        self._disk = MemoryFileSystem()
+        self._write_delay = choices.choice(WRITE_DELAYS_S)
+        self._clock_offset_ms = 0
+        self._stack = AsyncExitStack()
+        self._loop = asyncio.get_running_loop()
+
+    async def start(self) -> None:
+        await self._stack.enter_async_context(
+            node(listen=[self.url], storage=self._disk, write_delay=self._write_delay, clock_ms=self._clock_ms)
+        )
+
+    async def stop(self) -> None:
+        await self._stack.aclose()
+
+    async def restart(self) -> None:
+        """End in an orderly way, and start again."""
+        await self.stop()
+        self._disk = self._disk.restart()
+        await self.start()
+
+    async def kill(self) -> None:
+        """End at once. The next process finds everything that was written."""
+        await self._start_from(self._disk.power_failure("keep"))
+
+    async def lose_power(self) -> None:
+        """End at once. The next process finds what was synced, and a part of the rest."""
+        unsynced = self._choices.choice(UNSYNCED)
+        await self._start_from(self._disk.power_failure(unsynced, self._choices.randrange(2**32)))
+
+    async def clock(self) -> None:
+        """Put the node's clock forward or back."""
+        self._clock_offset_ms += self._choices.choice(CLOCK_STEPS_MS)
+
+    async def _start_from(self, disk: MemoryFileSystem) -> None:
+        # Neither the old disk nor a client hears from the old process again.
+        self._disk.stop_after = len(self._disk.calls)
+        self._loop.network.sever()  # type: ignore[attr-defined]
+        try:
+            await self.stop()
+        except Crashed:
+            pass
+        self._disk = disk
+        await self.start()
+
+    def _clock_ms(self) -> int:
+        return EPOCH_MS + int(self._loop.time() * 1000) + self._clock_offset_ms
+
+
+def simulate(seed: int) -> tuple[History, list[str]]:
+    """A history under faults, and the kinds of the faults, both by their seed."""
+
+    async def main() -> tuple[History, list[str]]:
+        choices = random.Random(seed)
+        return await record(SimulatedNode(choices), choices)
+
+    return run(main(), seed=seed)
