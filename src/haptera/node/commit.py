@@ -228,7 +228,7 @@ class CommitPipeline:
 
     def disown(self) -> None:
         """Refuse new writes in a forked child: the writer's thread and the log's files are the parent's."""
-        self._refusal = _storage_failed("not_applied")
+        self._refusal = self._failure("not_applied")
 
     async def close(self) -> None:
         """Refuse new writes (5005), wait for the others' results, and end the writer."""
