@@ -15,13 +15,14 @@ ready_to_fuzz := .venv/.ready-to-fuzz
 # pytest's further arguments: make test ARGS="-n0 -k damage -x"
 ARGS ?=
 
-.PHONY: help env serve test test-long fuzz lint format generate lock bench clean
+.PHONY: help env serve test test-long mutants fuzz lint format generate lock bench clean
 
 help:
 	@echo 'make env        the environment, .venv, with everything that development needs'
 	@echo 'make serve      a node on haptera://127.0.0.1:7457'
 	@echo 'make test       the tests; ARGS="-k name" chooses among them'
 	@echo 'make test-long  those that take minutes, too'
+	@echo 'make mutants    breaks the product on purpose, and says which changes no test notices'
 	@echo 'make fuzz       the fuzz targets, for a minute; ARGS="decoder --seconds 600"'
 	@echo 'make lint       formatting, rules, types, and whether generated files are current'
 	@echo 'make format     formats the sources'
@@ -70,6 +71,9 @@ test: $(ready_to_develop)
 
 test-long: $(ready_to_fuzz)
 	@HYPOTHESIS_PROFILE=long $(python) -m pytest -m '' --timeout 3600 $(ARGS)
+
+mutants: $(ready_to_develop)
+	@$(python) -m tools.mutants $(ARGS)
 
 fuzz: $(ready_to_fuzz)
 	@$(python) -m fuzz.run $(ARGS)

@@ -9,9 +9,9 @@ misspelt option must not be one that silently does nothing.
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -154,8 +154,10 @@ def _made(values: Mapping[str, Any], places: Mapping[str, str]) -> NodeConfig:
 
 
 def _read_file(path: str) -> dict[str, Any]:
+    from haptera.storage.filesystem import open_regular  # noqa: PLC0415  # loads what only a node that starts needs
+
     try:
-        with Path(path).open("rb") as file:
+        with open(open_regular(path, os.O_RDONLY), "rb") as file:
             data = file.read(CONFIG_FILE_SIZE_MAX + 1)
     except OSError as error:
         raise ConfigurationError(f"--config {path}: {error.strerror or error}") from error

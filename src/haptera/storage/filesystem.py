@@ -7,8 +7,10 @@ as the operating system does.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 from typing import Literal, Protocol
 
 from haptera import forks
@@ -20,6 +22,7 @@ __all__ = [
     "OpenMode",
     "OsFileSystem",
     "create_anew",
+    "open_regular",
     "read_file",
     "write_file_atomically",
 ]
@@ -71,7 +74,7 @@ class FileSystem(Protocol):
     """A hierarchy of directories and files. Paths are absolute or relative to the process."""
 
     def open(self, path: str, mode: OpenMode) -> File:
-        """Open a file. A new one is readable by its owner alone (0600)."""
+        """Open a regular file; anything else is an OSError. A new one is readable by its owner alone (0600)."""
 
     def listdir(self, path: str) -> list[str]: ...
 
@@ -165,7 +168,7 @@ class OsFileSystem:
     """The operating system's files."""
 
     def open(self, path: str, mode: OpenMode) -> OsFile:
-        return OsFile(os.open(path, _FLAGS[mode] | os.O_CLOEXEC, PRIVATE_FILE_MODE))
+        return OsFile(open_regular(path, _FLAGS[mode], PRIVATE_FILE_MODE))
 
     def listdir(self, path: str) -> list[str]:
         return os.listdir(path)
@@ -198,6 +201,37 @@ def _fsync(descriptor: int) -> None:
 
 
 _fdatasync = os.fdatasync if hasattr(os, "fdatasync") else _fsync
+
+
+def open_regular(path: str, flags: int, mode: int = 0) -> int:
+    """Open a regular file and return its descriptor. Raises OSError for anything else, and never waits for it: neither
+    for the other end of a pipe nor for a device.
+    """
+    # Looked at before, because opening alone makes some devices act, and after, because it may be another file by then.
+    if not flags & os.O_CREAT:
+        _check_regular(os.stat(path))
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, mode)
+    try:
+        _check_regular(os.fstat(descriptor))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check_regular(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+        raise OSError(errno.EINVAL, f"it is {kind} and no regular file")
+
+
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def read_file(fs: FileSystem, path: str, size_max: int) -> bytes:

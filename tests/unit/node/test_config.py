@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,6 +17,7 @@ from haptera.wire.payload import Limits
 from tools import generate_configuration
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -290,3 +292,13 @@ def test_a_file_that_is_not_there_or_not_toml_is_refused(tmp_path: Path) -> None
         (tmp_path / "bad.toml").write_bytes(data)
         with pytest.raises(ConfigurationError, match=r"bad\.toml: (not a TOML file|larger than)"):
             load({"config": str(tmp_path / "bad.toml")}, {})
+
+
+@pytest.mark.parametrize(("kind", "make"), [("pipe", os.mkfifo), ("directory", os.mkdir)])
+def test_a_configuration_that_is_no_regular_file_is_refused_and_not_waited_for(
+    tmp_path: Path, kind: str, make: Callable[[Path], None]
+) -> None:
+    """Trap: a pipe in a file's place hangs the start."""
+    make(tmp_path / "haptera.toml")
+    with pytest.raises(ConfigurationError, match=rf"haptera\.toml: it is a {kind} and no regular file"):
+        load({"config": str(tmp_path / "haptera.toml")}, {})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -117,6 +119,23 @@ def test_a_damaged_small_file_is_refused(name: str, data: bytes) -> None:
     assert caught.value.file == f"{PATH}/{name}"
 
 
+@pytest.mark.parametrize("mask", [1, 2, 4, 0x20])
+def test_a_changed_byte_of_node_toml_never_gives_another_node_id(mask: int) -> None:
+    whole = MemoryFileSystem()
+    directory = DataDirectory.open(whole, PATH)
+    path = f"{PATH}/node.toml"
+    data = whole.read(path)
+    refused = 0
+    for at in range(len(data)):
+        fs = whole.power_failure("keep")
+        fs.write(path, data[:at] + bytes([data[at] ^ mask]) + data[at + 1 :])
+        try:
+            assert DataDirectory.open(fs, PATH).node_id == directory.node_id, at
+        except (CorruptionError, NewerFormat):
+            refused += 1
+    assert refused > len(directory.node_id.hex()) / 2
+
+
 def test_a_log_without_its_key_file_is_refused_and_no_key_is_made() -> None:
     fs = store_with_entries()
     fs.unlink(f"{PATH}/keys")
@@ -144,6 +163,23 @@ def test_keys_without_node_toml_are_refused_and_kept() -> None:
             Store.open(fs)
     assert fs.read(f"{PATH}/keys") == keys
     assert "node.toml" not in fs.listdir(PATH)
+
+
+def test_segments_without_keys_and_node_toml_are_refused() -> None:
+    fs = store_with_entries()
+    fs.unlink(f"{PATH}/node.toml")
+    fs.unlink(f"{PATH}/keys")
+    with pytest.raises(CorruptionError, match=r"node\.toml"):
+        Store.open(fs)
+    assert not {"node.toml", "keys"} & set(fs.listdir(PATH))
+
+
+def test_a_directory_without_its_log_is_refused(tmp_path: Path) -> None:
+    with opened(OsFileSystem(), str(tmp_path / "data")) as store:
+        store.append(1)
+    shutil.rmtree(tmp_path / "data" / "log")
+    with pytest.raises(CorruptionError, match="log"):
+        Store.open(OsFileSystem(), str(tmp_path / "data"))
 
 
 def test_another_directorys_key_is_the_wrong_key() -> None:
@@ -196,3 +232,39 @@ def store_with_entries() -> MemoryFileSystem:
     with opened(fs) as store:
         store.append(10)
     return fs
+
+
+def irregular(path: Path, kind: str) -> None:
+    """Put something in a file's place that is none."""
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "device":
+        path.symlink_to("/dev/tty")
+    else:
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(str(path))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory", "device", "socket"])
+@pytest.mark.parametrize("name", ["node.toml", "keys", "lock", "log/0000000000000001.seg"])
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(short_path: Path, name: str, kind: str) -> None:
+    """Trap: a pipe in a file's place hangs the start, because opening it waits for its other end."""
+    with opened(OsFileSystem(), str(short_path)) as store:
+        store.append(3)
+    irregular(short_path / name, kind)
+    with pytest.raises(StorageFailed, match=f"{kind} and no regular file"):
+        Store.open(OsFileSystem(), str(short_path))
+
+
+def test_a_link_to_a_regular_file_is_one(tmp_path: Path) -> None:
+    """The key may be kept on another disk."""
+    data = tmp_path / "data"
+    with opened(OsFileSystem(), str(data)) as store:
+        store.append(3)
+    (data / "keys").rename(tmp_path / "elsewhere")
+    (data / "keys").symlink_to(tmp_path / "elsewhere")
+    with opened(OsFileSystem(), str(data)) as store:
+        assert store.entries == entries(3)

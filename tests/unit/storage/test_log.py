@@ -259,6 +259,17 @@ def test_other_files_beside_the_segments_are_left_alone() -> None:
     assert fs.read(f"{LOG_PATH}/notes.txt") == b"mine"
 
 
+def test_a_segment_that_another_process_has_made_is_not_replaced() -> None:
+    """It got past the lock, on a network file system for instance."""
+    fs = MemoryFileSystem()
+    with opened(fs) as store:
+        fs.write(segment_path(1), b"another's")
+        with pytest.raises(StorageFailed, match="another process has made it"):
+            store.append(1)
+    assert fs.read(segment_path(1)) == b"another's"
+    assert len(fs.listdir(LOG_PATH)) == 1
+
+
 @pytest.mark.parametrize("call", ["pwrite", "fdatasync"])
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
 def test_after_a_failed_write_or_sync_the_log_takes_no_more(call: str, number: int) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hmac
+
+import google_crc32c
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from haptera.storage.keys import DataKey
 from haptera.storage.segment import (
@@ -91,6 +95,31 @@ def test_the_header_of_another_segments_record_is_none() -> None:
     other = SegmentHeader(7, b"J" * 16, KEY.id, 100, b"T" * 16, 4096, synced=True)
     record = Codec(other, KEY).encode(entry(100))
     assert Codec(HEADER, KEY).decode_header(record[:RECORD_HEADER_SIZE]) is None
+
+
+def expand(secret: bytes, salt: bytes, purpose: bytes, size: int) -> bytes:
+    """HKDF-SHA256 of RFC 5869, for one block."""
+    return hmac.digest(hmac.digest(salt, secret, "sha256"), purpose + b"\1", "sha256")[:size]
+
+
+def test_records_are_what_the_specification_says() -> None:
+    """Written from storage-format 2.2 and 4 alone: other programs read the same bytes, and so do later versions."""
+    secret, header = bytes(range(32)), HEADER.encode()
+    assert KEY.id == expand(secret, bytes(32), b"haptera data key id/1", 8)
+    cipher = AESGCM(expand(secret, HEADER.id, b"haptera log segment/1", 32))
+    codec, tag = Codec(HEADER, KEY), HEADER.previous_tag
+    for number, wrote in enumerate((entry(100), entry(101, 0), entry(102, 500))):
+        record = codec.encode(wrote)
+        fields = b"".join(
+            (
+                (len(wrote.payload) + 16).to_bytes(4, "big"),
+                *(value.to_bytes(8, "big") for value in (wrote.index, wrote.term, wrote.time_ms)),
+            )
+        )
+        crc: int = google_crc32c.value(HEADER.id + fields)
+        assert record[:32] == fields + crc.to_bytes(4, "big")
+        assert record[32:] == cipher.encrypt(number.to_bytes(12, "big"), wrote.payload, header + record[:32] + tag)
+        tag = record[-16:]
 
 
 def test_the_payload_does_not_show() -> None:
