@@ -203,7 +203,8 @@ class Store(RuleBasedStateMachine):
 
     @rule(prefix=PREFIXES, reverse=st.booleans(), limit=st.none() | st.integers(0, 4))
     def scan(self, prefix: str, reverse: bool, limit: int | None) -> None:
-        cursor = self.node.commands.open_scan(ANONYMOUS, Scan(prefix=prefix, reverse=reverse, limit=limit))
+        opening = self.node.commands.open_scan(ANONYMOUS, Scan(prefix=prefix, reverse=reverse, limit=limit))
+        cursor = self.loop.run_until_complete(opening)
         assert isinstance(cursor, Cursor)
         rows = []
         while True:

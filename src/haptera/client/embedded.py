@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from haptera import forks
@@ -16,28 +16,33 @@ from haptera.errors import ConfigurationError, ConnectionLost, Failure, StorageE
 
 if TYPE_CHECKING:
     from haptera.client.channel import ScanEnd
+    from haptera.state.steps import Steps
 
 try:
     from haptera.node.batch import DROPPED
     from haptera.node.commands import ANONYMOUS, Command
     from haptera.node.config import NodeConfig
     from haptera.node.node import Node
-    from haptera.node.scans import Cursor, count
+    from haptera.node.scans import page_steps
     from haptera.node.services.arguments import METHODS
+    from haptera.node.services.pieces import ELEMENTS_MAX, convert_steps
     from haptera.node.services.server import status
-    from haptera.state import Count, Replayed, Result, Scan
+    from haptera.state import Count, DeleteMany, GetMany, Replayed, Result, Scan, SetMany
+    from haptera.state.limits import COMMAND_SIZE_MAX
+    from haptera.state.validation import validate_steps
 except ModuleNotFoundError as error:
     raise ConfigurationError(
         f"an embedded database needs the package {error.name}: pip install 'haptera[server]'"
     ) from error
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 PAGE_SIZE_MAX = 64 * 1024
 PAGE_ROWS_MAX = 512
-"""One page of a scan: some tenths of a millisecond, after which others have their turn."""
+"""One page of a scan: some tenths of a millisecond, of which others wait for no more than a turn's."""
 
 
 class EmbeddedChannel:
@@ -74,12 +79,20 @@ class EmbeddedChannel:
         node = self._node or await self._opened()
         if method is STATUS:
             return cast("R", status(node))
-        op = METHODS[method.name].convert(argument)
-        if isinstance(op, Failure):
-            return op
-        assert not isinstance(op, Scan)
-        if isinstance(op, Count) and (cursor := node.commands.open_count(ANONYMOUS, op)) is not None:
-            return await self._count(method, cursor, timeout)
+        known = METHODS[method.name]
+        if known.list_field is not None and len(argument[0]) > ELEMENTS_MAX:
+            work = node.commands.turns.run(None, _checked(known, argument))
+            command = await _in_time(work, timeout)
+        else:
+            op = known.convert(argument)
+            command = op if isinstance(op, Failure) else Command(op)
+        if isinstance(command, Failure):
+            return command
+        op = command.op
+        if isinstance(op, Count) and not node.commands.counts_at_once(op):
+            return await self._count(method, node, op, timeout)
+        if isinstance(op, GetMany) and command.size is not None:
+            return await self._get_many(method, node, op, timeout)
         answers: list[list[Result]] = []
         waiting: asyncio.Future[Result] | None = None
 
@@ -89,7 +102,7 @@ class EmbeddedChannel:
             elif not waiting.done():
                 waiting.set_result(results[0])
 
-        submission = node.commands.submit(ANONYMOUS, [Command(op)], done)
+        submission = node.commands.submit(ANONYMOUS, [command], done)
         if answers:
             result = answers[0][0]
         else:
@@ -102,17 +115,22 @@ class EmbeddedChannel:
         self.revision = node.revision
         return method.convert(result)
 
-    async def _count(self, method: Method[R], cursor: Cursor | Failure, timeout: float | None) -> R | Failure:
+    async def _count(self, method: Method[R], node: Node, op: Count, timeout: float | None) -> R | Failure:
         """Counts the keys that a glob matches, while others have their turns."""
-        if isinstance(cursor, Failure):
-            return cursor
-        try:
-            async with asyncio.timeout(timeout):
-                counted = await count(cursor)
-        except TimeoutError:
-            raise failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception() from None
-        self.revision = cursor.revision
-        return counted if isinstance(counted, Failure) else method.convert((counted,))
+        counted = await _in_time(node.commands.count(ANONYMOUS, op), timeout)
+        if isinstance(counted, Failure):
+            return counted
+        answer, self.revision = counted
+        return method.convert(answer)
+
+    async def _get_many(self, method: Method[R], node: Node, op: GetMany, timeout: float | None) -> R | Failure:
+        """Looks many keys up, while others have their turns."""
+        steps = node.commands.get_many_steps(op, COMMAND_SIZE_MAX)
+        found = await _in_time(node.commands.turns.run(None, steps), timeout)
+        if isinstance(found, Failure):
+            return found
+        entries, self.revision = found
+        return method.convert((entries,))
 
     async def _durable(
         self, waiting: asyncio.Future[Result], timeout: float | None, drop: Callable[[], bool]
@@ -151,21 +169,20 @@ class EmbeddedChannel:
         if isinstance(op, Failure):
             raise op.exception()
         assert isinstance(op, Scan)
-        cursor = node.commands.open_scan(ANONYMOUS, op)
+        cursor = await node.commands.open_scan(ANONYMOUS, op)
         if isinstance(cursor, Failure):
             raise cursor.exception()
         time = asyncio.get_running_loop().time
         deadline = math.inf if timeout is None else time() + timeout
         try:
             while True:
-                page = cursor.page(PAGE_SIZE_MAX, PAGE_ROWS_MAX)
+                page = await node.commands.turns.run(None, page_steps(cursor, PAGE_SIZE_MAX, PAGE_ROWS_MAX))
                 if isinstance(page, Failure):
                     raise page.exception()
                 if page.rows:
                     yield [Row(*row) for row in page.rows]
                 if page.done:
                     break
-                await asyncio.sleep(0)
                 if time() >= deadline:
                     raise failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception()
             end.result = Scanned(*cursor.result)
@@ -221,6 +238,25 @@ class EmbeddedChannel:
         node, self._node = self._node, None
         if node is not None:
             self._ending = asyncio.get_running_loop().create_task(_end(node))
+
+
+def _checked(method: Any, argument: tuple[Any, ...]) -> Steps[Command | Failure]:
+    """The command that a long list is the argument of, converted and checked in slices."""
+    op = yield from convert_steps(method, argument)
+    if isinstance(op, Failure):
+        return op
+    assert isinstance(op, (SetMany, DeleteMany, GetMany))
+    size = yield from validate_steps(op)
+    return size if isinstance(size, Failure) else Command(op, size=size)
+
+
+async def _in_time(work: Awaitable[T], timeout: float | None) -> T:
+    """Waits for what changes nothing, ``timeout`` seconds at most."""
+    try:
+        async with asyncio.timeout(timeout):
+            return await work
+    except TimeoutError:
+        raise failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception() from None
 
 
 async def _end(node: Node) -> None:

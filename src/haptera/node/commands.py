@@ -11,19 +11,23 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from haptera.errors import Failure
 from haptera.node.batch import Submission
 from haptera.node.commit import LOGGED_OVERHEAD, CommitPipeline
-from haptera.state.commands import Count, Exists, Forget, Get, GetMany, Logged, Read, Scan, Write, size_bound
-from haptera.state.glob import compile_glob
-from haptera.state.validation import validate
+from haptera.node.scans import count_steps
+from haptera.state.commands import Count, Exists, Forget, Get, GetMany, Logged, Operation, Scan, size_bound
+from haptera.state.glob import SHORT_GLOB_MAX, compile_glob
+from haptera.state.validation import glob_steps, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from haptera.errors import Failure
     from haptera.node.scans import Cursor, Scans
+    from haptera.node.turns import Turns
+    from haptera.state.glob import Glob
     from haptera.state.machine import StateMachine
-    from haptera.state.results import Result
+    from haptera.state.results import Entry, Result
+    from haptera.state.steps import Steps
 
 READS = frozenset({Get, Exists, GetMany, Count})
 
@@ -38,20 +42,24 @@ ANONYMOUS = Session()
 
 
 class Command(msgspec.Struct, frozen=True, gc=False):
-    """One operation. A write that must happen at most once has a ``request_id`` (16 bytes) and the ``digest`` (SHA-256)
-    of what was asked; ``resent`` says that it may have come on another connection as well (spec/protocol.md 7.1).
+    """One operation; a scan is not for `Commands.submit`. A write that must happen at most once has a ``request_id``
+    (16 bytes) and the ``digest`` (SHA-256) of what was asked; ``resent`` says that it may have come on another
+    connection as well (spec/protocol.md 7.1). One that was checked in slices (`validate_steps`) comes with its
+    ``size``.
     """
 
-    op: Read | Write
+    op: Operation
     request_id: bytes | None = None
     digest: bytes | None = None
     resent: bool = False
+    size: int | None = None
 
 
 class Commands:
-    """What a node does for its callers. For the event loop's thread alone."""
+    """What a node does for its callers. For the event loop's thread alone. ``turns`` is its queue for long work."""
 
-    def __init__(self, machine: StateMachine, pipeline: CommitPipeline, scans: Scans) -> None:
+    def __init__(self, machine: StateMachine, pipeline: CommitPipeline, scans: Scans, turns: Turns) -> None:
+        self.turns = turns
         self._machine = machine
         self._pipeline = pipeline
         self._scans = scans
@@ -76,14 +84,15 @@ class Commands:
         results = submission.results
         for command in commands:
             op = command.op
-            refused = validate(op)
+            size = command.size
+            refused = validate(op) if size is None else None
             if refused is not None:
                 results.append(refused)
             elif type(op) in READS:
                 results.append(machine_read(op))  # type: ignore[arg-type]  # the set above holds the members of Read
             else:
                 logged = Logged(op, session.user, command.request_id, command.digest, command.resent)  # type: ignore[arg-type]
-                size = size_bound(op) + LOGGED_OVERHEAD + len(session.user)
+                size = (size_bound(op) if size is None else size) + LOGGED_OVERHEAD + len(session.user)
                 results.append(_WAITING)
                 refused = append(logged, size, submission, len(results) - 1)
                 if refused is not None:
@@ -107,7 +116,7 @@ class Commands:
         """Log that the answers remembered for these ids are not needed any more. Nobody waits for it."""
         self.submit(session, [Command(Forget(session.user, request_ids))], _ignore)
 
-    def open_scan(
+    async def open_scan(
         self,
         session: Session,
         op: Scan,
@@ -120,23 +129,38 @@ class Commands:
         4009. `owner`, the connection that it is for, has a share of the scans that may be open at once; what is for
         none has all of them.
         """
-        return validate(op) or self._scans.open(op, on_expired, owner)
+        glob: Glob | None = None
+        if op.glob is not None and len(op.glob) > SHORT_GLOB_MAX:
+            compiled = await self.turns.run(owner, glob_steps(op.glob))
+            if isinstance(compiled, Failure):
+                return compiled
+            glob, op = compiled, msgspec.structs.replace(op, glob=None)
+        return validate(op) or self._scans.open(op, on_expired, owner, glob)
 
-    def open_count(self, session: Session, op: Count, owner: object | None = None) -> Cursor | Failure | None:
-        """Open a scan of the keys that a count is of, if it has to look at each: `scans.count` counts them.
+    def counts_at_once(self, op: Count) -> bool:
+        """Whether `submit` answers this count at once; else it is for `count`."""
+        return op.glob is None or (
+            len(op.glob) <= SHORT_GLOB_MAX and validate(op) is None and compile_glob(op.glob).cost == 0
+        )
 
-        None for a count that `submit` answers at once, whatever the number of keys: every one without a glob, and one
-        whose glob is a prefix. Fails as `open_scan`, and like it must be closed.
+    async def count(self, session: Session, op: Count, owner: object | None = None) -> tuple[tuple[int], int] | Failure:
+        """A count that looks at each key, in turns: its result array, and the revision that it is of.
+
+        Fails as `open_scan`, and its scan is one of the `owner`'s.
         """
-        if op.glob is None:
-            return None
-        refused = validate(op)
-        if refused is not None:
-            return refused
-        if not compile_glob(op.glob).cost:
-            return None
         scan = Scan(prefix=op.prefix, start=op.start, end=op.end, glob=op.glob, keys_only=True)
-        return self._scans.open(scan, owner=owner)
+        cursor = await self.open_scan(session, scan, owner=owner)
+        if isinstance(cursor, Failure):
+            return cursor
+        try:
+            counted = await self.turns.run(owner, count_steps(cursor))
+            return counted if isinstance(counted, Failure) else ((counted,), cursor.revision)
+        finally:
+            cursor.close()
+
+    def get_many_steps(self, op: GetMany, size_max: int) -> Steps[tuple[list[Entry | None], int] | Failure]:
+        """The entries of a valid get_many, in slices, and the revision that all are of; 3004 above `size_max` bytes."""
+        return self._machine.get_many_steps(op, size_max)
 
 
 _WAITING: Result = ("waiting",)

@@ -16,6 +16,7 @@ from haptera.node.commit import ApplyFailed, CommitPipeline, ThreadWriter, Write
 from haptera.node.entry_clock import SLEW, EntryClock
 from haptera.node.metrics import Metrics
 from haptera.node.scans import Scans
+from haptera.node.turns import Turns
 from haptera.state.commands import MalformedCommands, decode_commands
 from haptera.state.machine import StateMachine
 from haptera.storage import DataDirectory, Log, OsFileSystem, load_or_create
@@ -67,6 +68,7 @@ class Node:
         self._entry_clock = EntryClock(self._machine.time_ms, clock_ms(), monotonic_ns())
         self._entry_time_ms()  # says it at once if the log is far ahead of the wall clock
         self._scans = Scans(storage.machine, loop, self.metrics)
+        self._turns = Turns(loop)
         self._pipeline = CommitPipeline(
             machine=storage.machine,
             append_entry=storage.log.append,
@@ -76,7 +78,7 @@ class Node:
             metrics=self.metrics,
             on_failure=self._on_failure,
         )
-        self.commands = Commands(storage.machine, self._pipeline, self._scans)
+        self.commands = Commands(storage.machine, self._pipeline, self._scans, self._turns)
         self._closing: asyncio.Future[None] | None = None
         self._forked_from = 0  # in a forked child, the process that has the directory
         forks.watch(self)
@@ -219,6 +221,7 @@ class Node:
         try:
             self._scans.close()
             await self._pipeline.close()
+            self._turns.close()
             await self._loop.run_in_executor(None, self._storage.close)
         finally:
             self._closing.set_result(None)

@@ -6,21 +6,23 @@ here.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from haptera.error_codes import Code
 from haptera.errors import Failure, failure
-from haptera.state.limits import CURSORS_MAX
+from haptera.state.limits import CURSORS_MAX, SLICE_WORK_MAX
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from haptera.node.metrics import Metrics
     from haptera.state.commands import Scan
+    from haptera.state.glob import Glob
     from haptera.state.machine import StateMachine
     from haptera.state.scan import Page, ScanCursor
+    from haptera.state.steps import Steps
 
 PROGRESS_TIMEOUT_S = 60.0
 """Seconds without a page after which a scan has lost its revision."""
@@ -32,25 +34,26 @@ SCANS_PER_OWNER_MAX = CURSORS_MAX // 16
 """Scans open at once on behalf of one connection: more than are read at once by anyone, and so few that who opens them
 and reads none leaves room for everyone else."""
 
-COUNTED_ROWS_MAX = 8192
-"""Keys that one page of a count may give: as many as it looks at (`state.limits.PAGE_WORK_MAX`)."""
-
 _ANY_SIZE = 1 << 62
 
 
-async def count(cursor: Cursor) -> int | Failure:
-    """The number of keys that an open scan gives, which is closed then. 4009 as of `Cursor.page`.
+def page_steps(cursor: Cursor, max_bytes: int, max_rows: int) -> Steps[Page | Failure]:
+    """`Cursor.page` as a slice of work."""
+    page = cursor.page(max_bytes, max_rows)
+    yield cursor.work
+    return page
 
-    A page is a slice of work: everyone else has a turn between two. So a glob over millions of keys stops nobody.
-    """
+
+def count_steps(cursor: Cursor) -> Steps[int | Failure]:
+    """The number of keys that an open scan gives, which is closed then, a page in a slice. 4009 as of `Cursor.page`."""
     try:
         while True:
-            page = cursor.page(_ANY_SIZE, COUNTED_ROWS_MAX)
+            page = cursor.page(_ANY_SIZE, SLICE_WORK_MAX)
+            yield cursor.work
             if isinstance(page, Failure):
                 return page
             if page.done:
                 return cursor.count
-            await asyncio.sleep(0)
     finally:
         cursor.close()
 
@@ -77,6 +80,11 @@ class Cursor:
     def revision(self) -> int:
         """The revision that every row is of."""
         return self._cursor.revision
+
+    @property
+    def work(self) -> int:
+        """Units of work that the last page was (`haptera.state.steps`)."""
+        return self._cursor.work
 
     @property
     def count(self) -> int:
@@ -134,15 +142,19 @@ class Scans:
         self._timer: asyncio.TimerHandle | None = None
 
     def open(
-        self, op: Scan, on_expired: Callable[[], None] | None = None, owner: object | None = None
+        self,
+        op: Scan,
+        on_expired: Callable[[], None] | None = None,
+        owner: object | None = None,
+        glob: Glob | None = None,
     ) -> Cursor | Failure:
-        """Open a valid scan. `on_expired` is called if it is ended for want of progress.
+        """Open a valid scan. `on_expired` is called if it is ended for want of progress; `glob` is its compiled glob.
 
         An `owner`, a connection for instance, has SCANS_PER_OWNER_MAX at once; 3007 beyond.
         """
         if self._owned[owner] >= SCANS_PER_OWNER_MAX:
             return failure(Code.TOO_MANY_REQUESTS, {"open_scans_max": SCANS_PER_OWNER_MAX}, outcome="not_applied")
-        cursor = self._machine.open_scan(op)
+        cursor = self._machine.open_scan(op, glob)
         if isinstance(cursor, Failure):
             return cursor
         opened = Cursor(self, cursor, on_expired, owner)

@@ -13,7 +13,7 @@ software: `UnknownPart`. It is never skipped, because a state that lacks one com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -193,7 +193,7 @@ def size_bound(op: Operation) -> int:
 
 
 #: The array's header, the operation's name, numbers and flags: more than any command needs beside keys and values.
-_COMMAND_OVERHEAD: Final = 64
+COMMAND_OVERHEAD: Final = 64
 #: The header of a pair and of its two strings.
 _ITEM_OVERHEAD: Final = 11
 
@@ -205,48 +205,58 @@ def _text(text: str | None) -> int:
 
 
 def _size_of_set(op: Set) -> int:
-    return _COMMAND_OVERHEAD + _text(op.key) + len(op.value)
+    return COMMAND_OVERHEAD + _text(op.key) + len(op.value)
+
+
+def size_of_items(items: Iterable[tuple[str, bytes]]) -> int:
+    """The part of `size_bound` that is these items of a SetMany."""
+    return sum(_ITEM_OVERHEAD + _text(key) + len(value) for key, value in items)
+
+
+def size_of_keys(keys: Iterable[str]) -> int:
+    """The part of `size_bound` that is these keys of a GetMany or DeleteMany."""
+    return sum(_ITEM_OVERHEAD + _text(key) for key in keys)
 
 
 def _size_of_set_many(op: SetMany) -> int:
-    return _COMMAND_OVERHEAD + sum(_ITEM_OVERHEAD + _text(key) + len(value) for key, value in op.items)
+    return COMMAND_OVERHEAD + size_of_items(op.items)
 
 
-def _size_of_keys(op: GetMany | DeleteMany) -> int:
-    return _COMMAND_OVERHEAD + sum(_ITEM_OVERHEAD + _text(key) for key in op.keys)
+def _size_of_many(op: GetMany | DeleteMany) -> int:
+    return COMMAND_OVERHEAD + size_of_keys(op.keys)
 
 
 def _size_of_key(op: Get | Exists | Delete | Increment) -> int:
-    return _COMMAND_OVERHEAD + _text(op.key)
+    return COMMAND_OVERHEAD + _text(op.key)
 
 
 def _size_of_rename(op: Rename) -> int:
-    return _COMMAND_OVERHEAD + _text(op.key) + _text(op.new_key)
+    return COMMAND_OVERHEAD + _text(op.key) + _text(op.new_key)
 
 
 def _size_of_range(op: Count | Scan) -> int:
     bounds = _text(op.prefix) + _text(op.start) + _text(op.end) + _text(op.glob)
-    return _COMMAND_OVERHEAD + bounds + (_text(op.after) if type(op) is Scan else 0)
+    return COMMAND_OVERHEAD + bounds + (_text(op.after) if type(op) is Scan else 0)
 
 
 def _size_of_clear(op: Clear) -> int:
-    return _COMMAND_OVERHEAD + _text(op.prefix)
+    return COMMAND_OVERHEAD + _text(op.prefix)
 
 
 def _size_of_forget(op: Forget) -> int:
-    return _COMMAND_OVERHEAD + _text(op.user) + 18 * len(op.request_ids)
+    return COMMAND_OVERHEAD + _text(op.user) + 18 * len(op.request_ids)
 
 
 _SIZES: Final[dict[type, Callable[..., int]]] = {
     Get: _size_of_key,
     Exists: _size_of_key,
-    GetMany: _size_of_keys,
+    GetMany: _size_of_many,
     Count: _size_of_range,
     Scan: _size_of_range,
     Set: _size_of_set,
     Delete: _size_of_key,
     SetMany: _size_of_set_many,
-    DeleteMany: _size_of_keys,
+    DeleteMany: _size_of_many,
     Increment: _size_of_key,
     Rename: _size_of_rename,
     Clear: _size_of_clear,

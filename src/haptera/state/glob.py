@@ -6,21 +6,91 @@ ends the class. Malformed are: a class without its end or without a character, a
 at the end. Neighbouring stars count as one, and a glob has `limits.GLOB_STARS_MAX` at most.
 
 Between two stars stands a run of elements that each match exactly one character, so the leftmost place where a run
-fits is as good as any later one. Each run is therefore an atomic group, and nothing ever backtracks over it: a match
-takes at most (length of the key) x (length of the glob) steps. The run behind the last star is compared with the key's
-end alone, and the runs before it see only what it leaves: ``ab*ba`` does not match ``aba``.
+fits is as good as any later one, and nothing ever backtracks over it: a match takes at most (length of the key) x
+(length of the glob) steps. The run behind the last star is compared with the key's end alone, and the runs before it
+see only what it leaves: ``ab*ba`` does not match ``aba``.
+
+A run of literal characters is looked for as text. Any other is cut into pieces, each a regular expression of its own,
+because to compile one costs microseconds a character: a long glob is compiled piece by piece (`compile_steps`).
 """
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import Final
 
 from haptera.state import limits
+from haptera.state.steps import Steps, finish
+
+#: Characters of a glob up to which it is compiled where it stands, in a tenth of a millisecond.
+SHORT_GLOB_MAX: Final = 64
+#: Characters of one regular expression: half a millisecond to compile.
+_PIECE_MAX: Final = 256
+#: Units of work of parsing a character, and of compiling one.
+_PARSE_WORK: Final = 2
+_COMPILE_WORK: Final = 8
 
 
 class MalformedGlob(ValueError):
     """The text is no glob, or one with too many stars; the message says why."""
+
+
+class _Run:
+    """The elements between two stars: `width` characters. ``text`` is the run itself where it is all literal."""
+
+    __slots__ = ("elements", "pieces", "text", "width")
+
+    def __init__(self) -> None:
+        self.elements: list[str] = []  # as regular expressions, each of one character
+        self.pieces: list[tuple[re.Pattern[str], int]] = []  # with the number of elements
+        self.text: str | None = ""
+        self.width = 0
+
+    def add(self, element: str, literal: str | None) -> None:
+        self.elements.append(element)
+        self.width += 1
+        self.text = None if literal is None or self.text is None else self.text + literal
+
+    def compile(self) -> Steps[None]:
+        elements, self.elements = self.elements, []
+        if self.text is not None:
+            return
+        first = 0
+        while first < len(elements):
+            size, end = len(elements[first]), first + 1
+            while end < len(elements) and size < _PIECE_MAX:
+                size += len(elements[end])
+                end += 1
+            pattern = re.compile("".join(elements[first:end]), re.DOTALL)
+            self.pieces.append((pattern, end - first))
+            first = end
+            yield size * _COMPILE_WORK
+
+    def fits(self, key: str, at: int) -> bool:
+        """Whether the run stands in ``key`` at this place."""
+        if self.text is not None:
+            return key.startswith(self.text, at)
+        for pattern, width in self.pieces:
+            if pattern.match(key, at) is None:
+                return False
+            at += width
+        return True
+
+    def find(self, key: str, low: int, high: int) -> int:
+        """The end of the leftmost place of the run in ``key[low:high]``; -1 where there is none."""
+        width = self.width
+        if self.text is not None:
+            at = key.find(self.text, low, high)
+            return -1 if at < 0 else at + width
+        pattern, first = self.pieces[0]
+        high -= width - first
+        while (found := pattern.search(key, low, high)) is not None:
+            low = found.start()
+            if len(self.pieces) == 1 or self.fits(key, low):
+                return low + width
+            low += 1
+        return -1
 
 
 class Glob:
@@ -30,61 +100,72 @@ class Glob:
     have to compare at each character; 0 where every key with the prefix matches and `matches` need not be asked.
     """
 
-    __slots__ = ("_head", "_tail", "_tail_length", "cost", "prefix")
+    __slots__ = ("_first", "_last", "_middle", "cost", "prefix")
 
-    def __init__(self, runs: list[list[str]], prefix: str) -> None:
-        *before, last = runs
+    def __init__(self, runs: list[_Run], prefix: str) -> None:
         self.prefix = prefix
-        self._tail_length = len(last)
-        self._tail = re.compile("".join(last), re.DOTALL)
-        self._head: re.Pattern[str] | None = None
-        if before:
-            first, *middle = ("".join(run) for run in before)
-            self._head = re.compile(first + "".join(f"(?>.*?{run})" for run in middle), re.DOTALL)
-        elements = sum(map(len, runs))
-        prefix_alone = len(runs) == 2 and not last and len(before[0]) == len(prefix)
-        self.cost = 0 if prefix_alone else elements + 1
+        self._first = runs[0]
+        self._last = runs[-1] if len(runs) > 1 else None
+        self._middle = runs[1:-1]
+        prefix_alone = len(runs) == 2 and not runs[1].width and runs[0].width == len(prefix)
+        self.cost = 0 if prefix_alone else sum(run.width for run in runs) + 1
 
     def matches(self, key: str) -> bool:
         """Whether the whole key matches."""
-        end = len(key) - self._tail_length
-        if self._head is None:
-            return end == 0 and self._tail.match(key) is not None
-        if end < 0 or self._head.match(key, 0, end) is None:
+        first, last = self._first, self._last
+        at = first.width
+        if last is None:
+            return len(key) == at and first.fits(key, 0)
+        end = len(key) - last.width
+        if end < at or not first.fits(key, 0) or not last.fits(key, end):
             return False
-        return self._tail_length == 0 or self._tail.match(key, end) is not None
+        for run in self._middle:
+            at = run.find(key, at, end)
+            if at < 0:
+                return False
+        return True
 
 
 @lru_cache(maxsize=64)
 def compile_glob(text: str) -> Glob:
     """The glob that ``text`` says. Raises `MalformedGlob`."""
-    runs: list[list[str]] = [[]]
+    return finish(compile_steps(text))
+
+
+def compile_steps(text: str) -> Steps[Glob]:
+    """As `compile_glob`, in slices and without the cache, for a glob longer than SHORT_GLOB_MAX."""
+    runs = [_Run()]
     literal: list[str] = []
     in_prefix = True
-    at = 0
+    at = parsed = 0
     while at < len(text):
+        if at - parsed >= _PIECE_MAX:
+            yield (at - parsed) * _PARSE_WORK
+            parsed = at
         char = text[at]
         at += 1
         if char == "*":
             in_prefix = False
-            if runs[-1] or len(runs) == 1:
-                runs.append([])
+            if runs[-1].width or len(runs) == 1:
+                runs.append(_Run())
             if len(runs) > limits.GLOB_STARS_MAX + 1:
                 raise MalformedGlob(f"more than {limits.GLOB_STARS_MAX} stars")
             continue
         if char == "?":
             in_prefix = False
-            runs[-1].append(".")
+            runs[-1].add(".", None)
         elif char == "[":
             in_prefix = False
             element, at = _class(text, at)
-            runs[-1].append(element)
+            runs[-1].add(element, None)
         else:
             if char == "\\":
                 char, at = _escaped(text, at)
-            runs[-1].append(re.escape(char))
+            runs[-1].add(re.escape(char), char)
             if in_prefix:
                 literal.append(char)
+    for run in runs:
+        yield from run.compile()
     return Glob(runs, "".join(literal))
 
 

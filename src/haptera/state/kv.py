@@ -19,9 +19,10 @@ from haptera.error_codes import Code
 from haptera.errors import Failure, failure
 from haptera.state import limits
 from haptera.state.glob import compile_glob
-from haptera.state.history import History
+from haptera.state.history import History, Hold
 from haptera.state.index import KeyIndex
 from haptera.state.ranges import EVERYTHING, key_range
+from haptera.state.results import ENTRY_OVERHEAD
 
 if TYPE_CHECKING:
     from haptera.state.commands import (
@@ -38,12 +39,16 @@ if TYPE_CHECKING:
         SetMany,
     )
     from haptera.state.results import Entry, Result
+    from haptera.state.steps import Steps
 
 _KEY_NOT_FOUND: Final = int(Code.KEY_NOT_FOUND)
 _VERSION_MISMATCH: Final = int(Code.VERSION_MISMATCH)
 _KEY_EXISTS: Final = int(Code.KEY_EXISTS)
 _NOT_AN_INTEGER: Final = int(Code.NOT_AN_INTEGER)
 _INTEGER_OVERFLOW: Final = int(Code.INTEGER_OVERFLOW)
+
+#: Keys that a slice of a large get_many looks at.
+_GET_PIECE: Final = 1024
 
 #: The one text that each integer has: no plus, no leading zero, no minus zero, nothing around it.
 _INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")
@@ -80,6 +85,36 @@ class Kv:
     def get_many(self, op: GetMany) -> Result:
         """[[entry or nil, …]], in the order of the keys."""
         return (list(map(self.entries.get, op.keys)),)
+
+    def get_many_steps(self, op: GetMany, size_max: int) -> Steps[tuple[list[Entry | None], int] | Failure]:
+        """As `get_many`, in slices, all of the revision that comes with the entries; 3004 above ``size_max`` bytes."""
+        while True:
+            self.build_index()  # before anything is held, as for a scan
+            hold = self.history.hold(self.revision)
+            try:
+                found = yield from self._get_held(op.keys, hold, size_max)
+            finally:
+                self.history.release(hold)
+            if found is not None:
+                return found if isinstance(found, Failure) else (found, hold.revision)
+
+    def _get_held(self, keys: list[str], hold: Hold, size_max: int) -> Steps[list[Entry | None] | Failure | None]:
+        """The entries as of a held revision; None if it was lost before the last."""
+        current, older, revision = self.entries.get, self.history.entry_at, hold.revision
+        found: list[Entry | None] = []
+        for first in range(0, len(keys), _GET_PIECE):
+            if hold.lost:
+                return None
+            for key in keys[first : first + _GET_PIECE]:
+                entry = current(key)
+                if entry is None or entry[1] > revision:
+                    entry = older(key, revision)
+                size_max -= 1 if entry is None else len(entry[0]) + ENTRY_OVERHEAD
+                found.append(entry)
+            if size_max < 0:
+                return failure(Code.MESSAGE_TOO_LARGE, outcome="not_applied")
+            yield _GET_PIECE * 2
+        return found
 
     def count(self, op: Count) -> Result:
         """[count]: O(log n) for any range, O(keys in the range) for a glob with more than a prefix."""

@@ -19,10 +19,10 @@ INT64_MAX: Final = 2**63 - 1
 
 #: Bytes of prefix, start, end, after and glob: none of them can say more than a key can hold.
 BOUND_SIZE_MAX: Final = KEY_SIZE_MAX
-#: Stars in a glob. A star is costly to compile, and that is done on the event loop: this many take some milliseconds.
+#: Stars in a glob: each begins one more search in every key that is looked at.
 GLOB_STARS_MAX: Final = 64
-#: Keys of one get_many, set_many or delete_many. A command is applied whole, and nothing else runs meanwhile: this many
-#: keep that near a tenth of a second.
+#: Keys of one get_many, set_many or delete_many. Later entries of the log wait until a change is applied whole: this
+#: many keep that near half a second.
 KEYS_PER_COMMAND_MAX: Final = 2**17
 #: Bytes of one command, so that a batch of them still fits a record of the log. The default max_message, for callers
 #: that no connection limits.
@@ -51,6 +51,6 @@ CURSORS_MAX: Final = 4096
 #: must not be able to fill the memory of the store that it reads.
 HELD_SIZE_MAX: Final = 256 * 1024 * 1024
 #: Older entries freed at one time, so that the end of a long scan over a busy store is no pause for everyone else.
-SWEEP_MAX: Final = 1024
-#: Work units of one page of a scan (one a key, more where a glob is costly): about two milliseconds.
-PAGE_WORK_MAX: Final = 8192
+SWEEP_MAX: Final = 256
+#: Units of work (`state.steps`) of one slice: about a millisecond. The page of a scan is one.
+SLICE_WORK_MAX: Final = 4096

@@ -37,7 +37,9 @@ from haptera.state.requests import Requests
 from haptera.state.scan import ScanCursor
 
 if TYPE_CHECKING:
-    from haptera.state.results import Result
+    from haptera.state.glob import Glob
+    from haptera.state.results import Entry, Result
+    from haptera.state.steps import Steps
 
 
 class StateMachine:
@@ -126,13 +128,21 @@ class StateMachine:
         self.abandoned = reason
         self._reads = dict.fromkeys(self._reads, lambda _: reason)  # a read pays nothing for it before
 
-    def open_scan(self, op: Scan) -> ScanCursor | Failure:
-        """A scan of the present revision; it must be closed. 3007 when `limits.CURSORS_MAX` are open."""
+    def get_many_steps(self, op: GetMany, size_max: int) -> Steps[tuple[list[Entry | None], int] | Failure]:
+        """The entries of a large get_many, in slices, and the one revision that all of them are of."""
+        found = self.abandoned or (yield from self.kv.get_many_steps(op, size_max))
+        return self.abandoned or found
+
+    def open_scan(self, op: Scan, glob: Glob | None = None) -> ScanCursor | Failure:
+        """A scan of the present revision; it must be closed. 3007 when `limits.CURSORS_MAX` are open.
+
+        ``glob`` is the scan's own, if it is compiled already.
+        """
         if self.abandoned is not None:
             return self.abandoned
         if self.kv.cursors >= limits.CURSORS_MAX:
             return failure(Code.TOO_MANY_REQUESTS, {"open_scans_max": limits.CURSORS_MAX}, outcome="not_applied")
-        return ScanCursor(self.kv, op)
+        return ScanCursor(self.kv, op, glob)
 
     def build_index(self) -> None:
         """Sort the keys now (half a second for a million), not in the first scan or count that needs their order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -11,6 +11,9 @@ from haptera.errors import Failure
 #: A stored value: its bytes, the version that wrote it, and the time it expires at, in milliseconds (none does). A
 #: tuple of atoms: it is encoded as it stands, and the garbage collector soon stops following it.
 Entry = tuple[bytes, int, None]
+
+#: Bytes of an entry in an answer beside its value, at most: headers, version, expiry.
+ENTRY_OVERHEAD: Final = 32
 
 #: One row of a scan: key, value (None with ``keys_only``), version, and the time it expires at.
 Row = tuple[str, bytes | None, int, None]

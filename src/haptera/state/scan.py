@@ -9,7 +9,7 @@ from msgspec import Struct
 from haptera.error_codes import Code
 from haptera.errors import Failure, failure
 from haptera.state import limits
-from haptera.state.glob import compile_glob
+from haptera.state.glob import Glob, compile_glob
 from haptera.state.ranges import KeyRange, key_range
 from haptera.state.results import Row
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _ROW_OVERHEAD: Final = 24
 #: The header of the list of rows.
 _LIST_OVERHEAD: Final = 5
+#: Units of work of a key that is looked at, and more of a row that is given: it is encoded too.
+_KEY_WORK: Final = 2
+_ROW_WORK: Final = 3
 
 
 class Page(Struct, frozen=True):
@@ -34,7 +37,7 @@ class ScanCursor:
     """An open scan. It sees the store at ``revision``, whatever is written while it is open, and must be closed.
 
     ``count`` is the number of rows given so far and ``last_key`` the key of the last one (None before the first): the
-    scan's result array, with the revision.
+    scan's result array, with the revision. ``work`` is the units of work that the last page was (`state.steps`).
     """
 
     __slots__ = (
@@ -50,11 +53,12 @@ class ScanCursor:
         "last_key",
         "reverse",
         "revision",
+        "work",
     )
 
-    def __init__(self, kv: Kv, op: Scan) -> None:
+    def __init__(self, kv: Kv, op: Scan, glob: Glob | None = None) -> None:
         self._kv = kv
-        self._glob = compile_glob(op.glob) if op.glob is not None else None
+        self._glob = compile_glob(op.glob) if glob is None and op.glob is not None else glob
         prefixes = (op.prefix, self._glob.prefix if self._glob else None)
         self._span = key_range(prefixes, op.start, op.end, op.after, reverse=op.reverse)
         self._limit = op.limit
@@ -62,6 +66,7 @@ class ScanCursor:
         self.reverse = op.reverse
         self.count = 0
         self.last_key: str | None = None
+        self.work = 0
         self.revision = kv.revision
         self._open = True
         self._lost = False
@@ -76,6 +81,7 @@ class ScanCursor:
         `close`, every page is empty and done. Fails with 4009 when the store had to give up the revision, because too
         much was written while the scan was open.
         """
+        self.work = 0
         if self._open and self._hold.lost:
             self._lost = True
             self.close()
@@ -93,7 +99,6 @@ class ScanCursor:
         if done or self.count == self._limit:
             done = True
             self.close()
-        self._kv.history.sweep()
         return Page(rows, done)
 
     def close(self) -> None:
@@ -110,24 +115,26 @@ class ScanCursor:
         current, older = self._kv.entries.get, self._kv.history.entry_at
         rows: list[Row] = []
         room -= _LIST_OVERHEAD
-        work = limits.PAGE_WORK_MAX
+        work = limits.SLICE_WORK_MAX
         passed: str | None = None
         for key in self._kv.index.iterate(self._span, reverse=self.reverse):
             if work <= 0:
                 break
-            work -= 1
+            work -= _KEY_WORK
             entry = current(key)
             if entry is None or entry[1] > revision:
                 entry = older(key, revision)
             if entry is not None and glob is not None and cost:
-                work -= len(key) * cost >> 8
+                work -= len(key) * cost >> 6
                 if not glob.matches(key):
                     entry = None
             if entry is not None:
                 value = None if keys_only else entry[0]
+                work -= _ROW_WORK
                 room -= _ROW_OVERHEAD + (len(key) if key.isascii() else len(key.encode()))
                 if value is not None:
                     room -= len(value)
+                    work -= len(value) >> 10
                 if room < 0 and rows:
                     break
                 rows.append((key, value, entry[1], None))
@@ -136,7 +143,9 @@ class ScanCursor:
                     break
             passed = key
         else:
+            self.work = limits.SLICE_WORK_MAX - work
             return rows, True
+        self.work = limits.SLICE_WORK_MAX - work
         if passed is not None:
             self._span = _beyond(self._span, passed, reverse=self.reverse)
         return rows, False

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any, Final
 
 from haptera.error_codes import Code
 from haptera.errors import Failure, failure
 from haptera.state import limits
 from haptera.state.commands import (
+    COMMAND_OVERHEAD,
     Clear,
     Count,
     Delete,
@@ -23,9 +25,11 @@ from haptera.state.commands import (
     Scan,
     Set,
     SetMany,
-    size_bound,
+    size_of_items,
+    size_of_keys,
 )
-from haptera.state.glob import MalformedGlob, compile_glob
+from haptera.state.glob import Glob, MalformedGlob, compile_glob, compile_steps
+from haptera.state.steps import Steps, finish
 
 
 def validate(op: Operation) -> Failure | None:
@@ -38,14 +42,61 @@ def validate(op: Operation) -> Failure | None:
     return _VALIDATORS[type(op)](op)
 
 
+def validate_steps(op: SetMany | DeleteMany | GetMany) -> Steps[Failure | int]:
+    """As `validate`, in slices: the operation's `size_bound`, or why it cannot be executed."""
+    items = op.items if isinstance(op, SetMany) else op.keys
+    field = "items" if isinstance(op, SetMany) else "keys"
+    refused = _bounded(field, len(items))
+    if refused is not None:
+        return refused
+    size = COMMAND_OVERHEAD
+    for piece in _pieces(items):
+        size += size_of_items(piece) if isinstance(op, SetMany) else size_of_keys(piece)
+        if size > limits.COMMAND_SIZE_MAX:
+            return failure(Code.MESSAGE_TOO_LARGE, {"size_max": limits.COMMAND_SIZE_MAX}, outcome="not_applied")
+        yield len(piece)
+    position = 0
+    for piece in _pieces(items):
+        refused = _keys((key for key, _ in piece) if isinstance(op, SetMany) else piece, position)
+        if refused is not None:
+            return refused
+        position += len(piece)
+        yield len(piece) * 2
+    if isinstance(op, SetMany):
+        for piece in _pieces(items):
+            for key, value in piece:
+                if len(value) > limits.VALUE_SIZE_MAX:
+                    return _too_large_value(value, {"key": key})
+            yield len(piece)
+    return size
+
+
+def glob_steps(text: str) -> Steps[Glob | Failure]:
+    """A glob of a range that `validate` would accept, compiled in slices; or why it is refused."""
+    refused = _bound("glob", text)
+    if refused is not None:
+        return refused
+    try:
+        return (yield from compile_steps(text))
+    except MalformedGlob as error:
+        return _invalid("glob", str(error))
+
+
+def _pieces(items: list[Any]) -> Iterator[list[Any]]:
+    """The items, as many at a time as a slice of `limits.SLICE_WORK_MAX` may look at."""
+    rest = iter(items)
+    while piece := list(islice(rest, limits.SLICE_WORK_MAX // 4)):
+        yield piece
+
+
 def _key(key: str) -> Failure | None:
     if key and len(key) <= limits.KEY_SIZE_MAX and "\0" not in key and (key.isascii() or _encodable(key)):
         return None
     return _invalid_key(key, {})
 
 
-def _keys(keys: Iterable[str]) -> Failure | None:
-    for position, key in enumerate(keys):
+def _keys(keys: Iterable[str], first: int) -> Failure | None:
+    for position, key in enumerate(keys, first):
         if _key(key) is not None:
             return _invalid_key(key, {"position": position})
     return None
@@ -106,28 +157,13 @@ def _delete(op: Delete) -> Failure | None:
     return _key(op.key) or _if_version(op.if_version)
 
 
-def _set_many(op: SetMany) -> Failure | None:
-    refused = _bounded("items", len(op.items)) or _sized(op) or _keys(key for key, _ in op.items)
-    if refused is not None:
-        return refused
-    for key, value in op.items:
-        if len(value) > limits.VALUE_SIZE_MAX:
-            return _too_large_value(value, {"key": key})
-    return None
-
-
-def _many_keys(op: GetMany | DeleteMany) -> Failure | None:
-    return _bounded("keys", len(op.keys)) or _sized(op) or _keys(op.keys)
+def _many(op: SetMany | DeleteMany | GetMany) -> Failure | None:
+    found = finish(validate_steps(op))
+    return found if isinstance(found, Failure) else None
 
 
 def _bounded(field: str, count: int) -> Failure | None:
     return None if count <= limits.KEYS_PER_COMMAND_MAX else _invalid(field, f"more than {limits.KEYS_PER_COMMAND_MAX}")
-
-
-def _sized(op: Operation) -> Failure | None:
-    if size_bound(op) <= limits.COMMAND_SIZE_MAX:
-        return None
-    return failure(Code.MESSAGE_TOO_LARGE, {"size_max": limits.COMMAND_SIZE_MAX}, outcome="not_applied")
 
 
 def _increment(op: Increment) -> Failure | None:
@@ -188,13 +224,13 @@ def _forget(op: Forget) -> Failure | None:
 _VALIDATORS: Final[dict[type, Callable[[Any], Failure | None]]] = {
     Get: _one_key,
     Exists: _one_key,
-    GetMany: _many_keys,
+    GetMany: _many,
     Count: _count,
     Scan: _scan,
     Set: _set,
     Delete: _delete,
-    SetMany: _set_many,
-    DeleteMany: _many_keys,
+    SetMany: _many,
+    DeleteMany: _many,
     Increment: _increment,
     Rename: _rename,
     Clear: _clear,

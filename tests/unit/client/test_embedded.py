@@ -73,7 +73,7 @@ async def test_a_count_that_looks_at_each_key_has_a_deadline(monkeypatch: pytest
         await writer.write_all()
         await changes
         assert await db.count(glob="k*[0-4]") == 5
-        monkeypatch.setattr(limits, "PAGE_WORK_MAX", 1)
+        monkeypatch.setattr(limits, "SLICE_WORK_MAX", 1)
         with pytest.raises(DeadlineExceeded) as error:
             await db.count(glob="k*[0-4]", timeout=1e-9)
         assert error.value.outcome == "not_applied"

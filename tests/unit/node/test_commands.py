@@ -99,9 +99,9 @@ async def some_keys(node: Node, count: int = 3) -> None:
     await turn()
 
 
-def cursor_of(node: Node, op: Scan, expired: list[str] | None = None) -> Cursor:
+async def cursor_of(node: Node, op: Scan, expired: list[str] | None = None) -> Cursor:
     seen = expired if expired is not None else []
-    cursor = node.commands.open_scan(ANONYMOUS, op, lambda: seen.append("expired"))
+    cursor = await node.commands.open_scan(ANONYMOUS, op, lambda: seen.append("expired"))
     assert isinstance(cursor, Cursor)
     return cursor
 
@@ -109,7 +109,7 @@ def cursor_of(node: Node, op: Scan, expired: list[str] | None = None) -> Cursor:
 async def test_a_scan_sees_the_revision_at_which_it_was_opened() -> None:
     async with opened() as node:
         await some_keys(node)
-        cursor = cursor_of(node, Scan())
+        cursor = await cursor_of(node, Scan())
         Asked(node, Set("k1", b"new"), Set("k9", b""))
         await turn()
         page = cursor.page(1 << 20, 100)
@@ -122,7 +122,7 @@ async def test_a_scan_sees_the_revision_at_which_it_was_opened() -> None:
 
 async def test_an_invalid_scan_is_refused() -> None:
     async with opened() as node:
-        refused = node.commands.open_scan(ANONYMOUS, Scan(limit=-1))
+        refused = await node.commands.open_scan(ANONYMOUS, Scan(limit=-1))
         assert isinstance(refused, Failure)
         assert refused.code == 3003
 
@@ -132,8 +132,8 @@ async def test_a_scan_without_progress_loses_its_revision_after_a_minute() -> No
     async with opened() as node:
         await some_keys(node)
         expired = list[str]()
-        idle = cursor_of(node, Scan(), expired)
-        busy = cursor_of(node, Scan())
+        idle = await cursor_of(node, Scan(), expired)
+        busy = await cursor_of(node, Scan())
         await asyncio.sleep(PROGRESS_TIMEOUT_S - 0.1)
         assert isinstance(busy.page(1 << 20, 1), Page)
         assert expired == []
@@ -152,7 +152,7 @@ async def test_one_timer_sweeps_while_a_scan_is_open_and_none_when_all_are_close
     assert isinstance(loop, VirtualClockLoop)
     async with opened() as node:
         before = len(loop.timers)
-        cursors = [cursor_of(node, Scan()) for _ in range(3)]
+        cursors = [await cursor_of(node, Scan()) for _ in range(3)]
         for _ in range(3):
             assert len(loop.timers) == before + 1
             await asyncio.sleep(SWEEP_INTERVAL_S + 0.1)
@@ -166,7 +166,7 @@ async def test_one_timer_sweeps_while_a_scan_is_open_and_none_when_all_are_close
 async def test_closing_the_node_ends_its_scans() -> None:
     async with opened() as node:
         await some_keys(node)
-        cursor = cursor_of(node, Scan())
+        cursor = await cursor_of(node, Scan())
     page = cursor.page(1 << 20, 100)
     assert page == Page([], done=True)
 
@@ -174,35 +174,35 @@ async def test_closing_the_node_ends_its_scans() -> None:
 async def test_too_many_scans_at_once_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "CURSORS_MAX", 2)
     async with opened() as node:
-        cursors = [cursor_of(node, Scan()) for _ in range(2)]
-        refused = node.commands.open_scan(ANONYMOUS, Scan())
+        cursors = [await cursor_of(node, Scan()) for _ in range(2)]
+        refused = await node.commands.open_scan(ANONYMOUS, Scan())
         assert isinstance(refused, Failure)
         assert (refused.code, refused.outcome) == (3007, "not_applied")
         cursors[0].close()
-        assert isinstance(node.commands.open_scan(ANONYMOUS, Scan()), Cursor)
+        assert isinstance(await node.commands.open_scan(ANONYMOUS, Scan()), Cursor)
 
 
 async def test_no_owner_has_more_than_its_share_of_the_scans() -> None:
-    def opened_by(owner: object) -> Cursor | Failure:
-        return node.commands.open_scan(ANONYMOUS, Scan(), owner=owner)
+    async def opened_by(owner: object) -> Cursor | Failure:
+        return await node.commands.open_scan(ANONYMOUS, Scan(), owner=owner)
 
-    def counted_by(owner: object) -> Cursor | Failure | None:
-        return node.commands.open_count(ANONYMOUS, Count(glob="a*z"), owner)
+    async def counted_by(owner: object) -> tuple[tuple[int], int] | Failure:
+        return await node.commands.count(ANONYMOUS, Count(glob="a*z"), owner)
 
     async with opened() as node:
         first, second = object(), object()
-        cursors = [opened_by(first) for _ in range(SCANS_PER_OWNER_MAX)]
+        cursors = [await opened_by(first) for _ in range(SCANS_PER_OWNER_MAX)]
         assert all(isinstance(cursor, Cursor) for cursor in cursors)
-        for refused in (opened_by(first), counted_by(first)):
+        for refused in (await opened_by(first), await counted_by(first)):
             assert isinstance(refused, Failure)
             assert (refused.code, refused.outcome) == (3007, "not_applied")
-        assert isinstance(opened_by(second), Cursor)
-        assert isinstance(counted_by(second), Cursor)
+        assert isinstance(await opened_by(second), Cursor)
+        assert await counted_by(second) == ((0,), 0)
         for _ in range(SCANS_PER_OWNER_MAX + 1):
-            assert isinstance(node.commands.open_scan(ANONYMOUS, Scan()), Cursor)
+            assert isinstance(await node.commands.open_scan(ANONYMOUS, Scan()), Cursor)
         cursor = cursors[0]
         assert isinstance(cursor, Cursor)
         cursor.close()
         cursor.close()
-        assert isinstance(opened_by(first), Cursor)
-        assert isinstance(opened_by(first), Failure)
+        assert isinstance(await opened_by(first), Cursor)
+        assert isinstance(await opened_by(first), Failure)

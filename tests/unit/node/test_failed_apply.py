@@ -86,7 +86,7 @@ async def test_writes_that_wait_are_refused_at_once(broken_apply: pytest.MonkeyP
 
 async def test_half_an_entry_is_served_to_nobody(broken_apply: pytest.MonkeyPatch) -> None:
     node = await started(MemoryFileSystem(), writer := ManualWriter())
-    scan = node.commands.open_scan(ANONYMOUS, Scan())
+    scan = await node.commands.open_scan(ANONYMOUS, Scan())
     assert not isinstance(scan, Failure)
     Asked(node, HALF)
     await writer.write_all()
@@ -94,8 +94,8 @@ async def test_half_an_entry_is_served_to_nobody(broken_apply: pytest.MonkeyPatc
         assert Asked(node, read).failures == BROKEN
     refused = (
         scan.page(1000, 10),
-        node.commands.open_scan(ANONYMOUS, Scan()),
-        node.commands.open_count(ANONYMOUS, Count(glob="*1")),
+        await node.commands.open_scan(ANONYMOUS, Scan()),
+        await node.commands.count(ANONYMOUS, Count(glob="*1")),
     )
     assert [result.code for result in refused if isinstance(result, Failure)] == [5001] * 3
     assert "could not apply" in str(refused[0])

@@ -211,7 +211,7 @@ def test_a_row_larger_than_the_page_stands_alone(store: Store) -> None:
 
 def test_a_page_looks_at_a_bounded_number_of_keys_and_may_be_empty_before_the_end() -> None:
     store = Store()
-    count = 2 * limits.PAGE_WORK_MAX
+    count = 2 * limits.SLICE_WORK_MAX
     store.do(SetMany([(f"key-{n:06d}", b"") for n in range(count)]))
     store.do(Set("last", b""))
     cursor = store.cursor(Scan(glob="?a*"))

@@ -143,7 +143,8 @@ class Method(Generic[ArgumentT, AskedT]):
     """How one method's argument becomes what is asked: an operation of the store, for a method of kv.
 
     `build` makes it of the argument without options; `build_with` of the argument and the decoded options. A method
-    that has no options has no `build_with`.
+    that has no options has no `build_with`. ``list_field`` names the list of which the argument may have very many
+    elements: it is the argument's first field, and the operation's.
     """
 
     def __init__(
@@ -154,6 +155,7 @@ class Method(Generic[ArgumentT, AskedT]):
         build_with: Callable[[ArgumentT, Any], AskedT] | None = None,
     ) -> None:
         self._argument = argument
+        self.list_field = next((name for name in argument.__struct_fields__[:1] if name in {"keys", "items"}), None)
         self._decode = msgspec.msgpack.Decoder(argument).decode
         self._build = build
         self._options = options

@@ -25,12 +25,15 @@ from haptera.error_codes import Code
 from haptera.errors import Failure, LocalProtocolError, failure
 from haptera.node.batch import DROPPED
 from haptera.node.commands import ANONYMOUS, Command
-from haptera.node.scans import count
+from haptera.node.scans import Cursor, page_steps
 from haptera.node.services.arguments import METHODS
+from haptera.node.services.large import LargeRequests, while_wanted, writable
+from haptera.node.services.pieces import PIECE_SIZE, decode_steps, encode_steps
 from haptera.peer import Request, Service
-from haptera.state.commands import Count, Delete, Scan, Set
+from haptera.state.commands import Count, Delete, DeleteMany, GetMany, Scan, Set, SetMany
 from haptera.state.limits import COMMAND_SIZE_MAX, VALUE_SIZE_MAX
-from haptera.state.results import Replayed
+from haptera.state.results import ENTRY_OVERHEAD, Replayed
+from haptera.state.validation import validate_steps
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -38,10 +41,10 @@ if TYPE_CHECKING:
     from haptera.node.batch import Submission
     from haptera.node.commands import Commands, Session
     from haptera.node.metrics import Metrics
-    from haptera.node.scans import Cursor
     from haptera.peer import Peer
     from haptera.state.commands import Operation
     from haptera.state.results import Entry, Result
+    from haptera.state.steps import Steps
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +65,12 @@ that never does has its ids forgotten by time, and costs no more memory here tha
 ANSWER_OVERHEAD = 1024
 """Bytes that an answer to a change needs beside a previous value and its key: more than any has."""
 
-ENTRY_OVERHEAD = 32
-"""Bytes that an entry of an answer needs beside its value: headers, version, expiry."""
+LARGE_SIZE = 16 * 1024
+"""Bytes of an argument above which its request leaves the batch and is answered in turns, because a batch of sixteen
+runs in one turn of the loop: this many take a tenth of a millisecond each."""
+
+LARGE_LIST_SIZE = 2048
+"""As LARGE_SIZE, of an argument that is a list of keys or items: up to a thousand in so many bytes."""
 
 _TAG_REPLAYED = 0x09
 _TAG_REVISION = 0x0B
@@ -95,7 +102,7 @@ class KvService(Service):
         self._metrics = metrics
         self._requests = metrics.requests(self.name, METHODS)
         self._encode = msgspec.msgpack.Encoder().encode
-        self._scans: set[asyncio.Task[None]] = set()  # bounded by state.limits.CURSORS_MAX
+        self._tasks: set[asyncio.Task[None]] = set()  # one for each scan and count, and one for each connection
 
     def methods(self) -> Sequence[str]:
         """The methods' names, for `session.describe`."""
@@ -115,9 +122,12 @@ class KvService(Service):
                 self._fail(request, failure(Code.UNKNOWN_METHOD, {"service": "kv", "method": request.method}))
                 continue
             counts[request.method] += 1
-            op = method.decode(request.payload)
             if request.answered_below is not None:
                 self._forget(session, request.peer, request.answered_below)
+            if len(request.payload) > (LARGE_LIST_SIZE if method.list_field else LARGE_SIZE):
+                self._take_large(request)
+                continue
+            op = method.decode(request.payload)
             if isinstance(op, Failure):
                 self._fail(request, op)
             elif request.method in _VERSION_AT:
@@ -126,16 +136,7 @@ class KvService(Service):
                     continue
                 writes.append(request)
                 write_commands.append(_write_command(op, request))
-            elif isinstance(op, Scan):
-                self._metrics.kv_scans_total += 1
-                self._start(self._scan(session, request, op))
-            elif isinstance(op, Count) and (cursor := self._commands.open_count(session, op, request.peer)) is not None:
-                self._metrics.kv_reads_total += 1
-                if isinstance(cursor, Failure):
-                    self._fail(request, cursor)
-                else:
-                    self._start(self._count(request, cursor))
-            else:
+            elif not self._takes_turns(session, request, op):
                 reads.append(request)
                 read_commands.append(Command(op))
         self._metrics.kv_reads_total += len(reads)
@@ -197,47 +198,124 @@ class KvService(Service):
         if request_ids:
             self._commands.forget(session, request_ids)
 
+    def _take_large(self, request: Request) -> None:
+        """Keep a request whose argument is large, to be answered in turns."""
+        large = LargeRequests.of(request.peer, self._answer_large)
+        large.add(request)
+        if not large.running:
+            large.running = True
+            self._start(large.run())
+
+    def _takes_turns(self, session: Session, request: Request, op: Operation) -> bool:
+        """Whether a read is one that has to look at any number of keys; it is on its way then."""
+        if isinstance(op, Scan):
+            self._metrics.kv_scans_total += 1
+            self._start(self._scan(session, request, op))
+        elif isinstance(op, Count) and not self._commands.counts_at_once(op):
+            self._metrics.kv_reads_total += 1
+            self._start(self._count(session, request, op))
+        else:
+            return False
+        return True
+
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._scans.add(task)
-        task.add_done_callback(self._scans.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _count(self, request: Request, cursor: Cursor) -> None:
+    async def _answer_large(self, request: Request) -> None:
+        session, turns, peer = ANONYMOUS, self._commands.turns, request.peer
+        try:
+            command = await turns.run(peer, while_wanted(request, self._checked(request)))
+            if command is None:
+                self._fail(request, failure(Code.CANCELLED, outcome="not_applied"))
+            elif isinstance(command, Failure):
+                self._fail(request, command)
+            elif request.method in _VERSION_AT:
+                self._metrics.kv_writes_total += 1
+                _Writes(self, [request]).submit(session, [command])
+            elif isinstance(command.op, GetMany):
+                self._metrics.kv_reads_total += 1
+                await self._get_many(request, command.op)
+            elif not self._takes_turns(session, request, command.op):
+                self._metrics.kv_reads_total += 1
+                self._commands.submit(session, [command], lambda results: self._answer([request], results, 0))
+        except Exception:
+            log.exception("request_failed", extra={"stream": request.stream, "method": request.method})
+            self._fail(request, failure(Code.HANDLER_FAILED, outcome="not_applied"))
+
+    def _checked(self, request: Request) -> Steps[Command | Failure]:
+        """The command that a large argument is, decoded and checked in slices."""
+        method, payload, size = METHODS[request.method], request.payload, None
+        op = (yield from decode_steps(method, payload)) if method.list_field else method.decode(payload)
+        if isinstance(op, (SetMany, DeleteMany, GetMany)):
+            found = yield from validate_steps(op)
+            if isinstance(found, Failure):
+                return found
+            size = found
+        if isinstance(op, Failure) or request.method not in _VERSION_AT:
+            return op if isinstance(op, Failure) else Command(op, size=size)
+        if _previous_might_not_fit(op, request.peer):
+            return failure(Code.MESSAGE_TOO_LARGE, outcome="not_applied")
+        digest = _DIGESTS[request.method].copy()
+        for start in range(0, len(payload), PIECE_SIZE):
+            digest.update(memoryview(payload)[start : start + PIECE_SIZE])
+            yield PIECE_SIZE // 256
+        return _write_command(op, request, digest.digest(), size)
+
+    async def _get_many(self, request: Request, op: GetMany) -> None:
+        """Answer a large get_many when there is room for it: it may be any number of times as large as the request."""
+        await writable(request)
+        answer = await self._commands.turns.run(request.peer, while_wanted(request, self._entries(request, op)))
+        if isinstance(answer, tuple):
+            payload, revision = answer
+            request.respond(payload, _revision_entry(revision))
+        else:
+            self._fail(request, answer or failure(Code.CANCELLED, outcome="not_applied"))
+
+    def _entries(self, request: Request, op: GetMany) -> Steps[tuple[bytes, int] | Failure]:
+        size_max = min(request.peer.max_message, GET_MANY_SIZE_MAX) - ANSWER_OVERHEAD
+        found = yield from self._commands.get_many_steps(op, size_max)
+        if isinstance(found, Failure):
+            return found
+        entries, revision = found
+        return (yield from encode_steps(entries)), revision
+
+    async def _count(self, session: Session, request: Request, op: Count) -> None:
         task = asyncio.current_task()
         assert task is not None
         request.on_cancel = lambda: _stop(task)
         try:
             if request.cancelled:
                 raise asyncio.CancelledError
-            counted = await count(cursor)
+            counted = await self._commands.count(session, op, request.peer)
             if isinstance(counted, Failure):
                 self._fail(request, counted)
             else:
-                request.respond(self._encode((counted,)), _revision_entry(cursor.revision))
+                request.respond(self._encode(counted[0]), _revision_entry(counted[1]))
         except asyncio.CancelledError:
             self._fail(request, failure(Code.CANCELLED, outcome="not_applied"))
         except Exception:
             log.exception("count_failed", extra={"stream": request.stream})
             self._fail(request, failure(Code.HANDLER_FAILED, outcome="not_applied"))
-        finally:
-            cursor.close()
 
     async def _scan(self, session: Session, request: Request, op: Scan) -> None:
         task = asyncio.current_task()
         assert task is not None
 
         request.on_cancel = stop = lambda: _stop(task)
-        cursor = self._commands.open_scan(session, op, on_expired=stop, owner=request.peer)
-        if isinstance(cursor, Failure):
-            self._fail(request, cursor)
-            return
+        cursor: Cursor | Failure | None = None
         try:
             if request.cancelled:
                 raise asyncio.CancelledError
+            cursor = await self._commands.open_scan(session, op, stop, request.peer)
+            if isinstance(cursor, Failure):
+                self._fail(request, cursor)
+                return
             while True:
                 # A row may be large: it is looked for when it can leave.
                 await request.room()
-                page = cursor.page(PAGE_SIZE_MAX, PAGE_ROWS_MAX)
+                page = await self._commands.turns.run(request.peer, page_steps(cursor, PAGE_SIZE_MAX, PAGE_ROWS_MAX))
                 if isinstance(page, Failure):
                     self._fail(request, page)
                     return
@@ -245,12 +323,13 @@ class KvService(Service):
                     await request.send(self._encode(page.rows))
                 if page.done:
                     break
-                # A page is a slice of work: the others have their turn between two, wherever the window is wide.
-                await asyncio.sleep(0)
             request.respond(self._encode(cursor.result), _revision_entry(cursor.revision))
         except asyncio.CancelledError:
             # The peer cancelled, or went away, or took nothing for too long.
-            request.fail(cursor.lost() if cursor.expired else failure(Code.CANCELLED, outcome="not_applied"))
+            if isinstance(cursor, Cursor) and cursor.expired:
+                request.fail(cursor.lost())
+            else:
+                request.fail(failure(Code.CANCELLED, outcome="not_applied"))
         except ConnectionError:
             pass  # nobody is left to be answered
         except LocalProtocolError as error:
@@ -259,7 +338,8 @@ class KvService(Service):
             log.exception("scan_failed", extra={"stream": request.stream})
             request.fail(failure(Code.HANDLER_FAILED, outcome="not_applied"))
         finally:
-            cursor.close()
+            if isinstance(cursor, Cursor):
+                cursor.close()
 
 
 def _stop(task: asyncio.Task[None]) -> None:
@@ -316,20 +396,23 @@ def _size(entries: list[Entry | None]) -> int:
     return sum(len(entry[0]) + ENTRY_OVERHEAD for entry in entries if entry is not None) + len(entries)
 
 
-def _write_command(op: Any, request: Request) -> Command:
+def _write_command(op: Any, request: Request, digest: bytes | None = None, size: int | None = None) -> Command:
+    """The command; `digest` and `size` as far as they are known of a large one."""
     request_id, peer = request.request_id, request.peer
     if request_id is None or "idempotency" not in peer.capabilities:
-        return Command(op)
-    digest = _DIGESTS[request.method].copy()
-    digest.update(request.payload)
+        return Command(op, size=size)
+    if digest is None:
+        hasher = _DIGESTS[request.method].copy()
+        hasher.update(request.payload)
+        digest = hasher.digest()
     if request.resent:
         # Not tracked: bytes of another connection may bring it once more, whatever has been read on this one.
-        return Command(op, request_id, digest.digest(), resent=True)
+        return Command(op, request_id, digest, resent=True, size=size)
     tracked = peer.attributes.get(_TRACKED)
     if tracked is None:
         tracked = peer.attributes[_TRACKED] = deque(maxlen=ANSWERS_TRACKED_MAX)
     tracked.append((request.stream, request_id))
-    return Command(op, request_id, digest.digest())
+    return Command(op, request_id, digest, size=size)
 
 
 def _previous_might_not_fit(op: Operation, peer: Peer) -> bool:

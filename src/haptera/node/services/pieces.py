@@ -1,0 +1,156 @@
+"""Large arguments and answers of the kv service, decoded and encoded in slices (`haptera.state.steps`).
+
+One call of the codec takes up to 0.1 s for an argument with the most keys, and nothing else runs meanwhile. So the list
+of keys or items is cut where its elements end, and each piece is decoded by itself; what surrounds the list is decoded
+as a small argument is, with an empty list in its place. Answers are put together from pieces in the same way.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from haptera.error_codes import Code
+from haptera.errors import Failure, failure
+from haptera.state.limits import KEYS_PER_COMMAND_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from haptera.node.services.arguments import Method
+    from haptera.state.commands import Operation
+    from haptera.state.steps import Steps
+
+ELEMENTS_MAX: Final = 512
+"""Elements of one piece: half a millisecond to find their ends and decode them."""
+
+PIECE_SIZE: Final = 256 * 1024
+"""Bytes after which a piece ends, so that copying it is no pause either."""
+
+_ELEMENT_WORK: Final = 6
+_BYTES_PER_UNIT: Final = 1024
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode_keys: Final = msgspec.msgpack.Decoder(list[str]).decode
+_decode_items: Final = msgspec.msgpack.Decoder(list[tuple[str, bytes]]).decode
+
+
+class _Malformed(ValueError):
+    """An element is not what the list is of."""
+
+
+def decode_steps(method: Method[Any, Operation], payload: bytes) -> Steps[Operation | Failure]:
+    """`Method.decode` in slices, for a method whose first argument is a list of keys, or of items."""
+    try:
+        first, fields = _array(payload, 0)
+        at, count = _array(payload, first)
+    except (_Malformed, IndexError):
+        return method.decode(payload)  # no list begins there: refused for its first bytes
+    field = method.list_field
+    assert field is not None
+    if not fields:
+        return method.decode(payload)
+    if count > KEYS_PER_COMMAND_MAX:
+        return _malformed(f"more than {KEYS_PER_COMMAND_MAX}", field)
+    end_of, decode = (_item_end, _decode_items) if field == "items" else (_text_end, _decode_keys)
+    elements: list[Any] = []
+    while len(elements) < count:
+        start, wanted = at, min(count - len(elements), ELEMENTS_MAX)
+        try:
+            found = 0
+            while found < wanted and at - start < PIECE_SIZE:
+                at = end_of(payload, at)
+                found += 1
+            if at > len(payload):
+                raise _Malformed("the argument ends too early")
+            elements += decode(_header(found) + payload[start:at])
+        except (ValueError, IndexError) as error:
+            return _malformed(str(error), field)
+        yield found * _ELEMENT_WORK + (at - start) // _BYTES_PER_UNIT
+    op = method.decode(payload[:first] + b"\x90" + payload[at:])
+    if isinstance(op, Failure):
+        return op
+    return msgspec.structs.replace(op, **{field: elements})
+
+
+def convert_steps(method: Method[Any, Operation], argument: Sequence[Any]) -> Steps[Operation | Failure]:
+    """`Method.convert` in slices, for an argument that begins with a long list."""
+    field = method.list_field
+    assert field is not None
+    given, *rest = argument
+    elements: list[Any] = []
+    op: Operation | Failure = method.convert(([], *rest))
+    for start in range(0, len(given), ELEMENTS_MAX):
+        if isinstance(op, Failure):
+            return op
+        op = method.convert((given[start : start + ELEMENTS_MAX], *rest))
+        elements += getattr(op, field, ())
+        yield ELEMENTS_MAX
+    return op if isinstance(op, Failure) else msgspec.structs.replace(op, **{field: elements})
+
+
+def encode_steps(elements: Sequence[Any]) -> Steps[bytes]:
+    """``[elements]`` in MessagePack: the result array of get_many."""
+    pieces: list[bytes | memoryview] = [b"\x91", _header(len(elements))]
+    for start in range(0, len(elements), ELEMENTS_MAX):
+        piece = elements[start : start + ELEMENTS_MAX]
+        encoded = _encode(piece)
+        pieces.append(memoryview(encoded)[_array(encoded, 0)[0] :])
+        yield len(piece) + len(encoded) // _BYTES_PER_UNIT
+    return b"".join(pieces)
+
+
+def _malformed(reason: str, field: str) -> Failure:
+    return failure(Code.INVALID_ARGUMENT, {"field": field, "reason": reason}, outcome="not_applied")
+
+
+def _header(count: int) -> bytes:
+    """The header of an array in MessagePack; any array may have the longest."""
+    if count < 16:
+        return bytes((0x90 | count,))
+    return b"\xdc" + count.to_bytes(2, "big") if count < 1 << 16 else b"\xdd" + count.to_bytes(4, "big")
+
+
+def _array(data: bytes, at: int) -> tuple[int, int]:
+    """The place behind an array's header, and the number of its elements."""
+    byte = data[at]
+    if byte & 0xF0 == 0x90:
+        return at + 1, byte & 0x0F
+    if byte == 0xDC:
+        return at + 3, int.from_bytes(data[at + 1 : at + 3], "big")
+    if byte == 0xDD:
+        return at + 5, int.from_bytes(data[at + 1 : at + 5], "big")
+    raise _Malformed("an element is no array")
+
+
+def _text_end(data: bytes, at: int) -> int:
+    """The place behind a text."""
+    byte = data[at]
+    if byte & 0xE0 == 0xA0:
+        return at + 1 + (byte & 0x1F)
+    if byte == 0xD9:
+        return at + 2 + data[at + 1]
+    if byte in {0xDA, 0xDB}:
+        return _behind(data, at, 2 if byte == 0xDA else 4)
+    raise _Malformed("a key is no text")
+
+
+def _item_end(data: bytes, at: int) -> int:
+    """The place behind a key and its value."""
+    behind, count = (at + 1, 2) if data[at] == 0x92 else _array(data, at)
+    if count != 2:
+        raise _Malformed("an item is not a key and a value")
+    at = _text_end(data, behind)
+    byte = data[at]
+    if byte == 0xC4:
+        return at + 2 + data[at + 1]
+    if byte in {0xC5, 0xC6}:
+        return _behind(data, at, 2 if byte == 0xC5 else 4)
+    raise _Malformed("a value is not bytes")
+
+
+def _behind(data: bytes, at: int, width: int) -> int:
+    """The place behind what has its length in `width` bytes."""
+    start = at + 1 + width
+    return start + int.from_bytes(data[at + 1 : start], "big")
