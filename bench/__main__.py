@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import sys
 
-from bench import codec, redis_compare, replay, startup
+from bench import attacks, codec, redis_compare, replay, startup
 from bench.messaging import compare as messaging
 
 
 def main(argv: list[str]) -> int:
     """Runs them all; returns the worst exit status."""
-    return max(measure(argv) for measure in (redis_compare.main, codec.main, messaging.main, replay.main, startup.main))
+    measurements = (
+        redis_compare.main,
+        codec.main,
+        messaging.main,
+        replay.main,
+        startup.main,
+        attacks.main,
+    )
+    return max(measure(argv) for measure in measurements)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench import codec, redis_compare, replay, startup
+from bench import attacks, codec, redis_compare, replay, startup
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,3 +42,15 @@ def test_redis(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert redis_compare.main(["--rounds", "1", "--scale", "0.005", "--dir", str(tmp_path), "--json"]) == 0
     results = _found(capsys)["results"]
     assert {result["workload"] for result in results} >= {"get, 50 in flight", "set, 50 in flight"}
+
+
+def test_attacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--keys", "300", "--seconds", "0.1", "--only", "clear", "--dir", str(tmp_path), "--json"]
+    assert attacks.main(options) == 0
+    results = _found(capsys)["results"]
+    assert [result["work"] for result in results] == [
+        "nothing else",
+        "clear of all keys",
+        "embedded: clear of all keys",
+    ]
+    assert all(result["gets"] > 0 and result["longest_ms"] > 0 for result in results)

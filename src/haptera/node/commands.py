@@ -7,7 +7,7 @@ batch of the commit pipeline and answered when they are durable and applied. The
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -135,19 +135,29 @@ class Commands:
             if isinstance(compiled, Failure):
                 return compiled
             glob, op = compiled, msgspec.structs.replace(op, glob=None)
-        return validate(op) or self._scans.open(op, on_expired, owner, glob)
+        refused = validate(op)
+        if refused is not None:
+            return refused
+        await self._pipeline.settled()
+        return self._scans.open(op, on_expired, owner, glob)
 
     def counts_at_once(self, op: Count) -> bool:
         """Whether `submit` answers this count at once; else it is for `count`."""
-        return op.glob is None or (
-            len(op.glob) <= SHORT_GLOB_MAX and validate(op) is None and compile_glob(op.glob).cost == 0
-        )
+        return not self._machine.changing and _is_of_a_range(op)
 
-    async def count(self, session: Session, op: Count, owner: object | None = None) -> tuple[tuple[int], int] | Failure:
-        """A count that looks at each key, in turns: its result array, and the revision that it is of.
+    async def count(
+        self, session: Session, op: Count, owner: object | None = None
+    ) -> tuple[tuple[Any, ...], int] | Failure:
+        """A count that `submit` does not answer at once: its result array, and the revision that it is of.
 
-        Fails as `open_scan`, and its scan is one of the `owner`'s.
+        One that looks at each key is made of the pages of a scan, which is one of the `owner`'s; it fails as
+        `open_scan` does.
         """
+        if _is_of_a_range(op):
+            refused = validate(op)
+            await self._pipeline.settled()
+            result = refused or self._machine.read(op)
+            return (result, self._machine.revision) if isinstance(result, tuple) else cast("Failure", result)
         scan = Scan(prefix=op.prefix, start=op.start, end=op.end, glob=op.glob, keys_only=True)
         cursor = await self.open_scan(session, scan, owner=owner)
         if isinstance(cursor, Failure):
@@ -161,6 +171,13 @@ class Commands:
     def get_many_steps(self, op: GetMany, size_max: int) -> Steps[tuple[list[Entry | None], int] | Failure]:
         """The entries of a valid get_many, in slices, and the revision that all are of; 3004 above `size_max` bytes."""
         return self._machine.get_many_steps(op, size_max)
+
+
+def _is_of_a_range(op: Count) -> bool:
+    """Whether the index knows the count: there is no glob, or a short one that is a prefix."""
+    return op.glob is None or (
+        len(op.glob) <= SHORT_GLOB_MAX and validate(op) is None and compile_glob(op.glob).cost == 0
+    )
 
 
 _WAITING: Result = ("waiting",)

@@ -3,11 +3,12 @@
     append ─> open batch ─┐ disk idle: at the end of this turn of the loop
                           ├ disk busy: as soon as the batch before it is durable
                           └─> writer thread: encode, Log.append (one write, one fdatasync)
-                                └─> loop: apply in log order ─> results to each submission
+                                └─> loop: apply in log order, in turns ─> results to each submission
 
 Log first, then apply: nothing that could be lost is ever visible. There are no timers: while the disk is busy with one
 batch, the next fills, so the batches grow with the load and a lone write waits for nothing but the disk. One batch is
-with the disk at a time; the next is handed over before the last one is applied, so the two overlap.
+with the disk at a time; the next is handed over before the last one is applied, so the two overlap. A batch whose
+applying takes longer than a slice goes on in the node's turns; the next one, durable meanwhile, waits for its end.
 
 The first failure is the end. After a failed write or sync nothing more is written. After a failed apply nothing more is
 applied, read or acknowledged either, because the state may hold half an entry: only a replay of the log makes a whole
@@ -31,20 +32,25 @@ import msgspec
 from haptera.error_codes import Code
 from haptera.errors import StorageError, failure
 from haptera.node.batch import DROPPED, Batch
-from haptera.state.commands import encode_commands, size_bound
+from haptera.node.turns import TURN_WORK_MAX
+from haptera.state.commands import encode_steps, size_bound
+from haptera.state.limits import SLICE_WORK_MAX
+from haptera.state.steps import finish
 from haptera.storage.errors import StorageFull
 from haptera.storage.log import Entry
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from haptera.errors import Failure, Outcome
     from haptera.node.batch import Submission
     from haptera.node.metrics import Metrics
+    from haptera.node.turns import Turns
     from haptera.state.commands import Logged
     from haptera.state.machine import StateMachine
     from haptera.state.results import Result
+    from haptera.state.steps import Steps
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +94,13 @@ class ApplyFailed(StorageError):
     def __init__(self, index: int, reason: BaseException) -> None:
         super().__init__(f"the entry of index {index} cannot be applied: {type(reason).__name__}: {reason}")
         self.index = index
+
+
+ANSWER_WORK = 32
+"""Units of work of the answer to one write: its response is encoded, framed and written."""
+
+READERS_WOKEN_MAX = 64
+"""Scans and counts that go on in one turn of the loop when a large change is applied: a task each."""
 
 
 class Writer(Protocol):
@@ -139,9 +152,11 @@ class CommitPipeline:
         loop: asyncio.AbstractEventLoop,
         entry_time_ms: Callable[[], int],
         metrics: Metrics,
+        turns: Turns,
         on_failure: Callable[[BaseException], None],
     ) -> None:
         self._machine = machine
+        self._turns = turns
         self._append_entry = append_entry
         self._writer = writer
         self._loop = loop
@@ -151,6 +166,9 @@ class CommitPipeline:
         self._full: deque[Batch] = deque()  # bounded by PENDING_COMMANDS_MAX and PENDING_SIZE_MAX, as is the open one
         self._open = Batch()
         self._with_disk: Batch | None = None
+        self._unapplied: deque[tuple[Batch, Entry]] = deque()  # durable; bounded as those that wait are
+        self._applying = False
+        self._readers: deque[asyncio.Future[None]] = deque()  # each is of a scan or count, whose limits bound it
         self._scheduled = False
         self._index = machine.index
         self._size = 0
@@ -230,6 +248,13 @@ class CommitPipeline:
         """Refuse new writes in a forked child: the writer's thread and the log's files are the parent's."""
         self._refusal = self._failure("not_applied")
 
+    async def settled(self) -> None:
+        """Return when no large change is applied in part: now, in most cases."""
+        while self._machine.changing:
+            reader = self._loop.create_future()
+            self._readers.append(reader)
+            await reader
+
     async def close(self) -> None:
         """Refuse new writes (5005), wait for the others' results, and end the writer."""
         if self._refusal is None:
@@ -257,7 +282,7 @@ class CommitPipeline:
         error: BaseException | None = None
         started = time.perf_counter()
         try:
-            entry = msgspec.structs.replace(entry, payload=encode_commands(batch.commands))
+            entry = msgspec.structs.replace(entry, payload=_encoded(batch.commands))
             self._append_entry(entry)
         except BaseException as caught:  # whatever it was, the loop must hear of it
             error = caught
@@ -297,7 +322,7 @@ class CommitPipeline:
             self._apply(batch, entry)
 
     def _wake_idle(self) -> None:
-        if not self._count and self._idle:
+        if not self._count and not self._applying and self._idle:
             for waiter in self._idle:
                 if not waiter.done():
                     waiter.set_result(None)
@@ -308,21 +333,49 @@ class CommitPipeline:
             self._hand_over()
 
     def _apply(self, batch: Batch, entry: Entry) -> None:
-        try:
-            results = self._machine.apply(entry.index, entry.time_ms, batch.commands)
-        except BaseException as error:
-            self._abandon(batch, entry, error)
-            if not isinstance(error, Exception):  # KeyboardInterrupt, which ends the loop
-                raise
-            return
-        self._answer(batch, results)
-        self._uncollected += len(entry.payload)
-        if self._uncollected >= COLLECT_SIZE:
-            self._uncollected = 0
-            if gc.isenabled():
-                gc.collect(0)
+        self._unapplied.append((batch, entry))
+        if not self._applying:
+            self._applying = True
+            steps = self._apply_steps()
+            if next(steps, None) is not None:  # a batch like most is applied and answered by the first slice
+                self._turns.start(self, steps)
 
-    def _answer(self, batch: Batch, results: list[Result]) -> None:
+    def _apply_steps(self) -> Steps[None]:
+        """Apply and answer what is durable, in log order."""
+        while self._unapplied:
+            batch, entry = self._unapplied.popleft()
+            try:
+                results = yield from self._machine.steps(entry.index, entry.time_ms, batch.commands)
+            except GeneratorExit:  # the node is closed
+                raise
+            except BaseException as error:
+                self._applying = False
+                self._abandon(batch, entry, error)
+                self._wake_readers()
+                if not isinstance(error, Exception):  # KeyboardInterrupt, which ends the loop
+                    raise
+                return
+            yield from self._answer_steps(batch, results)
+            self._uncollected += len(entry.payload)
+            if self._uncollected >= COLLECT_SIZE:
+                self._uncollected = 0
+                if gc.isenabled():
+                    gc.collect(0)
+            while self._readers:
+                self._wake_readers(READERS_WOKEN_MAX)
+                yield TURN_WORK_MAX  # they have begun before the next large change does
+        self._applying = False
+        self._wake_idle()
+        if self._machine.burdened:
+            self._turns.start_once(self._machine, self._machine.sweep_steps)
+
+    def _wake_readers(self, limit: int | None = None) -> None:
+        for _ in range(min(len(self._readers), limit or len(self._readers))):
+            reader = self._readers.popleft()
+            if not reader.done():
+                reader.set_result(None)
+
+    def _answer_steps(self, batch: Batch, results: list[Result]) -> Steps[None]:
         self._size -= batch.size
         self._count -= len(batch.commands)
         complete: list[Submission] = []
@@ -332,10 +385,14 @@ class CommitPipeline:
             if not submission.waiting:
                 complete.append(submission)
         now = time.perf_counter()
+        work = 0
         for submission in complete:
             self._metrics.write_wait_seconds_total += (now - submission.begun) * submission.writes
             self._finish(submission)
-        self._wake_idle()
+            work += ANSWER_WORK * submission.writes
+            if work >= SLICE_WORK_MAX:
+                yield work
+                work = 0
 
     @staticmethod
     def _finish(submission: Submission) -> None:
@@ -346,7 +403,8 @@ class CommitPipeline:
 
     def _refuse(self, batch: Batch, reason: Failure) -> None:
         batch.seal()
-        self._answer(batch, [reason] * len(batch.commands))
+        finish(self._answer_steps(batch, [reason] * len(batch.commands)))
+        self._wake_idle()
 
     def _abandon(self, batch: Batch, entry: Entry, reason: BaseException) -> None:
         """The end of the state: an entry was applied in part. A batch with the disk is answered when it comes back."""
@@ -364,8 +422,23 @@ class CommitPipeline:
         self._full.clear()
         self._open = Batch()
         self._refuse(batch, self._failure("unknown"))
+        while self._unapplied and not self._applying:  # in the log, behind an entry that cannot be applied
+            self._refuse(self._unapplied.popleft()[0], self._failure("unknown"))
         for never_written in waiting:
             self._refuse(never_written, self._refusal)
 
     def _failure(self, outcome: Outcome) -> Failure:
         return failure(Code.STORAGE_FAILED, outcome=outcome, message=self._message)
+
+
+def _encoded(commands: Sequence[Logged]) -> bytes:
+    """The entry's payload, on the writer's thread: it lets the loop go on between two slices, which else would wait
+    for the interpreter until all of it is done."""
+    steps = encode_steps(commands)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            payload: bytes = end.value
+            return payload
+        time.sleep(0)

@@ -67,8 +67,8 @@ class Node:
         self._monotonic_ns = monotonic_ns
         self._entry_clock = EntryClock(self._machine.time_ms, clock_ms(), monotonic_ns())
         self._entry_time_ms()  # says it at once if the log is far ahead of the wall clock
-        self._scans = Scans(storage.machine, loop, self.metrics)
         self._turns = Turns(loop)
+        self._scans = Scans(storage.machine, loop, self.metrics, self._turns)
         self._pipeline = CommitPipeline(
             machine=storage.machine,
             append_entry=storage.log.append,
@@ -76,6 +76,7 @@ class Node:
             loop=loop,
             entry_time_ms=self._entry_time_ms,
             metrics=self.metrics,
+            turns=self._turns,
             on_failure=self._on_failure,
         )
         self.commands = Commands(storage.machine, self._pipeline, self._scans, self._turns)

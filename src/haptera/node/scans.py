@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from haptera.node.metrics import Metrics
+    from haptera.node.turns import Turns
     from haptera.state.commands import Scan
     from haptera.state.glob import Glob
     from haptera.state.machine import StateMachine
@@ -132,7 +133,8 @@ class Cursor:
 class Scans:
     """The open scans of a node. ``time`` is the loop's clock, in seconds."""
 
-    def __init__(self, machine: StateMachine, loop: asyncio.AbstractEventLoop, metrics: Metrics) -> None:
+    def __init__(self, machine: StateMachine, loop: asyncio.AbstractEventLoop, metrics: Metrics, turns: Turns) -> None:
+        self._turns = turns
         self.time: Callable[[], float] = loop.time
         self._machine = machine
         self._loop = loop
@@ -182,6 +184,8 @@ class Scans:
             self._owned[cursor.owner] -= 1
             if not self._owned[cursor.owner]:
                 del self._owned[cursor.owner]
+        if self._machine.burdened:
+            self._turns.start_once(self._machine, self._machine.sweep_steps)
 
     def sweep(self) -> None:
         """End the scans that made no progress for PROGRESS_TIMEOUT_S."""

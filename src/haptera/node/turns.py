@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from haptera.state.steps import ResultT, Steps
 
@@ -82,6 +83,11 @@ class Turns:
     def start(self, owner: object, steps: Steps[None]) -> None:
         """Run work that nobody waits for, in slices."""
         self._add(owner, _Item(steps, None))
+
+    def start_once(self, owner: object, work: Callable[[], Steps[None]]) -> None:
+        """As `start`, unless the owner has work already."""
+        if owner not in self._items:
+            self._add(owner, _Item(work(), None))
 
     async def run(self, owner: object, steps: Steps[ResultT]) -> ResultT:
         """Run work in slices and return its result. A caller that is cancelled ends the work at its next slice."""

@@ -5,6 +5,9 @@ of the revisions v to n - 1. It is filed under the newest of them; when that one
 that needs it, and when there is none it is freed. So memory follows the readers that are there, and a short scan next
 to a long one leaves nothing behind.
 
+The clear of everything replaces every entry at once. Its readers keep the whole table, with its index: a *table* is
+needed, filed and handed on as a record is.
+
 What a finished reader leaves is freed a little at a time (`History.sweep`), never all at once.
 """
 
@@ -12,10 +15,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from haptera.state import limits
 from haptera.state.results import Entry
+
+if TYPE_CHECKING:
+    from haptera.state.index import KeyIndex
 
 #: An older entry: the revision that replaced it, its key, and itself.
 Record = tuple[int, str, Entry]
@@ -27,13 +33,33 @@ _RECORD_OVERHEAD: Final = 320
 class Hold:
     """One revision that readers hold. ``lost`` once the history had to give it up before they were done."""
 
-    __slots__ = ("lost", "readers", "records", "revision")
+    __slots__ = ("lost", "readers", "records", "revision", "tables")
 
     def __init__(self, revision: int) -> None:
         self.revision = revision
         self.readers = 0
         self.records: list[Record] = []
+        self.tables: list[Table] = []
         self.lost = False
+
+
+class Table:
+    """The whole store before a clear at the revision ``replaced_at``; it takes ``size`` bytes of memory."""
+
+    __slots__ = ("entries", "index", "replaced_at", "size")
+
+    def __init__(self, entries: dict[str, Entry], index: KeyIndex | None, replaced_at: int, size: int) -> None:
+        self.entries = entries
+        self.index = index
+        self.replaced_at = replaced_at
+        self.size = size
+
+    def free(self, limit: int) -> int:
+        """Free at most ``limit`` entries or keys; how many there were."""
+        count = min(len(self.entries), limit)
+        for _ in range(count):
+            self.entries.popitem()
+        return count if count or self.index is None else self.index.free(limit)
 
 
 def _revision(hold: Hold) -> int:
@@ -41,24 +67,33 @@ def _revision(hold: Hold) -> int:
 
 
 class History:
-    """The older entries of the kv part. ``laid`` is called with each key whose last older entry was freed."""
+    """The older entries of the kv part.
 
-    __slots__ = ("_garbage", "_holds", "_laid", "newest", "records", "size")
+    ``laid`` is called with each key whose last older entry was freed, ``freed`` with the emptied entries of each table.
+    """
 
-    def __init__(self, laid: Callable[[str], None]) -> None:
+    __slots__ = ("_freed", "_garbage", "_holds", "_laid", "newest", "records", "size")
+
+    def __init__(self, laid: Callable[[str], None], freed: Callable[[dict[str, Entry]], None]) -> None:
         #: The newest revision that is held; -1 while none is. An entry no older than it must be kept when replaced.
         self.newest = -1
         #: By key, in the order of their replacement.
         self.records: dict[str, list[Record]] = {}
         self.size = 0
         self._holds: list[Hold] = []
-        self._garbage: list[list[Record]] = []
+        self._garbage: list[list[Record] | Table] = []
         self._laid = laid
+        self._freed = freed
 
     @property
     def idle(self) -> bool:
         """Whether nothing is held and nothing waits to be freed."""
-        return self.newest < 0 and not self.records
+        return self.newest < 0 and not self.records and not self._garbage
+
+    @property
+    def burdened(self) -> bool:
+        """Whether something waits to be freed."""
+        return bool(self._garbage)
 
     def hold(self, revision: int) -> Hold:
         """One more reader of ``revision``, which is the store's present one."""
@@ -86,6 +121,17 @@ class History:
         elif self.size > limits.HELD_SIZE_MAX:
             self._give_up(self._holds[0])
 
+    def retire(self, table: Table) -> None:
+        """Keep the store as it was before a clear, for those who read it; without a reader it is freed in `sweep`.
+
+        Readers of a table that would take too much memory lose their revision, all of them: each needs all of it.
+        """
+        if self.size + table.size > limits.HELD_SIZE_MAX:
+            while self._holds:
+                self._give_up(self._holds[0])
+        self.size += table.size
+        self._file_table(table)
+
     def entry_at(self, key: str, revision: int) -> Entry | None:
         """What ``key`` was at the held ``revision``, if that has been replaced since; None if it was absent."""
         for replaced_at, _, entry in self.records.get(key, ()):
@@ -96,11 +142,19 @@ class History:
     def sweep(self, limit: int = limits.SWEEP_MAX) -> None:
         """Free, or hand to an older reader, at most ``limit`` of the records whose readers have ended."""
         while self._garbage and limit > 0:
-            records = self._garbage[-1]
-            while records and limit > 0:
+            garbage = self._garbage[-1]
+            if isinstance(garbage, Table):
+                freed = garbage.free(limit)
+                limit -= freed
+                if not freed:
+                    self._garbage.pop()
+                    self.size -= garbage.size
+                    self._freed(garbage.entries)
+                continue
+            while garbage and limit > 0:
                 limit -= 1
-                self._file(records.pop())
-            if not records:
+                self._file(garbage.pop())
+            if not garbage:
                 self._garbage.pop()
 
     def _file(self, record: Record) -> None:
@@ -117,12 +171,23 @@ class History:
             del self.records[key]
             self._laid(key)
 
+    def _file_table(self, table: Table) -> None:
+        """File a table under the newest reader that needs it, or have it freed."""
+        place = bisect_left(self._holds, table.replaced_at, key=_revision)
+        if place > 0:
+            self._holds[place - 1].tables.append(table)
+        else:
+            self._garbage.append(table)
+
     def _drop(self, hold: Hold) -> None:
         del self._holds[bisect_left(self._holds, hold.revision, key=_revision)]
         self.newest = self._holds[-1].revision if self._holds else -1
         if hold.records:
             self._garbage.append(hold.records)
             hold.records = []
+        tables, hold.tables = hold.tables, []
+        for table in tables:
+            self._file_table(table)
 
     def _give_up(self, hold: Hold) -> None:
         hold.lost = True
@@ -131,10 +196,15 @@ class History:
     def check(self) -> None:
         """Raise ``AssertionError`` unless every record is filed once, counted, and needed or about to be freed."""
         filed = [record for hold in self._holds for record in hold.records]
-        waiting = [record for records in self._garbage for record in records]
+        waiting = [record for records in self._garbage if isinstance(records, list) for record in records]
+        tables = [table for table in self._garbage if isinstance(table, Table)]
+        tables += [table for hold in self._holds for table in hold.tables]
         kept = [record for records in self.records.values() for record in records]
         _require(sorted(map(id, filed + waiting)) == sorted(map(id, kept)), "each older entry is filed once")
-        _require(self.size == sum(map(_size, kept)), "the size of the older entries is counted")
+        _require(
+            self.size == sum(map(_size, kept)) + sum(table.size for table in tables),
+            "the size of the older entries is counted",
+        )
         _require(all(self.records.values()), "no key has an empty list of older entries")
         revisions = [hold.revision for hold in self._holds]
         _require(revisions == sorted(set(revisions)), "held revisions are in order")
@@ -144,6 +214,8 @@ class History:
             for replaced_at, _, entry in hold.records:
                 needed = entry[1] <= hold.revision < replaced_at
                 _require(needed, "an older entry is filed under a reader that needs it")
+            needed = all(table.replaced_at > hold.revision for table in hold.tables)
+            _require(needed, "a table is filed under a reader that needs it")
 
 
 def _size(record: Record) -> int:

@@ -34,11 +34,6 @@ class KeyIndex:
         else:
             self.keys.remove(key)
 
-    def remove_range(self, span: KeyRange) -> None:
-        """All keys in ``span`` are deleted, while there are no ghosts."""
-        low, high = self._positions(span)
-        del self.keys[low:high]
-
     def lay(self, key: str) -> None:
         """No reader needs the ghost any more."""
         self.ghosts.remove(key)
@@ -52,6 +47,19 @@ class KeyIndex:
         if not self.ghosts:
             return high - low
         return high - low - _count(self.ghosts, span)
+
+    def width(self, span: KeyRange) -> int:
+        """The keys in ``span``, ghosts included, in O(log n)."""
+        low, high = self._positions(span)
+        return max(0, high - low)
+
+    def free(self, limit: int) -> int:
+        """Let go of at most ``limit`` keys of an index that is not used any more; how many there were."""
+        keys = self.ghosts or self.keys
+        count = min(len(keys), limit)
+        for _ in range(count):
+            keys.pop()
+        return count
 
     def iterate(self, span: KeyRange, *, reverse: bool = False) -> Iterator[str]:
         """The keys in ``span`` and its ghosts. The index must not change before the iterator is dropped."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -19,12 +19,14 @@ from haptera.error_codes import Code
 from haptera.errors import Failure, failure
 from haptera.state import limits
 from haptera.state.glob import compile_glob
-from haptera.state.history import History, Hold
+from haptera.state.history import History, Hold, Table
 from haptera.state.index import KeyIndex
-from haptera.state.ranges import EVERYTHING, key_range
+from haptera.state.ranges import EVERYTHING, KeyRange, key_range
 from haptera.state.results import ENTRY_OVERHEAD
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from haptera.state.commands import (
         Clear,
         Count,
@@ -49,6 +51,13 @@ _INTEGER_OVERFLOW: Final = int(Code.INTEGER_OVERFLOW)
 
 #: Keys that a slice of a large get_many looks at.
 _GET_PIECE: Final = 1024
+#: Units of work of a key that is added to the index or taken out of it, of one that is overwritten, and of an entry
+#: that is freed.
+KEY_WORK: Final = 16
+_OVERWRITE_WORK: Final = 6
+_FREE_WORK: Final = 4
+#: Bytes that an entry takes in memory beside key and value: text, bytes, tuple, places in the table and the index.
+_ENTRY_OVERHEAD: Final = 250
 
 #: The one text that each integer has: no plus, no leading zero, no minus zero, nothing around it.
 _INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")
@@ -58,37 +67,56 @@ class Kv:
     """The keys and values, their index, and what open readers need of the past.
 
     Each method applies one command, judged against the present state, and gives its result array; a `Failure` means
-    that nothing changed. The attributes belong to this package.
+    that nothing changed. The commands of any number of keys are `Steps`. The attributes belong to this package.
     """
 
-    __slots__ = ("_index", "cursors", "entries", "history", "revision")
+    __slots__ = (
+        "_current",
+        "_index",
+        "_spare",
+        "changing",
+        "cleared_at",
+        "cursors",
+        "entries",
+        "history",
+        "revision",
+    )
 
     def __init__(self) -> None:
         self.revision = 0
         self.entries: dict[str, Entry] = {}
-        self.history = History(self._lay)
+        self.history = History(self._lay, self._freed)
         #: Scans open now.
         self.cursors = 0
+        #: Whether a large change is applied in part. Then the keys can be read one by one, as `_current` says, but
+        #: neither counted nor scanned anew: the index is that of a state which no reader may see.
+        self.changing = False
+        #: The revision of the last clear of everything; 0 before the first.
+        self.cleared_at = 0
+        self._current: Callable[[str], Entry | None] = self.entries.get
+        self._spare: dict[str, Entry] | None = None
         self._index: KeyIndex | None = None
 
     # Reads
 
     def get(self, op: Get) -> Result:
         """[value, version, expires_at_ms]; a missing key is 4001."""
-        entry = self.entries.get(op.key)
+        entry = self._current(op.key)
         return entry if entry is not None else failure(_KEY_NOT_FOUND, {"key": op.key})
 
     def exists(self, op: Exists) -> Result:
         """[bool]"""
-        return (op.key in self.entries,)
+        return (self._current(op.key) is not None,)
 
     def get_many(self, op: GetMany) -> Result:
         """[[entry or nil, …]], in the order of the keys."""
-        return (list(map(self.entries.get, op.keys)),)
+        return (list(map(self._current, op.keys)),)
 
     def get_many_steps(self, op: GetMany, size_max: int) -> Steps[tuple[list[Entry | None], int] | Failure]:
         """As `get_many`, in slices, all of the revision that comes with the entries; 3004 above ``size_max`` bytes."""
         while True:
+            while self.changing:
+                yield 0
             self.build_index()  # before anything is held, as for a scan
             hold = self.history.hold(self.revision)
             try:
@@ -117,7 +145,9 @@ class Kv:
         return found
 
     def count(self, op: Count) -> Result:
-        """[count]: O(log n) for any range, O(keys in the range) for a glob with more than a prefix."""
+        """[count]: O(log n) for any range, O(keys in the range) for a glob with more than a prefix. Not while
+        ``changing``."""
+        assert not self.changing
         glob = compile_glob(op.glob) if op.glob is not None else None
         span = key_range((op.prefix, glob.prefix if glob else None), op.start, op.end)
         if glob is None or glob.cost == 0:
@@ -151,20 +181,45 @@ class Kv:
         self._remove(key, revision, previous)
         return (True, revision, previous if op.return_previous else None)
 
-    def set_many(self, op: SetMany) -> Result:
+    def set_many(self, op: SetMany) -> Steps[Result]:
         """[version]: one for all; of a doubled key the last value counts. No items: the present revision."""
         if not op.items:
             return (self.revision,)
-        self.revision = revision = self.revision + 1
-        entries = self.entries
-        for key, value in dict(op.items).items():
-            self._put(key, value, revision, entries.get(key))
+        revision, work = self.revision + 1, 0
+        entries, before = self.entries, self._begin(len(op.items))
+        for key, value in op.items:
+            previous = entries.get(key)
+            if before is not None:
+                before.setdefault(key, previous)
+            self._put(key, value, revision, previous)
+            work += KEY_WORK if previous is None else _OVERWRITE_WORK
+            if work >= limits.SLICE_WORK_MAX and before is not None:
+                yield work
+                work = 0
+        self.revision = revision
+        yield from self._end(before)
         return (revision,)
 
-    def delete_many(self, op: DeleteMany) -> Result:
+    def delete_many(self, op: DeleteMany) -> Steps[Result]:
         """[count, version or nil]: how many keys were there; a doubled one counts once."""
-        entries = self.entries
-        return self._remove_all([key for key in dict.fromkeys(op.keys) if key in entries])
+        revision, count, work = self.revision + 1, 0, 0
+        entries, before = self.entries, self._begin(len(op.keys))
+        for key in op.keys:
+            previous = entries.get(key)
+            work += 1
+            if previous is not None:
+                if before is not None:
+                    before[key] = previous
+                self._remove(key, revision, previous)
+                count += 1
+                work += KEY_WORK
+            if work >= limits.SLICE_WORK_MAX and before is not None:
+                yield work
+                work = 0
+        if count:
+            self.revision = revision
+        yield from self._end(before)
+        return (count, revision) if count else (0, None)
 
     def increment(self, op: Increment) -> Result:
         """[value, version]: the new value as a number; it is stored as decimal text."""
@@ -203,27 +258,81 @@ class Kv:
         self._put(new_key, entry[0], revision, target)
         return (revision,)
 
-    def clear(self, op: Clear) -> Result:
+    def clear(self, op: Clear) -> Steps[Result]:
         """[count, version or nil]"""
         span = key_range((op.prefix,))
-        if not self.history.idle:  # a reader may need each entry: one by one
-            entries = self.entries
-            return self._remove_all([key for key in self.index.iterate(span) if key in entries])
-        count = len(self.entries)
         if span == EVERYTHING:
-            self.entries.clear()
-            if self._index is not None:
-                self._index = KeyIndex(())
-        else:
-            keys = list(self.index.iterate(span))
-            count = len(keys)
-            self.index.remove_range(span)
-            for key in keys:
-                del self.entries[key]
+            return (yield from self._clear_all())
+        count = self.index.count(span)
         if count == 0:
             return (0, None)
-        self.revision += 1
+        self.revision = revision = self.revision + 1
+        large = self.index.width(span) * KEY_WORK > limits.SLICE_WORK_MAX
+        if large:  # all of them are gone for every reader now, and one after the other from memory
+            self.changing = True
+            self._current = _outside(span, self.entries)
+        piece = max(1, limits.SLICE_WORK_MAX // KEY_WORK)
+        while keys := list(islice(self.index.iterate(span), piece)):
+            for key in keys:
+                entry = self.entries.get(key)
+                if entry is not None:
+                    self._remove(key, revision, entry)
+            span = KeyRange(keys[-1], True, span.high)
+            if large:
+                yield len(keys) * KEY_WORK
+        self._settle()
+        return (count, revision)
+
+    def _clear_all(self) -> Steps[Result]:
+        """Begin with an empty table and leave the old one to its readers; what none needs is freed in slices."""
+        count = len(self.entries)
+        if count == 0:
+            return (0, None)
+        while (
+            self.history.burdened
+        ):  # so that a log of many clears, replayed, holds no more than one store beside its own
+            self.history.sweep()
+            yield limits.SWEEP_MAX * _FREE_WORK
+        size = 0
+        if self.history.newest >= 0:
+            left = iter(self.entries.items())
+            while piece := list(islice(left, limits.SLICE_WORK_MAX // 4)):
+                size += sum(len(key) + len(entry[0]) + _ENTRY_OVERHEAD for key, entry in piece)
+                yield len(piece) * 2
+        self.revision = self.cleared_at = self.revision + 1
+        self.history.retire(Table(self.entries, self._index, self.revision, size))
+        self.entries = {} if self._spare is None else self._spare
+        self._spare = None
+        if self._index is not None:
+            self._index = KeyIndex(())
+        self._settle()
         return (count, self.revision)
+
+    # A large change, which is one step for every reader
+
+    def _begin(self, keys: int) -> dict[str, Entry | None] | None:
+        """Begin a change of so many keys. Until `_end`, a large one is seen by nobody: reads see, of each key that was
+        changed, what is noted in the table that this returns. None for a change of one slice."""
+        if keys * KEY_WORK <= limits.SLICE_WORK_MAX:
+            return None
+        before: dict[str, Entry | None] = {}
+        self.changing = True
+        self._current = _as_before(before, self.entries)
+        return before
+
+    def _end(self, before: dict[str, Entry | None] | None) -> Steps[None]:
+        """Show the change, whole, and free what it has replaced."""
+        if before is None:
+            return
+        self._settle()
+        while before:
+            for _ in range(min(len(before), limits.SWEEP_MAX)):
+                before.popitem()
+            yield limits.SWEEP_MAX * _FREE_WORK
+
+    def _settle(self) -> None:
+        self.changing = False
+        self._current = self.entries.get
 
     # The index and the past
 
@@ -244,8 +353,10 @@ class Kv:
         A dict that holds nothing but atoms is not followed: not frozen then, and followed again from its next change
         on, which is a pause for millions of entries in each collection.
         """
-        self.entries[""] = (b"", self.revision, None)  # no key is empty; a new tuple is followed, and so its holder is
-        del self.entries[""]
+        self._spare = self._spare or {}
+        for entries in (self.entries, self._spare):
+            entries[""] = (b"", self.revision, None)  # no key is empty; a new tuple is followed, and so its holder is
+            del entries[""]
 
     def _put(self, key: str, value: bytes, revision: int, previous: Entry | None) -> None:
         if previous is None:
@@ -263,19 +374,14 @@ class Kv:
         if self._index is not None:
             self._index.remove(key, ghost=key in history.records)
 
-    def _remove_all(self, keys: Iterable[str]) -> Result:
-        revision, count = self.revision + 1, 0
-        for key in keys:
-            self._remove(key, revision, self.entries[key])
-            count += 1
-        if count == 0:
-            return (0, None)
-        self.revision = revision
-        return (count, revision)
-
     def _lay(self, key: str) -> None:
-        if key not in self.entries and self._index is not None:
+        if self._index is not None and key not in self.entries and key in self._index.ghosts:
             self._index.lay(key)
+
+    def _freed(self, entries: dict[str, Entry]) -> None:
+        """Keep an emptied table for the next clear: it is one that the garbage collector does not look at."""
+        entries.clear()
+        self._spare = entries
 
     # For tests and tools
 
@@ -294,13 +400,33 @@ class Kv:
             _require(0 < len(key) <= limits.KEY_SIZE_MAX, "keys have their size")
             _require(_is_entry(entry) and 0 < entry[1] <= self.revision, "no version is above the revision")
         self.history.check()
-        ghosts = {key for key in self.history.records if key not in self.entries}
         if self._index is None:
             _require(not self.history.records, "readers have an index")
             return
-        keys = list(self._index.keys)
-        _require(keys == sorted(self.entries.keys() | ghosts), "the index has the keys and the ghosts, in order, once")
-        _require(list(self._index.ghosts) == sorted(ghosts), "a ghost is a deleted key that has older entries")
+        keys, ghosts = list(self._index.keys), list(self._index.ghosts)
+        _require(keys == sorted({*self.entries, *ghosts}), "the index has the keys and the ghosts, in order, once")
+        for key, records in self.history.records.items():
+            recent = key not in self.entries and records[-1][0] > self.cleared_at
+            _require(not recent or key in self._index.ghosts, "a deleted key that has older entries is a ghost")
+        for key in ghosts:
+            _require(key not in self.entries, "a ghost is a deleted key")
+            _require(key in self.history.records, "a ghost has older entries")
+
+
+def _as_before(before: dict[str, Entry | None], entries: dict[str, Entry]) -> Callable[[str], Entry | None]:
+    def current(key: str) -> Entry | None:
+        return before[key] if key in before else entries.get(key)
+
+    return current
+
+
+def _outside(span: KeyRange, entries: dict[str, Entry]) -> Callable[[str], Entry | None]:
+    low, high = span.low, span.high
+
+    def current(key: str) -> Entry | None:
+        return None if key >= low and (high is None or key < high) else entries.get(key)
+
+    return current
 
 
 def _mismatch(key: str, expected: int, previous: Entry | None) -> Failure:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -32,14 +32,19 @@ from haptera.state.commands import (
     Set,
     SetMany,
 )
-from haptera.state.kv import Kv
+from haptera.state.kv import KEY_WORK, Kv
 from haptera.state.requests import Requests
 from haptera.state.scan import ScanCursor
+from haptera.state.steps import finish
 
 if TYPE_CHECKING:
     from haptera.state.glob import Glob
     from haptera.state.results import Entry, Result
     from haptera.state.steps import Steps
+
+
+#: Units of work of a command of one key: to apply it, and to remember its answer.
+_COMMAND_WORK: Final = 16
 
 
 class StateMachine:
@@ -49,7 +54,7 @@ class StateMachine:
     and ``requests`` are the parts. ``abandoned`` is why the state is not to be used any more, or None.
     """
 
-    __slots__ = ("_reads", "_writes", "abandoned", "index", "kv", "requests", "time_ms")
+    __slots__ = ("_many", "_reads", "_writes", "abandoned", "index", "kv", "requests", "time_ms")
 
     def __init__(self) -> None:
         self.index = 0
@@ -61,12 +66,14 @@ class StateMachine:
         self._writes: dict[type, Callable[[Any], Result]] = {
             Set: kv.set,
             Delete: kv.delete,
-            SetMany: kv.set_many,
-            DeleteMany: kv.delete_many,
             Increment: kv.increment,
             Rename: kv.rename,
-            Clear: kv.clear,
             Forget: self._forget,
+        }
+        self._many: dict[type, Callable[[Any], Steps[Result]]] = {
+            SetMany: kv.set_many,
+            DeleteMany: kv.delete_many,
+            Clear: kv.clear,
         }
         self._reads: dict[type, Callable[[Any], Result]] = {
             Get: kv.get,
@@ -88,6 +95,14 @@ class StateMachine:
         `haptera.state.validate`, before they were logged. If it raises, the entry may be applied in part: `abandon` the
         machine, because only a new one that applies the log from its beginning has a whole state.
         """
+        return finish(self.steps(index, time_ms, commands))
+
+    def steps(self, index: int, time_ms: int, commands: Sequence[Logged]) -> Steps[list[Result]]:
+        """As `apply`, in slices. Between two of them each command is seen by readers whole, or not at all.
+
+        No other entry may be applied before the last slice. While a large change is applied in part (``changing``) the
+        state can be read by key, neither counted nor scanned anew.
+        """
         if self.abandoned is not None:
             raise ValueError(f"entry {index} is for a state that was abandoned")
         if index != self.index + 1:
@@ -96,25 +111,30 @@ class StateMachine:
         before = self.time_ms
         self.time_ms = max(before, time_ms)
         self.requests.advance(self.time_ms - before)
-        writes = self._writes
         results: list[Result] = []
+        work = 0
         for command in commands:
-            if command.request_id is None:
-                results.append(writes[type(command.op)](command.op))
+            work += _COMMAND_WORK
+            if work >= limits.SLICE_WORK_MAX:
+                yield work
+                work = 0
+            op, request_id = command.op, command.request_id
+            if request_id is not None:
+                answered = self.requests.judge(command.user, request_id, command.digest)
+                if answered is not None:
+                    results.append(answered)
+                    continue
+            kind = type(op)
+            if kind in self._writes:
+                result = self._writes[kind](op)
             else:
-                results.append(self._apply_once(command, command.request_id))
+                result = yield from self._many[kind](op)
+                work += min(_keys_of(op, result) * KEY_WORK, limits.SLICE_WORK_MAX)
+            if request_id is not None and (type(result) is tuple or (command.resent and isinstance(result, Failure))):
+                self.requests.remember(command.user, request_id, command.digest, result, self.kv.revision)
+            results.append(result)
         self.kv.history.sweep()
         return results
-
-    def _apply_once(self, command: Logged, request_id: bytes) -> Result:
-        requests, user, digest, op = self.requests, command.user, command.digest, command.op
-        answered = requests.judge(user, request_id, digest)
-        if answered is not None:
-            return answered
-        result = self._writes[type(op)](op)
-        if type(result) is tuple or (command.resent and isinstance(result, Failure)):
-            requests.remember(user, request_id, digest, result, self.kv.revision)
-        return result
 
     def _forget(self, op: Forget) -> Result:
         return (self.requests.forget(op.user, op.request_ids),)
@@ -123,9 +143,27 @@ class StateMachine:
         """The result of a read of the present state: an array of section 7, or a `Failure`."""
         return self._reads[type(op)](op)
 
+    @property
+    def changing(self) -> bool:
+        """Whether a large change is applied in part."""
+        return self.kv.changing
+
+    @property
+    def burdened(self) -> bool:
+        """Whether something that no reader needs any more waits to be freed."""
+        return self.kv.history.burdened
+
+    def sweep_steps(self) -> Steps[None]:
+        """Free all that no reader needs any more."""
+        history = self.kv.history
+        while history.burdened:
+            history.sweep()
+            yield limits.SLICE_WORK_MAX // 2
+
     def abandon(self, reason: Failure) -> None:
         """Apply no more entries, and answer every read and new scan with `reason`."""
         self.abandoned = reason
+        self.kv.changing = False  # what waits for the end of the change is answered with the reason
         self._reads = dict.fromkeys(self._reads, lambda _: reason)  # a read pays nothing for it before
 
     def get_many_steps(self, op: GetMany, size_max: int) -> Steps[tuple[list[Entry | None], int] | Failure]:
@@ -161,3 +199,12 @@ class StateMachine:
         """Raise ``AssertionError`` with the invariant that does not hold, if one does not. Takes time for every key."""
         self.kv.check()
         self.requests.check()
+
+
+def _keys_of(op: Any, result: Result) -> int:
+    if type(op) is SetMany:
+        return len(op.items)
+    if type(op) is DeleteMany:
+        return len(op.keys)
+    count: int = result[0] if type(result) is tuple else 0
+    return count

@@ -41,8 +41,10 @@ class ScanCursor:
     """
 
     __slots__ = (
+        "_entries",
         "_glob",
         "_hold",
+        "_index",
         "_kv",
         "_limit",
         "_lost",
@@ -70,7 +72,9 @@ class ScanCursor:
         self.revision = kv.revision
         self._open = True
         self._lost = False
-        kv.build_index()  # before anything is held: from here on deleted keys keep their place in it
+        assert not kv.changing
+        self._entries = kv.entries  # another one after a clear of everything, which this scan does not see
+        self._index = kv.index  # before anything is held: from here on deleted keys keep their place in it
         kv.cursors += 1
         self._hold = kv.history.hold(self.revision)
 
@@ -112,12 +116,12 @@ class ScanCursor:
     def _rows(self, room: int, max_rows: int) -> tuple[list[Row], bool]:
         revision, glob, keys_only = self.revision, self._glob, self.keys_only
         cost = glob.cost if glob is not None else 0
-        current, older = self._kv.entries.get, self._kv.history.entry_at
+        current, older = self._entries.get, self._kv.history.entry_at
         rows: list[Row] = []
         room -= _LIST_OVERHEAD
         work = limits.SLICE_WORK_MAX
         passed: str | None = None
-        for key in self._kv.index.iterate(self._span, reverse=self.reverse):
+        for key in self._index.iterate(self._span, reverse=self.reverse):
             if work <= 0:
                 break
             work -= _KEY_WORK

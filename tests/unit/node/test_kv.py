@@ -426,10 +426,10 @@ async def test_an_invalid_scan_is_refused() -> None:
 
 
 async def test_a_count_that_looks_at_each_key_lets_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "SLICE_WORK_MAX", 10)
-    monkeypatch.setattr(turns, "TURN_WORK_MAX", 1)
     async with served() as store:
         await fill(store, 100)
+        monkeypatch.setattr(limits, "SLICE_WORK_MAX", 10)
+        monkeypatch.setattr(turns, "TURN_WORK_MAX", 1)
         counting, read = store.peer.request("count", {"glob": "k*7"}), store.peer.request("get", "k00001")
         store.handle(counting, read)
         assert (counting.answered, read.answered) == (False, True)

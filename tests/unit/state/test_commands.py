@@ -23,6 +23,7 @@ from haptera.state import (
     decode_commands,
     encode_commands,
 )
+from haptera.state.commands import encode_steps
 
 ID = bytes(range(16))
 DIGEST = bytes(range(32))
@@ -126,3 +127,17 @@ def test_other_bytes_are_malformed(payload: bytes) -> None:
     with pytest.raises(MalformedCommands) as caught:
         decode_commands(payload)
     assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 1024, 1025, 3000, 70_000])
+def test_a_long_command_is_encoded_in_slices_to_the_same_bytes(count: int) -> None:
+    keys = [f"k{number}" for number in range(count)]
+    commands = [
+        Logged(Set("a", b"1")),
+        Logged(SetMany([(key, b"v") for key in keys]), "user", ID, bytes(32)),
+        Logged(DeleteMany(keys)),
+    ]
+    steps = encode_steps(commands)
+    assert len(list(steps)) == (0 if count <= 1024 else 2 * -(-count // 1024))
+    assert encode_commands(commands) == msgspec.msgpack.encode(commands)
+    assert decode_commands(encode_commands(commands)) == commands

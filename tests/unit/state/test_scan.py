@@ -278,26 +278,56 @@ def test_many_older_entries_are_freed_a_little_at_a_time() -> None:
     items = [(f"{n:06d}", b"") for n in range(count)]
     store.do(SetMany(items))
     cursor = store.cursor()
-    store.do(Clear())
+    store.do(Clear("0"))
     assert len(store.kv.index.ghosts) == count
     cursor.close()
     assert 0 < len(store.kv.index.ghosts) < count
     store.check()
     assert store.scan() == []
-    while store.kv.history.records:
-        store.do(Clear())
+    for _ in range(count // limits.SWEEP_MAX):
+        store.do(Delete("missing"))
+    assert store.kv.history.idle, "every write frees some, whatever it is"
     assert len(store.kv.index.keys) == 0
 
 
-def test_writes_during_a_sweep_find_consistent_keys() -> None:
+@pytest.mark.parametrize("prefix", [None, "0"])
+def test_writes_during_a_sweep_find_consistent_keys(prefix: str | None) -> None:
     store = Store()
     items = [(f"{n:06d}", b"") for n in range(2 * limits.SWEEP_MAX)]
     store.do(SetMany(items))
     first = store.cursor()
-    store.do(Clear())
+    store.do(Clear(prefix))
     first.close()
     second = store.cursor()
     assert store.do(SetMany(items)) == (3,)
     assert store.do(DeleteMany([key for key, _ in items[::2]])) == (len(items) // 2, 4)
     assert drain(second) == []
     assert [row[0] for row in store.scan()] == [key for key, _ in items[1::2]]
+
+
+def test_trap_a_slow_reader_fills_the_memory_by_clears(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clear leaves the whole table to its readers, unless that would take more than they may hold."""
+    store = Store()
+    monkeypatch.setattr(limits, "HELD_SIZE_MAX", 10_000)
+    items = [(f"{n:03}", bytes(100)) for n in range(20)]
+    store.do(SetMany(items))
+    kept = store.cursor()
+    store.do(Clear())
+    assert 20 * 100 < store.kv.history.size < limits.HELD_SIZE_MAX
+    store.do(SetMany(items * 5))
+    later = store.cursor()
+    assert [row[0] for row in drain(kept)] == [key for key, _ in items]
+    monkeypatch.setattr(limits, "HELD_SIZE_MAX", 2000)
+    store.do(Clear())
+    assert refused(later.page(1000, 10), 4009, revision=3)
+    store.do(Clear("x"))
+    assert store.kv.history.idle
+    assert store.kv.history.size == 0
+
+
+def test_trap_delete_many_of_only_the_first_keys() -> None:
+    store = Store()
+    keys = [f"{n:05}" for n in range(10_000)]
+    store.do(SetMany([(key, b"") for key in keys]))
+    assert store.do(DeleteMany([*keys[:-1], *keys[:100]])) == (9_999, 2)
+    assert [row[0] for row in store.scan()] == keys[-1:]

@@ -13,6 +13,7 @@ import msgspec
 
 from haptera.error_codes import Code
 from haptera.errors import Failure, failure
+from haptera.state.arrays import array_header, read_array_header
 from haptera.state.limits import KEYS_PER_COMMAND_MAX
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def decode_steps(method: Method[Any, Operation], payload: bytes) -> Steps[Operat
                 found += 1
             if at > len(payload):
                 raise _Malformed("the argument ends too early")
-            elements += decode(_header(found) + payload[start:at])
+            elements += decode(array_header(found) + payload[start:at])
         except (ValueError, IndexError) as error:
             return _malformed(str(error), field)
         yield found * _ELEMENT_WORK + (at - start) // _BYTES_PER_UNIT
@@ -92,7 +93,7 @@ def convert_steps(method: Method[Any, Operation], argument: Sequence[Any]) -> St
 
 def encode_steps(elements: Sequence[Any]) -> Steps[bytes]:
     """``[elements]`` in MessagePack: the result array of get_many."""
-    pieces: list[bytes | memoryview] = [b"\x91", _header(len(elements))]
+    pieces: list[bytes | memoryview] = [b"\x91", array_header(len(elements))]
     for start in range(0, len(elements), ELEMENTS_MAX):
         piece = elements[start : start + ELEMENTS_MAX]
         encoded = _encode(piece)
@@ -105,23 +106,12 @@ def _malformed(reason: str, field: str) -> Failure:
     return failure(Code.INVALID_ARGUMENT, {"field": field, "reason": reason}, outcome="not_applied")
 
 
-def _header(count: int) -> bytes:
-    """The header of an array in MessagePack; any array may have the longest."""
-    if count < 16:
-        return bytes((0x90 | count,))
-    return b"\xdc" + count.to_bytes(2, "big") if count < 1 << 16 else b"\xdd" + count.to_bytes(4, "big")
-
-
 def _array(data: bytes, at: int) -> tuple[int, int]:
-    """The place behind an array's header, and the number of its elements."""
-    byte = data[at]
-    if byte & 0xF0 == 0x90:
-        return at + 1, byte & 0x0F
-    if byte == 0xDC:
-        return at + 3, int.from_bytes(data[at + 1 : at + 3], "big")
-    if byte == 0xDD:
-        return at + 5, int.from_bytes(data[at + 1 : at + 5], "big")
-    raise _Malformed("an element is no array")
+    """`read_array_header` where there must be one."""
+    found = read_array_header(data, at)
+    if found is None:
+        raise _Malformed("an element is no array")
+    return found
 
 
 def _text_end(data: bytes, at: int) -> int:
