@@ -4,7 +4,8 @@
         ProtocolError               the bytes of a connection broke the protocol
             LocalProtocolError      this side would have
             RemoteProtocolError     the peer did
-        ConnectionLost              the connection ended with the call in flight
+        ConnectionLost              the connection ended with the call in flight; one that the peer ended with an error
+                                    is of that error's class, too
         ServerError                 the peer answered with an error: one subclass per code in haptera.error_codes
             CallError               a code of an application, from 10000
         StorageError                a data directory could not be used
@@ -16,7 +17,7 @@ Between the layers an error travels as a `Failure`, a value: on the hot path "no
 raising it would cost more than finding it. It becomes an exception where a caller waits for one.
 """
 
-from typing import Any, Final
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
@@ -79,17 +80,49 @@ class ConnectionLost(HapteraError, ConnectionError):
     """The connection ended, or could not be made.
 
     `outcome` says what is known of the call that was in flight: `not_applied` where it was never sent, else `unknown`.
-    `failure` is why the peer ended the connection, if it said so.
+    `failure` is why the peer ended the connection, if it said so. The error is then of the class of that code as well,
+    with its `code`, `name` and `details`: `except haptera.TooManyConnections` meets a connection that was refused.
     """
+
+    def __new__(cls, message: str, *, outcome: Outcome = "unknown", failure: "Failure | None" = None) -> Self:
+        return super().__new__(cls if failure is None else _explained(cls, failure.code), message)
 
     def __init__(self, message: str, *, outcome: Outcome = "unknown", failure: "Failure | None" = None) -> None:
         self.message = message
         self.outcome: Outcome = outcome
         self.failure = failure
+        if failure is not None:
+            # What a `ServerError` has, and no more: the call's outcome is not that of the connection's end.
+            vars(self).update(code=failure.code, name=failure.name, details=failure.details)
         BaseException.__init__(self, message)  # OSError's own would read it as an errno
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _lost, (self.message, self.outcome, self.failure)
 
     def __str__(self) -> str:
         return self.message
+
+
+def _lost(message: str, outcome: Outcome, failure: "Failure | None") -> ConnectionLost:
+    """Make a `ConnectionLost` again that was pickled or copied."""
+    return ConnectionLost(message, outcome=outcome, failure=failure)
+
+
+_Lost = TypeVar("_Lost", bound=ConnectionLost)
+_EXPLAINED: Final[dict[int, type[ConnectionLost]]] = {}  # by code: no more than the table has
+
+
+def _explained(lost: type[_Lost], code: int) -> type[_Lost]:
+    """Return the class of a connection that ended with a code: the code's own class and `ConnectionLost` at once."""
+    from haptera.error_codes import BY_CODE  # noqa: PLC0415 - a class for each code, made when one is needed
+
+    known = BY_CODE.get(code)
+    if lost is not ConnectionLost or known is None:
+        return lost
+    if code not in _EXPLAINED:
+        contents = {"__doc__": known.__doc__, "__module__": known.__module__}
+        _EXPLAINED[code] = type(known.__name__, (ConnectionLost, known), contents)
+    return _EXPLAINED[code]  # type: ignore[return-value]  # it is one of ``lost``, which is ConnectionLost itself
 
 
 class CallError(ServerError):

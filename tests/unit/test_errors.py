@@ -84,6 +84,8 @@ def test_a_server_error_survives_copying_and_pickling(error_class: type[ServerEr
         LocalProtocolError(1008),
         RemoteProtocolError(1003, "another message", {"expected": 1, "actual": 2}),
         ConnectionLost("the connection was reset", outcome="not_applied"),
+        ConnectionLost("refused", outcome="not_applied", failure=failure(1013, {"limit": 3})),
+        ConnectionLost("refused", failure=Failure(1999, "LATER", "of a later version", "unknown", {})),
         CorruptionError("/data/log/1", 64, "a record", "zeros"),
     ],
 )
@@ -116,6 +118,27 @@ def test_the_exception_tree() -> None:
     assert issubclass(CorruptionError, StorageError)
     for error in (ProtocolError, ConnectionLost, ServerError, StorageError, errors.ConfigurationError):
         assert issubclass(error, HapteraError)
+
+
+@pytest.mark.parametrize("code", sorted(TABLE))
+def test_a_connection_that_its_peer_ended_is_of_the_class_of_the_reason_too(code: int) -> None:
+    """Trap: an error class outside the documented tree. Each name that can be caught is raised somewhere."""
+    why = failure(code, {"limit": 3}, outcome="unknown")
+    lost: Any = ConnectionLost("refused", outcome="not_applied", failure=why)
+    for caught in (BY_CODE[code], ConnectionLost, ConnectionError, ServerError):
+        with pytest.raises(caught, match="refused"):
+            raise lost
+    assert str(lost) == "refused"
+    assert (lost.code, lost.name, lost.details) == (code, TABLE[code][0], {"limit": 3})
+    assert lost.outcome == "not_applied", "what is known of the call, not what the reason says of itself"
+    assert type(lost) is type(ConnectionLost("again", failure=failure(code)))
+
+
+@pytest.mark.parametrize("code", [1999, 10_000])
+def test_a_connection_that_ended_with_a_code_not_known_here_is_plainly_lost(code: int) -> None:
+    lost = ConnectionLost("refused", failure=Failure(code, "OF_THE_FUTURE", "not known", "not_applied", {}))
+    assert type(lost) is ConnectionLost
+    assert lost.failure is not None
 
 
 def test_an_applications_code_is_a_call_error() -> None:

@@ -80,7 +80,7 @@ def exit_code(error: HapteraError, *, change: bool = False, target: Target | Non
 
 def described(error: BaseException) -> str:
     """One line about an error: ``KEY_NOT_FOUND (4001): the key does not exist: 'k'``."""
-    if not isinstance(error, ServerError):
+    if isinstance(error, ConnectionLost) or not isinstance(error, ServerError):
         return str(error)
     text = f"{error.name} ({error.code}): {error.message}"
     details = dict(error.details)
@@ -119,6 +119,6 @@ def tell(error: HapteraError, *, change: bool = False, target: Target | None = N
 
 def _names_no_host(error: HapteraError, target: Target) -> bool:
     """Whether an error that the server did not make leaves open which server is meant."""
-    if isinstance(error, ServerError):
-        return error.code == Code.DEADLINE_EXCEEDED
-    return isinstance(error, ConnectionLost) and target.url not in str(error)
+    if isinstance(error, ConnectionLost):
+        return target.url not in str(error)
+    return isinstance(error, ServerError) and error.code == Code.DEADLINE_EXCEEDED

@@ -1,15 +1,28 @@
 """Checks of what a caller passes: ``TypeError`` and ``ValueError`` for mistakes that are in the program itself.
 
-What only the store can judge (an empty key, a value that is too large) is left to it, so that an embedded and a remote
-store refuse it alike.
+An empty key or a value that is too large is left to the store to judge. An argument that cannot be sent, because it is
+larger than any message or no text, never reaches it: `unsendable` gives the store's own answer, so that an embedded and
+a served store refuse it with the same error.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from haptera.error_table import Code
+from haptera.key_rules import (
+    bound_refusal,
+    count_refusal,
+    key_refusal,
+    keys_refusal,
+    value_refusal,
+)
 from haptera.peer.calls import check_timeout
+
+if TYPE_CHECKING:
+    from haptera.errors import Failure
 
 VERSION_MAX = 2**53 - 1
 INTEGER_MIN, INTEGER_MAX = -(2**63), 2**63 - 1
@@ -69,6 +82,30 @@ def checked_int(name: str, number: object, low: int, high: int) -> int:
 
 
 def text_option(name: str, text: object) -> str:
+    """The bound of a range as plain ``str``. Raises ``InvalidArgument`` for what can be none."""
     if not isinstance(text, str):
         raise TypeError(f"{name} is a str, not {type(text).__name__}")
+    refused = bound_refusal(name, text)
+    if refused is not None:
+        raise refused.exception()
     return str.__str__(text)
+
+
+def unsendable(argument: Sequence[Any], reason: Failure) -> Failure:
+    """What the store would answer to an argument of kv that cannot be sent for a ``reason``: that, unless it looks at
+    something else first.
+    """
+    first = argument[0] if argument else None
+    if isinstance(first, list):
+        pairs = bool(first) and isinstance(first[0], tuple)
+        refused = count_refusal("items" if pairs else "keys", len(first))
+        if refused is None and reason.code != Code.MESSAGE_TOO_LARGE:  # the size of many is looked at before the keys
+            refused = keys_refusal((row[0] for row in first) if pairs else first)
+        return refused or reason
+    for part in argument[:2]:
+        refused = key_refusal(part) if isinstance(part, str) else None
+        if isinstance(part, bytes | bytearray | memoryview):
+            refused = value_refusal(argument[0], memoryview(part).nbytes)
+        if refused is not None:
+            return refused
+    return reason

@@ -57,7 +57,9 @@ class Database:
     Every call may raise ``ServerError`` (one subclass for each code, such as ``VersionMismatch``),
     ``DeadlineExceeded`` when its time is over, ``ConnectionLost`` when the server cannot be reached or was lost and
     sending the call again might apply it twice, and ``RemoteProtocolError`` when the answer is malformed. ``outcome``
-    of the first three says whether a change was applied. ``TypeError`` and ``ValueError`` mean a mistake in the call.
+    of the first three says whether a change was applied. ``TypeError`` and ``ValueError`` mean a mistake in the call. A
+    served and an embedded store refuse the same call with the same error. Where a server refuses the connection the
+    ``ConnectionLost`` is of the class of its reason, too: ``TooManyConnections``, for instance.
     """
 
     __slots__ = ("_channel", "_name", "_timeout")
@@ -208,7 +210,7 @@ class Database:
 
     async def clear(self, *, prefix: str, timeout: Timeout = DEFAULT) -> int:
         """Deletes every key that begins with ``prefix`` (``""``: every key), and returns how many there were."""
-        options = _range(prefix, None, None, None)
+        options = {"prefix": text_option("prefix", prefix)}  # None is a mistake, and must not mean every key
         return (await self._call(CLEAR, (options,) if prefix else (), timeout)).count
 
     def scan(

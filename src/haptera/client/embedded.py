@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from haptera import forks
+from haptera.client.arguments import unsendable
 from haptera.client.methods import STATUS, Method, Row, Scanned
 from haptera.error_table import Code
 from haptera.errors import ConfigurationError, ConnectionLost, Failure, StorageError, failure
@@ -25,6 +26,7 @@ try:
     from haptera.node.node import Node
     from haptera.node.scans import page_steps
     from haptera.node.services.arguments import METHODS
+    from haptera.node.services.kv import too_many_bytes
     from haptera.node.services.pieces import ELEMENTS_MAX, convert_steps
     from haptera.node.services.server import status
     from haptera.state import Count, DeleteMany, GetMany, Replayed, Result, Scan, SetMany
@@ -87,7 +89,7 @@ class EmbeddedChannel:
             op = known.convert(argument)
             command = op if isinstance(op, Failure) else Command(op)
         if isinstance(command, Failure):
-            return command
+            return unsendable(argument, command)  # a text that is none fails before the store sees whose it is
         op = command.op
         if isinstance(op, Count) and not node.commands.counts_at_once(op):
             return await self._count(method, node, op, timeout)
@@ -112,6 +114,8 @@ class EmbeddedChannel:
             result = result.result
         if isinstance(result, Failure):
             return result
+        if isinstance(op, GetMany) and (refused := too_many_bytes(result[0])) is not None:
+            return refused
         self.revision = node.revision
         return method.convert(result)
 
@@ -193,6 +197,7 @@ class EmbeddedChannel:
     async def drain(self, timeout: float) -> None:
         """Waits up to ``timeout`` seconds for the calls under way, and closes."""
         self._closed = True
+        self._node = None  # a call that is made from now on finds it closed
         if self._under_way:
             await asyncio.wait(set(self._under_way), timeout=timeout)
         await self.aclose()

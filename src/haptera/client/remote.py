@@ -24,13 +24,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from haptera import forks
+from haptera.client.arguments import unsendable
 from haptera.client.backoff import Backoff
 from haptera.client.calls import LEAVING, Call, passes
 from haptera.client.connector import Connector, Dial, Flight
 from haptera.client.methods import SCAN, Method, Row, decode_page
 from haptera.client.request_ids import RequestIds
 from haptera.error_table import Code
-from haptera.errors import ConnectionLost, Failure, RemoteProtocolError, ServerError, failure
+from haptera.errors import ConnectionLost, Failure, LocalProtocolError, RemoteProtocolError, ServerError, failure
+from haptera.key_rules import size_refusal
 from haptera.peer import Answer, Peer, dial
 from haptera.peer import Call as Sent
 
@@ -80,34 +82,40 @@ class RemoteChannel:
         try:
             payload = self._encode(argument)
         except UnicodeEncodeError:
-            return _not_text()
+            self._connector.check_open()
+            return unsendable(argument, failure(Code.INVALID_ARGUMENT, {"reason": "not UTF-8"}))
         request_id = self._new_id() if method.write else None
         peer = self._connector.peer
-        if peer is None or peer.closed:
-            self._time = asyncio.get_running_loop().time
-            answer = await self._persist(Call(method, payload, request_id, self._time(), timeout), None)
-        else:
-            started = self._time()
-            sent = peer.request(
-                method.service, method.name, payload, timeout=timeout, request_id=request_id, repeats=True
-            )
-            try:
-                answer = await sent
-            except ConnectionLost as lost:
-                call = Call(method, payload, request_id, started, timeout)
-                self._lost(peer, call, lost)
-                answer = await self._persist(call, lost)
-            except asyncio.CancelledError:
-                sent.release()  # its answer may have come, damaged, in this very turn of the loop
-                raise
+        try:
+            if peer is None or peer.closed:
+                self._time = asyncio.get_running_loop().time
+                answer = await self._persist(Call(method, payload, request_id, self._time(), timeout), None)
             else:
-                if answer.failure is not None:
-                    if passes(answer.failure, write=method.write):
-                        call = Call(method, payload, request_id, started, timeout)
-                        self._refused(peer, call, sent, answer.failure)
-                        answer = await self._persist(call, answer)
-                    else:
-                        sent.release()
+                started = self._time()
+                sent = peer.request(
+                    method.service, method.name, payload, timeout=timeout, request_id=request_id, repeats=True
+                )
+                try:
+                    answer = await sent
+                except ConnectionLost as lost:
+                    call = Call(method, payload, request_id, started, timeout)
+                    self._lost(peer, call, lost)
+                    answer = await self._persist(call, lost)
+                except asyncio.CancelledError:
+                    sent.release()  # its answer may have come, damaged, in this very turn of the loop
+                    raise
+                else:
+                    if answer.failure is not None:
+                        if passes(answer.failure, write=method.write):
+                            call = Call(method, payload, request_id, started, timeout)
+                            self._refused(peer, call, sent, answer.failure)
+                            answer = await self._persist(call, answer)
+                        else:
+                            sent.release()
+        except LocalProtocolError as error:
+            if error.code != Code.MESSAGE_TOO_LARGE:
+                raise
+            return unsendable(argument, size_refusal(error.details["limit"]))
         if answer.failure is not None:
             return answer.failure
         revision = answer.revision
@@ -125,6 +133,10 @@ class RemoteChannel:
         with self._unsettled_call():
             try:
                 return await self._repeat(call, trouble)
+            except LocalProtocolError:
+                if not call.unknown:
+                    raise
+                raise ConnectionLost("lost, and the server that answers now takes no message as large") from None
             finally:
                 call.end()
 
@@ -209,10 +221,7 @@ class RemoteChannel:
         It is sent again as other reads are, until its first page has come. After that it is not: the pages that follow
         would be of another revision.
         """
-        try:
-            payload = self._encode((options,))
-        except UnicodeEncodeError:
-            raise _not_text().exception() from None
+        payload = self._encode((options,))
         self._time = asyncio.get_running_loop().time
         call = Call(SCAN, payload, None, self._time(), page_timeout if timeout is None else timeout)
         self._connector.check_open()
@@ -313,10 +322,6 @@ class RemoteChannel:
 
     async def aclose(self) -> None:
         await self._connector.aclose()
-
-
-def _not_text() -> Failure:
-    return failure(Code.INVALID_KEY, {"reason": "a lone surrogate is not text"})
 
 
 def _malformed(method: Method[Any], error: Exception) -> RemoteProtocolError:

@@ -8,7 +8,8 @@ Three queues, emptied in this order at each pull:
 * *turns*: streams with ITEMs or large messages, each with one turn of ``TURN_SIZE`` bytes a round.
 
 Bytes are pulled, not pushed: what is not yet in the socket's buffer can still be overtaken. A stream whose REQUEST is
-still in *ready* has no turn; one without credit waits until it gets some.
+still in *ready* has no turn; one without credit waits until it gets some. An ERROR needs no credit, because it takes
+the place of all that its stream has queued.
 
 What waits is bounded by its producers: a stream's queue, the room that all of a connection's share, and the budget of
 the process, to which all that waits is charged.

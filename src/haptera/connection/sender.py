@@ -179,7 +179,7 @@ class Sender:
         if request_id is not None:
             entries = self._change_entries(request_id) + entries
         if len(route) + len(entries) > _ENTRIES_SIZE_MAX:
-            raise LocalProtocolError(1004, "a request's metadata is too long", {"length": len(route) + len(entries)})
+            self._check_metadata(len(route) + len(entries))
         if size > self._streams.peer_message_max:
             self._refuse_size(size)
         if self._grease is not None and self._grease.due():
@@ -257,7 +257,7 @@ class Sender:
         stream = self._producing(id_, len(payload))
         if len(payload) > self._streams.peer_message_max:
             self._refuse_size(len(payload))
-        self._check_entries(entries)
+        self._check_metadata(len(entries))
         self.outbox.add(stream, Outgoing(_ITEM, 0, entries, payload))
         return self.outbox.ask_room(stream)
 
@@ -383,7 +383,7 @@ class Sender:
             entries = encode_entry(Tag.REQUEST_ID, stream.request_id) + entries
         flags = 0
         if entries:
-            self._check_entries(entries)
+            self._check_metadata(len(entries))
         if self._grease is not None and self._grease.due():
             entries, flags = self._apply_grease(entries, flags)
         if stream.outbox and type_ == _ERROR:
@@ -400,9 +400,10 @@ class Sender:
         self.outbox.add(stream, Outgoing(type_, flags, entries, payload))
 
     @staticmethod
-    def _check_entries(entries: bytes) -> None:
-        if len(entries) > _ENTRIES_SIZE_MAX:
-            raise LocalProtocolError(1004, "a frame's metadata is too long", {"length": len(entries)})
+    def _check_metadata(size: int) -> None:
+        if size > _ENTRIES_SIZE_MAX:
+            details = {"length": size, "limit": _ENTRIES_SIZE_MAX}
+            raise LocalProtocolError(1004, "a frame's metadata is too long", details)
 
     # -- what goes out ----------------------------------------------------------------------------------------------
 

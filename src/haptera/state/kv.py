@@ -17,6 +17,7 @@ import msgspec
 
 from haptera.error_codes import Code
 from haptera.errors import Failure, failure
+from haptera.key_rules import KEY_SIZE_MAX
 from haptera.state import limits
 from haptera.state.glob import compile_glob
 from haptera.state.history import History, Hold, Table
@@ -397,7 +398,7 @@ class Kv:
         """Raise ``AssertionError`` with the invariant that does not hold; takes time and memory for every key."""
         _require(0 <= self.revision <= limits.REVISION_MAX, "the revision is a version")
         for key, entry in self.entries.items():
-            _require(0 < len(key) <= limits.KEY_SIZE_MAX, "keys have their size")
+            _require(0 < len(key) <= KEY_SIZE_MAX, "keys have their size")
             _require(_is_entry(entry) and 0 < entry[1] <= self.revision, "no version is above the revision")
         self.history.check()
         if self._index is None:

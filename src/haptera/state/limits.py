@@ -1,29 +1,26 @@
 """Every limit of the replicated state: its name, its value, its reason.
 
 Those that decide what a logged command does (the remembered answers, the largest revision) are part of the format: all
-replicas and every replay must agree on them, so they are constants and not configuration.
+replicas and every replay must agree on them, so they are constants and not configuration. Those of keys and values
+stand in `haptera.key_rules`, because a client that cannot send an argument judges by them too.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-#: Bytes of UTF-8 in a key (section 7). Long enough for any path, short enough that an index of keys stays in memory.
-KEY_SIZE_MAX: Final = 4096
-#: Bytes of a value (section 7): half of the default max_message, so that a value and its previous one fit an answer.
-VALUE_SIZE_MAX: Final = 8 * 1024 * 1024
+from haptera.key_rules import BOUND_SIZE_MAX as BOUND_SIZE_MAX
+from haptera.key_rules import KEY_SIZE_MAX as KEY_SIZE_MAX
+from haptera.key_rules import KEYS_PER_COMMAND_MAX as KEYS_PER_COMMAND_MAX
+from haptera.key_rules import VALUE_SIZE_MAX as VALUE_SIZE_MAX
+
 #: Versions stay exact in every language that keeps numbers as IEEE doubles (section 7).
 REVISION_MAX: Final = 2**53 - 1
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
 
-#: Bytes of prefix, start, end, after and glob: none of them can say more than a key can hold.
-BOUND_SIZE_MAX: Final = KEY_SIZE_MAX
 #: Stars in a glob: each begins one more search in every key that is looked at.
 GLOB_STARS_MAX: Final = 64
-#: Keys of one get_many, set_many or delete_many. Later entries of the log wait until a change is applied whole: this
-#: many keep that near half a second.
-KEYS_PER_COMMAND_MAX: Final = 2**17
 #: Bytes of one command, so that a batch of them still fits a record of the log. The default max_message, for callers
 #: that no connection limits.
 COMMAND_SIZE_MAX: Final = 16 * 1024 * 1024

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Final
 
-from haptera.error_codes import Code
-from haptera.errors import Failure, failure
+from haptera.errors import Failure
+from haptera.key_rules import (
+    VALUE_SIZE_MAX,
+    bound_refusal,
+    count_refusal,
+    invalid,
+    invalid_key,
+    is_key,
+    key_refusal,
+    keys_refusal,
+    size_refusal,
+    value_refusal,
+)
 from haptera.state import limits
 from haptera.state.commands import (
     COMMAND_OVERHEAD,
@@ -46,18 +57,18 @@ def validate_steps(op: SetMany | DeleteMany | GetMany) -> Steps[Failure | int]:
     """As `validate`, in slices: the operation's `size_bound`, or why it cannot be executed."""
     items = op.items if isinstance(op, SetMany) else op.keys
     field = "items" if isinstance(op, SetMany) else "keys"
-    refused = _bounded(field, len(items))
+    refused = count_refusal(field, len(items))
     if refused is not None:
         return refused
     size = COMMAND_OVERHEAD
     for piece in _pieces(items):
         size += size_of_items(piece) if isinstance(op, SetMany) else size_of_keys(piece)
         if size > limits.COMMAND_SIZE_MAX:
-            return failure(Code.MESSAGE_TOO_LARGE, {"size_max": limits.COMMAND_SIZE_MAX}, outcome="not_applied")
+            return size_refusal(limits.COMMAND_SIZE_MAX)
         yield len(piece)
     position = 0
     for piece in _pieces(items):
-        refused = _keys((key for key, _ in piece) if isinstance(op, SetMany) else piece, position)
+        refused = keys_refusal((key for key, _ in piece) if isinstance(op, SetMany) else piece, position)
         if refused is not None:
             return refused
         position += len(piece)
@@ -65,21 +76,21 @@ def validate_steps(op: SetMany | DeleteMany | GetMany) -> Steps[Failure | int]:
     if isinstance(op, SetMany):
         for piece in _pieces(items):
             for key, value in piece:
-                if len(value) > limits.VALUE_SIZE_MAX:
-                    return _too_large_value(value, {"key": key})
+                if len(value) > VALUE_SIZE_MAX:
+                    return value_refusal(key, len(value))
             yield len(piece)
     return size
 
 
 def glob_steps(text: str) -> Steps[Glob | Failure]:
     """A glob of a range that `validate` would accept, compiled in slices; or why it is refused."""
-    refused = _bound("glob", text)
+    refused = bound_refusal("glob", text)
     if refused is not None:
         return refused
     try:
         return (yield from compile_steps(text))
     except MalformedGlob as error:
-        return _invalid("glob", str(error))
+        return invalid("glob", str(error))
 
 
 def _pieces(items: list[Any]) -> Iterator[list[Any]]:
@@ -89,49 +100,8 @@ def _pieces(items: list[Any]) -> Iterator[list[Any]]:
         yield piece
 
 
-def _key(key: str) -> Failure | None:
-    if key and len(key) <= limits.KEY_SIZE_MAX and "\0" not in key and (key.isascii() or _encodable(key)):
-        return None
-    return _invalid_key(key, {})
-
-
-def _keys(keys: Iterable[str], first: int) -> Failure | None:
-    for position, key in enumerate(keys, first):
-        if _key(key) is not None:
-            return _invalid_key(key, {"position": position})
-    return None
-
-
-def _encodable(text: str) -> bool:
-    """Whether the text is UTF-8 of the size of a key: Python's texts may hold lone surrogates, which have none."""
-    try:
-        return len(text.encode()) <= limits.KEY_SIZE_MAX
-    except UnicodeEncodeError:
-        return False
-
-
-def _invalid_key(key: str, details: dict[str, Any]) -> Failure:
-    if not key:
-        reason = "empty"
-    elif "\0" in key:
-        reason = "holds a NUL"
-    elif len(key.encode("utf-8", "surrogatepass")) > limits.KEY_SIZE_MAX:
-        reason = f"longer than {limits.KEY_SIZE_MAX} bytes"
-    else:
-        reason = "not UTF-8"
-    return failure(Code.INVALID_KEY, {"reason": reason, **details})
-
-
-def _invalid(field: str, reason: str) -> Failure:
-    return failure(Code.INVALID_ARGUMENT, {"field": field, "reason": reason}, outcome="not_applied")
-
-
-def _too_large_value(value: bytes, details: dict[str, Any]) -> Failure:
-    return failure(Code.VALUE_TOO_LARGE, {"size": len(value), "size_max": limits.VALUE_SIZE_MAX, **details})
-
-
 def _number(field: str, number: int, low: int, high: int) -> Failure | None:
-    return None if low <= number <= high else _invalid(field, f"not between {low} and {high}")
+    return None if low <= number <= high else invalid(field, f"not between {low} and {high}")
 
 
 def _if_version(number: int | None) -> Failure | None:
@@ -139,22 +109,22 @@ def _if_version(number: int | None) -> Failure | None:
 
 
 def _one_key(op: Get | Exists) -> Failure | None:
-    return _key(op.key)
+    return key_refusal(op.key)
 
 
 def _set(op: Set) -> Failure | None:
     key = op.key
-    if not key or len(key) > limits.KEY_SIZE_MAX or "\0" in key or not (key.isascii() or _encodable(key)):
-        return _invalid_key(key, {})
-    if len(op.value) > limits.VALUE_SIZE_MAX:
-        return _too_large_value(op.value, {"key": key})
+    if not is_key(key):
+        return invalid_key(key)
+    if len(op.value) > VALUE_SIZE_MAX:
+        return value_refusal(key, len(op.value))
     if op.condition is not None and op.condition not in {"absent", "present"}:
-        return _invalid("if", "neither absent nor present")
+        return invalid("if", "neither absent nor present")
     return None if op.if_version is None else _if_version(op.if_version)
 
 
 def _delete(op: Delete) -> Failure | None:
-    return _key(op.key) or _if_version(op.if_version)
+    return key_refusal(op.key) or _if_version(op.if_version)
 
 
 def _many(op: SetMany | DeleteMany | GetMany) -> Failure | None:
@@ -162,63 +132,57 @@ def _many(op: SetMany | DeleteMany | GetMany) -> Failure | None:
     return found if isinstance(found, Failure) else None
 
 
-def _bounded(field: str, count: int) -> Failure | None:
-    return None if count <= limits.KEYS_PER_COMMAND_MAX else _invalid(field, f"more than {limits.KEYS_PER_COMMAND_MAX}")
-
-
 def _increment(op: Increment) -> Failure | None:
     return (
-        _key(op.key)
+        key_refusal(op.key)
         or _number("delta", op.delta, limits.INT64_MIN, limits.INT64_MAX)
         or _number("initial", op.initial, limits.INT64_MIN, limits.INT64_MAX)
     )
 
 
 def _rename(op: Rename) -> Failure | None:
-    return _key(op.key) or _key(op.new_key)
-
-
-def _bound(field: str, text: str | None) -> Failure | None:
-    """A bound need not be a key: it may be empty, and ``key + NUL`` is the first text behind a key."""
-    if text is None or (len(text) <= limits.BOUND_SIZE_MAX and (text.isascii() or _encodable(text))):
-        return None
-    return _invalid(field, f"not UTF-8 of at most {limits.BOUND_SIZE_MAX} bytes")
+    return key_refusal(op.key) or key_refusal(op.new_key)
 
 
 def _glob(text: str | None) -> Failure | None:
-    refused = _bound("glob", text)
+    refused = bound_refusal("glob", text)
     if refused is not None or text is None:
         return refused
     try:
         compile_glob(text)
     except MalformedGlob as error:
-        return _invalid("glob", str(error))
+        return invalid("glob", str(error))
     return None
 
 
 def _count(op: Count) -> Failure | None:
-    return _bound("prefix", op.prefix) or _bound("start", op.start) or _bound("end", op.end) or _glob(op.glob)
+    return (
+        bound_refusal("prefix", op.prefix)
+        or bound_refusal("start", op.start)
+        or bound_refusal("end", op.end)
+        or _glob(op.glob)
+    )
 
 
 def _scan(op: Scan) -> Failure | None:
     return (
-        _bound("prefix", op.prefix)
-        or _bound("start", op.start)
-        or _bound("end", op.end)
-        or _bound("after", op.after)
+        bound_refusal("prefix", op.prefix)
+        or bound_refusal("start", op.start)
+        or bound_refusal("end", op.end)
+        or bound_refusal("after", op.after)
         or (None if op.limit is None else _number("limit", op.limit, 0, limits.REVISION_MAX))
         or _glob(op.glob)
     )
 
 
 def _clear(op: Clear) -> Failure | None:
-    return _bound("prefix", op.prefix)
+    return bound_refusal("prefix", op.prefix)
 
 
 def _forget(op: Forget) -> Failure | None:
     if any(len(request_id) != 16 for request_id in op.request_ids):
-        return _invalid("request_ids", "a request id is 16 bytes")
-    return _bounded("request_ids", len(op.request_ids))
+        return invalid("request_ids", "a request id is 16 bytes")
+    return count_refusal("request_ids", len(op.request_ids))
 
 
 _VALIDATORS: Final[dict[type, Callable[[Any], Failure | None]]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from haptera.key_rules import KEY_SIZE_MAX, KEYS_PER_COMMAND_MAX, VALUE_SIZE_MAX
 from haptera.state import (
     Clear,
     Count,
@@ -20,16 +21,15 @@ from haptera.state import (
     Scan,
     Set,
     SetMany,
-    limits,
     validate,
 )
 
-LONGEST = "é" * (limits.KEY_SIZE_MAX // 2)
+LONGEST = "é" * (KEY_SIZE_MAX // 2)
 
 BAD_KEYS = {
     "": "empty",
     "a\0b": "holds a NUL",
-    "k" * (limits.KEY_SIZE_MAX + 1): "longer than 4096 bytes",
+    "k" * (KEY_SIZE_MAX + 1): "longer than 4096 bytes",
     LONGEST + "x": "longer than 4096 bytes",
     "\U0001f600" * 1025: "longer than 4096 bytes",
     "\ud800": "not UTF-8",
@@ -38,7 +38,7 @@ BAD_KEYS = {
 }
 
 
-@pytest.mark.parametrize("key", ["a", " ", "\n", "\x7f", "k" * limits.KEY_SIZE_MAX, LONGEST, "\U0010ffff", "\ue000"])
+@pytest.mark.parametrize("key", ["a", " ", "\n", "\x7f", "k" * KEY_SIZE_MAX, LONGEST, "\U0010ffff", "\ue000"])
 def test_keys_of_1_to_4096_bytes_without_nul_are_keys(key: str) -> None:
     for op in (Get(key), Set(key, b""), Delete(key), Rename(key, key), SetMany([(key, b"")]), GetMany([key])):
         assert validate(op) is None
@@ -67,19 +67,19 @@ def test_other_texts_are_4006_and_are_not_repeated(key: str, reason: str) -> Non
 
 
 def test_values_have_8_mib_at_most() -> None:
-    largest = bytes(limits.VALUE_SIZE_MAX)
-    assert limits.VALUE_SIZE_MAX == 8 * 1024 * 1024
+    largest = bytes(VALUE_SIZE_MAX)
+    assert VALUE_SIZE_MAX == 8 * 1024 * 1024
     assert validate(Set("a", largest)) is None
     assert validate(SetMany([("a", largest)])) is None
     for op in (Set("a", largest + b"x"), SetMany([("b", b""), ("a", largest + b"x")])):
         failure = validate(op)
         assert failure is not None
         assert failure.code == 4007
-        assert failure.details == {"key": "a", "size": len(largest) + 1, "size_max": len(largest)}
+        assert failure.details == {"key": "a", "length": len(largest) + 1, "limit": len(largest)}
 
 
 def test_a_command_fits_the_log() -> None:
-    half = bytes(limits.VALUE_SIZE_MAX)
+    half = bytes(VALUE_SIZE_MAX)
     assert code(SetMany([("a", half), ("b", half)])) == 3004
     assert code(DeleteMany(["k" * 4096] * 4096)) == 3004
 
@@ -110,11 +110,11 @@ def code(op: Operation) -> int | None:
         (Scan(glob="[a"), "glob"),
         (Count(glob="a\\"), "glob"),
         (Count(glob="?" * 4097), "glob"),
-        (GetMany(["a"] * (limits.KEYS_PER_COMMAND_MAX + 1)), "keys"),
-        (DeleteMany(["a"] * (limits.KEYS_PER_COMMAND_MAX + 1)), "keys"),
-        (SetMany([("a", b"")] * (limits.KEYS_PER_COMMAND_MAX + 1)), "items"),
+        (GetMany(["a"] * (KEYS_PER_COMMAND_MAX + 1)), "keys"),
+        (DeleteMany(["a"] * (KEYS_PER_COMMAND_MAX + 1)), "keys"),
+        (SetMany([("a", b"")] * (KEYS_PER_COMMAND_MAX + 1)), "items"),
         (Forget("u", [b"short"]), "request_ids"),
-        (Forget("u", [bytes(16)] * (limits.KEYS_PER_COMMAND_MAX + 1)), "request_ids"),
+        (Forget("u", [bytes(16)] * (KEYS_PER_COMMAND_MAX + 1)), "request_ids"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -23,6 +23,7 @@ import msgspec
 
 from haptera.error_codes import Code
 from haptera.errors import Failure, LocalProtocolError, failure
+from haptera.key_rules import VALUE_SIZE_MAX, size_refusal
 from haptera.node.batch import DROPPED
 from haptera.node.commands import ANONYMOUS, Command
 from haptera.node.scans import Cursor, page_steps
@@ -31,7 +32,7 @@ from haptera.node.services.large import LargeRequests, while_wanted, writable
 from haptera.node.services.pieces import PIECE_SIZE, decode_steps, encode_steps
 from haptera.peer import Request, Service
 from haptera.state.commands import Count, Delete, DeleteMany, GetMany, Scan, Set, SetMany
-from haptera.state.limits import COMMAND_SIZE_MAX, VALUE_SIZE_MAX
+from haptera.state.limits import COMMAND_SIZE_MAX
 from haptera.state.results import ENTRY_OVERHEAD, Replayed
 from haptera.state.validation import validate_steps
 
@@ -132,7 +133,7 @@ class KvService(Service):
                 self._fail(request, op)
             elif request.method in _VERSION_AT:
                 if _previous_might_not_fit(op, request.peer):
-                    self._fail(request, failure(Code.MESSAGE_TOO_LARGE, outcome="not_applied"))
+                    self._fail(request, size_refusal(request.peer.max_message))
                     continue
                 writes.append(request)
                 write_commands.append(_write_command(op, request))
@@ -179,12 +180,11 @@ class KvService(Service):
                 assert isinstance(result, Failure)
                 self._fail(request, result, replayed)
                 continue
-            if (
-                type(result[0]) is list
-                and _size(result[0]) > min(peer.max_message, GET_MANY_SIZE_MAX) - ANSWER_OVERHEAD
-            ):
-                self._fail(request, failure(Code.MESSAGE_TOO_LARGE, outcome="not_applied"))
-                continue
+            if type(result[0]) is list:
+                refused = too_many_bytes(result[0], peer.max_message)
+                if refused is not None:
+                    self._fail(request, refused)
+                    continue
             request.respond(encode(result), entries)
 
     def _forget(self, session: Session, peer: Peer, answered_below: int) -> None:
@@ -390,10 +390,14 @@ class _Writes:
                 self._service._fail(request, DROPPED)
 
 
-def _size(entries: list[Entry | None]) -> int:
-    """An upper bound of the bytes of get_many's answer. Asked before it is encoded: what a few bytes of keys ask for
-    can be more than there is memory."""
-    return sum(len(entry[0]) + ENTRY_OVERHEAD for entry in entries if entry is not None) + len(entries)
+def too_many_bytes(entries: list[Entry | None], message_max: int = GET_MANY_SIZE_MAX) -> Failure | None:
+    """Why get_many does not answer with these entries (3004), or None: they are too large for one message.
+
+    Asked before it is encoded: what a few bytes of keys ask for can be more than there is memory.
+    """
+    limit = min(message_max, GET_MANY_SIZE_MAX)
+    size = sum(len(entry[0]) + ENTRY_OVERHEAD for entry in entries if entry is not None) + len(entries)
+    return None if size <= limit - ANSWER_OVERHEAD else size_refusal(limit)
 
 
 def _write_command(op: Any, request: Request, digest: bytes | None = None, size: int | None = None) -> Command:

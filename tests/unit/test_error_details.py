@@ -1,0 +1,109 @@
+"""The details of every error that is made are those of spec/errors.toml, the one place that says what they are."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from haptera.error_codes import Code
+
+ROOT = Path(__file__).parents[2]
+LISTED: dict[int, set[str]] = {
+    error["code"]: set(error["details"]) for error in tomllib.loads((ROOT / "spec/errors.toml").read_text())["error"]
+}
+MAKERS = frozenset({"failure", "RemoteProtocolError", "LocalProtocolError"})
+
+
+class Module:
+    """What one module's errors say: pairs of a code and the keys of its details."""
+
+    def __init__(self, source: str) -> None:
+        self._tree = ast.parse(source)
+        self._assigned: dict[str, list[ast.expr]] = defaultdict(list)
+        for node in ast.walk(self._tree):
+            if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+                for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                    if isinstance(target, ast.Name):
+                        self._assigned[target.id].append(node.value)
+
+    def errors(self) -> Iterator[tuple[int, int, set[str]]]:
+        """The line, the code and the keys of each error that is made with a code and details that are written there."""
+        for node in ast.walk(self._tree):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MAKERS):
+                continue
+            details = [each.value for each in node.keywords if each.arg == "details"]
+            details += node.args[1:2] if node.func.id == "failure" else node.args[2:3]
+            for code in self._codes(node.args[0]):
+                yield node.lineno, code, set().union(*(self._keys(each) for each in details))
+
+    def _codes(self, node: ast.expr) -> set[int]:
+        match node:
+            case ast.Constant(value=int(code)):
+                return {code}
+            case ast.Attribute(value=ast.Name(id="Code"), attr=name):
+                return {Code[name].value}
+            case ast.IfExp(body=body, orelse=orelse):
+                return self._codes(body) | self._codes(orelse)
+            case ast.Name(id=name):
+                return set().union(*(self._codes(each) for each in self._assigned[name]))
+            case ast.Call(args=[inner]):
+                return self._codes(inner)
+            case _:
+                return set()
+
+    def _keys(self, node: ast.expr) -> set[str]:
+        match node:
+            case ast.Dict(keys=keys):
+                assert None not in keys, f"line {node.lineno}: the keys of details are written where the error is made"
+                return {key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}
+            case ast.Name(id=name):
+                return set().union(*(self._keys(each) for each in self._assigned[name] if isinstance(each, ast.Dict)))
+            case _:
+                return set()
+
+
+MODULES = sorted((ROOT / "src/haptera").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT / "src/haptera")))
+def test_an_error_is_made_with_the_details_that_are_listed(path: Path) -> None:
+    """Trap: an error class outside the documented tree, and details that are written down otherwise than sent."""
+    unlisted = [
+        f"{path.name}:{line}: {code} with {sorted(keys - LISTED[code])}"
+        for line, code, keys in Module(path.read_text(encoding="utf-8")).errors()
+        if not keys <= LISTED[code]
+    ]
+    assert unlisted == []
+
+
+def test_the_details_that_are_listed_are_made() -> None:
+    """Of each code that this software makes; the others belong to parts that are still to come."""
+    made: dict[int, set[str]] = defaultdict(set)
+    for path in MODULES:
+        for _, code, keys in Module(path.read_text(encoding="utf-8")).errors():
+            made[code] |= keys
+    assert len(made) > 30
+    assert {code: sorted(LISTED[code] - keys) for code, keys in made.items() if not LISTED[code] <= keys} == {}
+
+
+def test_errors_are_found_wherever_they_are_made() -> None:
+    source = """
+_MISSING: Final = int(Code.KEY_NOT_FOUND)
+failure(_MISSING, {"key": 1})
+failure(3003 if late else Code.INVALID_KEY, details={"reason": 1})
+def f():
+    details = {"length": 1}
+    raise RemoteProtocolError(1004, "too long", details)
+"""
+    found = [(code, keys) for _, code, keys in Module(source).errors()]
+    assert sorted(found, key=lambda each: each[0]) == [
+        (1004, {"length"}),
+        (3003, {"reason"}),
+        (4001, {"key"}),
+        (4006, {"reason"}),
+    ]
