@@ -69,7 +69,10 @@ class ProtocolError(HapteraError):
 
 
 class LocalProtocolError(ProtocolError):
-    """This side asked for something that the protocol does not allow; nothing of it was sent."""
+    """This side asked for something that the protocol, or the method that it calls, does not allow.
+
+    Nothing of it was sent, except where a call for one answer met a method that answers with items.
+    """
 
 
 class RemoteProtocolError(ProtocolError):

@@ -74,3 +74,39 @@ def test_the_client_and_the_messaging_library_need_nothing_beyond_the_base_insta
     extras = {"cryptography", "sortedcontainers", "uvloop", "click", "rich", "zstandard"}
     assert not loaded & extras
     assert "haptera.node" not in loaded
+
+
+def test_nothing_is_printed_where_no_logging_is_set_up(tmp_path: Path) -> None:
+    """Opening a store warns of its key file, and a handler that fails is an error in the log: neither is for stderr."""
+    script = """
+import asyncio, logging, sys, haptera
+
+class Failing(haptera.Service):
+    name = "failing"
+
+    @haptera.method
+    async def fails(self, request):
+        raise ValueError("a fault")
+
+async def main():
+    async with haptera.open(sys.argv[1]) as db:
+        await db.set("k", b"v")
+    async with haptera.listen("haptera://127.0.0.1:0", services=[Failing()]) as server:
+        async with haptera.dial(server.url) as peer:
+            try:
+                await peer.call("failing", "fails")
+            except haptera.HandlerFailed:
+                print("failed")
+
+asyncio.run(main())
+logging.basicConfig(level=logging.WARNING, format="%(message)s")
+asyncio.run(main())
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "data")]
+    process = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert process.stdout == "failed\nfailed\n"
+    # And a program that has set logging up sees all of it, once.
+    assert [line for line in process.stderr.splitlines() if line.startswith(("key_file", "handler"))] == [
+        "key_file_beside_data",
+        "handler_failed",
+    ]

@@ -53,9 +53,12 @@ class EmbeddedChannel:
     def __init__(self, path: str | os.PathLike[str], durability: Literal["sync", "os"]) -> None:
         if durability not in {"sync", "os"}:
             raise ConfigurationError(f"durability is sync or os, not {durability!r}")
+        directory = os.fsdecode(path)
+        if not directory or "\0" in directory:
+            raise ConfigurationError(f"path is that of the data directory, not {directory!r}")
         self.revision = 0
         self.reached: str | None = None
-        self._config = NodeConfig(data_dir=os.fspath(path), listen=(), durability=durability)
+        self._config = NodeConfig(data_dir=directory, listen=(), durability=durability)
         self._node: Node | None = None
         self._opening: asyncio.Task[Node] | None = None
         self._closed = False

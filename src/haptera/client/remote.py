@@ -114,7 +114,7 @@ class RemoteChannel:
                             sent.release()
         except LocalProtocolError as error:
             if error.code != Code.MESSAGE_TOO_LARGE:
-                raise
+                raise _malformed(method, error) from error
             return unsendable(argument, size_refusal(error.details["limit"]))
         if answer.failure is not None:
             return answer.failure

@@ -3,6 +3,8 @@
 ``listen`` and ``dial`` make ``Peer`` objects; either side hosts ``Service`` objects and calls the other's.
 """
 
+import logging
+
 from haptera.peer.calls import Answer, Call, CallStream
 from haptera.peer.endpoint import dial, listen
 from haptera.peer.keys import read_key_file
@@ -12,6 +14,10 @@ from haptera.peer.server import Server
 from haptera.peer.service import Service, method
 from haptera.peer.session import SessionService
 from haptera.peer.trace import Trace
+
+# A library prints nothing by itself: without this, Python would print its warnings where no logging is set up. Every
+# part that logs loads this one.
+logging.getLogger("haptera").addHandler(logging.NullHandler())
 
 __all__ = [
     "Answer",

@@ -220,9 +220,17 @@ class Caller:
             self._connection.release(call.stream)
 
     def add_item(self, stream: int, payload: bytes | PackedItem) -> bool:
-        """Take an item of an answer; False if no one will read it."""
+        """Take an item of an answer; False if no one will read it.
+
+        A call for one answer is given up: what the method answers is not what its caller takes.
+        """
         call = self._calls.get(stream)
-        if call is None or call.items is None:
+        if call is None:
+            return False
+        if call.items is None:
+            service, method, _ = call.route
+            message = f"{service}.{method} answers with items: Peer.stream takes them, and not a call for one answer"
+            self._give_up(call, LocalProtocolError(1008, message))
             return False
         call.items.append(payload)
         call.wake_reader()

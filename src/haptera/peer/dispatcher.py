@@ -9,6 +9,7 @@ from haptera.connection import Connection
 from haptera.connection.events import RequestReceived
 from haptera.errors import Failure, failure
 from haptera.peer.deadlines import Deadlines
+from haptera.peer.event_log import EventLog, LimitedLog
 from haptera.peer.limits import BATCH_MAX, HANDLERS_END_S
 from haptera.peer.peer import Request
 from haptera.peer.scope import current, enter
@@ -58,6 +59,7 @@ class Dispatcher:
         self._running = 0  # the stream that runs then
         self._tasks: set[asyncio.Task[None]] = set()
         self._timed: list[Request] = []  # new, and not watched yet
+        self._log: EventLog | None = None  # of handlers that fail, once one has
         self._deadlines = Deadlines(loop, self.requests, self._expire)
 
     def use(self, capabilities: Container[str]) -> None:
@@ -152,15 +154,15 @@ class Dispatcher:
         try:
             service.handle(requests)
         except Exception as error:
-            _logger.error("handler_failed", exc_info=error, extra=self._peer.log_fields(code=3010, service=name))
-            for request in requests:
-                if request.stream in self.requests and request.task is None:
-                    self.record(request, error)
-                    request.fail(failure(3010))
+            unanswered = [request for request in requests if request.stream in self.requests and request.task is None]
+            self.report((unanswered or requests)[0], error)
+            for request in unanswered:
+                self.record(request, error)
+                request.fail(failure(3010))
         if self.stopwatch is not None:
-            unanswered = self.requests
+            owed = self.requests
             self.stopwatch.end_batch(
-                [request for request in requests if request.task is None and request.stream in unanswered]
+                [request for request in requests if request.task is None and request.stream in owed]
             )
 
     def enter(self, request: Request) -> None:
@@ -175,6 +177,27 @@ class Dispatcher:
         """A handler has raised an error."""
         if self.telemetry is not None:
             self.telemetry.record(request, error)
+
+    def report(self, request: Request, error: BaseException) -> None:
+        """What a handler has raised is a fault: the log has it, and the caller does not."""
+        self._write_line("handler_failed", request, error)
+
+    def _write_line(self, event: str, request: Request, error: BaseException) -> None:
+        """Write a line about a request. Its caller causes it at will, also on a dialled connection."""
+        if self._log is None:
+            self._log = self._peer._log if self._peer._accepted else LimitedLog(self._peer.remote)
+        self._log.write(
+            logging.ERROR,
+            event,
+            lambda: self._peer.log_fields(
+                stream=request.stream,
+                request_id=request.request_id,
+                code=3010,
+                service=request.service,
+                method=f"{request.service}.{request.method}",
+            ),
+            error,
+        )
 
     def is_overdue(self, request: Request) -> bool:
         """Whether a request's time is over, or as good as that."""
@@ -228,8 +251,7 @@ class Dispatcher:
             self._connection.fail(request.stream, reason, entries)
         except Exception as error:
             # Details of an application's own that cannot be encoded.
-            fields = self._peer.log_fields(stream=request.stream, code=3010, service=request.service)
-            _logger.error("error_not_sent", exc_info=error, extra=fields)
+            self._write_line("error_not_sent", request, error)
             self._connection.fail(request.stream, failure(3010))
         if self.telemetry is not None:
             self.telemetry.end_request(request, reason)
@@ -285,6 +307,8 @@ class Dispatcher:
         """Stop all handlers: the connection is over."""
         requests = list(self.requests.values())
         self._deadlines.close()
+        if self._log is not None and not self._peer._accepted:
+            self._log.settle()
         self.requests.clear()
         self.arrived.clear()
         for request in requests:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -208,6 +208,7 @@ async def _attempt(connect: Callable[[Place], TransportProtocol], host: Place, a
 def _config(
     address: Address, options: Options, services: Sequence[Service], signing_key: bytes | None, **config: Any
 ) -> Config:
+    _check_services(services)
     names = tuple(sorted({service.name for service in services} | {SessionService.name}))
     if signing_key is not None and options.signing_key is not None:
         raise ConfigurationError(f"{address}: a key is given in the URL and beside it")
@@ -240,6 +241,18 @@ def _with_compression(
 def _is_local(place: Place) -> bool:
     """Whether a link does not leave this machine: there is nothing to gain from sending less."""
     return isinstance(place, str) or is_loopback(place[0])
+
+
+def _check_services(services: Sequence[Service]) -> None:
+    """Raise ``ConfigurationError`` for what are no services: instances of them, not their classes."""
+    if isinstance(services, Service) or not isinstance(services, Collection):
+        raise ConfigurationError(f"services is a list of services, not {services!r}")
+    for service in services:
+        if isinstance(service, type) and issubclass(service, Service):
+            name = service.__name__
+            raise ConfigurationError(f"services has the class {name}; host an instance, {name}()")
+        if not isinstance(service, Service):
+            raise ConfigurationError(f"services has {service!r}, which is no haptera.Service")
 
 
 def _hosted(services: Sequence[Service]) -> list[Service]:

@@ -24,16 +24,24 @@ def shortened(text: str) -> str:
 class EventLog:
     """Writes a line for each event: that of connections which this side has dialled."""
 
-    def write(self, level: int, event: str, fields: Callable[[], dict[str, Any]]) -> None:
-        """Write a line if anybody reads lines of this level. ``fields`` gives what it says besides the event."""
+    def write(
+        self, level: int, event: str, fields: Callable[[], dict[str, Any]], error: BaseException | None = None
+    ) -> None:
+        """Write a line if anybody reads lines of this level.
+
+        ``fields`` gives what it says besides the event; the traceback of ``error`` stands behind it.
+        """
         if _logger.isEnabledFor(level):
-            _logger.log(level, event, extra=fields())
+            _logger.log(level, event, exc_info=error, extra=fields())
+
+    def settle(self) -> None:
+        """Write what was left out until now."""
 
 
 class LimitedLog(EventLog):
-    """The log of what happens at a listener: behind the first lines of an event, how many more there would have been.
+    """The log of what others cause: behind the first lines of an event, how many more there would have been.
 
-    ``place`` is the listener's URL.
+    ``place`` is the listener's URL, or the other side of a dialled connection.
     """
 
     def __init__(self, place: str) -> None:
@@ -42,7 +50,9 @@ class LimitedLog(EventLog):
         self._counts: Counter[tuple[int, str]] = Counter()  # since the interval began; the events are few
         self._timer: asyncio.TimerHandle | None = None
 
-    def write(self, level: int, event: str, fields: Callable[[], dict[str, Any]]) -> None:
+    def write(
+        self, level: int, event: str, fields: Callable[[], dict[str, Any]], error: BaseException | None = None
+    ) -> None:
         """Write a line, or count it as left out."""
         if not _logger.isEnabledFor(level):
             return
@@ -53,12 +63,12 @@ class LimitedLog(EventLog):
             self._until = now + INTERVAL_S
         self._counts[level, event] += 1
         if self._counts[level, event] <= LINES_MAX:
-            super().write(level, event, fields)
+            super().write(level, event, fields, error)
         elif self._timer is None:
             self._timer = loop.call_at(self._until, self.settle)
 
     def settle(self) -> None:
-        """Write what was left out until now: the interval is over, or the listener is closed."""
+        """Write what was left out until now: the interval is over, or the listener or the connection is closed."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -78,6 +78,10 @@ class Exchange(Peer):
         self._leaving: asyncio.Task[None] | None = None
 
     @property
+    def _accepted(self) -> bool:
+        return self._owner is not None
+
+    @property
     def _log(self) -> EventLog:
         return super()._log if self._owner is None else self._owner.log
 
@@ -146,7 +150,7 @@ class Exchange(Peer):
                 if request is not None:
                     request.add_item(payload)
                 elif not self._caller.add_item(stream, payload):
-                    # A call for one answer, or one that was given up.
+                    # Of a call that was given up, just now perhaps: one for a single answer takes no items.
                     self._take_item(stream)
             case ErrorReceived(stream, reason, entries):
                 self._caller.end(stream, Answer(b"", reason, entries))

@@ -116,6 +116,11 @@ class Line(ABC):
         """Wait until what ``_stop`` has stopped is at its end."""
 
     @property
+    @abstractmethod
+    def _accepted(self) -> bool:
+        """Whether a listener has accepted the connection; else this side has dialled it."""
+
+    @property
     def _log(self) -> EventLog:
         """Where the lines about this connection's beginning and end go."""
         return _LOG

@@ -51,6 +51,9 @@ class Responder(Protocol):
     def record(self, request: "Request", error: BaseException) -> None:
         """A handler has raised an error."""
 
+    def report(self, request: "Request", error: BaseException) -> None:
+        """What a handler has raised is a fault: the log has it, and the caller does not."""
+
     def end_task(self, request: "Request", task: asyncio.Task[None]) -> None:
         """A handler's task has ended."""
 
@@ -161,8 +164,8 @@ class Peer(Line):
         ``items`` are sent behind the request, for a method that takes many. ``timeout`` is in seconds, 5 unless the
         dialled URL says otherwise, None for no limit; the other side keeps it too. Raises ``ServerError`` (the subclass
         of the answer's code), ``DeadlineExceeded``, ``ConnectionLost``, ``LocalProtocolError`` for what the other side
-        would not take, ``TypeError`` or ``ValueError`` for a ``timeout`` that is no number of seconds above 0, and what
-        ``items`` raises.
+        would not take and for a method that answers with items (see ``stream``), ``TypeError`` or ``ValueError`` for a
+        ``timeout`` that is no number of seconds above 0, and what ``items`` raises.
         """
         if isinstance(timeout, Default):
             timeout = self._call_timeout_s

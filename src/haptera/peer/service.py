@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, ClassVar, Final, TypeVar
@@ -11,7 +10,6 @@ from haptera.errors import CallError, ConnectionLost, Failure, LocalProtocolErro
 from haptera.peer.calls import as_bytes
 from haptera.peer.peer import Request
 
-_logger = logging.getLogger("haptera.peer")
 #: An item is larger than the other side takes, or than there is memory for: that is the answer.
 _UNSENDABLE: Final = frozenset({3004, 3007})
 _METHOD_MARK: Final = "__haptera_method__"
@@ -115,13 +113,7 @@ def _fail(request: Request, error: BaseException) -> None:
         # A call that the handler made had no time left: nor has it itself.
         request.fail(failure(3005, outcome="unknown"))
     elif isinstance(error, (Exception, asyncio.CancelledError)):
-        fields = request.peer.log_fields(
-            stream=request.stream,
-            request_id=request.request_id,
-            code=3010,
-            method=f"{request.service}.{request.method}",
-        )
-        _logger.error("handler_failed", exc_info=error, extra=fields)
+        request.peer._dispatcher.report(request, error)
         request.fail(failure(3010))
     else:
         raise error

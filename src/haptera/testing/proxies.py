@@ -336,7 +336,10 @@ class _End(asyncio.Protocol):
         """Pass on the end of what the other side sends."""
         self._written_eof = True
         if self.transport is not None and not self.transport.is_closing():
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:
+                return  # it was reset, of which the loop learns in this very turn
             self._close_if_done()
 
     def deliver_reset(self) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
 from haptera.client import open_embedded
 from haptera.error_codes import DeadlineExceeded
+from haptera.errors import ConfigurationError
 from haptera.node.node import Node
 from haptera.state import limits
 from haptera.testing import MemoryFileSystem, virtual_clock
@@ -77,3 +78,9 @@ async def test_a_count_that_looks_at_each_key_has_a_deadline(monkeypatch: pytest
         with pytest.raises(DeadlineExceeded) as error:
             await db.count(glob="k*[0-4]", timeout=1e-9)
         assert error.value.outcome == "not_applied"
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", b""])
+async def test_a_path_that_is_none_is_refused_when_it_is_given(path: Any) -> None:
+    with pytest.raises(ConfigurationError, match="path is that of the data directory"):
+        str(open_embedded(path))

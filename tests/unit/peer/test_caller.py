@@ -277,10 +277,19 @@ async def test_an_error_is_an_answer_of_a_request_and_an_exception_of_a_call() -
 
 
 @virtual_clock
-async def test_a_call_for_one_answer_drops_items_that_come_before_it() -> None:
-    async with pair(Echo()) as (peer, acceptor):
-        for _ in range(3):
-            assert await peer.call("echo", "many", b"20000", timeout=30.0) == b""
+async def test_a_call_for_one_answer_is_given_up_where_items_come() -> None:
+    """They are not dropped in silence: the caller is told what to call, and the handler is cancelled."""
+    gate = Gate()
+    async with pair(Echo(), gate) as (peer, acceptor):
+        for service, method in (("echo", "many"), ("gate", "items")) * 3:
+            with pytest.raises(LocalProtocolError, match=rf"{service}\.{method} answers with items.*Peer\.stream"):
+                await peer.call(service, method, b"20000", timeout=30.0)
+        await idle(peer, acceptor)
+        assert len(gate.ended) == 3
+        with pytest.raises(LocalProtocolError):
+            await peer.request("echo", "many", b"1", timeout=None)
+        assert await peer.call("echo", "many", b"0") == b"", "without an item there is nothing that could be lost"
+        assert [item async for item in peer.stream("echo", "many", b"2")] == [b"0", b"1"]
         await idle(peer, acceptor)
 
 

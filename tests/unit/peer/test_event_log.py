@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from haptera import ConnectionLost, Failure, dial
+from haptera import CallError, ConnectionLost, Failure, HandlerFailed, Peer, Request, Service, dial, method
 from haptera.peer.event_log import INTERVAL_S, LINES_MAX, TEXT_MAX
 from haptera.testing import virtual_clock
 from haptera.wire.frame import FrameType, encode_frame
@@ -136,3 +136,40 @@ async def test_nothing_is_counted_that_nobody_would_read(caplog: pytest.LogCaptu
         await asyncio.sleep(2 * INTERVAL_S)
         assert loop.time() >= 2 * INTERVAL_S
     assert lines(caplog) == []
+
+
+class Failing(Service):
+    """A handler that whoever calls it can make fail."""
+
+    name = "failing"
+
+    @method
+    async def fails(self, request: Request) -> bytes:
+        raise ValueError("a fault")
+
+    @method
+    async def cannot_be_told(self, request: Request) -> bytes:
+        raise CallError(10_001, "UNTOLD", "its details cannot be encoded", details={"object": object()})
+
+
+@pytest.mark.parametrize("name", ["fails", "cannot_be_told"])
+@pytest.mark.parametrize("side", ["accepted", "dialled"])
+@virtual_clock
+async def test_a_caller_cannot_fill_a_disk_with_a_handler_that_fails(
+    caplog: pytest.LogCaptureFixture, side: str, name: str
+) -> None:
+    """On a connection that was dialled as well: there it is the listener who calls."""
+    event = "handler_failed" if name == "fails" else "error_not_sent"
+    accepted: list[Peer] = []
+    async with served(ANY_PORT, Failing(), on_peer=accepted.append) as server:
+        peer = await dial(server.url, services=[Failing()])
+        await peer.ready()
+        caller = peer if side == "accepted" else accepted[0]
+        for _ in range(500):
+            with pytest.raises(HandlerFailed):
+                await caller.call("failing", name)
+        written = [vars(record) for record in caplog.records if record.getMessage() == event]
+        assert [(line["service"], line["method"]) for line in written] == [("failing", f"failing.{name}")] * LINES_MAX
+        assert all(line["exc_info"] for line in written)
+        await peer.aclose()
+    assert left_out(caplog) == [("ERROR", event, 500 - LINES_MAX)]

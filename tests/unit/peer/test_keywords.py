@@ -177,3 +177,22 @@ async def test_no_timeout_and_one_without_end_are_no_limit() -> None:
         for timeout in (None, math.inf, 1e18, 5, 0.5):
             assert await peer.call("echo", "one", b"x", timeout=timeout) == b"x"
             assert [item async for item in peer.stream("echo", "many", b"2", timeout=timeout)] == [b"0", b"1"]
+
+
+@pytest.mark.parametrize(
+    ("services", "said"),
+    [
+        ([Echo], r"services has the class Echo; host an instance, Echo\(\)"),
+        (Echo(), "services is a list of services, not <"),
+        (Echo, "services is a list of services, not <class"),
+        (None, "services is a list of services, not None"),
+        ((service for service in [Echo()]), "services is a list of services, not <generator"),
+        (["echo"], "services has 'echo', which is no haptera.Service"),
+        ("echo", "services has 'e', which is no haptera.Service"),
+    ],
+)
+@pytest.mark.parametrize("open_", [listen, dial])
+@virtual_clock
+async def test_what_is_no_service_is_not_hosted(open_: Any, services: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        await open_(ANY_PORT, services=services)

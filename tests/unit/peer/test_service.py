@@ -139,7 +139,7 @@ async def test_a_handler_that_fails_is_3010_without_its_reason_and_one_line_in_t
         fields = vars(record)
         assert (record.name, record.getMessage(), record.levelname) == ("haptera.peer", "handler_failed", "ERROR")
         assert (fields["connection"], fields["stream"], fields["code"]) == (acceptor.session.hex(), 1, 3010)
-        assert fields["method"] == f"faulty.{name}"
+        assert (fields["service"], fields["method"]) == ("faulty", f"faulty.{name}")
         assert record.exc_info
         assert await peer.call("echo", "one", b"goes on") == b"goes on"
 
@@ -296,6 +296,9 @@ async def test_a_batch_that_raises_is_3010_for_those_without_an_answer(caplog: p
         answers = await asyncio.gather(*(peer.request("half", "x", b"", timeout=None) for _ in range(3)))
         assert [answer.failure and answer.failure.code for answer in answers] == [None, 3010, 3010]
         assert [record.getMessage() for record in failures(caplog)] == ["handler_failed"]
+        assert [(vars(record)["service"], vars(record)["method"]) for record in failures(caplog)] == [
+            ("half", "half.x")
+        ]
         await peer.request("half", "x", b"", timeout=None)
 
 

@@ -298,3 +298,27 @@ async def test_a_recording_keeps_no_more_than_its_bound(
         assert not through.recording.complete
         assert sum(len(piece.data) for piece in through.recording.pieces) <= 1000
         await peer.aclose()
+
+
+async def test_an_end_that_is_passed_on_to_a_socket_that_was_just_reset_is_no_error() -> None:
+    """What a paused proxy delivers when it goes on may come to a peer that has gone meanwhile."""
+    loop = asyncio.get_running_loop()
+    errors: list[dict[str, object]] = []
+    loop.set_exception_handler(lambda _, context: errors.append(context))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        async with proxy(f"haptera://127.0.0.1:{listener.getsockname()[1]}") as through:
+            host, _, port = through.url.removeprefix("haptera://").partition(":")
+            _, writer = await asyncio.open_connection(host, int(port))
+            accepted, _ = await loop.sock_accept(listener)
+            through.pause("to_acceptor")
+            writer.write_eof()
+            (lane,) = through.to_acceptor._lanes
+            while lane._held or not lane._queue:
+                await asyncio.sleep(0)
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            accepted.close()  # with a reset, of which the proxy's loop has not heard
+            through.resume("to_acceptor")
+            await emptied(through)
+            writer.close()
+    assert errors == []
