@@ -10,6 +10,9 @@
             CallError               a code of an application, from 10000
         StorageError                a data directory could not be used
             CorruptionError         it is damaged
+            DirectoryInUse          another process has it open
+            MissingKey, WrongKey    the key to read it with is missing, or is another one
+            NewerFormat             a newer version wrote it
         ConfigurationError          an option, URL or environment does not say what to do
         WrongLoop                   an object was used outside the event loop, thread or process that it belongs to
 
@@ -29,14 +32,18 @@ __all__ = [
     "ConfigurationError",
     "ConnectionLost",
     "CorruptionError",
+    "DirectoryInUse",
     "Failure",
     "HapteraError",
     "LocalProtocolError",
+    "MissingKey",
+    "NewerFormat",
     "Outcome",
     "ProtocolError",
     "RemoteProtocolError",
     "ServerError",
     "StorageError",
+    "WrongKey",
     "WrongLoop",
     "failure",
 ]
@@ -155,6 +162,46 @@ class CorruptionError(StorageError):
 
     def __str__(self) -> str:
         return f"{self.file} is damaged at byte {self.offset}: expected {self.expected}, found {self.actual}"
+
+
+class DirectoryInUse(StorageError):
+    """Another process holds the data directory.
+
+    `path` is the data directory, `pid` the other process's id, or None where it could not be read.
+    """
+
+    def __init__(self, path: str, pid: int | None, holder: str = "another process") -> None:
+        super().__init__(f"{path}: the data directory is in use by {holder}")
+        self.path = path
+        self.pid = pid
+
+
+class NewerFormat(StorageError):
+    """A file was written by a newer version. `file` names it, `found` and `supported` are format versions."""
+
+    def __init__(self, file: str, found: int, supported: int) -> None:
+        super().__init__(f"{file}: format {found} is newer than this version can read ({supported})")
+        self.file = file
+        self.found = found
+        self.supported = supported
+
+
+class WrongKey(StorageError):
+    """A file was encrypted under another data key. `file` names it, `expected` and `actual` are key ids in hex."""
+
+    def __init__(self, file: str, expected: str, actual: str) -> None:
+        super().__init__(f"{file}: encrypted under the data key {expected}, but the key file holds {actual}")
+        self.file = file
+        self.expected = expected
+        self.actual = actual
+
+
+class MissingKey(StorageError):
+    """There is a log but no key file to read it with. `file` is where the key file should be."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__(f"{file}: the key file is missing, and the log beside it cannot be read without it")
+        self.file = file
 
 
 class ConfigurationError(HapteraError):

@@ -36,8 +36,11 @@ def keys_refusal(keys: Iterable[str], first: int = 0) -> Failure | None:
 
 def value_refusal(key: str, size: int) -> Failure | None:
     """Return why no value of ``size`` bytes is stored under ``key`` (4007), or None."""
-    if size <= VALUE_SIZE_MAX:
-        return None
+    return None if size <= VALUE_SIZE_MAX else value_too_large(key, size)
+
+
+def value_too_large(key: str, size: int) -> Failure:
+    """Return 4007 for a value of ``size`` bytes."""
     return failure(Code.VALUE_TOO_LARGE, {"key": key, "length": size, "limit": VALUE_SIZE_MAX})
 
 

@@ -270,3 +270,18 @@ async def test_a_refused_connection_is_told_by_the_name_of_its_error() -> None:
             assert refused.value.outcome == "not_applied"
             with pytest.raises(haptera.ConnectionLost):
                 await second.get("k")
+
+
+async def test_a_data_directory_that_cannot_be_opened_is_told_by_name(tmp_path: Path) -> None:
+    """Trap: an error class outside the documented tree."""
+    async with haptera.open(tmp_path / "data", durability="os") as db:
+        await db.set("k", b"v")
+        with pytest.raises(haptera.DirectoryInUse, match="in use by this process"):
+            async with haptera.open(tmp_path / "data"):
+                pass
+    for key in (tmp_path / "data").rglob("*key*"):
+        if key.is_file():
+            key.unlink()
+    with pytest.raises(haptera.MissingKey):
+        async with haptera.open(tmp_path / "data"):
+            pass

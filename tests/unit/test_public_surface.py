@@ -20,14 +20,18 @@ ERRORS = {
     "ConfigurationError",
     "ConnectionLost",
     "CorruptionError",
+    "DirectoryInUse",
     "Failure",
     "HapteraError",
     "LocalProtocolError",
+    "MissingKey",
+    "NewerFormat",
     "Outcome",
     "ProtocolError",
     "RemoteProtocolError",
     "ServerError",
     "StorageError",
+    "WrongKey",
     "WrongLoop",
     "failure",
 }
@@ -69,7 +73,7 @@ def test_importing_the_package_imports_none_of_its_parts() -> None:
 
 def test_the_client_and_the_messaging_library_need_nothing_beyond_the_base_install() -> None:
     loaded = imported_by(
-        "import haptera\nhaptera.connect, haptera.listen, haptera.dial, haptera.open, haptera.KeyNotFound"
+        "import haptera\nhaptera.connect, haptera.listen, haptera.dial, haptera.open, haptera.DirectoryInUse"
     )
     extras = {"cryptography", "sortedcontainers", "uvloop", "click", "rich", "zstandard"}
     assert not loaded & extras

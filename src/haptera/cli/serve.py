@@ -179,9 +179,8 @@ def _signals() -> list[signal.Signals]:
 
 def exit_code(error: BaseException) -> int:
     """The exit code that says what kind of trouble kept a node from serving."""
+    from haptera.errors import DirectoryInUse, MissingKey, NewerFormat, WrongKey
     from haptera.node.commit import ApplyFailed
-    from haptera.state.commands import UnknownPart
-    from haptera.storage.errors import DirectoryInUse, MissingKey, NewerFormat, WrongKey
 
     match error:
         case ConfigurationError():
@@ -192,7 +191,7 @@ def exit_code(error: BaseException) -> int:
             return DAMAGED
         case WrongKey() | MissingKey():
             return WRONG_KEY
-        case NewerFormat() | UnknownPart():
+        case NewerFormat():
             return NEWER_FORMAT
         case ApplyFailed():
             return CANNOT_APPLY

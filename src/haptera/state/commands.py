@@ -19,17 +19,18 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from haptera.errors import HapteraError
+from haptera.errors import HapteraError, NewerFormat, StorageError
 from haptera.state.arrays import array_header, read_array_header
 from haptera.state.steps import Steps, finish
 
 
-class UnknownPart(HapteraError):
+class UnknownPart(NewerFormat):
     """An entry holds a command of a newer format. ``part`` is what it calls itself, such as ``"kv.expire"``."""
 
     def __init__(self, part: str, reason: str = "is not known") -> None:
-        super().__init__(f"the command {part[:64]!r} {reason}: the log was written by a newer version")
+        StorageError.__init__(self, f"the command {part[:64]!r} {reason}: the log was written by a newer version")
         self.part = part
+        self.file, self.found, self.supported = "", 0, 0  # it is not told by numbers
 
 
 class MalformedCommands(HapteraError, ValueError):

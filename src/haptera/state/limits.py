@@ -2,18 +2,19 @@
 
 Those that decide what a logged command does (the remembered answers, the largest revision) are part of the format: all
 replicas and every replay must agree on them, so they are constants and not configuration. Those of keys and values
-stand in `haptera.key_rules`, because a client that cannot send an argument judges by them too.
+are `haptera.key_rules`'s, because a client that cannot send an argument judges by them too.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from haptera.key_rules import BOUND_SIZE_MAX as BOUND_SIZE_MAX
-from haptera.key_rules import KEY_SIZE_MAX as KEY_SIZE_MAX
-from haptera.key_rules import KEYS_PER_COMMAND_MAX as KEYS_PER_COMMAND_MAX
-from haptera.key_rules import VALUE_SIZE_MAX as VALUE_SIZE_MAX
+from haptera import key_rules
 
+KEY_SIZE_MAX: Final = key_rules.KEY_SIZE_MAX
+VALUE_SIZE_MAX: Final = key_rules.VALUE_SIZE_MAX
+BOUND_SIZE_MAX: Final = key_rules.BOUND_SIZE_MAX
+KEYS_PER_COMMAND_MAX: Final = key_rules.KEYS_PER_COMMAND_MAX
 #: Versions stay exact in every language that keeps numbers as IEEE doubles (section 7).
 REVISION_MAX: Final = 2**53 - 1
 INT64_MIN: Final = -(2**63)

@@ -17,7 +17,7 @@ from haptera.key_rules import (
     key_refusal,
     keys_refusal,
     size_refusal,
-    value_refusal,
+    value_too_large,
 )
 from haptera.state import limits
 from haptera.state.commands import (
@@ -77,7 +77,7 @@ def validate_steps(op: SetMany | DeleteMany | GetMany) -> Steps[Failure | int]:
         for piece in _pieces(items):
             for key, value in piece:
                 if len(value) > VALUE_SIZE_MAX:
-                    return value_refusal(key, len(value))
+                    return value_too_large(key, len(value))
             yield len(piece)
     return size
 
@@ -117,7 +117,7 @@ def _set(op: Set) -> Failure | None:
     if not is_key(key):
         return invalid_key(key)
     if len(op.value) > VALUE_SIZE_MAX:
-        return value_refusal(key, len(op.value))
+        return value_too_large(key, len(op.value))
     if op.condition is not None and op.condition not in {"absent", "present"}:
         return invalid("if", "neither absent nor present")
     return None if op.if_version is None else _if_version(op.if_version)

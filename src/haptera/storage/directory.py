@@ -11,7 +11,7 @@ import tomllib
 import google_crc32c
 
 from haptera.errors import CorruptionError, StorageError
-from haptera.storage.errors import DirectoryInUse, NewerFormat, translated
+from haptera.storage.errors import DirectoryInUse, NewerFormat, holder_of, translated
 from haptera.storage.filesystem import File, FileSystem, read_file, write_file_atomically
 
 __all__ = ["DIRECTORY_FORMAT", "NODE_ID_SIZE", "DataDirectory"]
@@ -132,7 +132,8 @@ def _take_lock(fs: FileSystem, path: str) -> File:
     try:
         if not lock.try_lock():
             holder = lock.pread(32, 0).strip()
-            raise DirectoryInUse(path, int(holder) if holder.isdigit() else None)
+            pid = int(holder) if holder.isdigit() else None
+            raise DirectoryInUse(path, pid, holder_of(pid))
     except BaseException:
         lock.close()
         raise

@@ -1,4 +1,7 @@
-"""What can go wrong with the data directory. Damage itself is `haptera.errors.CorruptionError`."""
+"""What can go wrong with the data directory. Damage itself is `haptera.errors.CorruptionError`.
+
+The errors that a program tells apart stand in `haptera.errors`, which needs none of the packages of this layer.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import errno
 import os
 from collections.abc import Iterator
 
-from haptera.errors import StorageError
+from haptera.errors import DirectoryInUse, MissingKey, NewerFormat, StorageError, WrongKey
 
 __all__ = [
     "DirectoryInUse",
@@ -17,6 +20,7 @@ __all__ = [
     "StorageFull",
     "WrongKey",
     "failing",
+    "holder_of",
     "translate",
     "translated",
 ]
@@ -36,19 +40,7 @@ class StorageFailed(StorageError):
     """
 
 
-class DirectoryInUse(StorageError):
-    """Another process holds the data directory.
-
-    `path` is the data directory, `pid` the other process's id, or None where it could not be read.
-    """
-
-    def __init__(self, path: str, pid: int | None) -> None:
-        super().__init__(f"{path}: the data directory is in use by {_holder(pid)}")
-        self.path = path
-        self.pid = pid
-
-
-def _holder(pid: int | None) -> str:
+def holder_of(pid: int | None) -> str:
     """Name the process that took the lock, with what helps to find it."""
     if pid is None:
         return "another process"
@@ -63,34 +55,6 @@ def _holder(pid: int | None) -> str:
     except (OSError, OverflowError):
         pass  # another user's process, or a number that is none
     return f"process {pid}"
-
-
-class NewerFormat(StorageError):
-    """A file was written by a newer version. `file` names it, `found` and `supported` are format versions."""
-
-    def __init__(self, file: str, found: int, supported: int) -> None:
-        super().__init__(f"{file}: format {found} is newer than this version can read ({supported})")
-        self.file = file
-        self.found = found
-        self.supported = supported
-
-
-class WrongKey(StorageError):
-    """A file was encrypted under another data key. `file` names it, `expected` and `actual` are key ids in hex."""
-
-    def __init__(self, file: str, expected: str, actual: str) -> None:
-        super().__init__(f"{file}: encrypted under the data key {expected}, but the key file holds {actual}")
-        self.file = file
-        self.expected = expected
-        self.actual = actual
-
-
-class MissingKey(StorageError):
-    """There is a log but no key file to read it with. `file` is where the key file should be."""
-
-    def __init__(self, file: str) -> None:
-        super().__init__(f"{file}: the key file is missing, and the log beside it cannot be read without it")
-        self.file = file
 
 
 @contextlib.contextmanager
