@@ -1,26 +1,28 @@
-# Everything runs from .venv, which these targets make and keep up to date themselves. Nothing is installed
-# outside this folder. Paths are relative throughout, so a checkout may stand in a folder with spaces.
+# Everything runs from .venv, which these targets make and keep up to date themselves; VENV=.venv-3.12 takes another, and
+# PYTHON=python3.12 makes a new one with that. Nothing is installed outside this folder. Paths are relative throughout, so a checkout may stand in a folder with spaces.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
 SHELL := /bin/sh
 
-python := .venv/bin/python
+VENV ?= .venv
+python := $(VENV)/bin/python
 pip := $(python) -m pip --disable-pip-version-check --no-input --quiet
-ready_to_serve := .venv/.ready-to-serve
-ready_to_develop := .venv/.ready-to-develop
-ready_to_fuzz := .venv/.ready-to-fuzz
+ready_to_serve := $(VENV)/.ready-to-serve
+ready_to_develop := $(VENV)/.ready-to-develop
+ready_to_fuzz := $(VENV)/.ready-to-fuzz
 
 # pytest's further arguments: make test ARGS="-n0 -k damage -x"
 ARGS ?=
 
-.PHONY: help env serve test test-long mutants fuzz lint format generate lock bench clean
+.PHONY: help env serve test test-pythons test-long mutants fuzz lint format generate lock bench clean
 
 help:
 	@echo 'make env        the environment, .venv, with everything that development needs'
 	@echo 'make serve      a node on haptera://127.0.0.1:7457'
 	@echo 'make test       the tests; ARGS="-k name" chooses among them'
+	@echo 'make test-pythons   the tests, with each supported Python that is found'
 	@echo 'make test-long  those that take minutes, too'
 	@echo 'make mutants    breaks the product on purpose, and says which changes no test notices'
 	@echo 'make fuzz       the fuzz targets, for a minute; ARGS="decoder --seconds 600"'
@@ -33,25 +35,25 @@ help:
 
 # --- environment ------------------------------------------------------------------------------------------
 
-# A dangling .venv/bin/python (its Python was upgraded away) counts as missing, so the environment is made anew.
+# A dangling bin/python (its Python was upgraded away) counts as missing, so the environment is made again.
 $(python):
-	@python="$$(tools/python.sh)" && echo "making .venv with $$python" && "$$python" -m venv --clear .venv
+	@python="$$(tools/python.sh)" && echo "making $(VENV) with $$python" && "$$python" -m venv --clear $(VENV)
 
 # The project itself is installed last and editable: its metadata depends on pyproject.toml, its code is never copied.
 $(ready_to_serve): requirements.lock pyproject.toml | $(python)
-	@echo 'installing what a node needs into .venv'
+	@echo 'installing what a node needs into $(VENV)'
 	@$(pip) install --require-hashes --requirement requirements.lock
 	@$(pip) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(ready_to_develop): requirements-dev.lock $(ready_to_serve)
-	@echo 'installing what development needs into .venv'
+	@echo 'installing what development needs into $(VENV)'
 	@$(pip) install --require-hashes --requirement requirements-dev.lock
 	@touch $@
 
 # Where the fuzzer has no wheel the lock file has nothing to install, and the targets run without it.
 $(ready_to_fuzz): requirements-fuzz.lock $(ready_to_develop)
-	@echo 'installing what fuzzing needs into .venv'
+	@echo 'installing what fuzzing needs into $(VENV)'
 	@$(pip) install --require-hashes --requirement requirements-fuzz.lock
 	@touch $@
 
@@ -68,6 +70,16 @@ serve: $(ready_to_serve)
 
 test: $(ready_to_develop)
 	@$(python) -m pytest $(ARGS)
+
+# An environment for each; they are kept. A Python that fails does not keep the others from being tried.
+test-pythons:
+	@failed=; \
+	for python in $$(tools/pythons.sh); do \
+		version="$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"; \
+		echo "Python $$version"; \
+		$(MAKE) --no-print-directory test VENV=.venv-$$version PYTHON="$$python" ARGS='$(ARGS)' || failed="$$failed $$version"; \
+	done; \
+	[ -z "$$failed" ] || { echo "failed with Python$$failed" >&2; exit 1; }
 
 test-long: $(ready_to_fuzz)
 	@HYPOTHESIS_PROFILE=long $(python) -m pytest -m '' --timeout 3600 $(ARGS)
@@ -108,7 +120,7 @@ UPGRADE ?=
 compile := $(python) -m uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
 	--no-emit-package haptera --custom-compile-command 'make lock' $(UPGRADE)
 lock:
-	@test -x $(python) || { python="$$(tools/python.sh)" && "$$python" -m venv --clear .venv; }
+	@test -x $(python) || { python="$$(tools/python.sh)" && "$$python" -m venv --clear $(VENV); }
 	@$(python) -m uv --version >/dev/null 2>&1 || $(pip) install uv
 	@$(compile) --extra all --group build --output-file requirements.lock pyproject.toml
 	@$(compile) --extra all --extra bench --group dev --constraint requirements.lock \
@@ -116,6 +128,6 @@ lock:
 	@$(compile) --group fuzz --output-file requirements-fuzz.lock
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	rm -rf .fuzz
 	find src tests tools bench fuzz -type d -name __pycache__ -prune -exec rm -rf {} +

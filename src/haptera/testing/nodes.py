@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 from collections import deque
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote
 
@@ -142,8 +142,9 @@ def node_in_thread(**options: Any) -> Iterator[str]:
         if not errors:
             yield urls[0]
     finally:
-        if thread.is_alive() and stop:
-            stop[0]()
+        if stop:
+            with suppress(RuntimeError):  # a node that could not open has closed its loop by now, perhaps
+                stop[0]()
         thread.join()
     if errors:
         raise errors[0]
