@@ -19,6 +19,7 @@ import pytest
 from haptera.errors import ConnectionLost
 from haptera.peer import dial
 from haptera.storage import DataDirectory, Entry, Log, OsFileSystem, load_or_create
+from tests.support.processes import end_group, start
 from tests.unit.node.process import ANY_PORT, serving
 
 encode, decode = msgspec.msgpack.encode, msgspec.msgpack.decode
@@ -244,6 +245,35 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     with serving(tmp_path / "d") as node:
         asyncio.run(held(node.ready().url))
         assert "stopped" not in node.names()
+
+
+IDLE_CLIENT = """
+import asyncio, sys, haptera
+async def main():
+    async with haptera.connect(sys.argv[1]) as db:
+        await db.set("k", b"v")
+        print("idle", flush=True)
+        await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
+def test_a_frozen_idle_client_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """Trap: a peer that owes nothing is waited for at shutdown.
+
+    Its kernel takes all it is sent, and it never closes. The drain may take an hour, so a wait for it has no end here.
+    """
+    with serving(tmp_path / "d", "--drain-timeout", "3600") as node:
+        client = start([sys.executable, "-c", IDLE_CLIENT, node.ready().url])
+        try:
+            assert client.stdout is not None
+            assert client.stdout.readline() == "idle\n"
+            os.kill(client.pid, signal.SIGSTOP)
+            node.signal()
+            assert node.end() == 0
+        finally:
+            end_group(client.pid)
+            client.communicate()
 
 
 def test_with_a_key_the_key_is_nowhere_but_in_its_file(tmp_path: Path) -> None:

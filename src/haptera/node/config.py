@@ -61,7 +61,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     listen: tuple[str, ...] = (LISTEN_DEFAULT,)  # none for an embedded node
     drain_timeout: float = 30.0
     max_connections: int = 10_000
-    max_half_open: int = 256
+    max_half_open: int = 1024
     signing_key_file: str | None = None
     compression: Literal["auto", "zstd", "none"] = "auto"
     handshake_timeout: float = HANDSHAKE_TIMEOUT_S

@@ -42,8 +42,9 @@ HANDLERS_END_S: Final = 5.0
 DRAIN_S: Final = 30.0
 #: Connections of one listener. Each costs some 12 KiB and a file descriptor.
 CONNECTIONS_MAX: Final = 10_000
-#: Those of them whose handshake is not done: room for everyone who dials within a round trip, and 64 KiB each at most.
-HALF_OPEN_MAX: Final = 256
+#: Those of them whose handshake is not done: room for hundreds of clients that start at one instant and share a few
+#: busy processors, and 64 KiB each at most.
+HALF_OPEN_MAX: Final = 1024
 #: Connections that were refused and may take a second to read why: so many, or a quarter of a listener's connections
 #: where that is fewer, but not fewer than the second. Those beyond are closed at once.
 LEAVING_MAX: Final = 256

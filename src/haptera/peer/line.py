@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,7 +17,7 @@ from haptera.peer.ending import describe_end, log_end, log_opening
 from haptera.peer.event_log import EventLog
 from haptera.peer.home import let_go, wrong_loop
 from haptera.peer.limits import DRAIN_S, LINGER_S, UNWRITTEN_MAX, WRITE_SIZE
-from haptera.peer.sockets import tune
+from haptera.peer.sockets import tune, unacknowledged
 from haptera.peer.timers import ReaderWatch, Ticker
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("haptera.peer")
 _LOG: Final = EventLog()
+#: What is owed while answers are: everything that is sent until the last of them.
+_ALL: Final = sys.maxsize
 
 
 class Line(ABC):
@@ -47,6 +50,8 @@ class Line(ABC):
         "_linger",
         "_loop",
         "_on_close",
+        "_owed",
+        "_patience",
         "_paused",
         "_reader",
         "_reading",
@@ -87,6 +92,10 @@ class Line(ABC):
         self._ending: ConnectionLost | None = None
         self._draining: asyncio.Future[None] | None = None
         self._said_goaway = False
+        #: How many of the bytes that were sent the other side is owed once nothing is under way, and until when an end
+        #: waits for it to take them.
+        self._owed = 0
+        self._patience = 0.0
         self._when_writable: list[Callable[[], None]] = []
         self._on_close: list[Callable[[], None]] = []
         self._ticker = Ticker(loop, connection, self._tick)
@@ -351,7 +360,8 @@ class Line(ABC):
             await asyncio.wait((self._draining, self._gone), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if self._ending is None:
             # Not a plain close: that would be a reset, which destroys answers on their way, if anything is unread.
-            self._end(Closed(None), "it is drained", linger_s=max(LINGER_S, deadline - self._loop.time()), half=True)
+            self._patience = deadline
+            self._end(Closed(None), "it is drained", half=True)
         await self._wait_gone()
 
     def _advance_drain(self) -> None:
@@ -362,9 +372,15 @@ class Line(ABC):
             self._refuse(1014)
             return
         if self.established and not self._said_goaway:
+            # Of GOAWAY itself nothing is owed: who is frozen or gone never takes it.
             self._said_goaway = True
+            self._owed = self.bytes_sent
             connection.go_away(1014)
-        if not connection.open_streams and not connection.outbox.pending:
+        if connection.open_streams:
+            self._owed = _ALL
+        elif not connection.outbox.pending:
+            if self._owed == _ALL:
+                self._owed = self.bytes_sent
             assert self._draining is not None
             if not self._draining.done():
                 self._draining.set_result(None)
@@ -373,12 +389,8 @@ class Line(ABC):
         """Close the connection. Calls under way fail with ``ConnectionLost``, handlers are cancelled."""
         if self._forked_from:
             return
+        self._patience = 0.0
         self._end(Closed(None), "it is closed here")
-        if self._linger is not None and self._linger.when() > self._loop.time() + LINGER_S:
-            # The end of a drain waits longer for the other side.
-            assert self._transport is not None  # what lingers is its end
-            self._linger.cancel()
-            self._linger = self._loop.call_later(LINGER_S, self._transport.abort)
         await self._wait_gone()
 
     async def _wait_gone(self) -> None:
@@ -412,7 +424,6 @@ class Line(ABC):
         reason: str,
         cause: Exception | None = None,
         *,
-        linger_s: float | None = None,
         half: bool = False,
     ) -> None:
         """The connection is over: fail what waits, stop what runs, close the transport.
@@ -432,9 +443,9 @@ class Line(ABC):
         self._stop("not_applied" if refused else "unknown")
         self._when_writable.clear()
         found_fault = event.error is not None and event.failure is None
-        self._close_transport(linger_s, half=half or found_fault)
+        self._close_transport(half=half or found_fault)
 
-    def _close_transport(self, linger_s: float | None, *, half: bool) -> None:
+    def _close_transport(self, *, half: bool) -> None:
         self._stop_timers()
         transport = self._transport
         if transport is None or transport.is_closing():
@@ -450,7 +461,16 @@ class Line(ABC):
                 transport.write_eof()
         else:
             transport.close()
-        self._linger = self._loop.call_later(LINGER_S if linger_s is None else linger_s, transport.abort)
+        self._linger = self._loop.call_later(LINGER_S, self._leave_behind, transport)
+
+    def _leave_behind(self, transport: asyncio.Transport) -> None:
+        """The other side has had its time to close: close without it, unless it is still taking what it is owed."""
+        untaken = transport.get_write_buffer_size() + unacknowledged(transport)
+        if self._loop.time() < self._patience and self.bytes_sent - untaken < self._owed:
+            self._linger = self._loop.call_later(LINGER_S, self._leave_behind, transport)
+        else:
+            self._linger = None
+            transport.abort()
 
     def _lost(self, error: Exception | None) -> None:
         self._end(Closed(None), "it is gone", error)

@@ -19,14 +19,18 @@ _GOING_AWAY: Final = 1014
 #: Turns of the loop after which a listener is closed. What the kernel has accepted until then would be reset, and its
 #: first flight lost without a word: one turn to see it, one to accept it, one to hand it over.
 _CLOSING_TURNS: Final = 3
+#: Turns after which a HELLO that had come with its connection was read: one to watch the socket, one to read it. Many
+#: that connect at one instant are accepted in one turn, before any of them can be heard.
+_READING_TURNS: Final = 2
 
 
 class Server:
     """A listener and the peers that came by it. ``async with`` closes it.
 
     It always accepts. Of more than ``max_connections`` the newest is refused; of more than ``max_half_open`` whose
-    handshake is not done the oldest is dropped: one that means it has shaken hands long before its turn comes, so
-    that nobody who connects and says nothing can keep others out. Both are told 1013.
+    handshake is not done the oldest is dropped, once what all of them have said was read: one that means it has shaken
+    hands long before its turn comes, so that nobody who connects and says nothing can keep others out. Both are told
+    1013.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Server:
         self._max_half_open = max_half_open
         self._max_leaving = leaving_max(max_connections)
         self._half_open: dict[Peer, None] = {}  # the oldest first
+        self._sweeping = False  # whether those beyond the bound are about to be dropped
         self._leaving: set[Peer] = set()  # refused, and not gone yet
         self._listeners: Sequence[asyncio.AbstractServer] = ()  # none once it is closed
         self._forked_from = 0  # in a forked child, the process that has the listeners
@@ -91,11 +96,18 @@ class Server:
             self.accepted += 1
             self.peers.add(peer)
             self._half_open[peer] = None
-            if len(self._half_open) > self._max_half_open:
-                self._refuse(next(iter(self._half_open)))
+            if len(self._half_open) > self._max_half_open and not self._sweeping:
+                self._sweeping = True
+                _later(asyncio.get_running_loop(), _READING_TURNS, self._sweep)
             if self._on_peer is not None:
                 on_peer = self._on_peer
                 peer._guard(lambda: on_peer(peer))
+
+    def _sweep(self) -> None:
+        """Drop the oldest of too many half-open connections, now that what each has said by now was read."""
+        self._sweeping = False
+        while len(self._half_open) > self._max_half_open:
+            self._refuse(next(iter(self._half_open)))
 
     def established(self, peer: Peer) -> None:
         """A connection's handshake is done (the peer calls this)."""
@@ -122,7 +134,7 @@ class Server:
         """Take no more connections; those that there are go on."""
         if self._listeners:
             for listener in self._listeners:
-                _close_later(listener, _CLOSING_TURNS)
+                _later(listener.get_loop(), _CLOSING_TURNS, listener.close)
             self._listeners = ()
             self._remove_socket()
 
@@ -164,8 +176,9 @@ class Server:
         await self.aclose()
 
 
-def _close_later(server: asyncio.AbstractServer, turns: int) -> None:
+def _later(loop: asyncio.AbstractEventLoop, turns: int, callback: Callable[[], None]) -> None:
+    """Call ``callback`` after so many turns of the loop."""
     if turns:
-        server.get_loop().call_soon(_close_later, server, turns - 1)
+        loop.call_soon(_later, loop, turns - 1, callback)
     else:
-        server.close()
+        callback()

@@ -5,10 +5,16 @@ import errno
 import os
 import socket
 import stat
+import struct
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import quote
+
+if sys.platform == "linux":
+    import fcntl
+    import termios
 
 from haptera.errors import ConfigurationError
 from haptera.peer.address import TCP_SCHEME, UNIX_SCHEME, Address, format_host
@@ -49,6 +55,19 @@ def tune(transport: asyncio.BaseTransport) -> None:
             option = getattr(socket, name, None)
             if option is not None:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def unacknowledged(transport: asyncio.BaseTransport) -> int:
+    """Return how many bytes the kernel keeps of a TCP connection until the other side has them; 0 if it doesn't say."""
+    sock = transport.get_extra_info("socket")
+    if sys.platform != "linux" or sock is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
+        return 0
+    try:
+        # SIOCOUTQ, which has the number of a terminal's request. The end of what is sent counts as a byte of it.
+        (size,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))
+    except OSError:
+        return 0
+    return max(size - 1, 0)
 
 
 def reason_of(error: Exception) -> str:

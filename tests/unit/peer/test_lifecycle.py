@@ -14,7 +14,7 @@ import pytest
 import haptera
 from haptera import ConfigurationError, ConnectionLost, Peer, Request, Service, dial, listen, method
 from haptera.peer import limits
-from haptera.testing import MemoryTransport, VirtualClockLoop, virtual_clock
+from haptera.testing import MemoryTransport, VirtualClockLoop, proxy, virtual_clock
 from haptera.wire.frame import FrameType, encode_frame
 from haptera.wire.payload import Goaway, decode_failure, decode_payload, encode_payload
 from tests.unit.peer.hosts import (
@@ -418,26 +418,103 @@ async def test_the_reason_that_a_peer_gives_is_nothing_that_a_terminal_obeys() -
     await server.wait_closed()
 
 
-@pytest.mark.parametrize("by", ["the end of a drain", "an end that was not orderly"])
-@virtual_clock
-async def test_closing_waits_no_longer_for_who_does_not_close_whatever_ended_the_connection(by: str) -> None:
-    class Keeps(asyncio.Protocol):
-        def eof_received(self) -> bool:
-            return True
+class Keeps(asyncio.Protocol):
+    """An other side that takes what comes, and never closes: one that is frozen."""
 
+    def eof_received(self) -> bool:
+        return True
+
+
+@virtual_clock
+async def test_closing_waits_no_longer_for_who_does_not_close() -> None:
     server = await asyncio.get_running_loop().create_server(Keeps, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     peer = await dial(f"haptera://{host}:{port}")
-    if by == "the end of a drain":
-        draining = asyncio.create_task(peer.drain(30))
-        await asyncio.sleep(10)
-        assert not peer.closed  # what the other side may still send is waited for
-        await asyncio.wait_for(peer.aclose(), limits.LINGER_S + 0.001)
-        await draining
-    else:
-        await asyncio.wait_for(peer.aclose(), limits.LINGER_S + 0.001)
+    await asyncio.wait_for(peer.aclose(), limits.LINGER_S + 0.001)
     assert peer.closed
     server.close()
+
+
+@pytest.mark.parametrize("end", ["it is closed", "it reads"])
+@virtual_clock
+async def test_a_drain_waits_for_who_has_not_taken_an_answer_until_it_is_closed(end: str) -> None:
+    service = Batches()
+    async with served(ANY_PORT, service) as server:
+        raw = await RawPeer.open(server.url)
+        await raw.hello()
+        await raw.request(1, "batches", "x", b"")
+        await eventually(lambda: service.requests)
+        acceptor = other_side(server)
+        service.requests[0].respond(bytes(220 * KIB))  # more than is on its way, less than the transport takes
+        await turns()
+        draining = asyncio.create_task(acceptor.drain(30.0))
+        await asyncio.sleep(10.0)
+        assert not acceptor.closed
+        if end == "it reads":
+            assert len(await raw.answer(1)) == 220 * KIB
+            await raw.read_to_end()
+            await draining
+            assert now() < 12.0
+        else:
+            await asyncio.wait_for(acceptor.aclose(), limits.LINGER_S + 0.001)
+            await draining
+        assert acceptor.closed
+        await raw.close()
+
+
+@pytest.mark.parametrize("link", ["frozen", "dead"])
+@virtual_clock
+async def test_a_drain_ends_as_soon_as_nothing_is_owed(link: str) -> None:
+    """Trap: a peer that owes nothing is waited for at shutdown, because it is frozen or gone."""
+    async with served(ANY_PORT, Echo()) as server, proxy(server.url) as between:
+        raw = await RawPeer.open(between.url if link == "dead" else server.url)
+        await raw.hello()
+        await raw.request(1, "echo", "one", b"x")
+        assert await raw.answer(1) == b"x"
+        if link == "dead":
+            between.pause()
+        start = now()
+        await server.drain(30.0)
+        assert now() - start <= 2 * limits.LINGER_S
+        assert server.peers == set()
+        between.resume()
+        await raw.close()
+
+
+@virtual_clock
+async def test_a_dialler_drains_a_dead_link_as_fast() -> None:
+    """Trap: a peer that owes nothing is waited for at shutdown, because it is frozen or gone."""
+    async with served(ANY_PORT, Echo()) as server, proxy(server.url) as between:
+        peer = await dial(between.url)
+        assert await peer.call("echo", "one", b"x") == b"x"
+        between.pause()
+        start = now()
+        await peer.drain(30.0)
+        assert now() - start <= 2 * limits.LINGER_S
+        between.resume()
+
+
+async def test_over_tcp_an_answer_that_the_kernel_still_has_is_waited_for() -> None:
+    """And nothing else: it knows what a client has acknowledged that never closes."""
+    service = Batches()
+    async with served("haptera://127.0.0.1:0", service) as server:
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * KIB)
+            sock.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
+            sock.sendall(hello() + request(1, "batches", "x"))
+            await eventually(lambda: service.requests)
+            peer = other_side(server)
+            service.requests[0].respond(bytes(60 * KIB))
+            draining = asyncio.create_task(server.drain(3600.0))
+            await eventually(lambda: peer._ending)
+            assert peer._transport is not None
+            assert peer._transport.get_write_buffer_size() == 0
+            await asyncio.sleep(1.5 * limits.LINGER_S)
+            assert not draining.done()
+            sock.setblocking(False)
+            while await asyncio.get_running_loop().sock_recv(sock, 64 * KIB):
+                pass
+            await draining
 
 
 @virtual_clock
