@@ -19,7 +19,9 @@ __all__ = ["Database", "Entry", "Scan", "connect", "open_embedded"]
 TIMEOUT_SECONDS = 5.0
 
 
-def connect(url: str | None = None, *, timeout: Timeout = DEFAULT, wait: bool = True) -> Database:
+def connect(
+    url: str | None = None, *, timeout: Timeout = DEFAULT, wait: bool = True, ping_interval: float | None = None
+) -> Database:
     """A database that is served at ``url``.
 
     ``url`` is ``haptera://host:port`` (of several hosts, ``haptera://a:7457,b:7457``, the first to take a connection is
@@ -28,6 +30,11 @@ def connect(url: str | None = None, *, timeout: Timeout = DEFAULT, wait: bool = 
     machine) and ``signed=psk&key_file=PATH`` for a server that signs its frames with a pre-shared key. Without it
     ``HAPTERA_URL`` is used, else ``./haptera-data/haptera.sock`` where it exists, else ``haptera://127.0.0.1:7457``.
     ``timeout`` limits each call that names no other: seconds, 5 unless the URL says otherwise, None for no limit.
+
+    ``ping_interval`` (or ``?ping_interval=``) is how many seconds a connection may be silent before a PING is sent; as
+    many again without a sign of life are its end. 0 is never, None what the server says, 30 unless it is configured. A
+    call that has had no answer in time asks at once whether the server is still there, and gives the connection up
+    after 2 seconds of silence, so that calls go on with another one.
 
     Use it as ``async with haptera.connect() as db``, or ``db = await haptera.connect()`` and `Database.aclose`.
     Nothing is sent before the first call, which then leaves in one write with the handshake. A server that cannot be
@@ -42,7 +49,7 @@ def connect(url: str | None = None, *, timeout: Timeout = DEFAULT, wait: bool = 
     Raises ``ConfigurationError`` for a URL that is not understood, or that names a user or a password: this version has
     no authentication, and does not pretend to.
     """
-    location = locate(default_url() if url is None else url)
+    location = locate(default_url() if url is None else url, ping_interval=ping_interval)
     if timeout is DEFAULT:
         timeout = TIMEOUT_SECONDS if location.timeout is None else location.timeout
     return Database(RemoteChannel(location.address, location.shown, wait=wait), location.shown, timeout)

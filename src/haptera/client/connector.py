@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from haptera.error_base import describe
 from haptera.error_table import Code
 from haptera.errors import ConnectionLost, Failure, ProtocolError, failure
+from haptera.peer.address import format_place
 
 if TYPE_CHECKING:
     from haptera.client.backoff import Backoff
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 DIAL_SECONDS_MAX = 5.0
 """One attempt at all hosts may take so long before it is made again, with new SYNs."""
+
+WELCOME_SECONDS_MAX = 2.0
+"""A host that has not said WELCOME by then is passed over where there are others: it is frozen, or behind a link that
+swallows all but the first packets. A single host has the whole time of a handshake."""
 
 DRAIN_SECONDS = 30.0
 """What is under way on a connection that takes no more calls may take so long; the server waits no longer either."""
@@ -57,7 +62,8 @@ class Flight(Enum):
     """When a call may leave: behind HELLO, behind HELLO if it is the only one that waits, or after WELCOME.
 
     A connection that is lost before WELCOME has not said who may have applied what was sent on it. A read can be sent
-    again all the same, and a change that is alone saves its round trip. Of many changes none would be sure of its fate.
+    again all the same, and a change that is alone saves its round trip. Of many changes none would be sure of its fate,
+    and with several hosts a change could not be sent to another.
     """
 
     FIRST = "first"
@@ -263,13 +269,18 @@ class Connector:
             return False
         self._current = peer
         self._answering = False
-        alone = len(self._waiting) == 1 and not self.established
+        alone = len(self._waiting) == len(self._given) == 1 and not self.established
         for waiter in self._take_waiting(Flight.FIRST, *([Flight.FIRST_ALONE] if alone else [])):
             waiter.set_result(peer)
         try:
-            await peer.ready()
+            async with asyncio.timeout(WELCOME_SECONDS_MAX if len(self._given) > 1 else None):
+                await peer.ready()
         except ConnectionLost as loss:
             self.lost(peer, loss)
+            return False
+        except TimeoutError:
+            self.lost(peer, ConnectionLost(f"{format_place(peer.dialled or '')} did not answer HELLO in time"))
+            self._end(peer.aclose())
             return False
         if self._current is not peer:
             return False  # it went away with its first answer

@@ -44,10 +44,11 @@ class Location:
     timeout: float | None
 
 
-def locate(url: str) -> Location:
+def locate(url: str, *, ping_interval: float | None = None) -> Location:
     """Reads a URL such as ``haptera://a:7457,b:7457?timeout=2`` or ``haptera+unix:///run/haptera.sock``.
 
-    The options that are for the connection, ``compression``, ``signed`` and ``key_file``, stay in ``address``. Raises
+    The options that are for the connection, ``ping_interval``, ``compression``, ``signed`` and ``key_file``, stay in
+    ``address``; ``ping_interval`` in seconds takes the place of the URL's. Raises
     ``ConfigurationError`` for a URL that cannot be read, for an option that this client does not have, and for a user
     or a password: this version does not authenticate, and to leave a credential out silently would let a caller believe
     that it acts as that user.
@@ -58,6 +59,9 @@ def locate(url: str) -> Location:
         raise ConfigurationError(f"{shown}: this version has no authentication, so the URL may not carry a password")
     if address.user is not None:
         raise ConfigurationError(f"{shown}: this version has no authentication, so the URL may not name a user")
+    if ping_interval is not None:
+        replaced = {**address.options, "ping_interval": str(ping_interval)}
+        address = msgspec.structs.replace(address, options=replaced)
     options = read_options(address)
     kept = {name: value for name, value in address.options.items() if name != "timeout"}
     return Location(msgspec.structs.replace(address, options=kept), shown, options.timeout)

@@ -265,6 +265,7 @@ class RemoteChannel:
                 except ServerError:
                     raise
                 except TimeoutError:
+                    peer.probe()
                     raise failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception() from None
                 try:
                     page = decode_page(item)

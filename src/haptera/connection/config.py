@@ -26,6 +26,13 @@ FRAME_TIMEOUT_S: Final = 10.0
 MESSAGE_TIMEOUT_S: Final = 60.0
 RATE_MIN_BYTES_PER_S: Final = 64 * 1024
 
+#: A side that has been silent for so long is asked for a sign of life; as much again without one is its end.
+PING_INTERVAL_MS: Final = 30_000
+#: In doubt, when a call was not answered, it is asked at once if it was silent for the first, and has the second. The
+#: first is what a PING a second costs at most, the second is more than a round trip, and than a loop that is held up.
+PROBE_SILENCE_S: Final = 1.0
+PROBE_TIMEOUT_S: Final = 2.0
+
 #: The first flight behind HELLO (section 4): what a dialer may send before it knows the acceptor's limits.
 FIRST_FLIGHT_REQUESTS_MAX: Final = 64
 FIRST_FLIGHT_SIZE_MAX: Final = 16 * 1024
@@ -106,7 +113,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     (acceptor), ``entropy`` a source of that many random bytes (``os.urandom``): the machine itself draws nothing.
     ``signing_key`` is a pre-shared secret of at least 32 bytes: with it every frame behind the handshake is signed,
     and a peer that would not is refused. ``compression`` is what payloads are compressed with, where both sides can;
-    the connections of one thread may share one. Raises ``ValueError`` for what no handshake can carry.
+    the connections of one thread may share one. ``ping_interval_ms`` is how long the other side may be silent: an
+    acceptor announces it (30 s unless it is given) for both, and a dialer that has one keeps its own. Raises
+    ``ValueError`` for what no handshake can carry.
     """
 
     entropy: Callable[[int], bytes]
@@ -123,7 +132,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     services: tuple[str, ...] = ()
     mechanisms: tuple[str, ...] = ()
     server_id: bytes = bytes(16)
-    ping_interval_ms: int = 30_000
+    ping_interval_ms: int | None = None
     idempotency_ms: int = 600_000
     handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S
     frame_timeout_s: float = FRAME_TIMEOUT_S

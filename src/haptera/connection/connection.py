@@ -164,7 +164,8 @@ class Connection(Sender):
 
     def _establish(self, agreement: Agreement) -> None:
         self.state = ConnectionState.OPEN
-        self._time.open(agreement.ping_interval_ms)
+        own = self.config.ping_interval_ms if self.role is Role.DIALER else None
+        self._time.open(agreement.ping_interval_ms if own is None else own)
         self._streams.events.append(Established())
         self._open(agreement)
         if self._streams.codec is not None:
@@ -212,6 +213,11 @@ class Connection(Sender):
         if self.state is not ConnectionState.OPEN or len(payload) != PING_SIZE:
             raise LocalProtocolError(1008, "a PING has 8 bytes and an open connection")
         self._control.send_ping(payload)
+
+    def probe(self, now: float) -> None:
+        """Ask the peer for a sign of life, in doubt whether it is there, unless it has given one within a second."""
+        if self.state is ConnectionState.OPEN and self._time.probe(now):
+            self.ping(self.config.entropy(PING_SIZE))
 
     def go_away(self, code: int, message: str | None = None) -> None:
         """Take no more requests: those up to the last one received are answered, later ones get 1014."""

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from haptera.connection.checks import check_control, misplaced
-from haptera.connection.config import PRESHARED_KEY, SIGNING, Config
+from haptera.connection.config import PING_INTERVAL_MS, PRESHARED_KEY, SIGNING, Config
 from haptera.connection.grease import Grease
 from haptera.errors import RemoteProtocolError
 from haptera.wire.frame import Frame, FrameType, encode_frame
@@ -122,7 +122,7 @@ def answer_hello(config: Config, hello: Hello, grease: Grease | None) -> tuple[W
         capabilities=accepted,
         services=config.announced_services(),
         mechanisms=config.offered_mechanisms(),
-        ping_interval_ms=config.ping_interval_ms,
+        ping_interval_ms=PING_INTERVAL_MS if config.ping_interval_ms is None else config.ping_interval_ms,
         idempotency_ms=config.idempotency_ms,
         **_limits_of(config.limits),
     )

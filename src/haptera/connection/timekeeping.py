@@ -1,6 +1,6 @@
 """What a peer owes by when (spec/protocol.md, sections 3, 4 and 8). The time is passed in, in monotonic seconds."""
 
-from haptera.connection.config import RATE_MIN_BYTES_PER_S, Config
+from haptera.connection.config import PROBE_SILENCE_S, PROBE_TIMEOUT_S, RATE_MIN_BYTES_PER_S, Config
 from haptera.errors import RemoteProtocolError
 from haptera.wire.decoder import FrameDecoder
 
@@ -17,6 +17,7 @@ class Timekeeper:
         self._last_received = now
         self._pinged_at: float | None = None
         self._frame_since: float | None = None
+        self._probe_due = _NEVER
         self._ping_interval: float | None = None  # none before the handshake is done, or where silence is allowed
 
     @property
@@ -34,6 +35,7 @@ class Timekeeper:
         """Bytes have come, and been decoded; ``frames`` says whether any frame became whole by them."""
         self._last_received = now
         self._pinged_at = None
+        self._probe_due = _NEVER
         if not self._decoder.held:
             self._frame_since = None
         elif frames or self._frame_since is None:
@@ -60,6 +62,15 @@ class Timekeeper:
         self._pinged_at = now
         return True
 
+    def probe(self, now: float) -> bool:
+        """Doubt that the peer is there: a sign of life is due soon. Say whether it has yet to be asked for one."""
+        if now - self._last_received < PROBE_SILENCE_S or self._probe_due != _NEVER:
+            return False
+        self._probe_due = now + PROBE_TIMEOUT_S
+        asked = self._pinged_at is not None
+        self._pinged_at = now if self._pinged_at is None else self._pinged_at
+        return not asked
+
     def _frame_due(self) -> float:
         if self._frame_since is None or self._handshake_due != _NEVER:
             return _NEVER  # the handshake's own time is shorter
@@ -67,6 +78,6 @@ class Timekeeper:
 
     def _silence_due(self) -> float:
         if self._ping_interval is None:
-            return _NEVER
+            return self._probe_due
         since = self._last_received if self._pinged_at is None else self._pinged_at
-        return since + self._ping_interval
+        return min(since + self._ping_interval, self._probe_due)

@@ -36,7 +36,13 @@ def encode_timeout(timeout: float) -> bytes:
 class Caller:
     """Sends requests as far as the other side's limits allow, keeps the rest in order, and matches the answers."""
 
-    def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop, flush: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        loop: asyncio.AbstractEventLoop,
+        flush: Callable[[], None],
+        probe: Callable[[], None],
+    ) -> None:
         #: Whether deadlines and traces travel: the dialer's first flight does with what it asks for, what follows
         #: the handshake with what was accepted (spec/protocol.md, section 4).
         self.sends_deadlines = False
@@ -48,6 +54,7 @@ class Caller:
         self._connection = connection
         self._loop = loop
         self._flush = flush
+        self._probe = probe
         self._calls: dict[int, Call] = {}
         # Most connections never have a call that waits, and an empty deque is not small.
         self._waiting: deque[Call] | None = None
@@ -265,9 +272,11 @@ class Caller:
 
     def _expire(self, stream: int) -> None:
         self._give_up(self._calls[stream], failure(3005, outcome="unknown").exception())
+        self._probe()
 
     def _expire_unsent(self, number: int) -> None:
         self._give_up(self._unsent[number], failure(3005, outcome="not_applied").exception())
+        self._probe()
 
     async def send_items(self, call: Call, items: AsyncIterable[bytes]) -> None:
         """Send what follows a streaming request, waiting for room.

@@ -147,10 +147,11 @@ async def dial(
     The first of all addresses of all hosts to take a connection is used, preferred in their order: one that has not
     answered within 250 ms is joined by the next (RFC 8305), all within ``timeout`` seconds.
     ``signing_key``, ``compression`` and other keywords are those of ``listen``. The URL's options: ``timeout`` (of each
-    call that names no other, in seconds), ``compression=zstd|none`` (asked for by itself where it is installed and the
-    link is neither loopback nor a Unix socket), ``signed=psk`` with ``key_file=PATH``. Raises ``ConnectionLost``
-    (outcome ``not_applied``) if no host can be reached, ``ConfigurationError`` if the URL or the value of a keyword
-    cannot be used, ``TypeError`` or ``ValueError`` for a ``timeout`` that is no number of seconds above 0.
+    call that names no other, in seconds), ``ping_interval`` (seconds of silence before a PING, 0 for never; the
+    listener's unless given), ``compression=zstd|none`` (asked for by itself where it is installed and the link is
+    neither loopback nor a Unix socket), ``signed=psk`` with ``key_file=PATH``. Raises ``ConnectionLost`` (outcome
+    ``not_applied``) if no host can be reached, ``ConfigurationError`` if the URL or the value of a keyword cannot be
+    used, ``TypeError`` or ``ValueError`` for a ``timeout`` that is no number of seconds above 0.
     """
     address = parse(url) if isinstance(url, str) else url
     _refuse_user(address)
@@ -213,6 +214,10 @@ def _config(
     if signing_key is not None and options.signing_key is not None:
         raise ConfigurationError(f"{address}: a key is given in the URL and beside it")
     key = options.signing_key if signing_key is None else signing_key
+    if options.ping_interval_ms is not None:
+        if config.get("ping_interval_ms") is not None:
+            raise ConfigurationError(f"{address}: ping_interval is given in the URL and beside it")
+        config["ping_interval_ms"] = options.ping_interval_ms
     agent = config.pop("agent", AGENT)
     given = {name: value for name, value in config.items() if value is not None}
     try:

@@ -290,6 +290,17 @@ class Line(ABC):
         if self._ending is None:
             self._ticker.watch()
 
+    def probe(self) -> None:
+        """Doubt that the other side is there: end the connection (1015) if it gives no sign of life within 2 seconds.
+
+        A call that has had no answer in time does this by itself. Nothing is asked of a side that was heard within the
+        last second.
+        """
+        if self._ending is None:
+            self._connection.probe(self._loop.time())
+            self._schedule_flush()
+            self._ticker.watch()
+
     def _watch_reader(self, transport: asyncio.Transport) -> None:
         """Something waits to be read by the other side: see that it is."""
         if self._reader is None:

@@ -1,9 +1,10 @@
-"""What the options of a URL ask for: ``?timeout=&compression=zstd|none&signed=psk|no&key_file=``."""
+"""What the options of a URL ask for: ``?timeout=&ping_interval=&compression=zstd|none&signed=psk|no&key_file=``."""
 
 from typing import Final, NoReturn
 
 import msgspec
 
+from haptera.connection.bounds import BOUNDS
 from haptera.errors import ConfigurationError
 from haptera.peer.address import Address
 from haptera.peer.keys import read_key_file
@@ -15,13 +16,15 @@ class Options(msgspec.Struct, frozen=True):
     """The options of one URL; None for what it does not say. ``timeout`` is in seconds."""
 
     timeout: float | None = None
+    ping_interval_ms: int | None = None
     compression: bool | None = None
     signing_key: bytes | None = None
 
     def __repr__(self) -> str:
         """Show no key."""
         signed = "***" if self.signing_key is not None else None
-        return f"Options(timeout={self.timeout!r}, compression={self.compression!r}, signing_key={signed})"
+        times = f"timeout={self.timeout!r}, ping_interval_ms={self.ping_interval_ms!r}"
+        return f"Options({times}, compression={self.compression!r}, signing_key={signed})"
 
     def __rich_repr__(self) -> list[tuple[str, object]]:
         """Show no more than ``repr`` does."""
@@ -35,17 +38,20 @@ def read_options(address: Address) -> Options:
     URL asks for is ever left out.
     """
     timeout: float | None = None
+    ping_interval_ms: int | None = None
     compression: bool | None = None
     for name, value in address.options.items():
         if name == "timeout":
             timeout = _seconds(address, value)
+        elif name == "ping_interval":
+            ping_interval_ms = _milliseconds(address, value)
         elif name == "compression":
             if value not in _COMPRESSION:
                 _refuse(address, f"compression is zstd or none, not {value!r}")
             compression = _COMPRESSION[value]
         elif name not in {"signed", "key_file"}:
             _refuse(address, f"the option {name!r} is not known to this version")
-    return Options(timeout, compression, _signing_key(address))
+    return Options(timeout, ping_interval_ms, compression, _signing_key(address))
 
 
 def _signing_key(address: Address) -> bytes | None:
@@ -70,6 +76,13 @@ def _seconds(address: Address, text: str) -> float:
     if not 0 < seconds < float("inf"):
         _refuse(address, f"timeout is a number of seconds above 0, not {text!r}")
     return seconds
+
+
+def _milliseconds(address: Address, text: str) -> int:
+    try:
+        return int(BOUNDS["ping_interval_ms"].check(round(float(text) * 1000)))
+    except (ValueError, OverflowError):
+        _refuse(address, f"ping_interval is a number of seconds, or 0 for never, not {text!r}")
 
 
 def _refuse(address: Address, reason: str) -> NoReturn:

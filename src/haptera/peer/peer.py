@@ -98,7 +98,7 @@ class Peer(Line):
         #: Requests of the other side that came whole.
         self.requests_received = 0
         self._call_timeout_s = call_timeout_s
-        self._caller = Caller(connection, loop, self._schedule_flush)
+        self._caller = Caller(connection, loop, self._schedule_flush, self.probe)
 
     def _open(self, transport: asyncio.Transport) -> None:
         self.remote = describe_remote(transport)

@@ -5,7 +5,6 @@ import errno
 import os
 import socket
 import stat
-import struct
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -64,10 +63,10 @@ def unacknowledged(transport: asyncio.BaseTransport) -> int:
         return 0
     try:
         # SIOCOUTQ, which has the number of a terminal's request. The end of what is sent counts as a byte of it.
-        (size,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))
+        answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
     except OSError:
         return 0
-    return max(size - 1, 0)
+    return max(int.from_bytes(answer, sys.byteorder) - 1, 0)
 
 
 def reason_of(error: Exception) -> str:

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from haptera.connection import Config
+from haptera.connection.config import PING_INTERVAL_MS
 from haptera.errors import ConfigurationError
 from haptera.node import server
 from haptera.node.config import OPTIONS, NodeConfig, load, misspelt
@@ -44,6 +45,7 @@ def test_the_defaults_are_those_of_the_layers_below() -> None:
     assert (config.write_timeout, config.drain_timeout) == (peer_limits.WRITE_TIMEOUT_S, peer_limits.DRAIN_S)
     settings = server.settings(config)
     given = {name: settings[name] for name in settings if name in Config.__struct_fields__ and name != "compression"}
+    assert given.pop("ping_interval_ms") == PING_INTERVAL_MS  # a connection may leave it to the other side
     assert given == {name: getattr(connection, name) for name in given}
 
 

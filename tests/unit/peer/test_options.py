@@ -37,19 +37,22 @@ def options(query: str) -> Options:
 
 
 def test_what_is_not_said_is_none() -> None:
-    assert options("") == Options(None, None, None)
+    assert options("") == Options()
 
 
 def test_all_of_them(key_file: Path) -> None:
     quoted = str(key_file).replace(" ", "%20")
-    assert options(f"?timeout=2.5&compression=none&signed=psk&key_file={quoted}") == Options(2.5, False, KEY)
-    assert options("?compression=zstd&signed=no") == Options(None, True, None)
+    assert options(f"?timeout=2.5&compression=none&signed=psk&key_file={quoted}") == Options(
+        2.5, compression=False, signing_key=KEY
+    )
+    assert options("?compression=zstd&signed=no") == Options(compression=True)
 
 
 @pytest.mark.parametrize(
     "query",
     [
         *("?timeout=0", "?timeout=-1", "?timeout=nan", "?timeout=inf", "?timeout=x", "?timeout="),
+        *("?ping_interval=-1", "?ping_interval=nan", "?ping_interval=inf", "?ping_interval=", "?ping_interval=1e9"),
         *("?compression=gzip", "?compression=", "?compression=ZSTD"),
         *(
             "?signed=scram",
@@ -67,9 +70,14 @@ def test_nothing_that_a_url_asks_for_is_left_out(query: str) -> None:
         options(query)
 
 
+def test_a_ping_interval_is_in_seconds_and_may_be_0() -> None:
+    assert options("?ping_interval=2.5") == Options(ping_interval_ms=2500)
+    assert options("?ping_interval=0") == Options(ping_interval_ms=0)
+
+
 def test_a_key_is_never_shown() -> None:
-    shown = repr(Options(1.0, True, KEY))
-    assert shown == "Options(timeout=1.0, compression=True, signing_key=***)"
+    shown = repr(Options(1.0, 500, True, KEY))
+    assert shown == "Options(timeout=1.0, ping_interval_ms=500, compression=True, signing_key=***)"
     assert "***" in repr(Options(signing_key=KEY).__rich_repr__())
 
 
