@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from haptera.peer import Peer
     from haptera.peer.address import Address, Place
 
-DIAL_SECONDS_MAX = 5.0
-"""One attempt at all hosts may take so long before it is made again, with new SYNs."""
+DIAL_SECONDS = 5.0
+DIAL_SECONDS_PER_HOST = 0.5
+"""A round over all hosts may take so long before the next one, with new SYNs: the last of many has its turn, too."""
 
 WELCOME_SECONDS_MAX = 2.0
 """A host that has not said WELCOME by then is passed over where there are others: it is frozen, or behind a link that
@@ -298,8 +299,9 @@ class Connector:
         for places in (good, bad):
             if not places:
                 continue
+            timeout = DIAL_SECONDS + DIAL_SECONDS_PER_HOST * len(places)
             try:
-                peer = await self._dial(self._address.at(places), timeout=DIAL_SECONDS_MAX)
+                peer = await self._dial(self._address.at(places), timeout=timeout)
             except ConnectionLost as loss:
                 losses.append(str(loss))
                 self._failed.update(dict.fromkeys(places, Trouble.SILENT))
