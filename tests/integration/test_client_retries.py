@@ -46,6 +46,29 @@ async def test_each_change_is_made_once_whatever_is_cut(cut_every: int) -> None:
 
 
 @virtual_clock
+async def test_hundreds_of_clients_that_start_at_one_instant_all_get_in() -> None:
+    """Trap: a bound against silent strangers that hits an honest burst. All connect before the first says HELLO."""
+    async with node(storage="memory", listen="tcp") as url:
+        databases = [connect(url) for _ in range(600)]
+        await asyncio.gather(*(db.increment("n") for db in databases))
+        entry = await databases[0].get("n")
+        assert entry is not None
+        assert entry.text == "600"
+        assert sum(server.refused for server in url.server._servers) == 0
+        await asyncio.gather(*(db.aclose() for db in databases))
+
+
+@virtual_clock
+async def test_clients_beyond_the_bound_are_refused_and_come_again() -> None:
+    """Trap: a retryable refusal that the first connection does not retry."""
+    async with node(storage="memory", listen="tcp", max_half_open=50) as url:
+        databases = [connect(url, timeout=30.0) for _ in range(200)]
+        await asyncio.gather(*(db.get("n") for db in databases))
+        assert sum(server.refused for server in url.server._servers) > 0
+        await asyncio.gather(*(db.aclose() for db in databases))
+
+
+@virtual_clock
 async def test_reads_and_scans_outlive_a_cut() -> None:
     async with node(storage="memory", listen="tcp") as url, proxy(url) as through:
         through.sever_after(3)

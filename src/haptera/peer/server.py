@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Final, cast
 
@@ -57,7 +58,6 @@ class Server:
         self._max_half_open = max_half_open
         self._max_leaving = leaving_max(max_connections)
         self._half_open: dict[Peer, None] = {}  # the oldest first
-        self._sweeping = False  # whether those beyond the bound are about to be dropped
         self._leaving: set[Peer] = set()  # refused, and not gone yet
         self._listeners: Sequence[asyncio.AbstractServer] = ()  # none once it is closed
         self._forked_from = 0  # in a forked child, the process that has the listeners
@@ -96,17 +96,16 @@ class Server:
             self.accepted += 1
             self.peers.add(peer)
             self._half_open[peer] = None
-            if len(self._half_open) > self._max_half_open and not self._sweeping:
-                self._sweeping = True
-                _later(asyncio.get_running_loop(), _READING_TURNS, self._sweep)
+            if len(self._half_open) > self._max_half_open:
+                _later(asyncio.get_running_loop(), _READING_TURNS, partial(self._make_room, peer))
             if self._on_peer is not None:
                 on_peer = self._on_peer
                 peer._guard(lambda: on_peer(peer))
 
-    def _sweep(self) -> None:
-        """Drop the oldest of too many half-open connections, now that what each has said by now was read."""
-        self._sweeping = False
-        while len(self._half_open) > self._max_half_open:
+    def _make_room(self, peer: Peer) -> None:
+        """Drop the oldest of too many half-open connections for ``peer``, if that one is still half-open itself: what
+        both had said when it came has been read by now."""
+        if len(self._half_open) > self._max_half_open and peer in self._half_open:
             self._refuse(next(iter(self._half_open)))
 
     def established(self, peer: Peer) -> None:

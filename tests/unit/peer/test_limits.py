@@ -75,7 +75,7 @@ def test_a_burst_of_clients_that_have_spoken_is_let_in(short_path: Path, loops: 
     """
 
     async def main() -> None:
-        async with served(f"haptera+unix://{short_path}/s", Echo(), max_half_open=8) as server:
+        async with served(f"haptera+unix://{short_path}/s", Echo(), max_half_open=2) as server:
             with ExitStack() as stack:
                 for _ in range(200):
                     client = stack.enter_context(socket.socket(socket.AF_UNIX))
