@@ -194,6 +194,8 @@ class Connector:
             self.established = True
             self._failed_rounds = 0
             self._failed.clear()
+            if code == Code.IDLE_TIMEOUT:
+                self._put_last(peer.dialled)  # it may still take connections, and say nothing
         elif code in FOR_GOOD:
             self._pass_over(peer, Trouble.FOR_GOOD)
         else:
@@ -249,13 +251,13 @@ class Connector:
     # -- dialling ---------------------------------------------------------------------------------------------------
 
     async def _serve_waiting(self) -> None:
-        """Dials until there is a connection, nobody waits for one any longer, or there is no hope for any."""
+        """Dials until there is a connection, no caller waits for one any longer, or there is no hope for any."""
         try:
             while self._waiting and not await self._connect():
                 if not self.hopeful:
                     self._refuse_waiting(self._last_loss)
         except Exception as error:
-            # A key file that cannot be read any longer, for instance: it concerns everyone who waits.
+            # A key file that cannot be read any longer, for instance: it concerns every caller.
             for waiter in self._take_waiting():
                 waiter.set_exception(error)
         finally:
@@ -323,11 +325,15 @@ class Connector:
         place = peer.dialled
         if place in self._places:
             self._failed[place] = trouble
+        self._put_last(place)
+
+    def _put_last(self, place: Place | None) -> None:
+        if place in self._places:
             self._places.remove(place)
             self._places.append(place)
 
     def _take_waiting(self, *flights: Flight) -> list[asyncio.Future[Peer]]:
-        """Those that wait, all or of some kinds; they wait no longer."""
+        """Takes callers off the list of those that wait: all of them, or those of some kinds."""
         taken = [waiter for waiter, flight in self._waiting.items() if not flights or flight in flights]
         for waiter in taken:
             del self._waiting[waiter]

@@ -54,7 +54,7 @@ class RemoteChannel:
         self._backoff = backoff or Backoff()
         self._connector = Connector(address, shown, self._backoff, dial, wait=wait)
         self._unsettled: set[object] = set()  # calls that have left the straight way and not ended
-        self._settled: asyncio.Event | None = None  # set when there is none, for who drains
+        self._settled: asyncio.Event | None = None  # set when there is none left, for a drain
         self._encode = msgspec.msgpack.Encoder().encode
         self._new_id = RequestIds().new
         self._time = time.monotonic  # the loop's own clock from the first call on
@@ -173,7 +173,8 @@ class RemoteChannel:
         return call.answer(trouble)
 
     async def _peer_for(self, call: Call) -> Peer:
-        """A connection on which the call may be sent: a change that may have been applied goes to who remembers it."""
+        """A connection on which the call may be sent. A change that may have been applied goes only to a server that
+        remembers it."""
         flight = Flight.FIRST
         if call.method.write:
             flight = Flight.WELCOMED if call.unknown else Flight.FIRST_ALONE

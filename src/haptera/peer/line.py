@@ -383,7 +383,7 @@ class Line(ABC):
             self._refuse(1014)
             return
         if self.established and not self._said_goaway:
-            # Of GOAWAY itself nothing is owed: who is frozen or gone never takes it.
+            # GOAWAY itself is not owed: a side that is frozen or gone never takes it.
             self._said_goaway = True
             self._owed = self.bytes_sent
             connection.go_away(1014)

@@ -30,7 +30,7 @@ class Server:
 
     It always accepts. Of more than ``max_connections`` the newest is refused; of more than ``max_half_open`` whose
     handshake is not done the oldest is dropped, once what all of them have said was read: one that means it has shaken
-    hands long before its turn comes, so that nobody who connects and says nothing can keep others out. Both are told
+    hands long before its turn comes, so that connections which say nothing keep no others out. Both are told
     1013.
     """
 

@@ -152,7 +152,7 @@ class _Listening(socket.socket):
 
 
 def _bind_host(host: str, port: int) -> list[socket.socket]:
-    """Return a socket for each address of a host, all with one port: who dials the name may try any of them.
+    """Return a socket for each address of a host, all with one port: a dialler of the name may try any of them.
 
     An address that this machine does not have is left out, such as the IPv6 one of ``localhost`` where IPv6 is off, as
     long as there is another.

@@ -57,7 +57,7 @@ class Network(Wire):
         return addresses
 
     def silence(self, address: str) -> None:
-        """Never answer who connects to an address, as a host that is powered off: the attempt has no end."""
+        """Leave attempts to connect to an address without an answer, as a host does that is powered off."""
         self._silent.add(_host(address))
 
     def bind(

@@ -282,7 +282,7 @@ async def test_calls_made_before_the_first_connection_is_up_outlive_a_restart(re
     await asyncio.sleep(0.01)
     first.lose()
     assert await asyncio.gather(*calls) == [8] * 500
-    assert first.sent == []  # none is sent to who might die before it says who it is
+    assert first.sent == []  # none goes to a server that might die before it says which one it is
 
 
 @virtual_clock
@@ -299,7 +299,7 @@ async def test_what_ends_before_welcome_is_dialled_again_by_a_client_that_waits_
 
 @virtual_clock
 async def test_change_behind_the_first_hello_that_is_lost_is_not_guessed_about() -> None:
-    """It saves a round trip; which server may have applied it, nobody has said."""
+    """It saves a round trip, and no server has said that it may have applied it."""
     peer, second = FakePeer(server_id=None, capabilities=frozenset()), FakePeer(answers)
     with pytest.raises(ConnectionLost) as lost:
         await lost_with(peer, database(Dialler(peer, second)).set("k", b"v"))

@@ -197,7 +197,7 @@ def test_over_sockets_the_next_host_is_reached_within_the_call(loops: Any) -> No
 
 
 def several(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
-    """Have the name ``several`` stand for these addresses, whoever asks."""
+    """Have the name ``several`` stand for these addresses, in the whole process."""
     resolve = socket.getaddrinfo
 
     def getaddrinfo(host: Any, port: Any, *rest: Any, **options: Any) -> Any:

@@ -135,7 +135,7 @@ async def test_a_database_loses_one_call_to_a_link_that_dies_and_goes_on_with_an
             except (DeadlineExceeded, ConnectionLost):
                 lost += 1
         assert lost <= 2
-        assert now() - start < 15.0
+        assert now() - start < 5.0 + PROBE_TIMEOUT_S + 1.0  # the dead host is not tried first
         entry = await db.get("n")
         assert entry is not None
         assert 20 - lost <= int(entry.text) <= 20
