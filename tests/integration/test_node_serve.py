@@ -198,7 +198,7 @@ def test_what_cannot_be_written_ends_with_14(tmp_path: Path) -> None:
     assert ends_with(tmp_path / "file")[0] == 14
 
 
-def test_an_address_in_use_ends_with_15(tmp_path: Path) -> None:
+def test_an_address_in_use_ends_with_15_before_anything_is_made(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -206,6 +206,16 @@ def test_an_address_in_use_ends_with_15(tmp_path: Path) -> None:
         code, event = ends_with(tmp_path / "d", "--listen", url)
     assert code == 15
     assert event["reason"] == f"cannot listen on {url}: Address already in use"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_socket_in_use_ends_with_15_before_anything_is_made(short_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as taken:
+        taken.bind(str(short_path / "s"))
+        taken.listen()
+        code, _ = ends_with(short_path / "d", "--listen", f"haptera+unix://{short_path}/s")
+    assert code == 15
+    assert [path.name for path in short_path.iterdir()] == ["s"]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from haptera.node.services.session import SessionService
 from haptera.peer import listen
 from haptera.peer.address import UNIX_SCHEME, is_loopback, parse
 from haptera.peer.keys import read_key_file
+from haptera.peer.sockets import check_free
 from haptera.wire.payload import Limits
 
 if TYPE_CHECKING:
@@ -212,6 +213,15 @@ def settings(config: NodeConfig) -> dict[str, Any]:
         "idle_frames_burst": config.flood_burst,
         "idle_frames_per_s": config.flood_rate,
     }
+
+
+def check_addresses(config: NodeConfig) -> None:
+    """Raise ConfigurationError where another process listens on an address of the node already.
+
+    A node asks before it makes its data directory: who starts a second one by mistake finds nothing new.
+    """
+    for url in config.listen:
+        check_free(parse(url))
 
 
 def is_local(url: str) -> bool:

@@ -83,6 +83,18 @@ def cannot_listen(address: Address, error: OSError) -> ConfigurationError:
     return ConfigurationError(f"cannot listen on {address}: {reason_of(error)}")
 
 
+def check_free(address: Address) -> None:
+    """Raise ``ConfigurationError`` for an address that cannot be listened on just now. No file is made or removed."""
+    try:
+        if address.scheme == UNIX_SCHEME:
+            _is_stale(address.path)
+        else:
+            for sock in _bind_host(*address.hosts[0]):
+                sock.close()
+    except OSError as error:
+        raise cannot_listen(address, error) from error
+
+
 async def open_listeners(
     address: Address, mode: int, accept: Callable[[], asyncio.BaseProtocol]
 ) -> tuple[list[asyncio.AbstractServer], str, str | None]:
@@ -222,18 +234,24 @@ def _bind_unix(path: str, mode: int) -> socket.socket:
 
 def _remove_stale(path: str) -> None:
     """Remove a socket that nobody listens on any longer; leave everything else alone."""
+    if _is_stale(path):
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def _is_stale(path: str) -> bool:
+    """Whether there is a socket that nobody listens on. Raises ``ConfigurationError`` where something else is there."""
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             raise ConfigurationError(f"{path} exists and is not a socket")
     except FileNotFoundError:
-        return
+        return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
             probe.connect(path)
         except ConnectionRefusedError:
-            with suppress(FileNotFoundError):
-                os.unlink(path)
+            return True
         except OSError as error:
             raise ConfigurationError(f"{path} is in the way: {os.strerror(error.errno or errno.EIO)}") from error
         else:
