@@ -120,12 +120,11 @@ def test_a_closed_standard_input_is_not_an_empty_one(url: str, command: tuple[st
 class Unheard:
     """`haptera serve` in a process whose standard streams are redirected; its address is that of its local socket."""
 
-    def __init__(self, path: Path, redirection: str) -> None:
+    def __init__(self, path: Path, redirection: str, *, program: str = "") -> None:
         self.url = f"haptera+unix://{path}/d/haptera.sock"
         arguments = ["serve", "--data-dir", str(path / "d"), "--listen", ANY_PORT]
-        self.process = start(
-            ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "haptera", *arguments], cwd=path
-        )
+        how = ["-c", program] if program else ["-m", "haptera"]
+        self.process = start(["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, *how, *arguments], cwd=path)
 
     def __enter__(self) -> Unheard:
         while run("get", "k", "--url", self.url).code == 3:
