@@ -30,11 +30,11 @@ class Terminal(io.TextIOWrapper):
 
 
 def run(*args: str, stdin: bytes = b"", terminal: bool = False) -> Ended:
-    """Runs ``haptera`` with ``args``; with ``terminal`` its output and errors go to one."""
+    """Runs ``haptera`` with ``args``; with ``terminal`` its streams are one's."""
     out, err = io.BytesIO(), io.BytesIO()
     kind: Any = Terminal if terminal else io.TextIOWrapper
     streams = {
-        "stdin": io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"),
+        "stdin": kind(io.BytesIO(stdin), encoding="utf-8"),
         "stdout": kind(out, encoding="utf-8", write_through=True),
         "stderr": kind(err, encoding="utf-8", write_through=True),
     }

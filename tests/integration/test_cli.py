@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from haptera.cli.main import MODULES
 from haptera.testing import node_in_thread
 from tests.integration.commands import Ended, run
 
@@ -138,6 +139,71 @@ def test_scan_and_count(haptera: Any) -> None:
     assert ok(haptera("count", "--prefix", "none")) == "0\n"
 
 
+def test_scans_go_on_behind_a_key(haptera: Any) -> None:
+    for key in ("a", "a/b", "b", "c"):
+        ok(haptera("set", key, ""))
+    assert ok(haptera("scan", "--keys-only", "--after", "a", "--limit", "2")) == "a/b\nb\n"
+    assert ok(haptera("scan", "--keys-only", "--after", "b", "--reverse")) == "a/b\na\n"
+    assert ok(haptera("scan", "--keys-only", "--after", "a", "--end", "b")) == "a/b\n"
+    assert haptera("scan", "--after", "a", "--start", "b").code == 2
+    assert haptera("scan", "--after", "a", "--end", "b", "--reverse").code == 2
+
+
+def test_several_keys(haptera: Any) -> None:
+    ok(haptera("set", "a", "1"))
+    ok(haptera("set", "b", "two\nlines"))
+    assert ok(haptera("get", "b", "a")) == "b\t$'two\\nlines'\na\t1\n"
+    some = haptera("get", "a", "x", "b", "y")
+    assert (some.code, some.text) == (1, "a\t1\nb\t$'two\\nlines'\n")
+    assert [line.endswith(f": '{key}'") for key, line in zip("xy", some.err.splitlines(), strict=True)] == [True, True]
+    lines = [json.loads(line) for line in ok(haptera("get", "a", "b", "--json")).splitlines()]
+    assert [(line["key"], line["value"]) for line in lines] == [("a", "1"), ("b", "two\nlines")]
+    assert "two\\nlines" in haptera("get", "a", "b", terminal=True).text
+    assert haptera("get", "a", "b", "--raw").code == 2
+
+
+def test_exists_and_rename(haptera: Any) -> None:
+    ok(haptera("set", "a", "1"))
+    assert ok(haptera("exists", "a")) == "true\n"
+    missing = haptera("exists", "x")
+    assert (missing.code, missing.text, missing.err) == (1, "false\n", "")
+    assert json.loads(ok(haptera("exists", "a", "--json"))) == {"key": "a", "exists": True}
+    assert ok(haptera("rename", "a", "b")) == "2\n"
+    assert haptera("rename", "a", "b").code == 1
+    ok(haptera("set", "a", "2"))
+    assert haptera("rename", "a", "b", "--if-absent").code == 1
+    assert json.loads(ok(haptera("rename", "a", "b", "--json"))) == {"key": "b", "version": 4}
+    assert ok(haptera("get", "b")) == "2\n"
+
+
+def test_clear_wants_to_be_told_what(haptera: Any) -> None:
+    for key in ("a/1", "a/2", "b"):
+        ok(haptera("set", key, ""))
+    for args in ((), ("--prefix", ""), ("--prefix", "a/", "--all")):
+        assert haptera("clear", *args).code == 2
+    assert ok(haptera("clear", "--prefix", "a/")) == "2\n"
+    assert json.loads(ok(haptera("clear", "--all", "--json"))) == {"deleted": 1}
+    assert ok(haptera("clear", "--all")) == "0\n"
+
+
+def test_clear_asks_on_a_terminal(haptera: Any) -> None:
+    for answer, code, left in ((b"\n", 1, "2\n"), (b"n\n", 1, "2\n"), (b"", 130, "2\n"), (b"y\n", 0, "0\n")):
+        ok(haptera("set", "a\x1b", ""))
+        ok(haptera("set", "ab", ""))
+        ended = haptera("clear", "--prefix", "a", terminal=True, stdin=answer)
+        assert ended.err.startswith("Delete 2 keys that begin with 'a'? [y/N]: ")
+        assert ended.code == code
+        assert ok(haptera("count")) == left
+    assert haptera("clear", "--all", "--yes", terminal=True).err == ""
+
+
+def test_status_says_which_node_it_reached(haptera: Any, url: str) -> None:
+    assert ok(haptera("status")).startswith(f"url: {url}\n")
+    assert json.loads(ok(haptera("status", "--json", "--url", f"{url}?timeout=3")))["url"] == url
+    nobody = "haptera://127.0.0.1:1"
+    assert json.loads(ok(haptera("status", "--json", "--url", f"{nobody},{url[10:]}")))["url"] == url
+
+
 def test_tables_on_a_terminal(haptera: Any) -> None:
     ok(haptera("set", "key", "[red]\x1b]0;title\x07"))
     shown = haptera("scan", terminal=True).text
@@ -220,7 +286,7 @@ def test_errors_are_json_where_results_are(haptera: Any) -> None:
         "exit_code": 1,
     }
     usage = json.loads(haptera("get", "--json").err)
-    assert usage == {"error": {"message": "Missing argument 'KEY'."}, "exit_code": 2}
+    assert usage == {"error": {"message": "Missing argument 'KEY...'."}, "exit_code": 2}
 
 
 def test_arguments_reach_no_terminal_as_they_came(haptera: Any) -> None:
@@ -295,7 +361,7 @@ def test_usage_errors_and_help() -> None:
     assert run("get").code == 2
     assert run("get", "k", "--timeout", "0").code == 2
     assert run("--help").code == 0
-    for command in ("get", "set", "del", "scan", "count", "incr", "import", "status"):
+    for command in (name for name in MODULES if name != "serve"):
         help_text = run(command, "--help").text
         assert "--url" in help_text
         assert "--json" in help_text

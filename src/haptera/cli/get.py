@@ -8,32 +8,38 @@ import click
 
 from haptera.cli import output
 from haptera.cli.client import Client, client_options
-from haptera.cli.codes import DONE
+from haptera.cli.codes import DONE, NO
+from haptera.cli.failures import tell
+from haptera.cli.transfer.writer import tsv
 from haptera.error_table import Code
-from haptera.errors import failure
+from haptera.errors import ServerError, failure
 
 if TYPE_CHECKING:
-    from haptera.client import Database
+    from haptera.client import Database, Entry
 
 
 @click.command("get")
-@click.argument("key")
+@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 @click.option("--raw", is_flag=True, help="Write the value byte for byte and nothing else.")
 @client_options()
-def command(key: str, raw: bool, client: Client) -> int:
-    """Write the value of KEY to standard output.
+def command(keys: tuple[str, ...], raw: bool, client: Client) -> int:
+    """Write the value of KEY to standard output. Of several keys it writes a line each: key, tab, value.
 
-    A line end follows the value, unless --raw is given. On a terminal control characters are shown escaped. With
-    --json the whole entry is written, with value_base64 in place of value where the value is not UTF-8. Exit code 1:
-    there is no such key.
+    A line end follows the value, unless --raw is given. On a terminal control characters are shown escaped. Lines of
+    several keys are those of `haptera scan`, all of one revision. With --json each entry is an object, with
+    value_base64 in place of value where the value is not UTF-8. Exit code 1: one of the keys is missing.
     """
-    return client.run(lambda db: _get(db, key, client.as_json, raw))
+    if raw and len(keys) > 1:
+        raise click.UsageError("--raw goes with one KEY")
+    if len(keys) == 1:
+        return client.run(lambda db: _one(db, keys[0], client.as_json, raw))
+    return client.run(lambda db: _several(db, keys, client.as_json))
 
 
-async def _get(db: Database, key: str, as_json: bool, raw: bool) -> int:
+async def _one(db: Database, key: str, as_json: bool, raw: bool) -> int:
     entry = await db.get(key)
     if entry is None:
-        raise failure(Code.KEY_NOT_FOUND, {"key": key}).exception()
+        raise _missing(key)
     if as_json:
         output.json_line(output.entry_fields(entry))
     elif raw:
@@ -43,3 +49,27 @@ async def _get(db: Database, key: str, as_json: bool, raw: bool) -> int:
     else:
         output.write(entry.value + b"\n")
     return DONE
+
+
+async def _several(db: Database, keys: tuple[str, ...], as_json: bool) -> int:
+    found = await db.get_many(keys)
+    entries = [entry for entry in found if entry is not None]
+    if output.is_terminal() and not as_json:
+        if entries:
+            output.table(["key", "value", "version"], map(_cells, entries))
+    else:
+        for entry in entries:
+            output.write(output.json_text(output.entry_fields(entry)).encode() + b"\n" if as_json else tsv(entry))
+    output.flush()
+    for key, present in zip(keys, found, strict=True):
+        if present is None:
+            tell(_missing(key))
+    return DONE if len(entries) == len(keys) else NO
+
+
+def _cells(entry: Entry) -> list[str]:
+    return [entry.key, entry.value.decode(errors="backslashreplace"), str(entry.version)]
+
+
+def _missing(key: str) -> ServerError:
+    return failure(Code.KEY_NOT_FOUND, {"key": key}).exception()

@@ -28,6 +28,9 @@ MODULES: Final = {
     "get": "get",
     "set": "set",
     "del": "delete",
+    "exists": "exists",
+    "rename": "rename",
+    "clear": "clear",
     "scan": "scan",
     "count": "count",
     "incr": "incr",
@@ -41,9 +44,12 @@ MODULES: Final = {
 
 SUMMARIES: Final = {
     "serve": "Serve a store from a data directory.",
-    "get": "Write the value of a key.",
+    "get": "Write the values of keys.",
     "set": "Store a value under a key.",
     "del": "Delete keys.",
+    "exists": "Write whether there is a key.",
+    "rename": "Move a value to another key.",
+    "clear": "Delete all keys of a range.",
     "scan": "List the entries of a range, in key order.",
     "count": "Count the keys of a range.",
     "incr": "Add to the number that a key holds.",

@@ -21,17 +21,23 @@ TABLE_ROWS = 500
 
 @click.command("scan")
 @range_options
+@click.option("--after", metavar="KEY", help="Keys behind this one, in the order of the scan: the next page.")
 @click.option("--limit", type=click.IntRange(0), metavar="N", help="At most so many entries.")
 @click.option("--reverse", is_flag=True, help="From the last key to the first.")
 @click.option("--keys-only", is_flag=True, help="Keys without values.")
 @client_options()
-def command(span: Span, limit: int | None, reverse: bool, keys_only: bool, client: Client) -> int:
+def command(span: Span, after: str | None, limit: int | None, reverse: bool, keys_only: bool, client: Client) -> int:
     r"""List entries in key order, all as they were at one revision.
 
     Into a pipe goes a line for each: key, tab, value. A field with tabs, line ends, other control characters or bytes
     that are no UTF-8 is written as a shell quotes it, $'a\tb\xff', so that a line is always one entry. --json writes a
     JSON object a line. `haptera import` reads both. --timeout limits the wait for each page.
     """
+
+    if after is not None:
+        if ("end" if reverse else "start") in span:
+            raise click.UsageError("--after goes with neither --start nor, in a scan with --reverse, --end")
+        span["end" if reverse else "start"] = after if reverse else f"{after}\0"
 
     async def run(db: Database) -> int:
         entries = db.scan(**span, limit=limit, reverse=reverse, keys_only=keys_only)

@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 @click.command("status")
 @client_options()
 def command(client: Client) -> int:
-    """Show what the node says of itself: version, durability, encryption, revision, keys, connections and more."""
+    """Show which node answers, by its URL, and what it says of itself.
+
+    That is its version, durability, encryption, revision, keys, connections and more.
+    """
 
     async def run(db: Database) -> int:
-        status = {name: _plain(value) for name, value in (await db.status()).items()}
+        said = await db.status()
+        status = {"url": db.reached, **{name: _plain(value) for name, value in said.items()}}
         if client.as_json:
             output.json_line(status)
         elif output.is_terminal():

@@ -1,0 +1,31 @@
+"""``haptera exists``"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from haptera.cli import output
+from haptera.cli.client import Client, client_options
+from haptera.cli.codes import DONE, NO
+
+if TYPE_CHECKING:
+    from haptera.client import Database
+
+
+@click.command("exists")
+@click.argument("key")
+@client_options()
+def command(key: str, client: Client) -> int:
+    """Write whether there is a KEY: true or false. Exit code 1: there is none."""
+
+    async def run(db: Database) -> int:
+        found = await db.exists(key)
+        if client.as_json:
+            output.json_line({"key": key, "exists": found})
+        else:
+            output.line("true" if found else "false")
+        return DONE if found else NO
+
+    return client.run(run)

@@ -1,0 +1,37 @@
+"""``haptera rename``"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from haptera.cli import output
+from haptera.cli.client import Client, client_options
+from haptera.cli.codes import DONE
+
+if TYPE_CHECKING:
+    from haptera.client import Database
+
+
+@click.command("rename")
+@click.argument("key")
+@click.argument("new_key")
+@click.option("--if-absent", is_flag=True, help="Only if there is no NEW_KEY.")
+@client_options()
+def command(key: str, new_key: str, if_absent: bool, client: Client) -> int:
+    """Move the value of KEY to NEW_KEY in one step, and write its new version.
+
+    An entry that NEW_KEY has already is replaced, unless --if-absent is given. Exit code 1: there is no KEY, or with
+    --if-absent there is a NEW_KEY.
+    """
+
+    async def run(db: Database) -> int:
+        version = await db.rename(key, new_key, if_absent=if_absent)
+        if client.as_json:
+            output.json_line({"key": new_key, "version": version})
+        else:
+            output.line(str(version))
+        return DONE
+
+    return client.run(run, change=True)
