@@ -181,6 +181,8 @@ def test_a_second_hangup_is_no_impatience(short_path: Path) -> None:
             while "stopping" not in node.names():
                 assert await asyncio.to_thread(node.read_event) is not None
             node.signal(signal.SIGHUP)
+            for _ in range(2):  # it has heard the signal before it answers the second one
+                await peer.request("server", "status", msgspec.msgpack.encode([]), timeout=None)
             node.signal(signal.SIGTERM)
             assert await asyncio.to_thread(node.process.wait) == 128 + signal.SIGTERM
 

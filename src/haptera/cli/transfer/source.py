@@ -36,9 +36,9 @@ class Source:
         self._ahead: list[bytes] = []
 
     def start(self) -> bytes:
-        """The beginning of the file, up to the end of a line if that is near. It is read again by `block`."""
+        """The beginning of the file, with a line that is not blank if one is near. It is read again by `block`."""
         found = b""
-        while len(found) < START_SIZE and b"\n" not in found:
+        while len(found) < START_SIZE and b"\n" not in found.lstrip():
             block = next(self._blocks, b"")
             if not block:
                 break
@@ -54,9 +54,10 @@ class Source:
 
     def _read(self) -> Iterator[bytes]:
         try:
-            packed = io.BufferedReader(cast("io.RawIOBase", _Counted(self._raw, self)), BLOCK_SIZE)
+            counted = _Counted(self._raw, self)
+            packed = io.BufferedReader(cast("io.RawIOBase", counted), BLOCK_SIZE)
             stream: BinaryIO = packed
-            if packed.peek(2)[:2] == b"\x1f\x8b":
+            if counted.begins_with(b"\x1f\x8b"):
                 stream = cast("BinaryIO", gzip.GzipFile(fileobj=packed))
             # What is there, and not all that would fit: whoever writes into a pipe may be slow.
             while block := stream.read1(BLOCK_SIZE):  # type: ignore[attr-defined]
@@ -117,12 +118,19 @@ class _Counted(io.RawIOBase):
     def __init__(self, raw: BinaryIO, source: Source) -> None:
         self._raw = raw
         self._source = source
+        self._begun = b""
+
+    def begins_with(self, mark: bytes) -> bool:
+        """Whether these are the first bytes, however few of them come at once. They are read again."""
+        while len(self._begun) < len(mark) and (data := self._raw.read(len(mark) - len(self._begun))):
+            self._begun += data
+        return self._begun == mark
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = self._raw.read(len(buffer))
+        data, self._begun = self._begun or self._raw.read(len(buffer)), b""
         buffer[: len(data)] = data
         self._source.bytes_read += len(data)
         return len(data)

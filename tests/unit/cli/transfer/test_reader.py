@@ -196,3 +196,25 @@ def test_blank_lines_cost_no_turn_of_the_interpreter_each(
     (batch,) = read(gzip.compress(end * count + last), form=form)
     assert (batch.items, batch.first) == ([("k", b"v")], count + 1)
     assert matches < 1000
+
+
+class Dripping(io.BytesIO):
+    """A pipe into which somebody writes byte by byte."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(1)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xef\xbb\xbfk\tv\n",
+        gzip.compress(b"k\tv\n", mtime=0),
+        b'{"key":"k","value":"v"}\n',
+        b'\n{"header":\n{"revision":12},"more":true,"count":345,"kvs":[{"key":"aw==","mod_revision":67,"value":"dg=="}]}',
+        b'[ {"key":"k","flags":10,"value":"dg=="} ]',
+    ],
+)
+def test_a_file_that_comes_byte_by_byte_is_the_same(data: bytes) -> None:
+    (batch,) = reader(Dripping(data)).batches()
+    assert batch.items == [("k", b"v")]
