@@ -104,9 +104,9 @@ def test_a_range_is_exported_and_a_store_without_entries_too(urls: tuple[str, st
     assert run("export", "-", "--prefix", "pl", "--format", "csv", "--url", source).out == b'"plain","v"\r\n'
     file = tmp_path / "none.tsv"
     ended = run("export", str(file), "--url", target)
-    assert (ended.code, ended.text) == (0, "0 entries exported in 0.0 s\n")
+    assert (ended.code, ended.text.partition(" in ")[0]) == (0, "0 entries exported")
     assert file.read_bytes() == b""
-    assert run("import", str(file), "--url", target).text == "0 rows stored in 0.0 s\n"
+    assert run("import", str(file), "--url", target).text.startswith("0 rows stored in ")
 
 
 def test_a_file_that_cannot_be_written_is_told_and_what_was_stays(urls: tuple[str, str], tmp_path: Path) -> None:
