@@ -61,7 +61,7 @@ SUMMARIES: Final = {
 }
 """One line for each in ``haptera --help``, so that the help need not import them all."""
 
-CLIENT_OPTIONS: Final = {"--url": True, "--timeout": True, "--json": False}
+CLIENT_OPTIONS: Final = {"--url": True, "--timeout": True, "--json": False, "--wait": False}
 """Options of every client's command that may stand before its name as well, and whether each takes a value."""
 
 OUTPUT_ERRORS: Final = frozenset({errno.EBADF, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EPIPE})
@@ -116,7 +116,7 @@ def group() -> None:
 
     `haptera serve` serves a store; the other commands are its clients. A client finds its store by --url, else by
     HAPTERA_URL, else it is the node that runs in this directory, else haptera://127.0.0.1:7457. The options --url,
-    --timeout and --json may stand before the command's name, too.
+    --timeout, --wait and --json may stand before the command's name, too.
 
     Exit codes: 0 done, 1 the answer is no (missing key, failed condition), 2 usage, 3 cannot connect and nothing was
     changed, 4 refused, 5 the server failed, 6 the change may have been applied, 14 the result cannot be written.

@@ -14,8 +14,9 @@ from haptera.cli.transfer.errors import BadFile
 VALUE_SIZE_MAX: Final = 8 * 1024 * 1024
 """The largest value of the protocol (section 7)."""
 
-LINE_SIZE_MAX: Final = VALUE_SIZE_MAX * 4 + 1024 * 1024
-"""A longer line holds no row that could be stored: the largest value with every byte escaped, beside other columns."""
+LINE_SIZE_MAX: Final = VALUE_SIZE_MAX * 6 + 1024 * 1024
+"""A longer line holds no row that could be stored: the largest value with every byte escaped as JSON does, six for
+one, beside other columns."""
 
 BLOCK_SIZE: Final = 256 * 1024
 
