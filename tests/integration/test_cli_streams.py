@@ -176,7 +176,8 @@ def test_a_second_hangup_is_no_impatience(short_path: Path) -> None:
         async with dial(node.url) as peer:
             for number in range(3):
                 await peer.call("kv", "set", msgspec.msgpack.encode([f"k{number}", bytes(1 << 20)]))
-            await anext(aiter(peer.stream("kv", "scan", msgspec.msgpack.encode([]))))
+            scan = peer.stream("kv", "scan", msgspec.msgpack.encode([]))
+            await anext(aiter(scan))
             node.signal(signal.SIGHUP)
             while "stopping" not in node.names():
                 assert await asyncio.to_thread(node.read_event) is not None
@@ -185,6 +186,7 @@ def test_a_second_hangup_is_no_impatience(short_path: Path) -> None:
                 await peer.request("server", "status", msgspec.msgpack.encode([]), timeout=None)
             node.signal(signal.SIGTERM)
             assert await asyncio.to_thread(node.process.wait) == 128 + signal.SIGTERM
+            await scan.aclose()
 
     with serving(short_path / "d") as node:
         node.ready()

@@ -29,11 +29,10 @@ TABLE_ROWS = 500
 def command(span: Span, after: str | None, limit: int | None, reverse: bool, keys_only: bool, client: Client) -> int:
     r"""List entries in key order, all as they were at one revision.
 
-    Into a pipe goes a line for each: key, tab, value. A field with tabs, line ends, other control characters or bytes
-    that are no UTF-8 is written as a shell quotes it, $'a\tb\xff', so that a line is always one entry. --json writes a
-    JSON object a line. `haptera import` reads both. --timeout limits the wait for each page.
+    Into a pipe goes a line for each: key, tab, value. A field with tabs, line ends, other characters that are not
+    printable or bytes that are no UTF-8 is written as a shell quotes it, $'a\tb\xff', so that a line is always one
+    entry. --json writes a JSON object a line. `haptera import` reads both. --timeout limits the wait for each page.
     """
-
     if after is not None:
         if ("end" if reverse else "start") in span:
             raise click.UsageError("--after goes with neither --start nor, in a scan with --reverse, --end")

@@ -1,8 +1,8 @@
 r"""One field of a line: how `haptera scan` and `haptera export` write it, and how `haptera import` reads it.
 
-A field stands as it is where it can. One that cannot, because a line of fields would break or the bytes are no UTF-8,
-is written as bash and zsh quote it: ``$'a\tb'``, with ``\t``, ``\n``, ``\r``, ``\\``, ``\'``, and ``\xNN`` for any
-other byte.
+A field stands as it is where it can. One with characters that break a line, that a terminal obeys or that nobody sees,
+or with bytes that are no UTF-8, is written as bash and zsh quote it: ``$'a\tb'``, with ``\t``, ``\n``, ``\r``, ``\\``,
+``\'``, and ``\xNN`` for each other byte.
 
 So a backslash outside of these quotes is a backslash. Files of other programs, which know no escapes, are read right,
 and so are ours, without an option that tells the two apart.
@@ -16,23 +16,34 @@ from typing import Final
 from haptera.cli.transfer.errors import BadRow
 
 _LETTERS: Final = {"\t": "t", "\n": "n", "\r": "r", "\\": "\\", "'": "'"}
-_BYTES: Final = {letter: char.encode() for char, letter in _LETTERS.items()}
 
-# Control characters break a line or a terminal. The beginnings are those of a quoted field, of a comment, and of a
-# byte-order mark, which an import passes over at the beginning of a file.
-_CANNOT_STAND: Final = re.compile("[\x00-\x1f\x7f\udc80-\udcff]|\\A(?:\\$'|#|\ufeff)")
-_TO_ESCAPE: Final = re.compile("[\x00-\x1f\x7f\udc80-\udcff'\\\\]")
 
-_QUOTED: Final = re.compile(rb"(?:[^\\']|\\(?:[tnr\\']|x[0-9a-fA-F]{2}))*", re.DOTALL)
-_ESCAPE: Final = re.compile(rb"\\(?:x(..)|(.))", re.DOTALL)
+class _Escapes(dict[int, str]):
+    """How each character is written within quotes: as many entries as there are different characters."""
+
+    def __missing__(self, number: int) -> str:
+        char = chr(number)
+        if not char.isprintable():
+            data = char.encode(errors="surrogateescape")
+            char = "".join(f"\\x{byte:02x}" for byte in data)
+        self[number] = char
+        return char
+
+
+_ESCAPES: Final = _Escapes({ord(char): f"\\{letter}" for char, letter in _LETTERS.items()})
+
+_BEGINNINGS: Final = ("$'", "#")
+"""Those of a quoted field, and of a comment."""
+
+_QUOTED: Final = re.compile(rb"[^\\']*(?:\\(?:[tnr\\']|x[0-9a-fA-F]{2})[^\\']*)*")
 
 
 def written(data: bytes | str) -> str:
     """A field for a line. Bytes that are no UTF-8 are escaped, so the result is text."""
     text = data.decode(errors="surrogateescape") if isinstance(data, bytes) else data
-    if not _CANNOT_STAND.search(text):
+    if text.isprintable() and not text.startswith(_BEGINNINGS):
         return text
-    return f"$'{_TO_ESCAPE.sub(_escape, text)}'"
+    return f"$'{text.translate(_ESCAPES)}'"
 
 
 def read(field: bytes) -> bytes:
@@ -42,14 +53,5 @@ def read(field: bytes) -> bytes:
     body = field[2:-1]
     if not _QUOTED.fullmatch(body):
         raise BadRow("a field in $'…' with an escape that is none (--raw takes fields as they stand)")
-    return _ESCAPE.sub(_unescape, body)
-
-
-def _escape(match: re.Match[str]) -> str:
-    char = match[0]
-    letter = _LETTERS.get(char)
-    return f"\\x{ord(char) & 0xFF:02x}" if letter is None else f"\\{letter}"
-
-
-def _unescape(match: re.Match[bytes]) -> bytes:
-    return bytes.fromhex(match[1].decode()) if match[1] is not None else _BYTES[match[2].decode()]
+    # Python's codec knows these escapes, and takes each other byte for the character of its number.
+    return body.decode("unicode_escape").encode("latin-1")
