@@ -13,7 +13,7 @@ from haptera import Request, Service
 from haptera.client import connect
 from haptera.client.connector import OLDER_MAX
 from haptera.errors import ConnectionLost, ServerError, failure
-from haptera.testing import node, proxy, virtual_clock
+from haptera.testing import VirtualClockLoop, node, proxy, virtual_clock
 from haptera.wire.frame import HEADER_SIZE
 
 if TYPE_CHECKING:
@@ -43,6 +43,31 @@ async def test_each_change_is_made_once_whatever_is_cut(cut_every: int) -> None:
         assert entry is not None
         assert entry.text == str(CALLS)
         await db.aclose()
+
+
+class NoNode(asyncio.Protocol):
+    """Something that answers in another protocol, and keeps the connection."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 10)
+
+    def eof_received(self) -> bool:
+        return True
+
+
+@virtual_clock
+async def test_closing_leaves_no_transport_of_a_connection_that_was_given_up() -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualClockLoop)
+    server = await loop.create_server(NoNode, "no-node", 7457)
+    db = connect("haptera://no-node", wait=False)
+    with pytest.raises(ConnectionLost):
+        await db.get("k")
+    await db.aclose()
+    assert [link for link in loop.network.links if not link.dialer.is_closing()] == []
+    assert not asyncio.all_tasks(loop) - {asyncio.current_task()}
+    server.close()
 
 
 @virtual_clock

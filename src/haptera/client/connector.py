@@ -189,6 +189,8 @@ class Connector:
         self.peer = self._current = None
         if loss is not None:
             self._loss = loss
+        if not peer.closed:
+            self._end(peer.aclose())  # its transport lingers, and is not left behind where the client is closed
         code = _code_of(loss)
         if peer.server_id is not None and (self._answering or code != Code.SIGNATURE_MISMATCH):
             self.established = True
@@ -283,7 +285,6 @@ class Connector:
             return False
         except TimeoutError:
             self.lost(peer, ConnectionLost(f"{format_place(peer.dialled or '')} did not answer HELLO in time"))
-            self._end(peer.aclose())
             return False
         if self._current is not peer:
             return False  # it went away with its first answer
