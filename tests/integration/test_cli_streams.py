@@ -174,16 +174,17 @@ def test_a_second_hangup_is_no_impatience(short_path: Path) -> None:
 
     async def held() -> None:
         async with dial(node.url) as peer:
-            for number in range(3):
-                await peer.call("kv", "set", msgspec.msgpack.encode([f"k{number}", bytes(1 << 20)]))
+            for number in range(60):
+                await peer.call("kv", "set", msgspec.msgpack.encode([f"k{number}", bytes(100_000)]))
             scan = peer.stream("kv", "scan", msgspec.msgpack.encode([]))
-            await anext(aiter(scan))
+            pages = aiter(scan)
+            await anext(pages)
             node.signal(signal.SIGHUP)
             while "stopping" not in node.names():
                 assert await asyncio.to_thread(node.read_event) is not None
             node.signal(signal.SIGHUP)
-            for _ in range(2):  # it has heard the signal before it answers the second one
-                await peer.request("server", "status", msgspec.msgpack.encode([]), timeout=None)
+            for _ in range(20):  # more than was on its way: it goes on sending after it has heard the signal
+                await anext(pages)
             node.signal(signal.SIGTERM)
             assert await asyncio.to_thread(node.process.wait) == 128 + signal.SIGTERM
             await scan.aclose()
