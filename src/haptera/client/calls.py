@@ -43,6 +43,7 @@ class Call:
         "deadline",
         "method",
         "payload",
+        "refused",
         "request_id",
         "resend_until",
         "server_id",
@@ -60,6 +61,7 @@ class Call:
         self.attempt = 0
         self.unknown = False  # a change that was sent, and may have been applied
         self.server_id: bytes | None = None  # who may have applied it, if that one remembers ids
+        self.refused: Failure | None = None  # why the last attempt that was answered was not taken
         self._held: list[Sent] = []  # sent within `RESEND_SECONDS_MAX`, and answered with damage
         self._sent_on: Peer | None = None  # where it may have been applied
         self._resent = False  # whether it may have been sent on several connections
@@ -122,9 +124,17 @@ class Call:
             return lost
         return ConnectionLost(str(lost), outcome=outcome, failure=lost.failure)
 
+    @property
+    def refusal(self) -> Exception | None:
+        """What refused the attempt before, as the cause of an error that does not say so."""
+        return None if self.refused is None else self.refused.exception()
+
     def answer(self, answer: Answer) -> Answer:
         """The answer as the caller gets it: that this attempt was refused says nothing of an earlier one."""
         refusal = answer.failure
+        if refusal is not None and refusal.code == Code.DEADLINE_EXCEEDED and refusal.outcome == "not_applied":
+            refusal = self.refused or refusal  # the time was over because of what refused the attempts before
+            answer = msgspec.structs.replace(answer, failure=refusal)
         if self.unknown and refusal is not None and refusal.outcome == "not_applied" and not _judged(refusal.code):
             refusal = msgspec.structs.replace(refusal, outcome="unknown")
             return msgspec.structs.replace(answer, failure=refusal)

@@ -148,6 +148,8 @@ class RemoteChannel:
                 if isinstance(trouble, ConnectionLost) and not self._connector.hopeful:
                     break
                 await self._pause(call)
+                if isinstance(trouble, Answer) and self._time() >= call.deadline:
+                    break  # one more attempt would only hide what is known behind a timeout
             try:
                 peer = await self._peer_for(call)
             except ConnectionLost as lost:
@@ -158,6 +160,8 @@ class RemoteChannel:
             except asyncio.CancelledError:
                 sent.release()
                 raise
+            except ServerError as late:  # its time is over
+                raise late from call.refusal
             except ConnectionLost as lost:
                 self._lost(peer, call, lost)
                 trouble = lost
@@ -205,6 +209,7 @@ class RemoteChannel:
         self._connector.lost(peer, lost)
 
     def _refused(self, peer: Peer, call: Call, sent: Sent, refusal: Failure) -> None:
+        call.refused = refusal
         call.unanswered(peer, refusal.outcome, sent)
         self._heed(peer, refusal)
 

@@ -714,4 +714,45 @@ async def test_no_wait_is_longer_than_the_time_that_is_left() -> None:
     with pytest.raises(ServerError):
         await database(Dialler(peer), timeout=0.12).get("k")
     assert now() == 0.12
-    assert [sent.time for sent in peer.sent] == pytest.approx([0.0, 0.05, 0.12])
+    assert [sent.time for sent in peer.sent] == pytest.approx([0.0, 0.05])
+
+
+FULL = failure(3008, {"remembered_requests_max": 7}, outcome="not_applied")
+
+
+@virtual_clock
+async def test_a_refusal_that_is_repeated_to_the_end_is_told_as_what_it_is() -> None:
+    """Trap: the real reason is hidden. Each attempt was certainly not applied, and so was the call."""
+    peer = FakePeer(lambda sent: sent.fail(FULL))
+    db = database(Dialler(peer), timeout=3.0)
+    with pytest.raises(ServerError) as refused:
+        await db.set("a", b"1")
+    assert (refused.value.code, refused.value.outcome) == (3008, "not_applied")
+    assert refused.value.details == {"remembered_requests_max": 7}
+    assert now() == 3.0
+    assert all(sent.timeout is not None and sent.timeout > 0.01 for sent in peer.sent)
+
+
+@virtual_clock
+async def test_a_deadline_behind_a_refusal_is_told_as_the_refusal() -> None:
+    failures = iter([FULL, failure(3005, outcome="not_applied")])
+    db = database(Dialler(FakePeer(lambda sent: sent.fail(next(failures)))))
+    with pytest.raises(ServerError) as refused:
+        await db.set("a", b"1")
+    assert (refused.value.code, refused.value.outcome) == (3008, "not_applied")
+
+
+@virtual_clock
+async def test_an_attempt_without_an_answer_behind_a_refusal_is_unknown_and_names_the_refusal() -> None:
+    peer = FakePeer()
+    db = database(Dialler(peer))
+    call = asyncio.ensure_future(db.set("a", b"1"))
+    await until(lambda: len(peer.sent) == 1)
+    peer.sent[0].fail(FULL)
+    await until(lambda: len(peer.sent) == 2)
+    peer.sent[1].future.set_exception(failure(3005, outcome="unknown").exception())
+    with pytest.raises(ServerError) as late:
+        await call
+    assert (late.value.code, late.value.outcome) == (3005, "unknown")
+    assert isinstance(late.value.__cause__, ServerError)
+    assert late.value.__cause__.code == 3008
