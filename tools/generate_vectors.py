@@ -198,6 +198,11 @@ FRAMES: list[tuple[str, dict[str, Any], object]] = [
     ("PING", {"type_": PING, "payload": b"\0\1\2\3\4\5\6\7"}, None),
     ("PONG", {"type_": PONG, "payload": b"\0\1\2\3\4\5\6\7"}, None),
     ("GOAWAY", {"type_": GOAWAY}, GOAWAY_MAP),
+    (
+        "GOAWAY of a side that has read the answers to its changes",
+        {"type_": GOAWAY, "metadata": entry(0x0A, (31).to_bytes(8, "big"))},
+        {**GOAWAY_MAP, "last_stream": 0},
+    ),
     ("a type to be skipped", {"type_": 0xF3, "stream": 0, "payload": b"\xde\xad"}, None),
 ]
 

@@ -226,7 +226,12 @@ class StoreAgainstDict(RuleBasedStateMachine):
         assert all(validate(op) is None for op in ops)
         commands = [Logged(op) for op in ops]
         self.payloads.append(encode_commands(commands))
+        known, revision = [self.store.known(command) for command in commands], self.store.revision
         results = self.store.apply(len(self.payloads), 0, commands)
+        if known and known[0] is not None:
+            assert known[0] == results[0]
+        if len(ops) == 1:
+            assert (known == [None]) is (self.store.revision == revision + 1)
         assert [result.code if isinstance(result, Failure) else result for result in results] == [
             self.model.apply(op) for op in ops
         ]

@@ -60,6 +60,11 @@ class Changes:
             return self._floor
         return next(iter(self._unread), following)
 
+    @property
+    def untold(self) -> bool:
+        """Whether answers have been read of which the responder was not told."""
+        return self._told > 0
+
     def tell(self, following: int, *, least: int) -> int | None:
         """Return what ``answered_below`` is to say now; None where fewer than ``least`` answers have been read."""
         if self._told < least:

@@ -105,13 +105,16 @@ def take_raw_length(frame: Frame, entries: dict[int, bytes], max_frame: int) -> 
     return raw_length
 
 
-def check_control(frame: Frame, size: int | None = None) -> None:
-    """Raise what is wrong with a frame of the connection; all of it is fatal there (section 3, "Damage")."""
+def check_control(frame: Frame, size: int | None = None) -> dict[int, bytes]:
+    """Return the entries of a frame of the connection, or raise what is wrong with it.
+
+    All of it is fatal there (section 3, "Damage").
+    """
     if frame.stream:
         raise misplaced(frame, "a frame of the connection names a stream")
     check_single(frame, size)
     check_body(frame)
-    check_entries(frame)
+    return check_entries(frame)
 
 
 def problem_of(frame: Frame) -> Failure | None:

@@ -219,6 +219,11 @@ class Connection(Sender):
         if self.state is ConnectionState.OPEN and self._time.probe(now):
             self.ping(self.config.entropy(PING_SIZE))
 
+    @property
+    def has_untold(self) -> bool:
+        """Whether answers to changes have been read of which the peer was not told: the next GOAWAY tells it."""
+        return self.state is ConnectionState.OPEN and self._streams.changes.untold
+
     def go_away(self, code: int, message: str | None = None) -> None:
         """Take no more requests: those up to the last one received are answered, later ones get 1014."""
         if self.state is ConnectionState.OPEN:

@@ -8,6 +8,7 @@ from haptera.connection.streams import Streams
 from haptera.error_table import TABLE
 from haptera.errors import Failure, LocalProtocolError, RemoteProtocolError
 from haptera.wire.frame import Frame, FrameType, encode_frame
+from haptera.wire.metadata import Tag, encode_entry
 from haptera.wire.payload import Goaway, decode_failure, decode_payload, encode_payload
 
 PING_SIZE: Final = 8
@@ -27,10 +28,12 @@ class Control:
         self._outbox.add_control(encode_frame(FrameType.PING, 0, 0, b"", payload))
 
     def send_goaway(self, said: Failure) -> None:
-        """Refuse requests behind the last that was received, and say so."""
-        last = self._streams.go_away()
-        goaway = Goaway(code=said.code, name=said.name, message=said.message, last_stream=last)
-        self._outbox.add_control(encode_frame(FrameType.GOAWAY, 0, 0, b"", encode_payload(goaway)))
+        """Refuse requests behind the last that was received, and say so, with which answers to changes were read."""
+        streams = self._streams
+        goaway = Goaway(code=said.code, name=said.name, message=said.message, last_stream=streams.go_away())
+        below = streams.changes.tell(streams.next_call, least=1)
+        entries = b"" if below is None else encode_entry(Tag.ANSWERED_BELOW, below.to_bytes(8, "big"))
+        self._outbox.add_control(encode_frame(FrameType.GOAWAY, 0, 0, entries, encode_payload(goaway)))
 
     def send_error(self, said: Failure) -> None:
         """Say why the connection ends."""
@@ -53,7 +56,7 @@ class Control:
 
     def receive_goaway(self, frame: Frame) -> None:
         """A GOAWAY: the peer opens no more streams, and answers no new ones."""
-        check_control(frame)
+        entries = check_control(frame)
         before = self._streams.goaway
         if before is not None:
             self._streams.charge()
@@ -61,7 +64,8 @@ class Control:
         if before is not None and goaway.last_stream > before.last_stream:
             raise RemoteProtocolError(1008, "a later GOAWAY raises its last stream")
         self._streams.goaway = goaway
-        self._streams.events.append(GoawayReceived(goaway))
+        below = entries.get(Tag.ANSWERED_BELOW)
+        self._streams.events.append(GoawayReceived(goaway, None if below is None else int.from_bytes(below, "big")))
 
     @staticmethod
     def receive_error(frame: Frame) -> Closed:

@@ -91,9 +91,13 @@ class PongReceived(msgspec.Struct, frozen=True, gc=False):
 
 
 class GoawayReceived(msgspec.Struct, frozen=True, gc=False):
-    """The peer opens no more streams and answers ours up to ``goaway.last_stream``."""
+    """The peer opens no more streams and answers ours up to ``goaway.last_stream``.
+
+    ``answered_below`` is the stream below which it has read the answers to its changes, if it says so.
+    """
 
     goaway: Goaway
+    answered_below: int | None = None
 
 
 class Closed(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from haptera.error_codes import Code
 from haptera.errors import Failure
 from haptera.node.batch import Submission
 from haptera.node.commit import LOGGED_OVERHEAD, CommitPipeline
@@ -22,6 +23,7 @@ from haptera.state.validation import glob_steps, validate
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from haptera.node.metrics import Metrics
     from haptera.node.scans import Cursor, Scans
     from haptera.node.turns import Turns
     from haptera.state.glob import Glob
@@ -30,6 +32,11 @@ if TYPE_CHECKING:
     from haptera.state.steps import Steps
 
 READS = frozenset({Get, Exists, GetMany, Count})
+
+
+FORGOTTEN_MAX = 4096
+"""Ids of answers that wait to be forgotten. They ride with the next write; only where nothing is written this many make
+an entry of their own, of 72 KiB."""
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -58,11 +65,16 @@ class Command(msgspec.Struct, frozen=True, gc=False):
 class Commands:
     """What a node does for its callers. For the event loop's thread alone. ``turns`` is its queue for long work."""
 
-    def __init__(self, machine: StateMachine, pipeline: CommitPipeline, scans: Scans, turns: Turns) -> None:
+    def __init__(
+        self, machine: StateMachine, pipeline: CommitPipeline, scans: Scans, turns: Turns, metrics: Metrics
+    ) -> None:
         self.turns = turns
         self._machine = machine
         self._pipeline = pipeline
         self._scans = scans
+        self._metrics = metrics
+        self._forgotten: dict[str, list[bytes]] = {}  # by user; bounded by FORGOTTEN_MAX
+        self._forgotten_count = 0
 
     @property
     def revision(self) -> int:
@@ -92,6 +104,11 @@ class Commands:
                 results.append(machine_read(op))  # type: ignore[arg-type]  # the set above holds the members of Read
             else:
                 logged = Logged(op, session.user, command.request_id, command.digest, command.resent)  # type: ignore[arg-type]
+                if self._pipeline.at_rest and not self._forgotten and (known := self._known(logged)) is not None:
+                    results.append(known)
+                    continue
+                if self._forgotten:
+                    self.write_forgotten()  # before the write: it may need the room
                 size = (size_bound(op) if size is None else size) + LOGGED_OVERHEAD + len(session.user)
                 results.append(_WAITING)
                 refused = append(logged, size, submission, len(results) - 1)
@@ -104,6 +121,20 @@ class Commands:
             done(results)
         return submission
 
+    def _known(self, logged: Logged) -> Result | None:
+        """What a write is answered that needs no entry: nothing is on its way, and it would change nothing.
+
+        The applied state is all that there is then, so that this is the answer in log order (ARCHITECTURE.md, "The life
+        of a write"). A full table is judged by the log once in a second all the same: entries are what answers age by.
+        """
+        known = self._machine.known(logged)
+        if known is None:
+            return None
+        if isinstance(known, Failure) and known.code == Code.RATE_LIMITED and not self._pipeline.fresh:
+            return None
+        self._metrics.writes_unlogged_total += 1
+        return known
+
     def drop(self, submission: Submission, position: int) -> bool:
         """Take back the write at `position` of what was submitted, if it is not with the disk yet.
 
@@ -112,9 +143,37 @@ class Commands:
         """
         return submission.results[position] is _WAITING and self._pipeline.drop(submission, position)
 
-    def forget(self, session: Session, request_ids: list[bytes]) -> None:
-        """Log that the answers remembered for these ids are not needed any more. Nobody waits for it."""
-        self.submit(session, [Command(Forget(session.user, request_ids))], _ignore)
+    def remembers(self, session: Session, request_id: bytes) -> bool:
+        """Whether the answer to a change with this id is remembered."""
+        return self._machine.requests.remembers(session.user, request_id)
+
+    def remembered(self, session: Session) -> int:
+        """How many answers are remembered for the session's user."""
+        return self._machine.requests.count(session.user)
+
+    def forget(self, session: Session, request_ids: Sequence[bytes]) -> None:
+        """Have the answers for these ids forgotten, by the entry of the next write.
+
+        It costs no sync of its own, unless `FORGOTTEN_MAX` wait. A crash loses what waits; time forgets it then.
+        """
+        self._forgotten.setdefault(session.user, []).extend(request_ids)
+        self._forgotten_count += len(request_ids)
+        if self._forgotten_count >= FORGOTTEN_MAX:
+            self.write_forgotten()
+
+    def write_forgotten(self) -> None:
+        """Log what waits to be forgotten. Nobody waits for it."""
+        forgotten, self._forgotten, self._forgotten_count = self._forgotten, {}, 0
+        for user, request_ids in forgotten.items():
+            submission = Submission(_ignore)
+            submission.results.append(_WAITING)
+            logged = Logged(Forget(user, request_ids), user)
+            size = size_bound(logged.op) + LOGGED_OVERHEAD + len(user)
+            refused = self._pipeline.append(logged, size, submission, 0)
+            if refused is not None and len(request_ids) < FORGOTTEN_MAX:
+                # Too much waits for the disk: with a later write. More than that only time forgets.
+                self._forgotten[user] = request_ids
+                self._forgotten_count += len(request_ids)
 
     async def open_scan(
         self,

@@ -70,6 +70,10 @@ PENDING_SIZE_MAX = 64 * 1024 * 1024
 PENDING_COMMANDS_MAX = 65536
 """Commands that wait or are with the disk: more than 50 connections with all their streams in use."""
 
+FRESH_MS = 1000
+"""While the last entry is younger than that, a change that a full table refuses needs none. Remembered answers age by
+entries alone, so that one refusal in a second is logged, and the table empties although nothing else is."""
+
 LOGGED_OVERHEAD = 64
 """What a `Logged` adds to its command beside the user's name (`state.commands.size_bound`)."""
 
@@ -231,6 +235,16 @@ class CommitPipeline:
             self._finish(submission)
         self._wake_idle()
         return True
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether every write has its result, and writes are taken: the applied state is all that there is."""
+        return not self._count and self._refusal is None
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the last entry is less than a second old."""
+        return self._entry_time_ms() - self._machine.time_ms < FRESH_MS
 
     @property
     def pending(self) -> int:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 COUNTERS = (
+    "answers_refused_total",
     "connections_total",
     "kv_failures_total",
     "kv_handler_seconds_total",
@@ -32,6 +33,7 @@ COUNTERS = (
     "write_wait_seconds_total",
     "writes_dropped_total",
     "writes_refused_total",
+    "writes_unlogged_total",
 )
 """Those that are attributes of `Metrics`."""
 
@@ -45,6 +47,8 @@ MEASURED = {
     "log_segments": "gauge",
     "log_size_bytes": "gauge",
     "pending_writes": "gauge",
+    "remembered_answers": "gauge",
+    "remembered_answers_size_bytes": "gauge",
     "requests_in_flight": "gauge",
     "requests_received_total": "counter",
     "revision": "gauge",
@@ -69,6 +73,7 @@ class Metrics:
 
     __slots__ = (*COUNTERS, "_codes", "_measured", "_requests")
 
+    answers_refused_total: int
     connections_total: int
     kv_failures_total: int
     kv_handler_seconds_total: float
@@ -85,6 +90,7 @@ class Metrics:
     write_wait_seconds_total: float
     writes_dropped_total: int
     writes_refused_total: int
+    writes_unlogged_total: int
 
     def __init__(self) -> None:
         for name in COUNTERS:

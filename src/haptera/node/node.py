@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from haptera import forks
 from haptera.errors import CorruptionError
-from haptera.node.commands import Commands
+from haptera.node.commands import ANONYMOUS, Commands
 from haptera.node.commit import ApplyFailed, CommitPipeline, ThreadWriter, Writer
 from haptera.node.entry_clock import SLEW, EntryClock
 from haptera.node.metrics import Metrics
 from haptera.node.scans import Scans
 from haptera.node.turns import Turns
 from haptera.state.commands import MalformedCommands, decode_commands
+from haptera.state.limits import ANSWERS_PER_USER_MAX
 from haptera.state.machine import StateMachine
 from haptera.storage import DataDirectory, Log, OsFileSystem, load_or_create
 
@@ -79,7 +80,7 @@ class Node:
             turns=self._turns,
             on_failure=self._on_failure,
         )
-        self.commands = Commands(storage.machine, self._pipeline, self._scans, self._turns)
+        self.commands = Commands(storage.machine, self._pipeline, self._scans, self._turns, self.metrics)
         self._closing: asyncio.Future[None] | None = None
         self._forked_from = 0  # in a forked child, the process that has the directory
         forks.watch(self)
@@ -91,6 +92,8 @@ class Node:
                 "log_segments": lambda: len(storage.log.segments),
                 "log_size_bytes": lambda: storage.log.size_bytes,
                 "pending_writes": lambda: self._pipeline.pending,
+                "remembered_answers": lambda: len(self._machine.requests),
+                "remembered_answers_size_bytes": lambda: self._machine.requests.size,
                 "revision": lambda: self._machine.revision,
                 "scans_open": lambda: len(self._scans),
                 "uptime_seconds": lambda: self.uptime_ms / 1000,
@@ -168,6 +171,11 @@ class Node:
         return len(self._machine.kv.entries)
 
     @property
+    def remembered_answers(self) -> tuple[int, int]:
+        """How many answers are remembered for a client, and how many may be."""
+        return self.commands.remembered(ANONYMOUS), ANSWERS_PER_USER_MAX
+
+    @property
     def uptime_ms(self) -> int:
         """Milliseconds since the node began to open."""
         return int((self._loop.time() - self._started) * 1000)
@@ -221,6 +229,7 @@ class Node:
         self._closing = self._loop.create_future()
         try:
             self._scans.close()
+            self.commands.write_forgotten()
             await self._pipeline.close()
             self._turns.close()
             await self._loop.run_in_executor(None, self._storage.close)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("haptera.peer")
 _SESSION: Final = "session"
 _TIMEOUT: Final = int(Tag.TIMEOUT_MS)
+_ANSWERED_BELOW: Final = int(Tag.ANSWERED_BELOW)
 #: Times that travel are whole milliseconds, and a loop's clock may be one behind.
 _ROUNDING_S: Final = 0.002
 
@@ -72,6 +73,8 @@ class Dispatcher:
         """Take a request that has arrived; ``start`` starts it."""
         request = Request(self._peer, event)
         self.requests[event.stream] = request
+        if _ANSWERED_BELOW in event.entries:
+            self.answers_read(int.from_bytes(event.entries[_ANSWERED_BELOW], "big"))
         if self.stopwatch is not None:
             self.stopwatch.add(request)
         if self.telemetry is not None:
@@ -164,6 +167,11 @@ class Dispatcher:
             self.stopwatch.end_batch(
                 [request for request in requests if request.task is None and request.stream in owed]
             )
+
+    def answers_read(self, below: int) -> None:
+        """The other side has read the answers to its changes on streams below, whichever service they were for."""
+        for service in self._services.values():
+            service.answers_read(self._peer, below)
 
     def enter(self, request: Request) -> None:
         """A handler takes its first step, in a task of its own."""

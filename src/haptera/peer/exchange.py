@@ -172,9 +172,11 @@ class Exchange(Peer):
                     self._owner.established(self)
                 if not self._ready.done():
                     self._ready.set_result(None)
-            case GoawayReceived(goaway):
+            case GoawayReceived(goaway, answered_below):
                 self._caller.last_taken = goaway.last_stream
                 self._caller.refuse_waiting()
+                if answered_below is not None:
+                    self._dispatcher.answers_read(answered_below)
             case Closed():
                 self._end(event, "the other side has closed it")
             case _:

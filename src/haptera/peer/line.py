@@ -372,6 +372,7 @@ class Line(ABC):
         if self._ending is None:
             # Not a plain close: that would be a reset, which destroys answers on their way, if anything is unread.
             self._patience = deadline
+            self._tell_answers()
             self._end(Closed(None), "it is drained", half=True)
         await self._wait_gone()
 
@@ -396,11 +397,20 @@ class Line(ABC):
             if not self._draining.done():
                 self._draining.set_result(None)
 
+    def _tell_answers(self) -> None:
+        """Say which answers to changes have been read since the other side was told. It leaves with what ends all."""
+        if self._ending is None and self._connection.has_untold:
+            self._connection.go_away(1014)
+
     async def aclose(self) -> None:
-        """Close the connection. Calls under way fail with ``ConnectionLost``, handlers are cancelled."""
+        """Close the connection. Calls under way fail with ``ConnectionLost``, handlers are cancelled.
+
+        The other side is told which answers to changes have been read, so that it need not remember them.
+        """
         if self._forked_from:
             return
         self._patience = 0.0
+        self._tell_answers()
         self._end(Closed(None), "it is closed here")
         await self._wait_gone()
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final, TypeVar
 
 from haptera.errors import CallError, ConnectionLost, Failure, LocalProtocolError, ServerError, failure
 from haptera.peer.calls import as_bytes
-from haptera.peer.peer import Request
+from haptera.peer.peer import Peer, Request
 
 #: An item is larger than the other side takes, or than there is memory for: that is the answer.
 _UNSENDABLE: Final = frozenset({3004, 3007})
@@ -63,6 +63,13 @@ class Service:
             function = getattr(self, request.method)
             coroutine = _run_stream(request, function) if streams else _run(request, function)
             request.peer._dispatcher.run(request, coroutine)
+
+    def answers_read(self, peer: Peer, below: int) -> None:
+        """Take what a caller says, with a request or when it goes away: which answers it has read.
+
+        They are those to requests with a ``request_id`` on the streams under ``below``. Nothing by default; a service
+        that remembers such answers may forget them.
+        """
 
 
 async def _run(request: Request, function: Callable[[Request], Awaitable[bytes]]) -> None:

@@ -9,7 +9,6 @@ delete of a missing key, a clear of an empty range. Writing the value that a key
 from __future__ import annotations
 
 import hashlib
-import re
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +18,8 @@ from haptera.error_codes import Code
 from haptera.errors import Failure, failure
 from haptera.key_rules import KEY_SIZE_MAX
 from haptera.state import limits
+from haptera.state.commands import Clear, Count, Delete, DeleteMany, Increment, Rename, Set, SetMany
+from haptera.state.conditions import not_renamed, nothing_to_delete, sum_of, unmet
 from haptera.state.glob import compile_glob
 from haptera.state.history import History, Hold, Table
 from haptera.state.index import KeyIndex
@@ -28,27 +29,11 @@ from haptera.state.results import ENTRY_OVERHEAD
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from haptera.state.commands import (
-        Clear,
-        Count,
-        Delete,
-        DeleteMany,
-        Exists,
-        Get,
-        GetMany,
-        Increment,
-        Rename,
-        Set,
-        SetMany,
-    )
+    from haptera.state.commands import Exists, Get, GetMany, Write
     from haptera.state.results import Entry, Result
     from haptera.state.steps import Steps
 
 _KEY_NOT_FOUND: Final = int(Code.KEY_NOT_FOUND)
-_VERSION_MISMATCH: Final = int(Code.VERSION_MISMATCH)
-_KEY_EXISTS: Final = int(Code.KEY_EXISTS)
-_NOT_AN_INTEGER: Final = int(Code.NOT_AN_INTEGER)
-_INTEGER_OVERFLOW: Final = int(Code.INTEGER_OVERFLOW)
 
 #: Keys that a slice of a large get_many looks at.
 _GET_PIECE: Final = 1024
@@ -59,9 +44,6 @@ _OVERWRITE_WORK: Final = 6
 _FREE_WORK: Final = 4
 #: Bytes that an entry takes in memory beside key and value: text, bytes, tuple, places in the table and the index.
 _ENTRY_OVERHEAD: Final = 250
-
-#: The one text that each integer has: no plus, no leading zero, no minus zero, nothing around it.
-_INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 
 
 class Kv:
@@ -162,10 +144,8 @@ class Kv:
         """[version, previous or nil]"""
         key = op.key
         previous = self.entries.get(key)
-        if op.if_version is not None and op.if_version != (previous[1] if previous else 0):
-            return _mismatch(key, op.if_version, previous)
-        if op.condition is not None and (previous is None) is (op.condition == "present"):
-            return failure(_KEY_EXISTS if previous else _KEY_NOT_FOUND, {"key": key})
+        if (op.if_version is not None or op.condition is not None) and (refused := unmet(op, previous)) is not None:
+            return refused
         self.revision = revision = self.revision + 1
         self._put(key, op.value, revision, previous)
         return (revision, previous if op.return_previous else None)
@@ -174,10 +154,11 @@ class Kv:
         """[deleted, version or nil, previous or nil]"""
         key = op.key
         previous = self.entries.get(key)
-        if op.if_version is not None and op.if_version != (previous[1] if previous else 0):
-            return _mismatch(key, op.if_version, previous)
-        if previous is None:
-            return (False, None, None)
+        if previous is None or op.if_version is not None:
+            unchanged = nothing_to_delete(op, previous)
+            if unchanged is not None:
+                return unchanged
+        assert previous is not None
         self.revision = revision = self.revision + 1
         self._remove(key, revision, previous)
         return (True, revision, previous if op.return_previous else None)
@@ -226,16 +207,9 @@ class Kv:
         """[value, version]: the new value as a number; it is stored as decimal text."""
         key = op.key
         previous = self.entries.get(key)
-        number = op.initial
-        if previous is not None:
-            if _INTEGER.fullmatch(previous[0]) is None:
-                return failure(_NOT_AN_INTEGER, {"key": key})
-            number = int(previous[0])
-            if not limits.INT64_MIN <= number <= limits.INT64_MAX:
-                return failure(_NOT_AN_INTEGER, {"key": key})
-        number += op.delta
-        if not limits.INT64_MIN <= number <= limits.INT64_MAX:
-            return failure(_INTEGER_OVERFLOW, {"key": key})
+        number = sum_of(op, previous)
+        if isinstance(number, Failure):
+            return number
         self.revision = revision = self.revision + 1
         self._put(key, b"%d" % number, revision, previous)
         return (number, revision)
@@ -248,11 +222,9 @@ class Kv:
         """
         key, new_key = op.key, op.new_key
         entry = self.entries.get(key)
-        if entry is None:
-            return failure(_KEY_NOT_FOUND, {"key": key})
         target = self.entries.get(new_key)
-        if op.if_absent and target is not None:
-            return failure(_KEY_EXISTS, {"key": new_key})
+        if entry is None or (op.if_absent and target is not None):
+            return not_renamed(op, entry)
         self.revision = revision = self.revision + 1
         if key != new_key:
             self._remove(key, revision, entry)
@@ -308,6 +280,34 @@ class Kv:
             self._index = KeyIndex(())
         self._settle()
         return (count, self.revision)
+
+    def unchanged(self, op: Write) -> Result | None:
+        """What a command is answered that changes nothing now; None for one that changes something, or may.
+
+        Of a delete_many with many keys it is not known: looking at each takes as long as applying it.
+        """
+        entries = self.entries
+        match op:
+            case Set():
+                return unmet(op, entries.get(op.key))
+            case Delete():
+                return nothing_to_delete(op, entries.get(op.key))
+            case Increment():
+                number = sum_of(op, entries.get(op.key))
+                return number if isinstance(number, Failure) else None
+            case Rename():
+                entry = entries.get(op.key)
+                refused = entry is None or (op.if_absent and op.new_key in entries)
+                return not_renamed(op, entry) if refused else None
+            case SetMany():
+                return None if op.items else (self.revision,)
+            case DeleteMany():
+                few = len(op.keys) <= limits.KEYS_LOOKED_AT_MAX
+                return (0, None) if few and not any(key in entries for key in op.keys) else None
+            case Clear():
+                return (0, None) if self.count(Count(op.prefix)) == (0,) else None
+            case _:
+                return None
 
     # A large change, which is one step for every reader
 
@@ -428,11 +428,6 @@ def _outside(span: KeyRange, entries: dict[str, Entry]) -> Callable[[str], Entry
         return None if key >= low and (high is None or key < high) else entries.get(key)
 
     return current
-
-
-def _mismatch(key: str, expected: int, previous: Entry | None) -> Failure:
-    actual = previous[1] if previous else 0
-    return failure(_VERSION_MISMATCH, {"key": key, "expected": expected, "actual": actual})
 
 
 def _is_entry(entry: Any) -> bool:

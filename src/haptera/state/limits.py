@@ -22,6 +22,9 @@ INT64_MAX: Final = 2**63 - 1
 
 #: Stars in a glob: each begins one more search in every key that is looked at.
 GLOB_STARS_MAX: Final = 64
+#: Keys of a delete_many that are looked for before it is logged, to save the entry where none is there: a tenth of a
+#: millisecond at most.
+KEYS_LOOKED_AT_MAX: Final = 1024
 #: Bytes of one command, so that a batch of them still fits a record of the log. The default max_message, for callers
 #: that no connection limits.
 COMMAND_SIZE_MAX: Final = 16 * 1024 * 1024

@@ -136,6 +136,20 @@ class StateMachine:
         self.kv.history.sweep()
         return results
 
+    def known(self, command: Logged) -> Result | None:
+        """What a command would be answered now if that changes nothing; None for one that is to be logged.
+
+        Its answer is remembered, its id is another's, its user's table is full, or it changes nothing in the store. The
+        caller makes sure that no entry is on its way that could make another answer right.
+        """
+        if command.request_id is not None:
+            answered = self.requests.judge(command.user, command.request_id, command.digest)
+            if answered is not None:
+                return answered
+        if command.resent:
+            return None  # whatever it is answered is remembered, for its other copy
+        return self.kv.unchanged(command.op)
+
     def _forget(self, op: Forget) -> Result:
         return (self.requests.forget(op.user, op.request_ids),)
 

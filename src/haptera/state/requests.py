@@ -59,6 +59,10 @@ class Requests:
         """How many answers of ``user`` are remembered."""
         return self._counts.get(user, 0)
 
+    def remembers(self, user: str, request_id: bytes) -> bool:
+        """Whether the answer of ``user`` to this request is remembered."""
+        return (user, request_id) in self._answers
+
     def judge(self, user: str, request_id: bytes, digest: bytes | None) -> Replayed | Failure | None:
         """What a command with this request id is answered without being applied; None if it is to be applied.
 

@@ -6,13 +6,14 @@ import pytest
 
 from haptera.connection import Connection, Role, changes
 from haptera.connection.changes import TOLD_EVERY
-from haptera.connection.events import CallFailed
+from haptera.connection.events import CallFailed, GoawayReceived
 from haptera.wire.metadata import Tag, decode_entries, route_length
 from haptera.wire.payload import Limits
 from tests.unit.connection.machines import (
     CANCEL,
     CONTINUED,
     ERROR,
+    GOAWAY,
     ITEM,
     MORE,
     REQUEST,
@@ -23,6 +24,7 @@ from tests.unit.connection.machines import (
     open_machine,
     send,
     sent,
+    shaken,
 )
 
 ID = bytes(range(16))
@@ -144,6 +146,47 @@ def test_with_too_many_to_hold_nothing_more_is_passed(monkeypatch: pytest.Monkey
     for stream in streams:
         connection.release(stream)
     assert connection.lowest_unanswered == streams[0]
+
+
+def goaways(connection: Connection) -> list[bytes]:
+    """The metadata of each GOAWAY that was sent."""
+    return [seen.metadata for seen in sent(connection) if seen.type == GOAWAY]
+
+
+def below(stream: int) -> bytes:
+    return b"\x0a\x08" + stream.to_bytes(8, "big")
+
+
+def test_goaway_tells_which_answers_have_been_read() -> None:
+    """Trap: a bounded table for everyone that no client empties. An orderly end leaves nothing to be remembered."""
+    connection = open_machine(Role.DIALER)
+    first, second = change(connection), change(connection)
+    send(connection, frame(RESPONSE, first))
+    assert connection.has_untold
+    connection.go_away(1014)
+    assert goaways(connection) == [below(second)]
+    connection.go_away(1014)
+    assert goaways(connection) == [b""]
+    send(connection, frame(RESPONSE, second))
+    connection.go_away(1014)
+    assert goaways(connection) == [below(second + 2)]
+
+
+def test_goaway_of_a_side_without_changes_says_nothing_of_answers() -> None:
+    connection = open_machine(Role.ACCEPTOR)
+    connection.go_away(1014)
+    assert goaways(connection) == [b""]
+
+
+def test_what_goaway_says_of_answers_is_heard() -> None:
+    pair = shaken()
+    stream = change(pair.dialer)
+    pair.run()
+    pair.acceptor.respond(stream, b"")
+    pair.run()
+    pair.dialer.go_away(1014)
+    _, theirs = pair.run()
+    assert [event.answered_below for event in theirs if isinstance(event, GoawayReceived)] == [stream + 2]
 
 
 def test_release_of_what_is_not_held_changes_nothing() -> None:

@@ -27,11 +27,22 @@ class FakePeer:
         self.max_message = 16 << 20
         self.room = 1_000_000
         self.waiting: list[Callable[[], None]] = []
+        self.closing: list[Callable[[], None]] = []
         self.streams = 1
 
     @property
     def writable(self) -> bool:
         return self.room > 0
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        self.closing.append(callback)
+
+    def close(self) -> None:
+        for callback in self.closing:
+            callback()
+
+    def log_fields(self, **fields: Any) -> dict[str, Any]:
+        return {"connection": "test", **fields}
 
     def when_writable(self, callback: Callable[[], None]) -> None:
         self.waiting.append(callback)
@@ -48,14 +59,12 @@ class FakePeer:
         *argument: Any,
         payload: bytes | None = None,
         request_id: bytes | None = None,
-        answered_below: int | None = None,
         resent: bool = False,
         service: str = "kv",
     ) -> FakeRequest:
         request = FakeRequest(self, service, method, msgspec.msgpack.encode(argument) if payload is None else payload)
         request.stream, self.streams = self.streams, self.streams + 2
         request.request_id = request_id
-        request.answered_below = answered_below
         request.resent = resent
         return request
 
@@ -70,7 +79,6 @@ class FakeRequest:
         self.payload = payload
         self.stream = 0
         self.request_id: bytes | None = None
-        self.answered_below: int | None = None
         self.resent = False
         self.cancelled = False
         self.on_cancel: Callable[[], None] | None = None

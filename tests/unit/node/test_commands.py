@@ -6,17 +6,36 @@ import asyncio
 import hashlib
 from typing import TYPE_CHECKING
 
-from haptera.errors import Failure
+import pytest
+
+from haptera.errors import Failure, failure
 from haptera.node.commands import ANONYMOUS, Command, Session
 from haptera.node.scans import PROGRESS_TIMEOUT_S, SCANS_PER_OWNER_MAX, SWEEP_INTERVAL_S, Cursor
-from haptera.state import Count, Exists, Forget, Get, GetMany, Increment, Page, Replayed, Scan, Set, limits
+from haptera.state import (
+    Clear,
+    Count,
+    Delete,
+    DeleteMany,
+    Exists,
+    Forget,
+    Get,
+    GetMany,
+    Increment,
+    Page,
+    Rename,
+    Replayed,
+    Scan,
+    Set,
+    SetMany,
+    Write,
+    limits,
+)
 from haptera.testing import VirtualClockLoop, virtual_clock
 from tests.unit.node.nodes import Asked, ManualWriter, opened, turn
 
 if TYPE_CHECKING:
-    import pytest
-
     from haptera.node.node import Node
+    from haptera.state import Result
 
 ID = bytes(range(16))
 DIGEST = hashlib.sha256(b"one").digest()
@@ -92,6 +111,105 @@ async def test_forgetting_is_logged_for_its_user_alone() -> None:
         again = Asked(node, write)
         await turn()
         assert again.result == Replayed((1, 1))
+
+
+UNCHANGING: dict[str, Write] = {
+    "if_version": Set("k", b"", if_version=9),
+    "if absent": Set("k", b"", condition="absent"),
+    "if present": Set("none", b"", condition="present"),
+    "delete of nothing": Delete("none"),
+    "delete with if_version": Delete("k", if_version=9),
+    "increment of no number": Increment("k"),
+    "increment too far": Increment("n", 2**63 - 1),
+    "rename of nothing": Rename("none", "other"),
+    "rename to what is there": Rename("k", "n", if_absent=True),
+    "set_many of nothing": SetMany([]),
+    "delete_many of nothing": DeleteMany(["none", "nor this"]),
+    "clear of nothing": Clear("none"),
+}
+
+
+@pytest.mark.parametrize("what", UNCHANGING)
+async def test_what_changes_nothing_takes_no_entry_where_nothing_is_on_its_way(what: str) -> None:
+    """Trap: refused changes are logged and synced, and the log is for ever. The answer is that of the log."""
+    op = UNCHANGING[what]
+    async with opened() as node:
+        Asked(node, Set("k", b"text"), Set("n", b"1"))
+        await turn()
+        index = node.index
+        at_once = Asked(node, Command(op, ID, DIGEST))
+        assert at_once.answered
+        await turn()
+        assert (node.index, node.metrics.writes_unlogged_total) == (index, 1)
+        behind_another = Asked(node, Set("other", b""), Command(op, OTHER_DIGEST[:16], DIGEST))
+        assert not behind_another.answered
+        await turn()
+        answer = behind_another.results[1]
+        assert answer == ((node.revision,) if what == "set_many of nothing" else at_once.result)
+        assert node.metrics.writes_unlogged_total == 1
+
+
+async def test_a_condition_is_judged_behind_everything_that_is_on_its_way() -> None:
+    """Trap: a condition that is judged before the log and not in its order."""
+    writer = ManualWriter()
+    async with opened(writer=writer) as node:
+        taken = Asked(node, Set("lock", b"mine"))
+        released = Asked(node, Delete("lock"))
+        taken_again = Asked(node, Set("lock", b"yours", condition="absent"))
+        refused = Asked(node, Set("lock", b"theirs", condition="absent"))
+        assert not any(asked.answered for asked in (taken, released, taken_again, refused))
+        await writer.write_all()
+        assert (taken.result, released.result, taken_again.result) == ((1, None), (True, 2, None), (3, None))
+        assert refused.failures == [(4003, "not_applied")]
+
+
+async def test_a_repetition_takes_no_entry_and_neither_does_its_id_for_another_change() -> None:
+    async with opened() as node:
+        Asked(node, Command(Increment("n", 1), ID, DIGEST))
+        await turn()
+        assert Asked(node, Command(Increment("n", 1), ID, DIGEST)).result == Replayed((1, 1))
+        assert Asked(node, Command(Increment("n", 2), ID, OTHER_DIGEST)).failures == [(3012, "not_applied")]
+        await turn()
+        assert node.index == 1
+
+
+async def test_what_may_come_again_on_another_connection_is_judged_in_the_log() -> None:
+    """Its failure is remembered, for its late copy; that takes an entry."""
+    async with opened() as node:
+        refused = Asked(node, Command(Set("k", b"", condition="present"), ID, DIGEST, resent=True))
+        assert not refused.answered
+        await turn()
+        assert (refused.failures, node.index) == ([(4001, "not_applied")], 1)
+
+
+async def test_a_full_table_is_refused_without_the_log_but_once_in_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers age by entries: a table that is full when everything stops must empty all the same."""
+    monkeypatch.setattr(limits, "ANSWERS_PER_USER_MAX", 3)
+    clock = Clock(1_000_000)
+    async with opened(clock_ms=clock, monotonic_ns=lambda: clock() * 1_000_000) as node:
+        for number in range(3):
+            Asked(node, Command(Increment("n", 1), bytes([number]) * 16, DIGEST))
+        await turn()
+        index = node.index
+        for _ in range(5):
+            assert Asked(node, Command(Increment("n", 1), ID, DIGEST)).failures == [(3008, "not_applied")]
+        assert node.index == index
+        late: Result = failure(3008)
+        asked = 0
+        while isinstance(late, Failure):
+            clock.now_ms += 1000
+            again = Asked(node, Command(Increment("n", 1), ID, DIGEST))
+            await turn()
+            late, asked = again.result, asked + 1
+        assert (late, asked) == ((4, 4), 601)
+
+
+class Clock:
+    def __init__(self, now_ms: int) -> None:
+        self.now_ms = now_ms
+
+    def __call__(self) -> int:
+        return self.now_ms
 
 
 async def some_keys(node: Node, count: int = 3) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import weakref
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from haptera.node.commit import Writer
     from haptera.node.node import Node
+    from haptera.peer import Peer
 
 ID = bytes(range(16))
 
@@ -35,6 +36,10 @@ class Served:
 
     def handle(self, *requests: FakeRequest) -> None:
         self.service.handle([request.request for request in requests])
+
+    def read_below(self, stream: int, peer: FakePeer | None = None) -> None:
+        """A connection says that it has read the answers to its changes on streams below."""
+        self.service.answers_read(cast("Peer", peer or self.peer), stream)
 
     async def ask(self, method: str, *argument: Any, **options: Any) -> FakeRequest:
         request = self.peer.request(method, *argument, **options)
@@ -228,8 +233,7 @@ async def test_answers_that_were_read_are_forgotten() -> None:
         for request_id in ids:
             await store.ask("increment", "n", 1, request_id=request_id)
         third = store.peer.streams - 2
-        await store.ask("get", "n", answered_below=third)
-        await turn()
+        store.read_below(third)
         remembered = [await store.ask("increment", "n", 1, request_id=request_id) for request_id in ids]
         assert [TAG_REPLAYED in request.entries for request in remembered] == [False, False, True]
 
@@ -247,8 +251,7 @@ async def test_what_may_come_on_another_connection_too_is_not_forgotten_by_answe
     async with served() as store:
         await store.ask("increment", "n", 1, request_id=ID, resent=True)
         await store.ask("increment", "n", 1, request_id=bytes(16))
-        await store.ask("get", "n", answered_below=store.peer.streams)
-        await turn()
+        store.read_below(store.peer.streams)
         remembered = [await store.ask("increment", "n", 1, request_id=each) for each in (ID, bytes(16))]
         assert [TAG_REPLAYED in request.entries for request in remembered] == [True, False]
 
@@ -265,18 +268,8 @@ async def test_one_connection_cannot_have_the_answers_of_another_forgotten() -> 
     async with served() as store:
         await store.ask("increment", "n", 1, request_id=ID)
         other = FakePeer()
-        store.handle(other.request("get", "n", answered_below=1000))
-        await turn()
+        store.read_below(1000, other)
         assert TAG_REPLAYED in (await store.ask("increment", "n", 1, request_id=ID)).entries
-
-
-async def test_what_is_kept_for_answered_below_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kv, "ANSWERS_TRACKED_MAX", 5)
-    async with served() as store:
-        for number in range(20):
-            await store.ask("set", "a", b"", request_id=bytes([number]) * 16)
-        (tracked,) = store.peer.attributes.values()
-        assert len(tracked) == 5
 
 
 async def test_a_change_whose_answer_might_not_fit_is_refused_before_the_log() -> None:

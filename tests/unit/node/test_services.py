@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from haptera import __version__
+from haptera.node.commands import Command
 from haptera.node.metrics import Metrics
 from haptera.node.services.server import ServerService, health
 from haptera.node.services.session import SessionService
@@ -41,11 +42,26 @@ async def test_status_says_what_the_node_is() -> None:
             "revision": 2,
             "index": 1,
             "keys": 2,
+            "remembered_answers": 0,
             "connections": 0,
             "authentication": False,
             "tls": False,
             "health": "ok",
         }
+
+
+async def test_health_warns_before_too_many_answers_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trap: a bounded table for everyone that nobody empties, and `health` says ok until it is full."""
+    monkeypatch.setattr("haptera.node.node.ANSWERS_PER_USER_MAX", 5)
+    async with opened() as node:
+        told = []
+        for number in range(5):
+            Asked(node, Command(Set("a", b""), bytes([number]) * 16, bytes(32)))
+            await turn()
+            state, reason = health(node)
+            told.append((state, reason != ""))
+        assert told == [("ok", False)] * 3 + [("ok", True), ("full", True)]
+        assert node.metrics.values()["remembered_answers"] == 5
 
 
 async def test_health_tells_of_a_failed_disk_and_of_stopping() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 import haptera
 from haptera import CallError, HandlerFailed, Request, Service, UnknownMethod, UnknownService, failure, method
+from haptera.connection.changes import TOLD_EVERY
 from haptera.testing import virtual_clock
 from tests.unit.peer.hosts import ANY_PORT, MIB, Batches, Echo, Gate, connected, eventually, items_of, pair, turns
 
@@ -265,6 +266,33 @@ async def test_a_batch_service_may_add_entries_and_sees_the_request_id() -> None
         request.respond(b"", b"\x0b\x08" + (77).to_bytes(8, "big") + b"\x09\x00")
         answer = await call
         assert (answer.revision, answer.replayed) == (77, True)
+
+
+class Remembering(Batches):
+    name = "remembering"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[int] = []
+
+    def answers_read(self, peer: haptera.Peer, below: int) -> None:
+        self.read.append(below)
+
+
+@virtual_clock
+async def test_every_service_hears_which_answers_were_read_with_requests_and_at_the_end() -> None:
+    one, other = Remembering(), Batches()
+    async with pair(one, other) as (peer, _):
+        for number in range(TOLD_EVERY + 2):
+            call = peer.request("batches", "x", b"", timeout=None, request_id=bytes([number]) * 16)
+            while len(other.requests) <= number:
+                await asyncio.sleep(0)
+            other.requests[number].respond(b"")
+            await call
+        assert one.read == [2 * TOLD_EVERY + 1]
+        await peer.aclose()
+        await eventually(lambda: len(one.read) == 2)
+        assert one.read[1] == 2 * TOLD_EVERY + 5
 
 
 @virtual_clock

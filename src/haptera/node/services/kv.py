@@ -16,7 +16,6 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -27,6 +26,7 @@ from haptera.key_rules import VALUE_SIZE_MAX, size_refusal
 from haptera.node.batch import DROPPED
 from haptera.node.commands import ANONYMOUS, Command
 from haptera.node.scans import Cursor, page_steps
+from haptera.node.services.answers import Answers
 from haptera.node.services.arguments import METHODS
 from haptera.node.services.large import LargeRequests, while_wanted, writable
 from haptera.node.services.pieces import PIECE_SIZE, decode_steps, encode_steps
@@ -59,10 +59,6 @@ can ask for as much as the store holds, once for each."""
 PAGE_ROWS_MAX = 1024
 """Rows of one page, so that a page of small rows too is taken in a fraction of a millisecond."""
 
-ANSWERS_TRACKED_MAX = 65536
-"""Changes of one connection whose ids are kept for `answered_below`. A client says it every 64 changes at least; one
-that never does has its ids forgotten by time, and costs no more memory here than this."""
-
 ANSWER_OVERHEAD = 1024
 """Bytes that an answer to a change needs beside a previous value and its key: more than any has."""
 
@@ -81,9 +77,6 @@ _REVISION_HEAD = bytes((_TAG_REVISION, 8))
 _VERSION_AT = {"set": 0, "delete": 1, "set_many": 0, "delete_many": 1, "increment": 1, "rename": 0, "clear": 1}
 """The methods that write, each with the place of the new version in its result (nil there: nothing was changed)."""
 
-_TRACKED = "haptera.kv.answered"
-"""The name, among a connection's attributes, of its changes that may still be forgotten: (stream, request_id)."""
-
 
 def _digest_prefix(method: str) -> bytes:
     """What comes before the argument in a digest: service and method, each behind its length."""
@@ -101,6 +94,7 @@ class KvService(Service):
     def __init__(self, commands: Commands, metrics: Metrics) -> None:
         self._commands = commands
         self._metrics = metrics
+        self._answers = Answers(commands, metrics)
         self._requests = metrics.requests(self.name, METHODS)
         self._encode = msgspec.msgpack.Encoder().encode
         self._tasks: set[asyncio.Task[None]] = set()  # one for each scan and count, and one for each connection
@@ -123,8 +117,6 @@ class KvService(Service):
                 self._fail(request, failure(Code.UNKNOWN_METHOD, {"service": "kv", "method": request.method}))
                 continue
             counts[request.method] += 1
-            if request.answered_below is not None:
-                self._forget(session, request.peer, request.answered_below)
             if len(request.payload) > (LARGE_LIST_SIZE if method.list_field else LARGE_SIZE):
                 self._take_large(request)
                 continue
@@ -135,8 +127,13 @@ class KvService(Service):
                 if _previous_might_not_fit(op, request.peer):
                     self._fail(request, size_refusal(request.peer.max_message))
                     continue
+                command = _write_command(op, request)
+                request_id = command.request_id
+                if request_id and (refused := self._answers.admit(session, request.peer, request_id)) is not None:
+                    self._fail(request, refused)
+                    continue
                 writes.append(request)
-                write_commands.append(_write_command(op, request))
+                write_commands.append(command)
             elif not self._takes_turns(session, request, op):
                 reads.append(request)
                 read_commands.append(Command(op))
@@ -145,7 +142,7 @@ class KvService(Service):
         if reads:
             self._commands.submit(session, read_commands, lambda results: self._answer(reads, results, 0))
         if writes:
-            _Writes(self, writes).submit(session, write_commands)
+            _Writes(self, writes, session, write_commands).submit()
         self._metrics.kv_handler_seconds_total += time.perf_counter() - started
 
     def _fail(self, request: Request, reason: Failure, entries: bytes = b"") -> None:
@@ -187,16 +184,15 @@ class KvService(Service):
                     continue
             request.respond(encode(result), entries)
 
-    def _forget(self, session: Session, peer: Peer, answered_below: int) -> None:
-        """Forget the answers to this connection's changes on streams below `answered_below`: they have been read."""
-        tracked: deque[tuple[int, bytes]] | None = peer.attributes.get(_TRACKED)
-        if not tracked:
-            return
-        request_ids = []
-        while tracked and tracked[0][0] < answered_below:
-            request_ids.append(tracked.popleft()[1])
-        if request_ids:
-            self._commands.forget(session, request_ids)
+    def answers_read(self, peer: Peer, below: int) -> None:
+        """Forget the answers that a connection has read."""
+        self._answers.read(peer, below)
+
+    def _settle(
+        self, session: Session, requests: list[Request], commands: list[Command], results: list[Result]
+    ) -> None:
+        self._answers.settle(session, requests, commands, results)
+        self._answer(requests, results, 0)
 
     def _take_large(self, request: Request) -> None:
         """Keep a request whose argument is large, to be answered in turns."""
@@ -232,8 +228,7 @@ class KvService(Service):
             elif isinstance(command, Failure):
                 self._fail(request, command)
             elif request.method in _VERSION_AT:
-                self._metrics.kv_writes_total += 1
-                _Writes(self, [request]).submit(session, [command])
+                self._write_large(session, request, command)
             elif isinstance(command.op, GetMany):
                 self._metrics.kv_reads_total += 1
                 await self._get_many(request, command.op)
@@ -243,6 +238,14 @@ class KvService(Service):
         except Exception:
             log.exception("request_failed", extra={"stream": request.stream, "method": request.method})
             self._fail(request, failure(Code.HANDLER_FAILED, outcome="not_applied"))
+
+    def _write_large(self, session: Session, request: Request, command: Command) -> None:
+        request_id = command.request_id
+        if request_id and (refused := self._answers.admit(session, request.peer, request_id)) is not None:
+            self._fail(request, refused)
+            return
+        self._metrics.kv_writes_total += 1
+        _Writes(self, [request], session, [command]).submit()
 
     def _checked(self, request: Request) -> Steps[Command | Failure]:
         """The command that a large argument is, decoded and checked in slices."""
@@ -353,19 +356,21 @@ class _Writes:
     which is the answer. All that are cancelled in one turn of the loop are looked for together, at its end.
     """
 
-    __slots__ = ("_looking", "_requests", "_service", "_submission")
+    __slots__ = ("_commands", "_looking", "_requests", "_service", "_session", "_submission")
 
-    def __init__(self, service: KvService, requests: list[Request]) -> None:
+    def __init__(self, service: KvService, requests: list[Request], session: Session, commands: list[Command]) -> None:
         self._service = service
         self._requests = requests
+        self._session = session
+        self._commands = commands
         self._looking = False
         self._submission: Submission | None = None
 
-    def submit(self, session: Session, commands: list[Command]) -> None:
+    def submit(self) -> None:
         on_cancel = self._on_cancel
         for request in self._requests:
             request.on_cancel = on_cancel
-        submission = self._service._commands.submit(session, commands, self._done)
+        submission = self._service._commands.submit(self._session, self._commands, self._done)
         if submission.waiting:
             self._submission = submission
 
@@ -373,7 +378,7 @@ class _Writes:
         self._submission = None
         # Each request refers to this object: left as they are, they would be a circle, and work for the collector.
         requests, self._requests = self._requests, []
-        self._service._answer(requests, results, 0)
+        self._service._settle(self._session, requests, self._commands, results)
 
     def _on_cancel(self) -> None:
         if not self._looking and self._submission is not None:
@@ -409,14 +414,7 @@ def _write_command(op: Any, request: Request, digest: bytes | None = None, size:
         hasher = _DIGESTS[request.method].copy()
         hasher.update(request.payload)
         digest = hasher.digest()
-    if request.resent:
-        # Not tracked: bytes of another connection may bring it once more, whatever has been read on this one.
-        return Command(op, request_id, digest, resent=True, size=size)
-    tracked = peer.attributes.get(_TRACKED)
-    if tracked is None:
-        tracked = peer.attributes[_TRACKED] = deque(maxlen=ANSWERS_TRACKED_MAX)
-    tracked.append((request.stream, request_id))
-    return Command(op, request_id, digest, size=size)
+    return Command(op, request_id, digest, request.resent, size)
 
 
 def _previous_might_not_fit(op: Operation, peer: Peer) -> bool:

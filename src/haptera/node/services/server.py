@@ -9,6 +9,7 @@ import msgspec
 from haptera.error_codes import Code
 from haptera.errors import Failure, failure
 from haptera.node.commit import ApplyFailed
+from haptera.node.services.answers import CROWDED_SHARE
 from haptera.node.services.arguments import WATCH_METRICS
 from haptera.node.services.watch import Watchers
 from haptera.peer import Request, Service
@@ -83,6 +84,7 @@ def status(node: Node) -> dict[str, Any]:
         "revision": node.revision,
         "index": node.index,
         "keys": node.keys,
+        "remembered_answers": node.remembered_answers[0],
         "connections": node.connections,
         "authentication": node.config.signing_key_file is not None,
         "tls": False,
@@ -91,7 +93,10 @@ def status(node: Node) -> dict[str, Any]:
 
 
 def health(node: Node) -> tuple[str, str]:
-    """(state, reason): `ok`, `full` while writes are refused for want of room, `stopping`, or `failed` and by what."""
+    """(state, reason): `ok`, `full` while changes are refused for want of room, `stopping`, or `failed` and by what.
+
+    `ok` has a reason too while the remembered answers are many: changes are refused when there are too many.
+    """
     if node.failed.done():
         if isinstance(node.failed.result(), ApplyFailed):
             return "failed", "a stored change could not be applied: nothing is read or written any more"
@@ -100,4 +105,9 @@ def health(node: Node) -> tuple[str, str]:
         return "stopping", "the node is shutting down"
     if node.full:
         return "full", "the disk is full: writes are refused, reads go on"
+    answers, answers_max = node.remembered_answers
+    if answers >= answers_max:
+        return "full", f"{answers} answers are remembered: changes are refused until some are forgotten"
+    if answers >= CROWDED_SHARE * answers_max:
+        return "ok", f"{answers} answers are remembered: changes are refused from {answers_max} on"
     return "ok", ""

@@ -1,0 +1,163 @@
+"""The remembered answers to the changes of each connection: their shares, and when they are forgotten.
+
+The state remembers an answer, so that a repeated change is not applied again, and forgets it after ten minutes
+(`state.requests`). A connection says earlier which answers it has read, with a change or with GOAWAY (spec/protocol.md,
+2.3). So that it can, its share keeps the stream and the id of each answer that is remembered.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from haptera.error_codes import Code
+from haptera.errors import Failure, failure
+from haptera.state import limits
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from haptera.node.commands import Command, Commands, Session
+    from haptera.node.metrics import Metrics
+    from haptera.peer import Peer, Request
+    from haptera.state.results import Result
+
+log = logging.getLogger(__name__)
+
+ANSWERS_PER_CONNECTION_MAX = 8192
+"""Remembered answers that one connection has not read. Eight times the changes that it may have under way by default,
+and a twelfth of what its user may have: a client that never says what it has read is refused alone."""
+
+TRACKED_MIN = 65536
+"""Ids in all shares before those of expired answers are looked for, which takes a few milliseconds. After that as many
+again must come, so that an id costs a constant; all shares together have no more than twice what is remembered."""
+
+CROWDED_SHARE = 0.8
+"""Part of a user's answers at which the log and `health` warn: what unclean ends leave can still be found by then."""
+
+WARN_EVERY_S = 60.0
+"""One line of the log in this time says that a user's answers are many, or that a connection's share is full."""
+
+_SHARE = "haptera.kv.answers"
+"""The name of a connection's share among its attributes."""
+
+
+class Share:
+    """The remembered answers of one connection, in the order in which they were given.
+
+    ``answers`` are those that it may have forgotten, as (stream, request id). ``resent`` are the ids of changes that
+    may have come on another connection too: only time forgets them. `Answers.admit` bounds the two together.
+    """
+
+    __slots__ = ("answers", "resent", "session")
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.answers: deque[tuple[int, bytes]] = deque()
+        self.resent: deque[bytes] = deque()
+
+    def __len__(self) -> int:
+        return len(self.answers) + len(self.resent)
+
+
+class Answers:
+    """Keeps the shares of all connections of a node."""
+
+    def __init__(self, commands: Commands, metrics: Metrics) -> None:
+        self._commands = commands
+        self._metrics = metrics
+        self._shares: set[Share] = set()  # one for each connection that has made a change
+        self._tracked = 0
+        self._tracked_max = TRACKED_MIN
+        self._warned_at = float("-inf")
+
+    def admit(self, session: Session, peer: Peer, request_id: bytes) -> Failure | None:
+        """Why a connection may not make this change now, if it may not: its share is full, and the change is new."""
+        share: Share | None = peer.attributes.get(_SHARE)
+        if share is None or len(share) < ANSWERS_PER_CONNECTION_MAX:
+            return None
+        self._drop_expired(share)
+        if len(share) < ANSWERS_PER_CONNECTION_MAX or self._commands.remembers(session, request_id):
+            return None
+        self._metrics.answers_refused_total += 1
+        if self._may_warn():
+            log.warning("connection_share_full", extra=peer.log_fields(answers=len(share)))
+        details = {"remembered_requests_max": ANSWERS_PER_CONNECTION_MAX, "share": "connection"}
+        return failure(Code.RATE_LIMITED, details, outcome="not_applied")
+
+    def settle(
+        self, session: Session, requests: Sequence[Request], commands: Sequence[Command], results: Sequence[Result]
+    ) -> None:
+        """Changes of one connection have their results: what is remembered of them belongs to its share."""
+        remembers = self._commands.remembers
+        for request, command, result in zip(requests, commands, results, strict=True):
+            request_id = command.request_id
+            if request_id is None:
+                continue
+            if isinstance(result, Failure) and result.code == Code.RATE_LIMITED:
+                self._metrics.answers_refused_total += 1
+            elif remembers(session, request_id):
+                share = self._share(session, request.peer)
+                if command.resent:
+                    share.resent.append(request_id)
+                else:
+                    share.answers.append((request.stream, request_id))
+                self._tracked += 1
+        if self._tracked > self._tracked_max:
+            self._sweep()
+        self._look(session)
+
+    def _share(self, session: Session, peer: Peer) -> Share:
+        share: Share | None = peer.attributes.get(_SHARE)
+        if share is None:
+            share = peer.attributes[_SHARE] = Share(session)
+            self._shares.add(share)
+            peer.on_close(lambda: self._leave(share))
+        return share
+
+    def read(self, peer: Peer, answered_below: int) -> None:
+        """A connection has read the answers to its changes on streams below ``answered_below``: they are forgotten."""
+        share: Share | None = peer.attributes.get(_SHARE)
+        if share is None:
+            return
+        answers, request_ids = share.answers, []
+        while answers and answers[0][0] < answered_below:
+            request_ids.append(answers.popleft()[1])
+        if request_ids:
+            self._tracked -= len(request_ids)
+            self._commands.forget(share.session, request_ids)
+
+    def _look(self, session: Session) -> None:
+        """Warn if a user has many remembered answers, before there are too many."""
+        count = self._commands.remembered(session)
+        if count >= CROWDED_SHARE * limits.ANSWERS_PER_USER_MAX and self._may_warn():
+            fields = {"user": session.user, "answers": count, "answers_max": limits.ANSWERS_PER_USER_MAX}
+            log.warning("remembered_answers_many", extra=fields)
+
+    def _may_warn(self) -> bool:
+        now = time.monotonic()
+        if now - self._warned_at < WARN_EVERY_S:
+            return False
+        self._warned_at = now
+        return True
+
+    def _leave(self, share: Share) -> None:
+        """The connection has ended. What it has not said to have read is forgotten by time."""
+        self._tracked -= len(share)
+        self._shares.discard(share)
+
+    def _drop_expired(self, share: Share) -> None:
+        before, session, remembers = len(share), share.session, self._commands.remembers
+        answers, resent = share.answers, share.resent
+        while answers and not remembers(session, answers[0][1]):
+            answers.popleft()
+        while resent and not remembers(session, resent[0]):
+            resent.popleft()
+        self._tracked -= before - len(share)
+
+    def _sweep(self) -> None:
+        for share in self._shares:
+            self._drop_expired(share)
+        self._tracked_max = max(TRACKED_MIN, 2 * self._tracked)

@@ -1,0 +1,68 @@
+"""Changes that change nothing: a condition is not met, or there is nothing to change (spec/protocol.md, section 7).
+
+Each function judges one command against the entry of its key, for `Kv` when it applies the command, and for what is
+answered without an entry of the log.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from haptera.error_codes import Code
+from haptera.errors import Failure, failure
+from haptera.state import limits
+
+if TYPE_CHECKING:
+    from haptera.state.commands import Delete, Increment, Rename, Set
+    from haptera.state.results import Entry, Result
+
+_KEY_NOT_FOUND: Final = int(Code.KEY_NOT_FOUND)
+_VERSION_MISMATCH: Final = int(Code.VERSION_MISMATCH)
+_KEY_EXISTS: Final = int(Code.KEY_EXISTS)
+_NOT_AN_INTEGER: Final = int(Code.NOT_AN_INTEGER)
+_INTEGER_OVERFLOW: Final = int(Code.INTEGER_OVERFLOW)
+
+#: The one text that each integer has: no plus, no leading zero, no minus zero, nothing around it.
+_INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")
+
+
+def unmet(op: Set, previous: Entry | None) -> Failure | None:
+    """Why a set is not made, if its conditions are not met."""
+    if op.if_version is not None and op.if_version != (previous[1] if previous else 0):
+        return _mismatch(op.key, op.if_version, previous)
+    if op.condition is not None and (previous is None) is (op.condition == "present"):
+        return failure(_KEY_EXISTS if previous else _KEY_NOT_FOUND, {"key": op.key})
+    return None
+
+
+def nothing_to_delete(op: Delete, previous: Entry | None) -> Result | None:
+    """What a delete is answered that deletes nothing; None for one that does."""
+    if op.if_version is not None and op.if_version != (previous[1] if previous else 0):
+        return _mismatch(op.key, op.if_version, previous)
+    return (False, None, None) if previous is None else None
+
+
+def sum_of(op: Increment, previous: Entry | None) -> int | Failure:
+    """The number that an increment makes, or why it makes none."""
+    number = op.initial
+    if previous is not None:
+        if _INTEGER.fullmatch(previous[0]) is None:
+            return failure(_NOT_AN_INTEGER, {"key": op.key})
+        number = int(previous[0])
+        if not limits.INT64_MIN <= number <= limits.INT64_MAX:
+            return failure(_NOT_AN_INTEGER, {"key": op.key})
+    number += op.delta
+    if not limits.INT64_MIN <= number <= limits.INT64_MAX:
+        return failure(_INTEGER_OVERFLOW, {"key": op.key})
+    return number
+
+
+def not_renamed(op: Rename, entry: Entry | None) -> Failure:
+    """Why a key is not renamed: it is missing, or the new one is there."""
+    return failure(_KEY_NOT_FOUND, {"key": op.key}) if entry is None else failure(_KEY_EXISTS, {"key": op.new_key})
+
+
+def _mismatch(key: str, expected: int, previous: Entry | None) -> Failure:
+    actual = previous[1] if previous else 0
+    return failure(_VERSION_MISMATCH, {"key": key, "expected": expected, "actual": actual})
