@@ -160,12 +160,12 @@ class RemoteChannel:
             except asyncio.CancelledError:
                 sent.release()
                 raise
-            except ServerError as late:  # its time is over
-                raise late from call.refusal
             except ConnectionLost as lost:
                 self._lost(peer, call, lost)
                 trouble = lost
                 continue
+            except ServerError as late:  # its time is over; a lost connection may be one of these too
+                raise late from call.refusal
             if answer.failure is None or not passes(answer.failure, write=call.method.write):
                 self._connector.answered(peer)
                 sent.release()
