@@ -86,7 +86,7 @@ func (t *told) agrees(right answer) bool {
 // A judge is the model, with facts of the whole history that spare it most of the search.
 type judge struct {
 	owner map[int64]*operation // of revisions whose changes were answered
-	shown map[int64][]row      // what some read told of the keys that were written at a revision
+	shown map[int64][]row      // what reads told of the store at a revision
 	last  int64                // the revision that the last read told
 }
 
@@ -94,11 +94,7 @@ func newJudge(history []porcupine.Operation) *judge {
 	j := &judge{owner: map[int64]*operation{}, shown: map[int64][]row{}}
 	for _, each := range history {
 		op := each.Input.(*operation)
-		if op.Told.Rows != nil && !op.Told.KeysOnly {
-			for _, told := range *op.Told.Rows {
-				j.shown[told.Version] = append(j.shown[told.Version], told)
-			}
-		}
+		j.note(op)
 		if op.Told.Revision == nil {
 			continue
 		}
@@ -115,8 +111,28 @@ func newJudge(history []porcupine.Operation) *judge {
 	return j
 }
 
+// note takes over what an operation was told of keys. An entry was there, unchanged, from its version on.
+func (j *judge) note(op *operation) {
+	if op.Told.Rows == nil || op.Told.KeysOnly || op.Told.Revision == nil {
+		return
+	}
+	end := *op.Told.Revision
+	if op.Method == "set" {
+		end-- // it told the entry of before
+	}
+	for _, told := range *op.Told.Rows {
+		begin := told.Version
+		if told.Missing {
+			begin = end
+		}
+		for revision := begin; revision <= end; revision++ {
+			j.shown[revision] = append(j.shown[revision], told)
+		}
+	}
+}
+
 // fits says whether a change may have made a state: where its revision belongs to another's answer it has not, unless
-// the two are attempts at one request, and what was read of that revision must be there.
+// the two are attempts at one request, and what was read at that revision must be there.
 func (j *judge) fits(op *operation, made *store) bool {
 	owner := j.owner[made.revision]
 	if owner != nil && owner != op && (op.ID == "" || owner.ID != op.ID) {
