@@ -17,8 +17,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "client.md").read_text(encoding="ut
 
 NOT_FOR_APPLICATIONS = {
     # the library's own parts call these
-    *("abort_reason", "add_item", "begun", "cancel", "end_task", "finish_items", "make_room", "received"),
-    *("span", "task", "used", "wake"),
+    *("abort_reason", "add_item", "begun", "cancel", "disown", "end_task", "finish_items", "log_fields", "make_room"),
+    *("received", "span", "task", "used", "wake"),
 }
 
 
@@ -35,12 +35,20 @@ async def test_every_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
                 await result
 
 
-@pytest.mark.parametrize("described", [haptera.Database, haptera.Entry, haptera.Scan, haptera.Request])
+@pytest.mark.parametrize("described", [haptera.Database, haptera.Entry, haptera.Scan, haptera.Peer, haptera.Request])
 def test_every_public_name_is_described(described: type) -> None:
     names = {name for name in dir(described) if not name.startswith("_")} - NOT_FOR_APPLICATIONS
     tables = "\n".join(line.partition(" | ")[0] for line in PAGE.splitlines() if line.startswith("| "))
     named = set(re.findall(r"`(\w+)", tables)) | set(re.findall(r"^`(\w+)\(", PAGE, re.MULTILINE))
     assert names - named == set()
+
+
+@pytest.mark.parametrize("name", ["connect", "open"])
+def test_the_arguments_that_open_a_store_are_described(name: str) -> None:
+    signature = re.search(rf"`haptera\.{name}\((.*?)\)`", PAGE)
+    assert signature is not None
+    described = set(re.findall(r"\w+", re.sub(r"=[^,]+", "", signature[1])))
+    assert set(inspect.signature(getattr(haptera, name)).parameters) == described
 
 
 @pytest.mark.parametrize("name", [name for name in dir(haptera.Database) if not name.startswith("_")])
