@@ -59,6 +59,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     durability: Durability = "sync"
     segment_size: int = SEGMENT_SIZE_DEFAULT
     listen: tuple[str, ...] = (LISTEN_DEFAULT,)  # none for an embedded node
+    socket_mode: str = "600"
+    socket_group: str | None = None
     drain_timeout: float = 30.0
     max_connections: int = 10_000
     max_half_open: int = 1024

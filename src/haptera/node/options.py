@@ -80,6 +80,20 @@ def _path(value: Any) -> str:
     return value
 
 
+def _mode(value: Any) -> str:
+    """A file mode in octal, as text: in the configuration file a number would be a decimal one."""
+    text = value.removeprefix("0o") if isinstance(value, str) else ""
+    if not 3 <= len(text) <= 4 or text.strip("01234567") or int(text, 8) > BOUNDS["mode"].high:
+        raise ValueError(f"expected a file mode in octal, such as 660, as text, not {value!r}")
+    return text
+
+
+def _group(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"expected the name or the number of a group, as text, not {value!r}")
+    return value
+
+
 def _addresses(value: Any) -> tuple[str, ...]:
     """A list of addresses, or in the environment one string that separates them by spaces or commas."""
     urls = value.replace(",", " ").split() if isinstance(value, str) else value
@@ -133,6 +147,19 @@ OPTIONS: dict[str, Option] = {
         value="URL",
         meaning="Where to serve: haptera://host:port or haptera+unix:///path; several may be given.",
         several=True,
+    ),
+    "socket_mode": Option(
+        parse=_mode,
+        group="Listeners",
+        value="OCTAL",
+        meaning="File mode of the Unix sockets that are listened on: 660 lets a group connect. The local socket in the "
+        "data directory stays as it is.",
+    ),
+    "socket_group": Option(
+        parse=_group,
+        group="Listeners",
+        value="GROUP",
+        meaning="Name or number of the group that these sockets belong to; by default that of the process.",
     ),
     "drain_timeout": _seconds("Listeners", "How long a stopping node waits for calls under way.", seconds(0.0)),
     "max_connections": Option(

@@ -89,10 +89,11 @@ class NodeServer:
         config = self._node.config
         self._limit_connections(config)
         signing_key = None if config.signing_key_file is None else read_key_file(config.signing_key_file)
+        mode = int(config.socket_mode, 8)
         try:
             for url in config.listen:
                 try:
-                    await self._listen(url, signing_key, self._max_connections)
+                    await self._listen(url, signing_key, self._max_connections, mode=mode, group=config.socket_group)
                 except OSError as error:
                     raise ConfigurationError(f"cannot listen on {url}: {error.strerror or error}") from error
             await self._listen_locally()
@@ -133,7 +134,7 @@ class NodeServer:
         for server in servers:
             await server.aclose()
 
-    async def _listen(self, url: str, signing_key: bytes | None, max_connections: int) -> None:
+    async def _listen(self, url: str, signing_key: bytes | None, max_connections: int, **of_socket: Any) -> None:
         server = await listen(
             url,
             services=self._services,
@@ -141,6 +142,7 @@ class NodeServer:
             server_id=self._node.node_id,
             signing_key=signing_key,
             process_budget=self._budget,
+            **of_socket,
             **settings(msgspec.structs.replace(self._node.config, max_connections=max_connections)),
         )
         self._servers.append(server)

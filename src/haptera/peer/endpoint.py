@@ -30,7 +30,7 @@ from haptera.peer.scope import current
 from haptera.peer.server import Server
 from haptera.peer.service import Service
 from haptera.peer.session import SessionService
-from haptera.peer.sockets import cannot_listen, open_listeners
+from haptera.peer.sockets import cannot_listen, group_id, open_listeners
 from haptera.version import __version__
 from haptera.wire.compression import Codec, available
 
@@ -49,6 +49,7 @@ async def listen(
     on_peer: Callable[[Peer], None] | None = None,
     server_id: bytes | None = None,
     mode: int = _SOCKET_MODE,
+    group: str | int | None = None,
     signing_key: bytes | None = None,
     compression: bool | None = None,
     max_connections: int = CONNECTIONS_MAX,
@@ -61,7 +62,8 @@ async def listen(
     """Listen on ``url`` and host ``services`` for whoever connects. ``async with`` closes the server at its end.
 
     Every address that the URL's host has is listened on, with one port. ``on_peer`` is called with each new connection;
-    ``mode`` is the file mode of a Unix socket. With ``signing_key``, a
+    ``mode`` is the file mode of a Unix socket,
+    ``group`` the name or number of its group, by default the process's. With ``signing_key``, a
     secret of at least 32 bytes, or with ``?signed=psk&key_file=PATH`` in the URL, every frame is signed, and who does
     not have the key is refused. ``compression`` says whether payloads may be compressed with zstd where the other side
     asks for it: wherever the extra ``haptera[zstd]`` is installed, unless given. Of more than ``max_connections`` the
@@ -112,7 +114,7 @@ async def listen(
 
     scope = current.set(None)  # what is accepted is not on behalf of whoever listens
     try:
-        listeners, shown, path = await open_listeners(address, mode, accept)
+        listeners, shown, path = await open_listeners(address, mode, None if group is None else group_id(group), accept)
         try:
             server = Server(shown, path, on_peer, max_connections=max_connections, max_half_open=max_half_open)
             server.start(listeners)

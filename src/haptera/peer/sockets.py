@@ -96,7 +96,7 @@ def check_free(address: Address) -> None:
 
 
 async def open_listeners(
-    address: Address, mode: int, accept: Callable[[], asyncio.BaseProtocol]
+    address: Address, mode: int, group: int | None, accept: Callable[[], asyncio.BaseProtocol]
 ) -> tuple[list[asyncio.AbstractServer], str, str | None]:
     """Return listeners that take no connections yet, one for each address of the host, their URL with the real port,
     and the path of their file, if there is one.
@@ -109,7 +109,7 @@ async def open_listeners(
     try:
         if getattr(asyncio.get_running_loop(), "simulates_network", False):
             return await _simulate(address, accept)
-        return await _listen(address, mode, accept)
+        return await _listen(address, mode, group, accept)
     except OSError as error:
         raise cannot_listen(address, error) from error
 
@@ -126,13 +126,13 @@ async def _simulate(
 
 
 async def _listen(
-    address: Address, mode: int, accept: Callable[[], asyncio.BaseProtocol]
+    address: Address, mode: int, group: int | None, accept: Callable[[], asyncio.BaseProtocol]
 ) -> tuple[list[asyncio.AbstractServer], str, str | None]:
     loop = asyncio.get_running_loop()
     # asyncio's own loop accepts as many at once as it calls its backlog; that of the kernel is the socket's.
     backlog = ACCEPTED_PER_TURN if isinstance(loop, asyncio.BaseEventLoop) else BACKLOG
     unix = address.scheme == UNIX_SCHEME
-    sockets = [_bind_unix(address.path, mode)] if unix else _bind_host(*address.hosts[0])
+    sockets = [_bind_unix(address.path, mode, group)] if unix else _bind_host(*address.hosts[0])
     port = 0 if unix else sockets[0].getsockname()[1]
     create = loop.create_unix_server if unix else loop.create_server
     servers: list[asyncio.AbstractServer] = []
@@ -218,13 +218,27 @@ def _bind_tcp(family: int, kind: int, protocol: int, place: tuple[Any, ...]) -> 
     return sock
 
 
-def _bind_unix(path: str, mode: int) -> socket.socket:
+def group_id(group: str | int) -> int:
+    """Return the id of a group that is given by its name or its number. Raises ``ConfigurationError``."""
+    if isinstance(group, str) and not group.isdecimal():
+        import grp  # noqa: PLC0415 - not every platform has it
+
+        try:
+            return grp.getgrnam(group).gr_gid
+        except KeyError:
+            raise ConfigurationError(f"there is no group {group!r}") from None
+    return int(group)
+
+
+def _bind_unix(path: str, mode: int, group: int | None) -> socket.socket:
     _remove_stale(path)
     sock = _Listening(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.bind(path)
         # Nobody can connect before `listen`, so there is no moment at which the socket is open to others.
+        if group is not None:
+            os.chown(path, -1, group)
         os.chmod(path, mode)
     except BaseException:
         sock.close()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import stat
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
 from haptera.errors import ConfigurationError, ConnectionLost, ServerError
+from haptera.node.options import OPTIONS
 from haptera.node.server import is_local
 from haptera.peer import dial
 from haptera.testing import node
@@ -20,7 +23,6 @@ from tests.unit.peer.raw import RawPeer, hello, request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from haptera.node.server import NodeServer
 
@@ -302,3 +304,25 @@ async def test_draining_answers_what_is_under_way(tmp_path: Path) -> None:
         assert all((failure.code, failure.outcome) == (1014, "not_applied") for failure in refused)
         assert server._node.revision == 50 - len(refused)
         await peer.aclose()
+
+
+async def test_the_mode_and_the_group_of_its_unix_sockets_are_options(short_path: Path) -> None:
+    url, group = f"haptera+unix://{short_path}/s", str(os.getgid())
+    async with serving(short_path / "data", url, socket_mode="660", socket_group=group) as server:
+        found = (short_path / "s").stat()
+        assert (stat.S_IMODE(found.st_mode), found.st_gid) == (0o660, os.getgid())
+        assert server.local_socket is not None
+        assert stat.S_IMODE(Path(server.local_socket).stat().st_mode) == 0o600, (
+            "the one beside the data is not for others"
+        )
+        assert await whoami(url)
+    with pytest.raises(ConfigurationError, match="there is no group 'no such group'"):
+        async with serving(short_path / "data", url, socket_group="no such group"):
+            pass
+
+
+@pytest.mark.parametrize("mode", [660, "", "66", "888", "1777", "rw-rw----", "0x1ff", None])
+def test_what_is_no_file_mode_is_refused(mode: Any) -> None:
+    with pytest.raises(ValueError, match="expected a file mode in octal"):
+        OPTIONS["socket_mode"](mode)
+    assert OPTIONS["socket_mode"]("0o660") == "660"
