@@ -141,6 +141,23 @@ def test_a_pipe_with_a_name_is_written_as_it_is(urls: tuple[str, str], tmp_path:
     assert got == [b"plain\tv\n"]
 
 
+def test_a_link_stays_a_link_and_a_name_of_standard_output_is_that(urls: tuple[str, str], tmp_path: Path) -> None:
+    """Trap: a file that is replaced by a new one of its name, and was a device or a link for everyone."""
+    source, _ = urls
+    (tmp_path / "link.tsv").symlink_to(tmp_path / "target")
+    for _ in range(2):
+        assert run("export", str(tmp_path / "link.tsv"), "--prefix", "plain", "--url", source).code == 0
+        assert (tmp_path / "link.tsv").is_symlink()
+        assert (tmp_path / "target").read_bytes() == b"plain\tv\n"
+    out = tmp_path / "out"
+    (tmp_path / "stdout.tsv").symlink_to("/proc/self/fd/1" if Path("/proc/self/fd/1").exists() else "/dev/fd/1")
+    with out.open("wb") as file:
+        exporting = ["export", str(tmp_path / "stdout.tsv"), "--prefix", "plain", "--url", source]
+        subprocess.run([sys.executable, "-m", "haptera", *exporting], stdout=file, check=True)
+    assert out.read_bytes() == b"plain\tv\n"
+    assert (tmp_path / "stdout.tsv").is_symlink()
+
+
 def test_the_list_of_packages_is_stored_as_it_stands(urls: tuple[str, str], tmp_path: Path) -> None:
     """Raw data of other programs, with backslashes and quotes that are no escapes."""
     _, target = urls

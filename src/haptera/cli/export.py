@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from haptera.cli import output
+from haptera.cli import output, streams
 from haptera.cli.client import Client, Span, client_options, range_options
 from haptera.cli.codes import CANNOT_WRITE, DONE
 from haptera.cli.transfer.writer import WRITERS, Writer, format_for, new_file
@@ -56,7 +56,7 @@ def command(file: str, span: Span, form: Format | None, client: Client) -> int:
             output.line(f"{output.counted(count, 'entry', 'entries')} exported in {seconds:.1f} s")
         return DONE
 
-    return client.run(to_standard_output if file == "-" else to_file)
+    return client.run(to_standard_output if file == "-" or streams.is_output(file) else to_file)
 
 
 async def _export(db: Database, span: Span, name: str, write: Writer) -> tuple[int, int | None]:

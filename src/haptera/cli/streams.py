@@ -67,6 +67,14 @@ def open_input() -> FileIO:
     return stream
 
 
+def is_output(name: str) -> bool:
+    """Whether a file is standard output under a name of its own, such as /dev/stdout."""
+    try:
+        return os.path.samestat(os.stat(name), os.fstat(sys.stdout.fileno()))
+    except (OSError, ValueError):
+        return False
+
+
 def silence(stream: TextIO) -> None:
     """Points a stream at the null device. Python writes at its end what is still buffered, and would fail again."""
     try:

@@ -50,14 +50,15 @@ WRITERS: Final[dict[Format, Writer]] = {"tsv": tsv, "csv": comma, "jsonl": jsonl
 def new_file(name: str) -> Iterator[BinaryIO]:
     """A file that has its name when it is whole: what was there before stays until then, and if anything fails.
 
-    A name that ends in ``.gz`` makes a gzip file. A device or a pipe is written as it is. Raises ``OSError``.
+    A name that ends in ``.gz`` makes a gzip file. A device, a pipe or a link is written as it is: to give its name to a
+    new file would take it away from everyone else. Raises ``OSError``.
     """
     try:
-        special = not stat.S_ISREG(os.stat(name).st_mode)
+        special = not stat.S_ISREG(os.lstat(name).st_mode)
     except FileNotFoundError:
         special = False
     if special:
-        with open(name, "wb") as file:
+        with open(name, "wb") as raw, _packed(raw) if name.endswith(".gz") else _plain(raw) as file:
             yield file
         return
     directory = os.path.dirname(name) or "."
