@@ -81,10 +81,10 @@ def test_a_connected_client_connects_again_in_a_child_and_its_parents_connection
     async def main() -> None:
         async with haptera.connect(url) as db:
             await increment(db)
-            peer = db._channel._connector.peer  # type: ignore[attr-defined]
+            peer = db._channel._connector._current  # type: ignore[attr-defined]
             assert in_children(3, lambda: asyncio.run(increment(db))) == ["2", "3", "4"]
             assert [await increment(db) for _ in range(100)] == list(range(5, 105))
-            assert db._channel._connector.peer is peer  # type: ignore[attr-defined]
+            assert db._channel._connector._current is peer  # type: ignore[attr-defined]
 
     asyncio.run(main())
 

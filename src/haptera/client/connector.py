@@ -119,7 +119,7 @@ class Connector:
         self._closed = False
 
     def afresh(self) -> Connector:
-        """A connector to the same hosts that has no connection and knows nothing of them, for another process."""
+        """A connector to the same hosts that has no connection and knows nothing of them, for another loop."""
         connector = Connector(self._address, self._shown, self._backoff, self._dial, wait=self._wait)
         connector._retired = self._retired
         connector._closed = self._closed
@@ -230,6 +230,16 @@ class Connector:
         """Takes no more calls; those that were taken go on, on further connections if need be."""
         self._retired = True
         self.peer = None
+
+    def disown(self, owner: int) -> None:
+        """Leaves the connections to the process that this one was forked from."""
+        for peer in self._all():
+            peer.disown(owner)
+
+    def abandon(self) -> None:
+        """Ends the connections after their loop was closed."""
+        for peer in self._all():
+            peer.abandon()
 
     async def drain(self, timeout: float) -> None:
         """Waits up to ``timeout`` seconds for what is under way on the connections, and ends them."""

@@ -60,6 +60,9 @@ class Database:
     of the first three says whether a change was applied. ``TypeError`` and ``ValueError`` mean a mistake in the call. A
     served and an embedded store refuse the same call with the same error. Where a server refuses the connection the
     ``ConnectionLost`` is of the class of its reason, too: ``TooManyConnections``, for instance.
+
+    A database belongs to the event loop that first used it: on another one it raises ``WrongLoop``, and begins afresh
+    if the first is closed.
     """
 
     __slots__ = ("_channel", "_name", "_timeout")

@@ -14,6 +14,7 @@ from haptera.client.arguments import unsendable
 from haptera.client.methods import STATUS, Method, Row, Scanned
 from haptera.error_table import Code
 from haptera.errors import ConfigurationError, ConnectionLost, Failure, StorageError, failure
+from haptera.peer.home import running_loop, wrong_loop
 
 if TYPE_CHECKING:
     from haptera.client.channel import ScanEnd
@@ -64,6 +65,8 @@ class EmbeddedChannel:
         self._closed = False
         self._ending: asyncio.Task[None] | None = None
         self._under_way: set[asyncio.Future[Result]] = set()
+        self._home: asyncio.AbstractEventLoop | None = None  # the loop of the node, from the first call on
+        self._left: Node | None = None  # the node of a loop that was closed before it
         forks.watch(self)
 
     def disown(self, owner: int) -> None:
@@ -72,15 +75,38 @@ class EmbeddedChannel:
         The node, its lock and its thread stay with the parent. The next call opens the directory, which is refused as
         long as the parent has it.
         """
-        self._node = self._opening = None
+        self._node = self._opening = self._ending = self._home = self._left = None
         self._under_way = set()
+
+    def _settle(self) -> None:
+        """Sees to it that the node is one of the loop that runs here.
+
+        A database whose loop is closed begins afresh under the next one: a program may call ``asyncio.run`` more than
+        once. The node of the closed loop is closed before the directory is opened again. Raises ``WrongLoop`` where the
+        loop could still run.
+        """
+        loop = asyncio.get_running_loop()
+        home, opening = self._home, self._opening
+        if home is loop:
+            return
+        if home is not None and not home.is_closed():
+            name = f"the database in {self._config.data_dir}"
+            raise wrong_loop(name, home, advice="use it there, or close it there first")
+        self._node = self._opening = self._ending = None
+        self._under_way = set()
+        if opening is not None and opening.done() and not opening.cancelled() and opening.exception() is None:
+            self._left = opening.result()
+        self._home = loop
 
     async def start(self) -> None:
         """Opens the directory and replays its log. Raises ``StorageError``."""
+        self._settle()
         await self._opened()
 
     async def call(self, method: Method[R], argument: tuple[Any, ...], timeout: float | None) -> R | Failure:
         """Submits one command and gives its result, or the failure that the store answers with."""
+        if running_loop() is not self._home:
+            self._settle()
         node = self._node or await self._opened()
         if method is STATUS:
             return cast("R", status(node))
@@ -171,6 +197,8 @@ class EmbeddedChannel:
         self, options: dict[str, Any], end: ScanEnd, page_timeout: float | None, timeout: float | None
     ) -> AsyncGenerator[list[Row], None]:
         """The pages of a scan. A page is no wait, so ``timeout`` is for the whole alone."""
+        self._settle()
+        home = self._home
         node = self._node or await self._opened()
         op = METHODS["scan"].convert((options,))
         if isinstance(op, Failure):
@@ -188,6 +216,9 @@ class EmbeddedChannel:
                     raise page.exception()
                 if page.rows:
                     yield [Row(*row) for row in page.rows]
+                    if running_loop() is not home:
+                        assert home is not None
+                        raise wrong_loop("the scan", home)
                 if page.done:
                     break
                 if time() >= deadline:
@@ -199,6 +230,8 @@ class EmbeddedChannel:
 
     async def drain(self, timeout: float) -> None:
         """Waits up to ``timeout`` seconds for the calls under way, and closes."""
+        if self._home is not None:
+            self._settle()
         self._closed = True
         self._node = None  # a call that is made from now on finds it closed
         if self._under_way:
@@ -207,7 +240,10 @@ class EmbeddedChannel:
 
     async def aclose(self) -> None:
         """Closes the node: what was submitted is made durable first."""
+        if self._home is not None:
+            self._settle()
         self._closed = True
+        await self._close_left()
         opening, self._opening, self._node = self._opening, None, None
         if opening is None:
             return
@@ -224,13 +260,23 @@ class EmbeddedChannel:
             await asyncio.wait([self._ending])  # so that a caller who is told may open the directory at once
             raise failure(Code.STORAGE_FAILED, outcome="not_applied", message=_FAILED).exception()
         if self._opening is None:
-            self._opening = asyncio.create_task(Node.open(self._config))
+            self._opening = asyncio.create_task(self._open())
             self._opening.add_done_callback(self._note_opened)
         opening = self._opening
         await asyncio.wait([opening])
         if opening.cancelled():
             raise ConnectionLost("the database is closed", outcome="not_applied")
         return opening.result()
+
+    async def _open(self) -> Node:
+        await self._close_left()
+        return await Node.open(self._config)
+
+    async def _close_left(self) -> None:
+        """Closes the node of a loop that was closed before it."""
+        left, self._left = self._left, None
+        if left is not None:
+            await asyncio.to_thread(left.abandon)
 
     def _note_opened(self, opening: asyncio.Task[Node]) -> None:
         if opening.cancelled() or opening.exception() is not None:

@@ -16,6 +16,7 @@ The first call goes out behind HELLO in one write (spec/protocol.md, section 4).
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
@@ -31,10 +32,19 @@ from haptera.client.connector import Connector, Dial, Flight
 from haptera.client.methods import SCAN, Method, Row, decode_page
 from haptera.client.request_ids import RequestIds
 from haptera.error_table import Code
-from haptera.errors import ConnectionLost, Failure, LocalProtocolError, RemoteProtocolError, ServerError, failure
+from haptera.errors import (
+    ConnectionLost,
+    Failure,
+    LocalProtocolError,
+    RemoteProtocolError,
+    ServerError,
+    WrongLoop,
+    failure,
+)
 from haptera.key_rules import size_refusal
 from haptera.peer import Answer, Peer, dial
 from haptera.peer import Call as Sent
+from haptera.peer.home import wrong_loop
 
 if TYPE_CHECKING:
     from haptera.client.channel import ScanEnd
@@ -58,6 +68,9 @@ class RemoteChannel:
         self._encode = msgspec.msgpack.Encoder().encode
         self._new_id = RequestIds().new
         self._time = time.monotonic  # the loop's own clock from the first call on
+        self._shown = shown
+        self._home: asyncio.AbstractEventLoop | None = None  # the loop of the connections, from the first call on
+        self._pid = 0
         forks.watch(self)
 
     def disown(self, owner: int) -> None:
@@ -70,6 +83,33 @@ class RemoteChannel:
         self._new_id = RequestIds().new
         self._unsettled = set()  # the parent's calls end in the parent
         self._settled = None
+        self._home = None
+
+    def _bind(self) -> None:
+        """Sees to it that the connections are those of the loop that runs here.
+
+        A client whose loop is closed begins afresh under the next one: a program may call ``asyncio.run`` more than
+        once. So it does in a process that was forked without Python's knowledge, as some servers do. Raises
+        ``WrongLoop`` where its loop could still run.
+        """
+        loop = asyncio.get_running_loop()
+        home = self._home
+        if home is loop:
+            return
+        if home is not None:
+            if self._pid != os.getpid():
+                self._connector.disown(self._pid)
+            elif home.is_closed():
+                self._connector.abandon()
+            else:
+                raise wrong_loop(f"the client of {self._shown}", home)
+            self._connector = self._connector.afresh()
+            self._new_id = RequestIds().new
+            self._unsettled = set()
+            self._settled = None
+        self._home = loop
+        self._pid = os.getpid()
+        self._time = loop.time
 
     @property
     def reached(self) -> str | None:
@@ -84,17 +124,22 @@ class RemoteChannel:
         except UnicodeEncodeError:
             self._connector.check_open()
             return unsendable(argument, failure(Code.INVALID_ARGUMENT, {"reason": "not UTF-8"}))
-        request_id = self._new_id() if method.write else None
         peer = self._connector.peer
         try:
             if peer is None or peer.closed:
-                self._time = asyncio.get_running_loop().time
+                self._bind()
+                request_id = self._new_id() if method.write else None
                 answer = await self._persist(Call(method, payload, request_id, self._time(), timeout), None)
             else:
+                request_id = self._new_id() if method.write else None
                 started = self._time()
-                sent = peer.request(
-                    method.service, method.name, payload, timeout=timeout, request_id=request_id, repeats=True
-                )
+                try:
+                    sent = peer.request(
+                        method.service, method.name, payload, timeout=timeout, request_id=request_id, repeats=True
+                    )
+                except WrongLoop:
+                    self._bind()  # raises, unless there is no such connection any more
+                    return await self.call(method, argument, timeout)
                 try:
                     answer = await sent
                 except ConnectionLost as lost:
@@ -228,7 +273,7 @@ class RemoteChannel:
         would be of another revision.
         """
         payload = self._encode((options,))
-        self._time = asyncio.get_running_loop().time
+        self._bind()
         call = Call(SCAN, payload, None, self._time(), page_timeout if timeout is None else timeout)
         self._connector.check_open()
         while True:
@@ -296,6 +341,7 @@ class RemoteChannel:
         A call that waits for a connection, or is sent again, is under way too: it is waited for first, because a
         connection that drains sends no more requests.
         """
+        self._bind()
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
         self._connector.retire()
@@ -328,6 +374,8 @@ class RemoteChannel:
                 self._settled.set()
 
     async def aclose(self) -> None:
+        if self._home is not None:
+            self._bind()
         await self._connector.aclose()
 
 

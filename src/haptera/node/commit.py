@@ -269,6 +269,10 @@ class CommitPipeline:
             self._readers.append(reader)
             await reader
 
+    def abandon(self) -> None:
+        """End the writer after the loop was closed. Changes that are not with the disk are dropped, unanswered."""
+        self._writer.close()
+
     async def close(self) -> None:
         """Refuse new writes (5005), wait for the others' results, and end the writer."""
         if self._refusal is None:

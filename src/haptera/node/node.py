@@ -82,6 +82,7 @@ class Node:
         )
         self.commands = Commands(storage.machine, self._pipeline, self._scans, self._turns, self.metrics)
         self._closing: asyncio.Future[None] | None = None
+        self._pid = os.getpid()
         self._forked_from = 0  # in a forked child, the process that has the directory
         forks.watch(self)
         self.metrics.measure(
@@ -208,6 +209,15 @@ class Node:
         """
         self._forked_from = self._forked_from or owner
         self._pipeline.disown()
+
+    def abandon(self) -> None:
+        """Close a node whose loop was closed before it: wait for the disk, seal the log, release the directory. Blocks.
+
+        In a process that was forked without Python's knowledge nothing of that is ours.
+        """
+        if self._pid == os.getpid():
+            self._pipeline.abandon()
+            self._storage.close()
 
     async def drain(self) -> None:
         """Return when every write that was submitted has its result."""

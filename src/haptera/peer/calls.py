@@ -198,6 +198,7 @@ class CallStream:
         return self
 
     async def __anext__(self) -> bytes:
+        self._line.check_loop()
         call = self._call
         while not call.items:
             if call.cancelled():
@@ -217,6 +218,8 @@ class CallStream:
 
     async def aclose(self) -> None:
         """Cancel the call if it has not ended."""
+        if self._line.left_behind():
+            return
         _leave(self._call, self._sender)
 
     async def __aenter__(self) -> "CallStream":
@@ -232,10 +235,9 @@ class CallStream:
         if call.done() and (sender is None or sender.done()):
             _leave(call, sender)
             return
-        # The collector may run in any thread.
-        loop = call.get_loop()
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(_leave, call, sender)
+        # The collector may run in any thread, and in a forked child.
+        if self._line.has_loop:
+            call.get_loop().call_soon_threadsafe(_leave, call, sender)
 
 
 def _leave(call: Call, sender: asyncio.Task[None] | None) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Container, Coroutine
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 from haptera.connection import Connection
@@ -230,6 +231,8 @@ class Dispatcher:
 
     def respond(self, request: Request, payload: bytes, entries: bytes) -> None:
         """Answer with success; nothing if the request has been answered or its connection is gone."""
+        if get_ident() != self._peer._thread:
+            self._peer.check_loop()
         if self.requests.pop(request.stream, None) is None:
             return
         if self.stopwatch is not None:
@@ -245,6 +248,8 @@ class Dispatcher:
 
     def fail(self, request: Request, reason: Failure, entries: bytes = b"") -> None:
         """Answer with an error; nothing if the request has been answered or its connection is gone."""
+        if get_ident() != self._peer._thread:
+            self._peer.check_loop()
         if self.requests.pop(request.stream, None) is None:
             return
         if self.stopwatch is not None:

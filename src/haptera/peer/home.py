@@ -4,24 +4,30 @@ import asyncio
 import os
 import threading
 from asyncio.trsock import TransportSocket
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 from haptera.errors import WrongLoop
 
+#: The loop that runs here, or None: the cheapest way to tell an object's own loop, thread and process from others.
+running_loop: Final[Callable[[], asyncio.AbstractEventLoop | None]] = asyncio._get_running_loop
 
-def wrong_loop(what: str, loop: asyncio.AbstractEventLoop, owner: int = 0) -> WrongLoop:
+
+def wrong_loop(
+    what: str, loop: asyncio.AbstractEventLoop, owner: int = 0, *, advice: str = "make one for each loop"
+) -> WrongLoop:
     """Return the error for an object that is used outside its ``loop``.
 
     ``what`` names the object. ``owner`` is the process that it belongs to, where this one was forked from that.
     """
     if owner:
         return WrongLoop(
-            f"{what} belongs to process {owner}, and this is process {os.getpid()}, forked from it:"
+            f"{what} belongs to process {owner}, and this is process {os.getpid()}, forked from it;"
             " make one in each process"
         )
-    running = asyncio._get_running_loop()
+    running = running_loop()
     here = "no event loop runs" if running is None else f"the event loop {describe_loop(running)} runs"
-    return WrongLoop(f"{what} belongs to the event loop {describe_loop(loop)}, and here {here}: make one for each loop")
+    return WrongLoop(f"{what} belongs to the event loop {describe_loop(loop)}, and here {here}; {advice}")
 
 
 def describe_loop(loop: asyncio.AbstractEventLoop) -> str:
@@ -39,11 +45,12 @@ def describe_loop(loop: asyncio.AbstractEventLoop) -> str:
 
 
 def let_go(sock: Any, *, may_be_stale: bool) -> None:
-    """Give up a forked child's share of a socket, so that the parent's end of the connection is the end of it.
+    """Close a socket whose loop cannot: the loop is its parent's, in a forked child, or is closed.
 
-    Nothing is sent and nothing is shut down. The descriptor's number stays taken, by ``/dev/null``: asyncio's transport
-    still means to close it, and must not close the file that would get the number next. ``may_be_stale`` says that the
-    transport has closed: uvloop's then still names a number that may be another file's by now.
+    Nothing is shut down, so that the parent's connection goes on. The descriptor's number stays taken, by
+    ``/dev/null``: asyncio's transport still means to close it, and must not close the file that would get the number
+    next. ``may_be_stale`` says that the transport has closed: uvloop's then still names a number that may be another
+    file's by now.
     """
     if not hasattr(sock, "fileno") or (may_be_stale and not isinstance(sock, TransportSocket)):
         return  # a transport in memory has none

@@ -6,6 +6,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 from haptera import forks
@@ -15,7 +16,7 @@ from haptera.connection.events import Closed, Event, PackedItem
 from haptera.errors import ConnectionLost, Failure, Outcome, ProtocolError, RemoteProtocolError, WrongLoop
 from haptera.peer.ending import describe_end, log_end, log_opening
 from haptera.peer.event_log import EventLog
-from haptera.peer.home import let_go, wrong_loop
+from haptera.peer.home import let_go, running_loop, wrong_loop
 from haptera.peer.limits import DRAIN_S, LINGER_S, UNWRITTEN_MAX, WRITE_SIZE
 from haptera.peer.sockets import tune, unacknowledged
 from haptera.peer.timers import ReaderWatch, Ticker
@@ -57,6 +58,7 @@ class Line(ABC):
         "_reading",
         "_ready",
         "_said_goaway",
+        "_thread",
         "_ticker",
         "_transport",
         "_when_writable",
@@ -82,6 +84,7 @@ class Line(ABC):
         self._connection = connection
         self._loop = loop
         self._write_timeout_s = write_timeout_s
+        self._thread = get_ident()  # where its loop runs; 0 in a forked child
         self._forked_from = 0  # in a forked child, the process that has the connection
         self._transport: asyncio.Transport | None = None
         self._paused = False
@@ -235,6 +238,8 @@ class Line(ABC):
             _logger.error("callback_failed", exc_info=error)
 
     def _check_alive(self) -> None:
+        if get_ident() != self._thread:
+            self.check_loop()
         if self._ending is not None:
             raise self._lost_error("unknown")
 
@@ -340,19 +345,51 @@ class Line(ABC):
         From here on it is neither written to nor closed: each of that would reach the parent's connection.
         """
         self._forked_from = self._forked_from or owner
+        self._thread = 0
+        self._let_go()
+
+    def abandon(self) -> None:
+        """End a connection whose loop is closed, so that nothing can be written, waited for or called any more."""
+        self._let_go()
+        self.closed = True
+
+    def _let_go(self) -> None:
         if self._transport is not None:
             stale = self._transport.is_closing() or self._loop.is_closed()
             let_go(self._transport.get_extra_info("socket"), may_be_stale=stale)
         if not self.closed:
-            self._connection.close()  # what it holds is not charged to this process
+            self._connection.close()  # what it holds is charged to this process no longer
 
     def _wrong_loop(self) -> WrongLoop:
         return wrong_loop(f"the connection to {self.remote or 'a peer'}", self._loop, self._forked_from)
 
+    @property
+    def has_loop(self) -> bool:
+        """Whether the connection's loop is one of this process, and open."""
+        return not (self._forked_from or self._loop.is_closed())
+
+    def left_behind(self) -> bool:
+        """Whether the connection's loop or process is gone, so that nothing is left to end in an orderly way.
+
+        Raises ``WrongLoop`` where the loop is there and does not run here.
+        """
+        if self.has_loop:
+            if not self.closed:
+                self.check_loop()
+            return False
+        if not self._forked_from:
+            self.abandon()
+        return True
+
+    def check_loop(self) -> None:
+        """Raise ``WrongLoop`` unless the connection's own loop runs here."""
+        if running_loop() is not self._loop or self._forked_from:
+            raise self._wrong_loop()
+        self._thread = get_ident()
+
     async def ready(self) -> None:
         """Wait for the other side's half of the handshake. Raises ``ConnectionLost`` if it refuses or is gone."""
-        if self._forked_from:
-            raise self._wrong_loop()
+        self.check_loop()
         await asyncio.shield(self._ready)
 
     async def drain(self, timeout: float = DRAIN_S) -> None:
@@ -361,7 +398,7 @@ class Line(ABC):
         Calls made from now on end with 1014, outcome ``not_applied``. After ``timeout`` seconds what is left is given
         up. A forked child has nothing to drain or to close.
         """
-        if self._forked_from:
+        if self.left_behind():
             return
         deadline = self._loop.time() + timeout
         if self._draining is None:
@@ -407,7 +444,7 @@ class Line(ABC):
 
         The other side is told which answers to changes have been read, so that it need not remember them.
         """
-        if self._forked_from:
+        if self.left_behind():
             return
         self._patience = 0.0
         self._tell_answers()

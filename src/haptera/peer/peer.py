@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from threading import get_ident
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
@@ -11,6 +12,7 @@ from haptera.connection.events import PackedItem, RequestReceived
 from haptera.errors import Failure
 from haptera.peer.caller import Caller
 from haptera.peer.calls import DEFAULT, Call, CallStream, Default, as_bytes, check_timeout
+from haptera.peer.home import running_loop
 from haptera.peer.line import Line
 from haptera.peer.remote import Credentials, describe_remote, unix_credentials
 from haptera.peer.trace import Trace, decode_trace
@@ -19,7 +21,6 @@ from haptera.wire.metadata import Tag
 _NUMBERS: Final = frozenset({float, int})
 _REQUEST_ID_SIZE: Final = 16
 _RESENT: Final = bytes((Tag.RESENT, 0))
-_running_loop: Final = asyncio._get_running_loop
 
 
 class Hosted(Protocol):
@@ -195,7 +196,7 @@ class Peer(Line):
         return CallStream(self, call, sender)
 
     def _send(self, call: Call, timeout: float | None) -> None:
-        if _running_loop() is not self._loop or self._forked_from:
+        if running_loop() is not self._loop or self._forked_from:
             raise self._wrong_loop()
         if timeout is not None and not (timeout.__class__ in _NUMBERS and timeout > 0):
             check_timeout(timeout)
@@ -209,6 +210,9 @@ class Peer(Line):
 
 class Request:
     """A request that the other side sent. Its first answer counts, and every later one is ignored.
+
+    It belongs to the loop of its connection: another thread answers with ``loop.call_soon_threadsafe``, and is refused
+    with ``WrongLoop`` otherwise.
 
     ``payload`` is the argument, any bytes. ``request_id`` is the caller's UUID, if it gave one. ``deadline`` is when
     the caller's time is over, as time of the loop, or None. ``cancelled`` turns true when the caller no longer wants
@@ -349,6 +353,8 @@ class Request:
         """
         payload = item if type(item) is bytes else as_bytes(item)
         peer = self.peer
+        if get_ident() != peer._thread:
+            peer.check_loop()
         sent = not self.cancelled and peer._ending is None and peer._connection.try_item(self.stream, payload)
         if sent:
             peer._schedule_flush()
@@ -407,6 +413,8 @@ class Request:
     async def _iterate(self) -> AsyncIterator[bytes]:
         while True:
             while self._arrived:
+                if get_ident() != self.peer._thread:
+                    self.peer.check_loop()
                 payload = self.peer._take_item(self.stream, self._arrived.popleft())
                 if isinstance(payload, Failure):
                     self._arrived.clear()  # what follows one that is lost is not handed over in its place

@@ -11,7 +11,7 @@ from typing import Final, cast
 
 from haptera import forks
 from haptera.peer.event_log import LimitedLog
-from haptera.peer.home import let_go
+from haptera.peer.home import let_go, running_loop, wrong_loop
 from haptera.peer.limits import CONNECTIONS_MAX, DRAIN_S, HALF_OPEN_MAX, leaving_max
 from haptera.peer.peer import Peer
 
@@ -33,6 +33,8 @@ class Server:
     hands long before its turn comes, so that connections which say nothing keep no others out. Both are told
     1013.
     """
+
+    _loop: asyncio.AbstractEventLoop  # from `start` on
 
     def __init__(
         self,
@@ -70,6 +72,7 @@ class Server:
     def start(self, listeners: Sequence[asyncio.AbstractServer]) -> None:
         """The listeners are there, one for each address (``listen`` calls this)."""
         self._listeners = listeners
+        self._loop = asyncio.get_running_loop()
         forks.watch(self)
 
     def disown(self, owner: int) -> None:
@@ -80,10 +83,14 @@ class Server:
         that nothing takes from.
         """
         self._forked_from = self._forked_from or owner
-        listeners, self._listeners, self._path = self._listeners, (), None
+        self._path = None
+        self._let_go()
+
+    def _let_go(self) -> None:
+        listeners, self._listeners = self._listeners, ()
         for listener in listeners:
             for sock in cast("asyncio.Server", listener).sockets:
-                let_go(sock, may_be_stale=listener.get_loop().is_closed())
+                let_go(sock, may_be_stale=self._loop.is_closed())
 
     def opened(self, peer: Peer) -> None:
         """A connection was accepted (the peer calls this)."""
@@ -130,8 +137,18 @@ class Server:
             peer._abort()  # so many come that not all of them can be told why
 
     def close(self) -> None:
-        """Take no more connections; those that there are go on."""
-        if self._listeners:
+        """Take no more connections; those that there are go on.
+
+        Raises ``WrongLoop`` if another loop than the listener's runs here. Where that one is closed, so is all of it.
+        """
+        if self._forked_from:
+            return
+        if self._loop.is_closed():
+            self._let_go()
+            self._remove_socket()
+        elif running_loop() is not self._loop:
+            raise wrong_loop(f"the listener at {self.url}", self._loop)
+        elif self._listeners:
             for listener in self._listeners:
                 _later(listener.get_loop(), _CLOSING_TURNS, listener.close)
             self._listeners = ()
@@ -157,7 +174,7 @@ class Server:
         self.log.settle()
 
     async def aclose(self) -> None:
-        """Take no more connections and close those that there are."""
+        """Take no more connections and close those that there are. A forked child has none."""
         if self._forked_from:
             return
         self.close()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from haptera.client import Database
     from haptera.node.node import Node
@@ -18,15 +18,42 @@ if TYPE_CHECKING:
 # Where pytest-asyncio is in use it is loaded by now; in its strict mode it takes only fixtures that are marked as its
 # own. Without it these are coroutines that some other plugin may know how to run.
 _asyncio_plugin = sys.modules.get("pytest_asyncio")
-_async_fixture: Callable[..., Any] = pytest.fixture if _asyncio_plugin is None else _asyncio_plugin.fixture
+
+LOOP_SCOPES: Final = ("function", "class", "module", "package", "session")
+"""The loops of pytest-asyncio. A fixture has to run on the loop of its test, so there is one of each kind for each."""
 
 
-@_async_fixture
-async def _haptera_node_here(request: pytest.FixtureRequest) -> AsyncIterator[NodeUrl]:
-    from haptera.testing.nodes import node  # noqa: PLC0415  # what only a test that asks for it needs
+def _define(scope: str) -> None:
+    """Make the fixtures for the tests of one loop: functions of their own, which pytest-asyncio marks with it."""
 
-    async with node(**_options(request)) as url:
-        yield url
+    async def node(request: pytest.FixtureRequest) -> AsyncIterator[NodeUrl]:
+        from haptera.testing import nodes  # noqa: PLC0415  # what only a test that asks for it needs
+
+        async with nodes.node(**_options(request)) as url:
+            yield url
+
+    async def db(request: pytest.FixtureRequest) -> AsyncIterator[Database]:
+        from haptera.client import connect  # noqa: PLC0415
+
+        async with connect(_on_loop(request, "node")) as made:
+            yield made
+
+    async def proxy(request: pytest.FixtureRequest) -> AsyncIterator[Proxy]:
+        from haptera.testing import proxies  # noqa: PLC0415
+
+        async with proxies.proxy(_on_loop(request, "node")) as made:
+            yield made
+
+    for function in (node, db, proxy):
+        name = f"_haptera_{function.__name__}_{scope}"
+        if _asyncio_plugin is None:
+            globals()[name] = pytest.fixture(function, name=name)
+        else:
+            globals()[name] = _asyncio_plugin.fixture(function, name=name, loop_scope=scope)
+
+
+for _scope in LOOP_SCOPES:
+    _define(_scope)
 
 
 @pytest.fixture
@@ -40,33 +67,51 @@ def _haptera_node_in_thread(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture
 def haptera_url(request: pytest.FixtureRequest) -> str:
     """The URL of a fresh node, served on the test's loop, or by a thread if the test is not a coroutine."""
-    here = _is_coroutine(request)
-    url: str = request.getfixturevalue("_haptera_node_here" if here else "_haptera_node_in_thread")
+    url: str = (
+        _on_loop(request, "node") if _is_coroutine(request) else request.getfixturevalue("_haptera_node_in_thread")
+    )
     return url
 
 
-@_async_fixture
-async def haptera_node(_haptera_node_here: NodeUrl) -> Node:
+@pytest.fixture
+def haptera_node(request: pytest.FixtureRequest) -> Node:
     """The node behind ``haptera_url``."""
-    return _haptera_node_here.node
+    node: Node = _on_loop(request, "node").node
+    return node
 
 
-@_async_fixture
-async def haptera_db(_haptera_node_here: NodeUrl) -> AsyncIterator[Database]:
+@pytest.fixture
+def haptera_db(request: pytest.FixtureRequest) -> Database:
     """A client of the node behind ``haptera_url``."""
-    from haptera.client import connect  # noqa: PLC0415
-
-    async with connect(_haptera_node_here) as db:
-        yield db
+    db: Database = _on_loop(request, "db")
+    return db
 
 
-@_async_fixture
-async def haptera_proxy(_haptera_node_here: NodeUrl) -> AsyncIterator[Proxy]:
+@pytest.fixture
+def haptera_proxy(request: pytest.FixtureRequest) -> Proxy:
     """A proxy in front of the node behind ``haptera_url``."""
-    from haptera.testing.proxies import proxy  # noqa: PLC0415
+    made: Proxy = _on_loop(request, "proxy")
+    return made
 
-    async with proxy(_haptera_node_here) as made:
-        yield made
+
+def _on_loop(request: pytest.FixtureRequest, kind: str) -> Any:
+    """What a fixture of this module gives on the loop of the test. The node is there before what needs it: a loop that
+    runs a fixture cannot run another one within it.
+    """
+    scope = _loop_scope(request)
+    node = request.getfixturevalue(f"_haptera_node_{scope}")
+    return node if kind == "node" else request.getfixturevalue(f"_haptera_{kind}_{scope}")
+
+
+def _loop_scope(request: pytest.FixtureRequest) -> str:
+    """Which loop pytest-asyncio runs the test on: as its marker says, else the configuration."""
+    marker = request.node.get_closest_marker("asyncio")
+    options = {} if marker is None else marker.kwargs
+    try:
+        usual = request.config.getini("asyncio_default_test_loop_scope")
+    except (KeyError, ValueError):  # without the plugin, or an old one
+        usual = None
+    return str(options.get("loop_scope") or options.get("scope") or usual or LOOP_SCOPES[0])
 
 
 def _options(request: pytest.FixtureRequest) -> dict[str, Any]:

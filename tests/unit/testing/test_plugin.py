@@ -92,6 +92,19 @@ def test_its_fixtures_work_in_each_mode_of_pytest_asyncio(tmp_path: Path, mode: 
     assert "5 passed" in process.stdout, process.stdout + process.stderr
 
 
+@pytest.mark.parametrize(
+    ("mark", "option"),
+    [("pytest.mark.asyncio(loop_scope='module')", ""), ("", "asyncio_default_test_loop_scope=session")],
+    ids=["marker", "configuration"],
+)
+def test_its_fixtures_are_on_the_loop_of_their_test(tmp_path: Path, mark: str, option: str) -> None:
+    """Trap: use from the wrong loop. A node on another loop than its test's would answer nothing."""
+    (tmp_path / "test_async.py").write_text(ASYNC_TESTS.format(mark=mark))
+    options = ["-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function"]
+    process = run_pytest(tmp_path, *options, *(("-o", option) if option else ()))
+    assert "4 passed" in process.stdout, process.stdout + process.stderr
+
+
 def test_the_url_needs_no_plugin_for_coroutines(tmp_path: Path) -> None:
     (tmp_path / "test_plain.py").write_text(PLAIN_TESTS)
     process = run_pytest(tmp_path, "-p", "no:asyncio")
