@@ -73,7 +73,7 @@ class Client:
 
     async def _run(self, work: Callable[[Database], Awaitable[int]]) -> int:
         url = default_url() if self.url is None else self.url
-        async with connect(url, timeout=self.timeout, wait=self.wait) as db:
+        async with connect(self.url, timeout=self.timeout, wait=self.wait) as db:
             try:
                 return await work(db)
             finally:

@@ -215,7 +215,10 @@ def _client_options(server: NodeServer, config: NodeConfig) -> str:
     """What the client's commands need to find this node from here: nothing where they look first."""
     from haptera.client.location import default_url
 
-    found = default_url()
+    try:
+        found = default_url()
+    except ConfigurationError:  # another user's node is here: ours has to be named
+        found = ""
     local = server.urls[-1] if server.local_socket is not None else None
     if found in server.urls and (config.signing_key_file is None or found == local):
         return ""

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Literal
 from haptera.client.arguments import DEFAULT, Timeout
 from haptera.client.database import Database
 from haptera.client.entry import Entry
-from haptera.client.location import default_url, locate
+from haptera.client.local import dial_local
+from haptera.client.location import default_url, is_named, locate
 from haptera.client.remote import RemoteChannel
 from haptera.client.scan import Scan
+from haptera.peer import dial
 
 if TYPE_CHECKING:
     import os
@@ -28,7 +30,8 @@ def connect(
     used: one that has not within 250 ms is joined by the next) or ``haptera+unix:///path/to/socket``, with the options
     ``?timeout=SECONDS``, ``compression=zstd|none`` (zstd is asked for where it is installed and the link leaves this
     machine) and ``signed=psk&key_file=PATH`` for a server that signs its frames with a pre-shared key. Without it
-    ``HAPTERA_URL`` is used, else ``./haptera-data/haptera.sock`` where it exists, else ``haptera://127.0.0.1:7457``.
+    ``HAPTERA_URL`` is used, else ``./haptera-data/haptera.sock`` where it exists and belongs to this user or to root,
+    else ``haptera://127.0.0.1:7457``.
     ``timeout`` limits each call that names no other: seconds, 5 unless the URL says otherwise, None for no limit.
 
     ``ping_interval`` (or ``?ping_interval=``) is how many seconds a connection may be silent before a PING is sent; as
@@ -46,13 +49,19 @@ def connect(
 
     It may be made before a fork: each child then has connections and request ids of its own.
 
-    Raises ``ConfigurationError`` for a URL that is not understood, or that names a user or a password: this version has
+    Raises ``ConfigurationError`` for a socket in the present directory that another user owns, or listens on (the
+    first call raises that), for a URL that is not understood, or that names a user or a password: this version has
     no authentication, and does not pretend to.
     """
     location = locate(default_url() if url is None else url, ping_interval=ping_interval)
+    own = url is None and not is_named() and location.address.path
     if timeout is DEFAULT:
         timeout = TIMEOUT_SECONDS if location.timeout is None else location.timeout
-    return Database(RemoteChannel(location.address, location.shown, wait=wait), location.shown, timeout)
+    return Database(
+        RemoteChannel(location.address, location.shown, wait=wait, dial=dial_local if own else dial),
+        location.shown,
+        timeout,
+    )
 
 
 def open_embedded(

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from urllib.parse import quote
 
 import msgspec
 
+from haptera.client.local import local_url
 from haptera.errors import ConfigurationError
 from haptera.peer.address import Address, parse, redact
 from haptera.peer.options import read_options
 
 URL_VARIABLE = "HAPTERA_URL"
-LOCAL_SOCKET = os.path.join("haptera-data", "haptera.sock")
 FALLBACK_URL = "haptera://127.0.0.1:7457"
 
 
@@ -26,12 +25,16 @@ def has_password(url: str) -> bool:
 
 
 def default_url() -> str:
-    """``HAPTERA_URL``, else the socket of a node that runs in this directory, else the default port here."""
-    url = os.environ.get(URL_VARIABLE)
-    if url:
-        return url
-    path = os.path.abspath(LOCAL_SOCKET)
-    return f"haptera+unix://{quote(path)}" if os.path.exists(path) else FALLBACK_URL
+    """``HAPTERA_URL``, else the socket of a node that runs in this directory, else the default port here.
+
+    Raises ``ConfigurationError`` for a socket that another user has put there.
+    """
+    return os.environ.get(URL_VARIABLE) or local_url() or FALLBACK_URL
+
+
+def is_named() -> bool:
+    """Whether the environment names the store."""
+    return bool(os.environ.get(URL_VARIABLE))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,85 @@
+"""The node that runs in the present directory: trusted without being named, so only where nobody else can stand in.
+
+A client that is told no URL uses ``./haptera-data/haptera.sock``. Whoever may write in that directory could have put
+another server there, which would read what is meant for the user's own. So the socket, and the directory that it is
+in, must belong to this user or to root, and so must the process that listens, as the kernel tells it: files may be
+changed between a look at them and the connection. A URL that is given is trusted as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import quote
+
+from haptera.errors import ConfigurationError
+from haptera.peer import Peer, dial
+from haptera.peer.address import UNIX_SCHEME
+
+if TYPE_CHECKING:
+    from haptera.peer.address import Address
+
+SOCKET = os.path.join("haptera-data", "haptera.sock")
+_ROOT = 0
+
+
+def local_url() -> str | None:
+    """The URL of the socket of a node that runs in the present directory; None if there is no socket.
+
+    Raises ``ConfigurationError`` for one that another user owns, or could have replaced.
+    """
+    path = os.path.abspath(SOCKET)
+    if not os.path.exists(path):
+        return None
+    _check(path)
+    return _url_of(path)
+
+
+async def dial_local(address: Address, /, *, timeout: float) -> Peer:
+    """Connects as `dial` does. Raises ``ConfigurationError``, with nothing sent, if another user's process listens."""
+    peer = await dial(address, timeout=timeout)
+    listening = peer.credentials
+    if listening is not None and not _trusted(listening.uid):
+        peer._abort()
+        _refuse(address.path, f"a process of {_user(listening.uid)} listens on it")
+    return peer
+
+
+def _check(path: str) -> None:
+    directory = os.path.dirname(path)
+    try:
+        for place in (directory, path):
+            # A link counts as what it is, and as what it leads to.
+            for found in (os.lstat(place), os.stat(place)):
+                if not _trusted(found.st_uid):
+                    _refuse(path, f"{place} belongs to {_user(found.st_uid)}")
+        mode = os.stat(directory).st_mode
+    except FileNotFoundError:
+        return  # it has gone meanwhile: connecting says so
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        _refuse(path, f"every user may write in {directory}")
+
+
+def _trusted(uid: int) -> bool:
+    return uid in {os.geteuid(), _ROOT}
+
+
+def _refuse(path: str, reason: str) -> NoReturn:
+    raise ConfigurationError(
+        f"the node in this directory is not used, because {reason}; if that is meant, name it: --url {_url_of(path)},"
+        " or HAPTERA_URL in the environment"
+    )
+
+
+def _url_of(path: str) -> str:
+    return f"{UNIX_SCHEME}://{quote(path)}"
+
+
+def _user(uid: int) -> str:
+    import pwd  # noqa: PLC0415  # for an error alone
+
+    try:
+        return f"the user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"the user with the id {uid}"

@@ -1,0 +1,140 @@
+"""Trap: a trusted place that anyone can write. Without a URL a client uses the socket of the present directory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+import haptera
+from haptera.client import local
+from haptera.errors import ConfigurationError
+from haptera.testing import node
+from tests.integration.commands import run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+NOBODY = 65534
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+
+
+@pytest.fixture
+def here(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory to be in, with a data directory in it, and nothing that names a store."""
+    monkeypatch.chdir(short_path)
+    monkeypatch.delenv("HAPTERA_URL", raising=False)
+    directory = short_path / "haptera-data"
+    directory.mkdir(mode=0o700)
+    return directory
+
+
+async def test_the_own_node_of_the_directory_is_used(here: Path) -> None:
+    async with node(listen=f"haptera+unix://{here}/haptera.sock", storage="memory"), haptera.connect() as db:
+        assert await db.increment("n") == 1
+
+
+async def test_another_users_socket_is_refused_before_anything_is_sent(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with node(listen=f"haptera+unix://{here}/haptera.sock", storage="memory") as url:
+        # From here on this process is another user's, and the socket is neither that one's nor root's.
+        monkeypatch.setattr(local, "_trusted", lambda uid: False)
+        with pytest.raises(ConfigurationError, match=r"belongs to the user .*; if that is meant, name it: --url "):
+            _ = haptera.connect()
+        assert url.node.connections == 0
+        async with haptera.connect(url) as named:
+            assert await named.increment("n") == 1
+        monkeypatch.setenv("HAPTERA_URL", url)
+        async with haptera.connect() as named:
+            assert await named.increment("n") == 2
+
+
+def _give_to_nobody(path: Path) -> None:
+    os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+
+
+def _link_of_nobody(path: Path) -> None:
+    kept = path.with_name(f"{path.name}.real")
+    path.rename(kept)
+    path.symlink_to(kept.name)
+    _give_to_nobody(path)
+
+
+def _lead_to_nobodys(path: Path) -> None:
+    kept = path.with_name(f"{path.name}.real")
+    path.rename(kept)
+    path.symlink_to(kept.name)
+    _give_to_nobody(kept)
+
+
+@needs_root
+@pytest.mark.parametrize("place", ["haptera-data", "haptera-data/haptera.sock"])
+@pytest.mark.parametrize("change", [_give_to_nobody, _link_of_nobody, _lead_to_nobodys])
+def test_a_socket_directory_or_link_of_another_user_is_refused(
+    here: Path, place: str, change: Callable[[Path], None]
+) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(here / "haptera.sock"))
+        _ = haptera.connect()
+        change(here.parent / place)
+        with pytest.raises(ConfigurationError, match="the node in this directory is not used, because "):
+            _ = haptera.connect()
+        ended = run("set", "password", "secret")
+        assert ended.code == 2
+        assert "--url haptera+unix://" in ended.err
+
+
+@pytest.mark.parametrize(("mode", "refused"), [(0o777, True), (0o1777, False), (0o775, False), (0o700, False)])
+def test_a_directory_in_which_everyone_may_write_is_refused(here: Path, mode: int, refused: bool) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(here / "haptera.sock"))
+        here.chmod(mode)
+        if refused:
+            with pytest.raises(ConfigurationError, match="every user may write in "):
+                _ = haptera.connect()
+        else:
+            _ = haptera.connect()
+
+
+@needs_root
+def test_another_users_process_that_listens_gets_nothing(here: Path) -> None:
+    """The files are root's, as they may be at the moment of the look; who listens is told by the kernel alone."""
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(here / "haptera.sock"))
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setuid(NOBODY)
+            listening.listen()  # from here on the kernel tells its credentials
+            os.write(writer, b"listening")
+            connection, _ = listening.accept()
+            got = b""
+            while data := connection.recv(1000):
+                got += data
+            os.write(writer, b"got %r" % got)
+        finally:
+            os._exit(0)
+    os.close(writer)
+    try:
+        assert os.read(reader, 100) == b"listening"
+        ended = run("set", "password", "secret")
+        assert (ended.code, ended.out) == (2, b"")
+        assert "a process of the user " in ended.err
+        assert os.read(reader, 1000) == b"got b''"
+    finally:
+        os.close(reader)
+        os.waitpid(child, 0)
+        listening.close()
+
+
+async def test_status_says_which_node_was_reached(here: Path) -> None:
+    async with node(listen=f"haptera+unix://{here}/haptera.sock", storage="memory"):
+        ended = await asyncio.to_thread(run, "status")
+    assert f"url: haptera+unix://{here}/haptera.sock" in ended.text
