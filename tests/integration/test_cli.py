@@ -265,14 +265,19 @@ def test_a_change_that_was_lost_after_it_was_sent_is_exit_code_6() -> None:
     assert accepting("get", "n", then="end").code == 3
 
 
-def test_a_timeout_names_the_server_and_says_that_it_never_answered() -> None:
+def test_a_timeout_names_the_server_and_says_that_it_never_answered(tmp_path: Path) -> None:
     """Trap: an outcome that is not told."""
+    rows = tmp_path / "rows.tsv"
+    rows.write_bytes(b"a\tb\n")
     ended = accepting("incr", "n", "--timeout", "0.2", "--json", then="silence")
     told = json.loads(ended.err)
     assert ended.code == told["exit_code"] == 6
     assert told["error"]["outcome"] == "unknown"
     assert told["error"]["answered"] is False
     assert told["error"]["server"].startswith("haptera://127.0.0.1:")
+    ended = accepting("import", str(rows), "--timeout", "0.2", then="silence")
+    assert ended.code == 6
+    assert " has never answered; 0 rows are certainly stored, 1 may be; stopped at line 1\n" in ended.err
     ended = accepting("get", "n", "--timeout", "0.2", then="silence")
     assert ended.code == 3
     assert ended.err.endswith(" has never answered\n")

@@ -72,12 +72,16 @@ class Client:
         return code
 
     async def _run(self, work: Callable[[Database], Awaitable[int]]) -> int:
-        url = default_url() if self.url is None else self.url
         async with connect(self.url, timeout=self.timeout, wait=self.wait) as db:
             try:
                 return await work(db)
             finally:
-                self._target = Target(db.reached or locate(url).shown, db.reached is not None)
+                self._target = self.target(db)
+
+    def target(self, db: Database) -> Target:
+        """The store of this command, as its errors name it."""
+        url = db.reached or locate(default_url() if self.url is None else self.url).shown
+        return Target(url, answered=db.reached is not None)
 
 
 def run_shown(work: Callable[[], int]) -> int:

@@ -78,8 +78,13 @@ def exit_code(error: HapteraError, *, change: bool = False, target: Target | Non
     return FAILED
 
 
-def described(error: BaseException) -> str:
-    """One line about an error: ``KEY_NOT_FOUND (4001): the key does not exist: 'k'``."""
+def described(error: BaseException, target: Target | None = None) -> str:
+    """One line about an error: ``KEY_NOT_FOUND (4001): the key does not exist: 'k'``.
+
+    With ``target`` an error that leaves open which server is meant names it, and says whether it ever answered.
+    """
+    if target is not None and isinstance(error, HapteraError) and _names_no_host(error, target):
+        return f"{described(error)}; {target.url} {'had answered before' if target.answered else 'has never answered'}"
     if isinstance(error, ConnectionLost) or not isinstance(error, ServerError):
         return str(error)
     text = f"{error.name} ({error.code}): {error.message}"
@@ -105,9 +110,8 @@ def fields(error: BaseException) -> dict[str, Any]:
 def tell(error: HapteraError, *, change: bool = False, target: Target | None = None) -> int:
     """Says what went wrong, and whether a change was applied. Returns the exit code."""
     code = exit_code(error, change=change, target=target)
-    text, told = described(error), fields(error)
+    text, told = described(error, target), fields(error)
     if target is not None and _names_no_host(error, target):
-        text += f"; {target.url} " + ("had answered before" if target.answered else "has never answered")
         told |= {"server": target.url, "answered": target.answered}
     if change:
         outcome = outcome_of(error)

@@ -78,7 +78,7 @@ def command(file: str, client: Client, **options: Any) -> int:
     with raw:
         size = 0 if file == "-" else Path(file).stat().st_size
         reader = Reader(raw, file, wanted, form=options["form"], prefix=options["prefix"], skip_bad=options["skip_bad"])
-        return client.run(lambda db: _import(db, reader, size, client.as_json), change=True)
+        return client.run(lambda db: _import(db, reader, size, client), change=True)
 
 
 def open_input(file: str) -> BinaryIO:
@@ -86,12 +86,13 @@ def open_input(file: str) -> BinaryIO:
     return streams.open_input() if file == "-" else open(file, "rb", buffering=0)
 
 
-async def _import(db: Database, reader: Reader, size: int, as_json: bool) -> int:
+async def _import(db: Database, reader: Reader, size: int, client: Client) -> int:
     started = time.monotonic()
     with progress_bar(size) as update:
         tally = await store(db, reader, update)
     code = _code(tally)
-    _report(tally, reader, time.monotonic() - started, code, as_json)
+    reason = "" if tally.error is None else described(tally.error, client.target(db))
+    _report(tally, reason, reader, time.monotonic() - started, code, client.as_json)
     return code
 
 
@@ -107,7 +108,7 @@ def _code(tally: Tally) -> int:
             return USAGE
 
 
-def _report(tally: Tally, reader: Reader, seconds: float, code: int, as_json: bool) -> None:
+def _report(tally: Tally, reason: str, reader: Reader, seconds: float, code: int, as_json: bool) -> None:
     result = {
         "stored": tally.stored,
         "skipped": reader.skipped,
@@ -124,7 +125,7 @@ def _report(tally: Tally, reader: Reader, seconds: float, code: int, as_json: bo
         certain = f"{rows} {'is' if tally.stored == 1 else 'are'} certainly stored"
         uncertain = f", {tally.uncertain} may be" if tally.uncertain else ""
         stopped = f"stopped at {reader.unit} {tally.stopped_at}"
-        message = f"{described(tally.error)}; {certain}{uncertain}; {stopped}"
+        message = f"{reason}; {certain}{uncertain}; {stopped}"
         output.error(message, {"message": message, **result}, code)
 
 
