@@ -115,8 +115,8 @@ def group() -> None:
     """Haptera: a durable key-value database for operational state.
 
     `haptera serve` serves a store; the other commands are its clients. A client finds its store by --url, else by
-    HAPTERA_URL, else it is the node that runs in this directory, else haptera://127.0.0.1:7457. The options --url,
-    --timeout, --wait and --json may stand before the command's name, too.
+    HAPTERA_URL, else it is this user's or root's node that runs in this directory, else
+    haptera://127.0.0.1:7457. The options --url, --timeout, --wait and --json may stand before the command's name, too.
 
     Exit codes: 0 done, 1 the answer is no (missing key, failed condition), 2 usage, 3 cannot connect and nothing was
     changed, 4 refused, 5 the server failed, 6 the change may have been applied, 14 the result cannot be written.
