@@ -1,4 +1,4 @@
-"""What is wrong with a file that is imported."""
+"""Errors of a file that is imported."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 r"""One field of a line: how `haptera scan` and `haptera export` write it, and how `haptera import` reads it.
 
-A field stands as it is where it can. One with characters that break a line, that a terminal obeys or that nobody sees,
-or with bytes that are no UTF-8, is written as bash and zsh quote it: ``$'a\tb'``, with ``\t``, ``\n``, ``\r``, ``\\``,
+A field stands as it is where it can. One with characters that break a line, control a terminal or are invisible, or
+with bytes that are no UTF-8, is written as bash and zsh quote it: ``$'a\tb'``, with ``\t``, ``\n``, ``\r``, ``\\``,
 ``\'``, and ``\xNN`` for each other byte.
 
 So a backslash outside of these quotes is a backslash. Files of other programs, which know no escapes, are read right,

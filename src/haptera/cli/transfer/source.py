@@ -60,7 +60,7 @@ class Source:
             stream: BinaryIO = packed
             if counted.begins_with(b"\x1f\x8b"):
                 stream = cast("BinaryIO", gzip.GzipFile(fileobj=packed))
-            # What is there, and not all that would fit: whoever writes into a pipe may be slow.
+            # Reads the bytes that are there and does not wait for a full block, because a pipe may be slow.
             while block := stream.read1(BLOCK_SIZE):  # type: ignore[attr-defined]
                 yield block
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
