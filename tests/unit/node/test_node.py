@@ -12,7 +12,7 @@ import pytest
 
 from haptera.errors import CorruptionError
 from haptera.node import node as node_module
-from haptera.node.node import Node
+from haptera.node.node import YOUNG_COLLECTIONS_MAX, Node
 from haptera.state import Count, Delete, Get, Increment, Set, UnknownPart
 from haptera.storage import DataDirectory, Entry, Log, load_or_create
 from haptera.storage.errors import DirectoryInUse, MissingKey, StorageFailed
@@ -204,9 +204,11 @@ async def test_a_frozen_store_is_out_of_the_collectors_sight_and_stays_there() -
     fs = MemoryFileSystem()
     for keys in (0, 10):
         async with opened(fs) as node:
+            thresholds = gc.get_threshold()
             try:
                 before = node._machine.digest()
                 node.freeze()
+                assert gc.get_threshold() == (*thresholds[:2], YOUNG_COLLECTIONS_MAX)
                 assert node._machine.digest() == before
                 assert node.keys == keys
                 entries = node._machine.kv.entries
@@ -216,3 +218,4 @@ async def test_a_frozen_store_is_out_of_the_collectors_sight_and_stays_there() -
                 assert not any(followed is entries for followed in gc.get_objects())
             finally:
                 gc.unfreeze()
+                gc.set_threshold(*thresholds)
