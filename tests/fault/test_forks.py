@@ -7,12 +7,11 @@ the wrong process noticed after the effect.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import multiprocessing
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -25,7 +24,7 @@ from haptera.node.node import Node
 from haptera.peer.endpoint import _process_budget
 from haptera.state.commands import Set
 from haptera.testing import node, node_in_thread, proxy
-from tests.support.forked import in_child, living_child
+from tests.support.forked import child_of_a_library, in_child, living_child
 from tests.unit.peer.hosts import Echo, eventually
 
 if TYPE_CHECKING:
@@ -219,11 +218,11 @@ async def test_a_store_opens_again_although_a_child_of_its_owner_lives(tmp_path:
     assert entry.value == b"v"
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="clone is a call of Linux")
 async def test_a_store_opens_again_although_a_child_lives_that_python_did_not_fork(tmp_path: Path) -> None:
-    library: Any = ctypes.PyDLL(None)
     async with haptera.open(tmp_path) as db:
         await db.set("k", b"v")
-        with living_child(library.fork):
+        with child_of_a_library():
             await db.aclose()
             async with haptera.open(tmp_path) as again:
                 assert await again.exists("k")

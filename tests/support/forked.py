@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import warnings
@@ -11,12 +12,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+LIVES_S = 60
+"""Seconds after which a child ends by itself: a test that was killed leaves none that holds its runner's pipes."""
 
-def in_child(work: Callable[[], object], fork: Callable[[], int] = os.fork) -> str:
+_STACK_SIZE = 64 * 1024
+
+
+def in_child(work: Callable[[], object]) -> str:
     """Run ``work`` in a forked child. Gives its result as text, or its error as ``Class: message``."""
     reader, writer = os.pipe()
-    child = _forked(fork)
+    child = _forked()
     if child == 0:
+        signal.alarm(LIVES_S)
         try:
             try:
                 said = str(work())
@@ -33,13 +40,14 @@ def in_child(work: Callable[[], object], fork: Callable[[], int] = os.fork) -> s
 
 
 @contextmanager
-def living_child(fork: Callable[[], int] = os.fork) -> Iterator[int]:
+def living_child() -> Iterator[int]:
     """A forked child that lives to the end of the block, and does nothing. It is there, with its copy given up, when
     the block begins.
     """
     reader, writer = os.pipe()
-    child = _forked(fork)
+    child = _forked()
     if child == 0:
+        signal.alarm(LIVES_S)
         os.write(writer, b"x")
         while True:
             signal.pause()
@@ -53,8 +61,27 @@ def living_child(fork: Callable[[], int] = os.fork) -> Iterator[int]:
         os.waitpid(child, 0)
 
 
-def _forked(fork: Callable[[], int]) -> int:
+@contextmanager
+def child_of_a_library() -> Iterator[int]:
+    """A child that a C library forked, to the end of the block: Python was not asked, and runs nothing in it.
+
+    It is in ``sleep`` from its first instruction on. Python itself could not run there: another thread may have held
+    its lock, and is not in the child.
+    """
+    library = ctypes.CDLL(None)
+    stack = ctypes.create_string_buffer(_STACK_SIZE)
+    top = ctypes.c_void_p((ctypes.addressof(stack) + _STACK_SIZE) & ~15)  # it grows downwards
+    child: int = library.clone(ctypes.cast(library.sleep, ctypes.c_void_p), top, int(signal.SIGCHLD), LIVES_S)
+    assert child > 0
+    try:
+        yield child
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def _forked() -> int:
     with warnings.catch_warnings():
         # Newer Pythons warn of a fork beside other threads. It is what these tests are about.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return fork()
+        return os.fork()
