@@ -29,15 +29,20 @@ class FakePeer:
         self.waiting: list[Callable[[], None]] = []
         self.closing: list[Callable[[], None]] = []
         self.streams = 1
+        self.closed = False
 
     @property
     def writable(self) -> bool:
         return self.room > 0
 
     def on_close(self, callback: Callable[[], None]) -> None:
-        self.closing.append(callback)
+        if self.closed:
+            callback()
+        else:
+            self.closing.append(callback)
 
     def close(self) -> None:
+        self.closed = True
         for callback in self.closing:
             callback()
 

@@ -141,6 +141,55 @@ async def test_the_ids_of_all_connections_are_bounded_by_what_is_remembered(monk
         assert not store.service._answers._shares
 
 
+async def test_a_change_that_is_repeated_without_end_does_not_fill_the_memory() -> None:
+    """Trap: memory outside every budget. A repetition makes no answer, and so a full share does not refuse it."""
+    async with served() as store:
+        await change(store, 1)
+        for resent in (False, True):
+            for _ in range(10):
+                again = await store.ask("increment", "n", 1, request_id=request_id(1), resent=resent)
+                assert TAG_REPLAYED in again.entries
+                reused = await store.ask("increment", "n", 2, request_id=request_id(1), resent=resent)
+                assert reused.code == 3012
+        assert tracked(store.peer) == store.service._answers._tracked == 1
+        store.read_below(store.peer.streams)
+        await change(store, 2)
+        assert remembered(store) == 1
+
+
+async def test_an_id_that_stands_for_another_change_is_forgotten_with_that_one() -> None:
+    """Trap: a change applied twice. The answer to a misused id says nothing of the change that has it."""
+    async with served() as store:
+        first, other = FakePeer(), FakePeer()
+        await change(store, 1, first)
+        reused = other.request("increment", "n", 2, request_id=request_id(1))
+        store.handle(reused)
+        assert reused.code == 3012
+        store.read_below(other.streams, other)
+        await change(store, 2, other)
+        assert TAG_REPLAYED in (await change(store, 1, first)).entries
+
+
+async def test_changes_that_outlive_their_connection_are_counted_in_no_share() -> None:
+    """Trap: memory outside every budget. Connections that are cut with changes under way must not pile up in it."""
+    writer = ManualWriter()
+    async with opened(writer=writer) as node:
+        store = Served(node)
+        for before in (True, False):
+            peer = FakePeer()
+            if before:
+                store.handle(peer.request("increment", "n", 1, request_id=request_id(1)))
+                await turn()
+                await writer.write_all()
+            store.handle(peer.request("increment", "n", 1, request_id=request_id(2 + before)))
+            peer.close()
+            await turn()
+            await writer.write_all()
+        assert remembered(store) == 3
+        assert store.service._answers._tracked == 0
+        assert not store.service._answers._shares
+
+
 async def test_what_goes_away_has_its_answers_forgotten_with_the_next_write() -> None:
     """Trap: a bounded table for everyone that nobody empties. It costs no entry, and so no sync, of its own."""
     async with served() as store:

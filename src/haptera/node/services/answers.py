@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from haptera.error_codes import Code
 from haptera.errors import Failure, failure
 from haptera.state import limits
+from haptera.state.results import Replayed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +40,9 @@ CROWDED_SHARE = 0.8
 
 WARN_EVERY_S = 60.0
 """One line of the log in this time says that a user's answers are many, or that a connection's share is full."""
+
+_OF_ANOTHER = frozenset({Code.ANSWER_NOT_KEPT, Code.REQUEST_ID_REUSED})
+"""Results that say of a request id that an earlier change has it."""
 
 _SHARE = "haptera.kv.answers"
 """The name of a connection's share among its attributes."""
@@ -90,14 +94,21 @@ class Answers:
     def settle(
         self, session: Session, requests: Sequence[Request], commands: Sequence[Command], results: Sequence[Result]
     ) -> None:
-        """Changes of one connection have their results: what is remembered of them belongs to its share."""
+        """Changes of one connection have their results: what is remembered of them belongs to its share.
+
+        A repetition adds nothing, because its answer is in a share already, or left to time as those of a connection
+        that has ended are.
+        """
         remembers = self._commands.remembers
         for request, command, result in zip(requests, commands, results, strict=True):
             request_id = command.request_id
             if request_id is None:
                 continue
-            if isinstance(result, Failure) and result.code == Code.RATE_LIMITED:
+            code = result.code if isinstance(result, Failure) else None
+            if code == Code.RATE_LIMITED:
                 self._metrics.answers_refused_total += 1
+            elif isinstance(result, Replayed) or code in _OF_ANOTHER or request.peer.closed:
+                continue
             elif remembers(session, request_id):
                 share = self._share(session, request.peer)
                 if command.resent:
