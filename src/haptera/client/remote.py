@@ -210,6 +210,8 @@ class RemoteChannel:
                 trouble = lost
                 continue
             except ServerError as late:  # its time is over; a lost connection may be one of these too
+                if late.outcome == "not_applied":  # it never left
+                    return call.answer(Answer(b"", failure(Code.DEADLINE_EXCEEDED, outcome="not_applied")))
                 raise late from call.refusal
             if answer.failure is None or not passes(answer.failure, write=call.method.write):
                 self._connector.answered(peer)

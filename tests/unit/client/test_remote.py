@@ -756,3 +756,32 @@ async def test_an_attempt_without_an_answer_behind_a_refusal_is_unknown_and_name
     assert (late.value.code, late.value.outcome) == (3005, "unknown")
     assert isinstance(late.value.__cause__, ServerError)
     assert late.value.__cause__.code == 3008
+
+
+@pytest.mark.parametrize(("first", "told"), [("unknown", (3005, "unknown")), ("not_applied", (3005, "not_applied"))])
+@virtual_clock
+async def test_a_repetition_that_never_left_does_not_deny_the_first_attempt(first: str, told: tuple[int, str]) -> None:
+    """Trap: an outcome that is not told. The repetition waited behind a full connection until its time was over."""
+    before, after = FakePeer(), FakePeer()
+    db = database(Dialler(before, after))
+    await established(before, db)
+    call = asyncio.ensure_future(lost_with(before, db.increment("n"), first))
+    await until(lambda: len(after.sent) == 1)
+    after.sent[0].future.set_exception(failure(3005, outcome="not_applied").exception())
+    with pytest.raises(ServerError) as late:
+        await call
+    assert (late.value.code, late.value.outcome) == told
+
+
+@virtual_clock
+async def test_a_repetition_that_never_left_is_told_as_the_refusal_before_it() -> None:
+    """Trap: the real reason is hidden."""
+    peer = FakePeer()
+    call = asyncio.ensure_future(database(Dialler(peer)).set("a", b"1"))
+    await until(lambda: len(peer.sent) == 1)
+    peer.sent[0].fail(FULL)
+    await until(lambda: len(peer.sent) == 2)
+    peer.sent[1].future.set_exception(failure(3005, outcome="not_applied").exception())
+    with pytest.raises(ServerError) as refused:
+        await call
+    assert (refused.value.code, refused.value.outcome) == (3008, "not_applied")
