@@ -69,6 +69,7 @@ def command(**flags: Any) -> int:
     """
     from haptera.node import logging as node_logging
     from haptera.node.descriptors import raise_limit
+    from haptera.node.memory import return_large_blocks
 
     try:
         config = load({**flags, "listen": flags["listen"] or None}, os.environ)
@@ -79,6 +80,7 @@ def command(**flags: Any) -> int:
     for variable, meant in misspelt(os.environ):
         log.warning("unknown_variable", extra={"variable": variable, "did_you_mean": meant})
     raise_limit()
+    return_large_blocks()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_Serving(config).run())
 
