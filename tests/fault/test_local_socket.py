@@ -103,7 +103,8 @@ def test_a_directory_in_which_everyone_may_write_is_refused(here: Path, mode: in
 
 
 @needs_root
-def test_another_users_process_that_listens_gets_nothing(here: Path) -> None:
+@pytest.mark.parametrize("command", [("set", "password", "secret"), ("metrics",), ("bench", "write")])
+def test_another_users_process_that_listens_gets_nothing(command: tuple[str, ...], here: Path) -> None:
     """The files are root's, as they may be at the moment of the look; who listens is told by the kernel alone."""
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(str(here / "haptera.sock"))
@@ -124,7 +125,7 @@ def test_another_users_process_that_listens_gets_nothing(here: Path) -> None:
     os.close(writer)
     try:
         assert os.read(reader, 100) == b"listening"
-        ended = run("set", "password", "secret")
+        ended = run(*command)
         assert (ended.code, ended.out) == (2, b"")
         assert "a process of the user " in ended.err
         assert os.read(reader, 1000) == b"got b''"

@@ -17,14 +17,17 @@ import pytest
 import haptera
 from haptera.cli.benchmark.measure import measure
 from haptera.cli.benchmark.settings import Settings
+from haptera.cli.client import Client
 from haptera.errors import ConnectionLost
 from haptera.testing import node, node_in_thread, proxy, virtual_clock
 from tests.integration.commands import Ended, run
 from tests.support.clocks import LoopClock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Coroutine, Iterator
     from pathlib import Path
+
+    from haptera.cli.benchmark.report import Report
 
 FEW = ("--count", "200", "--warmup", "0", "--in-flight", "8", "--json")
 
@@ -179,11 +182,15 @@ class Errors(io.StringIO):
         return self._terminal
 
 
+def measure_at(url: str, run: Settings) -> Coroutine[Any, Any, tuple[Report, haptera.HapteraError | None]]:
+    return measure(run, Client(url, run.timeout_s, as_json=False), embedded=None)
+
+
 @pytest.mark.usefixtures("on_the_loops_clock")
 @virtual_clock
 async def test_a_run_has_a_result_even_if_the_store_is_gone_before_its_end(capsys: pytest.CaptureFixture[str]) -> None:
     async with node(storage="memory", write_delay=0.001) as url, proxy(url) as through:
-        run = asyncio.create_task(measure(settings(), url=through.url, embedded=None))
+        run = asyncio.create_task(measure_at(through.url, settings()))
         await asyncio.sleep(1.0)
         through.refuse()
         through.sever()
@@ -201,7 +208,7 @@ async def test_what_takes_long_before_and_behind_a_run_is_told_on_a_terminal(
 ) -> None:
     monkeypatch.setattr(sys, "stderr", errors := Errors(terminal=terminal))
     async with node(storage="memory", write_delay=2.5) as url:
-        await measure(settings(workload="read", keys=10_000, count=1, timeout_s=60.0), url=url, embedded=None)
+        await measure_at(url, settings(workload="read", keys=10_000, count=1, timeout_s=60.0))
     text = errors.getvalue()
     if terminal:
         assert "\r\x1b[Kpreparing 10,000 keys: 0 are stored" in text
@@ -217,7 +224,7 @@ async def test_what_takes_long_before_and_behind_a_run_is_told_on_a_terminal(
 async def test_what_takes_no_time_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", errors := Errors(terminal=True))
     async with node(storage="memory", write_delay=0.01) as url:
-        await measure(settings(workload="read", keys=10_000, count=1), url=url, embedded=None)
+        await measure_at(url, settings(workload="read", keys=10_000, count=1))
     assert "keys" not in errors.getvalue()
 
 
@@ -230,7 +237,7 @@ async def test_an_interrupt_is_answered_at_once_with_what_is_left_behind(
     loop = asyncio.get_running_loop()
     async with node(storage="memory", write_delay=5.0) as url:
         of = settings(workload="mixed", read_ratio=0.0, keys=2000, timeout_s=60.0)
-        run = asyncio.create_task(measure(of, url=url, embedded=None))
+        run = asyncio.create_task(measure_at(url, of))
         await asyncio.sleep(at)
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -247,7 +254,7 @@ async def test_an_interrupted_run_leaves_nothing_behind_that_is_removed_at_once(
     workload: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with node(storage="memory", write_delay=0.1) as url, haptera.connect(url) as db:
-        run = asyncio.create_task(measure(settings(workload=workload, keys=20_000), url=url, embedded=None))
+        run = asyncio.create_task(measure_at(url, settings(workload=workload, keys=20_000)))
         await asyncio.sleep(0.35)
         assert await db.count(prefix="bench/") > 0
         run.cancel()

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from haptera.cli import output
 from haptera.cli.benchmark.runner import run
 from haptera.cli.benchmark.settings import MESSAGING, Settings, WorkloadName
-from haptera.cli.client import Client, client_options, run_shown
+from haptera.cli.client import Client, client_options
 from haptera.cli.codes import DONE
 from haptera.cli.failures import exit_code
 from haptera.cli.numbers import Number
@@ -106,7 +106,7 @@ MEANS_SOMETHING_FOR: Final[dict[str, frozenset[str]]] = {
     metavar="FILE FILE",
     help="Compare two results of --json: the second with the first.",
 )
-@client_options(may_wait=False)
+@client_options()
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -135,14 +135,14 @@ def command(
     if len(chosen) != 1:
         raise click.UsageError(f"give one of WORKLOAD, --serve and --compare, not {' and '.join(chosen) or 'none'}")
     if compare is not None:
-        return run_shown(lambda: _compare(compare, client.as_json))
+        return client.run_shown(lambda: _compare(compare, client.as_json))
     if serve is not None:
-        return run_shown(lambda: _serve(serve))
+        return client.run_shown(lambda: _serve(serve))
     assert workload is not None
     _check(ctx, workload, client.url, options)
     settings = _settings(workload, client, options)
     embedded = cast("Literal['sync', 'os']", options["durability"]) if options["embedded"] else None
-    return run_shown(lambda: _measure(settings, client, embedded))
+    return client.run_shown(lambda: _measure(settings, client, embedded))
 
 
 def _check(ctx: click.Context, workload: WorkloadName, url: str | None, options: dict[str, Any]) -> None:
@@ -199,7 +199,7 @@ def _measure(settings: Settings, client: Client, embedded: Literal["sync", "os"]
     from haptera.cli.benchmark.measure import measure
     from haptera.cli.benchmark.show import show_report
 
-    report, error = run(measure(settings, url=client.url, embedded=embedded))
+    report, error = run(measure(settings, client, embedded=embedded))
     if client.as_json:
         output.write(msgspec.json.encode(report) + b"\n")
     else:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable
-from typing import Any, TypedDict, cast
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import click
 
@@ -14,9 +15,12 @@ from haptera.cli.codes import CANNOT_WRITE, INTERRUPTED
 from haptera.cli.failures import Target, tell
 from haptera.cli.numbers import Number
 from haptera.cli.warnings import warnings_shown
-from haptera.client import Database, connect
+from haptera.client import Database, connect, connect_peer
 from haptera.client.location import default_url, has_password, locate
 from haptera.errors import HapteraError
+
+if TYPE_CHECKING:
+    from haptera.peer import Peer
 
 
 class Span(TypedDict, total=False):
@@ -41,7 +45,36 @@ class Client:
         self.timeout = timeout
         self.as_json = as_json
         self.wait = wait
-        self._target: Target | None = None
+        self._databases: list[Database] = []
+        self._dialled: str | None = None  # the URL of connections without a database
+        self._welcomed = False
+
+    def connect(self) -> Database:
+        """The store of this command."""
+        db = connect(self.url, timeout=self.timeout, wait=self.wait)
+        self._databases.append(db)
+        return db
+
+    @asynccontextmanager
+    async def connect_peer(self, url: str | None = None) -> AsyncIterator[Peer]:
+        """A connection for calls that a database does not make: to ``url``, else to the store of this command."""
+        url = self.url if url is None else url
+        self._dialled = locate(default_url() if url is None else url).shown
+        async with connect_peer(url, timeout=self.timeout, wait=self.wait) as peer:
+            self._welcomed = True
+            yield peer
+
+    @property
+    def target(self) -> Target | None:
+        """The server of this command, as its errors name it; None where it was not looked for."""
+        reached = next((db.reached for db in self._databases if db.reached is not None), None)
+        if reached is not None:
+            return Target(reached, answered=True)
+        if self._dialled is not None:
+            return Target(self._dialled, answered=self._welcomed)
+        if self._databases:
+            return Target(locate(default_url() if self.url is None else self.url).shown, answered=False)
+        return None
 
     def run(self, work: Callable[[Database], Awaitable[int]], *, change: bool = False) -> int:
         """Runs ``work`` with the database, and returns the exit code that it returns, or that its error stands for.
@@ -51,13 +84,12 @@ class Client:
         """
         if change:
             output.require()
-        self._target = None
         try:
             with warnings_shown():
                 code = asyncio.run(self._run(work))
             output.flush()
         except HapteraError as error:
-            return tell(error, change=change, target=self._target)
+            return tell(error, change=change, target=self.target)
         except output.OutputError as error:
             if not change:
                 raise
@@ -72,39 +104,25 @@ class Client:
         return code
 
     async def _run(self, work: Callable[[Database], Awaitable[int]]) -> int:
-        async with connect(self.url, timeout=self.timeout, wait=self.wait) as db:
-            try:
-                return await work(db)
-            finally:
-                self._target = self.target(db)
+        async with self.connect() as db:
+            return await work(db)
 
-    def target(self, db: Database) -> Target:
-        """The store of this command, as its errors name it."""
-        url = db.reached or locate(default_url() if self.url is None else self.url).shown
-        return Target(url, answered=db.reached is not None)
-
-
-def run_shown(work: Callable[[], int]) -> int:
-    """Runs what is no call to a database: its warnings and errors are told as those of one are."""
-    try:
-        with warnings_shown():
-            return work()
-    except HapteraError as error:
-        return tell(error)
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    def run_shown(self, work: Callable[[], int]) -> int:
+        """Runs what is more, or less, than calls to a database: its warnings and errors are told as those are."""
+        try:
+            with warnings_shown():
+                return work()
+        except HapteraError as error:
+            return tell(error, target=self.target)
+        except KeyboardInterrupt:
+            return INTERRUPTED
 
 
-def client_options(
-    timeout: float = 5.0, *, may_wait: bool = True
-) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Adds ``--url``, ``--timeout`` and ``--json`` to a command, which gets a `Client` as ``client``.
-
-    ``--wait`` is there too, but for a command that dials by itself.
-    """
-    wait = click.option("--wait", is_flag=True, help="Wait for a server that cannot be reached, up to the timeout.")
+def client_options(timeout: float = 5.0) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Adds ``--url``, ``--timeout``, ``--json`` and ``--wait`` to a command, which gets a `Client` as ``client``."""
 
     def decorate(function: Callable[..., int]) -> Callable[..., int]:
+        @click.option("--wait", is_flag=True, help="Wait for a server that cannot be reached, up to the timeout.")
         @click.option("--url", metavar="URL", help="The store: haptera://host:port or haptera+unix:///path/to/socket.")
         @click.option(
             "--timeout",
@@ -116,10 +134,10 @@ def client_options(
         )
         @click.option("--json", "as_json", is_flag=True, help="Write the result as JSON.")
         @functools.wraps(function)
-        def wrapper(url: str | None, timeout: float, as_json: bool, wait: bool = False, **arguments: Any) -> int:
+        def wrapper(url: str | None, timeout: float, as_json: bool, wait: bool, **arguments: Any) -> int:
             return function(client=Client(url, timeout, as_json, wait), **arguments)
 
-        return wait(wrapper) if may_wait else wrapper
+        return wrapper
 
     return decorate
 

@@ -91,7 +91,7 @@ async def _import(db: Database, reader: Reader, size: int, client: Client) -> in
     with progress_bar(size) as update:
         tally = await store(db, reader, update)
     code = _code(tally)
-    reason = "" if tally.error is None else described(tally.error, client.target(db))
+    reason = "" if tally.error is None else described(tally.error, client.target)
     _report(tally, reason, reader, time.monotonic() - started, code, client.as_json)
     return code
 

@@ -83,7 +83,15 @@ class LazyGroup(click.Group):
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, behind_the_command(args))
+        if not args:
+            from haptera.cli import output
+
+            output.to_standard_error(ctx.get_help())
+            ctx.exit(USAGE)
+        moved = behind_the_command(args)
+        if moved[0].partition("=")[0] in CLIENT_OPTIONS:
+            raise click.UsageError("Missing command.", ctx)
+        return super().parse_args(ctx, moved)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

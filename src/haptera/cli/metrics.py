@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from haptera.cli import output
-from haptera.cli.client import Client, client_options, run_shown
+from haptera.cli.client import Client, client_options
 from haptera.cli.codes import DONE, NO
 from haptera.cli.numbers import Number
 from haptera.cli.transfer import fields
@@ -29,21 +29,18 @@ Values = dict[str, float]
     metavar="SECONDS",
     help="Go on: at first every metric, then after each interval those that have changed. Ctrl-C ends it.",
 )
-@client_options(may_wait=False)
+@client_options()
 def command(client: Client, names: tuple[str, ...], watch: float | None) -> int:
     """Show the metrics of a node; with NAMEs, those whose names begin with one of them.
 
     Into a pipe, each is a line: name, tab, value; with --watch the time comes before them. With --json each sample is
     one line. Exit code 1: a NAME that no metric's name begins with.
     """
-    return run_shown(lambda: asyncio.run(_run(client, names, watch)))
+    return client.run_shown(lambda: asyncio.run(_run(client, names, watch)))
 
 
 async def _run(client: Client, names: tuple[str, ...], watch: float | None) -> int:
-    from haptera.client.location import default_url
-    from haptera.peer import dial
-
-    async with dial(default_url() if client.url is None else client.url, timeout=client.timeout) as peer:
+    async with client.connect_peer() as peer:
         if watch is None:
             values = _decode(await peer.call("server", "metrics", _encode(()), timeout=client.timeout))
             _show(client, _chosen(values, names))
@@ -91,7 +88,8 @@ def _tell_unknown(values: Values, names: tuple[str, ...]) -> bool:
     """Says which of ``names`` no metric begins with, if there is one: a name that was mistyped is not a quiet node."""
     unknown = [name for name in names if not any(each.startswith(name) for each in values)]
     for name in unknown:
-        output.error_line(f"no metric's name begins with {name!r}")
+        message = f"no metric's name begins with {name!r}"
+        output.error(message, {"message": message}, NO)
     return bool(unknown)
 
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal
 
 from haptera.client.arguments import DEFAULT, Timeout
+from haptera.client.backoff import Backoff
+from haptera.client.connector import Connector, Dial, Flight
 from haptera.client.database import Database
 from haptera.client.entry import Entry
 from haptera.client.local import dial_local
-from haptera.client.location import default_url, is_named, locate
+from haptera.client.location import Location, default_url, is_named, locate
 from haptera.client.remote import RemoteChannel
 from haptera.client.scan import Scan
 from haptera.peer import dial
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import AsyncIterator
 
-__all__ = ["Database", "Entry", "Scan", "connect", "open_embedded"]
+    from haptera.peer import Peer
+
+__all__ = ["Database", "Entry", "Scan", "connect", "connect_peer", "open_embedded"]
 
 TIMEOUT_SECONDS = 5.0
 
@@ -53,15 +60,36 @@ def connect(
     first call raises that), for a URL that is not understood, or that names a user or a password: this version has
     no authentication, and does not pretend to.
     """
-    location = locate(default_url() if url is None else url, ping_interval=ping_interval)
-    own = url is None and not is_named() and location.address.path
+    location, dialled = _find(url, ping_interval)
     if timeout is DEFAULT:
         timeout = TIMEOUT_SECONDS if location.timeout is None else location.timeout
     return Database(
-        RemoteChannel(location.address, location.shown, wait=wait, dial=dial_local if own else dial),
+        RemoteChannel(location.address, location.shown, wait=wait, dial=dialled),
         location.shown,
         timeout,
     )
+
+
+@asynccontextmanager
+async def connect_peer(url: str | None, *, timeout: float | None, wait: bool) -> AsyncIterator[Peer]:
+    """The connection itself, for calls that a database does not make; it is closed at the end.
+
+    It is found, checked and waited for as `connect` does, for ``timeout`` seconds. One that is lost later stays lost.
+    """
+    location, dialled = _find(url)
+    connector = Connector(location.address, location.shown, Backoff(), dialled, wait=wait)
+    deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
+    try:
+        yield await connector.connected(deadline, Flight.WELCOMED)
+    finally:
+        await connector.aclose()
+
+
+def _find(url: str | None, ping_interval: float | None = None) -> tuple[Location, Dial]:
+    """Where the store is, and how it is dialled: nobody has named the node of the present directory."""
+    location = locate(default_url() if url is None else url, ping_interval=ping_interval)
+    found_here = url is None and not is_named() and location.address.path
+    return location, dial_local if found_here else dial
 
 
 def open_embedded(

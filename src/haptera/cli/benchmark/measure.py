@@ -22,6 +22,7 @@ from haptera.cli.failures import described
 from haptera.errors import HapteraError
 
 if TYPE_CHECKING:
+    from haptera.cli.client import Client
     from haptera.client import Database
 
 CLEAR_SECONDS_MAX: Final = 60.0
@@ -32,14 +33,14 @@ INTERRUPTED_SECONDS_MAX: Final = 1.0
 
 
 async def measure(
-    settings: Settings, *, url: str | None, embedded: Literal["sync", "os"] | None
+    settings: Settings, client: Client, *, embedded: Literal["sync", "os"] | None
 ) -> tuple[Report, HapteraError | None]:
     """Makes a run. Returns its report, and of the most frequent kind of error the last, if there was any.
 
-    ``url`` names the store or the server of the workload; ``embedded`` has, in place of a server, a store made in
-    this process for the run, with that durability. Raises what a client does where the run cannot begin.
+    ``client`` connects to the store or the server of the workload. With ``embedded`` a store is made in this process
+    for the run, with that durability. Raises what a client does where the run cannot begin.
     """
-    async with _operations(settings, url, embedded) as operations:
+    async with _operations(settings, client, embedded) as operations:
         clock = RealClock()
         if settings.warmup_s:
             plan = Plan(clock, end=clock.now() + round(settings.warmup_s * NS), count=None, rate=settings.rate)
@@ -74,10 +75,10 @@ def _collected() -> Iterator[None]:
 
 @asynccontextmanager
 async def _operations(
-    settings: Settings, url: str | None, embedded: Literal["sync", "os"] | None
+    settings: Settings, client: Client, embedded: Literal["sync", "os"] | None
 ) -> AsyncIterator[list[Operation]]:
     if settings.workload in MESSAGING:
-        async with hosted_service(settings, url) as peers:
+        async with hosted_service(settings, client) as peers:
             yield message_operations(settings, peers)
     elif embedded is not None:
         with tempfile.TemporaryDirectory(prefix="haptera-bench-") as directory:
@@ -86,7 +87,7 @@ async def _operations(
                 await _prepare(settings, keys, databases[0])
                 yield store_operations(settings, keys, databases)
     else:
-        async with served_store(settings, url) as databases:
+        async with served_store(settings, client) as databases:
             keys = _keys(settings)
             patience = CLEAR_SECONDS_MAX
             try:

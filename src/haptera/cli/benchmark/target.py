@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Final, Literal
 
-from haptera.client import Database, connect, open_embedded
+from haptera.client import Database, open_embedded
 from haptera.client.location import locate
 from haptera.errors import ConnectionLost
-from haptera.peer import Peer, dial
 
 if TYPE_CHECKING:
     from haptera.cli.benchmark.settings import Settings
+    from haptera.cli.client import Client
+    from haptera.peer import Peer
 
 START_SECONDS_MAX: Final = 10.0
 """How long the process of the messaging workloads' server may take until it listens."""
@@ -30,12 +31,12 @@ run(serve(sys.argv[1], lambda server: print(server.url, flush=True), until_input
 
 
 @asynccontextmanager
-async def served_store(settings: Settings, url: str | None) -> AsyncIterator[list[Database]]:
-    """A database for each connection to the store at ``url`` (None: where a command finds it)."""
+async def served_store(settings: Settings, client: Client) -> AsyncIterator[list[Database]]:
+    """A database for each connection to the store that ``client`` finds."""
     async with AsyncExitStack() as stack:
         databases = []
         for _ in range(settings.connections):
-            database = await stack.enter_async_context(connect(url, timeout=settings.timeout_s, wait=False))
+            database = await stack.enter_async_context(client.connect())
             databases.append(database)
             await database.exists("x")  # whoever cannot connect says so before a run, and a run measures no handshake
         yield databases
@@ -51,9 +52,11 @@ async def embedded_store(
 
 
 @asynccontextmanager
-async def hosted_service(settings: Settings, url: str | None) -> AsyncIterator[list[Peer]]:
-    """The peers of all connections to the server at ``url``; None starts one in a process of its own."""
+async def hosted_service(settings: Settings, client: Client) -> AsyncIterator[list[Peer]]:
+    """The peers of all connections to the server that ``client`` names; without a name one starts in a process of its
+    own."""
     async with AsyncExitStack() as stack:
+        url = client.url
         if url is None:
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="haptera-bench-"))
             url = await stack.enter_async_context(_server_process(f"haptera+unix://{directory}/bench.sock"))
@@ -61,10 +64,8 @@ async def hosted_service(settings: Settings, url: str | None) -> AsyncIterator[l
         places = address.places
         peers = []
         for number in range(settings.connections):
-            peer = await dial(address.at([places[number % len(places)]]), timeout=settings.timeout_s)
-            stack.push_async_callback(peer.aclose)
-            await peer.ready()
-            peers.append(peer)
+            place = places[number % len(places)]
+            peers.append(await stack.enter_async_context(client.connect_peer(str(address.at([place])))))
         yield peers
 
 
