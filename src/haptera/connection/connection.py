@@ -112,7 +112,8 @@ class Connection(Sender):
             return []
         # Who connects and leaves without a word has only looked whether somebody listens.
         orderly = not self._decoder.held and (self.state is ConnectionState.OPEN or self.role is Role.ACCEPTOR)
-        self._close(Closed(None if orderly else RemoteProtocolError(1002, "the connection ended in the middle")))
+        where = "in the middle" if self._handshake is None or self._decoder.held else "before HELLO was answered"
+        self._close(Closed(None if orderly else RemoteProtocolError(1002, f"the connection ended {where}")))
         return self._streams.take_events()
 
     def _receive(self, frame: Frame) -> None:

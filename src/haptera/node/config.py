@@ -63,7 +63,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     socket_group: str | None = None
     drain_timeout: float = 30.0
     max_connections: int = 10_000
-    max_half_open: int = 1024
+    max_half_open: int = 4096
     signing_key_file: str | None = None
     compression: Literal["auto", "zstd", "none"] = "auto"
     handshake_timeout: float = HANDSHAKE_TIMEOUT_S

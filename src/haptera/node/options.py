@@ -173,7 +173,8 @@ OPTIONS: dict[str, Option] = {
         parse=_number(BOUNDS["max_half_open"]),
         group="Listeners",
         value="COUNT",
-        meaning="Those of them whose handshake is not done; of more, the oldest is dropped (1013).",
+        meaning="Connections whose handshake is not done, at most half of max_connections; of more, the oldest is "
+        "dropped (1013).",
     ),
     "signing_key_file": Option(
         parse=_path,

@@ -62,17 +62,17 @@ async def listen(
     """Listen on ``url`` and host ``services`` for whoever connects. ``async with`` closes the server at its end.
 
     Every address that the URL's host has is listened on, with one port. ``on_peer`` is called with each new connection;
-    ``mode`` is the file mode of a Unix socket,
-    ``group`` the name or number of its group, by default the process's. With ``signing_key``, a
-    secret of at least 32 bytes, or with ``?signed=psk&key_file=PATH`` in the URL, every frame is signed, and who does
-    not have the key is refused. ``compression`` says whether payloads may be compressed with zstd where the other side
-    asks for it: wherever the extra ``haptera[zstd]`` is installed, unless given. Of more than ``max_connections`` the
-    newest is refused; of more than ``max_half_open`` whose handshake is not done the oldest is dropped. Who takes less
-    than 64 KiB in ``write_timeout_s`` seconds while more waits is disconnected. A connection on which no stream is open
-    for ``idle_timeout_s`` seconds, give or take a quarter, is drained. What the connections may hold together with all
-    others that have the same ``process_budget`` is its bytes; those to which none is given share one of 1 GiB. Other
-    keywords are those of ``haptera.connection.Config``, for instance ``ping_interval_ms``, ``handshake_timeout_s`` and
-    ``frame_timeout_s``. Raises ``ConfigurationError`` if the URL, the address or the value of a keyword cannot be used.
+    ``mode`` is the file mode of a Unix socket, ``group`` the name or number of its group, by default the process's.
+    With ``signing_key``, a secret of at least 32 bytes, or with ``?signed=psk&key_file=PATH`` in the URL, every frame
+    is signed, and who does not have the key is refused. ``compression`` says whether payloads may be compressed with
+    zstd where the other side asks for it: wherever the extra ``haptera[zstd]`` is installed, unless given. Of more than
+    ``max_connections`` the newest is refused; of more than ``max_half_open``, or half of ``max_connections``, whose
+    handshake is not done the oldest is dropped. Who takes less than 64 KiB in ``write_timeout_s`` seconds while more
+    waits is disconnected. A connection on which no stream is open for ``idle_timeout_s`` seconds, give or take a
+    quarter, is drained. What the connections may hold together with all others that have the same ``process_budget`` is
+    its bytes; those to which none is given share one of 1 GiB. Other keywords are those of
+    ``haptera.connection.Config``, for instance ``ping_interval_ms``, ``handshake_timeout_s`` and ``frame_timeout_s``.
+    Raises ``ConfigurationError`` if the URL, the address or the value of a keyword cannot be used.
     """
     address = parse(url)
     _refuse_user(address)

@@ -42,11 +42,12 @@ HANDLERS_END_S: Final = 5.0
 DRAIN_S: Final = 30.0
 #: Connections of one listener. Each costs some 12 KiB and a file descriptor.
 CONNECTIONS_MAX: Final = 10_000
-#: Those of them whose handshake is not done: room for hundreds of clients that start at one instant and share a few
-#: busy processors, and 64 KiB each at most.
-HALF_OPEN_MAX: Final = 1024
+#: Those of them whose handshake is not done: room for thousands of clients that start at one instant and share a few
+#: busy processors, and 64 KiB each at most. Never more than half of a listener's connections, because silent ones
+#: would otherwise fill a small listener and keep everybody out.
+HALF_OPEN_MAX: Final = 4096
 #: Connections that were refused and may take a second to read why: so many, or a quarter of a listener's connections
-#: where that is fewer, but not fewer than the second. Those beyond are closed at once.
+#: where that is fewer, but not fewer than the second. Those beyond are told why and closed at once.
 LEAVING_MAX: Final = 256
 LEAVING_MIN: Final = 16
 #: Connections that the kernel may hold before they are accepted, and how many asyncio's own loop accepts of them in one
@@ -63,6 +64,11 @@ KEEPALIVE_INTERVAL_S: Final = 15
 KEEPALIVE_COUNT: Final = 4
 #: And one that acknowledges nothing of what it is sent. Longer than it takes to find a slow reader.
 UNACKED_S: Final = 120
+
+
+def half_open_max(wanted: int, connections: int) -> int:
+    """Return how many of a listener's connections may be half-open, if ``wanted`` are asked for."""
+    return min(wanted, max(1, connections // 2))
 
 
 def leaving_max(connections: int) -> int:

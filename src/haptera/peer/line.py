@@ -455,11 +455,15 @@ class Line(ABC):
         await asyncio.shield(self._gone)
         await self._wait_stopped()
 
-    def _refuse(self, code: int) -> None:
-        """End a connection whose handshake is not done, and say why: nothing that was sent behind HELLO is applied."""
+    def _refuse(self, code: int, details: dict[str, Any] | None = None, *, linger: bool = True) -> None:
+        """End a connection whose handshake is not done, and say why: nothing that was sent behind HELLO is applied.
+
+        With ``linger`` the other side has a second to read it. Without, the transport is closed as soon as the kernel
+        has the few bytes: the other side reads them unless what it still sends is answered with a reset first.
+        """
         if self._ending is None:
-            self._connection.fail_connection(RemoteProtocolError(code))
-            self._end(Closed(None), "it is refused", half=True)
+            self._connection.fail_connection(RemoteProtocolError(code, details=details))
+            self._end(Closed(None), "it is refused", half=linger)
 
     def _abort(self) -> None:
         """Close at once, as if it had never been accepted."""

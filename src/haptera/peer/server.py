@@ -12,7 +12,7 @@ from typing import Final, cast
 from haptera import forks
 from haptera.peer.event_log import LimitedLog
 from haptera.peer.home import let_go, running_loop, wrong_loop
-from haptera.peer.limits import CONNECTIONS_MAX, DRAIN_S, HALF_OPEN_MAX, leaving_max
+from haptera.peer.limits import CONNECTIONS_MAX, DRAIN_S, HALF_OPEN_MAX, half_open_max, leaving_max
 from haptera.peer.peer import Peer
 
 _TOO_MANY_CONNECTIONS: Final = 1013
@@ -28,10 +28,10 @@ _READING_TURNS: Final = 2
 class Server:
     """A listener and the peers that came by it. ``async with`` closes it.
 
-    It always accepts. Of more than ``max_connections`` the newest is refused; of more than ``max_half_open`` whose
-    handshake is not done the oldest is dropped, once what all of them have said was read: one that means it has shaken
-    hands long before its turn comes, so that connections which say nothing keep no others out. Both are told
-    1013.
+    It always accepts. Of more than ``max_connections`` the newest is refused; of more than ``max_half_open``, or
+    than half of ``max_connections``, whose handshake is not done the oldest is dropped, once what all of them have said
+    was read: a sincere one has shaken hands long before its turn comes, so that silent connections keep no others out.
+    Both are told 1013.
     """
 
     _loop: asyncio.AbstractEventLoop  # from `start` on
@@ -57,7 +57,7 @@ class Server:
         self._inode = 0 if path is None else os.stat(path).st_ino
         self._on_peer = on_peer
         self._max_connections = max_connections
-        self._max_half_open = max_half_open
+        self._max_half_open = half_open_max(max_half_open, max_connections)
         self._max_leaving = leaving_max(max_connections)
         self._half_open: dict[Peer, None] = {}  # the oldest first
         self._leaving: set[Peer] = set()  # refused, and not gone yet
@@ -98,7 +98,7 @@ class Server:
             self._leaving.add(peer)
             peer._refuse(_GOING_AWAY)  # it had connected before the listener was closed
         elif len(self.peers) >= self._max_connections:
-            self._refuse(peer)
+            self._refuse(peer, self._max_connections)
         else:
             self.accepted += 1
             self.peers.add(peer)
@@ -113,7 +113,7 @@ class Server:
         """Drop the oldest of too many half-open connections for ``peer``, if that one is still half-open itself: what
         both had said when it came has been read by now."""
         if len(self._half_open) > self._max_half_open and peer in self._half_open:
-            self._refuse(next(iter(self._half_open)))
+            self._refuse(next(iter(self._half_open)), self._max_half_open)
 
     def established(self, peer: Peer) -> None:
         """A connection's handshake is done (the peer calls this)."""
@@ -125,16 +125,16 @@ class Server:
         self._leaving.discard(peer)
         self._half_open.pop(peer, None)
 
-    def _refuse(self, peer: Peer) -> None:
+    def _refuse(self, peer: Peer, limit: int) -> None:
+        self.peers.discard(peer)
         self._half_open.pop(peer, None)
         self.refused += 1
         fields = {"url": self.url, "connections": len(self.peers), "half_open": len(self._half_open)}
         self.log.write(logging.WARNING, "connection_refused", lambda: peer.log_fields(**fields))
-        if len(self._leaving) < self._max_leaving:
+        linger = len(self._leaving) < self._max_leaving
+        if linger:
             self._leaving.add(peer)
-            peer._refuse(_TOO_MANY_CONNECTIONS)
-        else:
-            peer._abort()  # so many come that not all of them can be told why
+        peer._refuse(_TOO_MANY_CONNECTIONS, {"limit": limit}, linger=linger)
 
     def close(self) -> None:
         """Take no more connections; those that there are go on.

@@ -3,6 +3,7 @@
 The ``zstandard`` package is an optional extra, imported when the first payload is compressed or decompressed.
 """
 
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
@@ -27,7 +28,13 @@ _WRONG_LENGTH: Final = "a compressed payload is not as long as announced"
 
 def available() -> bool:
     """Whether payloads can be compressed here: whether the ``zstandard`` package is installed."""
-    return find_spec(_PACKAGE) is not None
+    return _installed(_PACKAGE)
+
+
+@cache
+def _installed(package: str) -> bool:
+    """Whether there is a package. Each new connection asks, and the import system reads directories to find out."""
+    return find_spec(package) is not None
 
 
 class Codec:

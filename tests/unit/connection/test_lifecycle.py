@@ -156,9 +156,10 @@ def test_the_end_within_a_frame_or_the_handshake_is_not(role: Role) -> None:
 
 def test_who_looks_whether_somebody_listens_does_nothing_wrong() -> None:
     assert machine(Role.ACCEPTOR).receive_eof() == [Closed(None)]
-    (closed,) = machine(Role.DIALER).receive_eof()  # but who is left without an answer to HELLO has been
+    (closed,) = machine(Role.DIALER).receive_eof()  # but a dialer that is left without an answer is told so
     assert isinstance(closed, Closed)
     assert closed.error is not None
+    assert closed.error.message == "the connection ended before HELLO was answered"
 
 
 def test_the_end_comes_once_whatever_follows() -> None:

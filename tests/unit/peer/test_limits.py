@@ -34,7 +34,7 @@ async def refusal(raw: RawPeer) -> haptera.Failure:
 
 
 def test_the_defaults_are_those_of_the_specification() -> None:
-    assert (limits.CONNECTIONS_MAX, limits.HALF_OPEN_MAX) == (10_000, 1024)
+    assert (limits.CONNECTIONS_MAX, limits.HALF_OPEN_MAX) == (10_000, 4096)
 
 
 @virtual_clock
@@ -54,7 +54,7 @@ async def test_accepting_is_not_blocked_by_idle_half_open_connections() -> None:
         assert await peer.call("echo", "one", b"x") == b"x"
         for raw in silent[:23]:
             said = await refusal(raw)
-            assert (said.code, said.outcome) == (1013, "not_applied")
+            assert (said.code, said.outcome, said.details) == (1013, "not_applied", {"limit": 8})
         assert (server.half_open, server.refused) == (7, 23)
         # Those that shake hands now are served: they were never out.
         last = silent[-1]
@@ -65,6 +65,46 @@ async def test_accepting_is_not_blocked_by_idle_half_open_connections() -> None:
         await peer.aclose()
         for raw in silent:
             await raw.close()
+
+
+@virtual_clock
+async def test_silent_connections_do_not_fill_a_small_listener() -> None:
+    """Trap: accept blocked by idle half-open connections. Half of the connections stay for clients that speak."""
+    async with served(ANY_PORT, Echo(), max_connections=8) as server:
+        silent = []
+        for number in range(30):
+            silent.append(await RawPeer.open(server.url))
+            await eventually(lambda: server.accepted + server.refused > number)  # noqa: B023
+            await turns(3)
+        async with dial(server.url) as peer:
+            assert await peer.call("echo", "one", b"x") == b"x"
+        assert server.half_open <= 4
+        for raw in silent:
+            await raw.close()
+
+
+@pytest.mark.parametrize("loops", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_clients_are_told_why_they_are_refused_however_many_they_are(
+    short_path: Path, loops: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trap: a bound against silent strangers that hits an honest burst.
+
+    A client that is closed without a word cannot know whether its first change was applied.
+    """
+    monkeypatch.setattr("haptera.peer.limits.LEAVING_MAX", 0)
+
+    async def main(url: str) -> None:
+        async with served(url, Echo(), max_connections=1) as server, dial(server.url) as only:
+            await only.ready()
+            for _ in range(20):
+                async with dial(server.url) as late:
+                    with pytest.raises(haptera.TooManyConnections) as refused:
+                        await late.call("echo", "one", b"x")
+                    assert (refused.value.outcome, refused.value.details) == ("not_applied", {"limit": 1})
+
+    for url in (f"haptera+unix://{short_path}/s", ANY_PORT):
+        with asyncio.Runner(loop_factory=loops) as runner:
+            runner.run(main(url))
 
 
 @pytest.mark.parametrize("loops", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
