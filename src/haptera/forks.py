@@ -46,5 +46,10 @@ def watch(held: Forkable) -> None:
     _process.held.add(held)
 
 
+def inherits() -> bool:
+    """Whether the process was forked without Python's knowledge, as some servers do: nothing has been given up."""
+    return os.getpid() != _process.pid
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_process.begin_child)

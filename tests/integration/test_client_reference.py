@@ -18,7 +18,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "client.md").read_text(encoding="ut
 NOT_FOR_APPLICATIONS = {
     # the library's own parts call these
     *("abandon", "abort_reason", "add_item", "begun", "cancel", "check_loop", "disown", "end_task", "finish_items"),
-    *("has_loop", "left_behind", "log_fields", "make_room", "received", "span", "task", "used", "wake"),
+    *("has_loop", "left_behind", "kept", "log_fields", "make_room", "received", "span", "task", "used", "wake"),
 }
 
 

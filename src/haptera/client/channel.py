@@ -32,6 +32,10 @@ class Channel(Protocol):
     revision: int
 
     @property
+    def unclosed(self) -> bool:
+        """Whether something is open that stays open until `aclose`: a connection, a node."""
+
+    @property
     def reached(self) -> str | None: ...
 
     async def call(self, method: Method[R], argument: tuple[Any, ...], timeout: float | None) -> R | Failure: ...

@@ -136,6 +136,11 @@ class Connector:
         )
 
     @property
+    def connection_open(self) -> bool:
+        """Whether a connection is open, welcomed or not, that was not left for another."""
+        return self._current is not None and not self._current.closed
+
+    @property
     def reached(self) -> str | None:
         """The URL of the server that has answered last."""
         return None if self._reached is None else str(self._address.at([self._reached]))
@@ -283,6 +288,7 @@ class Connector:
         if peer is None:
             return False
         self._current = peer
+        peer.kept = True
         self._answering = False
         alone = len(self._waiting) == len(self._given) == 1 and not self.established
         for waiter in self._take_waiting(Flight.FIRST, *([Flight.FIRST_ALONE] if alone else [])):

@@ -40,6 +40,7 @@ from haptera.client.methods import (
 from haptera.client.scan import Scan
 from haptera.error_table import Code
 from haptera.errors import Failure, RemoteProtocolError
+from haptera.peer.unclosed import warn_unclosed
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -296,6 +297,11 @@ class Database:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    def __del__(self) -> None:
+        channel: Channel | None = getattr(self, "_channel", None)  # None after an error in __init__
+        if channel is not None and channel.unclosed:
+            warn_unclosed(self, f"haptera.Database {self._name}")
 
     def __repr__(self) -> str:
         return f"<haptera.Database {self._name}>"

@@ -78,6 +78,11 @@ class EmbeddedChannel:
         self._node = self._opening = self._ending = self._home = self._left = None
         self._under_way = set()
 
+    @property
+    def unclosed(self) -> bool:
+        """Whether a node is open, or about to be. One that has failed is closed by itself."""
+        return (self._opening is not None and self._ending is None) or self._left is not None
+
     def _settle(self) -> None:
         """Sees to it that the node is one of the loop that runs here.
 

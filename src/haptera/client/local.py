@@ -11,11 +11,10 @@ from __future__ import annotations
 import os
 import stat
 from typing import TYPE_CHECKING, NoReturn
-from urllib.parse import quote
 
 from haptera.errors import ConfigurationError
 from haptera.peer import Peer, dial
-from haptera.peer.address import UNIX_SCHEME
+from haptera.peer.address import url_of
 
 if TYPE_CHECKING:
     from haptera.peer.address import Address
@@ -33,7 +32,7 @@ def local_url() -> str | None:
     if not os.path.exists(path):
         return None
     _check(path)
-    return _url_of(path)
+    return url_of(path)
 
 
 async def dial_local(address: Address, /, *, timeout: float) -> Peer:
@@ -67,13 +66,9 @@ def _trusted(uid: int) -> bool:
 
 def _refuse(path: str, reason: str) -> NoReturn:
     raise ConfigurationError(
-        f"the node in this directory is not used, because {reason}; if that is meant, name it: --url {_url_of(path)},"
+        f"the node in this directory is not used, because {reason}; if that is meant, name it: --url {url_of(path)},"
         " or HAPTERA_URL in the environment"
     )
-
-
-def _url_of(path: str) -> str:
-    return f"{UNIX_SCHEME}://{quote(path)}"
 
 
 def _user(uid: int) -> str:

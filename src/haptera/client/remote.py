@@ -112,6 +112,11 @@ class RemoteChannel:
         self._time = loop.time
 
     @property
+    def unclosed(self) -> bool:
+        """Whether there is a connection that takes calls. Those that were left end by themselves."""
+        return self._connector.connection_open
+
+    @property
     def reached(self) -> str | None:
         """The URL, without its options, of the server that has answered last."""
         url = self._connector.reached

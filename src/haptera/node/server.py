@@ -8,7 +8,6 @@ import os
 import stat
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import msgspec
 
@@ -19,7 +18,7 @@ from haptera.node.services.kv import KvService
 from haptera.node.services.server import ServerService
 from haptera.node.services.session import SessionService
 from haptera.peer import listen
-from haptera.peer.address import UNIX_SCHEME, is_loopback, parse
+from haptera.peer.address import UNIX_SCHEME, is_loopback, parse, url_of
 from haptera.peer.keys import read_key_file
 from haptera.peer.sockets import check_free
 from haptera.wire.payload import Limits
@@ -164,7 +163,7 @@ class NodeServer:
             remove_stale_socket(path)
             # Whoever can open this socket can read the key's file too.
             connections = min(self._max_connections, LOCAL_CONNECTIONS_MAX)
-            await self._listen(f"{UNIX_SCHEME}://{quote(path)}", None, connections)
+            await self._listen(url_of(path), None, connections)
         except (OSError, ConfigurationError) as error:
             log.warning("no_local_socket", extra={"path": path, "reason": str(error)})
         else:

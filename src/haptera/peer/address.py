@@ -83,6 +83,13 @@ def format_place(place: Place) -> str:
     return place if isinstance(place, str) else format_host(*place)
 
 
+def url_of(place: Place) -> str:
+    """Return the URL of one place, without options."""
+    if isinstance(place, str):
+        return f"{UNIX_SCHEME}{_SEPARATOR}{quote(place)}"
+    return f"{TCP_SCHEME}{_SEPARATOR}{format_host(*place)}"
+
+
 def parse(url: str) -> Address:
     """Parse a Haptera URL.
 

@@ -21,7 +21,7 @@ from haptera.connection.events import (
     ResponseReceived,
 )
 from haptera.errors import Outcome
-from haptera.peer.address import Place
+from haptera.peer.address import Place, url_of
 from haptera.peer.calls import Answer
 from haptera.peer.dispatcher import Dispatcher
 from haptera.peer.event_log import EventLog
@@ -29,6 +29,7 @@ from haptera.peer.limits import CALL_TIMEOUT_S, READ_SIZE_MAX, WRITE_TIMEOUT_S
 from haptera.peer.peer import Peer
 from haptera.peer.service import Service
 from haptera.peer.timers import IdleWatch
+from haptera.peer.unclosed import warn_unclosed
 
 
 class Owner(Protocol):
@@ -76,6 +77,14 @@ class Exchange(Peer):
         self._idle_timeout_s = idle_timeout_s
         self._idle_watch: IdleWatch | None = None
         self._leaving: asyncio.Task[None] | None = None
+
+    def __del__(self) -> None:
+        transport: asyncio.Transport | None = getattr(self, "_transport", None)  # none after an error in __init__
+        # A server closes what it has accepted.
+        if transport is None or transport.is_closing() or self.dialled is None or self.kept:
+            return
+        if self._ending is None and not self._forked_from:
+            warn_unclosed(self, f"haptera.Peer {url_of(self.dialled)}")
 
     @property
     def _accepted(self) -> bool:

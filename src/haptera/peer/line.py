@@ -68,6 +68,7 @@ class Line(ABC):
         "closed",
         "dialled",
         "error",
+        "kept",
         "remote",
     )
 
@@ -75,6 +76,8 @@ class Line(ABC):
         self.remote = ""
         #: The host of the URL by which this side has dialled it, or the path; None if it was accepted.
         self.dialled: Place | None = None
+        #: Whether another object closes the connection, and is the one to warn where it is dropped open.
+        self.kept = False
         self.closed = False
         self.bytes_received = 0
         self.bytes_sent = 0

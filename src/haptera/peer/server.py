@@ -14,6 +14,7 @@ from haptera.peer.event_log import LimitedLog
 from haptera.peer.home import let_go, running_loop, wrong_loop
 from haptera.peer.limits import CONNECTIONS_MAX, DRAIN_S, HALF_OPEN_MAX, half_open_max, leaving_max
 from haptera.peer.peer import Peer
+from haptera.peer.unclosed import warn_unclosed
 
 _TOO_MANY_CONNECTIONS: Final = 1013
 _GOING_AWAY: Final = 1014
@@ -74,6 +75,10 @@ class Server:
         self._listeners = listeners
         self._loop = asyncio.get_running_loop()
         forks.watch(self)
+
+    def __del__(self) -> None:
+        if getattr(self, "_listeners", ()):  # no attribute after an error in __init__
+            warn_unclosed(self, f"haptera.Server {self.url}")
 
     def disown(self, owner: int) -> None:
         """Leave the listeners and their socket's file to the process ``owner`` that this one was forked from

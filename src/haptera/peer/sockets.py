@@ -9,14 +9,13 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
-from urllib.parse import quote
 
 if sys.platform == "linux":
     import fcntl
     import termios
 
 from haptera.errors import ConfigurationError
-from haptera.peer.address import TCP_SCHEME, UNIX_SCHEME, Address, format_host
+from haptera.peer.address import UNIX_SCHEME, Address, url_of
 from haptera.peer.limits import (
     ACCEPTED_PER_TURN,
     ADDRESSES_MAX,
@@ -150,9 +149,7 @@ async def _listen(
 
 
 def _url_of(address: Address, port: int = 0) -> str:
-    if address.scheme == UNIX_SCHEME:
-        return f"{UNIX_SCHEME}://{quote(address.path)}"
-    return f"{TCP_SCHEME}://{format_host(address.hosts[0][0], port)}"
+    return url_of(address.path or (address.hosts[0][0], port))
 
 
 class _Listening(socket.socket):

@@ -139,6 +139,9 @@ class FakePeer:
         name = "cut" if self.refusal is None else self.refusal.name
         return ConnectionLost(name, outcome=outcome, failure=self.refusal)
 
+    def abandon(self) -> None:
+        self.closed = True
+
     async def drain(self, timeout: float = 30.0) -> None:
         await self.aclose()
 

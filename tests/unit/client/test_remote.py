@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +19,20 @@ if TYPE_CHECKING:
 
 
 def database(dial: Dialler, url: str = "haptera://a:1", *, timeout: float | None = 5.0, wait: bool = True) -> Database:
-    return Database(channel(dial, url, wait=wait), url, timeout)
+    opened = Database(channel(dial, url, wait=wait), url, timeout)
+    databases.append(opened)
+    return opened
+
+
+databases: list[Database] = []
+
+
+@pytest.fixture(autouse=True)
+def every_database_is_closed() -> Iterator[None]:
+    """What a test is about ends with its loop; here the databases are closed, so that none is dropped open."""
+    yield
+    while databases:
+        asyncio.run(databases.pop().aclose())
 
 
 def now() -> float:
