@@ -26,13 +26,15 @@ LEAVING = frozenset({Code.GOING_AWAY, Code.SHUTTING_DOWN})
 """Refusals after which a connection takes no more calls."""
 
 RESEND_SECONDS_MAX = 300.0
-"""A change is not sent again later than this: half of the time for which a server remembers ids by default."""
+"""A change is not sent again later than this: half of the time for which a server remembers ids by default. It counts
+the time that this machine sleeps, because the server goes on meanwhile."""
 
 
 class Call:
     """A call that left the straight way: what it takes to send it again, and what became of it so far.
 
-    ``started`` is the time of the loop at which it was first sent, ``timeout`` seconds or None.
+    ``started`` is the time of the loop at which it was first sent, ``timeout`` seconds or None. Of a change,
+    ``begun_ns`` is the same moment by `haptera.boot_clock`.
     """
 
     __slots__ = (
@@ -40,24 +42,32 @@ class Call:
         "_resent",
         "_sent_on",
         "attempt",
+        "begun_ns",
         "deadline",
         "method",
         "payload",
         "refused",
         "request_id",
-        "resend_until",
         "server_id",
+        "started",
         "unknown",
     )
 
     def __init__(
-        self, method: Method[Any], payload: bytes, request_id: bytes | None, started: float, timeout: float | None
+        self,
+        method: Method[Any],
+        payload: bytes,
+        request_id: bytes | None,
+        started: float,
+        timeout: float | None,
+        begun_ns: int = 0,
     ) -> None:
         self.method = method
         self.payload = payload
         self.request_id = request_id
         self.deadline = math.inf if timeout is None else started + timeout
-        self.resend_until = started + RESEND_SECONDS_MAX
+        self.started = started
+        self.begun_ns = begun_ns
         self.attempt = 0
         self.unknown = False  # a change that was sent, and may have been applied
         self.server_id: bytes | None = None  # who may have applied it, if that one remembers ids
@@ -106,11 +116,16 @@ class Call:
             self._sent_on = peer
         self.unknown = True
 
-    def may_repeat(self, now: float) -> bool:
-        """Whether there is time, and sending it again cannot apply it twice (spec/protocol.md, section 7.1)."""
+    def may_repeat(self, now: float, boot_ns: int) -> bool:
+        """Whether there is time, and sending it again cannot apply it twice (spec/protocol.md, section 7.1).
+
+        ``now`` is the time of the loop, which may stand still while the machine sleeps, ``boot_ns`` that of
+        `haptera.boot_clock`.
+        """
         if now >= self.deadline:
             return False
-        return not self.unknown or (self.server_id is not None and now < self.resend_until)
+        age = max(now - self.started, (boot_ns - self.begun_ns) / 1e9)
+        return not self.unknown or (self.server_id is not None and age < RESEND_SECONDS_MAX)
 
     def remembered_by(self, peer: Peer) -> bool:
         return "idempotency" in peer.capabilities and peer.server_id == self.server_id

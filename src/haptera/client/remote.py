@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from haptera import forks
+from haptera.boot_clock import boot_time_ns
 from haptera.client.arguments import unsendable
 from haptera.client.backoff import Backoff
 from haptera.client.calls import LEAVING, Call, passes
@@ -134,9 +135,10 @@ class RemoteChannel:
             if peer is None or peer.closed:
                 self._bind()
                 request_id = self._new_id() if method.write else None
-                answer = await self._persist(Call(method, payload, request_id, self._time(), timeout), None)
+                call = Call(method, payload, request_id, self._time(), timeout, boot_time_ns())
+                answer = await self._persist(call, None)
             else:
-                request_id = self._new_id() if method.write else None
+                request_id, begun_ns = (self._new_id(), boot_time_ns()) if method.write else (None, 0)
                 started = self._time()
                 try:
                     sent = peer.request(
@@ -148,7 +150,7 @@ class RemoteChannel:
                 try:
                     answer = await sent
                 except ConnectionLost as lost:
-                    call = Call(method, payload, request_id, started, timeout)
+                    call = Call(method, payload, request_id, started, timeout, begun_ns)
                     self._lost(peer, call, lost)
                     answer = await self._persist(call, lost)
                 except asyncio.CancelledError:
@@ -157,7 +159,7 @@ class RemoteChannel:
                 else:
                     if answer.failure is not None:
                         if passes(answer.failure, write=method.write):
-                            call = Call(method, payload, request_id, started, timeout)
+                            call = Call(method, payload, request_id, started, timeout, begun_ns)
                             self._refused(peer, call, sent, answer.failure)
                             answer = await self._persist(call, answer)
                         else:
@@ -193,7 +195,7 @@ class RemoteChannel:
     async def _repeat(self, call: Call, trouble: ConnectionLost | Answer | None) -> Answer:
         while True:
             if trouble is not None:
-                if not call.may_repeat(self._time()):
+                if not call.may_repeat(self._time(), boot_time_ns()):
                     break
                 if isinstance(trouble, ConnectionLost) and not self._connector.hopeful:
                     break
@@ -230,13 +232,16 @@ class RemoteChannel:
 
     async def _peer_for(self, call: Call) -> Peer:
         """A connection on which the call may be sent. A change that may have been applied goes only to a server that
-        remembers it."""
+        remembers it, while it certainly does."""
         flight = Flight.FIRST
         if call.method.write:
             flight = Flight.WELCOMED if call.unknown else Flight.FIRST_ALONE
         peer = await self._connector.connected(call.by, flight)
-        if call.unknown and not call.remembered_by(peer):
-            raise ConnectionLost("lost, and the server that answers now does not remember the change")
+        if call.unknown:
+            if not call.remembered_by(peer):
+                raise ConnectionLost("lost, and the server that answers now does not remember the change")
+            if not call.may_repeat(self._time(), boot_time_ns()):  # the connection may have been long in coming
+                raise ConnectionLost("lost, and so long ago that the server may not remember the change")
         return peer
 
     def _request(self, peer: Peer, call: Call) -> Sent:
@@ -296,11 +301,11 @@ class RemoteChannel:
                 return
             except ConnectionLost as lost:
                 self._connector.lost(peer, lost)
-                if begun or not self._connector.hopeful or not call.may_repeat(self._time()):
+                if begun or not self._connector.hopeful or not call.may_repeat(self._time(), boot_time_ns()):
                     raise call.loss(lost) from None
             except ServerError as error:
                 refusal = Failure(error.code, error.name, error.message, error.outcome, error.details)
-                if begun or not passes(refusal, write=False) or not call.may_repeat(self._time()):
+                if begun or not passes(refusal, write=False) or not call.may_repeat(self._time(), boot_time_ns()):
                     raise
                 self._heed(peer, refusal)
             finally:

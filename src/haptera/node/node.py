@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from haptera import forks
+from haptera.boot_clock import boot_time_ns
 from haptera.errors import CorruptionError
 from haptera.node.commands import ANONYMOUS, Commands
 from haptera.node.commit import ApplyFailed, CommitPipeline, ThreadWriter, Writer
@@ -140,7 +141,7 @@ class Node:
             raise
         _warn(config, storage)
         node = cls(
-            config, storage, loop, clock_ms or _unix_time_ms, monotonic_ns or _boot_time_ns, writer or ThreadWriter()
+            config, storage, loop, clock_ms or _unix_time_ms, monotonic_ns or boot_time_ns, writer or ThreadWriter()
         )
         node._started = started
         return node
@@ -400,11 +401,3 @@ def _rate(entries: int, seconds: float) -> int:
 
 def _unix_time_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _boot_time_ns() -> int:
-    """The monotonic clock that goes on while the machine sleeps, which has a name of its own on Linux."""
-    return time.clock_gettime_ns(_BOOT_TIME)
-
-
-_BOOT_TIME: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)

@@ -34,16 +34,18 @@ def sent() -> Sent:
 def test_a_change_that_may_have_been_applied_is_not_repeated_without_end() -> None:
     """Trap: a change resent when its server may have forgotten it. Not even a call without a timeout is."""
     call = change(timeout=None)
-    assert call.may_repeat(1e9)
+    assert call.may_repeat(1e9, 0)
     call.unanswered(peer(), "unknown")
-    assert call.may_repeat(RESEND_SECONDS_MAX - 0.001)
-    assert not call.may_repeat(RESEND_SECONDS_MAX)
+    assert call.may_repeat(RESEND_SECONDS_MAX - 0.001, 0)
+    assert not call.may_repeat(RESEND_SECONDS_MAX, 0)
+    assert call.may_repeat(0.0, int(RESEND_SECONDS_MAX * 1e9) - 1)
+    assert not call.may_repeat(0.0, int(RESEND_SECONDS_MAX * 1e9))
 
 
 def test_a_read_is_repeated_for_as_long_as_it_has_time() -> None:
     call = Call(GET, b"", None, 0.0, None)
     call.unanswered(peer(), "unknown")
-    assert call.may_repeat(1e9)
+    assert call.may_repeat(1e9, 0)
 
 
 @pytest.mark.parametrize(
@@ -63,16 +65,16 @@ def test_a_change_that_no_one_server_remembers_is_not_repeated(attempts: list[Pe
     call = change()
     for attempt in attempts:
         call.unanswered(attempt, "unknown")
-    assert not call.may_repeat(0.0)
+    assert not call.may_repeat(0.0, 0)
     assert not any(call.remembered_by(each) for each in (peer(SERVER), peer(OTHER)))
 
 
 def test_what_was_certainly_not_applied_may_go_to_another_server() -> None:
     call = change()
     call.unanswered(peer(SERVER), "not_applied")
-    assert call.may_repeat(1e9)
+    assert call.may_repeat(1e9, 0)
     call.unanswered(peer(OTHER), "unknown")
-    assert call.may_repeat(0.0)
+    assert call.may_repeat(0.0, 0)
     assert call.remembered_by(peer(OTHER))
     assert not call.remembered_by(peer(SERVER))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from haptera.client import remote
 from haptera.client.database import Database
 from haptera.errors import ConnectionLost, RemoteProtocolError, ServerError, failure
 from haptera.testing import virtual_clock
@@ -182,6 +183,39 @@ async def test_lost_change_is_sent_again_with_its_id_after_welcome() -> None:
     assert second.waited_ready
     assert second.sent[0].request_id == first.sent[1].request_id is not None
     assert second.sent[0].argument == first.sent[1].argument == ["k", b"v", {"if_version": 3}]
+
+
+@virtual_clock
+async def test_lost_change_is_not_sent_again_when_its_machine_has_slept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trap: a change resent when its server may have forgotten it. The loop's clock stood still for the hour."""
+    slept_ns = 0
+    monkeypatch.setattr(remote, "boot_time_ns", lambda: slept_ns)
+    first, second = FakePeer(), FakePeer(answers)
+    db = database(Dialler(first, second), timeout=None)
+    await established(first, db)
+    call = asyncio.ensure_future(db.set("k", b"v"))
+    await until(lambda: len(first.sent) == 2)
+    slept_ns = 3600 * 10**9
+    first.lose("unknown")
+    with pytest.raises(ConnectionLost) as lost:
+        await call
+    assert lost.value.outcome == "unknown"
+    assert not second.sent
+    await db.set("k", b"v")
+
+
+@virtual_clock
+async def test_lost_change_is_not_sent_again_to_a_server_that_was_out_of_reach_for_long() -> None:
+    """Trap: a change resent when its server may have forgotten it. Others could reach it all the while."""
+    first, second = FakePeer(), FakePeer(answers)
+    db = database(Dialler(first, *[OSError("no route")] * 200, second), timeout=None)
+    await established(first, db)
+    with pytest.raises(ConnectionLost) as lost:
+        await lost_with(first, db.set("k", b"v"))
+    assert lost.value.outcome == "unknown"
+    assert not second.sent
+    assert now() > 300
+    await db.set("k", b"v")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,16 @@
+"""The clock that nobody sets and that goes on while the machine sleeps. On Linux it is not `time.monotonic`."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+
+def _choose() -> Callable[[], int]:
+    if not hasattr(time, "clock_gettime_ns"):
+        return time.monotonic_ns
+    return partial(time.clock_gettime_ns, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+#: Return the nanoseconds since any moment.
+boot_time_ns: Final[Callable[[], int]] = _choose()
