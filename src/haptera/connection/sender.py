@@ -99,6 +99,11 @@ class Sender:
         return len(self._calls) + len(self._serves)
 
     @property
+    def awaited(self) -> bool:
+        """Whether an answer is still waited for: the peer's to a call that was not given up, or one of this side's."""
+        return bool(self._serves) or any(not stream.cancelled for stream in self._calls.values())
+
+    @property
     def streams_opened(self) -> int:
         """A number that grows with each stream that either side opens."""
         return self._streams.next_call + self._streams.highest

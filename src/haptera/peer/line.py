@@ -428,7 +428,7 @@ class Line(ABC):
             self._said_goaway = True
             self._owed = self.bytes_sent
             connection.go_away(1014)
-        if connection.open_streams:
+        if connection.awaited:
             self._owed = _ALL
         elif not connection.outbox.pending:
             if self._owed == _ALL:

@@ -494,6 +494,28 @@ async def test_a_dialler_drains_a_dead_link_as_fast() -> None:
         between.resume()
 
 
+@pytest.mark.parametrize("given_up", ["cancelled", "overdue", "cancelled meanwhile"])
+@virtual_clock
+async def test_a_drain_waits_for_no_answer_that_its_caller_has_given_up(given_up: str) -> None:
+    """Trap: a peer that owes nothing is waited for at shutdown. It is frozen, and the call on it is over."""
+    async with served(ANY_PORT, Echo()) as server, proxy(server.url) as between:
+        peer = await dial(between.url)
+        await peer.ready()
+        between.pause()
+        call = asyncio.create_task(peer.call("echo", "one", b"x", timeout=0.2 if given_up == "overdue" else 60.0))
+        await asyncio.sleep(0.3)
+        start = now()
+        if given_up == "cancelled meanwhile":
+            asyncio.get_running_loop().call_later(0.5, call.cancel)
+        else:
+            call.cancel()
+        await peer.drain(30.0)
+        assert now() - start <= 0.5 + 2 * limits.LINGER_S
+        with pytest.raises((haptera.DeadlineExceeded, asyncio.CancelledError)):
+            await call
+        between.resume()
+
+
 async def test_over_tcp_an_answer_that_the_kernel_still_has_is_waited_for() -> None:
     """And nothing else: it knows what a client has acknowledged that never closes."""
     service = Batches()
