@@ -253,7 +253,7 @@ class CommitPipeline:
 
     async def drain(self) -> None:
         """Return when every write so far has its result."""
-        if self._count:
+        if self._count or self._applying:  # a large batch is counted no more while it is answered in turns
             waiter = self._loop.create_future()
             self._idle.append(waiter)
             await waiter
@@ -282,8 +282,8 @@ class CommitPipeline:
 
     def _flush(self) -> None:
         self._scheduled = False
-        if self._with_disk is None and self._count:
-            self._hand_over()
+        if self._with_disk is None:
+            self._next()  # nothing, if what was scheduled has been taken back
 
     def _hand_over(self) -> None:
         if self._full:

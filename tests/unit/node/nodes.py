@@ -62,7 +62,7 @@ class Asked:
     def __init__(self, node: Node, *ops: Read | Write | Command, session: Session = ANONYMOUS) -> None:
         self.calls: list[list[Result]] = []
         commands = [op if isinstance(op, Command) else Command(op) for op in ops]
-        node.commands.submit(session, commands, self.calls.append)
+        self.submission = node.commands.submit(session, commands, self.calls.append)
 
     @property
     def answered(self) -> bool:

@@ -116,6 +116,29 @@ async def test_a_drain_waits_for_the_last_answer_of_a_large_batch() -> None:
         assert all(asked.answered for asked in each)
 
 
+async def test_trap_a_node_that_is_closed_while_it_answers_answers_all() -> None:
+    """Trap: one caller's long work on the loop. The answers of a large batch take turns; an end between two of them
+    must not leave the rest without an answer, though every change is applied by then."""
+    async with opened() as node:
+        each = [Asked(node, Set(key, b"")) for key in KEYS[:3000]]
+        while not each[0].answered:
+            await asyncio.sleep(0)
+        assert not each[-1].answered
+        await node.aclose()
+        assert all(asked.answered for asked in each)
+
+
+async def test_a_write_taken_back_while_another_is_applied_makes_no_entry() -> None:
+    fs = MemoryFileSystem()
+    async with opened(fs) as node:
+        large = await half_applied(node, SetMany(ITEMS))
+        later = Asked(node, Set("later", b""))
+        assert node.commands.drop(later.submission, 0)
+        await answered(large)
+        await node.drain()
+        assert node.metrics.log_entries_total == 1
+
+
 async def test_scans_and_counts_begin_before_or_after_a_large_change_and_never_in_it() -> None:
     async with opened() as node:
         await answered(Asked(node, SetMany([(key, b"old") for key in KEYS[:100]])))
