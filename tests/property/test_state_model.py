@@ -291,6 +291,8 @@ class StoreAgainstDict(RuleBasedStateMachine):
         """When the last reader has ended, nothing of the past is left; and the log makes the same state again."""
         for cursor in self.cursors:
             cursor.close()
+        for _ in self.store.sweep_steps():
+            pass
         self.store.check()
         assert self.store.kv.history.idle
         assert self.store.kv.history.size == self.store.kv.cursors == 0

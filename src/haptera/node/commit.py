@@ -356,7 +356,7 @@ class CommitPipeline:
             self._applying = True
             steps = self._apply_steps()
             if next(steps, None) is not None:  # a batch like most is applied and answered by the first slice
-                self._turns.start(self, steps)
+                self._turns.start_first(steps)
 
     def _apply_steps(self) -> Steps[None]:
         """Apply and answer what is durable, in log order."""

@@ -5,8 +5,9 @@ slices (`haptera.state.steps`). The queue runs a bounded number of units of it, 
 which every connection is read and every small request is answered. The wait of a small request is therefore one turn,
 whatever the number of items in the queue.
 
-Turns go round between owners: a connection, an embedded database, the commit pipeline. An owner's items go round among
-themselves. So a caller with 256 scans waits longer for each of them, and others do not.
+Turns go round between owners: a connection or an embedded database. An owner's items go round among themselves. So a
+caller with 256 scans waits longer for each of them, and others do not. The commit pipeline stands outside of the round,
+because every writer waits for it: it has the first half of each turn, however many owners there are.
 """
 
 from __future__ import annotations
@@ -75,10 +76,16 @@ class Turns:
         self._loop = loop
         self._items: dict[object, deque[_Item]] = {}
         self._owners: deque[object] = deque()  # whose turn is next; each owner with items once
+        self._first: deque[_Item] = deque()  # the commit pipeline's work: one item at most
         self._scheduled = False
 
     def __len__(self) -> int:
-        return sum(map(len, self._items.values()))
+        return len(self._first) + sum(map(len, self._items.values()))
+
+    def start_first(self, steps: Steps[None]) -> None:
+        """Run work that all wait for, in slices: half of each turn, and more where no other work is there."""
+        self._first.append(_Item(steps, None))
+        self._schedule()
 
     def start(self, owner: object, steps: Steps[None]) -> None:
         """Run work that nobody waits for, in slices."""
@@ -87,7 +94,7 @@ class Turns:
     def start_once(self, owner: object, work: Callable[[], Steps[None]]) -> None:
         """As `start`, unless the owner has work already."""
         if owner not in self._items:
-            self._add(owner, _Item(work(), None))
+            self.start(owner, work())
 
     async def run(self, owner: object, steps: Steps[ResultT]) -> ResultT:
         """Run work in slices and return its result. A caller that is cancelled ends the work at its next slice."""
@@ -97,7 +104,8 @@ class Turns:
 
     def close(self) -> None:
         """End all work where it is."""
-        items = [item for queue in self._items.values() for item in queue]
+        items = [*self._first, *(item for queue in self._items.values() for item in queue)]
+        self._first.clear()
         self._items.clear()
         self._owners.clear()
         for item in items:
@@ -110,29 +118,40 @@ class Turns:
             self._owners.append(owner)
         else:
             queue.append(item)  # the owner is in the round, or has its turn now and comes into it again
+        self._schedule()
+
+    def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        left = TURN_WORK_MAX
-        owners = self._owners
+        left, owners = TURN_WORK_MAX, self._owners
+        while self._first and left > TURN_WORK_MAX // 2:
+            left -= self._step(self._first)
         while owners and left > 0:
             owner = owners.popleft()
             queue = self._items[owner]
-            item = queue.popleft()
-            units = item.step()
-            left -= SLICE_OVERHEAD + (units or 0)
-            if units is not None:
-                queue.append(item)
+            left -= self._step(queue)
             if queue:
                 owners.append(owner)
             else:
                 del self._items[owner]
-        if owners:
+        while self._first and left > 0:
+            left -= self._step(self._first)
+        if owners or self._first:
             self._loop.call_soon(self._rest)
         else:
             self._scheduled = False
+
+    @staticmethod
+    def _step(queue: deque[_Item]) -> int:
+        """Run a slice of the queue's next item, and put it behind the others if it goes on. Returns what is charged."""
+        item = queue.popleft()
+        units = item.step()
+        if units is not None:
+            queue.append(item)
+        return SLICE_OVERHEAD + (units or 0)
 
     def _rest(self) -> None:
         """Let a whole turn of the loop pass. The loop runs what is scheduled before what has just arrived: a turn

@@ -13,8 +13,9 @@ What a finished reader leaves is freed a little at a time (`History.sweep`), nev
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from haptera.state import limits
@@ -28,6 +29,8 @@ Record = tuple[int, str, Entry]
 
 #: Bytes that a record takes beside its key and value: tuples, list, place in the dict.
 _RECORD_OVERHEAD: Final = 320
+
+_replaced_at: Final = itemgetter(0)
 
 
 class Hold:
@@ -134,10 +137,15 @@ class History:
 
     def entry_at(self, key: str, revision: int) -> Entry | None:
         """What ``key`` was at the held ``revision``, if that has been replaced since; None if it was absent."""
-        for replaced_at, _, entry in self.records.get(key, ()):
-            if entry[1] <= revision < replaced_at:
-                return entry
-        return None
+        records = self.records.get(key)
+        if records is None:
+            return None
+        # The first that was replaced later. Many readers make many records of one key, so they are not looked through.
+        place = bisect_right(records, revision, key=_replaced_at)
+        if place == len(records):
+            return None
+        entry = records[place][2]
+        return entry if entry[1] <= revision else None
 
     def sweep(self, limit: int = limits.SWEEP_MAX) -> None:
         """Free, or hand to an older reader, at most ``limit`` of the records whose readers have ended."""
@@ -166,7 +174,7 @@ class History:
             return
         self.size -= _size(record)
         records = self.records[key]
-        records.remove(record)
+        del records[bisect_left(records, replaced_at, key=_replaced_at)]
         if not records:
             del self.records[key]
             self._laid(key)

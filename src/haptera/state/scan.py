@@ -106,12 +106,15 @@ class ScanCursor:
         return Page(rows, done)
 
     def close(self) -> None:
-        """Let go of the revision. May be called more than once."""
+        """Let go of the revision. May be called more than once.
+
+        What only this scan needed is freed later (`History.sweep`): all scans of a lost connection end in one turn of
+        the loop.
+        """
         if self._open:
             self._open = False
             self._kv.cursors -= 1
             self._kv.history.release(self._hold)
-            self._kv.history.sweep()
 
     def _rows(self, room: int, max_rows: int) -> tuple[list[Row], bool]:
         revision, glob, keys_only = self.revision, self._glob, self.keys_only

@@ -15,6 +15,7 @@ from haptera.node.node import Node
 from haptera.node.scans import Cursor
 from haptera.state import Clear, Count, DeleteMany, Exists, Get, Page, Result, Scan, Set, SetMany
 from haptera.state.kv import KEY_WORK, Kv
+from haptera.state.limits import SLICE_WORK_MAX
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.node.nodes import CONFIG, Asked, ManualWriter, opened, turn
 
@@ -90,6 +91,26 @@ async def test_no_turn_of_the_loop_applies_more_than_its_share(monkeypatch: pyte
             loop_turn += 1
         assert [each.results[-1] for each in asked] == [*((version,) for version in range(1, 27)), (2026, None)]
     assert max(applied.values()) <= 2 * turns.TURN_WORK_MAX // 6
+
+
+async def test_trap_writers_wait_for_a_large_change_behind_all_readers() -> None:
+    """Trap: a turn for everyone, per loop and not per caller. While a hundred others read at length, a large change is
+    applied in as many turns as half of each gives it."""
+
+    def endless() -> Steps[None]:
+        while True:
+            yield SLICE_WORK_MAX
+
+    async with opened() as node:
+        for owner in range(100):
+            node.commands.turns.start(owner, endless())
+        asked, loop_turns = Asked(node, SetMany(ITEMS)), 0
+        while not node._machine.changing:
+            await asyncio.sleep(0)
+        while not asked.answered:
+            await asyncio.sleep(0)
+            loop_turns += 1
+        assert loop_turns < 12 * len(KEYS) * KEY_WORK // turns.TURN_WORK_MAX
 
 
 async def test_later_entries_wait_and_the_disk_goes_on() -> None:

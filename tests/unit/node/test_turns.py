@@ -66,6 +66,27 @@ async def test_an_owner_with_many_items_has_no_more_slices_than_one_with_one() -
     assert first == {"greedy": 10, "modest": 10}
 
 
+async def test_trap_writers_wait_for_a_large_change_behind_all_readers() -> None:
+    """Trap: a turn for everyone, per loop and not per caller. The pipeline has half of each turn, not an owner's share:
+    every writer of the node waits for it."""
+    turns, work = Turns(asyncio.get_running_loop()), Work()
+    for owner in range(200):
+        turns.start(owner, work.steps("reader", 4))
+    turns.start_first(work.steps("pipeline", 20))
+    await done(turns, work)
+    per_turn = Counter(turn for owner, turn in work.log if owner == "pipeline")
+    assert set(per_turn.values()) == {1}
+    last = max(position for position, (owner, _) in enumerate(work.log) if owner == "pipeline")
+    assert Counter(owner for owner, _ in work.log[:last]) == {"pipeline": 19, "reader": 19}
+
+
+async def test_the_pipeline_has_whole_turns_where_nobody_else_has_work() -> None:
+    turns, work = Turns(asyncio.get_running_loop()), Work()
+    turns.start_first(work.steps("pipeline", 20))
+    await done(turns, work)
+    assert set(Counter(turn for _, turn in work.log).values()) == {TURN_WORK_MAX // SLICE}
+
+
 async def test_the_items_of_an_owner_go_round_too() -> None:
     turns, work = Turns(asyncio.get_running_loop()), Work()
     for item in range(3):

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from haptera.errors import Failure
 from haptera.state import Logged, Page, Read, Result, Row, Scan, ScanCursor, StateMachine, Write, validate
+from haptera.state.steps import finish
 
 
 class Store(StateMachine):
@@ -35,6 +36,11 @@ class Store(StateMachine):
             milliseconds -= step
             self.now_ms += step
             self.apply(self.index + 1, self.now_ms, [])
+
+    def free(self) -> None:
+        """Free what no reader needs any more, as a node does in its turns."""
+        finish(self.sweep_steps())
+        self.check()
 
     def ask(self, op: Read) -> Result:
         refused = validate(op)
