@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -119,6 +120,18 @@ async def test_what_was_refused_or_changed_nothing_leaves_no_id_behind() -> None
         await writer.write_all()
         assert [request.answers for request in requests] == [1] * 5
         assert tracked(store.peer) == 1
+
+
+async def test_an_id_takes_as_few_bytes_as_its_bound_counts_on() -> None:
+    """Trap: memory outside every budget. No budget is charged for ids, because a full share is small."""
+    async with served() as store:
+        for number in range(200):
+            await change(store, number)
+        (share,) = store.peer.attributes.values()
+        parts = [part for answer in share.answers for part in (answer, *answer)]
+        size = sys.getsizeof(share.answers) + sum(map(sys.getsizeof, parts))
+    assert size <= 150 * len(share)
+    assert 150 * answers.ANSWERS_PER_CONNECTION_MAX <= 1.25e6
 
 
 async def test_the_ids_of_all_connections_are_bounded_by_what_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
