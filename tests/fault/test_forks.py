@@ -257,8 +257,7 @@ async def test_a_store_opens_again_when_its_owner_was_killed_and_a_child_lives(t
         async with haptera.open(tmp_path / "data") as db:
             assert await db.exists("k")
     finally:
-        owner.stdin.write(b"x")  # the child ends
-        await owner.wait()
+        await owner.communicate(b"x")  # the child ends, and with it the last that has the pipes open
 
 
 async def _ended(process: asyncio.subprocess.Process) -> None:

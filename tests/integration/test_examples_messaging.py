@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from haptera.testing import run
+from tests.support.processes import without_slow_turns
 
 if TYPE_CHECKING:
     import pytest
@@ -46,8 +47,7 @@ def start(name: str, *arguments: str) -> subprocess.Popen[str]:
 def end(program: subprocess.Popen[str]) -> list[str]:
     output, errors = program.communicate()
     assert program.returncode == 0, errors
-    # The development mode also tells of callbacks that took long, which a busy machine alone can cause.
-    assert not [line for line in errors.splitlines() if not line.startswith("Executing <")]
+    assert not without_slow_turns(errors)
     return output.splitlines()
 
 

@@ -28,6 +28,13 @@ def start(command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
     )
 
 
+def without_slow_turns(errors: str) -> str:
+    """What a program under ``-X dev`` has printed to standard error, without asyncio's lines about callbacks that took
+    long: a busy machine alone is a reason for those.
+    """
+    return "".join(line for line in errors.splitlines(keepends=True) if not line.startswith("Executing <"))
+
+
 def end_group(process: int) -> None:
     """Kill a process that was started here, and its group if it leads one. One that has ended is none of our business.
 
