@@ -11,6 +11,7 @@ from haptera.cli import output, streams
 from haptera.cli.client import Client, Span, client_options, range_options
 from haptera.cli.codes import CANNOT_WRITE, DONE
 from haptera.cli.transfer.writer import WRITERS, Writer, format_for, new_file
+from haptera.errors import HapteraError
 
 if TYPE_CHECKING:
     from haptera.cli.transfer.recognise import Format
@@ -44,7 +45,7 @@ def command(file: str, span: Span, form: Format | None, client: Client) -> int:
         try:
             count, revision = await _export(db, span, file, write)
         except OSError as error:
-            if isinstance(error, ConnectionError):  # the library's, of the store
+            if isinstance(error, HapteraError):  # of the store: a lost connection and a timeout are OSErrors, too
                 raise
             message = f"cannot write {file}: {error.strerror or error}"
             output.error(message, {"message": message}, CANNOT_WRITE)

@@ -16,9 +16,14 @@ from haptera.cli.transfer.errors import WrongFile
 from haptera.cli.transfer.reader import Reader
 from haptera.cli.transfer.recognise import foreign, format_of
 from haptera.cli.transfer.rows import Wanted
+from haptera.cli.transfer.source import START_SIZE
+from haptera.cli.transfer.writer import WRITERS
+from haptera.client import Entry
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from haptera.cli.transfer.recognise import Format
 
 
 def archive() -> bytes:
@@ -69,6 +74,23 @@ def test_a_file_without_rows_is_named_as_what_it_is(tmp_path: Path) -> None:
 def test_rows_are_nothing_else() -> None:
     for line in ("key\tvalue", "PKG\t1", "%PDF\t1", "BZh9\tx", "ü\tü", "a\tb", "[x]\ty", "REDIS\tx", ""):
         assert foreign(line.encode()) is None
+
+
+MARKS = ("PAR1", "%PDF-1", "<?xml", "<html>", "<!DOCTYPE", "REDIS0011", "GIF89a", "BZh91AY&SY")
+
+
+def exported(form: Format, key: str, value: bytes) -> bytes:
+    return WRITERS[form](Entry(key, value, version=1, expires_at=None))
+
+
+def test_what_is_exported_is_never_another_kind_of_file() -> None:
+    """Trap: one command's output that is no input of its twin. The first key begins as a file of another kind does."""
+    for key in MARKS:
+        for value in ("ü".encode() * 400_000, b"\0\xff", b""):
+            assert foreign(exported("tsv", key, value)[:START_SIZE]) is None
+    for form in WRITERS:
+        for fill in range(260):
+            assert foreign(exported(form, "k", b"x" * fill + b"ustar")) is None
 
 
 def test_formats_are_known_by_name_and_by_the_first_line() -> None:
