@@ -215,10 +215,19 @@ class Connection(Sender):
             raise LocalProtocolError(1008, "a PING has 8 bytes and an open connection")
         self._control.send_ping(payload)
 
-    def probe(self, now: float) -> None:
-        """Ask the peer for a sign of life, in doubt whether it is there, unless it has given one within a second."""
-        if self.state is ConnectionState.OPEN and self._time.probe(now):
-            self.ping(self.config.entropy(PING_SIZE))
+    def probe(self, now: float) -> bool:
+        """Ask the peer for a sign of life, in doubt whether it is there, unless it has given one within a second.
+
+        Return whether it was asked now.
+        """
+        if self.state is not ConnectionState.OPEN or not self._time.probe(now):
+            return False
+        self.ping(self.config.entropy(PING_SIZE))
+        return True
+
+    def postpone_probe(self, now: float) -> None:
+        """Wait longer for the sign of life that ``probe`` asks for: the PING is behind bytes that are being taken."""
+        self._time.postpone_probe(now)
 
     @property
     def has_untold(self) -> bool:

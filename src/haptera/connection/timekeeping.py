@@ -63,13 +63,17 @@ class Timekeeper:
         return True
 
     def probe(self, now: float) -> bool:
-        """Doubt that the peer is there: a sign of life is due soon. Say whether it has yet to be asked for one."""
+        """Doubt that the peer is there: a sign of life is due soon. Say whether it is to be asked for one now."""
         if now - self._last_received < PROBE_SILENCE_S or self._probe_due != _NEVER:
             return False
         self._probe_due = now + PROBE_TIMEOUT_S
-        asked = self._pinged_at is not None
         self._pinged_at = now if self._pinged_at is None else self._pinged_at
-        return not asked
+        return True
+
+    def postpone_probe(self, now: float) -> None:
+        """Give the peer more time for its sign of life: what it was sent before is still on its way."""
+        if self._probe_due != _NEVER:
+            self._probe_due = now + PROBE_TIMEOUT_S
 
     def _frame_due(self) -> float:
         if self._frame_since is None or self._handshake_due != _NEVER:

@@ -58,6 +58,7 @@ class Line(ABC):
         "_reading",
         "_ready",
         "_said_goaway",
+        "_taken",
         "_thread",
         "_ticker",
         "_transport",
@@ -107,6 +108,7 @@ class Line(ABC):
         self._ticker = Ticker(loop, connection, self._tick)
         self._reader: ReaderWatch | None = None
         self._linger: asyncio.TimerHandle | None = None
+        self._taken = 0  # bytes that the other side had taken when this was last looked at
 
     # -- what whoever extends it does --------------------------------------------------------------------------------
 
@@ -293,6 +295,8 @@ class Line(ABC):
             return
         now = self._loop.time()
         if now >= self._connection.next_tick():
+            if self._is_taking():
+                self._connection.postpone_probe(now)
             self._take(self._connection.tick(now))
             self._flush()
         if self._ending is None:
@@ -302,12 +306,22 @@ class Line(ABC):
         """Doubt that the other side is there: end the connection (1015) if it gives no sign of life within 2 seconds.
 
         A call that has had no answer in time does this by itself. Nothing is asked of a side that was heard within the
-        last second.
+        last second. A side that still takes what it was sent before, over a slow link, has longer.
         """
         if self._ending is None:
-            self._connection.probe(self._loop.time())
+            if self._connection.probe(self._loop.time()):
+                self._is_taking()
             self._schedule_flush()
             self._ticker.watch()
+
+    def _is_taking(self) -> bool:
+        """Whether the other side has taken some of what it was sent since the last look, and not all of it yet."""
+        transport = self._transport
+        if transport is None:
+            return False
+        untaken = transport.get_write_buffer_size() + unacknowledged(transport)
+        before, self._taken = self._taken, self.bytes_sent - untaken
+        return untaken > 0 and self._taken > before
 
     def _watch_reader(self, transport: asyncio.Transport) -> None:
         """Something waits to be read by the other side: see that it is."""

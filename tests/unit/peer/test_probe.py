@@ -15,7 +15,7 @@ from haptera.connection.config import PROBE_TIMEOUT_S
 from haptera.testing import connected_peers, node, proxy, virtual_clock
 from haptera.wire.decoder import FrameDecoder
 from haptera.wire.frame import FrameType
-from tests.unit.peer.hosts import ANY_PORT, MIB, Echo, Gate, eventually, served
+from tests.unit.peer.hosts import ANY_PORT, KIB, MIB, Echo, Gate, eventually, served
 
 
 def now() -> float:
@@ -161,6 +161,30 @@ async def test_every_kind_of_call_is_evidence(call: str) -> None:
         await asyncio.sleep(PROBE_TIMEOUT_S + 0.2)
         between.resume()
         await asyncio.sleep(1.0)
+        assert await db.exists("k")
+        assert between.connections == 2
+
+
+@virtual_clock
+async def test_a_slow_link_is_not_taken_for_a_dead_one() -> None:
+    """The PING and the answers stand behind a large value, of which the other side still takes more and more."""
+    async with node(storage="memory", listen="tcp") as url, proxy(url) as between, haptera.connect(between.url) as db:
+        await db.set("k", b"v")
+        between.limit(100 * KIB, "to_acceptor")
+        large = asyncio.create_task(db.set("large", bytes(4 * MIB), timeout=120.0))
+        unanswered = 0
+        while not large.done():
+            try:
+                await db.get("k", timeout=1.0)
+            except DeadlineExceeded:
+                unanswered += 1
+        assert (await large, between.connections) == (2, 1)
+        assert unanswered > 10
+        between.pause()
+        with pytest.raises(DeadlineExceeded):
+            await db.get("k")
+        await asyncio.sleep(PROBE_TIMEOUT_S + 0.2)
+        between.resume()
         assert await db.exists("k")
         assert between.connections == 2
 
