@@ -48,10 +48,29 @@ async def test_set_get_and_versions(db: Database) -> None:
     assert db.revision == second
 
 
+class Digest(bytes):
+    """A value of a class of the program's own, as some libraries have."""
+
+
+class Growing(bytearray):
+    """The same, of bytes that can be changed."""
+
+
 @pytest.mark.parametrize(
-    "value", [b"", b"\0\xff", bytearray(b"ba"), memoryview(b"mv"), memoryview(b"abcd")[::2], "grün"]
+    "value",
+    [
+        b"",
+        b"\0\xff",
+        bytearray(b"ba"),
+        memoryview(b"mv"),
+        memoryview(b"abcd")[::2],
+        "grün",
+        Digest(b"own"),
+        Growing(b"own"),
+    ],
 )
 async def test_values_of_each_type(db: Database, value: Any) -> None:
+    """Trap: served and embedded store that differ."""
     await db.set("k", value)
     entry = await db.get("k")
     assert entry is not None

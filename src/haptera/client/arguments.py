@@ -59,8 +59,10 @@ def plain_value(value: object) -> bytes | bytearray | memoryview:
         return value.encode()
     if isinstance(value, memoryview):
         return value if value.c_contiguous else value.tobytes()
-    if isinstance(value, bytes | bytearray):
+    if type(value) is bytearray:
         return value
+    if isinstance(value, bytes | bytearray):  # of a class of the program's own, which the encoder does not know
+        return memoryview(value).tobytes()
     raise TypeError(f"a value is a str or bytes, not {type(value).__name__}")
 
 
