@@ -13,6 +13,7 @@ import msgspec
 
 from haptera.error_codes import Code
 from haptera.errors import Failure
+from haptera.node.aging import Aging
 from haptera.node.batch import Submission
 from haptera.node.commit import LOGGED_OVERHEAD, CommitPipeline
 from haptera.node.scans import count_steps
@@ -75,6 +76,8 @@ class Commands:
         self._metrics = metrics
         self._forgotten: dict[str, list[bytes]] = {}  # by user; bounded by FORGOTTEN_MAX
         self._forgotten_count = 0
+        #: What has remembered answers age where nobody writes.
+        self.aging = Aging(lambda: self.remembered(ANONYMOUS), lambda: self._log_forget(ANONYMOUS.user, []))
 
     @property
     def revision(self) -> int:
@@ -165,15 +168,17 @@ class Commands:
         """Log what waits to be forgotten. Nobody waits for it."""
         forgotten, self._forgotten, self._forgotten_count = self._forgotten, {}, 0
         for user, request_ids in forgotten.items():
-            submission = Submission(_ignore)
-            submission.results.append(_WAITING)
-            logged = Logged(Forget(user, request_ids), user)
-            size = size_bound(logged.op) + LOGGED_OVERHEAD + len(user)
-            refused = self._pipeline.append(logged, size, submission, 0)
-            if refused is not None and len(request_ids) < FORGOTTEN_MAX:
+            if self._log_forget(user, request_ids) is not None and len(request_ids) < FORGOTTEN_MAX:
                 # Too much waits for the disk: with a later write. More than that only time forgets.
                 self._forgotten[user] = request_ids
                 self._forgotten_count += len(request_ids)
+
+    def _log_forget(self, user: str, request_ids: list[bytes]) -> Failure | None:
+        submission = Submission(_ignore)
+        submission.results.append(_WAITING)
+        logged = Logged(Forget(user, request_ids), user)
+        size = size_bound(logged.op) + LOGGED_OVERHEAD + len(user)
+        return self._pipeline.append(logged, size, submission, 0)
 
     async def open_scan(
         self,

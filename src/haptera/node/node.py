@@ -18,8 +18,8 @@ from haptera.node.entry_clock import SLEW, EntryClock
 from haptera.node.metrics import Metrics
 from haptera.node.scans import Scans
 from haptera.node.turns import Turns
+from haptera.state import limits
 from haptera.state.commands import MalformedCommands, decode_commands
-from haptera.state.limits import ANSWERS_PER_USER_MAX
 from haptera.state.machine import StateMachine
 from haptera.storage import DataDirectory, Log, OsFileSystem, load_or_create
 
@@ -86,6 +86,7 @@ class Node:
             on_failure=self._on_failure,
         )
         self.commands = Commands(storage.machine, self._pipeline, self._scans, self._turns, self.metrics)
+        self.commands.aging.look()
         self._closing: asyncio.Future[None] | None = None
         self._pid = os.getpid()
         self._forked_from = 0  # in a forked child, the process that has the directory
@@ -179,7 +180,7 @@ class Node:
     @property
     def remembered_answers(self) -> tuple[int, int]:
         """How many answers are remembered for a client, and how many may be."""
-        return self.commands.remembered(ANONYMOUS), ANSWERS_PER_USER_MAX
+        return self.commands.remembered(ANONYMOUS), limits.ANSWERS_PER_USER_MAX
 
     @property
     def uptime_ms(self) -> int:
@@ -246,6 +247,7 @@ class Node:
         self._closing = self._loop.create_future()
         try:
             self._scans.close()
+            self.commands.aging.stop()
             self.commands.write_forgotten()
             await self._pipeline.close()
             self._turns.close()

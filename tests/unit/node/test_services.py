@@ -11,7 +11,7 @@ from haptera.node.commands import Command
 from haptera.node.metrics import Metrics
 from haptera.node.services.server import ServerService, health
 from haptera.node.services.session import SessionService
-from haptera.state import Set
+from haptera.state import Set, limits
 from tests.unit.node.doubles import FakePeer
 from tests.unit.node.nodes import Asked, opened, turn
 
@@ -52,7 +52,7 @@ async def test_status_says_what_the_node_is() -> None:
 
 async def test_health_warns_before_too_many_answers_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trap: a bounded table for everyone that nobody empties, and `health` says ok until it is full."""
-    monkeypatch.setattr("haptera.node.node.ANSWERS_PER_USER_MAX", 5)
+    monkeypatch.setattr(limits, "ANSWERS_PER_USER_MAX", 5)
     async with opened() as node:
         told = []
         for number in range(5):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from haptera.error_codes import Code
 from haptera.errors import Failure, failure
+from haptera.node.aging import crowded
 from haptera.state import limits
 from haptera.state.results import Replayed
 
@@ -37,9 +38,6 @@ at most."""
 TRACKED_MIN = 65536
 """Ids in all shares before those of expired answers are looked for, which takes a few milliseconds. After that as many
 again must come, so that an id costs a constant; all shares together have no more than twice what is remembered."""
-
-CROWDED_SHARE = 0.8
-"""Part of a user's answers at which the log and `health` warn: what unclean ends leave can still be found by then."""
 
 WARN_EVERY_S = 60.0
 """One line of the log in this time says that a user's answers are many, or that a connection's share is full."""
@@ -144,9 +142,12 @@ class Answers:
             self._commands.forget(share.session, request_ids)
 
     def _look(self, session: Session) -> None:
-        """Warn if a user has many remembered answers, before there are too many."""
+        """If a user has many remembered answers, see to it that they age, and warn before there are too many."""
         count = self._commands.remembered(session)
-        if count >= CROWDED_SHARE * limits.ANSWERS_PER_USER_MAX and self._may_warn():
+        if not crowded(count):
+            return
+        self._commands.aging.look()
+        if self._may_warn():
             fields = {"user": session.user, "answers": count, "answers_max": limits.ANSWERS_PER_USER_MAX}
             log.warning("remembered_answers_many", extra=fields)
 

@@ -8,8 +8,8 @@ import msgspec
 
 from haptera.error_codes import Code
 from haptera.errors import Failure, failure
+from haptera.node.aging import crowded
 from haptera.node.commit import ApplyFailed
-from haptera.node.services.answers import CROWDED_SHARE
 from haptera.node.services.arguments import WATCH_METRICS
 from haptera.node.services.watch import Watchers
 from haptera.peer import Request, Service
@@ -108,6 +108,6 @@ def health(node: Node) -> tuple[str, str]:
     answers, answers_max = node.remembered_answers
     if answers >= answers_max:
         return "full", f"{answers} answers are remembered: changes are refused until some are forgotten"
-    if answers >= CROWDED_SHARE * answers_max:
+    if crowded(answers):
         return "ok", f"{answers} answers are remembered: changes are refused from {answers_max} on"
     return "ok", ""
