@@ -1,27 +1,37 @@
 """A node in memory on a virtual clock. A history under faults takes a fifth of a second, and repeats by its seed.
 
 The node is restarted and killed. It loses power, and then unsynced data is lost, torn or out of order. Its clock is put
-forward and back.
+forward and back, by more than the time for which answers are remembered, too.
+
+With half of the seeds a change or a read of two keys is a large one: it is taken in slices of one key, and other
+requests are answered between any two.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final
+from unittest.mock import patch
 
+from haptera.node import turns
+from haptera.node.services import kv as service
+from haptera.state import kv, limits
 from haptera.testing import Crashed, MemoryFileSystem, node, run
 from haptera.testing.nodes import EPOCH_MS
 from tests.linearizability.faults import record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from haptera.testing.filesystem import Unsynced
     from tests.linearizability.history import History
 
-CLOCK_STEPS_MS: Final = (-3_600_000, -1000, 1000, 60_000)
+CLOCK_STEPS_MS: Final = (-3_600_000, -1000, 1000, 60_000, 660_000, 3_600_000)
+TURN_S: Final = 0.0005
+"""A slice on a clock that stands still while the node works: about as long as a message is under way."""
+
 WRITE_DELAYS_S: Final = (0.0, 0.0005, 0.003)
 UNSYNCED: Final[tuple[Unsynced, ...]] = ("drop", "keep", "tear", "reorder")
 
@@ -87,8 +97,27 @@ class SimulatedNode:
 def simulate(seed: int) -> tuple[History, list[str]]:
     """A history under faults, and the kinds of the faults, both by their seed."""
 
+    choices = random.Random(seed)
+
     async def main() -> tuple[History, list[str]]:
-        choices = random.Random(seed)
         return await record(SimulatedNode(choices), choices)
 
-    return run(main(), seed=seed)
+    with slices_of_one_key() if choices.random() < 0.5 else nullcontext():
+        return run(main(), seed=seed)
+
+
+@contextmanager
+def slices_of_one_key() -> Iterator[None]:
+    """Have every request with a list of keys do its work key by key, with time for others after each."""
+
+    def rest(self: turns.Turns) -> None:
+        self._loop.call_later(TURN_S, self._turn)
+
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(limits, "SLICE_WORK_MAX", 1))
+        stack.enter_context(patch.object(kv, "_GET_PIECE", 1))
+        stack.enter_context(patch.object(turns, "TURN_WORK_MAX", 1))
+        stack.enter_context(patch.object(turns.Turns, "_rest", rest))
+        stack.enter_context(patch.object(service, "SMALL_LIST_SIZE", 0))
+        stack.enter_context(patch.object(service, "LARGE_LIST_SIZE", 0))
+        yield

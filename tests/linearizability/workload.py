@@ -293,7 +293,7 @@ class Workload:
         return self._choices.choice(KEYS)
 
     def _keys(self) -> list[str]:
-        return self._choices.sample(KEYS, self._choices.randint(1, 3))
+        return self._choices.sample(KEYS, self._choices.choice((1, 1, 2, 2, 3, 3, len(KEYS))))
 
     def _value(self) -> bytes:
         """A value that nothing else writes; sometimes a number, sometimes a large one."""
