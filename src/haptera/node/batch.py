@@ -31,7 +31,7 @@ class Submission:
 
 
 class Batch:
-    """The writes of one entry, each with the submission and the place in it that its result belongs to.
+    """The writes of one entry: for each the submission, the place in it that its result belongs to, and its bytes.
 
     A dropped write leaves a hole, so that the others keep their places; when the holes are as many as what is left,
     they are closed. Where a write stands is looked up in an index that is made when the first is dropped, and grows
@@ -42,31 +42,29 @@ class Batch:
 
     def __init__(self) -> None:
         self.commands: list[Logged] = []
-        self.places: list[tuple[Submission, int]] = []
+        self.places: list[tuple[Submission, int, int]] = []
         self.size = 0
         self._holes: set[int] = set()
         self._index: dict[tuple[int, int], int] = {}
         self._indexed = 0
 
-    def drop(self, submission: Submission, position: int) -> Logged | None:
-        """Take out the write whose result is ``submission.results[position]``, and return it; None if it is not here.
-
-        The caller takes its bytes off ``size``.
-        """
+    def drop(self, submission: Submission, position: int) -> int | None:
+        """Take out the write whose result is ``submission.results[position]``; its bytes, or None if it is not here."""
         places = self.places
         for number in range(self._indexed, len(places)):
-            owner, at = places[number]
+            owner, at, _ = places[number]
             self._index[id(owner), at] = number
         self._indexed = len(places)
         number = self._index.pop((id(submission), position), -1)
         if number < 0:
             return None
-        command = self.commands[number]
+        size = places[number][2]
+        self.size -= size
         self.commands[number] = _HOLE  # what it holds may be large
         self._holes.add(number)
         if 2 * len(self._holes) >= len(places):
             self.seal()
-        return command
+        return size
 
     def seal(self) -> None:
         """Close the holes."""

@@ -33,7 +33,7 @@ from haptera.error_codes import Code
 from haptera.errors import StorageError, failure
 from haptera.node.batch import DROPPED, Batch
 from haptera.node.turns import TURN_WORK_MAX
-from haptera.state.commands import encode_steps, size_bound
+from haptera.state.commands import encode_steps
 from haptera.state.limits import SLICE_WORK_MAX
 from haptera.state.steps import finish
 from haptera.storage.errors import StorageFull
@@ -200,7 +200,7 @@ class CommitPipeline:
             self._full.append(batch)
             batch = self._open = Batch()
         batch.commands.append(command)
-        batch.places.append((submission, position))
+        batch.places.append((submission, position, size))
         batch.size += size
         submission.waiting += 1
         self._size += size
@@ -216,13 +216,11 @@ class CommitPipeline:
         False, and nothing has happened, when it is with the disk or has its result.
         """
         for batch in (self._open, *self._full):
-            command = batch.drop(submission, position)
-            if command is not None:
+            size = batch.drop(submission, position)
+            if size is not None:
                 break
         else:
             return False
-        size = size_bound(command.op) + LOGGED_OVERHEAD + len(command.user)
-        batch.size -= size
         self._size -= size
         self._count -= 1
         if not batch.commands and batch is not self._open:
@@ -397,7 +395,7 @@ class CommitPipeline:
         self._size -= batch.size
         self._count -= len(batch.commands)
         complete: list[Submission] = []
-        for (submission, position), result in zip(batch.places, results, strict=True):
+        for (submission, position, _), result in zip(batch.places, results, strict=True):
             submission.results[position] = result
             submission.waiting -= 1
             if not submission.waiting:

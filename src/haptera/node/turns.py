@@ -78,9 +78,20 @@ class Turns:
         self._owners: deque[object] = deque()  # whose turn is next; each owner with items once
         self._first: deque[_Item] = deque()  # the commit pipeline's work: one item at most
         self._scheduled = False
+        self._inline = 0  # units done beside the queue in this turn of the loop
 
     def __len__(self) -> int:
         return len(self._first) + sum(map(len, self._items.values()))
+
+    def admits(self, units: int) -> bool:
+        """Whether so much work may be done at once, beside the queue; what may not is for `run`.
+
+        A request by itself is too small for the queue, but not those of all connections that are read in one turn.
+        """
+        if not self._inline:
+            self._loop.call_soon(self._begin_turn)
+        self._inline += units
+        return self._inline <= TURN_WORK_MAX
 
     def start_first(self, steps: Steps[None]) -> None:
         """Run work that all wait for, in slices: half of each turn, and more where no other work is there."""
@@ -119,6 +130,9 @@ class Turns:
         else:
             queue.append(item)  # the owner is in the round, or has its turn now and comes into it again
         self._schedule()
+
+    def _begin_turn(self) -> None:
+        self._inline = 0
 
     def _schedule(self) -> None:
         if not self._scheduled:

@@ -76,6 +76,29 @@ async def test_trap_a_turn_for_everyone_per_loop_and_not_per_caller(
         assert max(pages.per_turn.values()) <= 4 * turns.TURN_WORK_MAX // limits.SLICE_WORK_MAX
 
 
+async def test_trap_a_turn_for_everyone_where_many_connections_ask_for_some_keys_each() -> None:
+    """Trap: a turn for everyone, per loop and not per caller. No argument is large by itself; together they are more
+    than one turn of the loop may take. Those of few keys are answered at once, whatever others ask."""
+    async with served() as store:
+        await filled(store, KEYS[:300])
+        asked = []
+        for _ in range(32):
+            other = Served(store.node)
+            requests = [other.peer.request("get_many", KEYS[:250]) for _ in range(16)]
+            other.handle(*requests)
+            asked += requests
+        at_once = sum(request.answered for request in asked)
+        assert 0 < at_once * 250 < turns.TURN_WORK_MAX
+        few = store.peer.request("get_many", KEYS[:10])
+        store.handle(few)
+        assert few.answered
+        while not all(request.answered for request in asked):
+            await asyncio.sleep(0)
+        for request in asked:
+            (entries,) = request.result
+            assert [entry[0] for entry in entries] == [key.encode() for key in KEYS[:250]]
+
+
 async def test_trap_sixteen_requests_of_a_batch_in_one_turn_whatever_their_work() -> None:
     """Sixteen get_many of a batch are answered in turns; a get among them is answered at once."""
     async with served() as store:

@@ -80,6 +80,15 @@ async def test_trap_writers_wait_for_a_large_change_behind_all_readers() -> None
     assert Counter(owner for owner, _ in work.log[:last]) == {"pipeline": 19, "reader": 19}
 
 
+async def test_work_beside_the_queue_is_bounded_in_each_turn_of_the_loop() -> None:
+    turns = Turns(asyncio.get_running_loop())
+    for _ in range(3):
+        admitted = sum(turns.admits(SLICE // 4) for _ in range(100))
+        assert admitted * SLICE // 4 == TURN_WORK_MAX
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+
 async def test_the_pipeline_has_whole_turns_where_nobody_else_has_work() -> None:
     turns, work = Turns(asyncio.get_running_loop()), Work()
     turns.start_first(work.steps("pipeline", 20))

@@ -27,7 +27,7 @@ from haptera.node.batch import DROPPED
 from haptera.node.commands import ANONYMOUS, Command
 from haptera.node.scans import Cursor, page_steps
 from haptera.node.services.answers import Answers
-from haptera.node.services.arguments import METHODS
+from haptera.node.services.arguments import METHODS, Method
 from haptera.node.services.large import LargeRequests, while_wanted, writable
 from haptera.node.services.pieces import PIECE_SIZE, decode_steps, encode_steps
 from haptera.peer import Request, Service
@@ -68,6 +68,13 @@ runs in one turn of the loop: this many take a tenth of a millisecond each."""
 
 LARGE_LIST_SIZE = 2048
 """As LARGE_SIZE, of an argument that is a list of keys or items: up to a thousand in so many bytes."""
+
+SMALL_LIST_SIZE = 128
+"""Bytes of a list that is never too much: some ten keys. Of longer ones no more are answered in one turn of the loop
+than `Turns.admits`, because each of a thousand connections may send sixteen of them at once."""
+
+_LIST_BYTES_PER_UNIT = 2
+"""Bytes of a list for one unit of work: the shortest keys take three, and are decoded, looked up and encoded."""
 
 _TAG_REPLAYED = 0x09
 _TAG_REVISION = 0x0B
@@ -117,7 +124,7 @@ class KvService(Service):
                 self._fail(request, failure(Code.UNKNOWN_METHOD, {"service": "kv", "method": request.method}))
                 continue
             counts[request.method] += 1
-            if len(request.payload) > (LARGE_LIST_SIZE if method.list_field else LARGE_SIZE):
+            if self._is_large(method, len(request.payload)):
                 self._take_large(request)
                 continue
             op = method.decode(request.payload)
@@ -193,6 +200,14 @@ class KvService(Service):
     ) -> None:
         self._answers.settle(session, requests, commands, results)
         self._answer(requests, results, 0)
+
+    def _is_large(self, method: Method[Any, Operation], size: int) -> bool:
+        """Whether a request leaves the batch for the turns, by the bytes of its argument."""
+        if method.list_field is None:
+            return size > LARGE_SIZE
+        if size <= SMALL_LIST_SIZE:
+            return False
+        return size > LARGE_LIST_SIZE or not self._commands.turns.admits(size // _LIST_BYTES_PER_UNIT)
 
     def _take_large(self, request: Request) -> None:
         """Keep a request whose argument is large, to be answered in turns."""
