@@ -375,8 +375,9 @@ def test_bad_urls_are_usage_errors() -> None:
         "haptera://h:99999",
         "haptera://h?timeout=-1",
     ):
-        ended = run("get", "k", "--url", url)
-        assert (ended.code, ended.err.count("\n")) == (2, 1), ended.err
+        for command in (("get", "k"), ("metrics",), ("bench", "read"), ("bench", "echo")):
+            ended = run(*command, "--url", url)
+            assert (ended.code, ended.err.count("\n")) == (2, 1), ended.err
 
 
 def test_without_a_command_the_help_is_shown() -> None:

@@ -140,9 +140,8 @@ def command(
         return client.run_shown(lambda: _serve(serve))
     assert workload is not None
     _check(ctx, workload, client.url, options)
-    settings = _settings(workload, client, options)
     embedded = cast("Literal['sync', 'os']", options["durability"]) if options["embedded"] else None
-    return client.run_shown(lambda: _measure(settings, client, embedded))
+    return client.run_shown(lambda: _measure(_settings(workload, client, options), client, embedded))
 
 
 def _check(ctx: click.Context, workload: WorkloadName, url: str | None, options: dict[str, Any]) -> None:

@@ -98,15 +98,21 @@ class Lines:
         return line
 
     def _fill(self) -> bool:
-        rest = self._buffer[self._at :]
-        if len(rest) > LINE_SIZE_MAX:
-            raise self._too_long(self.number + 1)
+        """Reads blocks until one has the end of a line, and puts them together once. Says whether there was any."""
+        parts = [self._buffer[self._at :]]
+        size = len(parts[0])
         try:
-            block = self._source.block()
+            while block := self._source.block():
+                parts.append(block)
+                size += len(block)
+                if b"\n" in block:
+                    break
+                if size > LINE_SIZE_MAX:
+                    raise self._too_long(self.number + 1)
         except Damaged as error:
             raise BadFile(self.number + 1, f"the compressed file is damaged: {error}") from error
-        self._buffer, self._at = rest + block, 0
-        return bool(block)
+        self._buffer, self._at = b"".join(parts), 0
+        return len(parts) > 1
 
     @staticmethod
     def _too_long(number: int) -> BadFile:

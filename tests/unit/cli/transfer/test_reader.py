@@ -198,6 +198,25 @@ def test_blank_lines_cost_no_turn_of_the_interpreter_each(
     assert matches < 1000
 
 
+def test_a_long_line_is_put_together_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trap: a small packed file that costs a long time. A line without an end was searched again with each block."""
+    fills = 0
+    fill = source.Lines._fill
+
+    def counted(lines: source.Lines) -> bool:
+        nonlocal fills
+        fills += 1
+        return fill(lines)
+
+    monkeypatch.setattr(source.Lines, "_fill", counted)
+    value = b"\r" * (8 * source.BLOCK_SIZE) + b"v"
+    assert items(gzip.compress(b"a\t1\nk\t" + value + b"\nb\t2\n")) == [("a", b"1"), ("k", value), ("b", b"2")]
+    assert fills <= 4
+    with pytest.raises(BadFile, match="longer than"):
+        read(gzip.compress(b"\r" * (LINE_SIZE_MAX + 10 * source.BLOCK_SIZE)))
+    assert fills <= 7
+
+
 class Dripping(io.BytesIO):
     """A pipe into which somebody writes byte by byte."""
 
