@@ -138,8 +138,8 @@ async def test_a_burst_of_connections_takes_no_more_descriptors_at_once_than_are
             for _ in range(300):  # all of them before the loop has a turn: the kernel keeps them
                 clients.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
             most = 0
-            while server.accepted + server.refused < 300:
+            while len(server.peers) + server.refused < 300:
                 await asyncio.sleep(0)
                 most = max(most, descriptors() - before - 300)
-            assert server.accepted == 5
+            assert len(server.peers) <= 5
             assert most <= needed(5, 1) - needed(5, 0)
