@@ -4,6 +4,9 @@ An attempt that has neither succeeded nor failed after 250 ms is joined by the n
 swallows SYNs costs a call 250 ms and not its whole time. Names are resolved together. A host that is still being
 resolved is passed over, and tried as soon as its addresses are known. Of each host two addresses are tried, one of each
 family where it has both, before the next host has its turn; the rest follow in further rounds.
+
+All that wait for a name share one lookup. It holds a thread, and a resolver that does not answer holds it for longer
+than a caller waits: a lookup for each attempt would take all threads of the loop, and nobody could resolve anything.
 """
 
 import asyncio
@@ -11,8 +14,10 @@ import ipaddress
 import socket
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from itertools import zip_longest
 from typing import Any, Final, Generic, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 from haptera.errors import ConnectionLost
 from haptera.peer.address import Place, format_place
@@ -31,6 +36,10 @@ class Abortable(Protocol):
 
 
 T = TypeVar("T", bound=Abortable)
+
+_Lookups = dict[tuple[str, int], asyncio.Future[Any]]
+#: Lookups under way, by their loop. A name is there once, and only while a thread works on it.
+_lookups: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lookups] = WeakKeyDictionary()
 
 #: Connects to one address (the second argument) of a host (the first). Raises ``OSError``.
 Attempt = Callable[[Place, Place], Coroutine[Any, Any, T]]
@@ -69,9 +78,8 @@ class _Host:
         assert not isinstance(self.place, str)  # a path is its own address
         host, port = self.place
         self.addresses = deque()
-        loop = asyncio.get_running_loop()
         try:
-            infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            infos = await _look_up(host, port)
         except (OSError, UnicodeError) as error:
             self.fail(error)
         else:
@@ -152,6 +160,26 @@ class _Race(Generic[T]):
     def _win(self, task: asyncio.Task[T]) -> T:
         del self._attempts[task]
         return task.result()
+
+
+async def _look_up(host: str, port: int) -> Sequence[tuple[Any, ...]]:
+    """Return the addresses of a name, from a lookup that may have begun for others, and goes on for others."""
+    loop = asyncio.get_running_loop()
+    if getattr(loop, "simulates_network", False):
+        return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    lookups = _lookups.setdefault(loop, {})
+    lookup = lookups.get((host, port))
+    if lookup is None:
+        resolve = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        lookup = lookups[host, port] = loop.run_in_executor(None, resolve)
+        lookup.add_done_callback(partial(_end_lookup, lookups, (host, port)))
+    return await asyncio.shield(lookup)
+
+
+def _end_lookup(lookups: _Lookups, name: tuple[str, int], lookup: asyncio.Future[Any]) -> None:
+    del lookups[name]
+    if not lookup.cancelled():
+        lookup.exception()  # it is no loss if nobody waits for it any longer
 
 
 def _close_loser(task: asyncio.Task[T]) -> None:
