@@ -85,6 +85,7 @@ async def test_a_request_that_is_cancelled_as_it_comes_was_received() -> None:
             1003,
         ),
     ],
+    ids=["no frame", "a second HELLO", "an error is told"],
 )
 async def test_who_found_what_ended_a_connection_is_known(sent: bytes, kind: type[ProtocolError], code: int) -> None:
     async with served(ANY_PORT, Echo()) as server:

@@ -84,7 +84,9 @@ def test_a_key_is_never_shown() -> None:
 # -- key files ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("content", [b"k" * 32, b"k" * 31 + b"\n", os.urandom(4096)])
+@pytest.mark.parametrize(
+    "content", [b"k" * 32, b"k" * 31 + b"\n", os.urandom(4096)], ids=["text", "line end", "random"]
+)
 def test_a_key_is_all_bytes_of_its_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "key"
     path.write_bytes(content)
