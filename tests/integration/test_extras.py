@@ -20,8 +20,9 @@ PROGRAM = """
 import sys
 for package in {missing!r}:
     sys.modules[package] = None  # an import of it fails as that of a package that is not installed does
+sys.argv[1:] = {args!r}
 from haptera.cli.main import main
-main({args!r})
+main()
 """
 
 
@@ -39,7 +40,7 @@ def without(missing: tuple[str, ...], *args: str, cwd: Path | None = None) -> su
     ("missing", "args", "code", "named"),
     [
         (CLI, ("get", "k"), 2, "the package click: pip install 'haptera[cli]'"),
-        (CLI, ("serve",), 2, "the package click: pip install 'haptera[cli]'"),
+        (CLI, ("serve",), 15, "the package click: pip install 'haptera[server]'"),
         (SERVER, ("serve",), 15, "pip install 'haptera[server]'"),
         (("sortedcontainers",), ("serve",), 15, "the package sortedcontainers: pip install 'haptera[server]'"),
         (("cryptography",), ("serve",), 15, "the package cryptography: pip install 'haptera[server]'"),
@@ -73,6 +74,6 @@ def test_the_extra_of_a_package_is_the_one_that_has_it() -> None:
 
 
 def test_the_extra_of_the_server_serves(short_path: Path) -> None:
-    program = PROGRAM.format(missing=("rich", "zstandard"), args=[])[: -len("main([])\n")] + "main()"
+    program = PROGRAM.format(missing=("rich", "zstandard"), args=[]).replace("sys.argv[1:] = []\n", "")
     with Unheard(short_path, "2>&-", program=program) as node:
         assert run("set", "k", "v", "--url", node.url).code == 0

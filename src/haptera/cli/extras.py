@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
+
+from haptera.cli.codes import CONFIGURATION, USAGE
 
 EXTRA_OF: Final = {
     "click": "cli",
@@ -14,8 +17,16 @@ EXTRA_OF: Final = {
 }
 
 
-def how_to_install(error: ModuleNotFoundError) -> str | None:
-    """What to say of a module that an extra brings; None for a module of no extra, whose absence is a mistake."""
+def how_to_install(error: ModuleNotFoundError, args: Sequence[str]) -> tuple[str, int] | None:
+    """What to say of a module that an extra brings, and the exit code of the command ``args``.
+
+    None for a module of no extra, whose absence is a mistake.
+    """
     package = (error.name or "").partition(".")[0]
     extra = EXTRA_OF.get(package)
-    return None if extra is None else f"this needs the package {package}: pip install 'haptera[{extra}]'"
+    if extra is None:
+        return None
+    serves = args[:1] == ["serve"]
+    if serves and extra == "cli":
+        extra = "server"  # it has all that this command needs, and the other one has not
+    return f"this needs the package {package}: pip install 'haptera[{extra}]'", CONFIGURATION if serves else USAGE

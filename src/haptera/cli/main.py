@@ -13,15 +13,18 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from haptera.cli import streams
-from haptera.cli.codes import CANNOT_WRITE, CONFIGURATION, DONE, FAILED, INTERRUPTED, USAGE
+from haptera.cli.codes import CANNOT_WRITE, DONE, FAILED, INTERRUPTED, USAGE
 from haptera.cli.extras import how_to_install
 
 try:
     import click
 except ModuleNotFoundError as missing:  # the base install
+    advice = how_to_install(missing, sys.argv[1:])
+    if advice is None:
+        raise
     streams.secure()
-    sys.stderr.write(f"haptera: {how_to_install(missing)}\n")
-    sys.exit(USAGE)
+    sys.stderr.write(f"haptera: {advice[0]}\n")
+    sys.exit(advice[1])
 
 MODULES: Final = {
     "serve": "serve",
@@ -170,11 +173,11 @@ def _ended(args: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except ModuleNotFoundError as error:
-        advice = how_to_install(error)
+        advice = how_to_install(error, args)
         if advice is None:
             return _broken()
-        code = CONFIGURATION if args[:1] == ["serve"] else USAGE
-        output.error(advice, {"message": advice}, code)
+        message, code = advice
+        output.error(message, {"message": message}, code)
         return code
     except Exception:
         return _broken()
