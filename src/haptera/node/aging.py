@@ -1,4 +1,4 @@
-"""Has remembered answers age where they are many and nobody writes.
+"""Lets remembered answers age while they are many and no client writes.
 
 Answers age by the entries of the log, each of which moves their clock by a minute at most (`haptera.state.requests`).
 So after a quiet night, or a day without the node, a full table would be as full as before, and would refuse the first

@@ -76,7 +76,7 @@ class Commands:
         self._metrics = metrics
         self._forgotten: dict[str, list[bytes]] = {}  # by user; bounded by FORGOTTEN_MAX
         self._forgotten_count = 0
-        #: What has remembered answers age where nobody writes.
+        #: Lets remembered answers age while no client writes.
         self.aging = Aging(lambda: self.remembered(ANONYMOUS), lambda: self._log_forget(ANONYMOUS.user, []))
 
     @property
@@ -165,7 +165,7 @@ class Commands:
             self.write_forgotten()
 
     def write_forgotten(self) -> None:
-        """Log what waits to be forgotten. Nobody waits for it."""
+        """Log what waits to be forgotten. No caller waits for it."""
         forgotten, self._forgotten, self._forgotten_count = self._forgotten, {}, 0
         for user, request_ids in forgotten.items():
             if self._log_forget(user, request_ids) is not None and len(request_ids) < FORGOTTEN_MAX:
@@ -249,4 +249,4 @@ _WAITING: Result = ("waiting",)
 
 
 def _ignore(results: list[Result]) -> None:
-    """For a command whose result nobody needs: what is not forgotten now is forgotten when its time is over."""
+    """For a command whose result no caller needs: what is not forgotten now is forgotten when its time is over."""

@@ -306,7 +306,7 @@ class CommitPipeline:
         try:
             self._loop.call_soon_threadsafe(self._written, batch, entry, seconds, error)
         except RuntimeError:
-            pass  # the loop was closed while the disk was busy: nobody is left to be answered
+            pass  # the loop was closed while the disk was busy: no caller is left
 
     def _written(self, batch: Batch, entry: Entry, seconds: float, error: BaseException | None) -> None:
         self._with_disk = None
@@ -316,7 +316,7 @@ class CommitPipeline:
             full = isinstance(error, StorageFull)
             self._refuse(batch, self._failure("not_applied" if full else "unknown"))
         elif isinstance(error, StorageFull):
-            # Nothing was written and the index is free again. Reads go on, and the next batch tries anew.
+            # Nothing was written and the index is free again. Reads go on, and the next batch tries again.
             if not self.full:  # told when it begins and when it ends, not for each batch in between
                 log.warning("storage_full", extra={"code": int(Code.STORAGE_FULL)})
             self.full = True
