@@ -68,6 +68,15 @@ def test_later_row_of_a_key_wins(url: str, tmp_path: Path) -> None:
     assert stored(url) == dict(pairs)
 
 
+def test_options_that_are_no_utf8(url: str, tmp_path: Path) -> None:
+    """Trap: an argument of the command line that is not UTF-8, and ends it with a traceback."""
+    file = tmp_path / "rows.tsv"
+    file.write_bytes(b"\xff no row\na\t1\n")
+    ended = run("import", str(file), "--url", url, "--prefix", "\udcff", "--comment", "\udcff")
+    assert ended.code == 2
+    assert "line 2: a key that is not UTF-8; 0 rows are certainly stored" in ended.err
+
+
 def test_columns(url: str, tmp_path: Path) -> None:
     file = tmp_path / "rows.tsv"
     file.write_bytes(b"\xef\xbb\xbfid\tname\tsize\r\n1\tone\t10\r\n\n2\ttwo\t20\r\n")

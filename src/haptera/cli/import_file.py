@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -67,7 +68,7 @@ def command(file: str, client: Client, **options: Any) -> int:
         key=options["key_column"],
         value=options["value_column"],
         separator=options["separator"],
-        comment=options["comment"] or None,
+        comment=os.fsencode(options["comment"] or "") or None,
         raw=options["raw"],
     )
     try:

@@ -28,7 +28,7 @@ class DelimitedRows:
         self._lines = Lines(source)
         self._wanted = wanted
         self._separator = (wanted.separator or TAB).encode()
-        self._comment = None if wanted.comment is None else wanted.comment.encode()
+        self._comment = wanted.comment
         self._field = _as_it_stands if wanted.raw else fields.read
 
     @property

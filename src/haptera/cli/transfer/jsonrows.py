@@ -55,7 +55,7 @@ class _ObjectLines:
         return self._lines.number
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes] | str]:
-        comment = None if self._wanted.comment is None else self._wanted.comment.encode()
+        comment = self._wanted.comment
         while line := self._lines.read():
             if comment is not None and line.startswith(comment):
                 continue

@@ -42,7 +42,7 @@ class Reader:
         self._name = name
         self._wanted = wanted
         self._form = form
-        self._prefix = prefix.encode()
+        self._prefix = prefix.encode(errors="surrogateescape")
         self._skip_bad = skip_bad
         self._rows: Rows | None = None
 

@@ -25,7 +25,7 @@ class Wanted:
     key: str | None = None
     value: str | None = None
     separator: str | None = None
-    comment: str | None = None
+    comment: bytes | None = None
     raw: bool = False
 
 

@@ -139,7 +139,7 @@ def test_a_backslash_is_a_backslash_and_what_is_quoted_is_not() -> None:
 
 
 def test_another_separator_and_comments() -> None:
-    assert items(b"# made by hand\na;1;2\n#b;3\n", separator=";", comment="#") == [("a", b"1;2")]
+    assert items(b"# made by hand\na;1;2\n#b;3\n", separator=";", comment=b"#") == [("a", b"1;2")]
     assert items(b"#a\t1\n") == [("#a", b"1")]
     with pytest.raises(BadFile, match="1 column where at least 2 are needed; is it CSV"):
         items(b"a,1\n")
@@ -153,7 +153,7 @@ def test_csv() -> None:
         items(data, form="csv")
     assert items(data, form="csv", skip_bad=True) == [("a", b"1"), ('b "x"', b"two\r\n\r\nlines, and more")]
     assert items(b"id,name,size\n1,one,10\n", form="csv", header=True, key="name", value="size") == [("one", b"10")]
-    assert items(b"#x\na;b\n", form="csv", separator=";", comment="#") == [("a", b"b")]
+    assert items(b"#x\na;b\n", form="csv", separator=";", comment=b"#") == [("a", b"b")]
     assert items(b"k,\xff\n", form="csv") == [("k", b"\xff")]
     with pytest.raises(BadFile, match="3 columns: --value-column says which is the value"):
         items(b"a,b,c\n", form="csv")
@@ -215,6 +215,15 @@ def test_a_long_line_is_put_together_once(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(BadFile, match="longer than"):
         read(gzip.compress(b"\r" * (LINE_SIZE_MAX + 10 * source.BLOCK_SIZE)))
     assert fills <= 7
+
+
+def test_options_that_are_no_utf8_are_taken_as_bytes() -> None:
+    """Trap: an argument of the command line that is not UTF-8, and ends it with a traceback."""
+    with pytest.raises(BadFile, match=r"^line 1: a key that is not UTF-8"):
+        read(b"k\tv\n", prefix="\udcff")
+    assert items(b"\xff no row\nk\tv\n", comment=b"\xff") == [("k", b"v")]
+    assert items(b"\xff no row\nk,v\n", form="csv", comment=b"\xff") == [("k", b"v")]
+    assert items(b'\xff no row\n{"key":"k","value":"v"}\n', form="jsonl", comment=b"\xff") == [("k", b"v")]
 
 
 class Dripping(io.BytesIO):
