@@ -7,11 +7,13 @@ import logging
 import math
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from haptera import forks
 from haptera.client.arguments import unsendable
 from haptera.client.methods import STATUS, Method, Row, Scanned
+from haptera.error_codes import ShuttingDown
 from haptera.error_table import Code
 from haptera.errors import ConfigurationError, ConnectionLost, Failure, StorageError, failure
 from haptera.peer.home import running_loop, wrong_loop
@@ -48,6 +50,32 @@ PAGE_ROWS_MAX = 512
 """One page of a scan: some tenths of a millisecond, of which others wait for no more than a turn's."""
 
 
+class _UnderWay:
+    """How many calls and scans have begun and not ended, and who waits for the last of them."""
+
+    __slots__ = ("_count", "_ended")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._ended: asyncio.Event | None = None
+
+    def begin(self) -> None:
+        self._count += 1
+
+    def end(self) -> None:
+        self._count -= 1
+        if self._ended is not None and not self._count:
+            self._ended.set()
+
+    async def wait(self, timeout: float) -> None:
+        """Waits for the end of all, ``timeout`` seconds at most."""
+        if self._count:
+            self._ended = self._ended or asyncio.Event()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._ended.wait()
+
+
 class EmbeddedChannel:
     """Carries calls to the node of the data directory ``path``, opened by `start` or by the first call."""
 
@@ -64,7 +92,7 @@ class EmbeddedChannel:
         self._opening: asyncio.Task[Node] | None = None
         self._closed = False
         self._ending: asyncio.Task[None] | None = None
-        self._under_way: set[asyncio.Future[Result]] = set()
+        self._under_way = _UnderWay()
         self._home: asyncio.AbstractEventLoop | None = None  # the loop of the node, from the first call on
         self._left: Node | None = None  # the node of a loop that was closed before it
         forks.watch(self)
@@ -76,7 +104,7 @@ class EmbeddedChannel:
         long as the parent has it.
         """
         self._node = self._opening = self._ending = self._home = self._left = None
-        self._under_way = set()
+        self._under_way = _UnderWay()
 
     @property
     def unclosed(self) -> bool:
@@ -98,7 +126,7 @@ class EmbeddedChannel:
             name = f"the database in {self._config.data_dir}"
             raise wrong_loop(name, home, advice="use it there, or close it there first")
         self._node = self._opening = self._ending = None
-        self._under_way = set()
+        self._under_way = _UnderWay()
         if opening is not None and opening.done() and not opening.cancelled() and opening.exception() is None:
             self._left = opening.result()
         self._home = loop
@@ -112,6 +140,16 @@ class EmbeddedChannel:
         """Submits one command and gives its result, or the failure that the store answers with."""
         if running_loop() is not self._home:
             self._settle()
+        under_way = self._under_way
+        under_way.begin()
+        try:
+            return await self._perform(method, argument, timeout)
+        except ShuttingDown:
+            raise _closed_error() from None
+        finally:
+            under_way.end()
+
+    async def _perform(self, method: Method[R], argument: tuple[Any, ...], timeout: float | None) -> R | Failure:
         node = self._node or await self._opened()
         if method is STATUS:
             return cast("R", status(node))
@@ -184,14 +222,12 @@ class EmbeddedChannel:
                 waiting.set_exception(failure(Code.DEADLINE_EXCEEDED, outcome="unknown").exception())
 
         timer = None if timeout is None else waiting.get_loop().call_later(timeout, expire)
-        self._under_way.add(waiting)
         try:
             result = await waiting
         except asyncio.CancelledError:
             drop()
             raise
         finally:
-            self._under_way.discard(waiting)
             if timer is not None:
                 timer.cancel()
         if result is DROPPED:
@@ -203,7 +239,7 @@ class EmbeddedChannel:
     ) -> AsyncGenerator[list[Row], None]:
         """The pages of a scan. A page is no wait, so ``timeout`` is for the whole alone."""
         self._settle()
-        home = self._home
+        home, under_way = self._home, self._under_way
         node = self._node or await self._opened()
         op = METHODS["scan"].convert((options,))
         if isinstance(op, Failure):
@@ -214,6 +250,7 @@ class EmbeddedChannel:
             raise cursor.exception()
         time = asyncio.get_running_loop().time
         deadline = math.inf if timeout is None else time() + timeout
+        under_way.begin()
         try:
             while True:
                 page = await node.commands.turns.run(None, page_steps(cursor, PAGE_SIZE_MAX, PAGE_ROWS_MAX))
@@ -230,17 +267,19 @@ class EmbeddedChannel:
                     raise failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception()
             end.result = Scanned(*cursor.result)
             self.revision = end.result.revision
+        except ShuttingDown:
+            raise _closed_error() from None
         finally:
+            under_way.end()
             cursor.close()
 
     async def drain(self, timeout: float) -> None:
-        """Waits up to ``timeout`` seconds for the calls under way, and closes."""
+        """Waits up to ``timeout`` seconds for the calls and scans under way, and closes."""
         if self._home is not None:
             self._settle()
         self._closed = True
         self._node = None  # a call that is made from now on finds it closed
-        if self._under_way:
-            await asyncio.wait(set(self._under_way), timeout=timeout)
+        await self._under_way.wait(timeout)
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -260,7 +299,7 @@ class EmbeddedChannel:
 
     async def _opened(self) -> Node:
         if self._closed:
-            raise ConnectionLost("the database is closed", outcome="not_applied")
+            raise _closed_error()
         if self._ending is not None:
             await asyncio.wait([self._ending])  # so that a caller who is told may open the directory at once
             raise failure(Code.STORAGE_FAILED, outcome="not_applied", message=_FAILED).exception()
@@ -270,7 +309,7 @@ class EmbeddedChannel:
         opening = self._opening
         await asyncio.wait([opening])
         if opening.cancelled():
-            raise ConnectionLost("the database is closed", outcome="not_applied")
+            raise _closed_error()
         return opening.result()
 
     async def _open(self) -> Node:
@@ -316,6 +355,10 @@ async def _in_time(work: Awaitable[T], timeout: float | None) -> T:
             return await work
     except TimeoutError:
         raise failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception() from None
+
+
+def _closed_error() -> ConnectionLost:
+    return ConnectionLost("the database is closed", outcome="not_applied")
 
 
 async def _end(node: Node) -> None:

@@ -106,14 +106,16 @@ class Cursor:
         """The next rows, at most `max_rows` and `max_bytes` in MessagePack unless one row is larger.
 
         A page may be empty and yet not the last (`done`): it looks at a bounded number of keys. Fails with 4009 when
-        the scan made no progress for PROGRESS_TIMEOUT_S, or the store had to give up its revision, and with 5001 when
-        the state was abandoned.
+        the scan made no progress for PROGRESS_TIMEOUT_S, or the store had to give up its revision, with 5001 when
+        the state was abandoned, and with 5005 when the node was closed.
         """
         if (abandoned := self._scans.abandoned) is not None:
             self.close()
             return abandoned
         if self.expired:
             return self.lost()
+        if self._scans.closed:  # an empty last page would look like the end of the keys
+            return failure(Code.SHUTTING_DOWN, outcome="not_applied")
         self.moved_at = self._scans.time()
         page = self._cursor.page(max_bytes, max_rows)
         if isinstance(page, Failure) or page.done:
@@ -142,6 +144,7 @@ class Scans:
         self._open: set[Cursor] = set()
         self._owned: Counter[object] = Counter()
         self._timer: asyncio.TimerHandle | None = None
+        self.closed = False
 
     def open(
         self,
@@ -199,6 +202,7 @@ class Scans:
 
     def close(self) -> None:
         """End every scan, and the timer."""
+        self.closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -16,6 +16,9 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from haptera.error_codes import Code
+from haptera.errors import failure
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
@@ -61,8 +64,8 @@ class _Item:
 
     def close(self) -> None:
         self._steps.close()
-        if self._waiting is not None:
-            self._waiting.cancel()
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(failure(Code.SHUTTING_DOWN, outcome="not_applied").exception())
 
 
 class Turns:

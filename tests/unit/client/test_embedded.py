@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+import haptera
 from haptera.client import open_embedded
 from haptera.error_codes import DeadlineExceeded
-from haptera.errors import ConfigurationError
+from haptera.errors import ConfigurationError, ConnectionLost
 from haptera.node.node import Node
 from haptera.state import limits
 from haptera.testing import MemoryFileSystem, virtual_clock
@@ -20,6 +21,7 @@ from tests.unit.node.nodes import ManualWriter, turn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
+    from pathlib import Path
 
     from haptera.client import Database
     from haptera.node.config import NodeConfig
@@ -84,3 +86,52 @@ async def test_a_count_that_looks_at_each_key_has_a_deadline(monkeypatch: pytest
 async def test_a_path_that_is_none_is_refused_when_it_is_given(path: Any) -> None:
     with pytest.raises(ConfigurationError, match="path is that of the data directory"):
         str(open_embedded(path))
+
+
+async def test_a_drain_loses_no_call_that_waits_for_the_store_to_be_opened(tmp_path: Path) -> None:
+    """Trap: a drain loses calls that would have succeeded. Nothing else than the opening is under way."""
+    db = haptera.open(tmp_path / "data", durability="os")
+    calls = [asyncio.create_task(db.increment("n")) for _ in range(20)]
+    await asyncio.sleep(0)
+    await db.drain()
+    assert sorted(await asyncio.gather(*calls)) == list(range(1, 21))
+    with pytest.raises(ConnectionLost, match="closed"):
+        await db.get("n")
+
+
+async def test_a_drain_waits_for_work_that_is_done_in_slices_and_for_a_scan_that_is_read(tmp_path: Path) -> None:
+    """Trap: served and embedded store that differ."""
+    db = haptera.open(tmp_path / "data", durability="os")
+    await db.set_many({f"k{number:05}": b"" for number in range(20_000)})
+    scan = aiter(db.scan())
+    await anext(scan)
+    work = [
+        asyncio.create_task(call)
+        for call in (db.count(glob="k*9"), db.set_many({f"m{number}": b"" for number in range(10_000)}))
+    ]
+    await asyncio.sleep(0)
+    drain = asyncio.create_task(db.drain())
+    assert [await work[0], len([entry async for entry in scan])] == [2000, 19_999]
+    await drain
+    assert work[1].exception() is None
+
+
+@pytest.mark.parametrize("end", ["aclose", "drain"])
+async def test_what_is_under_way_at_the_end_fails_and_is_neither_cut_short_nor_cancelled(
+    tmp_path: Path, end: str
+) -> None:
+    """Trap: served and embedded store that differ. A scan that ended here as if it were whole lost the other keys."""
+    db = haptera.open(tmp_path / "data", durability="os")
+    await db.set_many({f"k{number:05}": b"" for number in range(20_000)})
+    scan = aiter(db.scan())
+    await anext(scan)
+    counts = [asyncio.create_task(db.count(glob="k*9")) for _ in range(100)]
+    await asyncio.sleep(0)
+    await (db.aclose() if end == "aclose" else db.drain(timeout=0.0))
+    for count in counts:
+        with pytest.raises(ConnectionLost, match="the database is closed") as lost:
+            await count
+        assert lost.value.outcome == "not_applied"
+    with pytest.raises(ConnectionLost, match="the database is closed"):
+        async for _ in scan:
+            pass
