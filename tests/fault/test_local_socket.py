@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,6 +38,18 @@ def here(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 async def test_the_own_node_of_the_directory_is_used(here: Path) -> None:
     async with node(listen=f"haptera+unix://{here}/haptera.sock", storage="memory"), haptera.connect() as db:
         assert await db.increment("n") == 1
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take UTF-8 alone")
+async def test_a_directory_whose_name_is_no_utf8_has_a_node(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trap: a lone surrogate, as which Python keeps such a name."""
+    place = short_path / "\udcff"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    monkeypatch.delenv("HAPTERA_URL", raising=False)
+    async with node(data_dir=place / "haptera-data"), haptera.connect() as db:
+        assert await db.increment("n") == 1
+        assert db.reached == f"haptera+unix://{short_path}/%FF/haptera-data/haptera.sock"
 
 
 async def test_another_users_socket_is_refused_before_anything_is_sent(

@@ -293,6 +293,8 @@ def test_a_timeout_names_the_server_and_says_that_it_never_answered(tmp_path: Pa
     ended = accepting("import", str(rows), "--timeout", "0.2", then="silence")
     assert ended.code == 6
     assert " has never answered; 0 rows are certainly stored, 1 may be; stopped at line 1\n" in ended.err
+    told = json.loads(accepting("import", str(rows), "--timeout", "0.2", "--json", then="silence").err)
+    assert (told["error"]["code"], told["error"]["answered"], told["error"]["uncertain"]) == (3005, False, 1)
     export = ("export", str(tmp_path / "rows.jsonl"))
     for command in (("get", "n"), export, ("metrics",), ("metrics", "--watch", "1"), ("bench", "read")):
         ended = accepting(*command, "--timeout", "0.2", then="silence")

@@ -83,7 +83,7 @@ def described(error: BaseException, target: Target | None = None) -> str:
 
     With ``target`` an error that leaves open which server is meant names it, and says whether it ever answered.
     """
-    if target is not None and isinstance(error, HapteraError) and _names_no_host(error, target):
+    if target is not None and _names_no_host(error, target):
         return f"{described(error)}; {target.url} {'had answered before' if target.answered else 'has never answered'}"
     if isinstance(error, ConnectionLost) or not isinstance(error, ServerError):
         return str(error)
@@ -97,8 +97,15 @@ def described(error: BaseException, target: Target | None = None) -> str:
     return text
 
 
-def fields(error: BaseException) -> dict[str, Any]:
+def fields(error: BaseException, target: Target | None = None) -> dict[str, Any]:
     """An error as ``--json`` has it."""
+    told = _fields(error)
+    if target is not None and _concerns_server(error):
+        told |= {"server": target.url, "answered": target.answered}
+    return told
+
+
+def _fields(error: BaseException) -> dict[str, Any]:
     if isinstance(error, ServerError | ProtocolError):
         return {"name": error.name, "code": error.code, "message": error.message, "details": error.details}
     if isinstance(error, ConnectionLost) and error.failure is not None:
@@ -110,9 +117,7 @@ def fields(error: BaseException) -> dict[str, Any]:
 def tell(error: HapteraError, *, change: bool = False, target: Target | None = None) -> int:
     """Says what went wrong, and whether a change was applied. Returns the exit code."""
     code = exit_code(error, change=change, target=target)
-    text, told = described(error, target), fields(error)
-    if target is not None and _names_no_host(error, target):
-        told |= {"server": target.url, "answered": target.answered}
+    text, told = described(error, target), fields(error, target)
     if change:
         outcome = outcome_of(error)
         text += EFFECTS[outcome]
@@ -121,8 +126,13 @@ def tell(error: HapteraError, *, change: bool = False, target: Target | None = N
     return code
 
 
-def _names_no_host(error: HapteraError, target: Target) -> bool:
-    """Whether an error that the server did not make leaves open which server is meant."""
+def _concerns_server(error: BaseException) -> bool:
+    """Whether a server that cannot be reached, or answers too late, is the reason."""
     if isinstance(error, ConnectionLost):
-        return target.url not in str(error)
+        return True
     return isinstance(error, ServerError) and error.code == Code.DEADLINE_EXCEEDED
+
+
+def _names_no_host(error: BaseException, target: Target) -> bool:
+    """Whether the text of such an error leaves open which server is meant."""
+    return _concerns_server(error) and target.url not in str(error)

@@ -13,7 +13,7 @@ import click
 from haptera.cli import output, streams
 from haptera.cli.client import Client, client_options
 from haptera.cli.codes import DONE, INTERRUPTED, UNKNOWN, USAGE
-from haptera.cli.failures import described, exit_code
+from haptera.cli.failures import described, exit_code, fields
 from haptera.cli.transfer.reader import Reader
 from haptera.cli.transfer.rows import Wanted
 from haptera.cli.transfer.store import Interrupted, Tally, store
@@ -92,8 +92,7 @@ async def _import(db: Database, reader: Reader, size: int, client: Client) -> in
     with progress_bar(size) as update:
         tally = await store(db, reader, update)
     code = _code(tally)
-    reason = "" if tally.error is None else described(tally.error, client.target)
-    _report(tally, reason, reader, time.monotonic() - started, code, client.as_json)
+    _report(tally, reader, time.monotonic() - started, code, client)
     return code
 
 
@@ -109,7 +108,7 @@ def _code(tally: Tally) -> int:
             return USAGE
 
 
-def _report(tally: Tally, reason: str, reader: Reader, seconds: float, code: int, as_json: bool) -> None:
+def _report(tally: Tally, reader: Reader, seconds: float, code: int, client: Client) -> None:
     result = {
         "stored": tally.stored,
         "skipped": reader.skipped,
@@ -117,7 +116,7 @@ def _report(tally: Tally, reason: str, reader: Reader, seconds: float, code: int
         f"stopped_at_{reader.unit}": tally.stopped_at,
     }
     rows = output.counted(tally.stored, "row")
-    if as_json:
+    if client.as_json:
         output.json_line({**result, "seconds": round(seconds, 3)})
     elif tally.error is None:
         skipped = f", {output.counted(reader.skipped, f'bad {reader.unit}')} skipped" if reader.skipped else ""
@@ -126,8 +125,8 @@ def _report(tally: Tally, reason: str, reader: Reader, seconds: float, code: int
         certain = f"{rows} {'is' if tally.stored == 1 else 'are'} certainly stored"
         uncertain = f", {tally.uncertain} may be" if tally.uncertain else ""
         stopped = f"stopped at {reader.unit} {tally.stopped_at}"
-        message = f"{reason}; {certain}{uncertain}; {stopped}"
-        output.error(message, {"message": message, **result}, code)
+        message = f"{described(tally.error, client.target)}; {certain}{uncertain}; {stopped}"
+        output.error(message, {**fields(tally.error, client.target), "message": message, **result}, code)
 
 
 class Progress(Protocol):

@@ -227,7 +227,7 @@ def _client_options(server: NodeServer, config: NodeConfig) -> str:
     url = server.urls[0]
     if config.signing_key_file is not None:
         # The socket in the data directory is not signed: the shortest way in from here.
-        url = local or f"{url}?signed=psk&key_file={quote(os.path.abspath(config.signing_key_file))}"
+        url = local or f"{url}?signed=psk&key_file={quote(os.fsencode(os.path.abspath(config.signing_key_file)))}"
     return f" --url {shlex.quote(url)}"
 
 

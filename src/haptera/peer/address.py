@@ -15,6 +15,8 @@ TCP_SCHEME: Final = "haptera"
 UNIX_SCHEME: Final = "haptera+unix"
 _SCHEMES: Final = (TCP_SCHEME, UNIX_SCHEME)
 _SEPARATOR: Final = "://"
+#: A path is bytes to the kernel: those that are no UTF-8 are kept as Python keeps them in file names.
+_NO_UTF8: Final = "surrogateescape"
 _PORT_DIGITS_MAX: Final = 5
 _PORT_MAX: Final = 65535
 _SCHEME_TEXT: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
@@ -62,8 +64,8 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         if self.user is not None:
             credential = quote(self.user, safe="") + (":***" if self.password is not None else "") + "@"
         hosts = ",".join(format_host(*host) for host in self.hosts)
-        place = quote(self.path) if self.scheme == UNIX_SCHEME else hosts
-        query = "?" + urlencode(self.options, quote_via=quote) if self.options else ""
+        place = quote(self.path, errors=_NO_UTF8) if self.scheme == UNIX_SCHEME else hosts
+        query = "?" + urlencode(self.options, quote_via=quote, errors=_NO_UTF8) if self.options else ""
         return f"{self.scheme}{_SEPARATOR}{credential}{place}{query}"
 
 
@@ -86,7 +88,7 @@ def format_place(place: Place) -> str:
 def url_of(place: Place) -> str:
     """Return the URL of one place, without options."""
     if isinstance(place, str):
-        return f"{UNIX_SCHEME}{_SEPARATOR}{quote(place)}"
+        return f"{UNIX_SCHEME}{_SEPARATOR}{quote(place, errors=_NO_UTF8)}"
     return f"{TCP_SCHEME}{_SEPARATOR}{format_host(*place)}"
 
 
@@ -115,7 +117,7 @@ def parse(url: str) -> Address:
     options = _parse_options(query, url)
     common = _Common(user=unquote(user) if at else None, password=unquote(password) if colon else None, options=options)
     if scheme == UNIX_SCHEME:
-        path = unquote(slash + path)
+        path = unquote(slash + path, errors=_NO_UTF8)
         if place or len(path) < len("/x"):
             _refuse(url, f"names no absolute path; write {UNIX_SCHEME}:///path/to/socket")
         if "\0" in path:
@@ -139,7 +141,7 @@ def _refuse_late_credential(url: str, authority: str) -> None:
 
 
 def _parse_options(query: str, url: str) -> dict[str, str]:
-    pairs = parse_qsl(query, keep_blank_values=True)
+    pairs = parse_qsl(query, keep_blank_values=True, errors=_NO_UTF8)
     options = dict(pairs)
     if len(options) != len(pairs):
         _refuse(url, "has an option twice")

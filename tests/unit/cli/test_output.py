@@ -129,6 +129,15 @@ def test_a_timeout_names_the_server(answered: bool, words: str, capsys: pytest.C
     }
 
 
+def test_json_of_an_error_has_the_server_even_where_its_text_names_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """Trap: an outcome that is not told."""
+    error = ConnectionLost("no connection to haptera://h in time", outcome="not_applied")
+    with output.errors_as_json(True):
+        tell(error, target=Target("haptera://h", answered=False))
+    told = json.loads(capsys.readouterr().err)["error"]
+    assert told == {"message": str(error), "server": "haptera://h", "answered": False}
+
+
 def test_json_has_no_character_that_a_terminal_obeys() -> None:
     """Trap: control characters and marks of writing direction, raw in the JSON that a terminal shows."""
     value = {"key": "a\x9b\u202e\x7f\x1b\u2028\U000e0001é", "value": "plain"}

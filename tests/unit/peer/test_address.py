@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 
 from haptera import ConfigurationError, dial, listen
-from haptera.peer.address import Address, format_host, parse, redact
+from haptera.peer.address import Address, format_host, parse, redact, url_of
 
 SECRET = "s3cr3t"
 
@@ -39,11 +39,13 @@ def test_a_tcp_url_names_its_hosts(url: str, hosts: tuple[tuple[str, int], ...])
         ("haptera+unix:///run/a%20b%3F.sock", "/run/a b?.sock"),
         ("haptera+unix:///%C3%A4", "/ä"),
         ("haptera+unix:///run/a:b", "/run/a:b"),
+        ("haptera+unix:///%FF", "/\udcff"),
     ],
 )
 def test_a_unix_url_names_its_path(url: str, path: str) -> None:
     address = parse(url)
     assert (address.scheme, address.path, address.hosts) == ("haptera+unix", path, ())
+    assert parse(str(address)) == parse(url_of(path)) == address
 
 
 @pytest.mark.parametrize(
