@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from unittest.mock import patch
 
 from haptera.node import turns
-from haptera.node.services import kv as service
+from haptera.node.services import large
 from haptera.state import kv, limits
 from haptera.testing import Crashed, MemoryFileSystem, node, run
 from haptera.testing.nodes import EPOCH_MS
@@ -118,6 +118,6 @@ def slices_of_one_key() -> Iterator[None]:
         stack.enter_context(patch.object(kv, "_GET_PIECE", 1))
         stack.enter_context(patch.object(turns, "TURN_WORK_MAX", 1))
         stack.enter_context(patch.object(turns.Turns, "_rest", rest))
-        stack.enter_context(patch.object(service, "SMALL_LIST_SIZE", 0))
-        stack.enter_context(patch.object(service, "LARGE_LIST_SIZE", 0))
+        stack.enter_context(patch.object(large, "SMALL_LIST_SIZE", 0))
+        stack.enter_context(patch.object(large, "LARGE_LIST_SIZE", 0))
         yield

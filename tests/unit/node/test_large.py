@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from haptera.node import turns
-from haptera.node.services import kv, pieces
+from haptera.node.services import kv, large, pieces
 from haptera.state import SetMany, limits
 from haptera.state.glob import compile_steps
 from haptera.state.scan import ScanCursor
@@ -97,6 +97,29 @@ async def test_trap_a_turn_for_everyone_where_many_connections_ask_for_some_keys
         for request in asked:
             (entries,) = request.result
             assert [entry[0] for entry in entries] == [key.encode() for key in KEYS[:250]]
+
+
+async def test_trap_a_turn_for_everyone_where_many_connections_ask_for_large_values() -> None:
+    """Trap: a turn for everyone, per loop and not per caller. A few bytes of keys ask for megabytes of values, which
+    are encoded in turns; each answer says the revision that its values are of."""
+    async with served() as store:
+        value = bytes(1 << 20)
+        for key in KEYS[:4]:
+            await store.ask("set", key, value)
+        revision = store.node.revision
+        asked, others = [], [Served(store.node) for _ in range(8)]
+        for other in others:
+            requests = [other.peer.request("get_many", KEYS[:4]), other.peer.request("get", KEYS[0])]
+            other.handle(*requests)
+            asked += requests
+        assert sum(request.answered for request in asked) <= 1
+        await store.ask("set", KEYS[0], b"new")
+        while not all(request.answered for request in asked):
+            await asyncio.sleep(0)
+        for request in asked:
+            found = request.result[0]
+            assert found == value if request.method == "get" else [entry[0] for entry in found] == [value] * 4
+            assert request.revision == revision
 
 
 async def test_trap_sixteen_requests_of_a_batch_in_one_turn_whatever_their_work() -> None:
@@ -189,14 +212,14 @@ async def test_large_requests_of_a_connection_are_decoded_one_at_a_time(monkeypa
         ("get_many", [["k"] * (limits.KEYS_PER_COMMAND_MAX + 1)], 3003),
         ("get_many", [["k"] * 2000 + [7]], 3003),
         ("set", ["k", bytes(limits.VALUE_SIZE_MAX + 1)], 4007),
-        ("get", ["k" * (kv.LARGE_SIZE + 1)], 4006),
-        ("count", [{"glob": "[" + "a" * (kv.LARGE_SIZE + 1)}], 3003),
-        ("scan", [{"glob": "[" + "a" * (kv.LARGE_SIZE + 1)}], 3003),
+        ("get", ["k" * (large.LARGE_SIZE + 1)], 4006),
+        ("count", [{"glob": "[" + "a" * (large.LARGE_SIZE + 1)}], 3003),
+        ("scan", [{"glob": "[" + "a" * (large.LARGE_SIZE + 1)}], 3003),
     ],
 )
 async def test_a_large_request_is_refused_as_a_small_one_is(method: str, argument: list[Any], code: int) -> None:
     async with served() as store:
-        assert len(msgspec.msgpack.encode(argument)) > kv.LARGE_LIST_SIZE
+        assert len(msgspec.msgpack.encode(argument)) > large.LARGE_LIST_SIZE
         request = await store.ask(method, *argument)
         assert (request.code, store.node.keys) == (code, 0)
         assert request.failure is not None

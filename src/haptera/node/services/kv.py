@@ -27,8 +27,15 @@ from haptera.node.batch import DROPPED
 from haptera.node.commands import ANONYMOUS, Command
 from haptera.node.scans import Cursor, page_steps
 from haptera.node.services.answers import Answers
-from haptera.node.services.arguments import METHODS, Method
-from haptera.node.services.large import LargeRequests, while_wanted, writable
+from haptera.node.services.arguments import METHODS
+from haptera.node.services.large import (
+    LARGE_SIZE,
+    LargeRequests,
+    is_large_list,
+    units_of_values,
+    while_wanted,
+    writable,
+)
 from haptera.node.services.pieces import PIECE_SIZE, decode_steps, encode_steps
 from haptera.peer import Request, Service
 from haptera.state.commands import Count, Delete, DeleteMany, GetMany, Scan, Set, SetMany
@@ -62,19 +69,8 @@ PAGE_ROWS_MAX = 1024
 ANSWER_OVERHEAD = 1024
 """Bytes that an answer to a change needs beside a previous value and its key: more than any has."""
 
-LARGE_SIZE = 16 * 1024
-"""Bytes of an argument above which its request leaves the batch and is answered in turns, because a batch of sixteen
-runs in one turn of the loop: this many take a tenth of a millisecond each."""
-
-LARGE_LIST_SIZE = 2048
-"""As LARGE_SIZE, of an argument that is a list of keys or items: up to a thousand in so many bytes."""
-
-SMALL_LIST_SIZE = 128
-"""Bytes of a list that is never too much: some ten keys. Of longer ones no more are answered in one turn of the loop
-than `Turns.admits`, because each of a thousand connections may send sixteen of them at once."""
-
-_LIST_BYTES_PER_UNIT = 2
-"""Bytes of a list for one unit of work: the shortest keys take three, and are decoded, looked up and encoded."""
+_WITH_VALUES = (bytes, list)
+"""The first field of the results of get and get_many."""
 
 _TAG_REPLAYED = 0x09
 _TAG_REVISION = 0x0B
@@ -124,7 +120,8 @@ class KvService(Service):
                 self._fail(request, failure(Code.UNKNOWN_METHOD, {"service": "kv", "method": request.method}))
                 continue
             counts[request.method] += 1
-            if self._is_large(method, len(request.payload)):
+            size = len(request.payload)
+            if size > LARGE_SIZE or (method.list_field and is_large_list(size, self._commands.turns)):
                 self._take_large(request)
                 continue
             op = method.decode(request.payload)
@@ -156,20 +153,36 @@ class KvService(Service):
         self._metrics.kv_failures_total += 1
         request.fail(reason, entries)
 
-    def _answer(self, requests: list[Request], results: list[Result], start: int) -> None:
+    def _answer(
+        self,
+        requests: list[Request],
+        results: list[Result],
+        start: int,
+        now: bytes | None = None,
+        *,
+        admitted: bool = False,
+    ) -> None:
         """Answer from `start` on, all of one connection, until as much waits to be written as may.
 
         What is left goes on when there is room again. It holds references to values that are in the store anyway, so
-        waiting costs no memory that a peer could choose; if the connection ends, it is dropped with it.
+        waiting costs no memory that a peer could choose; if the connection ends, it is dropped with it. `now` is the
+        revision that the results are of. Values too large for this turn of the loop are encoded in a later one, unless
+        the first was `admitted`.
         """
         encode = self._encode
-        now = _revision_entry(self._commands.revision)
+        now = now or _revision_entry(self._commands.revision)
         for position in range(start, len(requests)):
             request, result = requests[position], results[position]
             peer = request.peer
             if not peer.writable:
-                peer.when_writable(lambda at=position: self._answer(requests, results, at))  # type: ignore[misc]
+                peer.when_writable(lambda at=position: self._answer(requests, results, at, now))  # type: ignore[misc]
                 return
+            if type(result) is tuple and type(result[0]) in _WITH_VALUES and not admitted:
+                turns, units = self._commands.turns, units_of_values(result[0])
+                if units and not turns.admits(units):
+                    turns.start(peer, self._answer_later(requests, results, position, now, units))
+                    return
+            admitted = False
             replayed = b""
             if isinstance(result, Replayed):
                 result, replayed = result.result, _REPLAYED
@@ -191,6 +204,12 @@ class KvService(Service):
                     continue
             request.respond(encode(result), entries)
 
+    def _answer_later(
+        self, requests: list[Request], results: list[Result], position: int, now: bytes, units: int
+    ) -> Steps[None]:
+        self._answer(requests, results, position, now, admitted=True)
+        yield units
+
     def answers_read(self, peer: Peer, below: int) -> None:
         """Forget the answers that a connection has read."""
         self._answers.read(peer, below)
@@ -200,14 +219,6 @@ class KvService(Service):
     ) -> None:
         self._answers.settle(session, requests, commands, results)
         self._answer(requests, results, 0)
-
-    def _is_large(self, method: Method[Any, Operation], size: int) -> bool:
-        """Whether a request leaves the batch for the turns, by the bytes of its argument."""
-        if method.list_field is None:
-            return size > LARGE_SIZE
-        if size <= SMALL_LIST_SIZE:
-            return False
-        return size > LARGE_LIST_SIZE or not self._commands.turns.admits(size // _LIST_BYTES_PER_UNIT)
 
     def _take_large(self, request: Request) -> None:
         """Keep a request whose argument is large, to be answered in turns."""

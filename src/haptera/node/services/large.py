@@ -1,4 +1,4 @@
-"""Requests of a connection whose argument is large: one at a time, each in slices.
+"""Requests that are too large to be answered in a batch, and those of a connection: one at a time, each in slices.
 
 A large argument is decoded, digested and checked in the node's turns (`haptera.node.turns`), because the largest takes
 0.2 s in all. A connection has one at a time in work, because a decoded argument is several times as large as its
@@ -9,18 +9,53 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from haptera.node.turns import Turns
     from haptera.peer import Peer, Request
     from haptera.state.steps import Steps
 
 T = TypeVar("T")
 
+LARGE_SIZE = 16 * 1024
+"""Bytes of an argument above which its request leaves the batch and is answered in turns, because a batch of sixteen
+runs in one turn of the loop: this many take a tenth of a millisecond each."""
+
+LARGE_LIST_SIZE = 2048
+"""As LARGE_SIZE, of an argument that is a list of keys or items: up to a thousand in so many bytes."""
+
+SMALL_LIST_SIZE = 128
+"""Bytes of a list that is never too much: some ten keys. Of longer ones no more are answered in one turn of the loop
+than `Turns.admits`, because each of a thousand connections may send sixteen of them at once."""
+
+_LIST_BYTES_PER_UNIT = 2
+"""Bytes of a list for one unit of work: the shortest keys take three, and are decoded, looked up and encoded."""
+
+_VALUE_BYTES_PER_UNIT = 256
+"""Bytes of values for one unit of work: they are copied, checked and perhaps signed."""
+
 _LARGE = "haptera.kv.large"
 """The name, among a connection's attributes, of its large requests."""
+
+
+def is_large_list(size: int, turns: Turns) -> bool:
+    """Whether a request with a list of keys or items leaves the batch for the turns, by the bytes of its argument."""
+    if size <= SMALL_LIST_SIZE:
+        return False
+    return size > LARGE_LIST_SIZE or not turns.admits(size // _LIST_BYTES_PER_UNIT)
+
+
+def units_of_values(first: Any) -> int:
+    """Units of work of the large values in a result, whose first field this is: they are copied into the answer."""
+    size = 0
+    if type(first) is bytes:
+        size = len(first)
+    elif type(first) is list:
+        size = sum(len(entry[0]) for entry in first if entry is not None)
+    return size // _VALUE_BYTES_PER_UNIT if size > LARGE_SIZE else 0
 
 
 class LargeRequests:
