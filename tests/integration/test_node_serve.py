@@ -209,6 +209,14 @@ def test_an_address_in_use_ends_with_15_before_anything_is_made(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_group_that_does_not_exist_ends_with_15_before_anything_is_made(short_path: Path) -> None:
+    code, event = ends_with(
+        short_path / "d", "--listen", f"haptera+unix://{short_path}/s", "--socket-group", "no such group"
+    )
+    assert (code, event["reason"]) == (15, "there is no group 'no such group'")
+    assert list(short_path.iterdir()) == []
+
+
 def test_a_socket_in_use_ends_with_15_before_anything_is_made(short_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as taken:
         taken.bind(str(short_path / "s"))

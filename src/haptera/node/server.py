@@ -20,7 +20,7 @@ from haptera.node.services.session import SessionService
 from haptera.peer import listen
 from haptera.peer.address import UNIX_SCHEME, is_loopback, parse, url_of
 from haptera.peer.keys import read_key_file
-from haptera.peer.sockets import check_free
+from haptera.peer.sockets import check_free, group_id
 from haptera.wire.payload import Limits
 
 if TYPE_CHECKING:
@@ -217,12 +217,14 @@ def settings(config: NodeConfig) -> dict[str, Any]:
 
 
 def check_addresses(config: NodeConfig) -> None:
-    """Raise ConfigurationError where another process listens on an address of the node already.
+    """Raise ConfigurationError where another process listens on an address of the node already, or its group is none.
 
     A node asks before it makes its data directory: who starts a second one by mistake finds nothing new.
     """
     for url in config.listen:
         check_free(parse(url))
+    if config.socket_group is not None:
+        group_id(config.socket_group)
 
 
 def is_local(url: str) -> bool:
