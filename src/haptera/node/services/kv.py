@@ -5,7 +5,7 @@ interface as one list and are answered at once; its writes go as another and are
 durable. A write that is cancelled meanwhile is dropped as long as it is not with the disk.
 
 Every RESPONSE says which revision of the store it saw (tag 0x0B): for a write that changed something, the revision
-that it made; else the revision applied when it was answered. ERROR does not carry it.
+that it made; else the revision that was applied when it was read or judged. ERROR does not carry it.
 
 The rows of a scan with ``keys_only`` have the same four places, with nil for the value.
 """
