@@ -71,6 +71,12 @@ async def get_many(db: Database, keys: int) -> None:
     await asyncio.gather(*(db.get_many(wanted, timeout=600) for _ in range(16)))
 
 
+async def get_some(db: Database, keys: int) -> None:
+    """256 get_many of some keys, none of which is a large request."""
+    wanted = [key(number % keys) for number in range(100)]
+    await asyncio.gather(*(db.get_many(wanted, timeout=600) for _ in range(256)))
+
+
 async def change_many(db: Database, _: int) -> None:
     """set_many of 100,000 new keys, set_many of the same, delete_many of them."""
     items = {f"change/{number:08}": VALUE for number in range(100_000)}
@@ -94,6 +100,7 @@ ATTACKS: Final[dict[str, Callable[[Database, int], Awaitable[None]]]] = {
     "256 scans": scan,
     "256 counts with a glob": count,
     "256 globs of 4,096 bytes": glob,
+    "256 get_many of 100 keys": get_some,
     "16 get_many of 131,072 keys": get_many,
     "set_many and delete_many of 100,000 keys": change_many,
     "clear of all keys": clear,
