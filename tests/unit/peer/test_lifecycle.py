@@ -567,9 +567,9 @@ async def test_one_thousand_connections_leave_nothing_behind(short_path: Path) -
         descriptors = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
 
         async def visit(number: int) -> None:
-            peer = await dial(server.url)
+            peer = await dial(server.url, timeout=60.0)  # fifty at once on a busy machine
             alive.add(peer)
-            assert await peer.call("echo", "one", b"x") == b"x"
+            assert await peer.call("echo", "one", b"x", timeout=60.0) == b"x"
             left = peer.request("gate", "wait", b"x", timeout=60.0)
             if number % 2:
                 left.cancel()
