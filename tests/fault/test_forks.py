@@ -11,11 +11,13 @@ import multiprocessing
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import haptera
+from haptera import forks
 from haptera.client.backoff import Backoff
 from haptera.errors import StorageError
 from haptera.node.commands import ANONYMOUS, Command
@@ -25,7 +27,7 @@ from haptera.peer.endpoint import _process_budget
 from haptera.state.commands import Set
 from haptera.testing import node, node_in_thread, proxy
 from tests.support.forked import child_of_a_library, in_child, living_child
-from tests.unit.peer.hosts import Echo, eventually
+from tests.unit.peer.hosts import Batches, Echo, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,6 +49,34 @@ async def increment(db: haptera.Database) -> int:
 
 def in_children(count: int, work: Callable[[], object]) -> list[str]:
     return [in_child(work) for _ in range(count)]
+
+
+class Noted:
+    """Notes whose it is said to be."""
+
+    def __init__(self, *, broken: bool = False) -> None:
+        self.owner = 0
+        self._broken = broken
+        forks.watch(self)
+
+    def disown(self, owner: int) -> None:
+        if self._broken:
+            raise RuntimeError("broken")
+        self.owner = owner
+
+
+def test_an_error_in_one_object_keeps_no_other_from_being_given_up() -> None:
+    held = [Noted(broken=number % 2 == 1) for number in range(40)]
+    assert in_child(lambda: {each.owner for each in held[::2]}) == str({os.getpid()})
+    assert {each.owner for each in held} == {0}, "the parent gives nothing up"
+
+
+def test_an_object_of_a_child_belongs_to_that_child() -> None:
+    def work() -> bool:
+        held = Noted()
+        return in_child(lambda: held.owner) == str(os.getpid())
+
+    assert in_child(work) == "True"
 
 
 # -- clients -----------------------------------------------------------------------------------------------------------
@@ -96,6 +126,29 @@ def test_a_client_that_was_closed_before_the_fork_is_closed_in_the_child(url: st
 
     db = asyncio.run(main())
     assert in_child(lambda: asyncio.run(increment(db))).startswith("ConnectionLost: the client of ")
+
+
+def test_a_child_of_a_client_that_drains_takes_no_calls_and_waits_for_none_of_its_parents(unused_port: int) -> None:
+    loop = asyncio.new_event_loop()
+    db = haptera.connect(f"haptera://127.0.0.1:{unused_port}")
+
+    async def begin() -> tuple[asyncio.Task[Any], asyncio.Task[None]]:
+        call = asyncio.ensure_future(db.get("k", timeout=600))
+        await eventually(lambda: db._channel._unsettled)  # type: ignore[attr-defined]
+        draining = asyncio.ensure_future(db.drain(timeout=600))
+        await asyncio.sleep(0)
+        return call, draining
+
+    try:
+        call, draining = loop.run_until_complete(begin())
+        assert in_child(lambda: asyncio.run(increment(db))).startswith("ConnectionLost: the client of ")
+        assert in_child(lambda: asyncio.run(asyncio.wait_for(db.drain(timeout=600), 10))) == "None"
+        assert not call.done()
+        draining.cancel()
+        loop.run_until_complete(db.aclose())
+        loop.run_until_complete(asyncio.gather(call, draining, return_exceptions=True))
+    finally:
+        loop.close()
 
 
 def test_a_child_may_run_the_loop_that_its_parent_made(url: str) -> None:
@@ -172,6 +225,45 @@ async def test_a_peer_refuses_to_be_used_in_a_child_before_it_sends_anything(sho
         assert await peer.call("echo", "one", b"goes on") == b"goes on"
         assert accepted.bytes_received - read < 200  # of that call alone
         assert len(server.peers) == 1
+
+
+async def test_a_request_of_the_parent_cannot_be_answered_in_a_child(short_path: Path) -> None:
+    batches = Batches()
+    async with (
+        haptera.listen(f"haptera+unix://{short_path}/s", services=[batches]) as server,
+        haptera.dial(server.url) as peer,
+    ):
+        call = asyncio.ensure_future(peer.call("batches", "anything", b""))
+        await eventually(lambda: batches.requests)
+        (request,) = batches.requests
+        assert in_child(lambda: request.respond(b"from the child")).startswith("WrongLoop: ")
+        request.respond(b"from the parent")
+        assert await call == b"from the parent"
+
+
+def descriptors() -> set[int]:
+    """The open ones."""
+    found = set()
+    for descriptor in range(256):
+        with suppress(OSError):
+            os.fstat(descriptor)
+            found.add(descriptor)
+    return found
+
+
+async def test_a_sockets_number_stays_taken_in_a_child_and_no_other_is(short_path: Path) -> None:
+    """asyncio's transport would otherwise close the file that gets the number next."""
+    async with (
+        haptera.listen(f"haptera+unix://{short_path}/s", services=[Echo()]) as server,
+        haptera.dial(server.url) as peer,
+    ):
+        await peer.ready()
+        socket = peer._transport.get_extra_info("socket").fileno()  # type: ignore[union-attr]
+        nothing = os.stat(os.devnull)
+        assert in_child(lambda: os.path.samestat(os.fstat(socket), nothing)) == "True"
+        before = descriptors()
+        pipe = 2  # by which the child answers
+        assert in_child(lambda: len(descriptors() - before) - pipe) == "0"
 
 
 async def test_a_connection_ends_with_its_owner_although_a_child_lives(short_path: Path) -> None:

@@ -222,7 +222,10 @@ class Outbox:
         self.charged += size
 
     def drop(self, stream: Stream) -> None:
-        """Forget what a stream has queued: an ERROR cuts it short, or it is no longer wanted."""
+        """Forget what a stream has queued: an ERROR cuts it short, or it is no longer wanted.
+
+        No answer is among it, because nothing is queued behind an answer and no call has one to send.
+        """
         if stream.starved:
             stream.starved = False
             self._stuck -= stream.queued
@@ -233,9 +236,6 @@ class Outbox:
         if stream.outbox:
             if stream.outbox[0].begun and stream.outbox[0].type != _ITEM:
                 self._end_large()
-            for message in stream.outbox:
-                if message.type in _ENDS_STREAM:
-                    self._queued_answers -= _waiting_size(message)
             stream.outbox.clear()
 
     def add_credit(self, stream: Stream, amount: int) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from haptera.client import remote
 from haptera.client.database import Database
-from haptera.errors import ConnectionLost, RemoteProtocolError, ServerError, failure
+from haptera.errors import ConfigurationError, ConnectionLost, RemoteProtocolError, ServerError, failure
 from haptera.testing import virtual_clock
-from tests.unit.client.doubles import Dialler, FakePeer, FakeStream, Sent, channel
+from tests.unit.client.doubles import SERVER, Dialler, FakePeer, FakeStream, Sent, channel
 
 if TYPE_CHECKING:
     from haptera.peer.address import Address
@@ -352,6 +352,81 @@ async def test_change_behind_the_first_hello_that_is_lost_is_not_guessed_about()
         await lost_with(peer, database(Dialler(peer, second)).set("k", b"v"))
     assert lost.value.outcome == "unknown"
     assert second.sent == []
+
+
+@pytest.mark.parametrize("why", ["another host", "another connection"])
+@virtual_clock
+async def test_change_waits_for_welcome_where_it_could_be_made_elsewhere(why: str) -> None:
+    """Behind HELLO its fate would be unknown with the connection."""
+    first, second = FakePeer(), FakePeer(server_id=None, capabilities=frozenset())
+    if why == "another connection":
+        db = database(Dialler(first, second))
+        await established(first, db)
+        first.lose()
+    else:
+        db = database(Dialler(second), "haptera://a:1,b:1")
+    change = asyncio.ensure_future(db.set("k", b"v"))
+    await asyncio.sleep(0.01)
+    assert second.sent == []
+    change.cancel()
+
+
+class Slow(FakePeer):
+    """It says WELCOME after 3 seconds."""
+
+    def __init__(self) -> None:
+        super().__init__(answers, server_id=None)
+
+    async def ready(self) -> None:
+        await asyncio.sleep(3.0)
+        self.server_id = SERVER
+
+
+@virtual_clock
+async def test_single_host_has_the_time_of_a_handshake() -> None:
+    dial = Dialler(Slow())
+    db = database(dial)
+    assert tuple(await asyncio.gather(db.set("a", b"v"), db.set("b", b"v"))) == (8, 8)
+    assert (now(), len(dial.urls)) == (3.0, 1)
+
+
+@virtual_clock
+async def test_frozen_host_is_passed_over_where_there_is_another() -> None:
+    dial = Dialler(Slow(), FakePeer(answers))
+    assert await database(dial, "haptera://a:1,b:1").set("k", b"v") == 8
+    assert dial.urls == ["haptera://a:1", "haptera://b:1"]
+    assert 2.0 <= now() < 3.0
+
+
+@virtual_clock
+async def test_host_that_has_no_room_now_is_tried_behind_the_others() -> None:
+    dial = Dialler(refusing(1013), FakePeer(answers))
+    assert await database(dial, "haptera://a:1,b:1").set("k", b"v") == 8
+    assert dial.urls == ["haptera://a:1", "haptera://b:1"]
+
+
+@virtual_clock
+async def test_calls_that_wait_for_a_connection_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("haptera.client.connector.WAITING_MAX", 10)
+    peer = FakePeer(server_id=None, capabilities=frozenset())
+    db = database(Dialler(peer))
+    calls = [asyncio.ensure_future(db.set(f"k{number}", b"v")) for number in range(10)]
+    await asyncio.sleep(0.01)
+    with pytest.raises(ServerError) as refused:
+        await db.set("one more", b"v")
+    assert (refused.value.code, refused.value.outcome) == (3007, "not_applied")
+    assert now() < 5.0
+    for call in calls:
+        call.cancel()
+
+
+@virtual_clock
+async def test_client_that_does_not_wait_waits_for_a_server_that_has_answered() -> None:
+    first, down = FakePeer(), ConnectionRefusedError("Connection refused")
+    db = database(Dialler(first, down, down, FakePeer(answers)), wait=False)
+    await established(first, db)
+    first.lose()
+    assert await db.set("k", b"v") == 8
 
 
 @virtual_clock
@@ -738,6 +813,36 @@ async def test_malformed_page_is_a_protocol_error(page: bytes) -> None:
     peer.streams = [FakeStream([page], None)]
     with pytest.raises(RemoteProtocolError):
         await anext(database(Dialler(peer)).scan())
+
+
+@virtual_clock
+async def test_error_that_no_dialling_mends_is_told_to_each_caller() -> None:
+    class Broken(Dialler):
+        async def __call__(self, address: Address, /, *, timeout: float) -> Any:
+            raise ConfigurationError("the key file cannot be used")
+
+    db = database(Broken(FakePeer()), timeout=None)
+    calls = [asyncio.ensure_future(db.get(f"k{number}")) for number in range(3)]
+    for call in calls:
+        with pytest.raises(ConfigurationError, match="key file"):
+            await call
+
+
+@virtual_clock
+async def test_closing_leaves_no_attempt_at_work() -> None:
+    """It would open a connection that no client closes."""
+
+    class Never(Dialler):
+        async def __call__(self, address: Address, /, *, timeout: float) -> Any:
+            await asyncio.Event().wait()
+
+    db = database(Never(FakePeer()))
+    call = asyncio.ensure_future(db.get("k"))
+    await asyncio.sleep(0.01)
+    await db.aclose()
+    with pytest.raises(ConnectionLost, match="closed"):
+        await call
+    assert len(asyncio.all_tasks()) == 1
 
 
 @virtual_clock

@@ -113,6 +113,14 @@ def test_items_for_ended_streams_cost_the_connection_and_are_given_back() -> Non
     assert connection.state is ConnectionState.OPEN
 
 
+def test_items_for_ended_streams_may_not_overrun_the_connection_s_window() -> None:
+    connection = _streaming()
+    connection.fail(1, failure(3010))
+    sent(connection)
+    items = [frame(ITEM, 1, bytes(16 * KIB - 64)) for _ in range(4)]
+    assert connection_error(connection, send(connection, *items, frame(ITEM, 1)))[0] == 1009
+
+
 # -- when credit goes back -------------------------------------------------------------------------------------------
 
 
@@ -391,6 +399,37 @@ def test_a_request_over_the_budget_is_refused_alone() -> None:
     assert (refusal.stream, refusal.map["code"], refusal.map["outcome"]) == (9, 3007, "not_applied")
     connection.respond(1, b"")
     assert len(send(connection, frame(REQUEST, 11, bytes(60 * KIB)))) == 1
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_the_budget_is_used_to_its_last_byte(extra: int) -> None:
+    connection = open_machine(Role.ACCEPTOR, budget=256 * KIB)
+    send(connection, frame(REQUEST, 1, bytes(1000)))
+    overhead = connection._inflow.held - 1000
+    sizes = [256 * KIB // 4] * 3 + [256 * KIB // 4 - overhead - 1000 + extra]
+    requests = [frame(REQUEST, 3 + 2 * number, bytes(size - overhead)) for number, size in enumerate(sizes)]
+    assert len(send(connection, *requests)) == 4 - extra
+    assert (connection._inflow.held == 256 * KIB) is not bool(extra)
+
+
+def test_what_the_application_takes_is_charged_no_longer() -> None:
+    process = Budget()
+    connection = _streaming(process=process)
+    before = process.used
+    send(connection, frame(ITEM, 1, bytes(1000)))
+    assert process.used >= before + 1000
+    connection.take_item(1)
+    assert process.used == connection._inflow.held == before
+
+
+def test_messages_that_are_not_whole_may_use_half_of_the_process_s_budget() -> None:
+    process = Budget(1024 * KIB)
+    connection = open_machine(Role.ACCEPTOR, process=process, limits={"max_frame": 256 * KIB})
+    process.used += 480 * KIB
+    assert send(connection, frame(REQUEST, 1, bytes(100 * KIB), flags=MORE)) == []
+    (refusal,) = sent(connection)
+    assert (refusal.stream, refusal.map["code"]) == (1, 3007)
+    assert len(send(connection, frame(REQUEST, 3, bytes(100 * KIB)))) == 1, "a whole one has the other half"
 
 
 def test_metadata_counts_to_the_budget() -> None:

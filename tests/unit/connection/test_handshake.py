@@ -77,6 +77,19 @@ def test_both_sides_learn_the_same_of_the_connection() -> None:
     assert ours.version == theirs.version == 1
 
 
+def test_each_handshake_has_nonces_of_its_own() -> None:
+    """Section 4: 32 random bytes of either side. The keys of signed frames are made of them."""
+    nonces = set()
+    for seed in range(3):
+        pair = Pair(dialer={"seed": seed}, acceptor={"seed": seed})
+        (hello_frame,) = sent(pair.dialer)
+        send(pair.acceptor, frame(HELLO, payload=hello_frame.payload))
+        welcome_frame, *_ = sent(pair.acceptor)
+        nonces |= {hello_frame.map["nonce"], welcome_frame.map["nonce"]}
+    assert {len(nonce) for nonce in nonces} == {32}
+    assert len(nonces) == 6
+
+
 def test_the_required_fields_of_hello_are_enough_and_the_rest_has_its_defaults() -> None:
     acceptor = open_machine(Role.ACCEPTOR)
     assert acceptor.agreement is not None

@@ -188,6 +188,14 @@ def test_a_frame_may_be_larger_than_a_message_may() -> None:
     _goes_on(connection)
 
 
+@pytest.mark.parametrize("extra", [0, 1])
+def test_an_item_may_be_as_large_as_a_message_may(extra: int) -> None:
+    connection = open_machine(Role.ACCEPTOR, limits={"max_message": 64 * KIB, "max_frame": 1024 * KIB})
+    send(connection, frame(REQUEST, 1, flags=STREAMING))
+    (event,) = send(connection, frame(ITEM, 1, bytes(64 * KIB + extra)))
+    assert isinstance(event, RequestAborted if extra else ItemReceived)
+
+
 @pytest.mark.parametrize("type_", [ITEM, RESPONSE, ERROR])
 def test_an_answer_above_max_message_fails_the_call_alone(type_: int) -> None:
     """Trap: an oversized message poisons the connection."""

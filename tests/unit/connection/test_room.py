@@ -11,6 +11,7 @@ from haptera.errors import LocalProtocolError, failure
 from tests.unit.connection.machines import (
     CANCEL,
     ERROR,
+    PING,
     REQUEST,
     RESPONSE,
     credit,
@@ -133,6 +134,18 @@ def test_small_answers_and_what_the_transport_holds_are_charged_when_it_is_settl
     connection.outbox.settle(unsent=500)
     assert connection.outbox.size > 3000
     assert process.used == connection._inflow.held + connection.outbox.size + 500
+    sent(connection)
+    connection.outbox.settle()
+    assert process.used == connection._inflow.held
+
+
+def test_frames_that_a_peer_causes_and_does_not_read_are_charged() -> None:
+    process = Budget()
+    connection = _with(process)
+    send(connection, *(frame(PING, payload=bytes(8)) for _ in range(10)))
+    connection.outbox.settle()
+    assert process.used == connection._inflow.held + connection.outbox.control_size
+    assert connection.outbox.control_size >= 10 * 36
     sent(connection)
     connection.outbox.settle()
     assert process.used == connection._inflow.held

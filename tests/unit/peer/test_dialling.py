@@ -81,6 +81,22 @@ async def test_a_host_that_refuses_costs_nothing() -> None:
 
 
 @virtual_clock
+async def test_a_host_that_refuses_costs_nothing_while_another_is_silent() -> None:
+    lines = Lines(a=NEVER, c=0.0)
+    assert await lines.connect("a", "b", "c") == "c"
+    assert lines.tried == [("a", 0.0), ("b", 0.25), ("c", 0.25)]
+
+
+@virtual_clock
+async def test_an_error_that_is_none_of_the_network_is_raised_as_it_is() -> None:
+    lines = Lines(a=NEVER, b=ValueError("a key file that cannot be read"))
+    with pytest.raises(ValueError, match="key file"):
+        await lines.connect("a", "b", "c")
+    await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == 1
+
+
+@virtual_clock
 async def test_the_first_to_connect_wins_and_what_comes_later_is_closed() -> None:
     assert await Lines(a=0.4, b=0.4).connect("a", "b") == "a"
     assert await Lines(a=0.4, b=0.1).connect("a", "b") == "b"
@@ -127,6 +143,8 @@ async def test_a_name_that_is_resolved_slowly_holds_up_no_other_host(monkeypatch
     lines = Lines(slow=0.0, b=0.0)
     assert await lines.connect("slow", "b") == "b"
     assert loop().time() == 0.25
+    await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == 1, "nothing is resolved any more"
     assert await lines.connect("slow") == "slow"
 
 
@@ -168,6 +186,19 @@ def test_a_name_that_is_not_resolved_takes_one_thread_however_often_it_is_dialle
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     with asyncio.Runner(loop_factory=loops) as runner:
         runner.run(main())
+
+
+@virtual_clock
+async def test_an_address_keeps_the_interface_that_it_is_reached_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def resolved(*_: Any, **__: Any) -> Any:
+        addresses = [("fe80::1", 1, 0, 3), ("fe80::2%eth0", 1, 0, 3), ("::1", 1, 0, 0)]
+        return [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+
+    monkeypatch.setattr(VirtualClockLoop, "getaddrinfo", resolved)
+    lines = Lines()
+    with pytest.raises(ConnectionLost):
+        await lines.connect("a")
+    assert [name for name, _ in lines.tried] == ["fe80::1%3", "fe80::2%eth0", "::1"]
 
 
 @virtual_clock

@@ -21,6 +21,8 @@ from haptera.state.glob import MalformedGlob, compile_glob
         ("*a*", ["a", "bab"], ["", "b"]),
         ("a*b*c", ["abc", "axbxc", "abbcc"], ["acb", "ab", "abcx"]),
         ("ab*ba", ["abba", "abxba"], ["aba", "ab"]),
+        ("*ab*ba", ["abba", "xabxba"], ["aba"]),
+        ("*a[b]*ba", ["abba", "xabxba"], ["aba"]),
         ("*ab*ab*", ["abab", "xabxabx"], ["ab", "aba"]),
         ("a?c", ["abc", "a?c"], ["ac", "abbc"]),
         ("*?", ["a", "ab"], [""]),
@@ -53,6 +55,16 @@ def test_a_glob_matches_whole_keys(glob: str, matching: list[str], others: list[
     assert [key for key in matching if not compiled.matches(key)] == []
     assert [key for key in others if compiled.matches(key)] == []
     assert all(key.startswith(compiled.prefix) for key in matching)
+
+
+def test_a_run_of_several_pieces_is_found_where_all_of_it_stands() -> None:
+    """A run longer than one regular expression is cut into several; the second decides as much as the first."""
+    run = "[b]" * 200
+    anywhere, before_two = compile_glob(f"*{run}*"), compile_glob(f"*{run}*bb")
+    assert anywhere.matches("b" * 199 + "c" + "b" * 200)
+    assert not anywhere.matches("b" * 199 + "c" + "b" * 199)
+    assert before_two.matches("b" * 202)
+    assert not before_two.matches("b" * 201), "the last two belong to the run behind the last star"
 
 
 @pytest.mark.parametrize("glob", ["[", "[a", "[!", "[]", "[!]", "[^]", "[a-", "[a\\", "\\", "a\\", "[b-a]", "[a-\\"])

@@ -19,6 +19,8 @@ from haptera.state import (
     Set,
     SetMany,
 )
+from haptera.state.results import ENTRY_OVERHEAD
+from haptera.state.steps import finish
 from tests.unit.state.store import Store, refused
 
 INT64_MAX = 2**63 - 1
@@ -57,6 +59,15 @@ def test_get_many_answers_in_the_order_of_the_keys_and_nil_for_missing_ones(stor
     store.do(SetMany([("a", b"1"), ("b", b"2")]))
     assert store.ask(GetMany(["b", "x", "a", "b"])) == ([(b"2", 1, None), None, (b"1", 1, None), (b"2", 1, None)],)
     assert store.ask(GetMany([])) == ([],)
+
+
+def test_a_large_get_many_fits_its_bound_or_is_refused_and_lets_go_of_its_revision(store: Store) -> None:
+    store.do(Set("large", bytes(1000)))
+    size = 1000 + ENTRY_OVERHEAD + 1  # a missing key is one byte
+    found = finish(store.get_many_steps(GetMany(["large", "missing"]), size))
+    assert found == ([(bytes(1000), store.revision, None), None], store.revision)
+    assert refused(finish(store.get_many_steps(GetMany(["large", "missing"]), size - 1)), 3004)
+    assert store.kv.history.idle
 
 
 def test_set_answers_the_new_version_and_the_previous_entry_when_asked(store: Store) -> None:

@@ -16,6 +16,7 @@ from haptera.state import (
     StateMachine,
     limits,
 )
+from haptera.state.requests import Requests
 from tests.unit.state.store import Store, refused
 
 DIGEST = bytes(32)
@@ -261,6 +262,49 @@ def test_one_user_without_room_for_previous_values_keeps_versions(
     retry = store.do(get_and_set(b"1"), "x", ONE, DIGEST)
     assert isinstance(retry, Failure)
     assert (retry.code, retry.details) == (3011, {"version": 2})
+
+
+@pytest.mark.parametrize(("size", "kept"), [(57, True), (58, False)])
+def test_an_answer_of_up_to_64_bytes_needs_no_budget(
+    store: Store, monkeypatch: pytest.MonkeyPatch, size: int, kept: bool
+) -> None:
+    monkeypatch.setattr(limits, "ANSWERS_SIZE_MAX", 0)
+    store.do(Set("a", bytes(size)))
+    answer = store.do(get_and_set(b""), "x", ONE, DIGEST)  # [2, [value, 1, nil]]: 7 bytes around the value
+    retry = store.do(get_and_set(b""), "x", ONE, DIGEST)
+    assert (retry == Replayed(answer)) if kept else isinstance(retry, Failure)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("budget", ["ANSWERS_SIZE_PER_USER_MAX", "ANSWERS_SIZE_MAX"])
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_a_budget_of_answers_is_used_to_its_last_byte(
+    store: Store, monkeypatch: pytest.MonkeyPatch, budget: str, lacking: int
+) -> None:
+    size = 3000 + 8  # [version, [value, version, nil]]
+    monkeypatch.setattr(limits, budget, 2 * size - lacking)
+    store.do(Set("a", bytes(3000)))
+    for number in range(2):
+        store.do(get_and_set(bytes(3000)), "x", request_id(number), DIGEST)
+    assert store.requests.size == (size if lacking else 2 * size)
+
+
+def test_an_answer_that_is_reduced_lives_no_longer_than_it_would(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "ANSWERS_SIZE_MAX", 4000)
+    store.do(Set("a", bytes(3000)))
+    for number in range(2):
+        store.do(get_and_set(bytes(3000)), "x", request_id(number), DIGEST)
+        store.wait(300_000)
+    store.check()
+    assert store.requests.count("x") == 2
+    store.wait(1)
+    assert store.requests.count("x") == 1
+
+
+def test_tables_of_different_clocks_have_different_digests() -> None:
+    first, second = Requests(), Requests()
+    assert first.digest() == second.digest()
+    second.advance(1)
+    assert first.digest() != second.digest(), "they will not forget at the same time"
 
 
 def test_forgotten_answers_leave_nothing_behind(store: Store) -> None:

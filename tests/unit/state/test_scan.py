@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import msgspec
 import pytest
 
@@ -330,6 +332,21 @@ def test_many_older_entries_are_freed_a_little_at_a_time() -> None:
     assert len(store.kv.index.keys) == 0
 
 
+def test_what_waits_to_be_freed_shrinks_however_fast_entries_are_replaced() -> None:
+    store = Store()
+    keys = [f"{n:06d}" for n in range(8 * limits.SWEEP_MAX)]
+    store.do(SetMany([(key, b"1") for key in keys]))
+    first = store.cursor()
+    store.do(SetMany([(key, b"2") for key in keys]))
+    second = store.cursor()
+    first.close()
+    waiting = store.kv.history.burdened
+    assert waiting
+    store.do(SetMany([(key, b"3") for key in keys[: len(keys) // 2]]))
+    assert not store.kv.history.burdened, "each entry that is kept frees two"
+    assert len(drain(second)) == len(keys)
+
+
 @pytest.mark.parametrize("prefix", [None, "0"])
 def test_writes_during_a_sweep_find_consistent_keys(prefix: str | None) -> None:
     store = Store()
@@ -363,6 +380,20 @@ def test_trap_a_slow_reader_fills_the_memory_by_clears(monkeypatch: pytest.Monke
     store.do(Clear("x"))
     assert store.kv.history.idle
     assert store.kv.history.size == 0
+
+
+def test_trap_a_clear_begins_while_older_entries_wait_to_be_freed() -> None:
+    """A log of many clears, replayed, would otherwise hold all of their stores in memory."""
+    store = Store()
+    keys = [f"{n:05}" for n in range(20 * limits.SWEEP_MAX)]
+    value = bytes(100)
+    unused = sys.getrefcount(value)
+    store.do(SetMany([(key, value) for key in keys]))
+    store.do(Clear())
+    assert sys.getrefcount(value) > unused + len(keys) // 2, "most of the first store waits to be freed"
+    store.do(SetMany([(key, b"") for key in keys]))
+    store.do(Clear())
+    assert sys.getrefcount(value) == unused
 
 
 def test_trap_delete_many_of_only_the_first_keys() -> None:

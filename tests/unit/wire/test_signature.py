@@ -98,6 +98,18 @@ def test_signed_frames_are_decoded_in_any_pieces(size: int) -> None:
     assert decoder.held == 0
 
 
+def test_small_signed_frames_come_some_hundreds_at_once() -> None:
+    """As unsigned ones do: what one peer sends in one piece must not stop the others while it is verified."""
+    decoder = _decoder()
+    signer = Signer(KEY)
+    frames = [b"".join(signer.seal(encode_frame(0x20, 0, number, b"", bytes(100)), b"")) for number in range(3000)]
+    batches = [decoder.receive(b"".join(frames))]
+    while decoder.more:
+        batches.append(decoder.receive(b""))
+    assert max(map(len, batches)) == 512
+    assert [each.stream for batch in batches for each in batch] == list(range(3000))
+
+
 def test_an_unfinished_signed_frame_wants_its_tag_too() -> None:
     (data,) = _sealed(1, 1000)
     decoder = _decoder()
