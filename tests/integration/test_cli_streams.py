@@ -34,13 +34,18 @@ def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield url
 
 
-def redirected(redirection: str, *args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Runs ``haptera`` with ``args`` as a shell does whose line ends with ``redirection``."""
+def redirected(
+    redirection: str, *args: str, stdin: bytes = b"", buffered: bool = True
+) -> subprocess.CompletedProcess[bytes]:
+    """Runs ``haptera`` with ``args`` as a shell does whose line ends with ``redirection``. Without ``buffered`` each
+    write of Python is one of the system, as PYTHONUNBUFFERED has it."""
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     return subprocess.run(
         ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "haptera", *args],
         input=stdin,
         capture_output=True,
         check=False,
+        env=environ if buffered else {**environ, "PYTHONUNBUFFERED": "1"},
     )
 
 
@@ -78,8 +83,9 @@ def test_nothing_is_changed_where_nobody_reads_the_result(url: str) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here, which stands for a full disk")
-def test_a_change_whose_result_finds_the_disk_full_is_told_as_applied(url: str) -> None:
-    ended = redirected(">/dev/full", "set", "k", "new")
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_change_whose_result_finds_the_disk_full_is_told_as_applied(url: str, buffered: bool) -> None:
+    ended = redirected(">/dev/full", "set", "k", "new", buffered=buffered)
     said = b"haptera: the change was applied, but cannot write the result: No space left on device\n"
     assert (ended.returncode, ended.stderr) == (14, said)
     assert content() == "k\tnew\n"

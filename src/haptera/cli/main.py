@@ -188,7 +188,6 @@ def _not_written(error: Exception) -> int:
     """Ends a command whose result standard output did not take; a reader that has had enough is no error."""
     from haptera.cli import output
 
-    streams.silence(sys.stdout)
     if isinstance(error, output.ReaderGone):
         return DONE
     output.error(str(error), {"message": str(error)}, CANNOT_WRITE)

@@ -78,7 +78,9 @@ def flush() -> None:
 
 
 def output_error(error: OSError) -> OutputError:
-    """What an `OSError` of standard output means."""
+    """What an `OSError` of standard output means. What is still buffered for it is given up, because each further flush
+    would fail again, and would be told as an error of its own."""
+    streams.silence(sys.stdout)
     kind = ReaderGone if isinstance(error, BrokenPipeError) else OutputError
     return kind(f"cannot write the result: {error.strerror or error}")
 
