@@ -78,7 +78,7 @@ def flush() -> None:
 
 
 def output_error(error: OSError) -> OutputError:
-    """What an `OSError` of standard output means. What is still buffered for it is given up, because each further flush
+    """The error that an `OSError` of standard output means. Its buffered bytes are given up, because each further flush
     would fail again, and would be told as an error of its own."""
     streams.silence(sys.stdout)
     kind = ReaderGone if isinstance(error, BrokenPipeError) else OutputError
