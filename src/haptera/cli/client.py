@@ -1,4 +1,4 @@
-"""What all commands of the client side share: their options, the connection, and how their work is run."""
+"""The parts that all commands of the client side share: their options, the connection, and how their work is run."""
 
 from __future__ import annotations
 

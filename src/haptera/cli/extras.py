@@ -18,7 +18,7 @@ EXTRA_OF: Final = {
 
 
 def how_to_install(error: ModuleNotFoundError, args: Sequence[str]) -> tuple[str, int] | None:
-    """What to say of a module that an extra brings, and the exit code of the command ``args``.
+    """The advice for a missing module that an extra brings, and the exit code of the command ``args``.
 
     None for a module of no extra, whose absence is a mistake.
     """

@@ -136,7 +136,7 @@ class _Serving:
 
     def _on_signal(self, number: int) -> None:
         # A second signal means that someone does not want to wait. A second SIGHUP means nothing: a terminal that
-        # closes sends one, and so does its shell. What was answered is durable however the process ends.
+        # closes sends one, and so does its shell. An answered write is durable however the process ends.
         if self._stop.is_set() and number != signal.SIGHUP:
             os._exit(128 + number)
         self._stop.set()

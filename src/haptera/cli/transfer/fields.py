@@ -33,7 +33,7 @@ class _Escapes(dict[int, str]):
 _ESCAPES: Final = _Escapes({ord(char): f"\\{letter}" for char, letter in _LETTERS.items()})
 
 _BEGINNINGS: Final = ("$'", "#")
-"""Those of a quoted field, and of a comment."""
+"""The beginnings of a quoted field and of a comment."""
 
 _QUOTED: Final = re.compile(rb"[^\\']*(?:\\(?:[tnr\\']|x[0-9a-fA-F]{2})[^\\']*)*")
 

@@ -57,7 +57,7 @@ class Reader:
 
     @property
     def unit(self) -> str:
-        """What the places are: lines, or the items of a document."""
+        """The kind of the places: lines, or the items of a document."""
         return "line" if self._rows is None else self._rows.unit
 
     def batches(self) -> Iterator[Batch]:

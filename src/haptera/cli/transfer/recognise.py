@@ -51,7 +51,7 @@ _FOREIGN: Final = tuple((re.compile(pattern), name) for pattern, name in SIGNATU
 
 
 def foreign(start: bytes) -> str | None:
-    """What a file is, by its first bytes, that holds no rows; None where it may."""
+    """The kind of a file that holds no rows, by its first bytes; None where it may hold some."""
     name = next((name for pattern, name in _FOREIGN if pattern.match(start)), None)
     return None if name is None or _begins_with_a_row(start) else name
 
@@ -78,7 +78,7 @@ def format_of(name: str, start: bytes) -> Format:
 
 
 def hint(line: bytes) -> str:
-    """What a line without a tab may be meant to be."""
+    """The form that a line without a tab may be meant to have."""
     if line.count(b",") > 0:
         return "; is it CSV? --format csv reads that"
     if line.count(b";") > 0:

@@ -1,4 +1,4 @@
-"""What every format gives: rows, each a key and a value as bytes, and where it stood."""
+"""The rows that every format gives: each a key and a value as bytes, and where it stood."""
 
 from __future__ import annotations
 
