@@ -16,7 +16,7 @@ ready_to_fuzz := $(VENV)/.ready-to-fuzz
 # pytest's further arguments: make test ARGS="-n0 -k damage -x"
 ARGS ?=
 
-.PHONY: help env serve test test-pythons test-long mutants fuzz lint format generate lock bench clean
+.PHONY: help env serve test test-pythons test-long mutants shape fuzz lint format generate lock bench clean
 
 help:
 	@echo 'make env        the environment, .venv, with everything that development needs'
@@ -25,6 +25,7 @@ help:
 	@echo 'make test-pythons   the tests, with each supported Python that is found'
 	@echo 'make test-long  those that take minutes, too'
 	@echo 'make mutants    breaks the product on purpose, and says which changes no test notices'
+	@echo 'make shape      measures the tree: sizes, reaches, names with two meanings, the words of its prose'
 	@echo 'make fuzz       the fuzz targets, for a minute; ARGS="decoder --seconds 600"'
 	@echo 'make lint       formatting, rules, types, and whether generated files are current'
 	@echo 'make format     formats the sources'
@@ -86,6 +87,9 @@ test-long: $(ready_to_fuzz)
 
 mutants: $(ready_to_develop)
 	@$(python) -m tools.mutants $(ARGS)
+
+shape: $(ready_to_develop)
+	@$(python) -m tools.shape $(ARGS)
 
 fuzz: $(ready_to_fuzz)
 	@$(python) -m fuzz.run $(ARGS)
