@@ -1,4 +1,4 @@
-"""Each fuzz target for its share of an hour; less or more by HAPTERA_FUZZ_SECONDS (docs/fuzzing.md)."""
+"""Each fuzz target for its share of an hour; less or more by FUZZ_SECONDS (docs/fuzzing.md)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from fuzz.targets import TARGETS
 
 ROOT = Path(__file__).parents[2]
-SECONDS = float(os.environ.get("HAPTERA_FUZZ_SECONDS", "3600")) / len(TARGETS)
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "3600")) / len(TARGETS)
 
 
 @pytest.mark.long

@@ -37,8 +37,8 @@ DATA_DIR_DEFAULT = "./haptera-data"
 SEGMENT_SIZE_DEFAULT = 64 * 1024 * 1024
 
 VARIABLE_PREFIX = "HAPTERA_"
-OTHER_VARIABLES = frozenset({"HAPTERA_CONFIG", "HAPTERA_URL", "HAPTERA_FUZZ_SECONDS"})
-"""Variables that are no option's: the configuration file, where clients find a store, how long the project fuzzes."""
+OTHER_VARIABLES = frozenset({"HAPTERA_CONFIG", "HAPTERA_URL"})
+"""Variables that are no option's: the configuration file, and where clients find a store."""
 
 LIKENESS_MIN = 0.75
 """How much like an option's a variable's name must be to be taken for a misspelt one: others have theirs."""
