@@ -40,7 +40,7 @@ from haptera.connection import Config, Connection, Role
 from haptera.connection.events import Closed, Event
 from haptera.connection.handshake import answer_hello, check_welcome, make_hello
 from haptera.errors import ConfigurationError, Failure, RemoteProtocolError, ServerError
-from haptera.peer.address import parse
+from haptera.transport import parse
 from haptera.wire.compression import Codec
 from haptera.wire.decoder import FrameDecoder
 from haptera.wire.frame import HANDSHAKE_FRAME_SIZE_MAX, encode_frame

@@ -17,7 +17,7 @@ async def test_connections_that_are_told_why_they_are_refused_are_few_however_ma
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each is kept for a second, so that its ERROR arrives: without a bound that would be a pool of the flood's own."""
-    monkeypatch.setattr("haptera.peer.limits.LEAVING_MAX", 4)
+    monkeypatch.setattr("haptera.transport.limits.LEAVING_MAX", 4)
     async with served(ANY_PORT, Echo(), max_connections=1000, max_half_open=2) as server:
         good = await dial(server.url)
         await good.ready()
@@ -25,9 +25,9 @@ async def test_connections_that_are_told_why_they_are_refused_are_few_however_ma
         for number in range(50):
             raws.append(await RawPeer.open(server.url))
             await eventually(lambda: server.accepted == number + 2)  # noqa: B023
-            assert len(server._leaving) <= 4
+            assert len(server._pool.leaving) <= 4
         await eventually(lambda: server.refused == 48)
-        assert len(server._leaving) <= 4
+        assert len(server._pool.leaving) <= 4
         assert await good.call("echo", "one", b"x") == b"x"
         for raw in raws:
             await raw.close()

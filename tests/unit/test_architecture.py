@@ -23,18 +23,17 @@ LEAVES = frozenset(
 BELOW: dict[str, frozenset[str]] = {
     "wire": frozenset(),
     "connection": frozenset({"wire"}),
-    "peer": frozenset({"connection", "wire"}),
+    "transport": frozenset(),
+    "peer": frozenset({"transport", "connection", "wire"}),
     "state": frozenset(),
     "storage": frozenset(),
     "security": frozenset(),
-    "node": frozenset({"peer", "connection", "wire", "state", "storage", "security"}),
-    "dialects": frozenset({"node"}),
-    "client": frozenset({"peer"}),
-    "testing": frozenset({"client", "node", "peer", "connection", "wire", "state", "storage", "security"}),
-    "cli": frozenset(
-        {"client", "node", "dialects", "testing", "peer", "connection", "wire", "state", "storage", "security"}
-    ),
+    "node": frozenset({"peer", "transport", "connection", "wire", "state", "storage", "security"}),
+    "dialects": frozenset({"node", "transport"}),
+    "client": frozenset({"peer", "transport"}),
 }
+BELOW["testing"] = frozenset({"client", "node"}) | BELOW["node"]
+BELOW["cli"] = frozenset({"testing", "dialects"}) | BELOW["testing"]
 
 # The file of the client that opens a node in the process, and what it may import beyond the other files of its layer.
 EMBEDDED = "haptera.client.embedded"
@@ -49,7 +48,7 @@ IMPURE_MODULES = frozenset(
     {"asyncio", "datetime", "io", "os", "pathlib", "random", "secrets", "select", "selectors", "signal", "socket"}
     | {"ssl", "subprocess", "tempfile", "threading", "time", "uuid"}
 )
-USES_ASYNCIO = frozenset({"peer", "node", "client", "dialects", "testing", "cli"})
+USES_ASYNCIO = frozenset({"transport", "peer", "node", "client", "dialects", "testing", "cli"})
 
 
 def module_name(path: Path) -> str:
@@ -223,6 +222,8 @@ def test_every_folder_and_root_module_has_its_place() -> None:
         ),
         ("haptera.peer.peer", "import haptera.node.commands"),
         ("haptera.peer.peer", "from haptera import node"),
+        ("haptera.transport.pool", "from haptera.wire.frame import Frame"),
+        ("haptera.transport.pool", "from haptera.peer import Peer"),
         ("haptera.client.database", "from haptera.node.commands import Commands"),
         ("haptera.client.embedded", "from haptera.storage import Log"),
         ("haptera.dialects.resp", "from haptera.node.commit import CommitPipeline"),

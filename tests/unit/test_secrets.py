@@ -17,9 +17,9 @@ from rich.pretty import pretty_repr
 
 import haptera
 from haptera.connection.config import Config
-from haptera.peer.address import Address
 from haptera.peer.options import Options
 from haptera.storage.keys import DataKey
+from haptera.transport import Address
 
 SECRET = b"nobody may ever read these words"
 SHOWN = (SECRET.decode(), SECRET.hex(), SECRET.decode()[4:20])

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from haptera.error_base import describe
 from haptera.error_table import Code
 from haptera.errors import ConnectionLost, Failure, ProtocolError, failure
-from haptera.peer.address import format_place
+from haptera.transport import format_place
 
 if TYPE_CHECKING:
     from haptera.client.backoff import Backoff
     from haptera.peer import Peer
-    from haptera.peer.address import Address, Place
+    from haptera.transport import Address, Place
 
 DIAL_SECONDS = 5.0
 DIAL_SECONDS_PER_HOST = 0.5

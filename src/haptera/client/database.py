@@ -40,7 +40,7 @@ from haptera.client.methods import (
 from haptera.client.scan import Scan
 from haptera.error_table import Code
 from haptera.errors import Failure, RemoteProtocolError
-from haptera.peer.unclosed import warn_unclosed
+from haptera.transport import warn_unclosed
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -16,7 +16,7 @@ from haptera.client.methods import STATUS, Method, Row, Scanned
 from haptera.error_codes import ShuttingDown
 from haptera.error_table import Code
 from haptera.errors import ConfigurationError, ConnectionLost, Failure, StorageError, failure
-from haptera.peer.home import running_loop, wrong_loop
+from haptera.transport import running_loop, wrong_loop
 
 if TYPE_CHECKING:
     from haptera.client.channel import ScanEnd

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 from haptera.errors import ConfigurationError
 from haptera.peer import Peer, dial
-from haptera.peer.address import url_of
+from haptera.transport import url_of
 
 if TYPE_CHECKING:
-    from haptera.peer.address import Address
+    from haptera.transport import Address
 
 SOCKET = os.path.join("haptera-data", "haptera.sock")
 _ROOT = 0

@@ -9,8 +9,8 @@ import msgspec
 
 from haptera.client.local import local_url
 from haptera.errors import ConfigurationError
-from haptera.peer.address import Address, parse, redact
 from haptera.peer.options import read_options
+from haptera.transport import Address, parse, redact
 
 URL_VARIABLE = "HAPTERA_URL"
 FALLBACK_URL = "haptera://127.0.0.1:7457"

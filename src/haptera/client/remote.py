@@ -45,11 +45,11 @@ from haptera.errors import (
 from haptera.key_rules import size_refusal
 from haptera.peer import Answer, Peer, dial
 from haptera.peer import Call as Sent
-from haptera.peer.home import wrong_loop
+from haptera.transport import wrong_loop
 
 if TYPE_CHECKING:
     from haptera.client.channel import ScanEnd
-    from haptera.peer.address import Address
+    from haptera.transport import Address
 
 R = TypeVar("R")
 

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from contextlib import suppress
 
 from haptera.errors import ConfigurationError
-from haptera.peer.limits import ACCEPTED_PER_TURN, leaving_max
+from haptera.transport import ACCEPTED_PER_TURN, leaving_max
 
 RESERVED = 32
 """Descriptors that listeners do not get: a dozen are the log's and the loop's, the rest is for what comes and goes."""

@@ -107,10 +107,10 @@ def _addresses(value: Any) -> tuple[str, ...]:
 
 
 def _address(url: str) -> None:
-    from haptera.peer import address  # noqa: PLC0415  # loaded by what listens, not by every user of the defaults
+    from haptera.transport import parse  # noqa: PLC0415  # loaded by what listens, not by every user of the defaults
 
     try:
-        parsed = address.parse(url)
+        parsed = parse(url)
     except ConfigurationError as error:
         raise ValueError(str(error)) from error
     if parsed.user or parsed.password:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import stat
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +17,8 @@ from haptera.node.services.kv import KvService
 from haptera.node.services.server import ServerService
 from haptera.node.services.session import SessionService
 from haptera.peer import listen
-from haptera.peer.address import UNIX_SCHEME, is_loopback, parse, url_of
 from haptera.peer.keys import read_key_file
-from haptera.peer.sockets import check_free, group_id
+from haptera.transport import UNIX_SCHEME, check_free, group_id, is_loopback, parse, remove_socket, url_of
 from haptera.wire.payload import Limits
 
 if TYPE_CHECKING:
@@ -160,7 +158,7 @@ class NodeServer:
             )
             return
         try:
-            remove_stale_socket(path)
+            remove_socket(path)  # the lock of the directory is held, so no living node listens on it
             # Whoever can open this socket can read the key's file too.
             connections = min(self._max_connections, LOCAL_CONNECTIONS_MAX)
             await self._listen(url_of(path), None, connections)
@@ -231,15 +229,3 @@ def is_local(url: str) -> bool:
     """Whether only this machine can reach an address that is listened on."""
     hosts = parse(url).hosts
     return not hosts or is_loopback(hosts[0][0])
-
-
-def remove_stale_socket(path: str) -> None:
-    """Remove the socket that a process left which did not end well. Anything but a socket stays where it is.
-
-    The caller holds the lock of the directory. Raises OSError.
-    """
-    try:
-        if stat.S_ISSOCK(os.lstat(path).st_mode):
-            os.unlink(path)
-    except FileNotFoundError:
-        pass

@@ -12,16 +12,9 @@ import msgspec
 from haptera.connection import Budget, Config, Connection, Role
 from haptera.connection.bounds import check_keywords
 from haptera.errors import ConfigurationError
-from haptera.peer.address import Address, Place, is_loopback, parse
 from haptera.peer.calls import check_timeout
-from haptera.peer.dialling import connect_first
 from haptera.peer.exchange import Exchange
-from haptera.peer.limits import (
-    CALL_TIMEOUT_S,
-    CONNECTIONS_MAX,
-    HALF_OPEN_MAX,
-    WRITE_TIMEOUT_S,
-)
+from haptera.peer.limits import CALL_TIMEOUT_S, WRITE_TIMEOUT_S
 from haptera.peer.opening import opening
 from haptera.peer.options import Options, read_options
 from haptera.peer.peer import Peer
@@ -30,7 +23,16 @@ from haptera.peer.scope import current
 from haptera.peer.server import Server
 from haptera.peer.service import Service
 from haptera.peer.session import SessionService
-from haptera.peer.sockets import cannot_listen, group_id, open_listeners
+from haptera.transport import (
+    CONNECTIONS_MAX,
+    HALF_OPEN_MAX,
+    Address,
+    Place,
+    connect_first,
+    is_loopback,
+    open_listener,
+    parse,
+)
 from haptera.version import __version__
 from haptera.wire.compression import Codec, available
 
@@ -114,16 +116,9 @@ async def listen(
 
     scope = current.set(None)  # what is accepted is not on behalf of whoever listens
     try:
-        listeners, shown, path = await open_listeners(address, mode, None if group is None else group_id(group), accept)
-        try:
-            server = Server(shown, path, on_peer, max_connections=max_connections, max_half_open=max_half_open)
-            server.start(listeners)
-            for listener in listeners:
-                await listener.start_serving()
-        except OSError as error:
-            for listener in listeners:
-                listener.close()
-            raise cannot_listen(address, error) from error
+        listener = await open_listener(address, mode=mode, group=group, accept=accept)
+        server = Server(listener, on_peer, max_connections=max_connections, max_half_open=max_half_open)
+        await listener.start()
     finally:
         current.reset(scope)
     return server
@@ -186,7 +181,7 @@ async def dial(
 
     scope = current.set(None)  # what arrives on the connection is not on behalf of whoever dials
     try:
-        peer = await connect_first(address.places, partial(_attempt, connect), timeout)
+        peer = await connect_first(address.places, partial(_attempt, connect), timeout, discard=Exchange._abort)
     finally:
         current.reset(scope)
     # A turn of the loop later than usual: a task that waits for the one that dials still has its request leave with

@@ -21,7 +21,6 @@ from haptera.connection.events import (
     ResponseReceived,
 )
 from haptera.errors import Outcome
-from haptera.peer.address import Place, url_of
 from haptera.peer.calls import Answer
 from haptera.peer.dispatcher import Dispatcher
 from haptera.peer.event_log import EventLog
@@ -29,7 +28,7 @@ from haptera.peer.limits import CALL_TIMEOUT_S, READ_SIZE_MAX, WRITE_TIMEOUT_S
 from haptera.peer.peer import Peer
 from haptera.peer.service import Service
 from haptera.peer.timers import IdleWatch
-from haptera.peer.unclosed import warn_unclosed
+from haptera.transport import Place, url_of, warn_unclosed
 
 
 class Owner(Protocol):

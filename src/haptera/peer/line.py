@@ -16,13 +16,12 @@ from haptera.connection.events import Closed, Event, PackedItem
 from haptera.errors import ConnectionLost, Failure, Outcome, ProtocolError, RemoteProtocolError, WrongLoop
 from haptera.peer.ending import describe_end, log_end, log_opening
 from haptera.peer.event_log import EventLog
-from haptera.peer.home import let_go, running_loop, wrong_loop
 from haptera.peer.limits import DRAIN_S, LINGER_S, UNWRITTEN_MAX, WRITE_SIZE
-from haptera.peer.sockets import tune, unacknowledged
 from haptera.peer.timers import ReaderWatch, Ticker
+from haptera.transport import let_go, running_loop, tune, unacknowledged, wrong_loop
 
 if TYPE_CHECKING:
-    from haptera.peer.address import Place
+    from haptera.transport import Place
 
 _logger = logging.getLogger("haptera.peer")
 _LOG: Final = EventLog()

@@ -6,8 +6,8 @@ import msgspec
 
 from haptera.connection.bounds import BOUNDS
 from haptera.errors import ConfigurationError
-from haptera.peer.address import Address
 from haptera.peer.keys import read_key_file
+from haptera.transport import Address
 
 _COMPRESSION: Final = {"zstd": True, "none": False}
 

@@ -12,10 +12,10 @@ from haptera.connection.events import PackedItem, RequestReceived
 from haptera.errors import Failure
 from haptera.peer.caller import Caller
 from haptera.peer.calls import DEFAULT, Call, CallStream, Default, as_bytes, check_timeout
-from haptera.peer.home import running_loop
 from haptera.peer.line import Line
 from haptera.peer.remote import Credentials, describe_remote, unix_credentials
 from haptera.peer.trace import Trace, decode_trace
+from haptera.transport import running_loop
 from haptera.wire.metadata import Tag
 
 _NUMBERS: Final = frozenset({float, int})

@@ -17,7 +17,8 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, overload
 
-from haptera.testing.network import Network
+from haptera.testing.network import LoopNetwork, Network
+from haptera.transport import attach
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -62,9 +63,6 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     and when a million turns pass without time.
     """
 
-    #: That listening goes by the loop's own network: ``haptera.listen`` asks the kernel for no address.
-    simulates_network: Final = True
-
     def __init__(self, *, time_limit: float = TIME_LIMIT_S, allow_threads: bool = False) -> None:
         self.network = Network()
         self._now = 0.0
@@ -73,6 +71,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         self._threads: set[threading.Thread] | None = None
         self._allow_threads = allow_threads
         super().__init__(_Clockwork(self))
+        attach(self, LoopNetwork())  # `haptera.listen` asks the kernel for no address
 
     def time(self) -> float:
         """Return virtual seconds since the loop was made."""

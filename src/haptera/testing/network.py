@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from haptera.testing.traffic import Wire
 from haptera.testing.transport import BUFFER_SIZE, Link
+from haptera.transport import Bound, url_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from haptera.transport import Address
 
 __all__ = ["MemoryServer", "Network"]
 
@@ -110,6 +113,26 @@ class Network(Wire):
             return self._servers.get(place)
         host, port = _host(place[0]), place[1]
         return self._servers.get((host, port)) or self._servers.get(("", port))
+
+
+class LoopNetwork:
+    """The network that the running loop has by itself, as ``haptera.listen`` and ``haptera.dial`` reach it."""
+
+    async def listen(
+        self, address: Address, mode: int, group: int | None, accept: Callable[[], asyncio.BaseProtocol]
+    ) -> Bound:
+        """Listen on an address. A path has neither a mode nor a group here, because it is no file."""
+        loop = asyncio.get_running_loop()
+        if address.path:
+            unix = await loop.create_unix_server(accept, address.path, start_serving=False)
+            return Bound([unix], url_of(address.path), None)
+        host, port = address.hosts[0]
+        server = await loop.create_server(accept, host, port, start_serving=False)
+        return Bound([server], url_of((host, server.sockets[0].getsockname()[1])), None)
+
+    async def look_up(self, host: str, port: int) -> Sequence[tuple[Any, ...]]:
+        """Return the addresses of a name."""
+        return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
 class BoundName:

@@ -14,11 +14,10 @@ from urllib.parse import quote
 
 from haptera import forks
 from haptera.errors import ConfigurationError
-from haptera.peer.address import TCP_SCHEME, UNIX_SCHEME, parse
-from haptera.peer.home import let_go, wrong_loop
 from haptera.testing.recording import Piece, Recording
 from haptera.testing.traffic import Lane, Wire
 from haptera.testing.transport import MemoryTransport
+from haptera.transport import TCP_SCHEME, UNIX_SCHEME, let_go, parse, wrong_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

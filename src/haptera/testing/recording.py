@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from haptera.peer.address import parse
+from haptera.transport import parse
 
 if TYPE_CHECKING:
     import os

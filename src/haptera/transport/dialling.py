@@ -4,54 +4,42 @@ An attempt that has neither succeeded nor failed after 250 ms is joined by the n
 swallows SYNs costs a call 250 ms and not its whole time. Names are resolved together. A host that is still being
 resolved is passed over, and tried as soon as its addresses are known. Of each host two addresses are tried, one of each
 family where it has both, before the next host has its turn; the rest follow in further rounds.
-
-All that wait for a name share one lookup. It holds a thread, and a resolver that does not answer holds it for longer
-than a caller waits: a lookup for each attempt would take all threads of the loop, and nobody could resolve anything.
 """
 
 import asyncio
 import ipaddress
-import socket
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from functools import partial
 from itertools import zip_longest
-from typing import Any, Final, Generic, Protocol, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Any, Final, Generic, TypeVar
 
 from haptera.errors import ConnectionLost
-from haptera.peer.address import Place, format_place
-from haptera.peer.limits import ADDRESSES_MAX, ATTEMPT_DELAY_S
-from haptera.peer.sockets import reason_of
+from haptera.transport.address import Place, format_place
+from haptera.transport.binding import reason_of
+from haptera.transport.limits import ADDRESSES_MAX, ATTEMPT_DELAY_S
+from haptera.transport.network import AddressInfo, network_here
 
 #: Addresses of one host that are tried before the next host has its turn: one of each family.
 _ADDRESSES_PER_TURN: Final = 2
 
 
-class Abortable(Protocol):
-    """An open connection that can be given up."""
-
-    def _abort(self) -> None:
-        """Close at once."""
-
-
-T = TypeVar("T", bound=Abortable)
-
-_Lookups = dict[tuple[str, int], asyncio.Future[Any]]
-#: Lookups under way, by their loop. A name is there once, and only while a thread works on it.
-_lookups: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lookups] = WeakKeyDictionary()
+T = TypeVar("T")
 
 #: Connects to one address (the second argument) of a host (the first). Raises ``OSError``.
 Attempt = Callable[[Place, Place], Coroutine[Any, Any, T]]
 
 
-async def connect_first(places: Sequence[Place], attempt: Attempt[T], timeout: float | None) -> T:
+async def connect_first(
+    places: Sequence[Place], attempt: Attempt[T], timeout: float | None, *, discard: Callable[[T], None]
+) -> T:
     """Return the first connection to any of ``places``, preferring them in their order.
+
+    ``discard`` closes a connection that was opened in the moment in which another one had won.
 
     Raises ``ConnectionLost`` (outcome ``not_applied``), which says of each place why it failed, when all have failed or
     after ``timeout`` seconds.
     """
-    race = _Race(places, attempt)
+    race = _Race(places, attempt, discard)
     try:
         async with asyncio.timeout(timeout):
             return await race.run()
@@ -79,7 +67,7 @@ class _Host:
         host, port = self.place
         self.addresses = deque()
         try:
-            infos = await _look_up(host, port)
+            infos = await network_here().look_up(host, port)
         except (OSError, UnicodeError) as error:
             self.fail(error)
         else:
@@ -89,9 +77,10 @@ class _Host:
 class _Race(Generic[T]):
     """Attempts under way, and the hosts they belong to."""
 
-    def __init__(self, places: Sequence[Place], attempt: Attempt[T]) -> None:
+    def __init__(self, places: Sequence[Place], attempt: Attempt[T], discard: Callable[[T], None]) -> None:
         self._hosts = [_Host(place) for place in places]
         self._attempt = attempt
+        self._discard = discard
         self._attempts: dict[asyncio.Task[T], _Host] = {}  # in the order in which they began
         self._resolving: set[asyncio.Task[None]] = set()
 
@@ -126,7 +115,7 @@ class _Race(Generic[T]):
                 resolving.cancel()
             for task in self._attempts:
                 task.cancel()
-                task.add_done_callback(_close_loser)
+                task.add_done_callback(self._close_loser)
 
     def failure(self, otherwise: str = "it has no address") -> ConnectionLost:
         """Return why no place was reached; ``otherwise`` is told of those of which nothing is known."""
@@ -161,31 +150,9 @@ class _Race(Generic[T]):
         del self._attempts[task]
         return task.result()
 
-
-async def _look_up(host: str, port: int) -> Sequence[tuple[Any, ...]]:
-    """Return the addresses of a name, from a lookup that may have begun for others, and goes on for others."""
-    loop = asyncio.get_running_loop()
-    if getattr(loop, "simulates_network", False):
-        return await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    lookups = _lookups.setdefault(loop, {})
-    lookup = lookups.get((host, port))
-    if lookup is None:
-        resolve = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-        lookup = lookups[host, port] = loop.run_in_executor(None, resolve)
-        lookup.add_done_callback(partial(_end_lookup, lookups, (host, port)))
-    return await asyncio.shield(lookup)
-
-
-def _end_lookup(lookups: _Lookups, name: tuple[str, int], lookup: asyncio.Future[Any]) -> None:
-    del lookups[name]
-    if not lookup.cancelled():
-        lookup.exception()  # it is no loss if nobody waits for it any longer
-
-
-def _close_loser(task: asyncio.Task[T]) -> None:
-    """Close a connection that was opened in the moment in which another one had won."""
-    if not task.cancelled() and task.exception() is None:
-        task.result()._abort()
+    def _close_loser(self, task: asyncio.Task[T]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            self._discard(task.result())
 
 
 def _needs_resolving(place: Place) -> bool:
@@ -198,7 +165,7 @@ def _needs_resolving(place: Place) -> bool:
     return False
 
 
-def _interleaved(infos: Iterable[tuple[Any, ...]]) -> list[Place]:
+def _interleaved(infos: Iterable[AddressInfo]) -> list[Place]:
     """Return the addresses that a name has, its families in turn, each in the resolver's order."""
     families: dict[int, dict[Place, None]] = {}
     for family, _, _, _, address in infos:

@@ -1,11 +1,10 @@
-"""Where an object belongs: to one event loop, and so to one thread of one process."""
+"""The event loop that an object belongs to, and with it one thread of one process."""
 
 import asyncio
 import os
 import threading
-from asyncio.trsock import TransportSocket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from haptera.errors import WrongLoop
 
@@ -44,20 +43,9 @@ def describe_loop(loop: asyncio.AbstractEventLoop) -> str:
     return f"{id(loop):#x} ({state})"
 
 
-def let_go(sock: Any, *, may_be_stale: bool) -> None:
-    """Close a socket whose loop cannot: the loop is its parent's, in a forked child, or is closed.
-
-    Nothing is shut down, so that the parent's connection goes on. The descriptor's number stays taken, by
-    ``/dev/null``: asyncio's transport still means to close it, and must not close the file that would get the number
-    next. ``may_be_stale`` says that the transport has closed: uvloop's then still names a number that may be another
-    file's by now.
-    """
-    if not hasattr(sock, "fileno") or (may_be_stale and not isinstance(sock, TransportSocket)):
-        return  # a transport in memory has none
-    descriptor = sock.fileno()
-    if descriptor >= 0:
-        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            os.dup2(nothing, descriptor, inheritable=False)
-        finally:
-            os.close(nothing)
+def after_turns(loop: asyncio.AbstractEventLoop, turns: int, callback: Callable[[], None]) -> None:
+    """Call ``callback`` after ``turns`` further turns of the loop; at once for 0."""
+    if turns:
+        loop.call_soon(after_turns, loop, turns - 1, callback)
+    else:
+        callback()

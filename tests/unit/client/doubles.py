@@ -12,7 +12,7 @@ from haptera.client.backoff import Backoff
 from haptera.client.remote import RemoteChannel
 from haptera.errors import ConnectionLost, Failure
 from haptera.peer import Answer, Peer
-from haptera.peer.address import Address, Place, format_place, parse
+from haptera.transport import Address, Place, format_place, parse
 
 SERVER = b"s" * 16
 

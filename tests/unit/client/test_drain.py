@@ -14,7 +14,7 @@ import haptera
 from haptera import Request, Server, Service
 from haptera.client.database import Database
 from haptera.client.remote import RemoteChannel
-from haptera.peer.address import parse
+from haptera.transport import parse
 
 if TYPE_CHECKING:
     from pathlib import Path

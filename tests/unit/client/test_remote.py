@@ -16,7 +16,7 @@ from haptera.testing import virtual_clock
 from tests.unit.client.doubles import SERVER, Dialler, FakePeer, FakeStream, Sent, channel
 
 if TYPE_CHECKING:
-    from haptera.peer.address import Address
+    from haptera.transport import Address
 
 
 def database(dial: Dialler, url: str = "haptera://a:1", *, timeout: float | None = 5.0, wait: bool = True) -> Database:

@@ -14,6 +14,7 @@ from haptera.errors import ConfigurationError
 from haptera.node import server
 from haptera.node.config import OPTIONS, NodeConfig, load, misspelt
 from haptera.peer import limits as peer_limits
+from haptera.transport import CONNECTIONS_MAX, HALF_OPEN_MAX
 from haptera.wire.payload import Limits
 from tools import generate_configuration
 
@@ -41,7 +42,7 @@ def test_a_default_is_a_value_that_may_be_given(name: str) -> None:
 
 def test_the_defaults_are_those_of_the_layers_below() -> None:
     config, connection = NodeConfig(), Config(entropy=bytes)
-    assert (config.max_connections, config.max_half_open) == (peer_limits.CONNECTIONS_MAX, peer_limits.HALF_OPEN_MAX)
+    assert (config.max_connections, config.max_half_open) == (CONNECTIONS_MAX, HALF_OPEN_MAX)
     assert (config.write_timeout, config.drain_timeout) == (peer_limits.WRITE_TIMEOUT_S, peer_limits.DRAIN_S)
     settings = server.settings(config)
     given = {name: settings[name] for name in settings if name in Config.__struct_fields__ and name != "compression"}
@@ -180,7 +181,6 @@ def test_variables_of_others_are_not_taken_for_misspelt() -> None:
         "URL",
         "CONFIG",
         "PASSWORD",
-        "FUZZ_SECONDS",
         "IMAGE",
         "PORT",
         "SERVICE_HOST",

@@ -22,8 +22,8 @@ from haptera.node.descriptors import (
     raise_limit,
 )
 from haptera.node.server import NodeServer
-from haptera.peer.server import Server
 from haptera.testing import node
+from haptera.transport import Pool
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,7 +71,7 @@ def test_what_listeners_can_have_at_most_is_all_that_there_is_and_no_more(
 @pytest.mark.parametrize("connections", [1, 16, 63, 64, 65, 1000, 1024, 10_000])
 async def test_those_that_are_being_refused_are_counted_as_a_listener_bounds_them(connections: int) -> None:
     def leaving(connections: int) -> int:
-        return Server("", None, None, max_connections=connections)._max_leaving
+        return Pool(lambda *_, **__: None, max_connections=connections)._max_leaving
 
     local = min(connections, LOCAL_CONNECTIONS_MAX)
     expected = RESERVED + 2 * PER_LISTENER + connections + leaving(connections) + local + leaving(local)
@@ -91,7 +91,7 @@ async def test_a_node_takes_fewer_connections_and_says_what_helps(
     limited(monkeypatch, 256)
     async with node(storage="memory", listen="tcp", max_connections=500) as url:
         assert isinstance(url.server, NodeServer)
-        assert {server._max_connections for server in url.server._servers} == {77}
+        assert {server._pool._max_connections for server in url.server._servers} == {77}
         (told,) = [vars(record) for record in caplog.records if record.getMessage() == "fewer_connections"]
         assert (told["max_connections"], told["configured"]) == (77, 500)
         assert f"ulimit -n {needed(500, 1)}," in told["help"]
@@ -106,7 +106,7 @@ async def test_the_local_socket_has_fewer_connections_than_a_listener(
     limited(monkeypatch, 1_048_576)
     async with node(data_dir=short_path, listen="haptera://127.0.0.1:0", max_connections=5000) as url:
         assert isinstance(url.server, NodeServer)
-        assert [server._max_connections for server in url.server._servers] == [5000, LOCAL_CONNECTIONS_MAX]
+        assert [server._pool._max_connections for server in url.server._servers] == [5000, LOCAL_CONNECTIONS_MAX]
 
 
 @pytest.mark.parametrize("refused", [None, ValueError, OSError])

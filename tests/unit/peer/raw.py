@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from haptera import Failure
-from haptera.peer.address import parse
+from haptera.transport import parse
 from haptera.wire.decoder import FrameDecoder
 from haptera.wire.frame import STREAMING, Frame, FrameType, encode_frame
 from haptera.wire.metadata import encode_route

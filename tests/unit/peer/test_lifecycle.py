@@ -552,9 +552,9 @@ async def test_who_is_gone_before_it_is_refused_is_no_fault(
         monkeypatch.setattr(MemoryTransport, "write_eof", not_connected)
         raw = await RawPeer.open(server.url)
         await eventually(lambda: server.refused == 1)
-        assert len(server._leaving) == 1
+        assert len(server._pool.leaving) == 1
         await asyncio.sleep(limits.LINGER_S)
-        assert not server._leaving
+        assert not server._pool.leaving
         await raw.close()
         await first.aclose()
     assert [record for record in caplog.records if record.exc_info] == []

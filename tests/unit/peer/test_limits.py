@@ -17,6 +17,7 @@ from haptera import ConnectionLost, dial, listen
 from haptera.connection import Budget
 from haptera.peer import limits
 from haptera.testing import connected_peers, virtual_clock
+from haptera.transport import CONNECTIONS_MAX, HALF_OPEN_MAX
 from haptera.wire.frame import FrameType, encode_frame
 from haptera.wire.payload import Goaway, decode_failure, decode_payload
 from tests.unit.peer.hosts import ANY_PORT, KIB, MIB, Batches, Echo, Gate, eventually, other_side, served, turns
@@ -34,7 +35,7 @@ async def refusal(raw: RawPeer) -> haptera.Failure:
 
 
 def test_the_defaults_are_those_of_the_specification() -> None:
-    assert (limits.CONNECTIONS_MAX, limits.HALF_OPEN_MAX) == (10_000, 4096)
+    assert (CONNECTIONS_MAX, HALF_OPEN_MAX) == (10_000, 4096)
 
 
 @virtual_clock
@@ -91,7 +92,7 @@ def test_clients_are_told_why_they_are_refused_however_many_they_are(
 
     A client that is closed without a word cannot know whether its first change was applied.
     """
-    monkeypatch.setattr("haptera.peer.limits.LEAVING_MAX", 0)
+    monkeypatch.setattr("haptera.transport.limits.LEAVING_MAX", 0)
 
     async def main(url: str) -> None:
         async with served(url, Echo(), max_connections=1) as server, dial(server.url) as only:
@@ -179,7 +180,7 @@ async def test_a_flood_of_connections_leaves_nothing_behind() -> None:
         await eventually(lambda: server.accepted + server.refused >= 200)
         for raw in raws:
             await raw.close()
-        await eventually(lambda: not server.peers and not server._leaving)
+        await eventually(lambda: not server.peers and not server._pool.leaving)
         assert server.half_open == 0
         peer = await dial(server.url)
         assert await peer.call("echo", "one", b"x") == b"x"
@@ -484,7 +485,7 @@ async def test_a_drained_server_says_which_streams_it_answers_and_answers_them()
             await raw.request(stream, "gate", "wait", b"%d" % stream)
         await eventually(lambda: len(gate.started) == 3)
         draining = asyncio.create_task(server.drain())
-        await eventually(lambda: not server._half_open and not server._listeners)
+        await eventually(lambda: not server.half_open and not server._listener.is_open)
         await turns()
         gate.open.set()
         await raw.read_to_end()

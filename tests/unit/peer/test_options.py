@@ -11,9 +11,9 @@ import pytest
 from haptera import ConfigurationError, ConnectionLost, Database, Peer, dial, listen
 from haptera.client.location import locate
 from haptera.peer import read_key_file
-from haptera.peer.address import parse
 from haptera.peer.options import Options, read_options
 from haptera.testing import virtual_clock
+from haptera.transport import parse
 from haptera.wire import compression
 from tests.unit.peer.hosts import ANY_PORT, KIB, Echo, eventually, other_side, served
 

@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 
 from haptera import ConfigurationError, dial, listen
-from haptera.peer.address import Address, format_host, parse, redact, url_of
+from haptera.transport.address import Address, format_host, parse, redact, url_of
 
 SECRET = "s3cr3t"
 

@@ -15,10 +15,11 @@ import pytest
 import uvloop
 
 from haptera import ConfigurationError, ConnectionLost, dial, listen
-from haptera.peer import dialling, sockets
-from haptera.peer.dialling import connect_first
-from haptera.peer.limits import ADDRESSES_MAX
 from haptera.testing import VirtualClockLoop, virtual_clock
+from haptera.transport import binding
+from haptera.transport.dialling import connect_first
+from haptera.transport.limits import ADDRESSES_MAX
+from haptera.transport.network import KERNEL
 from tests.unit.peer.hosts import ANY_PORT, Echo, eventually, served
 
 
@@ -50,7 +51,7 @@ class Lines:
         return Line(self, name)
 
     async def connect(self, *hosts: str, timeout: float | None = 5.0) -> str:
-        return (await connect_first([(host, 1) for host in hosts], self, timeout)).name
+        return (await connect_first([(host, 1) for host in hosts], self, timeout, discard=Line.abort)).name
 
 
 class Line:
@@ -58,7 +59,7 @@ class Line:
         self.lines = lines
         self.name = name
 
-    def _abort(self) -> None:
+    def abort(self) -> None:
         self.lines.aborted.append(self.name)
 
 
@@ -175,7 +176,7 @@ def test_a_name_that_is_not_resolved_takes_one_thread_however_often_it_is_dialle
                 assert len(asked) == 1
             finally:
                 released.set()
-            await eventually(lambda: not dialling._lookups[asyncio.get_running_loop()])
+            await eventually(lambda: not KERNEL.lookups[asyncio.get_running_loop()])
         gc.collect()  # an error that nobody has heard of is reported when its future goes
         assert unheard == []
 
@@ -314,7 +315,7 @@ async def test_an_address_that_is_not_here_is_left_out_and_one_in_use_is_not(mon
 
 async def test_a_chosen_port_that_is_taken_on_another_address_is_chosen_again(monkeypatch: pytest.MonkeyPatch) -> None:
     several(monkeypatch, "127.0.0.1", "127.0.0.2")
-    bind = sockets._bind_tcp
+    bind = binding._bind_tcp
     refusals = [OSError(98, "Address already in use")] * 3
 
     def taken(family: int, kind: int, protocol: int, place: tuple[Any, ...]) -> socket.socket:
@@ -322,7 +323,7 @@ async def test_a_chosen_port_that_is_taken_on_another_address_is_chosen_again(mo
             raise refusals.pop()
         return bind(family, kind, protocol, place)
 
-    monkeypatch.setattr(sockets, "_bind_tcp", taken)
+    monkeypatch.setattr(binding, "_bind_tcp", taken)
     async with served("haptera://several:0", Echo()) as server:
         assert refusals == []
         async with dial(f"haptera://127.0.0.2:{port_of(server.url)}") as peer:

@@ -1,0 +1,62 @@
+"""Byte streams under asyncio: addresses, sockets, listening, accepting, refusing, dialling.
+
+It knows no frames: what is said on a connection, and how one is told that it is refused, is its user's.
+"""
+
+from haptera.transport.address import (
+    DEFAULT_PORT,
+    TCP_SCHEME,
+    UNIX_SCHEME,
+    Address,
+    Place,
+    format_place,
+    is_loopback,
+    parse,
+    redact,
+    url_of,
+)
+from haptera.transport.binding import check_free, group_id, reason_of, remove_socket
+from haptera.transport.dialling import connect_first
+from haptera.transport.limits import ACCEPTED_PER_TURN, CONNECTIONS_MAX, HALF_OPEN_MAX, leaving_max
+from haptera.transport.listener import Listener, open_listener
+from haptera.transport.loops import running_loop, wrong_loop
+from haptera.transport.network import Accept, Bound, Network, attach
+from haptera.transport.pool import Pool, Refuse
+from haptera.transport.sockets import let_go, tune, unacknowledged
+from haptera.transport.unclosed import warn_unclosed
+
+__all__ = [
+    "ACCEPTED_PER_TURN",
+    "CONNECTIONS_MAX",
+    "DEFAULT_PORT",
+    "HALF_OPEN_MAX",
+    "TCP_SCHEME",
+    "UNIX_SCHEME",
+    "Accept",
+    "Address",
+    "Bound",
+    "Listener",
+    "Network",
+    "Place",
+    "Pool",
+    "Refuse",
+    "attach",
+    "check_free",
+    "connect_first",
+    "format_place",
+    "group_id",
+    "is_loopback",
+    "leaving_max",
+    "let_go",
+    "open_listener",
+    "parse",
+    "reason_of",
+    "redact",
+    "remove_socket",
+    "running_loop",
+    "tune",
+    "unacknowledged",
+    "url_of",
+    "warn_unclosed",
+    "wrong_loop",
+]

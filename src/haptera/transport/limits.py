@@ -1,0 +1,43 @@
+"""The bounds of listening and dialling, each with its reason."""
+
+from typing import Final
+
+#: An undecided attempt to connect is joined by the next one after this time: RFC 8305 recommends it, and it is more
+#: than a round trip on almost every path.
+ATTEMPT_DELAY_S: Final = 0.25
+#: Addresses of one name that are listened on or dialled. A sound name has fewer; a hostile resolver gives more.
+ADDRESSES_MAX: Final = 16
+#: Connections of one listener. Each costs some 12 KiB and a file descriptor.
+CONNECTIONS_MAX: Final = 10_000
+#: Connections whose handshake is not done: room for thousands of clients that start at one instant and share a few
+#: busy processors, and 64 KiB each at most. Never more than half of a listener's connections, because silent ones
+#: would otherwise fill a small listener and keep all others out.
+HALF_OPEN_MAX: Final = 4096
+#: Refused connections that have a second to read why: 256, or a quarter of a listener's connections where that is
+#: fewer, but at least 16. Further ones are told why and closed at once.
+LEAVING_MAX: Final = 256
+LEAVING_MIN: Final = 16
+#: Connections that the kernel may hold before they are accepted, and how many of them asyncio's own loop accepts in one
+#: turn: each has a descriptor until it can be refused, some turns later.
+BACKLOG: Final = 1024
+ACCEPTED_PER_TURN: Final = 4
+#: Unsent bytes of a TCP connection that the kernel may hold beyond the bytes in flight (``TCP_NOTSENT_LOWAT``). A PING
+#: or an answer stands behind no more than this, one write and the buffer of asyncio's transport. Without it, the kernel
+#: holds megabytes.
+UNSENT_SIZE: Final = 128 * 1024
+#: Where PINGs are off, the kernel finds a host that is gone: 60 seconds of silence, then four probes 15 seconds apart.
+KEEPALIVE_IDLE_S: Final = 60
+KEEPALIVE_INTERVAL_S: Final = 15
+KEEPALIVE_COUNT: Final = 4
+#: The kernel also finds a host that acknowledges nothing that it is sent. Longer than it takes to find a slow reader.
+UNACKED_S: Final = 120
+
+
+def half_open_max(wanted: int, connections: int) -> int:
+    """Return how many of a listener's ``connections`` may be half-open, if ``wanted`` are asked for."""
+    return min(wanted, max(1, connections // 2))
+
+
+def leaving_max(connections: int) -> int:
+    """Return how many refused connections a listener of ``connections`` keeps until they have read why."""
+    return min(LEAVING_MAX, max(LEAVING_MIN, connections // 4))

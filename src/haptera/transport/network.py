@@ -1,0 +1,110 @@
+"""The network of an event loop: the kernel's, unless another one is attached to the loop.
+
+Listening and looking names up go through here. Connecting does not, because a loop that has a network of its own has
+``create_connection`` of its own as well.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
+
+from haptera.transport.address import UNIX_SCHEME, Address, url_of
+from haptera.transport.binding import bind
+from haptera.transport.limits import ACCEPTED_PER_TURN, BACKLOG
+
+#: Makes the protocol of one accepted connection.
+Accept = Callable[[], asyncio.BaseProtocol]
+#: The answer of ``getaddrinfo``: family, kind, protocol, canonical name, socket address.
+AddressInfo = tuple[Any, ...]
+
+
+class Bound(NamedTuple):
+    """Listeners that take no connections yet, one for each address of a host, and their URL with the real port.
+
+    ``path`` is the file of a Unix socket.
+    """
+
+    servers: Sequence[asyncio.AbstractServer]
+    url: str
+    path: str | None
+
+
+class Network(Protocol):
+    """A network that an event loop can reach."""
+
+    async def listen(self, address: Address, mode: int, group: int | None, accept: Accept) -> Bound:
+        """Bind all of an address. Raises ``OSError``."""
+
+    async def look_up(self, host: str, port: int) -> Sequence[AddressInfo]:
+        """Return the addresses of a name. Raises ``OSError`` or ``UnicodeError``."""
+
+
+_Lookups = dict[tuple[str, int], asyncio.Future[Any]]
+
+
+class Kernel:
+    """The network of the machine.
+
+    All that wait for a name share one lookup. It holds a thread, and a resolver that does not answer holds it for
+    longer than a caller waits: a lookup for each attempt would take all threads of the loop, and nothing else could be
+    resolved.
+    """
+
+    def __init__(self) -> None:
+        #: Lookups under way, by their loop. A name is there once, and only while a thread works on it.
+        self.lookups: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lookups] = WeakKeyDictionary()
+
+    async def listen(self, address: Address, mode: int, group: int | None, accept: Accept) -> Bound:
+        """Bind all of an address. Raises ``OSError``, and ``ConfigurationError`` for a path that is taken."""
+        loop = asyncio.get_running_loop()
+        # asyncio's own loop accepts as many at once as it calls its backlog; that of the kernel is the socket's.
+        backlog = ACCEPTED_PER_TURN if isinstance(loop, asyncio.BaseEventLoop) else BACKLOG
+        create = loop.create_unix_server if address.scheme == UNIX_SCHEME else loop.create_server
+        sockets = bind(address, mode, group)
+        url = url_of(address.path or (address.hosts[0][0], sockets[0].getsockname()[1]))
+        servers: list[asyncio.AbstractServer] = []
+        try:
+            for sock in sockets:
+                server: asyncio.AbstractServer = await create(accept, sock=sock, backlog=backlog, start_serving=False)
+                servers.append(server)
+        except BaseException:
+            for begun in servers:
+                begun.close()
+            for sock in sockets:
+                sock.close()
+            raise
+        return Bound(servers, url, address.path or None)
+
+    async def look_up(self, host: str, port: int) -> Sequence[AddressInfo]:
+        """Return the addresses of a name, from a lookup that may have begun for others, and goes on for others."""
+        loop = asyncio.get_running_loop()
+        lookups = self.lookups.setdefault(loop, {})
+        lookup = lookups.get((host, port))
+        if lookup is None:
+            resolve = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+            lookup = lookups[host, port] = loop.run_in_executor(None, resolve)
+            lookup.add_done_callback(partial(_end_lookup, lookups, (host, port)))
+        return await asyncio.shield(lookup)
+
+
+def _end_lookup(lookups: _Lookups, name: tuple[str, int], lookup: asyncio.Future[Any]) -> None:
+    del lookups[name]
+    if not lookup.cancelled():
+        lookup.exception()  # it is no loss if its callers have given up
+
+
+KERNEL: Final = Kernel()
+_attached: WeakKeyDictionary[asyncio.AbstractEventLoop, Network] = WeakKeyDictionary()
+
+
+def attach(loop: asyncio.AbstractEventLoop, network: Network) -> None:
+    """Have everything that listens or looks names up on ``loop`` use ``network``."""
+    _attached[loop] = network
+
+
+def network_here() -> Network:
+    """Return the network of the running loop."""
+    return _attached.get(asyncio.get_running_loop(), KERNEL)

@@ -1,0 +1,76 @@
+"""The socket of one connection: tuned, asked what is unacknowledged, and let go in a forked child."""
+
+import asyncio
+import os
+import socket
+import sys
+from asyncio.trsock import TransportSocket
+from contextlib import suppress
+from typing import Any, Final
+
+if sys.platform == "linux":
+    import fcntl
+    import termios
+
+from haptera.transport.limits import (
+    KEEPALIVE_COUNT,
+    KEEPALIVE_IDLE_S,
+    KEEPALIVE_INTERVAL_S,
+    UNACKED_S,
+    UNSENT_SIZE,
+)
+
+#: A socket's options, in so far as this system has them.
+_TCP_OPTIONS: Final = (
+    ("TCP_NOTSENT_LOWAT", UNSENT_SIZE),
+    ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
+    ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S),
+    ("TCP_KEEPCNT", KEEPALIVE_COUNT),
+    ("TCP_USER_TIMEOUT", UNACKED_S * 1000),
+)
+
+
+def tune(transport: asyncio.BaseTransport) -> None:
+    """Bound what waits in the kernel, and have it notice a host that is gone."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    # A connection that is already gone refuses options; it says so itself when it is read.
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _TCP_OPTIONS:
+            option = getattr(socket, name, None)
+            if option is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def unacknowledged(transport: asyncio.BaseTransport) -> int:
+    """Return how many bytes the kernel keeps of a TCP connection until the other side has them; 0 if it doesn't say."""
+    sock = transport.get_extra_info("socket")
+    if sys.platform != "linux" or sock is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
+        return 0
+    try:
+        # SIOCOUTQ, which has the number of a terminal's request. The end of what is sent counts as a byte of it.
+        answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    except OSError:
+        return 0
+    return max(int.from_bytes(answer, sys.byteorder) - 1, 0)
+
+
+def let_go(sock: Any, *, may_be_stale: bool) -> None:
+    """Close a socket whose loop cannot: the loop is its parent's, in a forked child, or is closed.
+
+    Nothing is shut down, so that the parent's connection goes on. The descriptor's number stays taken, by
+    ``/dev/null``: asyncio's transport still means to close it, and must not close the file that would get the number
+    next. ``may_be_stale`` says that the transport has closed: uvloop's then still names a number that may be another
+    file's by now.
+    """
+    if not hasattr(sock, "fileno") or (may_be_stale and not isinstance(sock, TransportSocket)):
+        return  # a transport in memory has none
+    descriptor = sock.fileno()
+    if descriptor >= 0:
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.dup2(nothing, descriptor, inheritable=False)
+        finally:
+            os.close(nothing)
