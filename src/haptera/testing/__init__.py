@@ -1,11 +1,11 @@
-"""What users' tests and ours share: nodes, peers and files in memory, virtual time, and a proxy that can be cut.
+"""Tools that users' tests and ours share: nodes, peers and files in memory, virtual time, and a proxy that can be cut.
 
     node, node_in_thread                a whole node in this process (extra: ``haptera[server]``)
     proxy, Proxy                        cuts, black holes, delays, damage and counts between two real ends
     connected_peers, Link               two peers, or two asyncio protocols, on a connection in memory
     run, virtual_clock                  an event loop whose time jumps to the next timer
-    MemoryFileSystem                    files that can fail and lose what was not synced
-    Recording, replay                   what passed through a proxy, and sending it again
+    MemoryFileSystem                    files that can fail and lose unsynced bytes
+    Recording, replay                   the bytes that passed through a proxy, and sending them again
 
 The pytest fixtures are in `haptera.testing.plugin`, which pytest finds by itself. A name is imported when it is first
 used.

@@ -1,6 +1,6 @@
 """Virtual time: an event loop whose clock jumps to the next timer as soon as nothing is left to do.
 
-Time-outs of half a minute take no time, and never race with the machine: what a test sees depends on its seed alone.
+Time-outs of half a minute take no time, and never race with the machine: a test depends on its seed alone.
 The loop's network is in memory (`haptera.testing.network`), work for a thread runs on the loop itself, and whatever
 else would reach outside is refused.
 """
@@ -39,14 +39,14 @@ _TASKS_SHOWN_MAX: Final = 50
 
 
 class Stalled(RuntimeError):
-    """Nothing will ever happen again, or only the same for ever: what a hang looks like on a virtual clock.
+    """Nothing will ever happen again, or only the same for ever: a hang, as a virtual clock shows it.
 
     The message names every task and where it waits.
     """
 
 
 class NotSimulated(RuntimeError):
-    """A program on a virtual clock has reached for what has real time: a socket, a subprocess, a thread."""
+    """A program on a virtual clock has asked for a thing with real time: a socket, a subprocess, a thread."""
 
 
 class VirtualClockLoop(asyncio.SelectorEventLoop):
@@ -79,7 +79,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
 
     @property
     def timers(self) -> list[float]:
-        """When each timer that is set is due, in order: what would still happen if nobody did anything more."""
+        """When each timer that is set is due, in order, as things stand."""
         return sorted(timer.when() for timer in self._scheduled if not timer.cancelled())  # type: ignore[attr-defined]
 
     def run_forever(self) -> None:
@@ -89,7 +89,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         super().run_forever()
 
     def turn(self, timeout: float | None) -> None:
-        """Let the time pass that the loop would wait for: what its selector is asked for at every turn."""
+        """Let the time pass that the loop would wait for. Its selector asks for this at every turn."""
         if timeout is not None and timeout <= 0:
             self._turns += 1
             if self._turns > TURNS_MAX:
@@ -116,7 +116,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
                 "(haptera.testing.node() opens a node that needs none)"
             )
 
-    # -- what is simulated ------------------------------------------------------------------------------------------
+    # -- the simulation ---------------------------------------------------------------------------------------------
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
         """Run ``func`` on this thread at the next turn; it takes no time."""
@@ -200,7 +200,7 @@ def _work(future: asyncio.Future[Any], func: Callable[..., Any], args: tuple[Any
         return
     try:
         result = func(*args)
-    except BaseException as error:  # as a thread would, whatever it is: its place is where the work is awaited
+    except BaseException as error:  # as a thread would: the error belongs where the work is awaited
         future.set_exception(error)
     else:
         future.set_result(result)
@@ -230,7 +230,7 @@ for _name in (
 class _Clockwork(selectors.BaseSelector):
     """A selector that waits for nothing: asked to, it moves the loop's clock on.
 
-    It watches one descriptor, the loop's own wake-up pipe, and never looks at it: what wakes the loop on its own thread
+    It watches one descriptor, the loop's own wake-up pipe, and never looks at it: a wake-up from the loop's own thread
     is in its queue already.
     """
 
@@ -260,11 +260,11 @@ def run(main: Coroutine[Any, Any, T], *, seed: int | None = None, time_limit: fl
     """Run a coroutine to its end on a virtual clock, as ``asyncio.run`` does on the real one, and return its result.
 
     With ``seed`` all that is random is drawn from it meanwhile, in the whole process: the functions of ``random``
-    (whose state is put back), ``os.urandom`` and what is made of it, such as ``secrets`` and ``uuid.uuid4``. So the
+    (whose state is put back), ``os.urandom`` and its users, such as ``secrets`` and ``uuid.uuid4``. So the
     same seed gives the same run (across processes too where PYTHONHASHSEED is fixed); an exception carries it as a
     note.
 
-    Raises what ``main`` raises; `Stalled` when it would never end, or not before ``time_limit`` virtual seconds;
+    Raises the error of ``main``; `Stalled` when it would never end, or not before ``time_limit`` virtual seconds;
     `NotSimulated` when it reaches outside.
     """
     try:
@@ -288,7 +288,8 @@ def _run(main: Coroutine[Any, Any, T], time_limit: float) -> T:
 
 
 def _abandon(runner: asyncio.Runner) -> None:
-    """Close what has failed. A task that does not take its cancellation is left where it is: the first error counts."""
+    """Close a loop that has failed. A task that does not take its cancellation is left where it is: the first error
+    counts."""
     loop = runner.get_loop()
     try:
         runner.close()

@@ -1,7 +1,7 @@
-"""A file system in memory that knows what a power failure would leave (storage-format 7).
+"""A file system in memory that knows the state after a power failure (storage-format 7).
 
-It keeps, beside what a process sees, what has been synced and which changes have not. So a test can stop a program
-after any call, take the power away with what was not synced lost, kept, torn or out of order, and open what is left.
+Beside the files that a process sees it keeps their synced state and the unsynced changes. So a test can stop a program
+after any call, take the power away with unsynced changes lost, kept, torn or out of order, and open the rest.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Crashed", "MemoryFile", "MemoryFileSystem", "Unsynced"]
 
 Unsynced = Literal["drop", "keep", "tear", "reorder"]
-"""What a power failure does to changes that were not synced: lose all, lose none, keep a first part (with the change
+"""The effect of a power failure on unsynced changes: lose all, lose none, keep a first part (with the change
 at the cut torn in the middle), or keep any of them (with writes torn by sector)."""
 
 SECTOR_SIZE = 512
@@ -46,7 +46,7 @@ class _Node:
         _apply(self.seen, kind, data, position)
 
     def sync(self) -> None:
-        # Not "disk = seen": what a failed sync dropped is seen, but no later sync writes it.
+        # Not "disk = seen": a change that a failed sync dropped is seen, but no later sync writes it.
         for change in self.pending:
             _apply(self.disk, *change)
         self.pending.clear()
@@ -75,8 +75,8 @@ class MemoryFileSystem:
 
     `calls` lists every call so far as (name, path). With `stop_after` = n the program is stopped (`Crashed`) by any
     call after the n-th. The n-th call fails with `fail_at` = n, and every call whose name is in `failing`, with the
-    errno `fail_with`. A write that fails has been done in part; a sync of a file that fails drops what it should have
-    synced, as Linux does: the process still sees it, the disk never will.
+    errno `fail_with`. A write that fails has been done in part; a sync of a file that fails drops the changes that it
+    should have synced, as Linux does: the process still sees it, the disk never will.
     """
 
     def __init__(self) -> None:
@@ -136,7 +136,7 @@ class MemoryFileSystem:
         directory.pending.clear()
 
     def restart(self) -> MemoryFileSystem:
-        """What the next process finds after this one was killed: everything that this one saw, synced or not."""
+        """The files of the next process after this one was killed: everything that this one saw, synced or not."""
         for node in _nodes(self._root):
             node.locked = False
         after = MemoryFileSystem()
@@ -144,7 +144,7 @@ class MemoryFileSystem:
         return after
 
     def power_failure(self, unsynced: Unsynced, seed: int = 0) -> MemoryFileSystem:
-        """What the next process finds after a power failure. This file system is left as it was."""
+        """The files of the next process after a power failure. This file system is left as it was."""
         after = MemoryFileSystem()
         after._root = _surviving_directory(self._root, unsynced, random.Random(seed))
         return after
@@ -161,7 +161,7 @@ class MemoryFileSystem:
         directory.seen[name] = directory.disk[name] = node
 
     def changes(self) -> list[int]:
-        """The numbers of the calls that changed or synced something: what there is to stop after."""
+        """The numbers of the calls that changed or synced something: the places to stop after."""
         return [number for number, (name, _) in enumerate(self.calls, 1) if name in _CHANGES]
 
     def called(self, name: str, path: str) -> None:

@@ -27,7 +27,7 @@ def _define(scope: str) -> None:
     """Make the fixtures for the tests of one loop: functions of their own, which pytest-asyncio marks with it."""
 
     async def node(request: pytest.FixtureRequest) -> AsyncIterator[NodeUrl]:
-        from haptera.testing import nodes  # noqa: PLC0415  # what only a test that asks for it needs
+        from haptera.testing import nodes  # noqa: PLC0415  # only a test that asks for a node needs it
 
         async with nodes.node(**_options(request)) as url:
             yield url
@@ -95,7 +95,7 @@ def haptera_proxy(request: pytest.FixtureRequest) -> Proxy:
 
 
 def _on_loop(request: pytest.FixtureRequest, kind: str) -> Any:
-    """What a fixture of this module gives on the loop of the test. The node is there before what needs it: a loop that
+    """The value of a fixture of this module on the loop of the test. The node is there before its users: a loop that
     runs a fixture cannot run another one within it.
     """
     scope = _loop_scope(request)

@@ -29,7 +29,7 @@ _ANY: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104  # nothing is bound
 
 
 class Network(Wire):
-    """All connections of one loop. Faults are those of a `Wire`, for every connection, those to come included.
+    """All connections of one loop. Faults are a `Wire`'s, for every connection, present and future.
 
     ``links`` are the open connections; ``buffer`` is how many bytes may be under way on each, in each direction.
     """
@@ -72,7 +72,7 @@ class Network(Wire):
     ) -> MemoryServer:
         """Listen on a place; port 0 stands for one that is free.
 
-        Who connects is refused until the server serves.
+        Connections are refused until the server serves.
         """
         if isinstance(place, tuple):
             host, port = _host(place[0]), place[1]
@@ -136,7 +136,7 @@ class LoopNetwork:
 
 
 class BoundName:
-    """What is left of a listening socket in memory: ``getsockname()``."""
+    """The rest of a listening socket in memory: ``getsockname()``."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -166,7 +166,7 @@ class MemoryServer(asyncio.AbstractServer):
 
     @property
     def sockets(self) -> tuple[BoundName, ...]:
-        """What stands for the listening socket: it knows its name, and nothing else."""
+        """The stand-in for the listening socket: it knows its name, and nothing else."""
         return () if self._closed.done() else (BoundName(self.place),)
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
@@ -190,7 +190,7 @@ class MemoryServer(asyncio.AbstractServer):
             self.close()
 
     def close(self) -> None:
-        """Take no more connections; those that there are go on."""
+        """Take no more connections; the open ones go on."""
         if not self._closed.done():
             self._closed.set_result(None)
             del self._network._servers[self.place]

@@ -69,8 +69,8 @@ async def node(
 
     ``listen`` is ``"unix"`` (a socket in a temporary directory), ``"tcp"`` (a free port of 127.0.0.1), or the URLs to
     listen on; the first is the node's URL. ``storage`` is ``"disk"``, in ``data_dir`` or in a temporary directory, or
-    ``"memory"``, or a `MemoryFileSystem` of the test's own, which can fail and lose power. ``options`` are those of
-    ``haptera serve``, with ``segment_size`` 1 MiB if nothing else is said.
+    ``"memory"``, or a `MemoryFileSystem` of the test's own, which can fail and lose power. ``options`` are the
+    options of ``haptera serve``, with ``segment_size`` 1 MiB if nothing else is said.
 
     On a virtual clock writes are made on the loop, each taking ``write_delay`` virtual seconds, and the entries' time
     is the clock's. ``clock_ms`` gives another wall clock: Unix time in milliseconds. Where it jumps, entry time follows
@@ -130,7 +130,7 @@ def node_in_thread(**options: Any) -> Iterator[str]:
     def run() -> None:
         try:
             asyncio.run(serve())
-        except BaseException as error:  # the test has to hear of it, whatever it is
+        except BaseException as error:  # the test has to hear of any error
             errors.append(error)
         finally:
             ready.set()
@@ -161,7 +161,7 @@ def _config(path: str, listen: str | Sequence[str], temporary: str, options: dic
     values: dict[str, Any] = {"segment_size": SEGMENT_SIZE, **options, "data_dir": path, "listen": urls}
     for name, value in values.items():
         if name not in OPTIONS:
-            raise TypeError(f"node() has no option {name!r}; those of a node are {', '.join(sorted(OPTIONS))}")
+            raise TypeError(f"node() has no option {name!r}; the options of a node are {', '.join(sorted(OPTIONS))}")
         try:
             values[name] = OPTIONS[name](value)
         except ValueError as error:

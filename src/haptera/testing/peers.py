@@ -55,8 +55,8 @@ async def connected_peers(
 
     Each peer is used as one from ``haptera.dial`` or in ``haptera.Server.peers``; the handshake is under way, not done.
     ``latency`` (seconds one way), ``chunk`` (bytes delivered at once at most), ``buffer`` (bytes under way before a
-    writer waits) and ``record`` (keep what is delivered in ``.link.recording``) are those of `Link`, as are the faults
-    of ``.link``. What the peers draw at random comes from ``seed`` if there is one. ``dialer_config`` and
+    writer waits) and ``record`` (keep the delivered bytes in ``.link.recording``) are the keywords of `Link`, which
+    has the faults as well. The peers' random numbers come from ``seed`` if there is one. ``dialer_config`` and
     ``acceptor_config`` hold keywords of ``haptera.connection.Config``.
     """
     loop = asyncio.get_running_loop()
@@ -74,7 +74,7 @@ async def connected_peers(
     protocol = TransportProtocol(dialer)
     link = Link(protocol, TransportProtocol(acceptor), latency=latency, chunk=chunk, buffer=buffer, record=record)
     link.start()
-    protocol.resume_writing()  # HELLO leaves with what is called in this turn, or alone at its end
+    protocol.resume_writing()  # HELLO leaves with this turn's calls, or alone at its end
     try:
         yield ConnectedPeers(dialer, acceptor, link)
     finally:

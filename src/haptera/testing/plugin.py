@@ -6,7 +6,7 @@
     haptera_proxy   a proxy in front of the node: ``haptera.testing.Proxy``
 
 All in one test belong to the same node. ``@pytest.mark.haptera(storage="memory", listen="tcp", …)`` says how it is
-made: the keywords are those of ``haptera.testing.node``.
+made. It takes the keywords of ``haptera.testing.node``.
 
 Nothing but pytest is imported before a fixture is used.
 """

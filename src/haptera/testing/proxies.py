@@ -1,4 +1,4 @@
-"""A proxy that can be cut: what stands between a client and a server when the network fails."""
+"""A proxy that can be cut: it stands between a client and a server and fails as networks do."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Proxy", "proxy"]
 
 QUEUE_SIZE: Final = 256 * 1024
-"""Bytes that the proxy takes from a sender before it stops reading. With the kernels' buffers on both sides it is what
-a paused connection swallows."""
+"""Bytes that the proxy takes from a sender before it stops reading. With the kernels' buffers on both sides they are
+what a paused connection swallows."""
 
 _LINGER_NO_TIME: Final = struct.pack("ii", 1, 0)
 _SOCKET_PATH_SIZE_MAX: Final = 90
@@ -37,8 +37,8 @@ _SOCKET_PATH_SIZE_MAX: Final = 90
 class Proxy(Wire):
     """A proxy in front of one address; ``url`` is where it listens. Made by `proxy`.
 
-    Faults hold for all connections, those to come included. ``connections`` counts those that were accepted,
-    ``severed`` those that the proxy cut, ``open_connections`` those that are open; ``recording`` is what passed, if
+    Faults hold for all connections, present and future. ``connections`` counts the accepted ones,
+    ``severed`` the ones that the proxy cut, ``open_connections`` the open ones; ``recording`` has the bytes, if
     that was asked for.
     """
 
@@ -128,7 +128,7 @@ class Proxy(Wire):
     def sever_after(self, pieces: int | None, direction: DirectionName = "to_dialer") -> None:
         """Cut each connection by itself when it has had so many pieces in ``direction`` and the next one comes.
 
-        That one is lost, as an answer on its way is. A piece is what the proxy reads at once, counted from the
+        That one is lost, as an answer on its way is. A piece is one read of the proxy, counted from the
         connection's beginning. None ends it.
         """
         self._directions(direction)
@@ -137,7 +137,7 @@ class Proxy(Wire):
             self._pieces_max[direction] = pieces
 
     async def aclose(self) -> None:
-        """Stop listening and cut what is open. A forked child has nothing to close."""
+        """Stop listening and cut the open connections. A forked child has nothing to close."""
         if self._forked_from:
             return
         self.refuse()
@@ -156,7 +156,7 @@ class Proxy(Wire):
 
 @asynccontextmanager
 async def proxy(url: str, *, record: bool = False) -> AsyncIterator[Proxy]:
-    """A `Proxy` in front of ``url``, closed at the end. ``record`` keeps what passes (64 MiB at most).
+    """A `Proxy` in front of ``url``, closed at the end. ``record`` keeps the bytes (64 MiB at most).
 
     Its ``url`` differs from that of the server in the address alone. Raises ``ConfigurationError`` for a URL that names
     several hosts.
@@ -259,7 +259,7 @@ class _Tunnel:
 
 
 class _End(asyncio.Protocol):
-    """The proxy's side of one of the two sockets of a tunnel. What it reads goes to ``out``, what it writes comes from
+    """The proxy's side of one of the two sockets of a tunnel. It reads for ``out``, and writes bytes from
     ``into``."""
 
     out: Lane
@@ -320,7 +320,7 @@ class _End(asyncio.Protocol):
     # -- the lanes --------------------------------------------------------------------------------------------------
 
     def make_room(self) -> None:
-        """What was read has been passed on: read more."""
+        """All bytes so far have been passed on: read more."""
         if self._stopped and self.out.size < QUEUE_SIZE and self.transport is not None:
             self._stopped = False
             if not self.transport.is_closing():
@@ -332,7 +332,7 @@ class _End(asyncio.Protocol):
             self.transport.write(data)
 
     def deliver_eof(self) -> None:
-        """Pass on the end of what the other side sends."""
+        """Pass on that the other side sends no more."""
         self._written_eof = True
         if self.transport is not None and not self.transport.is_closing():
             try:

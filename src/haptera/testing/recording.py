@@ -1,4 +1,4 @@
-"""What passed through a proxy or a link, kept to be looked at, altered or sent again."""
+"""The bytes that passed through a proxy or a link, kept to be looked at, altered or sent again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Piece(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Recording(msgspec.Struct):
-    """What was delivered, in order. ``complete`` turns false when there was more than is kept (64 MiB)."""
+    """Delivered bytes, in order. ``complete`` turns false when there was more than is kept (64 MiB)."""
 
     pieces: list[Piece] = []
     complete: bool = True
@@ -56,7 +56,7 @@ class Recording(msgspec.Struct):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Recording:
-        """Read what `save` wrote. Raises ``ValueError`` for another file."""
+        """Read a file that `save` wrote. Raises ``ValueError`` for another file."""
         return msgspec.msgpack.decode(Path(path).read_bytes(), type=cls)
 
 
@@ -68,7 +68,7 @@ async def replay(
     until: Callable[[bytes], bool] | None = None,
     timeout: float = 5.0,
 ) -> bytes:
-    """Send what the dialer of a recorded connection sent to ``url``, and return all that came back.
+    """Send the bytes of a recorded connection's dialer to ``url``, and return all that came back.
 
     A piece is sent when as many bytes have come as had come before it in the recording, or the other side has closed.
     It ends when ``until``, which is given all that came so far, is true (by default when as much came as was recorded),
@@ -104,7 +104,7 @@ async def replay(
                     before += len(piece.data)
             await receive(ended)
     except (TimeoutError, ConnectionError):
-        pass  # what came until then is the answer
+        pass  # the bytes that came until then are the answer
     finally:
         writer.transport.abort()
     return bytes(received)

@@ -1,4 +1,4 @@
-"""What happens to bytes on their way: waiting, slowness, black holes, damage, and counts of all that passes.
+"""The fate of bytes on their way: waiting, slowness, black holes, damage, and counts of all that passes.
 
 A `Direction` says how traffic one way fares and counts it; a `Lane` is the queue of one connection in it. The
 in-memory transport and the proxy are made of the same two, so a fault means the same in both.
@@ -20,7 +20,7 @@ DirectionName = Literal["to_acceptor", "to_dialer"]
 """Which way: to the side that was dialled (the server), or to the side that dialled."""
 
 CHUNK_SIZE: Final = 256 * 1024
-"""Bytes that are delivered at once unless a test says otherwise: what asyncio reads from a socket at once."""
+"""Bytes that are delivered at once unless a test says otherwise: as many as asyncio reads from a socket at once."""
 
 RATE_SLICE_S: Final = 0.01
 """Traffic with a rate is delivered in pieces of so many seconds' worth: smooth, and few timers."""
@@ -70,7 +70,7 @@ class Direction:
         return f"<Direction {self.name}: {self.sent} bytes sent, {self.delivered} delivered>"
 
     def pause(self) -> None:
-        """Deliver nothing: a black hole. What is sent waits, as far as the buffers go; connections stay open."""
+        """Deliver nothing: a black hole. Bytes wait, as far as the buffers go; connections stay open."""
         self.paused = True
 
     def resume(self) -> None:
@@ -84,7 +84,7 @@ class Direction:
                 waiter.set_result(None)
 
     def delay(self, seconds: float | Callable[[], float]) -> None:
-        """Deliver what is sent from now on so much later; a function is asked for each piece. Order is kept."""
+        """Deliver bytes sent from now on so much later; a function is asked for each piece. Order is kept."""
         self._latency = seconds
 
     def limit(self, bytes_per_second: float | None) -> None:
@@ -118,7 +118,7 @@ class Direction:
         return max(1, size if self._rate is None else min(size, int(self._rate * RATE_SLICE_S)))
 
     def _flip(self, data: bytes, offset: int) -> bytes:
-        """Return what stands at ``offset`` of a connection with the bits flipped that were asked for."""
+        """Return the bytes at ``offset`` of a connection with the bits flipped that were asked for."""
         hit = [flip for flip in self._flips if offset <= flip[0] < offset + len(data)]
         if not hit:
             return data
@@ -131,7 +131,7 @@ class Direction:
 
 
 class _Mark(Enum):
-    """What a lane carries beside bytes."""
+    """A mark that a lane carries beside bytes."""
 
     EOF = "eof"
     RESET = "reset"
@@ -159,7 +159,7 @@ class Lane:
         self._sink = sink
         self._on_room = on_room
         self._on_delivery = on_delivery
-        self._queue: deque[tuple[float, bytes | _Mark]] = deque()  # bounded by the feeder, by what `size` says
+        self._queue: deque[tuple[float, bytes | _Mark]] = deque()  # bounded by the feeder, through `size`
         self._taken = 0  # of the first in the queue
         self._last_due = 0.0
         self._free_at = 0.0
@@ -176,7 +176,7 @@ class Lane:
         self._enqueue(data)
 
     def feed_eof(self) -> None:
-        """Take the end of what the sender sends."""
+        """Take the end of the sender's bytes."""
         self._enqueue(_Mark.EOF)
 
     def feed_reset(self) -> None:
@@ -193,7 +193,7 @@ class Lane:
         self.schedule()
 
     def close(self) -> None:
-        """Drop what is under way and what is still fed."""
+        """Drop the bytes under way and all that are still fed."""
         self._closed = True
         self._direction._lanes.pop(self, None)
         self._queue.clear()
@@ -203,7 +203,7 @@ class Lane:
             self._timer = None
 
     def schedule(self) -> None:
-        """See to it that what is due is delivered, unless it may not be."""
+        """See to it that due bytes are delivered, unless they may not be."""
         if self._timer is not None or self._held or self._direction.paused or not self._queue:
             return
         due = max(self._queue[0][0], self._free_at)
@@ -216,7 +216,7 @@ class Lane:
         if self._closed:
             self.size = 0
             return
-        # Never before what was sent earlier. One timer a lane, for its head, also keeps the order.
+        # Never before bytes that were sent earlier. One timer a lane, for its head, also keeps the order.
         self._last_due = max(self._last_due, self._loop.time() + self._direction._next_latency())
         self._queue.append((self._last_due, item))
         self.schedule()
@@ -240,7 +240,7 @@ class Lane:
         self.schedule()
 
     def _take(self, size: int) -> bytes:
-        """Take what is due from the queue, at most ``size`` bytes."""
+        """Take due bytes from the queue, at most ``size``."""
         now = self._loop.time() + TIMER_SLACK_S
         pieces: list[bytes] = []
         while self._queue and size:
@@ -290,7 +290,7 @@ class Wire:
             each.resume()
 
     def delay(self, seconds: float | Callable[[], float], direction: DirectionName | None = None) -> None:
-        """Deliver what is sent from now on so many seconds later; a function is asked for each piece."""
+        """Deliver bytes sent from now on so many seconds later; a function is asked for each piece."""
         for each in self._directions(direction):
             each.delay(seconds)
 

@@ -1,4 +1,4 @@
-"""Connections in memory: two asyncio transports that behave as those of a socket, without one."""
+"""Connections in memory: two asyncio transports that behave as a socket's, without one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _WRITE_HIGH: Final = 64 * 1024
 class MemoryTransport(asyncio.Transport):
     """One end of a `Link`.
 
-    What is written goes under way as far as the link's buffer has room; the rest waits here, and the protocol is asked
+    Written bytes go under way as far as the link's buffer has room; the rest waits here, and the protocol is asked
     to pause and to resume by the limits that it sets, as with a socket.
     """
 
@@ -56,14 +56,14 @@ class MemoryTransport(asyncio.Transport):
     def _connect(self, out: Lane, into: Lane, capacity: int) -> None:
         self._out, self._in, self._capacity = out, into, capacity
 
-    # -- what the protocol does -------------------------------------------------------------------------------------
+    # -- for the protocol -------------------------------------------------------------------------------------------
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         """Return the protocol."""
         return self._protocol
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Give what arrives from now on to another protocol."""
+        """Give bytes that arrive from now on to another protocol."""
         self._protocol = protocol
 
     def is_closing(self) -> bool:
@@ -71,11 +71,11 @@ class MemoryTransport(asyncio.Transport):
         return self._closing
 
     def is_reading(self) -> bool:
-        """Whether what arrives is given to the protocol."""
+        """Whether arriving bytes are given to the protocol."""
         return self._reading and not self._closing
 
     def pause_reading(self) -> None:
-        """Leave what arrives where it is; the other side's writes wait once the buffer is full."""
+        """Leave arriving bytes where they are; the other side's writes wait once the buffer is full."""
         self._reading = False
         self._in.hold()
 
@@ -102,7 +102,7 @@ class MemoryTransport(asyncio.Transport):
         return True
 
     def write_eof(self) -> None:
-        """Say that nothing more is sent, behind what was written."""
+        """Say, behind the written bytes, that nothing more is sent."""
         if not self._eof:
             self._eof = True
             self._send()
@@ -126,13 +126,13 @@ class MemoryTransport(asyncio.Transport):
         self._high, self._low = high, low
 
     def close(self) -> None:
-        """Close when what was written is under way; nothing more is read."""
+        """Close when the written bytes are under way; nothing more is read."""
         if not self._closing:
             self._closing = self._eof = True
             self._send()
 
     def abort(self) -> None:
-        """Close at once; what waits here is lost, what is under way arrives."""
+        """Close at once; bytes that wait here are lost, bytes under way arrive."""
         self._closing = self._eof = True
         self._buffer.clear()
         self._buffered = 0
@@ -143,12 +143,12 @@ class MemoryTransport(asyncio.Transport):
         self._out.feed_reset()
         self._lose(None)
 
-    # -- what the lanes do ------------------------------------------------------------------------------------------
+    # -- for the lanes ----------------------------------------------------------------------------------------------
 
     def deliver(self, data: bytes) -> None:
-        """Give what arrived to the protocol."""
+        """Give the bytes that arrived to the protocol."""
         if self._lost:
-            # As TCP answers what comes for a closed socket.
+            # As TCP answers bytes for a closed socket.
             self._out.feed_reset()
         elif not self._closing:
             try:
@@ -173,7 +173,7 @@ class MemoryTransport(asyncio.Transport):
         self._lose(ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)))
 
     def make_room(self) -> None:
-        """What was under way has been delivered: send more."""
+        """All bytes under way have been delivered: send more."""
         self._send()
         if self._protocol_paused and self._buffered <= self._low:
             self._protocol_paused = False
@@ -218,7 +218,7 @@ class MemoryTransport(asyncio.Transport):
         self._buffered = 0
         if not self._lost:
             self._lost = True
-            self._in.release()  # nobody reads any longer; what still comes is answered with a reset
+            self._in.release()  # bytes that still come are answered with a reset
             self._loop.call_soon(self._protocol.connection_lost, error)
             self._on_lost()
 
@@ -228,8 +228,8 @@ class Link(Wire):
 
     ``dialer`` and ``acceptor`` are their transports. ``latency`` is in seconds and ``chunk`` in bytes (both may be
     functions, see `Direction`), ``buffer`` is how many bytes may be under way in each direction. With ``record``
-    all that is delivered is kept in ``recording``, up to 64 MiB. ``directions`` shares those of a network instead,
-    ``names`` are what the ends know as their own and the other's address, and ``on_closed`` is told when both have
+    all that is delivered is kept in ``recording``, up to 64 MiB. ``directions`` shares a network's instead,
+    ``names`` are the addresses that the ends see, their own and the other's, and ``on_closed`` is told when both have
     closed.
     """
 
@@ -277,7 +277,7 @@ class Link(Wire):
         return self.dialer._lost and self.acceptor._lost
 
     def sever(self) -> None:
-        """Cut the connection: both ends are reset, and what was under way is lost."""
+        """Cut the connection: both ends are reset, and bytes under way are lost."""
         for lane in self._lanes:
             lane.close()
         self.dialer.deliver_reset()
