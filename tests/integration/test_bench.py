@@ -151,7 +151,7 @@ def test_a_file_that_is_no_result_is_a_usage_error(tmp_path: Path) -> None:
     file.write_text("{}")
     ended = run("bench", "--compare", str(file), str(file))
     assert ended.code == 2
-    assert "is not what `haptera bench --json` writes" in ended.err
+    assert "is no result of `haptera bench --json`" in ended.err
 
 
 def test_a_store_that_is_not_there_ends_with_3(unused_port: int) -> None:

@@ -351,7 +351,7 @@ def test_the_commands_it_shows_can_be_typed_where_frames_are_signed(tmp_path: Pa
     key.write_bytes(KEY)
     with serving(tmp_path / "d", "--log-format", "text", "--signing-key-file", str(key)) as node:
         assert node.process.stderr is not None
-        until = "Ctrl-C answers what is under way and stops.\n"
+        until = "Ctrl-C answers the requests under way and stops.\n"
         lines = [line.strip() for line in iter(node.process.stderr.readline, until)]
         assert f"signing     every frame, with the key in {key}" in lines
         for command in lines[lines.index("In another terminal:") + 1 :]:

@@ -184,7 +184,7 @@ def _settings(workload: WorkloadName, client: Client, options: dict[str, Any]) -
 
 
 def _target(workload: WorkloadName, url: str | None, options: dict[str, Any]) -> str:
-    """What the run is against, safe to show."""
+    """The run's target, safe to show."""
     from haptera.client.location import default_url, locate
 
     if options["embedded"]:

@@ -80,7 +80,7 @@ class Client:
         """Runs ``work`` with the database, and returns the exit code that it returns, or that its error stands for.
 
         With ``change`` the work changes the store. It is not begun where its result certainly cannot be written, and
-        the command says what is known of the change however it ends.
+        the command tells the change's outcome however it ends.
         """
         if change:
             output.require()
@@ -108,7 +108,7 @@ class Client:
             return await work(db)
 
     def run_shown(self, work: Callable[[], int]) -> int:
-        """Runs what is more, or less, than calls to a database: its warnings and errors are told as those are."""
+        """Runs something else than calls to a database, and reports its warnings and errors in the same way."""
         try:
             with warnings_shown():
                 return work()

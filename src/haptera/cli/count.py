@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @range_options
 @client_options()
 def command(span: Span, client: Client) -> int:
-    """Write the number of keys: all of them, or those in a range (of several options all must hold)."""
+    """Write the number of keys: all of them, or the keys in a range (of several options all must hold)."""
 
     async def run(db: Database) -> int:
         count = await db.count(**span)

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 )
 @client_options(timeout=30.0)
 def command(file: str, span: Span, form: Format | None, client: Client) -> int:
-    """Write every entry, or those of a range, to FILE; - is standard output.
+    """Write every entry, or the entries of a range, to FILE; - is standard output.
 
     The entries are all of one revision. `haptera import` reads the file and stores each key and value byte for byte as
     it was. FILE.jsonl has a JSON object a line, FILE.tsv a line of two fields, FILE.csv a row; FILE.….gz is packed.
-    FILE gets its name when it is whole: an export that fails leaves what was there before.
+    FILE gets its name when it is whole: an export that fails leaves an older file as it was.
     """
     write = WRITERS[form or format_for(file)]
 

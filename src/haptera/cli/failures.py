@@ -1,4 +1,4 @@
-"""How a command ends that failed: its exit code, and what it says."""
+"""The end of a command that failed: its exit code and its message."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _fields(error: BaseException) -> dict[str, Any]:
 
 
 def tell(error: HapteraError, *, change: bool = False, target: Target | None = None) -> int:
-    """Says what went wrong, and whether a change was applied. Returns the exit code."""
+    """Reports the failure, and whether a change was applied. Returns the exit code."""
     code = exit_code(error, change=change, target=target)
     text, told = described(error, target), fields(error, target)
     if change:

@@ -26,7 +26,7 @@ def command(keys: tuple[str, ...], raw: bool, client: Client) -> int:
     """Write the value of KEY to standard output. Of several keys it writes a line each: key, tab, value.
 
     A line end follows the value, unless --raw is given. On a terminal control characters are shown escaped. Lines of
-    several keys are those of `haptera scan`, all of one revision. With --json each entry is an object, with
+    several keys are like lines of `haptera scan`, all of one revision. With --json each entry is an object, with
     value_base64 in place of value where the value is not UTF-8. Exit code 1: one of the keys is missing.
     """
     if raw and len(keys) > 1:

@@ -44,17 +44,17 @@ class Separator(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no 
 @click.option("--prefix", default="", metavar="TEXT", help="Put this before every key.")
 @click.option("--key-column", metavar="NAME|N", help="The column of the keys. [1]")
 @click.option("--value-column", metavar="NAME|N", help="The column of the values. [all but the keys']")
-@click.option("--separator", type=Separator(), metavar="CHAR", help="What stands between two fields. [tab; of CSV ,]")
+@click.option("--separator", type=Separator(), metavar="CHAR", help="The character between two fields. [tab; of CSV ,]")
 @click.option("--comment", metavar="TEXT", help="Pass over lines that begin with this.")
-@click.option("--raw", is_flag=True, help="Take the fields of a TSV file as they stand, also those in $'…'.")
+@click.option("--raw", is_flag=True, help="Take the fields of a TSV file as they stand, even in $'…'.")
 @click.option("--skip-bad", is_flag=True, help="Pass over rows that cannot be stored, and count them.")
 @client_options(timeout=30.0)
 def command(file: str, client: Client, **options: Any) -> int:
     """Store the rows of a file; - is standard input, and a gzip file is unpacked.
 
-    The file may be what `haptera export` or `haptera scan` writes; any TSV or CSV file; or JSON lines. The output of
-    `etcdctl get -w json`, of `consul kv export`, and the JSON of Redis strings that RIOT and redis-dump write, are
-    recognised. docs/command-line.md describes each format.
+    The file may come from `haptera export` or `haptera scan`; it may be any TSV or CSV file, or JSON lines. The
+    output of `etcdctl get -w json`, of `consul kv export`, and the JSON of Redis strings that RIOT and redis-dump
+    write, are recognised. docs/command-line.md describes each format.
 
     In a TSV file the key is the first column and the value the rest of the line, tabs included, unless --key-column
     and --value-column (a number from 1 or, with --header, a name) say otherwise. A backslash is a backslash. Of a key

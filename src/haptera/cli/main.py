@@ -1,6 +1,6 @@
 """The entry point of the command line, and how every command ends.
 
-A command returns its exit code (`haptera.cli.codes`) or raises; docs/command-line.md lists what the codes mean.
+A command returns its exit code (`haptera.cli.codes`) or raises; docs/command-line.md lists the meanings.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ SUMMARIES: Final = {
     "incr": "Add to the number that a key holds.",
     "import": "Store the rows of a file: TSV, CSV, JSON lines.",
     "export": "Write entries to a file that import reads.",
-    "status": "Show what the node says of itself.",
-    "metrics": "Show what the node counts and measures, once or again and again.",
+    "status": "Show the version, the state and the health of a node.",
+    "metrics": "Show the metrics of a node, once or repeatedly.",
     "bench": "Measure a store, or the messaging library.",
 }
 """One line for each in ``haptera --help``, so that the help need not import them all."""
@@ -135,7 +135,7 @@ def group() -> None:
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Runs one command with ``args`` (by default those of the process) and ends the process with its exit code."""
+    """Runs one command with ``args`` (by default the process's own) and ends the process with its exit code."""
     streams.secure()
     code = _run(list(sys.argv[1:] if args is None else args))
     for stream in (sys.stdout, sys.stderr):
@@ -155,7 +155,7 @@ def _run(args: list[str]) -> int:
 
 
 def _ended(args: list[str]) -> int:
-    """Runs a command, and gives the exit code for whatever it returns or raises."""
+    """Runs a command, and gives the exit code for its result or its exception."""
     from haptera.cli import output
 
     try:
@@ -203,7 +203,7 @@ def _broken() -> int:
 
 
 def _tell_usage(error: click.ClickException) -> None:
-    """Says as click does what is wrong with the arguments, but shows none of them to a terminal as it came."""
+    """Reports a mistake in the arguments as click does, but shows no argument to a terminal as it came."""
     from haptera.cli import output
 
     message = error.format_message()

@@ -27,11 +27,11 @@ Values = dict[str, float]
     "--watch",
     type=Number(0.1, 3600.0),
     metavar="SECONDS",
-    help="Go on: at first every metric, then after each interval those that have changed. Ctrl-C ends it.",
+    help="Go on: at first every metric, then after each interval the changed ones. Ctrl-C ends it.",
 )
 @client_options()
 def command(client: Client, names: tuple[str, ...], watch: float | None) -> int:
-    """Show the metrics of a node; with NAMEs, those whose names begin with one of them.
+    """Show the metrics of a node; with NAMEs, only metrics whose names begin with one of them.
 
     Into a pipe, each is a line: name, tab, value; with --watch the time comes before them. With --json each sample is
     one line. Exit code 1: a NAME that no metric's name begins with.

@@ -1,6 +1,6 @@
-"""What commands write: results to standard output, everything else to standard error.
+"""The output of commands: results to standard output, everything else to standard error.
 
-On a terminal results are tables, and control characters in what the store holds are shown, not obeyed. Into a pipe
+On a terminal results are tables, and control characters in keys and values are shown, not obeyed. Into a pipe
 they are plain lines. With ``--json`` a result is one JSON document, one a line, and so is an error.
 """
 
@@ -70,7 +70,7 @@ def line(text: str) -> None:
 
 
 def flush() -> None:
-    """Send on what `write` took. Raises as it does."""
+    """Send on the text that `write` took. Raises as it does."""
     try:
         sys.stdout.buffer.flush()
     except OSError as error:
@@ -154,7 +154,7 @@ def entry_fields(entry: Entry, *, with_value: bool = True) -> dict[str, Any]:
 
 
 def shown(value: str | bytes, *, lines: bool = False) -> str:
-    """Text for a terminal: what is not printable is escaped, but for line ends where ``lines`` says so."""
+    """Text for a terminal: unprintable characters are escaped, but for line ends where ``lines`` says so."""
     text = value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
     return printable(text, kept="\n\t" if lines else "")
 

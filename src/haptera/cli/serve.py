@@ -62,7 +62,7 @@ def command(**flags: Any) -> int:
     Each option can also be set as HAPTERA_… (HAPTERA_DATA_DIR) or in the file of --config; a flag wins over the
     environment, and that over the file. Beside the addresses it listens on <data-dir>/haptera.sock.
 
-    SIGTERM and Ctrl-C answer what is under way and end with 0; a second one ends at once. A terminal that closes
+    SIGTERM and Ctrl-C answer the requests under way and end with 0; a second one ends at once. A terminal that closes
     (SIGHUP) is answered as SIGTERM is, unless SIGHUP was ignored from the start, as under nohup. Exit codes:
     10 the data directory is in use, 11 it is damaged, 12 the key is wrong or missing, 13 it has a newer format, 14 it
     cannot be written, 15 configuration, 16 a stored change cannot be applied.
@@ -124,7 +124,7 @@ class _Serving:
         return DONE if not node.failed.done() else self._report(node.failed.result())
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """What `work` returns, or None if the node is told to stop before it has ended."""
+        """The result of `work`, or None if the node is told to stop before it has ended."""
         task = asyncio.ensure_future(work)
         stop = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -142,7 +142,7 @@ class _Serving:
         self._stop.set()
 
     def _announce(self, node: Node, server: NodeServer) -> None:
-        """What a person at the terminal wants to know; programs read the log's `listening`."""
+        """A greeting for a person at the terminal; programs read the log's `listening`."""
         if self._config.log_format == "json":
             return
         durability = {
@@ -160,7 +160,7 @@ class _Serving:
             f"  {program} set greeting hello{target}",
             f"  {program} get greeting{target}",
             f"  {program} status{target}",
-            "Ctrl-C answers what is under way and stops.",
+            "Ctrl-C answers the requests under way and stops.",
         ]
         output.to_standard_error("\n".join(map(output.shown, lines)))
 
@@ -181,7 +181,7 @@ def _signals() -> list[signal.Signals]:
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code that says what kind of trouble kept a node from serving."""
+    """The exit code for the trouble that kept a node from serving."""
     from haptera.errors import DirectoryInUse, MissingKey, NewerFormat, WrongKey
     from haptera.node.commit import ApplyFailed
 
@@ -214,7 +214,7 @@ def _program() -> str:
 
 
 def _client_options(server: NodeServer, config: NodeConfig) -> str:
-    """What the client's commands need to find this node from here: nothing where they look first."""
+    """The option by which client commands find this node from here; empty where they look first."""
     from haptera.client.location import default_url
 
     try:

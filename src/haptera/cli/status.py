@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.command("status")
 @client_options()
 def command(client: Client) -> int:
-    """Show which node answers, by its URL, and what it says of itself.
+    """Show which node answers, by its URL, its version, its state and its health.
 
     That is its version, durability, encryption, revision, keys, connections and more.
     """

@@ -1,4 +1,4 @@
-"""What the library logs while a client's command runs, as lines of the command on standard error."""
+"""The library's log lines while a client's command runs, as the command's own lines on standard error."""
 
 from __future__ import annotations
 

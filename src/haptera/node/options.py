@@ -1,7 +1,7 @@
-"""The options of `haptera serve`: what each is called, what it means, and the rule that checks its value.
+"""The options of `haptera serve`: the name of each, its meaning, and the rule that checks its value.
 
-From this one table come the flags of the command, what the environment and the configuration file may say, and
-docs/configuration.md. The defaults are those of `haptera.node.config.NodeConfig`.
+From this one table come the flags of the command, the variables of the environment, the keys of the configuration file
+and docs/configuration.md. The defaults stand in `haptera.node.config.NodeConfig`.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _addresses(value: Any) -> tuple[str, ...]:
 
 
 def _address(url: str) -> None:
-    from haptera.transport import parse  # noqa: PLC0415  # loaded by what listens, not by every user of the defaults
+    from haptera.transport import parse  # noqa: PLC0415  # only a node that listens needs it, not every user of the defaults
 
     try:
         parsed = parse(url)
@@ -180,7 +180,7 @@ OPTIONS: dict[str, Option] = {
         parse=_path,
         group="Security",
         value="FILE",
-        meaning="Sign every frame with the secret in this file, of 32 bytes at least, and refuse who does not have it. "
+        meaning="Sign every frame with the secret in this file, of 32 bytes at least, and refuse peers without it. "
         "The local socket in the data directory stays as it is.",
     ),
     "compression": Option(
@@ -203,7 +203,7 @@ OPTIONS: dict[str, Option] = {
     ),
     "write_timeout": _seconds(
         "Connections",
-        "Who takes less than 64 KiB in this time while more waits is disconnected (3009).",
+        "A peer that takes less than 64 KiB in this time, while more waits for it, is disconnected (3009).",
         BOUNDS["write_timeout_s"],
     ),
     "frame_timeout": _seconds(
@@ -227,7 +227,7 @@ OPTIONS: dict[str, Option] = {
         parse=_number(BUDGET),
         group="What a peer may send",
         value="BYTES",
-        meaning="What one connection may have in memory: unfinished messages, items, requests without an answer "
+        meaning="Bytes that one connection may have in memory: unfinished messages, items, requests without an answer "
         "(3007).",
     ),
     "process_budget": Option(

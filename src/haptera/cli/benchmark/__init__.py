@@ -1,1 +1,1 @@
-"""What `haptera bench` measures with: keys, workloads, load, histograms, reports and their comparison."""
+"""The parts of `haptera bench`: keys, workloads, load, histograms, reports and their comparison."""

@@ -3,8 +3,9 @@
 A run is cut into intervals, whose figures scatter. Two runs differ beyond noise in a figure if the means over their
 intervals are further apart than `ERRORS_APART` standard errors of that difference, and by `LEAST_CHANGE` at least.
 Neighbouring intervals resemble each other (a slow disk is slow for a while), which makes each say less than an
-independent one would; so the number of intervals is reduced by how strongly they do. What differs from run to run but
-not within a run (another layout of memory, another process beside it) the intervals cannot show: repeat both runs.
+independent one would; so the number of intervals is reduced by how strongly they do. Anything that differs from run
+to run but not within a run (another layout of memory, another process beside it) the intervals cannot show: repeat
+both runs.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """``settings`` are those in which the runs differ: they say whether the comparison means anything."""
+    """``settings`` are the settings in which the runs differ: they say whether the comparison means anything."""
 
     settings: dict[str, tuple[object, object]]
     lines: list[Line]
@@ -92,7 +93,7 @@ def _verdict(first: Report, second: Report, part: Callable[[Sample], float], mor
 
 
 def standard_error(samples: Sequence[float]) -> float:
-    """How far the mean of ``samples``, a series in time, may be from what a longer series would give."""
+    """How far the mean of ``samples``, a series in time, may be from the mean of a longer series."""
     mean = fmean(samples)
     deviations = [sample - mean for sample in samples]
     squares = math.fsum(each * each for each in deviations)

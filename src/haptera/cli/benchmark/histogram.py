@@ -1,7 +1,7 @@
 """Latencies in buckets whose width grows with the value: any number of them in bounded memory, to a stated precision.
 
 A value up to 2047 ns has a bucket of its own; above that each power of two is cut into 1024 equal buckets. So a bucket
-is never wider than 1/1024 of the values in it, and there are at most 36,864 of them, whatever is recorded.
+is never wider than 1/1024 of the values in it, and there are at most 36,864 of them, for any values.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PRECISION: Final = 2.0**-SUB_BITS
 """A percentile is at most this part above the true one, and never below it: just under 0.1 %."""
 
 VALUE_MAX: Final = 2**45 - 1
-"""Some 9.7 hours in nanoseconds. What is longer counts as this long, so that the number of buckets is bounded."""
+"""Some 9.7 hours in nanoseconds. Longer times count as this long, so that the number of buckets is bounded."""
 
 
 class Histogram:

@@ -20,7 +20,7 @@ class Zipf:
 
     By rejection-inversion (W. Hörmann, G. Derflinger: Rejection-inversion to generate variates from monotone discrete
     distributions, 1996): it needs no table, and it is right for every ``theta`` above 0, where the usual approximation
-    (Gray et al., 1994) is for those below 1 alone. Fewer than one draw in ten is rejected.
+    (Gray et al., 1994) works below 1 alone. Fewer than one draw in ten is rejected.
     """
 
     def __init__(self, count: int, theta: float) -> None:

@@ -3,7 +3,7 @@
 Closed loop: each worker starts its next operation when its last one has ended, so a slow server is asked less.
 
 Open loop: operations have intended starts, evenly spaced, whether or not the server keeps up, and a duration counts
-from the intended start. So what had to wait because something before it was slow is in the figures: a load generator
+from the intended start. So the wait behind a slow operation is in the figures: a load generator
 that leaves that wait out shows the best moments of a bad minute. The number of workers bounds what is in flight; what
 none of them could start before the end is counted as never started.
 """
@@ -35,7 +35,7 @@ ERROR_PAUSE_NS: Final = 10_000_000
 """A worker whose operation failed waits so long, so that a target that refuses at once is not asked in a tight loop."""
 
 YIELD_EVERY: Final = 256
-"""After so many operations a worker lets others run: those of an embedded store may end without a wait."""
+"""After so many operations a worker lets others run, because operations of an embedded store may end without a wait."""
 
 Operation = Callable[[], Awaitable[tuple[int, int, int]]]
 """Does one operation. Returns its kind (an index into the workload's kinds), the bytes of its values, and its rows."""
@@ -65,7 +65,7 @@ class RealClock:
 
 @dataclass
 class Interval:
-    """What ended in a stretch of a run: a histogram for each kind of operation."""
+    """The operations that ended in a stretch of a run: a histogram for each kind."""
 
     start: int
     end: int
@@ -77,7 +77,7 @@ class Interval:
 
 
 class Recorder:
-    """What a run has measured so far. ``kinds`` are the names of the workload's kinds of operation."""
+    """The measurements of a run so far. ``kinds`` are the names of the workload's kinds of operation."""
 
     def __init__(self, kinds: Sequence[str], start: int) -> None:
         self.kinds = tuple(kinds)
@@ -124,7 +124,7 @@ class Recorder:
         return Interval(start, start + self._interval_ns, [Histogram() for _ in self.kinds])
 
     def _pass(self, now: int) -> None:
-        """Ends the intervals that are over; those in which nothing ended count too."""
+        """Ends the intervals that are over; an interval in which nothing ended counts too."""
         while now >= self._current.end:
             self.intervals.append(self._current)
             if len(self.intervals) == INTERVALS_MAX:
@@ -225,7 +225,7 @@ class Plan:
 
 
 async def run_load(operations: Sequence[Operation], plan: Plan, recorder: Recorder, clock: Clock) -> None:
-    """Runs ``plan`` with a worker for each of ``operations``, until it is over and what was started has ended."""
+    """Runs ``plan`` with a worker for each of ``operations``, until it is over and its operations have ended."""
 
     async def work(operation: Operation) -> None:
         turns = 0

@@ -29,7 +29,7 @@ CLEAR_SECONDS_MAX: Final = 60.0
 """Removing the keys of a run is one change, however many there are."""
 
 INTERRUPTED_SECONDS_MAX: Final = 1.0
-"""The same for a run that is interrupted: whoever does that does not want to wait."""
+"""The same for a run that is interrupted, because Ctrl-C means now."""
 
 
 async def measure(
@@ -38,7 +38,7 @@ async def measure(
     """Makes a run. Returns its report, and of the most frequent kind of error the last, if there was any.
 
     ``client`` connects to the store or the server of the workload. With ``embedded`` a store is made in this process
-    for the run, with that durability. Raises what a client does where the run cannot begin.
+    for the run, with that durability. Raises a client's errors where the run cannot begin.
     """
     async with _operations(settings, client, embedded) as operations:
         clock = RealClock()
@@ -64,7 +64,7 @@ async def _measured(settings: Settings, operations: Sequence[Operation], clock: 
 
 @contextmanager
 def _collected() -> Iterator[None]:
-    """What was made before a run is not looked through by the garbage collector during it."""
+    """Keep objects that are older than the run out of the garbage collector's sight."""
     gc.collect()
     gc.freeze()
     try:
@@ -101,7 +101,7 @@ async def _operations(
 
 
 def _keys(settings: Settings) -> Keys:
-    """Keys that nobody else has: the store may hold what is dear to someone."""
+    """Keys that no other program has, because the store may hold valuable data."""
     return Keys(f"bench/{secrets.token_hex(8)}/", settings.keys, settings.distribution, settings.theta)
 
 

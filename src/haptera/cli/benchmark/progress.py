@@ -11,7 +11,7 @@ from typing import Final
 INTERVAL_SECONDS: Final = 0.5
 
 LONG_SECONDS: Final = 1.0
-"""What takes longer than this is told of: whoever looks at an empty screen believes that nothing happens."""
+"""Work that takes longer than this is reported, because an empty screen looks like a program that hangs."""
 
 
 @contextmanager

@@ -70,7 +70,8 @@ class Machine(_Part, frozen=True):
 
 
 class Result(_Part, frozen=True):
-    """The figures. ``never_started`` counts what an open loop should have started before its end, and could not."""
+    """The figures. ``never_started`` counts operations that an open loop should have started before its end, and
+    could not."""
 
     seconds: float
     operations: int
@@ -85,7 +86,7 @@ class Result(_Part, frozen=True):
 
 
 class Report(_Part, frozen=True):
-    """What ``haptera bench --json`` writes."""
+    """The object that ``haptera bench --json`` writes."""
 
     format: Literal["haptera-bench/1"]
     haptera: str
@@ -134,11 +135,11 @@ def result(recorder: Recorder) -> Result:
 
 
 def decode(data: bytes, name: str) -> Report:
-    """Reads what ``--json`` wrote to the file ``name``. Raises ``ConfigurationError`` for anything else."""
+    """Reads the file ``name``, which ``--json`` wrote. Raises ``ConfigurationError`` for anything else."""
     try:
         return msgspec.json.decode(data, type=Report)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{name} is not what `haptera bench --json` writes: {error}") from None
+        raise ConfigurationError(f"{name} is no result of `haptera bench --json`: {error}") from None
 
 
 def _durations(histogram: Histogram) -> Durations:

@@ -24,7 +24,7 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def loop_name() -> str:
-    """What the loop that runs now is of: ``uvloop 0.23.0``, or ``asyncio``."""
+    """The implementation of the running loop: ``uvloop 0.23.0``, or ``asyncio``."""
     module = type(asyncio.get_running_loop()).__module__.partition(".")[0]
     if module != "uvloop":
         return "asyncio"

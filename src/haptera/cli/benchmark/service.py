@@ -18,7 +18,7 @@ SERVICE: Final = "bench"
 
 ITEMS_MAX: Final = 1_000_000_000
 ITEM_SIZE_MAX: Final = 8 * 1024 * 1024
-"""What one call may ask for: a benchmark's server is no reason to let a stranger fill its memory."""
+"""Bytes that one call may ask for: a stranger must not fill the memory of a benchmark's server."""
 
 encode_order: Callable[[tuple[int, int]], bytes] = msgspec.msgpack.Encoder().encode
 """The argument of ``stream``: how many items, and the bytes of each."""

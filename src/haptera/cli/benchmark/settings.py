@@ -1,4 +1,4 @@
-"""What a run does: everything that its figures depend on, but for the machine."""
+"""The settings of a run: everything that its figures depend on, but for the machine."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _VERDICTS: dict[Verdict, str] = {
 
 
 def show_report(report: Report) -> None:
-    """Writes the figures of a run, and to standard error what is wrong with them."""
+    """Writes the figures of a run, and doubts about them to standard error."""
     settings, result = report.settings, report.result
     loop = "closed loop" if settings.rate is None else f"open loop at {settings.rate:g}/s"
     rows = [

@@ -1,4 +1,4 @@
-"""What a run is against: a served store, one embedded in this process, or a server of the messaging workloads."""
+"""The target of a run: a served store, one embedded in this process, or a server of the messaging workloads."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def served_store(settings: Settings, client: Client) -> AsyncIterator[list
         for _ in range(settings.connections):
             database = await stack.enter_async_context(client.connect())
             databases.append(database)
-            await database.exists("x")  # whoever cannot connect says so before a run, and a run measures no handshake
+            await database.exists("x")  # a failure to connect shows before the run, and the run measures no handshake
         yield databases
 
 

@@ -1,4 +1,4 @@
-"""The workloads: what one operation does.
+"""The workloads: the work of one operation.
 
 Each worker has its own random numbers, so that a seed gives each the same keys again, however the workers take turns.
 """
@@ -138,7 +138,7 @@ def _echo(peer: Peer, settings: Settings) -> Operation:
     async def echo() -> tuple[int, int, int]:
         answer = await peer.call(SERVICE, "echo", payload, timeout=settings.timeout_s)
         if answer != payload:
-            raise RemoteProtocolError(Code.MALFORMED_FRAME, "the echo is not what was sent")
+            raise RemoteProtocolError(Code.MALFORMED_FRAME, "the echo differs from the payload")
         return ONLY, len(answer), 1
 
     return echo
@@ -154,7 +154,7 @@ def _stream(peer: Peer, settings: Settings) -> Operation:
                 size += len(item)
                 rows += 1
         if rows != settings.rows or size != rows * settings.value_size:
-            raise RemoteProtocolError(Code.MALFORMED_FRAME, "the stream is not what was asked for")
+            raise RemoteProtocolError(Code.MALFORMED_FRAME, "the stream differs from the request")
         return ONLY, size, rows
 
     return stream

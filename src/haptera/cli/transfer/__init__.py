@@ -1,1 +1,1 @@
-"""Files in and out of a store: what `haptera import` reads and `haptera export` writes (docs/command-line.md)."""
+"""Files in and out of a store, for `haptera import` and `haptera export` (docs/command-line.md)."""

@@ -49,7 +49,7 @@ class Document:
         return found
 
     def value(self) -> Any:
-        """Reads one value, whatever its kind."""
+        """Reads one value of any kind."""
         self.next_char()
         while True:
             try:

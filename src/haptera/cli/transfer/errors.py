@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class BadRow(Exception):
-    """One row cannot be stored, for the reason that this says; those behind it may be."""
+    """One row cannot be stored, for the reason that this gives; later rows may be."""
 
 
 class BadFile(Exception):
@@ -16,7 +16,7 @@ class BadFile(Exception):
 
 
 class WrongFile(BadFile):
-    """The file holds no rows at all. ``reason`` names what it is."""
+    """The file holds no rows at all. ``reason`` names the kind of file."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(1, reason)

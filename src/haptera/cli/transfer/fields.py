@@ -47,7 +47,7 @@ def written(data: bytes | str) -> str:
 
 
 def read(field: bytes) -> bytes:
-    """The bytes of a field of a line. Raises `BadRow` for quotes that hold what `written` never writes."""
+    """The bytes of a field of a line. Raises `BadRow` for quotes around text that `written` never writes."""
     if not field.startswith(b"$'") or not field.endswith(b"'") or len(field) == 2:
         return field
     body = field[2:-1]

@@ -2,7 +2,7 @@
 
 A file that begins with ``[``, or as the answer of `etcdctl get -w json` does, is one document; else each line is an
 object.
-Each object says itself what it is, by its members:
+The members of an object tell its kind:
 
 - ours: ``key``, and ``value`` (text) or ``value_base64``; ``version`` is passed over
 - a row of Redis, as RIOT and redis-dump write it: ``key``, ``type``, ``value``

@@ -17,7 +17,7 @@ from haptera.cli.transfer.source import VALUE_SIZE_MAX, Damaged, Source
 BATCH_ROWS_MAX: Final = 500
 BATCH_SIZE_MAX: Final = 128 * 1024
 """Bytes of keys and values in one call: large enough that the calls cost little beside their rows, small enough that
-many in flight are few megabytes, and that what is uncertain after a lost connection is little."""
+many in flight are few megabytes, and that few rows are uncertain after a lost connection."""
 
 
 @dataclass
@@ -111,7 +111,7 @@ class Reader:
         return CsvRows(self._source, self._wanted) if form == "csv" else DelimitedRows(self._source, self._wanted)
 
     def _checked(self, key: bytes, value: bytes) -> tuple[str, bytes] | str:
-        """A row within the limits of the store, or what is wrong with it: one bad row must not fail its batch."""
+        """A row within the limits of the store, or its fault: one bad row must not fail its batch."""
         name = self._prefix + key
         if not 0 < len(name) <= KEY_SIZE_MAX:
             return f"a key of {len(name)} bytes, not 1 to {KEY_SIZE_MAX}"

@@ -1,4 +1,4 @@
-"""Which format a file has: by its name, by its first bytes, and what it is if it holds no rows."""
+"""The format of a file, by its name and its first bytes; its kind if it holds no rows."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ COLUMNS_MAX: Final = 65536
 
 @dataclass(frozen=True)
 class Wanted:
-    """What of a file is wanted.
+    """The wanted part of a file.
 
     ``key`` and ``value`` are columns: a number from 1, or a name of the header or of a JSON object. ``value`` None is
     the default of the format. ``comment`` begins the lines that are passed over. ``raw`` takes the fields of a TSV file
@@ -38,7 +38,7 @@ class Rows(Protocol):
     unit: str
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes] | str]:
-        """Each row, or what is wrong with it. Raises `BadFile` where the file cannot be read on."""
+        """Each row, or its fault. Raises `BadFile` where the file cannot be read on."""
         ...
 
 

@@ -84,7 +84,7 @@ class Lines:
         """The next line; empty at the end of the file. Blank lines are passed over, many of them at once."""
         while True:
             if pass_blank and (blank := _BLANK_LINES.match(self._buffer, self._at)):
-                # Every character is a line's end or a CR before one. To count what is rare is faster by far.
+                # Every character is a line's end or a CR before one. To count rare characters is faster by far.
                 self.number += blank.end() - self._at - self._buffer.count(b"\r", self._at, blank.end())
                 self._at = blank.end()
             end = self._buffer.find(b"\n", self._at) + 1

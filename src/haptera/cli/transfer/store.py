@@ -1,4 +1,4 @@
-"""Rows into a store: many calls at a time, and an exact account of what became of each row."""
+"""Rows into a store: many calls at a time, and an exact account of each row's fate."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Interrupted(Exception):
 
 @dataclass
 class Tally:
-    """What became of the rows. ``stopped_at`` is the first place in the file whose row is not certainly stored."""
+    """The fate of the rows. ``stopped_at`` is the first place in the file whose row is not certainly stored."""
 
     stored: int = 0
     uncertain: int = 0
@@ -69,8 +69,8 @@ async def store(
     ``update`` is told how far the file is read and how many rows are stored. ``read`` is `read_ahead`; a test on a
     virtual clock has another, without a thread.
 
-    Calls under way together are not ordered, so a batch with a key that is also in one under way waits for those: of a
-    key that comes twice the later row wins.
+    Calls under way together are not ordered, so a batch with a key that is also in batches under way waits for them:
+    of a key that comes twice the later row wins.
     """
     tally = Tally()
     flight = Flight(db, tally)
@@ -136,7 +136,7 @@ class Flight:
             await asyncio.wait(self.tasks)
 
     async def land_within(self, seconds: float) -> None:
-        """Waits for those that are under way, and gives up those that take longer."""
+        """Waits for the calls under way, and gives up calls that take longer."""
         if self.tasks:
             _, late = await asyncio.wait(self.tasks, timeout=seconds)
             for task in late:

@@ -48,7 +48,7 @@ WRITERS: Final[dict[Format, Writer]] = {"tsv": tsv, "csv": comma, "jsonl": jsonl
 
 @contextmanager
 def new_file(name: str) -> Iterator[BinaryIO]:
-    """A file that has its name when it is whole: what was there before stays until then, and if anything fails.
+    """A file that gets its name when it is whole: an older file stays until then, and if anything fails.
 
     A name that ends in ``.gz`` makes a gzip file. A device, a pipe or a link is written as it is: to give its name to a
     new file would take it away from everyone else. Raises ``OSError``.

@@ -98,7 +98,7 @@ def test_the_figures_add_up() -> None:
     "data", [b"", b"{}", b"[1]", b"\xff", b'{"format": "haptera-bench/2"}', b'{"format": "haptera-bench/1"}']
 )
 def test_anything_else_is_refused_with_the_name_of_the_file(data: bytes) -> None:
-    with pytest.raises(ConfigurationError, match=r"a\.json is not what `haptera bench --json` writes"):
+    with pytest.raises(ConfigurationError, match=r"a\.json is no result of `haptera bench --json`"):
         decode(data, "a.json")
 
 
