@@ -17,6 +17,7 @@ from haptera.node.aging import Aging
 from haptera.node.batch import Submission
 from haptera.node.commit import LOGGED_OVERHEAD, CommitPipeline
 from haptera.node.scans import count_steps
+from haptera.state import limits
 from haptera.state.commands import Count, Exists, Forget, Get, GetMany, Logged, Operation, Scan, size_bound
 from haptera.state.glob import SHORT_GLOB_MAX, compile_glob
 from haptera.state.validation import glob_steps, validate
@@ -153,6 +154,16 @@ class Commands:
     def remembered(self, session: Session) -> int:
         """How many answers are remembered for the session's user."""
         return self._machine.requests.count(session.user)
+
+    def room_for_answers(self, session: Session) -> int:
+        """How many more answers may be remembered for the session's user, once those are gone that wait to be
+        forgotten."""
+        user = session.user
+        return (
+            limits.ANSWERS_PER_USER_MAX
+            - self._machine.requests.count(user)
+            + (len(self._forgotten.get(user, ())) if self._forgotten else 0)
+        )
 
     def forget(self, session: Session, request_ids: Sequence[bytes]) -> None:
         """Have the answers for these ids forgotten, by the entry of the next write.

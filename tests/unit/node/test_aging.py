@@ -10,8 +10,10 @@ from asyncio import sleep
 import pytest
 
 from haptera.node.aging import AGE_EVERY_S
+from haptera.node.services import shares
 from haptera.state import limits
 from haptera.testing import MemoryFileSystem, node, virtual_clock
+from tests.unit.node.doubles import FakePeer
 from tests.unit.node.test_answers import change
 from tests.unit.node.test_kv import Served
 
@@ -22,9 +24,9 @@ def a_small_table(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def fill(store: Served, count: int = 10) -> None:
-    """Changes of a client that never says what it has read."""
+    """Changes of clients that never say what they have read."""
     for number in range(count):
-        assert (await change(store, number)).failure is None
+        assert (await change(store, number, FakePeer())).failure is None
 
 
 @virtual_clock
@@ -55,6 +57,38 @@ async def test_a_table_that_was_full_before_a_restart_empties_in_ten_minutes() -
 @virtual_clock
 async def test_a_table_with_room_writes_nothing_by_itself() -> None:
     async with node(storage="memory") as url:
-        await fill(Served(url.node), 7)
+        await fill(Served(url.node), 6)
         await sleep(3600)
-        assert url.node.index == 7
+        assert url.node.index == 6
+
+
+@virtual_clock
+async def test_a_connection_alone_whose_share_is_full_has_room_again_in_ten_minutes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its refusals make no entries, by which alone answers age."""
+    monkeypatch.setattr(shares, "ANSWERS_PER_CONNECTION_MAX", 5)
+    async with node(storage="memory") as url:
+        store = Served(url.node)
+        for number in range(5):
+            assert (await change(store, number)).failure is None
+        before = url.node.index
+        minutes = 0
+        while (await change(store, 100)).failure is not None:
+            assert minutes < 12
+            await sleep(60)
+            minutes += 1
+        assert minutes > 5
+        assert url.node.index - before <= limits.ANSWER_KEPT_MS / 1000 / AGE_EVERY_S + 2
+
+
+@virtual_clock
+async def test_a_share_that_refuses_nothing_any_more_writes_nothing_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shares, "ANSWERS_PER_CONNECTION_MAX", 1)
+    async with node(storage="memory") as url:
+        store = Served(url.node)
+        for number in range(2):
+            await change(store, number)
+        assert url.node.index == 1
+        await sleep(3600)
+        assert url.node.index == 2

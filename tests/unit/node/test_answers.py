@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from haptera.node.commands import ANONYMOUS
-from haptera.node.services import answers
+from haptera.node.services import answers, shares
 from haptera.state import Set, limits
 from tests.unit.node.doubles import TAG_REPLAYED, FakePeer, FakeRequest
 from tests.unit.node.nodes import Asked, ManualWriter, opened, turn
@@ -50,7 +50,7 @@ async def test_a_full_share_refuses_its_connection_and_no_other(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Trap: a bounded table for everyone that no client empties and that then refuses everybody."""
-    monkeypatch.setattr(answers, "ANSWERS_PER_CONNECTION_MAX", 5)
+    monkeypatch.setattr(shares, "ANSWERS_PER_CONNECTION_MAX", 5)
     async with served() as store:
         silent, other = FakePeer(), FakePeer()
         for number in range(5):
@@ -74,7 +74,7 @@ async def test_a_full_share_refuses_its_connection_and_no_other(
 
 async def test_what_may_have_come_on_another_connection_fills_its_share_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trap: a bounded table for everyone. Only time empties it of these, whatever its connection says to have read."""
-    monkeypatch.setattr(answers, "ANSWERS_PER_CONNECTION_MAX", 5)
+    monkeypatch.setattr(shares, "ANSWERS_PER_CONNECTION_MAX", 5)
     async with served() as store:
         for number in range(5):
             argument = [{"if": "present"}] if number < 2 else []
@@ -89,7 +89,7 @@ async def test_what_may_have_come_on_another_connection_fills_its_share_too(monk
 
 
 async def test_a_share_has_room_again_when_its_answers_have_expired(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "ANSWERS_PER_CONNECTION_MAX", 5)
+    monkeypatch.setattr(shares, "ANSWERS_PER_CONNECTION_MAX", 5)
     async with served() as store:
         for number in range(5):
             await change(store, number)
@@ -131,7 +131,7 @@ async def test_an_id_takes_as_few_bytes_as_its_bound_counts_on() -> None:
         parts = [part for answer in share.answers for part in (answer, *answer)]
         size = sys.getsizeof(share.answers) + sum(map(sys.getsizeof, parts))
     assert size <= 150 * len(share)
-    assert 150 * answers.ANSWERS_PER_CONNECTION_MAX <= 1.25e6
+    assert 150 * shares.ANSWERS_PER_CONNECTION_MAX <= 1.25e6
 
 
 async def test_the_ids_of_all_connections_are_bounded_by_what_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,6 +236,21 @@ async def test_a_write_that_needs_the_room_of_what_is_forgotten_gets_it(monkeypa
         assert (await change(store, 9)).code == 3008
         store.read_below(store.peer.streams)
         assert (await change(store, 9)).result == [4, 4]
+
+
+async def test_what_waits_to_be_forgotten_is_room_for_the_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "ANSWERS_PER_USER_MAX", 80)
+    async with served() as store:
+        peers = [FakePeer() for _ in range(5)]
+        for number in range(5 * 16):
+            await change(store, number, peers[number // 16])
+        assert remembered(store) == 70, "the last share is full at six"
+        (reader, *_) = peers
+        store.read_below(reader.streams, reader)
+        both = [reader.request("increment", "n", 1, request_id=request_id(100 + number)) for number in range(2)]
+        store.handle(*both)
+        await turn()
+        assert [request.failure for request in both] == [None, None]
 
 
 async def test_what_waits_to_be_forgotten_is_written_when_the_node_stops() -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from typing import TYPE_CHECKING
 
 from haptera.error_codes import Code
 from haptera.errors import Failure, failure
 from haptera.node.aging import crowded
+from haptera.node.services.shares import Share, share_of
 from haptera.state import limits
 from haptera.state.results import Replayed
 
@@ -27,13 +27,6 @@ if TYPE_CHECKING:
     from haptera.state.results import Result
 
 log = logging.getLogger(__name__)
-
-ANSWERS_PER_CONNECTION_MAX = 8192
-"""Remembered answers that one connection has not read. Eight times the changes that it may have under way by default,
-and a twelfth of what its user may have: a client that never says what it has read is refused alone.
-
-No budget is charged for the ids: each takes 150 bytes, so that a full share is 1.2 MB, and all ids of a user are 30 MB
-at most."""
 
 TRACKED_MIN = 65536
 """Ids in all shares before those of expired answers are looked for, which takes a few milliseconds. After that as many
@@ -49,24 +42,6 @@ _SHARE = "haptera.kv.answers"
 """The name of a connection's share among its attributes."""
 
 
-class Share:
-    """The remembered answers of one connection, in the order in which they were given.
-
-    ``answers`` are those that it may have forgotten, as (stream, request id). ``resent`` are the ids of changes that
-    may have come on another connection too: only time forgets them. `Answers.admit` bounds the two together.
-    """
-
-    __slots__ = ("answers", "resent", "session")
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.answers: deque[tuple[int, bytes]] = deque()
-        self.resent: deque[bytes] = deque()
-
-    def __len__(self) -> int:
-        return len(self.answers) + len(self.resent)
-
-
 class Answers:
     """Keeps the shares of all connections of a node."""
 
@@ -75,58 +50,88 @@ class Answers:
         self._metrics = metrics
         self._shares: set[Share] = set()  # one for each connection that has made a change
         self._tracked = 0
+        # Of all users together: the commit pipeline takes no more than PENDING_COMMANDS_MAX.
+        self._under_way = 0
         self._tracked_max = TRACKED_MIN
         self._warned_at = float("-inf")
 
-    def admit(self, session: Session, peer: Peer, request_id: bytes) -> Failure | None:
-        """Why a connection may not make this change now, if it may not: its share is full, and the change is new."""
+    def admits(self, session: Session, peer: Peer, count: int) -> bool:
+        """Whether a connection has room for so many changes; they are under way then, until they are settled. If it has
+        not, `admit` judges each."""
         share: Share | None = peer.attributes.get(_SHARE)
-        if share is None or len(share) < ANSWERS_PER_CONNECTION_MAX:
+        if share is None:
+            share = self._begin(session, peer)
+        # What the last of them is judged by, when those before it are under way.
+        free = self._commands.room_for_answers(session) - self._under_way - count + 1
+        if len(share.answers) + len(share.resent) + share.under_way + count > share_of(free):
+            return False
+        share.under_way += count
+        self._under_way += count
+        return True
+
+    def admit(self, session: Session, peer: Peer, request_id: bytes) -> Failure | None:
+        """Why a connection may not make this change now: its share is full, and the change is new. None if it may; the
+        change is under way then, until it is settled.
+        """
+        if self.admits(session, peer, 1):
             return None
+        share: Share = peer.attributes[_SHARE]
         self._drop_expired(share)
-        if len(share) < ANSWERS_PER_CONNECTION_MAX or self._commands.remembers(session, request_id):
-            return None
+        if not self.admits(session, peer, 1):
+            if not self._commands.remembers(session, request_id):
+                return self._refuse(session, peer, share)
+            share.under_way += 1
+            self._under_way += 1
+        return None
+
+    def _refuse(self, session: Session, peer: Peer, share: Share) -> Failure:
         self._metrics.answers_refused_total += 1
+        self._commands.aging.refused()
+        share_max = share_of(self._commands.room_for_answers(session) - self._under_way)
         if self._may_warn():
-            log.warning("connection_share_full", extra=peer.log_fields(answers=len(share)))
-        details = {"remembered_requests_max": ANSWERS_PER_CONNECTION_MAX, "share": "connection"}
+            answers = len(share) + share.under_way
+            log.warning("connection_share_full", extra=peer.log_fields(answers=answers, answers_max=share_max))
+        details = {"remembered_requests_max": share_max, "share": "connection"}
         return failure(Code.RATE_LIMITED, details, outcome="not_applied")
 
     def settle(
         self, session: Session, requests: Sequence[Request], commands: Sequence[Command], results: Sequence[Result]
     ) -> None:
-        """Changes of one connection have their results: what is remembered of them belongs to its share.
+        """Admitted changes of one connection have their results: what is remembered of them belongs to its share.
 
         A repetition adds nothing, because its answer is in a share already, or left to time as those of a connection
         that has ended are.
         """
-        remembers = self._commands.remembers
+        remembers, settled = self._commands.remembers, 0
+        share: Share | None = requests[0].peer.attributes.get(_SHARE)
+        if share is None:
+            return  # none of them has a request id
         for request, command, result in zip(requests, commands, results, strict=True):
             request_id = command.request_id
             if request_id is None:
                 continue
+            settled += 1
             code = result.code if isinstance(result, Failure) else None
             if code == Code.RATE_LIMITED:
                 self._metrics.answers_refused_total += 1
             elif isinstance(result, Replayed) or code in _OF_ANOTHER or request.peer.closed:
                 continue
             elif remembers(session, request_id):
-                share = self._share(session, request.peer)
                 if command.resent:
                     share.resent.append(request_id)
                 else:
                     share.answers.append((request.stream, request_id))
                 self._tracked += 1
+        share.under_way -= settled
+        self._under_way -= settled
         if self._tracked > self._tracked_max:
             self._sweep()
         self._look(session)
 
-    def _share(self, session: Session, peer: Peer) -> Share:
-        share: Share | None = peer.attributes.get(_SHARE)
-        if share is None:
-            share = peer.attributes[_SHARE] = Share(session)
-            self._shares.add(share)
-            peer.on_close(lambda: self._leave(share))
+    def _begin(self, session: Session, peer: Peer) -> Share:
+        share = peer.attributes[_SHARE] = Share(session)
+        self._shares.add(share)
+        peer.on_close(lambda: self._leave(share))
         return share
 
     def read(self, peer: Peer, answered_below: int) -> None:

@@ -131,22 +131,16 @@ class KvService(Service):
                 if _previous_might_not_fit(op, request.peer):
                     self._fail(request, size_refusal(request.peer.max_message))
                     continue
-                command = _write_command(op, request)
-                request_id = command.request_id
-                if request_id and (refused := self._answers.admit(session, request.peer, request_id)) is not None:
-                    self._fail(request, refused)
-                    continue
                 writes.append(request)
-                write_commands.append(command)
+                write_commands.append(_write_command(op, request))
             elif not self._takes_turns(session, request, op):
                 reads.append(request)
                 read_commands.append(Command(op))
         self._metrics.kv_reads_total += len(reads)
-        self._metrics.kv_writes_total += len(writes)
         if reads:
             self._commands.submit(session, read_commands, lambda results: self._answer(reads, results, 0))
         if writes:
-            _Writes(self, writes, session, write_commands).submit()
+            self._write(session, writes, write_commands)
         self._metrics.kv_handler_seconds_total += time.perf_counter() - started
 
     def _fail(self, request: Request, reason: Failure, entries: bytes = b"") -> None:
@@ -254,7 +248,7 @@ class KvService(Service):
             elif isinstance(command, Failure):
                 self._fail(request, command)
             elif request.method in _VERSION_AT:
-                self._write_large(session, request, command)
+                self._write(session, [request], [command])
             elif isinstance(command.op, GetMany):
                 self._metrics.kv_reads_total += 1
                 await self._get_many(request, command.op)
@@ -265,13 +259,29 @@ class KvService(Service):
             log.exception("request_failed", extra={"stream": request.stream, "method": request.method})
             self._fail(request, failure(Code.HANDLER_FAILED, outcome="not_applied"))
 
-    def _write_large(self, session: Session, request: Request, command: Command) -> None:
-        request_id = command.request_id
-        if request_id and (refused := self._answers.admit(session, request.peer, request_id)) is not None:
-            self._fail(request, refused)
-            return
-        self._metrics.kv_writes_total += 1
-        _Writes(self, [request], session, [command]).submit()
+    def _write(self, session: Session, requests: list[Request], commands: list[Command]) -> None:
+        """Submit changes of one connection, as many as its share of the remembered answers has room for."""
+        identified = len([command for command in commands if command.request_id is not None])
+        if identified and not self._answers.admits(session, requests[0].peer, identified):
+            requests, commands = self._admitted(session, requests, commands)
+            if not requests:
+                return
+        self._metrics.kv_writes_total += len(requests)
+        _Writes(self, requests, session, commands).submit()
+
+    def _admitted(
+        self, session: Session, requests: list[Request], commands: list[Command]
+    ) -> tuple[list[Request], list[Command]]:
+        admitted: tuple[list[Request], list[Command]] = ([], [])
+        for request, command in zip(requests, commands, strict=True):
+            request_id = command.request_id
+            refused = None if request_id is None else self._answers.admit(session, request.peer, request_id)
+            if refused is None:
+                admitted[0].append(request)
+                admitted[1].append(command)
+            else:
+                self._fail(request, refused)
+        return admitted
 
     def _checked(self, request: Request) -> Steps[Command | Failure]:
         """The command that a large argument is, decoded and checked in slices."""

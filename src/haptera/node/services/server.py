@@ -109,5 +109,5 @@ def health(node: Node) -> tuple[str, str]:
     if answers >= answers_max:
         return "full", f"{answers} answers are remembered: changes are refused until some are forgotten"
     if crowded(answers):
-        return "ok", f"{answers} answers are remembered: changes are refused from {answers_max} on"
+        return "ok", f"{answers} of {answers_max} answers are remembered: each connection may have few"
     return "ok", ""
