@@ -7,8 +7,7 @@ message or no text. So a served and an embedded store refuse the same argument w
 from collections.abc import Iterable
 from typing import Final
 
-from haptera.error_codes import Code
-from haptera.errors import Failure, failure
+from haptera.errors import Code, Failure, failure
 
 #: Bytes of UTF-8 in a key. Long enough for any path, short enough that an index of keys stays in memory.
 KEY_SIZE_MAX: Final = 4096

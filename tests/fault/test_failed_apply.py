@@ -36,7 +36,7 @@ async def outcome_of(change: Awaitable[object]) -> str:
     """What is said of a change that the node could not apply."""
     with pytest.raises(HapteraError) as error:
         await change
-    return str(error.value.outcome)  # type: ignore[attr-defined]
+    return error.value.outcome
 
 
 async def fail(db: haptera.Database) -> None:

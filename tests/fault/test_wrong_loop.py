@@ -10,8 +10,7 @@ import pytest
 
 import haptera
 from haptera import WrongLoop
-from haptera.error_table import Code
-from haptera.errors import failure
+from haptera.errors import Code, failure
 from haptera.testing import node, node_in_thread
 from tests.unit.peer.hosts import Batches, Echo, connected, eventually, items_of
 

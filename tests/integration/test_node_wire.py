@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from haptera.error_codes import DeadlineExceeded
-from haptera.errors import ServerError
+from haptera.errors import DeadlineExceeded, ServerError
 from haptera.peer import dial
 from haptera.testing import node, virtual_clock
 from tests.unit.node.process import serving

@@ -30,7 +30,7 @@ def test_each_mutant_changes_one_place() -> None:
 def test_a_mutant_that_does_not_fit_the_sources_is_said() -> None:
     for before, after in (("there is no such text", ""), ("import", "export"), ('"""What', '"""What')):
         with pytest.raises(ValueError, match="area, 'name'"):
-            Mutant("area", "name", "tests/unit/test_errors.py", before, after, ()).source()
+            Mutant("area", "name", "tests/unit/errors/test_errors.py", before, after, ()).source()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import haptera
-from haptera.error_codes import BY_CODE
+from haptera.errors.codes import BY_CODE
 
 DATABASE = {"Database", "Entry", "Scan", "connect", "open"}
 MESSAGING = {"Answer", "Credentials", "Peer", "Request", "Server", "Service", "Trace", "dial", "listen", "method"}

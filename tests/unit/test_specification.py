@@ -11,7 +11,7 @@ from typing import Any
 import google_crc32c
 import pytest
 
-from haptera.error_codes import TABLE
+from haptera.errors import TABLE
 from haptera.node.metrics import COUNTERS, LABELLED, MEASURED
 
 SPEC = Path(__file__).parents[2] / "spec"

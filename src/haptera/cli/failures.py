@@ -7,12 +7,12 @@ from typing import Any
 
 from haptera.cli import output
 from haptera.cli.codes import CANNOT_CONNECT, FAILED, NO, REFUSED, UNKNOWN, USAGE
-from haptera.error_table import Code, Outcome
 from haptera.errors import (
+    Code,
     ConfigurationError,
     ConnectionLost,
     HapteraError,
-    LocalProtocolError,
+    Outcome,
     ProtocolError,
     ServerError,
 )
@@ -48,18 +48,9 @@ class Target:
     answered: bool
 
 
-def outcome_of(error: HapteraError) -> Outcome:
-    """Whether a change that ended with ``error`` was applied."""
-    if isinstance(error, ServerError | ConnectionLost):
-        return error.outcome
-    if isinstance(error, ProtocolError) and not isinstance(error, LocalProtocolError):
-        return "unknown"  # it is the answer that was malformed
-    return "not_applied"
-
-
 def exit_code(error: HapteraError, *, change: bool = False, target: Target | None = None) -> int:
     """The exit code for ``error``. ``change`` says that the command would have changed the store."""
-    if change and outcome_of(error) == "unknown":
+    if change and error.outcome == "unknown":
         return UNKNOWN
     if isinstance(error, ConfigurationError):
         return USAGE
@@ -119,9 +110,8 @@ def tell(error: HapteraError, *, change: bool = False, target: Target | None = N
     code = exit_code(error, change=change, target=target)
     text, told = described(error, target), fields(error, target)
     if change:
-        outcome = outcome_of(error)
-        text += EFFECTS[outcome]
-        told["outcome"] = outcome
+        text += EFFECTS[error.outcome]
+        told["outcome"] = error.outcome
     output.error(text, told, code)
     return code
 

@@ -11,8 +11,7 @@ from haptera.cli.client import Client, client_options
 from haptera.cli.codes import DONE, NO
 from haptera.cli.failures import tell
 from haptera.cli.transfer.writer import tsv
-from haptera.error_table import Code
-from haptera.errors import ServerError, failure
+from haptera.errors import Code, ServerError, failure
 
 if TYPE_CHECKING:
     from haptera.client import Database, Entry

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from haptera.cli import streams
-from haptera.error_base import printable
+from haptera.errors import printable
 
 if TYPE_CHECKING:
     from haptera.client.entry import Entry

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
-from haptera.error_table import Code
+from haptera.errors import Code
 from haptera.key_rules import (
     bound_refusal,
     count_refusal,

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from haptera.error_table import Code
-from haptera.errors import ConnectionLost, Failure, Outcome
+from haptera.errors import Code, ConnectionLost, Failure, Outcome
 
 if TYPE_CHECKING:
     from haptera.client.methods import Method

@@ -7,9 +7,7 @@ from collections.abc import Awaitable, Coroutine
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from haptera.error_base import describe
-from haptera.error_table import Code
-from haptera.errors import ConnectionLost, Failure, ProtocolError, failure
+from haptera.errors import Code, ConnectionLost, Failure, ProtocolError, describe, failure
 from haptera.transport import format_place
 
 if TYPE_CHECKING:

@@ -38,8 +38,7 @@ from haptera.client.methods import (
     Stored,
 )
 from haptera.client.scan import Scan
-from haptera.error_table import Code
-from haptera.errors import Failure, RemoteProtocolError
+from haptera.errors import Code, Failure, RemoteProtocolError
 from haptera.transport import warn_unclosed
 
 if TYPE_CHECKING:

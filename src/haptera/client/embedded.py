@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from haptera import forks
 from haptera.client.arguments import unsendable
 from haptera.client.methods import STATUS, Method, Row, Scanned
-from haptera.error_codes import ShuttingDown
-from haptera.error_table import Code
-from haptera.errors import ConfigurationError, ConnectionLost, Failure, StorageError, failure
+from haptera.errors import Code, ConfigurationError, ConnectionLost, Failure, ShuttingDown, StorageError, failure
 from haptera.transport import running_loop, wrong_loop
 
 if TYPE_CHECKING:

@@ -32,8 +32,8 @@ from haptera.client.calls import LEAVING, Call, passes
 from haptera.client.connector import Connector, Dial, Flight
 from haptera.client.methods import SCAN, Method, Row, decode_page
 from haptera.client.request_ids import RequestIds
-from haptera.error_table import Code
 from haptera.errors import (
+    Code,
     ConnectionLost,
     Failure,
     LocalProtocolError,

@@ -5,8 +5,7 @@ from typing import Final
 from haptera.connection.checks import check_control
 from haptera.connection.events import Closed, GoawayReceived, PongReceived
 from haptera.connection.streams import Streams
-from haptera.error_table import TABLE
-from haptera.errors import Failure, LocalProtocolError, RemoteProtocolError
+from haptera.errors import TABLE, Failure, LocalProtocolError, RemoteProtocolError
 from haptera.wire.frame import Frame, FrameType, encode_frame
 from haptera.wire.metadata import Tag, encode_entry
 from haptera.wire.payload import Goaway, decode_failure, decode_payload, encode_payload

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from haptera.error_codes import Code
-from haptera.errors import failure
+from haptera.errors import Code, failure
 from haptera.state.commands import Forget, Logged
 
 if TYPE_CHECKING:

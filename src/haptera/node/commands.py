@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from haptera.error_codes import Code
-from haptera.errors import Failure
+from haptera.errors import Code, Failure
 from haptera.node.aging import Aging
 from haptera.node.batch import Submission
 from haptera.node.commit import LOGGED_OVERHEAD, CommitPipeline

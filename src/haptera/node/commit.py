@@ -29,8 +29,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from haptera.error_codes import Code
-from haptera.errors import StorageError, failure
+from haptera.errors import Code, StorageError, failure
 from haptera.node.batch import DROPPED, Batch
 from haptera.node.turns import TURN_WORK_MAX
 from haptera.state.commands import encode_steps

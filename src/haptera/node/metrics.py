@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from haptera.error_table import TABLE
+from haptera.errors import TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

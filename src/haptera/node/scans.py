@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from haptera.error_codes import Code
-from haptera.errors import Failure, failure
+from haptera.errors import Code, Failure, failure
 from haptera.state.limits import CURSORS_MAX, SLICE_WORK_MAX
 
 if TYPE_CHECKING:

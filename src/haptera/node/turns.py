@@ -16,8 +16,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from haptera.error_codes import Code
-from haptera.errors import failure
+from haptera.errors import Code, failure
 
 if TYPE_CHECKING:
     import asyncio

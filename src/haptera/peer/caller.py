@@ -237,7 +237,9 @@ class Caller:
         if call.items is None:
             service, method, _ = call.route
             message = f"{service}.{method} answers with items: Peer.stream takes them, and not a call for one answer"
-            self._give_up(call, LocalProtocolError(1008, message))
+            error = LocalProtocolError(1008, message)
+            error.outcome = "unknown"  # the method runs already
+            self._give_up(call, error)
             return False
         call.items.append(payload)
         call.wake_reader()

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from haptera.connection.events import Closed
-from haptera.error_base import describe
-from haptera.errors import ConnectionLost
+from haptera.errors import ConnectionLost, describe
 from haptera.peer.event_log import EventLog, shortened
 
 #: What a line about a connection says, with more that is named added.

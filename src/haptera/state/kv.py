@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from haptera.error_codes import Code
-from haptera.errors import Failure, failure
+from haptera.errors import Code, Failure, failure
 from haptera.key_rules import KEY_SIZE_MAX
 from haptera.state import limits
 from haptera.state.commands import Clear, Count, Delete, DeleteMany, Increment, Rename, Set, SetMany

@@ -23,8 +23,7 @@ from typing import Any, Final
 
 import msgspec
 
-from haptera.error_codes import Code
-from haptera.errors import Failure, failure
+from haptera.errors import Code, Failure, failure
 from haptera.state import limits
 from haptera.state.results import Replayed
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from haptera.error_codes import Code
-from haptera.errors import Failure, failure
+from haptera.errors import Code, Failure, failure
 from haptera.state import limits
 from haptera.state.glob import Glob, compile_glob
 from haptera.state.ranges import KeyRange, key_range

@@ -13,8 +13,15 @@ from haptera.cli.failures import Target, described, exit_code, tell
 from haptera.cli.main import MODULES, SUMMARIES, behind_the_command
 from haptera.cli.output import counted, entry_fields, shown
 from haptera.client import Entry
-from haptera.error_codes import VersionMismatch
-from haptera.errors import ConfigurationError, ConnectionLost, HapteraError, RemoteProtocolError, ServerError, failure
+from haptera.errors import (
+    ConfigurationError,
+    ConnectionLost,
+    HapteraError,
+    RemoteProtocolError,
+    ServerError,
+    VersionMismatch,
+    failure,
+)
 
 
 def test_numbers_have_their_nouns() -> None:

@@ -12,8 +12,7 @@ import pytest
 
 import haptera
 from haptera.client import open_embedded
-from haptera.error_codes import DeadlineExceeded
-from haptera.errors import ConfigurationError, ConnectionLost
+from haptera.errors import ConfigurationError, ConnectionLost, DeadlineExceeded
 from haptera.node.node import Node
 from haptera.state import limits
 from haptera.testing import MemoryFileSystem, virtual_clock

@@ -10,8 +10,7 @@ from typing import Final
 
 import msgspec
 
-from haptera.error_table import Code
-from haptera.errors import failure
+from haptera.errors import Code, failure
 from haptera.peer import Request, Server, Service, listen, method
 
 SERVICE: Final = "bench"

@@ -11,8 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 
 from haptera.cli.benchmark.service import SERVICE, encode_order
-from haptera.error_table import Code
-from haptera.errors import RemoteProtocolError
+from haptera.errors import Code, RemoteProtocolError
 
 if TYPE_CHECKING:
     from haptera.cli.benchmark.keys import Keys

@@ -8,7 +8,6 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from haptera.cli.failures import outcome_of
 from haptera.cli.transfer.errors import BadFile
 from haptera.errors import HapteraError
 
@@ -43,7 +42,7 @@ class Tally:
     error: BaseException | None = None
 
     def failed(self, batch: Batch, error: HapteraError) -> None:
-        if outcome_of(error) != "not_applied":
+        if error.outcome != "not_applied":
             self.uncertain += len(batch.items)
         self.stop(batch.first, error)
 

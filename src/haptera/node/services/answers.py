@@ -11,8 +11,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from haptera.error_codes import Code
-from haptera.errors import Failure, failure
+from haptera.errors import Code, Failure, failure
 from haptera.node.aging import crowded
 from haptera.node.services.shares import Share, share_of
 from haptera.state import limits

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from haptera.error_codes import Code
-from haptera.errors import Failure, LocalProtocolError, failure
+from haptera.errors import Code, Failure, LocalProtocolError, failure
 from haptera.key_rules import VALUE_SIZE_MAX, size_refusal
 from haptera.node.batch import DROPPED
 from haptera.node.commands import ANONYMOUS, Command

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from haptera.error_codes import Code
-from haptera.errors import Failure, failure
+from haptera.errors import Code, Failure, failure
 from haptera.state.arrays import array_header, read_array_header
 from haptera.state.limits import KEYS_PER_COMMAND_MAX
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from haptera.error_codes import Code
-from haptera.errors import Failure, failure
+from haptera.errors import Code, Failure, failure
 from haptera.node.aging import crowded
 from haptera.node.commit import ApplyFailed
 from haptera.node.services.arguments import WATCH_METRICS

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from haptera.cli.benchmark.load import ERROR_PAUSE_NS, INTERVALS_MAX, NS, Operation, Plan, Recorder, run_load
-from haptera.error_table import Code
-from haptera.errors import ConnectionLost, failure
+from haptera.errors import Code, ConnectionLost, failure
 from haptera.testing import virtual_clock
 from tests.support.clocks import LoopClock
 

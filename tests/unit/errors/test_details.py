@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from haptera.error_codes import Code
+from haptera.errors import Code
 
-ROOT = Path(__file__).parents[2]
-LISTED: dict[int, set[str]] = {
-    error["code"]: set(error["details"]) for error in tomllib.loads((ROOT / "spec/errors.toml").read_text())["error"]
-}
+ROOT = Path(__file__).parents[3]
+ERRORS = tomllib.loads((ROOT / "spec/errors.toml").read_text())["error"]
+LISTED: dict[int, set[str]] = {error["code"]: set(error["details"]) for error in ERRORS}
+RESERVED = {error["code"] for error in ERRORS if error.get("reserved")}
+HANDED_ON = frozenset({Code.TOO_MANY_CONNECTIONS})
+"""Codes that are named in one place and made into an error in another."""
 MAKERS = frozenset({"failure", "RemoteProtocolError", "LocalProtocolError"})
 
 
@@ -89,6 +91,12 @@ def test_the_details_that_are_listed_are_made() -> None:
             made[code] |= keys
     assert len(made) > 30
     assert {code: sorted(LISTED[code] - keys) for code, keys in made.items() if not LISTED[code] <= keys} == {}
+
+
+def test_the_codes_that_are_reserved_are_those_that_nothing_makes() -> None:
+    """So that a program knows which error classes it can meet."""
+    made = {code for path in MODULES for _, code, _ in Module(path.read_text(encoding="utf-8")).errors()}
+    assert set(LISTED) - made - HANDED_ON == RESERVED
 
 
 def test_errors_are_found_wherever_they_are_made() -> None:

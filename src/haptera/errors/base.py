@@ -1,24 +1,40 @@
-"""What the exceptions of single codes (`haptera.error_codes`) are made from; `haptera.errors` has the whole tree."""
+"""The root of all errors, and the class of those that a peer answers with."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
-from haptera.error_table import Outcome
+from haptera.errors.table import Outcome
 
-# A detail may hold a key of 4096 bytes, or whatever a peer put there; an error line stays readable.
+# A detail may hold a key of 4096 bytes, or anything else that a peer put there; an error line stays readable.
 DETAIL_TEXT_MAX: Final = 200
 
 
 class HapteraError(Exception):
-    """Every error of Haptera."""
+    """Every error of Haptera.
+
+    Attributes:
+        code: The number of spec/errors.toml, or None for an error that no peer has told.
+        name: The name in capitals that belongs to the code, or to the class where there is no code.
+        outcome: Whether the call took effect: ``not_applied`` (it may be made again), ``unknown`` (it may have taken
+            effect: make it again only with the same request id) or ``applied``.
+        details: The values that belong to the code: a key, for instance.
+    """
+
+    code: int | None = None
+    name: str = "HAPTERA_ERROR"
+    outcome: Outcome = "unknown"
+    details: Mapping[str, Any] = MappingProxyType({})
 
 
 class ServerError(HapteraError):
     """The peer answered a call with an error (spec/protocol.md, section 6).
 
-    `outcome` says whether the call took effect: `not_applied` (it may be made again), `unknown` (it may have: make it
-    again only with the same request id) or `applied`. `details` holds what belongs to the code, a key for instance.
-    `haptera` exports a subclass for each code that this version knows; a newer peer's code is a plain ServerError.
+    `haptera.errors` has a subclass for each code that this version knows; the code of a newer peer is a plain
+    `ServerError`.
     """
+
+    code: int
 
     def __init__(
         self,
@@ -33,12 +49,20 @@ class ServerError(HapteraError):
         self.name = name
         self.message = message
         self.outcome: Outcome = outcome
-        self.details = {} if details is None else details
+        self.details: dict[str, Any] = {} if details is None else details
         # Past KeyError, OSError and the like among a subclass's bases, which would read meaning into the arguments.
         BaseException.__init__(self, self.code, name, message)
 
     def __str__(self) -> str:
         return describe(self.name, self.code, self.message, self.details)
+
+
+class CallError(ServerError):
+    """An application's own error, with a code from 10000.
+
+    A handler raises it to give its caller exactly this: code, name, message, outcome (`not_applied`, `unknown` or
+    `applied`) and details. Anything else that a handler raises reaches the caller as HandlerFailed, without its text.
+    """
 
 
 def describe(name: str, code: int, message: str, details: dict[str, Any]) -> str:

@@ -4,12 +4,10 @@ tools/generate_errors.py from spec/errors.toml: change that file and run `make g
 
 from typing import Final
 
-from haptera.error_base import ServerError
-from haptera.error_table import TABLE, Code
+from haptera.errors.base import ServerError
 
 __all__ = [
     "BY_CODE",
-    "TABLE",
     "AnswerNotKept",
     "AuthenticationFailed",
     "AuthenticationLocked",
@@ -17,7 +15,6 @@ __all__ = [
     "BackupInvalid",
     "Cancelled",
     "ChecksumMismatch",
-    "Code",
     "CorruptionDetected",
     "DeadlineExceeded",
     "DecompressionFailed",
@@ -132,51 +129,87 @@ class IdleTimeout(ServerError, TimeoutError):
 
 
 class AuthenticationRequired(ServerError):
-    """2001: authentication is required."""
+    """2001: authentication is required.
+
+    Reserved: nothing answers with it yet.
+    """
 
 
 class AuthenticationFailed(ServerError):
-    """2002: authentication failed."""
+    """2002: authentication failed.
+
+    Reserved: nothing answers with it yet.
+    """
 
 
 class AuthenticationLocked(ServerError):
-    """2003: too many failed attempts."""
+    """2003: too many failed attempts.
+
+    Reserved: nothing answers with it yet.
+    """
 
 
 class PermissionDenied(ServerError, PermissionError):
-    """2004: the user may not do this."""
+    """2004: the user may not do this.
+
+    Reserved: nothing answers with it yet.
+    """
 
 
 class UnsupportedMechanism(ServerError):
-    """2005: the authentication mechanism is not offered."""
+    """2005: the authentication mechanism is not offered.
+
+    Reserved: nothing answers with it yet.
+    """
 
 
 class PasswordPolicy(ServerError):
-    """2006: the password does not meet the policy."""
+    """2006: the password does not meet the policy.
+
+    Reserved: nothing answers with it yet.
+    """
 
 
 class UserExists(ServerError):
-    """2007: the user exists already."""
+    """2007: the user exists already.
+
+    Reserved: nothing answers with it yet.
+    """
 
 
 class UserNotFound(ServerError):
-    """2008: the user does not exist."""
+    """2008: the user does not exist.
+
+    Reserved: nothing answers with it yet.
+    """
 
 
 class RoleExists(ServerError):
-    """2009: the role exists already."""
+    """2009: the role exists already.
+
+    Reserved: nothing answers with it yet.
+    """
 
 
 class RoleNotFound(ServerError):
-    """2010: the role does not exist."""
+    """2010: the role does not exist.
+
+    Reserved: nothing answers with it yet.
+    """
 
 
 class ProtectedRole(ServerError):
-    """2011: the role cannot be changed."""
+    """2011: the role cannot be changed.
+
+    Reserved: nothing answers with it yet.
+    """
 
 
 class LastAdmin(ServerError):
-    """2012: the last administrator cannot be removed."""
+    """2012: the last administrator cannot be removed.
+
+    Reserved: nothing answers with it yet.
+    """
 
 
 class UnknownService(ServerError):
@@ -256,7 +289,10 @@ class ValueTooLarge(ServerError):
 
 
 class TransactionTooLarge(ServerError):
-    """4008: the change has too many parts or is too large as a whole."""
+    """4008: the change has too many parts or is too large as a whole.
+
+    Reserved: nothing answers with it yet.
+    """
 
 
 class RevisionCompacted(ServerError):
@@ -264,7 +300,10 @@ class RevisionCompacted(ServerError):
 
 
 class LeaseNotFound(ServerError):
-    """4010: the lease does not exist."""
+    """4010: the lease does not exist.
+
+    Reserved: nothing answers with it yet.
+    """
 
 
 class StorageFailed(ServerError):
@@ -276,11 +315,17 @@ class StorageFull(ServerError):
 
 
 class CorruptionDetected(ServerError):
-    """5003: stored data is damaged."""
+    """5003: stored data is damaged.
+
+    Reserved: nothing answers with it yet.
+    """
 
 
 class MaintenanceMode(ServerError):
-    """5004: the node takes no changes during maintenance."""
+    """5004: the node takes no changes during maintenance.
+
+    Reserved: nothing answers with it yet.
+    """
 
 
 class ShuttingDown(ServerError):
@@ -288,15 +333,24 @@ class ShuttingDown(ServerError):
 
 
 class BackupInvalid(ServerError):
-    """5006: the backup is not valid."""
+    """5006: the backup is not valid.
+
+    Reserved: nothing answers with it yet.
+    """
 
 
 class NotLeader(ServerError):
-    """6001: another node is the leader."""
+    """6001: another node is the leader.
+
+    Reserved: nothing answers with it yet.
+    """
 
 
 class NoQuorum(ServerError):
-    """6002: too few nodes can be reached."""
+    """6002: too few nodes can be reached.
+
+    Reserved: nothing answers with it yet.
+    """
 
 
 BY_CODE: Final[dict[int, type[ServerError]]] = {
@@ -358,3 +412,7 @@ BY_CODE: Final[dict[int, type[ServerError]]] = {
     6001: NotLeader,
     6002: NoQuorum,
 }
+
+# A traceback names each class as a program imports it.
+for _class in BY_CODE.values():
+    _class.__module__ = "haptera.errors"

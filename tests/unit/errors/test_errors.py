@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haptera import error_codes, errors
-from haptera.error_codes import BY_CODE, TABLE, Code
+from haptera import errors
 from haptera.errors import (
+    TABLE,
     CallError,
+    Code,
     ConnectionLost,
     CorruptionError,
     Failure,
@@ -28,11 +29,13 @@ from haptera.errors import (
     RemoteProtocolError,
     ServerError,
     StorageError,
+    codes,
     failure,
 )
+from haptera.errors.codes import BY_CODE
 from tools import generate_errors
 
-RELEASED = Path(__file__).parent.parent / "vectors" / "released_errors.json"
+RELEASED = Path(__file__).parents[2] / "vectors" / "released_errors.json"
 
 
 def test_the_generated_files_follow_from_their_source() -> None:
@@ -55,7 +58,7 @@ def test_codes_names_and_classes_say_the_same() -> None:
     assert BY_CODE.keys() == TABLE.keys()
     for code, error_class in BY_CODE.items():
         assert error_class.__name__.lower() == TABLE[code][0].replace("_", "").lower()
-        assert error_class.__name__ in error_codes.__all__
+        assert error_class.__name__ in codes.__all__
 
 
 @pytest.mark.parametrize("code", sorted(TABLE))
@@ -139,6 +142,43 @@ def test_a_connection_that_ended_with_a_code_not_known_here_is_plainly_lost(code
     lost = ConnectionLost("refused", failure=Failure(code, "OF_THE_FUTURE", "not known", "not_applied", {}))
     assert type(lost) is ConnectionLost
     assert lost.failure is not None
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "outcome"),
+    [
+        (HapteraError("a message"), "HAPTERA_ERROR", "unknown"),
+        (ConnectionLost("the connection was reset"), "CONNECTION_LOST", "unknown"),
+        (errors.ConfigurationError("no such option"), "CONFIGURATION_ERROR", "not_applied"),
+        (errors.WrongLoop("another loop"), "WRONG_LOOP", "not_applied"),
+        (StorageError("a message"), "STORAGE_ERROR", "not_applied"),
+        (CorruptionError("/data/log/1", 64, "a record", "zeros"), "CORRUPTION_ERROR", "not_applied"),
+        (errors.DirectoryInUse("/data", 1), "DIRECTORY_IN_USE", "not_applied"),
+        (errors.MissingKey("/data/key"), "MISSING_KEY", "not_applied"),
+        (errors.WrongKey("/data/log/1", "00", "01"), "WRONG_KEY", "not_applied"),
+        (errors.NewerFormat("/data/log/1", 2, 1), "NEWER_FORMAT", "not_applied"),
+    ],
+)
+def test_an_error_without_a_code_has_a_name_an_outcome_and_no_details(
+    error: HapteraError, name: str, outcome: Outcome
+) -> None:
+    """So that a program handles every error by the same four attributes."""
+    assert (error.code, error.name, error.outcome, dict(error.details)) == (None, name, outcome, {})
+
+
+def test_an_error_of_the_protocol_says_what_became_of_the_call() -> None:
+    assert (RemoteProtocolError(1003).outcome, LocalProtocolError(3004).outcome) == ("unknown", "not_applied")
+
+
+def test_a_class_is_named_as_a_program_imports_it() -> None:
+    classes = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, HapteraError)]
+    assert len(classes) > 10
+    for error_class in (*classes, *BY_CODE.values()):
+        assert error_class.__module__ == "haptera.errors"
+        assert getattr(errors, error_class.__name__) is error_class
+        assert error_class.__name__ in dir(errors)
+    with pytest.raises(AttributeError, match="has no attribute 'no_such_name'"):
+        errors.no_such_name  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_an_applications_code_is_a_call_error() -> None:

@@ -1,0 +1,78 @@
+"""What can go wrong, as exceptions and as values (spec/protocol.md, section 6).
+
+    HapteraError
+        ProtocolError               the bytes of a connection broke the protocol
+            LocalProtocolError      this side would have
+            RemoteProtocolError     the peer did
+        ConnectionLost              the connection ended with the call in flight; one that the peer ended with an error
+                                    is of that error's class, too
+        ServerError                 the peer answered with an error: one subclass per code, as KeyNotFound
+            CallError               a code of an application, from 10000
+        StorageError                a data directory could not be used
+            CorruptionError         it is damaged
+            DirectoryInUse          another process has it open
+            MissingKey, WrongKey    the key to read it with is missing, or is another one
+            NewerFormat             a newer version wrote it
+        ConfigurationError          an option, URL or environment does not say what to do
+        WrongLoop                   an object was used outside the event loop, thread or process that it belongs to
+
+Between the layers an error travels as a `Failure`, a value. The class of a code is imported when it is first used,
+because most programs need few of them and a command starts faster without the others.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from haptera.errors.base import CallError, HapteraError, ServerError, describe, printable
+from haptera.errors.connection import ConnectionLost, LocalProtocolError, ProtocolError, RemoteProtocolError
+from haptera.errors.failure import Failure, failure
+from haptera.errors.storage import CorruptionError, DirectoryInUse, MissingKey, NewerFormat, StorageError, WrongKey
+from haptera.errors.table import TABLE, Code, Outcome
+from haptera.errors.usage import ConfigurationError, WrongLoop
+
+if TYPE_CHECKING:
+    from haptera.errors.codes import *  # noqa: F403  # its `__all__` says which
+
+__all__ = [
+    "TABLE",
+    "CallError",
+    "Code",
+    "ConfigurationError",
+    "ConnectionLost",
+    "CorruptionError",
+    "DirectoryInUse",
+    "Failure",
+    "HapteraError",
+    "LocalProtocolError",
+    "MissingKey",
+    "NewerFormat",
+    "Outcome",
+    "ProtocolError",
+    "RemoteProtocolError",
+    "ServerError",
+    "StorageError",
+    "WrongKey",
+    "WrongLoop",
+    "describe",
+    "failure",
+    "printable",
+]
+
+# A traceback names each class as a program imports it.
+for _class in list(globals().values()):
+    if isinstance(_class, type) and issubclass(_class, HapteraError):
+        _class.__module__ = __name__
+del _class
+
+
+if not TYPE_CHECKING:  # a type checker would take it to mean that any name is there
+
+    def __getattr__(name: str) -> object:
+        codes = import_module("haptera.errors.codes")
+        if name not in codes.__all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(codes, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *import_module("haptera.errors.codes").__all__})

@@ -1,0 +1,78 @@
+"""Errors of a data directory: it cannot be used."""
+
+from haptera.errors.base import HapteraError
+from haptera.errors.table import Outcome
+
+
+class StorageError(HapteraError):
+    """A data directory cannot be opened, or can no longer be written."""
+
+    name: str = "STORAGE_ERROR"
+    outcome: Outcome = "not_applied"
+
+
+class CorruptionError(StorageError):
+    """Stored bytes are not what was written. They are never served.
+
+    `file` and `offset` (bytes from its beginning) say where; `expected` and `actual` what should be there and what is.
+    """
+
+    name: str = "CORRUPTION_ERROR"
+
+    def __init__(self, file: str, offset: int, expected: object, actual: object) -> None:
+        self.file = file
+        self.offset = offset
+        self.expected = expected
+        self.actual = actual
+        super().__init__(file, offset, expected, actual)
+
+    def __str__(self) -> str:
+        return f"{self.file} is damaged at byte {self.offset}: expected {self.expected}, found {self.actual}"
+
+
+class DirectoryInUse(StorageError):
+    """Another process holds the data directory.
+
+    `path` is the data directory, `pid` the other process's id, or None where it could not be read.
+    """
+
+    name: str = "DIRECTORY_IN_USE"
+
+    def __init__(self, path: str, pid: int | None, holder: str = "another process") -> None:
+        super().__init__(f"{path}: the data directory is in use by {holder}")
+        self.path = path
+        self.pid = pid
+
+
+class NewerFormat(StorageError):
+    """A file was written by a newer version. `file` names it, `found` and `supported` are format versions."""
+
+    name: str = "NEWER_FORMAT"
+
+    def __init__(self, file: str, found: int, supported: int) -> None:
+        super().__init__(f"{file}: format {found} is newer than this version can read ({supported})")
+        self.file = file
+        self.found = found
+        self.supported = supported
+
+
+class WrongKey(StorageError):
+    """A file was encrypted under another data key. `file` names it, `expected` and `actual` are key ids in hex."""
+
+    name: str = "WRONG_KEY"
+
+    def __init__(self, file: str, expected: str, actual: str) -> None:
+        super().__init__(f"{file}: encrypted under the data key {expected}, but the key file holds {actual}")
+        self.file = file
+        self.expected = expected
+        self.actual = actual
+
+
+class MissingKey(StorageError):
+    """There is a log but no key file to read it with. `file` is where the key file should be."""
+
+    name: str = "MISSING_KEY"
+
+    def __init__(self, file: str) -> None:
+        super().__init__(f"{file}: the key file is missing, and the log beside it cannot be read without it")
+        self.file = file

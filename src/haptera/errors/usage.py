@@ -1,0 +1,21 @@
+"""Errors of a program that uses Haptera otherwise than it can be used."""
+
+from haptera.errors.base import HapteraError
+from haptera.errors.table import Outcome
+
+
+class ConfigurationError(HapteraError):
+    """An option, a URL, a configuration file or the environment does not say what to do."""
+
+    name: str = "CONFIGURATION_ERROR"
+    outcome: Outcome = "not_applied"
+
+
+class WrongLoop(HapteraError, RuntimeError):
+    """An object was used outside the event loop, the thread or the process that it belongs to.
+
+    It is raised before anything is sent, so `outcome` is always `not_applied`. The message names both places.
+    """
+
+    name: str = "WRONG_LOOP"
+    outcome: Outcome = "not_applied"
