@@ -226,6 +226,13 @@ def test_a_socket_in_use_ends_with_15_before_anything_is_made(short_path: Path) 
     assert [path.name for path in short_path.iterdir()] == ["s"]
 
 
+def test_a_socket_without_a_directory_ends_with_15_before_anything_is_made(short_path: Path) -> None:
+    url = f"haptera+unix://{short_path}/missing/s"
+    code, event = ends_with(short_path / "d", "--listen", url)
+    assert (code, event["reason"]) == (15, f"cannot listen on {url}: No such file or directory")
+    assert list(short_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [

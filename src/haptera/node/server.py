@@ -18,7 +18,16 @@ from haptera.node.services.server import ServerService
 from haptera.node.services.session import SessionService
 from haptera.peer import listen
 from haptera.peer.keys import read_key_file
-from haptera.transport import UNIX_SCHEME, check_free, group_id, is_loopback, parse, remove_socket, url_of
+from haptera.transport import (
+    SOCKET_PATH_MAX,
+    UNIX_SCHEME,
+    check_free,
+    group_id,
+    is_loopback,
+    parse,
+    remove_socket,
+    url_of,
+)
 from haptera.wire.payload import Limits
 
 if TYPE_CHECKING:
@@ -29,9 +38,6 @@ if TYPE_CHECKING:
     from haptera.peer import Peer, Server, Service
 
 log = logging.getLogger(__name__)
-
-SOCKET_PATH_MAX = 107
-"""Bytes of a Unix socket's path: `sun_path` holds 108 on Linux, with a NUL. (Where it holds fewer, binding fails.)"""
 
 _COUNTED: dict[str, Callable[[Peer], int]] = {
     "requests_received_total": lambda peer: peer.requests_received,
@@ -215,12 +221,12 @@ def settings(config: NodeConfig) -> dict[str, Any]:
 
 
 def check_addresses(config: NodeConfig) -> None:
-    """Raise ConfigurationError where another process listens on an address of the node already, or its group is none.
+    """Raise ConfigurationError for an address that the node cannot listen on, and for a group that does not exist.
 
-    A node asks before it makes its data directory: who starts a second one by mistake finds nothing new.
+    A node asks before it makes its data directory, so that a start by mistake leaves nothing behind.
     """
     for url in config.listen:
-        check_free(parse(url))
+        check_free(parse(url), config.data_dir)
     if config.socket_group is not None:
         group_id(config.socket_group)
 

@@ -17,7 +17,13 @@ from haptera.transport.address import (
 )
 from haptera.transport.binding import check_free, group_id, reason_of, remove_socket
 from haptera.transport.dialling import connect_first
-from haptera.transport.limits import ACCEPTED_PER_TURN, CONNECTIONS_MAX, HALF_OPEN_MAX, leaving_max
+from haptera.transport.limits import (
+    ACCEPTED_PER_TURN,
+    CONNECTIONS_MAX,
+    HALF_OPEN_MAX,
+    SOCKET_PATH_MAX,
+    leaving_max,
+)
 from haptera.transport.listener import Listener, open_listener
 from haptera.transport.loops import running_loop, wrong_loop
 from haptera.transport.network import Accept, Bound, Network, attach
@@ -30,6 +36,7 @@ __all__ = [
     "CONNECTIONS_MAX",
     "DEFAULT_PORT",
     "HALF_OPEN_MAX",
+    "SOCKET_PATH_MAX",
     "TCP_SCHEME",
     "UNIX_SCHEME",
     "Accept",

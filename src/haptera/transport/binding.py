@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from haptera.errors import ConfigurationError
 from haptera.transport.address import UNIX_SCHEME, Address
-from haptera.transport.limits import ADDRESSES_MAX, BACKLOG
+from haptera.transport.limits import ADDRESSES_MAX, BACKLOG, SOCKET_PATH_MAX
 
 #: How often a port is chosen that all addresses of a name shall have. It is taken on one of them once in thousands.
 _PORT_ATTEMPTS_MAX: Final = 8
@@ -31,10 +31,14 @@ def cannot_listen(address: Address, error: OSError) -> ConfigurationError:
     return ConfigurationError(f"cannot listen on {address}: {reason_of(error)}")
 
 
-def check_free(address: Address) -> None:
-    """Raise ``ConfigurationError`` for an address that cannot be listened on just now. No file is made or removed."""
+def check_free(address: Address, directory: str) -> None:
+    """Raise ``ConfigurationError`` for an address that cannot be listened on just now. No file is made or removed.
+
+    ``directory`` may be missing: the caller makes it before it listens.
+    """
     try:
         if address.scheme == UNIX_SCHEME:
+            _check_place(address.path, directory)
             _is_stale(address.path)
         else:
             for sock in _bind_host(*address.hosts[0]):
@@ -152,6 +156,18 @@ def _bind_unix(path: str, mode: int, group: int | None) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _check_place(path: str, directory: str) -> None:
+    """Raise ``OSError`` where no socket can be made at ``path``, for which ``directory`` need not be there yet."""
+    if len(os.fsencode(path)) > SOCKET_PATH_MAX:
+        raise OSError(errno.ENAMETOOLONG, "the path is too long")
+    parent = os.path.dirname(path)
+    if not os.path.exists(parent) and os.path.realpath(parent) == os.path.realpath(directory):
+        return
+    os.stat(os.path.join(parent, "."))  # its own error says why it is none
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, "no file can be made there")
 
 
 def _is_stale(path: str) -> bool:

@@ -7,6 +7,8 @@ from typing import Final
 ATTEMPT_DELAY_S: Final = 0.25
 #: Addresses of one name that are listened on or dialled. A sound name has fewer; a hostile resolver gives more.
 ADDRESSES_MAX: Final = 16
+#: Bytes of a Unix socket's path: ``sun_path`` holds 108 on Linux, with a NUL. Where it holds fewer, binding fails.
+SOCKET_PATH_MAX: Final = 107
 #: Connections of one listener. Each costs some 12 KiB and a file descriptor.
 CONNECTIONS_MAX: Final = 10_000
 #: Connections whose handshake is not done: room for thousands of clients that start at one instant and share a few
