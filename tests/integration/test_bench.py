@@ -51,7 +51,9 @@ def figures(ended: Ended) -> dict[str, Any]:
 @pytest.mark.parametrize("where", ["served", "embedded"])
 def test_a_store_is_measured_and_nothing_is_left_in_it(workload: str, where: str, url: str) -> None:
     at = ("--url", url, "--connections", "2") if where == "served" else ("--embedded", "--durability", "os")
-    result = figures(run("bench", workload, "--keys", "50", "--value-size", "100", *at, *FEW))
+    ended = run("bench", workload, "--keys", "50", "--value-size", "100", *at, *FEW)
+    assert ended.err == ""
+    result = figures(ended)
     assert result["operations"] == 200
     assert result["value_bytes_per_second"] > 0
     if where == "served":

@@ -12,17 +12,24 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
+from haptera import Request, Service, listen, method
+from haptera.cli.client import Client
 from haptera.cli.main import MODULES
+from haptera.cli.transfer import store
+from haptera.peer import endpoint
 from haptera.testing import node_in_thread
+from haptera.transport import connect_first
 from tests.integration.commands import Ended, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
 HELLO, REQUEST = 0x01, 0x10
 
@@ -303,6 +310,49 @@ def test_a_timeout_names_the_server_and_says_that_it_never_answered(tmp_path: Pa
         assert re.search(r"haptera://127\.0\.0\.1:\d+", ended.err), ended.err
 
 
+class Mute(Service):
+    """A server whose first sample never comes."""
+
+    name = "server"
+
+    @method
+    async def watch_metrics(self, request: Request) -> None:
+        await asyncio.Event().wait()
+
+    @method
+    async def metrics(self, request: Request) -> None:
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("watch", [(), ("--watch", "1")], ids=["once", "watch"])
+async def test_metrics_have_one_timeout_for_connecting_and_the_first_sample(
+    watch: tuple[str, ...], short_path: Path
+) -> None:
+    async with listen(f"haptera+unix://{short_path}/s", services=[Mute()]) as server:
+        command = ("metrics", *watch, "--timeout", "0.2", "--url", server.url, "--json")
+        ended = await asyncio.to_thread(run, *command)
+        told = json.loads(ended.err)
+        assert (ended.code, told["error"]["code"], told["error"]["answered"]) == (5, 3005, True)
+
+
+def test_what_connecting_took_is_not_left_for_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[float] = []
+
+    class Connected:
+        async def call(self, *_: object, timeout: float) -> bytes:
+            left.append(timeout)
+            return msgspec.msgpack.encode({})
+
+    @asynccontextmanager
+    async def slowly(self: Client) -> AsyncIterator[Any]:
+        await asyncio.sleep(0.05)
+        yield Connected()
+
+    monkeypatch.setattr(Client, "connect_peer", slowly)
+    assert run("metrics", "--timeout", "5").code == 0
+    assert left[0] <= 4.95
+
+
 def test_errors_are_json_where_results_are(haptera: Any) -> None:
     missing = haptera("get", "k", "--json")
     assert (missing.code, missing.out) == (1, b"")
@@ -480,6 +530,31 @@ def test_interrupted_command_ends_with_130(command: tuple[str, ...], said: bytes
             assert waiting.wait() == 130
         assert waiting.stderr is not None
         assert waiting.stderr.read() == said
+
+
+def test_a_change_that_is_interrupted_before_it_was_sent_changed_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trap: an outcome that is not told."""
+    rows = tmp_path / "rows.tsv"
+    rows.write_bytes(b"a\tb\n")
+    monkeypatch.setattr(store, "INTERRUPTED_SECONDS_MAX", 0.05)
+    tried = connect_first
+
+    async def interrupted(*args: Any, **options: Any) -> Any:
+        monkeypatch.setattr(endpoint, "connect_first", tried)
+        signal.raise_signal(signal.SIGINT)
+        return await tried(*args, **options)
+
+    def ended(*command: str) -> Ended:
+        monkeypatch.setattr(endpoint, "connect_first", interrupted)
+        return run(*command, "--url", "haptera://127.0.0.1:1", "--wait")
+
+    assert ended("incr", "k") == Ended(130, b"", "haptera: interrupted; nothing was changed\n")
+    told = json.loads(ended("incr", "k", "--json").err)
+    assert told == {"error": {"message": "interrupted", "outcome": "not_applied"}, "exit_code": 130}
+    told = ended("import", str(rows))
+    assert (told.code, told.err) == (130, "haptera: interrupted; 0 rows are certainly stored; stopped at line 1\n")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here, which stands for a full disk")

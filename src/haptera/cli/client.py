@@ -12,12 +12,12 @@ import click
 
 from haptera.cli import output
 from haptera.cli.codes import CANNOT_WRITE, INTERRUPTED
-from haptera.cli.failures import Target, tell
+from haptera.cli.failures import EFFECTS, Target, tell
 from haptera.cli.numbers import Number
 from haptera.cli.warnings import warnings_shown
 from haptera.client import Database, connect, connect_peer
 from haptera.client.location import default_url, has_password, locate
-from haptera.errors import HapteraError
+from haptera.errors import HapteraError, Outcome
 
 if TYPE_CHECKING:
     from haptera.peer import Peer
@@ -98,8 +98,10 @@ class Client:
             return CANNOT_WRITE
         except KeyboardInterrupt:
             if change:
-                told = {"message": "interrupted", "outcome": "unknown"}
-                output.error("interrupted; the change may have been applied", told, INTERRUPTED)
+                sent = any(db.connected_once for db in self._databases[-1:])
+                outcome: Outcome = "unknown" if sent else "not_applied"
+                effect = EFFECTS[outcome] or "; nothing was changed"
+                output.error(f"interrupted{effect}", {"message": "interrupted", "outcome": outcome}, INTERRUPTED)
             return INTERRUPTED
         return code
 

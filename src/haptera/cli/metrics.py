@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
@@ -14,11 +15,15 @@ from haptera.cli.client import Client, client_options
 from haptera.cli.codes import DONE, NO
 from haptera.cli.numbers import Number
 from haptera.cli.transfer import fields
+from haptera.errors import Code, failure
 
 if TYPE_CHECKING:
-    from haptera.peer import Peer
+    from haptera.peer import CallStream, Peer
 
 Values = dict[str, float]
+
+SECONDS_LEFT_MIN: Final = 0.001
+"""A timeout is above 0, and a connection that was made in the last moment is asked all the same."""
 
 
 @click.command("metrics")
@@ -40,18 +45,22 @@ def command(client: Client, names: tuple[str, ...], watch: float | None) -> int:
 
 
 async def _run(client: Client, names: tuple[str, ...], watch: float | None) -> int:
+    loop = asyncio.get_running_loop()
+    deadline = None if client.timeout is None else loop.time() + client.timeout
     async with client.connect_peer() as peer:
         if watch is None:
-            values = _decode(await peer.call("server", "metrics", _encode(()), timeout=client.timeout))
+            left = None if deadline is None else max(deadline - loop.time(), SECONDS_LEFT_MIN)
+            values = _decode(await peer.call("server", "metrics", _encode(()), timeout=left))
             _show(client, _chosen(values, names))
             return NO if _tell_unknown(values, names) else DONE
-        return await _watch(client, peer, names, watch)
+        return await _watch(client, peer, names, watch, deadline)
 
 
-async def _watch(client: Client, peer: Peer, names: tuple[str, ...], seconds: float) -> int:
+async def _watch(client: Client, peer: Peer, names: tuple[str, ...], seconds: float, deadline: float | None) -> int:
+    """Show samples without end. The first one is an answer, and has to be there by ``deadline``, time of the loop."""
     argument = _encode(({"interval_ms": round(seconds * 1000)},))
     before: Values | None = None
-    async for item in peer.stream("server", "watch_metrics", argument):
+    async for item in _within(deadline, peer.stream("server", "watch_metrics", argument)):
         time_ms, sample = _decode_sample(item)
         values = _chosen(sample, names)
         if before is None:
@@ -68,6 +77,20 @@ async def _watch(client: Client, peer: Peer, names: tuple[str, ...], seconds: fl
         output.flush()
         before = values
     return DONE
+
+
+async def _within(deadline: float | None, stream: CallStream) -> AsyncIterator[bytes]:
+    """The items of ``stream``. Raises ``DeadlineExceeded`` where the first one is not there by ``deadline``."""
+    async with stream:
+        try:
+            async with asyncio.timeout_at(deadline):
+                first = await anext(stream, None)
+        except TimeoutError:
+            raise failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception() from None
+        if first is not None:
+            yield first
+        async for item in stream:
+            yield item
 
 
 def _show(client: Client, values: Values) -> None:

@@ -12,6 +12,10 @@ from haptera.cli import output
 TOLD: Final = frozenset({"connection_failed", "connection_ended_by_peer"})
 """Events that say why a connection ended: a command's error says it, and one that is dialled again is no news."""
 
+MEANINGLESS: Final = frozenset({"durability_os", "key_file_beside_data"})
+"""Warnings of a store that is kept. The one store that a command opens, that of `bench --embedded`, is removed after
+the run."""
+
 
 @contextmanager
 def warnings_shown() -> Iterator[None]:
@@ -33,7 +37,7 @@ class _Lines(logging.Handler):
         from haptera.node.logging import fields  # most commands have nothing to warn of
 
         event = record.getMessage()
-        if event in TOLD:
+        if event in TOLD or event in MEANINGLESS:
             return
         told = dict(fields(record))
         line = f"{event} {told}"

@@ -26,7 +26,7 @@ class Channel(Protocol):
 
     ``call`` answers with the method's result, or with a ``Failure`` that the server gave: a value, because a missing
     key is an everyday answer. It raises ``ConnectionLost``, ``DeadlineExceeded`` and ``RemoteProtocolError``.
-    Times are seconds; None is no limit. ``reached`` is what `Database.reached` says.
+    Times are seconds; None is no limit. ``reached`` and ``connected_once`` are what `Database` says under these names.
     """
 
     revision: int
@@ -37,6 +37,9 @@ class Channel(Protocol):
 
     @property
     def reached(self) -> str | None: ...
+
+    @property
+    def connected_once(self) -> bool: ...
 
     async def call(self, method: Method[R], argument: tuple[Any, ...], timeout: float | None) -> R | Failure: ...
 

@@ -90,12 +90,14 @@ class Connector:
     once answered or said that there is no room now. WELCOME is not signed: a server that ends a connection over a
     signature, before it has answered anything, has another key.
 
-    ``peer`` is the connection that takes calls, once it has been welcomed.
+    ``peer`` is the connection that takes calls, once it has been welcomed. ``connected_once`` says whether there has
+    ever been a connection.
     """
 
     def __init__(self, address: Address, shown: str, backoff: Backoff, dial: Dial, *, wait: bool = True) -> None:
         self.peer: Peer | None = None
         self.established = False
+        self.connected_once = False
         self._address = address
         self._given = tuple(dict.fromkeys(address.places))
         self._places = list(self._given)  # the most promising first
@@ -119,6 +121,7 @@ class Connector:
     def afresh(self) -> Connector:
         """A connector to the same hosts that has no connection and knows nothing of them, for another loop."""
         connector = Connector(self._address, self._shown, self._backoff, self._dial, wait=self._wait)
+        connector.connected_once = self.connected_once
         connector._retired = self._retired
         connector._closed = self._closed
         return connector
@@ -286,6 +289,7 @@ class Connector:
         if peer is None:
             return False
         self._current = peer
+        self.connected_once = True
         peer.kept = True
         self._answering = False
         alone = len(self._waiting) == len(self._given) == 1 and not self.established

@@ -265,6 +265,14 @@ class Database:
         """
         return self._channel.reached
 
+    @property
+    def connected_once(self) -> bool:
+        """Whether there has ever been a connection, or an embedded store was opened.
+
+        Until then nothing was sent: a change that is cancelled meanwhile was certainly not applied.
+        """
+        return self._channel.connected_once
+
     async def status(self, *, timeout: Timeout = DEFAULT) -> dict[str, Any]:
         """What the node says of itself: version, node_id, uptime_ms, durability, revision, keys and more."""
         return await self._call(STATUS, (), timeout)

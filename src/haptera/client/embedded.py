@@ -95,6 +95,11 @@ class EmbeddedChannel:
         self._left: Node | None = None  # the node of a loop that was closed before it
         forks.watch(self)
 
+    @property
+    def connected_once(self) -> bool:
+        """Whether the store was ever opened."""
+        return self.reached is not None
+
     def disown(self, owner: int) -> None:
         """Begin afresh in a forked child (``haptera.forks`` calls this).
 

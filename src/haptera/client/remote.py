@@ -123,6 +123,11 @@ class RemoteChannel:
         url = self._connector.reached
         return None if url is None else url.partition("?")[0]
 
+    @property
+    def connected_once(self) -> bool:
+        """Whether a call may have been sent."""
+        return self._connector.connected_once
+
     async def call(self, method: Method[R], argument: tuple[Any, ...], timeout: float | None) -> R | Failure:
         """Sends one call and gives its result, or the server's failure. See :class:`Channel` for what it raises."""
         try:

@@ -82,6 +82,19 @@ async def test_first_call_dials_and_later_ones_share_the_connection() -> None:
 
 
 @virtual_clock
+async def test_a_database_says_whether_anything_can_have_been_sent() -> None:
+    """Trap: an outcome that is not told."""
+    db = database(Dialler(ConnectionLost("refused"), FakePeer(answers)), wait=False)
+    assert not db.connected_once
+    with pytest.raises(ConnectionLost):
+        await db.set("k", b"v")
+    assert not db.connected_once
+    await db.set("k", b"v")
+    await db.aclose()
+    assert db.connected_once
+
+
+@virtual_clock
 async def test_nothing_runs_between_dialling_and_the_first_request() -> None:
     peer = FakePeer(answers)
     between: list[int] = []

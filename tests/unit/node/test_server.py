@@ -298,7 +298,7 @@ def test_a_socket_that_cannot_be_made_is_found_before_the_data_directory_is_made
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_socket_in_a_directory_of_others_is_found_before_the_data_directory_is_made(tmp_path: Path) -> None:
     config = NodeConfig(data_dir=str(tmp_path / "d"), listen=("haptera+unix:///proc/s",))
-    with pytest.raises(ConfigurationError, match="Permission denied$"):
+    with pytest.raises(ConfigurationError, match=r"Permission denied$"):
         check_addresses(config)
 
 

@@ -46,8 +46,9 @@ class Tally:
             self.uncertain += len(batch.items)
         self.stop(batch.first, error)
 
-    def unanswered(self, batch: Batch) -> None:
-        self.uncertain += len(batch.items)
+    def unanswered(self, batch: Batch, *, sent: bool) -> None:
+        if sent:
+            self.uncertain += len(batch.items)
         self.stop(batch.first, Interrupted())
 
     def stop(self, place: int, error: BaseException) -> None:
@@ -123,7 +124,7 @@ class Flight:
         except HapteraError as error:
             self.tally.failed(batch, error)
         except asyncio.CancelledError:
-            self.tally.unanswered(batch)
+            self.tally.unanswered(batch, sent=self.db.connected_once)
         else:
             self.tally.stored += len(batch.items)
         finally:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class Unordered:
     """A store that carries out calls that are under way together in the reverse of their order."""
 
+    connected_once = True
+
     def __init__(self, silent_after: int | None = None) -> None:
         self.entries: dict[str, bytes] = {}
         self.calls = 0
