@@ -17,7 +17,8 @@ from haptera.errors import ConnectionLost
 from haptera.transport.address import Place, format_place
 from haptera.transport.binding import reason_of
 from haptera.transport.limits import ADDRESSES_MAX, ATTEMPT_DELAY_S
-from haptera.transport.network import AddressInfo, network_here
+from haptera.transport.lookups import AddressInfo
+from haptera.transport.network import network_here
 
 #: Addresses of one host that are tried before the next host has its turn: one of each family.
 _ADDRESSES_PER_TURN: Final = 2

@@ -7,6 +7,9 @@ from typing import Final
 ATTEMPT_DELAY_S: Final = 0.25
 #: Addresses of one name that are listened on or dialled. A sound name has fewer; a hostile resolver gives more.
 ADDRESSES_MAX: Final = 16
+#: Names that a loop has looked up at once; further ones wait for one of these. Each takes a thread, for half a minute
+#: where the resolver does not answer. A program knows fewer servers, and a process may have thousands of threads.
+LOOKUPS_MAX: Final = 64
 #: Bytes of a Unix socket's path: ``sun_path`` holds 108 on Linux, with a NUL. Where it holds fewer, binding fails.
 SOCKET_PATH_MAX: Final = 107
 #: Connections of one listener. Each costs some 12 KiB and a file descriptor.

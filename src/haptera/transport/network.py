@@ -5,20 +5,17 @@ Listening and looking names up go through here. Connecting does not, because a l
 """
 
 import asyncio
-import socket
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 from haptera.transport.address import UNIX_SCHEME, Address, url_of
 from haptera.transport.binding import bind
 from haptera.transport.limits import ACCEPTED_PER_TURN, BACKLOG
+from haptera.transport.lookups import Addresses, look_up
 
 #: Makes the protocol of one accepted connection.
 Accept = Callable[[], asyncio.BaseProtocol]
-#: The answer of ``getaddrinfo``: family, kind, protocol, canonical name, socket address.
-AddressInfo = tuple[Any, ...]
 
 
 class Bound(NamedTuple):
@@ -38,24 +35,12 @@ class Network(Protocol):
     async def listen(self, address: Address, mode: int, group: int | None, accept: Accept) -> Bound:
         """Bind all of an address. Raises ``OSError``."""
 
-    async def look_up(self, host: str, port: int) -> Sequence[AddressInfo]:
+    async def look_up(self, host: str, port: int) -> Addresses:
         """Return the addresses of a name. Raises ``OSError`` or ``UnicodeError``."""
 
 
-_Lookups = dict[tuple[str, int], asyncio.Future[Any]]
-
-
 class Kernel:
-    """The network of the machine.
-
-    All that wait for a name share one lookup. It holds a thread, and a resolver that does not answer holds it for
-    longer than a caller waits: a lookup for each attempt would take all threads of the loop, and nothing else could be
-    resolved.
-    """
-
-    def __init__(self) -> None:
-        #: Lookups under way, by their loop. A name is there once, and only while a thread works on it.
-        self.lookups: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lookups] = WeakKeyDictionary()
+    """The network of the machine."""
 
     async def listen(self, address: Address, mode: int, group: int | None, accept: Accept) -> Bound:
         """Bind all of an address. Raises ``OSError``, and ``ConfigurationError`` for a path that is taken."""
@@ -78,22 +63,9 @@ class Kernel:
             raise
         return Bound(servers, url, address.path or None)
 
-    async def look_up(self, host: str, port: int) -> Sequence[AddressInfo]:
+    async def look_up(self, host: str, port: int) -> Addresses:
         """Return the addresses of a name, from a lookup that may have begun for others, and goes on for others."""
-        loop = asyncio.get_running_loop()
-        lookups = self.lookups.setdefault(loop, {})
-        lookup = lookups.get((host, port))
-        if lookup is None:
-            resolve = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-            lookup = lookups[host, port] = loop.run_in_executor(None, resolve)
-            lookup.add_done_callback(partial(_end_lookup, lookups, (host, port)))
-        return await asyncio.shield(lookup)
-
-
-def _end_lookup(lookups: _Lookups, name: tuple[str, int], lookup: asyncio.Future[Any]) -> None:
-    del lookups[name]
-    if not lookup.cancelled():
-        lookup.exception()  # it is no loss if its callers have given up
+        return await look_up(host, port)
 
 
 KERNEL: Final = Kernel()

@@ -4,9 +4,7 @@ Trap: one dead address or host uses up the time of the others.
 """
 
 import asyncio
-import gc
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -19,7 +17,6 @@ from haptera.testing import VirtualClockLoop, virtual_clock
 from haptera.transport import binding
 from haptera.transport.dialling import connect_first
 from haptera.transport.limits import ADDRESSES_MAX
-from haptera.transport.network import KERNEL
 from tests.unit.peer.hosts import ANY_PORT, Echo, eventually, served
 
 
@@ -147,46 +144,6 @@ async def test_a_name_that_is_resolved_slowly_holds_up_no_other_host(monkeypatch
     await asyncio.sleep(0)
     assert len(asyncio.all_tasks()) == 1, "nothing is resolved any more"
     assert await lines.connect("slow") == "slow"
-
-
-@pytest.mark.parametrize("loops", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def test_a_name_that_is_not_resolved_takes_one_thread_however_often_it_is_dialled(
-    monkeypatch: pytest.MonkeyPatch, loops: Any
-) -> None:
-    """Trap: one dead name uses up the threads that resolve the others."""
-    resolve, released = socket.getaddrinfo, threading.Event()
-    asked: list[str] = []
-    unheard: list[Any] = []
-
-    def getaddrinfo(host: Any, *rest: Any, **options: Any) -> Any:
-        if host == "dead.invalid":
-            asked.append(host)
-            released.wait()
-            raise socket.gaierror(socket.EAI_AGAIN, "no answer")
-        return resolve(host, *rest, **options)
-
-    async def main() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
-        async with served("haptera://127.0.0.1:0", Echo()) as server:
-            try:
-                # More than an executor has threads, which is 36 at most.
-                await asyncio.gather(*(lost(timeout=0.01) for _ in range(40)))
-                async with dial(server.url.replace("127.0.0.1", "localhost")) as peer:
-                    assert await peer.call("echo", "one", b"x") == b"x"
-                assert len(asked) == 1
-            finally:
-                released.set()
-            await eventually(lambda: not KERNEL.lookups[asyncio.get_running_loop()])
-        gc.collect()  # an error that nobody has heard of is reported when its future goes
-        assert unheard == []
-
-    async def lost(timeout: float) -> None:
-        with pytest.raises(ConnectionLost, match=r"dead\.invalid"):
-            await dial("haptera://dead.invalid:1", timeout=timeout)
-
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    with asyncio.Runner(loop_factory=loops) as runner:
-        runner.run(main())
 
 
 @virtual_clock
