@@ -15,6 +15,7 @@ from haptera.errors import Code
 ROOT = Path(__file__).parents[3]
 ERRORS = tomllib.loads((ROOT / "spec/errors.toml").read_text())["error"]
 LISTED: dict[int, set[str]] = {error["code"]: set(error["details"]) for error in ERRORS}
+SCOPES: dict[int, str] = {error["code"]: error["scope"] for error in ERRORS}
 RESERVED = {error["code"] for error in ERRORS if error.get("reserved")}
 HANDED_ON = frozenset({Code.TOO_MANY_CONNECTIONS})
 """Codes that are named in one place and made into an error in another."""
@@ -33,15 +34,15 @@ class Module:
                     if isinstance(target, ast.Name):
                         self._assigned[target.id].append(node.value)
 
-    def errors(self) -> Iterator[tuple[int, int, set[str]]]:
-        """The line, the code and the keys of each error that is made with a code and details that are written there."""
+    def errors(self) -> Iterator[tuple[int, int, set[str], str]]:
+        """The line, the code, the keys and the maker of each error whose code and details are written there."""
         for node in ast.walk(self._tree):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MAKERS):
                 continue
             details = [each.value for each in node.keywords if each.arg == "details"]
             details += node.args[1:2] if node.func.id == "failure" else node.args[2:3]
             for code in self._codes(node.args[0]):
-                yield node.lineno, code, set().union(*(self._keys(each) for each in details))
+                yield node.lineno, code, set().union(*(self._keys(each) for each in details)), node.func.id
 
     def _codes(self, node: ast.expr) -> set[int]:
         match node:
@@ -77,7 +78,7 @@ def test_an_error_is_made_with_the_details_that_are_listed(path: Path) -> None:
     """Trap: an error class outside the documented tree, and details that are written down otherwise than sent."""
     unlisted = [
         f"{path.name}:{line}: {code} with {sorted(keys - LISTED[code])}"
-        for line, code, keys in Module(path.read_text(encoding="utf-8")).errors()
+        for line, code, keys, _ in Module(path.read_text(encoding="utf-8")).errors()
         if not keys <= LISTED[code]
     ]
     assert unlisted == []
@@ -87,7 +88,7 @@ def test_the_details_that_are_listed_are_made() -> None:
     """Of each code that this software makes; the others belong to parts that are still to come."""
     made: dict[int, set[str]] = defaultdict(set)
     for path in MODULES:
-        for _, code, keys in Module(path.read_text(encoding="utf-8")).errors():
+        for _, code, keys, _ in Module(path.read_text(encoding="utf-8")).errors():
             made[code] |= keys
     assert len(made) > 30
     assert {code: sorted(LISTED[code] - keys) for code, keys in made.items() if not LISTED[code] <= keys} == {}
@@ -95,8 +96,25 @@ def test_the_details_that_are_listed_are_made() -> None:
 
 def test_the_codes_that_are_reserved_are_those_that_nothing_makes() -> None:
     """So that a program knows which error classes it can meet."""
-    made = {code for path in MODULES for _, code, _ in Module(path.read_text(encoding="utf-8")).errors()}
+    made = {code for path in MODULES for _, code, _, _ in Module(path.read_text(encoding="utf-8")).errors()}
     assert set(LISTED) - made - HANDED_ON == RESERVED
+
+
+#: What a connection finds wrong with one message's body ends that message's stream, though it is raised as the peer's
+#: fault; and a call that the connection cannot take fails locally.
+OF_A_BODY = frozenset({1010})
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT / "src/haptera")))
+def test_an_error_is_made_where_its_scope_allows_it(path: Path) -> None:
+    """A `RemoteProtocolError` ends the connection, and a `failure` that is made of a code ends a stream."""
+    wrong = [
+        f"{path.name}:{line}: {maker} of {code}, whose scope is {SCOPES[code]}"
+        for line, code, _, maker in Module(path.read_text(encoding="utf-8")).errors()
+        if (maker == "RemoteProtocolError" and SCOPES[code] == "stream" and code not in OF_A_BODY)
+        or (maker == "failure" and SCOPES[code] == "connection")
+    ]
+    assert wrong == []
 
 
 def test_errors_are_found_wherever_they_are_made() -> None:
@@ -108,7 +126,7 @@ def f():
     details = {"length": 1}
     raise RemoteProtocolError(1004, "too long", details)
 """
-    found = [(code, keys) for _, code, keys in Module(source).errors()]
+    found = [(code, keys) for _, code, keys, _ in Module(source).errors()]
     assert sorted(found, key=lambda each: each[0]) == [
         (1004, {"length"}),
         (3003, {"reason"}),

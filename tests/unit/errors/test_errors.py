@@ -258,6 +258,7 @@ def source(**changes: str) -> str:
     lines = {
         "code": "4001",
         "name": '"KEY_NOT_FOUND"',
+        "scope": '"stream"',
         "message": '"the key does not exist"',
         "outcome": '"not_applied"',
         "retry": '"no"',
@@ -275,6 +276,7 @@ def source(**changes: str) -> str:
         (source(code="5001"), "no group for [5000]"),
         (source(name='"KeyNotFound"'), "name is in capitals"),
         (source(message='"The key."'), "message is one line"),
+        (source(scope='"request"'), "scope is one of"),
         (source(outcome='"maybe"'), "outcome is one of"),
         (source(retry='"yes"'), "retry is one of"),
         (source(meaning='"no sentence"'), "meaning is a sentence"),
