@@ -59,6 +59,14 @@ def frame(
     return head + fault.get("header_crc", crc32c(head)).to_bytes(4, "big") + metadata + payload
 
 
+def nested(depth: int) -> Any:
+    """Make an array in an array and so on, ``depth`` of them."""
+    value: list[Any] = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
 def entry(tag: int, value: bytes) -> bytes:
     """Make a metadata entry."""
     return bytes((tag, len(value))) + value
@@ -109,12 +117,20 @@ REFUSED_MAP: dict[str, Any] = {
     "outcome": "not_applied",
     "details": {"versions": [1]},
 }
+MINIMAL_WELCOME: dict[str, Any] = {
+    name: WELCOME_MAP[name] for name in ("version", "versions", "agent", "server_id", "session", "nonce")
+}
 GOAWAY_MAP: dict[str, Any] = {
     "code": 1014,
     "name": "GOING_AWAY",
     "message": "the peer takes no more requests on this connection",
     "last_stream": 41,
 }
+#: The same HELLO as in MINIMAL_HELLO, with its version as an integer of 64 bits: how wide one is written means nothing.
+WIDE_HELLO: bytes = (
+    b"\x84\xa8versions\x91\xd3" + (1).to_bytes(8, "big") + b"\xa5agent\xabexample/1.0"
+    b"\xa7session\xc4\x10" + bytes(range(16)) + b"\xa5nonce\xc4\x20" + bytes(range(32))
+)
 MINIMAL_HELLO: dict[str, Any] = {name: HELLO_MAP[name] for name in ("versions", "agent", "session", "nonce")}
 
 #: name, frame's arguments, and what its payload says where the protocol defines it.
@@ -122,7 +138,19 @@ FRAMES: list[tuple[str, dict[str, Any], object]] = [
     ("HELLO with every field", {"type_": HELLO}, HELLO_MAP),
     ("HELLO with the required fields", {"type_": HELLO}, MINIMAL_HELLO),
     ("HELLO with a field of a later version", {"type_": HELLO}, {**MINIMAL_HELLO, "later": [1, None]}),
+    ("HELLO with an integer in its widest format", {"type_": HELLO, "payload": WIDE_HELLO}, MINIMAL_HELLO),
+    (
+        "HELLO with a later field that is nested as deeply as any",
+        {"type_": HELLO},
+        {**MINIMAL_HELLO, "later": nested(31)},
+    ),
+    (
+        "HELLO with limits outside their bounds",
+        {"type_": HELLO},
+        {**MINIMAL_HELLO, "max_frame": -1, "max_streams": 2**64 - 1},
+    ),
     ("WELCOME", {"type_": WELCOME}, WELCOME_MAP),
+    ("WELCOME with the required fields", {"type_": WELCOME}, MINIMAL_WELCOME),
     ("REQUEST", {"type_": REQUEST, "stream": 1, "metadata": ROUTE, "payload": pack(["config:env"])}, None),
     ("REQUEST of the acceptor", {"type_": REQUEST, "stream": 2, "metadata": b"\x01s\x01m"}, None),
     (
@@ -189,7 +217,12 @@ FRAMES: list[tuple[str, dict[str, Any], object]] = [
         },
         None,
     ),
-    ("ERROR", {"type_": ERROR, "stream": 1, "metadata": entry(0x0B, (7).to_bytes(8, "big"))}, ERROR_MAP),
+    ("ERROR", {"type_": ERROR, "stream": 33, "metadata": entry(0x01, REQUEST_ID)}, ERROR_MAP),
+    (
+        "ERROR with a tag that belongs to another type, which is ignored",
+        {"type_": ERROR, "stream": 1, "metadata": entry(0x0B, (7).to_bytes(8, "big"))},
+        ERROR_MAP,
+    ),
     ("ERROR of the connection", {"type_": ERROR}, REFUSED_MAP),
     ("CANCEL", {"type_": CANCEL, "stream": 1}, None),
     ("CREDIT of a stream", {"type_": CREDIT, "stream": 3, "payload": (131072).to_bytes(4, "big")}, None),
@@ -211,7 +244,7 @@ def make_frames() -> list[dict[str, Any]]:
     """Whole frames, and what they mean."""
     vectors = []
     for name, given, value in FRAMES:
-        payload = given.get("payload", b"") if value is None else pack(value)
+        payload = given["payload"] if "payload" in given else b"" if value is None else pack(value)
         arguments = given | {"payload": payload}
         metadata = given.get("metadata", b"")
         fields: dict[str, Any] = {
@@ -283,6 +316,7 @@ def make_connection() -> list[dict[str, Any]]:
     request = frame(REQUEST, 1, b"x", metadata=ROUTE)
     streaming = frame(REQUEST, 1, b"x", metadata=ROUTE, flags=STREAMING)
     doubled = b"\x86" + pack(MINIMAL_HELLO)[1:] + b"\xa1x\xc0\xa1x\xc0"
+    refused = frame(REQUEST, 1, b"x", metadata=ROUTE, body_crc=1)
     cases: list[tuple[str, bytes, int, int]] = [
         ("no common version", frame(HELLO, payload=pack({**MINIMAL_HELLO, "versions": [2, 3]})), 0, 1001),
         ("HELLO without a nonce", frame(HELLO, payload=pack({**MINIMAL_HELLO, "nonce": None})), 0, 1002),
@@ -290,6 +324,25 @@ def make_connection() -> list[dict[str, Any]]:
         ("HELLO with a doubled key", frame(HELLO, payload=doubled), 0, 1002),
         ("HELLO with a byte behind it", frame(HELLO, payload=pack(MINIMAL_HELLO) + b"\0"), 0, 1002),
         ("HELLO that is damaged", frame(HELLO, payload=pack(MINIMAL_HELLO), body_crc=1), 0, 1003),
+        (
+            "HELLO with a float for an integer",
+            frame(HELLO, payload=pack({**MINIMAL_HELLO, "max_frame": 65536.0})),
+            0,
+            1002,
+        ),
+        (
+            "HELLO with a boolean for an integer",
+            frame(HELLO, payload=pack({**MINIMAL_HELLO, "max_frame": True})),
+            0,
+            1002,
+        ),
+        ("HELLO with text for bytes", frame(HELLO, payload=pack({**MINIMAL_HELLO, "session": "0" * 16})), 0, 1002),
+        (
+            "HELLO that is nested too deeply",
+            frame(HELLO, payload=pack({**MINIMAL_HELLO, "later": nested(32)})),
+            0,
+            1002,
+        ),
         ("HELLO above 16 KiB", frame(HELLO, payload_length=16385), 0, 1004),
         ("no HELLO", request, 0, 1008),
         ("HELLO twice", hello + hello, 0, 1008),
@@ -340,6 +393,62 @@ def make_connection() -> list[dict[str, Any]]:
         ("PING on a stream", hello + request + frame(PING, 1, bytes(8)), 0, 1008),
         ("PING of seven bytes", hello + frame(PING, 0, bytes(7)), 0, 1002),
         ("a type that is unknown and critical", hello + frame(0x60), 0, 1005),
+        ("a type that is unknown and critical, damaged", hello + frame(0x60, 1, b"x", body_crc=1), 0, 1005),
+        (
+            "a type that is unknown and critical, with an unknown flag",
+            hello + frame(0x60, flags=UNKNOWN_CRITICAL),
+            0,
+            1005,
+        ),
+        ("a type that is unknown and critical, compressed", hello + frame(0x60, flags=COMPRESSED), 0, 1005),
+        ("a type that is unknown and critical, above 2^53 - 1", hello + frame(0x60, 2**53), 0, 1005),
+        ("a type that is unknown and critical, signed", hello + frame(0x60, flags=SIGNED), 0, 1008),
+        ("a type to be skipped above 2^53 - 1", hello + frame(0xF3, 2**53), 0, 1008),
+        ("a type to be skipped, signed", hello + frame(0xF3, flags=SIGNED), 0, 1008),
+        (
+            "a type to be skipped, damaged, compressed and with an unknown flag, before a PING of seven bytes",
+            hello + frame(0xF3, 1, b"x", flags=COMPRESSED | UNKNOWN_CRITICAL, body_crc=1) + frame(PING, 0, bytes(7)),
+            0,
+            1002,
+        ),
+        ("no HELLO but a type to be skipped", frame(0xF3), 0, 1008),
+        ("PING of seven bytes, damaged", hello + frame(PING, 0, bytes(7), body_crc=1), 0, 1002),
+        (
+            "REQUEST with more to come below 1 KiB, damaged",
+            hello + frame(REQUEST, 1, bytes(1000), metadata=ROUTE, flags=MORE, body_crc=1),
+            0,
+            1002,
+        ),
+        (
+            "REQUEST with malformed metadata behind an unknown tag",
+            hello + frame(REQUEST, 1, metadata=ROUTE + entry(0x90, b"") + b"\x09"),
+            1,
+            1002,
+        ),
+        ("REQUEST with an empty method", hello + frame(REQUEST, 1, metadata=b"\x02kv\x00"), 1, 1002),
+        ("REQUEST whose service is not UTF-8", hello + frame(REQUEST, 1, metadata=b"\x01\xff\x03get"), 1, 1002),
+        ("CREDIT of 0 for a stream that has ended", hello + refused + frame(CREDIT, 1, bytes(4)), 1, 1003),
+        ("CANCEL that is damaged for a stream that has ended", hello + refused + frame(CANCEL, 1, body_crc=1), 1, 1003),
+        ("ITEM for a stream that has ended", hello + refused + frame(ITEM, 1, b"x"), 1, 1003),
+        (
+            "FINISH between fragments",
+            hello + frame(REQUEST, 1, bytes(1024), metadata=ROUTE, flags=STREAMING | MORE) + frame(FINISH, 1),
+            0,
+            1008,
+        ),
+        ("STREAMING on an ITEM", hello + streaming + frame(ITEM, 1, flags=STREAMING), 0, 1008),
+        (
+            "GOAWAY without a last stream",
+            hello + frame(GOAWAY, payload=pack({**GOAWAY_MAP, "last_stream": None})),
+            0,
+            1002,
+        ),
+        (
+            "ERROR of the connection without an outcome",
+            hello + frame(ERROR, payload=pack({**REFUSED_MAP, "outcome": None})),
+            0,
+            1002,
+        ),
     ]
     return [
         {"name": name, "hex": data.hex(), "answer": {"stream": stream, "code": code}}

@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +138,14 @@ def test_what_an_acceptor_answers(vector: Vector, size: int | None) -> None:
     assert errors == [(vector["answer"]["stream"], vector["answer"]["code"])]
     on_stream = vector["answer"]["stream"] != 0
     assert connection.state is (ConnectionState.OPEN if on_stream else ConnectionState.CLOSING)
+
+
+@_each("connection.json")
+def test_an_error_is_said_where_its_scope_allows_it(vector: Vector) -> None:
+    scopes = {
+        error["code"]: error["scope"] for error in tomllib.loads((ROOT / "spec/errors.toml").read_text())["error"]
+    }
+    assert scopes[vector["answer"]["code"]] in {"both", "stream" if vector["answer"]["stream"] else "connection"}
 
 
 @_each("signing.json")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from haptera.connection.answers import AnswerReceiver
-from haptera.connection.checks import check_body, misplaced
+from haptera.connection.checks import misplaced
 from haptera.connection.config import CONTROL_SIZE_MAX, Budget, Config, Role
 from haptera.connection.control import PING_SIZE, Control
 from haptera.connection.events import Closed, Established, Event
@@ -118,9 +118,7 @@ class Connection(Sender):
 
     def _receive(self, frame: Frame) -> None:
         if frame.flags & self._refused_flags:
-            raise RemoteProtocolError(
-                1008, "a frame has a flag whose capability was not accepted", {"flags": frame.flags}
-            )
+            self._check_flags(frame)
         if self._handshake is not None:
             self._receive_handshake(self._handshake, frame)
             return
@@ -132,14 +130,23 @@ class Connection(Sender):
         else:
             receiver(frame)
 
+    def _check_flags(self, frame: Frame) -> None:
+        """Raise 1008 for a flag whose capability was not accepted.
+
+        A SIGNED frame of any type is followed by bytes that are no frame. COMPRESSED means nothing on an unknown type.
+        """
+        if frame.flags & SIGNED or frame.type in self._receivers or self._handshake is not None:
+            raise RemoteProtocolError(
+                1008, "a frame has a flag whose capability was not accepted", {"flags": frame.flags}
+            )
+
     def _receive_unknown(self, frame: Frame) -> None:
         if frame.type in _HANDSHAKE_TYPES:
             raise misplaced(frame, "a second handshake")
+        if frame.type < FIRST_IGNORABLE_TYPE:
+            raise RemoteProtocolError(1005, "a frame's type is critical and not known", {"type": frame.type})
         if frame.stream > STREAM_MAX:
             raise misplaced(frame, "a stream's id is too large")
-        if frame.type < FIRST_IGNORABLE_TYPE:
-            check_body(frame)
-            raise RemoteProtocolError(1005, "a frame's type is critical and not known", {"type": frame.type})
         self._streams.charge()
 
     def take_events(self) -> list[Event]:

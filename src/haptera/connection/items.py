@@ -28,6 +28,7 @@ from haptera.wire.metadata import NO_ENTRIES, decode_entries
 
 _WINDOW_MAX: Final = 2**31 - 1
 _CREDIT_SIZE: Final = 4
+_NO_CREDIT: Final = bytes(_CREDIT_SIZE)
 _ITEM_OF_REQUEST: Final = int(RequestInput.ITEM)
 _ITEM_OF_ANSWER: Final = int(AnswerInput.ITEM)
 
@@ -56,6 +57,7 @@ class ItemReceiver:
         part = part_of(frame.flags)
         _advance(stream, frame, part, call=call)
         check_fragment(frame)
+        check_service(frame, of_session=stream.of_session)
         inflow.spend(cost)
         inflow.spend_stream(stream, cost)
         if stream.discarding:
@@ -64,7 +66,6 @@ class ItemReceiver:
         problem = problem_of(frame)
         raw_length = 0
         if frame.flags & COMPRESSED and problem is None:
-            check_service(frame, of_session=stream.of_session)
             try:
                 raw_length = take_raw_length(frame, decode_entries(frame.metadata), self._frame_max)
             except RemoteProtocolError as error:
@@ -106,7 +107,7 @@ class ItemReceiver:
         stream: Stream | None = None
         if frame.stream:
             stream = streams.find(frame, call=frame.stream & 1 == streams.parity)
-            if stream is None:
+            if stream is None or (stream.answered and not _opens(frame)):
                 if int.from_bytes(frame.payload[:_CREDIT_SIZE], "big") * 4 < streams.peer_stream_window:
                     streams.charge()
                 return
@@ -120,9 +121,6 @@ class ItemReceiver:
             return
         amount = int.from_bytes(frame.payload, "big")
         if not amount:
-            if stream is not None and stream.answered:
-                streams.charge()
-                return
             raise RemoteProtocolError(1002, "CREDIT of nothing")
         if amount * 4 < (streams.peer_connection_window if stream is None else streams.peer_stream_window):
             streams.charge()
@@ -133,6 +131,15 @@ class ItemReceiver:
             self._outbox.add_connection_credit(amount)
         else:
             self._outbox.add_credit(stream, amount)
+
+
+def _opens(frame: Frame) -> bool:
+    """Whether a CREDIT is sound and opens a window: any other is dropped where its stream has ended."""
+    try:
+        check_single(frame, _CREDIT_SIZE)
+    except RemoteProtocolError:
+        return False
+    return frame.payload != _NO_CREDIT and problem_of(frame) is None
 
 
 def _advance(stream: Stream, frame: Frame, part: Part, *, call: bool) -> None:

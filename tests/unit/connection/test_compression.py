@@ -45,6 +45,7 @@ from tests.unit.connection.machines import (
     connection_error,
     error,
     frame,
+    hello,
     machine,
     open_machine,
     parse,
@@ -113,10 +114,19 @@ def test_it_is_used_where_both_sides_can(ours: bool, theirs: bool) -> None:
     assert (len(request.payload) < 1000) is (ours and theirs)
 
 
-@pytest.mark.parametrize("type_", [REQUEST, ITEM, RESPONSE, ERROR, PING, 0xF0])
+@pytest.mark.parametrize("type_", [REQUEST, ITEM, RESPONSE, ERROR, PING])
 def test_the_flag_is_a_violation_where_it_was_not_accepted(type_: int) -> None:
     connection = open_machine(Role.ACCEPTOR, compression=Codec())
     assert connection_error(connection, send(connection, frame(type_, 1, flags=COMPRESSED)))[0] == 1008
+
+
+@pytest.mark.parametrize("accepted", [[], ["zstd"]])
+def test_the_flag_means_nothing_on_a_type_that_is_skipped(accepted: list[str]) -> None:
+    connection = machine(Role.ACCEPTOR, compression=Codec())
+    send(connection, hello(capabilities=accepted))
+    sent(connection)
+    assert send(connection, frame(0xF0, 1, flags=COMPRESSED), frame(PING, payload=bytes(8))) == []
+    assert [each.type for each in sent(connection)] == [PONG]
 
 
 def test_a_capability_without_a_codec_is_refused() -> None:
@@ -193,6 +203,15 @@ def test_a_compressed_frame_of_the_session_service_is_a_violation() -> None:
         dialer = _open(Role.DIALER)
         stream = dialer.request("session", "m", b"")
         assert connection_error(dialer, send(dialer, _packed(type_, stream)))[0] == 1008
+
+
+@pytest.mark.parametrize("type_", [RESPONSE, ITEM, ERROR])
+def test_a_compressed_frame_of_the_session_service_is_a_violation_damaged_or_not(type_: int) -> None:
+    """Order of checks, section 2: the stream tells it before the body is looked at."""
+    dialer = _open(Role.DIALER)
+    stream = dialer.request("session", "m", b"")
+    damaged = frame(type_, stream, bytes(100), flags=COMPRESSED, body_crc=1)
+    assert connection_error(dialer, send(dialer, damaged))[0] == 1008
 
 
 @pytest.mark.parametrize("type_", [PING, PONG, GOAWAY, CREDIT, CANCEL, FINISH, ERROR])

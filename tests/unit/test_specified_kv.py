@@ -1,0 +1,112 @@
+"""Section 7 of the protocol is the `kv` service of a node: its methods, its options, and its examples in bytes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pytest
+
+import haptera
+from haptera.errors import Code, ServerError
+from haptera.testing import node
+
+SECTION: Final = (
+    (Path(__file__).parents[2] / "spec/protocol.md")
+    .read_text(encoding="utf-8")
+    .partition("## 7. The `kv` service")[2]
+    .partition("### 7.1")[0]
+)
+ROWS: Final = re.findall(r"^\| (\*\*1\*\*|`kv_\w+`) \| ([\w, ]+) \| (.+?) \| .+ \|$", SECTION, re.MULTILINE)
+MANDATORY: Final = {name: argument for group, name, argument in ROWS if group == "**1**"}
+RESERVED: Final = [
+    (name, argument) for group, names, argument in ROWS if group != "**1**" for name in names.split(", ")
+]
+
+#: An argument of each method without its options.
+ARGUMENTS: Final[dict[str, list[Any]]] = {
+    "get": ["k"],
+    "set": ["k", b"1"],
+    "delete": ["k"],
+    "exists": ["k"],
+    "get_many": [["k"]],
+    "set_many": [[["k", b"1"]]],
+    "delete_many": [["k"]],
+    "increment": ["n", 1],
+    "rename": ["k", "other"],
+    "scan": [],
+    "count": [],
+    "clear": [],
+}
+
+
+def options(argument: str) -> list[str]:
+    """The options that a method's argument in the table has."""
+    inside = re.search(r"\{(.*)\}", argument)
+    return [] if inside is None else re.findall(r"\w+", re.sub(r": [^,]*| or ", " ", inside[1]))
+
+
+async def refused(peer: haptera.Peer, method: str, *argument: Any) -> ServerError:
+    """The error of a request that must have one."""
+    stream = peer.stream("kv", method, msgspec.msgpack.encode(argument))
+    with pytest.raises(ServerError) as caught:
+        await anext(stream)
+    return caught.value
+
+
+def test_the_table_is_read() -> None:
+    assert options(MANDATORY["scan"]) == [
+        *("prefix", "start", "end", "glob", "limit", "reverse", "keys_only", "after"),
+    ]
+    assert options(MANDATORY["set"]) == ["if_version", "if", "return_previous"]
+    assert options(MANDATORY["get"]) == options(MANDATORY["set_many"]) == []
+    assert {"expire", "transact", "watch", "grant_lease", "set", "set_many"} <= {name for name, _ in RESERVED}
+
+
+async def test_version_1_is_the_methods_that_a_node_describes() -> None:
+    async with node(storage="memory") as url, haptera.dial(url) as peer:
+        described = dict(msgspec.msgpack.decode(await peer.call("session", "describe", b"\x90")))
+    assert set(described["kv"]) == set(MANDATORY) == set(ARGUMENTS)
+
+
+@pytest.mark.parametrize("method", MANDATORY)
+async def test_version_1_is_the_options_that_a_node_knows(method: str) -> None:
+    """An option of a wrong type is refused for its value, and one that is not known for its name."""
+    async with node(storage="memory") as url, haptera.dial(url) as peer:
+        for option in options(MANDATORY[method]):
+            error = await refused(peer, method, *ARGUMENTS[method], {option: [[]]})
+            assert error.code == Code.INVALID_ARGUMENT
+            assert "unknown" not in error.details, option
+        error = await refused(peer, method, *ARGUMENTS[method], {"no_such_option": 1})
+        assert error.code == Code.INVALID_ARGUMENT
+        if options(MANDATORY[method]) or method == "set_many":
+            assert error.details == {"unknown": "no_such_option"}
+
+
+@pytest.mark.parametrize(("method", "argument"), RESERVED)
+async def test_a_group_whose_capability_was_not_accepted_is_refused(method: str, argument: str) -> None:
+    async with node(storage="memory") as url, haptera.dial(url) as peer:
+        if method not in MANDATORY:
+            assert (await refused(peer, method)).code == Code.UNKNOWN_METHOD
+            return
+        given = options(argument.partition(f"{method}: ")[2].partition(";")[0] or argument)
+        assert given
+        for option in given:
+            error = await refused(peer, method, *ARGUMENTS[method], {option: 1})
+            assert error.code == Code.INVALID_ARGUMENT
+            assert error.details == {"unknown": option}
+
+
+async def test_the_example_of_a_scan_is_what_a_node_sends() -> None:
+    example = SECTION.partition("*Example.*")[2].partition("**Time to live**")[0]
+    lines = re.findall(r"^    ((?:[0-9a-f]{2} )+)", example, re.MULTILINE)
+    *items, response = (bytes.fromhex(line) for line in lines)
+    async with node(storage="memory") as url, haptera.dial(url) as peer:
+        for key, value in (("a", b"1"), ("b", b"2")):
+            await peer.call("kv", "set", msgspec.msgpack.encode([key, value]))
+        stream = peer.stream("kv", "scan", b"\x90")
+        assert [item async for item in stream] == [b"".join(items)]
+        assert stream.answer is not None
+        assert stream.answer.payload == response
