@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from haptera import forks
 from haptera.boot_clock import boot_time_ns
 from haptera.errors import CorruptionError
+from haptera.node.collector import Collector
 from haptera.node.commands import ANONYMOUS, Commands
 from haptera.node.commit import ApplyFailed, CommitPipeline, ThreadWriter, Writer
 from haptera.node.entry_clock import SLEW, EntryClock
@@ -33,10 +34,6 @@ log = logging.getLogger(__name__)
 
 LOCAL_SOCKET_NAME = "haptera.sock"
 """The socket that a node opens in its data directory, beside its listeners."""
-
-YOUNG_COLLECTIONS_MAX = 100
-"""Collections of young objects between two of all, in a process that is a node: 700,000 objects that stay. By Python's
-own 10 the 90,000 objects of 4,096 scans are looked through some times while the scans begin, for 0.1 s each."""
 
 PROGRESS_INTERVAL_S = 1.0
 """Seconds between two lines that say how far a recovery is."""
@@ -63,6 +60,7 @@ class Node:
     ) -> None:
         self.config = config
         self.metrics = Metrics()
+        self.collector = Collector()
         self.clock_ms = clock_ms
         self.connections = 0
         self.failed: asyncio.Future[BaseException] = loop.create_future()
@@ -203,13 +201,7 @@ class Node:
         For a process that is a node and nothing else: the store stays, and to look through a million keys takes the
         collector some fifty milliseconds in which nothing else happens.
         """
-        gc.collect()
-        self._machine.keep_tracked()
-        gc.freeze()
-        # Has the collector forget how much there was: it looks for old garbage when it expects a quarter more.
-        gc.collect()
-        youngest, young, _ = gc.get_threshold()
-        gc.set_threshold(youngest, young, YOUNG_COLLECTIONS_MAX)
+        self.collector.take_over(self._machine.keep_tracked)
 
     def disown(self, owner: int) -> None:
         """Leave the log and its lock to the process ``owner`` that this one was forked from (``haptera.forks`` calls

@@ -180,6 +180,7 @@ class NodeServer:
 
     def _on_close(self, peer: Peer) -> None:
         self._node.connections -= 1
+        self._node.collector.connection_ended()
         for name, read in _COUNTED.items():
             self._ended[name] += read(peer)
         error = peer.error

@@ -12,7 +12,8 @@ import pytest
 
 from haptera.errors import CorruptionError
 from haptera.node import node as node_module
-from haptera.node.node import YOUNG_COLLECTIONS_MAX, Node
+from haptera.node.collector import MIDDLE_COLLECTIONS, YOUNG_COLLECTIONS
+from haptera.node.node import Node
 from haptera.state import Count, Delete, Get, Increment, Set, UnknownPart
 from haptera.storage import DataDirectory, Entry, Log, load_or_create
 from haptera.storage.errors import DirectoryInUse, MissingKey, StorageFailed
@@ -208,7 +209,7 @@ async def test_a_frozen_store_is_out_of_the_collectors_sight_and_stays_there() -
             try:
                 before = node._machine.digest()
                 node.freeze()
-                assert gc.get_threshold() == (*thresholds[:2], YOUNG_COLLECTIONS_MAX)
+                assert gc.get_threshold() == (thresholds[0], YOUNG_COLLECTIONS, MIDDLE_COLLECTIONS)
                 assert node._machine.digest() == before
                 assert node.keys == keys
                 entries = node._machine.kv.entries
