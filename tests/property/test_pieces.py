@@ -46,7 +46,7 @@ def _small_pieces() -> Iterator[None]:
 
 
 def agree(method: str, payload: bytes) -> None:
-    expected, found = METHODS[method].decode(payload), finish(decode_steps(METHODS[method], payload))
+    expected, found = METHODS[method].decode(payload), finish(decode_steps(METHODS[method], payload, []))
     if isinstance(expected, Failure):
         assert isinstance(found, Failure)
         assert (found.code, found.outcome) == (expected.code, expected.outcome)
@@ -83,7 +83,7 @@ def test_any_header_of_the_same_length_is_as_good(pairs: list[list[str]]) -> Non
 @given(arguments)
 def test_an_argument_that_was_never_encoded_is_converted_in_pieces(asked: tuple[str, Any]) -> None:
     method, argument = asked
-    expected, found = METHODS[method].convert(argument), finish(convert_steps(METHODS[method], argument))
+    expected, found = METHODS[method].convert(argument), finish(convert_steps(METHODS[method], argument, []))
     assert found == expected
 
 

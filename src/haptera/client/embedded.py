@@ -18,6 +18,7 @@ from haptera.transport import running_loop, wrong_loop
 
 if TYPE_CHECKING:
     from haptera.client.channel import ScanEnd
+    from haptera.state.commands import Operation
     from haptera.state.steps import Steps
 
 try:
@@ -32,6 +33,7 @@ try:
     from haptera.node.services.server import status
     from haptera.state import Count, DeleteMany, GetMany, Replayed, Result, Scan, SetMany
     from haptera.state.limits import COMMAND_SIZE_MAX
+    from haptera.state.steps import free_steps
     from haptera.state.validation import validate_steps
 except ModuleNotFoundError as error:
     raise ConfigurationError(
@@ -158,8 +160,7 @@ class EmbeddedChannel:
             return cast("R", status(node))
         known = METHODS[method.name]
         if known.list_field is not None and len(argument[0]) > ELEMENTS_MAX:
-            work = node.commands.turns.run(None, _checked(known, argument))
-            command = await _in_time(work, timeout)
+            command = await _long_command(node, known, argument, timeout)
         else:
             op = known.convert(argument)
             command = op if isinstance(op, Failure) else Command(op)
@@ -174,6 +175,8 @@ class EmbeddedChannel:
         waiting: asyncio.Future[Result] | None = None
 
         def done(results: list[Result]) -> None:
+            if command.size is not None:
+                _free(node, op)
             if waiting is None:
                 answers.append(results)
             elif not waiting.done():
@@ -205,7 +208,10 @@ class EmbeddedChannel:
     async def _get_many(self, method: Method[R], node: Node, op: GetMany, timeout: float | None) -> R | Failure:
         """Looks many keys up, while others have their turns."""
         steps = node.commands.get_many_steps(op, COMMAND_SIZE_MAX)
-        found = await _in_time(node.commands.turns.run(None, steps), timeout)
+        try:
+            found = await _in_time(node.commands.turns.run(None, steps), timeout)
+        finally:
+            _free(node, op)
         if isinstance(found, Failure):
             return found
         entries, self.revision = found
@@ -341,9 +347,28 @@ class EmbeddedChannel:
             self._ending = asyncio.get_running_loop().create_task(_end(node))
 
 
-def _checked(method: Any, argument: tuple[Any, ...]) -> Steps[Command | Failure]:
+async def _long_command(node: Node, method: Any, argument: tuple[Any, ...], timeout: float | None) -> Command | Failure:
+    """The command that a long list is the argument of, made while others have their turns. `_free` it in the end."""
+    turns = node.commands.turns
+    elements: list[Any] = []
+    command: Command | Failure | None = None
+    try:
+        command = await _in_time(turns.run(None, _checked(method, argument, elements)), timeout)
+        return command
+    finally:
+        if not isinstance(command, Command):
+            turns.start(None, free_steps(elements))
+
+
+def _free(node: Node, op: Operation) -> None:
+    """Let go of the long list that an operation has."""
+    assert isinstance(op, (SetMany, DeleteMany, GetMany))
+    node.commands.turns.start(None, free_steps(op.items if isinstance(op, SetMany) else op.keys))
+
+
+def _checked(method: Any, argument: tuple[Any, ...], elements: list[Any]) -> Steps[Command | Failure]:
     """The command that a long list is the argument of, converted and checked in slices."""
-    op = yield from convert_steps(method, argument)
+    op = yield from convert_steps(method, argument, elements)
     if isinstance(op, Failure):
         return op
     assert isinstance(op, (SetMany, DeleteMany, GetMany))

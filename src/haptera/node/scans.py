@@ -34,6 +34,9 @@ SCANS_PER_OWNER_MAX = CURSORS_MAX // 16
 """Scans open at once on behalf of one connection: more than are read at once by anyone, and so few that who opens them
 and reads none leaves room for everyone else."""
 
+EXPIRY_WORK = 64
+"""Units of work (`haptera.state.steps`) of the end of one such scan, whose caller is told."""
+
 _ANY_SIZE = 1 << 62
 
 
@@ -190,14 +193,23 @@ class Scans:
             self._turns.start_once(self._machine, self._machine.sweep_steps)
 
     def sweep(self) -> None:
-        """End the scans that made no progress for PROGRESS_TIMEOUT_S."""
-        now = self.time()
-        for cursor in [cursor for cursor in self._open if now - cursor.moved_at >= PROGRESS_TIMEOUT_S]:
-            cursor.expired = True
-            cursor.close()
-            self._metrics.scans_expired_total += 1
-            if cursor.on_expired is not None:
-                cursor.on_expired()
+        """End the scans that made no progress for PROGRESS_TIMEOUT_S, in slices: any number may end together."""
+        overdue = list(filter(self._is_overdue, self._open))
+        if overdue:
+            self._turns.start(self, self._expire_steps(overdue))
+
+    def _is_overdue(self, cursor: Cursor) -> bool:
+        return self.time() - cursor.moved_at >= PROGRESS_TIMEOUT_S
+
+    def _expire_steps(self, overdue: list[Cursor]) -> Steps[None]:
+        for cursor in overdue:
+            if cursor in self._open and self._is_overdue(cursor):
+                cursor.expired = True
+                cursor.close()
+                self._metrics.scans_expired_total += 1
+                if cursor.on_expired is not None:
+                    cursor.on_expired()
+                yield EXPIRY_WORK
 
     def close(self) -> None:
         """End every scan, and the timer."""

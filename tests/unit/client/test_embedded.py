@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 import haptera
-from haptera.client import open_embedded
+from haptera.client import embedded, open_embedded
 from haptera.errors import ConfigurationError, ConnectionLost, DeadlineExceeded
 from haptera.node.node import Node
-from haptera.state import limits
+from haptera.state import limits, steps
 from haptera.testing import MemoryFileSystem, virtual_clock
 from tests.unit.node.nodes import ManualWriter, turn
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from haptera.client import Database
     from haptera.node.config import NodeConfig
+    from haptera.state.steps import Steps
 
 
 @asynccontextmanager
@@ -134,3 +135,42 @@ async def test_what_is_under_way_at_the_end_fails_and_is_neither_cut_short_nor_c
     with pytest.raises(ConnectionLost, match="the database is closed"):
         async for _ in scan:
             pass
+
+
+@virtual_clock
+async def test_a_long_change_that_is_with_the_disk_is_applied_whole_though_its_caller_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its list is freed in slices when it has been applied, and not when its caller has gone."""
+    async with opened(monkeypatch) as (db, writer):
+        items = {f"k{number}": b"" for number in range(3000)}
+        with pytest.raises(DeadlineExceeded) as unknown:
+            await db.set_many(items, timeout=2.0)
+        assert unknown.value.outcome == "unknown"
+        await writer.write_all()
+        assert await db.count() == len(items)
+
+
+async def test_trap_the_long_list_of_a_call_is_freed_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trap: one caller's long work on the loop. However the call ends."""
+    lists: list[list[Any]] = []
+    lengths: list[int] = []
+
+    def free_steps(elements: list[Any]) -> Steps[None]:
+        lists.append(elements)
+        lengths.append(len(elements))
+        return steps.free_steps(elements)
+
+    monkeypatch.setattr(embedded, "free_steps", free_steps)
+    monkeypatch.setattr(Node, "open", partial(Node.open, filesystem=MemoryFileSystem()))
+    keys = [f"k{number}" for number in range(3000)]
+    async with open_embedded("/data") as db:
+        await db.set_many(dict.fromkeys(keys, b""))
+        await db.get_many(keys)
+        await db.delete_many(keys)
+        with pytest.raises(haptera.InvalidKey):
+            await db.get_many([*keys, ""])
+        for _ in range(20):
+            await turn()
+    assert lengths == [3000, 3000, 3000, 3001]
+    assert not any(lists)

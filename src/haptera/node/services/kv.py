@@ -40,10 +40,11 @@ from haptera.peer import Request, Service
 from haptera.state.commands import Count, Delete, DeleteMany, GetMany, Scan, Set, SetMany
 from haptera.state.limits import COMMAND_SIZE_MAX
 from haptera.state.results import ENTRY_OVERHEAD, Replayed
+from haptera.state.steps import free_steps
 from haptera.state.validation import validate_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from haptera.node.batch import Submission
     from haptera.node.commands import Commands, Session
@@ -67,6 +68,9 @@ PAGE_ROWS_MAX = 1024
 
 ANSWER_OVERHEAD = 1024
 """Bytes that an answer to a change needs beside a previous value and its key: more than any has."""
+
+TASK_WORK = 128
+"""Units of work (`haptera.state.steps`) of the first step of a scan's or count's task, and of its last."""
 
 _WITH_VALUES = (bytes, list)
 """The first field of the results of get and get_many."""
@@ -225,13 +229,38 @@ class KvService(Service):
         """Whether a read is one that has to look at any number of keys; it is on its way then."""
         if isinstance(op, Scan):
             self._metrics.kv_scans_total += 1
-            self._start(self._scan(session, request, op))
+            self._begin(request.peer, lambda: self._scan(session, request, op))
         elif isinstance(op, Count) and not self._commands.counts_at_once(op):
             self._metrics.kv_reads_total += 1
-            self._start(self._count(session, request, op))
+            self._begin(request.peer, lambda: self._count(session, request, op))
         else:
             return False
         return True
+
+    def _begin(self, peer: Peer, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start a task for a request: now, or where many begin or end in this turn of the loop, in a later one."""
+        turns = self._commands.turns
+        if turns.admits(TASK_WORK):
+            self._start(work())
+        else:
+            turns.start(peer, self._begin_steps(work))
+
+    def _begin_steps(self, work: Callable[[], Coroutine[Any, Any, None]]) -> Steps[None]:
+        self._start(work())
+        yield TASK_WORK
+
+    def _stop(self, peer: Peer, task: asyncio.Task[None]) -> None:
+        """Cancel a task, in a later turn of the loop where many begin or end in this one."""
+        turns = self._commands.turns
+        if turns.admits(TASK_WORK):
+            task.cancel()
+        else:
+            turns.start(peer, self._stop_steps(task))
+
+    @staticmethod
+    def _stop_steps(task: asyncio.Task[None]) -> Steps[None]:
+        task.cancel()
+        yield TASK_WORK
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -240,14 +269,16 @@ class KvService(Service):
 
     async def _answer_large(self, request: Request) -> None:
         session, turns, peer = ANONYMOUS, self._commands.turns, request.peer
+        elements: list[Any] = []
+        written = False
         try:
-            command = await turns.run(peer, while_wanted(request, self._checked(request)))
+            command = await turns.run(peer, while_wanted(request, self._checked(request, elements)))
             if command is None:
                 self._fail(request, failure(Code.CANCELLED, outcome="not_applied"))
             elif isinstance(command, Failure):
                 self._fail(request, command)
             elif request.method in _VERSION_AT:
-                self._write(session, [request], [command])
+                written = self._write(session, [request], [command], elements)
             elif isinstance(command.op, GetMany):
                 self._metrics.kv_reads_total += 1
                 await self._get_many(request, command.op)
@@ -257,16 +288,29 @@ class KvService(Service):
         except Exception:
             log.exception("request_failed", extra={"stream": request.stream, "method": request.method})
             self._fail(request, failure(Code.HANDLER_FAILED, outcome="not_applied"))
+        finally:
+            if elements and not written:
+                await turns.run(peer, free_steps(elements))
 
-    def _write(self, session: Session, requests: list[Request], commands: list[Command]) -> None:
-        """Submit changes of one connection, as many as its share of the remembered answers has room for."""
+    def _write(
+        self,
+        session: Session,
+        requests: list[Request],
+        commands: list[Command],
+        elements: list[Any] | None = None,
+    ) -> bool:
+        """Submit changes of one connection, as many as its share of the remembered answers has room for.
+
+        The long list of a large one, ``elements``, is freed when it has its result. False where none was submitted.
+        """
         identified = len([command for command in commands if command.request_id is not None])
         if identified and not self._answers.admits(session, requests[0].peer, identified):
             requests, commands = self._admitted(session, requests, commands)
             if not requests:
-                return
+                return False
         self._metrics.kv_writes_total += len(requests)
-        _Writes(self, requests, session, commands).submit()
+        _Writes(self, requests, session, commands, elements).submit()
+        return True
 
     def _admitted(
         self, session: Session, requests: list[Request], commands: list[Command]
@@ -282,10 +326,10 @@ class KvService(Service):
                 self._fail(request, refused)
         return admitted
 
-    def _checked(self, request: Request) -> Steps[Command | Failure]:
-        """The command that a large argument is, decoded and checked in slices."""
+    def _checked(self, request: Request, elements: list[Any]) -> Steps[Command | Failure]:
+        """The command that a large argument is, decoded and checked in slices; `elements` as of `decode_steps`."""
         method, payload, size = METHODS[request.method], request.payload, None
-        op = (yield from decode_steps(method, payload)) if method.list_field else method.decode(payload)
+        op = (yield from decode_steps(method, payload, elements)) if method.list_field else method.decode(payload)
         if isinstance(op, (SetMany, DeleteMany, GetMany)):
             found = yield from validate_steps(op)
             if isinstance(found, Failure):
@@ -322,7 +366,7 @@ class KvService(Service):
     async def _count(self, session: Session, request: Request, op: Count) -> None:
         task = asyncio.current_task()
         assert task is not None
-        request.on_cancel = lambda: _stop(task)
+        request.on_cancel = lambda: self._stop(request.peer, task)
         try:
             if request.cancelled:
                 raise asyncio.CancelledError
@@ -341,7 +385,7 @@ class KvService(Service):
         task = asyncio.current_task()
         assert task is not None
 
-        request.on_cancel = stop = lambda: _stop(task)
+        request.on_cancel = stop = lambda: self._stop(request.peer, task)
         cursor: Cursor | Failure | None = None
         try:
             if request.cancelled:
@@ -380,10 +424,6 @@ class KvService(Service):
                 cursor.close()
 
 
-def _stop(task: asyncio.Task[None]) -> None:
-    task.cancel()
-
-
 class _Writes:
     """The writes of one connection and turn, and what becomes of those that nobody waits for any more.
 
@@ -391,10 +431,18 @@ class _Writes:
     which is the answer. All that are cancelled in one turn of the loop are looked for together, at its end.
     """
 
-    __slots__ = ("_commands", "_looking", "_requests", "_service", "_session", "_submission")
+    __slots__ = ("_commands", "_elements", "_looking", "_requests", "_service", "_session", "_submission")
 
-    def __init__(self, service: KvService, requests: list[Request], session: Session, commands: list[Command]) -> None:
+    def __init__(
+        self,
+        service: KvService,
+        requests: list[Request],
+        session: Session,
+        commands: list[Command],
+        elements: list[Any] | None = None,
+    ) -> None:
         self._service = service
+        self._elements = elements  # the long list of a large change: to be freed in slices
         self._requests = requests
         self._session = session
         self._commands = commands
@@ -414,6 +462,8 @@ class _Writes:
         # Each request refers to this object: left as they are, they would be a circle, and work for the collector.
         requests, self._requests = self._requests, []
         self._service._settle(self._session, requests, self._commands, results)
+        if self._elements:
+            self._service._commands.turns.start(requests[0].peer, free_steps(self._elements))
 
     def _on_cancel(self) -> None:
         if not self._looking and self._submission is not None:

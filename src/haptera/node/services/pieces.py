@@ -40,8 +40,12 @@ class _Malformed(ValueError):
     """An element is not what the list is of."""
 
 
-def decode_steps(method: Method[Any, Operation], payload: bytes) -> Steps[Operation | Failure]:
-    """`Method.decode` in slices, for a method whose first argument is a list of keys, or of items."""
+def decode_steps(method: Method[Any, Operation], payload: bytes, elements: list[Any]) -> Steps[Operation | Failure]:
+    """`Method.decode` in slices, for a method whose first argument is a list of keys, or of items.
+
+    ``elements`` is filled with what is decoded of it, and is the list of the operation: its owner frees it
+    (`free_steps`), however this ends.
+    """
     try:
         first, fields = _array(payload, 0)
         at, count = _array(payload, first)
@@ -54,7 +58,6 @@ def decode_steps(method: Method[Any, Operation], payload: bytes) -> Steps[Operat
     if count > KEYS_PER_COMMAND_MAX:
         return _malformed(f"more than {KEYS_PER_COMMAND_MAX}", field)
     end_of, decode = (_item_end, _decode_items) if field == "items" else (_text_end, _decode_keys)
-    elements: list[Any] = []
     while len(elements) < count:
         start, wanted = at, min(count - len(elements), ELEMENTS_MAX)
         try:
@@ -74,12 +77,13 @@ def decode_steps(method: Method[Any, Operation], payload: bytes) -> Steps[Operat
     return msgspec.structs.replace(op, **{field: elements})
 
 
-def convert_steps(method: Method[Any, Operation], argument: Sequence[Any]) -> Steps[Operation | Failure]:
-    """`Method.convert` in slices, for an argument that begins with a long list."""
+def convert_steps(
+    method: Method[Any, Operation], argument: Sequence[Any], elements: list[Any]
+) -> Steps[Operation | Failure]:
+    """`Method.convert` in slices, for an argument that begins with a long list; ``elements`` as of `decode_steps`."""
     field = method.list_field
     assert field is not None
     given, *rest = argument
-    elements: list[Any] = []
     op: Operation | Failure = method.convert(([], *rest))
     for start in range(0, len(given), ELEMENTS_MAX):
         if isinstance(op, Failure):
