@@ -123,8 +123,11 @@ class Call:
         """
         if now >= self.deadline:
             return False
-        age = max(now - self.started, (boot_ns - self.begun_ns) / 1e9)
-        return not self.unknown or (self.server_id is not None and age < RESEND_SECONDS_MAX)
+        return not self.unknown or (self.server_id is not None and self.remembered_for(now, boot_ns) > 0)
+
+    def remembered_for(self, now: float, boot_ns: int) -> float:
+        """The seconds for which a server that may have applied the change certainly remembers it."""
+        return RESEND_SECONDS_MAX - max(now - self.started, (boot_ns - self.begun_ns) / 1e9)
 
     def remembered_by(self, peer: Peer) -> bool:
         return "idempotency" in peer.capabilities and peer.server_id == self.server_id

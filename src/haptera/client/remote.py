@@ -212,6 +212,8 @@ class RemoteChannel:
             except ConnectionLost as lost:
                 raise call.loss(lost) from lost.__cause__
             sent = self._request(peer, call)
+            if call.unknown and not sent.stream:
+                await self._leave(sent, call)
             try:
                 answer = await sent
             except asyncio.CancelledError:
@@ -246,7 +248,7 @@ class RemoteChannel:
             if not call.remembered_by(peer):
                 raise ConnectionLost("lost, and the server that answers now does not remember the change")
             if not call.may_repeat(self._time(), boot_time_ns()):  # the connection may have been long in coming
-                raise ConnectionLost("lost, and so long ago that the server may not remember the change")
+                raise _too_long_ago()
         return peer
 
     def _request(self, peer: Peer, call: Call) -> Sent:
@@ -261,6 +263,21 @@ class RemoteChannel:
             repeats=True,
             resent=call.resent_on(peer),
         )
+
+    async def _leave(self, sent: Sent, call: Call) -> None:
+        """Wait until a repetition that found no free stream has one.
+
+        Raises ``ConnectionLost`` where the server may have forgotten the change by then.
+        """
+        left = call.remembered_for(self._time(), boot_time_ns())
+        try:
+            await asyncio.wait((sent,), timeout=left)
+        except asyncio.CancelledError:
+            sent.cancel()
+            raise
+        if not sent.stream and not sent.done():
+            sent.cancel()
+            raise call.loss(_too_long_ago())
 
     async def _pause(self, call: Call) -> None:
         call.attempt += 1
@@ -394,6 +411,10 @@ class RemoteChannel:
         if self._home is not None:
             self._bind()
         await self._connector.aclose()
+
+
+def _too_long_ago() -> ConnectionLost:
+    return ConnectionLost("lost, and so long ago that the server may not remember the change")
 
 
 def _malformed(method: Method[Any], error: Exception) -> RemoteProtocolError:

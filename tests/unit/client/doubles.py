@@ -19,6 +19,7 @@ SERVER = b"s" * 16
 
 class FakeCall(asyncio.Future[Answer]):
     released = False
+    stream = 1  # 0: it waits for a free one
 
     def release(self) -> None:
         self.released = True
@@ -76,7 +77,8 @@ class FakeStream:
 class FakePeer:
     """``answer`` is called with each request; without it requests wait until the test answers them.
 
-    With a ``refusal`` the handshake fails with it. Without a ``server_id`` WELCOME never comes.
+    With ``full`` no stream is free. With a ``refusal`` the handshake fails with it. Without a ``server_id`` WELCOME
+    never comes.
     """
 
     def __init__(
@@ -85,10 +87,12 @@ class FakePeer:
         *,
         server_id: bytes | None = SERVER,
         capabilities: frozenset[str] = frozenset({"idempotency", "pipelining"}),
+        full: bool = False,
         refusal: Failure | None = None,
     ) -> None:
         self.server_id = server_id
         self.capabilities = capabilities
+        self.full = full
         self.closed = False
         self.dialled: Place | None = None
         self.sent: list[Sent] = []
@@ -103,6 +107,8 @@ class FakePeer:
         assert service == ("server" if method == "status" else "kv")
         sent = Sent(self, method, payload, options)
         self.sent.append(sent)
+        if self.full:
+            sent.future.stream = 0
         if self.refusal is not None:
             asyncio.get_running_loop().call_soon(self.lose, "not_applied")
         if self._answer is not None:

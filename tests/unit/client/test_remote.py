@@ -231,6 +231,40 @@ async def test_lost_change_is_not_sent_again_to_a_server_that_was_out_of_reach_f
     await db.set("k", b"v")
 
 
+@virtual_clock
+async def test_lost_change_does_not_wait_for_a_free_stream_until_its_server_may_have_forgotten_it() -> None:
+    """Trap: a change resent when its server may have forgotten it. All streams of the connection were in use."""
+    first, second = FakePeer(), FakePeer(full=True)
+    db = database(Dialler(first, second), timeout=None)
+    await established(first, db)
+    with pytest.raises(ConnectionLost, match="may not remember the change") as lost:
+        await lost_with(first, db.set("k", b"v"))
+    assert lost.value.outcome == "unknown"
+    assert second.sent[0].future.cancelled()
+    assert not second.closed, "calls of others go on"
+    assert 299 < now() <= 301
+
+
+@virtual_clock
+async def test_lost_change_that_waits_for_a_free_stream_is_answered_and_can_be_cancelled() -> None:
+    first, second = FakePeer(), FakePeer(full=True)
+    db = database(Dialler(first, second), timeout=None)
+    await established(first, db)
+    calls = [asyncio.ensure_future(db.set("k", b"v")) for _ in range(2)]
+    await until(lambda: len(first.sent) == 3)
+    first.lose("unknown")
+    await until(lambda: len(second.sent) == 2)
+    answered, cancelled = second.sent
+    await asyncio.sleep(200)
+    answered.future.stream = 1
+    calls[1].cancel()
+    await asyncio.wait(calls[1:])
+    assert cancelled.future.cancelled()
+    await asyncio.sleep(200)
+    answered.answer(8, None)
+    assert await calls[0] == 8
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
