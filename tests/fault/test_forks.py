@@ -457,7 +457,7 @@ async def test_a_proxy_says_in_a_child_whose_it_is_and_cuts_nothing() -> None:
         def cut() -> str:
             said = []
             for fault in (between.sever, between.refuse, between.pause, lambda: between.delay(1.0)):
-                with pytest.raises(haptera.WrongLoop) as error:
+                with pytest.raises(haptera.errors.WrongLoop) as error:
                     fault()
                 said.append(str(error.value))
             asyncio.run(between.aclose())

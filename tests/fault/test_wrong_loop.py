@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import haptera
-from haptera import WrongLoop
-from haptera.errors import Code, failure
+from haptera.errors import Code, WrongLoop, failure
 from haptera.testing import node, node_in_thread
 from tests.unit.peer.hosts import Batches, Echo, connected, eventually, items_of
 

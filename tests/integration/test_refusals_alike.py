@@ -192,7 +192,7 @@ async def told(call: Any) -> tuple[object, ...]:
         result = await call()
     except haptera.ConnectionLost as error:
         return type(error), error.outcome
-    except haptera.ServerError as error:
+    except haptera.errors.ServerError as error:
         known = error.outcome == "not_applied" and set(error.details) <= set(ERRORS[error.code]["details"])
         return type(error), error.code, error.outcome if known else "neither known nor documented", error.details
     except (TypeError, ValueError) as error:
@@ -248,14 +248,14 @@ async def test_a_server_that_takes_less_refuses_with_the_same_classes(tmp_path: 
     """An error of this side's protocol is none that a user of a database knows."""
     async with node(storage="memory", listen="tcp", max_message=MIB) as url, haptera.connect(url) as db:
         for _ in range(2):  # the first is sent behind HELLO, before the limit is known
-            with pytest.raises(haptera.MessageTooLarge) as refused:
+            with pytest.raises(haptera.errors.MessageTooLarge) as refused:
                 await db.set("k", bytes(2 * MIB))
             assert (refused.value.outcome, refused.value.details) == ("not_applied", {"limit": MIB})
-        with pytest.raises(haptera.ValueTooLarge):
+        with pytest.raises(haptera.errors.ValueTooLarge):
             await db.set("k", bytes(9 * MIB))
-        with pytest.raises(haptera.InvalidKey):
+        with pytest.raises(haptera.errors.InvalidKey):
             await db.get("k" * (2 * MIB))
-        with pytest.raises(haptera.MessageTooLarge):
+        with pytest.raises(haptera.errors.MessageTooLarge):
             await db.set_many({f"k{number}": bytes(MIB // 2) for number in range(3)})
         assert await db.count() == 0
 
@@ -265,7 +265,7 @@ async def test_a_refused_connection_is_told_by_the_name_of_its_error() -> None:
     async with node(storage="memory", listen="tcp", max_connections=1) as url, haptera.connect(url) as first:
         assert await first.get("k") is None
         async with haptera.connect(url, timeout=0.2) as second:
-            with pytest.raises(haptera.TooManyConnections) as refused:
+            with pytest.raises(haptera.errors.TooManyConnections) as refused:
                 await second.set("k", b"v")
             assert refused.value.outcome == "not_applied"
             with pytest.raises(haptera.ConnectionLost):
@@ -276,12 +276,12 @@ async def test_a_data_directory_that_cannot_be_opened_is_told_by_name(tmp_path: 
     """Trap: an error class outside the documented tree."""
     async with haptera.open(tmp_path / "data", durability="os") as db:
         await db.set("k", b"v")
-        with pytest.raises(haptera.DirectoryInUse, match="in use by this process"):
+        with pytest.raises(haptera.errors.DirectoryInUse, match="in use by this process"):
             async with haptera.open(tmp_path / "data"):
                 pass
     for key in (tmp_path / "data").rglob("*key*"):
         if key.is_file():
             key.unlink()
-    with pytest.raises(haptera.MissingKey):
+    with pytest.raises(haptera.errors.MissingKey):
         async with haptera.open(tmp_path / "data"):
             pass

@@ -128,7 +128,7 @@ def _refused(error: HapteraError) -> tuple[str, Told]:
         assert error.outcome == "not_applied", error
         return "ok", Told(code=int(error.code), actual=error.details.get("actual"))
     if error.outcome == "applied":
-        assert isinstance(error, haptera.AnswerNotKept), error
+        assert isinstance(error, haptera.errors.AnswerNotKept), error
         return "applied", Told(revision=error.details["version"])
     return error.outcome, Told()
 

@@ -15,7 +15,7 @@ from haptera.client.local import dial_local
 from haptera.client.location import Location, default_url, is_named, locate
 from haptera.client.remote import RemoteChannel
 from haptera.client.scan import Scan
-from haptera.peer import dial
+from haptera.peer import dial_address
 
 if TYPE_CHECKING:
     import os
@@ -89,7 +89,7 @@ def _find(url: str | None, ping_interval: float | None = None) -> tuple[Location
     """Where the store is, and how it is dialled: nobody has named the node of the present directory."""
     location = locate(default_url() if url is None else url, ping_interval=ping_interval)
     found_here = url is None and not is_named() and location.address.path
-    return location, dial_local if found_here else dial
+    return location, dial_local if found_here else dial_address
 
 
 def open_embedded(

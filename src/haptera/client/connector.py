@@ -52,7 +52,7 @@ agreed on, the key, and who is asking."""
 
 
 class Dial(Protocol):
-    """Opens a transport: :func:`haptera.peer.dial`, or a test's double."""
+    """Opens a transport: :func:`haptera.peer.dial_address`, or a test's double."""
 
     def __call__(self, address: Address, /, *, timeout: float) -> Awaitable[Peer]: ...
 

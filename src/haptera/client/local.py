@@ -13,7 +13,7 @@ import stat
 from typing import TYPE_CHECKING, NoReturn
 
 from haptera.errors import ConfigurationError
-from haptera.peer import Peer, dial
+from haptera.peer import Peer, dial_address
 from haptera.transport import url_of
 
 if TYPE_CHECKING:
@@ -36,8 +36,9 @@ def local_url() -> str | None:
 
 
 async def dial_local(address: Address, /, *, timeout: float) -> Peer:
-    """Connects as `dial` does. Raises ``ConfigurationError``, with nothing sent, if another user's process listens."""
-    peer = await dial(address, timeout=timeout)
+    """Connects as `dial_address` does. Raises ``ConfigurationError``, with nothing sent, if another user's process
+    listens."""
+    peer = await dial_address(address, timeout=timeout)
     listening = peer.credentials
     if listening is not None and not _trusted(listening.uid):
         peer._abort()

@@ -43,7 +43,7 @@ from haptera.errors import (
     failure,
 )
 from haptera.key_rules import size_refusal
-from haptera.peer import Answer, Peer, dial
+from haptera.peer import Answer, Peer, dial_address
 from haptera.peer import Call as Sent
 from haptera.transport import wrong_loop
 
@@ -59,7 +59,13 @@ class RemoteChannel:
     ``wait`` a call waits for a server that has never answered, as it does for one that was lost."""
 
     def __init__(
-        self, address: Address, shown: str, *, wait: bool = True, backoff: Backoff | None = None, dial: Dial = dial
+        self,
+        address: Address,
+        shown: str,
+        *,
+        wait: bool = True,
+        backoff: Backoff | None = None,
+        dial: Dial = dial_address,
     ) -> None:
         self.revision = 0
         self._backoff = backoff or Backoff()

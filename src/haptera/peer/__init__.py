@@ -6,8 +6,9 @@
 import logging
 
 from haptera.peer.calls import Answer, Call, CallStream
-from haptera.peer.endpoint import dial, listen
+from haptera.peer.endpoint import dial, dial_address, listen
 from haptera.peer.keys import read_key_file
+from haptera.peer.keywords import ConnectionOptions
 from haptera.peer.peer import Peer, Request
 from haptera.peer.remote import Credentials
 from haptera.peer.server import Server
@@ -23,6 +24,7 @@ __all__ = [
     "Answer",
     "Call",
     "CallStream",
+    "ConnectionOptions",
     "Credentials",
     "Peer",
     "Request",
@@ -31,6 +33,7 @@ __all__ = [
     "SessionService",
     "Trace",
     "dial",
+    "dial_address",
     "listen",
     "method",
     "read_key_file",

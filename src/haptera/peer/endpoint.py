@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import msgspec
 
@@ -14,6 +14,7 @@ from haptera.connection.bounds import check_keywords
 from haptera.errors import ConfigurationError
 from haptera.peer.calls import check_timeout
 from haptera.peer.exchange import Exchange
+from haptera.peer.keywords import ConnectionOptions
 from haptera.peer.limits import CALL_TIMEOUT_S, WRITE_TIMEOUT_S
 from haptera.peer.opening import opening
 from haptera.peer.options import Options, read_options
@@ -59,27 +60,44 @@ async def listen(
     write_timeout_s: float = WRITE_TIMEOUT_S,
     idle_timeout_s: float | None = None,
     process_budget: Budget | None = None,
-    **config: Any,
+    **options: Unpack[ConnectionOptions],
 ) -> Server:
-    """Listen on ``url`` and host ``services`` for whoever connects. ``async with`` closes the server at its end.
+    """Listen on ``url`` and host ``services`` for every connection. ``async with`` closes the server at its end.
 
-    Every address that the URL's host has is listened on, with one port. ``on_peer`` is called with each new connection;
-    ``mode`` is the file mode of a Unix socket, ``group`` the name or number of its group, by default the process's.
-    With ``signing_key``, a secret of at least 32 bytes, or with ``?signed=psk&key_file=PATH`` in the URL, every frame
-    is signed, and who does not have the key is refused. ``compression`` says whether payloads may be compressed with
-    zstd where the other side asks for it: wherever the extra ``haptera[zstd]`` is installed, unless given. Of more than
-    ``max_connections`` the newest is refused; of more than ``max_half_open``, or half of ``max_connections``, whose
-    handshake is not done the oldest is dropped. Who takes less than 64 KiB in ``write_timeout_s`` seconds while more
-    waits is disconnected. A connection on which no stream is open for ``idle_timeout_s`` seconds, give or take a
-    quarter, is drained. What the connections may hold together with all others that have the same ``process_budget`` is
-    its bytes; those to which none is given share one of 1 GiB. Other keywords are those of
-    ``haptera.connection.Config``, for instance ``ping_interval_ms``, ``handshake_timeout_s`` and ``frame_timeout_s``.
-    Raises ``ConfigurationError`` if the URL, the address or the value of a keyword cannot be used.
+    Every address that the URL's host has is listened on, with one port. Of more than ``max_connections`` the newest is
+    refused; of more than ``max_half_open``, or half of ``max_connections``, whose handshake is not done the oldest is
+    dropped.
+
+    Args:
+        url: ``haptera://host:port`` (port 0: a free one) or ``haptera+unix:///path/to/socket``, with the options
+            ``ping_interval``, ``compression`` and ``signed`` of ``dial``.
+        services: The services that each connection may call.
+        on_peer: Called with each new connection.
+        server_id: 16 bytes that name this server to its clients; random ones unless given.
+        mode: File mode of a Unix socket.
+        group: Name or number of a Unix socket's group; the process's own unless given.
+        signing_key: A secret of at least 32 bytes. With it every frame is signed, and a dialer without the key is
+            refused. In the URL it is ``?signed=psk&key_file=PATH``.
+        compression: Whether payloads may be compressed with zstd where the other side asks for it. Unless given, they
+            may be wherever the extra ``haptera[zstd]`` is installed.
+        max_connections: Connections at once.
+        max_half_open: Connections at once whose handshake is not done.
+        write_timeout_s: Seconds in which a connection with unsent bytes must take 64 KiB; it is ended otherwise.
+        idle_timeout_s: Seconds, give or take a quarter, after which a connection without an open stream is drained.
+        process_budget: Bytes that the connections may hold together with all others of the same budget; those to which
+            none is given share one of 1 GiB.
+        options: Those of each connection.
+
+    Returns:
+        The server, which listens already.
+
+    Raises:
+        ConfigurationError: The URL, the address or the value of a keyword cannot be used.
     """
     address = parse(url)
     _refuse_user(address)
-    options = read_options(address)
-    if options.timeout is not None:
+    asked = read_options(address)
+    if asked.timeout is not None:
         raise ConfigurationError(f"{address}: timeout is an option of who dials")
     loop = asyncio.get_running_loop()
     identity = server_id if server_id is not None else os.urandom(16)
@@ -93,11 +111,11 @@ async def listen(
             "write_timeout_s": write_timeout_s,
             "idle_timeout_s": idle_timeout_s,
             "process_budget": process_budget,
-            **config,
+            **options,
         },
     )
-    settings = _config(address, options, services, signing_key, server_id=identity, **config)
-    settings = _with_compression(settings, address, options, compression, wanted=True)
+    settings = _config(address, asked, services, signing_key, options, server_id=identity)
+    settings = _with_compression(settings, address, asked, compression, wanted=True)
     hosted = _hosted(services)
     budget = _process_budget if process_budget is None else process_budget
 
@@ -126,7 +144,7 @@ async def listen(
 
 @opening
 async def dial(
-    url: str | Address,
+    url: str,
     *,
     services: Sequence[Service] = (),
     timeout: float | None = 5.0,
@@ -134,7 +152,7 @@ async def dial(
     compression: bool | None = None,
     write_timeout_s: float = WRITE_TIMEOUT_S,
     idle_timeout_s: float | None = None,
-    **config: Any,
+    **options: Unpack[ConnectionOptions],
 ) -> Peer:
     """Connect to ``url`` and return the peer there, hosting ``services`` for it. ``async with`` closes it at its end.
 
@@ -142,28 +160,67 @@ async def dial(
     costs no round trip of its own. A handshake that fails fails those calls; ``await peer.ready()`` waits for it.
 
     The first of all addresses of all hosts to take a connection is used, preferred in their order: one that has not
-    answered within 250 ms is joined by the next (RFC 8305), all within ``timeout`` seconds.
-    ``signing_key``, ``compression`` and other keywords are those of ``listen``. The URL's options: ``timeout`` (of each
-    call that names no other, in seconds), ``ping_interval`` (seconds of silence before a PING, 0 for never; the
-    listener's unless given), ``compression=zstd|none`` (asked for by itself where it is installed and the link is
-    neither loopback nor a Unix socket), ``signed=psk`` with ``key_file=PATH``. Raises ``ConnectionLost`` (outcome
-    ``not_applied``) if no host can be reached, ``ConfigurationError`` if the URL or the value of a keyword cannot be
-    used, ``TypeError`` or ``ValueError`` for a ``timeout`` that is no number of seconds above 0.
+    answered within 250 ms is joined by the next (RFC 8305).
+
+    Args:
+        url: ``haptera://host:port``, of several hosts ``haptera://a:7457,b:7457``, or
+            ``haptera+unix:///path/to/socket``. Its options: ``timeout`` (of each call that names no other, in seconds),
+            ``ping_interval`` (seconds of silence before a PING, 0 for never; the listener's unless given),
+            ``compression=zstd|none`` (asked for by itself where it is installed and the link is neither loopback nor a
+            Unix socket), ``signed=psk`` with ``key_file=PATH``.
+        services: The services that the other side may call.
+        timeout: Seconds that all attempts may take; None for no limit.
+        signing_key: As for ``listen``.
+        compression: As for ``listen``.
+        write_timeout_s: As for ``listen``.
+        idle_timeout_s: As for ``listen``.
+        options: Those of the connection.
+
+    Returns:
+        The peer, whose handshake may not be done.
+
+    Raises:
+        ConnectionLost: No host can be reached; its outcome is ``not_applied``.
+        ConfigurationError: The URL or the value of a keyword cannot be used.
+        TypeError, ValueError: ``timeout`` is not a number of seconds above 0.
     """
-    address = parse(url) if isinstance(url, str) else url
+    return await dial_address(
+        parse(url),
+        services=services,
+        timeout=timeout,
+        signing_key=signing_key,
+        compression=compression,
+        write_timeout_s=write_timeout_s,
+        idle_timeout_s=idle_timeout_s,
+        **options,
+    )
+
+
+async def dial_address(
+    address: Address,
+    *,
+    services: Sequence[Service] = (),
+    timeout: float | None = 5.0,
+    signing_key: bytes | None = None,
+    compression: bool | None = None,
+    write_timeout_s: float = WRITE_TIMEOUT_S,
+    idle_timeout_s: float | None = None,
+    **options: Unpack[ConnectionOptions],
+) -> Peer:
+    """Do what ``dial`` does with a URL that was parsed already."""
     _refuse_user(address)
-    options = read_options(address)
+    asked = read_options(address)
     loop = asyncio.get_running_loop()
     given = {"compression": compression, "write_timeout_s": write_timeout_s, "idle_timeout_s": idle_timeout_s}
-    check_keywords(address, {**given, **config})
+    check_keywords(address, {**given, **options})
     if timeout is not None:
         check_timeout(timeout)
-    settings = _config(address, options, services, signing_key, **config)
+    settings = _config(address, asked, services, signing_key, options)
     here, elsewhere = (
-        _with_compression(settings, address, options, compression, wanted=wanted) for wanted in (False, True)
+        _with_compression(settings, address, asked, compression, wanted=wanted) for wanted in (False, True)
     )
     hosted = _hosted(services)
-    call_timeout_s = CALL_TIMEOUT_S if options.timeout is None else options.timeout
+    call_timeout_s = CALL_TIMEOUT_S if asked.timeout is None else asked.timeout
 
     def connect(host: Place) -> TransportProtocol:
         connection = Connection(Role.DIALER, here if _is_local(host) else elsewhere, loop.time(), _process_budget)
@@ -204,21 +261,26 @@ async def _attempt(connect: Callable[[Place], TransportProtocol], host: Place, a
 
 
 def _config(
-    address: Address, options: Options, services: Sequence[Service], signing_key: bytes | None, **config: Any
+    address: Address,
+    asked: Options,
+    services: Sequence[Service],
+    signing_key: bytes | None,
+    options: ConnectionOptions,
+    **more: Any,
 ) -> Config:
+    """Return what a connection is configured with: ``asked`` is of the URL, ``options`` of the keywords."""
     _check_services(services)
     names = tuple(sorted({service.name for service in services} | {SessionService.name}))
-    if signing_key is not None and options.signing_key is not None:
+    if signing_key is not None and asked.signing_key is not None:
         raise ConfigurationError(f"{address}: a key is given in the URL and beside it")
-    key = options.signing_key if signing_key is None else signing_key
-    if options.ping_interval_ms is not None:
-        if config.get("ping_interval_ms") is not None:
-            raise ConfigurationError(f"{address}: ping_interval is given in the URL and beside it")
-        config["ping_interval_ms"] = options.ping_interval_ms
-    agent = config.pop("agent", AGENT)
-    given = {name: value for name, value in config.items() if value is not None}
+    key = asked.signing_key if signing_key is None else signing_key
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if asked.ping_interval_ms is not None and "ping_interval_ms" in given:
+        raise ConfigurationError(f"{address}: ping_interval is given in the URL and beside it")
+    if asked.ping_interval_ms is not None:
+        given["ping_interval_ms"] = asked.ping_interval_ms
     try:
-        return Config(entropy=os.urandom, agent=agent, services=names, signing_key=key, **given)
+        return Config(**{"agent": AGENT, **given}, entropy=os.urandom, services=names, signing_key=key, **more)
     except ValueError as error:
         raise ConfigurationError(f"{address}: {error}") from None
 

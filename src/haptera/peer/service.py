@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -13,13 +13,26 @@ from haptera.peer.peer import Peer, Request
 #: An item is larger than the other side takes, or than there is memory for: that is the answer.
 _UNSENDABLE: Final = frozenset({3004, 3007})
 _METHOD_MARK: Final = "__haptera_method__"
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+#: The bytes of an answer or an item.
+Payload = bytes | bytearray | memoryview
+_Handler = TypeVar(
+    "_Handler", bound=Callable[[Any, Request], Coroutine[Any, Any, Payload | None] | AsyncIterator[Payload]]
+)
 
 
-def method(function: _Function) -> _Function:
-    """Mark a coroutine function, or an async generator function, of a ``Service`` as a method that peers may call.
+def method(function: _Handler) -> _Handler:
+    """Mark a function of a ``Service`` as a method that peers may call.
 
-    A coroutine function returns the one answer, as bytes; an async generator yields any number of items.
+    Args:
+        function: Takes a ``Request``. A coroutine function returns the one answer, as bytes (None: no bytes); an async
+            generator function yields any number of items.
+
+    Returns:
+        The same function.
+
+    Raises:
+        TypeError: The function is not ``async def``.
     """
     if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
         raise TypeError(f"a method is `async def`; {function!r} is not")

@@ -57,7 +57,7 @@ async def serve(url: str, store: Store) -> Server:
     while True:
         try:
             return await haptera.listen(url, services=[store], server_id=os.urandom(16))
-        except haptera.ConfigurationError:
+        except haptera.errors.ConfigurationError:
             await asyncio.sleep(0.001)  # the one before has not gone yet
 
 

@@ -168,7 +168,7 @@ async def test_trap_the_long_list_of_a_call_is_freed_in_slices(monkeypatch: pyte
         await db.set_many(dict.fromkeys(keys, b""))
         await db.get_many(keys)
         await db.delete_many(keys)
-        with pytest.raises(haptera.InvalidKey):
+        with pytest.raises(haptera.errors.InvalidKey):
             await db.get_many([*keys, ""])
         for _ in range(20):
             await turn()

@@ -169,7 +169,7 @@ async def test_closing_ends_all_work() -> None:
     turns.start("two", work.steps("two", 1000))
     await asyncio.sleep(0)
     turns.close()
-    with pytest.raises(haptera.ServerError, match="SHUTTING_DOWN"):
+    with pytest.raises(haptera.errors.ServerError, match="SHUTTING_DOWN"):
         await waiting
     assert len(turns) == 0
     done_by_then = len(work.log)

@@ -385,7 +385,7 @@ async def test_those_who_fill_the_memory_of_the_process_are_the_ones_to_go() -> 
         peer = await haptera.dial(server.url)
         # The small go on. A large answer has to wait for room.
         assert await peer.call("echo", "one", b"small") == b"small"
-        with pytest.raises(haptera.TooManyRequests) as refused:
+        with pytest.raises(haptera.errors.TooManyRequests) as refused:
             await peer.call("large", "x", str(MIB).encode())
         assert refused.value.outcome == "unknown"
         await asyncio.sleep(2.5 * limits.HOLDING_LOOK_S)

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 import haptera
-from haptera import CallError, ConnectionLost, DeadlineExceeded, LocalProtocolError, Peer
+from haptera import CallError, ConnectionLost, DeadlineExceeded, Peer
+from haptera.errors import LocalProtocolError
 from haptera.peer import caller, limits
 from haptera.testing import virtual_clock
 from haptera.wire.payload import Limits
@@ -272,7 +273,7 @@ async def test_an_error_is_an_answer_of_a_request_and_an_exception_of_a_call() -
         answer = await peer.request("nope", "x", b"", timeout=5.0)
         assert answer.failure is not None
         assert answer.failure.code == 3001
-        with pytest.raises(haptera.UnknownService):
+        with pytest.raises(haptera.errors.UnknownService):
             answer.result()
 
 
@@ -539,7 +540,7 @@ async def test_a_damaged_answer_leaves_nothing_behind() -> None:
     gate = Gate()
     async with pair(gate, dialer_config={"limits": Limits(max_message=64 * KIB)}) as (peer, acceptor):
         acceptor._connection._streams.peer_message_max = MIB  # it forgets what we take
-        with pytest.raises(haptera.MessageTooLarge) as caught:
+        with pytest.raises(haptera.errors.MessageTooLarge) as caught:
             await anext(peer.stream("gate", "items", b"%d" % (100 * KIB)))
         assert caught.value.outcome == "unknown"
         await idle(peer, acceptor)

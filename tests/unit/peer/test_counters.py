@@ -2,7 +2,7 @@
 
 import pytest
 
-from haptera import LocalProtocolError, ProtocolError, RemoteProtocolError
+from haptera.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from haptera.testing import connected_peers, virtual_clock
 from haptera.wire.frame import FrameType, encode_frame
 from haptera.wire.payload import encode_payload

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import haptera
-from haptera import ConnectionLost, DeadlineExceeded, HandlerFailed, Peer, Request, Service, failure, method
+from haptera import ConnectionLost, DeadlineExceeded, Peer, Request, Service, method
+from haptera.errors import HandlerFailed, failure
 from haptera.peer.caller import encode_timeout
 from haptera.testing import ConnectedPeers, connected_peers, virtual_clock
 from haptera.wire.frame import FrameType, encode_frame

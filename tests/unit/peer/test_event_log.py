@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from haptera import CallError, ConnectionLost, Failure, HandlerFailed, Peer, Request, Service, dial, method
+from haptera import CallError, ConnectionLost, Failure, Peer, Request, Service, dial, method
+from haptera.errors import HandlerFailed
 from haptera.peer.event_log import INTERVAL_S, LINES_MAX, TEXT_MAX
 from haptera.testing import virtual_clock
 from haptera.wire.frame import FrameType, encode_frame

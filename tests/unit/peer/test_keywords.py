@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from haptera import ConfigurationError, dial, listen
+from haptera import dial, listen
 from haptera.connection import Budget
 from haptera.connection.bounds import BOUNDS, Bound
+from haptera.errors import ConfigurationError
 from haptera.node.config import OPTIONS, NodeConfig
 from haptera.node.server import settings
 from haptera.testing import connected_peers, virtual_clock
@@ -81,7 +82,7 @@ async def test_an_error_says_what_it_may_be() -> None:
 @virtual_clock
 async def test_a_keyword_that_there_is_not_is_a_mistake_in_the_program() -> None:
     with pytest.raises(TypeError, match="ping_intervall_ms"):
-        await listen(ANY_PORT, ping_intervall_ms=1000)
+        await listen(ANY_PORT, ping_intervall_ms=1000)  # type: ignore[call-arg]
 
 
 @virtual_clock

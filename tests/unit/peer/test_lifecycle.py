@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import haptera
-from haptera import ConfigurationError, ConnectionLost, Peer, Request, Service, dial, listen, method
+from haptera import ConnectionLost, Peer, Request, Service, dial, listen, method
+from haptera.errors import ConfigurationError
 from haptera.peer import limits
 from haptera.testing import MemoryTransport, VirtualClockLoop, proxy, virtual_clock
 from haptera.wire.frame import FrameType, encode_frame
@@ -95,7 +96,7 @@ async def test_a_side_that_drains_opens_no_more_streams_but_waits_for_its_calls(
         answer = await peer.request("gate", "wait", b"b", timeout=None)
         assert answer.failure is not None
         assert answer.failure.code == 1014
-        with pytest.raises(haptera.GoingAway):
+        with pytest.raises(haptera.errors.GoingAway):
             await anext(peer.stream("gate", "items", b"0", items=items_of(b"x")))
         gate.open.set()
         assert (await running).payload == b"a"
@@ -376,7 +377,7 @@ async def acceptor_that_sends(data: bytes) -> tuple[asyncio.Server, str]:
 @pytest.mark.parametrize(
     ("failure", "outcome"),
     [
-        (haptera.failure(1001, {"versions": [7]}), "not_applied"),
+        (haptera.errors.failure(1001, {"versions": [7]}), "not_applied"),
         (haptera.Failure(1999, "NEW_CODE", "a code of a later version", "not_applied", {}), "not_applied"),
         (None, "unknown"),
     ],

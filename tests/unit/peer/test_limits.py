@@ -99,7 +99,7 @@ def test_clients_are_told_why_they_are_refused_however_many_they_are(
             await only.ready()
             for _ in range(20):
                 async with dial(server.url) as late:
-                    with pytest.raises(haptera.TooManyConnections) as refused:
+                    with pytest.raises(haptera.errors.TooManyConnections) as refused:
                         await late.call("echo", "one", b"x")
                     assert (refused.value.outcome, refused.value.details) == ("not_applied", {"limit": 1})
 

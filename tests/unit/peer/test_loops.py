@@ -122,7 +122,7 @@ async def over_tcp(path: Path) -> None:
         peer = await dial(server.url)
         assert await peer.call("echo", "one", bytes(MIB)) == bytes(MIB)
         await peer.drain()
-        with pytest.raises(haptera.ConfigurationError, match="in use"):
+        with pytest.raises(haptera.errors.ConfigurationError, match="in use"):
             await haptera.listen(server.url)
 
 

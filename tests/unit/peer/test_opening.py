@@ -6,7 +6,8 @@ import inspect
 import pytest
 
 import haptera
-from haptera import ConfigurationError, ConnectionLost, dial, listen
+from haptera import ConnectionLost, dial, listen
+from haptera.errors import ConfigurationError
 from haptera.testing import virtual_clock
 from tests.unit.peer.hosts import ANY_PORT, Echo, Gate, eventually, served
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from haptera import ConfigurationError, ConnectionLost, Database, Peer, dial, listen
+from haptera import ConnectionLost, Database, Peer, dial, listen
 from haptera.client.location import locate
+from haptera.errors import ConfigurationError
 from haptera.peer import read_key_file
 from haptera.peer.options import Options, read_options
 from haptera.testing import virtual_clock
@@ -307,7 +308,7 @@ async def test_a_database_speaks_signed_where_its_url_says_so(short_path: Path, 
     query = f"?signed=psk&key_file={str(key_file).replace(' ', '%20')}"
     async with served(f"haptera+unix://{short_path}/s{query}", Echo()) as server:
         database: Database = haptera.connect(server.url + query)
-        with pytest.raises(haptera.UnknownService):  # so it got through
+        with pytest.raises(haptera.errors.UnknownService):  # so it got through
             await database.get("k")
         await eventually(lambda: server.peers)
         assert "hmac_sha256" in other_side(server).capabilities

@@ -5,8 +5,8 @@ from types import MethodType
 
 import pytest
 
-from haptera import ServerError, dial
-from haptera.errors import RemoteProtocolError
+from haptera import dial
+from haptera.errors import RemoteProtocolError, ServerError
 from haptera.testing import virtual_clock
 from haptera.wire.compression import Codec
 from haptera.wire.frame import COMPRESSED, FrameType, encode_frame

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 import haptera
-from haptera import ConfigurationError, ConnectionLost, DeadlineExceeded, Peer, dial
+from haptera import ConnectionLost, DeadlineExceeded, Peer, dial
 from haptera.connection.config import PROBE_TIMEOUT_S
+from haptera.errors import ConfigurationError
 from haptera.testing import connected_peers, node, proxy, virtual_clock
 from haptera.wire.decoder import FrameDecoder
 from haptera.wire.frame import FrameType

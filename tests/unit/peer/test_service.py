@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 import haptera
-from haptera import CallError, HandlerFailed, Request, Service, UnknownMethod, UnknownService, failure, method
+from haptera import CallError, Request, Service, method
 from haptera.connection.changes import TOLD_EVERY
+from haptera.errors import HandlerFailed, UnknownMethod, UnknownService, failure
 from haptera.testing import virtual_clock
 from tests.unit.peer.hosts import ANY_PORT, MIB, Batches, Echo, Gate, connected, eventually, items_of, pair, turns
 
@@ -199,7 +200,7 @@ async def test_an_answer_may_be_nothing_or_anything_like_bytes() -> None:
 @virtual_clock
 async def test_an_answer_that_the_caller_would_not_take_is_3004(name: str) -> None:
     async with pair(Faulty(), Echo()) as (peer, _):
-        with pytest.raises(haptera.MessageTooLarge) as caught:
+        with pytest.raises(haptera.errors.MessageTooLarge) as caught:
             await peer.call("faulty", name)
         assert caught.value.outcome == "unknown"
         assert await peer.call("echo", "one", b"goes on") == b"goes on"
@@ -236,7 +237,7 @@ async def test_describe_lists_services_and_their_methods_on_both_sides() -> None
 @virtual_clock
 async def test_describe_refuses_an_argument_that_it_does_not_know(payload: bytes) -> None:
     async with pair() as (peer, _):
-        with pytest.raises(haptera.InvalidArgument) as caught:
+        with pytest.raises(haptera.errors.InvalidArgument) as caught:
             await peer.call("session", "describe", payload)
         assert caught.value.outcome == "not_applied"
         with pytest.raises(UnknownMethod):
@@ -468,7 +469,7 @@ async def test_services_need_names_of_their_own() -> None:
         pass
 
     for services, reason in (([Nameless()], "has no name"), ([Echo(), Echo()], "two services")):
-        with pytest.raises(haptera.ConfigurationError, match=reason):
+        with pytest.raises(haptera.errors.ConfigurationError, match=reason):
             await haptera.listen(ANY_PORT, services=services)
-        with pytest.raises(haptera.ConfigurationError, match=reason):
+        with pytest.raises(haptera.errors.ConfigurationError, match=reason):
             await haptera.dial(ANY_PORT, services=services)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from haptera import CallError, DeadlineExceeded, HandlerFailed, Peer, Request, Service, method
+from haptera import CallError, DeadlineExceeded, Peer, Request, Service, method
+from haptera.errors import HandlerFailed
 from haptera.testing import connected_peers, virtual_clock
 from tests.unit.peer.hosts import Batches, eventually
 

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from haptera import ConnectionLost, LocalProtocolError
+from haptera import ConnectionLost
+from haptera.errors import LocalProtocolError
 from haptera.testing import virtual_clock
 from haptera.wire.payload import Limits
 from tests.unit.peer.hosts import KIB, Batches, eventually, pair, turns

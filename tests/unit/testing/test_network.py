@@ -142,7 +142,7 @@ def test_any_address_can_be_listened_on_without_a_socket(place: str) -> None:
             assert server.url == url
             async with haptera.dial(url) as peer:
                 assert await peer.call("echo", "say", b"hello") == b"hello"
-            with pytest.raises(haptera.ConfigurationError, match="in use"):
+            with pytest.raises(haptera.errors.ConfigurationError, match="in use"):
                 await haptera.listen(url)
             async with haptera.listen(url.rpartition(":")[0] + ":81"):
                 pass
@@ -159,7 +159,7 @@ def test_a_unix_socket_is_no_file(tmp_path: Path) -> None:
         url = f"haptera+unix://{quote(str(path))}"
         async with haptera.listen(url, services=[Echo()]) as server, haptera.dial(server.url) as peer:
             assert await peer.call("echo", "say", b"hello") == b"hello"
-            with pytest.raises(haptera.ConfigurationError, match="in use"):
+            with pytest.raises(haptera.errors.ConfigurationError, match="in use"):
                 await haptera.listen(url)
         async with haptera.listen(url):
             pass

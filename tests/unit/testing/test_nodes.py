@@ -67,7 +67,7 @@ async def test_nothing_is_left_of_it_when_the_test_fails_or_it_cannot_open(own_t
     with pytest.raises(KeyError):
         async with node():
             raise KeyError
-    with pytest.raises(haptera.ConfigurationError):
+    with pytest.raises(haptera.errors.ConfigurationError):
         async with node(listen="haptera://256.256.256.256:1"):
             pass
     assert list(own_temporary_directory.iterdir()) == []
@@ -101,7 +101,7 @@ async def test_a_disk_that_fails_fails_the_write_and_not_the_end_of_the_test() -
     async with node(storage=fs) as url, haptera.connect(url) as db:
         await db.set("k", b"1")
         fs.failing = frozenset({"pwrite", "fdatasync"})
-        with pytest.raises(haptera.StorageFailed):
+        with pytest.raises(haptera.errors.StorageFailed):
             await db.set("k", b"2", timeout=10.0)
         assert url.node.failed.done()
         entry = await db.get("k")
@@ -122,7 +122,7 @@ async def test_options_are_those_of_a_node_and_are_checked() -> None:
         {"write_delay": 1.0},
     ]
     for options in mistakes:
-        with pytest.raises(haptera.ConfigurationError):
+        with pytest.raises(haptera.errors.ConfigurationError):
             async with node(**options):
                 pass
 
@@ -142,7 +142,7 @@ def test_a_node_in_a_thread_serves_who_runs_a_loop_of_its_own(own_temporary_dire
 
 
 def test_a_node_in_a_thread_that_cannot_open_says_why() -> None:
-    with pytest.raises(haptera.ConfigurationError, match="durability"), node_in_thread(durability="maybe"):
+    with pytest.raises(haptera.errors.ConfigurationError, match="durability"), node_in_thread(durability="maybe"):
         pass
 
 

@@ -117,6 +117,6 @@ async def test_configuration_reaches_each_side() -> None:
 
 
 async def test_two_services_of_one_name_are_refused() -> None:
-    with pytest.raises(haptera.ConfigurationError, match="same name"):
+    with pytest.raises(haptera.errors.ConfigurationError, match="same name"):
         async with connected_peers([Echo(), Echo()]):
             pass

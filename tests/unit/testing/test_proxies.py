@@ -232,7 +232,7 @@ async def test_the_url_keeps_credential_and_options() -> None:
     async with proxy("haptera://app:p%40ss@127.0.0.1:1?timeout=3&name=x") as through:
         assert through.url.startswith("haptera://app:p%40ss@127.0.0.1:")
         assert through.url.endswith("?timeout=3&name=x")
-    with pytest.raises(haptera.ConfigurationError, match="several hosts"):
+    with pytest.raises(haptera.errors.ConfigurationError, match="several hosts"):
         async with proxy("haptera://a:1,b:2"):
             pass
 

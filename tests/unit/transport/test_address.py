@@ -6,7 +6,8 @@ from io import StringIO
 
 import pytest
 
-from haptera import ConfigurationError, dial, listen
+from haptera import dial, listen
+from haptera.errors import ConfigurationError
 from haptera.transport.address import Address, format_host, parse, redact, url_of
 
 SECRET = "s3cr3t"

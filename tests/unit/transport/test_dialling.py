@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from haptera import ConfigurationError, ConnectionLost, dial, listen
+from haptera import ConnectionLost, dial, listen
+from haptera.errors import ConfigurationError
 from haptera.testing import VirtualClockLoop, virtual_clock
 from haptera.transport import binding
 from haptera.transport.dialling import connect_first
