@@ -40,8 +40,9 @@ help:
 $(python):
 	@python="$$(tools/python.sh)" && echo "making $(VENV) with $$python" && "$$python" -m venv --clear $(VENV)
 
-# The project itself is installed last and editable: its metadata depends on pyproject.toml, its code is never copied.
-$(ready_to_serve): requirements.lock pyproject.toml | $(python)
+# The project itself is installed last and editable: its metadata depends on pyproject.toml and the version, its code is
+# never copied.
+$(ready_to_serve): requirements.lock pyproject.toml src/haptera/version.py | $(python)
 	@echo 'installing what a node needs into $(VENV)'
 	@$(pip) install --require-hashes --requirement requirements.lock
 	@$(pip) install --no-deps --no-build-isolation --editable .
@@ -127,7 +128,7 @@ lock:
 	@test -x $(python) || { python="$$(tools/python.sh)" && "$$python" -m venv --clear $(VENV); }
 	@$(python) -m uv --version >/dev/null 2>&1 || $(pip) install uv
 	@$(compile) --extra all --group build --output-file requirements.lock pyproject.toml
-	@$(compile) --extra all --extra bench --group dev --constraint requirements.lock \
+	@$(compile) --extra all --group dev --constraint requirements.lock \
 		--output-file requirements-dev.lock pyproject.toml
 	@$(compile) --group fuzz --output-file requirements-fuzz.lock
 

@@ -6,16 +6,18 @@ import inspect
 import os
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import pytest
 
 import haptera
 from haptera import errors
 from haptera.errors.codes import BY_CODE
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DATABASE = {"Database", "Entry", "Scan", "connect", "open"}
 MESSAGING = {
@@ -142,8 +144,7 @@ def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
 
 
 def test_the_version_is_the_packages() -> None:
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    assert haptera.__version__ == project["version"]
+    assert haptera.__version__ == version("haptera")
 
 
 def imported_by(code: str) -> set[str]:
