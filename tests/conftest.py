@@ -27,6 +27,13 @@ if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of `tests/interaction`."""
+    parser.addoption(
+        "--rewrite", action="store_true", help="write the transcripts of tests/interaction as they are now"
+    )
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Says with each failure how to run it again with the same randomness."""
