@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import haptera
+from haptera.cli.serve import _client_options, _program
 from haptera.client import local
 from haptera.errors import ConfigurationError
 from haptera.testing import node
@@ -50,6 +51,21 @@ async def test_a_directory_whose_name_is_no_utf8_has_a_node(short_path: Path, mo
     async with node(data_dir=place / "haptera-data"), haptera.connect() as db:
         assert await db.increment("n") == 1
         assert db.reached == f"haptera+unix://{short_path}/%FF/haptera-data/haptera.sock"
+
+
+async def test_a_present_directory_that_was_removed_has_no_node(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = short_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    monkeypatch.delenv("HAPTERA_URL", raising=False)
+    monkeypatch.setenv("PATH", "")
+    gone.rmdir()
+    assert local.local_url() is None
+    async with node(data_dir=short_path / "data") as url:
+        assert _program().endswith("haptera")
+        assert _client_options(url.server, url.node.config) == f" --url {url}"
 
 
 async def test_another_users_socket_is_refused_before_anything_is_sent(

@@ -209,7 +209,10 @@ def _program() -> str:
     script = os.path.join(os.path.dirname(sys.executable), "haptera")
     if not os.access(script, os.X_OK):
         return f"{shlex.quote(sys.executable)} -m haptera"
-    beneath = os.path.relpath(script)
+    try:
+        beneath = os.path.relpath(script)
+    except FileNotFoundError:  # the present directory was removed
+        return shlex.quote(script)
     return shlex.quote(script if beneath.startswith(os.pardir) else beneath)
 
 

@@ -28,9 +28,9 @@ def local_url() -> str | None:
 
     Raises ``ConfigurationError`` for one that another user owns, or could have replaced.
     """
+    if not os.path.exists(SOCKET):
+        return None  # and a present directory that was removed has no path
     path = os.path.abspath(SOCKET)
-    if not os.path.exists(path):
-        return None
     _check(path)
     return url_of(path)
 

@@ -25,6 +25,7 @@ SIGNATURES: Final[tuple[tuple[bytes, str], ...]] = (
     (rb"\xff\xfe|\xfe\xff", f"UTF-16 text, not UTF-8; {_ICONV.format('UTF-16')}"),
     (rb"(?:[^\0]\0){4}", f"UTF-16 text, not UTF-8; {_ICONV.format('UTF-16LE')}"),
     (rb"(?:\0[^\0]){4}", f"UTF-16 text, not UTF-8; {_ICONV.format('UTF-16BE')}"),
+    (rb"\x1f\x8b", "a gzip file in a gzip file; `gunzip -c` unpacks the outer one"),
     (rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)", "a bzip2 file; `bunzip2 -c` unpacks it"),
     (rb"\xfd7zXZ\0", "an xz file; `xz -dc` unpacks it"),
     (rb"\x28\xb5\x2f\xfd", "a zstd file; `zstd -dc` unpacks it"),

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 Writer = Callable[["Entry"], bytes]
 
+GZIP_LEVEL: Final = 4
+"""Of 8 MiB of bytes in escapes level 9 makes 2.8 MB in 17 s, and level 4 makes 3.4 MB in 0.4 s. Ordinary rows come out
+as small at both."""
+
 
 def format_for(name: str) -> Format:
     """The format of a new file, by its name; JSON lines if that says nothing, because they leave nothing open."""
@@ -83,7 +87,7 @@ def _plain(raw: BinaryIO) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _packed(raw: BinaryIO) -> Iterator[BinaryIO]:
-    with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed:
+    with gzip.GzipFile(filename="", mode="wb", compresslevel=GZIP_LEVEL, fileobj=raw, mtime=0) as packed:
         yield cast("BinaryIO", packed)
 
 

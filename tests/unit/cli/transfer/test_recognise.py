@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import gzip
 import io
 import lzma
 import sqlite3
@@ -55,6 +56,7 @@ def test_a_file_without_rows_is_named_as_what_it_is(tmp_path: Path) -> None:
         (text.encode("utf-16-le"), "UTF-16 text"),
         (text.encode("utf-16-be"), "UTF-16 text"),
         (text.encode("utf-32"), "UTF-32 text"),
+        (gzip.compress(gzip.compress(text.encode())), "a gzip file in a gzip file"),
         (bz2.compress(text.encode()), "a bzip2 file"),
         (bz2.compress(b""), "a bzip2 file"),
         (lzma.compress(text.encode()), "an xz file"),
