@@ -1,4 +1,4 @@
-"""What a key, a value and the bound of a range may be (spec/protocol.md, section 7).
+"""The rules of keys, values, numbers and the bounds of ranges (spec/protocol.md, section 7).
 
 A store judges by these rules, and so does a client that cannot even send an argument, because it is larger than any
 message or no text. So a served and an embedded store refuse the same argument with the same error.
@@ -18,6 +18,12 @@ BOUND_SIZE_MAX: Final = KEY_SIZE_MAX
 #: Keys of one get_many, set_many or delete_many. Later entries of the log wait until a change is applied whole: this
 #: many keep that near half a second.
 KEYS_PER_COMMAND_MAX: Final = 2**17
+#: The largest version, and the largest limit of a scan. Such numbers stay exact in every language that keeps numbers as
+#: IEEE doubles.
+VERSION_MAX: Final = 2**53 - 1
+#: The numbers that a key can count with.
+INT64_MIN: Final = -(2**63)
+INT64_MAX: Final = 2**63 - 1
 
 
 def key_refusal(key: str) -> Failure | None:

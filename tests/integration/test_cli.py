@@ -21,7 +21,7 @@ import pytest
 
 from haptera import Request, Service, listen, method
 from haptera.cli.client import Client
-from haptera.cli.main import MODULES
+from haptera.cli.main import COMMANDS
 from haptera.cli.transfer import store
 from haptera.peer import endpoint
 from haptera.testing import node_in_thread
@@ -446,7 +446,7 @@ def test_usage_errors_and_help() -> None:
     assert run("get").code == 2
     assert run("get", "k", "--timeout", "0").code == 2
     assert run("--help").code == 0
-    for command in (name for name in MODULES if name != "serve"):
+    for command in (name for name in COMMANDS if name != "serve"):
         help_text = run(command, "--help").text
         assert "--url" in help_text
         assert "--json" in help_text

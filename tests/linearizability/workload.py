@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from haptera.client.methods import INCREMENT, SET, Method
+from haptera.client.methods import KvMethods, Method
 from tests.linearizability.history import Told, row
 
 if TYPE_CHECKING:
@@ -94,10 +94,10 @@ class Workload:
             method: Method[Any]
             if self._choices.random() < 0.5:
                 argument: dict[str, Any] = {"key": "n", "delta": 1}
-                payload, method = msgspec.msgpack.encode(["n", 1]), INCREMENT
+                payload, method = msgspec.msgpack.encode(["n", 1]), KvMethods.increment
             else:
                 argument = {"key": "b", "value": self._value()}
-                payload, method = msgspec.msgpack.encode(["b", argument["value"]]), SET
+                payload, method = msgspec.msgpack.encode(["b", argument["value"]]), KvMethods.set
             await asyncio.gather(
                 *(
                     self._attempt(peers, f"{number}.{at}", (method, payload, request_id), argument)

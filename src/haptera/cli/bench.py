@@ -40,7 +40,7 @@ MEANS_SOMETHING_FOR: Final[dict[str, frozenset[str]]] = {
 """Options that only some workloads have: to take one elsewhere, and do nothing with it, would be to mislead."""
 
 
-@click.command("bench")
+@click.command()
 @click.argument("workload", required=False, type=click.Choice(["read", "write", "mixed", "scan", "echo", "stream"]))
 @click.option("--read-ratio", type=Number(0, 1), default=0.95, show_default=True, help="Reads of mixed.")
 @click.option(

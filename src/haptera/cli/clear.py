@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from haptera.client import Database
 
 
-@click.command("clear")
+@click.command()
 @click.option("--prefix", metavar="TEXT", help="The keys that begin with this.")
 @click.option("--all", "everything", is_flag=True, help="Every key of the store.")
 @click.option("--yes", is_flag=True, help="Ask nothing.")

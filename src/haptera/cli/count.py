@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from haptera.client import Database
 
 
-@click.command("count")
+@click.command()
 @range_options
 @client_options()
 def command(span: Span, client: Client) -> int:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from haptera.client import Database
 
 
-@click.command("del")
+@click.command()
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 @click.option(
     "--if-version", type=click.IntRange(0, 2**53 - 1), metavar="N", help="Only if the one KEY has this version."

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from haptera.client import Database
 
 
-@click.command("exists")
+@click.command()
 @click.argument("key")
 @client_options()
 def command(key: str, client: Client) -> int:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from haptera.client import Database
 
 
-@click.command("export")
+@click.command()
 @click.argument("file", metavar="FILE")
 @range_options
 @click.option(

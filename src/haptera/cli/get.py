@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from haptera.client import Database, Entry
 
 
-@click.command("get")
+@click.command()
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 @click.option("--raw", is_flag=True, help="Write the value byte for byte and nothing else.")
 @client_options()

@@ -37,7 +37,7 @@ class Separator(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no 
         return char
 
 
-@click.command("import")
+@click.command()
 @click.argument("file", metavar="FILE")
 @click.option("--format", "form", type=click.Choice(["tsv", "csv", "jsonl"]), help="By default FILE itself says it.")
 @click.option("--header", is_flag=True, help="The first line names the columns.")

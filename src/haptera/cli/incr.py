@@ -35,7 +35,7 @@ class NegativeNumbers(click.Command):
         return super().parse_args(ctx, args)
 
 
-@click.command("incr", cls=NegativeNumbers)
+@click.command(cls=NegativeNumbers)
 @click.argument("key")
 @click.argument("delta", type=INTEGER, default=1, required=False)
 @click.option("--initial", type=INTEGER, default=0, metavar="N", help="Where a new key starts from; 0 by default.")

@@ -26,26 +26,7 @@ except ModuleNotFoundError as missing:  # the base install
     sys.stderr.write(f"haptera: {advice[0]}\n")
     sys.exit(advice[1])
 
-MODULES: Final = {
-    "serve": "serve",
-    "get": "get",
-    "set": "set",
-    "del": "delete",
-    "exists": "exists",
-    "rename": "rename",
-    "clear": "clear",
-    "scan": "scan",
-    "count": "count",
-    "incr": "incr",
-    "import": "import_file",
-    "export": "export",
-    "status": "status",
-    "metrics": "metrics",
-    "bench": "bench",
-}
-"""The commands in the order of the help, and the module under ``haptera.cli`` whose ``command`` each is."""
-
-SUMMARIES: Final = {
+COMMANDS: Final = {
     "serve": "Serve a store from a data directory.",
     "get": "Write the values of keys.",
     "set": "Store a value under a key.",
@@ -62,7 +43,11 @@ SUMMARIES: Final = {
     "metrics": "Show the metrics of a node, once or repeatedly.",
     "bench": "Measure a store, or the messaging library.",
 }
-"""One line for each in ``haptera --help``, so that the help need not import them all."""
+"""The commands in the order of ``haptera --help``, each with its line there, so that the help need not import it. A
+command is the ``command`` of the module of its name under ``haptera.cli``."""
+
+MODULES: Final = {"del": "delete", "import": "import_file"}
+"""The modules of commands whose names are words of Python."""
 
 CLIENT_OPTIONS: Final = {"--url": True, "--timeout": True, "--json": False, "--wait": False}
 """Options of every client's command that may stand before its name as well, and whether each takes a value."""
@@ -75,14 +60,14 @@ class LazyGroup(click.Group):
     """Imports the module of a command when that command is wanted, and no other."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(MODULES)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        module = MODULES.get(cmd_name)
-        if module is None:
+        if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(f"haptera.cli.{module}").command
-        assert isinstance(command, click.Command)
+        module = importlib.import_module(f"haptera.cli.{MODULES.get(cmd_name, cmd_name)}")
+        command: click.Command = module.command
+        command.name = cmd_name
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -98,7 +83,7 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(SUMMARIES.items()))
+            formatter.write_dl(list(COMMANDS.items()))
 
 
 def behind_the_command(args: list[str]) -> list[str]:

@@ -26,7 +26,7 @@ SECONDS_LEFT_MIN: Final = 0.001
 """A timeout is above 0, and a connection that was made in the last moment is asked all the same."""
 
 
-@click.command("metrics")
+@click.command()
 @click.argument("names", nargs=-1, metavar="[NAME]…")
 @click.option(
     "--watch",

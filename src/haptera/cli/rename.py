@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from haptera.client import Database
 
 
-@click.command("rename")
+@click.command()
 @click.argument("key")
 @click.argument("new_key")
 @click.option("--if-absent", is_flag=True, help="Only if there is no NEW_KEY.")

@@ -19,7 +19,7 @@ TABLE_ROWS = 500
 """Rows of one table on a terminal: a long scan shows its first rows while the rest is still on its way."""
 
 
-@click.command("scan")
+@click.command()
 @range_options
 @click.option("--after", metavar="KEY", help="Keys behind this one, in the order of the scan: the next page.")
 @click.option("--limit", type=click.IntRange(0), metavar="N", help="At most so many entries.")

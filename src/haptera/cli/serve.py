@@ -54,7 +54,7 @@ def _options(function: Callable[..., int]) -> Callable[..., int]:
     )
 
 
-@click.command("serve")
+@click.command()
 @_options
 def command(**flags: Any) -> int:
     """Serve a store from a data directory, in the foreground.

@@ -19,7 +19,7 @@ VALUE_SIZE_MAX = 8 * 1024 * 1024
 """The largest value of the protocol. One byte more is read from standard input, so that the store refuses it."""
 
 
-@click.command("set")
+@click.command()
 @click.argument("key")
 @click.argument("value")
 @click.option("--if-version", type=click.IntRange(0, 2**53 - 1), metavar="N", help="Only if KEY has this version.")

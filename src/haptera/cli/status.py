@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from haptera.client import Database
 
 
-@click.command("status")
+@click.command()
 @client_options()
 def command(client: Client) -> int:
     """Show which node answers, by its URL, its version, its state and its health.

@@ -20,23 +20,7 @@ from haptera.client.arguments import (
 )
 from haptera.client.channel import Channel, ScanEnd
 from haptera.client.entry import Entry, entry_of
-from haptera.client.methods import (
-    CLEAR,
-    COUNT,
-    DELETE,
-    DELETE_MANY,
-    EXISTS,
-    GET,
-    GET_MANY,
-    INCREMENT,
-    RENAME,
-    SET,
-    SET_MANY,
-    STATUS,
-    Found,
-    Method,
-    Stored,
-)
+from haptera.client.methods import Found, KvMethods, Method, ServerMethods, Stored
 from haptera.client.scan import Scan
 from haptera.errors import Code, Failure, RemoteProtocolError
 from haptera.transport import warn_unclosed
@@ -78,7 +62,9 @@ class Database:
         """The entry of ``key``, or None if there is none."""
         if type(key) is not str:
             key = plain_key(key)
-        found = await self._channel.call(GET, (key,), self._timeout if timeout is DEFAULT else checked_timeout(timeout))
+        found = await self._channel.call(
+            KvMethods.get, (key,), self._timeout if timeout is DEFAULT else checked_timeout(timeout)
+        )
         if type(found) is Found:
             return entry_of(key, found.value, found.version, found.expires_at_ms)
         assert isinstance(found, Failure)
@@ -103,7 +89,7 @@ class Database:
         """
         argument = _set_argument(key, value, _condition(if_version, if_absent, if_present))
         stored = await self._channel.call(
-            SET, argument, self._timeout if timeout is DEFAULT else checked_timeout(timeout)
+            KvMethods.set, argument, self._timeout if timeout is DEFAULT else checked_timeout(timeout)
         )
         if type(stored) is Stored:
             return stored.version
@@ -123,7 +109,7 @@ class Database:
         """Stores as `set` does, and returns the entry of before, or None; the new version is in `revision`."""
         options = _condition(if_version, if_absent, if_present)
         options["return_previous"] = True
-        stored = await self._call(SET, _set_argument(key, value, options), timeout)
+        stored = await self._call(KvMethods.set, _set_argument(key, value, options), timeout)
         self._channel.revision = stored.version
         before = stored.previous
         return None if before is None else entry_of(key, before.value, before.version, before.expires_at_ms)
@@ -132,7 +118,7 @@ class Database:
         """Deletes ``key``; False if there was no entry. ``if_version`` as in `set`."""
         key = plain_key(key)
         options = _condition(if_version, False, False)
-        deleted = await self._call(DELETE, (key, options) if options else (key,), timeout)
+        deleted = await self._call(KvMethods.delete, (key, options) if options else (key,), timeout)
         return deleted.deleted
 
     async def increment(self, key: str, delta: int = 1, *, initial: int = 0, timeout: Timeout = DEFAULT) -> int:
@@ -144,7 +130,7 @@ class Database:
         argument: tuple[Any, ...] = (plain_key(key), checked_int("delta", delta, INTEGER_MIN, INTEGER_MAX))
         if initial != 0:
             argument += ({"initial": checked_int("initial", initial, INTEGER_MIN, INTEGER_MAX)},)
-        return (await self._call(INCREMENT, argument, timeout)).value
+        return (await self._call(KvMethods.increment, argument, timeout)).value
 
     async def rename(self, key: str, new_key: str, *, if_absent: bool = False, timeout: Timeout = DEFAULT) -> int:
         """Moves the entry of ``key`` to ``new_key`` and returns its new version.
@@ -155,18 +141,18 @@ class Database:
         argument: tuple[Any, ...] = (plain_key(key), plain_key(new_key))
         if if_absent:
             argument += ({"if_absent": True},)
-        return (await self._call(RENAME, argument, timeout)).version
+        return (await self._call(KvMethods.rename, argument, timeout)).version
 
     async def exists(self, key: str, *, timeout: Timeout = DEFAULT) -> bool:
         """Whether ``key`` has an entry."""
-        return (await self._call(EXISTS, (plain_key(key),), timeout)).exists
+        return (await self._call(KvMethods.exists, (plain_key(key),), timeout)).exists
 
     # -- many keys
 
     async def get_many(self, keys: Iterable[str], *, timeout: Timeout = DEFAULT) -> list[Entry | None]:
         """The entries of ``keys``, in their order, all of one revision; None where there is none."""
         names = _keys(keys)
-        found = (await self._call(GET_MANY, (names,), timeout)).entries
+        found = (await self._call(KvMethods.get_many, (names,), timeout)).entries
         if len(found) != len(names):
             raise RemoteProtocolError(
                 Code.MALFORMED_FRAME,
@@ -192,11 +178,11 @@ class Database:
             (key if type(key) is str else plain_key(key), value if type(value) is bytes else plain_value(value))
             for key, value in pairs
         ]
-        return (await self._call(SET_MANY, (rows,), timeout)).version
+        return (await self._call(KvMethods.set_many, (rows,), timeout)).version
 
     async def delete_many(self, keys: Iterable[str], *, timeout: Timeout = DEFAULT) -> int:
         """Deletes the entries of ``keys``, all at once, and returns how many there were."""
-        return (await self._call(DELETE_MANY, (_keys(keys),), timeout)).count
+        return (await self._call(KvMethods.delete_many, (_keys(keys),), timeout)).count
 
     async def count(
         self,
@@ -209,12 +195,12 @@ class Database:
     ) -> int:
         """The number of keys in a range; the arguments are those of `scan`."""
         options = _range(prefix, start, end, glob)
-        return (await self._call(COUNT, (options,) if options else (), timeout)).count
+        return (await self._call(KvMethods.count, (options,) if options else (), timeout)).count
 
     async def clear(self, *, prefix: str, timeout: Timeout = DEFAULT) -> int:
         """Deletes every key that begins with ``prefix`` (``""``: every key), and returns how many there were."""
         options = {"prefix": text_option("prefix", prefix)}  # None is a mistake, and must not mean every key
-        return (await self._call(CLEAR, (options,) if prefix else (), timeout)).count
+        return (await self._call(KvMethods.clear, (options,) if prefix else (), timeout)).count
 
     def scan(
         self,
@@ -275,7 +261,7 @@ class Database:
 
     async def status(self, *, timeout: Timeout = DEFAULT) -> dict[str, Any]:
         """What the node says of itself: version, node_id, uptime_ms, durability, revision, keys and more."""
-        return await self._call(STATUS, (), timeout)
+        return await self._call(ServerMethods.status, (), timeout)
 
     async def drain(self, *, timeout: float = 30.0) -> None:
         """Takes no more calls, waits up to ``timeout`` seconds for those under way, and closes."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from haptera import forks
 from haptera.client.arguments import unsendable
-from haptera.client.methods import STATUS, Method, Row, Scanned
+from haptera.client.methods import Method, Row, Scanned, ServerMethods
 from haptera.errors import Code, ConfigurationError, ConnectionLost, Failure, ShuttingDown, StorageError, failure
 from haptera.transport import running_loop, wrong_loop
 
@@ -156,7 +156,7 @@ class EmbeddedChannel:
 
     async def _perform(self, method: Method[R], argument: tuple[Any, ...], timeout: float | None) -> R | Failure:
         node = self._node or await self._opened()
-        if method is STATUS:
+        if method is ServerMethods.status:
             return cast("R", status(node))
         known = METHODS[method.name]
         if known.list_field is not None and len(argument[0]) > ELEMENTS_MAX:

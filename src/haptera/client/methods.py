@@ -76,7 +76,7 @@ class Scanned(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Method(Generic[R]):
-    """One method of a service: its name, whether it changes the store, and how its result is read.
+    """One method of a service, with the name of the attribute that holds it; ``write`` says whether it is a change.
 
     ``decode`` reads a payload of the wire, ``convert`` the tuple that an embedded node answers with. Both raise
     ``msgspec.MsgspecError`` for a result of another shape.
@@ -84,30 +84,42 @@ class Method(Generic[R]):
 
     __slots__ = ("convert", "decode", "name", "service", "write")
 
-    def __init__(self, name: str, result: type[R], *, write: bool = False, service: str = "kv") -> None:
+    def __init__(self, result: type[R], *, write: bool = False, service: str = "kv") -> None:
         self.service = service
-        self.name = name
+        self.name = ""
         self.write = write
         self.decode: Callable[[bytes], R] = msgspec.msgpack.Decoder(result).decode
         self.convert: Callable[[Any], R] = lambda answer: msgspec.convert(answer, result)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
 
     def __repr__(self) -> str:
         return f"<Method {self.service}.{self.name}>"
 
 
-GET = Method("get", Found)
-SET = Method("set", Stored, write=True)
-DELETE = Method("delete", Deleted, write=True)
-EXISTS = Method("exists", Existing)
-GET_MANY = Method("get_many", FoundMany)
-SET_MANY = Method("set_many", Written, write=True)
-DELETE_MANY = Method("delete_many", Removed, write=True)
-INCREMENT = Method("increment", Incremented, write=True)
-RENAME = Method("rename", Written, write=True)
-COUNT = Method("count", Counted)
-CLEAR = Method("clear", Removed, write=True)
-SCAN = Method("scan", Scanned)
-STATUS: Method[dict[str, Any]] = Method("status", dict[str, Any], service="server")
+class KvMethods:
+    """The methods of the service ``kv``."""
+
+    get = Method(Found)
+    set = Method(Stored, write=True)
+    delete = Method(Deleted, write=True)
+    exists = Method(Existing)
+    get_many = Method(FoundMany)
+    set_many = Method(Written, write=True)
+    delete_many = Method(Removed, write=True)
+    increment = Method(Incremented, write=True)
+    rename = Method(Written, write=True)
+    scan = Method(Scanned)
+    count = Method(Counted)
+    clear = Method(Removed, write=True)
+
+
+class ServerMethods:
+    """The methods of the service ``server`` that a database calls."""
+
+    status: Method[dict[str, Any]] = Method(dict[str, Any], service="server")
+
 
 decode_page: Callable[[bytes], list[Row]] = msgspec.msgpack.Decoder(list[Row]).decode
 """Reads one ITEM of a scan: some rows, in key order."""

@@ -30,7 +30,7 @@ from haptera.client.arguments import unsendable
 from haptera.client.backoff import Backoff
 from haptera.client.calls import LEAVING, Call, passes
 from haptera.client.connector import Connector, Dial, Flight
-from haptera.client.methods import SCAN, Method, Row, decode_page
+from haptera.client.methods import KvMethods, Method, Row, decode_page
 from haptera.client.request_ids import RequestIds
 from haptera.errors import (
     Code,
@@ -314,7 +314,7 @@ class RemoteChannel:
         """
         payload = self._encode((options,))
         self._bind()
-        call = Call(SCAN, payload, None, self._time(), page_timeout if timeout is None else timeout)
+        call = Call(KvMethods.scan, payload, None, self._time(), page_timeout if timeout is None else timeout)
         self._connector.check_open()
         while True:
             with self._unsettled_call():
@@ -344,7 +344,7 @@ class RemoteChannel:
     async def _pages(
         self, peer: Peer, payload: bytes, end: ScanEnd, page_timeout: float | None, timeout: float | None
     ) -> AsyncGenerator[list[Row], None]:
-        stream = peer.stream(SCAN.service, SCAN.name, payload, timeout=timeout)
+        stream = peer.stream(KvMethods.scan.service, KvMethods.scan.name, payload, timeout=timeout)
         items = aiter(stream)
         try:
             while True:
@@ -361,13 +361,13 @@ class RemoteChannel:
                 try:
                     page = decode_page(item)
                 except (ValueError, RecursionError) as error:
-                    raise _malformed(SCAN, error) from error
+                    raise _malformed(KvMethods.scan, error) from error
                 yield page
             assert stream.answer is not None
             try:
-                end.result = SCAN.decode(stream.answer.payload)
+                end.result = KvMethods.scan.decode(stream.answer.payload)
             except (ValueError, RecursionError) as error:
-                raise _malformed(SCAN, error) from error
+                raise _malformed(KvMethods.scan, error) from error
             self.revision = end.result.revision
         finally:
             await stream.aclose()

@@ -13,14 +13,30 @@ software: `UnknownPart`. It is never skipped, because a state that lacks one com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Final, cast, get_args
 
 import msgspec
 from msgspec import Meta, Struct
 
 from haptera.errors import HapteraError, NewerFormat, StorageError
 from haptera.state.arrays import array_header, read_array_header
+from haptera.state.fields import (
+    Bound,
+    Condition,
+    GlobText,
+    Integer,
+    Items,
+    Key,
+    Keys,
+    RequestId,
+    RequestIds,
+    Text,
+    Value,
+    Version,
+    bound_of_size,
+    list_field,
+)
 from haptera.state.steps import Steps, finish
 
 
@@ -38,95 +54,137 @@ class MalformedCommands(HapteraError, ValueError):
 
 
 class Command(Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
-    """What all commands share. They hold text, bytes, numbers and flat lists, so the collector need not follow them."""
+    """The base of all commands, whose tag is their part of the state and their method there.
+
+    A method of the service is defined here alone. Its request has the fields without a default in an array, and the
+    others as options in a map at the array's end, by their names or the names that `msgspec.field` gives them. Commands
+    hold text, bytes, numbers and flat lists, so the garbage collector need not follow them.
+    """
+
+    #: The place of the new version in the result of a change (nil there: nothing was changed). None for a read.
+    version_at: ClassVar[int | None] = None
+    #: Whether a change may be of any number of keys, and so is applied in slices.
+    in_slices: ClassVar[bool] = False
+    #: How many fields a request has in its array, where that is not the number of fields without a default.
+    positional: ClassVar[int | None] = None
+    #: Whether options may follow in a request though none is known yet.
+    may_have_options: ClassVar[bool] = False
 
 
 class Get(Command, tag="kv.get", frozen=True):
-    key: str
-
-
-class Exists(Command, tag="kv.exists", frozen=True):
-    key: str
-
-
-class GetMany(Command, tag="kv.get_many", frozen=True):
-    keys: list[str]
-
-
-class Count(Command, tag="kv.count", frozen=True):
-    """The keys in a range: ``start`` inclusive, ``end`` exclusive, with the prefix, matching the glob."""
-
-    prefix: str | None = None
-    start: str | None = None
-    end: str | None = None
-    glob: str | None = None
-
-
-class Scan(Command, tag="kv.scan", frozen=True):
-    """The entries in a range, in key order. ``after`` is a key: the scan goes on beyond it, in its direction."""
-
-    prefix: str | None = None
-    start: str | None = None
-    end: str | None = None
-    glob: str | None = None
-    limit: int | None = None
-    reverse: bool = False
-    keys_only: bool = False
-    after: str | None = None
+    key: Key
 
 
 class Set(Command, tag="kv.set", frozen=True):
     """``if_version`` is the version the key must have (0: it must be absent); ``condition`` is judged after it."""
 
-    key: str
-    value: bytes
-    if_version: int | None = None
-    condition: Literal["absent", "present"] | None = None
+    version_at = 0
+
+    key: Key
+    value: Value
+    if_version: Version | None = None
+    condition: Condition | None = msgspec.field(default=None, name="if")
     return_previous: bool = False
 
 
 class Delete(Command, tag="kv.delete", frozen=True):
-    key: str
-    if_version: int | None = None
+    version_at = 1
+
+    key: Key
+    if_version: Version | None = None
     return_previous: bool = False
+
+
+class Exists(Command, tag="kv.exists", frozen=True):
+    key: Key
+
+
+class GetMany(Command, tag="kv.get_many", frozen=True):
+    keys: Keys
 
 
 class SetMany(Command, tag="kv.set_many", frozen=True):
     """The last of a doubled key wins."""
 
-    items: list[tuple[str, bytes]]
+    version_at = 0
+    in_slices = True
+    may_have_options = True
+
+    items: Items
 
 
 class DeleteMany(Command, tag="kv.delete_many", frozen=True):
-    keys: list[str]
+    version_at = 1
+    in_slices = True
+
+    keys: Keys
 
 
 class Increment(Command, tag="kv.increment", frozen=True):
-    key: str
-    delta: int = 1
-    initial: int = 0
+    version_at = 1
+    positional = 2  # a request always has the delta, which an entry of the log may leave out
+
+    key: Key
+    delta: Integer = 1
+    initial: Integer = 0
 
 
 class Rename(Command, tag="kv.rename", frozen=True):
-    key: str
-    new_key: str
+    version_at = 0
+
+    key: Key
+    new_key: Key
     if_absent: bool = False
 
 
+class Scan(Command, tag="kv.scan", frozen=True):
+    """The entries in a range, in key order. ``after`` is a key: the scan goes on beyond it, in its direction."""
+
+    prefix: Bound | None = None
+    start: Bound | None = None
+    end: Bound | None = None
+    glob: GlobText | None = None
+    limit: Version | None = None
+    reverse: bool = False
+    keys_only: bool = False
+    after: Bound | None = None
+
+
+class Count(Command, tag="kv.count", frozen=True):
+    """The keys in a range: ``start`` inclusive, ``end`` exclusive, with the prefix, matching the glob."""
+
+    prefix: Bound | None = None
+    start: Bound | None = None
+    end: Bound | None = None
+    glob: GlobText | None = None
+
+
 class Clear(Command, tag="kv.clear", frozen=True):
-    prefix: str | None = None
+    version_at = 1
+    in_slices = True
+
+    prefix: Bound | None = None
 
 
 class Forget(Command, tag="requests.forget", frozen=True):
     """The user has read these answers and will not ask for them again (``answered_below``)."""
 
-    user: str
-    request_ids: list[Annotated[bytes, Meta(min_length=16, max_length=16)]]
+    user: Text
+    request_ids: RequestIds
 
 
 Read = Get | Exists | GetMany | Count
 Write = Set | Delete | SetMany | DeleteMany | Increment | Rename | Clear | Forget
 Operation = Read | Scan | Write
+
+COMMANDS: Final = cast("tuple[type[Operation], ...]", tuple(Command.__subclasses__()))
+"""Every command, in the order in which a node describes its methods."""
+
+
+def method_of(command: type[Command]) -> tuple[str, str]:
+    """Return the part of the state that a command is for, and the name of its method."""
+    part, _, name = str(command.__struct_config__.tag).partition(".")
+    return part, name
 
 
 class Logged(Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
@@ -139,13 +197,14 @@ class Logged(Struct, array_like=True, forbid_unknown_fields=True, frozen=True, g
 
     op: Write
     user: str = ""
-    request_id: Annotated[bytes, Meta(min_length=16, max_length=16)] | None = None
+    request_id: RequestId | None = None
     digest: Annotated[bytes, Meta(min_length=32, max_length=32)] | None = None
     resent: bool = False
 
 
-_WRITES: Final = (Set, Delete, SetMany, DeleteMany, Increment, Rename, Clear, Forget)
-_FIELD_COUNTS: Final = {str(kind.__struct_config__.tag): len(kind.__struct_fields__) + 1 for kind in _WRITES}
+_FIELD_COUNTS: Final = {str(kind.__struct_config__.tag): len(kind.__struct_fields__) + 1 for kind in get_args(Write)}
+#: The field of each change that may have very many elements.
+_LISTS: Final = {kind: found[0] for kind in get_args(Write) if (found := list_field(kind)) is not None}
 #: Elements that are encoded in one slice.
 _PIECE: Final = 1024
 _LOGGED_FIELD_COUNT: Final = len(Logged.__struct_fields__)
@@ -172,7 +231,7 @@ def encode_steps(commands: Sequence[Logged]) -> Steps[bytes]:
         if not _is_long(logged):
             pieces.append(_encoder.encode(logged))
             continue
-        elements: Sequence[Any] = op.items if isinstance(op, SetMany) else op.keys  # type: ignore[union-attr]
+        elements: Sequence[Any] = getattr(op, _LISTS[type(op)])
         pieces.append(array_header(_LOGGED_FIELD_COUNT) + array_header(2) + _encoder.encode(op.__struct_config__.tag))
         pieces.append(array_header(len(elements)))
         for start in range(0, len(elements), _PIECE):
@@ -185,11 +244,8 @@ def encode_steps(commands: Sequence[Logged]) -> Steps[bytes]:
 
 
 def _is_long(logged: Logged) -> bool:
-    op = logged.op
-    kind = type(op)
-    return (kind is SetMany and len(op.items) > _PIECE) or (  # type: ignore[union-attr]
-        kind is DeleteMany and len(op.keys) > _PIECE  # type: ignore[union-attr]
-    )
+    field = _LISTS.get(type(logged.op))
+    return field is not None and len(getattr(logged.op, field)) > _PIECE
 
 
 def decode_commands(payload: bytes) -> list[Logged]:
@@ -219,6 +275,10 @@ def _explanation(payload: bytes, error: Exception) -> UnknownPart | MalformedCom
     return MalformedCommands(f"not a list of commands: {error}")
 
 
+#: The array's header, the operation's name, numbers and flags: more than any command needs beside keys and values.
+COMMAND_OVERHEAD: Final = 64
+
+
 def size_bound(op: Operation) -> int:
     """An upper bound, in bytes, of ``op`` as it is encoded for the log, cheap enough to ask for every command.
 
@@ -227,73 +287,4 @@ def size_bound(op: Operation) -> int:
     return _SIZES[type(op)](op)
 
 
-#: The array's header, the operation's name, numbers and flags: more than any command needs beside keys and values.
-COMMAND_OVERHEAD: Final = 64
-#: The header of a pair and of its two strings.
-_ITEM_OVERHEAD: Final = 11
-
-
-def _text(text: str | None) -> int:
-    if text is None:
-        return 0
-    return len(text) if text.isascii() else 4 * len(text)
-
-
-def _size_of_set(op: Set) -> int:
-    return COMMAND_OVERHEAD + _text(op.key) + len(op.value)
-
-
-def size_of_items(items: Iterable[tuple[str, bytes]]) -> int:
-    """The part of `size_bound` that is these items of a SetMany."""
-    return sum(_ITEM_OVERHEAD + _text(key) + len(value) for key, value in items)
-
-
-def size_of_keys(keys: Iterable[str]) -> int:
-    """The part of `size_bound` that is these keys of a GetMany or DeleteMany."""
-    return sum(_ITEM_OVERHEAD + _text(key) for key in keys)
-
-
-def _size_of_set_many(op: SetMany) -> int:
-    return COMMAND_OVERHEAD + size_of_items(op.items)
-
-
-def _size_of_many(op: GetMany | DeleteMany) -> int:
-    return COMMAND_OVERHEAD + size_of_keys(op.keys)
-
-
-def _size_of_key(op: Get | Exists | Delete | Increment) -> int:
-    return COMMAND_OVERHEAD + _text(op.key)
-
-
-def _size_of_rename(op: Rename) -> int:
-    return COMMAND_OVERHEAD + _text(op.key) + _text(op.new_key)
-
-
-def _size_of_range(op: Count | Scan) -> int:
-    bounds = _text(op.prefix) + _text(op.start) + _text(op.end) + _text(op.glob)
-    return COMMAND_OVERHEAD + bounds + (_text(op.after) if type(op) is Scan else 0)
-
-
-def _size_of_clear(op: Clear) -> int:
-    return COMMAND_OVERHEAD + _text(op.prefix)
-
-
-def _size_of_forget(op: Forget) -> int:
-    return COMMAND_OVERHEAD + _text(op.user) + 18 * len(op.request_ids)
-
-
-_SIZES: Final[dict[type, Callable[..., int]]] = {
-    Get: _size_of_key,
-    Exists: _size_of_key,
-    GetMany: _size_of_many,
-    Count: _size_of_range,
-    Scan: _size_of_range,
-    Set: _size_of_set,
-    Delete: _size_of_key,
-    SetMany: _size_of_set_many,
-    DeleteMany: _size_of_many,
-    Increment: _size_of_key,
-    Rename: _size_of_rename,
-    Clear: _size_of_clear,
-    Forget: _size_of_forget,
-}
+_SIZES: Final = {command: bound_of_size(command, COMMAND_OVERHEAD) for command in COMMANDS}

@@ -1,7 +1,6 @@
 """Changes that change nothing: a condition is not met, or there is nothing to change (spec/protocol.md, section 7).
 
-Each function judges one command against the entry of its key, for `Kv` when it applies the command, and for what is
-answered without an entry of the log.
+Each function judges one command against the entry of its key.
 """
 
 from __future__ import annotations
@@ -10,10 +9,10 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from haptera.errors import Code, Failure, failure
-from haptera.state import limits
+from haptera.key_rules import INT64_MAX, INT64_MIN
 
 if TYPE_CHECKING:
-    from haptera.state.commands import Delete, Increment, Rename, Set
+    from haptera.state.commands import Delete, Increment, Set
     from haptera.state.results import Entry, Result
 
 _KEY_NOT_FOUND: Final = int(Code.KEY_NOT_FOUND)
@@ -49,17 +48,12 @@ def sum_of(op: Increment, previous: Entry | None) -> int | Failure:
         if _INTEGER.fullmatch(previous[0]) is None:
             return failure(_NOT_AN_INTEGER, {"key": op.key})
         number = int(previous[0])
-        if not limits.INT64_MIN <= number <= limits.INT64_MAX:
+        if not INT64_MIN <= number <= INT64_MAX:
             return failure(_NOT_AN_INTEGER, {"key": op.key})
     number += op.delta
-    if not limits.INT64_MIN <= number <= limits.INT64_MAX:
+    if not INT64_MIN <= number <= INT64_MAX:
         return failure(_INTEGER_OVERFLOW, {"key": op.key})
     return number
-
-
-def not_renamed(op: Rename, entry: Entry | None) -> Failure:
-    """Why a key is not renamed: it is missing, or the new one is there."""
-    return failure(_KEY_NOT_FOUND, {"key": op.key}) if entry is None else failure(_KEY_EXISTS, {"key": op.new_key})
 
 
 def _mismatch(key: str, expected: int, previous: Entry | None) -> Failure:

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from haptera.errors import Code, Failure, failure
-from haptera.key_rules import KEY_SIZE_MAX
-from haptera.state import limits
-from haptera.state.commands import Clear, Count, Delete, DeleteMany, Increment, Rename, Set, SetMany
-from haptera.state.conditions import not_renamed, nothing_to_delete, sum_of, unmet
+from haptera.key_rules import KEY_SIZE_MAX, VERSION_MAX
+from haptera.state import commands, limits
+from haptera.state.conditions import nothing_to_delete, sum_of, unmet
 from haptera.state.glob import compile_glob
 from haptera.state.history import History, Hold, Table
 from haptera.state.index import KeyIndex
@@ -28,11 +27,11 @@ from haptera.state.results import ENTRY_OVERHEAD
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from haptera.state.commands import Exists, Get, GetMany, Write
     from haptera.state.results import Entry, Result
     from haptera.state.steps import Steps
 
 _KEY_NOT_FOUND: Final = int(Code.KEY_NOT_FOUND)
+_KEY_EXISTS: Final = int(Code.KEY_EXISTS)
 
 #: Keys that a slice of a large get_many looks at.
 _GET_PIECE: Final = 1024
@@ -48,8 +47,10 @@ _ENTRY_OVERHEAD: Final = 250
 class Kv:
     """The keys and values, their index, and what open readers need of the past.
 
-    Each method applies one command, judged against the present state, and gives its result array; a `Failure` means
-    that nothing changed. The commands of any number of keys are `Steps`. The attributes belong to this package.
+    There is a method for each command, named as in its tag. It applies the command, judged against the present state,
+    and gives its result array; a `Failure` means that nothing changed. A change of one key that is only ``rehearsed``
+    changes nothing: it gives the result of a command that has nothing to change, and None for any other. The commands
+    of any number of keys are `Steps`. The attributes belong to this package.
     """
 
     __slots__ = (
@@ -81,20 +82,20 @@ class Kv:
 
     # Reads
 
-    def get(self, op: Get) -> Result:
+    def get(self, op: commands.Get) -> Result:
         """[value, version, expires_at_ms]; a missing key is 4001."""
         entry = self._current(op.key)
         return entry if entry is not None else failure(_KEY_NOT_FOUND, {"key": op.key})
 
-    def exists(self, op: Exists) -> Result:
+    def exists(self, op: commands.Exists) -> Result:
         """[bool]"""
         return (self._current(op.key) is not None,)
 
-    def get_many(self, op: GetMany) -> Result:
+    def get_many(self, op: commands.GetMany) -> Result:
         """[[entry or nil, …]], in the order of the keys."""
         return (list(map(self._current, op.keys)),)
 
-    def get_many_steps(self, op: GetMany, size_max: int) -> Steps[tuple[list[Entry | None], int] | Failure]:
+    def get_many_steps(self, op: commands.GetMany, size_max: int) -> Steps[tuple[list[Entry | None], int] | Failure]:
         """As `get_many`, in slices, all of the revision that comes with the entries; 3004 above ``size_max`` bytes."""
         while True:
             while self.changing:
@@ -126,7 +127,7 @@ class Kv:
             yield _GET_PIECE * 2
         return found
 
-    def count(self, op: Count) -> Result:
+    def count(self, op: commands.Count) -> Result:
         """[count]: O(log n) for any range, O(keys in the range) for a glob with more than a prefix. Not while
         ``changing``."""
         assert not self.changing
@@ -139,17 +140,19 @@ class Kv:
 
     # Changes
 
-    def set(self, op: Set) -> Result:
+    def set(self, op: commands.Set, *, rehearsed: bool = False) -> Result | None:
         """[version, previous or nil]"""
         key = op.key
         previous = self.entries.get(key)
         if (op.if_version is not None or op.condition is not None) and (refused := unmet(op, previous)) is not None:
             return refused
+        if rehearsed:
+            return None
         self.revision = revision = self.revision + 1
         self._put(key, op.value, revision, previous)
         return (revision, previous if op.return_previous else None)
 
-    def delete(self, op: Delete) -> Result:
+    def delete(self, op: commands.Delete, *, rehearsed: bool = False) -> Result | None:
         """[deleted, version or nil, previous or nil]"""
         key = op.key
         previous = self.entries.get(key)
@@ -157,12 +160,14 @@ class Kv:
             unchanged = nothing_to_delete(op, previous)
             if unchanged is not None:
                 return unchanged
+        if rehearsed:
+            return None
         assert previous is not None
         self.revision = revision = self.revision + 1
         self._remove(key, revision, previous)
         return (True, revision, previous if op.return_previous else None)
 
-    def set_many(self, op: SetMany) -> Steps[Result]:
+    def set_many(self, op: commands.SetMany) -> Steps[Result]:
         """[version]: one for all; of a doubled key the last value counts. No items: the present revision."""
         if not op.items:
             return (self.revision,)
@@ -181,7 +186,7 @@ class Kv:
         yield from self._end(before)
         return (revision,)
 
-    def delete_many(self, op: DeleteMany) -> Steps[Result]:
+    def delete_many(self, op: commands.DeleteMany) -> Steps[Result]:
         """[count, version or nil]: how many keys were there; a doubled one counts once."""
         revision, count, work = self.revision + 1, 0, 0
         entries, before = self.entries, self._begin(len(op.keys))
@@ -202,18 +207,20 @@ class Kv:
         yield from self._end(before)
         return (count, revision) if count else (0, None)
 
-    def increment(self, op: Increment) -> Result:
+    def increment(self, op: commands.Increment, *, rehearsed: bool = False) -> Result | None:
         """[value, version]: the new value as a number; it is stored as decimal text."""
         key = op.key
         previous = self.entries.get(key)
         number = sum_of(op, previous)
         if isinstance(number, Failure):
             return number
+        if rehearsed:
+            return None
         self.revision = revision = self.revision + 1
         self._put(key, b"%d" % number, revision, previous)
         return (number, revision)
 
-    def rename(self, op: Rename) -> Result:
+    def rename(self, op: commands.Rename, *, rehearsed: bool = False) -> Result | None:
         """[version]: of the new key; the old one is gone at the same revision.
 
         A missing source is 4001, whatever the target; with ``if_absent`` a target that exists is 4003. A key renamed to
@@ -222,15 +229,19 @@ class Kv:
         key, new_key = op.key, op.new_key
         entry = self.entries.get(key)
         target = self.entries.get(new_key)
-        if entry is None or (op.if_absent and target is not None):
-            return not_renamed(op, entry)
+        if entry is None:
+            return failure(_KEY_NOT_FOUND, {"key": key})
+        if op.if_absent and target is not None:
+            return failure(_KEY_EXISTS, {"key": new_key})
+        if rehearsed:
+            return None
         self.revision = revision = self.revision + 1
         if key != new_key:
             self._remove(key, revision, entry)
         self._put(new_key, entry[0], revision, target)
         return (revision,)
 
-    def clear(self, op: Clear) -> Steps[Result]:
+    def clear(self, op: commands.Clear) -> Steps[Result]:
         """[count, version or nil]"""
         span = key_range((op.prefix,))
         if span == EVERYTHING:
@@ -280,31 +291,20 @@ class Kv:
         self._settle()
         return (count, self.revision)
 
-    def unchanged(self, op: Write) -> Result | None:
-        """What a command is answered that changes nothing now; None for one that changes something, or may.
+    def unchanged(self, op: commands.Write) -> Result | None:
+        """Return the result of a change of any number of keys that has nothing to change; None for any other.
 
         Of a delete_many with many keys it is not known: looking at each takes as long as applying it.
         """
         entries = self.entries
         match op:
-            case Set():
-                return unmet(op, entries.get(op.key))
-            case Delete():
-                return nothing_to_delete(op, entries.get(op.key))
-            case Increment():
-                number = sum_of(op, entries.get(op.key))
-                return number if isinstance(number, Failure) else None
-            case Rename():
-                entry = entries.get(op.key)
-                refused = entry is None or (op.if_absent and op.new_key in entries)
-                return not_renamed(op, entry) if refused else None
-            case SetMany():
+            case commands.SetMany():
                 return None if op.items else (self.revision,)
-            case DeleteMany():
+            case commands.DeleteMany():
                 few = len(op.keys) <= limits.KEYS_LOOKED_AT_MAX
                 return (0, None) if few and not any(key in entries for key in op.keys) else None
-            case Clear():
-                return (0, None) if self.count(Count(op.prefix)) == (0,) else None
+            case commands.Clear():
+                return (0, None) if self.count(commands.Count(op.prefix)) == (0,) else None
             case _:
                 return None
 
@@ -395,7 +395,7 @@ class Kv:
 
     def check(self) -> None:
         """Raise ``AssertionError`` with the invariant that does not hold; takes time and memory for every key."""
-        _require(0 <= self.revision <= limits.REVISION_MAX, "the revision is a version")
+        _require(0 <= self.revision <= VERSION_MAX, "the revision is a version")
         for key, entry in self.entries.items():
             _require(0 < len(key) <= KEY_SIZE_MAX, "keys have their size")
             _require(_is_entry(entry) and 0 < entry[1] <= self.revision, "no version is above the revision")

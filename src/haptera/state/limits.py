@@ -1,24 +1,13 @@
 """Every limit of the replicated state: its name, its value, its reason.
 
 Those that decide what a logged command does (the remembered answers, the largest revision) are part of the format: all
-replicas and every replay must agree on them, so they are constants and not configuration. Those of keys and values
-are `haptera.key_rules`'s, because a client that cannot send an argument judges by them too.
+replicas and every replay must agree on them, so they are constants and not configuration. Those of keys, values and
+numbers are in `haptera.key_rules`, because a client that cannot send an argument judges by them too.
 """
 
 from __future__ import annotations
 
 from typing import Final
-
-from haptera import key_rules
-
-KEY_SIZE_MAX: Final = key_rules.KEY_SIZE_MAX
-VALUE_SIZE_MAX: Final = key_rules.VALUE_SIZE_MAX
-BOUND_SIZE_MAX: Final = key_rules.BOUND_SIZE_MAX
-KEYS_PER_COMMAND_MAX: Final = key_rules.KEYS_PER_COMMAND_MAX
-#: Versions stay exact in every language that keeps numbers as IEEE doubles (section 7).
-REVISION_MAX: Final = 2**53 - 1
-INT64_MIN: Final = -(2**63)
-INT64_MAX: Final = 2**63 - 1
 
 #: Stars in a glob: each begins one more search in every key that is looked at.
 GLOB_STARS_MAX: Final = 64

@@ -7,36 +7,22 @@ its log or a replica, has the same state after each of them. Time enters only as
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
 
 from haptera.errors import Code, Failure, failure
 from haptera.state import limits
-from haptera.state.commands import (
-    Clear,
-    Count,
-    Delete,
-    DeleteMany,
-    Exists,
-    Forget,
-    Get,
-    GetMany,
-    Increment,
-    Logged,
-    Read,
-    Rename,
-    Scan,
-    Set,
-    SetMany,
-)
+from haptera.state.commands import Command, Forget, Logged, Read, Write, method_of
+from haptera.state.fields import list_field
 from haptera.state.kv import KEY_WORK, Kv
 from haptera.state.requests import Requests
 from haptera.state.scan import ScanCursor
 from haptera.state.steps import finish
 
 if TYPE_CHECKING:
+    from haptera.state.commands import GetMany, Scan
     from haptera.state.glob import Glob
     from haptera.state.results import Entry, Result
     from haptera.state.steps import Steps
@@ -61,25 +47,20 @@ class StateMachine:
         self.abandoned: Failure | None = None
         self.kv = Kv()
         self.requests = Requests()
-        kv = self.kv
-        self._writes: dict[type, Callable[[Any], Result]] = {
-            Set: kv.set,
-            Delete: kv.delete,
-            Increment: kv.increment,
-            Rename: kv.rename,
-            Forget: self._forget,
-        }
+        self._reads: dict[type, Callable[[Any], Result]] = self._methods(get_args(Read))
+        changes = self._methods(get_args(Write))
         self._many: dict[type, Callable[[Any], Steps[Result]]] = {
-            SetMany: kv.set_many,
-            DeleteMany: kv.delete_many,
-            Clear: kv.clear,
+            command: method for command, method in changes.items() if command.in_slices
         }
-        self._reads: dict[type, Callable[[Any], Result]] = {
-            Get: kv.get,
-            Exists: kv.exists,
-            GetMany: kv.get_many,
-            Count: kv.count,
+        self._writes: dict[type, Callable[..., Any]] = {
+            command: method for command, method in changes.items() if not command.in_slices
         }
+        self._writes[Forget] = self._forget
+
+    def _methods(self, commands: Iterable[type[Command]]) -> dict[type[Command], Callable[..., Any]]:
+        """Return the method of `Kv` for each of its commands."""
+        named = {command: method_of(command) for command in commands}
+        return {command: getattr(self.kv, name) for command, (part, name) in named.items() if part == "kv"}
 
     @property
     def revision(self) -> int:
@@ -147,10 +128,15 @@ class StateMachine:
                 return answered
         if command.resent:
             return None  # whatever it is answered is remembered, for its other copy
-        return self.kv.unchanged(command.op)
+        op = command.op
+        change = self._writes.get(type(op))
+        if change is None:
+            return self.kv.unchanged(op)
+        result: Result | None = change(op, rehearsed=True)
+        return result
 
-    def _forget(self, op: Forget) -> Result:
-        return (self.requests.forget(op.user, op.request_ids),)
+    def _forget(self, op: Forget, *, rehearsed: bool = False) -> Result | None:
+        return None if rehearsed else (self.requests.forget(op.user, op.request_ids),)
 
     def read(self, op: Read) -> Result:
         """The result of a read of the present state: an array of section 7, or a `Failure`."""
@@ -214,10 +200,13 @@ class StateMachine:
         self.requests.check()
 
 
+_LISTS: Final = {command: found[0] for command in get_args(Write) if (found := list_field(command)) is not None}
+
+
 def _keys_of(op: Any, result: Result) -> int:
-    if type(op) is SetMany:
-        return len(op.items)
-    if type(op) is DeleteMany:
-        return len(op.keys)
+    """Return how many keys a change of any number of them has looked at."""
+    field = _LISTS.get(type(op))
+    if field is not None:
+        return len(getattr(op, field))
     count: int = result[0] if type(result) is tuple else 0
     return count

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import click
 import pytest
 
+from haptera import cli
 from haptera.cli import output
 from haptera.cli.failures import Target, described, exit_code, tell
-from haptera.cli.main import MODULES, SUMMARIES, behind_the_command
+from haptera.cli.main import COMMANDS, MODULES, behind_the_command, group
 from haptera.cli.output import counted, entry_fields, shown
 from haptera.client import Entry
 from haptera.errors import (
@@ -72,7 +75,13 @@ def test_error_is_one_clear_line() -> None:
 
 
 def test_help_names_every_command() -> None:
-    assert list(MODULES) == list(SUMMARIES)
+    folder = Path(cli.__file__).parent
+    files = {path.stem for path in folder.glob("*.py") if "@click.command(" in path.read_text(encoding="utf-8")}
+    assert {MODULES.get(name, name) for name in COMMANDS} == files
+    for name in COMMANDS:
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
+        assert command.name == name
 
 
 @pytest.mark.parametrize("command", ["get", "set", "import"])

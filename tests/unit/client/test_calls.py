@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from haptera.client.calls import RESEND_SECONDS_MAX, Call
-from haptera.client.methods import GET, SET
+from haptera.client.methods import KvMethods
 from haptera.testing import virtual_clock
 from tests.unit.client.doubles import SERVER, FakeCall, FakePeer
 
@@ -24,7 +24,7 @@ def peer(server_id: bytes | None = SERVER, *capabilities: str) -> Peer:
 
 
 def change(timeout: float | None = None) -> Call:
-    return Call(SET, b"", bytes(16), 0.0, timeout)
+    return Call(KvMethods.set, b"", bytes(16), 0.0, timeout)
 
 
 def sent() -> Sent:
@@ -43,7 +43,7 @@ def test_a_change_that_may_have_been_applied_is_not_repeated_without_end() -> No
 
 
 def test_a_read_is_repeated_for_as_long_as_it_has_time() -> None:
-    call = Call(GET, b"", None, 0.0, None)
+    call = Call(KvMethods.get, b"", None, 0.0, None)
     call.unanswered(peer(), "unknown")
     assert call.may_repeat(1e9, 0)
 

@@ -149,6 +149,36 @@ async def test_what_changes_nothing_takes_no_entry_where_nothing_is_on_its_way(w
         assert node.metrics.writes_unlogged_total == 1
 
 
+CHANGING: dict[str, tuple[Write, Result]] = {
+    "set": (Set("k", b""), (3, None)),
+    "set with if_version": (Set("k", b"", if_version=1), (3, None)),
+    "set if absent": (Set("new", b"", condition="absent"), (3, None)),
+    "delete": (Delete("k", return_previous=True), (True, 3, (b"text", 1, None))),
+    "increment": (Increment("n"), (2, 3)),
+    "rename": (Rename("k", "n"), (3,)),
+    "rename to a new key": (Rename("k", "new", if_absent=True), (3,)),
+    "set_many": (SetMany([("k", b"")]), (3,)),
+    "delete_many": (DeleteMany(["none", "k"]), (1, 3)),
+    "clear": (Clear("k"), (1, 3)),
+}
+
+
+@pytest.mark.parametrize("what", CHANGING)
+async def test_a_change_is_made_once_and_by_the_log_where_nothing_is_on_its_way(what: str) -> None:
+    op, result = CHANGING[what]
+    writer = ManualWriter()
+    async with opened(writer=writer) as node:
+        Asked(node, Set("k", b"text"))
+        Asked(node, Set("n", b"1"))
+        await writer.write_all()
+        index = node.index
+        asked = Asked(node, op)
+        assert (asked.answered, node.revision) == (False, 2)
+        await writer.write_all()
+        assert (asked.result, node.revision, node.index) == (result, 3, index + 1)
+        assert node.metrics.writes_unlogged_total == 0
+
+
 async def test_a_condition_is_judged_behind_everything_that_is_on_its_way() -> None:
     """Trap: a condition that is judged before the log and not in its order."""
     writer = ManualWriter()

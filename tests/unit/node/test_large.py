@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+from haptera import key_rules
 from haptera.node import turns
 from haptera.node.services import kv, large, pieces
 from haptera.state import SetMany, limits
@@ -207,11 +208,11 @@ async def test_large_requests_of_a_connection_are_decoded_one_at_a_time(monkeypa
         ("set_many", [[["k", b""]] * 1000 + [["", b""]]], 4006),
         ("set_many", [[["k", b""]] * 1000 + [["k"]]], 3003),
         ("set_many", [[["k", b""]] * 1000, {"unknown": 1}], 3003),
-        ("set_many", [[["k", bytes(limits.VALUE_SIZE_MAX + 1)]]], 4007),
-        ("delete_many", [["k"] * 2000 + ["a" * (limits.KEY_SIZE_MAX + 1)]], 4006),
-        ("get_many", [["k"] * (limits.KEYS_PER_COMMAND_MAX + 1)], 3003),
+        ("set_many", [[["k", bytes(key_rules.VALUE_SIZE_MAX + 1)]]], 4007),
+        ("delete_many", [["k"] * 2000 + ["a" * (key_rules.KEY_SIZE_MAX + 1)]], 4006),
+        ("get_many", [["k"] * (key_rules.KEYS_PER_COMMAND_MAX + 1)], 3003),
         ("get_many", [["k"] * 2000 + [7]], 3003),
-        ("set", ["k", bytes(limits.VALUE_SIZE_MAX + 1)], 4007),
+        ("set", ["k", bytes(key_rules.VALUE_SIZE_MAX + 1)], 4007),
         ("get", ["k" * (large.LARGE_SIZE + 1)], 4006),
         ("count", [{"glob": "[" + "a" * (large.LARGE_SIZE + 1)}], 3003),
         ("scan", [{"glob": "[" + "a" * (large.LARGE_SIZE + 1)}], 3003),

@@ -1,178 +1,87 @@
 """The arguments of a node's methods (spec/protocol.md 7): from MessagePack, or from a caller's tuple, to an operation.
 
-An argument is an array whose trailing fields may be left out; options are a map at its end. Nothing that is not known
-is ever dropped, because it might be a condition: an unknown field or option, a doubled option, an option that is nil
-or of another type, bytes behind the argument, all are 3003 and nothing is done.
+An argument is an array whose trailing fields may be left out; options are a map at its end. The form of each method's
+argument follows from the class of its operation (`haptera.state.commands.Command`). Everything in an argument must be
+known, because it might be a condition: an unknown field or option, a doubled option, an option that is nil or of
+another type, and bytes behind the argument all are 3003, and nothing is done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import or_
+from types import NoneType
+from typing import Any, Final, Generic, TypeVar, get_args
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import NODEFAULT, UNSET, Raw, Struct, UnsetType, structs
 
 from haptera.errors import Code, Failure, failure
-from haptera.state.commands import (
-    Clear,
-    Count,
-    Delete,
-    DeleteMany,
-    Exists,
-    Get,
-    GetMany,
-    Increment,
-    Operation,
-    Rename,
-    Scan,
-    Set,
-    SetMany,
-)
+from haptera.state.arrays import array_header
+from haptera.state.commands import COMMANDS, Operation, method_of
+from haptera.state.fields import list_field
+from haptera.wire.payload import map_size
 
-ArgumentT = TypeVar("ArgumentT", bound=Struct)
-AskedT = TypeVar("AskedT")
+AskedT = TypeVar("AskedT", bound=Struct)
 
-_NO_OPTIONS = Raw()
+_NO_OPTIONS: Final = Raw()
 
-_BINARY = (bytes,)
+_BINARY: Final = (bytes,)
 """Said to msgspec.convert, which would else take a text where bytes belong, and decode it as Base64."""
 
+OPTION_SIZE_MAX: Final = 64 * 1024
+"""Bytes of an option map: the ranges of a scan in keys of the largest size, twice over."""
 
-class _Array(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
-    """An argument: an array with one field after the other."""
+OPTION_NAME_SHOWN_MAX: Final = 64
+"""Characters of an unknown option that are repeated in the error."""
 
-
-class _Map(Struct, forbid_unknown_fields=True, gc=False):
-    """Options: a map from names."""
-
-
-class _Key(_Array):
-    key: str
+_outline: Final = msgspec.msgpack.Decoder(list[Raw])
+_map: Final = msgspec.msgpack.Decoder(dict[str, Any])
 
 
-class _Keys(_Array):
-    keys: list[str]
+class Argument(Generic[AskedT]):
+    """The argument of one method, which becomes an ``asked``: an operation of the store, for a method of kv.
 
-
-class _KeyValue(_Array):
-    key: str
-    value: bytes
-    options: Raw = _NO_OPTIONS
-
-
-class _KeyAndOptions(_Array):
-    key: str
-    options: Raw = _NO_OPTIONS
-
-
-class _Items(_Array):
-    items: list[tuple[str, bytes]]
-    options: Raw = _NO_OPTIONS
-
-
-class _KeyDelta(_Array):
-    key: str
-    delta: int
-    options: Raw = _NO_OPTIONS
-
-
-class _TwoKeys(_Array):
-    key: str
-    new_key: str
-    options: Raw = _NO_OPTIONS
-
-
-class _OptionsAlone(_Array):
-    options: Raw = _NO_OPTIONS
-
-
-class _None(_Map):
-    """No option is known."""
-
-
-class _SetOptions(_Map):
-    if_version: int | UnsetType = UNSET
-    condition: Literal["absent", "present"] | UnsetType = msgspec.field(default=UNSET, name="if")
-    return_previous: bool = False
-
-
-class _DeleteOptions(_Map):
-    if_version: int | UnsetType = UNSET
-    return_previous: bool = False
-
-
-class _IncrementOptions(_Map):
-    initial: int = 0
-
-
-class _RenameOptions(_Map):
-    if_absent: bool = False
-
-
-class _PrefixOptions(_Map):
-    prefix: str | UnsetType = UNSET
-
-
-class _RangeOptions(_PrefixOptions):
-    start: str | UnsetType = UNSET
-    end: str | UnsetType = UNSET
-    glob: str | UnsetType = UNSET
-
-
-class _ScanOptions(_RangeOptions):
-    limit: int | UnsetType = UNSET
-    reverse: bool = False
-    keys_only: bool = False
-    after: str | UnsetType = UNSET
-
-
-INTERVAL_MS_MIN = 100
-"""Often enough for a person who watches; a sample takes a fraction of a millisecond."""
-
-INTERVAL_MS_MAX = 3_600_000
-INTERVAL_MS_DEFAULT = 1000
-
-
-class _WatchOptions(_Map):
-    interval_ms: Annotated[int, msgspec.Meta(ge=INTERVAL_MS_MIN, le=INTERVAL_MS_MAX)] = INTERVAL_MS_DEFAULT
-
-
-class Method(Generic[ArgumentT, AskedT]):
-    """How one method's argument becomes what is asked: an operation of the store, for a method of kv.
-
-    `build` makes it of the argument without options; `build_with` of the argument and the decoded options. A method
-    that has no options has no `build_with`. ``list_field`` names the list of which the argument may have very many
-    elements: it is the argument's first field, and the operation's.
+    The class may say more of its form, as a `Command` does. ``list_field`` names the list of which the argument may
+    have very many elements: it is the argument's first field, and the operation's. ``version_at`` is the command's.
     """
 
-    def __init__(
-        self,
-        argument: type[ArgumentT],
-        build: Callable[[ArgumentT], AskedT],
-        options: type[_Map] | None = None,
-        build_with: Callable[[ArgumentT, Any], AskedT] | None = None,
-    ) -> None:
-        self._argument = argument
-        self.list_field = next((name for name in argument.__struct_fields__[:1] if name in {"keys", "items"}), None)
-        self._decode = msgspec.msgpack.Decoder(argument).decode
-        self._build = build
-        self._options = options
-        self._build_with = build_with
+    __slots__ = ("_array", "_asked", "_decode", "_decode_bare", "_header", "_options", "list_field", "version_at")
+
+    def __init__(self, asked: type[AskedT]) -> None:
+        listed = list_field(asked)
+        self.list_field = None if listed is None else listed[0]
+        self.version_at: int | None = getattr(asked, "version_at", None)
+        self._asked = asked
+        fields = structs.fields(asked)
+        count: int = getattr(asked, "positional", None) or sum(field.default is NODEFAULT for field in fields)
+        array, options = [(field.name, field.type) for field in fields[:count]], fields[count:]
+        self._array = _array_struct(array)
+        self._options: type[Struct] | None = None
+        if options or getattr(asked, "may_have_options", False):
+            self._options = _options_struct(options)
+        # Most arguments have no options: their first byte says so, and a tuple is decoded faster than a struct.
+        self._header = array_header(count)[0]
+        self._decode_bare = msgspec.msgpack.Decoder(tuple.__class_getitem__(tuple(type_ for _, type_ in array))).decode
+        with_options = array if self._options is None else [*array, ("options", Raw, _NO_OPTIONS)]
+        self._decode = msgspec.msgpack.Decoder(_array_struct(with_options)).decode
 
     def decode(self, payload: bytes) -> AskedT | Failure:
         """The operation that a request's payload asks for, or 3003."""
         try:
-            argument = self._decode(payload)
+            if payload and payload[0] == self._header:
+                return self._asked(*self._decode_bare(payload))
+            fields = structs.astuple(self._decode(payload))
         except (ValueError, RecursionError) as error:
             return self._malformed(payload, error)
         if self._options is None:
-            return self._build(argument)
-        raw: Raw = argument.options  # type: ignore[attr-defined]  # each argument class of a method with options has it
+            return self._asked(*fields)
+        *fields_alone, raw = fields
         if raw is _NO_OPTIONS or memoryview(raw).nbytes == 0:
-            return self._build(argument)
-        options = _options(bytes(raw))
-        return options if isinstance(options, Failure) else self._with(argument, options)
+            return self._asked(*fields_alone)
+        options = _option_map(bytes(raw))
+        return options if isinstance(options, Failure) else self._with(fields_alone, options)
 
     def convert(self, argument: Sequence[Any]) -> AskedT | Failure:
         """The operation that an argument means that was never encoded: the same array, as Python's own values."""
@@ -180,46 +89,53 @@ class Method(Generic[ArgumentT, AskedT]):
         if self._options is not None and argument and isinstance(argument[-1], dict):
             options, argument = argument[-1], argument[:-1]
         try:
-            converted = msgspec.convert(tuple(argument), self._argument, builtin_types=_BINARY)
+            fields = structs.astuple(msgspec.convert(tuple(argument), self._array, builtin_types=_BINARY))
         except (ValueError, RecursionError) as error:
             return _invalid(str(error))
-        return self._with(converted, options) if options else self._build(converted)
+        return self._with(fields, options) if options else self._asked(*fields)
 
-    def _with(self, argument: ArgumentT, options: Mapping[str, Any]) -> AskedT | Failure:
+    def _with(self, fields: Sequence[Any], options: Mapping[str, Any]) -> AskedT | Failure:
         assert self._options is not None
-        assert self._build_with is not None
         known = self._options.__struct_encode_fields__
         for name in options:
             if name not in known:
                 return failure(Code.INVALID_ARGUMENT, {"unknown": _shown(name)}, outcome="not_applied")
         try:
-            return self._build_with(argument, msgspec.convert(options, self._options, builtin_types=_BINARY))
+            given = structs.astuple(msgspec.convert(options, self._options, builtin_types=_BINARY))
         except (ValueError, RecursionError) as error:
             return _invalid(str(error))
+        return self._asked(*fields, *[None if value is UNSET else value for value in given])
 
     def _malformed(self, payload: bytes, error: Exception) -> Failure:
-        """What to say of an argument that could not be decoded: the position of the first field that is not known."""
+        """The refusal of an argument that could not be decoded: the position of the first field that is not known."""
         try:
             fields = _outline.decode(payload)
         except (ValueError, RecursionError):
             return _invalid(str(error))
-        known = len(self._argument.__struct_fields__)
+        known = len(self._array.__struct_fields__) + (self._options is not None)
         if len(fields) > known:
             return failure(Code.INVALID_ARGUMENT, {"unknown": known}, outcome="not_applied")
         return _invalid(str(error))
 
 
-OPTION_SIZE_MAX = 64 * 1024
-"""Bytes of an option map: the ranges of a scan in keys of the largest size, twice over."""
-
-OPTION_NAME_SHOWN_MAX = 64
-"""Characters of an unknown option that are repeated in the error."""
-
-_outline = msgspec.msgpack.Decoder(list[Raw])
-_map = msgspec.msgpack.Decoder(dict[str, Any])
+def _array_struct(fields: list[Any]) -> type[Struct]:
+    return msgspec.defstruct("_Array", fields, array_like=True, forbid_unknown_fields=True, gc=False)
 
 
-def _options(data: bytes) -> dict[str, Any] | Failure:
+def _options_struct(fields: Sequence[structs.FieldInfo]) -> type[Struct]:
+    """Return the class of a map of options: each is optional and none is nil."""
+    options: list[Any] = []
+    for field in fields:
+        if field.default is None:
+            given = (part for part in get_args(field.type) if part is not NoneType)
+            option = msgspec.field(default=UNSET, name=field.encode_name)
+            options.append((field.name, reduce(or_, given) | UnsetType, option))
+        else:
+            options.append((field.name, field.type, msgspec.field(default=field.default, name=field.encode_name)))
+    return msgspec.defstruct("_Options", options, forbid_unknown_fields=True, gc=False)
+
+
+def _option_map(data: bytes) -> dict[str, Any] | Failure:
     """The option map, if no name in it is doubled: decoding alone would keep the last and drop the others silently."""
     if len(data) > OPTION_SIZE_MAX:
         return _invalid("the options are too large")
@@ -227,18 +143,9 @@ def _options(data: bytes) -> dict[str, Any] | Failure:
         options = _map.decode(data)
     except (ValueError, RecursionError) as error:
         return _invalid(str(error))
-    if len(options) != _map_length(data):
+    if len(options) != map_size(data):
         return _invalid("an option is given twice")
     return options
-
-
-def _map_length(data: bytes) -> int:
-    """The number of pairs that a MessagePack map says it has."""
-    if data[0] == 0xDE:
-        return int.from_bytes(data[1:3], "big")
-    if data[0] == 0xDF:
-        return int.from_bytes(data[1:5], "big")
-    return data[0] & 0x0F
 
 
 def _shown(name: Any) -> str:
@@ -250,65 +157,7 @@ def _invalid(reason: str) -> Failure:
     return failure(Code.INVALID_ARGUMENT, {"reason": reason}, outcome="not_applied")
 
 
-def _given(value: Any) -> Any:
-    return None if value is UNSET else value
-
-
-def _set(argument: _KeyValue, options: _SetOptions) -> Set:
-    return Set(
-        argument.key,
-        argument.value,
-        _given(options.if_version),
-        _given(options.condition),
-        options.return_previous,
-    )
-
-
-def _range(options: _RangeOptions) -> tuple[str | None, str | None, str | None, str | None]:
-    return _given(options.prefix), _given(options.start), _given(options.end), _given(options.glob)
-
-
-def _scan(_: _OptionsAlone, options: _ScanOptions) -> Scan:
-    return Scan(*_range(options), _given(options.limit), options.reverse, options.keys_only, _given(options.after))
-
-
-METHODS: dict[str, Method[Any, Operation]] = {
-    "get": Method(_Key, lambda a: Get(a.key)),
-    "set": Method(_KeyValue, lambda a: Set(a.key, a.value), _SetOptions, _set),
-    "delete": Method(
-        _KeyAndOptions,
-        lambda a: Delete(a.key),
-        _DeleteOptions,
-        lambda a, o: Delete(a.key, _given(o.if_version), o.return_previous),
-    ),
-    "exists": Method(_Key, lambda a: Exists(a.key)),
-    "get_many": Method(_Keys, lambda a: GetMany(a.keys)),
-    "set_many": Method(_Items, lambda a: SetMany(a.items), _None, lambda a, _: SetMany(a.items)),
-    "delete_many": Method(_Keys, lambda a: DeleteMany(a.keys)),
-    "increment": Method(
-        _KeyDelta,
-        lambda a: Increment(a.key, a.delta),
-        _IncrementOptions,
-        lambda a, o: Increment(a.key, a.delta, o.initial),
-    ),
-    "rename": Method(
-        _TwoKeys,
-        lambda a: Rename(a.key, a.new_key),
-        _RenameOptions,
-        lambda a, o: Rename(a.key, a.new_key, o.if_absent),
-    ),
-    "scan": Method(_OptionsAlone, lambda _: Scan(), _ScanOptions, _scan),
-    "count": Method(_OptionsAlone, lambda _: Count(), _RangeOptions, lambda _, o: Count(*_range(o))),
-    "clear": Method(
-        _OptionsAlone,
-        lambda _: Clear(),
-        _PrefixOptions,
-        lambda _, o: Clear(_given(o.prefix)),
-    ),
+METHODS: Final[dict[str, Argument[Operation]]] = {
+    name: Argument(command) for command in COMMANDS for part, name in [method_of(command)] if part == "kv"
 }
-"""Every method of kv that there is. An argument of a name that is not here is 3002."""
-
-WATCH_METRICS: Method[_OptionsAlone, int] = Method(
-    _OptionsAlone, lambda _: INTERVAL_MS_DEFAULT, _WatchOptions, lambda _, o: o.interval_ms
-)
-"""The argument of `server.watch_metrics`: what is asked is the interval, in milliseconds."""
+"""The argument of each method of kv. A request for a name that is not here is 3002."""

@@ -80,16 +80,15 @@ _TAG_REVISION = 0x0B
 _REPLAYED = bytes((_TAG_REPLAYED, 0))
 _REVISION_HEAD = bytes((_TAG_REVISION, 8))
 
-_VERSION_AT = {"set": 0, "delete": 1, "set_many": 0, "delete_many": 1, "increment": 1, "rename": 0, "clear": 1}
-"""The methods that write, each with the place of the new version in its result (nil there: nothing was changed)."""
-
 
 def _digest_prefix(method: str) -> bytes:
     """What comes before the argument in a digest: service and method, each behind its length."""
     return b"".join(len(name).to_bytes(1, "big") + name for name in (b"kv", method.encode()))
 
 
-_DIGESTS = {method: hashlib.sha256(_digest_prefix(method)) for method in _VERSION_AT}
+_DIGESTS = {
+    name: hashlib.sha256(_digest_prefix(name)) for name, method in METHODS.items() if method.version_at is not None
+}
 
 
 class KvService(Service):
@@ -130,7 +129,7 @@ class KvService(Service):
             op = method.decode(request.payload)
             if isinstance(op, Failure):
                 self._fail(request, op)
-            elif request.method in _VERSION_AT:
+            elif method.version_at is not None:
                 if _previous_might_not_fit(op, request.peer):
                     self._fail(request, size_refusal(request.peer.max_message))
                     continue
@@ -185,7 +184,7 @@ class KvService(Service):
                 result, replayed = result.result, _REPLAYED
                 self._metrics.kv_replayed_total += 1
             if type(result) is tuple:
-                version_at = _VERSION_AT.get(request.method)
+                version_at = METHODS[request.method].version_at
                 version = None if version_at is None else result[version_at]
                 entries = (now if version is None else _revision_entry(version)) + replayed
             elif result is DROPPED:
@@ -277,7 +276,7 @@ class KvService(Service):
                 self._fail(request, failure(Code.CANCELLED, outcome="not_applied"))
             elif isinstance(command, Failure):
                 self._fail(request, command)
-            elif request.method in _VERSION_AT:
+            elif command.op.version_at is not None:
                 written = self._write(session, [request], [command], elements)
             elif isinstance(command.op, GetMany):
                 self._metrics.kv_reads_total += 1
@@ -335,7 +334,7 @@ class KvService(Service):
             if isinstance(found, Failure):
                 return found
             size = found
-        if isinstance(op, Failure) or request.method not in _VERSION_AT:
+        if isinstance(op, Failure) or method.version_at is None:
             return op if isinstance(op, Failure) else Command(op, size=size)
         if _previous_might_not_fit(op, request.peer):
             return failure(Code.MESSAGE_TOO_LARGE, outcome="not_applied")

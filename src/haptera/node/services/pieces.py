@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from haptera.errors import Code, Failure, failure
+from haptera.key_rules import KEYS_PER_COMMAND_MAX
 from haptera.state.arrays import array_header, read_array_header
-from haptera.state.limits import KEYS_PER_COMMAND_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from haptera.node.services.arguments import Method
+    from haptera.node.services.arguments import Argument
     from haptera.state.commands import Operation
     from haptera.state.steps import Steps
 
@@ -40,8 +40,8 @@ class _Malformed(ValueError):
     """An element is not what the list is of."""
 
 
-def decode_steps(method: Method[Any, Operation], payload: bytes, elements: list[Any]) -> Steps[Operation | Failure]:
-    """`Method.decode` in slices, for a method whose first argument is a list of keys, or of items.
+def decode_steps(method: Argument[Operation], payload: bytes, elements: list[Any]) -> Steps[Operation | Failure]:
+    """`Argument.decode` in slices, for a method whose first argument is a list of keys, or of items.
 
     ``elements`` is filled with what is decoded of it, and is the list of the operation: its owner frees it
     (`free_steps`), however this ends.
@@ -78,9 +78,9 @@ def decode_steps(method: Method[Any, Operation], payload: bytes, elements: list[
 
 
 def convert_steps(
-    method: Method[Any, Operation], argument: Sequence[Any], elements: list[Any]
+    method: Argument[Operation], argument: Sequence[Any], elements: list[Any]
 ) -> Steps[Operation | Failure]:
-    """`Method.convert` in slices, for an argument that begins with a long list; ``elements`` as of `decode_steps`."""
+    """`Argument.convert` in slices, for an argument that begins with a long list; ``elements`` as of `decode_steps`."""
     field = method.list_field
     assert field is not None
     given, *rest = argument

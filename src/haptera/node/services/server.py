@@ -9,8 +9,8 @@ import msgspec
 from haptera.errors import Code, Failure, failure
 from haptera.node.aging import crowded
 from haptera.node.commit import ApplyFailed
-from haptera.node.services.arguments import WATCH_METRICS
-from haptera.node.services.watch import Watchers
+from haptera.node.services.arguments import Argument
+from haptera.node.services.watch import Watchers, WatchMetrics
 from haptera.peer import Request, Service
 from haptera.peer.session import has_no_argument
 from haptera.version import __version__
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _CAPABILITY = "server_metrics"
 """What a connection must have agreed on for `watch_metrics` (spec/protocol.md 4.1)."""
+
+_WATCH_METRICS = Argument(WatchMetrics)
 
 
 class ServerService(Service):
@@ -65,11 +67,11 @@ class ServerService(Service):
             details = {"service": self.name, "method": request.method, "capability": _CAPABILITY}
             request.fail(failure(Code.UNKNOWN_METHOD, details))
             return
-        interval_ms = WATCH_METRICS.decode(request.payload)
-        if isinstance(interval_ms, Failure):
-            request.fail(interval_ms)
+        asked = _WATCH_METRICS.decode(request.payload)
+        if isinstance(asked, Failure):
+            request.fail(asked)
         else:
-            self._watchers.add(request, interval_ms)
+            self._watchers.add(request, asked.interval_ms)
 
 
 def status(node: Node) -> dict[str, Any]:

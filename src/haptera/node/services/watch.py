@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from haptera.errors import Code, Failure, failure
 
@@ -18,6 +19,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from haptera.peer import Peer, Request
+
+INTERVAL_MS_MIN: Final = 100
+"""Often enough for a person who watches; a sample takes a fraction of a millisecond."""
+
+INTERVAL_MS_MAX: Final = 3_600_000
+INTERVAL_MS_DEFAULT: Final = 1000
+
+
+class WatchMetrics(msgspec.Struct, frozen=True):
+    """The argument of ``server.watch_metrics``: the milliseconds from one sample to the next."""
+
+    interval_ms: Annotated[int, Meta(ge=INTERVAL_MS_MIN, le=INTERVAL_MS_MAX)] = INTERVAL_MS_DEFAULT
+
 
 WATCHERS_MAX = 1024
 """Watchers of one node: more than look at it, few enough that a sample for each costs little."""

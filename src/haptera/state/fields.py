@@ -1,0 +1,250 @@
+"""The kinds of fields that commands have: the values that each takes, and their size (spec/protocol.md, section 7).
+
+The annotation of a field names its kind, as in ``key: Key``. The validation of a command, the bound of its size and its
+place in a request follow from the kinds of its fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
+
+from msgspec import Meta, Struct, structs
+
+from haptera.key_rules import (
+    INT64_MAX,
+    INT64_MIN,
+    VALUE_SIZE_MAX,
+    VERSION_MAX,
+    bound_refusal,
+    count_refusal,
+    invalid,
+    is_key,
+    key_refusal,
+    value_refusal,
+    value_too_large,
+)
+from haptera.state.glob import MalformedGlob, compile_glob
+
+if TYPE_CHECKING:
+    from haptera.errors import Failure
+
+REQUEST_ID_SIZE: Final = 16
+#: The header of a pair and of its two strings.
+_ITEM_OVERHEAD: Final = 11
+_REQUEST_ID_OVERHEAD: Final = 2
+
+
+def text_size(text: str | None) -> int:
+    """Return an upper bound of the bytes of a text, cheap enough to ask for each command."""
+    if text is None:
+        return 0
+    return len(text) if text.isascii() else 4 * len(text)
+
+
+def size_of_keys(keys: Iterable[str]) -> int:
+    """Return an upper bound of the bytes of some keys in a list."""
+    return sum(_ITEM_OVERHEAD + text_size(key) for key in keys)
+
+
+def size_of_items(items: Iterable[tuple[str, bytes]]) -> int:
+    """Return an upper bound of the bytes of some keys and values in a list."""
+    return sum(_ITEM_OVERHEAD + text_size(key) + len(value) for key, value in items)
+
+
+class Kind:
+    """A kind of field. This one takes each value of the field's type, and is a number or a flag.
+
+    ``accepts`` is an expression that is true of acceptable values, the usual ones at least. ``size`` is one for an
+    upper bound of the bytes that a value takes in the log beside `commands.COMMAND_OVERHEAD`. ``{0}`` stands for the
+    value. The expressions of a command are compiled into one function, because a call for each field would take twice
+    as long.
+    """
+
+    accepts = "True"
+    size = "0"
+
+    def refusal(self, name: str, op: Any) -> Failure | None:
+        """Return why a command is refused for its field ``name``, or None."""
+        return None
+
+
+class TextKind(Kind):
+    """Any text."""
+
+    size = "text_size({0})"
+
+
+class KeyKind(TextKind):
+    """A key of the store."""
+
+    accepts = "is_key({0})"
+
+    def refusal(self, name: str, op: Any) -> Failure | None:
+        return key_refusal(getattr(op, name))
+
+
+class ValueKind(Kind):
+    """The value of the command's ``key``."""
+
+    accepts = f"len({{0}}) <= {VALUE_SIZE_MAX}"
+    size = "len({0})"
+
+    def refusal(self, name: str, op: Any) -> Failure | None:
+        return value_refusal(op.key, len(getattr(op, name)))
+
+
+class NumberKind(Kind):
+    """A whole number from ``low`` to ``high``."""
+
+    def __init__(self, low: int, high: int) -> None:
+        self._low, self._high = low, high
+        self.accepts = f"({{0}} is None or {low} <= {{0}} <= {high})"
+
+    def refusal(self, name: str, op: Any) -> Failure | None:
+        number = getattr(op, name)
+        if number is None or self._low <= number <= self._high:
+            return None
+        return invalid(name, f"not between {self._low} and {self._high}")
+
+
+class ConditionKind(Kind):
+    """Whether the key must be there."""
+
+    accepts = "({0} is None or {0} in {{'absent', 'present'}})"
+
+    def refusal(self, name: str, op: Any) -> Failure | None:
+        return None if getattr(op, name) in {None, "absent", "present"} else invalid("if", "neither absent nor present")
+
+
+class BoundKind(TextKind):
+    """A bound of a range."""
+
+    accepts = "{0} is None"
+
+    def refusal(self, name: str, op: Any) -> Failure | None:
+        return bound_refusal(name, getattr(op, name))
+
+
+class GlobKind(BoundKind):
+    """A glob over keys."""
+
+    def refusal(self, name: str, op: Any) -> Failure | None:
+        refused, text = super().refusal(name, op), getattr(op, name)
+        if refused is None and text is not None:
+            try:
+                compile_glob(text)
+            except MalformedGlob as error:
+                return invalid(name, str(error))
+        return refused
+
+
+class RequestIdsKind(Kind):
+    """Ids of requests whose answers are forgotten."""
+
+    accepts = "False"
+    size = f"len({{0}}) * {REQUEST_ID_SIZE + _REQUEST_ID_OVERHEAD}"
+
+    def refusal(self, name: str, op: Any) -> Failure | None:
+        ids = getattr(op, name)
+        if any(len(request_id) != REQUEST_ID_SIZE for request_id in ids):
+            return invalid(name, f"a request id is {REQUEST_ID_SIZE} bytes")
+        return count_refusal(name, len(ids))
+
+
+class KeysKind(Kind):
+    """A list of keys, of any length: it is checked in slices alone (`haptera.state.validation.validate_steps`)."""
+
+    accepts = "False"
+    size = "size_of_keys({0})"
+
+    def size_of(self, elements: Sequence[Any]) -> int:
+        """Return the bound of the size of some elements."""
+        return size_of_keys(elements)
+
+    def keys(self, elements: Sequence[Any]) -> Iterable[str]:
+        """Return the keys of some elements."""
+        return elements
+
+
+class ItemsKind(KeysKind):
+    """A list of keys, each with its value."""
+
+    size = "size_of_items({0})"
+
+    def size_of(self, elements: Sequence[Any]) -> int:
+        return size_of_items(elements)
+
+    def keys(self, elements: Sequence[Any]) -> Iterable[str]:
+        return (key for key, _ in elements)
+
+    def value_refusal(self, elements: Sequence[Any]) -> Failure | None:
+        """Return why the value of one of some elements is refused, or None."""
+        for key, value in elements:
+            if len(value) > VALUE_SIZE_MAX:
+                return value_too_large(key, len(value))
+        return None
+
+
+Key = Annotated[str, KeyKind()]
+Keys = Annotated[list[str], KeysKind()]
+Items = Annotated[list[tuple[str, bytes]], ItemsKind()]
+Value = Annotated[bytes, ValueKind()]
+Text = Annotated[str, TextKind()]
+Version = Annotated[int, NumberKind(0, VERSION_MAX)]
+Integer = Annotated[int, NumberKind(INT64_MIN, INT64_MAX)]
+Bound = Annotated[str, BoundKind()]
+GlobText = Annotated[str, GlobKind()]
+Condition = Annotated[Literal["absent", "present"], ConditionKind()]
+RequestId = Annotated[bytes, Meta(min_length=REQUEST_ID_SIZE, max_length=REQUEST_ID_SIZE)]
+RequestIds = Annotated[list[RequestId], RequestIdsKind()]
+
+_PLAIN: Final = Kind()
+
+
+def kinds(command: type[Struct]) -> dict[str, Kind]:
+    """Return the kind of each field of a command, in order."""
+    return {field.name: _kind(field.type) for field in structs.fields(command)}
+
+
+def list_field(command: type[Struct]) -> tuple[str, KeysKind] | None:
+    """Return the field of a command that may have very many elements, and its kind; None if it has none."""
+    for name, kind in kinds(command).items():
+        if isinstance(kind, KeysKind):
+            return name, kind
+    return None
+
+
+def _kind(annotation: Any) -> Kind:
+    """Return the kind that an annotation names, also where the field may be None."""
+    for part in (annotation, *get_args(annotation)):
+        for mark in getattr(part, "__metadata__", ()):
+            if isinstance(mark, Kind):
+                return mark
+    return _PLAIN
+
+
+def acceptance(command: type[Struct]) -> Callable[[Any], bool]:
+    """Return a function that says of a command whether the expressions of all its fields accept it."""
+    return _compiled(" and ".join(_expressions(command, "accepts", Kind.accepts)) or "True")
+
+
+def bound_of_size(command: type[Struct], overhead: int) -> Callable[[Any], int]:
+    """Return a function that gives an upper bound of the bytes of a command, ``overhead`` included."""
+    return _compiled(" + ".join([str(overhead), *_expressions(command, "size", Kind.size)]))
+
+
+def _expressions(command: type[Struct], attribute: str, nothing: str) -> Iterable[str]:
+    for name, kind in kinds(command).items():
+        expression = getattr(kind, attribute)
+        if expression != nothing:
+            yield expression.format(f"op.{name}")
+
+
+def _compiled(expression: str) -> Callable[[Any], Any]:
+    # Of the expressions of this module and of the names of fields: nothing comes from outside.
+    function: Callable[[Any], Any] = eval(f"lambda op: {expression}", dict(_NAMES))  # noqa: S307
+    return function
+
+
+_NAMES: Final = {function.__name__: function for function in (is_key, text_size, size_of_keys, size_of_items)}
