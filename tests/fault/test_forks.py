@@ -27,7 +27,7 @@ from haptera.peer.endpoint import _process_budget
 from haptera.state.commands import Set
 from haptera.testing import node, node_in_thread, proxy
 from tests.support.forked import child_of_a_library, in_child, living_child
-from tests.unit.peer.hosts import Batches, Echo, eventually
+from tests.unit.peer.hosts import Batches, Echo, eventually, transport_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -258,7 +258,7 @@ async def test_a_sockets_number_stays_taken_in_a_child_and_no_other_is(short_pat
         haptera.dial(server.url) as peer,
     ):
         await peer.ready()
-        socket = peer._transport.get_extra_info("socket").fileno()  # type: ignore[union-attr]
+        socket = transport_of(peer).get_extra_info("socket").fileno()
         nothing = os.stat(os.devnull)
         assert in_child(lambda: os.path.samestat(os.fstat(socket), nothing)) == "True"
         before = descriptors()

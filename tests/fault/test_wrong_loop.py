@@ -11,7 +11,7 @@ import pytest
 import haptera
 from haptera.errors import Code, WrongLoop, failure
 from haptera.testing import node, node_in_thread
-from tests.unit.peer.hosts import Batches, Echo, connected, eventually, items_of
+from tests.unit.peer.hosts import Batches, Echo, connected, dispatcher_of, eventually, items_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -209,7 +209,7 @@ async def test_the_items_of_a_request_are_read_on_its_own_loop(short_path: Path)
         call = asyncio.ensure_future(peer.call("batches", "anything", items=items_of(b"1", b"2")))
         await eventually(lambda: service.requests)
         (request,) = service.requests
-        await eventually(lambda: request._finished)
+        await eventually(lambda: dispatcher_of(request.peer).items[request.stream].ended)
 
         async def items() -> list[bytes]:
             return [item async for item in request.items]

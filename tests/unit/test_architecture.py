@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -131,10 +132,22 @@ def test_the_layers_have_no_circle() -> None:
         visit(layer, ())
 
 
+def run_time_part(tree: ast.Module) -> ast.Module:
+    """The module without what stands under `if TYPE_CHECKING`."""
+
+    class Strip(ast.NodeTransformer):
+        def visit_If(self, node: ast.If) -> Any:
+            if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+                return [self.visit(each) for each in node.orelse]
+            return self.generic_visit(node)
+
+    return cast("ast.Module", Strip().visit(tree))
+
+
 def known(module: str, source: str) -> set[str]:
-    """The modules of the package that a module's imports name."""
+    """The modules of the package that a module's imports name when it runs."""
     found = set()
-    for _, imported in imports(ast.parse(source)):
+    for _, imported in imports(run_time_part(ast.parse(source))):
         # `from haptera.peer import limits` names a module, `from haptera.peer import Peer` one's content.
         target = imported if imported in modules() else imported.rpartition(".")[0]
         if target in modules() and target != module:
@@ -170,7 +183,7 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 
 def test_no_modules_import_each_other() -> None:
-    """Not even for annotations, or inside functions: what two modules both need stands under them."""
+    """Not even inside functions: what two modules both need when they run stands under them. Annotations may."""
     graph = {module: known(module, path.read_text(encoding="utf-8")) for module, path in modules().items()}
     assert circles(graph) == []
 
@@ -180,21 +193,30 @@ def test_circles_are_found() -> None:
     assert sorted(circles(graph)) == [["a", "b", "c"], ["d", "e"]]
 
 
-def test_imports_for_annotations_and_inside_functions_count() -> None:
+def test_imports_inside_functions_count_and_those_for_annotations_do_not() -> None:
     source = """
 from typing import TYPE_CHECKING
 from haptera.peer import Peer, limits
 if TYPE_CHECKING:
     from haptera.wire.frame import Frame
+    if True:
+        from haptera.wire.metadata import Tag
+else:
+    from haptera.peer.trace import Trace
 def f():
     import haptera.errors
 """
     assert known("haptera.node.node", source) == {
         "haptera.peer",
         "haptera.peer.limits",
-        "haptera.wire.frame",
+        "haptera.peer.trace",
         "haptera.errors",
     }
+
+
+def test_layers_hold_for_annotations_too() -> None:
+    source = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from haptera.node.node import Node"
+    assert len(violations("haptera.peer.peer", source)) == 1
 
 
 def test_every_folder_and_root_module_has_its_place() -> None:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 import haptera
 from haptera import errors
 from haptera.errors.codes import BY_CODE
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DATABASE = {"Database", "Entry", "Scan", "connect", "open"}
 MESSAGING = {
@@ -108,8 +107,8 @@ def named(hint: object) -> Iterator[object]:
         yield from named(inner)
 
 
-# A timeout that is left out, which a program does not name, and what a request is told from inside.
-NOT_SHOWN = {"Peer.call: <enum 'Default'>", "Request.add_item: <class 'haptera.connection.events.PackedItem'>"}
+# A timeout that is left out, which a program does not name.
+NOT_SHOWN = {"Peer.call: <enum 'Default'>"}
 
 FUNCTIONS = [haptera.connect, haptera.open, haptera.listen, haptera.dial, haptera.method]
 CLASSES = [value for value in (getattr(haptera, name) for name in haptera.__all__) if inspect.isclass(value)]
@@ -203,3 +202,32 @@ asyncio.run(main())
         "key_file_beside_data",
         "handler_failed",
     ]
+
+
+def documented(*heads: str) -> set[str]:
+    """The names in the first columns of the tables of docs/client.md that begin with these heads."""
+    text = (Path(__file__).parents[2] / "docs" / "client.md").read_text(encoding="utf-8")
+    found: set[str] = set()
+    for head in heads:
+        rows = text.partition(f"| {head} | |\n")[2].partition("\n\n")[0].splitlines()[1:]
+        for row in rows:
+            found.update(re.findall(r"`(\w+)", row.split(" | ")[0]))
+    return found
+
+
+def shown(class_: type) -> set[str]:
+    return {name for name in dir(class_) if not name.startswith("_")}
+
+
+def test_peers_and_requests_show_the_names_that_are_documented_and_no_others() -> None:
+    assert shown(haptera.Peer) == documented("call of a `Peer`", "attribute of a `Peer`")
+    assert shown(haptera.Request) == documented("of a `Request`")
+
+
+def test_a_peer_is_a_peer_and_no_part_of_it_extends_another() -> None:
+    from haptera.peer.caller import Caller
+    from haptera.peer.dispatcher import Dispatcher
+    from haptera.peer.link import Link
+
+    for class_ in (haptera.Peer, haptera.Request, Caller, Dispatcher, Link):
+        assert [each for each in class_.__mro__[1:] if each.__module__.startswith("haptera")] == []

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from haptera.errors import Code, ConnectionLost, Failure, ProtocolError, describe, failure
+from haptera.peer import link_of
 from haptera.transport import format_place
 
 if TYPE_CHECKING:
@@ -240,12 +241,12 @@ class Connector:
     def disown(self, owner: int) -> None:
         """Leaves the connections to the process that this one was forked from."""
         for peer in self._all():
-            peer.disown(owner)
+            link_of(peer).disown(owner)
 
     def abandon(self) -> None:
         """Ends the connections after their loop was closed."""
         for peer in self._all():
-            peer.abandon()
+            link_of(peer).abandon()
 
     async def drain(self, timeout: float) -> None:
         """Waits up to ``timeout`` seconds for what is under way on the connections, and ends them."""
@@ -290,7 +291,7 @@ class Connector:
             return False
         self._current = peer
         self.connected_once = True
-        peer.kept = True
+        link_of(peer).kept = True
         self._answering = False
         alone = len(self._waiting) == len(self._given) == 1 and not self.established
         for waiter in self._take_waiting(Flight.FIRST, *([Flight.FIRST_ALONE] if alone else [])):

@@ -13,7 +13,7 @@ import stat
 from typing import TYPE_CHECKING, NoReturn
 
 from haptera.errors import ConfigurationError
-from haptera.peer import Peer, dial_address
+from haptera.peer import Peer, dial_address, link_of
 from haptera.transport import url_of
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ async def dial_local(address: Address, /, *, timeout: float) -> Peer:
     peer = await dial_address(address, timeout=timeout)
     listening = peer.credentials
     if listening is not None and not _trusted(listening.uid):
-        peer._abort()
+        link_of(peer).abort()
         _refuse(address.path, f"a process of {_user(listening.uid)} listens on it")
     return peer
 

@@ -9,8 +9,9 @@ from haptera.peer.calls import Answer, Call, CallStream
 from haptera.peer.endpoint import dial, dial_address, listen
 from haptera.peer.keys import read_key_file
 from haptera.peer.keywords import ConnectionOptions
-from haptera.peer.peer import Peer, Request
+from haptera.peer.peer import Peer, link_of
 from haptera.peer.remote import Credentials
+from haptera.peer.request import Request
 from haptera.peer.server import Server
 from haptera.peer.service import Service, method
 from haptera.peer.session import SessionService
@@ -34,6 +35,7 @@ __all__ = [
     "Trace",
     "dial",
     "dial_address",
+    "link_of",
     "listen",
     "method",
     "read_key_file",

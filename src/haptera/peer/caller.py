@@ -3,21 +3,28 @@
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Container, Mapping
+from collections.abc import AsyncIterable, Container
 from typing import TYPE_CHECKING, Final
 
-from haptera.connection import Connection, Role
+from haptera.connection import Role
 from haptera.connection.events import PackedItem
-from haptera.errors import ConnectionLost, LocalProtocolError, Outcome, failure
-from haptera.peer.calls import Answer, Call, as_bytes
+from haptera.errors import LocalProtocolError, Outcome, failure
+from haptera.peer.calls import Answer, Call, as_bytes, check_timeout
 from haptera.peer.deadlines import Deadlines
+from haptera.peer.items import Items
 from haptera.peer.limits import WAITING_CALLS_MAX, WAITING_SIZE_MAX
 from haptera.peer.scope import current
+from haptera.transport import running_loop
 from haptera.wire.metadata import Tag
 
 if TYPE_CHECKING:
+    from haptera.peer.link import Link
     from haptera.peer.telemetry import Telemetry
 
+#: After so many calls, each made when the one before it had its answer, the next is expected to be such a call as well:
+#: it is written at once, because no other will join it. A burst that comes in its place leaves in two writes.
+_ONE_BY_ONE_MIN: Final = 16
+_NUMBERS: Final = frozenset({float, int})
 _TIMEOUT_HEAD: Final = bytes((Tag.TIMEOUT_MS, 4))
 #: The longest time that travels, some 49 days. A longer one is watched here alone.
 _TIMEOUT_MS_MAX: Final = 2**32 - 1
@@ -36,13 +43,9 @@ def encode_timeout(timeout: float) -> bytes:
 class Caller:
     """Sends requests as far as the other side's limits allow, keeps the rest in order, and matches the answers."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        loop: asyncio.AbstractEventLoop,
-        flush: Callable[[], None],
-        probe: Callable[[], None],
-    ) -> None:
+    def __init__(self, link: "Link", telemetry: "Telemetry | None") -> None:
+        #: The calls under way by their streams.
+        self.calls: dict[int, Call] = {}
         #: Whether deadlines and traces travel: the dialer's first flight does with what it asks for, what follows
         #: the handshake with what was accepted (spec/protocol.md, section 4).
         self.sends_deadlines = False
@@ -50,12 +53,11 @@ class Caller:
         #: The last of our streams that the other side answers, once it goes away.
         self.last_taken: int | None = None
         #: Records spans, if the program has them recorded.
-        self.telemetry: Telemetry | None = None
-        self._connection = connection
-        self._loop = loop
-        self._flush = flush
-        self._probe = probe
-        self._calls: dict[int, Call] = {}
+        self.telemetry = telemetry
+        self._link = link
+        self._home = link.home
+        self._connection = link.connection
+        self._loop = link.loop
         # Most connections never have a call that waits, and an empty deque is not small.
         self._waiting: deque[Call] | None = None
         self._waiting_large: deque[Call] | None = None
@@ -63,22 +65,18 @@ class Caller:
         self._waiting_done = 0  # of those that wait, how many were given up
         self._unsent: dict[int, Call] = {}  # those that wait and have a deadline, by numbers below 0
         self._unsent_last = 0
-        self._deadlines = Deadlines(loop, self._calls, self._expire)
-        self._unsent_deadlines = Deadlines(loop, self._unsent, self._expire_unsent)
+        self._deadlines = Deadlines(link.loop, self.calls, self._expire)
+        self._unsent_deadlines = Deadlines(link.loop, self._unsent, self._expire_unsent)
         self._usual_timeout = -1.0  # the last one that was encoded: most calls of a program share one
         self._usual_entry = b""
-        if connection.role is Role.DIALER:
-            self.use(connection.config.capabilities)
+        self._one_by_one = 0  # how many of the last calls were sent while no other was under way
+        if self._connection.role is Role.DIALER:
+            self.use(self._connection.config.capabilities)
 
     def use(self, capabilities: Container[str]) -> None:
         """Take over which capabilities may be used."""
         self.sends_deadlines = "request_deadline" in capabilities
         self.sends_traces = "trace_context" in capabilities
-
-    @property
-    def calls(self) -> Mapping[int, Call]:
-        """The calls under way by their streams."""
-        return self._calls
 
     @property
     def waits(self) -> bool:
@@ -90,31 +88,70 @@ class Caller:
             return ()
         return self._waiting, self._waiting_large
 
-    def send(self, call: Call, timeout: float | None) -> None:
+    def begin(
+        self,
+        route: tuple[str, str, bytes],
+        payload: bytes,
+        timeout: float | None,
+        *,
+        items: Items | None = None,
+        reads: bool = False,
+        request_id: bytes | None = None,
+        repeats: bool = False,
+    ) -> Call:
         """Send a call, or keep it until it can be sent; watch its ``timeout`` in seconds.
 
-        A call made by a handler has no more time than its request has left, and belongs to the same trace.
+        ``route`` is the service, the method and metadata entries. ``items`` are those that the call sends, or
+        ``reads``. A call made by a handler has no more time than its request has left, and belongs to the same trace.
         """
-        scope = current.get()
-        if scope is not None and scope.under_way:
-            if scope.deadline is not None:
-                left = scope.deadline - self._loop.time()
-                if left <= 0:
-                    call.set_exception(failure(3005, outcome="not_applied").exception())
-                    return
-                timeout = left if timeout is None else min(left, timeout)
-            trace = scope.trace
-            if trace is not None and self.telemetry is None and self.sends_traces:
-                call.add_entries(trace.child().entries())
-        if self.telemetry is not None:
-            trace = self.telemetry.begin_call(call)
-            if trace is not None and self.sends_traces:
-                call.add_entries(trace.entries())
+        if running_loop() is not self._loop or self._home.forked_from:
+            raise self._home.wrong_loop()
+        if timeout is not None and not (timeout.__class__ in _NUMBERS and timeout > 0):
+            check_timeout(timeout)
+        call = Call(loop=self._loop)
+        call.caller = self
+        call.route = route
+        call.payload = payload if type(payload) is bytes else as_bytes(payload)
+        call.items = items
+        call.reads = reads
+        call.request_id = request_id
+        call.repeats = repeats
+        call.stream = 0
+        link = self._link
+        if link.ending is not None:
+            call.set_exception(link.lost_error("not_applied"))
+        elif link.draining:
+            self.refuse(call)
+        else:
+            scope = current.get()
+            if scope is not None and scope.under_way:
+                if scope.deadline is not None:
+                    left = scope.deadline - self._loop.time()
+                    if left <= 0:
+                        call.set_exception(failure(3005, outcome="not_applied").exception())
+                        return call
+                    timeout = left if timeout is None else min(left, timeout)
+                trace = scope.trace
+                if trace is not None and self.telemetry is None and self.sends_traces:
+                    call.add_entries(trace.child().entries())
+            if self.telemetry is not None:
+                trace = self.telemetry.begin_call(call)
+                if trace is not None and self.sends_traces:
+                    call.add_entries(trace.entries())
+            self._send_or_keep(call, timeout)
+        return call
+
+    def _send_or_keep(self, call: Call, timeout: float | None) -> None:
         size = len(call.payload)
-        if not self.waits and self._connection.can_request(size):
-            self._begin(call, timeout)
+        if not (self._waiting or self._waiting_large) and self._connection.can_request(size):
+            self._one_by_one = 0 if self.calls else self._one_by_one + 1
+            self._send(call, timeout)
             if timeout is not None:
                 self._deadlines.add(call.stream, self._loop.time() + timeout)
+            if self._one_by_one > _ONE_BY_ONE_MIN:
+                self._link.send_now()
+            else:
+                self._link.schedule_flush()
         elif self._connection.going_away:
             self.refuse(call)
         else:
@@ -126,21 +163,26 @@ class Caller:
         call.set_result(Answer(b"", failure(1014, outcome="not_applied")))
         call.wake()
 
-    def _begin(self, call: Call, timeout: float | None) -> None:
+    def _send(self, call: Call, timeout: float | None) -> None:
         service, method, entries = call.route
         if timeout is not None and self.sends_deadlines:
             if timeout != self._usual_timeout:
                 self._usual_timeout, self._usual_entry = timeout, encode_timeout(timeout)
             entries += self._usual_entry
+        items = call.items
         stream = self._connection.request(
-            service, method, call.payload, request_id=call.request_id, streaming=call.streaming, entries=entries
+            service,
+            method,
+            call.payload,
+            request_id=call.request_id,
+            streaming=items is not None and items.sends,
+            entries=entries,
         )
         call.stream = stream
         call.payload = b""  # the connection has it for as long as it is needed
-        self._calls[stream] = call
-        if call.room is not None:
-            call.make_room()
-        self._flush()
+        self.calls[stream] = call
+        if items is not None:
+            items.open_room()
 
     def _enqueue(self, call: Call, size: int, timeout: float | None) -> None:
         if self._waiting is None or self._waiting_large is None:
@@ -155,6 +197,7 @@ class Caller:
         large = agreement is not None and size > agreement.peer_limits.max_frame
         (self._waiting_large if large else self._waiting).append(call)
         self._waiting_size += size
+        call.number = 0
         if timeout is not None:
             self._unsent_last -= 1
             call.number = self._unsent_last
@@ -184,11 +227,13 @@ class Caller:
 
     def _begin_late(self, call: Call) -> None:
         if self._unsent.pop(call.number, None) is None:
-            self._begin(call, None)
+            self._send(call, None)
+            self._link.schedule_flush()
             return
         left = call.due - self._loop.time()
         if left > 0:
-            self._begin(call, left)
+            self._send(call, left)
+            self._link.schedule_flush()
             self._deadlines.add(call.stream, call.due)
         else:
             call.set_exception(failure(3005, outcome="not_applied").exception())
@@ -208,15 +253,15 @@ class Caller:
 
     def end(self, stream: int, answer: Answer) -> None:
         """A call has its answer."""
-        call = self._calls.pop(stream, None)
+        call = self.calls.pop(stream, None)
         if call is not None and not call.done():
             call.set_result(answer)
-            if call.waiter is not None or call.room is not None:
-                call.wake()
+            if call.items is not None:
+                call.items.wake()
 
     def fail(self, stream: int, answer: Answer) -> None:
         """A call has failed here. A change is no longer held where its caller will not send it again."""
-        call = self._calls.get(stream)
+        call = self.calls.get(stream)
         if call is None or call.done() or not call.repeats:
             self._connection.release(stream)
         self.end(stream, answer)
@@ -231,28 +276,30 @@ class Caller:
 
         A call for one answer is given up: what the method answers is not what its caller takes.
         """
-        call = self._calls.get(stream)
+        call = self.calls.get(stream)
         if call is None:
             return False
-        if call.items is None:
+        if not call.reads:
             service, method, _ = call.route
             message = f"{service}.{method} answers with items: Peer.stream takes them, and not a call for one answer"
             error = LocalProtocolError(1008, message)
             error.outcome = "unknown"  # the method runs already
             self._give_up(call, error)
             return False
-        call.items.append(payload)
-        call.wake_reader()
+        assert call.items is not None
+        call.items.add(payload)
         return True
 
     def abandon(self, call: Call) -> None:
         """A call is cancelled or timed out; its stream ends when the other side has answered."""
         if call.stream:
             self._connection.cancel(call.stream)
-            items, call.items = call.items, None
-            for _ in items or ():
-                self._connection.take_item(call.stream)
-            self._flush()
+            if call.reads and call.items is not None:
+                call.reads = False
+                for _ in call.items.arrived:
+                    self._connection.take_item(call.stream)
+                call.items.arrived.clear()
+            self._link.schedule_flush()
             return
         self._unsent.pop(call.number, None)
         self._waiting_size -= len(call.payload)
@@ -273,46 +320,56 @@ class Caller:
             call.wake()
 
     def _expire(self, stream: int) -> None:
-        self._give_up(self._calls[stream], failure(3005, outcome="unknown").exception())
-        self._probe()
+        self._give_up(self.calls[stream], failure(3005, outcome="unknown").exception())
+        self._link.probe()
 
     def _expire_unsent(self, number: int) -> None:
         self._give_up(self._unsent[number], failure(3005, outcome="not_applied").exception())
-        self._probe()
+        self._link.probe()
 
-    async def send_items(self, call: Call, items: AsyncIterable[bytes]) -> None:
-        """Send what follows a streaming request, waiting for room.
+    def make_room(self, stream: int) -> bool:
+        """Let a call send more items; False if none is under way on the stream."""
+        call = self.calls.get(stream)
+        if call is None:
+            return False
+        if call.items is not None:
+            call.items.open_room()
+        return True
 
-        An exception of ``items`` cancels the call and becomes its outcome.
+    async def send_items(self, call: Call, items: Items, source: AsyncIterable[bytes]) -> None:
+        """Send the items of ``source`` behind a streaming request, waiting for room.
+
+        An exception of ``source`` cancels the call and becomes its outcome.
         """
         try:
             while not call.stream and not call.done():
-                await call.wait_room()
-            async for item in items:
+                await items.wait_room()
+            async for item in source:
                 if call.done():
                     return
                 room = self._connection.send_item(call.stream, item if type(item) is bytes else as_bytes(item))
-                self._flush()
+                self._link.schedule_flush()
                 if not room:
-                    await call.wait_room()
+                    await items.wait_room()
             if not call.done():
                 self._connection.finish(call.stream)
-                self._flush()
+                self._link.schedule_flush()
         except asyncio.CancelledError:
-            # Whoever cancels this has ended the call before; here it is the items that were cancelled.
+            # The end of a call cancels this; before that end it is the items that were cancelled.
             call.cancel()
             raise
         except Exception as error:
             self._give_up(call, error)
 
-    def close(self, lost: Callable[[Outcome], ConnectionLost], sent: Outcome) -> None:
+    def close(self, sent: Outcome) -> None:
         """Fail all calls: the connection is over. ``sent`` is the outcome of those that were sent.
 
         What was sent behind the last stream that the other side's GOAWAY names was certainly not applied.
         """
-        calls = list(self._calls.values())
+        lost = self._link.lost_error
+        calls = list(self.calls.values())
         unsent = self._take_waiting()
-        self._calls.clear()
+        self.calls.clear()
         self._deadlines.close()
         self._unsent_deadlines.close()
         last = self.last_taken

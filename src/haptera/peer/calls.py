@@ -1,20 +1,20 @@
 """Calls that this side makes: the answers they wait for, and the items that come before those."""
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator
 from enum import Enum
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from haptera.errors import Failure
+from haptera.peer.items import Items
 from haptera.wire.metadata import NO_ENTRIES, Tag
 
 if TYPE_CHECKING:
-    from haptera.connection.events import PackedItem
-    from haptera.peer.line import Line
+    from haptera.peer.caller import Caller
+    from haptera.peer.link import Link
 
 _REVISION: Final = int(Tag.REVISION)
 _REPLAYED: Final = int(Tag.REPLAYED)
@@ -76,58 +76,22 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
         return self.payload
 
 
-class CallOwner(Protocol):
-    """Who sends a call and waits for its answer."""
-
-    def abandon(self, call: "Call") -> None:
-        """Nobody waits for the answer any longer."""
-
-    def release(self, call: "Call") -> None:
-        """A change will not be sent again."""
-
-
 class Call(asyncio.Future[Answer]):
     """A call under way: a future of its answer. Cancelling it cancels the call at the other side."""
 
-    __slots__ = (
-        "caller",
-        "due",
-        "items",
-        "number",
-        "payload",
-        "repeats",
-        "request_id",
-        "room",
-        "route",
-        "stream",
-        "streaming",
-        "waiter",
-    )
-    due: float  # when its time is over, for one that waits to be sent
+    # The caller that makes it sets these: an initializer in Python would cost more than all of them.
+    __slots__ = ("caller", "due", "items", "number", "payload", "reads", "repeats", "request_id", "route", "stream")
 
-    def __init__(
-        self,
-        caller: CallOwner,
-        route: tuple[str, str, bytes],
-        payload: bytes,
-        loop: asyncio.AbstractEventLoop,
-        *,
-        streaming: bool = False,
-        request_id: bytes | None = None,
-        repeats: bool = False,
-    ) -> None:
-        super().__init__(loop=loop)
-        self.caller = caller
-        self.route = route  # service, method, metadata entries
-        self.payload = payload if type(payload) is bytes else as_bytes(payload)
-        self.streaming = streaming
-        self.request_id = request_id
-        self.repeats = repeats  # whether the caller may send it again, under its id
-        self.stream = 0  # 0 while it waits to be sent
-        self.number = 0  # by which its deadline is watched meanwhile
-        self.items: deque[bytes | PackedItem] | None = None
-        self.waiter: asyncio.Future[None] | None = None  # of who reads items
-        self.room: asyncio.Future[None] | None = None  # of who sends items
+    caller: "Caller"
+    route: tuple[str, str, bytes]  # service, method, metadata entries
+    payload: bytes  # until it is sent
+    request_id: bytes | None
+    repeats: bool  # whether the caller may send it again, under its id
+    stream: int  # 0 while it waits to be sent
+    number: int  # by which its deadline is watched meanwhile
+    due: float  # when its time is over, for one that waits to be sent
+    items: Items | None  # of a call that sends items or takes them
+    reads: bool  # whether it takes them
 
     def add_entries(self, entries: bytes) -> None:
         """Have more metadata entries sent with the request."""
@@ -151,25 +115,9 @@ class Call(asyncio.Future[Answer]):
         self.caller.release(self)
 
     def wake(self) -> None:
-        """Let whoever reads or sends items look again."""
-        self.wake_reader()
-        self.make_room()
-
-    def wake_reader(self) -> None:
-        """Let whoever reads items look again."""
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
-
-    def make_room(self) -> None:
-        """Let whoever sends items go on."""
-        if self.room is not None and not self.room.done():
-            self.room.set_result(None)
-
-    async def wait_room(self) -> None:
-        """Wait until more items may be sent, or the call has ended."""
-        self.room = self.get_loop().create_future()
-        await self.room
-        self.room = None
+        """Let the tasks that read or send items look again."""
+        if self.items is not None:
+            self.items.wake()
 
 
 def as_bytes(value: object) -> bytes:
@@ -186,10 +134,10 @@ class CallStream:
     ``aclose``, otherwise when the object is forgotten.
     """
 
-    def __init__(self, line: "Line", call: Call, sender: asyncio.Task[None] | None) -> None:
-        call.items = deque()
-        self._line = line
+    def __init__(self, link: "Link", call: Call, items: Items, sender: asyncio.Task[None] | None) -> None:
+        self._link = link
         self._call = call
+        self._items = items
         self._sender = sender
         #: The terminal answer, once the items have ended.
         self.answer: Answer | None = None
@@ -198,27 +146,26 @@ class CallStream:
         return self
 
     async def __anext__(self) -> bytes:
-        self._line.check_loop()
-        call = self._call
-        while not call.items:
+        self._link.home.check()
+        call, items = self._call, self._items
+        while not items.arrived:
             if call.cancelled():
                 raise StopAsyncIteration  # it was left early
             if call.done():
                 self.answer = call.result()
                 self.answer.result()
                 raise StopAsyncIteration
-            call.waiter = call.get_loop().create_future()
-            await call.waiter
-        payload = self._line._take_item(call.stream, call.items.popleft())
+            await items.wait_arrival()
+        payload = self._link.take_item(call.stream, items.arrived.popleft())
         if isinstance(payload, Failure):
-            call.items.clear()  # what follows one that is lost is not handed over in its place
+            items.arrived.clear()  # what follows one that is lost is not handed over in its place
             self.answer = Answer(b"", payload)
             raise payload.exception()
         return payload
 
     async def aclose(self) -> None:
         """Cancel the call if it has not ended."""
-        if self._line.left_behind():
+        if self._link.left_behind():
             return
         _leave(self._call, self._sender)
 
@@ -236,7 +183,7 @@ class CallStream:
             _leave(call, sender)
             return
         # The collector may run in any thread, and in a forked child.
-        if self._line.has_loop:
+        if self._link.home.present:
             call.get_loop().call_soon_threadsafe(_leave, call, sender)
 
 

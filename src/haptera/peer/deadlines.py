@@ -5,9 +5,11 @@ from collections.abc import Callable, Container
 from heapq import heapify, heappop, heappush
 from typing import Final
 
+#: How many are kept as they came before they are put in order. Most are over by then, and cost no more than this list.
+_ADDED_MAX: Final = 512
 #: What is over is swept out when so many are kept, and then when they are twice what was left: one that lasts long
 #: keeps no more than that behind it, and a sweep costs each deadline a constant.
-_SWEEP_MIN: Final = 1024
+_SWEEP_MIN: Final = 512
 _NEVER: Final = float("inf")
 
 
@@ -17,7 +19,7 @@ class Deadlines:
     It keeps numbers and not what they stand for: a deadline that is far away holds no payload in memory.
     """
 
-    __slots__ = ("_expire", "_heap", "_loop", "_sweep_at", "_timer", "_timer_due", "_under_way")
+    __slots__ = ("_added", "_expire", "_heap", "_loop", "_sweep_at", "_timer", "_timer_due", "_under_way")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, under_way: Container[int], expire: Callable[[int], None]
@@ -25,38 +27,50 @@ class Deadlines:
         self._loop = loop
         self._under_way = under_way
         self._expire = expire
-        # Most calls share one timeout, so most pushes are in order already and cost a single comparison.
+        self._added: list[tuple[float, int]] = []  # as they came
         self._heap: list[tuple[float, int]] = []
         self._sweep_at = _SWEEP_MIN
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = _NEVER
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return len(self._added) + len(self._heap)
 
     def add(self, number: int, due: float) -> None:
-        """Watch ``number``: ``expire(number)`` is called if it is still under way at ``due`` (time of the loop)."""
+        """Watch ``number``, which is under way: ``expire(number)`` is called if it still is at ``due`` (time of the
+        loop)."""
         if not due < _NEVER:
             return
-        if len(self._heap) >= self._sweep_at:
-            self._sweep()
-        heappush(self._heap, (due, number))
+        added = self._added
+        added.append((due, number))
         if due < self._timer_due:
             self._arm(due)
+        elif len(added) >= _ADDED_MAX:
+            self._arrange()
 
     def close(self) -> None:
         """Watch nothing any longer."""
+        self._added.clear()
         self._heap.clear()
         self._timer_due = _NEVER
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _sweep(self) -> None:
+    def _arrange(self) -> None:
+        """Put the new ones in order. Most have ended since."""
         under_way = self._under_way
-        self._heap[:] = [entry for entry in self._heap if entry[1] in under_way]
-        heapify(self._heap)
-        self._sweep_at = max(_SWEEP_MIN, 2 * len(self._heap))
+        heap = self._heap
+        added = [entry for entry in self._added if entry[1] in under_way]
+        self._added.clear()
+        if len(heap) + len(added) >= self._sweep_at:
+            heap[:] = [entry for entry in heap if entry[1] in under_way]
+            heap += added
+            heapify(heap)
+            self._sweep_at = max(_SWEEP_MIN, 2 * len(heap))
+        else:
+            for entry in added:
+                heappush(heap, entry)
 
     def _arm(self, due: float) -> None:
         if self._timer is not None:
@@ -67,6 +81,7 @@ class Deadlines:
     def _pass(self) -> None:
         self._timer = None
         self._timer_due = _NEVER
+        self._arrange()
         heap = self._heap
         now = self._loop.time()
         while heap:

@@ -2,25 +2,27 @@
 
 import asyncio
 import logging
-from collections.abc import Container, Coroutine
+from collections.abc import Container, Coroutine, Mapping
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
-from haptera.connection import Connection
-from haptera.connection.events import RequestReceived
+from haptera.connection.events import PackedItem, RequestReceived
 from haptera.errors import Failure, failure
 from haptera.peer.deadlines import Deadlines
-from haptera.peer.event_log import EventLog, LimitedLog
+from haptera.peer.event_log import EventLog, RequestLog
+from haptera.peer.items import Items
 from haptera.peer.limits import BATCH_MAX, HANDLERS_END_S
-from haptera.peer.peer import Request
-from haptera.peer.scope import current, enter
-from haptera.peer.service import Service
+from haptera.peer.link import guard
+from haptera.peer.request import Request
+from haptera.peer.scope import current
 from haptera.peer.telemetry import find_telemetry
 from haptera.peer.times import Stopwatch, clock_of
 from haptera.wire.metadata import Tag
 
 if TYPE_CHECKING:
+    from haptera.peer.link import Link
     from haptera.peer.peer import Peer
+    from haptera.peer.service import Service
 
 _logger = logging.getLogger("haptera.peer")
 _SESSION: Final = "session"
@@ -31,20 +33,24 @@ _ROUNDING_S: Final = 0.002
 
 
 class Dispatcher:
-    """Hands requests to their services, in batches, and their answers to the connection."""
+    """Hands requests to their services, in batches, and their answers to the connection.
 
-    def __init__(
-        self,
-        peer: "Peer",
-        connection: Connection,
-        services: dict[str, Service],
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        self._peer = peer
-        self._connection = connection
-        self._services = services
+    Most requests are answered at once by a service that takes batches. So a request has no more fields than those that
+    its handler sees, and what few have stands in tables beside it: items, tasks, reasons, times, spans.
+    """
+
+    peer: "Peer"
+    """The peer whose requests they are, as services know it."""
+
+    def __init__(self, link: "Link", services: "Mapping[str, Service]", shared_log: EventLog | None) -> None:
+        self.link = link
+        self.services = services
         #: Requests without an answer, by their streams.
         self.requests: dict[int, Request] = {}
+        #: Requests of the other side that came whole.
+        self.requests_received = 0
+        #: The items of those that send some, in either direction.
+        self.items: dict[int, Items] = {}
         #: Those of them that were not started yet. What this side accepts as streams and budget bounds them.
         self.arrived: list[Request] = []
         #: Without pipelining one request runs at a time, in stream order (spec/protocol.md, section 4.1).
@@ -55,36 +61,74 @@ class Dispatcher:
         self.stopwatch: Stopwatch | None = None
         #: Records spans, if the program has them recorded.
         self.telemetry: Final = find_telemetry()
-        #: The time of the loop at which the requests that are being added were read.
-        self.read_at = 0.0
-        self._loop = loop
+        self._connection = link.connection
+        self._home = link.home
+        self._loop = link.loop
         self._running = 0  # the stream that runs then
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[int, asyncio.Task[None]] = {}  # of handlers that have one, until they end
+        self._unbegun: dict[int, Request] = {}  # their tasks have not taken a step yet
+        self._looking = False  # whether those are about to be looked at
+        self._reasons: dict[int, Failure] = {}  # why a request is stopped, if not because its caller cancelled
         self._timed: list[Request] = []  # new, and not watched yet
-        self._log: EventLog | None = None  # of handlers that fail, once one has
-        self._deadlines = Deadlines(loop, self.requests, self._expire)
+        self._log = RequestLog(link, shared_log)
+        self._deadlines = Deadlines(link.loop, self.requests, self._expire)
 
     def use(self, capabilities: Container[str]) -> None:
         """Take over which capabilities were accepted."""
         self.serial = "pipelining" not in capabilities
         self.keeps_deadlines = "request_deadline" in capabilities
-        self.stopwatch = Stopwatch(clock_of(self._loop)) if "server_metrics" in capabilities else None
+        if "server_metrics" in capabilities:
+            self.stopwatch = Stopwatch(clock_of(self._loop))
+            self.link.on_read = self.stopwatch.read
+
+    # -- arrival ----------------------------------------------------------------------------------------------------
 
     def add(self, event: RequestReceived) -> None:
         """Take a request that has arrived; ``start`` starts it."""
-        request = Request(self._peer, event)
-        self.requests[event.stream] = request
-        if _ANSWERED_BELOW in event.entries:
-            self.answers_read(int.from_bytes(event.entries[_ANSWERED_BELOW], "big"))
+        stream, entries = event.stream, event.entries
+        request = Request(self, stream, event.service, event.method, event.payload, entries)
+        self.requests[stream] = request
+        if event.streaming:
+            self.items[stream] = Items()
+        if _ANSWERED_BELOW in entries:
+            self.answers_read(int.from_bytes(entries[_ANSWERED_BELOW], "big"))
         if self.stopwatch is not None:
-            self.stopwatch.add(request)
-        if self.telemetry is not None:
-            request.span = None
-        if self.keeps_deadlines and _TIMEOUT in event.entries:
-            begun = self.read_at if event.begun is None else event.begun
-            request.deadline = begun + int.from_bytes(event.entries[_TIMEOUT], "big") / 1000
+            self.stopwatch.received[stream] = self.stopwatch.now
+        if self.keeps_deadlines and _TIMEOUT in entries:
+            begun = self.link.read_at if event.begun is None else event.begun
+            request.deadline = begun + int.from_bytes(entries[_TIMEOUT], "big") / 1000
             self._timed.append(request)
         self.arrived.append(request)
+
+    def add_item(self, stream: int, payload: bytes | PackedItem) -> bool:
+        """Take an item that has arrived; False if no request is under way on the stream."""
+        if stream not in self.requests:
+            return False
+        self.items[stream].add(payload)
+        return True
+
+    def finish_items(self, stream: int) -> None:
+        """Take the end of a request's items."""
+        items = self.items.get(stream)
+        if items is not None:
+            items.end()
+
+    def make_room(self, stream: int) -> None:
+        """Let a handler send more items."""
+        items = self.items.get(stream)
+        if items is not None:
+            items.open_room()
+
+    def items_of(self, request: Request) -> Items:
+        """Return the items of a request, which may be one that has sent none yet."""
+        items = self.items.get(request.stream)
+        if items is None:
+            items = Items()
+            if request.cancelled:
+                items.give_up()
+            if request.stream in self.requests:
+                self.items[request.stream] = items
+        return items
 
     def watch(self) -> None:
         """Watch the deadlines of what was added and is not answered yet: what is answered at once costs nothing."""
@@ -102,9 +146,11 @@ class Dispatcher:
             self.stopwatch.read()
         self.start()
 
+    # -- handlers ---------------------------------------------------------------------------------------------------
+
     def start(self) -> None:
         """Hand what has arrived to its services, a batch each, while there is room for the answers."""
-        while self.arrived and self._peer.writable:
+        while self.arrived and self.link.writable:
             batch = self._next_serial() if self.serial else self._next_batch()
             if not batch:
                 return
@@ -119,7 +165,7 @@ class Dispatcher:
                 self._handle(name, requests)
             if self.arrived and not self.serial and self._connection.outbox.pending:
                 # What was answered leaves first: the other side works on it while this one works on the rest.
-                self._peer._schedule_flush()
+                self.link.schedule_flush()
                 return
 
     def _next_batch(self) -> list[Request]:
@@ -143,7 +189,7 @@ class Dispatcher:
         return exempt
 
     def _handle(self, name: str, requests: list[Request]) -> None:
-        service = self._services.get(name)
+        service = self.services.get(name)
         if service is None:
             for request in requests:
                 request.fail(failure(3001, {"service": name}))
@@ -155,32 +201,69 @@ class Dispatcher:
                 self.telemetry.begin_request(request)
         if self.stopwatch is not None:
             self.stopwatch.begin_batch()
+        self._looking = True  # at the end of the batch, so that this runs behind the first steps of its tasks
         try:
             service.handle(requests)
         except Exception as error:
-            unanswered = [request for request in requests if request.stream in self.requests and request.task is None]
+            unanswered = [each for each in requests if each.stream in self.requests and each.stream not in self._tasks]
             self.report((unanswered or requests)[0], error)
             for request in unanswered:
                 self.record(request, error)
                 request.fail(failure(3010))
+        self._looking = bool(self._unbegun)
+        if self._looking:
+            self._loop.call_soon(self._look_at_unbegun)
         if self.stopwatch is not None:
-            owed = self.requests
-            self.stopwatch.end_batch(
-                [request for request in requests if request.task is None and request.stream in owed]
-            )
+            owed, tasks = self.requests, self._tasks
+            streams = [each.stream for each in requests]
+            self.stopwatch.end_batch([stream for stream in streams if stream in owed and stream not in tasks])
 
     def answers_read(self, below: int) -> None:
         """The other side has read the answers to its changes on streams below, whichever service they were for."""
-        for service in self._services.values():
-            service.answers_read(self._peer, below)
+        for service in self.services.values():
+            service.answers_read(self.peer, below)
+
+    def run(self, request: Request, handler: Coroutine[Any, Any, None]) -> None:
+        """Run a handler in a task of its own. It calls ``enter`` first and ``leave`` last."""
+        self._tasks[request.stream] = self._loop.create_task(handler)
+        self._unbegun[request.stream] = request
+        if not self._looking:
+            self._looking = True
+            self._loop.call_soon(self._look_at_unbegun)
+
+    def _look_at_unbegun(self) -> None:
+        """Answer for handlers that will never begin, because their tasks were cancelled before the first step.
+
+        A callback of each task would tell that, too. This is one callback for all of a batch, and it runs in the turn
+        of the loop in which the tasks begin.
+        """
+        for request in [each for each in self._unbegun.values() if self._tasks[each.stream].done()]:
+            self.leave(request)
+        self._looking = bool(self._unbegun)
+        if self._looking:
+            self._loop.call_soon(self._look_at_unbegun)
 
     def enter(self, request: Request) -> None:
         """A handler takes its first step, in a task of its own."""
-        enter(request)
+        del self._unbegun[request.stream]
+        current.set(request if request.deadline is not None or request.trace is not None else None)
         if self.telemetry is not None:
             self.telemetry.enter(request)
         if self.stopwatch is not None:
-            self.stopwatch.begin(request)
+            self.stopwatch.begin(request.stream)
+
+    def leave(self, request: Request) -> None:
+        """A handler's task ends: answer for one that has not, cancelled before its first step for instance."""
+        task = self._tasks.pop(request.stream)
+        self._unbegun.pop(request.stream, None)
+        if request.stream in self.requests:
+            cancelled = task.cancelled()
+            self.fail(request, failure(3006, outcome="unknown") if cancelled else failure(3010))
+
+    def is_stopped(self, request: Request) -> bool:
+        """Whether a handler was cancelled, by its caller or from outside; not something that it waited for."""
+        task = self._tasks.get(request.stream)
+        return request.cancelled or (task is not None and task.cancelling() > 0)
 
     def record(self, request: Request, error: BaseException) -> None:
         """A handler has raised an error."""
@@ -189,86 +272,68 @@ class Dispatcher:
 
     def report(self, request: Request, error: BaseException) -> None:
         """What a handler has raised is a fault: the log has it, and the caller does not."""
-        self._write_line("handler_failed", request, error)
-
-    def _write_line(self, event: str, request: Request, error: BaseException) -> None:
-        """Write a line about a request. Its caller causes it at will, also on a dialled connection."""
-        if self._log is None:
-            self._log = self._peer._log if self._peer._accepted else LimitedLog(self._peer.remote)
-        self._log.write(
-            logging.ERROR,
-            event,
-            lambda: self._peer.log_fields(
-                stream=request.stream,
-                request_id=request.request_id,
-                code=3010,
-                service=request.service,
-                method=f"{request.service}.{request.method}",
-            ),
-            error,
-        )
+        self._log.write("handler_failed", request, error)
 
     def is_overdue(self, request: Request) -> bool:
         """Whether a request's time is over, or as good as that."""
         return request.deadline is not None and self._loop.time() >= request.deadline - _ROUNDING_S
 
-    def run(self, request: Request, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run a handler in a task of its own."""
-        task = asyncio.get_running_loop().create_task(coroutine)
-        request.task = task
-        self._tasks.add(task)
-        task.add_done_callback(request.end_task)
+    # -- answers ----------------------------------------------------------------------------------------------------
 
-    def end_task(self, request: Request, task: asyncio.Task[None]) -> None:
-        """A handler's task has ended: answer for one that did not, cancelled before its first step for instance."""
-        self._tasks.discard(task)
-        if request.stream not in self.requests:
-            return
-        if task.cancelled():
-            self.fail(request, failure(3006, outcome="unknown"))
-        else:
-            self.fail(request, failure(3010))
-
-    def respond(self, request: Request, payload: bytes, entries: bytes) -> None:
+    def respond(self, request: Request, payload: bytes, entries: bytes = b"") -> None:
         """Answer with success; nothing if the request has been answered or its connection is gone."""
-        if get_ident() != self._peer._thread:
-            self._peer.check_loop()
-        if self.requests.pop(request.stream, None) is None:
+        if get_ident() != self._home.thread:
+            self._home.check()
+        stream = request.stream
+        if self.requests.pop(stream, None) is None:
             return
         if self.stopwatch is not None:
-            entries += self.stopwatch.entries(request)
+            entries += self.stopwatch.entries(stream)
         try:
-            self._connection.respond(request.stream, payload, entries)
+            self._connection.respond(stream, payload, entries)
         except BaseException:
-            self.requests[request.stream] = request  # it is still owed an answer
+            self.requests[stream] = request  # it is still owed an answer
             raise
-        if self.telemetry is not None:
-            self.telemetry.end_request(request, None)
-        self._peer._schedule_flush()
+        self._settle(request, None)
 
     def fail(self, request: Request, reason: Failure, entries: bytes = b"") -> None:
         """Answer with an error; nothing if the request has been answered or its connection is gone."""
-        if get_ident() != self._peer._thread:
-            self._peer.check_loop()
-        if self.requests.pop(request.stream, None) is None:
+        if get_ident() != self._home.thread:
+            self._home.check()
+        stream = request.stream
+        if self.requests.pop(stream, None) is None:
             return
         if self.stopwatch is not None:
-            entries += self.stopwatch.entries(request)
-        stopped = request.abort_reason
+            entries += self.stopwatch.entries(stream)
+        stopped = self._reasons.get(stream)
         if stopped is not None:
             # A service that says "cancelled" knows better than anyone whether something was done.
             outcome = reason.outcome if reason.code == 3006 else stopped.outcome
             reason = Failure(stopped.code, stopped.name, stopped.message, outcome, stopped.details)
-        self._peer._write_before_error(request.stream)
+        self.link.write_before_error(stream)
         try:
-            self._connection.fail(request.stream, reason, entries)
+            self._connection.fail(stream, reason, entries)
         except Exception as error:
             # Details of an application's own that cannot be encoded.
-            self._write_line("error_not_sent", request, error)
-            self._connection.fail(request.stream, failure(3010))
+            self._log.write("error_not_sent", request, error)
+            self._connection.fail(stream, failure(3010))
+        self._settle(request, reason)
+
+    def _settle(self, request: Request, reason: Failure | None) -> None:
+        """A request is answered: forget what stands beside it, and see that the answer leaves."""
+        if self.items:
+            self.items.pop(request.stream, None)
+        if self._reasons:
+            self._reasons.pop(request.stream, None)
         if self.telemetry is not None:
             self.telemetry.end_request(request, reason)
-        self._peer._schedule_flush()
+        # The last answer that is owed: no other would join it until the end of this turn of the loop.
+        if self.requests or self.link.draining:
+            self.link.schedule_flush()
+        else:
+            self.link.send_now()
+
+    # -- requests that are stopped ----------------------------------------------------------------------------------
 
     def cancel(self, stream: int) -> None:
         """The caller no longer wants an answer: tell the handler, or answer what was never started."""
@@ -278,7 +343,7 @@ class Dispatcher:
         if self._keeps(request):
             self.fail(request, failure(3006, outcome="not_applied"))
         elif not request.cancelled:
-            request.cancel()
+            self._stop(request)
 
     def _expire(self, stream: int) -> None:
         """The caller's time is over: stop the handler. Its slot is free when it has ended, as for a cancelled one.
@@ -289,8 +354,8 @@ class Dispatcher:
         if self._keeps(request):
             self.fail(request, failure(3005, outcome="not_applied"))
         elif not request.cancelled:
-            request.abort_reason = failure(3005, outcome="unknown")
-            request.cancel()
+            self._reasons[stream] = failure(3005, outcome="unknown")
+            self._stop(request)
 
     def abort(self, stream: int, reason: Failure) -> None:
         """What the requester sends can't be taken: its handler is stopped, then the reason is the answer."""
@@ -302,12 +367,28 @@ class Dispatcher:
             self.fail(request, nothing_done)
             return
         # Whatever error the handler answers with because it is stopped, this is why. A result that it has stands.
-        request.abort_reason = reason
-        stoppable = request.cancelled or request.task is not None or request.on_cancel is not None
+        self._reasons[stream] = reason
+        stoppable = request.cancelled or stream in self._tasks or request.on_cancel is not None
         if not request.cancelled:
-            request.cancel()
+            self._stop(request)
         if not stoppable:
             self.fail(request, reason)
+
+    def _stop(self, request: Request) -> None:
+        """Stop a handler: no one waits for the answer."""
+        self._cancel(request)
+        items = self.items.get(request.stream)
+        if items is not None:
+            items.give_up()
+
+    def _cancel(self, request: Request) -> None:
+        request.cancelled = True
+        if request.on_cancel is not None:
+            callback, request.on_cancel = request.on_cancel, None
+            guard(callback)
+        task = self._tasks.get(request.stream)
+        if task is not None:
+            task.cancel()
 
     def _keeps(self, request: Request) -> bool:
         """Whether a request was not started; if so, it never will be."""
@@ -319,21 +400,25 @@ class Dispatcher:
     def close(self) -> None:
         """Stop all handlers: the connection is over."""
         requests = list(self.requests.values())
+        items = list(self.items.values())
         self._deadlines.close()
-        if self._log is not None and not self._peer._accepted:
-            self._log.settle()
+        self._log.settle()
         self.requests.clear()
+        self.items.clear()
+        self._reasons.clear()
         self.arrived.clear()
         for request in requests:
             if self.telemetry is not None:
                 self.telemetry.end_request(request, failure(3006, outcome="unknown"))
-            request.cancel()
+            self._cancel(request)
+        for each in items:
+            each.wake()
 
     async def wait(self) -> None:
         """Wait until all handlers have ended; not for ever for those that go on though they were cancelled."""
-        tasks = self._tasks - {asyncio.current_task()}
+        tasks = {*self._tasks.values()} - {asyncio.current_task()}
         if not tasks:
             return
         _, going_on = await asyncio.wait(tasks, timeout=HANDLERS_END_S)
         if going_on:
-            _logger.warning("handlers_go_on", extra=self._peer.log_fields(handlers=len(going_on)))
+            _logger.warning("handlers_go_on", extra=self.link.log_fields(handlers=len(going_on)))

@@ -12,14 +12,14 @@ import msgspec
 from haptera.connection import Budget, Config, Connection, Role
 from haptera.connection.bounds import check_keywords
 from haptera.errors import ConfigurationError
+from haptera.peer.assembly import assemble
 from haptera.peer.calls import check_timeout
-from haptera.peer.exchange import Exchange
 from haptera.peer.keywords import ConnectionOptions
 from haptera.peer.limits import CALL_TIMEOUT_S, WRITE_TIMEOUT_S
+from haptera.peer.link import Link
 from haptera.peer.opening import opening
 from haptera.peer.options import Options, read_options
-from haptera.peer.peer import Peer
-from haptera.peer.protocol import TransportProtocol
+from haptera.peer.peer import Peer, link_of
 from haptera.peer.scope import current
 from haptera.peer.server import Server
 from haptera.peer.service import Service
@@ -119,18 +119,12 @@ async def listen(
     hosted = _hosted(services)
     budget = _process_budget if process_budget is None else process_budget
 
-    def accept() -> TransportProtocol:
+    def accept() -> Link:
         connection = Connection(Role.ACCEPTOR, settings, loop.time(), budget)
-        return TransportProtocol(
-            Exchange(
-                connection,
-                hosted,
-                loop,
-                owner=server,
-                write_timeout_s=write_timeout_s,
-                idle_timeout_s=idle_timeout_s,
-            )
+        peer = assemble(
+            connection, hosted, loop, owner=server, write_timeout_s=write_timeout_s, idle_timeout_s=idle_timeout_s
         )
+        return link_of(peer)
 
     scope = current.set(None)  # what is accepted is not on behalf of whoever listens
     try:
@@ -222,42 +216,48 @@ async def dial_address(
     hosted = _hosted(services)
     call_timeout_s = CALL_TIMEOUT_S if asked.timeout is None else asked.timeout
 
-    def connect(host: Place) -> TransportProtocol:
+    def make(host: Place) -> Peer:
         connection = Connection(Role.DIALER, here if _is_local(host) else elsewhere, loop.time(), _process_budget)
-        return TransportProtocol(
-            Exchange(
-                connection,
-                hosted,
-                loop,
-                write_timeout_s=write_timeout_s,
-                call_timeout_s=call_timeout_s,
-                idle_timeout_s=idle_timeout_s,
-                dialled=host,
-            )
+        return assemble(
+            connection,
+            hosted,
+            loop,
+            dialled=host,
+            write_timeout_s=write_timeout_s,
+            call_timeout_s=call_timeout_s,
+            idle_timeout_s=idle_timeout_s,
         )
 
     scope = current.set(None)  # what arrives on the connection is not on behalf of whoever dials
     try:
-        peer = await connect_first(address.places, partial(_attempt, connect), timeout, discard=Exchange._abort)
+        peer = await connect_first(address.places, partial(_attempt, make), timeout, discard=_discard)
     finally:
         current.reset(scope)
     # A turn of the loop later than usual: a task that waits for the one that dials still has its request leave with
     # HELLO in one write.
-    loop.call_soon(peer._schedule_flush)
+    loop.call_soon(link_of(peer).schedule_flush)
     return peer
 
 
-async def _attempt(connect: Callable[[Place], TransportProtocol], host: Place, address: Place) -> Exchange:
+async def _attempt(make: Callable[[Place], Peer], host: Place, address: Place) -> Peer:
     """Connect to one address of a host."""
     loop = asyncio.get_running_loop()
-    factory = partial(connect, host)
+    made: list[Peer] = []
+
+    def connect() -> Link:
+        made.append(make(host))  # the time of its handshake begins when the transport is open
+        return link_of(made[0])
+
     if isinstance(address, str):
-        _, protocol = await loop.create_unix_connection(factory, address)
+        await loop.create_unix_connection(connect, address)
     else:
-        _, protocol = await loop.create_connection(factory, *address)
-    peer = protocol.peer
-    assert isinstance(peer, Exchange)  # as `connect` made it
-    return peer
+        await loop.create_connection(connect, *address)
+    return made[0]
+
+
+def _discard(peer: Peer) -> None:
+    """Close a connection that was opened in the moment in which another one had won."""
+    link_of(peer).abort()
 
 
 def _config(

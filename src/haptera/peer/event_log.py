@@ -4,7 +4,11 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from haptera.peer.link import Link
+    from haptera.peer.request import Request
 
 _logger = logging.getLogger("haptera.peer")
 
@@ -22,29 +26,13 @@ def shortened(text: str) -> str:
 
 
 class EventLog:
-    """Writes a line for each event: that of connections which this side has dialled."""
+    """Writes a line for each event of some connections.
 
-    def write(
-        self, level: int, event: str, fields: Callable[[], dict[str, Any]], error: BaseException | None = None
-    ) -> None:
-        """Write a line if anybody reads lines of this level.
-
-        ``fields`` gives what it says besides the event; the traceback of ``error`` stands behind it.
-        """
-        if _logger.isEnabledFor(level):
-            _logger.log(level, event, exc_info=error, extra=fields())
-
-    def settle(self) -> None:
-        """Write what was left out until now."""
-
-
-class LimitedLog(EventLog):
-    """The log of what others cause: behind the first lines of an event, how many more there would have been.
-
-    ``place`` is the listener's URL, or the other side of a dialled connection.
+    ``place`` is where others cause the events: a listener's URL, or the other side of a dialled connection. Then the
+    first lines of an event stand for all in some seconds, and behind them the number of the others.
     """
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, place: str | None = None) -> None:
         self._place = place
         self._until = 0.0
         self._counts: Counter[tuple[int, str]] = Counter()  # since the interval began; the events are few
@@ -53,9 +41,14 @@ class LimitedLog(EventLog):
     def write(
         self, level: int, event: str, fields: Callable[[], dict[str, Any]], error: BaseException | None = None
     ) -> None:
-        """Write a line, or count it as left out."""
-        if not _logger.isEnabledFor(level):
-            return
+        """Write a line if lines of this level are read, or count it as left out.
+
+        ``fields`` gives the rest of the line; the traceback of ``error`` stands behind it.
+        """
+        if _logger.isEnabledFor(level) and (self._place is None or self._admits(level, event)):
+            _logger.log(level, event, exc_info=error, extra=fields())
+
+    def _admits(self, level: int, event: str) -> bool:
         loop = asyncio.get_running_loop()
         now = loop.time()
         if now >= self._until:
@@ -63,9 +56,10 @@ class LimitedLog(EventLog):
             self._until = now + INTERVAL_S
         self._counts[level, event] += 1
         if self._counts[level, event] <= LINES_MAX:
-            super().write(level, event, fields, error)
-        elif self._timer is None:
+            return True
+        if self._timer is None:
             self._timer = loop.call_at(self._until, self.settle)
+        return False
 
     def settle(self) -> None:
         """Write what was left out until now: the interval is over, or the listener or the connection is closed."""
@@ -78,3 +72,35 @@ class LimitedLog(EventLog):
                 _logger.log(
                     level, "lines_left_out", extra={"url": self._place, "of": event, "count": count - LINES_MAX}
                 )
+
+
+class RequestLog:
+    """Writes lines about the requests of one connection. Their callers cause them at will, a dialled one's too."""
+
+    def __init__(self, link: "Link", shared: EventLog | None) -> None:
+        self._link = link
+        self._shared = shared  # of the listener
+        self._own: EventLog | None = None  # of a dialled connection, once there is something to write
+
+    def write(self, event: str, request: "Request", error: BaseException) -> None:
+        """Write a line about a request that ends with HandlerFailed."""
+        log = self._shared or self._own
+        if log is None:
+            log = self._own = EventLog(self._link.remote)
+        log.write(
+            logging.ERROR,
+            event,
+            lambda: self._link.log_fields(
+                stream=request.stream,
+                request_id=request.request_id,
+                code=3010,
+                service=request.service,
+                method=f"{request.service}.{request.method}",
+            ),
+            error,
+        )
+
+    def settle(self) -> None:
+        """Write what was left out until now: the connection is closed."""
+        if self._own is not None:
+            self._own.settle()

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
-from haptera.peer.event_log import LimitedLog
+from haptera.peer.event_log import EventLog
 from haptera.peer.limits import DRAIN_S
-from haptera.peer.peer import Peer
+from haptera.peer.link import guard
+from haptera.peer.peer import Peer, link_of
 from haptera.transport import CONNECTIONS_MAX, HALF_OPEN_MAX, Listener, Pool, warn_unclosed
 
 _TOO_MANY_CONNECTIONS: Final = 1013
@@ -31,7 +32,7 @@ class Server:
         max_half_open: int = HALF_OPEN_MAX,
     ) -> None:
         #: Where the lines about its connections go. They are limited, because strangers cause them.
-        self.log = LimitedLog(listener.url)
+        self.log = EventLog(listener.url)
         self._listener = listener
         self._pool = Pool(self._refuse, max_connections=max_connections, max_half_open=max_half_open)
         self._on_peer = on_peer
@@ -70,7 +71,7 @@ class Server:
         """A connection was accepted (the peer calls this)."""
         if self._pool.admit(peer) and self._on_peer is not None:
             on_peer = self._on_peer
-            peer._guard(lambda: on_peer(peer))
+            guard(lambda: on_peer(peer))
 
     def established(self, peer: Peer) -> None:
         """A connection's handshake is done (the peer calls this)."""
@@ -82,11 +83,12 @@ class Server:
 
     def _refuse(self, peer: Peer, limit: int | None, *, linger: bool) -> None:
         if limit is None:
-            peer._refuse(_GOING_AWAY)
+            link_of(peer).refuse(_GOING_AWAY)
             return
+        link = link_of(peer)
         fields = {"url": self.url, "connections": len(self.peers), "half_open": self.half_open}
-        self.log.write(logging.WARNING, "connection_refused", lambda: peer.log_fields(**fields))
-        peer._refuse(_TOO_MANY_CONNECTIONS, {"limit": limit}, linger=linger)
+        self.log.write(logging.WARNING, "connection_refused", lambda: link.log_fields(**fields))
+        link.refuse(_TOO_MANY_CONNECTIONS, {"limit": limit}, linger=linger)
 
     def close(self) -> None:
         """Take no more connections; those that there are go on.

@@ -4,11 +4,15 @@ import asyncio
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
-from typing import Any, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from haptera.errors import CallError, ConnectionLost, Failure, LocalProtocolError, ServerError, failure
 from haptera.peer.calls import as_bytes
-from haptera.peer.peer import Peer, Request
+from haptera.peer.request import Request
+
+if TYPE_CHECKING:
+    from haptera.peer.dispatcher import Dispatcher
+    from haptera.peer.peer import Peer
 
 #: An item is larger than the other side takes, or than there is memory for: that is the answer.
 _UNSENDABLE: Final = frozenset({3004, 3007})
@@ -73,11 +77,12 @@ class Service:
             if streams is None:
                 request.fail(failure(3002, {"service": self.name, "method": request.method}))
                 continue
+            responder = request._responder
             function = getattr(self, request.method)
-            coroutine = _run_stream(request, function) if streams else _run(request, function)
-            request.peer._dispatcher.run(request, coroutine)
+            run = _run_stream if streams else _run
+            responder.run(request, run(responder, request, function))
 
-    def answers_read(self, peer: Peer, below: int) -> None:
+    def answers_read(self, peer: "Peer", below: int) -> None:
         """Take what a caller says, with a request or when it goes away: which answers it has read.
 
         They are those to requests with a ``request_id`` on the streams under ``below``. Nothing by default; a service
@@ -85,25 +90,31 @@ class Service:
         """
 
 
-async def _run(request: Request, function: Callable[[Request], Awaitable[bytes]]) -> None:
-    request.peer._dispatcher.enter(request)
+async def _run(responder: "Dispatcher", request: Request, function: Callable[[Request], Awaitable[bytes]]) -> None:
     try:
+        responder.enter(request)
         result = await function(request)
-        request.respond(result if type(result) is bytes else _as_answer(request, result))
+        responder.respond(request, result if type(result) is bytes else _as_answer(request, result))
     except BaseException as error:
-        _fail(request, error)
+        _fail(responder, request, error)
+    finally:
+        responder.leave(request)
 
 
-async def _run_stream(request: Request, function: Callable[[Request], AsyncGenerator[bytes, None]]) -> None:
-    request.peer._dispatcher.enter(request)
+async def _run_stream(
+    responder: "Dispatcher", request: Request, function: Callable[[Request], AsyncGenerator[bytes, None]]
+) -> None:
     try:
+        responder.enter(request)
         async with aclosing(function(request)) as results:
             await request.room()
             async for item in results:
                 await request.send(item if type(item) is bytes else _as_answer(request, item))
-        request.respond()
+        responder.respond(request, b"")
     except BaseException as error:
-        _fail(request, error)
+        _fail(responder, request, error)
+    finally:
+        responder.leave(request)
 
 
 def _as_answer(request: Request, value: object) -> bytes:
@@ -116,10 +127,10 @@ def _as_answer(request: Request, value: object) -> bytes:
         raise TypeError(f"{name} answers with {type(value).__name__}, not with bytes") from None
 
 
-def _fail(request: Request, error: BaseException) -> None:
+def _fail(responder: "Dispatcher", request: Request, error: BaseException) -> None:
     """Answer for a handler that raised. What went wrong inside is logged, not told to the caller."""
-    request.peer._dispatcher.record(request, error)
-    if isinstance(error, asyncio.CancelledError) and _is_stopped(request):
+    responder.record(request, error)
+    if isinstance(error, asyncio.CancelledError) and responder.is_stopped(request):
         request.fail(failure(3006, outcome="unknown"))
         if not request.cancelled:
             raise error
@@ -129,17 +140,11 @@ def _fail(request: Request, error: BaseException) -> None:
         request.fail(error.failure("unknown"))
     elif isinstance(error, ConnectionLost) and request.cancelled:
         request.fail(failure(3006, outcome="unknown"))
-    elif isinstance(error, ServerError) and error.code == 3005 and request.peer._dispatcher.is_overdue(request):
+    elif isinstance(error, ServerError) and error.code == 3005 and responder.is_overdue(request):
         # A call that the handler made had no time left: nor has it itself.
         request.fail(failure(3005, outcome="unknown"))
     elif isinstance(error, (Exception, asyncio.CancelledError)):
-        request.peer._dispatcher.report(request, error)
+        responder.report(request, error)
         request.fail(failure(3010))
     else:
         raise error
-
-
-def _is_stopped(request: Request) -> bool:
-    """Whether a handler was cancelled, by its caller or from outside; not something that it waited for."""
-    task = request.task
-    return request.cancelled or (task is not None and task.cancelling() > 0)

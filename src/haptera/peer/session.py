@@ -3,7 +3,7 @@
 import msgspec
 
 from haptera.errors import failure
-from haptera.peer.peer import Request
+from haptera.peer.request import Request
 from haptera.peer.service import Service
 
 _encoder = msgspec.msgpack.Encoder()

@@ -7,7 +7,7 @@ nothing costs anything: the calls of a handler then continue its request's trace
 import sys
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from haptera.errors import Failure, ServerError
 from haptera.peer.trace import Trace
@@ -16,21 +16,10 @@ if TYPE_CHECKING:
     import asyncio
 
     from haptera.peer.calls import Answer, Call
+    from haptera.peer.request import Request
 
 _API: Final = "opentelemetry.trace"
 _SYSTEM: Final = "haptera"
-
-
-class Spanned(Protocol):
-    """A request, as its span tells of it."""
-
-    service: str
-    method: str
-    span: Any
-
-    @property
-    def trace(self) -> Trace | None:
-        """The trace that its caller names."""
 
 
 def find_telemetry() -> "Telemetry | None":
@@ -48,6 +37,7 @@ class Telemetry:
         self._attach = context.attach
         self._root = context.Context()
         self._tracer = api.get_tracer("haptera")
+        self._spans: dict[int, Any] = {}  # of requests under way, by their streams
 
     def begin_call(self, call: "Call") -> Trace | None:
         """Begin the span of a call that is about to be sent; it ends with the call. Return what the other side is
@@ -68,7 +58,7 @@ class Telemetry:
         # Where nothing is set up to record spans, the API hands out the current one again.
         return trace.child() if context == self._api.get_current_span().get_span_context() else trace
 
-    def begin_request(self, request: Spanned) -> None:
+    def begin_request(self, request: "Request") -> None:
         """Begin the span of a request that is about to be handled, behind the span of its caller."""
         api = self._api
         context = self._root
@@ -82,20 +72,23 @@ class Telemetry:
                 trace_state=api.TraceState.from_header([trace.state]),
             )
             context = api.set_span_in_context(api.NonRecordingSpan(parent), context)
-        request.span = self._begin(request.service, request.method, api.SpanKind.SERVER, context)
+        self._spans[request.stream] = self._begin(request.service, request.method, api.SpanKind.SERVER, context)
 
-    def enter(self, request: Spanned) -> None:
+    def enter(self, request: "Request") -> None:
         """Make a request's span the current one for the rest of this task."""
-        self._attach(self._api.set_span_in_context(request.span, self._root))
+        span = self._spans.get(request.stream)
+        if span is not None:
+            self._attach(self._api.set_span_in_context(span, self._root))
 
-    def record(self, request: Spanned, error: BaseException) -> None:
+    def record(self, request: "Request", error: BaseException) -> None:
         """Note what a handler raised."""
-        if request.span is not None:
-            request.span.record_exception(error)
+        span = self._spans.get(request.stream)
+        if span is not None:
+            span.record_exception(error)
 
-    def end_request(self, request: Spanned, reason: Failure | None) -> None:
+    def end_request(self, request: "Request", reason: Failure | None) -> None:
         """End the span of a request that is answered; ``reason`` is the error that it is answered with."""
-        span, request.span = request.span, None
+        span = self._spans.pop(request.stream, None)
         if span is not None:
             if reason is not None:
                 self._fail(span, reason.name, reason.message)

@@ -2,15 +2,92 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from haptera.connection import Connection
 from haptera.connection.config import HELD_MIN
 from haptera.connection.outbox import Outbox
+from haptera.errors import RemoteProtocolError
 from haptera.peer.limits import HOLDING_LOOK_S, TICK_S, WRITTEN_MIN
+from haptera.transport import unacknowledged
+
+if TYPE_CHECKING:
+    from haptera.peer.link import Link
 
 _NEVER: Final = float("inf")
 _IDLE_LOOKS: Final = 4
+
+
+class Timers:
+    """The timers of one link: that of its state machine, and that of what the other side does not read."""
+
+    __slots__ = ("_link", "_reader", "_taken", "_ticker", "_write_timeout_s")
+
+    def __init__(self, link: "Link", write_timeout_s: float) -> None:
+        self._link = link
+        self._write_timeout_s = write_timeout_s
+        self._ticker = Ticker(link.loop, link.connection, self._tick)
+        self._reader: ReaderWatch | None = None
+        self._taken = 0  # bytes that the other side had taken at the last look
+
+    def watch(self) -> None:
+        """Look again when the state machine next has something to do."""
+        self._ticker.watch()
+
+    def _tick(self) -> None:
+        link = self._link
+        if link.ending is not None:
+            return
+        now = link.loop.time()
+        connection = link.connection
+        if now >= connection.next_tick():
+            if self._is_taking():
+                connection.postpone_probe(now)
+            link.above.take(connection.tick(now))
+            link.flush()
+        if link.ending is None:
+            self._ticker.watch()
+
+    def probe(self) -> None:
+        """Ask the other side for a sign of life, and look whether there is one."""
+        link = self._link
+        if link.connection.probe(link.loop.time()):
+            self._is_taking()
+        self._ticker.watch()
+
+    def _is_taking(self) -> bool:
+        """Whether the other side has taken some of the unread bytes since the last look, and not all of them yet."""
+        link = self._link
+        transport = link.transport
+        if transport is None:
+            return False
+        untaken = transport.get_write_buffer_size() + unacknowledged(transport)
+        before, self._taken = self._taken, link.bytes_sent - untaken
+        return untaken > 0 and self._taken > before
+
+    def watch_reader(self, transport: asyncio.Transport) -> None:
+        """Something waits to be read by the other side: see that it is."""
+        if self._reader is None:
+            link = self._link
+            self._reader = ReaderWatch(
+                link.loop,
+                link.connection.outbox,
+                self._write_timeout_s,
+                progress=lambda: (link.bytes_sent, transport.get_write_buffer_size()),
+                end=self._end_slow,
+            )
+        self._reader.watch()
+
+    def _end_slow(self, waiting: int) -> None:
+        link = self._link
+        link.above.take(link.connection.fail_connection(RemoteProtocolError(3009, None, {"waiting": waiting})))
+
+    def stop(self) -> None:
+        """Watch nothing any longer."""
+        self._ticker.stop()
+        if self._reader is not None:
+            self._reader.stop()
+            self._reader = None
 
 
 class Ticker:

@@ -4,12 +4,9 @@ import asyncio
 import struct
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from haptera.wire.metadata import Tag
-
-if TYPE_CHECKING:
-    from haptera.peer.peer import Request
 
 #: Both entries in one: tag and length, then the value, of the server's time and of the queue's.
 _ENTRIES: Final = struct.Struct(">HIHI")
@@ -38,52 +35,54 @@ class Stopwatch:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._now = clock()
+        #: When the bytes that are looked at were read: the requests in them have been received then.
+        self.now = clock()
+        #: When each request was received that is not answered yet, by its stream.
+        self.received: dict[int, float] = {}
+        self._begun: dict[int, float] = {}  # when its task began
+        self._used: dict[int, float] = {}  # how long a service that has no task for it has worked on it
         self._in_batch = False
         self._shared = 0  # answers of the batch that may still share the last reading
-        self._received = 0.0
-        self._entries = b""
+        self._shared_received = 0.0
+        self._shared_entries = b""
 
     def read(self) -> None:
-        """Bytes have been read, or there is room for answers again: what is added and started next is so now."""
-        self._now = self._clock()
+        """Bytes have been read, or there is room for answers again: requests are received and started now."""
+        self.now = self._clock()
 
-    def add(self, request: "Request") -> None:
-        """A request has arrived."""
-        request.received = self._now
-        request.begun = None
-        request.used = 0.0
-
-    def begin(self, request: "Request") -> None:
+    def begin(self, stream: int) -> None:
         """A handler takes its first step in a task of its own."""
-        request.begun = self._clock()
+        if stream in self.received:
+            self._begun[stream] = self._clock()
 
     def begin_batch(self) -> None:
         """A service is about to be given requests."""
         self._in_batch = True
         self._shared = 0
 
-    def end_batch(self, left: list["Request"]) -> None:
-        """The service has returned. Of its requests those that are ``left`` wait from now on."""
+    def end_batch(self, left: list[int]) -> None:
+        """The service has returned. Of its requests those on the streams ``left`` wait from now on."""
         self._in_batch = False
         if left:
-            used = self._clock() - self._now
-            for request in left:
-                request.used = used
+            used = self._clock() - self.now
+            for stream in left:
+                self._used[stream] = used
 
-    def entries(self, request: "Request") -> bytes:
-        """Encode the times of a request that is answered now as metadata entries."""
+    def entries(self, stream: int) -> bytes:
+        """Encode the times of a request that is answered now as metadata entries, and forget it."""
+        received = self.received.pop(stream, self.now)
         if not self._in_batch:
             now = self._clock()
-            used = request.used if request.begun is None else now - request.begun
-            return _encode(used, now - request.received - used)
-        if self._shared and request.received == self._received:
+            begun = self._begun.pop(stream, None)
+            used = self._used.pop(stream, 0.0) if begun is None else now - begun
+            return _encode(used, now - received - used)
+        if self._shared and received == self._shared_received:
             self._shared -= 1
         else:
             self._shared = _ANSWERS_PER_READING - 1
-            self._received = request.received
-            self._entries = _encode(self._clock() - self._now, self._now - self._received)
-        return self._entries
+            self._shared_received = received
+            self._shared_entries = _encode(self._clock() - self.now, self.now - received)
+        return self._shared_entries
 
 
 def _encode(used: float, waited: float) -> bytes:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from haptera.connection import Config, Connection, Role
 from haptera.errors import ConfigurationError
-from haptera.peer import Peer, Service, SessionService
-from haptera.peer.exchange import Exchange
-from haptera.peer.protocol import TransportProtocol
+from haptera.peer import Peer, Service, SessionService, link_of
+from haptera.peer.assembly import assemble
 from haptera.testing.traffic import CHUNK_SIZE
 from haptera.testing.transport import BUFFER_SIZE, Link
 
@@ -69,12 +68,11 @@ async def connected_peers(
         hosted = _hosted(services)
         names = tuple(sorted(service.name for service in hosted))
         options = {"entropy": entropy, "services": names, "server_id": _ACCEPTOR_ID, **(config or {})}
-        peers.append(Exchange(Connection(role, Config(**options), loop.time()), hosted, loop))
+        peers.append(assemble(Connection(role, Config(**options), loop.time()), hosted, loop))
     dialer, acceptor = peers
-    protocol = TransportProtocol(dialer)
-    link = Link(protocol, TransportProtocol(acceptor), latency=latency, chunk=chunk, buffer=buffer, record=record)
+    link = Link(link_of(dialer), link_of(acceptor), latency=latency, chunk=chunk, buffer=buffer, record=record)
     link.start()
-    protocol.resume_writing()  # HELLO leaves with this turn's calls, or alone at its end
+    link_of(dialer).schedule_flush()  # HELLO leaves with this turn's calls, or alone at its end
     try:
         yield ConnectedPeers(dialer, acceptor, link)
     finally:

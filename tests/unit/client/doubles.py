@@ -145,6 +145,10 @@ class FakePeer:
         name = "cut" if self.refusal is None else self.refusal.name
         return ConnectionLost(name, outcome=outcome, failure=self.refusal)
 
+    @property
+    def _link(self) -> FakePeer:
+        return self
+
     def abandon(self) -> None:
         self.closed = True
 

@@ -118,7 +118,7 @@ async def test_an_answer_that_waits_behind_a_goaway_still_comes(short_path: Path
     call = asyncio.create_task(database.set("k", b"v"))
     await started.wait()
     draining = asyncio.create_task(server.drain())
-    while server.peers and not next(iter(server.peers))._said_goaway:
+    while server.peers and not next(iter(server.peers)).going_away:
         await asyncio.sleep(0.001)
     release.set()
     assert await call == 1

@@ -46,6 +46,10 @@ class FakePeer:
         for callback in self.closing:
             callback()
 
+    @property
+    def _link(self) -> FakePeer:
+        return self
+
     def log_fields(self, **fields: Any) -> dict[str, Any]:
         return {"connection": "test", **fields}
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from haptera import Peer, Request, Server, Service, dial, listen, method
+from haptera.connection import Connection
+from haptera.peer import link_of
 from haptera.peer.dispatcher import Dispatcher
-from haptera.peer.exchange import Exchange
 from haptera.testing import ConnectedPeers, connected_peers
 
 KIB = 1024
@@ -124,9 +125,20 @@ def other_side(server: Server) -> Peer:
     return peer
 
 
+def connection_of(peer: Peer) -> Connection:
+    """The state machine of a peer's connection."""
+    return link_of(peer).connection
+
+
+def transport_of(peer: Peer) -> asyncio.Transport:
+    """The transport that a peer is connected by."""
+    transport = link_of(peer).transport
+    assert transport is not None
+    return transport
+
+
 def dispatcher_of(peer: Peer) -> Dispatcher:
     """What hands a peer's requests to its services."""
-    assert isinstance(peer, Exchange)
     return peer._dispatcher
 
 

@@ -9,7 +9,7 @@ import pytest
 import haptera
 from haptera import Peer, Request, Service, method
 from haptera.connection.config import Budget
-from haptera.peer import limits
+from haptera.peer import limits, link_of
 from haptera.testing import virtual_clock
 from haptera.wire.frame import FrameType, encode_frame
 from tests.unit.peer.hosts import (
@@ -19,12 +19,14 @@ from tests.unit.peer.hosts import (
     Batches,
     Echo,
     Gate,
+    connection_of,
     dispatcher_of,
     eventually,
     items_of,
     other_side,
     pair,
     served,
+    transport_of,
     turns,
 )
 from tests.unit.peer.raw import RawPeer
@@ -146,7 +148,7 @@ async def test_a_producer_of_items_waits_for_its_window() -> None:
         await settled(lambda: source.sent)
         # The window of 256 KiB, and one turn of 64 KiB that is queued behind it.
         assert 25 <= source.sent <= 33
-        assert acceptor._connection.outbox.size < 2 * 64 * KIB
+        assert connection_of(acceptor).outbox.size < 2 * 64 * KIB
         before = source.sent
         for _ in range(100):
             await anext(stream)
@@ -227,7 +229,7 @@ async def test_two_peers_that_stream_8_mib_items_at_each_other_both_finish() -> 
 
     async with pair(Echo(), dialer_services=(Echo(),)) as sides:
         assert await asyncio.gather(*(duplex(side) for side in sides)) == [24 * MIB] * 2
-        assert not any(side._connection.open_streams for side in sides)
+        assert not any(connection_of(side).open_streams for side in sides)
 
 
 @virtual_clock
@@ -282,8 +284,7 @@ async def test_tcp_leaves_without_delay() -> None:
         peer = await haptera.dial(server.url)
         assert await peer.call("echo", "one", b"x") == b"x"
         for side in (peer, other_side(server)):
-            assert side._transport is not None
-            sock = side._transport.get_extra_info("socket")
+            sock = transport_of(side).get_extra_info("socket")
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         await peer.aclose()
 
@@ -364,11 +365,11 @@ async def test_items_are_made_when_they_can_leave_and_forgotten_when_their_conne
         await turns(200)
         assert service.made <= 10
         peer = other_side(server)
-        assert peer._connection.outbox.size > 3 * MIB
+        assert connection_of(peer).outbox.size > 3 * MIB
         raw.writer.transport.abort()
         await eventually(lambda: peer.closed)
         await reading
-        assert peer._connection.outbox.size == 0
+        assert connection_of(peer).outbox.size == 0
         assert not dispatcher_of(peer).requests
 
 
@@ -391,7 +392,7 @@ async def test_those_who_fill_the_memory_of_the_process_are_the_ones_to_go() -> 
         await asyncio.sleep(2.5 * limits.HOLDING_LOOK_S)
         assert len(await peer.call("large", "x", str(MIB).encode())) == MIB
         # No more of them had to go than that.
-        assert sum(each._ending is not None for each in server.peers) == 1
+        assert sum(link_of(each).ending is not None for each in server.peers) == 1
         for raw in hoarders:
             await raw.close()
 
@@ -425,8 +426,8 @@ async def test_a_deadline_is_answered_though_the_items_before_it_wait_for_credit
         assert error.code == 3005
         assert asyncio.get_running_loop().time() - before < 3.0, "virtual seconds: its own time, not that of a timer"
         acceptor = other_side(server)
-        assert acceptor._connection.open_streams == 0
-        assert acceptor._connection.outbox.size == 0
+        assert connection_of(acceptor).open_streams == 0
+        assert connection_of(acceptor).outbox.size == 0
         await raw.close()
 
 

@@ -9,16 +9,29 @@ import pytest
 import haptera
 from haptera import CallError, ConnectionLost, DeadlineExceeded, Peer
 from haptera.errors import LocalProtocolError
-from haptera.peer import caller, limits
+from haptera.peer import caller, limits, link_of
 from haptera.testing import virtual_clock
 from haptera.wire.payload import Limits
 from tests.unit.connection.machines import RESPONSE, damaged, frame
-from tests.unit.peer.hosts import ANY_PORT, KIB, MIB, Batches, Echo, Gate, eventually, items_of, pair, served, turns
+from tests.unit.peer.hosts import (
+    ANY_PORT,
+    KIB,
+    MIB,
+    Batches,
+    Echo,
+    Gate,
+    connection_of,
+    eventually,
+    items_of,
+    pair,
+    served,
+    turns,
+)
 
 
 async def idle(*peers: Peer) -> None:
     """Wait until no stream is open on any side."""
-    await eventually(lambda: not any(peer._connection.open_streams for peer in peers))
+    await eventually(lambda: not any(connection_of(peer).open_streams for peer in peers))
 
 
 # -- deadlines -------------------------------------------------------------------------------------------
@@ -110,9 +123,9 @@ async def test_a_handler_cancelled_before_its_first_step_is_answered() -> None:
 
         def run_and_cancel(request: haptera.Request, coroutine: object) -> None:
             run(request, coroutine)  # type: ignore[arg-type]
-            request.cancel()
+            acceptor._dispatcher.cancel(request.stream)
 
-        acceptor._dispatcher.run = run_and_cancel  # type: ignore[method-assign]
+        acceptor._dispatcher.run = run_and_cancel  # type: ignore[assignment,method-assign]
         answer = await call
         assert answer.failure is not None
         assert answer.failure.code == 3006
@@ -208,13 +221,13 @@ async def test_a_damaged_answer_is_held_for_a_caller_that_repeats_its_request(re
             for number in range(2)
         ]
         await eventually(lambda: len(service.requests) == 2)
-        peer._receive(damaged(RESPONSE, calls[0].stream) + frame(RESPONSE, calls[1].stream))
+        link_of(peer).data_received(damaged(RESPONSE, calls[0].stream) + frame(RESPONSE, calls[1].stream))
         assert [(await call).failure is None for call in calls] == [False, True]
         first = calls[0].stream if repeats else calls[1].stream + 2
-        assert peer._connection.lowest_unanswered == first
+        assert connection_of(peer).lowest_unanswered == first
         calls[0].release()
-        assert peer._connection.lowest_unanswered == calls[1].stream + 2
-        acceptor._abort()
+        assert connection_of(peer).lowest_unanswered == calls[1].stream + 2
+        link_of(acceptor).abort()
 
 
 # -- a call is a future ----------------------------------------------------------------------------------
@@ -539,7 +552,7 @@ async def test_a_damaged_answer_leaves_nothing_behind() -> None:
     """The call fails here at once; its stream ends when the other side has answered the CANCEL."""
     gate = Gate()
     async with pair(gate, dialer_config={"limits": Limits(max_message=64 * KIB)}) as (peer, acceptor):
-        acceptor._connection._streams.peer_message_max = MIB  # it forgets what we take
+        connection_of(acceptor)._streams.peer_message_max = MIB  # it forgets what we take
         with pytest.raises(haptera.errors.MessageTooLarge) as caught:
             await anext(peer.stream("gate", "items", b"%d" % (100 * KIB)))
         assert caught.value.outcome == "unknown"

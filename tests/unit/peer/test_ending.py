@@ -4,7 +4,8 @@ import logging
 
 import pytest
 
-from haptera.peer.line import Line
+from haptera.peer import link_of
+from haptera.peer.link import Link
 from haptera.testing import connected_peers, virtual_clock
 from tests.unit.peer.hosts import ANY_PORT, Echo, eventually, served
 from tests.unit.peer.raw import RawPeer
@@ -36,7 +37,7 @@ async def test_the_error_of_a_transport_is_the_reason(caplog: pytest.LogCaptureF
     async with connected_peers() as (dialer, acceptor):
         await dialer.ready()
         caplog.set_level(logging.DEBUG, "haptera.peer")
-        dialer._lost(ConnectionResetError(104, "Connection reset by peer"))
+        link_of(dialer).connection_lost(ConnectionResetError(104, "Connection reset by peer"))
         await acceptor.aclose()
         assert said(caplog) == [
             ("DEBUG", "connection_ended", "[Errno 104] Connection reset by peer"),
@@ -81,11 +82,11 @@ async def test_nothing_is_put_together_for_lines_that_nobody_reads(
     caplog.set_level(logging.INFO, "haptera.peer")
     asked = []
 
-    def log_fields(line: Line, **fields: object) -> dict[str, object]:
-        asked.append(line)
+    def log_fields(link: Link, **fields: object) -> dict[str, object]:
+        asked.append(link)
         return fields
 
-    monkeypatch.setattr(Line, "log_fields", log_fields)
+    monkeypatch.setattr(Link, "log_fields", log_fields)
     async with connected_peers() as (dialer, acceptor):
         await dialer.ready()
         await dialer.drain()

@@ -14,7 +14,7 @@ import pytest
 import haptera
 from haptera import ConnectionLost, Peer, Request, Service, dial, listen, method
 from haptera.errors import ConfigurationError
-from haptera.peer import limits
+from haptera.peer import limits, link_of
 from haptera.testing import MemoryTransport, VirtualClockLoop, proxy, virtual_clock
 from haptera.wire.frame import FrameType, encode_frame
 from haptera.wire.payload import Goaway, decode_failure, decode_payload, encode_payload
@@ -25,12 +25,14 @@ from tests.unit.peer.hosts import (
     Batches,
     Echo,
     Gate,
+    connection_of,
     dispatcher_of,
     eventually,
     items_of,
     other_side,
     pair,
     served,
+    transport_of,
     turns,
 )
 from tests.unit.peer.raw import RawPeer, hello, request
@@ -294,7 +296,7 @@ async def test_a_handler_may_swallow_its_cancellation_and_answer() -> None:
         await eventually(lambda: acceptor._dispatcher.requests)
         await turns(3)
         call.cancel()
-        await eventually(lambda: not peer._connection.open_streams)
+        await eventually(lambda: not connection_of(peer).open_streams)
         assert await peer.call("echo", "one", b"x") == b"x"
 
 
@@ -338,9 +340,7 @@ async def test_calls_of_a_peer_that_is_killed_are_lost_sent_ones_unknown_unsent_
         peer = await dial(server.url)
         calls = [peer.request("gate", "wait", b"x", timeout=None) for _ in range(1100)]
         await eventually(lambda: len(gate.started) == 1024)
-        transport = other_side(server)._transport
-        assert transport is not None
-        transport.abort()
+        transport_of(other_side(server)).abort()
         results = await asyncio.gather(*calls, return_exceptions=True)
         assert {type(result) for result in results} == {ConnectionLost}
         outcomes = [result.outcome for result in results if isinstance(result, ConnectionLost)]
@@ -353,13 +353,12 @@ async def test_why_a_connection_was_lost_is_told() -> None:
     async with pair(Gate()) as (peer, _):
         call = peer.request("gate", "wait", b"x", timeout=None)
         await turns(3)
-        peer._lost(ConnectionResetError(104, "Connection reset by peer"))
+        link_of(peer).connection_lost(ConnectionResetError(104, "Connection reset by peer"))
         with pytest.raises(ConnectionLost, match="reset by peer") as caught:
             await call
         assert isinstance(caught.value, ConnectionError)
         assert isinstance(caught.value.__cause__, ConnectionResetError)
-        assert peer._transport is not None
-        peer._transport.abort()
+        transport_of(peer).abort()
 
 
 async def acceptor_that_sends(data: bytes) -> tuple[asyncio.Server, str]:
@@ -529,9 +528,8 @@ async def test_over_tcp_an_answer_that_the_kernel_still_has_is_waited_for() -> N
             peer = other_side(server)
             service.requests[0].respond(bytes(60 * KIB))
             draining = asyncio.create_task(server.drain(3600.0))
-            await eventually(lambda: peer._ending)
-            assert peer._transport is not None
-            assert peer._transport.get_write_buffer_size() == 0
+            await eventually(lambda: link_of(peer).ending)
+            assert transport_of(peer).get_write_buffer_size() == 0
             await asyncio.sleep(1.5 * limits.LINGER_S)
             assert not draining.done()
             sock.setblocking(False)

@@ -15,12 +15,24 @@ import uvloop
 import haptera
 from haptera import ConnectionLost, dial, listen
 from haptera.connection import Budget
-from haptera.peer import limits
+from haptera.peer import limits, link_of
 from haptera.testing import connected_peers, virtual_clock
 from haptera.transport import CONNECTIONS_MAX, HALF_OPEN_MAX
 from haptera.wire.frame import FrameType, encode_frame
 from haptera.wire.payload import Goaway, decode_failure, decode_payload
-from tests.unit.peer.hosts import ANY_PORT, KIB, MIB, Batches, Echo, Gate, eventually, other_side, served, turns
+from tests.unit.peer.hosts import (
+    ANY_PORT,
+    KIB,
+    MIB,
+    Batches,
+    Echo,
+    Gate,
+    eventually,
+    other_side,
+    served,
+    transport_of,
+    turns,
+)
 from tests.unit.peer.raw import RawPeer, hello
 
 
@@ -282,7 +294,7 @@ async def test_a_connection_without_open_streams_is_drained_when_asked_for() -> 
     await asyncio.sleep(50.0)
     assert await peer.call("echo", "one", b"x") == b"x"
     start = loop.time()
-    await asyncio.wait_for(peer._gone, None)
+    await asyncio.wait_for(link_of(peer).gone, None)
     assert 60.0 <= loop.time() - start <= 77.0
     with pytest.raises(ConnectionLost) as caught:
         await peer.call("echo", "one", b"x")
@@ -329,10 +341,10 @@ async def test_the_interval_of_pings_is_the_listeners_to_say() -> None:
         peer, acceptor = connected
         await peer.ready()
         await asyncio.sleep(3600.0)
-        assert peer._ending is None
+        assert link_of(peer).ending is None
         connected.link.pause()
         start = loop.time()
-        await asyncio.gather(peer._gone, acceptor._gone)
+        await asyncio.gather(link_of(peer).gone, link_of(acceptor).gone)
         assert 2.0 <= loop.time() - start <= 6.5  # silence, a PING, silence again, and what lingers
 
 
@@ -349,7 +361,7 @@ async def test_silence_right_behind_the_handshake_is_noticed_in_two_intervals(in
         ends = []
         for peer in connected:
             peer.on_close(lambda: ends.append(loop.time() - start))
-        await asyncio.gather(dialer._gone, acceptor._gone)
+        await asyncio.gather(link_of(dialer).gone, link_of(acceptor).gone)
         assert max(ends) <= 2 * interval_ms / 1000 + limits.LINGER_S + 0.001
         for peer in connected:
             assert peer.error is not None
@@ -363,7 +375,7 @@ async def test_no_pings_no_end() -> None:
         written = connected.link.to_dialer.writes
         connected.link.pause()
         await asyncio.sleep(86_400.0)
-        assert connected.dialer._ending is None
+        assert link_of(connected.dialer).ending is None
         connected.link.resume()
         assert connected.link.to_dialer.writes == written
 
@@ -376,8 +388,7 @@ async def test_tcp_sockets_are_tuned_on_both_sides() -> None:
         peer = await dial(server.url)
         await peer.ready()
         for side in (peer, other_side(server)):
-            assert side._transport is not None
-            sock = side._transport.get_extra_info("socket")
+            sock = transport_of(side).get_extra_info("socket")
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             for name, value in (
                 ("TCP_NOTSENT_LOWAT", 128 * KIB),
@@ -436,8 +447,7 @@ async def test_a_heartbeat_on_a_slow_link_stands_behind_one_write_at_most() -> N
         for request in service.requests:
             request.respond(bytes(8 * MIB))
         await asyncio.sleep(1.0)
-        assert acceptor._transport is not None
-        assert acceptor._transport.get_write_buffer_size() <= limits.WRITE_SIZE + limits.TRANSPORT_HIGH
+        assert transport_of(acceptor).get_write_buffer_size() <= limits.WRITE_SIZE + limits.TRANSPORT_HIGH
         assert [len((await call).payload) for call in calls] == [8 * MIB] * 3
 
 

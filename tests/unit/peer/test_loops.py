@@ -11,7 +11,20 @@ import pytest
 import haptera
 from haptera import ConnectionLost, DeadlineExceeded, Peer, dial
 from haptera.wire.payload import decode_failure
-from tests.unit.peer.hosts import KIB, MIB, Batches, Echo, Gate, connected, eventually, items_of, other_side, served
+from tests.unit.peer.hosts import (
+    KIB,
+    MIB,
+    Batches,
+    Echo,
+    Gate,
+    connected,
+    connection_of,
+    eventually,
+    items_of,
+    other_side,
+    served,
+    transport_of,
+)
 from tests.unit.peer.raw import RawPeer, hello, request
 
 Scenario = Callable[[Path], Awaitable[None]]
@@ -53,7 +66,7 @@ async def cancelled_at_any_moment(path: Path) -> None:
             call.cancel()
         with pytest.raises(DeadlineExceeded):
             await peer.call("gate", "wait", b"x", timeout=0.01)
-        await eventually(lambda: not peer._connection.open_streams and not acceptor._connection.open_streams)
+        await eventually(lambda: not connection_of(peer).open_streams and not connection_of(acceptor).open_streams)
         assert await peer.call("echo", "one", b"goes on") == b"goes on"
         assert gate.ended == []
 
@@ -84,8 +97,7 @@ async def closed_and_killed(path: Path) -> None:
             acceptor = other_side(server)
             assert acceptor.credentials is not None or not hasattr(socket, "SO_PEERCRED")
             if kill:
-                assert acceptor._transport is not None
-                acceptor._transport.abort()
+                transport_of(acceptor).abort()
             else:
                 await acceptor.aclose()
             with pytest.raises(ConnectionLost) as caught:
@@ -143,7 +155,7 @@ SCENARIOS: list[Scenario] = [
 def test_a_scenario_is_the_same_under_each_loop(
     short_path: Path, loop: Callable[[], Any], scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("haptera.peer.line.LINGER_S", 0.2)
+    monkeypatch.setattr("haptera.peer.closing.LINGER_S", 0.2)
 
     async def run() -> None:
         await scenario(short_path)

@@ -11,7 +11,7 @@ import pytest
 from haptera import ConnectionLost, Database, Peer, dial, listen
 from haptera.client.location import locate
 from haptera.errors import ConfigurationError
-from haptera.peer import read_key_file
+from haptera.peer import Call, read_key_file
 from haptera.peer.options import Options, read_options
 from haptera.testing import virtual_clock
 from haptera.transport import parse
@@ -261,13 +261,13 @@ async def test_the_urls_timeout_is_that_of_calls_that_name_none() -> None:
         peer = await dial(f"{server.url}?timeout=7")
         await peer.ready()
         seen: list[float | None] = []
-        send = peer._caller.send
+        begin = peer._caller.begin
 
-        def spy(call: Any, timeout: float | None) -> None:
+        def spy(route: Any, payload: bytes, timeout: float | None) -> Call:
             seen.append(timeout)
-            send(call, timeout)
+            return begin(route, payload, timeout)
 
-        peer._caller.send = spy  # type: ignore[method-assign]
+        peer._caller.begin = spy  # type: ignore[assignment,method-assign]
         await peer.call("echo", "one", b"x")
         await peer.call("echo", "one", b"x", timeout=2.0)
         await peer.call("echo", "one", b"x", timeout=None)

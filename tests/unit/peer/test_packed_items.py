@@ -12,7 +12,7 @@ from haptera.wire.compression import Codec
 from haptera.wire.frame import COMPRESSED, FrameType, encode_frame
 from haptera.wire.metadata import Tag, encode_entry
 from haptera.wire.payload import decode_failure
-from tests.unit.peer.hosts import ANY_PORT, KIB, Echo, served
+from tests.unit.peer.hosts import ANY_PORT, KIB, Echo, connection_of, served
 from tests.unit.peer.raw import RawPeer
 
 TEXT = b"one row is much like the next; " * 1000
@@ -69,7 +69,7 @@ async def test_an_item_of_an_answer_that_cannot_be_decompressed_ends_its_call_al
     async with served(ANY_PORT, Echo(), compression=True) as server:
         peer = await dial(server.url, compression=True)
         await peer.ready()
-        codec = peer._connection.config.compression
+        codec = connection_of(peer).config.compression
         assert codec is not None
         taken = 0
 

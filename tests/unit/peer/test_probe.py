@@ -13,6 +13,7 @@ import haptera
 from haptera import ConnectionLost, DeadlineExceeded, Peer, dial
 from haptera.connection.config import PROBE_TIMEOUT_S
 from haptera.errors import ConfigurationError
+from haptera.peer import link_of
 from haptera.testing import connected_peers, node, proxy, virtual_clock
 from haptera.wire.decoder import FrameDecoder
 from haptera.wire.frame import FrameType
@@ -93,7 +94,7 @@ async def heard_dead(peer: Peer, link: Any) -> float:
     await peer.ready()
     link.pause()
     start = now()
-    await eventually(lambda: peer._ending)
+    await eventually(lambda: link_of(peer).ending)
     return now() - start
 
 

@@ -14,7 +14,19 @@ from haptera import CallError, Request, Service, method
 from haptera.connection.changes import TOLD_EVERY
 from haptera.errors import HandlerFailed, UnknownMethod, UnknownService, failure
 from haptera.testing import virtual_clock
-from tests.unit.peer.hosts import ANY_PORT, MIB, Batches, Echo, Gate, connected, eventually, items_of, pair, turns
+from tests.unit.peer.hosts import (
+    ANY_PORT,
+    MIB,
+    Batches,
+    Echo,
+    Gate,
+    connected,
+    connection_of,
+    eventually,
+    items_of,
+    pair,
+    turns,
+)
 
 SECRET = "the password of the printer"
 
@@ -165,7 +177,7 @@ async def test_a_generator_that_fails_while_it_is_closed_still_ends_its_stream(
     async with pair(Faulty()) as (peer, acceptor):
         async with peer.stream("faulty", "raises_at_its_end") as stream:
             await anext(stream)
-        await eventually(lambda: not peer._connection.open_streams and not acceptor._connection.open_streams)
+        await eventually(lambda: not connection_of(peer).open_streams and not connection_of(acceptor).open_streams)
         assert [record.getMessage() for record in failures(caplog)] == ["handler_failed"]
 
 
@@ -309,7 +321,7 @@ async def test_the_first_of_several_answers_counts() -> None:
         assert (await call).payload == b"first"
         request.fail(failure(3010))
         assert await peer.call("echo", "one", b"x") == b"x"
-        assert not acceptor._connection.open_streams
+        assert not connection_of(acceptor).open_streams
 
 
 @virtual_clock

@@ -126,12 +126,6 @@ class Clock:
         return self.now
 
 
-class Task:
-    begun: float | None
-    received: float
-    used: float
-
-
 def times(entries: bytes) -> tuple[int, int]:
     decoded = decode_entries(entries)
     return tuple(int.from_bytes(decoded[tag], "big") for tag in (Tag.SERVER_TIME_US, Tag.QUEUE_TIME_US))  # type: ignore[return-value]
@@ -142,11 +136,9 @@ def test_a_batch_that_is_answered_at_once_costs_two_readings_of_the_clock() -> N
     stopwatch = Stopwatch(clock)
     before = clock.readings
     stopwatch.read()
-    requests: list[Any] = [Task() for _ in range(32)]
-    for request in requests:
-        stopwatch.add(request)
+    stopwatch.received = dict.fromkeys(range(32), stopwatch.now)
     stopwatch.begin_batch()
-    assert {times(stopwatch.entries(request)) for request in requests} == {(1000, 0)}
+    assert {times(stopwatch.entries(stream)) for stream in range(32)} == {(1000, 0)}
     stopwatch.end_batch([])
     assert clock.readings - before == 2
 
@@ -154,15 +146,16 @@ def test_a_batch_that_is_answered_at_once_costs_two_readings_of_the_clock() -> N
 def test_times_that_do_not_fit_are_the_largest_that_do() -> None:
     clock = Clock()
     stopwatch = Stopwatch(clock)
-    request: Any = Task()
     stopwatch.read()
-    stopwatch.add(request)
+    stopwatch.received = {1: stopwatch.now, 3: stopwatch.now}
     clock.now += 5000.0
-    stopwatch.begin(request)
+    stopwatch.begin(1)
+    begun = clock.now
+    stopwatch.begin(3)
     clock.now += 5000.0
-    assert times(stopwatch.entries(request)) == (2**32 - 1, 2**32 - 1)
-    clock.now = request.begun - 1.0  # a clock that was turned back
-    assert times(stopwatch.entries(request))[0] == 0
+    assert times(stopwatch.entries(1)) == (2**32 - 1, 2**32 - 1)
+    clock.now = begun - 1.0  # a clock that was turned back
+    assert times(stopwatch.entries(3))[0] == 0
 
 
 def test_the_clock_tells_microseconds_on_every_loop() -> None:

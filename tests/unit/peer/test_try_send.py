@@ -8,7 +8,7 @@ from haptera import ConnectionLost
 from haptera.errors import LocalProtocolError
 from haptera.testing import virtual_clock
 from haptera.wire.payload import Limits
-from tests.unit.peer.hosts import KIB, Batches, eventually, pair, turns
+from tests.unit.peer.hosts import KIB, Batches, connection_of, eventually, pair, turns
 
 WINDOW = 16 * KIB
 
@@ -60,7 +60,7 @@ async def test_who_does_not_read_gets_the_newest_next_and_nothing_waits_for_it()
         # What the window held, and one that waits for credit.
         assert sent == list(range(len(sent)))
         assert 10 < len(sent) <= WINDOW // KIB + 1
-        assert acceptor._connection.outbox.size < 2 * KIB
+        assert connection_of(acceptor).outbox.size < 2 * KIB
         reader = aiter(stream)
         for number in sent:
             assert int.from_bytes((await anext(reader))[:4], "big") == number

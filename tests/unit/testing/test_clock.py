@@ -23,6 +23,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+class Noting(asyncio.Protocol):
+    """Stands before a protocol and notes what it is given."""
+
+    def __init__(self, protocol: asyncio.Protocol, note: Callable[[bytes], None]) -> None:
+        self._protocol = protocol
+        self._note = note
+        self.pause_writing = protocol.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = protocol.resume_writing  # type: ignore[method-assign]
+        self.eof_received = protocol.eof_received  # type: ignore[method-assign]
+        self.connection_lost = protocol.connection_lost  # type: ignore[method-assign]
+
+    def data_received(self, data: bytes) -> None:
+        self._note(data)
+        self._protocol.data_received(data)
+
+
 def now() -> float:
     return asyncio.get_running_loop().time()
 
@@ -261,13 +277,7 @@ def test_a_seed_repeats_a_run_of_two_peers_byte_by_byte_and_moment_by_moment() -
             for transport in (link.dialer, link.acceptor):
                 protocol = transport.get_protocol()
                 assert isinstance(protocol, asyncio.Protocol)
-                receive = protocol.data_received
-
-                def note(data: bytes, receive: Callable[[bytes], None] = receive) -> None:
-                    told.append((loop.time(), data))
-                    receive(data)
-
-                protocol.data_received = note  # type: ignore[method-assign]
+                transport.set_protocol(Noting(protocol, lambda data: told.append((loop.time(), data))))
             calls: list[Awaitable[bytes]] = [peer.call("echo", "say", bytes([n]) * n, timeout=60.0) for n in range(20)]
             told.append(await asyncio.gather(*calls))
             await peer.aclose()

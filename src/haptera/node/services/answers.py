@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from haptera.errors import Code, Failure, failure
 from haptera.node.aging import crowded
 from haptera.node.services.shares import Share, share_of
+from haptera.peer import link_of
 from haptera.state import limits
 from haptera.state.results import Replayed
 
@@ -89,7 +90,7 @@ class Answers:
         share_max = share_of(self._commands.room_for_answers(session) - self._under_way)
         if self._may_warn():
             answers = len(share) + share.under_way
-            log.warning("connection_share_full", extra=peer.log_fields(answers=answers, answers_max=share_max))
+            log.warning("connection_share_full", extra=link_of(peer).log_fields(answers=answers, answers_max=share_max))
         details = {"remembered_requests_max": share_max, "share": "connection"}
         return failure(Code.RATE_LIMITED, details, outcome="not_applied")
 

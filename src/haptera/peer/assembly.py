@@ -1,0 +1,45 @@
+"""A peer put together of its parts: link, caller, dispatcher, and the router between them."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from haptera.connection import Connection
+from haptera.peer.caller import Caller
+from haptera.peer.dispatcher import Dispatcher
+from haptera.peer.event_log import EventLog
+from haptera.peer.limits import CALL_TIMEOUT_S, WRITE_TIMEOUT_S
+from haptera.peer.link import Link
+from haptera.peer.peer import Peer
+from haptera.peer.router import Router
+from haptera.peer.service import Service
+
+if TYPE_CHECKING:
+    from haptera.peer.server import Server
+    from haptera.transport import Place
+
+#: The log of the beginning and the end of connections that this side has dialled.
+_LOG: Final = EventLog()
+
+
+def assemble(
+    connection: Connection,
+    services: Sequence[Service],
+    loop: asyncio.AbstractEventLoop,
+    *,
+    owner: "Server | None" = None,
+    dialled: "Place | None" = None,
+    write_timeout_s: float = WRITE_TIMEOUT_S,
+    call_timeout_s: float | None = CALL_TIMEOUT_S,
+    idle_timeout_s: float | None = None,
+) -> Peer:
+    """Return the peer of a connection that has no transport yet; its link is the protocol of one.
+
+    ``owner`` is the server that accepts it, ``dialled`` the place where this side connects to.
+    """
+    log = None if owner is None else owner.log
+    link = Link(connection, loop, log or _LOG, write_timeout_s=write_timeout_s)
+    dispatcher = Dispatcher(link, {service.name: service for service in services}, log)
+    caller = Caller(link, dispatcher.telemetry)
+    router = Router(link, caller, dispatcher, owner, idle_timeout_s)
+    return Peer(link, caller, dispatcher, router, dialled=dialled, call_timeout_s=call_timeout_s)

@@ -1,0 +1,437 @@
+"""The link to a peer: one connection on its transport, the pumps between the two, and its end.
+
+It moves bytes and events, and knows neither calls nor services: what arrives goes to the ``Router`` above it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, cast
+
+from haptera import forks
+from haptera.connection import Connection
+from haptera.connection.config import HELD_MIN
+from haptera.connection.events import Closed, PackedItem
+from haptera.errors import ConnectionLost, Failure, Outcome, ProtocolError, RemoteProtocolError
+from haptera.peer.closing import Closing
+from haptera.peer.ending import describe_end, log_end, log_opening
+from haptera.peer.event_log import EventLog
+from haptera.peer.home import Home
+from haptera.peer.limits import (
+    READ_SIZE_MAX,
+    TRANSPORT_HIGH,
+    TRANSPORT_LOW,
+    UNWRITTEN_MAX,
+    WRITE_SIZE,
+)
+from haptera.peer.remote import Credentials, describe_remote, unix_credentials
+from haptera.peer.timers import Timers
+from haptera.transport import let_go, tune
+
+if TYPE_CHECKING:
+    from haptera.peer.router import Router
+
+_logger = logging.getLogger("haptera.peer")
+
+
+class Link(asyncio.Protocol):
+    """Pumps bytes between a transport, whose protocol it is, and the state machine of a connection."""
+
+    # Servers have thousands of them; a dictionary each would be the largest part.
+    __slots__ = (
+        "__weakref__",
+        "_flushing",
+        "_on_close",
+        "_paused",
+        "_reading",
+        "_timers",
+        "_when_writable",
+        "above",
+        "bytes_received",
+        "bytes_sent",
+        "closed",
+        "closing",
+        "connection",
+        "credentials",
+        "draining",
+        "ending",
+        "error",
+        "gone",
+        "home",
+        "kept",
+        "log",
+        "loop",
+        "on_read",
+        "read_at",
+        "ready",
+        "remote",
+        "transport",
+    )
+
+    above: "Router"
+    """The receiver of the connection's events. The router sets it."""
+
+    def __init__(
+        self, connection: Connection, loop: asyncio.AbstractEventLoop, log: EventLog, *, write_timeout_s: float
+    ) -> None:
+        self.connection = connection
+        self.loop = loop
+        self.home = Home(loop)
+        #: Where the lines about the connection's beginning and end go.
+        self.log = log
+        self.transport: asyncio.Transport | None = None
+        #: The other end of the transport, and on a Unix socket the process there.
+        self.remote = ""
+        self.credentials: Credentials | None = None
+        #: Whether another object closes the connection, and is the one to warn where it is dropped open.
+        self.kept = False
+        self.closed = False
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        #: The fault that ended the connection: a ``RemoteProtocolError`` that this side found in the other, a
+        #: ``LocalProtocolError`` that the other side says it found in this one.
+        self.error: ProtocolError | None = None
+        #: Why the connection is over, from the moment on at which it is.
+        self.ending: ConnectionLost | None = None
+        self.ready: asyncio.Future[None] = loop.create_future()  # when the handshake is done
+        self.gone: asyncio.Future[None] = loop.create_future()  # when the transport is closed
+        #: Called before bytes are looked at; the time of the loop at which they were read.
+        self.on_read: Callable[[], None] | None = None
+        self.read_at = 0.0
+        #: Whether the link is on its way to an orderly end: no new request is sent on it.
+        self.draining = False
+        self._paused = False
+        self._flushing = False
+        self._reading = False
+        self._when_writable: list[Callable[[], None]] = []
+        self._on_close: list[Callable[[], None]] = []
+        self._timers = Timers(self, write_timeout_s)
+        self.closing = Closing(self)
+
+    @property
+    def established(self) -> bool:
+        """Whether the handshake is done."""
+        return self.connection.agreement is not None
+
+    def log_fields(self, **fields: Any) -> dict[str, Any]:
+        """Return the fields of a log line about this connection, with ``fields`` added."""
+        agreement = self.connection.agreement
+        session = None if agreement is None else agreement.session.hex()
+        return {"connection": session, "remote": self.remote, **fields}
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have been read: tell what they mean, and write the answers that are ready."""
+        self.bytes_received += len(data)
+        if self.ending is not None:
+            return
+        self._reading = True
+        self.read_at = now = self.loop.time()
+        if self.on_read is not None:
+            self.on_read()
+        connection = self.connection
+        try:
+            self.above.take(connection.receive_data(data, now))
+        finally:
+            self._reading = False
+        self.flush()
+        if connection.unfinished:
+            self._timers.watch()
+        if connection.more or len(data) >= READ_SIZE_MAX:
+            self._let_others()
+
+    def _let_others(self) -> None:
+        """Read no more of this connection in this turn of the loop: the others have theirs."""
+        transport = self.transport
+        if self.ending is None and transport is not None and not transport.is_closing():
+            transport.pause_reading()
+            self.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        if self.connection.more:
+            self.data_received(b"")
+        # One that ends is read to its end, and what comes is thrown away.
+        if not self.connection.more and not transport.is_closing():
+            transport.resume_reading()
+
+    def eof_received(self) -> bool:
+        """The other side sends no more: that ends the connection, and the transport."""
+        self.above.take(self.connection.receive_eof())
+        return False
+
+    def take_item(self, stream: int, item: bytes | PackedItem = b"") -> bytes | Failure:
+        """Hand an item over: its window opens, and its payload is unpacked, which may fail."""
+        connection = self.connection
+        payload = connection.take_item(stream, item, now=self.loop.time())
+        if isinstance(payload, Failure):
+            self.above.take(connection.take_events())
+        if connection.outbox.pending:
+            self.schedule_flush()
+        if connection.unfinished:
+            self._timers.watch()
+        return payload
+
+    # -- writing ----------------------------------------------------------------------------------------------------
+
+    def schedule_flush(self) -> None:
+        """Write at the end of this turn of the loop, together with everything else that becomes ready until then."""
+        if not self._flushing and not self._reading:
+            self._flushing = True
+            self.loop.call_soon(self.flush)
+
+    def send_now(self) -> None:
+        """Write at once, because nothing is expected to join what is ready: that saves a turn of the loop."""
+        transport = self.transport
+        if self._flushing or self._reading:
+            return
+        if transport is None or self.ending is not None:
+            self.schedule_flush()
+            return
+        self._write(transport)
+        outbox = self.connection.outbox
+        if outbox.pending or outbox.writable or transport.get_write_buffer_size():
+            self.schedule_flush()
+
+    def flush(self) -> None:
+        """Write what is ready, and let those go on that had to wait for room."""
+        self._flushing = False
+        transport = self.transport
+        if transport is None or self.ending is not None:
+            return
+        connection = self.connection
+        outbox = connection.outbox
+        self._write(transport)
+        if outbox.writable:
+            self.above.make_room(connection.take_writable())
+        unsent = transport.get_write_buffer_size()
+        waiting = outbox.settle(unsent)
+        if unsent or waiting > HELD_MIN:
+            self._timers.watch_reader(transport)
+        if self._when_writable and self.writable:
+            callbacks, self._when_writable = self._when_writable, []
+            for callback in callbacks:
+                guard(callback)
+        self.above.flushed()
+        if outbox.pending and not self._paused:
+            self.schedule_flush()
+
+    def _write(self, transport: asyncio.Transport) -> None:
+        """Hand the transport what may leave now, unless it takes no more."""
+        if not self._paused:
+            data = self.connection.data_to_send(WRITE_SIZE)
+            if data:
+                self.bytes_sent += len(data)
+                transport.write(data)
+
+    def write_before_error(self, stream: int) -> None:
+        """An ERROR is about to drop a stream's items that have not left: let those leave that may.
+
+        A handler that yields an item and then fails has sent it, although both happened in one turn of the loop.
+        """
+        if self.transport is not None and self.ending is None and self.connection.keeps_items(stream):
+            self._write(self.transport)
+
+    @property
+    def writable(self) -> bool:
+        """Whether little enough waits to be written that more answers may be produced."""
+        transport = self.transport
+        if transport is None:
+            return False
+        outbox = self.connection.outbox
+        waiting = outbox.unwritten + transport.get_write_buffer_size()
+        # With the budget of the process used up each connection has a little of it: all that there are go on.
+        return waiting < HELD_MIN or (waiting < UNWRITTEN_MAX and not outbox.over_budget)
+
+    def when_writable(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once as soon as ``writable`` is true again; never if the connection ends first."""
+        if self.ending is None:
+            self._when_writable.append(callback)
+            self.schedule_flush()
+
+    def pause_writing(self) -> None:
+        """The socket takes less than is written."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """The socket has caught up."""
+        self._paused = False
+        self.schedule_flush()
+
+    def probe(self) -> None:
+        """Doubt that the other side is there: end the connection (1015) if it gives no sign of life within 2 seconds.
+
+        Nothing is asked of a side that was heard within the last second. A side that still takes what it was sent
+        before, over a slow link, has longer.
+        """
+        if self.ending is None:
+            self._timers.probe()
+            self.schedule_flush()
+
+    # -- the beginning ----------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The transport is open."""
+        self.transport = stream = cast("asyncio.Transport", transport)
+        stream.set_write_buffer_limits(high=TRANSPORT_HIGH, low=TRANSPORT_LOW)
+        self.remote = describe_remote(stream)
+        self.home.name = f"the connection to {self.remote or 'a peer'}"
+        self.credentials = unix_credentials(stream)
+        forks.watch(self)
+        tune(stream)
+        self._timers.watch()
+        log_opening(self.log, self.log_fields)
+        self.above.opened()
+
+    def establish(self) -> None:
+        """The handshake is done."""
+        self._timers.watch()  # from now on it is for silence, of which less may be allowed than of a handshake
+        if not self.ready.done():
+            self.ready.set_result(None)
+
+    async def wait_ready(self) -> None:
+        """Wait for the end of the handshake. Raises ``ConnectionLost`` if it fails."""
+        self.home.check()
+        await asyncio.shield(self.ready)
+
+    # -- a loop or a process that is gone ---------------------------------------------------------------------------
+
+    def disown(self, owner: int) -> None:
+        """Leave the connection to the process ``owner`` that this one was forked from (``haptera.forks`` calls this).
+
+        From here on it is neither written to nor closed: each of that would reach the parent's connection.
+        """
+        self.home.disown(owner)
+        self._let_go()
+
+    def abandon(self) -> None:
+        """End a connection whose loop is closed, so that nothing can be written, waited for or called any more."""
+        self._let_go()
+        self.closed = True
+
+    def _let_go(self) -> None:
+        if self.transport is not None:
+            stale = self.transport.is_closing() or self.loop.is_closed()
+            let_go(self.transport.get_extra_info("socket"), may_be_stale=stale)
+        if not self.closed:
+            self.connection.close()  # what it holds is charged to this process no longer
+
+    def left_behind(self) -> bool:
+        """Whether the connection's loop or process is gone, so that nothing is left to end in an orderly way.
+
+        Raises ``WrongLoop`` where the loop is there and does not run here.
+        """
+        if self.home.present:
+            if not self.closed:
+                self.home.check()
+            return False
+        if not self.home.forked_from:
+            self.abandon()
+        return True
+
+    # -- the end ----------------------------------------------------------------------------------------------------
+
+    def check_alive(self) -> None:
+        """Raise ``ConnectionLost`` if the connection is over, ``WrongLoop`` in another thread than its own."""
+        if get_ident() != self.home.thread:
+            self.home.check()
+        if self.ending is not None:
+            raise self.lost_error("unknown")
+
+    def lost_error(self, outcome: Outcome) -> ConnectionLost:
+        """Return the error of what was under way when the connection ended."""
+        assert self.ending is not None
+        error = ConnectionLost(str(self.ending), outcome=outcome, failure=self.ending.failure)
+        error.__cause__ = self.ending.__cause__
+        return error
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once when the connection has ended; at once if it has."""
+        if self.closed:
+            callback()
+        else:
+            self._on_close.append(callback)
+
+    def refuse(self, code: int, details: dict[str, Any] | None = None, *, linger: bool = True) -> None:
+        """End a connection whose handshake is not done, and say why: nothing that was sent behind HELLO is applied.
+
+        With ``linger`` the other side has a second to read it. Without, the transport is closed as soon as the kernel
+        has the few bytes: the other side reads them unless what it still sends is answered with a reset first.
+        """
+        if self.ending is None:
+            self.connection.fail_connection(RemoteProtocolError(code, details=details))
+            self.end(Closed(None), "it is refused", half=linger)
+
+    def abort(self) -> None:
+        """Close at once, as if it had never been accepted."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def close(self) -> None:
+        """Close behind what is ready."""
+        self.closing.patience = 0.0
+        self.tell_answers()
+        self.end(Closed(None), "it is closed here")
+
+    def tell_answers(self) -> None:
+        """Say which answers to changes have been read since the other side was told. It leaves with what ends all."""
+        if self.ending is None and self.connection.has_untold:
+            self.connection.go_away(1014)
+
+    def end(self, event: Closed, reason: str, cause: Exception | None = None, *, half: bool = False) -> None:
+        """The connection is over: fail what waits, stop what runs, close the transport.
+
+        ``reason`` is for the log, if neither ``event`` nor ``cause``, the transport's error, has one.
+        """
+        if self.ending is not None:
+            return
+        self.ending = describe_end(event, cause)
+        self.error = event.error
+        log_end(self.log, event, cause, reason, self.log_fields)
+        if not self.ready.done():
+            self.ready.set_exception(self.lost_error("not_applied"))
+            self.ready.exception()  # it is no loss if nobody waits for it
+        # A handshake that was refused applied nothing; one that this side refuses may have.
+        refused = not self.established and (event.failure is not None or not self.connection.first_flight)
+        self.above.ended("not_applied" if refused else "unknown")
+        self._when_writable.clear()
+        found_fault = event.error is not None and event.failure is None
+        self._timers.stop()
+        self.closing.begin(half=half or found_fault)
+
+    def write_last(self) -> None:
+        """Write what is small and ready, and the ERROR that says why; what takes turns is forgotten."""
+        transport = self.transport
+        assert transport is not None
+        outbox = self.connection.outbox
+        outbox.clear()
+        while data := self.connection.data_to_send(WRITE_SIZE):
+            self.bytes_sent += len(data)
+            transport.write(data)
+        outbox.settle()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The transport is closed."""
+        self.end(Closed(None), "it is gone", exc)
+        self._timers.stop()
+        self.closing.stop()
+        self.connection.close()
+        self.closed = True
+        if not self.gone.done():
+            self.gone.set_result(None)
+        callbacks, self._on_close = self._on_close, []
+        for callback in callbacks:
+            guard(callback)
+        self.above.lost()
+
+
+def guard(callback: Callable[[], None]) -> None:
+    """Call what an application gave: its fault is logged, and is not the connection's."""
+    try:
+        callback()
+    except Exception as error:
+        _logger.error("callback_failed", exc_info=error)

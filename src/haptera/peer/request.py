@@ -1,0 +1,177 @@
+"""A request of the other side, as its handler sees it."""
+
+from collections.abc import AsyncIterator, Callable
+from threading import get_ident
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from haptera.errors import Failure
+from haptera.peer.calls import as_bytes
+from haptera.peer.items import Items
+from haptera.peer.trace import Trace, decode_trace
+from haptera.wire.metadata import Tag
+
+if TYPE_CHECKING:
+    from haptera.peer.dispatcher import Dispatcher
+    from haptera.peer.peer import Peer
+
+
+# A struct, because the hottest of all objects is made without a line of Python.
+class Request(msgspec.Struct, eq=False, weakref=True):
+    """A request that the other side sent. Its first answer counts, and every later one is ignored.
+
+    It belongs to the loop of its connection: another thread answers with ``loop.call_soon_threadsafe``, and is refused
+    with ``WrongLoop`` otherwise.
+
+    ``payload`` is the argument, any bytes. ``service`` and ``method`` say where it goes, ``stream`` is the number of
+    its stream. ``deadline`` is when the caller's time is over, as time of the loop, or None. ``cancelled`` turns true
+    when the caller no longer wants the answer, or its time is over; an answer is still owed. ``on_cancel`` is called
+    once when the caller cancels, its time is over, or the connection ends, before the answer.
+
+    Calls that a handler makes while its request is not answered, on any peer, have no more time than the request has
+    left, and belong to the same trace.
+    """
+
+    _responder: "Dispatcher"
+    stream: int
+    service: str
+    method: str
+    payload: bytes
+    _entries: dict[int, bytes]
+    deadline: float | None = None
+    cancelled: bool = False
+    on_cancel: Callable[[], None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Request {self.service}.{self.method} on stream {self.stream}>"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Show no more than ``repr`` does."""
+        return [("request", repr(self))]
+
+    @property
+    def peer(self) -> "Peer":
+        """The other side."""
+        return self._responder.peer
+
+    @property
+    def request_id(self) -> bytes | None:
+        """The caller's UUID of this request, 16 bytes, if it gave one."""
+        return self._entries.get(Tag.REQUEST_ID)
+
+    @property
+    def answered_below(self) -> int | None:
+        """The stream below which the caller has read every answer, if it said so."""
+        value = self._entries.get(Tag.ANSWERED_BELOW)
+        return None if value is None else int.from_bytes(value, "big")
+
+    @property
+    def resent(self) -> bool:
+        """Whether the caller may have sent it on another connection before."""
+        return Tag.RESENT in self._entries
+
+    @property
+    def content_type(self) -> str | None:
+        """The kind of the payload, if the caller says it."""
+        value = self._entries.get(Tag.CONTENT_TYPE)
+        return None if value is None else value.decode()
+
+    @property
+    def trace(self) -> Trace | None:
+        """The trace that this request belongs to, if its caller says so (`trace_context`)."""
+        return decode_trace(self._entries) if self._entries else None
+
+    @property
+    def under_way(self) -> bool:
+        """Whether the answer is still owed, and there is a connection to give it on."""
+        return self._responder.requests.get(self.stream) is self
+
+    @property
+    def items(self) -> AsyncIterator[bytes]:
+        """The items that the caller sends behind a streaming request, as they come, for one task to iterate over.
+
+        Raises ``ConnectionLost`` if the connection ends before the last, ``CancelledError`` if the request is
+        cancelled.
+        """
+        return self._iterate(self._responder.items.get(self.stream))
+
+    def respond(self, payload: bytes = b"", entries: bytes = b"") -> None:
+        """Answer with success. ``entries`` are encoded metadata entries; nothing happens if the connection is gone."""
+        self._responder.respond(self, payload if type(payload) is bytes else as_bytes(payload), entries)
+
+    def fail(self, reason: Failure, entries: bytes = b"") -> None:
+        """Answer with an error; nothing happens if the connection is gone."""
+        self._responder.fail(self, reason, entries)
+
+    async def send(self, item: bytes) -> None:
+        """Send one item and wait until there is room for the next.
+
+        Raises ``ConnectionLost`` if the connection is gone, ``CancelledError`` if the request was cancelled,
+        ``LocalProtocolError`` 3004 if the other side takes no item as large, 3007 while this process has as much in
+        memory for its connections as it may; then nothing was sent.
+        """
+        payload = item if type(item) is bytes else as_bytes(item)
+        link = self._responder.link
+        link.check_alive()
+        room = not self.cancelled and link.connection.send_item(self.stream, payload)
+        link.schedule_flush()
+        if not room:
+            await self._wait_room()
+
+    async def room(self) -> None:
+        """Wait until an item would leave before long.
+
+        ``send`` has waited for the next one already: this is for a first item that is large, or made of what need not
+        be kept in memory meanwhile. Raises as ``send`` does.
+        """
+        link = self._responder.link
+        link.check_alive()
+        if self.cancelled or not link.connection.ask_room(self.stream):
+            await self._wait_room()
+
+    def try_send(self, item: bytes) -> bool:
+        """Send one item if all that was sent before has left; say whether.
+
+        This is for items of which only the newest matters: nothing is kept of one that is not sent, and nothing is sent
+        once the request is cancelled or its connection gone. Raises ``LocalProtocolError`` 3004 if the other side takes
+        no item as large.
+        """
+        payload = item if type(item) is bytes else as_bytes(item)
+        link = self._responder.link
+        if get_ident() != link.home.thread:
+            link.home.check()
+        sent = not self.cancelled and link.ending is None and link.connection.try_item(self.stream, payload)
+        if sent:
+            link.schedule_flush()
+        return sent
+
+    async def _wait_room(self) -> None:
+        items = self._responder.items_of(self)
+        link = self._responder.link
+        while True:
+            await items.wait_room()
+            link.check_alive()
+            # Others that went on in the same turn of the loop may have filled it again.
+            if not self.cancelled and link.connection.ask_room(self.stream):
+                return
+
+    async def _iterate(self, items: Items | None) -> AsyncIterator[bytes]:
+        link = self._responder.link
+        lost = False
+        while items is not None:
+            while items.arrived:
+                if get_ident() != link.home.thread:
+                    link.home.check()
+                payload = link.take_item(self.stream, items.arrived.popleft())
+                if isinstance(payload, Failure):
+                    items.arrived.clear()  # what follows one that is lost is not handed over in its place
+                    lost = self.cancelled
+                    if lost:
+                        break
+                    raise payload.exception()
+                yield payload
+            if items.ended and not lost:
+                return
+            link.check_alive()
+            await items.wait_arrival()
