@@ -180,11 +180,21 @@ class Commands:
         for user, request_ids in forgotten.items():
             if self._log_forget(user, request_ids) is not None and len(request_ids) < FORGOTTEN_MAX:
                 # Too much waits for the disk: with a later write. More than that only time forgets.
-                self._forgotten[user] = request_ids
-                self._forgotten_count += len(request_ids)
+                self._put_back(user, request_ids)
+
+    def _put_back(self, user: str, request_ids: list[bytes]) -> None:
+        self._forgotten.setdefault(user, []).extend(request_ids)
+        self._forgotten_count += len(request_ids)
 
     def _log_forget(self, user: str, request_ids: list[bytes]) -> Failure | None:
-        submission = Submission(_ignore)
+        """A disk that is full does not have the ids yet: they ride with the next write, as far as there is room."""
+
+        def done(results: list[Result]) -> None:
+            full = isinstance(results[0], Failure) and results[0].code == Code.STORAGE_FULL
+            if full and request_ids and self._forgotten_count + len(request_ids) < FORGOTTEN_MAX:
+                self._put_back(user, request_ids)
+
+        submission = Submission(done)
         submission.results.append(_WAITING)
         logged = Logged(Forget(user, request_ids), user)
         size = size_bound(logged.op) + LOGGED_OVERHEAD + len(user)
@@ -256,7 +266,3 @@ def _is_of_a_range(op: Count) -> bool:
 
 _WAITING: Result = ("waiting",)
 """Stands for a result that is still to come; told by identity."""
-
-
-def _ignore(results: list[Result]) -> None:
-    """For a command whose result no caller needs: what is not forgotten now is forgotten when its time is over."""

@@ -122,6 +122,14 @@ async def test_what_was_refused_or_changed_nothing_leaves_no_id_behind() -> None
         assert tracked(store.peer) == 1
 
 
+async def test_what_takes_no_entry_leaves_no_id_behind() -> None:
+    """Trap: memory outside every budget. Its answer is not remembered."""
+    async with served() as store:
+        for number in range(5):
+            assert (await store.ask("delete", "none", request_id=request_id(number))).result == [False, None, None]
+        assert (store.node.index, tracked(store.peer)) == (0, 0)
+
+
 async def test_an_id_takes_as_few_bytes_as_its_bound_counts_on() -> None:
     """Trap: memory outside every budget. No budget is charged for ids, because a full share is small."""
     async with served() as store:

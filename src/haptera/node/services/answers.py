@@ -16,6 +16,7 @@ from haptera.node.aging import crowded
 from haptera.node.services.shares import Share, share_of
 from haptera.peer import link_of
 from haptera.state import limits
+from haptera.state.conditions import UNMET
 from haptera.state.results import Replayed
 
 if TYPE_CHECKING:
@@ -34,9 +35,6 @@ again must come, so that an id costs a constant; all shares together have no mor
 
 WARN_EVERY_S = 60.0
 """One line of the log in this time says that a user's answers are many, or that a connection's share is full."""
-
-_OF_ANOTHER = frozenset({Code.ANSWER_NOT_KEPT, Code.REQUEST_ID_REUSED})
-"""Results that say of a request id that an earlier change has it."""
 
 _SHARE = "haptera.kv.answers"
 """The name of a connection's share among its attributes."""
@@ -99,8 +97,8 @@ class Answers:
     ) -> None:
         """Admitted changes of one connection have their results: what is remembered of them belongs to its share.
 
-        A repetition adds nothing, because its answer is in a share already, or left to time as those of a connection
-        that has ended are.
+        A repetition adds nothing, whatever it is answered, because the first answer is in a share already, or left to
+        time as those of a connection that has ended are.
         """
         remembers, settled = self._commands.remembers, 0
         share: Share | None = requests[0].peer.attributes.get(_SHARE)
@@ -111,12 +109,13 @@ class Answers:
             if request_id is None:
                 continue
             settled += 1
-            code = result.code if isinstance(result, Failure) else None
-            if code == Code.RATE_LIMITED:
-                self._metrics.answers_refused_total += 1
-            elif isinstance(result, Replayed) or code in _OF_ANOTHER or request.peer.closed:
-                continue
-            elif remembers(session, request_id):
+            if isinstance(result, Failure):
+                kept = command.resent and result.code in UNMET
+                if result.code == Code.RATE_LIMITED:
+                    self._metrics.answers_refused_total += 1
+            else:
+                kept = not isinstance(result, Replayed)
+            if kept and not request.peer.closed and remembers(session, request_id):
                 if command.resent:
                     share.resent.append(request_id)
                 else:
