@@ -191,6 +191,11 @@ class Node:
         return self._pipeline.full
 
     @property
+    def abandoned(self) -> bool:
+        """Whether a stored change could not be applied, so that nothing is read any more."""
+        return self._machine.abandoned is not None
+
+    @property
     def stopping(self) -> bool:
         """Whether `aclose` has begun."""
         return self._closing is not None

@@ -20,6 +20,7 @@ from tests.unit.node.test_kv import Served
 
 if TYPE_CHECKING:
     from haptera.errors import Failure
+    from haptera.state import Write
 
 DIGEST = bytes(32)
 ONCE = Command(Increment("n"), request_id(1), DIGEST)
@@ -99,7 +100,8 @@ async def test_what_a_full_disk_keeps_from_being_forgotten_is_forgotten_with_the
 async def test_a_repetition_between_two_slices_of_a_large_change_is_answered_with_its_result() -> None:
     async with opened() as node:
         items = [(f"k{number:05}", b"") for number in range(5_000)]
-        for version, op in enumerate((SetMany(items), Clear("k")), 1):
+        changes: tuple[Write, ...] = (SetMany(items), Clear("k"))
+        for version, op in enumerate(changes, 1):
             large = Command(op, request_id(version), DIGEST)
             first = Asked(node, large)
             while not node._machine.changing:

@@ -8,7 +8,6 @@ import msgspec
 
 from haptera.errors import Code, Failure, failure
 from haptera.node.aging import crowded
-from haptera.node.commit import ApplyFailed
 from haptera.node.services.arguments import Argument
 from haptera.node.services.watch import Watchers, WatchMetrics
 from haptera.peer import Request, Service
@@ -99,7 +98,7 @@ def health(node: Node) -> tuple[str, str]:
     `ok` has a reason too while the remembered answers are many: changes are refused when there are too many.
     """
     if node.failed.done():
-        if isinstance(node.failed.result(), ApplyFailed):
+        if node.abandoned:
             return "failed", "a stored change could not be applied: nothing is read or written any more"
         return "failed", "the disk failed: nothing can be written any more"
     if node.stopping:
