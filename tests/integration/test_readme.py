@@ -7,14 +7,18 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import haptera
 from haptera.testing import node_in_thread
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FIRST_SCREEN = README.partition("## Two commands")[0]
 TOUR = README.partition("## A one-minute tour")[2].partition("\n## ")[0]
 PROGRAMS = re.findall(r"```python\n(.*?)```", TOUR, re.DOTALL)
 SECONDS_MAX = 60
@@ -56,6 +60,31 @@ def test_the_command_lines_print_what_is_shown(environment: dict[str, str], tmp_
         assert comparable(process.stdout) == comparable(shown), (command, process.stderr)
         ran += 1
     assert ran == TOUR.count("\n    $ ")
+
+
+def test_the_ten_lines_of_the_first_screen_run(short_path: Path) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", FIRST_SCREEN, re.DOTALL)
+    assert len([line for line in program.splitlines() if line]) <= 10
+    command = [sys.executable, "-W", "error", "-c", program]
+    process = subprocess.run(command, cwd=short_path, capture_output=True, text=True, timeout=SECONDS_MAX, check=False)
+    assert process.returncode == 0, process.stderr
+    assert "staging" in process.stdout
+    assert "1000" in process.stdout
+
+
+def test_the_figures_of_the_first_screen_are_those_that_were_measured() -> None:
+    measured = (ROOT / "bench/README.md").read_text(encoding="utf-8")
+    changes, ratio, serial = re.findall(r"(\d+,\d+) changes|(\d\.\d+)\s+times", FIRST_SCREEN)
+    rows = {tuple(cell.strip() for cell in line.split("|")[1:3]): line for line in measured.splitlines()}
+    assert changes[0] in rows["set, 50 in flight", "haptera"]
+    assert rows["set, 50 in flight", "redis-py, pool"].endswith(f" {ratio[1]}                 |")
+    assert rows["set, serial", "redis-py, one connection"].endswith(f" {serial[1]}                 |")
+
+
+def test_the_status_names_the_version_and_the_oldest_python() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"version {haptera.__version__}," in FIRST_SCREEN
+    assert f"Python {project['requires-python'].removeprefix('>=')} or newer" in FIRST_SCREEN
 
 
 @pytest.mark.parametrize("number", range(len(PROGRAMS)))
