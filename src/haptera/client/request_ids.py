@@ -25,6 +25,10 @@ class RequestIds:
         self._prefix = bytes(prefix)
         self._next = _VARIANT | (int.from_bytes(os.urandom(8), "big") >> (64 - _START_BITS))
 
+    def __reduce__(self) -> tuple[type[RequestIds], tuple[()]]:
+        """A copy is a new object: with the ids of another client its changes would be taken for repetitions."""
+        return RequestIds, ()
+
     def new(self) -> bytes:
         """The next id, 16 bytes."""
         self._next = number = self._next + 1

@@ -18,6 +18,7 @@ from haptera.node.services.server import ServerService
 from haptera.node.services.session import SessionService
 from haptera.peer import listen
 from haptera.peer.keys import read_key_file
+from haptera.peer.options import read_listening_options
 from haptera.transport import (
     SOCKET_PATH_MAX,
     UNIX_SCHEME,
@@ -227,7 +228,9 @@ def check_addresses(config: NodeConfig) -> None:
     A node asks before it makes its data directory, so that a start by mistake leaves nothing behind.
     """
     for url in config.listen:
-        check_free(parse(url), config.data_dir)
+        address = parse(url)
+        read_listening_options(address)
+        check_free(address, config.data_dir)
     if config.socket_group is not None:
         group_id(config.socket_group)
 

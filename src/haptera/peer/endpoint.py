@@ -18,7 +18,7 @@ from haptera.peer.keywords import ConnectionOptions
 from haptera.peer.limits import CALL_TIMEOUT_S, WRITE_TIMEOUT_S
 from haptera.peer.link import Link
 from haptera.peer.opening import opening
-from haptera.peer.options import Options, read_options
+from haptera.peer.options import Options, read_listening_options, read_options, refuse_user
 from haptera.peer.peer import Peer, link_of
 from haptera.peer.scope import current
 from haptera.peer.server import Server
@@ -95,10 +95,7 @@ async def listen(
         ConfigurationError: The URL, the address or the value of a keyword cannot be used.
     """
     address = parse(url)
-    _refuse_user(address)
-    asked = read_options(address)
-    if asked.timeout is not None:
-        raise ConfigurationError(f"{address}: timeout is an option of who dials")
+    asked = read_listening_options(address)
     loop = asyncio.get_running_loop()
     identity = server_id if server_id is not None else os.urandom(16)
     check_keywords(
@@ -202,7 +199,7 @@ async def dial_address(
     **options: Unpack[ConnectionOptions],
 ) -> Peer:
     """Do what ``dial`` does with a URL that was parsed already."""
-    _refuse_user(address)
+    refuse_user(address)
     asked = read_options(address)
     loop = asyncio.get_running_loop()
     given = {"compression": compression, "write_timeout_s": write_timeout_s, "idle_timeout_s": idle_timeout_s}
@@ -330,9 +327,3 @@ def _hosted(services: Sequence[Service]) -> list[Service]:
         seen.add(service.name)
         hosted[service.name] = service
     return list(hosted.values())
-
-
-def _refuse_user(address: Address) -> None:
-    """Refuse what a URL may say one day and nothing here honours: a credential is never dropped."""
-    if address.user is not None:
-        raise ConfigurationError(f"{address} has a user, and this version cannot authenticate")

@@ -54,6 +54,21 @@ def read_options(address: Address) -> Options:
     return Options(timeout, ping_interval_ms, compression, _signing_key(address))
 
 
+def read_listening_options(address: Address) -> Options:
+    """Return what the options of a URL to listen on ask for, as ``read_options`` does for a URL to dial."""
+    refuse_user(address)
+    options = read_options(address)
+    if options.timeout is not None:
+        _refuse(address, "timeout is an option of who dials")
+    return options
+
+
+def refuse_user(address: Address) -> None:
+    """Refuse what a URL may say one day and nothing here honours: a credential is never dropped."""
+    if address.user is not None:
+        raise ConfigurationError(f"{address} has a user, and this version cannot authenticate")
+
+
 def _signing_key(address: Address) -> bytes | None:
     signed = address.options.get("signed")
     path = address.options.get("key_file")

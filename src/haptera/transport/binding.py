@@ -31,11 +31,18 @@ def cannot_listen(address: Address, error: OSError) -> ConfigurationError:
     return ConfigurationError(f"cannot listen on {address}: {reason_of(error)}")
 
 
+def check_single(address: Address) -> None:
+    """Raise ``ConfigurationError`` for an address of several hosts, which can be dialled only."""
+    if len(address.hosts) > 1:
+        raise ConfigurationError(f"{address} names several hosts; listen on each by itself")
+
+
 def check_free(address: Address, directory: str) -> None:
     """Raise ``ConfigurationError`` for an address that cannot be listened on just now. No file is made or removed.
 
     ``directory`` may be missing: the caller makes it before it listens.
     """
+    check_single(address)
     try:
         if address.scheme == UNIX_SCHEME:
             _check_place(address.path, directory)

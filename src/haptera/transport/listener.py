@@ -6,9 +6,8 @@ from contextlib import suppress
 from typing import Final, cast
 
 from haptera import forks
-from haptera.errors import ConfigurationError
 from haptera.transport.address import Address
-from haptera.transport.binding import cannot_listen, group_id
+from haptera.transport.binding import cannot_listen, check_single, group_id
 from haptera.transport.loops import after_turns, running_loop, wrong_loop
 from haptera.transport.network import Accept, Bound, network_here
 from haptera.transport.sockets import let_go
@@ -105,8 +104,7 @@ async def open_listener(address: Address, *, mode: int, group: str | int | None,
     ``mode`` is the file mode of a Unix socket, ``group`` the name or number of its group. ``accept`` makes the protocol
     of each connection. Raises ``ConfigurationError``.
     """
-    if len(address.hosts) > 1:
-        raise ConfigurationError(f"{address} names several hosts; listen on each by itself")
+    check_single(address)
     number = None if group is None else group_id(group)
     try:
         bound = await network_here().listen(address, mode, number, accept)

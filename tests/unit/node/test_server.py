@@ -295,6 +295,21 @@ def test_a_socket_that_cannot_be_made_is_found_before_the_data_directory_is_made
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("haptera://127.0.0.1:0,127.0.0.1:0", "names several hosts"),
+        ("haptera://127.0.0.1:0?nosuch=1", "'nosuch' is not known"),
+        ("haptera://127.0.0.1:0?timeout=1", "timeout is an option of who dials"),
+        ("haptera://127.0.0.1:0?signed=psk", "needs key_file"),
+        ("haptera://app@127.0.0.1:0", "cannot authenticate"),
+    ],
+)
+def test_a_url_that_cannot_be_listened_on_is_found_before_the_data_directory_is_made(url: str, reason: str) -> None:
+    with pytest.raises(ConfigurationError, match=reason):
+        check_addresses(NodeConfig(listen=(url,)))
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_socket_in_a_directory_of_others_is_found_before_the_data_directory_is_made(tmp_path: Path) -> None:
     config = NodeConfig(data_dir=str(tmp_path / "d"), listen=("haptera+unix:///proc/s",))
