@@ -497,11 +497,15 @@ def make_signing() -> list[dict[str, Any]]:
     return vectors
 
 
-#: zstd frames of "haptera " 256 times, in hexadecimal as some encoder made them: others make other ones.
+#: zstd frames of "haptera " 256 times, unless they say otherwise, in hexadecimal as some encoder made them: others make
+#: other ones.
 _PACKED = {
     "size declared": "28b52ffd6400077d00004068617074657261200100f5ef2f5c15f0b025",
     "size not declared": "28b52ffd04087d00004068617074657261200100f5ef2f5c15f0b025",
     "no checksum": "28b52ffd6000077d00004068617074657261200100f5ef2f5c",
+    "a single segment": "28b52ffda4010080005400001000000100fbff39c002"
+    + "02001000" * 63
+    + "0900000092950aa9",  # of 8 MiB and one zeros
     "a window of 16 MiB": "28b52ffd04707d00004068617074657261200100f5ef2f5c15f0b025",
 }
 
@@ -536,6 +540,11 @@ def make_compression() -> list[dict[str, Any]]:
         vectors.append({"name": name, "max_frame": MAX_FRAME, "hex": data.hex(), **meant})
     without = frame(REQUEST, 1, sound, metadata=ROUTE, flags=COMPRESSED)
     vectors.append({"name": "no raw length", "max_frame": MAX_FRAME, "hex": without.hex(), "code": 1002})
+    size = 8 * 1024 * 1024 + 1
+    metadata = ROUTE + entry(0x85, size.to_bytes(4, "big"))
+    segment = frame(REQUEST, 1, bytes.fromhex(_PACKED["a single segment"]), metadata=metadata, flags=COMPRESSED)
+    name = "a single segment of more than 8 MiB, whose window is as large"
+    vectors.append({"name": name, "max_frame": 16 * 1024 * 1024, "hex": segment.hex(), "code": 1010})
     return vectors
 
 

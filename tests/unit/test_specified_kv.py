@@ -99,6 +99,15 @@ async def test_a_group_whose_capability_was_not_accepted_is_refused(method: str,
             assert error.details == {"unknown": option}
 
 
+@pytest.mark.parametrize(("service", "method"), [("kv", "Get"), ("Kv", "get"), ("kv", " get")])
+async def test_names_are_compared_byte_for_byte(service: str, method: str) -> None:
+    """Section 2.3: there is one spelling of each."""
+    async with node(storage="memory") as url, haptera.dial(url) as peer:
+        with pytest.raises(ServerError) as caught:
+            await peer.call(service, method, msgspec.msgpack.encode(["k"]))
+        assert caught.value.code == (Code.UNKNOWN_METHOD if service == "kv" else Code.UNKNOWN_SERVICE)
+
+
 async def test_the_example_of_a_scan_is_what_a_node_sends() -> None:
     example = SECTION.partition("*Example.*")[2].partition("**Time to live**")[0]
     lines = re.findall(r"^    ((?:[0-9a-f]{2} )+)", example, re.MULTILINE)

@@ -82,6 +82,13 @@ def test_a_greased_hello_offers_what_no_one_knows_and_welcome_does_not() -> None
     assert sum(name.startswith("grease-") for name in welcome.map) == 1
 
 
+def test_the_hello_of_a_side_that_signs_is_greased_too() -> None:
+    """Section 2.3: both frames of the handshake go into the keys, so that nothing in them can be altered."""
+    (hello,) = sent(machine(Role.DIALER, grease=True, signing_key=bytes(32)))
+    assert sum(name.startswith("grease-") for name in hello.map["capabilities"]) == 1
+    assert sum(name.startswith("grease-") for name in hello.map) == 1
+
+
 def test_grease_can_be_left_out() -> None:
     pair = Pair()
     for each in _exchange(pair, 50):
