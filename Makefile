@@ -102,6 +102,7 @@ lint: $(ready_to_develop)
 	@$(python) tools/generate_errors.py --check
 	@$(python) tools/generate_vectors.py --check
 	@$(python) tools/generate_configuration.py --check
+	@$(python) tools/generate_diagram.py --check
 
 format: $(ready_to_develop)
 	@$(python) -m ruff check --fix --quiet . || true
@@ -111,6 +112,7 @@ generate: $(ready_to_develop)
 	@$(python) tools/generate_errors.py
 	@$(python) tools/generate_vectors.py
 	@$(python) tools/generate_configuration.py
+	@$(python) tools/generate_diagram.py
 
 # --- measuring --------------------------------------------------------------------------------------------
 

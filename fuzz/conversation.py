@@ -251,18 +251,15 @@ class Application:
     def check(self) -> None:
         """The accounts of the connection are possible ones."""
         connection = self.connection
-        inflow, outbox = connection._inflow, connection.outbox
+        ledger, outbox = connection.ledger, connection.outbox
         outbox.settle()
-        assert inflow.held >= 0
-        assert inflow.held + outbox.size + outbox.control_size == self.process.used
-        assert inflow.held <= connection.config.budget
-        assert inflow._window >= 0
-        assert connection.outbox.credit >= 0
-        assert len(connection._serves) <= connection.config.limits.max_streams
-        for stream in (*connection._calls.values(), *connection._serves.values()):
-            assert stream.receive_window >= 0
-            assert stream.send_credit >= 0
-            assert stream.held >= 0
+        assert ledger.held >= 0
+        assert ledger.held + outbox.size + outbox.control_size == self.process.used
+        assert ledger.held <= connection.config.budget
+        assert connection._inflow._window >= 0
+        assert connection.outbox.turns.credit >= 0
+        assert len(connection._streams.serves) <= connection.config.limits.max_streams
+        connection.check()
 
     def run(self, data: Iterable[bytes]) -> None:
         """Let the peer say all of `data` and go."""

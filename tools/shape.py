@@ -130,15 +130,21 @@ def large_functions(tree: Tree) -> Places:
 
 
 def state_writers(tree: Tree) -> Places:
-    """Modules of ``connection`` that write the state of a stream or of a half of one."""
+    """Modules of ``connection`` that write the state of a stream or of a half of one.
+
+    The state of a connection as a whole is its own, and is written by its class alone.
+    """
     places = []
     for module in tree.of("connection"):
+        whole = [node for node in module.tree.body if isinstance(node, ast.ClassDef) and node.name == "Connection"]
+        its_own = {node for each in whole for node in ast.walk(each)}
         found = [
             node
             for node in ast.walk(module.tree)
-            if isinstance(node, ast.Attribute)
+            if node not in its_own
+            and isinstance(node, ast.Attribute)
             and isinstance(node.ctx, ast.Store)
-            and node.attr in {"state", "request_state", "answer_state"}
+            and node.attr in {"state", "decided", "request_state", "answer_state"}
         ]
         if found:
             places.append(f"{module.path}: {len(found)} times")

@@ -193,17 +193,13 @@ class _Side:
 
     def check(self) -> None:
         connection = self.connection
-        assert connection.outbox.credit >= 0
+        assert connection.outbox.turns.credit >= 0
         assert connection._inflow._window >= 0
         connection.outbox.settle()
-        assert connection._inflow.held >= 0
+        assert connection.ledger.held >= 0
         waiting = connection.outbox.size + connection.outbox.control_size
-        assert connection._inflow.held + waiting == self.process.used
-        for stream in (*connection._streams.calls.values(), *connection._streams.serves.values()):
-            assert stream.receive_window >= 0
-            assert stream.send_credit >= 0
-            assert stream.held >= 0
-            assert stream.queued >= 0
+        assert connection.ledger.held + waiting == self.process.used
+        connection.check()
 
 
 class _Run:
@@ -216,6 +212,11 @@ class _Run:
 
     def step(self, operation: int, first: int, second: int) -> None:
         mine, theirs = (self.dialer, self.acceptor) if operation & 1 else (self.acceptor, self.dialer)
+        self.act(mine, theirs, operation, first, second)
+        mine.check()
+        theirs.check()
+
+    def act(self, mine: _Side, theirs: _Side, operation: int, first: int, second: int) -> None:
         size = SIZES[second % len(SIZES)]
         match operation >> 1 & 15:
             case 0 | 1:
@@ -292,13 +293,13 @@ class _Run:
             assert connection.outbox.size == 0
             assert connection.outbox.unwritten == 0
             assert connection.outbox.control_size == 0
-            assert connection.outbox._large == 0
+            assert connection.outbox.turns._large == 0
             assert mine.process.used == 0
             assert not connection.unfinished
             # All credit has come back, or is owed in a sum too small to be worth a frame.
             inflow = theirs.connection._inflow
             assert inflow._withheld == 0
-            assert connection.outbox.credit == inflow._window
+            assert connection.outbox.turns.credit == inflow._window
             assert inflow._window + inflow._owed == TINY["connection_window"]
             assert set(mine.answers) == set(mine.requests)
             for stream, answers in mine.answers.items():

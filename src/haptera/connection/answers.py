@@ -1,147 +1,193 @@
-"""What ends a call: RESPONSE and ERROR (spec/protocol.md, section 3)."""
+"""What ends a stream, sent and received: RESPONSE and ERROR (spec/protocol.md, section 3)."""
 
 from typing import Final
 
-from haptera.connection.checks import (
-    UNKNOWN_FLAGS,
-    check_body,
-    check_entries,
-    check_fragment,
-    misplaced,
-    take_raw_length,
-)
+from haptera.connection.checks import SUSPECT_FLAGS, check_entries, check_fragment, read_body
 from haptera.connection.events import ErrorReceived, PackedItem, ResponseReceived
+from haptera.connection.heads import Heads, check_size
+from haptera.connection.packing import check_plain, whole
 from haptera.connection.routes import remember_metadata
-from haptera.connection.stream import Partial, Stream
+from haptera.connection.stream import Outgoing, Stream
 from haptera.connection.streams import Streams
-from haptera.connection.table import ANSWER_TRANSITIONS, PART_FLAGS, AnswerInput, AnswerState, Part, part_of
-from haptera.connection.unpacking import check_service, joined, whole
+from haptera.connection.table import LAW_FLAGS, HalfState
 from haptera.errors import Failure, RemoteProtocolError, failure
-from haptera.wire.frame import COMPRESSED, CONTINUED, STREAMING, Frame
-from haptera.wire.metadata import NO_ENTRIES, Tag
-from haptera.wire.payload import decode_failure
+from haptera.wire.frame import CONTINUED, MORE, Frame, FrameType
+from haptera.wire.metadata import NO_ENTRIES, Tag, encode_entry
+from haptera.wire.payload import decode_failure, encode_payload
 
+_RESPONSE: Final = int(FrameType.RESPONSE)
+_ERROR: Final = int(FrameType.ERROR)
 _REQUEST_ID: Final = int(Tag.REQUEST_ID)
+_OF_SEVERAL: Final = MORE | CONTINUED
 #: A frame without these is a whole message, and nothing about its flags needs a second look.
-_UNUSUAL_FLAGS: Final = PART_FLAGS | STREAMING | COMPRESSED | UNKNOWN_FLAGS
+_UNUSUAL_FLAGS: Final = LAW_FLAGS | SUSPECT_FLAGS
+
+
+class AnswerSender:
+    """Answers the peer's requests."""
+
+    __slots__ = (
+        "_heads",
+        "_outbox",
+        "_serves",
+        "_streams",
+    )
+
+    def __init__(self, streams: Streams, heads: Heads) -> None:
+        self._streams = streams
+        self._serves = streams.serves
+        self._outbox = streams.outbox
+        self._heads = heads
+
+    def respond(self, id_: int, payload: bytes, entries: bytes = b"") -> None:
+        """Answer a request; nothing if the stream has ended.
+
+        An answer that is larger than the peer takes becomes ERROR 3004, a large one for which the process has no memory
+        3007, both ``unknown``: the change that it reports may have been made.
+        """
+        size = len(payload)
+        if size > self._streams.peer_message_max:
+            details = {"length": size, "limit": self._streams.peer_message_max}
+            self.fail(id_, failure(3004, details, outcome="unknown"), entries)
+        elif size > self._outbox.whole_max and self._outbox.over_budget:
+            self.fail(id_, failure(3007, {"reason": "buffers are full"}, outcome="unknown"), entries)
+        else:
+            self._answer(id_, _RESPONSE, payload, entries)
+
+    def fail(self, id_: int, reason: Failure, entries: bytes = b"") -> None:
+        """Answer a request with an ERROR; nothing if the stream has ended.
+
+        ITEMs of the stream that have not left are dropped, so that the ERROR need not wait for their credit.
+        """
+        payload = encode_payload(reason)
+        if len(payload) > self._streams.peer_message_max:
+            payload = encode_payload(Failure(reason.code, reason.name, "", reason.outcome, {}))
+        self._answer(id_, _ERROR, payload, entries)
+
+    def _answer(self, id_: int, type_: int, payload: bytes, entries: bytes) -> None:
+        stream = self._serves.get(id_)
+        if stream is None:
+            return
+        half = stream.sending
+        half.decide(type_)
+        if stream.request_id is not None:
+            entries = encode_entry(_REQUEST_ID, stream.request_id) + entries
+        flags = 0
+        if entries:
+            check_size(len(entries))
+        heads = self._heads
+        if heads.grease is not None and heads.grease.due():
+            entries, flags = heads.apply_grease(entries, flags)
+        if half.queue and type_ == _ERROR:
+            # An ERROR waits for no credit: it takes the place of the ITEMs before it, and cuts an unfinished one short.
+            self._streams.turns.drop(half)
+        if not half.queue and len(payload) <= self._outbox.whole_max:
+            # Its one frame is made here, and both halves are forgotten with it.
+            self._outbox.add_whole(type_, flags, half, entries, payload)
+            self._streams.end_serve(stream)
+            return
+        self._streams.discard(stream)
+        self._streams.turns.add(half, Outgoing(type_, flags, entries, payload))
 
 
 class AnswerReceiver:
     """Turns the answers to this side's calls into events. Its methods raise what ends the connection."""
 
+    __slots__ = (
+        "_calls",
+        "_frame_max",
+        "_known",
+        "_message_max",
+        "_streams",
+    )
+
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
         self._known: dict[bytes, dict[int, bytes]] = {}
+        self._calls = streams.calls
         self._message_max = streams.limits.max_message
         self._frame_max = streams.limits.max_frame
 
-    def receive_response(self, frame: Frame) -> None:
-        """A RESPONSE: the answer to a call."""
-        self._receive(frame, AnswerInput.RESPONSE)
-
-    def receive_error(self, frame: Frame) -> None:
-        """An ERROR on a stream: the answer to a call."""
-        self._receive(frame, AnswerInput.ERROR)
-
-    def _receive(self, frame: Frame, input_: AnswerInput) -> None:
-        stream = self._streams.find(frame, call=True)
+    def receive_answer(self, frame: Frame) -> None:
+        """A RESPONSE or an ERROR on a stream: the answer to a call."""
+        stream = self._calls.get(frame.stream)
         if stream is None:
+            self._streams.find(frame, call=True)
             return
-        if (
-            frame.flags & _UNUSUAL_FLAGS
-            or stream.answer_state is not AnswerState.OPEN
-            or stream.discarding
-            or frame.body_crc != frame.actual_crc
-        ):
-            self._receive_unusual(stream, frame, input_)
+        half = stream.receiving
+        half.receive(frame)
+        if frame.flags & _UNUSUAL_FLAGS or half.discarding or frame.body_crc != frame.actual_crc:
+            self._receive_unusual(stream, frame)
             return
-        # The usual answer: one sound frame and nothing unfinished before it.
-        stream.answer_state = AnswerState.ENDED
+        # The usual answer: one sound frame.
         entries = NO_ENTRIES
         if frame.metadata:
             known = self._known.get(frame.metadata)
             if known is not None:
-                self._take(stream, input_, frame.payload, known)
-                return
-            try:
-                entries = check_entries(frame)
-                self._streams.drop_ignored(entries)
-            except RemoteProtocolError as error:
-                self._fail(stream, error.failure("unknown"))
-                return
-            if _REQUEST_ID not in entries:
-                remember_metadata(self._known, frame.metadata, entries)
-        self._take(stream, input_, frame.payload, entries)
+                entries = known
+            else:
+                try:
+                    entries = check_entries(frame)
+                    self._streams.drop_ignored(entries)
+                except RemoteProtocolError as error:
+                    self._fail(stream, error.failure("unknown"))
+                    return
+                if _REQUEST_ID not in entries:
+                    remember_metadata(self._known, frame.metadata, entries)
+        if len(frame.payload) > self._message_max:
+            self._fail(stream, self._streams.too_large("unknown"))
+        else:
+            self._take(stream, frame.type, frame.payload, entries)
 
-    def _receive_unusual(self, stream: Stream, frame: Frame, input_: AnswerInput) -> None:
-        part = part_of(frame.flags)
-        state = ANSWER_TRANSITIONS.get(stream.answer_state << 5 | input_ << 2 | part)
-        if state is None or frame.flags & STREAMING:
-            raise misplaced(frame, f"{part.name} {input_.name} where the answer is {stream.answer_state.name}")
+    def _receive_unusual(self, stream: Stream, frame: Frame) -> None:
+        """Take a frame of several, a compressed or a faulty one, or one that is not wanted."""
+        half = stream.receiving
         check_fragment(frame)
-        check_service(frame, of_session=stream.of_session)
-        stream.answer_state = state
-        if stream.discarding:
-            if state is AnswerState.ENDED:
+        check_plain(frame, plain=stream.sending.plain)
+        if half.discarding:
+            if half.state is HalfState.ENDED:
                 self._streams.end_call(stream)
             return
         try:
-            check_body(frame)
-            entries = check_entries(frame)
-            raw_length = take_raw_length(frame, entries, self._frame_max)
+            entries, raw_length = read_body(frame, self._frame_max)
             self._streams.drop_ignored(entries)
         except RemoteProtocolError as error:
             self._fail(stream, error.failure("unknown"))
             return
         size = raw_length or len(frame.payload)
         if frame.flags & CONTINUED:
-            assert stream.partial is not None
-            size += stream.partial.size
+            assert half.unfinished is not None
+            size += half.unfinished.size
         if size > self._message_max:
             self._fail(stream, self._streams.too_large("unknown"))
-            return
-        if part is not Part.WHOLE:
-            self._add_fragment(stream, frame, raw_length, part, entries)
-            if part is Part.LAST:
-                assert stream.partial is not None
-                self._take_packed(stream, input_, joined(stream.partial), stream.partial.entries)
+        elif frame.flags & _OF_SEVERAL:
+            self._add_fragment(stream, frame, raw_length, entries)
         else:
-            self._take_packed(stream, input_, whole(frame, raw_length), entries)
+            self._take_packed(stream, frame.type, whole(frame, raw_length), entries)
 
-    def _add_fragment(
-        self, stream: Stream, frame: Frame, raw_length: int, part: Part, entries: dict[int, bytes]
-    ) -> None:
+    def _add_fragment(self, stream: Stream, frame: Frame, raw_length: int, entries: dict[int, bytes]) -> None:
         streams = self._streams
-        if part is Part.FIRST:
-            # Of an ERROR, too, that cuts short what was unfinished.
-            partial = Partial(frame.type, entries, streams.now)
-            partial.add(frame.payload, raw_length)
-            streams.begin_partial(stream, partial)
-        else:
-            assert stream.partial is not None
-            stream.partial.add(frame.payload, raw_length)
-        if part is not Part.LAST and not streams.inflow.hold_part(stream, len(frame.payload)):
+        half = stream.receiving
+        unfinished = streams.incomplete.add(half, frame, raw_length, streams.now, entries)
+        if not frame.flags & MORE:
+            self._take_packed(stream, frame.type, unfinished.joined(), unfinished.entries)
+        elif not streams.ledger.hold_part(half, len(frame.payload)):
             self._fail(stream, failure(3007, {"reason": "buffers are full"}, outcome="unknown"))
 
-    def _take_packed(
-        self, stream: Stream, input_: AnswerInput, payload: bytes | PackedItem, entries: dict[int, bytes]
-    ) -> None:
+    def _take_packed(self, stream: Stream, type_: int, payload: bytes | PackedItem, entries: dict[int, bytes]) -> None:
         """A whole answer has arrived, perhaps compressed. Only now: what is above a limit is never decompressed."""
-        if not isinstance(payload, bytes):
+        if isinstance(payload, PackedItem):
             try:
                 payload = self._streams.unpack(payload)
             except RemoteProtocolError as error:
                 self._fail(stream, error.failure("unknown"))
                 return
-        self._take(stream, input_, payload, entries)
+        self._take(stream, type_, payload, entries)
 
-    def _take(self, stream: Stream, input_: AnswerInput, payload: bytes, entries: dict[int, bytes]) -> None:
+    def _take(self, stream: Stream, type_: int, payload: bytes, entries: dict[int, bytes]) -> None:
         """A whole answer has arrived."""
-        if len(payload) > self._message_max:
-            self._fail(stream, self._streams.too_large("unknown"))
-            return
         streams = self._streams
-        if input_ is AnswerInput.RESPONSE:
+        if type_ == _RESPONSE:
             streams.end_call(stream)
             streams.events.append(ResponseReceived(stream.id, payload, entries))
             return
@@ -155,7 +201,7 @@ class AnswerReceiver:
 
     def _fail(self, stream: Stream, reason: Failure) -> None:
         """Fail the call here: what is wrong with its answer is the requester's to say (section 3, "Damage")."""
-        if stream.answer_state is AnswerState.ENDED:
+        if stream.receiving.state is HalfState.ENDED:
             self._streams.fail_ended(stream, reason)
         else:
             self._streams.spoil_call(stream, reason)

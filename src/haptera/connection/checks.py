@@ -21,7 +21,7 @@ from haptera.wire.frame import (
 from haptera.wire.metadata import NO_ENTRIES, Tag, decode_entries
 
 UNKNOWN_FLAGS: Final = CRITICAL_FLAGS & ~KNOWN_CRITICAL_FLAGS
-_SUSPECT_FLAGS: Final = UNKNOWN_FLAGS | COMPRESSED
+SUSPECT_FLAGS: Final = UNKNOWN_FLAGS | COMPRESSED
 _MESSAGE_FLAGS: Final = MORE | CONTINUED | STREAMING | COMPRESSED
 _RAW_LENGTH: Final = int(Tag.RAW_LENGTH)
 _RAW_LENGTH_ENTRY_SIZE: Final = 6
@@ -105,6 +105,16 @@ def take_raw_length(frame: Frame, entries: dict[int, bytes], max_frame: int) -> 
     return raw_length
 
 
+def read_body(frame: Frame, max_frame: int) -> tuple[dict[int, bytes], int]:
+    """Return the entries of a frame of a message, and its raw length; 0 if it is not compressed.
+
+    Raises what is wrong with its body, flags or metadata: 1003, 1006, 1002, 1007, 1010.
+    """
+    check_body(frame)
+    entries = check_entries(frame)
+    return entries, take_raw_length(frame, entries, max_frame)
+
+
 def check_control(frame: Frame, size: int | None = None) -> dict[int, bytes]:
     """Return the entries of a frame of the connection, or raise what is wrong with it.
 
@@ -119,7 +129,7 @@ def check_control(frame: Frame, size: int | None = None) -> dict[int, bytes]:
 
 def problem_of(frame: Frame) -> Failure | None:
     """Return what is wrong with the body, flags or metadata of a frame that is not a REQUEST's first."""
-    if frame.body_crc == frame.actual_crc and not frame.flags & _SUSPECT_FLAGS and not frame.metadata:
+    if frame.body_crc == frame.actual_crc and not frame.flags & SUSPECT_FLAGS and not frame.metadata:
         return None
     try:
         check_body(frame)

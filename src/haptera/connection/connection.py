@@ -1,68 +1,197 @@
 """One connection: frames in, events out; commands in, frames out (spec/protocol.md, sections 3 and 4)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
-from haptera.connection.answers import AnswerReceiver
+from haptera.connection.answers import AnswerReceiver, AnswerSender
 from haptera.connection.checks import misplaced
-from haptera.connection.config import CONTROL_SIZE_MAX, Budget, Config, Role
+from haptera.connection.config import COMPRESSION, CONTROL_SIZE_MAX, Budget, Config, Role
 from haptera.connection.control import PING_SIZE, Control
 from haptera.connection.events import Closed, Established, Event
 from haptera.connection.flood import FloodError
+from haptera.connection.grease import Grease
 from haptera.connection.handshake import Agreement, Handshake
-from haptera.connection.items import ItemReceiver
+from haptera.connection.heads import Heads
+from haptera.connection.items import ItemReceiver, ItemSender
+from haptera.connection.ledger import Ledger
+from haptera.connection.requester import Requester
 from haptera.connection.requests import RequestReceiver
-from haptera.connection.sender import Sender
+from haptera.connection.stream import Stream
+from haptera.connection.streams import Streams
 from haptera.connection.table import ConnectionState
 from haptera.connection.timekeeping import Timekeeper
 from haptera.errors import LocalProtocolError, RemoteProtocolError, failure
 from haptera.wire.decoder import FrameDecoder
 from haptera.wire.frame import COMPRESSED, FIRST_IGNORABLE_TYPE, SIGNED, STREAM_MAX, Frame, FrameType
+from haptera.wire.metadata import ignored_tags
 
 _ERROR: Final = int(FrameType.ERROR)
 _HANDSHAKE_TYPES: Final = frozenset({int(FrameType.HELLO), int(FrameType.WELCOME)})
+_ALL: Final = 2**62
 
 
-class Connection(Sender):
+class Connection:
     """The state machine of one connection, without any I/O.
 
-    Give what was read to ``receive_data`` and act on the events; call the command methods; send what
+    Give the bytes that were read to ``receive_data`` and act on the events; call the commands; send the bytes that
     ``data_to_send`` returns. ``now`` is always a monotonic time in seconds.
 
-    A command that the state does not allow raises ``LocalProtocolError`` and changes nothing. What the peer does wrong
-    never raises: it becomes an ERROR on the stream or ends the connection, with an event that says so.
+    A command that the state does not allow raises ``LocalProtocolError`` and changes nothing. A fault of the peer never
+    raises: it becomes an ERROR on the stream or ends the connection, with an event that says so.
+
+    The commands that concern a stream are methods of the parts that they are attributes of, because each call would
+    pay for a method in between.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_control",
+        "_decoder",
+        "_handshake",
+        "_inflow",
+        "_items",
+        "_receivers",
+        "_refused_flags",
+        "_requester",
+        "_streams",
+        "_time",
+        "agreement",
+        "ask_room",
+        "can_request",
+        "cancel",
+        "config",
+        "fail",
+        "finish",
+        "frames_received",
+        "ledger",
+        "outbox",
+        "release",
+        "request",
+        "respond",
+        "role",
+        "send_item",
+        "state",
+        "take_events",
+        "take_item",
+        "take_writable",
+        "try_item",
+    )
 
     def __init__(self, role: Role, config: Config, now: float, process_budget: Budget | None = None) -> None:
         config = config.bounded()
-        super().__init__(role, config, now, process_budget)
+        self.role = role
+        self.config = config
+        self.state = ConnectionState.HANDSHAKE
+        #: What both sides agreed on; None before the handshake is done.
+        self.agreement: Agreement | None = None
         #: Whole frames that have come, ever.
         self.frames_received = 0
+        #: What the connection has in memory.
+        self.ledger = Ledger(config.budget, process_budget)
+        self._streams = streams = Streams(int(role), config, self.ledger, now)
+        self._inflow = streams.inflow
+        #: What leaves.
+        self.outbox = streams.outbox
         self._decoder = FrameDecoder(config.limits.max_frame)
         self._time = Timekeeper(config, self._decoder, now)
-        self._control = Control(self._streams)
+        self._control = Control(streams)
+        grease = Grease(config.entropy) if config.grease else None
+        heads = Heads(self.outbox, grease, config.entropy)
+        self._requester = Requester(streams, heads, flies=role is Role.DIALER and config.signing_key is None)
+        self.request = self._requester.request
+        self.can_request = self._requester.can_request
+        self.finish = self._requester.finish
+        self.cancel = self._requester.cancel
+        self.release = self._requester.release
+        producer = ItemSender(streams)
+        self.send_item = producer.send_item
+        self.try_item = producer.try_item
+        self.ask_room = producer.ask_room
+        self._items = ItemReceiver(streams)
+        self.take_item = self._items.take_item
+        answers = AnswerSender(streams, heads)
+        self.respond = answers.respond
+        self.fail = answers.fail
+        self.take_events = streams.take_events
+        self.take_writable = self.outbox.take_writable
         self._receivers = self._make_receivers()
         self._refused_flags = SIGNED | COMPRESSED  # their capability has not been accepted
-        self._handshake: Handshake | None = Handshake(config, self._grease, dials=role is Role.DIALER)
+        self._handshake: Handshake | None = Handshake(config, grease, dials=role is Role.DIALER)
         if self._handshake.sent:
             self.outbox.add_control(self._handshake.sent)
 
     def _make_receivers(self) -> dict[int, Callable[[Frame], None]]:
         requests = RequestReceiver(self._streams)
-        items = ItemReceiver(self._streams)
         answers = AnswerReceiver(self._streams)
         return {
             int(FrameType.REQUEST): requests.receive_request,
-            int(FrameType.ITEM): items.receive_item,
-            int(FrameType.RESPONSE): answers.receive_response,
-            int(FrameType.ERROR): answers.receive_error,
+            int(FrameType.ITEM): self._items.receive_item,
+            int(FrameType.RESPONSE): answers.receive_answer,
+            int(FrameType.ERROR): answers.receive_answer,
             int(FrameType.CANCEL): requests.receive_cancel,
-            int(FrameType.CREDIT): items.receive_credit,
+            int(FrameType.CREDIT): self._items.receive_credit,
             int(FrameType.FINISH): requests.receive_finish,
             int(FrameType.PING): self._control.receive_ping,
             int(FrameType.PONG): self._control.receive_pong,
             int(FrameType.GOAWAY): self._control.receive_goaway,
         }
+
+    # -- how it stands ----------------------------------------------------------------------------------------------
+
+    @property
+    def open_streams(self) -> int:
+        """Streams of both sides that have no answer yet."""
+        return len(self._streams.calls) + len(self._streams.serves)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether an answer is still waited for: the peer's to a call that was not given up, or one of this side's."""
+        streams = self._streams
+        return bool(streams.serves) or any(not stream.sending.cancelled for stream in streams.calls.values())
+
+    @property
+    def streams_opened(self) -> int:
+        """A number that grows with each stream that either side opens."""
+        return self._streams.next_call + self._streams.highest
+
+    @property
+    def max_message(self) -> int:
+        """The largest message, in bytes, that the peer takes; 0 before the handshake is done."""
+        return 0 if self.agreement is None else self._streams.peer_message_max
+
+    @property
+    def open_calls(self) -> Mapping[int, Stream]:
+        """The streams that this side opened and that have no answer yet."""
+        return self._streams.calls
+
+    def serves(self, id_: int) -> bool:
+        """Whether a stream that the peer opened has no answer yet, or one that has not left."""
+        return id_ in self._streams.serves
+
+    def keeps_items(self, id_: int) -> bool:
+        """Whether ITEMs wait to leave on a stream that the peer opened."""
+        stream = self._streams.serves.get(id_)
+        return stream is not None and bool(stream.sending.queue)
+
+    @property
+    def first_flight(self) -> int:
+        """How many requests were sent behind HELLO."""
+        return self._requester.first_flight
+
+    @property
+    def going_away(self) -> bool:
+        """Whether no more requests may be sent: one of the two sides has said GOAWAY."""
+        return self._streams.going_away
+
+    @property
+    def lowest_unanswered(self) -> int:
+        """The lowest of our changes whose answer has not been read: what ``answered_below`` says."""
+        return self._streams.changes.lowest(self._streams.next_call)
+
+    def check(self) -> None:
+        """Assert what always holds of an open connection's streams, queues, windows and accounts."""
+        if self.state <= ConnectionState.OPEN:
+            self._streams.check()
 
     # -- what came in -----------------------------------------------------------------------------------------------
 
@@ -149,9 +278,22 @@ class Connection(Sender):
             raise misplaced(frame, "a stream's id is too large")
         self._streams.charge()
 
-    def take_events(self) -> list[Event]:
-        """Return what a command has led to, if it is one that says so."""
-        return self._streams.take_events()
+    # -- what goes out ----------------------------------------------------------------------------------------------
+
+    def data_to_send(self, size: int) -> bytes:
+        """Return about ``size`` bytes to write next; empty if there is nothing to send or no credit for it.
+
+        Once the connection is closing this is all that is left, whatever ``size`` is.
+        """
+        data = self.outbox.pull(size if self.state <= ConnectionState.OPEN else _ALL)
+        ended = self._streams.turns.ended
+        if ended:
+            for half in ended:
+                stream = self._streams.serves.get(half.id)
+                if stream is not None:
+                    self._streams.end_serve(stream)
+            ended.clear()
+        return data
 
     # -- the handshake ----------------------------------------------------------------------------------------------
 
@@ -174,10 +316,18 @@ class Connection(Sender):
         self.state = ConnectionState.OPEN
         own = self.config.ping_interval_ms if self.role is Role.DIALER else None
         self._time.open(agreement.ping_interval_ms if own is None else own)
-        self._streams.events.append(Established())
-        self._open(agreement)
-        if self._streams.codec is not None:
+        self.agreement = agreement
+        streams = self._streams
+        streams.events.append(Established())
+        codec = self.config.compression
+        if codec is not None and COMPRESSION in agreement.capabilities:
+            streams.codec = codec
+            self.outbox.compress(codec)
             self._refused_flags &= ~COMPRESSED
+        limits = agreement.peer_limits
+        self._requester.open(limits.max_streams)
+        self.outbox.open(limits.max_frame, limits.connection_window)
+        streams.open(limits, ignored_tags(agreement.capabilities))
 
     # -- time -------------------------------------------------------------------------------------------------------
 
@@ -187,7 +337,7 @@ class Connection(Sender):
         return (
             self.state is ConnectionState.HANDSHAKE
             or self._time.frame_begun
-            or bool(self._streams.unfinished)
+            or bool(self._streams.incomplete.halves)
             or self._inflow.credit_due is not None
         )
 
@@ -196,7 +346,7 @@ class Connection(Sender):
         if self.state >= ConnectionState.CLOSING:
             return float("inf")
         credit_due = self._inflow.credit_due
-        due = min(self._time.next_due(), self._streams.next_timeout())
+        due = min(self._time.next_due(), self._streams.incomplete.next_timeout())
         return due if credit_due is None else min(due, credit_due)
 
     def tick(self, now: float) -> list[Event]:
@@ -274,6 +424,6 @@ class Connection(Sender):
         if self.state >= ConnectionState.CLOSING:
             return
         self.state = ConnectionState.CLOSED
+        self._requester.close()
         self._streams.close()
-        self._inflow.close()
         self._streams.events.append(event)

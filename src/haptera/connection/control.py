@@ -63,6 +63,7 @@ class Control:
         if before is not None and goaway.last_stream > before.last_stream:
             raise RemoteProtocolError(1008, "a later GOAWAY raises its last stream")
         self._streams.goaway = goaway
+        self._streams.going_away = True
         below = entries.get(Tag.ANSWERED_BELOW)
         self._streams.events.append(GoawayReceived(goaway, None if below is None else int.from_bytes(below, "big")))
 

@@ -1,4 +1,4 @@
-"""What a connection has received and still holds: windows, credit and the budget (spec/protocol.md, section 3).
+"""The windows that a connection opens for what its peer sends (spec/protocol.md, section 3, "Flow control").
 
 Two windows bound what a peer may send as ITEMs, the stream's and the connection's. The stream's opens again as the
 application takes ITEMs, so that a slow reader stops its own stream. The connection's opens as bytes arrive while there
@@ -6,11 +6,15 @@ is budget left, so that it stops no other.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
-from haptera.connection.config import HELD_MIN, SMALL_CREDITS_PER_S, Budget
+from haptera.connection.assembler import Assembler
+from haptera.connection.config import SMALL_CREDITS_PER_S
+from haptera.connection.incomplete import Incomplete
+from haptera.connection.ledger import Ledger
 from haptera.connection.outbox import Outbox
-from haptera.connection.stream import Partial, Stream
+from haptera.connection.stream import ReceivingHalf
 from haptera.errors import RemoteProtocolError
 from haptera.wire.frame import FRAGMENT_SIZE_MIN, ITEM_OVERHEAD, FrameType, encode_frame
 
@@ -21,67 +25,38 @@ _FRAGMENT_COST_MIN: Final = ITEM_OVERHEAD + FRAGMENT_SIZE_MIN
 
 
 class Inflow:
-    """The receiving side's accounts of one connection."""
+    """What a connection has received as ITEMs, and the credit that it owes for them."""
 
-    def __init__(self, outbox: Outbox, stream_window: int, connection_window: int, limit: int, process: Budget) -> None:
+    __slots__ = (
+        "_assembly",
+        "_lacking",
+        "_ledger",
+        "_outbox",
+        "_owed",
+        "_small_credit_at",
+        "_small_credit_due",
+        "_window",
+        "_window_size",
+        "_withheld",
+        "now",
+        "stream_window",
+    )
+
+    def __init__(
+        self, outbox: Outbox, ledger: Ledger, incomplete: Incomplete, stream_window: int, connection_window: int
+    ) -> None:
         self.stream_window = stream_window
+        self.now = 0.0
         self._outbox = outbox
+        self._ledger = ledger
+        self._assembly = incomplete
         self._window_size = connection_window
         self._window = connection_window  # what the peer may still send
         self._owed = 0  # what it may be given back at once
         self._withheld = 0  # what it gets back when the application takes what it sent
-        self._limit = limit
-        self._process = process
-        self.held = 0
-        self.now = 0.0
-        #: Streams with a message of which only some frames have arrived.
-        self.unfinished: dict[int, Stream] = {}
-        #: Whether the sender of an unfinished ITEM has got credit again: its time goes on.
-        self.resumed = False
         self._lacking = False  # whether the connection's window is too small for a fragment
         self._small_credit_at = float("-inf")  # when the last one left
         self._small_credit_due: float | None = None  # when the next one leaves, if one waits
-
-    # -- the budget ---------------------------------------------------------------------------------------------
-
-    def hold(self, stream: Stream, size: int) -> bool:
-        """Charge ``size`` bytes to a stream; False, and nothing charged, if that is over a budget.
-
-        What a connection holds that holds little is not over the process's.
-        """
-        if self.held + size > self._limit:
-            return False
-        if self._process.used + size > self._process.limit and not self._holds_little(size):
-            return False
-        self.held += size
-        self._process.used += size
-        stream.held += size
-        return True
-
-    def hold_part(self, stream: Stream, size: int) -> bool:
-        """Charge a fragment of a message that is not whole. Such messages may use half of the process's budget.
-
-        They may stay unfinished for minutes; whole ones, which are worked on at once, always have the other half.
-        """
-        if self._process.used + size > self._process.limit // 2 and not self._holds_little(size):
-            return False
-        return self.hold(stream, size)
-
-    def _holds_little(self, more: int) -> bool:
-        return self.held + self._outbox.charged + more <= HELD_MIN
-
-    def release(self, stream: Stream, size: int) -> None:
-        """Take ``size`` bytes off a stream's charge."""
-        self.held -= size
-        self._process.used -= size
-        stream.held -= size
-
-    def close(self) -> None:
-        """Give back to the process what the connection holds."""
-        self._process.used -= self.held
-        self.held = 0
-
-    # -- windows ------------------------------------------------------------------------------------------------
 
     def spend(self, cost: int) -> None:
         """Charge an ITEM frame to the connection's window. Raises 1009 if the window is overrun."""
@@ -89,114 +64,110 @@ class Inflow:
         if self._window < 0:
             raise RemoteProtocolError(1009, "the connection's window is overrun", {"by": -self._window})
 
-    def spend_stream(self, stream: Stream, cost: int) -> None:
-        """Charge an ITEM frame to its stream's window. Raises 1009 if the window is overrun."""
-        stream.receive_window -= cost
-        if stream.receive_window < 0:
-            raise RemoteProtocolError(
-                1009, "a stream's window is overrun", {"stream": stream.id, "by": -stream.receive_window}
-            )
+    def spend_stream(self, half: ReceivingHalf, cost: int) -> None:
+        """Charge an ITEM frame to its half's window. Raises 1009 if the window is overrun."""
+        half.window -= cost
+        if half.window < 0:
+            raise RemoteProtocolError(1009, "a stream's window is overrun", {"stream": half.id, "by": -half.window})
 
-    def drop(self, stream: Stream | None, cost: int) -> None:
-        """Give back what a dropped frame cost the connection and its stream, if that is still open."""
+    def drop(self, half: ReceivingHalf | None, cost: int) -> None:
+        """Give back what a dropped frame cost the connection and its half, if its stream is still open."""
         self._owed += cost
-        if stream is not None:
-            stream.owed += cost
-            self._credit_stream(stream)
+        if half is not None:
+            half.owed += cost
+            self._credit_stream(half)
 
-    def _watch(self, stream: Stream) -> None:
+    def _watch(self, half: ReceivingHalf) -> None:
         """Stop the time of an unfinished ITEM while its sender has to wait for credit (section 2)."""
-        partial = stream.partial
-        if partial is None or partial.type != _ITEM:
+        unfinished = half.unfinished
+        if unfinished is None or unfinished.type != _ITEM:
             return
-        if self._lacking or stream.receive_window < _FRAGMENT_COST_MIN:
-            if partial.stalled_at is None:
-                partial.stalled_at = self.now
-        elif partial.stalled_at is not None:
-            partial.since += self.now - partial.stalled_at
-            partial.stalled_at = None
-            self.resumed = True
+        if self._lacking or half.window < _FRAGMENT_COST_MIN:
+            if unfinished.stalled_at is None:
+                unfinished.stalled_at = self.now
+        elif unfinished.stalled_at is not None:
+            unfinished.since += self.now - unfinished.stalled_at
+            unfinished.stalled_at = None
+            self._assembly.stale = True
 
-    def keep_fragment(self, stream: Stream, partial: Partial, cost: int) -> bool:
+    def keep_fragment(self, half: ReceivingHalf, unfinished: Assembler, cost: int) -> bool:
         """Account for a fragment of an unfinished ITEM; False if that is over the budget.
 
-        While no whole ITEM of the stream is unread the fragment counts as taken, so that an ITEM larger than the
-        window can arrive.
+        While no whole ITEM of the half is unread the fragment counts as taken, so that an ITEM larger than the window
+        can arrive.
         """
         self._owed += cost
-        partial.uncredited += cost
-        if not self.hold_part(stream, cost):
+        unfinished.uncredited += cost
+        if not self._ledger.hold_part(half, cost):
             return False
-        partial.held += cost
-        if not stream.unread:
-            self._credit_partial(stream, partial)
-        self._watch(stream)
+        unfinished.held += cost
+        if not half.unread:
+            self._credit_unfinished(half, unfinished)
+        self._watch(half)
         return True
 
-    def keep_item(self, stream: Stream, cost: int, fragments: Partial | None) -> None:
+    def keep_item(self, half: ReceivingHalf, cost: int, fragments: Assembler | None) -> None:
         """Account for the frame that completes an ITEM, and for what is still owed for its earlier ``fragments``."""
-        if self.hold(stream, cost):
+        withheld = 0
+        if self._ledger.hold(half, cost):
             self._owed += cost
-            withheld = 0
         else:
             # Over the budget the connection's own window is the bound: it opens when the application reads.
             withheld = cost
             self._withheld += cost
-            self.held += cost
-            self._process.used += cost
-            stream.held += cost
-        if stream.unread is None:
-            stream.unread = deque()
+            self._ledger.hold_anyway(half, cost)
+        if half.unread is None:
+            half.unread = deque()
         if fragments is None:
-            stream.unread.append((cost, withheld, cost))
+            half.unread.append((cost, withheld, cost))
         else:
-            stream.unread.append((cost + fragments.uncredited, withheld, cost + fragments.held))
+            half.unread.append((cost + fragments.uncredited, withheld, cost + fragments.held))
 
-    def take(self, stream: Stream) -> None:
-        """The application has taken a stream's oldest unread ITEM."""
-        if not stream.unread:
+    def take(self, half: ReceivingHalf) -> None:
+        """The application has taken a half's oldest unread ITEM."""
+        if not half.unread:
             return
-        cost, withheld, held = stream.unread.popleft()
-        stream.owed += cost
+        cost, withheld, held = half.unread.popleft()
+        half.owed += cost
         if withheld:
             self._withheld -= withheld
             self._owed += withheld
-        self.release(stream, held)
-        if not stream.unread and stream.partial is not None:
-            self._credit_partial(stream, stream.partial)
+        self._ledger.release(half, held)
+        if not half.unread and half.unfinished is not None:
+            self._credit_unfinished(half, half.unfinished)
         else:
-            self._credit_stream(stream)
+            self._credit_stream(half)
 
-    def discard(self, stream: Stream) -> None:
+    def discard(self, half: ReceivingHalf) -> None:
         """What an open stream received is not wanted, nor what still comes: give back what it holds and its window."""
-        if stream.partial is not None:
-            stream.owed += stream.partial.uncredited
-        for cost, _, _ in stream.unread or ():
-            stream.owed += cost
-        self.end(stream)
-        self._credit_stream(stream)
+        if half.unfinished is not None:
+            half.owed += half.unfinished.uncredited
+        for cost, _, _ in half.unread or ():
+            half.owed += cost
+        self.end(half)
+        self._credit_stream(half)
 
-    def end(self, stream: Stream) -> None:
+    def end(self, half: ReceivingHalf) -> None:
         """A stream has ended: give back what it holds, read or not."""
-        if stream.unread:
-            for _, withheld, _ in stream.unread:
+        if half.unread:
+            for _, withheld, _ in half.unread:
                 self._withheld -= withheld
                 self._owed += withheld
-            stream.unread = None
-        if stream.held:
-            self.release(stream, stream.held)
+            half.unread = None
+        if half.held:
+            self._ledger.release(half, half.held)
 
-    def _credit_partial(self, stream: Stream, partial: Partial) -> None:
-        stream.owed += partial.uncredited
-        partial.uncredited = 0
-        self._credit_stream(stream)
+    def _credit_unfinished(self, half: ReceivingHalf, unfinished: Assembler) -> None:
+        half.owed += unfinished.uncredited
+        unfinished.uncredited = 0
+        self._credit_stream(half)
 
-    def _credit_stream(self, stream: Stream) -> None:
-        if stream.owed * 2 >= self.stream_window:
-            self._outbox.add_control(encode_frame(_CREDIT, 0, stream.id, b"", stream.owed.to_bytes(4, "big")))
-            stream.receive_window += stream.owed
-            stream.owed = 0
-            self._watch(stream)
+    def _credit_stream(self, half: ReceivingHalf) -> None:
+        if half.owed * 2 >= self.stream_window:
+            self._outbox.add_control(encode_frame(_CREDIT, 0, half.id, b"", half.owed.to_bytes(4, "big")))
+            half.window += half.owed
+            half.owed = 0
+            self._watch(half)
 
     def credit_connection(self) -> None:
         """Send the connection's credit when it is worth a frame: once per batch of frames, not per ITEM."""
@@ -207,8 +178,8 @@ class Inflow:
             self._owed = 0
         if (self._window < _FRAGMENT_COST_MIN) is not self._lacking:
             self._lacking = not self._lacking
-            for stream in self.unfinished.values():
-                self._watch(stream)
+            for half in self._assembly.halves.values():
+                self._watch(half)
 
     @property
     def credit_due(self) -> float | None:
@@ -225,3 +196,18 @@ class Inflow:
                 return False
             self._small_credit_at = self.now
         return True
+
+    def check(self, halves: Iterable[ReceivingHalf]) -> None:
+        """Assert that no byte of a window is lost or given twice; ``halves`` are those of all open streams."""
+        withheld = 0
+        for half in halves:
+            unread = half.unread or ()
+            uncredited = half.unfinished.uncredited if half.unfinished is not None else 0
+            assert half.window >= 0
+            assert half.window + half.owed + uncredited + sum(cost for cost, _, _ in unread) == self.stream_window
+            assert half.owed * 2 < self.stream_window
+            assert sum(held for _, _, held in unread) <= half.held
+            withheld += sum(each for _, each, _ in unread)
+        assert self._window >= 0
+        assert self._withheld == withheld
+        assert self._window + self._owed + self._withheld == self._window_size

@@ -1,45 +1,105 @@
-"""ITEMs of either side, and the CREDIT that lets them flow (spec/protocol.md, section 3, "Flow control")."""
+"""ITEMs of either side, sent and received, and the CREDIT that lets them flow (spec/protocol.md, section 3)."""
 
 from typing import Final
 
 from haptera.connection.checks import (
+    SUSPECT_FLAGS,
     check_checksum,
     check_fragment,
     check_single,
-    misplaced,
     problem_of,
-    take_raw_length,
+    read_body,
 )
-from haptera.connection.events import ItemReceived
-from haptera.connection.stream import Partial, Stream
+from haptera.connection.events import ItemReceived, PackedItem
+from haptera.connection.heads import check_size, refuse_size
+from haptera.connection.packing import check_plain, whole
+from haptera.connection.stream import Outgoing, Stream
 from haptera.connection.streams import Streams
-from haptera.connection.table import (
-    ANSWER_TRANSITIONS,
-    REQUEST_TRANSITIONS,
-    AnswerInput,
-    Part,
-    RequestInput,
-    part_of,
-)
-from haptera.connection.unpacking import check_service, joined, whole
-from haptera.errors import RemoteProtocolError, failure
-from haptera.wire.frame import COMPRESSED, ITEM_OVERHEAD, STREAMING, Frame
-from haptera.wire.metadata import NO_ENTRIES, decode_entries
+from haptera.connection.table import HalfState
+from haptera.errors import Failure, LocalProtocolError, RemoteProtocolError, failure
+from haptera.wire.frame import CONTINUED, ITEM_OVERHEAD, MORE, Frame, FrameType
+from haptera.wire.metadata import NO_ENTRIES
 
 _WINDOW_MAX: Final = 2**31 - 1
 _CREDIT_SIZE: Final = 4
 _NO_CREDIT: Final = bytes(_CREDIT_SIZE)
-_ITEM_OF_REQUEST: Final = int(RequestInput.ITEM)
-_ITEM_OF_ANSWER: Final = int(AnswerInput.ITEM)
+_ITEM: Final = int(FrameType.ITEM)
+_ENDED: Final = HalfState.ENDED
+_OF_SEVERAL: Final = MORE | CONTINUED
+
+
+class ItemSender:
+    """Queues ITEMs as far as there is room for them."""
+
+    __slots__ = (
+        "_ledger",
+        "_outbox",
+        "_streams",
+    )
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        self._ledger = streams.ledger
+        self._outbox = streams.outbox
+
+    def send_item(self, id_: int, payload: bytes, entries: bytes = b"") -> bool:
+        """Queue one ITEM on an open stream of either side.
+
+        Returns whether the producer may go on at once; otherwise it waits until the stream is among
+        ``take_writable``. Raises ``LocalProtocolError`` if the stream has ended or may not carry ITEMs, 3004 if the
+        ITEM is larger than the peer takes, 3007 while the process's budget is used up.
+        """
+        half = self._streams.sendable(id_)
+        half.decide(_ITEM)
+        if not self._ledger.has_memory(len(payload)):
+            raise _no_memory()
+        if len(payload) > self._streams.peer_message_max:
+            refuse_size(len(payload), self._streams.peer_message_max)
+        check_size(len(entries))
+        self._outbox.turns.add(half, Outgoing(_ITEM, 0, entries, payload))
+        return self._outbox.ask_room(half)
+
+    def ask_room(self, id_: int) -> bool:
+        """Whether a producer may make its next ITEM for an open stream; otherwise it waits as for ``send_item``.
+
+        An ITEM that is made while nothing more can leave, or while as much waits for credit as the connection's budget
+        holds, would only be kept. Raises ``LocalProtocolError`` as ``send_item`` does.
+        """
+        half = self._streams.sendable(id_)
+        half.check_decision(_ITEM)
+        if not self._ledger.has_memory(0):
+            raise _no_memory()
+        return self._outbox.ask_room(half)
+
+    def try_item(self, id_: int, payload: bytes) -> bool:
+        """Queue one ITEM as ``send_item`` does, if all before it has left and there is room for it; say whether."""
+        half = self._streams.sendable(id_)
+        half.check_decision(_ITEM)
+        if half.queue or not self._outbox.has_room or not self._ledger.has_memory(len(payload)):
+            return False
+        self.send_item(id_, payload)
+        return True
+
+
+def _no_memory() -> LocalProtocolError:
+    return LocalProtocolError(3007, "the process has as much in memory for its connections as it may")
 
 
 class ItemReceiver:
     """Takes ITEMs as far as windows and budget allow. Its methods raise what ends the connection."""
 
+    __slots__ = (
+        "_frame_max",
+        "_inflow",
+        "_message_max",
+        "_streams",
+        "_turns",
+    )
+
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
         self._inflow = streams.inflow
-        self._outbox = streams.outbox
+        self._turns = streams.turns
         self._message_max = streams.limits.max_message
         self._frame_max = streams.limits.max_frame
 
@@ -47,59 +107,78 @@ class ItemReceiver:
         """An ITEM of either side."""
         streams = self._streams
         inflow = self._inflow
-        call = frame.stream & 1 == streams.parity
-        stream = streams.find(frame, call=call)
+        id_ = frame.stream
+        stream = (
+            streams.calls.get(id_) or streams.serves.get(id_) or streams.find(frame, call=id_ & 1 == streams.parity)
+        )
         cost = ITEM_OVERHEAD + len(frame.metadata) + len(frame.payload)
-        if stream is None or stream.answered:
+        if stream is None or stream.sending.decided is _ENDED:
             inflow.spend(cost)
             inflow.drop(None, cost)
             return
-        part = part_of(frame.flags)
-        _advance(stream, frame, part, call=call)
-        check_fragment(frame)
-        check_service(frame, of_session=stream.of_session)
+        half = stream.receiving
+        half.receive(frame)
+        if frame.flags:
+            check_fragment(frame)
+            check_plain(frame, plain=stream.sending.plain)
         inflow.spend(cost)
-        inflow.spend_stream(stream, cost)
-        if stream.discarding:
-            inflow.drop(stream, cost)
+        inflow.spend_stream(half, cost)
+        if half.discarding:
+            inflow.drop(half, cost)
             return
-        problem = problem_of(frame)
         raw_length = 0
-        if frame.flags & COMPRESSED and problem is None:
+        problem = None
+        if frame.body_crc != frame.actual_crc or frame.flags & SUSPECT_FLAGS or frame.metadata:
             try:
-                raw_length = take_raw_length(frame, decode_entries(frame.metadata), self._frame_max)
+                _, raw_length = read_body(frame, self._frame_max)
             except RemoteProtocolError as error:
                 problem = error.failure("unknown")
-        size = (raw_length or len(frame.payload)) + (stream.partial.size if stream.partial is not None else 0)
+        size = (raw_length or len(frame.payload)) + (half.unfinished.size if half.unfinished is not None else 0)
         if problem is None and size > self._message_max:
             problem = streams.too_large("unknown")
         if problem is not None:
-            inflow.drop(stream, cost)
-            streams.spoil(stream, problem, call=call)
-        elif part is Part.WHOLE:
-            inflow.keep_item(stream, cost, None)
+            inflow.drop(half, cost)
+            streams.spoil(stream, problem)
+        elif frame.flags & _OF_SEVERAL:
+            self._add_fragment(stream, frame, raw_length, cost)
+        else:
+            inflow.keep_item(half, cost, None)
             streams.events.append(ItemReceived(stream.id, whole(frame, raw_length)))
-        else:
-            self._add_fragment(stream, frame, part, raw_length, cost, call=call)
 
-    def _add_fragment(
-        self, stream: Stream, frame: Frame, part: Part, raw_length: int, cost: int, *, call: bool
-    ) -> None:
+    def _add_fragment(self, stream: Stream, frame: Frame, raw_length: int, cost: int) -> None:
         streams = self._streams
-        if part is Part.FIRST:
-            partial = Partial(frame.type, NO_ENTRIES, streams.now)
-        else:
-            assert stream.partial is not None
-            partial = stream.partial
-        partial.add(frame.payload, raw_length)
-        if part is Part.FIRST:
-            streams.begin_partial(stream, partial)
-        if part is Part.LAST:
-            streams.drop_partial(stream)
-            self._inflow.keep_item(stream, cost, partial)
-            streams.events.append(ItemReceived(stream.id, joined(partial)))
-        elif not self._inflow.keep_fragment(stream, partial, cost):
-            streams.spoil(stream, failure(3007, {"reason": "buffers are full"}, outcome="unknown"), call=call)
+        half = stream.receiving
+        unfinished = streams.incomplete.add(half, frame, raw_length, streams.now, NO_ENTRIES)
+        if not frame.flags & MORE:
+            streams.incomplete.drop(half)
+            self._inflow.keep_item(half, cost, unfinished)
+            streams.events.append(ItemReceived(stream.id, unfinished.joined()))
+        elif not self._inflow.keep_fragment(half, unfinished, cost):
+            streams.spoil(stream, failure(3007, {"reason": "buffers are full"}, outcome="unknown"))
+
+    def take_item(self, id_: int, item: bytes | PackedItem = b"", *, now: float | None = None) -> bytes | Failure:
+        """Say that the application has taken the oldest unread ITEM of a stream: that opens the window again.
+
+        Returns the payload of ``item``, which came with its event; one that was sent compressed is decompressed only
+        here. If it is not as its sender announced it, that is a failure with 1010: the stream has been given up, and
+        ``take_events`` says so if it was still open. ``now`` is the time at which the window opens.
+        """
+        streams = self._streams
+        if now is not None:
+            self._inflow.now = now
+        stream = streams.calls.get(id_) or streams.serves.get(id_)
+        if stream is not None:
+            self._inflow.take(stream.receiving)
+            self._inflow.credit_connection()
+        if not isinstance(item, PackedItem):
+            return item
+        try:
+            return streams.unpack(item)
+        except RemoteProtocolError as error:
+            reason = error.failure("unknown")
+            if stream is not None:
+                streams.spoil(stream, reason)
+            return reason
 
     def receive_credit(self, frame: Frame) -> None:
         """A CREDIT, of the connection's window or of a stream's."""
@@ -117,20 +196,20 @@ class ItemReceiver:
         if problem is not None:
             if stream is None:
                 raise RemoteProtocolError(problem.code, problem.message, problem.details)
-            streams.spoil(stream, problem, call=stream.id & 1 == streams.parity)
+            streams.spoil(stream, problem)
             return
         amount = int.from_bytes(frame.payload, "big")
         if not amount:
             raise RemoteProtocolError(1002, "CREDIT of nothing")
         if amount * 4 < (streams.peer_connection_window if stream is None else streams.peer_stream_window):
             streams.charge()
-        window = self._outbox.credit if stream is None else stream.send_credit
+        window = self._turns.credit if stream is None else stream.sending.credit
         if window + amount > _WINDOW_MAX:
             raise RemoteProtocolError(1009, "CREDIT opens a window too far", {"limit": _WINDOW_MAX})
         if stream is None:
-            self._outbox.add_connection_credit(amount)
+            self._turns.add_connection_credit(amount)
         else:
-            self._outbox.add_credit(stream, amount)
+            self._turns.add_credit(stream.sending, amount)
 
 
 def _opens(frame: Frame) -> bool:
@@ -140,20 +219,3 @@ def _opens(frame: Frame) -> bool:
     except RemoteProtocolError:
         return False
     return frame.payload != _NO_CREDIT and problem_of(frame) is None
-
-
-def _advance(stream: Stream, frame: Frame, part: Part, *, call: bool) -> None:
-    """Take an ITEM's frame through the table of the half that it belongs to. Raises 1008."""
-    if call:
-        answer_state = ANSWER_TRANSITIONS.get(stream.answer_state << 5 | _ITEM_OF_ANSWER << 2 | part)
-        if answer_state is not None and not frame.flags & STREAMING:
-            stream.answer_state = answer_state
-            return
-        name = stream.answer_state.name
-    else:
-        request_state = REQUEST_TRANSITIONS.get(stream.request_state << 5 | _ITEM_OF_REQUEST << 2 | part)
-        if request_state is not None and not frame.flags & STREAMING:
-            stream.request_state = request_state
-            return
-        name = stream.request_state.name
-    raise misplaced(frame, f"{part.name} ITEM where its side of the stream is {name}")

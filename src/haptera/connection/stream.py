@@ -1,75 +1,129 @@
-"""One stream: its two halves, its windows, what it has received in part and what it has yet to send."""
+"""One stream: the half that this side sends on and the half that it receives on (spec/protocol.md, section 3).
+
+The states of both halves are written here and nowhere else, each by way of the table.
+"""
 
 from collections import deque
 
 import msgspec
 
-from haptera.connection.table import AnswerState, RequestState
+from haptera.connection.assembler import Assembler
+from haptera.connection.checks import misplaced
+from haptera.connection.table import LAW_FLAGS, TRANSITIONS, HalfState, part_of
+from haptera.errors import LocalProtocolError, RemoteProtocolError
+from haptera.wire.frame import Frame, FrameType
 
 
 class Outgoing(msgspec.Struct):
-    """A message that waits for its turn, and how far it has been sent."""
+    """A message that waits for its turn, and how much of its payload has been sent."""
 
     type: int
     flags: int
     metadata: bytes
     payload: bytes
     sent: int = 0
-    begun: bool = False
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that have yet to be sent."""
+        return len(self.payload) - self.sent + (0 if self.sent else len(self.metadata))
 
 
-class Partial(msgspec.Struct):
-    """A message of which only some frames have arrived."""
-
-    type: int
-    entries: dict[int, bytes]
-    since: float  # when it began, moved on by the time that its sender was without credit
-    pieces: list[bytes] = []
-    size: int = 0  # before compression
-    sent: int = 0  # as it was sent
-    stalled_at: float | None = None  # since when its sender has been without credit
-    uncredited: int = 0  # what its fragments cost the stream's window and have not given back
-    held: int = 0  # what its fragments are charged to the budget
-    raw_lengths: list[int] | None = None  # of each piece that is kept compressed, 0 of the others; None without any
-
-    def add(self, piece: bytes, raw_length: int) -> None:
-        """Take the payload of one more frame; one that is compressed has a ``raw_length`` and is kept as it is."""
-        if raw_length:
-            if self.raw_lengths is None:
-                self.raw_lengths = []
-            self.raw_lengths += [0] * (len(self.pieces) - len(self.raw_lengths))
-            self.raw_lengths.append(raw_length)
-        self.pieces.append(piece)
-        self.size += raw_length or len(piece)
-        self.sent += len(piece)
-
-
-class Stream(msgspec.Struct):
-    """The state of one open stream, on either of its sides."""
+class SendingHalf(msgspec.Struct):
+    """The half of a stream that this side sends on, with its queue and its credit."""
 
     id: int
-    send_credit: int
-    receive_window: int
-    request_state: RequestState
-    answer_state: AnswerState = AnswerState.OPEN
-    request_id: bytes | None = None
-    service: str = ""
-    method: str = ""
-    of_session: bool = False  # of the session service: its frames are never compressed
-    change: bool = False  # one that this side opened, with a request id
-    held: int = 0  # bytes of the connection's budget
-    owed: int = 0  # window bytes to give back
-    #: Whole ITEMs that the application has not taken: what each gives back to the stream's window, to the
-    #: connection's window, and to the budget.
-    unread: deque[tuple[int, int, int]] | None = None
-    partial: Partial | None = None
-    outbox: deque[Outgoing] | None = None
-    queued: int = 0  # bytes in the outbox
+    credit: int
+    #: Where the half is by the frames that have been made for it.
+    state: HalfState
+    #: Where it will be once all that is queued has left: the commands are judged by this.
+    decided: HalfState
+    queue: deque[Outgoing] | None = None
+    queued: int = 0  # bytes in the queue
     after: int = 0  # its turn comes only when that much of the outbox's ready queue has left: its REQUEST is in there
     overrun: int = 0  # by how much its last turn was longer than a turn is
-    cancelled: bool = False
-    answered: bool = False  # its answer is queued: for the responder it has ended, and takes nothing more but credit
-    discarding: bool = False  # what still arrives is dropped: the answer is decided
+    plain: bool = False  # of the session service: no frame of the stream is compressed, in either direction
+    cancelled: bool = False  # CANCEL has been sent: nothing follows
     turning: bool = False  # waits for its turn
     starved: bool = False  # waits for credit
     throttled: bool = False  # its producer was told to wait
+
+    def decide(self, type_: int) -> None:
+        """Decide to send a whole message. Raises ``LocalProtocolError`` 1008 if the law does not allow it."""
+        following = TRANSITIONS.get(self.decided << 16 | type_ << 8)
+        if following is None:
+            raise self._refused(self.decided, type_, 0)
+        self.decided = following
+
+    def check_decision(self, type_: int) -> None:
+        """Raise as ``decide`` does, and decide nothing."""
+        if self.decided << 16 | type_ << 8 not in TRANSITIONS:
+            raise self._refused(self.decided, type_, 0)
+
+    def send(self, type_: int, flags: int) -> None:
+        """A frame is made. Raises ``LocalProtocolError`` 1008 if the law does not allow it."""
+        following = TRANSITIONS.get(self.state << 16 | type_ << 8 | flags & LAW_FLAGS)
+        if following is None:
+            raise self._refused(self.state, type_, flags)
+        self.state = following
+
+    def cancel(self) -> None:
+        """CANCEL is made, and takes back what had been decided beyond the frames before it."""
+        self.send(FrameType.CANCEL, 0)
+        self.decided = self.state
+        self.cancelled = True
+
+    def _refused(self, state: HalfState, type_: int, flags: int) -> LocalProtocolError:
+        message = f"{_named(type_, flags)} may not be sent where this side of the stream is {state.name}"
+        return LocalProtocolError(1008, message, {"stream": self.id})
+
+
+class ReceivingHalf(msgspec.Struct):
+    """The half of a stream that this side receives on, with its window and its unfinished message."""
+
+    id: int
+    window: int  # bytes of ITEMs that may still arrive
+    state: HalfState
+    held: int = 0  # bytes of the connection's budget
+    owed: int = 0  # bytes of the window to give back
+    #: Whole ITEMs that the application has not taken: what each gives back to the half's window, to the connection's
+    #: window, and to the budget.
+    unread: deque[tuple[int, int, int]] | None = None
+    unfinished: Assembler | None = None
+    cancelled: bool = False  # CANCEL has come
+    discarding: bool = False  # what still arrives is dropped: the answer is decided
+
+    def receive(self, frame: Frame) -> None:
+        """Take a frame that arrives. Raises 1008, and ends the connection by it, if the law does not allow it."""
+        following = TRANSITIONS.get(self.state << 16 | frame.type << 8 | frame.flags & LAW_FLAGS)
+        if following is None:
+            raise self._refused(frame)
+        self.state = following
+
+    def check(self, frame: Frame) -> None:
+        """Raise as ``receive`` does, and take nothing."""
+        if self.state << 16 | frame.type << 8 | frame.flags & LAW_FLAGS not in TRANSITIONS:
+            raise self._refused(frame)
+
+    def _refused(self, frame: Frame) -> RemoteProtocolError:
+        return misplaced(frame, f"{_named(frame.type, frame.flags)} where its side of the stream is {self.state.name}")
+
+
+class Stream(msgspec.Struct):
+    """One open stream, on either of its sides."""
+
+    id: int
+    own: bool  # whether this side has opened it
+    sending: SendingHalf
+    receiving: ReceivingHalf
+    request_id: bytes | None = None  # of a request of the peer: its answer repeats it
+    change: bool = False  # an own one with a request id
+
+    @property
+    def answered(self) -> bool:
+        """Whether the answer to the peer's request is decided: the stream has ended for this side, its responder."""
+        return self.sending.decided is HalfState.ENDED
+
+
+def _named(type_: int, flags: int) -> str:
+    return f"a {part_of(flags)} {FrameType(type_).name}"

@@ -1,18 +1,20 @@
 """The open streams of a connection: how they are found, given up and ended (spec/protocol.md, section 3)."""
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from haptera.connection.changes import Changes
 from haptera.connection.checks import misplaced
-from haptera.connection.config import RATE_MIN_BYTES_PER_S, Config
+from haptera.connection.config import Config
 from haptera.connection.events import CallFailed, Event, PackedItem, RequestAborted
 from haptera.connection.flood import Bucket
 from haptera.connection.flow import Inflow
+from haptera.connection.incomplete import Incomplete
+from haptera.connection.ledger import Ledger
 from haptera.connection.outbox import Outbox
-from haptera.connection.stream import Partial, Stream
-from haptera.connection.table import RequestState
-from haptera.connection.unpacking import unpack
-from haptera.errors import Failure, Outcome, failure
+from haptera.connection.packing import unpack
+from haptera.connection.stream import SendingHalf, Stream
+from haptera.connection.table import MESSAGE_UNFINISHED, REQUEST_UNFINISHED, HalfState
+from haptera.errors import Failure, LocalProtocolError, Outcome, failure
 from haptera.wire.frame import Frame, FrameType, encode_frame
 from haptera.wire.metadata import Tag, encode_entry
 from haptera.wire.payload import LIMITS, Goaway, Limits, encode_payload
@@ -20,39 +22,64 @@ from haptera.wire.payload import LIMITS, Goaway, Limits, encode_payload
 if TYPE_CHECKING:
     from haptera.wire.compression import Codec
 
-_BEGUN: Final = frozenset({RequestState.BEGUN, RequestState.BEGUN_STREAMING})
-
 
 class Streams:
     """All streams that have not ended, of both sides, and the events that they give.
 
-    What is wrong with one stream alone ends that stream: with an ERROR where this side is the responder, with
-    ``CallFailed`` and a CANCEL where it called.
+    A fault of one stream alone ends that stream: with an ERROR where this side is the responder, with ``CallFailed``
+    and a CANCEL where it called.
     """
 
-    def __init__(self, parity: int, config: Config, outbox: Outbox, inflow: Inflow, now: float) -> None:
+    __slots__ = (
+        "_bucket",
+        "calls",
+        "changes",
+        "codec",
+        "events",
+        "goaway",
+        "going_away",
+        "highest",
+        "ignored",
+        "incomplete",
+        "inflow",
+        "last_served",
+        "ledger",
+        "limits",
+        "next_call",
+        "now",
+        "outbox",
+        "parity",
+        "peer_connection_window",
+        "peer_message_max",
+        "peer_stream_window",
+        "serves",
+        "turns",
+    )
+
+    def __init__(self, parity: int, config: Config, ledger: Ledger, now: float) -> None:
         self.calls: dict[int, Stream] = {}  # streams that this side opened
-        self.changes = Changes()
         self.serves: dict[int, Stream] = {}  # streams that the peer opened
-        self.unfinished = inflow.unfinished
+        self.changes = Changes()
         self.events: list[Event] = []
         self.now = now
         self.parity = parity
-        self.limits = config.limits
-        self.outbox = outbox
-        self.inflow = inflow
+        self.limits = limits = config.limits
+        self.ledger = ledger
+        self.outbox = outbox = Outbox(ledger)
+        self.turns = outbox.turns
+        self.incomplete = incomplete = Incomplete(config.message_timeout_s)
+        self.inflow = Inflow(outbox, ledger, incomplete, limits.stream_window, limits.connection_window)
         self.next_call = 1 if parity else 2  # the id of the next stream that this side opens
         self.highest = 0  # the highest stream that the peer opened
         self.last_served: int | None = None  # the last that is answered, once this side goes away
         self.goaway: Goaway | None = None  # the last that the peer sent
+        self.going_away = False  # one of the two sides has said GOAWAY: this one opens no more streams
         self.peer_stream_window = 0
         #: The largest message that the peer takes; before the handshake has told it, the most that any may take.
         self.peer_message_max = LIMITS["max_message"].maximum
         self.peer_connection_window = 0
         self.ignored: tuple[int, ...] = ()
         self.codec: Codec | None = None  # where compressed payloads were agreed on
-        self._message_timeout = config.message_timeout_s
-        self._look_at = float("inf")  # no unfinished message times out before
         self._bucket = Bucket(config.idle_frames_burst, config.idle_frames_per_s, now)
 
     def open(self, peer: Limits, ignored: tuple[int, ...]) -> None:
@@ -65,8 +92,9 @@ class Streams:
         self.peer_connection_window = peer.connection_window
         self.peer_message_max = peer.max_message
         for stream in list(self.calls.values()):
-            self.outbox.add_credit(stream, peer.stream_window)
-            if stream.outbox and any(len(message.payload) > peer.max_message for message in stream.outbox):
+            half = stream.sending
+            self.turns.add_credit(half, peer.stream_window)
+            if half.queue and any(len(message.payload) > peer.max_message for message in half.queue):
                 self.spoil_call(stream, failure(3004, {"limit": peer.max_message}))
 
     def take_events(self) -> list[Event]:
@@ -77,6 +105,7 @@ class Streams:
 
     def go_away(self) -> int:
         """Refuse requests from now on; return the last stream that is answered."""
+        self.going_away = True
         if self.last_served is None:
             self.last_served = self.highest
         return self.last_served
@@ -85,7 +114,8 @@ class Streams:
         """Forget all streams: the connection is over."""
         self.calls.clear()
         self.serves.clear()
-        self.unfinished.clear()
+        self.incomplete.close()
+        self.ledger.close()
 
     def find(self, frame: Frame, *, call: bool) -> Stream | None:
         """Return the open stream of a frame, or None if it has ended.
@@ -103,6 +133,13 @@ class Streams:
         if id_ > self.highest:
             raise misplaced(frame, "a frame names a stream that was not opened")
         return self.serves.get(id_)
+
+    def sendable(self, id_: int) -> SendingHalf:
+        """Return the half on which this side sends. Raises ``LocalProtocolError`` 1008 if nothing may follow on it."""
+        stream = self.calls.get(id_) if id_ & 1 == self.parity else self.serves.get(id_)
+        if stream is None or stream.sending.cancelled:
+            raise LocalProtocolError(1008, "the stream has ended", {"stream": id_})
+        return stream.sending
 
     def drop_ignored(self, entries: dict[int, bytes]) -> None:
         """Take out of a frame's entries what is to be ignored on this connection."""
@@ -135,22 +172,22 @@ class Streams:
         nothing_done = Failure(reason.code, reason.name, reason.message, "not_applied", reason.details)
         self.refuse(stream.id, nothing_done, stream.request_id)
 
-    def spoil(self, stream: Stream, reason: Failure, *, call: bool) -> None:
+    def spoil(self, stream: Stream, reason: Failure) -> None:
         """Give up a stream because of what arrived on it, or did not."""
-        if call:
+        if stream.own:
             self.spoil_call(stream, reason)
         else:
             self.spoil_serve(stream, reason)
 
     def spoil_call(self, stream: Stream, reason: Failure) -> None:
         """Fail a call here; its stream stays open until the responder has ended it."""
-        if stream.discarding:
+        if stream.receiving.discarding:
             return
         unknown = Failure(reason.code, reason.name, reason.message, "unknown", reason.details)
         self._fail_call(stream, unknown)
-        self._discard(stream)
-        if not stream.cancelled:
-            self.send_cancel(stream)
+        self.discard(stream)
+        if not stream.sending.cancelled:
+            self.cancel(stream)
 
     def fail_ended(self, stream: Stream, reason: Failure) -> None:
         """Fail a call here whose stream its answer has ended, although that could not be read."""
@@ -165,87 +202,72 @@ class Streams:
 
     def spoil_serve(self, stream: Stream, reason: Failure) -> None:
         """Give up a request whose handler may be at work: its owner stops the handler, then fails the stream."""
-        if stream.request_state in _BEGUN:
+        if stream.receiving.state in REQUEST_UNFINISHED:
             self.end_unstarted(stream, reason)
-        elif not stream.discarding:
-            self._discard(stream)
+        elif not stream.receiving.discarding:
+            self.discard(stream)
             self.events.append(RequestAborted(stream.id, reason))
 
-    def begin_answer(self, stream: Stream) -> None:
-        """A request's answer is queued behind other frames: what its requester still sends is not wanted."""
-        stream.answered = True
-        self._discard(stream)
+    def discard(self, stream: Stream) -> None:
+        """The answer of an open stream is decided: drop what the peer sent on it and what it still sends."""
+        half = stream.receiving
+        half.discarding = True
+        self.inflow.discard(half)
+        self.incomplete.drop(half)
 
-    def _discard(self, stream: Stream) -> None:
-        stream.discarding = True
-        self.inflow.discard(stream)
-        self.drop_partial(stream)
-
-    def send_cancel(self, stream: Stream) -> None:
+    def cancel(self, stream: Stream) -> None:
         """Send CANCEL, behind whatever of the request has been queued as ready; nothing more of it is sent."""
-        stream.cancelled = True
-        self.outbox.drop(stream)
+        self.turns.drop(stream.sending)
+        stream.sending.cancel()
         self.outbox.add_frame(encode_frame(FrameType.CANCEL, 0, stream.id))
 
     def end_serve(self, stream: Stream) -> None:
         """A stream that the peer opened has ended."""
-        if stream.partial is not None:
-            self.drop_partial(stream)
+        half = stream.receiving
+        if half.unfinished is not None:
+            self.incomplete.drop(half)
         self.serves.pop(stream.id, None)
-        if stream.held or stream.unread:
-            self.inflow.end(stream)
+        if half.held or half.unread:
+            self.inflow.end(half)
 
     def end_call(self, stream: Stream) -> None:
         """A stream that this side opened has ended."""
-        if stream.partial is not None:
-            self.drop_partial(stream)
+        half = stream.receiving
+        if half.unfinished is not None:
+            self.incomplete.drop(half)
         del self.calls[stream.id]
         if stream.change:
             self.changes.end(stream.id)
-        if stream.outbox:
-            self.outbox.drop(stream)
-        if stream.held or stream.unread:
-            self.inflow.end(stream)
-
-    def drop_partial(self, stream: Stream) -> None:
-        """Forget the unfinished message of a stream: it is whole now, or given up."""
-        if stream.partial is not None:
-            stream.partial = None
-            self.unfinished.pop(stream.id, None)
-
-    # -- time ---------------------------------------------------------------------------------------------------
-
-    def begin_partial(self, stream: Stream, partial: Partial) -> None:
-        """The first frame of a message of several has arrived."""
-        stream.partial = partial
-        self.unfinished[stream.id] = stream
-        self._look_at = min(self._look_at, self._deadline(stream))
-
-    def next_timeout(self) -> float:
-        """Return the time before which no unfinished message times out."""
-        if not self.unfinished:
-            return float("inf")
-        if self.inflow.resumed:
-            self._look()
-        return self._look_at
-
-    def _look(self) -> None:
-        """Find the first time-out. Until then none is looked for again, since more bytes only put one off."""
-        self.inflow.resumed = False
-        self._look_at = min((self._deadline(stream) for stream in self.unfinished.values()), default=float("inf"))
+        if stream.sending.queue:
+            self.turns.drop(stream.sending)
+        if half.held or half.unread:
+            self.inflow.end(half)
 
     def expire(self, now: float) -> None:
         """End the streams whose unfinished message did not become whole in time (section 2)."""
-        if now < self.next_timeout():
-            return
-        for stream in list(self.unfinished.values()):
-            if now >= self._deadline(stream):
-                self.spoil(stream, failure(3005, outcome="unknown"), call=stream.id & 1 == self.parity)
-        self._look()
+        for half in self.incomplete.overdue(now):
+            stream = self.calls.get(half.id) or self.serves[half.id]
+            self.spoil(stream, failure(3005, outcome="unknown"))
 
-    def _deadline(self, stream: Stream) -> float:
-        partial = stream.partial
-        assert partial is not None
-        if partial.stalled_at is not None:
-            return float("inf")  # time without credit does not count
-        return partial.since + self._message_timeout + partial.sent / RATE_MIN_BYTES_PER_S
+    def check(self) -> None:
+        """Assert what always holds of the open streams and of the accounts that are kept of them."""
+        open_streams = {**self.calls, **self.serves}
+        assert len(open_streams) == len(self.calls) + len(self.serves)
+        for id_, stream in open_streams.items():
+            half = stream.receiving
+            assert id_ == stream.id == stream.sending.id == half.id
+            assert stream.own is (id_ & 1 == self.parity) is (id_ in self.calls)
+            assert (half.unfinished is not None) is (half.state in MESSAGE_UNFINISHED and not half.discarding)
+            assert (half.state >= HalfState.OPEN) is stream.own
+            assert (stream.sending.state < HalfState.OPEN) is stream.own
+            assert half.state is not HalfState.ENDED
+            assert stream.sending.state is not HalfState.ENDED or stream.sending in self.turns.ended
+        receiving = [stream.receiving for stream in open_streams.values()]
+        assert self.incomplete.halves == {half.id: half for half in receiving if half.unfinished is not None}
+        assert len(self.serves) <= self.limits.max_streams
+        assert max(self.calls, default=0) < self.next_call
+        assert max(self.serves, default=0) <= self.highest
+        self.incomplete.check()
+        self.ledger.check(receiving)
+        self.inflow.check(receiving)
+        self.outbox.check([stream.sending for stream in open_streams.values()])

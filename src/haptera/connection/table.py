@@ -1,68 +1,34 @@
-"""All state transitions of a stream and of a connection, in one place (spec/protocol.md, section 3).
+"""The law of a stream and the states of a connection, in one place (spec/protocol.md, section 3).
 
 A stream has two halves. The requester drives the *request half* with REQUEST, ITEM, FINISH and CANCEL; the responder
-drives the *answer half* with ITEM, RESPONSE and ERROR. Both sides run the same tables, for what they send and for what
-they receive: what is not in a table is a ``LocalProtocolError`` for the one and a ``RemoteProtocolError`` 1008 for the
-other. CREDIT changes no state. Frames for streams that have ended never get here; they are dropped.
+drives the *answer half* with ITEM, RESPONSE and ERROR. On each side one of the two is the half that it sends on, the
+other the half that it receives on. Both sides run this table, for the frames that they send and for the frames that
+arrive: a frame that has no cell is a ``LocalProtocolError`` for its sender and a ``RemoteProtocolError`` 1008 for its
+receiver. CREDIT changes no state. A frame for a stream that has ended never gets here; it is dropped.
+
+``ARCHITECTURE.md`` has the diagram that ``tools/generate_diagram.py`` draws from the table.
 """
 
 from enum import IntEnum
 from typing import Final
 
-from haptera.wire.frame import CONTINUED, MORE, STREAMING
+from haptera.wire.frame import CONTINUED, MORE, STREAMING, FrameType
 
 
-class Part(IntEnum):
-    """Which part of its message a frame is: its MORE and CONTINUED flags."""
-
-    WHOLE = 0
-    FIRST = 1
-    MIDDLE = 2
-    LAST = 3
-
-
-#: Part by the flags that make it; every other flag is masked out before the look-up.
-PART_FLAGS: Final = MORE | CONTINUED
-PARTS: Final = {0: Part.WHOLE, MORE: Part.FIRST, MORE | CONTINUED: Part.MIDDLE, CONTINUED: Part.LAST}
-
-
-class RequestInput(IntEnum):
-    """What the requester sends. A REQUEST counts as streaming when its first frame has that flag."""
-
-    REQUEST = 0
-    STREAMING_REQUEST = 1
-    ITEM = 2
-    FINISH = 3
-    CANCEL = 4
-
-
-class RequestState(IntEnum):
-    """The request half of a stream."""
+class HalfState(IntEnum):
+    """How far a half of a stream is."""
 
     UNUSED = 0
-    BEGUN = 1  # a REQUEST whose last frame has not come
-    BEGUN_STREAMING = 2  # the same, and ITEMs will follow
+    REQUEST_BEGUN = 1  # a REQUEST whose last frame has yet to come
+    STREAMING_REQUEST_BEGUN = 2  # the same, and ITEMs will follow
     STREAMING = 3
-    ITEM_BEGUN = 4  # an ITEM whose last frame has not come
+    STREAMED_ITEM_BEGUN = 4  # an ITEM of the request half whose last frame has yet to come
     COMPLETE = 5  # nothing but CANCEL may follow
-
-
-class AnswerInput(IntEnum):
-    """What the responder sends."""
-
-    ITEM = 0
-    RESPONSE = 1
-    ERROR = 2
-
-
-class AnswerState(IntEnum):
-    """The answer half of a stream."""
-
-    OPEN = 0
-    ITEM_BEGUN = 1
-    RESPONSE_BEGUN = 2
-    ERROR_BEGUN = 3
-    ENDED = 4
+    OPEN = 6  # the answer half, from its beginning
+    ITEM_BEGUN = 7
+    RESPONSE_BEGUN = 8
+    ERROR_BEGUN = 9
+    ENDED = 10
 
 
 class ConnectionState(IntEnum):
@@ -74,88 +40,92 @@ class ConnectionState(IntEnum):
     CLOSED = 3
 
 
-_R, _RI, _A, _AI, _P = RequestState, RequestInput, AnswerState, AnswerInput, Part
+#: The flags of a frame that the law knows: which part of its message it is, and whether ITEMs will follow a REQUEST.
+LAW_FLAGS: Final = MORE | CONTINUED | STREAMING
 
-_REQUEST_HALF: Final[dict[RequestState, dict[tuple[RequestInput, Part], RequestState]]] = {
-    _R.UNUSED: {
-        (_RI.REQUEST, _P.WHOLE): _R.COMPLETE,
-        (_RI.REQUEST, _P.FIRST): _R.BEGUN,
-        (_RI.STREAMING_REQUEST, _P.WHOLE): _R.STREAMING,
-        (_RI.STREAMING_REQUEST, _P.FIRST): _R.BEGUN_STREAMING,
-    },
-    _R.BEGUN: {
-        (_RI.REQUEST, _P.MIDDLE): _R.BEGUN,
-        (_RI.REQUEST, _P.LAST): _R.COMPLETE,
-        (_RI.CANCEL, _P.WHOLE): _R.BEGUN,
-    },
-    _R.BEGUN_STREAMING: {
-        (_RI.REQUEST, _P.MIDDLE): _R.BEGUN_STREAMING,
-        (_RI.REQUEST, _P.LAST): _R.STREAMING,
-        (_RI.CANCEL, _P.WHOLE): _R.BEGUN_STREAMING,
-    },
-    _R.STREAMING: {
-        (_RI.ITEM, _P.WHOLE): _R.STREAMING,
-        (_RI.ITEM, _P.FIRST): _R.ITEM_BEGUN,
-        (_RI.FINISH, _P.WHOLE): _R.COMPLETE,
-        (_RI.CANCEL, _P.WHOLE): _R.STREAMING,
-    },
-    _R.ITEM_BEGUN: {
-        (_RI.ITEM, _P.MIDDLE): _R.ITEM_BEGUN,
-        (_RI.ITEM, _P.LAST): _R.STREAMING,
-        (_RI.CANCEL, _P.WHOLE): _R.ITEM_BEGUN,
-    },
-    _R.COMPLETE: {
-        (_RI.CANCEL, _P.WHOLE): _R.COMPLETE,
-    },
-}
+# The parts of a message, as the flags of their frames.
+_WHOLE, _FIRST, _MIDDLE, _LAST = 0, MORE, MORE | CONTINUED, CONTINUED
 
-_ANSWER_HALF: Final[dict[AnswerState, dict[tuple[AnswerInput, Part], AnswerState]]] = {
-    _A.OPEN: {
-        (_AI.ITEM, _P.WHOLE): _A.OPEN,
-        (_AI.ITEM, _P.FIRST): _A.ITEM_BEGUN,
-        (_AI.RESPONSE, _P.WHOLE): _A.ENDED,
-        (_AI.RESPONSE, _P.FIRST): _A.RESPONSE_BEGUN,
-        (_AI.ERROR, _P.WHOLE): _A.ENDED,
-        (_AI.ERROR, _P.FIRST): _A.ERROR_BEGUN,
+_S, _T = HalfState, FrameType
+
+#: Each state with the frames that may come next, by type and flags, and the state that follows.
+LAW: Final[dict[HalfState, dict[tuple[FrameType, int], HalfState]]] = {
+    _S.UNUSED: {
+        (_T.REQUEST, _WHOLE): _S.COMPLETE,
+        (_T.REQUEST, _FIRST): _S.REQUEST_BEGUN,
+        (_T.REQUEST, STREAMING | _WHOLE): _S.STREAMING,
+        (_T.REQUEST, STREAMING | _FIRST): _S.STREAMING_REQUEST_BEGUN,
+    },
+    _S.REQUEST_BEGUN: {
+        (_T.REQUEST, _MIDDLE): _S.REQUEST_BEGUN,
+        (_T.REQUEST, _LAST): _S.COMPLETE,
+        (_T.CANCEL, _WHOLE): _S.REQUEST_BEGUN,
+    },
+    _S.STREAMING_REQUEST_BEGUN: {
+        (_T.REQUEST, _MIDDLE): _S.STREAMING_REQUEST_BEGUN,
+        (_T.REQUEST, _LAST): _S.STREAMING,
+        (_T.CANCEL, _WHOLE): _S.STREAMING_REQUEST_BEGUN,
+    },
+    _S.STREAMING: {
+        (_T.ITEM, _WHOLE): _S.STREAMING,
+        (_T.ITEM, _FIRST): _S.STREAMED_ITEM_BEGUN,
+        (_T.FINISH, _WHOLE): _S.COMPLETE,
+        (_T.CANCEL, _WHOLE): _S.STREAMING,
+    },
+    _S.STREAMED_ITEM_BEGUN: {
+        (_T.ITEM, _MIDDLE): _S.STREAMED_ITEM_BEGUN,
+        (_T.ITEM, _LAST): _S.STREAMING,
+        (_T.CANCEL, _WHOLE): _S.STREAMED_ITEM_BEGUN,
+    },
+    _S.COMPLETE: {
+        (_T.CANCEL, _WHOLE): _S.COMPLETE,
+    },
+    _S.OPEN: {
+        (_T.ITEM, _WHOLE): _S.OPEN,
+        (_T.ITEM, _FIRST): _S.ITEM_BEGUN,
+        (_T.RESPONSE, _WHOLE): _S.ENDED,
+        (_T.RESPONSE, _FIRST): _S.RESPONSE_BEGUN,
+        (_T.ERROR, _WHOLE): _S.ENDED,
+        (_T.ERROR, _FIRST): _S.ERROR_BEGUN,
     },
     # An ERROR may cut an unfinished message short; nothing else may.
-    _A.ITEM_BEGUN: {
-        (_AI.ITEM, _P.MIDDLE): _A.ITEM_BEGUN,
-        (_AI.ITEM, _P.LAST): _A.OPEN,
-        (_AI.ERROR, _P.WHOLE): _A.ENDED,
-        (_AI.ERROR, _P.FIRST): _A.ERROR_BEGUN,
+    _S.ITEM_BEGUN: {
+        (_T.ITEM, _MIDDLE): _S.ITEM_BEGUN,
+        (_T.ITEM, _LAST): _S.OPEN,
+        (_T.ERROR, _WHOLE): _S.ENDED,
+        (_T.ERROR, _FIRST): _S.ERROR_BEGUN,
     },
-    _A.RESPONSE_BEGUN: {
-        (_AI.RESPONSE, _P.MIDDLE): _A.RESPONSE_BEGUN,
-        (_AI.RESPONSE, _P.LAST): _A.ENDED,
-        (_AI.ERROR, _P.WHOLE): _A.ENDED,
-        (_AI.ERROR, _P.FIRST): _A.ERROR_BEGUN,
+    _S.RESPONSE_BEGUN: {
+        (_T.RESPONSE, _MIDDLE): _S.RESPONSE_BEGUN,
+        (_T.RESPONSE, _LAST): _S.ENDED,
+        (_T.ERROR, _WHOLE): _S.ENDED,
+        (_T.ERROR, _FIRST): _S.ERROR_BEGUN,
     },
-    _A.ERROR_BEGUN: {
-        (_AI.ERROR, _P.MIDDLE): _A.ERROR_BEGUN,
-        (_AI.ERROR, _P.LAST): _A.ENDED,
+    _S.ERROR_BEGUN: {
+        (_T.ERROR, _MIDDLE): _S.ERROR_BEGUN,
+        (_T.ERROR, _LAST): _S.ENDED,
     },
-    _A.ENDED: {},
+    _S.ENDED: {},
 }
 
-#: The tables as the machine looks them up: ``state << 5 | input << 2 | part`` to the next state.
-REQUEST_TRANSITIONS: Final[dict[int, RequestState]] = {
-    state << 5 | input_ << 2 | part: following
-    for state, row in _REQUEST_HALF.items()
-    for (input_, part), following in row.items()
-}
-ANSWER_TRANSITIONS: Final[dict[int, AnswerState]] = {
-    state << 5 | input_ << 2 | part: following
-    for state, row in _ANSWER_HALF.items()
-    for (input_, part), following in row.items()
+#: The law as the halves look it up: ``state << 16 | type << 8 | flags & LAW_FLAGS`` to the next state.
+TRANSITIONS: Final[dict[int, HalfState]] = {
+    state << 16 | type_ << 8 | flags: following
+    for state, row in LAW.items()
+    for (type_, flags), following in row.items()
 }
 
+#: A request of which no handler knows yet.
+REQUEST_UNFINISHED: Final = frozenset({_S.REQUEST_BEGUN, _S.STREAMING_REQUEST_BEGUN})
+#: A half in one of these states has an unfinished message.
+MESSAGE_UNFINISHED: Final = REQUEST_UNFINISHED | {
+    _S.STREAMED_ITEM_BEGUN,
+    _S.ITEM_BEGUN,
+    _S.RESPONSE_BEGUN,
+    _S.ERROR_BEGUN,
+}
 
-def part_of(flags: int) -> Part:
-    """Return which part of its message a frame with these flags is."""
-    return PARTS[flags & PART_FLAGS]
 
-
-def request_input(flags: int) -> RequestInput:
-    """Return the input that a REQUEST frame with these flags is."""
-    return RequestInput.STREAMING_REQUEST if flags & STREAMING else RequestInput.REQUEST
+def part_of(flags: int) -> str:
+    """Return which part of its message a frame with these flags is, in a word."""
+    return {_WHOLE: "whole", _FIRST: "first", _MIDDLE: "middle", _LAST: "last"}[flags & (MORE | CONTINUED)]

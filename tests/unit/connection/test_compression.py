@@ -251,7 +251,7 @@ def test_messages_of_any_size_arrive_as_they_were(size: int, limits: dict[str, i
         pair.acceptor.respond(stream, payload)
         answered, _ = pair.run()
         assert answered == [ResponseReceived(stream, payload, {})], number
-    assert pair.dialer._inflow.held == pair.acceptor._inflow.held == 0
+    assert pair.dialer.ledger.held == pair.acceptor.ledger.held == 0
 
 
 def test_an_error_may_be_compressed_too() -> None:
@@ -578,4 +578,4 @@ def test_items_that_nobody_takes_are_never_decompressed() -> None:
     connection.cancel(stream)
     send(connection, frame(RESPONSE, stream))
     assert codec.asked == 0
-    assert connection._inflow.held == 0
+    assert connection.ledger.held == 0

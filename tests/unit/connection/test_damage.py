@@ -129,7 +129,7 @@ def test_a_faulty_later_fragment_of_a_request_ends_it_before_any_handler(fault: 
     assert refusal.metadata == entry, "the answer echoes the request id"
     assert send(connection, frame(REQUEST, 1, bytes(10), flags=CONTINUED)) == []
     _goes_on(connection)
-    assert connection._inflow.held == 0
+    assert connection.ledger.held == 0
 
 
 def test_a_continued_frame_has_no_metadata() -> None:

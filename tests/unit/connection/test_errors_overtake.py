@@ -96,7 +96,7 @@ def test_an_error_cuts_an_unfinished_item_short_at_its_receiver_too() -> None:
     pair.acceptor.fail(stream, failure(3005))
     ours, _ = pair.run()
     assert [type(event) for event in ours] == [ErrorReceived]
-    assert pair.dialer._inflow.held == 0
+    assert pair.dialer.ledger.held == 0
     # And the connection goes on, with its whole window.
     again = pair.dialer.request("s", "m", b"")
     pair.run()
@@ -119,7 +119,7 @@ def test_items_that_an_error_drops_are_charged_no_longer() -> None:
     assert process.used < KIB
     sent(connection)
     connection.outbox.settle()
-    assert (process.used, connection.outbox.charged, connection.outbox.size) == (0, 0, 0)
+    assert (process.used, connection.ledger.charged, connection.outbox.size) == (0, 0, 0)
     assert connection.outbox.has_room
 
 
@@ -150,7 +150,7 @@ def test_dropping_leaves_the_accounts_of_what_waits_for_credit_whole() -> None:
     assert sent(connection) == [], "no frame of a stream that has ended"
     connection.send_item(5, bytes(100 * KIB))
     assert sum(len(each.payload) for each in sent(connection) if each.type == ITEM) == 100 * KIB
-    assert connection.outbox._stuck == connection.outbox._queued == 0
+    assert connection.outbox.turns.stuck == connection.outbox.turns.queued == 0
 
 
 def test_a_response_still_waits_behind_its_items() -> None:

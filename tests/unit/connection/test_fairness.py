@@ -61,7 +61,7 @@ def test_streams_with_items_of_any_sizes_get_the_same_bytes(sizes: list[int]) ->
     def fill() -> None:
         for stream, size in streams.items():
             # An empty item counts for more in the queue than it is on the wire.
-            while connection._serves[stream].queued < 3 * TURN_SIZE:
+            while connection._streams.serves[stream].sending.queued < 3 * TURN_SIZE:
                 connection.send_item(stream, bytes(size))
 
     fill()
@@ -83,7 +83,7 @@ def test_a_stream_of_small_items_keeps_its_share_beside_large_ones() -> None:
     for number in range(1000):
         connection.send_item(9, number.to_bytes(4, "big"))
     rounds = []
-    while connection._serves[9].outbox:
+    while connection._streams.serves[9].sending.queue:
         rounds.append(Counter(each.stream for each in parse(connection.data_to_send(TURN_SIZE * 5))))
     assert len(rounds) <= 2, "all 1,000 are little more than one turn"
 
@@ -134,7 +134,7 @@ def test_small_messages_without_end_do_not_starve_a_large_one() -> None:
     connection = _server(1)
     connection.send_item(1, bytes(2 * MIB))
     pulls = 0
-    while connection._serves[1].outbox:
+    while connection._streams.serves[1].sending.queue:
         for _ in range(1000):
             if connection.can_request(0):
                 connection.cancel(connection.request("s", "m", b"x" * 100))
@@ -167,7 +167,7 @@ def test_compressed_streams_have_turns_by_what_they_were_before() -> None:
     connection = _server(2, peer={"capabilities": ["zstd"]}, compression=Codec())
     noise = random.Random(3).randbytes(20_000)
     for stream, payload in ((1, b"text, again and again; " * 800), (3, noise)):
-        while connection._serves[stream].queued < MIB:
+        while connection._streams.serves[stream].sending.queued < MIB:
             connection.send_item(stream, payload)
     raw: Counter[int] = Counter()
     for _ in range(6):

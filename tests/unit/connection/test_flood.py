@@ -273,7 +273,7 @@ def test_credit_that_is_paced_leaves_in_time() -> None:
     process = Budget(limit=0)
     pair = Pair(dialer={"process": process, "limits": WINDOWS, "ping_interval_ms": 0}, acceptor={"ping_interval_ms": 0})
     pair.run()
-    pair.dialer.outbox.charged = HELD_MIN  # what a connection may hold whatever others do is used up
+    pair.dialer.ledger.charged = HELD_MIN  # what a connection may hold whatever others do is used up
     streams = [pair.dialer.request("s", "m", b"") for _ in range(5)]
     pair.run()
     for stream in streams[:4]:

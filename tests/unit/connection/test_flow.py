@@ -362,7 +362,7 @@ def test_streams_that_wait_for_credit_do_not_add_up() -> None:
     for _ in range(1000):
         send(connection, credit(streams[4], 1))
         sent(connection)
-    assert len(connection.outbox._starved) <= 5
+    assert len(connection.outbox.turns._starved) <= 5
 
 
 def test_only_items_are_flow_controlled() -> None:
@@ -405,11 +405,11 @@ def test_a_request_over_the_budget_is_refused_alone() -> None:
 def test_the_budget_is_used_to_its_last_byte(extra: int) -> None:
     connection = open_machine(Role.ACCEPTOR, budget=256 * KIB)
     send(connection, frame(REQUEST, 1, bytes(1000)))
-    overhead = connection._inflow.held - 1000
+    overhead = connection.ledger.held - 1000
     sizes = [256 * KIB // 4] * 3 + [256 * KIB // 4 - overhead - 1000 + extra]
     requests = [frame(REQUEST, 3 + 2 * number, bytes(size - overhead)) for number, size in enumerate(sizes)]
     assert len(send(connection, *requests)) == 4 - extra
-    assert (connection._inflow.held == 256 * KIB) is not bool(extra)
+    assert (connection.ledger.held == 256 * KIB) is not bool(extra)
 
 
 def test_what_the_application_takes_is_charged_no_longer() -> None:
@@ -419,7 +419,7 @@ def test_what_the_application_takes_is_charged_no_longer() -> None:
     send(connection, frame(ITEM, 1, bytes(1000)))
     assert process.used >= before + 1000
     connection.take_item(1)
-    assert process.used == connection._inflow.held == before
+    assert process.used == connection.ledger.held == before
 
 
 def test_messages_that_are_not_whole_may_use_half_of_the_process_s_budget() -> None:
@@ -491,7 +491,7 @@ def test_an_answer_in_one_frame_is_taken_whatever_the_budget(type_: int) -> None
     """It has arrived, and is handed over at once: to refuse it would lose the outcome for nothing."""
     connection = open_machine(Role.DIALER, budget=256 * KIB)
     stream = connection.request("s", "m", b"")
-    process = connection._inflow._process
+    process = connection.ledger.process
     process.used = process.limit
     payload = b"\x85\xa4code\x01\xa4name\xa0\xa7message\xa0\xa7outcome\xa7unknown\xa7details\x80"
     (answer,) = send(connection, frame(type_, stream, payload, flags=0x8000))
@@ -528,4 +528,4 @@ def test_a_cancelled_call_s_items_still_go_back_to_the_window() -> None:
     pair.acceptor.fail(stream, failure(3006))
     ours, _ = pair.run()
     assert type(ours[-1]).__name__ == "ErrorReceived", "it does not wait behind items that nobody wants"
-    assert pair.dialer._inflow.held == 0
+    assert pair.dialer.ledger.held == 0

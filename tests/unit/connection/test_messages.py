@@ -165,7 +165,7 @@ def test_a_request_ends_with_3004_as_soon_as_max_message_is_passed(extra: int) -
     assert events == []
     (refusal,) = sent(connection)
     assert (refusal.type, refusal.map["code"], refusal.map["outcome"]) == (ERROR, 3004, "not_applied")
-    assert connection._inflow.held == 0
+    assert connection.ledger.held == 0
     assert send(connection, *frames[5:]) == [], "the rest of it is dropped"
     assert isinstance(send(connection, frame(REQUEST, 3))[0], RequestReceived)
     _goes_on(connection)

@@ -244,7 +244,7 @@ def test_an_error_may_abandon_a_message_and_be_of_several_frames_itself() -> Non
         frame(ERROR, stream, payload[2000:], flags=CONTINUED),
     )
     assert [type(event) for event in events] == [ErrorReceived]
-    assert connection._inflow.held == 0
+    assert connection.ledger.held == 0
 
 
 def test_an_error_comes_behind_the_items_that_have_left_and_drops_the_others() -> None:

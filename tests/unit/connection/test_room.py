@@ -133,10 +133,10 @@ def test_small_answers_and_what_the_transport_holds_are_charged_when_it_is_settl
         connection.respond(stream, bytes(1000))
     connection.outbox.settle(unsent=500)
     assert connection.outbox.size > 3000
-    assert process.used == connection._inflow.held + connection.outbox.size + 500
+    assert process.used == connection.ledger.held + connection.outbox.size + 500
     sent(connection)
     connection.outbox.settle()
-    assert process.used == connection._inflow.held
+    assert process.used == connection.ledger.held
 
 
 def test_frames_that_a_peer_causes_and_does_not_read_are_charged() -> None:
@@ -144,11 +144,11 @@ def test_frames_that_a_peer_causes_and_does_not_read_are_charged() -> None:
     connection = _with(process)
     send(connection, *(frame(PING, payload=bytes(8)) for _ in range(10)))
     connection.outbox.settle()
-    assert process.used == connection._inflow.held + connection.outbox.control_size
+    assert process.used == connection.ledger.held + connection.outbox.control_size
     assert connection.outbox.control_size >= 10 * 36
     sent(connection)
     connection.outbox.settle()
-    assert process.used == connection._inflow.held
+    assert process.used == connection.ledger.held
 
 
 def _with(process: Budget) -> Connection:
@@ -164,22 +164,22 @@ def test_a_closed_connection_keeps_nothing_of_what_was_queued() -> None:
     connection.send_item(1, bytes(8 * MIB))
     connection.respond(3, bytes(4 * MIB))
     connection.respond(5, bytes(1000))
-    streams = list(connection._serves.values())
+    streams = list(connection._streams.serves.values())
     connection.close()
     assert connection.outbox.size == 0
     assert not connection.outbox.pending
     assert not connection.data_to_send(TURN_SIZE)
-    assert all(stream.id not in connection._serves for stream in streams)
+    assert all(stream.id not in connection._streams.serves for stream in streams)
 
 
 def test_a_call_whose_items_the_other_side_has_no_memory_for_is_told() -> None:
     pair = shaken()
     stream = pair.dialer.request("s", "m", b"", streaming=True)
     pair.run()
-    pair.dialer.outbox._budget.used = pair.dialer.outbox._budget.limit
+    pair.dialer.ledger.process.used = pair.dialer.ledger.process.limit
     with pytest.raises(LocalProtocolError):
         pair.dialer.send_item(stream, bytes(65 * KIB))
-    pair.dialer.outbox._budget.used = 0
+    pair.dialer.ledger.process.used = 0
     assert pair.dialer.send_item(stream, b"x")
     assert not any(isinstance(event, ErrorReceived) for event in pair.run()[0])
 

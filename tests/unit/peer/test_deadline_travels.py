@@ -324,13 +324,13 @@ async def test_a_slot_is_free_only_when_the_handler_has_ended() -> None:
         await asyncio.sleep(9.9)
         assert (
             deadlined.running,
-            len(connection_of(acceptor)._serves),
+            len(connection_of(acceptor)._streams.serves),
             len(connection_of(peer).open_calls),
         ) == (1, 1, 1)
         await asyncio.sleep(0.2)
         assert (
             deadlined.running,
-            len(connection_of(acceptor)._serves),
+            len(connection_of(acceptor)._streams.serves),
             len(connection_of(peer).open_calls),
         ) == (0, 0, 0)
 
@@ -624,7 +624,9 @@ async def test_a_flood_of_cancels_frees_no_slot_while_handlers_still_run() -> No
                 call.cancel()
             await asyncio.sleep(0.01)
             most = max(most, deadlined.running)
-            assert deadlined.running == len(dispatcher_of(acceptor)._tasks) == len(connection_of(acceptor)._serves)
+            assert (
+                deadlined.running == len(dispatcher_of(acceptor)._tasks) == len(connection_of(acceptor)._streams.serves)
+            )
         assert most == 64
         await asyncio.sleep(60.0)
         assert deadlined.running == 0

@@ -1,0 +1,89 @@
+"""The unfinished messages of a connection (spec/protocol.md, section 2, "Messages and fragments")."""
+
+from typing import Final
+
+from haptera.connection.assembler import Assembler
+from haptera.connection.config import RATE_MIN_BYTES_PER_S
+from haptera.connection.stream import ReceivingHalf
+from haptera.wire.frame import CONTINUED, Frame
+
+_NEVER: Final = float("inf")
+
+
+class Incomplete:
+    """All unfinished messages of a connection, and the time that each has to become whole."""
+
+    def __init__(self, timeout_s: float) -> None:
+        #: The halves that have one, by their streams.
+        self.halves: dict[int, ReceivingHalf] = {}
+        #: Whether a time-out may be due sooner than is known: the sender of an unfinished ITEM has got credit again.
+        self.stale = False
+        self._timeout_s = timeout_s
+        self._look_at = _NEVER  # no message times out before
+
+    def add(
+        self,
+        half: ReceivingHalf,
+        frame: Frame,
+        raw_length: int,
+        now: float,
+        entries: dict[int, bytes],
+        route: tuple[str, str] | None = None,
+    ) -> Assembler:
+        """Take one more frame of a message of several and return what has come of it.
+
+        ``entries`` and ``route`` are those of a first frame. An unfinished message is forgotten for an ERROR that cuts
+        it short.
+        """
+        if frame.flags & CONTINUED:
+            unfinished = half.unfinished
+            assert unfinished is not None  # the law has let the frame through
+            unfinished.add(frame.payload, raw_length)
+        else:
+            unfinished = half.unfinished = Assembler(frame.type, entries, now, route)
+            unfinished.add(frame.payload, raw_length)
+            self.halves[half.id] = half
+            self._look_at = min(self._look_at, self._deadline(unfinished))
+        return unfinished
+
+    def drop(self, half: ReceivingHalf) -> None:
+        """Forget the unfinished message of a half: it is whole now, or given up."""
+        if half.unfinished is not None:
+            half.unfinished = None
+            self.halves.pop(half.id, None)
+
+    def close(self) -> None:
+        """Forget them all."""
+        self.halves.clear()
+
+    def next_timeout(self) -> float:
+        """Return the time before which no unfinished message times out."""
+        if not self.halves:
+            return _NEVER
+        if self.stale:
+            # Until then none is looked for again, since more bytes only put one off.
+            self.stale = False
+            deadlines = [self._deadline(half.unfinished) for half in self.halves.values() if half.unfinished]
+            self._look_at = min(deadlines, default=_NEVER)
+        return self._look_at
+
+    def overdue(self, now: float) -> list[ReceivingHalf]:
+        """Return the halves whose unfinished message has not become whole in time."""
+        if now < self.next_timeout():
+            return []
+        self.stale = True
+        return [half for half in self.halves.values() if half.unfinished and now >= self._deadline(half.unfinished)]
+
+    def _deadline(self, unfinished: Assembler) -> float:
+        if unfinished.stalled_at is not None:
+            return _NEVER  # time without credit does not count
+        return unfinished.since + self._timeout_s + unfinished.sent / RATE_MIN_BYTES_PER_S
+
+    def check(self) -> None:
+        """Assert what always holds."""
+        for id_, half in self.halves.items():
+            unfinished = half.unfinished
+            assert half.id == id_
+            assert unfinished is not None
+            assert unfinished.sent == sum(map(len, unfinished.pieces))
+            assert unfinished.held <= half.held

@@ -1,0 +1,96 @@
+"""What one connection has in memory, charged to its own budget and to the process's (spec/protocol.md, section 3)."""
+
+from collections.abc import Iterable
+
+from haptera.connection.config import CONNECTION_BUDGET, HELD_MIN, Budget
+from haptera.connection.stream import ReceivingHalf
+
+
+class Ledger:
+    """The bytes of one connection: those that it holds for its application, and those that wait to be sent.
+
+    ``limit`` is the most of either; ``process`` is shared by all connections of the process.
+    """
+
+    __slots__ = ("charged", "held", "limit", "process")
+
+    def __init__(self, limit: int = CONNECTION_BUDGET, process: Budget | None = None) -> None:
+        self.limit = limit
+        self.process = Budget() if process is None else process
+        #: Received, and held for the application.
+        self.held = 0
+        #: What of the process's budget is charged for unsent bytes.
+        self.charged = 0
+
+    # -- received ---------------------------------------------------------------------------------------------------
+
+    def hold(self, half: ReceivingHalf, size: int) -> bool:
+        """Charge ``size`` bytes to a half; False, and nothing charged, if that is over a budget.
+
+        A connection that holds little is within the process's.
+        """
+        if self.held + size > self.limit:
+            return False
+        if self.process.used + size > self.process.limit and not self._holds_little(size):
+            return False
+        self.held += size
+        self.process.used += size
+        half.held += size
+        return True
+
+    def hold_part(self, half: ReceivingHalf, size: int) -> bool:
+        """Charge a fragment of an unfinished message. Such messages may use half of the process's budget.
+
+        They may stay unfinished for minutes; whole ones, which are worked on at once, always have the other half.
+        """
+        if self.process.used + size > self.process.limit // 2 and not self._holds_little(size):
+            return False
+        return self.hold(half, size)
+
+    def hold_anyway(self, half: ReceivingHalf, size: int) -> None:
+        """Charge ``size`` bytes to a half whatever the budgets say: a window bounds them."""
+        self.held += size
+        self.process.used += size
+        half.held += size
+
+    def _holds_little(self, more: int) -> bool:
+        return self.held + self.charged + more <= HELD_MIN
+
+    def release(self, half: ReceivingHalf, size: int) -> None:
+        """Take ``size`` bytes off a half's charge."""
+        self.held -= size
+        self.process.used -= size
+        half.held -= size
+
+    def close(self) -> None:
+        """Give back to the process what the connection holds."""
+        self.process.used -= self.held
+        self.held = 0
+
+    # -- to be sent -------------------------------------------------------------------------------------------------
+
+    @property
+    def over_budget(self) -> bool:
+        """Whether the process has as much in memory for its connections as it may."""
+        return self.process.used >= self.process.limit
+
+    def has_memory(self, size: int) -> bool:
+        """Whether ``size`` bytes more may be queued."""
+        process = self.process
+        return process.used < process.limit or self.charged + size <= HELD_MIN
+
+    def charge(self, size: int) -> None:
+        """Charge bytes that are queued; a negative ``size`` takes them off."""
+        self.process.used += size
+        self.charged += size
+
+    def settle(self, waiting: int) -> None:
+        """Charge just ``waiting`` bytes for what waits to be sent."""
+        self.process.used += waiting - self.charged
+        self.charged = waiting
+
+    def check(self, halves: Iterable[ReceivingHalf]) -> None:
+        """Assert what always holds; ``halves`` are those of all open streams."""
+        assert self.held == sum(half.held for half in halves)
+        assert self.charged >= 0
+        assert self.held + self.charged <= self.process.used

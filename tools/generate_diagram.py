@@ -1,0 +1,90 @@
+"""Draws the states of a stream's two halves in ARCHITECTURE.md, from the law in haptera.connection.table.
+
+usage: python tools/generate_diagram.py            writes the file
+       python tools/generate_diagram.py --check    writes nothing; ends with 1 if the file is not current
+"""
+
+import argparse
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Final
+
+from haptera.connection.table import LAW, HalfState
+from haptera.wire.frame import CONTINUED, MORE, STREAMING, FrameType
+
+DOCUMENT: Final = Path(__file__).resolve().parent.parent / "ARCHITECTURE.md"
+BEGIN: Final = "<!-- The law of a stream: drawn by tools/generate_diagram.py. -->"
+END: Final = "<!-- End of the law. -->"
+HALVES: Final = {"request half": HalfState.UNUSED, "answer half": HalfState.OPEN}
+
+
+def diagram() -> str:
+    """Return one diagram for each half, as Mermaid draws them."""
+    lines = []
+    for name, beginning in HALVES.items():
+        lines += [
+            f"The {name}:",
+            "",
+            "```mermaid",
+            "stateDiagram-v2",
+            "    direction LR",
+            f"    [*] --> {beginning.name}",
+        ]
+        for state in reachable(beginning):
+            lines += [f"    {state.name} --> {each.name}: {frames}" for each, frames in arrows(state).items()]
+            if not LAW[state]:
+                lines.append(f"    {state.name} --> [*]")
+        lines += ["```", ""]
+    return "\n".join(lines)
+
+
+def reachable(beginning: HalfState) -> list[HalfState]:
+    """Return the states that frames lead to, in the order in which they are found."""
+    found = [beginning]
+    for state in found:
+        found += [each for each in dict.fromkeys(LAW[state].values()) if each not in found]
+    return found
+
+
+def arrows(state: HalfState) -> dict[HalfState, str]:
+    """Return the states that follow one, with the frames that lead to each."""
+    frames: defaultdict[HalfState, list[str]] = defaultdict(list)
+    for (type_, flags), following in LAW[state].items():
+        frames[following].append(named(type_, flags))
+    return {following: ", ".join(names) for following, names in frames.items()}
+
+
+def named(type_: FrameType, flags: int) -> str:
+    """Return a frame's type with its flags, as the specification writes them."""
+    flag_names = {STREAMING: "STREAMING", MORE: "MORE", CONTINUED: "CONTINUED"}
+    return " ".join([type_.name, *(name for flag, name in flag_names.items() if flags & flag)])
+
+
+def generated(text: str) -> str:
+    """Return the document with current diagrams."""
+    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError(f"{DOCUMENT.name} has no place for the diagrams")
+    return pattern.sub(lambda _: f"{BEGIN}\n\n{diagram()}\n{END}", text)
+
+
+def main() -> int:
+    """Write the document, or say that it is not current."""
+    parser = argparse.ArgumentParser(description="Draws the law of a stream in ARCHITECTURE.md.")
+    parser.add_argument("--check", action="store_true", help="write nothing; end with 1 if the file is not current")
+    check = parser.parse_args().check
+    text = DOCUMENT.read_text(encoding="utf-8")
+    current = generated(text)
+    if text == current:
+        return 0
+    if check:
+        print(f"{DOCUMENT.name} is not current: make generate", file=sys.stderr)
+        return 1
+    DOCUMENT.write_text(current, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
