@@ -16,12 +16,12 @@ from haptera.cli.client import Client, client_options
 from haptera.cli.codes import DONE
 from haptera.cli.failures import exit_code
 from haptera.cli.numbers import Number
+from haptera.key_rules import VALUE_SIZE_MAX
 
 if TYPE_CHECKING:
     from haptera.peer import Server
 
 KEYS_MAX: Final = 10_000_000
-VALUE_SIZE_MAX: Final = 8 * 1024 * 1024
 CONNECTIONS_MAX: Final = 10_000
 IN_FLIGHT_MAX: Final = 10_000
 DEFAULT_SECONDS: Final = 10.0

@@ -39,10 +39,7 @@ def command(prefix: str | None, everything: bool, yes: bool, client: Client) -> 
 
     async def run(db: Database) -> int:
         deleted = await db.clear(prefix=chosen)
-        if client.as_json:
-            output.json_line({"deleted": deleted})
-        else:
-            output.line(str(deleted))
+        client.show({"deleted": deleted}, str(deleted))
         return DONE
 
     return client.run(run, change=True)

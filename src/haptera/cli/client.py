@@ -64,6 +64,13 @@ class Client:
             self._welcomed = True
             yield peer
 
+    def show(self, fields: dict[str, Any], text: str) -> None:
+        """Writes a result: with ``--json`` its fields, else a line of text."""
+        if self.as_json:
+            output.json_line(fields)
+        else:
+            output.line(text)
+
     @property
     def target(self) -> Target | None:
         """The server of this command, as its errors name it; None where it was not looked for."""

@@ -25,3 +25,31 @@ CONFIGURATION: Final = 15
 CANNOT_APPLY: Final = 16
 
 INTERRUPTED: Final = 130
+
+OF_CLIENTS: Final = {
+    DONE: "done",
+    NO: "the answer is no (missing key, failed condition)",
+    USAGE: "usage",
+    CANNOT_CONNECT: "cannot connect and nothing was changed",
+    REFUSED: "refused",
+    FAILED: "the server failed",
+    UNKNOWN: "the change may have been applied",
+    CANNOT_WRITE: "the result cannot be written",
+}
+"""The exit codes of a client's command, as its help has them."""
+
+OF_SERVE: Final = {
+    IN_USE: "the data directory is in use",
+    DAMAGED: "it is damaged",
+    WRONG_KEY: "the key is wrong or missing",
+    NEWER_FORMAT: "it has a newer format",
+    CANNOT_WRITE: "it cannot be written",
+    CONFIGURATION: "configuration",
+    CANNOT_APPLY: "a stored change cannot be applied",
+}
+"""The exit codes of `haptera serve`, as its help has them."""
+
+
+def listed(meanings: dict[int, str]) -> str:
+    """The exit codes as a sentence of a command's help."""
+    return f"Exit codes: {', '.join(f'{code} {meaning}' for code, meaning in meanings.items())}."

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from haptera.cli import output
 from haptera.cli.client import Client, Span, client_options, range_options
 from haptera.cli.codes import DONE
 
@@ -22,10 +21,7 @@ def command(span: Span, client: Client) -> int:
 
     async def run(db: Database) -> int:
         count = await db.count(**span)
-        if client.as_json:
-            output.json_line({"count": count})
-        else:
-            output.line(str(count))
+        client.show({"count": count}, str(count))
         return DONE
 
     return client.run(run)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from haptera.cli import output
 from haptera.cli.client import Client, client_options
 from haptera.cli.codes import DONE, NO
+from haptera.key_rules import VERSION_MAX
 
 if TYPE_CHECKING:
     from haptera.client import Database
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 @click.option(
-    "--if-version", type=click.IntRange(0, 2**53 - 1), metavar="N", help="Only if the one KEY has this version."
+    "--if-version", type=click.IntRange(0, VERSION_MAX), metavar="N", help="Only if the one KEY has this version."
 )
 @client_options()
 def command(keys: tuple[str, ...], if_version: int | None, client: Client) -> int:
@@ -33,10 +33,7 @@ def command(keys: tuple[str, ...], if_version: int | None, client: Client) -> in
             count = int(await db.delete(keys[0], if_version=if_version))
         else:
             count = await db.delete_many(keys)
-        if client.as_json:
-            output.json_line({"deleted": count})
-        else:
-            output.line(str(count))
+        client.show({"deleted": count}, str(count))
         return DONE if count else NO
 
     return client.run(run, change=True)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from haptera.cli import output
 from haptera.cli.client import Client, client_options
 from haptera.cli.codes import DONE, NO
 
@@ -22,10 +21,7 @@ def command(key: str, client: Client) -> int:
 
     async def run(db: Database) -> int:
         found = await db.exists(key)
-        if client.as_json:
-            output.json_line({"key": key, "exists": found})
-        else:
-            output.line("true" if found else "false")
+        client.show({"key": key, "exists": found}, "true" if found else "false")
         return DONE if found else NO
 
     return client.run(run)

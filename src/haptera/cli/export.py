@@ -51,10 +51,10 @@ def command(file: str, span: Span, form: Format | None, client: Client) -> int:
             output.error(message, {"message": message}, CANNOT_WRITE)
             return CANNOT_WRITE
         seconds = time.monotonic() - started
-        if client.as_json:
-            output.json_line({"exported": count, "revision": revision, "seconds": round(seconds, 3)})
-        else:
-            output.line(f"{output.counted(count, 'entry', 'entries')} exported in {seconds:.1f} s")
+        client.show(
+            {"exported": count, "revision": revision, "seconds": round(seconds, 3)},
+            f"{output.counted(count, 'entry', 'entries')} exported in {seconds:.1f} s",
+        )
         return DONE
 
     return client.run(to_standard_output if file == "-" or streams.is_output(file) else to_file)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from haptera.cli import output
 from haptera.cli.client import Client, client_options
 from haptera.cli.codes import DONE
+from haptera.key_rules import INT64_MAX, INT64_MIN
 
 if TYPE_CHECKING:
     from haptera.client import Database
 
-INTEGER = click.IntRange(-(2**63), 2**63 - 1)
+INTEGER = click.IntRange(INT64_MIN, INT64_MAX)
 
 _NEGATIVE = re.compile(r"-[0-9]+")
 _TAKE_A_VALUE = frozenset({"--initial", "--url", "--timeout"})
@@ -48,10 +48,7 @@ def command(key: str, delta: int, initial: int, client: Client) -> int:
 
     async def run(db: Database) -> int:
         value = await db.increment(key, delta, initial=initial)
-        if client.as_json:
-            output.json_line({"key": key, "value": value})
-        else:
-            output.line(str(value))
+        client.show({"key": key, "value": value}, str(value))
         return DONE
 
     return client.run(run, change=True)

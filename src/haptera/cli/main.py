@@ -12,8 +12,9 @@ import traceback
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
+from haptera import defaults
 from haptera.cli import streams
-from haptera.cli.codes import CANNOT_WRITE, DONE, FAILED, INTERRUPTED, USAGE
+from haptera.cli.codes import CANNOT_WRITE, DONE, FAILED, INTERRUPTED, OF_CLIENTS, USAGE, listed
 from haptera.cli.extras import how_to_install
 
 try:
@@ -103,20 +104,24 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
         ctx.exit()
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+_HELP: Final = f"""Haptera: a durable key-value database for operational state.
+
+`haptera serve` serves a store; the other commands are its clients. A client finds its store by --url, else by
+HAPTERA_URL, else it is this user's or root's node that runs in this directory, else {defaults.URL}. The options --url,
+--timeout, --wait and --json may stand before the command's name, too.
+
+{listed(OF_CLIENTS)}
+"""
+
+
+@click.group(
+    cls=LazyGroup, help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
 )
 def group() -> None:
-    """Haptera: a durable key-value database for operational state.
-
-    `haptera serve` serves a store; the other commands are its clients. A client finds its store by --url, else by
-    HAPTERA_URL, else it is this user's or root's node that runs in this directory, else
-    haptera://127.0.0.1:7457. The options --url, --timeout, --wait and --json may stand before the command's name, too.
-
-    Exit codes: 0 done, 1 the answer is no (missing key, failed condition), 2 usage, 3 cannot connect and nothing was
-    changed, 4 refused, 5 the server failed, 6 the change may have been applied, 14 the result cannot be written.
-    """
+    """The command line."""
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:

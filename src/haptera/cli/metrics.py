@@ -15,12 +15,11 @@ from haptera.cli.client import Client, client_options
 from haptera.cli.codes import DONE, NO
 from haptera.cli.numbers import Number
 from haptera.cli.transfer import fields
+from haptera.client.methods import Metrics, ServerMethods
 from haptera.errors import Code, failure
 
 if TYPE_CHECKING:
     from haptera.peer import CallStream, Peer
-
-Values = dict[str, float]
 
 SECONDS_LEFT_MIN: Final = 0.001
 """A timeout is above 0, and a connection that was made in the last moment is asked all the same."""
@@ -50,7 +49,9 @@ async def _run(client: Client, names: tuple[str, ...], watch: float | None) -> i
     async with client.connect_peer() as peer:
         if watch is None:
             left = None if deadline is None else max(deadline - loop.time(), SECONDS_LEFT_MIN)
-            values = _decode(await peer.call("server", "metrics", _encode(()), timeout=left))
+            method = ServerMethods.metrics
+            answer = await peer.call(method.service, method.name, _encode(()), timeout=left)
+            values = method.decode(answer)
             _show(client, _chosen(values, names))
             return NO if _tell_unknown(values, names) else DONE
         return await _watch(client, peer, names, watch, deadline)
@@ -59,8 +60,8 @@ async def _run(client: Client, names: tuple[str, ...], watch: float | None) -> i
 async def _watch(client: Client, peer: Peer, names: tuple[str, ...], seconds: float, deadline: float | None) -> int:
     """Show samples without end. The first one is an answer, and has to be there by ``deadline``, time of the loop."""
     argument = _encode(({"interval_ms": round(seconds * 1000)},))
-    before: Values | None = None
-    async for item in _within(deadline, peer.stream("server", "watch_metrics", argument)):
+    before: Metrics | None = None
+    async for item in _within(deadline, peer.stream(ServerMethods.metrics.service, "watch_metrics", argument)):
         time_ms, sample = _decode_sample(item)
         values = _chosen(sample, names)
         if before is None:
@@ -93,7 +94,7 @@ async def _within(deadline: float | None, stream: CallStream) -> AsyncIterator[b
             yield item
 
 
-def _show(client: Client, values: Values) -> None:
+def _show(client: Client, values: Metrics) -> None:
     if client.as_json:
         output.json_line(values)
     elif output.is_terminal():
@@ -103,11 +104,11 @@ def _show(client: Client, values: Values) -> None:
             output.line(f"{fields.written(name)}\t{_text(value)}")
 
 
-def _chosen(values: Values, names: tuple[str, ...]) -> Values:
+def _chosen(values: Metrics, names: tuple[str, ...]) -> Metrics:
     return {name: value for name, value in values.items() if not names or name.startswith(names)}
 
 
-def _tell_unknown(values: Values, names: tuple[str, ...]) -> bool:
+def _tell_unknown(values: Metrics, names: tuple[str, ...]) -> bool:
     """Says which of ``names`` no metric begins with, if there is one: a name that was mistyped is not a quiet node."""
     unknown = [name for name in names if not any(each.startswith(name) for each in values)]
     for name in unknown:
@@ -121,5 +122,4 @@ def _text(value: float) -> str:
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode: Any = msgspec.msgpack.Decoder(dict[str, int | float]).decode
-_decode_sample: Any = msgspec.msgpack.Decoder(tuple[int, dict[str, int | float]]).decode
+_decode_sample: Any = msgspec.msgpack.Decoder(tuple[int, Metrics]).decode

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from haptera.cli import output
 from haptera.cli.client import Client, client_options
 from haptera.cli.codes import DONE
 
@@ -28,10 +27,7 @@ def command(key: str, new_key: str, if_absent: bool, client: Client) -> int:
 
     async def run(db: Database) -> int:
         version = await db.rename(key, new_key, if_absent=if_absent)
-        if client.as_json:
-            output.json_line({"key": new_key, "version": version})
-        else:
-            output.line(str(version))
+        client.show({"key": new_key, "version": version}, str(version))
         return DONE
 
     return client.run(run, change=True)

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import click
 
+from haptera import defaults
 from haptera.cli import output
 from haptera.cli.codes import (
     CANNOT_APPLY,
@@ -24,7 +25,9 @@ from haptera.cli.codes import (
     DONE,
     IN_USE,
     NEWER_FORMAT,
+    OF_SERVE,
     WRONG_KEY,
+    listed,
 )
 from haptera.errors import ConfigurationError, CorruptionError, HapteraError
 from haptera.node.config import NodeConfig, load, misspelt
@@ -54,19 +57,21 @@ def _options(function: Callable[..., int]) -> Callable[..., int]:
     )
 
 
-@click.command()
+_HELP: Final = f"""Serve a store from a data directory, in the foreground.
+
+Each option can also be set as HAPTERA_… (HAPTERA_DATA_DIR) or in the file of --config; a flag wins over the
+environment, and that over the file. Beside the addresses it listens on <data-dir>/{defaults.SOCKET_NAME}.
+
+SIGTERM and Ctrl-C answer the requests under way and end with 0; a second one ends at once. A terminal that closes
+(SIGHUP) is answered as SIGTERM is, unless SIGHUP was ignored from the start, as under nohup.
+{listed(OF_SERVE)}
+"""
+
+
+@click.command(help=_HELP)
 @_options
 def command(**flags: Any) -> int:
-    """Serve a store from a data directory, in the foreground.
-
-    Each option can also be set as HAPTERA_… (HAPTERA_DATA_DIR) or in the file of --config; a flag wins over the
-    environment, and that over the file. Beside the addresses it listens on <data-dir>/haptera.sock.
-
-    SIGTERM and Ctrl-C answer the requests under way and end with 0; a second one ends at once. A terminal that closes
-    (SIGHUP) is answered as SIGTERM is, unless SIGHUP was ignored from the start, as under nohup. Exit codes:
-    10 the data directory is in use, 11 it is damaged, 12 the key is wrong or missing, 13 it has a newer format, 14 it
-    cannot be written, 15 configuration, 16 a stored change cannot be applied.
-    """
+    """Serve until a signal or a failure."""
     from haptera.node import logging as node_logging
     from haptera.node.descriptors import raise_limit
     from haptera.node.memory import return_large_blocks

@@ -8,21 +8,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from haptera.cli import output
 from haptera.cli.client import Client, client_options
 from haptera.cli.codes import DONE
+from haptera.key_rules import VALUE_SIZE_MAX, VERSION_MAX
 
 if TYPE_CHECKING:
     from haptera.client import Database
-
-VALUE_SIZE_MAX = 8 * 1024 * 1024
-"""The largest value of the protocol. One byte more is read from standard input, so that the store refuses it."""
 
 
 @click.command()
 @click.argument("key")
 @click.argument("value")
-@click.option("--if-version", type=click.IntRange(0, 2**53 - 1), metavar="N", help="Only if KEY has this version.")
+@click.option("--if-version", type=click.IntRange(0, VERSION_MAX), metavar="N", help="Only if KEY has this version.")
 @click.option("--if-absent", is_flag=True, help="Only if there is no KEY.")
 @click.option("--if-present", is_flag=True, help="Only if there is a KEY.")
 @client_options()
@@ -38,10 +35,7 @@ def command(key: str, value: str, if_version: int | None, if_absent: bool, if_pr
 
     async def run(db: Database) -> int:
         version = await db.set(key, data, if_version=if_version, if_absent=if_absent, if_present=if_present)
-        if client.as_json:
-            output.json_line({"key": key, "version": version})
-        else:
-            output.line(str(version))
+        client.show({"key": key, "version": version}, str(version))
         return DONE
 
     return client.run(run, change=True)
@@ -49,6 +43,7 @@ def command(key: str, value: str, if_version: int | None, if_absent: bool, if_pr
 
 def _standard_input() -> bytes:
     try:
+        # A byte more than a value may have, so that the store refuses it.
         return sys.stdin.buffer.read(VALUE_SIZE_MAX + 1)
     except OSError as error:
         raise click.UsageError(f"cannot read standard input: {error.strerror or error}") from None

@@ -6,7 +6,6 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal
 
-from haptera.client.arguments import DEFAULT, Timeout
 from haptera.client.backoff import Backoff
 from haptera.client.connector import Connector, Dial, Flight
 from haptera.client.database import Database
@@ -16,6 +15,7 @@ from haptera.client.location import Location, default_url, is_named, locate
 from haptera.client.remote import RemoteChannel
 from haptera.client.scan import Scan
 from haptera.peer import dial_address
+from haptera.peer.calls import DEFAULT, Timeout
 
 if TYPE_CHECKING:
     import os

@@ -8,8 +8,7 @@ a served store refuse it with the same error.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from haptera.errors import Code
 from haptera.key_rules import (
@@ -24,26 +23,10 @@ from haptera.peer.calls import check_timeout
 if TYPE_CHECKING:
     from haptera.errors import Failure
 
-VERSION_MAX = 2**53 - 1
-INTEGER_MIN, INTEGER_MAX = -(2**63), 2**63 - 1
 TIMEOUT_SECONDS_MAX = (2**32 - 1) / 1000
 
 Value = str | bytes | bytearray | memoryview
 """What can be stored. Text is stored as UTF-8."""
-
-
-class Default(Enum):
-    """Marks an argument that was not given, where None has a meaning of its own."""
-
-    TIMEOUT = "the database's own timeout"
-
-    def __repr__(self) -> str:
-        return "DEFAULT"
-
-
-DEFAULT = Default.TIMEOUT
-Timeout = float | None | Literal[Default.TIMEOUT]
-"""Seconds, None for no limit, or the database's own default."""
 
 
 def plain_key(key: object) -> str:

@@ -6,11 +6,6 @@ from collections.abc import Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from haptera.client.arguments import (
-    DEFAULT,
-    INTEGER_MAX,
-    INTEGER_MIN,
-    VERSION_MAX,
-    Timeout,
     Value,
     checked_int,
     checked_timeout,
@@ -23,6 +18,8 @@ from haptera.client.entry import Entry, entry_of
 from haptera.client.methods import Found, KvMethods, Method, ServerMethods, Stored
 from haptera.client.scan import Scan
 from haptera.errors import Code, Failure, RemoteProtocolError
+from haptera.key_rules import INT64_MAX, INT64_MIN, VERSION_MAX
+from haptera.peer.calls import DEFAULT, Timeout
 from haptera.transport import warn_unclosed
 
 if TYPE_CHECKING:
@@ -127,9 +124,9 @@ class Database:
         A key without an entry starts from ``initial``. Raises ``NotAnInteger`` and, beyond 64 bits with sign,
         ``IntegerOverflow``.
         """
-        argument: tuple[Any, ...] = (plain_key(key), checked_int("delta", delta, INTEGER_MIN, INTEGER_MAX))
+        argument: tuple[Any, ...] = (plain_key(key), checked_int("delta", delta, INT64_MIN, INT64_MAX))
         if initial != 0:
-            argument += ({"initial": checked_int("initial", initial, INTEGER_MIN, INTEGER_MAX)},)
+            argument += ({"initial": checked_int("initial", initial, INT64_MIN, INT64_MAX)},)
         return (await self._call(KvMethods.increment, argument, timeout)).value
 
     async def rename(self, key: str, new_key: str, *, if_absent: bool = False, timeout: Timeout = DEFAULT) -> int:

@@ -12,6 +12,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, NoReturn
 
+from haptera import defaults
 from haptera.errors import ConfigurationError
 from haptera.peer import Peer, dial_address, link_of
 from haptera.transport import url_of
@@ -19,7 +20,7 @@ from haptera.transport import url_of
 if TYPE_CHECKING:
     from haptera.transport import Address
 
-SOCKET = os.path.join("haptera-data", "haptera.sock")
+SOCKET = os.path.join(defaults.DATA_DIRECTORY, defaults.SOCKET_NAME)
 _ROOT = 0
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import msgspec
 
+from haptera import defaults
 from haptera.client.local import local_url
 from haptera.errors import ConfigurationError
 from haptera.peer.options import read_options
 from haptera.transport import Address, parse, redact
 
 URL_VARIABLE = "HAPTERA_URL"
-FALLBACK_URL = "haptera://127.0.0.1:7457"
 
 
 def has_password(url: str) -> bool:
@@ -29,7 +29,7 @@ def default_url() -> str:
 
     Raises ``ConfigurationError`` for a socket that another user has put there.
     """
-    return os.environ.get(URL_VARIABLE) or local_url() or FALLBACK_URL
+    return os.environ.get(URL_VARIABLE) or local_url() or defaults.URL
 
 
 def is_named() -> bool:

@@ -12,11 +12,17 @@ from typing import Annotated, Any, Generic, TypeVar
 import msgspec
 from msgspec import Meta
 
+from haptera.key_rules import VERSION_MAX
+
 R = TypeVar("R")
 
-Revision = Annotated[int, Meta(ge=0, lt=2**53)]
+Revision = Annotated[int, Meta(ge=0, le=VERSION_MAX)]
 Count = Annotated[int, Meta(ge=0)]
 Milliseconds = Annotated[int, Meta(ge=0)]
+
+
+Metrics = dict[str, int | float]
+"""The values of metrics by name."""
 
 
 class Found(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -116,9 +122,10 @@ class KvMethods:
 
 
 class ServerMethods:
-    """The methods of the service ``server`` that a database calls."""
+    """The methods of the service ``server``."""
 
     status: Method[dict[str, Any]] = Method(dict[str, Any], service="server")
+    metrics: Method[Metrics] = Method(Metrics, service="server")
 
 
 decode_page: Callable[[bytes], list[Row]] = msgspec.msgpack.Decoder(list[Row]).decode

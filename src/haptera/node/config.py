@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from haptera import defaults
 from haptera.connection.config import (
     CONNECTION_BUDGET,
     FRAME_TIMEOUT_S,
@@ -32,8 +33,6 @@ from haptera.wire.payload import LIMITS
 
 __all__ = ["OPTIONS", "Durability", "NodeConfig", "load"]
 
-LISTEN_DEFAULT = "haptera://127.0.0.1:7457"
-DATA_DIR_DEFAULT = "./haptera-data"
 SEGMENT_SIZE_DEFAULT = 64 * 1024 * 1024
 
 VARIABLE_PREFIX = "HAPTERA_"
@@ -55,10 +54,10 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     Times are in seconds, sizes in bytes. Raises ConfigurationError for values that do not go together.
     """
 
-    data_dir: str = DATA_DIR_DEFAULT
+    data_dir: str = f"./{defaults.DATA_DIRECTORY}"
     durability: Durability = "sync"
     segment_size: int = SEGMENT_SIZE_DEFAULT
-    listen: tuple[str, ...] = (LISTEN_DEFAULT,)  # none for an embedded node
+    listen: tuple[str, ...] = (defaults.URL,)  # none for an embedded node
     socket_mode: str = "600"
     socket_group: str | None = None
     drain_timeout: float = 30.0

@@ -9,7 +9,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from haptera import forks
+from haptera import defaults, forks
 from haptera.boot_clock import boot_time_ns
 from haptera.errors import CorruptionError
 from haptera.node.collector import Collector
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from haptera.storage import FileSystem
 
 log = logging.getLogger(__name__)
-
-LOCAL_SOCKET_NAME = "haptera.sock"
-"""The socket that a node opens in its data directory, beside its listeners."""
 
 PROGRESS_INTERVAL_S = 1.0
 """Seconds between two lines that say how far a recovery is."""
@@ -158,7 +155,7 @@ class Node:
     @property
     def local_socket_path(self) -> str:
         """Where the node's listener for this machine belongs, as an absolute path."""
-        return os.path.join(os.path.abspath(self.data_dir), LOCAL_SOCKET_NAME)
+        return os.path.join(os.path.abspath(self.data_dir), defaults.SOCKET_NAME)
 
     @property
     def revision(self) -> int:

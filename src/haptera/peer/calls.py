@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from enum import Enum
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
@@ -23,12 +23,18 @@ _QUEUE_TIME: Final = int(Tag.QUEUE_TIME_US)
 
 
 class Default(Enum):
-    """Stands for a timeout that is not given."""
+    """Stands for a timeout that is not given, because None means no limit."""
 
     DEFAULT = "default"
 
+    def __repr__(self) -> str:
+        """Return what a signature shows."""
+        return "DEFAULT"
+
 
 DEFAULT: Final = Default.DEFAULT
+Timeout = float | Literal[Default.DEFAULT] | None
+"""Seconds, None for no limit, or a default of the object that makes the call."""
 
 
 def check_timeout(timeout: object) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Container, Coroutine, Mapping
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
+from haptera.connection.config import SESSION_SERVICE
 from haptera.connection.events import PackedItem, RequestReceived
 from haptera.errors import Failure, failure
 from haptera.peer.deadlines import Deadlines
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from haptera.peer.service import Service
 
 _logger = logging.getLogger("haptera.peer")
-_SESSION: Final = "session"
 _TIMEOUT: Final = int(Tag.TIMEOUT_MS)
 _ANSWERED_BELOW: Final = int(Tag.ANSWERED_BELOW)
 #: Times that travel are whole milliseconds, and a loop's clock may be one behind.
@@ -180,10 +180,10 @@ class Dispatcher:
         # An answer of several frames ends its stream when the last has left: a later one must not overtake it.
         if not self._connection.serves(self._running):
             request = arrived.pop(0)
-            if request.service != _SESSION:
+            if request.service != SESSION_SERVICE:
                 self._running = request.stream
             return [request]
-        exempt = [request for request in arrived if request.service == _SESSION]
+        exempt = [request for request in arrived if request.service == SESSION_SERVICE]
         for request in exempt:
             arrived.remove(request)
         return exempt

@@ -6,9 +6,9 @@ import stat
 from typing import Final
 
 from haptera.errors import ConfigurationError
+from haptera.wire.signature import SECRET_SIZE_MIN
 
-#: What signing needs at least. A longer secret than the second is a file that was named by mistake.
-KEY_SIZE_MIN: Final = 32
+#: A longer secret is a file that was named by mistake.
 KEY_SIZE_MAX: Final = 4096
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
@@ -51,8 +51,8 @@ def _read(path: str | os.PathLike[str]) -> tuple[bytes, int]:
         raise _unusable(shown, error.strerror or str(error)) from error
     finally:
         os.close(descriptor)
-    if not KEY_SIZE_MIN <= len(secret) <= KEY_SIZE_MAX:
-        raise _unusable(shown, f"a key has {KEY_SIZE_MIN} to {KEY_SIZE_MAX} bytes")
+    if not SECRET_SIZE_MIN <= len(secret) <= KEY_SIZE_MAX:
+        raise _unusable(shown, f"a key has {SECRET_SIZE_MIN} to {KEY_SIZE_MAX} bytes")
     return secret, status.st_mode
 
 

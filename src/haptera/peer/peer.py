@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from haptera.errors import ProtocolError
-from haptera.peer.calls import DEFAULT, Call, CallStream, Default
+from haptera.peer.calls import DEFAULT, Call, CallStream, Timeout
 from haptera.peer.items import Items
 from haptera.peer.limits import DRAIN_S
 from haptera.peer.remote import Credentials
@@ -124,7 +124,7 @@ class Peer:
         payload: bytes = b"",
         *,
         items: AsyncIterable[bytes] | None = None,
-        timeout: float | Default | None = DEFAULT,
+        timeout: Timeout = DEFAULT,
     ) -> bytes:
         """Call a method and return its one answer.
 
@@ -134,7 +134,7 @@ class Peer:
         would not take and for a method that answers with items (see ``stream``), ``TypeError`` or ``ValueError`` for a
         ``timeout`` that is no number of seconds above 0, and what ``items`` raises.
         """
-        if isinstance(timeout, Default):
+        if timeout is DEFAULT:
             timeout = self._call_timeout_s
         caller = self._caller
         if items is None:

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from haptera.connection.config import SESSION_SERVICE
 from haptera.errors import failure
 from haptera.peer.request import Request
 from haptera.peer.service import Service
@@ -13,7 +14,7 @@ _argument = msgspec.msgpack.Decoder(tuple[()])
 class SessionService(Service):
     """Tells the other side about this connection. ``describe [] -> [[service, [method, …]], …]``."""
 
-    name = "session"
+    name = SESSION_SERVICE
 
     def methods(self) -> list[str]:
         """Return the names that ``describe`` lists."""

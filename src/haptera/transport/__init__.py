@@ -4,7 +4,6 @@ It knows no frames: what is said on a connection, and how one is told that it is
 """
 
 from haptera.transport.address import (
-    DEFAULT_PORT,
     TCP_SCHEME,
     UNIX_SCHEME,
     Address,
@@ -34,7 +33,6 @@ from haptera.transport.unclosed import warn_unclosed
 __all__ = [
     "ACCEPTED_PER_TURN",
     "CONNECTIONS_MAX",
-    "DEFAULT_PORT",
     "HALF_OPEN_MAX",
     "SOCKET_PATH_MAX",
     "TCP_SCHEME",

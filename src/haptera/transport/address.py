@@ -8,9 +8,9 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 import msgspec
 
+from haptera.defaults import PORT
 from haptera.errors import ConfigurationError
 
-DEFAULT_PORT: Final = 7457
 TCP_SCHEME: Final = "haptera"
 UNIX_SCHEME: Final = "haptera+unix"
 _SCHEMES: Final = (TCP_SCHEME, UNIX_SCHEME)
@@ -164,7 +164,7 @@ def _parse_host(text: str, url: str) -> tuple[str, int]:
     if not (_IPV6 if text.startswith("[") else _NAME).fullmatch(host):
         _refuse(url, "has a host that is neither a name nor an address")
     if not colon:
-        return host, DEFAULT_PORT
+        return host, PORT
     if not (port_text.isascii() and port_text.isdigit() and len(port_text) <= _PORT_DIGITS_MAX):
         _refuse(url, f"has a port that is no number from 0 to {_PORT_MAX}")
     port = int(port_text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import click
 import pytest
 
 from haptera import cli
-from haptera.cli import output
+from haptera.cli import codes, output
 from haptera.cli.failures import Target, described, exit_code, tell
 from haptera.cli.main import COMMANDS, MODULES, behind_the_command, group
 from haptera.cli.output import counted, entry_fields, shown
@@ -82,6 +83,18 @@ def test_help_names_every_command() -> None:
         command = group.get_command(click.Context(group), name)
         assert command is not None
         assert command.name == name
+
+
+def test_the_help_and_the_documentation_have_every_exit_code() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "command-line.md").read_text(encoding="utf-8")
+    of_clients, of_serve = page.split("## Exit codes")[1].split("`haptera serve` has its own")
+    documented = [
+        {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)} for text in (of_clients, of_serve)
+    ]
+    assert documented == [{*codes.OF_CLIENTS, codes.INTERRUPTED}, {*codes.OF_SERVE, codes.DONE, codes.USAGE}]
+    named = {value for name, value in vars(codes).items() if name.isupper() and isinstance(value, int)}
+    assert named == set.union(*documented)
+    assert codes.listed(codes.OF_CLIENTS) in (group.help or "")
 
 
 @pytest.mark.parametrize("command", ["get", "set", "import"])

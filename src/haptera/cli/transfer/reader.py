@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from haptera.cli.transfer.comma import CsvRows
 from haptera.cli.transfer.delimited import DelimitedRows
 from haptera.cli.transfer.errors import BadFile, WrongFile
 from haptera.cli.transfer.jsonrows import json_rows
 from haptera.cli.transfer.recognise import Format, foreign, format_of
-from haptera.cli.transfer.rows import KEY_SIZE_MAX, Rows, Wanted
-from haptera.cli.transfer.source import VALUE_SIZE_MAX, Damaged, Source
+from haptera.cli.transfer.source import Damaged, Source
+from haptera.key_rules import KEY_SIZE_MAX, VALUE_SIZE_MAX
+
+if TYPE_CHECKING:
+    from haptera.cli.transfer.rows import Rows, Wanted
 
 BATCH_ROWS_MAX: Final = 500
 BATCH_SIZE_MAX: Final = 128 * 1024

@@ -8,7 +8,6 @@ from typing import Final, Protocol
 
 from haptera.cli.transfer.errors import BadFile
 
-KEY_SIZE_MAX: Final = 4096
 COLUMNS_MAX: Final = 65536
 
 

@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, Final, cast
 
 from haptera.cli.transfer.errors import BadFile
-
-VALUE_SIZE_MAX: Final = 8 * 1024 * 1024
-"""The largest value of the protocol (section 7)."""
+from haptera.key_rules import VALUE_SIZE_MAX
 
 LINE_SIZE_MAX: Final = VALUE_SIZE_MAX * 6 + 1024 * 1024
 """A longer line holds no row that could be stored: the largest value with every byte escaped as JSON does, six for

@@ -157,7 +157,10 @@ def _invalid(reason: str) -> Failure:
     return failure(Code.INVALID_ARGUMENT, {"reason": reason}, outcome="not_applied")
 
 
+SERVICE: Final = "kv"
+"""The service of the store, and the part of the state that its commands are for."""
+
 METHODS: Final[dict[str, Argument[Operation]]] = {
-    name: Argument(command) for command in COMMANDS for part, name in [method_of(command)] if part == "kv"
+    name: Argument(command) for command in COMMANDS for part, name in [method_of(command)] if part == SERVICE
 }
-"""The argument of each method of kv. A request for a name that is not here is 3002."""
+"""The argument of each method of that service. A request for a name that is not here is 3002."""

@@ -26,7 +26,7 @@ from haptera.node.batch import DROPPED
 from haptera.node.commands import ANONYMOUS, Command
 from haptera.node.scans import Cursor, page_steps
 from haptera.node.services.answers import Answers
-from haptera.node.services.arguments import METHODS
+from haptera.node.services.arguments import METHODS, SERVICE
 from haptera.node.services.large import (
     LARGE_SIZE,
     LargeRequests,
@@ -42,6 +42,7 @@ from haptera.state.limits import COMMAND_SIZE_MAX
 from haptera.state.results import ENTRY_OVERHEAD, Replayed
 from haptera.state.steps import free_steps
 from haptera.state.validation import validate_steps
+from haptera.wire.metadata import Tag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -75,15 +76,13 @@ TASK_WORK = 128
 _WITH_VALUES = (bytes, list)
 """The first field of the results of get and get_many."""
 
-_TAG_REPLAYED = 0x09
-_TAG_REVISION = 0x0B
-_REPLAYED = bytes((_TAG_REPLAYED, 0))
-_REVISION_HEAD = bytes((_TAG_REVISION, 8))
+_REPLAYED = bytes((Tag.REPLAYED, 0))
+_REVISION_HEAD = bytes((Tag.REVISION, 8))
 
 
 def _digest_prefix(method: str) -> bytes:
     """What comes before the argument in a digest: service and method, each behind its length."""
-    return b"".join(len(name).to_bytes(1, "big") + name for name in (b"kv", method.encode()))
+    return b"".join(len(name).to_bytes(1, "big") + name for name in (SERVICE.encode(), method.encode()))
 
 
 _DIGESTS = {
@@ -94,7 +93,7 @@ _DIGESTS = {
 class KvService(Service):
     """Serves the store to the peers of a node."""
 
-    name = "kv"
+    name = SERVICE
 
     def __init__(self, commands: Commands, metrics: Metrics) -> None:
         self._commands = commands
@@ -119,7 +118,7 @@ class KvService(Service):
         for request in requests:
             method = METHODS.get(request.method)
             if method is None:
-                self._fail(request, failure(Code.UNKNOWN_METHOD, {"service": "kv", "method": request.method}))
+                self._fail(request, failure(Code.UNKNOWN_METHOD, {"service": self.name, "method": request.method}))
                 continue
             counts[request.method] += 1
             size = len(request.payload)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from haptera.cli.transfer.reader import Reader
-from haptera.cli.transfer.rows import KEY_SIZE_MAX, Wanted
-from haptera.cli.transfer.source import LINE_SIZE_MAX, VALUE_SIZE_MAX
+from haptera.cli.transfer.rows import Wanted
+from haptera.cli.transfer.source import LINE_SIZE_MAX
 from haptera.cli.transfer.writer import WRITERS
 from haptera.client import Entry
+from haptera.key_rules import KEY_SIZE_MAX, VALUE_SIZE_MAX
 
 if TYPE_CHECKING:
     from haptera.cli.transfer.recognise import Format

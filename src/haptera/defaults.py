@@ -1,0 +1,12 @@
+"""Where a store is when nobody says: a node listens there and keeps its data there, and a client looks there."""
+
+from typing import Final
+
+PORT: Final = 7457
+URL: Final = f"haptera://127.0.0.1:{PORT}"
+
+#: Below the present directory.
+DATA_DIRECTORY: Final = "haptera-data"
+
+#: The socket in a data directory on which the node listens for this machine.
+SOCKET_NAME: Final = "haptera.sock"
