@@ -178,6 +178,16 @@ def test_the_list_of_packages_is_stored_as_it_stands(urls: tuple[str, str], tmp_
     assert content(target) == stored | {f"again/{key}": value for key, value in stored.items()}
 
 
+def test_csv_is_not_written_to_a_terminal(urls: tuple[str, str]) -> None:
+    """Trap: control characters that a terminal obeys. CSV cannot escape them."""
+    source, _ = urls
+    for command in (("export", "-", "--format", "csv"), ("export", "-", "--format", "csv", "--json")):
+        ended = run(*command, "--url", source, terminal=True)
+        assert (ended.code, ended.out) == (2, b"")
+        assert "--format tsv escapes them" in ended.err
+    assert run("export", "-", "--format", "tsv", "--url", source, terminal=True).code == 0
+
+
 def test_ctrl_c_in_an_import_says_what_is_certainly_stored(urls: tuple[str, str]) -> None:
     """Trap: Ctrl-C after which nobody knows what was stored."""
     _, target = urls

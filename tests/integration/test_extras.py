@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tomllib
@@ -45,6 +46,7 @@ def without(missing: tuple[str, ...], *args: str, cwd: Path | None = None) -> su
         (("sortedcontainers",), ("serve",), 15, "the package sortedcontainers: pip install 'haptera[server]'"),
         (("cryptography",), ("serve",), 15, "the package cryptography: pip install 'haptera[server]'"),
         (SERVER, ("bench", "read", "--embedded"), 2, "pip install 'haptera[server]'"),
+        (("zstandard",), ("serve", "--compression", "zstd"), 15, "pip install 'haptera[zstd]'"),
         (("zstandard",), ("get", "k", "--url", "haptera://h?compression=zstd"), 2, "pip install 'haptera[zstd]'"),
     ],
 )
@@ -58,6 +60,11 @@ def test_a_missing_extra_is_named_with_its_command(
     assert ended.stderr.endswith(f"{named}\n")
     assert ended.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == [], "nothing was made"
+
+
+def test_a_missing_extra_is_json_where_errors_are() -> None:
+    told = json.loads(without(CLI, "get", "k", "--json").stderr)
+    assert told == {"error": {"message": "this needs the package click: pip install 'haptera[cli]'"}, "exit_code": 2}
 
 
 def test_the_client_needs_none_of_the_server() -> None:

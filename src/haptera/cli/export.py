@@ -32,7 +32,10 @@ def command(file: str, span: Span, form: Format | None, client: Client) -> int:
     it was. FILE.jsonl has a JSON object a line, FILE.tsv a line of two fields, FILE.csv a row; FILE.….gz is packed.
     FILE gets its name when it is whole: an export that fails leaves an older file as it was.
     """
-    write = WRITERS[form or format_for(file)]
+    form = form or format_for(file)
+    write = WRITERS[form]
+    if form == "csv" and output.is_terminal() and (file == "-" or streams.is_output(file)):
+        raise click.UsageError("a terminal would obey the control characters of CSV; --format tsv escapes them")
 
     async def to_standard_output(db: Database) -> int:
         async with db.scan(**span) as entries:

@@ -23,8 +23,11 @@ except ModuleNotFoundError as missing:  # the base install
     advice = how_to_install(missing, sys.argv[1:])
     if advice is None:
         raise
+    from haptera.cli import output
+
     streams.secure()
-    sys.stderr.write(f"haptera: {advice[0]}\n")
+    with output.errors_as_json("--json" in sys.argv):
+        output.error(advice[0], {"message": advice[0]}, advice[1])
     sys.exit(advice[1])
 
 COMMANDS: Final = {

@@ -108,9 +108,9 @@ class _Serving:
 
     async def _serve(self) -> int:
         from haptera.node.node import Node
-        from haptera.node.server import NodeServer, check_addresses
+        from haptera.node.server import NodeServer, check_listening
 
-        check_addresses(self._config)
+        check_listening(self._config)
         node = await self._unless_stopped(Node.open(self._config))
         if node is None:
             return DONE

@@ -29,6 +29,7 @@ from haptera.transport import (
     remove_socket,
     url_of,
 )
+from haptera.wire.compression import available
 from haptera.wire.payload import Limits
 
 if TYPE_CHECKING:
@@ -222,8 +223,8 @@ def settings(config: NodeConfig) -> dict[str, Any]:
     }
 
 
-def check_addresses(config: NodeConfig) -> None:
-    """Raise ConfigurationError for an address that the node cannot listen on, and for a group that does not exist.
+def check_listening(config: NodeConfig) -> None:
+    """Raise ConfigurationError for an address that the node cannot listen on, and for a group or codec that is missing.
 
     A node asks before it makes its data directory, so that a start by mistake leaves nothing behind.
     """
@@ -233,6 +234,8 @@ def check_addresses(config: NodeConfig) -> None:
         check_free(address, config.data_dir)
     if config.socket_group is not None:
         group_id(config.socket_group)
+    if config.compression == "zstd" and not available():
+        raise ConfigurationError("compression needs the extra: pip install 'haptera[zstd]'")
 
 
 def is_local(url: str) -> bool:

@@ -16,7 +16,7 @@ import pytest
 from haptera.errors import ConfigurationError, ConnectionLost, ServerError
 from haptera.node.config import NodeConfig
 from haptera.node.options import OPTIONS
-from haptera.node.server import check_addresses, is_local
+from haptera.node.server import check_listening, is_local
 from haptera.peer import dial
 from haptera.testing import node
 from haptera.wire.frame import MORE, FrameType, encode_frame
@@ -291,7 +291,7 @@ def test_a_socket_that_cannot_be_made_is_found_before_the_data_directory_is_made
     (tmp_path / "file").touch()
     config = NodeConfig(data_dir=str(tmp_path / "d"), listen=(f"haptera+unix://{tmp_path}{path}",))
     with pytest.raises(ConfigurationError, match=f"{reason}$"):
-        check_addresses(config)
+        check_listening(config)
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
@@ -307,21 +307,21 @@ def test_a_socket_that_cannot_be_made_is_found_before_the_data_directory_is_made
 )
 def test_a_url_that_cannot_be_listened_on_is_found_before_the_data_directory_is_made(url: str, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=reason):
-        check_addresses(NodeConfig(listen=(url,)))
+        check_listening(NodeConfig(listen=(url,)))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_socket_in_a_directory_of_others_is_found_before_the_data_directory_is_made(tmp_path: Path) -> None:
     config = NodeConfig(data_dir=str(tmp_path / "d"), listen=("haptera+unix:///proc/s",))
     with pytest.raises(ConfigurationError, match=r"Permission denied$"):
-        check_addresses(config)
+        check_listening(config)
 
 
 def test_a_socket_may_be_in_the_data_directory_that_is_yet_to_be_made(
     short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(short_path)
-    check_addresses(NodeConfig(data_dir="./d", listen=(f"haptera+unix://{short_path}/d/s",)))
+    check_listening(NodeConfig(data_dir="./d", listen=(f"haptera+unix://{short_path}/d/s",)))
 
 
 async def test_an_address_that_others_can_reach_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
