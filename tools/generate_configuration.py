@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from haptera.node.config import NodeConfig
-from haptera.node.options import OPTIONS
+from haptera.node.config import OPTIONS, NodeConfig
 
 DOCUMENT: Final = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 BEGIN: Final = "<!-- The options: written by tools/generate_configuration.py. -->"

@@ -30,8 +30,9 @@ from haptera.cli.codes import (
     listed,
 )
 from haptera.errors import ConfigurationError, CorruptionError, HapteraError
-from haptera.node.config import NodeConfig, load, misspelt
-from haptera.node.options import OPTIONS
+from haptera.node.config import OPTIONS, NodeConfig
+from haptera.node.options import flag_of
+from haptera.node.sources import load, misspelt
 from haptera.version import __version__
 
 if TYPE_CHECKING:
@@ -50,8 +51,7 @@ def _options(function: Callable[..., int]) -> Callable[..., int]:
     for name, option in reversed(OPTIONS.items()):
         default = option.show(getattr(_DEFAULTS, name))
         help_ = f"{option.meaning} [{default}]" if default else option.meaning
-        flag = "--" + name.replace("_", "-")
-        function = click.option(flag, multiple=option.several, metavar=option.value, help=help_)(function)
+        function = click.option(flag_of(name), multiple=option.several, metavar=option.value, help=help_)(function)
     return click.option("--config", metavar="FILE", help="A TOML file with these options, their names with _ for -.")(
         function
     )

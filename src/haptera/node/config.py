@@ -1,22 +1,13 @@
-"""What a node is told: `haptera serve`'s options, from flags, the environment and a TOML file.
-
-A flag wins over the environment (``HAPTERA_`` and the option's name in capitals), that over the file given by
-``--config`` or ``HAPTERA_CONFIG``, that over the default. Every value is checked by the same rule wherever it came
-from, and an error names both the option and where it was set. A name in the file that is no option is refused: a
-misspelt option must not be one that silently does nothing.
-"""
+"""The configuration of a node: its options, each a field of `NodeConfig`."""
 
 from __future__ import annotations
 
-import difflib
-import os
-import tomllib
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Annotated, Final, Literal, get_args
 
 import msgspec
 
 from haptera import defaults
+from haptera.connection.bounds import BUDGET, Bound, seconds
 from haptera.connection.config import (
     CONNECTION_BUDGET,
     FRAME_TIMEOUT_S,
@@ -28,156 +19,258 @@ from haptera.connection.config import (
     PROCESS_BUDGET,
 )
 from haptera.errors import ConfigurationError
-from haptera.node.options import OPTIONS
+from haptera.node.logging import FORMATS, LEVELS
+from haptera.node.options import (
+    Option,
+    address_list,
+    amount,
+    choice,
+    group_text,
+    mode_text,
+    of_limits,
+    of_listener,
+    path_text,
+)
 from haptera.wire.payload import LIMITS
+from haptera.wire.signature import SECRET_SIZE_MIN
 
-__all__ = ["OPTIONS", "Durability", "NodeConfig", "load"]
-
+SEGMENT_SIZE_MIN = 64 * 1024
+SEGMENT_SIZE_MAX = 1024 * 1024 * 1024
 SEGMENT_SIZE_DEFAULT = 64 * 1024 * 1024
 
-VARIABLE_PREFIX = "HAPTERA_"
-OTHER_VARIABLES = frozenset({"HAPTERA_CONFIG", "HAPTERA_URL"})
-"""Variables that are no option's: the configuration file, and where clients find a store."""
-
-LIKENESS_MIN = 0.75
-"""How much like an option's a variable's name must be to be taken for a misspelt one: others have theirs."""
-
-CONFIG_FILE_SIZE_MAX = 1024 * 1024
-"""A configuration is a page of text; a larger file is the wrong file."""
+COMPRESSIONS = {"auto": None, "zstd": True, "none": False}
+"""The values of the option, and for each the listener's ``compression``."""
 
 Durability = Literal["sync", "os"]
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The configuration of one node; every field is an option of `haptera serve`, described in `options.OPTIONS`.
+    """The configuration of one node. Every field is an option of `haptera serve`, written here and nowhere else.
 
-    Times are in seconds, sizes in bytes. Raises ConfigurationError for values that do not go together.
+    From the fields come the flags of the command, the variables of the environment, the keys of the configuration file,
+    docs/configuration.md and the keywords of the listeners. Times are in seconds, sizes in bytes. Raises
+    ConfigurationError for values that do not go together.
     """
 
-    data_dir: str = f"./{defaults.DATA_DIRECTORY}"
-    durability: Durability = "sync"
-    segment_size: int = SEGMENT_SIZE_DEFAULT
-    listen: tuple[str, ...] = (defaults.URL,)  # none for an embedded node
-    socket_mode: str = "600"
-    socket_group: str | None = None
-    drain_timeout: float = 30.0
-    max_connections: int = 10_000
-    max_half_open: int = 4096
-    signing_key_file: str | None = None
-    compression: Literal["auto", "zstd", "none"] = "auto"
-    handshake_timeout: float = HANDSHAKE_TIMEOUT_S
-    ping_interval: float = 30.0
-    idle_timeout: float = 0.0
-    write_timeout: float = 30.0
-    frame_timeout: float = FRAME_TIMEOUT_S
-    message_timeout: float = MESSAGE_TIMEOUT_S
-    max_frame: int = LIMITS["max_frame"].default
-    max_message: int = LIMITS["max_message"].default
-    max_streams: int = LIMITS["max_streams"].default
-    stream_window: int = LIMITS["stream_window"].default
-    connection_window: int = LIMITS["connection_window"].default
-    connection_budget: int = CONNECTION_BUDGET
-    process_budget: int = PROCESS_BUDGET
-    flood_burst: int = IDLE_FRAMES_BURST
-    flood_rate: float = IDLE_FRAMES_PER_S
-    log_level: str = "info"
-    log_format: str = "text"
+    data_dir: Annotated[str, Option(path_text, "Data", "DIR", "Where the data is kept; made if it is not there.")] = (
+        f"./{defaults.DATA_DIRECTORY}"
+    )
+    durability: Annotated[
+        Durability,
+        choice(
+            "Data",
+            get_args(Durability),
+            "sync: an answered write is on the disk. os: it is with the operating system.",
+        ),
+    ] = "sync"
+    segment_size: Annotated[
+        int,
+        amount(
+            "Data",
+            "BYTES",
+            Bound(low=SEGMENT_SIZE_MIN, high=SEGMENT_SIZE_MAX),
+            "Size of one file of the log, allocated as a whole.",
+        ),
+    ] = SEGMENT_SIZE_DEFAULT
+    #: Empty for an embedded node.
+    listen: Annotated[
+        tuple[str, ...],
+        Option(
+            address_list,
+            "Listeners",
+            "URL",
+            "Where to serve: haptera://host:port or haptera+unix:///path; several may be given.",
+            several=True,
+        ),
+    ] = (defaults.URL,)
+    socket_mode: Annotated[
+        str,
+        Option(
+            mode_text,
+            "Listeners",
+            "OCTAL",
+            "File mode of the Unix sockets that are listened on: 660 lets a group connect. The local socket in the "
+            "data directory stays as it is.",
+        ),
+    ] = "600"
+    socket_group: Annotated[
+        str | None,
+        Option(
+            group_text,
+            "Listeners",
+            "GROUP",
+            "Name or number of the group that these sockets belong to; by default that of the process.",
+        ),
+    ] = None
+    drain_timeout: Annotated[
+        float, amount("Listeners", "SECONDS", seconds(0.0), "How long a stopping node waits for calls under way.")
+    ] = 30.0
+    max_connections: Annotated[
+        int,
+        of_listener(
+            "Listeners",
+            "COUNT",
+            "max_connections",
+            "Connections of one listener, or as many as the limit of open files leaves room for; the newest beyond is "
+            "refused (1013). The local socket in the data directory has 1000 at most.",
+        ),
+    ] = 10_000
+    max_half_open: Annotated[
+        int,
+        of_listener(
+            "Listeners",
+            "COUNT",
+            "max_half_open",
+            "Connections whose handshake is not done, at most half of max_connections; of more, the oldest is dropped "
+            "(1013).",
+        ),
+    ] = 4096
+    signing_key_file: Annotated[
+        str | None,
+        Option(
+            path_text,
+            "Security",
+            "FILE",
+            f"Sign every frame with the secret in this file, of {SECRET_SIZE_MIN} bytes at least, and refuse peers "
+            "without it. The local socket in the data directory stays as it is.",
+        ),
+    ] = None
+    compression: Annotated[
+        Literal["auto", "zstd", "none"],
+        choice(
+            "Connections",
+            tuple(COMPRESSIONS),
+            "zstd: payloads are compressed for peers that ask for it. auto: the same, if it is installed.",
+            keyword="compression",
+            give=COMPRESSIONS.__getitem__,
+        ),
+    ] = "auto"
+    handshake_timeout: Annotated[
+        float,
+        of_listener("Connections", "SECONDS", "handshake_timeout_s", "The handshake must be done by then (1012)."),
+    ] = HANDSHAKE_TIMEOUT_S
+    ping_interval: Annotated[
+        float,
+        of_listener(
+            "Connections",
+            "SECONDS",
+            "ping_interval_ms",
+            "A peer that is silent for so long is asked for a sign of life, and given up after as long again (1015); "
+            "0: never.",
+            bound=seconds(zero=True),
+            give=lambda interval: round(interval * 1000),
+        ),
+    ] = 30.0
+    idle_timeout: Annotated[
+        float,
+        of_listener(
+            "Connections",
+            "SECONDS",
+            "idle_timeout_s",
+            "A connection without calls for so long is ended; 0: never.",
+            bound=seconds(zero=True),
+            give=lambda timeout: timeout or None,
+        ),
+    ] = 0.0
+    write_timeout: Annotated[
+        float,
+        of_listener(
+            "Connections",
+            "SECONDS",
+            "write_timeout_s",
+            "A peer that takes less than 64 KiB in this time, while more waits for it, is disconnected (3009).",
+        ),
+    ] = 30.0
+    frame_timeout: Annotated[
+        float,
+        of_listener(
+            "Connections",
+            "SECONDS",
+            "frame_timeout_s",
+            "A frame that was begun must be whole by then, and a second for each 64 KiB (1015).",
+        ),
+    ] = FRAME_TIMEOUT_S
+    message_timeout: Annotated[
+        float,
+        of_listener(
+            "Connections",
+            "SECONDS",
+            "message_timeout_s",
+            "A message of several frames must be whole by then, and a second for each 64 KiB (3005).",
+        ),
+    ] = MESSAGE_TIMEOUT_S
+    max_frame: Annotated[int, of_limits("max_frame", "BYTES", "The largest frame (1004).")] = LIMITS[
+        "max_frame"
+    ].default
+    max_message: Annotated[
+        int, of_limits("max_message", "BYTES", "The largest message (3004); a quarter of connection_budget at most.")
+    ] = LIMITS["max_message"].default
+    max_streams: Annotated[int, of_limits("max_streams", "COUNT", "Calls under way on one connection (3007).")] = (
+        LIMITS["max_streams"].default
+    )
+    stream_window: Annotated[
+        int, of_limits("stream_window", "BYTES", "Items of one call that were not taken yet (1009).")
+    ] = LIMITS["stream_window"].default
+    connection_window: Annotated[
+        int, of_limits("connection_window", "BYTES", "Items of all calls of one connection (1009).")
+    ] = LIMITS["connection_window"].default
+    connection_budget: Annotated[
+        int,
+        of_listener(
+            "What a peer may send",
+            "BYTES",
+            "budget",
+            "Bytes that one connection may have in memory: unfinished messages, items, requests without an answer "
+            "(3007).",
+        ),
+    ] = CONNECTION_BUDGET
+    process_budget: Annotated[
+        int,
+        amount(
+            "What a peer may send",
+            "BYTES",
+            BUDGET,
+            "The same for all connections together; connection_budget at least (3007).",
+        ),
+    ] = PROCESS_BUDGET
+    flood_burst: Annotated[
+        int,
+        of_listener(
+            "What a peer may send",
+            "COUNT",
+            "idle_frames_burst",
+            "Frames without work at once, such as PINGs; more are a flood (3008).",
+        ),
+    ] = IDLE_FRAMES_BURST
+    flood_rate: Annotated[
+        float,
+        of_listener(
+            "What a peer may send",
+            "PER_SECOND",
+            "idle_frames_per_s",
+            "How many of them are allowed in each second after that.",
+        ),
+    ] = IDLE_FRAMES_PER_S
+    log_level: Annotated[str, choice("Logs", LEVELS, "debug, info, warning or error.", "LEVEL")] = "info"
+    log_format: Annotated[str, choice("Logs", FORMATS, "One event a line, as text or JSON.")] = "text"
 
     def __post_init__(self) -> None:
         if self.max_message * MESSAGE_SHARE_MAX > self.connection_budget:
-            raise _Conflict(self, "max_message", "a quarter of ", "connection_budget")
+            raise ConflictingOptions(self, "max_message", "a quarter of ", "connection_budget")
         if self.connection_budget > self.process_budget:
-            raise _Conflict(self, "connection_budget", "", "process_budget")
+            raise ConflictingOptions(self, "connection_budget", "", "process_budget")
 
 
-class _Conflict(ConfigurationError):
+OPTIONS: Final[dict[str, Option]] = {
+    field.name: next(mark for mark in field.type.__metadata__ if isinstance(mark, Option))
+    for field in msgspec.structs.fields(NodeConfig)
+}
+"""Every option by name, in the order of the help."""
+
+
+class ConflictingOptions(ConfigurationError):
     """Of two options the first may not be more than a share of the second; ``names`` are theirs."""
 
     def __init__(self, config: NodeConfig, first: str, share: str, second: str) -> None:
         super().__init__(f"{first} is {getattr(config, first)}, more than {share}{second}, {getattr(config, second)}")
         self.names = first, second
-
-
-def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> NodeConfig:
-    """The configuration from `flags` (option name to value, None where not given), `environ` and the TOML file.
-
-    `flags` may hold `config`, the file's path. Raises ConfigurationError, naming the option and where it was set.
-    """
-    values: dict[str, Any] = {}
-    places: dict[str, str] = {}
-
-    def take(name: str, value: Any, place: str) -> None:
-        values[name] = _check(name, value, place)
-        places[name] = place
-
-    path = flags.get("config") or environ.get("HAPTERA_CONFIG")
-    if path:
-        for name, value in _read_file(path).items():
-            take(name, value, f"{name} in {path}")
-    for name in OPTIONS:
-        variable = VARIABLE_PREFIX + name.upper()
-        # An empty variable is how a shell or a container file says "not set".
-        if environ.get(variable):
-            take(name, environ[variable], variable)
-    for name in OPTIONS:
-        if flags.get(name) is not None:
-            take(name, flags[name], "--" + name.replace("_", "-"))
-    return _made(values, places)
-
-
-def misspelt(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """The variables that are no option's and look like one that is meant to be, each with what is likely meant.
-
-    They are no errors, as in the file: others, a container's runtime for instance, make variables with the same prefix.
-    """
-    for variable, value in environ.items():
-        name = variable.removeprefix(VARIABLE_PREFIX).lower()
-        if value and variable.startswith(VARIABLE_PREFIX) and variable not in OTHER_VARIABLES and name not in OPTIONS:
-            for close in difflib.get_close_matches(name, OPTIONS, n=1, cutoff=LIKENESS_MIN):
-                yield variable, VARIABLE_PREFIX + close.upper()
-
-
-def _made(values: Mapping[str, Any], places: Mapping[str, str]) -> NodeConfig:
-    """The configuration from values that were checked each by itself. What is in a key file is checked as well."""
-    try:
-        config = NodeConfig(**values)
-    except _Conflict as conflict:
-        found = [places.get(name, f"the default of {name}") for name in conflict.names]
-        raise ConfigurationError(f"{conflict} ({' and '.join(found)})") from None
-    if config.signing_key_file is not None:
-        from haptera.peer.keys import check_key_file  # noqa: PLC0415  # loaded by what listens
-
-        try:
-            check_key_file(config.signing_key_file)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{places['signing_key_file']}: {error}") from error
-    return config
-
-
-def _read_file(path: str) -> dict[str, Any]:
-    from haptera.storage.filesystem import open_regular  # noqa: PLC0415  # loads what only a node that starts needs
-
-    try:
-        with open(open_regular(path, os.O_RDONLY), "rb") as file:
-            data = file.read(CONFIG_FILE_SIZE_MAX + 1)
-    except OSError as error:
-        raise ConfigurationError(f"--config {path}: {error.strerror or error}") from error
-    if len(data) > CONFIG_FILE_SIZE_MAX:
-        raise ConfigurationError(f"--config {path}: larger than {CONFIG_FILE_SIZE_MAX} bytes; is it the right file?")
-    try:
-        table = tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"--config {path}: not a TOML file: {error}") from error
-    for name in table:
-        if name not in OPTIONS:
-            close = difflib.get_close_matches(name, OPTIONS, n=1)
-            hint = f"did you mean {close[0]}?" if close else "haptera serve --help lists them, with - for _"
-            raise ConfigurationError(f"{name!r} in {path}: no such option; {hint}")
-    return table
-
-
-def _check(name: str, value: Any, source: str) -> Any:
-    try:
-        return OPTIONS[name](value)
-    except ValueError as error:
-        raise ConfigurationError(f"{source}: {error}") from error

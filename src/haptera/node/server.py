@@ -12,6 +12,7 @@ import msgspec
 
 from haptera.connection import Budget
 from haptera.errors import ConfigurationError, RemoteProtocolError
+from haptera.node.config import OPTIONS, NodeConfig
 from haptera.node.descriptors import LOCAL_CONNECTIONS_MAX, connections_max, needed
 from haptera.node.services.kv import KvService
 from haptera.node.services.server import ServerService
@@ -35,7 +36,6 @@ from haptera.wire.payload import Limits
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from haptera.node.config import NodeConfig
     from haptera.node.node import Node
     from haptera.peer import Peer, Server, Service
 
@@ -49,8 +49,6 @@ _COUNTED: dict[str, Callable[[Peer], int]] = {
     "wire_sent_frames_total": lambda peer: peer.frames_sent,
 }
 """What connections count by themselves: asked for when a sample is taken, and added up when one ends."""
-
-_COMPRESSION = {"auto": None, "zstd": True, "none": False}
 
 
 class NodeServer:
@@ -199,28 +197,11 @@ class NodeServer:
 
 
 def settings(config: NodeConfig) -> dict[str, Any]:
-    """What `haptera.peer.listen` is told of a node's configuration."""
-    return {
-        "limits": Limits(
-            max_frame=config.max_frame,
-            max_message=config.max_message,
-            stream_window=config.stream_window,
-            connection_window=config.connection_window,
-            max_streams=config.max_streams,
-        ),
-        "compression": _COMPRESSION[config.compression],
-        "max_connections": config.max_connections,
-        "max_half_open": config.max_half_open,
-        "handshake_timeout_s": config.handshake_timeout,
-        "ping_interval_ms": round(config.ping_interval * 1000),
-        "idle_timeout_s": config.idle_timeout or None,
-        "write_timeout_s": config.write_timeout,
-        "frame_timeout_s": config.frame_timeout,
-        "message_timeout_s": config.message_timeout,
-        "budget": config.connection_budget,
-        "idle_frames_burst": config.flood_burst,
-        "idle_frames_per_s": config.flood_rate,
+    """The keywords of `haptera.peer.listen` that a node's configuration sets."""
+    keywords = {
+        option.keyword: option.given(getattr(config, name)) for name, option in OPTIONS.items() if option.keyword
     }
+    return {**keywords, "limits": Limits(**{name: getattr(config, name) for name in Limits.__struct_fields__})}
 
 
 def check_listening(config: NodeConfig) -> None:

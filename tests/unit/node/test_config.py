@@ -12,7 +12,8 @@ from haptera.connection import Config
 from haptera.connection.config import PING_INTERVAL_MS
 from haptera.errors import ConfigurationError
 from haptera.node import server
-from haptera.node.config import OPTIONS, NodeConfig, load, misspelt
+from haptera.node.config import OPTIONS, NodeConfig
+from haptera.node.sources import load, misspelt
 from haptera.peer import limits as peer_limits
 from haptera.transport import CONNECTIONS_MAX, HALF_OPEN_MAX
 from haptera.wire.payload import Limits
@@ -89,6 +90,7 @@ def test_every_option_of_connections_reaches_the_listener() -> None:
         "idle_frames_per_s": 10.5,
     }
     assert server.settings(NodeConfig(ping_interval=0.0))["ping_interval_ms"] == 0
+    assert server.settings(NodeConfig(idle_timeout=0.0))["idle_timeout_s"] is None
     assert server.settings(NodeConfig())["compression"] is None
     assert server.settings(NodeConfig(compression="zstd"))["compression"] is True
     named = {name for name, option in OPTIONS.items() if option.group in {"Connections", "What a peer may send"}}

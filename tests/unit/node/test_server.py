@@ -14,8 +14,7 @@ import msgspec
 import pytest
 
 from haptera.errors import ConfigurationError, ConnectionLost, ServerError
-from haptera.node.config import NodeConfig
-from haptera.node.options import OPTIONS
+from haptera.node.config import OPTIONS, NodeConfig
 from haptera.node.server import check_listening, is_local
 from haptera.peer import dial
 from haptera.testing import node
