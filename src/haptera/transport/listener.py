@@ -39,16 +39,23 @@ class Listener:
         return bool(self._servers)
 
     async def start(self) -> None:
-        """Take connections. Raises ``ConfigurationError`` where the system refuses; then nothing is listened on."""
+        """Take connections. Raises ``ConfigurationError`` where the system refuses.
+
+        After an error or a cancellation nothing is listened on, because its caller will never have this listener.
+        """
+        started = False
         try:
             for server in self._servers:
                 await server.start_serving()
+            started = True
         except OSError as error:
-            for server in self._servers:
-                server.close()
-            self._servers = ()
-            self._remove_file()
             raise cannot_listen(self._address, error) from error
+        finally:
+            if not started:
+                for server in self._servers:
+                    server.close()
+                self._servers = ()
+                self._remove_file()
 
     def close(self) -> None:
         """Take no more connections. A forked child closes nothing of its parent's.

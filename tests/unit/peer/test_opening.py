@@ -1,13 +1,17 @@
 """``async with`` and ``await`` of what listens and dials."""
 
 import asyncio
+import gc
 import inspect
+import warnings
+from pathlib import Path
 
 import pytest
 
 import haptera
 from haptera import ConnectionLost, dial, listen
 from haptera.errors import ConfigurationError
+from haptera.peer.opening import Opening
 from haptera.testing import virtual_clock
 from tests.unit.peer.hosts import ANY_PORT, Echo, Gate, eventually, served
 
@@ -30,6 +34,29 @@ async def test_both_can_be_awaited_and_entered_then() -> None:
     async with await listen(ANY_PORT, services=[Echo()]) as server, await dial(server.url) as peer:
         assert await peer.call("echo", "one", b"x") == b"x"
     assert peer.closed
+
+
+async def test_a_cancelled_listen_leaves_no_socket_behind(short_path: Path) -> None:
+    path = short_path / "peer.sock"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        for turns in range(1, 12):
+            listening = asyncio.ensure_future(_awaited(listen(f"haptera+unix://{path}", services=[Echo()])))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            listening.cancel()
+            await asyncio.wait([listening])
+            if not listening.cancelled():
+                break
+            assert not path.exists(), turns
+            gc.collect()
+        else:
+            pytest.fail("it never listened")
+    await (await listening).aclose()
+
+
+async def _awaited(opening: Opening[haptera.Server]) -> haptera.Server:
+    return await opening
 
 
 @virtual_clock
