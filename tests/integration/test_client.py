@@ -223,6 +223,19 @@ async def test_mistakes_of_the_program(db: Database) -> None:
     assert await db.count() == 0
 
 
+async def test_a_number_of_a_subclass_of_int_is_that_number(db: Database) -> None:
+    """Trap: served and embedded store that differ."""
+
+    class Number(int):
+        pass
+
+    three = Number(3)
+    assert await db.increment("n", three, initial=three) == 6
+    assert await db.set("k", b"", if_version=await db.set("k", b"")) == 3
+    assert await db.set("k", b"", if_version=three) == 4
+    assert [entry.key async for entry in db.scan(limit=three)] == ["k", "n"]
+
+
 async def test_status_and_name(db: Database) -> None:
     await db.set("k", b"v")
     status = await db.status()

@@ -58,12 +58,12 @@ def checked_timeout(timeout: float | None) -> float | None:
 
 
 def checked_int(name: str, number: object, low: int, high: int) -> int:
-    """``number`` as an int between ``low`` and ``high``."""
+    """``number`` as a plain int between ``low`` and ``high``, because only that is encoded."""
     if isinstance(number, bool) or not isinstance(number, int):
         raise TypeError(f"{name} is an int, not {type(number).__name__}")
     if not low <= number <= high:
         raise ValueError(f"{name} is between {low} and {high}, not {number}")
-    return number
+    return int(number)
 
 
 def text_option(name: str, text: object) -> str:
