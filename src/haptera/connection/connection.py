@@ -183,11 +183,6 @@ class Connection:
         """Whether no more requests may be sent: one of the two sides has said GOAWAY."""
         return self._streams.going_away
 
-    @property
-    def lowest_unanswered(self) -> int:
-        """The lowest of our changes whose answer has not been read: what ``answered_below`` says."""
-        return self._streams.changes.lowest(self._streams.next_call)
-
     def check(self) -> None:
         """Assert what always holds of an open connection's streams, queues, windows and accounts."""
         if self.state <= ConnectionState.OPEN:

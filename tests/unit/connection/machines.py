@@ -246,3 +246,8 @@ def shaken(**config: Any) -> Pair:
     pair = Pair(dialer=dict(config), acceptor=dict(config))
     assert pair.run() == ([Established()], [Established()])
     return pair
+
+
+def lowest_unanswered(connection: Connection) -> int:
+    """The lowest change of this side whose answer has not been read, as ``answered_below`` would say it now."""
+    return connection._streams.changes.lowest(connection._streams.next_call)

@@ -21,6 +21,7 @@ from tests.unit.connection.machines import (
     ROUTE,
     damaged,
     frame,
+    lowest_unanswered,
     open_machine,
     send,
     sent,
@@ -47,16 +48,16 @@ def told(connection: Connection) -> list[int | None]:
 
 def test_the_lowest_change_without_an_answer_is_what_answered_below_may_say() -> None:
     connection = open_machine(Role.DIALER)
-    assert connection.lowest_unanswered == 1
+    assert lowest_unanswered(connection) == 1
     first, second, third = (change(connection) for _ in range(3))
     send(connection, frame(RESPONSE, second))
-    assert connection.lowest_unanswered == first
+    assert lowest_unanswered(connection) == first
     send(connection, frame(RESPONSE, first))
-    assert connection.lowest_unanswered == third
+    assert lowest_unanswered(connection) == third
     connection.cancel(third)
-    assert connection.lowest_unanswered == third
+    assert lowest_unanswered(connection) == third
     send(connection, frame(RESPONSE, third))
-    assert connection.lowest_unanswered == third + 2
+    assert lowest_unanswered(connection) == third + 2
 
 
 def test_a_request_without_an_id_holds_nothing_back() -> None:
@@ -64,9 +65,9 @@ def test_a_request_without_an_id_holds_nothing_back() -> None:
     connection = open_machine(Role.DIALER)
     connection.request("s", "scan", b"")
     first = change(connection)
-    assert connection.lowest_unanswered == first
+    assert lowest_unanswered(connection) == first
     send(connection, frame(RESPONSE, first))
-    assert connection.lowest_unanswered == first + 2
+    assert lowest_unanswered(connection) == first + 2
 
 
 def test_answers_that_were_read_are_told_with_the_next_change() -> None:
@@ -109,9 +110,9 @@ def test_an_answer_that_cannot_be_read_holds_its_change_from_the_moment_that_it_
     again = change(connection)
     assert told(connection) == [first]
     send(connection, frame(RESPONSE, again))
-    assert connection.lowest_unanswered == first
+    assert lowest_unanswered(connection) == first
     connection.release(first)
-    assert connection.lowest_unanswered == again + 2
+    assert lowest_unanswered(connection) == again + 2
 
 
 def test_a_change_whose_stream_was_given_up_is_held_beyond_the_streams_end() -> None:
@@ -120,9 +121,9 @@ def test_a_change_whose_stream_was_given_up_is_held_beyond_the_streams_end() -> 
     send(connection, damaged(ITEM, first))
     assert [seen.type for seen in sent(connection)] == [REQUEST, CANCEL]
     send(connection, frame(RESPONSE, first))
-    assert connection.lowest_unanswered == first
+    assert lowest_unanswered(connection) == first
     connection.release(first)
-    assert connection.lowest_unanswered == first + 2
+    assert lowest_unanswered(connection) == first + 2
 
 
 def test_a_change_that_is_released_before_its_stream_has_ended_waits_for_the_end() -> None:
@@ -130,9 +131,9 @@ def test_a_change_that_is_released_before_its_stream_has_ended_waits_for_the_end
     first = change(connection)
     send(connection, damaged(ITEM, first))
     connection.release(first)
-    assert connection.lowest_unanswered == first
+    assert lowest_unanswered(connection) == first
     send(connection, frame(RESPONSE, first))
-    assert connection.lowest_unanswered == first + 2
+    assert lowest_unanswered(connection) == first + 2
 
 
 def test_with_too_many_to_hold_nothing_more_is_passed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +146,7 @@ def test_with_too_many_to_hold_nothing_more_is_passed(monkeypatch: pytest.Monkey
         send(connection, damaged(RESPONSE, stream))
     for stream in streams:
         connection.release(stream)
-    assert connection.lowest_unanswered == streams[0]
+    assert lowest_unanswered(connection) == streams[0]
 
 
 def goaways(connection: Connection) -> list[bytes]:
@@ -195,5 +196,5 @@ def test_release_of_what_is_not_held_changes_nothing() -> None:
     first = change(connection)
     for stream in (read, first, first + 2):
         connection.release(stream)
-    assert connection.lowest_unanswered == first
+    assert lowest_unanswered(connection) == first
     assert ROUTE in sent(connection)[0].metadata

@@ -12,7 +12,7 @@ from haptera.errors import LocalProtocolError
 from haptera.peer import caller, limits, link_of
 from haptera.testing import virtual_clock
 from haptera.wire.payload import Limits
-from tests.unit.connection.machines import RESPONSE, damaged, frame
+from tests.unit.connection.machines import RESPONSE, damaged, frame, lowest_unanswered
 from tests.unit.peer.hosts import (
     ANY_PORT,
     KIB,
@@ -224,9 +224,9 @@ async def test_a_damaged_answer_is_held_for_a_caller_that_repeats_its_request(re
         link_of(peer).data_received(damaged(RESPONSE, calls[0].stream) + frame(RESPONSE, calls[1].stream))
         assert [(await call).failure is None for call in calls] == [False, True]
         first = calls[0].stream if repeats else calls[1].stream + 2
-        assert connection_of(peer).lowest_unanswered == first
+        assert lowest_unanswered(connection_of(peer)) == first
         calls[0].release()
-        assert connection_of(peer).lowest_unanswered == calls[1].stream + 2
+        assert lowest_unanswered(connection_of(peer)) == calls[1].stream + 2
         link_of(acceptor).abort()
 
 
