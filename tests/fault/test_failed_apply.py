@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from haptera.state.results import Result
+    from haptera.state.steps import Steps
 
 BROKEN_APPLY = """
 from haptera.state import Set
@@ -99,3 +100,65 @@ async def test_an_embedded_store_closes_itself_and_opens_again(tmp_path: Path, m
         monkeypatch.undo()
         async with haptera.open(tmp_path / "d") as again:
             await check(again)
+
+
+KEYS = [f"k{number:05}" for number in range(5_000)]
+NEW = dict.fromkeys(KEYS, b"new")
+
+
+@pytest.fixture
+def broken_slice(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Storing b"new" under many keys fails in a late slice of it."""
+    whole = Kv.set_many
+
+    def fails(self: Kv, op: SetMany) -> Steps[Result]:
+        for number, units in enumerate(steps := whole(self, op)):
+            if number == 15 and op.items[0][1] == b"new":
+                steps.close()
+                raise MemoryError("no memory")
+            yield units
+        return (self.revision,)
+
+    monkeypatch.setattr(Kv, "set_many", fails)
+    return monkeypatch
+
+
+async def test_an_embedded_scan_ends_with_an_error_and_not_as_if_it_were_whole(
+    tmp_path: Path, broken_slice: pytest.MonkeyPatch
+) -> None:
+    """It has begun before the change that cannot be applied. What was read at length before is whole."""
+    async with haptera.open(tmp_path / "d") as db:
+        await db.set_many(dict.fromkeys(KEYS, b"old"))
+        scan = db.scan()
+        assert (await anext(scan)).value == b"old"
+        failing = asyncio.ensure_future(db.set_many(NEW))
+        reading = asyncio.ensure_future(db.get_many(KEYS))
+        assert await outcome_of(failing) == "unknown"
+
+        async def read_on() -> None:
+            async for entry in scan:
+                assert entry.value == b"old"
+
+        with pytest.raises(ServerError) as told:
+            await read_on()
+        assert (told.value.code, told.value.outcome) == (5001, "not_applied")
+        (read,) = await asyncio.gather(reading, return_exceptions=True)
+        assert isinstance(read, ServerError) or {entry.value for entry in read if entry} == {b"old"}  # type: ignore[union-attr]
+    broken_slice.undo()
+    async with haptera.open(tmp_path / "d") as again:
+        assert {entry.value async for entry in again.scan()} == {b"new"}
+
+
+@pytest.mark.parametrize("end", ["aclose", "drain"])
+async def test_an_embedded_store_that_is_ended_meanwhile_tells_its_callers_and_gives_the_directory_back(
+    tmp_path: Path, broken_slice: pytest.MonkeyPatch, end: str
+) -> None:
+    db = haptera.open(tmp_path / "d")
+    await db.set("before", b"1")
+    failing = asyncio.ensure_future(db.set_many(NEW))
+    await asyncio.sleep(0.01)
+    await (db.aclose() if end == "aclose" else db.drain())
+    logged = await outcome_of(failing) == "unknown"
+    broken_slice.undo()
+    async with haptera.open(tmp_path / "d") as again:
+        assert await again.count() == (5_001 if logged else 1)
