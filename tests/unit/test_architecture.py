@@ -26,8 +26,9 @@ BELOW: dict[str, frozenset[str]] = {
     "peer": frozenset({"transport", "connection", "wire"}),
     "state": frozenset(),
     "storage": frozenset(),
+    "replication": frozenset({"storage"}),
     "security": frozenset(),
-    "node": frozenset({"peer", "transport", "connection", "wire", "state", "storage", "security"}),
+    "node": frozenset({"peer", "transport", "connection", "wire", "state", "storage", "replication", "security"}),
     "dialects": frozenset({"node", "transport"}),
     "client": frozenset({"peer", "transport"}),
 }
@@ -47,7 +48,7 @@ IMPURE_MODULES = frozenset(
     {"asyncio", "datetime", "io", "os", "pathlib", "random", "secrets", "select", "selectors", "signal", "socket"}
     | {"ssl", "subprocess", "tempfile", "threading", "time", "uuid"}
 )
-USES_ASYNCIO = frozenset({"transport", "peer", "node", "client", "dialects", "testing", "cli"})
+USES_ASYNCIO = frozenset({"transport", "peer", "replication", "node", "client", "dialects", "testing", "cli"})
 
 
 def module_name(path: Path) -> str:
@@ -236,6 +237,8 @@ def test_every_folder_and_root_module_has_its_place() -> None:
         ("haptera.state.kv", "from haptera import __main__"),
         ("haptera.cli.get", "from haptera import connect"),
         ("haptera.storage.log", "import asyncio"),
+        ("haptera.replication.cluster", "from haptera.state import StateMachine"),
+        ("haptera.storage.log", "from haptera.replication import ClusterOfOne"),
         (
             "haptera.storage.log",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from haptera.state import kv",

@@ -188,7 +188,7 @@ def _signals() -> list[signal.Signals]:
 def exit_code(error: BaseException) -> int:
     """The exit code for the trouble that kept a node from serving."""
     from haptera.errors import DirectoryInUse, MissingKey, NewerFormat, WrongKey
-    from haptera.node.commit import ApplyFailed
+    from haptera.node.applier import ApplyFailed
 
     match error:
         case ConfigurationError():

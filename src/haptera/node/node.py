@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import time
@@ -11,29 +10,26 @@ from typing import TYPE_CHECKING
 
 from haptera import defaults, forks
 from haptera.boot_clock import boot_time_ns
-from haptera.errors import CorruptionError
 from haptera.node.collector import Collector
 from haptera.node.commands import ANONYMOUS, Commands
-from haptera.node.commit import ApplyFailed, CommitPipeline, ThreadWriter, Writer
+from haptera.node.commit import CommitPipeline
 from haptera.node.entry_clock import SLEW, EntryClock
 from haptera.node.metrics import Metrics
+from haptera.node.recovery import DurableState
 from haptera.node.scans import Scans
 from haptera.node.turns import Turns
+from haptera.replication import ThreadWriter
 from haptera.state import limits
-from haptera.state.commands import MalformedCommands, decode_commands
-from haptera.state.machine import StateMachine
-from haptera.storage import DataDirectory, Log, OsFileSystem, load_or_create
+from haptera.storage import OsFileSystem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from haptera.node.config import NodeConfig
+    from haptera.replication import Writer
     from haptera.storage import FileSystem
 
 log = logging.getLogger(__name__)
-
-PROGRESS_INTERVAL_S = 1.0
-"""Seconds between two lines that say how far a recovery is."""
 
 
 class Node:
@@ -49,7 +45,7 @@ class Node:
     def __init__(
         self,
         config: NodeConfig,
-        storage: Storage,
+        storage: DurableState,
         loop: asyncio.AbstractEventLoop,
         clock_ms: Callable[[], int],
         monotonic_ns: Callable[[], int],
@@ -122,7 +118,7 @@ class Node:
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
-        storage = Storage(config, filesystem or OsFileSystem())
+        storage = DurableState(config, filesystem or OsFileSystem())
         # In a thread: a long replay must not stop the loop of a program that opens a store within itself.
         replay = loop.run_in_executor(None, storage.open)
         try:
@@ -275,108 +271,7 @@ class Node:
             self.failed.set_result(error)
 
 
-class Storage:
-    """What a node has on the disk, and the state machine that it makes. All of it blocks."""
-
-    def __init__(self, config: NodeConfig, filesystem: FileSystem) -> None:
-        self.machine = StateMachine()
-        self.directory: DataDirectory
-        self.log: Log
-        self.abandoned = False
-        self._config = config
-        self._fs = filesystem
-        self._opened: list[DataDirectory | Log] = []
-        self._started = 0.0
-        self._reported = 0.0
-
-    def open(self) -> None:
-        """Lock the directory, find its key, and replay its log."""
-        config = self._config
-        self.directory = DataDirectory.open(self._fs, config.data_dir)
-        self._opened.append(self.directory)
-        key = load_or_create(self._fs, self.directory.keys_path)
-        self.log = Log.open(
-            self._fs,
-            self.directory,
-            key,
-            segment_size=config.segment_size,
-            durability=config.durability,
-            on_progress=self._on_progress,
-        )
-        self._opened.append(self.log)
-        self._started = self._reported = time.monotonic()
-        collecting = gc.isenabled()
-        # The state is millions of objects and no cycle: to look for cycles among them would take most of the time.
-        gc.disable()
-        try:
-            self._replay()
-        finally:
-            if collecting:
-                gc.enable()
-
-    def close(self) -> None:
-        """Seal the log and release the directory, as far as they were opened, whatever goes wrong on the way."""
-        if self._opened:
-            try:
-                self._opened.pop().close()
-            finally:
-                self.close()
-
-    def _replay(self) -> None:
-        apply = self.machine.apply
-        for entry in self.log.replay():
-            try:
-                commands = decode_commands(entry.payload)
-            except MalformedCommands as error:
-                # The record is whole and decrypts, so no disk did this.
-                raise CorruptionError(
-                    self.directory.log_path, 0, f"commands in the entry of index {entry.index}", str(error)
-                ) from error
-            try:
-                apply(entry.index, entry.time_ms, commands)
-            except Exception as error:
-                raise ApplyFailed(entry.index, error) from error
-            if self.abandoned:
-                return
-        self.machine.build_index()
-        self._report_end()
-
-    def _on_progress(self, entries: int, bytes_done: int, bytes_total: int) -> None:
-        now = time.monotonic()
-        if now - self._reported >= PROGRESS_INTERVAL_S:
-            self._reported = now
-            log.info(
-                "recovering",
-                extra={
-                    "entries": entries,
-                    "bytes": bytes_done,
-                    "bytes_total": bytes_total,
-                    "entries_per_second": _rate(entries, now - self._started),
-                },
-            )
-
-    def _report_end(self) -> None:
-        recovery, seconds = self.log.recovery, time.monotonic() - self._started
-        if recovery.torn_bytes:
-            log.warning(
-                "torn_tail_cut_off",
-                extra={"file": recovery.file, "offset": recovery.offset, "bytes": recovery.torn_bytes},
-            )
-        log.info(
-            "recovered",
-            extra={
-                "entries": recovery.entries,
-                "bytes": recovery.bytes,
-                "seconds": round(seconds, 3),
-                "entries_per_second": _rate(recovery.entries, seconds),
-                "keys": len(self.machine.kv.entries),
-                "revision": self.machine.revision,
-                "index": self.machine.index,
-            },
-        )
-
-
-def _warn(config: NodeConfig, storage: Storage) -> None:
+def _warn(config: NodeConfig, storage: DurableState) -> None:
     log.warning(
         "key_file_beside_data",
         extra={
@@ -389,10 +284,6 @@ def _warn(config: NodeConfig, storage: Storage) -> None:
             "durability_os",
             extra={"meaning": "writes are answered before they are on the disk; a power failure can lose some of them"},
         )
-
-
-def _rate(entries: int, seconds: float) -> int:
-    return round(entries / max(seconds, 0.001))
 
 
 def _unix_time_ms() -> int:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from haptera.storage.directory import DataDirectory
 from haptera.storage.filesystem import FileSystem, OsFileSystem
 from haptera.storage.keys import DataKey, load_or_create
-from haptera.storage.log import ENTRY_SIZE_MAX, Durability, Entry, Log, Recovery, Segment
+from haptera.storage.log import Durability, Log
+from haptera.storage.recovery import Recovery, Segment
+from haptera.storage.segment import ENTRY_SIZE_MAX, Entry
 
 __all__ = [
     "ENTRY_SIZE_MAX",

@@ -77,34 +77,28 @@ Recovery
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
-from haptera.errors import CorruptionError
-from haptera.storage.directory import DataDirectory, segment_name, segment_number
-from haptera.storage.errors import NewerFormat, StorageFailed, StorageFull, WrongKey, failing, translated
-from haptera.storage.reader import SegmentReader
+from haptera.storage.errors import StorageFailed, StorageFull
+from haptera.storage.recovery import Progress, Replay, Segment
 from haptera.storage.segment import (
     ENTRY_SIZE_MAX,
-    LOG_FORMAT,
-    NO_TAG,
     RECORD_HEADER_SIZE,
     SEGMENT_HEADER_SIZE,
     TAG_SIZE,
     U64_MAX,
     Entry,
     SegmentHeader,
-    format_of,
 )
-from haptera.storage.writer import SegmentWriter, remove_segment, seal
+from haptera.storage.writer import SegmentWriter
 
 if TYPE_CHECKING:
-    from haptera.storage.filesystem import File, FileSystem
+    from haptera.storage.directory import DataDirectory
+    from haptera.storage.filesystem import FileSystem
     from haptera.storage.keys import DataKey
 
-__all__ = ["ENTRY_SIZE_MAX", "SEGMENT_SIZE", "Durability", "Entry", "Log", "Progress", "Recovery", "Segment"]
+__all__ = ["SEGMENT_SIZE", "Durability", "Log"]
 
 SEGMENT_SIZE = 64 << 20
 """The size of a segment, in bytes, unless one entry needs more."""
@@ -112,44 +106,7 @@ SEGMENT_SIZE = 64 << 20
 Durability = Literal["sync", "os"]
 """sync: an append is durable when it returns. os: when the operating system gets round to it."""
 
-Progress = Callable[[int, int, int], None]
-"""on_progress(entries, bytes_done, bytes_total), called for each few MiB that are replayed, and at the end."""
-
-_FIRST_SEGMENT = 1
 _State = Literal["opened", "recovering", "ready", "failed", "closed"]
-
-
-@dataclass(slots=True)
-class Recovery:
-    """What a replay found: entries and the bytes they take, and the torn tail it cut off: `torn_bytes` of `file`
-    from `offset`, or none.
-    """
-
-    entries: int = 0
-    bytes: int = 0
-    torn_bytes: int = 0
-    file: str | None = None
-    offset: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A segment that holds entries. `size_bytes` is what its header and its records take."""
-
-    number: int
-    path: str
-    first_index: int
-    size_bytes: int
-
-
-@dataclass(slots=True)
-class _Found:
-    """A segment file as it was found at opening."""
-
-    number: int
-    path: str
-    size: int
-    header: SegmentHeader
 
 
 class Log:
@@ -164,27 +121,20 @@ class Log:
         fs: FileSystem,
         log_path: str,
         key: DataKey,
-        found: list[_Found],
+        replay: Replay,
         segment_size: int,
         durability: Durability,
-        on_progress: Progress | None,
     ) -> None:
         self.durability = durability
-        self.recovery = Recovery()
+        self.recovery = replay.recovery
         self._fs = fs
         self._path = log_path
         self._key = key
-        self._found = found
+        self._replay = replay
+        self._end = replay.end
         self._segment_size = segment_size
-        self._on_progress = on_progress
         self._state: _State = "opened"
-        self._sealed: list[Segment] = []
         self._active: SegmentWriter | None = None
-        self._next_number = _FIRST_SEGMENT
-        self._index = 0
-        self._term = 0
-        self._time_ms = 0
-        self._tag = NO_TAG
 
     @classmethod
     def open(
@@ -203,25 +153,24 @@ class Log:
         segments. Raises CorruptionError (a segment is missing or its header damaged), WrongKey, NewerFormat,
         StorageFailed. See storage-format 6.
         """
-        with translated(directory.log_path, "open the log"):
-            found = _find_segments(fs, directory.log_path, key)
-        return cls(fs, directory.log_path, key, found, segment_size, durability, on_progress)
+        replay = Replay(fs, directory.log_path, key, on_progress)
+        return cls(fs, directory.log_path, key, replay, segment_size, durability)
 
     @property
     def first_index(self) -> int:
         """The first entry's index; 0 while there is none."""
-        return 1 if self._index else 0
+        return 1 if self._end.index else 0
 
     @property
     def last_index(self) -> int:
         """The last entry's index; 0 while there is none."""
-        return self._index
+        return self._end.index
 
     @property
     def segments(self) -> tuple[Segment, ...]:
         """The segments with entries, oldest first."""
         active = self._active_segment()
-        return (*self._sealed, active) if active else tuple(self._sealed)
+        return (*self._end.sealed, active) if active else tuple(self._end.sealed)
 
     @property
     def size_bytes(self) -> int:
@@ -237,13 +186,7 @@ class Log:
         if self._state != "opened":
             raise RuntimeError("a log is replayed once, after it was opened")
         self._state = "recovering"
-        bytes_total = sum(found.size for found in self._found)
-        bytes_done = 0
-        for found in self._found:
-            with failing(found.path, "recover the segment"):
-                yield from self._replay_segment(found, bytes_done, bytes_total)
-            bytes_done += found.size
-        self._found = []
+        yield from self._replay.entries()
         self._state = "ready"
 
     def append(self, entry: Entry) -> None:
@@ -262,7 +205,8 @@ class Log:
         assert self._active is not None
         self._active.append(entry)
         self._state = "ready"
-        self._index, self._term, self._time_ms = entry.index, entry.term, entry.time_ms
+        end = self._end
+        end.index, end.term, end.time_ms = entry.index, entry.term, entry.time_ms
 
     def close(self) -> None:
         """Seal the log, unless a write has failed, and close it. Raises StorageFailed. Safe to call again."""
@@ -271,7 +215,7 @@ class Log:
         if active is None:
             return
         if last is not None:
-            self._sealed.append(last)
+            self._end.sealed.append(last)
         try:
             if state == "ready":
                 active.seal()
@@ -287,11 +231,11 @@ class Log:
             raise ValueError(
                 f"the entry has {len(entry.payload)} bytes, and {ENTRY_SIZE_MAX} is the most a record can hold"
             )
-        if entry.index != self._index + 1:
-            raise ValueError(f"the entry has index {entry.index}, and the next is {self._index + 1}")
-        if not (self._term <= entry.term <= U64_MAX and self._time_ms <= entry.time_ms <= U64_MAX):
+        if entry.index != self._end.index + 1:
+            raise ValueError(f"the entry has index {entry.index}, and the next is {self._end.index + 1}")
+        if not (self._end.term <= entry.term <= U64_MAX and self._end.time_ms <= entry.time_ms <= U64_MAX):
             raise ValueError(
-                f"term {entry.term} or time {entry.time_ms} ms goes back from {self._term}, {self._time_ms} ms"
+                f"term {entry.term} or time {entry.time_ms} ms goes back from {self._end.term}, {self._end.time_ms} ms"
             )
 
     def _roll(self, first_index: int, record_size: int) -> None:
@@ -299,14 +243,14 @@ class Log:
         last = self._active_segment()
         if self._active is not None:
             self._active.seal()
-            self._tag = self._active.tag
+            self._end.tag = self._active.tag
             self._active = None
         if last is not None:
-            self._sealed.append(last)
-            self._next_number = last.number + 1
+            self._end.sealed.append(last)
+            self._end.next_number = last.number + 1
         capacity = max(self._segment_size, SEGMENT_HEADER_SIZE + record_size + 1)
         synced = self.durability == "sync"
-        header = SegmentHeader.new(self._next_number, self._key, first_index, self._tag, capacity, synced)
+        header = SegmentHeader.new(self._end.next_number, self._key, first_index, self._end.tag, capacity, synced)
         try:
             self._active = SegmentWriter.create(self._fs, self._path, header, self._key)
         except StorageFull:
@@ -318,92 +262,3 @@ class Log:
         if active is None or active.offset == SEGMENT_HEADER_SIZE:
             return None
         return Segment(active.header.number, active.path, active.header.first_index, active.offset)
-
-    def _replay_segment(self, found: _Found, bytes_done: int, bytes_total: int) -> Iterator[Entry]:
-        last = found is self._found[-1]
-        self._check_header(found)
-        file = self._fs.open(found.path, "r+" if last else "r")
-        try:
-            if last:
-                file.drop_cache()  # after a failed sync the cache may hold what the disk does not
-            reader = SegmentReader(file, found.path, found.size, found.header, self._key)
-
-            def progress(count: int, offset: int) -> None:
-                if self._on_progress is not None:
-                    self._on_progress(self.recovery.entries + count, bytes_done + offset, bytes_total)
-
-            yield from reader.entries(self._term, self._time_ms, progress)
-            torn = reader.finish(last)
-            self._take(found, reader, torn)
-            if last:
-                self._repair(file, reader)
-        finally:
-            file.close()
-
-    def _check_header(self, found: _Found) -> None:
-        header = found.header
-        if header.previous_tag != self._tag:
-            raise CorruptionError(found.path, 0, "a header that continues the segment before", "another segment's tag")
-        if header.first_index != self._index + 1:
-            raise CorruptionError(
-                found.path, 0, f"a segment from index {self._index + 1}", f"from index {header.first_index}"
-            )
-
-    def _take(self, found: _Found, reader: SegmentReader, torn: int) -> None:
-        """Go on after the segment that has been read."""
-        recovery = self.recovery
-        if torn:
-            recovery.torn_bytes, recovery.file, recovery.offset = torn, found.path, reader.offset
-        self._next_number = found.number
-        if reader.count:
-            self._index, self._term, self._time_ms, self._tag = reader.index, reader.term, reader.time_ms, reader.tag
-            self._sealed.append(Segment(found.number, found.path, found.header.first_index, reader.offset))
-            self._next_number += 1
-            recovery.entries += reader.count
-            recovery.bytes += reader.offset
-
-    def _repair(self, file: File, reader: SegmentReader) -> None:
-        """Leave the last segment sealed, or gone if it holds nothing."""
-        with failing(reader.path, "seal the segment"):
-            if reader.count:
-                seal(file, reader.offset, data_synced=False)
-            else:
-                remove_segment(self._fs, self._path, reader.path)
-
-
-def _find_segments(fs: FileSystem, log_path: str, key: DataKey) -> list[_Found]:
-    numbers = []
-    for name in fs.listdir(log_path):
-        number = segment_number(name)
-        if number is not None:
-            numbers.append(number)
-    numbers.sort()
-    for expected, number in enumerate(numbers, _FIRST_SEGMENT):
-        if number != expected:
-            raise CorruptionError(os.path.join(log_path, segment_name(expected)), 0, "a segment", "no file")
-    return [_read_header(fs, log_path, number, key) for number in numbers]
-
-
-def _read_header(fs: FileSystem, log_path: str, number: int, key: DataKey) -> _Found:
-    path = os.path.join(log_path, segment_name(number))
-    file = fs.open(path, "r")
-    try:
-        size = file.size()
-        data = file.pread(SEGMENT_HEADER_SIZE, 0)
-    finally:
-        file.close()
-    header = SegmentHeader.decode(data)
-    if header is None:
-        short = size < SEGMENT_HEADER_SIZE
-        raise CorruptionError(
-            path, 0, "a segment header and its CRC-32C", f"{size} bytes in all" if short else data[:16].hex()
-        )
-    if format_of(data) > LOG_FORMAT:
-        raise NewerFormat(path, format_of(data), LOG_FORMAT)
-    if format_of(data) < LOG_FORMAT or header.number != number or size > header.capacity:
-        raise CorruptionError(
-            path, 0, f"segment {number} of at most {header.capacity} bytes", f"segment {header.number} of {size} bytes"
-        )
-    if header.key_id != key.id:
-        raise WrongKey(path, header.key_id.hex(), key.id.hex())
-    return _Found(number, path, size, header)

@@ -26,7 +26,7 @@ except ModuleNotFoundError as error:
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
-    from haptera.node.commit import Writer
+    from haptera.replication import Writer
     from haptera.storage.filesystem import File, FileSystem, OpenMode
 
 __all__ = ["NodeUrl", "node", "node_in_thread"]

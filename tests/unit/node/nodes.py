@@ -16,7 +16,7 @@ from haptera.testing.filesystem import MemoryFileSystem
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from haptera.node.commit import Writer
+    from haptera.replication import Writer
     from haptera.state import Read, Result, Write
 
 CONFIG = NodeConfig(data_dir="/data", listen=(), segment_size=64 * 1024)

@@ -12,12 +12,12 @@ from functools import partial
 import pytest
 
 from haptera.errors import Failure
-from haptera.node import commit
+from haptera.node import applier, commit
 from haptera.node.batch import DROPPED
 from haptera.node.commands import ANONYMOUS, Command
-from haptera.node.commit import ThreadWriter
 from haptera.node.node import Node
 from haptera.node.services.server import health
+from haptera.replication import ThreadWriter
 from haptera.state import Delete, Get, Set, SetMany, decode_commands
 from haptera.storage import DataDirectory, Log, load_or_create
 from haptera.storage.errors import StorageFailed
@@ -407,6 +407,6 @@ async def test_the_collector_looks_at_what_writes_leave_before_it_is_much(
     monkeypatch.setattr(gc, "isenabled", lambda: enabled)
     async with opened() as node:
         for number in range(1, 8):
-            Asked(node, Set("k", bytes(commit.COLLECT_SIZE // 3)))
+            Asked(node, Set("k", bytes(applier.COLLECT_SIZE // 3)))
             await turn()
             assert collected == [0] * (number // 3 if enabled else 0)

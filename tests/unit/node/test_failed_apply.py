@@ -9,8 +9,8 @@ import pytest
 
 from haptera.errors import Failure
 from haptera.node import commit
+from haptera.node.applier import ApplyFailed
 from haptera.node.commands import ANONYMOUS
-from haptera.node.commit import ApplyFailed
 from haptera.node.node import Node
 from haptera.node.services.server import health
 from haptera.state import Count, Get, Scan, Set, SetMany
@@ -47,7 +47,9 @@ async def started(fs: MemoryFileSystem, writer: ManualWriter) -> Node:
 
 
 @pytest.mark.parametrize("disk", ["writes", "fails", "is full"])
-async def test_nothing_is_applied_or_acknowledged_after_it(broken_apply: pytest.MonkeyPatch, disk: str) -> None:
+async def test_nothing_is_applied_or_acknowledged_after_it(
+    broken_apply: pytest.MonkeyPatch, disk: str, caplog: pytest.LogCaptureFixture
+) -> None:
     fs, writer = MemoryFileSystem(), ManualWriter()
     node = await started(fs, writer)
     failing = Asked(node, HALF, Set("same entry", b""))
@@ -64,6 +66,7 @@ async def test_nothing_is_applied_or_acknowledged_after_it(broken_apply: pytest.
     await writer.write()
     assert with_disk.failures == (BROKEN * 2 if disk == "is full" else UNKNOWN)
     assert (node.index, node.metrics.values()["pending_writes"]) == (2, 0)
+    assert caplog.messages.count("apply_failed") == 1, "the entry behind it is not tried"
     assert not writer.jobs
     fs.failing = frozenset()
     await node.aclose()
@@ -135,7 +138,7 @@ async def test_an_interrupt_in_the_middle_of_an_entry_is_a_failed_apply(monkeypa
     await turn()
     pipeline = node.commands._pipeline
     write = writer.jobs.popleft()
-    monkeypatch.setattr(pipeline, "_loop", Now())
+    monkeypatch.setattr(pipeline._cluster, "_loop", Now())
     with pytest.raises(KeyboardInterrupt):
         write()
     assert failing.failures == UNKNOWN

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from haptera.errors import Failure, ShuttingDown
+from haptera.node.applier import ApplyFailed
 from haptera.node.commands import ANONYMOUS, Command
-from haptera.node.commit import ApplyFailed
 from haptera.node.node import Node
 from haptera.node.services.server import health, status
 from haptera.state import Clear, Count, Delete, DeleteMany, Get, GetMany, Replayed, Scan, Set, SetMany

@@ -21,9 +21,9 @@ from tests.unit.node.nodes import Asked, ManualWriter, opened, turn
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from haptera.node.commit import Writer
     from haptera.node.node import Node
     from haptera.peer import Peer
+    from haptera.replication import Writer
 
 ID = bytes(range(16))
 

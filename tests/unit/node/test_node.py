@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from haptera.errors import CorruptionError
-from haptera.node import node as node_module
+from haptera.node import recovery
 from haptera.node.collector import MIDDLE_COLLECTIONS, YOUNG_COLLECTIONS
 from haptera.node.node import Node
 from haptera.state import Count, Delete, Get, Increment, Set, UnknownPart
@@ -54,7 +54,7 @@ async def test_trap_a_version_that_starts_again_when_a_key_is_recreated() -> Non
 async def test_recovery_says_how_much_and_how_fast(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_module, "PROGRESS_INTERVAL_S", 0.0)
+    monkeypatch.setattr(recovery, "PROGRESS_INTERVAL_S", 0.0)
     fs = MemoryFileSystem()
     async with opened(fs) as node:
         for number in range(20):

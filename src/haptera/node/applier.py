@@ -1,0 +1,143 @@
+"""Applies committed entries in the order of the log, and hands each one's results on.
+
+An entry that takes longer than a slice goes on in the node's turns; the next one, committed meanwhile, waits for its
+end. A failed apply is the end: the state may hold half an entry, and only a replay of the log makes a whole one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from haptera.errors import Code, StorageError, failure
+from haptera.node.turns import TURN_WORK_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from haptera.node.turns import Turns
+    from haptera.state.commands import Logged
+    from haptera.state.machine import StateMachine
+    from haptera.state.results import Result
+    from haptera.state.steps import Steps
+    from haptera.storage import Entry
+
+log = logging.getLogger(__name__)
+
+COLLECT_SIZE: Final = 128 * 1024
+"""Bytes of commands applied after which the garbage collector looks at what is new. A write leaves a tuple, which the
+collector follows until it has seen it once. It begins by itself after so many more objects were made than released: in
+a store whose keys are overwritten hardly ever, and then it stops the loop for hundreds of thousands at once. So many
+bytes are some thousand tuples at most, and a fraction of a millisecond."""
+
+READERS_WOKEN_MAX: Final = 64
+"""Scans and counts that go on in one turn of the loop when a large change is applied: a task each."""
+
+APPLY_FAILED: Final = (
+    "the node could not apply a change that it has stored; it ends, and applies it when it starts again"
+)
+"""Why everything is refused after a failed apply: the disk is not to blame."""
+
+
+class ApplyFailed(StorageError):
+    """An entry of the log could not be applied. The state holds a part of it, so it is not to be used any more.
+
+    `index` is the entry's. The log has the whole entry: opening the directory again replays it.
+    """
+
+    def __init__(self, index: int, reason: BaseException) -> None:
+        super().__init__(f"the entry of index {index} cannot be applied: {type(reason).__name__}: {reason}")
+        self.index = index
+
+
+class Applier:
+    """Applies entries to the state machine.
+
+    ``answer`` gives the steps that hand on the results of the entry of an index; ``rest`` is called when nothing is
+    left to apply. ``failed`` is called with the error of the entry that could not be applied, and with the indexes of
+    the entries behind it.
+    """
+
+    def __init__(
+        self,
+        machine: StateMachine,
+        turns: Turns,
+        *,
+        answer: Callable[[int, list[Result]], Steps[None]],
+        rest: Callable[[], None],
+        failed: Callable[[ApplyFailed, list[int]], None],
+    ) -> None:
+        #: Whether an entry is applied, or its results are handed on.
+        self.busy = False
+        self._machine = machine
+        self._turns = turns
+        self._answer = answer
+        self._rest = rest
+        self._failed = failed
+        self._waiting: deque[tuple[Entry, Sequence[Logged]]] = deque()  # bounded as the writes without a result are
+        self._readers: deque[asyncio.Future[None]] = deque()  # each is of a scan or count, whose limits bound it
+        self._uncollected = 0  # bytes of commands applied since the collector looked
+
+    def apply(self, entry: Entry, commands: Sequence[Logged]) -> None:
+        """Apply a committed entry with these commands, behind those before it."""
+        self._waiting.append((entry, commands))
+        if not self.busy:
+            self.busy = True
+            steps = self._steps()
+            if next(steps, None) is not None:  # an entry like most is applied and answered by the first slice
+                self._turns.start_first(steps)
+
+    async def settled(self) -> None:
+        """Return when no large change is applied in part: now, in most cases."""
+        while self._machine.changing:
+            reader = asyncio.get_running_loop().create_future()
+            self._readers.append(reader)
+            await reader
+
+    def _steps(self) -> Steps[None]:
+        while self._waiting:
+            entry, commands = self._waiting.popleft()
+            try:
+                results = yield from self._machine.steps(entry.index, entry.time_ms, commands)
+            except GeneratorExit:  # the node is closed
+                raise
+            except BaseException as error:
+                self.busy = False
+                self._abandon(entry, error)
+                if not isinstance(error, Exception):  # KeyboardInterrupt, which ends the loop
+                    raise
+                return
+            yield from self._answer(entry.index, results)
+            self._collect(len(entry.payload))
+            while self._readers:
+                self._wake_readers(READERS_WOKEN_MAX)
+                yield TURN_WORK_MAX  # they have begun before the next large change does
+        self.busy = False
+        self._rest()
+        if self._machine.burdened:
+            self._turns.start_once(self._machine, self._machine.sweep_steps)
+
+    def _abandon(self, entry: Entry, reason: BaseException) -> None:
+        """The end of the state: an entry was applied in part."""
+        log.critical("apply_failed", exc_info=reason, extra={"index": entry.index, "code": int(Code.STORAGE_FAILED)})
+        self._machine.abandon(failure(Code.STORAGE_FAILED, outcome="not_applied", message=APPLY_FAILED))
+        behind = [each.index for each, _ in self._waiting]
+        self._waiting.clear()
+        self._failed(ApplyFailed(entry.index, reason), behind)
+        self._wake_readers(len(self._readers))
+
+    def _collect(self, size: int) -> None:
+        self._uncollected += size
+        if self._uncollected >= COLLECT_SIZE:
+            self._uncollected = 0
+            if gc.isenabled():
+                gc.collect(0)
+
+    def _wake_readers(self, limit: int) -> None:
+        for _ in range(min(len(self._readers), limit)):
+            reader = self._readers.popleft()
+            if not reader.done():
+                reader.set_result(None)

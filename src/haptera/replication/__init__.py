@@ -1,0 +1,12 @@
+"""From a proposed entry to a committed one, between the node and its storage.
+
+Today a node is a cluster of one. Its interface is that of any replicated log: propose an entry, and be told of every
+entry that is committed, in the order of the log. A proposal is known by the index of its entry.
+"""
+
+from __future__ import annotations
+
+from haptera.replication.cluster import TERM, ClusterOfOne
+from haptera.replication.writer import ThreadWriter, Writer
+
+__all__ = ["TERM", "ClusterOfOne", "ThreadWriter", "Writer"]

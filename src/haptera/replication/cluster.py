@@ -1,0 +1,91 @@
+"""A cluster of one: an entry is committed as soon as the log of this node has it.
+
+    propose ─> writer thread: encode, Log.append (one write, one fdatasync)
+                 └─> loop: committed(entry), in the order of the log
+                     or    refused(index, error): StorageFull, and nothing was written; else it may be in the log
+
+One entry is with the disk at a time, and the next may be proposed as soon as the last is told. After an error that is
+not StorageFull the log takes no more entries.
+
+Everything but `_write` runs on the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from haptera.storage import Entry
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from haptera.replication.writer import Writer
+
+TERM: Final = 1
+"""A single node has led its cluster of one since its first entry."""
+
+
+class ClusterOfOne:
+    """Commits entries one after the other.
+
+    ``append`` is `Log.append`, ``last_index`` the index of the log's last entry. ``committed`` and ``refused`` are
+    called on the loop, once for each proposal, with the seconds that the writer took as their last argument.
+    """
+
+    def __init__(
+        self,
+        *,
+        append: Callable[[Entry], None],
+        last_index: int,
+        writer: Writer,
+        loop: asyncio.AbstractEventLoop,
+        committed: Callable[[Entry, float], None],
+        refused: Callable[[int, BaseException, float], None],
+    ) -> None:
+        #: Whether an entry is with the disk: nothing can be proposed meanwhile.
+        self.busy = False
+        self._append = append
+        self._index = last_index
+        self._writer = writer
+        self._loop = loop
+        self._committed = committed
+        self._refused = refused
+
+    def propose(self, time_ms: int, encode: Callable[[], bytes]) -> int:
+        """Propose an entry of this time, and return its index. ``encode`` gives its payload, on the writer's thread."""
+        assert not self.busy, "one entry is with the disk at a time"
+        self.busy = True
+        entry = Entry(TERM, self._index + 1, time_ms, b"")
+        self._writer.submit(lambda: self._write(entry, encode))
+        return entry.index
+
+    def close(self) -> None:
+        """Return when the disk has what was proposed, and end the writer. Safe to call again."""
+        self._writer.close()
+
+    def _write(self, entry: Entry, encode: Callable[[], bytes]) -> None:
+        """On the writer's thread: the one place where a write of the database waits for the disk."""
+        error: BaseException | None = None
+        started = time.perf_counter()
+        try:
+            entry = msgspec.structs.replace(entry, payload=encode())
+            self._append(entry)
+        except BaseException as caught:  # whatever it was, the loop must hear of it
+            error = caught
+        seconds = time.perf_counter() - started
+        try:
+            self._loop.call_soon_threadsafe(self._written, entry, error, seconds)
+        except RuntimeError:
+            pass  # the loop was closed while the disk was busy: no caller is left
+
+    def _written(self, entry: Entry, error: BaseException | None, seconds: float) -> None:
+        self.busy = False
+        if error is None:
+            self._index = entry.index
+            self._committed(entry, seconds)
+        else:
+            self._refused(entry.index, error, seconds)
