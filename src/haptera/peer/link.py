@@ -25,6 +25,7 @@ from haptera.peer.limits import (
     UNWRITTEN_MAX,
     WRITE_SIZE,
 )
+from haptera.peer.reading import read_into_place
 from haptera.peer.remote import Credentials, describe_remote, unix_credentials
 from haptera.peer.timers import Timers
 from haptera.transport import let_go, tune
@@ -283,6 +284,7 @@ class Link(asyncio.Protocol):
         self.credentials = unix_credentials(stream)
         forks.watch(self)
         tune(stream)
+        read_into_place(stream, self)
         self._timers.watch()
         log_opening(self.log, self.log_fields)
         self.above.opened()

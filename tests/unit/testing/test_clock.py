@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Noting(asyncio.Protocol):
+class Noting(asyncio.BufferedProtocol):
     """Stands before a protocol and notes what it is given."""
 
-    def __init__(self, protocol: asyncio.Protocol, note: Callable[[bytes], None]) -> None:
+    def __init__(self, protocol: asyncio.BufferedProtocol, note: Callable[[bytes], None]) -> None:
         self._protocol = protocol
         self._note = note
         self.pause_writing = protocol.pause_writing  # type: ignore[method-assign]
@@ -34,9 +34,13 @@ class Noting(asyncio.Protocol):
         self.eof_received = protocol.eof_received  # type: ignore[method-assign]
         self.connection_lost = protocol.connection_lost  # type: ignore[method-assign]
 
-    def data_received(self, data: bytes) -> None:
-        self._note(data)
-        self._protocol.data_received(data)
+    def get_buffer(self, sizehint: int) -> memoryview:
+        self._place = memoryview(self._protocol.get_buffer(sizehint))
+        return self._place
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._note(self._place[:nbytes].tobytes())
+        self._protocol.buffer_updated(nbytes)
 
 
 def now() -> float:
@@ -276,7 +280,7 @@ def test_a_seed_repeats_a_run_of_two_peers_byte_by_byte_and_moment_by_moment() -
             (link,) = loop.network.links
             for transport in (link.dialer, link.acceptor):
                 protocol = transport.get_protocol()
-                assert isinstance(protocol, asyncio.Protocol)
+                assert isinstance(protocol, asyncio.BufferedProtocol)
                 transport.set_protocol(Noting(protocol, lambda data: told.append((loop.time(), data))))
             calls: list[Awaitable[bytes]] = [peer.call("echo", "say", bytes([n]) * n, timeout=60.0) for n in range(20)]
             told.append(await asyncio.gather(*calls))
