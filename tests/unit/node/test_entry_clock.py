@@ -96,6 +96,28 @@ def test_an_offset_is_made_up_in_ten_times_its_length_however_often_it_is_read(j
     assert times.read(clock) == times.wall_ms
 
 
+@pytest.mark.parametrize("restarts", [0, 1, 5])
+@pytest.mark.parametrize("ahead_ms", [HOUR_MS, -HOUR_MS])
+def test_a_node_that_was_started_under_a_wrong_clock_recovers_in_ten_times_the_offset(
+    ahead_ms: int, restarts: int
+) -> None:
+    """Trap: expiry by a clock that cannot be put right. It takes the wrong time over at its start."""
+    times = Times(NOW_MS + ahead_ms)
+    clock = times.started()
+    times.pass_(MINUTE_MS)
+    last_ms = times.read(clock)
+    assert last_ms == times.wall_ms
+    times.wall_ms -= ahead_ms  # it is put right
+    for _ in range(restarts):
+        clock = times.started(last_ms)
+        times.pass_(MINUTE_MS)
+        now_ms = times.read(clock)
+        assert now_ms > last_ms
+        last_ms = now_ms
+    times.pass_(SLEW * HOUR_MS)
+    assert times.read(clock) == times.wall_ms
+
+
 def test_a_monotonic_clock_that_goes_back_moves_nothing() -> None:
     """As that of a process that is moved to another machine while it runs."""
     times = Times()
