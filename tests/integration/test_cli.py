@@ -387,6 +387,13 @@ def test_a_number_that_is_none_is_a_usage_error(number: str) -> None:
         assert (ended.code, ended.out) == (2, b""), ended.err
 
 
+def test_a_number_beyond_its_range_is_a_usage_error() -> None:
+    for args in (("scan", "--limit"), ("set", "k", "v", "--if-version"), ("incr", "k", "--initial")):
+        for number in ("9" * 20, "-" + "9" * 20):
+            ended = run(*args, number)
+            assert (ended.code, ended.out) == (2, b""), ended.err
+
+
 def test_options_of_the_client_may_stand_before_the_command(url: str) -> None:
     assert json.loads(ok(run("--url", url, "--json", "--timeout=3", "set", "k", "v"))) == {"key": "k", "version": 1}
 

@@ -11,6 +11,7 @@ from haptera.cli.client import Client, Span, client_options, range_options
 from haptera.cli.codes import DONE
 from haptera.cli.transfer import fields
 from haptera.cli.transfer.writer import tsv
+from haptera.key_rules import VERSION_MAX
 
 if TYPE_CHECKING:
     from haptera.client import Database, Entry, Scan
@@ -22,7 +23,7 @@ TABLE_ROWS = 500
 @click.command()
 @range_options
 @click.option("--after", metavar="KEY", help="Keys behind this one, in the order of the scan: the next page.")
-@click.option("--limit", type=click.IntRange(0), metavar="N", help="At most so many entries.")
+@click.option("--limit", type=click.IntRange(0, VERSION_MAX), metavar="N", help="At most so many entries.")
 @click.option("--reverse", is_flag=True, help="From the last key to the first.")
 @click.option("--keys-only", is_flag=True, help="Keys without values.")
 @client_options()
