@@ -21,7 +21,7 @@ from haptera.connection.streams import Streams
 from haptera.connection.table import ConnectionState
 from haptera.connection.timekeeping import Timekeeper
 from haptera.errors import LocalProtocolError, RemoteProtocolError, failure
-from haptera.wire.decoder import FrameDecoder
+from haptera.wire.decoder import FRAMES_MAX, FrameDecoder
 from haptera.wire.frame import COMPRESSED, FIRST_IGNORABLE_TYPE, SIGNED, STREAM_MAX, Frame, FrameType
 from haptera.wire.metadata import ignored_tags
 
@@ -190,14 +190,14 @@ class Connection:
 
     # -- what came in -----------------------------------------------------------------------------------------------
 
-    def receive_data(self, data: bytes, now: float) -> list[Event]:
-        """Take bytes that were read and return what they mean, in order."""
+    def receive_data(self, data: bytes, now: float, frames_max: int = FRAMES_MAX) -> list[Event]:
+        """Take bytes that were read and return what they mean, in order, of ``frames_max`` frames at most."""
         if self.state >= ConnectionState.CLOSING:
             return []
         streams = self._streams
         streams.now = self._inflow.now = now
         shaking = self.state is ConnectionState.HANDSHAKE
-        frames = self._decoder.receive(data)
+        frames = self._decoder.receive(data, frames_max)
         self.frames_received += len(frames)
         try:
             for frame in frames:
@@ -206,7 +206,7 @@ class Connection:
                     return streams.take_events()
             if shaking:
                 # The handshake's frame came alone: it says how what stands behind it is to be read.
-                behind = self._decoder.receive(b"")
+                behind = self._decoder.receive(b"", frames_max)
                 self.frames_received += len(behind)
                 for frame in behind:
                     self._receive(frame)
@@ -226,7 +226,7 @@ class Connection:
 
     @property
     def more(self) -> bool:
-        """Whether ``receive_data(b"")`` may have more to tell: many small frames are taken some hundreds at once."""
+        """Whether ``receive_data(b"")`` may have more to tell: many small frames are not taken all at once."""
         return self._decoder.more and self.state < ConnectionState.CLOSING
 
     def receive_eof(self) -> list[Event]:

@@ -15,6 +15,7 @@ from haptera.peer.items import Items
 from haptera.peer.limits import BATCH_MAX, HANDLERS_END_S
 from haptera.peer.link import guard
 from haptera.peer.request import Request
+from haptera.peer.rounds import PART_MAX
 from haptera.peer.scope import current
 from haptera.peer.telemetry import find_telemetry
 from haptera.peer.times import Stopwatch, clock_of
@@ -142,6 +143,15 @@ class Dispatcher:
 
     def resume(self) -> None:
         """There is room for answers again: start what had to wait for that."""
+        if self.link.waits_turn:
+            return
+        if self.link.round.has_room:
+            self.go_on()
+        else:
+            self.link.wait_turn()
+
+    def go_on(self) -> None:
+        """Start what had to wait, as far as this turn of the loop allows."""
         if self.stopwatch is not None:
             self.stopwatch.read()
         self.start()
@@ -149,8 +159,12 @@ class Dispatcher:
     # -- handlers ---------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Hand what has arrived to its services, a batch each, while there is room for the answers."""
-        while self.arrived and self.link.writable:
+        """Hand what has arrived to its services, a batch each, while there is room for the answers.
+
+        What does not fit into this turn of the loop has a later one.
+        """
+        link = self.link
+        while self.arrived and not link.waits_turn and link.writable:
             batch = self._next_serial() if self.serial else self._next_batch()
             if not batch:
                 return
@@ -163,10 +177,14 @@ class Dispatcher:
                     requests.append(request)
             for name, requests in by_service.items():
                 self._handle(name, requests)
-            if self.arrived and not self.serial and self._connection.outbox.pending:
-                # What was answered leaves first: the other side works on it while this one works on the rest.
-                self.link.schedule_flush()
-                return
+            link.round.spend(len(batch))
+            if self.arrived and not self.serial:
+                if not link.round.has_room:
+                    link.wait_turn()
+                elif self._connection.outbox.pending:
+                    # What was answered leaves first: the other side works on it while this one works on the rest.
+                    link.schedule_flush()
+                    return
 
     def _next_batch(self) -> list[Request]:
         batch = self.arrived
@@ -410,9 +428,19 @@ class Dispatcher:
         for request in requests:
             if self.telemetry is not None:
                 self.telemetry.end_request(request, failure(3006, outcome="unknown"))
-            self._cancel(request)
+            request.cancelled = True
+        self._stop_all(requests)
         for each in items:
             each.wake()
+
+    def _stop_all(self, requests: list[Request]) -> None:
+        """Stop handlers, some in this turn of the loop: many connections with many requests may end in one."""
+        for request in requests[:PART_MAX]:
+            self._cancel(request)
+        left = requests[PART_MAX:]
+        self.link.round.spend(len(requests) - len(left))
+        if left:
+            self.link.round.add(lambda: self._stop_all(left))
 
     async def wait(self) -> None:
         """Wait until all handlers have ended; not for ever for those that go on though they were cancelled."""

@@ -8,6 +8,8 @@ CALL_TIMEOUT_S: Final = 5.0
 UNWRITTEN_MAX: Final = 1024 * 1024
 #: What is read of a connection in one turn of the loop before others have theirs. uvloop would read 8 MiB.
 READ_SIZE_MAX: Final = 256 * 1024
+#: Where less was read of one, it is not worth the system calls to stop it, so that the others have theirs.
+READ_SIZE_SMALL: Final = 4096
 #: How many requests are handed to services before what they answered is written. Of fifty that come together the
 #: answers to the first would wait for the last, and their caller with them: the two sides would take turns.
 BATCH_MAX: Final = 16

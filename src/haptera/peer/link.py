@@ -20,6 +20,7 @@ from haptera.peer.event_log import EventLog
 from haptera.peer.home import Home
 from haptera.peer.limits import (
     READ_SIZE_MAX,
+    READ_SIZE_SMALL,
     TRANSPORT_HIGH,
     TRANSPORT_LOW,
     UNWRITTEN_MAX,
@@ -27,6 +28,7 @@ from haptera.peer.limits import (
 )
 from haptera.peer.reading import read_into_place
 from haptera.peer.remote import Credentials, describe_remote, unix_credentials
+from haptera.peer.rounds import Round
 from haptera.peer.timers import Timers
 from haptera.transport import let_go, tune
 
@@ -67,7 +69,9 @@ class Link(asyncio.Protocol):
         "read_at",
         "ready",
         "remote",
+        "round",
         "transport",
+        "waits_turn",
     )
 
     above: "Router"
@@ -102,6 +106,9 @@ class Link(asyncio.Protocol):
         self.read_at = 0.0
         #: Whether the link is on its way to an orderly end: no new request is sent on it.
         self.draining = False
+        #: The turns that the connections of the loop have, and whether this one waits for the next of its own.
+        self.round = Round.of(loop)
+        self.waits_turn = False
         self._paused = False
         self._flushing = False
         self._reading = False
@@ -132,15 +139,18 @@ class Link(asyncio.Protocol):
         self.read_at = now = self.loop.time()
         if self.on_read is not None:
             self.on_read()
-        connection = self.connection
+        connection, round_, size = self.connection, self.round, len(data)
+        frames = connection.frames_received
         try:
-            self.above.take(connection.receive_data(data, now))
+            events = connection.receive_data(data, now, round_.part)
+            round_.spend(connection.frames_received - frames, size)
+            self.above.take(events)
         finally:
             self._reading = False
         self.flush()
         if connection.unfinished:
             self._timers.watch()
-        if connection.more or len(data) >= READ_SIZE_MAX:
+        if connection.more or size >= READ_SIZE_MAX or (size >= READ_SIZE_SMALL and not round_.has_room):
             self._let_others()
 
     def _let_others(self) -> None:
@@ -148,7 +158,18 @@ class Link(asyncio.Protocol):
         transport = self.transport
         if self.ending is None and transport is not None and not transport.is_closing():
             transport.pause_reading()
-            self.loop.call_soon(self._read_on)
+            self.wait_turn()
+
+    def wait_turn(self) -> None:
+        """Read and begin no more in this turn of the loop, but in a later one."""
+        if not self.waits_turn:
+            self.waits_turn = True
+            self.round.add(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self.waits_turn = False
+        self._read_on()
+        self.above.go_on()
 
     def _read_on(self) -> None:
         transport = self.transport

@@ -133,6 +133,10 @@ class Router:
         if self._drain is not None and not caller.waits:
             self._drain.advance()
 
+    def go_on(self) -> None:
+        """The link has its turn again: start what had to wait for that."""
+        self._dispatcher.go_on()
+
     # -- from the beginning to the end ------------------------------------------------------------------------------
 
     def opened(self) -> None:

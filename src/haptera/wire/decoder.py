@@ -20,10 +20,9 @@ from haptera.wire.frame import (
 from haptera.wire.signature import TAG_SIZE, Signer
 
 _MAGIC_BYTES: Final = MAGIC.to_bytes(2, "big")
-#: After so many frames, and bytes, the rest waits until it is asked for: to decode what one peer sends, and to act on
-#: it, stops everything else for a few milliseconds at most. Many bytes in few frames cost little.
-_FRAMES_MAX: Final = 512
-_DECODED_SIZE: Final = 32 * 1024
+#: After so many frames the rest waits until it is asked for: to decode what one peer sends, and to act on it, stops
+#: everything else for a few milliseconds at most. Many bytes in few frames cost little.
+FRAMES_MAX: Final = 512
 #: Pieces smaller than this are put together as they come: kept singly, each would cost more than its bytes.
 _PIECE_SIZE_MIN: Final = 4096
 
@@ -71,8 +70,8 @@ class FrameDecoder:
         """Give only frames that carry the next tag of ``signer`` from now on; any other is 1011."""
         self._verifier = signer
 
-    def receive(self, data: bytes) -> list[Frame]:
-        """Take the bytes that arrived and return the frames that are whole now, in order."""
+    def receive(self, data: bytes, frames_max: int = FRAMES_MAX) -> list[Frame]:
+        """Take the bytes that arrived and return the frames that are whole now, in order, ``frames_max`` at most."""
         if self.error is not None:
             return []
         if self._held:
@@ -82,7 +81,7 @@ class FrameDecoder:
             if self._held < self._wanted and self._wanted > HEADER_SIZE:
                 return []
             data = b"".join(self._pieces)
-        return self._decode(data)
+        return self._decode(data, frames_max)
 
     def _add(self, data: bytes) -> None:
         last = self._pieces[-1]
@@ -92,7 +91,7 @@ class FrameDecoder:
             self._pieces.append(data if len(data) >= _PIECE_SIZE_MIN else bytearray(data))
         self._held += len(data)
 
-    def _decode(self, data: bytes) -> list[Frame]:
+    def _decode(self, data: bytes, frames_max: int) -> list[Frame]:
         frames: list[Frame] = []
         append = frames.append
         verifier = self._verifier
@@ -131,7 +130,7 @@ class FrameDecoder:
                 middle = body + metadata_length
                 append(Frame(type_, flags, stream, data[body:middle], data[middle:stop], 0, 0))
                 start = stop + TAG_SIZE
-                if start >= _DECODED_SIZE and len(frames) >= _FRAMES_MAX:
+                if len(frames) >= frames_max:
                     self.more = True
                     break
                 continue
@@ -154,7 +153,7 @@ class FrameDecoder:
                 self._size_max = self.max_frame
                 self.more = stop < end
                 break
-            if start >= _DECODED_SIZE and len(frames) >= _FRAMES_MAX:
+            if len(frames) >= frames_max:
                 self.more = True
                 break
         else:
