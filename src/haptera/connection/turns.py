@@ -41,6 +41,7 @@ class Turns:
         "passed",
         "queued",
         "queued_answers",
+        "stream_window",
         "stuck",
         "waiting",
         "writable",
@@ -49,6 +50,7 @@ class Turns:
     def __init__(self, ledger: Ledger) -> None:
         self.frame_max = 0  # the largest payload of a frame, once the peer has told: until then no half has credit
         self.credit = 0  # the connection's window, as the peer opened it
+        self.stream_window = 0  # each stream's, as the peer opens it
         #: What compresses payloads, where both sides agreed on it.
         self.codec: Codec | None = None
         #: Bytes that have left the ready queue, ever: a half whose REQUEST is behind them has no turn.
@@ -241,11 +243,8 @@ class Turns:
         rest = len(message.payload) - sent
         size = min(rest, self.frame_max)
         if type_ == _ITEM:
-            # A large message fills its turn with one frame; ITEMs share what is left of it.
-            size = min(size, max(room, FRAGMENT_SIZE_MIN))
-            available = min(half.credit, self.credit) - ITEM_OVERHEAD - len(metadata)
-            size = min(size, available)
-            if size < 0 or (size < rest and size < FRAGMENT_SIZE_MIN):
+            size = self._item_size(half, size, ITEM_OVERHEAD + len(metadata), room, begun=sent > 0)
+            if size < 0:
                 self._starve(half)
                 return None
         last = size == rest
@@ -273,6 +272,24 @@ class Turns:
             half.throttled = False
             self.writable.append(half)
         return head, payload
+
+    def _item_size(self, half: SendingHalf, size: int, overhead: int, room: int, *, begun: bool) -> int:
+        """Return how much of an ITEM its next frame carries, ``size`` at most; below 0 if it has to wait for credit.
+
+        A frame is cut only where there is need, because its receiver has to join the parts.
+        """
+        # A large message fills its turn with one frame; ITEMs share what is left of it.
+        if size - room >= FRAGMENT_SIZE_MIN:
+            size = max(room, FRAGMENT_SIZE_MIN)
+        cost = overhead + size
+        if cost <= half.credit and cost <= self.credit:
+            return size
+        if not begun and half.credit <= self.credit and 2 * cost <= self.stream_window:
+            # Half of the window comes back once the other side has taken what it has. An ITEM that is begun goes on,
+            # because its time runs.
+            return -1
+        size = min(half.credit, self.credit) - overhead
+        return size if size >= FRAGMENT_SIZE_MIN else -1
 
     def _finish(self, half: SendingHalf, message: Outgoing, *, large: bool) -> None:
         assert half.queue is not None

@@ -19,6 +19,7 @@ from haptera.connection.events import (
 )
 from haptera.connection.table import ConnectionState
 from haptera.errors import failure
+from haptera.wire.payload import Limits
 from tests.unit.connection.machines import (
     CANCEL,
     CONTINUED,
@@ -36,8 +37,11 @@ from tests.unit.connection.machines import (
     Seen,
     connection_error,
     credit,
+    drain,
     frame,
     open_machine,
+    parse,
+    receive,
     send,
     sent,
     shaken,
@@ -251,6 +255,57 @@ def test_an_item_larger_than_both_windows_arrives(size: int) -> None:
         pair.dialer.take_item(there)
         pair.acceptor.take_item(there)
     assert [event.payload == item for event in received if isinstance(event, ItemReceived)] == [True] * 4
+
+
+@pytest.mark.parametrize(("size", "at_once"), [(5000, 5), (64 * KIB, 1), (64 * KIB, 5)])
+def test_an_item_is_not_cut_for_want_of_credit_nor_for_the_last_bytes_of_a_turn(size: int, at_once: int) -> None:
+    pair = shaken()
+    stream = pair.dialer.request("s", "m", b"", streaming=True)
+    pair.run()
+    sizes: list[int] = []
+    unread = 0
+    for _ in range(40):
+        for _ in range(at_once):
+            pair.dialer.send_item(stream, bytes(size))
+        data = b"".join(iter(lambda: pair.dialer.data_to_send(MIB), b""))
+        sizes += [len(each.payload) for each in parse(data)]
+        unread += len(receive(pair.acceptor, data))
+        if pair.dialer.outbox.size:  # the windows are used up, as far as whole items go
+            for _ in range(unread):
+                pair.acceptor.take_item(stream)
+            unread = 0
+            receive(pair.dialer, drain(pair.acceptor))
+    assert len(sizes) > 20
+    assert set(sizes) == {size}
+
+
+@pytest.mark.parametrize("windows", [1 / 3, 1 / 2, 0.6, 0.99, 1, 1.5])
+def test_items_of_any_part_of_a_window_arrive_while_the_other_side_takes_them(windows: float) -> None:
+    pair = shaken(limits=Limits(**TINY))
+    stream = pair.dialer.request("s", "m", b"", streaming=True)
+    items = [bytes([number]) * (int(windows * 16 * KIB) - 64) for number in range(20)]
+    for item in items:
+        pair.dialer.send_item(stream, item)
+    taken: list[object] = []
+    for _ in range(100):
+        arrived = [event.payload for event in pair.run()[1] if isinstance(event, ItemReceived)]
+        taken += [pair.acceptor.take_item(stream, item) for item in arrived]
+        pair.dialer.check()
+        pair.acceptor.check()
+    assert taken == items
+
+
+def test_an_unfinished_item_goes_on_with_as_little_credit_as_its_time_runs_with() -> None:
+    """The receiver stops the time only below 1,088 bytes (section 2): its sender may not wait for more."""
+    connection = open_machine(Role.DIALER, peer={"stream_window": 16 * KIB, "connection_window": 64 * KIB})
+    stream = connection.request("s", "m", b"", streaming=True)
+    sent(connection)
+    connection.send_item(stream, bytes(20 * KIB))
+    assert sum(len(each.payload) for each in sent(connection)) == 16 * KIB - 64
+    send(connection, credit(stream, 1087))
+    assert sent(connection) == []
+    send(connection, credit(stream, 1))
+    assert [len(each.payload) for each in sent(connection)] == [1024]
 
 
 def test_two_machines_that_stream_8_mib_items_at_each_other_both_finish() -> None:
