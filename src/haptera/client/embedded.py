@@ -28,8 +28,8 @@ try:
     from haptera.node.node import Node
     from haptera.node.scans import page_steps
     from haptera.node.services.arguments import METHODS
-    from haptera.node.services.kv import too_many_bytes
     from haptera.node.services.pieces import ELEMENTS_MAX, convert_steps
+    from haptera.node.services.replies import too_many_bytes
     from haptera.node.services.server import status
     from haptera.state import Count, DeleteMany, GetMany, Replayed, Result, Scan, SetMany
     from haptera.state.limits import COMMAND_SIZE_MAX

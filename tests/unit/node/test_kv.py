@@ -12,8 +12,9 @@ import pytest
 
 from haptera.node import scans, turns
 from haptera.node.scans import PROGRESS_TIMEOUT_S
-from haptera.node.services import kv
-from haptera.node.services.kv import PAGE_SIZE_MAX, KvService
+from haptera.node.services import writes
+from haptera.node.services.kv import KvService
+from haptera.node.services.reads import PAGE_SIZE_MAX
 from haptera.state import Set, limits
 from tests.unit.node.doubles import TAG_REPLAYED, TAG_REVISION, FakePeer, FakeRequest
 from tests.unit.node.nodes import Asked, ManualWriter, opened, turn
@@ -222,8 +223,8 @@ async def test_without_the_capability_a_request_id_is_not_remembered() -> None:
 
 async def test_the_digest_tells_methods_and_arguments_apart() -> None:
     """The length-delimited parts: what is a method's name to one is not the beginning of an argument to another."""
-    digests = {kv._digest_prefix(method) for method in ("set", "set_many", "delete", "delete_many")}
-    assert kv._digest_prefix("set") == b"\x02kv\x03set"
+    digests = {writes._digest_prefix(method) for method in ("set", "set_many", "delete", "delete_many")}
+    assert writes._digest_prefix("set") == b"\x02kv\x03set"
     assert len(digests) == 4
 
 

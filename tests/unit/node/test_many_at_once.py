@@ -10,7 +10,8 @@ import pytest
 
 from haptera.node import scans, turns
 from haptera.node.scans import PROGRESS_TIMEOUT_S, Cursor, Scans
-from haptera.node.services import kv
+from haptera.node.services import kv, writes
+from haptera.node.services.tasks import TASK_WORK
 from haptera.state import steps
 from tests.unit.node.test_kv import Served, served
 from tests.unit.node.test_large import KEYS, Calls, filled
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from tests.unit.node.doubles import FakeRequest
 
 #: Tasks that may begin or end in one turn of the loop: beside the queue, and from it.
-TASKS_MAX = 2 * (turns.TURN_WORK_MAX // kv.TASK_WORK + 1)
+TASKS_MAX = 2 * (turns.TURN_WORK_MAX // TASK_WORK + 1)
 
 
 def ask_all(store: Served, method: str, options: dict[str, Any]) -> list[FakeRequest]:
@@ -107,7 +108,8 @@ class Freed:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.lengths: list[int] = []
         self.lists: list[list[Any]] = []
-        monkeypatch.setattr(kv, "free_steps", self._free_steps)
+        for module in (kv, writes):
+            monkeypatch.setattr(module, "free_steps", self._free_steps)
 
     def _free_steps(self, elements: list[Any]) -> Steps[None]:
         self.lengths.append(len(elements))

@@ -1,0 +1,131 @@
+"""The replies of the kv service: results to RESPONSE and ERROR, a batch at a time.
+
+Every RESPONSE says which revision of the store it saw (tag 0x0B): for a write that changed something, the revision
+that it made; else the revision that was applied when it was read or judged. ERROR does not carry it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from haptera.errors import Failure
+from haptera.key_rules import size_refusal
+from haptera.node.batch import DROPPED
+from haptera.node.services.arguments import METHODS
+from haptera.node.services.large import units_of_values
+from haptera.state.limits import COMMAND_SIZE_MAX
+from haptera.state.results import ENTRY_OVERHEAD, Replayed
+from haptera.wire.metadata import Tag
+
+if TYPE_CHECKING:
+    from haptera.node.commands import Commands
+    from haptera.node.metrics import Metrics
+    from haptera.peer import Request
+    from haptera.state.results import Entry, Result
+    from haptera.state.steps import Steps
+
+GET_MANY_SIZE_MAX: Final = COMMAND_SIZE_MAX
+"""Bytes of the largest answer to get_many, whatever the peer would take: as many as of a command. A few bytes of keys
+can ask for as much as the store holds, once for each."""
+
+ANSWER_OVERHEAD: Final = 1024
+"""Bytes that an answer to a change needs beside a previous value and its key: more than any has."""
+
+_WITH_VALUES: Final = (bytes, list)
+"""The first field of the results of get and get_many."""
+
+_REPLAYED: Final = bytes((Tag.REPLAYED, 0))
+_REVISION_HEAD: Final = bytes((Tag.REVISION, 8))
+
+
+class Replies:
+    """Answers requests, and counts the failures."""
+
+    def __init__(self, commands: Commands, metrics: Metrics) -> None:
+        self._commands = commands
+        self._metrics = metrics
+        #: Encodes a result, or the rows of a page.
+        self.encode = msgspec.msgpack.Encoder().encode
+
+    def fail(self, request: Request, reason: Failure, entries: bytes = b"") -> None:
+        """Answer with a failure."""
+        self._metrics.kv_failures_total += 1
+        request.fail(reason, entries)
+
+    def respond(self, request: Request, result: Any, revision: int) -> None:
+        """Answer with a result that is of a revision."""
+        request.respond(self.encode(result), revision_entry(revision))
+
+    def answer(
+        self,
+        requests: list[Request],
+        results: list[Result],
+        start: int = 0,
+        now: bytes | None = None,
+        *,
+        admitted: bool = False,
+    ) -> None:
+        """Answer from `start` on, all of one connection, until as much waits to be written as may.
+
+        What is left goes on when there is room again. It holds references to values that are in the store anyway, so
+        waiting costs no memory that a peer could choose; if the connection ends, it is dropped with it. `now` is the
+        revision that the results are of. Values too large for this turn of the loop are encoded in a later one, unless
+        the first was `admitted`.
+        """
+        encode = self.encode
+        now = now or revision_entry(self._commands.revision)
+        for position in range(start, len(requests)):
+            request, result = requests[position], results[position]
+            peer = request.peer
+            if not peer.writable:
+                peer.when_writable(lambda at=position: self.answer(requests, results, at, now))  # type: ignore[misc]
+                return
+            if type(result) is tuple and type(result[0]) in _WITH_VALUES and not admitted:
+                turns, units = self._commands.turns, units_of_values(result[0])
+                if units and not turns.admits(units):
+                    turns.start(peer, self._later(requests, results, position, now, units))
+                    return
+            admitted = False
+            replayed = b""
+            if isinstance(result, Replayed):
+                result, replayed = result.result, _REPLAYED
+                self._metrics.kv_replayed_total += 1
+            if type(result) is tuple:
+                version_at = METHODS[request.method].version_at
+                version = None if version_at is None else result[version_at]
+                entries = (now if version is None else revision_entry(version)) + replayed
+            elif result is DROPPED:
+                continue  # answered when it was
+            else:
+                assert isinstance(result, Failure)
+                self.fail(request, result, replayed)
+                continue
+            if type(result[0]) is list:
+                refused = too_many_bytes(result[0], peer.max_message)
+                if refused is not None:
+                    self.fail(request, refused)
+                    continue
+            request.respond(encode(result), entries)
+
+    def _later(
+        self, requests: list[Request], results: list[Result], position: int, now: bytes, units: int
+    ) -> Steps[None]:
+        self.answer(requests, results, position, now, admitted=True)
+        yield units
+
+
+def too_many_bytes(entries: list[Entry | None], message_max: int = GET_MANY_SIZE_MAX) -> Failure | None:
+    """Why get_many does not answer with these entries (3004), or None: they are too large for one message.
+
+    Asked before it is encoded: what a few bytes of keys ask for can be more than there is memory.
+    """
+    limit = min(message_max, GET_MANY_SIZE_MAX)
+    size = sum(len(entry[0]) + ENTRY_OVERHEAD for entry in entries if entry is not None) + len(entries)
+    return None if size <= limit - ANSWER_OVERHEAD else size_refusal(limit)
+
+
+def revision_entry(revision: int) -> bytes:
+    """The entry of a RESPONSE's metadata that says which revision it saw."""
+    return _REVISION_HEAD + revision.to_bytes(8, "big")

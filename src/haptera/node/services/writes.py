@@ -1,0 +1,165 @@
+"""The writes of the kv service: under which id and digest each is submitted, and what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from haptera.key_rules import VALUE_SIZE_MAX
+from haptera.node.batch import DROPPED
+from haptera.node.commands import Command
+from haptera.node.services.arguments import METHODS, SERVICE
+from haptera.node.services.replies import ANSWER_OVERHEAD
+from haptera.state.commands import Delete, Set
+from haptera.state.steps import free_steps
+
+if TYPE_CHECKING:
+    from haptera.node.batch import Submission
+    from haptera.node.commands import Commands, Session
+    from haptera.node.metrics import Metrics
+    from haptera.node.services.answers import Answers
+    from haptera.node.services.replies import Replies
+    from haptera.peer import Peer, Request
+    from haptera.state.commands import Operation
+    from haptera.state.results import Result
+
+
+class Writes:
+    """Submits changes, and answers them when they are durable."""
+
+    def __init__(self, commands: Commands, metrics: Metrics, replies: Replies, answers: Answers) -> None:
+        self.commands = commands
+        self.fail = replies.fail
+        self._metrics = metrics
+        self._replies = replies
+        self._answers = answers
+
+    def submit(
+        self,
+        session: Session,
+        requests: list[Request],
+        commands: list[Command],
+        elements: list[Any] | None = None,
+    ) -> bool:
+        """Submit changes of one connection, as many as its share of the remembered answers has room for.
+
+        The long list of a large one, ``elements``, is freed when it has its result. False where none was submitted.
+        """
+        identified = len([command for command in commands if command.request_id is not None])
+        if identified and not self._answers.admits(session, requests[0].peer, identified):
+            requests, commands = self._admitted(session, requests, commands)
+            if not requests:
+                return False
+        self._metrics.kv_writes_total += len(requests)
+        _Submitted(self, requests, session, commands, elements).submit()
+        return True
+
+    def _admitted(
+        self, session: Session, requests: list[Request], commands: list[Command]
+    ) -> tuple[list[Request], list[Command]]:
+        admitted: tuple[list[Request], list[Command]] = ([], [])
+        for request, command in zip(requests, commands, strict=True):
+            request_id = command.request_id
+            refused = None if request_id is None else self._answers.admit(session, request.peer, request_id)
+            if refused is None:
+                admitted[0].append(request)
+                admitted[1].append(command)
+            else:
+                self.fail(request, refused)
+        return admitted
+
+    def settle(self, session: Session, requests: list[Request], commands: list[Command], results: list[Result]) -> None:
+        """Answer the requests of one submission."""
+        self._answers.settle(session, requests, commands, results)
+        self._replies.answer(requests, results)
+
+
+class _Submitted:
+    """The writes of one connection and turn, and what becomes of those that nobody waits for any more.
+
+    A write that is cancelled, or whose time is over, before it is with the disk is taken back. Later it has its result,
+    which is the answer. All that are cancelled in one turn of the loop are looked for together, at its end.
+    """
+
+    __slots__ = ("_commands", "_elements", "_looking", "_requests", "_session", "_submission", "_writes")
+
+    def __init__(
+        self,
+        writes: Writes,
+        requests: list[Request],
+        session: Session,
+        commands: list[Command],
+        elements: list[Any] | None = None,
+    ) -> None:
+        self._writes = writes
+        self._elements = elements  # the long list of a large change: to be freed in slices
+        self._requests = requests
+        self._session = session
+        self._commands = commands
+        self._looking = False
+        self._submission: Submission | None = None
+
+    def submit(self) -> None:
+        on_cancel = self._on_cancel
+        for request in self._requests:
+            request.on_cancel = on_cancel
+        submission = self._writes.commands.submit(self._session, self._commands, self._done)
+        if submission.waiting:
+            self._submission = submission
+
+    def _done(self, results: list[Result]) -> None:
+        self._submission = None
+        # Each request refers to this object: left as they are, they would be a circle, and work for the collector.
+        requests, self._requests = self._requests, []
+        self._writes.settle(self._session, requests, self._commands, results)
+        if self._elements:
+            self._writes.commands.turns.start(requests[0].peer, free_steps(self._elements))
+
+    def _on_cancel(self) -> None:
+        if not self._looking and self._submission is not None:
+            self._looking = True
+            asyncio.get_running_loop().call_soon(self._look)
+
+    def _look(self) -> None:
+        self._looking = False
+        submission = self._submission
+        if submission is None:
+            return
+        for position, request in enumerate(self._requests):
+            if request.cancelled and self._writes.commands.drop(submission, position):
+                self._writes.fail(request, DROPPED)
+
+
+def _digest_prefix(method: str) -> bytes:
+    """What comes before the argument in a digest: service and method, each behind its length."""
+    return b"".join(len(name).to_bytes(1, "big") + name for name in (SERVICE.encode(), method.encode()))
+
+
+_DIGESTS = {
+    name: hashlib.sha256(_digest_prefix(name)) for name, method in METHODS.items() if method.version_at is not None
+}
+
+
+def digest_of(method: str) -> Any:
+    """A SHA-256 of service and method, to which the argument is still to be added."""
+    return _DIGESTS[method].copy()
+
+
+def write_command(op: Any, request: Request, digest: bytes | None = None, size: int | None = None) -> Command:
+    """The command; `digest` and `size` as far as they are known of a large one."""
+    request_id, peer = request.request_id, request.peer
+    if request_id is None or "idempotency" not in peer.capabilities:
+        return Command(op, size=size)
+    if digest is None:
+        hasher = digest_of(request.method)
+        hasher.update(request.payload)
+        digest = hasher.digest()
+    return Command(op, request_id, digest, request.resent, size)
+
+
+def previous_might_not_fit(op: Operation, peer: Peer) -> bool:
+    """Whether the answer to a change could be larger than the peer takes: it would be applied, and not be answered."""
+    if not isinstance(op, (Set, Delete)) or not op.return_previous:
+        return False
+    return peer.max_message < VALUE_SIZE_MAX + ANSWER_OVERHEAD
