@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 from haptera.node import turns
 from haptera.node.services import large
-from haptera.state import kv, limits
+from haptera.state import limits, many
 from haptera.testing import Crashed, MemoryFileSystem, node, run
 from haptera.testing.nodes import EPOCH_MS
 from tests.linearizability.faults import record
@@ -115,7 +115,7 @@ def slices_of_one_key() -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(patch.object(limits, "SLICE_WORK_MAX", 1))
-        stack.enter_context(patch.object(kv, "_GET_PIECE", 1))
+        stack.enter_context(patch.object(many, "_PIECE", 1))
         stack.enter_context(patch.object(turns, "TURN_WORK_MAX", 1))
         stack.enter_context(patch.object(turns.Turns, "_rest", rest))
         stack.enter_context(patch.object(large, "SMALL_LIST_SIZE", 0))

@@ -26,8 +26,8 @@ from haptera.state import (
     SetMany,
     StateMachine,
     Write,
-    kv,
     limits,
+    many,
 )
 from haptera.state.steps import finish
 
@@ -62,7 +62,7 @@ Seen = dict[str, object]
 def _slices_of_one_key() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limits, "SLICE_WORK_MAX", 1)
-        patch.setattr(kv, "_GET_PIECE", 1)
+        patch.setattr(many, "_PIECE", 1)
         yield
 
 

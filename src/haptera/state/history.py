@@ -19,6 +19,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from haptera.state import limits
+from haptera.state.invariants import require
 from haptera.state.results import Entry
 
 if TYPE_CHECKING:
@@ -208,28 +209,23 @@ class History:
         tables = [table for table in self._garbage if isinstance(table, Table)]
         tables += [table for hold in self._holds for table in hold.tables]
         kept = [record for records in self.records.values() for record in records]
-        _require(sorted(map(id, filed + waiting)) == sorted(map(id, kept)), "each older entry is filed once")
-        _require(
+        require(sorted(map(id, filed + waiting)) == sorted(map(id, kept)), "each older entry is filed once")
+        require(
             self.size == sum(map(_size, kept)) + sum(table.size for table in tables),
             "the size of the older entries is counted",
         )
-        _require(all(self.records.values()), "no key has an empty list of older entries")
+        require(all(self.records.values()), "no key has an empty list of older entries")
         revisions = [hold.revision for hold in self._holds]
-        _require(revisions == sorted(set(revisions)), "held revisions are in order")
-        _require(self.newest == (revisions[-1] if revisions else -1), "the newest held revision is known")
+        require(revisions == sorted(set(revisions)), "held revisions are in order")
+        require(self.newest == (revisions[-1] if revisions else -1), "the newest held revision is known")
         for hold in self._holds:
-            _require(hold.readers > 0 and not hold.lost, "a held revision has readers")
+            require(hold.readers > 0 and not hold.lost, "a held revision has readers")
             for replaced_at, _, entry in hold.records:
                 needed = entry[1] <= hold.revision < replaced_at
-                _require(needed, "an older entry is filed under a reader that needs it")
+                require(needed, "an older entry is filed under a reader that needs it")
             needed = all(table.replaced_at > hold.revision for table in hold.tables)
-            _require(needed, "a table is filed under a reader that needs it")
+            require(needed, "a table is filed under a reader that needs it")
 
 
 def _size(record: Record) -> int:
     return _RECORD_OVERHEAD + len(record[1]) + len(record[2][0])
-
-
-def _require(condition: bool, invariant: str) -> None:
-    if not condition:
-        raise AssertionError(f"broken invariant: {invariant}")

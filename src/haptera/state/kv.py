@@ -19,10 +19,10 @@ from haptera.key_rules import KEY_SIZE_MAX, VERSION_MAX
 from haptera.state import commands, limits
 from haptera.state.conditions import nothing_to_delete, sum_of, unmet
 from haptera.state.glob import compile_glob
-from haptera.state.history import History, Hold, Table
+from haptera.state.history import History, Table
 from haptera.state.index import KeyIndex
+from haptera.state.invariants import require
 from haptera.state.ranges import EVERYTHING, KeyRange, key_range
-from haptera.state.results import ENTRY_OVERHEAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 _KEY_NOT_FOUND: Final = int(Code.KEY_NOT_FOUND)
 _KEY_EXISTS: Final = int(Code.KEY_EXISTS)
 
-#: Keys that a slice of a large get_many looks at.
-_GET_PIECE: Final = 1024
 #: Units of work of a key that is added to the index or taken out of it, of one that is overwritten, and of an entry
 #: that is freed.
 KEY_WORK: Final = 16
@@ -94,38 +92,6 @@ class Kv:
     def get_many(self, op: commands.GetMany) -> Result:
         """[[entry or nil, …]], in the order of the keys."""
         return (list(map(self._current, op.keys)),)
-
-    def get_many_steps(self, op: commands.GetMany, size_max: int) -> Steps[tuple[list[Entry | None], int] | Failure]:
-        """As `get_many`, in slices, all of the revision that comes with the entries; 3004 above ``size_max`` bytes."""
-        while True:
-            while self.changing:
-                yield 0
-            self.build_index()  # before anything is held, as for a scan
-            hold = self.history.hold(self.revision)
-            try:
-                found = yield from self._get_held(op.keys, hold, size_max)
-            finally:
-                self.history.release(hold)
-            if found is not None:
-                return found if isinstance(found, Failure) else (found, hold.revision)
-
-    def _get_held(self, keys: list[str], hold: Hold, size_max: int) -> Steps[list[Entry | None] | Failure | None]:
-        """The entries as of a held revision; None if it was lost before the last."""
-        current, older, revision = self.entries.get, self.history.entry_at, hold.revision
-        found: list[Entry | None] = []
-        for first in range(0, len(keys), _GET_PIECE):
-            if hold.lost:
-                return None
-            for key in keys[first : first + _GET_PIECE]:
-                entry = current(key)
-                if entry is None or entry[1] > revision:
-                    entry = older(key, revision)
-                size_max -= 1 if entry is None else len(entry[0]) + ENTRY_OVERHEAD
-                found.append(entry)
-            if size_max < 0:
-                return failure(Code.MESSAGE_TOO_LARGE, outcome="not_applied")
-            yield _GET_PIECE * 2
-        return found
 
     def count(self, op: commands.Count) -> Result:
         """[count]: O(log n) for any range, O(keys in the range) for a glob with more than a prefix. Not while
@@ -395,22 +361,22 @@ class Kv:
 
     def check(self) -> None:
         """Raise ``AssertionError`` with the invariant that does not hold; takes time and memory for every key."""
-        _require(0 <= self.revision <= VERSION_MAX, "the revision is a version")
+        require(0 <= self.revision <= VERSION_MAX, "the revision is a version")
         for key, entry in self.entries.items():
-            _require(0 < len(key) <= KEY_SIZE_MAX, "keys have their size")
-            _require(_is_entry(entry) and 0 < entry[1] <= self.revision, "no version is above the revision")
+            require(0 < len(key) <= KEY_SIZE_MAX, "keys have their size")
+            require(_is_entry(entry) and 0 < entry[1] <= self.revision, "no version is above the revision")
         self.history.check()
         if self._index is None:
-            _require(not self.history.records, "readers have an index")
+            require(not self.history.records, "readers have an index")
             return
         keys, ghosts = list(self._index.keys), list(self._index.ghosts)
-        _require(keys == sorted({*self.entries, *ghosts}), "the index has the keys and the ghosts, in order, once")
+        require(keys == sorted({*self.entries, *ghosts}), "the index has the keys and the ghosts, in order, once")
         for key, records in self.history.records.items():
             recent = key not in self.entries and records[-1][0] > self.cleared_at
-            _require(not recent or key in self._index.ghosts, "a deleted key that has older entries is a ghost")
+            require(not recent or key in self._index.ghosts, "a deleted key that has older entries is a ghost")
         for key in ghosts:
-            _require(key not in self.entries, "a ghost is a deleted key")
-            _require(key in self.history.records, "a ghost has older entries")
+            require(key not in self.entries, "a ghost is a deleted key")
+            require(key in self.history.records, "a ghost has older entries")
 
 
 def _as_before(before: dict[str, Entry | None], entries: dict[str, Entry]) -> Callable[[str], Entry | None]:
@@ -431,8 +397,3 @@ def _outside(span: KeyRange, entries: dict[str, Entry]) -> Callable[[str], Entry
 
 def _is_entry(entry: Any) -> bool:
     return [type(field) for field in entry] == [bytes, int, type(None)]
-
-
-def _require(condition: bool, invariant: str) -> None:
-    if not condition:
-        raise AssertionError(f"broken invariant: {invariant}")

@@ -17,6 +17,7 @@ from haptera.state import limits
 from haptera.state.commands import Command, Forget, Logged, Read, Write, method_of
 from haptera.state.fields import list_field
 from haptera.state.kv import KEY_WORK, Kv
+from haptera.state.many import get_many_steps
 from haptera.state.requests import Requests
 from haptera.state.scan import ScanCursor
 from haptera.state.steps import finish
@@ -167,7 +168,7 @@ class StateMachine:
 
     def get_many_steps(self, op: GetMany, size_max: int) -> Steps[tuple[list[Entry | None], int] | Failure]:
         """The entries of a large get_many, in slices, and the one revision that all of them are of."""
-        found = self.abandoned or (yield from self.kv.get_many_steps(op, size_max))
+        found = self.abandoned or (yield from get_many_steps(self.kv, op, size_max))
         return self.abandoned or found
 
     def open_scan(self, op: Scan, glob: Glob | None = None) -> ScanCursor | Failure:

@@ -25,6 +25,7 @@ import msgspec
 
 from haptera.errors import Code, Failure, failure
 from haptera.state import limits
+from haptera.state.invariants import require
 from haptera.state.results import Replayed
 
 #: What is left of an answer that is too large to keep: the version of a change, the code of a failure.
@@ -173,28 +174,23 @@ class Requests:
         before = 0
         for (user, request_id), (time_ms, _, result) in self._answers.items():
             counts[user] = counts.get(user, 0) + 1
-            _require(before <= time_ms <= self.clock_ms, "answers are in the order of their time")
+            require(before <= time_ms <= self.clock_ms, "answers are in the order of their time")
             before = time_ms
             size = len(_encoder.encode(result))
             large = self._large.get(user)
             charged = None if large is None else large.get(request_id)
             if charged is not None:
                 sizes[user] = sizes.get(user, 0) + size
-                _require(charged[0] == size, "large answers are charged with their size")
+                require(charged[0] == size, "large answers are charged with their size")
             else:
                 brief = isinstance(result, int | Failure)
-                _require(brief or size <= limits.ANSWER_SMALL_SIZE, "all large answers are charged")
-        _require(counts == self._counts, "the answers of each user are counted")
-        _require(all(count <= limits.ANSWERS_PER_USER_MAX for count in counts.values()), "no user has too many answers")
-        _require(sizes == self._sizes and sum(sizes.values()) == self.size, "the large answers add up")
-        _require(self.size <= limits.ANSWERS_SIZE_MAX, "large answers fit their budget")
-        _require(all(size <= limits.ANSWERS_SIZE_PER_USER_MAX for size in sizes.values()), "each user's do, too")
+                require(brief or size <= limits.ANSWER_SMALL_SIZE, "all large answers are charged")
+        require(counts == self._counts, "the answers of each user are counted")
+        require(all(count <= limits.ANSWERS_PER_USER_MAX for count in counts.values()), "no user has too many answers")
+        require(sizes == self._sizes and sum(sizes.values()) == self.size, "the large answers add up")
+        require(self.size <= limits.ANSWERS_SIZE_MAX, "large answers fit their budget")
+        require(all(size <= limits.ANSWERS_SIZE_PER_USER_MAX for size in sizes.values()), "each user's do, too")
 
 
 def _without_details(reason: Failure) -> Failure:
     return failure(reason.code, outcome=reason.outcome)
-
-
-def _require(condition: bool, invariant: str) -> None:
-    if not condition:
-        raise AssertionError(f"broken invariant: {invariant}")

@@ -1,0 +1,55 @@
+"""A get_many of very many keys, answered in slices from one revision of the store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from haptera.errors import Code, Failure, failure
+from haptera.state.results import ENTRY_OVERHEAD
+
+if TYPE_CHECKING:
+    from haptera.state.commands import GetMany
+    from haptera.state.history import Hold
+    from haptera.state.kv import Kv
+    from haptera.state.results import Entry
+    from haptera.state.steps import Steps
+
+#: Keys that a slice looks at.
+_PIECE: Final = 1024
+
+
+def get_many_steps(kv: Kv, op: GetMany, size_max: int) -> Steps[tuple[list[Entry | None], int] | Failure]:
+    """As `Kv.get_many`, in slices; with the entries comes the revision that all of them are of.
+
+    3004 where they have more than ``size_max`` bytes.
+    """
+    while True:
+        while kv.changing:
+            yield 0
+        kv.build_index()  # before anything is held, as for a scan
+        hold = kv.history.hold(kv.revision)
+        try:
+            found = yield from _get_held(kv, op.keys, hold, size_max)
+        finally:
+            kv.history.release(hold)
+        if found is not None:
+            return found if isinstance(found, Failure) else (found, hold.revision)
+
+
+def _get_held(kv: Kv, keys: list[str], hold: Hold, size_max: int) -> Steps[list[Entry | None] | Failure | None]:
+    """The entries as of a held revision; None if it was lost before the last."""
+    current, older, revision = kv.entries.get, kv.history.entry_at, hold.revision
+    found: list[Entry | None] = []
+    for first in range(0, len(keys), _PIECE):
+        if hold.lost:
+            return None
+        for key in keys[first : first + _PIECE]:
+            entry = current(key)
+            if entry is None or entry[1] > revision:
+                entry = older(key, revision)
+            size_max -= 1 if entry is None else len(entry[0]) + ENTRY_OVERHEAD
+            found.append(entry)
+        if size_max < 0:
+            return failure(Code.MESSAGE_TOO_LARGE, outcome="not_applied")
+        yield _PIECE * 2
+    return found
