@@ -1,4 +1,4 @@
-"""The clock that nobody sets and that goes on while the machine sleeps. On Linux it is not `time.monotonic`."""
+"""The clock that no one sets and that goes on while the machine sleeps. On Linux it is not `time.monotonic`."""
 
 import time
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Forked processes: a child of ``os.fork`` has a copy of every object, and shares every open file with its parent.
 
-A layer that holds what must not be shared registers it here. In a forked child each registered object then gives its
+A layer registers here the objects that must not be shared. In a forked child each registered object then gives its
 copy up: it closes the child's descriptors, which leaves the parent's alone, and draws its identity again or refuses to
 be used.
 """
@@ -23,7 +23,7 @@ class Forkable(Protocol):
 
 
 class _Process:
-    """The process that this code runs in, and what it gives up in its children. There is one object."""
+    """The process that this code runs in, and the objects that it gives up in its children. There is one object."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -33,7 +33,7 @@ class _Process:
     def begin_child(self) -> None:
         owner, self.pid = self.pid, os.getpid()
         for held in list(self.held):
-            # An error in one must not keep the others from the same, and there is nobody to tell.
+            # An error in one must not keep the others from the same, and there is no one to tell.
             with suppress(Exception):
                 held.disown(owner)
 

@@ -1,4 +1,4 @@
-"""What can go wrong, as exceptions and as values (spec/protocol.md, section 6).
+"""The errors, as exceptions and as values (spec/protocol.md, section 6).
 
     HapteraError
         ProtocolError               the bytes of a connection broke the protocol
@@ -13,7 +13,7 @@
             DirectoryInUse          another process has it open
             MissingKey, WrongKey    the key to read it with is missing, or is another one
             NewerFormat             a newer version wrote it
-        ConfigurationError          an option, URL or environment does not say what to do
+        ConfigurationError          an option, URL or environment is wrong or incomplete
         WrongLoop                   an object was used outside the event loop, thread or process that it belongs to
 
 Between the layers an error travels as a `Failure`, a value. The class of a code is imported when it is first used,

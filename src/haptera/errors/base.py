@@ -1,4 +1,4 @@
-"""The root of all errors, and the class of those that a peer answers with."""
+"""The root of all errors, and the class of errors that a peer answers with."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -69,7 +69,7 @@ def describe(name: str, code: int, message: str, details: dict[str, Any]) -> str
     """Return an error as one readable line.
 
     Its words may be the other side's. They are kept as they came, and made harmless here: a traceback shows them on a
-    terminal, which would obey what it can.
+    terminal, which would obey some.
     """
     text = f"{name} ({code}): {message}"
     if details:
@@ -79,7 +79,7 @@ def describe(name: str, code: int, message: str, details: dict[str, Any]) -> str
 
 
 def printable(text: str, kept: str = "") -> str:
-    """Return ``text`` with escapes for all characters that are not printable, but for those in ``kept``."""
+    """Return ``text`` with escapes for all characters that are not printable, but for the ones in ``kept``."""
     if text.isprintable():
         return text
     return "".join(

@@ -11,7 +11,7 @@ class ProtocolError(HapteraError):
     """The bytes of a connection break the protocol.
 
     `code` is one of section 6 of spec/protocol.md; `name` and, unless another is given, `message` follow from it.
-    `details` says what was expected and what was found.
+    `details` has the expected and the actual value.
     """
 
     code: int
@@ -25,7 +25,7 @@ class ProtocolError(HapteraError):
         super().__init__(self.code, self.message, self.details)
 
     def failure(self, outcome: Outcome) -> Failure:
-        """The same as the value that an ERROR frame carries, with what is known of the request it answers."""
+        """The same as the value that an ERROR frame carries, with the outcome of the request it answers."""
         return Failure(self.code, self.name, self.message, outcome, self.details)
 
     def __str__(self) -> str:
@@ -48,7 +48,7 @@ class RemoteProtocolError(ProtocolError):
 class ConnectionLost(HapteraError, ConnectionError):
     """The connection ended, or could not be made.
 
-    `outcome` says what is known of the call that was in flight: `not_applied` where it was never sent, else `unknown`.
+    `outcome` is the outcome of the call that was in flight: `not_applied` where it was never sent, else `unknown`.
     `failure` is why the peer ended the connection, if it said so. The error is then of the class of that code as well,
     with its `code`, `name` and `details`: `except haptera.errors.TooManyConnections` meets a connection that was
     refused.
@@ -64,7 +64,7 @@ class ConnectionLost(HapteraError, ConnectionError):
         self.outcome: Outcome = outcome
         self.failure = failure
         if failure is not None:
-            # What a `ServerError` has, and no more: the call's outcome is not that of the connection's end.
+            # The fields of a `ServerError`, and no more: the call's outcome differs from the connection's.
             vars(self).update(code=failure.code, name=failure.name, details=failure.details)
         BaseException.__init__(self, message)  # OSError's own would read it as an errno
 

@@ -12,7 +12,7 @@ class StorageError(HapteraError):
 
 
 class CorruptionError(StorageError):
-    """Stored bytes are not what was written. They are never served.
+    """Stored bytes differ from the written ones. They are never served.
 
     `file` and `offset` (bytes from its beginning) say where; `expected` and `actual` what should be there and what is.
     """

@@ -5,7 +5,7 @@ from haptera.errors.table import Outcome
 
 
 class ConfigurationError(HapteraError):
-    """An option, a URL, a configuration file or the environment does not say what to do."""
+    """An option, a URL, a configuration file or the environment is wrong or incomplete."""
 
     name: str = "CONFIGURATION_ERROR"
     outcome: Outcome = "not_applied"

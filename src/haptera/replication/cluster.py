@@ -64,7 +64,7 @@ class ClusterOfOne:
         return entry.index
 
     def close(self) -> None:
-        """Return when the disk has what was proposed, and end the writer. Safe to call again."""
+        """Return when the disk has all proposals, and end the writer. Safe to call again."""
         self._writer.close()
 
     def _write(self, entry: Entry, encode: Callable[[], bytes]) -> None:
@@ -74,7 +74,7 @@ class ClusterOfOne:
         try:
             entry = msgspec.structs.replace(entry, payload=encode())
             self._append(entry)
-        except BaseException as caught:  # whatever it was, the loop must hear of it
+        except BaseException as caught:  # the loop must hear of any error
             error = caught
         seconds = time.perf_counter() - started
         try:

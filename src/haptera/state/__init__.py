@@ -1,4 +1,4 @@
-"""The replicated state machine: commands, what they do to the store, and what they answer.
+"""The replicated state machine: commands, their effects on the store, and their answers.
 
 Pure and deterministic: nothing here knows a clock, a socket, a file or an event loop, and nothing is random. A log of
 commands is its only input, so that a replay and a replica come to the same state (ARCHITECTURE.md).

@@ -1,10 +1,10 @@
-"""Headers of MessagePack arrays: what encodes or decodes a long list in pieces puts its own around them."""
+"""Headers of MessagePack arrays: code that encodes or decodes a long list in pieces puts its own around them."""
 
 from __future__ import annotations
 
 
 def array_header(count: int) -> bytes:
-    """The shortest header of an array of ``count`` elements, which is what encoders write."""
+    """The shortest header of an array of ``count`` elements, as encoders write it."""
     if count < 16:
         return bytes((0x90 | count,))
     return b"\xdc" + count.to_bytes(2, "big") if count < 1 << 16 else b"\xdd" + count.to_bytes(4, "big")

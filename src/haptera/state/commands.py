@@ -41,7 +41,7 @@ from haptera.state.steps import Steps, finish
 
 
 class UnknownPart(NewerFormat):
-    """An entry holds a command of a newer format. ``part`` is what it calls itself, such as ``"kv.expire"``."""
+    """An entry holds a command of a newer format. ``part`` is its own name, such as ``"kv.expire"``."""
 
     def __init__(self, part: str, reason: str = "is not known") -> None:
         StorageError.__init__(self, f"the command {part[:64]!r} {reason}: the log was written by a newer version")
@@ -50,7 +50,7 @@ class UnknownPart(NewerFormat):
 
 
 class MalformedCommands(HapteraError, ValueError):
-    """An entry's payload is not what any version writes."""
+    """An entry's payload was written by no version."""
 
 
 class Command(Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
@@ -188,7 +188,7 @@ def method_of(command: type[Command]) -> tuple[str, str]:
 
 
 class Logged(Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
-    """One command as it is logged: who asked, and under which request id.
+    """One command as it is logged, with its user and its request id.
 
     ``digest`` is the SHA-256 of service, method and argument, and stands wherever ``request_id`` (a UUID's 16 bytes)
     does; without a request id the command is simply applied. ``resent`` says that another connection may carry a copy
@@ -252,7 +252,7 @@ def decode_commands(payload: bytes) -> list[Logged]:
     """The commands of an entry's payload.
 
     Raises `UnknownPart` for a command, or a field of one, that this version does not know, and `MalformedCommands` (a
-    ``ValueError``) for bytes that are no list of commands. Nothing else, whatever the bytes.
+    ``ValueError``) for bytes that are no list of commands. Nothing else, for any bytes.
     """
     try:
         return _decoder.decode(payload)
@@ -282,7 +282,7 @@ COMMAND_OVERHEAD: Final = 64
 def size_bound(op: Operation) -> int:
     """An upper bound, in bytes, of ``op`` as it is encoded for the log, cheap enough to ask for every command.
 
-    What a `Logged` adds is the user's name and at most 64 bytes.
+    A `Logged` adds the user's name and at most 64 bytes.
     """
     return _SIZES[type(op)](op)
 

@@ -38,7 +38,7 @@ def unmet(op: Set, previous: Entry | None) -> Failure | None:
 
 
 def nothing_to_delete(op: Delete, previous: Entry | None) -> Result | None:
-    """What a delete is answered that deletes nothing; None for one that does."""
+    """The answer to a delete that deletes nothing; None for one that deletes."""
     if op.if_version is not None and op.if_version != (previous[1] if previous else 0):
         return _mismatch(op.key, op.if_version, previous)
     return (False, None, None) if previous is None else None

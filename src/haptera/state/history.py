@@ -8,7 +8,7 @@ to a long one leaves nothing behind.
 The clear of everything replaces every entry at once. Its readers keep the whole table, with its index: a *table* is
 needed, filed and handed on as a record is.
 
-What a finished reader leaves is freed a little at a time (`History.sweep`), never all at once.
+The entries that a finished reader leaves are freed a little at a time (`History.sweep`), never all at once.
 """
 
 from __future__ import annotations
@@ -121,12 +121,12 @@ class History:
         self._holds[-1].records.append(record)
         self.size += _size(record)
         if self._garbage:
-            self.sweep(2)  # so that what waits to be freed shrinks, however fast entries are replaced
+            self.sweep(2)  # so that the entries to be freed get fewer, however fast entries are replaced
         elif self.size > limits.HELD_SIZE_MAX:
             self._give_up(self._holds[0])
 
     def retire(self, table: Table) -> None:
-        """Keep the store as it was before a clear, for those who read it; without a reader it is freed in `sweep`.
+        """Keep the store as it was before a clear, for its readers; without a reader it is freed in `sweep`.
 
         Readers of a table that would take too much memory lose their revision, all of them: each needs all of it.
         """
@@ -137,7 +137,7 @@ class History:
         self._file_table(table)
 
     def entry_at(self, key: str, revision: int) -> Entry | None:
-        """What ``key`` was at the held ``revision``, if that has been replaced since; None if it was absent."""
+        """The entry of ``key`` at the held ``revision``, if it was replaced since; None if it was absent."""
         records = self.records.get(key)
         if records is None:
             return None

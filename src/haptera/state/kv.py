@@ -1,9 +1,10 @@
 """The ``kv`` part: the keys and values of the store (spec/protocol.md, section 7).
 
 One counter, the *revision*, counts the changes of the whole store. Each command that changes something takes the next
-revision, once however many keys it changes, and that is the *version* of what it wrote; so a version only grows, and a
-key that is deleted and written again never shows an old one. A command that changes nothing takes no revision: a
-delete of a missing key, a clear of an empty range. Writing the value that a key already has, or adding 0, is a write.
+revision, once however many keys it changes, and that is the *version* of the entries it wrote; so a version only
+grows, and a key that is deleted and written again never shows an old one. A command that changes nothing takes no
+revision: a delete of a missing key, a clear of an empty range. Writing the value that a key already has, or adding 0,
+is a write.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _ENTRY_OVERHEAD: Final = 250
 
 
 class Kv:
-    """The keys and values, their index, and what open readers need of the past.
+    """The keys and values, their index, and the part of the past that open readers need.
 
     There is a method for each command, named as in its tag. It applies the command, judged against the present state,
     and gives its result array; a `Failure` means that nothing changed. A change of one key that is only ``rehearsed``
@@ -189,7 +190,7 @@ class Kv:
     def rename(self, op: commands.Rename, *, rehearsed: bool = False) -> Result | None:
         """[version]: of the new key; the old one is gone at the same revision.
 
-        A missing source is 4001, whatever the target; with ``if_absent`` a target that exists is 4003. A key renamed to
+        A missing source is 4001, for any target; with ``if_absent`` a target that exists is 4003. A key renamed to
         itself keeps its value and gets a new version; with ``if_absent`` it stands in its own way.
         """
         key, new_key = op.key, op.new_key
@@ -233,7 +234,8 @@ class Kv:
         return (count, revision)
 
     def _clear_all(self) -> Steps[Result]:
-        """Begin with an empty table and leave the old one to its readers; what none needs is freed in slices."""
+        """Begin with an empty table and leave the old one to its readers; entries that none needs are freed in
+        slices."""
         count = len(self.entries)
         if count == 0:
             return (0, None)
@@ -277,8 +279,8 @@ class Kv:
     # A large change, which is one step for every reader
 
     def _begin(self, keys: int) -> dict[str, Entry | None] | None:
-        """Begin a change of so many keys. Until `_end`, a large one is seen by nobody: reads see, of each key that was
-        changed, what is noted in the table that this returns. None for a change of one slice."""
+        """Begin a change of so many keys. Until `_end`, no reader sees a large one: of each key that was changed,
+        reads see the entry in the table that this returns. None for a change of one slice."""
         if keys * KEY_WORK <= limits.SLICE_WORK_MAX:
             return None
         before: dict[str, Entry | None] = {}
@@ -287,7 +289,7 @@ class Kv:
         return before
 
     def _end(self, before: dict[str, Entry | None] | None) -> Steps[None]:
-        """Show the change, whole, and free what it has replaced."""
+        """Show the change, whole, and free the entries that it has replaced."""
         if before is None:
             return
         self._settle()

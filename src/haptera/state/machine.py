@@ -1,7 +1,7 @@
 """The replicated state machine: (state, command, entry time) -> (result).
 
-Deterministic: no clock, no randomness, no I/O. Whoever applies the same entries, a node at work, a node that replays
-its log or a replica, has the same state after each of them. Time enters only as the entries' time.
+Deterministic: no clock, no randomness, no I/O. Each process that applies the same entries, a node at work, a node
+that replays its log or a replica, has the same state after each of them. Time enters only as the entries' time.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class StateMachine:
         return results
 
     def known(self, command: Logged) -> Result | None:
-        """What a command would be answered now if that changes nothing; None for one that is to be logged.
+        """The answer to a command now if it changes nothing; None for one that is to be logged.
 
         Its answer is remembered, its id is another's, its user's table is full, or it changes nothing in the store. The
         caller makes sure that no entry is on its way that could make another answer right.
@@ -128,7 +128,7 @@ class StateMachine:
             if answered is not None:
                 return answered
         if command.resent:
-            return None  # whatever it is answered is remembered, for its other copy
+            return None  # its answer, of any kind, is remembered for its other copy
         op = command.op
         change = self._writes.get(type(op))
         if change is None:
@@ -163,7 +163,7 @@ class StateMachine:
     def abandon(self, reason: Failure) -> None:
         """Apply no more entries, and answer every read and new scan with `reason`."""
         self.abandoned = reason
-        self.kv.changing = False  # what waits for the end of the change is answered with the reason
+        self.kv.changing = False  # reads that wait for the end of the change are answered with the reason
         self._reads = dict.fromkeys(self._reads, lambda _: reason)  # a read pays nothing for it before
 
     def get_many_steps(self, op: GetMany, size_max: int) -> Steps[tuple[list[Entry | None], int] | Failure]:
@@ -187,7 +187,7 @@ class StateMachine:
         self.kv.build_index()
 
     def keep_tracked(self) -> None:
-        """Prepare the large tables for ``gc.freeze``: what it is to keep must be followed when it is called."""
+        """Prepare the large tables for ``gc.freeze``: objects that it is to keep must be followed when it is called."""
         self.kv.keep_tracked()
 
     def digest(self) -> bytes:

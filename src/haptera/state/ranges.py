@@ -39,7 +39,8 @@ def key_range(
     *,
     reverse: bool = False,
 ) -> KeyRange:
-    """What a scan or count covers: the keys with all ``prefixes``, from ``start`` to before ``end``, beyond ``after``.
+    """The keys that a scan or count covers: the keys with all ``prefixes``, from ``start`` to before ``end``, beyond
+    ``after``.
 
     Beyond is above ``after``, and below it for a reverse scan: a cursor is a key, so writes between two scans neither
     hide an entry nor show one twice.

@@ -1,6 +1,6 @@
 """The ``requests`` part: changes are applied at most once (spec/protocol.md, section 7.1).
 
-It remembers, for each (user, request id), the digest of what was asked and the result. All is decided when a command is
+It remembers, for each (user, request id), the digest of the request and the result. All is decided when a command is
 applied, in log order: so a retry that overtakes its original, a replay of the log and a replica all come to the same
 answer.
 
@@ -28,7 +28,7 @@ from haptera.state import limits
 from haptera.state.invariants import require
 from haptera.state.results import Replayed
 
-#: What is left of an answer that is too large to keep: the version of a change, the code of a failure.
+#: The rest of an answer that is too large to keep: the version of a change, the code of a failure.
 _Brief = int | Failure
 #: The time by the clock of this part, the digest, and the result.
 _Answer = tuple[int, bytes | None, tuple[Any, ...] | _Brief]
@@ -48,7 +48,7 @@ class Requests:
         self.size = 0
         self._answers: OrderedDict[tuple[str, bytes], _Answer] = OrderedDict()
         self._counts: dict[str, int] = {}
-        # Of each user: the large answers, oldest first, with their size and what is left of them without it.
+        # Of each user: the large answers, oldest first, with their size and the rest that stays without it.
         self._large: dict[str, OrderedDict[bytes, tuple[int, _Brief]]] = {}
         self._sizes: dict[str, int] = {}
 
@@ -64,7 +64,7 @@ class Requests:
         return (user, request_id) in self._answers
 
     def judge(self, user: str, request_id: bytes, digest: bytes | None) -> Replayed | Failure | None:
-        """What a command with this request id is answered without being applied; None if it is to be applied.
+        """The answer to a command with this request id, without applying it; None if it is to be applied.
 
         `Replayed` for one that was applied; 3011 if its answer was too large to keep; 3012 if the id stood for another
         request; 3008 for a new one while the user's table is full.

@@ -1,4 +1,4 @@
-"""What commands and reads give back."""
+"""The results of commands and reads."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Page(Struct, frozen=True):
 
 
 class ScanCursor:
-    """An open scan. It sees the store at ``revision``, whatever is written while it is open, and must be closed.
+    """An open scan. It sees the store at ``revision``, without any later change, and must be closed.
 
     ``count`` is the number of rows given so far and ``last_key`` the key of the last one (None before the first): the
     scan's result array, with the revision. ``work`` is the units of work that the last page was (`state.steps`).
@@ -107,8 +107,8 @@ class ScanCursor:
     def close(self) -> None:
         """Let go of the revision. May be called more than once.
 
-        What only this scan needed is freed later (`History.sweep`): all scans of a lost connection end in one turn of
-        the loop.
+        Entries that only this scan needed are freed later (`History.sweep`): all scans of a lost connection end in
+        one turn of the loop.
         """
         if self._open:
             self._open = False

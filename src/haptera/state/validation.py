@@ -1,4 +1,4 @@
-"""What a command must be before it is judged, and above all before it is logged (spec/protocol.md, section 7)."""
+"""The checks of a command before it is judged, and above all before it is logged (spec/protocol.md, section 7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps entries: the data directory, its keys and the log. Knows nothing of what an entry means.
+"""Keeps entries: the data directory, its keys and the log. Knows nothing of an entry's meaning.
 
 `haptera.storage.log` says how the log is written and recovered.
 """

@@ -1,4 +1,4 @@
-"""The data directory: what is in it, whose it is, and the lock that keeps a second process out (storage-format 2)."""
+"""The data directory: its content, its owner, and the lock that keeps a second process out (storage-format 2)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class DataDirectory:
 
     @classmethod
     def open(cls, fs: FileSystem, path: str, create: bool = True) -> DataDirectory:
-        """Lock a data directory and read what it is; make it if it is not there and `create` is true (parents are not
+        """Lock a data directory and read its identity; make it if it is not there and `create` is true (parents are not
         made).
 
         Raises DirectoryInUse, NewerFormat, CorruptionError (something that must be there is not, or is damaged),
@@ -86,7 +86,7 @@ class DataDirectory:
             self._create()
         else:
             self.node_id = _parse(self.node_path, data)
-            self.fs.sync_directory(self.path)  # whoever made this file, or the keys, may have been killed before that
+            self.fs.sync_directory(self.path)  # the process that made this file, or the keys, may have died before that
             if LOG_NAME not in self.fs.listdir(self.path):
                 raise CorruptionError(self.log_path, 0, "the log's directory", "nothing")
 
@@ -108,8 +108,8 @@ def _make_directory(fs: FileSystem, path: str) -> None:
     try:
         fs.mkdir(path)
     except FileExistsError:
-        # Sync the name all the same: whoever made it may have died before that. If we may not, it was made for us,
-        # long ago.
+        # Sync the name all the same: the process that made it may have died before that. If we may not, it was made
+        # for us, long ago.
         with contextlib.suppress(PermissionError):
             fs.sync_directory(parent)
     else:

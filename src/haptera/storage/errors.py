@@ -1,4 +1,4 @@
-"""What can go wrong with the data directory. Damage itself is `haptera.errors.CorruptionError`.
+"""The errors of the data directory. Damage itself is `haptera.errors.CorruptionError`.
 
 The errors that a program tells apart stand in `haptera.errors`, which needs none of the packages of this layer.
 """
@@ -41,7 +41,7 @@ class StorageFailed(StorageError):
 
 
 def holder_of(pid: int | None) -> str:
-    """Name the process that took the lock, with what helps to find it."""
+    """Name the process that took the lock, with help to find it."""
     if pid is None:
         return "another process"
     if pid == os.getpid():

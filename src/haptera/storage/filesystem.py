@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 OpenMode = Literal["r", "r+", "x"]
-"""r: read; r+: read and write what exists; x: create, read and write, FileExistsError if there is one."""
+"""r: read; r+: read and write an existing file; x: create, read and write, FileExistsError if there is one."""
 
 TEMPORARY = ".tmp"
 """Ends the name of a file that is being made: it gets its own name when it is whole and durable."""
@@ -59,7 +59,7 @@ class File(Protocol):
     def size(self) -> int: ...
 
     def drop_cache(self) -> None:
-        """Forget clean cached pages, so that reads see what the disk holds.
+        """Forget clean cached pages, so that reads see the bytes of the disk.
 
         A hint: does nothing where it cannot be done.
         """
@@ -87,7 +87,7 @@ class FileSystem(Protocol):
     def unlink(self, path: str) -> None: ...
 
     def sync_directory(self, path: str) -> None:
-        """Make the names in a directory durable: what was created, renamed or removed in it."""
+        """Make the names in a directory durable: creations, renames and removals."""
 
 
 class OsFile:

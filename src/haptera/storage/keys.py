@@ -21,7 +21,7 @@ DATA_KEY_SIZE = 32
 KEY_ID_SIZE = 8
 KEYS_FORMAT = 1
 _FILE_SIZE_MAX = 4096
-_NOTICE = "# The key of the data beside it. Whoever can read this file can read the data; without it, nobody can.\n"
+_NOTICE = "# The key of the data beside it. A reader of this file can read the data; without it, no one can.\n"
 
 
 def derive(secret: bytes, salt: bytes | None, purpose: bytes, size: int) -> bytes:
@@ -81,5 +81,5 @@ def _parse(path: str, data: bytes) -> DataKey:
         if table["format"] == KEYS_FORMAT and len(key.secret) == DATA_KEY_SIZE and key.id == bytes.fromhex(table["id"]):
             return key
     except (ValueError, KeyError, TypeError):
-        pass  # never quote what was found: it may be most of the key
+        pass  # never quote the text: it may be most of the key
     raise CorruptionError(path, 0, "a data key and the id that follows from it", "something else")

@@ -37,7 +37,7 @@ Record
         nonce  the record's number within the segment, from 0, in 12 bytes
         AAD    segment header || record header || tag of the record before (of the segment header, for the first)
     So no record can be altered, moved, left out of the middle or taken from another file without the tag, its own or
-    the next one's, failing. What cannot be seen from the log alone is that its end was cut off where a record ends,
+    the next one's, failing. The log alone does not show that its end was cut off where a record ends,
     or replaced by an older state.
 
 Writing
@@ -46,9 +46,9 @@ Writing
     its first record. So a segment has its header and its whole size as soon as it has its name. Before it, the old
     segment is sealed: cut to its records and fsynced (in "os" its data is synced first). So only the last segment can
     be unfinished, and no segment is sealed without a record. No nonce repeats: a segment is appended to by one opening
-    of the log alone, and by that only until a call fails. After an opening, or a failure, whatever was there is never
+    of the log alone, and by that only until a call fails. After an opening, or a failure, the old records are never
     written to again, and a new segment has a new id and so a new key. After any failed write or sync the log takes no
-    more writes: what the page cache holds then need not be what the disk holds, and a second fsync would not tell. A
+    more writes: the page cache may then differ from the disk, and a second fsync would not tell. A
     full disk met while a new segment is allocated is different: nothing was written, so the append may be tried again.
 
 Recovery
@@ -65,7 +65,7 @@ Recovery
         - if none of its bytes can be missing: the last one is not zero, there are no 16 zeros in a row, and the bytes
           before the first boundary of a sector, where they are fewer than 16, are not all zeros. Without a valid
           header this is asked of the header's own bytes.
-    - In the active segment, "os": a torn tail. What was not synced may be missing anywhere.
+    - In the active segment, "os": a torn tail. Unsynced bytes may be missing anywhere.
     A valid record out of its place (index, term, time), a missing segment, a file that is too short for its header, a
     segment that was sealed without a record, a header that does not continue the segment before: damage. Damage is
     refused: CorruptionError. A torn tail is cut off and reported; it was never acknowledged. Then the last segment is
@@ -174,7 +174,7 @@ class Log:
 
     @property
     def size_bytes(self) -> int:
-        """What the segments take, without space that is only reserved."""
+        """Bytes of the segments, without space that is only reserved."""
         return sum(segment.size_bytes for segment in self.segments)
 
     def replay(self) -> Iterator[Entry]:
@@ -198,7 +198,7 @@ class Log:
         """
         self._check(entry)
         size = RECORD_HEADER_SIZE + len(entry.payload) + TAG_SIZE
-        # Only a call that comes to its end opens the log for the next one, whatever it was that stopped it.
+        # Only a call that comes to its end opens the log for the next one, for any reason that stopped it.
         self._state = "failed"
         if self._active is None or not self._active.has_room(size):
             self._roll(entry.index, size)

@@ -1,4 +1,4 @@
-"""Reads a segment's records in order, and judges what it finds after the last valid one (storage-format 6).
+"""Reads a segment's records in order, and judges the bytes after the last valid one (storage-format 6).
 
 Streams: memory holds one chunk of the file, or one record where that is larger.
 """
@@ -114,10 +114,10 @@ class SegmentReader:
         progress(count, self._size)
 
     def finish(self, last: bool) -> int:
-        """Judge what follows the valid records: nothing, or a torn tail. Returns the torn tail's size in bytes (0:
+        """Judge the bytes after the valid records: nothing, or a torn tail. Returns the torn tail's size in bytes (0:
         none).
 
-        `last`: no segment follows this one. Raises CorruptionError where a crash cannot have made what is there.
+        `last`: no segment follows this one. Raises CorruptionError where a crash cannot have left these bytes.
         """
         if self.sealed and not self.count:
             raise self._damaged(f"the sealed segment has {self._size} bytes and no record")
@@ -131,7 +131,7 @@ class SegmentReader:
         return end - self.offset
 
     def _check_torn(self, end: int) -> None:
-        """Raise CorruptionError unless what is there up to `end` can be a record whose write was cut short."""
+        """Raise CorruptionError unless the bytes up to `end` can be a record whose write was cut short."""
         # Each record was durable before the next was begun: where there is a later one, this one was whole.
         later = self._later_record(self.offset + 1, end)
         if later is not None:

@@ -31,7 +31,7 @@ FIRST_SEGMENT: Final = 1
 
 @dataclass(slots=True)
 class Recovery:
-    """What a replay found: entries and the bytes they take, and the torn tail it cut off: `torn_bytes` of `file`
+    """The findings of a replay: entries and the bytes they take, and the torn tail it cut off: `torn_bytes` of `file`
     from `offset`, or none.
     """
 
@@ -44,7 +44,7 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment that holds entries. `size_bytes` is what its header and its records take."""
+    """A segment that holds entries. `size_bytes` counts its header and its records."""
 
     number: int
     path: str
@@ -54,7 +54,7 @@ class Segment:
 
 @dataclass(slots=True)
 class LogEnd:
-    """Where a log ends: its last entry, its sealed segments, and what the next one continues."""
+    """Where a log ends: its last entry, its sealed segments, and the chain that the next one continues."""
 
     index: int = 0
     term: int = 0
@@ -108,7 +108,7 @@ class Replay:
         file = self._fs.open(found.path, "r+" if last else "r")
         try:
             if last:
-                file.drop_cache()  # after a failed sync the cache may hold what the disk does not
+                file.drop_cache()  # after a failed sync the cache may hold bytes that the disk does not
             reader = SegmentReader(file, found.path, found.size, found.header, self._key)
 
             def progress(count: int, offset: int) -> None:

@@ -53,7 +53,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class SegmentHeader(msgspec.Struct, frozen=True):
-    """What a segment says of itself (storage-format 3). `capacity` is the size in bytes it was preallocated with."""
+    """The header of a segment (storage-format 3). `capacity` is the size in bytes it was preallocated with."""
 
     number: int
     id: bytes
@@ -136,7 +136,7 @@ class Codec:
         return header + body
 
     def decode_header(self, data: bytes) -> tuple[int, int, int, int] | None:
-        """(length of what follows, index, term, time_ms) of the record header `data`, or None if it is not one of
+        """(length of the rest, index, term, time_ms) of the record header `data`, or None if it is not one of
         this segment.
         """
         length, index, term, time_ms, crc = RECORD_HEADER.unpack(data)
@@ -145,7 +145,7 @@ class Codec:
         return length, index, term, time_ms
 
     def decrypt(self, header: bytes, body: bytes) -> bytes | None:
-        """The payload of the next record, or None if the record is not what was written at this place of the log."""
+        """The payload of the next record, or None if another record was written at this place of the log."""
         try:
             payload = self._cipher.decrypt(self.count.to_bytes(12, "big"), body, self._aad + header + self.tag)
         except InvalidTag:

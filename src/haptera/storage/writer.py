@@ -1,6 +1,6 @@
 """Makes segments, appends records to them and seals them (storage-format 5).
 
-The order of the system calls is the promise: each line that syncs says what must not come before it.
+The order of the system calls is the promise: each line that syncs names the call that must not come before it.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class SegmentWriter:
 
 
 def seal(file: File, size: int, *, data_synced: bool) -> None:
-    """Cut a segment to its records, durably; what follows it may be created after that. Raises OSError."""
+    """Cut a segment to its records, durably; the next one may be created after that. Raises OSError."""
     if not data_synced:
         file.fdatasync()  # the short size says "whole": it must not be durable before the records
     file.truncate(size)

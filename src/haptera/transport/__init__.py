@@ -1,6 +1,6 @@
 """Byte streams under asyncio: addresses, sockets, listening, accepting, refusing, dialling.
 
-It knows no frames: what is said on a connection, and how one is told that it is refused, is its user's.
+It knows no frames: its user writes the bytes of a connection, a refusal included.
 """
 
 from haptera.transport.address import (

@@ -15,12 +15,12 @@ TCP_SCHEME: Final = "haptera"
 UNIX_SCHEME: Final = "haptera+unix"
 _SCHEMES: Final = (TCP_SCHEME, UNIX_SCHEME)
 _SEPARATOR: Final = "://"
-#: A path is bytes to the kernel: those that are no UTF-8 are kept as Python keeps them in file names.
+#: A path is bytes to the kernel: bytes that are no UTF-8 are kept as Python keeps them in file names.
 _NO_UTF8: Final = "surrogateescape"
 _PORT_DIGITS_MAX: Final = 5
 _PORT_MAX: Final = 65535
 _SCHEME_TEXT: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
-#: What a host may hold once it is decoded: a name (of any script) or an IPv4 address, and in brackets an IPv6 address,
+#: A host once it is decoded: a name (of any script) or an IPv4 address, and in brackets an IPv6 address,
 #: perhaps with its zone. Anything else would be printed as something that it is not.
 _NAME: Final = re.compile(r"[\w.~-]+")
 _IPV6: Final = re.compile(r"[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(?:%[\w.~-]+)?")

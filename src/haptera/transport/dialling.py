@@ -49,7 +49,7 @@ async def connect_first(
 
 
 class _Host:
-    """One place of a race. ``addresses`` are those still to be tried, None while they are not known."""
+    """One place of a race. ``addresses`` are still to be tried, None while they are not known."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -119,7 +119,7 @@ class _Race(Generic[T]):
                 task.add_done_callback(self._close_loser)
 
     def failure(self, otherwise: str = "it has no address") -> ConnectionLost:
-        """Return why no place was reached; ``otherwise`` is told of those of which nothing is known."""
+        """Return why no place was reached; ``otherwise`` is told of places without a reason."""
         said = [
             f"cannot connect to {format_place(host.place)}: {', '.join(host.reasons) or otherwise}"
             for host in self._hosts

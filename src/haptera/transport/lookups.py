@@ -1,6 +1,6 @@
 """Names and their addresses, as the system's resolver knows them.
 
-A resolver that does not answer keeps a thread for half a minute, whatever its caller's timeout. So a lookup has a
+A resolver that does not answer keeps a thread for half a minute, beyond its caller's timeout. So a lookup has a
 thread of its own, and takes none of the loop's executor: the program's other work goes on there, and the end of the
 loop waits for no resolver. All callers that wait for a name share one lookup.
 """
@@ -29,7 +29,7 @@ _lookups: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lookups] = WeakKeyDictio
 async def look_up(host: str, port: int) -> Addresses:
     """Return the addresses of a name, from a lookup that may have begun for others, and goes on for others.
 
-    Raises ``OSError`` and, for what cannot be a name, ``UnicodeError``.
+    Raises ``OSError`` and, for text that cannot be a name, ``UnicodeError``.
     """
     loop = asyncio.get_running_loop()
     lookups = _lookups.setdefault(loop, {})
@@ -60,7 +60,7 @@ def _begin(lookups: _Lookups, name: _Name, loop: asyncio.AbstractEventLoop) -> a
 
 
 def _resolve(lookups: _Lookups, name: _Name, lookup: asyncio.Future[Addresses]) -> None:
-    """Look a name up, in a thread, and hand its loop what came of it."""
+    """Look a name up, in a thread, and hand the result to its loop."""
     try:
         end = partial(lookup.set_result, socket.getaddrinfo(*name, type=socket.SOCK_STREAM))
     except Exception as error:
@@ -74,4 +74,4 @@ def _resolve(lookups: _Lookups, name: _Name, lookup: asyncio.Future[Addresses]) 
 def _end(lookups: _Lookups, name: _Name, lookup: asyncio.Future[Addresses], end: partial[None]) -> None:
     del lookups[name]
     end()
-    lookup.exception()  # it is no loss if nobody waits for it any longer
+    lookup.exception()  # it is no loss if no caller waits for it any longer

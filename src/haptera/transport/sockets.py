@@ -31,7 +31,7 @@ _TCP_OPTIONS: Final = (
 
 
 def tune(transport: asyncio.BaseTransport) -> None:
-    """Bound what waits in the kernel, and have it notice a host that is gone."""
+    """Bound the bytes that wait in the kernel, and have it notice a host that is gone."""
     sock = transport.get_extra_info("socket")
     if sock is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
         return
@@ -50,7 +50,7 @@ def unacknowledged(transport: asyncio.BaseTransport) -> int:
     if sys.platform != "linux" or sock is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
         return 0
     try:
-        # SIOCOUTQ, which has the number of a terminal's request. The end of what is sent counts as a byte of it.
+        # SIOCOUTQ, which has the number of a terminal's request. The end of the sent bytes counts as one of them.
         answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
     except OSError:
         return 0

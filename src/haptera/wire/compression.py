@@ -13,15 +13,15 @@ from haptera.errors import RemoteProtocolError
 if TYPE_CHECKING:
     from zstandard import ZstdCompressor, ZstdDecompressor
 
-#: Smaller payloads are never compressed: what that saves is less than what it costs.
+#: Smaller payloads are never compressed: it saves less than it costs.
 COMPRESSED_SIZE_MIN: Final = 1024
-#: The farthest that a frame may refer back, in bytes, and so what decompressing it may keep.
+#: The farthest that a frame may refer back, in bytes, and so the memory that decompressing it may take.
 WINDOW_MAX: Final = 8 * 1024 * 1024
 
 _PACKAGE: Final = "zstandard"
 #: The fastest that still halves text: the wire has to be slow for a higher one to pay.
 _LEVEL: Final = 1
-#: What begins a zstd frame. Skippable frames begin otherwise.
+#: The first bytes of a zstd frame. Skippable frames begin otherwise.
 _MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _WRONG_LENGTH: Final = "a compressed payload is not as long as announced"
 
@@ -76,7 +76,7 @@ class Codec:
             raise RemoteProtocolError(1010, "a compressed payload is not a zstd frame")
         try:
             self._check(zstandard.get_frame_parameters(data), raw_length)
-            # A frame that declares its size is decompressed to that size, whatever limit is given here. It has just
+            # A frame that declares its size is decompressed to that size, beyond any limit given here. It has just
             # been checked to be the one that was announced; the limit is for frames that declare none.
             payload: bytes = decompressor.decompress(data, max_output_size=raw_length, allow_extra_data=False)
         except zstandard.ZstdError as error:

@@ -31,13 +31,15 @@ class FrameDecoder:
     """Takes bytes in any pieces, gives whole frames.
 
     A length is believed only after the header's checksum was right and is within the limit, and memory grows only as
-    bytes arrive. Each payload byte is copied once; twice if its frame came in pieces, once more if those were tiny.
+    bytes arrive. Each payload byte is copied once; twice if its frame came in pieces, once more if the pieces were
+    tiny.
 
-    The first frame of a connection is handed over alone, whatever came with it: what it says decides how the rest is
-    read. ``receive(b"")`` goes on behind it, and while ``more`` is true: small frames come some hundreds at once.
+    The first frame of a connection is handed over alone, even if others came with it: its content decides how the
+    rest is read. ``receive(b"")`` goes on behind it, and while ``more`` is true: small frames come some hundreds at
+    once.
 
     The first fault in a header, or a wrong tag, ends the decoding for good, since nothing behind it can be trusted:
-    ``error`` then says what was wrong, and further bytes are ignored. Damage to a body is not an error here but a
+    ``error`` then says why, and further bytes are ignored. Damage to a body is not an error here but a
     property of its frame.
     """
 
@@ -169,7 +171,7 @@ class FrameDecoder:
         self._wanted = wanted
 
     def _fault(self, header: bytes) -> RemoteProtocolError:
-        """Name what is wrong with a header, in the order of checks of section 2."""
+        """Name the fault of a header, in the order of checks of section 2."""
         if header[:2] != _MAGIC_BYTES:
             found = header[:2].hex()
             return RemoteProtocolError(1002, f"the bytes are not a frame: they begin with {found}, not fa57")

@@ -33,7 +33,7 @@ STREAM_MAX: Final = 2**53 - 1
 HANDSHAKE_FRAME_SIZE_MAX: Final = 16 * 1024
 #: A frame with MORE carries at least this much (section 2), so that fragments cannot become a flood of tiny frames.
 FRAGMENT_SIZE_MIN: Final = 1024
-#: What an ITEM frame costs its windows besides its metadata and payload (section 3).
+#: The bytes that an ITEM frame costs its windows besides its metadata and payload (section 3).
 ITEM_OVERHEAD: Final = 64
 
 HEADER = struct.Struct(">HBBHHQIII")
@@ -42,7 +42,7 @@ CHECKED_SIZE: Final = _CHECKED_PART.size
 
 
 class FrameType(IntEnum):
-    """What a frame is (section 2.2). Types below 0x80 are critical; others are skipped when unknown."""
+    """The type of a frame (section 2.2). Types below 0x80 are critical; others are skipped when unknown."""
 
     HELLO = 0x01
     WELCOME = 0x02
@@ -86,7 +86,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     """One frame as it arrived; only its header has been believed so far.
 
     ``actual_crc`` is the CRC-32C that was computed over metadata and payload: the frame is damaged when it differs
-    from ``body_crc``. What follows from damage depends on the frame's type and stream (section 3).
+    from ``body_crc``. The consequence of damage depends on the frame's type and stream (section 3).
     """
 
     type: int
@@ -99,14 +99,14 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def damaged(self) -> bool:
-        """Whether the body is not what its sender checksummed."""
+        """Whether the body differs from the one that its sender checksummed."""
         return self.body_crc != self.actual_crc
 
 
 def encode_head(type_: int, flags: int, stream: int, metadata: bytes, payload: bytes, version: int = VERSION) -> bytes:
     """Encode all of a frame that stands before its payload.
 
-    The payload is not copied: the caller sends it right behind what this returns. Lengths are the caller's to keep
+    The payload is not copied: the caller sends it right behind these bytes. Lengths are the caller's to keep
     within ``METADATA_SIZE_MAX`` and the peer's ``max_frame``.
     """
     checked: bytes = _CHECKED_PART.pack(

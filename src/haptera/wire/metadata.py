@@ -8,7 +8,7 @@ from haptera.errors import RemoteProtocolError
 
 
 class Tag(IntEnum):
-    """Metadata tags. One with its top bit set is critical: who does not know it must not ignore it."""
+    """Metadata tags. One with its top bit set is critical: a side that does not know it must not ignore it."""
 
     REQUEST_ID = 0x01
     TIMEOUT_MS = 0x02

@@ -1,7 +1,7 @@
 """The MessagePack payloads that belong to the protocol itself: handshake, errors, GOAWAY (spec/protocol.md, 4 and 6).
 
 All of them are maps that later versions may add keys to, so they are decoded as open maps first and then checked
-against what this version knows.
+against this version's knowledge.
 """
 
 from typing import Annotated, Any, Final, TypeVar, get_args
@@ -44,7 +44,7 @@ LIMITS: Final[dict[str, Limit]] = {
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one side accepts from the other: sizes and windows in bytes, streams as a count."""
+    """The limits of what one side accepts from the other: sizes and windows in bytes, streams as a count."""
 
     max_frame: int = LIMITS["max_frame"].default
     max_message: int = LIMITS["max_message"].default
@@ -102,7 +102,7 @@ _decoders: Final[dict[type, msgspec.msgpack.Decoder[Any]]] = {
 # Nesting that no stack holds, text that is not UTF-8, keys that cannot be keys: not all of it is a DecodeError.
 _DECODE_ERRORS: Final = (msgspec.DecodeError, RecursionError, ValueError, TypeError)
 
-#: What section 6 lets an ERROR say of its request. Anything else tells nothing, as "unknown" does.
+#: The outcomes that section 6 lets an ERROR name. Any other text tells nothing, as "unknown" does.
 _OUTCOMES: Final[dict[str, Outcome]] = {outcome: outcome for outcome in get_args(Outcome)}
 
 
@@ -182,7 +182,7 @@ def decode_open_map(data: bytes) -> dict[str, Any]:
 def map_size(data: bytes) -> int:
     """Return how many pairs the map that begins ``data`` claims to have; -1 if no map begins it.
 
-    A decoder keeps only the last of several equal keys, so the claim differs from what was decoded when one is doubled.
+    A decoder keeps only the last of several equal keys, so the claim differs from the decoded map when one is doubled.
     """
     first = data[0] if data else 0
     if 0x80 <= first <= 0x8F:

@@ -7,7 +7,7 @@ from typing import Final
 from haptera.wire.frame import HEADER_SIZE, signed_header
 
 TAG_SIZE: Final = 32
-#: The least that a pre-shared secret has: what it is good for cannot be more than what can be guessed of it.
+#: The least bytes of a pre-shared secret: a signature is no better than its secret is hard to guess.
 SECRET_SIZE_MIN: Final = 32
 
 _DIALER_INFO: Final = b"haptera/1 dialer"
@@ -22,7 +22,7 @@ def hkdf_sha256(secret: bytes, salt: bytes, info: bytes) -> bytes:
 def preshared_keys(secret: bytes, hello_frame: bytes, welcome_frame: bytes) -> tuple[bytes, bytes]:
     """Return the dialer's and the acceptor's key of a connection with a pre-shared secret.
 
-    Both handshake frames go into the keys as they were sent, so that whatever was changed in them, or comes from
+    Both handshake frames go into the keys as they were sent, so that any change in them, or a frame that comes from
     another connection, makes every tag fail. Raises ``ValueError`` for a secret of less than 32 bytes.
     """
     check_secret(secret)
