@@ -9,9 +9,9 @@ of what only a node does.
     HapteraError, KeyNotFound, Failure, Code, …         what can go wrong; the other classes are in `haptera.errors`
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
+from haptera.lazy import lazily
 from haptera.version import __version__
 
 if TYPE_CHECKING:
@@ -107,23 +107,11 @@ _MODULES: Final = {
     ),
     "Budget": "haptera.connection",
     "Limits": "haptera.wire",
+    "errors": "haptera.errors",
 }
 
-# Inside the package they do not shadow the built-in.
-_OTHER_NAMES: Final = {"open": "open_embedded"}
-
-
 if not TYPE_CHECKING:  # a type checker would take it to mean that any name is there
-
-    def __getattr__(name: str) -> object:
-        module = _MODULES.get(name)
-        if module is None:
-            raise AttributeError(f"module 'haptera' has no attribute {name!r}")
-        if name == "errors":
-            return import_module("haptera.errors")  # which makes it an attribute of the package
-        value = getattr(import_module(module), _OTHER_NAMES.get(name, name))
-        globals()[name] = value  # the next use finds it without coming here
-        return value
+    __getattr__ = lazily(__name__, _MODULES, {"open": "open_embedded"})  # which shadows no built-in inside the package
 
 
 def __dir__() -> list[str]:

@@ -15,7 +15,7 @@ SOURCES = Path(__file__).parents[2] / "src"
 PACKAGE = SOURCES / "haptera"
 
 # What every layer may import: modules at the root of the package, which themselves import nothing above them.
-LEAVES = frozenset({"boot_clock", "defaults", "errors", "forks", "key_rules", "version"})
+LEAVES = frozenset({"boot_clock", "defaults", "errors", "forks", "key_rules", "lazy", "version"})
 
 # layer: the layers under it that it may import. A folder that is not there yet is no violation; one that is not
 # named here is.
@@ -41,6 +41,9 @@ EMBEDDED_BELOW = frozenset({"node", "state"})
 
 # The command interface is what a dialect sees of a node.
 DIALECTS_MAY_IMPORT = "haptera.node.commands"
+
+# The folders that others import, each through the names that its `__init__` lists.
+WITH_FACES = frozenset(BELOW) - {"cli", "testing"} | {"errors"}
 
 # The layers that are pure: bytes and values in, bytes and values out, time passed in.
 PURE = frozenset({"wire", "connection", "state"})
@@ -101,6 +104,8 @@ def _broken_by(module: str, layer: str, imported: str) -> str | None:
     target = layer_of(imported)
     if layer in LEAVES:
         return None if target in LEAVES else f"{layer} is under every layer"
+    if target != layer and target in WITH_FACES and not is_in_a_face(layer, target, imported):
+        return f"{imported} is not in the face of {target}"
     if layer in {"", "__main__"}:  # the package re-exports names; it is nobody's dependency inside
         return None
     if layer not in BELOW:
@@ -112,6 +117,28 @@ def _broken_by(module: str, layer: str, imported: str) -> str | None:
     if module == EMBEDDED and target in EMBEDDED_BELOW:
         return None
     return f"{target or 'the package'} is not under {layer}"
+
+
+def is_in_a_face(layer: str, target: str, imported: str) -> bool:
+    """Whether a layer is imported itself, or a name that its face lists; for a dialect the command interface's."""
+    face = DIALECTS_MAY_IMPORT if (layer, target) == ("dialects", "node") else f"haptera.{target}"
+    package, _, name = imported.rpartition(".")
+    return imported == face or (package == face and (name in face_of(package) or is_code_class(face, name)))
+
+
+@cache
+def face_of(package: str) -> frozenset[str]:
+    """The names that the `__init__` of a package lists."""
+    path = modules().get(package)
+    for node in ast.parse(path.read_text(encoding="utf-8")).body if path is not None else ():
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["__all__"]:
+            return frozenset(ast.literal_eval(node.value))
+    return frozenset()
+
+
+def is_code_class(face: str, name: str) -> bool:
+    """Whether it is the class of an error code, which the face of the errors has beside those that it lists."""
+    return face == "haptera.errors" and name in face_of("haptera.errors.codes")
 
 
 @pytest.mark.parametrize("module", modules())
@@ -251,6 +278,11 @@ def test_every_folder_and_root_module_has_its_place() -> None:
         ("haptera.client.embedded", "from haptera.storage import Log"),
         ("haptera.dialects.resp", "from haptera.node.commit import CommitPipeline"),
         ("haptera.errors", "from haptera.wire import frame"),
+        ("haptera.node.node", "from haptera.state.kv import Kv"),
+        ("haptera.node.node", "from haptera.state import kv"),
+        ("haptera.peer.peer", "def f():\n    from haptera.wire import frame"),
+        ("haptera.dialects.resp", "from haptera.node import Node"),
+        ("haptera.dialects.resp", "from haptera.node.commands.interface import Commands"),
         ("haptera.utils.strings", "from haptera.wire import frame"),
     ],
 )
@@ -262,7 +294,9 @@ def test_the_rules_see_what_breaks_them(module: str, source: str) -> None:
     ("module", "source"),
     [
         ("haptera.wire.frame", "import struct\nfrom haptera.errors import failure"),
-        ("haptera.client.embedded", "from haptera.node.commands import Commands"),
+        ("haptera.client.embedded", "from haptera.node import Node"),
+        ("haptera.node.node", "from haptera.errors import KeyNotFound"),
+        ("haptera.peer.peer", "import haptera.wire"),
         ("haptera.dialects.resp", "from haptera.node.commands import Commands"),
         (
             "haptera.cli.get",

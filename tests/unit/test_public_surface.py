@@ -152,7 +152,7 @@ def imported_by(code: str) -> set[str]:
 
 def test_importing_the_package_imports_none_of_its_parts() -> None:
     loaded = imported_by("import haptera")
-    assert {name for name in loaded if name.startswith("haptera")} == {"haptera", "haptera.version"}
+    assert {name for name in loaded if name.startswith("haptera")} == {"haptera", "haptera.lazy", "haptera.version"}
     assert not loaded & {"asyncio", "msgspec", "google_crc32c"}
 
 

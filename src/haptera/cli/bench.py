@@ -185,7 +185,7 @@ def _settings(workload: WorkloadName, client: Client, options: dict[str, Any]) -
 
 def _target(workload: WorkloadName, url: str | None, options: dict[str, Any]) -> str:
     """The run's target, safe to show."""
-    from haptera.client.location import default_url, locate
+    from haptera.client import default_url, locate
 
     if options["embedded"]:
         return f"embedded, {options['durability']}"

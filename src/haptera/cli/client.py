@@ -15,8 +15,7 @@ from haptera.cli.codes import CANNOT_WRITE, INTERRUPTED
 from haptera.cli.failures import EFFECTS, Target, tell
 from haptera.cli.numbers import Number
 from haptera.cli.warnings import warnings_shown
-from haptera.client import Database, connect, connect_peer
-from haptera.client.location import default_url, has_password, locate
+from haptera.client import Database, connect, connect_peer, default_url, has_password, locate
 from haptera.errors import HapteraError, Outcome
 
 if TYPE_CHECKING:

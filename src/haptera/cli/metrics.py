@@ -15,7 +15,7 @@ from haptera.cli.client import Client, client_options
 from haptera.cli.codes import DONE, NO
 from haptera.cli.numbers import Number
 from haptera.cli.transfer import fields
-from haptera.client.methods import Metrics, ServerMethods
+from haptera.client import Metrics, ServerMethods
 from haptera.errors import Code, failure
 
 if TYPE_CHECKING:

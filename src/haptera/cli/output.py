@@ -20,7 +20,7 @@ from haptera.cli import streams
 from haptera.errors import printable
 
 if TYPE_CHECKING:
-    from haptera.client.entry import Entry
+    from haptera.client import Entry
 
 _encode_json = msgspec.json.Encoder(enc_hook=repr).encode
 

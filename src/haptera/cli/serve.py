@@ -30,14 +30,11 @@ from haptera.cli.codes import (
     listed,
 )
 from haptera.errors import ConfigurationError, CorruptionError, HapteraError
-from haptera.node.config import OPTIONS, NodeConfig
-from haptera.node.options import flag_of
-from haptera.node.sources import load, misspelt
+from haptera.node import OPTIONS, NodeConfig, flag_of, load, misspelt
 from haptera.version import __version__
 
 if TYPE_CHECKING:
-    from haptera.node.node import Node
-    from haptera.node.server import NodeServer
+    from haptera.node import Node, NodeServer
 
 T = TypeVar("T")
 
@@ -72,16 +69,14 @@ SIGTERM and Ctrl-C answer the requests under way and end with 0; a second one en
 @_options
 def command(**flags: Any) -> int:
     """Serve until a signal or a failure."""
-    from haptera.node import logging as node_logging
-    from haptera.node.descriptors import raise_limit
-    from haptera.node.memory import return_large_blocks
+    from haptera.node import configure_logging, raise_limit, return_large_blocks
 
     try:
         config = load({**flags, "listen": flags["listen"] or None}, os.environ)
     except ConfigurationError as error:
         output.error_line(str(error))
         return CONFIGURATION
-    node_logging.configure(config.log_level, config.log_format)
+    configure_logging(config.log_level, config.log_format)
     for variable, meant in misspelt(os.environ):
         log.warning("unknown_variable", extra={"variable": variable, "did_you_mean": meant})
     raise_limit()
@@ -107,8 +102,7 @@ class _Serving:
             return self._report(error)
 
     async def _serve(self) -> int:
-        from haptera.node.node import Node
-        from haptera.node.server import NodeServer, check_listening
+        from haptera.node import Node, NodeServer, check_listening
 
         check_listening(self._config)
         node = await self._unless_stopped(Node.open(self._config))
@@ -188,7 +182,7 @@ def _signals() -> list[signal.Signals]:
 def exit_code(error: BaseException) -> int:
     """The exit code for the trouble that kept a node from serving."""
     from haptera.errors import DirectoryInUse, MissingKey, NewerFormat, WrongKey
-    from haptera.node.applier import ApplyFailed
+    from haptera.node import ApplyFailed
 
     match error:
         case ConfigurationError():
@@ -223,7 +217,7 @@ def _program() -> str:
 
 def _client_options(server: NodeServer, config: NodeConfig) -> str:
     """The option by which client commands find this node from here; empty where they look first."""
-    from haptera.client.location import default_url
+    from haptera.client import default_url
 
     try:
         found = default_url()

@@ -34,12 +34,13 @@ class _Lines(logging.Handler):
         self._shown: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        from haptera.node.logging import fields  # most commands have nothing to warn of
+
+        from haptera.node import fields_of  # most commands have nothing to warn of
 
         event = record.getMessage()
         if event in TOLD or event in MEANINGLESS:
             return
-        told = dict(fields(record))
+        told = dict(fields_of(record))
         line = f"{event} {told}"
         if line not in self._shown:
             self._shown.add(line)

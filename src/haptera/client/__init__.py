@@ -11,11 +11,11 @@ from haptera.client.connector import Connector, Dial, Flight
 from haptera.client.database import Database
 from haptera.client.entry import Entry
 from haptera.client.local import dial_local
-from haptera.client.location import Location, default_url, is_named, locate
+from haptera.client.location import Location, default_url, has_password, is_named, locate
+from haptera.client.methods import Metrics, ServerMethods
 from haptera.client.remote import RemoteChannel
 from haptera.client.scan import Scan
-from haptera.peer import dial_address
-from haptera.peer.calls import DEFAULT, Timeout
+from haptera.peer import DEFAULT, Timeout, dial_address
 
 if TYPE_CHECKING:
     import os
@@ -23,7 +23,19 @@ if TYPE_CHECKING:
 
     from haptera.peer import Peer
 
-__all__ = ["Database", "Entry", "Scan", "connect", "connect_peer", "open_embedded"]
+__all__ = [
+    "Database",
+    "Entry",
+    "Metrics",
+    "Scan",
+    "ServerMethods",
+    "connect",
+    "connect_peer",
+    "default_url",
+    "has_password",
+    "locate",
+    "open_embedded",
+]
 
 TIMEOUT_SECONDS = 5.0
 

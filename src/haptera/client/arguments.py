@@ -18,7 +18,7 @@ from haptera.key_rules import (
     keys_refusal,
     value_refusal,
 )
-from haptera.peer.calls import check_timeout
+from haptera.peer import check_timeout
 
 if TYPE_CHECKING:
     from haptera.errors import Failure

@@ -19,7 +19,7 @@ from haptera.client.methods import Found, KvMethods, Method, ServerMethods, Stor
 from haptera.client.scan import Scan
 from haptera.errors import Code, Failure, RemoteProtocolError
 from haptera.key_rules import INT64_MAX, INT64_MIN, VERSION_MAX
-from haptera.peer.calls import DEFAULT, Timeout
+from haptera.peer import DEFAULT, Timeout
 from haptera.transport import warn_unclosed
 
 if TYPE_CHECKING:

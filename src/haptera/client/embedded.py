@@ -18,23 +18,34 @@ from haptera.transport import running_loop, wrong_loop
 
 if TYPE_CHECKING:
     from haptera.client.channel import ScanEnd
-    from haptera.state.commands import Operation
-    from haptera.state.steps import Steps
+    from haptera.state import Operation, Steps
 
 try:
-    from haptera.node.batch import DROPPED
-    from haptera.node.commands import ANONYMOUS, Command
-    from haptera.node.config import NodeConfig
-    from haptera.node.node import Node
-    from haptera.node.scans import page_steps
-    from haptera.node.services.arguments import METHODS
-    from haptera.node.services.pieces import ELEMENTS_MAX, convert_steps
-    from haptera.node.services.replies import too_many_bytes
-    from haptera.node.services.server import status
-    from haptera.state import Count, DeleteMany, GetMany, Replayed, Result, Scan, SetMany
-    from haptera.state.limits import COMMAND_SIZE_MAX
-    from haptera.state.steps import free_steps
-    from haptera.state.validation import validate_steps
+    from haptera.node import (
+        ANONYMOUS,
+        DROPPED,
+        ELEMENTS_MAX,
+        METHODS,
+        Command,
+        Node,
+        NodeConfig,
+        convert_steps,
+        page_steps,
+        status,
+        too_many_bytes,
+    )
+    from haptera.state import (
+        COMMAND_SIZE_MAX,
+        Count,
+        DeleteMany,
+        GetMany,
+        Replayed,
+        Result,
+        Scan,
+        SetMany,
+        free_steps,
+        validate_steps,
+    )
 except ModuleNotFoundError as error:
     raise ConfigurationError(
         f"an embedded database needs the package {error.name}: pip install 'haptera[server]'"

@@ -10,7 +10,7 @@ import msgspec
 from haptera import defaults
 from haptera.client.local import local_url
 from haptera.errors import ConfigurationError
-from haptera.peer.options import read_options
+from haptera.peer import read_options
 from haptera.transport import Address, parse, redact
 
 URL_VARIABLE = "HAPTERA_URL"

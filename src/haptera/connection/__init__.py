@@ -4,7 +4,74 @@
 ``spec/protocol.md``, sections 3, 4 and 8, is the contract that it implements.
 """
 
-from haptera.connection.config import Budget, Config, Role
+from haptera.connection.bounds import BOUNDS, BUDGET, Bound, check_keywords, seconds
+from haptera.connection.config import (
+    CONNECTION_BUDGET,
+    FRAME_TIMEOUT_S,
+    HANDSHAKE_TIMEOUT_S,
+    HELD_MIN,
+    IDLE_FRAMES_BURST,
+    IDLE_FRAMES_PER_S,
+    MESSAGE_SHARE_MAX,
+    MESSAGE_TIMEOUT_S,
+    PROCESS_BUDGET,
+    SESSION_SERVICE,
+    Budget,
+    Config,
+    Role,
+)
 from haptera.connection.connection import Connection
+from haptera.connection.events import (
+    CallFailed,
+    CancelReceived,
+    Closed,
+    ErrorReceived,
+    Established,
+    Event,
+    GoawayReceived,
+    ItemReceived,
+    PackedItem,
+    RequestAborted,
+    RequestFinished,
+    RequestReceived,
+    ResponseReceived,
+)
+from haptera.connection.handshake import Agreement
+from haptera.connection.outbox import Outbox
 
-__all__ = ["Budget", "Config", "Connection", "Role"]
+__all__ = [
+    "BOUNDS",
+    "BUDGET",
+    "CONNECTION_BUDGET",
+    "FRAME_TIMEOUT_S",
+    "HANDSHAKE_TIMEOUT_S",
+    "HELD_MIN",
+    "IDLE_FRAMES_BURST",
+    "IDLE_FRAMES_PER_S",
+    "MESSAGE_SHARE_MAX",
+    "MESSAGE_TIMEOUT_S",
+    "PROCESS_BUDGET",
+    "SESSION_SERVICE",
+    "Agreement",
+    "Bound",
+    "Budget",
+    "CallFailed",
+    "CancelReceived",
+    "Closed",
+    "Config",
+    "Connection",
+    "ErrorReceived",
+    "Established",
+    "Event",
+    "GoawayReceived",
+    "ItemReceived",
+    "Outbox",
+    "PackedItem",
+    "RequestAborted",
+    "RequestFinished",
+    "RequestReceived",
+    "ResponseReceived",
+    "Role",
+    "check_keywords",
+    "seconds",
+]

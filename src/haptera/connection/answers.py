@@ -11,9 +11,17 @@ from haptera.connection.stream import Outgoing, Stream
 from haptera.connection.streams import Streams
 from haptera.connection.table import LAW_FLAGS, HalfState
 from haptera.errors import Failure, RemoteProtocolError, failure
-from haptera.wire.frame import CONTINUED, MORE, Frame, FrameType
-from haptera.wire.metadata import NO_ENTRIES, Tag, encode_entry
-from haptera.wire.payload import decode_failure, encode_payload
+from haptera.wire import (
+    CONTINUED,
+    MORE,
+    NO_ENTRIES,
+    Frame,
+    FrameType,
+    Tag,
+    decode_failure,
+    encode_entry,
+    encode_payload,
+)
 
 _RESPONSE: Final = int(FrameType.RESPONSE)
 _ERROR: Final = int(FrameType.ERROR)

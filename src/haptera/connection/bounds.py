@@ -7,7 +7,7 @@ import msgspec
 
 from haptera.connection.config import MESSAGE_SHARE_MAX, Budget
 from haptera.errors import ConfigurationError
-from haptera.wire.payload import LIMITS, Limits
+from haptera.wire import LIMITS, Limits
 
 #: A day: what is to take longer is meant to take for ever.
 SECONDS_MAX: Final = 86_400.0

@@ -7,18 +7,20 @@ flags, its metadata; that ends one stream, or the connection on stream 0.
 from typing import Final
 
 from haptera.errors import Failure, RemoteProtocolError
-from haptera.wire.compression import COMPRESSED_SIZE_MIN
-from haptera.wire.frame import (
+from haptera.wire import (
     COMPRESSED,
+    COMPRESSED_SIZE_MIN,
     CONTINUED,
     CRITICAL_FLAGS,
     FRAGMENT_SIZE_MIN,
     KNOWN_CRITICAL_FLAGS,
     MORE,
+    NO_ENTRIES,
     STREAMING,
     Frame,
+    Tag,
+    decode_entries,
 )
-from haptera.wire.metadata import NO_ENTRIES, Tag, decode_entries
 
 UNKNOWN_FLAGS: Final = CRITICAL_FLAGS & ~KNOWN_CRITICAL_FLAGS
 SUSPECT_FLAGS: Final = UNKNOWN_FLAGS | COMPRESSED

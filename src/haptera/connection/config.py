@@ -6,10 +6,7 @@ from typing import Final
 
 import msgspec
 
-from haptera.wire.compression import Codec
-from haptera.wire.frame import HANDSHAKE_FRAME_SIZE_MAX
-from haptera.wire.payload import LIMITS, SERVER_ID_SIZE, Limits
-from haptera.wire.signature import check_secret
+from haptera.wire import HANDSHAKE_FRAME_SIZE_MAX, LIMITS, SERVER_ID_SIZE, Codec, Limits, check_secret
 
 #: The capability whose frames are signed, and the mechanism that names its pre-shared key (sections 4.1 and 5.1).
 SIGNING: Final = "hmac_sha256"

@@ -21,9 +21,17 @@ from haptera.connection.streams import Streams
 from haptera.connection.table import ConnectionState
 from haptera.connection.timekeeping import Timekeeper
 from haptera.errors import LocalProtocolError, RemoteProtocolError, failure
-from haptera.wire.decoder import FRAMES_MAX, FrameDecoder
-from haptera.wire.frame import COMPRESSED, FIRST_IGNORABLE_TYPE, SIGNED, STREAM_MAX, Frame, FrameType
-from haptera.wire.metadata import ignored_tags
+from haptera.wire import (
+    COMPRESSED,
+    FIRST_IGNORABLE_TYPE,
+    FRAMES_MAX,
+    SIGNED,
+    STREAM_MAX,
+    Frame,
+    FrameDecoder,
+    FrameType,
+    ignored_tags,
+)
 
 _ERROR: Final = int(FrameType.ERROR)
 _HANDSHAKE_TYPES: Final = frozenset({int(FrameType.HELLO), int(FrameType.WELCOME)})

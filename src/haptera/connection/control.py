@@ -6,9 +6,17 @@ from haptera.connection.checks import check_control
 from haptera.connection.events import Closed, GoawayReceived, PongReceived
 from haptera.connection.streams import Streams
 from haptera.errors import TABLE, Failure, LocalProtocolError, RemoteProtocolError
-from haptera.wire.frame import Frame, FrameType, encode_frame
-from haptera.wire.metadata import Tag, encode_entry
-from haptera.wire.payload import Goaway, decode_failure, decode_payload, encode_payload
+from haptera.wire import (
+    Frame,
+    FrameType,
+    Goaway,
+    Tag,
+    decode_failure,
+    decode_payload,
+    encode_entry,
+    encode_frame,
+    encode_payload,
+)
 
 PING_SIZE: Final = 8
 

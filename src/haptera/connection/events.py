@@ -3,7 +3,7 @@
 import msgspec
 
 from haptera.errors import Failure, ProtocolError
-from haptera.wire.payload import Goaway
+from haptera.wire import Goaway
 
 
 class Established(msgspec.Struct, frozen=True, gc=False):

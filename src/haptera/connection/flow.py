@@ -16,7 +16,7 @@ from haptera.connection.ledger import Ledger
 from haptera.connection.outbox import Outbox
 from haptera.connection.stream import ReceivingHalf
 from haptera.errors import RemoteProtocolError
-from haptera.wire.frame import FRAGMENT_SIZE_MIN, ITEM_OVERHEAD, FrameType, encode_frame
+from haptera.wire import FRAGMENT_SIZE_MIN, ITEM_OVERHEAD, FrameType, encode_frame
 
 _CREDIT: Final = int(FrameType.CREDIT)
 _ITEM: Final = int(FrameType.ITEM)

@@ -6,8 +6,7 @@ The reserved values are those of spec/protocol.md, section 2.3 (compare RFC 8701
 from collections.abc import Callable
 from typing import Final
 
-from haptera.wire.frame import encode_frame
-from haptera.wire.metadata import encode_entry
+from haptera.wire import encode_entry, encode_frame
 
 _TAG: Final = 0x7F
 _FLAG: Final = 0x8000

@@ -8,18 +8,21 @@ from haptera.connection.checks import check_control, misplaced
 from haptera.connection.config import PING_INTERVAL_MS, PRESHARED_KEY, SIGNING, Config
 from haptera.connection.grease import Grease
 from haptera.errors import RemoteProtocolError
-from haptera.wire.frame import Frame, FrameType, encode_frame
-from haptera.wire.payload import (
+from haptera.wire import (
     LIMITS,
     NONCE_SIZE,
     SESSION_SIZE,
+    Frame,
+    FrameType,
     Hello,
     Limits,
+    Signer,
     Welcome,
     decode_payload,
+    encode_frame,
     encode_payload,
+    preshared_keys,
 )
-from haptera.wire.signature import Signer, preshared_keys
 
 
 class Agreement(msgspec.Struct, frozen=True):

@@ -7,8 +7,7 @@ from haptera.connection.grease import Grease
 from haptera.connection.outbox import Outbox
 from haptera.connection.routes import remember_route
 from haptera.errors import LocalProtocolError
-from haptera.wire.frame import METADATA_SIZE_MAX
-from haptera.wire.metadata import encode_route
+from haptera.wire import METADATA_SIZE_MAX, encode_route
 
 #: The most that a frame's metadata may take, with room left for grease and for the request id that an answer echoes.
 ENTRIES_SIZE_MAX: Final = METADATA_SIZE_MAX - 32

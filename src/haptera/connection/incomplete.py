@@ -5,7 +5,7 @@ from typing import Final
 from haptera.connection.assembler import Assembler
 from haptera.connection.config import RATE_MIN_BYTES_PER_S
 from haptera.connection.stream import ReceivingHalf
-from haptera.wire.frame import CONTINUED, Frame
+from haptera.wire import CONTINUED, Frame
 
 _NEVER: Final = float("inf")
 

@@ -17,8 +17,7 @@ from haptera.connection.stream import Outgoing, Stream
 from haptera.connection.streams import Streams
 from haptera.connection.table import HalfState
 from haptera.errors import Failure, LocalProtocolError, RemoteProtocolError, failure
-from haptera.wire.frame import CONTINUED, ITEM_OVERHEAD, MORE, Frame, FrameType
-from haptera.wire.metadata import NO_ENTRIES
+from haptera.wire import CONTINUED, ITEM_OVERHEAD, MORE, NO_ENTRIES, Frame, FrameType
 
 _WINDOW_MAX: Final = 2**31 - 1
 _CREDIT_SIZE: Final = 4

@@ -23,9 +23,7 @@ from haptera.connection.ledger import Ledger
 from haptera.connection.packing import pack
 from haptera.connection.stream import Outgoing, SendingHalf
 from haptera.connection.turns import Turns
-from haptera.wire.compression import Codec
-from haptera.wire.frame import encode_head
-from haptera.wire.signature import Signer
+from haptera.wire import Codec, Signer, encode_head
 
 
 class Outbox:

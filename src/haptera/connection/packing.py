@@ -9,9 +9,7 @@ from haptera.connection.checks import misplaced
 from haptera.connection.events import PackedItem
 from haptera.connection.stream import SendingHalf
 from haptera.errors import RemoteProtocolError
-from haptera.wire.compression import COMPRESSED_SIZE_MIN, Codec
-from haptera.wire.frame import COMPRESSED, Frame
-from haptera.wire.metadata import Tag, encode_entry
+from haptera.wire import COMPRESSED, COMPRESSED_SIZE_MIN, Codec, Frame, Tag, encode_entry
 
 
 def pack(codec: Codec, half: SendingHalf, flags: int, metadata: bytes, payload: bytes) -> tuple[int, bytes, bytes]:

@@ -13,8 +13,7 @@ from haptera.connection.stream import Outgoing, ReceivingHalf, SendingHalf, Stre
 from haptera.connection.streams import Streams
 from haptera.connection.table import TRANSITIONS, HalfState
 from haptera.errors import LocalProtocolError
-from haptera.wire.frame import HEADER_SIZE, METADATA_SIZE_MAX, STREAM_MAX, STREAMING, FrameType, encode_frame
-from haptera.wire.metadata import Tag
+from haptera.wire import HEADER_SIZE, METADATA_SIZE_MAX, STREAM_MAX, STREAMING, FrameType, Tag, encode_frame
 
 _REQUEST: Final = int(FrameType.REQUEST)
 _FINISH: Final = int(FrameType.FINISH)

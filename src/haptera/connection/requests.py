@@ -22,8 +22,20 @@ from haptera.connection.stream import ReceivingHalf, SendingHalf, Stream
 from haptera.connection.streams import Streams
 from haptera.connection.table import LAW_FLAGS, REQUEST_UNFINISHED, TRANSITIONS, HalfState
 from haptera.errors import Failure, RemoteProtocolError, failure
-from haptera.wire.frame import COMPRESSED, CONTINUED, MORE, STREAM_MAX, STREAMING, Frame, FrameType
-from haptera.wire.metadata import NO_ENTRIES, Tag, decode_entries, decode_route, route_length
+from haptera.wire import (
+    COMPRESSED,
+    CONTINUED,
+    MORE,
+    NO_ENTRIES,
+    STREAM_MAX,
+    STREAMING,
+    Frame,
+    FrameType,
+    Tag,
+    decode_entries,
+    decode_route,
+    route_length,
+)
 
 _REQUEST_ID: Final = int(Tag.REQUEST_ID)
 _TIMEOUT_MS: Final = int(Tag.TIMEOUT_MS)

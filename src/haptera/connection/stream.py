@@ -11,7 +11,7 @@ from haptera.connection.assembler import Assembler
 from haptera.connection.checks import misplaced
 from haptera.connection.table import LAW_FLAGS, TRANSITIONS, HalfState, part_of
 from haptera.errors import LocalProtocolError, RemoteProtocolError
-from haptera.wire.frame import Frame, FrameType
+from haptera.wire import Frame, FrameType
 
 
 class Outgoing(msgspec.Struct):

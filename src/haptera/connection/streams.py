@@ -15,12 +15,10 @@ from haptera.connection.packing import unpack
 from haptera.connection.stream import SendingHalf, Stream
 from haptera.connection.table import MESSAGE_UNFINISHED, REQUEST_UNFINISHED, HalfState
 from haptera.errors import Failure, LocalProtocolError, Outcome, failure
-from haptera.wire.frame import Frame, FrameType, encode_frame
-from haptera.wire.metadata import Tag, encode_entry
-from haptera.wire.payload import LIMITS, Goaway, Limits, encode_payload
+from haptera.wire import LIMITS, Frame, FrameType, Goaway, Limits, Tag, encode_entry, encode_frame, encode_payload
 
 if TYPE_CHECKING:
-    from haptera.wire.compression import Codec
+    from haptera.wire import Codec
 
 
 class Streams:

@@ -12,7 +12,7 @@ receiver. CREDIT changes no state. A frame for a stream that has ended never get
 from enum import IntEnum
 from typing import Final
 
-from haptera.wire.frame import CONTINUED, MORE, STREAMING, FrameType
+from haptera.wire import CONTINUED, MORE, STREAMING, FrameType
 
 
 class HalfState(IntEnum):

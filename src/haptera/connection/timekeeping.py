@@ -2,7 +2,7 @@
 
 from haptera.connection.config import PROBE_SILENCE_S, PROBE_TIMEOUT_S, RATE_MIN_BYTES_PER_S, Config
 from haptera.errors import RemoteProtocolError
-from haptera.wire.decoder import FrameDecoder
+from haptera.wire import FrameDecoder
 
 _NEVER = float("inf")
 

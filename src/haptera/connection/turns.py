@@ -14,10 +14,10 @@ from haptera.connection.ledger import Ledger
 from haptera.connection.packing import pack
 from haptera.connection.stream import Outgoing, SendingHalf
 from haptera.connection.table import HalfState
-from haptera.wire.frame import CONTINUED, FRAGMENT_SIZE_MIN, ITEM_OVERHEAD, MORE, FrameType, encode_head
+from haptera.wire import CONTINUED, FRAGMENT_SIZE_MIN, ITEM_OVERHEAD, MORE, FrameType, encode_head
 
 if TYPE_CHECKING:
-    from haptera.wire.compression import Codec
+    from haptera.wire import Codec
 
 _ITEM: Final = int(FrameType.ITEM)
 #: What a queued message counts besides its bytes, so that many empty ones are not free.

@@ -1,4 +1,89 @@
 """A node: the database put together from its state machine, its log, its command interface and its services.
 
-Nothing is imported here, so that a process pays for no more of a node than it uses.
+A name is imported when it is first used, so that a process pays for no more of a node than it uses.
 """
+
+from typing import TYPE_CHECKING, Final
+
+from haptera.lazy import lazily
+
+if TYPE_CHECKING:
+    from haptera.node.applier import ApplyFailed
+    from haptera.node.batch import DROPPED
+    from haptera.node.commands import ANONYMOUS, Command
+    from haptera.node.config import OPTIONS, NodeConfig
+    from haptera.node.descriptors import raise_limit
+    from haptera.node.logging import configure_logging, fields_of
+    from haptera.node.memory import return_large_blocks
+    from haptera.node.node import Node
+    from haptera.node.options import flag_of
+    from haptera.node.scans import page_steps
+    from haptera.node.server import NodeServer, check_listening
+    from haptera.node.services.arguments import METHODS
+    from haptera.node.services.pieces import ELEMENTS_MAX, convert_steps
+    from haptera.node.services.replies import too_many_bytes
+    from haptera.node.services.server import status
+    from haptera.node.sources import load, misspelt
+
+__all__ = [
+    "ANONYMOUS",
+    "DROPPED",
+    "ELEMENTS_MAX",
+    "METHODS",
+    "OPTIONS",
+    "ApplyFailed",
+    "Command",
+    "Node",
+    "NodeConfig",
+    "NodeServer",
+    "check_listening",
+    "configure_logging",
+    "convert_steps",
+    "fields_of",
+    "flag_of",
+    "load",
+    "misspelt",
+    "page_steps",
+    "raise_limit",
+    "return_large_blocks",
+    "status",
+    "too_many_bytes",
+]
+
+# The names of each module.
+_NAMES: Final = {
+    "haptera.node.applier": ("ApplyFailed",),
+    "haptera.node.batch": ("DROPPED",),
+    "haptera.node.commands": (
+        "ANONYMOUS",
+        "Command",
+    ),
+    "haptera.node.config": (
+        "NodeConfig",
+        "OPTIONS",
+    ),
+    "haptera.node.descriptors": ("raise_limit",),
+    "haptera.node.logging": ("configure_logging", "fields_of"),
+    "haptera.node.memory": ("return_large_blocks",),
+    "haptera.node.node": ("Node",),
+    "haptera.node.options": ("flag_of",),
+    "haptera.node.scans": ("page_steps",),
+    "haptera.node.server": (
+        "NodeServer",
+        "check_listening",
+    ),
+    "haptera.node.services.arguments": ("METHODS",),
+    "haptera.node.services.replies": ("too_many_bytes",),
+    "haptera.node.services.pieces": (
+        "ELEMENTS_MAX",
+        "convert_steps",
+    ),
+    "haptera.node.services.server": ("status",),
+    "haptera.node.sources": (
+        "load",
+        "misspelt",
+    ),
+}
+
+if not TYPE_CHECKING:  # a type checker would take it to mean that any name is there
+    __getattr__ = lazily(__name__, {name: module for module, names in _NAMES.items() for name in names})

@@ -19,10 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from haptera.node.turns import Turns
-    from haptera.state.commands import Logged
-    from haptera.state.machine import StateMachine
-    from haptera.state.results import Result
-    from haptera.state.steps import Steps
+    from haptera.state import Logged, Result, StateMachine, Steps
     from haptera.storage import Entry
 
 log = logging.getLogger(__name__)

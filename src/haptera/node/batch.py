@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from haptera.errors import Code, failure
-from haptera.state.commands import Forget, Logged
+from haptera.state import Forget, Logged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from haptera.state.results import Result
+    from haptera.state import Result
 
 DROPPED = failure(Code.CANCELLED, outcome="not_applied")
 """The result of a write that was dropped before the log; this very object, so that it can be told from others."""

@@ -26,10 +26,8 @@ from haptera.errors import Code, failure
 from haptera.node.applier import APPLY_FAILED, Applier, ApplyFailed
 from haptera.node.batch import DROPPED, Batch
 from haptera.replication import ClusterOfOne
-from haptera.state.commands import encode_steps
-from haptera.state.limits import SLICE_WORK_MAX
-from haptera.state.steps import finish
-from haptera.storage.errors import StorageFull
+from haptera.state import SLICE_WORK_MAX, encode_steps, finish
+from haptera.storage import StorageFull
 
 if TYPE_CHECKING:
     import asyncio
@@ -40,10 +38,7 @@ if TYPE_CHECKING:
     from haptera.node.metrics import Metrics
     from haptera.node.turns import Turns
     from haptera.replication import Writer
-    from haptera.state.commands import Logged
-    from haptera.state.machine import StateMachine
-    from haptera.state.results import Result
-    from haptera.state.steps import Steps
+    from haptera.state import Logged, Result, StateMachine, Steps
     from haptera.storage import Entry
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from typing import Annotated, Final, Literal, get_args
 import msgspec
 
 from haptera import defaults
-from haptera.connection.bounds import BUDGET, Bound, seconds
-from haptera.connection.config import (
+from haptera.connection import (
+    BUDGET,
     CONNECTION_BUDGET,
     FRAME_TIMEOUT_S,
     HANDSHAKE_TIMEOUT_S,
@@ -17,6 +17,8 @@ from haptera.connection.config import (
     MESSAGE_SHARE_MAX,
     MESSAGE_TIMEOUT_S,
     PROCESS_BUDGET,
+    Bound,
+    seconds,
 )
 from haptera.errors import ConfigurationError
 from haptera.node.logging import FORMATS, LEVELS
@@ -31,8 +33,7 @@ from haptera.node.options import (
     of_listener,
     path_text,
 )
-from haptera.wire.payload import LIMITS
-from haptera.wire.signature import SECRET_SIZE_MIN
+from haptera.wire import LIMITS, SECRET_SIZE_MIN
 
 SEGMENT_SIZE_MIN = 64 * 1024
 SEGMENT_SIZE_MAX = 1024 * 1024 * 1024

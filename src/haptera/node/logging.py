@@ -33,7 +33,7 @@ TRACEBACK_SIZE_MAX = 16 * 1024
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
 
 
-def fields(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
+def fields_of(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
     """The fields that a log call passed as `extra`, then what an exception adds, each made printable."""
     for name, value in vars(record).items():
         if name not in _STANDARD and value is not None:
@@ -50,7 +50,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line for one record."""
         parts = [_timestamp(record), record.levelname, _word(record.getMessage())]
-        parts += [f"{name}={_word(value)}" for name, value in fields(record)]
+        parts += [f"{name}={_word(value)}" for name, value in fields_of(record)]
         return " ".join(parts)
 
 
@@ -65,12 +65,12 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "event": record.getMessage()[:FIELD_SIZE_MAX],
         }
-        for name, value in fields(record):
+        for name, value in fields_of(record):
             line.setdefault(name, value)
         return json.dumps(line, separators=(",", ":"))
 
 
-def configure(level: str = "info", log_format: str = "text", stream: TextIO | None = None) -> None:
+def configure_logging(level: str = "info", log_format: str = "text", stream: TextIO | None = None) -> None:
     """Sends every log of the process to `stream` (standard error if None), once, in the chosen format.
 
     Haptera's own loggers are set to `level` (one of LEVELS), all others (asyncio, libraries) to warnings. It is what

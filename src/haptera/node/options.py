@@ -10,7 +10,7 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from haptera.connection.bounds import BOUNDS, Bound
+from haptera.connection import BOUNDS, Bound
 from haptera.errors import ConfigurationError
 
 LISTENERS_MAX = 64

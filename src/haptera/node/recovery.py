@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from haptera.errors import CorruptionError
 from haptera.node.applier import ApplyFailed
-from haptera.state.commands import MalformedCommands, decode_commands
-from haptera.state.machine import StateMachine
+from haptera.state import MalformedCommands, StateMachine, decode_commands
 from haptera.storage import DataDirectory, Log, load_or_create
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from haptera.errors import Code, Failure, failure
-from haptera.state.limits import CURSORS_MAX, SLICE_WORK_MAX
+from haptera.state import CURSORS_MAX, SLICE_WORK_MAX
 
 if TYPE_CHECKING:
     import asyncio
@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 
     from haptera.node.metrics import Metrics
     from haptera.node.turns import Turns
-    from haptera.state.commands import Scan
-    from haptera.state.glob import Glob
-    from haptera.state.machine import StateMachine
-    from haptera.state.scan import Page, ScanCursor
-    from haptera.state.steps import Steps
+    from haptera.state import Glob, Page, Scan, ScanCursor, StateMachine, Steps
 
 PROGRESS_TIMEOUT_S = 60.0
 """Seconds without a page after which a scan has lost its revision."""

@@ -17,9 +17,7 @@ from haptera.node.descriptors import LOCAL_CONNECTIONS_MAX, connections_max, nee
 from haptera.node.services.kv import KvService
 from haptera.node.services.server import ServerService
 from haptera.node.services.session import SessionService
-from haptera.peer import listen
-from haptera.peer.keys import read_key_file
-from haptera.peer.options import read_listening_options
+from haptera.peer import listen, read_key_file, read_listening_options
 from haptera.transport import (
     SOCKET_PATH_MAX,
     UNIX_SCHEME,
@@ -30,8 +28,7 @@ from haptera.transport import (
     remove_socket,
     url_of,
 )
-from haptera.wire.compression import available
-from haptera.wire.payload import Limits
+from haptera.wire import Limits, available
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -75,7 +75,7 @@ def _made(values: Mapping[str, Any], places: Mapping[str, str]) -> NodeConfig:
         found = [places.get(name, f"the default of {name}") for name in conflict.names]
         raise ConfigurationError(f"{conflict} ({' and '.join(found)})") from None
     if config.signing_key_file is not None:
-        from haptera.peer.keys import check_key_file  # noqa: PLC0415  # loaded by what listens
+        from haptera.peer import check_key_file  # noqa: PLC0415  # loaded by what listens
 
         try:
             check_key_file(config.signing_key_file)
@@ -85,7 +85,7 @@ def _made(values: Mapping[str, Any], places: Mapping[str, str]) -> NodeConfig:
 
 
 def _read_file(path: str) -> dict[str, Any]:
-    from haptera.storage.filesystem import open_regular  # noqa: PLC0415  # loads what only a node that starts needs
+    from haptera.storage import open_regular  # noqa: PLC0415  # loads what only a node that starts needs
 
     try:
         with open(open_regular(path, os.O_RDONLY), "rb") as file:

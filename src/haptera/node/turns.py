@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from haptera.state.steps import ResultT, Steps
+    from haptera.state import ResultT, Steps
 
 log = logging.getLogger(__name__)
 

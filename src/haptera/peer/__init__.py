@@ -5,16 +5,18 @@
 
 import logging
 
-from haptera.peer.calls import Answer, Call, CallStream
+from haptera.peer.assembly import assemble
+from haptera.peer.calls import DEFAULT, Answer, Call, CallStream, Timeout, check_timeout
 from haptera.peer.endpoint import dial, dial_address, listen
-from haptera.peer.keys import read_key_file
+from haptera.peer.keys import check_key_file, read_key_file
 from haptera.peer.keywords import ConnectionOptions
+from haptera.peer.options import read_listening_options, read_options
 from haptera.peer.peer import Peer, link_of
 from haptera.peer.remote import Credentials
 from haptera.peer.request import Request
 from haptera.peer.server import Server
 from haptera.peer.service import Service, method
-from haptera.peer.session import SessionService
+from haptera.peer.session import SessionService, has_no_argument
 from haptera.peer.trace import Trace
 
 # A library prints nothing by itself: without this, Python would print its warnings where no logging is set up. Every
@@ -22,6 +24,7 @@ from haptera.peer.trace import Trace
 logging.getLogger("haptera").addHandler(logging.NullHandler())
 
 __all__ = [
+    "DEFAULT",
     "Answer",
     "Call",
     "CallStream",
@@ -32,11 +35,18 @@ __all__ = [
     "Server",
     "Service",
     "SessionService",
+    "Timeout",
     "Trace",
+    "assemble",
+    "check_key_file",
+    "check_timeout",
     "dial",
     "dial_address",
+    "has_no_argument",
     "link_of",
     "listen",
     "method",
     "read_key_file",
+    "read_listening_options",
+    "read_options",
 ]

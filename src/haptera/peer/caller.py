@@ -6,8 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterable, Container
 from typing import TYPE_CHECKING, Final
 
-from haptera.connection import Role
-from haptera.connection.events import PackedItem
+from haptera.connection import PackedItem, Role
 from haptera.errors import LocalProtocolError, Outcome, failure
 from haptera.peer.calls import Answer, Call, as_bytes, check_timeout
 from haptera.peer.deadlines import Deadlines
@@ -15,7 +14,7 @@ from haptera.peer.items import Items
 from haptera.peer.limits import WAITING_CALLS_MAX, WAITING_SIZE_MAX
 from haptera.peer.scope import current
 from haptera.transport import running_loop
-from haptera.wire.metadata import Tag
+from haptera.wire import Tag
 
 if TYPE_CHECKING:
     from haptera.peer.link import Link

@@ -10,7 +10,7 @@ import msgspec
 
 from haptera.errors import Failure
 from haptera.peer.items import Items
-from haptera.wire.metadata import NO_ENTRIES, Tag
+from haptera.wire import NO_ENTRIES, Tag
 
 if TYPE_CHECKING:
     from haptera.peer.caller import Caller

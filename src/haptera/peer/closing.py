@@ -5,8 +5,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from haptera.connection import Role
-from haptera.connection.events import Closed
+from haptera.connection import Closed, Role
 from haptera.peer.limits import LINGER_S
 from haptera.transport import unacknowledged
 

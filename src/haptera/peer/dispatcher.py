@@ -6,8 +6,7 @@ from collections.abc import Container, Coroutine, Mapping
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
-from haptera.connection.config import SESSION_SERVICE
-from haptera.connection.events import PackedItem, RequestReceived
+from haptera.connection import SESSION_SERVICE, PackedItem, RequestReceived
 from haptera.errors import Failure, failure
 from haptera.peer.deadlines import Deadlines
 from haptera.peer.event_log import EventLog, RequestLog
@@ -19,7 +18,7 @@ from haptera.peer.rounds import PART_MAX
 from haptera.peer.scope import current
 from haptera.peer.telemetry import find_telemetry
 from haptera.peer.times import Stopwatch, clock_of
-from haptera.wire.metadata import Tag
+from haptera.wire import Tag
 
 if TYPE_CHECKING:
     from haptera.peer.link import Link

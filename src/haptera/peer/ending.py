@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from haptera.connection.events import Closed
+from haptera.connection import Closed
 from haptera.errors import ConnectionLost, describe
 from haptera.peer.event_log import EventLog, shortened
 

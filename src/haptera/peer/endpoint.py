@@ -9,8 +9,7 @@ from typing import Any, Final, Unpack
 
 import msgspec
 
-from haptera.connection import Budget, Config, Connection, Role
-from haptera.connection.bounds import check_keywords
+from haptera.connection import Budget, Config, Connection, Role, check_keywords
 from haptera.errors import ConfigurationError
 from haptera.peer.assembly import assemble
 from haptera.peer.calls import check_timeout
@@ -35,7 +34,7 @@ from haptera.transport import (
     parse,
 )
 from haptera.version import __version__
-from haptera.wire.compression import Codec, available
+from haptera.wire import Codec, available
 
 _SOCKET_MODE: Final = 0o600
 AGENT: Final = f"haptera-python/{__version__}"

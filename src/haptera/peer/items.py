@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 
-from haptera.connection.events import PackedItem
+from haptera.connection import PackedItem
 
 
 class Items:

@@ -6,7 +6,7 @@ import stat
 from typing import Final
 
 from haptera.errors import ConfigurationError
-from haptera.wire.signature import SECRET_SIZE_MIN
+from haptera.wire import SECRET_SIZE_MIN
 
 #: A longer secret is a file that was named by mistake.
 KEY_SIZE_MAX: Final = 4096

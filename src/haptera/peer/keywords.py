@@ -2,7 +2,7 @@
 
 from typing import TypedDict
 
-from haptera.wire.payload import Limits
+from haptera.wire import Limits
 
 
 class ConnectionOptions(TypedDict, total=False):

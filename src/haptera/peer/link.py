@@ -10,9 +10,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, cast
 
 from haptera import forks
-from haptera.connection import Connection
-from haptera.connection.config import HELD_MIN
-from haptera.connection.events import Closed, PackedItem
+from haptera.connection import HELD_MIN, Closed, Connection, PackedItem
 from haptera.errors import ConnectionLost, Failure, Outcome, ProtocolError, RemoteProtocolError
 from haptera.peer.closing import Closing
 from haptera.peer.ending import describe_end, log_end, log_opening

@@ -4,7 +4,7 @@ from typing import Final, NoReturn
 
 import msgspec
 
-from haptera.connection.bounds import BOUNDS
+from haptera.connection import BOUNDS
 from haptera.errors import ConfigurationError
 from haptera.peer.keys import read_key_file
 from haptera.transport import Address

@@ -10,10 +10,10 @@ from haptera.peer.items import Items
 from haptera.peer.limits import DRAIN_S
 from haptera.peer.remote import Credentials
 from haptera.transport import Place, url_of, warn_unclosed
-from haptera.wire.metadata import Tag
+from haptera.wire import Tag
 
 if TYPE_CHECKING:
-    from haptera.connection.handshake import Agreement
+    from haptera.connection import Agreement
     from haptera.peer.caller import Caller
     from haptera.peer.dispatcher import Dispatcher
     from haptera.peer.link import Link

@@ -10,7 +10,7 @@ from haptera.errors import Failure
 from haptera.peer.calls import as_bytes
 from haptera.peer.items import Items
 from haptera.peer.trace import Trace, decode_trace
-from haptera.wire.metadata import Tag
+from haptera.wire import Tag
 
 if TYPE_CHECKING:
     from haptera.peer.dispatcher import Dispatcher

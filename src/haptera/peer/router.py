@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from haptera.connection.events import (
+from haptera.connection import (
     CallFailed,
     CancelReceived,
     Closed,

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from haptera.connection.config import SESSION_SERVICE
+from haptera.connection import SESSION_SERVICE
 from haptera.errors import failure
 from haptera.peer.request import Request
 from haptera.peer.service import Service

@@ -4,9 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from haptera.connection import Connection
-from haptera.connection.config import HELD_MIN
-from haptera.connection.outbox import Outbox
+from haptera.connection import HELD_MIN, Connection, Outbox
 from haptera.errors import RemoteProtocolError
 from haptera.peer.limits import HOLDING_LOOK_S, TICK_S, WRITTEN_MIN
 from haptera.transport import unacknowledged

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from haptera.wire.metadata import Tag
+from haptera.wire import Tag
 
 #: Both entries in one: tag and length, then the value, of the server's time and of the queue's.
 _ENTRIES: Final = struct.Struct(">HIHI")

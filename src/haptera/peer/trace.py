@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from haptera.wire.metadata import Tag, encode_entry
+from haptera.wire import Tag, encode_entry
 
 _TRACEPARENT_SIZE: Final = 26
 _TRACEPARENT_HEAD: Final = bytes((Tag.TRACEPARENT, _TRACEPARENT_SIZE))

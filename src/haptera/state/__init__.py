@@ -6,7 +6,10 @@ commands is its only input, so that a replay and a replica come to the same stat
 
 from __future__ import annotations
 
+from haptera.state import limits
+from haptera.state.arrays import array_header, read_array_header
 from haptera.state.commands import (
+    COMMANDS,
     Clear,
     Count,
     Delete,
@@ -28,14 +31,28 @@ from haptera.state.commands import (
     Write,
     decode_commands,
     encode_commands,
+    encode_steps,
+    method_of,
     size_bound,
 )
+from haptera.state.conditions import UNMET
+from haptera.state.fields import list_field
+from haptera.state.glob import SHORT_GLOB_MAX, Glob, compile_glob
+from haptera.state.limits import COMMAND_SIZE_MAX, CURSORS_MAX, SLICE_WORK_MAX
 from haptera.state.machine import StateMachine
-from haptera.state.results import Entry, Replayed, Result, Row
+from haptera.state.results import ENTRY_OVERHEAD, Entry, Replayed, Result, Row
 from haptera.state.scan import Page, ScanCursor
-from haptera.state.validation import validate
+from haptera.state.steps import ResultT, Steps, finish, free_steps
+from haptera.state.validation import glob_steps, validate, validate_steps
 
 __all__ = [
+    "COMMANDS",
+    "COMMAND_SIZE_MAX",
+    "CURSORS_MAX",
+    "ENTRY_OVERHEAD",
+    "SHORT_GLOB_MAX",
+    "SLICE_WORK_MAX",
+    "UNMET",
     "Clear",
     "Count",
     "Delete",
@@ -45,6 +62,7 @@ __all__ = [
     "Forget",
     "Get",
     "GetMany",
+    "Glob",
     "Increment",
     "Logged",
     "MalformedCommands",
@@ -54,16 +72,29 @@ __all__ = [
     "Rename",
     "Replayed",
     "Result",
+    "ResultT",
     "Row",
     "Scan",
     "ScanCursor",
     "Set",
     "SetMany",
     "StateMachine",
+    "Steps",
     "UnknownPart",
     "Write",
+    "array_header",
+    "compile_glob",
     "decode_commands",
     "encode_commands",
+    "encode_steps",
+    "finish",
+    "free_steps",
+    "glob_steps",
+    "limits",
+    "list_field",
+    "method_of",
+    "read_array_header",
     "size_bound",
     "validate",
+    "validate_steps",
 ]

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from haptera.storage.directory import DataDirectory
-from haptera.storage.filesystem import FileSystem, OsFileSystem
+from haptera.storage.errors import StorageFull
+from haptera.storage.filesystem import File, FileSystem, OpenMode, OsFileSystem, open_regular
 from haptera.storage.keys import DataKey, load_or_create
 from haptera.storage.log import Durability, Log
 from haptera.storage.recovery import Recovery, Segment
@@ -18,10 +19,14 @@ __all__ = [
     "DataKey",
     "Durability",
     "Entry",
+    "File",
     "FileSystem",
     "Log",
+    "OpenMode",
     "OsFileSystem",
     "Recovery",
     "Segment",
+    "StorageFull",
     "load_or_create",
+    "open_regular",
 ]

@@ -12,7 +12,7 @@ import random
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
-    from haptera.storage.filesystem import OpenMode
+    from haptera.storage import OpenMode
 
 __all__ = ["Crashed", "MemoryFile", "MemoryFileSystem", "Unsynced"]
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from haptera.client import Database
-    from haptera.node.node import Node
+    from haptera.node import Node
     from haptera.testing import NodeUrl, Proxy
 
 # Where pytest-asyncio is in use it is loaded by now; in its strict mode it takes only fixtures that are marked as its

@@ -17,9 +17,7 @@ from haptera.testing.filesystem import Crashed, MemoryFileSystem
 from haptera.testing.proxies import socket_directory
 
 try:
-    from haptera.node.config import OPTIONS, NodeConfig
-    from haptera.node.node import Node
-    from haptera.node.server import NodeServer
+    from haptera.node import OPTIONS, Node, NodeConfig, NodeServer
 except ModuleNotFoundError as error:
     raise ConfigurationError(f"a node needs the package {error.name}: pip install 'haptera[server]'") from error
 
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from haptera.replication import Writer
-    from haptera.storage.filesystem import File, FileSystem, OpenMode
+    from haptera.storage import File, FileSystem, OpenMode
 
 __all__ = ["NodeUrl", "node", "node_in_thread"]
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from haptera.connection import Config, Connection, Role
 from haptera.errors import ConfigurationError
-from haptera.peer import Peer, Service, SessionService, link_of
-from haptera.peer.assembly import assemble
+from haptera.peer import Peer, Service, SessionService, assemble, link_of
 from haptera.testing.traffic import CHUNK_SIZE
 from haptera.testing.transport import BUFFER_SIZE, Link
 

@@ -226,7 +226,7 @@ async def test_what_goes_away_has_its_answers_forgotten_with_the_next_write() ->
 
 
 async def test_what_waits_to_be_forgotten_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("haptera.node.commands.FORGOTTEN_MAX", 5)
+    monkeypatch.setattr("haptera.node.commands.interface.FORGOTTEN_MAX", 5)
     async with served() as store:
         for number in range(5):
             await change(store, number)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from haptera.node.logging import FIELD_SIZE_MAX, TRACEBACK_SIZE_MAX, JsonFormatter, TextFormatter, configure
+from haptera.node.logging import FIELD_SIZE_MAX, TRACEBACK_SIZE_MAX, JsonFormatter, TextFormatter, configure_logging
 
 LOGGER = "haptera.test"
 
@@ -132,8 +132,8 @@ def test_configure_sets_one_handler_and_the_levels() -> None:
     before = root.handlers[:], root.level, haptera.level
     stream = io.StringIO()
     try:
-        configure("debug", "text", io.StringIO())
-        configure("info", "json", stream)
+        configure_logging("debug", "text", io.StringIO())
+        configure_logging("info", "json", stream)
         logging.getLogger("haptera.x").debug("no")
         logging.getLogger("haptera.x").info("yes")
         logging.getLogger("asyncio").info("no")

@@ -10,8 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Final, Literal
 
-from haptera.client import Database, open_embedded
-from haptera.client.location import locate
+from haptera.client import Database, locate, open_embedded
 from haptera.errors import ConnectionLost
 
 if TYPE_CHECKING:

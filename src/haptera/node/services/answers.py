@@ -15,9 +15,7 @@ from haptera.errors import Code, Failure, failure
 from haptera.node.aging import crowded
 from haptera.node.services.shares import Share, share_of
 from haptera.peer import link_of
-from haptera.state import limits
-from haptera.state.conditions import UNMET
-from haptera.state.results import Replayed
+from haptera.state import UNMET, Replayed, limits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
     from haptera.node.commands import Command, Commands, Session
     from haptera.node.metrics import Metrics
     from haptera.peer import Peer, Request
-    from haptera.state.results import Result
+    from haptera.state import Result
 
 log = logging.getLogger(__name__)
 

@@ -18,10 +18,8 @@ import msgspec
 from msgspec import NODEFAULT, UNSET, Raw, Struct, UnsetType, structs
 
 from haptera.errors import Code, Failure, failure
-from haptera.state.arrays import array_header
-from haptera.state.commands import COMMANDS, Operation, method_of
-from haptera.state.fields import list_field
-from haptera.wire.payload import map_size
+from haptera.state import COMMANDS, Operation, array_header, list_field, method_of
+from haptera.wire import map_size
 
 AskedT = TypeVar("AskedT", bound=Struct)
 

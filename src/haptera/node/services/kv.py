@@ -23,9 +23,7 @@ from haptera.node.services.replies import Replies
 from haptera.node.services.tasks import Tasks
 from haptera.node.services.writes import Writes, digest_of, previous_might_not_fit, write_command
 from haptera.peer import Request, Service
-from haptera.state.commands import DeleteMany, GetMany, SetMany
-from haptera.state.steps import free_steps
-from haptera.state.validation import validate_steps
+from haptera.state import DeleteMany, GetMany, SetMany, free_steps, validate_steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
     from haptera.node.commands import Commands
     from haptera.node.metrics import Metrics
     from haptera.peer import Peer
-    from haptera.state.steps import Steps
+    from haptera.state import Steps
 
 log = logging.getLogger(__name__)
 

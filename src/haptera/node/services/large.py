@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from haptera.node.turns import Turns
     from haptera.peer import Peer, Request
-    from haptera.state.steps import Steps
+    from haptera.state import Steps
 
 T = TypeVar("T")
 

@@ -13,14 +13,13 @@ import msgspec
 
 from haptera.errors import Code, Failure, failure
 from haptera.key_rules import KEYS_PER_COMMAND_MAX
-from haptera.state.arrays import array_header, read_array_header
+from haptera.state import array_header, read_array_header
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from haptera.node.services.arguments import Argument
-    from haptera.state.commands import Operation
-    from haptera.state.steps import Steps
+    from haptera.state import Operation, Steps
 
 ELEMENTS_MAX: Final = 512
 """Elements of one piece: half a millisecond to find their ends and decode them."""

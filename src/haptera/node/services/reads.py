@@ -14,7 +14,7 @@ from haptera.node.scans import Cursor, page_steps
 from haptera.node.services.large import while_wanted, writable
 from haptera.node.services.pieces import encode_steps
 from haptera.node.services.replies import ANSWER_OVERHEAD, GET_MANY_SIZE_MAX, revision_entry
-from haptera.state.commands import Count, Scan
+from haptera.state import Count, Scan
 
 if TYPE_CHECKING:
     from haptera.node.commands import Commands, Session
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from haptera.node.services.replies import Replies
     from haptera.node.services.tasks import Tasks
     from haptera.peer import Request
-    from haptera.state.commands import GetMany, Operation
-    from haptera.state.steps import Steps
+    from haptera.state import GetMany, Operation, Steps
 
 log = logging.getLogger(__name__)
 

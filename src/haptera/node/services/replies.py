@@ -15,16 +15,14 @@ from haptera.key_rules import size_refusal
 from haptera.node.batch import DROPPED
 from haptera.node.services.arguments import METHODS
 from haptera.node.services.large import units_of_values
-from haptera.state.limits import COMMAND_SIZE_MAX
-from haptera.state.results import ENTRY_OVERHEAD, Replayed
-from haptera.wire.metadata import Tag
+from haptera.state import COMMAND_SIZE_MAX, ENTRY_OVERHEAD, Replayed
+from haptera.wire import Tag
 
 if TYPE_CHECKING:
     from haptera.node.commands import Commands
     from haptera.node.metrics import Metrics
     from haptera.peer import Request
-    from haptera.state.results import Entry, Result
-    from haptera.state.steps import Steps
+    from haptera.state import Entry, Result, Steps
 
 GET_MANY_SIZE_MAX: Final = COMMAND_SIZE_MAX
 """Bytes of the largest answer to get_many, whatever the peer would take: as many as of a command. A few bytes of keys

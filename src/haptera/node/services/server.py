@@ -10,8 +10,7 @@ from haptera.errors import Code, Failure, failure
 from haptera.node.aging import crowded
 from haptera.node.services.arguments import Argument
 from haptera.node.services.watch import Watchers, WatchMetrics
-from haptera.peer import Request, Service
-from haptera.peer.session import has_no_argument
+from haptera.peer import Request, Service, has_no_argument
 from haptera.version import __version__
 
 if TYPE_CHECKING:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from haptera.node.commands import ANONYMOUS
-from haptera.peer import Request
+from haptera.peer import Request, has_no_argument
 from haptera.peer import SessionService as PeerSessionService
-from haptera.peer.session import has_no_argument
 
 if TYPE_CHECKING:
     from haptera.node.metrics import Metrics

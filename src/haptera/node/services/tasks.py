@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from haptera.node.turns import Turns
     from haptera.peer import Peer
-    from haptera.state.steps import Steps
+    from haptera.state import Steps
 
 TASK_WORK: Final = 128
 """Units of work (`haptera.state.steps`) of the first step of a scan's or count's task, and of its last."""

@@ -11,8 +11,7 @@ from haptera.node.batch import DROPPED
 from haptera.node.commands import Command
 from haptera.node.services.arguments import METHODS, SERVICE
 from haptera.node.services.replies import ANSWER_OVERHEAD
-from haptera.state.commands import Delete, Set
-from haptera.state.steps import free_steps
+from haptera.state import Delete, Set, free_steps
 
 if TYPE_CHECKING:
     from haptera.node.batch import Submission
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
     from haptera.node.services.answers import Answers
     from haptera.node.services.replies import Replies
     from haptera.peer import Peer, Request
-    from haptera.state.commands import Operation
-    from haptera.state.results import Result
+    from haptera.state import Operation, Result
 
 
 class Writes:

@@ -16,10 +16,22 @@ from haptera.node.aging import Aging
 from haptera.node.batch import Submission
 from haptera.node.commit import LOGGED_OVERHEAD, CommitPipeline
 from haptera.node.scans import count_steps
-from haptera.state import limits
-from haptera.state.commands import Count, Exists, Forget, Get, GetMany, Logged, Operation, Scan, size_bound
-from haptera.state.glob import SHORT_GLOB_MAX, compile_glob
-from haptera.state.validation import glob_steps, validate
+from haptera.state import (
+    SHORT_GLOB_MAX,
+    Count,
+    Exists,
+    Forget,
+    Get,
+    GetMany,
+    Logged,
+    Operation,
+    Scan,
+    compile_glob,
+    glob_steps,
+    limits,
+    size_bound,
+    validate,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,10 +39,7 @@ if TYPE_CHECKING:
     from haptera.node.metrics import Metrics
     from haptera.node.scans import Cursor, Scans
     from haptera.node.turns import Turns
-    from haptera.state.glob import Glob
-    from haptera.state.machine import StateMachine
-    from haptera.state.results import Entry, Result
-    from haptera.state.steps import Steps
+    from haptera.state import Entry, Glob, Result, StateMachine, Steps
 
 READS = frozenset({Get, Exists, GetMany, Count})
 
