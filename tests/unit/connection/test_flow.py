@@ -279,11 +279,14 @@ def test_an_item_is_not_cut_for_want_of_credit_nor_for_the_last_bytes_of_a_turn(
     assert set(sizes) == {size}
 
 
+@pytest.mark.parametrize("before", [0.1, 0.4, 0.49])
 @pytest.mark.parametrize("windows", [1 / 3, 1 / 2, 0.6, 0.99, 1, 1.5])
-def test_items_of_any_part_of_a_window_arrive_while_the_other_side_takes_them(windows: float) -> None:
+def test_items_of_any_part_of_a_window_arrive_while_the_other_side_takes_them(windows: float, before: float) -> None:
+    """Also behind one that is too small for its credit to be sent back by itself."""
     pair = shaken(limits=Limits(**TINY))
     stream = pair.dialer.request("s", "m", b"", streaming=True)
-    items = [bytes([number]) * (int(windows * 16 * KIB) - 64) for number in range(20)]
+    parts = [before, windows] * 10
+    items = [bytes([number]) * (int(part * 16 * KIB) - 64) for number, part in enumerate(parts)]
     for item in items:
         pair.dialer.send_item(stream, item)
     taken: list[object] = []
