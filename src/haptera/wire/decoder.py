@@ -26,6 +26,47 @@ FRAMES_MAX: Final = 512
 #: Pieces smaller than this are put together as they come: kept singly, each would cost more than its bytes.
 _PIECE_SIZE_MIN: Final = 4096
 
+#: The fields of a header, in their order, and the place of one of them.
+_Fields = tuple[int, int, int, int, int, int, int, int, int]
+_METADATA_LENGTH: Final = 4
+
+
+class _Begun:
+    """A frame that has not come whole, behind a header that is sound."""
+
+    __slots__ = ("fields", "header", "held", "metadata", "pieces", "wanted")
+
+    def __init__(self, fields: _Fields, data: bytes, start: int, wanted: int) -> None:
+        body = start + HEADER_SIZE
+        middle = body + fields[_METADATA_LENGTH]
+        self.fields = fields
+        self.header = data[start:body]
+        self.held = len(data) - start
+        self.wanted = wanted
+        # Metadata that is there is set aside, so that the payload alone has to be joined.
+        self.metadata = data[body:middle] if middle <= len(data) else None
+        rest = data[body if self.metadata is None else middle :]
+        self.pieces: list[bytes | bytearray] = [rest] if rest else []
+
+    def add(self, data: bytes) -> None:
+        """Take bytes that do not reach the frame's end."""
+        self.held += len(data)
+        if len(data) >= _PIECE_SIZE_MIN:
+            self.pieces.append(data)
+        elif self.pieces and isinstance(last := self.pieces[-1], bytearray) and len(last) < _PIECE_SIZE_MIN:
+            last += data
+        else:
+            self.pieces.append(bytearray(data))
+
+    def finish(self, data: bytes) -> tuple[bytes, bytes]:
+        """Take the last bytes and return the metadata, and all behind it."""
+        self.pieces.append(data)
+        body = b"".join(self.pieces)
+        if self.metadata is not None:
+            return self.metadata, body
+        middle = self.fields[_METADATA_LENGTH]
+        return body[:middle], body[middle:]
+
 
 class FrameDecoder:
     """Takes bytes in any pieces, gives whole frames.
@@ -54,59 +95,72 @@ class FrameDecoder:
         # The first frame of a connection has a limit of its own, the same in all versions (section 4).
         self._size_max = min(HANDSHAKE_FRAME_SIZE_MAX, max_frame)
         self._verifier: Signer | None = None
-        self._pieces: list[bytes | bytearray] = []
-        self._held = 0
-        self._wanted = HEADER_SIZE
+        self._tag_size = 0
+        # Either a frame that has begun is kept, or bytes that have not been looked at, or less than a header.
+        self._begun: _Begun | None = None
+        self._rest = b""
 
     @property
     def held(self) -> int:
         """Bytes of an unfinished frame that are kept."""
-        return self._held
+        return len(self._rest) if self._begun is None else self._begun.held
 
     @property
     def wanted(self) -> int:
         """Size of the unfinished frame, as far as it is known: its header's until that has arrived."""
-        return self._wanted
+        return HEADER_SIZE if self._begun is None else self._begun.wanted
 
     def verify(self, signer: Signer) -> None:
         """Give only frames that carry the next tag of ``signer`` from now on; any other is 1011."""
         self._verifier = signer
+        self._tag_size = TAG_SIZE
 
     def receive(self, data: bytes, frames_max: int = FRAMES_MAX) -> list[Frame]:
         """Take the bytes that arrived and return the frames that are whole now, in order, ``frames_max`` at most."""
-        if self.error is not None:
-            return []
-        if self._held:
-            self._add(data)
-            # Beyond its header an unfinished frame only collects pieces; joining at each arrival would copy the
-            # whole of a large frame once per read.
-            if self._held < self._wanted and self._wanted > HEADER_SIZE:
-                return []
-            data = b"".join(self._pieces)
-        return self._decode(data, frames_max)
-
-    def _add(self, data: bytes) -> None:
-        last = self._pieces[-1]
-        if isinstance(last, bytearray) and len(last) < _PIECE_SIZE_MIN:
-            last += data
-        else:
-            self._pieces.append(data if len(data) >= _PIECE_SIZE_MIN else bytearray(data))
-        self._held += len(data)
-
-    def _decode(self, data: bytes, frames_max: int) -> list[Frame]:
         frames: list[Frame] = []
+        if self.error is not None:
+            return frames
+        start = 0
+        begun = self._begun
+        if begun is not None:
+            start = begun.wanted - begun.held
+            if len(data) < start:
+                begun.add(data)
+                return frames
+            self._begun = None
+            frame = self._frame_of(begun, data[:start])
+            if frame is None:
+                self.error = RemoteProtocolError(1011)
+                return frames
+            frames.append(frame)
+        elif self._rest:
+            data = self._rest + data
+        self._decode(data, start, frames, frames_max)
+        return frames
+
+    def _frame_of(self, begun: _Begun, data: bytes) -> Frame | None:
+        """Return the frame that ``data`` makes whole; None if its tag is wrong."""
+        metadata, payload = begun.finish(data)
+        _, _, type_, flags, _, stream, payload_length, body_crc, _ = begun.fields
+        if self._verifier is None:
+            return Frame(type_, flags, stream, metadata, payload, body_crc, crc32c_extend(crc32c(metadata), payload))
+        payload, tag = payload[:payload_length], payload[payload_length:]
+        if not self._verifier.verify(begun.header + metadata, payload, tag):
+            return None
+        return Frame(type_, flags, stream, metadata, payload, 0, 0)
+
+    def _decode(self, data: bytes, start: int, frames: list[Frame], frames_max: int) -> None:
+        """Append the frames of ``data`` from ``start`` on, and keep the rest."""
         append = frames.append
         verifier = self._verifier
-        first = self._first
+        tag_size = self._tag_size
         unpack_from = HEADER.unpack_from
-        start = 0
         end = len(data)
-        wanted = HEADER_SIZE
-        self.more = False
-        while end - start >= HEADER_SIZE:
-            magic, version, type_, flags, metadata_length, stream, payload_length, body_crc, header_crc = unpack_from(
-                data, start
-            )
+        if self._first:
+            frames_max = 1
+        while end - start >= HEADER_SIZE and len(frames) < frames_max:
+            fields: _Fields = unpack_from(data, start)
+            magic, version, type_, flags, metadata_length, stream, payload_length, body_crc, header_crc = fields
             body = start + HEADER_SIZE
             if (
                 magic != MAGIC
@@ -117,58 +171,48 @@ class FrameDecoder:
             ):
                 self.error = self._fault(data[start:body])
                 break
-            stop = body + metadata_length + payload_length
-            if verifier is not None:
+            middle = body + metadata_length
+            stop = middle + payload_length
+            if verifier is not None and not flags & SIGNED:
                 # Before anything but the header is looked at (section 2, "Order of checks").
-                if not flags & SIGNED:
-                    self.error = RemoteProtocolError(1011, "a frame is not signed")
-                    break
-                if stop + TAG_SIZE > end:
-                    wanted = stop + TAG_SIZE - start
-                    break
-                if not verifier.verify(data[start:stop], data[stop : stop + TAG_SIZE]):
+                self.error = RemoteProtocolError(1011, "a frame is not signed")
+                break
+            if stop + tag_size > end:
+                self._begun = _Begun(fields, data, start, stop + tag_size - start)
+                start = end
+                break
+            payload = data[middle:stop]
+            if verifier is not None:
+                metadata = data[body:middle]
+                if not verifier.verify(data[start:middle], payload, data[stop : stop + tag_size]):
                     self.error = RemoteProtocolError(1011)
                     break
-                middle = body + metadata_length
-                append(Frame(type_, flags, stream, data[body:middle], data[middle:stop], 0, 0))
-                start = stop + TAG_SIZE
-                if len(frames) >= frames_max:
-                    self.more = True
-                    break
+                append(Frame(type_, flags, stream, metadata, payload, 0, 0))
+                start = stop + tag_size
                 continue
-            if stop > end:
-                wanted = stop - start
-                break
             if metadata_length:
-                middle = body + metadata_length
                 metadata = data[body:middle]
-                payload = data[middle:stop]
                 actual_crc = crc32c_extend(crc32c(metadata), payload)
             else:
                 metadata = b""
-                payload = data[body:stop]
                 actual_crc = crc32c(payload)
             append(Frame(type_, flags, stream, metadata, payload, body_crc, actual_crc))
             start = stop
-            if first:
-                self._first = False
-                self._size_max = self.max_frame
-                self.more = stop < end
-                break
-            if len(frames) >= frames_max:
-                self.more = True
-                break
-        else:
-            # A foreign protocol is told apart by its first two bytes, however few follow.
-            if end - start >= len(_MAGIC_BYTES) and data[start : start + 2] != _MAGIC_BYTES:
-                self.error = self._fault(data[start:])
-        self._keep(b"" if self.error is not None else data[start:], wanted)
-        return frames
+        self._keep(data, start, paused=len(frames) >= frames_max)
 
-    def _keep(self, rest: bytes, wanted: int) -> None:
-        self._pieces = [rest] if rest else []
-        self._held = len(rest)
-        self._wanted = wanted
+    def _keep(self, data: bytes, start: int, *, paused: bool) -> None:
+        """Keep what was not decoded; ``paused`` says that this is not for want of bytes."""
+        rest = data[start:]
+        if paused and self._first:
+            self._first = False
+            self._size_max = self.max_frame
+            self.more = bool(rest)
+        else:
+            self.more = paused and self.error is None
+            # A foreign protocol is told apart by its first two bytes, however few follow.
+            if not paused and self.error is None and len(rest) >= len(_MAGIC_BYTES) and rest[:2] != _MAGIC_BYTES:
+                self.error = self._fault(rest)
+        self._rest = b"" if self.error is not None else rest
 
     def _fault(self, header: bytes) -> RemoteProtocolError:
         """Name the fault of a header, in the order of checks of section 2."""

@@ -67,6 +67,6 @@ class Signer:
         head = signed_header(head) + head[HEADER_SIZE:]
         return head, payload, self._tag(head, payload)
 
-    def verify(self, frame: bytes, tag: bytes) -> bool:
-        """Whether ``tag`` is that of the next frame, which is given without it. Takes constant time."""
-        return hmac.compare_digest(self._tag(frame, b""), tag)
+    def verify(self, head: bytes, payload: bytes, tag: bytes) -> bool:
+        """Whether ``tag`` is that of the next frame, which is given as in ``seal``. Takes constant time."""
+        return hmac.compare_digest(self._tag(head, payload), tag)
