@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,8 +14,9 @@ import haptera
 from haptera.errors import Code, ServerError
 from haptera.testing import node
 
+ROOT: Final = Path(__file__).parents[2]
 SECTION: Final = (
-    (Path(__file__).parents[2] / "spec/protocol.md")
+    (ROOT / "spec/protocol.md")
     .read_text(encoding="utf-8")
     .partition("## 7. The `kv` service")[2]
     .partition("### 7.1")[0]
@@ -108,6 +110,52 @@ async def test_names_are_compared_byte_for_byte(service: str, method: str) -> No
         assert caught.value.code == (Code.UNKNOWN_METHOD if service == "kv" else Code.UNKNOWN_SERVICE)
 
 
+LISTED: Final = {
+    error["code"]: set(error["details"])
+    for error in tomllib.loads((ROOT / "spec/errors.toml").read_text(encoding="utf-8"))["error"]
+}
+MIB: Final = 1024 * 1024
+
+#: A request to a store with the keys `text`, `number` and `large`, its code, and the details of its ERROR: the same
+#: however long the argument is, though a long one is answered in turns.
+REFUSALS: Final[list[tuple[str, list[Any], int, set[str]]]] = [
+    ("no_such_method", [], 3002, {"service", "method"}),
+    ("get", [1], 3003, {"reason"}),
+    ("get", ["k", "more"], 3003, {"unknown"}),
+    ("set", ["k", b"1", {"if_version": None}], 3003, {"reason"}),
+    ("set", ["k", b"1", {"if_version": -1}], 3003, {"field", "reason"}),
+    ("scan", [{"glob": "["}], 3003, {"field", "reason"}),
+    ("delete_many", [["k"] * 131_073], 3003, {"field", "reason"}),
+    ("get_many", [["large"] * 3], 3004, {"limit"}),
+    ("get_many", [["large"] * 2000], 3004, {"limit"}),
+    ("get", ["missing"], 4001, {"key"}),
+    ("set", ["text", b"1", {"if": "absent"}], 4003, {"key"}),
+    ("set", ["missing", b"1", {"if": "present"}], 4001, {"key"}),
+    ("set", ["text", b"1", {"if_version": 7}], 4002, {"key", "expected", "actual"}),
+    ("increment", ["text", 1], 4004, {"key"}),
+    ("increment", ["number", 2**63 - 1], 4005, {"key"}),
+    ("get", [""], 4006, {"reason"}),
+    ("get_many", [["k", ""]], 4006, {"reason", "position"}),
+    ("set", ["k", bytes(8 * MIB + 1)], 4007, {"key", "length", "limit"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "argument", "code", "details"),
+    REFUSALS,
+    ids=[f"{code} of {method}, {number}" for number, (method, _, code, _) in enumerate(REFUSALS)],
+)
+async def test_a_refusal_has_the_details_that_are_listed(
+    method: str, argument: list[Any], code: int, details: set[str]
+) -> None:
+    async with node(storage="memory") as url, haptera.dial(url) as peer:
+        for key, value in (("text", b"not a number"), ("number", b"1"), ("large", bytes(6 * MIB))):
+            await peer.call("kv", "set", msgspec.msgpack.encode([key, value]))
+        error = await refused(peer, method, *argument)
+        assert (error.code, set(error.details)) == (code, details)
+    assert details <= LISTED[code]
+
+
 async def test_the_example_of_a_scan_is_what_a_node_sends() -> None:
     example = SECTION.partition("*Example.*")[2].partition("**Time to live**")[0]
     lines = re.findall(r"^    ((?:[0-9a-f]{2} )+)", example, re.MULTILINE)
@@ -119,3 +167,12 @@ async def test_the_example_of_a_scan_is_what_a_node_sends() -> None:
         assert [item async for item in stream] == [b"".join(items)]
         assert stream.answer is not None
         assert stream.answer.payload == response
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+async def test_a_change_whose_answer_might_not_fit_names_the_limit(size: int) -> None:
+    """Whatever way the argument takes through the node."""
+    limits = haptera.Limits(max_message=64 * 1024)
+    async with node(storage="memory") as url, haptera.dial(url, limits=limits) as peer:
+        error = await refused(peer, "set", "k", bytes(size), {"return_previous": True})
+        assert (error.code, error.details) == (3004, {"limit": 64 * 1024})

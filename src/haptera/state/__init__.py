@@ -40,12 +40,13 @@ from haptera.state.fields import list_field
 from haptera.state.glob import SHORT_GLOB_MAX, Glob, compile_glob
 from haptera.state.limits import COMMAND_SIZE_MAX, CURSORS_MAX, SLICE_WORK_MAX
 from haptera.state.machine import StateMachine
-from haptera.state.results import ENTRY_OVERHEAD, Entry, Replayed, Result, Row
+from haptera.state.results import ANSWER_OVERHEAD, ENTRY_OVERHEAD, Entry, Replayed, Result, Row
 from haptera.state.scan import Page, ScanCursor
 from haptera.state.steps import ResultT, Steps, finish, free_steps
 from haptera.state.validation import glob_steps, validate, validate_steps
 
 __all__ = [
+    "ANSWER_OVERHEAD",
     "COMMANDS",
     "COMMAND_SIZE_MAX",
     "CURSORS_MAX",

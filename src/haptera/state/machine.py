@@ -166,9 +166,9 @@ class StateMachine:
         self.kv.changing = False  # reads that wait for the end of the change are answered with the reason
         self._reads = dict.fromkeys(self._reads, lambda _: reason)  # a read pays nothing for it before
 
-    def get_many_steps(self, op: GetMany, size_max: int) -> Steps[tuple[list[Entry | None], int] | Failure]:
+    def get_many_steps(self, op: GetMany, limit: int) -> Steps[tuple[list[Entry | None], int] | Failure]:
         """The entries of a large get_many, in slices, and the one revision that all of them are of."""
-        found = self.abandoned or (yield from get_many_steps(self.kv, op, size_max))
+        found = self.abandoned or (yield from get_many_steps(self.kv, op, limit))
         return self.abandoned or found
 
     def open_scan(self, op: Scan, glob: Glob | None = None) -> ScanCursor | Failure:

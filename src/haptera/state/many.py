@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from haptera.errors import Code, Failure, failure
-from haptera.state.results import ENTRY_OVERHEAD
+from haptera.errors import Failure
+from haptera.key_rules import size_refusal
+from haptera.state.results import ANSWER_OVERHEAD, ENTRY_OVERHEAD
 
 if TYPE_CHECKING:
     from haptera.state.commands import GetMany
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
 _PIECE: Final = 1024
 
 
-def get_many_steps(kv: Kv, op: GetMany, size_max: int) -> Steps[tuple[list[Entry | None], int] | Failure]:
+def get_many_steps(kv: Kv, op: GetMany, limit: int) -> Steps[tuple[list[Entry | None], int] | Failure]:
     """As `Kv.get_many`, in slices; with the entries comes the revision that all of them are of.
 
-    3004 where they have more than ``size_max`` bytes.
+    3004 where the answer would have more than ``limit`` bytes.
     """
     while True:
         while kv.changing:
@@ -29,16 +30,17 @@ def get_many_steps(kv: Kv, op: GetMany, size_max: int) -> Steps[tuple[list[Entry
         kv.build_index()  # before anything is held, as for a scan
         hold = kv.history.hold(kv.revision)
         try:
-            found = yield from _get_held(kv, op.keys, hold, size_max)
+            found = yield from _get_held(kv, op.keys, hold, limit)
         finally:
             kv.history.release(hold)
         if found is not None:
             return found if isinstance(found, Failure) else (found, hold.revision)
 
 
-def _get_held(kv: Kv, keys: list[str], hold: Hold, size_max: int) -> Steps[list[Entry | None] | Failure | None]:
+def _get_held(kv: Kv, keys: list[str], hold: Hold, limit: int) -> Steps[list[Entry | None] | Failure | None]:
     """The entries as of a held revision; None if it was lost before the last."""
     current, older, revision = kv.entries.get, kv.history.entry_at, hold.revision
+    room = limit - ANSWER_OVERHEAD
     found: list[Entry | None] = []
     for first in range(0, len(keys), _PIECE):
         if hold.lost:
@@ -47,9 +49,9 @@ def _get_held(kv: Kv, keys: list[str], hold: Hold, size_max: int) -> Steps[list[
             entry = current(key)
             if entry is None or entry[1] > revision:
                 entry = older(key, revision)
-            size_max -= 1 if entry is None else len(entry[0]) + ENTRY_OVERHEAD
+            room -= 1 if entry is None else len(entry[0]) + ENTRY_OVERHEAD
             found.append(entry)
-        if size_max < 0:
-            return failure(Code.MESSAGE_TOO_LARGE, outcome="not_applied")
+        if room < 0:
+            return size_refusal(limit)
         yield _PIECE * 2
     return found

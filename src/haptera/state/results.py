@@ -15,6 +15,9 @@ Entry = tuple[bytes, int, None]
 #: Bytes of an entry in an answer beside its value, at most: headers, version, expiry.
 ENTRY_OVERHEAD: Final = 32
 
+#: Bytes of an answer beside its entries: more than any has.
+ANSWER_OVERHEAD: Final = 1024
+
 #: One row of a scan: key, value (None with ``keys_only``), version, and the time it expires at.
 Row = tuple[str, bytes | None, int, None]
 

@@ -19,7 +19,7 @@ from haptera.state import (
     Set,
     SetMany,
 )
-from haptera.state.results import ENTRY_OVERHEAD
+from haptera.state.results import ANSWER_OVERHEAD, ENTRY_OVERHEAD
 from haptera.state.steps import finish
 from tests.unit.state.store import Store, refused
 
@@ -63,10 +63,10 @@ def test_get_many_answers_in_the_order_of_the_keys_and_nil_for_missing_ones(stor
 
 def test_a_large_get_many_fits_its_bound_or_is_refused_and_lets_go_of_its_revision(store: Store) -> None:
     store.do(Set("large", bytes(1000)))
-    size = 1000 + ENTRY_OVERHEAD + 1  # a missing key is one byte
+    size = 1000 + ENTRY_OVERHEAD + 1 + ANSWER_OVERHEAD  # a missing key is one byte
     found = finish(store.get_many_steps(GetMany(["large", "missing"]), size))
     assert found == ([(bytes(1000), store.revision, None), None], store.revision)
-    assert refused(finish(store.get_many_steps(GetMany(["large", "missing"]), size - 1)), 3004)
+    assert refused(finish(store.get_many_steps(GetMany(["large", "missing"]), size - 1)), 3004, limit=size - 1)
     assert store.kv.history.idle
 
 

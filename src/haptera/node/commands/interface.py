@@ -261,9 +261,9 @@ class Commands:
         finally:
             cursor.close()
 
-    def get_many_steps(self, op: GetMany, size_max: int) -> Steps[tuple[list[Entry | None], int] | Failure]:
-        """The entries of a valid get_many, in slices, and the revision that all are of; 3004 above `size_max` bytes."""
-        return self._machine.get_many_steps(op, size_max)
+    def get_many_steps(self, op: GetMany, limit: int) -> Steps[tuple[list[Entry | None], int] | Failure]:
+        """The entries of a valid get_many, in slices, and the revision of all; 3004 for an answer above `limit`."""
+        return self._machine.get_many_steps(op, limit)
 
 
 def _is_of_a_range(op: Count) -> bool:

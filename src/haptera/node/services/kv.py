@@ -143,7 +143,7 @@ class KvService(Service):
         if isinstance(op, Failure) or method.version_at is None:
             return op if isinstance(op, Failure) else Command(op, size=size)
         if previous_might_not_fit(op, request.peer):
-            return failure(Code.MESSAGE_TOO_LARGE, outcome="not_applied")
+            return size_refusal(request.peer.max_message)
         digest = digest_of(request.method)
         for start in range(0, len(payload), PIECE_SIZE):
             digest.update(memoryview(payload)[start : start + PIECE_SIZE])

@@ -13,7 +13,7 @@ from haptera.errors import Code, Failure, LocalProtocolError, failure
 from haptera.node.scans import Cursor, page_steps
 from haptera.node.services.large import while_wanted, writable
 from haptera.node.services.pieces import encode_steps
-from haptera.node.services.replies import ANSWER_OVERHEAD, GET_MANY_SIZE_MAX, revision_entry
+from haptera.node.services.replies import GET_MANY_SIZE_MAX, revision_entry
 from haptera.state import Count, Scan
 
 if TYPE_CHECKING:
@@ -65,8 +65,7 @@ class LongReads:
             self._replies.fail(request, answer or failure(Code.CANCELLED, outcome="not_applied"))
 
     def _entries(self, request: Request, op: GetMany) -> Steps[tuple[bytes, int] | Failure]:
-        size_max = min(request.peer.max_message, GET_MANY_SIZE_MAX) - ANSWER_OVERHEAD
-        found = yield from self._commands.get_many_steps(op, size_max)
+        found = yield from self._commands.get_many_steps(op, min(request.peer.max_message, GET_MANY_SIZE_MAX))
         if isinstance(found, Failure):
             return found
         entries, revision = found

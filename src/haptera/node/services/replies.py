@@ -15,7 +15,7 @@ from haptera.key_rules import size_refusal
 from haptera.node.batch import DROPPED
 from haptera.node.services.arguments import METHODS
 from haptera.node.services.large import units_of_values
-from haptera.state import COMMAND_SIZE_MAX, ENTRY_OVERHEAD, Replayed
+from haptera.state import ANSWER_OVERHEAD, COMMAND_SIZE_MAX, ENTRY_OVERHEAD, Replayed
 from haptera.wire import Tag
 
 if TYPE_CHECKING:
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 GET_MANY_SIZE_MAX: Final = COMMAND_SIZE_MAX
 """Bytes of the largest answer to get_many, whatever the peer would take: as many as of a command. A few bytes of keys
 can ask for as much as the store holds, once for each."""
-
-ANSWER_OVERHEAD: Final = 1024
-"""Bytes that an answer to a change needs beside a previous value and its key: more than any has."""
 
 _WITH_VALUES: Final = (bytes, list)
 """The first field of the results of get and get_many."""

@@ -10,8 +10,7 @@ from haptera.key_rules import VALUE_SIZE_MAX
 from haptera.node.batch import DROPPED
 from haptera.node.commands import Command
 from haptera.node.services.arguments import METHODS, SERVICE
-from haptera.node.services.replies import ANSWER_OVERHEAD
-from haptera.state import Delete, Set, free_steps
+from haptera.state import ANSWER_OVERHEAD, Delete, Set, free_steps
 
 if TYPE_CHECKING:
     from haptera.node.batch import Submission
