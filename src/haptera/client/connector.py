@@ -246,7 +246,7 @@ class Connector:
     def abandon(self) -> None:
         """Ends the connections after their loop was closed."""
         for peer in self._all():
-            link_of(peer).abandon()
+            link_of(peer).closing.abandon()
 
     async def drain(self, timeout: float) -> None:
         """Waits up to ``timeout`` seconds for what is under way on the connections, and ends them."""

@@ -145,6 +145,13 @@ class Outbox:
         """Whether a pull would give anything now."""
         return bool(self._control or self._ready or self.turns.waiting)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is kept or charged and no producer waits: a pull and a settlement would change nothing."""
+        return not (
+            self._control or self._ready or self.turns.waiting or self._wanting or self.writable or self._ledger.charged
+        )
+
     # -- queueing ---------------------------------------------------------------------------------------------------
 
     def add_control(self, frame: bytes) -> None:

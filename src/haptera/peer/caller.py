@@ -53,6 +53,8 @@ class Caller:
         self.last_taken: int | None = None
         #: Records spans, if the program has them recorded.
         self.telemetry = telemetry
+        #: Whether calls wait to be sent.
+        self.waits = False
         self._link = link
         self._home = link.home
         self._connection = link.connection
@@ -76,11 +78,6 @@ class Caller:
         """Take over which capabilities may be used."""
         self.sends_deadlines = "request_deadline" in capabilities
         self.sends_traces = "trace_context" in capabilities
-
-    @property
-    def waits(self) -> bool:
-        """Whether calls wait to be sent."""
-        return bool(self._waiting or self._waiting_large)
 
     def _queues(self) -> tuple[deque[Call], ...]:
         if self._waiting is None or self._waiting_large is None:
@@ -142,7 +139,7 @@ class Caller:
 
     def _send_or_keep(self, call: Call, timeout: float | None) -> None:
         size = len(call.payload)
-        if not (self._waiting or self._waiting_large) and self._connection.can_request(size):
+        if not self.waits and self._connection.can_request(size):
             self._one_by_one = 0 if self.calls else self._one_by_one + 1
             self._send(call, timeout)
             if timeout is not None:
@@ -195,6 +192,7 @@ class Caller:
         # What is larger than a frame needs one of few slots; what is small must not wait behind it.
         large = agreement is not None and size > agreement.peer_limits.max_frame
         (self._waiting_large if large else self._waiting).append(call)
+        self.waits = True
         self._waiting_size += size
         call.number = 0
         if timeout is not None:
@@ -223,6 +221,7 @@ class Caller:
                 except LocalProtocolError as error:
                     call.set_exception(error)
                     call.wake()
+        self.waits = any(self._queues())
 
     def _begin_late(self, call: Call) -> None:
         if self._unsent.pop(call.number, None) is None:
@@ -241,6 +240,7 @@ class Caller:
     def _take_waiting(self) -> list[Call]:
         waiting = [call for queue in self._queues() for call in queue if not call.done()]
         self._waiting = self._waiting_large = None
+        self.waits = False
         self._unsent.clear()
         self._waiting_size = self._waiting_done = 0
         return waiting
@@ -311,6 +311,7 @@ class Caller:
                 queue.clear()
                 queue.extend(kept)
             self._waiting_done = 0
+            self.waits = any(self._queues())
 
     def _give_up(self, call: Call, error: BaseException) -> None:
         if not call.done():

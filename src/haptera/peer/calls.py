@@ -171,7 +171,7 @@ class CallStream:
 
     async def aclose(self) -> None:
         """Cancel the call if it has not ended."""
-        if self._link.left_behind():
+        if self._link.closing.left_behind():
             return
         _leave(self._call, self._sender)
 

@@ -3,11 +3,12 @@
 import asyncio
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from haptera.connection import Closed, Role
-from haptera.peer.limits import LINGER_S
-from haptera.transport import unacknowledged
+from haptera.errors import RemoteProtocolError
+from haptera.peer.limits import LINGER_S, WRITE_SIZE
+from haptera.transport import let_go, unacknowledged
 
 if TYPE_CHECKING:
     from haptera.peer.link import Link
@@ -34,13 +35,70 @@ class Closing:
         transport = link.transport
         if transport is None or transport.is_closing():
             return
-        link.write_last()
+        # What is small and ready still leaves, and the ERROR that says why; what takes turns is forgotten.
+        outbox = link.connection.outbox
+        outbox.clear()
+        while data := link.connection.data_to_send(WRITE_SIZE):
+            link.bytes_sent += len(data)
+            transport.write(data)
+        outbox.settle()
         if half and transport.can_write_eof():
             with suppress(OSError):  # a side that has gone in this instant is told nothing
                 transport.write_eof()
         else:
             transport.close()
         self._linger = link.loop.call_later(LINGER_S, self._leave_behind, transport)
+
+    def close(self) -> None:
+        """Close the link behind what is ready."""
+        self.patience = 0.0
+        self.tell_answers()
+        self._link.end(Closed(None), "it is closed here")
+
+    def abandon(self) -> None:
+        """End a link whose loop is closed, so that nothing can be written, waited for or called any more."""
+        self.let_go()
+        self._link.closed = True
+
+    def let_go(self) -> None:
+        """Close this process's descriptor of the socket, and keep nothing for it."""
+        link = self._link
+        if link.transport is not None:
+            stale = link.transport.is_closing() or link.loop.is_closed()
+            let_go(link.transport.get_extra_info("socket"), may_be_stale=stale)
+        if not link.closed:
+            link.connection.close()  # what it holds is charged to this process no longer
+
+    def left_behind(self) -> bool:
+        """Whether the link's loop or process is gone, so that nothing is left to end in an orderly way.
+
+        Raises ``WrongLoop`` where the loop is there and does not run here.
+        """
+        link = self._link
+        if link.home.present:
+            if not link.closed:
+                link.home.check()
+            return False
+        if not link.home.forked_from:
+            self.abandon()
+        return True
+
+    def refuse(self, code: int, details: dict[str, Any] | None = None, *, linger: bool = True) -> None:
+        """End a link whose handshake is not done, and say why: nothing that was sent behind HELLO is applied.
+
+        With ``linger`` the other side has a second to read it. Without, the transport is closed as soon as the kernel
+        has the few bytes: the other side reads them unless what it still sends is answered with a reset first.
+        """
+        link = self._link
+        if link.ending is None:
+            link.connection.fail_connection(RemoteProtocolError(code, details=details))
+            link.end(Closed(None), "it is refused", half=linger)
+
+    def tell_answers(self) -> None:
+        """Say which answers to changes have been read since the other side was told. It leaves with what ends all."""
+        connection = self._link.connection
+        if self._link.ending is None and connection.has_untold:
+            connection.go_away(1014)
 
     def _leave_behind(self, transport: asyncio.Transport) -> None:
         """The other side has had its time to close: close without it, unless it is still taking what it is owed."""
@@ -79,8 +137,9 @@ class Drain:
             await asyncio.wait((self._done, link.gone), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if link.ending is None:
             # Not a plain close: that would be a reset, which destroys answers on their way, if anything is unread.
-            link.closing.patience = deadline
-            link.tell_answers()
+            closing = link.closing
+            closing.patience = deadline
+            closing.tell_answers()
             link.end(Closed(None), "it is drained", half=True)
 
     def advance(self) -> None:
@@ -89,7 +148,7 @@ class Drain:
         connection, closing = link.connection, link.closing
         if not link.established and connection.role is Role.ACCEPTOR:
             # A dialer may have sent requests behind HELLO, and learns that they can be made elsewhere.
-            link.refuse(1014)
+            closing.refuse(1014)
             return
         if link.established and not self._said_goaway:
             # GOAWAY itself is not owed: a side that is frozen or gone never takes it.

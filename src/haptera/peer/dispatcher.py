@@ -1,18 +1,17 @@
 """The requests that the other side makes on one connection: from their arrival to their answer."""
 
-import asyncio
 import logging
-from collections.abc import Container, Coroutine, Mapping
+from collections.abc import Container, Mapping
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from haptera.connection import SESSION_SERVICE, PackedItem, RequestReceived
 from haptera.errors import Failure, failure
 from haptera.peer.deadlines import Deadlines
-from haptera.peer.event_log import EventLog, RequestLog
+from haptera.peer.event_log import EventLog, RequestLog, guard
+from haptera.peer.handlers import Handlers
 from haptera.peer.items import Items
-from haptera.peer.limits import BATCH_MAX, HANDLERS_END_S
-from haptera.peer.link import guard
+from haptera.peer.limits import BATCH_MAX
 from haptera.peer.request import Request
 from haptera.peer.rounds import PART_MAX
 from haptera.peer.scope import current
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("haptera.peer")
 _TIMEOUT: Final = int(Tag.TIMEOUT_MS)
 _ANSWERED_BELOW: Final = int(Tag.ANSWERED_BELOW)
-#: Times that travel are whole milliseconds, and a loop's clock may be one behind.
-_ROUNDING_S: Final = 0.002
 
 
 class Dispatcher:
@@ -61,13 +58,12 @@ class Dispatcher:
         self.stopwatch: Stopwatch | None = None
         #: Records spans, if the program has them recorded.
         self.telemetry: Final = find_telemetry()
+        #: Runs the handlers that have tasks.
+        self.handlers = Handlers(self)
         self._connection = link.connection
         self._home = link.home
         self._loop = link.loop
         self._running = 0  # the stream that runs then
-        self._tasks: dict[int, asyncio.Task[None]] = {}  # of handlers that have one, until they end
-        self._unbegun: dict[int, Request] = {}  # their tasks have not taken a step yet
-        self._looking = False  # whether those are about to be looked at
         self._reasons: dict[int, Failure] = {}  # why a request is stopped, if not because its caller cancelled
         self._timed: list[Request] = []  # new, and not watched yet
         self._log = RequestLog(link, shared_log)
@@ -79,7 +75,6 @@ class Dispatcher:
         self.keeps_deadlines = "request_deadline" in capabilities
         if "server_metrics" in capabilities:
             self.stopwatch = Stopwatch(clock_of(self._loop))
-            self.link.on_read = self.stopwatch.read
 
     # -- arrival ----------------------------------------------------------------------------------------------------
 
@@ -93,6 +88,10 @@ class Dispatcher:
         if _ANSWERED_BELOW in entries:
             self.answers_read(int.from_bytes(entries[_ANSWERED_BELOW], "big"))
         if self.stopwatch is not None:
+            if self.link.on_read is None:
+                # From the first request on the clock is read with the bytes: a side that only calls does without.
+                self.link.on_read = self.stopwatch.read
+                self.stopwatch.read()
             self.stopwatch.received[stream] = self.stopwatch.now
         if self.keeps_deadlines and _TIMEOUT in entries:
             begun = self.link.read_at if event.begun is None else event.begun
@@ -218,69 +217,26 @@ class Dispatcher:
                 self.telemetry.begin_request(request)
         if self.stopwatch is not None:
             self.stopwatch.begin_batch()
-        self._looking = True  # at the end of the batch, so that this runs behind the first steps of its tasks
         try:
             service.handle(requests)
         except Exception as error:
-            unanswered = [each for each in requests if each.stream in self.requests and each.stream not in self._tasks]
+            unanswered = [each for each in requests if self._left(each)]
             self.report((unanswered or requests)[0], error)
             for request in unanswered:
                 self.record(request, error)
                 request.fail(failure(3010))
-        self._looking = bool(self._unbegun)
-        if self._looking:
-            self._loop.call_soon(self._look_at_unbegun)
         if self.stopwatch is not None:
-            owed, tasks = self.requests, self._tasks
-            streams = [each.stream for each in requests]
-            self.stopwatch.end_batch([stream for stream in streams if stream in owed and stream not in tasks])
+            left = [each.stream for each in requests if self._left(each)] if self.requests else []
+            self.stopwatch.end_batch(left)
+
+    def _left(self, request: Request) -> bool:
+        """Whether a service has returned without an answer to a request, and without a task for it."""
+        return request.stream in self.requests and request.stream not in self.handlers.tasks
 
     def answers_read(self, below: int) -> None:
         """The other side has read the answers to its changes on streams below, whichever service they were for."""
         for service in self.services.values():
             service.answers_read(self.peer, below)
-
-    def run(self, request: Request, handler: Coroutine[Any, Any, None]) -> None:
-        """Run a handler in a task of its own. It calls ``enter`` first and ``leave`` last."""
-        self._tasks[request.stream] = self._loop.create_task(handler)
-        self._unbegun[request.stream] = request
-        if not self._looking:
-            self._looking = True
-            self._loop.call_soon(self._look_at_unbegun)
-
-    def _look_at_unbegun(self) -> None:
-        """Answer for handlers that will never begin, because their tasks were cancelled before the first step.
-
-        A callback of each task would tell that, too. This is one callback for all of a batch, and it runs in the turn
-        of the loop in which the tasks begin.
-        """
-        for request in [each for each in self._unbegun.values() if self._tasks[each.stream].done()]:
-            self.leave(request)
-        self._looking = bool(self._unbegun)
-        if self._looking:
-            self._loop.call_soon(self._look_at_unbegun)
-
-    def enter(self, request: Request) -> None:
-        """A handler takes its first step, in a task of its own."""
-        del self._unbegun[request.stream]
-        current.set(request if request.deadline is not None or request.trace is not None else None)
-        if self.telemetry is not None:
-            self.telemetry.enter(request)
-        if self.stopwatch is not None:
-            self.stopwatch.begin(request.stream)
-
-    def leave(self, request: Request) -> None:
-        """A handler's task ends: answer for one that has not, cancelled before its first step for instance."""
-        task = self._tasks.pop(request.stream)
-        self._unbegun.pop(request.stream, None)
-        if request.stream in self.requests:
-            cancelled = task.cancelled()
-            self.fail(request, failure(3006, outcome="unknown") if cancelled else failure(3010))
-
-    def is_stopped(self, request: Request) -> bool:
-        """Whether a handler was cancelled, by its caller or from outside; not something that it waited for."""
-        task = self._tasks.get(request.stream)
-        return request.cancelled or (task is not None and task.cancelling() > 0)
 
     def record(self, request: Request, error: BaseException) -> None:
         """A handler has raised an error."""
@@ -290,10 +246,6 @@ class Dispatcher:
     def report(self, request: Request, error: BaseException) -> None:
         """What a handler has raised is a fault: the log has it, and the caller does not."""
         self._log.write("handler_failed", request, error)
-
-    def is_overdue(self, request: Request) -> bool:
-        """Whether a request's time is over, or as good as that."""
-        return request.deadline is not None and self._loop.time() >= request.deadline - _ROUNDING_S
 
     # -- answers ----------------------------------------------------------------------------------------------------
 
@@ -385,7 +337,7 @@ class Dispatcher:
             return
         # Whatever error the handler answers with because it is stopped, this is why. A result that it has stands.
         self._reasons[stream] = reason
-        stoppable = request.cancelled or stream in self._tasks or request.on_cancel is not None
+        stoppable = request.cancelled or stream in self.handlers.tasks or request.on_cancel is not None
         if not request.cancelled:
             self._stop(request)
         if not stoppable:
@@ -403,7 +355,7 @@ class Dispatcher:
         if request.on_cancel is not None:
             callback, request.on_cancel = request.on_cancel, None
             guard(callback)
-        task = self._tasks.get(request.stream)
+        task = self.handlers.tasks.get(request.stream)
         if task is not None:
             task.cancel()
 
@@ -440,12 +392,3 @@ class Dispatcher:
         self.link.round.spend(len(requests) - len(left))
         if left:
             self.link.round.add(lambda: self._stop_all(left))
-
-    async def wait(self) -> None:
-        """Wait until all handlers have ended; not for ever for those that go on though they were cancelled."""
-        tasks = {*self._tasks.values()} - {asyncio.current_task()}
-        if not tasks:
-            return
-        _, going_on = await asyncio.wait(tasks, timeout=HANDLERS_END_S)
-        if going_on:
-            _logger.warning("handlers_go_on", extra=self.link.log_fields(handlers=len(going_on)))

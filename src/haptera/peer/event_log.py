@@ -104,3 +104,11 @@ class RequestLog:
         """Write what was left out until now: the connection is closed."""
         if self._own is not None:
             self._own.settle()
+
+
+def guard(callback: Callable[[], None]) -> None:
+    """Call what an application gave: its fault is logged, and is not the connection's."""
+    try:
+        callback()
+    except Exception as error:
+        _logger.error("callback_failed", exc_info=error)

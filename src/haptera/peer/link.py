@@ -4,17 +4,16 @@ It moves bytes and events, and knows neither calls nor services: what arrives go
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, cast
 
 from haptera import forks
 from haptera.connection import HELD_MIN, Closed, Connection, PackedItem
-from haptera.errors import ConnectionLost, Failure, Outcome, ProtocolError, RemoteProtocolError
+from haptera.errors import ConnectionLost, Failure, Outcome, ProtocolError
 from haptera.peer.closing import Closing
 from haptera.peer.ending import describe_end, log_end, log_opening
-from haptera.peer.event_log import EventLog
+from haptera.peer.event_log import EventLog, guard
 from haptera.peer.home import Home
 from haptera.peer.limits import (
     READ_SIZE_MAX,
@@ -28,12 +27,10 @@ from haptera.peer.reading import read_into_place
 from haptera.peer.remote import Credentials, describe_remote, unix_credentials
 from haptera.peer.rounds import Round
 from haptera.peer.timers import Timers
-from haptera.transport import let_go, tune
+from haptera.transport import tune
 
 if TYPE_CHECKING:
     from haptera.peer.router import Router
-
-_logger = logging.getLogger("haptera.peer")
 
 
 class Link(asyncio.Protocol):
@@ -145,7 +142,10 @@ class Link(asyncio.Protocol):
             self.above.take(events)
         finally:
             self._reading = False
-        self.flush()
+        if connection.outbox.idle and not self._when_writable and self.ending is None:
+            self._go_on()  # there is nothing to write
+        else:
+            self.flush()
         if connection.unfinished:
             self._timers.watch()
         if connection.more or size >= READ_SIZE_MAX or (size >= READ_SIZE_SMALL and not round_.has_room):
@@ -213,8 +213,7 @@ class Link(asyncio.Protocol):
             self.schedule_flush()
             return
         self._write(transport)
-        outbox = self.connection.outbox
-        if outbox.pending or outbox.writable or transport.get_write_buffer_size():
+        if transport.get_write_buffer_size() or not self.connection.outbox.idle:
             self.schedule_flush()
 
     def flush(self) -> None:
@@ -236,8 +235,12 @@ class Link(asyncio.Protocol):
             callbacks, self._when_writable = self._when_writable, []
             for callback in callbacks:
                 guard(callback)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Start what had to wait until the rest was written, and see that what comes of it is written, too."""
         self.above.flushed()
-        if outbox.pending and not self._paused:
+        if self.connection.outbox.pending and not self._paused:
             self.schedule_flush()
 
     def _write(self, transport: asyncio.Transport) -> None:
@@ -319,41 +322,6 @@ class Link(asyncio.Protocol):
         self.home.check()
         await asyncio.shield(self.ready)
 
-    # -- a loop or a process that is gone ---------------------------------------------------------------------------
-
-    def disown(self, owner: int) -> None:
-        """Leave the connection to the process ``owner`` that this one was forked from (``haptera.forks`` calls this).
-
-        From here on it is neither written to nor closed: each of that would reach the parent's connection.
-        """
-        self.home.disown(owner)
-        self._let_go()
-
-    def abandon(self) -> None:
-        """End a connection whose loop is closed, so that nothing can be written, waited for or called any more."""
-        self._let_go()
-        self.closed = True
-
-    def _let_go(self) -> None:
-        if self.transport is not None:
-            stale = self.transport.is_closing() or self.loop.is_closed()
-            let_go(self.transport.get_extra_info("socket"), may_be_stale=stale)
-        if not self.closed:
-            self.connection.close()  # what it holds is charged to this process no longer
-
-    def left_behind(self) -> bool:
-        """Whether the connection's loop or process is gone, so that nothing is left to end in an orderly way.
-
-        Raises ``WrongLoop`` where the loop is there and does not run here.
-        """
-        if self.home.present:
-            if not self.closed:
-                self.home.check()
-            return False
-        if not self.home.forked_from:
-            self.abandon()
-        return True
-
     # -- the end ----------------------------------------------------------------------------------------------------
 
     def check_alive(self) -> None:
@@ -377,31 +345,18 @@ class Link(asyncio.Protocol):
         else:
             self._on_close.append(callback)
 
-    def refuse(self, code: int, details: dict[str, Any] | None = None, *, linger: bool = True) -> None:
-        """End a connection whose handshake is not done, and say why: nothing that was sent behind HELLO is applied.
+    def disown(self, owner: int) -> None:
+        """Leave the connection to the process ``owner`` that this one was forked from (``haptera.forks`` calls this).
 
-        With ``linger`` the other side has a second to read it. Without, the transport is closed as soon as the kernel
-        has the few bytes: the other side reads them unless what it still sends is answered with a reset first.
+        From here on it is neither written to nor closed: each of that would reach the parent's connection.
         """
-        if self.ending is None:
-            self.connection.fail_connection(RemoteProtocolError(code, details=details))
-            self.end(Closed(None), "it is refused", half=linger)
+        self.home.disown(owner)
+        self.closing.let_go()
 
     def abort(self) -> None:
         """Close at once, as if it had never been accepted."""
         if self.transport is not None:
             self.transport.abort()
-
-    def close(self) -> None:
-        """Close behind what is ready."""
-        self.closing.patience = 0.0
-        self.tell_answers()
-        self.end(Closed(None), "it is closed here")
-
-    def tell_answers(self) -> None:
-        """Say which answers to changes have been read since the other side was told. It leaves with what ends all."""
-        if self.ending is None and self.connection.has_untold:
-            self.connection.go_away(1014)
 
     def end(self, event: Closed, reason: str, cause: Exception | None = None, *, half: bool = False) -> None:
         """The connection is over: fail what waits, stop what runs, close the transport.
@@ -424,17 +379,6 @@ class Link(asyncio.Protocol):
         self._timers.stop()
         self.closing.begin(half=half or found_fault)
 
-    def write_last(self) -> None:
-        """Write what is small and ready, and the ERROR that says why; what takes turns is forgotten."""
-        transport = self.transport
-        assert transport is not None
-        outbox = self.connection.outbox
-        outbox.clear()
-        while data := self.connection.data_to_send(WRITE_SIZE):
-            self.bytes_sent += len(data)
-            transport.write(data)
-        outbox.settle()
-
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport is closed."""
         self.end(Closed(None), "it is gone", exc)
@@ -448,11 +392,3 @@ class Link(asyncio.Protocol):
         for callback in callbacks:
             guard(callback)
         self.above.lost()
-
-
-def guard(callback: Callable[[], None]) -> None:
-    """Call what an application gave: its fault is logged, and is not the connection's."""
-    try:
-        callback()
-    except Exception as error:
-        _logger.error("callback_failed", exc_info=error)

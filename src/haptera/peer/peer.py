@@ -184,7 +184,7 @@ class Peer:
         Calls made from now on end with 1014, outcome ``not_applied``. After ``timeout`` seconds what is left is given
         up. A forked child has nothing to drain or to close.
         """
-        if not self._link.left_behind():
+        if not self._link.closing.left_behind():
             await self._router.drain(timeout)
 
     async def aclose(self) -> None:
@@ -192,8 +192,8 @@ class Peer:
 
         The other side is told which answers to changes have been read, so that it need not remember them.
         """
-        if not self._link.left_behind():
-            self._link.close()
+        if not self._link.closing.left_behind():
+            self._link.closing.close()
             await self._router.wait_gone()
 
     def on_close(self, callback: Callable[[], None]) -> None:

@@ -162,7 +162,7 @@ class Router:
     async def wait_gone(self) -> None:
         """Wait until the transport is closed and each handler that was stopped has ended."""
         await asyncio.shield(self._link.gone)
-        await self._dispatcher.wait()
+        await self._dispatcher.handlers.wait()
 
     def ended(self, sent: Outcome) -> None:
         """The connection is over: fail what waits, stop what runs. ``sent`` is the outcome of calls that were sent."""

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
-from haptera.peer.event_log import EventLog
+from haptera.peer.event_log import EventLog, guard
 from haptera.peer.limits import DRAIN_S
-from haptera.peer.link import guard
 from haptera.peer.peer import Peer, link_of
 from haptera.transport import CONNECTIONS_MAX, HALF_OPEN_MAX, Listener, Pool, warn_unclosed
 
@@ -83,12 +82,12 @@ class Server:
 
     def _refuse(self, peer: Peer, limit: int | None, *, linger: bool) -> None:
         if limit is None:
-            link_of(peer).refuse(_GOING_AWAY)
+            link_of(peer).closing.refuse(_GOING_AWAY)
             return
         link = link_of(peer)
         fields = {"url": self.url, "connections": len(self.peers), "half_open": self.half_open}
         self.log.write(logging.WARNING, "connection_refused", lambda: link.log_fields(**fields))
-        link.refuse(_TOO_MANY_CONNECTIONS, {"limit": limit}, linger=linger)
+        link.closing.refuse(_TOO_MANY_CONNECTIONS, {"limit": limit}, linger=linger)
 
     def close(self) -> None:
         """Take no more connections; those that there are go on.

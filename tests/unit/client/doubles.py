@@ -149,6 +149,10 @@ class FakePeer:
     def _link(self) -> FakePeer:
         return self
 
+    @property
+    def closing(self) -> FakePeer:
+        return self
+
     def abandon(self) -> None:
         self.closed = True
 

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -119,17 +120,70 @@ async def test_a_handler_cancelled_before_its_first_step_is_answered() -> None:
     gate = Gate()
     async with pair(gate) as (peer, acceptor):
         call = peer.request("gate", "wait", b"a", timeout=None)
-        run = acceptor._dispatcher.run
+        handlers = acceptor._dispatcher.handlers
+        run = handlers.run_one
 
-        def run_and_cancel(request: haptera.Request, coroutine: object) -> None:
-            run(request, coroutine)  # type: ignore[arg-type]
+        def run_and_cancel(request: haptera.Request, function: Any) -> None:
+            run(request, function)
             acceptor._dispatcher.cancel(request.stream)
 
-        acceptor._dispatcher.run = run_and_cancel  # type: ignore[assignment,method-assign]
+        handlers.run_one = run_and_cancel  # type: ignore[method-assign]
         answer = await call
         assert answer.failure is not None
         assert answer.failure.code == 3006
         assert gate.started == []
+
+
+@virtual_clock
+async def test_handlers_whose_tasks_are_cancelled_from_outside_before_their_first_step_are_answered() -> None:
+    """Some of a batch, so that others begin between them."""
+    gate = Gate()
+    async with pair(gate) as (peer, acceptor):
+        handlers = acceptor._dispatcher.handlers
+        run = handlers.run_one
+
+        def run_and_cancel(request: haptera.Request, function: Any) -> None:
+            run(request, function)
+            if request.payload in (b"1", b"2", b"5"):
+                handlers.tasks[request.stream].cancel()
+
+        handlers.run_one = run_and_cancel  # type: ignore[method-assign]
+        gate.open.set()
+        calls = [peer.request("gate", "wait", b"%d" % number, timeout=5.0) for number in range(6)]
+        answers = [await call for call in calls]
+        codes = [answer.failure and answer.failure.code for answer in answers]
+        assert codes == [None, 3006, 3006, None, None, 3006]
+        assert gate.started == [b"0", b"3", b"4"]
+        assert handlers.tasks == {}
+
+
+@virtual_clock
+async def test_calls_one_after_the_other_are_written_at_once_and_a_burst_together() -> None:
+    """Each is handed to the transport before anything else of the loop runs."""
+    async with pair(Echo()) as (peer, acceptor):
+        link = link_of(peer)
+        at_once = []
+        for _ in range(2 * caller._ONE_BY_ONE_MIN):
+            before = link.bytes_sent
+            call = peer.request("echo", "one", b"x", timeout=5.0)
+            at_once.append(link.bytes_sent > before)
+            await call
+        assert at_once == [False] * caller._ONE_BY_ONE_MIN + [True] * caller._ONE_BY_ONE_MIN
+        await asyncio.gather(*(peer.request("echo", "one", b"x", timeout=5.0) for _ in range(10)))
+        before, frames = link.bytes_sent, link_of(acceptor).connection.frames_received
+        calls = [peer.request("echo", "one", b"x", timeout=5.0) for _ in range(10)]
+        assert link.bytes_sent == before
+        await asyncio.gather(*calls)
+        assert link_of(acceptor).connection.frames_received == frames + 10
+
+
+@virtual_clock
+async def test_what_is_written_at_once_is_charged_to_no_budget_any_more() -> None:
+    payload = bytes(3 * MIB)
+    async with pair(Echo(), buffer=16 * MIB) as peers:
+        for _ in range(2 * caller._ONE_BY_ONE_MIN):
+            assert await peers.dialer.call("echo", "one", payload, timeout=600.0) == payload
+        await eventually(lambda: all(connection_of(side).outbox.idle for side in peers))
 
 
 @virtual_clock

@@ -625,7 +625,9 @@ async def test_a_flood_of_cancels_frees_no_slot_while_handlers_still_run() -> No
             await asyncio.sleep(0.01)
             most = max(most, deadlined.running)
             assert (
-                deadlined.running == len(dispatcher_of(acceptor)._tasks) == len(connection_of(acceptor)._streams.serves)
+                deadlined.running
+                == len(dispatcher_of(acceptor).handlers.tasks)
+                == len(connection_of(acceptor)._streams.serves)
             )
         assert most == 64
         await asyncio.sleep(60.0)

@@ -275,7 +275,7 @@ async def test_a_handler_that_goes_on_though_it_is_cancelled_does_not_hold_up_th
         with pytest.raises(ConnectionLost):
             await call
         release.set()
-        await eventually(lambda: not dispatcher_of(acceptor)._tasks)
+        await eventually(lambda: not dispatcher_of(acceptor).handlers.tasks)
 
 
 @virtual_clock
