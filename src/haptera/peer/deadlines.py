@@ -7,16 +7,16 @@ from typing import Final
 
 #: How many are kept as they came before they are put in order. Most are over by then, and cost no more than this list.
 _ADDED_MAX: Final = 512
-#: What is over is swept out when so many are kept, and then when they are twice what was left: one that lasts long
+#: Ended ones are swept out when so many deadlines are kept, and then when their number has doubled: a long one
 #: keeps no more than that behind it, and a sweep costs each deadline a constant.
 _SWEEP_MIN: Final = 512
 _NEVER: Final = float("inf")
 
 
 class Deadlines:
-    """Tells when what is ``under_way`` has not ended in time.
+    """Tells when calls or requests that are ``under_way`` have not ended in time.
 
-    It keeps numbers and not what they stand for: a deadline that is far away holds no payload in memory.
+    It keeps numbers and no objects, so that a deadline that is far away holds no payload in memory.
     """
 
     __slots__ = ("_added", "_expire", "_heap", "_loop", "_sweep_at", "_timer", "_timer_due", "_under_way")

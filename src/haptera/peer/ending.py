@@ -8,12 +8,12 @@ from haptera.connection import Closed
 from haptera.errors import ConnectionLost, describe
 from haptera.peer.event_log import EventLog, shortened
 
-#: What a line about a connection says, with more that is named added.
+#: Makes the fields of a line about a connection, with named ones added.
 Fields = Callable[..., dict[str, Any]]
 
 
 def describe_end(event: Closed, cause: Exception | None) -> ConnectionLost:
-    """Return the error of what was under way; ``cause`` is what the transport says, if it has ended by itself."""
+    """Return the error of the calls under way; ``cause`` is the transport's error, if it has ended by itself."""
     said = event.failure
     if said is not None:
         message = f"the other side ended the connection: {describe(said.name, said.code, said.message, {})}"
@@ -29,16 +29,16 @@ def describe_end(event: Closed, cause: Exception | None) -> ConnectionLost:
 
 
 def log_opening(log: EventLog, fields: Fields) -> None:
-    """Log that there is a connection, for who looks closely. ``fields`` gives what a line about it says."""
+    """Log, at the level debug, that there is a connection. ``fields`` makes the fields of the line."""
     log.write(logging.DEBUG, "connection_opened", fields)
 
 
 def log_end(log: EventLog, event: Closed, cause: Exception | None, reason: str, fields: Fields) -> None:
-    """Log an end: a warning if somebody is to blame for it, else a line for who looks closely, with the ``reason``.
+    """Log an end with its ``reason``: a warning if a side is to blame for it, else a line at the level debug.
 
-    Who connects and leaves without a word, as a load balancer does to see whether somebody listens, is not to blame.
+    A client that connects and leaves without a word, as a load balancer does to check the port, is not to blame.
     """
-    # What the peer said is told in its own words: this version may not know the code.
+    # The peer's reason is told in its own words, because this version may not know the code.
     error = event.failure or event.error
     if error is None:
         why = reason if cause is None else str(cause)

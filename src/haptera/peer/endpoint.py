@@ -83,9 +83,9 @@ async def listen(
         max_half_open: Connections at once whose handshake is not done.
         write_timeout_s: Seconds in which a connection with unsent bytes must take 64 KiB; it is ended otherwise.
         idle_timeout_s: Seconds, give or take a quarter, after which a connection without an open stream is drained.
-        process_budget: Bytes that the connections may hold together with all others of the same budget; those to which
-            none is given share one of 1 GiB.
-        options: Those of each connection.
+        process_budget: Bytes that the connections may hold together with all others of the same budget; connections
+            without one share one of 1 GiB.
+        options: Options of each connection.
 
     Returns:
         The server, which listens already.
@@ -122,7 +122,7 @@ async def listen(
         )
         return link_of(peer)
 
-    scope = current.set(None)  # what is accepted is not on behalf of whoever listens
+    scope = current.set(None)  # an accepted connection is not on behalf of the request in which it is listened
     try:
         listener = await open_listener(address, mode=mode, group=group, accept=accept)
         server = Server(listener, on_peer, max_connections=max_connections, max_half_open=max_half_open)
@@ -164,7 +164,7 @@ async def dial(
         compression: As for ``listen``.
         write_timeout_s: As for ``listen``.
         idle_timeout_s: As for ``listen``.
-        options: Those of the connection.
+        options: Options of the connection.
 
     Returns:
         The peer, whose handshake may not be done.
@@ -197,7 +197,7 @@ async def dial_address(
     idle_timeout_s: float | None = None,
     **options: Unpack[ConnectionOptions],
 ) -> Peer:
-    """Do what ``dial`` does with a URL that was parsed already."""
+    """Dial a URL that was parsed already, as ``dial`` does."""
     refuse_user(address)
     asked = read_options(address)
     loop = asyncio.get_running_loop()
@@ -224,7 +224,7 @@ async def dial_address(
             idle_timeout_s=idle_timeout_s,
         )
 
-    scope = current.set(None)  # what arrives on the connection is not on behalf of whoever dials
+    scope = current.set(None)  # its requests are not on behalf of the request in which it is dialled
     try:
         peer = await connect_first(address.places, partial(_attempt, make), timeout, discard=_discard)
     finally:
@@ -264,7 +264,7 @@ def _config(
     options: ConnectionOptions,
     **more: Any,
 ) -> Config:
-    """Return what a connection is configured with: ``asked`` is of the URL, ``options`` of the keywords."""
+    """Return the configuration of a connection: ``asked`` is of the URL, ``options`` of the keywords."""
     _check_services(services)
     names = tuple(sorted({service.name for service in services} | {SessionService.name}))
     if signing_key is not None and asked.signing_key is not None:
@@ -284,7 +284,7 @@ def _config(
 def _with_compression(
     config: Config, address: Address, options: Options, given: bool | None, *, wanted: bool
 ) -> Config:
-    """Return ``config`` with a codec if payloads may be compressed; ``wanted`` is what holds if nobody says."""
+    """Return ``config`` with a codec if payloads may be compressed; ``wanted`` is the default."""
     if given is not None and options.compression is not None:
         raise ConfigurationError(f"{address}: compression is given in the URL and beside it")
     asked = options.compression if given is None else given
@@ -304,7 +304,7 @@ def _is_local(place: Place) -> bool:
 
 
 def _check_services(services: Sequence[Service]) -> None:
-    """Raise ``ConfigurationError`` for what are no services: instances of them, not their classes."""
+    """Raise ``ConfigurationError`` unless all are services: instances of them, not their classes."""
     if isinstance(services, Service) or not isinstance(services, Collection):
         raise ConfigurationError(f"services is a list of services, not {services!r}")
     for service in services:

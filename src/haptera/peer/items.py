@@ -1,4 +1,4 @@
-"""The items of one stream: those that have arrived and wait for their reader, and producers that wait for room."""
+"""The items of one stream: items that wait for their reader, and producers that wait for room."""
 
 import asyncio
 from collections import deque
@@ -18,7 +18,7 @@ class Items:
     def __init__(self, *, sends: bool = False) -> None:
         #: Whether the stream's request announces items.
         self.sends = sends
-        #: Items that nobody has taken yet. The stream's window bounds them.
+        #: Items that their reader has not taken yet. The stream's window bounds them.
         self.arrived: deque[bytes | PackedItem] = deque()
         #: Whether the last item has arrived.
         self.ended = False

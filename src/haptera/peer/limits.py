@@ -1,19 +1,19 @@
-"""The bounds of what one asyncio peer keeps, each with its reason."""
+"""The bounds of one asyncio peer, each with its reason."""
 
 from typing import Final
 
-#: What a call may take that does not say: long enough for any answer that is worth waiting for without a thought.
+#: The timeout of a call that gives none: long enough for any answer that is worth waiting for without a thought.
 CALL_TIMEOUT_S: Final = 5.0
 #: Answers that may wait to be written before new requests are kept, not started (spec/protocol.md, section 3).
 UNWRITTEN_MAX: Final = 1024 * 1024
-#: What is read of a connection in one turn of the loop before others have theirs. uvloop would read 8 MiB.
+#: Bytes that are read of a connection in one turn of the loop before others have theirs. uvloop would read 8 MiB.
 READ_SIZE_MAX: Final = 256 * 1024
 #: Where less was read of one, it is not worth the system calls to stop it, so that the others have theirs.
 READ_SIZE_SMALL: Final = 4096
-#: How many requests are handed to services before what they answered is written. Of fifty that come together the
+#: Requests that are handed to services before their answers are written. Of fifty that come together the
 #: answers to the first would wait for the last, and their caller with them: the two sides would take turns.
 BATCH_MAX: Final = 16
-#: What one write hands to the transport: enough to fill a socket, little enough that a PING need not wait for it.
+#: Bytes of one write to the transport: enough to fill a socket, little enough that a PING need not wait for it.
 WRITE_SIZE: Final = 256 * 1024
 #: The transport asks to pause above the first and to go on below the second: with a write that did not fit, almost
 #: always, so that it holds no second one.
@@ -28,12 +28,12 @@ HOLDING_LOOK_S: Final = 1.0
 #: Less than the first written within the second, while more waits, is a side that does not read (section 3, 3009).
 WRITTEN_MIN: Final = 64 * 1024
 WRITE_TIMEOUT_S: Final = 30.0
-#: How long an end waits for what is written to be taken, and for the other side to close: until then what it still
-#: sends is read and thrown away, so that it can read why (section 3). Longer ends with a reset.
+#: How long an end waits until written bytes are taken and the other side closes: until then the bytes that it still
+#: sends are read and thrown away, so that it can read why (section 3). Longer ends with a reset.
 LINGER_S: Final = 1.0
 #: How often the clock is looked at while the other side owes the rest of something.
 TICK_S: Final = 1.0
-#: How long an end waits for handlers that were cancelled: those that go on are logged and left behind.
+#: How long an end waits for handlers that were cancelled: handlers that go on are logged and left behind.
 HANDLERS_END_S: Final = 5.0
-#: How long an orderly end waits for what is under way (section 3, "Ending").
+#: How long an orderly end waits for calls and requests under way (section 3, "Ending").
 DRAIN_S: Final = 30.0

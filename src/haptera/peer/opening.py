@@ -1,4 +1,4 @@
-"""What is opened by ``await`` and by ``async with`` alike."""
+"""Objects that both ``await`` and ``async with`` open."""
 
 import functools
 from collections.abc import Callable, Coroutine, Generator
@@ -21,7 +21,7 @@ class Opening(Coroutine[Any, Any, T], Generic[T]):
         self._coroutine = coroutine
 
     def send(self, value: Any) -> Any:
-        """Go on: what makes a task of it asks for this."""
+        """Go on: code that makes a task of it asks for this."""
         return self._coroutine.send(value)
 
     def throw(self, *error: Any) -> Any:
@@ -47,7 +47,7 @@ class Opening(Coroutine[Any, Any, T], Generic[T]):
 
 
 def opening(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Opening[T]]:
-    """Have what a coroutine function opens be entered as well as awaited: a decorator."""
+    """Let the object that a coroutine function opens be entered as well as awaited: a decorator."""
 
     @functools.wraps(function)
     def decorated(*args: P.args, **options: P.kwargs) -> Opening[T]:

@@ -1,4 +1,4 @@
-"""What the options of a URL ask for: ``?timeout=&ping_interval=&compression=zstd|none&signed=psk|no&key_file=``."""
+"""The options of a URL: ``?timeout=&ping_interval=&compression=zstd|none&signed=psk|no&key_file=``."""
 
 from typing import Final, NoReturn
 
@@ -13,7 +13,7 @@ _COMPRESSION: Final = {"zstd": True, "none": False}
 
 
 class Options(msgspec.Struct, frozen=True):
-    """The options of one URL; None for what it does not say. ``timeout`` is in seconds."""
+    """The options of one URL; None for absent ones. ``timeout`` is in seconds."""
 
     timeout: float | None = None
     ping_interval_ms: int | None = None
@@ -32,7 +32,7 @@ class Options(msgspec.Struct, frozen=True):
 
 
 def read_options(address: Address) -> Options:
-    """Return what a URL's options ask for; the key file is read.
+    """Return a URL's options; the key file is read.
 
     Raises ``ConfigurationError`` for an option that is not known and for a value that it may not have: nothing that a
     URL asks for is ever left out.
@@ -55,16 +55,16 @@ def read_options(address: Address) -> Options:
 
 
 def read_listening_options(address: Address) -> Options:
-    """Return what the options of a URL to listen on ask for, as ``read_options`` does for a URL to dial."""
+    """Return the options of a URL to listen on, as ``read_options`` does for a URL to dial."""
     refuse_user(address)
     options = read_options(address)
     if options.timeout is not None:
-        _refuse(address, "timeout is an option of who dials")
+        _refuse(address, "timeout is an option of the dialling side")
     return options
 
 
 def refuse_user(address: Address) -> None:
-    """Refuse what a URL may say one day and nothing here honours: a credential is never dropped."""
+    """Refuse parts of a URL that nothing here honours yet: a credential is never dropped."""
     if address.user is not None:
         raise ConfigurationError(f"{address} has a user, and this version cannot authenticate")
 

@@ -108,9 +108,9 @@ class Peer:
         counts as read too, unless the caller ``repeats``: then the other side remembers it until ``Call.release``. One
         that may have been sent on another connection before is ``resent``: its answer is forgotten by time alone.
 
-        Raises ``LocalProtocolError`` for what can't be sent at all (or the future fails with it, if that turns out
-        later), ``TypeError`` for a payload that is not bytes, either it or ``ValueError`` for a ``timeout`` that is no
-        number above 0, ``ValueError`` for a ``request_id`` that is not 16 bytes.
+        Raises ``LocalProtocolError`` for a request that can't be sent at all (or the future fails with it, if that
+        turns out later), ``TypeError`` for a payload that is not bytes, either it or ``ValueError`` for a ``timeout``
+        that is no number above 0, ``ValueError`` for a ``request_id`` that is not 16 bytes.
         """
         if request_id is not None and len(request_id) != _REQUEST_ID_SIZE:
             raise ValueError(f"a request id has {_REQUEST_ID_SIZE} bytes, not {len(request_id)}")
@@ -130,9 +130,9 @@ class Peer:
 
         ``items`` are sent behind the request, for a method that takes many. ``timeout`` is in seconds, 5 unless the
         dialled URL says otherwise, None for no limit; the other side keeps it too. Raises ``ServerError`` (the subclass
-        of the answer's code), ``DeadlineExceeded``, ``ConnectionLost``, ``LocalProtocolError`` for what the other side
-        would not take and for a method that answers with items (see ``stream``), ``TypeError`` or ``ValueError`` for a
-        ``timeout`` that is no number of seconds above 0, and what ``items`` raises.
+        of the answer's code), ``DeadlineExceeded``, ``ConnectionLost``, ``LocalProtocolError`` for a request that the
+        other side would not take and for a method that answers with items (see ``stream``), ``TypeError`` or
+        ``ValueError`` for a ``timeout`` that is no number of seconds above 0, and the exceptions of ``items``.
         """
         if timeout is DEFAULT:
             timeout = self._call_timeout_s
@@ -179,9 +179,9 @@ class Peer:
         await self._link.wait_ready()
 
     async def drain(self, timeout: float = DRAIN_S) -> None:
-        """End in an orderly way: take no more requests, answer those under way, wait for calls, then close.
+        """End in an orderly way: take no more requests, answer the ones under way, wait for calls, then close.
 
-        Calls made from now on end with 1014, outcome ``not_applied``. After ``timeout`` seconds what is left is given
+        Calls made from now on end with 1014, outcome ``not_applied``. After ``timeout`` seconds the rest is given
         up. A forked child has nothing to drain or to close.
         """
         if not self._link.closing.left_behind():
@@ -224,7 +224,7 @@ class Peer:
 
     @property
     def established(self) -> bool:
-        """Whether the handshake is done; what the other side says of itself is empty before."""
+        """Whether the handshake is done; the other side's name and the like are empty before."""
         return self._agreement is not None
 
     @property
@@ -235,7 +235,7 @@ class Peer:
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """What both sides agreed to use."""
+        """The capabilities that both sides agreed to use."""
         agreement = self._agreement
         return frozenset() if agreement is None else agreement.capabilities
 
@@ -321,5 +321,5 @@ class Peer:
 
 
 def link_of(peer: Peer) -> "Link":
-    """Return the link of a peer, for those that end it in other ways than a program does."""
+    """Return the link of a peer, for code that ends it in other ways than a program does."""
     return peer._link

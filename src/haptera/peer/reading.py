@@ -17,7 +17,7 @@ _of_this_thread = threading.local()
 
 
 def read_into_place(transport: asyncio.Transport, link: "Link") -> None:
-    """Have what arrives for ``link`` read into the buffer of this thread, if that is faster."""
+    """Have the bytes for ``link`` read into the buffer of this thread, if that is faster."""
     if isinstance(link.loop, asyncio.SelectorEventLoop):
         transport.set_protocol(PlacedReading(link))
 

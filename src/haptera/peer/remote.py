@@ -1,4 +1,4 @@
-"""Who is at the other end of a transport, as far as the system tells."""
+"""The other end of a transport, as far as the system tells."""
 
 import asyncio
 import socket
@@ -11,7 +11,7 @@ _CREDENTIALS: Final = struct.Struct("3i")
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """Who is at the other end of a Unix socket, as the kernel says."""
+    """The process at the other end of a Unix socket, as the kernel tells."""
 
     pid: int
     uid: int
@@ -28,7 +28,7 @@ def describe_remote(transport: asyncio.Transport) -> str:
 
 
 def unix_credentials(transport: asyncio.Transport) -> Credentials | None:
-    """Return who is at the other end of a Unix socket; None for others, or where the system does not tell."""
+    """Return the process at the other end of a Unix socket; None for others, or where the system does not tell."""
     sock = transport.get_extra_info("socket")
     option = getattr(socket, "SO_PEERCRED", None)
     if sock is None or option is None or sock.family != socket.AF_UNIX:

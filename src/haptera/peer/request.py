@@ -122,7 +122,7 @@ class Request(msgspec.Struct, eq=False, weakref=True):
     async def room(self) -> None:
         """Wait until an item would leave before long.
 
-        ``send`` has waited for the next one already: this is for a first item that is large, or made of what need not
+        ``send`` has waited for the next one already: this is for a first item that is large, or whose source need not
         be kept in memory meanwhile. Raises as ``send`` does.
         """
         link = self._responder.link
@@ -165,7 +165,7 @@ class Request(msgspec.Struct, eq=False, weakref=True):
                     link.home.check()
                 payload = link.take_item(self.stream, items.arrived.popleft())
                 if isinstance(payload, Failure):
-                    items.arrived.clear()  # what follows one that is lost is not handed over in its place
+                    items.arrived.clear()  # items behind a lost one are not handed over in its place
                     lost = self.cancelled
                     if lost:
                         break

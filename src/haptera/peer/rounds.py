@@ -1,8 +1,8 @@
-"""The turns that the connections of an event loop have, so that none waits for what the others sent at one instant.
+"""The turns that the connections of an event loop have, so that none waits for a burst of the others.
 
 Sixteen connections may each send 256 small requests in one moment: to read and begin all of them in one turn of the
-loop would stop everything else for 50 ms. A connection begins a small part of what it has sent in the turn in which
-that arrives, and more if the turn has room. The rest waits in the round, a part of each connection after the other. So
+loop would stop everything else for 50 ms. A connection begins a small part of its requests in the turn in which
+they arrive, and more if the turn has room. The rest waits in the round, a part of each connection after the other. So
 the request of a connection that has sent nothing else stands behind no other's.
 """
 
@@ -35,7 +35,7 @@ class Round:
     __slots__ = ("__weakref__", "_spent", "_waiting", "_woken")
 
     def __init__(self) -> None:
-        self._waiting: deque[Callable[[], None]] = deque()  # one of a connection, and those that end
+        self._waiting: deque[Callable[[], None]] = deque()  # one of each connection, and the ends of some
         self._spent = 0
         self._woken = False
 
@@ -64,7 +64,7 @@ class Round:
             self._wake()
 
     def add(self, work: Callable[[], None]) -> None:
-        """Call ``work`` in a later turn of the loop, behind what waits already."""
+        """Call ``work`` in a later turn of the loop, behind work that waits already."""
         self._waiting.append(work)
         self._wake()
 
@@ -78,7 +78,7 @@ class Round:
         self._spent = 0
         waiting = self._waiting
         try:
-            for _ in range(len(waiting)):  # what comes again has its part in the next turn
+            for _ in range(len(waiting)):  # work that comes again has its part in the next turn
                 if self._spent >= TURN_MAX:
                     break
                 waiting.popleft()()

@@ -61,7 +61,7 @@ class Router:
     # -- events -----------------------------------------------------------------------------------------------------
 
     def take(self, events: Sequence[Event]) -> None:
-        """Act on what the state machine tells."""
+        """Act on the events of the state machine."""
         dispatcher = self._dispatcher
         caller = self._caller
         requests = 0
@@ -124,7 +124,7 @@ class Router:
                 self._dispatcher.make_room(stream)
 
     def flushed(self) -> None:
-        """What was ready has been written: start what had to wait for that."""
+        """All ready bytes have been written: start requests that had to wait for that."""
         dispatcher, caller = self._dispatcher, self._caller
         if dispatcher.arrived and self._link.writable:
             dispatcher.resume()
@@ -134,7 +134,7 @@ class Router:
             self._drain.advance()
 
     def go_on(self) -> None:
-        """The link has its turn again: start what had to wait for that."""
+        """The link has its turn again: start requests that had to wait for that."""
         self._dispatcher.go_on()
 
     # -- from the beginning to the end ------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ class Router:
         await self._dispatcher.handlers.wait()
 
     def ended(self, sent: Outcome) -> None:
-        """The connection is over: fail what waits, stop what runs. ``sent`` is the outcome of calls that were sent."""
+        """The connection is over: fail calls, stop handlers. ``sent`` is the outcome of calls that were sent."""
         if self._idle_watch is not None:
             self._idle_watch.stop()
         self._caller.close(sent)

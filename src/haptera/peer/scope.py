@@ -1,8 +1,8 @@
-"""On whose behalf calls are made: what a handler's own calls inherit from its request.
+"""The request on whose behalf calls are made, and from which a handler's own calls inherit.
 
 A context variable names the request whose handler runs. Tasks that a handler starts have it too; nothing is inherited
 any longer once the request has been answered. Callbacks run in the context in which they were registered, which may be
-that of another request's handler. For that reason the variable is set again wherever a handler starts.
+another request's. For that reason the variable is set again wherever a handler starts.
 """
 
 from contextvars import ContextVar

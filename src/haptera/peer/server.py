@@ -90,7 +90,7 @@ class Server:
         link.closing.refuse(_TOO_MANY_CONNECTIONS, {"limit": limit}, linger=linger)
 
     def close(self) -> None:
-        """Take no more connections; those that there are go on.
+        """Take no more connections; the open ones go on.
 
         Raises ``WrongLoop`` if another loop than the listener's runs here. Where that one is closed, so is all of it.
         """
@@ -98,7 +98,7 @@ class Server:
         self._pool.close()
 
     async def drain(self, timeout: float = DRAIN_S) -> None:
-        """Take no more connections, and end those that there are in an orderly way within ``timeout`` seconds.
+        """Take no more connections, and end the open ones in an orderly way within ``timeout`` seconds.
 
         A forked child has none.
         """
@@ -110,7 +110,7 @@ class Server:
         self.log.settle()
 
     async def aclose(self) -> None:
-        """Take no more connections and close those that there are. A forked child has none."""
+        """Take no more connections and close the open ones. A forked child has none."""
         if self._listener.disowned:
             return
         self.close()

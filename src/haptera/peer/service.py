@@ -1,4 +1,4 @@
-"""Services: what a side offers to the other, and how their methods are run."""
+"""Services, which a side offers to the other, and how their methods are run."""
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -76,8 +76,8 @@ class Service:
             run(request, getattr(self, request.method))
 
     def answers_read(self, peer: "Peer", below: int) -> None:
-        """Take what a caller says, with a request or when it goes away: which answers it has read.
+        """Take a caller's word, given with a request or when it goes away, on which answers it has read.
 
-        They are those to requests with a ``request_id`` on the streams under ``below``. Nothing by default; a service
-        that remembers such answers may forget them.
+        It has read the answers to requests with a ``request_id`` on the streams under ``below``. By default nothing
+        happens; a service that remembers such answers may forget them.
         """

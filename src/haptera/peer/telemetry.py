@@ -23,7 +23,7 @@ _SYSTEM: Final = "haptera"
 
 
 def find_telemetry() -> "Telemetry | None":
-    """Return what records spans, if the program has the OpenTelemetry API in use."""
+    """Return the recorder of spans, if the program has the OpenTelemetry API in use."""
     return Telemetry() if _API in sys.modules else None
 
 
@@ -81,7 +81,7 @@ class Telemetry:
             self._attach(self._api.set_span_in_context(span, self._root))
 
     def record(self, request: "Request", error: BaseException) -> None:
-        """Note what a handler raised."""
+        """Note the exception of a handler."""
         span = self._spans.get(request.stream)
         if span is not None:
             span.record_exception(error)

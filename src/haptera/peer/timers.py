@@ -1,4 +1,4 @@
-"""The clocks of one connection: its state machine's, that of what is not read, and that of having nothing to do."""
+"""The clocks of one connection: its state machine's, the unread bytes', and the idle one."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,7 +17,7 @@ _IDLE_LOOKS: Final = 4
 
 
 class Timers:
-    """The timers of one link: that of its state machine, and that of what the other side does not read."""
+    """The timers of one link: its state machine's, and the one for bytes that the other side does not read."""
 
     __slots__ = ("_link", "_reader", "_taken", "_ticker", "_write_timeout_s")
 
@@ -126,9 +126,9 @@ class Ticker:
 class ReaderWatch:
     """Calls ``end``, with the bytes that wait, for another side that reads too slowly (spec/protocol.md, section 3).
 
-    That is one that takes too little of what is written within ``timeout_s`` seconds; and, while the process has no
+    Such a side takes too little of the written bytes within ``timeout_s`` seconds; or, while the process has no
     more memory for its connections, one that keeps much there and takes too little of it in a moment. ``progress``
-    gives the bytes that the transport got, ever, and those of them that it still has.
+    gives the bytes that the transport got, ever, and the bytes that it still has.
     """
 
     __slots__ = ("_end", "_holding", "_loop", "_outbox", "_progress", "_timeout_s", "_writing")
@@ -166,7 +166,7 @@ class ReaderWatch:
         self._writing = None
         sent, unsent = self._progress()
         written = sent - unsent
-        # What waited at the beginning may have left since, and something else wait now: that is not slow.
+        # The bytes that waited at the beginning may have left since, and others wait now: that is not slow.
         if written < until and written - before < WRITTEN_MIN:
             self._end(unsent + self._outbox.size)
         elif unsent:

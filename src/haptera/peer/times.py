@@ -1,4 +1,4 @@
-"""How long requests waited and were worked on: what answers say with ``server_metrics`` (spec/protocol.md, 4.1)."""
+"""How long requests waited and were worked on, for answers under ``server_metrics`` (spec/protocol.md, 4.1)."""
 
 import asyncio
 import struct
@@ -61,7 +61,7 @@ class Stopwatch:
         self._shared = 0
 
     def end_batch(self, left: list[int]) -> None:
-        """The service has returned. Of its requests those on the streams ``left`` wait from now on."""
+        """The service has returned. Its requests on the streams ``left`` wait from now on."""
         self._in_batch = False
         if left:
             used = self._clock() - self.now
