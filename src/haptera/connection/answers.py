@@ -1,4 +1,4 @@
-"""What ends a stream, sent and received: RESPONSE and ERROR (spec/protocol.md, section 3)."""
+"""The ends of a stream, sent and received: RESPONSE and ERROR (spec/protocol.md, section 3)."""
 
 from typing import Final
 
@@ -99,7 +99,7 @@ class AnswerSender:
 
 
 class AnswerReceiver:
-    """Turns the answers to this side's calls into events. Its methods raise what ends the connection."""
+    """Turns the answers to this side's calls into events. Its methods raise the errors that end the connection."""
 
     __slots__ = (
         "_calls",
@@ -183,7 +183,8 @@ class AnswerReceiver:
             self._fail(stream, failure(3007, {"reason": "buffers are full"}, outcome="unknown"))
 
     def _take_packed(self, stream: Stream, type_: int, payload: bytes | PackedItem, entries: dict[int, bytes]) -> None:
-        """A whole answer has arrived, perhaps compressed. Only now: what is above a limit is never decompressed."""
+        """A whole answer has arrived, perhaps compressed. Only now, because an answer above a limit is never
+        decompressed."""
         if isinstance(payload, PackedItem):
             try:
                 payload = self._streams.unpack(payload)
@@ -208,7 +209,7 @@ class AnswerReceiver:
             streams.events.append(ErrorReceived(stream.id, said, entries))
 
     def _fail(self, stream: Stream, reason: Failure) -> None:
-        """Fail the call here: what is wrong with its answer is the requester's to say (section 3, "Damage")."""
+        """Fail the call here, because the requester judges the answer (section 3, "Damage")."""
         if stream.receiving.state is HalfState.ENDED:
             self._streams.fail_ended(stream, reason)
         else:

@@ -16,8 +16,8 @@ class Assembler(msgspec.Struct):
     size: int = 0  # before compression
     sent: int = 0  # as it was sent
     stalled_at: float | None = None  # since when its sender has been without credit
-    uncredited: int = 0  # what its fragments cost the half's window and have not given back
-    held: int = 0  # what the fragments of an ITEM are charged to the budget
+    uncredited: int = 0  # bytes that its fragments cost the half's window and have not given back
+    held: int = 0  # bytes that the fragments of an ITEM are charged to the budget
     raw_lengths: list[int] | None = None  # of each piece that is kept compressed, 0 of the others; None without any
 
     def add(self, piece: bytes, raw_length: int) -> None:

@@ -1,4 +1,4 @@
-"""What the numbers that a listener and a dialled connection are given may be, the options of a node among them."""
+"""The bounds of the numbers for a listener and a dialled connection, the options of a node among them."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -9,7 +9,7 @@ from haptera.connection.config import MESSAGE_SHARE_MAX, Budget
 from haptera.errors import ConfigurationError
 from haptera.wire import LIMITS, Limits
 
-#: A day: what is to take longer is meant to take for ever.
+#: A day: a longer time is meant as for ever.
 SECONDS_MAX: Final = 86_400.0
 
 _CONNECTIONS_MAX: Final = 1_000_000
@@ -68,7 +68,7 @@ BOUNDS: Final[dict[str, Bound]] = {
 
 
 def check_keywords(place: object, keywords: Mapping[str, Any]) -> None:
-    """Check what was given; None stands for the default. Raises ``ConfigurationError``, which names ``place`` too."""
+    """Check a given number; None stands for the default. Raises ``ConfigurationError``, which names ``place`` too."""
     for name, value in keywords.items():
         if value is None:
             continue

@@ -66,7 +66,7 @@ class Changes:
         return self._told > 0
 
     def tell(self, following: int, *, least: int) -> int | None:
-        """Return what ``answered_below`` is to say now; None where fewer than ``least`` answers have been read."""
+        """Return the next value of ``answered_below``; None where fewer than ``least`` answers have been read."""
         if self._told < least:
             return None
         self._told = 0

@@ -1,6 +1,6 @@
-"""What can be wrong with one frame by itself, in the order of checks of spec/protocol.md, section 2.
+"""The faults of one frame by itself, in the order of checks of spec/protocol.md, section 2.
 
-What the header alone shows comes first and ends the connection. Then the body is checked against its checksum, its
+Faults of the header come first and end the connection. Then the body is checked against its checksum, its
 flags, its metadata; that ends one stream, or the connection on stream 0.
 """
 
@@ -48,7 +48,7 @@ def check_fragment(frame: Frame) -> None:
 
 
 def check_single(frame: Frame, size: int | None) -> None:
-    """Raise what is wrong with a frame that is never part of a larger message: 1008 for flags, 1002 for its size."""
+    """Raise the fault of a frame that is never part of a larger message: 1008 for flags, 1002 for its size."""
     if frame.flags & _MESSAGE_FLAGS:
         raise misplaced(frame, "a frame has a flag for messages")
     if size is not None and len(frame.payload) != size:
@@ -68,7 +68,7 @@ def check_checksum(frame: Frame) -> None:
 
 
 def check_body(frame: Frame) -> None:
-    """Raise what is wrong with a frame's body or flags: 1003, then 1006."""
+    """Raise the fault of a frame's body or flags: 1003, then 1006."""
     check_checksum(frame)
     unknown = frame.flags & UNKNOWN_FLAGS
     if unknown:
@@ -110,7 +110,7 @@ def take_raw_length(frame: Frame, entries: dict[int, bytes], max_frame: int) -> 
 def read_body(frame: Frame, max_frame: int) -> tuple[dict[int, bytes], int]:
     """Return the entries of a frame of a message, and its raw length; 0 if it is not compressed.
 
-    Raises what is wrong with its body, flags or metadata: 1003, 1006, 1002, 1007, 1010.
+    Raises the fault of its body, flags or metadata: 1003, 1006, 1002, 1007, 1010.
     """
     check_body(frame)
     entries = check_entries(frame)
@@ -118,7 +118,7 @@ def read_body(frame: Frame, max_frame: int) -> tuple[dict[int, bytes], int]:
 
 
 def check_control(frame: Frame, size: int | None = None) -> dict[int, bytes]:
-    """Return the entries of a frame of the connection, or raise what is wrong with it.
+    """Return the entries of a frame of the connection, or raise its fault.
 
     All of it is fatal there (section 3, "Damage").
     """
@@ -130,7 +130,7 @@ def check_control(frame: Frame, size: int | None = None) -> dict[int, bytes]:
 
 
 def problem_of(frame: Frame) -> Failure | None:
-    """Return what is wrong with the body, flags or metadata of a frame that is not a REQUEST's first."""
+    """Return the fault of the body, flags or metadata of a frame that is not a REQUEST's first."""
     if frame.body_crc == frame.actual_crc and not frame.flags & SUSPECT_FLAGS and not frame.metadata:
         return None
     try:

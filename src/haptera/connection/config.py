@@ -1,4 +1,4 @@
-"""What one side of a connection is configured with, and the bounds of what it keeps."""
+"""The configuration of one side of a connection, and the bounds of its memory."""
 
 from collections.abc import Callable
 from enum import IntEnum
@@ -26,11 +26,11 @@ RATE_MIN_BYTES_PER_S: Final = 64 * 1024
 #: A side that has been silent for so long is asked for a sign of life; as much again without one is its end.
 PING_INTERVAL_MS: Final = 30_000
 #: In doubt, when a call was not answered, it is asked at once if it was silent for the first, and has the second. The
-#: first is what a PING a second costs at most, the second is more than a round trip, and than a loop that is held up.
+#: first keeps it to a PING a second, the second is longer than a round trip, and than a loop is held up.
 PROBE_SILENCE_S: Final = 1.0
 PROBE_TIMEOUT_S: Final = 2.0
 
-#: The first flight behind HELLO (section 4): what a dialer may send before it knows the acceptor's limits.
+#: The first flight behind HELLO (section 4): the most that a dialer may send before it knows the acceptor's limits.
 FIRST_FLIGHT_REQUESTS_MAX: Final = 64
 FIRST_FLIGHT_SIZE_MAX: Final = 16 * 1024
 
@@ -39,21 +39,23 @@ FIRST_FLIGHT_SIZE_MAX: Final = 16 * 1024
 TURN_SIZE: Final = 64 * 1024
 #: Messages of several frames, besides ITEMs, that one side has under way at once (section 3).
 LARGE_MESSAGES_MAX: Final = 3
-#: What a stream may have queued before its producer should wait. One turn's worth keeps the wire busy.
+#: Bytes that a stream may have queued before its producer should wait. One turn's worth keeps the wire busy.
 STREAM_QUEUE_SIZE: Final = TURN_SIZE
 
-#: What of a connection may wait for its socket before no more ITEMs are produced: as much as of answers (section 3).
+#: Bytes of a connection that may wait for its socket before no more ITEMs are produced: as many as of answers
+#: (section 3).
 PRODUCED_MAX: Final = 1024 * 1024
-#: How many producers go on at once when there is room again. Each asks anew, since one may fill it.
+#: How many producers go on at once when there is room again. Each asks again, since one may fill it.
 WOKEN_MAX: Final = 16
 
-#: What one connection may hold for its application: unfinished messages, unread items, requests without an answer.
+#: Bytes that one connection may hold for its application: unfinished messages, unread items, requests without an
+#: answer.
 CONNECTION_BUDGET: Final = 64 * 1024 * 1024
 #: The same for all connections of a process.
 PROCESS_BUDGET: Final = 1024 * 1024 * 1024
 
-#: What a connection may hold though the process's budget is used up: enough for any small request, so that those who
-#: fill the budget keep no one else from being served.
+#: Bytes that a connection may hold though the process's budget is used up: enough for any small request, so that the
+#: connections that fill the budget keep no other from being served.
 HELD_MIN: Final = 64 * 1024
 
 #: Frames that the peer causes and does not read: PONGs, credit, refusals. More than this is a peer that does not read
@@ -66,18 +68,18 @@ IDLE_FRAMES_PER_S: Final = 100
 #: CREDIT of less than a quarter of its window is one of them, and leaves at most this often: half of what is allowed.
 SMALL_CREDITS_PER_S: Final = IDLE_FRAMES_PER_S // 2
 
-#: No message may fill more of the budget than this part of it, so that what has begun can finish (section 3).
+#: No message may fill more of the budget than this part of it, so that a message that has begun can finish (section 3).
 MESSAGE_SHARE_MAX: Final = 4
 
-#: What the texts of HELLO and WELCOME may take of the 16 KiB that they have; the rest is for their fixed fields. The
-#: hosted services are a hint, so that those that do not fit are left out.
+#: Bytes that the texts of HELLO and WELCOME may take of their 16 KiB; the rest is for their fixed fields. The
+#: hosted services are a hint, so that names that do not fit are left out.
 HANDSHAKE_NAMES_SIZE_MAX: Final = HANDSHAKE_FRAME_SIZE_MAX // 4
 HANDSHAKE_SERVICES_SIZE_MAX: Final = HANDSHAKE_FRAME_SIZE_MAX // 2
 
-#: What each connection remembers as decoded: routes (service and method names), and whole metadata in each direction. A
-#: program calls few methods with few timeouts, and a peer that invents names gains nothing. The memories are few and
-#: short because every connection keeps its own, outside its buffer budget: a text of 60 bytes may take 300 in memory,
-#: and a dictionary of six entries 400, so the worst peer makes a connection keep some 40 KiB.
+#: Decoded things that each connection remembers: routes (service and method names), and whole metadata in each
+#: direction. A program calls few methods with few timeouts, and a peer that invents names gains nothing. The memories
+#: are few and short because every connection keeps its own, outside its buffer budget: a text of 60 bytes may take
+#: 300 in memory, and a dictionary of six entries 400, so the worst peer makes a connection keep some 40 KiB.
 ROUTES_MAX: Final = 32
 METADATA_KNOWN_MAX: Final = 32
 METADATA_KNOWN_SIZE_MAX: Final = 64
@@ -106,13 +108,13 @@ class Budget:
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """How one side of a connection behaves.
 
-    ``limits`` is what it accepts from the other side, ``capabilities`` what it asks for (dialer) or accepts
+    ``limits`` are for the frames of the other side, ``capabilities`` the ones that it asks for (dialer) or accepts
     (acceptor), ``entropy`` a source of that many random bytes (``os.urandom``): the machine itself draws nothing.
     ``signing_key`` is a pre-shared secret of at least 32 bytes: with it every frame behind the handshake is signed,
-    and a peer that would not is refused. ``compression`` is what payloads are compressed with, where both sides can;
+    and a peer that would not is refused. ``compression`` compresses payloads, where both sides can;
     the connections of one thread may share one. ``ping_interval_ms`` is how long the other side may be silent: an
     acceptor announces it (30 s unless it is given) for both, and a dialer that has one keeps its own. Raises
-    ``ValueError`` for what no handshake can carry.
+    ``ValueError`` for values that no handshake can carry.
     """
 
     entropy: Callable[[int], bytes]
@@ -167,7 +169,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return [("agent", self.agent), ("capabilities", self.capabilities), ("limits", self.limits)]
 
     def offered_capabilities(self) -> list[str]:
-        """Return what this side asks for or accepts."""
+        """Return the capabilities that this side asks for or accepts."""
         offered = list(self.capabilities)
         if self.compression is not None:
             offered.append(COMPRESSION)

@@ -90,15 +90,15 @@ class Connection:
         self.role = role
         self.config = config
         self.state = ConnectionState.HANDSHAKE
-        #: What both sides agreed on; None before the handshake is done.
+        #: The terms that both sides agreed on; None before the handshake is done.
         self.agreement: Agreement | None = None
         #: Whole frames that have come, ever.
         self.frames_received = 0
-        #: What the connection has in memory.
+        #: The bytes that the connection has in memory.
         self.ledger = Ledger(config.budget, process_budget)
         self._streams = streams = Streams(int(role), config, self.ledger, now)
         self._inflow = streams.inflow
-        #: What leaves.
+        #: The unsent frames.
         self.outbox = streams.outbox
         self._decoder = FrameDecoder(config.limits.max_frame)
         self._time = Timekeeper(config, self._decoder, now)
@@ -192,14 +192,14 @@ class Connection:
         return self._streams.going_away
 
     def check(self) -> None:
-        """Assert what always holds of an open connection's streams, queues, windows and accounts."""
+        """Assert the invariants of an open connection's streams, queues, windows and accounts."""
         if self.state <= ConnectionState.OPEN:
             self._streams.check()
 
-    # -- what came in -----------------------------------------------------------------------------------------------
+    # -- received bytes ---------------------------------------------------------------------------------------------
 
     def receive_data(self, data: bytes, now: float, frames_max: int = FRAMES_MAX) -> list[Event]:
-        """Take bytes that were read and return what they mean, in order, of ``frames_max`` frames at most."""
+        """Take bytes that were read and return their events, in order, of ``frames_max`` frames at most."""
         if self.state >= ConnectionState.CLOSING:
             return []
         streams = self._streams
@@ -213,7 +213,7 @@ class Connection:
                 if self.state is ConnectionState.CLOSED:
                     return streams.take_events()
             if shaking:
-                # The handshake's frame came alone: it says how what stands behind it is to be read.
+                # The handshake's frame came alone, because it decides how the bytes behind it are read.
                 behind = self._decoder.receive(b"", frames_max)
                 self.frames_received += len(behind)
                 for frame in behind:
@@ -238,11 +238,11 @@ class Connection:
         return self._decoder.more and self.state < ConnectionState.CLOSING
 
     def receive_eof(self) -> list[Event]:
-        """Take the end of what the peer sends and return what it means."""
+        """Take the end of the peer's bytes and return its events."""
         if self.state >= ConnectionState.CLOSING:
             self.state = ConnectionState.CLOSED
             return []
-        # Who connects and leaves without a word has only looked whether somebody listens.
+        # A peer that connects and leaves without a word has only looked whether the port is open.
         orderly = not self._decoder.held and (self.state is ConnectionState.OPEN or self.role is Role.ACCEPTOR)
         where = "in the middle" if self._handshake is None or self._decoder.held else "before HELLO was answered"
         self._close(Closed(None if orderly else RemoteProtocolError(1002, f"the connection ended {where}")))
@@ -281,12 +281,12 @@ class Connection:
             raise misplaced(frame, "a stream's id is too large")
         self._streams.charge()
 
-    # -- what goes out ----------------------------------------------------------------------------------------------
+    # -- bytes to send ----------------------------------------------------------------------------------------------
 
     def data_to_send(self, size: int) -> bytes:
         """Return about ``size`` bytes to write next; empty if there is nothing to send or no credit for it.
 
-        Once the connection is closing this is all that is left, whatever ``size`` is.
+        Once the connection is closing this is all that is left, for any ``size``.
         """
         data = self.outbox.pull(size if self.state <= ConnectionState.OPEN else _ALL)
         ended = self._streams.turns.ended
@@ -353,7 +353,7 @@ class Connection:
         return due if credit_due is None else min(due, credit_due)
 
     def tick(self, now: float) -> list[Event]:
-        """Let time pass: time out what the peer owes, ask a silent peer for a sign of life."""
+        """Let time pass: time out the peer's debts, ask a silent peer for a sign of life."""
         if self.state >= ConnectionState.CLOSING:
             return []
         self._streams.now = self._inflow.now = now
@@ -395,12 +395,12 @@ class Connection:
         return self.state is ConnectionState.OPEN and self._streams.changes.untold
 
     def go_away(self, code: int, message: str | None = None) -> None:
-        """Take no more requests: those up to the last one received are answered, later ones get 1014."""
+        """Take no more requests: the ones up to the last one received are answered, later ones get 1014."""
         if self.state is ConnectionState.OPEN:
             self._control.send_goaway(failure(code, message=message))
 
     def fail_connection(self, error: RemoteProtocolError) -> list[Event]:
-        """End the connection for what the owner finds wrong with the peer: that it does not read, for instance."""
+        """End the connection for a fault that the owner finds with the peer: it does not read, for instance."""
         if self.state < ConnectionState.CLOSING:
             self._fail(error)
         return self._streams.take_events()
@@ -413,7 +413,7 @@ class Connection:
         self.state = ConnectionState.CLOSED
 
     def _fail(self, error: RemoteProtocolError) -> None:
-        """Tell the peer what it did wrong and stop listening (the "connection error" of the specification)."""
+        """Tell the peer its fault and stop listening (the "connection error" of the specification)."""
         said = error.failure("not_applied" if self.state is ConnectionState.HANDSHAKE else "unknown")
         self.outbox.clear()
         if isinstance(error, FloodError):

@@ -22,7 +22,7 @@ PING_SIZE: Final = 8
 
 
 class Control:
-    """Sends and receives what concerns no stream. Its methods raise what ends the connection."""
+    """Sends and receives the frames of stream 0. Its methods raise the errors that end the connection."""
 
     def __init__(self, streams: Streams) -> None:
         self._streams = streams

@@ -1,4 +1,4 @@
-"""What a connection tells its owner. Plain values: the machine is done with what they carry."""
+"""The events of a connection, for its owner. Plain values: the machine is done with their content."""
 
 import msgspec
 
@@ -7,7 +7,7 @@ from haptera.wire import Goaway
 
 
 class Established(msgspec.Struct, frozen=True, gc=False):
-    """The handshake is done; the connection's attributes say what was agreed."""
+    """The handshake is done; the connection's attributes have the terms."""
 
 
 class RequestReceived(msgspec.Struct, frozen=True, gc=False):
@@ -55,7 +55,7 @@ class CancelReceived(msgspec.Struct, frozen=True, gc=False):
 
 
 class RequestAborted(msgspec.Struct, frozen=True, gc=False):
-    """What the requester sends cannot be taken any further: stop the handler, then fail the stream with this."""
+    """The requester's ITEMs cannot be taken any further: stop the handler, then fail the stream with this."""
 
     stream: int
     failure: Failure
@@ -103,8 +103,9 @@ class GoawayReceived(msgspec.Struct, frozen=True, gc=False):
 class Closed(msgspec.Struct, frozen=True):
     """The connection is over.
 
-    ``error`` is why, and None for an orderly end: a ``RemoteProtocolError`` for what the peer did wrong, a
-    ``LocalProtocolError`` for what the peer says that we did. ``failure`` is the ERROR that the peer sent, if it did.
+    ``error`` is why, and None for an orderly end: a ``RemoteProtocolError`` for a fault of the peer, a
+    ``LocalProtocolError`` for a fault of ours, as the peer tells it. ``failure`` is the ERROR that the peer sent, if
+    it did.
     """
 
     error: ProtocolError | None

@@ -1,6 +1,6 @@
-"""The windows that a connection opens for what its peer sends (spec/protocol.md, section 3, "Flow control").
+"""The windows that a connection opens for its peer's ITEMs (spec/protocol.md, section 3, "Flow control").
 
-Two windows bound what a peer may send as ITEMs, the stream's and the connection's. The stream's opens again as the
+Two windows bound the ITEMs that a peer may send, the stream's and the connection's. The stream's opens again as the
 application takes ITEMs, so that a slow reader stops its own stream. The connection's opens as bytes arrive while there
 is budget left, so that it stops no other.
 """
@@ -25,7 +25,7 @@ _FRAGMENT_COST_MIN: Final = ITEM_OVERHEAD + FRAGMENT_SIZE_MIN
 
 
 class Inflow:
-    """What a connection has received as ITEMs, and the credit that it owes for them."""
+    """The ITEMs that a connection has received, and the credit that it owes for them."""
 
     __slots__ = (
         "_assembly",
@@ -51,9 +51,9 @@ class Inflow:
         self._ledger = ledger
         self._assembly = incomplete
         self._window_size = connection_window
-        self._window = connection_window  # what the peer may still send
-        self._owed = 0  # what it may be given back at once
-        self._withheld = 0  # what it gets back when the application takes what it sent
+        self._window = connection_window  # bytes that the peer may still send
+        self._owed = 0  # bytes that it may be given back at once
+        self._withheld = 0  # bytes that it gets back when the application takes its ITEMs
         self._lacking = False  # whether the connection's window is too small for a fragment
         self._small_credit_at = float("-inf")  # when the last one left
         self._small_credit_due: float | None = None  # when the next one leaves, if one waits
@@ -71,7 +71,7 @@ class Inflow:
             raise RemoteProtocolError(1009, "a stream's window is overrun", {"stream": half.id, "by": -half.window})
 
     def drop(self, half: ReceivingHalf | None, cost: int) -> None:
-        """Give back what a dropped frame cost the connection and its half, if its stream is still open."""
+        """Give back the cost of a dropped frame to the connection and its half, if its stream is still open."""
         self._owed += cost
         if half is not None:
             half.owed += cost
@@ -107,7 +107,7 @@ class Inflow:
         return True
 
     def keep_item(self, half: ReceivingHalf, cost: int, fragments: Assembler | None) -> None:
-        """Account for the frame that completes an ITEM, and for what is still owed for its earlier ``fragments``."""
+        """Account for the frame that completes an ITEM, and for the credit still owed for its earlier ``fragments``."""
         withheld = 0
         if self._ledger.hold(half, cost):
             self._owed += cost
@@ -139,7 +139,7 @@ class Inflow:
             self._credit_stream(half)
 
     def discard(self, half: ReceivingHalf) -> None:
-        """What an open stream received is not wanted, nor what still comes: give back what it holds and its window."""
+        """An open stream's ITEMs are not wanted, present or future: give back its bytes and its window."""
         if half.unfinished is not None:
             half.owed += half.unfinished.uncredited
         for cost, _, _ in half.unread or ():
@@ -148,7 +148,7 @@ class Inflow:
         self._credit_stream(half)
 
     def end(self, half: ReceivingHalf) -> None:
-        """A stream has ended: give back what it holds, read or not."""
+        """A stream has ended: give back its bytes, read or not."""
         if half.unread:
             for _, withheld, _ in half.unread:
                 self._withheld -= withheld
@@ -198,7 +198,7 @@ class Inflow:
         return True
 
     def check(self, halves: Iterable[ReceivingHalf]) -> None:
-        """Assert that no byte of a window is lost or given twice; ``halves`` are those of all open streams."""
+        """Assert that no byte of a window is lost or given twice; ``halves`` are the halves of all open streams."""
         withheld = 0
         for half in halves:
             unread = half.unread or ()

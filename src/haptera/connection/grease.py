@@ -1,6 +1,6 @@
 """Grease: unknown things sent on purpose, so that a peer that cannot skip them is found early.
 
-The reserved values are those of spec/protocol.md, section 2.3 (compare RFC 8701).
+The reserved values are in spec/protocol.md, section 2.3 (compare RFC 8701).
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ _FIRST_DISTANCE_MAX: Final = 16
 
 
 class Grease:
-    """Decides when a message is greased, and with what."""
+    """Decides when a message is greased, and with which bytes."""
 
     def __init__(self, entropy: Callable[[int], bytes]) -> None:
         self._entropy = entropy

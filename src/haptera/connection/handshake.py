@@ -1,4 +1,4 @@
-"""HELLO and WELCOME: what the two sides agree on (spec/protocol.md, section 4)."""
+"""HELLO and WELCOME, by which the two sides agree (spec/protocol.md, section 4)."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ from haptera.wire import (
 
 
 class Agreement(msgspec.Struct, frozen=True):
-    """What holds on a connection after its handshake."""
+    """The terms of a connection after its handshake."""
 
     version: int
     capabilities: frozenset[str]
@@ -58,7 +58,7 @@ class Handshake:
             self.sent = encode_frame(FrameType.HELLO, 0, 0, b"", encode_payload(self._hello, extra))
 
     def receive(self, frame: Frame) -> Agreement:
-        """Take the other side's first frame and return what is agreed. Raises what ends the connection."""
+        """Take the other side's first frame and return the agreed terms. Raises an error that ends the connection."""
         expected = FrameType.HELLO if self._hello is None else FrameType.WELCOME
         if frame.type != expected:
             raise misplaced(frame, f"the first frame is not {expected.name}")
@@ -72,7 +72,8 @@ class Handshake:
         return agreement
 
     def signers(self, agreement: Agreement) -> tuple[Signer, Signer] | None:
-        """Return what signs this side's frames behind the handshake, and what verifies the other's; None if nothing."""
+        """Return the signer of this side's frames behind the handshake, and the verifier of the other's; None if
+        none."""
         if SIGNING not in agreement.capabilities:
             return None
         assert self._config.signing_key is not None
@@ -102,7 +103,7 @@ def make_hello(config: Config, grease: Grease | None) -> tuple[Hello, dict[str, 
 
 
 def answer_hello(config: Config, hello: Hello, grease: Grease | None) -> tuple[Welcome, dict[str, Any], Agreement]:
-    """Return an acceptor's WELCOME, its grease keys, and what has been agreed by it.
+    """Return an acceptor's WELCOME, its grease keys, and the terms agreed by it.
 
     Raises 1001 if the two sides have no version in common, 1011 if this one must sign and the dialer would not.
     """
@@ -134,7 +135,7 @@ def answer_hello(config: Config, hello: Hello, grease: Grease | None) -> tuple[W
 
 
 def check_welcome(hello: Hello, welcome: Welcome) -> Agreement:
-    """Return what an acceptor agreed to.
+    """Return the terms that an acceptor agreed to.
 
     Raises 1008 if its WELCOME is no answer to ``hello``, 1011 if ``hello`` asks for signed frames and it would not.
     """

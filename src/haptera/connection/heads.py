@@ -24,7 +24,7 @@ class Heads:
     )
 
     def __init__(self, outbox: Outbox, grease: Grease | None, entropy: Callable[[int], bytes]) -> None:
-        #: What greases messages, if anything does.
+        #: Greases messages, if grease is sent.
         self.grease = grease
         #: Routes that were encoded before, by service and method.
         self.routes: dict[tuple[str, str], bytes] = {}

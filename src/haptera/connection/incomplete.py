@@ -30,9 +30,9 @@ class Incomplete:
         entries: dict[int, bytes],
         route: tuple[str, str] | None = None,
     ) -> Assembler:
-        """Take one more frame of a message of several and return what has come of it.
+        """Take one more frame of a message of several and return the result.
 
-        ``entries`` and ``route`` are those of a first frame. An unfinished message is forgotten for an ERROR that cuts
+        ``entries`` and ``route`` are a first frame's. An unfinished message is forgotten for an ERROR that cuts
         it short.
         """
         if frame.flags & CONTINUED:
@@ -80,7 +80,7 @@ class Incomplete:
         return unfinished.since + self._timeout_s + unfinished.sent / RATE_MIN_BYTES_PER_S
 
     def check(self) -> None:
-        """Assert what always holds."""
+        """Assert the invariants."""
         for id_, half in self.halves.items():
             unfinished = half.unfinished
             assert half.id == id_

@@ -85,7 +85,7 @@ def _no_memory() -> LocalProtocolError:
 
 
 class ItemReceiver:
-    """Takes ITEMs as far as windows and budget allow. Its methods raise what ends the connection."""
+    """Takes ITEMs as far as windows and budget allow. Its methods raise the errors that end the connection."""
 
     __slots__ = (
         "_frame_max",

@@ -1,4 +1,4 @@
-"""What one connection has in memory, charged to its own budget and to the process's (spec/protocol.md, section 3)."""
+"""The memory of one connection, charged to its own budget and to the process's (spec/protocol.md, section 3)."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ from haptera.connection.stream import ReceivingHalf
 
 
 class Ledger:
-    """The bytes of one connection: those that it holds for its application, and those that wait to be sent.
+    """The bytes of one connection: the ones that it holds for its application, and the unsent ones.
 
     ``limit`` is the most of either; ``process`` is shared by all connections of the process.
     """
@@ -19,7 +19,7 @@ class Ledger:
         self.process = Budget() if process is None else process
         #: Received, and held for the application.
         self.held = 0
-        #: What of the process's budget is charged for unsent bytes.
+        #: Bytes of the process's budget that are charged for unsent bytes.
         self.charged = 0
 
     # -- received ---------------------------------------------------------------------------------------------------
@@ -48,7 +48,7 @@ class Ledger:
         return self.hold(half, size)
 
     def hold_anyway(self, half: ReceivingHalf, size: int) -> None:
-        """Charge ``size`` bytes to a half whatever the budgets say: a window bounds them."""
+        """Charge ``size`` bytes to a half without asking the budgets: a window bounds them."""
         self.held += size
         self.process.used += size
         half.held += size
@@ -63,7 +63,7 @@ class Ledger:
         half.held -= size
 
     def close(self) -> None:
-        """Give back to the process what the connection holds."""
+        """Give the connection's bytes back to the process."""
         self.process.used -= self.held
         self.held = 0
 
@@ -85,12 +85,12 @@ class Ledger:
         self.charged += size
 
     def settle(self, waiting: int) -> None:
-        """Charge just ``waiting`` bytes for what waits to be sent."""
+        """Charge just ``waiting`` bytes as unsent."""
         self.process.used += waiting - self.charged
         self.charged = waiting
 
     def check(self, halves: Iterable[ReceivingHalf]) -> None:
-        """Assert what always holds; ``halves`` are those of all open streams."""
+        """Assert the invariants; ``halves`` are the halves of all open streams."""
         assert self.held == sum(half.held for half in halves)
         assert self.charged >= 0
         assert self.held + self.charged <= self.process.used

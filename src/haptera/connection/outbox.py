@@ -1,4 +1,4 @@
-"""What leaves a connection, and in which order (spec/protocol.md, sections 2 and 3).
+"""The unsent frames of a connection, and their order (spec/protocol.md, sections 2 and 3).
 
 Three queues, emptied in this order at each pull:
 
@@ -7,10 +7,10 @@ Three queues, emptied in this order at each pull:
   that requests leave in order of their streams;
 * *turns*: the halves with ITEMs or large messages, each with one turn a round (``haptera.connection.turns``).
 
-Bytes are pulled, not pushed: what is not yet in the socket's buffer can still be overtaken.
+Bytes are pulled, not pushed: frames that are not yet in the socket's buffer can still be overtaken.
 
-What waits is bounded by its producers: a half's queue, the room that all of a connection's share, and the budget of
-the process, to which all that waits is charged.
+The producers bound the unsent bytes: a half's queue, the room that all of a connection's share, and the budget of
+the process, to which all unsent bytes are charged.
 
 Frames are signed as they are pulled, not as they are queued: a tag covers the frame's place in the order of the wire.
 """
@@ -58,7 +58,7 @@ class Outbox:
         self.whole_max = FIRST_FLIGHT_SIZE_MAX
         #: Frames that have left in pulls, ever.
         self.frames_sent = 0
-        #: Bytes of the control queue: what the peer caused and has not read.
+        #: Bytes of the control queue: frames that the peer caused and has not read.
         self.control_size = 0
         self._ledger = ledger
         self._control: list[bytes] = []
@@ -80,7 +80,7 @@ class Outbox:
         self._codec = self.turns.codec = codec
 
     def open(self, max_frame: int, stream_window: int, connection_window: int) -> None:
-        """Take over what the peer accepts; what had to wait for that may leave."""
+        """Take over the peer's limits; frames that had to wait for them may leave."""
         self.opened = True
         self.whole_max = self.turns.frame_max = min(max_frame, TURN_SIZE)
         for frame in self._behind_handshake:
@@ -93,14 +93,14 @@ class Outbox:
 
     @property
     def size(self) -> int:
-        """Bytes that wait to be pulled, what waits for credit included."""
+        """Bytes that wait to be pulled, including ITEMs that wait for credit."""
         return self._ready_size + self.turns.queued
 
     @property
     def unwritten(self) -> int:
         """Bytes of answers that wait to be pulled.
 
-        ITEMs are not among them: each stream's own queue bounds those, and they may wait for credit for ever without
+        ITEMs are not among them: each stream's own queue bounds them, and they may wait for credit for ever without
         holding up anything else.
         """
         return self._ready_size + self.turns.queued_answers
@@ -135,7 +135,8 @@ class Outbox:
         return streams
 
     def settle(self, unsent: int = 0) -> int:
-        """Charge what waits to the process's budget, with the bytes that were pulled and are ``unsent``; return it."""
+        """Charge the waiting bytes to the process's budget, with the bytes that were pulled and are ``unsent``;
+        return it."""
         waiting = self._ready_size + self.turns.queued + self.control_size + unsent
         self._ledger.settle(waiting)
         return waiting
@@ -182,7 +183,7 @@ class Outbox:
         self._ready_size += len(head) + len(payload)
 
     def hold_turns(self, half: SendingHalf) -> None:
-        """Let a half have turns only when what is in the ready queue now has left: its REQUEST is the last there."""
+        """Let a half have turns only when the present ready queue has left: its REQUEST is the last there."""
         half.after = self.turns.passed + self._ready_size
 
     def begin_request(self, half: SendingHalf, message: Outgoing) -> None:
@@ -196,7 +197,7 @@ class Outbox:
         self._wanting.clear()
 
     def close(self) -> None:
-        """Forget everything: nothing leaves any more. What is left of the connection keeps none of its messages."""
+        """Forget everything: nothing leaves any more. The rest of the connection keeps none of its messages."""
         self.clear()
         self._control.clear()
         self.control_size = 0
@@ -264,7 +265,7 @@ class Outbox:
         return taken
 
     def check(self, halves: Collection[SendingHalf]) -> None:
-        """Assert what always holds; ``halves`` are those of all open streams."""
+        """Assert the invariants; ``halves`` are the halves of all open streams."""
         assert self.control_size == sum(map(len, self._control))
         assert self._ready_size == sum(map(len, self._ready))
         assert len(self._ready) % 2 == 0

@@ -1,4 +1,4 @@
-"""What this side says as a requester: REQUEST, FINISH, CANCEL (spec/protocol.md, section 3)."""
+"""This side's frames as a requester: REQUEST, FINISH, CANCEL (spec/protocol.md, section 3)."""
 
 from typing import Final
 
@@ -25,7 +25,7 @@ _OPEN: Final = HalfState.OPEN
 
 
 class Requester:
-    """Opens streams, and says what a requester says on them."""
+    """Opens streams, and sends a requester's frames on them."""
 
     __slots__ = (
         "_calls",

@@ -1,4 +1,4 @@
-"""What a requester sends besides ITEMs: REQUEST, CANCEL, FINISH (spec/protocol.md, section 3)."""
+"""The frames of a requester besides ITEMs: REQUEST, CANCEL, FINISH (spec/protocol.md, section 3)."""
 
 from typing import Final
 
@@ -45,7 +45,7 @@ _OPEN: Final = HalfState.OPEN
 
 
 class RequestReceiver:
-    """Turns the peer's requests into events. Its methods raise what ends the connection."""
+    """Turns the peer's requests into events. Its methods raise the errors that end the connection."""
 
     __slots__ = (
         "_known",
@@ -135,7 +135,7 @@ class RequestReceiver:
         else:
             payload = frame.payload
             if raw_length:
-                # Only now: what is refused for a limit is never decompressed.
+                # Only now, because a request that is refused for a limit is never decompressed.
                 unpacked = self._unpack(PackedItem((payload,), (raw_length,)))
                 if isinstance(unpacked, Failure):
                     self._ledger.release(stream.receiving, stream.receiving.held)
@@ -194,7 +194,7 @@ class RequestReceiver:
         assert unfinished.route is not None
         payload = unfinished.joined()
         if isinstance(payload, PackedItem):
-            # What is refused for a limit is never decompressed.
+            # A request that is refused for a limit is never decompressed.
             more = max(0, unfinished.size - unfinished.sent)
             unpacked = self._unpack(payload) if self._ledger.hold(half, more) else _no_room()
             if isinstance(unpacked, Failure):

@@ -1,4 +1,5 @@
-"""Bounded memories of what was decoded: the same few methods are called, with the same timeout, again and again."""
+"""Bounded memories of decoded names and metadata: the same few methods are called, with the same timeout, again and
+again."""
 
 from typing import TypeVar
 
@@ -9,13 +10,13 @@ _Value = TypeVar("_Value")
 
 
 def remember_route(cache: dict[_Key, _Value], key: _Key, names: _Value, size: int) -> None:
-    """Add a route of ``size`` bytes to a cache; a full one starts again, and what is long is left out."""
+    """Add a route of ``size`` bytes to a cache; a full one starts again, and a long one is left out."""
     if size <= METADATA_KNOWN_SIZE_MAX:
         _add(cache, key, names, ROUTES_MAX)
 
 
 def remember_metadata(cache: dict[bytes, _Value], metadata: bytes, decoded: _Value) -> None:
-    """Add what a frame's metadata means to a cache; a full one starts again, and what is long is left out."""
+    """Add a frame's decoded metadata to a cache; a full one starts again, and long metadata is left out."""
     if len(metadata) <= METADATA_KNOWN_SIZE_MAX:
         _add(cache, metadata, decoded, METADATA_KNOWN_MAX)
 

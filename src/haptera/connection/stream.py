@@ -68,7 +68,7 @@ class SendingHalf(msgspec.Struct):
         self.state = following
 
     def cancel(self) -> None:
-        """CANCEL is made, and takes back what had been decided beyond the frames before it."""
+        """CANCEL is made, and takes back decisions beyond the frames before it."""
         self.send(FrameType.CANCEL, 0)
         self.decided = self.state
         self.cancelled = True
@@ -86,12 +86,12 @@ class ReceivingHalf(msgspec.Struct):
     state: HalfState
     held: int = 0  # bytes of the connection's budget
     owed: int = 0  # bytes of the window to give back
-    #: Whole ITEMs that the application has not taken: what each gives back to the half's window, to the connection's
-    #: window, and to the budget.
+    #: Whole ITEMs that the application has not taken: the bytes that each gives back to the half's window, to the
+    #: connection's window, and to the budget.
     unread: deque[tuple[int, int, int]] | None = None
     unfinished: Assembler | None = None
     cancelled: bool = False  # CANCEL has come
-    discarding: bool = False  # what still arrives is dropped: the answer is decided
+    discarding: bool = False  # later frames are dropped: the answer is decided
 
     def receive(self, frame: Frame) -> None:
         """Take a frame that arrives. Raises 1008, and ends the connection by it, if the law does not allow it."""

@@ -81,7 +81,7 @@ class Streams:
         self._bucket = Bucket(config.idle_frames_burst, config.idle_frames_per_s, now)
 
     def open(self, peer: Limits, ignored: tuple[int, ...]) -> None:
-        """Take over what the peer accepts. What was queued for it before and is too large fails.
+        """Take over the peer's limits. Messages queued before that are too large fail.
 
         ``ignored`` are the metadata tags whose capability was not accepted.
         """
@@ -140,7 +140,7 @@ class Streams:
         return stream.sending
 
     def drop_ignored(self, entries: dict[int, bytes]) -> None:
-        """Take out of a frame's entries what is to be ignored on this connection."""
+        """Take out of a frame's entries the ones to be ignored on this connection."""
         for tag in self.ignored:
             entries.pop(tag, None)
 
@@ -171,7 +171,7 @@ class Streams:
         self.refuse(stream.id, nothing_done, stream.request_id)
 
     def spoil(self, stream: Stream, reason: Failure) -> None:
-        """Give up a stream because of what arrived on it, or did not."""
+        """Give up a stream because of a frame that arrived on it, or did not."""
         if stream.own:
             self.spoil_call(stream, reason)
         else:
@@ -207,14 +207,14 @@ class Streams:
             self.events.append(RequestAborted(stream.id, reason))
 
     def discard(self, stream: Stream) -> None:
-        """The answer of an open stream is decided: drop what the peer sent on it and what it still sends."""
+        """The answer of an open stream is decided: drop all that the peer sent on it and still sends."""
         half = stream.receiving
         half.discarding = True
         self.inflow.discard(half)
         self.incomplete.drop(half)
 
     def cancel(self, stream: Stream) -> None:
-        """Send CANCEL, behind whatever of the request has been queued as ready; nothing more of it is sent."""
+        """Send CANCEL, behind the part of the request that is queued as ready; nothing more of it is sent."""
         self.turns.drop(stream.sending)
         stream.sending.cancel()
         self.outbox.add_frame(encode_frame(FrameType.CANCEL, 0, stream.id))
@@ -248,7 +248,7 @@ class Streams:
             self.spoil(stream, failure(3005, outcome="unknown"))
 
     def check(self) -> None:
-        """Assert what always holds of the open streams and of the accounts that are kept of them."""
+        """Assert the invariants of the open streams and of their accounts."""
         open_streams = {**self.calls, **self.serves}
         assert len(open_streams) == len(self.calls) + len(self.serves)
         for id_, stream in open_streams.items():

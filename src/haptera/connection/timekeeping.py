@@ -1,4 +1,5 @@
-"""What a peer owes by when (spec/protocol.md, sections 3, 4 and 8). The time is passed in, in monotonic seconds."""
+"""The debts of a peer and when they are due (spec/protocol.md, sections 3, 4 and 8). The time is passed in, in
+monotonic seconds."""
 
 from haptera.connection.config import PROBE_SILENCE_S, PROBE_TIMEOUT_S, RATE_MIN_BYTES_PER_S, Config
 from haptera.errors import RemoteProtocolError
@@ -46,7 +47,7 @@ class Timekeeper:
         return min(self._handshake_due, self._frame_due(), self._silence_due())
 
     def overdue(self, now: float) -> RemoteProtocolError | None:
-        """Return what the peer has failed to send in time."""
+        """Return the debt that the peer has failed to pay in time."""
         if now >= self._handshake_due:
             return RemoteProtocolError(1012, "the handshake took too long")
         if now >= self._frame_due():
@@ -71,7 +72,7 @@ class Timekeeper:
         return True
 
     def postpone_probe(self, now: float) -> None:
-        """Give the peer more time for its sign of life: what it was sent before is still on its way."""
+        """Give the peer more time for its sign of life: bytes that it was sent before are still on their way."""
         if self._probe_due != _NEVER:
             self._probe_due = now + PROBE_TIMEOUT_S
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from haptera.wire import Codec
 
 _ITEM: Final = int(FrameType.ITEM)
-#: What a queued message counts besides its bytes, so that many empty ones are not free.
+#: Bytes that a queued message counts besides its own, so that many empty ones are not free.
 _OVERHEAD: Final = ITEM_OVERHEAD
 _ENDS_STREAM: Final = frozenset({int(FrameType.RESPONSE), int(FrameType.ERROR)})
 
@@ -51,13 +51,13 @@ class Turns:
         self.frame_max = 0  # the largest payload of a frame, once the peer has told: until then no half has credit
         self.credit = 0  # the connection's window, as the peer opened it
         self.stream_window = 0  # each stream's, as the peer opens it
-        #: What compresses payloads, where both sides agreed on it.
+        #: The codec of payloads, where both sides agreed on it.
         self.codec: Codec | None = None
         #: Bytes that have left the ready queue, ever: a half whose REQUEST is behind them has no turn.
         self.passed = 0
         self.queued = 0  # bytes that take turns
-        self.queued_answers = 0  # those of them that are answers
-        self.stuck = 0  # those of them whose half waits for credit
+        self.queued_answers = 0  # the answers among them
+        self.stuck = 0  # the ones whose half waits for credit
         #: Halves whose last frame has been made, until their owner takes them.
         self.ended: list[SendingHalf] = []
         #: Halves whose producer may go on, until their owner takes them.
@@ -120,7 +120,7 @@ class Turns:
         self._ledger.charge(size)
 
     def drop(self, half: SendingHalf) -> None:
-        """Forget what a half has queued: an ERROR cuts it short, or it is no longer wanted.
+        """Forget a half's queue: an ERROR cuts it short, or it is no longer wanted.
 
         No answer is among it, because nothing is queued behind an answer and no call has one to send.
         """
@@ -210,7 +210,7 @@ class Turns:
             if not frame:
                 return taken - before_turn
             parts.extend(frame)
-            # What is compressed counts as what it was: a turn is a bound for the work of compressing, too.
+            # A compressed message counts with its raw size: a turn is a bound for the work of compressing, too.
             taken += len(frame[0]) + message.sent - before
         if queue:
             # The least that a fragment may be can be more than was left of the turn: the next one is the shorter.
@@ -278,14 +278,14 @@ class Turns:
 
         A frame is cut only where there is need, because its receiver has to join the parts.
         """
-        # A large message fills its turn with one frame; ITEMs share what is left of it.
+        # A large message fills its turn with one frame; ITEMs share the rest of it.
         if size - room >= FRAGMENT_SIZE_MIN:
             size = max(room, FRAGMENT_SIZE_MIN)
         cost = overhead + size
         if cost <= half.credit and cost <= self.credit:
             return size
         if not begun and half.credit <= self.credit and 2 * cost <= self.stream_window:
-            # Half of the window comes back once the other side has taken what it has. An ITEM that is begun goes on,
+            # Half of the window comes back once the other side has taken its ITEMs. An ITEM that is begun goes on,
             # because its time runs.
             return -1
         size = min(half.credit, self.credit) - overhead
@@ -300,7 +300,7 @@ class Turns:
             self.ended.append(half)
 
     def check(self, halves: Collection[SendingHalf]) -> None:
-        """Assert what always holds; ``halves`` are those of all open streams."""
+        """Assert the invariants; ``halves`` are the halves of all open streams."""
         assert self.credit >= 0
         large = 0
         for half in halves:

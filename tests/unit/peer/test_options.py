@@ -165,7 +165,7 @@ async def test_a_key_is_given_once_and_is_long_enough(short_path: Path, key_file
 
 
 async def test_a_listener_has_no_timeout_of_calls(short_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="who dials"):
+    with pytest.raises(ConfigurationError, match="of the dialling side"):
         await listen(f"haptera+unix://{short_path}/s?timeout=2")
 
 
