@@ -52,7 +52,7 @@ def size_of_items(items: Iterable[tuple[str, bytes]]) -> int:
     return sum(_ITEM_OVERHEAD + text_size(key) + len(value) for key, value in items)
 
 
-class Kind:
+class FieldKind:
     """A kind of field. This one takes each value of the field's type, and is a number or a flag.
 
     ``accepts`` is an expression that is true of acceptable values, the usual ones at least. ``size`` is one for an
@@ -69,7 +69,7 @@ class Kind:
         return None
 
 
-class TextKind(Kind):
+class TextKind(FieldKind):
     """Any text."""
 
     size = "text_size({0})"
@@ -84,7 +84,7 @@ class KeyKind(TextKind):
         return key_refusal(getattr(op, name))
 
 
-class ValueKind(Kind):
+class ValueKind(FieldKind):
     """The value of the command's ``key``."""
 
     accepts = f"len({{0}}) <= {VALUE_SIZE_MAX}"
@@ -94,7 +94,7 @@ class ValueKind(Kind):
         return value_refusal(op.key, len(getattr(op, name)))
 
 
-class NumberKind(Kind):
+class NumberKind(FieldKind):
     """A whole number from ``low`` to ``high``."""
 
     def __init__(self, low: int, high: int) -> None:
@@ -108,7 +108,7 @@ class NumberKind(Kind):
         return invalid(name, f"not between {self._low} and {self._high}")
 
 
-class ConditionKind(Kind):
+class ConditionKind(FieldKind):
     """Whether the key must be there."""
 
     accepts = "({0} is None or {0} in {{'absent', 'present'}})"
@@ -139,7 +139,7 @@ class GlobKind(BoundKind):
         return refused
 
 
-class RequestIdsKind(Kind):
+class RequestIdsKind(FieldKind):
     """Ids of requests whose answers are forgotten."""
 
     accepts = "False"
@@ -152,7 +152,7 @@ class RequestIdsKind(Kind):
         return count_refusal(name, len(ids))
 
 
-class KeysKind(Kind):
+class KeysKind(FieldKind):
     """A list of keys, of any length: it is checked in slices alone (`haptera.state.validation.validate_steps`)."""
 
     accepts = "False"
@@ -199,10 +199,10 @@ Condition = Annotated[Literal["absent", "present"], ConditionKind()]
 RequestId = Annotated[bytes, Meta(min_length=REQUEST_ID_SIZE, max_length=REQUEST_ID_SIZE)]
 RequestIds = Annotated[list[RequestId], RequestIdsKind()]
 
-_PLAIN: Final = Kind()
+_PLAIN: Final = FieldKind()
 
 
-def kinds(command: type[Struct]) -> dict[str, Kind]:
+def kinds(command: type[Struct]) -> dict[str, FieldKind]:
     """Return the kind of each field of a command, in order."""
     return {field.name: _kind(field.type) for field in structs.fields(command)}
 
@@ -215,23 +215,23 @@ def list_field(command: type[Struct]) -> tuple[str, KeysKind] | None:
     return None
 
 
-def _kind(annotation: Any) -> Kind:
+def _kind(annotation: Any) -> FieldKind:
     """Return the kind that an annotation names, also where the field may be None."""
     for part in (annotation, *get_args(annotation)):
         for mark in getattr(part, "__metadata__", ()):
-            if isinstance(mark, Kind):
+            if isinstance(mark, FieldKind):
                 return mark
     return _PLAIN
 
 
 def acceptance(command: type[Struct]) -> Callable[[Any], bool]:
     """Return a function that says of a command whether the expressions of all its fields accept it."""
-    return _compiled(" and ".join(_expressions(command, "accepts", Kind.accepts)) or "True")
+    return _compiled(" and ".join(_expressions(command, "accepts", FieldKind.accepts)) or "True")
 
 
 def bound_of_size(command: type[Struct], overhead: int) -> Callable[[Any], int]:
     """Return a function that gives an upper bound of the bytes of a command, ``overhead`` included."""
-    return _compiled(" + ".join([str(overhead), *_expressions(command, "size", Kind.size)]))
+    return _compiled(" + ".join([str(overhead), *_expressions(command, "size", FieldKind.size)]))
 
 
 def _expressions(command: type[Struct], attribute: str, nothing: str) -> Iterable[str]:
