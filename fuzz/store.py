@@ -8,7 +8,17 @@ import msgspec
 
 from haptera.errors import CorruptionError, Failure, StorageError
 from haptera.node.services.arguments import METHODS
-from haptera.state.commands import Count, Logged, Scan, UnknownPart, Write, decode_commands, encode_commands, size_bound
+from haptera.state.commands import (
+    Count,
+    Logged,
+    Read,
+    Scan,
+    UnknownPart,
+    Write,
+    decode_commands,
+    encode_commands,
+    size_bound,
+)
 from haptera.state.machine import StateMachine
 from haptera.state.validation import validate
 from haptera.storage import DataDirectory, DataKey, Entry, Log
@@ -50,6 +60,7 @@ def check_arguments(data: bytes) -> None:
         (result,) = machine.apply(3, 3, [Logged(op)])
         assert msgspec.msgpack.encode(result)
     else:
+        assert isinstance(op, Read)
         assert msgspec.msgpack.encode(machine.read(op))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from haptera.state import limits
 from haptera.state.arrays import array_header, read_array_header
 from haptera.state.commands import (
-    COMMANDS,
+    OPERATIONS,
     Clear,
     Count,
     Delete,
@@ -47,10 +47,10 @@ from haptera.state.validation import glob_steps, validate, validate_steps
 
 __all__ = [
     "ANSWER_OVERHEAD",
-    "COMMANDS",
     "COMMAND_SIZE_MAX",
     "CURSORS_MAX",
     "ENTRY_OVERHEAD",
+    "OPERATIONS",
     "SHORT_GLOB_MAX",
     "SLICE_WORK_MAX",
     "UNMET",

@@ -14,7 +14,7 @@ software: `UnknownPart`. It is never skipped, because a state that lacks one com
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Final, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Union
 
 import msgspec
 from msgspec import Meta, Struct
@@ -53,7 +53,7 @@ class MalformedCommands(HapteraError, ValueError):
     """An entry's payload was written by no version."""
 
 
-class Command(Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
+class Operation(Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
     """The base of all commands, whose tag is their part of the state and their method there.
 
     A method of the service is defined here alone. Its request has the fields without a default in an array, and the
@@ -61,21 +61,30 @@ class Command(Struct, array_like=True, forbid_unknown_fields=True, frozen=True, 
     hold text, bytes, numbers and flat lists, so the garbage collector need not follow them.
     """
 
-    #: The place of the new version in the result of a change (nil there: nothing was changed). None for a read.
-    version_at: ClassVar[int | None] = None
-    #: Whether a change may be of any number of keys, and so is applied in slices.
-    in_slices: ClassVar[bool] = False
     #: How many fields a request has in its array, where that is not the number of fields without a default.
     positional: ClassVar[int | None] = None
     #: Whether options may follow in a request though none is known yet.
     may_have_options: ClassVar[bool] = False
 
 
-class Get(Command, tag="kv.get", frozen=True):
+class Read(Operation, frozen=True):
+    """The base of commands that are answered at once from the applied state, and are not logged."""
+
+
+class Write(Operation, frozen=True):
+    """The base of commands that are logged."""
+
+    #: The place of the new version in the result (nil there: nothing was changed); None where it has none.
+    version_at: ClassVar[int | None] = None
+    #: Whether the change may be of any number of keys, and so is applied in slices.
+    in_slices: ClassVar[bool] = False
+
+
+class Get(Read, tag="kv.get", frozen=True):
     key: Key
 
 
-class Set(Command, tag="kv.set", frozen=True):
+class Set(Write, tag="kv.set", frozen=True):
     """``if_version`` is the version the key must have (0: it must be absent); ``condition`` is judged after it."""
 
     version_at = 0
@@ -87,7 +96,7 @@ class Set(Command, tag="kv.set", frozen=True):
     return_previous: bool = False
 
 
-class Delete(Command, tag="kv.delete", frozen=True):
+class Delete(Write, tag="kv.delete", frozen=True):
     version_at = 1
 
     key: Key
@@ -95,15 +104,15 @@ class Delete(Command, tag="kv.delete", frozen=True):
     return_previous: bool = False
 
 
-class Exists(Command, tag="kv.exists", frozen=True):
+class Exists(Read, tag="kv.exists", frozen=True):
     key: Key
 
 
-class GetMany(Command, tag="kv.get_many", frozen=True):
+class GetMany(Read, tag="kv.get_many", frozen=True):
     keys: Keys
 
 
-class SetMany(Command, tag="kv.set_many", frozen=True):
+class SetMany(Write, tag="kv.set_many", frozen=True):
     """The last of a doubled key wins."""
 
     version_at = 0
@@ -113,14 +122,14 @@ class SetMany(Command, tag="kv.set_many", frozen=True):
     items: Items
 
 
-class DeleteMany(Command, tag="kv.delete_many", frozen=True):
+class DeleteMany(Write, tag="kv.delete_many", frozen=True):
     version_at = 1
     in_slices = True
 
     keys: Keys
 
 
-class Increment(Command, tag="kv.increment", frozen=True):
+class Increment(Write, tag="kv.increment", frozen=True):
     version_at = 1
     positional = 2  # a request always has the delta, which an entry of the log may leave out
 
@@ -129,7 +138,7 @@ class Increment(Command, tag="kv.increment", frozen=True):
     initial: Integer = 0
 
 
-class Rename(Command, tag="kv.rename", frozen=True):
+class Rename(Write, tag="kv.rename", frozen=True):
     version_at = 0
 
     key: Key
@@ -137,7 +146,7 @@ class Rename(Command, tag="kv.rename", frozen=True):
     if_absent: bool = False
 
 
-class Scan(Command, tag="kv.scan", frozen=True):
+class Scan(Operation, tag="kv.scan", frozen=True):
     """The entries in a range, in key order. ``after`` is a key: the scan goes on beyond it, in its direction."""
 
     prefix: Bound | None = None
@@ -150,7 +159,7 @@ class Scan(Command, tag="kv.scan", frozen=True):
     after: Bound | None = None
 
 
-class Count(Command, tag="kv.count", frozen=True):
+class Count(Read, tag="kv.count", frozen=True):
     """The keys in a range: ``start`` inclusive, ``end`` exclusive, with the prefix, matching the glob."""
 
     prefix: Bound | None = None
@@ -159,29 +168,36 @@ class Count(Command, tag="kv.count", frozen=True):
     glob: GlobText | None = None
 
 
-class Clear(Command, tag="kv.clear", frozen=True):
+class Clear(Write, tag="kv.clear", frozen=True):
     version_at = 1
     in_slices = True
 
     prefix: Bound | None = None
 
 
-class Forget(Command, tag="requests.forget", frozen=True):
+class Forget(Write, tag="requests.forget", frozen=True):
     """The user has read these answers and will not ask for them again (``answered_below``)."""
 
     user: Text
     request_ids: RequestIds
 
 
-Read = Get | Exists | GetMany | Count
-Write = Set | Delete | SetMany | DeleteMany | Increment | Rename | Clear | Forget
-Operation = Read | Scan | Write
+OPERATIONS: Final = tuple(
+    each
+    for each in list(globals().values())
+    if isinstance(each, type) and issubclass(each, Operation) and each.__struct_config__.tag is not None
+)
+"""Every command, in the order in which it is defined: a node describes its methods in the same."""
 
-COMMANDS: Final = cast("tuple[type[Operation], ...]", tuple(Command.__subclasses__()))
-"""Every command, in the order in which a node describes its methods."""
+WRITES: Final = tuple(each for each in OPERATIONS if issubclass(each, Write))
+
+if TYPE_CHECKING:
+    _AnyWrite = Write
+else:
+    _AnyWrite = Union[WRITES]  # noqa: UP007  # the decoder is to know every one by its tag
 
 
-def method_of(command: type[Command]) -> tuple[str, str]:
+def method_of(command: type[Operation]) -> tuple[str, str]:
     """Return the part of the state that a command is for, and the name of its method."""
     part, _, name = str(command.__struct_config__.tag).partition(".")
     return part, name
@@ -195,16 +211,16 @@ class Logged(Struct, array_like=True, forbid_unknown_fields=True, frozen=True, g
     of it: then a failure is remembered too.
     """
 
-    op: Write
+    op: _AnyWrite
     user: str = ""
     request_id: RequestId | None = None
     digest: Annotated[bytes, Meta(min_length=32, max_length=32)] | None = None
     resent: bool = False
 
 
-_FIELD_COUNTS: Final = {str(kind.__struct_config__.tag): len(kind.__struct_fields__) + 1 for kind in get_args(Write)}
+_FIELD_COUNTS: Final = {str(kind.__struct_config__.tag): len(kind.__struct_fields__) + 1 for kind in WRITES}
 #: The field of each change that may have very many elements.
-_LISTS: Final = {kind: found[0] for kind in get_args(Write) if (found := list_field(kind)) is not None}
+_LISTS: Final = {kind: found[0] for kind in WRITES if (found := list_field(kind)) is not None}
 #: Elements that are encoded in one slice.
 _PIECE: Final = 1024
 _LOGGED_FIELD_COUNT: Final = len(Logged.__struct_fields__)
@@ -287,4 +303,4 @@ def size_bound(op: Operation) -> int:
     return _SIZES[type(op)](op)
 
 
-_SIZES: Final = {command: bound_of_size(command, COMMAND_OVERHEAD) for command in COMMANDS}
+_SIZES: Final = {command: bound_of_size(command, COMMAND_OVERHEAD) for command in OPERATIONS}

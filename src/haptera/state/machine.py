@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from haptera.errors import Code, Failure, failure
 from haptera.state import limits
-from haptera.state.commands import Command, Forget, Logged, Read, Write, method_of
+from haptera.state.commands import OPERATIONS, WRITES, Forget, Logged, Operation, Read, method_of
 from haptera.state.fields import list_field
 from haptera.state.kv import KEY_WORK, Kv
 from haptera.state.many import get_many_steps
@@ -48,17 +48,17 @@ class StateMachine:
         self.abandoned: Failure | None = None
         self.kv = Kv()
         self.requests = Requests()
-        self._reads: dict[type, Callable[[Any], Result]] = self._methods(get_args(Read))
-        changes = self._methods(get_args(Write))
-        self._many: dict[type, Callable[[Any], Steps[Result]]] = {
-            command: method for command, method in changes.items() if command.in_slices
-        }
-        self._writes: dict[type, Callable[..., Any]] = {
-            command: method for command, method in changes.items() if not command.in_slices
-        }
+        reads = [command for command in OPERATIONS if issubclass(command, Read)]
+        self._reads: dict[type, Callable[[Any], Result]] = self._methods(reads)
+        self._many: dict[type, Callable[[Any], Steps[Result]]] = self._methods(
+            [command for command in WRITES if command.in_slices]
+        )
+        self._writes: dict[type, Callable[..., Any]] = self._methods(
+            [command for command in WRITES if not command.in_slices]
+        )
         self._writes[Forget] = self._forget
 
-    def _methods(self, commands: Iterable[type[Command]]) -> dict[type[Command], Callable[..., Any]]:
+    def _methods(self, commands: Iterable[type[Operation]]) -> dict[type, Callable[..., Any]]:
         """Return the method of `Kv` for each of its commands."""
         named = {command: method_of(command) for command in commands}
         return {command: getattr(self.kv, name) for command, (part, name) in named.items() if part == "kv"}
@@ -201,7 +201,7 @@ class StateMachine:
         self.requests.check()
 
 
-_LISTS: Final = {command: found[0] for command in get_args(Write) if (found := list_field(command)) is not None}
+_LISTS: Final = {command: found[0] for command in WRITES if (found := list_field(command)) is not None}
 
 
 def _keys_of(op: Any, result: Result) -> int:

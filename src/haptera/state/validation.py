@@ -9,7 +9,7 @@ from typing import Any, Final
 from haptera.errors import Failure
 from haptera.key_rules import bound_refusal, count_refusal, invalid, keys_refusal, size_refusal
 from haptera.state import limits
-from haptera.state.commands import COMMAND_OVERHEAD, COMMANDS, DeleteMany, GetMany, Operation, SetMany
+from haptera.state.commands import COMMAND_OVERHEAD, OPERATIONS, DeleteMany, GetMany, Operation, SetMany
 from haptera.state.fields import ItemsKind, acceptance, kinds, list_field
 from haptera.state.glob import Glob, MalformedGlob, compile_steps
 from haptera.state.steps import Steps, finish
@@ -84,6 +84,6 @@ def _refusal(op: Operation) -> Failure | None:
     return None
 
 
-_ACCEPTED: Final = {command: acceptance(command) for command in COMMANDS}
-_KINDS: Final = {command: kinds(command) for command in COMMANDS}
-_LISTS: Final = {command: found for command in COMMANDS if (found := list_field(command)) is not None}
+_ACCEPTED: Final = {command: acceptance(command) for command in OPERATIONS}
+_KINDS: Final = {command: kinds(command) for command in OPERATIONS}
+_LISTS: Final = {command: found for command in OPERATIONS if (found := list_field(command)) is not None}

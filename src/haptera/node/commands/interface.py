@@ -19,12 +19,11 @@ from haptera.node.scans import count_steps
 from haptera.state import (
     SHORT_GLOB_MAX,
     Count,
-    Exists,
     Forget,
-    Get,
     GetMany,
     Logged,
     Operation,
+    Read,
     Scan,
     compile_glob,
     glob_steps,
@@ -40,9 +39,6 @@ if TYPE_CHECKING:
     from haptera.node.scans import Cursor, Scans
     from haptera.node.turns import Turns
     from haptera.state import Entry, Glob, Result, StateMachine, Steps
-
-READS = frozenset({Get, Exists, GetMany, Count})
-
 
 FORGOTTEN_MAX = 4096
 """Ids of answers that wait to be forgotten. They ride with the next write; only where nothing is written this many make
@@ -112,8 +108,8 @@ class Commands:
             refused = validate(op) if size is None else None
             if refused is not None:
                 results.append(refused)
-            elif type(op) in READS:
-                results.append(machine_read(op))  # type: ignore[arg-type]  # the set above holds the members of Read
+            elif isinstance(op, Read):
+                results.append(machine_read(op))
             else:
                 logged = Logged(op, session.user, command.request_id, command.digest, command.resent)  # type: ignore[arg-type]
                 if self._pipeline.at_rest and not self._forgotten and (known := self._known(logged)) is not None:

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import NODEFAULT, UNSET, Raw, Struct, UnsetType, structs
 
 from haptera.errors import Code, Failure, failure
-from haptera.state import COMMANDS, Operation, array_header, list_field, method_of
+from haptera.state import OPERATIONS, Operation, array_header, list_field, method_of
 from haptera.wire import map_size
 
 AskedT = TypeVar("AskedT", bound=Struct)
@@ -159,6 +159,6 @@ SERVICE: Final = "kv"
 """The service of the store, and the part of the state that its commands are for."""
 
 METHODS: Final[dict[str, Argument[Operation]]] = {
-    name: Argument(command) for command in COMMANDS for part, name in [method_of(command)] if part == SERVICE
+    name: Argument(command) for command in OPERATIONS for part, name in [method_of(command)] if part == SERVICE
 }
 """The argument of each method of that service. A request for a name that is not here is 3002."""

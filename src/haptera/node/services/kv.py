@@ -23,7 +23,7 @@ from haptera.node.services.replies import Replies
 from haptera.node.services.tasks import Tasks
 from haptera.node.services.writes import Writes, digest_of, previous_might_not_fit, write_command
 from haptera.peer import Request, Service
-from haptera.state import DeleteMany, GetMany, SetMany, free_steps, validate_steps
+from haptera.state import DeleteMany, GetMany, SetMany, Write, free_steps, validate_steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,7 +116,7 @@ class KvService(Service):
                 self._replies.fail(request, failure(Code.CANCELLED, outcome="not_applied"))
             elif isinstance(command, Failure):
                 self._replies.fail(request, command)
-            elif command.op.version_at is not None:
+            elif isinstance(command.op, Write):
                 written = self._writes.submit(session, [request], [command], elements)
             elif isinstance(command.op, GetMany):
                 self._metrics.kv_reads_total += 1
