@@ -1,12 +1,11 @@
 """One connection: frames in, events out; commands in, frames out (spec/protocol.md, sections 3 and 4)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
-from haptera.connection.answers import AnswerReceiver, AnswerSender
-from haptera.connection.checks import misplaced
+from haptera.connection.answers import AnswerSender
 from haptera.connection.config import COMPRESSION, CONTROL_SIZE_MAX, Budget, Config, Role
-from haptera.connection.control import PING_SIZE, Control
+from haptera.connection.control import PING_SIZE, ClosedError, Control
 from haptera.connection.events import Closed, Established, Event
 from haptera.connection.flood import FloodError
 from haptera.connection.grease import Grease
@@ -14,8 +13,8 @@ from haptera.connection.handshake import Agreement, Handshake
 from haptera.connection.heads import Heads
 from haptera.connection.items import ItemReceiver, ItemSender
 from haptera.connection.ledger import Ledger
+from haptera.connection.reception import Reception
 from haptera.connection.requester import Requester
-from haptera.connection.requests import RequestReceiver
 from haptera.connection.stream import Stream
 from haptera.connection.streams import Streams
 from haptera.connection.table import ConnectionState
@@ -23,18 +22,14 @@ from haptera.connection.timekeeping import Timekeeper
 from haptera.errors import LocalProtocolError, RemoteProtocolError, failure
 from haptera.wire import (
     COMPRESSED,
-    FIRST_IGNORABLE_TYPE,
     FRAMES_MAX,
     SIGNED,
-    STREAM_MAX,
     Frame,
     FrameDecoder,
     FrameType,
     ignored_tags,
 )
 
-_ERROR: Final = int(FrameType.ERROR)
-_HANDSHAKE_TYPES: Final = frozenset({int(FrameType.HELLO), int(FrameType.WELCOME)})
 _ALL: Final = 2**62
 
 
@@ -57,9 +52,7 @@ class Connection:
         "_decoder",
         "_handshake",
         "_inflow",
-        "_items",
-        "_receivers",
-        "_refused_flags",
+        "_reception",
         "_requester",
         "_streams",
         "_time",
@@ -115,34 +108,17 @@ class Connection:
         self.send_item = producer.send_item
         self.try_item = producer.try_item
         self.ask_room = producer.ask_room
-        self._items = ItemReceiver(streams)
-        self.take_item = self._items.take_item
+        items = ItemReceiver(streams)
+        self.take_item = items.take_item
         answers = AnswerSender(streams, heads)
         self.respond = answers.respond
         self.fail = answers.fail
         self.take_events = streams.take_events
         self.take_writable = self.outbox.take_writable
-        self._receivers = self._make_receivers()
-        self._refused_flags = SIGNED | COMPRESSED  # their capability has not been accepted
+        self._reception = Reception(streams, self._control, items)
         self._handshake: Handshake | None = Handshake(config, grease, dials=role is Role.DIALER)
         if self._handshake.sent:
             self.outbox.add_control(self._handshake.sent)
-
-    def _make_receivers(self) -> dict[int, Callable[[Frame], None]]:
-        requests = RequestReceiver(self._streams)
-        answers = AnswerReceiver(self._streams)
-        return {
-            int(FrameType.REQUEST): requests.receive_request,
-            int(FrameType.ITEM): self._items.receive_item,
-            int(FrameType.RESPONSE): answers.receive_answer,
-            int(FrameType.ERROR): answers.receive_answer,
-            int(FrameType.CANCEL): requests.receive_cancel,
-            int(FrameType.CREDIT): self._items.receive_credit,
-            int(FrameType.FINISH): requests.receive_finish,
-            int(FrameType.PING): self._control.receive_ping,
-            int(FrameType.PONG): self._control.receive_pong,
-            int(FrameType.GOAWAY): self._control.receive_goaway,
-        }
 
     # -- how it stands ----------------------------------------------------------------------------------------------
 
@@ -204,26 +180,20 @@ class Connection:
             return []
         streams = self._streams
         streams.now = self._inflow.now = now
+        before = self.frames_received
         shaking = self.state is ConnectionState.HANDSHAKE
-        frames = self._decoder.receive(data, frames_max)
-        self.frames_received += len(frames)
         try:
-            for frame in frames:
-                self._receive(frame)
-                if self.state is ConnectionState.CLOSED:
-                    return streams.take_events()
-            if shaking:
+            self._take(self._decoder.receive(data, frames_max))
+            if shaking and self.state is ConnectionState.OPEN:
                 # The handshake's frame came alone, because it decides how the bytes behind it are read.
-                behind = self._decoder.receive(b"", frames_max)
-                self.frames_received += len(behind)
-                for frame in behind:
-                    self._receive(frame)
-                    if self.state is ConnectionState.CLOSED:
-                        return streams.take_events()
+                self._take(self._decoder.receive(b"", frames_max))
+        except ClosedError as closed:
+            self._close(closed.event)
+            return streams.take_events()
         except RemoteProtocolError as error:
             self._fail(error)
             return streams.take_events()
-        self._time.received(now, frames=bool(frames))
+        self._time.received(now, frames=self.frames_received > before)
         if self._decoder.error is not None:
             self._fail(self._decoder.error)
         elif self.outbox.control_size > CONTROL_SIZE_MAX:
@@ -231,6 +201,12 @@ class Connection:
         else:
             self._inflow.credit_connection()
         return streams.take_events()
+
+    def _take(self, frames: list[Frame]) -> None:
+        self.frames_received += len(frames)
+        receive = self._reception.receive if self._handshake is None else self._receive_handshake
+        for frame in frames:
+            receive(frame)
 
     @property
     def more(self) -> bool:
@@ -243,43 +219,11 @@ class Connection:
             self.state = ConnectionState.CLOSED
             return []
         # A peer that connects and leaves without a word has only looked whether the port is open.
-        orderly = not self._decoder.held and (self.state is ConnectionState.OPEN or self.role is Role.ACCEPTOR)
-        where = "in the middle" if self._handshake is None or self._decoder.held else "before HELLO was answered"
+        opened = self.state is ConnectionState.OPEN
+        orderly = not self._decoder.held and (opened or self.role is Role.ACCEPTOR)
+        where = "in the middle" if opened or self._decoder.held else "before HELLO was answered"
         self._close(Closed(None if orderly else RemoteProtocolError(1002, f"the connection ended {where}")))
         return self._streams.take_events()
-
-    def _receive(self, frame: Frame) -> None:
-        if frame.flags & self._refused_flags:
-            self._check_flags(frame)
-        if self._handshake is not None:
-            self._receive_handshake(self._handshake, frame)
-            return
-        receiver = self._receivers.get(frame.type)
-        if receiver is None:
-            self._receive_unknown(frame)
-        elif frame.type == _ERROR and not frame.stream:
-            self._close(self._control.receive_error(frame))
-        else:
-            receiver(frame)
-
-    def _check_flags(self, frame: Frame) -> None:
-        """Raise 1008 for a flag whose capability was not accepted.
-
-        A SIGNED frame of any type is followed by bytes that are no frame. COMPRESSED means nothing on an unknown type.
-        """
-        if frame.flags & SIGNED or frame.type in self._receivers or self._handshake is not None:
-            raise RemoteProtocolError(
-                1008, "a frame has a flag whose capability was not accepted", {"flags": frame.flags}
-            )
-
-    def _receive_unknown(self, frame: Frame) -> None:
-        if frame.type in _HANDSHAKE_TYPES:
-            raise misplaced(frame, "a second handshake")
-        if frame.type < FIRST_IGNORABLE_TYPE:
-            raise RemoteProtocolError(1005, "a frame's type is critical and not known", {"type": frame.type})
-        if frame.stream > STREAM_MAX:
-            raise misplaced(frame, "a stream's id is too large")
-        self._streams.charge()
 
     # -- bytes to send ----------------------------------------------------------------------------------------------
 
@@ -300,10 +244,12 @@ class Connection:
 
     # -- the handshake ----------------------------------------------------------------------------------------------
 
-    def _receive_handshake(self, handshake: Handshake, frame: Frame) -> None:
-        if frame.type == _ERROR and not frame.stream and self.role is Role.DIALER:
-            self._close(self._control.receive_error(frame))
-            return
+    def _receive_handshake(self, frame: Frame) -> None:
+        handshake = self._handshake
+        assert handshake is not None
+        self._reception.check_flags(frame, shaking=True)
+        if frame.type == FrameType.ERROR and not frame.stream and self.role is Role.DIALER:
+            self._control.receive_error(frame)
         agreement = handshake.receive(frame)
         if self.role is Role.ACCEPTOR:
             self.outbox.add_control(handshake.sent)
@@ -311,7 +257,7 @@ class Connection:
         if signers is not None:
             self.outbox.sign(signers[0])
             self._decoder.verify(signers[1])
-            self._refused_flags &= ~SIGNED
+            self._reception.allow(SIGNED)
         self._handshake = None
         self._establish(agreement)
 
@@ -326,7 +272,7 @@ class Connection:
         if codec is not None and COMPRESSION in agreement.capabilities:
             streams.codec = codec
             self.outbox.compress(codec)
-            self._refused_flags &= ~COMPRESSED
+            self._reception.allow(COMPRESSED)
         limits = agreement.peer_limits
         self._requester.open(limits.max_streams)
         self.outbox.open(limits.max_frame, limits.stream_window, limits.connection_window)

@@ -1,6 +1,6 @@
 """Frames of the connection itself: PING, PONG, GOAWAY and the ERROR that ends it (spec/protocol.md, section 3)."""
 
-from typing import Final
+from typing import Final, NoReturn
 
 from haptera.connection.checks import check_control
 from haptera.connection.events import Closed, GoawayReceived, PongReceived
@@ -19,6 +19,14 @@ from haptera.wire import (
 )
 
 PING_SIZE: Final = 8
+
+
+class ClosedError(Exception):
+    """The peer has ended the connection; ``event`` says so."""
+
+    def __init__(self, event: Closed) -> None:
+        super().__init__()
+        self.event = event
 
 
 class Control:
@@ -76,10 +84,10 @@ class Control:
         self._streams.events.append(GoawayReceived(goaway, None if below is None else int.from_bytes(below, "big")))
 
     @staticmethod
-    def receive_error(frame: Frame) -> Closed:
-        """An ERROR on stream 0: the connection is over. A code of a later version keeps its number and name."""
+    def receive_error(frame: Frame) -> NoReturn:
+        """An ERROR on stream 0: raises ``ClosedError``. A code of a later version keeps its number and name."""
         check_control(frame)
         said = decode_failure(frame.payload)
         error = LocalProtocolError(said.code if said.code in TABLE else 1008, said.message, said.details)
         error.code, error.name = said.code, said.name
-        return Closed(error, said)
+        raise ClosedError(Closed(error, said))

@@ -36,7 +36,7 @@ def ask(dialer: Connection, acceptor: Connection, entries: bytes) -> RequestRece
 
 
 def known(connection: Connection, kind: FrameType) -> dict[bytes, object]:
-    receiver = connection._receivers[int(kind)].__self__  # type: ignore[attr-defined]
+    receiver = connection._reception._receivers[int(kind)].__self__  # type: ignore[attr-defined]
     remembered: dict[bytes, object] = receiver._known
     return remembered
 
