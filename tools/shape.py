@@ -37,6 +37,11 @@ BRANCHES: Final = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, 
 ASSEMBLY: Final = re.compile(r"^(?:Partial|\w*Assembl\w*|Unfinished\w*)$")
 #: Base classes that do not count as a project's class extending another: a contract without code.
 CONTRACTS: Final = frozenset({"Protocol", "NamedTuple", "TypedDict", "Enum", "IntEnum", "StrEnum", "Exception"})
+#: The base class that users extend, and so do the services of the layers.
+SERVICE: Final = "Service"
+
+#: Names of files that each layer may have.
+USUAL_FILES: Final = frozenset({"__init__.py", "errors.py", "limits.py", "config.py"})
 
 #: Words of an accent: native technical prose has at most 4 in 1,000, and begins at most 1 sentence in 100 with one.
 ACCENT: Final = re.compile(r"\b(?:what|who|whoever|those)\b", re.IGNORECASE)
@@ -161,7 +166,7 @@ def assemblers(tree: Tree) -> Places:
 
 
 def extended_classes(tree: Tree) -> Places:
-    """Classes of ``connection`` and ``peer`` that extend another class of their layer."""
+    """Classes of ``connection`` and ``peer`` that extend another class of their layer; services extend `Service`."""
     places = []
     for layer in ("connection", "peer"):
         modules = tree.of(layer)
@@ -174,7 +179,7 @@ def extended_classes(tree: Tree) -> Places:
         for module in modules:
             for node in ast.walk(module.tree):
                 if isinstance(node, ast.ClassDef):
-                    bases = {_name(base) for base in node.bases} & defined
+                    bases = {_name(base) for base in node.bases} & defined - {SERVICE}
                     places += [f"{module.path}:{node.lineno} {node.name}({base})" for base in sorted(bases)]
     return places
 
@@ -209,11 +214,14 @@ def private_reaches_per_1000(tree: Tree) -> float:
 
 
 def spread_of_rename(tree: Tree) -> Places:
-    """Places that name the method ``rename``, as a name, a class or the text of one."""
+    """Places that name the method ``rename``, as a name, a class or the text of one.
+
+    Modules that rename files do not count, nor do the faces of packages, which repeat each name.
+    """
     return [
         f"{module.path}:{getattr(node, 'lineno', 0)} {type(node).__name__}"
         for module in tree.modules
-        if module.path.stem not in {"filesystem", "writer"} and module.layer != "testing"  # they rename files
+        if module.path.stem not in {"filesystem", "writer", "__init__"} and module.layer != "testing"
         for node in ast.walk(module.tree)
         if _names_rename(node)
     ]
@@ -239,9 +247,11 @@ def files_of_rename(tree: Tree) -> Places:
 
 
 def past_faces(tree: Tree) -> Places:
-    """Imports of a module inside another layer, past the layer's face."""
+    """Imports of a module inside another layer, past the layer's face; ``python -m haptera`` is the command line."""
     places = []
     for module in tree.modules:
+        if module.path.name == "__main__.py":
+            continue
         for node in ast.walk(module.tree):
             if isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 parts = node.module.split(".")
@@ -264,15 +274,13 @@ def doubled_classes(tree: Tree) -> Places:
     ]
 
 
-def doubled_files(tree: Tree) -> Places:
-    """File names that stand in two layers; a command's file is named as the command is."""
-    names = Counter(
-        module.path.name
-        for module in tree.modules
-        if module.path.name not in {"__init__.py", "__main__.py", "errors.py", "limits.py", "config.py"}
-        and module.layer != "cli"
-    )
-    return [f"{name}: {count}" for name, count in sorted(names.items()) if count > 1]
+def tripled_files(tree: Tree) -> Places:
+    """File names that stand in three places or more; two layers may each have a side of one thing, such as items."""
+    paths: dict[str, list[str]] = defaultdict(list)
+    for module in tree.modules:
+        if module.path.name not in USUAL_FILES:
+            paths[module.path.name].append(f"{module.path}")
+    return [f"{name}: {', '.join(found)}" for name, found in sorted(paths.items()) if len(found) > 2]
 
 
 def top_names(tree: Tree) -> Places:
@@ -380,7 +388,7 @@ ROWS: Final = (
     Row("places that name the method rename", spread_of_rename, 8),
     Row("imports past a layer's face", past_faces, 0),
     Row("class names that stand in two layers", doubled_classes, 0),
-    Row("file names that stand in two layers", doubled_files, 0),
+    Row("file names that stand in three places", tripled_files, 0),
     Row("names at the top of haptera", top_names, 40),
     Row("% of sentences that begin with what, who, those", accent_beginnings_percent, 1, accent_beginnings),
     Row("what, who, those in 1,000 words", accent_per_1000, 4, accent_words),
