@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bench import processes, report
 from haptera.state.commands import Logged, Set, encode_commands
-from haptera.storage import DataDirectory, Entry, Log, OsFileSystem, load_or_create
+from haptera.storage import DataDirectory, Log, LogEntry, OsFileSystem, load_or_create
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +34,7 @@ def write_log(data_dir: Path, entries: int, commands_per_entry: int) -> int:
             commands = [
                 Logged(Set(f"bench/{number % KEYS:06}", VALUE)) for number in range(first, first + commands_per_entry)
             ]
-            log.append(Entry(1, index, 1_700_000_000_000 + index, encode_commands(commands)))
+            log.append(LogEntry(1, index, 1_700_000_000_000 + index, encode_commands(commands)))
         log.close()
         return log.size_bytes
     finally:

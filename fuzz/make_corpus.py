@@ -41,8 +41,8 @@ from haptera.state.commands import (
     Write,
     encode_commands,
 )
-from haptera.storage import Entry
-from haptera.storage.segment import Codec, SegmentHeader
+from haptera.storage import LogEntry
+from haptera.storage.segment import RecordCipher, SegmentHeader
 from haptera.wire.metadata import Tag, encode_entry
 from haptera.wire.payload import Goaway, encode_payload
 
@@ -318,8 +318,8 @@ def make_log() -> Inputs:
 def _segment(count: int, *, durable: bool, closed: bool) -> bytes:
     """The bytes of a log's first segment, as `Log` writes it but for an id that is not random."""
     header = SegmentHeader(1, bytes(range(16)), KEY.id, 1, bytes(16), _SEGMENT_SIZE, durable)
-    codec = Codec(header, KEY)
-    entries = [Entry(1, index, 1000 + index, b"payload %d" % index) for index in range(1, count + 1)]
+    codec = RecordCipher(header, KEY)
+    entries = [LogEntry(1, index, 1000 + index, b"payload %d" % index) for index in range(1, count + 1)]
     records = header.encode() + b"".join(codec.encode(entry) for entry in entries)
     return records if closed else records.ljust(_SEGMENT_SIZE, b"\0")
 

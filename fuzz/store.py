@@ -11,8 +11,8 @@ from haptera.node.services.arguments import METHODS
 from haptera.state.commands import (
     Count,
     Logged,
+    OpenScan,
     Read,
-    Scan,
     UnknownPart,
     Write,
     decode_commands,
@@ -21,7 +21,7 @@ from haptera.state.commands import (
 )
 from haptera.state.machine import StateMachine
 from haptera.state.validation import validate
-from haptera.storage import DataDirectory, DataKey, Entry, Log
+from haptera.storage import DataDirectory, DataKey, Log, LogEntry
 from haptera.storage.errors import NewerFormat, WrongKey
 from haptera.testing.filesystem import MemoryFileSystem
 from haptera.wire.payload import encode_payload
@@ -51,7 +51,7 @@ def check_arguments(data: bytes) -> None:
         assert encode_payload(refused)
         return
     machine = _machine()
-    if isinstance(op, Scan):
+    if isinstance(op, OpenScan):
         _check_scan(machine, op)
     elif isinstance(op, Write):
         payload = encode_commands([Logged(op)])
@@ -64,7 +64,7 @@ def check_arguments(data: bytes) -> None:
         assert msgspec.msgpack.encode(machine.read(op))
 
 
-def _check_scan(machine: StateMachine, op: Scan) -> None:
+def _check_scan(machine: StateMachine, op: OpenScan) -> None:
     """The pages of a scan come to an end, in order, and have each key once."""
     cursor = machine.open_scan(op)
     assert not isinstance(cursor, Failure)
@@ -148,15 +148,15 @@ def check_log(data: bytes) -> None:
     assert [entry.payload for entry in kept[len(entries) :]] == [_NEXT][: 1 if durable else len(kept) - len(entries)]
 
 
-def _replay(fs: MemoryFileSystem, *, durable: bool, append: bool) -> list[Entry]:
+def _replay(fs: MemoryFileSystem, *, durable: bool, append: bool) -> list[LogEntry]:
     """Open the log, read it, and add one entry if asked to. Any error but of storage is a finding."""
     directory = DataDirectory.open(fs, DIRECTORY)
     try:
         log = Log.open(fs, directory, KEY, segment_size=400, durability="sync" if durable else "os")
         entries = list(log.replay())
         if append:
-            last = entries[-1] if entries else Entry(0, 0, 0, b"")
-            log.append(Entry(last.term, last.index + 1, last.time_ms, _NEXT))
+            last = entries[-1] if entries else LogEntry(0, 0, 0, b"")
+            log.append(LogEntry(last.term, last.index + 1, last.time_ms, _NEXT))
         return entries
     except StorageError as error:
         assert isinstance(error, (CorruptionError, NewerFormat, WrongKey)), f"{type(error)}: {error}"

@@ -20,7 +20,7 @@ import haptera
 from haptera import forks
 from haptera.client.backoff import Backoff
 from haptera.errors import StorageError
-from haptera.node.commands import ANONYMOUS, Command
+from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.config import NodeConfig
 from haptera.node.node import Node
 from haptera.peer.endpoint import _process_budget
@@ -402,7 +402,7 @@ async def test_a_child_never_writes_to_the_log(tmp_path: Path) -> None:
 
         async def write() -> object:
             results: list[object] = []
-            opened.commands.submit(ANONYMOUS, [Command(Set("k", b"v"))], results.extend)
+            opened.commands.submit(ANONYMOUS, [Envelope(Set("k", b"v"))], results.extend)
             await opened.drain()
             await opened.aclose()
             return results

@@ -12,7 +12,7 @@ from haptera.testing.filesystem import Crashed, MemoryFileSystem
 from tests.unit.storage.stores import LOG_PATH, PATH, Store, entries, entry, opened
 
 if TYPE_CHECKING:
-    from haptera.storage import Durability, Entry
+    from haptera.storage import Durability, LogEntry
 
 DURABILITIES: tuple[Durability, ...] = ("sync", "os")
 LOSSES: list[tuple[str, int]] = [
@@ -63,7 +63,7 @@ def lose(fs: MemoryFileSystem, loss: str, seed: int) -> MemoryFileSystem:
     return fs.restart() if loss == "killed" else fs.power_failure(loss, seed)  # type: ignore[arg-type]
 
 
-def check_what_is_left(fs: MemoryFileSystem, at_least: int, written: list[Entry] = ALL) -> None:
+def check_what_is_left(fs: MemoryFileSystem, at_least: int, written: list[LogEntry] = ALL) -> None:
     """Everything acknowledged is there, nothing half done is, and the store goes on."""
     with opened(fs) as store:
         kept = len(store.entries)

@@ -21,7 +21,7 @@ from tests.unit.storage.stores import LOG_PATH, PATH, SEGMENT_SIZE, Store, entri
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from haptera.storage import Entry
+    from haptera.storage import LogEntry
 
 COUNT = 11
 RECORD_SIZE = RECORD_HEADER_SIZE + 24 + 16
@@ -60,7 +60,7 @@ def paths(fs: MemoryFileSystem) -> list[str]:
     return [f"{PATH}/keys", f"{PATH}/node.toml", *segment_paths(fs)]
 
 
-def found(fs: MemoryFileSystem) -> tuple[list[Entry] | None, int]:
+def found(fs: MemoryFileSystem) -> tuple[list[LogEntry] | None, int]:
     """The entries and the torn bytes of a store, or None if it refuses."""
     try:
         with opened(fs) as store:

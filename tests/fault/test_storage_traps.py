@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from haptera.errors import CorruptionError
-from haptera.storage import DataDirectory, Entry, Log, load_or_create
+from haptera.storage import DataDirectory, Log, LogEntry, load_or_create
 from haptera.storage.segment import ENTRY_SIZE_MAX, RECORD_HEADER_SIZE, SEGMENT_HEADER_SIZE
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
 from tests.unit.storage.stores import LOG_PATH, PATH, Store, entries, opened
@@ -51,7 +51,7 @@ def test_trap_a_record_is_written_that_the_reader_refuses_as_too_large(over: int
     """The largest entry comes back, and one byte more is refused before anything is written."""
     fs = MemoryFileSystem()
     store = Store.open(fs, segment_size=1024)
-    largest = Entry(1, 1, 1, bytes(ENTRY_SIZE_MAX + over))
+    largest = LogEntry(1, 1, 1, bytes(ENTRY_SIZE_MAX + over))
     if over:
         calls = len(fs.calls)
         with pytest.raises(ValueError, match="most a record can hold"):
@@ -84,7 +84,7 @@ def test_trap_random_nonces_at_high_write_rates() -> None:
     log = Log.open(fs, directory, load_or_create(fs, directory.keys_path), segment_size=1 << 20)
     assert not list(log.replay())
     for index in range(1, 1001):
-        log.append(Entry(1, index, 1, bytes(16)))
+        log.append(LogEntry(1, index, 1, bytes(16)))
     size = RECORD_HEADER_SIZE + 32
     (data,) = segments(fs)
     bodies = [

@@ -18,7 +18,7 @@ import pytest
 
 from haptera.errors import ConnectionLost
 from haptera.peer import dial
-from haptera.storage import DataDirectory, Entry, Log, OsFileSystem, load_or_create
+from haptera.storage import DataDirectory, Log, LogEntry, OsFileSystem, load_or_create
 from tests.support.processes import end_group, start
 from tests.unit.node.process import ANY_PORT, serving
 
@@ -185,7 +185,7 @@ def test_a_newer_format_ends_with_13(tmp_path: Path) -> None:
     directory = DataDirectory.open(OsFileSystem(), str(path))
     log = Log.open(OsFileSystem(), directory, load_or_create(OsFileSystem(), directory.keys_path), segment_size=65536)
     assert list(log.replay()) == []
-    log.append(Entry(1, 1, 0, encode([[["kv.expire", "a", 5]]])))
+    log.append(LogEntry(1, 1, 0, encode([[["kv.expire", "a", 5]]])))
     log.close()
     directory.close()
     code, event = ends_with(path)

@@ -17,10 +17,10 @@ from haptera.state import (
     Get,
     GetMany,
     Logged,
+    OpenScan,
     Page,
     Rename,
     Result,
-    Scan,
     ScanCursor,
     Set,
     SetMany,
@@ -34,7 +34,7 @@ from haptera.state.steps import finish
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from haptera.state import Entry
+    from haptera.state import StoredEntry
     from haptera.state.steps import Steps
 
 KEYS = ["a", "a/1", "a/2", "a/3", "b", "b/1", "b/2", "c"]
@@ -82,7 +82,7 @@ class Reader:
     """An open scan, what it must give, and what it gave."""
 
     def __init__(self, machine: StateMachine, *, reverse: bool) -> None:
-        opened = machine.open_scan(Scan(reverse=reverse))
+        opened = machine.open_scan(OpenScan(reverse=reverse))
         assert isinstance(opened, ScanCursor)
         self.cursor = opened
         rows = [(key, *entry) for key, entry in sorted(seen(machine).items()) if entry is not None]  # type: ignore[misc]
@@ -158,7 +158,7 @@ def test_a_large_get_many_is_of_one_revision(all_ops: list[list[Write]], togethe
     machine.build_index()
     states = {0: seen(machine)}
     chosen = iter(together)
-    readers: list[Steps[tuple[list[Entry | None], int] | Failure]] = []
+    readers: list[Steps[tuple[list[StoredEntry | None], int] | Failure]] = []
     for index, ops in enumerate(all_ops, 1):
         readers.append(machine.get_many_steps(GetMany(KEYS), 10_000))
         for _ in machine.steps(index, 0, [Logged(op) for op in ops]):

@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from haptera.errors import Failure
-from haptera.node.commands import ANONYMOUS, Command
+from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.node import Node
 from haptera.node.scans import Cursor
 from haptera.state import (
@@ -26,10 +26,10 @@ from haptera.state import (
     Exists,
     GetMany,
     Increment,
+    OpenScan,
     Page,
     Rename,
     Result,
-    Scan,
     Set,
     SetMany,
     Write,
@@ -181,7 +181,7 @@ class Store(RuleBasedStateMachine):
     @rule(ops=st.lists(WRITES, min_size=1, max_size=3))
     def submit(self, ops: list[Write]) -> None:
         answered: list[list[Result]] = []
-        self.node.commands.submit(ANONYMOUS, [Command(op) for op in ops], answered.append)
+        self.node.commands.submit(ANONYMOUS, [Envelope(op) for op in ops], answered.append)
         self.pending.append((ops, answered))
 
     @rule(ops=st.lists(WRITES, min_size=1, max_size=3))
@@ -203,7 +203,7 @@ class Store(RuleBasedStateMachine):
 
     @rule(prefix=PREFIXES, reverse=st.booleans(), limit=st.none() | st.integers(0, 4))
     def scan(self, prefix: str, reverse: bool, limit: int | None) -> None:
-        opening = self.node.commands.open_scan(ANONYMOUS, Scan(prefix=prefix, reverse=reverse, limit=limit))
+        opening = self.node.commands.open_scan(ANONYMOUS, OpenScan(prefix=prefix, reverse=reverse, limit=limit))
         cursor = self.loop.run_until_complete(opening)
         assert isinstance(cursor, Cursor)
         rows = []
@@ -220,7 +220,7 @@ class Store(RuleBasedStateMachine):
     @rule(prefix=PREFIXES, keys=st.lists(KEYS, max_size=3))
     def read(self, prefix: str, keys: list[str]) -> None:
         answered: list[list[Result]] = []
-        commands = [Command(Count(prefix)), Command(GetMany(keys)), *(Command(Exists(key)) for key in keys)]
+        commands = [Envelope(Count(prefix)), Envelope(GetMany(keys)), *(Envelope(Exists(key)) for key in keys)]
         self.node.commands.submit(ANONYMOUS, commands, answered.append)
         ((count, many, *exist),) = answered
         assert count == (sum(key.startswith(prefix) for key in self.model.entries),)

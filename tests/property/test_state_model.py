@@ -30,12 +30,12 @@ from haptera.state import (
     GetMany,
     Increment,
     Logged,
+    OpenScan,
     Page,
     Rename,
     Replayed,
     Result,
     Row,
-    Scan,
     ScanCursor,
     Set,
     SetMany,
@@ -143,7 +143,7 @@ class Model:
         return self.revision
 
 
-def rows_of(entries: dict[str, Entry], op: Scan) -> list[Row]:
+def rows_of(entries: dict[str, Entry], op: OpenScan) -> list[Row]:
     """What a scan of a store that holds ``entries`` gives."""
     found = sorted((key for key in entries if in_range(key, op)), key=lambda key: key.encode(), reverse=op.reverse)
     if op.after is not None:
@@ -153,7 +153,7 @@ def rows_of(entries: dict[str, Entry], op: Scan) -> list[Row]:
     return rows if op.limit is None else rows[: op.limit]
 
 
-def in_range(key: str, op: Scan | Count) -> bool:
+def in_range(key: str, op: OpenScan | Count) -> bool:
     return (
         key.startswith(op.prefix or "")
         and (op.start is None or key >= op.start)
@@ -181,7 +181,7 @@ def matches(key: str, glob: str | None) -> bool:
 
 
 @dataclass
-class OpenScan:
+class FollowedScan:
     """A cursor, what it must give, and what it gave."""
 
     cursor: ScanCursor
@@ -212,12 +212,12 @@ class StoreAgainstDict(RuleBasedStateMachine):
         self.cursors: list[ScanCursor] = []
 
     @initialize(target=scans, items=st.lists(st.tuples(keys, values), max_size=12), readers=st.integers(0, 3))
-    def fill(self, items: list[tuple[str, bytes]], readers: int) -> MultipleResults[OpenScan]:
+    def fill(self, items: list[tuple[str, bytes]], readers: int) -> MultipleResults[FollowedScan]:
         """Most runs begin with something to scan, and with readers of different revisions that see it."""
         self.write([SetMany(items)])
         scans = []
         for number in range(readers):
-            scans.append(self.opened(Scan()))
+            scans.append(self.opened(OpenScan()))
             self.write([Set("between", b"%d" % number)])
         return multiple(*scans)
 
@@ -251,32 +251,32 @@ class StoreAgainstDict(RuleBasedStateMachine):
     @rule(
         target=scans,
         op=st.builds(
-            Scan, bounds, bounds, bounds, globs, st.none() | st.integers(0, 4), st.booleans(), st.booleans(), bounds
+            OpenScan, bounds, bounds, bounds, globs, st.none() | st.integers(0, 4), st.booleans(), st.booleans(), bounds
         )
-        | st.builds(Scan, reverse=st.booleans()),
+        | st.builds(OpenScan, reverse=st.booleans()),
     )
-    def open_scan(self, op: Scan) -> OpenScan:
+    def open_scan(self, op: OpenScan) -> FollowedScan:
         return self.opened(op)
 
-    def opened(self, op: Scan) -> OpenScan:
+    def opened(self, op: OpenScan) -> FollowedScan:
         cursor = self.store.open_scan(op)
         assert isinstance(cursor, ScanCursor)
         assert cursor.revision == self.model.revision
         self.cursors.append(cursor)
-        return OpenScan(cursor, rows_of(self.model.entries, op))
+        return FollowedScan(cursor, rows_of(self.model.entries, op))
 
     @rule(scan=scans, ops=st.lists(writes, max_size=3), max_bytes=st.integers(1, 200), max_rows=st.integers(1, 3))
-    def write_and_page(self, scan: OpenScan, ops: list[Write], max_bytes: int, max_rows: int) -> None:
+    def write_and_page(self, scan: FollowedScan, ops: list[Write], max_bytes: int, max_rows: int) -> None:
         self.write(ops)
         scan.page(max_bytes, max_rows)
 
     @rule(scan=consumes(scans))
-    def finish(self, scan: OpenScan) -> None:
+    def finish(self, scan: FollowedScan) -> None:
         while not scan.page(1000, 100):
             pass
 
     @rule(scan=consumes(scans), again=st.booleans())
-    def close(self, scan: OpenScan, again: bool) -> None:
+    def close(self, scan: FollowedScan, again: bool) -> None:
         scan.cursor.close()
         if again:
             scan.cursor.close()

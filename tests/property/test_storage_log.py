@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from haptera.storage import Durability, Entry
+from haptera.storage import Durability, LogEntry
 from haptera.testing.filesystem import MemoryFileSystem, Unsynced
 from tests.unit.storage.stores import PATH, Store
 
@@ -20,7 +20,7 @@ class LogAgainstList(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.fs = MemoryFileSystem()
-        self.model: list[Entry] = []
+        self.model: list[LogEntry] = []
         self.certain = 0
 
     @initialize(durability=DURABILITY, segment_size=SEGMENT_SIZE)
@@ -37,8 +37,8 @@ class LogAgainstList(RuleBasedStateMachine):
 
     @rule(payload=st.binary(max_size=300), term=st.integers(0, 2), time_ms=st.integers(0, 1000))
     def append(self, payload: bytes, term: int, time_ms: int) -> None:
-        last = self.model[-1] if self.model else Entry(0, 0, 0, b"")
-        entry = Entry(last.term + term, last.index + 1, last.time_ms + time_ms, payload)
+        last = self.model[-1] if self.model else LogEntry(0, 0, 0, b"")
+        entry = LogEntry(last.term + term, last.index + 1, last.time_ms + time_ms, payload)
         self.store.log.append(entry)
         self.model.append(entry)
         if self.store.log.durability == "sync":

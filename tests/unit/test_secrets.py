@@ -18,7 +18,7 @@ from rich.pretty import pretty_repr
 import haptera
 from haptera.connection.config import Config
 from haptera.peer.options import Options
-from haptera.storage.keys import DataKey
+from haptera.storage.data_key import DataKey
 from haptera.transport import Address
 
 SECRET = b"nobody may ever read these words"
@@ -55,7 +55,7 @@ def test_no_view_of_what_holds_a_secret_shows_it(holder: Callable[[], object]) -
 
 def fields_of(type_: type) -> list[str]:
     if issubclass(type_, msgspec.Struct):
-        return [field.name for field in msgspec.structs.fields(type_)]
+        return list(type_.__struct_fields__)
     return [field.name for field in dataclasses.fields(type_)] if dataclasses.is_dataclass(type_) else []
 
 

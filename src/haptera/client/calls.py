@@ -11,8 +11,7 @@ from haptera.errors import Code, ConnectionLost, Failure, Outcome
 
 if TYPE_CHECKING:
     from haptera.client.methods import Method
-    from haptera.peer import Answer, Peer
-    from haptera.peer import Call as Sent
+    from haptera.peer import Answer, Call, Peer
 
 PASSING = frozenset(
     {Code.CHECKSUM_MISMATCH, Code.GOING_AWAY, Code.TOO_MANY_REQUESTS, Code.RATE_LIMITED, Code.SHUTTING_DOWN}
@@ -29,7 +28,7 @@ RESEND_SECONDS_MAX = 300.0
 the time that this machine sleeps, because the server goes on meanwhile."""
 
 
-class Call:
+class StoreCall:
     """A call that left the straight way: what it takes to send it again, and what became of it so far.
 
     ``started`` is the time of the loop at which it was first sent, ``timeout`` seconds or None. Of a change,
@@ -71,7 +70,7 @@ class Call:
         self.unknown = False  # a change that was sent, and may have been applied
         self.server_id: bytes | None = None  # who may have applied it, if that one remembers ids
         self.refused: Failure | None = None  # why the last attempt that was answered was not taken
-        self._held: list[Sent] = []  # sent within `RESEND_SECONDS_MAX`, and answered with damage
+        self._held: list[Call] = []  # sent within `RESEND_SECONDS_MAX`, and answered with damage
         self._sent_on: Peer | None = None  # where it may have been applied
         self._resent = False  # whether it may have been sent on several connections
 
@@ -98,7 +97,7 @@ class Call:
             for sent in self._held:
                 sent.release()
 
-    def unanswered(self, peer: Peer, outcome: Outcome, sent: Sent | None = None) -> None:
+    def unanswered(self, peer: Peer, outcome: Outcome, sent: Call | None = None) -> None:
         """Notes that what came of the call on a connection, its end for instance, was no answer.
 
         Of a change that ``sent`` had answered with damage the server remembers the answer until the call ends.

@@ -26,7 +26,7 @@ try:
         DROPPED,
         ELEMENTS_MAX,
         METHODS,
-        Command,
+        Envelope,
         Node,
         NodeConfig,
         convert_steps,
@@ -39,9 +39,9 @@ try:
         Count,
         DeleteMany,
         GetMany,
+        OpenScan,
         Replayed,
         Result,
-        Scan,
         SetMany,
         free_steps,
         validate_steps,
@@ -174,7 +174,7 @@ class EmbeddedChannel:
             command = await _long_command(node, known, argument, timeout)
         else:
             op = known.convert(argument)
-            command = op if isinstance(op, Failure) else Command(op)
+            command = op if isinstance(op, Failure) else Envelope(op)
         if isinstance(command, Failure):
             return unsendable(argument, command)  # a text that is none fails before the store sees whose it is
         op = command.op
@@ -264,7 +264,7 @@ class EmbeddedChannel:
         op = METHODS["scan"].convert((options,))
         if isinstance(op, Failure):
             raise op.exception()
-        assert isinstance(op, Scan)
+        assert isinstance(op, OpenScan)
         cursor = await node.commands.open_scan(ANONYMOUS, op)
         if isinstance(cursor, Failure):
             raise cursor.exception()
@@ -358,16 +358,18 @@ class EmbeddedChannel:
             self._ending = asyncio.get_running_loop().create_task(_end(node))
 
 
-async def _long_command(node: Node, method: Any, argument: tuple[Any, ...], timeout: float | None) -> Command | Failure:
+async def _long_command(
+    node: Node, method: Any, argument: tuple[Any, ...], timeout: float | None
+) -> Envelope | Failure:
     """The command that a long list is the argument of, made while others have their turns. `_free` it in the end."""
     turns = node.commands.turns
     elements: list[Any] = []
-    command: Command | Failure | None = None
+    command: Envelope | Failure | None = None
     try:
         command = await _in_time(turns.run(None, _checked(method, argument, elements)), timeout)
         return command
     finally:
-        if not isinstance(command, Command):
+        if not isinstance(command, Envelope):
             turns.start(None, free_steps(elements))
 
 
@@ -377,14 +379,14 @@ def _free(node: Node, op: Operation) -> None:
     node.commands.turns.start(None, free_steps(op.items if isinstance(op, SetMany) else op.keys))
 
 
-def _checked(method: Any, argument: tuple[Any, ...], elements: list[Any]) -> Steps[Command | Failure]:
+def _checked(method: Any, argument: tuple[Any, ...], elements: list[Any]) -> Steps[Envelope | Failure]:
     """The command that a long list is the argument of, converted and checked in slices."""
     op = yield from convert_steps(method, argument, elements)
     if isinstance(op, Failure):
         return op
     assert isinstance(op, (SetMany, DeleteMany, GetMany))
     size = yield from validate_steps(op)
-    return size if isinstance(size, Failure) else Command(op, size=size)
+    return size if isinstance(size, Failure) else Envelope(op, size=size)
 
 
 async def _in_time(work: Awaitable[T], timeout: float | None) -> T:

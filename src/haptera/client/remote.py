@@ -28,7 +28,7 @@ from haptera import forks
 from haptera.boot_clock import boot_time_ns
 from haptera.client.arguments import unsendable
 from haptera.client.backoff import Backoff
-from haptera.client.calls import LEAVING, Call, passes
+from haptera.client.calls import LEAVING, StoreCall, passes
 from haptera.client.connector import Connector, Dial, Flight
 from haptera.client.methods import KvMethods, Method, Row, decode_page
 from haptera.client.request_ids import RequestIds
@@ -43,8 +43,7 @@ from haptera.errors import (
     failure,
 )
 from haptera.key_rules import size_refusal
-from haptera.peer import Answer, Peer, dial_address
-from haptera.peer import Call as Sent
+from haptera.peer import Answer, Call, Peer, dial_address
 from haptera.transport import wrong_loop
 
 if TYPE_CHECKING:
@@ -146,7 +145,7 @@ class RemoteChannel:
             if peer is None or peer.closed:
                 self._bind()
                 request_id = self._new_id() if method.write else None
-                call = Call(method, payload, request_id, self._time(), timeout, boot_time_ns())
+                call = StoreCall(method, payload, request_id, self._time(), timeout, boot_time_ns())
                 answer = await self._persist(call, None)
             else:
                 request_id, begun_ns = (self._new_id(), boot_time_ns()) if method.write else (None, 0)
@@ -161,7 +160,7 @@ class RemoteChannel:
                 try:
                     answer = await sent
                 except ConnectionLost as lost:
-                    call = Call(method, payload, request_id, started, timeout, begun_ns)
+                    call = StoreCall(method, payload, request_id, started, timeout, begun_ns)
                     self._lost(peer, call, lost)
                     answer = await self._persist(call, lost)
                 except asyncio.CancelledError:
@@ -170,7 +169,7 @@ class RemoteChannel:
                 else:
                     if answer.failure is not None:
                         if passes(answer.failure, write=method.write):
-                            call = Call(method, payload, request_id, started, timeout, begun_ns)
+                            call = StoreCall(method, payload, request_id, started, timeout, begun_ns)
                             self._refused(peer, call, sent, answer.failure)
                             answer = await self._persist(call, answer)
                         else:
@@ -189,7 +188,7 @@ class RemoteChannel:
         except (ValueError, RecursionError) as error:
             raise _malformed(method, error) from error
 
-    async def _persist(self, call: Call, trouble: ConnectionLost | Answer | None) -> Answer:
+    async def _persist(self, call: StoreCall, trouble: ConnectionLost | Answer | None) -> Answer:
         """Sends a call until it is answered, its time is over, or sending it again could apply it twice."""
         if trouble is None:
             self._connector.check_open()
@@ -203,7 +202,7 @@ class RemoteChannel:
             finally:
                 call.end()
 
-    async def _repeat(self, call: Call, trouble: ConnectionLost | Answer | None) -> Answer:
+    async def _repeat(self, call: StoreCall, trouble: ConnectionLost | Answer | None) -> Answer:
         while True:
             if trouble is not None:
                 if not call.may_repeat(self._time(), boot_time_ns()):
@@ -243,7 +242,7 @@ class RemoteChannel:
             raise call.loss(trouble)
         return call.answer(trouble)
 
-    async def _peer_for(self, call: Call) -> Peer:
+    async def _peer_for(self, call: StoreCall) -> Peer:
         """A connection on which the call may be sent. A change that may have been applied goes only to a server that
         remembers it, while it certainly does."""
         flight = Flight.FIRST
@@ -257,7 +256,7 @@ class RemoteChannel:
                 raise _too_long_ago()
         return peer
 
-    def _request(self, peer: Peer, call: Call) -> Sent:
+    def _request(self, peer: Peer, call: StoreCall) -> Call:
         timeout = None if call.by is None else max(call.by - self._time(), 0.001)
         method = call.method
         return peer.request(
@@ -270,7 +269,7 @@ class RemoteChannel:
             resent=call.resent_on(peer),
         )
 
-    async def _leave(self, sent: Sent, call: Call) -> None:
+    async def _leave(self, sent: Call, call: StoreCall) -> None:
         """Wait until a repetition that found no free stream has one.
 
         Raises ``ConnectionLost`` where the server may have forgotten the change by then.
@@ -285,15 +284,15 @@ class RemoteChannel:
             sent.cancel()
             raise call.loss(_too_long_ago())
 
-    async def _pause(self, call: Call) -> None:
+    async def _pause(self, call: StoreCall) -> None:
         call.attempt += 1
         await self._backoff.wait(call.attempt, max(call.deadline - self._time(), 0.0))
 
-    def _lost(self, peer: Peer, call: Call, lost: ConnectionLost) -> None:
+    def _lost(self, peer: Peer, call: StoreCall, lost: ConnectionLost) -> None:
         call.unanswered(peer, lost.outcome)
         self._connector.lost(peer, lost)
 
-    def _refused(self, peer: Peer, call: Call, sent: Sent, refusal: Failure) -> None:
+    def _refused(self, peer: Peer, call: StoreCall, sent: Call, refusal: Failure) -> None:
         call.refused = refusal
         call.unanswered(peer, refusal.outcome, sent)
         self._heed(peer, refusal)
@@ -314,7 +313,7 @@ class RemoteChannel:
         """
         payload = self._encode((options,))
         self._bind()
-        call = Call(KvMethods.scan, payload, None, self._time(), page_timeout if timeout is None else timeout)
+        call = StoreCall(KvMethods.scan, payload, None, self._time(), page_timeout if timeout is None else timeout)
         self._connector.check_open()
         while True:
             with self._unsettled_call():

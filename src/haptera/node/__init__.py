@@ -10,15 +10,15 @@ from haptera.lazy import lazily
 if TYPE_CHECKING:
     from haptera.node.applier import ApplyFailed
     from haptera.node.batch import DROPPED
-    from haptera.node.commands import ANONYMOUS, Command
+    from haptera.node.commands import ANONYMOUS, Envelope
     from haptera.node.config import OPTIONS, NodeConfig
     from haptera.node.descriptors import raise_limit
+    from haptera.node.listening import NodeServer, check_listening
     from haptera.node.logging import configure_logging, fields_of
     from haptera.node.memory import return_large_blocks
     from haptera.node.node import Node
     from haptera.node.options import flag_of
     from haptera.node.scans import page_steps
-    from haptera.node.server import NodeServer, check_listening
     from haptera.node.services.arguments import METHODS
     from haptera.node.services.pieces import ELEMENTS_MAX, convert_steps
     from haptera.node.services.replies import too_many_bytes
@@ -32,7 +32,7 @@ __all__ = [
     "METHODS",
     "OPTIONS",
     "ApplyFailed",
-    "Command",
+    "Envelope",
     "Node",
     "NodeConfig",
     "NodeServer",
@@ -56,7 +56,7 @@ _NAMES: Final = {
     "haptera.node.batch": ("DROPPED",),
     "haptera.node.commands": (
         "ANONYMOUS",
-        "Command",
+        "Envelope",
     ),
     "haptera.node.config": (
         "NodeConfig",
@@ -68,7 +68,7 @@ _NAMES: Final = {
     "haptera.node.node": ("Node",),
     "haptera.node.options": ("flag_of",),
     "haptera.node.scans": ("page_steps",),
-    "haptera.node.server": (
+    "haptera.node.listening": (
         "NodeServer",
         "check_listening",
     ),

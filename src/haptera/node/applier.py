@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from haptera.node.turns import Turns
     from haptera.state import Logged, Result, StateMachine, Steps
-    from haptera.storage import Entry
+    from haptera.storage import LogEntry
 
 log = logging.getLogger(__name__)
 
@@ -74,11 +74,11 @@ class Applier:
         self._answer = answer
         self._rest = rest
         self._failed = failed
-        self._waiting: deque[tuple[Entry, Sequence[Logged]]] = deque()  # bounded as the writes without a result are
+        self._waiting: deque[tuple[LogEntry, Sequence[Logged]]] = deque()  # bounded as the writes without a result are
         self._readers: deque[asyncio.Future[None]] = deque()  # each is of a scan or count, whose limits bound it
         self._uncollected = 0  # bytes of commands applied since the collector looked
 
-    def apply(self, entry: Entry, commands: Sequence[Logged]) -> None:
+    def apply(self, entry: LogEntry, commands: Sequence[Logged]) -> None:
         """Apply a committed entry with these commands, behind those before it."""
         self._waiting.append((entry, commands))
         if not self.busy:
@@ -117,7 +117,7 @@ class Applier:
         if self._machine.burdened:
             self._turns.start_once(self._machine, self._machine.sweep_steps)
 
-    def _abandon(self, entry: Entry, reason: BaseException) -> None:
+    def _abandon(self, entry: LogEntry, reason: BaseException) -> None:
         """The end of the state: an entry was applied in part."""
         log.critical("apply_failed", exc_info=reason, extra={"index": entry.index, "code": int(Code.STORAGE_FAILED)})
         self._machine.abandon(failure(Code.STORAGE_FAILED, outcome="not_applied", message=APPLY_FAILED))

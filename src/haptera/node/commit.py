@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from haptera.node.turns import Turns
     from haptera.replication import Writer
     from haptera.state import Logged, Result, StateMachine, Steps
-    from haptera.storage import Entry
+    from haptera.storage import LogEntry
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class CommitPipeline:
         self,
         *,
         machine: StateMachine,
-        append_entry: Callable[[Entry], None],
+        append_entry: Callable[[LogEntry], None],
         writer: Writer,
         loop: asyncio.AbstractEventLoop,
         entry_time_ms: Callable[[], int],
@@ -221,7 +221,7 @@ class CommitPipeline:
         index = self._cluster.propose(self._entry_time_ms(), partial(_encoded, batch.commands))
         self._proposed[index] = batch
 
-    def _committed(self, entry: Entry, seconds: float) -> None:
+    def _committed(self, entry: LogEntry, seconds: float) -> None:
         self._metrics.log_write_seconds_total += seconds
         if self._failed:  # an entry before it could not be applied
             self._refuse(entry.index, self._failure("unknown"))

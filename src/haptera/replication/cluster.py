@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from haptera.storage import Entry
+from haptera.storage import LogEntry
 
 if TYPE_CHECKING:
     import asyncio
@@ -39,11 +39,11 @@ class ClusterOfOne:
     def __init__(
         self,
         *,
-        append: Callable[[Entry], None],
+        append: Callable[[LogEntry], None],
         last_index: int,
         writer: Writer,
         loop: asyncio.AbstractEventLoop,
-        committed: Callable[[Entry, float], None],
+        committed: Callable[[LogEntry, float], None],
         refused: Callable[[int, BaseException, float], None],
     ) -> None:
         #: Whether an entry is with the disk: nothing can be proposed meanwhile.
@@ -59,7 +59,7 @@ class ClusterOfOne:
         """Propose an entry of this time, and return its index. ``encode`` gives its payload, on the writer's thread."""
         assert not self.busy, "one entry is with the disk at a time"
         self.busy = True
-        entry = Entry(TERM, self._index + 1, time_ms, b"")
+        entry = LogEntry(TERM, self._index + 1, time_ms, b"")
         self._writer.submit(lambda: self._write(entry, encode))
         return entry.index
 
@@ -67,7 +67,7 @@ class ClusterOfOne:
         """Return when the disk has all proposals, and end the writer. Safe to call again."""
         self._writer.close()
 
-    def _write(self, entry: Entry, encode: Callable[[], bytes]) -> None:
+    def _write(self, entry: LogEntry, encode: Callable[[], bytes]) -> None:
         """On the writer's thread: the one place where a write of the database waits for the disk."""
         error: BaseException | None = None
         started = time.perf_counter()
@@ -82,7 +82,7 @@ class ClusterOfOne:
         except RuntimeError:
             pass  # the loop was closed while the disk was busy: no caller is left
 
-    def _written(self, entry: Entry, error: BaseException | None, seconds: float) -> None:
+    def _written(self, entry: LogEntry, error: BaseException | None, seconds: float) -> None:
         self.busy = False
         if error is None:
             self._index = entry.index

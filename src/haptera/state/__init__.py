@@ -21,10 +21,10 @@ from haptera.state.commands import (
     Increment,
     Logged,
     MalformedCommands,
+    OpenScan,
     Operation,
     Read,
     Rename,
-    Scan,
     Set,
     SetMany,
     UnknownPart,
@@ -36,12 +36,12 @@ from haptera.state.commands import (
     size_bound,
 )
 from haptera.state.conditions import UNMET
+from haptera.state.cursor import Page, ScanCursor
 from haptera.state.fields import list_field
 from haptera.state.glob import SHORT_GLOB_MAX, Glob, compile_glob
 from haptera.state.limits import COMMAND_SIZE_MAX, CURSORS_MAX, SLICE_WORK_MAX
 from haptera.state.machine import StateMachine
-from haptera.state.results import ANSWER_OVERHEAD, ENTRY_OVERHEAD, Entry, Replayed, Result, Row
-from haptera.state.scan import Page, ScanCursor
+from haptera.state.results import ANSWER_OVERHEAD, ENTRY_OVERHEAD, Replayed, Result, Row, StoredEntry
 from haptera.state.steps import ResultT, Steps, finish, free_steps
 from haptera.state.validation import glob_steps, validate, validate_steps
 
@@ -58,7 +58,6 @@ __all__ = [
     "Count",
     "Delete",
     "DeleteMany",
-    "Entry",
     "Exists",
     "Forget",
     "Get",
@@ -67,6 +66,7 @@ __all__ = [
     "Increment",
     "Logged",
     "MalformedCommands",
+    "OpenScan",
     "Operation",
     "Page",
     "Read",
@@ -75,12 +75,12 @@ __all__ = [
     "Result",
     "ResultT",
     "Row",
-    "Scan",
     "ScanCursor",
     "Set",
     "SetMany",
     "StateMachine",
     "Steps",
+    "StoredEntry",
     "UnknownPart",
     "Write",
     "array_header",

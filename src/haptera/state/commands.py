@@ -146,7 +146,7 @@ class Rename(Write, tag="kv.rename", frozen=True):
     if_absent: bool = False
 
 
-class Scan(Operation, tag="kv.scan", frozen=True):
+class OpenScan(Operation, tag="kv.scan", frozen=True):
     """The entries in a range, in key order. ``after`` is a key: the scan goes on beyond it, in its direction."""
 
     prefix: Bound | None = None

@@ -13,7 +13,7 @@ from haptera.key_rules import INT64_MAX, INT64_MIN
 
 if TYPE_CHECKING:
     from haptera.state.commands import Delete, Increment, Set
-    from haptera.state.results import Entry, Result
+    from haptera.state.results import Result, StoredEntry
 
 _KEY_NOT_FOUND: Final = int(Code.KEY_NOT_FOUND)
 _VERSION_MISMATCH: Final = int(Code.VERSION_MISMATCH)
@@ -28,7 +28,7 @@ UNMET: Final = frozenset({_KEY_NOT_FOUND, _VERSION_MISMATCH, _KEY_EXISTS, _NOT_A
 _INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 
 
-def unmet(op: Set, previous: Entry | None) -> Failure | None:
+def unmet(op: Set, previous: StoredEntry | None) -> Failure | None:
     """Why a set is not made, if its conditions are not met."""
     if op.if_version is not None and op.if_version != (previous[1] if previous else 0):
         return _mismatch(op.key, op.if_version, previous)
@@ -37,14 +37,14 @@ def unmet(op: Set, previous: Entry | None) -> Failure | None:
     return None
 
 
-def nothing_to_delete(op: Delete, previous: Entry | None) -> Result | None:
+def nothing_to_delete(op: Delete, previous: StoredEntry | None) -> Result | None:
     """The answer to a delete that deletes nothing; None for one that deletes."""
     if op.if_version is not None and op.if_version != (previous[1] if previous else 0):
         return _mismatch(op.key, op.if_version, previous)
     return (False, None, None) if previous is None else None
 
 
-def sum_of(op: Increment, previous: Entry | None) -> int | Failure:
+def sum_of(op: Increment, previous: StoredEntry | None) -> int | Failure:
     """The number that an increment makes, or why it makes none."""
     number = op.initial
     if previous is not None:
@@ -59,6 +59,6 @@ def sum_of(op: Increment, previous: Entry | None) -> int | Failure:
     return number
 
 
-def _mismatch(key: str, expected: int, previous: Entry | None) -> Failure:
+def _mismatch(key: str, expected: int, previous: StoredEntry | None) -> Failure:
     actual = previous[1] if previous else 0
     return failure(_VERSION_MISMATCH, {"key": key, "expected": expected, "actual": actual})

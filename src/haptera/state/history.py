@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Final
 
 from haptera.state import limits
 from haptera.state.invariants import require
-from haptera.state.results import Entry
+from haptera.state.results import StoredEntry
 
 if TYPE_CHECKING:
     from haptera.state.index import KeyIndex
 
 #: An older entry: the revision that replaced it, its key, and itself.
-Record = tuple[int, str, Entry]
+Record = tuple[int, str, StoredEntry]
 
 #: Bytes that a record takes beside its key and value: tuples, list, place in the dict.
 _RECORD_OVERHEAD: Final = 320
@@ -52,7 +52,7 @@ class Table:
 
     __slots__ = ("entries", "index", "replaced_at", "size")
 
-    def __init__(self, entries: dict[str, Entry], index: KeyIndex | None, replaced_at: int, size: int) -> None:
+    def __init__(self, entries: dict[str, StoredEntry], index: KeyIndex | None, replaced_at: int, size: int) -> None:
         self.entries = entries
         self.index = index
         self.replaced_at = replaced_at
@@ -78,7 +78,7 @@ class History:
 
     __slots__ = ("_freed", "_garbage", "_holds", "_laid", "newest", "records", "size")
 
-    def __init__(self, laid: Callable[[str], None], freed: Callable[[dict[str, Entry]], None]) -> None:
+    def __init__(self, laid: Callable[[str], None], freed: Callable[[dict[str, StoredEntry]], None]) -> None:
         #: The newest revision that is held; -1 while none is. An entry no older than it must be kept when replaced.
         self.newest = -1
         #: By key, in the order of their replacement.
@@ -114,7 +114,7 @@ class History:
         if hold.readers == 0 and not hold.lost:
             self._drop(hold)
 
-    def keep(self, key: str, entry: Entry, replaced_at: int) -> None:
+    def keep(self, key: str, entry: StoredEntry, replaced_at: int) -> None:
         """Keep ``entry``, whose version is not above `newest`, while it is replaced or deleted at ``replaced_at``."""
         record = (replaced_at, key, entry)
         self.records.setdefault(key, []).append(record)
@@ -136,7 +136,7 @@ class History:
         self.size += table.size
         self._file_table(table)
 
-    def entry_at(self, key: str, revision: int) -> Entry | None:
+    def entry_at(self, key: str, revision: int) -> StoredEntry | None:
         """The entry of ``key`` at the held ``revision``, if it was replaced since; None if it was absent."""
         records = self.records.get(key)
         if records is None:

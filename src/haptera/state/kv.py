@@ -28,7 +28,7 @@ from haptera.state.ranges import EVERYTHING, KeyRange, key_range
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from haptera.state.results import Entry, Result
+    from haptera.state.results import Result, StoredEntry
     from haptera.state.steps import Steps
 
 _KEY_NOT_FOUND: Final = int(Code.KEY_NOT_FOUND)
@@ -66,7 +66,7 @@ class Kv:
 
     def __init__(self) -> None:
         self.revision = 0
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, StoredEntry] = {}
         self.history = History(self._lay, self._freed)
         #: Scans open now.
         self.cursors = 0
@@ -75,8 +75,8 @@ class Kv:
         self.changing = False
         #: The revision of the last clear of everything; 0 before the first.
         self.cleared_at = 0
-        self._current: Callable[[str], Entry | None] = self.entries.get
-        self._spare: dict[str, Entry] | None = None
+        self._current: Callable[[str], StoredEntry | None] = self.entries.get
+        self._spare: dict[str, StoredEntry] | None = None
         self._index: KeyIndex | None = None
 
     # Reads
@@ -278,17 +278,17 @@ class Kv:
 
     # A large change, which is one step for every reader
 
-    def _begin(self, keys: int) -> dict[str, Entry | None] | None:
+    def _begin(self, keys: int) -> dict[str, StoredEntry | None] | None:
         """Begin a change of so many keys. Until `_end`, no reader sees a large one: of each key that was changed,
         reads see the entry in the table that this returns. None for a change of one slice."""
         if keys * KEY_WORK <= limits.SLICE_WORK_MAX:
             return None
-        before: dict[str, Entry | None] = {}
+        before: dict[str, StoredEntry | None] = {}
         self.changing = True
         self._current = _as_before(before, self.entries)
         return before
 
-    def _end(self, before: dict[str, Entry | None] | None) -> Steps[None]:
+    def _end(self, before: dict[str, StoredEntry | None] | None) -> Steps[None]:
         """Show the change, whole, and free the entries that it has replaced."""
         if before is None:
             return
@@ -326,7 +326,7 @@ class Kv:
             entries[""] = (b"", self.revision, None)  # no key is empty; a new tuple is followed, and so its holder is
             del entries[""]
 
-    def _put(self, key: str, value: bytes, revision: int, previous: Entry | None) -> None:
+    def _put(self, key: str, value: bytes, revision: int, previous: StoredEntry | None) -> None:
         if previous is None:
             if self._index is not None:
                 self._index.add(key)
@@ -334,7 +334,7 @@ class Kv:
             self.history.keep(key, previous, revision)
         self.entries[key] = (value, revision, None)
 
-    def _remove(self, key: str, revision: int, previous: Entry) -> None:
+    def _remove(self, key: str, revision: int, previous: StoredEntry) -> None:
         history = self.history
         if previous[1] <= history.newest:
             history.keep(key, previous, revision)
@@ -346,7 +346,7 @@ class Kv:
         if self._index is not None and key not in self.entries and key in self._index.ghosts:
             self._index.lay(key)
 
-    def _freed(self, entries: dict[str, Entry]) -> None:
+    def _freed(self, entries: dict[str, StoredEntry]) -> None:
         """Keep an emptied table for the next clear: it is one that the garbage collector does not look at."""
         entries.clear()
         self._spare = entries
@@ -381,17 +381,19 @@ class Kv:
             require(key in self.history.records, "a ghost has older entries")
 
 
-def _as_before(before: dict[str, Entry | None], entries: dict[str, Entry]) -> Callable[[str], Entry | None]:
-    def current(key: str) -> Entry | None:
+def _as_before(
+    before: dict[str, StoredEntry | None], entries: dict[str, StoredEntry]
+) -> Callable[[str], StoredEntry | None]:
+    def current(key: str) -> StoredEntry | None:
         return before[key] if key in before else entries.get(key)
 
     return current
 
 
-def _outside(span: KeyRange, entries: dict[str, Entry]) -> Callable[[str], Entry | None]:
+def _outside(span: KeyRange, entries: dict[str, StoredEntry]) -> Callable[[str], StoredEntry | None]:
     low, high = span.low, span.high
 
-    def current(key: str) -> Entry | None:
+    def current(key: str) -> StoredEntry | None:
         return None if key >= low and (high is None or key < high) else entries.get(key)
 
     return current

@@ -15,17 +15,17 @@ import msgspec
 from haptera.errors import Code, Failure, failure
 from haptera.state import limits
 from haptera.state.commands import OPERATIONS, WRITES, Forget, Logged, Operation, Read, method_of
+from haptera.state.cursor import ScanCursor
 from haptera.state.fields import list_field
 from haptera.state.kv import KEY_WORK, Kv
 from haptera.state.many import get_many_steps
 from haptera.state.requests import Requests
-from haptera.state.scan import ScanCursor
 from haptera.state.steps import finish
 
 if TYPE_CHECKING:
-    from haptera.state.commands import GetMany, Scan
+    from haptera.state.commands import GetMany, OpenScan
     from haptera.state.glob import Glob
-    from haptera.state.results import Entry, Result
+    from haptera.state.results import Result, StoredEntry
     from haptera.state.steps import Steps
 
 
@@ -166,12 +166,12 @@ class StateMachine:
         self.kv.changing = False  # reads that wait for the end of the change are answered with the reason
         self._reads = dict.fromkeys(self._reads, lambda _: reason)  # a read pays nothing for it before
 
-    def get_many_steps(self, op: GetMany, limit: int) -> Steps[tuple[list[Entry | None], int] | Failure]:
+    def get_many_steps(self, op: GetMany, limit: int) -> Steps[tuple[list[StoredEntry | None], int] | Failure]:
         """The entries of a large get_many, in slices, and the one revision that all of them are of."""
         found = self.abandoned or (yield from get_many_steps(self.kv, op, limit))
         return self.abandoned or found
 
-    def open_scan(self, op: Scan, glob: Glob | None = None) -> ScanCursor | Failure:
+    def open_scan(self, op: OpenScan, glob: Glob | None = None) -> ScanCursor | Failure:
         """A scan of the present revision; it must be closed. 3007 when `limits.CURSORS_MAX` are open.
 
         ``glob`` is the scan's own, if it is compiled already.

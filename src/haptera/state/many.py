@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from haptera.state.commands import GetMany
     from haptera.state.history import Hold
     from haptera.state.kv import Kv
-    from haptera.state.results import Entry
+    from haptera.state.results import StoredEntry
     from haptera.state.steps import Steps
 
 #: Keys that a slice looks at.
 _PIECE: Final = 1024
 
 
-def get_many_steps(kv: Kv, op: GetMany, limit: int) -> Steps[tuple[list[Entry | None], int] | Failure]:
+def get_many_steps(kv: Kv, op: GetMany, limit: int) -> Steps[tuple[list[StoredEntry | None], int] | Failure]:
     """As `Kv.get_many`, in slices; with the entries comes the revision that all of them are of.
 
     3004 where the answer would have more than ``limit`` bytes.
@@ -37,11 +37,11 @@ def get_many_steps(kv: Kv, op: GetMany, limit: int) -> Steps[tuple[list[Entry | 
             return found if isinstance(found, Failure) else (found, hold.revision)
 
 
-def _get_held(kv: Kv, keys: list[str], hold: Hold, limit: int) -> Steps[list[Entry | None] | Failure | None]:
+def _get_held(kv: Kv, keys: list[str], hold: Hold, limit: int) -> Steps[list[StoredEntry | None] | Failure | None]:
     """The entries as of a held revision; None if it was lost before the last."""
     current, older, revision = kv.entries.get, kv.history.entry_at, hold.revision
     room = limit - ANSWER_OVERHEAD
-    found: list[Entry | None] = []
+    found: list[StoredEntry | None] = []
     for first in range(0, len(keys), _PIECE):
         if hold.lost:
             return None

@@ -10,7 +10,7 @@ from haptera.errors import Failure
 
 #: A stored value: its bytes, the version that wrote it, and the time it expires at, in milliseconds (none does). A
 #: tuple of atoms: it is encoded as it stands, and the garbage collector soon stops following it.
-Entry = tuple[bytes, int, None]
+StoredEntry = tuple[bytes, int, None]
 
 #: Bytes of an entry in an answer beside its value, at most: headers, version, expiry.
 ENTRY_OVERHEAD: Final = 32

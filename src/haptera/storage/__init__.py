@@ -5,23 +5,23 @@
 
 from __future__ import annotations
 
+from haptera.storage.data_key import DataKey, load_or_create
 from haptera.storage.directory import DataDirectory
 from haptera.storage.errors import StorageFull
 from haptera.storage.filesystem import File, FileSystem, OpenMode, OsFileSystem, open_regular
-from haptera.storage.keys import DataKey, load_or_create
 from haptera.storage.log import Durability, Log
 from haptera.storage.recovery import Recovery, Segment
-from haptera.storage.segment import ENTRY_SIZE_MAX, Entry
+from haptera.storage.segment import ENTRY_SIZE_MAX, LogEntry
 
 __all__ = [
     "ENTRY_SIZE_MAX",
     "DataDirectory",
     "DataKey",
     "Durability",
-    "Entry",
     "File",
     "FileSystem",
     "Log",
+    "LogEntry",
     "OpenMode",
     "OsFileSystem",
     "Recovery",

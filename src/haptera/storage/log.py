@@ -88,15 +88,15 @@ from haptera.storage.segment import (
     SEGMENT_HEADER_SIZE,
     TAG_SIZE,
     U64_MAX,
-    Entry,
+    LogEntry,
     SegmentHeader,
 )
 from haptera.storage.writer import SegmentWriter
 
 if TYPE_CHECKING:
+    from haptera.storage.data_key import DataKey
     from haptera.storage.directory import DataDirectory
     from haptera.storage.filesystem import FileSystem
-    from haptera.storage.keys import DataKey
 
 __all__ = ["SEGMENT_SIZE", "Durability", "Log"]
 
@@ -177,7 +177,7 @@ class Log:
         """Bytes of the segments, without space that is only reserved."""
         return sum(segment.size_bytes for segment in self.segments)
 
-    def replay(self) -> Iterator[Entry]:
+    def replay(self) -> Iterator[LogEntry]:
         """Every entry, oldest first, once. At its end a torn tail has been cut off (see `recovery`) and the log takes
         appends.
 
@@ -189,7 +189,7 @@ class Log:
         yield from self._replay.entries()
         self._state = "ready"
 
-    def append(self, entry: Entry) -> None:
+    def append(self, entry: LogEntry) -> None:
         """Add the next entry. In durability "sync" it is durable on return.
 
         Raises ValueError (above ENTRY_SIZE_MAX, not the next index, or a term or time that goes back), StorageFull
@@ -222,7 +222,7 @@ class Log:
         finally:
             active.close()
 
-    def _check(self, entry: Entry) -> None:
+    def _check(self, entry: LogEntry) -> None:
         if self._state != "ready":
             if self._state == "failed":
                 raise StorageFailed(f"{self._path}: the log takes no more writes, because one has failed")

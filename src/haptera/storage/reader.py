@@ -15,14 +15,14 @@ from haptera.storage.segment import (
     RECORD_HEADER_SIZE,
     SEGMENT_HEADER_SIZE,
     TAG_SIZE,
-    Codec,
-    Entry,
+    LogEntry,
+    RecordCipher,
     SegmentHeader,
 )
 
 if TYPE_CHECKING:
+    from haptera.storage.data_key import DataKey
     from haptera.storage.filesystem import File
-    from haptera.storage.keys import DataKey
 
 __all__ = ["CHUNK_SIZE", "SegmentReader", "nonzero_end"]
 
@@ -60,7 +60,7 @@ class SegmentReader:
         self._file = file
         self._size = size
         self._header = header
-        self._codec = Codec(header, key)
+        self._codec = RecordCipher(header, key)
 
     @property
     def tag(self) -> bytes:
@@ -71,7 +71,7 @@ class SegmentReader:
         """A segment is sealed by cutting it to its records, which are always fewer bytes than were preallocated."""
         return self._size < self._header.capacity
 
-    def entries(self, term: int, time_ms: int, progress: Callable[[int, int], None]) -> Iterator[Entry]:
+    def entries(self, term: int, time_ms: int, progress: Callable[[int, int], None]) -> Iterator[LogEntry]:
         """Every valid record up to the first invalid one, as entries.
 
         `term` and `time_ms` are the last entry's before this segment. `progress(count, offset)` is called for each
@@ -109,7 +109,7 @@ class SegmentReader:
             count += 1
             term, time_ms, position = next_term, next_time_ms, end
             self.index = index
-            yield Entry(term, index, time_ms, payload)
+            yield LogEntry(term, index, time_ms, payload)
         self.offset, self.count, self.term, self.time_ms = base + position, count, term, time_ms
         progress(count, self._size)
 

@@ -14,12 +14,12 @@ from haptera.errors import CorruptionError
 from haptera.storage.directory import segment_name, segment_number
 from haptera.storage.errors import NewerFormat, WrongKey, failing, translated
 from haptera.storage.reader import SegmentReader
-from haptera.storage.segment import LOG_FORMAT, NO_TAG, SEGMENT_HEADER_SIZE, Entry, SegmentHeader, format_of
+from haptera.storage.segment import LOG_FORMAT, NO_TAG, SEGMENT_HEADER_SIZE, LogEntry, SegmentHeader, format_of
 from haptera.storage.writer import remove_segment, seal
 
 if TYPE_CHECKING:
+    from haptera.storage.data_key import DataKey
     from haptera.storage.filesystem import File, FileSystem
-    from haptera.storage.keys import DataKey
 
 __all__ = ["LogEnd", "Progress", "Recovery", "Replay", "Segment"]
 
@@ -91,7 +91,7 @@ class Replay:
         with translated(log_path, "open the log"):
             self._found = _find_segments(fs, log_path, key)
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[LogEntry]:
         """Every entry, oldest first, once. At its end a torn tail has been cut off, and the last segment is sealed."""
         bytes_total = sum(found.size for found in self._found)
         bytes_done = 0
@@ -101,7 +101,7 @@ class Replay:
             bytes_done += found.size
         self._found = []
 
-    def _replay_segment(self, found: _Found, bytes_done: int, bytes_total: int) -> Iterator[Entry]:
+    def _replay_segment(self, found: _Found, bytes_done: int, bytes_total: int) -> Iterator[LogEntry]:
         last = found is self._found[-1]
         end = self.end
         self._check_header(found)

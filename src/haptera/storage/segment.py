@@ -13,9 +13,9 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from haptera.storage.keys import DataKey, derive
+from haptera.storage.data_key import DataKey, derive
 
-__all__ = ["ENTRY_SIZE_MAX", "LOG_FORMAT", "Codec", "Entry", "SegmentHeader"]
+__all__ = ["ENTRY_SIZE_MAX", "LOG_FORMAT", "LogEntry", "RecordCipher", "SegmentHeader"]
 
 LOG_FORMAT = 1
 SEGMENT_MAGIC = b"HAPTERAL"
@@ -40,7 +40,7 @@ _CRC_SIZE = 4
 _SYNC, _OS = 0, 1
 
 
-class Entry(msgspec.Struct, frozen=True, gc=False):
+class LogEntry(msgspec.Struct, frozen=True, gc=False):
     """One entry of the log.
 
     `index` rises by one; `term` and `time_ms` (Unix milliseconds) never go back; `payload` is any bytes.
@@ -109,7 +109,7 @@ def format_of(data: bytes) -> int:
     return int.from_bytes(data[8:10], "big")
 
 
-class Codec:
+class RecordCipher:
     """Encrypts or decrypts the records of one segment, in order: it counts the nonce and carries the chain.
 
     `tag` is the tag of the record before the next one, `count` the number of records so far.
@@ -124,7 +124,7 @@ class Codec:
         self.count = 0
         self.tag = header.previous_tag
 
-    def encode(self, entry: Entry) -> bytes:
+    def encode(self, entry: LogEntry) -> bytes:
         """The next record. Never call it again for a record whose write failed: that would use the nonce twice."""
         assert len(entry.payload) <= ENTRY_SIZE_MAX
         fields = RECORD_FIELDS.pack(len(entry.payload) + TAG_SIZE, entry.index, entry.term, entry.time_ms)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from haptera.storage.directory import segment_name
 from haptera.storage.errors import StorageFailed, StorageFull, failing, translate, translated
 from haptera.storage.filesystem import TEMPORARY, create_anew
-from haptera.storage.segment import SEGMENT_HEADER_SIZE, Codec, Entry, SegmentHeader
+from haptera.storage.segment import SEGMENT_HEADER_SIZE, LogEntry, RecordCipher, SegmentHeader
 
 if TYPE_CHECKING:
+    from haptera.storage.data_key import DataKey
     from haptera.storage.filesystem import File, FileSystem
-    from haptera.storage.keys import DataKey
 
 __all__ = ["SegmentWriter", "remove_segment", "seal"]
 
@@ -28,7 +28,7 @@ class SegmentWriter:
         self.header = header
         self.offset = SEGMENT_HEADER_SIZE
         self._file = file
-        self._codec = Codec(header, key)
+        self._codec = RecordCipher(header, key)
 
     @classmethod
     def create(cls, fs: FileSystem, log_path: str, header: SegmentHeader, key: DataKey) -> SegmentWriter:
@@ -64,7 +64,7 @@ class SegmentWriter:
         """
         return self.offset + size < self.header.capacity
 
-    def append(self, entry: Entry) -> None:
+    def append(self, entry: LogEntry) -> None:
         """Write one record, durable on return unless the segment's durability is "os". Raises StorageFailed."""
         record = self._codec.encode(entry)
         assert self.has_room(len(record))

@@ -17,7 +17,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, overload
 
-from haptera.testing.network import LoopNetwork, Network
+from haptera.testing.network import Network, SimulatedNetwork
 from haptera.transport import attach
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         self._threads: set[threading.Thread] | None = None
         self._allow_threads = allow_threads
         super().__init__(_Clockwork(self))
-        attach(self, LoopNetwork())  # `haptera.listen` asks the kernel for no address
+        attach(self, SimulatedNetwork())  # `haptera.listen` asks the kernel for no address
 
     def time(self) -> float:
         """Return virtual seconds since the loop was made."""

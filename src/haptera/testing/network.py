@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from haptera.testing.traffic import Wire
 from haptera.testing.transport import BUFFER_SIZE, Link
-from haptera.transport import Bound, url_of
+from haptera.transport import BoundSockets, url_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -115,20 +115,20 @@ class Network(Wire):
         return self._servers.get((host, port)) or self._servers.get(("", port))
 
 
-class LoopNetwork:
+class SimulatedNetwork:
     """The network that the running loop has by itself, as ``haptera.listen`` and ``haptera.dial`` reach it."""
 
     async def listen(
         self, address: Address, mode: int, group: int | None, accept: Callable[[], asyncio.BaseProtocol]
-    ) -> Bound:
+    ) -> BoundSockets:
         """Listen on an address. A path has neither a mode nor a group here, because it is no file."""
         loop = asyncio.get_running_loop()
         if address.path:
             unix = await loop.create_unix_server(accept, address.path, start_serving=False)
-            return Bound([unix], url_of(address.path), None)
+            return BoundSockets([unix], url_of(address.path), None)
         host, port = address.hosts[0]
         server = await loop.create_server(accept, host, port, start_serving=False)
-        return Bound([server], url_of((host, server.sockets[0].getsockname()[1])), None)
+        return BoundSockets([server], url_of((host, server.sockets[0].getsockname()[1])), None)
 
     async def look_up(self, host: str, port: int) -> Sequence[tuple[Any, ...]]:
         """Return the addresses of a name."""

@@ -25,7 +25,7 @@ from haptera.transport.limits import (
 )
 from haptera.transport.listener import Listener, open_listener
 from haptera.transport.loops import running_loop, wrong_loop
-from haptera.transport.network import Accept, Bound, Network, attach
+from haptera.transport.network import Accept, BoundSockets, LoopNetwork, attach
 from haptera.transport.pool import Pool, Refuse
 from haptera.transport.sockets import let_go, tune, unacknowledged
 from haptera.transport.unclosed import warn_unclosed
@@ -39,9 +39,9 @@ __all__ = [
     "UNIX_SCHEME",
     "Accept",
     "Address",
-    "Bound",
+    "BoundSockets",
     "Listener",
-    "Network",
+    "LoopNetwork",
     "Place",
     "Pool",
     "Refuse",

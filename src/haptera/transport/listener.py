@@ -9,7 +9,7 @@ from haptera import forks
 from haptera.transport.address import Address
 from haptera.transport.binding import cannot_listen, check_single, group_id
 from haptera.transport.loops import after_turns, running_loop, wrong_loop
-from haptera.transport.network import Accept, Bound, network_here
+from haptera.transport.network import Accept, BoundSockets, network_here
 from haptera.transport.sockets import let_go
 
 #: Turns of the loop after which a listener is closed. A connection that the kernel has accepted until then would be
@@ -23,7 +23,7 @@ class Listener:
     ``url`` has the real port. ``disowned`` says that it was left to the process that this one was forked from.
     """
 
-    def __init__(self, address: Address, bound: Bound) -> None:
+    def __init__(self, address: Address, bound: BoundSockets) -> None:
         self.url = bound.url
         self.disowned = False
         self._address = address

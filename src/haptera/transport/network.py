@@ -18,7 +18,7 @@ from haptera.transport.lookups import Addresses, look_up
 Accept = Callable[[], asyncio.BaseProtocol]
 
 
-class Bound(NamedTuple):
+class BoundSockets(NamedTuple):
     """Listeners that take no connections yet, one for each address of a host, and their URL with the real port.
 
     ``path`` is the file of a Unix socket.
@@ -29,10 +29,10 @@ class Bound(NamedTuple):
     path: str | None
 
 
-class Network(Protocol):
+class LoopNetwork(Protocol):
     """A network that an event loop can reach."""
 
-    async def listen(self, address: Address, mode: int, group: int | None, accept: Accept) -> Bound:
+    async def listen(self, address: Address, mode: int, group: int | None, accept: Accept) -> BoundSockets:
         """Bind all of an address. Raises ``OSError``."""
 
     async def look_up(self, host: str, port: int) -> Addresses:
@@ -42,7 +42,7 @@ class Network(Protocol):
 class Kernel:
     """The network of the machine."""
 
-    async def listen(self, address: Address, mode: int, group: int | None, accept: Accept) -> Bound:
+    async def listen(self, address: Address, mode: int, group: int | None, accept: Accept) -> BoundSockets:
         """Bind all of an address. Raises ``OSError``, and ``ConfigurationError`` for a path that is taken."""
         loop = asyncio.get_running_loop()
         # asyncio's own loop accepts as many at once as it calls its backlog; that of the kernel is the socket's.
@@ -61,7 +61,7 @@ class Kernel:
             for sock in sockets:
                 sock.close()
             raise
-        return Bound(servers, url, address.path or None)
+        return BoundSockets(servers, url, address.path or None)
 
     async def look_up(self, host: str, port: int) -> Addresses:
         """Return the addresses of a name, from a lookup that may have begun for others, and goes on for others."""
@@ -69,14 +69,14 @@ class Kernel:
 
 
 KERNEL: Final = Kernel()
-_attached: WeakKeyDictionary[asyncio.AbstractEventLoop, Network] = WeakKeyDictionary()
+_attached: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopNetwork] = WeakKeyDictionary()
 
 
-def attach(loop: asyncio.AbstractEventLoop, network: Network) -> None:
+def attach(loop: asyncio.AbstractEventLoop, network: LoopNetwork) -> None:
     """Have everything that listens or looks names up on ``loop`` use ``network``."""
     _attached[loop] = network
 
 
-def network_here() -> Network:
+def network_here() -> LoopNetwork:
     """Return the network of the running loop."""
     return _attached.get(asyncio.get_running_loop(), KERNEL)

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from haptera.client.calls import RESEND_SECONDS_MAX, Call
+from haptera.client.calls import RESEND_SECONDS_MAX, StoreCall
 from haptera.client.methods import KvMethods
 from haptera.testing import virtual_clock
 from tests.unit.client.doubles import SERVER, FakeCall, FakePeer
 
 if TYPE_CHECKING:
-    from haptera.peer import Call as Sent
-    from haptera.peer import Peer
+    from haptera.peer import Call, Peer
 
 OTHER = b"other server id."
 
@@ -23,12 +22,12 @@ def peer(server_id: bytes | None = SERVER, *capabilities: str) -> Peer:
     return cast("Peer", FakePeer(server_id=server_id, capabilities=frozenset(capabilities or {"idempotency"})))
 
 
-def change(timeout: float | None = None) -> Call:
-    return Call(KvMethods.set, b"", bytes(16), 0.0, timeout)
+def change(timeout: float | None = None) -> StoreCall:
+    return StoreCall(KvMethods.set, b"", bytes(16), 0.0, timeout)
 
 
-def sent() -> Sent:
-    return cast("Sent", FakeCall(loop=asyncio.get_running_loop()))
+def sent() -> Call:
+    return cast("Call", FakeCall(loop=asyncio.get_running_loop()))
 
 
 def test_a_change_that_may_have_been_applied_is_not_repeated_without_end() -> None:
@@ -43,7 +42,7 @@ def test_a_change_that_may_have_been_applied_is_not_repeated_without_end() -> No
 
 
 def test_a_read_is_repeated_for_as_long_as_it_has_time() -> None:
-    call = Call(KvMethods.get, b"", None, 0.0, None)
+    call = StoreCall(KvMethods.get, b"", None, 0.0, None)
     call.unanswered(peer(), "unknown")
     assert call.may_repeat(1e9, 0)
 

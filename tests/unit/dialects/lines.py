@@ -9,7 +9,7 @@ import asyncio
 from functools import partial
 
 from haptera.errors import Failure
-from haptera.node.commands import ANONYMOUS, Command, Commands, Get, Result
+from haptera.node.commands import ANONYMOUS, Commands, Envelope, Get, Result
 from haptera.transport import Listener, Pool, open_listener, parse
 
 LINE_SIZE_MAX = 4096
@@ -38,7 +38,7 @@ class LineConnection(asyncio.Protocol):
         if len(self._received) > LINE_SIZE_MAX:
             self.end(b"! the line is too long\n")
             return
-        commands = [Command(Get(line.decode(errors="replace"))) for line in lines]
+        commands = [Envelope(Get(line.decode(errors="replace"))) for line in lines]
         self._commands.submit(ANONYMOUS, commands, self._answer)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from haptera.errors import Failure
-from haptera.node.commands import ANONYMOUS, Command, Session
+from haptera.node.commands import ANONYMOUS, Envelope, Submitter
 from haptera.node.config import NodeConfig
 from haptera.node.node import Node
 from haptera.testing.filesystem import MemoryFileSystem
@@ -59,10 +59,10 @@ class ImmediateWriter:
 class Asked:
     """One submission and what came of it."""
 
-    def __init__(self, node: Node, *ops: Read | Write | Command, session: Session = ANONYMOUS) -> None:
+    def __init__(self, node: Node, *ops: Read | Write | Envelope, submitter: Submitter = ANONYMOUS) -> None:
         self.calls: list[list[Result]] = []
-        commands = [op if isinstance(op, Command) else Command(op) for op in ops]
-        self.submission = node.commands.submit(session, commands, self.calls.append)
+        commands = [op if isinstance(op, Envelope) else Envelope(op) for op in ops]
+        self.submission = node.commands.submit(submitter, commands, self.calls.append)
 
     @property
     def answered(self) -> bool:

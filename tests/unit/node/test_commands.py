@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from haptera.errors import Failure, failure
-from haptera.node.commands import ANONYMOUS, Command, Session
+from haptera.node.commands import ANONYMOUS, Envelope, Submitter
 from haptera.node.scans import PROGRESS_TIMEOUT_S, SCANS_PER_OWNER_MAX, SWEEP_INTERVAL_S, Cursor
 from haptera.state import (
     Clear,
@@ -21,10 +21,10 @@ from haptera.state import (
     Get,
     GetMany,
     Increment,
+    OpenScan,
     Page,
     Rename,
     Replayed,
-    Scan,
     Set,
     SetMany,
     Write,
@@ -78,22 +78,22 @@ async def test_what_is_invalid_never_reaches_the_log() -> None:
 
 async def test_a_write_with_a_request_id_is_applied_once() -> None:
     async with opened() as node:
-        write = Command(Increment("n", 1), ID, DIGEST)
+        write = Envelope(Increment("n", 1), ID, DIGEST)
         first, again = Asked(node, write), Asked(node, write)
         await turn()
         assert first.result == (1, 1)
         assert again.result == Replayed((1, 1))
-        reused = Asked(node, Command(Increment("n", 2), ID, OTHER_DIGEST))
+        reused = Asked(node, Envelope(Increment("n", 2), ID, OTHER_DIGEST))
         await turn()
         assert reused.failures == [(3012, "not_applied")]
-        other_user = Asked(node, write, session=Session("bob"))
+        other_user = Asked(node, write, submitter=Submitter("bob"))
         await turn()
         assert other_user.result == (2, 2)
 
 
 async def test_a_forgotten_answer_is_not_remembered() -> None:
     async with opened() as node:
-        write = Command(Increment("n", 1), ID, DIGEST)
+        write = Envelope(Increment("n", 1), ID, DIGEST)
         Asked(node, write)
         await turn()
         node.commands.forget(ANONYMOUS, [ID])
@@ -105,7 +105,7 @@ async def test_a_forgotten_answer_is_not_remembered() -> None:
 
 async def test_forgetting_is_logged_for_its_user_alone() -> None:
     async with opened() as node:
-        write = Command(Increment("n", 1), ID, DIGEST)
+        write = Envelope(Increment("n", 1), ID, DIGEST)
         Asked(node, write)
         Asked(node, Forget("bob", [ID]))
         again = Asked(node, write)
@@ -137,11 +137,11 @@ async def test_what_changes_nothing_takes_no_entry_where_nothing_is_on_its_way(w
         Asked(node, Set("k", b"text"), Set("n", b"1"))
         await turn()
         index = node.index
-        at_once = Asked(node, Command(op, ID, DIGEST))
+        at_once = Asked(node, Envelope(op, ID, DIGEST))
         assert at_once.answered
         await turn()
         assert (node.index, node.metrics.writes_unlogged_total) == (index, 1)
-        behind_another = Asked(node, Set("other", b""), Command(op, OTHER_DIGEST[:16], DIGEST))
+        behind_another = Asked(node, Set("other", b""), Envelope(op, OTHER_DIGEST[:16], DIGEST))
         assert not behind_another.answered
         await turn()
         answer = behind_another.results[1]
@@ -195,10 +195,10 @@ async def test_a_condition_is_judged_behind_everything_that_is_on_its_way() -> N
 
 async def test_a_repetition_takes_no_entry_and_neither_does_its_id_for_another_change() -> None:
     async with opened() as node:
-        Asked(node, Command(Increment("n", 1), ID, DIGEST))
+        Asked(node, Envelope(Increment("n", 1), ID, DIGEST))
         await turn()
-        assert Asked(node, Command(Increment("n", 1), ID, DIGEST)).result == Replayed((1, 1))
-        assert Asked(node, Command(Increment("n", 2), ID, OTHER_DIGEST)).failures == [(3012, "not_applied")]
+        assert Asked(node, Envelope(Increment("n", 1), ID, DIGEST)).result == Replayed((1, 1))
+        assert Asked(node, Envelope(Increment("n", 2), ID, OTHER_DIGEST)).failures == [(3012, "not_applied")]
         await turn()
         assert node.index == 1
 
@@ -206,7 +206,7 @@ async def test_a_repetition_takes_no_entry_and_neither_does_its_id_for_another_c
 async def test_what_may_come_again_on_another_connection_is_judged_in_the_log() -> None:
     """Its failure is remembered, for its late copy; that takes an entry."""
     async with opened() as node:
-        refused = Asked(node, Command(Set("k", b"", condition="present"), ID, DIGEST, resent=True))
+        refused = Asked(node, Envelope(Set("k", b"", condition="present"), ID, DIGEST, resent=True))
         assert not refused.answered
         await turn()
         assert (refused.failures, node.index) == ([(4001, "not_applied")], 1)
@@ -218,17 +218,17 @@ async def test_a_full_table_is_refused_without_the_log_but_once_in_a_second(monk
     clock = Clock(1_000_000)
     async with opened(clock_ms=clock, monotonic_ns=lambda: clock() * 1_000_000) as node:
         for number in range(3):
-            Asked(node, Command(Increment("n", 1), bytes([number]) * 16, DIGEST))
+            Asked(node, Envelope(Increment("n", 1), bytes([number]) * 16, DIGEST))
         await turn()
         index = node.index
         for _ in range(5):
-            assert Asked(node, Command(Increment("n", 1), ID, DIGEST)).failures == [(3008, "not_applied")]
+            assert Asked(node, Envelope(Increment("n", 1), ID, DIGEST)).failures == [(3008, "not_applied")]
         assert node.index == index
         late: Result = failure(3008)
         asked = 0
         while isinstance(late, Failure):
             clock.now_ms += 1000
-            again = Asked(node, Command(Increment("n", 1), ID, DIGEST))
+            again = Asked(node, Envelope(Increment("n", 1), ID, DIGEST))
             await turn()
             late, asked = again.result, asked + 1
         assert (late, asked) == ((4, 4), 601)
@@ -247,7 +247,7 @@ async def some_keys(node: Node, count: int = 3) -> None:
     await turn()
 
 
-async def cursor_of(node: Node, op: Scan, expired: list[str] | None = None) -> Cursor:
+async def cursor_of(node: Node, op: OpenScan, expired: list[str] | None = None) -> Cursor:
     seen = expired if expired is not None else []
     cursor = await node.commands.open_scan(ANONYMOUS, op, lambda: seen.append("expired"))
     assert isinstance(cursor, Cursor)
@@ -257,7 +257,7 @@ async def cursor_of(node: Node, op: Scan, expired: list[str] | None = None) -> C
 async def test_a_scan_sees_the_revision_at_which_it_was_opened() -> None:
     async with opened() as node:
         await some_keys(node)
-        cursor = await cursor_of(node, Scan())
+        cursor = await cursor_of(node, OpenScan())
         Asked(node, Set("k1", b"new"), Set("k9", b""))
         await turn()
         page = cursor.page(1 << 20, 100)
@@ -270,7 +270,7 @@ async def test_a_scan_sees_the_revision_at_which_it_was_opened() -> None:
 
 async def test_an_invalid_scan_is_refused() -> None:
     async with opened() as node:
-        refused = await node.commands.open_scan(ANONYMOUS, Scan(limit=-1))
+        refused = await node.commands.open_scan(ANONYMOUS, OpenScan(limit=-1))
         assert isinstance(refused, Failure)
         assert refused.code == 3003
 
@@ -280,8 +280,8 @@ async def test_a_scan_without_progress_loses_its_revision_after_a_minute() -> No
     async with opened() as node:
         await some_keys(node)
         expired = list[str]()
-        idle = await cursor_of(node, Scan(), expired)
-        busy = await cursor_of(node, Scan())
+        idle = await cursor_of(node, OpenScan(), expired)
+        busy = await cursor_of(node, OpenScan())
         await asyncio.sleep(PROGRESS_TIMEOUT_S - 0.1)
         assert isinstance(busy.page(1 << 20, 1), Page)
         assert expired == []
@@ -300,7 +300,7 @@ async def test_one_timer_sweeps_while_a_scan_is_open_and_none_when_all_are_close
     assert isinstance(loop, VirtualClockLoop)
     async with opened() as node:
         before = len(loop.timers)
-        cursors = [await cursor_of(node, Scan()) for _ in range(3)]
+        cursors = [await cursor_of(node, OpenScan()) for _ in range(3)]
         for _ in range(3):
             assert len(loop.timers) == before + 1
             await asyncio.sleep(SWEEP_INTERVAL_S + 0.1)
@@ -315,7 +315,7 @@ async def test_closing_the_node_ends_its_scans() -> None:
     """And not with an empty last page, as if there were no more keys."""
     async with opened() as node:
         await some_keys(node)
-        cursor = await cursor_of(node, Scan())
+        cursor = await cursor_of(node, OpenScan())
     page = cursor.page(1 << 20, 100)
     assert page == failure(5005, outcome="not_applied")
 
@@ -323,17 +323,17 @@ async def test_closing_the_node_ends_its_scans() -> None:
 async def test_too_many_scans_at_once_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "CURSORS_MAX", 2)
     async with opened() as node:
-        cursors = [await cursor_of(node, Scan()) for _ in range(2)]
-        refused = await node.commands.open_scan(ANONYMOUS, Scan())
+        cursors = [await cursor_of(node, OpenScan()) for _ in range(2)]
+        refused = await node.commands.open_scan(ANONYMOUS, OpenScan())
         assert isinstance(refused, Failure)
         assert (refused.code, refused.outcome) == (3007, "not_applied")
         cursors[0].close()
-        assert isinstance(await node.commands.open_scan(ANONYMOUS, Scan()), Cursor)
+        assert isinstance(await node.commands.open_scan(ANONYMOUS, OpenScan()), Cursor)
 
 
 async def test_no_owner_has_more_than_its_share_of_the_scans() -> None:
     async def opened_by(owner: object) -> Cursor | Failure:
-        return await node.commands.open_scan(ANONYMOUS, Scan(), owner=owner)
+        return await node.commands.open_scan(ANONYMOUS, OpenScan(), owner=owner)
 
     async def counted_by(owner: object) -> tuple[tuple[int], int] | Failure:
         return await node.commands.count(ANONYMOUS, Count(glob="a*z"), owner)
@@ -348,7 +348,7 @@ async def test_no_owner_has_more_than_its_share_of_the_scans() -> None:
         assert isinstance(await opened_by(second), Cursor)
         assert await counted_by(second) == ((0,), 0)
         for _ in range(SCANS_PER_OWNER_MAX + 1):
-            assert isinstance(await node.commands.open_scan(ANONYMOUS, Scan()), Cursor)
+            assert isinstance(await node.commands.open_scan(ANONYMOUS, OpenScan()), Cursor)
         cursor = cursors[0]
         assert isinstance(cursor, Cursor)
         cursor.close()

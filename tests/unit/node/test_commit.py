@@ -14,7 +14,7 @@ import pytest
 from haptera.errors import Failure
 from haptera.node import applier, commit
 from haptera.node.batch import DROPPED
-from haptera.node.commands import ANONYMOUS, Command
+from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.node import Node
 from haptera.node.services.server import health
 from haptera.replication import ThreadWriter
@@ -99,7 +99,7 @@ async def test_the_next_batch_is_with_the_disk_before_the_last_is_applied() -> N
     writer = ManualWriter()
     with_disk = []
     async with opened(writer=writer) as node:
-        node.commands.submit(ANONYMOUS, [Command(Set("a", b"1"))], lambda _: with_disk.append(len(writer.jobs)))
+        node.commands.submit(ANONYMOUS, [Envelope(Set("a", b"1"))], lambda _: with_disk.append(len(writer.jobs)))
         await turn()
         Asked(node, Set("b", b"2"))
         await writer.write()
@@ -175,7 +175,7 @@ async def test_one_caller_that_raises_does_not_keep_the_others_from_their_answer
         raise RuntimeError("no")
 
     async with opened() as node:
-        node.commands.submit(ANONYMOUS, [Command(Set("a", b""))], fails)
+        node.commands.submit(ANONYMOUS, [Envelope(Set("a", b""))], fails)
         asked = Asked(node, Set("b", b""))
         await turn()
         assert asked.result == (2, None)
@@ -298,7 +298,7 @@ class Dropper:
     def __init__(self, node: Node, *keys: str, size: int = 0) -> None:
         self.node = node
         self.calls: list[list[object]] = []
-        commands = [Command(Set(key, bytes(size))) for key in keys]
+        commands = [Envelope(Set(key, bytes(size))) for key in keys]
         self.submission = node.commands.submit(ANONYMOUS, commands, lambda results: self.calls.append([*results]))
 
     def drop(self, position: int) -> bool:

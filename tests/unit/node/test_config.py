@@ -11,7 +11,7 @@ import pytest
 from haptera.connection import Config
 from haptera.connection.config import PING_INTERVAL_MS
 from haptera.errors import ConfigurationError
-from haptera.node import server
+from haptera.node import listening
 from haptera.node.config import OPTIONS, NodeConfig
 from haptera.node.sources import load, misspelt
 from haptera.peer import limits as peer_limits
@@ -45,7 +45,7 @@ def test_the_defaults_are_those_of_the_layers_below() -> None:
     config, connection = NodeConfig(), Config(entropy=bytes)
     assert (config.max_connections, config.max_half_open) == (CONNECTIONS_MAX, HALF_OPEN_MAX)
     assert (config.write_timeout, config.drain_timeout) == (peer_limits.WRITE_TIMEOUT_S, peer_limits.DRAIN_S)
-    settings = server.settings(config)
+    settings = listening.settings(config)
     given = {name: settings[name] for name in settings if name in Config.__struct_fields__ and name != "compression"}
     assert given.pop("ping_interval_ms") == PING_INTERVAL_MS  # a connection may leave it to the other side
     assert given == {name: getattr(connection, name) for name in given}
@@ -72,7 +72,7 @@ def test_every_option_of_connections_reaches_the_listener() -> None:
         "flood_burst": 9,
         "flood_rate": 10.5,
     }
-    assert server.settings(NodeConfig(**changed)) == {
+    assert listening.settings(NodeConfig(**changed)) == {
         "limits": Limits(
             max_frame=1 << 17, max_message=1 << 18, max_streams=99, stream_window=1 << 19, connection_window=1 << 20
         ),
@@ -89,10 +89,10 @@ def test_every_option_of_connections_reaches_the_listener() -> None:
         "idle_frames_burst": 9,
         "idle_frames_per_s": 10.5,
     }
-    assert server.settings(NodeConfig(ping_interval=0.0))["ping_interval_ms"] == 0
-    assert server.settings(NodeConfig(idle_timeout=0.0))["idle_timeout_s"] is None
-    assert server.settings(NodeConfig())["compression"] is None
-    assert server.settings(NodeConfig(compression="zstd"))["compression"] is True
+    assert listening.settings(NodeConfig(ping_interval=0.0))["ping_interval_ms"] == 0
+    assert listening.settings(NodeConfig(idle_timeout=0.0))["idle_timeout_s"] is None
+    assert listening.settings(NodeConfig())["compression"] is None
+    assert listening.settings(NodeConfig(compression="zstd"))["compression"] is True
     named = {name for name, option in OPTIONS.items() if option.group in {"Connections", "What a peer may send"}}
     assert named <= set(changed)
 

@@ -21,7 +21,7 @@ from haptera.node.descriptors import (
     needed,
     raise_limit,
 )
-from haptera.node.server import NodeServer
+from haptera.node.listening import NodeServer
 from haptera.testing import node
 from haptera.transport import Pool
 

@@ -13,7 +13,7 @@ from haptera.node.applier import ApplyFailed
 from haptera.node.commands import ANONYMOUS
 from haptera.node.node import Node
 from haptera.node.services.server import health
-from haptera.state import Count, Get, Scan, Set, SetMany
+from haptera.state import Count, Get, OpenScan, Set, SetMany
 from haptera.state.kv import Kv
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.node.nodes import CONFIG, Asked, ManualWriter, opened, turn
@@ -89,7 +89,7 @@ async def test_writes_that_wait_are_refused_at_once(broken_apply: pytest.MonkeyP
 
 async def test_half_an_entry_is_served_to_nobody(broken_apply: pytest.MonkeyPatch) -> None:
     node = await started(MemoryFileSystem(), writer := ManualWriter())
-    scan = await node.commands.open_scan(ANONYMOUS, Scan())
+    scan = await node.commands.open_scan(ANONYMOUS, OpenScan())
     assert not isinstance(scan, Failure)
     Asked(node, HALF)
     await writer.write_all()
@@ -97,7 +97,7 @@ async def test_half_an_entry_is_served_to_nobody(broken_apply: pytest.MonkeyPatc
         assert Asked(node, read).failures == BROKEN
     refused = (
         scan.page(1000, 10),
-        await node.commands.open_scan(ANONYMOUS, Scan()),
+        await node.commands.open_scan(ANONYMOUS, OpenScan()),
         await node.commands.count(ANONYMOUS, Count(glob="*1")),
     )
     assert [result.code for result in refused if isinstance(result, Failure)] == [5001] * 3

@@ -10,10 +10,10 @@ import pytest
 
 from haptera.errors import Failure, ShuttingDown
 from haptera.node.applier import ApplyFailed
-from haptera.node.commands import ANONYMOUS, Command
+from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.node import Node
 from haptera.node.services.server import health, status
-from haptera.state import Clear, Count, Delete, DeleteMany, Get, GetMany, Replayed, Scan, Set, SetMany
+from haptera.state import Clear, Count, Delete, DeleteMany, Get, GetMany, OpenScan, Replayed, Set, SetMany
 from haptera.state.kv import Kv
 from haptera.state.requests import Requests
 from haptera.testing.filesystem import MemoryFileSystem
@@ -57,7 +57,7 @@ async def started(fs: MemoryFileSystem, writer: ManualWriter, *ops: Write) -> No
     return node
 
 
-async def applying(node: Node, writer: ManualWriter, op: Write | Command) -> Asked:
+async def applying(node: Node, writer: ManualWriter, op: Write | Envelope) -> Asked:
     """A large change that is durable, and applied in part."""
     asked = Asked(node, op)
     await turn()
@@ -77,12 +77,12 @@ async def test_readers_of_a_change_that_fails_in_the_middle_are_told(op: Write) 
     """A scan that was open before, a get_many in slices, a scan and counts that wait for the end of the change."""
     fs, writer = MemoryFileSystem(), ManualWriter()
     node = await started(fs, writer, SetMany([(key, b"old") for key in KEYS]))
-    before = await node.commands.open_scan(ANONYMOUS, Scan())
+    before = await node.commands.open_scan(ANONYMOUS, OpenScan())
     fails_in_slice(node, type(op), 6)
     failing = await applying(node, writer, op)
     waiting = [
         asyncio.ensure_future(node.commands.turns.run("a", node.commands.get_many_steps(GetMany(KEYS), 1 << 24))),
-        asyncio.ensure_future(node.commands.open_scan(ANONYMOUS, Scan())),
+        asyncio.ensure_future(node.commands.open_scan(ANONYMOUS, OpenScan())),
         asyncio.ensure_future(node.commands.count(ANONYMOUS, Count("k"))),
         asyncio.ensure_future(node.commands.count(ANONYMOUS, Count(glob="*k*"))),
     ]
@@ -111,7 +111,7 @@ async def test_an_answer_that_cannot_be_remembered_is_unknown_and_remembered_aft
         raise MemoryError("no memory for the answer")
 
     monkeypatch.setattr(Requests, "remember", no_memory)
-    once = Command(Set("a", b"1"), ID, bytes(32))
+    once = Envelope(Set("a", b"1"), ID, bytes(32))
     failing = Asked(node, once)
     await writer.write_all()
     assert failing.failures == UNKNOWN
@@ -250,9 +250,11 @@ async def test_a_condition_that_fails_in_a_broken_state_is_not_told_as_such(monk
         raise MemoryError
 
     monkeypatch.setattr(Kv, "_put", broken)
-    failing = Asked(node, Command(Set("a", b""), ID, bytes(32)))
+    failing = Asked(node, Envelope(Set("a", b""), ID, bytes(32)))
     await writer.write_all()
-    refused = Asked(node, Set("before", b"", condition="absent"), Delete("none"), Command(Set("a", b""), ID, bytes(32)))
+    refused = Asked(
+        node, Set("before", b"", condition="absent"), Delete("none"), Envelope(Set("a", b""), ID, bytes(32))
+    )
     assert failing.failures == UNKNOWN
     assert refused.failures == BROKEN * 3
     await node.aclose()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from haptera.node import commit
-from haptera.node.commands import ANONYMOUS, Command, Session
+from haptera.node.commands import ANONYMOUS, Envelope, Submitter
 from haptera.node.node import Node
 from haptera.state import Clear, Increment, Replayed, Set, SetMany, limits
 from haptera.testing.filesystem import MemoryFileSystem
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from haptera.state import Write
 
 DIGEST = bytes(32)
-ONCE = Command(Increment("n"), request_id(1), DIGEST)
+ONCE = Envelope(Increment("n"), request_id(1), DIGEST)
 
 
 def again(peer: FakePeer, number: int = 1, *, resent: bool = False, method: str = "increment") -> FakeRequest:
@@ -102,11 +102,11 @@ async def test_a_repetition_between_two_slices_of_a_large_change_is_answered_wit
         items = [(f"k{number:05}", b"") for number in range(5_000)]
         changes: tuple[Write, ...] = (SetMany(items), Clear("k"))
         for version, op in enumerate(changes, 1):
-            large = Command(op, request_id(version), DIGEST)
+            large = Envelope(op, request_id(version), DIGEST)
             first = Asked(node, large)
             while not node._machine.changing:
                 await asyncio.sleep(0)
-            second, resent = Asked(node, large), Asked(node, Command(op, request_id(version), DIGEST, resent=True))
+            second, resent = Asked(node, large), Asked(node, Envelope(op, request_id(version), DIGEST, resent=True))
             while not resent.answered:
                 await asyncio.sleep(0)
             assert second.result == resent.result == Replayed(first.result)  # type: ignore[arg-type]
@@ -151,7 +151,7 @@ async def test_restarts_under_a_clock_that_jumps_each_time_forget_nothing(step_m
 async def test_an_answer_that_was_reduced_is_reduced_after_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "ANSWERS_SIZE_PER_USER_MAX", 5000)
     fs = MemoryFileSystem()
-    commands = [Command(Set("k", bytes(3000), return_previous=True), request_id(each), DIGEST) for each in range(4)]
+    commands = [Envelope(Set("k", bytes(3000), return_previous=True), request_id(each), DIGEST) for each in range(4)]
 
     async def repeated(node: Node) -> list[object]:
         asked = [Asked(node, command) for command in commands]
@@ -182,7 +182,7 @@ async def test_a_connection_that_goes_away_has_only_what_it_has_read_forgotten()
         Asked(node, Set("next", b""))
         await writer.write_all()
         assert remembered(store) == 1
-        assert Asked(node, Command(Increment("n"), request_id(2), b"x" * 32)).failures == [(3012, "not_applied")]
+        assert Asked(node, Envelope(Increment("n"), request_id(2), b"x" * 32)).failures == [(3012, "not_applied")]
         assert store.service._answers._under_way == store.service._answers._tracked == 0
 
 
@@ -206,13 +206,13 @@ async def test_an_id_of_another_user_is_another_id_after_a_restart_too() -> None
     fs = MemoryFileSystem()
     async with opened(fs) as node:
         Asked(node, ONCE)
-        Asked(node, ONCE, session=Session("bob"))
+        Asked(node, ONCE, submitter=Submitter("bob"))
         await turn()
         node.commands.forget(ANONYMOUS, [request_id(1)])
         Asked(node, Set("a", b""))
         await turn()
     async with opened(fs.restart()) as node:
-        assert Asked(node, ONCE, session=Session("bob")).result == Replayed((2, 2))
+        assert Asked(node, ONCE, submitter=Submitter("bob")).result == Replayed((2, 2))
         mine = Asked(node, ONCE)
         await turn()
         assert mine.result == (3, 4)

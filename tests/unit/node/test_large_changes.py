@@ -13,7 +13,7 @@ from haptera.node import applier, turns
 from haptera.node.commands import ANONYMOUS
 from haptera.node.node import Node
 from haptera.node.scans import Cursor
-from haptera.state import Clear, Count, DeleteMany, Exists, Get, Page, Result, Scan, Set, SetMany
+from haptera.state import Clear, Count, DeleteMany, Exists, Get, OpenScan, Page, Result, Set, SetMany
 from haptera.state.kv import KEY_WORK, Kv
 from haptera.state.limits import SLICE_WORK_MAX
 from haptera.testing.filesystem import MemoryFileSystem
@@ -163,12 +163,12 @@ async def test_a_write_taken_back_while_another_is_applied_makes_no_entry() -> N
 async def test_scans_and_counts_begin_before_or_after_a_large_change_and_never_in_it() -> None:
     async with opened() as node:
         await answered(Asked(node, SetMany([(key, b"old") for key in KEYS[:100]])))
-        before = await node.commands.open_scan(ANONYMOUS, Scan())
+        before = await node.commands.open_scan(ANONYMOUS, OpenScan())
         asked = await half_applied(node, SetMany(ITEMS))
         for op in (Count(), Count("k"), Count(glob="k*")):
             assert not node.commands.counts_at_once(op)
         opening = [
-            asyncio.ensure_future(node.commands.open_scan(ANONYMOUS, Scan())),
+            asyncio.ensure_future(node.commands.open_scan(ANONYMOUS, OpenScan())),
             asyncio.ensure_future(node.commands.count(ANONYMOUS, Count("k"))),
             asyncio.ensure_future(node.commands.count(ANONYMOUS, Count(glob="*k*"))),
         ]
@@ -193,7 +193,7 @@ async def test_scans_and_counts_begin_before_or_after_a_large_change_and_never_i
 async def test_what_no_reader_needs_is_freed_in_turns() -> None:
     async with opened() as node:
         await answered(Asked(node, SetMany(ITEMS)))
-        scan = await node.commands.open_scan(ANONYMOUS, Scan())
+        scan = await node.commands.open_scan(ANONYMOUS, OpenScan())
         cleared = Asked(node, Clear())
         await answered(cleared)
         assert cleared.result == (5_000, 2)

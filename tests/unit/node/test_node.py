@@ -15,7 +15,7 @@ from haptera.node import recovery
 from haptera.node.collector import MIDDLE_COLLECTIONS, YOUNG_COLLECTIONS
 from haptera.node.node import Node
 from haptera.state import Count, Delete, Get, Increment, Set, UnknownPart
-from haptera.storage import DataDirectory, Entry, Log, load_or_create
+from haptera.storage import DataDirectory, Log, LogEntry, load_or_create
 from haptera.storage.errors import DirectoryInUse, MissingKey, StorageFailed
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.node.nodes import CONFIG, Asked, ImmediateWriter, opened, turn
@@ -131,7 +131,7 @@ def append(fs: MemoryFileSystem, payload: bytes) -> None:
     directory = DataDirectory.open(fs, CONFIG.data_dir)
     log = Log.open(fs, directory, load_or_create(fs, directory.keys_path), segment_size=64 * 1024)
     entries = list(log.replay())
-    log.append(Entry(1, len(entries) + 1, 0, payload))
+    log.append(LogEntry(1, len(entries) + 1, 0, payload))
     log.close()
     directory.close()
 

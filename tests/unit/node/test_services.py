@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from haptera import __version__
-from haptera.node.commands import Command
+from haptera.node.commands import Envelope
 from haptera.node.metrics import Metrics
 from haptera.node.services.server import ServerService, health
-from haptera.node.services.session import SessionService
+from haptera.node.services.session import NodeSessionService
 from haptera.state import Set, limits
 from tests.unit.node.doubles import FakePeer
 from tests.unit.node.nodes import Asked, opened, turn
@@ -56,7 +56,7 @@ async def test_health_warns_before_too_many_answers_are_remembered(monkeypatch: 
     async with opened() as node:
         told = []
         for number in range(5):
-            Asked(node, Command(Set("a", b""), bytes([number]) * 16, bytes(32)))
+            Asked(node, Envelope(Set("a", b""), bytes([number]) * 16, bytes(32)))
             await turn()
             state, reason = health(node)
             told.append((state, reason != ""))
@@ -98,7 +98,7 @@ async def test_an_unknown_method_is_refused() -> None:
 async def test_whoami_is_nobody() -> None:
     peer = FakePeer()
     requests = [peer.request("whoami", service="session"), peer.request("who", service="session")]
-    SessionService(Metrics()).handle([request.request for request in requests])
+    NodeSessionService(Metrics()).handle([request.request for request in requests])
     assert requests[0].result == {"user": "", "roles": [], "mechanism": "", "secure": False}
     assert requests[1].code == 3002
 

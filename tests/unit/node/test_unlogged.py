@@ -12,7 +12,7 @@ import pytest
 
 from haptera.client import Database, connect
 from haptera.errors import KeyExists
-from haptera.node.commands import ANONYMOUS, Command, Session
+from haptera.node.commands import ANONYMOUS, Envelope, Submitter
 from haptera.state import Clear, Delete, DeleteMany, Increment, Replayed, Set, SetMany, Write
 from haptera.testing import node, virtual_clock
 from haptera.testing.filesystem import MemoryFileSystem
@@ -125,7 +125,7 @@ async def test_after_the_disk_has_failed_nothing_is_judged() -> None:
 
 async def test_answers_that_wait_to_be_forgotten_make_one_entry_and_no_more() -> None:
     async with opened() as node:
-        Asked(node, Command(Increment("n"), ID, DIGEST))
+        Asked(node, Envelope(Increment("n"), ID, DIGEST))
         await turn()
         node.commands.forget(ANONYMOUS, [ID])
         refusals = []
@@ -138,10 +138,10 @@ async def test_answers_that_wait_to_be_forgotten_make_one_entry_and_no_more() ->
 
 async def test_a_repetition_by_another_user_is_a_change_of_its_own() -> None:
     async with opened() as node:
-        once = Command(LOCK, ID, DIGEST)
+        once = Envelope(LOCK, ID, DIGEST)
         Asked(node, once)
         await turn()
-        assert Asked(node, once, session=Session("bob")).failures == [(4003, "not_applied")]
+        assert Asked(node, once, submitter=Submitter("bob")).failures == [(4003, "not_applied")]
         assert Asked(node, once).result == Replayed((1, None))
         await turn()
         assert node.index == 1
@@ -150,17 +150,17 @@ async def test_a_repetition_by_another_user_is_a_change_of_its_own() -> None:
 async def test_the_id_of_another_change_is_refused_without_an_entry_though_it_may_come_again() -> None:
     """Of a resent change whatever it is answered is remembered, but not that its id is another's."""
     async with opened() as node:
-        Asked(node, Command(Increment("n"), ID, DIGEST))
+        Asked(node, Envelope(Increment("n"), ID, DIGEST))
         await turn()
         for resent in (False, True):
-            reused = Asked(node, Command(Increment("n"), ID, b"x" * 32, resent))
+            reused = Asked(node, Envelope(Increment("n"), ID, b"x" * 32, resent))
             assert reused.failures == [(3012, "not_applied")]
         assert node.index == 1
 
 
 async def test_refusals_of_a_resent_change_make_one_entry_however_often_it_comes() -> None:
     fs = MemoryFileSystem()
-    lock = Command(LOCK, ID, DIGEST, resent=True)
+    lock = Envelope(LOCK, ID, DIGEST, resent=True)
     async with opened(fs) as node:
         Asked(node, Set("lock", b"theirs"))
         await turn()
@@ -175,7 +175,7 @@ async def test_refusals_of_a_resent_change_make_one_entry_however_often_it_comes
     async with opened(fs.restart()) as node:
         assert node._machine.digest() == digest
         assert Asked(node, lock).result == Replayed(first.result)  # type: ignore[arg-type]
-        taken = Asked(node, Command(LOCK, OTHER_ID, DIGEST))
+        taken = Asked(node, Envelope(LOCK, OTHER_ID, DIGEST))
         await turn()
         assert taken.result == (3, None)
 

@@ -11,7 +11,7 @@ from haptera.connection import Budget
 from haptera.connection.bounds import BOUNDS, Bound
 from haptera.errors import ConfigurationError
 from haptera.node.config import OPTIONS, NodeConfig
-from haptera.node.server import settings
+from haptera.node.listening import settings
 from haptera.testing import connected_peers, virtual_clock
 from haptera.wire.payload import Limits
 from tests.unit.peer.hosts import ANY_PORT, Echo, served

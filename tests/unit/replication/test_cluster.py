@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from haptera.replication import TERM, ClusterOfOne
-from haptera.storage import DataDirectory, Entry, Log, load_or_create
+from haptera.storage import DataDirectory, Log, LogEntry, load_or_create
 from haptera.storage.errors import StorageFailed, StorageFull
 from haptera.testing.filesystem import MemoryFileSystem
 
@@ -77,9 +77,9 @@ async def test_an_entry_is_committed_when_the_log_has_it() -> None:
     cluster.close()
     log = Log.open(cluster.fs, cluster.directory, load_or_create(cluster.fs, cluster.directory.keys_path))
     assert list(log.replay()) == [
-        Entry(TERM, 1, 1000, b"first"),
-        Entry(TERM, 2, 1001, b"second"),
-        Entry(TERM, 3, 1002, b""),
+        LogEntry(TERM, 1, 1000, b"first"),
+        LogEntry(TERM, 2, 1001, b"second"),
+        LogEntry(TERM, 3, 1002, b""),
     ]
     log.close()
 

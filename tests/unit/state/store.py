@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from haptera.errors import Failure
-from haptera.state import Logged, Page, Read, Result, Row, Scan, ScanCursor, StateMachine, Write, validate
+from haptera.state import Logged, OpenScan, Page, Read, Result, Row, ScanCursor, StateMachine, Write, validate
 from haptera.state.steps import finish
 
 
@@ -51,11 +51,11 @@ class Store(StateMachine):
         entry = self.kv.entries.get(key)
         return None if entry is None else entry[0]
 
-    def scan(self, op: Scan | None = None) -> list[Row]:
+    def scan(self, op: OpenScan | None = None) -> list[Row]:
         return drain(self.cursor(op))
 
-    def cursor(self, op: Scan | None = None) -> ScanCursor:
-        op = op if op is not None else Scan()
+    def cursor(self, op: OpenScan | None = None) -> ScanCursor:
+        op = op if op is not None else OpenScan()
         assert validate(op) is None
         cursor = self.open_scan(op)
         assert isinstance(cursor, ScanCursor)

@@ -14,8 +14,8 @@ from haptera.state import (
     Get,
     GetMany,
     Increment,
+    OpenScan,
     Rename,
-    Scan,
     Set,
     SetMany,
 )
@@ -301,7 +301,7 @@ def test_count(store: Store, op: Count, count: int) -> None:
 
 def test_count_leaves_out_deleted_keys_that_a_reader_still_sees(store: Store) -> None:
     store.do(SetMany([("a", b""), ("b", b""), ("c", b"")]))
-    cursor = store.cursor(Scan())
+    cursor = store.cursor(OpenScan())
     store.do(Delete("b"))
     assert store.ask(Count(start="a")) == (2,)
     assert store.ask(Count(start="b", end="c")) == (0,)

@@ -12,7 +12,7 @@ from haptera.state import (
     Get,
     Increment,
     Logged,
-    Scan,
+    OpenScan,
     Set,
     SetMany,
     StateMachine,
@@ -80,7 +80,7 @@ def test_the_checker_finds_what_is_broken() -> None:
         store = Store()
         store.do(SetMany([("a", b""), ("b", b"")]))
         store.do(Increment("n"), "app", bytes(16), bytes(32))
-        cursor = store.open_scan(Scan())
+        cursor = store.open_scan(OpenScan())
         store.do(Set("a", b"x"))
         damage(store)
         with pytest.raises(AssertionError, match="broken invariant"):

@@ -11,8 +11,8 @@ from haptera.state import (
     Get,
     GetMany,
     Increment,
+    OpenScan,
     Rename,
-    Scan,
     Set,
     SetMany,
     Write,
@@ -89,13 +89,13 @@ def test_trap_a_cursor_that_is_an_offset_into_a_re_sorted_list(reverse: bool) ->
     keys = [f"k{n:02d}" for n in range(20)]
     store = Store()
     store.do(SetMany([(key, b"") for key in keys]))
-    cursor = store.cursor(Scan(reverse=reverse))
+    cursor = store.cursor(OpenScan(reverse=reverse))
     in_pages: list[str] = []
     by_after: list[str] = []
     after: str | None = None
     for step in range(10):
         in_pages += [row[0] for row in page_of(cursor, max_rows=2).rows]
-        rows = store.scan(Scan(prefix="k", limit=2, reverse=reverse, after=after))
+        rows = store.scan(OpenScan(prefix="k", limit=2, reverse=reverse, after=after))
         by_after += [row[0] for row in rows]
         after = by_after[-1]
         store.do(SetMany([(f"{first}{step}", b"") for first in "aby"]))  # before and behind: an offset would slip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from haptera.storage import DataDirectory, Entry, Log, load_or_create
+from haptera.storage import DataDirectory, Log, LogEntry, load_or_create
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,12 +18,12 @@ SEGMENT_SIZE = 400
 """Room for a few small entries, so that a dozen fill several segments."""
 
 
-def entry(index: int, size: int = 24) -> Entry:
+def entry(index: int, size: int = 24) -> LogEntry:
     """The entry that the tests write at an index: its content says which it is."""
-    return Entry(1 + index // 5, index, 1_700_000_000_000 + index // 3, (b"%d " % index * size)[:size])
+    return LogEntry(1 + index // 5, index, 1_700_000_000_000 + index // 3, (b"%d " % index * size)[:size])
 
 
-def entries(count: int, size: int = 24) -> list[Entry]:
+def entries(count: int, size: int = 24) -> list[LogEntry]:
     return [entry(index, size) for index in range(1, count + 1)]
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from haptera.errors import CorruptionError
-from haptera.storage import Entry
-from haptera.storage.segment import NO_TAG, RECORD_HEADER_SIZE, SEGMENT_HEADER_SIZE, Codec, SegmentHeader
+from haptera.storage import LogEntry
+from haptera.storage.segment import NO_TAG, RECORD_HEADER_SIZE, SEGMENT_HEADER_SIZE, RecordCipher, SegmentHeader
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.storage.stores import LOG_PATH, Store, opened
 
@@ -104,34 +104,36 @@ def test_segments_exchanged() -> None:
     refused(fs, FIRST)
 
 
-def forged(number: int, first_index: int, entries: list[Entry]) -> MemoryFileSystem:
+def forged(number: int, first_index: int, entries: list[LogEntry]) -> MemoryFileSystem:
     """A store with one segment, sealed and valid in itself, as only the holder of the key can make it."""
     fs = MemoryFileSystem()
     with opened(fs) as store:
         key = store.key
     header = SegmentHeader.new(number, key, first_index, NO_TAG, 4096, synced=True)
-    codec = Codec(header, key)
+    codec = RecordCipher(header, key)
     fs.write(FIRST, header.encode() + b"".join(codec.encode(entry) for entry in entries))
     return fs
 
 
 def test_a_forged_segment_that_is_right_in_all_is_read() -> None:
     """What follows differs from this in one thing each."""
-    with opened(forged(1, 1, [Entry(3, 1, 5, b""), Entry(3, 2, 5, b"")])) as store:
+    with opened(forged(1, 1, [LogEntry(3, 1, 5, b""), LogEntry(3, 2, 5, b"")])) as store:
         assert store.log.last_index == 2
 
 
-@pytest.mark.parametrize("second", [Entry(3, 3, 5, b""), Entry(3, 1, 5, b""), Entry(2, 2, 5, b""), Entry(3, 2, 4, b"")])
-def test_a_record_whose_index_term_or_time_is_out_of_place(second: Entry) -> None:
-    refused(forged(1, 1, [Entry(3, 1, 5, b""), second]), FIRST, SEGMENT_HEADER_SIZE + 48)
+@pytest.mark.parametrize(
+    "second", [LogEntry(3, 3, 5, b""), LogEntry(3, 1, 5, b""), LogEntry(2, 2, 5, b""), LogEntry(3, 2, 4, b"")]
+)
+def test_a_record_whose_index_term_or_time_is_out_of_place(second: LogEntry) -> None:
+    refused(forged(1, 1, [LogEntry(3, 1, 5, b""), second]), FIRST, SEGMENT_HEADER_SIZE + 48)
 
 
 def test_a_log_that_does_not_begin_at_the_first_index() -> None:
-    refused(forged(1, 2, [Entry(3, 2, 5, b"")]), FIRST)
+    refused(forged(1, 2, [LogEntry(3, 2, 5, b"")]), FIRST)
 
 
 def test_a_segment_under_another_number() -> None:
-    refused(forged(2, 1, [Entry(3, 1, 5, b"")]), FIRST)
+    refused(forged(2, 1, [LogEntry(3, 1, 5, b"")]), FIRST)
 
 
 def test_a_segment_of_another_history_under_the_same_key() -> None:

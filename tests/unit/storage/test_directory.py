@@ -15,6 +15,7 @@ import pytest
 
 from haptera.errors import CorruptionError, StorageError
 from haptera.storage import DataDirectory, OsFileSystem, load_or_create
+from haptera.storage.data_key import DataKey
 from haptera.storage.errors import (
     DirectoryInUse,
     MissingKey,
@@ -23,7 +24,6 @@ from haptera.storage.errors import (
     StorageFull,
     WrongKey,
 )
-from haptera.storage.keys import DataKey
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.storage.stores import LOG_PATH, PATH, Store, entries, opened
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from haptera.errors import CorruptionError
-from haptera.storage import DataDirectory, Entry, Log, OsFileSystem, load_or_create
+from haptera.storage import DataDirectory, Log, LogEntry, OsFileSystem, load_or_create
 from haptera.storage.errors import NewerFormat, StorageFailed, StorageFull
 from haptera.storage.reader import CHUNK_SIZE
 from haptera.storage.segment import SEGMENT_HEADER_SIZE
@@ -113,23 +113,23 @@ def test_an_empty_payload_is_an_entry() -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        (Entry(5, 3, 5, b""), "index 3"),
-        (Entry(5, 1, 5, b""), "index 1"),
-        (Entry(4, 2, 5, b""), "goes back"),
-        (Entry(5, 2, 4, b""), "goes back"),
-        (Entry(1 << 64, 2, 5, b""), "term"),
-        (Entry(5, 2, 1 << 64, b""), "time"),
+        (LogEntry(5, 3, 5, b""), "index 3"),
+        (LogEntry(5, 1, 5, b""), "index 1"),
+        (LogEntry(4, 2, 5, b""), "goes back"),
+        (LogEntry(5, 2, 4, b""), "goes back"),
+        (LogEntry(1 << 64, 2, 5, b""), "term"),
+        (LogEntry(5, 2, 1 << 64, b""), "time"),
     ],
 )
-def test_an_entry_out_of_its_place_is_refused_before_it_is_written(wrong: Entry, says: str) -> None:
+def test_an_entry_out_of_its_place_is_refused_before_it_is_written(wrong: LogEntry, says: str) -> None:
     fs = MemoryFileSystem()
     with opened(fs) as store:
-        store.log.append(Entry(5, 1, 5, b"one"))
+        store.log.append(LogEntry(5, 1, 5, b"one"))
         calls = len(fs.calls)
         with pytest.raises(ValueError, match=says):
             store.log.append(wrong)
         assert len(fs.calls) == calls
-        store.log.append(Entry(5, 2, 5, b"two"))
+        store.log.append(LogEntry(5, 2, 5, b"two"))
     with opened(fs) as store:
         assert [entry.payload for entry in store.entries] == [b"one", b"two"]
 

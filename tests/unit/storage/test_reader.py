@@ -11,14 +11,14 @@ import pytest
 
 from haptera.errors import CorruptionError
 from haptera.storage import OsFileSystem
-from haptera.storage.keys import DataKey
+from haptera.storage.data_key import DataKey
 from haptera.storage.reader import CHUNK_SIZE, SECTOR_SIZE, SegmentReader, nonzero_end
 from haptera.storage.segment import (
     ENTRY_SIZE_MAX,
     NO_TAG,
     RECORD_HEADER_SIZE,
     SEGMENT_HEADER_SIZE,
-    Codec,
+    RecordCipher,
     SegmentHeader,
 )
 from haptera.testing.filesystem import MemoryFileSystem
@@ -35,7 +35,7 @@ def reader_of(first_index: int, junk: bytes, offset: int, *, synced: bool = True
     """A reader of an active segment: one good record, then `junk`, then record 3 at `offset` (none if 0)."""
     capacity = capacity or offset + 4096
     header = SegmentHeader(1, b"I" * 16, KEY.id, first_index, NO_TAG, capacity, synced)
-    codec = Codec(header, KEY)
+    codec = RecordCipher(header, KEY)
     good, _, later = (codec.encode(entry(first_index + at)) for at in range(3))
     data = bytearray(capacity)
     start = header.encode() + good + junk
@@ -88,7 +88,7 @@ class Tail:
     def __init__(self, *sizes: int, key: DataKey = KEY) -> None:
         for seed in count():
             self.header = SegmentHeader(1, seed.to_bytes(16, "big"), key.id, 1, NO_TAG, SEGMENT_SIZE, synced=True)
-            codec = Codec(self.header, key)
+            codec = RecordCipher(self.header, key)
             self.records = [codec.encode(entry(index, size)) for index, size in enumerate(sizes, 1)]
             # Damage is only seen in what does not end in a zero by chance.
             if all(record[-1] and record[RECORD_HEADER_SIZE - 1] for record in self.records):

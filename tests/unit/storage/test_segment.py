@@ -8,12 +8,12 @@ import google_crc32c
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from haptera.storage.keys import DataKey
+from haptera.storage.data_key import DataKey
 from haptera.storage.segment import (
     NO_TAG,
     RECORD_HEADER_SIZE,
     SEGMENT_HEADER_SIZE,
-    Codec,
+    RecordCipher,
     SegmentHeader,
     format_of,
 )
@@ -53,7 +53,7 @@ def test_a_new_header_has_a_new_id() -> None:
 
 
 def test_records_round_trip_in_order() -> None:
-    writer, reader = Codec(HEADER, KEY), Codec(HEADER, KEY)
+    writer, reader = RecordCipher(HEADER, KEY), RecordCipher(HEADER, KEY)
     for index in range(100, 110):
         record = writer.encode(entry(index, index - 100))
         header, body = record[:RECORD_HEADER_SIZE], record[RECORD_HEADER_SIZE:]
@@ -64,25 +64,25 @@ def test_records_round_trip_in_order() -> None:
 
 
 def test_a_record_with_any_byte_changed_is_refused() -> None:
-    record = Codec(HEADER, KEY).encode(entry(100))
+    record = RecordCipher(HEADER, KEY).encode(entry(100))
     for at in range(len(record)):
         data = record[:at] + bytes([record[at] ^ 1]) + record[at + 1 :]
         header, body = data[:RECORD_HEADER_SIZE], data[RECORD_HEADER_SIZE:]
         if at < RECORD_HEADER_SIZE:
-            assert Codec(HEADER, KEY).decode_header(header) is None
-        assert Codec(HEADER, KEY).decrypt(header, body) is None
+            assert RecordCipher(HEADER, KEY).decode_header(header) is None
+        assert RecordCipher(HEADER, KEY).decrypt(header, body) is None
 
 
 def test_a_record_is_refused_after_another_than_its_own_predecessor() -> None:
-    codec = Codec(HEADER, KEY)
+    codec = RecordCipher(HEADER, KEY)
     codec.encode(entry(100))
     second = codec.encode(entry(101))
-    assert Codec(HEADER, KEY).decrypt(second[:RECORD_HEADER_SIZE], second[RECORD_HEADER_SIZE:]) is None
+    assert RecordCipher(HEADER, KEY).decrypt(second[:RECORD_HEADER_SIZE], second[RECORD_HEADER_SIZE:]) is None
 
 
 def test_a_record_is_refused_after_another_history_of_the_same_segment() -> None:
     """Two copies of a running process write on under the same id: each record holds on to the one before."""
-    one, other, reader = Codec(HEADER, KEY), Codec(HEADER, KEY), Codec(HEADER, KEY)
+    one, other, reader = RecordCipher(HEADER, KEY), RecordCipher(HEADER, KEY), RecordCipher(HEADER, KEY)
     first = one.encode(entry(100))
     other.encode(entry(100, 25))
     second, foreign = one.encode(entry(101)), other.encode(entry(101))
@@ -93,8 +93,8 @@ def test_a_record_is_refused_after_another_history_of_the_same_segment() -> None
 
 def test_the_header_of_another_segments_record_is_none() -> None:
     other = SegmentHeader(7, b"J" * 16, KEY.id, 100, b"T" * 16, 4096, synced=True)
-    record = Codec(other, KEY).encode(entry(100))
-    assert Codec(HEADER, KEY).decode_header(record[:RECORD_HEADER_SIZE]) is None
+    record = RecordCipher(other, KEY).encode(entry(100))
+    assert RecordCipher(HEADER, KEY).decode_header(record[:RECORD_HEADER_SIZE]) is None
 
 
 def expand(secret: bytes, salt: bytes, purpose: bytes, size: int) -> bytes:
@@ -107,7 +107,7 @@ def test_records_are_what_the_specification_says() -> None:
     secret, header = bytes(range(32)), HEADER.encode()
     assert KEY.id == expand(secret, bytes(32), b"haptera data key id/1", 8)
     cipher = AESGCM(expand(secret, HEADER.id, b"haptera log segment/1", 32))
-    codec, tag = Codec(HEADER, KEY), HEADER.previous_tag
+    codec, tag = RecordCipher(HEADER, KEY), HEADER.previous_tag
     for number, wrote in enumerate((entry(100), entry(101, 0), entry(102, 500))):
         record = codec.encode(wrote)
         fields = b"".join(
@@ -123,4 +123,4 @@ def test_records_are_what_the_specification_says() -> None:
 
 
 def test_the_payload_does_not_show() -> None:
-    assert b"1 1 1 1" not in Codec(HEADER, KEY).encode(entry(1))
+    assert b"1 1 1 1" not in RecordCipher(HEADER, KEY).encode(entry(1))

@@ -124,6 +124,7 @@ def test_who_does_not_use_it_pays_for_small_modules_alone(tmp_path: Path) -> Non
     (loaded,) = (line.split()[1:] for line in lines if "loaded" in line)
     assert set(loaded) == {
         "haptera",
+        "haptera.lazy",
         "haptera.version",
         "haptera.testing",
         "haptera.testing.plugin",

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final, Literal
 
 from haptera.cli import output
-from haptera.cli.benchmark.keys import Keys
+from haptera.cli.benchmark.key_choice import Keys
 from haptera.cli.benchmark.load import NS, Operation, Plan, RealClock, Recorder, run_load
 from haptera.cli.benchmark.progress import INTERVAL_SECONDS, LONG_SECONDS, shown
 from haptera.cli.benchmark.report import Report, report

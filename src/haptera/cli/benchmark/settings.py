@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from haptera.cli.benchmark.keys import Distribution
+from haptera.cli.benchmark.key_choice import Distribution
 
 WorkloadName = Literal["read", "write", "mixed", "scan", "echo", "stream"]
 

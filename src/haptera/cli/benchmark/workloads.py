@@ -14,7 +14,7 @@ from haptera.cli.benchmark.service import SERVICE, encode_order
 from haptera.errors import Code, RemoteProtocolError
 
 if TYPE_CHECKING:
-    from haptera.cli.benchmark.keys import Keys
+    from haptera.cli.benchmark.key_choice import Keys
     from haptera.cli.benchmark.load import Operation
     from haptera.cli.benchmark.settings import Settings
     from haptera.client import Database

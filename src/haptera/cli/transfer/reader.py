@@ -24,7 +24,7 @@ many in flight are few megabytes, and that few rows are uncertain after a lost c
 
 
 @dataclass
-class Batch:
+class RowBatch:
     """Rows for one call. ``first`` and ``last`` are where they stood in the file."""
 
     items: list[tuple[str, bytes]]
@@ -63,7 +63,7 @@ class Reader:
         """The kind of the places: lines, or the items of a document."""
         return "line" if self._rows is None else self._rows.unit
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self) -> Iterator[RowBatch]:
         """The file's rows in order. Raises `BadFile` (behind a last batch of the rows before it) and ``OSError``."""
         items: list[tuple[str, bytes]] = []
         size = first = count = 0
@@ -75,14 +75,14 @@ class Reader:
                 count += 1
                 size += len(key) + len(value)
                 if len(items) >= BATCH_ROWS_MAX or size >= BATCH_SIZE_MAX:
-                    yield Batch(items, first, self.place, self.bytes_read)
+                    yield RowBatch(items, first, self.place, self.bytes_read)
                     items, size = [], 0
         except BadFile:
             if items:
-                yield Batch(items, first, self.place - 1, self.bytes_read)
+                yield RowBatch(items, first, self.place - 1, self.bytes_read)
             raise
         if items:
-            yield Batch(items, first, self.place, self.bytes_read)
+            yield RowBatch(items, first, self.place, self.bytes_read)
         if not count and not self._source.empty:
             bad = f"; {self.skipped} bad ones were passed over" if self.skipped else ""
             raise WrongFile(f"the file is not empty, and has no rows{bad}")

@@ -12,7 +12,7 @@ from haptera.cli.transfer.errors import BadFile
 from haptera.errors import HapteraError
 
 if TYPE_CHECKING:
-    from haptera.cli.transfer.reader import Batch, Reader
+    from haptera.cli.transfer.reader import Reader, RowBatch
     from haptera.client import Database
 
 IN_FLIGHT_MAX: Final = 16
@@ -41,12 +41,12 @@ class Tally:
     stopped_at: int | None = None
     error: BaseException | None = None
 
-    def failed(self, batch: Batch, error: HapteraError) -> None:
+    def failed(self, batch: RowBatch, error: HapteraError) -> None:
         if error.outcome != "not_applied":
             self.uncertain += len(batch.items)
         self.stop(batch.first, error)
 
-    def unanswered(self, batch: Batch, *, sent: bool) -> None:
+    def unanswered(self, batch: RowBatch, *, sent: bool) -> None:
         if sent:
             self.uncertain += len(batch.items)
         self.stop(batch.first, Interrupted())
@@ -62,7 +62,7 @@ async def store(
     db: Database,
     reader: Reader,
     update: Callable[[int, int], None],
-    read: Callable[[Reader], AsyncGenerator[Batch, None]] | None = None,
+    read: Callable[[Reader], AsyncGenerator[RowBatch, None]] | None = None,
 ) -> Tally:
     """Stores all rows of ``reader``, many calls at a time, until the first that fails or Ctrl-C.
 
@@ -73,7 +73,7 @@ async def store(
     of a key that comes twice the later row wins.
     """
     tally = Tally()
-    flight = Flight(db, tally)
+    flight = InFlight(db, tally)
     batches = (read or read_ahead)(reader)
     try:
         try:
@@ -95,7 +95,7 @@ async def store(
 
 
 @dataclass
-class Flight:
+class InFlight:
     """The calls under way. ``sent_to`` is the last place in the file that belongs to a batch that was sent."""
 
     db: Database
@@ -104,7 +104,7 @@ class Flight:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     keys: set[str] = field(default_factory=set)
 
-    async def send(self, batch: Batch) -> None:
+    async def send(self, batch: RowBatch) -> None:
         """Sends a batch as soon as it may be under way beside the others."""
         keys = {key for key, _ in batch.items}
         while self.tasks and (len(self.tasks) >= IN_FLIGHT_MAX or not self.keys.isdisjoint(keys)):
@@ -118,7 +118,7 @@ class Flight:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def _store(self, batch: Batch, keys: set[str]) -> None:
+    async def _store(self, batch: RowBatch, keys: set[str]) -> None:
         try:
             await self.db.set_many(batch.items)
         except HapteraError as error:
@@ -144,14 +144,14 @@ class Flight:
             await self.landed()
 
 
-async def read_ahead(reader: Reader) -> AsyncGenerator[Batch, None]:
+async def read_ahead(reader: Reader) -> AsyncGenerator[RowBatch, None]:
     """The batches of a file, read in a thread: a slow disk or pipe does not hold up the connection."""
     loop = asyncio.get_running_loop()
-    arrived: asyncio.Queue[Batch | Exception | None] = asyncio.Queue()
+    arrived: asyncio.Queue[RowBatch | Exception | None] = asyncio.Queue()
     room = threading.Semaphore(READ_AHEAD_MAX)
     stopped = threading.Event()
 
-    def deliver(item: Batch | Exception | None) -> None:
+    def deliver(item: RowBatch | Exception | None) -> None:
         try:
             loop.call_soon_threadsafe(arrived.put_nowait, item)
         except RuntimeError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from haptera.node.batch import DROPPED, Submission
-from haptera.node.commands.interface import ANONYMOUS, Command, Commands, Session
+from haptera.node.commands.interface import ANONYMOUS, Commands, Envelope, Submitter
 from haptera.state import (
     Clear,
     Count,
@@ -13,10 +13,10 @@ from haptera.state import (
     Get,
     GetMany,
     Increment,
+    OpenScan,
     Rename,
     Replayed,
     Result,
-    Scan,
     Set,
     SetMany,
 )
@@ -25,21 +25,21 @@ __all__ = [
     "ANONYMOUS",
     "DROPPED",
     "Clear",
-    "Command",
     "Commands",
     "Count",
     "Delete",
     "DeleteMany",
+    "Envelope",
     "Exists",
     "Get",
     "GetMany",
     "Increment",
+    "OpenScan",
     "Rename",
     "Replayed",
     "Result",
-    "Scan",
-    "Session",
     "Set",
     "SetMany",
     "Submission",
+    "Submitter",
 ]

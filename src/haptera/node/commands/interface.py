@@ -22,9 +22,9 @@ from haptera.state import (
     Forget,
     GetMany,
     Logged,
+    OpenScan,
     Operation,
     Read,
-    Scan,
     compile_glob,
     glob_steps,
     limits,
@@ -38,27 +38,28 @@ if TYPE_CHECKING:
     from haptera.node.metrics import Metrics
     from haptera.node.scans import Cursor, Scans
     from haptera.node.turns import Turns
-    from haptera.state import Entry, Glob, Result, StateMachine, Steps
+    from haptera.state import Glob, Result, StateMachine, Steps, StoredEntry
 
 FORGOTTEN_MAX = 4096
 """Ids of answers that wait to be forgotten. They ride with the next write; only where nothing is written this many make
 an entry of their own, of 72 KiB."""
 
 
-class Session(msgspec.Struct, frozen=True):
-    """On whose behalf commands are submitted: ``user`` is the name, empty for anyone."""
+class Submitter(msgspec.Struct, frozen=True):
+    """The user on whose behalf commands are submitted: ``user`` is the name, empty for an anonymous one."""
 
     user: str = ""
 
 
-ANONYMOUS = Session()
+ANONYMOUS = Submitter()
 
 
-class Command(msgspec.Struct, frozen=True, gc=False):
-    """One operation; a scan is not for `Commands.submit`. A write that must happen at most once has a ``request_id``
-    (16 bytes) and the ``digest`` (SHA-256) of what was asked; ``resent`` says that it may have come on another
-    connection as well (spec/protocol.md 7.1). One that was checked in slices (`validate_steps`) comes with its
-    ``size``.
+class Envelope(msgspec.Struct, frozen=True, gc=False):
+    """A command, and what its request says beside it. A scan is not for `Commands.submit`.
+
+    A write that must happen at most once has a ``request_id`` (16 bytes) and the ``digest`` (SHA-256) of what was
+    asked; ``resent`` says that it may have come on another connection as well (spec/protocol.md 7.1). A command that
+    was checked in slices (`validate_steps`) comes with its ``size``.
     """
 
     op: Operation
@@ -89,7 +90,9 @@ class Commands:
         """The store's applied revision."""
         return self._machine.revision
 
-    def submit(self, session: Session, commands: Sequence[Command], done: Callable[[list[Result]], None]) -> Submission:
+    def submit(
+        self, submitter: Submitter, commands: Sequence[Envelope], done: Callable[[list[Result]], None]
+    ) -> Submission:
         """Do the commands and call ``done(results)`` exactly once, when all of them have a result, in their order.
 
         A result is the tuple of the operation's result array (spec/protocol.md 7), a `Failure` that changed nothing or
@@ -111,13 +114,13 @@ class Commands:
             elif isinstance(op, Read):
                 results.append(machine_read(op))
             else:
-                logged = Logged(op, session.user, command.request_id, command.digest, command.resent)  # type: ignore[arg-type]
+                logged = Logged(op, submitter.user, command.request_id, command.digest, command.resent)  # type: ignore[arg-type]
                 if self._pipeline.at_rest and not self._forgotten and (known := self._known(logged)) is not None:
                     results.append(known)
                     continue
                 if self._forgotten:
                     self.write_forgotten()  # before the write: it may need the room
-                size = (size_bound(op) if size is None else size) + LOGGED_OVERHEAD + len(session.user)
+                size = (size_bound(op) if size is None else size) + LOGGED_OVERHEAD + len(submitter.user)
                 results.append(_WAITING)
                 refused = append(logged, size, submission, len(results) - 1)
                 if refused is not None:
@@ -151,30 +154,30 @@ class Commands:
         """
         return submission.results[position] is _WAITING and self._pipeline.drop(submission, position)
 
-    def remembers(self, session: Session, request_id: bytes) -> bool:
+    def remembers(self, submitter: Submitter, request_id: bytes) -> bool:
         """Whether the answer to a change with this id is remembered."""
-        return self._machine.requests.remembers(session.user, request_id)
+        return self._machine.requests.remembers(submitter.user, request_id)
 
-    def remembered(self, session: Session) -> int:
-        """How many answers are remembered for the session's user."""
-        return self._machine.requests.count(session.user)
+    def remembered(self, submitter: Submitter) -> int:
+        """How many answers are remembered for the submitter's user."""
+        return self._machine.requests.count(submitter.user)
 
-    def room_for_answers(self, session: Session) -> int:
-        """How many more answers may be remembered for the session's user, once those are gone that wait to be
+    def room_for_answers(self, submitter: Submitter) -> int:
+        """How many more answers may be remembered for the submitter's user, once those are gone that wait to be
         forgotten."""
-        user = session.user
+        user = submitter.user
         return (
             limits.ANSWERS_PER_USER_MAX
             - self._machine.requests.count(user)
             + (len(self._forgotten.get(user, ())) if self._forgotten else 0)
         )
 
-    def forget(self, session: Session, request_ids: Sequence[bytes]) -> None:
+    def forget(self, submitter: Submitter, request_ids: Sequence[bytes]) -> None:
         """Have the answers for these ids forgotten, by the entry of the next write.
 
         It costs no sync of its own, unless `FORGOTTEN_MAX` wait. A crash loses what waits; time forgets it then.
         """
-        self._forgotten.setdefault(session.user, []).extend(request_ids)
+        self._forgotten.setdefault(submitter.user, []).extend(request_ids)
         self._forgotten_count += len(request_ids)
         if self._forgotten_count >= FORGOTTEN_MAX:
             self.write_forgotten()
@@ -207,8 +210,8 @@ class Commands:
 
     async def open_scan(
         self,
-        session: Session,
-        op: Scan,
+        submitter: Submitter,
+        op: OpenScan,
         on_expired: Callable[[], None] | None = None,
         owner: object | None = None,
     ) -> Cursor | Failure:
@@ -235,7 +238,7 @@ class Commands:
         return not self._machine.changing and _is_of_a_range(op)
 
     async def count(
-        self, session: Session, op: Count, owner: object | None = None
+        self, submitter: Submitter, op: Count, owner: object | None = None
     ) -> tuple[tuple[Any, ...], int] | Failure:
         """A count that `submit` does not answer at once: its result array, and the revision that it is of.
 
@@ -247,8 +250,8 @@ class Commands:
             await self._pipeline.settled()
             result = refused or self._machine.read(op)
             return (result, self._machine.revision) if isinstance(result, tuple) else cast("Failure", result)
-        scan = Scan(prefix=op.prefix, start=op.start, end=op.end, glob=op.glob, keys_only=True)
-        cursor = await self.open_scan(session, scan, owner=owner)
+        scan = OpenScan(prefix=op.prefix, start=op.start, end=op.end, glob=op.glob, keys_only=True)
+        cursor = await self.open_scan(submitter, scan, owner=owner)
         if isinstance(cursor, Failure):
             return cursor
         try:
@@ -257,7 +260,7 @@ class Commands:
         finally:
             cursor.close()
 
-    def get_many_steps(self, op: GetMany, limit: int) -> Steps[tuple[list[Entry | None], int] | Failure]:
+    def get_many_steps(self, op: GetMany, limit: int) -> Steps[tuple[list[StoredEntry | None], int] | Failure]:
         """The entries of a valid get_many, in slices, and the revision of all; 3004 for an answer above `limit`."""
         return self._machine.get_many_steps(op, limit)
 

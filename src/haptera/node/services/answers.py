@@ -20,7 +20,7 @@ from haptera.state import UNMET, Replayed, limits
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from haptera.node.commands import Command, Commands, Session
+    from haptera.node.commands import Commands, Envelope, Submitter
     from haptera.node.metrics import Metrics
     from haptera.peer import Peer, Request
     from haptera.state import Result
@@ -51,39 +51,39 @@ class Answers:
         self._tracked_max = TRACKED_MIN
         self._warned_at = float("-inf")
 
-    def admits(self, session: Session, peer: Peer, count: int) -> bool:
+    def admits(self, submitter: Submitter, peer: Peer, count: int) -> bool:
         """Whether a connection has room for so many changes; they are under way then, until they are settled. If it has
         not, `admit` judges each."""
         share: Share | None = peer.attributes.get(_SHARE)
         if share is None:
-            share = self._begin(session, peer)
+            share = self._begin(submitter, peer)
         # What the last of them is judged by, when those before it are under way.
-        free = self._commands.room_for_answers(session) - self._under_way - count + 1
+        free = self._commands.room_for_answers(submitter) - self._under_way - count + 1
         if len(share.answers) + len(share.resent) + share.under_way + count > share_of(free):
             return False
         share.under_way += count
         self._under_way += count
         return True
 
-    def admit(self, session: Session, peer: Peer, request_id: bytes) -> Failure | None:
+    def admit(self, submitter: Submitter, peer: Peer, request_id: bytes) -> Failure | None:
         """Why a connection may not make this change now: its share is full, and the change is new. None if it may; the
         change is under way then, until it is settled.
         """
-        if self.admits(session, peer, 1):
+        if self.admits(submitter, peer, 1):
             return None
         share: Share = peer.attributes[_SHARE]
         self._drop_expired(share)
-        if not self.admits(session, peer, 1):
-            if not self._commands.remembers(session, request_id):
-                return self._refuse(session, peer, share)
+        if not self.admits(submitter, peer, 1):
+            if not self._commands.remembers(submitter, request_id):
+                return self._refuse(submitter, peer, share)
             share.under_way += 1
             self._under_way += 1
         return None
 
-    def _refuse(self, session: Session, peer: Peer, share: Share) -> Failure:
+    def _refuse(self, submitter: Submitter, peer: Peer, share: Share) -> Failure:
         self._metrics.answers_refused_total += 1
         self._commands.aging.refused()
-        share_max = share_of(self._commands.room_for_answers(session) - self._under_way)
+        share_max = share_of(self._commands.room_for_answers(submitter) - self._under_way)
         if self._may_warn():
             answers = len(share) + share.under_way
             log.warning("connection_share_full", extra=link_of(peer).log_fields(answers=answers, answers_max=share_max))
@@ -91,7 +91,7 @@ class Answers:
         return failure(Code.RATE_LIMITED, details, outcome="not_applied")
 
     def settle(
-        self, session: Session, requests: Sequence[Request], commands: Sequence[Command], results: Sequence[Result]
+        self, submitter: Submitter, requests: Sequence[Request], commands: Sequence[Envelope], results: Sequence[Result]
     ) -> None:
         """Admitted changes of one connection have their results: what is remembered of them belongs to its share.
 
@@ -113,7 +113,7 @@ class Answers:
                     self._metrics.answers_refused_total += 1
             else:
                 kept = not isinstance(result, Replayed)
-            if kept and not request.peer.closed and remembers(session, request_id):
+            if kept and not request.peer.closed and remembers(submitter, request_id):
                 if command.resent:
                     share.resent.append(request_id)
                 else:
@@ -123,10 +123,10 @@ class Answers:
         self._under_way -= settled
         if self._tracked > self._tracked_max:
             self._sweep()
-        self._look(session)
+        self._look(submitter)
 
-    def _begin(self, session: Session, peer: Peer) -> Share:
-        share = peer.attributes[_SHARE] = Share(session)
+    def _begin(self, submitter: Submitter, peer: Peer) -> Share:
+        share = peer.attributes[_SHARE] = Share(submitter)
         self._shares.add(share)
         peer.on_close(lambda: self._leave(share))
         return share
@@ -141,16 +141,16 @@ class Answers:
             request_ids.append(answers.popleft()[1])
         if request_ids:
             self._tracked -= len(request_ids)
-            self._commands.forget(share.session, request_ids)
+            self._commands.forget(share.submitter, request_ids)
 
-    def _look(self, session: Session) -> None:
+    def _look(self, submitter: Submitter) -> None:
         """If a user has many remembered answers, see to it that they age, and warn before there are too many."""
-        count = self._commands.remembered(session)
+        count = self._commands.remembered(submitter)
         if not crowded(count):
             return
         self._commands.aging.look()
         if self._may_warn():
-            fields = {"user": session.user, "answers": count, "answers_max": limits.ANSWERS_PER_USER_MAX}
+            fields = {"user": submitter.user, "answers": count, "answers_max": limits.ANSWERS_PER_USER_MAX}
             log.warning("remembered_answers_many", extra=fields)
 
     def _may_warn(self) -> bool:
@@ -166,11 +166,11 @@ class Answers:
         self._shares.discard(share)
 
     def _drop_expired(self, share: Share) -> None:
-        before, session, remembers = len(share), share.session, self._commands.remembers
+        before, submitter, remembers = len(share), share.submitter, self._commands.remembers
         answers, resent = share.answers, share.resent
-        while answers and not remembers(session, answers[0][1]):
+        while answers and not remembers(submitter, answers[0][1]):
             answers.popleft()
-        while resent and not remembers(session, resent[0]):
+        while resent and not remembers(submitter, resent[0]):
             resent.popleft()
         self._tracked -= before - len(share)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from haptera.errors import Code, Failure, failure
 from haptera.key_rules import size_refusal
-from haptera.node.commands import ANONYMOUS, Command
+from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.services.answers import Answers
 from haptera.node.services.arguments import METHODS, SERVICE
 from haptera.node.services.large import LARGE_SIZE, LargeRequests, is_large_list, while_wanted
@@ -59,9 +59,9 @@ class KvService(Service):
         """Answer the requests of one connection: reads now, writes when they are durable."""
         started, counts = time.perf_counter(), self._requests
         reads: list[Request] = []
-        read_commands: list[Command] = []
+        read_commands: list[Envelope] = []
         writes: list[Request] = []
-        write_commands: list[Command] = []
+        write_commands: list[Envelope] = []
         session = ANONYMOUS
         for request in requests:
             method = METHODS.get(request.method)
@@ -86,7 +86,7 @@ class KvService(Service):
                 write_commands.append(write_command(op, request))
             elif not self._reads.takes(session, request, op):
                 reads.append(request)
-                read_commands.append(Command(op))
+                read_commands.append(Envelope(op))
         self._metrics.kv_reads_total += len(reads)
         if reads:
             self._commands.submit(session, read_commands, lambda results: self._replies.answer(reads, results))
@@ -131,7 +131,7 @@ class KvService(Service):
             if elements and not written:
                 await turns.run(peer, free_steps(elements))
 
-    def _checked(self, request: Request, elements: list[Any]) -> Steps[Command | Failure]:
+    def _checked(self, request: Request, elements: list[Any]) -> Steps[Envelope | Failure]:
         """The command that a large argument is, decoded and checked in slices; `elements` as of `decode_steps`."""
         method, payload, size = METHODS[request.method], request.payload, None
         op = (yield from decode_steps(method, payload, elements)) if method.list_field else method.decode(payload)
@@ -141,7 +141,7 @@ class KvService(Service):
                 return found
             size = found
         if isinstance(op, Failure) or method.version_at is None:
-            return op if isinstance(op, Failure) else Command(op, size=size)
+            return op if isinstance(op, Failure) else Envelope(op, size=size)
         if previous_might_not_fit(op, request.peer):
             return size_refusal(request.peer.max_message)
         digest = digest_of(request.method)

@@ -14,10 +14,10 @@ from haptera.node.scans import Cursor, page_steps
 from haptera.node.services.large import while_wanted, writable
 from haptera.node.services.pieces import encode_steps
 from haptera.node.services.replies import GET_MANY_SIZE_MAX, revision_entry
-from haptera.state import Count, Scan
+from haptera.state import Count, OpenScan
 
 if TYPE_CHECKING:
-    from haptera.node.commands import Commands, Session
+    from haptera.node.commands import Commands, Submitter
     from haptera.node.metrics import Metrics
     from haptera.node.services.replies import Replies
     from haptera.node.services.tasks import Tasks
@@ -42,14 +42,14 @@ class LongReads:
         self._replies = replies
         self._tasks = tasks
 
-    def takes(self, session: Session, request: Request, op: Operation) -> bool:
+    def takes(self, submitter: Submitter, request: Request, op: Operation) -> bool:
         """Whether a read is a scan, or a count of any number of keys; it is on its way then."""
-        if isinstance(op, Scan):
+        if isinstance(op, OpenScan):
             self._metrics.kv_scans_total += 1
-            self._tasks.begin(request.peer, lambda: self._scan(session, request, op))
+            self._tasks.begin(request.peer, lambda: self._scan(submitter, request, op))
         elif isinstance(op, Count) and not self._commands.counts_at_once(op):
             self._metrics.kv_reads_total += 1
-            self._tasks.begin(request.peer, lambda: self._count(session, request, op))
+            self._tasks.begin(request.peer, lambda: self._count(submitter, request, op))
         else:
             return False
         return True
@@ -71,14 +71,14 @@ class LongReads:
         entries, revision = found
         return (yield from encode_steps(entries)), revision
 
-    async def _count(self, session: Session, request: Request, op: Count) -> None:
+    async def _count(self, submitter: Submitter, request: Request, op: Count) -> None:
         task = asyncio.current_task()
         assert task is not None
         request.on_cancel = lambda: self._tasks.stop(request.peer, task)
         try:
             if request.cancelled:
                 raise asyncio.CancelledError
-            counted = await self._commands.count(session, op, request.peer)
+            counted = await self._commands.count(submitter, op, request.peer)
             if isinstance(counted, Failure):
                 self._replies.fail(request, counted)
             else:
@@ -89,7 +89,7 @@ class LongReads:
             log.exception("count_failed", extra={"stream": request.stream})
             self._replies.fail(request, failure(Code.HANDLER_FAILED, outcome="not_applied"))
 
-    async def _scan(self, session: Session, request: Request, op: Scan) -> None:
+    async def _scan(self, submitter: Submitter, request: Request, op: OpenScan) -> None:
         task = asyncio.current_task()
         assert task is not None
 
@@ -98,7 +98,7 @@ class LongReads:
         try:
             if request.cancelled:
                 raise asyncio.CancelledError
-            cursor = await self._commands.open_scan(session, op, stop, request.peer)
+            cursor = await self._commands.open_scan(submitter, op, stop, request.peer)
             if isinstance(cursor, Failure):
                 self._replies.fail(request, cursor)
                 return

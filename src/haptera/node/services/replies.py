@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from haptera.node.commands import Commands
     from haptera.node.metrics import Metrics
     from haptera.peer import Request
-    from haptera.state import Entry, Result, Steps
+    from haptera.state import Result, Steps, StoredEntry
 
 GET_MANY_SIZE_MAX: Final = COMMAND_SIZE_MAX
 """Bytes of the largest answer to get_many, whatever the peer would take: as many as of a command. A few bytes of keys
@@ -111,7 +111,7 @@ class Replies:
         yield units
 
 
-def too_many_bytes(entries: list[Entry | None], message_max: int = GET_MANY_SIZE_MAX) -> Failure | None:
+def too_many_bytes(entries: list[StoredEntry | None], message_max: int = GET_MANY_SIZE_MAX) -> Failure | None:
     """Why get_many does not answer with these entries (3004), or None: they are too large for one message.
 
     Asked before it is encoded: what a few bytes of keys ask for can be more than there is memory.

@@ -9,7 +9,7 @@ import msgspec
 from haptera.errors import Code, Failure, failure
 from haptera.node.aging import crowded
 from haptera.node.services.arguments import Argument
-from haptera.node.services.watch import Watchers, WatchMetrics
+from haptera.node.services.metrics_stream import Watchers, WatchMetrics
 from haptera.peer import Request, Service, has_no_argument
 from haptera.version import __version__
 

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from haptera.node.commands import ANONYMOUS
-from haptera.peer import Request, has_no_argument
-from haptera.peer import SessionService as PeerSessionService
+from haptera.peer import Request, SessionService, has_no_argument
 
 if TYPE_CHECKING:
     from haptera.node.metrics import Metrics
 
 
-class SessionService(PeerSessionService):
+class NodeSessionService(SessionService):
     """Answers `whoami` with {user, roles, mechanism, secure}; without users everyone is the same nobody."""
 
     def __init__(self, metrics: Metrics) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from haptera.state import limits
 
 if TYPE_CHECKING:
-    from haptera.node.commands import Session
+    from haptera.node.commands import Submitter
 
 ANSWERS_PER_CONNECTION_MAX: Final = 8192
 """The largest share. Eight times the changes that a connection may have under way by default, and a twelfth of what its
@@ -60,10 +60,10 @@ class Share:
     and have no result yet. `share_of` bounds all of them together.
     """
 
-    __slots__ = ("answers", "resent", "session", "under_way")
+    __slots__ = ("answers", "resent", "submitter", "under_way")
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    def __init__(self, submitter: Submitter) -> None:
+        self.submitter = submitter
         self.answers: deque[tuple[int, bytes]] = deque()
         self.resent: deque[bytes] = deque()
         self.under_way = 0

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from haptera.key_rules import VALUE_SIZE_MAX
 from haptera.node.batch import DROPPED
-from haptera.node.commands import Command
+from haptera.node.commands import Envelope
 from haptera.node.services.arguments import METHODS, SERVICE
 from haptera.state import ANSWER_OVERHEAD, Delete, Set, free_steps
 
 if TYPE_CHECKING:
     from haptera.node.batch import Submission
-    from haptera.node.commands import Commands, Session
+    from haptera.node.commands import Commands, Submitter
     from haptera.node.metrics import Metrics
     from haptera.node.services.answers import Answers
     from haptera.node.services.replies import Replies
@@ -34,9 +34,9 @@ class Writes:
 
     def submit(
         self,
-        session: Session,
+        submitter: Submitter,
         requests: list[Request],
-        commands: list[Command],
+        commands: list[Envelope],
         elements: list[Any] | None = None,
     ) -> bool:
         """Submit changes of one connection, as many as its share of the remembered answers has room for.
@@ -44,21 +44,21 @@ class Writes:
         The long list of a large one, ``elements``, is freed when it has its result. False where none was submitted.
         """
         identified = len([command for command in commands if command.request_id is not None])
-        if identified and not self._answers.admits(session, requests[0].peer, identified):
-            requests, commands = self._admitted(session, requests, commands)
+        if identified and not self._answers.admits(submitter, requests[0].peer, identified):
+            requests, commands = self._admitted(submitter, requests, commands)
             if not requests:
                 return False
         self._metrics.kv_writes_total += len(requests)
-        _Submitted(self, requests, session, commands, elements).submit()
+        _Submitted(self, requests, submitter, commands, elements).submit()
         return True
 
     def _admitted(
-        self, session: Session, requests: list[Request], commands: list[Command]
-    ) -> tuple[list[Request], list[Command]]:
-        admitted: tuple[list[Request], list[Command]] = ([], [])
+        self, submitter: Submitter, requests: list[Request], commands: list[Envelope]
+    ) -> tuple[list[Request], list[Envelope]]:
+        admitted: tuple[list[Request], list[Envelope]] = ([], [])
         for request, command in zip(requests, commands, strict=True):
             request_id = command.request_id
-            refused = None if request_id is None else self._answers.admit(session, request.peer, request_id)
+            refused = None if request_id is None else self._answers.admit(submitter, request.peer, request_id)
             if refused is None:
                 admitted[0].append(request)
                 admitted[1].append(command)
@@ -66,9 +66,11 @@ class Writes:
                 self.fail(request, refused)
         return admitted
 
-    def settle(self, session: Session, requests: list[Request], commands: list[Command], results: list[Result]) -> None:
+    def settle(
+        self, submitter: Submitter, requests: list[Request], commands: list[Envelope], results: list[Result]
+    ) -> None:
         """Answer the requests of one submission."""
-        self._answers.settle(session, requests, commands, results)
+        self._answers.settle(submitter, requests, commands, results)
         self._replies.answer(requests, results)
 
 
@@ -79,20 +81,20 @@ class _Submitted:
     which is the answer. All that are cancelled in one turn of the loop are looked for together, at its end.
     """
 
-    __slots__ = ("_commands", "_elements", "_looking", "_requests", "_session", "_submission", "_writes")
+    __slots__ = ("_commands", "_elements", "_looking", "_requests", "_submission", "_submitter", "_writes")
 
     def __init__(
         self,
         writes: Writes,
         requests: list[Request],
-        session: Session,
-        commands: list[Command],
+        submitter: Submitter,
+        commands: list[Envelope],
         elements: list[Any] | None = None,
     ) -> None:
         self._writes = writes
         self._elements = elements  # the long list of a large change: to be freed in slices
         self._requests = requests
-        self._session = session
+        self._submitter = submitter
         self._commands = commands
         self._looking = False
         self._submission: Submission | None = None
@@ -101,7 +103,7 @@ class _Submitted:
         on_cancel = self._on_cancel
         for request in self._requests:
             request.on_cancel = on_cancel
-        submission = self._writes.commands.submit(self._session, self._commands, self._done)
+        submission = self._writes.commands.submit(self._submitter, self._commands, self._done)
         if submission.waiting:
             self._submission = submission
 
@@ -109,7 +111,7 @@ class _Submitted:
         self._submission = None
         # Each request refers to this object: left as they are, they would be a circle, and work for the collector.
         requests, self._requests = self._requests, []
-        self._writes.settle(self._session, requests, self._commands, results)
+        self._writes.settle(self._submitter, requests, self._commands, results)
         if self._elements:
             self._writes.commands.turns.start(requests[0].peer, free_steps(self._elements))
 
@@ -143,16 +145,16 @@ def digest_of(method: str) -> Any:
     return _DIGESTS[method].copy()
 
 
-def write_command(op: Any, request: Request, digest: bytes | None = None, size: int | None = None) -> Command:
+def write_command(op: Any, request: Request, digest: bytes | None = None, size: int | None = None) -> Envelope:
     """The command; `digest` and `size` as far as they are known of a large one."""
     request_id, peer = request.request_id, request.peer
     if request_id is None or "idempotency" not in peer.capabilities:
-        return Command(op, size=size)
+        return Envelope(op, size=size)
     if digest is None:
         hasher = digest_of(request.method)
         hasher.update(request.payload)
         digest = hasher.digest()
-    return Command(op, request_id, digest, request.resent, size)
+    return Envelope(op, request_id, digest, request.resent, size)
 
 
 def previous_might_not_fit(op: Operation, peer: Peer) -> bool:

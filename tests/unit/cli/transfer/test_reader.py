@@ -10,7 +10,7 @@ import pytest
 
 from haptera.cli.transfer import source
 from haptera.cli.transfer.errors import BadFile, WrongFile
-from haptera.cli.transfer.reader import BATCH_ROWS_MAX, BATCH_SIZE_MAX, Batch, Reader
+from haptera.cli.transfer.reader import BATCH_ROWS_MAX, BATCH_SIZE_MAX, Reader, RowBatch
 from haptera.cli.transfer.rows import Wanted
 from haptera.cli.transfer.source import LINE_SIZE_MAX
 
@@ -25,7 +25,7 @@ def reader(
     return Reader(raw, "-", Wanted(**wanted), form=form, prefix=prefix, skip_bad=skip_bad)
 
 
-def read(data: bytes, **options: Any) -> list[Batch]:
+def read(data: bytes, **options: Any) -> list[RowBatch]:
     return list(reader(data, **options).batches())
 
 

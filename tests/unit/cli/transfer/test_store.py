@@ -6,7 +6,7 @@ import asyncio
 import io
 from typing import TYPE_CHECKING, Any, cast
 
-from haptera.cli.transfer.reader import BATCH_ROWS_MAX, Batch, Reader
+from haptera.cli.transfer.reader import BATCH_ROWS_MAX, Reader, RowBatch
 from haptera.cli.transfer.rows import Wanted
 from haptera.cli.transfer.store import IN_FLIGHT_MAX, Interrupted, store
 from haptera.testing import virtual_clock
@@ -49,7 +49,7 @@ def rows_of(pairs: list[tuple[str, str]]) -> Reader:
     return Reader(io.BytesIO(data), "-", Wanted(), form=None)
 
 
-async def at_once(reader: Reader) -> AsyncGenerator[Batch, None]:
+async def at_once(reader: Reader) -> AsyncGenerator[RowBatch, None]:
     for batch in reader.batches():
         yield batch
 

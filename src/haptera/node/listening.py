@@ -16,7 +16,7 @@ from haptera.node.config import OPTIONS, NodeConfig
 from haptera.node.descriptors import LOCAL_CONNECTIONS_MAX, connections_max, needed
 from haptera.node.services.kv import KvService
 from haptera.node.services.server import ServerService
-from haptera.node.services.session import SessionService
+from haptera.node.services.session import NodeSessionService
 from haptera.peer import listen, read_key_file, read_listening_options
 from haptera.transport import (
     SOCKET_PATH_MAX,
@@ -66,7 +66,7 @@ class NodeServer:
         self._services: tuple[Service, ...] = (
             KvService(node.commands, node.metrics),
             self._server_service,
-            SessionService(node.metrics),
+            NodeSessionService(node.metrics),
         )
         self._ended = dict.fromkeys(_COUNTED, 0)  # of the connections that have ended
         node.metrics.measure(

@@ -15,7 +15,7 @@ import pytest
 
 from haptera.errors import ConfigurationError, ConnectionLost, ServerError
 from haptera.node.config import OPTIONS, NodeConfig
-from haptera.node.server import check_listening, is_local
+from haptera.node.listening import check_listening, is_local
 from haptera.peer import dial
 from haptera.testing import node
 from haptera.wire.frame import MORE, FrameType, encode_frame
@@ -24,7 +24,7 @@ from tests.unit.peer.raw import RawPeer, hello, request
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from haptera.node.server import NodeServer
+    from haptera.node.listening import NodeServer
 
 KIB = 1024
 ANY_PORT = "haptera://127.0.0.1:0"

@@ -7,7 +7,7 @@ import sys
 import msgspec
 import pytest
 
-from haptera.state import Clear, Delete, DeleteMany, Logged, Rename, Scan, ScanCursor, Set, SetMany, limits
+from haptera.state import Clear, Delete, DeleteMany, Logged, OpenScan, Rename, ScanCursor, Set, SetMany, limits
 from tests.unit.state.store import Store, drain, page_of, refused
 
 KEYS = ["a", "a/1", "a/2", "b", "b/1", "é", "日本", "\U0001f600"]
@@ -20,7 +20,7 @@ def store() -> Store:
     return store
 
 
-def keys(store: Store, op: Scan) -> list[str]:
+def keys(store: Store, op: OpenScan) -> list[str]:
     return [row[0] for row in store.scan(op)]
 
 
@@ -29,45 +29,45 @@ def test_rows_are_key_value_version_expiry_in_the_order_of_the_utf8_bytes(store:
 
 
 def test_a_reverse_scan_is_the_same_backwards(store: Store) -> None:
-    assert store.scan(Scan(reverse=True)) == store.scan()[::-1]
+    assert store.scan(OpenScan(reverse=True)) == store.scan()[::-1]
 
 
 def test_keys_only_leaves_the_values_out(store: Store) -> None:
-    assert store.scan(Scan(keys_only=True, limit=1)) == [("a", None, 1, None)]
+    assert store.scan(OpenScan(keys_only=True, limit=1)) == [("a", None, 1, None)]
 
 
 @pytest.mark.parametrize(
     ("op", "expected"),
     [
-        (Scan(prefix="a/"), ["a/1", "a/2"]),
-        (Scan(prefix="a/", reverse=True), ["a/2", "a/1"]),
-        (Scan(start="a/2", end="b/1"), ["a/2", "b"]),
-        (Scan(start="a/2", end="b/1", reverse=True), ["b", "a/2"]),
-        (Scan(start="b/1", end="a"), []),
-        (Scan(start="a", end="a"), []),
-        (Scan(prefix="x"), []),
-        (Scan(glob="*/?"), ["a/1", "a/2", "b/1"]),
-        (Scan(glob="a*"), ["a", "a/1", "a/2"]),
-        (Scan(glob="[ab]/1", reverse=True), ["b/1", "a/1"]),
-        (Scan(limit=2), ["a", "a/1"]),
-        (Scan(limit=0), []),
-        (Scan(limit=2, reverse=True), ["\U0001f600", "日本"]),
-        (Scan(after="a/1", limit=2), ["a/2", "b"]),
-        (Scan(after="a/1x", limit=1), ["a/2"]),
-        (Scan(after="a/1", reverse=True), ["a"]),
-        (Scan(after="b", start="a/1", end="b"), []),
-        (Scan(after="b", start="b", limit=1), ["b/1"]),
-        (Scan(after="a", start="b"), ["b", "b/1", "é", "日本", "\U0001f600"]),
-        (Scan(after="zzz", end="b", reverse=True), ["a/2", "a/1", "a"]),
-        (Scan(start="a\0", end="a/1\0"), ["a/1"]),
+        (OpenScan(prefix="a/"), ["a/1", "a/2"]),
+        (OpenScan(prefix="a/", reverse=True), ["a/2", "a/1"]),
+        (OpenScan(start="a/2", end="b/1"), ["a/2", "b"]),
+        (OpenScan(start="a/2", end="b/1", reverse=True), ["b", "a/2"]),
+        (OpenScan(start="b/1", end="a"), []),
+        (OpenScan(start="a", end="a"), []),
+        (OpenScan(prefix="x"), []),
+        (OpenScan(glob="*/?"), ["a/1", "a/2", "b/1"]),
+        (OpenScan(glob="a*"), ["a", "a/1", "a/2"]),
+        (OpenScan(glob="[ab]/1", reverse=True), ["b/1", "a/1"]),
+        (OpenScan(limit=2), ["a", "a/1"]),
+        (OpenScan(limit=0), []),
+        (OpenScan(limit=2, reverse=True), ["\U0001f600", "日本"]),
+        (OpenScan(after="a/1", limit=2), ["a/2", "b"]),
+        (OpenScan(after="a/1x", limit=1), ["a/2"]),
+        (OpenScan(after="a/1", reverse=True), ["a"]),
+        (OpenScan(after="b", start="a/1", end="b"), []),
+        (OpenScan(after="b", start="b", limit=1), ["b/1"]),
+        (OpenScan(after="a", start="b"), ["b", "b/1", "é", "日本", "\U0001f600"]),
+        (OpenScan(after="zzz", end="b", reverse=True), ["a/2", "a/1", "a"]),
+        (OpenScan(start="a\0", end="a/1\0"), ["a/1"]),
     ],
 )
-def test_ranges(store: Store, op: Scan, expected: list[str]) -> None:
+def test_ranges(store: Store, op: OpenScan, expected: list[str]) -> None:
     assert keys(store, op) == expected
 
 
 def test_a_cursor_counts_its_rows_and_knows_its_last_key_and_revision(store: Store) -> None:
-    cursor = store.cursor(Scan(limit=3))
+    cursor = store.cursor(OpenScan(limit=3))
     assert (cursor.count, cursor.last_key, cursor.revision) == (0, None, 1)
     store.do(Set("x", b""))
     drain(cursor, max_rows=2)
@@ -76,14 +76,14 @@ def test_a_cursor_counts_its_rows_and_knows_its_last_key_and_revision(store: Sto
 
 def test_a_scan_sees_its_own_revision_only(store: Store) -> None:
     before = store.scan()
-    forward, backward = store.cursor(Scan()), store.cursor(Scan(reverse=True))
+    forward, backward = store.cursor(OpenScan()), store.cursor(OpenScan(reverse=True))
     rows = page_of(forward, max_rows=2).rows + page_of(backward, max_rows=2).rows[::-1]
     store.do(Set("a/2", b"new"))
     store.do(Delete("b"))
     store.do(Rename("b/1", "a/15"))
     store.do(Set("b", b"again"))
     store.do(SetMany([("0", b""), ("z", b"")]))
-    later = store.cursor(Scan())
+    later = store.cursor(OpenScan())
     store.do(Clear())
     store.do(Set("a", b"last"))
     assert rows[:2] + drain(forward) == before
@@ -156,13 +156,13 @@ def test_a_long_reader_does_not_keep_what_short_ones_needed(store: Store) -> Non
 
 
 def test_a_key_deleted_and_written_again_during_a_scan(store: Store) -> None:
-    old = store.cursor(Scan(prefix="b"))
+    old = store.cursor(OpenScan(prefix="b"))
     store.do(Delete("b"))
-    between = store.cursor(Scan(prefix="b"))
+    between = store.cursor(OpenScan(prefix="b"))
     store.do(Set("b", b"new"))
     assert drain(old) == [("b", b"b", 1, None), ("b/1", b"b/1", 1, None)]
     assert drain(between) == [("b/1", b"b/1", 1, None)]
-    assert store.scan(Scan(prefix="b")) == [("b", b"new", 3, None), ("b/1", b"b/1", 1, None)]
+    assert store.scan(OpenScan(prefix="b")) == [("b", b"new", 3, None), ("b/1", b"b/1", 1, None)]
     store.check()
 
 
@@ -220,7 +220,7 @@ def test_a_page_looks_at_a_bounded_number_of_keys_and_may_be_empty_before_the_en
     count = 2 * limits.SLICE_WORK_MAX
     store.do(SetMany([(f"key-{n:06d}", b"") for n in range(count)]))
     store.do(Set("last", b""))
-    cursor = store.cursor(Scan(glob="?a*"))
+    cursor = store.cursor(OpenScan(glob="?a*"))
     first = page_of(cursor)
     assert first.rows == []
     assert not first.done
@@ -230,7 +230,7 @@ def test_a_page_looks_at_a_bounded_number_of_keys_and_may_be_empty_before_the_en
 def test_a_costly_glob_looks_at_fewer_keys_a_page() -> None:
     store = Store()
     store.do(SetMany([(f"{n:03d}" + "a" * 4000, b"") for n in range(100)]))
-    cursor = store.cursor(Scan(glob="*" + "a" * 2000 + "b*"))
+    cursor = store.cursor(OpenScan(glob="*" + "a" * 2000 + "b*"))
     pages = 1
     while not page_of(cursor).done:
         pages += 1
@@ -241,9 +241,9 @@ def test_open_scans_are_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(limits, "CURSORS_MAX", 2)
     first = store.cursor()
     store.cursor()
-    assert refused(store.open_scan(Scan()), 3007, open_scans_max=2)
+    assert refused(store.open_scan(OpenScan()), 3007, open_scans_max=2)
     first.close()
-    assert isinstance(store.open_scan(Scan()), ScanCursor)
+    assert isinstance(store.open_scan(OpenScan()), ScanCursor)
 
 
 def test_a_reader_that_holds_too_much_loses_its_revision_and_the_others_do_not(

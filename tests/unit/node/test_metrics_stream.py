@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from haptera.node.services import watch
+from haptera.node.services import metrics_stream
+from haptera.node.services.metrics_stream import WATCHERS_PER_CONNECTION_MAX
 from haptera.node.services.server import ServerService
-from haptera.node.services.watch import WATCHERS_PER_CONNECTION_MAX
 from haptera.testing import virtual_clock
 from tests.unit.node.doubles import FakePeer, FakeRequest
 from tests.unit.node.nodes import opened, turn
@@ -152,7 +152,7 @@ async def test_another_interval_or_option_is_refused(options: Any) -> None:
 
 
 async def test_watchers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "WATCHERS_MAX", 2)
+    monkeypatch.setattr(metrics_stream, "WATCHERS_MAX", 2)
     async with watched() as node:
         kept = [node.watch() for _ in range(2)]
         assert node.watch().code == 3007

@@ -13,7 +13,7 @@ from haptera.state.ranges import KeyRange, key_range
 from haptera.state.results import Row
 
 if TYPE_CHECKING:
-    from haptera.state.commands import Scan
+    from haptera.state.commands import OpenScan
     from haptera.state.kv import Kv
 
 #: Bytes of a row in MessagePack beside the key and the value, at most: the headers, the version, the expiry.
@@ -57,7 +57,7 @@ class ScanCursor:
         "work",
     )
 
-    def __init__(self, kv: Kv, op: Scan, glob: Glob | None = None) -> None:
+    def __init__(self, kv: Kv, op: OpenScan, glob: Glob | None = None) -> None:
         self._kv = kv
         self._glob = compile_glob(op.glob) if glob is None and op.glob is not None else glob
         prefixes = (op.prefix, self._glob.prefix if self._glob else None)

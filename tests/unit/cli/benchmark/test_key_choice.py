@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from haptera.cli.benchmark.keys import Keys, Zipf
+from haptera.cli.benchmark.key_choice import Keys, Zipf
 
 DRAWS = 20_000
 
