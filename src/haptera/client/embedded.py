@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from haptera import forks
 from haptera.client.arguments import unsendable
 from haptera.client.methods import Method, Row, Scanned, ServerMethods
+from haptera.client.under_way import UnderWay
 from haptera.errors import Code, ConfigurationError, ConnectionLost, Failure, ShuttingDown, StorageError, failure
 from haptera.transport import running_loop, wrong_loop
 
@@ -61,32 +62,6 @@ PAGE_ROWS_MAX = 512
 """One page of a scan: some tenths of a millisecond, of which others wait for no more than a turn's."""
 
 
-class _UnderWay:
-    """How many calls and scans have begun and not ended, and who waits for the last of them."""
-
-    __slots__ = ("_count", "_ended")
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._ended: asyncio.Event | None = None
-
-    def begin(self) -> None:
-        self._count += 1
-
-    def end(self) -> None:
-        self._count -= 1
-        if self._ended is not None and not self._count:
-            self._ended.set()
-
-    async def wait(self, timeout: float) -> None:
-        """Waits for the end of all, ``timeout`` seconds at most."""
-        if self._count:
-            self._ended = self._ended or asyncio.Event()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(timeout):
-                    await self._ended.wait()
-
-
 class EmbeddedChannel:
     """Carries calls to the node of the data directory ``path``, opened by `start` or by the first call."""
 
@@ -103,7 +78,7 @@ class EmbeddedChannel:
         self._opening: asyncio.Task[Node] | None = None
         self._closed = False
         self._ending: asyncio.Task[None] | None = None
-        self._under_way = _UnderWay()
+        self._under_way = UnderWay()
         self._home: asyncio.AbstractEventLoop | None = None  # the loop of the node, from the first call on
         self._left: Node | None = None  # the node of a loop that was closed before it
         forks.watch(self)
@@ -120,7 +95,7 @@ class EmbeddedChannel:
         long as the parent has it.
         """
         self._node = self._opening = self._ending = self._home = self._left = None
-        self._under_way = _UnderWay()
+        self._under_way = UnderWay()
 
     @property
     def unclosed(self) -> bool:
@@ -142,7 +117,7 @@ class EmbeddedChannel:
             name = f"the database in {self._config.data_dir}"
             raise wrong_loop(name, home, advice="use it there, or close it there first")
         self._node = self._opening = self._ending = None
-        self._under_way = _UnderWay()
+        self._under_way = UnderWay()
         if opening is not None and opening.done() and not opening.cancelled() and opening.exception() is None:
             self._left = opening.result()
         self._home = loop
@@ -156,14 +131,11 @@ class EmbeddedChannel:
         """Submits one command and gives its result, or the failure that the store answers with."""
         if running_loop() is not self._home:
             self._settle()
-        under_way = self._under_way
-        under_way.begin()
-        try:
-            return await self._perform(method, argument, timeout)
-        except ShuttingDown:
-            raise _closed_error() from None
-        finally:
-            under_way.end()
+        with self._under_way:
+            try:
+                return await self._perform(method, argument, timeout)
+            except ShuttingDown:
+                raise _closed_error() from None
 
     async def _perform(self, method: Method[R], argument: tuple[Any, ...], timeout: float | None) -> R | Failure:
         node = self._node or await self._opened()
@@ -270,28 +242,27 @@ class EmbeddedChannel:
             raise cursor.exception()
         time = asyncio.get_running_loop().time
         deadline = math.inf if timeout is None else time() + timeout
-        under_way.begin()
-        try:
-            while True:
-                page = await node.commands.turns.run(None, page_steps(cursor, PAGE_SIZE_MAX, PAGE_ROWS_MAX))
-                if isinstance(page, Failure):
-                    raise page.exception()
-                if page.rows:
-                    yield [Row(*row) for row in page.rows]
-                    if running_loop() is not home:
-                        assert home is not None
-                        raise wrong_loop("the scan", home)
-                if page.done:
-                    break
-                if time() >= deadline:
-                    raise failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception()
-            end.result = Scanned(*cursor.result)
-            self.revision = end.result.revision
-        except ShuttingDown:
-            raise _closed_error() from None
-        finally:
-            under_way.end()
-            cursor.close()
+        with under_way:
+            try:
+                while True:
+                    page = await node.commands.turns.run(None, page_steps(cursor, PAGE_SIZE_MAX, PAGE_ROWS_MAX))
+                    if isinstance(page, Failure):
+                        raise page.exception()
+                    if page.rows:
+                        yield [Row(*row) for row in page.rows]
+                        if running_loop() is not home:
+                            assert home is not None
+                            raise wrong_loop("the scan", home)
+                    if page.done:
+                        break
+                    if time() >= deadline:
+                        raise failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception()
+                end.result = Scanned(*cursor.result)
+                self.revision = end.result.revision
+            except ShuttingDown:
+                raise _closed_error() from None
+            finally:
+                cursor.close()
 
     async def drain(self, timeout: float) -> None:
         """Waits up to ``timeout`` seconds for the calls and scans under way, and closes."""
@@ -299,7 +270,9 @@ class EmbeddedChannel:
             self._settle()
         self._closed = True
         self._node = None  # a call that is made from now on finds it closed
-        await self._under_way.wait(timeout)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._under_way.wait()
         await self.aclose()
 
     async def aclose(self) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Generic, TypeVar
 import msgspec
 from msgspec import Meta
 
+from haptera.errors import Code, RemoteProtocolError
 from haptera.key_rules import VERSION_MAX
 
 R = TypeVar("R")
@@ -130,3 +131,9 @@ class ServerMethods:
 
 decode_page: Callable[[bytes], list[Row]] = msgspec.msgpack.Decoder(list[Row]).decode
 """Reads one ITEM of a scan: some rows, in key order."""
+
+
+def malformed(method: Method[Any], error: Exception) -> RemoteProtocolError:
+    """Return the error of an answer to ``method`` that this side cannot decode."""
+    name = f"{method.service}.{method.name}"
+    return RemoteProtocolError(Code.MALFORMED_FRAME, f"the server's answer to {name} is malformed: {error}")

@@ -18,8 +18,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -30,14 +29,15 @@ from haptera.client.arguments import unsendable
 from haptera.client.backoff import Backoff
 from haptera.client.calls import LEAVING, StoreCall, passes
 from haptera.client.connector import Connector, Dial, Flight
-from haptera.client.methods import KvMethods, Method, Row, decode_page
+from haptera.client.methods import KvMethods, Method, Row, malformed
+from haptera.client.pages import read_pages
 from haptera.client.request_ids import RequestIds
+from haptera.client.under_way import UnderWay
 from haptera.errors import (
     Code,
     ConnectionLost,
     Failure,
     LocalProtocolError,
-    RemoteProtocolError,
     ServerError,
     WrongLoop,
     failure,
@@ -69,8 +69,7 @@ class RemoteChannel:
         self.revision = 0
         self._backoff = backoff or Backoff()
         self._connector = Connector(address, shown, self._backoff, dial, wait=wait)
-        self._unsettled: set[object] = set()  # calls that have left the straight way and not ended
-        self._settled: asyncio.Event | None = None  # set when there is none left, for a drain
+        self._unsettled = UnderWay()  # calls that have left the straight way
         self._encode = msgspec.msgpack.Encoder().encode
         self._new_id = RequestIds().new
         self._time = time.monotonic  # the loop's own clock from the first call on
@@ -87,8 +86,7 @@ class RemoteChannel:
         """
         self._connector = self._connector.afresh()
         self._new_id = RequestIds().new
-        self._unsettled = set()  # the parent's calls end in the parent
-        self._settled = None
+        self._unsettled = UnderWay()  # the parent's calls end in the parent
         self._home = None
 
     def _bind(self) -> None:
@@ -111,8 +109,7 @@ class RemoteChannel:
                 raise wrong_loop(f"the client of {self._shown}", home)
             self._connector = self._connector.afresh()
             self._new_id = RequestIds().new
-            self._unsettled = set()
-            self._settled = None
+            self._unsettled = UnderWay()
         self._home = loop
         self._pid = os.getpid()
         self._time = loop.time
@@ -176,7 +173,7 @@ class RemoteChannel:
                             sent.release()
         except LocalProtocolError as error:
             if error.code != Code.MESSAGE_TOO_LARGE:
-                raise _malformed(method, error) from error
+                raise malformed(method, error) from error
             return unsendable(argument, size_refusal(error.details["limit"]))
         if answer.failure is not None:
             return answer.failure
@@ -186,13 +183,13 @@ class RemoteChannel:
         try:
             return method.decode(answer.payload)
         except (ValueError, RecursionError) as error:
-            raise _malformed(method, error) from error
+            raise malformed(method, error) from error
 
     async def _persist(self, call: StoreCall, trouble: ConnectionLost | Answer | None) -> Answer:
         """Sends a call until it is answered, its time is over, or sending it again could apply it twice."""
         if trouble is None:
             self._connector.check_open()
-        with self._unsettled_call():
+        with self._unsettled:
             try:
                 return await self._repeat(call, trouble)
             except LocalProtocolError:
@@ -316,15 +313,17 @@ class RemoteChannel:
         call = StoreCall(KvMethods.scan, payload, None, self._time(), page_timeout if timeout is None else timeout)
         self._connector.check_open()
         while True:
-            with self._unsettled_call():
+            with self._unsettled:
                 peer = await self._connector.connected(call.by, Flight.FIRST)
             begun = False
-            pages = self._pages(peer, payload, end, page_timeout if timeout is None else None, timeout)
+            pages = read_pages(peer, payload, end, page_timeout if timeout is None else None, timeout)
             try:
                 async for page in pages:
                     begun = True
                     self._connector.answered(peer)
                     yield page
+                assert end.result is not None
+                self.revision = end.result.revision
                 return
             except ConnectionLost as lost:
                 self._connector.lost(peer, lost)
@@ -337,39 +336,8 @@ class RemoteChannel:
                 self._heed(peer, refusal)
             finally:
                 await pages.aclose()
-            with self._unsettled_call():
+            with self._unsettled:
                 await self._pause(call)
-
-    async def _pages(
-        self, peer: Peer, payload: bytes, end: ScanEnd, page_timeout: float | None, timeout: float | None
-    ) -> AsyncGenerator[list[Row], None]:
-        stream = peer.stream(KvMethods.scan.service, KvMethods.scan.name, payload, timeout=timeout)
-        items = aiter(stream)
-        try:
-            while True:
-                try:
-                    async with asyncio.timeout(page_timeout):
-                        item = await anext(items)
-                except StopAsyncIteration:
-                    break
-                except ServerError:
-                    raise
-                except TimeoutError:
-                    peer.probe()
-                    raise failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception() from None
-                try:
-                    page = decode_page(item)
-                except (ValueError, RecursionError) as error:
-                    raise _malformed(KvMethods.scan, error) from error
-                yield page
-            assert stream.answer is not None
-            try:
-                end.result = KvMethods.scan.decode(stream.answer.payload)
-            except (ValueError, RecursionError) as error:
-                raise _malformed(KvMethods.scan, error) from error
-            self.revision = end.result.revision
-        finally:
-            await stream.aclose()
 
     async def start(self) -> None:
         """Nothing: the first call dials, so that it can leave in one write with HELLO."""
@@ -386,31 +354,15 @@ class RemoteChannel:
         self._connector.retire()
         try:
             async with asyncio.timeout_at(end):
-                await self._settle()
+                await self._unsettled.wait()
                 while True:
                     await self._connector.drain(max(end - loop.time(), 0.0))
                     if not self._unsettled:  # a call whose connection was lost meanwhile goes on with another
                         break
-                    await self._settle()
+                    await self._unsettled.wait()
         except TimeoutError:
             pass
         await self.aclose()
-
-    async def _settle(self) -> None:
-        while self._unsettled:
-            self._settled = asyncio.Event()
-            await self._settled.wait()
-
-    @contextmanager
-    def _unsettled_call(self) -> Iterator[None]:
-        call = object()
-        self._unsettled.add(call)
-        try:
-            yield
-        finally:
-            self._unsettled.discard(call)
-            if not self._unsettled and self._settled is not None:
-                self._settled.set()
 
     async def aclose(self) -> None:
         if self._home is not None:
@@ -420,8 +372,3 @@ class RemoteChannel:
 
 def _too_long_ago() -> ConnectionLost:
     return ConnectionLost("lost, and so long ago that the server may not remember the change")
-
-
-def _malformed(method: Method[Any], error: Exception) -> RemoteProtocolError:
-    name = f"{method.service}.{method.name}"
-    return RemoteProtocolError(Code.MALFORMED_FRAME, f"the server's answer to {name} is malformed: {error}")
