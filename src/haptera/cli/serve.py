@@ -56,11 +56,14 @@ def _options(function: Callable[..., int]) -> Callable[..., int]:
 
 _HELP: Final = f"""Serve a store from a data directory, in the foreground.
 
-Each option can also be set as HAPTERA_… (HAPTERA_DATA_DIR) or in the file of --config; a flag wins over the
-environment, and that over the file. Beside the addresses it listens on <data-dir>/{defaults.SOCKET_NAME}.
+Each option can also be set by a variable of the environment, such as HAPTERA_DATA_DIR, or in the file of --config. A
+flag wins over the environment, and the environment over the file. The node always listens on the local socket
+<data-dir>/{defaults.SOCKET_NAME}, too.
 
-SIGTERM and Ctrl-C answer the requests under way and end with 0; a second one ends at once. A terminal that closes
-(SIGHUP) is answered as SIGTERM is, unless SIGHUP was ignored from the start, as under nohup.
+On SIGTERM or Ctrl-C the node answers the requests under way and exits with 0; a second signal ends it at once. A
+terminal that closes sends SIGHUP, which acts as SIGTERM does, unless it was ignored from the start, as under nohup.
+
+A four-digit number in parentheses is the code of the error that the other side gets.
 {listed(OF_SERVE)}
 """
 

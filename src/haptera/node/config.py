@@ -53,7 +53,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     ConfigurationError for values that do not go together.
     """
 
-    data_dir: Annotated[str, Option(path_text, "Data", "DIR", "Where the data is kept; made if it is not there.")] = (
+    data_dir: Annotated[str, Option(path_text, "Data", "DIR", "Directory of the data; made if it does not exist.")] = (
         f"./{defaults.DATA_DIRECTORY}"
     )
     durability: Annotated[
@@ -61,7 +61,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
         choice(
             "Data",
             get_args(Durability),
-            "sync: an answered write is on the disk. os: it is with the operating system.",
+            "sync: a write is on the disk before it is answered. os: it is with the operating system.",
         ),
     ] = "sync"
     segment_size: Annotated[
@@ -80,7 +80,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             address_list,
             "Listeners",
             "URL",
-            "Where to serve: haptera://host:port or haptera+unix:///path; several may be given.",
+            "Address to listen on: haptera://host:port or haptera+unix:///path. Several may be given.",
             several=True,
         ),
     ] = (defaults.URL,)
@@ -90,8 +90,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             mode_text,
             "Listeners",
             "OCTAL",
-            "File mode of the Unix sockets that are listened on: 660 lets a group connect. The local socket in the "
-            "data directory stays as it is.",
+            "File mode of the Unix sockets to listen on: 660 lets a group connect. The local socket in the data "
+            "directory keeps mode 600.",
         ),
     ] = "600"
     socket_group: Annotated[
@@ -100,11 +100,11 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             group_text,
             "Listeners",
             "GROUP",
-            "Name or number of the group that these sockets belong to; by default that of the process.",
+            "Name or number of the group of these sockets; by default the group of the process.",
         ),
     ] = None
     drain_timeout: Annotated[
-        float, amount("Listeners", "SECONDS", seconds(0.0), "How long a stopping node waits for calls under way.")
+        float, amount("Listeners", "SECONDS", seconds(0.0), "Time that a stopping node gives the calls under way.")
     ] = 30.0
     max_connections: Annotated[
         int,
@@ -112,8 +112,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             "Listeners",
             "COUNT",
             "max_connections",
-            "Connections of one listener, or as many as the limit of open files leaves room for; the newest beyond is "
-            "refused (1013). The local socket in the data directory has 1000 at most.",
+            "Connections of one listener at most; fewer where the limit of open files is too low for them. A further "
+            "one is refused (1013). The local socket in the data directory has 1000 at most.",
         ),
     ] = 10_000
     max_half_open: Annotated[
@@ -122,8 +122,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             "Listeners",
             "COUNT",
             "max_half_open",
-            "Connections whose handshake is not done, at most half of max_connections; of more, the oldest is dropped "
-            "(1013).",
+            "Connections with an unfinished handshake, at most half of max_connections. Beyond it the oldest of them "
+            "is dropped (1013).",
         ),
     ] = 4096
     signing_key_file: Annotated[
@@ -132,8 +132,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             path_text,
             "Security",
             "FILE",
-            f"Sign every frame with the secret in this file, of {SECRET_SIZE_MIN} bytes at least, and refuse peers "
-            "without it. The local socket in the data directory stays as it is.",
+            f"Sign every frame with the secret in this file, {SECRET_SIZE_MIN} bytes or more, and refuse peers that do "
+            "not have it. The local socket in the data directory stays unsigned.",
         ),
     ] = None
     compression: Annotated[
@@ -141,14 +141,15 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
         choice(
             "Connections",
             tuple(COMPRESSIONS),
-            "zstd: payloads are compressed for peers that ask for it. auto: the same, if it is installed.",
+            "zstd: compress payloads for peers that ask for it. auto: the same where zstandard is installed. none: "
+            "never.",
             keyword="compression",
             give=COMPRESSIONS.__getitem__,
         ),
     ] = "auto"
     handshake_timeout: Annotated[
         float,
-        of_listener("Connections", "SECONDS", "handshake_timeout_s", "The handshake must be done by then (1012)."),
+        of_listener("Connections", "SECONDS", "handshake_timeout_s", "Time for a handshake (1012)."),
     ] = HANDSHAKE_TIMEOUT_S
     ping_interval: Annotated[
         float,
@@ -156,8 +157,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             "Connections",
             "SECONDS",
             "ping_interval_ms",
-            "A peer that is silent for so long is asked for a sign of life, and given up after as long again (1015); "
-            "0: never.",
+            "Send a PING to a peer that has been silent for this long, and end the connection after as long again "
+            "without a sign of life (1015). 0: never.",
             bound=seconds(zero=True),
             give=lambda interval: round(interval * 1000),
         ),
@@ -168,7 +169,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             "Connections",
             "SECONDS",
             "idle_timeout_s",
-            "A connection without calls for so long is ended; 0: never.",
+            "End a connection that has had no call for this long. 0: never.",
             bound=seconds(zero=True),
             give=lambda timeout: timeout or None,
         ),
@@ -179,7 +180,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             "Connections",
             "SECONDS",
             "write_timeout_s",
-            "A peer that takes less than 64 KiB in this time, while more waits for it, is disconnected (3009).",
+            "Disconnect a peer that takes less than 64 KiB in this time while more waits for it (3009).",
         ),
     ] = 30.0
     frame_timeout: Annotated[
@@ -188,7 +189,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             "Connections",
             "SECONDS",
             "frame_timeout_s",
-            "A frame that was begun must be whole by then, and a second for each 64 KiB (1015).",
+            "Time for a frame to arrive once it has begun, plus a second for each 64 KiB of it (1015).",
         ),
     ] = FRAME_TIMEOUT_S
     message_timeout: Annotated[
@@ -197,59 +198,61 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             "Connections",
             "SECONDS",
             "message_timeout_s",
-            "A message of several frames must be whole by then, and a second for each 64 KiB (3005).",
+            "Time for a message of several frames to arrive, plus a second for each 64 KiB of it (3005).",
         ),
     ] = MESSAGE_TIMEOUT_S
     max_frame: Annotated[int, of_limits("max_frame", "BYTES", "The largest frame (1004).")] = LIMITS[
         "max_frame"
     ].default
     max_message: Annotated[
-        int, of_limits("max_message", "BYTES", "The largest message (3004); a quarter of connection_budget at most.")
+        int, of_limits("max_message", "BYTES", "The largest message (3004); at most a quarter of connection_budget.")
     ] = LIMITS["max_message"].default
-    max_streams: Annotated[int, of_limits("max_streams", "COUNT", "Calls under way on one connection (3007).")] = (
-        LIMITS["max_streams"].default
-    )
+    max_streams: Annotated[
+        int, of_limits("max_streams", "COUNT", "Calls under way on one connection, at most (3007).")
+    ] = LIMITS["max_streams"].default
     stream_window: Annotated[
-        int, of_limits("stream_window", "BYTES", "Items of one call that were not taken yet (1009).")
+        int, of_limits("stream_window", "BYTES", "Items of one call that wait to be read, at most (1009).")
     ] = LIMITS["stream_window"].default
     connection_window: Annotated[
-        int, of_limits("connection_window", "BYTES", "Items of all calls of one connection (1009).")
+        int,
+        of_limits(
+            "connection_window", "BYTES", "Items of all calls of one connection that wait to be read, at most (1009)."
+        ),
     ] = LIMITS["connection_window"].default
     connection_budget: Annotated[
         int,
         of_listener(
-            "What a peer may send",
+            "Limits of a peer",
             "BYTES",
             "budget",
-            "Bytes that one connection may have in memory: unfinished messages, items, requests without an answer "
-            "(3007).",
+            "Memory that one connection may use for unfinished messages, items and unanswered requests (3007).",
         ),
     ] = CONNECTION_BUDGET
     process_budget: Annotated[
         int,
         amount(
-            "What a peer may send",
+            "Limits of a peer",
             "BYTES",
             BUDGET,
-            "The same for all connections together; connection_budget at least (3007).",
+            "The same for all connections together, at least connection_budget (3007).",
         ),
     ] = PROCESS_BUDGET
     flood_burst: Annotated[
         int,
         of_listener(
-            "What a peer may send",
+            "Limits of a peer",
             "COUNT",
             "idle_frames_burst",
-            "Frames without work at once, such as PINGs; more are a flood (3008).",
+            "Frames without work, such as PINGs, that a peer may send at once; more are a flood (3008).",
         ),
     ] = IDLE_FRAMES_BURST
     flood_rate: Annotated[
         float,
         of_listener(
-            "What a peer may send",
+            "Limits of a peer",
             "PER_SECOND",
             "idle_frames_per_s",
-            "How many of them are allowed in each second after that.",
+            "Frames without work that a peer may send in each second after that.",
         ),
     ] = IDLE_FRAMES_PER_S
     log_level: Annotated[str, choice("Logs", LEVELS, "debug, info, warning or error.", "LEVEL")] = "info"

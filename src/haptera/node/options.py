@@ -18,7 +18,7 @@ LISTENERS_MAX = 64
 
 VARIABLE_PREFIX = "HAPTERA_"
 
-Group = Literal["Data", "Listeners", "Security", "Connections", "What a peer may send", "Logs"]
+Group = Literal["Data", "Listeners", "Security", "Connections", "Limits of a peer", "Logs"]
 
 
 class Option(msgspec.Struct, frozen=True):
@@ -156,4 +156,4 @@ def of_listener(
 
 def of_limits(name: str, value: str, meaning: str) -> Option:
     """One of the limits that a listener announces: the field of `haptera.wire.Limits` that has the option's name."""
-    return Option(_number(BOUNDS[name]), "What a peer may send", value, meaning)
+    return Option(_number(BOUNDS[name]), "Limits of a peer", value, meaning)

@@ -93,7 +93,7 @@ def test_every_option_of_connections_reaches_the_listener() -> None:
     assert listening.settings(NodeConfig(idle_timeout=0.0))["idle_timeout_s"] is None
     assert listening.settings(NodeConfig())["compression"] is None
     assert listening.settings(NodeConfig(compression="zstd"))["compression"] is True
-    named = {name for name, option in OPTIONS.items() if option.group in {"Connections", "What a peer may send"}}
+    named = {name for name, option in OPTIONS.items() if option.group in {"Connections", "Limits of a peer"}}
     assert named <= set(changed)
 
 
