@@ -45,7 +45,7 @@ class Deadlines:
         added.append((due, number))
         if due < self._timer_due:
             self._arm(due)
-        elif len(added) >= _ADDED_MAX:
+        if len(added) >= _ADDED_MAX:
             self._arrange()
 
     def close(self) -> None:

@@ -98,6 +98,12 @@ def test_timeouts_that_all_differ_keep_no_more_either(bench: Bench) -> None:
     assert set(bench.expired) == set(open_)
 
 
+def test_timeouts_each_shorter_than_the_one_before_keep_no_more_either(bench: Bench) -> None:
+    for number in range(20_000):
+        bench.end(bench.add(50_000 - number))
+    assert len(bench.deadlines) <= 1024
+
+
 @pytest.mark.parametrize("timeout", [0, -1])
 def test_a_time_that_has_passed_already_passes_in_the_next_turn(bench: Bench, timeout: float) -> None:
     item = bench.add(timeout)

@@ -334,6 +334,21 @@ async def test_callbacks_at_the_end_are_called_once() -> None:
 
 
 @virtual_clock
+async def test_a_drain_ends_with_the_last_answer_to_its_own_calls_though_nothing_is_written_then() -> None:
+    gate = Gate()
+    async with pair(gate) as (peer, _):
+        call = asyncio.create_task(peer.call("gate", "wait", b"x", timeout=None))
+        await eventually(lambda: gate.started)
+        draining = asyncio.create_task(peer.drain(3600.0))
+        await asyncio.sleep(10.0)
+        gate.open.set()
+        begun = asyncio.get_running_loop().time()
+        assert await call == b"x"
+        await draining
+        assert asyncio.get_running_loop().time() - begun < 2.0
+
+
+@virtual_clock
 async def test_calls_of_a_peer_that_is_killed_are_lost_sent_ones_unknown_unsent_ones_not_applied() -> None:
     gate = Gate()
     async with served(ANY_PORT, gate) as server:

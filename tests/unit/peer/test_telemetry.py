@@ -13,7 +13,7 @@ import pytest
 from haptera import CallError, DeadlineExceeded, Peer, Request, Service, method
 from haptera.errors import HandlerFailed
 from haptera.testing import connected_peers, virtual_clock
-from tests.unit.peer.hosts import Batches, eventually
+from tests.unit.peer.hosts import Batches, dispatcher_of, eventually
 
 trace = pytest.importorskip("opentelemetry.trace", reason="the development environment is not complete")
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider  # noqa: E402
@@ -89,13 +89,16 @@ class Traced(Service):
 
 @asynccontextmanager
 async def linked(*services: Service, **configs: Any) -> AsyncIterator[Peer]:
-    """A peer whose services call themselves through it."""
+    """A peer whose services call themselves through it. At the end no span of a request is kept."""
     configs = {"dialer_config": AGREED, "acceptor_config": AGREED, **configs}
-    async with connected_peers((), services, **configs) as (peer, _):
+    async with connected_peers((), services, **configs) as (peer, acceptor):
         await peer.ready()
         for service in services:
             service.peer = peer  # type: ignore[attr-defined]
         yield peer
+    telemetry = dispatcher_of(acceptor).telemetry
+    assert telemetry is not None
+    assert not telemetry._spans
 
 
 def ids(span: ReadableSpan) -> tuple[int, int]:

@@ -75,9 +75,10 @@ class LongReads:
         task = asyncio.current_task()
         assert task is not None
         request.on_cancel = lambda: self._tasks.stop(request.peer, task)
+        if request.cancelled:  # before this began
+            self._replies.fail(request, failure(Code.CANCELLED, outcome="not_applied"))
+            return
         try:
-            if request.cancelled:
-                raise asyncio.CancelledError
             counted = await self._commands.count(submitter, op, request.peer)
             if isinstance(counted, Failure):
                 self._replies.fail(request, counted)
@@ -94,10 +95,11 @@ class LongReads:
         assert task is not None
 
         request.on_cancel = stop = lambda: self._tasks.stop(request.peer, task)
+        if request.cancelled:  # before this began
+            request.fail(failure(Code.CANCELLED, outcome="not_applied"))
+            return
         cursor: Cursor | Failure | None = None
         try:
-            if request.cancelled:
-                raise asyncio.CancelledError
             cursor = await self._commands.open_scan(submitter, op, stop, request.peer)
             if isinstance(cursor, Failure):
                 self._replies.fail(request, cursor)
