@@ -10,7 +10,7 @@ import pytest
 
 from haptera.errors import StorageError
 from haptera.storage import DataDirectory, Log, load_or_create
-from haptera.storage.errors import StorageFailed, StorageFull
+from haptera.storage.errors import DiskFailed, DiskFull
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.storage.stores import PATH, SEGMENT_SIZE, entries, entry, opened
 
@@ -39,7 +39,7 @@ def append(log: Log) -> int:
     index = log.last_index + 1
     try:
         log.append(entry(index))
-    except StorageFull:
+    except DiskFull:
         log.append(entry(index))
     return index
 
@@ -60,7 +60,7 @@ def work(fs: MemoryFileSystem, durability: Durability) -> tuple[int, list[Storag
                 acknowledged = append(log)
         except StorageError as error:
             errors.append(error)
-            with pytest.raises(StorageFailed):
+            with pytest.raises(DiskFailed):
                 append(log)
             acknowledged = acknowledged if durability == "sync" else 0  # a sync that fails at last may lose it all
         try:
@@ -104,11 +104,11 @@ def test_a_disk_that_stays_broken_is_never_a_wrong_answer(call: str) -> None:
         store.append(10)
         last = store.log.last_index
         fs.failing = frozenset({call})
-        with suppress(StorageFailed):
+        with suppress(DiskFailed):
             store.append(20)
-        with suppress(StorageFailed):
+        with suppress(DiskFailed):
             store.close()
-        with suppress(StorageFailed), opened(fs) as again:
+        with suppress(DiskFailed), opened(fs) as again:
             assert again.entries == entries(again.log.last_index)
             assert again.log.last_index >= last
         fs.failing = frozenset()

@@ -22,7 +22,7 @@ from haptera.connection.config import FIRST_FLIGHT_SIZE_MAX, PRODUCED_MAX, TURN_
 from haptera.connection.ledger import Ledger
 from haptera.connection.packing import pack
 from haptera.connection.stream import Outgoing, SendingHalf
-from haptera.connection.turns import Turns
+from haptera.connection.turns import SendingTurns
 from haptera.wire import Codec, Signer, encode_head
 
 
@@ -49,7 +49,7 @@ class Outbox:
 
     def __init__(self, ledger: Ledger) -> None:
         #: The halves that have turns, and their credit.
-        self.turns = Turns(ledger)
+        self.turns = SendingTurns(ledger)
         #: Halves whose producer may go on, until ``take_writable``.
         self.writable = self.turns.writable
         #: Whether the handshake is done: until then only it and REQUESTs leave.

@@ -25,7 +25,7 @@ _OVERHEAD: Final = ITEM_OVERHEAD
 _ENDS_STREAM: Final = frozenset({int(FrameType.RESPONSE), int(FrameType.ERROR)})
 
 
-class Turns:
+class SendingTurns:
     """Sending halves with queued messages, each in its turn, as far as their credit and the connection's go."""
 
     __slots__ = (

@@ -27,7 +27,7 @@ from haptera.node.applier import APPLY_FAILED, Applier, ApplyFailed
 from haptera.node.batch import DROPPED, Batch
 from haptera.replication import ClusterOfOne
 from haptera.state import SLICE_WORK_MAX, encode_steps, finish
-from haptera.storage import StorageFull
+from haptera.storage import DiskFull
 
 if TYPE_CHECKING:
     import asyncio
@@ -237,9 +237,9 @@ class CommitPipeline:
         self._applier.apply(entry, batch.commands)
 
     def _refused(self, index: int, error: BaseException, seconds: float) -> None:
-        """An entry was not committed. With StorageFull nothing was written, and the index is free again."""
+        """An entry was not committed. With DiskFull nothing was written, and the index is free again."""
         self._metrics.log_write_seconds_total += seconds
-        full = isinstance(error, StorageFull)
+        full = isinstance(error, DiskFull)
         if self._failed:  # an entry before it could not be applied
             self._refuse(index, self._failure("not_applied" if full else "unknown"))
         elif full:

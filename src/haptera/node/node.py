@@ -37,7 +37,7 @@ class Node:
 
     ``commands`` is its command interface, ``metrics`` its registry, ``config`` what it was opened with, ``clock_ms``
     the wall clock: Unix time in milliseconds. ``failed`` resolves to the error when the node cannot go on: a
-    StorageFailed when it cannot write any more, and reads go on until it is closed; an ApplyFailed when its state is
+    DiskFailed when it cannot write any more, and reads go on until it is closed; an ApplyFailed when its state is
     broken, and nothing is read any more either. The owner of the node closes it then. ``connections`` is how many there
     are, counted by whoever listens.
     """
@@ -113,7 +113,7 @@ class Node:
         `filesystem` and `writer` stand in for the operating system's files and the thread that writes to them,
         `clock_ms` for the wall clock (Unix time in milliseconds) and `monotonic_ns` for the one that nobody sets
         (nanoseconds since any moment). Raises what `haptera.storage` does: DirectoryInUse, CorruptionError,
-        WrongKey, MissingKey, NewerFormat, StorageFull, StorageFailed; UnknownPart for a log that a newer version wrote;
+        WrongKey, MissingKey, NewerFormat, DiskFull, DiskFailed; UnknownPart for a log that a newer version wrote;
         and ApplyFailed.
         """
         loop = asyncio.get_running_loop()
@@ -226,7 +226,7 @@ class Node:
     async def aclose(self) -> None:
         """Refuse new writes, answer those under way, seal the log and release the directory. Safe to call again.
 
-        Raises StorageFailed when the log could not be sealed; every answered write is durable all the same. A forked
+        Raises DiskFailed when the log could not be sealed; every answered write is durable all the same. A forked
         child has nothing to close.
         """
         if self._forked_from:

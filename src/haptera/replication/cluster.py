@@ -2,10 +2,10 @@
 
     propose ─> writer thread: encode, Log.append (one write, one fdatasync)
                  └─> loop: committed(entry), in the order of the log
-                     or    refused(index, error): StorageFull, and nothing was written; else it may be in the log
+                     or    refused(index, error): DiskFull, and nothing was written; else it may be in the log
 
 One entry is with the disk at a time, and the next may be proposed as soon as the last is told. After an error that is
-not StorageFull the log takes no more entries.
+not DiskFull the log takes no more entries.
 
 Everything but `_write` runs on the event loop's thread.
 """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from haptera.storage.data_key import DataKey, load_or_create
 from haptera.storage.directory import DataDirectory
-from haptera.storage.errors import StorageFull
+from haptera.storage.errors import DiskFull
 from haptera.storage.filesystem import File, FileSystem, OpenMode, OsFileSystem, open_regular
 from haptera.storage.log import Durability, Log
 from haptera.storage.recovery import Recovery, Segment
@@ -17,6 +17,7 @@ __all__ = [
     "ENTRY_SIZE_MAX",
     "DataDirectory",
     "DataKey",
+    "DiskFull",
     "Durability",
     "File",
     "FileSystem",
@@ -26,7 +27,6 @@ __all__ = [
     "OsFileSystem",
     "Recovery",
     "Segment",
-    "StorageFull",
     "load_or_create",
     "open_regular",
 ]

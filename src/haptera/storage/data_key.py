@@ -48,8 +48,8 @@ def load_or_create(fs: FileSystem, path: str) -> DataKey:
     """Read the data key, or make one where there is nothing yet that needs it.
 
     `path` is the key file inside its data directory (`DataDirectory.keys_path`), whose lock the caller holds. A new
-    file has mode 0600. Raises MissingKey (a log without its key file), CorruptionError, NewerFormat, StorageFull,
-    StorageFailed. See storage-format 2.2.
+    file has mode 0600. Raises MissingKey (a log without its key file), CorruptionError, NewerFormat, DiskFull,
+    DiskFailed. See storage-format 2.2.
     """
     directory = os.path.dirname(path)
     with translated(path, "read the key file"):

@@ -58,7 +58,7 @@ class DataDirectory:
         made).
 
         Raises DirectoryInUse, NewerFormat, CorruptionError (something that must be there is not, or is damaged),
-        StorageFull, StorageFailed and StorageError (there is none, and `create` is false). See storage-format 2.
+        DiskFull, DiskFailed and StorageError (there is none, and `create` is false). See storage-format 2.
         """
         path = os.path.normpath(path)  # so that the part before the last "/" is the parent
         with translated(path, "open the data directory"):

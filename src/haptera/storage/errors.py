@@ -14,10 +14,10 @@ from haptera.errors import DirectoryInUse, MissingKey, NewerFormat, StorageError
 
 __all__ = [
     "DirectoryInUse",
+    "DiskFailed",
+    "DiskFull",
     "MissingKey",
     "NewerFormat",
-    "StorageFailed",
-    "StorageFull",
     "WrongKey",
     "failing",
     "holder_of",
@@ -29,11 +29,11 @@ __all__ = [
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-class StorageFull(StorageError):
+class DiskFull(StorageError):
     """The disk, a quota or the limit on a file's size is used up. Nothing was written; the call may be tried again."""
 
 
-class StorageFailed(StorageError):
+class DiskFailed(StorageError):
     """A call to the operating system failed.
 
     If it was a write, the log takes no more writes until it is opened again.
@@ -59,7 +59,7 @@ def holder_of(pid: int | None) -> str:
 
 @contextlib.contextmanager
 def translated(file: str, action: str) -> Iterator[None]:
-    """Turn an OSError within the block into StorageFull or StorageFailed that names `file` and `action`."""
+    """Turn an OSError within the block into DiskFull or DiskFailed that names `file` and `action`."""
     try:
         yield
     except OSError as error:
@@ -68,16 +68,16 @@ def translated(file: str, action: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def failing(file: str, action: str) -> Iterator[None]:
-    """Turn an OSError within the block into StorageFailed, a full disk too: something may have been written already."""
+    """Turn an OSError within the block into DiskFailed, a full disk too: something may have been written already."""
     try:
         yield
     except OSError as error:
-        raise StorageFailed(_message(error, file, action)) from error
+        raise DiskFailed(_message(error, file, action)) from error
 
 
 def translate(error: OSError, file: str, action: str) -> StorageError:
-    """The StorageFull or StorageFailed that stands for `error`."""
-    kind = StorageFull if error.errno in _FULL else StorageFailed
+    """The DiskFull or DiskFailed that stands for `error`."""
+    kind = DiskFull if error.errno in _FULL else DiskFailed
     return kind(_message(error, file, action))
 
 

@@ -80,7 +80,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
-from haptera.storage.errors import StorageFailed, StorageFull
+from haptera.storage.errors import DiskFailed, DiskFull
 from haptera.storage.recovery import Progress, Replay, Segment
 from haptera.storage.segment import (
     ENTRY_SIZE_MAX,
@@ -151,7 +151,7 @@ class Log:
 
         `directory` is open (and so locked) for as long as the log is; `segment_size` is in bytes and holds for new
         segments. Raises CorruptionError (a segment is missing or its header damaged), WrongKey, NewerFormat,
-        StorageFailed. See storage-format 6.
+        DiskFailed. See storage-format 6.
         """
         replay = Replay(fs, directory.log_path, key, on_progress)
         return cls(fs, directory.log_path, key, replay, segment_size, durability)
@@ -181,7 +181,7 @@ class Log:
         """Every entry, oldest first, once. At its end a torn tail has been cut off (see `recovery`) and the log takes
         appends.
 
-        Raises CorruptionError, StorageFailed. See storage-format 6.
+        Raises CorruptionError, DiskFailed. See storage-format 6.
         """
         if self._state != "opened":
             raise RuntimeError("a log is replayed once, after it was opened")
@@ -192,8 +192,8 @@ class Log:
     def append(self, entry: LogEntry) -> None:
         """Add the next entry. In durability "sync" it is durable on return.
 
-        Raises ValueError (above ENTRY_SIZE_MAX, not the next index, or a term or time that goes back), StorageFull
-        (nothing was written: the same entry may be tried again), StorageFailed (whether it was written is unknown,
+        Raises ValueError (above ENTRY_SIZE_MAX, not the next index, or a term or time that goes back), DiskFull
+        (nothing was written: the same entry may be tried again), DiskFailed (whether it was written is unknown,
         and the log takes no more). See storage-format 5.
         """
         self._check(entry)
@@ -209,7 +209,7 @@ class Log:
         end.index, end.term, end.time_ms = entry.index, entry.term, entry.time_ms
 
     def close(self) -> None:
-        """Seal the log, unless a write has failed, and close it. Raises StorageFailed. Safe to call again."""
+        """Seal the log, unless a write has failed, and close it. Raises DiskFailed. Safe to call again."""
         state, self._state = self._state, "closed"
         active, last, self._active = self._active, self._active_segment(), None
         if active is None:
@@ -225,7 +225,7 @@ class Log:
     def _check(self, entry: LogEntry) -> None:
         if self._state != "ready":
             if self._state == "failed":
-                raise StorageFailed(f"{self._path}: the log takes no more writes, because one has failed")
+                raise DiskFailed(f"{self._path}: the log takes no more writes, because one has failed")
             raise RuntimeError(f"append to a log that is {self._state}, not ready")
         if len(entry.payload) > ENTRY_SIZE_MAX:
             raise ValueError(
@@ -253,7 +253,7 @@ class Log:
         header = SegmentHeader.new(self._end.next_number, self._key, first_index, self._end.tag, capacity, synced)
         try:
             self._active = SegmentWriter.create(self._fs, self._path, header, self._key)
-        except StorageFull:
+        except DiskFull:
             self._state = "ready"
             raise
 

@@ -78,7 +78,7 @@ class Replay:
     """Reads a log from its beginning. After `entries`, `end` is where the log goes on and `recovery` says what was
     found.
 
-    Raises CorruptionError (a segment is missing or its header damaged), WrongKey, NewerFormat, StorageFailed.
+    Raises CorruptionError (a segment is missing or its header damaged), WrongKey, NewerFormat, DiskFailed.
     """
 
     def __init__(self, fs: FileSystem, log_path: str, key: DataKey, on_progress: Progress | None) -> None:

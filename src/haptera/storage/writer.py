@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 from haptera.storage.directory import segment_name
-from haptera.storage.errors import StorageFailed, StorageFull, failing, translate, translated
+from haptera.storage.errors import DiskFailed, DiskFull, failing, translate, translated
 from haptera.storage.filesystem import TEMPORARY, create_anew
 from haptera.storage.segment import SEGMENT_HEADER_SIZE, LogEntry, RecordCipher, SegmentHeader
 
@@ -21,7 +21,7 @@ __all__ = ["SegmentWriter", "remove_segment", "seal"]
 
 
 class SegmentWriter:
-    """The segment that is appended to. After any error but StorageFull from `create`, it must not be used again."""
+    """The segment that is appended to. After any error but DiskFull from `create`, it must not be used again."""
 
     def __init__(self, file: File, path: str, header: SegmentHeader, key: DataKey) -> None:
         self.path = path
@@ -32,13 +32,13 @@ class SegmentWriter:
 
     @classmethod
     def create(cls, fs: FileSystem, log_path: str, header: SegmentHeader, key: DataKey) -> SegmentWriter:
-        """Make a segment, ready and durable. Raises StorageFull (nothing is left behind) or StorageFailed."""
+        """Make a segment, ready and durable. Raises DiskFull (nothing is left behind) or DiskFailed."""
         name = segment_name(header.number)
         path = os.path.join(log_path, name)
         temporary = path + TEMPORARY
         with translated(path, "create the segment"):
             if name in fs.listdir(log_path):
-                raise StorageFailed(f"{path}: cannot create the segment, because another process has made it")
+                raise DiskFailed(f"{path}: cannot create the segment, because another process has made it")
             file = create_anew(fs, temporary)
         try:
             _allocate(fs, log_path, temporary, file, header.capacity)
@@ -65,7 +65,7 @@ class SegmentWriter:
         return self.offset + size < self.header.capacity
 
     def append(self, entry: LogEntry) -> None:
-        """Write one record, durable on return unless the segment's durability is "os". Raises StorageFailed."""
+        """Write one record, durable on return unless the segment's durability is "os". Raises DiskFailed."""
         record = self._codec.encode(entry)
         assert self.has_room(len(record))
         with failing(self.path, "append to the log"):
@@ -75,7 +75,7 @@ class SegmentWriter:
         self.offset += len(record)
 
     def seal(self) -> None:
-        """Cut the segment to its records and close it. Raises StorageFailed."""
+        """Cut the segment to its records and close it. Raises DiskFailed."""
         with failing(self.path, "seal the segment"):
             seal(self._file, self.offset, data_synced=self.header.synced)
         self.close()
@@ -105,7 +105,7 @@ def _allocate(fs: FileSystem, log_path: str, path: str, file: File, capacity: in
         file.allocate(capacity)
     except OSError as error:
         failure = translate(error, path, "reserve space for a segment")
-        if isinstance(failure, StorageFull):
+        if isinstance(failure, DiskFull):
             with failing(path, "remove the segment for which there is no space"):
                 remove_segment(fs, log_path, path)
         raise failure from error

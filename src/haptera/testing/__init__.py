@@ -2,7 +2,7 @@
 
     node, node_in_thread                a whole node in this process (extra: ``haptera[server]``)
     proxy, Proxy                        cuts, black holes, delays, damage and counts between two real ends
-    connected_peers, Link               two peers, or two asyncio protocols, on a connection in memory
+    connected_peers, MemoryLink         two peers, or two asyncio protocols, on a connection in memory
     run, virtual_clock                  an event loop whose time jumps to the next timer
     MemoryFileSystem                    files that can fail and lose unsynced bytes
     Recording, replay                   the bytes that passed through a proxy, and sending them again
@@ -11,8 +11,9 @@ The pytest fixtures are in `haptera.testing.plugin`, which pytest finds by itsel
 used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from haptera.lazy import lazily
 
 if TYPE_CHECKING:
     from haptera.testing.clock import NotSimulated, Stalled, VirtualClockLoop, run, virtual_clock
@@ -23,15 +24,15 @@ if TYPE_CHECKING:
     from haptera.testing.proxies import Proxy, proxy
     from haptera.testing.recording import Piece, Recording, replay
     from haptera.testing.traffic import Direction
-    from haptera.testing.transport import Link, MemoryTransport
+    from haptera.testing.transport import MemoryLink, MemoryTransport
 
 __all__ = [
     "ConnectedPeers",
     "Crashed",
     "Direction",
-    "Link",
     "MemoryFile",
     "MemoryFileSystem",
+    "MemoryLink",
     "MemoryServer",
     "MemoryTransport",
     "Network",
@@ -61,19 +62,12 @@ _MODULES: Final = {
     **dict.fromkeys(("Proxy", "proxy"), "proxies"),
     **dict.fromkeys(("Piece", "Recording", "replay"), "recording"),
     "Direction": "traffic",
-    **dict.fromkeys(("Link", "MemoryTransport"), "transport"),
+    **dict.fromkeys(("MemoryLink", "MemoryTransport"), "transport"),
 }
 
 
 if not TYPE_CHECKING:  # a type checker would take it to mean that any name is there
-
-    def __getattr__(name: str) -> Any:
-        module = _MODULES.get(name)
-        if module is None:
-            raise AttributeError(f"module 'haptera.testing' has no attribute {name!r}")
-        value = getattr(import_module(f"haptera.testing.{module}"), name)
-        globals()[name] = value
-        return value
+    __getattr__ = lazily(__name__, {name: f"haptera.testing.{module}" for name, module in _MODULES.items()})
 
 
 def __dir__() -> list[str]:

@@ -10,7 +10,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Final
 
 from haptera.testing.traffic import Wire
-from haptera.testing.transport import BUFFER_SIZE, Link
+from haptera.testing.transport import BUFFER_SIZE, MemoryLink
 from haptera.transport import BoundSockets, url_of
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Network(Wire):
     def __init__(self) -> None:
         super().__init__()
         self.buffer = BUFFER_SIZE
-        self.links: list[Link] = []
+        self.links: list[MemoryLink] = []
         self._names: dict[str, tuple[str, ...]] = {}
         self._silent: set[str] = set()
         self._servers: dict[Place, MemoryServer] = {}
@@ -96,7 +96,7 @@ class Network(Wire):
             raise ConnectionRefusedError(f"nothing listens on {place!r} in this loop, which has no network but its own")
         dialer, acceptor = protocol_factory(), server._accept()
         name: Any = ("127.0.0.1", next(self._ports)) if isinstance(place, tuple) else ""
-        link = Link(
+        link = MemoryLink(
             dialer,
             acceptor,
             buffer=self.buffer,

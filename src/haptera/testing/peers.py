@@ -13,7 +13,7 @@ from haptera.connection import Config, Connection, Role
 from haptera.errors import ConfigurationError
 from haptera.peer import Peer, Service, SessionService, assemble, link_of
 from haptera.testing.traffic import CHUNK_SIZE
-from haptera.testing.transport import BUFFER_SIZE, Link
+from haptera.testing.transport import BUFFER_SIZE, MemoryLink
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ class ConnectedPeers:
 
     dialer: Peer
     acceptor: Peer
-    link: Link
+    link: MemoryLink
 
     def __iter__(self) -> Iterator[Peer]:
         yield self.dialer
@@ -53,8 +53,8 @@ async def connected_peers(
 
     Each peer is used as one from ``haptera.dial`` or in ``haptera.Server.peers``; the handshake is under way, not done.
     ``latency`` (seconds one way), ``chunk`` (bytes delivered at once at most), ``buffer`` (bytes under way before a
-    writer waits) and ``record`` (keep the delivered bytes in ``.link.recording``) are the keywords of `Link`, which
-    has the faults as well. The peers' random numbers come from ``seed`` if there is one. ``dialer_config`` and
+    writer waits) and ``record`` (keep the delivered bytes in ``.link.recording``) are the keywords of `MemoryLink`,
+    which has the faults as well. The peers' random numbers come from ``seed`` if there is one. ``dialer_config`` and
     ``acceptor_config`` hold keywords of ``haptera.connection.Config``.
     """
     loop = asyncio.get_running_loop()
@@ -69,7 +69,7 @@ async def connected_peers(
         options = {"entropy": entropy, "services": names, "server_id": _ACCEPTOR_ID, **(config or {})}
         peers.append(assemble(Connection(role, Config(**options), loop.time()), hosted, loop))
     dialer, acceptor = peers
-    link = Link(link_of(dialer), link_of(acceptor), latency=latency, chunk=chunk, buffer=buffer, record=record)
+    link = MemoryLink(link_of(dialer), link_of(acceptor), latency=latency, chunk=chunk, buffer=buffer, record=record)
     link.start()
     link_of(dialer).schedule_flush()  # HELLO leaves with this turn's calls, or alone at its end
     try:

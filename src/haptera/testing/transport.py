@@ -14,7 +14,7 @@ from haptera.testing.traffic import CHUNK_SIZE, Direction, Lane, Wire
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["BUFFER_SIZE", "Link", "MemoryTransport"]
+__all__ = ["BUFFER_SIZE", "MemoryLink", "MemoryTransport"]
 
 BUFFER_SIZE: Final = 64 * 1024
 """Bytes under way in one direction before a writer has to wait: a small kernel buffer, so that waiting is tested."""
@@ -23,7 +23,7 @@ _WRITE_HIGH: Final = 64 * 1024
 
 
 class MemoryTransport(asyncio.Transport):
-    """One end of a `Link`.
+    """One end of a `MemoryLink`.
 
     Written bytes go under way as far as the link's buffer has room; the rest waits here, and the protocol is asked
     to pause and to resume by the limits that it sets, as with a socket.
@@ -223,7 +223,7 @@ class MemoryTransport(asyncio.Transport):
             self._on_lost()
 
 
-class Link(Wire):
+class MemoryLink(Wire):
     """One connection in memory, between the protocols of its dialer and its acceptor.
 
     ``dialer`` and ``acceptor`` are their transports. ``latency`` is in seconds and ``chunk`` in bytes (both may be
@@ -244,7 +244,7 @@ class Link(Wire):
         record: bool = False,
         directions: tuple[Direction, Direction] | None = None,
         names: tuple[Any, Any] = ("dialer", "acceptor"),
-        on_closed: Callable[[Link], None] | None = None,
+        on_closed: Callable[[MemoryLink], None] | None = None,
     ) -> None:
         super().__init__()
         if buffer < 1:

@@ -20,7 +20,7 @@ from haptera.node.services.server import health
 from haptera.replication import ThreadWriter
 from haptera.state import Delete, Get, Set, SetMany, decode_commands
 from haptera.storage import DataDirectory, Log, load_or_create
-from haptera.storage.errors import StorageFailed
+from haptera.storage.errors import DiskFailed
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.node.nodes import CONFIG, Asked, ManualWriter, opened, turn
 
@@ -192,7 +192,7 @@ async def test_after_a_failed_write_nothing_more_is_written(failing: str) -> Non
     await writer.write()
     assert handed.failures == [(5001, "unknown")] * 2
     assert waiting.failures == [(5001, "not_applied")]
-    assert isinstance(node.failed.result(), StorageFailed)
+    assert isinstance(node.failed.result(), DiskFailed)
     calls = len(fs.calls)
     assert Asked(node, Set("later", b"")).failures == [(5001, "not_applied")]
     await turn()

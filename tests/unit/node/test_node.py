@@ -16,7 +16,7 @@ from haptera.node.collector import MIDDLE_COLLECTIONS, YOUNG_COLLECTIONS
 from haptera.node.node import Node
 from haptera.state import Count, Delete, Get, Increment, Set, UnknownPart
 from haptera.storage import DataDirectory, Log, LogEntry, load_or_create
-from haptera.storage.errors import DirectoryInUse, MissingKey, StorageFailed
+from haptera.storage.errors import DirectoryInUse, DiskFailed, MissingKey
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.node.nodes import CONFIG, Asked, ImmediateWriter, opened, turn
 
@@ -180,7 +180,7 @@ async def test_a_node_that_cannot_seal_its_log_says_so_and_gives_the_directory_b
     Asked(node, Set("a", b"1"))
     await turn()
     fs.fail_at = len(fs.calls) + 1
-    with pytest.raises(StorageFailed):
+    with pytest.raises(DiskFailed):
         await node.aclose()
     async with opened(fs) as node:
         assert Asked(node, Get("a")).result == (b"1", 1, None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from haptera.replication import TERM, ClusterOfOne
 from haptera.storage import DataDirectory, Log, LogEntry, load_or_create
-from haptera.storage.errors import StorageFailed, StorageFull
+from haptera.storage.errors import DiskFailed, DiskFull
 from haptera.testing.filesystem import MemoryFileSystem
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ async def test_an_entry_that_finds_the_disk_full_leaves_its_index_to_the_next() 
     cluster.fs.failing = frozenset()
     assert cluster.one.propose(1001, lambda: b"written") == 1
     await cluster.write()
-    assert cluster.told == [(1, StorageFull), (1, b"written")]
+    assert cluster.told == [(1, DiskFull), (1, b"written")]
     cluster.close()
 
 
@@ -104,7 +104,7 @@ async def test_after_a_failed_sync_nothing_is_committed() -> None:
     cluster.fs.failing = frozenset()
     cluster.one.propose(1001, lambda: b"never")
     await cluster.write()
-    assert cluster.told == [(1, StorageFailed), (1, StorageFailed)]
+    assert cluster.told == [(1, DiskFailed), (1, DiskFailed)]
     cluster.close()
 
 

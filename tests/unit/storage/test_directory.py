@@ -18,10 +18,10 @@ from haptera.storage import DataDirectory, OsFileSystem, load_or_create
 from haptera.storage.data_key import DataKey
 from haptera.storage.errors import (
     DirectoryInUse,
+    DiskFailed,
+    DiskFull,
     MissingKey,
     NewerFormat,
-    StorageFailed,
-    StorageFull,
     WrongKey,
 )
 from haptera.testing.filesystem import MemoryFileSystem
@@ -85,7 +85,7 @@ def test_a_trailing_slash_names_the_same_directory(tmp_path: Path) -> None:
 
 
 def test_a_missing_parent_is_said(tmp_path: Path) -> None:
-    with pytest.raises(StorageFailed, match="No such file"):
+    with pytest.raises(DiskFailed, match="No such file"):
         DataDirectory.open(OsFileSystem(), f"{tmp_path}/a/b")
 
 
@@ -222,7 +222,7 @@ def test_the_process_id_cannot_be_written_on_a_full_disk_and_the_store_opens(cal
 def test_a_full_disk_at_creation_is_said_and_may_be_tried_again() -> None:
     fs = MemoryFileSystem()
     fs.fail_at, fs.fail_with = 1, errno.ENOSPC
-    with pytest.raises(StorageFull):
+    with pytest.raises(DiskFull):
         DataDirectory.open(fs, PATH)
     DataDirectory.open(fs, PATH).close()
 
@@ -255,7 +255,7 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(short_path: Path,
     with opened(OsFileSystem(), str(short_path)) as store:
         store.append(3)
     irregular(short_path / name, kind)
-    with pytest.raises(StorageFailed, match=f"{kind} and no regular file"):
+    with pytest.raises(DiskFailed, match=f"{kind} and no regular file"):
         Store.open(OsFileSystem(), str(short_path))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from haptera.errors import CorruptionError
 from haptera.storage import DataDirectory, Log, LogEntry, OsFileSystem, load_or_create
-from haptera.storage.errors import NewerFormat, StorageFailed, StorageFull
+from haptera.storage.errors import DiskFailed, DiskFull, NewerFormat
 from haptera.storage.reader import CHUNK_SIZE
 from haptera.storage.segment import SEGMENT_HEADER_SIZE
 from haptera.testing.filesystem import MemoryFileSystem
@@ -151,13 +151,13 @@ def test_a_log_is_replayed_before_it_is_appended_to_and_once() -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_is_not_a_failed_one(number: int) -> None:
-    """StorageFull leaves nothing behind, and the same entry goes in when there is room."""
+    """DiskFull leaves nothing behind, and the same entry goes in when there is room."""
     fs = MemoryFileSystem()
     with opened(fs) as store:
         store.append(1)
         fs.failing, fs.fail_with = frozenset({"allocate"}), number
         for _ in range(3):
-            with pytest.raises(StorageFull):
+            with pytest.raises(DiskFull):
                 store.append(10)
             assert len(fs.listdir(LOG_PATH)) == len(store.log.segments) == 1
         assert store.log.last_index > 1, "the segment at hand is filled first"
@@ -175,7 +175,7 @@ def test_a_store_on_a_full_disk_opens_and_is_read() -> None:
     fs.failing, fs.fail_with = frozenset({"allocate"}), errno.ENOSPC
     with opened(fs) as store:
         assert store.entries == entries(10)
-        with pytest.raises(StorageFull):
+        with pytest.raises(DiskFull):
             store.append(1)
 
 
@@ -264,7 +264,7 @@ def test_a_segment_that_another_process_has_made_is_not_replaced() -> None:
     fs = MemoryFileSystem()
     with opened(fs) as store:
         fs.write(segment_path(1), b"another's")
-        with pytest.raises(StorageFailed, match="another process has made it"):
+        with pytest.raises(DiskFailed, match="another process has made it"):
             store.append(1)
     assert fs.read(segment_path(1)) == b"another's"
     assert len(fs.listdir(LOG_PATH)) == 1
@@ -277,11 +277,11 @@ def test_after_a_failed_write_or_sync_the_log_takes_no_more(call: str, number: i
     store = Store.open(fs, segment_size=4096)
     store.append(2)
     fs.fail_at, fs.fail_with = len(fs.calls) + ["pwrite", "fdatasync"].index(call) + 1, number
-    with pytest.raises(StorageFailed):
+    with pytest.raises(DiskFailed):
         store.append(1)
     calls = len(fs.calls)
     for _ in range(2):
-        with pytest.raises(StorageFailed):
+        with pytest.raises(DiskFailed):
             store.append(1)
     store.close()
     assert len(fs.calls) == calls, "not even closing may write or sync again"
@@ -296,5 +296,5 @@ def test_an_interrupted_append_closes_the_log_for_writes() -> None:
     with pytest.raises(BaseException, match="stopped"):
         store.append(1)
     fs.stop_after = None
-    with pytest.raises(StorageFailed):
+    with pytest.raises(DiskFailed):
         store.append(1)

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from haptera.testing import Link, virtual_clock
+from haptera.testing import MemoryLink, virtual_clock
 from tests.unit.testing.services import Lines
 
 
-def linked(**options: Any) -> tuple[Lines, Lines, Link]:
+def linked(**options: Any) -> tuple[Lines, Lines, MemoryLink]:
     dialer, acceptor = Lines(), Lines()
-    link = Link(dialer, acceptor, **options)
+    link = MemoryLink(dialer, acceptor, **options)
     link.start()
     return dialer, acceptor, link
 
@@ -241,7 +241,7 @@ async def test_streams_of_asyncio_work_over_a_link() -> None:
     reader = asyncio.StreamReader()
     protocol = asyncio.StreamReaderProtocol(reader)
     other = Lines()
-    link = Link(protocol, other, buffer=1000)
+    link = MemoryLink(protocol, other, buffer=1000)
     link.start()
     writer = asyncio.StreamWriter(link.dialer, protocol, reader, loop)
     other.transport.write(b"a line\n")
@@ -268,7 +268,7 @@ async def test_a_buffered_protocol_is_given_its_bytes_in_its_buffer() -> None:
             self.received += self.buffer[:nbytes]
 
     acceptor = Buffered()
-    link = Link(Lines(), acceptor)
+    link = MemoryLink(Lines(), acceptor)
     link.start()
     link.dialer.write(b"0123456789")
     await turns()
