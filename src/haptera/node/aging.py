@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 AGE_EVERY_S: Final = 50.0
 """Less than an entry may move the answers' clock (`limits.ANSWER_CLOCK_STEP_MS_MAX`), with room for an entry clock that
-runs a tenth faster. Some thirteen entries expire all that is remembered."""
+runs a tenth faster. Some thirteen entries expire all remembered answers."""
 
 CROWDED_PART: Final = 2 / 3
-"""Part of a user's answers that is many. The log and `health` warn then, while what unclean ends leave can still be
-found. From here on a connection's share is less than the changes that it may have under way by default."""
+"""From this part of the bound on, a user's answers are many. The log and `health` warn then, while an operator can
+still find the clients that end without a word. From here on a connection's share is less than the changes that it may
+have under way by default."""
 
 
 def crowded(answers: int) -> bool:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 COLLECT_SIZE: Final = 128 * 1024
-"""Bytes of commands applied after which the garbage collector looks at what is new. A write leaves a tuple, which the
+"""Bytes of commands applied after which the garbage collector looks at new objects. A write leaves a tuple, which the
 collector follows until it has seen it once. It begins by itself after so many more objects were made than released: in
 a store whose keys are overwritten hardly ever, and then it stops the loop for hundreds of thousands at once. So many
 bytes are some thousand tuples at most, and a fraction of a millisecond."""
@@ -79,7 +79,7 @@ class Applier:
         self._uncollected = 0  # bytes of commands applied since the collector looked
 
     def apply(self, entry: LogEntry, commands: Sequence[Logged]) -> None:
-        """Apply a committed entry with these commands, behind those before it."""
+        """Apply a committed entry with these commands, behind the entries before it."""
         self._waiting.append((entry, commands))
         if not self.busy:
             self.busy = True

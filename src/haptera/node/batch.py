@@ -1,4 +1,4 @@
-"""What the commit pipeline writes together: the commands of one entry, and where each result belongs."""
+"""The writes that the commit pipeline writes together: the commands of one entry, and the place of each result."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Submission:
 class Batch:
     """The writes of one entry: for each the submission, the place in it that its result belongs to, and its bytes.
 
-    A dropped write leaves a hole, so that the others keep their places; when the holes are as many as what is left,
-    they are closed. Where a write stands is looked up in an index that is made when the first is dropped, and grows
-    with the next: nobody pays for it where nothing is dropped, and no number of drops costs more than a constant each.
+    A dropped write leaves a hole, so that the others keep their places; when the holes are as many as the writes that
+    are left, they are closed. The place of a write is looked up in an index that is made when the first is dropped, and
+    grows with the next. A batch without drops pays nothing for it, and any number of drops costs a constant each.
     """
 
     __slots__ = ("_holes", "_index", "_indexed", "commands", "places", "size")
@@ -59,7 +59,7 @@ class Batch:
             return None
         size = places[number][2]
         self.size -= size
-        self.commands[number] = _HOLE  # what it holds may be large
+        self.commands[number] = _HOLE  # the command may be large
         self._holes.add(number)
         if 2 * len(self._holes) >= len(places):
             self.seal()

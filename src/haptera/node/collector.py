@@ -1,9 +1,9 @@
 """Python's garbage collector in a process that is a node and nothing else.
 
 A full collection looks at every object that is not frozen. Thousands of scans that are under way are 90,000 objects,
-and 0.1 s for one look; a list of a million keys that were written since the start is as much. So the process is not
-left to collect by the number of its objects, of which scans make many and leave none. Connections are what leaves
-garbage that only a full collection finds, because their parts refer to each other: they are counted.
+and 0.1 s for one look; a list of a million keys that were written since the start is as much. So the number of objects
+does not decide when the process collects, because scans make many and leave none. Connections leave garbage that only a
+full collection finds, because their parts refer to each other. So the ended connections decide: they are counted.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ ENDED_CONNECTIONS_MAX = 1000
 """Connections that may end before the next full collection: some 12 MiB of garbage."""
 
 YOUNG_COLLECTIONS = 4
-"""Collections of the youngest objects before those that survived them are looked at: 2,800 objects, a millisecond. By
-Python's own 10 it is up to 6 ms."""
+"""Collections of the youngest objects before the survivors are looked at: 2,800 objects, a millisecond. By Python's own
+10 it is up to 6 ms."""
 
 MIDDLE_COLLECTIONS = 10_000
-"""Collections of those before a full one, in case that something else leaves garbage: hours of the heaviest load."""
+"""Collections of the survivors before a full one, in case that something else leaves garbage: hours of the heaviest
+load."""
 
 
 class Collector:
@@ -33,7 +34,7 @@ class Collector:
         self._ended = 0
 
     def take_over(self, prepare: Callable[[], None]) -> None:
-        """Take what there is out of the collector's sight, for good, and decide from now on when it looks at the rest.
+        """Take all objects out of the collector's sight, for good, and decide from now on when it looks at new ones.
 
         ``prepare`` is called between a full collection and the freezing.
         """

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BATCH_SIZE_MAX = 4 * 1024 * 1024
-"""Bytes of commands in one entry of several. An eighth of what a record may hold, and a few milliseconds of encryption:
+"""Bytes of commands in one entry of several. An eighth of the largest record, and a few milliseconds of encryption:
 beyond it a larger batch saves nothing. A single larger command is an entry of its own."""
 
 BATCH_COMMANDS_MAX = 4096
@@ -61,7 +61,7 @@ FRESH_MS = 1000
 entries alone, so that one refusal in a second is logged, and the table empties although nothing else is."""
 
 LOGGED_OVERHEAD = 64
-"""What a `Logged` adds to its command beside the user's name (`state.commands.size_bound`)."""
+"""Bytes that a `Logged` adds to its command beside the user's name (`state.commands.size_bound`)."""
 
 ANSWER_WORK = 32
 """Units of work of the answer to one write: its response is encoded, framed and written."""
@@ -102,7 +102,7 @@ class CommitPipeline:
         self._on_failure = on_failure
         self._full: deque[Batch] = deque()  # bounded by PENDING_COMMANDS_MAX and PENDING_SIZE_MAX, as is the open one
         self._open = Batch()
-        self._proposed: dict[int, Batch] = {}  # by log index, until answered; bounded as those that wait are
+        self._proposed: dict[int, Batch] = {}  # by log index, until answered; bounded as the waiting ones are
         self._scheduled = False
         self._size = 0
         self._count = 0
@@ -206,7 +206,7 @@ class CommitPipeline:
     def _flush(self) -> None:
         self._scheduled = False
         if not self._cluster.busy:
-            self._next()  # nothing, if what was scheduled has been taken back
+            self._next()  # nothing, if the scheduled writes have been taken back
 
     def _next(self) -> None:
         if self._full or self._open.commands:

@@ -1,7 +1,7 @@
-"""File descriptors of a node: some are kept for its log, however many connect (spec/protocol.md 8).
+"""File descriptors of a node: some are kept for its log, for any number of connections (spec/protocol.md 8).
 
-Who connects and says no more costs a descriptor for as long as it likes. If the last one were a connection's, the next
-segment of the log could not be made, and the node would have to end.
+A client that connects and stays silent costs a descriptor for as long as it likes. If the last one were a connection's,
+the next segment of the log could not be made, and the node would have to end.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from haptera.errors import ConfigurationError
 from haptera.transport import ACCEPTED_PER_TURN, leaving_max
 
 RESERVED = 32
-"""Descriptors that listeners do not get: a dozen are the log's and the loop's, the rest is for what comes and goes."""
+"""Descriptors that listeners do not get: a dozen are the log's and the loop's, the rest is for short-lived ones."""
 
 PER_LISTENER = 4 * ACCEPTED_PER_TURN
-"""Those of a listener beside its connections: its own, and what is accepted until it is refused some turns later."""
+"""Descriptors of a listener beside its connections: its own, and the accepted ones that are refused some turns
+later."""
 
 LOCAL_CONNECTIONS_MAX = 1000
-"""Connections of the socket in the data directory, at most. Only who may read the data can open it, so they are those
-of a few programs, and each program needs one."""
+"""Connections of the socket in the data directory, at most. Only a user who may read the data can open it, so they
+belong to a few programs, and each program needs one."""
 
 
 def raise_limit() -> None:
@@ -42,7 +43,7 @@ def _of_listener(connections: int) -> int:
 
 
 def connections_max(wanted: int, listeners: int) -> int:
-    """How many connections each of so many listeners may have: those that are `wanted`, or as many as there can be.
+    """The number of connections that each of the `listeners` may have: `wanted`, or as many as there can be.
 
     Raises ConfigurationError where that is not even one.
     """

@@ -45,7 +45,7 @@ _COUNTED: dict[str, Callable[[Peer], int]] = {
     "wire_sent_bytes_total": lambda peer: peer.bytes_sent,
     "wire_sent_frames_total": lambda peer: peer.frames_sent,
 }
-"""What connections count by themselves: asked for when a sample is taken, and added up when one ends."""
+"""Numbers that connections count by themselves: read when a sample is taken, and added up when one ends."""
 
 
 class NodeServer:
@@ -105,7 +105,7 @@ class NodeServer:
             if not is_local(url) and signing_key is None:
                 log.warning(
                     "no_authentication",
-                    extra={"url": url, "meaning": "whoever can reach this address can read and change everything"},
+                    extra={"url": url, "meaning": "anyone who can reach this address can read and change everything"},
                 )
 
     def _limit_connections(self, config: NodeConfig) -> None:
@@ -124,7 +124,7 @@ class NodeServer:
             )
 
     async def drain(self, timeout: float) -> None:
-        """Accept nothing more, take no new requests, and answer those under way for at most `timeout` seconds."""
+        """Accept no connection and take no request any more, and give the requests under way `timeout` seconds."""
         self._server_service.stop()
         await asyncio.gather(*(server.drain(timeout) for server in self._servers))
 
@@ -162,7 +162,7 @@ class NodeServer:
             return
         try:
             remove_socket(path)  # the lock of the directory is held, so no living node listens on it
-            # Whoever can open this socket can read the key's file too.
+            # A user who can open this socket can read the key's file too.
             connections = min(self._max_connections, LOCAL_CONNECTIONS_MAX)
             await self._listen(url_of(path), None, connections)
         except (OSError, ConfigurationError) as error:

@@ -1,12 +1,12 @@
 """Structured logs: one event a line, as text or JSON, on top of the standard library's `logging`.
 
-Code says what happened and names the rest as fields::
+The code names the event and its fields::
 
     log.info("connection_closed", extra={"connection": peer.session, "code": 1015})
 
 which becomes ``2026-01-02T03:04:05.678Z INFO connection_closed connection=6f1c… code=1015``, or one JSON object.
-Levels are asked before anything is formatted. Whatever a peer sent (an agent, a key, an address) is escaped, so that
-no value can end its line and forge another. Values, passwords and keys of encryption are never passed here.
+The level is checked before anything is formatted. Text that a peer sent (an agent, a key, an address) is escaped, so
+that no value can end its line and forge another. Values, passwords and keys of encryption are never passed here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
 
 FIELD_SIZE_MAX = 1024
-"""Characters of one field. A peer chooses some of them, and a log line must not grow with what it sends."""
+"""Characters of one field. A peer chooses some of them, and a log line must not grow with its choice."""
 
 TRACEBACK_SIZE_MAX = 16 * 1024
 """Characters of a traceback: the innermost frames are kept, as they say where it broke."""
@@ -34,7 +34,7 @@ _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"m
 
 
 def fields_of(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
-    """The fields that a log call passed as `extra`, then what an exception adds, each made printable."""
+    """The fields that a log call passed as `extra`, then the fields of an exception, each made printable."""
     for name, value in vars(record).items():
         if name not in _STANDARD and value is not None:
             yield name, _plain(value)
@@ -73,8 +73,8 @@ class JsonFormatter(logging.Formatter):
 def configure_logging(level: str = "info", log_format: str = "text", stream: TextIO | None = None) -> None:
     """Sends every log of the process to `stream` (standard error if None), once, in the chosen format.
 
-    Haptera's own loggers are set to `level` (one of LEVELS), all others (asyncio, libraries) to warnings. It is what
-    `haptera serve` does: a program that uses Haptera as a library keeps its own configuration of `logging`.
+    Haptera's own loggers are set to `level` (one of LEVELS), all others (asyncio, libraries) to warnings. `haptera
+    serve` calls it; a program that uses Haptera as a library keeps its own configuration of `logging`.
     """
     handler = _Handler(stream if stream is not None else sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
@@ -101,7 +101,7 @@ def _timestamp(record: logging.LogRecord) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What both formats can write: numbers and booleans as they are, bytes as hex, the rest as bounded text."""
+    """A value that both formats can write: numbers and booleans as they are, bytes as hex, the rest as bounded text."""
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, (bytes, bytearray, memoryview)):

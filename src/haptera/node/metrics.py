@@ -1,8 +1,8 @@
 """The metrics of a node: one registry, the names of spec/metrics.toml.
 
-Counters are plain attributes that the hot path adds to. What something else knows already (the number of keys, the
-bytes that connections have received) is asked for only when the metrics are read; without listeners nobody knows what
-is about connections. A counter with a label is one number for each value of it; its name in `values` is
+Counters are plain attributes that the hot path adds to. Numbers that another part has already (the number of keys, the
+bytes that connections have received) are read only when the metrics are; without listeners there are none about
+connections. A counter with a label is one number for each value of it; its name in `values` is
 ``name{label="value"}``.
 """
 
@@ -35,7 +35,7 @@ COUNTERS = (
     "writes_refused_total",
     "writes_unlogged_total",
 )
-"""Those that are attributes of `Metrics`."""
+"""The metrics that are attributes of `Metrics`."""
 
 MEASURED = {
     "connections": "gauge",
@@ -59,10 +59,10 @@ MEASURED = {
     "wire_sent_bytes_total": "counter",
     "wire_sent_frames_total": "counter",
 }
-"""Those that are asked for, and their kinds."""
+"""The metrics that are read from other parts, and their kinds."""
 
 LABELLED = {"protocol_errors_reported_total": "code", "protocol_errors_total": "code", "requests_total": "method"}
-"""Counters with a label, and the label's name. Its values are those that a node knows, never what somebody sends."""
+"""Counters with a label, and the label's name. A node knows all its values; a peer cannot add one."""
 
 OTHER_CODE = "other"
 """The label of a code that is not one of the protocol's."""

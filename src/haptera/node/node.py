@@ -35,11 +35,11 @@ log = logging.getLogger(__name__)
 class Node:
     """An open node. Make it with `Node.open`, end it with `aclose`.
 
-    ``commands`` is its command interface, ``metrics`` its registry, ``config`` what it was opened with, ``clock_ms``
+    ``commands`` is its command interface, ``metrics`` its registry, ``config`` its configuration, ``clock_ms``
     the wall clock: Unix time in milliseconds. ``failed`` resolves to the error when the node cannot go on: a
     DiskFailed when it cannot write any more, and reads go on until it is closed; an ApplyFailed when its state is
-    broken, and nothing is read any more either. The owner of the node closes it then. ``connections`` is how many there
-    are, counted by whoever listens.
+    broken, and nothing is read any more either. The owner of the node closes it then. ``connections`` is the number of
+    its connections; a listener counts them.
     """
 
     def __init__(
@@ -111,8 +111,8 @@ class Node:
         """Open the data directory (made if there is none), replay its log, and return the node ready for commands.
 
         `filesystem` and `writer` stand in for the operating system's files and the thread that writes to them,
-        `clock_ms` for the wall clock (Unix time in milliseconds) and `monotonic_ns` for the one that nobody sets
-        (nanoseconds since any moment). Raises what `haptera.storage` does: DirectoryInUse, CorruptionError,
+        `clock_ms` for the wall clock (Unix time in milliseconds) and `monotonic_ns` for the one that is never set
+        (nanoseconds since any moment). Raises the errors of `haptera.storage`: DirectoryInUse, CorruptionError,
         WrongKey, MissingKey, NewerFormat, DiskFull, DiskFailed; UnknownPart for a log that a newer version wrote;
         and ApplyFailed.
         """
@@ -224,7 +224,7 @@ class Node:
         await self._pipeline.drain()
 
     async def aclose(self) -> None:
-        """Refuse new writes, answer those under way, seal the log and release the directory. Safe to call again.
+        """Refuse new writes, answer the rest, seal the log and release the directory. Safe to call again.
 
         Raises DiskFailed when the log could not be sealed; every answered write is durable all the same. A forked
         child has nothing to close.
@@ -259,7 +259,7 @@ class Node:
                     "made_up_in_seconds": clock.made_up_in_s,
                     "meaning": f"the wall clock was set {'back' if ahead else 'forward'}, or was wrong before; until "
                     f"entry time agrees with it, it runs up to {100 // SLEW} % {'slower' if ahead else 'faster'}, and "
-                    "what expires does so by entry time",
+                    "keys and answers expire by entry time",
                 },
             )
         elif large is not None:
@@ -276,7 +276,7 @@ def _warn(config: NodeConfig, storage: DurableState) -> None:
         "key_file_beside_data",
         extra={
             "file": storage.directory.keys_path,
-            "meaning": "whoever can read this directory can read the data; encryption protects only copies without it",
+            "meaning": "any reader of this directory can read the data; encryption protects only copies without it",
         },
     )
     if config.durability == "os":

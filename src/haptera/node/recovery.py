@@ -62,7 +62,7 @@ class DurableState:
                 gc.enable()
 
     def close(self) -> None:
-        """Seal the log and release the directory, as far as they were opened, whatever goes wrong on the way."""
+        """Seal the log and release the directory, as far as they were opened, even if a step of it fails."""
         if self._opened:
             try:
                 self._opened.pop().close()

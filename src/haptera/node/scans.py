@@ -1,4 +1,4 @@
-"""Open scans, and the end of those that nobody reads (spec/protocol.md 7: a scan without progress for 60 s is 4009).
+"""Open scans, and the end of the ones without a reader (spec/protocol.md 7: a scan without progress for 60 s is 4009).
 
 A scan holds its revision, and with it every older entry that it may still give. So each one must end: by its reader, or
 here.
@@ -27,8 +27,8 @@ SWEEP_INTERVAL_S = 5.0
 """Seconds between two looks at all open scans: one timer for all of them, and only while there are some."""
 
 SCANS_PER_OWNER_MAX = CURSORS_MAX // 16
-"""Scans open at once on behalf of one connection: more than are read at once by anyone, and so few that who opens them
-and reads none leaves room for everyone else."""
+"""Scans open at once on behalf of one connection: more than any client reads at once, and so few that a client which
+opens them and reads none leaves room for everyone else."""
 
 EXPIRY_WORK = 64
 """Units of work (`haptera.state.steps`) of the end of one such scan, whose caller is told."""
@@ -60,7 +60,7 @@ def count_steps(cursor: Cursor) -> Steps[int | Failure]:
 class Cursor:
     """An open scan of one reader; close it in any case. Number of scans at once: `state.limits.CURSORS_MAX`.
 
-    ``owner`` is in whose share it counts, None for nobody's.
+    It counts in the share of its ``owner``; None has no share.
     """
 
     __slots__ = ("_cursor", "_scans", "expired", "moved_at", "on_expired", "owner")

@@ -56,7 +56,7 @@ def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> NodeConfig:
 
 
 def misspelt(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """The variables that are no option's and look like one that is meant to be, each with what is likely meant.
+    """The variables that look like a misspelt option, each with the one that it likely stands for.
 
     They are no errors, as in the file: others, a container's runtime for instance, make variables with the same prefix.
     """
@@ -68,14 +68,14 @@ def misspelt(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _made(values: Mapping[str, Any], places: Mapping[str, str]) -> NodeConfig:
-    """The configuration from values that were checked each by itself. What is in a key file is checked as well."""
+    """The configuration from values that were checked each by itself. The content of a key file is checked as well."""
     try:
         config = NodeConfig(**values)
     except ConflictingOptions as conflict:
         found = [places.get(name, f"the default of {name}") for name in conflict.names]
         raise ConfigurationError(f"{conflict} ({' and '.join(found)})") from None
     if config.signing_key_file is not None:
-        from haptera.peer import check_key_file  # noqa: PLC0415  # loaded by what listens
+        from haptera.peer import check_key_file  # noqa: PLC0415  # only a node that listens needs it
 
         try:
             check_key_file(config.signing_key_file)
@@ -85,7 +85,7 @@ def _made(values: Mapping[str, Any], places: Mapping[str, str]) -> NodeConfig:
 
 
 def _read_file(path: str) -> dict[str, Any]:
-    from haptera.storage import open_regular  # noqa: PLC0415  # loads what only a node that starts needs
+    from haptera.storage import open_regular  # noqa: PLC0415  # only a node that starts needs it
 
     try:
         with open(open_regular(path, os.O_RDONLY), "rb") as file:

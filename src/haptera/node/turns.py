@@ -1,9 +1,9 @@
-"""One queue of slices for the whole node, so that nobody's long work is anyone else's wait.
+"""One queue of slices for the whole node, so that no caller waits for the long work of another.
 
 Long work (the page of a scan, a count that looks at each key, a large argument, a large change) is a generator of
 slices (`haptera.state.steps`). The queue runs a bounded number of units of it, then gives the event loop a turn, in
 which every connection is read and every small request is answered. The wait of a small request is therefore one turn,
-whatever the number of items in the queue.
+for any number of items in the queue.
 
 Turns go round between owners: a connection or an embedded database. An owner's items go round among themselves. So a
 caller with 256 scans waits longer for each of them, and others do not. The commit pipeline stands outside of the round,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: Units of work in one turn of the loop: two slices, about two milliseconds. A tenth of that would cost throughput,
-#: because a turn of the loop has a price of its own; ten times that is what others would notice.
+#: because a turn of the loop has a price of its own; others would notice ten times that.
 TURN_WORK_MAX: Final = 8192
 
 #: Units charged for a slice beside its work: the queue itself, and the task that is woken by the last one.
@@ -86,9 +86,9 @@ class Turns:
         return len(self._first) + sum(map(len, self._items.values()))
 
     def admits(self, units: int) -> bool:
-        """Whether so much work may be done at once, beside the queue; what may not is for `run`.
+        """Whether this much work may be done at once, beside the queue; other work is for `run`.
 
-        A request by itself is too small for the queue, but not those of all connections that are read in one turn.
+        A request by itself is too small for the queue, but the requests that all connections have in one turn are not.
         """
         if not self._inline:
             self._loop.call_soon(self._begin_turn)
@@ -101,7 +101,7 @@ class Turns:
         self._schedule()
 
     def start(self, owner: object, steps: Steps[None]) -> None:
-        """Run work that nobody waits for, in slices."""
+        """Run work that no caller waits for, in slices."""
         self._add(owner, _Item(steps, None))
 
     def start_once(self, owner: object, work: Callable[[], Steps[None]]) -> None:
@@ -162,7 +162,7 @@ class Turns:
 
     @staticmethod
     def _step(queue: deque[_Item]) -> int:
-        """Run a slice of the queue's next item, and put it behind the others if it goes on. Returns what is charged."""
+        """Run a slice of the queue's next item, and put it behind the others if it goes on. Returns its charge."""
         item = queue.popleft()
         units = item.step()
         if units is not None:
@@ -170,6 +170,6 @@ class Turns:
         return SLICE_OVERHEAD + (units or 0)
 
     def _rest(self) -> None:
-        """Let a whole turn of the loop pass. The loop runs what is scheduled before what has just arrived: a turn
-        scheduled at once would begin before the requests that came during the last one are read."""
+        """Let a whole turn of the loop pass. The loop runs scheduled callbacks before it reads: a turn scheduled at
+        once would begin before the requests that came during the last one are read."""
         self._loop.call_soon(self._turn)

@@ -1,4 +1,4 @@
-"""The command interface of a node: the one way in, for the kv service and for the embedded client alike.
+"""The command interface of a node: the one way in, for the kv service and for the embedded client.
 
 `Commands.submit` takes a list. Reads are answered at once, from applied state; writes are checked, put into the open
 batch of the commit pipeline and answered when they are durable and applied. There is no task and no future per command.
@@ -55,11 +55,11 @@ ANONYMOUS = Submitter()
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):
-    """A command, and what its request says beside it. A scan is not for `Commands.submit`.
+    """A command, and the fields of its request beside it. A scan is not for `Commands.submit`.
 
-    A write that must happen at most once has a ``request_id`` (16 bytes) and the ``digest`` (SHA-256) of what was
-    asked; ``resent`` says that it may have come on another connection as well (spec/protocol.md 7.1). A command that
-    was checked in slices (`validate_steps`) comes with its ``size``.
+    A write that must happen at most once has a ``request_id`` (16 bytes) and the ``digest`` (SHA-256) of its
+    service, method and argument; ``resent`` says that it may have come on another connection as well
+    (spec/protocol.md 7.1). A command that was checked in slices (`validate_steps`) comes with its ``size``.
     """
 
     op: Operation
@@ -70,7 +70,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
 
 
 class Commands:
-    """What a node does for its callers. For the event loop's thread alone. ``turns`` is its queue for long work."""
+    """The commands of a node's callers. For the event loop's thread alone. ``turns`` is its queue for long work."""
 
     def __init__(
         self, machine: StateMachine, pipeline: CommitPipeline, scans: Scans, turns: Turns, metrics: Metrics
@@ -95,8 +95,8 @@ class Commands:
     ) -> Submission:
         """Do the commands and call ``done(results)`` exactly once, when all of them have a result, in their order.
 
-        A result is the tuple of the operation's result array (spec/protocol.md 7), a `Failure` that changed nothing or
-        says what is known, or a `Replayed`. Without a write that was accepted, `done` is called before this returns. A
+        A result is the tuple of the operation's result array (spec/protocol.md 7), a `Failure` with its outcome, or a
+        `Replayed`. Without a write that was accepted, `done` is called before this returns. A
         command does not see the writes before it in the list. Refused, `not_applied`: 3003, 4006, 4007 (invalid), 3007
         (too much waits for the disk), 5001 (the disk failed), 5002 (it is full), 5005 (the node is stopping).
 
@@ -133,10 +133,10 @@ class Commands:
         return submission
 
     def _known(self, logged: Logged) -> Result | None:
-        """What a write is answered that needs no entry: nothing is on its way, and it would change nothing.
+        """The answer to a write that needs no entry: nothing is on its way, and it would change nothing.
 
         The applied state is all that there is then, so that this is the answer in log order (ARCHITECTURE.md, "The life
-        of a write"). A full table is judged by the log once in a second all the same: entries are what answers age by.
+        of a write"). A full table is judged by the log once in a second all the same, because answers age by entries.
         """
         known = self._machine.known(logged)
         if known is None:
@@ -147,7 +147,7 @@ class Commands:
         return known
 
     def drop(self, submission: Submission, position: int) -> bool:
-        """Take back the write at `position` of what was submitted, if it is not with the disk yet.
+        """Take back the write at `position` of the submission, if it is not with the disk yet.
 
         True: it was not applied and never will be; its place in the results is `haptera.node.batch.DROPPED`. False: its
         result is on its way, or was given.
@@ -163,8 +163,8 @@ class Commands:
         return self._machine.requests.count(submitter.user)
 
     def room_for_answers(self, submitter: Submitter) -> int:
-        """How many more answers may be remembered for the submitter's user, once those are gone that wait to be
-        forgotten."""
+        """The number of answers that may still be remembered for the submitter's user, once the ones that wait to be
+        forgotten are gone."""
         user = submitter.user
         return (
             limits.ANSWERS_PER_USER_MAX
@@ -175,7 +175,7 @@ class Commands:
     def forget(self, submitter: Submitter, request_ids: Sequence[bytes]) -> None:
         """Have the answers for these ids forgotten, by the entry of the next write.
 
-        It costs no sync of its own, unless `FORGOTTEN_MAX` wait. A crash loses what waits; time forgets it then.
+        It costs no sync of its own, unless `FORGOTTEN_MAX` wait. A crash loses the waiting ids; time forgets them then.
         """
         self._forgotten.setdefault(submitter.user, []).extend(request_ids)
         self._forgotten_count += len(request_ids)
@@ -183,7 +183,7 @@ class Commands:
             self.write_forgotten()
 
     def write_forgotten(self) -> None:
-        """Log what waits to be forgotten. No caller waits for it."""
+        """Log the ids that wait to be forgotten. No caller waits for it."""
         forgotten, self._forgotten, self._forgotten_count = self._forgotten, {}, 0
         for user, request_ids in forgotten.items():
             if self._log_forget(user, request_ids) is not None and len(request_ids) < FORGOTTEN_MAX:
@@ -218,8 +218,8 @@ class Commands:
         """Open a scan of the present revision; it must be closed. Fails with 3003, 4006 or 3007.
 
         A scan from which no page was taken for 60 s has lost its revision: `on_expired` is called, and its next page is
-        4009. `owner`, the connection that it is for, has a share of the scans that may be open at once; what is for
-        none has all of them.
+        4009. `owner`, the connection that it is for, has a share of the scans that may be open at once; a scan without
+        an owner may be any of them.
         """
         glob: Glob | None = None
         if op.glob is not None and len(op.glob) > SHORT_GLOB_MAX:

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TRACKED_MIN = 65536
-"""Ids in all shares before those of expired answers are looked for, which takes a few milliseconds. After that as many
-again must come, so that an id costs a constant; all shares together have no more than twice what is remembered."""
+"""Ids in all shares before the ids of expired answers are looked for, which takes a few milliseconds. After that as
+many again must come, so that an id costs a constant; all shares together have at most twice as many ids as there are
+remembered answers."""
 
 WARN_EVERY_S = 60.0
 """One line of the log in this time says that a user's answers are many, or that a connection's share is full."""
@@ -57,7 +58,7 @@ class Answers:
         share: Share | None = peer.attributes.get(_SHARE)
         if share is None:
             share = self._begin(submitter, peer)
-        # What the last of them is judged by, when those before it are under way.
+        # The last of them is judged by this, when the others before it are under way.
         free = self._commands.room_for_answers(submitter) - self._under_way - count + 1
         if len(share.answers) + len(share.resent) + share.under_way + count > share_of(free):
             return False
@@ -93,10 +94,10 @@ class Answers:
     def settle(
         self, submitter: Submitter, requests: Sequence[Request], commands: Sequence[Envelope], results: Sequence[Result]
     ) -> None:
-        """Admitted changes of one connection have their results: what is remembered of them belongs to its share.
+        """Admitted changes of one connection have their results: the remembered ones belong to its share.
 
-        A repetition adds nothing, whatever it is answered, because the first answer is in a share already, or left to
-        time as those of a connection that has ended are.
+        A repetition adds nothing, for any answer to it, because the first answer is in a share already, or left to time
+        as the answers of a connection that has ended are.
         """
         remembers, settled = self._commands.remembers, 0
         share: Share | None = requests[0].peer.attributes.get(_SHARE)
@@ -161,7 +162,7 @@ class Answers:
         return True
 
     def _leave(self, share: Share) -> None:
-        """The connection has ended. What it has not said to have read is forgotten by time."""
+        """The connection has ended. Time forgets the answers that it has not named as read."""
         self._tracked -= len(share)
         self._shares.discard(share)
 

@@ -1,4 +1,4 @@
-"""Requests that are too large to be answered in a batch, and those of a connection: one at a time, each in slices.
+"""Requests that are too large to be answered in a batch: one of a connection at a time, each in slices.
 
 A large argument is decoded, digested and checked in the node's turns (`haptera.node.turns`), because the largest takes
 0.2 s in all. A connection has one at a time in work, because a decoded argument is several times as large as its
@@ -70,7 +70,7 @@ class LargeRequests:
 
     @classmethod
     def of(cls, peer: Peer, work: Callable[[Request], Coroutine[None, None, None]]) -> LargeRequests:
-        """Those of this connection; ``work`` answers one of them."""
+        """The large requests of this connection; ``work`` answers one of them."""
         found: LargeRequests | None = peer.attributes.get(_LARGE)
         if found is None:
             found = peer.attributes[_LARGE] = cls(work)

@@ -1,6 +1,6 @@
-"""Those who watch the metrics of a node (spec/protocol.md 7.2): a sample for each interval, encoded once for all.
+"""The watchers of a node's metrics (spec/protocol.md 7.2): a sample for each interval, encoded once for all.
 
-There is one timer for all that watch at one interval, and only while there are some. A watcher that has not taken its
+There is one timer for all watchers with one interval, and only while there are some. A watcher that has not taken its
 last sample misses this one, and gets the newest when it has: nothing queues up for it.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from haptera.peer import Peer, Request
 
 INTERVAL_MS_MIN: Final = 100
-"""Often enough for a person who watches; a sample takes a fraction of a millisecond."""
+"""Often enough for a person's eyes; a sample takes a fraction of a millisecond."""
 
 INTERVAL_MS_MAX: Final = 3_600_000
 INTERVAL_MS_DEFAULT: Final = 1000
@@ -37,7 +37,7 @@ WATCHERS_MAX = 1024
 """Watchers of one node: more than look at it, few enough that a sample for each costs little."""
 
 WATCHERS_PER_CONNECTION_MAX = 16
-"""Those on one connection: as many as a dashboard has views, and so few that nobody keeps the others from watching."""
+"""Watchers on one connection: as many as a dashboard has views, and so few that none keeps the others from watching."""
 
 SAMPLE_AGE_MAX_S = 0.02
 """Timers that are due within this share a sample, so that many intervals cost no more than fifty samples a second."""
@@ -131,7 +131,7 @@ class _Feed:
         del self._requests[request]
 
     def close(self) -> list[Request]:
-        """End the timer, and give those that watched."""
+        """End the timer, and return its watchers."""
         self._timer.cancel()
         requests = list(self._requests)
         self._requests.clear()
@@ -139,7 +139,7 @@ class _Feed:
 
     def _tick(self) -> None:
         now = self._loop.time()
-        # Times are kept to, without drift; those that were missed (the machine slept, say) are left out.
+        # Samples keep to their times, without drift; missed ones (the machine slept, say) are left out.
         self._due += self._interval
         if self._due <= now:
             self._due = now + self._interval

@@ -1,8 +1,8 @@
 """Large arguments and answers of the kv service, decoded and encoded in slices (`haptera.state.steps`).
 
 One call of the codec takes up to 0.1 s for an argument with the most keys, and nothing else runs meanwhile. So the list
-of keys or items is cut where its elements end, and each piece is decoded by itself; what surrounds the list is decoded
-as a small argument is, with an empty list in its place. Answers are put together from pieces in the same way.
+of keys or items is cut where its elements end, and each piece is decoded by itself; the rest of the argument is decoded
+as a small one is, with an empty list in place of the long one. Answers are put together from pieces in the same way.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _decode_items: Final = msgspec.msgpack.Decoder(list[tuple[str, bytes]]).decode
 
 
 class _Malformed(ValueError):
-    """An element is not what the list is of."""
+    """An element has another type than the list's elements have."""
 
 
 def decode_steps(method: Argument[Operation], payload: bytes, elements: list[Any]) -> Steps[Operation | Failure]:
     """`Argument.decode` in slices, for a method whose first argument is a list of keys, or of items.
 
-    ``elements`` is filled with what is decoded of it, and is the list of the operation: its owner frees it
+    ``elements`` is filled with its decoded elements, and is the list of the operation: its owner frees it
     (`free_steps`), however this ends.
     """
     try:
@@ -143,6 +143,6 @@ def _item_end(data: bytes, at: int) -> int:
 
 
 def _behind(data: bytes, at: int, width: int) -> int:
-    """The place behind what has its length in `width` bytes."""
+    """The place behind a value whose length stands in `width` bytes."""
     start = at + 1 + width
     return start + int.from_bytes(data[at + 1 : start], "big")

@@ -123,7 +123,7 @@ class LongReads:
             else:
                 request.fail(failure(Code.CANCELLED, outcome="not_applied"))
         except ConnectionError:
-            pass  # nobody is left to be answered
+            pass  # no one is left to be answered
         except LocalProtocolError as error:
             request.fail(error.failure("not_applied"))  # there is no memory for a row, or the peer takes none as large
         except Exception:

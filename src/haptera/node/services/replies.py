@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from haptera.state import Result, Steps, StoredEntry
 
 GET_MANY_SIZE_MAX: Final = COMMAND_SIZE_MAX
-"""Bytes of the largest answer to get_many, whatever the peer would take: as many as of a command. A few bytes of keys
+"""Bytes of the largest answer to get_many, even where the peer takes more: as many as of a command. A few bytes of keys
 can ask for as much as the store holds, once for each."""
 
 _WITH_VALUES: Final = (bytes, list)
@@ -64,7 +64,7 @@ class Replies:
     ) -> None:
         """Answer from `start` on, all of one connection, until as much waits to be written as may.
 
-        What is left goes on when there is room again. It holds references to values that are in the store anyway, so
+        The rest goes on when there is room again. It holds references to values that are in the store anyway, so
         waiting costs no memory that a peer could choose; if the connection ends, it is dropped with it. `now` is the
         revision that the results are of. Values too large for this turn of the loop are encoded in a later one, unless
         the first was `admitted`.
@@ -114,7 +114,7 @@ class Replies:
 def too_many_bytes(entries: list[StoredEntry | None], message_max: int = GET_MANY_SIZE_MAX) -> Failure | None:
     """Why get_many does not answer with these entries (3004), or None: they are too large for one message.
 
-    Asked before it is encoded: what a few bytes of keys ask for can be more than there is memory.
+    Asked before it is encoded, because a few bytes of keys can ask for more bytes than there is memory.
     """
     limit = min(message_max, GET_MANY_SIZE_MAX)
     size = sum(len(entry[0]) + ENTRY_OVERHEAD for entry in entries if entry is not None) + len(entries)

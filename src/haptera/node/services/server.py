@@ -1,4 +1,4 @@
-"""The server service (spec/protocol.md 7.2): what a node says of itself."""
+"""The server service (spec/protocol.md 7.2): a node's status, health and metrics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from haptera.node.node import Node
 
 _CAPABILITY = "server_metrics"
-"""What a connection must have agreed on for `watch_metrics` (spec/protocol.md 4.1)."""
+"""The capability that a connection needs for `watch_metrics` (spec/protocol.md 4.1)."""
 
 _WATCH_METRICS = Argument(WatchMetrics)
 
@@ -43,7 +43,7 @@ class ServerService(Service):
         return (*self._answers, "watch_metrics")
 
     def handle(self, requests: list[Request]) -> None:
-        """Answer each at once, but for those that watch."""
+        """Answer each at once, but for `watch_metrics`."""
         for request in requests:
             answer = self._answers.get(request.method)
             if answer is not None:
@@ -56,7 +56,7 @@ class ServerService(Service):
                 request.fail(failure(Code.UNKNOWN_METHOD, {"service": self.name, "method": request.method}))
 
     def stop(self) -> None:
-        """End what would never end by itself: the node is stopping."""
+        """End the requests that would never end by themselves: the node is stopping."""
         self._watchers.stop()
 
     def _watch(self, request: Request) -> None:
@@ -92,7 +92,7 @@ def status(node: Node) -> dict[str, Any]:
 
 
 def health(node: Node) -> tuple[str, str]:
-    """(state, reason): `ok`, `full` while changes are refused for want of room, `stopping`, or `failed` and by what.
+    """(state, reason): `ok`, `full` while changes are refused for want of room, `stopping`, or `failed` with its cause.
 
     `ok` has a reason too while the remembered answers are many: changes are refused when there are too many.
     """

@@ -1,4 +1,4 @@
-"""A node's session service (spec/protocol.md 5.1): who the caller is, beside the `describe` of every peer."""
+"""A node's session service (spec/protocol.md 5.1): the caller's identity, beside the `describe` of every peer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class NodeSessionService(SessionService):
-    """Answers `whoami` with {user, roles, mechanism, secure}; without users everyone is the same nobody."""
+    """Answers `whoami` with {user, roles, mechanism, secure}; without users every caller is the anonymous one."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._requests = metrics.requests(self.name, self.methods())

@@ -1,12 +1,12 @@
-"""How many remembered answers a connection may have that it has not read: its share of what its user has.
+"""How many remembered answers a connection may have that it has not read: its share of its user's table.
 
 Answers that are not read stay for ten minutes, so that a table of them which is full refuses everyone. A share is
-therefore a part of what is still free, a dynamic threshold (Choudhury and Hahne, 1998): a connection alone may have
+therefore a part of the free places, a dynamic threshold (Choudhury and Hahne, 1998): a connection alone may have
 thousands, and each that fills its share leaves eight times as much to the others. A part of the table is kept back
 besides, because a share that was given cannot be taken back: from it each connection has a few answers, however many
 others have filled theirs.
 
-A connection that ends without saying what it has read leaves its answers to time. They count as taken.
+A connection that ends without saying which answers it has read leaves all of them to time. They count as taken.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from haptera.node.commands import Submitter
 
 ANSWERS_PER_CONNECTION_MAX: Final = 8192
-"""The largest share. Eight times the changes that a connection may have under way by default, and a twelfth of what its
-user may have: a client that never says what it has read is refused alone.
+"""The largest share. Eight times the changes that a connection may have under way by default, and a twelfth of its
+user's table: a client that never says which answers it has read is refused alone.
 
 No budget is charged for the ids: each takes 150 bytes, so that a full share is 1.2 MB, and all ids of a user are 30 MB
 at most."""
 
 PART_OF_FREE: Final = 8
-"""A share is at most one part in so many of what is free and not kept back."""
+"""A share is at most one part in so many of the places that are free and not kept back."""
 
 KEPT_BACK: Final = 4
 """One part in so many of a user's table is for small shares alone: 25,000 answers."""
 
 SMALL_SHARE: Final = 16
-"""A share that a connection has of what is kept back. A client tells what it has read after 8 answers at the latest, so
-that this many let it go on."""
+"""The share of a connection in the places that are kept back. A client says which answers it has read after 8 answers
+at the latest, so that this many let it go on."""
 
 KEPT_FOR_FIRST: Final = 8
 """One part in so many of a user's table is for shares of one answer alone: 12,500, and so one change at a time for each
@@ -42,8 +42,8 @@ of the 10,000 connections of a listener. 781 connections have small shares befor
 
 
 def share_of(free: int) -> int:
-    """How many answers one connection may have, those to its changes under way included, while its user has room for
-    ``free`` more. At least one: a table without any room is refused by the state, in log order."""
+    """The number of answers that one connection may have, its changes under way included, while its user has room for
+    ``free`` more. At least one, because the state refuses changes to a table without room, in log order."""
     table = limits.ANSWERS_PER_USER_MAX
     if free <= table // KEPT_FOR_FIRST:
         return 1
@@ -55,7 +55,7 @@ def share_of(free: int) -> int:
 class Share:
     """The remembered answers of one connection, in the order in which they were given.
 
-    ``answers`` are those that it may have forgotten, as (stream, request id). ``resent`` are the ids of changes that
+    ``answers`` are the ones that it may have forgotten, as (stream, request id). ``resent`` are the ids of changes that
     may have come on another connection too: only time forgets them. ``under_way`` counts the changes that were admitted
     and have no result yet. `share_of` bounds all of them together.
     """

@@ -1,4 +1,4 @@
-"""The writes of the kv service: under which id and digest each is submitted, and what becomes of it."""
+"""The writes of the kv service: the id and the digest under which each is submitted, and its result."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Writes:
 
 
 class _Submitted:
-    """The writes of one connection and turn, and what becomes of those that nobody waits for any more.
+    """The writes of one connection and turn, and the end of the ones that no caller waits for any more.
 
     A write that is cancelled, or whose time is over, before it is with the disk is taken back. Later it has its result,
     which is the answer. All that are cancelled in one turn of the loop are looked for together, at its end.
@@ -131,7 +131,7 @@ class _Submitted:
 
 
 def _digest_prefix(method: str) -> bytes:
-    """What comes before the argument in a digest: service and method, each behind its length."""
+    """The part of a digest's input before the argument: service and method, each behind its length."""
     return b"".join(len(name).to_bytes(1, "big") + name for name in (SERVICE.encode(), method.encode()))
 
 
