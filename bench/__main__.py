@@ -9,7 +9,7 @@ from bench.messaging import compare as messaging
 
 
 def main(argv: list[str]) -> int:
-    """Runs them all; returns the worst exit status."""
+    """Run them all; return the worst exit status."""
     measurements = (
         redis_compare.main,
         codec.main,

@@ -36,7 +36,7 @@ def key(number: int) -> str:
 
 
 async def fill(db: Database, keys: int) -> None:
-    """Writes the keys, and the one that is read."""
+    """Write the keys, and the one that is read."""
     for first in range(0, keys, PART):
         await db.set_many({key(number): VALUE for number in range(first, min(keys, first + PART))}, timeout=120)
     await db.set("innocent", VALUE)
@@ -86,7 +86,7 @@ async def change_many(db: Database, _: int) -> None:
 
 
 async def clear(db: Database, keys: int) -> None:
-    """clear of everything while a scan is open, then of a prefix; between the two the store is filled again."""
+    """Clear of everything while a scan is open, then of a prefix; between the two the store is filled again."""
     scanning = aiter(db.scan(timeout=600))
     await anext(scanning)
     await db.clear(prefix="", timeout=600)
@@ -109,7 +109,7 @@ EMBEDDED: Final = ("256 counts with a glob", "set_many and delete_many of 100,00
 
 
 async def attack(name: str, url: str, connections: int, keys: int) -> None:
-    """Asks for the work until the process is ended, or once for a clear."""
+    """Ask for the work until the process is ended, or once for a clear."""
     clients = [haptera.connect(url) for _ in range(connections)]
     await asyncio.gather(*(client.get("innocent", timeout=60) for client in clients))
     print("begun", flush=True)
@@ -119,7 +119,7 @@ async def attack(name: str, url: str, connections: int, keys: int) -> None:
 
 
 async def probe(db: Database, until: Callable[[], bool]) -> list[float]:
-    """Gets one key again and again; the seconds that each took."""
+    """Get one key again and again; the seconds that each took."""
     waits = []
     while not until():
         started = time.perf_counter()
@@ -185,7 +185,7 @@ async def run(directory: Path, keys: int, seconds: float, only: str) -> list[dic
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the measurement and prints it; returns the exit status."""
+    """Run the measurement and print it; return the exit status."""
     parser = report.arguments("How long a get waits while another client gives the node long work.")
     parser.add_argument("--keys", type=int, default=1_000_000, help="keys in the store [1,000,000]")
     parser.add_argument("--seconds", type=float, default=5, help="time for each kind of work [5]")

@@ -65,7 +65,7 @@ def _per_second(work: Callable[[], None], seconds: float) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the measurement and prints it; returns the exit status."""
+    """Run the measurement and print it; return the exit status."""
     parser = report.arguments(__doc__ or "")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each size [5]")
     parser.add_argument("--seconds", type=float, default=0.5, help="length of a round [0.5]")
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def show(results: list[dict[str, Any]], rounds: int) -> None:
-    """Prints the table."""
+    """Print the table."""
     rows = [
         [
             f"{result['value_size']:,}",

@@ -76,7 +76,7 @@ def key(number: int) -> str:
 
 
 async def run_round(call: Call, calls: int, in_flight: int) -> Round:
-    """Makes the calls and measures each. Raises whatever a call does."""
+    """Make the calls and measure each. Raises whatever a call does."""
     numbers = count()
     times: list[float] = []
     clock = time.perf_counter
@@ -196,7 +196,7 @@ def _summary(workload: Workload, measured: dict[str, list[Round]]) -> dict[str, 
 
 
 def show(result: dict[str, Any]) -> None:
-    """Prints the tables."""
+    """Print the tables."""
     report.show_environment(result["environment"])
     versions = result["versions"]
     rows = []
@@ -247,7 +247,7 @@ def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def compare(directory: Path, *, rounds: int, scale: float, loop: str) -> dict[str, Any]:
-    """Runs the whole comparison; `scale` multiplies the number of calls.
+    """Run the whole comparison; `scale` multiplies the number of calls.
 
     Raises FileNotFoundError where there is no redis-server.
     """
@@ -279,7 +279,7 @@ def compare(directory: Path, *, rounds: int, scale: float, loop: str) -> dict[st
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the comparison and prints it; returns the exit status."""
+    """Run the comparison and print it; return the exit status."""
     parser = report.arguments("Haptera's Python client beside redis-py, durable, in the same run.")
     parser.add_argument("--rounds", type=int, default=7, help="rounds of each workload [7]")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies the number of calls [1]")

@@ -22,7 +22,7 @@ VALUE: Final = b"v" * 16
 
 
 def write_log(data_dir: Path, entries: int, commands_per_entry: int) -> int:
-    """Makes a data directory with that many entries; returns the log's size in bytes."""
+    """Make a data directory with that many entries; return the log's size in bytes."""
     fs = OsFileSystem()
     directory = DataDirectory.open(fs, str(data_dir))
     try:
@@ -42,7 +42,7 @@ def write_log(data_dir: Path, entries: int, commands_per_entry: int) -> int:
 
 
 def measure(directory: Path, entries: int, commands_per_entry: int) -> dict[str, Any]:
-    """Writes the log, replays it, and returns what the node said of it."""
+    """Write the log, replay it, and return what the node said of it."""
     with processes.scratch(directory) as path:
         size = write_log(path / "data", entries, commands_per_entry)
         started = time.perf_counter()
@@ -61,7 +61,7 @@ def measure(directory: Path, entries: int, commands_per_entry: int) -> dict[str,
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the measurement and prints it; returns the exit status."""
+    """Run the measurement and print it; return the exit status."""
     parser = report.arguments("How fast a node replays its log at start.")
     parser.add_argument("--entries", type=int, default=1_000_000, help="entries in the log [1,000,000]")
     options = parser.parse_args(argv)

@@ -67,7 +67,7 @@ def sync_ms(directory: Path) -> float:
 
 
 def show(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> None:
-    """Prints a Markdown table, as bench/README.md has it."""
+    """Print a Markdown table, as bench/README.md has it."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     print(f"\n## {title}\n")
     for line in [head, ["-" * width for width in widths], *rows]:
@@ -79,7 +79,7 @@ def show(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], notes: 
 
 
 def show_environment(found: dict[str, Any]) -> None:
-    """Prints where the figures come from."""
+    """Print where the figures come from."""
     print(
         f"{found['cpu']}, {found['cores']} cores, {found['system']}, Python {found['python']}; "
         f"one write and fdatasync: {found['sync_ms']:.3f} ms"
@@ -87,6 +87,6 @@ def show_environment(found: dict[str, Any]) -> None:
 
 
 def emit(result: dict[str, Any]) -> None:
-    """Prints one JSON object on one line."""
+    """Print one JSON object on one line."""
     json.dump(result, sys.stdout)
     print()

@@ -62,7 +62,7 @@ def measure(directory: Path, rounds: int) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the measurement and prints it; returns the exit status."""
+    """Run the measurement and print it; return the exit status."""
     parser = report.arguments("What `haptera get` costs before it does anything.")
     parser.add_argument("--rounds", type=int, default=15, help="times that each is run [15]")
     options = parser.parse_args(argv)

@@ -14,7 +14,7 @@ import haptera
 
 
 async def change(db: haptera.Database, key: str, **settings: Any) -> int:
-    """Changes some settings of ``key`` and keeps the others, whoever else changes it meanwhile."""
+    """Change some settings of ``key`` and keep the others, whoever else changes it meanwhile."""
     while True:
         entry = await db.get(key)
         old = json.loads(entry.value) if entry else {}

@@ -73,7 +73,7 @@ class Boiler(haptera.Service):
 
     @haptera.method
     async def warm_up(self, request: haptera.Request) -> bytes:
-        """Takes an hour. Cancelling the call, here or by its deadline, cancels this coroutine: the boiler goes off."""
+        """Take an hour. Cancelling the call, here or by its deadline, cancels this coroutine: the boiler goes off."""
         self.off.clear()
         print("hub: boiler on")
         try:
@@ -118,7 +118,7 @@ class Display(haptera.Service):
 
     @haptera.method
     async def confirm(self, request: haptera.Request) -> bytes:
-        """Answers a call of the hub's, by a call to the hub, which waits for this answer meanwhile."""
+        """Answer a call of the hub's, by a call to the hub, which waits for this answer meanwhile."""
         degrees = await request.peer.call("thermostat", "read", request.payload)
         return request.payload + b" at " + degrees
 

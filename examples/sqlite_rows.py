@@ -91,7 +91,7 @@ class Measurements(haptera.Service):
 
 
 async def standstill(served: Measurements) -> int:
-    """Waits until the server reads no further, and returns how many rows it has read."""
+    """Wait until the server reads no further, and return how many rows it has read."""
     before = -1
     while before != served.rows_read:
         before = served.rows_read
@@ -100,7 +100,7 @@ async def standstill(served: Measurements) -> int:
 
 
 async def read_half(peer: haptera.Peer, served: Measurements) -> list[int]:
-    """Takes ten rows, pauses, takes more, and leaves half-way: leaving the stream cancels the call."""
+    """Take ten rows, pause, take more, and leave half-way: leaving the stream cancels the call."""
     ids = []
     async with peer.stream("measurements", "rows", b"0") as rows:
         async for row in rows:

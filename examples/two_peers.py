@@ -33,7 +33,7 @@ class Thermostat(haptera.Service):
 
     @haptera.method
     async def load(self, request: haptera.Request) -> bytes:
-        """Takes many readings in one call, and calls back to the display of whoever sends them."""
+        """Take many readings in one call, and calls back to the display of whoever sends them."""
         readings = [item async for item in request.items]
         ROOMS[b"kitchen"].extend(readings)
         await request.peer.call("display", "show", b"kitchen is at " + readings[-1])

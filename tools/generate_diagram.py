@@ -4,6 +4,8 @@ usage: python tools/generate_diagram.py            writes the file
        python tools/generate_diagram.py --check    writes nothing; ends with 1 if the file is not current
 """
 
+from __future__ import annotations
+
 import argparse
 import re
 import sys

@@ -7,6 +7,8 @@ The bytes are made from the text of spec/protocol.md, sections 2 and 4, without 
 its encoder would otherwise be repeated here. Vectors never change once they are released; new ones are added.
 """
 
+from __future__ import annotations
+
 import argparse
 import hashlib
 import hmac
@@ -607,7 +609,7 @@ def generate() -> dict[Path, str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the tool; returns its exit status."""
+    """Run the tool; return its exit status."""
     parser = argparse.ArgumentParser(description="Writes spec/vectors.")
     parser.add_argument("--check", action="store_true", help="write nothing, name the files that are not current")
     check: bool = parser.parse_args(arguments).check

@@ -16,6 +16,8 @@ Ends with 1 if a mutant survives. A list is a TOML file of `[[mutant]]` tables:
 It works on copies. tests/unit/test_mutants.py checks that the lists fit the sources, and runs them in `make test-long`.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import shutil
@@ -33,12 +35,12 @@ LISTS: Final = ROOT / "tests" / "mutants"
 COPIED: Final = ("src", "tests", "tools", "spec", "docs", "fuzz", "bench", "examples")
 COPIED_FILES: Final = ("pyproject.toml", "README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile")
 
+#: A mutant that hangs its tests for so long is noticed, by whoever waits for them.
 TIMEOUT_S: Final = 600
-"""A mutant that hangs its tests for so long is noticed, by whoever waits for them."""
 
 ALL_PASSED: Final = 0
+#: Exit codes of pytest.
 SOME_FAILED: Final = 1
-"""Exit codes of pytest."""
 
 Fate = Literal["killed", "hangs", "SURVIVES", "CANNOT RUN"]
 

@@ -52,8 +52,8 @@ SENTENCE: Final = re.compile(r"(?<=[.!?:])\s+(?=[A-Z`*])")
 class Module(NamedTuple):
     """One source file."""
 
+    #: Where it is, below ``src/haptera``.
     path: Path
-    """Where it is, below ``src/haptera``."""
     text: str
     tree: ast.Module
 
@@ -85,8 +85,8 @@ class Tree:
         return [module for module in self.modules if module.layer == layer and len(module.path.parts) > 1]
 
 
+#: The places behind a figure: ``file:line what``, one each.
 Places = list[str]
-"""The places behind a figure: ``file:line what``, one each."""
 
 
 def _functions(module: Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:

@@ -31,7 +31,7 @@ class Remote:
         self._process = process
 
     def do(self, what: str, **arguments: float) -> dict[str, float]:
-        """Has something measured. Raises ``RuntimeError`` if the process ended over it."""
+        """Have something measured. Raises ``RuntimeError`` if the process ended over it."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps([what, arguments]) + "\n")

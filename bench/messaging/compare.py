@@ -23,8 +23,8 @@ from bench.messaging.over_haptera import HapteraBatch
 from bench.messaging.servers import CONTENDERS, loop_factory, running
 
 PAYLOADS: Final = (64, 256)
+#: Calls under way at once, and the calls of a round.
 IN_FLIGHT: Final = {1: 3_000, 50: 15_000, 1000: 20_000}
-"""Calls under way at once, and the calls of a round."""
 
 STREAM_SIZE: Final = 128 * 1024 * 1024
 STREAM: Final = "stream of 64 KiB items"
@@ -65,7 +65,7 @@ def _compare(clients: list[Remote], count: int, scale: float) -> dict[str, Any]:
 def measure(
     directory: Path, *, only: Sequence[str], count: int, scale: float, loop: str | None, idle_seconds: float
 ) -> dict[str, Any]:
-    """Runs everything that can be run here; ``loop`` None is each library's own. ``only`` names libraries, or none."""
+    """Run everything that can be run here; ``loop`` None is each library's own. ``only`` names libraries, or none."""
     environment = report.environment(directory)
     load_before = os.getloadavg()[0]
     connections = int(CONNECTIONS * min(scale, 1.0))
@@ -109,7 +109,7 @@ def measure(
 
 
 def show(result: dict[str, Any]) -> None:
-    """Prints the tables."""
+    """Print the tables."""
     report.show_environment(result["environment"])
     before, after = result["load_average"]
     notes = [
@@ -163,7 +163,7 @@ def show(result: dict[str, Any]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the comparison and prints it; returns the exit status."""
+    """Run the comparison and print it; return the exit status."""
     parser = report.arguments("Haptera's messaging beside gRPC, ZeroMQ and NATS, in the same run.")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="this library beside ours; repeat")
     parser.add_argument("--rounds", type=int, default=7, help="rounds of each workload [7]")

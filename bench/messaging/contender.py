@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, Protocol
 
+#: Every library that has a timeout for a call is given one, as a program would.
 CALL_SECONDS_MAX: Final = 30.0
-"""Every library that has a timeout for a call is given one, as a program would."""
 
 HOST: Final = "127.0.0.1"
 
@@ -15,11 +15,11 @@ class Client(Protocol):
     """One connection to a server of the same library."""
 
     def echo(self, payload: bytes) -> Awaitable[bytes]:
-        """Calls, and gives what comes back."""
+        """Call, and give what comes back."""
         ...
 
     def stream(self, count: int, size: int) -> AsyncIterator[bytes]:
-        """Asks for ``count`` items of ``size`` bytes, and gives them as they come."""
+        """Ask for ``count`` items of ``size`` bytes, and give them as they come."""
         ...
 
     async def aclose(self) -> None: ...

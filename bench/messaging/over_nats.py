@@ -28,8 +28,8 @@ except ModuleNotFoundError:
 else:
     MISSING = None if shutil.which("nats-server") else "nats-server is not on PATH (Debian: package nats-server)"
 
+#: Bytes of a stream that are under way at once.
 WINDOW_SIZE = 4 * 1024 * 1024
-"""Bytes of a stream that are under way at once."""
 
 
 class NatsClient:

@@ -24,8 +24,8 @@ else:
 
 ECHO, STREAM = b"e", b"s"
 SOCKETS_MAX = 5000
+#: Messages of a stream that may wait on either side: of 64 KiB, as much as Haptera's windows allow or more.
 HIGH_WATER = 64
-"""Messages of a stream that may wait on either side: of 64 KiB, as much as Haptera's windows allow or more."""
 
 
 class ZeromqClient:

@@ -25,7 +25,7 @@ PAYLOAD: Final = "256 B"
 
 
 def draw(result: dict[str, Any], file: Path) -> None:
-    """Draws a run into ``file``, whose suffix says in which format."""
+    """Draw a run into ``file``, whose suffix says in which format."""
     # Text stays text, and a run drawn twice is the same file.
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "haptera", "font.size": 9})
     figure = plt.figure(figsize=(10, 7.5), layout="constrained")
@@ -110,7 +110,7 @@ def _idle(axes: Axes, result: dict[str, Any]) -> None:
 
 
 def _pair(axes: Axes, found: dict[str, Any], figures: dict[str, str], shown: str) -> None:
-    """Draws two figures of each library, one bar above the other."""
+    """Draw two figures of each library, one bar above the other."""
     names = list(found)[::-1]
     for number, (figure, label) in enumerate(figures.items()):
         places = [place + 0.2 - 0.4 * number for place in range(len(names))]

@@ -22,7 +22,7 @@ SETTLE_SECONDS: Final = 1.0
 
 
 async def calls_per_second(client: Client, size: int, in_flight: int, calls: int) -> dict[str, float]:
-    """Makes ``calls`` calls with ``size`` bytes, ``in_flight`` of them under way at any time.
+    """Make ``calls`` calls with ``size`` bytes, ``in_flight`` of them under way at any time.
 
     Gives their rate and two percentiles of their times in ms.
     """
@@ -54,7 +54,7 @@ async def calls_per_second(client: Client, size: int, in_flight: int, calls: int
 
 
 async def stream_rate(client: Client, size: int) -> dict[str, float]:
-    """Reads ``size`` bytes in items of 64 KiB; megabytes (10**6) a second."""
+    """Read ``size`` bytes in items of 64 KiB; megabytes (10**6) a second."""
     count = size // ITEM_SIZE
     received = 0
     started = time.perf_counter()

@@ -9,6 +9,8 @@ of what only a node does.
     HapteraError, KeyNotFound, Failure, Code, …         what can go wrong; the other classes are in `haptera.errors`
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Final
 
 from haptera.lazy import lazily

@@ -1,5 +1,7 @@
 """``python -m haptera``: the command line."""
 
+from __future__ import annotations
+
 from haptera.cli.main import main
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The clock that no one sets and that goes on while the machine sleeps. On Linux it is not `time.monotonic`."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable
 from functools import partial

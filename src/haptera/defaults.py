@@ -1,5 +1,7 @@
 """Where a store is when nobody says: a node listens there and keeps its data there, and a client looks there."""
 
+from __future__ import annotations
+
 from typing import Final
 
 PORT: Final = 7457

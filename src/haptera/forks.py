@@ -5,6 +5,8 @@ copy up: it closes the child's descriptors, which leaves the parent's alone, and
 be used.
 """
 
+from __future__ import annotations
+
 import os
 import weakref
 from contextlib import suppress

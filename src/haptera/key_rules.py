@@ -4,6 +4,8 @@ A store judges by these rules, and so does a client that cannot even send an arg
 message or no text. So a served and an embedded store refuse the same argument with the same error.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from typing import Final
 

@@ -1,5 +1,7 @@
 """Faces whose names are imported when they are first used, for packages that few programs use whole."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module

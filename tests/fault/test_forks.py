@@ -252,7 +252,7 @@ def descriptors() -> set[int]:
 
 
 async def test_a_sockets_number_stays_taken_in_a_child_and_no_other_is(short_path: Path) -> None:
-    """asyncio's transport would otherwise close the file that gets the number next."""
+    """Asyncio's transport would otherwise close the file that gets the number next."""
     async with (
         haptera.listen(f"haptera+unix://{short_path}/s", services=[Echo()]) as server,
         haptera.dial(server.url) as peer,

@@ -38,7 +38,8 @@ def redirected(
     redirection: str, *args: str, stdin: bytes = b"", buffered: bool = True
 ) -> subprocess.CompletedProcess[bytes]:
     """Runs ``haptera`` with ``args`` as a shell does whose line ends with ``redirection``. Without ``buffered`` each
-    write of Python is one of the system, as PYTHONUNBUFFERED has it."""
+    write of Python is one of the system, as PYTHONUNBUFFERED has it.
+    """
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     return subprocess.run(
         ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "haptera", *args],

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from haptera.client import Database
     from haptera.testing import Proxy
 
+#: Enough for any client to have said several times which answers it has read.
 CHANGES = 100
-"""Enough for any client to have said several times which answers it has read."""
 
 
 @asynccontextmanager

@@ -129,7 +129,8 @@ async def test_scan_that_is_cut_in_the_middle_says_so() -> None:
 @virtual_clock
 async def test_no_damage_to_an_answer_is_the_callers_trouble() -> None:
     """Trap: a change applied twice. Its answer is damaged, it is repeated under its id, and meanwhile other changes of
-    the connection say which answers have been read."""
+    the connection say which answers have been read.
+    """
     async with node(storage="memory", listen="tcp") as url:
         for offset in range(0, 240, 6):
             async with proxy(url) as through, connect(through.url) as db:

@@ -1,15 +1,21 @@
 """More connections than a listener takes, by those who mean it harm (spec/protocol.md, section 8)."""
 
-from pathlib import Path
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import msgspec
-import pytest
 
 from haptera import dial
 from haptera.testing import virtual_clock
 from tests.unit.node.process import serving
 from tests.unit.peer.hosts import ANY_PORT, Echo, eventually, served
 from tests.unit.peer.raw import RawPeer, hello
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
 
 
 @virtual_clock

@@ -4,14 +4,15 @@ Each gets the ERROR that the specification names (spec/protocol.md, sections 2 t
 and costs one line of the log.
 """
 
+from __future__ import annotations
+
 import asyncio
 import logging
 import random
 import struct
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -25,6 +26,9 @@ from haptera.wire.frame import HEADER_SIZE, STREAM_MAX, FrameType, encode_frame
 from haptera.wire.payload import Welcome, decode_failure, decode_payload
 from tests.unit.peer.hosts import KIB, MIB, Batches, Echo, eventually, other_side, pair, served
 from tests.unit.peer.raw import RawPeer, hello, request
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HELLO = int(FrameType.HELLO)
 ERROR = int(FrameType.ERROR)

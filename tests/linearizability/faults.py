@@ -23,26 +23,26 @@ if TYPE_CHECKING:
     from haptera.testing import Proxy
 
 CLIENTS_MAX: Final = 3
+#: Calls of one client that may be under way together.
 CALLERS_MAX: Final = 6
-"""Calls of one client that may be under way together."""
 
 OPERATIONS: Final = 100
 REPEATED: Final = 2
 FAULTS: Final = 24
 FAULT_EVERY_S: Final = 0.008
 LATENCY_S: Final = 0.001
+#: Faults between the clients and the node. A node has kinds of its own.
 KINDS: Final = ("damage", "cut", "freeze", "refuse", "slow", "cancel")
-"""Faults between the clients and the node. A node has kinds of its own."""
 
+#: Changes of each client before the faults begin: so that some say in the midst of them which answers have been read
+#: (spec/protocol.md, section 2.3).
 WARM_UP_MAX: Final = 33
-"""Changes of each client before the faults begin: so that some say in the midst of them which answers have been read
-(spec/protocol.md, section 2.3)."""
 
+#: Bytes of a connection, from the next frame on, within which damage falls anywhere: some frames.
 ANYWHERE: Final = 400
-"""Bytes of a connection, from the next frame on, within which damage falls anywhere: some frames."""
 
+#: Bytes of the next frame's body within which damage is aimed: as many as any has.
 BODY_SIZE: Final = 24
-"""Bytes of the next frame's body within which damage is aimed: as many as any has."""
 
 
 class Node(Protocol):
@@ -50,11 +50,11 @@ class Node(Protocol):
 
     url: str
     kinds: Sequence[str]
+    #: The longest time of a freeze in seconds; one of them is chosen each time.
     freezes_s: Sequence[float]
-    """The longest time of a freeze in seconds; one of them is chosen each time."""
 
+    #: Seconds after the last operation within which late bytes arrive.
     late_s: float
-    """Seconds after the last operation within which late bytes arrive."""
 
     async def start(self) -> None: ...
 

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 READS: Final = frozenset({"get", "get_many", "exists", "count", "scan"})
 
+#: Refusals that say something of the store's content. The others say of a change that it was not applied.
 JUDGED: Final = frozenset({4001, 4002, 4003, 4004, 4005})
-"""Refusals that say something of the store's content. The others say of a change that it was not applied."""
 
+#: Characters of a value that tell it from all others: the workload writes no two that begin alike.
 SHORT: Final = 32
-"""Characters of a value that tell it from all others: the workload writes no two that begin alike."""
 
 
 class Told(msgspec.Struct, omit_defaults=True):
@@ -54,7 +54,8 @@ class Operation(msgspec.Struct):
     @property
     def counts(self) -> bool:
         """Whether it says anything of the store. A read without an answer does not, nor does a change that was refused
-        for a reason outside the store."""
+        for a reason outside the store.
+        """
         if self.outcome == "unknown":
             return self.method not in READS
         return self.outcome != "not_applied"

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from tests.linearizability.history import History
 
 CLOCK_STEPS_MS: Final = (-3_600_000, -1000, 1000, 60_000, 660_000, 3_600_000)
+#: A slice on a clock that stands still while the node works: about as long as a message is under way.
 TURN_S: Final = 0.0005
-"""A slice on a clock that stands still while the node works: about as long as a message is under way."""
 
 WRITE_DELAYS_S: Final = (0.0, 0.0005, 0.003)
 UNSYNCED: Final[tuple[Unsynced, ...]] = ("drop", "keep", "tear", "reorder")
@@ -96,7 +96,6 @@ class SimulatedNode:
 
 def simulate(seed: int) -> tuple[History, list[str]]:
     """A history under faults, and the kinds of the faults, both by their seed."""
-
     choices = random.Random(seed)
 
     async def main() -> tuple[History, list[str]]:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from tests.linearizability.porcupine import Checker
 
 PARTS = 8
+#: On a node that forgot a change whose answer was damaged, one seed in sixty showed it.
 SEEDS_PER_PART = 50
-"""On a node that forgot a change whose answer was damaged, one seed in sixty showed it."""
 
 REAL_HISTORIES = 10
 

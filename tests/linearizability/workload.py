@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     Ask = Callable[[], Awaitable[Told]]
 
+#: Few, so that the clients meet.
 KEYS: Final = ("a", "a/1", "a/2", "b", "n", "n/1")
-"""Few, so that the clients meet."""
 
 PREFIXES: Final = ("", "a", "a/", "n", "z")
+#: Bytes of a value that is too large for an answer that is kept (spec/protocol.md, section 7.1).
 LARGE: Final = 5000
-"""Bytes of a value that is too large for an answer that is kept (spec/protocol.md, section 7.1)."""
 
 WEIGHTS: Final = {
     "get": 10,
@@ -45,8 +45,8 @@ WEIGHTS: Final = {
 }
 TIMEOUTS_S: Final = (20.0, 20.0, 300.0)
 PAUSE_S: Final = 0.004
+#: The longest wait behind a call that failed, because clients that are refused at once would be done at once.
 AFTER_A_FAILURE_S: Final = 0.05
-"""The longest wait behind a call that failed, because clients that are refused at once would be done at once."""
 
 
 class Workload:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+#: Seconds after which a child ends by itself: a test that was killed leaves none that holds its runner's pipes.
 LIVES_S = 60
-"""Seconds after which a child ends by itself: a test that was killed leaves none that holds its runner's pipes."""
 
 _STACK_SIZE = 64 * 1024
 

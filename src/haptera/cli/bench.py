@@ -28,6 +28,7 @@ DEFAULT_SECONDS: Final = 10.0
 
 STORE: Final = frozenset({"read", "write", "mixed", "scan"})
 
+#: Options that only some workloads have: to take one elsewhere, and do nothing with it, would be to mislead.
 MEANS_SOMETHING_FOR: Final[dict[str, frozenset[str]]] = {
     "read_ratio": frozenset({"mixed"}),
     "distribution": STORE,
@@ -37,7 +38,6 @@ MEANS_SOMETHING_FOR: Final[dict[str, frozenset[str]]] = {
     "embedded": STORE,
     "durability": STORE,
 }
-"""Options that only some workloads have: to take one elsewhere, and do nothing with it, would be to mislead."""
 
 
 @click.command()

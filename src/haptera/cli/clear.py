@@ -47,7 +47,8 @@ def command(prefix: str | None, everything: bool, yes: bool, client: Client) -> 
 
 def _count(client: Client, prefix: str) -> tuple[int, int]:
     """How many keys there are, and the exit code of asking. The question is put outside of the event loop, so that
-    Ctrl-C ends it."""
+    Ctrl-C ends it.
+    """
     counts: list[int] = []
 
     async def run(db: Database) -> int:

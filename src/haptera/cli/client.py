@@ -64,7 +64,7 @@ class Client:
             yield peer
 
     def show(self, fields: dict[str, Any], text: str) -> None:
-        """Writes a result: with ``--json`` its fields, else a line of text."""
+        """Write a result: with ``--json`` its fields, else a line of text."""
         if self.as_json:
             output.json_line(fields)
         else:
@@ -83,7 +83,7 @@ class Client:
         return None
 
     def run(self, work: Callable[[Database], Awaitable[int]], *, change: bool = False) -> int:
-        """Runs ``work`` with the database, and returns the exit code that it returns, or that its error stands for.
+        """Run ``work`` with the database, and return the exit code that it returns, or that its error stands for.
 
         With ``change`` the work changes the store. It is not begun where its result certainly cannot be written, and
         the command tells the change's outcome however it ends.
@@ -116,7 +116,7 @@ class Client:
             return await work(db)
 
     def run_shown(self, work: Callable[[], int]) -> int:
-        """Runs something else than calls to a database, and reports its warnings and errors in the same way."""
+        """Run something else than calls to a database, and report its warnings and errors in the same way."""
         try:
             with warnings_shown():
                 return work()
@@ -127,7 +127,7 @@ class Client:
 
 
 def client_options(timeout: float = 5.0) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Adds ``--url``, ``--timeout``, ``--json`` and ``--wait`` to a command, which gets a `Client` as ``client``."""
+    """Add ``--url``, ``--timeout``, ``--json`` and ``--wait`` to a command, which gets a `Client` as ``client``."""
 
     def decorate(function: Callable[..., int]) -> Callable[..., int]:
         @click.option("--wait", is_flag=True, help="Wait for a server that cannot be reached, up to the timeout.")
@@ -151,7 +151,7 @@ def client_options(timeout: float = 5.0) -> Callable[[Callable[..., int]], Calla
 
 
 def range_options(function: Callable[..., int]) -> Callable[..., int]:
-    """Adds ``--prefix``, ``--start``, ``--end`` and ``--glob``; the command gets them as ``span``."""
+    """Add ``--prefix``, ``--start``, ``--end`` and ``--glob``; the command gets them as ``span``."""
 
     @click.option("--prefix", metavar="TEXT", help="Keys that begin with this.")
     @click.option("--start", metavar="KEY", help="Keys from this one on.")

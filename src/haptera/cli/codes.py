@@ -5,27 +5,28 @@ from __future__ import annotations
 from typing import Final
 
 DONE: Final = 0
+#: The store answered, and the answer is no: a missing key, a condition that failed.
 NO: Final = 1
-"""The store answered, and the answer is no: a missing key, a condition that failed."""
 USAGE: Final = 2
+#: There is no server, and nothing was changed.
 CANNOT_CONNECT: Final = 3
-"""There is no server, and nothing was changed."""
 REFUSED: Final = 4
 FAILED: Final = 5
+#: The change may have been applied, or not.
 UNKNOWN: Final = 6
-"""The change may have been applied, or not."""
 
 IN_USE: Final = 10
 DAMAGED: Final = 11
 WRONG_KEY: Final = 12
 NEWER_FORMAT: Final = 13
+#: Of `serve`: the data directory cannot be written. Of a client's command: standard output does not take the result.
 CANNOT_WRITE: Final = 14
-"""Of `serve`: the data directory cannot be written. Of a client's command: standard output does not take the result."""
 CONFIGURATION: Final = 15
 CANNOT_APPLY: Final = 16
 
 INTERRUPTED: Final = 130
 
+#: The exit codes of a client's command, as its help has them.
 OF_CLIENTS: Final = {
     DONE: "done",
     NO: "the answer is no (missing key, failed condition)",
@@ -36,8 +37,8 @@ OF_CLIENTS: Final = {
     UNKNOWN: "the change may have been applied",
     CANNOT_WRITE: "the result cannot be written",
 }
-"""The exit codes of a client's command, as its help has them."""
 
+#: The exit codes of `haptera serve`, as its help has them.
 OF_SERVE: Final = {
     IN_USE: "the data directory is in use",
     DAMAGED: "it is damaged",
@@ -47,7 +48,6 @@ OF_SERVE: Final = {
     CONFIGURATION: "configuration",
     CANNOT_APPLY: "a stored change cannot be applied",
 }
-"""The exit codes of `haptera serve`, as its help has them."""
 
 
 def listed(meanings: dict[int, str]) -> str:

@@ -17,11 +17,12 @@ from haptera.errors import (
     ServerError,
 )
 
+#: The store answered, and the answer is no: a missing key, a condition that failed, a value that is no number.
 ANSWERS_NO = frozenset(
     {Code.KEY_NOT_FOUND, Code.VERSION_MISMATCH, Code.KEY_EXISTS, Code.NOT_AN_INTEGER, Code.INTEGER_OVERFLOW}
 )
-"""The store answered, and the answer is no: a missing key, a condition that failed, a value that is no number."""
 
+#: The store will never take this: a key or value outside its limits.
 WRONG_ARGUMENT = frozenset(
     {
         Code.INVALID_ARGUMENT,
@@ -31,7 +32,6 @@ WRONG_ARGUMENT = frozenset(
         Code.TRANSACTION_TOO_LARGE,
     }
 )
-"""The store will never take this: a key or value outside its limits."""
 
 EFFECTS: dict[Outcome, str] = {
     "not_applied": "",
@@ -106,7 +106,7 @@ def _fields(error: BaseException) -> dict[str, Any]:
 
 
 def tell(error: HapteraError, *, change: bool = False, target: Target | None = None) -> int:
-    """Reports the failure, and whether a change was applied. Returns the exit code."""
+    """Report the failure, and whether a change was applied. Returns the exit code."""
     code = exit_code(error, change=change, target=target)
     text, told = described(error, target), fields(error, target)
     if change:

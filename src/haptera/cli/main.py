@@ -30,6 +30,8 @@ except ModuleNotFoundError as missing:  # the base install
         output.error(advice[0], {"message": advice[0]}, advice[1])
     sys.exit(advice[1])
 
+#: The commands in the order of ``haptera --help``, each with its line there, so that the help need not import it. A
+#: command is the ``command`` of the module of its name under ``haptera.cli``.
 COMMANDS: Final = {
     "serve": "Serve a store from a data directory.",
     "get": "Write the values of keys.",
@@ -47,17 +49,15 @@ COMMANDS: Final = {
     "metrics": "Show the metrics of a node, once or repeatedly.",
     "bench": "Measure a store, or the messaging library.",
 }
-"""The commands in the order of ``haptera --help``, each with its line there, so that the help need not import it. A
-command is the ``command`` of the module of its name under ``haptera.cli``."""
 
+#: The modules of commands whose names are words of Python.
 MODULES: Final = {"del": "delete", "import": "import_file"}
-"""The modules of commands whose names are words of Python."""
 
+#: Options of every client's command that may stand before its name as well, and whether each takes a value.
 CLIENT_OPTIONS: Final = {"--url": True, "--timeout": True, "--json": False, "--wait": False}
-"""Options of every client's command that may stand before its name as well, and whether each takes a value."""
 
+#: An `OSError` with one of these that reaches `main` is of standard output: click and rich write to it themselves.
 OUTPUT_ERRORS: Final = frozenset({errno.EBADF, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EPIPE})
-"""An `OSError` with one of these that reaches `main` is of standard output: click and rich write to it themselves."""
 
 
 class LazyGroup(click.Group):
@@ -91,7 +91,7 @@ class LazyGroup(click.Group):
 
 
 def behind_the_command(args: list[str]) -> list[str]:
-    """Moves the client's options that stand before the command's name behind it, where they are read."""
+    """Move the client's options that stand before the command's name behind it, where they are read."""
     moved = 0
     while moved < len(args) and args[moved].partition("=")[0] in CLIENT_OPTIONS:
         name, given, _ = args[moved].partition("=")
@@ -128,7 +128,7 @@ def group() -> None:
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Runs one command with ``args`` (by default the process's own) and ends the process with its exit code."""
+    """Run one command with ``args`` (by default the process's own) and end the process with its exit code."""
     streams.secure()
     code = _run(list(sys.argv[1:] if args is None else args))
     for stream in (sys.stdout, sys.stderr):
@@ -148,7 +148,7 @@ def _run(args: list[str]) -> int:
 
 
 def _ended(args: list[str]) -> int:
-    """Runs a command, and gives the exit code for its result or its exception."""
+    """Run a command, and give the exit code for its result or its exception."""
     from haptera.cli import output
 
     try:
@@ -178,7 +178,7 @@ def _ended(args: list[str]) -> int:
 
 
 def _not_written(error: Exception) -> int:
-    """Ends a command whose result standard output did not take; a reader that has had enough is no error."""
+    """End a command whose result standard output did not take; a reader that has had enough is no error."""
     from haptera.cli import output
 
     if isinstance(error, output.ReaderGone):
@@ -196,7 +196,7 @@ def _broken() -> int:
 
 
 def _tell_usage(error: click.ClickException) -> None:
-    """Reports a mistake in the arguments as click does, but shows no argument to a terminal as it came."""
+    """Report a mistake in the arguments as click does, but show no argument to a terminal as it came."""
     from haptera.cli import output
 
     message = error.format_message()

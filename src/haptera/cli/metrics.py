@@ -21,8 +21,8 @@ from haptera.errors import Code, failure
 if TYPE_CHECKING:
     from haptera.peer import CallStream, Peer
 
+#: A timeout is above 0, and a connection that was made in the last moment is asked all the same.
 SECONDS_LEFT_MIN: Final = 0.001
-"""A timeout is above 0, and a connection that was made in the last moment is asked all the same."""
 
 
 @click.command()
@@ -109,7 +109,7 @@ def _chosen(values: Metrics, names: tuple[str, ...]) -> Metrics:
 
 
 def _tell_unknown(values: Metrics, names: tuple[str, ...]) -> bool:
-    """Says which of ``names`` no metric begins with, if there is one: a name that was mistyped is not a quiet node."""
+    """Say which of ``names`` no metric begins with, if there is one: a name that was mistyped is not a quiet node."""
     unknown = [name for name in names if not any(each.startswith(name) for each in values)]
     for name in unknown:
         message = f"no metric's name begins with {name!r}"

@@ -51,7 +51,7 @@ def is_terminal() -> bool:
 
 
 def require() -> None:
-    """Raises `OutputError` where it is certain before anything is done that no result can be written."""
+    """Raise `OutputError` where it is certain before anything is done that no result can be written."""
     trouble = streams.trouble_with_output()
     if trouble is not None:
         raise OutputError(trouble)
@@ -79,7 +79,8 @@ def flush() -> None:
 
 def output_error(error: OSError) -> OutputError:
     """The error that an `OSError` of standard output means. Its buffered bytes are given up, because each further flush
-    would fail again, and would be told as an error of its own."""
+    would fail again, and would be told as an error of its own.
+    """
     streams.silence(sys.stdout)
     kind = ReaderGone if isinstance(error, BrokenPipeError) else OutputError
     return kind(f"cannot write the result: {error.strerror or error}")

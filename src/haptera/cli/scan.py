@@ -16,8 +16,8 @@ from haptera.key_rules import VERSION_MAX
 if TYPE_CHECKING:
     from haptera.client import Database, Entry, Scan
 
+#: Rows of one table on a terminal: a long scan shows its first rows while the rest is still on its way.
 TABLE_ROWS = 500
-"""Rows of one table on a terminal: a long scan shows its first rows while the rest is still on its way."""
 
 
 @click.command()

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _DEFAULTS: Final = NodeConfig()
 
@@ -81,7 +81,7 @@ def command(**flags: Any) -> int:
         return CONFIGURATION
     configure_logging(config.log_level, config.log_format)
     for variable, meant in misspelt(os.environ):
-        log.warning("unknown_variable", extra={"variable": variable, "did_you_mean": meant})
+        _logger.warning("unknown_variable", extra={"variable": variable, "did_you_mean": meant})
     raise_limit()
     return_large_blocks()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -117,12 +117,12 @@ class _Serving:
             await server.start()
             self._announce(node, server)
             await self._unless_stopped(_first(node.failed))
-            log.info("stopping", extra={"connections": node.connections, "revision": node.revision})
+            _logger.info("stopping", extra={"connections": node.connections, "revision": node.revision})
             await server.drain(self._config.drain_timeout)
         finally:
             await server.aclose()
             await node.aclose()
-        log.info("stopped", extra={"revision": node.revision})
+        _logger.info("stopped", extra={"revision": node.revision})
         return DONE if not node.failed.done() else self._report(node.failed.result())
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
@@ -170,7 +170,7 @@ class _Serving:
         """Say in one line why the node cannot serve, and give the exit code that stands for it."""
         code = exit_code(error)
         if self._config.log_format == "json":
-            log.error("cannot_serve", extra={"exit_code": code, "reason": str(error)})
+            _logger.error("cannot_serve", extra={"exit_code": code, "reason": str(error)})
         else:
             output.error_line(str(error))
         return code

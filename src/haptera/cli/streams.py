@@ -15,13 +15,13 @@ import sys
 from io import FileIO
 from typing import Final, TextIO
 
+#: How a closed descriptor is opened on the null device. Standard input and output are opened the wrong way round,
+#: because a command must see that it has none; text for standard error has no other place to go.
 STANDARD: Final = {0: os.O_WRONLY, 1: os.O_RDONLY, 2: os.O_WRONLY}
-"""How a closed descriptor is opened on the null device. Standard input and output are opened the wrong way round,
-because a command must see that it has none; text for standard error has no other place to go."""
 
 
 def secure() -> None:
-    """Occupies the standard descriptors that are closed, and gives Python a stream for each."""
+    """Occupy the standard descriptors that are closed, and give Python a stream for each."""
     for number, mode in STANDARD.items():
         try:
             os.fstat(number)
@@ -76,7 +76,7 @@ def is_output(name: str) -> bool:
 
 
 def silence(stream: TextIO) -> None:
-    """Points a stream at the null device. Python writes the rest of the buffer at its end, and would fail again."""
+    """Point a stream at the null device. Python writes the rest of the buffer at its end, and would fail again."""
     try:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())

@@ -9,17 +9,17 @@ from typing import Final
 
 from haptera.cli import output
 
+#: Events that say why a connection ended: a command's error says it, and one that is dialled again is no news.
 TOLD: Final = frozenset({"connection_failed", "connection_ended_by_peer"})
-"""Events that say why a connection ended: a command's error says it, and one that is dialled again is no news."""
 
+#: Warnings of a store that is kept. The one store that a command opens, that of `bench --embedded`, is removed after
+#: the run.
 MEANINGLESS: Final = frozenset({"durability_os", "key_file_beside_data"})
-"""Warnings of a store that is kept. The one store that a command opens, that of `bench --embedded`, is removed after
-the run."""
 
 
 @contextmanager
 def warnings_shown() -> Iterator[None]:
-    """Shows each warning once, with its fields, for as long as the context lasts."""
+    """Show each warning once, with its fields, for as long as the context lasts."""
     logger, handler = logging.getLogger("haptera"), _Lines(logging.WARNING)
     logger.addHandler(handler)
     try:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS_MAX = (2**32 - 1) / 1000
 
+#: What can be stored. Text is stored as UTF-8.
 Value = str | bytes | bytearray | memoryview
-"""What can be stored. Text is stored as UTF-8."""
 
 
 def plain_key(key: object) -> str:

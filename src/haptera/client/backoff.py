@@ -7,14 +7,14 @@ import math
 import random
 from collections.abc import Callable
 
+#: The longest first wait. Short, because a node that is restarted listens again within some tens of milliseconds.
 FIRST_S = 0.05
-"""The longest first wait. Short, because a node that is restarted listens again within some tens of milliseconds."""
 
+#: The longest wait of all: a node that comes back is found within this time.
 LONGEST_S = 2.0
-"""The longest wait of all: a node that comes back is found within this time."""
 
+#: Exponents are capped here, so that a number of attempts without bound stays arithmetic on small numbers.
 DOUBLINGS_MAX = 16
-"""Exponents are capped here, so that a number of attempts without bound stays arithmetic on small numbers."""
 
 
 class Backoff:
@@ -42,5 +42,5 @@ class Backoff:
         return float(min(self._longest, self._first * 2 ** min(attempt - 1, DOUBLINGS_MAX)))
 
     async def wait(self, attempt: int, within: float = math.inf) -> None:
-        """Waits before repetition ``attempt`` (from 1), at most ``within`` seconds."""
+        """Wait before repetition ``attempt`` (from 1), at most ``within`` seconds."""
         await asyncio.sleep(min(self._uniform() * self.ceiling(attempt), within))

@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from haptera.client.methods import Method
     from haptera.peer import Answer, Call, Peer
 
+#: Refusals that pass by themselves: the request or its answer was damaged on its way, the node goes away and comes
+#: back, or it has no room at this moment. Of those that spec/errors.toml would have repeated later, a full disk and
+#: maintenance are not here: they last longer than a call, and its caller should know.
 PASSING = frozenset(
     {Code.CHECKSUM_MISMATCH, Code.GOING_AWAY, Code.TOO_MANY_REQUESTS, Code.RATE_LIMITED, Code.SHUTTING_DOWN}
 )
-"""Refusals that pass by themselves: the request or its answer was damaged on its way, the node goes away and comes
-back, or it has no room at this moment. Of those that spec/errors.toml would have repeated later, a full disk and
-maintenance are not here: they last longer than a call, and its caller should know."""
 
+#: Refusals after which a connection takes no more calls.
 LEAVING = frozenset({Code.GOING_AWAY, Code.SHUTTING_DOWN})
-"""Refusals after which a connection takes no more calls."""
 
+#: A change is not sent again later than this: half of the time for which a server remembers ids by default. It counts
+#: the time that this machine sleeps, because the server goes on meanwhile.
 RESEND_SECONDS_MAX = 300.0
-"""A change is not sent again later than this: half of the time for which a server remembers ids by default. It counts
-the time that this machine sleeps, because the server goes on meanwhile."""
 
 
 class StoreCall:
@@ -98,7 +98,7 @@ class StoreCall:
                 sent.release()
 
     def unanswered(self, peer: Peer, outcome: Outcome, sent: Call | None = None) -> None:
-        """Notes that what came of the call on a connection, its end for instance, was no answer.
+        """Note that what came of the call on a connection, its end for instance, was no answer.
 
         Of a change that ``sent`` had answered with damage the server remembers the answer until the call ends.
         """

@@ -17,23 +17,25 @@ if TYPE_CHECKING:
     from haptera.transport import Address, Place
 
 DIAL_SECONDS = 5.0
+#: A round over all hosts may take so long before the next one, with new SYNs: the last of many has its turn, too.
 DIAL_SECONDS_PER_HOST = 0.5
-"""A round over all hosts may take so long before the next one, with new SYNs: the last of many has its turn, too."""
 
+#: A host that has not said WELCOME by then is passed over where there are others: it is frozen, or behind a link that
+#: swallows all but the first packets. A single host has the whole time of a handshake.
 WELCOME_SECONDS_MAX = 2.0
-"""A host that has not said WELCOME by then is passed over where there are others: it is frozen, or behind a link that
-swallows all but the first packets. A single host has the whole time of a handshake."""
 
+#: What is under way on a connection that takes no more calls may take so long; the server waits no longer either.
 DRAIN_SECONDS = 30.0
-"""What is under way on a connection that takes no more calls may take so long; the server waits no longer either."""
 
+#: Connections that were left and have calls under way. A server that is restarted leaves one; only one that goes away
+#: again and again leaves more, and then the oldest is given up.
 OLDER_MAX = 4
-"""Connections that were left and have calls under way. A server that is restarted leaves one; only one that goes away
-again and again leaves more, and then the oldest is given up."""
 
+#: Calls that may wait for a connection: as many as may wait on one. Beyond them a call fails at once.
 WAITING_MAX = 100_000
-"""Calls that may wait for a connection: as many as may wait on one. Beyond them a call fails at once."""
 
+#: Why a connection ends before it is of any use, where the next one would end alike: what the two sides speak and have
+#: agreed on, the key, and who is asking.
 FOR_GOOD = frozenset(
     {
         Code.UNSUPPORTED_VERSION,
@@ -48,8 +50,6 @@ FOR_GOOD = frozenset(
         Code.UNSUPPORTED_MECHANISM,
     }
 )
-"""Why a connection ends before it is of any use, where the next one would end alike: what the two sides speak and have
-agreed on, the key, and who is asking."""
 
 
 class Dial(Protocol):
@@ -177,12 +177,12 @@ class Connector:
             self._waiting.pop(waiter, None)
 
     def check_open(self) -> None:
-        """Raises ``ConnectionLost`` where no more calls are taken."""
+        """Raise ``ConnectionLost`` where no more calls are taken."""
         if self._retired or self._closed:
             raise self._closed_error()
 
     def answered(self, peer: Peer) -> None:
-        """Notes that a server has answered a call, and not by going away."""
+        """Note that a server has answered a call, and not by going away."""
         self.established = True
         if self._current is peer:
             self._reached = peer.dialled
@@ -190,7 +190,7 @@ class Connector:
             self._failed.clear()
 
     def lost(self, peer: Peer, loss: ConnectionLost | None = None) -> None:
-        """Notes that a connection has ended; one that had been welcomed makes the next attempt an immediate one."""
+        """Note that a connection has ended; one that had been welcomed makes the next attempt an immediate one."""
         if self._current is not peer:
             return
         self.peer = self._current = None
@@ -213,7 +213,8 @@ class Connector:
 
     def leave(self, peer: Peer, why: Failure) -> None:
         """The server takes no more calls on ``peer``: the next one goes to a new connection, and this one ends with
-        what is under way on it. The next attempt is an immediate one if this connection was of any use."""
+        what is under way on it. The next attempt is an immediate one if this connection was of any use.
+        """
         if self._current is peer:
             self.established = True
             self.peer = self._current = None
@@ -234,27 +235,27 @@ class Connector:
             self._end(oldest.aclose())
 
     def retire(self) -> None:
-        """Takes no more calls; those that were taken go on, on further connections if need be."""
+        """Take no more calls; those that were taken go on, on further connections if need be."""
         self._retired = True
         self.peer = None
 
     def disown(self, owner: int) -> None:
-        """Leaves the connections to the process that this one was forked from."""
+        """Leave the connections to the process that this one was forked from."""
         for peer in self._all():
             link_of(peer).disown(owner)
 
     def abandon(self) -> None:
-        """Ends the connections after their loop was closed."""
+        """End the connections after their loop was closed."""
         for peer in self._all():
             link_of(peer).closing.abandon()
 
     async def drain(self, timeout: float) -> None:
-        """Waits up to ``timeout`` seconds for what is under way on the connections, and ends them."""
+        """Wait up to ``timeout`` seconds for what is under way on the connections, and end them."""
         if peers := self._all():
             await asyncio.gather(*(peer.drain(timeout) for peer in peers))
 
     async def aclose(self) -> None:
-        """Closes at once. Calls under way end with ``ConnectionLost``."""
+        """Close at once. Calls under way end with ``ConnectionLost``."""
         self._closed = True
         self._refuse_waiting(self._closed_error)
         if self._dialling is not None:
@@ -270,7 +271,7 @@ class Connector:
     # -- dialling ---------------------------------------------------------------------------------------------------
 
     async def _serve_waiting(self) -> None:
-        """Dials until there is a connection, no caller waits for one any longer, or there is no hope for any."""
+        """Dial until there is a connection, no caller waits for one any longer, or there is no hope for any."""
         try:
             while self._waiting and not await self._connect():
                 if not self.hopeful:
@@ -283,7 +284,7 @@ class Connector:
             self._dialling = None
 
     async def _connect(self) -> bool:
-        """Makes one attempt; says whether there is a connection that was welcomed."""
+        """Make one attempt; say whether there is a connection that was welcomed."""
         if self._failed_rounds:
             await self._backoff.wait(self._failed_rounds)
         peer = await self._round()
@@ -314,7 +315,7 @@ class Connector:
         return True
 
     async def _round(self) -> Peer | None:
-        """Dials all hosts, first without those that have refused for good. None: ``_loss`` says why, host by host."""
+        """Dial all hosts, first without those that have refused for good. None: ``_loss`` says why, host by host."""
         losses: list[str] = []
         good = [place for place in self._places if self._failed.get(place) is not Trouble.FOR_GOOD]
         bad = [place for place in self._places if place not in good]
@@ -353,7 +354,7 @@ class Connector:
             self._places.append(place)
 
     def _take_waiting(self, *flights: Flight) -> list[asyncio.Future[Peer]]:
-        """Takes callers off the list of those that wait: all of them, or those of some kinds."""
+        """Take callers off the list of those that wait: all of them, or those of some kinds."""
         taken = [waiter for waiter, flight in self._waiting.items() if not flights or flight in flights]
         for waiter in taken:
             del self._waiting[waiter]

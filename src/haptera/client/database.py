@@ -79,7 +79,7 @@ class Database:
         if_present: bool = False,
         timeout: Timeout = DEFAULT,
     ) -> int:
-        """Stores ``value`` under ``key`` and returns its version.
+        """Store ``value`` under ``key`` and return its version.
 
         ``if_version`` is the version the key must have (0: it must be absent), else ``VersionMismatch``;
         ``if_absent`` raises ``KeyExists`` where there is an entry, ``if_present`` ``KeyNotFound`` where there is none.
@@ -103,7 +103,7 @@ class Database:
         if_present: bool = False,
         timeout: Timeout = DEFAULT,
     ) -> Entry | None:
-        """Stores as `set` does, and returns the entry of before, or None; the new version is in `revision`."""
+        """Store as `set` does, and return the entry of before, or None; the new version is in `revision`."""
         options = _condition(if_version, if_absent, if_present)
         options["return_previous"] = True
         stored = await self._call(KvMethods.set, _set_argument(key, value, options), timeout)
@@ -112,14 +112,14 @@ class Database:
         return None if before is None else entry_of(key, before.value, before.version, before.expires_at_ms)
 
     async def delete(self, key: str, *, if_version: int | None = None, timeout: Timeout = DEFAULT) -> bool:
-        """Deletes ``key``; False if there was no entry. ``if_version`` as in `set`."""
+        """Delete ``key``; False if there was no entry. ``if_version`` as in `set`."""
         key = plain_key(key)
         options = _condition(if_version, False, False)
         deleted = await self._call(KvMethods.delete, (key, options) if options else (key,), timeout)
         return deleted.deleted
 
     async def increment(self, key: str, delta: int = 1, *, initial: int = 0, timeout: Timeout = DEFAULT) -> int:
-        """Adds ``delta`` to the number that ``key`` holds as decimal text, and returns the sum.
+        """Add ``delta`` to the number that ``key`` holds as decimal text, and return the sum.
 
         A key without an entry starts from ``initial``. Raises ``NotAnInteger`` and, beyond 64 bits with sign,
         ``IntegerOverflow``.
@@ -130,7 +130,7 @@ class Database:
         return (await self._call(KvMethods.increment, argument, timeout)).value
 
     async def rename(self, key: str, new_key: str, *, if_absent: bool = False, timeout: Timeout = DEFAULT) -> int:
-        """Moves the entry of ``key`` to ``new_key`` and returns its new version.
+        """Move the entry of ``key`` to ``new_key`` and return its new version.
 
         Raises ``KeyNotFound``, and with ``if_absent`` ``KeyExists`` where ``new_key`` has an entry already; without it
         that entry is replaced.
@@ -169,7 +169,7 @@ class Database:
     async def set_many(
         self, items: Mapping[str, Value] | Iterable[tuple[str, Value]], *, timeout: Timeout = DEFAULT
     ) -> int:
-        """Stores all ``items`` or none, with one version, which it returns. The last of a doubled key wins."""
+        """Store all ``items`` or none, with one version, which it returns. The last of a doubled key wins."""
         pairs = items.items() if isinstance(items, Mapping) else items
         rows = [
             (key if type(key) is str else plain_key(key), value if type(value) is bytes else plain_value(value))
@@ -178,7 +178,7 @@ class Database:
         return (await self._call(KvMethods.set_many, (rows,), timeout)).version
 
     async def delete_many(self, keys: Iterable[str], *, timeout: Timeout = DEFAULT) -> int:
-        """Deletes the entries of ``keys``, all at once, and returns how many there were."""
+        """Delete the entries of ``keys``, all at once, and return how many there were."""
         return (await self._call(KvMethods.delete_many, (_keys(keys),), timeout)).count
 
     async def count(
@@ -195,7 +195,7 @@ class Database:
         return (await self._call(KvMethods.count, (options,) if options else (), timeout)).count
 
     async def clear(self, *, prefix: str, timeout: Timeout = DEFAULT) -> int:
-        """Deletes every key that begins with ``prefix`` (``""``: every key), and returns how many there were."""
+        """Delete every key that begins with ``prefix`` (``""``: every key), and return how many there were."""
         options = {"prefix": text_option("prefix", prefix)}  # None is a mistake, and must not mean every key
         return (await self._call(KvMethods.clear, (options,) if prefix else (), timeout)).count
 
@@ -261,11 +261,11 @@ class Database:
         return await self._call(ServerMethods.status, (), timeout)
 
     async def drain(self, *, timeout: float = 30.0) -> None:
-        """Takes no more calls, waits up to ``timeout`` seconds for those under way, and closes."""
+        """Take no more calls, wait up to ``timeout`` seconds for those under way, and close."""
         await self._channel.drain(timeout)
 
     async def aclose(self) -> None:
-        """Closes. Calls under way end with ``ConnectionLost``. Harmless when closed already."""
+        """Close. Calls under way end with ``ConnectionLost``. Harmless when closed already."""
         await self._channel.aclose()
 
     async def _call(self, method: Method[R], argument: tuple[Any, ...], timeout: Timeout) -> R:

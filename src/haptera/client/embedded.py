@@ -55,11 +55,11 @@ except ModuleNotFoundError as error:
 R = TypeVar("R")
 T = TypeVar("T")
 
-log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 PAGE_SIZE_MAX = 64 * 1024
+#: One page of a scan: some tenths of a millisecond, of which others wait for no more than a turn's.
 PAGE_ROWS_MAX = 512
-"""One page of a scan: some tenths of a millisecond, of which others wait for no more than a turn's."""
 
 
 class EmbeddedChannel:
@@ -103,7 +103,7 @@ class EmbeddedChannel:
         return (self._opening is not None and self._ending is None) or self._left is not None
 
     def _settle(self) -> None:
-        """Sees to it that the node is one of the loop that runs here.
+        """See to it that the node is one of the loop that runs here.
 
         A database whose loop is closed begins afresh under the next one: a program may call ``asyncio.run`` more than
         once. The node of the closed loop is closed before the directory is opened again. Raises ``WrongLoop`` where the
@@ -123,12 +123,12 @@ class EmbeddedChannel:
         self._home = loop
 
     async def start(self) -> None:
-        """Opens the directory and replays its log. Raises ``StorageError``."""
+        """Open the directory and replay its log. Raises ``StorageError``."""
         self._settle()
         await self._opened()
 
     async def call(self, method: Method[R], argument: tuple[Any, ...], timeout: float | None) -> R | Failure:
-        """Submits one command and gives its result, or the failure that the store answers with."""
+        """Submit one command and give its result, or the failure that the store answers with."""
         if running_loop() is not self._home:
             self._settle()
         with self._under_way:
@@ -181,7 +181,7 @@ class EmbeddedChannel:
         return method.convert(result)
 
     async def _count(self, method: Method[R], node: Node, op: Count, timeout: float | None) -> R | Failure:
-        """Counts the keys that a glob matches, while others have their turns."""
+        """Count the keys that a glob matches, while others have their turns."""
         counted = await _in_time(node.commands.count(ANONYMOUS, op), timeout)
         if isinstance(counted, Failure):
             return counted
@@ -189,7 +189,7 @@ class EmbeddedChannel:
         return method.convert(answer)
 
     async def _get_many(self, method: Method[R], node: Node, op: GetMany, timeout: float | None) -> R | Failure:
-        """Looks many keys up, while others have their turns."""
+        """Look many keys up, while others have their turns."""
         steps = node.commands.get_many_steps(op, COMMAND_SIZE_MAX)
         try:
             found = await _in_time(node.commands.turns.run(None, steps), timeout)
@@ -203,7 +203,7 @@ class EmbeddedChannel:
     async def _durable(
         self, waiting: asyncio.Future[Result], timeout: float | None, drop: Callable[[], bool]
     ) -> Result:
-        """Waits for the disk.
+        """Wait for the disk.
 
         After ``timeout`` seconds, or when the task is cancelled, the change is dropped; if it is with the disk already,
         it goes on and its outcome is unknown.
@@ -265,7 +265,7 @@ class EmbeddedChannel:
                 cursor.close()
 
     async def drain(self, timeout: float) -> None:
-        """Waits up to ``timeout`` seconds for the calls and scans under way, and closes."""
+        """Wait up to ``timeout`` seconds for the calls and scans under way, and close."""
         if self._home is not None:
             self._settle()
         self._closed = True
@@ -276,7 +276,7 @@ class EmbeddedChannel:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Closes the node: what was submitted is made durable first."""
+        """Close the node: what was submitted is made durable first."""
         if self._home is not None:
             self._settle()
         self._closed = True
@@ -310,7 +310,7 @@ class EmbeddedChannel:
         return await Node.open(self._config)
 
     async def _close_left(self) -> None:
-        """Closes the node of a loop that was closed before it."""
+        """Close the node of a loop that was closed before it."""
         left, self._left = self._left, None
         if left is not None:
             await asyncio.to_thread(left.abandon)
@@ -325,7 +325,7 @@ class EmbeddedChannel:
             self._node.failed.add_done_callback(self._note_failed)
 
     def _note_failed(self, _: object) -> None:
-        """Ends the node, as `haptera serve` does: the directory is free, and opening it again replays its log."""
+        """End the node, as `haptera serve` does: the directory is free, and opening it again replays its log."""
         node, self._node = self._node, None
         if node is not None:
             self._ending = asyncio.get_running_loop().create_task(_end(node))
@@ -363,7 +363,7 @@ def _checked(method: Any, argument: tuple[Any, ...], elements: list[Any]) -> Ste
 
 
 async def _in_time(work: Awaitable[T], timeout: float | None) -> T:
-    """Waits for what changes nothing, ``timeout`` seconds at most."""
+    """Wait for what changes nothing, ``timeout`` seconds at most."""
     try:
         async with asyncio.timeout(timeout):
             return await work
@@ -379,7 +379,7 @@ async def _end(node: Node) -> None:
     try:
         await node.aclose()
     except StorageError:
-        log.exception("close_failed")
+        _logger.exception("close_failed")
 
 
 _FAILED = "the database has failed and is closed; open it again to read and write on"

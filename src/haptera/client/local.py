@@ -37,8 +37,9 @@ def local_url() -> str | None:
 
 
 async def dial_local(address: Address, /, *, timeout: float) -> Peer:
-    """Connects as `dial_address` does. Raises ``ConfigurationError``, with nothing sent, if another user's process
-    listens."""
+    """Connect as `dial_address` does. Raises ``ConfigurationError``, with nothing sent, if another user's process
+    listens.
+    """
     peer = await dial_address(address, timeout=timeout)
     listening = peer.credentials
     if listening is not None and not _trusted(listening.uid):

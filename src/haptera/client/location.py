@@ -40,7 +40,8 @@ def is_named() -> bool:
 @dataclass(frozen=True)
 class Location:
     """Where a store is. ``address`` is what is dialled; ``shown`` is safe for logs and errors; ``timeout`` is the URL's
-    own default for calls in seconds, or None if it names none."""
+    own default for calls in seconds, or None if it names none.
+    """
 
     address: Address
     shown: str
@@ -48,7 +49,7 @@ class Location:
 
 
 def locate(url: str, *, ping_interval: float | None = None) -> Location:
-    """Reads a URL such as ``haptera://a:7457,b:7457?timeout=2`` or ``haptera+unix:///run/haptera.sock``.
+    """Read a URL such as ``haptera://a:7457,b:7457?timeout=2`` or ``haptera+unix:///run/haptera.sock``.
 
     The options that are for the connection, ``ping_interval``, ``compression``, ``signed`` and ``key_file``, stay in
     ``address``; ``ping_interval`` in seconds takes the place of the URL's. Raises

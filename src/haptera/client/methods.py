@@ -22,8 +22,8 @@ Count = Annotated[int, Meta(ge=0)]
 Milliseconds = Annotated[int, Meta(ge=0)]
 
 
+#: The values of metrics by name.
 Metrics = dict[str, int | float]
-"""The values of metrics by name."""
 
 
 class Found(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -129,8 +129,8 @@ class ServerMethods:
     metrics: Method[Metrics] = Method(Metrics, service="server")
 
 
+#: Reads one ITEM of a scan: some rows, in key order.
 decode_page: Callable[[bytes], list[Row]] = msgspec.msgpack.Decoder(list[Row]).decode
-"""Reads one ITEM of a scan: some rows, in key order."""
 
 
 def malformed(method: Method[Any], error: Exception) -> RemoteProtocolError:

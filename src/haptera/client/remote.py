@@ -55,7 +55,8 @@ R = TypeVar("R")
 
 class RemoteChannel:
     """Carries calls over one connection to one of the hosts of ``address``. ``shown`` names them in errors; with
-    ``wait`` a call waits for a server that has never answered, as it does for one that was lost."""
+    ``wait`` a call waits for a server that has never answered, as it does for one that was lost.
+    """
 
     def __init__(
         self,
@@ -90,7 +91,7 @@ class RemoteChannel:
         self._home = None
 
     def _bind(self) -> None:
-        """Sees to it that the connections are those of the loop that runs here.
+        """See to it that the connections are those of the loop that runs here.
 
         A client whose loop is closed begins afresh under the next one: a program may call ``asyncio.run`` more than
         once. So it does in a process that was forked without Python's knowledge, as some servers do. Raises
@@ -131,7 +132,7 @@ class RemoteChannel:
         return self._connector.connected_once
 
     async def call(self, method: Method[R], argument: tuple[Any, ...], timeout: float | None) -> R | Failure:
-        """Sends one call and gives its result, or the server's failure. See :class:`Channel` for what it raises."""
+        """Send one call and give its result, or the server's failure. See :class:`Channel` for what it raises."""
         try:
             payload = self._encode(argument)
         except UnicodeEncodeError:
@@ -186,7 +187,7 @@ class RemoteChannel:
             raise malformed(method, error) from error
 
     async def _persist(self, call: StoreCall, trouble: ConnectionLost | Answer | None) -> Answer:
-        """Sends a call until it is answered, its time is over, or sending it again could apply it twice."""
+        """Send a call until it is answered, its time is over, or sending it again could apply it twice."""
         if trouble is None:
             self._connector.check_open()
         with self._unsettled:
@@ -241,7 +242,8 @@ class RemoteChannel:
 
     async def _peer_for(self, call: StoreCall) -> Peer:
         """A connection on which the call may be sent. A change that may have been applied goes only to a server that
-        remembers it, while it certainly does."""
+        remembers it, while it certainly does.
+        """
         flight = Flight.FIRST
         if call.method.write:
             flight = Flight.WELCOMED if call.unknown else Flight.FIRST_ALONE
@@ -343,7 +345,7 @@ class RemoteChannel:
         """Nothing: the first call dials, so that it can leave in one write with HELLO."""
 
     async def drain(self, timeout: float) -> None:
-        """Takes no more calls, waits up to ``timeout`` seconds for those under way, and closes.
+        """Take no more calls, wait up to ``timeout`` seconds for those under way, and close.
 
         A call that waits for a connection, or is sent again, is under way too: it is waited for first, because a
         connection that drains sends no more requests.

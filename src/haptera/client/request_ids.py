@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+#: The two top bits of a UUID's second half are 10 (RFC 9562, section 4.1).
 _VARIANT = 1 << 63
-"""The two top bits of a UUID's second half are 10 (RFC 9562, section 4.1)."""
 
 _START_BITS = 61
 

@@ -53,7 +53,7 @@ class Scan:
         return None if self._end.result is None else self._end.result.last_key
 
     async def aclose(self) -> None:
-        """Ends the scan, at the server too. Harmless after the end."""
+        """End the scan, at the server too. Harmless after the end."""
         self._rows = iter(())
         await self._pages.aclose()
 

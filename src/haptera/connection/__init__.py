@@ -4,6 +4,8 @@
 ``spec/protocol.md``, sections 3, 4 and 8, is the contract that it implements.
 """
 
+from __future__ import annotations
+
 from haptera.connection.bounds import BOUNDS, BUDGET, Bound, check_keywords, seconds
 from haptera.connection.config import (
     CONNECTION_BUDGET,

@@ -1,6 +1,8 @@
 """The ends of a stream, sent and received: RESPONSE and ERROR (spec/protocol.md, section 3)."""
 
-from typing import Final
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
 
 from haptera.connection.checks import SUSPECT_FLAGS, check_entries, check_fragment, read_body
 from haptera.connection.events import ErrorReceived, PackedItem, ResponseReceived
@@ -8,9 +10,8 @@ from haptera.connection.heads import Heads, check_size
 from haptera.connection.packing import check_plain, whole
 from haptera.connection.routes import remember_metadata
 from haptera.connection.stream import Outgoing, Stream
-from haptera.connection.streams import Streams
 from haptera.connection.table import LAW_FLAGS, HalfState
-from haptera.errors import Failure, RemoteProtocolError, failure
+from haptera.errors import Code, Failure, RemoteProtocolError, failure
 from haptera.wire import (
     CONTINUED,
     MORE,
@@ -22,6 +23,9 @@ from haptera.wire import (
     encode_entry,
     encode_payload,
 )
+
+if TYPE_CHECKING:
+    from haptera.connection.streams import Streams
 
 _RESPONSE: Final = int(FrameType.RESPONSE)
 _ERROR: Final = int(FrameType.ERROR)
@@ -56,9 +60,9 @@ class AnswerSender:
         size = len(payload)
         if size > self._streams.peer_message_max:
             details = {"length": size, "limit": self._streams.peer_message_max}
-            self.fail(id_, failure(3004, details, outcome="unknown"), entries)
+            self.fail(id_, failure(Code.MESSAGE_TOO_LARGE, details, outcome="unknown"), entries)
         elif size > self._outbox.whole_max and self._outbox.over_budget:
-            self.fail(id_, failure(3007, {"reason": "buffers are full"}, outcome="unknown"), entries)
+            self.fail(id_, failure(Code.TOO_MANY_REQUESTS, {"reason": "buffers are full"}, outcome="unknown"), entries)
         else:
             self._answer(id_, _RESPONSE, payload, entries)
 
@@ -180,11 +184,12 @@ class AnswerReceiver:
         if not frame.flags & MORE:
             self._take_packed(stream, frame.type, unfinished.joined(), unfinished.entries)
         elif not streams.ledger.hold_part(half, len(frame.payload)):
-            self._fail(stream, failure(3007, {"reason": "buffers are full"}, outcome="unknown"))
+            self._fail(stream, failure(Code.TOO_MANY_REQUESTS, {"reason": "buffers are full"}, outcome="unknown"))
 
     def _take_packed(self, stream: Stream, type_: int, payload: bytes | PackedItem, entries: dict[int, bytes]) -> None:
         """A whole answer has arrived, perhaps compressed. Only now, because an answer above a limit is never
-        decompressed."""
+        decompressed.
+        """
         if isinstance(payload, PackedItem):
             try:
                 payload = self._streams.unpack(payload)

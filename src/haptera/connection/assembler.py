@@ -1,5 +1,7 @@
 """A message of several frames as it arrives (spec/protocol.md, section 2, "Messages and fragments")."""
 
+from __future__ import annotations
+
 import msgspec
 
 from haptera.connection.events import PackedItem

@@ -1,5 +1,7 @@
 """The bounds of the numbers for a listener and a dialled connection, the options of a node among them."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -48,6 +50,7 @@ def seconds(low: float = 0.001, *, zero: bool = False) -> Bound:
 
 BUDGET: Final = Bound(low=MESSAGE_SHARE_MAX * LIMITS["max_message"].minimum, high=2**40)
 
+#: By the keywords of ``haptera.listen`` and ``haptera.dial``, and by the names of a connection's limits.
 BOUNDS: Final[dict[str, Bound]] = {
     "mode": Bound(low=0, high=_MODE_MAX),
     "max_connections": Bound(low=1, high=_CONNECTIONS_MAX),
@@ -64,7 +67,6 @@ BOUNDS: Final[dict[str, Bound]] = {
     "idle_frames_per_s": Bound(low=0.1, high=_RATE_MAX, whole=False),
     "idempotency_ms": Bound(low=0, high=_IDEMPOTENCY_MS_MAX),
 }
-"""By the keywords of ``haptera.listen`` and ``haptera.dial``, and by the names of a connection's limits."""
 
 
 def check_keywords(place: object, keywords: Mapping[str, Any]) -> None:

@@ -5,6 +5,8 @@ not applied again, and forgets it when ``answered_below`` passes its stream. A s
 answer was read, or when its caller will not repeat it.
 """
 
+from __future__ import annotations
+
 from typing import Final
 
 #: Changes whose answer was damaged and whose callers may repeat them. Each is held by one call and for as long as that

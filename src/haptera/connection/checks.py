@@ -4,9 +4,11 @@ Faults of the header come first and end the connection. Then the body is checked
 flags, its metadata; that ends one stream, or the connection on stream 0.
 """
 
+from __future__ import annotations
+
 from typing import Final
 
-from haptera.errors import Failure, RemoteProtocolError
+from haptera.errors import Code, Failure, RemoteProtocolError
 from haptera.wire import (
     COMPRESSED,
     COMPRESSED_SIZE_MIN,
@@ -31,7 +33,7 @@ _RAW_LENGTH_ENTRY_SIZE: Final = 6
 
 def misplaced(frame: Frame, message: str) -> RemoteProtocolError:
     """Return the connection error for a frame that its place does not allow."""
-    return RemoteProtocolError(1008, message, {"type": frame.type, "stream": frame.stream})
+    return RemoteProtocolError(Code.PROTOCOL_VIOLATION, message, {"type": frame.type, "stream": frame.stream})
 
 
 def check_fragment(frame: Frame) -> None:
@@ -41,7 +43,7 @@ def check_fragment(frame: Frame) -> None:
     """
     if frame.flags & (MORE | COMPRESSED) == MORE and len(frame.payload) < FRAGMENT_SIZE_MIN:
         raise RemoteProtocolError(
-            1002,
+            Code.MALFORMED_FRAME,
             "a frame with more to come is too small",
             {"expected": FRAGMENT_SIZE_MIN, "actual": len(frame.payload)},
         )
@@ -53,7 +55,9 @@ def check_single(frame: Frame, size: int | None) -> None:
         raise misplaced(frame, "a frame has a flag for messages")
     if size is not None and len(frame.payload) != size:
         raise RemoteProtocolError(
-            1002, "a frame's payload has the wrong size", {"expected": size, "actual": len(frame.payload)}
+            Code.MALFORMED_FRAME,
+            "a frame's payload has the wrong size",
+            {"expected": size, "actual": len(frame.payload)},
         )
 
 
@@ -61,7 +65,7 @@ def check_checksum(frame: Frame) -> None:
     """Raise 1003 if a frame's body is damaged."""
     if frame.body_crc != frame.actual_crc:
         raise RemoteProtocolError(
-            1003,
+            Code.CHECKSUM_MISMATCH,
             "the checksum of a frame's body is wrong",
             {"expected": frame.body_crc, "actual": frame.actual_crc},
         )
@@ -72,7 +76,9 @@ def check_body(frame: Frame) -> None:
     check_checksum(frame)
     unknown = frame.flags & UNKNOWN_FLAGS
     if unknown:
-        raise RemoteProtocolError(1006, "a frame has a critical flag that is not known", {"flags": unknown})
+        raise RemoteProtocolError(
+            Code.UNSUPPORTED_FLAG, "a frame has a critical flag that is not known", {"flags": unknown}
+        )
 
 
 def check_entries(frame: Frame) -> dict[int, bytes]:
@@ -83,7 +89,7 @@ def check_entries(frame: Frame) -> dict[int, bytes]:
     if frame.flags & CONTINUED:
         alone = _RAW_LENGTH in entries and len(frame.metadata) == _RAW_LENGTH_ENTRY_SIZE
         if not alone and frame.metadata:
-            raise RemoteProtocolError(1002, "a continued frame has metadata of its own")
+            raise RemoteProtocolError(Code.MALFORMED_FRAME, "a continued frame has metadata of its own")
     check_raw_length(frame, entries)
     return entries
 
@@ -91,7 +97,9 @@ def check_entries(frame: Frame) -> dict[int, bytes]:
 def check_raw_length(frame: Frame, entries: dict[int, bytes]) -> None:
     """Raise 1002 for a frame that is compressed without a raw length, or has one and is not compressed."""
     if (_RAW_LENGTH in entries) is not (frame.flags & COMPRESSED != 0):
-        raise RemoteProtocolError(1002, "a frame has only one of a raw length and the flag for compression")
+        raise RemoteProtocolError(
+            Code.MALFORMED_FRAME, "a frame has only one of a raw length and the flag for compression"
+        )
 
 
 def take_raw_length(frame: Frame, entries: dict[int, bytes], max_frame: int) -> int:
@@ -103,7 +111,7 @@ def take_raw_length(frame: Frame, entries: dict[int, bytes], max_frame: int) -> 
         return 0
     raw_length = int.from_bytes(entries.pop(_RAW_LENGTH), "big")
     if not COMPRESSED_SIZE_MIN <= raw_length <= max_frame:
-        raise RemoteProtocolError(1010, "a compressed payload's length is out of bounds")
+        raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, "a compressed payload's length is out of bounds")
     return raw_length
 
 

@@ -1,5 +1,7 @@
 """The configuration of one side of a connection, and the bounds of its memory."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Final
@@ -181,7 +183,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """Return the ways in which an acceptor lets a dialer in."""
         return [PRESHARED_KEY] if self.signing_key is not None else list(self.mechanisms)
 
-    def bounded(self) -> "Config":
+    def bounded(self) -> Config:
         """Return the same with limits that hold: inside their bounds, and no larger than the budget carries.
 
         The peer reads a limit outside its bounds as the bound, so nothing else may be enforced.

@@ -1,7 +1,9 @@
 """One connection: frames in, events out; commands in, frames out (spec/protocol.md, sections 3 and 4)."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from haptera.connection.answers import AnswerSender
 from haptera.connection.config import COMPRESSION, CONTROL_SIZE_MAX, Budget, Config, Role
@@ -15,11 +17,10 @@ from haptera.connection.items import ItemReceiver, ItemSender
 from haptera.connection.ledger import Ledger
 from haptera.connection.reception import Reception
 from haptera.connection.requester import Requester
-from haptera.connection.stream import Stream
 from haptera.connection.streams import Streams
 from haptera.connection.table import ConnectionState
 from haptera.connection.timekeeping import Timekeeper
-from haptera.errors import LocalProtocolError, RemoteProtocolError, failure
+from haptera.errors import Code, LocalProtocolError, RemoteProtocolError, failure
 from haptera.wire import (
     COMPRESSED,
     FRAMES_MAX,
@@ -29,6 +30,9 @@ from haptera.wire import (
     FrameType,
     ignored_tags,
 )
+
+if TYPE_CHECKING:
+    from haptera.connection.stream import Stream
 
 _ALL: Final = 2**62
 
@@ -197,7 +201,7 @@ class Connection:
         if self._decoder.error is not None:
             self._fail(self._decoder.error)
         elif self.outbox.control_size > CONTROL_SIZE_MAX:
-            self._fail(RemoteProtocolError(3009, "what the peer asks for is not read"))
+            self._fail(RemoteProtocolError(Code.SLOW_CONSUMER, "what the peer asks for is not read"))
         else:
             self._inflow.credit_connection()
         return streams.take_events()
@@ -222,7 +226,9 @@ class Connection:
         opened = self.state is ConnectionState.OPEN
         orderly = not self._decoder.held and (opened or self.role is Role.ACCEPTOR)
         where = "in the middle" if opened or self._decoder.held else "before HELLO was answered"
-        self._close(Closed(None if orderly else RemoteProtocolError(1002, f"the connection ended {where}")))
+        self._close(
+            Closed(None if orderly else RemoteProtocolError(Code.MALFORMED_FRAME, f"the connection ended {where}"))
+        )
         return self._streams.take_events()
 
     # -- bytes to send ----------------------------------------------------------------------------------------------
@@ -318,7 +324,7 @@ class Connection:
     def ping(self, payload: bytes) -> None:
         """Send a PING with 8 bytes that the peer's PONG will repeat. Raises ``LocalProtocolError`` if it can't be."""
         if self.state is not ConnectionState.OPEN or len(payload) != PING_SIZE:
-            raise LocalProtocolError(1008, "a PING has 8 bytes and an open connection")
+            raise LocalProtocolError(Code.PROTOCOL_VIOLATION, "a PING has 8 bytes and an open connection")
         self._control.send_ping(payload)
 
     def probe(self, now: float) -> bool:

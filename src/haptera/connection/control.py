@@ -1,11 +1,12 @@
 """Frames of the connection itself: PING, PONG, GOAWAY and the ERROR that ends it (spec/protocol.md, section 3)."""
 
-from typing import Final, NoReturn
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from haptera.connection.checks import check_control
 from haptera.connection.events import Closed, GoawayReceived, PongReceived
-from haptera.connection.streams import Streams
-from haptera.errors import TABLE, Failure, LocalProtocolError, RemoteProtocolError
+from haptera.errors import TABLE, Code, Failure, LocalProtocolError, RemoteProtocolError
 from haptera.wire import (
     Frame,
     FrameType,
@@ -17,6 +18,9 @@ from haptera.wire import (
     encode_frame,
     encode_payload,
 )
+
+if TYPE_CHECKING:
+    from haptera.connection.streams import Streams
 
 PING_SIZE: Final = 8
 
@@ -77,7 +81,7 @@ class Control:
             self._streams.charge()
         goaway = decode_payload(Goaway, frame.payload)
         if before is not None and goaway.last_stream > before.last_stream:
-            raise RemoteProtocolError(1008, "a later GOAWAY raises its last stream")
+            raise RemoteProtocolError(Code.PROTOCOL_VIOLATION, "a later GOAWAY raises its last stream")
         self._streams.goaway = goaway
         self._streams.going_away = True
         below = entries.get(Tag.ANSWERED_BELOW)
@@ -88,6 +92,8 @@ class Control:
         """An ERROR on stream 0: raises ``ClosedError``. A code of a later version keeps its number and name."""
         check_control(frame)
         said = decode_failure(frame.payload)
-        error = LocalProtocolError(said.code if said.code in TABLE else 1008, said.message, said.details)
+        error = LocalProtocolError(
+            said.code if said.code in TABLE else Code.PROTOCOL_VIOLATION, said.message, said.details
+        )
         error.code, error.name = said.code, said.name
         raise ClosedError(Closed(error, said))

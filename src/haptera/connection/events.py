@@ -1,5 +1,7 @@
 """The events of a connection, for its owner. Plain values: the machine is done with their content."""
 
+from __future__ import annotations
+
 import msgspec
 
 from haptera.errors import Failure, ProtocolError

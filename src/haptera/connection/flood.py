@@ -1,13 +1,15 @@
 """A bound for frames that make work and do none (spec/protocol.md, section 8)."""
 
-from haptera.errors import RemoteProtocolError
+from __future__ import annotations
+
+from haptera.errors import Code, RemoteProtocolError
 
 
 class FloodError(RemoteProtocolError):
     """The peer sent too many frames without work; its connection ends with GOAWAY, not with ERROR."""
 
     def __init__(self) -> None:
-        super().__init__(3008, "too many frames without work were sent")
+        super().__init__(Code.RATE_LIMITED, "too many frames without work were sent")
 
 
 class Bucket:

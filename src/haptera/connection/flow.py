@@ -5,18 +5,22 @@ application takes ITEMs, so that a slow reader stops its own stream. The connect
 is budget left, so that it stops no other.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from haptera.connection.assembler import Assembler
 from haptera.connection.config import SMALL_CREDITS_PER_S
-from haptera.connection.incomplete import Incomplete
-from haptera.connection.ledger import Ledger
-from haptera.connection.outbox import Outbox
-from haptera.connection.stream import ReceivingHalf
-from haptera.errors import RemoteProtocolError
+from haptera.errors import Code, RemoteProtocolError
 from haptera.wire import FRAGMENT_SIZE_MIN, ITEM_OVERHEAD, FrameType, encode_frame
+
+if TYPE_CHECKING:
+    from haptera.connection.assembler import Assembler
+    from haptera.connection.incomplete import Incomplete
+    from haptera.connection.ledger import Ledger
+    from haptera.connection.outbox import Outbox
+    from haptera.connection.stream import ReceivingHalf
 
 _CREDIT: Final = int(FrameType.CREDIT)
 _ITEM: Final = int(FrameType.ITEM)
@@ -62,13 +66,17 @@ class Inflow:
         """Charge an ITEM frame to the connection's window. Raises 1009 if the window is overrun."""
         self._window -= cost
         if self._window < 0:
-            raise RemoteProtocolError(1009, "the connection's window is overrun", {"by": -self._window})
+            raise RemoteProtocolError(
+                Code.FLOW_CONTROL_VIOLATION, "the connection's window is overrun", {"by": -self._window}
+            )
 
     def spend_stream(self, half: ReceivingHalf, cost: int) -> None:
         """Charge an ITEM frame to its half's window. Raises 1009 if the window is overrun."""
         half.window -= cost
         if half.window < 0:
-            raise RemoteProtocolError(1009, "a stream's window is overrun", {"stream": half.id, "by": -half.window})
+            raise RemoteProtocolError(
+                Code.FLOW_CONTROL_VIOLATION, "a stream's window is overrun", {"stream": half.id, "by": -half.window}
+            )
 
     def drop(self, half: ReceivingHalf | None, cost: int) -> None:
         """Give back the cost of a dropped frame to the connection and its half, if its stream is still open."""

@@ -3,6 +3,8 @@
 The reserved values are in spec/protocol.md, section 2.3 (compare RFC 8701).
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Final
 

@@ -1,13 +1,14 @@
 """HELLO and WELCOME, by which the two sides agree (spec/protocol.md, section 4)."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from haptera.connection.checks import check_control, misplaced
 from haptera.connection.config import PING_INTERVAL_MS, PRESHARED_KEY, SIGNING, Config
-from haptera.connection.grease import Grease
-from haptera.errors import RemoteProtocolError
+from haptera.errors import Code, RemoteProtocolError
 from haptera.wire import (
     LIMITS,
     NONCE_SIZE,
@@ -23,6 +24,9 @@ from haptera.wire import (
     encode_payload,
     preshared_keys,
 )
+
+if TYPE_CHECKING:
+    from haptera.connection.grease import Grease
 
 
 class Agreement(msgspec.Struct, frozen=True):
@@ -73,7 +77,8 @@ class Handshake:
 
     def signers(self, agreement: Agreement) -> tuple[Signer, Signer] | None:
         """Return the signer of this side's frames behind the handshake, and the verifier of the other's; None if
-        none."""
+        none.
+        """
         if SIGNING not in agreement.capabilities:
             return None
         assert self._config.signing_key is not None
@@ -110,11 +115,13 @@ def answer_hello(config: Config, hello: Hello, grease: Grease | None) -> tuple[W
     common = set(config.versions).intersection(hello.versions)
     if not common:
         raise RemoteProtocolError(
-            1001, "the two sides have no protocol version in common", {"versions": sorted(config.versions)}
+            Code.UNSUPPORTED_VERSION,
+            "the two sides have no protocol version in common",
+            {"versions": sorted(config.versions)},
         )
     asked = set(hello.capabilities)
     if config.signing_key is not None and SIGNING not in asked:
-        raise RemoteProtocolError(1011, "HELLO does not ask for signed frames")
+        raise RemoteProtocolError(Code.SIGNATURE_MISMATCH, "HELLO does not ask for signed frames")
     accepted = [name for name in config.offered_capabilities() if name in asked]
     welcome = Welcome(
         version=max(common),
@@ -142,18 +149,22 @@ def check_welcome(hello: Hello, welcome: Welcome) -> Agreement:
     common = set(hello.versions).intersection(welcome.versions)
     if not common or welcome.version != max(common):
         raise RemoteProtocolError(
-            1008,
+            Code.PROTOCOL_VIOLATION,
             "WELCOME does not choose the highest version that both sides speak",
             {"chosen": welcome.version},
         )
     surplus = set(welcome.capabilities).difference(hello.capabilities)
     if surplus:
-        raise RemoteProtocolError(1008, "WELCOME accepts what HELLO did not ask for", {"capability": min(surplus)[:64]})
+        raise RemoteProtocolError(
+            Code.PROTOCOL_VIOLATION, "WELCOME accepts what HELLO did not ask for", {"capability": min(surplus)[:64]}
+        )
     if welcome.session != hello.session:
-        raise RemoteProtocolError(1008, "WELCOME answers another HELLO")
+        raise RemoteProtocolError(Code.PROTOCOL_VIOLATION, "WELCOME answers another HELLO")
     signs = SIGNING in welcome.capabilities and welcome.mechanisms == [PRESHARED_KEY]
     if SIGNING in hello.capabilities and not signs:
-        raise RemoteProtocolError(1011, "WELCOME does not accept signed frames with a pre-shared key")
+        raise RemoteProtocolError(
+            Code.SIGNATURE_MISMATCH, "WELCOME does not accept signed frames with a pre-shared key"
+        )
     return _agreement(hello, welcome, welcome)
 
 

@@ -1,13 +1,17 @@
 """The metadata of messages that leave: where a request goes, and the entries behind that (spec/protocol.md, 2.3)."""
 
-from collections.abc import Callable
-from typing import Final
+from __future__ import annotations
 
-from haptera.connection.grease import Grease
-from haptera.connection.outbox import Outbox
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
 from haptera.connection.routes import remember_route
-from haptera.errors import LocalProtocolError
+from haptera.errors import Code, LocalProtocolError
 from haptera.wire import METADATA_SIZE_MAX, encode_route
+
+if TYPE_CHECKING:
+    from haptera.connection.grease import Grease
+    from haptera.connection.outbox import Outbox
 
 #: The most that a frame's metadata may take, with room left for grease and for the request id that an answer echoes.
 ENTRIES_SIZE_MAX: Final = METADATA_SIZE_MAX - 32
@@ -36,7 +40,7 @@ class Heads:
         try:
             route = encode_route(service, method)
         except ValueError as error:
-            raise LocalProtocolError(1002, str(error)) from error
+            raise LocalProtocolError(Code.MALFORMED_FRAME, str(error)) from error
         remember_route(self.routes, (service, method), route, len(route))
         return route
 
@@ -57,9 +61,11 @@ def check_size(size: int) -> None:
     """Raise ``LocalProtocolError`` 1004 for metadata that no frame can carry."""
     if size > ENTRIES_SIZE_MAX:
         details = {"length": size, "limit": ENTRIES_SIZE_MAX}
-        raise LocalProtocolError(1004, "a frame's metadata is too long", details)
+        raise LocalProtocolError(Code.FRAME_TOO_LARGE, "a frame's metadata is too long", details)
 
 
 def refuse_size(size: int, limit: int) -> None:
     """Raise ``LocalProtocolError`` 3004: a message is larger than the peer takes."""
-    raise LocalProtocolError(3004, "the message is larger than the peer takes", {"length": size, "limit": limit})
+    raise LocalProtocolError(
+        Code.MESSAGE_TOO_LARGE, "the message is larger than the peer takes", {"length": size, "limit": limit}
+    )

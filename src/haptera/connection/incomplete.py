@@ -1,11 +1,15 @@
 """The unfinished messages of a connection (spec/protocol.md, section 2, "Messages and fragments")."""
 
-from typing import Final
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
 
 from haptera.connection.assembler import Assembler
 from haptera.connection.config import RATE_MIN_BYTES_PER_S
-from haptera.connection.stream import ReceivingHalf
 from haptera.wire import CONTINUED, Frame
+
+if TYPE_CHECKING:
+    from haptera.connection.stream import ReceivingHalf
 
 _NEVER: Final = float("inf")
 

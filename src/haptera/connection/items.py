@@ -1,6 +1,8 @@
 """ITEMs of either side, sent and received, and the CREDIT that lets them flow (spec/protocol.md, section 3)."""
 
-from typing import Final
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
 
 from haptera.connection.checks import (
     SUSPECT_FLAGS,
@@ -14,10 +16,12 @@ from haptera.connection.events import ItemReceived, PackedItem
 from haptera.connection.heads import check_size, refuse_size
 from haptera.connection.packing import check_plain, whole
 from haptera.connection.stream import Outgoing, Stream
-from haptera.connection.streams import Streams
 from haptera.connection.table import HalfState
-from haptera.errors import Failure, LocalProtocolError, RemoteProtocolError, failure
+from haptera.errors import Code, Failure, LocalProtocolError, RemoteProtocolError, failure
 from haptera.wire import CONTINUED, ITEM_OVERHEAD, MORE, NO_ENTRIES, Frame, FrameType
+
+if TYPE_CHECKING:
+    from haptera.connection.streams import Streams
 
 _WINDOW_MAX: Final = 2**31 - 1
 _CREDIT_SIZE: Final = 4
@@ -81,7 +85,7 @@ class ItemSender:
 
 
 def _no_memory() -> LocalProtocolError:
-    return LocalProtocolError(3007, "the process has as much in memory for its connections as it may")
+    return LocalProtocolError(Code.TOO_MANY_REQUESTS, "the process has as much in memory for its connections as it may")
 
 
 class ItemReceiver:
@@ -153,7 +157,7 @@ class ItemReceiver:
             self._inflow.keep_item(half, cost, unfinished)
             streams.events.append(ItemReceived(stream.id, unfinished.joined()))
         elif not self._inflow.keep_fragment(half, unfinished, cost):
-            streams.spoil(stream, failure(3007, {"reason": "buffers are full"}, outcome="unknown"))
+            streams.spoil(stream, failure(Code.TOO_MANY_REQUESTS, {"reason": "buffers are full"}, outcome="unknown"))
 
     def take_item(self, id_: int, item: bytes | PackedItem = b"", *, now: float | None = None) -> bytes | Failure:
         """Say that the application has taken the oldest unread ITEM of a stream: that opens the window again.
@@ -199,12 +203,14 @@ class ItemReceiver:
             return
         amount = int.from_bytes(frame.payload, "big")
         if not amount:
-            raise RemoteProtocolError(1002, "CREDIT of nothing")
+            raise RemoteProtocolError(Code.MALFORMED_FRAME, "CREDIT of nothing")
         if amount * 4 < (streams.peer_connection_window if stream is None else streams.peer_stream_window):
             streams.charge()
         window = self._turns.credit if stream is None else stream.sending.credit
         if window + amount > _WINDOW_MAX:
-            raise RemoteProtocolError(1009, "CREDIT opens a window too far", {"limit": _WINDOW_MAX})
+            raise RemoteProtocolError(
+                Code.FLOW_CONTROL_VIOLATION, "CREDIT opens a window too far", {"limit": _WINDOW_MAX}
+            )
         if stream is None:
             self._turns.add_connection_credit(amount)
         else:

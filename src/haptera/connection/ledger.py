@@ -1,9 +1,14 @@
 """The memory of one connection, charged to its own budget and to the process's (spec/protocol.md, section 3)."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from haptera.connection.config import CONNECTION_BUDGET, HELD_MIN, Budget
-from haptera.connection.stream import ReceivingHalf
+
+if TYPE_CHECKING:
+    from haptera.connection.stream import ReceivingHalf
 
 
 class Ledger:

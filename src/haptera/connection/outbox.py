@@ -15,15 +15,20 @@ the process, to which all unsent bytes are charged.
 Frames are signed as they are pulled, not as they are queued: a tag covers the frame's place in the order of the wire.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from haptera.connection.config import FIRST_FLIGHT_SIZE_MAX, PRODUCED_MAX, TURN_SIZE, WOKEN_MAX
-from haptera.connection.ledger import Ledger
 from haptera.connection.packing import pack
-from haptera.connection.stream import Outgoing, SendingHalf
 from haptera.connection.turns import SendingTurns
 from haptera.wire import Codec, Signer, encode_head
+
+if TYPE_CHECKING:
+    from haptera.connection.ledger import Ledger
+    from haptera.connection.stream import Outgoing, SendingHalf
 
 
 class Outbox:
@@ -136,7 +141,8 @@ class Outbox:
 
     def settle(self, unsent: int = 0) -> int:
         """Charge the waiting bytes to the process's budget, with the bytes that were pulled and are ``unsent``;
-        return it."""
+        return it.
+        """
         waiting = self._ready_size + self.turns.queued + self.control_size + unsent
         self._ledger.settle(waiting)
         return waiting

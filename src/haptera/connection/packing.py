@@ -5,11 +5,17 @@ message that never becomes so costs no more than its bytes on the wire. An ITEM 
 application takes it, so that it never costs more than its window.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from haptera.connection.checks import misplaced
 from haptera.connection.events import PackedItem
-from haptera.connection.stream import SendingHalf
-from haptera.errors import RemoteProtocolError
+from haptera.errors import Code, RemoteProtocolError
 from haptera.wire import COMPRESSED, COMPRESSED_SIZE_MIN, Codec, Frame, Tag, encode_entry
+
+if TYPE_CHECKING:
+    from haptera.connection.stream import SendingHalf
 
 
 def pack(codec: Codec, half: SendingHalf, flags: int, metadata: bytes, payload: bytes) -> tuple[int, bytes, bytes]:
@@ -37,7 +43,9 @@ def whole(frame: Frame, raw_length: int) -> bytes | PackedItem:
 def unpack(codec: Codec | None, item: PackedItem) -> bytes:
     """Return a payload that was sent compressed. Raises 1010 if it is not as its sender announced it."""
     if codec is None:
-        raise RemoteProtocolError(1010)  # not reached: without a codec no compressed frame is taken
+        raise RemoteProtocolError(
+            Code.DECOMPRESSION_FAILED
+        )  # not reached: without a codec no compressed frame is taken
     return b"".join(
         codec.decompress(piece, raw_length) if raw_length else piece
         for piece, raw_length in zip(item.pieces, item.raw_lengths, strict=True)

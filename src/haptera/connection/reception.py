@@ -1,16 +1,20 @@
 """Which part of a connection takes a frame (spec/protocol.md, section 2, "Order of checks")."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from haptera.connection.answers import AnswerReceiver
 from haptera.connection.checks import misplaced
-from haptera.connection.control import Control
-from haptera.connection.items import ItemReceiver
 from haptera.connection.requests import RequestReceiver
-from haptera.connection.streams import Streams
-from haptera.errors import RemoteProtocolError
+from haptera.errors import Code, RemoteProtocolError
 from haptera.wire import COMPRESSED, FIRST_IGNORABLE_TYPE, SIGNED, STREAM_MAX, Frame, FrameType
+
+if TYPE_CHECKING:
+    from haptera.connection.control import Control
+    from haptera.connection.items import ItemReceiver
+    from haptera.connection.streams import Streams
 
 _HANDSHAKE_TYPES: Final = frozenset({int(FrameType.HELLO), int(FrameType.WELCOME)})
 
@@ -69,14 +73,16 @@ class Reception:
         known = frame.type in self._receivers or frame.type == FrameType.ERROR
         if refused and (frame.flags & SIGNED or known or shaking):
             raise RemoteProtocolError(
-                1008, "a frame has a flag whose capability was not accepted", {"flags": frame.flags}
+                Code.PROTOCOL_VIOLATION, "a frame has a flag whose capability was not accepted", {"flags": frame.flags}
             )
 
     def _receive_unknown(self, frame: Frame) -> None:
         if frame.type in _HANDSHAKE_TYPES:
             raise misplaced(frame, "a second handshake")
         if frame.type < FIRST_IGNORABLE_TYPE:
-            raise RemoteProtocolError(1005, "a frame's type is critical and not known", {"type": frame.type})
+            raise RemoteProtocolError(
+                Code.UNKNOWN_FRAME_TYPE, "a frame's type is critical and not known", {"type": frame.type}
+            )
         if frame.stream > STREAM_MAX:
             raise misplaced(frame, "a stream's id is too large")
         self._streams.charge()

@@ -1,6 +1,8 @@
 """This side's frames as a requester: REQUEST, FINISH, CANCEL (spec/protocol.md, section 3)."""
 
-from typing import Final
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
 
 from haptera.connection.changes import TOLD_EVERY
 from haptera.connection.config import (
@@ -10,10 +12,12 @@ from haptera.connection.config import (
 )
 from haptera.connection.heads import ENTRIES_SIZE_MAX, Heads, check_size, refuse_size
 from haptera.connection.stream import Outgoing, ReceivingHalf, SendingHalf, Stream
-from haptera.connection.streams import Streams
 from haptera.connection.table import TRANSITIONS, HalfState
-from haptera.errors import LocalProtocolError
+from haptera.errors import Code, LocalProtocolError
 from haptera.wire import HEADER_SIZE, METADATA_SIZE_MAX, STREAM_MAX, STREAMING, FrameType, Tag, encode_frame
+
+if TYPE_CHECKING:
+    from haptera.connection.streams import Streams
 
 _REQUEST: Final = int(FrameType.REQUEST)
 _FINISH: Final = int(FrameType.FINISH)
@@ -112,7 +116,7 @@ class Requester:
         metadata = route + entries if entries else route
         id_ = streams.next_call
         if id_ > STREAM_MAX:
-            raise LocalProtocolError(1008, "the connection's stream ids are used up")
+            raise LocalProtocolError(Code.PROTOCOL_VIOLATION, "the connection's stream ids are used up")
         streams.next_call = id_ + 2
         outbox = self._outbox
         whole = size <= outbox.whole_max
@@ -143,10 +147,10 @@ class Requester:
 
     def _refuse(self) -> None:
         if self._closed:
-            raise LocalProtocolError(1008, "the connection is closed")
+            raise LocalProtocolError(Code.PROTOCOL_VIOLATION, "the connection is closed")
         if self._streams.going_away:
-            raise LocalProtocolError(1014, "no more requests are taken on this connection")
-        raise LocalProtocolError(3007, "no more requests may be under way now")
+            raise LocalProtocolError(Code.GOING_AWAY, "no more requests are taken on this connection")
+        raise LocalProtocolError(Code.TOO_MANY_REQUESTS, "no more requests may be under way now")
 
     def finish(self, id_: int) -> None:
         """Say that the last ITEM of a streaming request has been sent."""

@@ -1,6 +1,8 @@
 """The frames of a requester besides ITEMs: REQUEST, CANCEL, FINISH (spec/protocol.md, section 3)."""
 
-from typing import Final
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
 
 from haptera.connection.checks import (
     UNKNOWN_FLAGS,
@@ -19,9 +21,8 @@ from haptera.connection.events import CancelReceived, PackedItem, RequestFinishe
 from haptera.connection.packing import check_plain
 from haptera.connection.routes import remember_metadata, remember_route
 from haptera.connection.stream import ReceivingHalf, SendingHalf, Stream
-from haptera.connection.streams import Streams
 from haptera.connection.table import LAW_FLAGS, REQUEST_UNFINISHED, TRANSITIONS, HalfState
-from haptera.errors import Failure, RemoteProtocolError, failure
+from haptera.errors import Code, Failure, RemoteProtocolError, failure
 from haptera.wire import (
     COMPRESSED,
     CONTINUED,
@@ -36,6 +37,9 @@ from haptera.wire import (
     decode_route,
     route_length,
 )
+
+if TYPE_CHECKING:
+    from haptera.connection.streams import Streams
 
 _REQUEST_ID: Final = int(Tag.REQUEST_ID)
 _TIMEOUT_MS: Final = int(Tag.TIMEOUT_MS)
@@ -153,12 +157,12 @@ class RequestReceiver:
         streams = self._streams
         if entries and entries.get(_TIMEOUT_MS) == _NO_TIME:
             streams.charge()
-            return failure(3003, {"reason": "timeout_ms is 0"}, outcome="not_applied")
+            return failure(Code.INVALID_ARGUMENT, {"reason": "timeout_ms is 0"}, outcome="not_applied")
         if streams.last_served is not None:
-            return failure(1014, outcome="not_applied")
+            return failure(Code.GOING_AWAY, outcome="not_applied")
         if len(streams.serves) >= self._limits.max_streams:
             streams.charge()
-            return failure(3007, {"max_streams": self._limits.max_streams}, outcome="not_applied")
+            return failure(Code.TOO_MANY_REQUESTS, {"max_streams": self._limits.max_streams}, outcome="not_applied")
         size = raw_length or len(frame.payload)
         if size > self._limits.max_message:
             return streams.too_large("not_applied")
@@ -246,7 +250,7 @@ class RequestReceiver:
             return
         half.cancelled = True
         if half.state in REQUEST_UNFINISHED:
-            self._streams.end_unstarted(stream, failure(3006, outcome="not_applied"))
+            self._streams.end_unstarted(stream, failure(Code.CANCELLED, outcome="not_applied"))
         else:
             self._streams.events.append(CancelReceived(stream.id))
 
@@ -272,4 +276,4 @@ class RequestReceiver:
 
 
 def _no_room() -> Failure:
-    return failure(3007, {"reason": "buffers are full"}, outcome="not_applied")
+    return failure(Code.TOO_MANY_REQUESTS, {"reason": "buffers are full"}, outcome="not_applied")

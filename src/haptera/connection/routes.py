@@ -1,5 +1,8 @@
 """Bounded memories of decoded names and metadata: the same few methods are called, with the same timeout, again and
-again."""
+again.
+"""
+
+from __future__ import annotations
 
 from typing import TypeVar
 

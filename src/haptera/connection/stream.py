@@ -3,6 +3,8 @@
 The states of both halves are written here and nowhere else, each by way of the table.
 """
 
+from __future__ import annotations
+
 from collections import deque
 
 import msgspec
@@ -10,7 +12,7 @@ import msgspec
 from haptera.connection.assembler import Assembler
 from haptera.connection.checks import misplaced
 from haptera.connection.table import LAW_FLAGS, TRANSITIONS, HalfState, part_of
-from haptera.errors import LocalProtocolError, RemoteProtocolError
+from haptera.errors import Code, LocalProtocolError, RemoteProtocolError
 from haptera.wire import Frame, FrameType
 
 
@@ -75,7 +77,7 @@ class SendingHalf(msgspec.Struct):
 
     def _refused(self, state: HalfState, type_: int, flags: int) -> LocalProtocolError:
         message = f"{_named(type_, flags)} may not be sent where this side of the stream is {state.name}"
-        return LocalProtocolError(1008, message, {"stream": self.id})
+        return LocalProtocolError(Code.PROTOCOL_VIOLATION, message, {"stream": self.id})
 
 
 class ReceivingHalf(msgspec.Struct):

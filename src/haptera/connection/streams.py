@@ -1,23 +1,25 @@
 """The open streams of a connection: how they are found, given up and ended (spec/protocol.md, section 3)."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 from haptera.connection.changes import Changes
 from haptera.connection.checks import misplaced
-from haptera.connection.config import Config
 from haptera.connection.events import CallFailed, Event, PackedItem, RequestAborted
 from haptera.connection.flood import Bucket
 from haptera.connection.flow import Inflow
 from haptera.connection.incomplete import Incomplete
-from haptera.connection.ledger import Ledger
 from haptera.connection.outbox import Outbox
 from haptera.connection.packing import unpack
-from haptera.connection.stream import SendingHalf, Stream
 from haptera.connection.table import MESSAGE_UNFINISHED, REQUEST_UNFINISHED, HalfState
-from haptera.errors import Failure, LocalProtocolError, Outcome, failure
+from haptera.errors import Code, Failure, LocalProtocolError, Outcome, failure
 from haptera.wire import LIMITS, Frame, FrameType, Goaway, Limits, Tag, encode_entry, encode_frame, encode_payload
 
 if TYPE_CHECKING:
+    from haptera.connection.config import Config
+    from haptera.connection.ledger import Ledger
+    from haptera.connection.stream import SendingHalf, Stream
     from haptera.wire import Codec
 
 
@@ -93,7 +95,7 @@ class Streams:
             half = stream.sending
             self.turns.add_credit(half, peer.stream_window)
             if half.queue and any(len(message.payload) > peer.max_message for message in half.queue):
-                self.spoil_call(stream, failure(3004, {"limit": peer.max_message}))
+                self.spoil_call(stream, failure(Code.MESSAGE_TOO_LARGE, {"limit": peer.max_message}))
 
     def take_events(self) -> list[Event]:
         """Return the events since the last call."""
@@ -136,7 +138,7 @@ class Streams:
         """Return the half on which this side sends. Raises ``LocalProtocolError`` 1008 if nothing may follow on it."""
         stream = self.calls.get(id_) if id_ & 1 == self.parity else self.serves.get(id_)
         if stream is None or stream.sending.cancelled:
-            raise LocalProtocolError(1008, "the stream has ended", {"stream": id_})
+            raise LocalProtocolError(Code.PROTOCOL_VIOLATION, "the stream has ended", {"stream": id_})
         return stream.sending
 
     def drop_ignored(self, entries: dict[int, bytes]) -> None:
@@ -157,7 +159,7 @@ class Streams:
 
     def too_large(self, outcome: Outcome) -> Failure:
         """Return why a message of the peer is not taken."""
-        return failure(3004, {"limit": self.limits.max_message}, outcome=outcome)
+        return failure(Code.MESSAGE_TOO_LARGE, {"limit": self.limits.max_message}, outcome=outcome)
 
     def refuse(self, id_: int, reason: Failure, request_id: bytes | None = None) -> None:
         """Answer a request that never began; its stream counts as opened and ended."""
@@ -245,7 +247,7 @@ class Streams:
         """End the streams whose unfinished message did not become whole in time (section 2)."""
         for half in self.incomplete.overdue(now):
             stream = self.calls.get(half.id) or self.serves[half.id]
-            self.spoil(stream, failure(3005, outcome="unknown"))
+            self.spoil(stream, failure(Code.DEADLINE_EXCEEDED, outcome="unknown"))
 
     def check(self) -> None:
         """Assert the invariants of the open streams and of their accounts."""

@@ -9,6 +9,8 @@ receiver. CREDIT changes no state. A frame for a stream that has ended never get
 ``ARCHITECTURE.md`` has the diagram that ``tools/generate_diagram.py`` draws from the table.
 """
 
+from __future__ import annotations
+
 from enum import IntEnum
 from typing import Final
 

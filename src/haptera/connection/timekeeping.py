@@ -1,9 +1,16 @@
 """The debts of a peer and when they are due (spec/protocol.md, sections 3, 4 and 8). The time is passed in, in
-monotonic seconds."""
+monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from haptera.connection.config import PROBE_SILENCE_S, PROBE_TIMEOUT_S, RATE_MIN_BYTES_PER_S, Config
-from haptera.errors import RemoteProtocolError
-from haptera.wire import FrameDecoder
+from haptera.errors import Code, RemoteProtocolError
+
+if TYPE_CHECKING:
+    from haptera.wire import FrameDecoder
 
 _NEVER = float("inf")
 
@@ -49,11 +56,11 @@ class Timekeeper:
     def overdue(self, now: float) -> RemoteProtocolError | None:
         """Return the debt that the peer has failed to pay in time."""
         if now >= self._handshake_due:
-            return RemoteProtocolError(1012, "the handshake took too long")
+            return RemoteProtocolError(Code.HANDSHAKE_TIMEOUT, "the handshake took too long")
         if now >= self._frame_due():
-            return RemoteProtocolError(1015, "a frame was begun and did not arrive in time")
+            return RemoteProtocolError(Code.IDLE_TIMEOUT, "a frame was begun and did not arrive in time")
         if self._pinged_at is not None and now >= self._silence_due():
-            return RemoteProtocolError(1015, "nothing was received, and a PING was not answered")
+            return RemoteProtocolError(Code.IDLE_TIMEOUT, "nothing was received, and a PING was not answered")
         return None
 
     def wants_ping(self, now: float) -> bool:

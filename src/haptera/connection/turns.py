@@ -5,18 +5,20 @@ the ready queue has no turn; one without credit waits until it gets some. An ERR
 place of all that its half has queued.
 """
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
 from haptera.connection.config import LARGE_MESSAGES_MAX, STREAM_QUEUE_SIZE, TURN_SIZE
-from haptera.connection.ledger import Ledger
 from haptera.connection.packing import pack
-from haptera.connection.stream import Outgoing, SendingHalf
 from haptera.connection.table import HalfState
 from haptera.wire import CONTINUED, FRAGMENT_SIZE_MIN, ITEM_OVERHEAD, MORE, FrameType, encode_head
 
 if TYPE_CHECKING:
+    from haptera.connection.ledger import Ledger
+    from haptera.connection.stream import Outgoing, SendingHalf
     from haptera.wire import Codec
 
 _ITEM: Final = int(FrameType.ITEM)

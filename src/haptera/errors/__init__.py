@@ -20,6 +20,8 @@ Between the layers an error travels as a `Failure`, a value. The class of a code
 because most programs need few of them and a command starts faster without the others.
 """
 
+from __future__ import annotations
+
 from importlib import import_module
 from typing import TYPE_CHECKING
 

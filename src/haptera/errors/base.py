@@ -1,10 +1,13 @@
 """The root of all errors, and the class of errors that a peer answers with."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from haptera.errors.table import Outcome
+if TYPE_CHECKING:
+    from haptera.errors.table import Outcome
 
 # A detail may hold a key of 4096 bytes, or anything else that a peer put there; an error line stays readable.
 DETAIL_TEXT_MAX: Final = 200

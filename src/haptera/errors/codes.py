@@ -2,6 +2,8 @@
 tools/generate_errors.py from spec/errors.toml: change that file and run `make generate`.
 """
 
+from __future__ import annotations
+
 from typing import Final
 
 from haptera.errors.base import ServerError

@@ -1,10 +1,14 @@
 """Errors of a connection: its bytes broke the protocol, or it ended."""
 
-from typing import Any, Final, Self, TypeVar
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from haptera.errors.base import HapteraError, describe
 from haptera.errors.failure import Failure, described
-from haptera.errors.table import Outcome
+
+if TYPE_CHECKING:
+    from haptera.errors.table import Outcome
 
 
 class ProtocolError(HapteraError):

@@ -4,6 +4,8 @@ On the hot path "no such key" is an ordinary answer, and raising it would cost m
 exception where a caller waits for one.
 """
 
+from __future__ import annotations
+
 from typing import Any, Final
 
 import msgspec

@@ -1,7 +1,13 @@
 """Errors of a data directory: it cannot be used."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from haptera.errors.base import HapteraError
-from haptera.errors.table import Outcome
+
+if TYPE_CHECKING:
+    from haptera.errors.table import Outcome
 
 
 class StorageError(HapteraError):

@@ -2,6 +2,8 @@
 tools/generate_errors.py from spec/errors.toml: change that file and run `make generate`.
 """
 
+from __future__ import annotations
+
 from enum import IntEnum
 from typing import Final, Literal
 

@@ -1,7 +1,13 @@
 """Errors of a program that uses Haptera otherwise than it can be used."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from haptera.errors.base import HapteraError
-from haptera.errors.table import Outcome
+
+if TYPE_CHECKING:
+    from haptera.errors.table import Outcome
 
 
 class ConfigurationError(HapteraError):

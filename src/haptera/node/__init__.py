@@ -3,6 +3,8 @@
 A name is imported when it is first used, so that a process pays for no more of a node than it uses.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Final
 
 from haptera.lazy import lazily

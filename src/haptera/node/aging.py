@@ -17,14 +17,14 @@ from haptera.state import limits
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+#: Less than an entry may move the answers' clock (`limits.ANSWER_CLOCK_STEP_MS_MAX`), with room for an entry clock that
+#: runs a tenth faster. Some thirteen entries expire all remembered answers.
 AGE_EVERY_S: Final = 50.0
-"""Less than an entry may move the answers' clock (`limits.ANSWER_CLOCK_STEP_MS_MAX`), with room for an entry clock that
-runs a tenth faster. Some thirteen entries expire all remembered answers."""
 
+#: From this part of the bound on, a user's answers are many. The log and `health` warn then, while an operator can
+#: still find the clients that end without a word. From here on a connection's share is less than the changes that it
+#: may have under way by default.
 CROWDED_PART: Final = 2 / 3
-"""From this part of the bound on, a user's answers are many. The log and `health` warn then, while an operator can
-still find the clients that end without a word. From here on a connection's share is less than the changes that it may
-have under way by default."""
 
 
 def crowded(answers: int) -> bool:
@@ -34,7 +34,8 @@ def crowded(answers: int) -> bool:
 
 class Aging:
     """One timer, while the answers are many or a share refuses changes. ``count`` says how many there are, ``write``
-    writes an entry."""
+    writes an entry.
+    """
 
     __slots__ = ("_count", "_refused", "_timer", "_write")
 

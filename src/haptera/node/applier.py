@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from haptera.state import Logged, Result, StateMachine, Steps
     from haptera.storage import LogEntry
 
-log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
+#: Bytes of commands applied after which the garbage collector looks at new objects. A write leaves a tuple, which the
+#: collector follows until it has seen it once. It begins by itself after so many more objects were made than released:
+#: in a store whose keys are overwritten hardly ever, and then it stops the loop for hundreds of thousands at once. So
+#: many bytes are some thousand tuples at most, and a fraction of a millisecond.
 COLLECT_SIZE: Final = 128 * 1024
-"""Bytes of commands applied after which the garbage collector looks at new objects. A write leaves a tuple, which the
-collector follows until it has seen it once. It begins by itself after so many more objects were made than released: in
-a store whose keys are overwritten hardly ever, and then it stops the loop for hundreds of thousands at once. So many
-bytes are some thousand tuples at most, and a fraction of a millisecond."""
 
+#: Scans and counts that go on in one turn of the loop when a large change is applied: a task each.
 READERS_WOKEN_MAX: Final = 64
-"""Scans and counts that go on in one turn of the loop when a large change is applied: a task each."""
 
+#: Why everything is refused after a failed apply: the disk is not to blame.
 APPLY_FAILED: Final = (
     "the node could not apply a change that it has stored; it ends, and applies it when it starts again"
 )
-"""Why everything is refused after a failed apply: the disk is not to blame."""
 
 
 class ApplyFailed(StorageError):
@@ -119,7 +119,9 @@ class Applier:
 
     def _abandon(self, entry: LogEntry, reason: BaseException) -> None:
         """The end of the state: an entry was applied in part."""
-        log.critical("apply_failed", exc_info=reason, extra={"index": entry.index, "code": int(Code.STORAGE_FAILED)})
+        _logger.critical(
+            "apply_failed", exc_info=reason, extra={"index": entry.index, "code": int(Code.STORAGE_FAILED)}
+        )
         self._machine.abandon(failure(Code.STORAGE_FAILED, outcome="not_applied", message=APPLY_FAILED))
         behind = [each.index for each, _ in self._waiting]
         self._waiting.clear()

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from haptera.state import Result
 
+#: The result of a write that was dropped before the log; this very object, so that it can be told from others.
 DROPPED = failure(Code.CANCELLED, outcome="not_applied")
-"""The result of a write that was dropped before the log; this very object, so that it can be told from others."""
 
 
 class Submission:

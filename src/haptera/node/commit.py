@@ -41,30 +41,30 @@ if TYPE_CHECKING:
     from haptera.state import Logged, Result, StateMachine, Steps
     from haptera.storage import LogEntry
 
-log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
+#: Bytes of commands in one entry of several. An eighth of the largest record, and a few milliseconds of encryption:
+#: beyond it a larger batch saves nothing. A single larger command is an entry of its own.
 BATCH_SIZE_MAX = 4 * 1024 * 1024
-"""Bytes of commands in one entry of several. An eighth of the largest record, and a few milliseconds of encryption:
-beyond it a larger batch saves nothing. A single larger command is an entry of its own."""
 
+#: Commands in one entry: applying them stops the loop for some milliseconds.
 BATCH_COMMANDS_MAX = 4096
-"""Commands in one entry: applying them stops the loop for some milliseconds."""
 
+#: Bytes of commands that wait or are with the disk: four of the largest commands. Over it a write is 3007.
 PENDING_SIZE_MAX = 64 * 1024 * 1024
-"""Bytes of commands that wait or are with the disk: four of the largest commands. Over it a write is 3007."""
 
+#: Commands that wait or are with the disk: more than 50 connections with all their streams in use.
 PENDING_COMMANDS_MAX = 65536
-"""Commands that wait or are with the disk: more than 50 connections with all their streams in use."""
 
+#: While the last entry is younger than that, a change that a full table refuses needs none. Remembered answers age by
+#: entries alone, so that one refusal in a second is logged, and the table empties although nothing else is.
 FRESH_MS = 1000
-"""While the last entry is younger than that, a change that a full table refuses needs none. Remembered answers age by
-entries alone, so that one refusal in a second is logged, and the table empties although nothing else is."""
 
+#: Bytes that a `Logged` adds to its command beside the user's name (`state.commands.size_bound`).
 LOGGED_OVERHEAD = 64
-"""Bytes that a `Logged` adds to its command beside the user's name (`state.commands.size_bound`)."""
 
+#: Units of work of the answer to one write: its response is encoded, framed and written.
 ANSWER_WORK = 32
-"""Units of work of the answer to one write: its response is encoded, framed and written."""
 
 
 class CommitPipeline:
@@ -227,7 +227,7 @@ class CommitPipeline:
             self._refuse(entry.index, self._failure("unknown"))
             return
         if self.full:
-            log.info("storage_has_room")
+            _logger.info("storage_has_room")
             self.full = False
         batch = self._proposed[entry.index]
         self._metrics.log_entries_total += 1
@@ -244,14 +244,14 @@ class CommitPipeline:
             self._refuse(index, self._failure("not_applied" if full else "unknown"))
         elif full:
             if not self.full:  # told when it begins and when it ends, not for each batch in between
-                log.warning("storage_full", extra={"code": int(Code.STORAGE_FULL)})
+                _logger.warning("storage_full", extra={"code": int(Code.STORAGE_FULL)})
             self.full = True
             self._metrics.log_full_total += 1
             batch = self._proposed.pop(index)
             self._next()  # which has the index now, and tries again
             self._refuse_batch(batch, failure(Code.STORAGE_FULL, outcome="not_applied"))
         else:
-            log.error("storage_failed", exc_info=error, extra={"code": int(Code.STORAGE_FAILED)})
+            _logger.error("storage_failed", exc_info=error, extra={"code": int(Code.STORAGE_FAILED)})
             self._fail([index], error)
 
     def _cannot_apply(self, error: ApplyFailed, behind: list[int]) -> None:
@@ -315,7 +315,7 @@ class CommitPipeline:
         try:
             submission.done(submission.results)
         except Exception:  # one caller's mistake must not keep the others from their answers
-            log.exception("answer_failed")
+            _logger.exception("answer_failed")
 
     def _failure(self, outcome: Outcome) -> Failure:
         return failure(Code.STORAGE_FAILED, outcome=outcome, message=self._message)
@@ -323,7 +323,8 @@ class CommitPipeline:
 
 def _encoded(commands: Sequence[Logged]) -> bytes:
     """The entry's payload, on the writer's thread: it lets the loop go on between two slices, which else would wait
-    for the interpreter until all of it is done."""
+    for the interpreter until all of it is done.
+    """
     steps = encode_steps(commands)
     while True:
         try:

@@ -39,8 +39,8 @@ SEGMENT_SIZE_MIN = 64 * 1024
 SEGMENT_SIZE_MAX = 1024 * 1024 * 1024
 SEGMENT_SIZE_DEFAULT = 64 * 1024 * 1024
 
+#: The values of the option, and for each the listener's ``compression``.
 COMPRESSIONS = {"auto": None, "zstd": True, "none": False}
-"""The values of the option, and for each the listener's ``compression``."""
 
 Durability = Literal["sync", "os"]
 
@@ -265,11 +265,11 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ConflictingOptions(self, "connection_budget", "", "process_budget")
 
 
+#: Every option by name, in the order of the help.
 OPTIONS: Final[dict[str, Option]] = {
     field.name: next(mark for mark in field.type.__metadata__ if isinstance(mark, Option))
     for field in msgspec.structs.fields(NodeConfig)
 }
-"""Every option by name, in the order of the help."""
 
 
 class ConflictingOptions(ConfigurationError):

@@ -13,16 +13,16 @@ from contextlib import suppress
 from haptera.errors import ConfigurationError
 from haptera.transport import ACCEPTED_PER_TURN, leaving_max
 
+#: Descriptors that listeners do not get: a dozen are the log's and the loop's, the rest is for short-lived ones.
 RESERVED = 32
-"""Descriptors that listeners do not get: a dozen are the log's and the loop's, the rest is for short-lived ones."""
 
+#: Descriptors of a listener beside its connections: its own, and the accepted ones that are refused some turns
+#: later.
 PER_LISTENER = 4 * ACCEPTED_PER_TURN
-"""Descriptors of a listener beside its connections: its own, and the accepted ones that are refused some turns
-later."""
 
+#: Connections of the socket in the data directory, at most. Only a user who may read the data can open it, so they
+#: belong to a few programs, and each program needs one.
 LOCAL_CONNECTIONS_MAX = 1000
-"""Connections of the socket in the data directory, at most. Only a user who may read the data can open it, so they
-belong to a few programs, and each program needs one."""
 
 
 def raise_limit() -> None:

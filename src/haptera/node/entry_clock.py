@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from typing import Final
 
+#: One part in so many is the most that entry time runs faster or slower than the monotonic clock. A tenth is felt by no
+#: sensible lease, and makes up the hour of a wrong time zone in ten hours. A hundredth would take four days, in which
+#: the offset may meet the next one.
 SLEW: Final = 10
-"""One part in so many is the most that entry time runs faster or slower than the monotonic clock. A tenth is felt by no
-sensible lease, and makes up the hour of a wrong time zone in ten hours. A hundredth would take four days, in which the
-offset may meet the next one."""
 
+#: The offset from the wall clock that an operator should hear of. A time server keeps a clock within milliseconds;
+#: ten seconds take more than a minute to be made up.
 OFFSET_LARGE_MS: Final = 10_000
-"""The offset from the wall clock that an operator should hear of. A time server keeps a clock within milliseconds;
-ten seconds take more than a minute to be made up."""
 
 _NS_PER_MS: Final = 1_000_000
 

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from haptera.node.node import Node
     from haptera.peer import Peer, Server, Service
 
-log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
+#: Numbers that connections count by themselves: read when a sample is taken, and added up when one ends.
 _COUNTED: dict[str, Callable[[Peer], int]] = {
     "requests_received_total": lambda peer: peer.requests_received,
     "wire_received_bytes_total": lambda peer: peer.bytes_received,
@@ -45,7 +46,6 @@ _COUNTED: dict[str, Callable[[Peer], int]] = {
     "wire_sent_bytes_total": lambda peer: peer.bytes_sent,
     "wire_sent_frames_total": lambda peer: peer.frames_sent,
 }
-"""Numbers that connections count by themselves: read when a sample is taken, and added up when one ends."""
 
 
 class NodeServer:
@@ -101,9 +101,9 @@ class NodeServer:
             await self.aclose()
             raise
         for url in self.urls:
-            log.info("listening", extra={"url": url})
+            _logger.info("listening", extra={"url": url})
             if not is_local(url) and signing_key is None:
-                log.warning(
+                _logger.warning(
                     "no_authentication",
                     extra={"url": url, "meaning": "anyone who can reach this address can read and change everything"},
                 )
@@ -113,7 +113,7 @@ class NodeServer:
         self._max_connections = connections_max(config.max_connections, listeners)
         if self._max_connections < config.max_connections:
             enough = needed(config.max_connections, listeners)
-            log.warning(
+            _logger.warning(
                 "fewer_connections",
                 extra={
                     "max_connections": self._max_connections,
@@ -152,7 +152,7 @@ class NodeServer:
     async def _listen_locally(self) -> None:
         path = self._node.local_socket_path
         if len(os.fsencode(path)) > SOCKET_PATH_MAX:
-            log.warning(
+            _logger.warning(
                 "no_local_socket",
                 extra={
                     "path": path,
@@ -166,7 +166,7 @@ class NodeServer:
             connections = min(self._max_connections, LOCAL_CONNECTIONS_MAX)
             await self._listen(url_of(path), None, connections)
         except (OSError, ConfigurationError) as error:
-            log.warning("no_local_socket", extra={"path": path, "reason": str(error)})
+            _logger.warning("no_local_socket", extra={"path": path, "reason": str(error)})
         else:
             self.local_socket = path
 

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
 
+#: Characters of one field. A peer chooses some of them, and a log line must not grow with its choice.
 FIELD_SIZE_MAX = 1024
-"""Characters of one field. A peer chooses some of them, and a log line must not grow with its choice."""
 
+#: Characters of a traceback: the innermost frames are kept, as they say where it broke.
 TRACEBACK_SIZE_MAX = 16 * 1024
-"""Characters of a traceback: the innermost frames are kept, as they say where it broke."""
 
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
 
@@ -71,7 +71,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(level: str = "info", log_format: str = "text", stream: TextIO | None = None) -> None:
-    """Sends every log of the process to `stream` (standard error if None), once, in the chosen format.
+    """Send every log of the process to `stream` (standard error if None), once, in the chosen format.
 
     Haptera's own loggers are set to `level` (one of LEVELS), all others (asyncio, libraries) to warnings. `haptera
     serve` calls it; a program that uses Haptera as a library keeps its own configuration of `logging`.

@@ -7,14 +7,14 @@ import os
 import sys
 from collections.abc import Mapping
 
+#: Bytes from which a block is mapped by itself, and unmapped when it is freed. glibc raises this limit to the largest
+#: block it has seen freed, up to 32 MiB, and keeps such blocks afterwards. A fixed limit costs the zeroing of new pages
+#: for each larger block (a third of the speed of an answer of 8 MiB), so that it stands above the values that are
+#: common.
 LARGE_BLOCK_SIZE = 4 * 1024 * 1024
-"""Bytes from which a block is mapped by itself, and unmapped when it is freed. glibc raises this limit to the largest
-block it has seen freed, up to 32 MiB, and keeps such blocks afterwards. A fixed limit costs the zeroing of new pages
-for each larger block (a third of the speed of an answer of 8 MiB), so that it stands above the values that are common.
-"""
 
+#: Bytes that are free at the end of the heap before they go back: twice the limit, as glibc has it by itself.
 KEPT_SIZE_MAX = 2 * LARGE_BLOCK_SIZE
-"""Bytes that are free at the end of the heap before they go back: twice the limit, as glibc has it by itself."""
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3

@@ -15,6 +15,7 @@ from haptera.errors import TABLE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+#: The metrics that are attributes of `Metrics`.
 COUNTERS = (
     "answers_refused_total",
     "connections_total",
@@ -35,8 +36,8 @@ COUNTERS = (
     "writes_refused_total",
     "writes_unlogged_total",
 )
-"""The metrics that are attributes of `Metrics`."""
 
+#: The metrics that are read from other parts, and their kinds.
 MEASURED = {
     "connections": "gauge",
     "connections_refused_total": "counter",
@@ -59,13 +60,12 @@ MEASURED = {
     "wire_sent_bytes_total": "counter",
     "wire_sent_frames_total": "counter",
 }
-"""The metrics that are read from other parts, and their kinds."""
 
+#: Counters with a label, and the label's name. A node knows all its values; a peer cannot add one.
 LABELLED = {"protocol_errors_reported_total": "code", "protocol_errors_total": "code", "requests_total": "method"}
-"""Counters with a label, and the label's name. A node knows all its values; a peer cannot add one."""
 
+#: The label of a code that is not one of the protocol's.
 OTHER_CODE = "other"
-"""The label of a code that is not one of the protocol's."""
 
 
 class Metrics:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from haptera.replication import Writer
     from haptera.storage import FileSystem
 
-log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class Node:
@@ -252,7 +252,7 @@ class Node:
         large = clock.news()
         if large:
             ahead = clock.offset_ms > 0
-            log.warning(
+            _logger.warning(
                 "entry_time_off",
                 extra={
                     "offset_seconds": clock.offset_ms / 1000,
@@ -263,7 +263,7 @@ class Node:
                 },
             )
         elif large is not None:
-            log.info("entry_time_agrees", extra={"offset_seconds": clock.offset_ms / 1000})
+            _logger.info("entry_time_agrees", extra={"offset_seconds": clock.offset_ms / 1000})
         return time_ms
 
     def _on_failure(self, error: BaseException) -> None:
@@ -272,7 +272,7 @@ class Node:
 
 
 def _warn(config: NodeConfig, storage: DurableState) -> None:
-    log.warning(
+    _logger.warning(
         "key_file_beside_data",
         extra={
             "file": storage.directory.keys_path,
@@ -280,7 +280,7 @@ def _warn(config: NodeConfig, storage: DurableState) -> None:
         },
     )
     if config.durability == "os":
-        log.warning(
+        _logger.warning(
             "durability_os",
             extra={"meaning": "writes are answered before they are on the disk; a power failure can lose some of them"},
         )

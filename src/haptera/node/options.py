@@ -13,8 +13,8 @@ import msgspec
 from haptera.connection import BOUNDS, Bound
 from haptera.errors import ConfigurationError
 
+#: Listeners of one node: more than any machine has addresses to name, few enough to print.
 LISTENERS_MAX = 64
-"""Listeners of one node: more than any machine has addresses to name, few enough to print."""
 
 VARIABLE_PREFIX = "HAPTERA_"
 

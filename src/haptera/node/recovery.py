@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from haptera.node.config import NodeConfig
     from haptera.storage import FileSystem
 
-log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
+#: Seconds between two lines that say how far a recovery is.
 PROGRESS_INTERVAL_S: Final = 1.0
-"""Seconds between two lines that say how far a recovery is."""
 
 
 class DurableState:
@@ -92,7 +92,7 @@ class DurableState:
         now = time.monotonic()
         if now - self._reported >= PROGRESS_INTERVAL_S:
             self._reported = now
-            log.info(
+            _logger.info(
                 "recovering",
                 extra={
                     "entries": entries,
@@ -105,11 +105,11 @@ class DurableState:
     def _report_end(self) -> None:
         recovery, seconds = self.log.recovery, time.monotonic() - self._started
         if recovery.torn_bytes:
-            log.warning(
+            _logger.warning(
                 "torn_tail_cut_off",
                 extra={"file": recovery.file, "offset": recovery.offset, "bytes": recovery.torn_bytes},
             )
-        log.info(
+        _logger.info(
             "recovered",
             extra={
                 "entries": recovery.entries,

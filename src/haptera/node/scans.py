@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from haptera.node.turns import Turns
     from haptera.state import Glob, OpenScan, Page, ScanCursor, StateMachine, Steps
 
+#: Seconds without a page after which a scan has lost its revision.
 PROGRESS_TIMEOUT_S = 60.0
-"""Seconds without a page after which a scan has lost its revision."""
 
+#: Seconds between two looks at all open scans: one timer for all of them, and only while there are some.
 SWEEP_INTERVAL_S = 5.0
-"""Seconds between two looks at all open scans: one timer for all of them, and only while there are some."""
 
+#: Scans open at once on behalf of one connection: more than any client reads at once, and so few that a client which
+#: opens them and reads none leaves room for everyone else.
 SCANS_PER_OWNER_MAX = CURSORS_MAX // 16
-"""Scans open at once on behalf of one connection: more than any client reads at once, and so few that a client which
-opens them and reads none leaves room for everyone else."""
 
+#: Units of work (`haptera.state.steps`) of the end of one such scan, whose caller is told.
 EXPIRY_WORK = 64
-"""Units of work (`haptera.state.steps`) of the end of one such scan, whose caller is told."""
 
 _ANY_SIZE = 1 << 62
 

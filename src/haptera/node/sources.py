@@ -18,14 +18,14 @@ from haptera.errors import ConfigurationError
 from haptera.node.config import OPTIONS, ConflictingOptions, NodeConfig
 from haptera.node.options import VARIABLE_PREFIX, flag_of, variable_of
 
+#: Variables that are no option's: the configuration file, and where clients find a store.
 OTHER_VARIABLES = frozenset({"HAPTERA_CONFIG", "HAPTERA_URL"})
-"""Variables that are no option's: the configuration file, and where clients find a store."""
 
+#: How much like an option's a variable's name must be to be taken for a misspelt one: others have theirs.
 LIKENESS_MIN = 0.75
-"""How much like an option's a variable's name must be to be taken for a misspelt one: others have theirs."""
 
+#: A configuration is a page of text; a larger file is the wrong file.
 CONFIG_FILE_SIZE_MAX = 1024 * 1024
-"""A configuration is a page of text; a larger file is the wrong file."""
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str]) -> NodeConfig:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from haptera.state import ResultT, Steps
 
-log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 #: Units of work in one turn of the loop: two slices, about two milliseconds. A tenth of that would cost throughput,
 #: because a turn of the loop has a price of its own; others would notice ten times that.
@@ -58,7 +58,7 @@ class _Item:
             if waiting is not None:
                 waiting.set_exception(error)
             else:
-                log.exception("work_failed")
+                _logger.exception("work_failed")
         return None
 
     def close(self) -> None:
@@ -171,5 +171,6 @@ class Turns:
 
     def _rest(self) -> None:
         """Let a whole turn of the loop pass. The loop runs scheduled callbacks before it reads: a turn scheduled at
-        once would begin before the requests that came during the last one are read."""
+        once would begin before the requests that came during the last one are read.
+        """
         self._loop.call_soon(self._turn)

@@ -3,6 +3,8 @@
 ``listen`` and ``dial`` make ``Peer`` objects; either side hosts ``Service`` objects and calls the other's.
 """
 
+from __future__ import annotations
+
 import logging
 
 from haptera.peer.assembly import assemble

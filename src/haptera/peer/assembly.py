@@ -1,10 +1,10 @@
 """A peer put together of its parts: link, caller, dispatcher, and the router between them."""
 
-import asyncio
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from haptera.connection import Connection
 from haptera.peer.caller import Caller
 from haptera.peer.dispatcher import Dispatcher
 from haptera.peer.event_log import EventLog
@@ -12,10 +12,13 @@ from haptera.peer.limits import CALL_TIMEOUT_S, WRITE_TIMEOUT_S
 from haptera.peer.link import Link
 from haptera.peer.peer import Peer
 from haptera.peer.router import Router
-from haptera.peer.service import Service
 
 if TYPE_CHECKING:
+    import asyncio
+
+    from haptera.connection import Connection
     from haptera.peer.server import Server
+    from haptera.peer.service import Service
     from haptera.transport import Place
 
 #: The log of the beginning and the end of connections that this side has dialled.
@@ -27,8 +30,8 @@ def assemble(
     services: Sequence[Service],
     loop: asyncio.AbstractEventLoop,
     *,
-    owner: "Server | None" = None,
-    dialled: "Place | None" = None,
+    owner: Server | None = None,
+    dialled: Place | None = None,
     write_timeout_s: float = WRITE_TIMEOUT_S,
     call_timeout_s: float | None = CALL_TIMEOUT_S,
     idle_timeout_s: float | None = None,

@@ -1,5 +1,7 @@
 """The calls that this side makes on one connection: from the request to its answer."""
 
+from __future__ import annotations
+
 import asyncio
 import math
 from collections import deque
@@ -7,16 +9,16 @@ from collections.abc import AsyncIterable, Container
 from typing import TYPE_CHECKING, Final
 
 from haptera.connection import PackedItem, Role
-from haptera.errors import LocalProtocolError, Outcome, failure
+from haptera.errors import Code, LocalProtocolError, Outcome, failure
 from haptera.peer.calls import Answer, Call, as_bytes, check_timeout
 from haptera.peer.deadlines import Deadlines
-from haptera.peer.items import Items
 from haptera.peer.limits import WAITING_CALLS_MAX, WAITING_SIZE_MAX
 from haptera.peer.scope import current
 from haptera.transport import running_loop
 from haptera.wire import Tag
 
 if TYPE_CHECKING:
+    from haptera.peer.items import Items
     from haptera.peer.link import Link
     from haptera.peer.telemetry import Telemetry
 
@@ -42,7 +44,7 @@ def encode_timeout(timeout: float) -> bytes:
 class Caller:
     """Sends requests as far as the other side's limits allow, keeps the rest in order, and matches the answers."""
 
-    def __init__(self, link: "Link", telemetry: "Telemetry | None") -> None:
+    def __init__(self, link: Link, telemetry: Telemetry | None) -> None:
         #: The calls under way by their streams.
         self.calls: dict[int, Call] = {}
         #: Whether deadlines and traces travel: the dialer's first flight does with what it asks for, what follows
@@ -124,7 +126,7 @@ class Caller:
                 if scope.deadline is not None:
                     left = scope.deadline - self._loop.time()
                     if left <= 0:
-                        call.set_exception(failure(3005, outcome="not_applied").exception())
+                        call.set_exception(failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception())
                         return call
                     timeout = left if timeout is None else min(left, timeout)
                 trace = scope.trace
@@ -156,7 +158,7 @@ class Caller:
     @staticmethod
     def refuse(call: Call) -> None:
         """End a call that can no longer be sent here, but elsewhere."""
-        call.set_result(Answer(b"", failure(1014, outcome="not_applied")))
+        call.set_result(Answer(b"", failure(Code.GOING_AWAY, outcome="not_applied")))
         call.wake()
 
     def _send(self, call: Call, timeout: float | None) -> None:
@@ -185,7 +187,9 @@ class Caller:
             self._waiting, self._waiting_large = deque(), deque()
         waiting = len(self._waiting) + len(self._waiting_large) - self._waiting_done
         if waiting >= WAITING_CALLS_MAX or self._waiting_size + size > WAITING_SIZE_MAX:
-            reason = failure(3007, {"reason": "too many calls wait to be sent"}, outcome="not_applied")
+            reason = failure(
+                Code.TOO_MANY_REQUESTS, {"reason": "too many calls wait to be sent"}, outcome="not_applied"
+            )
             call.set_result(Answer(b"", reason))
             return
         agreement = self._connection.agreement
@@ -234,7 +238,7 @@ class Caller:
             self._link.schedule_flush()
             self._deadlines.add(call.stream, call.due)
         else:
-            call.set_exception(failure(3005, outcome="not_applied").exception())
+            call.set_exception(failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception())
             call.wake()
 
     def _take_waiting(self) -> list[Call]:
@@ -281,7 +285,7 @@ class Caller:
         if not call.reads:
             service, method, _ = call.route
             message = f"{service}.{method} answers with items: Peer.stream takes them, and not a call for one answer"
-            error = LocalProtocolError(1008, message)
+            error = LocalProtocolError(Code.PROTOCOL_VIOLATION, message)
             error.outcome = "unknown"  # the method runs already
             self._give_up(call, error)
             return False
@@ -320,11 +324,11 @@ class Caller:
             call.wake()
 
     def _expire(self, stream: int) -> None:
-        self._give_up(self.calls[stream], failure(3005, outcome="unknown").exception())
+        self._give_up(self.calls[stream], failure(Code.DEADLINE_EXCEEDED, outcome="unknown").exception())
         self._link.probe()
 
     def _expire_unsent(self, number: int) -> None:
-        self._give_up(self._unsent[number], failure(3005, outcome="not_applied").exception())
+        self._give_up(self._unsent[number], failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception())
         self._link.probe()
 
     def make_room(self, stream: int) -> bool:

@@ -1,19 +1,22 @@
 """Calls that this side makes: the answers they wait for, and the items that come before those."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncIterator
 from enum import Enum
-from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
 from haptera.errors import Failure
-from haptera.peer.items import Items
 from haptera.wire import NO_ENTRIES, Tag
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from haptera.peer.caller import Caller
+    from haptera.peer.items import Items
     from haptera.peer.link import Link
 
 _REVISION: Final = int(Tag.REVISION)
@@ -33,8 +36,8 @@ class Default(Enum):
 
 
 DEFAULT: Final = Default.DEFAULT
+#: Seconds, None for no limit, or a default of the object that makes the call.
 Timeout = float | Literal[Default.DEFAULT] | None
-"""Seconds, None for no limit, or a default of the object that makes the call."""
 
 
 def check_timeout(timeout: object) -> None:
@@ -88,7 +91,7 @@ class Call(asyncio.Future[Answer]):
     # The caller that makes it sets these: an initializer in Python would cost more than all of them.
     __slots__ = ("caller", "due", "items", "number", "payload", "reads", "repeats", "request_id", "route", "stream")
 
-    caller: "Caller"
+    caller: Caller
     route: tuple[str, str, bytes]  # service, method, metadata entries
     payload: bytes  # until it is sent
     request_id: bytes | None
@@ -140,7 +143,7 @@ class CallStream:
     ``aclose``, otherwise when the object is forgotten.
     """
 
-    def __init__(self, link: "Link", call: Call, items: Items, sender: asyncio.Task[None] | None) -> None:
+    def __init__(self, link: Link, call: Call, items: Items, sender: asyncio.Task[None] | None) -> None:
         self._link = link
         self._call = call
         self._items = items
@@ -175,7 +178,7 @@ class CallStream:
             return
         _leave(self._call, self._sender)
 
-    async def __aenter__(self) -> "CallStream":
+    async def __aenter__(self) -> CallStream:
         return self
 
     async def __aexit__(

@@ -1,12 +1,14 @@
 """The end of a link: how the transport is closed, and how an orderly end gets there (spec/protocol.md, section 3)."""
 
+from __future__ import annotations
+
 import asyncio
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from haptera.connection import Closed, Role
-from haptera.errors import RemoteProtocolError
+from haptera.errors import Code, RemoteProtocolError
 from haptera.peer.limits import LINGER_S, WRITE_SIZE
 from haptera.transport import let_go, unacknowledged
 
@@ -22,7 +24,7 @@ class Closing:
 
     __slots__ = ("_linger", "_link", "owed", "patience")
 
-    def __init__(self, link: "Link") -> None:
+    def __init__(self, link: Link) -> None:
         #: The end waits until the time ``patience`` for the other side to take the first ``owed`` of all bytes sent.
         self.owed = 0
         self.patience = 0.0
@@ -98,7 +100,7 @@ class Closing:
         """Say which answers to changes have been read since the other side was told. It leaves with what ends all."""
         connection = self._link.connection
         if self._link.ending is None and connection.has_untold:
-            connection.go_away(1014)
+            connection.go_away(Code.GOING_AWAY)
 
     def _leave_behind(self, transport: asyncio.Transport) -> None:
         """The other side has had its time to close: close without it, unless it is still taking what it is owed."""
@@ -122,7 +124,7 @@ class Drain:
 
     __slots__ = ("_done", "_link", "_said_goaway")
 
-    def __init__(self, link: "Link") -> None:
+    def __init__(self, link: Link) -> None:
         self._link = link
         self._done: asyncio.Future[None] = link.loop.create_future()
         self._said_goaway = False
@@ -148,13 +150,13 @@ class Drain:
         connection, closing = link.connection, link.closing
         if not link.established and connection.role is Role.ACCEPTOR:
             # A dialer may have sent requests behind HELLO, and learns that they can be made elsewhere.
-            closing.refuse(1014)
+            closing.refuse(Code.GOING_AWAY)
             return
         if link.established and not self._said_goaway:
             # GOAWAY itself is not owed: a side that is frozen or gone never takes it.
             self._said_goaway = True
             closing.owed = link.bytes_sent
-            connection.go_away(1014)
+            connection.go_away(Code.GOING_AWAY)
         if connection.awaited:
             closing.owed = _ALL
         elif not connection.outbox.pending:

@@ -1,9 +1,13 @@
 """Deadlines of many streams at the price of one timer."""
 
-import asyncio
+from __future__ import annotations
+
 from collections.abc import Callable, Container
 from heapq import heapify, heappop, heappush
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import asyncio
 
 #: How many are kept as they came before they are put in order. Most are over by then, and cost no more than this list.
 _ADDED_MAX: Final = 512
@@ -38,7 +42,8 @@ class Deadlines:
 
     def add(self, number: int, due: float) -> None:
         """Watch ``number``, which is under way: ``expire(number)`` is called if it still is at ``due`` (time of the
-        loop)."""
+        loop).
+        """
         if not due < _NEVER:
             return
         added = self._added

@@ -1,12 +1,14 @@
 """The requests that the other side makes on one connection: from their arrival to their answer."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Container, Mapping
 from threading import get_ident
 from typing import TYPE_CHECKING, Final
 
 from haptera.connection import SESSION_SERVICE, PackedItem, RequestReceived
-from haptera.errors import Failure, failure
+from haptera.errors import Code, Failure, failure
 from haptera.peer.deadlines import Deadlines
 from haptera.peer.event_log import EventLog, RequestLog, guard
 from haptera.peer.handlers import Handlers
@@ -36,10 +38,10 @@ class Dispatcher:
     its handler sees, and what few have stands in tables beside it: items, tasks, reasons, times, spans.
     """
 
-    peer: "Peer"
-    """The peer whose requests they are, as services know it."""
+    #: The peer whose requests they are, as services know it.
+    peer: Peer
 
-    def __init__(self, link: "Link", services: "Mapping[str, Service]", shared_log: EventLog | None) -> None:
+    def __init__(self, link: Link, services: Mapping[str, Service], shared_log: EventLog | None) -> None:
         self.link = link
         self.services = services
         #: Requests without an answer, by their streams.
@@ -208,7 +210,7 @@ class Dispatcher:
         service = self.services.get(name)
         if service is None:
             for request in requests:
-                request.fail(failure(3001, {"service": name}))
+                request.fail(failure(Code.UNKNOWN_SERVICE, {"service": name}))
             return
         if current.get() is not None:
             current.set(None)  # this may run in the context of another request's handler
@@ -224,7 +226,7 @@ class Dispatcher:
             self.report((unanswered or requests)[0], error)
             for request in unanswered:
                 self.record(request, error)
-                request.fail(failure(3010))
+                request.fail(failure(Code.HANDLER_FAILED))
         if self.stopwatch is not None:
             left = [each.stream for each in requests if self._left(each)] if self.requests else []
             self.stopwatch.end_batch(left)
@@ -277,7 +279,7 @@ class Dispatcher:
         stopped = self._reasons.get(stream)
         if stopped is not None:
             # A service that says "cancelled" knows better than anyone whether something was done.
-            outcome = reason.outcome if reason.code == 3006 else stopped.outcome
+            outcome = reason.outcome if reason.code == Code.CANCELLED else stopped.outcome
             reason = Failure(stopped.code, stopped.name, stopped.message, outcome, stopped.details)
         self.link.write_before_error(stream)
         try:
@@ -285,7 +287,7 @@ class Dispatcher:
         except Exception as error:
             # Details of an application's own that cannot be encoded.
             self._log.write("error_not_sent", request, error)
-            self._connection.fail(stream, failure(3010))
+            self._connection.fail(stream, failure(Code.HANDLER_FAILED))
         self._settle(request, reason)
 
     def _settle(self, request: Request, reason: Failure | None) -> None:
@@ -310,7 +312,7 @@ class Dispatcher:
         if request is None:
             return
         if self._keeps(request):
-            self.fail(request, failure(3006, outcome="not_applied"))
+            self.fail(request, failure(Code.CANCELLED, outcome="not_applied"))
         elif not request.cancelled:
             self._stop(request)
 
@@ -321,9 +323,9 @@ class Dispatcher:
         """
         request = self.requests[stream]
         if self._keeps(request):
-            self.fail(request, failure(3005, outcome="not_applied"))
+            self.fail(request, failure(Code.DEADLINE_EXCEEDED, outcome="not_applied"))
         elif not request.cancelled:
-            self._reasons[stream] = failure(3005, outcome="unknown")
+            self._reasons[stream] = failure(Code.DEADLINE_EXCEEDED, outcome="unknown")
             self._stop(request)
 
     def abort(self, stream: int, reason: Failure) -> None:
@@ -378,7 +380,7 @@ class Dispatcher:
         self.arrived.clear()
         for request in requests:
             if self.telemetry is not None:
-                self.telemetry.end_request(request, failure(3006, outcome="unknown"))
+                self.telemetry.end_request(request, failure(Code.CANCELLED, outcome="unknown"))
             request.cancelled = True
         self._stop_all(requests)
         for each in items:

@@ -1,12 +1,16 @@
 """Why a connection ended: what its calls are told, and what stands in the log of its beginning and its end."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from haptera.connection import Closed
 from haptera.errors import ConnectionLost, describe
 from haptera.peer.event_log import EventLog, shortened
+
+if TYPE_CHECKING:
+    from haptera.connection import Closed
 
 #: Makes the fields of a line about a connection, with named ones added.
 Fields = Callable[..., dict[str, Any]]

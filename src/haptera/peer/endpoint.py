@@ -1,11 +1,13 @@
 """Where connections come from: listening for them and dialling them (spec/protocol.md, section 1)."""
 
+from __future__ import annotations
+
 import asyncio
 import os
 import threading
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import msgspec
 
@@ -13,9 +15,7 @@ from haptera.connection import Budget, Config, Connection, Role, check_keywords
 from haptera.errors import ConfigurationError
 from haptera.peer.assembly import assemble
 from haptera.peer.calls import check_timeout
-from haptera.peer.keywords import ConnectionOptions
 from haptera.peer.limits import CALL_TIMEOUT_S, WRITE_TIMEOUT_S
-from haptera.peer.link import Link
 from haptera.peer.opening import opening
 from haptera.peer.options import Options, read_listening_options, read_options, refuse_user
 from haptera.peer.peer import Peer, link_of
@@ -35,6 +35,10 @@ from haptera.transport import (
 )
 from haptera.version import __version__
 from haptera.wire import Codec, available
+
+if TYPE_CHECKING:
+    from haptera.peer.keywords import ConnectionOptions
+    from haptera.peer.link import Link
 
 _SOCKET_MODE: Final = 0o600
 AGENT: Final = f"haptera-python/{__version__}"

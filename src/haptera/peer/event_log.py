@@ -1,10 +1,14 @@
 """Lines in the log about connections, limited where strangers cause them (spec/protocol.md, section 8)."""
 
+from __future__ import annotations
+
 import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
+
+from haptera.errors import Code
 
 if TYPE_CHECKING:
     from haptera.peer.link import Link
@@ -77,12 +81,12 @@ class EventLog:
 class RequestLog:
     """Writes lines about the requests of one connection. Their callers cause them at will, a dialled one's too."""
 
-    def __init__(self, link: "Link", shared: EventLog | None) -> None:
+    def __init__(self, link: Link, shared: EventLog | None) -> None:
         self._link = link
         self._shared = shared  # of the listener
         self._own: EventLog | None = None  # of a dialled connection, once there is something to write
 
-    def write(self, event: str, request: "Request", error: BaseException) -> None:
+    def write(self, event: str, request: Request, error: BaseException) -> None:
         """Write a line about a request that ends with HandlerFailed."""
         log = self._shared or self._own
         if log is None:
@@ -93,7 +97,7 @@ class RequestLog:
             lambda: self._link.log_fields(
                 stream=request.stream,
                 request_id=request.request_id,
-                code=3010,
+                code=Code.HANDLER_FAILED,
                 service=request.service,
                 method=f"{request.service}.{request.method}",
             ),

@@ -1,10 +1,16 @@
 """The event loop of a connection, and with it the one thread of one process that may use it."""
 
-import asyncio
-from threading import get_ident
+from __future__ import annotations
 
-from haptera.errors import WrongLoop
+from threading import get_ident
+from typing import TYPE_CHECKING
+
 from haptera.transport import running_loop, wrong_loop
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from haptera.errors import WrongLoop
 
 
 class Home:

@@ -1,9 +1,13 @@
 """The items of one stream: items that wait for their reader, and producers that wait for room."""
 
+from __future__ import annotations
+
 import asyncio
 from collections import deque
+from typing import TYPE_CHECKING
 
-from haptera.connection import PackedItem
+if TYPE_CHECKING:
+    from haptera.connection import PackedItem
 
 
 class Items:

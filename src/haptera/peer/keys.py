@@ -1,5 +1,7 @@
 """Files that hold a pre-shared key (spec/protocol.md, section 5.2)."""
 
+from __future__ import annotations
+
 import logging
 import os
 import stat

@@ -1,8 +1,11 @@
 """The keywords of ``haptera.listen`` and ``haptera.dial`` that configure each connection."""
 
-from typing import TypedDict
+from __future__ import annotations
 
-from haptera.wire import Limits
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from haptera.wire import Limits
 
 
 class ConnectionOptions(TypedDict, total=False):

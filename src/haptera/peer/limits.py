@@ -1,5 +1,7 @@
 """The bounds of one asyncio peer, each with its reason."""
 
+from __future__ import annotations
+
 from typing import Final
 
 #: The timeout of a call that gives none: long enough for any answer that is worth waiting for without a thought.

@@ -3,6 +3,8 @@
 It moves bytes and events, and knows neither calls nor services: what arrives goes to the ``Router`` above it.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Callable
 from threading import get_ident
@@ -69,8 +71,8 @@ class Link(asyncio.Protocol):
         "waits_turn",
     )
 
-    above: "Router"
-    """The receiver of the connection's events. The router sets it."""
+    #: The receiver of the connection's events. The router sets it.
+    above: Router
 
     def __init__(
         self, connection: Connection, loop: asyncio.AbstractEventLoop, log: EventLog, *, write_timeout_s: float

@@ -1,10 +1,14 @@
 """Objects that both ``await`` and ``async with`` open."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager
-from types import TracebackType
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 P = ParamSpec("P")
 T = TypeVar("T", bound=AbstractAsyncContextManager[Any])

@@ -1,13 +1,17 @@
 """The options of a URL: ``?timeout=&ping_interval=&compression=zstd|none&signed=psk|no&key_file=``."""
 
-from typing import Final, NoReturn
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import msgspec
 
 from haptera.connection import BOUNDS
 from haptera.errors import ConfigurationError
 from haptera.peer.keys import read_key_file
-from haptera.transport import Address
+
+if TYPE_CHECKING:
+    from haptera.transport import Address
 
 _COMPRESSION: Final = {"zstd": True, "none": False}
 

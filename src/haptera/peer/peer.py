@@ -1,22 +1,25 @@
 """The other side of a connection, as a program sees it."""
 
+from __future__ import annotations
+
 from collections.abc import AsyncIterable, Callable, Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from haptera.errors import ProtocolError
 from haptera.peer.calls import DEFAULT, Call, CallStream, Timeout
 from haptera.peer.items import Items
 from haptera.peer.limits import DRAIN_S
-from haptera.peer.remote import Credentials
 from haptera.transport import Place, url_of, warn_unclosed
 from haptera.wire import Tag
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from haptera.connection import Agreement
+    from haptera.errors import ProtocolError
     from haptera.peer.caller import Caller
     from haptera.peer.dispatcher import Dispatcher
     from haptera.peer.link import Link
+    from haptera.peer.remote import Credentials
     from haptera.peer.router import Router
     from haptera.peer.service import Service
 
@@ -44,10 +47,10 @@ class Peer:
 
     def __init__(
         self,
-        link: "Link",
-        caller: "Caller",
-        dispatcher: "Dispatcher",
-        router: "Router",
+        link: Link,
+        caller: Caller,
+        dispatcher: Dispatcher,
+        router: Router,
         *,
         dialled: Place | None,
         call_timeout_s: float | None,
@@ -208,7 +211,8 @@ class Peer:
     @property
     def error(self) -> ProtocolError | None:
         """The fault that ended the connection, if one did: a ``RemoteProtocolError`` that this side found in the other,
-        a ``LocalProtocolError`` that the other side says it found in this one."""
+        a ``LocalProtocolError`` that the other side says it found in this one.
+        """
         return self._link.error
 
     @property
@@ -219,7 +223,7 @@ class Peer:
     # -- the other side ---------------------------------------------------------------------------------------------
 
     @property
-    def _agreement(self) -> "Agreement | None":
+    def _agreement(self) -> Agreement | None:
         return self._link.connection.agreement
 
     @property
@@ -276,7 +280,7 @@ class Peer:
     # -- requests and counts ----------------------------------------------------------------------------------------
 
     @property
-    def services(self) -> "Mapping[str, Service]":
+    def services(self) -> Mapping[str, Service]:
         """The services that this side hosts, by their names."""
         return self._dispatcher.services
 
@@ -320,6 +324,6 @@ class Peer:
         self._link.when_writable(callback)
 
 
-def link_of(peer: Peer) -> "Link":
+def link_of(peer: Peer) -> Link:
     """Return the link of a peer, for code that ends it in other ways than a program does."""
     return peer._link

@@ -4,6 +4,8 @@ Such a buffer has 256 KiB. Where the allocator keeps none as large it is mapped 
 long as all the rest of a call. uvloop has a buffer of its own, and calls a plain protocol faster than a buffered one.
 """
 
+from __future__ import annotations
+
 import asyncio
 import threading
 from typing import TYPE_CHECKING
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 _of_this_thread = threading.local()
 
 
-def read_into_place(transport: asyncio.Transport, link: "Link") -> None:
+def read_into_place(transport: asyncio.Transport, link: Link) -> None:
     """Have the bytes for ``link`` read into the buffer of this thread, if that is faster."""
     if isinstance(link.loop, asyncio.SelectorEventLoop):
         transport.set_protocol(PlacedReading(link))
@@ -27,7 +29,7 @@ class PlacedReading(asyncio.BufferedProtocol):
 
     __slots__ = ("_buffer", "_link")
 
-    def __init__(self, link: "Link") -> None:
+    def __init__(self, link: Link) -> None:
         buffer: memoryview | None = getattr(_of_this_thread, "buffer", None)
         if buffer is None:
             buffer = _of_this_thread.buffer = memoryview(bytearray(READ_SIZE_MAX))

@@ -1,11 +1,15 @@
 """The other end of a transport, as far as the system tells."""
 
-import asyncio
+from __future__ import annotations
+
 import socket
 import struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
+
+if TYPE_CHECKING:
+    import asyncio
 
 _CREDENTIALS: Final = struct.Struct("3i")
 

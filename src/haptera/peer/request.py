@@ -1,5 +1,7 @@
 """A request of the other side, as its handler sees it."""
 
+from __future__ import annotations
+
 from collections.abc import AsyncIterator, Callable
 from threading import get_ident
 from typing import TYPE_CHECKING
@@ -8,12 +10,12 @@ import msgspec
 
 from haptera.errors import Failure
 from haptera.peer.calls import as_bytes
-from haptera.peer.items import Items
 from haptera.peer.trace import Trace, decode_trace
 from haptera.wire import Tag
 
 if TYPE_CHECKING:
     from haptera.peer.dispatcher import Dispatcher
+    from haptera.peer.items import Items
     from haptera.peer.peer import Peer
 
 
@@ -51,7 +53,7 @@ class Request(msgspec.Struct, eq=False, weakref=True):
         return [("request", repr(self))]
 
     @property
-    def peer(self) -> "Peer":
+    def peer(self) -> Peer:
         """The other side."""
         return self._responder.peer
 

@@ -1,5 +1,7 @@
 """The events of one connection, each handed to the side that it concerns: our calls, or the other side's requests."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -18,12 +20,12 @@ from haptera.connection import (
     RequestReceived,
     ResponseReceived,
 )
-from haptera.errors import Outcome
 from haptera.peer.calls import Answer
 from haptera.peer.closing import Drain
 from haptera.peer.timers import IdleWatch
 
 if TYPE_CHECKING:
+    from haptera.errors import Outcome
     from haptera.peer.caller import Caller
     from haptera.peer.dispatcher import Dispatcher
     from haptera.peer.link import Link
@@ -38,10 +40,10 @@ class Router:
 
     def __init__(
         self,
-        link: "Link",
-        caller: "Caller",
-        dispatcher: "Dispatcher",
-        owner: "Server | None",
+        link: Link,
+        caller: Caller,
+        dispatcher: Dispatcher,
+        owner: Server | None,
         idle_timeout_s: float | None,
     ) -> None:
         self._link = link
@@ -55,7 +57,7 @@ class Router:
         link.above = self
 
     @property
-    def _peer(self) -> "Peer":
+    def _peer(self) -> Peer:
         return self._dispatcher.peer
 
     # -- events -----------------------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ any longer once the request has been answered. Callbacks run in the context in w
 another request's. For that reason the variable is set again wherever a handler starts.
 """
 
+from __future__ import annotations
+
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
@@ -12,4 +14,4 @@ if TYPE_CHECKING:
     from haptera.peer.request import Request
 
 #: The request that is being handled; None outside of handlers, and in one whose request gives nothing to inherit.
-current: Final[ContextVar["Request | None"]] = ContextVar("haptera_request", default=None)
+current: Final[ContextVar[Request | None]] = ContextVar("haptera_request", default=None)

@@ -1,18 +1,23 @@
 """A listener and the peers that came by it (spec/protocol.md, section 8)."""
 
+from __future__ import annotations
+
 import asyncio
 import logging
 from collections.abc import Callable
-from types import TracebackType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from haptera.errors import Code
 from haptera.peer.event_log import EventLog, guard
 from haptera.peer.limits import DRAIN_S
 from haptera.peer.peer import Peer, link_of
 from haptera.transport import CONNECTIONS_MAX, HALF_OPEN_MAX, Listener, Pool, warn_unclosed
 
-_TOO_MANY_CONNECTIONS: Final = 1013
-_GOING_AWAY: Final = 1014
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_TOO_MANY_CONNECTIONS: Final = Code.TOO_MANY_CONNECTIONS
+_GOING_AWAY: Final = Code.GOING_AWAY
 
 
 class Server:
@@ -118,7 +123,7 @@ class Server:
         await asyncio.gather(*(peer.aclose() for peer in [*self.peers, *self._pool.leaving]))
         self.log.settle()
 
-    async def __aenter__(self) -> "Server":
+    async def __aenter__(self) -> Server:
         return self
 
     async def __aexit__(

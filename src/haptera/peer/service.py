@@ -1,10 +1,12 @@
 """Services, which a side offers to the other, and how their methods are run."""
 
+from __future__ import annotations
+
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
-from haptera.errors import failure
+from haptera.errors import Code, failure
 from haptera.peer.request import Request
 
 if TYPE_CHECKING:
@@ -69,13 +71,13 @@ class Service:
         for request in requests:
             streams = self._methods.get(request.method)
             if streams is None:
-                request.fail(failure(3002, {"service": self.name, "method": request.method}))
+                request.fail(failure(Code.UNKNOWN_METHOD, {"service": self.name, "method": request.method}))
                 continue
             handlers = request._responder.handlers
             run = handlers.run_stream if streams else handlers.run_one
             run(request, getattr(self, request.method))
 
-    def answers_read(self, peer: "Peer", below: int) -> None:
+    def answers_read(self, peer: Peer, below: int) -> None:
         """Take a caller's word, given with a request or when it goes away, on which answers it has read.
 
         It has read the answers to requests with a ``request_id`` on the streams under ``below``. By default nothing

@@ -1,11 +1,17 @@
 """The ``session`` service that every peer hosts (spec/protocol.md, section 5.1)."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from haptera.connection import SESSION_SERVICE
-from haptera.errors import failure
-from haptera.peer.request import Request
+from haptera.errors import Code, failure
 from haptera.peer.service import Service
+
+if TYPE_CHECKING:
+    from haptera.peer.request import Request
 
 _encoder = msgspec.msgpack.Encoder()
 _argument = msgspec.msgpack.Decoder(tuple[()])
@@ -24,7 +30,7 @@ class SessionService(Service):
         """Answer at once: nothing here waits."""
         for request in requests:
             if request.method != "describe":
-                request.fail(failure(3002, {"service": self.name, "method": request.method}))
+                request.fail(failure(Code.UNKNOWN_METHOD, {"service": self.name, "method": request.method}))
             elif has_no_argument(request):
                 services = sorted(request.peer.services.items())
                 request.respond(_encoder.encode([[name, list(service.methods())] for name, service in services]))
@@ -35,6 +41,8 @@ def has_no_argument(request: Request) -> bool:
     try:
         _argument.decode(request.payload)
     except msgspec.DecodeError:
-        request.fail(failure(3003, {"reason": "the argument is not an empty array"}, outcome="not_applied"))
+        request.fail(
+            failure(Code.INVALID_ARGUMENT, {"reason": "the argument is not an empty array"}, outcome="not_applied")
+        )
         return False
     return True

@@ -4,6 +4,8 @@ A program that has not imported the API has set up nothing that could record a s
 nothing costs anything: the calls of a handler then continue its request's trace by themselves.
 """
 
+from __future__ import annotations
+
 import sys
 from functools import partial
 from importlib import import_module
@@ -22,7 +24,7 @@ _API: Final = "opentelemetry.trace"
 _SYSTEM: Final = "haptera"
 
 
-def find_telemetry() -> "Telemetry | None":
+def find_telemetry() -> Telemetry | None:
     """Return the recorder of spans, if the program has the OpenTelemetry API in use."""
     return Telemetry() if _API in sys.modules else None
 
@@ -39,9 +41,10 @@ class Telemetry:
         self._tracer = api.get_tracer("haptera")
         self._spans: dict[int, Any] = {}  # of requests under way, by their streams
 
-    def begin_call(self, call: "Call") -> Trace | None:
+    def begin_call(self, call: Call) -> Trace | None:
         """Begin the span of a call that is about to be sent; it ends with the call. Return what the other side is
-        told, if there is a trace."""
+        told, if there is a trace.
+        """
         service, method, _ = call.route
         span = self._begin(service, method, self._api.SpanKind.CLIENT, None)
         if span.is_recording():
@@ -58,7 +61,7 @@ class Telemetry:
         # Where nothing is set up to record spans, the API hands out the current one again.
         return trace.child() if context == self._api.get_current_span().get_span_context() else trace
 
-    def begin_request(self, request: "Request") -> None:
+    def begin_request(self, request: Request) -> None:
         """Begin the span of a request that is about to be handled, behind the span of its caller."""
         api = self._api
         context = self._root
@@ -74,19 +77,19 @@ class Telemetry:
             context = api.set_span_in_context(api.NonRecordingSpan(parent), context)
         self._spans[request.stream] = self._begin(request.service, request.method, api.SpanKind.SERVER, context)
 
-    def enter(self, request: "Request") -> None:
+    def enter(self, request: Request) -> None:
         """Make a request's span the current one for the rest of this task."""
         span = self._spans.get(request.stream)
         if span is not None:
             self._attach(self._api.set_span_in_context(span, self._root))
 
-    def record(self, request: "Request", error: BaseException) -> None:
+    def record(self, request: Request, error: BaseException) -> None:
         """Note the exception of a handler."""
         span = self._spans.get(request.stream)
         if span is not None:
             span.record_exception(error)
 
-    def end_request(self, request: "Request", reason: Failure | None) -> None:
+    def end_request(self, request: Request, reason: Failure | None) -> None:
         """End the span of a request that is answered; ``reason`` is the error that it is answered with."""
         span = self._spans.pop(request.stream, None)
         if span is not None:
@@ -98,7 +101,7 @@ class Telemetry:
         attributes = {"rpc.system": _SYSTEM, "rpc.service": service, "rpc.method": method}
         return self._tracer.start_span(f"{service}/{method}", context, kind, attributes)
 
-    def _end_call(self, span: Any, call: "asyncio.Future[Answer]") -> None:
+    def _end_call(self, span: Any, call: asyncio.Future[Answer]) -> None:
         if call.cancelled():
             self._fail(span, "CANCELLED", "the call was cancelled")
         else:

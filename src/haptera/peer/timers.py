@@ -1,15 +1,18 @@
 """The clocks of one connection: its state machine's, the unread bytes', and the idle one."""
 
-import asyncio
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from haptera.connection import HELD_MIN, Connection, Outbox
-from haptera.errors import RemoteProtocolError
+from haptera.errors import Code, RemoteProtocolError
 from haptera.peer.limits import HOLDING_LOOK_S, TICK_S, WRITTEN_MIN
 from haptera.transport import unacknowledged
 
 if TYPE_CHECKING:
+    import asyncio
+
     from haptera.peer.link import Link
 
 _NEVER: Final = float("inf")
@@ -21,7 +24,7 @@ class Timers:
 
     __slots__ = ("_link", "_reader", "_taken", "_ticker", "_write_timeout_s")
 
-    def __init__(self, link: "Link", write_timeout_s: float) -> None:
+    def __init__(self, link: Link, write_timeout_s: float) -> None:
         self._link = link
         self._write_timeout_s = write_timeout_s
         self._ticker = Ticker(link.loop, link.connection, self._tick)
@@ -78,7 +81,9 @@ class Timers:
 
     def _end_slow(self, waiting: int) -> None:
         link = self._link
-        link.above.take(link.connection.fail_connection(RemoteProtocolError(3009, None, {"waiting": waiting})))
+        link.above.take(
+            link.connection.fail_connection(RemoteProtocolError(Code.SLOW_CONSUMER, None, {"waiting": waiting}))
+        )
 
     def stop(self) -> None:
         """Watch nothing any longer."""

@@ -1,5 +1,7 @@
 """How long requests waited and were worked on, for answers under ``server_metrics`` (spec/protocol.md, 4.1)."""
 
+from __future__ import annotations
+
 import asyncio
 import struct
 import time

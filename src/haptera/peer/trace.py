@@ -1,5 +1,7 @@
 """The trace that a call belongs to (W3C Trace Context; spec/protocol.md, section 2.3)."""
 
+from __future__ import annotations
+
 import random
 from typing import Final
 
@@ -27,7 +29,7 @@ class Trace(msgspec.Struct, frozen=True):
     flags: int = 0
     state: str = ""
 
-    def child(self) -> "Trace":
+    def child(self) -> Trace:
         """Return the same trace with a parent id of its own, for a call made on behalf of this one."""
         drawn = random.getrandbits(64) or 1  # names a span, and guards nothing
         return Trace(self.trace_id, drawn.to_bytes(8, "big"), self.flags, self.state)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from haptera.replication.writer import Writer
 
+#: A single node has led its cluster of one since its first entry.
 TERM: Final = 1
-"""A single node has led its cluster of one since its first entry."""
 
 
 class ClusterOfOne:

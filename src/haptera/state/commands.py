@@ -182,12 +182,12 @@ class Forget(Write, tag="requests.forget", frozen=True):
     request_ids: RequestIds
 
 
+#: Every command, in the order in which it is defined: a node describes its methods in the same.
 OPERATIONS: Final = tuple(
     each
     for each in list(globals().values())
     if isinstance(each, type) and issubclass(each, Operation) and each.__struct_config__.tag is not None
 )
-"""Every command, in the order in which it is defined: a node describes its methods in the same."""
 
 WRITES: Final = tuple(each for each in OPERATIONS if issubclass(each, Write))
 

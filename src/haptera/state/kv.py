@@ -96,7 +96,8 @@ class Kv:
 
     def count(self, op: commands.Count) -> Result:
         """[count]: O(log n) for any range, O(keys in the range) for a glob with more than a prefix. Not while
-        ``changing``."""
+        ``changing``.
+        """
         assert not self.changing
         glob = compile_glob(op.glob) if op.glob is not None else None
         span = key_range((op.prefix, glob.prefix if glob else None), op.start, op.end)
@@ -235,7 +236,8 @@ class Kv:
 
     def _clear_all(self) -> Steps[Result]:
         """Begin with an empty table and leave the old one to its readers; entries that none needs are freed in
-        slices."""
+        slices.
+        """
         count = len(self.entries)
         if count == 0:
             return (0, None)
@@ -280,7 +282,8 @@ class Kv:
 
     def _begin(self, keys: int) -> dict[str, StoredEntry | None] | None:
         """Begin a change of so many keys. Until `_end`, no reader sees a large one: of each key that was changed,
-        reads see the entry in the table that this returns. None for a change of one slice."""
+        reads see the entry in the table that this returns. None for a change of one slice.
+        """
         if keys * KEY_WORK <= limits.SLICE_WORK_MAX:
             return None
         before: dict[str, StoredEntry | None] = {}

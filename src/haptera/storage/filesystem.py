@@ -27,11 +27,11 @@ __all__ = [
     "write_file_atomically",
 ]
 
+#: r: read; r+: read and write an existing file; x: create, read and write, FileExistsError if there is one.
 OpenMode = Literal["r", "r+", "x"]
-"""r: read; r+: read and write an existing file; x: create, read and write, FileExistsError if there is one."""
 
+#: Ends the name of a file that is being made: it gets its own name when it is whole and durable.
 TEMPORARY = ".tmp"
-"""Ends the name of a file that is being made: it gets its own name when it is whole and durable."""
 
 PRIVATE_FILE_MODE = 0o600
 PRIVATE_DIRECTORY_MODE = 0o700

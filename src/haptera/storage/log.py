@@ -100,11 +100,11 @@ if TYPE_CHECKING:
 
 __all__ = ["SEGMENT_SIZE", "Durability", "Log"]
 
+#: The size of a segment, in bytes, unless one entry needs more.
 SEGMENT_SIZE = 64 << 20
-"""The size of a segment, in bytes, unless one entry needs more."""
 
+#: sync: an append is durable when it returns. os: when the operating system gets round to it.
 Durability = Literal["sync", "os"]
-"""sync: an append is durable when it returns. os: when the operating system gets round to it."""
 
 _State = Literal["opened", "recovering", "ready", "failed", "closed"]
 

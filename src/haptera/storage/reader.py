@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 
 __all__ = ["CHUNK_SIZE", "SegmentReader", "nonzero_end"]
 
+#: Bytes read at a time: large enough that the calls cost nothing, small enough to stay out of everyone's way.
 CHUNK_SIZE = 2 << 20
-"""Bytes read at a time: large enough that the calls cost nothing, small enough to stay out of everyone's way."""
 
 RECORD_SIZE_MIN = RECORD_HEADER_SIZE + TAG_SIZE
 BODY_SIZE_MAX = ENTRY_SIZE_MAX + TAG_SIZE
 _ZEROS = bytes(CHUNK_SIZE)
 _NONZERO = re.compile(rb"[^\x00]")
+#: The least that a disk writes as a whole.
 SECTOR_SIZE = 512
-"""The least that a disk writes as a whole."""
+#: Zeros that no record has by itself: its header has fewer in a row, and the rest is as good as random.
 _MISSING = bytes(16)
-"""Zeros that no record has by itself: its header has fewer in a row, and the rest is as good as random."""
+#: Where the index stands in a record header.
 _INDEX_AT = 4
-"""Where the index stands in a record header."""
+#: The bits of an index that a search leaves open; the 40 above them are known, and make a string to look for.
 _INDEX_LOW_BITS = 24
-"""The bits of an index that a search leaves open; the 40 above them are known, and make a string to look for."""
 
 
 class SegmentReader:

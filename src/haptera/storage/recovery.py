@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LogEnd", "Progress", "Recovery", "Replay", "Segment"]
 
+#: on_progress(entries, bytes_done, bytes_total), called for each few MiB that are replayed, and at the end.
 Progress = Callable[[int, int, int], None]
-"""on_progress(entries, bytes_done, bytes_total), called for each few MiB that are replayed, and at the end."""
 
 FIRST_SEGMENT: Final = 1
 

@@ -23,10 +23,9 @@ SEGMENT_HEADER_SIZE = 80
 SEGMENT_ID_SIZE = 16
 RECORD_HEADER_SIZE = 32
 TAG_SIZE = 16
+#: The largest payload of an entry, in bytes, for the writer and the reader alike: four of the largest values, half a
+#: segment.
 ENTRY_SIZE_MAX = 32 << 20
-"""The largest payload of an entry, in bytes, for the writer and the reader alike: four of the largest values, half a
-segment.
-"""
 
 SEGMENT_HEADER = struct.Struct(">8sHBx8sQ16sQ16sQI")
 RECORD_FIELDS = struct.Struct(">IQQQ")
@@ -61,8 +60,8 @@ class SegmentHeader(msgspec.Struct, frozen=True):
     first_index: int
     previous_tag: bytes
     capacity: int
+    #: Whether each record was made durable before the next was written (durability "sync").
     synced: bool
-    """Whether each record was made durable before the next was written (durability "sync")."""
 
     @classmethod
     def new(

@@ -11,6 +11,8 @@ The pytest fixtures are in `haptera.testing.plugin`, which pytest finds by itsel
 used.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Final
 
 from haptera.lazy import lazily

@@ -28,12 +28,12 @@ __all__ = ["NotSimulated", "Stalled", "VirtualClockLoop", "run", "virtual_clock"
 T = TypeVar("T")
 _Test = TypeVar("_Test", bound="Callable[..., Coroutine[Any, Any, Any]]")
 
+#: Virtual seconds that a run may last. A connection that keeps itself alive by PINGs would go on for ever; a week is
+#: longer than anything is kept or waited for, and passes in seconds.
 TIME_LIMIT_S: Final = 7 * 86_400.0
-"""Virtual seconds that a run may last. A connection that keeps itself alive by PINGs would go on for ever; a week is
-longer than anything is kept or waited for, and passes in seconds."""
 
+#: Turns of the loop without any time passing, after which it is taken to spin: some ten real seconds.
 TURNS_MAX: Final = 1_000_000
-"""Turns of the loop without any time passing, after which it is taken to spin: some ten real seconds."""
 
 _TASKS_SHOWN_MAX: Final = 50
 
@@ -289,7 +289,8 @@ def _run(main: Coroutine[Any, Any, T], time_limit: float) -> T:
 
 def _abandon(runner: asyncio.Runner) -> None:
     """Close a loop that has failed. A task that does not take its cancellation is left where it is: the first error
-    counts."""
+    counts.
+    """
     loop = runner.get_loop()
     try:
         runner.close()

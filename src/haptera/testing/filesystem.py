@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Crashed", "MemoryFile", "MemoryFileSystem", "Unsynced"]
 
+#: The effect of a power failure on unsynced changes: lose all, lose none, keep a first part (with the change
+#: at the cut torn in the middle), or keep any of them (with writes torn by sector).
 Unsynced = Literal["drop", "keep", "tear", "reorder"]
-"""The effect of a power failure on unsynced changes: lose all, lose none, keep a first part (with the change
-at the cut torn in the middle), or keep any of them (with writes torn by sector)."""
 
 SECTOR_SIZE = 512
 _CHANGES = frozenset(

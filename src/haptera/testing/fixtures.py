@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 # own. Without it these are coroutines that some other plugin may know how to run.
 _asyncio_plugin = sys.modules.get("pytest_asyncio")
 
+#: The loops of pytest-asyncio. A fixture has to run on the loop of its test, so there is one of each kind for each.
 LOOP_SCOPES: Final = ("function", "class", "module", "package", "session")
-"""The loops of pytest-asyncio. A fixture has to run on the loop of its test, so there is one of each kind for each."""
 
 
 def _define(scope: str) -> None:

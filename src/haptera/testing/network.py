@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MemoryServer", "Network"]
 
+#: (host, port), or the path of a Unix socket.
 Place = tuple[str, int] | str
-"""(host, port), or the path of a Unix socket."""
 
 _FIRST_PORT: Final = 49152
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})

@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 __all__ = ["NodeUrl", "node", "node_in_thread"]
 
+#: Bytes of a log segment. They are preallocated, and a test writes few.
 SEGMENT_SIZE: Final = 1024 * 1024
-"""Bytes of a log segment. They are preallocated, and a test writes few."""
 
+#: Unix time in milliseconds at which virtual clocks begin.
 EPOCH_MS: Final = 1_700_000_000_000
-"""Unix time in milliseconds at which virtual clocks begin."""
 
+#: The data directory within a file system in memory.
 MEMORY_DATA_DIR: Final = "/data"
-"""The data directory within a file system in memory."""
 
 
 class NodeUrl(str):

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Proxy", "proxy"]
 
+#: Bytes that the proxy takes from a sender before it stops reading. With the kernels' buffers on both sides they are
+#: what a paused connection swallows.
 QUEUE_SIZE: Final = 256 * 1024
-"""Bytes that the proxy takes from a sender before it stops reading. With the kernels' buffers on both sides they are
-what a paused connection swallows."""
 
 _LINGER_NO_TIME: Final = struct.pack("ii", 1, 0)
 _SOCKET_PATH_SIZE_MAX: Final = 90
@@ -260,7 +260,8 @@ class _Tunnel:
 
 class _End(asyncio.Protocol):
     """The proxy's side of one of the two sockets of a tunnel. It reads for ``out``, and writes bytes from
-    ``into``."""
+    ``into``.
+    """
 
     out: Lane
     into: Lane

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RECORDING_SIZE_MAX", "Piece", "Recording", "replay"]
 
+#: Bytes that a recording keeps: far more than anyone reads, and no more than a test should hold.
 RECORDING_SIZE_MAX: Final = 64 * 1024 * 1024
-"""Bytes that a recording keeps: far more than anyone reads, and no more than a test should hold."""
 
 
 class Piece(msgspec.Struct, frozen=True, array_like=True):

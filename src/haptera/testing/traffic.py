@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 __all__ = ["CHUNK_SIZE", "Direction", "DirectionName", "Lane", "Sink", "Wire"]
 
+#: Which way: to the side that was dialled (the server), or to the side that dialled.
 DirectionName = Literal["to_acceptor", "to_dialer"]
-"""Which way: to the side that was dialled (the server), or to the side that dialled."""
 
+#: Bytes that are delivered at once unless a test says otherwise: as many as asyncio reads from a socket at once.
 CHUNK_SIZE: Final = 256 * 1024
-"""Bytes that are delivered at once unless a test says otherwise: as many as asyncio reads from a socket at once."""
 
+#: Traffic with a rate is delivered in pieces of so many seconds' worth: smooth, and few timers.
 RATE_SLICE_S: Final = 0.01
-"""Traffic with a rate is delivered in pieces of so many seconds' worth: smooth, and few timers."""
 
+#: A loop's timers may come earlier than asked for by its clock's resolution.
 TIMER_SLACK_S: Final = 1e-6
-"""A loop's timers may come earlier than asked for by its clock's resolution."""
 
 
 class Sink(Protocol):

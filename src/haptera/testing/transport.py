@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BUFFER_SIZE", "MemoryLink", "MemoryTransport"]
 
+#: Bytes under way in one direction before a writer has to wait: a small kernel buffer, so that waiting is tested.
 BUFFER_SIZE: Final = 64 * 1024
-"""Bytes under way in one direction before a writer has to wait: a small kernel buffer, so that waiting is tested."""
 
 _WRITE_HIGH: Final = 64 * 1024
 

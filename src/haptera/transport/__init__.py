@@ -3,6 +3,8 @@
 It knows no frames: its user writes the bytes of a connection, a refusal included.
 """
 
+from __future__ import annotations
+
 from haptera.transport.address import (
     TCP_SCHEME,
     UNIX_SCHEME,

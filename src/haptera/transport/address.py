@@ -1,5 +1,7 @@
 """Addresses: the URLs that name where to listen and where to dial (spec/protocol.md, section 1)."""
 
+from __future__ import annotations
+
 import ipaddress
 import re
 from collections.abc import Sequence
@@ -47,7 +49,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         """Where to connect to, in the URL's order."""
         return self.hosts or (self.path,)
 
-    def at(self, places: Sequence[Place]) -> "Address":
+    def at(self, places: Sequence[Place]) -> Address:
         """Return the same with only these of its ``places``, in this order."""
         return self if self.path else msgspec.structs.replace(self, hosts=tuple(places))
 

@@ -1,5 +1,7 @@
 """Sockets that are listened on: bound to a host's addresses or to a path (spec/protocol.md, section 1)."""
 
+from __future__ import annotations
+
 import errno
 import os
 import socket

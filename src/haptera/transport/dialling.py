@@ -6,19 +6,23 @@ resolved is passed over, and tried as soon as its addresses are known. Of each h
 family where it has both, before the next host has its turn; the rest follow in further rounds.
 """
 
+from __future__ import annotations
+
 import asyncio
 import ipaddress
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from itertools import zip_longest
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from haptera.errors import ConnectionLost
 from haptera.transport.address import Place, format_place
 from haptera.transport.binding import reason_of
 from haptera.transport.limits import ADDRESSES_MAX, ATTEMPT_DELAY_S
-from haptera.transport.lookups import AddressInfo
 from haptera.transport.network import network_here
+
+if TYPE_CHECKING:
+    from haptera.transport.lookups import AddressInfo
 
 #: Addresses of one host that are tried before the next host has its turn: one of each family.
 _ADDRESSES_PER_TURN: Final = 2

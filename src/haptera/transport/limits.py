@@ -1,5 +1,7 @@
 """The bounds of listening and dialling, each with its reason."""
 
+from __future__ import annotations
+
 from typing import Final
 
 #: An undecided attempt to connect is joined by the next one after this time: RFC 8305 recommends it, and it is more

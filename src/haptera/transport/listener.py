@@ -1,16 +1,20 @@
 """A listener: the sockets of one address, from the first connection that they take to the last."""
 
+from __future__ import annotations
+
 import asyncio
 import os
 from contextlib import suppress
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from haptera import forks
-from haptera.transport.address import Address
 from haptera.transport.binding import cannot_listen, check_single, group_id
 from haptera.transport.loops import after_turns, running_loop, wrong_loop
 from haptera.transport.network import Accept, BoundSockets, network_here
 from haptera.transport.sockets import let_go
+
+if TYPE_CHECKING:
+    from haptera.transport.address import Address
 
 #: Turns of the loop after which a listener is closed. A connection that the kernel has accepted until then would be
 #: reset, and its first flight lost without a word: one turn to see it, one to accept it, one to hand it over.

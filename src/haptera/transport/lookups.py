@@ -5,6 +5,8 @@ thread of its own, and takes none of the loop's executor: the program's other wo
 loop waits for no resolver. All callers that wait for a name share one lookup.
 """
 
+from __future__ import annotations
+
 import asyncio
 import errno
 import socket

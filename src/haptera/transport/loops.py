@@ -1,5 +1,7 @@
 """The event loop that an object belongs to, and with it one thread of one process."""
 
+from __future__ import annotations
+
 import asyncio
 import os
 import threading

@@ -4,6 +4,8 @@ Listening and looking names up go through here. Connecting does not, because a l
 ``create_connection`` of its own as well.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol

@@ -1,5 +1,7 @@
 """The connections of one listener: how many there may be, and which of too many has to go (section 8)."""
 
+from __future__ import annotations
+
 import asyncio
 from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -88,7 +90,8 @@ class Pool(Generic[C]):
 
     def _make_room(self, connection: C) -> None:
         """Drop the oldest of too many half-open connections for ``connection``, if that one is still half-open itself:
-        everything that both had sent when it came has been read by now."""
+        everything that both had sent when it came has been read by now.
+        """
         if len(self._half_open) > self._max_half_open and connection in self._half_open:
             self._drop(next(iter(self._half_open)), self._max_half_open)
 

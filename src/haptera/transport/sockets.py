@@ -1,12 +1,13 @@
 """The socket of one connection: tuned, asked what is unacknowledged, and let go in a forked child."""
 
-import asyncio
+from __future__ import annotations
+
 import os
 import socket
 import sys
 from asyncio.trsock import TransportSocket
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if sys.platform == "linux":
     import fcntl
@@ -19,6 +20,9 @@ from haptera.transport.limits import (
     UNACKED_S,
     UNSENT_SIZE,
 )
+
+if TYPE_CHECKING:
+    import asyncio
 
 #: A socket's options, in so far as this system has them.
 _TCP_OPTIONS: Final = (

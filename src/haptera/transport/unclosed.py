@@ -3,6 +3,8 @@
 asyncio gives one for each transport and names its descriptor; this one names the object that the program has opened.
 """
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Callable
 

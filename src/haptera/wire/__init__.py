@@ -4,6 +4,8 @@ Everything here is pure: no sockets, no clock, no files, no event loop. ``spec/p
 the contract that these modules implement.
 """
 
+from __future__ import annotations
+
 from haptera.wire.compression import COMPRESSED_SIZE_MIN, Codec, available
 from haptera.wire.decoder import FRAMES_MAX, FrameDecoder
 from haptera.wire.frame import (

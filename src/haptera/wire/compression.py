@@ -3,12 +3,14 @@
 The ``zstandard`` package is an optional extra, imported when the first payload is compressed or decompressed.
 """
 
+from __future__ import annotations
+
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
-from haptera.errors import RemoteProtocolError
+from haptera.errors import Code, RemoteProtocolError
 
 if TYPE_CHECKING:
     from zstandard import ZstdCompressor, ZstdDecompressor
@@ -73,24 +75,24 @@ class Codec:
         if decompressor is None:
             decompressor = self._decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW_MAX)
         if not data.startswith(_MAGIC):
-            raise RemoteProtocolError(1010, "a compressed payload is not a zstd frame")
+            raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, "a compressed payload is not a zstd frame")
         try:
             self._check(zstandard.get_frame_parameters(data), raw_length)
             # A frame that declares its size is decompressed to that size, beyond any limit given here. It has just
             # been checked to be the one that was announced; the limit is for frames that declare none.
             payload: bytes = decompressor.decompress(data, max_output_size=raw_length, allow_extra_data=False)
         except zstandard.ZstdError as error:
-            raise RemoteProtocolError(1010, "a compressed payload is malformed") from error
+            raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, "a compressed payload is malformed") from error
         if len(payload) != raw_length:
-            raise RemoteProtocolError(1010, _WRONG_LENGTH)
+            raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, _WRONG_LENGTH)
         return payload
 
     def _check(self, parameters: Any, raw_length: int) -> None:
         if not parameters.has_checksum:
-            raise RemoteProtocolError(1010, "a compressed payload has no checksum")
+            raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, "a compressed payload has no checksum")
         if parameters.dict_id:
-            raise RemoteProtocolError(1010, "a compressed payload needs a dictionary")
+            raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, "a compressed payload needs a dictionary")
         if parameters.window_size > WINDOW_MAX:
-            raise RemoteProtocolError(1010, "a compressed payload's window is too large")
+            raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, "a compressed payload's window is too large")
         if parameters.content_size not in {raw_length, self._zstandard.CONTENTSIZE_UNKNOWN}:
-            raise RemoteProtocolError(1010, _WRONG_LENGTH)
+            raise RemoteProtocolError(Code.DECOMPRESSION_FAILED, _WRONG_LENGTH)

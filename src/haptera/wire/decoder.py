@@ -1,11 +1,13 @@
 """Bytes to frames, incrementally (spec/protocol.md, section 2)."""
 
+from __future__ import annotations
+
 from typing import Final
 
 from google_crc32c import extend as crc32c_extend
 from google_crc32c import value as crc32c
 
-from haptera.errors import RemoteProtocolError
+from haptera.errors import Code, RemoteProtocolError
 from haptera.wire.frame import (
     CHECKED_SIZE,
     HANDSHAKE_FRAME_SIZE_MAX,
@@ -130,7 +132,7 @@ class FrameDecoder:
             self._begun = None
             frame = self._frame_of(begun, data[:start])
             if frame is None:
-                self.error = RemoteProtocolError(1011)
+                self.error = RemoteProtocolError(Code.SIGNATURE_MISMATCH)
                 return frames
             frames.append(frame)
         elif self._rest:
@@ -175,7 +177,7 @@ class FrameDecoder:
             stop = middle + payload_length
             if verifier is not None and not flags & SIGNED:
                 # Before anything but the header is looked at (section 2, "Order of checks").
-                self.error = RemoteProtocolError(1011, "a frame is not signed")
+                self.error = RemoteProtocolError(Code.SIGNATURE_MISMATCH, "a frame is not signed")
                 break
             if stop + tag_size > end:
                 self._begun = _Begun(fields, data, start, stop + tag_size - start)
@@ -185,7 +187,7 @@ class FrameDecoder:
             if verifier is not None:
                 metadata = data[body:middle]
                 if not verifier.verify(data[start:middle], payload, data[stop : stop + tag_size]):
-                    self.error = RemoteProtocolError(1011)
+                    self.error = RemoteProtocolError(Code.SIGNATURE_MISMATCH)
                     break
                 append(Frame(type_, flags, stream, metadata, payload, 0, 0))
                 start = stop + tag_size
@@ -218,21 +220,27 @@ class FrameDecoder:
         """Name the fault of a header, in the order of checks of section 2."""
         if header[:2] != _MAGIC_BYTES:
             found = header[:2].hex()
-            return RemoteProtocolError(1002, f"the bytes are not a frame: they begin with {found}, not fa57")
+            return RemoteProtocolError(
+                Code.MALFORMED_FRAME, f"the bytes are not a frame: they begin with {found}, not fa57"
+            )
         _, version, _, _, metadata_length, _, payload_length, _, header_crc = HEADER.unpack(header)
         actual = crc32c(header[:CHECKED_SIZE])
         if actual != header_crc:
             return RemoteProtocolError(
-                1003, "the checksum of a frame's header is wrong", {"expected": header_crc, "actual": actual}
+                Code.CHECKSUM_MISMATCH,
+                "the checksum of a frame's header is wrong",
+                {"expected": header_crc, "actual": actual},
             )
         if version != self.version:
             return RemoteProtocolError(
-                1002, "a frame has the wrong version", {"expected": self.version, "actual": version}
+                Code.MALFORMED_FRAME, "a frame has the wrong version", {"expected": self.version, "actual": version}
             )
         if metadata_length > METADATA_SIZE_MAX:
             return RemoteProtocolError(
-                1004, "a frame's metadata is too long", {"length": metadata_length, "limit": METADATA_SIZE_MAX}
+                Code.FRAME_TOO_LARGE,
+                "a frame's metadata is too long",
+                {"length": metadata_length, "limit": METADATA_SIZE_MAX},
             )
         return RemoteProtocolError(
-            1004, "a frame's payload is too long", {"length": payload_length, "limit": self._size_max}
+            Code.FRAME_TOO_LARGE, "a frame's payload is too long", {"length": payload_length, "limit": self._size_max}
         )

@@ -15,6 +15,8 @@
         28    … metadata, payload, then a 32-byte tag where SIGNED
 """
 
+from __future__ import annotations
+
 import struct
 from enum import IntEnum, IntFlag
 from typing import Final

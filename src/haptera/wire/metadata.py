@@ -1,10 +1,12 @@
 """Metadata: where a REQUEST goes, and the entries that a frame carries (spec/protocol.md, section 2.3)."""
 
+from __future__ import annotations
+
 from collections.abc import Container
 from enum import IntEnum
 from typing import Final
 
-from haptera.errors import RemoteProtocolError
+from haptera.errors import Code, RemoteProtocolError
 
 
 class Tag(IntEnum):
@@ -76,7 +78,7 @@ def route_length(metadata: bytes) -> int:
             stop = middle + 1 + metadata[middle]
             if stop <= size:
                 return stop
-    raise RemoteProtocolError(1002, "a request's metadata ends within its service's and method's names")
+    raise RemoteProtocolError(Code.MALFORMED_FRAME, "a request's metadata ends within its service's and method's names")
 
 
 def decode_route(route: bytes) -> tuple[str, str]:
@@ -85,9 +87,9 @@ def decode_route(route: bytes) -> tuple[str, str]:
     try:
         service, method = route[1:middle].decode(), route[middle + 1 :].decode()
     except UnicodeDecodeError as error:
-        raise RemoteProtocolError(1002, "a request's service or method is not UTF-8") from error
+        raise RemoteProtocolError(Code.MALFORMED_FRAME, "a request's service or method is not UTF-8") from error
     if not service or not method:
-        raise RemoteProtocolError(1002, "a request's service or method is empty")
+        raise RemoteProtocolError(Code.MALFORMED_FRAME, "a request's service or method is empty")
     return service, method
 
 
@@ -113,13 +115,13 @@ def decode_entries(metadata: bytes, start: int = 0) -> dict[int, bytes]:
     while start < end:
         tag = metadata[start]
         if start + 2 > end:
-            raise RemoteProtocolError(1002, "a frame's metadata is cut short")
+            raise RemoteProtocolError(Code.MALFORMED_FRAME, "a frame's metadata is cut short")
         value_start = start + 2
         start = value_start + metadata[start + 1]
         if start > end:
-            raise RemoteProtocolError(1002, "a frame's metadata is cut short", {"tag": tag})
+            raise RemoteProtocolError(Code.MALFORMED_FRAME, "a frame's metadata is cut short", {"tag": tag})
         if tag in entries or (skipped is not None and tag in skipped):
-            raise RemoteProtocolError(1002, "a metadata tag is given twice", {"tag": tag})
+            raise RemoteProtocolError(Code.MALFORMED_FRAME, "a metadata tag is given twice", {"tag": tag})
         length = _LENGTHS.get(tag)
         if length is None:
             if tag not in _TEXTS:
@@ -131,13 +133,15 @@ def decode_entries(metadata: bytes, start: int = 0) -> dict[int, bytes]:
             _check_text(tag, metadata[value_start:start])
         elif start - value_start != length:
             raise RemoteProtocolError(
-                1002,
+                Code.MALFORMED_FRAME,
                 "a metadata value has the wrong length",
                 {"tag": tag, "expected": length, "actual": start - value_start},
             )
         entries[tag] = metadata[value_start:start]
     if critical is not None:
-        raise RemoteProtocolError(1007, "a metadata tag is critical and not known", {"tag": critical})
+        raise RemoteProtocolError(
+            Code.UNSUPPORTED_METADATA, "a metadata tag is critical and not known", {"tag": critical}
+        )
     return entries
 
 
@@ -150,4 +154,4 @@ def _check_text(tag: int, value: bytes) -> None:
     try:
         value.decode()
     except UnicodeDecodeError as error:
-        raise RemoteProtocolError(1002, "a metadata value is not UTF-8", {"tag": tag}) from error
+        raise RemoteProtocolError(Code.MALFORMED_FRAME, "a metadata value is not UTF-8", {"tag": tag}) from error

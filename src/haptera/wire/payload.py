@@ -4,11 +4,13 @@ All of them are maps that later versions may add keys to, so they are decoded as
 against this version's knowledge.
 """
 
+from __future__ import annotations
+
 from typing import Annotated, Any, Final, TypeVar, get_args
 
 import msgspec
 
-from haptera.errors import Failure, Outcome, RemoteProtocolError
+from haptera.errors import Code, Failure, Outcome, RemoteProtocolError
 
 #: Deepest nesting of a payload whose type is open, so that no peer can exhaust the stack of another.
 NESTING_MAX: Final = 32
@@ -52,7 +54,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     connection_window: int = LIMITS["connection_window"].default
     max_streams: int = LIMITS["max_streams"].default
 
-    def clamped(self) -> "Limits":
+    def clamped(self) -> Limits:
         """Return these limits with each one inside its bounds."""
         return Limits(**{name: limit.clamp(getattr(self, name)) for name, limit in LIMITS.items()})
 
@@ -133,7 +135,9 @@ def decode_payload(type_: type[_Payload], data: bytes) -> _Payload:
         # From the bytes again, not from the map: a conversion would take text for bytes as base64.
         payload: _Payload = _decoders[type_].decode(data)
     except _DECODE_ERRORS as error:
-        raise RemoteProtocolError(1002, f"a {type_.__name__.upper()} payload is malformed: {error}") from error
+        raise RemoteProtocolError(
+            Code.MALFORMED_FRAME, f"a {type_.__name__.upper()} payload is malformed: {error}"
+        ) from error
     if isinstance(payload, Hello | Welcome):
         _check_sizes(payload)
     return payload
@@ -145,7 +149,7 @@ def _check_sizes(payload: Hello | Welcome) -> None:
         sizes.append(("server_id", payload.server_id, SERVER_ID_SIZE))
     for name, value, size in sizes:
         if len(value) != size:
-            raise RemoteProtocolError(1002, f"{name} has {size} bytes, not {len(value)}")
+            raise RemoteProtocolError(Code.MALFORMED_FRAME, f"{name} has {size} bytes, not {len(value)}")
 
 
 def decode_failure(data: bytes) -> Failure:
@@ -156,9 +160,9 @@ def decode_failure(data: bytes) -> Failure:
     try:
         decoded = _error_decoder.decode(data)
     except _DECODE_ERRORS as error:
-        raise RemoteProtocolError(1002, "an ERROR's payload is malformed") from error
+        raise RemoteProtocolError(Code.MALFORMED_FRAME, "an ERROR's payload is malformed") from error
     if nesting(decoded.details) >= NESTING_MAX:
-        raise RemoteProtocolError(1002, "an ERROR's payload is nested too deeply")
+        raise RemoteProtocolError(Code.MALFORMED_FRAME, "an ERROR's payload is nested too deeply")
     outcome = _OUTCOMES.get(decoded.outcome, "unknown")
     return Failure(decoded.code, decoded.name, decoded.message, outcome, decoded.details)
 
@@ -171,11 +175,11 @@ def decode_open_map(data: bytes) -> dict[str, Any]:
     try:
         fields = _open_map_decoder.decode(data)
     except _DECODE_ERRORS as error:
-        raise RemoteProtocolError(1002, "a payload is not one map with text keys") from error
+        raise RemoteProtocolError(Code.MALFORMED_FRAME, "a payload is not one map with text keys") from error
     if map_size(data) != len(fields):
-        raise RemoteProtocolError(1002, "a payload's map has a key twice")
+        raise RemoteProtocolError(Code.MALFORMED_FRAME, "a payload's map has a key twice")
     if nesting(fields) > NESTING_MAX:
-        raise RemoteProtocolError(1002, "a payload is nested too deeply")
+        raise RemoteProtocolError(Code.MALFORMED_FRAME, "a payload is nested too deeply")
     return fields
 
 

@@ -1,5 +1,7 @@
 """Signed frames: the keys of a connection and the tags that its frames carry (spec/protocol.md, section 5.2)."""
 
+from __future__ import annotations
+
 import hmac
 from hashlib import sha256
 from typing import Final

@@ -1,5 +1,7 @@
 """How a command's process ends, whatever happens in it."""
 
+from __future__ import annotations
+
 import pytest
 
 from haptera.cli import main

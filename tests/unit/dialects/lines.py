@@ -12,8 +12,8 @@ from haptera.errors import Failure
 from haptera.node.commands import ANONYMOUS, Commands, Envelope, Get, Result
 from haptera.transport import Listener, Pool, open_listener, parse
 
+#: Bytes of one line: a key is no longer.
 LINE_SIZE_MAX = 4096
-"""Bytes of one line: a key is no longer."""
 
 
 class LineConnection(asyncio.Protocol):

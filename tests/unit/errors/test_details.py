@@ -17,8 +17,8 @@ ERRORS = tomllib.loads((ROOT / "spec/errors.toml").read_text())["error"]
 LISTED: dict[int, set[str]] = {error["code"]: set(error["details"]) for error in ERRORS}
 SCOPES: dict[int, str] = {error["code"]: error["scope"] for error in ERRORS}
 RESERVED = {error["code"] for error in ERRORS if error.get("reserved")}
+#: Codes that are named in one place and made into an error in another.
 HANDED_ON = frozenset({Code.TOO_MANY_CONNECTIONS})
-"""Codes that are named in one place and made into an error in another."""
 MAKERS = frozenset({"failure", "RemoteProtocolError", "LocalProtocolError"})
 
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 NOW_MS = 1_700_000_000_000
 SECOND_MS, MINUTE_MS, HOUR_MS = 1000, 60_000, 3_600_000
 YEAR_MS = 365 * 24 * HOUR_MS
+#: Nanoseconds in a millisecond.
 NS = 1_000_000
-"""Nanoseconds in a millisecond."""
 
 
 class Times:

@@ -1,5 +1,6 @@
 """Trap: going on after a failed apply. Readers, other failures and ends that come in the middle of it, and what the log
-makes of it afterwards."""
+makes of it afterwards.
+"""
 
 from __future__ import annotations
 

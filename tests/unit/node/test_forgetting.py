@@ -48,7 +48,8 @@ async def test_a_repetition_that_is_refused_takes_no_place(
     refusal: str, resent: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer to the first attempt is remembered, and says nothing of what became of the repetition. A full share
-    lets repetitions in, so that places for them would be without bound."""
+    lets repetitions in, so that places for them would be without bound.
+    """
     fs, writer = MemoryFileSystem(), ManualWriter()
     async with opened(fs, writer=writer) as node:
         store = Served(node)

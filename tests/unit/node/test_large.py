@@ -79,7 +79,8 @@ async def test_trap_a_turn_for_everyone_per_loop_and_not_per_caller(
 
 async def test_trap_a_turn_for_everyone_where_many_connections_ask_for_some_keys_each() -> None:
     """Trap: a turn for everyone, per loop and not per caller. No argument is large by itself; together they are more
-    than one turn of the loop may take. Those of few keys are answered at once, whatever others ask."""
+    than one turn of the loop may take. Those of few keys are answered at once, whatever others ask.
+    """
     async with served() as store:
         await filled(store, KEYS[:300])
         asked = []
@@ -102,7 +103,8 @@ async def test_trap_a_turn_for_everyone_where_many_connections_ask_for_some_keys
 
 async def test_trap_a_turn_for_everyone_where_many_connections_ask_for_large_values() -> None:
     """Trap: a turn for everyone, per loop and not per caller. A few bytes of keys ask for megabytes of values, which
-    are encoded in turns; each answer says the revision that its values are of."""
+    are encoded in turns; each answer says the revision that its values are of.
+    """
     async with served() as store:
         value = bytes(1 << 20)
         for key in KEYS[:4]:

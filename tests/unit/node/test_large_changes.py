@@ -95,7 +95,8 @@ async def test_no_turn_of_the_loop_applies_more_than_its_share(monkeypatch: pyte
 
 async def test_trap_writers_wait_for_a_large_change_behind_all_readers() -> None:
     """Trap: a turn for everyone, per loop and not per caller. While a hundred others read at length, a large change is
-    applied in as many turns as half of each gives it."""
+    applied in as many turns as half of each gives it.
+    """
 
     def endless() -> Steps[None]:
         while True:
@@ -139,7 +140,8 @@ async def test_a_drain_waits_for_the_last_answer_of_a_large_batch() -> None:
 
 async def test_trap_a_node_that_is_closed_while_it_answers_answers_all() -> None:
     """Trap: one caller's long work on the loop. The answers of a large batch take turns; an end between two of them
-    must not leave the rest without an answer, though every change is applied by then."""
+    must not leave the rest without an answer, though every change is applied by then.
+    """
     async with opened() as node:
         each = [Asked(node, Set(key, b"")) for key in KEYS[:3000]]
         while not each[0].answered:

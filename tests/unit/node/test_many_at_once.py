@@ -1,5 +1,6 @@
 """Trap: a turn for everyone, per loop and not per caller. Scans and counts of many connections begin and end together,
-and long lists are freed: each turn of the loop has a bounded part of it."""
+and long lists are freed: each turn of the loop has a bounded part of it.
+"""
 
 from __future__ import annotations
 

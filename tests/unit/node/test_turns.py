@@ -69,7 +69,8 @@ async def test_an_owner_with_many_items_has_no_more_slices_than_one_with_one() -
 
 async def test_trap_writers_wait_for_a_large_change_behind_all_readers() -> None:
     """Trap: a turn for everyone, per loop and not per caller. The pipeline has half of each turn, not an owner's share:
-    every writer of the node waits for it."""
+    every writer of the node waits for it.
+    """
     turns, work = Turns(asyncio.get_running_loop()), Work()
     for owner in range(200):
         turns.start(owner, work.steps("reader", 4))

@@ -1,16 +1,21 @@
 """Services and pairs of peers for the tests of the messaging layer."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from haptera import Peer, Request, Server, Service, dial, listen, method
-from haptera.connection import Connection
 from haptera.peer import link_of
-from haptera.peer.dispatcher import Dispatcher
 from haptera.testing import ConnectedPeers, connected_peers
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from haptera.connection import Connection
+    from haptera.peer.dispatcher import Dispatcher
 
 KIB = 1024
 MIB = 1024 * KIB

@@ -1,17 +1,21 @@
 """A peer made of nothing but a socket and the frame format, so that it can do what a real one never would."""
 
+from __future__ import annotations
+
 import asyncio
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from haptera import Failure
 from haptera.transport import parse
 from haptera.wire.decoder import FrameDecoder
 from haptera.wire.frame import STREAMING, Frame, FrameType, encode_frame
 from haptera.wire.metadata import encode_route
 from haptera.wire.payload import decode_failure
+
+if TYPE_CHECKING:
+    from haptera import Failure
 
 FRAME_SIZE_MAX = 16 * 1024 * 1024
 
@@ -44,7 +48,7 @@ class RawPeer:
         self._decoder = FrameDecoder(FRAME_SIZE_MAX)
 
     @classmethod
-    async def open(cls, url: str) -> "RawPeer":
+    async def open(cls, url: str) -> RawPeer:
         address = parse(url)
         if address.path:
             return cls(*await asyncio.open_unix_connection(address.path))

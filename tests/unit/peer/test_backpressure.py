@@ -1,5 +1,7 @@
 """Slow readers: what waits for them, and what does not (spec/protocol.md, section 3)."""
 
+from __future__ import annotations
+
 import asyncio
 import socket
 from collections.abc import AsyncIterator

@@ -1,5 +1,7 @@
 """Calls: how they end, how they are given up, and what happens to more of them than the other side takes."""
 
+from __future__ import annotations
+
 import asyncio
 import gc
 from collections.abc import AsyncIterator

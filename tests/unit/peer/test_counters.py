@@ -1,5 +1,7 @@
 """What a connection counts, for whoever asks: frames, requests, and the error that ended it."""
 
+from __future__ import annotations
+
 import pytest
 
 from haptera.errors import LocalProtocolError, ProtocolError, RemoteProtocolError

@@ -1,5 +1,7 @@
 """Deadlines: they travel with a call, are kept at both ends, and nest (spec/protocol.md, sections 2.3 and 4.1)."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,5 +1,7 @@
 """Deadlines of calls: when they pass, in which order, and how many are kept."""
 
+from __future__ import annotations
+
 import asyncio
 import random
 from collections.abc import Iterator

@@ -1,14 +1,18 @@
 """What stands in the log of a connection's beginning and its end."""
 
-import logging
+from __future__ import annotations
 
-import pytest
+import logging
+from typing import TYPE_CHECKING
 
 from haptera.peer import link_of
 from haptera.peer.link import Link
 from haptera.testing import connected_peers, virtual_clock
 from tests.unit.peer.hosts import ANY_PORT, Echo, eventually, served
 from tests.unit.peer.raw import RawPeer
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str, object]]:

@@ -1,5 +1,7 @@
 """That whoever connects cannot fill a disk with lines of the log."""
 
+from __future__ import annotations
+
 import asyncio
 import logging
 from typing import Any

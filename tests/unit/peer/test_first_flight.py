@@ -1,18 +1,23 @@
 """No round trip is spent on the handshake (spec/protocol.md, section 4, "First flight")."""
 
+from __future__ import annotations
+
 import asyncio
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import haptera
 from haptera.testing import connected_peers, proxy, virtual_clock
-from haptera.testing.recording import Recording
-from haptera.testing.traffic import DirectionName
 from haptera.wire.decoder import FrameDecoder
 from haptera.wire.frame import Frame, FrameType
 from tests.unit.peer.hosts import ANY_PORT, MIB, Echo, served
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from haptera.testing.recording import Recording
+    from haptera.testing.traffic import DirectionName
 
 PLAIN: dict[str, Any] = {"grease": False}
 

@@ -1,11 +1,16 @@
 """A side that closes its own direction ends the connection (spec/protocol.md, section 3, "Ending")."""
 
-from pathlib import Path
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import haptera
 from haptera.wire.frame import FrameType
 from tests.unit.peer.hosts import Gate
 from tests.unit.peer.raw import RawPeer
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 async def test_open_requests_are_not_answered_and_their_handlers_are_cancelled(tmp_path: Path) -> None:

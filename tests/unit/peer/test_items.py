@@ -1,5 +1,7 @@
 """Tasks of a service that wait on a request: how its end, and that of its connection, end them."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
@@ -34,7 +36,7 @@ async def nothing() -> AsyncIterator[bytes]:
 
 async def waiting(
     peer: Peer, service: Batches, work: Callable[[Request], Coroutine[Any, Any, None]]
-) -> tuple[Request, "asyncio.Task[None]", Any]:
+) -> tuple[Request, asyncio.Task[None], Any]:
     """A request on which a task waits, the task, and what its caller can cancel."""
     stream = peer.stream("batches", "anything", items=nothing() if work is read else None)
     await eventually(lambda: service.requests)

@@ -1,5 +1,7 @@
 """What ``listen`` and ``dial`` may be told, and how long a call may take: everything else is refused at once."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from typing import Any

@@ -1,5 +1,7 @@
 """How connections and servers begin and end (spec/protocol.md, sections 1 and 3, "Ending")."""
 
+from __future__ import annotations
+
 import asyncio
 import errno
 import gc
@@ -7,7 +9,7 @@ import os
 import socket
 import stat
 import weakref
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -36,6 +38,9 @@ from tests.unit.peer.hosts import (
     turns,
 )
 from tests.unit.peer.raw import RawPeer, hello, request
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def now() -> float:

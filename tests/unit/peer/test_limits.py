@@ -1,13 +1,14 @@
 """How many may connect, how long they may be silent, and what they cost (spec/protocol.md, section 8)."""
 
+from __future__ import annotations
+
 import asyncio
 import gc
 import os
 import socket
 import tracemalloc
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvloop
@@ -34,6 +35,9 @@ from tests.unit.peer.hosts import (
     turns,
 )
 from tests.unit.peer.raw import RawPeer, hello
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 async def refusal(raw: RawPeer) -> haptera.Failure:

@@ -1,5 +1,7 @@
 """The same under both loops: asyncio's own, and uvloop's, which reads several times before it runs what is due."""
 
+from __future__ import annotations
+
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable

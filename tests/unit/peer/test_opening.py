@@ -1,19 +1,25 @@
 """``async with`` and ``await`` of what listens and dials."""
 
+from __future__ import annotations
+
 import asyncio
 import gc
 import inspect
 import warnings
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import haptera
 from haptera import ConnectionLost, dial, listen
 from haptera.errors import ConfigurationError
-from haptera.peer.opening import Opening
 from haptera.testing import virtual_clock
 from tests.unit.peer.hosts import ANY_PORT, Echo, Gate, eventually, served
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from haptera.peer.opening import Opening
 
 
 @virtual_clock

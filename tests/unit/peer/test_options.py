@@ -1,10 +1,11 @@
 """What a URL's options and the keywords of ``listen`` and ``dial`` ask for."""
 
+from __future__ import annotations
+
 import os
 import secrets
 import stat
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,6 +18,9 @@ from haptera.testing import virtual_clock
 from haptera.transport import parse
 from haptera.wire import compression
 from tests.unit.peer.hosts import ANY_PORT, KIB, Echo, eventually, other_side, served
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KEY = secrets.token_bytes(32)
 TEXT = b"what can be compressed, can be compressed " * 100

@@ -1,5 +1,7 @@
 """Items that came compressed, as the application takes them (protocol, section 4.1)."""
 
+from __future__ import annotations
+
 from collections.abc import AsyncIterator
 from types import MethodType
 

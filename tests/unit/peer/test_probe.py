@@ -3,6 +3,8 @@
 Trap: a dead link is believed in, although calls on it are not answered.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any

@@ -1,7 +1,9 @@
 """Reading: on asyncio's own event loops all connections of a thread are read into one buffer."""
 
+from __future__ import annotations
+
 import asyncio
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +13,9 @@ from haptera.peer.link import Link
 from haptera.peer.reading import PlacedReading
 from haptera.testing import virtual_clock
 from tests.unit.peer.hosts import ANY_PORT, MIB, Echo, connected, pair, served, transport_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 async def test_what_arrives_for_one_connection_never_shows_on_another(short_path: Path) -> None:

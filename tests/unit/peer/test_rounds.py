@@ -1,5 +1,6 @@
 """Trap: a turn for everyone, per loop and not per caller. What many connections send at one instant is read and begun
-over several turns of the loop, a part of each connection after the other."""
+over several turns of the loop, a part of each connection after the other.
+"""
 
 from __future__ import annotations
 
@@ -133,7 +134,8 @@ async def attacked(service: Late) -> AsyncIterator[tuple[haptera.Server, list[Ra
 
 async def test_many_requests_of_many_connections_are_begun_over_many_turns() -> None:
     """In each turn a part of each connection that has not waited yet, and a bounded number of those that have. Who
-    asks for one thing waits behind none of them."""
+    asks for one thing waits behind none of them.
+    """
     service = Late(answers=True)
     async with attacked(service) as (_, raws):
         for raw in raws[:-1]:

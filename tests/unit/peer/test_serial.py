@@ -1,5 +1,7 @@
 """Without ``pipelining`` requests run one at a time and are answered in order (spec/protocol.md, section 4.1)."""
 
+from __future__ import annotations
+
 import asyncio
 import random
 from typing import Any

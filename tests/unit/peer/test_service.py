@@ -1,10 +1,11 @@
 """Services: methods, batches, and what callers get when a handler goes wrong (spec/protocol.md, section 6)."""
 
+from __future__ import annotations
+
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -27,6 +28,9 @@ from tests.unit.peer.hosts import (
     pair,
     turns,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SECRET = "the password of the printer"
 

@@ -1,5 +1,7 @@
 """Spans through the OpenTelemetry API, as its SDK records them (`trace_context`)."""
 
+from __future__ import annotations
+
 import asyncio
 import itertools
 import subprocess

@@ -1,5 +1,7 @@
 """What answers say about how long they took (`server_metrics`, spec/protocol.md, section 4.1)."""
 
+from __future__ import annotations
+
 import asyncio
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Traces: calls on behalf of a request belong to its trace (`trace_context`, spec/protocol.md, section 2.3)."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import pytest

@@ -1,5 +1,7 @@
 """Items of which only the newest matters: none waits behind another."""
 
+from __future__ import annotations
+
 import asyncio
 
 import pytest

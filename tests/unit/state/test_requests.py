@@ -202,7 +202,8 @@ def test_what_one_entry_expires_is_bounded_and_the_next_goes_on(store: Store, mo
 @pytest.mark.parametrize("resent", [False, True])
 def test_a_failure_of_what_was_sent_on_several_connections_is_remembered(store: Store, resent: bool) -> None:
     """Trap: a change applied twice, or after its caller was told that it is not: the copy on a connection that was
-    given up arrives when its condition has come true."""
+    given up arrives when its condition has come true.
+    """
     op = Set("a", b"1", condition="present")
     assert refused(store.do(op, "app", ONE, DIGEST, resent=resent), 4001, key="a")
     store.do(Set("a", b"0"))

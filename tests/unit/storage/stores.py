@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 PATH = "data"
 LOG_PATH = "data/log"
+#: Room for a few small entries, so that a dozen fill several segments.
 SEGMENT_SIZE = 400
-"""Room for a few small entries, so that a dozen fill several segments."""
 
 
 def entry(index: int, size: int = 24) -> LogEntry:

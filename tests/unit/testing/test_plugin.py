@@ -1,5 +1,6 @@
 """The pytest plugin: its fixtures in each mode of pytest-asyncio and without it, and what it costs who has no use for
-it."""
+it.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """URLs (spec/protocol.md, section 1): what they name, and that no password leaves by way of them."""
 
+from __future__ import annotations
+
 import random
 import string
 from io import StringIO

@@ -3,6 +3,8 @@
 Trap: one dead address or host uses up the time of the others.
 """
 
+from __future__ import annotations
+
 import asyncio
 import socket
 from collections.abc import Iterator
@@ -39,7 +41,7 @@ class Lines:
         self.tried: list[tuple[str, float]] = []
         self.aborted: list[str] = []
 
-    async def __call__(self, host: Any, address: Any) -> "Line":
+    async def __call__(self, host: Any, address: Any) -> Line:
         name = address[0]
         self.tried.append((name, loop().time()))
         fate = self.fates.get(name, ConnectionRefusedError("refused"))

@@ -1,9 +1,11 @@
 """Listeners and pools for a protocol that has no frames: lines of text."""
 
+from __future__ import annotations
+
 import asyncio
 import os
 import socket
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,11 +13,14 @@ from haptera.errors import ConfigurationError
 from haptera.testing import VirtualClockLoop, virtual_clock
 from haptera.transport import Listener, Pool, connect_first, open_listener, parse, remove_socket
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 class Lines(asyncio.Protocol):
     """One connection of the protocol: HELLO ends the handshake."""
 
-    def __init__(self, pool: "Pool[Lines]") -> None:
+    def __init__(self, pool: Pool[Lines]) -> None:
         self.pool = pool
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

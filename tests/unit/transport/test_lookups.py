@@ -3,6 +3,8 @@
 Trap: one dead name uses up the threads that resolve the others.
 """
 
+from __future__ import annotations
+
 import asyncio
 import gc
 import socket

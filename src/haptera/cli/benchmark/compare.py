@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 ERRORS_APART: Final = 4.0
 LEAST_CHANGE: Final = 0.02
+#: Fewer intervals than this, on either side, say nothing about how much they scatter.
 SAMPLES_MIN: Final = 5
-"""Fewer intervals than this, on either side, say nothing about how much they scatter."""
 
+#: Of the second run against the first; ``unjudged`` where a run has but one figure, or too few intervals.
 Verdict = Literal["better", "worse", "noise", "unjudged"]
-"""Of the second run against the first; ``unjudged`` where a run has but one figure, or too few intervals."""
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,12 +48,12 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     lines: list[Line]
 
 
+#: Figures with intervals: name, that of the run, that of an interval, whether more is better.
 _SAMPLED: Final[tuple[tuple[str, Callable[[Result], float], Callable[[Sample], float], bool], ...]] = (
     ("operations_per_second", lambda r: r.operations_per_second, lambda s: s.operations_per_second, True),
     ("p50_us", lambda r: r.durations.p50_us, lambda s: s.p50_us, False),
     ("p99_us", lambda r: r.durations.p99_us, lambda s: s.p99_us, False),
 )
-"""Figures with intervals: name, that of the run, that of an interval, whether more is better."""
 
 _SINGLE: Final[tuple[tuple[str, Callable[[Result], float]], ...]] = (
     ("mean_us", lambda r: r.durations.mean_us),
@@ -66,7 +66,7 @@ _SINGLE: Final[tuple[tuple[str, Callable[[Result], float]], ...]] = (
 
 
 def compare(first: Report, second: Report) -> Comparison:
-    """Compares two runs."""
+    """Compare two runs."""
     lines = [
         _line(name, whole(first.result), whole(second.result), _verdict(first, second, part, more_is_better))
         for name, whole, part, more_is_better in _SAMPLED

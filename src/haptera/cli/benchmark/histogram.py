@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+#: Each power of two is cut into 2**SUB_BITS buckets.
 SUB_BITS: Final = 10
-"""Each power of two is cut into 2**SUB_BITS buckets."""
 
+#: A percentile is at most this part above the true one, and never below it: just under 0.1 %.
 PRECISION: Final = 2.0**-SUB_BITS
-"""A percentile is at most this part above the true one, and never below it: just under 0.1 %."""
 
+#: Some 9.7 hours in nanoseconds. Longer times count as this long, so that the number of buckets is bounded.
 VALUE_MAX: Final = 2**45 - 1
-"""Some 9.7 hours in nanoseconds. Longer times count as this long, so that the number of buckets is bounded."""
 
 
 class Histogram:
@@ -32,7 +32,7 @@ class Histogram:
         self._buckets: dict[int, int] = {}
 
     def record(self, value: int) -> None:
-        """Counts a duration of ``value`` ns; one below 0, which only a clock that goes back gives, counts as 0."""
+        """Count a duration of ``value`` ns; one below 0, which only a clock that goes back gives, counts as 0."""
         value = min(max(value, 0), VALUE_MAX)
         shift = value.bit_length() - SUB_BITS - 1
         index = value if shift <= 0 else (shift << SUB_BITS) + (value >> shift)
@@ -44,7 +44,7 @@ class Histogram:
         self.total += value
 
     def add(self, other: Histogram) -> None:
-        """Counts all that ``other`` has counted."""
+        """Count all that ``other`` has counted."""
         if other.count == 0:
             return
         for index, count in other._buckets.items():

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 Distribution = Literal["uniform", "zipf"]
 
+#: Digits of the number that ends a key: all keys of a run are of one length.
 KEY_DIGITS: Final = 12
-"""Digits of the number that ends a key: all keys of a run are of one length."""
 
 
 class Zipf:
@@ -33,7 +33,7 @@ class Zipf:
         self._surely = 2.0 - self._inverse(self._integral(2.5) - self._density(2.0))
 
     def rank(self, random: Callable[[], float]) -> int:
-        """Draws a rank; ``random`` gives numbers in [0, 1)."""
+        """Draw a rank; ``random`` gives numbers in [0, 1)."""
         while True:
             u = self._high + random() * (self._low - self._high)
             x = self._inverse(u)

@@ -23,22 +23,22 @@ from haptera.errors import ConnectionLost, HapteraError, ProtocolError, ServerEr
 
 NS: Final = 1_000_000_000
 
+#: So long before an intended start the loop is polled instead of slept in: its timers are no finer than 1 ms.
 SPIN_NS: Final = 1_500_000
-"""So long before an intended start the loop is polled instead of slept in: its timers are no finer than 1 ms."""
 
+#: Intervals kept. When there are so many, each two neighbours become one: a run of any length keeps 60 to 120.
 INTERVALS_MAX: Final = 120
-"""Intervals kept. When there are so many, each two neighbours become one: a run of any length keeps 60 to 120."""
 
 FIRST_INTERVAL_NS: Final = 100_000_000
 
+#: A worker whose operation failed waits so long, so that a target that refuses at once is not asked in a tight loop.
 ERROR_PAUSE_NS: Final = 10_000_000
-"""A worker whose operation failed waits so long, so that a target that refuses at once is not asked in a tight loop."""
 
+#: After so many operations a worker lets others run, because operations of an embedded store may end without a wait.
 YIELD_EVERY: Final = 256
-"""After so many operations a worker lets others run, because operations of an embedded store may end without a wait."""
 
+#: Does one operation. Returns its kind (an index into the workload's kinds), the bytes of its values, and its rows.
 Operation = Callable[[], Awaitable[tuple[int, int, int]]]
-"""Does one operation. Returns its kind (an index into the workload's kinds), the bytes of its values, and its rows."""
 
 
 class Clock(Protocol):
@@ -124,7 +124,7 @@ class Recorder:
         return Interval(start, start + self._interval_ns, [Histogram() for _ in self.kinds])
 
     def _pass(self, now: int) -> None:
-        """Ends the intervals that are over; an interval in which nothing ended counts too."""
+        """End the intervals that are over; an interval in which nothing ended counts too."""
         while now >= self._current.end:
             self.intervals.append(self._current)
             if len(self.intervals) == INTERVALS_MAX:
@@ -173,7 +173,7 @@ class Plan:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def next(self) -> int | None:
-        """Waits for the turn of the next operation and gives its (intended) start; None: there is no next one."""
+        """Wait for the turn of the next operation and give its (intended) start; None: there is no next one."""
         while True:
             now = self._clock.now()
             due = now if self._rate is None else self._intended(self._started)
@@ -186,7 +186,7 @@ class Plan:
             await self._until(due)
 
     async def _until(self, due: int) -> None:
-        """Waits until the next start may have come: one worker by the clock, the others for that one."""
+        """Wait until the next start may have come: one worker by the clock, the others for that one."""
         if self._sleeping:
             waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(waiting)
@@ -225,7 +225,7 @@ class Plan:
 
 
 async def run_load(operations: Sequence[Operation], plan: Plan, recorder: Recorder, clock: Clock) -> None:
-    """Runs ``plan`` with a worker for each of ``operations``, until it is over and its operations have ended."""
+    """Run ``plan`` with a worker for each of ``operations``, until it is over and its operations have ended."""
 
     async def work(operation: Operation) -> None:
         turns = 0

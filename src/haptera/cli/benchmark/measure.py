@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from haptera.cli.client import Client
     from haptera.client import Database
 
+#: Removing the keys of a run is one change, however many there are.
 CLEAR_SECONDS_MAX: Final = 60.0
-"""Removing the keys of a run is one change, however many there are."""
 
+#: The same for a run that is interrupted, because Ctrl-C means now.
 INTERRUPTED_SECONDS_MAX: Final = 1.0
-"""The same for a run that is interrupted, because Ctrl-C means now."""
 
 
 async def measure(
     settings: Settings, client: Client, *, embedded: Literal["sync", "os"] | None
 ) -> tuple[Report, HapteraError | None]:
-    """Makes a run. Returns its report, and of the most frequent kind of error the last, if there was any.
+    """Make a run. Returns its report, and of the most frequent kind of error the last, if there was any.
 
     ``client`` connects to the store or the server of the workload. With ``embedded`` a store is made in this process
     for the run, with that durability. Raises a client's errors where the run cannot begin.
@@ -119,8 +119,9 @@ async def _prepare(settings: Settings, keys: Keys, database: Database) -> None:
 
 
 async def _clear(database: Database, keys: Keys, patience: float) -> None:
-    """Removes the keys of a run. Where the store is gone the run has its result all the same, and is not kept waiting:
-    whether anybody answers is asked first, within the time of any call."""
+    """Remove the keys of a run. Where the store is gone the run has its result all the same, and is not kept waiting:
+    whether anybody answers is asked first, within the time of any call.
+    """
     left = f"keys under {keys.prefix} may have stayed behind"
     try:
         with shown(lambda: f"removing {keys.count:,} keys", after=LONG_SECONDS):

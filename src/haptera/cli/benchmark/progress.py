@@ -10,13 +10,13 @@ from typing import Final
 
 INTERVAL_SECONDS: Final = 0.5
 
+#: Work that takes longer than this is reported, because an empty screen looks like a program that hangs.
 LONG_SECONDS: Final = 1.0
-"""Work that takes longer than this is reported, because an empty screen looks like a program that hangs."""
 
 
 @contextmanager
 def shown(text: Callable[[], str], *, after: float) -> Iterator[None]:
-    """Keeps ``text()`` on the last line of standard error, from ``after`` seconds on, and takes it away at the end.
+    """Keep ``text()`` on the last line of standard error, from ``after`` seconds on, and take it away at the end.
 
     Nothing is written where that is no terminal.
     """

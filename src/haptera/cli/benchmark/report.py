@@ -18,8 +18,8 @@ from haptera.version import __version__
 if TYPE_CHECKING:
     from haptera.cli.benchmark.histogram import Histogram
 
+#: Names the form of the document; another number where a reader of this one would go wrong.
 FORMAT: Final = "haptera-bench/1"
-"""Names the form of the document; another number where a reader of this one would go wrong."""
 
 PERCENTS: Final = (50.0, 90.0, 99.0, 99.9)
 
@@ -71,7 +71,8 @@ class Machine(_Part, frozen=True):
 
 class Result(_Part, frozen=True):
     """The figures. ``never_started`` counts operations that an open loop should have started before its end, and
-    could not."""
+    could not.
+    """
 
     seconds: float
     operations: int
@@ -135,7 +136,7 @@ def result(recorder: Recorder) -> Result:
 
 
 def decode(data: bytes, name: str) -> Report:
-    """Reads the file ``name``, which ``--json`` wrote. Raises ``ConfigurationError`` for anything else."""
+    """Read the file ``name``, which ``--json`` wrote. Raises ``ConfigurationError`` for anything else."""
     try:
         return msgspec.json.decode(data, type=Report)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Runs ``work`` to its end."""
+    """Run ``work`` to its end."""
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(work)
 

@@ -16,11 +16,11 @@ from haptera.peer import Request, Server, Service, listen, method
 SERVICE: Final = "bench"
 
 ITEMS_MAX: Final = 1_000_000_000
+#: Bytes that one call may ask for: a stranger must not fill the memory of a benchmark's server.
 ITEM_SIZE_MAX: Final = 8 * 1024 * 1024
-"""Bytes that one call may ask for: a stranger must not fill the memory of a benchmark's server."""
 
+#: The argument of ``stream``: how many items, and the bytes of each.
 encode_order: Callable[[tuple[int, int]], bytes] = msgspec.msgpack.Encoder().encode
-"""The argument of ``stream``: how many items, and the bytes of each."""
 
 _decode_order: Callable[[bytes], tuple[int, int]] = msgspec.msgpack.Decoder(tuple[int, int]).decode
 
@@ -32,7 +32,7 @@ class BenchService(Service):
 
     @method
     async def echo(self, request: Request) -> bytes:
-        """Answers with the payload."""
+        """Answer with the payload."""
         return request.payload
 
     @method
@@ -50,7 +50,7 @@ class BenchService(Service):
 
 
 async def serve(url: str, announce: Callable[[Server], None], *, until_input_ends: bool = False) -> None:
-    """Hosts the service at ``url`` until SIGTERM or SIGINT, or until standard input ends.
+    """Host the service at ``url`` until SIGTERM or SIGINT, or until standard input ends.
 
     ``announce`` is called when it listens. Raises ``ConfigurationError`` for an address that cannot be used.
     """

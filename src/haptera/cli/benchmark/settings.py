@@ -10,8 +10,8 @@ from haptera.cli.benchmark.key_choice import Distribution
 
 WorkloadName = Literal["read", "write", "mixed", "scan", "echo", "stream"]
 
+#: Workloads of the messaging library; the others need a store.
 MESSAGING: Final = frozenset({"echo", "stream"})
-"""Workloads of the messaging library; the others need a store."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -21,7 +21,7 @@ _VERDICTS: dict[Verdict, str] = {
 
 
 def show_report(report: Report) -> None:
-    """Writes the figures of a run, and doubts about them to standard error."""
+    """Write the figures of a run, and doubts about them to standard error."""
     settings, result = report.settings, report.result
     loop = "closed loop" if settings.rate is None else f"open loop at {settings.rate:g}/s"
     rows = [
@@ -50,7 +50,7 @@ def show_report(report: Report) -> None:
 
 
 def show_comparison(comparison: Comparison) -> None:
-    """Writes the figures of two runs beside each other."""
+    """Write the figures of two runs beside each other."""
     for name, (first, second) in comparison.settings.items():
         output.error_line(f"the runs differ in {name}: {first} and {second}")
     rows = [

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from haptera.cli.client import Client
     from haptera.peer import Peer
 
+#: How long the process of the messaging workloads' server may take until it listens.
 START_SECONDS_MAX: Final = 10.0
-"""How long the process of the messaging workloads' server may take until it listens."""
 
 _SERVER: Final = """
 import sys
@@ -53,7 +53,8 @@ async def embedded_store(
 @asynccontextmanager
 async def hosted_service(settings: Settings, client: Client) -> AsyncIterator[list[Peer]]:
     """The peers of all connections to the server that ``client`` names; without a name one starts in a process of its
-    own."""
+    own.
+    """
     async with AsyncExitStack() as stack:
         url = client.url
         if url is None:
@@ -70,7 +71,7 @@ async def hosted_service(settings: Settings, client: Client) -> AsyncIterator[li
 
 @asynccontextmanager
 async def _server_process(url: str) -> AsyncIterator[str]:
-    """Hosts the service in another process, which ends with this one, however this one ends: its input does."""
+    """Host the service in another process, which ends with this one, however this one ends: its input does."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", _SERVER, url, stdin=pipe, stdout=pipe, env={**os.environ, "PYTHONUNBUFFERED": "1"}

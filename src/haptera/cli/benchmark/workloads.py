@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from haptera.peer import Peer
 
 VALUES_MAX: Final = 64
+#: Different values that a run writes, and their bytes together: enough that no two neighbours are alike.
 VALUES_SIZE_MAX: Final = 16 * 1024 * 1024
-"""Different values that a run writes, and their bytes together: enough that no two neighbours are alike."""
 
 BATCH_KEYS: Final = 1000
 BATCH_SIZE: Final = 1024 * 1024
+#: How keys are stored before a run that reads them: some thousand small ones at a time, or some megabytes.
 BATCHES_IN_FLIGHT: Final = 4
-"""How keys are stored before a run that reads them: some thousand small ones at a time, or some megabytes."""
 
 READ, WRITE = range(2)
 ONLY: Final = 0
@@ -66,7 +66,7 @@ def message_operations(settings: Settings, peers: Sequence[Peer]) -> list[Operat
 
 
 async def store_keys(settings: Settings, keys: Keys, database: Database, stored: Callable[[int], None]) -> None:
-    """Stores a value under each of ``keys``; ``stored`` is told of so many at a time."""
+    """Store a value under each of ``keys``; ``stored`` is told of so many at a time."""
     values = _values(settings)
     batches = _batches(keys, values)
 

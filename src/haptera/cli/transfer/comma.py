@@ -46,7 +46,8 @@ class CsvRows:
 
     def _content(self) -> Iterator[str]:
         """The lines as text. Between two rows blank lines and comments are passed over, within a row they belong to
-        it."""
+        it.
+        """
         comment = self._wanted.comment
         while line := self._lines.read(pass_blank=self._row_size == 0):
             if self._row_size == 0 and comment is not None and line.startswith(comment):

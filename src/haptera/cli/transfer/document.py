@@ -11,8 +11,8 @@ from typing import Any, Final
 from haptera.cli.transfer.errors import BadFile
 from haptera.cli.transfer.source import LINE_SIZE_MAX, Damaged, Source
 
+#: Characters of one item: the largest value in base64, and all that may stand beside it.
 ITEM_SIZE_MAX: Final = LINE_SIZE_MAX
-"""Characters of one item: the largest value in base64, and all that may stand beside it."""
 
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _value_at = json.JSONDecoder().raw_decode
@@ -40,7 +40,7 @@ class Document:
                 return ""
 
     def take(self, *chars: str) -> str:
-        """Reads one of ``chars``."""
+        """Read one of ``chars``."""
         found = self.next_char()
         if found not in chars:
             there = repr(found) if found else "the end"
@@ -49,7 +49,7 @@ class Document:
         return found
 
     def value(self) -> Any:
-        """Reads one value of any kind."""
+        """Read one value of any kind."""
         self.next_char()
         while True:
             try:
@@ -96,7 +96,7 @@ class Document:
         return BadFile(self.number + 1, reason, "item")
 
     def _more(self, least: int = 1) -> bool:
-        """Reads on, at least as many characters as there are already, so that a long value is not tried too often."""
+        """Read on, at least as many characters as there are already, so that a long value is not tried too often."""
         self._text, self._at = self._text[self._at :], 0
         parts = [self._text]
         gained = 0

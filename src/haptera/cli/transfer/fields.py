@@ -32,8 +32,8 @@ class _Escapes(dict[int, str]):
 
 _ESCAPES: Final = _Escapes({ord(char): f"\\{letter}" for char, letter in _LETTERS.items()})
 
+#: The beginnings of a quoted field and of a comment.
 _BEGINNINGS: Final = ("$'", "#")
-"""The beginnings of a quoted field and of a comment."""
 
 _QUOTED: Final = re.compile(rb"[^\\']*(?:\\(?:[tnr\\']|x[0-9a-fA-F]{2})[^\\']*)*")
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from haptera.cli.transfer.rows import Rows, Wanted
 
 BATCH_ROWS_MAX: Final = 500
+#: Bytes of keys and values in one call: large enough that the calls cost little beside their rows, small enough that
+#: many in flight are few megabytes, and that few rows are uncertain after a lost connection.
 BATCH_SIZE_MAX: Final = 128 * 1024
-"""Bytes of keys and values in one call: large enough that the calls cost little beside their rows, small enough that
-many in flight are few megabytes, and that few rows are uncertain after a lost connection."""
 
 
 @dataclass
@@ -30,8 +30,8 @@ class RowBatch:
     items: list[tuple[str, bytes]]
     first: int
     last: int
+    #: Bytes of the file read so far, before decompression.
     position: int
-    """Bytes of the file read so far, before decompression."""
 
 
 class Reader:

@@ -69,7 +69,8 @@ def _begins_with_a_row(start: bytes) -> bool:
 
 def format_of(name: str, start: bytes) -> Format:
     """The format of a file: by its name, else by its first line. A line of JSON has no tab outside of its strings, and
-    inside of them a tab is escaped; a line of a TSV file has one."""
+    inside of them a tab is escaped; a line of a TSV file has one.
+    """
     stem = name.removesuffix(".gz")
     named = SUFFIXES.get(os.path.splitext(stem)[1].lower())
     if named is not None:

@@ -12,14 +12,14 @@ from typing import BinaryIO, Final, cast
 from haptera.cli.transfer.errors import BadFile
 from haptera.key_rules import VALUE_SIZE_MAX
 
+#: A longer line holds no row that could be stored: the largest value with every byte escaped as JSON does, six for
+#: one, beside other columns.
 LINE_SIZE_MAX: Final = VALUE_SIZE_MAX * 6 + 1024 * 1024
-"""A longer line holds no row that could be stored: the largest value with every byte escaped as JSON does, six for
-one, beside other columns."""
 
 BLOCK_SIZE: Final = 256 * 1024
 
+#: So much of a file says which format it has.
 START_SIZE: Final = 64 * 1024
-"""So much of a file says which format it has."""
 
 _BLANK_LINES: Final = re.compile(rb"(?:\n+|\r\n)+")
 
@@ -96,7 +96,7 @@ class Lines:
         return line
 
     def _fill(self) -> bool:
-        """Reads blocks until one has the end of a line, and puts them together once. Says whether there was any."""
+        """Read blocks until one has the end of a line, and put them together once. Says whether there was any."""
         parts = [self._buffer[self._at :]]
         size = len(parts[0])
         try:

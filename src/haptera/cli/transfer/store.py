@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from haptera.cli.transfer.reader import Reader, RowBatch
     from haptera.client import Database
 
+#: Calls under way at once: enough that the disk always has a next batch, at most some megabytes of rows.
 IN_FLIGHT_MAX: Final = 16
-"""Calls under way at once: enough that the disk always has a next batch, at most some megabytes of rows."""
 
+#: Batches that are read but not yet sent, so that reading and sending overlap.
 READ_AHEAD_MAX: Final = 4
-"""Batches that are read but not yet sent, so that reading and sending overlap."""
 
+#: An import that is interrupted waits so long for the answers that are under way: Ctrl-C means now.
 INTERRUPTED_SECONDS_MAX: Final = 1.0
-"""An import that is interrupted waits so long for the answers that are under way: Ctrl-C means now."""
 
 
 class Interrupted(Exception):
@@ -64,7 +64,7 @@ async def store(
     update: Callable[[int, int], None],
     read: Callable[[Reader], AsyncGenerator[RowBatch, None]] | None = None,
 ) -> Tally:
-    """Stores all rows of ``reader``, many calls at a time, until the first that fails or Ctrl-C.
+    """Store all rows of ``reader``, many calls at a time, until the first that fails or Ctrl-C.
 
     ``update`` is told how far the file is read and how many rows are stored. ``read`` is `read_ahead`; a test on a
     virtual clock has another, without a thread.
@@ -105,7 +105,7 @@ class InFlight:
     keys: set[str] = field(default_factory=set)
 
     async def send(self, batch: RowBatch) -> None:
-        """Sends a batch as soon as it may be under way beside the others."""
+        """Send a batch as soon as it may be under way beside the others."""
         keys = {key for key, _ in batch.items}
         while self.tasks and (len(self.tasks) >= IN_FLIGHT_MAX or not self.keys.isdisjoint(keys)):
             await asyncio.wait(self.tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -131,12 +131,12 @@ class InFlight:
             self.keys -= keys
 
     async def landed(self) -> None:
-        """Waits for all that are under way."""
+        """Wait for all that are under way."""
         if self.tasks:
             await asyncio.wait(self.tasks)
 
     async def land_within(self, seconds: float) -> None:
-        """Waits for the calls under way, and gives up calls that take longer."""
+        """Wait for the calls under way, and give up calls that take longer."""
         if self.tasks:
             _, late = await asyncio.wait(self.tasks, timeout=seconds)
             for task in late:

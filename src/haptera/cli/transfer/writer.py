@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 Writer = Callable[["Entry"], bytes]
 
+#: Of 8 MiB of bytes in escapes level 9 makes 2.8 MB in 17 s, and level 4 makes 3.4 MB in 0.4 s. Ordinary rows come out
+#: as small at both.
 GZIP_LEVEL: Final = 4
-"""Of 8 MiB of bytes in escapes level 9 makes 2.8 MB in 17 s, and level 4 makes 3.4 MB in 0.4 s. Ordinary rows come out
-as small at both."""
 
 
 def format_for(name: str) -> Format:

@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from haptera.node.turns import Turns
     from haptera.state import Glob, Result, StateMachine, Steps, StoredEntry
 
+#: Ids of answers that wait to be forgotten. They ride with the next write; only where nothing is written this many make
+#: an entry of their own, of 72 KiB.
 FORGOTTEN_MAX = 4096
-"""Ids of answers that wait to be forgotten. They ride with the next write; only where nothing is written this many make
-an entry of their own, of 72 KiB."""
 
 
 class Submitter(msgspec.Struct, frozen=True):
@@ -164,7 +164,8 @@ class Commands:
 
     def room_for_answers(self, submitter: Submitter) -> int:
         """The number of answers that may still be remembered for the submitter's user, once the ones that wait to be
-        forgotten are gone."""
+        forgotten are gone.
+        """
         user = submitter.user
         return (
             limits.ANSWERS_PER_USER_MAX
@@ -272,5 +273,5 @@ def _is_of_a_range(op: Count) -> bool:
     )
 
 
+#: Stands for a result that is still to come; told by identity.
 _WAITING: Result = ("waiting",)
-"""Stands for a result that is still to come; told by identity."""

@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from haptera.peer import Peer, Request
     from haptera.state import Result
 
-log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
+#: Ids in all shares before the ids of expired answers are looked for, which takes a few milliseconds. After that as
+#: many again must come, so that an id costs a constant; all shares together have at most twice as many ids as there are
+#: remembered answers.
 TRACKED_MIN = 65536
-"""Ids in all shares before the ids of expired answers are looked for, which takes a few milliseconds. After that as
-many again must come, so that an id costs a constant; all shares together have at most twice as many ids as there are
-remembered answers."""
 
+#: One line of the log in this time says that a user's answers are many, or that a connection's share is full.
 WARN_EVERY_S = 60.0
-"""One line of the log in this time says that a user's answers are many, or that a connection's share is full."""
 
+#: The name of a connection's share among its attributes.
 _SHARE = "haptera.kv.answers"
-"""The name of a connection's share among its attributes."""
 
 
 class Answers:
@@ -54,7 +54,8 @@ class Answers:
 
     def admits(self, submitter: Submitter, peer: Peer, count: int) -> bool:
         """Whether a connection has room for so many changes; they are under way then, until they are settled. If it has
-        not, `admit` judges each."""
+        not, `admit` judges each.
+        """
         share: Share | None = peer.attributes.get(_SHARE)
         if share is None:
             share = self._begin(submitter, peer)
@@ -87,7 +88,9 @@ class Answers:
         share_max = share_of(self._commands.room_for_answers(submitter) - self._under_way)
         if self._may_warn():
             answers = len(share) + share.under_way
-            log.warning("connection_share_full", extra=link_of(peer).log_fields(answers=answers, answers_max=share_max))
+            _logger.warning(
+                "connection_share_full", extra=link_of(peer).log_fields(answers=answers, answers_max=share_max)
+            )
         details = {"remembered_requests_max": share_max, "share": "connection"}
         return failure(Code.RATE_LIMITED, details, outcome="not_applied")
 
@@ -152,7 +155,7 @@ class Answers:
         self._commands.aging.look()
         if self._may_warn():
             fields = {"user": submitter.user, "answers": count, "answers_max": limits.ANSWERS_PER_USER_MAX}
-            log.warning("remembered_answers_many", extra=fields)
+            _logger.warning("remembered_answers_many", extra=fields)
 
     def _may_warn(self) -> bool:
         now = time.monotonic()

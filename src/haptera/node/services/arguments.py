@@ -25,14 +25,14 @@ AskedT = TypeVar("AskedT", bound=Struct)
 
 _NO_OPTIONS: Final = Raw()
 
+#: Said to msgspec.convert, which would else take a text where bytes belong, and decode it as Base64.
 _BINARY: Final = (bytes,)
-"""Said to msgspec.convert, which would else take a text where bytes belong, and decode it as Base64."""
 
+#: Bytes of an option map: the ranges of a scan in keys of the largest size, twice over.
 OPTION_SIZE_MAX: Final = 64 * 1024
-"""Bytes of an option map: the ranges of a scan in keys of the largest size, twice over."""
 
+#: Characters of an unknown option that are repeated in the error.
 OPTION_NAME_SHOWN_MAX: Final = 64
-"""Characters of an unknown option that are repeated in the error."""
 
 _outline: Final = msgspec.msgpack.Decoder(list[Raw])
 _map: Final = msgspec.msgpack.Decoder(dict[str, Any])
@@ -155,10 +155,10 @@ def _invalid(reason: str) -> Failure:
     return failure(Code.INVALID_ARGUMENT, {"reason": reason}, outcome="not_applied")
 
 
+#: The service of the store, and the part of the state that its commands are for.
 SERVICE: Final = "kv"
-"""The service of the store, and the part of the state that its commands are for."""
 
+#: The argument of each method of that service. A request for a name that is not here is 3002.
 METHODS: Final[dict[str, Argument[Operation]]] = {
     name: Argument(command) for command in OPERATIONS for part, name in [method_of(command)] if part == SERVICE
 }
-"""The argument of each method of that service. A request for a name that is not here is 3002."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from haptera.peer import Peer
     from haptera.state import Steps
 
-log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 
 class KvService(Service):
@@ -125,7 +125,7 @@ class KvService(Service):
                 self._metrics.kv_reads_total += 1
                 self._commands.submit(session, [command], lambda results: self._replies.answer([request], results))
         except Exception:
-            log.exception("request_failed", extra={"stream": request.stream, "method": request.method})
+            _logger.exception("request_failed", extra={"stream": request.stream, "method": request.method})
             self._replies.fail(request, failure(Code.HANDLER_FAILED, outcome="not_applied"))
         finally:
             if elements and not written:

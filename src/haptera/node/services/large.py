@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: Bytes of an argument above which its request leaves the batch and is answered in turns, because a batch of sixteen
+#: runs in one turn of the loop: this many take a tenth of a millisecond each.
 LARGE_SIZE = 16 * 1024
-"""Bytes of an argument above which its request leaves the batch and is answered in turns, because a batch of sixteen
-runs in one turn of the loop: this many take a tenth of a millisecond each."""
 
+#: As LARGE_SIZE, of an argument that is a list of keys or items: up to a thousand in so many bytes.
 LARGE_LIST_SIZE = 2048
-"""As LARGE_SIZE, of an argument that is a list of keys or items: up to a thousand in so many bytes."""
 
+#: Bytes of a list that is never too much: some ten keys. Of longer ones no more are answered in one turn of the loop
+#: than `Turns.admits`, because each of a thousand connections may send sixteen of them at once.
 SMALL_LIST_SIZE = 128
-"""Bytes of a list that is never too much: some ten keys. Of longer ones no more are answered in one turn of the loop
-than `Turns.admits`, because each of a thousand connections may send sixteen of them at once."""
 
+#: Bytes of a list for one unit of work: the shortest keys take three, and are decoded, looked up and encoded.
 _LIST_BYTES_PER_UNIT = 2
-"""Bytes of a list for one unit of work: the shortest keys take three, and are decoded, looked up and encoded."""
 
+#: Bytes of values for one unit of work: they are copied, checked and perhaps signed.
 _VALUE_BYTES_PER_UNIT = 256
-"""Bytes of values for one unit of work: they are copied, checked and perhaps signed."""
 
+#: The name, among a connection's attributes, of its large requests.
 _LARGE = "haptera.kv.large"
-"""The name, among a connection's attributes, of its large requests."""
 
 
 def is_large_list(size: int, turns: Turns) -> bool:

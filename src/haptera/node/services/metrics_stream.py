@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from haptera.peer import Peer, Request
 
+#: Often enough for a person's eyes; a sample takes a fraction of a millisecond.
 INTERVAL_MS_MIN: Final = 100
-"""Often enough for a person's eyes; a sample takes a fraction of a millisecond."""
 
 INTERVAL_MS_MAX: Final = 3_600_000
 INTERVAL_MS_DEFAULT: Final = 1000
@@ -33,14 +33,14 @@ class WatchMetrics(msgspec.Struct, frozen=True):
     interval_ms: Annotated[int, Meta(ge=INTERVAL_MS_MIN, le=INTERVAL_MS_MAX)] = INTERVAL_MS_DEFAULT
 
 
+#: Watchers of one node: more than look at it, few enough that a sample for each costs little.
 WATCHERS_MAX = 1024
-"""Watchers of one node: more than look at it, few enough that a sample for each costs little."""
 
+#: Watchers on one connection: as many as a dashboard has views, and so few that none keeps the others from watching.
 WATCHERS_PER_CONNECTION_MAX = 16
-"""Watchers on one connection: as many as a dashboard has views, and so few that none keeps the others from watching."""
 
+#: Timers that are due within this share a sample, so that many intervals cost no more than fifty samples a second.
 SAMPLE_AGE_MAX_S = 0.02
-"""Timers that are due within this share a sample, so that many intervals cost no more than fifty samples a second."""
 
 
 class Watchers:

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from haptera.node.services.arguments import Argument
     from haptera.state import Operation, Steps
 
+#: Elements of one piece: half a millisecond to find their ends and decode them.
 ELEMENTS_MAX: Final = 512
-"""Elements of one piece: half a millisecond to find their ends and decode them."""
 
+#: Bytes after which a piece ends, so that copying it is no pause either.
 PIECE_SIZE: Final = 256 * 1024
-"""Bytes after which a piece ends, so that copying it is no pause either."""
 
 _ELEMENT_WORK: Final = 6
 _BYTES_PER_UNIT: Final = 1024

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from haptera.peer import Request
     from haptera.state import GetMany, Operation, Steps
 
-log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
+#: Bytes of one page of a scan, unless one row is larger: one turn of the connection, a quarter of a default window.
 PAGE_SIZE_MAX: Final = 64 * 1024
-"""Bytes of one page of a scan, unless one row is larger: one turn of the connection, a quarter of a default window."""
 
+#: Rows of one page, so that a page of small rows too is taken in a fraction of a millisecond.
 PAGE_ROWS_MAX: Final = 1024
-"""Rows of one page, so that a page of small rows too is taken in a fraction of a millisecond."""
 
 
 class LongReads:
@@ -87,7 +87,7 @@ class LongReads:
         except asyncio.CancelledError:
             self._replies.fail(request, failure(Code.CANCELLED, outcome="not_applied"))
         except Exception:
-            log.exception("count_failed", extra={"stream": request.stream})
+            _logger.exception("count_failed", extra={"stream": request.stream})
             self._replies.fail(request, failure(Code.HANDLER_FAILED, outcome="not_applied"))
 
     async def _scan(self, submitter: Submitter, request: Request, op: OpenScan) -> None:
@@ -127,7 +127,7 @@ class LongReads:
         except LocalProtocolError as error:
             request.fail(error.failure("not_applied"))  # there is no memory for a row, or the peer takes none as large
         except Exception:
-            log.exception("scan_failed", extra={"stream": request.stream})
+            _logger.exception("scan_failed", extra={"stream": request.stream})
             request.fail(failure(Code.HANDLER_FAILED, outcome="not_applied"))
         finally:
             if isinstance(cursor, Cursor):

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from haptera.peer import Request
     from haptera.state import Result, Steps, StoredEntry
 
+#: Bytes of the largest answer to get_many, even where the peer takes more: as many as of a command. A few bytes of keys
+#: can ask for as much as the store holds, once for each.
 GET_MANY_SIZE_MAX: Final = COMMAND_SIZE_MAX
-"""Bytes of the largest answer to get_many, even where the peer takes more: as many as of a command. A few bytes of keys
-can ask for as much as the store holds, once for each."""
 
+#: The first field of the results of get and get_many.
 _WITH_VALUES: Final = (bytes, list)
-"""The first field of the results of get and get_many."""
 
 _REPLAYED: Final = bytes((Tag.REPLAYED, 0))
 _REVISION_HEAD: Final = bytes((Tag.REVISION, 8))

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from haptera.node.node import Node
 
+#: The capability that a connection needs for `watch_metrics` (spec/protocol.md 4.1).
 _CAPABILITY = "server_metrics"
-"""The capability that a connection needs for `watch_metrics` (spec/protocol.md 4.1)."""
 
 _WATCH_METRICS = Argument(WatchMetrics)
 

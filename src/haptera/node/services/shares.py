@@ -19,31 +19,32 @@ from haptera.state import limits
 if TYPE_CHECKING:
     from haptera.node.commands import Submitter
 
+#: The largest share. Eight times the changes that a connection may have under way by default, and a twelfth of its
+#: user's table: a client that never says which answers it has read is refused alone.
+#:
+#: No budget is charged for the ids: each takes 150 bytes, so that a full share is 1.2 MB, and all ids of a user are 30
+#: MB at most.
 ANSWERS_PER_CONNECTION_MAX: Final = 8192
-"""The largest share. Eight times the changes that a connection may have under way by default, and a twelfth of its
-user's table: a client that never says which answers it has read is refused alone.
 
-No budget is charged for the ids: each takes 150 bytes, so that a full share is 1.2 MB, and all ids of a user are 30 MB
-at most."""
-
+#: A share is at most one part in so many of the places that are free and not kept back.
 PART_OF_FREE: Final = 8
-"""A share is at most one part in so many of the places that are free and not kept back."""
 
+#: One part in so many of a user's table is for small shares alone: 25,000 answers.
 KEPT_BACK: Final = 4
-"""One part in so many of a user's table is for small shares alone: 25,000 answers."""
 
+#: The share of a connection in the places that are kept back. A client says which answers it has read after 8 answers
+#: at the latest, so that this many let it go on.
 SMALL_SHARE: Final = 16
-"""The share of a connection in the places that are kept back. A client says which answers it has read after 8 answers
-at the latest, so that this many let it go on."""
 
+#: One part in so many of a user's table is for shares of one answer alone: 12,500, and so one change at a time for each
+#: of the 10,000 connections of a listener. 781 connections have small shares before it is touched.
 KEPT_FOR_FIRST: Final = 8
-"""One part in so many of a user's table is for shares of one answer alone: 12,500, and so one change at a time for each
-of the 10,000 connections of a listener. 781 connections have small shares before it is touched."""
 
 
 def share_of(free: int) -> int:
     """The number of answers that one connection may have, its changes under way included, while its user has room for
-    ``free`` more. At least one, because the state refuses changes to a table without room, in log order."""
+    ``free`` more. At least one, because the state refuses changes to a table without room, in log order.
+    """
     table = limits.ANSWERS_PER_USER_MAX
     if free <= table // KEPT_FOR_FIRST:
         return 1
