@@ -84,14 +84,13 @@ class Outbox:
         """Compress the payloads that are queued from now on, where that makes them smaller."""
         self._codec = self.turns.codec = codec
 
-    def open(self, max_frame: int, stream_window: int, connection_window: int) -> None:
+    def open(self, max_frame: int, connection_window: int) -> None:
         """Take over the peer's limits; frames that had to wait for them may leave."""
         self.opened = True
         self.whole_max = self.turns.frame_max = min(max_frame, TURN_SIZE)
         for frame in self._behind_handshake:
             self.add_ready(frame)
         self._behind_handshake.clear()
-        self.turns.stream_window = stream_window
         self.turns.add_connection_credit(connection_window)
 
     # -- how much waits ---------------------------------------------------------------------------------------------

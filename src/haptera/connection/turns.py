@@ -43,7 +43,6 @@ class SendingTurns:
         "passed",
         "queued",
         "queued_answers",
-        "stream_window",
         "stuck",
         "waiting",
         "writable",
@@ -52,7 +51,6 @@ class SendingTurns:
     def __init__(self, ledger: Ledger) -> None:
         self.frame_max = 0  # the largest payload of a frame, once the peer has told: until then no half has credit
         self.credit = 0  # the connection's window, as the peer opened it
-        self.stream_window = 0  # each stream's, as the peer opens it
         #: The codec of payloads, where both sides agreed on it.
         self.codec: Codec | None = None
         #: Bytes that have left the ready queue, ever: a half whose REQUEST is behind them has no turn.
@@ -245,7 +243,7 @@ class SendingTurns:
         rest = len(message.payload) - sent
         size = min(rest, self.frame_max)
         if type_ == _ITEM:
-            size = self._item_size(half, size, ITEM_OVERHEAD + len(metadata), room, begun=sent > 0)
+            size = self._item_size(half, size, ITEM_OVERHEAD + len(metadata), room)
             if size < 0:
                 self._starve(half)
                 return None
@@ -275,7 +273,7 @@ class SendingTurns:
             self.writable.append(half)
         return head, payload
 
-    def _item_size(self, half: SendingHalf, size: int, overhead: int, room: int, *, begun: bool) -> int:
+    def _item_size(self, half: SendingHalf, size: int, overhead: int, room: int) -> int:
         """Return how much of an ITEM its next frame carries, ``size`` at most; below 0 if it has to wait for credit.
 
         A frame is cut only where there is need, because its receiver has to join the parts.
@@ -286,10 +284,6 @@ class SendingTurns:
         cost = overhead + size
         if cost <= half.credit and cost <= self.credit:
             return size
-        if not begun and half.credit <= self.credit and 2 * cost <= self.stream_window:
-            # Half of the window comes back once the other side has taken its ITEMs. An ITEM that is begun goes on,
-            # because its time runs.
-            return -1
         size = min(half.credit, self.credit) - overhead
         return size if size >= FRAGMENT_SIZE_MIN else -1
 

@@ -76,6 +76,14 @@ def test_streams_with_items_of_any_sizes_get_the_same_bytes(sizes: list[int]) ->
     assert min(sent_bytes.values()) >= 4 * TURN_SIZE
 
 
+def test_an_item_is_not_cut_for_the_last_bytes_of_a_turn() -> None:
+    """Its header makes an item of a turn's size larger than that: each would leave as two frames."""
+    connection = _server(1)
+    for _ in range(5):
+        connection.send_item(1, bytes(TURN_SIZE))
+    assert [len(each.payload) for each in sent(connection)] == [TURN_SIZE] * 5
+
+
 def test_a_stream_of_small_items_keeps_its_share_beside_large_ones() -> None:
     connection = _server(5)
     for stream in (1, 3, 5, 7):
