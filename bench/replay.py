@@ -11,7 +11,8 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from bench import processes, report
-from haptera.state.commands import Logged, Set, encode_commands
+from haptera.state.commands import Logged, encode_commands
+from haptera.state.operations import Set
 from haptera.storage import DataDirectory, Log, LogEntry, OsFileSystem, load_or_create
 
 if TYPE_CHECKING:

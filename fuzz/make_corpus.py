@@ -28,19 +28,8 @@ from haptera.connection import Connection, Role
 from haptera.connection.table import ConnectionState
 from haptera.errors import LocalProtocolError, failure
 from haptera.node.services.arguments import METHODS
-from haptera.state.commands import (
-    Clear,
-    Delete,
-    DeleteMany,
-    Forget,
-    Increment,
-    Logged,
-    Rename,
-    Set,
-    SetMany,
-    Write,
-    encode_commands,
-)
+from haptera.state.commands import Logged, encode_commands
+from haptera.state.operations import Clear, Delete, DeleteMany, Forget, Increment, Rename, Set, SetMany, Write
 from haptera.storage import LogEntry
 from haptera.storage.segment import RecordCipher, SegmentHeader
 from haptera.wire.metadata import Tag, encode_entry

@@ -9,8 +9,8 @@ import pytest
 
 import haptera
 from haptera.errors import HapteraError, ServerError, StorageError
-from haptera.state import Set, SetMany
 from haptera.state.kv import Kv
+from haptera.state.operations import Set, SetMany
 from tests.unit.node.process import serving
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from haptera.state.steps import Steps
 
 BROKEN_APPLY = """
-from haptera.state import Set
+from haptera.state.operations import Set
 from haptera.state.kv import Kv
 
 def half(self, op):

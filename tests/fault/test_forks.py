@@ -24,7 +24,7 @@ from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.config import NodeConfig
 from haptera.node.node import Node
 from haptera.peer.endpoint import _process_budget
-from haptera.state.commands import Set
+from haptera.state.operations import Set
 from haptera.testing import node, node_in_thread, proxy
 from tests.support.forked import child_of_a_library, in_child, living_child
 from tests.unit.peer.hosts import Batches, Echo, eventually, transport_of

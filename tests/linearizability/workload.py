@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from haptera.client.methods import KvMethods, Method
+from haptera.client.database import KvMethods
 from tests.linearizability.history import Told, row
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     import haptera
     from haptera import Database, Entry
+    from haptera.client.methods import Method
     from tests.linearizability.history import History, Operation
 
     Ask = Callable[[], Awaitable[Told]]

@@ -9,26 +9,8 @@ import pytest
 from hypothesis import given
 
 from haptera.errors import Failure
-from haptera.state import (
-    Clear,
-    Delete,
-    DeleteMany,
-    Exists,
-    Get,
-    GetMany,
-    Logged,
-    OpenScan,
-    Page,
-    Rename,
-    Result,
-    ScanCursor,
-    Set,
-    SetMany,
-    StateMachine,
-    Write,
-    limits,
-    many,
-)
+from haptera.state import Logged, Page, Result, ScanCursor, StateMachine, Write, limits, many
+from haptera.state.operations import Clear, Delete, DeleteMany, Exists, Get, GetMany, OpenScan, Rename, Set, SetMany
 from haptera.state.steps import finish
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from haptera.errors import Failure
 from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.node import Node
 from haptera.node.scans import Cursor
-from haptera.state import (
+from haptera.state import Page, Result, Write
+from haptera.state.operations import (
     Clear,
     Count,
     Delete,
@@ -27,12 +28,9 @@ from haptera.state import (
     GetMany,
     Increment,
     OpenScan,
-    Page,
     Rename,
-    Result,
     Set,
     SetMany,
-    Write,
 )
 from haptera.testing.filesystem import MemoryFileSystem, Unsynced
 from tests.unit.node.nodes import CONFIG, ManualWriter

@@ -6,23 +6,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haptera.state import (
-    Clear,
-    Delete,
-    DeleteMany,
-    Forget,
-    Increment,
-    Logged,
-    MalformedCommands,
-    Rename,
-    Set,
-    SetMany,
-    UnknownPart,
-    decode_commands,
-    encode_commands,
-    size_bound,
-    validate,
-)
+from haptera.state import Logged, MalformedCommands, UnknownPart, decode_commands, encode_commands, size_bound, validate
+from haptera.state.operations import Clear, Delete, DeleteMany, Forget, Increment, Rename, Set, SetMany
 
 keys = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=50)
 values = st.binary(max_size=300)

@@ -20,6 +20,19 @@ from hypothesis.stateful import (
 
 from haptera.errors import Failure
 from haptera.state import (
+    Logged,
+    Page,
+    Replayed,
+    Result,
+    Row,
+    ScanCursor,
+    StateMachine,
+    Write,
+    decode_commands,
+    encode_commands,
+    validate,
+)
+from haptera.state.operations import (
     Clear,
     Count,
     Delete,
@@ -29,21 +42,10 @@ from haptera.state import (
     Get,
     GetMany,
     Increment,
-    Logged,
     OpenScan,
-    Page,
     Rename,
-    Replayed,
-    Result,
-    Row,
-    ScanCursor,
     Set,
     SetMany,
-    StateMachine,
-    Write,
-    decode_commands,
-    encode_commands,
-    validate,
 )
 
 keys = st.sampled_from(["a", "a/1", "a/2", "ab", "b", "b/1", "c", "é", "\U0001f600"])

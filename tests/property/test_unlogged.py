@@ -7,19 +7,8 @@ from __future__ import annotations
 import hypothesis.strategies as st
 from hypothesis import example, given
 
-from haptera.state import (
-    Clear,
-    Delete,
-    DeleteMany,
-    Increment,
-    Logged,
-    Rename,
-    Replayed,
-    Set,
-    SetMany,
-    StateMachine,
-    Write,
-)
+from haptera.state import Logged, Replayed, StateMachine, Write
+from haptera.state.operations import Clear, Delete, DeleteMany, Increment, Rename, Set, SetMany
 
 keys = st.sampled_from(["a", "a/1", "b", "é"])
 #: Integers at the ends of their range, texts that look like one, and other values.

@@ -15,7 +15,20 @@ from haptera.client.arguments import (
 )
 from haptera.client.channel import Channel, ScanEnd
 from haptera.client.entry import Entry, entry_of
-from haptera.client.methods import Found, KvMethods, Method, ServerMethods, Stored
+from haptera.client.methods import (
+    Counted,
+    Deleted,
+    Existing,
+    Found,
+    FoundMany,
+    Incremented,
+    Method,
+    Removed,
+    Scanned,
+    ServerMethods,
+    Stored,
+    Written,
+)
 from haptera.client.scan import Scan
 from haptera.errors import Code, Failure, RemoteProtocolError
 from haptera.key_rules import INT64_MAX, INT64_MIN, VERSION_MAX
@@ -26,6 +39,23 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 R = TypeVar("R")
+
+
+class KvMethods:
+    """The methods of the service ``kv``, each with the shape of its answer."""
+
+    get = Method(Found)
+    set = Method(Stored, write=True)
+    delete = Method(Deleted, write=True)
+    exists = Method(Existing)
+    get_many = Method(FoundMany)
+    set_many = Method(Written, write=True)
+    delete_many = Method(Removed, write=True)
+    increment = Method(Incremented, write=True)
+    rename = Method(Written, write=True)
+    scan = Method(Scanned)
+    count = Method(Counted)
+    clear = Method(Removed, write=True)
 
 
 class Database:

@@ -35,18 +35,7 @@ try:
         status,
         too_many_bytes,
     )
-    from haptera.state import (
-        COMMAND_SIZE_MAX,
-        Count,
-        DeleteMany,
-        GetMany,
-        OpenScan,
-        Replayed,
-        Result,
-        SetMany,
-        free_steps,
-        validate_steps,
-    )
+    from haptera.state import COMMAND_SIZE_MAX, Replayed, Result, free_steps, operations, validate_steps
 except ModuleNotFoundError as error:
     raise ConfigurationError(
         f"an embedded database needs the package {error.name}: pip install 'haptera[server]'"
@@ -150,9 +139,9 @@ class EmbeddedChannel:
         if isinstance(command, Failure):
             return unsendable(argument, command)  # a text that is none fails before the store sees whose it is
         op = command.op
-        if isinstance(op, Count) and not node.commands.counts_at_once(op):
+        if isinstance(op, operations.Count) and not node.commands.counts_at_once(op):
             return await self._count(method, node, op, timeout)
-        if isinstance(op, GetMany) and command.size is not None:
+        if isinstance(op, operations.GetMany) and command.size is not None:
             return await self._get_many(method, node, op, timeout)
         answers: list[list[Result]] = []
         waiting: asyncio.Future[Result] | None = None
@@ -175,12 +164,12 @@ class EmbeddedChannel:
             result = result.result
         if isinstance(result, Failure):
             return result
-        if isinstance(op, GetMany) and (refused := too_many_bytes(result[0])) is not None:
+        if isinstance(op, operations.GetMany) and (refused := too_many_bytes(result[0])) is not None:
             return refused
         self.revision = node.revision
         return method.convert(result)
 
-    async def _count(self, method: Method[R], node: Node, op: Count, timeout: float | None) -> R | Failure:
+    async def _count(self, method: Method[R], node: Node, op: operations.Count, timeout: float | None) -> R | Failure:
         """Count the keys that a glob matches, while others have their turns."""
         counted = await _in_time(node.commands.count(ANONYMOUS, op), timeout)
         if isinstance(counted, Failure):
@@ -188,7 +177,9 @@ class EmbeddedChannel:
         answer, self.revision = counted
         return method.convert(answer)
 
-    async def _get_many(self, method: Method[R], node: Node, op: GetMany, timeout: float | None) -> R | Failure:
+    async def _get_many(
+        self, method: Method[R], node: Node, op: operations.GetMany, timeout: float | None
+    ) -> R | Failure:
         """Look many keys up, while others have their turns."""
         steps = node.commands.get_many_steps(op, COMMAND_SIZE_MAX)
         try:
@@ -236,7 +227,7 @@ class EmbeddedChannel:
         op = METHODS["scan"].convert((options,))
         if isinstance(op, Failure):
             raise op.exception()
-        assert isinstance(op, OpenScan)
+        assert isinstance(op, operations.OpenScan)
         cursor = await node.commands.open_scan(ANONYMOUS, op)
         if isinstance(cursor, Failure):
             raise cursor.exception()
@@ -348,8 +339,8 @@ async def _long_command(
 
 def _free(node: Node, op: Operation) -> None:
     """Let go of the long list that an operation has."""
-    assert isinstance(op, (SetMany, DeleteMany, GetMany))
-    node.commands.turns.start(None, free_steps(op.items if isinstance(op, SetMany) else op.keys))
+    assert isinstance(op, (operations.SetMany, operations.DeleteMany, operations.GetMany))
+    node.commands.turns.start(None, free_steps(op.items if isinstance(op, operations.SetMany) else op.keys))
 
 
 def _checked(method: Any, argument: tuple[Any, ...], elements: list[Any]) -> Steps[Envelope | Failure]:
@@ -357,7 +348,7 @@ def _checked(method: Any, argument: tuple[Any, ...], elements: list[Any]) -> Ste
     op = yield from convert_steps(method, argument, elements)
     if isinstance(op, Failure):
         return op
-    assert isinstance(op, (SetMany, DeleteMany, GetMany))
+    assert isinstance(op, (operations.SetMany, operations.DeleteMany, operations.GetMany))
     size = yield from validate_steps(op)
     return size if isinstance(size, Failure) else Envelope(op, size=size)
 

@@ -1,4 +1,4 @@
-"""The methods that the client calls, with the shape of each answer (spec/protocol.md, section 7).
+"""A method of a service as the client calls it, and the shapes of answers (spec/protocol.md, section 7).
 
 A result is decoded into a struct whose fields are checked while it is decoded: what a peer sends cannot reach the
 caller with another type than the annotation says. Fields that a later version adds at the end are ignored.
@@ -103,23 +103,6 @@ class Method(Generic[R]):
 
     def __repr__(self) -> str:
         return f"<Method {self.service}.{self.name}>"
-
-
-class KvMethods:
-    """The methods of the service ``kv``."""
-
-    get = Method(Found)
-    set = Method(Stored, write=True)
-    delete = Method(Deleted, write=True)
-    exists = Method(Existing)
-    get_many = Method(FoundMany)
-    set_many = Method(Written, write=True)
-    delete_many = Method(Removed, write=True)
-    increment = Method(Incremented, write=True)
-    rename = Method(Written, write=True)
-    scan = Method(Scanned)
-    count = Method(Counted)
-    clear = Method(Removed, write=True)
 
 
 class ServerMethods:

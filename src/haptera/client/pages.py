@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
-from haptera.client.methods import KvMethods, Row, decode_page, malformed
+from haptera.client.database import KvMethods
+from haptera.client.methods import Row, decode_page, malformed
 from haptera.errors import Code, ServerError, failure
 
 if TYPE_CHECKING:

@@ -29,7 +29,8 @@ from haptera.client.arguments import unsendable
 from haptera.client.backoff import Backoff
 from haptera.client.calls import LEAVING, StoreCall, passes
 from haptera.client.connector import Connector, Dial, Flight
-from haptera.client.methods import KvMethods, Method, Row, malformed
+from haptera.client.database import KvMethods
+from haptera.client.methods import Method, Row, malformed
 from haptera.client.pages import read_pages
 from haptera.client.request_ids import RequestIds
 from haptera.client.under_way import UnderWay

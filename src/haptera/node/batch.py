@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from haptera.errors import Code, failure
-from haptera.state import Forget, Logged
+from haptera.state import Logged, operations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,4 +76,4 @@ class Batch:
             self._indexed = 0
 
 
-_HOLE = Logged(Forget("", []))
+_HOLE = Logged(operations.Forget("", []))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from haptera.node.metrics import Metrics
     from haptera.node.turns import Turns
-    from haptera.state import Glob, OpenScan, Page, ScanCursor, StateMachine, Steps
+    from haptera.state import Glob, Page, ScanCursor, StateMachine, Steps, operations
 
 #: Seconds without a page after which a scan has lost its revision.
 PROGRESS_TIMEOUT_S = 60.0
@@ -146,7 +146,7 @@ class Scans:
 
     def open(
         self,
-        op: OpenScan,
+        op: operations.OpenScan,
         on_expired: Callable[[], None] | None = None,
         owner: object | None = None,
         glob: Glob | None = None,

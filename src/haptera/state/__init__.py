@@ -6,33 +6,15 @@ commands is its only input, so that a replay and a replica come to the same stat
 
 from __future__ import annotations
 
-from haptera.state import limits
+from haptera.state import limits, operations
 from haptera.state.arrays import array_header, read_array_header
 from haptera.state.commands import (
-    OPERATIONS,
-    Clear,
-    Count,
-    Delete,
-    DeleteMany,
-    Exists,
-    Forget,
-    Get,
-    GetMany,
-    Increment,
     Logged,
     MalformedCommands,
-    OpenScan,
-    Operation,
-    Read,
-    Rename,
-    Set,
-    SetMany,
     UnknownPart,
-    Write,
     decode_commands,
     encode_commands,
     encode_steps,
-    method_of,
     size_bound,
 )
 from haptera.state.conditions import UNMET
@@ -41,6 +23,7 @@ from haptera.state.fields import list_field
 from haptera.state.glob import SHORT_GLOB_MAX, Glob, compile_glob
 from haptera.state.limits import COMMAND_SIZE_MAX, CURSORS_MAX, SLICE_WORK_MAX
 from haptera.state.machine import StateMachine
+from haptera.state.operations import OPERATIONS, Operation, Read, Write, method_of
 from haptera.state.results import ANSWER_OVERHEAD, ENTRY_OVERHEAD, Replayed, Result, Row, StoredEntry
 from haptera.state.steps import ResultT, Steps, finish, free_steps
 from haptera.state.validation import glob_steps, validate, validate_steps
@@ -54,30 +37,17 @@ __all__ = [
     "SHORT_GLOB_MAX",
     "SLICE_WORK_MAX",
     "UNMET",
-    "Clear",
-    "Count",
-    "Delete",
-    "DeleteMany",
-    "Exists",
-    "Forget",
-    "Get",
-    "GetMany",
     "Glob",
-    "Increment",
     "Logged",
     "MalformedCommands",
-    "OpenScan",
     "Operation",
     "Page",
     "Read",
-    "Rename",
     "Replayed",
     "Result",
     "ResultT",
     "Row",
     "ScanCursor",
-    "Set",
-    "SetMany",
     "StateMachine",
     "Steps",
     "StoredEntry",
@@ -94,6 +64,7 @@ __all__ = [
     "limits",
     "list_field",
     "method_of",
+    "operations",
     "read_array_header",
     "size_bound",
     "validate",

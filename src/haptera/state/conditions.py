@@ -12,7 +12,7 @@ from haptera.errors import Code, Failure, failure
 from haptera.key_rules import INT64_MAX, INT64_MIN
 
 if TYPE_CHECKING:
-    from haptera.state.commands import Delete, Increment, Set
+    from haptera.state.operations import Delete, Increment, Set
     from haptera.state.results import Result, StoredEntry
 
 _KEY_NOT_FOUND: Final = int(Code.KEY_NOT_FOUND)

@@ -13,8 +13,8 @@ from haptera.state.ranges import KeyRange, key_range
 from haptera.state.results import Row
 
 if TYPE_CHECKING:
-    from haptera.state.commands import OpenScan
     from haptera.state.kv import Kv
+    from haptera.state.operations import OpenScan
 
 #: Bytes of a row in MessagePack beside the key and the value, at most: the headers, the version, the expiry.
 _ROW_OVERHEAD: Final = 24

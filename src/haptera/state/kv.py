@@ -17,7 +17,7 @@ import msgspec
 
 from haptera.errors import Code, Failure, failure
 from haptera.key_rules import KEY_SIZE_MAX, VERSION_MAX
-from haptera.state import commands, limits
+from haptera.state import limits, operations
 from haptera.state.conditions import nothing_to_delete, sum_of, unmet
 from haptera.state.glob import compile_glob
 from haptera.state.history import History, Table
@@ -81,20 +81,20 @@ class Kv:
 
     # Reads
 
-    def get(self, op: commands.Get) -> Result:
+    def get(self, op: operations.Get) -> Result:
         """[value, version, expires_at_ms]; a missing key is 4001."""
         entry = self._current(op.key)
         return entry if entry is not None else failure(_KEY_NOT_FOUND, {"key": op.key})
 
-    def exists(self, op: commands.Exists) -> Result:
+    def exists(self, op: operations.Exists) -> Result:
         """[bool]"""
         return (self._current(op.key) is not None,)
 
-    def get_many(self, op: commands.GetMany) -> Result:
+    def get_many(self, op: operations.GetMany) -> Result:
         """[[entry or nil, …]], in the order of the keys."""
         return (list(map(self._current, op.keys)),)
 
-    def count(self, op: commands.Count) -> Result:
+    def count(self, op: operations.Count) -> Result:
         """[count]: O(log n) for any range, O(keys in the range) for a glob with more than a prefix. Not while
         ``changing``.
         """
@@ -108,7 +108,7 @@ class Kv:
 
     # Changes
 
-    def set(self, op: commands.Set, *, rehearsed: bool = False) -> Result | None:
+    def set(self, op: operations.Set, *, rehearsed: bool = False) -> Result | None:
         """[version, previous or nil]"""
         key = op.key
         previous = self.entries.get(key)
@@ -120,7 +120,7 @@ class Kv:
         self._put(key, op.value, revision, previous)
         return (revision, previous if op.return_previous else None)
 
-    def delete(self, op: commands.Delete, *, rehearsed: bool = False) -> Result | None:
+    def delete(self, op: operations.Delete, *, rehearsed: bool = False) -> Result | None:
         """[deleted, version or nil, previous or nil]"""
         key = op.key
         previous = self.entries.get(key)
@@ -135,7 +135,7 @@ class Kv:
         self._remove(key, revision, previous)
         return (True, revision, previous if op.return_previous else None)
 
-    def set_many(self, op: commands.SetMany) -> Steps[Result]:
+    def set_many(self, op: operations.SetMany) -> Steps[Result]:
         """[version]: one for all; of a doubled key the last value counts. No items: the present revision."""
         if not op.items:
             return (self.revision,)
@@ -154,7 +154,7 @@ class Kv:
         yield from self._end(before)
         return (revision,)
 
-    def delete_many(self, op: commands.DeleteMany) -> Steps[Result]:
+    def delete_many(self, op: operations.DeleteMany) -> Steps[Result]:
         """[count, version or nil]: how many keys were there; a doubled one counts once."""
         revision, count, work = self.revision + 1, 0, 0
         entries, before = self.entries, self._begin(len(op.keys))
@@ -175,7 +175,7 @@ class Kv:
         yield from self._end(before)
         return (count, revision) if count else (0, None)
 
-    def increment(self, op: commands.Increment, *, rehearsed: bool = False) -> Result | None:
+    def increment(self, op: operations.Increment, *, rehearsed: bool = False) -> Result | None:
         """[value, version]: the new value as a number; it is stored as decimal text."""
         key = op.key
         previous = self.entries.get(key)
@@ -188,7 +188,7 @@ class Kv:
         self._put(key, b"%d" % number, revision, previous)
         return (number, revision)
 
-    def rename(self, op: commands.Rename, *, rehearsed: bool = False) -> Result | None:
+    def rename(self, op: operations.Rename, *, rehearsed: bool = False) -> Result | None:
         """[version]: of the new key; the old one is gone at the same revision.
 
         A missing source is 4001, for any target; with ``if_absent`` a target that exists is 4003. A key renamed to
@@ -209,7 +209,7 @@ class Kv:
         self._put(new_key, entry[0], revision, target)
         return (revision,)
 
-    def clear(self, op: commands.Clear) -> Steps[Result]:
+    def clear(self, op: operations.Clear) -> Steps[Result]:
         """[count, version or nil]"""
         span = key_range((op.prefix,))
         if span == EVERYTHING:
@@ -261,20 +261,20 @@ class Kv:
         self._settle()
         return (count, self.revision)
 
-    def unchanged(self, op: commands.Write) -> Result | None:
+    def unchanged(self, op: operations.Write) -> Result | None:
         """Return the result of a change of any number of keys that has nothing to change; None for any other.
 
         Of a delete_many with many keys it is not known: looking at each takes as long as applying it.
         """
         entries = self.entries
         match op:
-            case commands.SetMany():
+            case operations.SetMany():
                 return None if op.items else (self.revision,)
-            case commands.DeleteMany():
+            case operations.DeleteMany():
                 few = len(op.keys) <= limits.KEYS_LOOKED_AT_MAX
                 return (0, None) if few and not any(key in entries for key in op.keys) else None
-            case commands.Clear():
-                return (0, None) if self.count(commands.Count(op.prefix)) == (0,) else None
+            case operations.Clear():
+                return (0, None) if self.count(operations.Count(op.prefix)) == (0,) else None
             case _:
                 return None
 

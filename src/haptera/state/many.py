@@ -9,9 +9,9 @@ from haptera.key_rules import size_refusal
 from haptera.state.results import ANSWER_OVERHEAD, ENTRY_OVERHEAD
 
 if TYPE_CHECKING:
-    from haptera.state.commands import GetMany
     from haptera.state.history import Hold
     from haptera.state.kv import Kv
+    from haptera.state.operations import GetMany
     from haptera.state.results import StoredEntry
     from haptera.state.steps import Steps
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from haptera.client.calls import RESEND_SECONDS_MAX, StoreCall
-from haptera.client.methods import KvMethods
+from haptera.client.database import KvMethods
 from haptera.testing import virtual_clock
 from tests.unit.client.doubles import SERVER, FakeCall, FakePeer
 

@@ -9,7 +9,7 @@ import asyncio
 from functools import partial
 
 from haptera.errors import Failure
-from haptera.node.commands import ANONYMOUS, Commands, Envelope, Get, Result
+from haptera.node.commands import ANONYMOUS, Commands, Envelope, Result, operations
 from haptera.transport import Listener, Pool, open_listener, parse
 
 #: Bytes of one line: a key is no longer.
@@ -38,7 +38,7 @@ class LineConnection(asyncio.Protocol):
         if len(self._received) > LINE_SIZE_MAX:
             self.end(b"! the line is too long\n")
             return
-        commands = [Envelope(Get(line.decode(errors="replace"))) for line in lines]
+        commands = [Envelope(operations.Get(line.decode(errors="replace"))) for line in lines]
         self._commands.submit(ANONYMOUS, commands, self._answer)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from haptera.node.commands import Set
+from haptera.node.commands import operations
 from haptera.testing import virtual_clock
 from tests.unit.dialects.lines import LINE_SIZE_MAX, listen_for_lines
 from tests.unit.node.nodes import Asked, opened
@@ -21,7 +21,7 @@ def test_the_dialect_keeps_the_rules_of_its_layer() -> None:
 @virtual_clock
 async def test_a_dialect_serves_a_node() -> None:
     async with opened() as node:
-        Asked(node, Set("greeting", b"hello"))
+        Asked(node, operations.Set("greeting", b"hello"))
         listener = await listen_for_lines("haptera://127.0.0.1:0", node.commands, max_connections=4)
         assert await told(listener.url, b"greeting\nnothing\ngreeting\n") == b"hello\n! KEY_NOT_FOUND\nhello\n"
         assert await told(listener.url, b"gree") == b""

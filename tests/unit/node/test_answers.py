@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from haptera.node.commands import ANONYMOUS
 from haptera.node.services import answers, shares
-from haptera.state import Set, limits
+from haptera.state import limits
+from haptera.state.operations import Set
 from tests.unit.node.doubles import TAG_REPLAYED, FakePeer, FakeRequest
 from tests.unit.node.nodes import Asked, ManualWriter, opened, turn
 from tests.unit.node.test_kv import Served

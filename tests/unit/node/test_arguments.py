@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from haptera.errors import Failure
 from haptera.node.services.arguments import METHODS
-from haptera.state import (
+from haptera.state.operations import (
     Clear,
     Count,
     Delete,
@@ -21,11 +21,13 @@ from haptera.state import (
     GetMany,
     Increment,
     OpenScan,
-    Operation,
     Rename,
     Set,
     SetMany,
 )
+
+if TYPE_CHECKING:
+    from haptera.state import Operation
 
 encode = msgspec.msgpack.encode
 

@@ -11,7 +11,8 @@ import pytest
 from haptera.errors import Failure, failure
 from haptera.node.commands import ANONYMOUS, Envelope, Submitter
 from haptera.node.scans import PROGRESS_TIMEOUT_S, SCANS_PER_OWNER_MAX, SWEEP_INTERVAL_S, Cursor
-from haptera.state import (
+from haptera.state import Page, Replayed, Write, limits
+from haptera.state.operations import (
     Clear,
     Count,
     Delete,
@@ -22,13 +23,9 @@ from haptera.state import (
     GetMany,
     Increment,
     OpenScan,
-    Page,
     Rename,
-    Replayed,
     Set,
     SetMany,
-    Write,
-    limits,
 )
 from haptera.testing import VirtualClockLoop, virtual_clock
 from tests.unit.node.nodes import Asked, ManualWriter, opened, turn

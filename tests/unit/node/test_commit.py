@@ -18,7 +18,8 @@ from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.node import Node
 from haptera.node.services.server import health
 from haptera.replication import ThreadWriter
-from haptera.state import Delete, Get, Set, SetMany, decode_commands
+from haptera.state import decode_commands
+from haptera.state.operations import Delete, Get, Set, SetMany
 from haptera.storage import DataDirectory, Log, load_or_create
 from haptera.storage.errors import DiskFailed
 from haptera.testing.filesystem import MemoryFileSystem

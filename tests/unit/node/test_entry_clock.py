@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haptera.node.entry_clock import OFFSET_LARGE_MS, SLEW, EntryClock
-from haptera.state import Set
+from haptera.state.operations import Set
 from haptera.storage import DataDirectory, Log, load_or_create
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.node.nodes import CONFIG, Asked, opened, turn

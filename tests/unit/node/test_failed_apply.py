@@ -13,8 +13,8 @@ from haptera.node.applier import ApplyFailed
 from haptera.node.commands import ANONYMOUS
 from haptera.node.node import Node
 from haptera.node.services.server import health
-from haptera.state import Count, Get, OpenScan, Set, SetMany
 from haptera.state.kv import Kv
+from haptera.state.operations import Count, Get, OpenScan, Set, SetMany
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.node.nodes import CONFIG, Asked, ManualWriter, opened, turn
 

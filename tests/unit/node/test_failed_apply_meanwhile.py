@@ -14,8 +14,9 @@ from haptera.node.applier import ApplyFailed
 from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.node import Node
 from haptera.node.services.server import health, status
-from haptera.state import Clear, Count, Delete, DeleteMany, Get, GetMany, OpenScan, Replayed, Set, SetMany
+from haptera.state import Replayed
 from haptera.state.kv import Kv
+from haptera.state.operations import Clear, Count, Delete, DeleteMany, Get, GetMany, OpenScan, Set, SetMany
 from haptera.state.requests import Requests
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.node.nodes import CONFIG, Asked, ManualWriter, opened, turn

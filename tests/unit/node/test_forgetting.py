@@ -11,7 +11,8 @@ import pytest
 from haptera.node import commit
 from haptera.node.commands import ANONYMOUS, Envelope, Submitter
 from haptera.node.node import Node
-from haptera.state import Clear, Increment, Replayed, Set, SetMany, limits
+from haptera.state import Replayed, limits
+from haptera.state.operations import Clear, Increment, Set, SetMany
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.node.doubles import TAG_REPLAYED, FakePeer, FakeRequest
 from tests.unit.node.nodes import CONFIG, Asked, ImmediateWriter, ManualWriter, opened, turn

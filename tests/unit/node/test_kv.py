@@ -15,7 +15,8 @@ from haptera.node.scans import PROGRESS_TIMEOUT_S
 from haptera.node.services import writes
 from haptera.node.services.kv import KvService
 from haptera.node.services.reads import PAGE_SIZE_MAX
-from haptera.state import Set, limits
+from haptera.state import limits
+from haptera.state.operations import Set
 from tests.unit.node.doubles import TAG_REPLAYED, TAG_REVISION, FakePeer, FakeRequest
 from tests.unit.node.nodes import Asked, ManualWriter, opened, turn
 

@@ -12,9 +12,10 @@ import pytest
 from haptera import key_rules
 from haptera.node import turns
 from haptera.node.services import kv, large, pieces
-from haptera.state import SetMany, limits
+from haptera.state import limits
 from haptera.state.cursor import ScanCursor
 from haptera.state.glob import compile_steps
+from haptera.state.operations import SetMany
 from tests.unit.node.nodes import Asked, turn
 from tests.unit.node.test_kv import Served, served
 

@@ -13,9 +13,10 @@ from haptera.node import applier, turns
 from haptera.node.commands import ANONYMOUS
 from haptera.node.node import Node
 from haptera.node.scans import Cursor
-from haptera.state import Clear, Count, DeleteMany, Exists, Get, OpenScan, Page, Result, Set, SetMany
+from haptera.state import Page, Result
 from haptera.state.kv import KEY_WORK, Kv
 from haptera.state.limits import SLICE_WORK_MAX
+from haptera.state.operations import Clear, Count, DeleteMany, Exists, Get, OpenScan, Set, SetMany
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.node.nodes import CONFIG, Asked, ManualWriter, opened, turn
 

@@ -14,7 +14,8 @@ from haptera.errors import CorruptionError
 from haptera.node import recovery
 from haptera.node.collector import MIDDLE_COLLECTIONS, YOUNG_COLLECTIONS
 from haptera.node.node import Node
-from haptera.state import Count, Delete, Get, Increment, Set, UnknownPart
+from haptera.state import UnknownPart
+from haptera.state.operations import Count, Delete, Get, Increment, Set
 from haptera.storage import DataDirectory, Log, LogEntry, load_or_create
 from haptera.storage.errors import DirectoryInUse, DiskFailed, MissingKey
 from haptera.testing.filesystem import MemoryFileSystem

@@ -11,7 +11,8 @@ from haptera.node.commands import Envelope
 from haptera.node.metrics import Metrics
 from haptera.node.services.server import ServerService, health
 from haptera.node.services.session import NodeSessionService
-from haptera.state import Set, limits
+from haptera.state import limits
+from haptera.state.operations import Set
 from tests.unit.node.doubles import FakePeer
 from tests.unit.node.nodes import Asked, opened, turn
 

@@ -13,7 +13,8 @@ import pytest
 from haptera.client import Database, connect
 from haptera.errors import KeyExists
 from haptera.node.commands import ANONYMOUS, Envelope, Submitter
-from haptera.state import Clear, Delete, DeleteMany, Increment, Replayed, Set, SetMany, Write
+from haptera.state import Replayed, Write
+from haptera.state.operations import Clear, Delete, DeleteMany, Increment, Set, SetMany
 from haptera.testing import node, virtual_clock
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.node.nodes import Asked, ManualWriter, opened, turn

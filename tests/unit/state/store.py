@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, cast
 
 from haptera.errors import Failure
-from haptera.state import Logged, OpenScan, Page, Read, Result, Row, ScanCursor, StateMachine, Write, validate
+from haptera.state import Logged, Page, Read, Result, Row, ScanCursor, StateMachine, Write, validate
+from haptera.state.operations import OpenScan
 from haptera.state.steps import finish
 
 

@@ -7,23 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from haptera.state import (
-    Clear,
-    Delete,
-    DeleteMany,
-    Forget,
-    Increment,
-    Logged,
-    MalformedCommands,
-    Rename,
-    Set,
-    SetMany,
-    UnknownPart,
-    Write,
-    decode_commands,
-    encode_commands,
-)
+from haptera.state import Logged, MalformedCommands, UnknownPart, Write, decode_commands, encode_commands
 from haptera.state.commands import encode_steps
+from haptera.state.operations import Clear, Delete, DeleteMany, Forget, Increment, Rename, Set, SetMany
 
 ID = bytes(range(16))
 DIGEST = bytes(range(32))

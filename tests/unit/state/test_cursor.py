@@ -7,7 +7,8 @@ import sys
 import msgspec
 import pytest
 
-from haptera.state import Clear, Delete, DeleteMany, Logged, OpenScan, Rename, ScanCursor, Set, SetMany, limits
+from haptera.state import Logged, ScanCursor, limits
+from haptera.state.operations import Clear, Delete, DeleteMany, OpenScan, Rename, Set, SetMany
 from tests.unit.state.store import Store, drain, page_of, refused
 
 KEYS = ["a", "a/1", "a/2", "b", "b/1", "é", "日本", "\U0001f600"]

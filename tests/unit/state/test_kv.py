@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from haptera.state import (
+from haptera.state.operations import (
     Clear,
     Count,
     Delete,

@@ -7,18 +7,8 @@ from typing import Any
 
 import pytest
 
-from haptera.state import (
-    Count,
-    Get,
-    Increment,
-    Logged,
-    OpenScan,
-    Set,
-    SetMany,
-    StateMachine,
-    encode_commands,
-    size_bound,
-)
+from haptera.state import Logged, StateMachine, encode_commands, size_bound
+from haptera.state.operations import Count, Get, Increment, OpenScan, Set, SetMany
 from tests.unit.state.store import Store, refused
 
 

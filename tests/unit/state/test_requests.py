@@ -5,17 +5,8 @@ from __future__ import annotations
 import pytest
 
 from haptera.errors import Failure
-from haptera.state import (
-    Clear,
-    Delete,
-    Forget,
-    Increment,
-    Logged,
-    Replayed,
-    Set,
-    StateMachine,
-    limits,
-)
+from haptera.state import Logged, Replayed, StateMachine, limits
+from haptera.state.operations import Clear, Delete, Forget, Increment, Set
 from haptera.state.requests import Requests
 from tests.unit.state.store import Store, refused
 

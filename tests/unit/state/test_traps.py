@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-from haptera.state import (
-    Clear,
-    Delete,
-    DeleteMany,
-    Get,
-    GetMany,
-    Increment,
-    OpenScan,
-    Rename,
-    Set,
-    SetMany,
-    Write,
-)
+from haptera.state.operations import Clear, Delete, DeleteMany, Get, GetMany, Increment, OpenScan, Rename, Set, SetMany
 from tests.unit.state.store import Store, page_of, refused
+
+if TYPE_CHECKING:
+    from haptera.state import Write
 
 
 @pytest.mark.parametrize(

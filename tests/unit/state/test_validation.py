@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from haptera.key_rules import KEY_SIZE_MAX, KEYS_PER_COMMAND_MAX, VALUE_SIZE_MAX
-from haptera.state import (
+from haptera.state import Operation, validate
+from haptera.state.operations import (
     Clear,
     Count,
     Delete,
@@ -17,11 +18,9 @@ from haptera.state import (
     GetMany,
     Increment,
     OpenScan,
-    Operation,
     Rename,
     Set,
     SetMany,
-    validate,
 )
 
 LONGEST = "é" * (KEY_SIZE_MAX // 2)

@@ -18,16 +18,13 @@ from haptera.node.commit import LOGGED_OVERHEAD, CommitPipeline
 from haptera.node.scans import count_steps
 from haptera.state import (
     SHORT_GLOB_MAX,
-    Count,
-    Forget,
-    GetMany,
     Logged,
-    OpenScan,
     Operation,
     Read,
     compile_glob,
     glob_steps,
     limits,
+    operations,
     size_bound,
     validate,
 )
@@ -205,14 +202,14 @@ class Commands:
 
         submission = Submission(done)
         submission.results.append(_WAITING)
-        logged = Logged(Forget(user, request_ids), user)
+        logged = Logged(operations.Forget(user, request_ids), user)
         size = size_bound(logged.op) + LOGGED_OVERHEAD + len(user)
         return self._pipeline.append(logged, size, submission, 0)
 
     async def open_scan(
         self,
         submitter: Submitter,
-        op: OpenScan,
+        op: operations.OpenScan,
         on_expired: Callable[[], None] | None = None,
         owner: object | None = None,
     ) -> Cursor | Failure:
@@ -234,12 +231,12 @@ class Commands:
         await self._pipeline.settled()
         return self._scans.open(op, on_expired, owner, glob)
 
-    def counts_at_once(self, op: Count) -> bool:
+    def counts_at_once(self, op: operations.Count) -> bool:
         """Whether `submit` answers this count at once; else it is for `count`."""
         return not self._machine.changing and _is_of_a_range(op)
 
     async def count(
-        self, submitter: Submitter, op: Count, owner: object | None = None
+        self, submitter: Submitter, op: operations.Count, owner: object | None = None
     ) -> tuple[tuple[Any, ...], int] | Failure:
         """A count that `submit` does not answer at once: its result array, and the revision that it is of.
 
@@ -251,7 +248,7 @@ class Commands:
             await self._pipeline.settled()
             result = refused or self._machine.read(op)
             return (result, self._machine.revision) if isinstance(result, tuple) else cast("Failure", result)
-        scan = OpenScan(prefix=op.prefix, start=op.start, end=op.end, glob=op.glob, keys_only=True)
+        scan = operations.OpenScan(prefix=op.prefix, start=op.start, end=op.end, glob=op.glob, keys_only=True)
         cursor = await self.open_scan(submitter, scan, owner=owner)
         if isinstance(cursor, Failure):
             return cursor
@@ -261,12 +258,14 @@ class Commands:
         finally:
             cursor.close()
 
-    def get_many_steps(self, op: GetMany, limit: int) -> Steps[tuple[list[StoredEntry | None], int] | Failure]:
+    def get_many_steps(
+        self, op: operations.GetMany, limit: int
+    ) -> Steps[tuple[list[StoredEntry | None], int] | Failure]:
         """The entries of a valid get_many, in slices, and the revision of all; 3004 for an answer above `limit`."""
         return self._machine.get_many_steps(op, limit)
 
 
-def _is_of_a_range(op: Count) -> bool:
+def _is_of_a_range(op: operations.Count) -> bool:
     """Whether the index knows the count: there is no glob, or a short one that is a prefix."""
     return op.glob is None or (
         len(op.glob) <= SHORT_GLOB_MAX and validate(op) is None and compile_glob(op.glob).cost == 0

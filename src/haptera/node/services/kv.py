@@ -23,7 +23,7 @@ from haptera.node.services.replies import Replies
 from haptera.node.services.tasks import Tasks
 from haptera.node.services.writes import Writes, digest_of, previous_might_not_fit, write_command
 from haptera.peer import Request, Service
-from haptera.state import DeleteMany, GetMany, SetMany, Write, free_steps, validate_steps
+from haptera.state import Write, free_steps, operations, validate_steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,7 +118,7 @@ class KvService(Service):
                 self._replies.fail(request, command)
             elif isinstance(command.op, Write):
                 written = self._writes.submit(session, [request], [command], elements)
-            elif isinstance(command.op, GetMany):
+            elif isinstance(command.op, operations.GetMany):
                 self._metrics.kv_reads_total += 1
                 await self._reads.get_many(request, command.op)
             elif not self._reads.takes(session, request, command.op):
@@ -135,7 +135,7 @@ class KvService(Service):
         """The command that a large argument is, decoded and checked in slices; `elements` as of `decode_steps`."""
         method, payload, size = METHODS[request.method], request.payload, None
         op = (yield from decode_steps(method, payload, elements)) if method.list_field else method.decode(payload)
-        if isinstance(op, (SetMany, DeleteMany, GetMany)):
+        if isinstance(op, (operations.SetMany, operations.DeleteMany, operations.GetMany)):
             found = yield from validate_steps(op)
             if isinstance(found, Failure):
                 return found

@@ -14,7 +14,7 @@ from haptera.node.scans import Cursor, page_steps
 from haptera.node.services.large import while_wanted, writable
 from haptera.node.services.pieces import encode_steps
 from haptera.node.services.replies import GET_MANY_SIZE_MAX, revision_entry
-from haptera.state import Count, OpenScan
+from haptera.state import operations
 
 if TYPE_CHECKING:
     from haptera.node.commands import Commands, Submitter
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from haptera.node.services.replies import Replies
     from haptera.node.services.tasks import Tasks
     from haptera.peer import Request
-    from haptera.state import GetMany, Operation, Steps
+    from haptera.state import Operation, Steps
 
 _logger = logging.getLogger(__name__)
 
@@ -44,17 +44,17 @@ class LongReads:
 
     def takes(self, submitter: Submitter, request: Request, op: Operation) -> bool:
         """Whether a read is a scan, or a count of any number of keys; it is on its way then."""
-        if isinstance(op, OpenScan):
+        if isinstance(op, operations.OpenScan):
             self._metrics.kv_scans_total += 1
             self._tasks.begin(request.peer, lambda: self._scan(submitter, request, op))
-        elif isinstance(op, Count) and not self._commands.counts_at_once(op):
+        elif isinstance(op, operations.Count) and not self._commands.counts_at_once(op):
             self._metrics.kv_reads_total += 1
             self._tasks.begin(request.peer, lambda: self._count(submitter, request, op))
         else:
             return False
         return True
 
-    async def get_many(self, request: Request, op: GetMany) -> None:
+    async def get_many(self, request: Request, op: operations.GetMany) -> None:
         """Answer a large get_many when there is room for it: it may be any number of times as large as the request."""
         await writable(request)
         answer = await self._commands.turns.run(request.peer, while_wanted(request, self._entries(request, op)))
@@ -64,14 +64,14 @@ class LongReads:
         else:
             self._replies.fail(request, answer or failure(Code.CANCELLED, outcome="not_applied"))
 
-    def _entries(self, request: Request, op: GetMany) -> Steps[tuple[bytes, int] | Failure]:
+    def _entries(self, request: Request, op: operations.GetMany) -> Steps[tuple[bytes, int] | Failure]:
         found = yield from self._commands.get_many_steps(op, min(request.peer.max_message, GET_MANY_SIZE_MAX))
         if isinstance(found, Failure):
             return found
         entries, revision = found
         return (yield from encode_steps(entries)), revision
 
-    async def _count(self, submitter: Submitter, request: Request, op: Count) -> None:
+    async def _count(self, submitter: Submitter, request: Request, op: operations.Count) -> None:
         task = asyncio.current_task()
         assert task is not None
         request.on_cancel = lambda: self._tasks.stop(request.peer, task)
@@ -90,7 +90,7 @@ class LongReads:
             _logger.exception("count_failed", extra={"stream": request.stream})
             self._replies.fail(request, failure(Code.HANDLER_FAILED, outcome="not_applied"))
 
-    async def _scan(self, submitter: Submitter, request: Request, op: OpenScan) -> None:
+    async def _scan(self, submitter: Submitter, request: Request, op: operations.OpenScan) -> None:
         task = asyncio.current_task()
         assert task is not None
 

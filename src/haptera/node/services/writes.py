@@ -10,7 +10,7 @@ from haptera.key_rules import VALUE_SIZE_MAX
 from haptera.node.batch import DROPPED
 from haptera.node.commands import Envelope
 from haptera.node.services.arguments import METHODS, SERVICE
-from haptera.state import ANSWER_OVERHEAD, Delete, Set, free_steps
+from haptera.state import ANSWER_OVERHEAD, free_steps, operations
 
 if TYPE_CHECKING:
     from haptera.node.batch import Submission
@@ -159,6 +159,6 @@ def write_command(op: Any, request: Request, digest: bytes | None = None, size: 
 
 def previous_might_not_fit(op: Operation, peer: Peer) -> bool:
     """Whether the answer to a change could be larger than the peer takes: it would be applied, and not be answered."""
-    if not isinstance(op, (Set, Delete)) or not op.return_previous:
+    if not isinstance(op, (operations.Set, operations.Delete)) or not op.return_previous:
         return False
     return peer.max_message < VALUE_SIZE_MAX + ANSWER_OVERHEAD

@@ -1,0 +1,171 @@
+"""The commands of the replicated state: one class for each, from which all else about it follows.
+
+From the fields of a class and their kinds follow the form of a command in the log (`haptera.state.commands`), its
+validation, its size, and the argument of the service's method (`haptera.node.services.arguments`).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Final
+
+import msgspec
+from msgspec import Struct
+
+from haptera.state.fields import (
+    Bound,
+    Condition,
+    GlobText,
+    Integer,
+    Items,
+    Key,
+    Keys,
+    RequestIds,
+    Text,
+    Value,
+    Version,
+)
+
+
+class Operation(Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
+    """The base of all commands, whose tag is their part of the state and their method there.
+
+    A method of the service is defined here alone. Its request has the fields without a default in an array, and the
+    others as options in a map at the array's end, by their names or the names that `msgspec.field` gives them. Commands
+    hold text, bytes, numbers and flat lists, so the garbage collector need not follow them.
+    """
+
+    #: How many fields a request has in its array, where that is not the number of fields without a default.
+    positional: ClassVar[int | None] = None
+    #: Whether options may follow in a request though none is known yet.
+    may_have_options: ClassVar[bool] = False
+
+
+class Read(Operation, frozen=True):
+    """The base of commands that are answered at once from the applied state, and are not logged."""
+
+
+class Write(Operation, frozen=True):
+    """The base of commands that are logged."""
+
+    #: The place of the new version in the result (nil there: nothing was changed); None where it has none.
+    version_at: ClassVar[int | None] = None
+    #: Whether the change may be of any number of keys, and so is applied in slices.
+    in_slices: ClassVar[bool] = False
+
+
+class Get(Read, tag="kv.get", frozen=True):
+    key: Key
+
+
+class Set(Write, tag="kv.set", frozen=True):
+    """``if_version`` is the version the key must have (0: it must be absent); ``condition`` is judged after it."""
+
+    version_at = 0
+
+    key: Key
+    value: Value
+    if_version: Version | None = None
+    condition: Condition | None = msgspec.field(default=None, name="if")
+    return_previous: bool = False
+
+
+class Delete(Write, tag="kv.delete", frozen=True):
+    version_at = 1
+
+    key: Key
+    if_version: Version | None = None
+    return_previous: bool = False
+
+
+class Exists(Read, tag="kv.exists", frozen=True):
+    key: Key
+
+
+class GetMany(Read, tag="kv.get_many", frozen=True):
+    keys: Keys
+
+
+class SetMany(Write, tag="kv.set_many", frozen=True):
+    """The last of a doubled key wins."""
+
+    version_at = 0
+    in_slices = True
+    may_have_options = True
+
+    items: Items
+
+
+class DeleteMany(Write, tag="kv.delete_many", frozen=True):
+    version_at = 1
+    in_slices = True
+
+    keys: Keys
+
+
+class Increment(Write, tag="kv.increment", frozen=True):
+    version_at = 1
+    positional = 2  # a request always has the delta, which an entry of the log may leave out
+
+    key: Key
+    delta: Integer = 1
+    initial: Integer = 0
+
+
+class Rename(Write, tag="kv.rename", frozen=True):
+    version_at = 0
+
+    key: Key
+    new_key: Key
+    if_absent: bool = False
+
+
+class OpenScan(Operation, tag="kv.scan", frozen=True):
+    """The entries in a range, in key order. ``after`` is a key: the scan goes on beyond it, in its direction."""
+
+    prefix: Bound | None = None
+    start: Bound | None = None
+    end: Bound | None = None
+    glob: GlobText | None = None
+    limit: Version | None = None
+    reverse: bool = False
+    keys_only: bool = False
+    after: Bound | None = None
+
+
+class Count(Read, tag="kv.count", frozen=True):
+    """The keys in a range: ``start`` inclusive, ``end`` exclusive, with the prefix, matching the glob."""
+
+    prefix: Bound | None = None
+    start: Bound | None = None
+    end: Bound | None = None
+    glob: GlobText | None = None
+
+
+class Clear(Write, tag="kv.clear", frozen=True):
+    version_at = 1
+    in_slices = True
+
+    prefix: Bound | None = None
+
+
+class Forget(Write, tag="requests.forget", frozen=True):
+    """The user has read these answers and will not ask for them again (``answered_below``)."""
+
+    user: Text
+    request_ids: RequestIds
+
+
+#: Every command, in the order in which it is defined: a node describes its methods in the same.
+OPERATIONS: Final = tuple(
+    each
+    for each in list(globals().values())
+    if isinstance(each, type) and issubclass(each, Operation) and each.__struct_config__.tag is not None
+)
+
+WRITES: Final = tuple(each for each in OPERATIONS if issubclass(each, Write))
+
+
+def method_of(command: type[Operation]) -> tuple[str, str]:
+    """Return the part of the state that a command is for, and the name of its method."""
+    part, _, name = str(command.__struct_config__.tag).partition(".")
+    return part, name
