@@ -134,6 +134,21 @@ def test_a_public_name_leads_to_something(name: str) -> None:
     assert name in dir(haptera)
 
 
+@pytest.mark.parametrize(
+    "function", [*FUNCTIONS, *(each for thing in CLASSES for each in public(thing))], ids=lambda each: each.__qualname__
+)
+def test_a_public_function_says_what_it_takes_and_what_it_returns(function: Any) -> None:
+    """In sections, of which tools make pages. A timeout alone is explained where its class is."""
+    parameters = [name for name in inspect.signature(function).parameters if name not in {"self", "timeout"}]
+    text = function.__doc__ or ""
+    if parameters:
+        described = text.partition("Args:\n")[2].partition("\n\n")[0]
+        assert [name for name in parameters if not re.search(rf"\b{name}\b.*:", described)] == []
+        returned = inspect.signature(function).return_annotation
+        assert returned in {None, "None"} or "Returns:\n" in text
+    assert text
+
+
 def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'haptera' has no attribute 'no_such_name'"):
         haptera.no_such_name  # type: ignore[attr-defined]  # noqa: B018

@@ -43,34 +43,39 @@ TIMEOUT_SECONDS = 5.0
 def connect(
     url: str | None = None, *, timeout: Timeout = DEFAULT, wait: bool = True, ping_interval: float | None = None
 ) -> Database:
-    """A database that is served at ``url``.
-
-    ``url`` is ``haptera://host:port`` (of several hosts, ``haptera://a:7457,b:7457``, the first to take a connection is
-    used: one that has not within 250 ms is joined by the next) or ``haptera+unix:///path/to/socket``, with the options
-    ``?timeout=SECONDS``, ``compression=zstd|none`` (zstd is asked for where it is installed and the link leaves this
-    machine) and ``signed=psk&key_file=PATH`` for a server that signs its frames with a pre-shared key. Without it
-    ``HAPTERA_URL`` is used, else ``./haptera-data/haptera.sock`` where it exists and belongs to this user or to root,
-    else ``haptera://127.0.0.1:7457``.
-    ``timeout`` limits each call that names no other: seconds, 5 unless the URL says otherwise, None for no limit.
-
-    ``ping_interval`` (or ``?ping_interval=``) is how many seconds a connection may be silent before a PING is sent; as
-    many again without a sign of life are its end. 0 is never, None what the server says, 30 unless it is configured. A
-    call that has had no answer in time asks at once whether the server is still there, and gives the connection up
-    after 2 seconds of silence, so that calls go on with another one.
+    """Open a database that is served at ``url``.
 
     Use it as ``async with haptera.connect() as db``, or ``db = await haptera.connect()`` and `Database.aclose`.
     Nothing is sent before the first call, which then leaves in one write with the handshake. A server that cannot be
     reached, or that has no room for the connection, is dialled again, with backoff, for as long as a call has time,
-    unless it refuses for a reason that stays (its version, the key). With ``wait=False`` a call does not wait for a
-    server that has never answered: it fails at once where nothing listens. A call that was lost with its connection, or
-    whose answer was damaged, is sent again where that is safe: a read always, a change under its id to a server that
-    remembers it.
+    unless it refuses for a reason that stays (its version, the key). A call that was lost with its connection, or whose
+    answer was damaged, is sent again where that is safe: a read always, a change under its id to a server that
+    remembers it. A call that has had no answer in time asks at once whether the server is still there, and gives the
+    connection up after 2 seconds of silence, so that calls go on with another one.
 
     It may be made before a fork: each child then has connections and request ids of its own.
 
-    Raises ``ConfigurationError`` for a socket in the present directory that another user owns, or listens on (the
-    first call raises that), for a URL that is not understood, or that names a user or a password: this version has
-    no authentication, and does not pretend to.
+    Args:
+        url: ``haptera://host:port``, of several hosts ``haptera://a:7457,b:7457`` (the first to take a connection is
+            used: one that has not within 250 ms is joined by the next), or ``haptera+unix:///path/to/socket``. Its
+            options: ``?timeout=SECONDS``, ``ping_interval=SECONDS``, ``compression=zstd|none`` (zstd is asked for where
+            it is installed and the link leaves this machine) and ``signed=psk&key_file=PATH`` for a server that signs
+            its frames with a pre-shared key. Without a URL ``HAPTERA_URL`` is used, else
+            ``./haptera-data/haptera.sock`` where it exists and belongs to this user or to root, else
+            ``haptera://127.0.0.1:7457``.
+        timeout: Seconds that each call may take that names no other; 5 unless the URL says otherwise, None for no
+            limit.
+        wait: Whether a call waits for a server that has never answered. If not, it fails at once where nothing listens.
+        ping_interval: Seconds of silence on a connection before a PING; as many again without a sign of life end it. 0
+            is never, None the server's own, which is 30 unless it is configured.
+
+    Returns:
+        The database.
+
+    Raises:
+        ConfigurationError: The URL is not understood, or names a user or a password (this version has no
+            authentication, and does not pretend to), or the socket in the present directory belongs to another user.
+            If another user's process listens on it, the first call raises this.
     """
     location, dialled = _find(url, ping_interval)
     if timeout is DEFAULT:
@@ -110,15 +115,25 @@ def open_embedded(
     durability: Literal["sync", "os"] = "sync",
     timeout: float | None = TIMEOUT_SECONDS,
 ) -> Database:
-    """The database in the directory ``path``, opened in this process: no server, no socket, the same store and calls.
+    """Open the database in a directory in this process: no server, no socket, the same store and calls.
 
-    The directory is made where there is none, and is locked: one process at a time. ``durability`` ``"sync"`` answers a
-    change when it is on the disk, ``"os"`` when the operating system has it. Use it as ``async with haptera.open(path)
-    as db`` (or ``await``), which opens the directory and replays its log. The lock stays with the process that opened
-    the directory: a forked child is refused (``DirectoryInUse``) as long as that one has it.
+    Use it as ``async with haptera.open(path) as db`` (or ``await``), which opens the directory and replays its log. The
+    directory is made where there is none, and is locked: one process at a time. The lock stays with the process that
+    opened the directory: a forked child is refused (``DirectoryInUse``) as long as that one has it.
 
-    Needs the extra ``haptera[server]``. Opening raises ``StorageError`` (``CorruptionError`` for damage) and
-    ``ConfigurationError``.
+    Needs the extra ``haptera[server]``.
+
+    Args:
+        path: The data directory.
+        durability: ``"sync"`` answers a change when it is on the disk, ``"os"`` when the operating system has it.
+        timeout: Seconds that each call may take that names no other; None for no limit.
+
+    Returns:
+        The database, which entering or awaiting it opens.
+
+    Raises:
+        ConfigurationError: An argument cannot be used, or the extra is missing.
+        StorageError: The directory cannot be opened (on entering; ``CorruptionError`` for damage).
     """
     from haptera.client.embedded import EmbeddedChannel  # noqa: PLC0415  # it needs the extra, and a client does not
 

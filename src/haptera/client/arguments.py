@@ -7,11 +7,12 @@ a served store refuse it with the same error.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from haptera.errors import Code
 from haptera.key_rules import (
+    VERSION_MAX,
     bound_refusal,
     count_refusal,
     key_refusal,
@@ -94,3 +95,38 @@ def unsendable(argument: Sequence[Any], reason: Failure) -> Failure:
         if refused is not None:
             return refused
     return reason
+
+
+def set_argument(key: str, value: Value, options: dict[str, Any]) -> tuple[Any, ...]:
+    """The argument of a set, with its options if there are any."""
+    if type(key) is not str:
+        key = plain_key(key)
+    plain = value if type(value) is bytes else plain_value(value)
+    return (key, plain, options) if options else (key, plain)
+
+
+def plain_keys(keys: Iterable[str]) -> list[str]:
+    """A list of keys. Raises TypeError for one key in its place."""
+    if isinstance(keys, str | bytes):
+        raise TypeError("keys is an iterable of keys, not one of them")
+    return [plain_key(key) for key in keys]
+
+
+def condition(if_version: int | None, if_absent: bool, if_present: bool) -> dict[str, Any]:
+    """The condition of a change as options. Raises ValueError for conditions that exclude each other."""
+    if if_absent and if_present:
+        raise ValueError("if_absent and if_present exclude each other")
+    options: dict[str, Any] = {}
+    if if_version is not None:
+        options["if_version"] = checked_int("if_version", if_version, 0, VERSION_MAX)
+    if if_absent:
+        options["if"] = "absent"
+    elif if_present:
+        options["if"] = "present"
+    return options
+
+
+def range_options(prefix: str | None, start: str | None, end: str | None, glob: str | None) -> dict[str, Any]:
+    """The conditions of a range that are given."""
+    given = {"prefix": prefix, "start": start, "end": end, "glob": glob}
+    return {name: text_option(name, text) for name, text in given.items() if text is not None}

@@ -9,8 +9,12 @@ from haptera.client.arguments import (
     Value,
     checked_int,
     checked_timeout,
+    condition,
     plain_key,
+    plain_keys,
     plain_value,
+    range_options,
+    set_argument,
     text_option,
 )
 from haptera.client.channel import Channel, ScanEnd
@@ -86,7 +90,14 @@ class Database:
     # -- one key
 
     async def get(self, key: str, *, timeout: Timeout = DEFAULT) -> Entry | None:
-        """The entry of ``key``, or None if there is none."""
+        """Read one key.
+
+        Args:
+            key: Its name.
+
+        Returns:
+            The entry, or None if there is none.
+        """
         if type(key) is not str:
             key = plain_key(key)
         found = await self._channel.call(
@@ -109,12 +120,24 @@ class Database:
         if_present: bool = False,
         timeout: Timeout = DEFAULT,
     ) -> int:
-        """Store ``value`` under ``key`` and return its version.
+        """Store a value.
 
-        ``if_version`` is the version the key must have (0: it must be absent), else ``VersionMismatch``;
-        ``if_absent`` raises ``KeyExists`` where there is an entry, ``if_present`` ``KeyNotFound`` where there is none.
+        Args:
+            key: Its name.
+            value: Text, stored as UTF-8, or bytes.
+            if_version: The version that the key must have; 0: it must be absent.
+            if_absent: Whether the key must be absent.
+            if_present: Whether the key must have an entry.
+
+        Returns:
+            The new version.
+
+        Raises:
+            VersionMismatch: The key has another version than ``if_version``.
+            KeyExists: The key has an entry, with ``if_absent``.
+            KeyNotFound: The key has no entry, with ``if_present``.
         """
-        argument = _set_argument(key, value, _condition(if_version, if_absent, if_present))
+        argument = set_argument(key, value, condition(if_version, if_absent, if_present))
         stored = await self._channel.call(
             KvMethods.set, argument, self._timeout if timeout is DEFAULT else checked_timeout(timeout)
         )
@@ -133,26 +156,56 @@ class Database:
         if_present: bool = False,
         timeout: Timeout = DEFAULT,
     ) -> Entry | None:
-        """Store as `set` does, and return the entry of before, or None; the new version is in `revision`."""
-        options = _condition(if_version, if_absent, if_present)
+        """Store a value as `set` does, and return the entry of before. The new version is in `revision`.
+
+        Args:
+            key, value, if_version, if_absent, if_present: As for `set`.
+
+        Returns:
+            The entry of before, or None if there was none.
+
+        Raises:
+            VersionMismatch, KeyExists, KeyNotFound: As for `set`.
+        """
+        options = condition(if_version, if_absent, if_present)
         options["return_previous"] = True
-        stored = await self._call(KvMethods.set, _set_argument(key, value, options), timeout)
+        stored = await self._call(KvMethods.set, set_argument(key, value, options), timeout)
         self._channel.revision = stored.version
         before = stored.previous
         return None if before is None else entry_of(key, before.value, before.version, before.expires_at_ms)
 
     async def delete(self, key: str, *, if_version: int | None = None, timeout: Timeout = DEFAULT) -> bool:
-        """Delete ``key``; False if there was no entry. ``if_version`` as in `set`."""
+        """Delete one key.
+
+        Args:
+            key: Its name.
+            if_version: The version that the key must have.
+
+        Returns:
+            Whether there was an entry.
+
+        Raises:
+            VersionMismatch: The key has another version than ``if_version``.
+        """
         key = plain_key(key)
-        options = _condition(if_version, False, False)
+        options = condition(if_version, False, False)
         deleted = await self._call(KvMethods.delete, (key, options) if options else (key,), timeout)
         return deleted.deleted
 
     async def increment(self, key: str, delta: int = 1, *, initial: int = 0, timeout: Timeout = DEFAULT) -> int:
-        """Add ``delta`` to the number that ``key`` holds as decimal text, and return the sum.
+        """Add to the number that a key holds as decimal text.
 
-        A key without an entry starts from ``initial``. Raises ``NotAnInteger`` and, beyond 64 bits with sign,
-        ``IntegerOverflow``.
+        Args:
+            key: Its name.
+            delta: The number to add; it may be negative.
+            initial: The number that a key without an entry starts from.
+
+        Returns:
+            The sum.
+
+        Raises:
+            NotAnInteger: The value is no number.
+            IntegerOverflow: The sum has more than 64 bits with sign.
         """
         argument: tuple[Any, ...] = (plain_key(key), checked_int("delta", delta, INT64_MIN, INT64_MAX))
         if initial != 0:
@@ -160,10 +213,19 @@ class Database:
         return (await self._call(KvMethods.increment, argument, timeout)).value
 
     async def rename(self, key: str, new_key: str, *, if_absent: bool = False, timeout: Timeout = DEFAULT) -> int:
-        """Move the entry of ``key`` to ``new_key`` and return its new version.
+        """Move an entry to another key, in place of an entry there.
 
-        Raises ``KeyNotFound``, and with ``if_absent`` ``KeyExists`` where ``new_key`` has an entry already; without it
-        that entry is replaced.
+        Args:
+            key: The name that it has.
+            new_key: The name that it gets.
+            if_absent: Whether ``new_key`` must be absent.
+
+        Returns:
+            The entry's new version.
+
+        Raises:
+            KeyNotFound: ``key`` has no entry.
+            KeyExists: ``new_key`` has an entry, with ``if_absent``.
         """
         argument: tuple[Any, ...] = (plain_key(key), plain_key(new_key))
         if if_absent:
@@ -171,14 +233,28 @@ class Database:
         return (await self._call(KvMethods.rename, argument, timeout)).version
 
     async def exists(self, key: str, *, timeout: Timeout = DEFAULT) -> bool:
-        """Whether ``key`` has an entry."""
+        """Ask for one key without its value.
+
+        Args:
+            key: Its name.
+
+        Returns:
+            Whether it has an entry.
+        """
         return (await self._call(KvMethods.exists, (plain_key(key),), timeout)).exists
 
     # -- many keys
 
     async def get_many(self, keys: Iterable[str], *, timeout: Timeout = DEFAULT) -> list[Entry | None]:
-        """The entries of ``keys``, in their order, all of one revision; None where there is none."""
-        names = _keys(keys)
+        """Read several keys at one revision.
+
+        Args:
+            keys: Their names.
+
+        Returns:
+            Their entries in the same order; None where there is none.
+        """
+        names = plain_keys(keys)
         found = (await self._call(KvMethods.get_many, (names,), timeout)).entries
         if len(found) != len(names):
             raise RemoteProtocolError(
@@ -199,7 +275,14 @@ class Database:
     async def set_many(
         self, items: Mapping[str, Value] | Iterable[tuple[str, Value]], *, timeout: Timeout = DEFAULT
     ) -> int:
-        """Store all ``items`` or none, with one version, which it returns. The last of a doubled key wins."""
+        """Store several values with one version, all or none.
+
+        Args:
+            items: Keys and values. Of a key that stands in it twice the last value counts.
+
+        Returns:
+            The new version.
+        """
         pairs = items.items() if isinstance(items, Mapping) else items
         rows = [
             (key if type(key) is str else plain_key(key), value if type(value) is bytes else plain_value(value))
@@ -208,8 +291,15 @@ class Database:
         return (await self._call(KvMethods.set_many, (rows,), timeout)).version
 
     async def delete_many(self, keys: Iterable[str], *, timeout: Timeout = DEFAULT) -> int:
-        """Delete the entries of ``keys``, all at once, and return how many there were."""
-        return (await self._call(KvMethods.delete_many, (_keys(keys),), timeout)).count
+        """Delete several keys at once.
+
+        Args:
+            keys: Their names.
+
+        Returns:
+            How many entries there were.
+        """
+        return (await self._call(KvMethods.delete_many, (plain_keys(keys),), timeout)).count
 
     async def count(
         self,
@@ -220,12 +310,26 @@ class Database:
         glob: str | None = None,
         timeout: Timeout = DEFAULT,
     ) -> int:
-        """The number of keys in a range; the arguments are those of `scan`."""
-        options = _range(prefix, start, end, glob)
+        """Count the keys of a range.
+
+        Args:
+            prefix, start, end, glob: As for `scan`.
+
+        Returns:
+            How many keys there are.
+        """
+        options = range_options(prefix, start, end, glob)
         return (await self._call(KvMethods.count, (options,) if options else (), timeout)).count
 
     async def clear(self, *, prefix: str, timeout: Timeout = DEFAULT) -> int:
-        """Delete every key that begins with ``prefix`` (``""``: every key), and return how many there were."""
+        """Delete every key with a prefix.
+
+        Args:
+            prefix: The beginning of the keys; ``""``: every key.
+
+        Returns:
+            How many entries there were.
+        """
         options = {"prefix": text_option("prefix", prefix)}  # None is a mistake, and must not mean every key
         return (await self._call(KvMethods.clear, (options,) if prefix else (), timeout)).count
 
@@ -241,17 +345,27 @@ class Database:
         keys_only: bool = False,
         timeout: Timeout = DEFAULT,
     ) -> Scan:
-        """The entries of a range in the order of their keys' bytes, all of one revision, as an asynchronous iterator.
+        """Iterate over the entries of a range in the order of their keys' bytes, all of one revision.
 
-        ``start`` is inclusive and ``end`` exclusive; of several arguments all must hold. ``limit`` is the largest
-        number of entries, ``reverse`` begins with the last, ``keys_only`` leaves the values empty.
+        Of several conditions all must hold. A connection that is lost after the first entries ends the scan with
+        ``ConnectionLost``, because the rest would be of another revision. At the server a scan that makes no progress
+        for 60 seconds ends with ``RevisionCompacted``.
 
-        ``timeout`` limits the whole scan, the caller's own work between entries included. Without it the wait for each
-        page is limited by the database's own timeout, and the scan may take as long as it takes. A connection that is
-        lost after the first entries ends the scan with ``ConnectionLost``, because what follows would be of another
-        revision. At the server a scan that makes no progress for 60 seconds ends with ``RevisionCompacted``.
+        Args:
+            prefix: The beginning of the keys.
+            start: The first key, inclusive.
+            end: The last key, exclusive.
+            glob: A pattern that the keys match.
+            limit: The largest number of entries.
+            reverse: Whether to begin with the last.
+            keys_only: Whether to leave the values empty.
+            timeout: Seconds for the whole scan, the caller's own work between entries included. Unless given, the wait
+                for each page is limited by the database's own timeout, and the whole scan by nothing.
+
+        Returns:
+            An asynchronous iterator of entries.
         """
-        options = _range(prefix, start, end, glob)
+        options = range_options(prefix, start, end, glob)
         if limit is not None:
             options["limit"] = checked_int("limit", limit, 0, VERSION_MAX)
         if reverse:
@@ -291,7 +405,11 @@ class Database:
         return await self._call(ServerMethods.status, (), timeout)
 
     async def drain(self, *, timeout: float = 30.0) -> None:
-        """Take no more calls, wait up to ``timeout`` seconds for those under way, and close."""
+        """Take no more calls, wait for those under way, and close.
+
+        Args:
+            timeout: Seconds to wait at most.
+        """
         await self._channel.drain(timeout)
 
     async def aclose(self) -> None:
@@ -325,34 +443,3 @@ class Database:
 
     def __repr__(self) -> str:
         return f"<haptera.Database {self._name}>"
-
-
-def _set_argument(key: str, value: Value, options: dict[str, Any]) -> tuple[Any, ...]:
-    if type(key) is not str:
-        key = plain_key(key)
-    plain = value if type(value) is bytes else plain_value(value)
-    return (key, plain, options) if options else (key, plain)
-
-
-def _keys(keys: Iterable[str]) -> list[str]:
-    if isinstance(keys, str | bytes):
-        raise TypeError("keys is an iterable of keys, not one of them")
-    return [plain_key(key) for key in keys]
-
-
-def _condition(if_version: int | None, if_absent: bool, if_present: bool) -> dict[str, Any]:
-    if if_absent and if_present:
-        raise ValueError("if_absent and if_present exclude each other")
-    options: dict[str, Any] = {}
-    if if_version is not None:
-        options["if_version"] = checked_int("if_version", if_version, 0, VERSION_MAX)
-    if if_absent:
-        options["if"] = "absent"
-    elif if_present:
-        options["if"] = "present"
-    return options
-
-
-def _range(prefix: str | None, start: str | None, end: str | None, glob: str | None) -> dict[str, Any]:
-    given = {"prefix": prefix, "start": start, "end": end, "glob": glob}
-    return {name: text_option(name, text) for name, text in given.items() if text is not None}

@@ -103,12 +103,23 @@ class Call(asyncio.Future[Answer]):
     reads: bool  # whether it takes them
 
     def add_entries(self, entries: bytes) -> None:
-        """Have more metadata entries sent with the request."""
+        """Have more metadata entries sent with the request.
+
+        Args:
+            entries: Encoded metadata entries.
+        """
         service, method, others = self.route
         self.route = service, method, others + entries
 
     def cancel(self, msg: object | None = None) -> bool:
-        """Cancel the call: the other side is asked to stop."""
+        """Cancel the call: the other side is asked to stop.
+
+        Args:
+            msg: As for ``asyncio.Future.cancel``.
+
+        Returns:
+            Whether it was under way.
+        """
         if self.done():
             return False
         self.caller.abandon(self)

@@ -101,19 +101,28 @@ class Peer:
         repeats: bool = False,
         resent: bool = False,
     ) -> Call:
-        """Send a request and return the future of its answer.
+        """Send a request without waiting for its answer.
 
-        An ERROR is an ``Answer`` with a ``failure``, not an exception. The future fails with ``ConnectionLost`` when
-        the connection ends first, with ``DeadlineExceeded`` after ``timeout`` seconds.
+        Args:
+            service: The name of the service.
+            method: The name of its method.
+            payload: The argument.
+            timeout: Seconds until the future fails with ``DeadlineExceeded``; None for no limit.
+            request_id: A 16-byte UUID. The other side remembers the answer, so that the same request under the same id
+                is not applied again, and is told by later requests which answers have been read.
+            repeats: Whether the caller may repeat it. An answer that is damaged then counts as read only at
+                ``Call.release``.
+            resent: Whether it may have been sent on another connection before. Its answer is then forgotten by time
+                alone.
 
-        ``request_id`` is a 16-byte UUID: the other side remembers the answer, so that the same request under the same
-        id is not applied again, and is told by later requests which answers have been read. An answer that is damaged
-        counts as read too, unless the caller ``repeats``: then the other side remembers it until ``Call.release``. One
-        that may have been sent on another connection before is ``resent``: its answer is forgotten by time alone.
+        Returns:
+            The future of its ``Answer``. An ERROR is an answer with a ``failure``, not an exception. The future fails
+            with ``ConnectionLost`` when the connection ends first.
 
-        Raises ``LocalProtocolError`` for a request that can't be sent at all (or the future fails with it, if that
-        turns out later), ``TypeError`` for a payload that is not bytes, either it or ``ValueError`` for a ``timeout``
-        that is no number above 0, ``ValueError`` for a ``request_id`` that is not 16 bytes.
+        Raises:
+            LocalProtocolError: The request cannot be sent at all; if that turns out later, the future fails with it.
+            TypeError: ``payload`` is not bytes, or ``timeout`` is no number.
+            ValueError: ``timeout`` is not above 0, or ``request_id`` has not 16 bytes.
         """
         if request_id is not None and len(request_id) != _REQUEST_ID_SIZE:
             raise ValueError(f"a request id has {_REQUEST_ID_SIZE} bytes, not {len(request_id)}")
@@ -131,11 +140,23 @@ class Peer:
     ) -> bytes:
         """Call a method and return its one answer.
 
-        ``items`` are sent behind the request, for a method that takes many. ``timeout`` is in seconds, 5 unless the
-        dialled URL says otherwise, None for no limit; the other side keeps it too. Raises ``ServerError`` (the subclass
-        of the answer's code), ``DeadlineExceeded``, ``ConnectionLost``, ``LocalProtocolError`` for a request that the
-        other side would not take and for a method that answers with items (see ``stream``), ``TypeError`` or
-        ``ValueError`` for a ``timeout`` that is no number of seconds above 0, and the exceptions of ``items``.
+        Args:
+            service: The name of the service.
+            method: The name of its method.
+            payload: The argument.
+            items: Items to send behind the request, for a method that takes many.
+            timeout: Seconds, 5 unless the dialled URL says otherwise, None for no limit. The other side keeps it too.
+
+        Returns:
+            The payload of the answer.
+
+        Raises:
+            ServerError: The answer is an error; it is of the subclass of its code.
+            DeadlineExceeded: The time is over.
+            ConnectionLost: The connection has ended; its ``outcome`` says what is known of the call.
+            LocalProtocolError: The other side would not take the request, or the method answers with items.
+            TypeError, ValueError: ``timeout`` is not a number of seconds above 0.
+            Exception: What ``items`` raises.
         """
         if timeout is DEFAULT:
             timeout = self._call_timeout_s
@@ -160,7 +181,18 @@ class Peer:
         items: AsyncIterable[bytes] | None = None,
         timeout: float | None = None,
     ) -> CallStream:
-        """Call a method and iterate over the items of its answer. Raises as ``call`` does, while iterating."""
+        """Call a method that answers with items.
+
+        Args:
+            service: The name of the service.
+            method: The name of its method.
+            payload: The argument.
+            items: Items to send behind the request.
+            timeout: Seconds that the whole answer may take; None for no limit.
+
+        Returns:
+            The items, to iterate over. Iterating raises as ``call`` does.
+        """
         caller = self._caller
         both = Items(sends=items is not None)
         call = caller.begin((service, method, b""), payload, timeout, items=both, reads=True)
@@ -184,8 +216,10 @@ class Peer:
     async def drain(self, timeout: float = DRAIN_S) -> None:
         """End in an orderly way: take no more requests, answer the ones under way, wait for calls, then close.
 
-        Calls made from now on end with 1014, outcome ``not_applied``. After ``timeout`` seconds the rest is given
-        up. A forked child has nothing to drain or to close.
+        Calls made from now on end with 1014, outcome ``not_applied``. A forked child has nothing to drain or to close.
+
+        Args:
+            timeout: Seconds after which the rest is given up.
         """
         if not self._link.closing.left_behind():
             await self._router.drain(timeout)
@@ -200,7 +234,11 @@ class Peer:
             await self._router.wait_gone()
 
     def on_close(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once when the connection has ended; at once if it has."""
+        """Have a function called once when the connection has ended; at once if it has.
+
+        Args:
+            callback: The function.
+        """
         self._link.on_close(callback)
 
     @property
@@ -320,7 +358,11 @@ class Peer:
         return self._link.writable
 
     def when_writable(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` once as soon as ``writable`` is true again; never if the connection ends first."""
+        """Have a function called once as soon as ``writable`` is true; never if the connection ends first.
+
+        Args:
+            callback: The function.
+        """
         self._link.when_writable(callback)
 
 

@@ -99,19 +99,40 @@ class Request(msgspec.Struct, eq=False, weakref=True):
         return self._iterate(self._responder.items.get(self.stream))
 
     def respond(self, payload: bytes = b"", entries: bytes = b"") -> None:
-        """Answer with success. ``entries`` are encoded metadata entries; nothing happens if the connection is gone."""
+        """Answer with success; nothing happens if the connection is gone.
+
+        Args:
+            payload: The answer.
+            entries: Encoded metadata entries.
+
+        Raises:
+            WrongLoop: Another thread than the connection's calls it.
+        """
         self._responder.respond(self, payload if type(payload) is bytes else as_bytes(payload), entries)
 
     def fail(self, reason: Failure, entries: bytes = b"") -> None:
-        """Answer with an error; nothing happens if the connection is gone."""
+        """Answer with an error; nothing happens if the connection is gone.
+
+        Args:
+            reason: The error.
+            entries: Encoded metadata entries.
+
+        Raises:
+            WrongLoop: Another thread than the connection's calls it.
+        """
         self._responder.fail(self, reason, entries)
 
     async def send(self, item: bytes) -> None:
         """Send one item and wait until there is room for the next.
 
-        Raises ``ConnectionLost`` if the connection is gone, ``CancelledError`` if the request was cancelled,
-        ``LocalProtocolError`` 3004 if the other side takes no item as large, 3007 while this process has as much in
-        memory for its connections as it may; then nothing was sent.
+        Args:
+            item: Its bytes.
+
+        Raises:
+            ConnectionLost: The connection is gone.
+            CancelledError: The request was cancelled.
+            LocalProtocolError: Nothing was sent: the other side takes no item as large (3004), or this process has as
+                much in memory for its connections as it may (3007).
         """
         payload = item if type(item) is bytes else as_bytes(item)
         link = self._responder.link
@@ -133,11 +154,19 @@ class Request(msgspec.Struct, eq=False, weakref=True):
             await self._wait_room()
 
     def try_send(self, item: bytes) -> bool:
-        """Send one item if all that was sent before has left; say whether.
+        """Send one item if all that was sent before has left.
 
         This is for items of which only the newest matters: nothing is kept of one that is not sent, and nothing is sent
-        once the request is cancelled or its connection gone. Raises ``LocalProtocolError`` 3004 if the other side takes
-        no item as large.
+        once the request is cancelled or its connection gone.
+
+        Args:
+            item: Its bytes.
+
+        Returns:
+            Whether it was sent.
+
+        Raises:
+            LocalProtocolError: The other side takes no item as large (3004).
         """
         payload = item if type(item) is bytes else as_bytes(item)
         link = self._responder.link

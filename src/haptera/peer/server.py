@@ -72,17 +72,29 @@ class Server:
             warn_unclosed(self, f"haptera.Server {self.url}")
 
     def opened(self, peer: Peer) -> None:
-        """A connection was accepted (the peer calls this)."""
+        """A connection was accepted (its router calls this).
+
+        Args:
+            peer: The other side.
+        """
         if self._pool.admit(peer) and self._on_peer is not None:
             on_peer = self._on_peer
             guard(lambda: on_peer(peer))
 
     def established(self, peer: Peer) -> None:
-        """A connection's handshake is done (the peer calls this)."""
+        """A connection's handshake is done (its router calls this).
+
+        Args:
+            peer: The other side.
+        """
         self._pool.established(peer)
 
     def lost(self, peer: Peer) -> None:
-        """A connection is gone (the peer calls this)."""
+        """A connection is gone (its router calls this).
+
+        Args:
+            peer: The other side.
+        """
         self._pool.lost(peer)
 
     def _refuse(self, peer: Peer, limit: int | None, *, linger: bool) -> None:
@@ -103,9 +115,10 @@ class Server:
         self._pool.close()
 
     async def drain(self, timeout: float = DRAIN_S) -> None:
-        """Take no more connections, and end the open ones in an orderly way within ``timeout`` seconds.
+        """Take no more connections, and end those that there are in an orderly way. A forked child has none.
 
-        A forked child has none.
+        Args:
+            timeout: Seconds that each connection has.
         """
         if self._listener.disowned:
             return

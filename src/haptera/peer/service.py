@@ -67,6 +67,9 @@ class Service:
 
         By default each runs its method in a task of its own. A service for which that is too much overrides this, and
         answers by ``Request.respond`` and ``Request.fail``, at once or later.
+
+        Args:
+            requests: The requests.
         """
         for request in requests:
             streams = self._methods.get(request.method)
@@ -80,6 +83,9 @@ class Service:
     def answers_read(self, peer: Peer, below: int) -> None:
         """Take a caller's word, given with a request or when it goes away, on which answers it has read.
 
-        It has read the answers to requests with a ``request_id`` on the streams under ``below``. By default nothing
-        happens; a service that remembers such answers may forget them.
+        Nothing by default; a service that remembers answers may forget those.
+
+        Args:
+            peer: The caller.
+            below: The answers are those to requests with a ``request_id`` on the streams under this number.
         """
