@@ -5,8 +5,8 @@ of the revisions v to n - 1. It is filed under the newest of them; when that one
 that needs it, and when there is none it is freed. So memory follows the readers that are there, and a short scan next
 to a long one leaves nothing behind.
 
-The clear of everything replaces every entry at once. Its readers keep the whole table, with its index: a *table* is
-needed, filed and handed on as a record is.
+The clear of everything replaces every entry at once. Its readers keep the whole table, with its index: a *cleared
+store* is needed, filed and handed on as a record is.
 
 The entries that a finished reader leaves are freed a little at a time (`History.sweep`), never all at once.
 """
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from haptera.state import limits
 from haptera.state.invariants import require
 from haptera.state.results import StoredEntry
+from haptera.state.table import Table
 
 if TYPE_CHECKING:
     from haptera.state.index import KeyIndex
@@ -37,22 +38,22 @@ _replaced_at: Final = itemgetter(0)
 class Hold:
     """One revision that readers hold. ``lost`` once the history had to give it up before they were done."""
 
-    __slots__ = ("lost", "readers", "records", "revision", "tables")
+    __slots__ = ("lost", "readers", "records", "revision", "stores")
 
     def __init__(self, revision: int) -> None:
         self.revision = revision
         self.readers = 0
         self.records: list[Record] = []
-        self.tables: list[Table] = []
+        self.stores: list[ClearedStore] = []
         self.lost = False
 
 
-class Table:
+class ClearedStore:
     """The whole store before a clear at the revision ``replaced_at``; it takes ``size`` bytes of memory."""
 
     __slots__ = ("entries", "index", "replaced_at", "size")
 
-    def __init__(self, entries: dict[str, StoredEntry], index: KeyIndex | None, replaced_at: int, size: int) -> None:
+    def __init__(self, entries: Table[StoredEntry], index: KeyIndex | None, replaced_at: int, size: int) -> None:
         self.entries = entries
         self.index = index
         self.replaced_at = replaced_at
@@ -60,9 +61,7 @@ class Table:
 
     def free(self, limit: int) -> int:
         """Free at most ``limit`` entries or keys; how many there were."""
-        count = min(len(self.entries), limit)
-        for _ in range(count):
-            self.entries.popitem()
+        count = self.entries.free(limit)
         return count if count or self.index is None else self.index.free(limit)
 
 
@@ -73,19 +72,20 @@ def _revision(hold: Hold) -> int:
 class History:
     """The older entries of the kv part.
 
-    ``laid`` is called with each key whose last older entry was freed, ``freed`` with the emptied entries of each table.
+    ``laid`` is called with each key whose last older entry was freed, ``freed`` with the emptied entries of each
+    cleared store.
     """
 
     __slots__ = ("_freed", "_garbage", "_holds", "_laid", "newest", "records", "size")
 
-    def __init__(self, laid: Callable[[str], None], freed: Callable[[dict[str, StoredEntry]], None]) -> None:
+    def __init__(self, laid: Callable[[str], None], freed: Callable[[Table[StoredEntry]], None]) -> None:
         #: The newest revision that is held; -1 while none is. An entry no older than it must be kept when replaced.
         self.newest = -1
         #: By key, in the order of their replacement.
-        self.records: dict[str, list[Record]] = {}
+        self.records: Table[list[Record]] = Table()
         self.size = 0
         self._holds: list[Hold] = []
-        self._garbage: list[list[Record] | Table] = []
+        self._garbage: list[list[Record] | ClearedStore] = []
         self._laid = laid
         self._freed = freed
 
@@ -117,7 +117,11 @@ class History:
     def keep(self, key: str, entry: StoredEntry, replaced_at: int) -> None:
         """Keep ``entry``, whose version is not above `newest`, while it is replaced or deleted at ``replaced_at``."""
         record = (replaced_at, key, entry)
-        self.records.setdefault(key, []).append(record)
+        records = self.records.get(key)
+        if records is None:
+            self.records.put(key, [record])
+        else:
+            records.append(record)
         self._holds[-1].records.append(record)
         self.size += _size(record)
         if self._garbage:
@@ -125,16 +129,16 @@ class History:
         elif self.size > limits.HELD_SIZE_MAX:
             self._give_up(self._holds[0])
 
-    def retire(self, table: Table) -> None:
+    def retire(self, store: ClearedStore) -> None:
         """Keep the store as it was before a clear, for its readers; without a reader it is freed in `sweep`.
 
-        Readers of a table that would take too much memory lose their revision, all of them: each needs all of it.
+        Readers of one that would take too much memory lose their revision, all of them: each needs all of it.
         """
-        if self.size + table.size > limits.HELD_SIZE_MAX:
+        if self.size + store.size > limits.HELD_SIZE_MAX:
             while self._holds:
                 self._give_up(self._holds[0])
-        self.size += table.size
-        self._file_table(table)
+        self.size += store.size
+        self._file_store(store)
 
     def entry_at(self, key: str, revision: int) -> StoredEntry | None:
         """The entry of ``key`` at the held ``revision``, if it was replaced since; None if it was absent."""
@@ -152,7 +156,7 @@ class History:
         """Free, or hand to an older reader, at most ``limit`` of the records whose readers have ended."""
         while self._garbage and limit > 0:
             garbage = self._garbage[-1]
-            if isinstance(garbage, Table):
+            if isinstance(garbage, ClearedStore):
                 freed = garbage.free(limit)
                 limit -= freed
                 if not freed:
@@ -174,19 +178,20 @@ class History:
             self._holds[place - 1].records.append(record)
             return
         self.size -= _size(record)
-        records = self.records[key]
+        records = self.records.get(key)
+        assert records is not None
         del records[bisect_left(records, replaced_at, key=_replaced_at)]
         if not records:
-            del self.records[key]
+            self.records.remove(key)
             self._laid(key)
 
-    def _file_table(self, table: Table) -> None:
-        """File a table under the newest reader that needs it, or have it freed."""
-        place = bisect_left(self._holds, table.replaced_at, key=_revision)
+    def _file_store(self, store: ClearedStore) -> None:
+        """File a cleared store under the newest reader that needs it, or have it freed."""
+        place = bisect_left(self._holds, store.replaced_at, key=_revision)
         if place > 0:
-            self._holds[place - 1].tables.append(table)
+            self._holds[place - 1].stores.append(store)
         else:
-            self._garbage.append(table)
+            self._garbage.append(store)
 
     def _drop(self, hold: Hold) -> None:
         del self._holds[bisect_left(self._holds, hold.revision, key=_revision)]
@@ -194,9 +199,9 @@ class History:
         if hold.records:
             self._garbage.append(hold.records)
             hold.records = []
-        tables, hold.tables = hold.tables, []
-        for table in tables:
-            self._file_table(table)
+        stores, hold.stores = hold.stores, []
+        for store in stores:
+            self._file_store(store)
 
     def _give_up(self, hold: Hold) -> None:
         hold.lost = True
@@ -206,12 +211,13 @@ class History:
         """Raise ``AssertionError`` unless every record is filed once, counted, and needed or about to be freed."""
         filed = [record for hold in self._holds for record in hold.records]
         waiting = [record for records in self._garbage if isinstance(records, list) for record in records]
-        tables = [table for table in self._garbage if isinstance(table, Table)]
-        tables += [table for hold in self._holds for table in hold.tables]
+        stores = [store for store in self._garbage if isinstance(store, ClearedStore)]
+        stores += [store for hold in self._holds for store in hold.stores]
+        self.records.check()
         kept = [record for records in self.records.values() for record in records]
         require(sorted(map(id, filed + waiting)) == sorted(map(id, kept)), "each older entry is filed once")
         require(
-            self.size == sum(map(_size, kept)) + sum(table.size for table in tables),
+            self.size == sum(map(_size, kept)) + sum(store.size for store in stores),
             "the size of the older entries is counted",
         )
         require(all(self.records.values()), "no key has an empty list of older entries")
@@ -223,8 +229,8 @@ class History:
             for replaced_at, _, entry in hold.records:
                 needed = entry[1] <= hold.revision < replaced_at
                 require(needed, "an older entry is filed under a reader that needs it")
-            needed = all(table.replaced_at > hold.revision for table in hold.tables)
-            require(needed, "a table is filed under a reader that needs it")
+            needed = all(store.replaced_at > hold.revision for store in hold.stores)
+            require(needed, "a cleared store is filed under a reader that needs it")
 
 
 def _size(record: Record) -> int:

@@ -20,10 +20,11 @@ from haptera.key_rules import KEY_SIZE_MAX, VERSION_MAX
 from haptera.state import limits, operations
 from haptera.state.conditions import nothing_to_delete, sum_of, unmet
 from haptera.state.glob import compile_glob
-from haptera.state.history import History, Table
+from haptera.state.history import ClearedStore, History
 from haptera.state.index import KeyIndex
 from haptera.state.invariants import require
 from haptera.state.ranges import EVERYTHING, KeyRange, key_range
+from haptera.state.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +67,7 @@ class Kv:
 
     def __init__(self) -> None:
         self.revision = 0
-        self.entries: dict[str, StoredEntry] = {}
+        self.entries: Table[StoredEntry] = Table()
         self.history = History(self._lay, self._freed)
         #: Scans open now.
         self.cursors = 0
@@ -76,7 +77,7 @@ class Kv:
         #: The revision of the last clear of everything; 0 before the first.
         self.cleared_at = 0
         self._current: Callable[[str], StoredEntry | None] = self.entries.get
-        self._spare: dict[str, StoredEntry] | None = None
+        self._spare: Table[StoredEntry] | None = None
         self._index: KeyIndex | None = None
 
     # Reads
@@ -144,7 +145,7 @@ class Kv:
         for key, value in op.items:
             previous = entries.get(key)
             if before is not None:
-                before.setdefault(key, previous)
+                before.put_first(key, previous)
             self._put(key, value, revision, previous)
             work += KEY_WORK if previous is None else _OVERWRITE_WORK
             if work >= limits.SLICE_WORK_MAX and before is not None:
@@ -163,7 +164,7 @@ class Kv:
             work += 1
             if previous is not None:
                 if before is not None:
-                    before[key] = previous
+                    before.put(key, previous)
                 self._remove(key, revision, previous)
                 count += 1
                 work += KEY_WORK
@@ -253,8 +254,8 @@ class Kv:
                 size += sum(len(key) + len(entry[0]) + _ENTRY_OVERHEAD for key, entry in piece)
                 yield len(piece) * 2
         self.revision = self.cleared_at = self.revision + 1
-        self.history.retire(Table(self.entries, self._index, self.revision, size))
-        self.entries = {} if self._spare is None else self._spare
+        self.history.retire(ClearedStore(self.entries, self._index, self.revision, size))
+        self.entries = self._spare if self._spare is not None else Table()
         self._spare = None
         if self._index is not None:
             self._index = KeyIndex(())
@@ -280,26 +281,24 @@ class Kv:
 
     # A large change, which is one step for every reader
 
-    def _begin(self, keys: int) -> dict[str, StoredEntry | None] | None:
+    def _begin(self, keys: int) -> Table[StoredEntry | None] | None:
         """Begin a change of so many keys. Until `_end`, no reader sees a large one: of each key that was changed,
         reads see the entry in the table that this returns. None for a change of one slice.
         """
         if keys * KEY_WORK <= limits.SLICE_WORK_MAX:
             return None
-        before: dict[str, StoredEntry | None] = {}
+        before: Table[StoredEntry | None] = Table()
         self.changing = True
         self._current = _as_before(before, self.entries)
         return before
 
-    def _end(self, before: dict[str, StoredEntry | None] | None) -> Steps[None]:
+    def _end(self, before: Table[StoredEntry | None] | None) -> Steps[None]:
         """Show the change, whole, and free the entries that it has replaced."""
         if before is None:
             return
         self._settle()
-        while before:
-            for _ in range(min(len(before), limits.SWEEP_MAX)):
-                before.popitem()
-            yield limits.SWEEP_MAX * _FREE_WORK
+        while freed := before.free(limits.SWEEP_MAX):
+            yield freed * _FREE_WORK
 
     def _settle(self) -> None:
         self.changing = False
@@ -319,15 +318,11 @@ class Kv:
         _ = self.index
 
     def keep_tracked(self) -> None:
-        """Have the garbage collector follow the table of entries, so that ``gc.freeze`` takes it out of its sight.
-
-        A dict that holds nothing but atoms is not followed: not frozen then, and followed again from its next change
-        on, which is a pause for millions of entries in each collection.
-        """
-        self._spare = self._spare or {}
+        """Have the garbage collector follow the tables of entries, so that ``gc.freeze`` takes them from its sight."""
+        if self._spare is None:
+            self._spare = Table()
         for entries in (self.entries, self._spare):
-            entries[""] = (b"", self.revision, None)  # no key is empty; a new tuple is followed, and so its holder is
-            del entries[""]
+            entries.track((b"", self.revision, None))  # a new tuple is followed
 
     def _put(self, key: str, value: bytes, revision: int, previous: StoredEntry | None) -> None:
         if previous is None:
@@ -335,13 +330,13 @@ class Kv:
                 self._index.add(key)
         elif previous[1] <= self.history.newest:
             self.history.keep(key, previous, revision)
-        self.entries[key] = (value, revision, None)
+        self.entries.put(key, (value, revision, None))
 
     def _remove(self, key: str, revision: int, previous: StoredEntry) -> None:
         history = self.history
         if previous[1] <= history.newest:
             history.keep(key, previous, revision)
-        del self.entries[key]
+        self.entries.remove(key)
         if self._index is not None:
             self._index.remove(key, ghost=key in history.records)
 
@@ -349,9 +344,8 @@ class Kv:
         if self._index is not None and key not in self.entries and key in self._index.ghosts:
             self._index.lay(key)
 
-    def _freed(self, entries: dict[str, StoredEntry]) -> None:
+    def _freed(self, entries: Table[StoredEntry]) -> None:
         """Keep an emptied table for the next clear: it is one that the garbage collector does not look at."""
-        entries.clear()
         self._spare = entries
 
     # For tests and tools
@@ -360,13 +354,14 @@ class Kv:
         """32 bytes that are equal for equal stores: of the revision, the keys, the values and the versions."""
         encode = msgspec.msgpack.Encoder().encode
         digest = hashlib.sha256(encode(self.revision))
-        for key in sorted(self.entries):
-            digest.update(encode((key, self.entries[key])))
+        for entry in sorted(self.entries.items()):
+            digest.update(encode(entry))
         return digest.digest()
 
     def check(self) -> None:
         """Raise ``AssertionError`` with the invariant that does not hold; takes time and memory for every key."""
         require(0 <= self.revision <= VERSION_MAX, "the revision is a version")
+        self.entries.check()
         for key, entry in self.entries.items():
             require(0 < len(key) <= KEY_SIZE_MAX, "keys have their size")
             require(_is_entry(entry) and 0 < entry[1] <= self.revision, "no version is above the revision")
@@ -384,16 +379,14 @@ class Kv:
             require(key in self.history.records, "a ghost has older entries")
 
 
-def _as_before(
-    before: dict[str, StoredEntry | None], entries: dict[str, StoredEntry]
-) -> Callable[[str], StoredEntry | None]:
+def _as_before(before: Table[StoredEntry | None], entries: Table[StoredEntry]) -> Callable[[str], StoredEntry | None]:
     def current(key: str) -> StoredEntry | None:
-        return before[key] if key in before else entries.get(key)
+        return before.get(key) if key in before else entries.get(key)
 
     return current
 
 
-def _outside(span: KeyRange, entries: dict[str, StoredEntry]) -> Callable[[str], StoredEntry | None]:
+def _outside(span: KeyRange, entries: Table[StoredEntry]) -> Callable[[str], StoredEntry | None]:
     low, high = span.low, span.high
 
     def current(key: str) -> StoredEntry | None:

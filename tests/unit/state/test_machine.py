@@ -77,11 +77,11 @@ def test_the_checker_finds_what_is_broken() -> None:
             store.check()
         del cursor
 
-    broken(lambda store: store.kv.entries.pop("b"))
-    broken(lambda store: store.kv.entries.update({"b": (b"", 99, None)}))
+    broken(lambda store: store.kv.entries.remove("b"))
+    broken(lambda store: store.kv.entries.put("b", (b"", 99, None)))
     broken(lambda store: store.kv.index.keys.remove("b"))
     broken(lambda store: store.kv.index.ghosts.add("b"))
-    broken(lambda store: store.kv.history.records.clear())
+    broken(lambda store: store.kv.history.records.remove("a"))
     broken(lambda store: store.requests._counts.clear())
 
 
