@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from haptera.connection.checks import misplaced
 from haptera.connection.events import PackedItem
-from haptera.errors import Code, RemoteProtocolError
 from haptera.wire import COMPRESSED, COMPRESSED_SIZE_MIN, Codec, Frame, Tag, encode_entry
 
 if TYPE_CHECKING:
@@ -40,12 +39,8 @@ def whole(frame: Frame, raw_length: int) -> bytes | PackedItem:
     return PackedItem((frame.payload,), (raw_length,)) if raw_length else frame.payload
 
 
-def unpack(codec: Codec | None, item: PackedItem) -> bytes:
+def unpack(codec: Codec, item: PackedItem) -> bytes:
     """Return a payload that was sent compressed. Raises 1010 if it is not as its sender announced it."""
-    if codec is None:
-        raise RemoteProtocolError(
-            Code.DECOMPRESSION_FAILED
-        )  # not reached: without a codec no compressed frame is taken
     return b"".join(
         codec.decompress(piece, raw_length) if raw_length else piece
         for piece, raw_length in zip(item.pieces, item.raw_lengths, strict=True)
