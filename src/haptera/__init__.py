@@ -1,12 +1,12 @@
 """Haptera: a durable key-value database, and the multiplexed messaging library it is served over.
 
 The public surface is the names here, all classes of `haptera.errors`, and `haptera.testing`; everything else may
-change. A name is imported when it is first used, so `import haptera` costs next to nothing, and the client needs none
-of what only a node does.
+change. A name is imported when it is first used, so `import haptera` costs next to nothing, and a client imports
+nothing that only a node needs.
 
     connect, open, Database, Entry, Scan                the database, served or in this process
     listen, dial, Server, Peer, Service, method, …      the messaging library
-    HapteraError, KeyNotFound, Failure, Code, …         what can go wrong; the other classes are in `haptera.errors`
+    HapteraError, KeyNotFound, Failure, Code, …         the errors; the other classes are in `haptera.errors`
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ __all__ = [
     "open",
 ]
 
-# name: the module that has it. Those that are not named here are of the messaging library.
+# name: its module. Names that are not listed here belong to the messaging library.
 _MODULES: Final = {
     **dict.fromkeys(__all__, "haptera.peer"),
     **dict.fromkeys(("Database", "Entry", "Scan", "connect", "open"), "haptera.client"),

@@ -1,4 +1,4 @@
-"""Where a store is when nobody says: a node listens there and keeps its data there, and a client looks there."""
+"""The default place of a store: a node listens there and keeps its data there, and a client looks there."""
 
 from __future__ import annotations
 

@@ -53,18 +53,17 @@ def connect(
     remembers it. A call that has had no answer in time asks at once whether the server is still there, and gives the
     connection up after 2 seconds of silence, so that calls go on with another one.
 
-    It may be made before a fork: each child then has connections and request ids of its own.
+    A database may be made before a fork: each child then has connections and request ids of its own.
 
     Args:
-        url: ``haptera://host:port``, of several hosts ``haptera://a:7457,b:7457`` (the first to take a connection is
-            used: one that has not within 250 ms is joined by the next), or ``haptera+unix:///path/to/socket``. Its
-            options: ``?timeout=SECONDS``, ``ping_interval=SECONDS``, ``compression=zstd|none`` (zstd is asked for where
-            it is installed and the link leaves this machine) and ``signed=psk&key_file=PATH`` for a server that signs
-            its frames with a pre-shared key. Without a URL ``HAPTERA_URL`` is used, else
-            ``./haptera-data/haptera.sock`` where it exists and belongs to this user or to root, else
-            ``haptera://127.0.0.1:7457``.
-        timeout: Seconds that each call may take that names no other; 5 unless the URL says otherwise, None for no
-            limit.
+        url: ``haptera://host:port`` or ``haptera+unix:///path/to/socket``. Of several hosts,
+            ``haptera://a:7457,b:7457``, the first that takes a connection is used; a host that has not within 250 ms is
+            joined by the next. The options of a URL are ``?timeout=SECONDS``, ``ping_interval=SECONDS``,
+            ``compression=zstd|none`` (by default zstd, where it is installed and the link leaves this machine) and
+            ``signed=psk&key_file=PATH`` for a server that signs its frames with a pre-shared key. Without a URL
+            ``HAPTERA_URL`` is used, else ``./haptera-data/haptera.sock`` where it exists and belongs to this user or to
+            root, else ``haptera://127.0.0.1:7457``.
+        timeout: Seconds for each call without a timeout of its own; 5 unless the URL says otherwise, None for no limit.
         wait: Whether a call waits for a server that has never answered. If not, it fails at once where nothing listens.
         ping_interval: Seconds of silence on a connection before a PING; as many again without a sign of life end it. 0
             is never, None the server's own, which is 30 unless it is configured.
@@ -103,7 +102,7 @@ async def connect_peer(url: str | None, *, timeout: float | None, wait: bool) ->
 
 
 def _find(url: str | None, ping_interval: float | None = None) -> tuple[Location, Dial]:
-    """Where the store is, and how it is dialled: nobody has named the node of the present directory."""
+    """Where the store is, and how it is dialled: the node of the present directory is not named, but found."""
     location = locate(default_url() if url is None else url, ping_interval=ping_interval)
     found_here = url is None and not is_named() and location.address.path
     return location, dial_local if found_here else dial_address

@@ -1,8 +1,8 @@
-"""Checks of what a caller passes: ``TypeError`` and ``ValueError`` for mistakes that are in the program itself.
+"""Checks of a caller's arguments: ``TypeError`` and ``ValueError`` for mistakes that are in the program itself.
 
-An empty key or a value that is too large is left to the store to judge. An argument that cannot be sent, because it is
-larger than any message or no text, never reaches it: `unsendable` gives the store's own answer, so that an embedded and
-a served store refuse it with the same error.
+The store judges an empty key or a value that is too large. An argument that cannot be sent, because it is larger than
+any message or no text, never reaches it: `unsendable` gives the store's own answer, so that an embedded and a served
+store refuse it with the same error.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS_MAX = (2**32 - 1) / 1000
 
-#: What can be stored. Text is stored as UTF-8.
+#: The types of values. Text is stored as UTF-8.
 Value = str | bytes | bytearray | memoryview
 
 
 def plain_key(key: object) -> str:
-    """A key as plain ``str``; called for whatever is not one already."""
+    """A key as plain ``str``; called for any argument that is not one already."""
     if isinstance(key, str):
         return str.__str__(key)
     raise TypeError(f"a key is a str, not {type(key).__name__}")
 
 
 def plain_value(value: object) -> bytes | bytearray | memoryview:
-    """A value as bytes; called for whatever is not ``bytes`` already."""
+    """A value as bytes; called for any argument that is not ``bytes`` already."""
     if isinstance(value, str):
         return value.encode()
     if isinstance(value, memoryview):
@@ -68,7 +68,7 @@ def checked_int(name: str, number: object, low: int, high: int) -> int:
 
 
 def text_option(name: str, text: object) -> str:
-    """The bound of a range as plain ``str``. Raises ``InvalidArgument`` for what can be none."""
+    """The bound of a range as plain ``str``. Raises ``InvalidArgument`` for text that cannot be a bound."""
     if not isinstance(text, str):
         raise TypeError(f"{name} is a str, not {type(text).__name__}")
     refused = bound_refusal(name, text)
@@ -78,8 +78,8 @@ def text_option(name: str, text: object) -> str:
 
 
 def unsendable(argument: Sequence[Any], reason: Failure) -> Failure:
-    """What the store would answer to an argument of kv that cannot be sent for a ``reason``: that, unless it looks at
-    something else first.
+    """The store's own answer to an argument of kv that cannot be sent for a ``reason``: that reason, unless the store
+    checks another part first.
     """
     first = argument[0] if argument else None
     if isinstance(first, list):

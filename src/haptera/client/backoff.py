@@ -1,4 +1,4 @@
-"""How long to wait before trying again."""
+"""The pauses before a failed attempt is repeated."""
 
 from __future__ import annotations
 

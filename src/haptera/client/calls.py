@@ -1,4 +1,4 @@
-"""What a client knows of a call that met trouble, and what follows from it."""
+"""A call that met trouble: its attempts, and whether and where it may be sent again."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from haptera.peer import Answer, Call, Peer
 
 #: Refusals that pass by themselves: the request or its answer was damaged on its way, the node goes away and comes
-#: back, or it has no room at this moment. Of those that spec/errors.toml would have repeated later, a full disk and
-#: maintenance are not here: they last longer than a call, and its caller should know.
+#: back, or it has no room at this moment. spec/errors.toml marks a full disk and maintenance as `later`, too. They are
+#: not here, because they last longer than a call, and its caller should know.
 PASSING = frozenset(
     {Code.CHECKSUM_MISMATCH, Code.GOING_AWAY, Code.TOO_MANY_REQUESTS, Code.RATE_LIMITED, Code.SHUTTING_DOWN}
 )
@@ -29,7 +29,7 @@ RESEND_SECONDS_MAX = 300.0
 
 
 class StoreCall:
-    """A call that left the straight way: what it takes to send it again, and what became of it so far.
+    """A call that left the straight way: all that it takes to send it again, and the result of its attempts so far.
 
     ``started`` is the time of the loop at which it was first sent, ``timeout`` seconds or None. Of a change,
     ``begun_ns`` is the same moment by `haptera.boot_clock`.
@@ -68,7 +68,7 @@ class StoreCall:
         self.begun_ns = begun_ns
         self.attempt = 0
         self.unknown = False  # a change that was sent, and may have been applied
-        self.server_id: bytes | None = None  # who may have applied it, if that one remembers ids
+        self.server_id: bytes | None = None  # the server that may have applied it, if it remembers ids
         self.refused: Failure | None = None  # why the last attempt that was answered was not taken
         self._held: list[Call] = []  # sent within `RESEND_SECONDS_MAX`, and answered with damage
         self._sent_on: Peer | None = None  # where it may have been applied
@@ -91,21 +91,21 @@ class StoreCall:
     def end(self) -> None:
         """The call has its answer, or is given up: it is not sent again.
 
-        What was sent on several connections stays held: only time has the server forget it.
+        A change that was sent on several connections stays held: only time has the server forget its answer.
         """
         if not self._resent:
             for sent in self._held:
                 sent.release()
 
     def unanswered(self, peer: Peer, outcome: Outcome, sent: Call | None = None) -> None:
-        """Note that what came of the call on a connection, its end for instance, was no answer.
+        """Note that an attempt on a connection ended without an answer, with its loss for instance.
 
-        Of a change that ``sent`` had answered with damage the server remembers the answer until the call ends.
+        If the answer to ``sent`` was damaged, the server remembers it until the call ends.
         """
         if not self.method.write or outcome == "not_applied":
             return
         if sent is not None and self._resent:
-            sent.release()  # by time alone, whatever is read on its connection
+            sent.release()  # time alone has it forgotten, whichever answers are read on its connection
         elif sent is not None:
             self._held.append(sent)
         remembers = peer.server_id if "idempotency" in peer.capabilities else None
@@ -132,7 +132,7 @@ class StoreCall:
         return "idempotency" in peer.capabilities and peer.server_id == self.server_id
 
     def loss(self, lost: ConnectionLost) -> ConnectionLost:
-        """The loss as the caller is told of it: with what is known of all attempts, not of the last one alone."""
+        """The loss as the caller gets it: with the outcome of all attempts, not of the last one alone."""
         outcome = lost.outcome if self.method.write else "not_applied"
         if self.unknown:
             outcome = "unknown"
@@ -142,14 +142,14 @@ class StoreCall:
 
     @property
     def refusal(self) -> Exception | None:
-        """What refused the attempt before, as the cause of an error that does not say so."""
+        """The refusal of the attempt before, as the cause of an error that does not say so."""
         return None if self.refused is None else self.refused.exception()
 
     def answer(self, answer: Answer) -> Answer:
-        """The answer as the caller gets it: that this attempt was refused says nothing of an earlier one."""
+        """The answer as the caller gets it: a refusal of this attempt says nothing about an earlier one."""
         refusal = answer.failure
         if refusal is not None and refusal.code == Code.DEADLINE_EXCEEDED and refusal.outcome == "not_applied":
-            refusal = self.refused or refusal  # the time was over because of what refused the attempts before
+            refusal = self.refused or refusal  # the time was over because the attempts before were refused
             answer = msgspec.structs.replace(answer, failure=refusal)
         if self.unknown and refusal is not None and refusal.outcome == "not_applied" and not _judged(refusal.code):
             refusal = msgspec.structs.replace(refusal, outcome="unknown")

@@ -1,4 +1,4 @@
-"""What carries a database's calls: the seam between :class:`Database` and a connection or an embedded node."""
+"""The channel of a database's calls: the seam between :class:`Database` and a connection or an embedded node."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Channel(Protocol):
 
     ``call`` answers with the method's result, or with a ``Failure`` that the server gave: a value, because a missing
     key is an everyday answer. It raises ``ConnectionLost``, ``DeadlineExceeded`` and ``RemoteProtocolError``.
-    Times are seconds; None is no limit. ``reached`` and ``connected_once`` are what `Database` says under these names.
+    Times are seconds; None is no limit. ``reached`` and ``connected_once`` are as `Database` documents them.
     """
 
     revision: int

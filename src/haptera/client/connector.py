@@ -17,14 +17,15 @@ if TYPE_CHECKING:
     from haptera.transport import Address, Place
 
 DIAL_SECONDS = 5.0
-#: A round over all hosts may take so long before the next one, with new SYNs: the last of many has its turn, too.
+#: The longest round over all hosts, and the part of it for each of them, so that the last of many has its turn. The
+#: next round has new SYNs.
 DIAL_SECONDS_PER_HOST = 0.5
 
-#: A host that has not said WELCOME by then is passed over where there are others: it is frozen, or behind a link that
-#: swallows all but the first packets. A single host has the whole time of a handshake.
+#: A host that has not sent WELCOME in this time is passed over where there are others: it is frozen, or behind a link
+#: that swallows all but the first packets. A single host has the whole time of a handshake.
 WELCOME_SECONDS_MAX = 2.0
 
-#: What is under way on a connection that takes no more calls may take so long; the server waits no longer either.
+#: Calls under way on a connection that takes no more have this time; the server waits no longer either.
 DRAIN_SECONDS = 30.0
 
 #: Connections that were left and have calls under way. A server that is restarted leaves one; only one that goes away
@@ -34,8 +35,8 @@ OLDER_MAX = 4
 #: Calls that may wait for a connection: as many as may wait on one. Beyond them a call fails at once.
 WAITING_MAX = 100_000
 
-#: Why a connection ends before it is of any use, where the next one would end alike: what the two sides speak and have
-#: agreed on, the key, and who is asking.
+#: Reasons for which a connection ends before it is of any use, and the next one would end in the same way: the protocol
+#: and its capabilities, the key, and the user.
 FOR_GOOD = frozenset(
     {
         Code.UNSUPPORTED_VERSION,
@@ -61,9 +62,9 @@ class Dial(Protocol):
 class Flight(Enum):
     """When a call may leave: behind HELLO, behind HELLO if it is the only one that waits, or after WELCOME.
 
-    A connection that is lost before WELCOME has not said who may have applied what was sent on it. A read can be sent
-    again all the same, and a change that is alone saves its round trip. Of many changes none would be sure of its fate,
-    and with several hosts a change could not be sent to another.
+    A connection that is lost before WELCOME has not named its server, which may have applied the changes sent on it. A
+    read can be sent again all the same, and a change that is alone saves its round trip. Of many changes none would be
+    sure of its fate, and with several hosts a change could not be sent to another.
     """
 
     FIRST = "first"
@@ -82,7 +83,7 @@ class Trouble(Enum):
 class Connector:
     """Keeps a connection to one of the hosts of ``address``; ``shown`` names them in errors.
 
-    A task of the connector dials, for all callers that wait, and goes on while there is one: what an attempt learns
+    A task of the connector dials, for all callers that wait, and goes on while there is one: the result of an attempt
     outlives the caller that began it. All hosts are dialled together, the one that was reached last preferred. A host
     that refuses a connection moves to the end, and with a reason that stays it is dialled only where no other host can
     be reached. Rounds that fail are followed by others, with backoff.
@@ -212,8 +213,8 @@ class Connector:
             self._pass_over(peer, Trouble.SILENT if said is None else Trouble.LATER)
 
     def leave(self, peer: Peer, why: Failure) -> None:
-        """The server takes no more calls on ``peer``: the next one goes to a new connection, and this one ends with
-        what is under way on it. The next attempt is an immediate one if this connection was of any use.
+        """The server takes no more calls on ``peer``: the next one goes to a new connection, and this one ends with its
+        last call. The next attempt is an immediate one if this connection was of any use.
         """
         if self._current is peer:
             self.established = True
@@ -235,7 +236,7 @@ class Connector:
             self._end(oldest.aclose())
 
     def retire(self) -> None:
-        """Take no more calls; those that were taken go on, on further connections if need be."""
+        """Take no more calls; the calls under way go on, on further connections if need be."""
         self._retired = True
         self.peer = None
 
@@ -250,7 +251,7 @@ class Connector:
             link_of(peer).closing.abandon()
 
     async def drain(self, timeout: float) -> None:
-        """Wait up to ``timeout`` seconds for what is under way on the connections, and end them."""
+        """Wait up to ``timeout`` seconds for the calls under way on the connections, and end them."""
         if peers := self._all():
             await asyncio.gather(*(peer.drain(timeout) for peer in peers))
 
@@ -315,7 +316,7 @@ class Connector:
         return True
 
     async def _round(self) -> Peer | None:
-        """Dial all hosts, first without those that have refused for good. None: ``_loss`` says why, host by host."""
+        """Dial all hosts, first without the ones that have refused for good. None: ``_loss`` says why, by host."""
         losses: list[str] = []
         good = [place for place in self._places if self._failed.get(place) is not Trouble.FOR_GOOD]
         bad = [place for place in self._places if place not in good]
@@ -354,7 +355,7 @@ class Connector:
             self._places.append(place)
 
     def _take_waiting(self, *flights: Flight) -> list[asyncio.Future[Peer]]:
-        """Take callers off the list of those that wait: all of them, or those of some kinds."""
+        """Take callers off the list of waiting ones: all of them, or the ones of some kinds."""
         taken = [waiter for waiter, flight in self._waiting.items() if not flights or flight in flights]
         for waiter in taken:
             del self._waiting[waiter]
@@ -364,7 +365,7 @@ class Connector:
         for waiter in self._take_waiting():
             waiter.set_exception(error())
 
-    # -- how it is told ---------------------------------------------------------------------------------------------
+    # -- errors -----------------------------------------------------------------------------------------------------
 
     def _closed_error(self) -> ConnectionLost:
         return ConnectionLost(f"the client of {self._shown} is closed", outcome="not_applied")

@@ -65,9 +65,9 @@ class KvMethods:
 class Database:
     """A key-value store. Made by :func:`haptera.connect` or :func:`haptera.open`; use it as ``async with … as db``.
 
-    Any number of calls may be under way at once (``asyncio.gather``); nothing orders calls that are. Keys are ``str``,
-    values ``str`` (stored as UTF-8) or bytes. Each call takes ``timeout`` in seconds: the database's own unless given,
-    None for no limit.
+    Any number of calls may be under way at once (``asyncio.gather``), in no order. Keys are ``str``, values ``str``
+    (stored as UTF-8) or bytes. Each call takes ``timeout`` in seconds: the database's own unless given, None for no
+    limit.
 
     Every call may raise ``ServerError`` (one subclass for each code, such as ``VersionMismatch``),
     ``DeadlineExceeded`` when its time is over, ``ConnectionLost`` when the server cannot be reached or was lost and
@@ -354,7 +354,7 @@ class Database:
         Args:
             prefix: The beginning of the keys.
             start: The first key, inclusive.
-            end: The last key, exclusive.
+            end: The key at which the range ends, itself excluded.
             glob: A pattern that the keys match.
             limit: The largest number of entries.
             reverse: Whether to begin with the last.
@@ -401,11 +401,11 @@ class Database:
         return self._channel.connected_once
 
     async def status(self, *, timeout: Timeout = DEFAULT) -> dict[str, Any]:
-        """What the node says of itself: version, node_id, uptime_ms, durability, revision, keys and more."""
+        """The status of the node: version, node_id, uptime_ms, durability, revision, keys and more."""
         return await self._call(ServerMethods.status, (), timeout)
 
     async def drain(self, *, timeout: float = 30.0) -> None:
-        """Take no more calls, wait for those under way, and close.
+        """Take no more calls, wait for the ones under way, and close.
 
         Args:
             timeout: Seconds to wait at most.

@@ -47,7 +47,7 @@ T = TypeVar("T")
 _logger = logging.getLogger(__name__)
 
 PAGE_SIZE_MAX = 64 * 1024
-#: One page of a scan: some tenths of a millisecond, of which others wait for no more than a turn's.
+#: The largest page of a scan: some tenths of a millisecond, and other calls wait for no more than a turn of it.
 PAGE_ROWS_MAX = 512
 
 
@@ -92,7 +92,7 @@ class EmbeddedChannel:
         return (self._opening is not None and self._ending is None) or self._left is not None
 
     def _settle(self) -> None:
-        """See to it that the node is one of the loop that runs here.
+        """Make sure that the node belongs to the loop that runs here.
 
         A database whose loop is closed begins afresh under the next one: a program may call ``asyncio.run`` more than
         once. The node of the closed loop is closed before the directory is opened again. Raises ``WrongLoop`` where the
@@ -267,7 +267,7 @@ class EmbeddedChannel:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the node: what was submitted is made durable first."""
+        """Close the node: submitted changes are made durable first."""
         if self._home is not None:
             self._settle()
         self._closed = True
@@ -285,7 +285,7 @@ class EmbeddedChannel:
         if self._closed:
             raise _closed_error()
         if self._ending is not None:
-            await asyncio.wait([self._ending])  # so that a caller who is told may open the directory at once
+            await asyncio.wait([self._ending])  # so that a caller may open the directory at once after the error
             raise failure(Code.STORAGE_FAILED, outcome="not_applied", message=_FAILED).exception()
         if self._opening is None:
             self._opening = asyncio.create_task(self._open())
@@ -354,7 +354,7 @@ def _checked(method: Any, argument: tuple[Any, ...], elements: list[Any]) -> Ste
 
 
 async def _in_time(work: Awaitable[T], timeout: float | None) -> T:
-    """Wait for what changes nothing, ``timeout`` seconds at most."""
+    """Wait for work that changes nothing, ``timeout`` seconds at most."""
     try:
         async with asyncio.timeout(timeout):
             return await work

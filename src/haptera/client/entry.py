@@ -1,4 +1,4 @@
-"""What a read of the store gives."""
+"""The entry that a read of the store gives."""
 
 from __future__ import annotations
 

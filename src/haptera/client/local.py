@@ -1,9 +1,9 @@
-"""The node that runs in the present directory: trusted without being named, so only where nobody else can stand in.
+"""The node that runs in the present directory: trusted without being named, so only where no one else can stand in.
 
-A client that is told no URL uses ``./haptera-data/haptera.sock``. Whoever may write in that directory could have put
-another server there, which would read what is meant for the user's own. So the socket, and the directory that it is
-in, must belong to this user or to root, and so must the process that listens, as the kernel tells it: files may be
-changed between a look at them and the connection. A URL that is given is trusted as it is.
+A client without a URL uses ``./haptera-data/haptera.sock``. Another user with write access to that directory could have
+put a server of its own there, and would read the requests. So the socket, and the directory that it is in, must belong
+to this user or to root. So must the process that listens, by the kernel's word, because files may be changed between a
+look at them and the connection. A URL that is given is trusted as it is.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _check(path: str) -> None:
     directory = os.path.dirname(path)
     try:
         for place in (directory, path):
-            # A link counts as what it is, and as what it leads to.
+            # A link is checked itself, and so is the file that it leads to.
             for found in (os.lstat(place), os.stat(place)):
                 if not _trusted(found.st_uid):
                     _refuse(path, f"{place} belongs to {_user(found.st_uid)}")

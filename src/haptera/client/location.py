@@ -1,4 +1,4 @@
-"""Which store a client talks to: its URL, checked, with what is secret in it never shown."""
+"""Which store a client talks to: its URL, checked, and the secrets in it never shown."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def is_named() -> bool:
 
 @dataclass(frozen=True)
 class Location:
-    """Where a store is. ``address`` is what is dialled; ``shown`` is safe for logs and errors; ``timeout`` is the URL's
+    """Where a store is. The client dials ``address``; ``shown`` is safe for logs and errors; ``timeout`` is the URL's
     own default for calls in seconds, or None if it names none.
     """
 

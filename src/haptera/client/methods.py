@@ -1,7 +1,7 @@
 """A method of a service as the client calls it, and the shapes of answers (spec/protocol.md, section 7).
 
-A result is decoded into a struct whose fields are checked while it is decoded: what a peer sends cannot reach the
-caller with another type than the annotation says. Fields that a later version adds at the end are ignored.
+A result is decoded into a struct whose fields are checked while it is decoded: a value of another type than the
+annotation says cannot reach the caller. Fields that a later version adds at the end are ignored.
 """
 
 from __future__ import annotations

@@ -3,12 +3,12 @@
 The way of a call, `RemoteChannel.call`, is straight while there is a connection: encode, send, wait, decode. All
 that can go wrong leads to `_persist`, which decides whether the call may be sent again:
 
-- what was certainly not applied (never sent, or refused with outcome `not_applied` by a code that passes): always;
+- a call that was certainly not applied (never sent, or refused with `not_applied` by a code that passes): always;
 - a read that was lost with its connection, whose answer was damaged, or that a code that passes refused: always;
 - a change whose fate is unknown, because its connection was lost or its answer damaged: only under its request_id, to
   the server it was sent to, if that remembers ids.
 
-Whatever else an answer says is the answer, also what this side finds wrong with it: the next one would be the same.
+Any other answer is the call's answer, also one that this side cannot decode: the next one would be the same.
 
 The first call goes out behind HELLO in one write (spec/protocol.md, section 4).
 """
@@ -92,7 +92,7 @@ class RemoteChannel:
         self._home = None
 
     def _bind(self) -> None:
-        """See to it that the connections are those of the loop that runs here.
+        """Make sure that the connections belong to the loop that runs here.
 
         A client whose loop is closed begins afresh under the next one: a program may call ``asyncio.run`` more than
         once. So it does in a process that was forked without Python's knowledge, as some servers do. Raises
@@ -118,7 +118,7 @@ class RemoteChannel:
 
     @property
     def unclosed(self) -> bool:
-        """Whether there is a connection that takes calls. Those that were left end by themselves."""
+        """Whether there is a connection that takes calls. Older ones that take no more end by themselves."""
         return self._connector.connection_open
 
     @property
@@ -133,7 +133,7 @@ class RemoteChannel:
         return self._connector.connected_once
 
     async def call(self, method: Method[R], argument: tuple[Any, ...], timeout: float | None) -> R | Failure:
-        """Send one call and give its result, or the server's failure. See :class:`Channel` for what it raises."""
+        """Send one call and give its result, or the server's failure. :class:`Channel` lists the errors it raises."""
         try:
             payload = self._encode(argument)
         except UnicodeEncodeError:
@@ -210,7 +210,7 @@ class RemoteChannel:
                     break
                 await self._pause(call)
                 if isinstance(trouble, Answer) and self._time() >= call.deadline:
-                    break  # one more attempt would only hide what is known behind a timeout
+                    break  # one more attempt would only hide the refusal behind a timeout
             try:
                 peer = await self._peer_for(call)
             except ConnectionLost as lost:
@@ -346,7 +346,7 @@ class RemoteChannel:
         """Nothing: the first call dials, so that it can leave in one write with HELLO."""
 
     async def drain(self, timeout: float) -> None:
-        """Take no more calls, wait up to ``timeout`` seconds for those under way, and close.
+        """Take no more calls, wait up to ``timeout`` seconds for the ones under way, and close.
 
         A call that waits for a connection, or is sent again, is under way too: it is waited for first, because a
         connection that drains sends no more requests.

@@ -14,7 +14,7 @@ class RequestIds:
     """Makes UUIDs of version 8: 60 random bits, then a counter that begins at a random place.
 
     The randomness is drawn once for each object, because a system call for each change would cost more than encoding
-    it. Ids of one object never repeat; those of two would need the same 60 bits and overlapping counters.
+    it. Ids of one object never repeat; ids of two repeat only with the same 60 bits and overlapping counters.
     """
 
     __slots__ = ("_next", "_prefix")

@@ -28,7 +28,7 @@ CROWDED_PART: Final = 2 / 3
 
 
 def crowded(answers: int) -> bool:
-    """Whether a user with so many remembered answers has many of them."""
+    """Whether this number of remembered answers is many for one user."""
     return answers >= CROWDED_PART * limits.ANSWERS_PER_USER_MAX
 
 

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 #: Bytes of commands applied after which the garbage collector looks at new objects. A write leaves a tuple, which the
-#: collector follows until it has seen it once. It begins by itself after so many more objects were made than released:
-#: in a store whose keys are overwritten hardly ever, and then it stops the loop for hundreds of thousands at once. So
-#: many bytes are some thousand tuples at most, and a fraction of a millisecond.
+#: collector follows until it has seen it once. By itself it begins when enough more objects were made than released. In
+#: a store whose keys are overwritten that is hardly ever, and then it stops the loop for hundreds of thousands at once.
+#: These bytes are some thousand tuples at most, and a fraction of a millisecond.
 COLLECT_SIZE: Final = 128 * 1024
 
 #: Scans and counts that go on in one turn of the loop when a large change is applied: a task each.

@@ -20,8 +20,8 @@ RESERVED = 32
 #: later.
 PER_LISTENER = 4 * ACCEPTED_PER_TURN
 
-#: Connections of the socket in the data directory, at most. Only a user who may read the data can open it, so they
-#: belong to a few programs, and each program needs one.
+#: Connections of the socket in the data directory, at most. Only a process that may read the data can open it, so
+#: they belong to a few programs, and each program needs one.
 LOCAL_CONNECTIONS_MAX = 1000
 
 
@@ -34,7 +34,7 @@ def raise_limit() -> None:
 
 
 def needed(connections: int, listeners: int) -> int:
-    """How many descriptors so many listeners with so many connections each, and the local socket, can have at most."""
+    """The most descriptors that ``listeners`` with ``connections`` each, and the local socket, can have."""
     return RESERVED + listeners * _of_listener(connections) + _of_listener(min(connections, LOCAL_CONNECTIONS_MAX))
 
 

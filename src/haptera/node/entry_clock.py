@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from typing import Final
 
-#: One part in so many is the most that entry time runs faster or slower than the monotonic clock. A tenth is felt by no
-#: sensible lease, and makes up the hour of a wrong time zone in ten hours. A hundredth would take four days, in which
-#: the offset may meet the next one.
+#: Entry time runs at most one part in this many faster or slower than the monotonic clock. No sensible lease feels a
+#: tenth, and it makes up the hour of a wrong time zone in ten hours. A hundredth would take four days, in which the
+#: offset may meet the next one.
 SLEW: Final = 10
 
 #: The offset from the wall clock that an operator should hear of. A time server keeps a clock within milliseconds;

@@ -53,8 +53,8 @@ class Answers:
         self._warned_at = float("-inf")
 
     def admits(self, submitter: Submitter, peer: Peer, count: int) -> bool:
-        """Whether a connection has room for so many changes; they are under way then, until they are settled. If it has
-        not, `admit` judges each.
+        """Whether a connection has room for ``count`` changes; they are then under way until they are settled. If it
+        has no room, `admit` judges each.
         """
         share: Share | None = peer.attributes.get(_SHARE)
         if share is None:

@@ -24,7 +24,7 @@ T = TypeVar("T")
 #: runs in one turn of the loop: this many take a tenth of a millisecond each.
 LARGE_SIZE = 16 * 1024
 
-#: As LARGE_SIZE, of an argument that is a list of keys or items: up to a thousand in so many bytes.
+#: As LARGE_SIZE, of an argument that is a list of keys or items: up to a thousand of them in this many bytes.
 LARGE_LIST_SIZE = 2048
 
 #: Bytes of a list that is never too much: some ten keys. Of longer ones no more are answered in one turn of the loop

@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 #: MB at most.
 ANSWERS_PER_CONNECTION_MAX: Final = 8192
 
-#: A share is at most one part in so many of the places that are free and not kept back.
+#: The places that are free and not kept back, divided by this, are the largest share.
 PART_OF_FREE: Final = 8
 
-#: One part in so many of a user's table is for small shares alone: 25,000 answers.
+#: A user's table divided by this is for small shares alone: 25,000 answers.
 KEPT_BACK: Final = 4
 
 #: The share of a connection in the places that are kept back. A client says which answers it has read after 8 answers
 #: at the latest, so that this many let it go on.
 SMALL_SHARE: Final = 16
 
-#: One part in so many of a user's table is for shares of one answer alone: 12,500, and so one change at a time for each
-#: of the 10,000 connections of a listener. 781 connections have small shares before it is touched.
+#: A user's table divided by this is for shares of one answer alone: 12,500, and so one change at a time for each of the
+#: 10,000 connections of a listener. 781 connections have small shares before it is touched.
 KEPT_FOR_FIRST: Final = 8
 
 
