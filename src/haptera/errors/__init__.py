@@ -26,10 +26,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from haptera.errors.base import CallError, HapteraError, ServerError, describe, printable
+from haptera.errors.code_table import TABLE, Code, Outcome
 from haptera.errors.connection import ConnectionLost, LocalProtocolError, ProtocolError, RemoteProtocolError
 from haptera.errors.failure import Failure, failure
 from haptera.errors.storage import CorruptionError, DirectoryInUse, MissingKey, NewerFormat, StorageError, WrongKey
-from haptera.errors.table import TABLE, Code, Outcome
 from haptera.errors.usage import ConfigurationError, WrongLoop
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from haptera.errors.table import Outcome
+    from haptera.errors.code_table import Outcome
 
 # A detail may hold a key of 4096 bytes, or anything else that a peer put there; an error line stays readable.
 DETAIL_TEXT_MAX: Final = 200

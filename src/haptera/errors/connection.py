@@ -8,7 +8,7 @@ from haptera.errors.base import HapteraError, describe
 from haptera.errors.failure import Failure, described
 
 if TYPE_CHECKING:
-    from haptera.errors.table import Outcome
+    from haptera.errors.code_table import Outcome
 
 
 class ProtocolError(HapteraError):

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from haptera.errors.base import CallError, ServerError
-from haptera.errors.table import TABLE, Outcome
+from haptera.errors.code_table import TABLE, Outcome
 
 # Codes below belong to the protocol.
 APPLICATION_CODE_MIN: Final = 10_000

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from haptera.errors.base import HapteraError
 
 if TYPE_CHECKING:
-    from haptera.errors.table import Outcome
+    from haptera.errors.code_table import Outcome
 
 
 class ConfigurationError(HapteraError):

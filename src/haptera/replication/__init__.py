@@ -7,6 +7,6 @@ entry that is committed, in the order of the log. A proposal is known by the ind
 from __future__ import annotations
 
 from haptera.replication.cluster import TERM, ClusterOfOne
-from haptera.replication.writer import ThreadWriter, Writer
+from haptera.replication.disk_thread import ThreadWriter, Writer
 
 __all__ = ["TERM", "ClusterOfOne", "ThreadWriter", "Writer"]

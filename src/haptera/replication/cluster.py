@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from haptera.replication.writer import Writer
+    from haptera.replication.disk_thread import Writer
 
 #: A single node has led its cluster of one since its first entry.
 TERM: Final = 1
