@@ -53,17 +53,7 @@ class Kv:
     of any number of keys are `Steps`. The attributes belong to this package.
     """
 
-    __slots__ = (
-        "_current",
-        "_index",
-        "_spare",
-        "changing",
-        "cleared_at",
-        "cursors",
-        "entries",
-        "history",
-        "revision",
-    )
+    __slots__ = ("_current", "_index", "_spare", "changing", "cleared_at", "cursors", "entries", "history", "revision")
 
     def __init__(self) -> None:
         self.revision = 0
