@@ -42,13 +42,13 @@ MEANS_SOMETHING_FOR: Final[dict[str, frozenset[str]]] = {
 
 @click.command()
 @click.argument("workload", required=False, type=click.Choice(["read", "write", "mixed", "scan", "echo", "stream"]))
-@click.option("--read-ratio", type=Number(0, 1), default=0.95, show_default=True, help="Reads of mixed.")
+@click.option("--read-ratio", type=Number(0, 1), default=0.95, show_default=True, help="The part of reads in mixed.")
 @click.option(
     "--distribution",
     type=click.Choice(["uniform", "zipf"]),
     default="uniform",
     show_default=True,
-    help="How often each key comes.",
+    help="How keys are drawn.",
 )
 @click.option(
     "--theta",
@@ -70,13 +70,13 @@ MEANS_SOMETHING_FOR: Final[dict[str, frozenset[str]]] = {
     type=click.IntRange(1, IN_FLIGHT_MAX),
     default=50,
     show_default=True,
-    help="Operations under way at once on each connection; in an open loop at most so many.",
+    help="Operations under way at once on each connection; in an open loop the most.",
 )
 @click.option(
     "--rate",
     type=Number(0, min_open=True),
     metavar="N",
-    help="Open loop: N operations a second are to start, and each is timed from when it was to.",
+    help="Open loop: start N operations a second, and time each from its planned start.",
 )
 @click.option(
     "--duration",
@@ -91,12 +91,16 @@ MEANS_SOMETHING_FOR: Final[dict[str, frozenset[str]]] = {
     default=1.0,
     show_default=True,
     metavar="SECONDS",
-    help="Load that is not measured, before.",
+    help="Load before the measurement.",
 )
-@click.option("--seed", type=int, default=1, show_default=True, help="Of the keys, values and choices.")
+@click.option("--seed", type=int, default=1, show_default=True, help="The seed of keys, values and choices.")
 @click.option("--embedded", is_flag=True, help="A store made in this process for the run, in the temporary directory.")
 @click.option(
-    "--durability", type=click.Choice(["sync", "os"]), default="sync", show_default=True, help="Of --embedded."
+    "--durability",
+    type=click.Choice(["sync", "os"]),
+    default="sync",
+    show_default=True,
+    help="Durability of the embedded store.",
 )
 @click.option("--serve", metavar="URL", help="Host the service of echo and stream there, until Ctrl-C.")
 @click.option(
@@ -120,9 +124,9 @@ def command(
     """Measure a store, or the messaging library.
 
     read, write, mixed and scan (pages of --rows entries from a drawn key) use the store that other commands use, under
-    keys of their own, bench/…, which are removed at the end; or one of --embedded. echo (one answer) and stream (--rows
-    items) call the service that `haptera bench --serve URL` hosts, named with --url; without it a process of its own
-    hosts it for the run, at a Unix socket.
+    keys of their own, bench/…, which are removed at the end; or the store of --embedded. echo (one answer) and stream
+    (--rows items) call the service that `haptera bench --serve URL` hosts, named with --url; without it a process of
+    its own hosts it for the run, at a Unix socket.
 
     Without --rate as many operations as --in-flight allows are under way all the time (closed loop). All load comes
     from this one process, which is often the slower side: see whether its core is busy.

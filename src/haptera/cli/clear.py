@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def command(prefix: str | None, everything: bool, yes: bool, client: Client) -> int:
     """Delete all keys of a range in one step, and write how many there were.
 
-    One of --prefix and --all says which. On a terminal the command first says how many keys they are, and asks.
+    Give --prefix or --all. On a terminal the command first says how many keys it would delete, and asks.
     Exit code 1: the answer was no.
     """
     if bool(prefix) == everything:

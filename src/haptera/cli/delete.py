@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def command(keys: tuple[str, ...], if_version: int | None, client: Client) -> int:
     """Delete each KEY, all at once, and write how many there were.
 
-    Exit code 1: there was none of them, or the condition did not hold.
+    Exit code 1: none of them existed, or the condition did not hold.
     """
     if if_version is not None and len(keys) > 1:
         raise click.UsageError("--if-version goes with one KEY")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.argument("file", metavar="FILE")
 @range_options
 @click.option(
-    "--format", "form", type=click.Choice(list(WRITERS)), help="By default the name of FILE says it, or jsonl."
+    "--format", "form", type=click.Choice(list(WRITERS)), help="The format; by default by the name of FILE, else jsonl."
 )
 @client_options(timeout=30.0)
 def command(file: str, span: Span, form: Format | None, client: Client) -> int:

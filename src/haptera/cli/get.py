@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--raw", is_flag=True, help="Write the value byte for byte and nothing else.")
 @client_options()
 def command(keys: tuple[str, ...], raw: bool, client: Client) -> int:
-    """Write the value of KEY to standard output. Of several keys it writes a line each: key, tab, value.
+    """Write the value of KEY to standard output. With several keys it writes a line for each: key, tab, value.
 
     A line end follows the value, unless --raw is given. On a terminal control characters are shown escaped. Lines of
     several keys are like lines of `haptera scan`, all of one revision. With --json each entry is an object, with

@@ -39,7 +39,9 @@ class Separator(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no 
 
 @click.command()
 @click.argument("file", metavar="FILE")
-@click.option("--format", "form", type=click.Choice(["tsv", "csv", "jsonl"]), help="By default FILE itself says it.")
+@click.option(
+    "--format", "form", type=click.Choice(["tsv", "csv", "jsonl"]), help="The format; by default found in FILE."
+)
 @click.option("--header", is_flag=True, help="The first line names the columns.")
 @click.option("--prefix", default="", metavar="TEXT", help="Put this before every key.")
 @click.option("--key-column", metavar="NAME|N", help="The column of the keys. [1]")
@@ -57,8 +59,8 @@ def command(file: str, client: Client, **options: Any) -> int:
     write, are recognised. docs/command-line.md describes each format.
 
     In a TSV file the key is the first column and the value the rest of the line, tabs included, unless --key-column
-    and --value-column (a number from 1 or, with --header, a name) say otherwise. A backslash is a backslash. Of a key
-    that comes twice the later row wins. With --header every line must have as many columns as the first.
+    and --value-column (a number from 1 or, with --header, a name) say otherwise. A backslash is a backslash. If a key
+    comes twice, the later row wins. With --header every line must have as many columns as the first.
 
     Rows are stored in batches, each whole or not at all. When the import ends early, it says how many rows are
     certainly stored and at which line it stopped; to import the file again is always safe.

@@ -37,7 +37,7 @@ COMMANDS: Final = {
     "get": "Write the values of keys.",
     "set": "Store a value under a key.",
     "del": "Delete keys.",
-    "exists": "Write whether there is a key.",
+    "exists": "Write whether a key exists.",
     "rename": "Move a value to another key.",
     "clear": "Delete all keys of a range.",
     "scan": "List the entries of a range, in key order.",
@@ -110,8 +110,8 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 _HELP: Final = f"""Haptera: a durable key-value database for operational state.
 
 `haptera serve` serves a store; the other commands are its clients. A client finds its store by --url, else by
-HAPTERA_URL, else it is this user's or root's node that runs in this directory, else {defaults.URL}. The options --url,
---timeout, --wait and --json may stand before the command's name, too.
+HAPTERA_URL, else it takes the node that this user or root runs in this directory, else {defaults.URL}. The options
+--url, --timeout, --wait and --json may stand before the command's name, too.
 
 {listed(OF_CLIENTS)}
 """

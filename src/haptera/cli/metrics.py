@@ -37,7 +37,7 @@ SECONDS_LEFT_MIN: Final = 0.001
 def command(client: Client, names: tuple[str, ...], watch: float | None) -> int:
     """Show the metrics of a node; with NAMEs, only metrics whose names begin with one of them.
 
-    Into a pipe, each is a line: name, tab, value; with --watch the time comes before them. With --json each sample is
+    Into a pipe, each is a line: name, tab, value; with --watch the time comes first. With --json each sample is
     one line. Exit code 1: a NAME that no metric's name begins with.
     """
     return client.run_shown(lambda: asyncio.run(_run(client, names, watch)))

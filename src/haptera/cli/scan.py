@@ -23,7 +23,7 @@ TABLE_ROWS = 500
 @click.command()
 @range_options
 @click.option("--after", metavar="KEY", help="Keys behind this one, in the order of the scan: the next page.")
-@click.option("--limit", type=click.IntRange(0, VERSION_MAX), metavar="N", help="At most so many entries.")
+@click.option("--limit", type=click.IntRange(0, VERSION_MAX), metavar="N", help="The most entries to list.")
 @click.option("--reverse", is_flag=True, help="From the last key to the first.")
 @click.option("--keys-only", is_flag=True, help="Keys without values.")
 @client_options()
@@ -31,7 +31,7 @@ def command(span: Span, after: str | None, limit: int | None, reverse: bool, key
     r"""List entries in key order, all as they were at one revision.
 
     Into a pipe goes a line for each: key, tab, value. A field with tabs, line ends, other characters that are not
-    printable or bytes that are no UTF-8 is written as a shell quotes it, $'a\tb\xff', so that a line is always one
+    printable or bytes that are not UTF-8 is written as a shell quotes it, $'a\tb\xff', so that a line is always one
     entry. --json writes a JSON object a line. `haptera import` reads both. --timeout limits the wait for each page.
     """
     if after is not None:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 @click.command()
 @client_options()
 def command(client: Client) -> int:
-    """Show which node answers, by its URL, its version, its state and its health.
+    """Show the URL of the node that answers, its version, its state and its health.
 
-    That is its version, durability, encryption, revision, keys, connections and more.
+    The state is its durability, encryption, revision, keys, connections and more.
     """
 
     async def run(db: Database) -> int:

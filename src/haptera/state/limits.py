@@ -1,8 +1,8 @@
 """Every limit of the replicated state: its name, its value, its reason.
 
-Those that decide what a logged command does (the remembered answers, the largest revision) are part of the format: all
-replicas and every replay must agree on them, so they are constants and not configuration. Those of keys, values and
-numbers are in `haptera.key_rules`, because a client that cannot send an argument judges by them too.
+The limits that decide the effect of a logged command (the remembered answers, the largest revision) are part of the
+format: all replicas and every replay must agree on them, so they are constants and not configuration. The limits of
+keys, values and numbers are in `haptera.key_rules`, because a client that cannot send an argument judges by them too.
 """
 
 from __future__ import annotations
