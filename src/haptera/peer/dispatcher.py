@@ -17,8 +17,8 @@ from haptera.peer.limits import BATCH_MAX
 from haptera.peer.request import Request
 from haptera.peer.rounds import PART_MAX
 from haptera.peer.scope import current
+from haptera.peer.stopwatch import Stopwatch, clock_of
 from haptera.peer.telemetry import find_telemetry
-from haptera.peer.times import Stopwatch, clock_of
 from haptera.wire import Tag
 
 if TYPE_CHECKING:

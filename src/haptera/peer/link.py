@@ -14,7 +14,7 @@ from haptera import forks
 from haptera.connection import HELD_MIN, Closed, Connection, PackedItem
 from haptera.errors import ConnectionLost, Failure, Outcome, ProtocolError
 from haptera.peer.closing import Closing
-from haptera.peer.ending import describe_end, log_end, log_opening
+from haptera.peer.end_reasons import describe_end, log_end, log_opening
 from haptera.peer.event_log import EventLog, guard
 from haptera.peer.home import Home
 from haptera.peer.limits import (

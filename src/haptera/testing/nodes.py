@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 from haptera.errors import ConfigurationError, StorageError
 from haptera.testing.clock import VirtualClockLoop
+from haptera.testing.directories import socket_directory
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
-from haptera.testing.proxies import socket_directory
 
 try:
     from haptera.node import OPTIONS, Node, NodeConfig, NodeServer

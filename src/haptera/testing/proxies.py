@@ -7,13 +7,13 @@ import os
 import shutil
 import socket
 import struct
-import tempfile
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
 from haptera import forks
 from haptera.errors import ConfigurationError
+from haptera.testing.directories import socket_directory
 from haptera.testing.recording import Piece, Recording
 from haptera.testing.traffic import Lane, Wire
 from haptera.testing.transport import MemoryTransport
@@ -31,7 +31,6 @@ __all__ = ["Proxy", "proxy"]
 QUEUE_SIZE: Final = 256 * 1024
 
 _LINGER_NO_TIME: Final = struct.pack("ii", 1, 0)
-_SOCKET_PATH_SIZE_MAX: Final = 90
 
 
 class Proxy(Wire):
@@ -367,15 +366,6 @@ class _End(asyncio.Protocol):
     def _close_if_done(self) -> None:
         if self._read_eof and self._written_eof and self.transport is not None:
             self.transport.close()
-
-
-def socket_directory() -> str:
-    """Make a new directory for Unix sockets, whose paths may not be long."""
-    path = tempfile.mkdtemp(prefix="haptera-")
-    if len(os.fsencode(path)) > _SOCKET_PATH_SIZE_MAX:
-        os.rmdir(path)
-        path = tempfile.mkdtemp(prefix="haptera-", dir="/tmp")  # made with mode 0700 under a new name
-    return path
 
 
 def _place_of(server: asyncio.AbstractServer) -> tuple[str, int]:

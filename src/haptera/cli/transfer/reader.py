@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO
 
 from haptera.cli.transfer.comma import CsvRows
 from haptera.cli.transfer.delimited import DelimitedRows
 from haptera.cli.transfer.errors import BadFile, WrongFile
 from haptera.cli.transfer.jsonrows import json_rows
 from haptera.cli.transfer.recognise import Format, foreign, format_of
+from haptera.cli.transfer.row_batch import BATCH_ROWS_MAX, BATCH_SIZE_MAX, RowBatch
 from haptera.cli.transfer.source import Damaged, Source
 from haptera.key_rules import KEY_SIZE_MAX, VALUE_SIZE_MAX
 
 if TYPE_CHECKING:
     from haptera.cli.transfer.rows import Rows, Wanted
-
-BATCH_ROWS_MAX: Final = 500
-#: Bytes of keys and values in one call: large enough that the calls cost little beside their rows, small enough that
-#: many in flight are few megabytes, and that few rows are uncertain after a lost connection.
-BATCH_SIZE_MAX: Final = 128 * 1024
-
-
-@dataclass
-class RowBatch:
-    """Rows for one call. ``first`` and ``last`` are where they stood in the file."""
-
-    items: list[tuple[str, bytes]]
-    first: int
-    last: int
-    #: Bytes of the file read so far, before decompression.
-    position: int
 
 
 class Reader:

@@ -12,7 +12,8 @@ from haptera.cli.transfer.errors import BadFile
 from haptera.errors import HapteraError
 
 if TYPE_CHECKING:
-    from haptera.cli.transfer.reader import Reader, RowBatch
+    from haptera.cli.transfer.reader import Reader
+    from haptera.cli.transfer.row_batch import RowBatch
     from haptera.client import Database
 
 #: Calls under way at once: enough that the disk always has a next batch, at most some megabytes of rows.

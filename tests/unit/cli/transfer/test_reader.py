@@ -10,7 +10,8 @@ import pytest
 
 from haptera.cli.transfer import source
 from haptera.cli.transfer.errors import BadFile, WrongFile
-from haptera.cli.transfer.reader import BATCH_ROWS_MAX, BATCH_SIZE_MAX, Reader, RowBatch
+from haptera.cli.transfer.reader import Reader
+from haptera.cli.transfer.row_batch import BATCH_ROWS_MAX, BATCH_SIZE_MAX, RowBatch
 from haptera.cli.transfer.rows import Wanted
 from haptera.cli.transfer.source import LINE_SIZE_MAX
 

@@ -6,7 +6,8 @@ import asyncio
 import io
 from typing import TYPE_CHECKING, Any, cast
 
-from haptera.cli.transfer.reader import BATCH_ROWS_MAX, Reader, RowBatch
+from haptera.cli.transfer.reader import Reader
+from haptera.cli.transfer.row_batch import BATCH_ROWS_MAX, RowBatch
 from haptera.cli.transfer.rows import Wanted
 from haptera.cli.transfer.store import IN_FLIGHT_MAX, Interrupted, store
 from haptera.testing import virtual_clock

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from haptera.node.commands import ANONYMOUS
-from haptera.node.services import answers, shares
+from haptera.node.services import remembered as answers
+from haptera.node.services import shares
 from haptera.state import limits
 from haptera.state.operations import Set
 from tests.unit.node.doubles import TAG_REPLAYED, FakePeer, FakeRequest

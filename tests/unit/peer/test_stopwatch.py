@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from haptera import Answer, Peer, Request, Service, method
-from haptera.peer.times import Stopwatch, clock_of
+from haptera.peer.stopwatch import Stopwatch, clock_of
 from haptera.testing import connected_peers, virtual_clock
 from haptera.wire.metadata import Tag, decode_entries
 from tests.unit.peer.hosts import KIB, Batches, Echo
