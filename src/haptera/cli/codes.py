@@ -45,7 +45,7 @@ OF_SERVE: Final = {
     WRONG_KEY: "the key is wrong or missing",
     NEWER_FORMAT: "it has a newer format",
     CANNOT_WRITE: "it cannot be written",
-    CONFIGURATION: "configuration",
+    CONFIGURATION: "the configuration is wrong",
     CANNOT_APPLY: "a stored change cannot be applied",
 }
 

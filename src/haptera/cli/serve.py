@@ -64,6 +64,7 @@ On SIGTERM or Ctrl-C the node answers the requests under way and exits with 0; a
 terminal that closes sends SIGHUP, which acts as SIGTERM does, unless it was ignored from the start, as under nohup.
 
 A four-digit number in parentheses is the code of the error that the other side gets.
+
 {listed(OF_SERVE)}
 """
 
