@@ -105,11 +105,24 @@ def set_argument(key: str, value: Value, options: dict[str, Any]) -> tuple[Any, 
     return (key, plain, options) if options else (key, plain)
 
 
-def plain_keys(keys: Iterable[str]) -> list[str]:
-    """A list of keys. Raises TypeError for one key in its place."""
+def key_list(keys: Iterable[str]) -> list[str]:
+    """A list of the caller's keys as they are. Raises TypeError for one key in its place."""
     if isinstance(keys, str | bytes):
         raise TypeError("keys is an iterable of keys, not one of them")
-    return [plain_key(key) for key in keys]
+    return list(keys)
+
+
+def plain_keys(keys: Iterable[str]) -> list[str]:
+    """Keys as plain ``str``."""
+    return [key if type(key) is str else plain_key(key) for key in keys]
+
+
+def plain_items(items: Iterable[tuple[str, Value]]) -> list[tuple[str, bytes | bytearray | memoryview]]:
+    """Keys as plain ``str``, each with its value as bytes."""
+    return [
+        (key if type(key) is str else plain_key(key), value if type(value) is bytes else plain_value(value))
+        for key, value in items
+    ]
 
 
 def condition(if_version: int | None, if_absent: bool, if_present: bool) -> dict[str, Any]:

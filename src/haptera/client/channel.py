@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from haptera.client.methods import Method, Row, Scanned
+    from haptera.client.under_way import UnderWay
     from haptera.errors import Failure
 
 R = TypeVar("R")
@@ -26,10 +27,12 @@ class Channel(Protocol):
 
     ``call`` answers with the method's result, or with a ``Failure`` that the server gave: a value, because a missing
     key is an everyday answer. It raises ``ConnectionLost``, ``DeadlineExceeded`` and ``RemoteProtocolError``.
-    Times are seconds; None is no limit. ``reached`` and ``connected_once`` are as `Database` documents them.
+    Times are seconds; None is no limit. A drain waits for the calls that are ``converting``: they have been made, and
+    ``call`` is about to be called for them. ``reached`` and ``connected_once`` are as `Database` documents them.
     """
 
     revision: int
+    converting: UnderWay
 
     @property
     def unclosed(self) -> bool:

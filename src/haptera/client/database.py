@@ -10,9 +10,10 @@ from haptera.client.arguments import (
     checked_int,
     checked_timeout,
     condition,
+    key_list,
+    plain_items,
     plain_key,
     plain_keys,
-    plain_value,
     range_options,
     set_argument,
     text_option,
@@ -34,6 +35,7 @@ from haptera.client.methods import (
     Written,
 )
 from haptera.client.scan import Scan
+from haptera.client.slices import in_slices
 from haptera.errors import Code, Failure, RemoteProtocolError
 from haptera.key_rules import INT64_MAX, INT64_MIN, VERSION_MAX
 from haptera.peer import DEFAULT, Timeout
@@ -254,17 +256,15 @@ class Database:
         Returns:
             Their entries in the same order; None where there is none.
         """
-        names = plain_keys(keys)
+        with self._channel.converting:
+            names = await in_slices(key_list(keys), plain_keys)
         found = (await self._call(KvMethods.get_many, (names,), timeout)).entries
         if len(found) != len(names):
             raise RemoteProtocolError(
                 Code.MALFORMED_FRAME,
                 f"the server's answer to kv.get_many has {len(found)} entries for {len(names)} keys",
             )
-        return [
-            None if entry is None else entry_of(key, entry.value, entry.version, entry.expires_at_ms)
-            for key, entry in zip(names, found, strict=True)
-        ]
+        return await in_slices(list(zip(names, found, strict=True)), _entries)
 
     @overload
     async def set_many(self, items: Mapping[str, Value], *, timeout: Timeout = DEFAULT) -> int: ...
@@ -283,11 +283,9 @@ class Database:
         Returns:
             The new version.
         """
-        pairs = items.items() if isinstance(items, Mapping) else items
-        rows = [
-            (key if type(key) is str else plain_key(key), value if type(value) is bytes else plain_value(value))
-            for key, value in pairs
-        ]
+        pairs = list(items.items() if isinstance(items, Mapping) else items)
+        with self._channel.converting:
+            rows = await in_slices(pairs, plain_items)
         return (await self._call(KvMethods.set_many, (rows,), timeout)).version
 
     async def delete_many(self, keys: Iterable[str], *, timeout: Timeout = DEFAULT) -> int:
@@ -299,7 +297,9 @@ class Database:
         Returns:
             How many entries there were.
         """
-        return (await self._call(KvMethods.delete_many, (plain_keys(keys),), timeout)).count
+        with self._channel.converting:
+            names = await in_slices(key_list(keys), plain_keys)
+        return (await self._call(KvMethods.delete_many, (names,), timeout)).count
 
     async def count(
         self,
@@ -443,3 +443,10 @@ class Database:
 
     def __repr__(self) -> str:
         return f"<haptera.Database {self._name}>"
+
+
+def _entries(found: list[tuple[str, Found | None]]) -> list[Entry | None]:
+    return [
+        None if entry is None else entry_of(key, entry.value, entry.version, entry.expires_at_ms)
+        for key, entry in found
+    ]

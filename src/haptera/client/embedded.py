@@ -68,6 +68,7 @@ class EmbeddedChannel:
         self._closed = False
         self._ending: asyncio.Task[None] | None = None
         self._under_way = UnderWay()
+        self.converting = UnderWay()
         self._home: asyncio.AbstractEventLoop | None = None  # the loop of the node, from the first call on
         self._left: Node | None = None  # the node of a loop that was closed before it
         forks.watch(self)
@@ -85,6 +86,7 @@ class EmbeddedChannel:
         """
         self._node = self._opening = self._ending = self._home = self._left = None
         self._under_way = UnderWay()
+        self.converting = UnderWay()
 
     @property
     def unclosed(self) -> bool:
@@ -107,6 +109,7 @@ class EmbeddedChannel:
             raise wrong_loop(name, home, advice="use it there, or close it there first")
         self._node = self._opening = self._ending = None
         self._under_way = UnderWay()
+        self.converting = UnderWay()
         if opening is not None and opening.done() and not opening.cancelled() and opening.exception() is None:
             self._left = opening.result()
         self._home = loop
@@ -259,10 +262,11 @@ class EmbeddedChannel:
         """Wait up to ``timeout`` seconds for the calls and scans under way, and close."""
         if self._home is not None:
             self._settle()
-        self._closed = True
-        self._node = None  # a call that is made from now on finds it closed
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
+                await self.converting.wait()
+                self._closed = True
+                self._node = None  # a call that is made from now on finds it closed
                 await self._under_way.wait()
         await self.aclose()
 

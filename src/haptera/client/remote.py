@@ -71,6 +71,7 @@ class RemoteChannel:
         self.revision = 0
         self._backoff = backoff or Backoff()
         self._connector = Connector(address, shown, self._backoff, dial, wait=wait)
+        self.converting = UnderWay()
         self._unsettled = UnderWay()  # calls that have left the straight way
         self._encode = msgspec.msgpack.Encoder().encode
         self._new_id = RequestIds().new
@@ -89,6 +90,7 @@ class RemoteChannel:
         self._connector = self._connector.afresh()
         self._new_id = RequestIds().new
         self._unsettled = UnderWay()  # the parent's calls end in the parent
+        self.converting = UnderWay()
         self._home = None
 
     def _bind(self) -> None:
@@ -112,6 +114,7 @@ class RemoteChannel:
             self._connector = self._connector.afresh()
             self._new_id = RequestIds().new
             self._unsettled = UnderWay()
+            self.converting = UnderWay()
         self._home = loop
         self._pid = os.getpid()
         self._time = loop.time
@@ -354,9 +357,10 @@ class RemoteChannel:
         self._bind()
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
-        self._connector.retire()
         try:
             async with asyncio.timeout_at(end):
+                await self.converting.wait()
+                self._connector.retire()
                 await self._unsettled.wait()
                 while True:
                     await self._connector.drain(max(end - loop.time(), 0.0))
