@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SOURCES: Final = Path(__file__).parents[2] / "src/haptera"
 #: Generated from spec/errors.toml: they say which number a code is.
-GENERATED: Final = frozenset({"errors/table.py", "errors/codes.py"})
+GENERATED: Final = frozenset({"errors/code_table.py", "errors/codes.py"})
 NUMBERS: Final = frozenset(int(code) for code in Code)
 #: Nouns and other words that end as a verb does in the third person, and begin docstrings.
 NO_VERBS: Final = frozenset({"As", "Its", "This"})
