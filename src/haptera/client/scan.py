@@ -34,6 +34,8 @@ class Scan:
     async def __anext__(self) -> Entry:
         while True:
             for row in self._rows:
+                if row.expires_at_ms is None:
+                    return Entry(row.key, row.value or b"", row.version)
                 return entry_of(row.key, row.value or b"", row.version, row.expires_at_ms)
             self._rows = iter(await anext(self._pages))
 

@@ -11,6 +11,7 @@ from haptera.state import limits
 from haptera.state.glob import Glob, compile_glob
 from haptera.state.ranges import KeyRange, key_range
 from haptera.state.results import Row
+from haptera.state.table import PLACE_SHIFT
 
 if TYPE_CHECKING:
     from haptera.state.kv import Kv
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 _ROW_OVERHEAD: Final = 24
 #: The header of the list of rows.
 _LIST_OVERHEAD: Final = 5
-#: Units of work of a key that is looked at, and more of a row that is given: it is encoded too.
+#: Units of work of a key that is looked at, and of a row that is given: it is encoded too.
 _KEY_WORK: Final = 2
-_ROW_WORK: Final = 3
+_ROW_WORK: Final = 5
 
 
 class Page(Struct, frozen=True):
@@ -117,8 +118,9 @@ class ScanCursor:
 
     def _rows(self, room: int, max_rows: int) -> tuple[list[Row], bool]:
         revision, glob, keys_only = self.revision, self._glob, self.keys_only
-        cost = glob.cost if glob is not None else 0
-        current, older = self._entries.get, self._kv.history.entry_at
+        cost, matches = (glob.cost, glob.matches) if glob is not None else (0, bool)
+        older = self._kv.history.entry_at
+        parts, place = self._entries.parts, PLACE_SHIFT  # as in `Table.get`, without a call for each key
         rows: list[Row] = []
         room -= _LIST_OVERHEAD
         work = limits.SLICE_WORK_MAX
@@ -126,24 +128,27 @@ class ScanCursor:
         for key in self._index.iterate(self._span, reverse=self.reverse):
             if work <= 0:
                 break
-            work -= _KEY_WORK
-            entry = current(key)
+            entry = parts[hash(key) >> place].get(key)
             if entry is None or entry[1] > revision:
                 entry = older(key, revision)
-            if entry is not None and glob is not None and cost:
+            if cost and entry is not None:
                 work -= len(key) * cost >> 6
-                if not glob.matches(key):
+                if not matches(key):
                     entry = None
-            if entry is not None:
-                value = None if keys_only else entry[0]
-                work -= _ROW_WORK
+            if entry is None:
+                work -= _KEY_WORK
+            else:
+                value, version, _ = entry
                 room -= _ROW_OVERHEAD + (len(key) if key.isascii() else len(key.encode()))
-                if value is not None:
-                    room -= len(value)
-                    work -= len(value) >> 10
+                if keys_only:
+                    work -= _ROW_WORK
+                else:
+                    size = len(value)
+                    room -= size
+                    work -= _ROW_WORK + (size >> 10)
                 if room < 0 and rows:
                     break
-                rows.append((key, value, entry[1], None))
+                rows.append((key, None if keys_only else value, version, None))
                 if len(rows) == max_rows:
                     passed = key
                     break

@@ -26,54 +26,57 @@ _PART_BITS: Final = 9
 PARTS: Final = 1 << _PART_BITS
 #: The highest bits of the signed hash choose the part, from -256 to 255, as a place in a list may be negative. A dict
 #: begins to look for a key by the lowest bits of the hash: keys of a part that had these in common would collide.
-_SHIFT: Final = sys.hash_info.width - _PART_BITS
+PLACE_SHIFT: Final = sys.hash_info.width - _PART_BITS
 
 
 class Table(Generic[ValueT]):
-    """Values by key. Iterating takes the same care as with a dict: the table must not change meanwhile."""
+    """Values by key. Iterating takes the same care as with a dict: the table must not change meanwhile.
 
-    __slots__ = ("_parts",)
+    A loop over many keys may look into ``parts`` itself, by ``hash(key) >> PLACE_SHIFT``.
+    """
+
+    __slots__ = ("parts",)
 
     def __init__(self) -> None:
-        self._parts: list[dict[str, ValueT]] = [{} for _ in range(PARTS)]
+        self.parts: list[dict[str, ValueT]] = [{} for _ in range(PARTS)]
 
     def get(self, key: str) -> ValueT | None:
         """The value of ``key``; None where there is none."""
-        return self._parts[hash(key) >> _SHIFT].get(key)
+        return self.parts[hash(key) >> PLACE_SHIFT].get(key)
 
     def put(self, key: str, value: ValueT) -> None:
         """Set the value of ``key``."""
-        self._parts[hash(key) >> _SHIFT][key] = value
+        self.parts[hash(key) >> PLACE_SHIFT][key] = value
 
     def put_first(self, key: str, value: ValueT) -> None:
         """Set the value of ``key``, unless it has one."""
-        self._parts[hash(key) >> _SHIFT].setdefault(key, value)
+        self.parts[hash(key) >> PLACE_SHIFT].setdefault(key, value)
 
     def remove(self, key: str) -> None:
         """Take out ``key``, which is there."""
-        del self._parts[hash(key) >> _SHIFT][key]
+        del self.parts[hash(key) >> PLACE_SHIFT][key]
 
     def __contains__(self, key: str) -> bool:
-        return key in self._parts[hash(key) >> _SHIFT]
+        return key in self.parts[hash(key) >> PLACE_SHIFT]
 
     def __len__(self) -> int:
-        return sum(map(len, self._parts))
+        return sum(map(len, self.parts))
 
     def __iter__(self) -> Iterator[str]:
-        return chain.from_iterable(self._parts)
+        return chain.from_iterable(self.parts)
 
     def items(self) -> Iterator[tuple[str, ValueT]]:
         """The keys with their values."""
-        return chain.from_iterable(map(dict.items, self._parts))
+        return chain.from_iterable(map(dict.items, self.parts))
 
     def values(self) -> Iterator[ValueT]:
         """The values."""
-        return chain.from_iterable(map(dict.values, self._parts))
+        return chain.from_iterable(map(dict.values, self.parts))
 
     def free(self, limit: int) -> int:
         """Take out at most ``limit`` entries, any of them; how many there were. An emptied part gives its room back."""
         left = limit
-        for part in self._parts:
+        for part in self.parts:
             if not part:
                 continue
             for _ in range(min(len(part), left)):
@@ -90,12 +93,12 @@ class Table(Generic[ValueT]):
         A dict that holds nothing but atoms is not followed, and so not frozen by ``gc.freeze``. From its next change on
         it is followed again, which is a pause for millions of entries in each collection.
         """
-        for part in self._parts:
+        for part in self.parts:
             part[""] = value  # no key is empty
             del part[""]
 
     def check(self) -> None:
         """Raise ``AssertionError`` unless each key is in its part, where alone it is found."""
-        require(len(self._parts) == PARTS, "a table has all its parts")
-        for part in self._parts:
-            require(all(self._parts[hash(key) >> _SHIFT] is part for key in part), "each key is in its part")
+        require(len(self.parts) == PARTS, "a table has all its parts")
+        for part in self.parts:
+            require(all(self.parts[hash(key) >> PLACE_SHIFT] is part for key in part), "each key is in its part")

@@ -29,7 +29,7 @@ def filled(keys: list[str] = KEYS) -> Table[int]:
 
 
 def longest(table: Table[Any]) -> int:
-    return max(map(len, table._parts))
+    return max(map(len, table.parts))
 
 
 keys = st.text("abc", min_size=1, max_size=3)
@@ -71,13 +71,13 @@ def test_a_table_is_a_dict(changes: list[tuple[str, str, Any]]) -> None:
 
 def test_no_part_grows_with_more_than_its_share_of_the_keys() -> None:
     table = filled()
-    assert len(table._parts) == PARTS
+    assert len(table.parts) == PARTS
     assert longest(table) <= len(KEYS) * PART_OF_1000_MAX // 1000
     table.check()
 
 
 def test_the_keys_of_a_part_differ_in_the_bits_by_which_a_dict_looks_for_them() -> None:
-    part = max(filled()._parts, key=len)
+    part = max(filled().parts, key=len)
     slots = 1 << (2 * len(part)).bit_length()
     assert len({hash(key) % slots for key in part}) > len(part) // 2
 
@@ -101,7 +101,7 @@ def test_an_emptied_part_gives_its_room_back() -> None:
     table = filled()
     while table.free(1000):
         pass
-    assert all(part.__sizeof__() == {}.__sizeof__() for part in table._parts)
+    assert all(part.__sizeof__() == {}.__sizeof__() for part in table.parts)
 
 
 def test_all_parts_are_followed_by_the_garbage_collector_when_they_are_to_be_frozen() -> None:
@@ -110,14 +110,14 @@ def test_all_parts_are_followed_by_the_garbage_collector_when_they_are_to_be_fro
         table.put(key, (1,))
     gc.collect()
     table.track((*[2],))
-    assert all(map(gc.is_tracked, table._parts))
+    assert all(map(gc.is_tracked, table.parts))
     assert len(table) == 100
     table.check()
 
 
 def test_the_checker_finds_a_key_in_another_part() -> None:
     table = filled(KEYS[:1000])
-    part = next(part for part in table._parts if KEYS[0] not in part)
+    part = next(part for part in table.parts if KEYS[0] not in part)
     part[KEYS[0]] = 0
     with pytest.raises(AssertionError, match="each key is in its part"):
         table.check()
