@@ -47,8 +47,8 @@ class Caller:
     def __init__(self, link: Link, telemetry: Telemetry | None) -> None:
         #: The calls under way by their streams.
         self.calls: dict[int, Call] = {}
-        #: Whether deadlines and traces travel: the dialer's first flight does with what it asks for, what follows
-        #: the handshake with what was accepted (spec/protocol.md, section 4).
+        #: Whether deadlines and traces travel: in the dialer's first flight if it asks for them, behind the handshake
+        #: if they were accepted (spec/protocol.md, section 4).
         self.sends_deadlines = False
         self.sends_traces = False
         #: The last of our streams that the other side answers, once it goes away.
@@ -65,8 +65,8 @@ class Caller:
         self._waiting: deque[Call] | None = None
         self._waiting_large: deque[Call] | None = None
         self._waiting_size = 0
-        self._waiting_done = 0  # of those that wait, how many were given up
-        self._unsent: dict[int, Call] = {}  # those that wait and have a deadline, by numbers below 0
+        self._waiting_done = 0  # waiting calls that were given up
+        self._unsent: dict[int, Call] = {}  # waiting calls with a deadline, by numbers below 0
         self._unsent_last = 0
         self._deadlines = Deadlines(link.loop, self.calls, self._expire)
         self._unsent_deadlines = Deadlines(link.loop, self._unsent, self._expire_unsent)
@@ -99,7 +99,7 @@ class Caller:
     ) -> Call:
         """Send a call, or keep it until it can be sent; watch its ``timeout`` in seconds.
 
-        ``route`` is the service, the method and metadata entries. ``items`` are those that the call sends, or
+        ``route`` is the service, the method and metadata entries. ``items`` are the call's own, or
         ``reads``. A call made by a handler has no more time than its request has left, and belongs to the same trace.
         """
         if running_loop() is not self._loop or self._home.forked_from:
@@ -193,7 +193,7 @@ class Caller:
             call.set_result(Answer(b"", reason))
             return
         agreement = self._connection.agreement
-        # What is larger than a frame needs one of few slots; what is small must not wait behind it.
+        # A request that is larger than a frame needs one of few slots; a small one must not wait behind it.
         large = agreement is not None and size > agreement.peer_limits.max_frame
         (self._waiting_large if large else self._waiting).append(call)
         self.waits = True
@@ -207,7 +207,7 @@ class Caller:
             self._unsent_deadlines.add(call.number, call.due)
 
     def begin_waiting(self) -> None:
-        """Send what had to wait, as far as there is room now."""
+        """Send waiting calls, as far as there is room now."""
         for queue in self._queues():
             while queue:
                 call = queue[0]
@@ -250,7 +250,7 @@ class Caller:
         return waiting
 
     def refuse_waiting(self) -> None:
-        """The other side takes no more requests: what was not sent can be sent elsewhere."""
+        """The other side takes no more requests: unsent calls can be sent elsewhere."""
         for call in self._take_waiting():
             self.refuse(call)
 
@@ -277,7 +277,7 @@ class Caller:
     def add_item(self, stream: int, payload: bytes | PackedItem) -> bool:
         """Take an item of an answer; False if no one will read it.
 
-        A call for one answer is given up: what the method answers is not what its caller takes.
+        A call for one answer is given up, because its caller takes no items.
         """
         call = self.calls.get(stream)
         if call is None:
@@ -309,7 +309,7 @@ class Caller:
         call.payload = b""
         self._waiting_done += 1
         if self._waiting_done * 2 > sum(map(len, self._queues())):
-            # The call itself is about to be done; each sweep halves what is kept, so a call costs a constant.
+            # The call itself is about to be done; each sweep halves the list, so a call costs a constant.
             for queue in self._queues():
                 kept = [each for each in queue if each is not call and not each.done()]
                 queue.clear()
@@ -366,9 +366,9 @@ class Caller:
             self._give_up(call, error)
 
     def close(self, sent: Outcome) -> None:
-        """Fail all calls: the connection is over. ``sent`` is the outcome of those that were sent.
+        """Fail all calls: the connection is over. ``sent`` is the outcome of calls that were sent.
 
-        What was sent behind the last stream that the other side's GOAWAY names was certainly not applied.
+        Calls behind the last stream that the other side's GOAWAY names were certainly not applied.
         """
         lost = self._link.lost_error
         calls = list(self.calls.values())

@@ -1,4 +1,4 @@
-"""Calls that this side makes: the answers they wait for, and the items that come before those."""
+"""Calls that this side makes: the answers they wait for, and the items that come before them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Default(Enum):
     DEFAULT = "default"
 
     def __repr__(self) -> str:
-        """Return what a signature shows."""
+        """Return the text in a signature."""
         return "DEFAULT"
 
 
@@ -41,7 +41,7 @@ Timeout = float | Literal[Default.DEFAULT] | None
 
 
 def check_timeout(timeout: object) -> None:
-    """Raise ``TypeError`` for what is no number, ``ValueError`` for one that is not above 0, as NaN is not."""
+    """Raise ``TypeError`` unless it is a number, ``ValueError`` unless that is above 0, as NaN is not."""
     if isinstance(timeout, bool) or not isinstance(timeout, int | float):
         raise TypeError(f"timeout is a number of seconds or None, not {type(timeout).__name__}")
     if not timeout > 0:
@@ -49,7 +49,7 @@ def check_timeout(timeout: object) -> None:
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """How a call ended: ``payload`` is its result, unless ``failure`` says what went wrong."""
+    """How a call ended: ``payload`` is its result, unless there is a ``failure``."""
 
     payload: bytes
     failure: Failure | None = None
@@ -178,7 +178,7 @@ class CallStream:
             await items.wait_arrival()
         payload = self._link.take_item(call.stream, items.arrived.popleft())
         if isinstance(payload, Failure):
-            items.arrived.clear()  # what follows one that is lost is not handed over in its place
+            items.arrived.clear()  # items behind a lost one are not handed over in its place
             self.answer = Answer(b"", payload)
             raise payload.exception()
         return payload
@@ -209,6 +209,6 @@ class CallStream:
 
 def _leave(call: Call, sender: asyncio.Task[None] | None) -> None:
     if not call.cancel() and not call.cancelled():
-        call.exception()  # an end that nobody waits for is no loss
+        call.exception()  # an end without a waiting task is no loss
     if sender is not None:
         sender.cancel()

@@ -15,7 +15,7 @@ from haptera.transport import let_go, unacknowledged
 if TYPE_CHECKING:
     from haptera.peer.link import Link
 
-#: What is owed while answers are: everything that is sent until the last of them.
+#: Bytes are owed while answers are: everything that is sent until the last of them.
 _ALL: Final = sys.maxsize
 
 
@@ -32,12 +32,12 @@ class Closing:
         self._linger: asyncio.TimerHandle | None = None
 
     def begin(self, *, half: bool) -> None:
-        """Write what still leaves and close; with ``half`` the other side is read until it closes, for a second."""
+        """Write the last bytes and close; with ``half`` the other side is read until it closes, for a second."""
         link = self._link
         transport = link.transport
         if transport is None or transport.is_closing():
             return
-        # What is small and ready still leaves, and the ERROR that says why; what takes turns is forgotten.
+        # Small ready messages still leave, and the ERROR with the reason; messages that take turns are forgotten.
         outbox = link.connection.outbox
         outbox.clear()
         while data := link.connection.data_to_send(WRITE_SIZE):
@@ -52,7 +52,7 @@ class Closing:
         self._linger = link.loop.call_later(LINGER_S, self._leave_behind, transport)
 
     def close(self) -> None:
-        """Close the link behind what is ready."""
+        """Close the link behind the ready bytes."""
         self.patience = 0.0
         self.tell_answers()
         self._link.end(Closed(None), "it is closed here")
@@ -69,7 +69,7 @@ class Closing:
             stale = link.transport.is_closing() or link.loop.is_closed()
             let_go(link.transport.get_extra_info("socket"), may_be_stale=stale)
         if not link.closed:
-            link.connection.close()  # what it holds is charged to this process no longer
+            link.connection.close()  # its bytes are charged to this process no longer
 
     def left_behind(self) -> bool:
         """Whether the link's loop or process is gone, so that nothing is left to end in an orderly way.
@@ -89,7 +89,7 @@ class Closing:
         """End a link whose handshake is not done, and say why: nothing that was sent behind HELLO is applied.
 
         With ``linger`` the other side has a second to read it. Without, the transport is closed as soon as the kernel
-        has the few bytes: the other side reads them unless what it still sends is answered with a reset first.
+        has the few bytes: the other side reads them unless its own bytes are answered with a reset first.
         """
         link = self._link
         if link.ending is None:
@@ -97,13 +97,13 @@ class Closing:
             link.end(Closed(None), "it is refused", half=linger)
 
     def tell_answers(self) -> None:
-        """Say which answers to changes have been read since the other side was told. It leaves with what ends all."""
+        """Say which answers to changes have been read since the other side was told. It leaves with the GOAWAY."""
         connection = self._link.connection
         if self._link.ending is None and connection.has_untold:
             connection.go_away(Code.GOING_AWAY)
 
     def _leave_behind(self, transport: asyncio.Transport) -> None:
-        """The other side has had its time to close: close without it, unless it is still taking what it is owed."""
+        """The other side has had its time to close: close without it, unless it is still taking its answers."""
         link = self._link
         untaken = transport.get_write_buffer_size() + unacknowledged(transport)
         if link.loop.time() < self.patience and link.bytes_sent - untaken < self.owed:

@@ -34,8 +34,8 @@ _ANSWERED_BELOW: Final = int(Tag.ANSWERED_BELOW)
 class Dispatcher:
     """Hands requests to their services, in batches, and their answers to the connection.
 
-    Most requests are answered at once by a service that takes batches. So a request has no more fields than those that
-    its handler sees, and what few have stands in tables beside it: items, tasks, reasons, times, spans.
+    Most requests are answered at once by a service that takes batches. So a request has only the fields that
+    its handler sees, and tables beside it hold the rarer things: items, tasks, reasons, times, spans.
     """
 
     #: The peer whose requests they are, as services know it.
@@ -48,15 +48,15 @@ class Dispatcher:
         self.requests: dict[int, Request] = {}
         #: Requests of the other side that came whole.
         self.requests_received = 0
-        #: The items of those that send some, in either direction.
+        #: The items of the requests that have some, in either direction.
         self.items: dict[int, Items] = {}
-        #: Those of them that were not started yet. What this side accepts as streams and budget bounds them.
+        #: The requests that were not started yet. The limit on streams and the budget bound them.
         self.arrived: list[Request] = []
         #: Without pipelining one request runs at a time, in stream order (spec/protocol.md, section 4.1).
         self.serial = False
         #: Whether the time that a caller gives is kept.
         self.keeps_deadlines = False
-        #: Measures what answers say about how long they took, if they do.
+        #: Measures the times that answers tell, if they do.
         self.stopwatch: Stopwatch | None = None
         #: Records spans, if the program has them recorded.
         self.telemetry: Final = find_telemetry()
@@ -132,7 +132,7 @@ class Dispatcher:
         return items
 
     def watch(self) -> None:
-        """Watch the deadlines of what was added and is not answered yet: what is answered at once costs nothing."""
+        """Watch the deadlines of requests that are not answered yet: one that is answered at once costs nothing."""
         if not self._timed:
             return
         for request in self._timed:
@@ -142,7 +142,7 @@ class Dispatcher:
         self._timed.clear()
 
     def resume(self) -> None:
-        """There is room for answers again: start what had to wait for that."""
+        """There is room for answers again: start the requests that waited for it."""
         if self.link.waits_turn:
             return
         if self.link.round.has_room:
@@ -151,7 +151,7 @@ class Dispatcher:
             self.link.wait_turn()
 
     def go_on(self) -> None:
-        """Start what had to wait, as far as this turn of the loop allows."""
+        """Start waiting requests, as far as this turn of the loop allows."""
         if self.stopwatch is not None:
             self.stopwatch.read()
         self.start()
@@ -159,9 +159,9 @@ class Dispatcher:
     # -- handlers ---------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Hand what has arrived to its services, a batch each, while there is room for the answers.
+        """Hand requests to their services, a batch each, while there is room for the answers.
 
-        What does not fit into this turn of the loop has a later one.
+        Requests that do not fit into this turn of the loop have a later one.
         """
         link = self.link
         while self.arrived and not link.waits_turn and link.writable:
@@ -182,7 +182,7 @@ class Dispatcher:
                 if not link.round.has_room:
                     link.wait_turn()
                 elif self._connection.outbox.pending:
-                    # What was answered leaves first: the other side works on it while this one works on the rest.
+                    # The answers so far leave first: the other side works on them while this one works on the rest.
                     link.schedule_flush()
                     return
 
@@ -193,7 +193,7 @@ class Dispatcher:
         return batch
 
     def _next_serial(self) -> list[Request]:
-        """Return what may start when requests run one at a time; the session service's need not wait for others."""
+        """Return requests that may start when they run one at a time; the session service's need not wait."""
         arrived = self.arrived
         # An answer of several frames ends its stream when the last has left: a later one must not overtake it.
         if not self._connection.serves(self._running):
@@ -246,7 +246,7 @@ class Dispatcher:
             self.telemetry.record(request, error)
 
     def report(self, request: Request, error: BaseException) -> None:
-        """What a handler has raised is a fault: the log has it, and the caller does not."""
+        """Log the exception of a handler. It is a fault, and the caller is not told."""
         self._log.write("handler_failed", request, error)
 
     # -- answers ----------------------------------------------------------------------------------------------------
@@ -291,7 +291,7 @@ class Dispatcher:
         self._settle(request, reason)
 
     def _settle(self, request: Request, reason: Failure | None) -> None:
-        """A request is answered: forget what stands beside it, and see that the answer leaves."""
+        """A request is answered: forget its places in the tables, and see that the answer leaves."""
         if self.items:
             self.items.pop(request.stream, None)
         if self._reasons:
@@ -307,7 +307,7 @@ class Dispatcher:
     # -- requests that are stopped ----------------------------------------------------------------------------------
 
     def cancel(self, stream: int) -> None:
-        """The caller no longer wants an answer: tell the handler, or answer what was never started."""
+        """The caller no longer wants an answer: tell the handler, or answer a request that was never started."""
         request = self.requests.get(stream)
         if request is None:
             return
@@ -319,7 +319,7 @@ class Dispatcher:
     def _expire(self, stream: int) -> None:
         """The caller's time is over: stop the handler. Its slot is free when it has ended, as for a cancelled one.
 
-        A service that takes batches says itself what became of the request: a change that is in the log has a result.
+        A service that takes batches answers the request itself: a change that is in the log has a result.
         """
         request = self.requests[stream]
         if self._keeps(request):
@@ -329,7 +329,7 @@ class Dispatcher:
             self._stop(request)
 
     def abort(self, stream: int, reason: Failure) -> None:
-        """What the requester sends can't be taken: its handler is stopped, then the reason is the answer."""
+        """The requester's items can't be taken: its handler is stopped, then the reason is the answer."""
         request = self.requests.get(stream)
         if request is None:
             return
@@ -337,7 +337,7 @@ class Dispatcher:
             nothing_done = Failure(reason.code, reason.name, reason.message, "not_applied", reason.details)
             self.fail(request, nothing_done)
             return
-        # Whatever error the handler answers with because it is stopped, this is why. A result that it has stands.
+        # This reason replaces any error that the handler answers with because it is stopped. A result stands.
         self._reasons[stream] = reason
         stoppable = request.cancelled or stream in self.handlers.tasks or request.on_cancel is not None
         if not request.cancelled:

@@ -1,4 +1,4 @@
-"""Why a connection ended: what its calls are told, and what stands in the log of its beginning and its end."""
+"""Why a connection ended: the error of its calls, and the lines in the log of its beginning and its end."""
 
 from __future__ import annotations
 

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("haptera.peer")
 
-#: Of what whoever connects can cause at will, so many lines of one event are written in so many seconds: enough to see
-#: what is the matter, too few to fill a disk.
+#: Strangers can cause some events at will. So many lines of one event are written in so many seconds: enough to see
+#: the trouble, too few to fill a disk.
 LINES_MAX: Final = 10
 INTERVAL_S: Final = 10.0
-#: Characters of what a peer says that a line has room for. Escaped they are six times as many.
+#: Characters of a peer's own words in a line. Escaped they are six times as many.
 TEXT_MAX: Final = 200
 
 
@@ -66,7 +66,7 @@ class EventLog:
         return False
 
     def settle(self) -> None:
-        """Write what was left out until now: the interval is over, or the listener or the connection is closed."""
+        """Write how many lines were left out: the interval is over, or the listener or the connection is closed."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -105,13 +105,13 @@ class RequestLog:
         )
 
     def settle(self) -> None:
-        """Write what was left out until now: the connection is closed."""
+        """Write how many lines were left out: the connection is closed."""
         if self._own is not None:
             self._own.settle()
 
 
 def guard(callback: Callable[[], None]) -> None:
-    """Call what an application gave: its fault is logged, and is not the connection's."""
+    """Call an application's function: its fault is logged, and is not the connection's."""
     try:
         callback()
     except Exception as error:

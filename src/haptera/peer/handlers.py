@@ -33,7 +33,7 @@ class Handlers:
         self._dispatcher = dispatcher
         self._loop = dispatcher.link.loop
         self._unbegun: dict[int, Request] = {}  # their tasks have not taken a step yet
-        self._looking = False  # whether those are about to be looked at
+        self._looking = False  # whether they are about to be looked at
 
     def run_one(self, request: Request, function: Callable[[Request], Awaitable[bytes]]) -> None:
         """Run a handler that returns the one answer."""
@@ -106,7 +106,7 @@ class Handlers:
             )
 
     def _fail(self, request: Request, error: BaseException) -> None:
-        """Answer for a handler that raised. What went wrong inside is logged, not told to the caller."""
+        """Answer for a handler that raised. Its exception is logged, not told to the caller."""
         dispatcher = self._dispatcher
         dispatcher.record(request, error)
         if isinstance(error, asyncio.CancelledError) and self._is_stopped(request):
@@ -137,7 +137,7 @@ class Handlers:
         return request.deadline is not None and self._loop.time() >= request.deadline - _ROUNDING_S
 
     async def wait(self) -> None:
-        """Wait until all handlers have ended; not for ever for those that go on though they were cancelled."""
+        """Wait until all handlers have ended; handlers that go on though they were cancelled are left behind."""
         tasks = {*self.tasks.values()} - {asyncio.current_task()}
         if not tasks:
             return

@@ -1,6 +1,6 @@
 """The link to a peer: one connection on its transport, the pumps between the two, and its end.
 
-It moves bytes and events, and knows neither calls nor services: what arrives goes to the ``Router`` above it.
+It moves bytes and events, and knows neither calls nor services: events go to the ``Router`` above it.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Link(asyncio.Protocol):
     # -- reading ----------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Bytes have been read: tell what they mean, and write the answers that are ready."""
+        """Bytes have been read: act on their events, and write the answers that are ready."""
         self.bytes_received += len(data)
         if self.ending is not None:
             return
@@ -177,7 +177,7 @@ class Link(asyncio.Protocol):
             return
         if self.connection.more:
             self.data_received(b"")
-        # One that ends is read to its end, and what comes is thrown away.
+        # A connection that ends is read to its end, and the bytes are thrown away.
         if not self.connection.more and not transport.is_closing():
             transport.resume_reading()
 
@@ -207,7 +207,7 @@ class Link(asyncio.Protocol):
             self.loop.call_soon(self.flush)
 
     def send_now(self) -> None:
-        """Write at once, because nothing is expected to join what is ready: that saves a turn of the loop."""
+        """Write at once, because no more bytes are expected in this turn: that saves a turn of the loop."""
         transport = self.transport
         if self._flushing or self._reading:
             return
@@ -219,7 +219,7 @@ class Link(asyncio.Protocol):
             self.schedule_flush()
 
     def flush(self) -> None:
-        """Write what is ready, and let those go on that had to wait for room."""
+        """Write all ready bytes, and let producers go on that had to wait for room."""
         self._flushing = False
         transport = self.transport
         if transport is None or self.ending is not None:
@@ -240,13 +240,13 @@ class Link(asyncio.Protocol):
         self._go_on()
 
     def _go_on(self) -> None:
-        """Start what had to wait until the rest was written, and see that what comes of it is written, too."""
+        """Start requests that had to wait until the rest was written, and see that their answers are written, too."""
         self.above.flushed()
         if self.connection.outbox.pending and not self._paused:
             self.schedule_flush()
 
     def _write(self, transport: asyncio.Transport) -> None:
-        """Hand the transport what may leave now, unless it takes no more."""
+        """Hand the transport the bytes that may leave now, unless it takes no more."""
         if not self._paused:
             data = self.connection.data_to_send(WRITE_SIZE)
             if data:
@@ -254,7 +254,7 @@ class Link(asyncio.Protocol):
                 transport.write(data)
 
     def write_before_error(self, stream: int) -> None:
-        """An ERROR is about to drop a stream's items that have not left: let those leave that may.
+        """An ERROR is about to drop a stream's items that have not left: let the ones leave that may.
 
         A handler that yields an item and then fails has sent it, although both happened in one turn of the loop.
         """
@@ -334,7 +334,7 @@ class Link(asyncio.Protocol):
             raise self.lost_error("unknown")
 
     def lost_error(self, outcome: Outcome) -> ConnectionLost:
-        """Return the error of what was under way when the connection ended."""
+        """Return the error of the calls that were under way when the connection ended."""
         assert self.ending is not None
         error = ConnectionLost(str(self.ending), outcome=outcome, failure=self.ending.failure)
         error.__cause__ = self.ending.__cause__
@@ -361,7 +361,7 @@ class Link(asyncio.Protocol):
             self.transport.abort()
 
     def end(self, event: Closed, reason: str, cause: Exception | None = None, *, half: bool = False) -> None:
-        """The connection is over: fail what waits, stop what runs, close the transport.
+        """The connection is over: fail calls, stop handlers, close the transport.
 
         ``reason`` is for the log, if neither ``event`` nor ``cause``, the transport's error, has one.
         """
@@ -372,7 +372,7 @@ class Link(asyncio.Protocol):
         log_end(self.log, event, cause, reason, self.log_fields)
         if not self.ready.done():
             self.ready.set_exception(self.lost_error("not_applied"))
-            self.ready.exception()  # it is no loss if nobody waits for it
+            self.ready.exception()  # it is no loss if no task waits for it
         # A handshake that was refused applied nothing; one that this side refuses may have.
         refused = not self.established and (event.failure is not None or not self.connection.first_flight)
         self.above.ended("not_applied" if refused else "unknown")

@@ -153,10 +153,10 @@ class Peer:
         Raises:
             ServerError: The answer is an error; it is of the subclass of its code.
             DeadlineExceeded: The time is over.
-            ConnectionLost: The connection has ended; its ``outcome`` says what is known of the call.
+            ConnectionLost: The connection has ended; its ``outcome`` is the call's, as far as it is known.
             LocalProtocolError: The other side would not take the request, or the method answers with items.
             TypeError, ValueError: ``timeout`` is not a number of seconds above 0.
-            Exception: What ``items`` raises.
+            Exception: The exception of ``items``.
         """
         if timeout is DEFAULT:
             timeout = self._call_timeout_s

@@ -115,7 +115,7 @@ class Server:
         self._pool.close()
 
     async def drain(self, timeout: float = DRAIN_S) -> None:
-        """Take no more connections, and end those that there are in an orderly way. A forked child has none.
+        """Take no more connections, and end the open ones in an orderly way. A forked child has none.
 
         Args:
             timeout: Seconds that each connection has.

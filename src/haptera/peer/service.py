@@ -83,9 +83,9 @@ class Service:
     def answers_read(self, peer: Peer, below: int) -> None:
         """Take a caller's word, given with a request or when it goes away, on which answers it has read.
 
-        Nothing by default; a service that remembers answers may forget those.
+        Nothing by default; a service that remembers answers may forget them.
 
         Args:
             peer: The caller.
-            below: The answers are those to requests with a ``request_id`` on the streams under this number.
+            below: The answers belong to requests with a ``request_id`` on the streams under this number.
         """
