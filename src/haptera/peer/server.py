@@ -49,7 +49,7 @@ class Server:
     @property
     def peers(self) -> set[Peer]:
         """The peers that are connected."""
-        return self._pool.connections
+        return set(self._pool.connections)
 
     @property
     def accepted(self) -> int:
@@ -102,7 +102,7 @@ class Server:
             link_of(peer).closing.refuse(_GOING_AWAY)
             return
         link = link_of(peer)
-        fields = {"url": self.url, "connections": len(self.peers), "half_open": self.half_open}
+        fields = {"url": self.url, "connections": len(self._pool.connections), "half_open": self.half_open}
         self.log.write(logging.WARNING, "connection_refused", lambda: link.log_fields(**fields))
         link.closing.refuse(_TOO_MANY_CONNECTIONS, {"limit": limit}, linger=linger)
 
@@ -124,7 +124,7 @@ class Server:
             return
         self.close()
         await self._listener.wait_closed()
-        await asyncio.gather(*(peer.drain(timeout) for peer in [*self.peers, *self._pool.leaving]))
+        await asyncio.gather(*(peer.drain(timeout) for peer in [*self._pool.connections, *self._pool.leaving]))
         self.log.settle()
 
     async def aclose(self) -> None:
@@ -133,7 +133,7 @@ class Server:
             return
         self.close()
         await self._listener.wait_closed()
-        await asyncio.gather(*(peer.aclose() for peer in [*self.peers, *self._pool.leaving]))
+        await asyncio.gather(*(peer.aclose() for peer in [*self._pool.connections, *self._pool.leaving]))
         self.log.settle()
 
     async def __aenter__(self) -> Server:

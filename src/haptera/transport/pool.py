@@ -40,12 +40,13 @@ class Pool(Generic[C]):
     def __init__(
         self, refuse: Refuse[C], *, max_connections: int = CONNECTIONS_MAX, max_half_open: int = HALF_OPEN_MAX
     ) -> None:
-        self.connections: set[C] = set()
+        #: Open connections, in the order in which they came, so that they end in one order in each run.
+        self.connections: dict[C, None] = {}
         self.accepted = 0
         #: Connections that were refused or dropped because there were too many.
         self.refused = 0
         #: Refused connections that are not gone yet.
-        self.leaving: set[C] = set()
+        self.leaving: dict[C, None] = {}
         self._refuse = refuse
         self._max_connections = max_connections
         self._max_half_open = half_open_max(max_half_open, max_connections)
@@ -61,14 +62,14 @@ class Pool(Generic[C]):
     def admit(self, connection: C) -> bool:
         """Take an accepted connection, or refuse it; return whether it was taken."""
         if self._closed:
-            self.leaving.add(connection)
+            self.leaving[connection] = None
             self._refuse(connection, None, linger=True)  # it had connected before the listener was closed
             return False
         if len(self.connections) >= self._max_connections:
             self._drop(connection, self._max_connections)
             return False
         self.accepted += 1
-        self.connections.add(connection)
+        self.connections[connection] = None
         self._half_open[connection] = None
         if len(self._half_open) > self._max_half_open:
             after_turns(asyncio.get_running_loop(), _READING_TURNS, partial(self._make_room, connection))
@@ -80,8 +81,8 @@ class Pool(Generic[C]):
 
     def lost(self, connection: C) -> None:
         """A connection is gone; it may never have been admitted."""
-        self.connections.discard(connection)
-        self.leaving.discard(connection)
+        self.connections.pop(connection, None)
+        self.leaving.pop(connection, None)
         self._half_open.pop(connection, None)
 
     def close(self) -> None:
@@ -96,10 +97,10 @@ class Pool(Generic[C]):
             self._drop(next(iter(self._half_open)), self._max_half_open)
 
     def _drop(self, connection: C, limit: int) -> None:
-        self.connections.discard(connection)
+        self.connections.pop(connection, None)
         self._half_open.pop(connection, None)
         self.refused += 1
         linger = len(self.leaving) < self._max_leaving
         if linger:
-            self.leaving.add(connection)
+            self.leaving[connection] = None
         self._refuse(connection, limit, linger=linger)

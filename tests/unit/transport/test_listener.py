@@ -185,3 +185,19 @@ async def test_a_connection_that_loses_a_race_is_given_back() -> None:
     won = await connect_first([("db", 1)], attempt, None, discard=discarded.append)
     await asyncio.sleep(0)
     assert [won, *discarded] == [("10.0.0.1", 1), ("10.0.0.2", 1)]
+
+
+async def test_connections_are_kept_in_the_order_in_which_they_came() -> None:
+    """A simulation repeats by its seed alone where connections end in one order, and not in that of addresses."""
+    pool: Pool[object] = Pool(lambda _, __, *, linger: None, max_connections=60)
+    came = [object() for _ in range(60)]
+    for connection in came:
+        pool.admit(connection)
+    pool.lost(came.pop(7))
+    assert list(pool.connections) == came
+    refused = [object() for _ in range(20)]
+    pool._max_leaving = 20
+    pool.admit(object())
+    for connection in refused:
+        pool.admit(connection)
+    assert list(pool.leaving) == refused
