@@ -101,8 +101,8 @@ lint: $(ready_to_develop)
 	@$(python) -m mypy
 	@$(python) tools/generate_errors.py --check
 	@$(python) tools/generate_vectors.py --check
-	@$(python) tools/generate_configuration.py --check
-	@$(python) tools/generate_diagram.py --check
+	@$(python) -m tools.generate_configuration --check
+	@$(python) -m tools.generate_diagram --check
 
 format: $(ready_to_develop)
 	@$(python) -m ruff check --fix --quiet . || true
@@ -111,8 +111,8 @@ format: $(ready_to_develop)
 generate: $(ready_to_develop)
 	@$(python) tools/generate_errors.py
 	@$(python) tools/generate_vectors.py
-	@$(python) tools/generate_configuration.py
-	@$(python) tools/generate_diagram.py
+	@$(python) -m tools.generate_configuration
+	@$(python) -m tools.generate_diagram
 
 # --- measuring --------------------------------------------------------------------------------------------
 

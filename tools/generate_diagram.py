@@ -1,13 +1,11 @@
 """Draws the states of a stream's two halves in ARCHITECTURE.md, from the law in haptera.connection.table.
 
-usage: python tools/generate_diagram.py            writes the file
-       python tools/generate_diagram.py --check    writes nothing; ends with 1 if the file is not current
+usage: python -m tools.generate_diagram            writes the file
+       python -m tools.generate_diagram --check    writes nothing; ends with 1 if the file is not current
 """
 
 from __future__ import annotations
 
-import argparse
-import re
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Final
 
 from haptera.connection.table import LAW, HalfState
 from haptera.wire.frame import CONTINUED, MORE, STREAMING, FrameType
+from tools.written_part import WrittenPart
 
 DOCUMENT: Final = Path(__file__).resolve().parent.parent / "ARCHITECTURE.md"
 BEGIN: Final = "<!-- The law of a stream: drawn by tools/generate_diagram.py. -->"
@@ -64,29 +63,8 @@ def named(type_: FrameType, flags: int) -> str:
     return " ".join([type_.name, *(name for flag, name in flag_names.items() if flags & flag)])
 
 
-def generated(text: str) -> str:
-    """Return the document with current diagrams."""
-    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    if not pattern.search(text):
-        raise ValueError(f"{DOCUMENT.name} has no place for the diagrams")
-    return pattern.sub(lambda _: f"{BEGIN}\n\n{diagram()}\n{END}", text)
-
-
-def main() -> int:
-    """Write the document, or say that it is not current."""
-    parser = argparse.ArgumentParser(description="Draws the law of a stream in ARCHITECTURE.md.")
-    parser.add_argument("--check", action="store_true", help="write nothing; end with 1 if the file is not current")
-    check = parser.parse_args().check
-    text = DOCUMENT.read_text(encoding="utf-8")
-    current = generated(text)
-    if text == current:
-        return 0
-    if check:
-        print(f"{DOCUMENT.name} is not current: make generate", file=sys.stderr)
-        return 1
-    DOCUMENT.write_text(current, encoding="utf-8")
-    return 0
+PART: Final = WrittenPart(DOCUMENT, BEGIN, END, diagram)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(PART.main("Draws the law of a stream in ARCHITECTURE.md."))
