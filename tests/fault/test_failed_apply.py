@@ -126,7 +126,7 @@ def broken_slice(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 async def test_an_embedded_scan_ends_with_an_error_and_not_as_if_it_were_whole(
     tmp_path: Path, broken_slice: pytest.MonkeyPatch
 ) -> None:
-    """It has begun before the change that cannot be applied. What was read at length before is whole."""
+    """It has begun before the change that cannot be applied. A long read that ended before is whole."""
     async with haptera.open(tmp_path / "d") as db:
         await db.set_many(dict.fromkeys(KEYS, b"old"))
         scan = db.scan()

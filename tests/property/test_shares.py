@@ -19,7 +19,7 @@ from tests.unit.node.test_kv import Served
 
 
 class Table:
-    """What connections have of a user's table when each takes all that it may have."""
+    """The places that connections have in a user's table when each takes all that it may have."""
 
     def __init__(self) -> None:
         self.free = limits.ANSWERS_PER_USER_MAX

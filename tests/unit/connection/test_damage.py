@@ -308,7 +308,7 @@ def test_unknown_ignorable_flags_and_tags_are_skipped(flags: int) -> None:
     ],
 )
 def test_a_flag_whose_capability_was_not_accepted_ends_the_connection(role: Role, flag: int, type_: int) -> None:
-    """Whatever else is wrong, and of any type for SIGNED: such a frame is followed by bytes that are no frame."""
+    """Beside any other fault, and of any type for SIGNED: such a frame is followed by bytes that are no frame."""
     connection = open_machine(role)
     data = frame(type_, own(other(role)), bytes(8), flags=flag, body_crc=CRC)
     assert connection_error(connection, send(connection, data))[0] == 1008

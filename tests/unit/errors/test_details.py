@@ -100,7 +100,7 @@ def test_the_codes_that_are_reserved_are_those_that_nothing_makes() -> None:
     assert set(LISTED) - made - HANDED_ON == RESERVED
 
 
-#: What a connection finds wrong with one message's body ends that message's stream, though it is raised as the peer's
+#: A fault of one message's body ends that message's stream, though it is raised as the peer's
 #: fault; and a call that the connection cannot take fails locally.
 OF_A_BODY = frozenset({1010})
 

@@ -11,7 +11,7 @@ from haptera.node.collector import ENDED_CONNECTIONS_MAX, MIDDLE_COLLECTIONS, YO
 
 @pytest.fixture
 def collections(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is asked of the collector, in order."""
+    """The calls of the collector, in order."""
     asked: list[str] = []
     monkeypatch.setattr(gc, "collect", lambda: asked.append("collect"))
     monkeypatch.setattr(gc, "freeze", lambda: asked.append("freeze"))

@@ -80,7 +80,7 @@ async def test_trap_a_turn_for_everyone_per_loop_and_not_per_caller(
 
 async def test_trap_a_turn_for_everyone_where_many_connections_ask_for_some_keys_each() -> None:
     """Trap: a turn for everyone, per loop and not per caller. No argument is large by itself; together they are more
-    than one turn of the loop may take. Those of few keys are answered at once, whatever others ask.
+    than one turn of the loop may take. Requests of few keys are answered at once, beside any others.
     """
     async with served() as store:
         await filled(store, KEYS[:300])
