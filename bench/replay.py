@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bench import processes, report
 from haptera.state.commands import Logged, encode_commands
 from haptera.state.operations import Set
-from haptera.storage import DataDirectory, Log, LogEntry, OsFileSystem, load_or_create
+from haptera.storage import DataDirectory, Log, LogEntry, OsFileSystem, open_keyring
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ def write_log(data_dir: Path, entries: int, commands_per_entry: int) -> int:
     fs = OsFileSystem()
     directory = DataDirectory.open(fs, str(data_dir))
     try:
-        log = Log.open(fs, directory, load_or_create(fs, directory.keys_path), durability="os")
+        log = Log.open(fs, directory, open_keyring(directory), durability="os")
         for _ in log.replay():
             raise AssertionError("the directory is new")
         for index in range(1, entries + 1):

@@ -22,7 +22,7 @@ from fuzz import reference
 from fuzz.conversation import WRITE_SIZE, Application, Options, config, peer_config, shake
 from fuzz.mutators import OPTIONS_SIZE
 from fuzz.reference import RawFrame
-from fuzz.store import KEY
+from fuzz.store import KEYRING
 from fuzz.targets import MARK, RAW_LENGTH_SIZE, record_signed
 from haptera.connection import Connection, Role
 from haptera.connection.table import ConnectionState
@@ -306,8 +306,8 @@ def make_log() -> Inputs:
 
 def _segment(count: int, *, durable: bool, closed: bool) -> bytes:
     """The bytes of a log's first segment, as `Log` writes it but for an id that is not random."""
-    header = SegmentHeader(1, bytes(range(16)), KEY.id, 1, bytes(16), _SEGMENT_SIZE, durable)
-    codec = RecordCipher(header, KEY)
+    header = SegmentHeader(1, bytes(range(16)), KEYRING.newest.id, 1, bytes(16), _SEGMENT_SIZE, durable)
+    codec = RecordCipher(header, KEYRING.newest)
     entries = [LogEntry(1, index, 1000 + index, b"payload %d" % index) for index in range(1, count + 1)]
     records = header.encode() + b"".join(codec.encode(entry) for entry in entries)
     return records if closed else records.ljust(_SEGMENT_SIZE, b"\0")

@@ -12,7 +12,7 @@ from haptera.state.commands import Logged, UnknownPart, decode_commands, encode_
 from haptera.state.machine import StateMachine
 from haptera.state.operations import Count, OpenScan, Read, Write
 from haptera.state.validation import validate
-from haptera.storage import DataDirectory, DataKey, Log, LogEntry
+from haptera.storage import DataDirectory, DataKey, Keyring, Log, LogEntry
 from haptera.storage.errors import NewerFormat, WrongKey
 from haptera.testing.filesystem import MemoryFileSystem
 from haptera.wire.payload import encode_payload
@@ -104,7 +104,7 @@ def check_commands(data: bytes) -> None:
 
 # -- storage ---------------------------------------------------------------------------------------------------------
 
-KEY: Final = DataKey.of(bytes(32))
+KEYRING: Final = Keyring([DataKey.of(bytes(32))])
 DIRECTORY: Final = "/data"
 SEGMENT: Final = "/data/log/0000000000000001.seg"
 _NEXT: Final = b"appended"
@@ -143,7 +143,7 @@ def _replay(fs: MemoryFileSystem, *, durable: bool, append: bool) -> list[LogEnt
     """Open the log, read it, and add one entry if asked to. Any error but of storage is a finding."""
     directory = DataDirectory.open(fs, DIRECTORY)
     try:
-        log = Log.open(fs, directory, KEY, segment_size=400, durability="sync" if durable else "os")
+        log = Log.open(fs, directory, KEYRING, segment_size=400, durability="sync" if durable else "os")
         entries = list(log.replay())
         if append:
             last = entries[-1] if entries else LogEntry(0, 0, 0, b"")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from haptera.errors import StorageError
-from haptera.storage import DataDirectory, Log, load_or_create
+from haptera.storage import DataDirectory, Log, open_keyring
 from haptera.storage.errors import DiskFailed, DiskFull
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.storage.stores import PATH, SEGMENT_SIZE, entries, entry, opened
@@ -24,8 +24,8 @@ APPENDS = 7
 def open_log(fs: MemoryFileSystem, durability: Durability) -> tuple[DataDirectory, Log]:
     directory = DataDirectory.open(fs, PATH)
     try:
-        key = load_or_create(fs, directory.keys_path)
-        log = Log.open(fs, directory, key, segment_size=SEGMENT_SIZE, durability=durability)
+        keyring = open_keyring(directory)
+        log = Log.open(fs, directory, keyring, segment_size=SEGMENT_SIZE, durability=durability)
         replayed = list(log.replay())
         assert replayed == entries(len(replayed))
     except StorageError:

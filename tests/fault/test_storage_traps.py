@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from haptera.errors import CorruptionError
-from haptera.storage import DataDirectory, Log, LogEntry, load_or_create
+from haptera.storage import DataDirectory, Log, LogEntry, open_keyring
 from haptera.storage.segment import ENTRY_SIZE_MAX, RECORD_HEADER_SIZE, SEGMENT_HEADER_SIZE
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
 from tests.unit.storage.stores import LOG_PATH, PATH, Store, entries, opened
@@ -81,7 +81,7 @@ def test_trap_random_nonces_at_high_write_rates() -> None:
     """Nonces are counted, not drawn: the same payloads in a segment give different ciphertexts, record by record."""
     fs = MemoryFileSystem()
     directory = DataDirectory.open(fs, PATH)
-    log = Log.open(fs, directory, load_or_create(fs, directory.keys_path), segment_size=1 << 20)
+    log = Log.open(fs, directory, open_keyring(directory), segment_size=1 << 20)
     assert not list(log.replay())
     for index in range(1, 1001):
         log.append(LogEntry(1, index, 1, bytes(16)))

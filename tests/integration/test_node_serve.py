@@ -18,7 +18,7 @@ import pytest
 
 from haptera.errors import ConnectionLost
 from haptera.peer import dial
-from haptera.storage import DataDirectory, Log, LogEntry, OsFileSystem, load_or_create
+from haptera.storage import DataDirectory, Log, LogEntry, OsFileSystem, open_keyring
 from tests.support.processes import end_group, start
 from tests.unit.node.process import ANY_PORT, serving
 
@@ -183,7 +183,7 @@ def test_a_missing_or_wrong_key_ends_with_12(tmp_path: Path) -> None:
 def test_a_newer_format_ends_with_13(tmp_path: Path) -> None:
     path = tmp_path / "d"
     directory = DataDirectory.open(OsFileSystem(), str(path))
-    log = Log.open(OsFileSystem(), directory, load_or_create(OsFileSystem(), directory.keys_path), segment_size=65536)
+    log = Log.open(OsFileSystem(), directory, open_keyring(directory), segment_size=65536)
     assert list(log.replay()) == []
     log.append(LogEntry(1, 1, 0, encode([[["kv.expire", "a", 5]]])))
     log.close()

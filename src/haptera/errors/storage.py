@@ -63,12 +63,15 @@ class NewerFormat(StorageError):
 
 
 class WrongKey(StorageError):
-    """A file was encrypted under another data key. `file` names it, `expected` and `actual` are key ids in hex."""
+    """A file was encrypted under a data key that the keyring does not hold.
+
+    `file` names it; `expected` is the key's id in hex, `actual` the ids of the keys that are there.
+    """
 
     name: str = "WRONG_KEY"
 
     def __init__(self, file: str, expected: str, actual: str) -> None:
-        super().__init__(f"{file}: encrypted under the data key {expected}, but the key file holds {actual}")
+        super().__init__(f"{file}: encrypted under the data key {expected}, but the keyring holds {actual}")
         self.file = file
         self.expected = expected
         self.actual = actual

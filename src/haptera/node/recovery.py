@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from haptera.errors import CorruptionError
 from haptera.node.applier import ApplyFailed
 from haptera.state import MalformedCommands, StateMachine, decode_commands
-from haptera.storage import DataDirectory, Log, load_or_create
+from haptera.storage import DataDirectory, Log, open_keyring
 
 if TYPE_CHECKING:
     from haptera.node.config import NodeConfig
@@ -37,15 +37,15 @@ class DurableState:
         self._reported = 0.0
 
     def open(self) -> None:
-        """Lock the directory, find its key, and replay its log."""
+        """Lock the directory, find its keys, and replay its log."""
         config = self._config
         self.directory = DataDirectory.open(self._fs, config.data_dir)
         self._opened.append(self.directory)
-        key = load_or_create(self._fs, self.directory.keys_path)
+        keyring = open_keyring(self.directory)
         self.log = Log.open(
             self._fs,
             self.directory,
-            key,
+            keyring,
             segment_size=config.segment_size,
             durability=config.durability,
             on_progress=self._on_progress,

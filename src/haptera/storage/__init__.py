@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
-from haptera.storage.data_key import DataKey, load_or_create
+from haptera.storage.data_key import DataKey
 from haptera.storage.directory import DataDirectory
 from haptera.storage.errors import DiskFull
 from haptera.storage.filesystem import File, FileSystem, OpenMode, OsFileSystem, open_regular
+from haptera.storage.key_file import open_keyring
+from haptera.storage.keyring import Keyring
 from haptera.storage.log import Durability, Log
 from haptera.storage.recovery import Recovery, Segment
 from haptera.storage.segment import ENTRY_SIZE_MAX, LogEntry
@@ -21,12 +23,13 @@ __all__ = [
     "Durability",
     "File",
     "FileSystem",
+    "Keyring",
     "Log",
     "LogEntry",
     "OpenMode",
     "OsFileSystem",
     "Recovery",
     "Segment",
-    "load_or_create",
+    "open_keyring",
     "open_regular",
 ]

@@ -15,7 +15,7 @@ Segment
              8    2 format: 1. Magic, this field and the CRC keep their places in every format
             10    1 durability: 0 sync, 1 os
             11    1 zero
-            12    8 id of the data key
+            12    8 id of the data key: each segment may have another key
             20    8 segment number
             28   16 segment id: random
             44    8 index of the first record
@@ -94,9 +94,9 @@ from haptera.storage.segment import (
 from haptera.storage.writer import SegmentWriter
 
 if TYPE_CHECKING:
-    from haptera.storage.data_key import DataKey
     from haptera.storage.directory import DataDirectory
     from haptera.storage.filesystem import FileSystem
+    from haptera.storage.keyring import Keyring
 
 __all__ = ["SEGMENT_SIZE", "Durability", "Log"]
 
@@ -120,7 +120,7 @@ class Log:
         self,
         fs: FileSystem,
         log_path: str,
-        key: DataKey,
+        keyring: Keyring,
         replay: Replay,
         segment_size: int,
         durability: Durability,
@@ -129,7 +129,7 @@ class Log:
         self.recovery = replay.recovery
         self._fs = fs
         self._path = log_path
-        self._key = key
+        self._keyring = keyring
         self._replay = replay
         self._end = replay.end
         self._segment_size = segment_size
@@ -141,7 +141,7 @@ class Log:
         cls,
         fs: FileSystem,
         directory: DataDirectory,
-        key: DataKey,
+        keyring: Keyring,
         *,
         segment_size: int = SEGMENT_SIZE,
         durability: Durability = "sync",
@@ -153,8 +153,8 @@ class Log:
         segments. Raises CorruptionError (a segment is missing or its header damaged), WrongKey, NewerFormat,
         DiskFailed. See storage-format 6.
         """
-        replay = Replay(fs, directory.log_path, key, on_progress)
-        return cls(fs, directory.log_path, key, replay, segment_size, durability)
+        replay = Replay(fs, directory.log_path, keyring, on_progress)
+        return cls(fs, directory.log_path, keyring, replay, segment_size, durability)
 
     @property
     def first_index(self) -> int:
@@ -250,9 +250,10 @@ class Log:
             self._end.next_number = last.number + 1
         capacity = max(self._segment_size, SEGMENT_HEADER_SIZE + record_size + 1)
         synced = self.durability == "sync"
-        header = SegmentHeader.new(self._end.next_number, self._key, first_index, self._end.tag, capacity, synced)
+        key = self._keyring.newest
+        header = SegmentHeader.new(self._end.next_number, key, first_index, self._end.tag, capacity, synced)
         try:
-            self._active = SegmentWriter.create(self._fs, self._path, header, self._key)
+            self._active = SegmentWriter.create(self._fs, self._path, header, key)
         except DiskFull:
             self._state = "ready"
             raise

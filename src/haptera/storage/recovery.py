@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from haptera.errors import CorruptionError
 from haptera.storage.directory import segment_name, segment_number
-from haptera.storage.errors import NewerFormat, WrongKey, failing, translated
+from haptera.storage.errors import NewerFormat, failing, translated
 from haptera.storage.reader import SegmentReader
 from haptera.storage.segment import LOG_FORMAT, NO_TAG, SEGMENT_HEADER_SIZE, LogEntry, SegmentHeader, format_of
 from haptera.storage.writer import remove_segment, seal
@@ -20,6 +20,7 @@ from haptera.storage.writer import remove_segment, seal
 if TYPE_CHECKING:
     from haptera.storage.data_key import DataKey
     from haptera.storage.filesystem import File, FileSystem
+    from haptera.storage.keyring import Keyring
 
 __all__ = ["LogEnd", "Progress", "Recovery", "Replay", "Segment"]
 
@@ -72,6 +73,7 @@ class _Found:
     path: str
     size: int
     header: SegmentHeader
+    key: DataKey
 
 
 class Replay:
@@ -81,15 +83,14 @@ class Replay:
     Raises CorruptionError (a segment is missing or its header damaged), WrongKey, NewerFormat, DiskFailed.
     """
 
-    def __init__(self, fs: FileSystem, log_path: str, key: DataKey, on_progress: Progress | None) -> None:
+    def __init__(self, fs: FileSystem, log_path: str, keyring: Keyring, on_progress: Progress | None) -> None:
         self.recovery = Recovery()
         self.end = LogEnd()
         self._fs = fs
         self._path = log_path
-        self._key = key
         self._on_progress = on_progress
         with translated(log_path, "open the log"):
-            self._found = _find_segments(fs, log_path, key)
+            self._found = _find_segments(fs, log_path, keyring)
 
     def entries(self) -> Iterator[LogEntry]:
         """Every entry, oldest first, once. At its end a torn tail has been cut off, and the last segment is sealed."""
@@ -109,7 +110,7 @@ class Replay:
         try:
             if last:
                 file.drop_cache()  # after a failed sync the cache may hold bytes that the disk does not
-            reader = SegmentReader(file, found.path, found.size, found.header, self._key)
+            reader = SegmentReader(file, found.path, found.size, found.header, found.key)
 
             def progress(count: int, offset: int) -> None:
                 if self._on_progress is not None:
@@ -154,7 +155,7 @@ class Replay:
                 remove_segment(self._fs, self._path, reader.path)
 
 
-def _find_segments(fs: FileSystem, log_path: str, key: DataKey) -> list[_Found]:
+def _find_segments(fs: FileSystem, log_path: str, keyring: Keyring) -> list[_Found]:
     """The segments of a log, in order. Raises CorruptionError, WrongKey, NewerFormat."""
     numbers = []
     for name in fs.listdir(log_path):
@@ -165,10 +166,10 @@ def _find_segments(fs: FileSystem, log_path: str, key: DataKey) -> list[_Found]:
     for expected, number in enumerate(numbers, FIRST_SEGMENT):
         if number != expected:
             raise CorruptionError(os.path.join(log_path, segment_name(expected)), 0, "a segment", "no file")
-    return [_read_header(fs, log_path, number, key) for number in numbers]
+    return [_read_header(fs, log_path, number, keyring) for number in numbers]
 
 
-def _read_header(fs: FileSystem, log_path: str, number: int, key: DataKey) -> _Found:
+def _read_header(fs: FileSystem, log_path: str, number: int, keyring: Keyring) -> _Found:
     path = os.path.join(log_path, segment_name(number))
     file = fs.open(path, "r")
     try:
@@ -188,6 +189,4 @@ def _read_header(fs: FileSystem, log_path: str, number: int, key: DataKey) -> _F
         raise CorruptionError(
             path, 0, f"segment {number} of at most {header.capacity} bytes", f"segment {header.number} of {size} bytes"
         )
-    if header.key_id != key.id:
-        raise WrongKey(path, header.key_id.hex(), key.id.hex())
-    return _Found(number, path, size, header)
+    return _Found(number, path, size, header, keyring.key_of(path, header.key_id))

@@ -20,7 +20,7 @@ from haptera.node.services.server import health
 from haptera.replication import ThreadWriter
 from haptera.state import decode_commands
 from haptera.state.operations import Delete, Get, Set, SetMany
-from haptera.storage import DataDirectory, Log, load_or_create
+from haptera.storage import DataDirectory, Log, open_keyring
 from haptera.storage.errors import DiskFailed
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.node.nodes import CONFIG, Asked, ManualWriter, opened, turn
@@ -29,7 +29,7 @@ from tests.unit.node.nodes import CONFIG, Asked, ManualWriter, opened, turn
 def logged(fs: MemoryFileSystem) -> list[tuple[int, int, int]]:
     """(index, time_ms, number of commands) of each entry that a closed node left."""
     directory = DataDirectory.open(fs, CONFIG.data_dir)
-    log = Log.open(fs, directory, load_or_create(fs, directory.keys_path))
+    log = Log.open(fs, directory, open_keyring(directory))
     try:
         return [(entry.index, entry.time_ms, len(decode_commands(entry.payload))) for entry in log.replay()]
     finally:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from haptera.node.entry_clock import OFFSET_LARGE_MS, SLEW, EntryClock
 from haptera.state.operations import Set
-from haptera.storage import DataDirectory, Log, load_or_create
+from haptera.storage import DataDirectory, Log, open_keyring
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.node.nodes import CONFIG, Asked, opened, turn
 
@@ -151,7 +151,7 @@ def test_a_large_offset_is_news_when_it_begins_doubles_and_ends() -> None:
 def entry_times(fs: MemoryFileSystem) -> list[int]:
     """The entries' times in the log that a closed node left."""
     directory = DataDirectory.open(fs, CONFIG.data_dir)
-    log = Log.open(fs, directory, load_or_create(fs, directory.keys_path))
+    log = Log.open(fs, directory, open_keyring(directory))
     try:
         return [entry.time_ms for entry in log.replay()]
     finally:

@@ -16,7 +16,7 @@ from haptera.node.collector import MIDDLE_COLLECTIONS, YOUNG_COLLECTIONS
 from haptera.node.node import Node
 from haptera.state import UnknownPart
 from haptera.state.operations import Count, Delete, Get, Increment, Set
-from haptera.storage import DataDirectory, Log, LogEntry, load_or_create
+from haptera.storage import DataDirectory, Log, LogEntry, open_keyring
 from haptera.storage.errors import DirectoryInUse, DiskFailed, MissingKey
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.node.nodes import CONFIG, Asked, ImmediateWriter, opened, turn
@@ -130,7 +130,7 @@ async def test_after_a_failed_opening_the_directory_is_free_again() -> None:
 def append(fs: MemoryFileSystem, payload: bytes) -> None:
     """One more entry, of bytes that no node of this version writes."""
     directory = DataDirectory.open(fs, CONFIG.data_dir)
-    log = Log.open(fs, directory, load_or_create(fs, directory.keys_path), segment_size=64 * 1024)
+    log = Log.open(fs, directory, open_keyring(directory), segment_size=64 * 1024)
     entries = list(log.replay())
     log.append(LogEntry(1, len(entries) + 1, 0, payload))
     log.close()

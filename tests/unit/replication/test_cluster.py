@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from haptera.replication import TERM, ClusterOfOne
-from haptera.storage import DataDirectory, Log, LogEntry, load_or_create
+from haptera.storage import DataDirectory, Log, LogEntry, open_keyring
 from haptera.storage.errors import DiskFailed, DiskFull
 from haptera.testing.filesystem import MemoryFileSystem
 
@@ -38,7 +38,7 @@ class Cluster:
     def __init__(self, last_index: int = 0) -> None:
         self.fs = MemoryFileSystem()
         self.directory = DataDirectory.open(self.fs, "/data")
-        self.log = Log.open(self.fs, self.directory, load_or_create(self.fs, self.directory.keys_path))
+        self.log = Log.open(self.fs, self.directory, open_keyring(self.directory))
         assert list(self.log.replay()) == []
         self.disk = Disk()
         self.told: list[tuple[int, bytes | type[BaseException]]] = []
@@ -75,7 +75,7 @@ async def test_an_entry_is_committed_when_the_log_has_it() -> None:
         cluster.one.propose(1002, lambda: b"")
     await cluster.write()
     cluster.close()
-    log = Log.open(cluster.fs, cluster.directory, load_or_create(cluster.fs, cluster.directory.keys_path))
+    log = Log.open(cluster.fs, cluster.directory, open_keyring(cluster.directory))
     assert list(log.replay()) == [
         LogEntry(TERM, 1, 1000, b"first"),
         LogEntry(TERM, 2, 1001, b"second"),

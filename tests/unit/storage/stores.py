@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from haptera.storage import DataDirectory, Log, LogEntry, load_or_create
+from haptera.storage import DataDirectory, Log, LogEntry, open_keyring
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from haptera.storage import DataKey, Durability, FileSystem
+    from haptera.storage import Durability, FileSystem, Keyring
 
 PATH = "data"
 LOG_PATH = "data/log"
@@ -30,9 +30,9 @@ def entries(count: int, size: int = 24) -> list[LogEntry]:
 class Store:
     """An open store. `entries` is what was replayed."""
 
-    def __init__(self, directory: DataDirectory, key: DataKey, log: Log) -> None:
+    def __init__(self, directory: DataDirectory, keyring: Keyring, log: Log) -> None:
         self.directory = directory
-        self.key = key
+        self.keyring = keyring
         self.log = log
         self.entries = list(log.replay())
 
@@ -47,9 +47,9 @@ class Store:
     ) -> Store:
         directory = DataDirectory.open(fs, path)
         try:
-            key = load_or_create(fs, directory.keys_path)
-            log = Log.open(fs, directory, key, segment_size=segment_size, durability=durability)
-            return cls(directory, key, log)
+            keyring = open_keyring(directory)
+            log = Log.open(fs, directory, keyring, segment_size=segment_size, durability=durability)
+            return cls(directory, keyring, log)
         except BaseException:
             directory.close()
             raise

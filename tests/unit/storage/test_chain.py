@@ -108,7 +108,7 @@ def forged(number: int, first_index: int, entries: list[LogEntry]) -> MemoryFile
     """A store with one segment, sealed and valid in itself, as only the holder of the key can make it."""
     fs = MemoryFileSystem()
     with opened(fs) as store:
-        key = store.key
+        key = store.keyring.newest
     header = SegmentHeader.new(number, key, first_index, NO_TAG, 4096, synced=True)
     codec = RecordCipher(header, key)
     fs.write(FIRST, header.encode() + b"".join(codec.encode(entry) for entry in entries))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from haptera.errors import CorruptionError, StorageError
-from haptera.storage import DataDirectory, OsFileSystem, load_or_create
+from haptera.storage import DataDirectory, OsFileSystem, open_keyring
 from haptera.storage.data_key import DataKey
 from haptera.storage.errors import (
     DirectoryInUse,
@@ -206,7 +206,7 @@ def test_the_secret_is_not_shown() -> None:
 def test_a_key_is_kept() -> None:
     fs = MemoryFileSystem()
     directory = DataDirectory.open(fs, PATH)
-    assert load_or_create(fs, directory.keys_path) == load_or_create(fs, directory.keys_path)
+    assert open_keyring(directory).keys == open_keyring(directory).keys
 
 
 @pytest.mark.parametrize("call", ["truncate", "pwrite"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from haptera.errors import CorruptionError
-from haptera.storage import DataDirectory, Log, LogEntry, OsFileSystem, load_or_create
+from haptera.storage import DataDirectory, Log, LogEntry, OsFileSystem, open_keyring
 from haptera.storage.errors import DiskFailed, DiskFull, NewerFormat
 from haptera.storage.reader import CHUNK_SIZE
 from haptera.storage.segment import SEGMENT_HEADER_SIZE
@@ -137,7 +137,7 @@ def test_an_entry_out_of_its_place_is_refused_before_it_is_written(wrong: LogEnt
 def test_a_log_is_replayed_before_it_is_appended_to_and_once() -> None:
     fs = MemoryFileSystem()
     directory = DataDirectory.open(fs, PATH)
-    log = Log.open(fs, directory, load_or_create(fs, directory.keys_path))
+    log = Log.open(fs, directory, open_keyring(directory))
     with pytest.raises(RuntimeError, match="opened"):
         log.append(entry(1))
     assert list(log.replay()) == []
@@ -186,8 +186,8 @@ def test_progress_is_reported_for_each_chunk_and_at_the_end() -> None:
     store.close()
     seen: list[tuple[int, int, int]] = []
     directory = DataDirectory.open(fs, PATH)
-    key = load_or_create(fs, directory.keys_path)
-    log = Log.open(fs, directory, key, on_progress=lambda *numbers: seen.append(numbers))
+    keyring = open_keyring(directory)
+    log = Log.open(fs, directory, keyring, on_progress=lambda *numbers: seen.append(numbers))
     assert len(list(log.replay())) == 5
     assert seen == sorted(seen)
     assert 5 <= len(seen) <= 20
@@ -202,7 +202,7 @@ def test_replay_reads_a_chunk_at_a_time() -> None:
     store.append(80, 50_000)
     store.close()
     directory = DataDirectory.open(fs, PATH)
-    log = Log.open(fs, directory, load_or_create(fs, directory.keys_path))
+    log = Log.open(fs, directory, open_keyring(directory))
     replay = log.replay()
     before = len(fs.calls)
     for _ in range(10):
