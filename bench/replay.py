@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from bench import processes, report
-from haptera.state.commands import Logged, encode_commands
+from haptera.state.command_encoding import Logged, encode_commands
 from haptera.state.operations import Set
 from haptera.storage import DataDirectory, Log, LogEntry, OsFileSystem, open_keyring
 

@@ -26,7 +26,7 @@ from haptera.connection.events import (
     RequestReceived,
     ResponseReceived,
 )
-from haptera.connection.table import ConnectionState
+from haptera.connection.stream_law import ConnectionState
 from haptera.errors import Failure, LocalProtocolError, failure
 from haptera.wire.compression import Codec
 from haptera.wire.payload import Limits

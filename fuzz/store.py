@@ -8,7 +8,7 @@ import msgspec
 
 from haptera.errors import CorruptionError, Failure, StorageError
 from haptera.node.services.arguments import METHODS
-from haptera.state.commands import Logged, UnknownPart, decode_commands, encode_commands, size_bound
+from haptera.state.command_encoding import Logged, UnknownPart, decode_commands, encode_commands, size_bound
 from haptera.state.machine import StateMachine
 from haptera.state.operations import Count, OpenScan, Read, Write
 from haptera.state.validation import validate

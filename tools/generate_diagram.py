@@ -1,4 +1,4 @@
-"""Draws the states of a stream's two halves in ARCHITECTURE.md, from the law in haptera.connection.table.
+"""Draws the states of a stream's two halves in ARCHITECTURE.md, from the law in haptera.connection.stream_law.
 
 usage: python -m tools.generate_diagram            writes the file
        python -m tools.generate_diagram --check    writes nothing; ends with 1 if the file is not current
@@ -11,7 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Final
 
-from haptera.connection.table import LAW, HalfState
+from haptera.connection.stream_law import LAW, HalfState
 from haptera.wire.frame import CONTINUED, MORE, STREAMING, FrameType
 from tools.written_part import WrittenPart
 

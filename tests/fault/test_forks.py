@@ -23,7 +23,7 @@ from haptera.errors import StorageError
 from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.config import NodeConfig
 from haptera.node.node import Node
-from haptera.peer.endpoint import _process_budget
+from haptera.peer.listen_and_dial import _process_budget
 from haptera.state.operations import Set
 from haptera.testing import node, node_in_thread, proxy
 from tests.support.forked import child_of_a_library, in_child, living_child

@@ -13,7 +13,7 @@ import pytest
 
 import haptera
 from haptera.cli.serve import _client_options, _program
-from haptera.client import local
+from haptera.client import local_node
 from haptera.errors import ConfigurationError
 from haptera.testing import node
 from tests.integration.commands import run
@@ -63,7 +63,7 @@ async def test_a_present_directory_that_was_removed_has_no_node(
     monkeypatch.delenv("HAPTERA_URL", raising=False)
     monkeypatch.setenv("PATH", "")
     gone.rmdir()
-    assert local.local_url() is None
+    assert local_node.local_url() is None
     async with node(data_dir=short_path / "data") as url:
         assert shlex.split(_program())[-1].endswith("haptera")  # quoted for the shell
         assert _client_options(url.server, url.node.config) == f" --url {url}"
@@ -74,7 +74,7 @@ async def test_another_users_socket_is_refused_before_anything_is_sent(
 ) -> None:
     async with node(listen=f"haptera+unix://{here}/haptera.sock", storage="memory") as url:
         # From here on this process is another user's, and the socket is neither that one's nor root's.
-        monkeypatch.setattr(local, "_trusted", lambda uid: False)
+        monkeypatch.setattr(local_node, "_trusted", lambda uid: False)
         with pytest.raises(ConfigurationError, match=r"belongs to the user .*; if that is meant, name it: --url "):
             _ = haptera.connect()
         assert url.node.connections == 0

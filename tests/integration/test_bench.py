@@ -17,7 +17,7 @@ import pytest
 import haptera
 from haptera.cli.benchmark.measure import measure
 from haptera.cli.benchmark.settings import Settings
-from haptera.cli.client import Client
+from haptera.cli.client_command import Client
 from haptera.errors import ConnectionLost
 from haptera.testing import node, node_in_thread, proxy, virtual_clock
 from tests.integration.commands import Ended, run

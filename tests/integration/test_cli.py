@@ -20,10 +20,10 @@ import msgspec
 import pytest
 
 from haptera import Request, Service, listen, method
-from haptera.cli.client import Client
+from haptera.cli.client_command import Client
 from haptera.cli.main import COMMANDS
-from haptera.cli.transfer import store
-from haptera.peer import endpoint
+from haptera.cli.transfer import store_rows
+from haptera.peer import listen_and_dial
 from haptera.testing import node_in_thread
 from haptera.transport import connect_first
 from tests.integration.commands import Ended, run
@@ -545,16 +545,16 @@ def test_a_change_that_is_interrupted_before_it_was_sent_changed_nothing(
     """Trap: an outcome that is not told."""
     rows = tmp_path / "rows.tsv"
     rows.write_bytes(b"a\tb\n")
-    monkeypatch.setattr(store, "INTERRUPTED_SECONDS_MAX", 0.05)
+    monkeypatch.setattr(store_rows, "INTERRUPTED_SECONDS_MAX", 0.05)
     tried = connect_first
 
     async def interrupted(*args: Any, **options: Any) -> Any:
-        monkeypatch.setattr(endpoint, "connect_first", tried)
+        monkeypatch.setattr(listen_and_dial, "connect_first", tried)
         signal.raise_signal(signal.SIGINT)
         return await tried(*args, **options)
 
     def ended(*command: str) -> Ended:
-        monkeypatch.setattr(endpoint, "connect_first", interrupted)
+        monkeypatch.setattr(listen_and_dial, "connect_first", interrupted)
         return run(*command, "--url", "haptera://127.0.0.1:1", "--wait")
 
     assert ended("incr", "k") == Ended(130, b"", "haptera: interrupted; nothing was changed\n")

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 from unittest.mock import patch
 
 from haptera.node import turns
-from haptera.node.services import large
-from haptera.state import limits, many
+from haptera.node.services import large_requests
+from haptera.state import get_many, limits
 from haptera.testing import Crashed, MemoryFileSystem, node, run
 from haptera.testing.nodes import EPOCH_MS
 from tests.linearizability.faults import record
@@ -114,9 +114,9 @@ def slices_of_one_key() -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(patch.object(limits, "SLICE_WORK_MAX", 1))
-        stack.enter_context(patch.object(many, "_PIECE", 1))
+        stack.enter_context(patch.object(get_many, "_PIECE", 1))
         stack.enter_context(patch.object(turns, "TURN_WORK_MAX", 1))
         stack.enter_context(patch.object(turns.Turns, "_rest", rest))
-        stack.enter_context(patch.object(large, "SMALL_LIST_SIZE", 0))
-        stack.enter_context(patch.object(large, "LARGE_LIST_SIZE", 0))
+        stack.enter_context(patch.object(large_requests, "SMALL_LIST_SIZE", 0))
+        stack.enter_context(patch.object(large_requests, "LARGE_LIST_SIZE", 0))
         yield

@@ -25,7 +25,7 @@ from haptera.connection.events import (
     RequestReceived,
     ResponseReceived,
 )
-from haptera.connection.table import ConnectionState
+from haptera.connection.stream_law import ConnectionState
 from haptera.errors import LocalProtocolError, failure
 from haptera.wire.compression import Codec
 from tests.unit.connection.machines import (

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haptera.errors import Failure
-from haptera.node.services import pieces
+from haptera.node.services import sliced_codec
 from haptera.node.services.arguments import METHODS
-from haptera.node.services.pieces import convert_steps, decode_steps, encode_steps
+from haptera.node.services.sliced_codec import convert_steps, decode_steps, encode_steps
 from haptera.state.steps import finish
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ malformed: st.SearchStrategy[tuple[str, Any]] = st.one_of(
 @pytest.fixture(autouse=True, scope="module")
 def _small_pieces() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pieces, "ELEMENTS_MAX", 3)
-        patch.setattr(pieces, "PIECE_SIZE", 400)
+        patch.setattr(sliced_codec, "ELEMENTS_MAX", 3)
+        patch.setattr(sliced_codec, "PIECE_SIZE", 400)
         yield
 
 

@@ -237,9 +237,9 @@ def test_peers_and_requests_show_the_names_that_are_documented_and_no_others() -
 
 
 def test_a_peer_is_a_peer_and_no_part_of_it_extends_another() -> None:
-    from haptera.peer.caller import Caller
     from haptera.peer.dispatcher import Dispatcher
     from haptera.peer.link import Link
+    from haptera.peer.outgoing_calls import Caller
 
     for class_ in (haptera.Peer, haptera.Request, Caller, Dispatcher, Link):
         assert [each for each in class_.__mro__[1:] if each.__module__.startswith("haptera")] == []

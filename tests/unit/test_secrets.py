@@ -17,7 +17,7 @@ from rich.pretty import pretty_repr
 
 import haptera
 from haptera.connection.config import Config
-from haptera.peer.options import Options
+from haptera.peer.url_options import Options
 from haptera.storage.data_key import DataKey
 from haptera.transport import Address
 

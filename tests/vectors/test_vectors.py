@@ -15,7 +15,7 @@ import pytest
 
 from haptera.connection import Role
 from haptera.connection.events import RequestReceived
-from haptera.connection.table import ConnectionState
+from haptera.connection.stream_law import ConnectionState
 from haptera.wire.compression import Codec
 from haptera.wire.decoder import FrameDecoder
 from haptera.wire.frame import CONTINUED, FrameType, encode_frame

@@ -10,10 +10,10 @@ import msgspec
 from click.core import ParameterSource
 
 from haptera.cli import output
-from haptera.cli.benchmark.runner import run
+from haptera.cli.benchmark.event_loop import run
 from haptera.cli.benchmark.settings import MESSAGING, Settings, WorkloadName
-from haptera.cli.client import Client, client_options
-from haptera.cli.codes import DONE
+from haptera.cli.client_command import Client, client_options
+from haptera.cli.exit_codes import DONE
 from haptera.cli.failures import exit_code
 from haptera.cli.numbers import Number
 from haptera.key_rules import VALUE_SIZE_MAX
@@ -200,7 +200,7 @@ def _target(workload: WorkloadName, url: str | None, options: dict[str, Any]) ->
 
 def _measure(settings: Settings, client: Client, embedded: Literal["sync", "os"] | None) -> int:
     from haptera.cli.benchmark.measure import measure
-    from haptera.cli.benchmark.show import show_report
+    from haptera.cli.benchmark.tables import show_report
 
     report, error = run(measure(settings, client, embedded=embedded))
     if client.as_json:
@@ -213,7 +213,7 @@ def _measure(settings: Settings, client: Client, embedded: Literal["sync", "os"]
 def _compare(files: tuple[Path, Path], as_json: bool) -> int:
     from haptera.cli.benchmark.compare import compare
     from haptera.cli.benchmark.report import decode
-    from haptera.cli.benchmark.show import show_comparison
+    from haptera.cli.benchmark.tables import show_comparison
 
     first, second = (decode(file.read_bytes(), str(file)) for file in files)
     comparison = compare(first, second)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from haptera.cli.client import Client, client_options
-from haptera.cli.codes import DONE, NO
+from haptera.cli.client_command import Client, client_options
+from haptera.cli.exit_codes import DONE, NO
 
 if TYPE_CHECKING:
     from haptera.client import Database

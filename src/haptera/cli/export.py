@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from haptera.cli import output, streams
-from haptera.cli.client import Client, Span, client_options, range_options
-from haptera.cli.codes import CANNOT_WRITE, DONE
-from haptera.cli.transfer.writer import WRITERS, Writer, format_for, new_file
+from haptera.cli import output, standard_streams
+from haptera.cli.client_command import Client, Span, client_options, range_options
+from haptera.cli.exit_codes import CANNOT_WRITE, DONE
+from haptera.cli.transfer.write_rows import WRITERS, Writer, format_for, new_file
 from haptera.errors import HapteraError
 
 if TYPE_CHECKING:
-    from haptera.cli.transfer.recognise import Format
+    from haptera.cli.transfer.recognise_format import Format
     from haptera.client import Database
 
 
@@ -34,7 +34,7 @@ def command(file: str, span: Span, form: Format | None, client: Client) -> int:
     """
     form = form or format_for(file)
     write = WRITERS[form]
-    if form == "csv" and output.is_terminal() and (file == "-" or streams.is_output(file)):
+    if form == "csv" and output.is_terminal() and (file == "-" or standard_streams.is_output(file)):
         raise click.UsageError("a terminal would obey the control characters of CSV; --format tsv escapes them")
 
     async def to_standard_output(db: Database) -> int:
@@ -60,7 +60,7 @@ def command(file: str, span: Span, form: Format | None, client: Client) -> int:
         )
         return DONE
 
-    return client.run(to_standard_output if file == "-" or streams.is_output(file) else to_file)
+    return client.run(to_standard_output if file == "-" or standard_streams.is_output(file) else to_file)
 
 
 async def _export(db: Database, span: Span, name: str, write: Writer) -> tuple[int, int | None]:

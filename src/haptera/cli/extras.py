@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from haptera.cli.codes import CONFIGURATION, USAGE
+from haptera.cli.exit_codes import CONFIGURATION, USAGE
 
 EXTRA_OF: Final = {
     "click": "cli",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from haptera.cli import output
-from haptera.cli.codes import CANNOT_CONNECT, FAILED, NO, REFUSED, UNKNOWN, USAGE
+from haptera.cli.exit_codes import CANNOT_CONNECT, FAILED, NO, REFUSED, UNKNOWN, USAGE
 from haptera.errors import (
     Code,
     ConfigurationError,

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from haptera.cli import output
-from haptera.cli.client import Client, client_options
-from haptera.cli.codes import DONE, NO
+from haptera.cli.client_command import Client, client_options
+from haptera.cli.exit_codes import DONE, NO
 from haptera.cli.failures import tell
-from haptera.cli.transfer.writer import tsv
+from haptera.cli.transfer.write_rows import tsv
 from haptera.errors import Code, ServerError, failure
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import click
 
-from haptera.cli import output, streams
-from haptera.cli.client import Client, client_options
-from haptera.cli.codes import DONE, INTERRUPTED, UNKNOWN, USAGE
+from haptera.cli import output, standard_streams
+from haptera.cli.client_command import Client, client_options
+from haptera.cli.exit_codes import DONE, INTERRUPTED, UNKNOWN, USAGE
 from haptera.cli.failures import described, exit_code, fields
-from haptera.cli.transfer.reader import Reader
-from haptera.cli.transfer.rows import Wanted
-from haptera.cli.transfer.store import Interrupted, Tally, store
+from haptera.cli.transfer.columns import Wanted
+from haptera.cli.transfer.row_batches import Reader
+from haptera.cli.transfer.store_rows import Interrupted, Tally, store
 from haptera.errors import HapteraError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def command(file: str, client: Client, **options: Any) -> int:
 
 def open_input(file: str) -> BinaryIO:
     """The file unbuffered; ``-`` is standard input, by its descriptor: its reading thread may outlive the command."""
-    return streams.open_input() if file == "-" else open(file, "rb", buffering=0)
+    return standard_streams.open_input() if file == "-" else open(file, "rb", buffering=0)
 
 
 async def _import(db: Database, reader: Reader, size: int, client: Client) -> int:

@@ -1,6 +1,6 @@
 """The entry point of the command line, and how every command ends.
 
-A command returns its exit code (`haptera.cli.codes`) or raises; docs/command-line.md lists the meanings.
+A command returns its exit code (`haptera.cli.exit_codes`) or raises; docs/command-line.md lists the meanings.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import Final, NoReturn
 
 from haptera import defaults
-from haptera.cli import streams
-from haptera.cli.codes import CANNOT_WRITE, DONE, FAILED, INTERRUPTED, OF_CLIENTS, USAGE, listed
+from haptera.cli import standard_streams
+from haptera.cli.exit_codes import CANNOT_WRITE, DONE, FAILED, INTERRUPTED, OF_CLIENTS, USAGE, listed
 from haptera.cli.extras import how_to_install
 
 try:
@@ -25,7 +25,7 @@ except ModuleNotFoundError as missing:  # the base install
         raise
     from haptera.cli import output
 
-    streams.secure()
+    standard_streams.secure()
     with output.errors_as_json("--json" in sys.argv):
         output.error(advice[0], {"message": advice[0]}, advice[1])
     sys.exit(advice[1])
@@ -129,13 +129,13 @@ def group() -> None:
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run one command with ``args`` (by default the process's own) and end the process with its exit code."""
-    streams.secure()
+    standard_streams.secure()
     code = _run(list(sys.argv[1:] if args is None else args))
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError):
-            streams.silence(stream)
+            standard_streams.silence(stream)
     sys.exit(code)
 
 

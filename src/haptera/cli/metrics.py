@@ -11,10 +11,10 @@ import click
 import msgspec
 
 from haptera.cli import output
-from haptera.cli.client import Client, client_options
-from haptera.cli.codes import DONE, NO
+from haptera.cli.client_command import Client, client_options
+from haptera.cli.exit_codes import DONE, NO
 from haptera.cli.numbers import Number
-from haptera.cli.transfer import fields
+from haptera.cli.transfer import field_escapes
 from haptera.client import Metrics, ServerMethods
 from haptera.errors import Code, failure
 
@@ -74,7 +74,7 @@ async def _watch(client: Client, peer: Peer, names: tuple[str, ...], seconds: fl
         else:
             for name, value in values.items():
                 if before.get(name) != value:
-                    output.line(f"{time}\t{fields.written(name)}\t{_text(value)}")
+                    output.line(f"{time}\t{field_escapes.written(name)}\t{_text(value)}")
         output.flush()
         before = values
     return DONE
@@ -101,7 +101,7 @@ def _show(client: Client, values: Metrics) -> None:
         output.table(["metric", "value"], [[name, _text(value)] for name, value in values.items()])
     else:
         for name, value in values.items():
-            output.line(f"{fields.written(name)}\t{_text(value)}")
+            output.line(f"{field_escapes.written(name)}\t{_text(value)}")
 
 
 def _chosen(values: Metrics, names: tuple[str, ...]) -> Metrics:

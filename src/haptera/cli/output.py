@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from haptera.cli import streams
+from haptera.cli import standard_streams
 from haptera.errors import printable
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def is_terminal() -> bool:
 
 def require() -> None:
     """Raise `OutputError` where it is certain before anything is done that no result can be written."""
-    trouble = streams.trouble_with_output()
+    trouble = standard_streams.trouble_with_output()
     if trouble is not None:
         raise OutputError(trouble)
 
@@ -81,7 +81,7 @@ def output_error(error: OSError) -> OutputError:
     """The error that an `OSError` of standard output means. Its buffered bytes are given up, because each further flush
     would fail again, and would be told as an error of its own.
     """
-    streams.silence(sys.stdout)
+    standard_streams.silence(sys.stdout)
     kind = ReaderGone if isinstance(error, BrokenPipeError) else OutputError
     return kind(f"cannot write the result: {error.strerror or error}")
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from haptera.cli import output
-from haptera.cli.client import Client, Span, client_options, range_options
-from haptera.cli.codes import DONE
-from haptera.cli.transfer import fields
-from haptera.cli.transfer.writer import tsv
+from haptera.cli.client_command import Client, Span, client_options, range_options
+from haptera.cli.exit_codes import DONE
+from haptera.cli.transfer import field_escapes
+from haptera.cli.transfer.write_rows import tsv
 from haptera.key_rules import VERSION_MAX
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def command(span: Span, after: str | None, limit: int | None, reverse: bool, key
 
 
 def _key(entry: Entry) -> bytes:
-    return f"{fields.written(entry.key)}\n".encode()
+    return f"{field_escapes.written(entry.key)}\n".encode()
 
 
 async def _tables(entries: Scan, keys_only: bool) -> None:

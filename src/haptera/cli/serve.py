@@ -17,7 +17,7 @@ import click
 
 from haptera import defaults
 from haptera.cli import output
-from haptera.cli.codes import (
+from haptera.cli.exit_codes import (
     CANNOT_APPLY,
     CANNOT_WRITE,
     CONFIGURATION,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from haptera.cli.client import Client, client_options
-from haptera.cli.codes import DONE
+from haptera.cli.client_command import Client, client_options
+from haptera.cli.exit_codes import DONE
 from haptera.key_rules import VALUE_SIZE_MAX, VERSION_MAX
 
 if TYPE_CHECKING:

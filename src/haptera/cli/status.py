@@ -8,9 +8,9 @@ import click
 import msgspec
 
 from haptera.cli import output
-from haptera.cli.client import Client, client_options
-from haptera.cli.codes import DONE
-from haptera.cli.transfer import fields
+from haptera.cli.client_command import Client, client_options
+from haptera.cli.exit_codes import DONE
+from haptera.cli.transfer import field_escapes
 
 if TYPE_CHECKING:
     from haptera.client import Database
@@ -33,7 +33,7 @@ def command(client: Client) -> int:
             output.table(["", "value"], [[name, _text(value)] for name, value in status.items()])
         else:
             for name, value in status.items():
-                output.line(f"{fields.written(name)}: {fields.written(_text(value))}")
+                output.line(f"{field_escapes.written(name)}: {field_escapes.written(_text(value))}")
         return DONE
 
     return client.run(run)

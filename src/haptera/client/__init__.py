@@ -10,11 +10,11 @@ from haptera.client.backoff import Backoff
 from haptera.client.connector import Connector, Dial, Flight
 from haptera.client.database import Database
 from haptera.client.entry import Entry
-from haptera.client.local import dial_local
-from haptera.client.location import Location, default_url, has_password, is_named, locate
+from haptera.client.local_node import dial_local
 from haptera.client.methods import Metrics, ServerMethods
 from haptera.client.remote import RemoteChannel
 from haptera.client.scan import Scan
+from haptera.client.store_url import Location, default_url, has_password, is_named, locate
 from haptera.peer import DEFAULT, Timeout, dial_address
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    from haptera.client.calls_under_way import UnderWay
     from haptera.client.methods import Method, Row, Scanned
-    from haptera.client.under_way import UnderWay
     from haptera.errors import Failure
 
 R = TypeVar("R")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
-from haptera.client.arguments import (
+from haptera.client.argument_checks import (
     Value,
     checked_int,
     checked_timeout,

@@ -11,9 +11,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from haptera import forks
-from haptera.client.arguments import unsendable
+from haptera.client.argument_checks import unsendable
+from haptera.client.calls_under_way import UnderWay
 from haptera.client.methods import Method, Row, Scanned, ServerMethods
-from haptera.client.under_way import UnderWay
 from haptera.errors import Code, ConfigurationError, ConnectionLost, Failure, ShuttingDown, StorageError, failure
 from haptera.transport import running_loop, wrong_loop
 

@@ -25,15 +25,15 @@ import msgspec
 
 from haptera import forks
 from haptera.boot_clock import boot_time_ns
-from haptera.client.arguments import unsendable
+from haptera.client.argument_checks import unsendable
 from haptera.client.backoff import Backoff
-from haptera.client.calls import LEAVING, StoreCall, passes
+from haptera.client.calls_under_way import UnderWay
 from haptera.client.connector import Connector, Dial, Flight
 from haptera.client.database import KvMethods
 from haptera.client.methods import Method, Row, malformed
 from haptera.client.pages import read_pages
 from haptera.client.request_ids import RequestIds
-from haptera.client.under_way import UnderWay
+from haptera.client.retries import LEAVING, StoreCall, passes
 from haptera.errors import (
     Code,
     ConnectionLost,

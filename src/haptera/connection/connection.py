@@ -12,13 +12,13 @@ from haptera.connection.events import Closed, Established, Event
 from haptera.connection.flood import FloodError
 from haptera.connection.grease import Grease
 from haptera.connection.handshake import Agreement, Handshake
-from haptera.connection.heads import Heads
 from haptera.connection.items import ItemReceiver, ItemSender
 from haptera.connection.ledger import Ledger
+from haptera.connection.outgoing_metadata import Heads
+from haptera.connection.outgoing_requests import Requester
 from haptera.connection.reception import Reception
-from haptera.connection.requester import Requester
+from haptera.connection.stream_law import ConnectionState
 from haptera.connection.streams import Streams
-from haptera.connection.table import ConnectionState
 from haptera.connection.timekeeping import Timekeeper
 from haptera.errors import Code, LocalProtocolError, RemoteProtocolError, failure
 from haptera.wire import (

@@ -13,10 +13,10 @@ from haptera.connection.checks import (
     read_body,
 )
 from haptera.connection.events import ItemReceived, PackedItem
-from haptera.connection.heads import check_size, refuse_size
+from haptera.connection.outgoing_metadata import check_size, refuse_size
 from haptera.connection.packing import check_plain, whole
 from haptera.connection.stream import Outgoing, Stream
-from haptera.connection.table import HalfState
+from haptera.connection.stream_law import HalfState
 from haptera.errors import Code, Failure, LocalProtocolError, RemoteProtocolError, failure
 from haptera.wire import CONTINUED, ITEM_OVERHEAD, MORE, NO_ENTRIES, Frame, FrameType
 

@@ -5,7 +5,7 @@ Three queues, emptied in this order at each pull:
 * *control*: frames of stream 0, CREDIT, and refusals of requests that never began, which may overtake everything;
 * *ready*: messages of one frame, in the order in which they were given, and the first frame of each larger request, so
   that requests leave in order of their streams;
-* *turns*: the halves with ITEMs or large messages, each with one turn a round (``haptera.connection.turns``).
+* *turns*: the halves with ITEMs or large messages, each with one turn a round (``haptera.connection.send_turns``).
 
 Bytes are pulled, not pushed: frames that are not yet in the socket's buffer can still be overtaken.
 
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from haptera.connection.config import FIRST_FLIGHT_SIZE_MAX, PRODUCED_MAX, TURN_SIZE, WOKEN_MAX
 from haptera.connection.packing import pack
-from haptera.connection.turns import SendingTurns
+from haptera.connection.send_turns import SendingTurns
 from haptera.wire import Codec, Signer, encode_head
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from haptera.connection.answers import AnswerReceiver
 from haptera.connection.checks import misplaced
-from haptera.connection.requests import RequestReceiver
+from haptera.connection.incoming_requests import RequestReceiver
 from haptera.errors import Code, RemoteProtocolError
 from haptera.wire import COMPRESSED, FIRST_IGNORABLE_TYPE, SIGNED, STREAM_MAX, Frame, FrameType
 

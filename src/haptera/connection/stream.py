@@ -11,7 +11,7 @@ import msgspec
 
 from haptera.connection.assembler import Assembler
 from haptera.connection.checks import misplaced
-from haptera.connection.table import LAW_FLAGS, TRANSITIONS, HalfState, part_of
+from haptera.connection.stream_law import LAW_FLAGS, TRANSITIONS, HalfState, part_of
 from haptera.errors import Code, LocalProtocolError, RemoteProtocolError
 from haptera.wire import Frame, FrameType
 

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Final
 from haptera.lazy import lazily
 
 if TYPE_CHECKING:
-    from haptera.node.applier import ApplyFailed
+    from haptera.node.allocator import return_large_blocks
+    from haptera.node.apply_committed import ApplyFailed
     from haptera.node.batch import DROPPED
     from haptera.node.commands import ANONYMOUS, Envelope
     from haptera.node.config import OPTIONS, NodeConfig
+    from haptera.node.config_sources import load, misspelt
     from haptera.node.descriptors import raise_limit
     from haptera.node.listening import NodeServer, check_listening
     from haptera.node.logging import configure_logging, fields_of
-    from haptera.node.memory import return_large_blocks
     from haptera.node.node import Node
-    from haptera.node.options import flag_of
+    from haptera.node.option_kinds import flag_of
     from haptera.node.scans import page_steps
     from haptera.node.services.arguments import METHODS
-    from haptera.node.services.pieces import ELEMENTS_MAX, convert_steps
     from haptera.node.services.replies import too_many_bytes
     from haptera.node.services.server import status
-    from haptera.node.sources import load, misspelt
+    from haptera.node.services.sliced_codec import ELEMENTS_MAX, convert_steps
 
 __all__ = [
     "ANONYMOUS",
@@ -54,7 +54,7 @@ __all__ = [
 
 # The names of each module.
 _NAMES: Final = {
-    "haptera.node.applier": ("ApplyFailed",),
+    "haptera.node.apply_committed": ("ApplyFailed",),
     "haptera.node.batch": ("DROPPED",),
     "haptera.node.commands": (
         "ANONYMOUS",
@@ -66,9 +66,9 @@ _NAMES: Final = {
     ),
     "haptera.node.descriptors": ("raise_limit",),
     "haptera.node.logging": ("configure_logging", "fields_of"),
-    "haptera.node.memory": ("return_large_blocks",),
+    "haptera.node.allocator": ("return_large_blocks",),
     "haptera.node.node": ("Node",),
-    "haptera.node.options": ("flag_of",),
+    "haptera.node.option_kinds": ("flag_of",),
     "haptera.node.scans": ("page_steps",),
     "haptera.node.listening": (
         "NodeServer",
@@ -76,12 +76,12 @@ _NAMES: Final = {
     ),
     "haptera.node.services.arguments": ("METHODS",),
     "haptera.node.services.replies": ("too_many_bytes",),
-    "haptera.node.services.pieces": (
+    "haptera.node.services.sliced_codec": (
         "ELEMENTS_MAX",
         "convert_steps",
     ),
     "haptera.node.services.server": ("status",),
-    "haptera.node.sources": (
+    "haptera.node.config_sources": (
         "load",
         "misspelt",
     ),

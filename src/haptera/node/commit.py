@@ -23,7 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from haptera.errors import Code, failure
-from haptera.node.applier import APPLY_FAILED, Applier, ApplyFailed
+from haptera.node.apply_committed import APPLY_FAILED, Applier, ApplyFailed
 from haptera.node.batch import DROPPED, Batch
 from haptera.replication import ClusterOfOne
 from haptera.state import SLICE_WORK_MAX, encode_steps, finish

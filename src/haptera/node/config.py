@@ -22,7 +22,7 @@ from haptera.connection import (
 )
 from haptera.errors import ConfigurationError
 from haptera.node.logging import FORMATS, LEVELS
-from haptera.node.options import (
+from haptera.node.option_kinds import (
     Option,
     address_list,
     amount,

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from haptera.errors import CorruptionError
-from haptera.node.applier import ApplyFailed
+from haptera.node.apply_committed import ApplyFailed
 from haptera.state import MalformedCommands, StateMachine, decode_commands
 from haptera.storage import DataDirectory, Log, open_keyring
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 import logging
 
 from haptera.peer.assembly import assemble
-from haptera.peer.calls import DEFAULT, Answer, Call, CallStream, Timeout, check_timeout
-from haptera.peer.endpoint import dial, dial_address, listen
-from haptera.peer.keys import check_key_file, read_key_file
+from haptera.peer.call import DEFAULT, Answer, Call, CallStream, Timeout, check_timeout
+from haptera.peer.key_files import check_key_file, read_key_file
 from haptera.peer.keywords import ConnectionOptions
-from haptera.peer.options import read_listening_options, read_options
+from haptera.peer.listen_and_dial import dial, dial_address, listen
 from haptera.peer.peer import Peer, link_of
-from haptera.peer.remote import Credentials
+from haptera.peer.remote_address import Credentials
 from haptera.peer.request import Request
 from haptera.peer.server import Server
 from haptera.peer.service import Service, method
 from haptera.peer.session import SessionService, has_no_argument
 from haptera.peer.trace import Trace
+from haptera.peer.url_options import read_listening_options, read_options
 
 # A library prints nothing by itself: without this, Python would print its warnings where no logging is set up. Every
 # part that logs loads this one.

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from haptera.peer.caller import Caller
 from haptera.peer.dispatcher import Dispatcher
 from haptera.peer.event_log import EventLog
+from haptera.peer.event_router import EventRouter
 from haptera.peer.limits import CALL_TIMEOUT_S, WRITE_TIMEOUT_S
 from haptera.peer.link import Link
+from haptera.peer.outgoing_calls import Caller
 from haptera.peer.peer import Peer
-from haptera.peer.router import Router
 
 if TYPE_CHECKING:
     import asyncio
@@ -44,5 +44,5 @@ def assemble(
     link = Link(connection, loop, log or _LOG, write_timeout_s=write_timeout_s)
     dispatcher = Dispatcher(link, {service.name: service for service in services}, log)
     caller = Caller(link, dispatcher.telemetry)
-    router = Router(link, caller, dispatcher, owner, idle_timeout_s)
+    router = EventRouter(link, caller, dispatcher, owner, idle_timeout_s)
     return Peer(link, caller, dispatcher, router, dialled=dialled, call_timeout_s=call_timeout_s)

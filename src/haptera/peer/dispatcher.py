@@ -11,12 +11,12 @@ from haptera.connection import SESSION_SERVICE, PackedItem, RequestReceived
 from haptera.errors import Code, Failure, failure
 from haptera.peer.deadlines import Deadlines
 from haptera.peer.event_log import EventLog, RequestLog, guard
-from haptera.peer.handlers import Handlers
+from haptera.peer.handler_tasks import Handlers
 from haptera.peer.items import Items
 from haptera.peer.limits import BATCH_MAX
+from haptera.peer.loop_fairness import PART_MAX
 from haptera.peer.request import Request
-from haptera.peer.rounds import PART_MAX
-from haptera.peer.scope import current
+from haptera.peer.request_scope import current
 from haptera.peer.stopwatch import Stopwatch, clock_of
 from haptera.peer.telemetry import find_telemetry
 from haptera.wire import Tag

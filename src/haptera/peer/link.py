@@ -1,6 +1,6 @@
 """The link to a peer: one connection on its transport, the pumps between the two, and its end.
 
-It moves bytes and events, and knows neither calls nor services: events go to the ``Router`` above it.
+It moves bytes and events, and knows neither calls nor services: events go to the ``EventRouter`` above it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from haptera.errors import ConnectionLost, Failure, Outcome, ProtocolError
 from haptera.peer.closing import Closing
 from haptera.peer.end_reasons import describe_end, log_end, log_opening
 from haptera.peer.event_log import EventLog, guard
-from haptera.peer.home import Home
 from haptera.peer.limits import (
     READ_SIZE_MAX,
     READ_SIZE_SMALL,
@@ -25,14 +24,14 @@ from haptera.peer.limits import (
     UNWRITTEN_MAX,
     WRITE_SIZE,
 )
-from haptera.peer.reading import read_into_place
-from haptera.peer.remote import Credentials, describe_remote, unix_credentials
-from haptera.peer.rounds import Round
+from haptera.peer.loop_fairness import Round
+from haptera.peer.read_buffer import read_into_place
+from haptera.peer.remote_address import Credentials, describe_remote, unix_credentials
 from haptera.peer.timers import Timers
-from haptera.transport import tune
+from haptera.transport import Home, tune
 
 if TYPE_CHECKING:
-    from haptera.peer.router import Router
+    from haptera.peer.event_router import EventRouter
 
 
 class Link(asyncio.Protocol):
@@ -72,7 +71,7 @@ class Link(asyncio.Protocol):
     )
 
     #: The receiver of the connection's events. The router sets it.
-    above: Router
+    above: EventRouter
 
     def __init__(
         self, connection: Connection, loop: asyncio.AbstractEventLoop, log: EventLog, *, write_timeout_s: float

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from haptera.peer.calls import DEFAULT, Call, CallStream, Timeout
+from haptera.peer.call import DEFAULT, Call, CallStream, Timeout
 from haptera.peer.items import Items
 from haptera.peer.limits import DRAIN_S
 from haptera.transport import Place, url_of, warn_unclosed
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
     from haptera.connection import Agreement
     from haptera.errors import ProtocolError
-    from haptera.peer.caller import Caller
     from haptera.peer.dispatcher import Dispatcher
+    from haptera.peer.event_router import EventRouter
     from haptera.peer.link import Link
-    from haptera.peer.remote import Credentials
-    from haptera.peer.router import Router
+    from haptera.peer.outgoing_calls import Caller
+    from haptera.peer.remote_address import Credentials
     from haptera.peer.service import Service
 
 _REQUEST_ID_SIZE: Final = 16
@@ -50,7 +50,7 @@ class Peer:
         link: Link,
         caller: Caller,
         dispatcher: Dispatcher,
-        router: Router,
+        router: EventRouter,
         *,
         dialled: Place | None,
         call_timeout_s: float | None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from haptera.errors import Failure
-from haptera.peer.calls import as_bytes
+from haptera.peer.call import as_bytes
 from haptera.peer.trace import Trace, decode_trace
 from haptera.wire import Tag
 

@@ -17,7 +17,7 @@ from haptera.peer.trace import Trace
 if TYPE_CHECKING:
     import asyncio
 
-    from haptera.peer.calls import Answer, Call
+    from haptera.peer.call import Answer, Call
     from haptera.peer.request import Request
 
 _API: Final = "opentelemetry.trace"

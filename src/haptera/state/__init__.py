@@ -7,8 +7,7 @@ commands is its only input, so that a replay and a replica come to the same stat
 from __future__ import annotations
 
 from haptera.state import limits, operations
-from haptera.state.arrays import array_header, read_array_header
-from haptera.state.commands import (
+from haptera.state.command_encoding import (
     Logged,
     MalformedCommands,
     UnknownPart,
@@ -17,15 +16,16 @@ from haptera.state.commands import (
     encode_steps,
     size_bound,
 )
-from haptera.state.conditions import UNMET
-from haptera.state.cursor import Page, ScanCursor
-from haptera.state.fields import list_field
+from haptera.state.field_kinds import list_field
 from haptera.state.glob import SHORT_GLOB_MAX, Glob, compile_glob
 from haptera.state.limits import COMMAND_SIZE_MAX, CURSORS_MAX, SLICE_WORK_MAX
 from haptera.state.machine import StateMachine
+from haptera.state.msgpack_arrays import array_header, read_array_header
 from haptera.state.operations import OPERATIONS, Operation, Read, Write, method_of
 from haptera.state.results import ANSWER_OVERHEAD, ENTRY_OVERHEAD, Replayed, Result, Row, StoredEntry
+from haptera.state.scan_cursor import Page, ScanCursor
 from haptera.state.steps import ResultT, Steps, finish, free_steps
+from haptera.state.unchanged import UNMET
 from haptera.state.validation import glob_steps, validate, validate_steps
 
 __all__ = [

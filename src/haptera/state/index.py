@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sortedcontainers import SortedList
 
 if TYPE_CHECKING:
-    from haptera.state.ranges import KeyRange
+    from haptera.state.key_ranges import KeyRange
 
 
 class KeyIndex:

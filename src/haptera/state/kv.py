@@ -18,13 +18,13 @@ import msgspec
 from haptera.errors import Code, Failure, failure
 from haptera.key_rules import KEY_SIZE_MAX, VERSION_MAX
 from haptera.state import limits, operations
-from haptera.state.conditions import nothing_to_delete, sum_of, unmet
 from haptera.state.glob import compile_glob
 from haptera.state.history import ClearedStore, History
 from haptera.state.index import KeyIndex
 from haptera.state.invariants import require
-from haptera.state.ranges import EVERYTHING, KeyRange, key_range
+from haptera.state.key_ranges import EVERYTHING, KeyRange, key_range
 from haptera.state.table import Table
+from haptera.state.unchanged import nothing_to_delete, sum_of, unmet
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,16 +14,16 @@ import msgspec
 
 from haptera.errors import Code, Failure, failure
 from haptera.state import limits
-from haptera.state.cursor import ScanCursor
-from haptera.state.fields import list_field
+from haptera.state.field_kinds import list_field
+from haptera.state.get_many import get_many_steps
 from haptera.state.kv import KEY_WORK, Kv
-from haptera.state.many import get_many_steps
 from haptera.state.operations import OPERATIONS, WRITES, Forget, Operation, Read, method_of
 from haptera.state.requests import Requests
+from haptera.state.scan_cursor import ScanCursor
 from haptera.state.steps import finish
 
 if TYPE_CHECKING:
-    from haptera.state.commands import Logged
+    from haptera.state.command_encoding import Logged
     from haptera.state.glob import Glob
     from haptera.state.operations import GetMany, OpenScan
     from haptera.state.results import Result, StoredEntry

@@ -1,7 +1,7 @@
 """The commands of the replicated state: one class for each, from which all else about it follows.
 
-From the fields of a class and their kinds follow the form of a command in the log (`haptera.state.commands`), its
-validation, its size, and the argument of the service's method (`haptera.node.services.arguments`).
+From the fields of a class and their kinds follow the form of a command in the log (`haptera.state.command_encoding`),
+its validation, its size, and the argument of the service's method (`haptera.node.services.arguments`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import ClassVar, Final
 import msgspec
 from msgspec import Struct
 
-from haptera.state.fields import (
+from haptera.state.field_kinds import (
     Bound,
     Condition,
     GlobText,

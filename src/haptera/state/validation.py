@@ -9,8 +9,8 @@ from typing import Any, Final
 from haptera.errors import Failure
 from haptera.key_rules import bound_refusal, count_refusal, invalid, keys_refusal, size_refusal
 from haptera.state import limits
-from haptera.state.commands import COMMAND_OVERHEAD
-from haptera.state.fields import ItemsKind, acceptance, kinds, list_field
+from haptera.state.command_encoding import COMMAND_OVERHEAD
+from haptera.state.field_kinds import ItemsKind, acceptance, kinds, list_field
 from haptera.state.glob import Glob, MalformedGlob, compile_steps
 from haptera.state.operations import OPERATIONS, DeleteMany, GetMany, Operation, SetMany
 from haptera.state.steps import Steps, finish

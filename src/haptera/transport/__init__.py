@@ -16,7 +16,8 @@ from haptera.transport.address import (
     redact,
     url_of,
 )
-from haptera.transport.binding import check_free, group_id, reason_of, remove_socket
+from haptera.transport.bind_sockets import check_free, group_id, reason_of, remove_socket
+from haptera.transport.connection_pool import Pool, Refuse
 from haptera.transport.dialling import connect_first
 from haptera.transport.limits import (
     ACCEPTED_PER_TURN,
@@ -26,9 +27,8 @@ from haptera.transport.limits import (
     leaving_max,
 )
 from haptera.transport.listener import Listener, open_listener
-from haptera.transport.loops import running_loop, wrong_loop
-from haptera.transport.network import Accept, BoundSockets, LoopNetwork, attach
-from haptera.transport.pool import Pool, Refuse
+from haptera.transport.loop_network import Accept, BoundSockets, LoopNetwork, attach
+from haptera.transport.loops import Home, running_loop, wrong_loop
 from haptera.transport.sockets import let_go, tune, unacknowledged
 from haptera.transport.unclosed import warn_unclosed
 
@@ -42,6 +42,7 @@ __all__ = [
     "Accept",
     "Address",
     "BoundSockets",
+    "Home",
     "Listener",
     "LoopNetwork",
     "Place",

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from haptera.errors import ConnectionLost
 from haptera.transport.address import Place, format_place
-from haptera.transport.binding import reason_of
+from haptera.transport.bind_sockets import reason_of
 from haptera.transport.limits import ADDRESSES_MAX, ATTEMPT_DELAY_S
-from haptera.transport.network import network_here
+from haptera.transport.loop_network import network_here
 
 if TYPE_CHECKING:
     from haptera.transport.lookups import AddressInfo

@@ -12,7 +12,7 @@ import click
 import pytest
 
 from haptera import cli
-from haptera.cli import codes, output
+from haptera.cli import exit_codes, output
 from haptera.cli.failures import Target, described, exit_code, tell
 from haptera.cli.main import COMMANDS, MODULES, behind_the_command, group
 from haptera.cli.output import counted, entry_fields, shown
@@ -91,10 +91,13 @@ def test_the_help_and_the_documentation_have_every_exit_code() -> None:
     documented = [
         {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)} for text in (of_clients, of_serve)
     ]
-    assert documented == [{*codes.OF_CLIENTS, codes.INTERRUPTED}, {*codes.OF_SERVE, codes.DONE, codes.USAGE}]
-    named = {value for name, value in vars(codes).items() if name.isupper() and isinstance(value, int)}
+    assert documented == [
+        {*exit_codes.OF_CLIENTS, exit_codes.INTERRUPTED},
+        {*exit_codes.OF_SERVE, exit_codes.DONE, exit_codes.USAGE},
+    ]
+    named = {value for name, value in vars(exit_codes).items() if name.isupper() and isinstance(value, int)}
     assert named == set.union(*documented)
-    assert codes.listed(codes.OF_CLIENTS) in (group.help or "")
+    assert exit_codes.listed(exit_codes.OF_CLIENTS) in (group.help or "")
 
 
 @pytest.mark.parametrize("command", ["get", "set", "import"])

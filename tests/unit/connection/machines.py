@@ -12,7 +12,7 @@ import msgspec
 
 from haptera.connection import Config, Connection, Role
 from haptera.connection.events import Closed, Established, Event
-from haptera.connection.table import ConnectionState
+from haptera.connection.stream_law import ConnectionState
 from haptera.wire.payload import Limits
 
 if TYPE_CHECKING:

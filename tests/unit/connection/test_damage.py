@@ -10,7 +10,7 @@ import pytest
 
 from haptera.connection import Connection, Role
 from haptera.connection.events import CallFailed, Event, RequestAborted, RequestReceived, ResponseReceived
-from haptera.connection.table import ConnectionState
+from haptera.connection.stream_law import ConnectionState
 from haptera.errors import failure
 from tests.unit.connection.machines import (
     CANCEL,

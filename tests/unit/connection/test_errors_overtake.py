@@ -9,7 +9,7 @@ import pytest
 from haptera.connection import Connection, Role
 from haptera.connection.config import Budget
 from haptera.connection.events import ErrorReceived, ItemReceived, ResponseReceived
-from haptera.connection.table import ConnectionState
+from haptera.connection.stream_law import ConnectionState
 from haptera.errors import failure
 from tests.unit.connection.machines import (
     CANCEL,

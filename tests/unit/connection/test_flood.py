@@ -20,7 +20,7 @@ from haptera.connection.events import (
     RequestReceived,
 )
 from haptera.connection.flood import Bucket, FloodError
-from haptera.connection.table import ConnectionState
+from haptera.connection.stream_law import ConnectionState
 from haptera.errors import failure
 from tests.unit.connection.machines import (
     CANCEL,

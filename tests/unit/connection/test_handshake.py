@@ -11,7 +11,7 @@ from haptera.connection import Config, Role
 from haptera.connection.config import FIRST_FLIGHT_REQUESTS_MAX, FIRST_FLIGHT_SIZE_MAX
 from haptera.connection.events import Closed, ErrorReceived, Established, Event, RequestReceived, ResponseReceived
 from haptera.connection.handshake import answer_hello
-from haptera.connection.table import ConnectionState
+from haptera.connection.stream_law import ConnectionState
 from haptera.errors import LocalProtocolError, RemoteProtocolError, failure
 from haptera.wire.payload import Hello, Limits
 from tests.unit.connection.machines import (

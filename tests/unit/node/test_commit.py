@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 
 from haptera.errors import Failure
-from haptera.node import applier, commit
+from haptera.node import apply_committed, commit
 from haptera.node.batch import DROPPED
 from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.node import Node
@@ -408,6 +408,6 @@ async def test_the_collector_looks_at_what_writes_leave_before_it_is_much(
     monkeypatch.setattr(gc, "isenabled", lambda: enabled)
     async with opened() as node:
         for number in range(1, 8):
-            Asked(node, Set("k", bytes(applier.COLLECT_SIZE // 3)))
+            Asked(node, Set("k", bytes(apply_committed.COLLECT_SIZE // 3)))
             await turn()
             assert collected == [0] * (number // 3 if enabled else 0)

@@ -13,7 +13,7 @@ from haptera.connection.config import PING_INTERVAL_MS
 from haptera.errors import ConfigurationError
 from haptera.node import listening
 from haptera.node.config import OPTIONS, NodeConfig
-from haptera.node.sources import load, misspelt
+from haptera.node.config_sources import load, misspelt
 from haptera.peer import limits as peer_limits
 from haptera.transport import CONNECTIONS_MAX, HALF_OPEN_MAX
 from haptera.wire.payload import Limits

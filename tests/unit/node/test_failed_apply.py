@@ -9,7 +9,7 @@ import pytest
 
 from haptera.errors import Failure
 from haptera.node import commit
-from haptera.node.applier import ApplyFailed
+from haptera.node.apply_committed import ApplyFailed
 from haptera.node.commands import ANONYMOUS
 from haptera.node.node import Node
 from haptera.node.services.server import health

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from haptera.errors import Failure, ShuttingDown
-from haptera.node.applier import ApplyFailed
+from haptera.node.apply_committed import ApplyFailed
 from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.node import Node
 from haptera.node.services.server import health, status

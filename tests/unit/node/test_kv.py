@@ -14,7 +14,7 @@ from haptera.node import scans, turns
 from haptera.node.scans import PROGRESS_TIMEOUT_S
 from haptera.node.services import writes
 from haptera.node.services.kv import KvService
-from haptera.node.services.reads import PAGE_SIZE_MAX
+from haptera.node.services.long_reads import PAGE_SIZE_MAX
 from haptera.state import limits
 from haptera.state.operations import Set
 from tests.unit.node.doubles import TAG_REPLAYED, TAG_REVISION, FakePeer, FakeRequest

@@ -11,11 +11,11 @@ import pytest
 
 from haptera import key_rules
 from haptera.node import turns
-from haptera.node.services import kv, large, pieces
+from haptera.node.services import kv, large_requests, sliced_codec
 from haptera.state import limits
-from haptera.state.cursor import ScanCursor
 from haptera.state.glob import compile_steps
 from haptera.state.operations import SetMany
+from haptera.state.scan_cursor import ScanCursor
 from tests.unit.node.nodes import Asked, turn
 from tests.unit.node.test_kv import Served, served
 
@@ -185,7 +185,7 @@ async def test_a_large_get_many_whose_revision_was_given_up_begins_again(monkeyp
 async def test_large_requests_of_a_connection_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is decoded is not counted by any limit of the connection."""
     under_way = most = 0
-    pieces_decode = pieces.decode_steps
+    pieces_decode = sliced_codec.decode_steps
 
     def decode_steps(*args: Any) -> Any:
         nonlocal under_way, most
@@ -216,14 +216,14 @@ async def test_large_requests_of_a_connection_are_decoded_one_at_a_time(monkeypa
         ("get_many", [["k"] * (key_rules.KEYS_PER_COMMAND_MAX + 1)], 3003),
         ("get_many", [["k"] * 2000 + [7]], 3003),
         ("set", ["k", bytes(key_rules.VALUE_SIZE_MAX + 1)], 4007),
-        ("get", ["k" * (large.LARGE_SIZE + 1)], 4006),
-        ("count", [{"glob": "[" + "a" * (large.LARGE_SIZE + 1)}], 3003),
-        ("scan", [{"glob": "[" + "a" * (large.LARGE_SIZE + 1)}], 3003),
+        ("get", ["k" * (large_requests.LARGE_SIZE + 1)], 4006),
+        ("count", [{"glob": "[" + "a" * (large_requests.LARGE_SIZE + 1)}], 3003),
+        ("scan", [{"glob": "[" + "a" * (large_requests.LARGE_SIZE + 1)}], 3003),
     ],
 )
 async def test_a_large_request_is_refused_as_a_small_one_is(method: str, argument: list[Any], code: int) -> None:
     async with served() as store:
-        assert len(msgspec.msgpack.encode(argument)) > large.LARGE_LIST_SIZE
+        assert len(msgspec.msgpack.encode(argument)) > large_requests.LARGE_LIST_SIZE
         request = await store.ask(method, *argument)
         assert (request.code, store.node.keys) == (code, 0)
         assert request.failure is not None

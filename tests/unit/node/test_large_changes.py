@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from haptera.errors import Failure
-from haptera.node import applier, turns
+from haptera.node import apply_committed, turns
 from haptera.node.commands import ANONYMOUS
 from haptera.node.node import Node
 from haptera.node.scans import Cursor
@@ -244,7 +244,7 @@ async def test_a_large_change_that_fails_in_the_middle_ends_the_node(monkeypatch
     assert isinstance(counted, Failure)
     assert counted.code == 5001
     assert Asked(node, Get("before")).failures == [(5001, "not_applied")]
-    assert isinstance(node.failed.result(), applier.ApplyFailed)
+    assert isinstance(node.failed.result(), apply_committed.ApplyFailed)
     await node.aclose()
     async with opened(fs) as again:
         assert again.keys >= len(KEYS) + 2, "the next start applies what was in the log"

@@ -13,7 +13,7 @@ import pytest
 import haptera
 from haptera import ConnectionLost, DeadlineExceeded, Peer, Request, Service, method
 from haptera.errors import HandlerFailed, failure
-from haptera.peer.caller import encode_timeout
+from haptera.peer.outgoing_calls import encode_timeout
 from haptera.testing import ConnectedPeers, connected_peers, virtual_clock
 from haptera.wire.frame import FrameType, encode_frame
 from haptera.wire.metadata import Tag, decode_entries, encode_entry, encode_route

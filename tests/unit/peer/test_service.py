@@ -12,7 +12,7 @@ import pytest
 
 import haptera
 from haptera import CallError, Request, Service, method
-from haptera.connection.changes import TOLD_EVERY
+from haptera.connection.answers_read import TOLD_EVERY
 from haptera.errors import HandlerFailed, UnknownMethod, UnknownService, failure
 from haptera.testing import virtual_clock
 from tests.unit.peer.hosts import (

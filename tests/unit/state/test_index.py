@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from haptera.state.index import KeyIndex
-from haptera.state.ranges import KeyRange
+from haptera.state.key_ranges import KeyRange
 
 KEYS = ["a", "b", "c", "d"]
 RANGES = [

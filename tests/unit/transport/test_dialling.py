@@ -17,7 +17,7 @@ import uvloop
 from haptera import ConnectionLost, dial, listen
 from haptera.errors import ConfigurationError
 from haptera.testing import VirtualClockLoop, virtual_clock
-from haptera.transport import binding
+from haptera.transport import bind_sockets
 from haptera.transport.dialling import connect_first
 from haptera.transport.limits import ADDRESSES_MAX
 from tests.unit.peer.hosts import ANY_PORT, Echo, eventually, served
@@ -275,7 +275,7 @@ async def test_an_address_that_is_not_here_is_left_out_and_one_in_use_is_not(mon
 
 async def test_a_chosen_port_that_is_taken_on_another_address_is_chosen_again(monkeypatch: pytest.MonkeyPatch) -> None:
     several(monkeypatch, "127.0.0.1", "127.0.0.2")
-    bind = binding._bind_tcp
+    bind = bind_sockets._bind_tcp
     refusals = [OSError(98, "Address already in use")] * 3
 
     def taken(family: int, kind: int, protocol: int, place: tuple[Any, ...]) -> socket.socket:
@@ -283,7 +283,7 @@ async def test_a_chosen_port_that_is_taken_on_another_address_is_chosen_again(mo
             raise refusals.pop()
         return bind(family, kind, protocol, place)
 
-    monkeypatch.setattr(binding, "_bind_tcp", taken)
+    monkeypatch.setattr(bind_sockets, "_bind_tcp", taken)
     async with served("haptera://several:0", Echo()) as server:
         assert refusals == []
         async with dial(f"haptera://127.0.0.2:{port_of(server.url)}") as peer:

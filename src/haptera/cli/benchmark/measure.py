@@ -22,7 +22,7 @@ from haptera.cli.failures import described
 from haptera.errors import HapteraError
 
 if TYPE_CHECKING:
-    from haptera.cli.client import Client
+    from haptera.cli.client_command import Client
     from haptera.client import Database
 
 #: Removing the keys of a run is one change, however many there are.

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from haptera.cli.benchmark.event_loop import loop_name
 from haptera.cli.benchmark.load import NS, Recorder, merged
-from haptera.cli.benchmark.runner import loop_name
 from haptera.cli.benchmark.settings import Settings
 from haptera.errors import ConfigurationError
 from haptera.version import __version__

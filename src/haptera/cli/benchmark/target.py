@@ -15,7 +15,7 @@ from haptera.errors import ConnectionLost
 
 if TYPE_CHECKING:
     from haptera.cli.benchmark.settings import Settings
-    from haptera.cli.client import Client
+    from haptera.cli.client_command import Client
     from haptera.peer import Peer
 
 #: How long the process of the messaging workloads' server may take until it listens.
@@ -23,7 +23,7 @@ START_SECONDS_MAX: Final = 10.0
 
 _SERVER: Final = """
 import sys
-from haptera.cli.benchmark.runner import run
+from haptera.cli.benchmark.event_loop import run
 from haptera.cli.benchmark.service import serve
 run(serve(sys.argv[1], lambda server: print(server.url, flush=True), until_input_ends=True))
 """

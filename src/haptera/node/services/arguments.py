@@ -1,9 +1,9 @@
 """The arguments of a node's methods (spec/protocol.md 7): from MessagePack, or from a caller's tuple, to an operation.
 
 An argument is an array whose trailing fields may be left out; options are a map at its end. The form of each method's
-argument follows from the class of its operation (`haptera.state.commands.Command`). Everything in an argument must be
-known, because it might be a condition: an unknown field or option, a doubled option, an option that is nil or of
-another type, and bytes behind the argument all are 3003, and nothing is done.
+argument follows from the class of its operation (`haptera.state.command_encoding.Command`). Everything in an argument
+must be known, because it might be a condition: an unknown field or option, a doubled option, an option that is nil or
+of another type, and bytes behind the argument all are 3003, and nothing is done.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from haptera.errors import Failure
 from haptera.key_rules import size_refusal
 from haptera.node.batch import DROPPED
 from haptera.node.services.arguments import METHODS
-from haptera.node.services.large import units_of_values
+from haptera.node.services.large_requests import units_of_values
 from haptera.state import ANSWER_OVERHEAD, COMMAND_SIZE_MAX, ENTRY_OVERHEAD, Replayed
 from haptera.wire import Tag
 

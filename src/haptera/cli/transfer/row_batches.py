@@ -1,0 +1,128 @@
+"""A file as batches of keys and values, read as a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from haptera.cli.transfer.csv_rows import CsvRows
+from haptera.cli.transfer.errors import BadFile, WrongFile
+from haptera.cli.transfer.json_rows import json_rows
+from haptera.cli.transfer.recognise_format import Format, foreign, format_of
+from haptera.cli.transfer.tsv_rows import DelimitedRows
+from haptera.cli.transfer.unpacked_lines import Damaged, Source
+from haptera.key_rules import KEY_SIZE_MAX, VALUE_SIZE_MAX
+
+if TYPE_CHECKING:
+    from haptera.cli.transfer.columns import Rows, Wanted
+
+BATCH_ROWS_MAX: Final = 500
+#: Bytes of keys and values in one call: large enough that the calls cost little beside their rows, small enough that
+#: many in flight are few megabytes, and that few rows are uncertain after a lost connection.
+BATCH_SIZE_MAX: Final = 128 * 1024
+
+
+@dataclass
+class RowBatch:
+    """Rows for one call. ``first`` and ``last`` are where they stood in the file."""
+
+    items: list[tuple[str, bytes]]
+    first: int
+    last: int
+    #: Bytes of the file read so far, before decompression.
+    position: int
+
+
+class Reader:
+    """Reads one file. ``name`` may say its format; ``skipped`` counts the rows that were passed over as bad."""
+
+    def __init__(
+        self, raw: BinaryIO, name: str, wanted: Wanted, *, form: Format | None, prefix: str = "", skip_bad: bool = False
+    ) -> None:
+        self.skipped = 0
+        self._source = Source(raw)
+        self._name = name
+        self._wanted = wanted
+        self._form = form
+        self._prefix = prefix.encode(errors="surrogateescape")
+        self._skip_bad = skip_bad
+        self._rows: Rows | None = None
+
+    @property
+    def bytes_read(self) -> int:
+        return self._source.bytes_read
+
+    @property
+    def place(self) -> int:
+        """The number of the line or item read last."""
+        return 0 if self._rows is None else self._rows.number
+
+    @property
+    def unit(self) -> str:
+        """The kind of the places: lines, or the items of a document."""
+        return "line" if self._rows is None else self._rows.unit
+
+    def batches(self) -> Iterator[RowBatch]:
+        """The file's rows in order. Raises `BadFile` (behind a last batch of the rows before it) and ``OSError``."""
+        items: list[tuple[str, bytes]] = []
+        size = first = count = 0
+        try:
+            for key, value in self._good_rows():
+                if not items:
+                    first = self.place
+                items.append((key, value))
+                count += 1
+                size += len(key) + len(value)
+                if len(items) >= BATCH_ROWS_MAX or size >= BATCH_SIZE_MAX:
+                    yield RowBatch(items, first, self.place, self.bytes_read)
+                    items, size = [], 0
+        except BadFile:
+            if items:
+                yield RowBatch(items, first, self.place - 1, self.bytes_read)
+            raise
+        if items:
+            yield RowBatch(items, first, self.place, self.bytes_read)
+        if not count and not self._source.empty:
+            bad = f"; {self.skipped} bad ones were passed over" if self.skipped else ""
+            raise WrongFile(f"the file is not empty, and has no rows{bad}")
+
+    def _good_rows(self) -> Iterator[tuple[str, bytes]]:
+        self._rows = self._open()
+        for found in self._rows:
+            row = self._checked(*found) if isinstance(found, tuple) else found
+            if isinstance(row, tuple):
+                yield row
+            elif self._skip_bad:
+                self.skipped += 1
+            else:
+                raise BadFile(self.place, row, self.unit)
+
+    def _open(self) -> Rows:
+        try:
+            start = self._source.start()
+        except Damaged as error:
+            raise BadFile(1, f"the compressed file is damaged: {error}") from error
+        form = self._form
+        if form is None:
+            what = foreign(start)
+            if what is not None:
+                raise WrongFile(f"this is {what}")
+            form = "tsv" if self._wanted.separator is not None else format_of(self._name, start)
+        if form == "jsonl":
+            return json_rows(self._source, self._wanted, start)
+        return CsvRows(self._source, self._wanted) if form == "csv" else DelimitedRows(self._source, self._wanted)
+
+    def _checked(self, key: bytes, value: bytes) -> tuple[str, bytes] | str:
+        """A row within the limits of the store, or its fault: one bad row must not fail its batch."""
+        name = self._prefix + key
+        if not 0 < len(name) <= KEY_SIZE_MAX:
+            return f"a key of {len(name)} bytes, not 1 to {KEY_SIZE_MAX}"
+        if b"\0" in name:
+            return "a key with a NUL character"
+        if len(value) > VALUE_SIZE_MAX:
+            return f"a value of {len(value)} bytes, not at most {VALUE_SIZE_MAX}"
+        try:
+            return name.decode(), value
+        except UnicodeDecodeError:
+            return "a key that is not UTF-8"

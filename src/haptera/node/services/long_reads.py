@@ -1,0 +1,134 @@
+"""The long reads of the kv service: scans, counts of many keys, and large get_many.
+
+The rows of a scan with ``keys_only`` have the same four places, with nil for the value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from haptera.errors import Code, Failure, LocalProtocolError, failure
+from haptera.node.scans import Cursor, page_steps
+from haptera.node.services.large_requests import while_wanted, writable
+from haptera.node.services.replies import GET_MANY_SIZE_MAX, revision_entry
+from haptera.node.services.sliced_codec import encode_steps
+from haptera.state import operations
+
+if TYPE_CHECKING:
+    from haptera.node.commands import Commands, Submitter
+    from haptera.node.metrics import Metrics
+    from haptera.node.services.replies import Replies
+    from haptera.node.services.tasks import Tasks
+    from haptera.peer import Request
+    from haptera.state import Operation, Steps
+
+_logger = logging.getLogger(__name__)
+
+#: Bytes of one page of a scan, unless one row is larger: one turn of the connection, a quarter of a default window.
+PAGE_SIZE_MAX: Final = 64 * 1024
+
+#: Rows of one page, so that a page of small rows too is taken in a fraction of a millisecond.
+PAGE_ROWS_MAX: Final = 1024
+
+
+class LongReads:
+    """Answers reads that look at any number of keys, each in a task or in turns."""
+
+    def __init__(self, commands: Commands, metrics: Metrics, replies: Replies, tasks: Tasks) -> None:
+        self._commands = commands
+        self._metrics = metrics
+        self._replies = replies
+        self._tasks = tasks
+
+    def takes(self, submitter: Submitter, request: Request, op: Operation) -> bool:
+        """Whether a read is a scan, or a count of any number of keys; it is on its way then."""
+        if isinstance(op, operations.OpenScan):
+            self._metrics.kv_scans_total += 1
+            self._tasks.begin(request.peer, lambda: self._scan(submitter, request, op))
+        elif isinstance(op, operations.Count) and not self._commands.counts_at_once(op):
+            self._metrics.kv_reads_total += 1
+            self._tasks.begin(request.peer, lambda: self._count(submitter, request, op))
+        else:
+            return False
+        return True
+
+    async def get_many(self, request: Request, op: operations.GetMany) -> None:
+        """Answer a large get_many when there is room for it: it may be any number of times as large as the request."""
+        await writable(request)
+        answer = await self._commands.turns.run(request.peer, while_wanted(request, self._entries(request, op)))
+        if isinstance(answer, tuple):
+            payload, revision = answer
+            request.respond(payload, revision_entry(revision))
+        else:
+            self._replies.fail(request, answer or failure(Code.CANCELLED, outcome="not_applied"))
+
+    def _entries(self, request: Request, op: operations.GetMany) -> Steps[tuple[bytes, int] | Failure]:
+        found = yield from self._commands.get_many_steps(op, min(request.peer.max_message, GET_MANY_SIZE_MAX))
+        if isinstance(found, Failure):
+            return found
+        entries, revision = found
+        return (yield from encode_steps(entries)), revision
+
+    async def _count(self, submitter: Submitter, request: Request, op: operations.Count) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        request.on_cancel = lambda: self._tasks.stop(request.peer, task)
+        if request.cancelled:  # before this began
+            self._replies.fail(request, failure(Code.CANCELLED, outcome="not_applied"))
+            return
+        try:
+            counted = await self._commands.count(submitter, op, request.peer)
+            if isinstance(counted, Failure):
+                self._replies.fail(request, counted)
+            else:
+                self._replies.respond(request, *counted)
+        except asyncio.CancelledError:
+            self._replies.fail(request, failure(Code.CANCELLED, outcome="not_applied"))
+        except Exception:
+            _logger.exception("count_failed", extra={"stream": request.stream})
+            self._replies.fail(request, failure(Code.HANDLER_FAILED, outcome="not_applied"))
+
+    async def _scan(self, submitter: Submitter, request: Request, op: operations.OpenScan) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+
+        request.on_cancel = stop = lambda: self._tasks.stop(request.peer, task)
+        if request.cancelled:  # before this began
+            request.fail(failure(Code.CANCELLED, outcome="not_applied"))
+            return
+        cursor: Cursor | Failure | None = None
+        try:
+            cursor = await self._commands.open_scan(submitter, op, stop, request.peer)
+            if isinstance(cursor, Failure):
+                self._replies.fail(request, cursor)
+                return
+            while True:
+                # A row may be large: it is looked for when it can leave.
+                await request.room()
+                page = await self._commands.turns.run(request.peer, page_steps(cursor, PAGE_SIZE_MAX, PAGE_ROWS_MAX))
+                if isinstance(page, Failure):
+                    self._replies.fail(request, page)
+                    return
+                if page.rows:
+                    await request.send(self._replies.encode(page.rows))
+                if page.done:
+                    break
+            self._replies.respond(request, cursor.result, cursor.revision)
+        except asyncio.CancelledError:
+            # The peer cancelled, or went away, or took nothing for too long.
+            if isinstance(cursor, Cursor) and cursor.expired:
+                request.fail(cursor.lost())
+            else:
+                request.fail(failure(Code.CANCELLED, outcome="not_applied"))
+        except ConnectionError:
+            pass  # no one is left to be answered
+        except LocalProtocolError as error:
+            request.fail(error.failure("not_applied"))  # there is no memory for a row, or the peer takes none as large
+        except Exception:
+            _logger.exception("scan_failed", extra={"stream": request.stream})
+            request.fail(failure(Code.HANDLER_FAILED, outcome="not_applied"))
+        finally:
+            if isinstance(cursor, Cursor):
+                cursor.close()

@@ -1,0 +1,179 @@
+"""The events of one connection, each handed to the side that it concerns: our calls, or the other side's requests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from haptera.connection import (
+    CallFailed,
+    CancelReceived,
+    Closed,
+    ErrorReceived,
+    Established,
+    Event,
+    GoawayReceived,
+    ItemReceived,
+    RequestAborted,
+    RequestFinished,
+    RequestReceived,
+    ResponseReceived,
+)
+from haptera.peer.call import Answer
+from haptera.peer.closing import Drain
+from haptera.peer.timers import IdleWatch
+
+if TYPE_CHECKING:
+    from haptera.errors import Outcome
+    from haptera.peer.dispatcher import Dispatcher
+    from haptera.peer.link import Link
+    from haptera.peer.outgoing_calls import Caller
+    from haptera.peer.peer import Peer
+    from haptera.peer.server import Server
+
+
+class EventRouter:
+    """Stands between a link and the two that use it: the caller and the dispatcher."""
+
+    __slots__ = ("_caller", "_dispatcher", "_drain", "_idle_timeout_s", "_idle_watch", "_leaving", "_link", "_owner")
+
+    def __init__(
+        self,
+        link: Link,
+        caller: Caller,
+        dispatcher: Dispatcher,
+        owner: Server | None,
+        idle_timeout_s: float | None,
+    ) -> None:
+        self._link = link
+        self._caller = caller
+        self._dispatcher = dispatcher
+        self._owner = owner  # of a connection that was accepted
+        self._drain: Drain | None = None
+        self._idle_timeout_s = idle_timeout_s
+        self._idle_watch: IdleWatch | None = None
+        self._leaving: asyncio.Task[None] | None = None
+        link.above = self
+
+    @property
+    def _peer(self) -> Peer:
+        return self._dispatcher.peer
+
+    # -- events -----------------------------------------------------------------------------------------------------
+
+    def take(self, events: Sequence[Event]) -> None:
+        """Act on the events of the state machine."""
+        dispatcher = self._dispatcher
+        caller = self._caller
+        requests = 0
+        for event in events:
+            # The two usual ones first.
+            if isinstance(event, RequestReceived):
+                dispatcher.add(event)
+                requests += 1
+            elif isinstance(event, ResponseReceived):
+                caller.end(event.stream, Answer(event.payload, None, event.entries))
+            else:
+                self._take_other(event)
+        if requests:
+            dispatcher.requests_received += requests
+        if dispatcher.arrived:
+            dispatcher.start()
+            dispatcher.watch()
+        if caller.waits:
+            caller.begin_waiting()
+
+    def _take_other(self, event: Event) -> None:
+        dispatcher, caller, link = self._dispatcher, self._caller, self._link
+        match event:
+            case ItemReceived(stream, payload):
+                if not dispatcher.add_item(stream, payload) and not caller.add_item(stream, payload):
+                    # Of a call that was given up, just now perhaps: one for a single answer takes no items.
+                    link.take_item(stream)
+            case ErrorReceived(stream, reason, entries):
+                caller.end(stream, Answer(b"", reason, entries))
+            case CallFailed(stream, reason):
+                caller.fail(stream, Answer(b"", reason))
+            case RequestFinished(stream):
+                dispatcher.finish_items(stream)
+            case CancelReceived(stream):
+                dispatcher.cancel(stream)
+            case RequestAborted(stream, reason):
+                dispatcher.abort(stream, reason)
+            case Established():
+                agreement = link.connection.agreement
+                assert agreement is not None
+                dispatcher.use(agreement.capabilities)
+                caller.use(agreement.capabilities)
+                if self._owner is not None:
+                    self._owner.established(self._peer)
+                link.establish()
+            case GoawayReceived(goaway, answered_below):
+                caller.last_taken = goaway.last_stream
+                caller.refuse_waiting()
+                if answered_below is not None:
+                    dispatcher.answers_read(answered_below)
+            case Closed():
+                link.end(event, "the other side has closed it")
+            case _:
+                pass
+
+    def make_room(self, streams: Sequence[int]) -> None:
+        """Let the producers on these streams go on."""
+        for stream in streams:
+            if not self._caller.make_room(stream):
+                self._dispatcher.make_room(stream)
+
+    def flushed(self) -> None:
+        """All ready bytes have been written: start requests that had to wait for that."""
+        dispatcher, caller = self._dispatcher, self._caller
+        if dispatcher.arrived and self._link.writable:
+            dispatcher.resume()
+        if caller.waits:
+            caller.begin_waiting()
+        if self._drain is not None and not caller.waits:
+            self._drain.advance()
+
+    def go_on(self) -> None:
+        """The link has its turn again: start requests that had to wait for that."""
+        self._dispatcher.go_on()
+
+    # -- from the beginning to the end ------------------------------------------------------------------------------
+
+    def opened(self) -> None:
+        """The transport is open."""
+        if self._idle_timeout_s is not None:
+            caller, link = self._caller, self._link
+            self._idle_watch = IdleWatch(
+                link.loop, link.connection, self._idle_timeout_s, waits=lambda: caller.waits, leave=self._leave
+            )
+        if self._owner is not None:
+            self._owner.opened(self._peer)
+
+    def _leave(self) -> None:
+        self._leaving = self._link.loop.create_task(self._peer.drain())
+
+    async def drain(self, timeout: float) -> None:
+        """End in an orderly way within ``timeout`` seconds, and wait for the end."""
+        if self._drain is None:
+            self._drain = Drain(self._link)
+        await self._drain.run(timeout)
+        await self.wait_gone()
+
+    async def wait_gone(self) -> None:
+        """Wait until the transport is closed and each handler that was stopped has ended."""
+        await asyncio.shield(self._link.gone)
+        await self._dispatcher.handlers.wait()
+
+    def ended(self, sent: Outcome) -> None:
+        """The connection is over: fail calls, stop handlers. ``sent`` is the outcome of calls that were sent."""
+        if self._idle_watch is not None:
+            self._idle_watch.stop()
+        self._caller.close(sent)
+        self._dispatcher.close()
+
+    def lost(self) -> None:
+        """The transport is closed; it may never have been open."""
+        if self._owner is not None:
+            self._owner.lost(self._peer)

@@ -1,0 +1,332 @@
+"""Where connections come from: listening for them and dialling them (spec/protocol.md, section 1)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Unpack
+
+import msgspec
+
+from haptera.connection import Budget, Config, Connection, Role, check_keywords
+from haptera.errors import ConfigurationError
+from haptera.peer.assembly import assemble
+from haptera.peer.call import check_timeout
+from haptera.peer.limits import CALL_TIMEOUT_S, WRITE_TIMEOUT_S
+from haptera.peer.opening import opening
+from haptera.peer.peer import Peer, link_of
+from haptera.peer.request_scope import current
+from haptera.peer.server import Server
+from haptera.peer.service import Service
+from haptera.peer.session import SessionService
+from haptera.peer.url_options import Options, read_listening_options, read_options, refuse_user
+from haptera.transport import (
+    CONNECTIONS_MAX,
+    HALF_OPEN_MAX,
+    Address,
+    Place,
+    connect_first,
+    is_loopback,
+    open_listener,
+    parse,
+)
+from haptera.version import __version__
+from haptera.wire import Codec, available
+
+if TYPE_CHECKING:
+    from haptera.peer.keywords import ConnectionOptions
+    from haptera.peer.link import Link
+
+_SOCKET_MODE: Final = 0o600
+AGENT: Final = f"haptera-python/{__version__}"
+
+_process_budget = Budget()
+_of_this_thread = threading.local()  # the codec that its connections share
+
+
+@opening
+async def listen(
+    url: str,
+    *,
+    services: Sequence[Service] = (),
+    on_peer: Callable[[Peer], None] | None = None,
+    server_id: bytes | None = None,
+    mode: int = _SOCKET_MODE,
+    group: str | int | None = None,
+    signing_key: bytes | None = None,
+    compression: bool | None = None,
+    max_connections: int = CONNECTIONS_MAX,
+    max_half_open: int = HALF_OPEN_MAX,
+    write_timeout_s: float = WRITE_TIMEOUT_S,
+    idle_timeout_s: float | None = None,
+    process_budget: Budget | None = None,
+    **options: Unpack[ConnectionOptions],
+) -> Server:
+    """Listen on ``url`` and host ``services`` for every connection. ``async with`` closes the server at its end.
+
+    Every address that the URL's host has is listened on, with one port. Of more than ``max_connections`` the newest is
+    refused; of more than ``max_half_open``, or half of ``max_connections``, whose handshake is not done the oldest is
+    dropped.
+
+    Args:
+        url: ``haptera://host:port`` (port 0: a free one) or ``haptera+unix:///path/to/socket``, with the options
+            ``ping_interval``, ``compression`` and ``signed`` of ``dial``.
+        services: The services that each connection may call.
+        on_peer: Called with each new connection.
+        server_id: 16 bytes that name this server to its clients; random ones unless given.
+        mode: File mode of a Unix socket.
+        group: Name or number of a Unix socket's group; the process's own unless given.
+        signing_key: A secret of at least 32 bytes. With it every frame is signed, and a dialer without the key is
+            refused. In the URL it is ``?signed=psk&key_file=PATH``.
+        compression: Whether payloads may be compressed with zstd where the other side asks for it. Unless given, they
+            may be wherever the extra ``haptera[zstd]`` is installed.
+        max_connections: Connections at once.
+        max_half_open: Connections at once whose handshake is not done.
+        write_timeout_s: Seconds in which a connection with unsent bytes must take 64 KiB; it is ended otherwise.
+        idle_timeout_s: Seconds, give or take a quarter, after which a connection without an open stream is drained.
+        process_budget: Bytes that the connections may hold together with all others of the same budget; connections
+            without one share one of 1 GiB.
+        options: Options of each connection.
+
+    Returns:
+        The server, which listens already.
+
+    Raises:
+        ConfigurationError: The URL, the address or the value of a keyword cannot be used.
+    """
+    address = parse(url)
+    asked = read_listening_options(address)
+    loop = asyncio.get_running_loop()
+    identity = server_id if server_id is not None else os.urandom(16)
+    check_keywords(
+        address,
+        {
+            "mode": mode,
+            "compression": compression,
+            "max_connections": max_connections,
+            "max_half_open": max_half_open,
+            "write_timeout_s": write_timeout_s,
+            "idle_timeout_s": idle_timeout_s,
+            "process_budget": process_budget,
+            **options,
+        },
+    )
+    settings = _config(address, asked, services, signing_key, options, server_id=identity)
+    settings = _with_compression(settings, address, asked, compression, wanted=True)
+    hosted = _hosted(services)
+    budget = _process_budget if process_budget is None else process_budget
+
+    def accept() -> Link:
+        connection = Connection(Role.ACCEPTOR, settings, loop.time(), budget)
+        peer = assemble(
+            connection, hosted, loop, owner=server, write_timeout_s=write_timeout_s, idle_timeout_s=idle_timeout_s
+        )
+        return link_of(peer)
+
+    scope = current.set(None)  # an accepted connection is not on behalf of the request in which it is listened
+    try:
+        listener = await open_listener(address, mode=mode, group=group, accept=accept)
+        server = Server(listener, on_peer, max_connections=max_connections, max_half_open=max_half_open)
+        await listener.start()
+    finally:
+        current.reset(scope)
+    return server
+
+
+@opening
+async def dial(
+    url: str,
+    *,
+    services: Sequence[Service] = (),
+    timeout: float | None = 5.0,
+    signing_key: bytes | None = None,
+    compression: bool | None = None,
+    write_timeout_s: float = WRITE_TIMEOUT_S,
+    idle_timeout_s: float | None = None,
+    **options: Unpack[ConnectionOptions],
+) -> Peer:
+    """Connect to ``url`` and return the peer there, hosting ``services`` for it. ``async with`` closes it at its end.
+
+    It returns as soon as the transport is open: the handshake leaves together with the first calls in one write, and
+    costs no round trip of its own. A handshake that fails fails those calls; ``await peer.ready()`` waits for it.
+
+    The first of all addresses of all hosts to take a connection is used, preferred in their order: one that has not
+    answered within 250 ms is joined by the next (RFC 8305).
+
+    Args:
+        url: ``haptera://host:port``, of several hosts ``haptera://a:7457,b:7457``, or
+            ``haptera+unix:///path/to/socket``. Its options: ``timeout`` (of each call that names no other, in seconds),
+            ``ping_interval`` (seconds of silence before a PING, 0 for never; the listener's unless given),
+            ``compression=zstd|none`` (asked for by itself where it is installed and the link is neither loopback nor a
+            Unix socket), ``signed=psk`` with ``key_file=PATH``.
+        services: The services that the other side may call.
+        timeout: Seconds that all attempts may take; None for no limit.
+        signing_key: As for ``listen``.
+        compression: As for ``listen``.
+        write_timeout_s: As for ``listen``.
+        idle_timeout_s: As for ``listen``.
+        options: Options of the connection.
+
+    Returns:
+        The peer, whose handshake may not be done.
+
+    Raises:
+        ConnectionLost: No host can be reached; its outcome is ``not_applied``.
+        ConfigurationError: The URL or the value of a keyword cannot be used.
+        TypeError, ValueError: ``timeout`` is not a number of seconds above 0.
+    """
+    return await dial_address(
+        parse(url),
+        services=services,
+        timeout=timeout,
+        signing_key=signing_key,
+        compression=compression,
+        write_timeout_s=write_timeout_s,
+        idle_timeout_s=idle_timeout_s,
+        **options,
+    )
+
+
+async def dial_address(
+    address: Address,
+    *,
+    services: Sequence[Service] = (),
+    timeout: float | None = 5.0,
+    signing_key: bytes | None = None,
+    compression: bool | None = None,
+    write_timeout_s: float = WRITE_TIMEOUT_S,
+    idle_timeout_s: float | None = None,
+    **options: Unpack[ConnectionOptions],
+) -> Peer:
+    """Dial a URL that was parsed already, as ``dial`` does."""
+    refuse_user(address)
+    asked = read_options(address)
+    loop = asyncio.get_running_loop()
+    given = {"compression": compression, "write_timeout_s": write_timeout_s, "idle_timeout_s": idle_timeout_s}
+    check_keywords(address, {**given, **options})
+    if timeout is not None:
+        check_timeout(timeout)
+    settings = _config(address, asked, services, signing_key, options)
+    here, elsewhere = (
+        _with_compression(settings, address, asked, compression, wanted=wanted) for wanted in (False, True)
+    )
+    hosted = _hosted(services)
+    call_timeout_s = CALL_TIMEOUT_S if asked.timeout is None else asked.timeout
+
+    def make(host: Place) -> Peer:
+        connection = Connection(Role.DIALER, here if _is_local(host) else elsewhere, loop.time(), _process_budget)
+        return assemble(
+            connection,
+            hosted,
+            loop,
+            dialled=host,
+            write_timeout_s=write_timeout_s,
+            call_timeout_s=call_timeout_s,
+            idle_timeout_s=idle_timeout_s,
+        )
+
+    scope = current.set(None)  # its requests are not on behalf of the request in which it is dialled
+    try:
+        peer = await connect_first(address.places, partial(_attempt, make), timeout, discard=_discard)
+    finally:
+        current.reset(scope)
+    # A turn of the loop later than usual: a task that waits for the one that dials still has its request leave with
+    # HELLO in one write.
+    loop.call_soon(link_of(peer).schedule_flush)
+    return peer
+
+
+async def _attempt(make: Callable[[Place], Peer], host: Place, address: Place) -> Peer:
+    """Connect to one address of a host."""
+    loop = asyncio.get_running_loop()
+    made: list[Peer] = []
+
+    def connect() -> Link:
+        made.append(make(host))  # the time of its handshake begins when the transport is open
+        return link_of(made[0])
+
+    if isinstance(address, str):
+        await loop.create_unix_connection(connect, address)
+    else:
+        await loop.create_connection(connect, *address)
+    return made[0]
+
+
+def _discard(peer: Peer) -> None:
+    """Close a connection that was opened in the moment in which another one had won."""
+    link_of(peer).abort()
+
+
+def _config(
+    address: Address,
+    asked: Options,
+    services: Sequence[Service],
+    signing_key: bytes | None,
+    options: ConnectionOptions,
+    **more: Any,
+) -> Config:
+    """Return the configuration of a connection: ``asked`` is of the URL, ``options`` of the keywords."""
+    _check_services(services)
+    names = tuple(sorted({service.name for service in services} | {SessionService.name}))
+    if signing_key is not None and asked.signing_key is not None:
+        raise ConfigurationError(f"{address}: a key is given in the URL and beside it")
+    key = asked.signing_key if signing_key is None else signing_key
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if asked.ping_interval_ms is not None and "ping_interval_ms" in given:
+        raise ConfigurationError(f"{address}: ping_interval is given in the URL and beside it")
+    if asked.ping_interval_ms is not None:
+        given["ping_interval_ms"] = asked.ping_interval_ms
+    try:
+        return Config(**{"agent": AGENT, **given}, entropy=os.urandom, services=names, signing_key=key, **more)
+    except ValueError as error:
+        raise ConfigurationError(f"{address}: {error}") from None
+
+
+def _with_compression(
+    config: Config, address: Address, options: Options, given: bool | None, *, wanted: bool
+) -> Config:
+    """Return ``config`` with a codec if payloads may be compressed; ``wanted`` is the default."""
+    if given is not None and options.compression is not None:
+        raise ConfigurationError(f"{address}: compression is given in the URL and beside it")
+    asked = options.compression if given is None else given
+    if asked and not available():
+        raise ConfigurationError(f"{address}: compression needs the extra: pip install 'haptera[zstd]'")
+    if asked is False or (asked is None and not (wanted and available())):
+        return config
+    codec: Codec | None = getattr(_of_this_thread, "codec", None)
+    if codec is None:
+        codec = _of_this_thread.codec = Codec()
+    return msgspec.structs.replace(config, compression=codec)
+
+
+def _is_local(place: Place) -> bool:
+    """Whether a link does not leave this machine: there is nothing to gain from sending less."""
+    return isinstance(place, str) or is_loopback(place[0])
+
+
+def _check_services(services: Sequence[Service]) -> None:
+    """Raise ``ConfigurationError`` unless all are services: instances of them, not their classes."""
+    if isinstance(services, Service) or not isinstance(services, Collection):
+        raise ConfigurationError(f"services is a list of services, not {services!r}")
+    for service in services:
+        if isinstance(service, type) and issubclass(service, Service):
+            name = service.__name__
+            raise ConfigurationError(f"services has the class {name}; host an instance, {name}()")
+        if not isinstance(service, Service):
+            raise ConfigurationError(f"services has {service!r}, which is no haptera.Service")
+
+
+def _hosted(services: Sequence[Service]) -> list[Service]:
+    hosted: dict[str, Service] = {SessionService.name: SessionService()}
+    seen: set[str] = set()
+    for service in services:
+        if not service.name:
+            raise ConfigurationError(f"{type(service).__name__} has no name")
+        if service.name in seen:
+            raise ConfigurationError(f"two services have the name {service.name!r}")
+        seen.add(service.name)
+        hosted[service.name] = service
+    return list(hosted.values())

@@ -1,0 +1,152 @@
+"""The form of the commands in the log.
+
+A logged command is a MessagePack array that names its part and operation first, then its fields in the order of its
+class (`haptera.state.operations`); trailing fields may be left out, and then have their defaults::
+
+    entry payload  = [logged, …]
+    logged         = [command, user, request_id or nil, digest or nil, resent]
+    command        = ["kv.set", key, value, if_version, condition, return_previous]
+
+An entry that names an unknown part or operation, or more fields than are known, was written by a newer version of this
+software: `UnknownPart`. It is never skipped, because a state that lacks one command is another state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final, Union
+
+import msgspec
+from msgspec import Meta, Struct
+
+from haptera.errors import HapteraError, NewerFormat, StorageError
+from haptera.state.field_kinds import (
+    RequestId,
+    bound_of_size,
+    list_field,
+)
+from haptera.state.msgpack_arrays import array_header, read_array_header
+from haptera.state.operations import OPERATIONS, WRITES, Operation, Write
+from haptera.state.steps import Steps, finish
+
+
+class UnknownPart(NewerFormat):
+    """An entry holds a command of a newer format. ``part`` is its own name, such as ``"kv.expire"``."""
+
+    def __init__(self, part: str, reason: str = "is not known") -> None:
+        StorageError.__init__(self, f"the command {part[:64]!r} {reason}: the log was written by a newer version")
+        self.part = part
+        self.file, self.found, self.supported = "", 0, 0  # it is not told by numbers
+
+
+class MalformedCommands(HapteraError, ValueError):
+    """An entry's payload was written by no version."""
+
+
+if TYPE_CHECKING:
+    _AnyWrite = Write
+else:
+    _AnyWrite = Union[WRITES]  # noqa: UP007  # the decoder is to know every one by its tag
+
+
+class Logged(Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
+    """One command as it is logged, with its user and its request id.
+
+    ``digest`` is the SHA-256 of service, method and argument, and stands wherever ``request_id`` (a UUID's 16 bytes)
+    does; without a request id the command is simply applied. ``resent`` says that another connection may carry a copy
+    of it: then a failure is remembered too.
+    """
+
+    op: _AnyWrite
+    user: str = ""
+    request_id: RequestId | None = None
+    digest: Annotated[bytes, Meta(min_length=32, max_length=32)] | None = None
+    resent: bool = False
+
+
+_FIELD_COUNTS: Final = {str(kind.__struct_config__.tag): len(kind.__struct_fields__) + 1 for kind in WRITES}
+#: The field of each change that may have very many elements.
+_LISTS: Final = {kind: found[0] for kind in WRITES if (found := list_field(kind)) is not None}
+#: Elements that are encoded in one slice.
+_PIECE: Final = 1024
+_LOGGED_FIELD_COUNT: Final = len(Logged.__struct_fields__)
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder(list[Logged])
+_entry_outline: Final = msgspec.msgpack.Decoder(list[list[msgspec.Raw]])
+_command_outline: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_name: Final = msgspec.msgpack.Decoder(str)
+
+
+def encode_commands(commands: Sequence[Logged]) -> bytes:
+    """The payload of an entry of the log that holds ``commands``, which `validate` has accepted, in order."""
+    return finish(encode_steps(commands))
+
+
+def encode_steps(commands: Sequence[Logged]) -> Steps[bytes]:
+    """As `encode_commands`, in slices: one call of the encoder takes tens of milliseconds for the largest command."""
+    if not any(map(_is_long, commands)):
+        return _encoder.encode(commands)
+    pieces: list[bytes | memoryview] = [array_header(len(commands))]
+    for logged in commands:
+        op = logged.op
+        if not _is_long(logged):
+            pieces.append(_encoder.encode(logged))
+            continue
+        elements: Sequence[Any] = getattr(op, _LISTS[type(op)])
+        pieces.append(array_header(_LOGGED_FIELD_COUNT) + array_header(2) + _encoder.encode(op.__struct_config__.tag))
+        pieces.append(array_header(len(elements)))
+        for start in range(0, len(elements), _PIECE):
+            encoded = _encoder.encode(elements[start : start + _PIECE])
+            header = read_array_header(encoded, 0)
+            pieces.append(memoryview(encoded)[header[0] if header else 0 :])
+            yield _PIECE
+        pieces += [_encoder.encode(field) for field in msgspec.structs.astuple(logged)[1:]]
+    return b"".join(pieces)
+
+
+def _is_long(logged: Logged) -> bool:
+    field = _LISTS.get(type(logged.op))
+    return field is not None and len(getattr(logged.op, field)) > _PIECE
+
+
+def decode_commands(payload: bytes) -> list[Logged]:
+    """The commands of an entry's payload.
+
+    Raises `UnknownPart` for a command, or a field of one, that this version does not know, and `MalformedCommands` (a
+    ``ValueError``) for bytes that are no list of commands. Nothing else, for any bytes.
+    """
+    try:
+        return _decoder.decode(payload)
+    except (ValueError, RecursionError) as error:
+        raise _explanation(payload, error) from error
+
+
+def _explanation(payload: bytes, error: Exception) -> UnknownPart | MalformedCommands:
+    try:
+        for logged in _entry_outline.decode(payload):
+            fields = _command_outline.decode(logged[0]) if logged else []
+            name = _name.decode(fields[0]) if fields else ""
+            known = _FIELD_COUNTS.get(name)
+            if known is None and "." in name:
+                return UnknownPart(name)
+            if known is not None and (len(fields) > known or len(logged) > _LOGGED_FIELD_COUNT):
+                return UnknownPart(name, "has more fields than are known")
+    except (ValueError, RecursionError):
+        pass  # not even the outline of commands: the first error says it best
+    return MalformedCommands(f"not a list of commands: {error}")
+
+
+#: The array's header, the operation's name, numbers and flags: more than any command needs beside keys and values.
+COMMAND_OVERHEAD: Final = 64
+
+
+def size_bound(op: Operation) -> int:
+    """An upper bound, in bytes, of ``op`` as it is encoded for the log, cheap enough to ask for every command.
+
+    A `Logged` adds the user's name and at most 64 bytes.
+    """
+    return _SIZES[type(op)](op)
+
+
+_SIZES: Final = {command: bound_of_size(command, COMMAND_OVERHEAD) for command in OPERATIONS}

@@ -1,0 +1,166 @@
+"""Scans: a range of the store as it was at one revision, page by page (spec/protocol.md, section 7)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+
+from haptera.errors import Code, Failure, failure
+from haptera.state import limits
+from haptera.state.glob import Glob, compile_glob
+from haptera.state.key_ranges import KeyRange, key_range
+from haptera.state.results import Row
+from haptera.state.table import PLACE_SHIFT
+
+if TYPE_CHECKING:
+    from haptera.state.kv import Kv
+    from haptera.state.operations import OpenScan
+
+#: Bytes of a row in MessagePack beside the key and the value, at most: the headers, the version, the expiry.
+_ROW_OVERHEAD: Final = 24
+#: The header of the list of rows.
+_LIST_OVERHEAD: Final = 5
+#: Units of work of a key that is looked at, and of a row that is given: it is encoded too.
+_KEY_WORK: Final = 2
+_ROW_WORK: Final = 5
+
+
+class Page(Struct, frozen=True):
+    """Some rows of a scan, in its order. ``done`` says whether it was the last; no rows alone does not."""
+
+    rows: list[Row]
+    done: bool
+
+
+class ScanCursor:
+    """An open scan. It sees the store at ``revision``, without any later change, and must be closed.
+
+    ``count`` is the number of rows given so far and ``last_key`` the key of the last one (None before the first): the
+    scan's result array, with the revision. ``work`` is the units of work that the last page was (`state.steps`).
+    """
+
+    __slots__ = (
+        "_entries",
+        "_glob",
+        "_hold",
+        "_index",
+        "_kv",
+        "_limit",
+        "_lost",
+        "_open",
+        "_span",
+        "count",
+        "keys_only",
+        "last_key",
+        "reverse",
+        "revision",
+        "work",
+    )
+
+    def __init__(self, kv: Kv, op: OpenScan, glob: Glob | None = None) -> None:
+        self._kv = kv
+        self._glob = compile_glob(op.glob) if glob is None and op.glob is not None else glob
+        prefixes = (op.prefix, self._glob.prefix if self._glob else None)
+        self._span = key_range(prefixes, op.start, op.end, op.after, reverse=op.reverse)
+        self._limit = op.limit
+        self.keys_only = op.keys_only
+        self.reverse = op.reverse
+        self.count = 0
+        self.last_key: str | None = None
+        self.work = 0
+        self.revision = kv.revision
+        self._open = True
+        self._lost = False
+        assert not kv.changing
+        self._entries = kv.entries  # another one after a clear of everything, which this scan does not see
+        self._index = kv.index  # before anything is held: from here on deleted keys keep their place in it
+        kv.cursors += 1
+        self._hold = kv.history.hold(self.revision)
+
+    def page(self, max_bytes: int, max_rows: int) -> Page | Failure:
+        """The next rows: at most ``max_rows``, together at most ``max_bytes`` in MessagePack, or a single one.
+
+        It looks at a bounded number of keys, so it may give no row and yet not be the end. After the end, or after
+        `close`, every page is empty and done. Fails with 4009 when the store had to give up the revision, because too
+        much was written while the scan was open.
+        """
+        self.work = 0
+        if self._open and self._hold.lost:
+            self._lost = True
+            self.close()
+        if self._lost:
+            return failure(Code.REVISION_COMPACTED, {"revision": self.revision})
+        if not self._open:
+            return Page([], done=True)
+        max_rows = max(1, max_rows)
+        if self._limit is not None:
+            max_rows = min(max_rows, self._limit - self.count)
+        rows, done = self._rows(max_bytes, max_rows) if max_rows > 0 else ([], False)
+        if rows:
+            self.count += len(rows)
+            self.last_key = rows[-1][0]
+        if done or self.count == self._limit:
+            done = True
+            self.close()
+        return Page(rows, done)
+
+    def close(self) -> None:
+        """Let go of the revision. May be called more than once.
+
+        Entries that only this scan needed are freed later (`History.sweep`): all scans of a lost connection end in
+        one turn of the loop.
+        """
+        if self._open:
+            self._open = False
+            self._kv.cursors -= 1
+            self._kv.history.release(self._hold)
+
+    def _rows(self, room: int, max_rows: int) -> tuple[list[Row], bool]:
+        revision, glob, keys_only = self.revision, self._glob, self.keys_only
+        cost, matches = (glob.cost, glob.matches) if glob is not None else (0, bool)
+        older = self._kv.history.entry_at
+        parts, place = self._entries.parts, PLACE_SHIFT  # as in `Table.get`, without a call for each key
+        rows: list[Row] = []
+        room -= _LIST_OVERHEAD
+        work = limits.SLICE_WORK_MAX
+        passed: str | None = None
+        for key in self._index.iterate(self._span, reverse=self.reverse):
+            if work <= 0:
+                break
+            entry = parts[hash(key) >> place].get(key)
+            if entry is None or entry[1] > revision:
+                entry = older(key, revision)
+            if cost and entry is not None:
+                work -= len(key) * cost >> 6
+                if not matches(key):
+                    entry = None
+            if entry is None:
+                work -= _KEY_WORK
+            else:
+                value, version, _ = entry
+                room -= _ROW_OVERHEAD + (len(key) if key.isascii() else len(key.encode()))
+                if keys_only:
+                    work -= _ROW_WORK
+                else:
+                    size = len(value)
+                    room -= size
+                    work -= _ROW_WORK + (size >> 10)
+                if room < 0 and rows:
+                    break
+                rows.append((key, None if keys_only else value, version, None))
+                if len(rows) == max_rows:
+                    passed = key
+                    break
+            passed = key
+        else:
+            self.work = limits.SLICE_WORK_MAX - work
+            return rows, True
+        self.work = limits.SLICE_WORK_MAX - work
+        if passed is not None:
+            self._span = _beyond(self._span, passed, reverse=self.reverse)
+        return rows, False
+
+
+def _beyond(span: KeyRange, key: str, *, reverse: bool) -> KeyRange:
+    return KeyRange(span.low, span.low_open, key) if reverse else KeyRange(key, True, span.high)
