@@ -15,8 +15,9 @@ import pytest
 from tests.linearizability.faults import FAULTS, KINDS, record
 from tests.linearizability.history import JUDGED, READS
 from tests.linearizability.processes import ServedNode
-from tests.linearizability.simulation import SimulatedNode, simulate
+from tests.linearizability.simulation import simulate
 from tests.linearizability.workload import WEIGHTS
+from tests.simulation.node import SimulatedNode
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,0 +1,150 @@
+"""A node in memory on a virtual clock, and the faults that its machine may have.
+
+Its process ends and starts again, orderly or not. It loses power, and then unsynced data is lost, torn or out of order.
+Its disk is full, slow or broken for a while. Its clock is put forward and back, by more than the time for which answers
+are remembered, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final
+
+from haptera.testing import Crashed, MemoryFileSystem, node
+from haptera.testing.nodes import EPOCH_MS
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Sequence
+
+    from haptera.testing import NodeUrl
+    from haptera.testing.filesystem import Unsynced
+
+CLOCK_STEPS_MS: Final = (-3_600_000, -1000, 1000, 60_000, 660_000, 3_600_000)
+WRITE_DELAYS_S: Final = (0.0, 0.0005, 0.003)
+UNSYNCED: Final[tuple[Unsynced, ...]] = ("drop", "keep", "tear", "reorder")
+
+#: The smallest segment, so that a run of some hundred changes fills several.
+SEGMENT_SIZE: Final = 64 * 1024
+
+
+class SimulatedNode:
+    """A node whose process and disk change while its address stays. Each of its ``kinds`` of faults is a method.
+
+    ``told`` is called with a line for each fault, as it happens.
+    """
+
+    kinds: Sequence[str] = ("clock", "restart", "kill", "lose_power")
+    freezes_s: Sequence[float] = (0.001, 0.02, 1.0, 60.0, 200.0)
+    late_s = 600.0
+
+    def __init__(
+        self,
+        choices: random.Random,
+        *,
+        segment_size: int = SEGMENT_SIZE,
+        told: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.url = "haptera://node:7457"
+        self.disk = MemoryFileSystem()
+        self._choices = choices
+        self._segment_size = segment_size
+        self._write_delay = choices.choice(WRITE_DELAYS_S)
+        self._clock_offset_ms = 0
+        self._stack = AsyncExitStack()
+        self._loop = asyncio.get_running_loop()
+        self._told = told
+        self._running: NodeUrl | None = None
+
+    @property
+    def running(self) -> NodeUrl:
+        """The node as it is now."""
+        assert self._running is not None
+        return self._running
+
+    @property
+    def failed(self) -> bool:
+        """Whether the node has given up, as after a failed write."""
+        return self._running is not None and self._running.node.failed.done()
+
+    async def start(self) -> None:
+        """Open the node on its disk."""
+        self._running = await self._stack.enter_async_context(
+            node(
+                listen=[self.url],
+                storage=self.disk,
+                write_delay=self._write_delay,
+                clock_ms=self._clock_ms,
+                segment_size=self._segment_size,
+            )
+        )
+
+    async def stop(self) -> None:
+        """End in an orderly way."""
+        self._running = None
+        await self._stack.aclose()
+
+    async def restart(self) -> None:
+        """End in an orderly way, and start again."""
+        self._told("restarts")
+        await self.stop()
+        self.disk = self.disk.restart()
+        await self.start()
+
+    async def kill(self) -> None:
+        """End at once. The next process finds everything that was written."""
+        self._told("is killed")
+        await self._start_from(self.disk.power_failure("keep"))
+
+    async def lose_power(self) -> None:
+        """End at once. The next process finds what was synced, and a part of the rest."""
+        unsynced = self._choices.choice(UNSYNCED)
+        self._told(f"loses power; unsynced changes: {unsynced}")
+        await self._start_from(self.disk.power_failure(unsynced, self._choices.randrange(2**32)))
+
+    async def break_disk(self) -> None:
+        """Fail the next writes or syncs, until the node has given up or meets none; then start again, on a disk that
+        works and has lost what was not synced.
+        """
+        call = self._choices.choice(("pwrite", "fdatasync", "fsync", "rename", "truncate", "sync_directory"))
+        self._told(f"has a disk that fails each {call}")
+        self.disk.failing, self.disk.fail_with = frozenset({call}), errno.EIO
+        await asyncio.sleep(self._choices.uniform(0.0, 0.05))
+        self._told("gave up" if self.failed else "did not notice")
+        await self._start_from(self.disk.power_failure("drop"))
+
+    async def fill_disk(self) -> None:
+        """Leave no room for new files and segments for a while."""
+        self._told("has a full disk")
+        self.disk.failing, self.disk.fail_with = frozenset({"allocate"}), errno.ENOSPC
+        await asyncio.sleep(self._choices.uniform(0.0, 0.2))
+        self.disk.failing = frozenset()
+        self._told("has room again")
+
+    async def slow_disk(self) -> None:
+        """Take another time for each write, from the next start on."""
+        self._write_delay = self._choices.choice(WRITE_DELAYS_S)
+        self._told(f"has a disk that takes {self._write_delay} s")
+        await self.restart()
+
+    async def clock(self) -> None:
+        """Put the node's clock forward or back."""
+        step_ms = self._choices.choice(CLOCK_STEPS_MS)
+        self._told(f"has its clock set by {step_ms / 1000:+g} s")
+        self._clock_offset_ms += step_ms
+
+    async def _start_from(self, disk: MemoryFileSystem) -> None:
+        # Neither the old disk nor a client hears from the old process again.
+        self.disk.stop_after = len(self.disk.calls)
+        self._loop.network.sever()  # type: ignore[attr-defined]
+        try:
+            await self.stop()
+        except Crashed:
+            pass
+        self.disk = disk
+        await self.start()
+
+    def _clock_ms(self) -> int:
+        return EPOCH_MS + int(self._loop.time() * 1000) + self._clock_offset_ms

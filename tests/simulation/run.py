@@ -1,0 +1,152 @@
+"""One simulated run: a node, its clients and what happens to them, all chosen by a seed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final
+
+import haptera
+from haptera.node.config import NodeConfig
+from haptera.node.recovery import DurableState
+from haptera.testing import run
+from tests.simulation.clients import COUNTER, Caller, PromiseBroken, Shared
+from tests.simulation.node import SimulatedNode
+from tests.simulation.transcript import Transcript
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from haptera.testing import MemoryFileSystem, Network
+
+CLIENTS_MAX: Final = 3
+CALLERS: Final = 3
+CALLS: Final = 12
+FAULTS: Final = 6
+FAULT_EVERY_S: Final = 0.03
+FREEZES_S: Final = (0.001, 0.02, 1.0, 45.0)
+LATENCIES_S: Final = (0.0001, 0.001, 0.02)
+#: Late bytes and repetitions have arrived by then.
+QUIET_S: Final = 120.0
+
+#: Faults of the network, and faults of the node's machine.
+NETWORK: Final = ("cut", "freeze", "slow")
+MACHINE: Final = ("clock", "restart", "kill", "lose_power", "break_disk", "fill_disk", "slow_disk")
+
+
+class Faults:
+    """Does to a network and a node what a seed chooses."""
+
+    def __init__(self, node: SimulatedNode, network: Network, choices: random.Random, transcript: Transcript) -> None:
+        self._node = node
+        self._network = network
+        self._choices = choices
+        self._transcript = transcript
+
+    async def go_on(self) -> None:
+        """Make one fault after the other. Each ends by itself."""
+        kinds = (*NETWORK, *MACHINE)
+        # Each run has its own mixture, because faults of all kinds together leave little time for the effects of one.
+        weights = [self._choices.choice((0, 0, 1, 4)) for _ in kinds]
+        weights[self._choices.randrange(len(kinds))] += 4
+        for _ in range(FAULTS):
+            await asyncio.sleep(self._choices.uniform(0.0, FAULT_EVERY_S))
+            kind = self._choices.choices(kinds, weights)[0]
+            await (getattr(self, f"_{kind}") if kind in NETWORK else getattr(self._node, kind))()
+
+    async def _cut(self) -> None:
+        self._tell("is cut")
+        self._network.sever()
+
+    async def _freeze(self) -> None:
+        direction = self._choices.choice((self._network.to_acceptor, self._network.to_dialer))
+        seconds = self._choices.uniform(0.0, self._choices.choice(FREEZES_S))
+        self._tell(f"delivers nothing {direction.name.replace('_', ' ')} for {seconds:.6f} s")
+        direction.pause()
+        await asyncio.sleep(seconds)
+        direction.resume()
+
+    async def _slow(self) -> None:
+        longest = self._choices.choice(LATENCIES_S)
+        self._tell(f"takes up to {longest} s")
+        self._network.delay(lambda: self._choices.uniform(0.0, longest))
+
+    def _tell(self, text: str) -> None:
+        self._transcript.add("network", text)
+
+
+def simulate(seed: int, transcript: Transcript | None = None) -> Transcript:
+    """Run a node and its clients under faults, all chosen by ``seed``.
+
+    Raises `PromiseBroken` where an answer, or the state at the end, is one that the promises rule out. The error names
+    the command that shows the run.
+    """
+    transcript = Transcript() if transcript is None else transcript
+    choices = random.Random(seed)
+    try:
+        run(_run(choices, transcript), seed=seed)
+    except BaseException as error:
+        error.add_note(f"the whole run: python -m tests.simulation {seed}")
+        raise
+    return transcript
+
+
+async def _run(choices: random.Random, transcript: Transcript) -> None:
+    network: Network = asyncio.get_running_loop().network  # type: ignore[attr-defined]
+    node = SimulatedNode(choices, told=lambda text: transcript.add("node", text))
+    shared = Shared()
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(node.stop)
+        await node.start()
+        network.delay(lambda: choices.uniform(0.0, LATENCIES_S[1]))
+        dbs = [
+            await stack.enter_async_context(haptera.connect(node.url)) for _ in range(choices.randint(1, CLIENTS_MAX))
+        ]
+        callers = [
+            Caller(number, dbs[number % len(dbs)], shared, choices, transcript) for number in range(1, CALLERS + 1)
+        ]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(Faults(node, network, choices, transcript).go_on())
+            for caller in callers:
+                group.create_task(caller.calls(CALLS))
+        network.delay(0.0)
+        await asyncio.sleep(QUIET_S)
+        await _check(node, callers, shared)
+        await _check_what_is_kept(node, callers, shared, transcript)
+
+
+async def _check(node: SimulatedNode, callers: Sequence[Caller], shared: Shared) -> None:
+    """Hold the store against the callers' records."""
+    async with haptera.connect(node.url) as observer:
+        for caller in callers:
+            await caller.check(observer)
+        entry = await observer.get(COUNTER)
+        shared.counter_is(0 if entry is None else int(entry.value))
+
+
+async def _check_what_is_kept(
+    node: SimulatedNode, callers: Sequence[Caller], shared: Shared, transcript: Transcript
+) -> None:
+    """Hold the state that a start would find on the disk against the state in memory, and that one against the records
+    once more after the start.
+    """
+    machine = node.running.node._machine
+    machine.check()
+    digest = machine.digest()
+    found = _recovered(node.disk.power_failure("drop"))
+    if found != digest:
+        raise PromiseBroken("the disk has another state than the node")
+    transcript.add("node", f"has the state {digest.hex()[:16]}, and so has its disk")
+    await node.restart()
+    await _check(node, callers, shared)
+
+
+def _recovered(disk: MemoryFileSystem) -> bytes:
+    """Return the digest of the state that a start from this disk comes to."""
+    state = DurableState(NodeConfig(data_dir="/data"), disk)
+    state.open()
+    try:
+        return state.machine.digest()
+    finally:
+        state.close()
