@@ -24,6 +24,7 @@ from haptera.state.msgpack_arrays import array_header, read_array_header
 from haptera.state.operations import OPERATIONS, Operation, Read, Write, method_of
 from haptera.state.results import ANSWER_OVERHEAD, ENTRY_OVERHEAD, Replayed, Result, Row, StoredEntry
 from haptera.state.scan_cursor import Page, ScanCursor
+from haptera.state.snapshot_pieces import MalformedPieces, dump_pieces, load_pieces
 from haptera.state.steps import ResultT, Steps, finish, free_steps
 from haptera.state.unchanged import UNMET
 from haptera.state.validation import glob_steps, validate, validate_steps
@@ -40,6 +41,7 @@ __all__ = [
     "Glob",
     "Logged",
     "MalformedCommands",
+    "MalformedPieces",
     "Operation",
     "Page",
     "Read",
@@ -56,6 +58,7 @@ __all__ = [
     "array_header",
     "compile_glob",
     "decode_commands",
+    "dump_pieces",
     "encode_commands",
     "encode_steps",
     "finish",
@@ -63,6 +66,7 @@ __all__ = [
     "glob_steps",
     "limits",
     "list_field",
+    "load_pieces",
     "method_of",
     "operations",
     "read_array_header",

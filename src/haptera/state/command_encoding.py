@@ -31,10 +31,10 @@ from haptera.state.steps import Steps, finish
 
 
 class UnknownPart(NewerFormat):
-    """An entry holds a command of a newer format. ``part`` is its own name, such as ``"kv.expire"``."""
+    """The log, or a snapshot, holds something of a newer format. ``part`` is its own name, such as ``"kv.expire"``."""
 
-    def __init__(self, part: str, reason: str = "is not known") -> None:
-        StorageError.__init__(self, f"the command {part[:64]!r} {reason}: the log was written by a newer version")
+    def __init__(self, part: str, reason: str = "is not known", *, kind: str = "command", source: str = "log") -> None:
+        StorageError.__init__(self, f"the {kind} {part[:64]!r} {reason}: the {source} was written by a newer version")
         self.part = part
         self.file, self.found, self.supported = "", 0, 0  # it is not told by numbers
 

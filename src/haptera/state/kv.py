@@ -307,6 +307,10 @@ class Kv:
         """Make the index now."""
         _ = self.index
 
+    def adopt_order(self, keys: list[str]) -> None:
+        """Take ``keys``, all that there are in their order, as the index."""
+        self._index = KeyIndex(keys)
+
     def keep_tracked(self) -> None:
         """Have the garbage collector follow the tables of entries, so that ``gc.freeze`` takes them from its sight."""
         if self._spare is None:

@@ -19,14 +19,20 @@ import hashlib
 import sys
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
+from msgspec import Meta
 
 from haptera.errors import Code, Failure, failure
+from haptera.key_rules import VERSION_MAX
 from haptera.state import limits
+from haptera.state.field_kinds import RequestId
 from haptera.state.invariants import require
 from haptera.state.results import Replayed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: The rest of an answer that is too large to keep: the version of a change, the code of a failure.
 _Brief = int | Failure
@@ -34,6 +40,21 @@ _Brief = int | Failure
 _Answer = tuple[int, bytes | None, tuple[Any, ...] | _Brief]
 
 _encoder: Final = msgspec.msgpack.Encoder()
+
+
+#: A result array as it is remembered: numbers, flags, and the previous entry of a key.
+_Array = tuple[bool | int | tuple[bytes, int, None] | None, ...]
+
+
+class Remembered(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
+    """A remembered answer, in the form that a snapshot keeps. ``brief`` is the rest of a large one; None of others."""
+
+    user: str
+    request_id: RequestId
+    time_ms: int
+    digest: Annotated[bytes, Meta(min_length=32, max_length=32)] | None
+    result: _Array | int | Failure
+    brief: int | Failure | None
 
 
 class Requests:
@@ -107,6 +128,38 @@ class Requests:
                 self._forgot(user, request_id)
                 forgotten += 1
         return forgotten
+
+    def rows(self) -> Iterator[Remembered]:
+        """The answers, oldest first. The table must not change meanwhile."""
+        for (user, request_id), (time_ms, digest, result) in self._answers.items():
+            large = self._large.get(user)
+            charged = None if large is None else large.get(request_id)
+            yield Remembered(user, request_id, time_ms, digest, result, None if charged is None else charged[1])
+
+    def restore(self, row: Remembered) -> str | None:
+        """Add an answer that comes after all others, as it was in another table; or say what is wrong with it."""
+        user, request_id, result, brief = sys.intern(row.user), row.request_id, row.result, row.brief
+        newest = self._answers[next(reversed(self._answers))][0] if self._answers else 0
+        if not newest <= row.time_ms <= self.clock_ms:
+            return "is out of its order"
+        if (user, request_id) in self._answers or self.count(user) >= limits.ANSWERS_PER_USER_MAX:
+            return "comes twice, or its user has too many"
+        if isinstance(result, int) and not 0 <= result <= VERSION_MAX:
+            return "is of no version"
+        size = len(_encoder.encode(result))
+        if brief is None:
+            if size > limits.ANSWER_SMALL_SIZE and isinstance(result, tuple):
+                return "is large and has no brief"
+        else:
+            if isinstance(result, int) or not limits.ANSWER_SMALL_SIZE < size <= limits.ANSWER_SIZE_MAX:
+                return "has a brief and needs none"
+            self._large.setdefault(user, OrderedDict())[request_id] = (size, brief)
+            self._charge(user, size)
+            if self.size > limits.ANSWERS_SIZE_MAX or self._sizes[user] > limits.ANSWERS_SIZE_PER_USER_MAX:
+                return "is one of too many large ones"
+        self._answers[user, request_id] = (row.time_ms, row.digest, result)
+        self._counts[user] = self._counts.get(user, 0) + 1
+        return None
 
     def advance(self, elapsed_ms: int) -> None:
         """Let time pass, and forget the answers that are older than `limits.ANSWER_KEPT_MS`."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from haptera.state.invariants import require
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 ValueT = TypeVar("ValueT")
 
@@ -47,6 +47,12 @@ class Table(Generic[ValueT]):
     def put(self, key: str, value: ValueT) -> None:
         """Set the value of ``key``."""
         self.parts[hash(key) >> PLACE_SHIFT][key] = value
+
+    def put_all(self, keys: Iterable[str], values: Iterable[ValueT]) -> None:
+        """Set the value of each of ``keys``, in one loop without a call for each."""
+        parts = self.parts
+        for key, value in zip(keys, values, strict=True):
+            parts[hash(key) >> PLACE_SHIFT][key] = value
 
     def put_first(self, key: str, value: ValueT) -> None:
         """Set the value of ``key``, unless it has one."""

@@ -1,0 +1,254 @@
+"""The state as bytes: the pieces that a snapshot keeps, and the state machine made of them again.
+
+Each part of the state is a *section* with the part's name. A section is a sequence of pieces in MessagePack. Its first
+piece is the *head*, with the number of the rows in the others::
+
+    kv        head   [revision, cleared_at, keys]
+              rows   [[key, …], [value, …], [version, …]]            keys in their order, across all pieces
+    requests  head   [clock_ms, answers]
+              rows   [[user, request_id, time_ms, digest or nil, result, brief or nil], …]         oldest first
+
+A result is the array, the failure or the number that `haptera.state.requests` remembers. The brief of a large one is
+the shorter form that takes its place where room is needed. The index and the time of the last entry belong to the
+snapshot and not to a section. Readers are not part of the state, so no older entries are kept for them.
+
+The keys stand in columns because their decoder then makes no object that the store does not keep, and in order because
+the index of ordered keys is made at once. So the state loads many times faster than the log that made it replays.
+"""
+
+from __future__ import annotations
+
+from itertools import islice, repeat
+from operator import lt
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+
+from haptera.errors import HapteraError
+from haptera.key_rules import KEY_SIZE_MAX, VALUE_SIZE_MAX, VERSION_MAX, is_key
+from haptera.state.command_encoding import UnknownPart
+from haptera.state.key_ranges import EVERYTHING
+from haptera.state.machine import StateMachine
+from haptera.state.msgpack_arrays import array_header, read_array_header
+from haptera.state.requests import Remembered
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from haptera.state.kv import Kv
+    from haptera.state.requests import Requests
+
+#: Bytes of a piece, about: enough that a piece costs nothing by itself, and few enough that making one or loading one
+#: takes a millisecond or two. A piece is larger where a single value is.
+PIECE_SIZE: Final = 256 * 1024
+#: Bytes that an entry takes in a piece beside its key and its value, about.
+_ROW_OVERHEAD: Final = 16
+
+DecodedT = TypeVar("DecodedT")
+
+_encoder: Final = msgspec.msgpack.Encoder()
+
+
+class MalformedPieces(HapteraError, ValueError):
+    """The pieces are those of no state."""
+
+
+class _KvHead(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
+    revision: int
+    cleared_at: int
+    keys: int
+
+
+class _KvRows(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
+    keys: list[str]
+    values: list[bytes]
+    versions: list[int]
+
+
+class _RequestsHead(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
+    clock_ms: int
+    answers: int
+
+
+_kv_head: Final = msgspec.msgpack.Decoder(_KvHead)
+_kv_rows: Final = msgspec.msgpack.Decoder(_KvRows)
+_requests_head: Final = msgspec.msgpack.Decoder(_RequestsHead)
+_requests_rows: Final = msgspec.msgpack.Decoder(list[Remembered])
+_outline: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
+#: How many fields this version knows of what each decoder reads.
+_FIELD_COUNTS: Final = {
+    _kv_head: len(_KvHead.__struct_fields__),
+    _kv_rows: len(_KvRows.__struct_fields__),
+    _requests_head: len(_RequestsHead.__struct_fields__),
+    _requests_rows: len(Remembered.__struct_fields__),
+}
+
+
+def dump_pieces(machine: StateMachine) -> Iterator[tuple[str, bytes]]:
+    """Give the state in pieces, each with the name of its section.
+
+    ``machine`` must not change until the last piece is taken. Beside it memory holds one piece, and the index of its
+    keys, which is made if there is none.
+    """
+    assert not machine.changing
+    yield from (("kv", piece) for piece in _kv_pieces(machine.kv))
+    yield from (("requests", piece) for piece in _requests_pieces(machine.requests))
+
+
+def load_pieces(pieces: Iterable[tuple[str, bytes]], *, index: int, time_ms: int) -> StateMachine:
+    """Make the state machine whose pieces these are.
+
+    ``index`` and ``time_ms`` are those of the last entry that was applied to it. Its digest is that of the machine
+    that was dumped, and so are its answers to every later command. Raises `UnknownPart` (a newer version wrote the
+    pieces) and `MalformedPieces`.
+    """
+    machine = StateMachine()
+    machine.index, machine.time_ms = index, time_ms
+    loaders: dict[str, _KvLoader | _RequestsLoader] = {
+        "kv": _KvLoader(machine.kv),
+        "requests": _RequestsLoader(machine.requests),
+    }
+    waiting = dict(loaders)
+    current = ""
+    for section, piece in pieces:
+        loader = loaders.get(section)
+        if loader is None:
+            raise UnknownPart(section, kind="part", source="snapshot")
+        if section == current:
+            loader.rows(piece)
+            continue
+        _require(section in waiting, f"the section {section!r} comes twice")
+        del waiting[section]
+        current = section
+        loader.head(piece)
+    _require(not waiting, f"the sections {', '.join(waiting)} are missing")
+    for loader in loaders.values():
+        loader.finish()
+    return machine
+
+
+class _KvLoader:
+    """Fills the kv part with its section."""
+
+    def __init__(self, kv: Kv) -> None:
+        self._kv = kv
+        self._keys: list[str] = []
+        self._expected = 0
+
+    def head(self, piece: bytes) -> None:
+        head = _decode("kv", piece, _kv_head)
+        _require(0 <= head.cleared_at <= head.revision <= VERSION_MAX, "no store has this revision")
+        self._kv.revision, self._kv.cleared_at, self._expected = head.revision, head.cleared_at, head.keys
+
+    def rows(self, piece: bytes) -> None:
+        rows = _decode("kv", piece, _kv_rows)
+        keys, values, versions = rows.keys, rows.values, rows.versions
+        _require(0 < len(keys) == len(values) == len(versions), "the columns of some keys differ in length")
+        # Of a whole column at once, because this is most of the work of loading a key.
+        last = self._keys[-1] if self._keys else ""
+        _require(last < keys[0] and all(map(lt, keys, islice(keys, 1, None))), "the keys are not in their order")
+        _require(_are_keys(keys), "a text is no key")
+        _require(max(map(len, values)) <= VALUE_SIZE_MAX, "a value is too large")
+        _require(self._kv.cleared_at < min(versions) and max(versions) <= self._kv.revision, "no key has this version")
+        self._kv.entries.put_all(keys, zip(values, versions, repeat(None)))
+        self._keys += keys
+
+    def finish(self) -> None:
+        _require(len(self._keys) == self._expected, f"there are {len(self._keys)} keys and not {self._expected}")
+        self._kv.adopt_order(self._keys)
+
+
+class _RequestsLoader:
+    """Fills the requests part with its section."""
+
+    def __init__(self, requests: Requests) -> None:
+        self._requests = requests
+        self._expected = 0
+
+    def head(self, piece: bytes) -> None:
+        head = _decode("requests", piece, _requests_head)
+        _require(head.clock_ms >= 0, "the clock of the answers is negative")
+        self._requests.clock_ms, self._expected = head.clock_ms, head.answers
+
+    def rows(self, piece: bytes) -> None:
+        for row in _decode("requests", piece, _requests_rows):
+            refused = self._requests.restore(row)
+            _require(refused is None, f"an answer {refused}")
+
+    def finish(self) -> None:
+        count = len(self._requests)
+        _require(count == self._expected, f"there are {count} answers and not {self._expected}")
+
+
+def _kv_pieces(kv: Kv) -> Iterator[bytes]:
+    yield _encoder.encode((kv.revision, kv.cleared_at, len(kv.entries)))
+    keys: list[str] = []
+    values: list[bytes] = []
+    versions: list[int] = []
+    size = 0
+    entry_of = kv.entries.get
+    for key in kv.index.iterate(EVERYTHING):
+        entry = entry_of(key)
+        if entry is None:
+            continue  # a deleted key that a reader still sees
+        keys.append(key)
+        values.append(entry[0])
+        versions.append(entry[1])
+        size += len(key) + len(entry[0]) + _ROW_OVERHEAD
+        if size >= PIECE_SIZE:
+            yield _encoder.encode((keys, values, versions))
+            keys, values, versions, size = [], [], [], 0
+    if keys:
+        yield _encoder.encode((keys, values, versions))
+
+
+def _requests_pieces(requests: Requests) -> Iterator[bytes]:
+    yield _encoder.encode((requests.clock_ms, len(requests)))
+    rows: list[bytes] = []
+    size = 0
+    for row in requests.rows():
+        encoded = _encoder.encode(row)
+        rows.append(encoded)
+        size += len(encoded)
+        if size >= PIECE_SIZE:
+            yield array_header(len(rows)) + b"".join(rows)
+            rows, size = [], 0
+    if rows:
+        yield array_header(len(rows)) + b"".join(rows)
+
+
+def _decode(section: str, piece: bytes, decoder: msgspec.msgpack.Decoder[DecodedT]) -> DecodedT:
+    try:
+        return decoder.decode(piece)
+    except (ValueError, RecursionError) as error:
+        raise _explanation(section, piece, decoder, error) from error
+
+
+def _explanation(
+    section: str, piece: bytes, decoder: msgspec.msgpack.Decoder[Any], error: Exception
+) -> UnknownPart | MalformedPieces:
+    try:
+        elements = _outline.decode(piece)
+        counts = map(_count, elements) if decoder is _requests_rows else [len(elements)]
+        if max(counts, default=0) > _FIELD_COUNTS[decoder]:
+            return UnknownPart(section, "has more fields than are known", kind="part", source="snapshot")
+    except (ValueError, RecursionError):
+        pass  # not even an outline: the first error says it best
+    return MalformedPieces(f"the section {section!r} holds something else than its rows: {error}")
+
+
+def _count(row: msgspec.Raw) -> int:
+    header = read_array_header(bytes(row), 0)
+    return header[1] if header else 0
+
+
+def _are_keys(keys: list[str]) -> bool:
+    together = "".join(keys)
+    if together.isascii():
+        return "\0" not in together and max(map(len, keys)) <= KEY_SIZE_MAX  # an empty one is not in its order
+    return all(map(is_key, keys))
+
+
+def _require(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise MalformedPieces(otherwise)
