@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from haptera.errors import Failure
-from haptera.state import Logged, Page, Result, ScanCursor, StateMachine, Write, get_many, limits
+from haptera.state import Logged, Page, Result, ScanCursor, StateMachine, Write, get_many, limits, table
 from haptera.state.operations import Clear, Delete, DeleteMany, Exists, Get, GetMany, OpenScan, Rename, Set, SetMany
 from haptera.state.steps import finish
 
@@ -43,6 +43,7 @@ Seen = dict[str, object]
 @pytest.fixture(autouse=True, scope="module")
 def _slices_of_one_key() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(table, "SPLIT_AT", 3)
         patch.setattr(limits, "SLICE_WORK_MAX", 1)
         patch.setattr(get_many, "_PIECE", 1)
         yield

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given, settings
 from hypothesis.stateful import (
     Bundle,
@@ -30,6 +32,7 @@ from haptera.state import (
     Write,
     decode_commands,
     encode_commands,
+    table,
     validate,
 )
 from haptera.state.operations import (
@@ -47,6 +50,17 @@ from haptera.state.operations import (
     Set,
     SetMany,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _tables_that_are_split_early() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(table, "SPLIT_AT", 3)
+        yield
+
 
 keys = st.sampled_from(["a", "a/1", "a/2", "ab", "b", "b/1", "c", "é", "\U0001f600"])
 values = st.sampled_from([b"", b"x", b"0", b"41", b"-7", b"9223372036854775807", b"01"])

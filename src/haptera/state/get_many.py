@@ -39,12 +39,13 @@ def get_many_steps(kv: Kv, op: GetMany, limit: int) -> Steps[tuple[list[StoredEn
 
 def _get_held(kv: Kv, keys: list[str], hold: Hold, limit: int) -> Steps[list[StoredEntry | None] | Failure | None]:
     """The entries as of a held revision; None if it was lost before the last."""
-    current, older, revision = kv.entries.get, kv.history.entry_at, hold.revision
+    entries, older, revision = kv.entries, kv.history.entry_at, hold.revision
     room = limit - ANSWER_OVERHEAD
     found: list[StoredEntry | None] = []
     for first in range(0, len(keys), _PIECE):
         if hold.lost:
             return None
+        current = entries.get
         for key in keys[first : first + _PIECE]:
             entry = current(key)
             if entry is None or entry[1] > revision:

@@ -53,7 +53,7 @@ class Kv:
     of any number of keys are `Steps`. The attributes belong to this package.
     """
 
-    __slots__ = ("_current", "_index", "_spare", "changing", "cleared_at", "cursors", "entries", "history", "revision")
+    __slots__ = ("_current", "_index", "_spare", "cleared_at", "cursors", "entries", "history", "revision")
 
     def __init__(self) -> None:
         self.revision = 0
@@ -61,12 +61,10 @@ class Kv:
         self.history = History(self._lay, self._freed)
         #: Scans open now.
         self.cursors = 0
-        #: Whether a large change is applied in part. Then the keys can be read one by one, as `_current` says, but
-        #: neither counted nor scanned anew: the index is that of a state which no reader may see.
-        self.changing = False
         #: The revision of the last clear of everything; 0 before the first.
         self.cleared_at = 0
-        self._current: Callable[[str], StoredEntry | None] = self.entries.get
+        #: How a key is read while a large change is applied in part; None at any other time.
+        self._current: Callable[[str], StoredEntry | None] | None = None
         self._spare: Table[StoredEntry] | None = None
         self._index: KeyIndex | None = None
 
@@ -74,16 +72,17 @@ class Kv:
 
     def get(self, op: operations.Get) -> Result:
         """[value, version, expires_at_ms]; a missing key is 4001."""
-        entry = self._current(op.key)
-        return entry if entry is not None else failure(_KEY_NOT_FOUND, {"key": op.key})
+        key = op.key
+        entry = (self._current or self.entries.get)(key)
+        return entry if entry is not None else failure(_KEY_NOT_FOUND, {"key": key})
 
     def exists(self, op: operations.Exists) -> Result:
         """[bool]"""
-        return (self._current(op.key) is not None,)
+        return ((self._current or self.entries.get)(op.key) is not None,)
 
     def get_many(self, op: operations.GetMany) -> Result:
         """[[entry or nil, …]], in the order of the keys."""
-        return (list(map(self._current, op.keys)),)
+        return (list(map(self._current or self.entries.get, op.keys)),)
 
     def count(self, op: operations.Count) -> Result:
         """[count]: O(log n) for any range, O(keys in the range) for a glob with more than a prefix. Not while
@@ -211,7 +210,6 @@ class Kv:
         self.revision = revision = self.revision + 1
         large = self.index.width(span) * KEY_WORK > limits.SLICE_WORK_MAX
         if large:  # all of them are gone for every reader now, and one after the other from memory
-            self.changing = True
             self._current = _outside(span, self.entries)
         piece = max(1, limits.SLICE_WORK_MAX // KEY_WORK)
         while keys := list(islice(self.index.iterate(span), piece)):
@@ -222,7 +220,7 @@ class Kv:
             span = KeyRange(keys[-1], True, span.high)
             if large:
                 yield len(keys) * KEY_WORK
-        self._settle()
+        self.settle()
         return (count, revision)
 
     def _clear_all(self) -> Steps[Result]:
@@ -249,7 +247,7 @@ class Kv:
         self._spare = None
         if self._index is not None:
             self._index = KeyIndex(())
-        self._settle()
+        self.settle()
         return (count, self.revision)
 
     def unchanged(self, op: operations.Write) -> Result | None:
@@ -278,7 +276,6 @@ class Kv:
         if keys * KEY_WORK <= limits.SLICE_WORK_MAX:
             return None
         before: Table[StoredEntry | None] = Table()
-        self.changing = True
         self._current = _as_before(before, self.entries)
         return before
 
@@ -286,13 +283,20 @@ class Kv:
         """Show the change, whole, and free the entries that it has replaced."""
         if before is None:
             return
-        self._settle()
+        self.settle()
         while freed := before.free(limits.SWEEP_MAX):
             yield freed * _FREE_WORK
 
-    def _settle(self) -> None:
-        self.changing = False
-        self._current = self.entries.get
+    @property
+    def changing(self) -> bool:
+        """Whether a large change is applied in part. Then the keys can be read one by one, but neither counted nor
+        scanned anew: the index is that of a state which no reader may see.
+        """
+        return self._current is not None
+
+    def settle(self) -> None:
+        """Have readers see the present entries: a large change is whole, or is given up with the state."""
+        self._current = None
 
     # The index and the past
 

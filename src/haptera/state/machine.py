@@ -164,7 +164,7 @@ class StateMachine:
     def abandon(self, reason: Failure) -> None:
         """Apply no more entries, and answer every read and new scan with `reason`."""
         self.abandoned = reason
-        self.kv.changing = False  # reads that wait for the end of the change are answered with the reason
+        self.kv.settle()  # reads that wait for the end of the change are answered with the reason
         self._reads = dict.fromkeys(self._reads, lambda _: reason)  # a read pays nothing for it before
 
     def get_many_steps(self, op: GetMany, limit: int) -> Steps[tuple[list[StoredEntry | None], int] | Failure]:

@@ -120,7 +120,8 @@ class ScanCursor:
         revision, glob, keys_only = self.revision, self._glob, self.keys_only
         cost, matches = (glob.cost, glob.matches) if glob is not None else (0, bool)
         older = self._kv.history.entry_at
-        parts, place = self._entries.parts, PLACE_SHIFT  # as in `Table.get`, without a call for each key
+        whole, parts, place = self._entries.whole, self._entries.parts, PLACE_SHIFT
+        get = whole.get if whole is not None else None
         rows: list[Row] = []
         room -= _LIST_OVERHEAD
         work = limits.SLICE_WORK_MAX
@@ -128,7 +129,8 @@ class ScanCursor:
         for key in self._index.iterate(self._span, reverse=self.reverse):
             if work <= 0:
                 break
-            entry = parts[hash(key) >> place].get(key)
+            # As in `Table.get`, without a call of Python for each key.
+            entry = parts[hash(key) >> place].get(key) if get is None else get(key)
             if entry is None or entry[1] > revision:
                 entry = older(key, revision)
             if cost and entry is not None:
