@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
-from tests.unit.storage.stores import LOG_PATH, PATH, Store, entries, entry, opened
+from tests.unit.storage.stores import LOG_PATH, PATH, Store, check_soundness, entries, entry, opened
 
 if TYPE_CHECKING:
     from haptera.storage import Durability, LogEntry
@@ -64,7 +64,8 @@ def lose(fs: MemoryFileSystem, loss: str, seed: int) -> MemoryFileSystem:
 
 
 def check_what_is_left(fs: MemoryFileSystem, at_least: int, written: list[LogEntry] = ALL) -> None:
-    """Everything acknowledged is there, nothing half done is, and the store goes on."""
+    """Everything acknowledged is there, nothing half done is, no check finds damage, and the store goes on."""
+    check_soundness(fs)
     with opened(fs) as store:
         kept = len(store.entries)
         assert store.entries == written[:kept]

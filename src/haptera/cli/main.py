@@ -6,7 +6,6 @@ A command returns its exit code (`haptera.cli.exit_codes`) or raises; docs/comma
 from __future__ import annotations
 
 import errno
-import importlib
 import sys
 import traceback
 from collections.abc import Sequence
@@ -14,11 +13,13 @@ from typing import Final, NoReturn
 
 from haptera import defaults
 from haptera.cli import standard_streams
-from haptera.cli.exit_codes import CANNOT_WRITE, DONE, FAILED, INTERRUPTED, OF_CLIENTS, USAGE, listed
+from haptera.cli.exit_codes import CANNOT_WRITE, DONE, FAILED, INTERRUPTED, OF_CLIENTS, listed
 from haptera.cli.extras import how_to_install
 
 try:
     import click
+
+    from haptera.cli.groups import LazyGroup
 except ModuleNotFoundError as missing:  # the base install
     advice = how_to_install(missing, sys.argv[1:])
     if advice is None:
@@ -47,6 +48,7 @@ COMMANDS: Final = {
     "export": "Write entries to a file that import reads.",
     "status": "Show the version, the state and the health of a node.",
     "metrics": "Show the metrics of a node, once or repeatedly.",
+    "storage": "Check a data directory, look into it, save what is whole.",
     "bench": "Measure a store, or the messaging library.",
 }
 
@@ -60,34 +62,14 @@ CLIENT_OPTIONS: Final = {"--url": True, "--timeout": True, "--json": False, "--w
 OUTPUT_ERRORS: Final = frozenset({errno.EBADF, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EPIPE})
 
 
-class LazyGroup(click.Group):
-    """Imports the module of a command when that command is wanted, and no other."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"haptera.cli.{MODULES.get(cmd_name, cmd_name)}")
-        command: click.Command = module.command
-        command.name = cmd_name
-        return command
+class _Commands(LazyGroup):
+    """All commands. The client's options may stand before a command's name."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args:
-            from haptera.cli import output
-
-            output.to_standard_error(ctx.get_help())
-            ctx.exit(USAGE)
         moved = behind_the_command(args)
-        if moved[0].partition("=")[0] in CLIENT_OPTIONS:
+        if moved and moved[0].partition("=")[0] in CLIENT_OPTIONS:
             raise click.UsageError("Missing command.", ctx)
         return super().parse_args(ctx, moved)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
 
 
 def behind_the_command(args: list[str]) -> list[str]:
@@ -109,7 +91,8 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 
 _HELP: Final = f"""Haptera: a durable key-value database for operational state.
 
-`haptera serve` serves a store; the other commands are its clients. A client finds its store by --url, else by
+`haptera serve` serves a store, `haptera storage` works on the directory of one, and the other commands are its clients.
+A client finds its store by --url, else by
 HAPTERA_URL, else it takes the node that this user or root runs in this directory, else {defaults.URL}. The options
 --url, --timeout, --wait and --json may stand before the command's name, too.
 
@@ -118,7 +101,12 @@ HAPTERA_URL, else it takes the node that this user or root runs in this director
 
 
 @click.group(
-    cls=LazyGroup, help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=_Commands,
+    package="haptera.cli",
+    commands_of=COMMANDS,
+    modules=MODULES,
+    help=_HELP,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from haptera.node.listening import NodeServer, check_listening
     from haptera.node.logging import configure_logging, fields_of
     from haptera.node.node import Node
+    from haptera.node.offline.verify import Start, Verification, verify
     from haptera.node.option_kinds import flag_of
     from haptera.node.scans import page_steps
     from haptera.node.services.arguments import METHODS
@@ -38,6 +39,8 @@ __all__ = [
     "Node",
     "NodeConfig",
     "NodeServer",
+    "Start",
+    "Verification",
     "check_listening",
     "configure_logging",
     "convert_steps",
@@ -50,6 +53,7 @@ __all__ = [
     "return_large_blocks",
     "status",
     "too_many_bytes",
+    "verify",
 ]
 
 # The names of each module.
@@ -68,6 +72,7 @@ _NAMES: Final = {
     "haptera.node.logging": ("configure_logging", "fields_of"),
     "haptera.node.allocator": ("return_large_blocks",),
     "haptera.node.node": ("Node",),
+    "haptera.node.offline.verify": ("Start", "Verification", "verify"),
     "haptera.node.option_kinds": ("flag_of",),
     "haptera.node.scans": ("page_steps",),
     "haptera.node.listening": (

@@ -5,31 +5,40 @@
 
 from __future__ import annotations
 
+from haptera.storage.checker import Check, Unlock, check_directory
 from haptera.storage.data_key import DataKey
 from haptera.storage.directory import DataDirectory
 from haptera.storage.errors import DiskFull
 from haptera.storage.filesystem import File, FileSystem, OpenMode, OsFileSystem, open_regular
+from haptera.storage.findings import Finding, Findings
 from haptera.storage.key_file import open_keyring
 from haptera.storage.keyring import Keyring
 from haptera.storage.log import Durability, Log
+from haptera.storage.overlay import OverlayFileSystem
 from haptera.storage.recovery import Recovery, Segment
 from haptera.storage.segment import ENTRY_SIZE_MAX, LogEntry
 
 __all__ = [
     "ENTRY_SIZE_MAX",
+    "Check",
     "DataDirectory",
     "DataKey",
     "DiskFull",
     "Durability",
     "File",
     "FileSystem",
+    "Finding",
+    "Findings",
     "Keyring",
     "Log",
     "LogEntry",
     "OpenMode",
     "OsFileSystem",
+    "OverlayFileSystem",
     "Recovery",
     "Segment",
+    "Unlock",
+    "check_directory",
     "open_keyring",
     "open_regular",
 ]

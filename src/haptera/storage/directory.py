@@ -22,7 +22,7 @@ LOG_NAME = "log"
 KEYS_NAME = "keys"
 NODE_NAME = "node.toml"
 LOCK_NAME = "lock"
-_FILE_SIZE_MAX = 4096
+NODE_FILE_SIZE_MAX = 4096
 _SEGMENT_NAME = re.compile(r"([0-9a-f]{16})\.seg", re.ASCII)
 
 
@@ -66,25 +66,36 @@ class DataDirectory:
                 _make_directory(fs, path)
             elif NODE_NAME not in _names(fs, path):
                 raise StorageError(f"{path}: there is no data directory")
-            directory = cls(fs, path, _take_lock(fs, path))
+        directory = cls.unidentified(fs, path)
         try:
-            with translated(path, "open the data directory"):
-                directory._identify()
+            directory.identify()
         except BaseException:
             directory.close()
             raise
         return directory
 
+    @classmethod
+    def unidentified(cls, fs: FileSystem, path: str) -> DataDirectory:
+        """Lock a directory that may be anything: `node_id` is empty until `identify`.
+
+        Raises DirectoryInUse, DiskFull, DiskFailed.
+        """
+        path = os.path.normpath(path)
+        with translated(path, "open the data directory"):
+            return cls(fs, path, _take_lock(fs, path))
+
     def close(self) -> None:
         """Release the lock. Safe to call again."""
         self._lock.close()
 
-    def _identify(self) -> None:
-        try:
-            data = read_file(self.fs, self.node_path, _FILE_SIZE_MAX)
-        except FileNotFoundError:
-            self._create()
-        else:
+    def identify(self) -> None:
+        """Read the identity, or make one where there is nothing yet. Raises as `open`."""
+        with translated(self.path, "open the data directory"):
+            try:
+                data = read_file(self.fs, self.node_path, NODE_FILE_SIZE_MAX)
+            except FileNotFoundError:
+                self._create()
+                return
             self.node_id = _parse(self.node_path, data)
             self.fs.sync_directory(self.path)  # the process that made this file, or the keys, may have died before that
             if LOG_NAME not in self.fs.listdir(self.path):
@@ -98,9 +109,13 @@ class DataDirectory:
                 self.node_path, 0, "the file that identifies the keys and the log beside it", "nothing"
             )
         self.node_id = secrets.token_bytes(NODE_ID_SIZE)
-        check = google_crc32c.value(self.node_id)
-        text = f'format = {DIRECTORY_FORMAT}\nnode_id = "{self.node_id.hex()}"\ncheck = {check}\n'
-        write_file_atomically(self.fs, self.path, NODE_NAME, text.encode())
+        write_file_atomically(self.fs, self.path, NODE_NAME, node_text(self.node_id))
+
+
+def node_text(node_id: bytes) -> bytes:
+    """The content of node.toml."""
+    check = google_crc32c.value(node_id)
+    return f'format = {DIRECTORY_FORMAT}\nnode_id = "{node_id.hex()}"\ncheck = {check}\n'.encode()
 
 
 def _make_directory(fs: FileSystem, path: str) -> None:

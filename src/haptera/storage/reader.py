@@ -110,7 +110,8 @@ class SegmentReader:
             term, time_ms, position = next_term, next_time_ms, end
             self.index = index
             yield LogEntry(term, index, time_ms, payload)
-        self.offset, self.count, self.term, self.time_ms = base + position, count, term, time_ms
+        self.offset, self.term, self.time_ms = base + position, term, time_ms
+        self.count += count
         progress(count, self._size)
 
     def finish(self, last: bool) -> int:
@@ -129,6 +130,29 @@ class SegmentReader:
         if end > self.offset and self._header.synced:
             self._check_torn(end)
         return end - self.offset
+
+    def skip_damage(self) -> bool:
+        """Go on behind the damage at `offset`: the next `entries` begins at the next place that a valid record header
+        names. False if no such place is left.
+
+        A node never does this. The check of a directory does, to find the damage behind the first.
+        """
+        header = self._read(self.offset, RECORD_HEADER_SIZE)
+        fields = self._codec.decode_header(header) if len(header) == RECORD_HEADER_SIZE else None
+        if fields is not None and fields[1] > self.index + 1:  # records are missing before it
+            self._resume(self.offset, fields[1])
+            return True
+        if fields is not None and TAG_SIZE <= fields[0] <= BODY_SIZE_MAX:
+            self._resume(self.offset + RECORD_HEADER_SIZE + fields[0], max(self.index, fields[1]) + 1)
+            return self.offset < self._size
+        following = self._later_record(self.offset + 1, self._size)
+        if following is not None:
+            self._resume(*following)
+        return following is not None
+
+    def _resume(self, offset: int, index: int) -> None:
+        self.offset, self.index = offset, index - 1
+        self._codec.resume(index - self._header.first_index, self._read(offset - TAG_SIZE, TAG_SIZE))
 
     def _check_torn(self, end: int) -> None:
         """Raise CorruptionError unless the bytes up to `end` can be a record whose write was cut short."""

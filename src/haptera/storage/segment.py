@@ -134,6 +134,11 @@ class RecordCipher:
         self.tag = body[-TAG_SIZE:]
         return header + body
 
+    def resume(self, count: int, tag: bytes) -> None:
+        """Go on to read behind records that could not be read: with record `count`, after one with this `tag`."""
+        self.count = count
+        self.tag = tag
+
     def decode_header(self, data: bytes) -> tuple[int, int, int, int] | None:
         """(length of the rest, index, term, time_ms) of the record header `data`, or None if it is not one of
         this segment.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from haptera.storage import DataDirectory, Log, LogEntry, open_keyring
+from haptera.errors import StorageError
+from haptera.storage import DataDirectory, Log, LogEntry, check_directory, open_keyring
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +26,16 @@ def entry(index: int, size: int = 24) -> LogEntry:
 
 def entries(count: int, size: int = 24) -> list[LogEntry]:
     return [entry(index, size) for index in range(1, count + 1)]
+
+
+def check_soundness(fs: FileSystem, path: str = PATH) -> None:
+    """Fail if the check of the directory finds damage, which no crash leaves; there may be no directory yet."""
+    try:
+        found = check_directory(fs, path, open_keyring)
+    except StorageError as error:
+        assert "there is no data directory" in str(error)  # noqa: PT017  # anything else is damage
+    else:
+        assert not found.findings.damaged, list(found.findings)
 
 
 class Store:

@@ -1,0 +1,72 @@
+"""The parts that all commands which work on a data directory share: their options, their errors and exit codes."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from haptera.cli import output
+from haptera.cli.exit_codes import INTERRUPTED, OF_SERVE, USAGE, listed
+from haptera.errors import HapteraError, StorageError
+
+if TYPE_CHECKING:
+    from haptera.node import NodeConfig
+    from haptera.storage import Unlock
+
+#: The exit codes of these commands, as their help has them.
+EXIT_CODES = f"The exit code is 0, or that of serve. {listed(OF_SERVE)}"
+
+
+class Offline:
+    """The options of a command that works on a data directory, and how its work is run."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def config(self, path: str) -> NodeConfig:
+        """The configuration of the node that would open this directory."""
+        from haptera.node import NodeConfig
+
+        return NodeConfig(data_dir=path)
+
+    @property
+    def unlock(self) -> Unlock:
+        """Opens the keyring of a directory."""
+        from haptera.storage import open_keyring
+
+        return open_keyring
+
+    def run(self, work: Callable[[], int]) -> int:
+        """Do the work, and return the exit code that it returns or that its error stands for."""
+        # The tools report what a node would log.
+        logging.getLogger("haptera").addHandler(logging.NullHandler())
+        try:
+            return work()
+        except HapteraError as error:
+            code = exit_code(error)
+            output.error(str(error), {"name": error.name, "message": str(error)}, code)
+            return code
+        except KeyboardInterrupt:
+            return INTERRUPTED
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code for the trouble with a data directory: that of serve, and `USAGE` where there is none."""
+    from haptera.cli import serve
+
+    return USAGE if type(error) is StorageError else serve.exit_code(error)
+
+
+def offline_options(function: Callable[..., int]) -> Callable[..., int]:
+    """Add the options of all these commands to one, which gets an `Offline` as ``offline``."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Write the result as JSON.")
+    @functools.wraps(function)
+    def wrapper(as_json: bool, **arguments: Any) -> int:
+        return function(offline=Offline(as_json), **arguments)
+
+    return wrapper

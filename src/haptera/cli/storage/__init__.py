@@ -1,0 +1,22 @@
+"""``haptera storage``"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from haptera.cli.groups import LazyGroup
+
+#: The commands of the group, each with its line in the help.
+COMMANDS: Final = {
+    "verify": "Check every byte of a data directory.",
+}
+
+
+@click.group(cls=LazyGroup, package="haptera.cli.storage", commands_of=COMMANDS, modules={})
+def command() -> None:
+    """Check a data directory, look into it, save what is whole.
+
+    These commands need no node, and change nothing in the directory.
+    """
