@@ -393,3 +393,47 @@ def test_the_commands_it_shows_can_be_typed(called: str, tmp_path: Path) -> None
                 subprocess.run(["sh", "-c", command], check=True, capture_output=True, timeout=SECONDS_MAX, **shell)
         finally:
             process.kill()
+
+
+def found_first(path: Path) -> dict[str, str]:
+    """The environment in which a process imports the modules in this directory before all others."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(path), os.environ.get("PYTHONPATH")]))}
+
+
+@pytest.mark.parametrize("imported", ["click", "msgspec", "uvloop"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_while_it_starts_ends_it_with_0(imported: str, number: int, tmp_path: Path) -> None:
+    """The process is held in one of its imports, the first and the last among them."""
+    held = tmp_path / "held"
+    held.mkdir()
+    (held / f"{imported}.py").write_text("import time; print('held', flush=True); time.sleep(60)")
+    with serving(tmp_path / "d", environ=found_first(held)) as node:
+        assert node.process.stdout is not None
+        assert node.process.stdout.readline() == "held\n"
+        node.signal(number)
+        assert node.end() == 0
+        assert node.events == []
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_hang_up_while_it_starts_is_ignored_where_it_was_from_the_start(tmp_path: Path) -> None:
+    held, go_on = tmp_path / "held", tmp_path / "go-on"
+    held.mkdir()
+    (held / "uvloop.py").write_text(
+        "import os, time\n"
+        "print('held', flush=True)\n"
+        f"while not os.path.exists({str(go_on)!r}): time.sleep(0.001)\n"
+        "from asyncio import new_event_loop\n"
+    )
+    ignoring: Any = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with serving(tmp_path / "d", environ=found_first(held)) as node:
+            assert node.process.stdout is not None
+            assert node.process.stdout.readline() == "held\n"
+            node.signal(signal.SIGHUP)
+            go_on.touch()
+            node.ready()
+            node.signal()
+            assert node.end() == 0
+    finally:
+        signal.signal(signal.SIGHUP, ignoring)

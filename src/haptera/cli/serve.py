@@ -17,6 +17,7 @@ import click
 
 from haptera import defaults
 from haptera.cli import output
+from haptera.cli.entry import stop_signals
 from haptera.cli.exit_codes import (
     CANNOT_APPLY,
     CANNOT_WRITE,
@@ -98,7 +99,7 @@ class _Serving:
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
-        for number in _signals():
+        for number in stop_signals():
             loop.add_signal_handler(number, self._on_signal, number)
         try:
             return await self._serve()
@@ -175,12 +176,6 @@ class _Serving:
         else:
             output.error_line(str(error))
         return code
-
-
-def _signals() -> list[signal.Signals]:
-    """The signals that ask a node to stop."""
-    asked = [signal.SIGTERM, signal.SIGINT]
-    return asked if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [*asked, signal.SIGHUP]
 
 
 def exit_code(error: BaseException) -> int:
