@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from haptera.state import Logged, MalformedCommands, UnknownPart, decode_commands, encode_commands, size_bound, validate
 from haptera.state.operations import Clear, Delete, DeleteMany, Forget, Increment, Rename, Set, SetMany
+from tests.support.nesting import nested
 
 keys = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=50)
 values = st.binary(max_size=300)
@@ -64,7 +65,7 @@ def test_damaged_commands_decode_or_are_refused(commands: list[Logged], data: st
     decodes_or_is_refused(bytes(payload))
 
 
-plain = st.recursive(
+plain = nested(
     st.none()
     | st.booleans()
     | st.integers(-(2**63), 2**64 - 1)

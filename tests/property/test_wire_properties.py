@@ -23,6 +23,7 @@ from haptera.wire.payload import (
     decode_payload,
     encode_payload,
 )
+from tests.support.nesting import nested
 
 #: Of the profile that is in force: more where there is time for it.
 EXAMPLES = settings.default.max_examples if settings.default else 100
@@ -178,7 +179,7 @@ def test_payloads_are_read_as_written(payload: Hello | Welcome | Goaway, extra: 
     assert _read(payload, encode_payload(payload, extra)) == payload
 
 
-_VALUES = st.recursive(
+_VALUES = nested(
     st.one_of(st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), _TEXT, st.binary(max_size=9)),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(_TEXT, inner, max_size=3)),
     max_leaves=8,

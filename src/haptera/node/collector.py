@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Connections that may end before the next full collection: some 12 MiB of garbage.
+#: Connections that may end before the next full collection: some 16 MiB of garbage.
 ENDED_CONNECTIONS_MAX = 1000
 
 #: Collections of the youngest objects before the survivors are looked at: 2,800 objects, a millisecond. By Python's own

@@ -25,6 +25,7 @@ from haptera.state.operations import (
     Set,
     SetMany,
 )
+from tests.support.nesting import nested
 
 if TYPE_CHECKING:
     from haptera.state import Operation
@@ -199,7 +200,7 @@ def test_any_bytes_are_an_operation_or_3003(method: str, payload: bytes) -> None
     assert not isinstance(result, Failure) or result.code == 3003
 
 
-VALUES = st.recursive(
+VALUES = nested(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text(max_size=5) | st.binary(max_size=5),
     lambda inner: (
         st.lists(inner, max_size=3)
