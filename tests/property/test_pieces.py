@@ -89,4 +89,7 @@ def test_an_argument_that_was_never_encoded_is_converted_in_pieces(asked: tuple[
 
 @given(st.lists(st.none() | st.tuples(values, st.integers(0, 2**53), st.none()), max_size=20))
 def test_an_answer_in_pieces_is_the_answer(entries: list[Any]) -> None:
-    assert finish(encode_steps(entries)) == encode((entries,))
+    assert finish(encode_steps((entries,))) == encode((entries,))
+    for entry in entries:
+        if entry is not None:
+            assert finish(encode_steps(entry)) == encode(entry)

@@ -11,11 +11,12 @@ import pytest
 
 from haptera import key_rules
 from haptera.node import turns
-from haptera.node.services import kv, large_requests, sliced_codec
+from haptera.node.services import kv, large_requests, replies, sliced_codec
 from haptera.state import limits
 from haptera.state.glob import compile_steps
 from haptera.state.operations import SetMany
 from haptera.state.scan_cursor import ScanCursor
+from tests.unit.node.doubles import FakePeer
 from tests.unit.node.nodes import Asked, turn
 from tests.unit.node.test_kv import Served, served
 
@@ -124,6 +125,69 @@ async def test_trap_a_turn_for_everyone_where_many_connections_ask_for_large_val
             found = request.result[0]
             assert found == value if request.method == "get" else [entry[0] for entry in found] == [value] * 4
             assert request.revision == revision
+
+
+async def test_the_largest_answer_is_encoded_in_slices_and_others_are_answered_meanwhile() -> None:
+    async with served() as store:
+        values = [bytes((number,)) * (1 << 20) for number in range(15)]
+        for key, value in zip(KEYS, values, strict=False):
+            await store.ask("set", key, value)
+        request = store.peer.request("get_many", KEYS[:15])
+        store.handle(request)
+        loop_turns = 0
+        while not request.answered:
+            other = Served(store.node)
+            small = other.peer.request("get", "missing")
+            other.handle(small)
+            assert small.answered
+            await asyncio.sleep(0)
+            loop_turns += 1
+        assert loop_turns > 15 * (1 << 20) / sliced_codec.PIECE_SIZE / 8
+        assert [entry[0] for entry in request.result[0]] == values
+        large = store.peer.request("get", KEYS[3])
+        store.handle(large, store.peer.request("get", KEYS[4]))
+        while not large.answered:
+            await asyncio.sleep(0)
+        assert large.result == [values[3], 4, None]
+
+
+@pytest.mark.parametrize(("count", "size"), [(2, 7 << 20), (15, 1 << 20), (1000, 15_000), (20_000, 700), (100_000, 1)])
+def test_no_slice_of_encoding_an_answer_is_long(count: int, size: int) -> None:
+    entries = [(bytes(size), number, None) for number in range(count)]
+    units = list(sliced_codec.encode_steps((entries,)))
+    assert max(units) <= limits.SLICE_WORK_MAX
+    assert sum(units) >= max(count, count * size // 1024)
+
+
+async def test_large_answers_are_encoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No budget counts an answer that is not whole yet, and any number of connections may ask for the largest."""
+    under_way = most = 0
+    encode_steps = sliced_codec.encode_steps
+
+    def counted(result: Any) -> Any:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            return (yield from encode_steps(result))
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr(replies, "encode_steps", counted)
+    async with served() as store:
+        for key in KEYS[:15]:
+            await store.ask("set", key, bytes(1 << 18))
+        asked = []
+        for _ in range(4):
+            peer = FakePeer()
+            requests = [peer.request("get_many", KEYS[:15]) for _ in range(2)]
+            store.handle(*requests)
+            asked += requests
+        asked[1].cancel()
+        while not all(request.answered for request in asked):
+            await asyncio.sleep(0)
+        assert [request.failure and request.code for request in asked] == [None, 3006, *[None] * 6]
+    assert (most, under_way) == (1, 0)
 
 
 async def test_trap_sixteen_requests_of_a_batch_in_one_turn_whatever_their_work() -> None:

@@ -69,7 +69,7 @@ class LongReads:
         if isinstance(found, Failure):
             return found
         entries, revision = found
-        return (yield from encode_steps(entries)), revision
+        return (yield from encode_steps((entries,))), revision
 
     async def _count(self, submitter: Submitter, request: Request, op: operations.Count) -> None:
         task = asyncio.current_task()

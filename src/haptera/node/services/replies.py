@@ -6,15 +6,18 @@ that it made; else the revision that was applied when it was read or judged. ERR
 
 from __future__ import annotations
 
+import logging
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from haptera.errors import Failure
+from haptera.errors import Code, Failure, failure
 from haptera.key_rules import size_refusal
 from haptera.node.batch import DROPPED
 from haptera.node.services.arguments import METHODS
-from haptera.node.services.large_requests import units_of_values
+from haptera.node.services.large_requests import units_of_values, while_wanted
+from haptera.node.services.sliced_codec import encode_steps
 from haptera.state import ANSWER_OVERHEAD, COMMAND_SIZE_MAX, ENTRY_OVERHEAD, Replayed
 from haptera.wire import Tag
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from haptera.node.metrics import Metrics
     from haptera.peer import Request
     from haptera.state import Result, Steps, StoredEntry
+
+_logger = logging.getLogger(__name__)
 
 #: Bytes of the largest answer to get_many, even where the peer takes more: as many as of a command. A few bytes of keys
 #: can ask for as much as the store holds, once for each.
@@ -41,6 +46,8 @@ class Replies:
     def __init__(self, commands: Commands, metrics: Metrics) -> None:
         self._commands = commands
         self._metrics = metrics
+        #: Batches whose next answer is large, and the place of that. The requests of connections bound them.
+        self._large: deque[tuple[list[Request], list[Result], int, bytes]] = deque()
         #: Encodes a result, or the rows of a page.
         self.encode = msgspec.msgpack.Encoder().encode
 
@@ -59,15 +66,12 @@ class Replies:
         results: list[Result],
         start: int = 0,
         now: bytes | None = None,
-        *,
-        admitted: bool = False,
     ) -> None:
         """Answer from `start` on, all of one connection, until as much waits to be written as may.
 
         The rest goes on when there is room again. It holds references to values that are in the store anyway, so
         waiting costs no memory that a peer could choose; if the connection ends, it is dropped with it. `now` is the
-        revision that the results are of. Values too large for this turn of the loop are encoded in a later one, unless
-        the first was `admitted`.
+        revision that the results are of. Values too large for this turn of the loop are encoded in later ones.
         """
         encode = self.encode
         now = now or revision_entry(self._commands.revision)
@@ -77,12 +81,15 @@ class Replies:
             if not peer.writable:
                 peer.when_writable(lambda at=position: self.answer(requests, results, at, now))  # type: ignore[misc]
                 return
-            if type(result) is tuple and type(result[0]) in _WITH_VALUES and not admitted:
+            if type(result) is tuple and type(result[0]) in _WITH_VALUES:
+                if type(result[0]) is list and (refused := too_many_bytes(result[0], peer.max_message)) is not None:
+                    self.fail(request, refused)
+                    continue
                 turns, units = self._commands.turns, units_of_values(result[0])
                 if units and not turns.admits(units):
-                    turns.start(peer, self._later(requests, results, position, now, units))
+                    self._large.append((requests, results, position, now))
+                    turns.start_once(self, self._large_steps)
                     return
-            admitted = False
             replayed = b""
             if isinstance(result, Replayed):
                 result, replayed = result.result, _REPLAYED
@@ -97,18 +104,28 @@ class Replies:
                 assert isinstance(result, Failure)
                 self.fail(request, result, replayed)
                 continue
-            if type(result[0]) is list:
-                refused = too_many_bytes(result[0], peer.max_message)
-                if refused is not None:
-                    self.fail(request, refused)
-                    continue
             request.respond(encode(result), entries)
 
-    def _later(
-        self, requests: list[Request], results: list[Result], position: int, now: bytes, units: int
-    ) -> Steps[None]:
-        self.answer(requests, results, position, now, admitted=True)
-        yield units
+    def _large_steps(self) -> Steps[None]:
+        """Encode large answers one after the other, because no budget counts one that is not whole yet.
+
+        The rest of a batch stands behind the large answers of other batches.
+        """
+        while self._large:
+            requests, results, position, now = self._large.popleft()
+            request, result = requests[position], results[position]
+            assert isinstance(result, tuple)
+            try:
+                payload = yield from while_wanted(request, encode_steps(result))
+            except MemoryError:
+                _logger.exception("request_failed", extra={"stream": request.stream, "method": request.method})
+                self.fail(request, failure(Code.HANDLER_FAILED, outcome="not_applied"))
+            else:
+                if payload is None:
+                    self.fail(request, failure(Code.CANCELLED, outcome="not_applied"))
+                else:
+                    request.respond(payload, now)
+            self.answer(requests, results, position + 1, now)
 
 
 def too_many_bytes(entries: list[StoredEntry | None], message_max: int = GET_MANY_SIZE_MAX) -> Failure | None:
