@@ -18,7 +18,7 @@ from haptera.version import __version__
 
 if TYPE_CHECKING:
     from haptera import errors
-    from haptera.client import Database, Entry, Scan, connect
+    from haptera.client import Backup, Database, Entry, Scan, connect
     from haptera.client import open_embedded as open  # noqa: A004 - the name that gzip, io and os give it too
     from haptera.connection import Budget
     from haptera.errors import (
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
+    "Backup",
     "Budget",
     "Call",
     "CallError",
@@ -90,7 +91,7 @@ __all__ = [
 # name: its module. Names that are not listed here belong to the messaging library.
 _MODULES: Final = {
     **dict.fromkeys(__all__, "haptera.peer"),
-    **dict.fromkeys(("Database", "Entry", "Scan", "connect", "open"), "haptera.client"),
+    **dict.fromkeys(("Backup", "Database", "Entry", "Scan", "connect", "open"), "haptera.client"),
     **dict.fromkeys(
         (
             "CallError",

@@ -35,7 +35,10 @@ async def test_every_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
                 await result
 
 
-@pytest.mark.parametrize("described", [haptera.Database, haptera.Entry, haptera.Scan, haptera.Peer, haptera.Request])
+@pytest.mark.parametrize(
+    "described",
+    [haptera.Backup, haptera.Database, haptera.Entry, haptera.Scan, haptera.Peer, haptera.Request],
+)
 def test_every_public_name_is_described(described: type) -> None:
     names = {name for name in dir(described) if not name.startswith("_")} - NOT_FOR_APPLICATIONS
     tables = "\n".join(line.partition(" | ")[0] for line in PAGE.splitlines() if line.startswith("| "))

@@ -18,7 +18,7 @@ import haptera
 from haptera import errors
 from haptera.errors.codes import BY_CODE
 
-DATABASE = {"Database", "Entry", "Scan", "connect", "open"}
+DATABASE = {"Backup", "Database", "Entry", "Scan", "connect", "open"}
 MESSAGING = {
     "Answer",
     "Budget",
@@ -54,6 +54,7 @@ OTHER_ERRORS = {
     "TABLE",
     "ConfigurationError",
     "CorruptionError",
+    "DamagedBackup",
     "DirectoryInUse",
     "LocalProtocolError",
     "MissingKey",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from haptera.cli.exit_codes import USAGE
+
+#: Options of every client's command that may stand before its name as well, and whether each takes a value.
+CLIENT_OPTIONS: Final = {"--url": True, "--timeout": True, "--json": False, "--wait": False}
 
 
 class LazyGroup(click.Group):
@@ -48,3 +51,22 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(self._lines.items()))
+
+
+class ClientGroup(LazyGroup):
+    """Commands of the client. Its options may stand before a command's name, too."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        moved = behind_the_command(args)
+        if moved and moved[0].partition("=")[0] in CLIENT_OPTIONS:
+            raise click.UsageError("Missing command.", ctx)
+        return super().parse_args(ctx, moved)
+
+
+def behind_the_command(args: list[str]) -> list[str]:
+    """Move the client's options that stand before the command's name behind it, where they are read."""
+    moved = 0
+    while moved < len(args) and args[moved].partition("=")[0] in CLIENT_OPTIONS:
+        name, given, _ = args[moved].partition("=")
+        moved += 2 if CLIENT_OPTIONS[name] and not given else 1
+    return [*args[moved : moved + 1], *args[:moved], *args[moved + 1 :]]

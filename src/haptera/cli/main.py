@@ -19,7 +19,7 @@ from haptera.cli.extras import how_to_install
 try:
     import click
 
-    from haptera.cli.groups import LazyGroup
+    from haptera.cli.groups import ClientGroup
 except ModuleNotFoundError as missing:  # the base install
     advice = how_to_install(missing, sys.argv[1:])
     if advice is None:
@@ -46,6 +46,7 @@ COMMANDS: Final = {
     "incr": "Add to the number that a key holds.",
     "import": "Store the rows of a file: TSV, CSV, JSON lines.",
     "export": "Write entries to a file that import reads.",
+    "backup": "Make backups of a store, and verify them.",
     "status": "Show the version, the state and the health of a node.",
     "metrics": "Show the metrics of a node, once or repeatedly.",
     "storage": "Check a data directory, look into it, save what is whole.",
@@ -55,30 +56,8 @@ COMMANDS: Final = {
 #: The modules of commands whose names are words of Python.
 MODULES: Final = {"del": "delete", "import": "import_file"}
 
-#: Options of every client's command that may stand before its name as well, and whether each takes a value.
-CLIENT_OPTIONS: Final = {"--url": True, "--timeout": True, "--json": False, "--wait": False}
-
 #: An `OSError` with one of these that reaches `main` is of standard output: click and rich write to it themselves.
 OUTPUT_ERRORS: Final = frozenset({errno.EBADF, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EPIPE})
-
-
-class _Commands(LazyGroup):
-    """All commands. The client's options may stand before a command's name."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        moved = behind_the_command(args)
-        if moved and moved[0].partition("=")[0] in CLIENT_OPTIONS:
-            raise click.UsageError("Missing command.", ctx)
-        return super().parse_args(ctx, moved)
-
-
-def behind_the_command(args: list[str]) -> list[str]:
-    """Move the client's options that stand before the command's name behind it, where they are read."""
-    moved = 0
-    while moved < len(args) and args[moved].partition("=")[0] in CLIENT_OPTIONS:
-        name, given, _ = args[moved].partition("=")
-        moved += 2 if CLIENT_OPTIONS[name] and not given else 1
-    return [*args[moved : moved + 1], *args[:moved], *args[moved + 1 :]]
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -101,7 +80,7 @@ HAPTERA_URL, else it takes the node that this user or root runs in this director
 
 
 @click.group(
-    cls=_Commands,
+    cls=ClientGroup,
     package="haptera.cli",
     commands_of=COMMANDS,
     modules=MODULES,

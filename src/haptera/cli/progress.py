@@ -1,11 +1,20 @@
-"""The progress bar of an import, on standard error."""
+"""The progress bars of an import and of a backup, on standard error."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 
 class Bar:
@@ -28,3 +37,25 @@ class Bar:
     def _update(self, position: int, rows: int) -> None:
         """The file was read up to ``position``, and ``rows`` are stored. Drawn some times a second, by a thread."""
         self._progress.update(self._task, completed=position, rows=rows)
+
+
+class Bytes:
+    """A spinner with the bytes done and their rate, or a bar where their number is known."""
+
+    def __init__(self, doing: str, size: int | None = None) -> None:
+        known = (BarColumn(), TaskProgressColumn()) if size else (SpinnerColumn(),)
+        self._progress = Progress(
+            TextColumn(doing), *known, DownloadColumn(), TransferSpeedColumn(), console=Console(stderr=True)
+        )
+        self._task = self._progress.add_task(doing, total=size)
+
+    def __enter__(self) -> Callable[[int], None]:
+        self._progress.start()
+        return self._update
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def _update(self, size: int) -> None:
+        """So many bytes are done."""
+        self._progress.update(self._task, completed=size)

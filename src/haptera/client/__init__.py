@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal
 
 from haptera.client.backoff import Backoff
+from haptera.client.backup_pieces import Backup
 from haptera.client.connector import Connector, Dial, Flight
 from haptera.client.database import Database
 from haptera.client.entry import Entry
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from haptera.peer import Peer
 
 __all__ = [
+    "Backup",
     "Database",
     "Entry",
     "Metrics",

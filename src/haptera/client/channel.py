@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from haptera.client.calls_under_way import UnderWay
-    from haptera.client.methods import Method, Row, Scanned
+    from haptera.client.methods import BackedUp, Method, Row, Scanned
     from haptera.errors import Failure
 
 R = TypeVar("R")
 
 
-class ScanEnd:
-    """Filled in by a channel when a scan has been read to its end."""
+class StreamEnd(Generic[R]):
+    """Filled in by a channel when a stream of items has been read to its end."""
 
     __slots__ = ("result",)
 
     def __init__(self) -> None:
-        self.result: Scanned | None = None
+        self.result: R | None = None
 
 
 class Channel(Protocol):
@@ -47,8 +47,12 @@ class Channel(Protocol):
     async def call(self, method: Method[R], argument: tuple[Any, ...], timeout: float | None) -> R | Failure: ...
 
     def scan(
-        self, options: dict[str, Any], end: ScanEnd, page_timeout: float | None, timeout: float | None
+        self, options: dict[str, Any], end: StreamEnd[Scanned], page_timeout: float | None, timeout: float | None
     ) -> AsyncGenerator[list[Row], None]: ...
+
+    def backup(
+        self, end: StreamEnd[BackedUp], piece_timeout: float | None, timeout: float | None
+    ) -> AsyncGenerator[bytes, None]: ...
 
     async def start(self) -> None: ...
 

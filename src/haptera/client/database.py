@@ -18,9 +18,11 @@ from haptera.client.argument_checks import (
     set_argument,
     text_option,
 )
-from haptera.client.channel import Channel, ScanEnd
+from haptera.client.backup_pieces import Backup
+from haptera.client.channel import Channel, StreamEnd
 from haptera.client.entry import Entry, entry_of
 from haptera.client.methods import (
+    BackedUp,
     Counted,
     Deleted,
     Existing,
@@ -372,7 +374,7 @@ class Database:
             options["reverse"] = True
         if keys_only:
             options["keys_only"] = True
-        end_of_scan = ScanEnd()
+        end_of_scan: StreamEnd[Scanned] = StreamEnd()
         whole = None if timeout is DEFAULT else checked_timeout(timeout)
         page = self._timeout if timeout is DEFAULT else None
         return Scan(self._channel.scan(options, end_of_scan, page, whole), end_of_scan)
@@ -403,6 +405,25 @@ class Database:
     async def status(self, *, timeout: Timeout = DEFAULT) -> dict[str, Any]:
         """The status of the node: version, node_id, uptime_ms, durability, revision, keys and more."""
         return await self._call(ServerMethods.status, (), timeout)
+
+    def backup(self, *, timeout: Timeout = DEFAULT) -> Backup:
+        """Read a backup of the whole store as it is now: one revision, which the node keeps while the backup is read.
+
+        A backup is encrypted, and ``haptera restore`` makes a data directory of it with the node's master key. Writes
+        go on meanwhile. At the server a backup of which no piece is taken for 300 seconds ends with
+        ``DeadlineExceeded``.
+
+        Args:
+            timeout: Seconds for the whole backup. Unless given, the wait for each piece is limited by the database's
+                own timeout, and the whole backup by nothing.
+
+        Returns:
+            An asynchronous iterator of bytes.
+        """
+        end: StreamEnd[BackedUp] = StreamEnd()
+        whole = None if timeout is DEFAULT else checked_timeout(timeout)
+        piece = self._timeout if timeout is DEFAULT else None
+        return Backup(self._channel.backup(end, piece, whole), end)
 
     async def drain(self, *, timeout: float = 30.0) -> None:
         """Take no more calls, wait for the ones under way, and close.

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from haptera import forks
 from haptera.client.argument_checks import unsendable
 from haptera.client.calls_under_way import UnderWay
-from haptera.client.methods import Method, Row, Scanned, ServerMethods
+from haptera.client.methods import BackedUp, Method, Row, Scanned, ServerMethods
 from haptera.errors import Code, ConfigurationError, ConnectionLost, Failure, ShuttingDown, StorageError, failure
 from haptera.transport import running_loop, wrong_loop
 
 if TYPE_CHECKING:
-    from haptera.client.channel import ScanEnd
+    from haptera.client.channel import StreamEnd
     from haptera.state import Operation, Steps
 
 try:
@@ -30,6 +30,7 @@ try:
         Envelope,
         Node,
         NodeConfig,
+        backup_answer,
         convert_steps,
         page_steps,
         status,
@@ -221,7 +222,7 @@ class EmbeddedChannel:
         return result
 
     async def scan(
-        self, options: dict[str, Any], end: ScanEnd, page_timeout: float | None, timeout: float | None
+        self, options: dict[str, Any], end: StreamEnd[Scanned], page_timeout: float | None, timeout: float | None
     ) -> AsyncGenerator[list[Row], None]:
         """The pages of a scan. A page is no wait, so ``timeout`` is for the whole alone."""
         self._settle()
@@ -257,6 +258,27 @@ class EmbeddedChannel:
                 raise _closed_error() from None
             finally:
                 cursor.close()
+
+    async def backup(
+        self, end: StreamEnd[BackedUp], piece_timeout: float | None, timeout: float | None
+    ) -> AsyncGenerator[bytes, None]:
+        """The pieces of a backup. ``timeout`` is for the whole alone, as with a scan."""
+        self._settle()
+        home, under_way = self._home, self._under_way
+        node = self._node or await self._opened()
+        time = asyncio.get_running_loop().time
+        deadline = math.inf if timeout is None else time() + timeout
+        with under_way:
+            async with node.backups.begin() as backup:
+                async for piece in backup.pieces():
+                    if time() >= deadline:
+                        raise failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception()
+                    yield piece
+                    if running_loop() is not home:
+                        assert home is not None
+                        raise wrong_loop("the backup", home)
+                end.result = ServerMethods.backup.convert(backup_answer(backup))
+            self.revision = node.revision
 
     async def drain(self, timeout: float) -> None:
         """Wait up to ``timeout`` seconds for the calls and scans under way, and close."""

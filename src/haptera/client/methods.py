@@ -82,6 +82,13 @@ class Scanned(msgspec.Struct, array_like=True, frozen=True):
     revision: Revision
 
 
+class BackedUp(msgspec.Struct, frozen=True):
+    index: Count
+    revision: Revision
+    size: Count
+    master_key: str
+
+
 class Method(Generic[R]):
     """One method of a service, with the name of the attribute that holds it; ``write`` says whether it is a change.
 
@@ -110,6 +117,7 @@ class ServerMethods:
 
     status: Method[dict[str, Any]] = Method(dict[str, Any], service="server")
     metrics: Method[Metrics] = Method(Metrics, service="server")
+    backup: Method[BackedUp] = Method(BackedUp, service="server")
 
 
 #: Reads one ITEM of a scan: some rows, in key order.

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -30,8 +30,8 @@ from haptera.client.backoff import Backoff
 from haptera.client.calls_under_way import UnderWay
 from haptera.client.connector import Connector, Dial, Flight
 from haptera.client.database import KvMethods
-from haptera.client.methods import Method, Row, malformed
-from haptera.client.pages import read_pages
+from haptera.client.item_reader import read_items
+from haptera.client.methods import BackedUp, Method, Row, Scanned, ServerMethods, decode_page, malformed
 from haptera.client.request_ids import RequestIds
 from haptera.client.retries import LEAVING, StoreCall, passes
 from haptera.errors import (
@@ -48,10 +48,12 @@ from haptera.peer import Answer, Call, Peer, dial_address
 from haptera.transport import wrong_loop
 
 if TYPE_CHECKING:
-    from haptera.client.channel import ScanEnd
+    from haptera.client.channel import StreamEnd
     from haptera.transport import Address
 
 R = TypeVar("R")
+E = TypeVar("E", Scanned, BackedUp)  #: the result of a stream of items
+T = TypeVar("T")
 
 
 class RemoteChannel:
@@ -306,28 +308,46 @@ class RemoteChannel:
         else:
             self._connector.answered(peer)
 
-    async def scan(
-        self, options: dict[str, Any], end: ScanEnd, page_timeout: float | None, timeout: float | None
+    def scan(
+        self, options: dict[str, Any], end: StreamEnd[Scanned], page_timeout: float | None, timeout: float | None
     ) -> AsyncGenerator[list[Row], None]:
-        """The pages of a scan. Each may take ``page_timeout`` seconds; with ``timeout`` all of them together that.
+        """The pages of a scan. Each may take ``page_timeout`` seconds; with ``timeout`` all of them together that."""
+        return self._stream(KvMethods.scan, (options,), decode_page, end, page_timeout, timeout)
 
-        It is sent again as other reads are, until its first page has come. After that it is not: the pages that follow
+    def backup(
+        self, end: StreamEnd[BackedUp], piece_timeout: float | None, timeout: float | None
+    ) -> AsyncGenerator[bytes, None]:
+        """The pieces of a backup, with the times that the pages of a scan have."""
+        return self._stream(ServerMethods.backup, (), bytes, end, piece_timeout, timeout)
+
+    async def _stream(
+        self,
+        method: Method[E],
+        argument: tuple[Any, ...],
+        decode: Callable[[bytes], T],
+        end: StreamEnd[E],
+        item_timeout: float | None,
+        timeout: float | None,
+    ) -> AsyncGenerator[T, None]:
+        """The items of a call.
+
+        It is sent again as other reads are, until its first item has come. After that it is not: the items that follow
         would be of another revision.
         """
-        payload = self._encode((options,))
+        payload = self._encode(argument)
         self._bind()
-        call = StoreCall(KvMethods.scan, payload, None, self._time(), page_timeout if timeout is None else timeout)
+        call = StoreCall(method, payload, None, self._time(), item_timeout if timeout is None else timeout)
         self._connector.check_open()
         while True:
             with self._unsettled:
                 peer = await self._connector.connected(call.by, Flight.FIRST)
             begun = False
-            pages = read_pages(peer, payload, end, page_timeout if timeout is None else None, timeout)
+            items = read_items(peer, method, payload, decode, end, item_timeout if timeout is None else None, timeout)
             try:
-                async for page in pages:
+                async for item in items:
                     begun = True
                     self._connector.answered(peer)
-                    yield page
+                    yield item
                 assert end.result is not None
                 self.revision = end.result.revision
                 return
@@ -341,7 +361,7 @@ class RemoteChannel:
                     raise
                 self._heed(peer, refusal)
             finally:
-                await pages.aclose()
+                await items.aclose()
             with self._unsettled:
                 await self._pause(call)
 

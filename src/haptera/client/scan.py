@@ -10,8 +10,8 @@ from haptera.client.entry import Entry, entry_of
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from haptera.client.channel import ScanEnd
-    from haptera.client.methods import Row
+    from haptera.client.channel import StreamEnd
+    from haptera.client.methods import Row, Scanned
 
 
 class Scan:
@@ -23,7 +23,7 @@ class Scan:
 
     __slots__ = ("_end", "_pages", "_rows")
 
-    def __init__(self, pages: AsyncGenerator[list[Row], None], end: ScanEnd) -> None:
+    def __init__(self, pages: AsyncGenerator[list[Row], None], end: StreamEnd[Scanned]) -> None:
         self._pages = pages
         self._end = end
         self._rows: Iterator[Row] = iter(())

@@ -10,6 +10,7 @@
             CallError               a code of an application, from 10000
         StorageError                a data directory could not be used
             CorruptionError         it is damaged
+                DamagedBackup       a backup is
             DirectoryInUse          another process has it open
             MissingKey, WrongKey    the key to read it with is missing, or is another one
             NewerFormat             a newer version wrote it
@@ -29,7 +30,15 @@ from haptera.errors.base import CallError, HapteraError, ServerError, describe, 
 from haptera.errors.code_table import TABLE, Code, Outcome
 from haptera.errors.connection import ConnectionLost, LocalProtocolError, ProtocolError, RemoteProtocolError
 from haptera.errors.failure import Failure, failure
-from haptera.errors.storage import CorruptionError, DirectoryInUse, MissingKey, NewerFormat, StorageError, WrongKey
+from haptera.errors.storage import (
+    CorruptionError,
+    DamagedBackup,
+    DirectoryInUse,
+    MissingKey,
+    NewerFormat,
+    StorageError,
+    WrongKey,
+)
 from haptera.errors.usage import ConfigurationError, WrongLoop
 
 if TYPE_CHECKING:
@@ -42,6 +51,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectionLost",
     "CorruptionError",
+    "DamagedBackup",
     "DirectoryInUse",
     "Failure",
     "HapteraError",

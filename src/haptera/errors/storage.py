@@ -36,6 +36,12 @@ class CorruptionError(StorageError):
         return f"{self.file} is damaged at byte {self.offset}: expected {self.expected}, found {self.actual}"
 
 
+class DamagedBackup(CorruptionError):
+    """A backup is damaged, incomplete or no backup. `file` names it; the rest is as `CorruptionError` has it."""
+
+    name: str = "BACKUP_INVALID"
+
+
 class DirectoryInUse(StorageError):
     """Another process holds the data directory.
 

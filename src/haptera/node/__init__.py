@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from haptera.node.option_kinds import flag_of
     from haptera.node.scans import page_steps
     from haptera.node.services.arguments import METHODS
+    from haptera.node.services.backup_stream import backup_answer
     from haptera.node.services.replies import too_many_bytes
     from haptera.node.services.server import status
     from haptera.node.services.sliced_codec import ELEMENTS_MAX, convert_steps
@@ -41,6 +42,7 @@ __all__ = [
     "NodeServer",
     "Start",
     "Verification",
+    "backup_answer",
     "check_listening",
     "configure_logging",
     "convert_steps",
@@ -80,6 +82,7 @@ _NAMES: Final = {
         "check_listening",
     ),
     "haptera.node.services.arguments": ("METHODS",),
+    "haptera.node.services.backup_stream": ("backup_answer",),
     "haptera.node.services.replies": ("too_many_bytes",),
     "haptera.node.services.sliced_codec": (
         "ELEMENTS_MAX",

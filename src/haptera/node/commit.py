@@ -20,7 +20,7 @@ import logging
 import time
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from haptera.errors import Code, failure
 from haptera.node.apply_committed import APPLY_FAILED, Applier, ApplyFailed
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from haptera.replication import Writer
     from haptera.state import Logged, Result, StateMachine, Steps
     from haptera.storage import LogEntry
+
+R = TypeVar("R")
 
 _logger = logging.getLogger(__name__)
 
@@ -191,6 +193,10 @@ class CommitPipeline:
     async def settled(self) -> None:
         """Return when no large change is applied in part: now, in most cases."""
         await self._applier.settled()
+
+    def on_writer(self, job: Callable[[], R]) -> asyncio.Future[R]:
+        """Run a job on the writer's thread, between two entries."""
+        return self._cluster.between(job)
 
     def abandon(self) -> None:
         """End the writer after the loop was closed. Changes that are not with the disk are dropped, unanswered."""

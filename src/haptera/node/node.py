@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from haptera import defaults, forks
 from haptera.boot_clock import boot_time_ns
+from haptera.node.backups import Backups
 from haptera.node.collector import Collector
 from haptera.node.commands import ANONYMOUS, Commands
 from haptera.node.commit import CommitPipeline
@@ -35,11 +36,11 @@ _logger = logging.getLogger(__name__)
 class Node:
     """An open node. Make it with `Node.open`, end it with `aclose`.
 
-    ``commands`` is its command interface, ``metrics`` its registry, ``config`` its configuration, ``clock_ms``
-    the wall clock: Unix time in milliseconds. ``failed`` resolves to the error when the node cannot go on: a
-    DiskFailed when it cannot write any more, and reads go on until it is closed; an ApplyFailed when its state is
-    broken, and nothing is read any more either. The owner of the node closes it then. ``connections`` is the number of
-    its connections; a listener counts them.
+    ``commands`` is its command interface, ``backups`` makes its backups, ``metrics`` is its registry, ``config`` its
+    configuration, ``clock_ms`` the wall clock: Unix time in milliseconds. ``failed`` resolves to the error when the
+    node cannot go on: a DiskFailed when it cannot write any more, and reads go on until it is closed; an ApplyFailed
+    when its state is broken, and nothing is read any more either. The owner of the node closes it then. ``connections``
+    is the number of its connections; a listener counts them.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Node:
         )
         self.commands = Commands(storage.machine, self._pipeline, self._scans, self._turns, self.metrics)
         self.commands.aging.look()
+        self.backups = Backups(storage, self._pipeline, clock_ms)
         self._closing: asyncio.Future[None] | None = None
         self._pid = os.getpid()
         self._forked_from = 0  # in a forked child, the process that has the directory

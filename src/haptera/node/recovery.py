@@ -14,7 +14,7 @@ from haptera.storage import DataDirectory, Log, open_keyring
 
 if TYPE_CHECKING:
     from haptera.node.config import NodeConfig
-    from haptera.storage import FileSystem
+    from haptera.storage import FileSystem, Keyring
 
 _logger = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ class DurableState:
     def __init__(self, config: NodeConfig, filesystem: FileSystem) -> None:
         self.machine = StateMachine()
         self.directory: DataDirectory
+        self.keyring: Keyring
         self.log: Log
         self.abandoned = False
         self._config = config
@@ -41,11 +42,11 @@ class DurableState:
         config = self._config
         self.directory = DataDirectory.open(self._fs, config.data_dir)
         self._opened.append(self.directory)
-        keyring = open_keyring(self.directory)
+        self.keyring = open_keyring(self.directory)
         self.log = Log.open(
             self._fs,
             self.directory,
-            keyring,
+            self.keyring,
             segment_size=config.segment_size,
             durability=config.durability,
             on_progress=self._on_progress,

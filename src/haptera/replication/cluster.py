@@ -13,7 +13,9 @@ Everything but `_write` runs on the event loop's thread.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from haptera.replication.disk_thread import Writer
+
+R = TypeVar("R")
 
 #: A single node has led its cluster of one since its first entry.
 TERM: Final = 1
@@ -63,6 +67,14 @@ class ClusterOfOne:
         self._writer.submit(lambda: self._write(entry, encode))
         return entry.index
 
+    def between(self, job: Callable[[], R]) -> asyncio.Future[R]:
+        """Run a job on the writer's thread, between two entries. Every entry that it sees in the log is told as
+        committed, or refused, before its result is.
+        """
+        result: asyncio.Future[R] = self._loop.create_future()
+        self._writer.submit(lambda: self._run(job, result))
+        return result
+
     def close(self) -> None:
         """Return when the disk has all proposals, and end the writer. Safe to call again."""
         self._writer.close()
@@ -82,6 +94,15 @@ class ClusterOfOne:
         except RuntimeError:
             pass  # the loop was closed while the disk was busy: no caller is left
 
+    def _run(self, job: Callable[[], R], result: asyncio.Future[R]) -> None:
+        settle: Callable[[], None]
+        try:
+            settle = partial(result.set_result, job())
+        except BaseException as error:
+            settle = partial(result.set_exception, error)
+        with suppress(RuntimeError):  # the loop was closed meanwhile: no caller is left
+            self._loop.call_soon_threadsafe(_settle, result, settle)
+
     def _written(self, entry: LogEntry, error: BaseException | None, seconds: float) -> None:
         self.busy = False
         if error is None:
@@ -89,3 +110,8 @@ class ClusterOfOne:
             self._committed(entry, seconds)
         else:
             self._refused(entry.index, error, seconds)
+
+
+def _settle(result: asyncio.Future[Any], settle: Callable[[], None]) -> None:
+    if not result.done():  # else its caller was cancelled
+        settle()

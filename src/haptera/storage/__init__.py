@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+from haptera.storage.backup import BackupFile, BackupImage, BackupReader, BackupWriter, Manifest
 from haptera.storage.checker import Check, Unlock, check_directory
 from haptera.storage.data_key import DataKey
-from haptera.storage.directory import DataDirectory
+from haptera.storage.directory import DIRECTORY_FORMAT, DataDirectory
 from haptera.storage.errors import DiskFull
 from haptera.storage.filesystem import File, FileSystem, OpenMode, OsFileSystem, open_regular
 from haptera.storage.findings import Finding, Findings
@@ -19,7 +20,12 @@ from haptera.storage.recovery import Recovery, Segment
 from haptera.storage.segment import ENTRY_SIZE_MAX, LogEntry
 
 __all__ = [
+    "DIRECTORY_FORMAT",
     "ENTRY_SIZE_MAX",
+    "BackupFile",
+    "BackupImage",
+    "BackupReader",
+    "BackupWriter",
     "Check",
     "DataDirectory",
     "DataKey",
@@ -32,6 +38,7 @@ __all__ = [
     "Keyring",
     "Log",
     "LogEntry",
+    "Manifest",
     "OpenMode",
     "OsFileSystem",
     "OverlayFileSystem",

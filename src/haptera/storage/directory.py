@@ -23,6 +23,8 @@ KEYS_NAME = "keys"
 NODE_NAME = "node.toml"
 LOCK_NAME = "lock"
 NODE_FILE_SIZE_MAX = 4096
+#: Bytes of a keyring at most: it has some hundred for each key.
+KEYRING_SIZE_MAX = 1 << 20
 _SEGMENT_NAME = re.compile(r"([0-9a-f]{16})\.seg", re.ASCII)
 
 
@@ -87,6 +89,11 @@ class DataDirectory:
     def close(self) -> None:
         """Release the lock. Safe to call again."""
         self._lock.close()
+
+    def read_keyring(self) -> bytes:
+        """The file of the keys as it is on the disk. Raises DiskFailed."""
+        with translated(self.keys_path, "read the key file"):
+            return read_file(self.fs, self.keys_path, KEYRING_SIZE_MAX)
 
     def identify(self) -> None:
         """Read the identity, or make one where there is nothing yet. Raises as `open`."""

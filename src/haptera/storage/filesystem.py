@@ -11,7 +11,7 @@ import errno
 import fcntl
 import os
 import stat
-from typing import Literal, Protocol
+from typing import Literal, NoReturn, Protocol
 
 from haptera import forks
 
@@ -21,7 +21,10 @@ __all__ = [
     "FileSystem",
     "OpenMode",
     "OsFileSystem",
+    "ReadOnlyFile",
+    "ReadOnlyFileSystem",
     "create_anew",
+    "give_name",
     "open_regular",
     "read_file",
     "write_file_atomically",
@@ -190,6 +193,54 @@ class OsFileSystem:
             os.close(descriptor)
 
 
+class ReadOnlyFile:
+    """A file of something that is read in place of files. A subclass gives its bytes."""
+
+    def pwrite(self, data: bytes, offset: int) -> None:
+        _refuse_change()
+
+    def allocate(self, size: int) -> None:
+        _refuse_change()
+
+    def truncate(self, size: int) -> None:
+        _refuse_change()
+
+    def fdatasync(self) -> None:
+        _refuse_change()
+
+    def fsync(self) -> None:
+        _refuse_change()
+
+    def drop_cache(self) -> None:
+        pass
+
+    def try_lock(self) -> bool:
+        _refuse_change()
+
+    def close(self) -> None:
+        pass
+
+
+class ReadOnlyFileSystem:
+    """Something that is read in place of files. A subclass opens them and lists them."""
+
+    def mkdir(self, path: str) -> None:
+        _refuse_change(path)
+
+    def rename(self, source: str, target: str) -> None:
+        _refuse_change(target)
+
+    def unlink(self, path: str) -> None:
+        _refuse_change(path)
+
+    def sync_directory(self, path: str) -> None:
+        _refuse_change(path)
+
+
+def _refuse_change(path: str | None = None) -> NoReturn:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+
+
 _FLAGS: dict[OpenMode, int] = {"r": os.O_RDONLY, "r+": os.O_RDWR, "x": os.O_RDWR | os.O_CREAT | os.O_EXCL}
 
 
@@ -252,6 +303,13 @@ def create_anew(fs: FileSystem, path: str) -> File:
         return fs.open(path, "x")
 
 
+def give_name(fs: FileSystem, directory: str, name: str) -> None:
+    """Give a file that was made and synced under its temporary name its own, durably. Raises OSError."""
+    path = os.path.join(directory, name)
+    fs.rename(path + TEMPORARY, path)
+    fs.sync_directory(directory)
+
+
 def write_file_atomically(fs: FileSystem, directory: str, name: str, data: bytes) -> None:
     """Make `directory`/`name` hold `data`, durably: after a crash at any instant it is the old file or the new one.
     Raises OSError.
@@ -264,5 +322,4 @@ def write_file_atomically(fs: FileSystem, directory: str, name: str, data: bytes
         file.fsync()
     finally:
         file.close()
-    fs.rename(temporary, path)
-    fs.sync_directory(directory)
+    give_name(fs, directory, name)

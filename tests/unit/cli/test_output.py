@@ -14,7 +14,8 @@ import pytest
 from haptera import cli
 from haptera.cli import exit_codes, output
 from haptera.cli.failures import Target, described, exit_code, tell
-from haptera.cli.main import COMMANDS, MODULES, behind_the_command, group
+from haptera.cli.groups import behind_the_command
+from haptera.cli.main import COMMANDS, MODULES, group
 from haptera.cli.output import counted, entry_fields, shown
 from haptera.client import Entry
 from haptera.errors import (

@@ -51,25 +51,26 @@ WRITERS: Final[dict[Format, Writer]] = {"tsv": tsv, "csv": comma, "jsonl": jsonl
 
 
 @contextmanager
-def new_file(name: str) -> Iterator[BinaryIO]:
-    """A file that gets its name when it is whole: an older file stays until then, and if anything fails.
+def new_file(name: str, *, packs: bool = True) -> Iterator[BinaryIO]:
+    """A file that gets its name when it is whole and durable: an older file stays until then, and if anything fails.
 
-    A name that ends in ``.gz`` makes a gzip file. A device, a pipe or a link is written as it is: to give its name to a
-    new file would take it away from everyone else. Raises ``OSError``.
+    A name that ends in ``.gz`` makes a gzip file, unless ``packs`` is false. A device, a pipe or a link is written as
+    it is: to give its name to a new file would take it away from everyone else. Raises ``OSError``.
     """
+    content = _packed if packs and name.endswith(".gz") else _plain
     try:
         special = not stat.S_ISREG(os.lstat(name).st_mode)
     except FileNotFoundError:
         special = False
     if special:
-        with open(name, "wb") as raw, _packed(raw) if name.endswith(".gz") else _plain(raw) as file:
+        with open(name, "wb") as raw, content(raw) as file:
             yield file
         return
     directory = os.path.dirname(name) or "."
     descriptor, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(name)[:100]}-", dir=directory)
     try:
         with open(descriptor, "wb") as raw:
-            with _packed(raw) if name.endswith(".gz") else _plain(raw) as file:
+            with content(raw) as file:
                 yield file
             raw.flush()
             os.fsync(raw.fileno())
@@ -78,6 +79,7 @@ def new_file(name: str) -> Iterator[BinaryIO]:
     except BaseException:
         os.unlink(temporary)
         raise
+    _sync_directory(directory)
 
 
 @contextmanager
@@ -89,6 +91,14 @@ def _plain(raw: BinaryIO) -> Iterator[BinaryIO]:
 def _packed(raw: BinaryIO) -> Iterator[BinaryIO]:
     with gzip.GzipFile(filename="", mode="wb", compresslevel=GZIP_LEVEL, fileobj=raw, mtime=0) as packed:
         yield cast("BinaryIO", packed)
+
+
+def _sync_directory(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _umask() -> int:

@@ -9,6 +9,7 @@ import msgspec
 from haptera.errors import Code, Failure, failure
 from haptera.node.aging import crowded
 from haptera.node.services.arguments import Argument
+from haptera.node.services.backup_stream import BackupStreams
 from haptera.node.services.metrics_stream import Watchers, WatchMetrics
 from haptera.peer import Request, Service, has_no_argument
 from haptera.version import __version__
@@ -25,7 +26,9 @@ _WATCH_METRICS = Argument(WatchMetrics)
 
 
 class ServerService(Service):
-    """Answers `status`, `health` and `metrics` of one node, each of which takes an empty array, and `watch_metrics`."""
+    """Answers `status`, `health`, `metrics` and `backup` of one node, each of which takes an empty array, and
+    `watch_metrics`.
+    """
 
     name = "server"
 
@@ -37,13 +40,14 @@ class ServerService(Service):
         }
         self._requests = node.metrics.requests(self.name, self.methods())
         self._watchers = Watchers(node.metrics.values, node.clock_ms)
+        self._backups = BackupStreams(node.backups)
 
     def methods(self) -> Sequence[str]:
         """The methods' names, for `session.describe`."""
-        return (*self._answers, "watch_metrics")
+        return (*self._answers, "backup", "watch_metrics")
 
     def handle(self, requests: list[Request]) -> None:
-        """Answer each at once, but for `watch_metrics`."""
+        """Answer each at once, but for `watch_metrics` and `backup`, which send items."""
         for request in requests:
             answer = self._answers.get(request.method)
             if answer is not None:
@@ -52,12 +56,17 @@ class ServerService(Service):
                     request.respond(msgspec.msgpack.encode(answer()))
             elif request.method == "watch_metrics":
                 self._watch(request)
+            elif request.method == "backup":
+                self._requests["backup"] += 1
+                if has_no_argument(request):
+                    self._backups.add(request)
             else:
                 request.fail(failure(Code.UNKNOWN_METHOD, {"service": self.name, "method": request.method}))
 
     def stop(self) -> None:
         """End the requests that would never end by themselves: the node is stopping."""
         self._watchers.stop()
+        self._backups.stop()
 
     def _watch(self, request: Request) -> None:
         self._requests["watch_metrics"] += 1

@@ -1,0 +1,68 @@
+"""A backup: the bytes of the whole store at one revision, piece by piece, as an asynchronous iterator."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from haptera.client.channel import StreamEnd
+    from haptera.client.methods import BackedUp
+
+
+class Backup:
+    """The bytes of a backup in their order, in pieces of at most 256 KiB (spec/protocol.md, section 7.2).
+
+    ``async for piece in db.backup()``. All pieces together are the backup; a part of them is none, and is refused when
+    it is restored. A loop that is left early ends the backup at the server as soon as the object is dropped;
+    ``async with db.backup() as pieces`` or `aclose` end it at a known place. May be iterated once.
+    """
+
+    __slots__ = ("_end", "_pieces")
+
+    def __init__(self, pieces: AsyncGenerator[bytes, None], end: StreamEnd[BackedUp]) -> None:
+        self._pieces = pieces
+        self._end = end
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._pieces)
+
+    @property
+    def revision(self) -> int | None:
+        """The revision of the store in the backup; None before the end."""
+        return None if self._end.result is None else self._end.result.revision
+
+    @property
+    def index(self) -> int | None:
+        """The index of the last entry of the log in the backup; None before the end."""
+        return None if self._end.result is None else self._end.result.index
+
+    @property
+    def size(self) -> int | None:
+        """The bytes of the backup; None before the end."""
+        return None if self._end.result is None else self._end.result.size
+
+    @property
+    def master_key(self) -> str | None:
+        """Where the node has the master key from, without which nobody can restore the backup; None before the end.
+
+        ``generated`` is the key that the node has made itself: it lies beside the data and needs a copy elsewhere.
+        """
+        return None if self._end.result is None else self._end.result.master_key
+
+    async def aclose(self) -> None:
+        """End the backup, at the server too. Harmless after the end."""
+        await self._pieces.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()

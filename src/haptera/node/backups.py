@@ -1,0 +1,134 @@
+"""Backups of a node's store while it goes on: each is of one revision, the one at which it begins.
+
+The point is taken on the writer's thread, between two entries: the segments as they are then, of which the active one
+has a known length. All bytes up to there stay as they are, because a log is only appended to, and a pin keeps retention
+from removing a file. Files are read in another thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from haptera.errors import Code, failure
+from haptera.storage import DIRECTORY_FORMAT, BackupFile, BackupWriter, Manifest, Segment
+from haptera.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from haptera.node.commit import CommitPipeline
+    from haptera.node.recovery import DurableState
+
+#: Backups of one node under way at once. Each pins files, reads the disk and has a processor busy with its digest.
+BACKUPS_MAX: Final = 4
+
+#: Attempts to find the applied state at the point of the log. The first finds it, unless a large change is applied.
+ATTEMPTS_MAX: Final = 100
+
+
+class LogExtent(msgspec.Struct, frozen=True):
+    """The log between two entries: its last index, and the segments with the bytes that they have."""
+
+    index: int
+    segments: tuple[Segment, ...]
+
+
+class OpenBackup:
+    """One backup under way, of the state after the entry ``index``. ``size`` is in bytes."""
+
+    def __init__(self, writer: BackupWriter) -> None:
+        self.index = writer.manifest.index
+        self.revision = writer.manifest.revision
+        self.size = writer.size
+        #: Where the node has its master key from.
+        self.master_key = "generated"
+        self._pieces = writer.pieces()
+        self._reading: asyncio.Future[bytes] | None = None
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The bytes of the backup, once, in pieces of at most 256 KiB. Raises StorageError."""
+        loop = asyncio.get_running_loop()
+        while True:
+            # A future of its own: a task that is cancelled does not leave the files to a thread that still reads.
+            self._reading = loop.run_in_executor(None, next, self._pieces, b"")
+            piece = await asyncio.shield(self._reading)
+            if not piece:
+                return
+            yield piece
+
+    async def aclose(self) -> None:
+        """Close the files."""
+        if self._reading is not None and not self._reading.done():
+            await asyncio.wait([self._reading])
+        self._pieces.close()
+
+
+class Backups:
+    """Makes the backups of one node. ``clock_ms`` is Unix time in milliseconds."""
+
+    def __init__(self, storage: DurableState, pipeline: CommitPipeline, clock_ms: Callable[[], int]) -> None:
+        self._storage = storage
+        self._pipeline = pipeline
+        self._clock_ms = clock_ms
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[OpenBackup]:
+        """Begin a backup of the state as it is. Its files stay within the block.
+
+        Raises TooManyRequests (3007, not_applied) beyond BACKUPS_MAX, and StorageError.
+        """
+        if self._count >= BACKUPS_MAX:
+            raise failure(Code.TOO_MANY_REQUESTS, {"backups_max": BACKUPS_MAX}, outcome="not_applied").exception()
+        self._count += 1
+        try:
+            extent, revision, entry_time_ms = await self._point()
+            loop = asyncio.get_running_loop()
+            writer = await loop.run_in_executor(None, self._writer, extent, revision, entry_time_ms)
+            backup = OpenBackup(writer)
+            try:
+                yield backup
+            finally:
+                await backup.aclose()
+        finally:
+            self._count -= 1
+
+    async def _point(self) -> tuple[LogExtent, int, int]:
+        """An extent of the log, with the revision and the entry time of the state at its end."""
+        machine = self._storage.machine
+        for _ in range(ATTEMPTS_MAX):
+            extent = await self._pipeline.on_writer(self._extent)
+            await self._pipeline.settled()
+            if machine.index == extent.index:
+                return extent, machine.revision, machine.time_ms
+        raise failure(Code.TOO_MANY_REQUESTS, outcome="not_applied").exception()
+
+    def _extent(self) -> LogExtent:
+        log = self._storage.log
+        return LogExtent(log.last_index, log.segments)
+
+    def _writer(self, extent: LogExtent, revision: int, entry_time_ms: int) -> BackupWriter:
+        storage = self._storage
+        keyring = storage.keyring
+        manifest = Manifest(
+            directory_format=DIRECTORY_FORMAT,
+            version=__version__,
+            node_id=storage.directory.node_id,
+            time_ms=self._clock_ms(),
+            index=extent.index,
+            revision=revision,
+            entry_time_ms=entry_time_ms,
+            first_segment=1,
+            keys=[key.id for key in keyring.keys],
+            files=[BackupFile("segment", segment.number, segment.size_bytes) for segment in extent.segments],
+        )
+        directory = storage.directory
+        return BackupWriter(directory.fs, directory.path, keyring.newest, directory.read_keyring(), manifest)
