@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from haptera.errors import CorruptionError
-from haptera.storage import DataDirectory, Log, LogEntry, open_keyring
+from haptera.storage import DataDirectory, Log, LogEntry, MasterKey, open_keyring
+from haptera.storage.errors import MissingKey
 from haptera.storage.segment import ENTRY_SIZE_MAX, RECORD_HEADER_SIZE, SEGMENT_HEADER_SIZE
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
 from tests.unit.storage.stores import LOG_PATH, PATH, Store, entries, opened
@@ -135,3 +136,22 @@ def test_trap_damage_before_a_later_record_is_taken_for_a_torn_tail() -> None:
         Store.open(left)
     assert caught.value.offset == second
     assert "record 3 follows" in str(caught.value)
+
+
+def test_trap_the_keyring_in_plain_text_beside_the_data() -> None:
+    """With a given master key nothing in the directory shows a data key; without it nothing opens."""
+    master = MasterKey.of(b"m" * 32)
+    fs = MemoryFileSystem()
+    store = Store.open(fs, master=master)
+    store.append(5)
+    store.keyring.rotate(2)
+    store.append(5)
+    secrets = [master.secret, *(key.secret for key in store.keyring.keys)]
+    assert len(secrets) == 3
+    store.close()
+    for name in fs.listdir(PATH):
+        if name != "log":
+            data = fs.read(f"{PATH}/{name}")
+            assert not [secret for secret in secrets if secret in data or secret.hex().encode() in data.lower()], name
+    with pytest.raises(MissingKey):
+        Store.open(fs.restart())

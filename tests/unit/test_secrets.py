@@ -19,6 +19,7 @@ import haptera
 from haptera.connection.config import Config
 from haptera.peer.url_options import Options
 from haptera.storage.data_key import DataKey
+from haptera.storage.master_key import MasterKey
 from haptera.transport import Address
 
 SECRET = b"nobody may ever read these words"
@@ -28,6 +29,7 @@ HOLDERS: dict[type, Callable[[], object]] = {
     Address: lambda: Address(scheme="haptera", hosts=(("h", 1),), user="u", password=SECRET.decode()),
     Config: lambda: Config(entropy=os.urandom, signing_key=SECRET),
     DataKey: lambda: DataKey.of(SECRET),
+    MasterKey: lambda: MasterKey.of(SECRET),
     Options: lambda: Options(signing_key=SECRET),
 }
 

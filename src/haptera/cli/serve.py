@@ -158,7 +158,7 @@ class _Serving:
             f"Haptera {__version__} serves {node.data_dir}",
             *(f"  listening   {url}" for url in server.urls),
             f"  durability  {durability}",
-            f"  encryption  AES-256-GCM; the key is beside the data, in {os.path.join(node.data_dir, 'keys')}",
+            f"  encryption  AES-256-GCM; {_master_key(node)}",
             *([f"  signing     every frame, with the key in {signing}"] if signing is not None else []),
             "In another terminal:",
             f"  {program} set greeting hello{target}",
@@ -176,6 +176,13 @@ class _Serving:
         else:
             output.error_line(str(error))
         return code
+
+
+def _master_key(node: Node) -> str:
+    """Where the master key is, for the greeting."""
+    if node.master_key_path is None:
+        return f"the master key {node.master_key_id.hex()} was given"
+    return f"the master key is beside the data, in {node.master_key_path}"
 
 
 def exit_code(error: BaseException) -> int:

@@ -69,25 +69,28 @@ class NewerFormat(StorageError):
 
 
 class WrongKey(StorageError):
-    """A file was encrypted under a data key that the keyring does not hold.
+    """A file was encrypted under another key: a segment under a data key that the keyring does not hold, or the keyring
+    under another master key. `kind` is "data key" or "master key".
 
-    `file` names it; `expected` is the key's id in hex, `actual` the ids of the keys that are there.
+    `file` names the file; `expected` are the ids in hex of the keys that open it, `actual` those of the keys at hand.
     """
 
     name: str = "WRONG_KEY"
 
-    def __init__(self, file: str, expected: str, actual: str) -> None:
-        super().__init__(f"{file}: encrypted under the data key {expected}, but the keyring holds {actual}")
+    def __init__(self, file: str, expected: str, actual: str, kind: str = "data key") -> None:
+        held = "the one given is" if kind == "master key" else "the keyring holds"
+        super().__init__(f"{file}: encrypted under the {kind} {expected}, but {held} {actual}")
         self.file = file
         self.expected = expected
         self.actual = actual
+        self.kind = kind
 
 
 class MissingKey(StorageError):
-    """There is a log but no key file to read it with. `file` is where the key file should be."""
+    """A file of keys is missing: the keyring of a log, or the master key of a keyring. `file` is where it should be."""
 
     name: str = "MISSING_KEY"
 
-    def __init__(self, file: str) -> None:
-        super().__init__(f"{file}: the key file is missing, and the log beside it cannot be read without it")
+    def __init__(self, file: str, consequence: str = "the log beside it cannot be read without it") -> None:
+        super().__init__(f"{file}: the key file is missing, and {consequence}")
         self.file = file

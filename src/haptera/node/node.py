@@ -21,7 +21,7 @@ from haptera.node.scans import Scans
 from haptera.node.turns import Turns
 from haptera.replication import ThreadWriter
 from haptera.state import limits
-from haptera.storage import OsFileSystem
+from haptera.storage import DIRECTORY_FORMAT, OsFileSystem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -151,6 +151,16 @@ class Node:
         return self._storage.directory.path
 
     @property
+    def master_key_path(self) -> str | None:
+        """The file of the master key beside the data; None where a master key was given."""
+        return self._storage.directory.master_key_path if self._storage.keyring.generated else None
+
+    @property
+    def master_key_id(self) -> bytes:
+        """The id of the master key, 8 bytes."""
+        return self._storage.keyring.master.id
+
+    @property
     def local_socket_path(self) -> str:
         """Where the node's listener for this machine belongs, as an absolute path."""
         return os.path.join(os.path.abspath(self.data_dir), defaults.SOCKET_NAME)
@@ -274,13 +284,32 @@ class Node:
 
 
 def _warn(config: NodeConfig, storage: DurableState) -> None:
-    _logger.warning(
-        "key_file_beside_data",
-        extra={
-            "file": storage.directory.keys_path,
-            "meaning": "any reader of this directory can read the data; encryption protects only copies without it",
-        },
-    )
+    if storage.keyring.generated:
+        _logger.warning(
+            "key_file_beside_data",
+            extra={
+                "file": storage.directory.master_key_path,
+                "meaning": "any reader of this directory can read the data; copies without this file stay encrypted",
+                "help": "--master-key-file, HAPTERA_MASTER_KEY or --master-key-command gives a master key",
+            },
+        )
+    elif storage.keyring.unused_file:
+        _logger.warning(
+            "unused_master_key",
+            extra={
+                "file": storage.directory.master_key_path,
+                "meaning": "another master key opens this directory; this file opens nothing but older copies of it",
+            },
+        )
+    if storage.migrated_from is not None:
+        _logger.warning(
+            "directory_migrated",
+            extra={
+                "from_format": storage.migrated_from,
+                "to_format": DIRECTORY_FORMAT,
+                "meaning": "older versions refuse this directory from now on",
+            },
+        )
     if config.durability == "os":
         _logger.warning(
             "durability_os",

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final
 from haptera.errors import CorruptionError
 from haptera.node.apply_committed import ApplyFailed
 from haptera.state import MalformedCommands, StateMachine, decode_commands
-from haptera.storage import DataDirectory, Log, open_keyring
+from haptera.storage import DIRECTORY_FORMAT, DataDirectory, Log, open_keyring
 
 if TYPE_CHECKING:
     from haptera.node.config import NodeConfig
-    from haptera.storage import FileSystem, Keyring
+    from haptera.storage import FileSystem, StoredKeyring
 
 _logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class DurableState:
     def __init__(self, config: NodeConfig, filesystem: FileSystem) -> None:
         self.machine = StateMachine()
         self.directory: DataDirectory
-        self.keyring: Keyring
+        self.keyring: StoredKeyring
         self.log: Log
         self.abandoned = False
         self._config = config
@@ -61,6 +61,11 @@ class DurableState:
         finally:
             if collecting:
                 gc.enable()
+
+    @property
+    def migrated_from(self) -> int | None:
+        """The older format that the directory had before it was opened, if it had one."""
+        return self.directory.format if self.directory.format < DIRECTORY_FORMAT else None
 
     def close(self) -> None:
         """Seal the log and release the directory, as far as they were opened, even if a step of it fails."""

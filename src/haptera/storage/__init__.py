@@ -12,9 +12,10 @@ from haptera.storage.directory import DIRECTORY_FORMAT, DataDirectory
 from haptera.storage.errors import DiskFull
 from haptera.storage.filesystem import File, FileSystem, OpenMode, OsFileSystem, open_regular
 from haptera.storage.findings import Finding, Findings
-from haptera.storage.key_file import open_keyring
+from haptera.storage.key_files import StoredKeyring, open_keyring, unwrap_keyring
 from haptera.storage.keyring import Keyring
 from haptera.storage.log import Durability, Log
+from haptera.storage.master_key import MASTER_KEY_FORM, MasterKey
 from haptera.storage.overlay import OverlayFileSystem
 from haptera.storage.recovery import Recovery, Segment
 from haptera.storage.segment import ENTRY_SIZE_MAX, LogEntry
@@ -22,6 +23,7 @@ from haptera.storage.segment import ENTRY_SIZE_MAX, LogEntry
 __all__ = [
     "DIRECTORY_FORMAT",
     "ENTRY_SIZE_MAX",
+    "MASTER_KEY_FORM",
     "BackupFile",
     "BackupImage",
     "BackupReader",
@@ -39,13 +41,16 @@ __all__ = [
     "Log",
     "LogEntry",
     "Manifest",
+    "MasterKey",
     "OpenMode",
     "OsFileSystem",
     "OverlayFileSystem",
     "Recovery",
     "Segment",
+    "StoredKeyring",
     "Unlock",
     "check_directory",
     "open_keyring",
     "open_regular",
+    "unwrap_keyring",
 ]

@@ -120,7 +120,7 @@ def _check_node_file(directory: DataDirectory, check: Check) -> None:
     # An opening reads the file's meaning; the check looks at every byte.
     with translated(directory.node_path, "read the file of the node"):
         data = read_file(directory.fs, directory.node_path, NODE_FILE_SIZE_MAX)
-    expected = node_text(directory.node_id)
+    expected = node_text(directory.node_id, directory.format, directory.complete)
     if data != expected:
         at = next((at for at, (one, other) in enumerate(zip(data, expected, strict=False)) if one != other), len(data))
         shown, wanted = repr(data[at : at + _SHOWN]), repr(expected[at : at + _SHOWN])

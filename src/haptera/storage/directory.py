@@ -6,25 +6,26 @@ import contextlib
 import os
 import re
 import secrets
-import tomllib
 
 import google_crc32c
 
 from haptera.errors import CorruptionError, StorageError
 from haptera.storage.errors import DirectoryInUse, NewerFormat, holder_of, translated
 from haptera.storage.filesystem import File, FileSystem, read_file, write_file_atomically
+from haptera.storage.toml import parse_toml
 
-__all__ = ["DIRECTORY_FORMAT", "NODE_ID_SIZE", "DataDirectory"]
+__all__ = ["DIRECTORY_FORMAT", "KEYRING_SIZE_MAX", "NODE_ID_SIZE", "DataDirectory"]
 
-DIRECTORY_FORMAT = 1
+DIRECTORY_FORMAT = 2
 NODE_ID_SIZE = 16
 LOG_NAME = "log"
 KEYS_NAME = "keys"
+MASTER_KEY_NAME = "master.key"
 NODE_NAME = "node.toml"
 LOCK_NAME = "lock"
+#: The largest file of a keyring: 256 data keys, encrypted under two master keys, take 56 KiB.
+KEYRING_SIZE_MAX = 64 << 10
 NODE_FILE_SIZE_MAX = 4096
-#: Bytes of a keyring at most: it has some hundred for each key.
-KEYRING_SIZE_MAX = 1 << 20
 _SEGMENT_NAME = re.compile(r"([0-9a-f]{16})\.seg", re.ASCII)
 
 
@@ -42,7 +43,8 @@ def segment_number(name: str) -> int | None:
 class DataDirectory:
     """An open data directory, locked against every other process (and every other opening in this one).
 
-    `path`, `log_path`, `keys_path` are paths; `node_id` is 16 bytes, chosen when the directory was made.
+    `path`, `log_path`, `keys_path`, `master_key_path` are paths; `node_id` is 16 bytes, chosen when the directory was
+    made. `format` is the format in which it was found, and `complete` whether all that must be there is.
     """
 
     def __init__(self, fs: FileSystem, path: str, lock: File) -> None:
@@ -50,8 +52,11 @@ class DataDirectory:
         self.path = path
         self.log_path = os.path.join(path, LOG_NAME)
         self.keys_path = os.path.join(path, KEYS_NAME)
+        self.master_key_path = os.path.join(path, MASTER_KEY_NAME)
         self.node_path = os.path.join(path, NODE_NAME)
         self.node_id = b""
+        self.format = DIRECTORY_FORMAT
+        self.complete = False
         self._lock = lock
 
     @classmethod
@@ -92,7 +97,7 @@ class DataDirectory:
 
     def read_keyring(self) -> bytes:
         """The file of the keys as it is on the disk. Raises DiskFailed."""
-        with translated(self.keys_path, "read the key file"):
+        with translated(self.keys_path, "read the keyring"):
             return read_file(self.fs, self.keys_path, KEYRING_SIZE_MAX)
 
     def identify(self) -> None:
@@ -103,26 +108,46 @@ class DataDirectory:
             except FileNotFoundError:
                 self._create()
                 return
-            self.node_id = _parse(self.node_path, data)
+            self.node_id, self.format, self.complete = _parse(self.node_path, data)
             self.fs.sync_directory(self.path)  # the process that made this file, or the keys, may have died before that
             if LOG_NAME not in self.fs.listdir(self.path):
                 raise CorruptionError(self.log_path, 0, "the log's directory", "nothing")
 
+    def finish(self) -> None:
+        """Say in node.toml that the directory is complete, and of the newest format: the last step of making one, and
+        of migrating one of an older format. Raises DiskFull, DiskFailed.
+
+        From then on the keyring and a segment must be there.
+        """
+        if not self.complete:
+            with translated(self.node_path, "complete the data directory"):
+                self._write_identity(complete=True)
+
     def _create(self) -> None:
-        """First the log's directory, last node.toml: where node.toml is, everything is."""
+        """First the log's directory, then node.toml: without it there are neither keys nor segments."""
         _make_directory(self.fs, self.log_path)
-        if KEYS_NAME in self.fs.listdir(self.path) or self.fs.listdir(self.log_path):
+        names = {KEYS_NAME, MASTER_KEY_NAME}
+        if not names.isdisjoint(self.fs.listdir(self.path)) or self.fs.listdir(self.log_path):
             raise CorruptionError(
                 self.node_path, 0, "the file that identifies the keys and the log beside it", "nothing"
             )
         self.node_id = secrets.token_bytes(NODE_ID_SIZE)
-        write_file_atomically(self.fs, self.path, NODE_NAME, node_text(self.node_id))
+        self._write_identity(complete=False)
+
+    def _write_identity(self, complete: bool) -> None:
+        text = node_text(self.node_id, DIRECTORY_FORMAT, complete)
+        write_file_atomically(self.fs, self.path, NODE_NAME, text)
+        self.complete = complete
 
 
-def node_text(node_id: bytes) -> bytes:
-    """The content of node.toml."""
-    check = google_crc32c.value(node_id)
-    return f'format = {DIRECTORY_FORMAT}\nnode_id = "{node_id.hex()}"\ncheck = {check}\n'.encode()
+def node_text(node_id: bytes, number: int, complete: bool) -> bytes:
+    """The content of node.toml in the format `number`. Format 1 does not say whether the directory is complete."""
+    text = f'format = {number}\nnode_id = "{node_id.hex()}"\n'
+    checked = node_id
+    if number > 1:
+        text += f"complete = {str(complete).lower()}\n"
+        checked = text.encode()
+    return f"{text}check = {google_crc32c.value(checked)}\n".encode()
 
 
 def _make_directory(fs: FileSystem, path: str) -> None:
@@ -165,15 +190,19 @@ def _take_lock(fs: FileSystem, path: str) -> File:
     return lock
 
 
-def _parse(path: str, data: bytes) -> bytes:
+def _parse(path: str, data: bytes) -> tuple[bytes, int, bool]:
+    """The node's id, the format, and whether the directory is complete: one of format 1 is not until it is migrated."""
     try:
-        table = tomllib.loads(data.decode())
-        if type(table["format"]) is int and table["format"] > DIRECTORY_FORMAT:
-            raise NewerFormat(path, table["format"], DIRECTORY_FORMAT)
+        table = parse_toml(data)
+        number = table["format"]
+        if type(number) is int and number > DIRECTORY_FORMAT:
+            raise NewerFormat(path, number, DIRECTORY_FORMAT)
         node_id = bytes.fromhex(table["node_id"])
-        known = table["format"] == DIRECTORY_FORMAT and len(node_id) == NODE_ID_SIZE
-        if known and table["check"] == google_crc32c.value(node_id):
-            return node_id
+        if type(number) is int and len(node_id) == NODE_ID_SIZE:
+            if number == 1 and table["check"] == google_crc32c.value(node_id):
+                return node_id, 1, False
+            if number == DIRECTORY_FORMAT and data == node_text(node_id, number, table["complete"] is True):
+                return node_id, DIRECTORY_FORMAT, table["complete"]
     except (ValueError, KeyError, TypeError):
         pass
     raise CorruptionError(path, 0, f"format = {DIRECTORY_FORMAT}, a node_id in hex and its check", repr(data[:100]))

@@ -119,7 +119,7 @@ class Log:
     def __init__(
         self,
         fs: FileSystem,
-        log_path: str,
+        directory: DataDirectory,
         keyring: Keyring,
         replay: Replay,
         segment_size: int,
@@ -128,7 +128,8 @@ class Log:
         self.durability = durability
         self.recovery = replay.recovery
         self._fs = fs
-        self._path = log_path
+        self._directory = directory
+        self._path = directory.log_path
         self._keyring = keyring
         self._replay = replay
         self._end = replay.end
@@ -154,7 +155,7 @@ class Log:
         DiskFailed. See storage-format 6.
         """
         replay = Replay(fs, directory.log_path, keyring, on_progress)
-        return cls(fs, directory.log_path, keyring, replay, segment_size, durability)
+        return cls(fs, directory, keyring, replay, segment_size, durability)
 
     @property
     def first_index(self) -> int:
@@ -178,15 +179,16 @@ class Log:
         return sum(segment.size_bytes for segment in self.segments)
 
     def replay(self) -> Iterator[LogEntry]:
-        """Every entry, oldest first, once. At its end a torn tail has been cut off (see `recovery`) and the log takes
-        appends.
+        """Every entry, oldest first, once. At its end a torn tail has been cut off (see `recovery`), the directory is
+        complete and of the newest format, and the log takes appends.
 
-        Raises CorruptionError, DiskFailed. See storage-format 6.
+        Raises CorruptionError, DiskFull, DiskFailed. See storage-format 6.
         """
         if self._state != "opened":
             raise RuntimeError("a log is replayed once, after it was opened")
         self._state = "recovering"
         yield from self._replay.entries()
+        self._directory.finish()
         self._state = "ready"
 
     def append(self, entry: LogEntry) -> None:

@@ -55,6 +55,7 @@ async def restored(node: Node, fs: MemoryFileSystem, data: bytes) -> AsyncIterat
         other.mkdir(directory)
     other.write("/data/node.toml", fs.read("/data/node.toml"))
     other.write("/data/keys", reader.keyring_data)
+    other.write("/data/master.key", fs.read("/data/master.key"))
     files: dict[int, bytes] = {}
     for file, piece in reader.chunks():
         files[file.number] = files.get(file.number, b"") + piece

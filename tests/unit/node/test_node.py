@@ -96,7 +96,7 @@ async def test_a_torn_tail_is_reported_and_does_not_keep_the_node_from_starting(
 
 async def test_the_key_beside_the_data_and_durability_os_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     async with opened():
-        assert fields(caplog, "key_file_beside_data")["file"] == "/data/keys"
+        assert fields(caplog, "key_file_beside_data")["file"] == "/data/master.key"
         assert "durability_os" not in caplog.text
     async with opened(config=msgspec.structs.replace(CONFIG, durability="os")):
         assert "power failure" in str(fields(caplog, "durability_os")["meaning"])

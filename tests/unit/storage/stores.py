@@ -11,7 +11,7 @@ from haptera.storage import DataDirectory, Log, LogEntry, check_directory, open_
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from haptera.storage import Durability, FileSystem, Keyring
+    from haptera.storage import Durability, FileSystem, MasterKey, StoredKeyring
 
 PATH = "data"
 LOG_PATH = "data/log"
@@ -41,7 +41,7 @@ def check_soundness(fs: FileSystem, path: str = PATH) -> None:
 class Store:
     """An open store. `entries` is what was replayed."""
 
-    def __init__(self, directory: DataDirectory, keyring: Keyring, log: Log) -> None:
+    def __init__(self, directory: DataDirectory, keyring: StoredKeyring, log: Log) -> None:
         self.directory = directory
         self.keyring = keyring
         self.log = log
@@ -55,10 +55,11 @@ class Store:
         *,
         segment_size: int = SEGMENT_SIZE,
         durability: Durability = "sync",
+        master: MasterKey | None = None,
     ) -> Store:
         directory = DataDirectory.open(fs, path)
         try:
-            keyring = open_keyring(directory)
+            keyring = open_keyring(directory, master)
             log = Log.open(fs, directory, keyring, segment_size=segment_size, durability=durability)
             return cls(directory, keyring, log)
         except BaseException:
@@ -77,8 +78,10 @@ class Store:
 
 
 @contextmanager
-def opened(fs: FileSystem, path: str = PATH, *, durability: Durability = "sync") -> Iterator[Store]:
-    store = Store.open(fs, path, durability=durability)
+def opened(
+    fs: FileSystem, path: str = PATH, *, durability: Durability = "sync", master: MasterKey | None = None
+) -> Iterator[Store]:
+    store = Store.open(fs, path, durability=durability, master=master)
     try:
         yield store
     finally:

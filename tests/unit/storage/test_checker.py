@@ -168,7 +168,9 @@ def test_without_keys_the_headers_are_checked_and_the_missing_keys_named() -> No
 
 def test_segments_under_another_key_are_named_one_by_one() -> None:
     fs = closed_store()
-    fs.write(f"{PATH}/keys", closed_store().read(f"{PATH}/keys"))
+    other = closed_store()
+    for name in ("keys", "master.key"):
+        fs.write(f"{PATH}/{name}", other.read(f"{PATH}/{name}"))
     assert places(check(fs), "wrong_key") == [(path, 0) for path in segment_paths(fs)]
 
 

@@ -1,0 +1,264 @@
+"""The files of keys under crashes and failing disks: made, migrated, rotated, put under another master key.
+
+The program stops after every call, or every call fails once, and what is left opens: with the master key beside it, or
+with one of those that were given.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass, field
+
+import pytest
+
+from haptera.errors import StorageError
+from haptera.storage import DataDirectory, MasterKey
+from haptera.storage.errors import MissingKey, WrongKey
+from haptera.testing.filesystem import Crashed, MemoryFileSystem
+from tests.fault.test_storage_crash import image, lose
+from tests.unit.storage.format_1 import format_1
+from tests.unit.storage.stores import PATH, Store, entries, opened
+
+LOSSES = [("killed", 0), ("keep", 0), ("drop", 0), ("reorder", 0), ("reorder", 1), ("tear", 0), ("tear", 1)]
+
+GIVEN, NEW = MasterKey.of(b"g" * 32), MasterKey.of(b"n" * 32)
+
+
+@dataclass
+class Life:
+    """One way to begin, and one to go on from there; `masters` may each open what is left."""
+
+    begin: Callable[[], MemoryFileSystem]
+    go_on: Callable[[MemoryFileSystem, list[int]], None]
+    masters: tuple[MasterKey | None, ...] = (None,)
+    #: After the whole life these alone open it.
+    after: tuple[MasterKey | None, ...] = field(default=(None,))
+
+
+def empty() -> MemoryFileSystem:
+    return MemoryFileSystem()
+
+
+def filled(master: MasterKey | None = None) -> MemoryFileSystem:
+    fs = MemoryFileSystem()
+    with opened(fs, master=master) as store:
+        store.append(8)
+    fs.calls.clear()
+    return fs
+
+
+def write(master: MasterKey | None) -> Callable[[MemoryFileSystem, list[int]], None]:
+    """Open, which makes or migrates the directory, and append."""
+
+    def go_on(fs: MemoryFileSystem, acknowledged: list[int]) -> None:
+        store = Store.open(fs, master=master)
+        for _ in range(3):
+            store.append(1)
+            acknowledged[0] = store.log.last_index
+        store.close()
+
+    return go_on
+
+
+def rotate(fs: MemoryFileSystem, acknowledged: list[int]) -> None:
+    """Two new data keys with appends under each, and the oldest keys dropped that nothing uses."""
+    acknowledged[0] = 8
+    store = Store.open(fs)
+    unused = store.keyring.rotate(1)
+    store.keyring.rotate(2)
+    for _ in range(10):
+        store.append(1)
+        acknowledged[0] = store.log.last_index
+    used = {key.id for key in store.keyring.keys} - {unused.id}
+    assert store.keyring.drop_unused(used) == [unused]
+    store.append(1)
+    acknowledged[0] = store.log.last_index
+    store.close()
+
+
+def change_generated(fs: MemoryFileSystem, acknowledged: list[int]) -> None:
+    acknowledged[0] = 8
+    store = Store.open(fs)
+    store.keyring.change_generated_master()
+    store.append(1)
+    acknowledged[0] = 9
+    store.keyring.change_generated_master()
+    store.close()
+
+
+def change_given(master: MasterKey | None) -> Callable[[MemoryFileSystem, list[int]], None]:
+    def go_on(fs: MemoryFileSystem, acknowledged: list[int]) -> None:
+        acknowledged[0] = 8
+        store = Store.open(fs, master=master)
+        store.keyring.change_master(NEW)
+        store.append(1)
+        acknowledged[0] = 9
+        store.close()
+
+    return go_on
+
+
+LIVES = {
+    "made with a generated master key": Life(empty, write(None)),
+    "made with a given master key": Life(empty, write(GIVEN), (GIVEN,), (GIVEN,)),
+    "migrated with a generated master key": Life(lambda: format_1(8)[0], write(None)),
+    "migrated with a given master key": Life(lambda: format_1(8)[0], write(GIVEN), (GIVEN,), (GIVEN,)),
+    "a new data key": Life(filled, rotate),
+    "another generated master key": Life(filled, change_generated),
+    "a given master key for a generated one": Life(filled, change_given(None), (None, NEW), (NEW,)),
+    "a given master key for another": Life(lambda: filled(GIVEN), change_given(GIVEN), (GIVEN, NEW), (NEW,)),
+}
+
+
+def openers(fs: MemoryFileSystem, masters: tuple[MasterKey | None, ...]) -> list[MasterKey | None]:
+    """The master keys of these that open a directory, each asked on a copy."""
+    found = []
+    for master in masters:
+        with suppress(WrongKey, MissingKey), opened(deepcopy(fs), master=master):
+            found.append(master)
+    return found
+
+
+def check_what_is_left(fs: MemoryFileSystem, masters: tuple[MasterKey | None, ...], at_least: int) -> None:
+    """It opens, everything acknowledged is there, and it goes on."""
+    found = openers(fs, masters)
+    assert found
+    for master in found:
+        left = deepcopy(fs)
+        with opened(left, master=master) as store:
+            kept = len(store.entries)
+            assert store.entries == entries(kept)
+            assert kept >= at_least
+            store.append(2)
+        with opened(left, master=master) as store:
+            assert store.entries == entries(kept + 2)
+            assert not [name for name in left.listdir(PATH) if name.endswith(".tmp") and "key" in name]
+
+
+@pytest.mark.parametrize("name", LIVES)
+@pytest.mark.parametrize(("loss", "seed"), LOSSES)
+def test_a_crash_after_any_call_leaves_a_directory_that_opens(name: str, loss: str, seed: int) -> None:
+    life = LIVES[name]
+    whole = life.begin()
+    life.go_on(whole, [0])
+    assert tuple(openers(whole, (None, GIVEN, NEW))) == life.after
+    begun = life.begin()
+    looked_at = set()
+    for after in [0, *whole.changes()]:
+        fs = deepcopy(begun)
+        fs.stop_after = after
+        acknowledged = [0]
+        with suppress(Crashed):
+            life.go_on(fs, acknowledged)
+        fs.stop_after = None
+        left = lose(fs, loss, seed)
+        at_least = max(acknowledged[0], 8 if life.begin is not empty else 0)
+        if (seen := (image(left), at_least)) not in looked_at:
+            looked_at.add(seen)
+            check_what_is_left(left, life.masters, at_least)
+
+
+@pytest.mark.parametrize("name", [name for name in LIVES if name.startswith(("made", "migrated", "another"))])
+@pytest.mark.parametrize(("loss", "seed"), LOSSES[2:6])
+def test_a_crash_while_it_is_opened_again_after_a_crash(name: str, loss: str, seed: int) -> None:
+    """Making, migrating and tidying up may be interrupted again and again, and begin where they were."""
+    life = LIVES[name]
+    whole = life.begin()
+    life.go_on(whole, [0])
+    begun = life.begin()
+    looked_at = set()
+    for after in [0, *whole.changes()]:
+        fs = deepcopy(begun)
+        fs.stop_after = after
+        with suppress(Crashed):
+            life.go_on(fs, [0])
+        fs.stop_after = None
+        left = lose(fs, loss, seed)
+        second = deepcopy(left)
+        start = len(second.calls)
+        opened_again(second, life)
+        for stop in second.changes():
+            if stop <= start or stop % 3 != seed % 3:
+                continue
+            again = deepcopy(left)
+            again.stop_after = stop
+            with suppress(Crashed):
+                opened_again(again, life)
+            again.stop_after = None
+            found = lose(again, loss, seed)
+            if (seen := image(found)) not in looked_at:
+                looked_at.add(seen)
+                check_what_is_left(found, life.masters, 0)
+
+
+def opened_again(fs: MemoryFileSystem, life: Life) -> None:
+    Store.open(fs, master=life.masters[0]).directory.close()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("name", LIVES)
+def test_any_call_fails_once(name: str, number: int) -> None:
+    """The error is told, and after it the directory opens, in this process and in the next."""
+    life = LIVES[name]
+    whole = life.begin()
+    life.go_on(whole, [0])
+    begun = life.begin()
+    looked_at = set()
+    for at in range(1, len(whole.calls) + 1):
+        fs = deepcopy(begun)
+        fs.fail_at, fs.fail_with = at, number
+        acknowledged = [0]
+        with suppress(StorageError):
+            life.go_on(fs, acknowledged)
+        fs.fail_at = None
+        at_least = max(acknowledged[0], 8 if life.begin is not empty else 0)
+        for left in (fs.power_failure("keep"), fs.power_failure("drop"), fs.restart()):
+            if (seen := (image(left), at_least)) not in looked_at:
+                looked_at.add(seen)
+                check_what_is_left(left, life.masters, at_least)
+
+
+def test_a_full_disk_does_not_keep_an_interrupted_change_from_opening() -> None:
+    """The keyring is under two keys; to have it under one again needs a little space, and reading needs none."""
+    fs = filled()
+    whole = deepcopy(fs)
+    store = Store.open(whole)
+    store.keyring.change_generated_master()
+    renames = [at for at, (name, path) in enumerate(whole.calls, 1) if name == "rename" and path == f"{PATH}/keys"]
+    fs.stop_after = renames[0] + 1
+    with suppress(Crashed):
+        Store.open(fs).keyring.change_generated_master()
+    fs.stop_after = None
+    left = fs.power_failure("keep")
+    assert left.read(f"{PATH}/keys").count(b"[[wrapping]]") == 2
+    tidied = deepcopy(left)
+    with opened(tidied):
+        pass
+    left.fail_at, left.fail_with = tidied.calls.index(("pwrite", f"{PATH}/keys.tmp")) + 1, errno.ENOSPC
+    with opened(left) as store:
+        assert store.entries == entries(8)
+    assert left.read(f"{PATH}/keys").count(b"[[wrapping]]") == 2
+    with opened(left):
+        assert left.read(f"{PATH}/keys").count(b"[[wrapping]]") == 1
+
+
+def test_creation_writes_the_master_key_before_what_it_opens_and_completes_the_directory_last() -> None:
+    fs = MemoryFileSystem()
+    with opened(fs):
+        pass
+    renames = [path for name, path in fs.calls if name == "rename" and not path.endswith(".seg")]
+    assert renames == [f"{PATH}/{name}" for name in ("node.toml", "master.key", "keys", "node.toml")]
+
+
+def test_migration_writes_the_keyring_first_and_node_toml_last() -> None:
+    fs, _ = format_1(3)
+    DataDirectory.open(fs, PATH).close()
+    assert b"format = 1" in fs.read(f"{PATH}/node.toml"), "looking at a directory does not migrate it"
+    fs.calls.clear()
+    with opened(fs):
+        pass
+    renames = [path for name, path in fs.calls if name == "rename" and not path.endswith(".seg")]
+    assert renames == [f"{PATH}/{name}" for name in ("master.key", "keys", "node.toml")]

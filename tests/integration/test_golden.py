@@ -1,0 +1,52 @@
+"""Data directories that older versions have written, kept for ever: each opens with what it was written with.
+
+`tests/golden/format-1` was made by the last version of that format: `closed` was closed, and `torn` is what a power
+failure leaves while the last record is written. The JSON file beside each has its entries, their values in hex.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import haptera
+
+if TYPE_CHECKING:
+    from haptera.client import Database
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+DIRECTORIES = sorted(path.with_suffix("") for path in GOLDEN.glob("format-*/*.json"))
+
+
+async def content(db: Database) -> dict[str, list[Any]]:
+    return {entry.key: [entry.value.hex(), entry.version] async for entry in db.scan()}
+
+
+@pytest.mark.parametrize("golden", DIRECTORIES, ids=lambda path: f"{path.parent.name}-{path.name}")
+async def test_a_directory_of_an_older_version_opens(
+    tmp_path: Path, golden: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = json.loads(golden.with_suffix(".json").read_text())
+    shutil.copytree(golden, tmp_path / "data")
+    caplog.set_level(logging.INFO, "haptera")
+    async with haptera.open(tmp_path / "data") as db:
+        assert await content(db) == expected["entries"]
+        assert (await db.status())["revision"] == expected["revision"]
+        await db.set("new", b"written by this version")
+    torn = [record for record in caplog.records if record.message == "torn_tail_cut_off"]
+    assert [vars(record)["bytes"] for record in torn] == [expected["torn_bytes"]] * bool(expected["torn_bytes"])
+    assert [record.message for record in caplog.records].count("directory_migrated") == 1
+    async with haptera.open(tmp_path / "data") as db:
+        now = await content(db)
+        assert now.pop("new")[0] == b"written by this version".hex()
+        assert now == expected["entries"]
+    assert [record.message for record in caplog.records].count("directory_migrated") == 1
+
+
+def test_there_is_a_directory_of_each_format() -> None:
+    assert [f"{path.parent.name}/{path.name}" for path in DIRECTORIES] == ["format-1/closed", "format-1/torn"]
