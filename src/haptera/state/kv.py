@@ -18,6 +18,7 @@ import msgspec
 from haptera.errors import Code, Failure, failure
 from haptera.key_rules import KEY_SIZE_MAX, VERSION_MAX
 from haptera.state import limits, operations
+from haptera.state.entry_sizes import entry_size
 from haptera.state.glob import compile_glob
 from haptera.state.history import ClearedStore, History
 from haptera.state.index import KeyIndex
@@ -40,8 +41,6 @@ _KEY_EXISTS: Final = int(Code.KEY_EXISTS)
 KEY_WORK: Final = 16
 _OVERWRITE_WORK: Final = 6
 _FREE_WORK: Final = 4
-#: Bytes that an entry takes in memory beside key and value: text, bytes, tuple, places in the table and the index.
-_ENTRY_OVERHEAD: Final = 250
 
 
 class Kv:
@@ -53,10 +52,12 @@ class Kv:
     of any number of keys are `Steps`. The attributes belong to this package.
     """
 
-    __slots__ = ("_current", "_index", "_spare", "cleared_at", "cursors", "entries", "history", "revision")
+    __slots__ = ("_current", "_index", "_spare", "cleared_at", "cursors", "entries", "history", "revision", "size")
 
     def __init__(self) -> None:
         self.revision = 0
+        #: Bytes of memory that the entries take (`haptera.state.entry_sizes`).
+        self.size = 0
         self.entries: Table[StoredEntry] = Table()
         self.history = History(self._lay, self._freed)
         #: Scans open now.
@@ -235,14 +236,9 @@ class Kv:
         ):  # so that a log of many clears, replayed, holds no more than one store beside its own
             self.history.sweep()
             yield limits.SWEEP_MAX * _FREE_WORK
-        size = 0
-        if self.history.newest >= 0:
-            left = iter(self.entries.items())
-            while piece := list(islice(left, limits.SLICE_WORK_MAX // 4)):
-                size += sum(len(key) + len(entry[0]) + _ENTRY_OVERHEAD for key, entry in piece)
-                yield len(piece) * 2
         self.revision = self.cleared_at = self.revision + 1
-        self.history.retire(ClearedStore(self.entries, self._index, self.revision, size))
+        self.history.retire(ClearedStore(self.entries, self._index, self.revision, self.size))
+        self.size = 0
         self.entries = self._spare if self._spare is not None else Table()
         self._spare = None
         if self._index is not None:
@@ -326,8 +322,11 @@ class Kv:
         if previous is None:
             if self._index is not None:
                 self._index.add(key)
-        elif previous[1] <= self.history.newest:
-            self.history.keep(key, previous, revision)
+            self.size += entry_size(key, value)
+        else:
+            if previous[1] <= self.history.newest:
+                self.history.keep(key, previous, revision)
+            self.size += len(value) - len(previous[0])
         self.entries.put(key, (value, revision, None))
 
     def _remove(self, key: str, revision: int, previous: StoredEntry) -> None:
@@ -335,6 +334,7 @@ class Kv:
         if previous[1] <= history.newest:
             history.keep(key, previous, revision)
         self.entries.remove(key)
+        self.size -= entry_size(key, previous[0])
         if self._index is not None:
             self._index.remove(key, ghost=key in history.records)
 
@@ -360,6 +360,10 @@ class Kv:
         """Raise ``AssertionError`` with the invariant that does not hold; takes time and memory for every key."""
         require(0 <= self.revision <= VERSION_MAX, "the revision is a version")
         self.entries.check()
+        entries = self.entries.items()
+        require(
+            self.size == sum(entry_size(key, entry[0]) for key, entry in entries), "the size of the entries is counted"
+        )
         for key, entry in self.entries.items():
             require(0 < len(key) <= KEY_SIZE_MAX, "keys have their size")
             require(_is_entry(entry) and 0 < entry[1] <= self.revision, "no version is above the revision")

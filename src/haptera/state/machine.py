@@ -16,6 +16,7 @@ from haptera.errors import Code, Failure, failure
 from haptera.state import limits
 from haptera.state.field_kinds import list_field
 from haptera.state.get_many import get_many_steps
+from haptera.state.growth import Growth
 from haptera.state.kv import KEY_WORK, Kv
 from haptera.state.operations import OPERATIONS, WRITES, Forget, Operation, Read, method_of
 from haptera.state.requests import Requests
@@ -25,7 +26,7 @@ from haptera.state.steps import finish
 if TYPE_CHECKING:
     from haptera.state.command_encoding import Logged
     from haptera.state.glob import Glob
-    from haptera.state.operations import GetMany, OpenScan
+    from haptera.state.operations import GetMany, OpenScan, SetMany, Write
     from haptera.state.results import Result, StoredEntry
     from haptera.state.steps import Steps
 
@@ -41,7 +42,7 @@ class StateMachine:
     and ``requests`` are the parts. ``abandoned`` is why the state is not to be used any more, or None.
     """
 
-    __slots__ = ("_many", "_reads", "_writes", "abandoned", "index", "kv", "requests", "time_ms")
+    __slots__ = ("_growth", "_many", "_reads", "_writes", "abandoned", "index", "kv", "requests", "time_ms")
 
     def __init__(self) -> None:
         self.index = 0
@@ -49,6 +50,7 @@ class StateMachine:
         self.abandoned: Failure | None = None
         self.kv = Kv()
         self.requests = Requests()
+        self._growth = Growth()
         reads = [command for command in OPERATIONS if issubclass(command, Read)]
         self._reads: dict[type, Callable[[Any], Result]] = self._methods(reads)
         self._many: dict[type, Callable[[Any], Steps[Result]]] = self._methods(
@@ -136,6 +138,16 @@ class StateMachine:
             return self.kv.unchanged(op)
         result: Result | None = change(op, rehearsed=True)
         return result
+
+    def growth(self, op: Write) -> int:
+        """Bytes of memory that a write adds to the present entries, at most; 0 or less where it adds nothing.
+        A long set_many is for `growth_steps`.
+        """
+        return self._growth.of(op, self.kv)
+
+    def growth_steps(self, op: SetMany) -> Steps[int]:
+        """As `growth`, in slices."""
+        return self._growth.steps(op, self.kv)
 
     def _forget(self, op: Forget, *, rehearsed: bool = False) -> Result | None:
         return None if rehearsed else (self.requests.forget(op.user, op.request_ids),)

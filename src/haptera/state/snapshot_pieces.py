@@ -27,6 +27,7 @@ import msgspec
 from haptera.errors import HapteraError
 from haptera.key_rules import KEY_SIZE_MAX, VALUE_SIZE_MAX, VERSION_MAX, is_key
 from haptera.state.command_encoding import UnknownPart
+from haptera.state.entry_sizes import entries_size
 from haptera.state.key_ranges import EVERYTHING
 from haptera.state.machine import StateMachine
 from haptera.state.msgpack_arrays import array_header, read_array_header
@@ -150,6 +151,7 @@ class _KvLoader:
         _require(_are_keys(keys), "a text is no key")
         _require(max(map(len, values)) <= VALUE_SIZE_MAX, "a value is too large")
         _require(self._kv.cleared_at < min(versions) and max(versions) <= self._kv.revision, "no key has this version")
+        self._kv.size += entries_size(keys, values)
         self._kv.entries.put_all(keys, zip(values, versions, repeat(None)))
         self._keys += keys
 
