@@ -16,6 +16,7 @@ from haptera.storage.key_files import StoredKeyring, open_keyring, unwrap_keyrin
 from haptera.storage.keyring import Keyring
 from haptera.storage.log import Durability, Log
 from haptera.storage.master_key import MASTER_KEY_FORM, MasterKey
+from haptera.storage.new_directory import NewDirectory
 from haptera.storage.overlay import OverlayFileSystem
 from haptera.storage.recovery import Recovery, Segment
 from haptera.storage.segment import ENTRY_SIZE_MAX, LogEntry
@@ -42,6 +43,7 @@ __all__ = [
     "LogEntry",
     "Manifest",
     "MasterKey",
+    "NewDirectory",
     "OpenMode",
     "OsFileSystem",
     "OverlayFileSystem",

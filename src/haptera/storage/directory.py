@@ -70,7 +70,7 @@ class DataDirectory:
         path = os.path.normpath(path)  # so that the part before the last "/" is the parent
         with translated(path, "open the data directory"):
             if create:
-                _make_directory(fs, path)
+                make_directory(fs, path)
             elif NODE_NAME not in _names(fs, path):
                 raise StorageError(f"{path}: there is no data directory")
         directory = cls.unidentified(fs, path)
@@ -125,7 +125,7 @@ class DataDirectory:
 
     def _create(self) -> None:
         """First the log's directory, then node.toml: without it there are neither keys nor segments."""
-        _make_directory(self.fs, self.log_path)
+        make_directory(self.fs, self.log_path)
         names = {KEYS_NAME, MASTER_KEY_NAME}
         if not names.isdisjoint(self.fs.listdir(self.path)) or self.fs.listdir(self.log_path):
             raise CorruptionError(
@@ -150,7 +150,8 @@ def node_text(node_id: bytes, number: int, complete: bool) -> bytes:
     return f"{text}check = {google_crc32c.value(checked)}\n".encode()
 
 
-def _make_directory(fs: FileSystem, path: str) -> None:
+def make_directory(fs: FileSystem, path: str) -> None:
+    """Make a directory, durably; it may be there. Raises OSError."""
     parent = os.path.dirname(path) or "."
     try:
         fs.mkdir(path)

@@ -1,0 +1,73 @@
+"""A data directory that is being made of something else: of a backup, or of the state of another directory.
+
+`node.toml` comes last. A node refuses keys and a log without it, so a crash leaves the whole directory, or nothing that
+opens.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from haptera.errors import StorageError
+from haptera.storage.directory import (
+    DIRECTORY_FORMAT,
+    LOCK_NAME,
+    NODE_ID_SIZE,
+    NODE_NAME,
+    DataDirectory,
+    make_directory,
+    node_text,
+)
+from haptera.storage.errors import translated
+from haptera.storage.filesystem import write_file_atomically
+
+if TYPE_CHECKING:
+    from haptera.storage.filesystem import FileSystem
+
+__all__ = ["NewDirectory"]
+
+
+class NewDirectory:
+    """The directory from `make` to `finish`. `directory` has its paths, its new node id and its lock; the caller fills
+    it with keys, snapshots and segments.
+    """
+
+    def __init__(self, directory: DataDirectory) -> None:
+        self.directory = directory
+
+    @classmethod
+    def make(cls, fs: FileSystem, path: str) -> NewDirectory:
+        """Make the directory with its lock and its folders.
+
+        It must not exist, or be empty; its parent must exist. Raises StorageError, DirectoryInUse, DiskFull,
+        DiskFailed.
+        """
+        with translated(path, "make the data directory"):
+            make_directory(fs, path)
+            if set(fs.listdir(path)) - {LOCK_NAME}:
+                raise StorageError(f"{path}: it is not empty; if a crash left this of an earlier attempt, remove it")
+        new = cls(DataDirectory.unidentified(fs, path))
+        directory = new.directory
+        try:
+            with translated(directory.path, "make the data directory"):
+                make_directory(fs, directory.log_path)
+        except BaseException:
+            new.close()
+            raise
+        directory.node_id = secrets.token_bytes(NODE_ID_SIZE)
+        return new
+
+    def finish(self, fs: FileSystem) -> None:
+        """Make it a data directory that opens, in one step. Raises DiskFull, DiskFailed.
+
+        All that it holds must be durable. `fs` is the directory's own, or a view of it in which it is tried first.
+        """
+        directory = self.directory
+        with translated(directory.node_path, "complete the data directory"):
+            text = node_text(directory.node_id, DIRECTORY_FORMAT, complete=True)
+            write_file_atomically(fs, directory.path, NODE_NAME, text)
+
+    def close(self) -> None:
+        """Release the lock."""
+        self.directory.close()
