@@ -238,7 +238,11 @@ class Connection:
 
         Once the connection is closing this is all that is left, for any ``size``.
         """
-        data = self.outbox.pull(size if self.state <= ConnectionState.OPEN else _ALL)
+        return b"".join(self.pieces_to_send(size))
+
+    def pieces_to_send(self, size: int) -> list[bytes]:
+        """As ``data_to_send``, in pieces for a transport that writes several at once: large payloads are not copied."""
+        pieces = self.outbox.pull(size if self.state <= ConnectionState.OPEN else _ALL)
         ended = self._streams.turns.ended
         if ended:
             for half in ended:
@@ -246,7 +250,7 @@ class Connection:
                 if stream is not None:
                     self._streams.end_serve(stream)
             ended.clear()
-        return data
+        return pieces
 
     # -- the handshake ----------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from haptera.connection import Closed, Role
 from haptera.errors import Code, RemoteProtocolError
 from haptera.peer.limits import LINGER_S, WRITE_SIZE
-from haptera.transport import let_go, unacknowledged
+from haptera.transport import let_go, untaken
 
 if TYPE_CHECKING:
     from haptera.peer.link import Link
@@ -105,8 +105,7 @@ class Closing:
     def _leave_behind(self, transport: asyncio.Transport) -> None:
         """The other side has had its time to close: close without it, unless it is still taking its answers."""
         link = self._link
-        untaken = transport.get_write_buffer_size() + unacknowledged(transport)
-        if link.loop.time() < self.patience and link.bytes_sent - untaken < self.owed:
+        if link.loop.time() < self.patience and link.bytes_sent - untaken(transport) < self.owed:
             self._linger = link.loop.call_later(LINGER_S, self._leave_behind, transport)
         else:
             self._linger = None

@@ -28,7 +28,7 @@ from haptera.peer.loop_fairness import Round
 from haptera.peer.read_buffer import read_into_place
 from haptera.peer.remote_address import Credentials, describe_remote, unix_credentials
 from haptera.peer.timers import Timers
-from haptera.transport import Home, tune
+from haptera.transport import Home, gathers, tune
 
 if TYPE_CHECKING:
     from haptera.peer.event_router import EventRouter
@@ -41,6 +41,7 @@ class Link(asyncio.Protocol):
     __slots__ = (
         "__weakref__",
         "_flushing",
+        "_gathers",
         "_on_close",
         "_paused",
         "_reading",
@@ -106,6 +107,7 @@ class Link(asyncio.Protocol):
         self.round = Round.of(loop)
         self.waits_turn = False
         self._paused = False
+        self._gathers = False
         self._flushing = False
         self._reading = False
         self._when_writable: list[Callable[[], None]] = []
@@ -247,7 +249,12 @@ class Link(asyncio.Protocol):
     def _write(self, transport: asyncio.Transport) -> None:
         """Hand the transport the bytes that may leave now, unless it takes no more."""
         if not self._paused:
-            data = self.connection.data_to_send(WRITE_SIZE)
+            pieces = self.connection.pieces_to_send(WRITE_SIZE)
+            if len(pieces) > 1 and self._gathers:
+                self.bytes_sent += sum(map(len, pieces))
+                transport.writelines(pieces)
+                return
+            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             if data:
                 self.bytes_sent += len(data)
                 transport.write(data)
@@ -307,6 +314,7 @@ class Link(asyncio.Protocol):
         self.credentials = unix_credentials(stream)
         forks.watch(self)
         tune(stream)
+        self._gathers = gathers(stream)
         read_into_place(stream, self)
         self._timers.watch()
         log_opening(self.log, self.log_fields)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from haptera.connection import HELD_MIN, Connection, Outbox
 from haptera.errors import Code, RemoteProtocolError
 from haptera.peer.limits import HOLDING_LOOK_S, TICK_S, WRITTEN_MIN
-from haptera.transport import unacknowledged
+from haptera.transport import untaken
 
 if TYPE_CHECKING:
     import asyncio
@@ -62,9 +62,9 @@ class Timers:
         transport = link.transport
         if transport is None:
             return False
-        untaken = transport.get_write_buffer_size() + unacknowledged(transport)
-        before, self._taken = self._taken, link.bytes_sent - untaken
-        return untaken > 0 and self._taken > before
+        left = untaken(transport)
+        before, self._taken = self._taken, link.bytes_sent - left
+        return left > 0 and self._taken > before
 
     def watch_reader(self, transport: asyncio.Transport) -> None:
         """Something waits to be read by the other side: see that it is."""

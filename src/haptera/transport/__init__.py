@@ -29,7 +29,7 @@ from haptera.transport.limits import (
 from haptera.transport.listener import Listener, open_listener
 from haptera.transport.loop_network import Accept, BoundSockets, LoopNetwork, attach
 from haptera.transport.loops import Home, running_loop, wrong_loop
-from haptera.transport.sockets import let_go, tune, unacknowledged
+from haptera.transport.sockets import gathers, let_go, tune, untaken
 from haptera.transport.unclosed import warn_unclosed
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "check_free",
     "connect_first",
     "format_place",
+    "gathers",
     "group_id",
     "is_loopback",
     "leaving_max",
@@ -63,7 +64,7 @@ __all__ = [
     "remove_socket",
     "running_loop",
     "tune",
-    "unacknowledged",
+    "untaken",
     "url_of",
     "warn_unclosed",
     "wrong_loop",

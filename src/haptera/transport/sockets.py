@@ -1,4 +1,4 @@
-"""The socket of one connection: tuned, asked what is unacknowledged, and let go in a forked child."""
+"""The socket of one connection: how it writes, tuned, asked what is unacknowledged, and let go in a forked child."""
 
 from __future__ import annotations
 
@@ -34,6 +34,15 @@ _TCP_OPTIONS: Final = (
 )
 
 
+def gathers(transport: asyncio.BaseTransport) -> bool:
+    """Whether ``writelines`` hands the kernel several pieces in one call, without a copy.
+
+    uvloop does. asyncio copies them into one piece in Python 3.11, and in some releases of 3.12 and 3.13 it does not
+    pause a protocol that has written too much in this way.
+    """
+    return type(transport).__module__.startswith("uvloop.")
+
+
 def tune(transport: asyncio.BaseTransport) -> None:
     """Bound the bytes that wait in the kernel, and have it notice a host that is gone."""
     sock = transport.get_extra_info("socket")
@@ -48,7 +57,7 @@ def tune(transport: asyncio.BaseTransport) -> None:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def unacknowledged(transport: asyncio.BaseTransport) -> int:
+def _unacknowledged(transport: asyncio.BaseTransport) -> int:
     """Return how many bytes the kernel keeps of a TCP connection until the other side has them; 0 if it doesn't say."""
     sock = transport.get_extra_info("socket")
     if sys.platform != "linux" or sock is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
@@ -59,6 +68,11 @@ def unacknowledged(transport: asyncio.BaseTransport) -> int:
     except OSError:
         return 0
     return max(int.from_bytes(answer, sys.byteorder) - 1, 0)
+
+
+def untaken(transport: asyncio.Transport) -> int:
+    """Return the bytes that were written and that the other side has not taken, as far as the system tells."""
+    return transport.get_write_buffer_size() + _unacknowledged(transport)
 
 
 def let_go(sock: Any, *, may_be_stale: bool) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from haptera.connection import Connection, Role
 from haptera.connection.config import LARGE_MESSAGES_MAX, TURN_SIZE
 from haptera.connection.events import ErrorReceived, ItemReceived, RequestReceived, ResponseReceived
+from haptera.connection.outbox import PIECE_SIZE_MIN, gathered
 from haptera.errors import LocalProtocolError, failure
 from tests.unit.connection.machines import (
     CANCEL,
@@ -373,3 +376,29 @@ def test_frames_that_a_peer_causes_and_does_not_read_are_bounded(monkeypatch: py
         flood = [cause or frame(REQUEST, 1 + 2 * number, body_crc=1) for number in range(5000, 10_000)]
         events = send(connection, *flood)
         assert connection_error(connection, events)[0] == 3009
+
+
+@given(st.lists(st.integers(0, 3 * PIECE_SIZE_MIN), max_size=12))
+def test_gathered_pieces_are_the_same_bytes_the_large_ones_as_they_are(sizes: list[int]) -> None:
+    parts = [bytes([number % 256]) * size for number, size in enumerate(sizes)]
+    pieces = gathered(parts)
+    assert b"".join(pieces) == b"".join(parts)
+    assert [piece for piece in pieces if any(piece is part for part in parts if len(part) >= PIECE_SIZE_MIN)] == [
+        part for part in parts if len(part) >= PIECE_SIZE_MIN
+    ]
+    assert len(pieces) <= 1 + 2 * sum(size >= PIECE_SIZE_MIN for size in sizes)
+
+
+def test_a_large_payload_leaves_without_a_copy_and_small_frames_in_one_piece() -> None:
+    connection = serving(40)
+    payload = bytes(PIECE_SIZE_MIN)
+    connection.respond(1, payload)
+    for number in range(1, 30):
+        connection.respond(1 + 2 * number, b"small")
+    pieces = connection.pieces_to_send(1 << 20)
+    assert [piece is payload for piece in pieces] == [False, True, False]
+    assert [each.stream for each in parse(b"".join(pieces))] == [1 + 2 * number for number in range(30)]
+    for number in range(30, 40):
+        connection.respond(1 + 2 * number, b"small")
+    (piece,) = connection.pieces_to_send(1 << 20)
+    assert len(parse(piece)) == 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 import haptera
 from haptera import ConnectionLost, DeadlineExceeded, Peer, dial
+from haptera.peer import link_of
 from haptera.wire.payload import decode_failure
 from tests.unit.peer.hosts import (
     KIB,
@@ -56,6 +58,20 @@ async def large_items_both_ways_at_once(path: Path) -> None:
 
     async with connected(path, Echo(), dialer_services=(Echo(),)) as sides:
         assert await asyncio.gather(*(duplex(side) for side in sides)) == [8 * MIB] * 2
+
+
+async def large_payloads_as_they_are_signed_or_compressed(path: Path) -> None:
+    """Large payloads leave as pieces of their own, between heads and tags."""
+    items = [os.urandom(64 * KIB), bytes(64 * KIB), b"small", os.urandom(17 * KIB), os.urandom(200 * KIB)] * 4
+    key: dict[str, Any] = {"signing_key": bytes(range(32))}
+    choices: list[dict[str, Any]] = [{}, key, {"compression": True}, {**key, "compression": True}]
+    for number, options in enumerate(choices):
+        place = path / str(number)
+        place.mkdir()
+        async with connected(place, Echo(), listen_with=options, **options) as (peer, other):
+            assert [item async for item in peer.stream("echo", "both", items=items_of(*items))] == items
+            assert await asyncio.gather(*(peer.call("echo", "one", item) for item in items)) == items
+            assert link_of(peer).bytes_sent == link_of(other).bytes_received > MIB
 
 
 async def cancelled_at_any_moment(path: Path) -> None:
@@ -143,6 +159,7 @@ async def over_tcp(path: Path) -> None:
 SCENARIOS: list[Scenario] = [
     calls_of_every_kind,
     large_items_both_ways_at_once,
+    large_payloads_as_they_are_signed_or_compressed,
     cancelled_at_any_moment,
     drained_behind_a_slow_reader,
     closed_and_killed,
