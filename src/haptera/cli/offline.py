@@ -24,21 +24,27 @@ EXIT_CODES = f"The exit code is 0, or that of serve. {listed(OF_SERVE)}"
 class Offline:
     """The options of a command that works on a data directory, and how its work is run."""
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, as_json: bool, master_key_file: str | None, master_key_command: str | None) -> None:
         self.as_json = as_json
+        self._master_key_file = master_key_file
+        self._master_key_command = master_key_command
 
     def config(self, path: str) -> NodeConfig:
         """The configuration of the node that would open this directory."""
         from haptera.node import NodeConfig
 
-        return NodeConfig(data_dir=path)
+        return NodeConfig(
+            data_dir=path, master_key_file=self._master_key_file, master_key_command=self._master_key_command
+        )
 
     @property
     def unlock(self) -> Unlock:
-        """Opens the keyring of a directory."""
+        """Opens the keyring of a directory. Raises ConfigurationError for a master key that cannot be read."""
+        from haptera.node import MasterKeySource
         from haptera.storage import open_keyring
 
-        return open_keyring
+        master = MasterKeySource(self.config(".")).read()
+        return lambda directory: open_keyring(directory, master)
 
     def run(self, work: Callable[[], int]) -> int:
         """Do the work, and return the exit code that it returns or that its error stands for."""
@@ -64,9 +70,21 @@ def exit_code(error: BaseException) -> int:
 def offline_options(function: Callable[..., int]) -> Callable[..., int]:
     """Add the options of all these commands to one, which gets an `Offline` as ``offline``."""
 
+    @click.option(
+        "--master-key-file",
+        metavar="FILE",
+        envvar="HAPTERA_MASTER_KEY_FILE",
+        help="The master key of the directory: 32 bytes, or 64 hex digits. HAPTERA_MASTER_KEY can hold the digits.",
+    )
+    @click.option(
+        "--master-key-command",
+        metavar="COMMAND",
+        envvar="HAPTERA_MASTER_KEY_COMMAND",
+        help="A command that writes the master key to its standard output.",
+    )
     @click.option("--json", "as_json", is_flag=True, help="Write the result as JSON.")
     @functools.wraps(function)
-    def wrapper(as_json: bool, **arguments: Any) -> int:
-        return function(offline=Offline(as_json), **arguments)
+    def wrapper(as_json: bool, master_key_file: str | None, master_key_command: str | None, **arguments: Any) -> int:
+        return function(offline=Offline(as_json, master_key_file, master_key_command), **arguments)
 
     return wrapper

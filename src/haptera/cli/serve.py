@@ -180,9 +180,10 @@ class _Serving:
 
 def _master_key(node: Node) -> str:
     """Where the master key is, for the greeting."""
-    if node.master_key_path is None:
-        return f"the master key {node.master_key_id.hex()} was given"
-    return f"the master key is beside the data, in {node.master_key_path}"
+    if node.master_key_path is not None:
+        return f"the master key is beside the data, in {node.master_key_path}"
+    origin = {"file": "a file", "environment": "the environment", "command": "a command"}[node.master_key_origin]
+    return f"the master key {node.master_key_id.hex()} is from {origin}"
 
 
 def exit_code(error: BaseException) -> int:

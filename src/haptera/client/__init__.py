@@ -114,6 +114,8 @@ def open_embedded(
     path: str | os.PathLike[str],
     *,
     durability: Literal["sync", "os"] = "sync",
+    master_key_file: str | os.PathLike[str] | None = None,
+    master_key_command: str | None = None,
     timeout: float | None = TIMEOUT_SECONDS,
 ) -> Database:
     """Open the database in a directory in this process: no server, no socket, the same store and calls.
@@ -127,6 +129,9 @@ def open_embedded(
     Args:
         path: The data directory.
         durability: ``"sync"`` answers a change when it is on the disk, ``"os"`` when the operating system has it.
+        master_key_file: The file of the master key, 32 bytes or 64 hex digits. The variable ``HAPTERA_MASTER_KEY`` may
+            hold it instead. Without one, a master key is made and kept in the directory.
+        master_key_command: A command that writes the master key to its standard output, in place of a file.
         timeout: Seconds that each call may take that names no other; None for no limit.
 
     Returns:
@@ -138,4 +143,4 @@ def open_embedded(
     """
     from haptera.client.embedded import EmbeddedChannel  # noqa: PLC0415  # it needs the extra, and a client does not
 
-    return Database(EmbeddedChannel(path, durability), str(path), timeout)
+    return Database(EmbeddedChannel(path, durability, master_key_file, master_key_command), str(path), timeout)

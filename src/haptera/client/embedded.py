@@ -55,7 +55,13 @@ PAGE_ROWS_MAX = 512
 class EmbeddedChannel:
     """Carries calls to the node of the data directory ``path``, opened by `start` or by the first call."""
 
-    def __init__(self, path: str | os.PathLike[str], durability: Literal["sync", "os"]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        durability: Literal["sync", "os"],
+        master_key_file: str | os.PathLike[str] | None = None,
+        master_key_command: str | None = None,
+    ) -> None:
         if durability not in {"sync", "os"}:
             raise ConfigurationError(f"durability is sync or os, not {durability!r}")
         directory = os.fsdecode(path)
@@ -63,7 +69,13 @@ class EmbeddedChannel:
             raise ConfigurationError(f"path is that of the data directory, not {directory!r}")
         self.revision = 0
         self.reached: str | None = None
-        self._config = NodeConfig(data_dir=directory, listen=(), durability=durability)
+        self._config = NodeConfig(
+            data_dir=directory,
+            listen=(),
+            durability=durability,
+            master_key_file=None if master_key_file is None else os.fsdecode(master_key_file),
+            master_key_command=master_key_command,
+        )
         self._node: Node | None = None
         self._opening: asyncio.Task[Node] | None = None
         self._closed = False

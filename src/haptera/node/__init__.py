@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from haptera.node.descriptors import raise_limit
     from haptera.node.listening import NodeServer, check_listening
     from haptera.node.logging import configure_logging, fields_of
+    from haptera.node.master_key import MasterKeySource, read_master_key_file
     from haptera.node.node import Node
     from haptera.node.offline.verify import Start, Verification, verify
     from haptera.node.option_kinds import flag_of
@@ -37,6 +38,7 @@ __all__ = [
     "OPTIONS",
     "ApplyFailed",
     "Envelope",
+    "MasterKeySource",
     "Node",
     "NodeConfig",
     "NodeServer",
@@ -52,6 +54,7 @@ __all__ = [
     "misspelt",
     "page_steps",
     "raise_limit",
+    "read_master_key_file",
     "return_large_blocks",
     "status",
     "too_many_bytes",
@@ -73,6 +76,7 @@ _NAMES: Final = {
     "haptera.node.descriptors": ("raise_limit",),
     "haptera.node.logging": ("configure_logging", "fields_of"),
     "haptera.node.allocator": ("return_large_blocks",),
+    "haptera.node.master_key": ("MasterKeySource", "read_master_key_file"),
     "haptera.node.node": ("Node",),
     "haptera.node.offline.verify": ("Start", "Verification", "verify"),
     "haptera.node.option_kinds": ("flag_of",),

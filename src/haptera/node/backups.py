@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from haptera.node.commit import CommitPipeline
+    from haptera.node.master_key import Origin
     from haptera.node.recovery import DurableState
 
 #: Backups of one node under way at once. Each pins files, reads the disk and has a processor busy with its digest.
@@ -41,12 +42,12 @@ class LogExtent(msgspec.Struct, frozen=True):
 class OpenBackup:
     """One backup under way, of the state after the entry ``index``. ``size`` is in bytes."""
 
-    def __init__(self, writer: BackupWriter) -> None:
+    def __init__(self, writer: BackupWriter, master_key: Origin) -> None:
         self.index = writer.manifest.index
         self.revision = writer.manifest.revision
         self.size = writer.size
         #: Where the node has its master key from.
-        self.master_key = "generated"
+        self.master_key = master_key
         self._pieces = writer.pieces()
         self._reading: asyncio.Future[bytes] | None = None
 
@@ -93,7 +94,7 @@ class Backups:
             extent, revision, entry_time_ms = await self._point()
             loop = asyncio.get_running_loop()
             writer = await loop.run_in_executor(None, self._writer, extent, revision, entry_time_ms)
-            backup = OpenBackup(writer)
+            backup = OpenBackup(writer, self._storage.master_key_source.origin)
             try:
                 yield backup
             finally:

@@ -27,6 +27,7 @@ from haptera.node.option_kinds import (
     address_list,
     amount,
     choice,
+    command_text,
     group_text,
     mode_text,
     of_limits,
@@ -134,6 +135,26 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             "FILE",
             f"Sign every frame with the secret in this file, {SECRET_SIZE_MIN} bytes or more, and refuse peers that do "
             "not have it. The local socket in the data directory stays unsigned.",
+        ),
+    ] = None
+    master_key_file: Annotated[
+        str | None,
+        Option(
+            path_text,
+            "Security",
+            "FILE",
+            "Encrypt the keys of the data under the master key in this file: 32 bytes, or 64 hex digits. The variable "
+            "HAPTERA_MASTER_KEY can hold the digits instead. If none of the three is given, the node makes a master "
+            "key and keeps it beside the data.",
+        ),
+    ] = None
+    master_key_command: Annotated[
+        str | None,
+        Option(
+            command_text,
+            "Security",
+            "COMMAND",
+            "The same with the key that this command writes to its standard output. It is run without a shell.",
         ),
     ] = None
     compression: Annotated[

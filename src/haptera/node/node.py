@@ -18,15 +18,17 @@ from haptera.node.entry_clock import SLEW, EntryClock
 from haptera.node.metrics import Metrics
 from haptera.node.recovery import DurableState
 from haptera.node.scans import Scans
+from haptera.node.start_warnings import warn_at_start
 from haptera.node.turns import Turns
 from haptera.replication import ThreadWriter
 from haptera.state import limits
-from haptera.storage import DIRECTORY_FORMAT, OsFileSystem
+from haptera.storage import OsFileSystem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from haptera.node.config import NodeConfig
+    from haptera.node.master_key import Origin
     from haptera.replication import Writer
     from haptera.storage import FileSystem
 
@@ -133,7 +135,7 @@ class Node:
         except BaseException:
             storage.close()
             raise
-        _warn(config, storage)
+        warn_at_start(config, storage)
         node = cls(
             config, storage, loop, clock_ms or _unix_time_ms, monotonic_ns or boot_time_ns, writer or ThreadWriter()
         )
@@ -154,6 +156,11 @@ class Node:
     def master_key_path(self) -> str | None:
         """The file of the master key beside the data; None where a master key was given."""
         return self._storage.directory.master_key_path if self._storage.keyring.generated else None
+
+    @property
+    def master_key_origin(self) -> Origin:
+        """Where the master key is from."""
+        return self._storage.master_key_source.origin
 
     @property
     def master_key_id(self) -> bytes:
@@ -281,40 +288,6 @@ class Node:
     def _on_failure(self, error: BaseException) -> None:
         if not self.failed.done():
             self.failed.set_result(error)
-
-
-def _warn(config: NodeConfig, storage: DurableState) -> None:
-    if storage.keyring.generated:
-        _logger.warning(
-            "key_file_beside_data",
-            extra={
-                "file": storage.directory.master_key_path,
-                "meaning": "any reader of this directory can read the data; copies without this file stay encrypted",
-                "help": "--master-key-file, HAPTERA_MASTER_KEY or --master-key-command gives a master key",
-            },
-        )
-    elif storage.keyring.unused_file:
-        _logger.warning(
-            "unused_master_key",
-            extra={
-                "file": storage.directory.master_key_path,
-                "meaning": "another master key opens this directory; this file opens nothing but older copies of it",
-            },
-        )
-    if storage.migrated_from is not None:
-        _logger.warning(
-            "directory_migrated",
-            extra={
-                "from_format": storage.migrated_from,
-                "to_format": DIRECTORY_FORMAT,
-                "meaning": "older versions refuse this directory from now on",
-            },
-        )
-    if config.durability == "os":
-        _logger.warning(
-            "durability_os",
-            extra={"meaning": "writes are answered before they are on the disk; a power failure can lose some of them"},
-        )
 
 
 def _unix_time_ms() -> int:

@@ -18,6 +18,9 @@ LISTENERS_MAX = 64
 
 VARIABLE_PREFIX = "HAPTERA_"
 
+#: The variable that holds the master key itself. It is no option, because every user of the machine can read a flag.
+MASTER_KEY_VARIABLE = "HAPTERA_MASTER_KEY"
+
 Group = Literal["Data", "Listeners", "Security", "Connections", "Limits of a peer", "Logs"]
 
 
@@ -84,6 +87,13 @@ def path_text(value: Any) -> str:
     """The path of a file or a directory, as text."""
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError(f"expected a path, not {value!r}")
+    return value
+
+
+def command_text(value: Any) -> str:
+    """A command with its arguments, as text."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise ValueError("expected a command with its arguments, as text")
     return value
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from haptera.errors import CorruptionError
 from haptera.node.apply_committed import ApplyFailed
+from haptera.node.master_key import MasterKeySource
 from haptera.state import MalformedCommands, StateMachine, decode_commands
 from haptera.storage import DIRECTORY_FORMAT, DataDirectory, Log, open_keyring
 
@@ -27,6 +28,7 @@ class DurableState:
 
     def __init__(self, config: NodeConfig, filesystem: FileSystem) -> None:
         self.machine = StateMachine()
+        self.master_key_source: MasterKeySource
         self.directory: DataDirectory
         self.keyring: StoredKeyring
         self.log: Log
@@ -40,9 +42,11 @@ class DurableState:
     def open(self) -> None:
         """Lock the directory, find its keys, and replay its log."""
         config = self._config
+        self.master_key_source = MasterKeySource(config)
+        master = self.master_key_source.read()  # before there is a directory, which a wrong option should not make
         self.directory = DataDirectory.open(self._fs, config.data_dir)
         self._opened.append(self.directory)
-        self.keyring = open_keyring(self.directory)
+        self.keyring = open_keyring(self.directory, master)
         self.log = Log.open(
             self._fs,
             self.directory,

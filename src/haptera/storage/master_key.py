@@ -35,11 +35,11 @@ class MasterKey:
         return cls.of(secrets.token_bytes(MASTER_KEY_SIZE))
 
     @classmethod
-    def parse(cls, data: bytes) -> MasterKey | None:
-        """The key in the content of a file, a variable or an output: 32 bytes, or 64 hex digits with white space around
-        them; None for anything else.
+    def parse(cls, data: bytes, *, raw: bool = True) -> MasterKey | None:
+        """The key in the content of a file, a variable or an output: 64 hex digits with white space around them, or if
+        `raw` the 32 bytes as they are; None for anything else.
         """
-        if len(data) == MASTER_KEY_SIZE:
+        if raw and len(data) == MASTER_KEY_SIZE:
             return cls.of(data)
         match = _HEX.fullmatch(data)
         return cls.of(bytes.fromhex(match[1].decode())) if match else None
