@@ -56,6 +56,7 @@ OTHER_ERRORS = {
     "CorruptionError",
     "DamagedBackup",
     "DirectoryInUse",
+    "ForeignArchive",
     "LocalProtocolError",
     "MissingKey",
     "NewerFormat",

@@ -14,6 +14,7 @@
             DirectoryInUse          another process has it open
             MissingKey, WrongKey    the key to read it with is missing, or is another one
             NewerFormat             a newer version wrote it
+            ForeignArchive          an archive is another node's
         ConfigurationError          an option, URL or environment is wrong or incomplete
         WrongLoop                   an object was used outside the event loop, thread or process that it belongs to
 
@@ -34,6 +35,7 @@ from haptera.errors.storage import (
     CorruptionError,
     DamagedBackup,
     DirectoryInUse,
+    ForeignArchive,
     MissingKey,
     NewerFormat,
     StorageError,
@@ -54,6 +56,7 @@ __all__ = [
     "DamagedBackup",
     "DirectoryInUse",
     "Failure",
+    "ForeignArchive",
     "HapteraError",
     "LocalProtocolError",
     "MissingKey",

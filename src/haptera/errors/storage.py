@@ -42,6 +42,20 @@ class DamagedBackup(CorruptionError):
     name: str = "BACKUP_INVALID"
 
 
+class ForeignArchive(StorageError):
+    """The directory of an archive belongs to another node. `path` is the directory, `expected` and `actual` are the
+    ids of nodes in hex.
+    """
+
+    name: str = "FOREIGN_ARCHIVE"
+
+    def __init__(self, path: str, expected: str, actual: str) -> None:
+        super().__init__(f"{path}: the archive of node {actual}, and this is node {expected}")
+        self.path = path
+        self.expected = expected
+        self.actual = actual
+
+
 class DirectoryInUse(StorageError):
     """Another process holds the data directory.
 

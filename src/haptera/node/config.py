@@ -74,6 +74,16 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             "Size of one file of the log, allocated as a whole.",
         ),
     ] = SEGMENT_SIZE_DEFAULT
+    archive_dir: Annotated[
+        str | None,
+        Option(
+            path_text,
+            "Data",
+            "DIR",
+            "Directory to which each file of the log is copied once it is full. Name one within the disk that is "
+            "mounted for it: its parents are not made.",
+        ),
+    ] = None
     #: Empty for an embedded node.
     listen: Annotated[
         tuple[str, ...],

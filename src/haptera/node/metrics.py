@@ -39,6 +39,7 @@ COUNTERS = (
 
 #: The metrics that are read from other parts, and their kinds.
 MEASURED = {
+    "archive_lag_segments": "gauge",
     "connections": "gauge",
     "connections_refused_total": "counter",
     "entry_time_offset_seconds": "gauge",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from haptera import defaults, forks
 from haptera.boot_clock import boot_time_ns
+from haptera.node.archiver import Archiver
 from haptera.node.backups import Backups
 from haptera.node.collector import Collector
 from haptera.node.commands import ANONYMOUS, Commands
@@ -38,11 +39,11 @@ _logger = logging.getLogger(__name__)
 class Node:
     """An open node. Make it with `Node.open`, end it with `aclose`.
 
-    ``commands`` is its command interface, ``backups`` makes its backups, ``metrics`` is its registry, ``config`` its
-    configuration, ``clock_ms`` the wall clock: Unix time in milliseconds. ``failed`` resolves to the error when the
-    node cannot go on: a DiskFailed when it cannot write any more, and reads go on until it is closed; an ApplyFailed
-    when its state is broken, and nothing is read any more either. The owner of the node closes it then. ``connections``
-    is the number of its connections; a listener counts them.
+    ``commands`` is its command interface, ``backups`` makes its backups, ``archiver`` keeps its archive, if it has one,
+    ``metrics`` is its registry, ``config`` its configuration, ``clock_ms`` the wall clock: Unix time in milliseconds.
+    ``failed`` resolves to the error when the node cannot go on: a DiskFailed when it cannot write any more, and reads
+    go on until it is closed; an ApplyFailed when its state is broken, and nothing is read any more either. The owner of
+    the node closes it then. ``connections`` is the number of its connections; a listener counts them.
     """
 
     def __init__(
@@ -82,12 +83,14 @@ class Node:
         self.commands = Commands(storage.machine, self._pipeline, self._scans, self._turns, self.metrics)
         self.commands.aging.look()
         self.backups = Backups(storage, self._pipeline, clock_ms)
+        self.archiver = Archiver.of(storage.directory, config.archive_dir, loop)
         self._closing: asyncio.Future[None] | None = None
         self._pid = os.getpid()
         self._forked_from = 0  # in a forked child, the process that has the directory
         forks.watch(self)
         self.metrics.measure(
             {
+                "archive_lag_segments": lambda: self.archiver.lag if self.archiver else 0,
                 "entry_time_offset_seconds": lambda: (self._entry_time_ms() - self.clock_ms()) / 1000,
                 "index": lambda: self._machine.index,
                 "keys": lambda: self.keys,
@@ -140,6 +143,8 @@ class Node:
             config, storage, loop, clock_ms or _unix_time_ms, monotonic_ns or boot_time_ns, writer or ThreadWriter()
         )
         node._started = started
+        if node.archiver is not None:
+            node.archiver.start()
         return node
 
     @property
@@ -257,6 +262,8 @@ class Node:
         try:
             self._scans.close()
             self.commands.aging.stop()
+            if self.archiver is not None:
+                await self.archiver.aclose()
             self.commands.write_forgotten()
             await self._pipeline.close()
             self._turns.close()

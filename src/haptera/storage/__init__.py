@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+from haptera.storage.archive import Archive
 from haptera.storage.backup import BackupFile, BackupImage, BackupReader, BackupWriter, Manifest
 from haptera.storage.checker import Check, Unlock, check_directory
 from haptera.storage.data_key import DataKey
-from haptera.storage.directory import DIRECTORY_FORMAT, DataDirectory
+from haptera.storage.directory import DIRECTORY_FORMAT, DataDirectory, sealed_segments
 from haptera.storage.errors import DiskFull
 from haptera.storage.filesystem import File, FileSystem, OpenMode, OsFileSystem, open_regular
 from haptera.storage.findings import Finding, Findings
@@ -25,6 +26,7 @@ __all__ = [
     "DIRECTORY_FORMAT",
     "ENTRY_SIZE_MAX",
     "MASTER_KEY_FORM",
+    "Archive",
     "BackupFile",
     "BackupImage",
     "BackupReader",
@@ -54,5 +56,6 @@ __all__ = [
     "check_directory",
     "open_keyring",
     "open_regular",
+    "sealed_segments",
     "unwrap_keyring",
 ]

@@ -40,6 +40,16 @@ def segment_number(name: str) -> int | None:
     return int(match[1], 16) if match else None
 
 
+def sealed_segments(fs: FileSystem, log_path: str) -> dict[int, str]:
+    """The paths by number of the segments that another one follows, in order: they are whole, and stay as they are.
+
+    Raises DiskFailed.
+    """
+    with translated(log_path, "list the segments"):
+        numbers = sorted(number for number in map(segment_number, fs.listdir(log_path)) if number is not None)
+    return {number: os.path.join(log_path, segment_name(number)) for number in numbers[:-1]}
+
+
 class DataDirectory:
     """An open data directory, locked against every other process (and every other opening in this one).
 
@@ -151,7 +161,7 @@ def node_text(node_id: bytes, number: int, complete: bool) -> bytes:
 
 
 def make_directory(fs: FileSystem, path: str) -> None:
-    """Make a directory, durably; it may be there. Raises OSError."""
+    """Make a directory, if it is not there, durably. Its parents are not made. Raises OSError."""
     parent = os.path.dirname(path) or "."
     try:
         fs.mkdir(path)

@@ -10,12 +10,13 @@ import errno
 import os
 from collections.abc import Iterator
 
-from haptera.errors import DirectoryInUse, MissingKey, NewerFormat, StorageError, WrongKey
+from haptera.errors import DirectoryInUse, ForeignArchive, MissingKey, NewerFormat, StorageError, WrongKey
 
 __all__ = [
     "DirectoryInUse",
     "DiskFailed",
     "DiskFull",
+    "ForeignArchive",
     "MissingKey",
     "NewerFormat",
     "WrongKey",

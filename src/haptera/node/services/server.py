@@ -116,6 +116,8 @@ def health(node: Node) -> tuple[str, str]:
     answers, answers_max = node.remembered_answers
     if answers >= answers_max:
         return "full", f"{answers} answers are remembered: changes are refused until some are forgotten"
+    if node.archiver is not None and node.archiver.trouble:
+        return "ok", f"{node.archiver.lag} segments are not archived: {node.archiver.trouble}"
     if crowded(answers):
         return "ok", f"{answers} of {answers_max} answers are remembered: each connection may have few"
     return "ok", ""

@@ -1,0 +1,147 @@
+"""Copies each sealed segment of a node to its archive, before retention may remove it.
+
+A thread of its own does the copying, because a disk on a network may answer after minutes or never. Neither the loop
+nor the writer waits for it. A failure is told, and tried again after a while, without end; retention is held back
+meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from haptera.replication import ThreadWriter
+from haptera.storage import Archive, sealed_segments
+
+if TYPE_CHECKING:
+    from haptera.replication import Writer
+    from haptera.storage import DataDirectory
+
+_logger = logging.getLogger(__name__)
+
+#: Seconds between two looks for segments that were sealed. A segment takes minutes to fill.
+LOOK_INTERVAL_S: Final = 1.0
+#: Seconds from a failure to the next attempt: at first, and at most.
+RETRY_S_MIN: Final = 1.0
+RETRY_S_MAX: Final = 60.0
+#: Seconds that the end of a node waits for the copy of a segment to be left.
+END_WAIT_S: Final = 2.0
+
+
+class Archiver:
+    """Keeps the archive of an open data directory up to date.
+
+    ``through`` is the number of the last segment up to which all are archived: retention keeps the later ones.
+    ``lag`` is how many sealed segments are not archived yet, and ``trouble`` why the last attempt failed, or "".
+    """
+
+    def __init__(
+        self, directory: DataDirectory, archive: Archive, worker: Writer, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.through = 0
+        self.lag = 0
+        self.trouble = ""
+        self._directory = directory
+        self._archive = archive
+        self._worker = worker
+        self._loop = loop
+        self._retry_s = RETRY_S_MIN
+        self._stopping = False
+        self._busy = False
+        self._created = False
+        self._keyring = b""  # as it was archived last
+        self._timer: asyncio.TimerHandle | None = None
+        self._idle = asyncio.Event()
+
+    @classmethod
+    def of(cls, directory: DataDirectory, path: str | None, loop: asyncio.AbstractEventLoop) -> Archiver | None:
+        """The archiver for the archive in the directory ``path``; None without one."""
+        if path is None:
+            return None
+        archive = Archive(directory.fs, path, directory.node_id)
+        return cls(directory, archive, ThreadWriter("haptera-archive"), loop)
+
+    def start(self) -> None:
+        """Begin to look for segments."""
+        self._look()
+
+    async def aclose(self) -> None:
+        """Copy no more. A copy that is under way is left, and begun again at the next start."""
+        self._stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            async with asyncio.timeout(END_WAIT_S):
+                while self._busy:
+                    self._idle.clear()
+                    await self._idle.wait()
+        except TimeoutError:  # the disk hangs, and with it the thread, which ends with the process
+            _logger.warning("archive_left", extra={"archive": self._archive.path})
+        else:
+            self._worker.close()
+
+    def _look(self) -> None:
+        self._busy = True
+        self._worker.submit(self._work)
+
+    def _work(self) -> None:
+        """On the worker's thread: archive all that is sealed."""
+        error: Exception | None = None
+        try:
+            self._archive_all()
+        except Exception as caught:  # the loop must hear of any error
+            error = caught
+        try:
+            self._loop.call_soon_threadsafe(self._worked, error)
+        except RuntimeError:
+            pass  # the loop was closed meanwhile
+
+    def _archive_all(self) -> None:
+        archive, directory = self._archive, self._directory
+        sealed = sealed_segments(directory.fs, directory.log_path)
+        waiting = [number for number in sealed if number > self.through]
+        self.lag = len(waiting)
+        keyring = directory.read_keyring()
+        if not waiting and keyring == self._keyring:
+            return
+        if self._created:
+            archive.check()  # another disk may be mounted there by now, or none
+        else:
+            archive.create()
+            self._created = True
+        archive.add_keyring(keyring)  # before the first segment that needs it
+        self._keyring = keyring
+        for number in waiting:
+            if not archive.holds(number, sealed[number]):
+                archive.add(number, sealed[number], lambda: self._stopping)
+            self.through = number
+            self.lag -= 1
+
+    def _worked(self, error: Exception | None) -> None:
+        self._busy = False
+        self._idle.set()
+        if self._stopping:
+            return
+        delay = LOOK_INTERVAL_S
+        if error is not None:
+            delay, self._retry_s = self._retry_s, min(self._retry_s * 2, RETRY_S_MAX)
+            self._tell(str(error), delay)
+        elif self.trouble:
+            self.trouble = ""
+            self._retry_s = RETRY_S_MIN
+            _logger.info("archive_resumed", extra={"archive": self._archive.path, "segment": self.through})
+        self._timer = self._loop.call_later(delay, self._look)
+
+    def _tell(self, reason: str, delay: float) -> None:
+        self.trouble = reason
+        _logger.warning(
+            "archive_failed",
+            extra={
+                "archive": self._archive.path,
+                "reason": reason,
+                "retry_in_seconds": delay,
+                "waiting_segments": self.lag,
+                "meaning": "segments that are not archived stay in the log, beyond the bounds of retention too",
+            },
+        )
