@@ -10,7 +10,8 @@ import asyncio
 import gc
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from itertools import chain
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from haptera.errors import Code, StorageError, failure
 from haptera.node.turns import TURN_WORK_MAX
@@ -50,6 +51,13 @@ class ApplyFailed(StorageError):
         self.index = index
 
 
+class Applied(NamedTuple):
+    """The state after an entry: the store's revision, and the entry's time in Unix milliseconds."""
+
+    revision: int
+    time_ms: int
+
+
 class Applier:
     """Applies entries to the state machine.
 
@@ -77,6 +85,8 @@ class Applier:
         self._waiting: deque[tuple[LogEntry, Sequence[Logged]]] = deque()  # bounded as the writes without a result are
         self._readers: deque[asyncio.Future[None]] = deque()  # each is of a scan or count, whose limits bound it
         self._uncollected = 0  # bytes of commands applied since the collector looked
+        self._index = machine.index  # of the last entry that was applied whole; the machine's own is ahead in slices
+        self._marks: dict[int, list[asyncio.Future[Applied]]] = {}  # each is of a backup, of which there are few
 
     def apply(self, entry: LogEntry, commands: Sequence[Logged]) -> None:
         """Apply a committed entry with these commands, behind the entries before it."""
@@ -94,6 +104,16 @@ class Applier:
             self._readers.append(reader)
             await reader
 
+    def applied(self, index: int) -> asyncio.Future[Applied]:
+        """The state right after the entry of this index, before that of any later one. It is committed, and nothing
+        behind it is applied yet.
+        """
+        mark: asyncio.Future[Applied] = asyncio.get_running_loop().create_future()
+        self._marks.setdefault(index, []).append(mark)
+        if self._index >= index:
+            self._mark(index)
+        return mark
+
     def _steps(self) -> Steps[None]:
         while self._waiting:
             entry, commands = self._waiting.popleft()
@@ -107,6 +127,9 @@ class Applier:
                 if not isinstance(error, Exception):  # KeyboardInterrupt, which ends the loop
                     raise
                 return
+            self._index = entry.index
+            if self._marks:
+                self._mark(entry.index)
             yield from self._answer(entry.index, results)
             self._collect(len(entry.payload))
             while self._readers:
@@ -127,6 +150,16 @@ class Applier:
         self._waiting.clear()
         self._failed(ApplyFailed(entry.index, reason), behind)
         self._wake_readers(len(self._readers))
+        for mark in chain.from_iterable(self._marks.values()):
+            if not mark.done():
+                mark.set_exception(ApplyFailed(entry.index, reason))
+        self._marks.clear()
+
+    def _mark(self, index: int) -> None:
+        state = Applied(self._machine.revision, self._machine.time_ms)
+        for mark in self._marks.pop(index, ()):
+            if not mark.done():
+                mark.set_result(state)
 
     def _collect(self, size: int) -> None:
         self._uncollected += size

@@ -21,15 +21,13 @@ from haptera.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from haptera.node.apply_committed import Applied
     from haptera.node.commit import CommitPipeline
     from haptera.node.master_key import Origin
     from haptera.node.recovery import DurableState
 
 #: Backups of one node under way at once. Each pins files, reads the disk and has a processor busy with its digest.
 BACKUPS_MAX: Final = 4
-
-#: Attempts to find the applied state at the point of the log. The first finds it, unless a large change is applied.
-ATTEMPTS_MAX: Final = 100
 
 
 class LogExtent(msgspec.Struct, frozen=True):
@@ -91,9 +89,9 @@ class Backups:
             raise failure(Code.TOO_MANY_REQUESTS, {"backups_max": BACKUPS_MAX}, outcome="not_applied").exception()
         self._count += 1
         try:
-            extent, revision, entry_time_ms = await self._point()
+            extent, state = await self._point()
             loop = asyncio.get_running_loop()
-            writer = await loop.run_in_executor(None, self._writer, extent, revision, entry_time_ms)
+            writer = await loop.run_in_executor(None, self._writer, extent, state)
             backup = OpenBackup(writer, self._storage.master_key_source.origin)
             try:
                 yield backup
@@ -102,21 +100,19 @@ class Backups:
         finally:
             self._count -= 1
 
-    async def _point(self) -> tuple[LogExtent, int, int]:
-        """An extent of the log, with the revision and the entry time of the state at its end."""
-        machine = self._storage.machine
-        for _ in range(ATTEMPTS_MAX):
-            extent = await self._pipeline.on_writer(self._extent)
-            await self._pipeline.settled()
-            if machine.index == extent.index:
-                return extent, machine.revision, machine.time_ms
-        raise failure(Code.TOO_MANY_REQUESTS, outcome="not_applied").exception()
+    async def _point(self) -> tuple[LogExtent, Applied]:
+        """An extent of the log, and the state at its end."""
+        states: list[asyncio.Future[Applied]] = []
+        extent = await self._pipeline.on_writer(
+            self._extent, lambda extent: states.append(self._pipeline.applied(extent.index))
+        )
+        return extent, await states[0]
 
     def _extent(self) -> LogExtent:
         log = self._storage.log
         return LogExtent(log.last_index, log.segments)
 
-    def _writer(self, extent: LogExtent, revision: int, entry_time_ms: int) -> BackupWriter:
+    def _writer(self, extent: LogExtent, state: Applied) -> BackupWriter:
         storage = self._storage
         keyring = storage.keyring
         manifest = Manifest(
@@ -125,8 +121,8 @@ class Backups:
             node_id=storage.directory.node_id,
             time_ms=self._clock_ms(),
             index=extent.index,
-            revision=revision,
-            entry_time_ms=entry_time_ms,
+            revision=state.revision,
+            entry_time_ms=state.time_ms,
             first_segment=1,
             keys=[key.id for key in keyring.keys],
             files=[BackupFile("segment", segment.number, segment.size_bytes) for segment in extent.segments],

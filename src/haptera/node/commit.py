@@ -23,7 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from haptera.errors import Code, failure
-from haptera.node.apply_committed import APPLY_FAILED, Applier, ApplyFailed
+from haptera.node.apply_committed import APPLY_FAILED, Applied, Applier, ApplyFailed
 from haptera.node.batch import DROPPED, Batch
 from haptera.replication import ClusterOfOne
 from haptera.state import SLICE_WORK_MAX, encode_steps, finish
@@ -194,9 +194,13 @@ class CommitPipeline:
         """Return when no large change is applied in part: now, in most cases."""
         await self._applier.settled()
 
-    def on_writer(self, job: Callable[[], R]) -> asyncio.Future[R]:
-        """Run a job on the writer's thread, between two entries."""
-        return self._cluster.between(job)
+    def on_writer(self, job: Callable[[], R], told: Callable[[R], None] | None = None) -> asyncio.Future[R]:
+        """Run a job on the writer's thread, between two entries; see `ClusterOfOne.between`."""
+        return self._cluster.between(job, told)
+
+    def applied(self, index: int) -> asyncio.Future[Applied]:
+        """The state right after the last entry of the log, whose index this is; see `Applier.applied`."""
+        return self._applier.applied(index)
 
     def abandon(self) -> None:
         """End the writer after the loop was closed. Changes that are not with the disk are dropped, unanswered."""

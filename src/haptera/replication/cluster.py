@@ -67,12 +67,14 @@ class ClusterOfOne:
         self._writer.submit(lambda: self._write(entry, encode))
         return entry.index
 
-    def between(self, job: Callable[[], R]) -> asyncio.Future[R]:
-        """Run a job on the writer's thread, between two entries. Every entry that it sees in the log is told as
-        committed, or refused, before its result is.
+    def between(self, job: Callable[[], R], told: Callable[[R], None] | None = None) -> asyncio.Future[R]:
+        """Run a job on the writer's thread, between two entries.
+
+        ``told`` is called with its result on the loop: after every entry that the job sees in the log was told as
+        committed or refused, and before any later one is. The future's waiter may go on later than that.
         """
         result: asyncio.Future[R] = self._loop.create_future()
-        self._writer.submit(lambda: self._run(job, result))
+        self._writer.submit(lambda: self._run(job, result, told))
         return result
 
     def close(self) -> None:
@@ -94,14 +96,14 @@ class ClusterOfOne:
         except RuntimeError:
             pass  # the loop was closed while the disk was busy: no caller is left
 
-    def _run(self, job: Callable[[], R], result: asyncio.Future[R]) -> None:
+    def _run(self, job: Callable[[], R], result: asyncio.Future[R], told: Callable[[R], None] | None) -> None:
         settle: Callable[[], None]
         try:
-            settle = partial(result.set_result, job())
+            settle = partial(_settle, result, job(), told)
         except BaseException as error:
-            settle = partial(result.set_exception, error)
+            settle = partial(_fail, result, error)
         with suppress(RuntimeError):  # the loop was closed meanwhile: no caller is left
-            self._loop.call_soon_threadsafe(_settle, result, settle)
+            self._loop.call_soon_threadsafe(settle)
 
     def _written(self, entry: LogEntry, error: BaseException | None, seconds: float) -> None:
         self.busy = False
@@ -112,6 +114,13 @@ class ClusterOfOne:
             self._refused(entry.index, error, seconds)
 
 
-def _settle(result: asyncio.Future[Any], settle: Callable[[], None]) -> None:
+def _settle(result: asyncio.Future[R], value: R, told: Callable[[R], None] | None) -> None:
     if not result.done():  # else its caller was cancelled
-        settle()
+        if told is not None:
+            told(value)
+        result.set_result(value)
+
+
+def _fail(result: asyncio.Future[Any], error: BaseException) -> None:
+    if not result.done():
+        result.set_exception(error)

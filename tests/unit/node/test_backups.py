@@ -20,7 +20,7 @@ from haptera.state import operations
 from haptera.storage import BackupReader, Manifest
 from haptera.testing import node, virtual_clock
 from haptera.testing.filesystem import MemoryFileSystem
-from tests.unit.node.nodes import Asked, ManualWriter, opened, turn
+from tests.unit.node.nodes import CONFIG, Asked, ManualWriter, opened, turn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -272,3 +272,20 @@ async def test_a_node_that_stops_ends_its_backups() -> None:
         assert (caught.value.code, caught.value.outcome) == (5005, "not_applied")
         assert len(url.node.backups) == 0
         await peer.aclose()
+
+
+async def test_a_backup_begins_while_large_changes_are_applied_one_after_the_other() -> None:
+    """Each is applied in slices while the next is with the disk, so applied state is never at the end of the log."""
+    fs = MemoryFileSystem()
+    large = operations.SetMany([(f"k{number}", b"%d" % number) for number in range(3000)])
+    async with opened(fs, config=msgspec.structs.replace(CONFIG, segment_size=1 << 20)) as node:
+        asked = [Asked(node, large) for _ in range(40)]
+        await turn()
+        backups = [asyncio.create_task(backup_of(node)) for _ in range(BACKUPS_MAX)]
+        for data in await asyncio.gather(*backups):
+            manifest = manifest_of(node, data)
+            assert manifest.index < 40
+            async with restored(node, fs, data) as again:
+                assert (again.revision, again.index) == (manifest.revision, manifest.index)
+        while not all(each.answered for each in asked):
+            await asyncio.sleep(0.001)

@@ -132,3 +132,34 @@ def test_a_loop_that_is_closed_while_the_disk_is_busy_hears_nothing() -> None:
     cluster.disk.jobs.popleft()()
     assert (cluster.told, cluster.log.last_index) == ([], 1)
     cluster.close()
+
+
+async def test_a_job_between_two_entries_is_told_in_the_order_of_the_log() -> None:
+    cluster = Cluster()
+    order: list[object] = []
+    cluster.one._committed = lambda entry, _: order.append(entry.index)
+    cluster.one.propose(1, lambda: b"one")
+    result = cluster.one.between(lambda: cluster.log.last_index, lambda seen: order.append(f"saw {seen}"))
+    cluster.disk.jobs.popleft()()
+    cluster.disk.jobs.popleft()()
+    await asyncio.sleep(0)
+    cluster.one.propose(2, lambda: b"two")
+    await cluster.write()
+    assert order == [1, "saw 1", 2]
+    assert await result == 1
+    cluster.close()
+
+
+async def test_a_job_that_fails_fails_for_its_caller_alone() -> None:
+    cluster = Cluster()
+    failed = cluster.one.between(lambda: 1 // 0)
+    await cluster.write()
+    with pytest.raises(ZeroDivisionError):
+        await failed
+    cancelled = cluster.one.between(lambda: 1)
+    cancelled.cancel()
+    await cluster.write()
+    cluster.one.propose(1, lambda: b"one")
+    await cluster.write()
+    assert cluster.told == [(1, b"one")]
+    cluster.close()
