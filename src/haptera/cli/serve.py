@@ -27,6 +27,7 @@ from haptera.cli.exit_codes import (
     IN_USE,
     NEWER_FORMAT,
     OF_SERVE,
+    OUTDATED,
     WRONG_KEY,
     listed,
 )
@@ -188,7 +189,7 @@ def _master_key(node: Node) -> str:
 
 def exit_code(error: BaseException) -> int:
     """The exit code for the trouble that kept a node from serving."""
-    from haptera.errors import DirectoryInUse, MissingKey, NewerFormat, WrongKey
+    from haptera.errors import DirectoryInUse, MissingKey, NewerFormat, OutdatedCopy, WrongKey
     from haptera.node import ApplyFailed
 
     match error:
@@ -204,6 +205,8 @@ def exit_code(error: BaseException) -> int:
             return NEWER_FORMAT
         case ApplyFailed():
             return CANNOT_APPLY
+        case OutdatedCopy():
+            return OUTDATED
         case _:
             return CANNOT_WRITE
 

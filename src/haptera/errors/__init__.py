@@ -15,6 +15,7 @@
             MissingKey, WrongKey    the key to read it with is missing, or is another one
             NewerFormat             a newer version wrote it
             ForeignArchive          an archive is another node's
+            OutdatedCopy            the log in it is older than its newest snapshot
         ConfigurationError          an option, URL or environment is wrong or incomplete
         WrongLoop                   an object was used outside the event loop, thread or process that it belongs to
 
@@ -38,6 +39,7 @@ from haptera.errors.storage import (
     ForeignArchive,
     MissingKey,
     NewerFormat,
+    OutdatedCopy,
     StorageError,
     WrongKey,
 )
@@ -62,6 +64,7 @@ __all__ = [
     "MissingKey",
     "NewerFormat",
     "Outcome",
+    "OutdatedCopy",
     "ProtocolError",
     "RemoteProtocolError",
     "ServerError",

@@ -70,6 +70,21 @@ class DirectoryInUse(StorageError):
         self.pid = pid
 
 
+class OutdatedCopy(StorageError):
+    """The log ends before the newest snapshot: a copy of it from an earlier time was put in its place.
+
+    `file` is the log, `expected` the segment that must follow the snapshot, `actual` what is there.
+    """
+
+    name: str = "OUTDATED_COPY"
+
+    def __init__(self, file: str, expected: str, actual: str) -> None:
+        super().__init__(f"{file}: an older copy, which ends before the newest snapshot: no {expected}, but {actual}")
+        self.file = file
+        self.expected = expected
+        self.actual = actual
+
+
 class NewerFormat(StorageError):
     """A file was written by a newer version. `file` names it, `found` and `supported` are format versions."""
 

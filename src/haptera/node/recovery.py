@@ -1,33 +1,160 @@
-"""Recovery: the state of a node, rebuilt from its log. This is the one place that does it."""
+"""Recovery: the state of a node, rebuilt from a snapshot and the log behind it. This is the one place that does it."""
 
 from __future__ import annotations
 
 import gc
 import logging
 import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from haptera.errors import CorruptionError
+from haptera.errors import CorruptionError, OutdatedCopy
 from haptera.node.apply_committed import ApplyFailed
 from haptera.node.master_key import MasterKeySource
-from haptera.state import MalformedCommands, StateMachine, decode_commands
-from haptera.storage import DIRECTORY_FORMAT, DataDirectory, Log, open_keyring
+from haptera.state import MalformedCommands, MalformedPieces, StateMachine, decode_commands, load_pieces
+from haptera.storage import (
+    DIRECTORY_FORMAT,
+    DataDirectory,
+    DiskFailed,
+    Log,
+    LogEntry,
+    LogPoint,
+    SnapshotFile,
+    SnapshotReader,
+    find_snapshots,
+    open_keyring,
+    remove_unfinished_snapshots,
+)
 
 if TYPE_CHECKING:
     from haptera.node.config import NodeConfig
-    from haptera.storage import FileSystem, StoredKeyring
+    from haptera.storage import FileSystem, Keyring, StoredKeyring
 
 _logger = logging.getLogger(__name__)
 
 #: Seconds between two lines that say how far a recovery is.
 PROGRESS_INTERVAL_S: Final = 1.0
 
+#: Gives the entries behind a point of the log.
+EntriesAfter = Callable[[LogPoint], Iterable[LogEntry]]
+
+
+class Abandoned(Exception):
+    """A recovery was told to stop."""
+
+
+@dataclass(slots=True)
+class Recovered:
+    """A state machine, and its origin: the snapshot that it was loaded from, if there was one, and the damaged ones
+    that are newer.
+    """
+
+    machine: StateMachine
+    snapshot: SnapshotFile | None = None
+    seconds: float = 0.0
+    damaged: list[SnapshotFile] = field(default_factory=list)
+
+
+def recover(
+    fs: FileSystem,
+    log_path: str,
+    snapshots_path: str,
+    keyring: Keyring,
+    entries_after: EntriesAfter,
+    *,
+    index_max: int | None = None,
+    abandoned: Callable[[], bool] = lambda: False,
+) -> Recovered:
+    """Make the state of a directory: load its newest snapshot that is whole, and apply the entries behind it.
+
+    `entries_after` is called once, with the point of that snapshot (`LogPoint.START` without one), and gives the
+    entries to be applied. Snapshots of a later index than `index_max` are left aside. A snapshot that is damaged is
+    reported (`snapshot_damaged`), and the one before it is taken.
+
+    Raises the errors of `haptera.storage`: CorruptionError, OutdatedCopy, WrongKey, NewerFormat, DiskFailed;
+    UnknownPart for a snapshot or a log that a newer version wrote; ApplyFailed; and Abandoned, when `abandoned` says
+    so.
+    """
+    collecting = gc.isenabled()
+    # The state is millions of objects and no cycle: to look for cycles among them would take most of the time.
+    gc.disable()
+    try:
+        found, point = _load(fs, snapshots_path, keyring, index_max, abandoned)
+        entries = entries_after(point)
+        _apply(found.machine, entries, log_path, abandoned)
+    finally:
+        if collecting:
+            gc.enable()
+    if index_max is None:
+        for file in found.damaged:
+            if file.index > found.machine.index:
+                raise OutdatedCopy(log_path, f"entries up to index {file.index}", f"a log up to {found.machine.index}")
+    found.machine.build_index()
+    return found
+
+
+def _load(
+    fs: FileSystem, path: str, keyring: Keyring, index_max: int | None, abandoned: Callable[[], bool]
+) -> tuple[Recovered, LogPoint]:
+    started = time.monotonic()
+    damaged: list[SnapshotFile] = []
+    for file in find_snapshots(fs, path):
+        if index_max is not None and file.index > index_max:
+            continue
+        try:
+            with SnapshotReader(fs, file.path, keyring) as reader:
+                pieces = _unless(abandoned, reader.pieces())
+                machine = load_pieces(pieces, index=reader.point.index, time_ms=reader.point.time_ms)
+                point = reader.point
+        except (CorruptionError, MalformedPieces, DiskFailed) as error:
+            _report_damage(file, error)
+            damaged.append(file)
+        else:
+            return Recovered(machine, file, time.monotonic() - started, damaged), point
+    return Recovered(StateMachine(), damaged=damaged), LogPoint.START
+
+
+def _unless(abandoned: Callable[[], bool], pieces: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+    for piece in pieces:
+        if abandoned():
+            raise Abandoned
+        yield piece
+
+
+def _apply(machine: StateMachine, entries: Iterable[LogEntry], log_path: str, abandoned: Callable[[], bool]) -> None:
+    apply = machine.apply
+    for entry in entries:
+        try:
+            commands = decode_commands(entry.payload)
+        except MalformedCommands as error:
+            # The record is whole and decrypts, so no disk did this.
+            raise CorruptionError(log_path, 0, f"commands in the entry of index {entry.index}", str(error)) from error
+        try:
+            apply(entry.index, entry.time_ms, commands)
+        except Exception as error:
+            raise ApplyFailed(entry.index, error) from error
+        if abandoned():
+            raise Abandoned
+
+
+def _report_damage(file: SnapshotFile, error: CorruptionError | MalformedPieces | DiskFailed) -> None:
+    damage = (
+        {"offset": error.offset, "expected": error.expected, "actual": error.actual}
+        if isinstance(error, CorruptionError)
+        else {"reason": str(error)}
+    )
+    _logger.error(
+        "snapshot_damaged",
+        extra={"file": file.path, **damage, "meaning": "the snapshot before it is taken, with more of the log"},
+    )
+
 
 class DurableState:
-    """A node's data directory, its log, and the state machine that the log is replayed into. All of it blocks."""
+    """A node's data directory, its log, and the state machine that both make. All of it blocks."""
 
     def __init__(self, config: NodeConfig, filesystem: FileSystem) -> None:
-        self.machine = StateMachine()
+        self.machine: StateMachine
         self.master_key_source: MasterKeySource
         self.directory: DataDirectory
         self.keyring: StoredKeyring
@@ -40,31 +167,27 @@ class DurableState:
         self._reported = 0.0
 
     def open(self) -> None:
-        """Lock the directory, find its keys, and replay its log."""
-        config = self._config
-        self.master_key_source = MasterKeySource(config)
+        """Lock the directory, find its keys, load its newest snapshot, and replay the log behind it."""
+        self.master_key_source = MasterKeySource(self._config)
         master = self.master_key_source.read()  # before there is a directory, which a wrong option should not make
-        self.directory = DataDirectory.open(self._fs, config.data_dir)
+        self.directory = DataDirectory.open(self._fs, self._config.data_dir)
         self._opened.append(self.directory)
         self.keyring = open_keyring(self.directory, master)
-        self.log = Log.open(
-            self._fs,
-            self.directory,
-            self.keyring,
-            segment_size=config.segment_size,
-            durability=config.durability,
-            on_progress=self._on_progress,
-        )
-        self._opened.append(self.log)
         self._started = self._reported = time.monotonic()
-        collecting = gc.isenabled()
-        # The state is millions of objects and no cycle: to look for cycles among them would take most of the time.
-        gc.disable()
         try:
-            self._replay()
-        finally:
-            if collecting:
-                gc.enable()
+            found = recover(
+                self._fs,
+                self.directory.log_path,
+                self.directory.snapshots_path,
+                self.keyring,
+                self._open_log,
+                abandoned=lambda: self.abandoned,
+            )
+        except Abandoned:
+            return
+        self.machine = found.machine
+        remove_unfinished_snapshots(self._fs, self.directory.snapshots_path)
+        self._report_end(found)
 
     @property
     def migrated_from(self) -> int | None:
@@ -79,24 +202,19 @@ class DurableState:
             finally:
                 self.close()
 
-    def _replay(self) -> None:
-        apply = self.machine.apply
-        for entry in self.log.replay():
-            try:
-                commands = decode_commands(entry.payload)
-            except MalformedCommands as error:
-                # The record is whole and decrypts, so no disk did this.
-                raise CorruptionError(
-                    self.directory.log_path, 0, f"commands in the entry of index {entry.index}", str(error)
-                ) from error
-            try:
-                apply(entry.index, entry.time_ms, commands)
-            except Exception as error:
-                raise ApplyFailed(entry.index, error) from error
-            if self.abandoned:
-                return
-        self.machine.build_index()
-        self._report_end()
+    def _open_log(self, start: LogPoint) -> Iterator[LogEntry]:
+        config = self._config
+        self.log = Log.open(
+            self._fs,
+            self.directory,
+            self.keyring,
+            start=start,
+            segment_size=config.segment_size,
+            durability=config.durability,
+            on_progress=self._on_progress,
+        )
+        self._opened.append(self.log)
+        return self.log.replay()
 
     def _on_progress(self, entries: int, bytes_done: int, bytes_total: int) -> None:
         now = time.monotonic()
@@ -112,23 +230,36 @@ class DurableState:
                 },
             )
 
-    def _report_end(self) -> None:
+    def _report_end(self, found: Recovered) -> None:
         recovery, seconds = self.log.recovery, time.monotonic() - self._started
         if recovery.torn_bytes:
             _logger.warning(
                 "torn_tail_cut_off",
                 extra={"file": recovery.file, "offset": recovery.offset, "bytes": recovery.torn_bytes},
             )
+        snapshot = found.snapshot
+        of_snapshot = (
+            {}
+            if snapshot is None
+            else {
+                "snapshot_index": snapshot.index,
+                "snapshot_bytes": snapshot.size_bytes,
+                "snapshot_seconds": round(found.seconds, 3),
+            }
+        )
+        if found.damaged:
+            of_snapshot["snapshots_damaged"] = len(found.damaged)
         _logger.info(
             "recovered",
             extra={
                 "entries": recovery.entries,
                 "bytes": recovery.bytes,
                 "seconds": round(seconds, 3),
-                "entries_per_second": _rate(recovery.entries, seconds),
+                "entries_per_second": _rate(recovery.entries, seconds - found.seconds),
                 "keys": len(self.machine.kv.entries),
                 "revision": self.machine.revision,
                 "index": self.machine.index,
+                **of_snapshot,
             },
         )
 

@@ -10,7 +10,7 @@ from haptera.storage.backup import BackupFile, BackupImage, BackupReader, Backup
 from haptera.storage.checker import Check, Unlock, check_directory
 from haptera.storage.data_key import DataKey
 from haptera.storage.directory import DIRECTORY_FORMAT, DataDirectory, sealed_segments
-from haptera.storage.errors import DiskFull
+from haptera.storage.errors import DiskFailed, DiskFull
 from haptera.storage.filesystem import File, FileSystem, OpenMode, OsFileSystem, open_regular
 from haptera.storage.findings import Finding, Findings
 from haptera.storage.key_files import StoredKeyring, open_keyring, unwrap_keyring
@@ -19,8 +19,16 @@ from haptera.storage.log import Durability, Log
 from haptera.storage.master_key import MASTER_KEY_FORM, MasterKey
 from haptera.storage.new_directory import NewDirectory
 from haptera.storage.overlay import OverlayFileSystem
-from haptera.storage.recovery import Recovery, Segment
-from haptera.storage.segment import ENTRY_SIZE_MAX, LogEntry
+from haptera.storage.recovery import Recovery, Replay, read_segments
+from haptera.storage.segment import ENTRY_SIZE_MAX, LogEntry, LogPoint
+from haptera.storage.segment_files import Segment
+from haptera.storage.snapshot import (
+    SnapshotFile,
+    SnapshotReader,
+    find_snapshots,
+    remove_unfinished_snapshots,
+    write_snapshot,
+)
 
 __all__ = [
     "DIRECTORY_FORMAT",
@@ -34,6 +42,7 @@ __all__ = [
     "Check",
     "DataDirectory",
     "DataKey",
+    "DiskFailed",
     "DiskFull",
     "Durability",
     "File",
@@ -43,6 +52,7 @@ __all__ = [
     "Keyring",
     "Log",
     "LogEntry",
+    "LogPoint",
     "Manifest",
     "MasterKey",
     "NewDirectory",
@@ -50,12 +60,19 @@ __all__ = [
     "OsFileSystem",
     "OverlayFileSystem",
     "Recovery",
+    "Replay",
     "Segment",
+    "SnapshotFile",
+    "SnapshotReader",
     "StoredKeyring",
     "Unlock",
     "check_directory",
+    "find_snapshots",
     "open_keyring",
     "open_regular",
+    "read_segments",
+    "remove_unfinished_snapshots",
     "sealed_segments",
     "unwrap_keyring",
+    "write_snapshot",
 ]

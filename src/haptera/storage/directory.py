@@ -19,6 +19,7 @@ __all__ = ["DIRECTORY_FORMAT", "KEYRING_SIZE_MAX", "NODE_ID_SIZE", "DataDirector
 DIRECTORY_FORMAT = 2
 NODE_ID_SIZE = 16
 LOG_NAME = "log"
+SNAPSHOTS_NAME = "snapshots"
 KEYS_NAME = "keys"
 MASTER_KEY_NAME = "master.key"
 NODE_NAME = "node.toml"
@@ -27,6 +28,7 @@ LOCK_NAME = "lock"
 KEYRING_SIZE_MAX = 64 << 10
 NODE_FILE_SIZE_MAX = 4096
 _SEGMENT_NAME = re.compile(r"([0-9a-f]{16})\.seg", re.ASCII)
+_SNAPSHOT_NAME = re.compile(r"([0-9a-f]{16})\.snap", re.ASCII)
 
 
 def segment_name(number: int) -> str:
@@ -50,17 +52,30 @@ def sealed_segments(fs: FileSystem, log_path: str) -> dict[int, str]:
     return {number: os.path.join(log_path, segment_name(number)) for number in numbers[:-1]}
 
 
+def snapshot_name(index: int) -> str:
+    """The file name of a snapshot of the state after the entry with this index."""
+    return f"{index:016x}.snap"
+
+
+def snapshot_index(name: str) -> int | None:
+    """The index in the file name of a snapshot; None for any other file."""
+    match = _SNAPSHOT_NAME.fullmatch(name)
+    return int(match[1], 16) if match else None
+
+
 class DataDirectory:
     """An open data directory, locked against every other process (and every other opening in this one).
 
-    `path`, `log_path`, `keys_path`, `master_key_path` are paths; `node_id` is 16 bytes, chosen when the directory was
-    made. `format` is the format in which it was found, and `complete` whether all that must be there is.
+    `path`, `log_path`, `snapshots_path`, `keys_path`, `master_key_path` are paths; `node_id` is 16 bytes, chosen when
+    the directory was made. `format` is the format in which it was found, and `complete` whether all that must be there
+    is.
     """
 
     def __init__(self, fs: FileSystem, path: str, lock: File) -> None:
         self.fs = fs
         self.path = path
         self.log_path = os.path.join(path, LOG_NAME)
+        self.snapshots_path = os.path.join(path, SNAPSHOTS_NAME)
         self.keys_path = os.path.join(path, KEYS_NAME)
         self.master_key_path = os.path.join(path, MASTER_KEY_NAME)
         self.node_path = os.path.join(path, NODE_NAME)
@@ -120,8 +135,13 @@ class DataDirectory:
                 return
             self.node_id, self.format, self.complete = _parse(self.node_path, data)
             self.fs.sync_directory(self.path)  # the process that made this file, or the keys, may have died before that
-            if LOG_NAME not in self.fs.listdir(self.path):
+            names = self.fs.listdir(self.path)
+            if LOG_NAME not in names:
                 raise CorruptionError(self.log_path, 0, "the log's directory", "nothing")
+            if SNAPSHOTS_NAME not in names:  # an older version made the directory
+                make_directory(self.fs, self.snapshots_path)
+            # A snapshot whose writer died before this may lose its name, and then the log before it must be there.
+            self.fs.sync_directory(self.snapshots_path)
 
     def finish(self) -> None:
         """Say in node.toml that the directory is complete, and of the newest format: the last step of making one, and
@@ -136,8 +156,9 @@ class DataDirectory:
     def _create(self) -> None:
         """First the log's directory, then node.toml: without it there are neither keys nor segments."""
         make_directory(self.fs, self.log_path)
-        names = {KEYS_NAME, MASTER_KEY_NAME}
-        if not names.isdisjoint(self.fs.listdir(self.path)) or self.fs.listdir(self.log_path):
+        make_directory(self.fs, self.snapshots_path)
+        keys = {KEYS_NAME, MASTER_KEY_NAME}.intersection(self.fs.listdir(self.path))
+        if keys or self.fs.listdir(self.log_path) or self.fs.listdir(self.snapshots_path):
             raise CorruptionError(
                 self.node_path, 0, "the file that identifies the keys and the log beside it", "nothing"
             )

@@ -10,7 +10,15 @@ import errno
 import os
 from collections.abc import Iterator
 
-from haptera.errors import DirectoryInUse, ForeignArchive, MissingKey, NewerFormat, StorageError, WrongKey
+from haptera.errors import (
+    DirectoryInUse,
+    ForeignArchive,
+    MissingKey,
+    NewerFormat,
+    OutdatedCopy,
+    StorageError,
+    WrongKey,
+)
 
 __all__ = [
     "DirectoryInUse",
@@ -19,6 +27,7 @@ __all__ = [
     "ForeignArchive",
     "MissingKey",
     "NewerFormat",
+    "OutdatedCopy",
     "WrongKey",
     "failing",
     "holder_of",

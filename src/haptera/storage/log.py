@@ -4,9 +4,11 @@ This comment is the format of a data directory's log, and the rules by which it 
 spec/storage-format.md says the same at more length. Integers are unsigned and big-endian; CRC-32C is Castagnoli's.
 
 Files
-    log/<number>.seg, the number in 16 lower-case hex digits, counting from 1 without a gap. The last one may be
-    active: appended to. log/<number>.seg.tmp is a segment that is being made; it holds no record, and means nothing
-    when a crash leaves it.
+    log/<number>.seg, the number in 16 lower-case hex digits. The first is 1, and there is no gap; the oldest are
+    removed when a snapshot replaces them. The last one may be active: appended to. Or it is empty: with a capacity of
+    81 bytes it has room for nothing. It is there so that the log of a complete directory has a segment, and each
+    snapshot a segment that goes on from it, and the next segment takes its place. log/<number>.seg.tmp is a segment
+    that is being made; it holds no record, and means nothing when a crash leaves it.
 
 Segment
     header (80 bytes):
@@ -43,15 +45,19 @@ Record
 Writing
     One entry is one record, one write, one fdatasync ("os": no fdatasync): record n+1 is not begun before record n is
     durable. A new segment: create under its .tmp name, allocate, header, fsync, rename, fsync of the directory; then
-    its first record. So a segment has its header and its whole size as soon as it has its name. Before it, the old
-    segment is sealed: cut to its records and fsynced (in "os" its data is synced first). So only the last segment can
-    be unfinished, and no segment is sealed without a record. No nonce repeats: a segment is appended to by one opening
-    of the log alone, and by that only until a call fails. After an opening, or a failure, the old records are never
-    written to again, and a new segment has a new id and so a new key. After any failed write or sync the log takes no
-    more writes: the page cache may then differ from the disk, and a second fsync would not tell. A
-    full disk met while a new segment is allocated is different: nothing was written, so the append may be tried again.
+    its first record. The rename replaces an empty segment of that number. So a segment has its header and its whole
+    size as soon as it has its name. Before it, the old segment is sealed: cut to its records and fsynced (in "os" its
+    data is synced first). So only the last segment can be unfinished, and no segment is sealed without a record. No
+    nonce repeats: a segment is appended to by one opening of the log alone, and by that only until a call fails. After
+    an opening, or a failure, the old records are never written to again, and a new segment has a new id and so a new
+    key. After any failed write or sync the log takes no more writes: the page cache may then differ from the disk, and
+    a second fsync would not tell. A full disk met while a new segment is allocated is different: nothing was written,
+    so the append may be tried again. Segments are removed oldest first, each with an fsync of the directory, so that a
+    crash leaves no gap.
 
 Recovery
+    Begins at the point of the newest whole snapshot (`haptera.storage.snapshot`), or at segment 1; segments before it
+    are history, whose records are not read. A log that ends before that point is an older copy: OutdatedCopy.
     Reads the segments in order, and stops at the first thing that is no valid record (bad CRC, bad tag, or past the
     end of the file).
     - At the exact end of the file, or where only zeros follow in an active segment: the end.
@@ -69,10 +75,11 @@ Recovery
     A valid record out of its place (index, term, time), a missing segment, a file that is too short for its header, a
     segment that was sealed without a record, a header that does not continue the segment before: damage. Damage is
     refused: CorruptionError. A torn tail is cut off and reported; it was never acknowledged. Then the last segment is
-    synced (a process may have been killed between a write and its sync) and sealed; if it holds no record it is
-    removed. The first append makes the next segment. Damage that turns the end of the very last record of an active
-    segment into zeros looks like a torn tail, and so do zeros in place of the last records. A log that was closed has
-    no active segment.
+    synced (a process may have been killed between a write and its sync) and sealed, and an empty one is made behind it;
+    if it holds no record it stays, with a sync of its name, until the first append replaces it. On a full disk the
+    empty one has to wait, and the log is read. Damage that turns the end of the very last record of an active segment
+    into zeros looks like a torn tail, and so do zeros in place of the last records. A log that was closed has no active
+    segment.
 """
 
 from __future__ import annotations
@@ -80,20 +87,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
-from haptera.storage.errors import DiskFailed, DiskFull
-from haptera.storage.recovery import Progress, Replay, Segment
+from haptera.storage.directory import segment_name
+from haptera.storage.errors import DiskFailed, DiskFull, OutdatedCopy, failing, translated
+from haptera.storage.recovery import Progress, Replay
 from haptera.storage.segment import (
+    EMPTY_CAPACITY,
     ENTRY_SIZE_MAX,
     RECORD_HEADER_SIZE,
     SEGMENT_HEADER_SIZE,
     TAG_SIZE,
     U64_MAX,
     LogEntry,
+    LogPoint,
     SegmentHeader,
 )
-from haptera.storage.writer import SegmentWriter
+from haptera.storage.segment_files import Segment, missing_segment
+from haptera.storage.writer import SegmentWriter, create_empty, remove_segment
 
 if TYPE_CHECKING:
+    from haptera.storage.data_key import DataKey
     from haptera.storage.directory import DataDirectory
     from haptera.storage.filesystem import FileSystem
     from haptera.storage.keyring import Keyring
@@ -144,23 +156,30 @@ class Log:
         directory: DataDirectory,
         keyring: Keyring,
         *,
+        start: LogPoint = LogPoint.START,
         segment_size: int = SEGMENT_SIZE,
         durability: Durability = "sync",
         on_progress: Progress | None = None,
     ) -> Log:
         """Look at a log's segments, without changing anything yet.
 
-        `directory` is open (and so locked) for as long as the log is; `segment_size` is in bytes and holds for new
-        segments. Raises CorruptionError (a segment is missing or its header damaged), WrongKey, NewerFormat,
-        DiskFailed. See storage-format 6.
+        `directory` is open (and so locked) for as long as the log is; `start` is where the replay begins, the point of
+        a snapshot; `segment_size` is in bytes and holds for new segments. Raises CorruptionError (a segment is missing
+        or its header damaged), OutdatedCopy (the log ends before `start`), WrongKey, NewerFormat, DiskFailed. See
+        storage-format 6.
         """
-        replay = Replay(fs, directory.log_path, keyring, on_progress)
+        replay = Replay(fs, directory.log_path, keyring, start, repair=True, on_progress=on_progress)
+        if directory.complete and replay.empty:
+            if start != LogPoint.START:
+                raise OutdatedCopy(directory.log_path, segment_name(start.next_segment), "no segment")
+            raise missing_segment(directory.log_path, start.next_segment)
         return cls(fs, directory, keyring, replay, segment_size, durability)
 
     @property
     def first_index(self) -> int:
-        """The first entry's index; 0 while there is none."""
-        return 1 if self._end.index else 0
+        """The index of the first entry that a segment still holds; 0 while there is none."""
+        segments = self.segments
+        return segments[0].first_index if segments else 0
 
     @property
     def last_index(self) -> int:
@@ -178,9 +197,14 @@ class Log:
         """Bytes of the segments, without space that is only reserved."""
         return sum(segment.size_bytes for segment in self.segments)
 
+    @property
+    def point(self) -> LogPoint:
+        """Where the newest segment begins: a snapshot that stands there replaces all segments before it."""
+        return self._end.point
+
     def replay(self) -> Iterator[LogEntry]:
-        """Every entry, oldest first, once. At its end a torn tail has been cut off (see `recovery`), the directory is
-        complete and of the newest format, and the log takes appends.
+        """Every entry from the start on, oldest first, once. At its end a torn tail has been cut off (see `recovery`),
+        the directory is complete and of the newest format, and the log takes appends.
 
         Raises CorruptionError, DiskFull, DiskFailed. See storage-format 6.
         """
@@ -188,6 +212,7 @@ class Log:
             raise RuntimeError("a log is replayed once, after it was opened")
         self._state = "recovering"
         yield from self._replay.entries()
+        self._ensure_segment()
         self._directory.finish()
         self._state = "ready"
 
@@ -198,17 +223,50 @@ class Log:
         (nothing was written: the same entry may be tried again), DiskFailed (whether it was written is unknown,
         and the log takes no more). See storage-format 5.
         """
+        self._check_ready()
         self._check(entry)
         size = RECORD_HEADER_SIZE + len(entry.payload) + TAG_SIZE
         # Only a call that comes to its end opens the log for the next one, for any reason that stopped it.
         self._state = "failed"
-        if self._active is None or not self._active.has_room(size):
-            self._roll(entry.index, size)
-        assert self._active is not None
-        self._active.append(entry)
+        active = self._active
+        if active is None or not active.has_room(size):
+            active = self._next_segment(size)
+        active.append(entry)
         self._state = "ready"
         end = self._end
         end.index, end.term, end.time_ms = entry.index, entry.term, entry.time_ms
+
+    def roll(self) -> LogPoint:
+        """Seal the segment that is appended to, if there is one, and return the point behind it.
+
+        For the thread that appends. Raises DiskFull (what was appended is safe, and appending may go on) and
+        DiskFailed.
+        """
+        self._check_ready()
+        self._state = "failed"
+        self._seal_active()
+        if self._end.empty is None:
+            try:
+                self._create_empty()
+            except DiskFull:
+                self._state = "ready"
+                raise
+        self._state = "ready"
+        return self.point
+
+    def forget_before(self, number: int) -> None:
+        """Remove the segments before the one with this number, oldest first; a crash leaves no gap in the others.
+
+        A snapshot, whose name is durable, must stand at the beginning of this segment or a later one. The newest
+        segment cannot be removed (ValueError). Raises DiskFailed.
+        """
+        if number > self.point.next_segment:
+            raise ValueError(f"segment {number} is not older than the newest, {self.point.next_segment}")
+        sealed = self._end.sealed
+        while sealed and sealed[0].number < number:
+            with failing(sealed[0].path, "remove the segment"):
+                remove_segment(self._fs, self._path, sealed[0].path)
+            del sealed[0]
 
     def close(self) -> None:
         """Seal the log, unless a write has failed, and close it. Raises DiskFailed. Safe to call again."""
@@ -224,11 +282,13 @@ class Log:
         finally:
             active.close()
 
-    def _check(self, entry: LogEntry) -> None:
+    def _check_ready(self) -> None:
         if self._state != "ready":
             if self._state == "failed":
                 raise DiskFailed(f"{self._path}: the log takes no more writes, because one has failed")
             raise RuntimeError(f"append to a log that is {self._state}, not ready")
+
+    def _check(self, entry: LogEntry) -> None:
         if len(entry.payload) > ENTRY_SIZE_MAX:
             raise ValueError(
                 f"the entry has {len(entry.payload)} bytes, and {ENTRY_SIZE_MAX} is the most a record can hold"
@@ -240,28 +300,59 @@ class Log:
                 f"term {entry.term} or time {entry.time_ms} ms goes back from {self._end.term}, {self._end.time_ms} ms"
             )
 
-    def _roll(self, first_index: int, record_size: int) -> None:
-        """Seal the active segment, if there is one, and make the next."""
-        last = self._active_segment()
-        if self._active is not None:
-            self._active.seal()
-            self._end.tag = self._active.tag
-            self._active = None
+    def _seal_active(self) -> None:
+        """Seal the segment that is appended to, if there is one."""
+        active, last = self._active, self._active_segment()
+        if active is None:
+            return
+        active.seal()
+        self._active = None
         if last is not None:
+            self._end.tag = active.tag
             self._end.sealed.append(last)
-            self._end.next_number = last.number + 1
-        capacity = max(self._segment_size, SEGMENT_HEADER_SIZE + record_size + 1)
-        synced = self.durability == "sync"
-        key = self._keyring.newest
-        header = SegmentHeader.new(self._end.next_number, key, first_index, self._end.tag, capacity, synced)
+            self._end.next_number += 1
+
+    def _next_segment(self, record_size: int) -> SegmentWriter:
+        """Seal the active segment, if there is one, and make the next, for a record of this size."""
+        self._seal_active()
+        header, key = self._next_header(max(self._segment_size, SEGMENT_HEADER_SIZE + record_size + 1))
         try:
-            self._active = SegmentWriter.create(self._fs, self._path, header, key)
+            active = SegmentWriter.create(self._fs, self._path, header, key, replaced=self._end.empty)
         except DiskFull:
             self._state = "ready"
             raise
+        self._end.begin(header.number)
+        self._end.empty = None
+        self._active = active
+        return active
+
+    def _ensure_segment(self) -> None:
+        """Have a segment, with a name that is durable, behind the last record."""
+        if self._end.empty is not None:  # its maker may have died before it synced the name
+            with translated(self._path, "sync the log's directory"):
+                self._fs.sync_directory(self._path)
+            return
+        try:
+            self._create_empty()
+        except DiskFull:  # a full disk is read all the same
+            if not self._end.sealed:
+                raise
+
+    def _create_empty(self) -> None:
+        """Make the next segment without room for a record, so that the log's directory is never empty."""
+        header, key = self._next_header(EMPTY_CAPACITY)
+        create_empty(self._fs, self._path, header, key, replaced=None)
+        self._end.begin(header.number)
+        self._end.empty = header
+
+    def _next_header(self, capacity: int) -> tuple[SegmentHeader, DataKey]:
+        end, key = self._end, self._keyring.newest
+        synced = self.durability == "sync"
+        return SegmentHeader.new(end.next_number, key, end.index + 1, end.tag, capacity, synced), key
 
     def _active_segment(self) -> Segment | None:
         active = self._active
         if active is None or active.offset == SEGMENT_HEADER_SIZE:
             return None
-        return Segment(active.header.number, active.path, active.header.first_index, active.offset)
+        header, end = active.header, self._end
+        return Segment(header.number, active.path, header.first_index, end.index, end.time_ms, active.offset)

@@ -18,6 +18,7 @@ from haptera.storage.directory import (
     DataDirectory,
     make_directory,
     node_text,
+    segment_number,
 )
 from haptera.storage.errors import translated
 from haptera.storage.filesystem import write_file_atomically
@@ -52,6 +53,7 @@ class NewDirectory:
         try:
             with translated(directory.path, "make the data directory"):
                 make_directory(fs, directory.log_path)
+                make_directory(fs, directory.snapshots_path)
         except BaseException:
             new.close()
             raise
@@ -61,11 +63,13 @@ class NewDirectory:
     def finish(self, fs: FileSystem) -> None:
         """Make it a data directory that opens, in one step. Raises DiskFull, DiskFailed.
 
-        All that it holds must be durable. `fs` is the directory's own, or a view of it in which it is tried first.
+        All that it holds must be durable. Without a segment it is not complete: its first opening makes one, behind the
+        snapshot that it holds. `fs` is the directory's own, or a view of it in which it is tried first.
         """
         directory = self.directory
         with translated(directory.node_path, "complete the data directory"):
-            text = node_text(directory.node_id, DIRECTORY_FORMAT, complete=True)
+            segments = any(segment_number(name) is not None for name in fs.listdir(directory.log_path))
+            text = node_text(directory.node_id, DIRECTORY_FORMAT, complete=segments)
             write_file_atomically(fs, directory.path, NODE_NAME, text)
 
     def close(self) -> None:

@@ -1,33 +1,37 @@
-"""Recovery of a log: finds its segments, reads them in order, and leaves the last one sealed.
+"""Recovery of a log: reads its segments in order from a point on, and leaves the last one sealed.
 
 The rules are in the text of `haptera.storage.log`. `haptera.node.recovery` rebuilds the state from the entries.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from haptera.errors import CorruptionError
-from haptera.storage.directory import segment_name, segment_number
-from haptera.storage.errors import NewerFormat, failing, translated
+from haptera.storage.directory import segment_name
+from haptera.storage.errors import OutdatedCopy, failing, translated
 from haptera.storage.reader import SegmentReader
-from haptera.storage.segment import LOG_FORMAT, NO_TAG, SEGMENT_HEADER_SIZE, LogEntry, SegmentHeader, format_of
-from haptera.storage.writer import remove_segment, seal
+from haptera.storage.segment import LogEntry, LogPoint, SegmentHeader
+from haptera.storage.segment_files import (
+    FoundSegment,
+    Segment,
+    find_segments,
+    missing_segment,
+    segment_numbers,
+    segments_of,
+)
+from haptera.storage.writer import seal
 
 if TYPE_CHECKING:
-    from haptera.storage.data_key import DataKey
-    from haptera.storage.filesystem import File, FileSystem
+    from haptera.storage.filesystem import FileSystem
     from haptera.storage.keyring import Keyring
 
-__all__ = ["LogEnd", "Progress", "Recovery", "Replay", "Segment"]
+__all__ = ["LogEnd", "Progress", "Recovery", "Replay", "read_segments"]
 
 #: on_progress(entries, bytes_done, bytes_total), called for each few MiB that are replayed, and at the end.
 Progress = Callable[[int, int, int], None]
-
-FIRST_SEGMENT: Final = 1
 
 
 @dataclass(slots=True)
@@ -43,57 +47,80 @@ class Recovery:
     offset: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A segment that holds entries. `size_bytes` counts its header and its records."""
-
-    number: int
-    path: str
-    first_index: int
-    size_bytes: int
-
-
 @dataclass(slots=True)
 class LogEnd:
     """Where a log ends: its last entry, its sealed segments, and the chain that the next one continues."""
 
-    index: int = 0
-    term: int = 0
-    time_ms: int = 0
-    tag: bytes = NO_TAG
-    next_number: int = FIRST_SEGMENT
+    index: int
+    term: int
+    time_ms: int
+    tag: bytes
+    next_number: int
+    #: Where the newest segment file begins.
+    point: LogPoint
+    #: The header of the newest segment file, if it holds no record; the next segment takes its place.
+    empty: SegmentHeader | None = None
     sealed: list[Segment] = field(default_factory=list)
 
-
-@dataclass(slots=True)
-class _Found:
-    """A segment file as it was found at opening."""
-
-    number: int
-    path: str
-    size: int
-    header: SegmentHeader
-    key: DataKey
+    def begin(self, number: int) -> None:
+        """Note that the newest segment file is ``number``, which begins here."""
+        self.next_number = number
+        self.point = LogPoint(self.index, self.term, self.time_ms, self.tag, number)
 
 
 class Replay:
-    """Reads a log from its beginning. After `entries`, `end` is where the log goes on and `recovery` says what was
-    found.
+    """Reads a log from a point on. After `entries`, `end` is where the log goes on and `recovery` says what was found.
 
-    Raises CorruptionError (a segment is missing or its header damaged), WrongKey, NewerFormat, DiskFailed.
+    The segments before the point are history: their headers are looked at, unless the replay is of segments that
+    others write (`until`). Raises CorruptionError (a segment is missing or its header damaged), OutdatedCopy, WrongKey,
+    NewerFormat, DiskFailed.
     """
 
-    def __init__(self, fs: FileSystem, log_path: str, keyring: Keyring, on_progress: Progress | None) -> None:
+    def __init__(
+        self,
+        fs: FileSystem,
+        log_path: str,
+        keyring: Keyring,
+        start: LogPoint,
+        *,
+        until: int | None = None,
+        repair: bool = False,
+        on_progress: Progress | None = None,
+    ) -> None:
         self.recovery = Recovery()
-        self.end = LogEnd()
+        self.end = LogEnd(start.index, start.term, start.time_ms, start.tag, start.next_segment, start)
         self._fs = fs
-        self._path = log_path
+        self._until = until
+        self._repairs = repair
         self._on_progress = on_progress
         with translated(log_path, "open the log"):
-            self._found = _find_segments(fs, log_path, keyring)
+            numbers = segment_numbers(fs, log_path)
+            _check_numbers(log_path, numbers, start, until)
+            if until is not None:
+                numbers = [number for number in numbers if start.next_segment <= number < until]
+            found = find_segments(fs, log_path, keyring, numbers)
+        history = [segment for segment in found if segment.number < start.next_segment]
+        self._found = found[len(history) :]
+        self.end.sealed = segments_of(history, start.index, start.time_ms)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no segment at all."""
+        return not self._found and not self.end.sealed
+
+    @property
+    def point(self) -> LogPoint:
+        """The point behind the segments that have been read."""
+        end = self.end
+        return LogPoint(end.index, end.term, end.time_ms, end.tag, end.next_number)
+
+    def __iter__(self) -> Iterator[LogEntry]:
+        return self.entries()
 
     def entries(self) -> Iterator[LogEntry]:
-        """Every entry, oldest first, once. At its end a torn tail has been cut off, and the last segment is sealed."""
+        """Every entry, oldest first, once. At its end, if it repairs, a torn tail has been cut off and the last segment
+        is sealed.
+        """
         bytes_total = sum(found.size for found in self._found)
         bytes_done = 0
         for found in self._found:
@@ -102,11 +129,12 @@ class Replay:
             bytes_done += found.size
         self._found = []
 
-    def _replay_segment(self, found: _Found, bytes_done: int, bytes_total: int) -> Iterator[LogEntry]:
-        last = found is self._found[-1]
+    def _replay_segment(self, found: FoundSegment, bytes_done: int, bytes_total: int) -> Iterator[LogEntry]:
+        last = found is self._found[-1] and self._until is None
         end = self.end
         self._check_header(found)
-        file = self._fs.open(found.path, "r+" if last else "r")
+        end.begin(found.number)
+        file = self._fs.open(found.path, "r+" if last and self._repairs else "r")
         try:
             if last:
                 file.drop_cache()  # after a failed sync the cache may hold bytes that the disk does not
@@ -119,12 +147,13 @@ class Replay:
             yield from reader.entries(end.term, end.time_ms, progress)
             torn = reader.finish(last)
             self._take(found, reader, torn)
-            if last:
-                self._repair(file, reader)
+            if last and self._repairs and reader.count:
+                with failing(reader.path, "seal the segment"):
+                    seal(file, reader.offset, data_synced=False)
         finally:
             file.close()
 
-    def _check_header(self, found: _Found) -> None:
+    def _check_header(self, found: FoundSegment) -> None:
         header, next_index = found.header, self.end.index + 1
         if header.previous_tag != self.end.tag:
             raise CorruptionError(found.path, 0, "a header that continues the segment before", "another segment's tag")
@@ -133,60 +162,52 @@ class Replay:
                 found.path, 0, f"a segment from index {next_index}", f"from index {header.first_index}"
             )
 
-    def _take(self, found: _Found, reader: SegmentReader, torn: int) -> None:
+    def _take(self, found: FoundSegment, reader: SegmentReader, torn: int) -> None:
         """Go on after the segment that has been read."""
         recovery, end = self.recovery, self.end
         if torn:
             recovery.torn_bytes, recovery.file, recovery.offset = torn, found.path, reader.offset
-        end.next_number = found.number
-        if reader.count:
-            end.index, end.term, end.time_ms, end.tag = reader.index, reader.term, reader.time_ms, reader.tag
-            end.sealed.append(Segment(found.number, found.path, found.header.first_index, reader.offset))
-            end.next_number += 1
-            recovery.entries += reader.count
-            recovery.bytes += reader.offset
-
-    def _repair(self, file: File, reader: SegmentReader) -> None:
-        """Leave the last segment sealed, or gone if it holds nothing."""
-        with failing(reader.path, "seal the segment"):
-            if reader.count:
-                seal(file, reader.offset, data_synced=False)
-            else:
-                remove_segment(self._fs, self._path, reader.path)
-
-
-def _find_segments(fs: FileSystem, log_path: str, keyring: Keyring) -> list[_Found]:
-    """The segments of a log, in order. Raises CorruptionError, WrongKey, NewerFormat."""
-    numbers = []
-    for name in fs.listdir(log_path):
-        number = segment_number(name)
-        if number is not None:
-            numbers.append(number)
-    numbers.sort()
-    for expected, number in enumerate(numbers, FIRST_SEGMENT):
-        if number != expected:
-            raise CorruptionError(os.path.join(log_path, segment_name(expected)), 0, "a segment", "no file")
-    return [_read_header(fs, log_path, number, keyring) for number in numbers]
-
-
-def _read_header(fs: FileSystem, log_path: str, number: int, keyring: Keyring) -> _Found:
-    path = os.path.join(log_path, segment_name(number))
-    file = fs.open(path, "r")
-    try:
-        size = file.size()
-        data = file.pread(SEGMENT_HEADER_SIZE, 0)
-    finally:
-        file.close()
-    header = SegmentHeader.decode(data)
-    if header is None:
-        short = size < SEGMENT_HEADER_SIZE
-        raise CorruptionError(
-            path, 0, "a segment header and its CRC-32C", f"{size} bytes in all" if short else data[:16].hex()
+        if not reader.count:
+            end.empty = found.header
+            return
+        end.index, end.term, end.time_ms, end.tag = reader.index, reader.term, reader.time_ms, reader.tag
+        end.sealed.append(
+            Segment(found.number, found.path, found.header.first_index, end.index, end.time_ms, reader.offset)
         )
-    if format_of(data) > LOG_FORMAT:
-        raise NewerFormat(path, format_of(data), LOG_FORMAT)
-    if format_of(data) < LOG_FORMAT or header.number != number or size > header.capacity:
-        raise CorruptionError(
-            path, 0, f"segment {number} of at most {header.capacity} bytes", f"segment {header.number} of {size} bytes"
-        )
-    return _Found(number, path, size, header, keyring.key_of(path, header.key_id))
+        end.next_number += 1
+        recovery.entries += reader.count
+        recovery.bytes += reader.offset
+
+
+def read_segments(
+    fs: FileSystem,
+    log_path: str,
+    keyring: Keyring,
+    start: LogPoint = LogPoint.START,
+    until: int | None = None,
+    on_progress: Progress | None = None,
+) -> Replay:
+    """The entries of the segments from `start` on and before the segment `until`, and nothing is changed.
+
+    Iterate over the result; its `point` is then the one behind them. Segments before `until` must be sealed: a node may
+    write to later ones, and may remove earlier ones, meanwhile. Without `until` the log is read to its end; it must
+    belong to no node then. A torn tail is left where it is, and `recovery` names it. Raises CorruptionError,
+    OutdatedCopy, WrongKey, NewerFormat, DiskFailed.
+    """
+    return Replay(fs, log_path, keyring, start, until=until, on_progress=on_progress)
+
+
+def _check_numbers(log_path: str, numbers: list[int], start: LogPoint, until: int | None) -> None:
+    """Refuse a log that does not reach from the point `start`, or to the segment `until`."""
+    if until is not None:
+        reached = {*numbers}
+        for number in range(start.next_segment, until):
+            if number not in reached:
+                raise missing_segment(log_path, number)
+    elif not numbers:
+        return  # a log that has yet to be made; `Log.open` knows whether it is one
+    elif numbers[-1] < start.next_segment:
+        newest = segment_name(numbers[-1])
+        raise OutdatedCopy(log_path, segment_name(start.next_segment), f"{newest} as its newest segment")
+    elif numbers[0] > start.next_segment:
+        raise missing_segment(log_path, start.next_segment)

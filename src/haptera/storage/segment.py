@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 import struct
+from typing import ClassVar, Final
 
 import google_crc32c
 import msgspec
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from haptera.storage.data_key import DataKey, derive
 
-__all__ = ["ENTRY_SIZE_MAX", "LOG_FORMAT", "LogEntry", "RecordCipher", "SegmentHeader"]
+__all__ = ["ENTRY_SIZE_MAX", "LOG_FORMAT", "LogEntry", "LogPoint", "RecordCipher", "SegmentHeader"]
 
 LOG_FORMAT = 1
 SEGMENT_MAGIC = b"HAPTERAL"
@@ -34,6 +35,10 @@ assert SEGMENT_HEADER.size == SEGMENT_HEADER_SIZE
 assert RECORD_HEADER.size == RECORD_HEADER_SIZE
 
 NO_TAG = bytes(TAG_SIZE)
+#: The number of the first segment of a log.
+FIRST_SEGMENT: Final = 1
+#: The capacity of a segment that is only to be there: it has no room for a record.
+EMPTY_CAPACITY: Final = SEGMENT_HEADER_SIZE + 1
 U64_MAX = (1 << 64) - 1
 _CRC_SIZE = 4
 _SYNC, _OS = 0, 1
@@ -49,6 +54,25 @@ class LogEntry(msgspec.Struct, frozen=True, gc=False):
     index: int
     time_ms: int
     payload: bytes
+
+
+class LogPoint(msgspec.Struct, frozen=True):
+    """A place in the log between two segments: all before it can be replaced by a snapshot.
+
+    `index`, `term`, `time_ms` and `tag` are the last record's before it, and `next_segment` is the number of the
+    segment that begins there. `START` is the point before the first record.
+    """
+
+    START: ClassVar[LogPoint]
+
+    index: int
+    term: int
+    time_ms: int
+    tag: bytes
+    next_segment: int
+
+
+LogPoint.START = LogPoint(0, 0, 0, NO_TAG, FIRST_SEGMENT)
 
 
 class SegmentHeader(msgspec.Struct, frozen=True):

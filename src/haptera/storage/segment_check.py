@@ -10,20 +10,21 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from haptera.errors import CorruptionError, NewerFormat, StorageError
-from haptera.storage.directory import segment_name, segment_number
+from haptera.errors import CorruptionError, StorageError
+from haptera.storage.directory import segment_name
 from haptera.storage.errors import translate
 from haptera.storage.filesystem import TEMPORARY
 from haptera.storage.findings import Finding, Findings
 from haptera.storage.reader import SegmentReader
-from haptera.storage.segment import LOG_FORMAT, NO_TAG, SEGMENT_HEADER_SIZE, SegmentHeader, format_of
+from haptera.storage.segment import NO_TAG, SEGMENT_HEADER_SIZE, SegmentHeader
+from haptera.storage.segment_files import read_segment_header, segment_numbers
 
 if TYPE_CHECKING:
     from haptera.storage.filesystem import FileSystem
     from haptera.storage.keyring import Keyring
     from haptera.storage.segment import LogEntry
 
-__all__ = ["CheckedSegment", "check_segments", "segment_numbers"]
+__all__ = ["CheckedSegment", "check_segments"]
 
 
 @dataclass(slots=True)
@@ -49,11 +50,6 @@ class CheckedSegment:
     tag: bytes = NO_TAG
     whole: bool = False
     sealed: bool = False
-
-
-def segment_numbers(fs: FileSystem, log_path: str) -> list[int]:
-    """The numbers of the segment files in a folder, in order. Raises OSError."""
-    return sorted(number for name in fs.listdir(log_path) if (number := segment_number(name)) is not None)
 
 
 def check_segments(fs: FileSystem, log_path: str, keyring: Keyring | None, findings: Findings) -> list[CheckedSegment]:
@@ -107,7 +103,8 @@ class _SegmentCheck:
     def run(self, keyring: Keyring | None) -> None:
         segment = self._segment
         try:
-            segment.header, segment.size = header, _ = _read_header(self._fs, segment.path, segment.number)
+            header, segment.size, _ = read_segment_header(self._fs, segment.path, segment.number)
+            segment.header = header
             segment.index, segment.tag = header.first_index - 1, header.previous_tag
             self._check_chain(header)
             key = None if keyring is None else keyring.key_of(segment.path, header.key_id)
@@ -170,29 +167,6 @@ class _SegmentCheck:
             segment.term, segment.time_ms = entry.term, entry.time_ms
             if segment.records == 1:
                 segment.first_time_ms = entry.time_ms
-
-
-def _read_header(fs: FileSystem, path: str, number: int) -> tuple[SegmentHeader, int]:
-    """The header of segment `number`, and its file's size in bytes. Raises CorruptionError, NewerFormat, OSError."""
-    file = fs.open(path, "r")
-    try:
-        size = file.size()
-        data = file.pread(SEGMENT_HEADER_SIZE, 0)
-    finally:
-        file.close()
-    header = SegmentHeader.decode(data)
-    if header is None:
-        short = size < SEGMENT_HEADER_SIZE
-        raise CorruptionError(
-            path, 0, "a segment header and its CRC-32C", f"{size} bytes in all" if short else data[:16].hex()
-        )
-    if format_of(data) > LOG_FORMAT:
-        raise NewerFormat(path, format_of(data), LOG_FORMAT)
-    if format_of(data) < LOG_FORMAT or header.number != number or size > header.capacity:
-        raise CorruptionError(
-            path, 0, f"segment {number} of at most {header.capacity} bytes", f"segment {header.number} of {size} bytes"
-        )
-    return header, size
 
 
 def _torn(path: str, reader: SegmentReader, size: int) -> Finding:

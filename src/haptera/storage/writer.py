@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from haptera.storage.directory import segment_name
 from haptera.storage.errors import DiskFailed, DiskFull, failing, translate, translated
-from haptera.storage.filesystem import TEMPORARY, create_anew
+from haptera.storage.filesystem import TEMPORARY, create_anew, read_file
 from haptera.storage.segment import SEGMENT_HEADER_SIZE, LogEntry, RecordCipher, SegmentHeader
 
 if TYPE_CHECKING:
@@ -31,13 +31,19 @@ class SegmentWriter:
         self._codec = RecordCipher(header, key)
 
     @classmethod
-    def create(cls, fs: FileSystem, log_path: str, header: SegmentHeader, key: DataKey) -> SegmentWriter:
-        """Make a segment, ready and durable. Raises DiskFull (nothing is left behind) or DiskFailed."""
+    def create(
+        cls, fs: FileSystem, log_path: str, header: SegmentHeader, key: DataKey, *, replaced: SegmentHeader | None
+    ) -> SegmentWriter:
+        """Make a segment, ready and durable, in place of the empty one whose header is `replaced`, if there is one.
+
+        Raises DiskFull (all is as it was) or DiskFailed.
+        """
         name = segment_name(header.number)
         path = os.path.join(log_path, name)
         temporary = path + TEMPORARY
         with translated(path, "create the segment"):
-            if name in fs.listdir(log_path):
+            found = read_file(fs, path, SEGMENT_HEADER_SIZE) if name in fs.listdir(log_path) else None
+            if found != (None if replaced is None else replaced.encode()):
                 raise DiskFailed(f"{path}: cannot create the segment, because another process has made it")
             file = create_anew(fs, temporary)
         try:
@@ -93,8 +99,15 @@ def seal(file: File, size: int, *, data_synced: bool) -> None:
     file.fsync()
 
 
+def create_empty(
+    fs: FileSystem, log_path: str, header: SegmentHeader, key: DataKey, *, replaced: SegmentHeader | None
+) -> None:
+    """Make a segment that is never written to, as `SegmentWriter.create` does."""
+    SegmentWriter.create(fs, log_path, header, key, replaced=replaced).close()
+
+
 def remove_segment(fs: FileSystem, log_path: str, path: str) -> None:
-    """Remove a segment that holds no record, durably. Raises OSError."""
+    """Remove a segment, or what was to become one, durably. Raises OSError."""
     fs.unlink(path)
     fs.sync_directory(log_path)
 

@@ -157,6 +157,7 @@ def test_a_connection_that_ended_with_a_code_not_known_here_is_plainly_lost(code
         (errors.MissingKey("/data/key"), "MISSING_KEY", "not_applied"),
         (errors.WrongKey("/data/log/1", "00", "01"), "WRONG_KEY", "not_applied"),
         (errors.NewerFormat("/data/log/1", 2, 1), "NEWER_FORMAT", "not_applied"),
+        (errors.OutdatedCopy("/data/log", "segment 9", "segment 2"), "OUTDATED_COPY", "not_applied"),
     ],
 )
 def test_an_error_without_a_code_has_a_name_an_outcome_and_no_details(

@@ -18,6 +18,7 @@ from haptera.peer import dial
 from haptera.replication import ThreadWriter
 from haptera.state import operations
 from haptera.storage import BackupReader, Manifest
+from haptera.storage.directory import node_text
 from haptera.testing import node, virtual_clock
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.node.nodes import CONFIG, Asked, ManualWriter, opened, turn
@@ -53,7 +54,8 @@ async def restored(node: Node, fs: MemoryFileSystem, data: bytes) -> AsyncIterat
     other = MemoryFileSystem()
     for directory in ("/data", "/data/log"):
         other.mkdir(directory)
-    other.write("/data/node.toml", fs.read("/data/node.toml"))
+    manifest = reader.manifest
+    other.write("/data/node.toml", node_text(manifest.node_id, manifest.directory_format, bool(manifest.files)))
     other.write("/data/keys", reader.keyring_data)
     other.write("/data/master.key", fs.read("/data/master.key"))
     files: dict[int, bytes] = {}

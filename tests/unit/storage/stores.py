@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PATH = "data"
 LOG_PATH = "data/log"
+SNAPSHOTS_PATH = "data/snapshots"
 #: Room for a few small entries, so that a dozen fill several segments.
 SEGMENT_SIZE = 400
 

@@ -24,6 +24,7 @@ from haptera.storage.errors import (
     NewerFormat,
     WrongKey,
 )
+from haptera.storage.segment import EMPTY_CAPACITY
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.storage.stores import LOG_PATH, PATH, Store, entries, opened
 
@@ -46,7 +47,7 @@ def test_a_directory_keeps_its_node_id() -> None:
     second = DataDirectory.open(fs, PATH, create=False)
     assert second.node_id == first.node_id
     assert len(second.node_id) == 16
-    assert sorted(fs.listdir(PATH)) == ["lock", "log", "node.toml"]
+    assert sorted(fs.listdir(PATH)) == ["lock", "log", "node.toml", "snapshots"]
 
 
 def test_a_second_opening_in_the_process_is_refused() -> None:
@@ -168,12 +169,24 @@ def test_keys_without_node_toml_are_refused_and_kept() -> None:
     opened(fs).__enter__().close()
     keys = fs.read(f"{PATH}/keys")
     fs.unlink(f"{PATH}/node.toml")
-    assert fs.listdir(LOG_PATH) == []
+    [segment] = fs.listdir(LOG_PATH)
+    assert len(fs.read(f"{LOG_PATH}/{segment}")) == EMPTY_CAPACITY
     for _ in range(2):
         with pytest.raises(CorruptionError, match=r"node\.toml"):
             Store.open(fs)
     assert fs.read(f"{PATH}/keys") == keys
     assert "node.toml" not in fs.listdir(PATH)
+
+
+def test_snapshots_without_node_toml_are_refused() -> None:
+    fs = store_with_entries()
+    for name in fs.listdir(LOG_PATH):
+        fs.unlink(f"{LOG_PATH}/{name}")
+    for name in ("node.toml", "keys", "master.key"):
+        fs.unlink(f"{PATH}/{name}")
+    fs.write(f"{PATH}/snapshots/{1:016x}.snap", b"x")
+    with pytest.raises(CorruptionError, match=r"node\.toml"):
+        Store.open(fs)
 
 
 def test_segments_without_keys_and_node_toml_are_refused() -> None:

@@ -10,7 +10,7 @@ from haptera.storage.errors import MissingKey, NewerFormat, WrongKey
 from haptera.storage.key_files import DATA_KEYS_MAX
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.storage.format_1 import format_1, plain_keys
-from tests.unit.storage.stores import PATH, Store, entries, opened
+from tests.unit.storage.stores import LOG_PATH, PATH, Store, entries, opened
 
 GIVEN, NEW = MasterKey.of(b"g" * 32), MasterKey.of(b"n" * 32)
 KEYS, MASTER = f"{PATH}/keys", f"{PATH}/master.key"
@@ -31,7 +31,7 @@ def change(fs: MemoryFileSystem, master: MasterKey | None = None) -> StoredKeyri
 
 def test_without_a_given_master_key_one_is_generated_beside_the_data() -> None:
     fs = made()
-    assert sorted(fs.listdir(PATH)) == ["keys", "lock", "log", "master.key", "node.toml"]
+    assert sorted(fs.listdir(PATH)) == ["keys", "lock", "log", "master.key", "node.toml", "snapshots"]
     master = MasterKey.parse(fs.read(MASTER))
     assert master is not None
     keyring = change(fs)
@@ -41,7 +41,7 @@ def test_without_a_given_master_key_one_is_generated_beside_the_data() -> None:
 
 def test_a_given_master_key_is_nowhere_on_the_disk() -> None:
     fs = made(GIVEN)
-    assert sorted(fs.listdir(PATH)) == ["keys", "lock", "log", "node.toml"]
+    assert sorted(fs.listdir(PATH)) == ["keys", "lock", "log", "node.toml", "snapshots"]
     with opened(fs, master=GIVEN) as store:
         assert store.entries == entries(10)
         assert not store.keyring.generated
@@ -51,7 +51,7 @@ def test_a_given_master_key_is_nowhere_on_the_disk() -> None:
 def test_a_wrong_master_key_is_told_with_both_ids_and_nothing_is_touched(generated: bool) -> None:
     fs = made(None if generated else GIVEN)
     right = change(fs.power_failure("keep"), None if generated else GIVEN).master
-    before = {name: fs.read(f"{PATH}/{name}") for name in fs.listdir(PATH) if name not in {"log", "lock"}}
+    before = {name: fs.read(f"{PATH}/{name}") for name in fs.listdir(PATH) if name not in {"log", "lock", "snapshots"}}
     with pytest.raises(WrongKey) as caught:
         Store.open(fs, master=NEW)
     assert (caught.value.expected, caught.value.actual) == (right.id.hex(), NEW.id.hex())
@@ -234,6 +234,8 @@ def test_a_directory_of_format_1_is_migrated_when_it_is_opened(master: MasterKey
 def test_a_directory_of_format_1_without_entries_or_keys_is_migrated_too() -> None:
     fs, _ = format_1(0)
     fs.unlink(KEYS)
+    for name in fs.listdir(LOG_PATH):
+        fs.unlink(f"{LOG_PATH}/{name}")  # format 1 had no segment before the first entry
     with opened(fs) as store:
         store.append(3)
     with opened(fs) as store:

@@ -11,7 +11,7 @@ from haptera.errors import CorruptionError
 from haptera.storage import DataDirectory, Log, LogEntry, OsFileSystem, open_keyring
 from haptera.storage.errors import DiskFailed, DiskFull, NewerFormat
 from haptera.storage.reader import CHUNK_SIZE
-from haptera.storage.segment import SEGMENT_HEADER_SIZE
+from haptera.storage.segment import EMPTY_CAPACITY, SEGMENT_HEADER_SIZE, SegmentHeader
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.storage.stores import LOG_PATH, PATH, SEGMENT_SIZE, Store, entries, entry, opened
 
@@ -61,11 +61,27 @@ def test_every_opening_appends_to_a_new_segment_with_a_new_id() -> None:
     assert len({fs.read(segment_path(number))[28:44] for number in (1, 2, 3)}) == 3
 
 
-def test_an_opening_without_an_append_leaves_no_segment() -> None:
+def test_openings_without_an_append_leave_one_segment_without_room() -> None:
+    """So that a directory without any segment is known to have lost them; and it takes no space to speak of."""
     fs = MemoryFileSystem()
+    seen = set()
     for _ in range(3):
         opened(fs).__enter__().close()
-    assert fs.listdir(LOG_PATH) == []
+        assert fs.listdir(LOG_PATH) == [segment_path(1)[len(LOG_PATH) + 1 :]]
+        seen.add(fs.read(segment_path(1)))
+    [data] = seen
+    assert len(data) == EMPTY_CAPACITY
+    assert SegmentHeader.decode(data[:SEGMENT_HEADER_SIZE]) is not None
+
+
+def test_a_directory_that_has_lost_all_segments_is_refused() -> None:
+    fs = MemoryFileSystem()
+    opened(fs).__enter__().close()
+    fs.unlink(segment_path(1))
+    for _ in range(2):
+        with pytest.raises(CorruptionError, match="a segment") as caught:
+            Store.open(fs)
+        assert caught.value.file == segment_path(1)
 
 
 def test_segments_are_preallocated_and_sealed_at_their_length() -> None:

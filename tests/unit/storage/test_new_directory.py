@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from haptera.errors import CorruptionError, DirectoryInUse, StorageError
-from haptera.storage import DataDirectory, NewDirectory, OverlayFileSystem, open_keyring
+from haptera.storage import (
+    DataDirectory,
+    Log,
+    LogEntry,
+    LogPoint,
+    NewDirectory,
+    OverlayFileSystem,
+    open_keyring,
+    write_snapshot,
+)
 from haptera.testing.filesystem import MemoryFileSystem
 
 PATH = "made"
@@ -22,7 +31,6 @@ def test_it_opens_when_it_is_finished_and_not_before() -> None:
     new.finish(fs)
     directory = DataDirectory.open(fs.restart(), PATH)
     assert directory.node_id == new.directory.node_id
-    assert directory.complete
     assert open_keyring(directory).keys == keyring.keys
 
 
@@ -34,6 +42,24 @@ def test_it_is_tried_in_a_view_before() -> None:
     new.finish(view)
     assert DataDirectory.open(view, PATH).node_id == new.directory.node_id
     assert "node.toml" not in fs.listdir(PATH)
+
+
+def test_it_is_complete_with_a_segment_and_made_complete_by_its_first_opening_otherwise() -> None:
+    fs = MemoryFileSystem()
+    new = NewDirectory.make(fs, PATH)
+    keyring = open_keyring(new.directory)
+    point = LogPoint(7, 1, 5, b"t" * 16, 3)
+    write_snapshot(fs, new.directory.snapshots_path, keyring, point, 4, [])
+    new.finish(fs)
+    for complete in (False, True):
+        fs = fs.power_failure("drop")
+        directory = DataDirectory.open(fs, PATH)
+        assert directory.complete is complete
+        log = Log.open(fs, directory, open_keyring(directory), start=point)
+        assert list(log.replay()) == []
+        assert (log.last_index, log.point) == (7, point)
+        if complete:
+            log.append(LogEntry(1, 8, 5, b"eight"))
 
 
 def test_its_name_and_its_content_are_durable_when_it_is_finished() -> None:

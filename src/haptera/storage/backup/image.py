@@ -38,7 +38,9 @@ class BackupImage(ReadOnlyFileSystem):
         path = self.path = os.path.normpath(path)
         manifest = reader.manifest
         self._stored: dict[str, File] = {
-            os.path.join(path, NODE_NAME): _Text(node_text(manifest.node_id, manifest.directory_format, complete=True)),
+            os.path.join(path, NODE_NAME): _Text(
+                node_text(manifest.node_id, manifest.directory_format, complete=bool(manifest.files))
+            ),
             os.path.join(path, KEYS_NAME): _Text(reader.keyring_data),
         }
         number, offset = 0, reader.header.size
