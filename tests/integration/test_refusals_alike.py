@@ -15,6 +15,7 @@ import pytest
 
 import haptera
 from haptera import Database
+from haptera.errors import MemoryFull
 from haptera.testing import node
 
 if TYPE_CHECKING:
@@ -172,13 +173,37 @@ EVERY_CALL: dict[str, Any] = {
 }
 
 
+#: What a store refuses whose memory is used up; "k" and "n" are in it.
+GROWING: dict[str, Any] = {
+    "set": lambda db: db.set("new", b"v"),
+    "set with a longer value": lambda db: db.set("k", bytes(1000)),
+    "get_and_set": lambda db: db.get_and_set("new", b"v"),
+    "increment": lambda db: db.increment("new"),
+    "rename to a longer key": lambda db: db.rename("k", "k" * 1000),
+    "set_many": lambda db: db.set_many({"k": b"w", "new": b"v"}),
+    "a long set_many": lambda db: db.set_many({f"new/{number}": b"v" for number in range(20_000)}),
+}
+#: What it does all the same, in this order.
+FREEING: dict[str, Any] = {
+    "set": lambda db: db.set("k", b"w"),
+    "set of a shorter value": lambda db: db.set("n", b"1"),
+    "increment": lambda db: db.increment("n"),
+    "set_many": lambda db: db.set_many({"k": b"1", "n": b"2"}),
+    "a long set_many": lambda db: db.set_many([("k", b"3"), ("n", b"4")] * 10_000),
+    "rename": lambda db: db.rename("k", "l"),
+    "delete_many": lambda db: db.delete_many(["l"]),
+    "delete": lambda db: db.delete("n"),
+    "clear": lambda db: db.clear(prefix=""),
+}
+
+
 @asynccontextmanager
-async def both(path: Path) -> AsyncIterator[tuple[Database, Database]]:
+async def both(path: Path, memory_max: int = 0) -> AsyncIterator[tuple[Database, Database]]:
     """A served and an embedded store with the same content."""
     async with (
-        node(storage="memory", listen="tcp") as url,
+        node(storage="memory", listen="tcp", memory_max=memory_max) as url,
         haptera.connect(url) as served,
-        haptera.open(path / "data", durability="os") as embedded,
+        haptera.open(path / "data", durability="os", memory_max=memory_max) as embedded,
     ):
         for db in (served, embedded):
             await db.set("k", b"v")
@@ -233,6 +258,22 @@ async def test_an_answer_that_is_too_large_is_refused_with_the_same_error(tmp_pa
         assert await differences([("18 MiB", lambda db: db.get_many(["k"] * 3))], served, embedded) == {}
         answers = [await told(lambda db=db: db.get_many(["k"] * 2)) for db in (served, embedded)]
         assert [answer[0] for answer in answers] == ["no error"] * 2
+
+
+async def test_a_full_memory_is_refused_with_the_same_error_and_lets_the_same_changes_pass(tmp_path: Path) -> None:
+    async with both(tmp_path, memory_max=600) as (served, embedded):
+        assert await differences(GROWING.items(), served, embedded) == {}
+        for call in GROWING.values():
+            assert await told(lambda call=call: call(served)) == (MemoryFull, 5007, "not_applied", {"limit": 600})
+        for name, call in FREEING.items():
+            answers = [await told(lambda db=db, call=call: call(db)) for db in (served, embedded)]
+            assert answers[0] == answers[1], name
+            assert answers[0][0] == "no error", (name, answers)
+        for db in (served, embedded):
+            await db.set("new", b"v")
+            status = await db.status()
+            assert (status["keys"], status["memory_max"]) == (1, 600)
+            assert 0 < status["memory"] < 300
 
 
 @pytest.mark.parametrize("end", [Database.aclose, Database.drain])

@@ -114,6 +114,7 @@ def open_embedded(
     path: str | os.PathLike[str],
     *,
     durability: Literal["sync", "os"] = "sync",
+    memory_max: int = 0,
     master_key_file: str | os.PathLike[str] | None = None,
     master_key_command: str | None = None,
     timeout: float | None = TIMEOUT_SECONDS,
@@ -129,6 +130,8 @@ def open_embedded(
     Args:
         path: The data directory.
         durability: ``"sync"`` answers a change when it is on the disk, ``"os"`` when the operating system has it.
+        memory_max: Bytes of memory that the keys and values may take; a change that would make it more is refused
+            (``MemoryFull``). 0 for no bound.
         master_key_file: The file of the master key, 32 bytes or 64 hex digits. The variable ``HAPTERA_MASTER_KEY`` may
             hold it instead. Without one, a master key is made and kept in the directory.
         master_key_command: A command that writes the master key to its standard output, in place of a file.
@@ -143,4 +146,5 @@ def open_embedded(
     """
     from haptera.client.embedded import EmbeddedChannel  # noqa: PLC0415  # it needs the extra, and a client does not
 
-    return Database(EmbeddedChannel(path, durability, master_key_file, master_key_command), str(path), timeout)
+    channel = EmbeddedChannel(path, durability, memory_max, master_key_file, master_key_command)
+    return Database(channel, str(path), timeout)

@@ -27,6 +27,7 @@ try:
         DROPPED,
         ELEMENTS_MAX,
         METHODS,
+        OPTIONS,
         Envelope,
         Node,
         NodeConfig,
@@ -36,7 +37,7 @@ try:
         status,
         too_many_bytes,
     )
-    from haptera.state import COMMAND_SIZE_MAX, Replayed, Result, free_steps, operations, validate_steps
+    from haptera.state import COMMAND_SIZE_MAX, Replayed, Result, free_steps, operations
 except ModuleNotFoundError as error:
     raise ConfigurationError(
         f"an embedded database needs the package {error.name}: pip install 'haptera[server]'"
@@ -59,6 +60,7 @@ class EmbeddedChannel:
         self,
         path: str | os.PathLike[str],
         durability: Literal["sync", "os"],
+        memory_max: int,
         master_key_file: str | os.PathLike[str] | None = None,
         master_key_command: str | None = None,
     ) -> None:
@@ -69,10 +71,15 @@ class EmbeddedChannel:
             raise ConfigurationError(f"path is that of the data directory, not {directory!r}")
         self.revision = 0
         self.reached: str | None = None
+        try:
+            memory_max = OPTIONS["memory_max"](memory_max)
+        except ValueError as error:
+            raise ConfigurationError(f"memory_max: {error}") from None
         self._config = NodeConfig(
             data_dir=directory,
             listen=(),
             durability=durability,
+            memory_max=memory_max,
             master_key_file=None if master_key_file is None else os.fsdecode(master_key_file),
             master_key_command=master_key_command,
         )
@@ -368,7 +375,7 @@ async def _long_command(
     elements: list[Any] = []
     command: Envelope | Failure | None = None
     try:
-        command = await _in_time(turns.run(None, _checked(method, argument, elements)), timeout)
+        command = await _in_time(turns.run(None, _checked(node, method, argument, elements)), timeout)
         return command
     finally:
         if not isinstance(command, Envelope):
@@ -381,14 +388,13 @@ def _free(node: Node, op: Operation) -> None:
     node.commands.turns.start(None, free_steps(op.items if isinstance(op, operations.SetMany) else op.keys))
 
 
-def _checked(method: Any, argument: tuple[Any, ...], elements: list[Any]) -> Steps[Envelope | Failure]:
+def _checked(node: Node, method: Any, argument: tuple[Any, ...], elements: list[Any]) -> Steps[Envelope | Failure]:
     """The command that a long list is the argument of, converted and checked in slices."""
     op = yield from convert_steps(method, argument, elements)
     if isinstance(op, Failure):
         return op
     assert isinstance(op, (operations.SetMany, operations.DeleteMany, operations.GetMany))
-    size = yield from validate_steps(op)
-    return size if isinstance(size, Failure) else Envelope(op, size=size)
+    return (yield from node.commands.check_steps(op))
 
 
 async def _in_time(work: Awaitable[T], timeout: float | None) -> T:

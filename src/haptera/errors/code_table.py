@@ -68,6 +68,7 @@ class Code(IntEnum):
     MAINTENANCE_MODE = 5004
     SHUTTING_DOWN = 5005
     BACKUP_INVALID = 5006
+    MEMORY_FULL = 5007
     NOT_LEADER = 6001
     NO_QUORUM = 6002
 
@@ -129,6 +130,7 @@ TABLE: Final[dict[int, tuple[str, str, Outcome]]] = {
     5004: ("MAINTENANCE_MODE", "the node takes no changes during maintenance", "not_applied"),
     5005: ("SHUTTING_DOWN", "the node is shutting down", "not_applied"),
     5006: ("BACKUP_INVALID", "the backup is not valid", "not_applied"),
+    5007: ("MEMORY_FULL", "the node's memory for the store is used up", "not_applied"),
     6001: ("NOT_LEADER", "another node is the leader", "not_applied"),
     6002: ("NO_QUORUM", "too few nodes can be reached", "unknown"),
 }

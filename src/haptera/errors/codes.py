@@ -35,6 +35,7 @@ __all__ = [
     "LeaseNotFound",
     "MaintenanceMode",
     "MalformedFrame",
+    "MemoryFull",
     "MessageTooLarge",
     "NoQuorum",
     "NotAnInteger",
@@ -341,6 +342,10 @@ class BackupInvalid(ServerError):
     """
 
 
+class MemoryFull(ServerError):
+    """5007: the node's memory for the store is used up."""
+
+
 class NotLeader(ServerError):
     """6001: another node is the leader.
 
@@ -411,6 +416,7 @@ BY_CODE: Final[dict[int, type[ServerError]]] = {
     5004: MaintenanceMode,
     5005: ShuttingDown,
     5006: BackupInvalid,
+    5007: MemoryFull,
     6001: NotLeader,
     6002: NoQuorum,
 }

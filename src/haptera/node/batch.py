@@ -32,17 +32,20 @@ class Submission:
 class Batch:
     """The writes of one entry: for each the submission, the place in it that its result belongs to, and its bytes.
 
+    ``growth`` is the memory that the writes add to the store, at most.
+
     A dropped write leaves a hole, so that the others keep their places; when the holes are as many as the writes that
     are left, they are closed. The place of a write is looked up in an index that is made when the first is dropped, and
     grows with the next. A batch without drops pays nothing for it, and any number of drops costs a constant each.
     """
 
-    __slots__ = ("_holes", "_index", "_indexed", "commands", "places", "size")
+    __slots__ = ("_holes", "_index", "_indexed", "commands", "growth", "places", "size")
 
     def __init__(self) -> None:
         self.commands: list[Logged] = []
         self.places: list[tuple[Submission, int, int]] = []
         self.size = 0
+        self.growth = 0
         self._holes: set[int] = set()
         self._index: dict[tuple[int, int], int] = {}
         self._indexed = 0

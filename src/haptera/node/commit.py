@@ -22,7 +22,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from haptera.errors import Code, failure
+from haptera.errors import Code, Failure, failure
 from haptera.node.apply_committed import APPLY_FAILED, Applied, Applier, ApplyFailed
 from haptera.node.batch import DROPPED, Batch
 from haptera.replication import ClusterOfOne
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
-    from haptera.errors import Failure, Outcome
+    from haptera.errors import Outcome
     from haptera.node.batch import Submission
+    from haptera.node.memory_limit import MemoryLimit
     from haptera.node.metrics import Metrics
     from haptera.node.turns import Turns
     from haptera.replication import Writer
@@ -85,6 +86,7 @@ class CommitPipeline:
         loop: asyncio.AbstractEventLoop,
         entry_time_ms: Callable[[], int],
         metrics: Metrics,
+        memory: MemoryLimit,
         turns: Turns,
         on_failure: Callable[[BaseException], None],
     ) -> None:
@@ -101,12 +103,15 @@ class CommitPipeline:
         self._loop = loop
         self._entry_time_ms = entry_time_ms
         self._metrics = metrics
+        #: The bound on the memory of the store.
+        self.memory = memory
         self._on_failure = on_failure
         self._full: deque[Batch] = deque()  # bounded by PENDING_COMMANDS_MAX and PENDING_SIZE_MAX, as is the open one
         self._open = Batch()
         self._proposed: dict[int, Batch] = {}  # by log index, until answered; bounded as the waiting ones are
         self._scheduled = False
         self._size = 0
+        self._growth = 0  # bytes of memory that the writes without a result add to the store
         self._count = 0
         self._refusal: Failure | None = None
         self._failed = False
@@ -115,16 +120,25 @@ class CommitPipeline:
         self.full = False
         self._idle: list[asyncio.Future[None]] = []
 
-    def append(self, command: Logged, size: int, submission: Submission, position: int) -> Failure | None:
+    def append(
+        self, command: Logged, size: int, submission: Submission, position: int, growth: int | None = None
+    ) -> Failure | None:
         """Put a valid write into the open batch; its result will be ``submission.results[position]``.
 
-        `size` is an upper bound of its encoded bytes. Returns why it was refused (nothing will happen then), or None.
+        `size` is an upper bound of its encoded bytes, `growth` the memory that it adds, where it is known already.
+        Returns why it was refused (nothing will happen then), or None.
         """
         if self._refusal is not None:
             return self._refusal
         if self._count >= PENDING_COMMANDS_MAX or self._size + size > PENDING_SIZE_MAX:
             self._metrics.writes_refused_total += 1
             return failure(Code.TOO_MANY_REQUESTS, outcome="not_applied")
+        grows = 0
+        if self.memory.limit:
+            judged = self.memory.judge(command, growth, self._growth)
+            if isinstance(judged, Failure):
+                return judged
+            grows = judged
         batch = self._open
         if batch.commands and (batch.size + size > BATCH_SIZE_MAX or len(batch.commands) >= BATCH_COMMANDS_MAX):
             self._full.append(batch)
@@ -132,8 +146,10 @@ class CommitPipeline:
         batch.commands.append(command)
         batch.places.append((submission, position, size))
         batch.size += size
+        batch.growth += grows
         submission.waiting += 1
         self._size += size
+        self._growth += grows
         self._count += 1
         if not self._cluster.busy and not self._scheduled:
             self._scheduled = True
@@ -153,8 +169,11 @@ class CommitPipeline:
             return False
         self._size -= size
         self._count -= 1
-        if not batch.commands and batch is not self._open:
-            self._full.remove(batch)
+        if not batch.commands:
+            self._growth -= batch.growth
+            batch.growth = 0
+            if batch is not self._open:
+                self._full.remove(batch)
         self._metrics.writes_dropped_total += 1
         submission.results[position] = DROPPED
         submission.waiting -= 1
@@ -303,6 +322,7 @@ class CommitPipeline:
 
     def _answer_steps(self, batch: Batch, results: list[Result]) -> Steps[None]:
         self._size -= batch.size
+        self._growth -= batch.growth
         self._count -= len(batch.commands)
         complete: list[Submission] = []
         for (submission, position, _), result in zip(batch.places, results, strict=True):

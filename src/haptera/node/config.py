@@ -40,6 +40,9 @@ SEGMENT_SIZE_MIN = 64 * 1024
 SEGMENT_SIZE_MAX = 1024 * 1024 * 1024
 SEGMENT_SIZE_DEFAULT = 64 * 1024 * 1024
 
+#: More than any machine has.
+MEMORY_MAX_MAX = 1 << 50
+
 #: The values of the option, and for each the listener's ``compression``.
 COMPRESSIONS = {"auto": None, "zstd": True, "none": False}
 
@@ -74,6 +77,16 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             "Size of one file of the log, allocated as a whole.",
         ),
     ] = SEGMENT_SIZE_DEFAULT
+    memory_max: Annotated[
+        int,
+        amount(
+            "Data",
+            "BYTES",
+            Bound(low=0, high=MEMORY_MAX_MAX),
+            "Memory that the keys and values may take. A change that would make it more is refused (5007); deletes go "
+            "on. 0: no bound.",
+        ),
+    ] = 0
     archive_dir: Annotated[
         str | None,
         Option(

@@ -33,6 +33,7 @@ COUNTERS = (
     "scans_expired_total",
     "write_wait_seconds_total",
     "writes_dropped_total",
+    "writes_out_of_memory_total",
     "writes_refused_total",
     "writes_unlogged_total",
 )
@@ -42,12 +43,14 @@ MEASURED = {
     "archive_lag_segments": "gauge",
     "connections": "gauge",
     "connections_refused_total": "counter",
+    "entries_size_bytes": "gauge",
     "entry_time_offset_seconds": "gauge",
     "half_open_connections": "gauge",
     "index": "gauge",
     "keys": "gauge",
     "log_segments": "gauge",
     "log_size_bytes": "gauge",
+    "older_entries_size_bytes": "gauge",
     "pending_writes": "gauge",
     "remembered_answers": "gauge",
     "remembered_answers_size_bytes": "gauge",
@@ -90,6 +93,7 @@ class Metrics:
     scans_expired_total: int
     write_wait_seconds_total: float
     writes_dropped_total: int
+    writes_out_of_memory_total: int
     writes_refused_total: int
     writes_unlogged_total: int
 

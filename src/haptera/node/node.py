@@ -16,6 +16,7 @@ from haptera.node.collector import Collector
 from haptera.node.commands import ANONYMOUS, Commands
 from haptera.node.commit import CommitPipeline
 from haptera.node.entry_clock import SLEW, EntryClock
+from haptera.node.memory_limit import MemoryLimit
 from haptera.node.metrics import Metrics
 from haptera.node.recovery import DurableState
 from haptera.node.scans import Scans
@@ -40,10 +41,11 @@ class Node:
     """An open node. Make it with `Node.open`, end it with `aclose`.
 
     ``commands`` is its command interface, ``backups`` makes its backups, ``archiver`` keeps its archive, if it has one,
-    ``metrics`` is its registry, ``config`` its configuration, ``clock_ms`` the wall clock: Unix time in milliseconds.
-    ``failed`` resolves to the error when the node cannot go on: a DiskFailed when it cannot write any more, and reads
-    go on until it is closed; an ApplyFailed when its state is broken, and nothing is read any more either. The owner of
-    the node closes it then. ``connections`` is the number of its connections; a listener counts them.
+    ``memory`` bounds the memory of its store, ``metrics`` is its registry, ``config`` its configuration, ``clock_ms``
+    the wall clock: Unix time in milliseconds. ``failed`` resolves to the error when the node cannot go on: a DiskFailed
+    when it cannot write any more, and reads go on until it is closed; an ApplyFailed when its state is broken, and
+    nothing is read any more either. The owner of the node closes it then. ``connections`` is the number of its
+    connections; a listener counts them.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Node:
         self._entry_time_ms()  # says it at once if the log is far ahead of the wall clock
         self._turns = Turns(loop)
         self._scans = Scans(storage.machine, loop, self.metrics, self._turns)
+        self.memory = MemoryLimit(storage.machine, config.memory_max, self.metrics)
         self._pipeline = CommitPipeline(
             machine=storage.machine,
             append_entry=storage.log.append,
@@ -77,6 +80,7 @@ class Node:
             loop=loop,
             entry_time_ms=self._entry_time_ms,
             metrics=self.metrics,
+            memory=self.memory,
             turns=self._turns,
             on_failure=self._on_failure,
         )
@@ -91,11 +95,13 @@ class Node:
         self.metrics.measure(
             {
                 "archive_lag_segments": lambda: self.archiver.lag if self.archiver else 0,
+                "entries_size_bytes": lambda: self._machine.kv.size,
                 "entry_time_offset_seconds": lambda: (self._entry_time_ms() - self.clock_ms()) / 1000,
                 "index": lambda: self._machine.index,
                 "keys": lambda: self.keys,
                 "log_segments": lambda: len(storage.log.segments),
                 "log_size_bytes": lambda: storage.log.size_bytes,
+                "older_entries_size_bytes": lambda: self._machine.kv.history.size,
                 "pending_writes": lambda: self._pipeline.pending,
                 "remembered_answers": lambda: len(self._machine.requests),
                 "remembered_answers_size_bytes": lambda: self._machine.requests.size,

@@ -43,6 +43,8 @@ async def test_status_says_what_the_node_is() -> None:
             "revision": 2,
             "index": 1,
             "keys": 2,
+            "memory": node.memory.size,
+            "memory_max": 0,
             "remembered_answers": 0,
             "connections": 0,
             "authentication": False,

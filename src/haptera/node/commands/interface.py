@@ -27,6 +27,7 @@ from haptera.state import (
     operations,
     size_bound,
     validate,
+    validate_steps,
 )
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
 
     A write that must happen at most once has a ``request_id`` (16 bytes) and the ``digest`` (SHA-256) of its
     service, method and argument; ``resent`` says that it may have come on another connection as well
-    (spec/protocol.md 7.1). A command that was checked in slices (`validate_steps`) comes with its ``size``.
+    (spec/protocol.md 7.1). A command that was checked in slices (`Commands.check_steps`) comes with its ``size``, and
+    with its ``growth`` where that is asked for.
     """
 
     op: Operation
@@ -64,6 +66,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
     digest: bytes | None = None
     resent: bool = False
     size: int | None = None
+    growth: int | None = None
 
 
 class Commands:
@@ -93,9 +96,9 @@ class Commands:
         """Do the commands and call ``done(results)`` exactly once, when all of them have a result, in their order.
 
         A result is the tuple of the operation's result array (spec/protocol.md 7), a `Failure` with its outcome, or a
-        `Replayed`. Without a write that was accepted, `done` is called before this returns. A
-        command does not see the writes before it in the list. Refused, `not_applied`: 3003, 4006, 4007 (invalid), 3007
-        (too much waits for the disk), 5001 (the disk failed), 5002 (it is full), 5005 (the node is stopping).
+        `Replayed`. Without a write that was accepted, `done` is called before this returns. A command does not see the
+        writes before it in the list. Refused, `not_applied`: 3003, 4006, 4007 (invalid), 3007 (too much waits for the
+        disk), 5001 (the disk failed), 5002 (it is full), 5005 (the node is stopping), 5007 (the memory is used up).
 
         Returns the submission, which `drop` takes.
         """
@@ -119,7 +122,7 @@ class Commands:
                     self.write_forgotten()  # before the write: it may need the room
                 size = (size_bound(op) if size is None else size) + LOGGED_OVERHEAD + len(submitter.user)
                 results.append(_WAITING)
-                refused = append(logged, size, submission, len(results) - 1)
+                refused = append(logged, size, submission, len(results) - 1, command.growth)
                 if refused is not None:
                     results[-1] = refused
         if submission.waiting:
@@ -142,6 +145,15 @@ class Commands:
             return None
         self._metrics.writes_unlogged_total += 1
         return known
+
+    def check_steps(
+        self, op: operations.SetMany | operations.DeleteMany | operations.GetMany
+    ) -> Steps[Envelope | Failure]:
+        """A command with a long list, checked in slices, for `submit`; or why it is refused."""
+        size = yield from validate_steps(op)
+        if isinstance(size, Failure):
+            return size
+        return Envelope(op, size=size, growth=(yield from self._pipeline.memory.growth_steps(op)))
 
     def drop(self, submission: Submission, position: int) -> bool:
         """Take back the write at `position` of the submission, if it is not with the disk yet.

@@ -23,7 +23,7 @@ from haptera.node.services.sliced_codec import PIECE_SIZE, decode_steps
 from haptera.node.services.tasks import Tasks
 from haptera.node.services.writes import Writes, digest_of, previous_might_not_fit, write_command
 from haptera.peer import Request, Service
-from haptera.state import Write, free_steps, operations, validate_steps
+from haptera.state import Write, free_steps, operations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,19 +133,20 @@ class KvService(Service):
 
     def _checked(self, request: Request, elements: list[Any]) -> Steps[Envelope | Failure]:
         """The command that a large argument is, decoded and checked in slices; `elements` as of `decode_steps`."""
-        method, payload, size = METHODS[request.method], request.payload, None
+        method, payload = METHODS[request.method], request.payload
+        checked: Envelope | None = None
         op = (yield from decode_steps(method, payload, elements)) if method.list_field else method.decode(payload)
         if isinstance(op, (operations.SetMany, operations.DeleteMany, operations.GetMany)):
-            found = yield from validate_steps(op)
+            found = yield from self._commands.check_steps(op)
             if isinstance(found, Failure):
                 return found
-            size = found
+            checked = found
         if isinstance(op, Failure) or method.version_at is None:
-            return op if isinstance(op, Failure) else Envelope(op, size=size)
+            return op if isinstance(op, Failure) else checked or Envelope(op)
         if previous_might_not_fit(op, request.peer):
             return size_refusal(request.peer.max_message)
         digest = digest_of(request.method)
         for start in range(0, len(payload), PIECE_SIZE):
             digest.update(memoryview(payload)[start : start + PIECE_SIZE])
             yield PIECE_SIZE // 256
-        return write_command(op, request, digest.digest(), size)
+        return write_command(op, request, digest.digest(), checked)

@@ -17,6 +17,7 @@ from haptera.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from haptera.node.memory_limit import MemoryLimit
     from haptera.node.node import Node
 
 #: The capability that a connection needs for `watch_metrics` (spec/protocol.md 4.1).
@@ -92,6 +93,8 @@ def status(node: Node) -> dict[str, Any]:
         "revision": node.revision,
         "index": node.index,
         "keys": node.keys,
+        "memory": node.memory.size,
+        "memory_max": node.memory.limit,
         "remembered_answers": node.remembered_answers[0],
         "connections": node.connections,
         "authentication": node.config.signing_key_file is not None,
@@ -113,6 +116,9 @@ def health(node: Node) -> tuple[str, str]:
         return "stopping", "the node is shutting down"
     if node.full:
         return "full", "the disk is full: writes are refused, reads go on"
+    memory = node.memory
+    if memory.full:
+        return "full", f"{_of(memory)}: changes that add to it are refused, deletes go on"
     answers, answers_max = node.remembered_answers
     if answers >= answers_max:
         return "full", f"{answers} answers are remembered: changes are refused until some are forgotten"
@@ -120,4 +126,10 @@ def health(node: Node) -> tuple[str, str]:
         return "ok", f"{node.archiver.lag} segments are not archived: {node.archiver.trouble}"
     if crowded(answers):
         return "ok", f"{answers} of {answers_max} answers are remembered: each connection may have few"
+    if memory.high:
+        return "ok", f"{_of(memory)}: changes that add to it are refused when there is no more"
     return "ok", ""
+
+
+def _of(memory: MemoryLimit) -> str:
+    return f"keys and values take {memory.size} of {memory.limit} bytes of memory"

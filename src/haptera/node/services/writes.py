@@ -145,16 +145,17 @@ def digest_of(method: str) -> Any:
     return _DIGESTS[method].copy()
 
 
-def write_command(op: Any, request: Request, digest: bytes | None = None, size: int | None = None) -> Envelope:
-    """The command; `digest` and `size` as far as they are known of a large one."""
+def write_command(op: Any, request: Request, digest: bytes | None = None, checked: Envelope | None = None) -> Envelope:
+    """The command; of a large one its `digest`, and what it is as far as it is `checked`."""
     request_id, peer = request.request_id, request.peer
     if request_id is None or "idempotency" not in peer.capabilities:
-        return Envelope(op, size=size)
+        return checked or Envelope(op)
     if digest is None:
         hasher = digest_of(request.method)
         hasher.update(request.payload)
         digest = hasher.digest()
-    return Envelope(op, request_id, digest, request.resent, size)
+    size, growth = (None, None) if checked is None else (checked.size, checked.growth)
+    return Envelope(op, request_id, digest, request.resent, size, growth)
 
 
 def previous_might_not_fit(op: Operation, peer: Peer) -> bool:
