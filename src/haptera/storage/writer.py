@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 __all__ = ["SegmentWriter", "remove_segment", "seal"]
 
+#: Bytes behind the last record that are written as zeros, once for all records that will take their place. A file
+#: system keeps reserved space apart from written space, and an append that crosses from one into the other makes it
+#: sync its own journal too: a third of the time of an append. 256 KiB add half a millisecond to one append in hundreds.
+ZEROED_AHEAD = 256 * 1024
+
+_ZEROS = bytes(ZEROED_AHEAD)
+
 
 class SegmentWriter:
     """The segment that is appended to. After any error but DiskFull from `create`, it must not be used again."""
@@ -29,6 +36,7 @@ class SegmentWriter:
         self.offset = SEGMENT_HEADER_SIZE
         self._file = file
         self._codec = RecordCipher(header, key)
+        self._zeroed = SEGMENT_HEADER_SIZE  # the end of the space that was written before
 
     @classmethod
     def create(
@@ -74,11 +82,19 @@ class SegmentWriter:
         """Write one record, durable on return unless the segment's durability is "os". Raises DiskFailed."""
         record = self._codec.encode(entry)
         assert self.has_room(len(record))
+        end = self.offset + len(record)
         with failing(self.path, "append to the log"):
+            if end > self._zeroed and self.header.synced:
+                self._write_zeros(end)
             self._file.pwrite(record, self.offset)
             if self.header.synced:
                 self._file.fdatasync()
-        self.offset += len(record)
+        self.offset = end
+
+    def _write_zeros(self, start: int) -> None:
+        """Write zeros over the space of the records behind the next one, which reads as zeros already."""
+        self._zeroed = min(start + ZEROED_AHEAD, self.header.capacity)
+        self._file.pwrite(_ZEROS[: self._zeroed - start], start)
 
     def seal(self) -> None:
         """Cut the segment to its records and close it. Raises DiskFailed."""

@@ -12,7 +12,8 @@ from haptera.storage import DataDirectory, Log, LogEntry, OsFileSystem, open_key
 from haptera.storage.errors import DiskFailed, DiskFull, NewerFormat
 from haptera.storage.reader import CHUNK_SIZE
 from haptera.storage.segment import EMPTY_CAPACITY, SEGMENT_HEADER_SIZE, SegmentHeader
-from haptera.testing.filesystem import MemoryFileSystem
+from haptera.storage.writer import ZEROED_AHEAD
+from haptera.testing.filesystem import MemoryFile, MemoryFileSystem
 from tests.unit.storage.stores import LOG_PATH, PATH, SEGMENT_SIZE, Store, entries, entry, opened
 
 if TYPE_CHECKING:
@@ -42,6 +43,30 @@ def test_entries_come_back_in_order() -> None:
         assert store.log.recovery.entries == 20
         assert store.log.recovery.bytes == store.log.size_bytes
         assert store.log.recovery.torn_bytes == 0
+
+
+def test_an_append_writes_zeros_ahead_for_many_records_within_the_segment_and_over_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written: list[range] = []
+    zeros: list[range] = []
+    pwrite = MemoryFile.pwrite
+
+    def noted(file: MemoryFile, data: bytes, offset: int) -> None:
+        place = range(offset, offset + len(data))
+        assert not any(each.start < place.stop and place.start < each.stop for each in written)
+        (written if any(data) else zeros).append(place)
+        pwrite(file, data, offset)
+
+    capacity = 3 * ZEROED_AHEAD
+    store = Store.open(MemoryFileSystem(), segment_size=capacity)
+    store.append(1)  # the segment has its header
+    monkeypatch.setattr(MemoryFile, "pwrite", noted)
+    store.append(180, size=4000)
+    store.close()
+    assert len(written) == 180
+    assert 2 <= len(zeros) <= 3
+    assert max(place.stop for place in zeros) <= capacity
 
 
 def test_the_operating_systems_files_hold_a_log(tmp_path: Path) -> None:
