@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import tracemalloc
+
 import pytest
 
 from haptera.errors import CorruptionError
-from haptera.storage import DataDirectory, Log, LogEntry, MasterKey, open_keyring
-from haptera.storage.errors import MissingKey
+from haptera.storage import DataDirectory, Log, LogEntry, MasterKey, open_keyring, read_segments
+from haptera.storage.errors import DiskFailed, MissingKey
 from haptera.storage.segment import ENTRY_SIZE_MAX, RECORD_HEADER_SIZE, SEGMENT_HEADER_SIZE
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
+from tests.fault.test_snapshot_crash import Life
+from tests.unit.node import stored_state
 from tests.unit.storage.stores import LOG_PATH, PATH, Store, entries, opened
 
 
@@ -155,3 +160,82 @@ def test_trap_the_keyring_in_plain_text_beside_the_data() -> None:
             assert not [secret for secret in secrets if secret in data or secret.hex().encode() in data.lower()], name
     with pytest.raises(MissingKey):
         Store.open(fs.restart())
+
+
+def test_trap_snapshot_and_manifest_as_two_files_that_must_agree() -> None:
+    """One rename makes a snapshot current. Before it the one before is, and no other file says which."""
+    fs = MemoryFileSystem()
+    with stored_state.stored(fs) as state:
+        state.write(3)
+        state.snapshot()
+        state.write(3)
+        state.log.roll()
+        before = len(fs.calls)
+        state.snapshot()
+        calls = [call for call in fs.calls[before:] if call[0] in {"rename", "create", "unlink", "mkdir"}]
+    name = f"{stored_state.SNAPSHOTS_PATH}/{6:016x}.snap"
+    assert calls == [("create", name + ".tmp"), ("rename", name)]
+
+
+def test_trap_the_log_directory_rewritten_in_place() -> None:
+    """A segment is written while it is the newest. After that it is only read, and removed when it is the oldest."""
+    fs = MemoryFileSystem()
+    Life(fs).run()
+    newest = oldest = ""
+    for name, path in fs.calls:
+        if not path.startswith(f"{stored_state.LOG_PATH}/") or name in {"open", "size", "pread", "drop_cache"}:
+            continue
+        segment = path.removesuffix(".tmp")
+        if name == "rename":
+            assert segment >= newest, "a segment is replaced while it is the newest"
+            newest = segment
+        elif name == "unlink":
+            assert oldest < segment < newest
+            oldest = segment
+        elif path.endswith(".tmp"):
+            assert segment >= newest, "the next segment is made, or the empty newest again"
+        else:
+            assert segment == newest, (name, path)
+
+
+def test_trap_the_whole_log_kept_in_memory() -> None:
+    """A log of 24 MiB is replayed in the memory of a few of its records, by a node and by a reader beside it."""
+    fs = MemoryFileSystem()
+    store = Store.open(fs, segment_size=8 << 20)
+    store.append(24, 1 << 20)
+    store.close()
+    directory = DataDirectory.open(fs, PATH)
+    keyring = open_keyring(directory)
+    for replay in (
+        read_segments(fs, directory.log_path, keyring),
+        Log.open(fs, directory, keyring, segment_size=8 << 20).replay(),
+    ):
+        tracemalloc.start()
+        try:
+            assert sum(1 for _ in replay) == 24
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 12 << 20
+
+
+@pytest.mark.parametrize("call", ["pwrite", "fdatasync"])
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_trap_appending_goes_on_after_a_failed_append_or_fsync(call: str, number: int) -> None:
+    """Nothing is written, synced or sealed after it, by no way into the log, until the log is opened again."""
+    fs = MemoryFileSystem()
+    store = Store.open(fs)
+    store.append(2)
+    fs.failing, fs.fail_with = frozenset({call}), number
+    with pytest.raises(DiskFailed):
+        store.append(1)
+    fs.failing = frozenset()
+    calls = len(fs.calls)
+    for attempt in (lambda: store.append(1), store.log.roll):
+        with pytest.raises(DiskFailed, match="takes no more writes"):
+            attempt()
+    store.close()
+    assert len(fs.calls) == calls
+    with opened(fs.power_failure("drop")) as again:
+        assert again.entries == entries(2)
+        again.append(3)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from haptera.state import StateMachine
-    from haptera.storage import FileSystem, SnapshotFile
+    from haptera.storage import Durability, FileSystem, SnapshotFile
 
 PATH = CONFIG.data_dir
 LOG_PATH = f"{PATH}/log"
@@ -29,8 +29,8 @@ class StoredState(DurableState):
     """An open directory whose entries follow from their indexes, so that any number of them has one digest."""
 
     @classmethod
-    def begin(cls, fs: FileSystem) -> StoredState:
-        state = cls(_CONFIG, fs)
+    def begin(cls, fs: FileSystem, durability: Durability = "sync") -> StoredState:
+        state = cls(msgspec.structs.replace(_CONFIG, durability=durability), fs)
         try:
             state.open()
         except BaseException:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from haptera.errors import StorageError
-from haptera.storage import DataDirectory, Log, LogEntry, check_directory, open_keyring
+from haptera.storage import DataDirectory, Log, LogEntry, LogPoint, check_directory, open_keyring
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,11 +57,12 @@ class Store:
         segment_size: int = SEGMENT_SIZE,
         durability: Durability = "sync",
         master: MasterKey | None = None,
+        start: LogPoint = LogPoint.START,
     ) -> Store:
         directory = DataDirectory.open(fs, path)
         try:
             keyring = open_keyring(directory, master)
-            log = Log.open(fs, directory, keyring, segment_size=segment_size, durability=durability)
+            log = Log.open(fs, directory, keyring, start=start, segment_size=segment_size, durability=durability)
             return cls(directory, keyring, log)
         except BaseException:
             directory.close()

@@ -7,11 +7,11 @@ import errno
 import pytest
 
 from haptera.errors import CorruptionError, OutdatedCopy
-from haptera.storage import DataDirectory, Log, LogPoint, Segment, open_keyring, read_segments
+from haptera.storage import LogPoint, Segment, read_segments
 from haptera.storage.errors import DiskFailed, DiskFull
 from haptera.storage.segment import EMPTY_CAPACITY, NO_TAG
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
-from tests.unit.storage.stores import LOG_PATH, PATH, SEGMENT_SIZE, Store, entries, entry, opened
+from tests.unit.storage.stores import LOG_PATH, SEGMENT_SIZE, Store, entries, entry, opened
 
 
 def segment_path(number: int) -> str:
@@ -23,13 +23,7 @@ def numbers(fs: MemoryFileSystem) -> list[int]:
 
 
 def open_from(fs: MemoryFileSystem, start: LogPoint) -> Store:
-    directory = DataDirectory.open(fs, PATH)
-    try:
-        keyring = open_keyring(directory)
-        return Store(directory, keyring, Log.open(fs, directory, keyring, start=start, segment_size=SEGMENT_SIZE))
-    except BaseException:
-        directory.close()
-        raise
+    return Store.open(fs, start=start)
 
 
 def all_points(count: int = 20) -> tuple[MemoryFileSystem, list[LogPoint]]:

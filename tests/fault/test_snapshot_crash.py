@@ -1,0 +1,137 @@
+"""Stop a store that makes snapshots and forgets its log after every call, take the power away, and open the rest."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import cache
+from typing import TYPE_CHECKING
+
+import pytest
+
+from haptera.storage import find_snapshots
+from haptera.testing.filesystem import Crashed, MemoryFileSystem
+from tests.unit.node.stored_state import PATH, SNAPSHOTS_PATH, StoredState, digest_after, stored
+from tests.unit.storage.stores import check_soundness
+
+if TYPE_CHECKING:
+    from haptera.storage import Durability
+
+LOSSES = [("killed", 0), ("drop", 0), ("keep", 0), ("tear", 0), ("reorder", 0), ("reorder", 1000)]
+
+digest = cache(digest_after)
+
+
+class Life:
+    """A life of a store. `acknowledged` is the last index that was written, `synced` the last that no power failure may
+    take in durability "os".
+    """
+
+    def __init__(self, fs: MemoryFileSystem, durability: Durability = "sync") -> None:
+        self.fs = fs
+        self.durability = durability
+        self.acknowledged = 0
+        self.synced = 0
+
+    def run(self) -> None:
+        state = self.begin()
+        self.write(state, 4)
+        self.snapshot(state)
+        self.write(state, 5)
+        state.directory.close()  # the log is left as a killed process leaves it
+        state = self.begin()
+        self.synced = self.acknowledged
+        self.write(state, 2)
+        self.snapshot(state)
+        state.log.forget_before(state.log.point.next_segment)
+        state.close()
+        state = self.begin()
+        self.snapshot(state)
+        self.write(state, 3)
+        oldest = find_snapshots(self.fs, SNAPSHOTS_PATH)[-1]
+        self.fs.unlink(oldest.path)
+        self.fs.sync_directory(SNAPSHOTS_PATH)
+        state.close()
+        self.synced = self.acknowledged
+
+    def begin(self) -> StoredState:
+        return StoredState.begin(self.fs, self.durability)
+
+    def write(self, state: StoredState, count: int) -> None:
+        for _ in range(count):
+            state.write(1)
+            self.acknowledged = state.machine.index
+
+    def snapshot(self, state: StoredState) -> None:
+        state.log.roll()
+        self.synced = self.acknowledged
+        state.snapshot()
+
+
+def places() -> list[int]:
+    fs = MemoryFileSystem()
+    life = Life(fs)
+    life.run()
+    assert life.acknowledged == 14
+    assert len(find_snapshots(fs, SNAPSHOTS_PATH)) == 1
+    return [0, *fs.changes()]
+
+
+def stopped(after: int, durability: Durability) -> tuple[MemoryFileSystem, Life]:
+    fs = MemoryFileSystem()
+    fs.stop_after = after
+    life = Life(fs, durability)
+    with suppress(Crashed):
+        life.run()
+    fs.stop_after = None
+    return fs, life
+
+
+def lose(fs: MemoryFileSystem, loss: str, seed: int) -> MemoryFileSystem:
+    return fs.restart() if loss == "killed" else fs.power_failure(loss, seed)  # type: ignore[arg-type]
+
+
+def check_what_is_left(fs: MemoryFileSystem, at_least: int) -> None:
+    """Everything acknowledged is there, nothing half done is, and the store goes on: it writes, snapshots, forgets."""
+    check_soundness(fs, PATH)
+    with stored(fs) as state:
+        index = state.machine.index
+        assert index >= at_least
+        assert state.machine.digest() == digest(index)
+        state.write(1)
+        state.snapshot()
+        state.log.forget_before(state.log.point.next_segment)
+        state.write(1)
+    with stored(fs.power_failure("drop")) as state:
+        assert state.machine.index == index + 2
+        assert state.machine.digest() == digest(index + 2)
+        assert state.log.recovery.entries == 1
+
+
+@pytest.mark.parametrize(("loss", "seed"), LOSSES)
+def test_a_crash_after_any_call_loses_nothing_that_was_acknowledged(loss: str, seed: int) -> None:
+    for after in places():
+        fs, life = stopped(after, "sync")
+        check_what_is_left(lose(fs, loss, seed + after), life.acknowledged)
+
+
+@pytest.mark.parametrize("loss", ["killed", "drop", "reorder"])
+def test_in_durability_os_a_snapshot_makes_all_before_it_durable(loss: str) -> None:
+    for after in places()[::2]:
+        fs, life = stopped(after, "os")
+        check_what_is_left(lose(fs, loss, after), life.acknowledged if loss == "killed" else life.synced)
+
+
+@pytest.mark.parametrize("loss", ["killed", "drop", "reorder"])
+def test_a_crash_during_the_recovery_from_a_crash(loss: str) -> None:
+    for after in places()[3::13]:
+        fs, life = stopped(after, "sync")
+        left = lose(fs, loss, after)
+        whole = left.power_failure("keep")
+        StoredState.begin(whole)
+        for stop in [0, *whole.changes()]:
+            again = left.power_failure("keep")
+            again.stop_after = stop
+            with suppress(Crashed):
+                StoredState.begin(again)
+            again.stop_after = None
+            check_what_is_left(lose(again, loss, stop), life.acknowledged)
