@@ -50,6 +50,7 @@ COMMANDS: Final = {
     "status": "Show the version, the state and the health of a node.",
     "metrics": "Show the metrics of a node, once or repeatedly.",
     "storage": "Check a data directory, look into it, save what is whole.",
+    "pitr": "Recover a store as it was at a revision or a time.",
     "bench": "Measure a store, or the messaging library.",
 }
 
@@ -70,8 +71,8 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 
 _HELP: Final = f"""Haptera: a durable key-value database for operational state.
 
-`haptera serve` serves a store, `haptera storage` works on the directory of one, and the other commands are its clients.
-A client finds its store by --url, else by
+`haptera serve` serves a store, `storage` and `pitr` work on the directory of one, and the other commands are its
+clients. A client finds its store by --url, else by
 HAPTERA_URL, else it takes the node that this user or root runs in this directory, else {defaults.URL}. The options
 --url, --timeout, --wait and --json may stand before the command's name, too.
 

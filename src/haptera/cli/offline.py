@@ -14,8 +14,8 @@ from haptera.cli.exit_codes import INTERRUPTED, OF_SERVE, USAGE, listed
 from haptera.errors import HapteraError, StorageError
 
 if TYPE_CHECKING:
-    from haptera.node import NodeConfig
-    from haptera.storage import Unlock
+    from haptera.node import NodeConfig, Timeline
+    from haptera.storage import MasterKey, Unlock
 
 #: The exit codes of these commands, as their help has them.
 EXIT_CODES = f"The exit code is 0, or that of serve. {listed(OF_SERVE)}"
@@ -40,11 +40,29 @@ class Offline:
     @property
     def unlock(self) -> Unlock:
         """Opens the keyring of a directory. Raises ConfigurationError for a master key that cannot be read."""
-        from haptera.node import MasterKeySource
         from haptera.storage import open_keyring
 
-        master = MasterKeySource(self.config(".")).read()
+        master = self._master()
         return lambda directory: open_keyring(directory, master)
+
+    def timeline(self, path: str, archive_dir: str | None) -> Timeline:
+        """The history of a data directory or a backup, with that of an archive."""
+        from haptera.node import Timeline
+        from haptera.storage import OsFileSystem, find_source
+
+        return Timeline.of(find_source(OsFileSystem(), path, archive_dir, self._master()))
+
+    def _master(self) -> MasterKey | None:
+        from haptera.node import MasterKeySource
+
+        return MasterKeySource(self.config(".")).read()
+
+    def target(self, path: str) -> NodeConfig:
+        """The configuration of the node that would open a directory to be made. Raises StorageError if it is filled."""
+        from haptera.storage import NewDirectory, OsFileSystem
+
+        NewDirectory.refuse_filled(OsFileSystem(), path)
+        return self.config(path)
 
     def run(self, work: Callable[[], int]) -> int:
         """Do the work, and return the exit code that it returns or that its error stands for."""
@@ -88,3 +106,17 @@ def offline_options(function: Callable[..., int]) -> Callable[..., int]:
         return function(offline=Offline(as_json, master_key_file, master_key_command), **arguments)
 
     return wrapper
+
+
+def archive_option(function: Callable[..., int]) -> Callable[..., int]:
+    """Add ``--archive-dir`` to a command that reads a timeline."""
+    return click.option(
+        "--archive-dir", metavar="ARCHIVE", help="The archive of the same node: its segments are read as well."
+    )(function)
+
+
+def target_option(function: Callable[..., int]) -> Callable[..., int]:
+    """Add ``--target`` to a command that makes a data directory."""
+    return click.option(
+        "--target", required=True, metavar="TARGET", help="The data directory to make; it must not exist, or be empty."
+    )(function)

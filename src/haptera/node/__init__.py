@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from haptera.node.logging import configure_logging, fields_of
     from haptera.node.master_key import MasterKeySource, read_master_key_file
     from haptera.node.node import Node
+    from haptera.node.offline.pitr import Reach, Timeline, shown_time
+    from haptera.node.offline.salvage import Lost, Salvaged, salvage
+    from haptera.node.offline.target import build_directory
     from haptera.node.offline.verify import Start, Verification, verify
     from haptera.node.option_kinds import flag_of
     from haptera.node.scans import page_steps
@@ -38,13 +41,18 @@ __all__ = [
     "OPTIONS",
     "ApplyFailed",
     "Envelope",
+    "Lost",
     "MasterKeySource",
     "Node",
     "NodeConfig",
     "NodeServer",
+    "Reach",
+    "Salvaged",
     "Start",
+    "Timeline",
     "Verification",
     "backup_answer",
+    "build_directory",
     "check_listening",
     "configure_logging",
     "convert_steps",
@@ -56,6 +64,8 @@ __all__ = [
     "raise_limit",
     "read_master_key_file",
     "return_large_blocks",
+    "salvage",
+    "shown_time",
     "status",
     "too_many_bytes",
     "verify",
@@ -78,6 +88,9 @@ _NAMES: Final = {
     "haptera.node.allocator": ("return_large_blocks",),
     "haptera.node.master_key": ("MasterKeySource", "read_master_key_file"),
     "haptera.node.node": ("Node",),
+    "haptera.node.offline.pitr": ("Timeline", "Reach", "shown_time"),
+    "haptera.node.offline.salvage": ("Lost", "Salvaged", "salvage"),
+    "haptera.node.offline.target": ("build_directory",),
     "haptera.node.offline.verify": ("Start", "Verification", "verify"),
     "haptera.node.option_kinds": ("flag_of",),
     "haptera.node.scans": ("page_steps",),

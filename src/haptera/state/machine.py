@@ -7,7 +7,7 @@ that replays its log or a replica, has the same state after each of them. Time e
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -71,8 +71,10 @@ class StateMachine:
         """The store's revision: the number of changes applied (section 7)."""
         return self.kv.revision
 
-    def apply(self, index: int, time_ms: int, commands: Sequence[Logged]) -> list[Result]:
+    def apply(self, index: int, time_ms: int, commands: Iterable[Logged]) -> list[Result]:
         """Apply one entry of the log and return a result for each of its commands, in order.
+
+        Each command is taken when the one before it has been applied, so an iterator may end them at a revision.
 
         ``index`` is the entry's index and must follow the last one (``ValueError``). ``time_ms`` is its Unix time in
         milliseconds; one that lies before an earlier entry's is read as that one's. The commands must have passed
@@ -81,7 +83,7 @@ class StateMachine:
         """
         return finish(self.steps(index, time_ms, commands))
 
-    def steps(self, index: int, time_ms: int, commands: Sequence[Logged]) -> Steps[list[Result]]:
+    def steps(self, index: int, time_ms: int, commands: Iterable[Logged]) -> Steps[list[Result]]:
         """As `apply`, in slices. Between two of them each command is seen by readers whole, or not at all.
 
         No other entry may be applied before the last slice. While a large change is applied in part (``changing``) the

@@ -8,19 +8,22 @@ from __future__ import annotations
 from haptera.storage.archive import Archive
 from haptera.storage.backup import BackupFile, BackupImage, BackupReader, BackupWriter, Manifest
 from haptera.storage.checker import Check, Unlock, check_directory
+from haptera.storage.contents import Contents, SegmentContents, look_into
 from haptera.storage.data_key import DataKey
 from haptera.storage.directory import DIRECTORY_FORMAT, DataDirectory, sealed_segments
 from haptera.storage.errors import DiskFailed, DiskFull
 from haptera.storage.filesystem import File, FileSystem, OpenMode, OsFileSystem, open_regular
 from haptera.storage.findings import Finding, Findings
+from haptera.storage.history_source import HistorySource, find_source
 from haptera.storage.key_files import StoredKeyring, open_keyring, unwrap_keyring
 from haptera.storage.keyring import Keyring
 from haptera.storage.log import Durability, Log
 from haptera.storage.master_key import MASTER_KEY_FORM, MasterKey
 from haptera.storage.new_directory import NewDirectory
 from haptera.storage.overlay import OverlayFileSystem
+from haptera.storage.reachable import Base, ReachableRange, reachable_ranges
 from haptera.storage.recovery import Recovery, Replay, read_segments
-from haptera.storage.segment import ENTRY_SIZE_MAX, LogEntry, LogPoint
+from haptera.storage.segment import ENTRY_SIZE_MAX, TAG_SIZE, LogEntry, LogPoint
 from haptera.storage.segment_files import Segment
 from haptera.storage.snapshot import (
     SnapshotFile,
@@ -34,12 +37,15 @@ __all__ = [
     "DIRECTORY_FORMAT",
     "ENTRY_SIZE_MAX",
     "MASTER_KEY_FORM",
+    "TAG_SIZE",
     "Archive",
     "BackupFile",
     "BackupImage",
     "BackupReader",
     "BackupWriter",
+    "Base",
     "Check",
+    "Contents",
     "DataDirectory",
     "DataKey",
     "DiskFailed",
@@ -49,6 +55,7 @@ __all__ = [
     "FileSystem",
     "Finding",
     "Findings",
+    "HistorySource",
     "Keyring",
     "Log",
     "LogEntry",
@@ -59,17 +66,22 @@ __all__ = [
     "OpenMode",
     "OsFileSystem",
     "OverlayFileSystem",
+    "ReachableRange",
     "Recovery",
     "Replay",
     "Segment",
+    "SegmentContents",
     "SnapshotFile",
     "SnapshotReader",
     "StoredKeyring",
     "Unlock",
     "check_directory",
     "find_snapshots",
+    "find_source",
+    "look_into",
     "open_keyring",
     "open_regular",
+    "reachable_ranges",
     "read_segments",
     "remove_unfinished_snapshots",
     "sealed_segments",

@@ -12,17 +12,28 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from haptera.errors import StorageError
-from haptera.storage.directory import KEYS_NAME, LOG_NAME, NODE_FILE_SIZE_MAX, NODE_NAME, DataDirectory, node_text
+from haptera.errors import NewerFormat, StorageError
+from haptera.storage.directory import (
+    KEYS_NAME,
+    LOG_NAME,
+    NODE_FILE_SIZE_MAX,
+    NODE_NAME,
+    SNAPSHOTS_NAME,
+    DataDirectory,
+    node_text,
+    segment_name,
+)
 from haptera.storage.errors import DiskFailed, translated
 from haptera.storage.filesystem import TEMPORARY, read_file
 from haptera.storage.findings import Finding, Findings
 from haptera.storage.overlay import OverlayFileSystem
 from haptera.storage.segment_check import CheckedSegment, check_segments
+from haptera.storage.snapshot_check import CheckedSnapshot, check_snapshots
 
 if TYPE_CHECKING:
     from haptera.storage.filesystem import FileSystem
     from haptera.storage.keyring import Keyring
+    from haptera.storage.segment import LogPoint
 
 __all__ = ["Check", "Unlock", "check_directory"]
 
@@ -38,13 +49,19 @@ _SHOWN: Final = 40
 
 @dataclass(slots=True)
 class Check:
-    """A data directory as the check has found it. `node_id` is empty, and `keyring` None, where they cannot be read."""
+    """A data directory as the check has found it. `node_id` is empty, and `keyring` None, where they cannot be read.
+
+    `refusal` is the error for which nothing in it can be decrypted, or may be.
+    """
 
     path: str
     node_id: bytes = b""
     keyring: Keyring | None = None
     segments: list[CheckedSegment] = field(default_factory=list)
+    #: Oldest first, as the segments are.
+    snapshots: list[CheckedSnapshot] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
+    refusal: StorageError | None = None
 
     @property
     def log_path(self) -> str:
@@ -57,15 +74,12 @@ def check_directory(fs: FileSystem, path: str, unlock: Unlock) -> Check:
     Everything that is wrong becomes a finding. Raises StorageError where there is no data directory, and DiskFailed
     where the operating system does not list it.
     """
-    path = os.path.normpath(path)
     view = OverlayFileSystem(fs)
     try:
         for _ in range(_ATTEMPTS):
-            check = Check(path)
-            names = _names(view, path)
-            _check_identity(view, check, names, unlock)
+            check, _ = begin_check(view, path, unlock)
             try:
-                _check_files(view, check, names)
+                _check_files(view, check)
             except FileNotFoundError:
                 continue  # a node has removed the file since it was listed
             return check
@@ -93,8 +107,13 @@ def _is_filled(fs: FileSystem, path: str, names: list[str]) -> bool:
     return LOG_NAME in names and bool(fs.listdir(os.path.join(path, LOG_NAME)))
 
 
-def _check_identity(fs: FileSystem, check: Check, names: list[str], unlock: Unlock) -> None:
-    """Read node.toml and the keys as an opening does."""
+def begin_check(fs: FileSystem, path: str, unlock: Unlock) -> tuple[Check, DataDirectory]:
+    """Read the identity and the keys of a data directory, as an opening does. `fs` is a view, which may be changed.
+
+    Raises StorageError where there is no data directory, and DiskFailed.
+    """
+    check = Check(os.path.normpath(path))
+    names = _names(fs, check.path)
     for name in names:
         if name.endswith(TEMPORARY):
             check.findings.add(Finding.left_over(os.path.join(check.path, name)))
@@ -108,6 +127,8 @@ def _check_identity(fs: FileSystem, check: Check, names: list[str], unlock: Unlo
         check.keyring = unlock(directory)
     except StorageError as error:
         check.findings.add_error(error, directory.keys_path)
+        check.refusal = check.refusal or error
+    return check, directory
 
 
 def _check_node_file(directory: DataDirectory, check: Check) -> None:
@@ -115,6 +136,8 @@ def _check_node_file(directory: DataDirectory, check: Check) -> None:
         directory.identify()
     except StorageError as error:
         check.findings.add_error(error, directory.node_path)
+        if isinstance(error, NewerFormat):
+            check.refusal = error
         return
     check.node_id = directory.node_id
     # An opening reads the file's meaning; the check looks at every byte.
@@ -127,6 +150,29 @@ def _check_node_file(directory: DataDirectory, check: Check) -> None:
         check.findings.add(Finding("damage", directory.node_path, at, wanted, shown))
 
 
-def _check_files(fs: FileSystem, check: Check, names: list[str]) -> None:
+def _check_files(fs: FileSystem, check: Check) -> None:
+    """Check the snapshots before the segments: then the log of a node that runs has reached each of them."""
+    path = os.path.join(check.path, SNAPSHOTS_NAME)
+    names = fs.listdir(check.path)
+    if SNAPSHOTS_NAME in names:
+        check.snapshots = check_snapshots(fs, path, check.keyring, check.findings)
     if LOG_NAME in names:
         check.segments = check_segments(fs, check.log_path, check.keyring, check.findings)
+    still_there = set(fs.listdir(path)) if check.snapshots else set()
+    for snapshot in check.snapshots:
+        if snapshot.point is not None and os.path.basename(snapshot.path) in still_there:
+            _check_continuation(check, snapshot.point)
+
+
+def _check_continuation(check: Check, point: LogPoint) -> None:
+    """Whether the log goes on behind a snapshot: with a segment that continues it, and may be empty."""
+    segment = next((segment for segment in check.segments if segment.number == point.next_segment), None)
+    path = os.path.join(check.log_path, segment_name(point.next_segment))
+    expected = f"a segment that goes on behind the snapshot of index {point.index}"
+    if segment is None:
+        check.findings.add(Finding("damage", path, 0, expected, "no file"))
+    elif segment.header is not None and segment.header.first_index != point.index + 1:
+        actual = f"one from index {segment.header.first_index}"
+        check.findings.add(Finding("damage", path, 0, expected, actual))
+    elif segment.header is not None and segment.header.previous_tag != point.tag:
+        check.findings.add(Finding("damage", path, 0, expected, "another log's segment"))

@@ -20,11 +20,15 @@ from haptera.storage.directory import (
     node_text,
     segment_number,
 )
-from haptera.storage.errors import translated
+from haptera.storage.errors import DiskFailed, translated
 from haptera.storage.filesystem import write_file_atomically
+from haptera.storage.segment import EMPTY_CAPACITY, SegmentHeader
+from haptera.storage.writer import create_empty
 
 if TYPE_CHECKING:
     from haptera.storage.filesystem import FileSystem
+    from haptera.storage.keyring import Keyring
+    from haptera.storage.segment import LogPoint
 
 __all__ = ["NewDirectory"]
 
@@ -44,10 +48,9 @@ class NewDirectory:
         It must not exist, or be empty; its parent must exist. Raises StorageError, DirectoryInUse, DiskFull,
         DiskFailed.
         """
+        cls.refuse_filled(fs, path)
         with translated(path, "make the data directory"):
             make_directory(fs, path)
-            if set(fs.listdir(path)) - {LOCK_NAME}:
-                raise StorageError(f"{path}: it is not empty; if a crash left this of an earlier attempt, remove it")
         new = cls(DataDirectory.unidentified(fs, path))
         directory = new.directory
         try:
@@ -59,6 +62,28 @@ class NewDirectory:
             raise
         directory.node_id = secrets.token_bytes(NODE_ID_SIZE)
         return new
+
+    @staticmethod
+    def refuse_filled(fs: FileSystem, path: str) -> None:
+        """Raise StorageError if a directory at `path` holds something. To be asked before any long work for it."""
+        try:
+            with translated(path, "list the directory to be made"):
+                names = set(fs.listdir(path))
+        except DiskFailed as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return
+            raise
+        if names - {LOCK_NAME}:
+            raise StorageError(f"{path}: it is not empty; if a crash left this of an earlier attempt, remove it")
+
+    def begin_log(self, keyring: Keyring, point: LogPoint) -> None:
+        """Make the empty segment with which the log goes on at `point`, where a snapshot stands.
+
+        Raises DiskFull, DiskFailed.
+        """
+        directory, key = self.directory, keyring.newest
+        header = SegmentHeader.new(point.next_segment, key, point.index + 1, point.tag, EMPTY_CAPACITY, synced=True)
+        create_empty(directory.fs, directory.log_path, header, key, replaced=None)
 
     def finish(self, fs: FileSystem) -> None:
         """Make it a data directory that opens, in one step. Raises DiskFull, DiskFailed.

@@ -57,6 +57,12 @@ class OverlayFileSystem:
         # None stands for a file that was removed.
         self._changed: dict[str, _Content | None] = {}
         self._made: set[str] = set()
+        # Files of other places, each with its file system and its path there.
+        self._shown: dict[str, tuple[FileSystem, str]] = {}
+
+    def show(self, path: str, fs: FileSystem, source: str) -> None:
+        """Show the file `source` of another file system at `path`, in place of any that is there."""
+        self._shown[os.path.normpath(path)] = (fs, source)
 
     def open(self, path: str, mode: OpenMode) -> File:
         name = os.path.normpath(path)
@@ -69,18 +75,19 @@ class OverlayFileSystem:
                     raise _error(errno.EEXIST, path)
                 return _OverlayFile(content)
         elif mode == "r":
-            return self._base.open(path, "r")
+            return self._open_base(name)
         if mode == "x":
             if name not in self._changed and os.path.basename(name) in self.listdir(os.path.dirname(name)):
                 raise _error(errno.EEXIST, path)
             content = self._changed[name] = _Content(None)
         else:
-            content = self._changed[name] = _Content(self._base.open(path, "r"))
+            content = self._changed[name] = _Content(self._open_base(name))
         return _OverlayFile(content)
 
     def listdir(self, path: str) -> list[str]:
         folder = os.path.normpath(path)
         names = set() if folder in self._made else set(self._base.listdir(path or "."))
+        names.update(os.path.basename(shown) for shown in self._shown if os.path.dirname(shown) == folder)
         for name, content in self._changed.items():
             if os.path.dirname(name) == (folder if folder != "." else ""):
                 (names.discard if content is None else names.add)(os.path.basename(name))
@@ -96,7 +103,7 @@ class OverlayFileSystem:
     def rename(self, source: str, target: str) -> None:
         old, new = os.path.normpath(source), os.path.normpath(target)
         if old not in self._changed:
-            self._changed[old] = _Content(self._base.open(source, "r"))
+            self._changed[old] = _Content(self._open_base(old))
         content = self._changed[old]
         if content is None:
             raise _error(errno.ENOENT, source)
@@ -111,6 +118,10 @@ class OverlayFileSystem:
 
     def sync_directory(self, path: str) -> None:
         """Nothing here outlives the process."""
+
+    def _open_base(self, name: str) -> File:
+        fs, path = self._shown.get(name, (self._base, name))
+        return fs.open(path, "r")
 
     def close(self) -> None:
         """Close the files that were opened for a change, and forget the changes."""

@@ -15,11 +15,12 @@ from haptera.storage.directory import segment_name
 from haptera.storage.errors import translate
 from haptera.storage.filesystem import TEMPORARY
 from haptera.storage.findings import Finding, Findings
-from haptera.storage.reader import SegmentReader
+from haptera.storage.reader import SegmentReader, nonzero_end
 from haptera.storage.segment import NO_TAG, SEGMENT_HEADER_SIZE, SegmentHeader
 from haptera.storage.segment_files import read_segment_header, segment_numbers
 
 if TYPE_CHECKING:
+    from haptera.storage.data_key import DataKey
     from haptera.storage.filesystem import FileSystem
     from haptera.storage.keyring import Keyring
     from haptera.storage.segment import LogEntry
@@ -39,6 +40,8 @@ class CheckedSegment:
     number: int
     path: str
     size: int = 0
+    #: Bytes up to the last one that is not zero: an active segment has zeros behind its records.
+    used: int = 0
     header: SegmentHeader | None = None
     records: int = 0
     seen_index: int = 0
@@ -102,22 +105,28 @@ class _SegmentCheck:
 
     def run(self, keyring: Keyring | None) -> None:
         segment = self._segment
+        file = self._fs.open(segment.path, "r")
+        try:
+            segment.size = file.size()
+            segment.used = nonzero_end(file, 0, segment.size)
+            key = self._begin(keyring)
+            if segment.header is not None and key is not None:
+                self._read(SegmentReader(file, segment.path, segment.size, segment.header, key))
+        finally:
+            file.close()
+
+    def _begin(self, keyring: Keyring | None) -> DataKey | None:
+        """Read the header, and find its key."""
+        segment = self._segment
         try:
             header, segment.size, _ = read_segment_header(self._fs, segment.path, segment.number)
             segment.header = header
             segment.index, segment.tag = header.first_index - 1, header.previous_tag
             self._check_chain(header)
-            key = None if keyring is None else keyring.key_of(segment.path, header.key_id)
+            return None if keyring is None else keyring.key_of(segment.path, header.key_id)
         except StorageError as error:
             self._findings.add_error(error, segment.path)
-            return
-        if key is None:
-            return
-        file = self._fs.open(segment.path, "r")
-        try:
-            self._read(SegmentReader(file, segment.path, segment.size, header, key))
-        finally:
-            file.close()
+            return None
 
     def _check_chain(self, header: SegmentHeader) -> None:
         before = self._before

@@ -11,6 +11,8 @@ from haptera.cli.groups import LazyGroup
 #: The commands of the group, each with its line in the help.
 COMMANDS: Final = {
     "verify": "Check every byte of a data directory.",
+    "inspect": "Show what a data directory holds.",
+    "salvage": "Make a data directory of everything up to the damage.",
 }
 
 

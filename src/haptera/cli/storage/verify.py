@@ -63,8 +63,14 @@ def _lines(found: Verification) -> list[str]:
     check, findings = found.check, found.check.findings
     node = check.node_id.hex() or "unknown"
     entries = sum(segment.records for segment in check.segments)
-    size = sum(segment.size for segment in check.segments)
-    counts = f"{output.counted(len(check.segments), 'segment')}, {output.counted(entries, 'entry', 'entries')}"
+    size = sum(segment.size for segment in check.segments) + sum(snapshot.size for snapshot in check.snapshots)
+    counts = ", ".join(
+        (
+            output.counted(len(check.segments), "segment"),
+            output.counted(len(check.snapshots), "snapshot"),
+            output.counted(entries, "entry", "entries"),
+        )
+    )
     lines = [
         f"{check.path}: node {node}, {counts}, {size:,} bytes",
         *(_line(finding) for finding in findings),
@@ -116,6 +122,16 @@ def _fields(found: Verification) -> dict[str, Any]:
                 "whole": segment.whole,
             }
             for segment in check.segments
+        ],
+        "snapshots": [
+            {
+                "index": snapshot.index,
+                "file": snapshot.path,
+                "bytes": snapshot.size,
+                "revision": snapshot.revision,
+                "whole": snapshot.whole,
+            }
+            for snapshot in check.snapshots
         ],
         "start": _start_fields(start),
     }

@@ -6,13 +6,15 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from haptera.errors import HapteraError
+from haptera.errors import HapteraError, StorageError
+from haptera.node.offline.rebuild import Moment, Rebuilt, advance, load
 from haptera.node.recovery import DurableState
-from haptera.storage import OverlayFileSystem, check_directory
+from haptera.storage import Check, Finding, OverlayFileSystem, check_directory, reachable_ranges
 
 if TYPE_CHECKING:
     from haptera.node.config import NodeConfig
-    from haptera.storage import Check, FileSystem, Unlock
+    from haptera.state import StateMachine
+    from haptera.storage import Base, FileSystem, ReachableRange, Unlock
 
 __all__ = ["Start", "Verification", "verify"]
 
@@ -53,7 +55,47 @@ def verify(fs: FileSystem, config: NodeConfig, unlock: Unlock) -> Verification:
     node.
     """
     check = check_directory(fs, config.data_dir, unlock)
+    for found in reachable_ranges(check):
+        _check_states(fs, check, found)
     return Verification(check, rehearse(fs, config))
+
+
+def _check_states(fs: FileSystem, check: Check, found: ReachableRange) -> None:
+    """Whether each snapshot of a range holds the state that the log gives from the oldest one on.
+
+    Memory holds one state: the digests are compared.
+    """
+    loaded: dict[int, tuple[Base, bytes]] = {}
+    for base in found.bases:
+        try:
+            revision, digest = _described(load(fs, check, base))
+        except StorageError as error:
+            check.findings.add_error(error, base.file or check.log_path)
+            continue
+        loaded[base.point.index] = (base, digest)
+        if revision != base.revision:
+            _differs(check, base, f"revision {base.revision}, as in its header", f"revision {revision}")
+
+    def compare(machine: StateMachine) -> None:
+        base, digest = loaded.get(machine.index, (None, b""))
+        if base is not None and digest != machine.digest():
+            _differs(check, base, "the state that the log before it gives", "another state")
+
+    if not loaded:
+        return
+    oldest = loaded[min(loaded)][0]
+    try:
+        advance(load(fs, check, oldest), fs, check, found, oldest, Moment(), compare)
+    except StorageError as error:
+        check.findings.add_error(error, check.log_path)
+
+
+def _described(rebuilt: Rebuilt) -> tuple[int, bytes]:
+    return rebuilt.machine.revision, rebuilt.machine.digest()
+
+
+def _differs(check: Check, base: Base, expected: str, actual: str) -> None:
+    check.findings.add(Finding("damage", base.file or check.log_path, 0, expected, actual))
 
 
 def rehearse(fs: FileSystem, config: NodeConfig) -> Start:

@@ -91,3 +91,63 @@ def test_a_name_on_the_disk_is_shown_and_not_obeyed(directory: Path, capsys: pyt
     assert "left over" in ended.out
     assert "\x1b" not in ended.out
     assert "\x1b" not in Ended(capsys, "storage", "verify", str(directory), "--json").out
+
+
+def test_inspect_shows_files_and_no_secret(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ended = Ended(capsys, "storage", "inspect", str(directory))
+    assert ended.code == 0
+    assert f"{directory}: node " in ended.out
+    assert "segment 1: " in ended.out
+    assert "sealed, indexes 1 to 12, 2023-11-14T22:13:20.000Z to " in ended.out
+    told = Ended(capsys, "storage", "inspect", str(directory), "--json").json
+    assert (told["format"], told["troubles"], told["snapshots"]) == (2, [], [])
+    assert [segment["last_index"] for segment in told["segments"]] == [12, 24, 30]
+    secret = (directory / "master.key").read_text().strip()
+    for args in (("inspect",), ("inspect", "--json"), ("verify",), ("verify", "--json")):
+        assert secret not in Ended(capsys, "storage", args[0], str(directory), *args[1:]).out
+
+
+def test_inspect_of_a_damaged_directory_says_what_it_cannot_read(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flip(min((directory / "log").iterdir()), 30)
+    (directory / "node.toml").write_text("nonsense")
+    ended = Ended(capsys, "storage", "inspect", str(directory))
+    assert ended.code == 0
+    assert "node unknown" in ended.out
+    assert "expected a segment header and its CRC-32C" in ended.out
+    assert "node.toml: expected" in ended.out
+
+
+def test_salvage_makes_a_directory_of_everything_up_to_the_damage(
+    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    second = sorted((directory / "log").iterdir())[1]
+    flip(second, 20_000)
+    target = tmp_path / "saved"
+    ended = Ended(capsys, "storage", "salvage", str(directory), "--target", str(target))
+    assert (ended.code, ended.err) == (0, "")
+    assert f"{target}: node " in ended.out
+    assert "revision 15, 15 keys" in ended.out
+    assert "it holds everything from the first entry to the first fault behind it, at index 15" in ended.out
+    assert f"lost: {second} from byte " in ended.out
+    assert "the entries 16 to 24" in ended.out
+    assert "the entries 25 to 30" in ended.out
+    assert Ended(capsys, "storage", "verify", str(target)).code == 0
+    again = Ended(capsys, "storage", "salvage", str(directory), "--target", str(target))
+    assert again.code == 2
+    assert "it is not empty" in again.err
+
+
+def test_salvage_of_a_sound_directory_says_that_nothing_is_lost(
+    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = Ended(capsys, "storage", "salvage", str(directory), "--target", str(tmp_path / "saved"), "--json")
+    assert (ended.json["revision"], ended.json["lost"]) == (30, [])
+
+
+def test_a_group_without_a_command_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for group in ("storage", "pitr"):
+        ended = Ended(capsys, group)
+        assert ended.code == 2
+        assert "Commands:" in ended.err

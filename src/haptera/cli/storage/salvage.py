@@ -1,0 +1,81 @@
+"""``haptera storage salvage``"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from haptera.cli import output
+from haptera.cli.exit_codes import DONE
+from haptera.cli.offline import EXIT_CODES, Offline, offline_options, target_option
+
+if TYPE_CHECKING:
+    from haptera.node import Lost, Salvaged
+
+_HELP: Final = f"""Make a new data directory with everything that the damaged DIR still gives.
+
+It holds the newest state without a hole: all entries up to the first fault, or, where a whole snapshot stands behind
+the fault, that snapshot and all entries up to the next fault. What lies behind that is lost, and is listed: entries
+without the ones before them would make a state that never was.
+
+DIR stays as it is. TARGET must not exist, or be empty. It opens only when it is whole and was read back.
+
+{EXIT_CODES}
+"""
+
+
+@click.command(help=_HELP)
+@click.argument("directory", metavar="DIR")
+@target_option
+@offline_options
+def command(directory: str, target: str, offline: Offline) -> int:
+    """Salvage, and report."""
+
+    def work() -> int:
+        from haptera.node import salvage, shown_time
+        from haptera.storage import OsFileSystem
+
+        found = salvage(OsFileSystem(), offline.config(directory), offline.target(target), offline.unlock)
+        if offline.as_json:
+            output.json_line(_fields(found, target))
+            return DONE
+        state = f"revision {found.revision}, {output.counted(found.keys, 'key')}"
+        output.line(output.shown(f"{target}: node {found.node_id.hex()}, {state}, {shown_time(found.time_ms)}"))
+        output.line(output.shown(f"it holds {found.rule}"))
+        for each in found.lost:
+            output.line(output.shown(_line(each)))
+        if not found.lost:
+            output.line("no entry is lost")
+        return DONE
+
+    return offline.run(work)
+
+
+def _line(lost: Lost) -> str:
+    entries = (
+        "no entry that can be read" if not lost.last_index else f"the entries {lost.first_index} to {lost.last_index}"
+    )
+    return f"lost: {lost.file} from byte {lost.offset}, {lost.bytes} bytes: {entries}"
+
+
+def _fields(found: Salvaged, target: str) -> dict[str, Any]:
+    return {
+        "target": target,
+        "node_id": found.node_id.hex(),
+        "revision": found.revision,
+        "index": found.index,
+        "time_ms": found.time_ms,
+        "keys": found.keys,
+        "rule": found.rule,
+        "lost": [
+            {
+                "file": each.file,
+                "offset": each.offset,
+                "bytes": each.bytes,
+                "first_index": each.first_index or None,
+                "last_index": each.last_index or None,
+            }
+            for each in found.lost
+        ],
+    }
