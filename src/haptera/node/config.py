@@ -136,8 +136,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             "Listeners",
             "COUNT",
             "max_connections",
-            "Connections of one listener at most; fewer where the limit of open files is too low for them. A further "
-            "one is refused (1013). The local socket in the data directory has 1000 at most.",
+            "The most connections of one listener; fewer where the limit on open files leaves no room for them. One "
+            "more is refused (1013). The local socket in the data directory takes at most 1000.",
         ),
     ] = 10_000
     max_half_open: Annotated[
@@ -146,8 +146,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             "Listeners",
             "COUNT",
             "max_half_open",
-            "Connections with an unfinished handshake, at most half of max_connections. Beyond it the oldest of them "
-            "is dropped (1013).",
+            "The most connections with an unfinished handshake, up to half of max_connections. One more drops the "
+            "oldest of them (1013).",
         ),
     ] = 4096
     signing_key_file: Annotated[
@@ -252,15 +252,15 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
         int, of_limits("max_message", "BYTES", "The largest message (3004); at most a quarter of connection_budget.")
     ] = LIMITS["max_message"].default
     max_streams: Annotated[
-        int, of_limits("max_streams", "COUNT", "Calls under way on one connection, at most (3007).")
+        int, of_limits("max_streams", "COUNT", "The most calls under way on one connection (3007).")
     ] = LIMITS["max_streams"].default
     stream_window: Annotated[
-        int, of_limits("stream_window", "BYTES", "Items of one call that wait to be read, at most (1009).")
+        int, of_limits("stream_window", "BYTES", "The most bytes of one call's items that wait to be read (1009).")
     ] = LIMITS["stream_window"].default
     connection_window: Annotated[
         int,
         of_limits(
-            "connection_window", "BYTES", "Items of all calls of one connection that wait to be read, at most (1009)."
+            "connection_window", "BYTES", "The same for the items of all calls of one connection together (1009)."
         ),
     ] = LIMITS["connection_window"].default
     connection_budget: Annotated[
