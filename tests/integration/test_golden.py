@@ -1,5 +1,7 @@
 """Data directories that older versions have written, kept for ever: each opens with what it was written with.
 
+`tests/golden/format-2` holds two snapshots each, and no log before the first of them.
+
 `tests/golden/format-1` was made by the last version of that format: `closed` was closed, and `torn` is what a power
 failure leaves while the last record is written. The JSON file beside each has its entries, their values in hex.
 """
@@ -32,6 +34,7 @@ async def test_a_directory_of_an_older_version_opens(
     tmp_path: Path, golden: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected = json.loads(golden.with_suffix(".json").read_text())
+    migrated = int(golden.parent.name == "format-1")
     shutil.copytree(golden, tmp_path / "data")
     caplog.set_level(logging.INFO, "haptera")
     async with haptera.open(tmp_path / "data") as db:
@@ -40,13 +43,15 @@ async def test_a_directory_of_an_older_version_opens(
         await db.set("new", b"written by this version")
     torn = [record for record in caplog.records if record.message == "torn_tail_cut_off"]
     assert [vars(record)["bytes"] for record in torn] == [expected["torn_bytes"]] * bool(expected["torn_bytes"])
-    assert [record.message for record in caplog.records].count("directory_migrated") == 1
+    assert [record.message for record in caplog.records].count("directory_migrated") == migrated
     async with haptera.open(tmp_path / "data") as db:
         now = await content(db)
         assert now.pop("new")[0] == b"written by this version".hex()
         assert now == expected["entries"]
-    assert [record.message for record in caplog.records].count("directory_migrated") == 1
+    assert [record.message for record in caplog.records].count("directory_migrated") == migrated
 
 
 def test_there_is_a_directory_of_each_format() -> None:
-    assert [f"{path.parent.name}/{path.name}" for path in DIRECTORIES] == ["format-1/closed", "format-1/torn"]
+    assert [f"{path.parent.name}/{path.name}" for path in DIRECTORIES] == [
+        f"format-{number}/{name}" for number in (1, 2) for name in ("closed", "torn")
+    ]
