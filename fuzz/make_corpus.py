@@ -291,6 +291,28 @@ def make_commands() -> Inputs:
     yield "newer-entry", pack([[["kv.clear", "p"], "app", None, None, 1]])
 
 
+def make_pieces() -> Inputs:
+    previous = (b"p" * 100, 3, None)
+    answers = [
+        ("app", bytes(16), 10, bytes(32), (5, None), None),
+        ("app", bytes(range(16)), 10, None, (6, previous), 6),
+        ("b", bytes(16), 20, bytes(32), failure(4001, {"key": "a"}, outcome="not_applied"), failure(4001)),
+        ("b", bytes(range(16)), 20, bytes(32), 7, None),
+    ]
+    inputs = {
+        "kv-head": pack((5, 1, 2)),
+        "kv-rows": pack((("a", "é"), (b"1", b"v" * 50), (2, 5))),
+        "requests-head": pack((20, 1)),
+        "requests-rows": pack(answers[:1]),
+    }
+    for at, (name, data) in enumerate(inputs.items()):
+        yield name, bytes((at,)) + data
+    yield "requests-large", b"\3" + pack(answers[1:2])
+    yield "requests-failure", b"\3" + pack(answers[2:3])
+    yield "requests-brief", b"\3" + pack(answers[3:])
+    yield "newer-field", b"\0" + pack((5, 1, 2, 0))
+
+
 def make_log() -> Inputs:
     for durable in (True, False):
         for count, closed in ((0, False), (1, False), (3, False), (3, True)):
@@ -349,6 +371,7 @@ MAKERS = {
     "handshake": make_handshake,
     "arguments": make_arguments,
     "commands": make_commands,
+    "pieces": make_pieces,
     "log": make_log,
     "address": make_address,
 }

@@ -1,4 +1,4 @@
-"""The fuzz targets of the store: arguments of the kv service, logged commands, and the log's recovery."""
+"""The fuzz targets of the store: arguments of the kv service, logged commands, snapshots, and the log's recovery."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from haptera.node.services.arguments import METHODS
 from haptera.state.command_encoding import Logged, UnknownPart, decode_commands, encode_commands, size_bound
 from haptera.state.machine import StateMachine
 from haptera.state.operations import Count, OpenScan, Read, Write
+from haptera.state.snapshot_pieces import MalformedPieces, dump_pieces, load_pieces
 from haptera.state.validation import validate
 from haptera.storage import DataDirectory, DataKey, Keyring, Log, LogEntry
 from haptera.storage.errors import NewerFormat, WrongKey
@@ -100,6 +101,34 @@ def check_commands(data: bytes) -> None:
         pass
     else:
         assert decode_commands(encode_commands(commands)) == commands
+
+
+# -- snapshots -------------------------------------------------------------------------------------------------------
+
+_REQUEST_ID: Final = bytes(range(16))
+_PIECES: Final = [
+    ("kv", msgspec.msgpack.encode((5, 1, 2))),
+    ("kv", msgspec.msgpack.encode((("a", "b"), (b"1", b""), (2, 5)))),
+    ("requests", msgspec.msgpack.encode((20, 1))),
+    ("requests", msgspec.msgpack.encode((("app", _REQUEST_ID, 10, bytes(32), (5, None), None),))),
+]
+
+
+def check_pieces(data: bytes) -> None:
+    """A snapshot with any bytes in place of one of its pieces is a whole state, a newer format, or malformed."""
+    pieces = list(_PIECES)
+    at = (data[0] if data else 0) % len(pieces)
+    pieces[at] = (pieces[at][0], data[1:])
+    try:
+        machine = load_pieces(pieces, index=9, time_ms=20)
+    except UnknownPart as error:
+        assert len(str(error)) < 300
+    except MalformedPieces:
+        pass
+    else:
+        machine.check()
+        again = load_pieces(dump_pieces(machine), index=9, time_ms=20)
+        assert again.digest() == machine.digest()
 
 
 # -- storage ---------------------------------------------------------------------------------------------------------

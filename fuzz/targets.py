@@ -35,7 +35,7 @@ from fuzz.mutators import (
     mutate_segment,
     mutate_signed_frames,
 )
-from fuzz.store import check_arguments, check_commands, check_log
+from fuzz.store import check_arguments, check_commands, check_log, check_pieces
 from haptera.connection import Config, Connection, Role
 from haptera.connection.events import Closed, Event
 from haptera.connection.handshake import answer_hello, check_welcome, make_hello
@@ -354,6 +354,7 @@ TARGETS: Final[dict[str, Target]] = {
     "handshake": Target(check_handshake, mutate_messagepack),
     "arguments": Target(check_arguments, mutate_messagepack),
     "commands": Target(check_commands, mutate_commands),
+    "pieces": Target(check_pieces, mutate_messagepack),
     "log": Target(check_log, mutate_segment, 4096),
     "address": Target(check_address, mutate_any, 512),
 }

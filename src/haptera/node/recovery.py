@@ -65,12 +65,14 @@ def recover(
     *,
     index_max: int | None = None,
     abandoned: Callable[[], bool] = lambda: False,
+    on_loading: Callable[[int, int], None] = lambda done, total: None,
 ) -> Recovered:
     """Make the state of a directory: load its newest snapshot that is whole, and apply the entries behind it.
 
     `entries_after` is called once, with the point of that snapshot (`LogPoint.START` without one), and gives the
     entries to be applied. Snapshots of a later index than `index_max` are left aside. A snapshot that is damaged is
-    reported (`snapshot_damaged`), and the one before it is taken.
+    reported (`snapshot_damaged`), and the one before it is taken. `on_loading` is called for each piece of a snapshot
+    with the bytes that are read, and the bytes in all.
 
     Raises the errors of `haptera.storage`: CorruptionError, OutdatedCopy, WrongKey, NewerFormat, DiskFailed;
     UnknownPart for a snapshot or a log that a newer version wrote; ApplyFailed; and Abandoned, when `abandoned` says
@@ -80,7 +82,7 @@ def recover(
     # The state is millions of objects and no cycle: to look for cycles among them would take most of the time.
     gc.disable()
     try:
-        found, point = _load(fs, snapshots_path, keyring, index_max, abandoned)
+        found, point = _load(fs, snapshots_path, keyring, index_max, abandoned, on_loading)
         entries = entries_after(point)
         _apply(found.machine, entries, log_path, abandoned)
     finally:
@@ -95,7 +97,12 @@ def recover(
 
 
 def _load(
-    fs: FileSystem, path: str, keyring: Keyring, index_max: int | None, abandoned: Callable[[], bool]
+    fs: FileSystem,
+    path: str,
+    keyring: Keyring,
+    index_max: int | None,
+    abandoned: Callable[[], bool],
+    on_loading: Callable[[int, int], None],
 ) -> tuple[Recovered, LogPoint]:
     started = time.monotonic()
     damaged: list[SnapshotFile] = []
@@ -104,7 +111,7 @@ def _load(
             continue
         try:
             with SnapshotReader(fs, file.path, keyring) as reader:
-                pieces = _unless(abandoned, reader.pieces())
+                pieces = _watched(reader, abandoned, on_loading)
                 machine = load_pieces(pieces, index=reader.point.index, time_ms=reader.point.time_ms)
                 point = reader.point
         except (CorruptionError, MalformedPieces, DiskFailed) as error:
@@ -115,10 +122,13 @@ def _load(
     return Recovered(StateMachine(), damaged=damaged), LogPoint.START
 
 
-def _unless(abandoned: Callable[[], bool], pieces: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
-    for piece in pieces:
+def _watched(
+    reader: SnapshotReader, abandoned: Callable[[], bool], on_loading: Callable[[int, int], None]
+) -> Iterator[tuple[str, bytes]]:
+    for piece in reader.pieces():
         if abandoned():
             raise Abandoned
+        on_loading(reader.offset, reader.size)
         yield piece
 
 
@@ -182,6 +192,7 @@ class DurableState:
                 self.keyring,
                 self._open_log,
                 abandoned=lambda: self.abandoned,
+                on_loading=self._on_loading,
             )
         except Abandoned:
             return
@@ -215,6 +226,12 @@ class DurableState:
         )
         self._opened.append(self.log)
         return self.log.replay()
+
+    def _on_loading(self, bytes_done: int, bytes_total: int) -> None:
+        now = time.monotonic()
+        if now - self._reported >= PROGRESS_INTERVAL_S:
+            self._reported = now
+            _logger.info("loading_snapshot", extra={"bytes": bytes_done, "bytes_total": bytes_total})
 
     def _on_progress(self, entries: int, bytes_done: int, bytes_total: int) -> None:
         now = time.monotonic()

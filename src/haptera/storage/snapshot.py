@@ -223,7 +223,9 @@ def _chunks(cipher: _ChunkCipher, section: bytes, piece: bytes) -> Iterator[byte
 
 
 class SnapshotReader:
-    """An open snapshot. `point` is where the log goes on, `revision` the store's there, `size` the file's in bytes."""
+    """An open snapshot. `point` is where the log goes on, `revision` the store's there, `size` the file's in bytes and
+    `offset` how far it is read.
+    """
 
     def __init__(self, fs: FileSystem, path: str, keyring: Keyring) -> None:
         """Read the header. Raises CorruptionError, WrongKey, NewerFormat, DiskFailed."""
@@ -239,7 +241,7 @@ class SnapshotReader:
                 raise
         self.point = header.point
         self.revision = header.revision
-        self._offset = SNAPSHOT_HEADER_SIZE
+        self.offset = SNAPSHOT_HEADER_SIZE
 
     def __enter__(self) -> SnapshotReader:
         return self
@@ -260,7 +262,7 @@ class SnapshotReader:
         parts: list[bytes] = []
         started = b""
         while True:
-            at = self._offset
+            at = self.offset
             with translated(self.path, "read the snapshot"):
                 flags, name, part = self._chunk()
             if flags == _LAST:
@@ -283,26 +285,26 @@ class SnapshotReader:
     def _chunk(self) -> tuple[int, bytes, bytes]:
         """The next chunk: its flags, its section's name, and its part of a piece."""
         number = self._cipher.count
-        header = self._file.pread(CHUNK_HEADER.size, self._offset)
+        header = self._file.pread(CHUNK_HEADER.size, self.offset)
         if len(header) < CHUNK_HEADER.size:
-            raise self._damaged(self._offset, f"chunk {number}", "the end of the file")
+            raise self._damaged(self.offset, f"chunk {number}", "the end of the file")
         length, found, flags, name_size = CHUNK_HEADER.unpack(header)
         if found != number or not TAG_SIZE <= length <= CHUNK_SIZE_MAX + TAG_SIZE:
-            raise self._damaged(self._offset, f"chunk {number}", f"the header of chunk {found} of {length} bytes")
-        body = self._file.pread(length, self._offset + CHUNK_HEADER.size)
+            raise self._damaged(self.offset, f"chunk {number}", f"the header of chunk {found} of {length} bytes")
+        body = self._file.pread(length, self.offset + CHUNK_HEADER.size)
         plain = self._cipher.decrypt(header, body) if len(body) == length else None
         if plain is None:
-            raise self._damaged(self._offset, f"chunk {number}", "other bytes, or too few")
+            raise self._damaged(self.offset, f"chunk {number}", "other bytes, or too few")
         if flags not in {0, _GOES_ON, _LAST} or not plain[:name_size].isascii():
-            raise self._damaged(self._offset, "a chunk of this format", f"flags {flags}")
-        self._offset += CHUNK_HEADER.size + length
+            raise self._damaged(self.offset, "a chunk of this format", f"flags {flags}")
+        self.offset += CHUNK_HEADER.size + length
         return flags, plain[:name_size], plain[name_size:]
 
     def _check_end(self, at: int, sections: dict[str, list[int]], counts: bytes, *, unfinished: bool) -> None:
         if unfinished or msgspec.msgpack.encode(sections) != counts:
             raise self._damaged(at, "the counts of the pieces before", "others")
-        if self._offset != self.size:
-            raise self._damaged(self._offset, "the end of the file", f"{self.size - self._offset} more bytes")
+        if self.offset != self.size:
+            raise self._damaged(self.offset, "the end of the file", f"{self.size - self.offset} more bytes")
 
     def _damaged(self, offset: int, expected: str, actual: str) -> CorruptionError:
         return CorruptionError(self.path, offset, expected, actual)

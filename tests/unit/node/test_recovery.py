@@ -11,6 +11,7 @@ import google_crc32c
 import msgspec
 import pytest
 
+from haptera.cli.serve import exit_code
 from haptera.errors import CorruptionError, NewerFormat, OutdatedCopy, WrongKey
 from haptera.node.recovery import Abandoned, recover
 from haptera.state import UnknownPart
@@ -303,6 +304,24 @@ def test_a_recovery_that_is_abandoned_ends_in_the_midst_of_a_snapshot_or_of_the_
             )
         assert gc.isenabled()
     directory.close()
+
+
+def test_the_loading_of_a_snapshot_is_reported(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("haptera.node.recovery.PROGRESS_INTERVAL_S", 0)
+    caplog.set_level(logging.INFO)
+    fs, files = store_with_snapshots()
+    caplog.clear()
+    with stored(fs):
+        said = [record.__dict__ for record in caplog.records if record.message == "loading_snapshot"]
+    assert len(said) == 4
+    assert [each["bytes"] for each in said] == sorted(each["bytes"] for each in said)
+    assert {each["bytes_total"] for each in said} == {files[-1].size_bytes}
+
+
+def test_serve_ends_with_a_code_of_its_own_for_an_older_copy() -> None:
+    assert exit_code(OutdatedCopy("/data/log", "segment 9", "segment 2")) == 17
 
 
 async def test_a_node_opens_from_a_snapshot() -> None:
