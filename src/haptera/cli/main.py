@@ -47,6 +47,7 @@ COMMANDS: Final = {
     "import": "Store the rows of a file: TSV, CSV, JSON lines.",
     "export": "Write entries to a file that import reads.",
     "backup": "Make backups of a store, and verify them.",
+    "restore": "Make a data directory of a backup.",
     "status": "Show the version, the state and the health of a node.",
     "metrics": "Show the metrics of a node, once or repeatedly.",
     "storage": "Check a data directory, look into it, save what is whole.",

@@ -37,12 +37,21 @@ class Offline:
             data_dir=path, master_key_file=self._master_key_file, master_key_command=self._master_key_command
         )
 
+    def master_key(self) -> MasterKey | None:
+        """The master key that was given; None where it is beside the data.
+
+        Raises ConfigurationError for one that cannot be read.
+        """
+        from haptera.node import MasterKeySource
+
+        return MasterKeySource(self.config(".")).read()
+
     @property
     def unlock(self) -> Unlock:
         """Opens the keyring of a directory. Raises ConfigurationError for a master key that cannot be read."""
         from haptera.storage import open_keyring
 
-        master = self._master()
+        master = self.master_key()
         return lambda directory: open_keyring(directory, master)
 
     def timeline(self, path: str, archive_dir: str | None) -> Timeline:
@@ -50,12 +59,7 @@ class Offline:
         from haptera.node import Timeline
         from haptera.storage import OsFileSystem, find_source
 
-        return Timeline.of(find_source(OsFileSystem(), path, archive_dir, self._master()))
-
-    def _master(self) -> MasterKey | None:
-        from haptera.node import MasterKeySource
-
-        return MasterKeySource(self.config(".")).read()
+        return Timeline.of(find_source(OsFileSystem(), path, archive_dir, self.master_key()))
 
     def target(self, path: str) -> NodeConfig:
         """The configuration of the node that would open a directory to be made. Raises StorageError if it is filled."""

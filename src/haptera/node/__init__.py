@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from haptera.node.logging import configure_logging, fields_of
     from haptera.node.master_key import MasterKeySource, read_master_key_file
     from haptera.node.node import Node
+    from haptera.node.offline.from_backup import Restored, restore_backup, verify_backup
     from haptera.node.offline.pitr import Reach, Timeline, shown_time
     from haptera.node.offline.salvage import Lost, Salvaged, salvage
     from haptera.node.offline.target import build_directory
@@ -47,6 +48,7 @@ __all__ = [
     "NodeConfig",
     "NodeServer",
     "Reach",
+    "Restored",
     "Salvaged",
     "Start",
     "Timeline",
@@ -63,12 +65,14 @@ __all__ = [
     "page_steps",
     "raise_limit",
     "read_master_key_file",
+    "restore_backup",
     "return_large_blocks",
     "salvage",
     "shown_time",
     "status",
     "too_many_bytes",
     "verify",
+    "verify_backup",
 ]
 
 # The names of each module.
@@ -88,6 +92,7 @@ _NAMES: Final = {
     "haptera.node.allocator": ("return_large_blocks",),
     "haptera.node.master_key": ("MasterKeySource", "read_master_key_file"),
     "haptera.node.node": ("Node",),
+    "haptera.node.offline.from_backup": ("Restored", "restore_backup", "verify_backup"),
     "haptera.node.offline.pitr": ("Timeline", "Reach", "shown_time"),
     "haptera.node.offline.salvage": ("Lost", "Salvaged", "salvage"),
     "haptera.node.offline.target": ("build_directory",),

@@ -30,6 +30,14 @@ if TYPE_CHECKING:
 BACKUPS_MAX: Final = 4
 
 
+class BackupBase(msgspec.Struct, frozen=True):
+    """The snapshot that a backup begins with: of the entry ``index``, with the log going on in ``next_segment``."""
+
+    index: int
+    next_segment: int
+    size_bytes: int
+
+
 class LogExtent(msgspec.Struct, frozen=True):
     """The log between two entries: its last index, and the segments with the bytes that they have."""
 
@@ -89,9 +97,10 @@ class Backups:
             raise failure(Code.TOO_MANY_REQUESTS, {"backups_max": BACKUPS_MAX}, outcome="not_applied").exception()
         self._count += 1
         try:
+            base = base_of(self._storage)
             extent, state = await self._point()
             loop = asyncio.get_running_loop()
-            writer = await loop.run_in_executor(None, self._writer, extent, state)
+            writer = await loop.run_in_executor(None, writer_of, self._storage, base, extent, state, self._clock_ms())
             backup = OpenBackup(writer, self._storage.master_key_source.origin)
             try:
                 yield backup
@@ -109,23 +118,51 @@ class Backups:
         return extent, await states[0]
 
     def _extent(self) -> LogExtent:
-        log = self._storage.log
-        return LogExtent(log.last_index, log.segments)
+        return extent_of(self._storage)
 
-    def _writer(self, extent: LogExtent, state: Applied) -> BackupWriter:
-        storage = self._storage
-        keyring = storage.keyring
-        manifest = Manifest(
-            directory_format=DIRECTORY_FORMAT,
-            version=__version__,
-            node_id=storage.directory.node_id,
-            time_ms=self._clock_ms(),
-            index=extent.index,
-            revision=state.revision,
-            entry_time_ms=state.time_ms,
-            first_segment=1,
-            keys=[key.id for key in keyring.keys],
-            files=[BackupFile("segment", segment.number, segment.size_bytes) for segment in extent.segments],
-        )
-        directory = storage.directory
-        return BackupWriter(directory.fs, directory.path, keyring.newest, directory.read_keyring(), manifest)
+
+def extent_of(storage: DurableState) -> LogExtent:
+    """The log as it is; on the writer's thread, or while nothing is written."""
+    return LogExtent(storage.log.last_index, storage.log.segments)
+
+
+def base_of(storage: DurableState) -> BackupBase | None:
+    """The newest snapshot that is known to be whole."""
+    found = storage.loaded_from
+    return (
+        None
+        if found is None or found.point is None
+        else BackupBase(found.index, found.point.next_segment, found.size_bytes)
+    )
+
+
+def writer_of(
+    storage: DurableState, base: BackupBase | None, extent: LogExtent, state: Applied, time_ms: int
+) -> BackupWriter:
+    """The backup of a snapshot and of an extent of the log, with the state at its end. ``time_ms`` is now.
+
+    Raises DiskFailed.
+    """
+    keyring, directory = storage.keyring, storage.directory
+    newest = keyring.newest
+    first_segment = 1 if base is None else base.next_segment
+    files = [] if base is None else [BackupFile("snapshot", base.index, base.size_bytes)]
+    files += [
+        BackupFile("segment", segment.number, segment.size_bytes)
+        for segment in extent.segments
+        if segment.number >= first_segment
+    ]
+    manifest = Manifest(
+        directory_format=DIRECTORY_FORMAT,
+        version=__version__,
+        node_id=directory.node_id,
+        time_ms=time_ms,
+        index=extent.index,
+        revision=state.revision,
+        entry_time_ms=state.time_ms,
+        first_segment=first_segment,
+        keys=[key.id for key in keyring.keys],
+        files=files,
+    )
+    # The file is read after the segments are known: it has every key that they are under.
+    return BackupWriter(directory.fs, directory.path, newest, directory.read_keyring(), manifest)

@@ -169,6 +169,7 @@ class DurableState:
         self.directory: DataDirectory
         self.keyring: StoredKeyring
         self.log: Log
+        self.loaded_from: SnapshotFile | None
         self.abandoned = False
         self._config = config
         self._fs = filesystem
@@ -197,6 +198,7 @@ class DurableState:
         except Abandoned:
             return
         self.machine = found.machine
+        self.loaded_from = found.snapshot
         remove_unfinished_snapshots(self._fs, self.directory.snapshots_path)
         self._report_end(found)
 

@@ -6,7 +6,15 @@
 from __future__ import annotations
 
 from haptera.storage.archive import Archive
-from haptera.storage.backup import BackupFile, BackupImage, BackupReader, BackupWriter, Manifest
+from haptera.storage.backup import (
+    ArchivedSegments,
+    BackupFile,
+    BackupImage,
+    BackupReader,
+    BackupWriter,
+    Manifest,
+    unpack,
+)
 from haptera.storage.checker import Check, Unlock, check_directory
 from haptera.storage.contents import Contents, SegmentContents, look_into
 from haptera.storage.data_key import DataKey
@@ -39,6 +47,7 @@ __all__ = [
     "MASTER_KEY_FORM",
     "TAG_SIZE",
     "Archive",
+    "ArchivedSegments",
     "BackupFile",
     "BackupImage",
     "BackupReader",
@@ -85,6 +94,7 @@ __all__ = [
     "read_segments",
     "remove_unfinished_snapshots",
     "sealed_segments",
+    "unpack",
     "unwrap_keyring",
     "write_snapshot",
 ]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import google_crc32c
@@ -25,8 +26,10 @@ from haptera.storage.directory import (
     segment_name,
     segment_number,
 )
-from haptera.storage.errors import ForeignArchive, NewerFormat, translated
+from haptera.storage.errors import ForeignArchive, NewerFormat, WrongKey, translated
 from haptera.storage.filesystem import TEMPORARY, create_anew, give_name, read_file, write_file_atomically
+from haptera.storage.key_files import unwrap_keyring
+from haptera.storage.keyring import Keyring
 from haptera.storage.segment import SEGMENT_HEADER_SIZE
 from haptera.storage.toml import parse_toml
 
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from haptera.storage.filesystem import File, FileSystem
+    from haptera.storage.master_key import MasterKey
 
 __all__ = ["Archive"]
 
@@ -58,7 +62,7 @@ class Archive:
         self.log_path = os.path.join(path, LOG_NAME)
         self.keyrings_path = os.path.join(path, KEYRINGS_NAME)
         self.node_id = node_id
-        self._fs = fs
+        self.fs = fs
 
     def create(self) -> None:
         """Make what is missing; the directory's parents are not made, so that a disk that is not mounted is noticed.
@@ -66,12 +70,12 @@ class Archive:
         Raises ForeignArchive, NewerFormat, CorruptionError, DiskFull, DiskFailed.
         """
         with translated(self.path, "make the archive"):
-            make_directory(self._fs, self.path)
-            if IDENTITY_NAME not in self._fs.listdir(self.path):
+            make_directory(self.fs, self.path)
+            if IDENTITY_NAME not in self.fs.listdir(self.path):
                 self._write_identity()
             self.check()
-            make_directory(self._fs, self.log_path)
-            make_directory(self._fs, self.keyrings_path)
+            make_directory(self.fs, self.log_path)
+            make_directory(self.fs, self.keyrings_path)
 
     def check(self) -> None:
         """Read whose archive it is. Raises ForeignArchive, NewerFormat, CorruptionError, DiskFailed (it is not there,
@@ -79,7 +83,7 @@ class Archive:
         """
         path = os.path.join(self.path, IDENTITY_NAME)
         with translated(path, "read whose archive it is"):
-            found = _parse(path, read_file(self._fs, path, _IDENTITY_SIZE_MAX))
+            found = _parse(path, read_file(self.fs, path, _IDENTITY_SIZE_MAX))
         if found != self.node_id:
             raise ForeignArchive(self.path, self.node_id.hex(), found.hex())
 
@@ -93,7 +97,7 @@ class Archive:
     def segments(self) -> dict[int, str]:
         """The paths of the segments by their numbers, in order. Raises DiskFailed."""
         with translated(self.log_path, "list the archive"):
-            numbers = [segment_number(name) for name in self._fs.listdir(self.log_path)]
+            numbers = [segment_number(name) for name in self.fs.listdir(self.log_path)]
         found = sorted(number for number in numbers if number is not None)
         return {number: os.path.join(self.log_path, segment_name(number)) for number in found}
 
@@ -101,18 +105,29 @@ class Archive:
         """(path, bytes) of the keyrings, oldest first. Raises DiskFailed."""
         with translated(self.keyrings_path, "read the keyrings of the archive"):
             return [
-                (path, read_file(self._fs, path, KEYRING_SIZE_MAX))
+                (path, read_file(self.fs, path, KEYRING_SIZE_MAX))
                 for path in (os.path.join(self.keyrings_path, name) for name in self._keyring_names())
             ]
+
+    def with_keys(self, keyring: Keyring, master: MasterKey) -> Keyring:
+        """The keys of a keyring and all of the archive, the newest last.
+
+        A keyring that was kept under an earlier master key is left out. Raises CorruptionError, DiskFailed.
+        """
+        keys = {key.id: key for key in keyring.keys}
+        for path, data in self.keyrings():
+            with suppress(WrongKey):
+                keys = {key.id: key for key in unwrap_keyring(path, data, master).keys} | keys
+        return Keyring(sorted(keys.values(), key=lambda key: (key.first_segment, key.created_ms)))
 
     def add_keyring(self, data: bytes) -> None:
         """Keep the keyring ``data``, unless it is the newest already. Raises DiskFull, DiskFailed."""
         with translated(self.keyrings_path, "archive the keyring"):
             names = self._keyring_names()
-            if names and read_file(self._fs, os.path.join(self.keyrings_path, names[-1]), KEYRING_SIZE_MAX) == data:
+            if names and read_file(self.fs, os.path.join(self.keyrings_path, names[-1]), KEYRING_SIZE_MAX) == data:
                 return
             number = int(names[-1], 16) + 1 if names else 1
-            write_file_atomically(self._fs, self.keyrings_path, f"{number:016x}", data)
+            write_file_atomically(self.fs, self.keyrings_path, f"{number:016x}", data)
 
     def holds(self, number: int, source: str) -> bool:
         """Whether the sealed segment ``source`` is in the archive.
@@ -121,9 +136,9 @@ class Archive:
         """
         path = os.path.join(self.log_path, segment_name(number))
         with translated(path, "look at the archived segment"):
-            if segment_name(number) not in self._fs.listdir(self.log_path):
+            if segment_name(number) not in self.fs.listdir(self.log_path):
                 return False
-            ours, theirs = (_identity_of(self._fs, each) for each in (source, path))
+            ours, theirs = (_identity_of(self.fs, each) for each in (source, path))
         if ours != theirs:
             raise CorruptionError(path, 0, f"the segment {source}", "another segment of its number")
         return True
@@ -133,29 +148,30 @@ class Archive:
         name = segment_name(number)
         path = os.path.join(self.log_path, name)
         with translated(source, "read the segment for the archive"):
-            segment = self._fs.open(source, "r")
+            segment = self.fs.open(source, "r")
         try:
             with translated(path, "archive the segment"):
-                copy = create_anew(self._fs, path + TEMPORARY)
+                copy = create_anew(self.fs, path + TEMPORARY)
                 try:
-                    _copy(segment, copy, stopping)
+                    copy_content(segment, copy, stopping)
                     copy.fsync()  # its name says that it is whole
                 finally:
                     copy.close()
-                give_name(self._fs, self.log_path, name)  # durably: retention may remove the segment after this
+                give_name(self.fs, self.log_path, name)  # durably: retention may remove the segment after this
         finally:
             segment.close()
 
     def _write_identity(self) -> None:
         check = google_crc32c.value(self.node_id)
         text = f'format = {ARCHIVE_FORMAT}\nnode_id = "{self.node_id.hex()}"\ncheck = {check}\n'
-        write_file_atomically(self._fs, self.path, IDENTITY_NAME, text.encode())
+        write_file_atomically(self.fs, self.path, IDENTITY_NAME, text.encode())
 
     def _keyring_names(self) -> list[str]:
-        return sorted(name for name in self._fs.listdir(self.keyrings_path) if _KEYRING_NAME.fullmatch(name))
+        return sorted(name for name in self.fs.listdir(self.keyrings_path) if _KEYRING_NAME.fullmatch(name))
 
 
-def _copy(source: File, target: File, stopping: Callable[[], bool]) -> None:
+def copy_content(source: File, target: File, stopping: Callable[[], bool] = lambda: False) -> None:
+    """Copy a file into an empty one, piece by piece. Raises OSError, and Stopped once ``stopping`` says so."""
     size = source.size()
     for offset in range(0, size, COPY_SIZE):
         if stopping():

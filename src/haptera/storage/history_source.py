@@ -6,16 +6,14 @@ Each is shown as one data directory, so that one path of code reads them all.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from haptera.errors import MissingKey, WrongKey
+from haptera.errors import MissingKey
 from haptera.storage.archive import Archive
 from haptera.storage.backup import BackupImage, BackupReader
 from haptera.storage.directory import LOG_NAME, segment_name, segment_number
 from haptera.storage.key_files import open_keyring, unwrap_keyring
-from haptera.storage.keyring import Keyring
 from haptera.storage.overlay import OverlayFileSystem
 from haptera.storage.segment import SEGMENT_HEADER_SIZE
 
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from haptera.storage.checker import Unlock
     from haptera.storage.directory import DataDirectory
     from haptera.storage.filesystem import File, FileSystem
+    from haptera.storage.keyring import Keyring
     from haptera.storage.master_key import MasterKey
 
 __all__ = ["HistorySource", "find_source"]
@@ -81,11 +80,7 @@ def _unlock_with(archive: Archive, master: MasterKey | None) -> Unlock:
 
     def unlock(directory: DataDirectory) -> Keyring:
         own = open_keyring(directory, master)
-        keys = {key.id: key for key in own.keys}
-        for path, data in archive.keyrings():
-            with suppress(WrongKey):  # it was under an earlier master key; the check names what cannot be read
-                keys |= {key.id: key for key in unwrap_keyring(path, data, own.master).keys}
-        return Keyring([*(key for key in keys.values() if key.id != own.newest.id), own.newest])
+        return archive.with_keys(own, own.master)  # the check names what cannot be read
 
     return unlock
 

@@ -112,10 +112,12 @@ def test_bytes_behind_the_end_are_found() -> None:
 def test_chunks_that_have_changed_places_are_found() -> None:
     data, keyring, _ = small()
     places = chunks_of(data, keyring)[:-1]
+    assert len({size for _, size in places[:-1]}) < len(places[:-1]), "some are of one size"
     for (first, size), (second, other) in itertools.pairwise(places):
         swapped = data[:first] + data[second : second + other] + data[first : first + size] + data[second + other :]
-        with pytest.raises(DamagedBackup):
+        with pytest.raises(DamagedBackup) as caught:
             read(swapped, keyring)
+        assert caught.value.offset == first
 
 
 def test_a_chunk_of_another_backup_of_the_same_store_is_found() -> None:

@@ -82,6 +82,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     files: list[BackupFile]
 
     @property
+    def next_segment(self) -> int:
+        """The number of the segment after the last one in the backup."""
+        return self.first_segment + sum(file.kind == "segment" for file in self.files)
+
+    @property
     def in_order(self) -> bool:
         """Whether the files are one snapshot at most, and then the segments without a gap."""
         files, first = self.files, self.first_segment
@@ -135,9 +140,14 @@ class BackupHeader(msgspec.Struct, frozen=True):
         return cls(key_id, id_, keyring_size, keyring_check, manifest_size)
 
     @property
+    def manifest_offset(self) -> int:
+        """Where the manifest stands."""
+        return HEADER_SIZE + self.keyring_size
+
+    @property
     def size(self) -> int:
         """Bytes before the first chunk."""
-        return HEADER_SIZE + self.keyring_size + self.manifest_size
+        return self.manifest_offset + self.manifest_size
 
 
 def format_of(data: bytes) -> int:

@@ -37,9 +37,10 @@ class BackupImage(ReadOnlyFileSystem):
     def __init__(self, path: str, reader: BackupReader, file: File) -> None:
         path = self.path = os.path.normpath(path)
         manifest = reader.manifest
+        has_segments = manifest.next_segment > manifest.first_segment
         self._stored: dict[str, File] = {
             os.path.join(path, NODE_NAME): _Text(
-                node_text(manifest.node_id, manifest.directory_format, complete=bool(manifest.files))
+                node_text(manifest.node_id, manifest.directory_format, complete=has_segments)
             ),
             os.path.join(path, KEYS_NAME): _Text(reader.keyring_data),
         }
@@ -53,10 +54,10 @@ class BackupImage(ReadOnlyFileSystem):
     def open(self, path: str, mode: OpenMode) -> File:
         if mode != "r":
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
-        try:
-            return self._stored[os.path.normpath(path)]
-        except KeyError:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
+        stored = self._stored.get(os.path.normpath(path))
+        if stored is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return stored
 
     def listdir(self, path: str) -> list[str]:
         folder = os.path.normpath(path)

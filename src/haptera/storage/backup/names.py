@@ -5,22 +5,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from haptera.storage.directory import LOG_NAME, segment_name
+from haptera.storage.directory import LOG_NAME, SNAPSHOTS_NAME, segment_name, snapshot_name
 
 if TYPE_CHECKING:
     from haptera.storage.backup.format import BackupFile
 
-__all__ = ["file_path"]
-
-SNAPSHOTS_NAME = "snapshots"
+__all__ = ["FOLDERS", "file_path"]
 
 #: The directories that the files belong in.
 FOLDERS = (LOG_NAME, SNAPSHOTS_NAME)
-
-
-def snapshot_name(index: int) -> str:
-    """The file name of a snapshot."""
-    return f"{index:016x}.snap"
 
 
 def file_path(directory: str, file: BackupFile) -> str:

@@ -74,9 +74,7 @@ class BackupReader:
         sealed = self._take(header.manifest_size, "the manifest")
         manifest = read_manifest(header, key, self.keyring_data, sealed)
         if manifest is None:
-            raise DamagedBackup(
-                name, HEADER_SIZE + header.keyring_size, "the manifest", "bytes that do not decrypt to one"
-            )
+            raise DamagedBackup(name, header.manifest_offset, "the manifest", "bytes that do not decrypt to one")
         self.manifest: Manifest = manifest
         self.size = backup_size(header, manifest)
         self._digest = self._begun_digest(key, head, sealed)
