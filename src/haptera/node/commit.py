@@ -273,7 +273,7 @@ class CommitPipeline:
             self._refuse(index, self._failure("not_applied" if full else "unknown"))
         elif full:
             if not self.full:  # told when it begins and when it ends, not for each batch in between
-                _logger.warning("storage_full", extra={"code": int(Code.STORAGE_FULL)})
+                _logger.warning("storage_full", extra={"code": int(Code.STORAGE_FULL), "reason": str(error)})
             self.full = True
             self._metrics.log_full_total += 1
             batch = self._proposed.pop(index)

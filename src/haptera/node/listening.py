@@ -202,7 +202,8 @@ def settings(config: NodeConfig) -> dict[str, Any]:
 
 
 def check_listening(config: NodeConfig) -> None:
-    """Raise ConfigurationError for an address that the node cannot listen on, and for a group or codec that is missing.
+    """Raise ConfigurationError for an address that the node cannot listen on, for a group or codec that is missing, and
+    for too few descriptors.
 
     A node asks before it makes its data directory, so that a start by mistake leaves nothing behind.
     """
@@ -210,6 +211,7 @@ def check_listening(config: NodeConfig) -> None:
         address = parse(url)
         read_listening_options(address)
         check_free(address, config.data_dir)
+    connections_max(config.max_connections, len(config.listen))
     if config.socket_group is not None:
         group_id(config.socket_group)
     if config.compression == "zstd" and not available():

@@ -173,7 +173,7 @@ class DurableState:
         self.abandoned = False
         self._config = config
         self._fs = filesystem
-        self._opened: list[DataDirectory | Log] = []
+        self._opened: list[FileSystem | DataDirectory | Log] = [filesystem]
         self._started = 0.0
         self._reported = 0.0
 

@@ -35,12 +35,15 @@ __all__ = [
     "translated",
 ]
 
-# EFBIG: a limit on the size of files (ulimit -f), met like a full disk where space is reserved.
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# EFBIG: a limit on the size of files (ulimit -f), met like a full disk where space is reserved. EMFILE, ENFILE: the
+# limits on open files, met where a file is made; the disk is whole, and descriptors come back.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE})
 
 
 class DiskFull(StorageError):
-    """The disk, a quota or the limit on a file's size is used up. Nothing was written; the call may be tried again."""
+    """The disk, a quota, or a limit on the size or the number of open files is used up. Nothing was written; the call
+    may be tried again.
+    """
 
 
 class DiskFailed(StorageError):

@@ -11,6 +11,8 @@ import errno
 import fcntl
 import os
 import stat
+import threading
+import weakref
 from typing import Literal, NoReturn, Protocol
 
 from haptera import forks
@@ -35,6 +37,9 @@ OpenMode = Literal["r", "r+", "x"]
 
 #: Ends the name of a file that is being made: it gets its own name when it is whole and durable.
 TEMPORARY = ".tmp"
+
+#: Directories that stay open: those of one data directory and its archive.
+DIRECTORIES_OPEN_MAX = 8
 
 PRIVATE_FILE_MODE = 0o600
 PRIVATE_DIRECTORY_MODE = 0o700
@@ -91,6 +96,9 @@ class FileSystem(Protocol):
 
     def sync_directory(self, path: str) -> None:
         """Make the names in a directory durable: creations, renames and removals."""
+
+    def close(self) -> None:
+        """Let go of what stays open between two calls. Later calls work all the same."""
 
 
 class OsFile:
@@ -168,7 +176,17 @@ class OsFile:
 
 
 class OsFileSystem:
-    """The operating system's files."""
+    """The operating system's files.
+
+    A directory that was synced once stays open, because a rename that cannot be synced for want of a descriptor would
+    be no less than a failed disk.
+    """
+
+    def __init__(self) -> None:
+        self._directories: dict[str, int] = {}
+        self._lock = threading.Lock()  # directories are synced by several threads
+        weakref.finalize(self, _close_all, self._directories)
+        forks.watch(self)
 
     def open(self, path: str, mode: OpenMode) -> OsFile:
         return OsFile(open_regular(path, _FLAGS[mode], PRIVATE_FILE_MODE))
@@ -186,11 +204,29 @@ class OsFileSystem:
         os.unlink(path)
 
     def sync_directory(self, path: str) -> None:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            _fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with self._lock:
+            _fsync(self._directory(path))
+
+    def close(self) -> None:
+        with self._lock:
+            _close_all(self._directories)
+
+    def disown(self, owner: int) -> None:
+        """Close the directories of a forked child."""
+        _close_all(self._directories)
+        self._lock = threading.Lock()  # a thread of the process `owner` may have held it
+
+    def _directory(self, path: str) -> int:
+        """A descriptor of the directory that has this name now."""
+        found = self._directories.get(path)
+        if found is not None:
+            if os.path.samestat(os.fstat(found), os.stat(path)):
+                return found
+            os.close(self._directories.pop(path))
+        if len(self._directories) >= DIRECTORIES_OPEN_MAX:
+            os.close(self._directories.pop(next(iter(self._directories))))
+        self._directories[path] = opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return opened
 
 
 class ReadOnlyFile:
@@ -236,12 +272,20 @@ class ReadOnlyFileSystem:
     def sync_directory(self, path: str) -> None:
         _refuse_change(path)
 
+    def close(self) -> None:
+        pass
+
 
 def _refuse_change(path: str | None = None) -> NoReturn:
     raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
 
 
 _FLAGS: dict[OpenMode, int] = {"r": os.O_RDONLY, "r+": os.O_RDWR, "x": os.O_RDWR | os.O_CREAT | os.O_EXCL}
+
+
+def _close_all(directories: dict[str, int]) -> None:
+    while directories:
+        os.close(directories.popitem()[1])
 
 
 def _fsync(descriptor: int) -> None:

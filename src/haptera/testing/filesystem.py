@@ -135,6 +135,9 @@ class MemoryFileSystem:
             _rename(directory.disk, change)
         directory.pending.clear()
 
+    def close(self) -> None:
+        pass
+
     def restart(self) -> MemoryFileSystem:
         """The files of the next process after this one was killed: everything that this one saw, synced or not."""
         for node in _nodes(self._root):

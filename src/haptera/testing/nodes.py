@@ -213,6 +213,9 @@ class _At:
     def sync_directory(self, path: str) -> None:
         self._fs.sync_directory(self._map(path))
 
+    def close(self) -> None:
+        self._fs.close()
+
     def _map(self, path: str) -> str:
         return os.path.normpath(os.path.join(MEMORY_DATA_DIR, os.path.relpath(path, self._path)))
 
