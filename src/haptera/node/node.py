@@ -79,6 +79,7 @@ class Node:
             writer=writer,
             loop=loop,
             entry_time_ms=self._entry_time_ms,
+            monotonic_ns=monotonic_ns,
             metrics=self.metrics,
             memory=self.memory,
             turns=self._turns,

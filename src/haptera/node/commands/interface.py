@@ -128,6 +128,7 @@ class Commands:
         if submission.waiting:
             submission.writes = submission.waiting
             submission.begun = time.perf_counter()
+            self._pipeline.offer(submission.writes)
         else:
             done(results)
         return submission
