@@ -19,7 +19,9 @@ import pytest
 
 from haptera.errors import ConnectionLost
 from haptera.peer import Peer, dial
+from haptera.storage import OsFileSystem
 from tests.unit.node.process import Serving, serving
+from tests.unit.storage.stores import check_soundness
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,10 +108,12 @@ def kill_and_recover(path: Path, kills: int, seed: int) -> None:
         with serving(path) as node:
             asyncio.run(round_of(node, writers, chance))
             assert node.end() == -signal.SIGKILL
+        check_soundness(OsFileSystem(), str(path))
     with serving(path) as node:
         asyncio.run(verify(node, writers))
         node.signal()
         assert node.end() == 0
+    check_soundness(OsFileSystem(), str(path))
 
 
 @pytest.mark.parametrize("part", range(2))

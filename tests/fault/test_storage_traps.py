@@ -8,12 +8,15 @@ import tracemalloc
 import pytest
 
 from haptera.errors import CorruptionError
+from haptera.node import Timeline
 from haptera.storage import DataDirectory, Log, LogEntry, MasterKey, open_keyring, read_segments
 from haptera.storage.errors import DiskFailed, MissingKey
 from haptera.storage.segment import ENTRY_SIZE_MAX, RECORD_HEADER_SIZE, SEGMENT_HEADER_SIZE
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
 from tests.fault.test_snapshot_crash import Life
 from tests.unit.node import stored_state
+from tests.unit.node.offline.directories import PATH as HISTORY_PATH
+from tests.unit.node.offline.directories import Recorded
 from tests.unit.storage.stores import LOG_PATH, PATH, Store, entries, opened
 
 
@@ -239,3 +242,16 @@ def test_trap_appending_goes_on_after_a_failed_append_or_fsync(call: str, number
     with opened(fs.power_failure("drop")) as again:
         assert again.entries == entries(2)
         again.append(3)
+
+
+def test_trap_point_in_time_recovery_that_reaches_only_to_the_last_snapshot() -> None:
+    """Every revision behind the newest snapshot, and every one between two snapshots, is restored as it was."""
+    fs = MemoryFileSystem()
+    record = Recorded(fs, seed=1, entries=60, snapshot_each=25)
+    timeline = Timeline(fs, HISTORY_PATH, open_keyring)
+    of_snapshots = {base.revision for base in timeline.ranges[-1].bases}
+    between = [revision for revision in range(len(record.states)) if revision not in of_snapshots]
+    assert max(between) - max(of_snapshots) > 10
+    for revision in between:
+        machine = timeline.at_revision(revision).machine
+        assert {key: value for key, (value, *_) in machine.kv.entries.items()} == record.states[revision]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from haptera.errors import CorruptionError
 from haptera.storage.recovery import read_segments
 from haptera.storage.segment import LogPoint
 
@@ -47,14 +48,20 @@ class ReachableRange:
     broken: bool = False
 
     def entries(self, fs: FileSystem, check: Check, base: Base) -> Iterator[LogEntry]:
-        """The entries behind one of the bases, in order. Raises CorruptionError, DiskFailed if they have changed."""
-        if base.point.index == self.index or check.keyring is None:
+        """The entries behind one of the bases, in order, all of them.
+
+        Raises CorruptionError and DiskFailed if the files have changed since they were checked.
+        """
+        index = base.point.index
+        if index == self.index or check.keyring is None:
             return
         until = self.segments[-1].number + 1
         for entry in read_segments(fs, check.log_path, check.keyring, base.point, until):
+            index = entry.index
             yield entry
-            if entry.index == self.index:
+            if index == self.index:
                 return  # what follows is torn or damaged, or was written since
+        raise CorruptionError(check.log_path, 0, f"entries up to index {self.index}, as before", f"up to {index}")
 
 
 def reachable_ranges(check: Check) -> list[ReachableRange]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -10,7 +10,7 @@ from haptera.errors import StorageError
 from haptera.storage import Check, Finding, check_directory, open_keyring
 from haptera.storage.findings import FINDINGS_MAX, Findings
 from haptera.storage.segment import RECORD_HEADER_SIZE, SEGMENT_HEADER_SIZE
-from haptera.testing.filesystem import MemoryFileSystem
+from haptera.testing.filesystem import MemoryFile, MemoryFileSystem
 from tests.fault.test_storage_damage import COUNT, RECORD_SIZE, active_store, closed_store, paths, segment_paths
 from tests.unit.storage.stores import LOG_PATH, PATH, Store
 
@@ -201,3 +201,36 @@ def test_findings_are_bounded_and_the_others_counted() -> None:
         findings.add(Finding("damage", "f", at, "a", "b"))
     assert len(findings) == FINDINGS_MAX
     assert findings.omitted == 5
+
+
+class Late:
+    """An open file whose last bytes are seen after some reads: a node is writing them."""
+
+    def __init__(self, file: MemoryFile, missing: int, reads: int) -> None:
+        self._file = file
+        self._missing = missing
+        self._reads = reads
+
+    def pread(self, size: int, offset: int) -> bytes:
+        data = self._file.pread(size, offset)
+        self._reads -= 1
+        if self._reads < 0:
+            return data
+        keep = len(data.rstrip(b"\0")) - self._missing
+        return data[:keep] + bytes(len(data) - keep)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+@pytest.mark.parametrize("reads", range(1, 6))
+def test_a_record_that_a_node_writes_meanwhile_is_no_damage(monkeypatch: pytest.MonkeyPatch, reads: int) -> None:
+    fs = active_store()
+    last = segment_paths(fs)[-1]
+    real = fs.open
+    monkeypatch.setattr(
+        fs, "open", lambda path, mode: Late(real(path, mode), 20, reads) if path == last else real(path, mode)
+    )
+    found = check(fs)
+    assert not found.findings.damaged
+    assert sum(segment.records for segment in found.segments) >= COUNT - 1

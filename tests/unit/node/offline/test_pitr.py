@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import pytest
 
-from haptera.errors import StorageError
+from haptera.errors import CorruptionError, StorageError
 from haptera.node import NodeConfig, Timeline, build_directory, verify
-from haptera.state import operations
-from haptera.storage import open_keyring
+from haptera.state import Logged, dump_pieces, encode_commands, operations
+from haptera.storage import TAG_SIZE, open_keyring
+from haptera.storage.segment import RECORD_HEADER_SIZE
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.node.offline.directories import CONFIG, PATH, Recorded, append, opened
 
@@ -69,17 +71,6 @@ def test_a_revision_within_an_entry_of_many_commands_is_reached_exactly() -> Non
     for revision in within:
         machine = timeline.at_revision(revision).machine
         assert (machine.revision, content(machine)) == (revision, record.states[revision])
-
-
-def test_what_is_behind_the_last_snapshot_can_be_restored(recorded: tuple[MemoryFileSystem, Recorded]) -> None:
-    """Trap: point-in-time recovery that reaches only to the last snapshot."""
-    fs, record = recorded
-    timeline = Timeline(fs, PATH, open_keyring)
-    newest = timeline.ranges[-1].bases[-1]
-    behind = range(newest.revision + 1, len(record.states))
-    assert len(behind) > 10
-    for revision in behind:
-        assert content(timeline.at_revision(revision).machine) == record.states[revision]
 
 
 def test_the_ranges_say_what_can_be_restored(recorded: tuple[MemoryFileSystem, Recorded]) -> None:
@@ -228,3 +219,56 @@ def test_a_target_that_holds_something_is_refused_and_left_alone(
     with pytest.raises(StorageError, match="taken: it is not empty"):
         build_directory(fs, target, open_keyring, Timeline(fs, PATH, open_keyring).at_revision(3))
     assert fs.listdir("taken") == ["file"]
+
+
+def test_a_segment_of_another_history_is_not_taken_for_this_one() -> None:
+    """Two copies of a directory went different ways: the same keys and indexes, and other entries."""
+    fs = MemoryFileSystem()
+    record = Recorded(fs, SEED, entries=50)
+    record.durable.close()
+    other = deepcopy(fs).restart()
+    durables = [opened(one) for one in (fs, other)]
+    for number in range(6):
+        for durable, value in zip(durables, (b"this" * 3000, b"that" * 3000), strict=True):
+            append(durable, [operations.Set("key", value)], FAR + number)
+    for durable in durables:
+        durable.close()
+    whole = Timeline(fs, PATH, open_keyring)
+    second = whole.check.segments[-1]
+    assert second.records
+    assert whole.check.segments[-2].records
+    fs.write(second.path, other.read(second.path))
+    timeline = Timeline(fs, PATH, open_keyring)
+    (reach,) = timeline.reach()
+    assert reach.broken
+    assert reach.last_index == second.header.first_index - 1 if second.header else 0
+    assert timeline.check.findings.damaged
+
+
+@pytest.mark.parametrize("part", ["of the last record", "the last record"])
+def test_files_that_change_between_check_and_recovery_are_noticed(part: str) -> None:
+    fs = MemoryFileSystem()
+    record = Recorded(fs, SEED, entries=40, snapshot_each=1000)
+    change = operations.Set("key", b"last")
+    append(record.durable, [change], FAR)
+    record.durable.close()
+    timeline = Timeline(fs, PATH, open_keyring)
+    last = [segment for segment in timeline.check.segments if segment.records][-1]
+    size = RECORD_HEADER_SIZE + len(encode_commands([Logged(change)])) + TAG_SIZE
+    fs.write(last.path, fs.read(last.path)[: last.end - (size if part == "the last record" else 1)])
+    with pytest.raises(CorruptionError):
+        timeline.reach()
+
+
+def test_a_target_that_reads_back_as_another_state_is_refused(
+    recorded: tuple[MemoryFileSystem, Recorded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs, _ = recorded
+    timeline = Timeline(fs, PATH, open_keyring)
+    other = timeline.at_revision(9).machine
+    monkeypatch.setattr("haptera.node.offline.target.dump_pieces", lambda _: dump_pieces(other))
+    target = NodeConfig(data_dir="other", segment_size=CONFIG.segment_size)
+    with pytest.raises(CorruptionError, match="expected the state that was written, found another state"):
+        build_directory(fs, target, open_keyring, timeline.at_revision(10))
+    with pytest.raises(CorruptionError):
+        opened(fs, target)
