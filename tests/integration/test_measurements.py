@@ -28,8 +28,10 @@ def test_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_replay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert replay.main(["--entries", "500", "--dir", str(tmp_path), "--json"]) == 0
-    assert _found(capsys)["results"][0]["entries"] == 500
+    assert replay.main(["--entries", "500", "--keys", "500", "--dir", str(tmp_path), "--json"]) == 0
+    found = _found(capsys)
+    assert found["results"][0]["entries"] == 500
+    assert found["snapshot"]["keys"] == 500
 
 
 def test_startup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
