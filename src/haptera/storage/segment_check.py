@@ -32,9 +32,9 @@ __all__ = ["CheckedSegment", "check_segments"]
 class CheckedSegment:
     """A segment file as the check has found it.
 
-    `header` is None where it cannot be read. `records` counts the valid records, and `seen_index` is the last one's
-    index. `end`, `index`, `term`, `time_ms` and `tag` are those of the last record before the first fault, and `whole`
-    is false where there is one. `first_time_ms` is the first record's time.
+    `header` is None where it cannot be read. `records` counts the valid records; `seen_index` and `seen_time_ms` are
+    the last one's, and `first_time_ms` is the first one's. `end`, `index`, `term`, `time_ms` and `tag` are those of the
+    last record before the first fault, and `whole` is false where there is one.
     """
 
     number: int
@@ -45,6 +45,7 @@ class CheckedSegment:
     header: SegmentHeader | None = None
     records: int = 0
     seen_index: int = 0
+    seen_time_ms: int = 0
     end: int = SEGMENT_HEADER_SIZE
     index: int = 0
     term: int = 0
@@ -171,7 +172,7 @@ class _SegmentCheck:
         segment = self._segment
         self._term, self._time_ms = entry.term, entry.time_ms
         segment.records += 1
-        segment.seen_index = entry.index
+        segment.seen_index, segment.seen_time_ms = entry.index, entry.time_ms
         if segment.whole:
             segment.term, segment.time_ms = entry.term, entry.time_ms
             if segment.records == 1:

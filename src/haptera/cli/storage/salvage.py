@@ -53,10 +53,13 @@ def command(directory: str, target: str, offline: Offline) -> int:
 
 
 def _line(lost: Lost) -> str:
-    entries = (
-        "no entry that can be read" if not lost.last_index else f"the entries {lost.first_index} to {lost.last_index}"
+    from haptera.node import shown_time
+
+    last = f"to {lost.last_index}" if lost.last_index else "on, as many as there were"
+    until = f", until {shown_time(lost.until_ms)}" if lost.until_ms else ""
+    return (
+        f"lost: {lost.file} from byte {lost.offset}, {lost.bytes:,} bytes: the entries {lost.first_index} {last}{until}"
     )
-    return f"lost: {lost.file} from byte {lost.offset}, {lost.bytes} bytes: {entries}"
 
 
 def _fields(found: Salvaged, target: str) -> dict[str, Any]:
@@ -75,6 +78,7 @@ def _fields(found: Salvaged, target: str) -> dict[str, Any]:
                 "bytes": each.bytes,
                 "first_index": each.first_index or None,
                 "last_index": each.last_index or None,
+                "until_ms": each.until_ms or None,
             }
             for each in found.lost
         ],

@@ -28,7 +28,8 @@ __all__ = ["Lost", "Salvaged", "salvage"]
 class Lost:
     """The part of a segment whose entries are not in the salvaged state: from `offset` on, `bytes` of it.
 
-    `first_index` is that of the first such entry, and `last_index` the last one's as far as it is known, or 0.
+    `first_index` is that of the first such entry, and `last_index` the last one's as far as it is known, or 0. No entry
+    of it is later than `until_ms` (Unix milliseconds), if that is known and not 0.
     """
 
     file: str
@@ -36,6 +37,7 @@ class Lost:
     bytes: int
     first_index: int
     last_index: int
+    until_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +104,17 @@ def _rule(check: Check, found: ReachableRange, index: int) -> str:
 def _lost(check: Check, index: int) -> list[Lost]:
     """The parts of the log whose entries are not in a state at `index`, oldest first."""
     lost = []
-    last = 0  # of the segment at hand, as far as the headers behind it say; 0 where they do not
+    last = until_ms = 0  # of the segment at hand, as far as the segments behind it say; 0 where they do not
     for segment in reversed(check.segments):
         header = segment.header
-        last = last or segment.seen_index
+        last, until_ms = last or segment.seen_index, until_ms or segment.seen_time_ms
         # Behind a fault at the log's end one record more was written, at least.
         reaches = max(last, segment.index + 1) if header is not None and not segment.whole else last
         if reaches > index or (header is None and not last):
             partly = header is not None and header.first_index <= index + 1 and segment.index <= index
             offset = segment.end if partly else 0
             first = index + 1 if header is None else max(index + 1, header.first_index)
-            lost.append(Lost(segment.path, offset, max(0, segment.used - offset), first, last if last >= first else 0))
-        last = header.first_index - 1 if header is not None else 0
+            size = max(0, segment.used - offset)
+            lost.append(Lost(segment.path, offset, size, first, last if last >= first else 0, until_ms))
+        last, until_ms = (header.first_index - 1, segment.first_time_ms) if header is not None else (0, 0)
     return lost[::-1]

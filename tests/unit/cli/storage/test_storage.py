@@ -131,8 +131,8 @@ def test_salvage_makes_a_directory_of_everything_up_to_the_damage(
     assert "revision 15, 15 keys" in ended.out
     assert "it holds everything from the first entry to the first fault behind it, at index 15" in ended.out
     assert f"lost: {second} from byte " in ended.out
-    assert "the entries 16 to 24" in ended.out
-    assert "the entries 25 to 30" in ended.out
+    assert "the entries 16 to 24, until 2023-11-14T22:13:44.000Z" in ended.out
+    assert "the entries 25 to 30, until 2023-11-14T22:13:49.000Z" in ended.out
     assert Ended(capsys, "storage", "verify", str(target)).code == 0
     again = Ended(capsys, "storage", "salvage", str(directory), "--target", str(target))
     assert again.code == 2
