@@ -30,7 +30,8 @@ from haptera.errors import LocalProtocolError, failure
 from haptera.node.services.arguments import METHODS
 from haptera.state.command_encoding import Logged, encode_commands
 from haptera.state.operations import Clear, Delete, DeleteMany, Forget, Increment, Rename, Set, SetMany, Write
-from haptera.storage import LogEntry
+from haptera.storage import BackupFile, LogEntry, Manifest
+from haptera.storage.backup.format import Digest, chunk_header, head_of
 from haptera.storage.segment import RecordCipher, SegmentHeader
 from haptera.wire.metadata import Tag, encode_entry
 from haptera.wire.payload import Goaway, encode_payload
@@ -335,6 +336,38 @@ def _segment(count: int, *, durable: bool, closed: bool) -> bytes:
     return records if closed else records.ljust(_SEGMENT_SIZE, b"\0")
 
 
+def make_backup() -> Inputs:
+    segment = _segment(3, durable=True, closed=True)
+    yield "empty", _backup([])
+    yield "segments", _backup([("segment", 1, segment), ("segment", 2, segment)])
+    yield "snapshot", _backup([("snapshot", 9, b"any bytes"), ("segment", 1, segment)])
+    yield "chunks", _backup([("segment", 1, bytes(300))])[:-48]
+
+
+def _backup(files: list[tuple[Any, int, bytes]]) -> bytes:
+    """The bytes of a backup, as `BackupWriter` makes them but for an id that is not random."""
+    id_, key = bytes(range(16)), KEYRING.newest
+    manifest = Manifest(
+        directory_format=2,
+        version="1",
+        node_id=bytes(16),
+        time_ms=1000,
+        index=3,
+        revision=3,
+        entry_time_ms=1003,
+        first_segment=1,
+        keys=[key.id],
+        files=[BackupFile(kind, number, len(content)) for kind, number, content in files],
+    )
+    digest = Digest(id_, key)
+    data = head_of(id_, key, b"the keyring", manifest)
+    for number, (_, _, content) in enumerate(files):
+        data += chunk_header(id_, number, content) + content
+    digest.update(data)
+    value = digest.value()
+    return data + chunk_header(id_, len(files), value) + value
+
+
 def make_address() -> Inputs:
     urls = {
         "tcp": "haptera://127.0.0.1:7457",
@@ -373,6 +406,7 @@ MAKERS = {
     "commands": make_commands,
     "pieces": make_pieces,
     "log": make_log,
+    "backup": make_backup,
     "address": make_address,
 }
 

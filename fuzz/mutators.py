@@ -376,3 +376,39 @@ def _mend(segment: bytearray) -> None:
     seed = google_crc32c.value(bytes(segment[28:44]))
     for at in _records(segment):
         segment[at + 28 : at + 32] = google_crc32c.extend(seed, bytes(segment[at : at + 28])).to_bytes(4, "big")
+
+
+_BACKUP_HEADER_SIZE = 52
+_CHUNK_HEADER_SIZE = 16
+
+
+def mutate_backup(data: bytes, size_max: int, random: Random, mutate_bytes: MutateBytes) -> bytes:
+    """Mutate a backup, and mostly mend the checksums of its header and its chunks."""
+    backup = bytearray(data)
+    match random.randrange(4):
+        case 0:
+            backup = bytearray(mutate_bytes(data, size_max))
+        case 1:
+            del backup[random.randrange(len(backup) + 1) :]
+        case 2:
+            at = random.choice((8, 9, 36, 39, 44, 47))
+            if at < len(backup):
+                backup[at] = random.choice((0, 1, backup[at] + 1 & 0xFF, 0xFF))
+        case _:
+            at = random.randrange(len(backup) + 1)
+            backup[at : at + 1] = random.randbytes(random.randrange(3))
+    if len(backup) >= _BACKUP_HEADER_SIZE and random.random() < 0.8:
+        backup[48:52] = google_crc32c.value(bytes(backup[:48])).to_bytes(4, "big")
+        _mend_chunks(backup)
+    return bytes(backup[:size_max])
+
+
+def _mend_chunks(backup: bytearray) -> None:
+    seed = google_crc32c.value(bytes(backup[20:36]))
+    at = _BACKUP_HEADER_SIZE + int.from_bytes(backup[36:40], "big") + int.from_bytes(backup[44:48], "big")
+    while at + _CHUNK_HEADER_SIZE <= len(backup):
+        end = at + _CHUNK_HEADER_SIZE + int.from_bytes(backup[at : at + 4], "big")
+        check = google_crc32c.extend(seed, bytes(backup[at : at + 12]))
+        check = google_crc32c.extend(check, bytes(backup[at + _CHUNK_HEADER_SIZE : end]))
+        backup[at + 12 : at + _CHUNK_HEADER_SIZE] = check.to_bytes(4, "big")
+        at = end

@@ -1,19 +1,23 @@
-"""The fuzz targets of the store: arguments of the kv service, logged commands, snapshots, and the log's recovery."""
+"""The fuzz targets of the store: arguments of the kv service, logged commands, snapshots, the log's recovery,
+and backups.
+"""
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Any, Final
 
 import msgspec
 
-from haptera.errors import CorruptionError, Failure, StorageError
+from haptera.errors import CorruptionError, DamagedBackup, Failure, StorageError
 from haptera.node.services.arguments import METHODS
 from haptera.state.command_encoding import Logged, UnknownPart, decode_commands, encode_commands, size_bound
 from haptera.state.machine import StateMachine
 from haptera.state.operations import Count, OpenScan, Read, Write
 from haptera.state.snapshot_pieces import MalformedPieces, dump_pieces, load_pieces
 from haptera.state.validation import validate
-from haptera.storage import DataDirectory, DataKey, Keyring, Log, LogEntry
+from haptera.storage import BackupReader, DataDirectory, DataKey, Keyring, Log, LogEntry
+from haptera.storage.backup.format import MANIFEST_SIZE_MAX
 from haptera.storage.errors import NewerFormat, WrongKey
 from haptera.testing.filesystem import MemoryFileSystem
 from haptera.wire.payload import encode_payload
@@ -183,3 +187,35 @@ def _replay(fs: MemoryFileSystem, *, durable: bool, append: bool) -> list[LogEnt
         raise
     finally:
         directory.close()
+
+
+# -- backups ---------------------------------------------------------------------------------------------------------
+
+
+def check_backup(data: bytes) -> None:
+    """A stream is a whole backup, which only the holder of the data key can make, or it is refused.
+
+    Nothing is read beyond what is there, and what is handed out before a fault is what the manifest announces.
+    """
+    source = BytesIO(data)
+    asked: list[int] = []
+
+    def read(size: int) -> bytes:
+        asked.append(size)
+        return source.read(size)
+
+    try:
+        reader = BackupReader("backup", read, lambda *_: KEYRING)
+        sizes = dict.fromkeys(reader.manifest.files, 0)
+        for file, piece in reader.chunks():
+            sizes[file] += len(piece)
+            assert sizes[file] <= file.size
+    except DamagedBackup as error:
+        assert error.file == "backup"
+        assert 0 <= error.offset <= len(data)
+    except NewerFormat:
+        pass
+    else:
+        assert reader.offset == reader.size == len(data)
+        assert all(size == file.size for file, size in sizes.items())
+    assert max(asked) <= MANIFEST_SIZE_MAX

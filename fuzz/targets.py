@@ -28,6 +28,7 @@ from fuzz.mutators import (
     OPTIONS_SIZE,
     Mutator,
     mutate_any,
+    mutate_backup,
     mutate_commands,
     mutate_compressed,
     mutate_frames,
@@ -35,7 +36,7 @@ from fuzz.mutators import (
     mutate_segment,
     mutate_signed_frames,
 )
-from fuzz.store import check_arguments, check_commands, check_log, check_pieces
+from fuzz.store import check_arguments, check_backup, check_commands, check_log, check_pieces
 from haptera.connection import Config, Connection, Role
 from haptera.connection.events import Closed, Event
 from haptera.connection.handshake import answer_hello, check_welcome, make_hello
@@ -356,5 +357,6 @@ TARGETS: Final[dict[str, Target]] = {
     "commands": Target(check_commands, mutate_commands),
     "pieces": Target(check_pieces, mutate_messagepack),
     "log": Target(check_log, mutate_segment, 4096),
+    "backup": Target(check_backup, mutate_backup, 8192),
     "address": Target(check_address, mutate_any, 512),
 }

@@ -8,6 +8,7 @@ from removing a file. Files are read in another thread.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from haptera.node.commit import CommitPipeline
     from haptera.node.master_key import Origin
     from haptera.node.recovery import DurableState
+
+_logger = logging.getLogger(__name__)
 
 #: Backups of one node under way at once. Each pins files, reads the disk and has a processor busy with its digest.
 BACKUPS_MAX: Final = 4
@@ -54,6 +57,8 @@ class OpenBackup:
         self.size = writer.size
         #: Where the node has its master key from.
         self.master_key = master_key
+        #: The bytes that were handed out.
+        self.taken = 0
         self._pieces = writer.pieces()
         self._reading: asyncio.Future[bytes] | None = None
 
@@ -66,6 +71,7 @@ class OpenBackup:
             piece = await asyncio.shield(self._reading)
             if not piece:
                 return
+            self.taken += len(piece)
             yield piece
 
     async def aclose(self) -> None:
@@ -102,10 +108,15 @@ class Backups:
             loop = asyncio.get_running_loop()
             writer = await loop.run_in_executor(None, writer_of, self._storage, base, extent, state, self._clock_ms())
             backup = OpenBackup(writer, self._storage.master_key_source.origin)
+            fields = {"index": backup.index, "revision": backup.revision, "bytes": backup.size}
+            _logger.info("backup_begun", extra=fields)
+            started = loop.time()
             try:
                 yield backup
             finally:
                 await backup.aclose()
+                taken = {"bytes_taken": backup.taken, "seconds": round(loop.time() - started, 3)}
+                _logger.info("backup_ended", extra={**fields, **taken})
         finally:
             self._count -= 1
 
