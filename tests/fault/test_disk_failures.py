@@ -88,7 +88,7 @@ def newer_format(path: Path) -> None:
 
 def older_copy(path: Path) -> None:
     """An older log beside a newer snapshot: what a restored part of a backup looks like."""
-    for segment in sorted((path / "log").iterdir())[1:]:
+    for segment in sorted((path / "log").glob("*.seg"))[1:]:
         segment.unlink()
 
 

@@ -34,7 +34,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[int]]:
         asyncio.run(fill(node.ready().url))
         node.signal(signal.SIGKILL)
         node.end()
-    (segment,) = (path / "log").iterdir()
+    (segment,) = (path / "log").glob("*.seg")
     data, starts, at = segment.read_bytes(), [], SEGMENT_HEADER_SIZE
     while length := int.from_bytes(data[at : at + 4], "big"):
         starts.append(at)
@@ -90,7 +90,7 @@ def test_damage_at_the_end_of_a_killed_nodes_log_is_refused(
     tmp_path: Path, killed: tuple[Path, list[int]], damage: Callable[[Path, list[int]], None]
 ) -> None:
     shutil.copytree(killed[0], tmp_path / "d", ignore=shutil.ignore_patterns("*.sock"))
-    (segment,) = (tmp_path / "d" / "log").iterdir()
+    (segment,) = (tmp_path / "d" / "log").glob("*.seg")
     damage(segment, killed[1])
     left = segment.read_bytes()
     with serving(tmp_path / "d") as node:

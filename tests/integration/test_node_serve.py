@@ -160,7 +160,7 @@ def test_a_data_directory_in_use_ends_with_10(tmp_path: Path) -> None:
 def test_damage_ends_with_11_and_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "d"
     filled(path)
-    (segment,) = (path / "log").iterdir()
+    (segment,) = (path / "log").glob("*.seg")
     data = bytearray(segment.read_bytes())
     data[-1] ^= 1
     segment.write_bytes(data)

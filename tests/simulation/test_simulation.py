@@ -92,15 +92,19 @@ def unsynced(*_: Any) -> None:
     """Sync nothing, and say that it is done."""
 
 
-def answered_first(self: ClusterOfOne, entry: LogEntry, encode: Callable[[], bytes]) -> None:
+def nothing(entry: LogEntry, frees: bool) -> None:
+    """Write nothing."""
+
+
+def answered_first(self: ClusterOfOne, entry: LogEntry, encode: Callable[[], bytes], frees: bool) -> None:
     """Tell of the entry as committed, and write it when the loop comes to it."""
     write = self._append
-    self._append = lambda written: None
+    self._append = nothing
     try:
-        before_the_disk(self, entry, encode)
+        before_the_disk(self, entry, encode, frees)
     finally:
         self._append = write
-    self._loop.call_later(0.001, lambda: write(entry_of(entry, encode)))
+    self._loop.call_later(0.001, lambda: write(entry_of(entry, encode), frees))
 
 
 before_the_disk: Final = ClusterOfOne._write

@@ -50,6 +50,7 @@ COMMANDS: Final = {
     "restore": "Make a data directory of a backup.",
     "status": "Show the version, the state and the health of a node.",
     "metrics": "Show the metrics of a node, once or repeatedly.",
+    "snapshot": "Make a snapshot of the store.",
     "storage": "Check a data directory, look into it, save what is whole.",
     "pitr": "Recover a store as it was at a revision or a time.",
     "bench": "Measure a store, or the messaging library.",

@@ -12,7 +12,7 @@ from haptera.client.connector import Connector, Dial, Flight
 from haptera.client.database import Database
 from haptera.client.entry import Entry
 from haptera.client.local_node import dial_local
-from haptera.client.methods import Metrics, ServerMethods
+from haptera.client.methods import Metrics, ServerMethods, SnapshotMade
 from haptera.client.remote import RemoteChannel
 from haptera.client.scan import Scan
 from haptera.client.store_url import Location, default_url, has_password, is_named, locate
@@ -31,6 +31,7 @@ __all__ = [
     "Metrics",
     "Scan",
     "ServerMethods",
+    "SnapshotMade",
     "connect",
     "connect_peer",
     "default_url",

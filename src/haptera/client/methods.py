@@ -89,6 +89,15 @@ class BackedUp(msgspec.Struct, frozen=True):
     master_key: str
 
 
+class SnapshotMade(msgspec.Struct, frozen=True):
+    """A snapshot that is the current one. ``seconds`` is 0 where it was there already."""
+
+    index: Count
+    revision: Revision
+    bytes: Count
+    seconds: float
+
+
 class Method(Generic[R]):
     """One method of a service, with the name of the attribute that holds it; ``write`` says whether it is a change.
 
@@ -118,6 +127,7 @@ class ServerMethods:
     status: Method[dict[str, Any]] = Method(dict[str, Any], service="server")
     metrics: Method[Metrics] = Method(Metrics, service="server")
     backup: Method[BackedUp] = Method(BackedUp, service="server")
+    snapshot: Method[SnapshotMade] = Method(SnapshotMade, service="server")
 
 
 #: Reads one ITEM of a scan: some rows, in key order.

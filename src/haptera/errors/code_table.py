@@ -69,6 +69,7 @@ class Code(IntEnum):
     SHUTTING_DOWN = 5005
     BACKUP_INVALID = 5006
     MEMORY_FULL = 5007
+    SNAPSHOT_FAILED = 5008
     NOT_LEADER = 6001
     NO_QUORUM = 6002
 
@@ -131,6 +132,7 @@ TABLE: Final[dict[int, tuple[str, str, Outcome]]] = {
     5005: ("SHUTTING_DOWN", "the node is shutting down", "not_applied"),
     5006: ("BACKUP_INVALID", "the backup is not valid", "not_applied"),
     5007: ("MEMORY_FULL", "the node's memory for the store is used up", "not_applied"),
+    5008: ("SNAPSHOT_FAILED", "no snapshot was made", "not_applied"),
     6001: ("NOT_LEADER", "another node is the leader", "not_applied"),
     6002: ("NO_QUORUM", "too few nodes can be reached", "unknown"),
 }

@@ -52,6 +52,7 @@ __all__ = [
     "ShuttingDown",
     "SignatureMismatch",
     "SlowConsumer",
+    "SnapshotFailed",
     "StorageFailed",
     "StorageFull",
     "TooManyConnections",
@@ -346,6 +347,10 @@ class MemoryFull(ServerError):
     """5007: the node's memory for the store is used up."""
 
 
+class SnapshotFailed(ServerError):
+    """5008: no snapshot was made."""
+
+
 class NotLeader(ServerError):
     """6001: another node is the leader.
 
@@ -417,6 +422,7 @@ BY_CODE: Final[dict[int, type[ServerError]]] = {
     5005: ShuttingDown,
     5006: BackupInvalid,
     5007: MemoryFull,
+    5008: SnapshotFailed,
     6001: NotLeader,
     6002: NoQuorum,
 }

@@ -26,19 +26,12 @@ if TYPE_CHECKING:
     from haptera.node.commit import CommitPipeline
     from haptera.node.master_key import Origin
     from haptera.node.recovery import DurableState
+    from haptera.node.snapshots import Retention, Snapshot
 
 _logger = logging.getLogger(__name__)
 
 #: Backups of one node under way at once. Each pins files, reads the disk and has a processor busy with its digest.
 BACKUPS_MAX: Final = 4
-
-
-class BackupBase(msgspec.Struct, frozen=True):
-    """The snapshot that a backup begins with: of the entry ``index``, with the log going on in ``next_segment``."""
-
-    index: int
-    next_segment: int
-    size_bytes: int
 
 
 class LogExtent(msgspec.Struct, frozen=True):
@@ -84,9 +77,12 @@ class OpenBackup:
 class Backups:
     """Makes the backups of one node. ``clock_ms`` is Unix time in milliseconds."""
 
-    def __init__(self, storage: DurableState, pipeline: CommitPipeline, clock_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, storage: DurableState, pipeline: CommitPipeline, retention: Retention, clock_ms: Callable[[], int]
+    ) -> None:
         self._storage = storage
         self._pipeline = pipeline
+        self._retention = retention
         self._clock_ms = clock_ms
         self._count = 0
 
@@ -103,22 +99,31 @@ class Backups:
             raise failure(Code.TOO_MANY_REQUESTS, {"backups_max": BACKUPS_MAX}, outcome="not_applied").exception()
         self._count += 1
         try:
-            base = base_of(self._storage)
-            extent, state = await self._point()
-            loop = asyncio.get_running_loop()
-            writer = await loop.run_in_executor(None, writer_of, self._storage, base, extent, state, self._clock_ms())
-            backup = OpenBackup(writer, self._storage.master_key_source.origin)
-            fields = {"index": backup.index, "revision": backup.revision, "bytes": backup.size}
-            _logger.info("backup_begun", extra=fields)
-            started = loop.time()
-            try:
-                yield backup
-            finally:
-                await backup.aclose()
-                taken = {"bytes_taken": backup.taken, "seconds": round(loop.time() - started, 3)}
-                _logger.info("backup_ended", extra={**fields, **taken})
+            with self._retention.pin_newest() as pin:
+                extent, state = await self._point()
+                loop = asyncio.get_running_loop()
+                writer = await loop.run_in_executor(
+                    None, writer_of, self._storage, pin.snapshot, extent, state, self._clock_ms()
+                )
+                async with self._opened(OpenBackup(writer, self._storage.master_key_source.origin)) as backup:
+                    yield backup
         finally:
             self._count -= 1
+
+    @asynccontextmanager
+    async def _opened(self, backup: OpenBackup) -> AsyncIterator[OpenBackup]:
+        """Close a backup at the end of the block, and log both ends of it."""
+        fields = {"index": backup.index, "revision": backup.revision, "bytes": backup.size}
+        _logger.info("backup_begun", extra=fields)
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        try:
+            yield backup
+        finally:
+            await backup.aclose()
+            _logger.info(
+                "backup_ended", extra={**fields, "bytes_taken": backup.taken, "seconds": round(clock() - started, 3)}
+            )
 
     async def _point(self) -> tuple[LogExtent, Applied]:
         """An extent of the log, and the state at its end."""
@@ -137,18 +142,8 @@ def extent_of(storage: DurableState) -> LogExtent:
     return LogExtent(storage.log.last_index, storage.log.segments)
 
 
-def base_of(storage: DurableState) -> BackupBase | None:
-    """The newest snapshot that is known to be whole."""
-    found = storage.loaded_from
-    return (
-        None
-        if found is None or found.point is None
-        else BackupBase(found.index, found.point.next_segment, found.size_bytes)
-    )
-
-
 def writer_of(
-    storage: DurableState, base: BackupBase | None, extent: LogExtent, state: Applied, time_ms: int
+    storage: DurableState, base: Snapshot | None, extent: LogExtent, state: Applied, time_ms: int
 ) -> BackupWriter:
     """The backup of a snapshot and of an extent of the log, with the state at its end. ``time_ms`` is now.
 

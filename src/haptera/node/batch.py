@@ -39,9 +39,11 @@ class Batch:
     grows with the next. A batch without drops pays nothing for it, and any number of drops costs a constant each.
     """
 
-    __slots__ = ("_holes", "_index", "_indexed", "commands", "growth", "places", "size")
+    __slots__ = ("_holes", "_index", "_indexed", "commands", "frees", "growth", "places", "size")
 
     def __init__(self) -> None:
+        #: Whether it was handed to the disk as one that only frees, which may use the reserve of a full disk.
+        self.frees = False
         self.commands: list[Logged] = []
         self.places: list[tuple[Submission, int, int]] = []
         self.size = 0
@@ -77,6 +79,25 @@ class Batch:
             self._holes.clear()
             self._index.clear()
             self._indexed = 0
+
+    def takes(self, command: Logged) -> bool:
+        """Whether the command frees if those of the batch do. Of a full disk's batches each is of one kind."""
+        return not self.commands or command.op.frees == self.commands[-1].op.frees
+
+    def only_frees(self) -> bool:
+        """Whether each of its commands frees."""
+        return all(command.op.frees for command in self.commands)
+
+    def split(self) -> Batch:
+        """Take out the commands that free, as a batch of their own. The holes must be closed."""
+        freeing, rest = Batch(), Batch()
+        for command, place in zip(self.commands, self.places, strict=True):
+            batch = freeing if command.op.frees else rest
+            batch.commands.append(command)
+            batch.places.append(place)
+            batch.size += place[2]
+        self.commands, self.places, self.size = rest.commands, rest.places, rest.size
+        return freeing
 
 
 _HOLE = Logged(operations.Forget("", []))

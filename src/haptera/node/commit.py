@@ -90,7 +90,7 @@ class CommitPipeline:
         self,
         *,
         machine: StateMachine,
-        append_entry: Callable[[LogEntry], None],
+        append_entry: Callable[[LogEntry, bool], None],
         writer: Writer,
         loop: asyncio.AbstractEventLoop,
         entry_time_ms: Callable[[], int],
@@ -129,7 +129,8 @@ class CommitPipeline:
         self._refusal: Failure | None = None
         self._failed = False
         self._message: str | None = None  # in place of the code's own
-        #: Whether the last batch found the disk full: writes are refused until one finds room again.
+        #: Whether the disk was full for the last batch that needed room: such writes are refused until one finds room
+        #: again. Those that only free may go on, from the log's reserve.
         self.full = False
         self._idle: list[asyncio.Future[None]] = []
 
@@ -153,7 +154,11 @@ class CommitPipeline:
                 return judged
             grows = judged
         batch = self._open
-        if batch.commands and (batch.size + size > BATCH_SIZE_MAX or len(batch.commands) >= BATCH_COMMANDS_MAX):
+        if batch.commands and (
+            batch.size + size > BATCH_SIZE_MAX
+            or len(batch.commands) >= BATCH_COMMANDS_MAX
+            or (self.full and not batch.takes(command))
+        ):
             self._full.append(batch)
             batch = self._open = Batch()
         batch.commands.append(command)
@@ -270,7 +275,8 @@ class CommitPipeline:
             batch, self._open = self._open, Batch()
         self._disk_turned_ns = self._monotonic_ns()
         batch.seal()
-        index = self._cluster.propose(self._entry_time_ms(), partial(_encoded, batch.commands))
+        batch.frees = self.full and batch.only_frees()
+        index = self._cluster.propose(self._entry_time_ms(), partial(_encoded, batch.commands), frees=batch.frees)
         self._proposed[index] = batch
 
     def _rest(self) -> None:
@@ -285,10 +291,10 @@ class CommitPipeline:
         if self._failed:  # an entry before it could not be applied
             self._refuse(entry.index, self._failure("unknown"))
             return
-        if self.full:
+        batch = self._proposed[entry.index]
+        if self.full and not batch.frees:
             _logger.info("storage_has_room")
             self.full = False
-        batch = self._proposed[entry.index]
         self._metrics.log_entries_total += 1
         self._metrics.log_commands_total += len(batch.commands)
         self._metrics.log_bytes_total += len(entry.payload)
@@ -308,6 +314,8 @@ class CommitPipeline:
             self.full = True
             self._metrics.log_full_total += 1
             batch = self._proposed.pop(index)
+            if not batch.frees and (freeing := batch.split()).commands:
+                self._full.appendleft(freeing)  # which the disk may have a reserve for
             self._next()  # which has the index now, and tries again
             self._refuse_batch(batch, failure(Code.STORAGE_FULL, outcome="not_applied"))
         else:

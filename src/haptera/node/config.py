@@ -42,6 +42,16 @@ SEGMENT_SIZE_DEFAULT = 64 * 1024 * 1024
 
 #: More than any machine has.
 MEMORY_MAX_MAX = 1 << 50
+#: Four full segments: a start replays as much in some seconds, and a snapshot of a million keys is a fraction of it.
+SNAPSHOT_AFTER_DEFAULT = 256 * 1024 * 1024
+#: Segments that the retained bytes must have room for, so that one that is appended to is a small part of them.
+SEGMENTS_RETAINED_MIN = 4
+RETAIN_BYTES_DEFAULT = 4 * 1024 * 1024 * 1024
+#: More than a disk has, so that a missing zero is found.
+RETAIN_BYTES_MAX = 2**50
+RETAIN_FOR_DEFAULT_S = 7 * 86_400.0
+#: Ten years.
+RETAIN_FOR_MAX_S = 3652 * 86_400.0
 
 #: The values of the option, and for each the listener's ``compression``.
 COMPRESSIONS = {"auto": None, "zstd": True, "none": False}
@@ -87,6 +97,35 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             "on. 0: no bound.",
         ),
     ] = 0
+    snapshot_after: Annotated[
+        int,
+        amount(
+            "Data",
+            "BYTES",
+            Bound(low=SEGMENT_SIZE_MIN, high=RETAIN_BYTES_MAX),
+            "Make a snapshot when the log has grown by this much since the last one; a quarter of retain_bytes where "
+            "that is less.",
+        ),
+    ] = SNAPSHOT_AFTER_DEFAULT
+    retain_bytes: Annotated[
+        int,
+        amount(
+            "Data",
+            "BYTES",
+            Bound(low=SEGMENT_SIZE_MIN * SEGMENTS_RETAINED_MIN, high=RETAIN_BYTES_MAX),
+            "Keep this much of snapshots and log at most: the oldest go first. The newest snapshot and the log behind "
+            f"it always stay. At least {SEGMENTS_RETAINED_MIN} times segment_size.",
+        ),
+    ] = RETAIN_BYTES_DEFAULT
+    retain_for: Annotated[
+        float,
+        amount(
+            "Data",
+            "SECONDS",
+            Bound(low=1, high=RETAIN_FOR_MAX_S, whole=False),
+            "Keep snapshots and log for this long at most.",
+        ),
+    ] = RETAIN_FOR_DEFAULT_S
     archive_dir: Annotated[
         str | None,
         Option(
@@ -307,6 +346,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ConflictingOptions(self, "max_message", "a quarter of ", "connection_budget")
         if self.connection_budget > self.process_budget:
             raise ConflictingOptions(self, "connection_budget", "", "process_budget")
+        if self.segment_size * SEGMENTS_RETAINED_MIN > self.retain_bytes:
+            raise ConflictingOptions(self, "segment_size", "a quarter of ", "retain_bytes")
 
 
 #: Every option by name, in the order of the help.

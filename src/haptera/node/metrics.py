@@ -31,6 +31,8 @@ COUNTERS = (
     "log_full_total",
     "log_write_seconds_total",
     "scans_expired_total",
+    "snapshots_failed_total",
+    "snapshots_total",
     "write_wait_seconds_total",
     "writes_dropped_total",
     "writes_out_of_memory_total",
@@ -46,6 +48,8 @@ MEASURED = {
     "entries_size_bytes": "gauge",
     "entry_time_offset_seconds": "gauge",
     "half_open_connections": "gauge",
+    "history_oldest_revision": "gauge",
+    "history_oldest_time_seconds": "gauge",
     "index": "gauge",
     "keys": "gauge",
     "log_segments": "gauge",
@@ -58,6 +62,13 @@ MEASURED = {
     "requests_received_total": "counter",
     "revision": "gauge",
     "scans_open": "gauge",
+    "snapshot_age_seconds": "gauge",
+    "snapshot_index": "gauge",
+    "snapshot_memory_needed_bytes": "gauge",
+    "snapshot_seconds": "gauge",
+    "snapshot_size_bytes": "gauge",
+    "snapshots": "gauge",
+    "snapshots_size_bytes": "gauge",
     "uptime_seconds": "gauge",
     "wire_received_bytes_total": "counter",
     "wire_received_frames_total": "counter",
@@ -91,6 +102,8 @@ class Metrics:
     log_full_total: int
     log_write_seconds_total: float
     scans_expired_total: int
+    snapshots_failed_total: int
+    snapshots_total: int
     write_wait_seconds_total: float
     writes_dropped_total: int
     writes_out_of_memory_total: int

@@ -20,6 +20,7 @@ from haptera.node.memory_limit import MemoryLimit
 from haptera.node.metrics import Metrics
 from haptera.node.recovery import DurableState
 from haptera.node.scans import Scans
+from haptera.node.snapshots import keep_snapshots
 from haptera.node.start_warnings import warn_at_start
 from haptera.node.turns import Turns
 from haptera.replication import ThreadWriter
@@ -56,6 +57,8 @@ class Node:
         clock_ms: Callable[[], int],
         monotonic_ns: Callable[[], int],
         writer: Writer,
+        *,
+        second_process: bool,
     ) -> None:
         self.config = config
         self.metrics = Metrics()
@@ -78,39 +81,33 @@ class Node:
             append_entry=storage.log.append,
             writer=writer,
             loop=loop,
-            entry_time_ms=self._entry_time_ms,
+            entry_time_ms=self._next_entry_time_ms,
             monotonic_ns=monotonic_ns,
             metrics=self.metrics,
             memory=self.memory,
             turns=self._turns,
             on_failure=self._on_failure,
         )
+        #: Its snapshots, and the past that it keeps.
+        self.snapshots = keep_snapshots(
+            config,
+            storage,
+            on_writer=self._pipeline.on_writer,
+            loop=loop,
+            metrics=self.metrics,
+            time_ms=self._entry_time_ms,
+            held_back=lambda: None if self.archiver is None else self.archiver.through + 1,
+            second_process=second_process,
+        )
         self.commands = Commands(storage.machine, self._pipeline, self._scans, self._turns, self.metrics)
         self.commands.aging.look()
-        self.backups = Backups(storage, self._pipeline, clock_ms)
+        self.backups = Backups(storage, self._pipeline, self.snapshots.retention, clock_ms)
         self.archiver = Archiver.of(storage.directory, config.archive_dir, loop)
         self._closing: asyncio.Future[None] | None = None
         self._pid = os.getpid()
         self._forked_from = 0  # in a forked child, the process that has the directory
         forks.watch(self)
-        self.metrics.measure(
-            {
-                "archive_lag_segments": lambda: self.archiver.lag if self.archiver else 0,
-                "entries_size_bytes": lambda: self._machine.kv.size,
-                "entry_time_offset_seconds": lambda: (self._entry_time_ms() - self.clock_ms()) / 1000,
-                "index": lambda: self._machine.index,
-                "keys": lambda: self.keys,
-                "log_segments": lambda: len(storage.log.segments),
-                "log_size_bytes": lambda: storage.log.size_bytes,
-                "older_entries_size_bytes": lambda: self._machine.kv.history.size,
-                "pending_writes": lambda: self._pipeline.pending,
-                "remembered_answers": lambda: len(self._machine.requests),
-                "remembered_answers_size_bytes": lambda: self._machine.requests.size,
-                "revision": lambda: self._machine.revision,
-                "scans_open": lambda: len(self._scans),
-                "uptime_seconds": lambda: self.uptime_ms / 1000,
-            }
-        )
+        self._measure()
 
     @classmethod
     async def open(
@@ -147,9 +144,16 @@ class Node:
             raise
         warn_at_start(config, storage)
         node = cls(
-            config, storage, loop, clock_ms or _unix_time_ms, monotonic_ns or boot_time_ns, writer or ThreadWriter()
+            config,
+            storage,
+            loop,
+            clock_ms or _unix_time_ms,
+            monotonic_ns or boot_time_ns,
+            writer or ThreadWriter(),
+            second_process=filesystem is None,
         )
         node._started = started
+        node.snapshots.start()
         if node.archiver is not None:
             node.archiver.start()
         return node
@@ -238,6 +242,7 @@ class Node:
         """
         self._forked_from = self._forked_from or owner
         self._pipeline.disown()
+        self.snapshots.disown()
 
     def abandon(self) -> None:
         """Close a node whose loop was closed before it: wait for the disk, seal the log, release the directory. Blocks.
@@ -245,6 +250,7 @@ class Node:
         In a process that was forked without Python's knowledge nothing of that is ours.
         """
         if self._pid == os.getpid():
+            self.snapshots.abandon()
             self._pipeline.abandon()
             self._storage.close()
 
@@ -272,11 +278,37 @@ class Node:
             if self.archiver is not None:
                 await self.archiver.aclose()
             self.commands.write_forgotten()
+            await self.snapshots.close()
             await self._pipeline.close()
             self._turns.close()
             await self._loop.run_in_executor(None, self._storage.close)
         finally:
             self._closing.set_result(None)
+
+    def _measure(self) -> None:
+        """Say where the numbers of this node come from that another part has already."""
+        self.metrics.measure(
+            {
+                "archive_lag_segments": lambda: self.archiver.lag if self.archiver else 0,
+                "entries_size_bytes": lambda: self._machine.kv.size,
+                "entry_time_offset_seconds": lambda: (self._entry_time_ms() - self.clock_ms()) / 1000,
+                "index": lambda: self._machine.index,
+                "keys": lambda: self.keys,
+                "log_segments": lambda: len(self._storage.log.segments),
+                "log_size_bytes": lambda: self._storage.log.size_bytes,
+                "older_entries_size_bytes": lambda: self._machine.kv.history.size,
+                "pending_writes": lambda: self._pipeline.pending,
+                "remembered_answers": lambda: len(self._machine.requests),
+                "remembered_answers_size_bytes": lambda: self._machine.requests.size,
+                "revision": lambda: self._machine.revision,
+                "scans_open": lambda: len(self._scans),
+                "uptime_seconds": lambda: self.uptime_ms / 1000,
+            }
+        )
+
+    def _next_entry_time_ms(self) -> int:
+        self.snapshots.entry_written()
+        return self._entry_time_ms()
 
     def _entry_time_ms(self) -> int:
         """The time for an entry that is handed to the disk now."""

@@ -36,6 +36,9 @@ _logger = logging.getLogger(__name__)
 #: Seconds between two lines that say how far a recovery is.
 PROGRESS_INTERVAL_S: Final = 1.0
 
+#: Bytes that the log keeps for deletes on a full disk, or a segment's where that is less: some 40,000 deletes.
+RESERVE_SIZE_MAX: Final = 4 * 1024 * 1024
+
 #: Gives the entries behind a point of the log.
 EntriesAfter = Callable[[LogPoint], Iterable[LogEntry]]
 
@@ -47,13 +50,14 @@ class Abandoned(Exception):
 @dataclass(slots=True)
 class Recovered:
     """A state machine, and its origin: the snapshot that it was loaded from, if there was one, and the damaged ones
-    that are newer.
+    that are newer. ``snapshots`` are all that were found, newest first.
     """
 
     machine: StateMachine
     snapshot: SnapshotFile | None = None
     seconds: float = 0.0
     damaged: list[SnapshotFile] = field(default_factory=list)
+    snapshots: list[SnapshotFile] = field(default_factory=list)
 
 
 def recover(
@@ -106,7 +110,8 @@ def _load(
 ) -> tuple[Recovered, LogPoint]:
     started = time.monotonic()
     damaged: list[SnapshotFile] = []
-    for file in find_snapshots(fs, path):
+    snapshots = find_snapshots(fs, path)
+    for file in snapshots:
         if index_max is not None and file.index > index_max:
             continue
         try:
@@ -118,8 +123,8 @@ def _load(
             _report_damage(file, error)
             damaged.append(file)
         else:
-            return Recovered(machine, file, time.monotonic() - started, damaged), point
-    return Recovered(StateMachine(), damaged=damaged), LogPoint.START
+            return Recovered(machine, file, time.monotonic() - started, damaged, snapshots), point
+    return Recovered(StateMachine(), damaged=damaged, snapshots=snapshots), LogPoint.START
 
 
 def _watched(
@@ -168,8 +173,8 @@ class DurableState:
         self.master_key_source: MasterKeySource
         self.directory: DataDirectory
         self.keyring: StoredKeyring
+        self.recovered: Recovered
         self.log: Log
-        self.loaded_from: SnapshotFile | None
         self.abandoned = False
         self._config = config
         self._fs = filesystem
@@ -197,8 +202,7 @@ class DurableState:
             )
         except Abandoned:
             return
-        self.machine = found.machine
-        self.loaded_from = found.snapshot
+        self.machine, self.recovered = found.machine, found
         remove_unfinished_snapshots(self._fs, self.directory.snapshots_path)
         self._report_end(found)
 
@@ -224,6 +228,7 @@ class DurableState:
             start=start,
             segment_size=config.segment_size,
             durability=config.durability,
+            reserve_size=min(config.segment_size, RESERVE_SIZE_MAX),
             on_progress=self._on_progress,
         )
         self._opened.append(self.log)

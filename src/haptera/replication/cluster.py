@@ -43,7 +43,7 @@ class ClusterOfOne:
     def __init__(
         self,
         *,
-        append: Callable[[LogEntry], None],
+        append: Callable[[LogEntry, bool], None],
         last_index: int,
         writer: Writer,
         loop: asyncio.AbstractEventLoop,
@@ -59,12 +59,15 @@ class ClusterOfOne:
         self._committed = committed
         self._refused = refused
 
-    def propose(self, time_ms: int, encode: Callable[[], bytes]) -> int:
-        """Propose an entry of this time, and return its index. ``encode`` gives its payload, on the writer's thread."""
+    def propose(self, time_ms: int, encode: Callable[[], bytes], *, frees: bool = False) -> int:
+        """Propose an entry of this time, and return its index. ``encode`` gives its payload, on the writer's thread.
+
+        One that ``frees`` space may use the log's reserve where the disk is full.
+        """
         assert not self.busy, "one entry is with the disk at a time"
         self.busy = True
         entry = LogEntry(TERM, self._index + 1, time_ms, b"")
-        self._writer.submit(lambda: self._write(entry, encode))
+        self._writer.submit(lambda: self._write(entry, encode, frees))
         return entry.index
 
     def between(self, job: Callable[[], R], told: Callable[[R], None] | None = None) -> asyncio.Future[R]:
@@ -81,13 +84,13 @@ class ClusterOfOne:
         """Return when the disk has all proposals, and end the writer. Safe to call again."""
         self._writer.close()
 
-    def _write(self, entry: LogEntry, encode: Callable[[], bytes]) -> None:
+    def _write(self, entry: LogEntry, encode: Callable[[], bytes], frees: bool) -> None:
         """On the writer's thread: the one place where a write of the database waits for the disk."""
         error: BaseException | None = None
         started = time.perf_counter()
         try:
             entry = msgspec.structs.replace(entry, payload=encode())
-            self._append(entry)
+            self._append(entry, frees)
         except BaseException as caught:  # the loop must hear of any error
             error = caught
         seconds = time.perf_counter() - started

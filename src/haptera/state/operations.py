@@ -51,6 +51,8 @@ class Write(Operation, frozen=True):
     version_at: ClassVar[int | None] = None
     #: Whether the change may be of any number of keys, and so is applied in slices.
     in_slices: ClassVar[bool] = False
+    #: Whether the change can only take something away, so that it goes on where there is no room for others.
+    frees: ClassVar[bool] = False
 
 
 class Get(Read, tag="kv.get", frozen=True):
@@ -71,6 +73,7 @@ class Set(Write, tag="kv.set", frozen=True):
 
 class Delete(Write, tag="kv.delete", frozen=True):
     version_at = 1
+    frees = True
 
     key: Key
     if_version: Version | None = None
@@ -98,6 +101,7 @@ class SetMany(Write, tag="kv.set_many", frozen=True):
 class DeleteMany(Write, tag="kv.delete_many", frozen=True):
     version_at = 1
     in_slices = True
+    frees = True
 
     keys: Keys
 
@@ -144,12 +148,15 @@ class Count(Read, tag="kv.count", frozen=True):
 class Clear(Write, tag="kv.clear", frozen=True):
     version_at = 1
     in_slices = True
+    frees = True
 
     prefix: Bound | None = None
 
 
 class Forget(Write, tag="requests.forget", frozen=True):
     """The user has read these answers and will not ask for them again (``answered_below``)."""
+
+    frees = True
 
     user: Text
     request_ids: RequestIds

@@ -37,6 +37,7 @@ from haptera.storage.snapshot import (
     SnapshotFile,
     SnapshotReader,
     find_snapshots,
+    remove_snapshots,
     remove_unfinished_snapshots,
     write_snapshot,
 )
@@ -92,6 +93,7 @@ __all__ = [
     "open_regular",
     "reachable_ranges",
     "read_segments",
+    "remove_snapshots",
     "remove_unfinished_snapshots",
     "sealed_segments",
     "unpack",

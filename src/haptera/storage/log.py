@@ -45,15 +45,16 @@ Record
 Writing
     One entry is one record, one write, one fdatasync ("os": no fdatasync): record n+1 is not begun before record n is
     durable. In "sync" an append may write zeros over the zeros behind its record first. A new segment: create under its
-    .tmp name, allocate, header, fsync, rename, fsync of the directory; then its first record. The rename replaces an
-    empty segment of that number. So a segment has its header and its whole size as soon as it has its name. Before it,
-    the old segment is sealed: cut to its records and fsynced (in "os" its data is synced first). So only the last
+    .tmp name, allocate; seal the old one; header, fsync, rename, fsync of the directory; then its first record. The
+    rename replaces an empty segment of that number. So a segment has its header and its whole size as soon as it has
+    its name. The old segment is cut to its records and fsynced (in "os" its data is synced first). So only the last
     segment can be unfinished, and no segment is sealed without a record. No nonce repeats: a segment is appended to by
     one opening of the log alone, and by that only until a call fails. After an opening, or a failure, the old records
     are never written to again, and a new segment has a new id and so a new key. After any failed write or sync the log
     takes no more writes: the page cache may then differ from the disk, and a second fsync would not tell. A full disk
-    met while a new segment is allocated is different: nothing was written, so the append may be tried again. Segments
-    are removed oldest first, each with an fsync of the directory, so that a crash leaves no gap.
+    met while a new segment is allocated is different: nothing was written, so the append may be tried again, and an
+    entry that frees space goes to the reserve, a file of zeros that takes the place of the .tmp one. Segments are
+    removed oldest first, each with an fsync of the directory, so that a crash leaves no gap.
 
 Recovery
     Begins at the point of the newest whole snapshot (`haptera.storage.snapshot`), or at segment 1; segments before it
@@ -84,7 +85,7 @@ Recovery
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal
 
 from haptera.storage.directory import segment_name
@@ -102,6 +103,7 @@ from haptera.storage.segment import (
     SegmentHeader,
 )
 from haptera.storage.segment_files import Segment, missing_segment
+from haptera.storage.space import Reserve, allocate
 from haptera.storage.writer import SegmentWriter, create_empty, remove_segment
 
 if TYPE_CHECKING:
@@ -136,8 +138,13 @@ class Log:
         replay: Replay,
         segment_size: int,
         durability: Durability,
+        reserve_size: int,
     ) -> None:
         self.durability = durability
+        #: Bytes of the segments that are made from now on, unless one entry needs more.
+        self.segment_size = segment_size
+        #: Called by the thread that appends when a segment was made for records.
+        self.on_roll: Callable[[], None] | None = None
         self.recovery = replay.recovery
         self._fs = fs
         self._directory = directory
@@ -145,9 +152,10 @@ class Log:
         self._keyring = keyring
         self._replay = replay
         self._end = replay.end
-        self._segment_size = segment_size
         self._state: _State = "opened"
         self._active: SegmentWriter | None = None
+        self._reserve = Reserve(fs, self._path, reserve_size)
+        self._on_reserve = False  # whether the segment that is appended to was the reserve
 
     @classmethod
     def open(
@@ -159,21 +167,22 @@ class Log:
         start: LogPoint = LogPoint.START,
         segment_size: int = SEGMENT_SIZE,
         durability: Durability = "sync",
+        reserve_size: int = 0,
         on_progress: Progress | None = None,
     ) -> Log:
         """Look at a log's segments, without changing anything yet.
 
         `directory` is open (and so locked) for as long as the log is; `start` is where the replay begins, the point of
-        a snapshot; `segment_size` is in bytes and holds for new segments. Raises CorruptionError (a segment is missing
-        or its header damaged), OutdatedCopy (the log ends before `start`), WrongKey, NewerFormat, DiskFailed. See
-        storage-format 6.
+        a snapshot; `segment_size` is in bytes and holds for new segments; `reserve_size` is kept for a full disk.
+        Raises CorruptionError (a segment is missing or its header damaged), OutdatedCopy (the log ends before `start`),
+        WrongKey, NewerFormat, DiskFailed. See storage-format 6.
         """
         replay = Replay(fs, directory.log_path, keyring, start, repair=True, on_progress=on_progress)
         if directory.complete and replay.empty:
             if start != LogPoint.START:
                 raise OutdatedCopy(directory.log_path, segment_name(start.next_segment), "no segment")
             raise missing_segment(directory.log_path, start.next_segment)
-        return cls(fs, directory, keyring, replay, segment_size, durability)
+        return cls(fs, directory, keyring, replay, segment_size, durability, reserve_size)
 
     @property
     def first_index(self) -> int:
@@ -198,6 +207,16 @@ class Log:
         return sum(segment.size_bytes for segment in self.segments)
 
     @property
+    def reserved_bytes(self) -> int:
+        """Bytes that the log takes on the disk and that no record has yet."""
+        active = self._active
+        return self._reserve.size + (0 if active is None else active.header.capacity - active.offset)
+
+    def size_after(self, number: int) -> int:
+        """Bytes of the segments from this number on."""
+        return sum(segment.size_bytes for segment in self.segments if segment.number >= number)
+
+    @property
     def point(self) -> LogPoint:
         """Where the newest segment begins: a snapshot that stands there replaces all segments before it."""
         return self._end.point
@@ -214,11 +233,13 @@ class Log:
         yield from self._replay.entries()
         self._ensure_segment()
         self._directory.finish()
+        self._reserve.fill()
         self._state = "ready"
 
-    def append(self, entry: LogEntry) -> None:
+    def append(self, entry: LogEntry, frees: bool = False) -> None:
         """Add the next entry. In durability "sync" it is durable on return.
 
+        One that ``frees`` space is written to the log's reserve where the disk is full, as far as that reaches.
         Raises ValueError (above ENTRY_SIZE_MAX, not the next index, or a term or time that goes back), DiskFull
         (nothing was written: the same entry may be tried again), DiskFailed (whether it was written is unknown,
         and the log takes no more). See storage-format 5.
@@ -229,8 +250,8 @@ class Log:
         # Only a call that comes to its end opens the log for the next one, for any reason that stopped it.
         self._state = "failed"
         active = self._active
-        if active is None or not active.has_room(size):
-            active = self._next_segment(size)
+        if active is None or not active.has_room(size) or (self._on_reserve and not frees):
+            active = self._next_segment(size, frees)
         active.append(entry)
         self._state = "ready"
         end = self._end
@@ -312,18 +333,34 @@ class Log:
             self._end.sealed.append(last)
             self._end.next_number += 1
 
-    def _next_segment(self, record_size: int) -> SegmentWriter:
-        """Seal the active segment, if there is one, and make the next, for a record of this size."""
-        self._seal_active()
-        header, key = self._next_header(max(self._segment_size, SEGMENT_HEADER_SIZE + record_size + 1))
+    def _next_segment(self, record_size: int, frees: bool) -> SegmentWriter:
+        """Make the next segment, for a record of this size, and seal the active one, if there is one.
+
+        Space first: where there is none, everything stays as it is.
+        """
+        last = self._active_segment()
+        number = self._end.next_number if last is None else last.number + 1
+        needed = SEGMENT_HEADER_SIZE + record_size + 1
+        on_reserve = False
         try:
-            active = SegmentWriter.create(self._fs, self._path, header, key, replaced=self._end.empty)
+            space = allocate(self._fs, self._path, number, max(self.segment_size, needed), self._end.empty)
         except DiskFull:
-            self._state = "ready"
-            raise
+            reserve = self._reserve.take(needed) if frees else None
+            if reserve is None:
+                self._state = "ready"
+                raise
+            space, on_reserve = reserve, True
+        self._seal_active()
+        header, key = self._next_header(space.size)
+        active = SegmentWriter.create(self._fs, self._path, header, key, space)
         self._end.begin(header.number)
         self._end.empty = None
         self._active = active
+        self._on_reserve = on_reserve
+        if not on_reserve:
+            self._reserve.fill()
+        if self.on_roll is not None:
+            self.on_roll()
         return active
 
     def _ensure_segment(self) -> None:

@@ -58,7 +58,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from haptera.errors import CorruptionError
 from haptera.storage.data_key import DataKey, derive
 from haptera.storage.directory import snapshot_index, snapshot_name
-from haptera.storage.errors import NewerFormat, translated
+from haptera.storage.errors import NewerFormat, failing, translated
 from haptera.storage.filesystem import TEMPORARY, create_anew
 from haptera.storage.segment import NO_TAG, TAG_SIZE, LogPoint
 
@@ -73,6 +73,7 @@ __all__ = [
     "SnapshotFile",
     "SnapshotReader",
     "find_snapshots",
+    "remove_snapshots",
     "remove_unfinished_snapshots",
     "write_snapshot",
 ]
@@ -319,6 +320,15 @@ def find_snapshots(fs: FileSystem, path: str) -> list[SnapshotFile]:
         indexes = [index for name in fs.listdir(path) if (index := snapshot_index(name)) is not None]
         found = (_find(fs, os.path.join(path, snapshot_name(index)), index) for index in sorted(indexes, reverse=True))
         return [file for file in found if file is not None]
+
+
+def remove_snapshots(fs: FileSystem, path: str, indexes: Iterable[int]) -> None:
+    """Remove the snapshots of these indexes, durably on return. Raises DiskFailed."""
+    with failing(path, "remove old snapshots"):
+        for index in indexes:
+            with contextlib.suppress(FileNotFoundError):
+                fs.unlink(os.path.join(path, snapshot_name(index)))
+        fs.sync_directory(path)
 
 
 def remove_unfinished_snapshots(fs: FileSystem, path: str) -> None:

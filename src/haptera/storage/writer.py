@@ -9,13 +9,14 @@ import os
 from typing import TYPE_CHECKING
 
 from haptera.storage.directory import segment_name
-from haptera.storage.errors import DiskFailed, DiskFull, failing, translate, translated
-from haptera.storage.filesystem import TEMPORARY, create_anew, read_file
+from haptera.storage.errors import failing
 from haptera.storage.segment import SEGMENT_HEADER_SIZE, LogEntry, RecordCipher, SegmentHeader
+from haptera.storage.space import allocate
 
 if TYPE_CHECKING:
     from haptera.storage.data_key import DataKey
     from haptera.storage.filesystem import File, FileSystem
+    from haptera.storage.space import Space
 
 __all__ = ["SegmentWriter", "remove_segment", "seal"]
 
@@ -28,7 +29,7 @@ _ZEROS = bytes(ZEROED_AHEAD)
 
 
 class SegmentWriter:
-    """The segment that is appended to. After any error but DiskFull from `create`, it must not be used again."""
+    """The segment that is appended to. After any error it must not be used again."""
 
     def __init__(self, file: File, path: str, header: SegmentHeader, key: DataKey) -> None:
         self.path = path
@@ -39,27 +40,16 @@ class SegmentWriter:
         self._zeroed = SEGMENT_HEADER_SIZE  # the end of the space that was written before
 
     @classmethod
-    def create(
-        cls, fs: FileSystem, log_path: str, header: SegmentHeader, key: DataKey, *, replaced: SegmentHeader | None
-    ) -> SegmentWriter:
-        """Make a segment, ready and durable, in place of the empty one whose header is `replaced`, if there is one.
-
-        Raises DiskFull (all is as it was) or DiskFailed.
-        """
-        name = segment_name(header.number)
-        path = os.path.join(log_path, name)
-        temporary = path + TEMPORARY
-        with translated(path, "create the segment"):
-            found = read_file(fs, path, SEGMENT_HEADER_SIZE) if name in fs.listdir(log_path) else None
-            if found != (None if replaced is None else replaced.encode()):
-                raise DiskFailed(f"{path}: cannot create the segment, because another process has made it")
-            file = create_anew(fs, temporary)
+    def create(cls, fs: FileSystem, log_path: str, header: SegmentHeader, key: DataKey, space: Space) -> SegmentWriter:
+        """Make a segment of its space, ready and durable. Raises DiskFailed."""
+        path = os.path.join(log_path, segment_name(header.number))
+        file = space.file
+        assert header.capacity == space.size
         try:
-            _allocate(fs, log_path, temporary, file, header.capacity)
             with failing(path, "write the segment's header"):
                 file.pwrite(header.encode(), 0)
                 file.fsync()  # a segment must not have its name before it has its header and its whole size
-                fs.rename(temporary, path)
+                fs.rename(space.path, path)
                 fs.sync_directory(log_path)  # and a record must not be there before that
         except BaseException:
             file.close()
@@ -118,23 +108,12 @@ def seal(file: File, size: int, *, data_synced: bool) -> None:
 def create_empty(
     fs: FileSystem, log_path: str, header: SegmentHeader, key: DataKey, *, replaced: SegmentHeader | None
 ) -> None:
-    """Make a segment that is never written to, as `SegmentWriter.create` does."""
-    SegmentWriter.create(fs, log_path, header, key, replaced=replaced).close()
+    """Make a segment that is never written to. Raises DiskFull (all is as it was) or DiskFailed."""
+    space = allocate(fs, log_path, header.number, header.capacity, replaced)
+    SegmentWriter.create(fs, log_path, header, key, space).close()
 
 
 def remove_segment(fs: FileSystem, log_path: str, path: str) -> None:
     """Remove a segment, or what was to become one, durably. Raises OSError."""
     fs.unlink(path)
     fs.sync_directory(log_path)
-
-
-def _allocate(fs: FileSystem, log_path: str, path: str, file: File, capacity: int) -> None:
-    """Reserve the disk space, so that a full disk is met here, where nothing is half done, and not by a record."""
-    try:
-        file.allocate(capacity)
-    except OSError as error:
-        failure = translate(error, path, "reserve space for a segment")
-        if isinstance(failure, DiskFull):
-            with failing(path, "remove the segment for which there is no space"):
-                remove_segment(fs, log_path, path)
-        raise failure from error

@@ -11,6 +11,7 @@ from haptera.errors import Failure
 from haptera.node.commands import ANONYMOUS, Envelope, Submitter
 from haptera.node.config import NodeConfig
 from haptera.node.node import Node
+from haptera.state.operations import Set
 from haptera.testing.filesystem import MemoryFileSystem
 
 if TYPE_CHECKING:
@@ -86,6 +87,13 @@ class Asked:
             assert isinstance(result, Failure), result
             failed.append((result.code, result.outcome))
         return failed
+
+
+def fill_segment(node: Node, left: int = 100) -> None:
+    """Write a value that leaves so many bytes in the segment that is appended to: nothing else fits."""
+    active = node._storage.log._active
+    assert active is not None
+    Asked(node, Set("fill", bytes(active.header.capacity - active.offset - left - 100)))
 
 
 async def turn() -> None:

@@ -20,7 +20,7 @@ from haptera.node.node import Node
 from haptera.node.services.server import health
 from haptera.replication import ThreadWriter
 from haptera.state import decode_commands
-from haptera.state.operations import Delete, Get, Set, SetMany
+from haptera.state.operations import Get, Increment, Set, SetMany
 from haptera.storage import DataDirectory, Log, open_keyring
 from haptera.storage.errors import DiskFailed
 from haptera.testing.filesystem import MemoryFileSystem
@@ -301,7 +301,7 @@ async def test_a_full_disk_refuses_writes_and_takes_them_again_when_there_is_roo
     fs.fail_at = max(at for at, (name, _) in enumerate(probe.calls, 1) if name == "allocate")  # the first write's
     fs.fail_with = errno.ENOSPC
     async with opened(fs, writer=writer) as node:
-        refused = Asked(node, Set("a", b"1"), Delete("a"))
+        refused = Asked(node, Set("a", b"1"), Increment("n"))
         await turn()
         next_batch = Asked(node, Set("b", b"2"))
         await writer.write()

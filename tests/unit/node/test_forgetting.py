@@ -15,7 +15,7 @@ from haptera.state import Replayed, limits
 from haptera.state.operations import Clear, Increment, Set, SetMany
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.node.doubles import TAG_REPLAYED, FakePeer, FakeRequest
-from tests.unit.node.nodes import CONFIG, Asked, ImmediateWriter, ManualWriter, opened, turn
+from tests.unit.node.nodes import CONFIG, Asked, ImmediateWriter, ManualWriter, fill_segment, opened, turn
 from tests.unit.node.test_kv import Served
 from tests.unit.node.test_remembered import change, remembered, request_id, tracked
 
@@ -88,7 +88,10 @@ async def test_what_a_full_disk_keeps_from_being_forgotten_is_forgotten_with_the
         store = Served(node)
         for number in range(5):
             await change(store, number)
+        fill_segment(node)
+        await turn()
         store.read_below(store.peer.streams)
+        fs.unlink("/data/log/reserve")  # where such an entry would go
         fs.failing, fs.fail_with = frozenset({"allocate"}), errno.ENOSPC
         refused = Asked(node, Set("large", bytes(80_000)))
         await turn()

@@ -62,7 +62,7 @@ def event(caplog: pytest.LogCaptureFixture, name: str) -> dict[str, object]:
 
 def remove_segments(fs: MemoryFileSystem, before: int) -> None:
     for name in fs.listdir(LOG_PATH):
-        if int(name[:16], 16) < before:
+        if name.endswith(".seg") and int(name[:16], 16) < before:
             fs.unlink(f"{LOG_PATH}/{name}")
 
 
@@ -188,7 +188,7 @@ def test_an_older_copy_is_refused_though_the_newest_snapshot_is_damaged() -> Non
     fs, files = store_with_snapshots()
     assert files[2].point is not None
     for name in fs.listdir(LOG_PATH):
-        if int(name[:16], 16) >= files[2].point.next_segment - 1:
+        if name.endswith(".seg") and int(name[:16], 16) >= files[2].point.next_segment - 1:
             fs.unlink(f"{LOG_PATH}/{name}")
     damage(fs, files[2].path)
     with pytest.raises(OutdatedCopy):

@@ -14,7 +14,7 @@ from haptera.client import Database, connect
 from haptera.errors import KeyExists
 from haptera.node.commands import ANONYMOUS, Envelope, Submitter
 from haptera.state import Replayed, Write
-from haptera.state.operations import Clear, Delete, DeleteMany, Increment, Set, SetMany
+from haptera.state.operations import Clear, Delete, DeleteMany, Increment, Rename, Set, SetMany
 from haptera.testing import node, virtual_clock
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.node.nodes import Asked, ManualWriter, opened, turn
@@ -100,7 +100,7 @@ async def test_a_condition_behind_a_change_that_the_disk_refuses_is_judged_witho
     async with opened(fs, writer=writer) as node:
         Asked(node, Set("lock", b"theirs"))
         await writer.write_all()
-        released = Asked(node, Delete("lock"), Set("large", bytes(80_000)))
+        released = Asked(node, Rename("lock", "other"), Set("large", bytes(80_000)))
         await turn()
         refused = Asked(node, LOCK)
         fs.failing, fs.fail_with = frozenset({"allocate"}), errno.ENOSPC

@@ -1,4 +1,4 @@
-"""The server service (spec/protocol.md 7.2): a node's status, health and metrics."""
+"""The server service (spec/protocol.md 7.2): a node's status, health and metrics, and a snapshot on request."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _WATCH_METRICS = Argument(WatchMetrics)
 
 
 class ServerService(Service):
-    """Answers `status`, `health`, `metrics` and `backup` of one node, each of which takes an empty array, and
-    `watch_metrics`.
+    """Answers `status`, `health` and `metrics` of one node at once, `snapshot` when there is one, and `backup` and
+    `watch_metrics` with items.
     """
 
     name = "server"
@@ -39,28 +39,31 @@ class ServerService(Service):
             "health": lambda: health(node),
             "metrics": node.metrics.values,
         }
+        self._longer: dict[str, Callable[[Request], None]] = {
+            "backup": self._back_up,
+            "snapshot": self._snapshot,
+            "watch_metrics": self._watch,
+        }
+        self._node = node
         self._requests = node.metrics.requests(self.name, self.methods())
         self._watchers = Watchers(node.metrics.values, node.clock_ms)
         self._backups = BackupStreams(node.backups)
 
     def methods(self) -> Sequence[str]:
         """The methods' names, for `session.describe`."""
-        return (*self._answers, "backup", "watch_metrics")
+        return (*self._answers, *self._longer)
 
     def handle(self, requests: list[Request]) -> None:
-        """Answer each at once, but for `watch_metrics` and `backup`, which send items."""
+        """Answer each, most of them at once."""
         for request in requests:
             answer = self._answers.get(request.method)
             if answer is not None:
                 self._requests[request.method] += 1
                 if has_no_argument(request):
                     request.respond(msgspec.msgpack.encode(answer()))
-            elif request.method == "watch_metrics":
-                self._watch(request)
-            elif request.method == "backup":
-                self._requests["backup"] += 1
-                if has_no_argument(request):
-                    self._backups.add(request)
+            elif (handle := self._longer.get(request.method)) is not None:
+                self._requests[request.method] += 1
+                handle(request)
             else:
                 request.fail(failure(Code.UNKNOWN_METHOD, {"service": self.name, "method": request.method}))
 
@@ -69,8 +72,33 @@ class ServerService(Service):
         self._watchers.stop()
         self._backups.stop()
 
+    def _back_up(self, request: Request) -> None:
+        if has_no_argument(request):
+            self._backups.add(request)
+
+    def _snapshot(self, request: Request) -> None:
+        if not has_no_argument(request):
+            return
+        answer = self._node.snapshots.request()
+
+        def give_up() -> None:
+            answer.cancel()
+
+        request.on_cancel = give_up
+
+        def answered(_: object) -> None:
+            if answer.cancelled():
+                request.fail(failure(Code.CANCELLED, outcome="not_applied"))
+                return
+            result = answer.result()
+            if isinstance(result, Failure):
+                request.fail(result)
+            else:
+                request.respond(msgspec.msgpack.encode(result))
+
+        answer.add_done_callback(answered)
+
     def _watch(self, request: Request) -> None:
-        self._requests["watch_metrics"] += 1
         if _CAPABILITY not in request.peer.capabilities:
             details = {"service": self.name, "method": request.method, "capability": _CAPABILITY}
             request.fail(failure(Code.UNKNOWN_METHOD, details))

@@ -9,7 +9,8 @@ import msgspec
 
 from haptera.node import NodeConfig, restore_backup
 from haptera.node.apply_committed import Applied
-from haptera.node.backups import base_of, extent_of, writer_of
+from haptera.node.backups import extent_of, writer_of
+from haptera.node.snapshots import snapshots_of
 from haptera.storage import ArchivedSegments, BackupReader, MasterKey, unwrap_keyring
 from tests.unit.node.offline.directories import CONFIG, PATH, opened
 
@@ -26,8 +27,9 @@ TARGET = "restored"
 def backup_of(durable: DurableState) -> bytes:
     """A backup of an open directory as it is."""
     machine = durable.machine
+    newest = next((each for each in reversed(snapshots_of(durable.recovered)) if each.whole), None)
     writer = writer_of(
-        durable, base_of(durable), extent_of(durable), Applied(machine.revision, machine.time_ms), 1_700_000_000_000
+        durable, newest, extent_of(durable), Applied(machine.revision, machine.time_ms), 1_700_000_000_000
     )
     return b"".join(writer.pieces())
 

@@ -27,7 +27,7 @@ def active() -> MemoryFileSystem:
 
 
 def newest(fs: MemoryFileSystem) -> str:
-    return f"{LOG_PATH}/{max(fs.listdir(LOG_PATH))}"
+    return f"{LOG_PATH}/{max(name for name in fs.listdir(LOG_PATH) if name.endswith('.seg'))}"
 
 
 def test_a_sound_directory_would_open_in_the_state_in_which_it_opens() -> None:

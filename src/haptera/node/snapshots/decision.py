@@ -1,0 +1,128 @@
+"""Retention: which snapshots and segments the data directory keeps.
+
+`decide` is pure. It looks for the oldest *base* within the bounds, and everything older than the base goes. A base is a
+place from which the log can be followed to its end: a whole snapshot whose next segment is still there, or the log's
+beginning. The newest of the bases stays whatever the bounds say, because without it nothing can be recovered.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+#: The number of the log's first segment, whose beginning needs no snapshot.
+FIRST_SEGMENT: Final = 1
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A snapshot of the data directory. ``whole`` is false for one that is known to be damaged: it is no base."""
+
+    index: int
+    next_segment: int
+    time_ms: int
+    size_bytes: int
+    revision: int = 0
+    whole: bool = True
+
+
+class SegmentFile(msgspec.Struct, frozen=True):
+    """A segment of the log, with the bytes that it takes on the disk."""
+
+    number: int
+    size_bytes: int
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """Files that must stay: the segments from ``lowest_segment`` on, and the snapshot of ``index`` where it is one."""
+
+    lowest_segment: int
+    index: int | None = None
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """The bounds of what is kept.
+
+    ``size_bytes`` is for snapshots and segments together. ``horizon_ms`` is the entry time from which on every moment
+    is to stay reachable. ``incoming_bytes`` are about to be written, by a snapshot that is being made.
+    """
+
+    size_bytes: int
+    horizon_ms: int
+    incoming_bytes: int = 0
+
+
+class Disposal(msgspec.Struct, frozen=True):
+    """The files to remove, oldest first: snapshots by their index, segments by their number."""
+
+    snapshots: tuple[int, ...] = ()
+    segments: tuple[int, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.snapshots or self.segments)
+
+
+class _Base(msgspec.Struct, frozen=True):
+    """A place from which the log can be followed. The log's beginning has index 0 and the time before all others."""
+
+    index: int
+    next_segment: int
+    time_ms: int
+
+
+def decide(
+    snapshots: Sequence[Snapshot], segments: Sequence[SegmentFile], bounds: Bounds, kept: Iterable[Kept] = ()
+) -> Disposal:
+    """Choose the files to remove.
+
+    ``snapshots`` and ``segments`` are all there are, each oldest first. ``kept`` are files that something else needs.
+    The newest base is never given up; an older one is as soon as it is beyond the bounds.
+    """
+    bases = _bases(snapshots, segments)
+    for need in kept:
+        bases = [
+            base
+            for base in bases
+            if base.next_segment <= need.lowest_segment and (need.index is None or base.index <= need.index)
+        ]
+    if not bases:
+        return Disposal()
+    chosen = 0
+    while chosen + 1 < len(bases) and (
+        bounds.incoming_bytes + _size_from(bases[chosen], snapshots, segments) > bounds.size_bytes
+        or bases[chosen + 1].time_ms <= bounds.horizon_ms
+    ):
+        chosen += 1
+    base = bases[chosen]
+    return Disposal(
+        tuple(snapshot.index for snapshot in snapshots if snapshot.index < base.index),
+        tuple(segment.number for segment in segments if segment.number < base.next_segment),
+    )
+
+
+def next_age_ms(snapshots: Sequence[Snapshot], segments: Sequence[SegmentFile], retain_ms: int) -> int | None:
+    """The entry time at which something will be too old; None while there is nothing but the newest base."""
+    bases = _bases(snapshots, segments)
+    return bases[1].time_ms + retain_ms if len(bases) > 1 else None
+
+
+def _bases(snapshots: Sequence[Snapshot], segments: Sequence[SegmentFile]) -> list[_Base]:
+    """The bases, oldest first."""
+    oldest = segments[0].number if segments else None
+    bases = [_Base(0, FIRST_SEGMENT, -1)] if oldest == FIRST_SEGMENT else []
+    bases += [
+        _Base(snapshot.index, snapshot.next_segment, snapshot.time_ms)
+        for snapshot in snapshots
+        if snapshot.whole and (oldest is None or oldest <= snapshot.next_segment)
+    ]
+    return bases
+
+
+def _size_from(base: _Base, snapshots: Sequence[Snapshot], segments: Sequence[SegmentFile]) -> int:
+    """Bytes of all that is kept with this base."""
+    return sum(each.size_bytes for each in snapshots if each.index >= base.index) + sum(
+        each.size_bytes for each in segments if each.number >= base.next_segment
+    )

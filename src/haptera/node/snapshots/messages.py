@@ -1,0 +1,83 @@
+"""The lines that a node and its snapshot process exchange: JSON, one object a line.
+
+The node writes one `Order` to the process's standard input and keeps that pipe open. The process writes `FurtherOn`
+while it works, and in the end `Made` or `Failed`, to its standard output. No key of encryption is in an argument or in
+the environment, which other programs can read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from haptera.errors import CorruptionError, HapteraError
+from haptera.storage import LogPoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: Bytes of a line. An order has the keys of the data, of 100 bytes each, and a message has a few paths.
+LINE_SIZE_MAX: Final = 1024 * 1024
+
+
+class Order(msgspec.Struct, frozen=True):
+    """Make a snapshot that stands at ``point``.
+
+    ``keys`` are the data keys, in hex, and ``parent`` is the node's process id.
+    """
+
+    parent: int
+    keys: list[str]
+    point: LogPoint
+
+
+class FurtherOn(msgspec.Struct, frozen=True, tag_field="event", tag="progress"):
+    """The process is alive and has got further."""
+
+
+class Made(msgspec.Struct, frozen=True, tag_field="event", tag="made"):
+    """The snapshot is whole, durable and the current one.
+
+    ``index``, ``time_ms`` and ``next_segment`` are those of its place in the log, ``revision`` and ``keys`` those of
+    its state. ``size_bytes`` is the file's size, ``seconds`` the time that it took, ``memory_bytes`` the most memory
+    that the process had.
+    """
+
+    index: int
+    revision: int
+    time_ms: int
+    next_segment: int
+    keys: int
+    size_bytes: int
+    seconds: float
+    memory_bytes: int
+
+
+class Failed(msgspec.Struct, frozen=True, tag_field="event", tag="failed"):
+    """The snapshot could not be made, and nothing of it is left.
+
+    ``kind`` is the name of the error's class. Damage has ``file``, ``offset``, ``expected`` and ``actual``.
+    """
+
+    kind: str
+    message: str
+    file: str | None = None
+    offset: int | None = None
+    expected: str | None = None
+    actual: str | None = None
+
+
+Message = FurtherOn | Made | Failed
+
+encode: Final = msgspec.json.Encoder().encode
+decode_order: Final[Callable[[bytes], Order]] = msgspec.json.Decoder(Order).decode
+decode_message: Final[Callable[[bytes], Message]] = msgspec.json.Decoder(Message).decode
+
+
+def failure_of(error: Exception) -> Failed:
+    """The message for an error."""
+    kind, text = type(error).__name__, str(error)
+    if isinstance(error, CorruptionError):
+        return Failed(kind, text, error.file, error.offset, str(error.expected), str(error.actual))
+    return Failed(kind, text if isinstance(error, HapteraError) else f"{kind}: {text}")
