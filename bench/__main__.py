@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bench import attacks, codec, redis_compare, replay, startup
+from bench import attacks, codec, memory, redis_compare, replay, startup
 from bench.messaging import compare as messaging
 
 
@@ -16,6 +16,7 @@ def main(argv: list[str]) -> int:
         messaging.main,
         replay.main,
         startup.main,
+        memory.main,
         attacks.main,
     )
     return max(measure(argv) for measure in measurements)

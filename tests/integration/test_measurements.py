@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench import attacks, codec, redis_compare, replay, startup
+from bench import attacks, codec, memory, redis_compare, replay, startup
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,6 +44,16 @@ def test_redis(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert redis_compare.main(["--rounds", "1", "--scale", "0.005", "--dir", str(tmp_path), "--json"]) == 0
     results = _found(capsys)["results"]
     assert {result["workload"] for result in results} >= {"get, 50 in flight", "set, 50 in flight"}
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not on PATH (Debian: redis-server)")
+def test_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--keys", "20000", "--only", "names and texts", "--dir", str(tmp_path), "--json"]
+    assert memory.main(options) == 0
+    (result,) = _found(capsys)["results"]
+    assert result["keys"] == 20_000
+    assert 250 < result["haptera_counted"] < 450
+    assert result["redis_used"] > 50
 
 
 def test_attacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

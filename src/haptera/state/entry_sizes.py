@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 #: Bytes of an entry beside the characters of the key and the bytes of the value: both objects, the version, the tuple
 #: that holds them, the places in the table and in the index.
-ENTRY_OVERHEAD: Final = 236
+ENTRY_OVERHEAD: Final = 228
 #: Bytes of a character of a key that is not ASCII: one to four, and its UTF-8, which Python keeps beside the text once
 #: the key has been in an answer.
 _WIDE_CHARACTER_SIZE: Final = 4
