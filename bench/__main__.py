@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bench import attacks, codec, memory, redis_compare, replay, startup
+from bench import attacks, codec, memory, redis_compare, replay, startup, storage
 from bench.messaging import compare as messaging
 
 
@@ -12,6 +12,7 @@ def main(argv: list[str]) -> int:
     """Run them all; return the worst exit status."""
     measurements = (
         redis_compare.main,
+        storage.main,
         codec.main,
         messaging.main,
         replay.main,

@@ -73,20 +73,30 @@ def node(data_dir: Path, *options: str) -> Iterator[Node]:
 
 def redis_version() -> str | None:
     """The version of the redis-server on PATH, or None where there is none."""
-    program = shutil.which("redis-server")
-    if program is None:
+    output = _said("redis-server", "--version")
+    if output is None:
         return None
-    output = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
     return next((word.removeprefix("v=") for word in output.split() if word.startswith("v=")), output.strip())
+
+
+def etcd_version() -> str | None:
+    """The version of the etcd on PATH, or None where there is none."""
+    output = _said("etcd", "--version")
+    return None if output is None else output.splitlines()[0].rpartition(" ")[2]
+
+
+def _said(program: str, argument: str) -> str | None:
+    path = shutil.which(program)
+    if path is None:
+        return None
+    return subprocess.run([path, argument], capture_output=True, text=True, check=True).stdout
 
 
 @contextlib.contextmanager
 def redis_server(directory: Path) -> Iterator[int]:
     """A Redis that syncs every change before it answers (`appendfsync always`), no snapshots; gives its port."""
     directory.mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = _free_port()
     options = {
         "bind": "127.0.0.1",
         "port": str(port),
@@ -105,12 +115,42 @@ def redis_server(directory: Path) -> Iterator[int]:
         process.wait()
 
 
+@contextlib.contextmanager
+def etcd_server(directory: Path) -> Iterator[int]:
+    """An etcd of one member, which syncs every change before it answers; gives its port."""
+    port, peers = _free_port(), _free_port()
+    url, peers_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peers}"
+    options = {
+        "data-dir": str(directory),
+        "listen-client-urls": url,
+        "advertise-client-urls": url,
+        "listen-peer-urls": peers_url,
+        "initial-advertise-peer-urls": peers_url,
+        "initial-cluster": f"default={peers_url}",
+    }
+    arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+    process = subprocess.Popen(["etcd", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait_for_port(port, process)
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
 def _wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
     give_up = time.monotonic() + START_SECONDS_MAX
     while time.monotonic() < give_up:
         if process.poll() is not None:
-            raise RuntimeError(f"redis-server ended with {process.returncode}")
+            raise RuntimeError(f"the server ended with {process.returncode}")
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.02)
-    raise RuntimeError("redis-server does not listen")
+    raise RuntimeError("the server does not listen")

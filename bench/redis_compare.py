@@ -238,14 +238,6 @@ def _versions() -> dict[str, str | None]:
     }
 
 
-def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    if name == "asyncio":
-        return asyncio.new_event_loop
-    import uvloop  # noqa: PLC0415 - only where it is asked for
-
-    return uvloop.new_event_loop
-
-
 def compare(directory: Path, *, rounds: int, scale: float, loop: str) -> dict[str, Any]:
     """Run the whole comparison; `scale` multiplies the number of calls.
 
@@ -266,7 +258,7 @@ def compare(directory: Path, *, rounds: int, scale: float, loop: str) -> dict[st
         processes.scratch(directory) as path,
         processes.node(path / "haptera") as node,
         processes.redis_server(path / "redis") as port,
-        asyncio.Runner(loop_factory=_loop_factory(loop)) as runner,
+        asyncio.Runner(loop_factory=report.loop_factory(loop)) as runner,
     ):
         results = runner.run(measure(node.url, port, workloads, rounds))
     return {

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import platform
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,15 @@ def arguments(description: str) -> argparse.ArgumentParser:
         "--dir", type=Path, default=Path.cwd(), help="where the data is written for the time of the measurement [.]"
     )
     return parser
+
+
+def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """What makes an event loop: `asyncio` or `uvloop`."""
+    if name == "asyncio":
+        return asyncio.new_event_loop
+    import uvloop  # noqa: PLC0415 - only where it is asked for
+
+    return uvloop.new_event_loop
 
 
 def environment(directory: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench import attacks, codec, memory, redis_compare, replay, startup
+from bench import attacks, codec, memory, redis_compare, replay, startup, storage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,6 +54,23 @@ def test_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert result["keys"] == 20_000
     assert 250 < result["haptera_counted"] < 450
     assert result["redis_used"] > 50
+
+
+def test_durable_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a node alone: its rivals take seconds to start."""
+    monkeypatch.setattr(storage, "LOADS", ((1, 1), (50, 1), (8, 4)))
+    monkeypatch.setattr(storage, "_rivals", lambda servers, path: [])
+    assert storage.main(["--rounds", "1", "--seconds", "0.05", "--dir", str(tmp_path), "--json"]) == 0
+    found = _found(capsys)
+    assert [row["load"] for row in found["writes"]] == [
+        "serial",
+        "50 in flight, 1 connection",
+        "8 in flight, 4 connections",
+        "half the rate of 50 in flight",
+    ]
+    assert all(row["sets_per_second"] > 0 and row["p999_ms"] >= row["p50_ms"] > 0 for row in found["writes"])
+    alone, shared = (row["bytes"] for row in found["log_bytes"])
+    assert 256 < shared < alone < 600
 
 
 def test_attacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
