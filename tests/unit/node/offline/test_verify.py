@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from haptera.errors import CorruptionError, MissingKey
-from haptera.node import verify
+from haptera.node import Start, verify
+from haptera.node.offline.verify import rehearse
 from haptera.storage import open_keyring
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.node.offline.directories import CONFIG, LOG_PATH, PATH, opened, write_sets
@@ -81,3 +82,16 @@ def test_a_verification_beside_a_node_that_runs_changes_nothing_and_needs_no_loc
     assert found.sound
     assert found.start.digest == node.machine.digest()
     assert {call for call, _ in fs.calls[before:]} <= {"open", "listdir", "pread", "size", "drop_cache"}
+
+
+@pytest.mark.parametrize(("refusals", "sound"), [(2, True), (3, False)])
+def test_a_rehearsal_that_met_a_write_of_a_node_is_repeated(
+    monkeypatch: pytest.MonkeyPatch, refusals: int, sound: bool
+) -> None:
+    starts = [Start(CorruptionError("f", 0, "a record", "half of one")) for _ in range(refusals)]
+    real = rehearse
+    monkeypatch.setattr(
+        "haptera.node.offline.verify.rehearse",
+        lambda fs, config: starts.pop() if starts else real(fs, config),
+    )
+    assert verify(written(), CONFIG, open_keyring).sound is sound
