@@ -74,18 +74,18 @@ def check_directory(fs: FileSystem, path: str, unlock: Unlock) -> Check:
     Everything that is wrong becomes a finding. Raises StorageError where there is no data directory, and DiskFailed
     where the operating system does not list it.
     """
-    view = OverlayFileSystem(fs)
-    try:
-        for _ in range(_ATTEMPTS):
+    for _ in range(_ATTEMPTS):
+        view = OverlayFileSystem(fs)
+        try:
             check, _ = begin_check(view, path, unlock)
-            try:
-                _check_files(view, check)
-            except FileNotFoundError:
-                continue  # a node has removed the file since it was listed
+            _check_files(view, check)
+            _check_continuations(fs, check)
             return check
-        raise StorageError(f"{path}: its files are removed while they are read")
-    finally:
-        view.close()
+        except FileNotFoundError:
+            pass  # a node has removed the file since it was listed
+        finally:
+            view.close()
+    raise StorageError(f"{path}: its files are removed while they are read")
 
 
 def _names(fs: FileSystem, path: str) -> list[str]:
@@ -158,7 +158,13 @@ def _check_files(fs: FileSystem, check: Check) -> None:
         check.snapshots = check_snapshots(fs, path, check.keyring, check.findings)
     if LOG_NAME in names:
         check.segments = check_segments(fs, check.log_path, check.keyring, check.findings)
-    still_there = set(fs.listdir(path)) if check.snapshots else set()
+
+
+def _check_continuations(fs: FileSystem, check: Check) -> None:
+    """Whether the log goes on behind each snapshot that is still there: retention removes it with its segments."""
+    if not check.snapshots:
+        return
+    still_there = set(fs.listdir(os.path.join(check.path, SNAPSHOTS_NAME)))
     for snapshot in check.snapshots:
         if snapshot.point is not None and os.path.basename(snapshot.path) in still_there:
             _check_continuation(check, snapshot.point)

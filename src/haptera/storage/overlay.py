@@ -48,6 +48,9 @@ class _Content:
 class OverlayFileSystem:
     """Shows the files of another file system, and keeps every change in memory.
 
+    The names in a directory are those of the first look at it. A node that runs may make another file meanwhile, and
+    the opening of a data directory in this view would take it for the work of a second process.
+
     A lock is granted without asking anyone, and a sync has nothing to do. A reservation takes no memory. The files that
     were opened for a change stay open until `close`.
     """
@@ -57,6 +60,7 @@ class OverlayFileSystem:
         # None stands for a file that was removed.
         self._changed: dict[str, _Content | None] = {}
         self._made: set[str] = set()
+        self._names: dict[str, list[str]] = {}
         # Files of other places, each with its file system and its path there.
         self._shown: dict[str, tuple[FileSystem, str]] = {}
 
@@ -86,7 +90,7 @@ class OverlayFileSystem:
 
     def listdir(self, path: str) -> list[str]:
         folder = os.path.normpath(path)
-        names = set() if folder in self._made else set(self._base.listdir(path or "."))
+        names = set() if folder in self._made else set(self._base_names(folder))
         names.update(os.path.basename(shown) for shown in self._shown if os.path.dirname(shown) == folder)
         for name, content in self._changed.items():
             if os.path.dirname(name) == (folder if folder != "." else ""):
@@ -118,6 +122,11 @@ class OverlayFileSystem:
 
     def sync_directory(self, path: str) -> None:
         """Nothing here outlives the process."""
+
+    def _base_names(self, folder: str) -> list[str]:
+        if folder not in self._names:
+            self._names[folder] = self._base.listdir(folder)
+        return self._names[folder]
 
     def _open_base(self, name: str) -> File:
         fs, path = self._shown.get(name, (self._base, name))

@@ -7,6 +7,7 @@ before the first fault. A snapshot behind the fault begins the next range.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,13 @@ class ReachableRange:
             if index == self.index:
                 return  # what follows is torn or damaged, or was written since
         raise CorruptionError(check.log_path, 0, f"entries up to index {self.index}, as before", f"up to {index}")
+
+    def is_removed(self, fs: FileSystem) -> bool:
+        """Whether a file of the range is gone: a node that runs removes the oldest ones. Raises OSError."""
+        paths = [base.file for base in self.bases if base.file is not None]
+        paths += [segment.path for segment in self.segments]
+        names = {folder: set(fs.listdir(folder)) for folder in {os.path.dirname(path) for path in paths}}
+        return any(os.path.basename(path) not in names[os.path.dirname(path)] for path in paths)
 
 
 def reachable_ranges(check: Check) -> list[ReachableRange]:

@@ -85,3 +85,17 @@ def test_a_lock_that_a_process_holds_is_neither_needed_nor_taken() -> None:
         assert view.open("data/lock", "r+").try_lock()
     holder.append(1)
     assert not fs.open("data/lock", "r+").try_lock()
+
+
+def test_a_file_that_a_node_makes_meanwhile_is_not_seen() -> None:
+    fs = MemoryFileSystem()
+    node = Store.open(fs)
+    node.append(4)
+    view = OverlayFileSystem(fs)
+    names = view.listdir(LOG_PATH)
+    node.append(9)
+    assert len(fs.listdir(LOG_PATH)) > len(names)
+    assert view.listdir(LOG_PATH) == names
+    store = Store.open(view)
+    store.append(9)
+    assert OverlayFileSystem(fs).listdir(LOG_PATH) == sorted(fs.listdir(LOG_PATH))
