@@ -10,6 +10,7 @@ import pytest
 from haptera.node import Timeline, verify
 from haptera.state import dump_pieces, operations
 from haptera.storage import check_directory, open_keyring, write_snapshot
+from haptera.storage.space import RESERVE_NAME
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.node.offline.directories import CONFIG, PATH, START_MS, append, opened, snapshot
 
@@ -30,14 +31,12 @@ def small_store() -> MemoryFileSystem:
 
 
 def files() -> list[str]:
+    """Every file whose bytes mean something: that is not the reserve, which only takes up space."""
     fs = small_store()
+    folders = [(folder, sorted(fs.listdir(f"{PATH}/{folder}"))) for folder in ("log", "snapshots")]
     return [
         *(f"{PATH}/{name}" for name in ("keys", "master.key", "node.toml")),
-        *(
-            f"{PATH}/{folder}/{name}"
-            for folder in ("log", "snapshots")
-            for name in sorted(fs.listdir(f"{PATH}/{folder}"))
-        ),
+        *(f"{PATH}/{folder}/{name}" for folder, names in folders for name in names if name != RESERVE_NAME),
     ]
 
 
