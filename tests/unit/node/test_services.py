@@ -44,6 +44,8 @@ async def test_status_says_what_the_node_is() -> None:
             "index": 1,
             "keys": 2,
             "memory": node.memory.size,
+            "snapshot_index": 0,
+            "snapshot_memory": node.snapshots.needed_bytes,
             "memory_max": 0,
             "remembered_answers": 0,
             "connections": 0,

@@ -123,6 +123,8 @@ def status(node: Node) -> dict[str, Any]:
         "keys": node.keys,
         "memory": node.memory.size,
         "memory_max": node.memory.limit,
+        "snapshot_index": node.snapshots.index,
+        "snapshot_memory": node.snapshots.needed_bytes,
         "remembered_answers": node.remembered_answers[0],
         "connections": node.connections,
         "authentication": node.config.signing_key_file is not None,

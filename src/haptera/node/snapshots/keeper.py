@@ -102,6 +102,12 @@ class SnapshotKeeper:
         return self._task is not None
 
     @property
+    def index(self) -> int:
+        """The index of the last entry in the newest snapshot; 0 while there is none."""
+        newest = self.retention.newest
+        return newest.index if newest else 0
+
+    @property
     def needed_bytes(self) -> int:
         """An estimate of the memory that the second process needs for the present state."""
         return room.needed_bytes(self._machine.kv.size + self._machine.requests.size)
@@ -176,8 +182,7 @@ class SnapshotKeeper:
     @property
     def _changed(self) -> bool:
         """Whether the state is not that of the newest snapshot."""
-        newest = self.retention.newest
-        return self._machine.index > (newest.index if newest else 0)
+        return self._machine.index > self.index
 
     @property
     def _behind_bytes(self) -> int:
