@@ -152,7 +152,7 @@ def test_trap_the_keyring_in_plain_text_beside_the_data() -> None:
     fs = MemoryFileSystem()
     store = Store.open(fs, master=master)
     store.append(5)
-    store.keyring.rotate(2)
+    store.keyring.rotate()
     store.append(5)
     secrets = [master.secret, *(key.secret for key in store.keyring.keys)]
     assert len(secrets) == 3

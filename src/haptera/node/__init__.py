@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from haptera.node.config import OPTIONS, NodeConfig
     from haptera.node.config_sources import load, misspelt
     from haptera.node.descriptors import raise_limit
+    from haptera.node.key_rotation import CurrentKeys
     from haptera.node.listening import NodeServer, check_listening
     from haptera.node.logging import configure_logging, fields_of
     from haptera.node.master_key import MasterKeySource, read_master_key_file
     from haptera.node.node import Node
     from haptera.node.offline.from_backup import Restored, restore_backup, verify_backup
+    from haptera.node.offline.keys import Migration, change_master_key, migrate, rotate_data_key
     from haptera.node.offline.pitr import Reach, Timeline, shown_time
     from haptera.node.offline.salvage import Lost, Salvaged, salvage
     from haptera.node.offline.target import build_directory
@@ -41,9 +43,11 @@ __all__ = [
     "METHODS",
     "OPTIONS",
     "ApplyFailed",
+    "CurrentKeys",
     "Envelope",
     "Lost",
     "MasterKeySource",
+    "Migration",
     "Node",
     "NodeConfig",
     "NodeServer",
@@ -55,18 +59,21 @@ __all__ = [
     "Verification",
     "backup_answer",
     "build_directory",
+    "change_master_key",
     "check_listening",
     "configure_logging",
     "convert_steps",
     "fields_of",
     "flag_of",
     "load",
+    "migrate",
     "misspelt",
     "page_steps",
     "raise_limit",
     "read_master_key_file",
     "restore_backup",
     "return_large_blocks",
+    "rotate_data_key",
     "salvage",
     "shown_time",
     "status",
@@ -90,9 +97,11 @@ _NAMES: Final = {
     "haptera.node.descriptors": ("raise_limit",),
     "haptera.node.logging": ("configure_logging", "fields_of"),
     "haptera.node.allocator": ("return_large_blocks",),
+    "haptera.node.key_rotation": ("CurrentKeys",),
     "haptera.node.master_key": ("MasterKeySource", "read_master_key_file"),
     "haptera.node.node": ("Node",),
     "haptera.node.offline.from_backup": ("Restored", "restore_backup", "verify_backup"),
+    "haptera.node.offline.keys": ("Migration", "change_master_key", "migrate", "rotate_data_key"),
     "haptera.node.offline.pitr": ("Timeline", "Reach", "shown_time"),
     "haptera.node.offline.salvage": ("Lost", "Salvaged", "salvage"),
     "haptera.node.offline.target": ("build_directory",),

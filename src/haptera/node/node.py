@@ -16,6 +16,7 @@ from haptera.node.collector import Collector
 from haptera.node.commands import ANONYMOUS, Commands
 from haptera.node.commit import CommitPipeline
 from haptera.node.entry_clock import SLEW, EntryClock
+from haptera.node.key_rotation import KeyRotation
 from haptera.node.memory_limit import MemoryLimit
 from haptera.node.metrics import Metrics
 from haptera.node.recovery import DurableState
@@ -42,11 +43,11 @@ class Node:
     """An open node. Make it with `Node.open`, end it with `aclose`.
 
     ``commands`` is its command interface, ``backups`` makes its backups, ``archiver`` keeps its archive, if it has one,
-    ``memory`` bounds the memory of its store, ``metrics`` is its registry, ``config`` its configuration, ``clock_ms``
-    the wall clock: Unix time in milliseconds. ``failed`` resolves to the error when the node cannot go on: a DiskFailed
-    when it cannot write any more, and reads go on until it is closed; an ApplyFailed when its state is broken, and
-    nothing is read any more either. The owner of the node closes it then. ``connections`` is the number of its
-    connections; a listener counts them.
+    ``key_rotation`` changes its keys, ``memory`` bounds the memory of its store, ``metrics`` is its registry,
+    ``config`` its configuration, ``clock_ms`` the wall clock: Unix time in milliseconds. ``failed`` resolves to the
+    error when the node cannot go on: a DiskFailed when it cannot write any more, and reads go on until it is closed; an
+    ApplyFailed when its state is broken, and nothing is read any more either. The owner of the node closes it then.
+    ``connections`` is the number of its connections; a listener counts them.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Node:
         self.commands.aging.look()
         self.backups = Backups(storage, self._pipeline, self.snapshots.retention, clock_ms)
         self.archiver = Archiver.of(storage.directory, config.archive_dir, loop)
+        self.key_rotation = KeyRotation(storage, self._pipeline)
         self._closing: asyncio.Future[None] | None = None
         self._pid = os.getpid()
         self._forked_from = 0  # in a forked child, the process that has the directory

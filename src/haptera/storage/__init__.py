@@ -24,6 +24,7 @@ from haptera.storage.filesystem import File, FileSystem, OpenMode, OsFileSystem,
 from haptera.storage.findings import Finding, Findings
 from haptera.storage.history_source import HistorySource, find_source
 from haptera.storage.key_files import StoredKeyring, open_keyring, unwrap_keyring
+from haptera.storage.key_use import used_key_ids
 from haptera.storage.keyring import Keyring
 from haptera.storage.log import Durability, Log
 from haptera.storage.master_key import MASTER_KEY_FORM, MasterKey
@@ -98,5 +99,6 @@ __all__ = [
     "sealed_segments",
     "unpack",
     "unwrap_keyring",
+    "used_key_ids",
     "write_snapshot",
 ]

@@ -6,6 +6,7 @@ with the given one. A file is replaced as a whole.
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -26,7 +27,7 @@ from haptera.storage.toml import parse_toml
 from haptera.storage.wrapping import WrappedKeyring, format_of_keys, wrap
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
 __all__ = ["DATA_KEYS_MAX", "StoredKeyring", "open_keyring", "unwrap_keyring"]
 
@@ -40,9 +41,10 @@ class StoredKeyring(Keyring):
 
     `master` is the master key that opens it, and `generated` whether that is kept beside the data. `unused_file` is
     whether there is a generated key that does not open it. After a change has failed the keyring is as it was before.
+    Changes may come from several threads.
     """
 
-    __slots__ = ("_directory", "_masters", "generated", "unused_file")
+    __slots__ = ("_changing", "_directory", "_masters", "generated", "unused_file")
 
     def __init__(
         self,
@@ -57,6 +59,7 @@ class StoredKeyring(Keyring):
         self.generated = generated
         self.unused_file = unused_file
         self._directory = directory
+        self._changing = threading.Lock()
         #: Two while it is not known which of them opens the file: after a failure in the middle of a change.
         self._masters: tuple[MasterKey, ...] = (master,)
 
@@ -65,28 +68,36 @@ class StoredKeyring(Keyring):
         """The master key that opens the keyring."""
         return self._masters[0]
 
-    def rotate(self, first_segment: int) -> DataKey:
-        """Add a data key for all that is written from now on; no segment below `first_segment` will be under it.
+    def rotate(self) -> DataKey:
+        """Add a data key, for the segments and snapshots that are made from now on.
 
         Raises StorageError (there are DATA_KEYS_MAX already), DiskFull, DiskFailed.
         """
-        if len(self._keys) >= DATA_KEYS_MAX:
-            raise StorageError(
-                f"{self._directory.keys_path}: {len(self._keys)} data keys are in use, and there may be no more: "
-                "data is kept under each of them"
-            )
-        key = DataKey.new(first_segment)
-        self._replace((*self._keys, key), self._masters)
+        directory = self._directory
+        with self._changing, translated(directory.log_path, "look for the newest segment"):
+            if len(self._keys) >= DATA_KEYS_MAX:
+                raise StorageError(
+                    f"{directory.keys_path}: {len(self._keys)} data keys are in use, and there may be no more: "
+                    "data is kept under each of them"
+                )
+            # The newest segment may be empty, and is then made again under the new key.
+            newest = max(filter(None, map(segment_number, directory.fs.listdir(directory.log_path))), default=1)
+            key = DataKey.new(first_segment=newest)
+            self._replace((*self._keys, key), self._masters)
         return key
 
-    def drop_unused(self, used: Collection[bytes]) -> list[DataKey]:
-        """Drop the data keys whose ids are not among `used`, but never the newest. Returns those that were dropped.
+    def drop_unused(self, used: Callable[[], Collection[bytes]]) -> list[DataKey]:
+        """Drop the data keys that nothing uses, but never the newest. Returns those that were dropped.
 
-        `used` are the ids in the headers of all files that are still to be read. Raises DiskFull, DiskFailed.
+        `used` collects the ids in the headers of all files that are still to be read; no file may be in the making
+        under an older key meanwhile. Raises DiskFull, DiskFailed.
         """
-        dropped = [key for key in self._keys[:-1] if key.id not in used]
+        older = self._keys[:-1]  # before the files are looked at: what is made from here on is under a newer key
+        in_use = used() if older else ()
+        dropped = [key for key in older if key.id not in in_use]
         if dropped:
-            self._replace(tuple(key for key in self._keys if key not in dropped), self._masters)
+            with self._changing:
+                self._replace(tuple(key for key in self._keys if key not in dropped), self._masters)
         return dropped
 
     def change_master(self, new: MasterKey) -> None:
@@ -95,14 +106,14 @@ class StoredKeyring(Keyring):
 
         Raises DiskFull, DiskFailed: the keyring is then under the one key, or the other, or both.
         """
-        self._change_to(new)
-        self.generated = False
         directory = self._directory
-        with translated(directory.master_key_path, "remove the generated master key"):
+        with self._changing, translated(directory.master_key_path, "remove the generated master key"):
+            self._change_to(new)
+            self.generated = False
             if MASTER_KEY_NAME in directory.fs.listdir(directory.path):
                 directory.fs.unlink(directory.master_key_path)
                 directory.fs.sync_directory(directory.path)
-        self.unused_file = False
+            self.unused_file = False
 
     def change_generated_master(self) -> None:
         """Replace the generated master key by another one.
@@ -110,11 +121,12 @@ class StoredKeyring(Keyring):
         The keyring is under both before the file changes, and under the new one alone after that. Raises DiskFull,
         DiskFailed: the keyring then opens with the key that the file holds.
         """
-        old, new = self.master, MasterKey.new()
-        self._masters = (old, new)
-        self._replace(self._keys, self._masters)
-        _write(self._directory, MASTER_KEY_NAME, new.format())
-        self._change_to(new)
+        with self._changing:
+            old, new = self.master, MasterKey.new()
+            self._masters = (old, new)
+            self._replace(self._keys, self._masters)
+            _write(self._directory, MASTER_KEY_NAME, new.format())
+            self._change_to(new)
 
     def _change_to(self, new: MasterKey) -> None:
         self._masters = (self.master, new) if new.id != self.master.id else (new,)

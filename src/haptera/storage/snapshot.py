@@ -123,13 +123,16 @@ class SnapshotHeader(msgspec.Struct, frozen=True):
 
 
 class SnapshotFile(msgspec.Struct, frozen=True):
-    """A snapshot as it was found. `point` and `revision` are those of its header, or None if that is damaged."""
+    """A snapshot as it was found. `point`, `revision` and `key_id`, the id of its data key, are those of its header, or
+    None if that is damaged.
+    """
 
     path: str
     index: int
     size_bytes: int
     point: LogPoint | None
     revision: int | None
+    key_id: bytes | None
 
 
 class _ChunkCipher:
@@ -188,7 +191,7 @@ def write_snapshot(
             with contextlib.suppress(OSError):
                 fs.unlink(target + TEMPORARY)
             raise
-    return SnapshotFile(target, point.index, size, point, revision)
+    return SnapshotFile(target, point.index, size, point, revision, header.key_id)
 
 
 def _write(file: File, header: SnapshotHeader, key: DataKey, pieces: Iterable[tuple[str, bytes]]) -> int:
@@ -351,8 +354,8 @@ def _find(fs: FileSystem, path: str, index: int) -> SnapshotFile | None:
     try:
         header = _decode(path, data)
     except CorruptionError:
-        return SnapshotFile(path, index, size, None, None)
-    return SnapshotFile(path, index, size, header.point, header.revision)
+        return SnapshotFile(path, index, size, None, None, None)
+    return SnapshotFile(path, index, size, header.point, header.revision, header.key_id)
 
 
 def _decode(path: str, data: bytes) -> SnapshotHeader:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from haptera.errors import CorruptionError, StorageError
-from haptera.storage import DataDirectory, DataKey, MasterKey, StoredKeyring, open_keyring
+from haptera.storage import (
+    DataDirectory,
+    DataKey,
+    MasterKey,
+    StoredKeyring,
+    open_keyring,
+    used_key_ids,
+    write_snapshot,
+)
 from haptera.storage.errors import MissingKey, NewerFormat, WrongKey
 from haptera.storage.key_files import DATA_KEYS_MAX
 from haptera.testing.filesystem import MemoryFileSystem
@@ -90,11 +98,13 @@ def test_a_changed_byte_of_the_generated_master_key_never_opens_anything_else() 
 
 
 def test_a_complete_directory_without_its_keyring_gets_no_new_one() -> None:
-    """Also before the first entry: where the directory is complete, the keyring was there."""
+    """Even without a segment: where the directory is complete, the keyring was there."""
     fs = MemoryFileSystem()
     with opened(fs):
         pass
     fs.unlink(KEYS)
+    for name in fs.listdir(LOG_PATH):
+        fs.unlink(f"{LOG_PATH}/{name}")
     with pytest.raises(MissingKey) as caught:
         Store.open(fs)
     assert caught.value.file == KEYS
@@ -114,9 +124,9 @@ def test_a_new_data_key_is_for_what_is_written_from_then_on() -> None:
     fs = made()
     with opened(fs) as store:
         old = store.keyring.newest
-        new = store.keyring.rotate(first_segment=9)
+        new = store.keyring.rotate()
         assert store.keyring.keys == (old, new)
-        assert new.first_segment == 9
+        assert new.first_segment == store.log.point.next_segment > 1
         assert new.created_ms > 1_700_000_000_000
         store.append(10)
     with opened(fs) as store:
@@ -127,21 +137,34 @@ def test_a_new_data_key_is_for_what_is_written_from_then_on() -> None:
 def test_there_is_a_largest_number_of_data_keys() -> None:
     keyring = change(made())
     for _ in range(DATA_KEYS_MAX - 1):
-        keyring.rotate(1)
+        keyring.rotate()
     with pytest.raises(StorageError, match="in use"):
-        keyring.rotate(1)
+        keyring.rotate()
     assert len(keyring.keys) == DATA_KEYS_MAX
 
 
 def test_keys_that_nothing_uses_are_dropped_and_the_newest_never_is() -> None:
     fs = made()
     keyring = change(fs)
-    first, second, third = keyring.newest, keyring.rotate(2), keyring.rotate(3)
-    assert keyring.drop_unused({second.id}) == [first]
+    first, second, third = keyring.newest, keyring.rotate(), keyring.rotate()
+    assert keyring.drop_unused(lambda: {second.id}) == [first]
     assert keyring.keys == (second, third)
-    assert keyring.drop_unused({second.id}) == []
-    assert keyring.drop_unused(()) == [second]
+    assert keyring.drop_unused(lambda: {second.id}) == []
+    assert keyring.drop_unused(set) == [second]
     assert change(fs.restart()).keys == (third,)
+
+
+def test_a_key_that_was_the_newest_when_the_files_were_looked_at_is_not_dropped() -> None:
+    """A segment may have been made under it meanwhile, and the next rotation made it an older one."""
+    keyring = change(made())
+    first, second = keyring.newest, keyring.rotate()
+
+    def used() -> set[bytes]:
+        keyring.rotate()
+        return set()
+
+    assert keyring.drop_unused(used) == [first]
+    assert keyring.keys[0] == second
 
 
 def test_the_generated_master_key_is_replaced() -> None:
@@ -202,7 +225,7 @@ def test_after_a_change_that_failed_anywhere_later_changes_can_still_be_opened()
         with pytest.raises(StorageError):
             keyring.change_generated_master()
         fs.fail_at = None
-        new = keyring.rotate(4)
+        new = keyring.rotate()
         for left in (fs.power_failure("keep"), fs.power_failure("drop"), fs.restart()):
             assert change(left).newest == new
 
@@ -271,3 +294,41 @@ def test_a_migrated_directory_is_a_newer_one_for_the_version_that_made_it() -> N
         fs.write(f"{PATH}/{name}", fs.read(f"{PATH}/{name}").replace(b"format = 2", b"format = 3"))
         with pytest.raises(NewerFormat):
             Store.open(fs.power_failure("keep"))
+
+
+def test_the_keys_in_use_are_those_of_segments_and_snapshots() -> None:
+    fs = made()
+    with opened(fs) as store:
+        first, second = store.keyring.newest, store.keyring.rotate()
+        store.append(10)
+        point = store.log.roll()
+        third = store.keyring.rotate()
+        write_snapshot(fs, store.directory.snapshots_path, store.keyring, point, 20, [("kv", b"piece")])
+        assert used_key_ids(store.directory) == {first.id, second.id, third.id}
+        store.log.forget_before(point.next_segment)
+        fourth = store.keyring.rotate()
+        store.append(5)
+        assert store.keyring.drop_unused(lambda: used_key_ids(store.directory)) == [first, second]
+        assert store.keyring.keys == (third, fourth)
+
+
+def test_a_segment_whose_header_cannot_be_read_keeps_every_key() -> None:
+    fs = made()
+    with opened(fs) as store:
+        store.keyring.rotate()
+        store.append(5)
+        path = store.log.segments[0].path
+        fs.write(path, b"damaged" + fs.read(path)[7:])
+        with pytest.raises(CorruptionError):
+            store.keyring.drop_unused(lambda: used_key_ids(store.directory))
+        assert len(store.keyring.keys) == 2
+
+
+def test_a_snapshot_whose_header_is_damaged_uses_no_key() -> None:
+    fs = made()
+    with opened(fs) as store:
+        store.keyring.rotate()
+        point = store.log.roll()
+        file = write_snapshot(fs, store.directory.snapshots_path, store.keyring, point, 10, [("kv", b"piece")])
+        fs.write(file.path, b"damaged")
+        used_key_ids(store.directory)

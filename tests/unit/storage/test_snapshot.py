@@ -57,7 +57,7 @@ def read(fs: MemoryFileSystem, path: str = FILE, keyring: Keyring = KEYRING) -> 
 def test_the_pieces_come_back() -> None:
     fs = disk()
     file = write(fs)
-    assert file == SnapshotFile(FILE, 0x1234, len(fs.read(FILE)), POINT, 77)
+    assert file == SnapshotFile(FILE, 0x1234, len(fs.read(FILE)), POINT, 77, KEYRING.newest.id)
     assert find_snapshots(fs, PATH) == [file]
     assert read(fs) == PIECES
     with SnapshotReader(fs, FILE, KEYRING) as reader:
@@ -300,7 +300,7 @@ def test_snapshots_are_found_newest_first_and_other_files_are_none() -> None:
     fs.write(f"{PATH}/0000000000000999.snap.tmp", b"half")
     fs.write(f"{PATH}/0000000000000001.snap", b"damaged")
     assert [file.index for file in find_snapshots(fs, PATH)] == [300, 20, 5, 1]
-    assert find_snapshots(fs, PATH)[-1] == SnapshotFile(f"{PATH}/0000000000000001.snap", 1, 7, None, None)
+    assert find_snapshots(fs, PATH)[-1] == SnapshotFile(f"{PATH}/0000000000000001.snap", 1, 7, None, None, None)
 
 
 def test_unfinished_snapshots_are_removed_and_nothing_else() -> None:

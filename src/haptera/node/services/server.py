@@ -11,6 +11,7 @@ from haptera.node.aging import crowded
 from haptera.node.services.arguments import Argument
 from haptera.node.services.backup_stream import BackupStreams
 from haptera.node.services.metrics_stream import Watchers, WatchMetrics
+from haptera.node.services.rotate_key import KeyRotations, RotateKey
 from haptera.peer import Request, Service, has_no_argument
 from haptera.version import __version__
 
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
 _CAPABILITY = "server_metrics"
 
 _WATCH_METRICS = Argument(WatchMetrics)
+_ROTATE_KEY = Argument(RotateKey)
 
 
 class ServerService(Service):
-    """Answers `status`, `health` and `metrics` of one node at once, `snapshot` when there is one, and `backup` and
-    `watch_metrics` with items.
+    """Answers `status`, `health` and `metrics` of one node at once, `snapshot` and `rotate_key` when that is done, and
+    `backup` and `watch_metrics` with items.
     """
 
     name = "server"
@@ -41,6 +43,7 @@ class ServerService(Service):
         }
         self._longer: dict[str, Callable[[Request], None]] = {
             "backup": self._back_up,
+            "rotate_key": self._rotate,
             "snapshot": self._snapshot,
             "watch_metrics": self._watch,
         }
@@ -48,6 +51,7 @@ class ServerService(Service):
         self._requests = node.metrics.requests(self.name, self.methods())
         self._watchers = Watchers(node.metrics.values, node.clock_ms)
         self._backups = BackupStreams(node.backups)
+        self._rotations = KeyRotations(node.key_rotation)
 
     def methods(self) -> Sequence[str]:
         """The methods' names, for `session.describe`."""
@@ -71,6 +75,7 @@ class ServerService(Service):
         """End the requests that would never end by themselves: the node is stopping."""
         self._watchers.stop()
         self._backups.stop()
+        self._rotations.stop()
 
     def _back_up(self, request: Request) -> None:
         if has_no_argument(request):
@@ -108,6 +113,13 @@ class ServerService(Service):
             request.fail(asked)
         else:
             self._watchers.add(request, asked.interval_ms)
+
+    def _rotate(self, request: Request) -> None:
+        asked = _ROTATE_KEY.decode(request.payload)
+        if isinstance(asked, Failure):
+            request.fail(asked)
+        else:
+            self._rotations.add(request, asked)
 
 
 def status(node: Node) -> dict[str, Any]:
