@@ -20,7 +20,6 @@ from haptera.wire import (
     FrameType,
     Tag,
     decode_failure,
-    encode_entry,
     encode_payload,
 )
 
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 _RESPONSE: Final = int(FrameType.RESPONSE)
 _ERROR: Final = int(FrameType.ERROR)
 _REQUEST_ID: Final = int(Tag.REQUEST_ID)
+_REQUEST_ID_HEAD: Final = bytes((Tag.REQUEST_ID, 16))
 _OF_SEVERAL: Final = MORE | CONTINUED
 #: A frame without these is a whole message, and nothing about its flags needs a second look.
 _UNUSUAL_FLAGS: Final = LAW_FLAGS | SUSPECT_FLAGS
@@ -83,7 +83,7 @@ class AnswerSender:
         half = stream.sending
         half.decide(type_)
         if stream.request_id is not None:
-            entries = encode_entry(_REQUEST_ID, stream.request_id) + entries
+            entries = _REQUEST_ID_HEAD + stream.request_id + entries
         flags = 0
         if entries:
             check_size(len(entries))

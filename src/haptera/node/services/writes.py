@@ -135,14 +135,12 @@ def _digest_prefix(method: str) -> bytes:
     return b"".join(len(name).to_bytes(1, "big") + name for name in (SERVICE.encode(), method.encode()))
 
 
-_DIGESTS = {
-    name: hashlib.sha256(_digest_prefix(name)) for name, method in METHODS.items() if method.version_at is not None
-}
+_DIGEST_PREFIXES = {name: _digest_prefix(name) for name, method in METHODS.items() if method.version_at is not None}
 
 
 def digest_of(method: str) -> Any:
     """A SHA-256 of service and method, to which the argument is still to be added."""
-    return _DIGESTS[method].copy()
+    return hashlib.sha256(_DIGEST_PREFIXES[method])
 
 
 def write_command(op: Any, request: Request, digest: bytes | None = None, checked: Envelope | None = None) -> Envelope:
@@ -151,9 +149,7 @@ def write_command(op: Any, request: Request, digest: bytes | None = None, checke
     if request_id is None or "idempotency" not in peer.capabilities:
         return checked or Envelope(op)
     if digest is None:
-        hasher = digest_of(request.method)
-        hasher.update(request.payload)
-        digest = hasher.digest()
+        digest = hashlib.sha256(_DIGEST_PREFIXES[request.method] + request.payload).digest()
     size, growth = (None, None) if checked is None else (checked.size, checked.growth)
     return Envelope(op, request_id, digest, request.resent, size, growth)
 
