@@ -10,6 +10,8 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
+from haptera.storage.reader import nonzero_end
+
 if TYPE_CHECKING:
     from haptera.storage.filesystem import File, FileSystem, OpenMode
 
@@ -17,11 +19,18 @@ __all__ = ["OverlayFileSystem"]
 
 
 class _Content:
-    """A file with its changes: the first `kept` bytes of `base`, then zeros up to `size`, with `writes` over them."""
+    """A file with its changes: the first `kept` bytes of `base`, then zeros up to `size`, with `writes` over them.
+
+    Zeros at the end of the file stay zeros: a node that runs may be writing records there, and a part of them would
+    look like damage.
+    """
 
     def __init__(self, base: File | None) -> None:
         self.base = base
-        self.kept = self.size = 0 if base is None else base.size()
+        self.kept = self.size = 0
+        if base is not None:
+            self.size = base.size()
+            self.kept = nonzero_end(base, 0, self.size)
         self.writes: list[tuple[int, bytes]] = []
 
     def read(self, size: int, offset: int) -> bytes:

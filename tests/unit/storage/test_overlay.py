@@ -99,3 +99,18 @@ def test_a_file_that_a_node_makes_meanwhile_is_not_seen() -> None:
     store = Store.open(view)
     store.append(9)
     assert OverlayFileSystem(fs).listdir(LOG_PATH) == sorted(fs.listdir(LOG_PATH))
+
+
+def test_records_that_a_node_writes_meanwhile_are_not_seen_in_part() -> None:
+    """The segment is read, then more records come, then its end is judged: none of them may be seen."""
+    fs = MemoryFileSystem()
+    node = Store.open(fs, segment_size=4096)
+    node.append(4)
+    view = OverlayFileSystem(fs)
+    name = max(name for name in fs.listdir(LOG_PATH) if name.endswith(".seg"))
+    file = view.open(f"{LOG_PATH}/{name}", "r+")
+    before = file.pread(4096, 0)
+    node.append(3)
+    assert fs.read(f"{LOG_PATH}/{name}") != before
+    assert file.pread(4096, 0) == before
+    assert Store.open(view).entries == entries(4)
