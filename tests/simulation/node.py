@@ -1,8 +1,8 @@
 """A node in memory on a virtual clock, and the faults that its machine may have.
 
-Its process ends and starts again, orderly or not. It loses power, and then unsynced data is lost, torn or out of order.
-Its disk is full, slow or broken for a while. Its clock is put forward and back, by more than the time for which answers
-are remembered, too.
+Its process ends and starts again, orderly or not. It makes snapshots, and its retention removes the oldest files. It
+loses power, and then unsynced data is lost, torn or out of order. Its disk is full, slow or broken for a while. Its
+clock is put forward and back, by more than the time for which answers are remembered, too.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from haptera.testing import Crashed, MemoryFileSystem, node
 from haptera.testing.nodes import EPOCH_MS
@@ -28,6 +28,9 @@ UNSYNCED: Final[tuple[Unsynced, ...]] = ("drop", "keep", "tear", "reorder")
 
 #: The smallest segment, so that a run of some hundred changes fills several.
 SEGMENT_SIZE: Final = 64 * 1024
+#: Bytes and seconds of history: with some seeds so few that the oldest files go while the node runs.
+RETAIN_BYTES: Final = (4 * SEGMENT_SIZE, 1 << 32)
+RETAIN_S: Final = (1.0, 604_800.0)
 
 
 class SimulatedNode:
@@ -50,7 +53,14 @@ class SimulatedNode:
         self.url = "haptera://node:7457"
         self.disk = MemoryFileSystem()
         self._choices = choices
-        self._segment_size = segment_size
+        self._options: dict[str, Any] = {
+            "segment_size": segment_size,
+            "snapshot_after": segment_size,
+            "retain_bytes": max(choices.choice(RETAIN_BYTES), 4 * segment_size),
+            "retain_for": choices.choice(RETAIN_S),
+        }
+        #: The digests of the keys at some revisions, for a look back.
+        self.noted: dict[int, bytes] = {}
         self._write_delay = choices.choice(WRITE_DELAYS_S)
         self._clock_offset_ms = 0
         self._stack = AsyncExitStack()
@@ -77,7 +87,7 @@ class SimulatedNode:
                 storage=self.disk,
                 write_delay=self._write_delay,
                 clock_ms=self._clock_ms,
-                segment_size=self._segment_size,
+                **self._options,
             )
         )
 
@@ -128,6 +138,15 @@ class SimulatedNode:
         self._write_delay = self._choices.choice(WRITE_DELAYS_S)
         self._told(f"has a disk that takes {self._write_delay} s")
         await self.restart()
+
+    async def snapshot(self) -> None:
+        """Ask for a snapshot, and for the digest of the state that it holds."""
+        self._told("is asked for a snapshot")
+        made = self.running.node.snapshots.request()
+        made.add_done_callback(lambda answer: self._told(f"answers for the snapshot: {answer.result()}"))
+        machine = self.running.node._machine
+        if not machine.changing:
+            self.noted[machine.revision] = machine.kv.digest()
 
     async def clock(self) -> None:
         """Put the node's clock forward or back."""

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 import haptera
 from haptera.node.config import NodeConfig
-from haptera.node.recovery import DurableState
+from haptera.node.offline.pitr import Timeline
+from haptera.node.offline.verify import verify
+from haptera.storage import open_keyring
 from haptera.testing import run
 from tests.simulation.clients import COUNTER, Caller, PromiseBroken, Shared
 from tests.simulation.node import SimulatedNode
@@ -30,9 +32,11 @@ LATENCIES_S: Final = (0.0001, 0.001, 0.02)
 #: Late bytes and repetitions have arrived by then.
 QUIET_S: Final = 120.0
 
+DATA_DIR: Final = "/data"
+
 #: Faults of the network, and faults of the node's machine.
 NETWORK: Final = ("cut", "freeze", "slow")
-MACHINE: Final = ("clock", "restart", "kill", "lose_power", "break_disk", "fill_disk", "slow_disk")
+MACHINE: Final = ("clock", "restart", "kill", "lose_power", "break_disk", "fill_disk", "slow_disk", "snapshot")
 
 
 class Faults:
@@ -128,25 +132,30 @@ async def _check(node: SimulatedNode, callers: Sequence[Caller], shared: Shared)
 async def _check_what_is_kept(
     node: SimulatedNode, callers: Sequence[Caller], shared: Shared, transcript: Transcript
 ) -> None:
-    """Hold the state that a start would find on the disk against the state in memory, and that one against the records
-    once more after the start.
+    """Hold every byte of the disk, the state that a start would come to, and the states that history gives back,
+    against the state in memory; and that one against the records once more, after a start.
     """
     machine = node.running.node._machine
     machine.check()
     digest = machine.digest()
-    found = _recovered(node.disk.power_failure("drop"))
-    if found != digest:
+    disk = node.disk.power_failure("drop")
+    found = verify(disk, NodeConfig(data_dir=DATA_DIR), open_keyring)
+    if not found.sound:
+        raise PromiseBroken(f"the disk is damaged: {found.start.error or found.check.findings.damaged}")
+    if found.start.digest != digest:
         raise PromiseBroken("the disk has another state than the node")
     transcript.add("node", f"has the state {digest.hex()[:16]}, and so has its disk")
+    _look_back(disk, node.noted, transcript)
     await node.restart()
     await _check(node, callers, shared)
 
 
-def _recovered(disk: MemoryFileSystem) -> bytes:
-    """Return the digest of the state that a start from this disk comes to."""
-    state = DurableState(NodeConfig(data_dir="/data"), disk)
-    state.open()
-    try:
-        return state.machine.digest()
-    finally:
-        state.close()
+def _look_back(disk: MemoryFileSystem, noted: dict[int, bytes], transcript: Transcript) -> None:
+    """Hold the states of the past that are kept against their digests of then."""
+    timeline = Timeline(disk, DATA_DIR, open_keyring)
+    (reach,) = timeline.reach()
+    for revision, digest in noted.items():
+        kept = reach.first_revision <= revision
+        if kept and timeline.at_revision(revision).machine.kv.digest() != digest:
+            raise PromiseBroken(f"history gives another state of revision {revision}")
+        transcript.add("node", f"{'still has' if kept else 'has no longer'} the state of revision {revision}")

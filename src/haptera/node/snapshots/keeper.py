@@ -144,7 +144,8 @@ class SnapshotKeeper:
     def entry_written(self) -> None:
         """Note that the state changes: from now on, time alone may make a snapshot due."""
         if self._timer is None and self._task is None and self._refusal is None:
-            self._timer = self._loop.call_later(self._schedule.next_look(self._loop.time()), self.look)
+            wait = self._schedule.next_look(self._loop.time(), self._behind_bytes)
+            self._timer = self._loop.call_later(wait, self.look)
 
     async def close(self) -> None:
         """End what is under way, and answer who waits (5005). Safe to call again."""
@@ -198,7 +199,7 @@ class SnapshotKeeper:
         age = self.retention.next_in_s
         waits = [] if age is None else [max(age, LOOK_INTERVAL_MIN_S)]
         if self._changed and self._task is None:
-            waits.append(self._schedule.next_look(now))
+            waits.append(self._schedule.next_look(now, self._behind_bytes))
         if waits:
             self._timer = self._loop.call_later(min(waits), self.look)
 

@@ -42,12 +42,15 @@ class Schedule:
         """
         if not changed or now < self._not_before:
             return False
-        return log_bytes >= self.after_bytes or now - self._last >= self.interval_s
+        # Added up as in `next_look`: else a rounding may give a moment that is neither due nor still to come.
+        return log_bytes >= self.after_bytes or now >= self._last + self.interval_s
 
-    def next_look(self, now: float) -> float:
-        """Seconds until time alone may make a snapshot due."""
-        at = self._not_before if self._failures else self._last + self.interval_s
-        return max(at - now, 0.0)
+    def next_look(self, now: float, log_bytes: int) -> float:
+        """Seconds until time alone may make a snapshot due, with ``log_bytes`` behind the newest one."""
+        at = self._last + self.interval_s
+        if log_bytes >= self.after_bytes:
+            at = now
+        return max(at - now, self._not_before - now, 0.0)
 
     def made(self, now: float) -> None:
         """Note that a snapshot was made."""

@@ -32,6 +32,15 @@ def test_a_snapshot_is_due_once_a_day_if_anything_has_changed() -> None:
     assert INTERVAL_MAX_S == DAY
 
 
+def test_a_look_at_the_time_that_was_announced_finds_a_snapshot_due() -> None:
+    for started in (number / 977 for number in range(2000)):
+        found = Schedule(snapshot_after=1000, retain_bytes=100_000, retain_for=1.0, now=started)
+        now = started
+        for _ in range(3):
+            now += found.next_look(now, 10)
+        assert found.due(now, 10, changed=True), started
+
+
 def test_a_seventh_of_the_time_that_is_kept_is_the_longest_between_two_snapshots() -> None:
     due = schedule(retain_for=700.0).due
     assert not due(149.0, 10, changed=True)
@@ -61,9 +70,16 @@ def test_a_failed_snapshot_is_tried_again_later_and_later() -> None:
 
 def test_the_next_look_is_when_time_alone_makes_one_due() -> None:
     plan = schedule(retain_for=700.0)
-    assert plan.next_look(60.0) == 90.0
+    assert plan.next_look(60.0, 0) == 90.0
     wait = plan.failed(60.0)
-    assert plan.next_look(61.0) == wait - 1
-    assert plan.next_look(1000.0) == 0.0
+    assert plan.next_look(61.0, 1000) == wait - 1
+    assert plan.next_look(1000.0, 1000) == 0.0
     plan.made(1000.0)
-    assert plan.next_look(1000.0) == 100.0
+    assert plan.next_look(1000.0, 0) == 100.0
+
+
+def test_one_that_was_asked_for_and_failed_is_not_due_sooner() -> None:
+    plan = schedule(retain_for=700.0)
+    plan.failed(60.0)
+    assert not plan.due(100.0, 10, changed=True)
+    assert plan.next_look(100.0, 10) == 50.0
