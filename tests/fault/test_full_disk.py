@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import shutil
+import subprocess
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -17,6 +20,8 @@ from tests.unit.node.nodes import Asked, ManualWriter, fill_segment, opened, tur
 from tests.unit.storage.stores import LOG_PATH, PATH, SEGMENT_SIZE, entry
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from haptera.storage import LogEntry
 
 RESERVE_SIZE = 300
@@ -225,3 +230,69 @@ async def test_a_full_disk_is_told_once_when_it_begins_and_once_when_it_ends(
         await turn()
     told = [record.getMessage() for record in caplog.records if record.getMessage().startswith("storage_")]
     assert told == ["storage_full", "storage_has_room"]
+
+
+#: Fills a disk of 12 MiB, of which a file takes 7, and goes on when that is gone.
+ON_A_FULL_DISK = """
+import asyncio, os, sys
+from haptera.errors import Failure
+from haptera.node import Node, NodeConfig
+from haptera.node.commands import ANONYMOUS, Envelope
+from haptera.node.services.server import health
+from haptera.state.operations import Delete, Get, Set
+
+data = os.path.join(sys.argv[1], "d")
+config = NodeConfig(data_dir=data, listen=(), segment_size=256 * 1024)
+
+async def ask(node, op):
+    done = asyncio.get_running_loop().create_future()
+    node.commands.submit(ANONYMOUS, [Envelope(op)], lambda results: done.set_result(results[0]))
+    result = await done
+    return result.code if isinstance(result, Failure) else result
+
+async def main():
+    with open(os.path.join(sys.argv[1], "fill"), "wb") as file:
+        file.write(bytes(7 << 20))
+    node = await Node.open(config)
+    count = 0
+    while isinstance(await ask(node, Set(f"key/{count}", os.urandom(4000))), tuple):
+        count += 1
+    assert count > 500, count
+    assert await ask(node, Set("more", bytes(4000))) == 5002
+    assert health(node)[0] == "full"
+    assert isinstance(await ask(node, Get("key/0")), tuple)
+    for number in range(100):
+        assert isinstance(await ask(node, Delete(f"key/{number}")), tuple), number
+    assert await ask(node, Set("more", bytes(200_000))) == 5002
+    snapshot = await node.snapshots.request()
+    assert isinstance(snapshot, Failure) and snapshot.code in (5002, 5008), snapshot
+    assert os.listdir(os.path.join(data, "snapshots")) == []
+    os.unlink(os.path.join(sys.argv[1], "fill"))
+    assert isinstance(await ask(node, Set("more", b"1")), tuple)
+    assert (await node.snapshots.request()).index == node.index
+    await node.aclose()
+    node = await Node.open(config)
+    assert node.keys == count - 100 + 1, (node.keys, count)
+    await node.aclose()
+    print("done")
+
+asyncio.run(main())
+"""
+
+
+def test_a_real_disk_that_is_full_takes_deletes_and_comes_back(tmp_path: Path) -> None:
+    mount = f'mount -t tmpfs -o size=12m none {tmp_path} && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", mount, "sh"]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*command, "true"], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("this user may not mount file systems")
+    ended = subprocess.run(
+        [*command, sys.executable, "-c", ON_A_FULL_DISK, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stdout) == (0, "done\n"), ended.stderr

@@ -238,6 +238,8 @@ class SnapshotKeeper:
         if available is not None and need + room.SPARE_BYTES > available:
             raise SnapshotRefused(need, available)
         await self.retention.run(incoming_bytes=newest.size_bytes if newest else 0)
+        if self._refusal is not None:
+            raise SnapshotNotMade("the node stops")
         made = self.last = await self._maker.make(point)
         self._schedule.made(self._loop.time())
         self._metrics.snapshots_total += 1

@@ -312,6 +312,21 @@ async def test_what_is_too_old_goes_though_nothing_is_written() -> None:
 
 
 @virtual_clock
+async def test_a_stop_while_the_log_is_rolled_begins_no_snapshot() -> None:
+    writer = ManualWriter()
+    kept = Kept(writer=writer)
+    kept.write()
+    answer = kept.keeper.request()
+    await settle()
+    closing = asyncio.ensure_future(kept.keeper.close())
+    await settle()
+    await writer.write()
+    await closing
+    assert code(answer) == 5005
+    assert not kept.maker.points
+
+
+@virtual_clock
 async def test_a_stop_ends_what_is_under_way_and_answers_everyone() -> None:
     kept = Kept()
     kept.write()
