@@ -42,6 +42,8 @@ def command(source: str, archive_dir: str | None, offline: Offline) -> int:
             for each in ranges:
                 parts = f"{output.counted(each.snapshots, 'snapshot')}, {output.counted(each.segments, 'segment')}"
                 output.line(f"{each}; indexes {each.first_index} to {each.last_index}; {parts}")
+            if not ranges:
+                output.line("no moment can be restored")
             if damaged:
                 output.line("it is damaged: `haptera storage verify` says where")
         return DONE if ranges else DAMAGED

@@ -59,6 +59,19 @@ def test_inspect_lists_the_range(directory: Path, capsys: pytest.CaptureFixture[
     }
 
 
+def test_where_no_moment_can_be_restored_inspect_says_so(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in (directory / "log" / f"{1:016x}.seg", *(directory / "snapshots").iterdir()):
+        file.write_bytes(b"noise")
+    ended = Ended(capsys, "pitr", "inspect", str(directory))
+    assert (ended.code, ended.out) == (
+        11,
+        "no moment can be restored\nit is damaged: `haptera storage verify` says where\n",
+    )
+    refused = Ended(capsys, "pitr", "restore", str(directory), "--to-revision", "1", "--target", f"{directory}-new")
+    assert refused.code == 2
+    assert "revision 1 cannot be reached, and nor can anything else" in refused.err
+
+
 def test_restore_to_a_revision(directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for revision in (1, 15, 16, 30):
         target = tmp_path / f"to {revision}"
