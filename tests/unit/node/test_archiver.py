@@ -90,16 +90,19 @@ async def test_a_node_without_an_archive_has_no_lag() -> None:
 
 
 class Failing(MemoryFileSystem):
-    """Files of which those in the archive fail while `number` says so; with `hangs` they wait for it."""
+    """Files of which those in the archive, with `part` in their paths, fail while `number` says so; with `hangs` they
+    wait for it.
+    """
 
     number = 0
+    part = ""
     hangs: threading.Event | None = None
 
     def open(self, path: str, mode: OpenMode) -> MemoryFile:
         if "archive" in path:
             if self.hangs is not None:
                 self.hangs.wait(10)
-            if self.number:
+            if self.number and self.part in path:
                 raise OSError(self.number, "it fails", path)
         return super().open(path, mode)
 
@@ -128,6 +131,23 @@ async def test_an_archive_that_fails_is_told_and_tried_again_while_the_node_goes
     told = [record.message for record in caplog.records if record.message.startswith("archive_")]
     assert told[0] == "archive_failed"
     assert told[-1] == "archive_resumed"
+
+
+async def test_a_segment_counts_as_archived_when_it_is() -> None:
+    """Retention may remove all up to `through`."""
+    fs = Failing()
+    fs.part = ".seg"
+    async with opened(fs, config=CONFIG) as node:
+        archiver = archiver_of(node)
+        await fill(node, 3)
+        await caught_up(node, 2)
+        fs.number = errno.EIO
+        await fill(node, 2)
+        await until(lambda: bool(archiver.trouble))
+        assert archiver.through == 2 == max(Archive.find(fs, "/archive").segments())
+        assert archiver.lag == 2
+        fs.number = 0
+        await caught_up(node, 4)
 
 
 async def test_the_archive_of_another_node_is_left_alone() -> None:
