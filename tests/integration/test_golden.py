@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import haptera
+from tests.integration.commands import run
 
 if TYPE_CHECKING:
     from haptera.client import Database
@@ -55,3 +57,21 @@ def test_there_is_a_directory_of_each_format() -> None:
     assert [f"{path.parent.name}/{path.name}" for path in DIRECTORIES] == [
         f"format-{number}/{name}" for number in (1, 2) for name in ("closed", "torn")
     ]
+
+
+@pytest.mark.parametrize("archived", [False, True])
+async def test_a_backup_of_an_older_version_is_restored(tmp_path: Path, archived: bool) -> None:
+    """`backup-1` has a snapshot and a segment, and the archive of its node goes on behind it."""
+    golden = GOLDEN / "backup-1"
+    expected = json.loads((golden / "backup.json").read_text())
+    key = str(shutil.copy(golden / "master.key", tmp_path / "kept.key"))
+    os.chmod(key, 0o600)
+    args = ["restore", str(golden / "store.backup"), "--data-dir", str(tmp_path / "data"), "--master-key-file", key]
+    if archived:
+        args += ["--archive-dir", str(golden / "archive")]
+    ended = run(*args)
+    assert ended.code == 0, ended.err
+    shutil.copy(key, tmp_path / "data" / "master.key")
+    async with haptera.open(tmp_path / "data") as db:
+        assert await content(db) == expected["archived" if archived else "entries"]
+        assert (await db.status())["revision"] == expected["archived_revision" if archived else "revision"]

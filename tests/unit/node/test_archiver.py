@@ -15,6 +15,7 @@ from haptera.node import archiver as module
 from haptera.node.config import NodeConfig
 from haptera.node.node import Node
 from haptera.node.services.server import health
+from haptera.node.snapshots.keeper import Current
 from haptera.state import operations
 from haptera.storage import Archive
 from haptera.testing.filesystem import MemoryFile, MemoryFileSystem
@@ -148,6 +149,23 @@ async def test_a_segment_counts_as_archived_when_it_is() -> None:
         assert archiver.lag == 2
         fs.number = 0
         await caught_up(node, 4)
+
+
+async def test_retention_removes_no_segment_that_is_not_archived() -> None:
+    fs = Failing()
+    fs.number = errno.EIO
+    config = msgspec.structs.replace(CONFIG, retain_bytes=4 * CONFIG.segment_size)
+    async with opened(fs, config=config) as node:
+        await fill(node, 12)
+        assert isinstance(await node.snapshots.request(), Current)
+        await node.snapshots.retention.run()
+        assert sum(name.endswith(".seg") for name in fs.listdir("/data/log")) >= 12, "beyond the bound"
+        fs.number = 0
+        await caught_up(node, 11)
+        await node.snapshots.retention.run()
+        left = [name for name in fs.listdir("/data/log") if name.endswith(".seg")]
+        assert len(left) <= 4
+        assert len(Archive.find(fs, "/archive").segments()) >= 11
 
 
 async def test_the_archive_of_another_node_is_left_alone() -> None:

@@ -14,10 +14,12 @@ from haptera.errors import ServerError, StorageFailed
 from haptera.node.backups import BACKUPS_MAX
 from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.services.backup_stream import STALLED_S
+from haptera.node.snapshots.keeper import Current
 from haptera.peer import dial
 from haptera.replication import ThreadWriter
 from haptera.state import operations
 from haptera.storage import BackupReader, Manifest
+from haptera.storage.backup.names import file_path
 from haptera.storage.directory import node_text
 from haptera.testing import node, virtual_clock
 from haptera.testing.filesystem import MemoryFileSystem
@@ -52,17 +54,19 @@ async def restored(node: Node, fs: MemoryFileSystem, data: bytes) -> AsyncIterat
     """A node over the files of a backup, put together by hand."""
     reader = BackupReader("b", io.BytesIO(data).read, lambda *_: node._storage.keyring)
     other = MemoryFileSystem()
-    for directory in ("/data", "/data/log"):
+    for directory in ("/data", "/data/log", "/data/snapshots"):
         other.mkdir(directory)
     manifest = reader.manifest
-    other.write("/data/node.toml", node_text(manifest.node_id, manifest.directory_format, bool(manifest.files)))
+    segments = any(file.kind == "segment" for file in manifest.files)
+    other.write("/data/node.toml", node_text(manifest.node_id, manifest.directory_format, segments))
     other.write("/data/keys", reader.keyring_data)
     other.write("/data/master.key", fs.read("/data/master.key"))
-    files: dict[int, bytes] = {}
+    files: dict[str, bytes] = {}
     for file, piece in reader.chunks():
-        files[file.number] = files.get(file.number, b"") + piece
-    for number, content in files.items():
-        other.write(f"/data/log/{number:016x}.seg", content)
+        path = file_path("/data", file)
+        files[path] = files.get(path, b"") + piece
+    for path, content in files.items():
+        other.write(path, content)
     async with opened(other) as again:
         yield again
 
@@ -291,3 +295,39 @@ async def test_a_backup_begins_while_large_changes_are_applied_one_after_the_oth
                 assert (again.revision, again.index) == (manifest.revision, manifest.index)
         while not all(each.answered for each in asked):
             await asyncio.sleep(0.001)
+
+
+async def test_retention_spares_the_files_of_a_backup_until_it_ends() -> None:
+    """The bound is four segments; meanwhile the store writes twenty, and makes snapshots of them."""
+    fs = MemoryFileSystem()
+    config = msgspec.structs.replace(CONFIG, retain_bytes=4 * CONFIG.segment_size, retain_for=0.0)
+
+    async def fill(node: Node, count: int, value: int) -> None:
+        for number in range(count):
+            written = set_(node, f"k{number % 9}", b"%d" % (value + number) * 8000)
+            while not written.answered:
+                await asyncio.sleep(0)
+
+    async with opened(fs, config=config) as node:
+        await fill(node, 8, 1000)
+        assert isinstance(await node.snapshots.request(), Current)
+        await fill(node, 3, 2000)
+        async with node.backups.begin() as backup:
+            pieces = backup.pieces()
+            data = await anext(pieces)
+            before = state(node)
+            manifest = BackupReader("b", io.BytesIO(data).read, lambda *_: node._storage.keyring).manifest
+            assert [file.kind for file in manifest.files][:2] == ["snapshot", "segment"]
+            await fill(node, 20, 3000)
+            assert isinstance(await node.snapshots.request(), Current)
+            await node.snapshots.retention.run()
+            assert all(file_path("/data", file) in every_path(fs) for file in manifest.files)
+            data += b"".join([piece async for piece in pieces])
+        async with restored(node, fs, data) as again:
+            assert state(again) == before
+        await node.snapshots.retention.run()
+        assert not all(file_path("/data", file) in every_path(fs) for file in manifest.files)
+
+
+def every_path(fs: MemoryFileSystem) -> set[str]:
+    return {f"{folder}/{name}" for folder in ("/data/log", "/data/snapshots") for name in fs.listdir(folder)}
