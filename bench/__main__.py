@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bench import attacks, codec, memory, redis_compare, replay, snapshots, startup, storage
+from bench import attacks, backup_restore, codec, memory, redis_compare, replay, snapshots, startup, storage
 from bench.messaging import compare as messaging
 
 
@@ -16,6 +16,7 @@ def main(argv: list[str]) -> int:
         codec.main,
         messaging.main,
         replay.main,
+        backup_restore.main,
         snapshots.main,
         startup.main,
         memory.main,
