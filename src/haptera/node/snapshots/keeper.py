@@ -137,7 +137,8 @@ class SnapshotKeeper:
         now = self._loop.time()
         if self._waiting or self._schedule.due(now, self._behind_bytes, self._changed):
             self._begin()
-        elif self._task is None and self._tidying is None and self.retention.decide():
+        # While a snapshot is made the log goes on growing, and the snapshot needs room too.
+        if self._tidying is None and self.retention.decide(self._incoming_bytes):
             self._tidying = self._loop.create_task(self._tidy())
         self._set_timer(now)
 
@@ -191,6 +192,12 @@ class SnapshotKeeper:
         newest = self.retention.newest
         return self._log.size_after(newest.next_segment if newest else 1)
 
+    @property
+    def _incoming_bytes(self) -> int:
+        """The size of the snapshot that is being made: about that of the newest."""
+        newest = self.retention.newest
+        return newest.size_bytes if newest and self._task is not None else 0
+
     def _set_timer(self, now: float) -> None:
         """Look again when time alone may be a reason. Without any, no timer runs."""
         if self._timer is not None:
@@ -237,7 +244,7 @@ class SnapshotKeeper:
         need, available = self.needed_bytes, room.available_bytes()
         if available is not None and need + room.SPARE_BYTES > available:
             raise SnapshotRefused(need, available)
-        await self.retention.run(incoming_bytes=newest.size_bytes if newest else 0)
+        await self.retention.run(self._incoming_bytes)
         if self._refusal is not None:
             raise SnapshotNotMade("the node stops")
         made = self.last = await self._maker.make(point)
@@ -268,7 +275,7 @@ class SnapshotKeeper:
         self._point = point
 
     async def _tidy(self) -> None:
-        await self.retention.run()
+        await self.retention.run(self._incoming_bytes)
         self._tidying = None
 
     def _tell(self, error: SnapshotNotMade, cause: Exception | None = None) -> Failure:

@@ -282,6 +282,24 @@ async def test_what_is_beyond_the_bounds_goes_when_a_snapshot_is_there() -> None
 
 
 @virtual_clock
+async def test_what_is_beyond_the_bounds_goes_while_a_snapshot_is_made_too() -> None:
+    kept = Kept(snapshot_after=2000, retain_bytes=8000)
+    for _ in range(2):
+        kept.write(2)
+        await settle()
+        kept.maker.done()
+        await settle()
+    kept.write(2)
+    await settle()
+    assert kept.maker.pending is not None
+    assert kept.files == ([20, 40], [1, 2, 3, 4, 5, 6])
+    kept.write(2)
+    await settle()
+    assert kept.files == ([20, 40], [3, 4, 5, 6, 7, 8])
+    await kept.keeper.close()
+
+
+@virtual_clock
 async def test_nothing_goes_before_there_is_a_snapshot() -> None:
     kept = Kept(retain_bytes=4000)
     kept.write(10)
