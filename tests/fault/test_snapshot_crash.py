@@ -42,14 +42,11 @@ class Life:
         self.synced = self.acknowledged
         self.write(state, 2)
         self.snapshot(state)
-        state.log.forget_before(state.log.point.next_segment)
+        forget(state, self.fs)
         state.close()
         state = self.begin()
         self.snapshot(state)
         self.write(state, 3)
-        oldest = find_snapshots(self.fs, SNAPSHOTS_PATH)[-1]
-        self.fs.unlink(oldest.path)
-        self.fs.sync_directory(SNAPSHOTS_PATH)
         state.close()
         self.synced = self.acknowledged
 
@@ -65,6 +62,14 @@ class Life:
         state.log.roll()
         self.synced = self.acknowledged
         state.snapshot()
+
+
+def forget(state: StoredState, fs: MemoryFileSystem) -> None:
+    """Remove all that the newest snapshot replaces: the older ones first, because each needs the log behind it."""
+    for snapshot in find_snapshots(fs, SNAPSHOTS_PATH)[1:]:
+        fs.unlink(snapshot.path)
+        fs.sync_directory(SNAPSHOTS_PATH)
+    state.log.forget_before(state.log.point.next_segment)
 
 
 def places() -> list[int]:
@@ -99,7 +104,7 @@ def check_what_is_left(fs: MemoryFileSystem, at_least: int) -> None:
         assert state.machine.digest() == digest(index)
         state.write(1)
         state.snapshot()
-        state.log.forget_before(state.log.point.next_segment)
+        forget(state, fs)
         state.write(1)
     with stored(fs.power_failure("drop")) as state:
         assert state.machine.index == index + 2

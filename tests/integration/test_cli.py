@@ -453,8 +453,9 @@ def test_usage_errors_and_help() -> None:
     assert run("get").code == 2
     assert run("get", "k", "--timeout", "0").code == 2
     assert run("--help").code == 0
-    for command in (name for name in COMMANDS if name != "serve"):
-        help_text = run(command, "--help").text
+    clients = [[name] for name in COMMANDS if name not in {"serve", "restore", "backup", "pitr", "storage"}]
+    for command in [*clients, ["backup", "create"]]:
+        help_text = run(*command, "--help").text
         assert "--url" in help_text
         assert "--json" in help_text
     assert run("--version").text.startswith("haptera ")

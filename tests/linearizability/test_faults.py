@@ -40,7 +40,7 @@ def test_a_simulated_history_repeats_by_its_seed() -> None:
 
 
 def test_the_histories_have_every_operation_outcome_and_fault() -> None:
-    runs = [simulate(seed) for seed in range(12)]
+    runs = [simulate(seed) for seed in range(20)]
     faults = {fault for _, done in runs for fault in done}
     assert faults == {*KINDS, *SimulatedNode.kinds}
     operations = [operation for history, _ in runs for operation in history.operations]
