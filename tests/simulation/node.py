@@ -12,6 +12,7 @@ import errno
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final
 
+from haptera.errors import Failure
 from haptera.testing import Crashed, MemoryFileSystem, node
 from haptera.testing.nodes import EPOCH_MS
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Sequence
 
+    from haptera.node.snapshots.keeper import Current
     from haptera.testing import NodeUrl
     from haptera.testing.filesystem import Unsynced
 
@@ -143,7 +145,7 @@ class SimulatedNode:
         """Ask for a snapshot, and for the digest of the state that it holds."""
         self._told("is asked for a snapshot")
         made = self.running.node.snapshots.request()
-        made.add_done_callback(lambda answer: self._told(f"answers for the snapshot: {answer.result()}"))
+        made.add_done_callback(lambda answer: self._told(_shown(answer.result())))
         machine = self.running.node._machine
         if not machine.changing:
             self.noted[machine.revision] = machine.kv.digest()
@@ -167,3 +169,10 @@ class SimulatedNode:
 
     def _clock_ms(self) -> int:
         return EPOCH_MS + int(self._loop.time() * 1000) + self._clock_offset_ms
+
+
+def _shown(answer: Current | Failure) -> str:
+    """The answer for a snapshot, without the time and the directory, which are real."""
+    if isinstance(answer, Failure):
+        return f"makes no snapshot: {answer.name}"
+    return f"has a snapshot of index {answer.index}, revision {answer.revision}, {answer.bytes} bytes"

@@ -71,7 +71,7 @@ def test_the_runs_have_every_fault_and_every_outcome() -> None:
         "break_disk": "gave up",
         "fill_disk": "has a full disk",
         "slow_disk": "has a disk that takes",
-        "snapshot": "answers for the snapshot: Current",
+        "snapshot": "has a snapshot of index",
     }
     assert marks.keys() == {*NETWORK, *MACHINE}
     marks |= {"history": "still has the state of revision", "retention": "has no longer the state of revision"}
