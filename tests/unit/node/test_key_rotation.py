@@ -58,6 +58,29 @@ async def test_a_new_data_key_is_for_the_next_entry_and_ends_the_segment() -> No
         assert all(not isinstance(Asked(again, Get(key)).result, Failure) for key in "abc")
 
 
+async def test_an_old_data_key_stays_while_a_file_is_under_it_and_is_dropped_behind_a_snapshot() -> None:
+    """Retention keeps four segments: the first snapshot leaves files under the old key, a later one leaves none."""
+    fs = MemoryFileSystem()
+    config = msgspec.structs.replace(CONFIG, retain_bytes=4 * CONFIG.segment_size, snapshot_after=1 << 40)
+    async with opened(fs, config=config) as node:
+        keyring = node._storage.keyring
+        old = keyring.newest
+        await set_(node, "a")
+        await node.key_rotation.rotate_data_key()
+        await set_(node, "b")
+        assert not isinstance(await node.snapshots.request(), Failure)
+        assert old.id in key_ids(fs)
+        assert old in keyring.keys
+        for number in range(8):
+            await set_(node, f"filler/{number % 2}", bytes(60_000))
+            assert not isinstance(await node.snapshots.request(), Failure)
+        assert old.id not in key_ids(fs)
+        assert keyring.keys == (keyring.newest,)
+    async with opened(fs.restart()) as again:
+        assert again._storage.keyring.keys == (keyring.newest,)
+        assert all(not isinstance(Asked(again, Get(key)).result, Failure) for key in "ab")
+
+
 async def test_the_generated_master_key_is_made_again() -> None:
     fs = MemoryFileSystem()
     async with opened(fs) as node:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from haptera.node.snapshots.decision import Snapshot
@@ -9,6 +10,7 @@ from haptera.node.snapshots.keeper import SnapshotKeeper
 from haptera.node.snapshots.makers import SecondProcess, ThisProcess
 from haptera.node.snapshots.retention import Retention
 from haptera.node.snapshots.schedule import Schedule
+from haptera.storage import used_key_ids
 
 if TYPE_CHECKING:
     import asyncio
@@ -64,6 +66,7 @@ def keep_snapshots(
         on_writer=on_writer,
         loop=loop,
         metrics=metrics,
+        drop_keys=partial(_drop_keys, storage),
     )
     metrics.measure(_measures(keeper, time_ms))
     return keeper
@@ -86,6 +89,10 @@ def snapshots_of(recovered: Recovered) -> list[Snapshot]:
         for file in recovered.snapshots
     ]
     return sorted(snapshots, key=lambda snapshot: snapshot.index)
+
+
+def _drop_keys(storage: DurableState) -> list[bytes]:
+    return [key.id for key in storage.keyring.drop_unused(lambda: used_key_ids(storage.directory))]
 
 
 def _measures(keeper: SnapshotKeeper, time_ms: Callable[[], int]) -> dict[str, Callable[[], float]]:

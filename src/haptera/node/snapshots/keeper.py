@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -59,7 +59,10 @@ class Current(msgspec.Struct, frozen=True):
 
 
 class SnapshotKeeper:
-    """The snapshots of one node, from `start` to `close`."""
+    """The snapshots of one node, from `start` to `close`.
+
+    ``drop_keys`` drops the data keys that no file is under any more, and gives their ids; it blocks.
+    """
 
     def __init__(
         self,
@@ -72,6 +75,7 @@ class SnapshotKeeper:
         on_writer: OnWriter,
         loop: asyncio.AbstractEventLoop,
         metrics: Metrics,
+        drop_keys: Callable[[], Sequence[bytes]],
     ) -> None:
         self.retention = retention
         #: The last snapshot that was made by this run of the node; None before the first.
@@ -81,6 +85,7 @@ class SnapshotKeeper:
         self._schedule = schedule
         self._maker = maker
         self._on_writer = on_writer
+        self._drop_keys = drop_keys
         self._loop = loop
         self._metrics = metrics
         self._refusal: Failure | None = None
@@ -261,7 +266,18 @@ class SnapshotKeeper:
         _logger.info("snapshot_made", extra=fields)
         self.retention.add(Snapshot(made.index, made.next_segment, made.time_ms, made.size_bytes, made.revision))
         await self.retention.run()
+        await self._forget_keys()
         return Current(made.index, made.revision, made.size_bytes, made.seconds)
+
+    async def _forget_keys(self) -> None:
+        """Drop the data keys that no file needs any more. Here no snapshot is in the making under one of them."""
+        try:
+            dropped = await self._loop.run_in_executor(None, self._drop_keys)
+        except StorageError as error:
+            _logger.warning("data_keys_kept", extra={"reason": str(error), "meaning": "the next snapshot tries again"})
+            return
+        if dropped:
+            _logger.info("data_keys_dropped", extra={"keys": [key_id.hex() for key_id in dropped]})
 
     async def _roll(self) -> LogPoint:
         """Seal the segment that is appended to, on the writer's thread; where the log then ends."""

@@ -166,6 +166,8 @@ class Kept:
         self.time_ms = 0
         self.held_back: int | None = None
         self.machine = SimpleNamespace(index=0, kv=SimpleNamespace(size=1000), requests=SimpleNamespace(size=10))
+        self.keys_dropped = 0
+        self.keys_error: Exception | None = None
         log = cast("Log", self.log)
         self.retention = Retention(
             self.log.fs,
@@ -189,8 +191,15 @@ class Kept:
             on_writer=on(writer or ImmediateWriter()),
             loop=loop,
             metrics=self.metrics,
+            drop_keys=self._drop_keys,
         )
         self.keeper.start()
+
+    def _drop_keys(self) -> list[bytes]:
+        self.keys_dropped += 1
+        if self.keys_error is not None:
+            raise self.keys_error
+        return []
 
     def write(self, segments: int = 1) -> None:
         """Write, and apply what is written."""

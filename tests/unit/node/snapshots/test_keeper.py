@@ -361,3 +361,19 @@ async def test_a_stop_ends_what_is_under_way_and_answers_everyone() -> None:
     await settle()
     assert len(kept.maker.points) == 1
     await kept.keeper.close()
+
+
+@virtual_clock
+async def test_keys_that_cannot_be_dropped_are_told_and_the_snapshot_is_made(caplog: pytest.LogCaptureFixture) -> None:
+    kept = Kept(snapshot_after=2000)
+    kept.keys_error = DiskFull("no room for the keyring")
+    for number in (1, 2):
+        kept.write(2)
+        await settle()
+        assert kept.keys_dropped == number - 1, "not while a snapshot is in the making"
+        kept.maker.done()
+        await settle()
+        assert kept.keys_dropped == number
+    assert [event["reason"] for event in events(caplog, "data_keys_kept")] == ["no room for the keyring"] * 2
+    assert kept.files[0] == [20, 40]
+    await kept.keeper.close()
