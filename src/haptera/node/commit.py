@@ -1,6 +1,6 @@
 """The commit pipeline: from a list of writes to entries that are committed, then applied, then answered.
 
-    append ─> open batch ─┐ disk idle: at the end of this turn of the loop; the first group of a long read at once
+    append ─> open batch ─┐ disk idle: at the end of this turn of the loop
                           ├ disk busy: as soon as the batch before it is durable
                           └─> propose (haptera.replication) ─> committed
                                 └─> apply in log order (node.applier) ─> results, by the index of their entry
@@ -8,12 +8,6 @@
 Log first, then apply: nothing that could be lost is ever visible. There are no timers: while the disk is busy with one
 batch, the next fills, so the batches grow with the load and a lone write waits for nothing but the disk. One batch is
 with the disk at a time; the next is handed over before the last one is applied, so the two overlap.
-
-Fifty writes that come in one read would stay together for ever: they would travel, sync and return as one, so that
-client, loop and disk would take turns. So the first group of a read has a disk that rests at once, and the others make
-the next batch: from then on the disk writes one group while the other travels. The answers leave in groups as well.
-Two groups need two syncs where one needs one, which is a loss where a sync takes longer than all else: with a disk that
-has rested for less than its last write took, the first group waits for the others.
 
 The first failure is the end. After a failed write or sync nothing more is written. After a failed apply nothing more is
 applied, read or acknowledged either. A write that may be in the log by then is `unknown`, one that never was is
@@ -31,9 +25,8 @@ from typing import TYPE_CHECKING, TypeVar
 from haptera.errors import Code, Failure, failure
 from haptera.node.apply_committed import APPLY_FAILED, Applied, Applier, ApplyFailed
 from haptera.node.batch import DROPPED, Batch
-from haptera.node.turns import TURN_WORK_MAX
 from haptera.replication import ClusterOfOne
-from haptera.state import encode_steps, finish
+from haptera.state import SLICE_WORK_MAX, encode_steps, finish
 from haptera.storage import DiskFull
 
 if TYPE_CHECKING:
@@ -73,17 +66,15 @@ FRESH_MS = 1000
 #: Bytes that a `Logged` adds to its command beside the user's name (`state.commands.size_bound`).
 LOGGED_OVERHEAD = 64
 
-#: Writes of a group: with as many of one connection the disk begins although more may come, and as many are answered in
-#: one turn of the loop. It is the number of requests that a connection hands on at once (`peer.limits.BATCH_MAX`).
-GROUP_WRITES = 16
+#: Units of work of the answer to one write: its response is encoded, framed and written.
+ANSWER_WORK = 32
 
 
 class CommitPipeline:
     """Makes writes durable in batches and applies them; see the module's text.
 
     ``append_entry`` is `Log.append`; ``entry_time_ms`` gives the time for an entry, which never goes back;
-    ``monotonic_ns`` measures how long the disk works and rests; ``on_failure`` is called once, with the error after
-    which nothing more can be written.
+    ``on_failure`` is called once, with the error after which nothing more can be written.
     """
 
     def __init__(
@@ -94,7 +85,6 @@ class CommitPipeline:
         writer: Writer,
         loop: asyncio.AbstractEventLoop,
         entry_time_ms: Callable[[], int],
-        monotonic_ns: Callable[[], int],
         metrics: Metrics,
         memory: MemoryLimit,
         turns: Turns,
@@ -112,9 +102,6 @@ class CommitPipeline:
         self._applier = Applier(machine, turns, answer=self._answer, rest=self._wake_idle, failed=self._cannot_apply)
         self._loop = loop
         self._entry_time_ms = entry_time_ms
-        self._monotonic_ns = monotonic_ns
-        self._disk_turned_ns = monotonic_ns()  # when the disk began to work, or to rest
-        self._last_write_ns = 0
         self._metrics = metrics
         #: The bound on the memory of the store.
         self.memory = memory
@@ -173,15 +160,6 @@ class CommitPipeline:
             self._scheduled = True
             self._loop.call_soon(self._flush)
         return None
-
-    def offer(self, writes: int) -> None:
-        """So many writes were submitted together. A disk that has rested for as long as its last write took has a group
-        of them at once, and the others of the same read are decoded meanwhile; see the module's text.
-        """
-        if writes >= GROUP_WRITES and not self._cluster.busy:
-            rested_ns = self._monotonic_ns() - self._disk_turned_ns
-            if rested_ns >= self._last_write_ns:
-                self._next()
 
     def drop(self, submission: Submission, position: int) -> bool:
         """Take a write back while it is not with the disk. Its result is then `DROPPED`: it was not applied.
@@ -273,20 +251,12 @@ class CommitPipeline:
             batch = self._full.popleft()
         else:
             batch, self._open = self._open, Batch()
-        self._disk_turned_ns = self._monotonic_ns()
         batch.seal()
         batch.frees = self.full and batch.only_frees()
         index = self._cluster.propose(self._entry_time_ms(), partial(_encoded, batch.commands), frees=batch.frees)
         self._proposed[index] = batch
 
-    def _rest(self) -> None:
-        """The disk has done a write, whatever came of it."""
-        now = self._monotonic_ns()
-        self._last_write_ns = now - self._disk_turned_ns
-        self._disk_turned_ns = now
-
     def _committed(self, entry: LogEntry, seconds: float) -> None:
-        self._rest()
         self._metrics.log_write_seconds_total += seconds
         if self._failed:  # an entry before it could not be applied
             self._refuse(entry.index, self._failure("unknown"))
@@ -303,7 +273,6 @@ class CommitPipeline:
 
     def _refused(self, index: int, error: BaseException, seconds: float) -> None:
         """An entry was not committed. With DiskFull nothing was written, and the index is free again."""
-        self._rest()
         self._metrics.log_write_seconds_total += seconds
         full = isinstance(error, DiskFull)
         if self._failed:  # an entry before it could not be applied
@@ -370,14 +339,14 @@ class CommitPipeline:
             if not submission.waiting:
                 complete.append(submission)
         now = time.perf_counter()
-        answered = 0
+        work = 0
         for submission in complete:
-            if answered >= GROUP_WRITES:
-                yield TURN_WORK_MAX
-                answered = 0
             self._metrics.write_wait_seconds_total += (now - submission.begun) * submission.writes
             self._finish(submission)
-            answered += submission.writes
+            work += ANSWER_WORK * submission.writes
+            if work >= SLICE_WORK_MAX:
+                yield work
+                work = 0
 
     @staticmethod
     def _finish(submission: Submission) -> None:

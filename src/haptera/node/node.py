@@ -83,7 +83,6 @@ class Node:
             writer=writer,
             loop=loop,
             entry_time_ms=self._next_entry_time_ms,
-            monotonic_ns=monotonic_ns,
             metrics=self.metrics,
             memory=self.memory,
             turns=self._turns,

@@ -142,22 +142,19 @@ class Turns:
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        spent, owners = 0, self._owners
-        while self._first and spent < TURN_WORK_MAX // 2:
-            spent += self._step(self._first)
-        left = TURN_WORK_MAX - min(spent, TURN_WORK_MAX // 2)  # half of the turn, however long the pipeline's step was
+        left, owners = TURN_WORK_MAX, self._owners
+        while self._first and left > TURN_WORK_MAX // 2:
+            left -= self._step(self._first)
         while owners and left > 0:
             owner = owners.popleft()
             queue = self._items[owner]
-            units = self._step(queue)
-            left -= units
-            spent += units
+            left -= self._step(queue)
             if queue:
                 owners.append(owner)
             else:
                 del self._items[owner]
-        while self._first and spent < TURN_WORK_MAX:
-            spent += self._step(self._first)
+        while self._first and left > 0:
+            left -= self._step(self._first)
         if owners or self._first:
             self._loop.call_soon(self._rest)
         else:

@@ -15,7 +15,6 @@ from haptera.errors import Failure
 from haptera.node import apply_committed, commit
 from haptera.node.batch import DROPPED
 from haptera.node.commands import ANONYMOUS, Envelope
-from haptera.node.commit import GROUP_WRITES
 from haptera.node.node import Node
 from haptera.node.services.server import health
 from haptera.replication import ThreadWriter
@@ -77,82 +76,6 @@ async def test_writes_of_one_turn_of_the_loop_are_one_entry() -> None:
         assert [each.result for each in asked] == [(version, None) for version in range(1, 6)]
         assert not writer.jobs
     assert [count for _, _, count in logged(fs)] == [5]
-
-
-def sets(first: int, count: int = GROUP_WRITES) -> list[Set]:
-    return [Set(f"k{number}", b"") for number in range(first, first + count)]
-
-
-async def test_the_disk_has_the_first_group_of_a_read_while_the_others_are_decoded() -> None:
-    fs, writer = MemoryFileSystem(), ManualWriter()
-    async with opened(fs, writer=writer) as node:
-        asked = [Asked(node, *sets(0))]
-        at_once = len(writer.jobs)
-        asked += [Asked(node, *sets(16)), Asked(node, *sets(32, 2))]
-        await writer.write_all()
-        again = Asked(node, *sets(0))
-        await writer.write_all()
-        assert all(each.answered for each in (*asked, again))
-    assert at_once == 1
-    assert [count for _, _, count in logged(fs)] == [16, 18, 16]
-
-
-async def test_a_lone_write_waits_for_the_others_of_its_turn() -> None:
-    fs, writer = MemoryFileSystem(), ManualWriter()
-    async with opened(fs, writer=writer) as node:
-        Asked(node, *sets(0, 15))
-        at_once = len(writer.jobs)
-        Asked(node, *sets(16, 15))
-        await writer.write_all()
-    assert at_once == 0
-    assert [count for _, _, count in logged(fs)] == [30]
-
-
-async def test_a_disk_that_is_slower_than_all_else_has_the_groups_of_a_read_together() -> None:
-    """Each group would wait for the sync of the one before it, and half as many writes a second would be done."""
-    now_ns = 0
-    fs, writer = MemoryFileSystem(), ManualWriter()
-    async with opened(fs, writer=writer, monotonic_ns=lambda: now_ns) as node:
-        Asked(node, *sets(0))
-        now_ns += 5_000_000
-        await writer.write_all()
-        for rested_ns in (4_999_999, 5_000_000):
-            now_ns += rested_ns
-            for first in (0, 16, 32):
-                Asked(node, *sets(first))
-            await turn()
-            now_ns += 5_000_000
-            await writer.write_all()
-            await writer.write_all()
-    assert [count for _, _, count in logged(fs)] == [16, 48, 16, 32]
-
-
-async def test_the_callers_of_a_group_go_on_while_the_next_group_is_answered() -> None:
-    async with opened() as node:
-        busy = Asked(node, Set("a", b""), *sets(0))
-        groups = [Asked(node, *sets(first)) for first in (16, 32, 48)]
-        answered = [0]
-        while not groups[-1].answered:
-            await asyncio.sleep(0)
-            answered.append(sum(each.answered for each in groups))
-        assert busy.answered
-        assert Asked(node, Get("k63")).result == (b"", 65, None)
-    assert sorted({*answered}) == [0, 1, 2, 3], "a turn of the loop for each"
-
-
-async def test_reads_keep_their_time_however_slow_the_disk_is() -> None:
-    writer = ManualWriter()
-    async with opened(writer=writer) as node:
-        Asked(node, Set("a", b"1"))
-        await writer.write_all()
-        asked = [Asked(node, *sets(first)) for first in range(0, 160, 16)]
-        for _ in range(20):  # the disk does nothing in all these turns
-            assert Asked(node, Get("a")).result == (b"1", 1, None)
-            await turn()
-        assert not any(each.answered for each in asked)
-        await writer.write_all()
-        while not asked[-1].answered:
-            await asyncio.sleep(0)
 
 
 async def test_while_the_disk_is_busy_the_next_batch_fills() -> None:

@@ -98,19 +98,6 @@ async def test_the_pipeline_has_whole_turns_where_nobody_else_has_work() -> None
     assert set(Counter(turn for _, turn in work.log).values()) == {TURN_WORK_MAX // SLICE}
 
 
-@pytest.mark.parametrize("owners", [0, 1, 16])
-async def test_a_step_of_a_whole_turn_ends_the_pipelines_turn_and_leaves_the_others_their_half(owners: int) -> None:
-    """The answers to a group of writes are such a step: with writes without end there is one in each turn."""
-    turns, work = Turns(asyncio.get_running_loop()), Work()
-    for owner in range(owners):
-        turns.start(owner, work.steps("reader", 32 // owners))
-    turns.start_first(work.steps("pipeline", 32, units=TURN_WORK_MAX))
-    await done(turns, work)
-    expected = {"pipeline": 1, "reader": 1} if owners else {"pipeline": 1}
-    for turn in {turn for _, turn in work.log}:
-        assert Counter(owner for owner, at in work.log if at == turn) == expected
-
-
 async def test_the_items_of_an_owner_go_round_too() -> None:
     turns, work = Turns(asyncio.get_running_loop()), Work()
     for item in range(3):

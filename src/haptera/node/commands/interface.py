@@ -128,7 +128,6 @@ class Commands:
         if submission.waiting:
             submission.writes = submission.waiting
             submission.begun = time.perf_counter()
-            self._pipeline.offer(submission.writes)
         else:
             done(results)
         return submission

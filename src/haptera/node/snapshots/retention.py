@@ -151,8 +151,7 @@ class Retention:
             return
         loop = asyncio.get_running_loop()
         # From here on the files are no longer there for anyone, so that none is pinned while it goes.
-        gone = set(disposal.snapshots)
-        self._snapshots = [each for each in self._snapshots if each.index not in gone]
+        self._snapshots = [each for each in self._snapshots if each.index not in disposal.snapshots]
         if disposal.segments:
             self._removed_before = disposal.segments[-1] + 1
         self._running = loop.create_future()
