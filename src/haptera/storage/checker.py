@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from haptera.errors import NewerFormat, StorageError
 from haptera.storage.directory import (
+    KEYRING_SIZE_MAX,
     KEYS_NAME,
     LOG_NAME,
     NODE_FILE_SIZE_MAX,
@@ -40,7 +41,8 @@ __all__ = ["Check", "Unlock", "check_directory"]
 #: Opens the keyring of a directory, with the master key that the caller has for it.
 Unlock = Callable[[DataDirectory], "Keyring"]
 
-#: Times that a log is read because a node has removed a file of it meanwhile. Retention removes one every few minutes.
+#: Times that a log is read because a node has removed a file of it, or made a data key, meanwhile. Retention removes a
+#: file every few minutes.
 _ATTEMPTS: Final = 5
 
 #: Bytes of a text that a finding shows.
@@ -77,15 +79,26 @@ def check_directory(fs: FileSystem, path: str, unlock: Unlock) -> Check:
     for _ in range(_ATTEMPTS):
         view = OverlayFileSystem(fs)
         try:
+            keyring = _keyring_of(fs, path)
             check, _ = begin_check(view, path, unlock)
             _check_files(view, check)
             _check_continuations(fs, check)
-            return check
+            if not check.findings.lacks_keys or _keyring_of(fs, path) == keyring:
+                return check
+            # A node has made a data key since its keyring was read, and a file under it.
         except FileNotFoundError:
             pass  # a node has removed the file since it was listed
         finally:
             view.close()
-    raise StorageError(f"{path}: its files are removed while they are read")
+    raise StorageError(f"{path}: its files are removed or its keys are changed while they are read")
+
+
+def _keyring_of(fs: FileSystem, path: str) -> bytes:
+    """The file of the keyring as it is; empty where there is none."""
+    try:
+        return read_file(fs, os.path.join(path, KEYS_NAME), KEYRING_SIZE_MAX)
+    except OSError:
+        return b""  # the opening of the keyring says why
 
 
 def _names(fs: FileSystem, path: str) -> list[str]:

@@ -78,6 +78,11 @@ class Findings:
     def __len__(self) -> int:
         return len(self._list)
 
+    @property
+    def lacks_keys(self) -> bool:
+        """Whether a file is under a key that the keyring does not hold."""
+        return any(finding.kind == "wrong_key" for finding in self._list)
+
     def add(self, finding: Finding) -> None:
         self.damaged = self.damaged or not finding.harmless
         if len(self._list) < FINDINGS_MAX:

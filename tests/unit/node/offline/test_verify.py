@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from haptera.errors import CorruptionError, MissingKey
@@ -10,6 +12,9 @@ from haptera.node.offline.verify import rehearse
 from haptera.storage import open_keyring
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.node.offline.directories import CONFIG, LOG_PATH, PATH, opened, write_sets
+
+if TYPE_CHECKING:
+    from haptera.storage import DataDirectory, Keyring
 
 COUNT = 60
 
@@ -82,6 +87,28 @@ def test_a_verification_beside_a_node_that_runs_changes_nothing_and_needs_no_loc
     assert found.sound
     assert found.start.digest == node.machine.digest()
     assert {call for call, _ in fs.calls[before:]} <= {"open", "listdir", "pread", "size", "drop_cache"}
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_verification_beside_a_node_whose_data_key_is_changed_meanwhile_finds_no_fault(times: int) -> None:
+    """The keyring is read first, and all snapshots before the log is listed: a long time for a large directory."""
+    fs = MemoryFileSystem()
+    node = write_sets(fs, COUNT)
+    changes = 0
+
+    def unlock(directory: DataDirectory) -> Keyring:
+        nonlocal changes
+        found = open_keyring(directory)
+        if changes < times:
+            changes += 1
+            node.keyring.rotate()
+            node.log.roll()
+        return found
+
+    found = verify(fs, CONFIG, unlock)
+    assert changes == times
+    assert [str(finding) for finding in found.check.findings] == []
+    assert found.sound
 
 
 @pytest.mark.parametrize(("refusals", "sound"), [(2, True), (3, False)])
