@@ -38,6 +38,8 @@ PIECE_SIZE_MIN: Final = 16 * 1024
 
 def gathered(parts: list[bytes]) -> list[bytes]:
     """Return the same bytes in few pieces: the large parts as they are, the small ones between them joined."""
+    if max(map(len, parts), default=0) < PIECE_SIZE_MIN:
+        return [b"".join(parts)] if parts else []
     pieces = []
     begun = 0
     for place, part in enumerate(parts):
