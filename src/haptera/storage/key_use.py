@@ -26,4 +26,9 @@ def used_key_ids(directory: DataDirectory) -> set[bytes]:
     with translated(log_path, "look for the keys of the segments"):
         paths = {number: os.path.join(log_path, segment_name(number)) for number in segment_numbers(fs, log_path)}
         used = {read_segment_header(fs, path, number)[0].key_id for number, path in paths.items()}
-    return used | {file.key_id for file in find_snapshots(fs, directory.snapshots_path) if file.key_id is not None}
+    used |= {file.key_id for file in find_snapshots(fs, directory.snapshots_path) if file.key_id is not None}
+    with translated(log_path, "make the removal of old files durable"):
+        # After a look at all of them: a file that was removed before it, and needs a key, must not come back.
+        fs.sync_directory(log_path)
+        fs.sync_directory(directory.snapshots_path)
+    return used

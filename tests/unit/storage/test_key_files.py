@@ -312,6 +312,24 @@ def test_the_keys_in_use_are_those_of_segments_and_snapshots() -> None:
         assert store.keyring.keys == (third, fourth)
 
 
+def test_a_key_is_dropped_only_when_the_removal_of_its_files_outlives_a_power_failure() -> None:
+    """Retention may be at work meanwhile: a name that it has removed comes back, until the directory is synced."""
+    fs = made()
+    with opened(fs) as store:
+        point = store.log.roll()
+        store.keyring.rotate()
+        write_snapshot(fs, store.directory.snapshots_path, store.keyring, point, 10, [("kv", b"piece")])
+        store.append(5)
+        for segment in store.log.segments:
+            if segment.number < point.next_segment:
+                fs.unlink(segment.path)
+        assert len(store.keyring.drop_unused(lambda: used_key_ids(store.directory))) == 1
+        after = fs.power_failure("drop")
+    store = Store.open(after, start=point)
+    assert used_key_ids(store.directory) <= {key.id for key in store.keyring.keys}
+    store.close()
+
+
 def test_a_segment_whose_header_cannot_be_read_keeps_every_key() -> None:
     fs = made()
     with opened(fs) as store:

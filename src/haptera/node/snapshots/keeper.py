@@ -271,6 +271,8 @@ class SnapshotKeeper:
 
     async def _forget_keys(self) -> None:
         """Drop the data keys that no file needs any more. Here no snapshot is in the making under one of them."""
+        if self.retention.failed:  # a removed file may come back, and no second sync would tell
+            return
         try:
             dropped = await self._loop.run_in_executor(None, self._drop_keys)
         except StorageError as error:

@@ -377,3 +377,16 @@ async def test_keys_that_cannot_be_dropped_are_told_and_the_snapshot_is_made(cap
     assert [event["reason"] for event in events(caplog, "data_keys_kept")] == ["no room for the keyring"] * 2
     assert kept.files[0] == [20, 40]
     await kept.keeper.close()
+
+
+@virtual_clock
+async def test_no_key_is_dropped_after_a_removal_that_may_not_be_for_good() -> None:
+    kept = Kept(snapshot_after=2000)
+    kept.write(2)
+    await settle()
+    kept.retention.failed = True
+    kept.maker.done()
+    await settle()
+    assert kept.metrics.snapshots_total == 1
+    assert kept.keys_dropped == 0
+    await kept.keeper.close()
