@@ -45,7 +45,7 @@ def _warn_of_master_key(path: str, keyring: StoredKeyring) -> None:
             extra={
                 "file": path,
                 "meaning": "any reader of this directory can read the data; copies without this file stay encrypted",
-                "help": "haptera storage rotate-key --master --new-master-key-file puts it under a key of your own",
+                "help": "for a key of your own stop it; haptera storage rotate-key DIR --new-master-key-file FILE",
             },
         )
         if (mode := _mode(path)) & _OTHERS:

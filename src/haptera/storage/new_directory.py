@@ -73,6 +73,10 @@ class NewDirectory:
             if isinstance(error.__cause__, FileNotFoundError):
                 return
             raise
+        if NODE_NAME in names:
+            raise StorageError(
+                f"{path}: it is not empty, because it holds a store; name a directory that does not exist"
+            )
         if names - {LOCK_NAME}:
             raise StorageError(f"{path}: it is not empty; if a crash left this of an earlier attempt, remove it")
 

@@ -88,6 +88,16 @@ def test_a_directory_that_holds_something_is_refused_and_left_alone() -> None:
     assert fs.listdir(PATH) == ["file"]
 
 
+def test_a_directory_that_holds_a_store_is_called_that_and_is_not_to_be_removed() -> None:
+    fs = MemoryFileSystem()
+    new = NewDirectory.make(fs, PATH)
+    open_keyring(new.directory)
+    new.finish(fs)
+    with pytest.raises(StorageError, match="it holds a store; name a directory that does not exist") as raised:
+        NewDirectory.make(fs.restart(), PATH)
+    assert "remove" not in str(raised.value)
+
+
 def test_an_empty_directory_is_taken() -> None:
     fs = MemoryFileSystem()
     fs.mkdir(PATH)

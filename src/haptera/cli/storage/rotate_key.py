@@ -39,7 +39,11 @@ has to give the new key first.
 
 @click.command(help=_HELP)
 @click.argument("directory", metavar="DIR")
-@click.option("--master", is_flag=True, help="Change the master key, not the data key.")
+@click.option(
+    "--master",
+    is_flag=True,
+    help="Change the master key, not the data key. Copy a generated one first: backups made before need it.",
+)
 @click.option("--new-master-key-file", metavar="FILE", help="The new master key: 32 bytes, or 64 hex digits.")
 @offline_options
 def command(directory: str, master: bool, new_master_key_file: str | None, offline: Offline) -> int:
