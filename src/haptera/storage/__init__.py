@@ -18,7 +18,7 @@ from haptera.storage.backup import (
 from haptera.storage.checker import Check, Unlock, check_directory
 from haptera.storage.contents import Contents, SegmentContents, look_into
 from haptera.storage.data_key import DataKey
-from haptera.storage.directory import DIRECTORY_FORMAT, DataDirectory, sealed_segments
+from haptera.storage.directory import DIRECTORY_FORMAT, DataDirectory, sealed_segments, segment_name
 from haptera.storage.errors import DiskFailed, DiskFull
 from haptera.storage.filesystem import File, FileSystem, OpenMode, OsFileSystem, open_regular
 from haptera.storage.findings import Finding, Findings
@@ -97,6 +97,7 @@ __all__ = [
     "remove_snapshots",
     "remove_unfinished_snapshots",
     "sealed_segments",
+    "segment_name",
     "unpack",
     "unwrap_keyring",
     "used_key_ids",

@@ -8,6 +8,7 @@ state that never was.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from haptera.errors import StorageError
 from haptera.node.apply_committed import ApplyFailed
 from haptera.node.offline.rebuild import Moment, Rebuilt, rebuild
 from haptera.node.offline.target import build_directory
-from haptera.storage import check_directory, reachable_ranges
+from haptera.storage import check_directory, reachable_ranges, segment_name
 
 if TYPE_CHECKING:
     from haptera.node.config import NodeConfig
@@ -117,4 +118,16 @@ def _lost(check: Check, index: int) -> list[Lost]:
             size = max(0, segment.used - offset)
             lost.append(Lost(segment.path, offset, size, first, last if last >= first else 0, until_ms))
         last, until_ms = (header.first_index - 1, segment.first_time_ms) if header is not None else (0, 0)
-    return lost[::-1]
+    return [*lost[::-1], *_missing_end(check, index)]
+
+
+def _missing_end(check: Check, index: int) -> list[Lost]:
+    """The segment behind the newest snapshot, where it is gone: its entries, and all after them."""
+    points = [snapshot.point for snapshot in check.snapshots if snapshot.point is not None]
+    if not points:
+        return []
+    newest = max(points, key=lambda point: point.index)
+    if newest.index > index or any(segment.number >= newest.next_segment for segment in check.segments):
+        return []
+    path = os.path.join(check.log_path, segment_name(newest.next_segment))
+    return [Lost(path, 0, 0, newest.index + 1, 0, 0)]

@@ -8,9 +8,19 @@ import pytest
 
 from haptera.errors import MissingKey, StorageError
 from haptera.node import NodeConfig, Salvaged, salvage, verify
+from haptera.state import operations
 from haptera.storage import Check, check_directory, open_keyring
 from haptera.testing.filesystem import MemoryFileSystem
-from tests.unit.node.offline.directories import CONFIG, PATH, Recorded, opened, write_sets
+from tests.unit.node.offline.directories import (
+    CONFIG,
+    PATH,
+    START_MS,
+    Recorded,
+    append,
+    opened,
+    snapshot,
+    write_sets,
+)
 from tests.unit.node.offline.test_pitr import content
 
 SEED = random.randrange(1 << 32)
@@ -122,6 +132,20 @@ def test_a_missing_segment_and_a_cut_one() -> None:
     check_record(fs, record, found)
 
 
+def test_the_newest_segment_is_gone_behind_a_snapshot() -> None:
+    """Its entries were acknowledged: how many they were is not known, and that they are lost is said."""
+    fs = MemoryFileSystem()
+    durable = write_sets(fs, 5)
+    point = snapshot(durable, fs)
+    append(durable, [operations.Set("tail", b"v")], START_MS + 10)
+    durable.close()
+    gone = f"{PATH}/log/{point.next_segment:016x}.seg"
+    fs.unlink(gone)
+    found = salvaged(fs)
+    assert found.index == point.index
+    assert [(lost.file, lost.first_index, lost.last_index) for lost in found.lost] == [(gone, point.index + 1, 0)]
+
+
 def test_damage_in_the_file_of_the_node_costs_nothing() -> None:
     fs, record, _ = recorded()
     flip(fs, f"{PATH}/node.toml", 20)
@@ -153,7 +177,7 @@ def test_without_the_keys_nothing_can_be_salvaged() -> None:
 def test_without_a_state_to_begin_from_nothing_can_be_salvaged() -> None:
     fs, _, check = recorded()
     flip(fs, check.segments[0].path, 3)
-    for snapshot in check.snapshots:
-        flip(fs, snapshot.path, 3)
+    for whole in check.snapshots:
+        flip(fs, whole.path, 3)
     with pytest.raises(StorageError, match="no state can be rebuilt"):
         salvage(fs, CONFIG, TARGET, open_keyring)
