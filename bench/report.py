@@ -28,7 +28,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
 
 
 def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """What makes an event loop: `asyncio` or `uvloop`."""
+    """Return the factory of an event loop: `asyncio` or `uvloop`."""
     if name == "asyncio":
         return asyncio.new_event_loop
     import uvloop  # noqa: PLC0415 - only where it is asked for

@@ -1,4 +1,4 @@
-"""What a client feels of a snapshot: the latency of sets at half of the maximum rate, with and without one being made.
+"""The effect of a snapshot on a client: the latency of sets at half of the maximum rate, with and without one.
 
 A node holds a store. `haptera bench write` finds the most sets a second with 50 in flight. Then it sends half of that
 in an open loop, each set timed from its planned start: once while nothing else goes on, and once while snapshots are

@@ -57,7 +57,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Figures:
-    """What a round, or the median of some, measured: calls a second, and milliseconds."""
+    """The figures of a round, or the medians of some: calls a second, and milliseconds."""
 
     rate: float
     p50: float
@@ -185,7 +185,7 @@ def _named(in_flight: int, connections: int) -> str:
 
 
 async def log_bytes(contenders: list[Contender], url: str, seconds: float) -> list[dict[str, Any]]:
-    """What a set takes in the log of a node: of a lone caller, and of 50 whose sets share records."""
+    """Measure the bytes of a set in the log of a node: of a lone caller, and of 50 whose sets share records."""
     rows = []
     for load in LOADS[:2]:
         before = await _metrics(url)

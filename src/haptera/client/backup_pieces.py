@@ -49,7 +49,7 @@ class Backup:
 
     @property
     def master_key(self) -> str | None:
-        """Where the node has the master key from, without which nobody can restore the backup; None before the end.
+        """Where the node has the master key from, without which the backup cannot be restored; None before the end.
 
         ``generated`` is the key that the node has made itself: it lies beside the data and needs a copy elsewhere.
         """

@@ -117,7 +117,7 @@ class CommitPipeline:
         self._failed = False
         self._message: str | None = None  # in place of the code's own
         #: Whether the disk was full for the last batch that needed room: such writes are refused until one finds room
-        #: again. Those that only free may go on, from the log's reserve.
+        #: again. Writes that only free may go on, from the log's reserve.
         self.full = False
         self._idle: list[asyncio.Future[None]] = []
 

@@ -128,7 +128,7 @@ def _output_of(command: str) -> bytes:
 
 
 def _read(process: subprocess.Popen[bytes], deadline: float) -> bytes | None:
-    """What a process writes, up to one byte more than it may; None if that is not at its end in time."""
+    """Return the output of a process, up to one byte more than it may; None if that is not at its end in time."""
     assert process.stdout is not None
     output = b""
     with selectors.DefaultSelector() as selector:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _HELP: Final = f"""Make a new data directory with everything that the damaged DIR still gives.
 
 It holds the newest state without a hole: all entries up to the first fault, or, where a whole snapshot stands behind
-the fault, that snapshot and all entries up to the next fault. What lies behind that is lost, and is listed: entries
+the fault, that snapshot and all entries up to the next fault. Everything behind that is lost, and is listed: entries
 without the ones before them would make a state that never was.
 
 DIR stays as it is. TARGET must not exist, or be empty. It opens only when it is whole and was read back.

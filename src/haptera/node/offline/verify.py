@@ -25,7 +25,7 @@ _REHEARSALS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What the start of a node would do: refuse with `error`, or open at `revision` with `keys` keys.
+    """The outcome that the start of a node would have: refuse with `error`, or open at `revision` with `keys` keys.
 
     `torn_bytes` of `torn_file` would be cut off. `digest` is that of the state.
     """

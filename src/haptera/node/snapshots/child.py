@@ -1,7 +1,7 @@
 """The second process, from the node's side: it is started, told what to do, watched, and ended.
 
-All of it blocks and belongs to a thread of its own, except `stop`. Whatever becomes of the process is an error here, a
-`SnapshotNotMade`, and no more than that: the node goes on.
+All of it blocks and belongs to a thread of its own, except `stop`. Any end of the process but a snapshot is an error
+here, a `SnapshotNotMade`, and no more than that: the node goes on.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class SnapshotProcess:
         command: Sequence[str] | None = None,
         silence_s: float = SILENCE_MAX_S,
     ) -> None:
-        #: What the process wrote to standard error.
+        #: The text that the process wrote to standard error.
         self.said = ""
         self._path = os.path.abspath(path)
         self._command = command
