@@ -11,7 +11,6 @@ import os
 import random
 import signal
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,27 +19,18 @@ import pytest
 from haptera.errors import ServerError
 from haptera.peer import Peer, dial
 from tests.fault.test_node_kill import Writer, verify
+from tests.support.processes import children_of
 from tests.unit.node.process import serving
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.unit.node.process import Serving
 
 encode, decode = msgspec.msgpack.encode, msgspec.msgpack.decode
 
 #: A snapshot for each second full segment, and little that is kept.
 SMALL = ("--segment-size", "65536", "--snapshot-after", "131072", "--retain-bytes", "786432")
-
-
-def children_of(pid: int) -> list[int]:
-    """The processes whose parent is `pid`."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with suppress(OSError, IndexError):
-                fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
-                if int(fields[1]) == pid and fields[0] != "Z":
-                    found.append(int(entry))
-    return found
 
 
 async def snapshot(peer: Peer) -> dict[str, Any] | int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import msgspec
 import pytest
 
 import haptera
-from haptera.errors import ServerError
+from haptera.errors import ServerError, ShuttingDown
 from haptera.node import Node, NodeConfig
 from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.snapshots import room
@@ -23,7 +24,8 @@ from haptera.peer import dial
 from haptera.state.operations import Set
 from haptera.testing import node, node_in_thread
 from tests.integration.commands import run
-from tests.unit.node.process import serving
+from tests.support.processes import children_of
+from tests.unit.node.process import Serving, serving
 
 encode, decode = msgspec.msgpack.encode, msgspec.msgpack.decode
 
@@ -145,6 +147,33 @@ async def test_a_node_that_is_closed_ends_its_second_process(tmp_path: Path) -> 
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert not [name for name in os.listdir(tmp_path / "d" / "snapshots") if name.endswith(".tmp")]
+
+
+async def second_process_of(node: Serving) -> int:
+    """The second process, as soon as it runs its own program."""
+    while True:
+        for pid in children_of(node.process.pid):
+            if b"haptera.node.snapshots.process" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+        await asyncio.sleep(0.001)
+
+
+def test_a_node_that_is_told_to_stop_lets_no_one_wait_for_a_snapshot(tmp_path: Path) -> None:
+    """The drain may take an hour, and the second process is paused: a wait for either has no end here."""
+
+    async def stop_meanwhile(node: Serving) -> None:
+        async with haptera.connect(node.ready().url) as db:
+            await db.set("a", b"1")
+            asked = asyncio.ensure_future(ask(node.url))
+            os.kill(await second_process_of(node), signal.SIGSTOP)
+            node.signal()
+            with pytest.raises(ShuttingDown) as told:
+                await asked
+            assert told.value.outcome == "not_applied"
+
+    with serving(tmp_path / "d", "--drain-timeout", "3600") as node:
+        asyncio.run(stop_meanwhile(node))
+        assert node.end() == 0
 
 
 def test_a_program_that_ends_without_closing_its_store_waits_for_no_snapshot(tmp_path: Path) -> None:

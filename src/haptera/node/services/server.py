@@ -72,7 +72,10 @@ class ServerService(Service):
                 request.fail(failure(Code.UNKNOWN_METHOD, {"service": self.name, "method": request.method}))
 
     def stop(self) -> None:
-        """End the requests that would never end by themselves: the node is stopping."""
+        """End the requests that may take longer than a node has to stop: those for a snapshot, a backup, another key,
+        and metrics.
+        """
+        self._node.snapshots.stop()
         self._watchers.stop()
         self._backups.stop()
         self._rotations.stop()

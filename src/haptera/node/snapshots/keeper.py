@@ -153,10 +153,14 @@ class SnapshotKeeper:
             wait = self._schedule.next_look(self._loop.time(), self._behind_bytes)
             self._timer = self._loop.call_later(wait, self.look)
 
-    async def close(self) -> None:
-        """End what is under way, and answer who waits (5005). Safe to call again."""
+    def stop(self) -> None:
+        """Make and remove nothing more: end what is under way, and answer all that wait (5005)."""
         self._refuse(failure(Code.SHUTTING_DOWN, outcome="not_applied"))
         self._maker.stop()
+
+    async def close(self) -> None:
+        """Stop, and wait for the end of what is under way. Safe to call again."""
+        self.stop()
         for task in (self._task, self._tidying):
             if task is not None:
                 await asyncio.wait([task])
