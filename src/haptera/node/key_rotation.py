@@ -71,6 +71,10 @@ class KeyRotation:
                 await self._pipeline.on_writer(lambda: keyring.change_master(new))
             return self._current()
 
+    def stop(self) -> None:
+        """End a wait for the source of the master key: the node is stopping."""
+        self._storage.master_key_source.stop()
+
     def _rotate(self) -> None:
         self._storage.keyring.rotate()
         with suppress(DiskFull):  # the key is there, and the segment after this one gets it

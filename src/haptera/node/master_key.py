@@ -40,6 +40,8 @@ class MasterKeySource:
     """
 
     def __init__(self, config: NodeConfig) -> None:
+        self._stopped = False
+        self._process: subprocess.Popen[bytes] | None = None  # the command, while it runs
         self._file = config.master_key_file
         self._command = config.master_key_command
         self._variable = _variable()
@@ -64,10 +66,43 @@ class MasterKeySource:
         if self._file is not None:
             return read_master_key_file(self._file)
         if self._command is not None:
-            return _parsed(_output_of(self._command), "the output of master_key_command")
+            return _parsed(self._output_of(self._command), "the output of master_key_command")
         if self._variable is not None:
             return _parsed(self._variable.encode(errors="replace"), MASTER_KEY_VARIABLE, raw=False)
         return None
+
+    def stop(self) -> None:
+        """End a command that runs, from any thread, and begin no other; `read` then raises. Does not wait."""
+        self._stopped = True
+        process = self._process
+        if process is not None:
+            _kill(process)
+
+    def _output_of(self, command: str) -> bytes:
+        """The standard output of a command. Its standard error is that of this process."""
+        arguments = _arguments_of(command)
+        deadline = time.monotonic() + COMMAND_TIMEOUT_S
+        process = self._process = _started(arguments)
+        try:
+            if self._stopped:
+                raise _failed(arguments, "is not waited for, because the node stops")
+            output = _read(process, deadline)
+            if output is None or len(output) > COMMAND_OUTPUT_MAX:
+                said = (
+                    f"more than {COMMAND_OUTPUT_MAX} bytes"
+                    if output
+                    else f"nothing within {COMMAND_TIMEOUT_S:g} seconds"
+                )
+                raise _failed(arguments, f"wrote {said}")
+            status = process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise _failed(arguments, f"did not end within {COMMAND_TIMEOUT_S:g} seconds") from None
+        finally:
+            self._process = None
+            _end(process)
+        if status:
+            raise _failed(arguments, f"ended with {f'signal {-status}' if status < 0 else f'the exit code {status}'}")
+        return output
 
 
 def read_master_key_file(path: str) -> MasterKey:
@@ -93,38 +128,25 @@ def _parsed(data: bytes, place: str, *, raw: bool = True) -> MasterKey:
     return key
 
 
-def _output_of(command: str) -> bytes:
-    """The standard output of a command. Its standard error is that of this process."""
+def _arguments_of(command: str) -> list[str]:
     try:
         arguments = shlex.split(command)
     except ValueError as error:
         raise ConfigurationError(f"master_key_command cannot be read: {error}") from error
     if not arguments:
         raise ConfigurationError("master_key_command is empty")
-    deadline = time.monotonic() + COMMAND_TIMEOUT_S
+    return arguments
+
+
+def _started(arguments: list[str]) -> subprocess.Popen[bytes]:
     try:
         # A session of its own, so that what the command has started is ended with it.
-        process = subprocess.Popen(  # noqa: S603  # the operator's own command, without a shell
+        return subprocess.Popen(  # noqa: S603  # the operator's own command, without a shell
             arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
         )
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is no command"
         raise _failed(arguments, f"cannot be started: {reason}") from error
-    try:
-        output = _read(process, deadline)
-        if output is None or len(output) > COMMAND_OUTPUT_MAX:
-            said = (
-                f"more than {COMMAND_OUTPUT_MAX} bytes" if output else f"nothing within {COMMAND_TIMEOUT_S:g} seconds"
-            )
-            raise _failed(arguments, f"wrote {said}")
-        status = process.wait(max(0.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        raise _failed(arguments, f"did not end within {COMMAND_TIMEOUT_S:g} seconds") from None
-    finally:
-        _end(process)
-    if status:
-        raise _failed(arguments, f"ended with {f'signal {-status}' if status < 0 else f'the exit code {status}'}")
-    return output
 
 
 def _read(process: subprocess.Popen[bytes], deadline: float) -> bytes | None:
@@ -148,9 +170,15 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     assert process.stdout is not None
     process.stdout.close()
     if process.poll() is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _kill(process)
         process.wait()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if process.returncode is not None:  # it has ended, and its number may be another's
+        return
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _failed(arguments: list[str], reason: str) -> ConfigurationError:

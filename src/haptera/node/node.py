@@ -136,7 +136,7 @@ class Node:
         try:
             await asyncio.shield(replay)
         except asyncio.CancelledError:
-            storage.abandoned = True
+            storage.abandon()
             await asyncio.wait([replay])
             storage.close()
             raise

@@ -170,12 +170,12 @@ class DurableState:
 
     def __init__(self, config: NodeConfig, filesystem: FileSystem) -> None:
         self.machine: StateMachine
-        self.master_key_source: MasterKeySource
+        self.master_key_source = MasterKeySource(config)
         self.directory: DataDirectory
         self.keyring: StoredKeyring
         self.recovered: Recovered
         self.log: Log
-        self.abandoned = False
+        self._abandoned = False
         self._config = config
         self._fs = filesystem
         self._opened: list[FileSystem | DataDirectory | Log] = [filesystem]
@@ -184,7 +184,6 @@ class DurableState:
 
     def open(self) -> None:
         """Lock the directory, find its keys, load its newest snapshot, and replay the log behind it."""
-        self.master_key_source = MasterKeySource(self._config)
         master = self.master_key_source.read()  # before there is a directory, which a wrong option should not make
         self.directory = DataDirectory.open(self._fs, self._config.data_dir)
         self._opened.append(self.directory)
@@ -197,7 +196,7 @@ class DurableState:
                 self.directory.snapshots_path,
                 self.keyring,
                 self._open_log,
-                abandoned=lambda: self.abandoned,
+                abandoned=lambda: self._abandoned,
                 on_loading=self._on_loading,
             )
         except Abandoned:
@@ -205,6 +204,11 @@ class DurableState:
         self.machine, self.recovered = found.machine, found
         remove_unfinished_snapshots(self._fs, self.directory.snapshots_path)
         self._report_end(found)
+
+    def abandon(self) -> None:
+        """Have an `open` that runs in another thread return soon, or fail."""
+        self._abandoned = True
+        self.master_key_source.stop()
 
     @property
     def migrated_from(self) -> int | None:

@@ -20,9 +20,12 @@ from haptera.storage.errors import WrongKey
 from haptera.testing import node as served
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
 from tests.unit.node.nodes import CONFIG, Asked, ImmediateWriter, opened, turn
+from tests.unit.node.process import serving
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.unit.node.process import Serving
 
 OLD, NEW = MasterKey.of(b"o" * 32), MasterKey.of(b"n" * 32)
 
@@ -276,15 +279,35 @@ async def test_one_change_at_a_time(tmp_path: Path) -> None:
         assert (await changing)["master_key"] == NEW.id
 
 
-async def test_a_node_that_stops_waits_for_no_command(tmp_path: Path) -> None:
+def test_a_node_that_stops_waits_for_no_command_and_leaves_none_behind(tmp_path: Path) -> None:
+    """The command would take an hour, and waits for 30 seconds are allowed."""
     path, gate = tmp_path / "key", tmp_path / "gate"
     given(path, OLD)
-    command = f"sh -c 'cat {path}; if test -p {gate}; then read line < {gate}; fi'"
-    async with served(data_dir=tmp_path / "data", master_key_command=command) as url:
+    command = f"sh -c 'cat {path}; if test -p {gate}; then exec sleep 3600 > {gate}; fi'"
+
+    async def stop_meanwhile(node: Serving) -> None:
+        url = node.ready().url
         os.mkfifo(gate)
         changing = asyncio.create_task(call(url, [{"master": True}]))
-        end = await asyncio.to_thread(os.open, gate, os.O_WRONLY)
-        url.server._server_service.stop()
+        end = await asyncio.to_thread(os.open, gate, os.O_RDONLY)  # returns when the command is at its sleep
+        node.signal()
         with pytest.raises(ShuttingDown):
             await changing
+        assert await asyncio.to_thread(os.read, end, 1) == b"", "the command has ended"
         os.close(end)
+
+    with serving(tmp_path / "data", "--master-key-command", command) as node:
+        asyncio.run(stop_meanwhile(node))
+        assert node.end() == 0
+
+
+def test_a_start_that_is_stopped_waits_for_no_command(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    with serving(tmp_path / "data", "--master-key-command", f"sh -c 'exec sleep 3600 > {gate}'") as node:
+        end = os.open(gate, os.O_RDONLY)
+        node.signal()
+        assert node.end() == 0
+        assert os.read(end, 1) == b"", "the command has ended"
+        os.close(end)
+    assert not (tmp_path / "data").exists()

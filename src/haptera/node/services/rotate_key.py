@@ -47,6 +47,7 @@ class KeyRotations:
     def stop(self) -> None:
         """Wait for no source of a master key any more: the node is stopping (5005)."""
         self._stopped = True
+        self._rotation.stop()
         if self._task is not None:
             self._task.cancel()
 
