@@ -130,8 +130,8 @@ def test_every_reader_sees_a_change_whole_or_not_at_all(
             pass
     finish(machine.sweep_steps())
     machine.check()
-    assert machine.kv.history.idle
-    assert machine.kv.history.size == machine.kv.cursors == 0
+    assert machine.kv.held.idle
+    assert machine.kv.held.size == machine.kv.cursors == 0
 
 
 @given(entries, st.lists(st.booleans(), max_size=40))

@@ -310,8 +310,8 @@ class StoreAgainstDict(RuleBasedStateMachine):
         for _ in self.store.sweep_steps():
             pass
         self.store.check()
-        assert self.store.kv.history.idle
-        assert self.store.kv.history.size == self.store.kv.cursors == 0
+        assert self.store.kv.held.idle
+        assert self.store.kv.held.size == self.store.kv.cursors == 0
         other = StateMachine()
         for index, payload in enumerate(self.payloads, 1):
             other.apply(index, 0, decode_commands(payload))

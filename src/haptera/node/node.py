@@ -297,7 +297,7 @@ class Node:
                 "keys": lambda: self.keys,
                 "log_segments": lambda: len(self._storage.log.segments),
                 "log_size_bytes": lambda: self._storage.log.size_bytes,
-                "older_entries_size_bytes": lambda: self._machine.kv.history.size,
+                "older_entries_size_bytes": lambda: self._machine.kv.held.size,
                 "pending_writes": lambda: self._pipeline.pending,
                 "remembered_answers": lambda: len(self._machine.requests),
                 "remembered_answers_size_bytes": lambda: self._machine.requests.size,

@@ -9,7 +9,7 @@ from haptera.key_rules import size_refusal
 from haptera.state.results import ANSWER_OVERHEAD, ENTRY_OVERHEAD
 
 if TYPE_CHECKING:
-    from haptera.state.history import Hold
+    from haptera.state.held_entries import Hold
     from haptera.state.kv import Kv
     from haptera.state.operations import GetMany
     from haptera.state.results import StoredEntry
@@ -28,18 +28,18 @@ def get_many_steps(kv: Kv, op: GetMany, limit: int) -> Steps[tuple[list[StoredEn
         while kv.changing:
             yield 0
         kv.build_index()  # before anything is held, as for a scan
-        hold = kv.history.hold(kv.revision)
+        hold = kv.held.hold(kv.revision)
         try:
             found = yield from _get_held(kv, op.keys, hold, limit)
         finally:
-            kv.history.release(hold)
+            kv.held.release(hold)
         if found is not None:
             return found if isinstance(found, Failure) else (found, hold.revision)
 
 
 def _get_held(kv: Kv, keys: list[str], hold: Hold, limit: int) -> Steps[list[StoredEntry | None] | Failure | None]:
     """The entries as of a held revision; None if it was lost before the last."""
-    entries, older, revision = kv.entries, kv.history.entry_at, hold.revision
+    entries, older, revision = kv.entries, kv.held.entry_at, hold.revision
     room = limit - ANSWER_OVERHEAD
     found: list[StoredEntry | None] = []
     for first in range(0, len(keys), _PIECE):

@@ -20,7 +20,7 @@ from haptera.key_rules import KEY_SIZE_MAX, VERSION_MAX
 from haptera.state import limits, operations
 from haptera.state.entry_sizes import entry_size
 from haptera.state.glob import compile_glob
-from haptera.state.history import ClearedStore, History
+from haptera.state.held_entries import ClearedStore, HeldEntries
 from haptera.state.index import KeyIndex
 from haptera.state.invariants import require
 from haptera.state.key_ranges import EVERYTHING, KeyRange, key_range
@@ -52,14 +52,14 @@ class Kv:
     of any number of keys are `Steps`. The attributes belong to this package.
     """
 
-    __slots__ = ("_current", "_index", "_spare", "cleared_at", "cursors", "entries", "history", "revision", "size")
+    __slots__ = ("_current", "_index", "_spare", "cleared_at", "cursors", "entries", "held", "revision", "size")
 
     def __init__(self) -> None:
         self.revision = 0
         #: Bytes of memory that the entries take (`haptera.state.entry_sizes`).
         self.size = 0
         self.entries: Table[StoredEntry] = Table()
-        self.history = History(self._lay, self._freed)
+        self.held = HeldEntries(self._lay, self._freed)
         #: Scans open now.
         self.cursors = 0
         #: The revision of the last clear of everything; 0 before the first.
@@ -231,13 +231,11 @@ class Kv:
         count = len(self.entries)
         if count == 0:
             return (0, None)
-        while (
-            self.history.burdened
-        ):  # so that a log of many clears, replayed, holds no more than one store beside its own
-            self.history.sweep()
+        while self.held.burdened:  # so that a log of many clears, replayed, holds no more than one store beside its own
+            self.held.sweep()
             yield limits.SWEEP_MAX * _FREE_WORK
         self.revision = self.cleared_at = self.revision + 1
-        self.history.retire(ClearedStore(self.entries, self._index, self.revision, self.size))
+        self.held.retire(ClearedStore(self.entries, self._index, self.revision, self.size))
         self.size = 0
         self.entries = self._spare if self._spare is not None else Table()
         self._spare = None
@@ -324,19 +322,19 @@ class Kv:
                 self._index.add(key)
             self.size += entry_size(key, value)
         else:
-            if previous[1] <= self.history.newest:
-                self.history.keep(key, previous, revision)
+            if previous[1] <= self.held.newest:
+                self.held.keep(key, previous, revision)
             self.size += len(value) - len(previous[0])
         self.entries.put(key, (value, revision, None))
 
     def _remove(self, key: str, revision: int, previous: StoredEntry) -> None:
-        history = self.history
-        if previous[1] <= history.newest:
-            history.keep(key, previous, revision)
+        held = self.held
+        if previous[1] <= held.newest:
+            held.keep(key, previous, revision)
         self.entries.remove(key)
         self.size -= entry_size(key, previous[0])
         if self._index is not None:
-            self._index.remove(key, ghost=key in history.records)
+            self._index.remove(key, ghost=key in held.records)
 
     def _lay(self, key: str) -> None:
         if self._index is not None and key not in self.entries and key in self._index.ghosts:
@@ -367,18 +365,18 @@ class Kv:
         for key, entry in self.entries.items():
             require(0 < len(key) <= KEY_SIZE_MAX, "keys have their size")
             require(_is_entry(entry) and 0 < entry[1] <= self.revision, "no version is above the revision")
-        self.history.check()
+        self.held.check()
         if self._index is None:
-            require(not self.history.records, "readers have an index")
+            require(not self.held.records, "readers have an index")
             return
         keys, ghosts = list(self._index.keys), list(self._index.ghosts)
         require(keys == sorted({*self.entries, *ghosts}), "the index has the keys and the ghosts, in order, once")
-        for key, records in self.history.records.items():
+        for key, records in self.held.records.items():
             recent = key not in self.entries and records[-1][0] > self.cleared_at
             require(not recent or key in self._index.ghosts, "a deleted key that has older entries is a ghost")
         for key in ghosts:
             require(key not in self.entries, "a ghost is a deleted key")
-            require(key in self.history.records, "a ghost has older entries")
+            require(key in self.held.records, "a ghost has older entries")
 
 
 def _as_before(before: Table[StoredEntry | None], entries: Table[StoredEntry]) -> Callable[[str], StoredEntry | None]:

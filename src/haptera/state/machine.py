@@ -119,7 +119,7 @@ class StateMachine:
             if request_id is not None and (type(result) is tuple or (command.resent and isinstance(result, Failure))):
                 self.requests.remember(command.user, request_id, command.digest, result, self.kv.revision)
             results.append(result)
-        self.kv.history.sweep()
+        self.kv.held.sweep()
         return results
 
     def known(self, command: Logged) -> Result | None:
@@ -166,13 +166,13 @@ class StateMachine:
     @property
     def burdened(self) -> bool:
         """Whether something that no reader needs any more waits to be freed."""
-        return self.kv.history.burdened
+        return self.kv.held.burdened
 
     def sweep_steps(self) -> Steps[None]:
         """Free all that no reader needs any more."""
-        history = self.kv.history
-        while history.burdened:
-            history.sweep()
+        held = self.kv.held
+        while held.burdened:
+            held.sweep()
             yield limits.SLICE_WORK_MAX // 2
 
     def abandon(self, reason: Failure) -> None:

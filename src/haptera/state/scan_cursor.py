@@ -76,7 +76,7 @@ class ScanCursor:
         self._entries = kv.entries  # another one after a clear of everything, which this scan does not see
         self._index = kv.index  # before anything is held: from here on deleted keys keep their place in it
         kv.cursors += 1
-        self._hold = kv.history.hold(self.revision)
+        self._hold = kv.held.hold(self.revision)
 
     def page(self, max_bytes: int, max_rows: int) -> Page | Failure:
         """The next rows: at most ``max_rows``, together at most ``max_bytes`` in MessagePack, or a single one.
@@ -108,18 +108,18 @@ class ScanCursor:
     def close(self) -> None:
         """Let go of the revision. May be called more than once.
 
-        Entries that only this scan needed are freed later (`History.sweep`): all scans of a lost connection end in
+        Entries that only this scan needed are freed later (`HeldEntries.sweep`): all scans of a lost connection end in
         one turn of the loop.
         """
         if self._open:
             self._open = False
             self._kv.cursors -= 1
-            self._kv.history.release(self._hold)
+            self._kv.held.release(self._hold)
 
     def _rows(self, room: int, max_rows: int) -> tuple[list[Row], bool]:
         revision, glob, keys_only = self.revision, self._glob, self.keys_only
         cost, matches = (glob.cost, glob.matches) if glob is not None else (0, bool)
-        older = self._kv.history.entry_at
+        older = self._kv.held.entry_at
         whole, parts, place = self._entries.whole, self._entries.parts, PLACE_SHIFT
         get = whole.get if whole is not None else None
         rows: list[Row] = []

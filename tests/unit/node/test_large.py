@@ -216,7 +216,7 @@ async def test_a_large_get_many_is_of_one_revision() -> None:
         await filled(store)
         request = store.peer.request("get_many", KEYS)
         store.handle(request)
-        begun, history = store.node.revision, store.node._machine.kv.history
+        begun, history = store.node.revision, store.node._machine.kv.held
         while history.newest < 0:
             await asyncio.sleep(0)
         assert request.answers == 0
@@ -235,7 +235,7 @@ async def test_a_large_get_many_whose_revision_was_given_up_begins_again(monkeyp
         await filled(store)
         request = store.peer.request("get_many", KEYS)
         store.handle(request)
-        history = store.node._machine.kv.history
+        history = store.node._machine.kv.held
         while history.newest < 0:
             await asyncio.sleep(0)
         monkeypatch.setattr(limits, "HELD_SIZE_MAX", 0)

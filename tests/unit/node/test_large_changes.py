@@ -200,7 +200,7 @@ async def test_what_no_reader_needs_is_freed_in_turns() -> None:
         cleared = Asked(node, Clear())
         await answered(cleared)
         assert cleared.result == (5_000, 2)
-        history = node._machine.kv.history
+        history = node._machine.kv.held
         assert history.size > 5_000 * 100
         assert isinstance(scan, Cursor)
         scan.close()

@@ -86,15 +86,15 @@ def test_older_entries_that_a_scan_sees_are_counted_by_the_history_alone() -> No
     machine = StateMachine()
     applied(machine, Set("a", bytes(1000)))
     machine.build_index()
-    held = machine.kv.history.hold(machine.revision)
+    held = machine.kv.held.hold(machine.revision)
     assert applied(machine, Set("a", b"")) == -1000
-    assert machine.kv.history.size > 1000
+    assert machine.kv.held.size > 1000
     size = machine.kv.size
     assert applied(machine, Clear()) == -size
-    assert machine.kv.history.size > 1000 + size
-    machine.kv.history.release(held)
+    assert machine.kv.held.size > 1000 + size
+    machine.kv.held.release(held)
     finish(machine.sweep_steps())
-    assert (machine.kv.size, machine.kv.history.size) == (0, 0)
+    assert (machine.kv.size, machine.kv.held.size) == (0, 0)
 
 
 def test_a_loaded_store_has_the_size_that_was_counted_on_the_way() -> None:

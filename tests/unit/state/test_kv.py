@@ -67,7 +67,7 @@ def test_a_large_get_many_fits_its_bound_or_is_refused_and_lets_go_of_its_revisi
     found = finish(store.get_many_steps(GetMany(["large", "missing"]), size))
     assert found == ([(bytes(1000), store.revision, None), None], store.revision)
     assert refused(finish(store.get_many_steps(GetMany(["large", "missing"]), size - 1)), 3004, limit=size - 1)
-    assert store.kv.history.idle
+    assert store.kv.held.idle
 
 
 def test_set_answers_the_new_version_and_the_previous_entry_when_asked(store: Store) -> None:

@@ -81,7 +81,7 @@ def test_the_checker_finds_what_is_broken() -> None:
     broken(lambda store: store.kv.entries.put("b", (b"", 99, None)))
     broken(lambda store: store.kv.index.keys.remove("b"))
     broken(lambda store: store.kv.index.ghosts.add("b"))
-    broken(lambda store: store.kv.history.records.remove("a"))
+    broken(lambda store: store.kv.held.records.remove("a"))
     broken(lambda store: store.requests._counts.clear())
 
 

@@ -111,14 +111,14 @@ def test_what_the_last_reader_needed_is_freed_with_it(store: Store) -> None:
     second = store.cursor()
     store.do(SetMany([(key, b"3") for key in KEYS]))
     store.do(DeleteMany(KEYS))
-    assert sum(map(len, store.kv.history.records.values())) == 2 * len(KEYS)
+    assert sum(map(len, store.kv.held.records.values())) == 2 * len(KEYS)
     second.close()
     store.free()
-    assert {record[2][1] for records in store.kv.history.records.values() for record in records} == {1}
+    assert {record[2][1] for records in store.kv.held.records.values() for record in records} == {1}
     first.close()
     store.free()
-    assert not store.kv.history.records
-    assert store.kv.history.size == 0
+    assert not store.kv.held.records
+    assert store.kv.held.size == 0
     assert len(store.kv.index.keys) == 0
 
 
@@ -126,10 +126,10 @@ def test_what_no_reader_can_see_is_not_kept(store: Store) -> None:
     cursor = store.cursor()
     for value in (b"2", b"3", b"4"):
         store.do(Set("a", value))
-    assert [record[2] for record in store.kv.history.records.get("a") or []] == [(b"a", 1, None)]
+    assert [record[2] for record in store.kv.held.records.get("a") or []] == [(b"a", 1, None)]
     store.do(Set("new", b""))
     store.do(Delete("new"))
-    assert "new" not in store.kv.history.records
+    assert "new" not in store.kv.held.records
     cursor.close()
 
 
@@ -143,7 +143,7 @@ def test_an_older_reader_keeps_what_a_newer_one_needed_too(store: Store) -> None
     store.free()
     assert drain(old) == before
     store.free()
-    assert store.kv.history.idle
+    assert store.kv.held.idle
 
 
 def test_a_long_reader_does_not_keep_what_short_ones_needed(store: Store) -> None:
@@ -152,7 +152,7 @@ def test_a_long_reader_does_not_keep_what_short_ones_needed(store: Store) -> Non
         store.do(Set("a", b"%d" % number))
         store.cursor().close()
     store.free()
-    assert len(store.kv.history.records.get("a") or []) == 1
+    assert len(store.kv.held.records.get("a") or []) == 1
     long.close()
 
 
@@ -181,7 +181,7 @@ def test_the_end_lets_go_of_the_revision_by_itself(store: Store) -> None:
     drain(store.cursor())
     assert store.kv.cursors == 0
     store.free()
-    assert store.kv.history.idle
+    assert store.kv.held.idle
 
 
 def test_closing_twice_and_paging_after_the_end_do_no_harm(store: Store) -> None:
@@ -264,7 +264,7 @@ def test_a_reader_that_holds_too_much_loses_its_revision_and_the_others_do_not(
     assert drain(young) == expected
     assert store.kv.cursors == 0
     store.free()
-    assert store.kv.history.idle
+    assert store.kv.held.idle
 
 
 def test_a_store_that_is_rewritten_under_a_reader_keeps_a_bounded_amount(
@@ -274,10 +274,10 @@ def test_a_store_that_is_rewritten_under_a_reader_keeps_a_bounded_amount(
     cursor = store.cursor()
     for key in KEYS:
         store.do(Set(key, bytes(500)))
-        assert store.kv.history.size <= 2000
+        assert store.kv.held.size <= 2000
     cursor.close()
     store.do(Set("x", b""))
-    assert store.kv.history.idle
+    assert store.kv.held.idle
 
 
 def test_trap_a_turn_for_everyone_where_many_readers_hold_one_key() -> None:
@@ -306,7 +306,7 @@ def test_trap_a_turn_for_everyone_where_many_readers_hold_one_key() -> None:
     for _ in range(count):
         cursors.append(store.cursor())
         store.apply(store.index + 1, store.now_ms, [Logged(Set("a", b""))])
-    records = store.kv.history.records.get("a")
+    records = store.kv.held.records.get("a")
     assert records is not None
     records[:] = [(Revision(replaced_at), key, entry) for replaced_at, key, entry in records]
     assert page_of(cursors[-1]).rows == [("a", b"", count, None)]
@@ -330,7 +330,7 @@ def test_many_older_entries_are_freed_a_little_at_a_time() -> None:
     assert store.scan() == []
     for _ in range(count // limits.SWEEP_MAX):
         store.do(Delete("missing"))
-    assert store.kv.history.idle, "every write frees some, whatever it is"
+    assert store.kv.held.idle, "every write frees some, whatever it is"
     assert len(store.kv.index.keys) == 0
 
 
@@ -342,10 +342,10 @@ def test_what_waits_to_be_freed_shrinks_however_fast_entries_are_replaced() -> N
     store.do(SetMany([(key, b"2") for key in keys]))
     second = store.cursor()
     first.close()
-    waiting = store.kv.history.burdened
+    waiting = store.kv.held.burdened
     assert waiting
     store.do(SetMany([(key, b"3") for key in keys[: len(keys) // 2]]))
-    assert not store.kv.history.burdened, "each entry that is kept frees two"
+    assert not store.kv.held.burdened, "each entry that is kept frees two"
     assert len(drain(second)) == len(keys)
 
 
@@ -372,7 +372,7 @@ def test_trap_a_slow_reader_fills_the_memory_by_clears(monkeypatch: pytest.Monke
     store.do(SetMany(items))
     kept = store.cursor()
     store.do(Clear())
-    assert 20 * 100 < store.kv.history.size < limits.HELD_SIZE_MAX
+    assert 20 * 100 < store.kv.held.size < limits.HELD_SIZE_MAX
     store.do(SetMany(items * 5))
     later = store.cursor()
     assert [row[0] for row in drain(kept)] == [key for key, _ in items]
@@ -380,8 +380,8 @@ def test_trap_a_slow_reader_fills_the_memory_by_clears(monkeypatch: pytest.Monke
     store.do(Clear())
     assert refused(later.page(1000, 10), 4009, revision=3)
     store.do(Clear("x"))
-    assert store.kv.history.idle
-    assert store.kv.history.size == 0
+    assert store.kv.held.idle
+    assert store.kv.held.size == 0
 
 
 def test_trap_a_clear_begins_while_older_entries_wait_to_be_freed() -> None:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from haptera.state import table as tables
-from haptera.state.history import History
+from haptera.state.held_entries import HeldEntries
 from haptera.state.kv import Kv
 from haptera.state.table import PARTS, SPLIT_AT, Table
 
@@ -140,7 +140,7 @@ def test_the_keys_of_a_part_differ_in_the_bits_by_which_a_dict_looks_for_them() 
     assert len({hash(key) % slots for key in part}) > len(part) // 2
 
 
-@pytest.mark.parametrize("tables", [lambda: [Kv().entries], lambda: [History(print, print).records]])
+@pytest.mark.parametrize("tables", [lambda: [Kv().entries], lambda: [HeldEntries(print, print).records]])
 def test_what_grows_with_the_store_is_a_table(tables: Callable[[], list[Any]]) -> None:
     assert all(type(table) is Table for table in tables())
 

@@ -8,7 +8,7 @@ to a long one leaves nothing behind.
 The clear of everything replaces every entry at once. Its readers keep the whole table, with its index: a *cleared
 store* is needed, filed and handed on as a record is.
 
-The entries that a finished reader leaves are freed a little at a time (`History.sweep`), never all at once.
+The entries that a finished reader leaves are freed a little at a time (`HeldEntries.sweep`), never all at once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _replaced_at: Final = itemgetter(0)
 
 
 class Hold:
-    """One revision that readers hold. ``lost`` once the history had to give it up before they were done."""
+    """One revision that readers hold. ``lost`` once the store had to give it up before they were done."""
 
     __slots__ = ("lost", "readers", "records", "revision", "stores")
 
@@ -69,8 +69,8 @@ def _revision(hold: Hold) -> int:
     return hold.revision
 
 
-class History:
-    """The older entries of the kv part.
+class HeldEntries:
+    """The older entries of the kv part that its present readers need.
 
     ``laid`` is called with each key whose last older entry was freed, ``freed`` with the emptied entries of each
     cleared store.
