@@ -53,11 +53,13 @@ _SHOWN: Final = 40
 class Check:
     """A data directory as the check has found it. `node_id` is empty, and `keyring` None, where they cannot be read.
 
-    `refusal` is the error for which nothing in it can be decrypted, or may be.
+    `complete` is whether a segment must follow each snapshot: a restored directory gets its first one from its first
+    start. `refusal` is the error for which nothing in it can be decrypted, or may be.
     """
 
     path: str
     node_id: bytes = b""
+    complete: bool = True
     keyring: Keyring | None = None
     segments: list[CheckedSegment] = field(default_factory=list)
     #: Oldest first, as the segments are.
@@ -152,7 +154,7 @@ def _check_node_file(directory: DataDirectory, check: Check) -> None:
         if isinstance(error, NewerFormat):
             check.refusal = error
         return
-    check.node_id = directory.node_id
+    check.node_id, check.complete = directory.node_id, directory.complete
     # An opening reads the file's meaning; the check looks at every byte.
     with translated(directory.node_path, "read the file of the node"):
         data = read_file(directory.fs, directory.node_path, NODE_FILE_SIZE_MAX)
@@ -189,7 +191,8 @@ def _check_continuation(check: Check, point: LogPoint) -> None:
     path = os.path.join(check.log_path, segment_name(point.next_segment))
     expected = f"a segment that goes on behind the snapshot of index {point.index}"
     if segment is None:
-        check.findings.add(Finding("damage", path, 0, expected, "no file"))
+        if check.complete or any(segment.number > point.next_segment for segment in check.segments):
+            check.findings.add(Finding("damage", path, 0, expected, "no file"))
     elif segment.header is not None and segment.header.first_index != point.index + 1:
         actual = f"one from index {segment.header.first_index}"
         check.findings.add(Finding("damage", path, 0, expected, actual))

@@ -50,6 +50,8 @@ class Finding(msgspec.Struct, frozen=True):
             case CorruptionError():
                 return cls("damage", error.file, error.offset, str(error.expected), str(error.actual))
             case WrongKey():
+                if error.kind == "master key":
+                    return cls("wrong_key", error.file, 0, f"the master key {error.expected}", error.actual)
                 expected = f"a key of the keyring ({error.actual})"
                 return cls("wrong_key", error.file, 0, expected, f"key {error.expected}")
             case MissingKey():

@@ -8,9 +8,17 @@ import msgspec
 import pytest
 
 from haptera.errors import CorruptionError, DamagedBackup, ForeignArchive, HapteraError, StorageError, WrongKey
-from haptera.node import verify_backup
+from haptera.node import Timeline, verify, verify_backup
 from haptera.state import Logged, dump_pieces, encode_commands, operations
-from haptera.storage import Archive, LogEntry, MasterKey, sealed_segments, write_snapshot
+from haptera.storage import (
+    Archive,
+    LogEntry,
+    MasterKey,
+    find_source,
+    open_keyring,
+    sealed_segments,
+    write_snapshot,
+)
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.node.offline.backups import TARGET, Restoring, backup_of
 from tests.unit.node.offline.directories import LOG_PATH, PATH, START_MS, append, opened, write_sets
@@ -61,6 +69,31 @@ def with_snapshot(fs: MemoryFileSystem, before: int, after: int) -> DurableState
     for number in range(before, before + after):
         append(durable, [operations.Set(f"key {number % 7}", b"%d " % number * 500)], START_MS + number)
     return durable
+
+
+def test_a_backup_of_a_snapshot_alone_is_whole_and_so_is_the_directory_that_is_made_of_it(tmp_path: Path) -> None:
+    """No segment stands behind the snapshot: the first start makes one."""
+    fs = MemoryFileSystem()
+    durable = with_snapshot(fs, 100, 0)
+    restoring = Restoring(fs, tmp_path)
+    fs.write("b", backup_of(durable))
+    timeline = Timeline.of(find_source(fs, "b", None, restoring.master))
+    assert list(timeline.check.findings) == []
+    assert [(reach.first_revision, reach.last_revision) for reach in timeline.reach()] == [(100, 100)]
+    restoring.restore(fs, fs.read("b"))
+    found = verify(fs, restoring.config, lambda directory: open_keyring(directory, restoring.master))
+    assert (list(found.check.findings), found.sound, found.start.revision) == ([], True, 100)
+
+
+def test_a_segment_that_is_missing_behind_the_snapshot_of_a_backup_is_damage(tmp_path: Path) -> None:
+    """Where a later segment is there, the first one behind the snapshot has to be there too."""
+    fs = MemoryFileSystem()
+    durable = with_snapshot(fs, 100, 0)
+    restoring = Restoring(fs, tmp_path)
+    restoring.restore(fs, backup_of(durable))
+    fs.write(f"{TARGET}/log/{9:016x}.seg", b"later")
+    found = verify(fs, restoring.config, lambda directory: open_keyring(directory, restoring.master))
+    assert "no file" in [finding.actual for finding in found.check.findings]
 
 
 @pytest.mark.parametrize("after", [0, 1, 70])
