@@ -19,7 +19,8 @@ IN_USE: Final = 10
 DAMAGED: Final = 11
 WRONG_KEY: Final = 12
 NEWER_FORMAT: Final = 13
-#: Of `serve`: the data directory cannot be written. Of a client's command: standard output does not take the result.
+#: Of `serve`: the data directory cannot be written. Of a command without a node: it cannot be read or written, either.
+#: Of a client's command: standard output does not take the result.
 CANNOT_WRITE: Final = 14
 CONFIGURATION: Final = 15
 CANNOT_APPLY: Final = 16
@@ -41,6 +42,8 @@ OF_CLIENTS: Final = {
 
 #: The exit codes of `haptera serve`, as its help has them.
 OF_SERVE: Final = {
+    DONE: "stopped by a signal",
+    USAGE: "usage",
     IN_USE: "the data directory is in use",
     DAMAGED: "it is damaged",
     WRONG_KEY: "the key is wrong or missing",
@@ -52,6 +55,24 @@ OF_SERVE: Final = {
 }
 
 
+#: The exit codes that every command without a node has beside those of its own, as its help has them.
+OF_OFFLINE: Final = {
+    USAGE: "usage, or there is nothing to work on",
+    DAMAGED: "it is damaged",
+    WRONG_KEY: "the master key is wrong or missing",
+    NEWER_FORMAT: "it has a newer format",
+    CANNOT_WRITE: "a file, or standard output, cannot be read or written",
+    CONFIGURATION: "the master key cannot be read",
+    CANNOT_APPLY: "a stored change cannot be applied",
+    INTERRUPTED: "interrupted",
+}
+
+
+def listed_offline(own: dict[int, str]) -> str:
+    """The exit codes of a command without a node; ``own`` has those that are its own, or mean something else there."""
+    return listed(dict(sorted((OF_OFFLINE | own).items())))
+
+
 def listed(meanings: dict[int, str]) -> str:
     """The exit codes as a sentence of a command's help."""
-    return f"Exit codes: {', '.join(f'{code} {meaning}' for code, meaning in meanings.items())}."
+    return f"Exit codes: {'; '.join(f'{code} {meaning}' for code, meaning in meanings.items())}."

@@ -5,20 +5,29 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from haptera.cli import output
-from haptera.cli.exit_codes import INTERRUPTED, OF_SERVE, USAGE, listed
+from haptera.cli.exit_codes import DAMAGED, INTERRUPTED, USAGE
+from haptera.cli.remedies import remedy
 from haptera.errors import HapteraError, StorageError
 
 if TYPE_CHECKING:
     from haptera.node import NodeConfig, Timeline
-    from haptera.storage import MasterKey, Unlock
+    from haptera.storage import Finding, MasterKey, Unlock
 
-#: The exit codes of these commands, as their help has them.
-EXIT_CODES = f"The exit code is 0, or that of serve. {listed(OF_SERVE)}"
+
+#: How a line of text calls each kind of finding.
+FINDINGS: Final = {
+    "damage": "damaged",
+    "wrong_key": "no key",
+    "newer_format": "newer format",
+    "unreadable": "cannot be read",
+    "torn_tail": "torn tail",
+    "left_over": "left over",
+}
 
 
 class Offline:
@@ -68,15 +77,18 @@ class Offline:
         NewDirectory.refuse_filled(OsFileSystem(), path)
         return self.config(path)
 
-    def run(self, work: Callable[[], int]) -> int:
-        """Do the work, and return the exit code that it returns or that its error stands for."""
+    def run(self, path: str, work: Callable[[], int]) -> int:
+        """Do the work on the directory or the backup at ``path``, and return the exit code that it returns or that its
+        error stands for.
+        """
         # The tools report what a node would log.
         logging.getLogger("haptera").addHandler(logging.NullHandler())
         try:
             return work()
         except HapteraError as error:
             code = exit_code(error)
-            output.error(str(error), {"name": error.name, "message": str(error)}, code)
+            fields = {"name": error.name, "message": str(error)}
+            output.error(str(error), fields, code, help_=remedy(error, path))
             return code
         except KeyboardInterrupt:
             return INTERRUPTED
@@ -85,8 +97,17 @@ class Offline:
 def exit_code(error: BaseException) -> int:
     """The exit code for the trouble with a data directory: that of serve, and `USAGE` where there is none."""
     from haptera.cli import serve
+    from haptera.node import NothingWhole
 
+    if isinstance(error, NothingWhole):
+        return DAMAGED
     return USAGE if type(error) is StorageError else serve.exit_code(error)
+
+
+def finding_line(finding: Finding) -> str:
+    """A finding as a line of text."""
+    place = f"{finding.file} at byte {finding.offset}"
+    return f"{FINDINGS[finding.kind]}: {place}: expected {finding.expected}, found {finding.actual}"
 
 
 def offline_options(function: Callable[..., int]) -> Callable[..., int]:

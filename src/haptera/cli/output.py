@@ -112,15 +112,21 @@ def error_line(text: str) -> None:
     error(text, {"message": text})
 
 
-def error(text: str, fields: dict[str, Any], exit_code: int | None = None, *, before: str = "") -> None:
-    """An error to standard error: ``text`` behind the lines ``before``, or with ``--json`` ``fields`` and exit code."""
+def error(
+    text: str, fields: dict[str, Any], exit_code: int | None = None, *, before: str = "", help_: str = ""
+) -> None:
+    """An error to standard error: ``text`` behind the lines ``before``, or with ``--json`` ``fields`` and exit code.
+
+    ``help_`` is the next step for the reader: a line of its own, or the field ``help``.
+    """
     if _errors_as_json.get():
-        document: dict[str, Any] = {"error": fields}
+        document: dict[str, Any] = {"error": fields | {"help": help_} if help_ else fields}
         if exit_code is not None:
             document["exit_code"] = exit_code
         to_standard_error(json_text(document))
     else:
-        to_standard_error(f"{before}haptera: {shown(text)}")
+        behind = f"\n  {shown(help_)}" if help_ else ""
+        to_standard_error(f"{before}haptera: {shown(text)}{behind}")
 
 
 def warning(event: str, fields: dict[str, Any]) -> None:

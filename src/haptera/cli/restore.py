@@ -9,8 +9,8 @@ import click
 
 from haptera.cli import output
 from haptera.cli.backup_source import open_backup
-from haptera.cli.exit_codes import DONE
-from haptera.cli.offline import EXIT_CODES, Offline, archive_option, offline_options
+from haptera.cli.exit_codes import DAMAGED, DONE, IN_USE, USAGE, listed_offline
+from haptera.cli.offline import Offline, archive_option, offline_options
 
 if TYPE_CHECKING:
     from haptera.node import Restored
@@ -26,7 +26,16 @@ its data directory: give a copy of it with --master-key-file, here and to the ne
 With --archive-dir the store goes on behind the backup to the end of the archived segments of that node. `haptera pitr
 restore` ends it at any revision or time before that.
 
-{EXIT_CODES}
+{
+    listed_offline(
+        {
+            DONE: "done",
+            USAGE: "usage, FILE cannot be read, or DIR is not empty",
+            IN_USE: "another process makes DIR",
+            DAMAGED: "the backup, or the archive, is damaged or none",
+        }
+    )
+}
 """
 
 
@@ -49,7 +58,7 @@ def command(file: str, data_dir: str, archive_dir: str | None, offline: Offline)
         _show(data_dir, made, time.monotonic() - started, offline)
         return DONE
 
-    return offline.run(work)
+    return offline.run(file, work)
 
 
 def _show(data_dir: str, made: Restored, seconds: float, offline: Offline) -> None:

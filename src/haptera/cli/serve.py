@@ -31,6 +31,7 @@ from haptera.cli.exit_codes import (
     WRONG_KEY,
     listed,
 )
+from haptera.cli.remedies import remedy
 from haptera.errors import ConfigurationError, CorruptionError, HapteraError
 from haptera.node import OPTIONS, NodeConfig, flag_of, load, misspelt
 from haptera.version import __version__
@@ -171,11 +172,12 @@ class _Serving:
 
     def _report(self, error: BaseException) -> int:
         """Say in one line why the node cannot serve, and give the exit code that stands for it."""
-        code = exit_code(error)
+        code, next_step = exit_code(error), remedy(error, self._config.data_dir)
         if self._config.log_format == "json":
-            _logger.error("cannot_serve", extra={"exit_code": code, "reason": str(error)})
+            told = {"help": next_step} if next_step else {}
+            _logger.error("cannot_serve", extra={"exit_code": code, "reason": str(error), **told})
         else:
-            output.error_line(str(error))
+            output.error(str(error), {"message": str(error)}, help_=next_step)
         return code
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from haptera.node.offline.from_backup import Restored, restore_backup, verify_backup
     from haptera.node.offline.keys import Migration, change_master_key, migrate, rotate_data_key
     from haptera.node.offline.pitr import Reach, Timeline, shown_time
-    from haptera.node.offline.salvage import Lost, Salvaged, salvage
+    from haptera.node.offline.salvage import Lost, NothingWhole, Salvaged, salvage
     from haptera.node.offline.target import build_directory
     from haptera.node.offline.verify import Start, Verification, verify
     from haptera.node.option_kinds import flag_of
@@ -51,6 +51,7 @@ __all__ = [
     "Node",
     "NodeConfig",
     "NodeServer",
+    "NothingWhole",
     "Reach",
     "Restored",
     "Salvaged",
@@ -103,7 +104,7 @@ _NAMES: Final = {
     "haptera.node.offline.from_backup": ("Restored", "restore_backup", "verify_backup"),
     "haptera.node.offline.keys": ("Migration", "change_master_key", "migrate", "rotate_data_key"),
     "haptera.node.offline.pitr": ("Timeline", "Reach", "shown_time"),
-    "haptera.node.offline.salvage": ("Lost", "Salvaged", "salvage"),
+    "haptera.node.offline.salvage": ("Lost", "NothingWhole", "Salvaged", "salvage"),
     "haptera.node.offline.target": ("build_directory",),
     "haptera.node.offline.verify": ("Start", "Verification", "verify"),
     "haptera.node.option_kinds": ("flag_of",),

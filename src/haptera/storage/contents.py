@@ -1,6 +1,6 @@
 """A look into a data directory: its identity, its keys, and what the headers of its files say.
 
-It reads the headers, and the records of the last segment. Whether the rest is as it should be is for
+It reads the headers, and the records of the last segment that has some. Whether the rest is as it should be is for
 `haptera.storage.checker` to say.
 """
 
@@ -50,7 +50,10 @@ class SegmentContents:
 
 @dataclass(slots=True)
 class Contents:
-    """The contents of a data directory. `keys` are the ids of its data keys, oldest first; `troubles` are lines."""
+    """The contents of a data directory. `keys` are the ids of its data keys, oldest first; `troubles` are lines.
+
+    `refusal` is the error for which nothing in it can be decrypted.
+    """
 
     path: str
     node_id: str
@@ -59,6 +62,7 @@ class Contents:
     segments: list[SegmentContents] = field(default_factory=list)
     snapshots: list[SnapshotFile] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
+    refusal: StorageError | None = None
 
 
 def look_into(fs: FileSystem, path: str, unlock: Unlock) -> Contents:
@@ -69,16 +73,16 @@ def look_into(fs: FileSystem, path: str, unlock: Unlock) -> Contents:
     view = OverlayFileSystem(fs)
     try:
         check, directory = begin_check(view, path, unlock)
-        found = Contents(check.path, check.node_id.hex(), directory.format)
+        found = Contents(check.path, check.node_id.hex(), directory.format, refusal=check.refusal)
         found.troubles = [f"{each.file}: expected {each.expected}, found {each.actual}" for each in check.findings]
         if check.keyring is not None:
             found.keys = [key.id.hex() for key in check.keyring.keys]
         with translated(check.log_path, "look into the log"):
             found.segments = [_segment(view, check, number) for number in segment_numbers(view, check.log_path)]
-            if found.segments:
-                _read_last(view, check, found.segments[-1])
+            for segment in [segment for segment in found.segments if segment.state != "empty"][-1:]:
+                _read_to_its_end(view, check, segment)
         for segment, following in zip(found.segments, found.segments[1:], strict=False):
-            if segment.state == "sealed" and following.first_index:
+            if segment.state == "sealed" and following.first_index and not segment.last_index:
                 segment.last_index, segment.last_time_ms = following.first_index - 1, following.first_time_ms
         found.snapshots = find_snapshots(view, directory.snapshots_path)[::-1]
         return found
@@ -105,8 +109,8 @@ def _segment(fs: FileSystem, check: Check, number: int) -> SegmentContents:
     return found
 
 
-def _read_last(fs: FileSystem, check: Check, found: SegmentContents) -> None:
-    """Read the records of the last segment, of which no later header says the end."""
+def _read_to_its_end(fs: FileSystem, check: Check, found: SegmentContents) -> None:
+    """Read the records of the last segment that has some: no record behind it says when it ends."""
     if found.trouble or check.keyring is None:
         return
     try:

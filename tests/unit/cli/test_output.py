@@ -89,15 +89,60 @@ def test_help_names_every_command() -> None:
         assert command.name == name
 
 
+#: The commands that work without a node.
+OFFLINE = (
+    ("storage", "verify"),
+    ("storage", "inspect"),
+    ("storage", "salvage"),
+    ("storage", "migrate"),
+    ("storage", "rotate-key"),
+    ("pitr", "inspect"),
+    ("pitr", "restore"),
+    ("backup", "verify"),
+    ("restore",),
+)
+
+
+def codes_of(*words: str) -> set[int]:
+    """The exit codes in the help of a command."""
+    found: click.Command = group
+    for word in words:
+        assert isinstance(found, click.Group)
+        inner = found.get_command(click.Context(found), word)
+        assert inner is not None
+        found = inner
+    listed = (found.help or "").split("Exit codes: ")[1]
+    return {int(code) for code in re.findall(r"(?:^|; )(\d+) ", listed)}
+
+
+def test_the_help_of_a_command_without_a_node_lists_the_codes_that_it_can_end_with() -> None:
+    common = {0, 2, 11, 12, 13, 14, 15, 16, 130}
+    own: dict[tuple[str, ...], set[int]] = {
+        ("storage", "verify"): {17},
+        ("storage", "salvage"): {1, 10},
+        ("storage", "migrate"): {1, 10, 17},
+        ("storage", "rotate-key"): {3, 4, 5, 6, 10},
+        ("pitr", "restore"): {10},
+        ("restore",): {10},
+    }
+    for words in OFFLINE:
+        assert codes_of(*words) == common | own.get(words, set()), words
+
+
 def test_the_help_and_the_documentation_have_every_exit_code() -> None:
     page = (Path(__file__).parents[3] / "docs" / "command-line.md").read_text(encoding="utf-8")
-    of_clients, of_serve = page.split("## Exit codes")[1].split("`haptera serve` has its own")
+    section = page.split("## Exit codes")[1].split("\n## ")[0]
+    of_clients, of_serve, of_offline = re.split(
+        "`haptera serve` has its own|So have the commands without a node", section
+    )
     documented = [
-        {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)} for text in (of_clients, of_serve)
+        {int(code) for row in re.findall(r"^\| ([\d, ]+) \|", text, re.MULTILINE) for code in row.split(", ")}
+        for text in (of_clients, of_serve, of_offline)
     ]
     assert documented == [
         {*exit_codes.OF_CLIENTS, exit_codes.INTERRUPTED},
-        {*exit_codes.OF_SERVE, exit_codes.DONE, exit_codes.USAGE},
+        {*exit_codes.OF_SERVE},
+        set().union(*(codes_of(*words) for words in OFFLINE)),
     ]
     named = {value for name, value in vars(exit_codes).items() if name.isupper() and isinstance(value, int)}
     assert named == set.union(*documented)

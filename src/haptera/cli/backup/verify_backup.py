@@ -9,8 +9,8 @@ import click
 
 from haptera.cli import output
 from haptera.cli.backup_source import open_backup
-from haptera.cli.exit_codes import DONE
-from haptera.cli.offline import EXIT_CODES, Offline, offline_options
+from haptera.cli.exit_codes import DAMAGED, DONE, listed_offline
+from haptera.cli.offline import Offline, offline_options
 
 if TYPE_CHECKING:
     from haptera.node import Start
@@ -21,7 +21,7 @@ _HELP: Final = f"""Check every byte of the backup in FILE, and rehearse a start 
 The state is rebuilt as a restore would do it, in memory alone: no space on the disk is needed. Damage is named with its
 offset. The master key of the node that made the backup is needed.
 
-{EXIT_CODES}
+{listed_offline({DONE: "the backup is whole", DAMAGED: "it is damaged, or no backup"})}
 """
 
 
@@ -42,7 +42,7 @@ def command(file: str, offline: Offline) -> int:
             _show(file, source.reader.size, source.reader.manifest, start, offline)
         return DONE
 
-    return offline.run(work)
+    return offline.run(file, work)
 
 
 def _show(file: str, size: int, manifest: Manifest, start: Start, offline: Offline) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from haptera.cli import output
-from haptera.cli.exit_codes import DAMAGED, DONE
-from haptera.cli.offline import EXIT_CODES, Offline, archive_option, offline_options
+from haptera.cli.exit_codes import DAMAGED, DONE, listed_offline
+from haptera.cli.offline import Offline, archive_option, finding_line, offline_options
 
 if TYPE_CHECKING:
     from haptera.node import Reach
@@ -21,7 +21,14 @@ are read as well.
 A range begins at a snapshot, or at the first entry, and reaches without a gap to its end. Without damage there is one.
 Its last revision is found by rebuilding the state, which takes as long as a start.
 
-{EXIT_CODES}
+{
+    listed_offline(
+        {
+            DONE: "everything is whole",
+            DAMAGED: "something is damaged: the ranges are what is left, and with none nothing can be restored",
+        }
+    )
+}
 """
 
 
@@ -44,11 +51,11 @@ def command(source: str, archive_dir: str | None, offline: Offline) -> int:
                 output.line(f"{each}; indexes {each.first_index} to {each.last_index}; {parts}")
             if not ranges:
                 output.line("no moment can be restored")
-            if damaged:
-                output.line("it is damaged: `haptera storage verify` says where")
-        return DONE if ranges else DAMAGED
+            for finding in timeline.check.findings if damaged else ():
+                output.line(output.shown(finding_line(finding)))
+        return DAMAGED if damaged or not ranges else DONE
 
-    return offline.run(work)
+    return offline.run(source, work)
 
 
 def _fields(reach: Reach) -> dict[str, Any]:

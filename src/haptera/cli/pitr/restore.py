@@ -11,8 +11,8 @@ from typing import Any, Final
 import click
 
 from haptera.cli import output
-from haptera.cli.exit_codes import DONE
-from haptera.cli.offline import EXIT_CODES, Offline, archive_option, offline_options, target_option
+from haptera.cli.exit_codes import DONE, IN_USE, USAGE, listed_offline
+from haptera.cli.offline import Offline, archive_option, offline_options, target_option
 
 #: Unix seconds, with a fraction or without.
 _SECONDS: Final = re.compile(r"\d{1,12}(\.\d{1,9})?", re.ASCII)
@@ -29,7 +29,15 @@ SOURCE is a data directory, on which a node may run, or the file of a backup; wi
 archive of the same node are read as well. SOURCE stays as it is. TARGET must not exist, or be empty. It gets a new
 identity, and opens only when it is whole and was read back.
 
-{EXIT_CODES}
+{
+    listed_offline(
+        {
+            DONE: "done",
+            USAGE: "usage, the moment cannot be restored, or TARGET is not empty",
+            IN_USE: "another process makes TARGET",
+        }
+    )
+}
 """
 
 
@@ -94,4 +102,4 @@ def command(
             output.line(output.shown(line))
         return DONE
 
-    return offline.run(work)
+    return offline.run(source, work)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from haptera.cli import output
-from haptera.cli.exit_codes import DONE
-from haptera.cli.offline import EXIT_CODES, Offline, offline_options
+from haptera.cli.exit_codes import DAMAGED, DONE, listed_offline
+from haptera.cli.offline import Offline, offline_options
 
 if TYPE_CHECKING:
     from haptera.storage import Contents
@@ -18,9 +19,9 @@ _HELP: Final = f"""Show what the data directory DIR holds.
 
 That is its identity and format, the ids of its data keys, its segments and its snapshots, with their sizes, indexes and
 times. It reads headers alone, so it is quick, and `haptera storage verify` says whether the rest is whole. Nothing is
-changed and nothing is locked.
+changed and nothing is locked. Without the master key it shows what stands in the clear, and ends with 12.
 
-{EXIT_CODES}
+{listed_offline({DONE: "what it holds is shown", DAMAGED: "a file that identifies it, or its keys, is damaged"})}
 """
 
 
@@ -36,21 +37,25 @@ def command(directory: str, offline: Offline) -> int:
         found = look_into(OsFileSystem(), directory, offline.unlock)
         if offline.as_json:
             output.json_line(_fields(found))
-            return DONE
-        for text in _lines(found):
-            output.line(output.shown(text))
+        else:
+            for text in _lines(found):
+                output.line(output.shown(text))
+        if found.refusal is not None:
+            output.flush()  # the result, before the error
+            raise found.refusal
         return DONE
 
-    return offline.run(work)
+    return offline.run(directory, work)
 
 
 def _lines(found: Contents) -> list[str]:
     from haptera.node import shown_time
+    from haptera.storage import segment_name
 
     keys = ", ".join(found.keys) or "none that can be read"
     lines = [f"{found.path}: node {found.node_id or 'unknown'}, format {found.format}", f"data keys: {keys}"]
     for segment in found.segments:
-        name = f"segment {segment.number}: {segment.bytes:,} bytes"
+        name = f"{_name(found, segment.file)}: {segment.bytes:,} bytes"
         if segment.trouble:
             lines.append(f"{name}, {segment.trouble}")
         elif not segment.first_time_ms:
@@ -60,13 +65,18 @@ def _lines(found: Contents) -> list[str]:
             times = f"{shown_time(segment.first_time_ms)} to {shown_time(segment.last_time_ms)}"
             lines.append(f"{name}, {segment.state}, {indexes}, {times}, key {segment.key_id}, {segment.durability}")
     for snapshot in found.snapshots:
-        name = f"snapshot {snapshot.index}: {snapshot.size_bytes:,} bytes"
+        name = f"{_name(found, snapshot.path)}: {snapshot.size_bytes:,} bytes, index {snapshot.index}"
         if snapshot.point is None:
             lines.append(f"{name}, its header is damaged")
         else:
-            behind = f"segment {snapshot.point.next_segment} goes on behind it"
+            behind = f"log/{segment_name(snapshot.point.next_segment)} goes on behind it"
             lines.append(f"{name}, revision {snapshot.revision}, {shown_time(snapshot.point.time_ms)}, {behind}")
     return lines + found.troubles
+
+
+def _name(found: Contents, file: str) -> str:
+    """The name of a file within the directory."""
+    return os.path.relpath(file, found.path)
 
 
 def _fields(found: Contents) -> dict[str, Any]:

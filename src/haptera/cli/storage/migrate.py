@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from haptera.cli import output
-from haptera.cli.exit_codes import DONE, NO
-from haptera.cli.offline import EXIT_CODES, Offline, offline_options
+from haptera.cli.exit_codes import DONE, IN_USE, NO, OUTDATED, listed_offline
+from haptera.cli.offline import Offline, offline_options
 
 if TYPE_CHECKING:
     from haptera.node import Migration
@@ -21,7 +21,16 @@ from then on.
 
 With --check everything is tried in memory, and nothing is changed; the exit code is 1 where a migration is needed.
 
-{EXIT_CODES}
+{
+    listed_offline(
+        {
+            DONE: "it has the newest format",
+            NO: "--check: a migration is needed",
+            IN_USE: "the data directory is in use",
+            OUTDATED: "its log is an older copy",
+        }
+    )
+}
 """
 
 
@@ -50,7 +59,7 @@ def command(directory: str, check: bool, offline: Offline) -> int:
             output.line(output.shown(f"{directory}: {_told(done, check)}"))
         return NO if check and done.needed else DONE
 
-    return offline.run(work)
+    return offline.run(directory, work)
 
 
 def _told(done: Migration, check: bool) -> str:

@@ -11,9 +11,9 @@ import msgspec
 
 from haptera import defaults
 from haptera.cli import output
-from haptera.cli.exit_codes import DONE
+from haptera.cli.exit_codes import CANNOT_CONNECT, DONE, FAILED, IN_USE, REFUSED, UNKNOWN, listed_offline
 from haptera.cli.failures import tell
-from haptera.cli.offline import EXIT_CODES, Offline, offline_options
+from haptera.cli.offline import Offline, offline_options
 from haptera.errors import ConnectionLost, DirectoryInUse, ServerError
 
 if TYPE_CHECKING:
@@ -33,7 +33,18 @@ node needs that key, and no other, from then on. Copies of the directory that we
 If a node has the directory open, it makes the change. It takes the new master key from where it has the old one, which
 has to give the new key first.
 
-{EXIT_CODES}
+{
+    listed_offline(
+        {
+            DONE: "done",
+            CANNOT_CONNECT: "the node that has it open does not answer, and nothing was changed",
+            REFUSED: "that node refuses",
+            FAILED: "that node failed",
+            UNKNOWN: "that node may have made the change",
+            IN_USE: "another process has it open, which is no node that can be asked",
+        }
+    )
+}
 """
 
 
@@ -70,7 +81,7 @@ def command(directory: str, master: bool, new_master_key_file: str | None, offli
             return _by_node(socket, directory, master, offline)
         return _tell(directory, keys, master, offline)
 
-    return offline.run(work)
+    return offline.run(directory, work)
 
 
 def _by_node(socket: str, directory: str, master: bool, offline: Offline) -> int:

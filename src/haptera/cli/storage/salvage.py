@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from haptera.cli import output
-from haptera.cli.exit_codes import DONE
-from haptera.cli.offline import EXIT_CODES, Offline, offline_options, target_option
+from haptera.cli.exit_codes import DAMAGED, DONE, IN_USE, NO, USAGE, listed_offline
+from haptera.cli.offline import Offline, offline_options, target_option
 
 if TYPE_CHECKING:
     from haptera.node import Lost, Salvaged
@@ -21,7 +21,17 @@ without the ones before them would make a state that never was.
 
 DIR stays as it is. TARGET must not exist, or be empty. It opens only when it is whole and was read back.
 
-{EXIT_CODES}
+{
+    listed_offline(
+        {
+            DONE: "done, and no entry is lost",
+            NO: "done, and entries are lost",
+            USAGE: "usage, there is no data directory, or TARGET is not empty",
+            IN_USE: "another process makes TARGET",
+            DAMAGED: "nothing whole is there to begin with, and TARGET is not made",
+        }
+    )
+}
 """
 
 
@@ -39,7 +49,7 @@ def command(directory: str, target: str, offline: Offline) -> int:
         found = salvage(OsFileSystem(), offline.config(directory), offline.target(target), offline.unlock)
         if offline.as_json:
             output.json_line(_fields(found, target))
-            return DONE
+            return NO if found.lost else DONE
         state = f"revision {found.revision}, {output.counted(found.keys, 'key')}"
         output.line(output.shown(f"{target}: node {found.node_id.hex()}, {state}, {shown_time(found.time_ms)}"))
         output.line(output.shown(f"it holds {found.rule}"))
@@ -47,9 +57,9 @@ def command(directory: str, target: str, offline: Offline) -> int:
             output.line(output.shown(_line(each)))
         if not found.lost:
             output.line("no entry is lost")
-        return DONE
+        return NO if found.lost else DONE
 
-    return offline.run(work)
+    return offline.run(directory, work)
 
 
 def _line(lost: Lost) -> str:

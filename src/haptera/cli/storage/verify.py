@@ -7,32 +7,31 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from haptera.cli import output
-from haptera.cli.exit_codes import DAMAGED, DONE
-from haptera.cli.offline import EXIT_CODES, Offline, exit_code, offline_options
+from haptera.cli.exit_codes import DAMAGED, DONE, OUTDATED, listed_offline
+from haptera.cli.offline import Offline, exit_code, finding_line, offline_options
+from haptera.cli.remedies import remedy, salvaged
+from haptera.errors import MissingKey, NewerFormat, WrongKey
 
 if TYPE_CHECKING:
     from haptera.node import Start, Verification
-    from haptera.storage import Finding
-
-#: How a line of text calls each kind of finding.
-KINDS: Final = {
-    "damage": "damaged",
-    "wrong_key": "no key",
-    "newer_format": "newer format",
-    "unreadable": "cannot be read",
-    "torn_tail": "torn tail",
-    "left_over": "left over",
-}
 
 _HELP: Final = f"""Check every byte of the data directory DIR, and rehearse a start.
 
 Each fault is named with its file, its offset, the bytes that should be there and those that are. A torn tail and a file
-that a crash left unfinished are named, too, but they are no damage.
+that a crash left unfinished are named, too, but they are no damage. Without the master key nothing is checked.
 
 Nothing is changed and nothing is locked, so a node may run meanwhile. Of its last segment the check sees what a crash
 at that moment would leave. The rehearsal needs as much memory as the node.
 
-{EXIT_CODES}
+{
+    listed_offline(
+        {
+            DONE: "nothing is damaged, and a start would open it",
+            DAMAGED: "something is damaged",
+            OUTDATED: "its log is an older copy",
+        }
+    )
+}
 """
 
 
@@ -47,6 +46,8 @@ def command(directory: str, offline: Offline) -> int:
         from haptera.storage import OsFileSystem
 
         found = verify(OsFileSystem(), offline.config(directory), offline.unlock)
+        if isinstance(found.check.refusal, MissingKey | WrongKey | NewerFormat):
+            raise found.check.refusal  # whether it is damaged is not known
         if offline.as_json:
             output.json_line(_fields(found))
         else:
@@ -56,7 +57,7 @@ def command(directory: str, offline: Offline) -> int:
             return exit_code(found.start.error)
         return DONE if found.sound else DAMAGED
 
-    return offline.run(work)
+    return offline.run(directory, work)
 
 
 def _lines(found: Verification) -> list[str]:
@@ -73,18 +74,15 @@ def _lines(found: Verification) -> list[str]:
     )
     lines = [
         f"{check.path}: node {node}, {counts}, {size:,} bytes",
-        *(_line(finding) for finding in findings),
+        *(finding_line(finding) for finding in findings),
     ]
     if findings.omitted:
         lines.append(f"{output.counted(findings.omitted, 'more finding')}")
     lines.append("nothing is damaged" if not findings.damaged else "the directory is damaged")
     lines.append(_told(found.start))
+    if not found.sound:
+        lines.append(_next_step(found))
     return lines
-
-
-def _line(finding: Finding) -> str:
-    place = f"{finding.file} at byte {finding.offset}"
-    return f"{KINDS[finding.kind]}: {place}: expected {finding.expected}, found {finding.actual}"
 
 
 def _told(start: Start) -> str:
@@ -94,6 +92,13 @@ def _told(start: Start) -> str:
     return f"a start would open it{cut}: revision {start.revision}, {output.counted(start.keys, 'key')}"
 
 
+def _next_step(found: Verification) -> str:
+    path, error = found.check.path, found.start.error
+    if error is None:
+        return "the store is whole, and a part of its past is not: make a backup; retention removes the damaged files"
+    return salvaged(path) if exit_code(error) == DAMAGED else remedy(error, path)
+
+
 def _fields(found: Verification) -> dict[str, Any]:
     check, start = found.check, found.start
     return {
@@ -101,6 +106,7 @@ def _fields(found: Verification) -> dict[str, Any]:
         "node_id": check.node_id.hex() or None,
         "sound": found.sound,
         "damaged": check.findings.damaged,
+        "help": "" if found.sound else _next_step(found),
         "findings": [
             {
                 "kind": finding.kind,

@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from haptera.node.config import NodeConfig
     from haptera.storage import Check, FileSystem, ReachableRange, Unlock
 
-__all__ = ["Lost", "Salvaged", "salvage"]
+__all__ = ["Lost", "NothingWhole", "Salvaged", "salvage"]
+
+
+class NothingWhole(StorageError):
+    """A damaged data directory has neither a whole snapshot nor the beginning of its log: no state can be rebuilt."""
+
+    name = "NOTHING_WHOLE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +64,8 @@ class Salvaged:
 def salvage(fs: FileSystem, source: NodeConfig, target: NodeConfig, unlock: Unlock) -> Salvaged:
     """Make a new data directory with the newest consistent state of a damaged one, which stays as it is.
 
-    Raises StorageError (no state can be rebuilt, or the target is there), DiskFull, DiskFailed, and the error of the
-    keys where they cannot be read.
+    Raises NothingWhole, StorageError (the target is there), DiskFull, DiskFailed, and the error of the keys where they
+    cannot be read.
     """
     check = check_directory(fs, source.data_dir, unlock)
     if check.refusal is not None:
@@ -91,7 +97,9 @@ def _newest(fs: FileSystem, check: Check) -> tuple[ReachableRange, Rebuilt]:
                 found.bases.pop()
             else:
                 ranges.remove(found)
-    raise StorageError(f"{check.path}: no state can be rebuilt") from failure
+    raise NothingWhole(
+        f"{check.path}: no state can be rebuilt, because no snapshot and no beginning of the log is whole"
+    ) from failure
 
 
 def _rule(check: Check, found: ReachableRange, index: int) -> str:

@@ -63,13 +63,25 @@ def test_where_no_moment_can_be_restored_inspect_says_so(directory: Path, capsys
     for file in (directory / "log" / f"{1:016x}.seg", *(directory / "snapshots").iterdir()):
         file.write_bytes(b"noise")
     ended = Ended(capsys, "pitr", "inspect", str(directory))
-    assert (ended.code, ended.out) == (
-        11,
-        "no moment can be restored\nit is damaged: `haptera storage verify` says where\n",
-    )
+    assert ended.code == 11
+    assert ended.out.startswith(f"no moment can be restored\ndamaged: {directory}/snapshots/{15:016x}.snap at byte 0: ")
+    assert f"\ndamaged: {directory}/log/{1:016x}.seg at byte 0: " in ended.out
     refused = Ended(capsys, "pitr", "restore", str(directory), "--to-revision", "1", "--target", f"{directory}-new")
     assert refused.code == 2
     assert "revision 1 cannot be reached, and nor can anything else" in refused.err
+
+
+def test_inspect_of_damage_ends_with_11_and_lists_what_is_left(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    segment = directory / "log" / f"{1:016x}.seg"
+    segment.write_bytes(b"noise")
+    ended = Ended(capsys, "pitr", "inspect", str(directory))
+    assert ended.code == 11
+    assert ended.out.startswith("revisions 15 to 30, ")
+    assert f"\ndamaged: {segment} at byte 0: " in ended.out
+    told = Ended(capsys, "pitr", "inspect", str(directory), "--json")
+    assert (told.code, told.json["damaged"], len(told.json["ranges"])) == (11, True, 1)
 
 
 def test_restore_to_a_revision(directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from haptera.errors import MissingKey, StorageError
-from haptera.node import NodeConfig, Salvaged, salvage, verify
+from haptera.errors import MissingKey
+from haptera.node import NodeConfig, NothingWhole, Salvaged, salvage, verify
 from haptera.state import operations
 from haptera.storage import Check, check_directory, open_keyring
 from haptera.testing.filesystem import MemoryFileSystem
@@ -179,5 +179,5 @@ def test_without_a_state_to_begin_from_nothing_can_be_salvaged() -> None:
     flip(fs, check.segments[0].path, 3)
     for whole in check.snapshots:
         flip(fs, whole.path, 3)
-    with pytest.raises(StorageError, match="no state can be rebuilt"):
+    with pytest.raises(NothingWhole, match="no state can be rebuilt"):
         salvage(fs, CONFIG, TARGET, open_keyring)
