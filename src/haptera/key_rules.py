@@ -23,6 +23,10 @@ KEYS_PER_COMMAND_MAX: Final = 2**17
 #: The largest version, and the largest limit of a scan. Such numbers stay exact in every language that keeps numbers as
 #: IEEE doubles.
 VERSION_MAX: Final = 2**53 - 1
+#: Milliseconds that a key may live: 100 years.
+TTL_MAX_MS: Final = 3_153_600_000_000
+#: The latest time at which a key expires, in Unix milliseconds: exact as an IEEE double too.
+EXPIRY_MAX_MS: Final = 2**53 - 1
 #: The numbers that a key can count with.
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1

@@ -14,6 +14,7 @@ from msgspec import Meta, Struct, structs
 from haptera.key_rules import (
     INT64_MAX,
     INT64_MIN,
+    TTL_MAX_MS,
     VALUE_SIZE_MAX,
     VERSION_MAX,
     bound_refusal,
@@ -192,6 +193,7 @@ Items = Annotated[list[tuple[str, bytes]], ItemsKind()]
 Value = Annotated[bytes, ValueKind()]
 Text = Annotated[str, TextKind()]
 Version = Annotated[int, NumberKind(0, VERSION_MAX)]
+Ttl = Annotated[int, NumberKind(1, TTL_MAX_MS)]
 Integer = Annotated[int, NumberKind(INT64_MIN, INT64_MAX)]
 Bound = Annotated[str, BoundKind()]
 GlobText = Annotated[str, GlobKind()]

@@ -61,7 +61,14 @@ class Growth(Kv):
             yield freed
         return size
 
-    def _put(self, key: str, value: bytes, revision: int, previous: StoredEntry | None) -> None:
+    def _put(
+        self,
+        key: str,
+        value: bytes,
+        revision: int,
+        previous: StoredEntry | None,
+        expires_at_ms: int | None = None,
+    ) -> None:
         self.size += _added(key, value, previous)
 
     def _remove(self, key: str, revision: int, previous: StoredEntry) -> None:

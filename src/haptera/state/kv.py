@@ -176,7 +176,7 @@ class Kv:
         if rehearsed:
             return None
         self.revision = revision = self.revision + 1
-        self._put(key, b"%d" % number, revision, previous)
+        self._put(key, b"%d" % number, revision, previous, None if previous is None else previous[2])
         return (number, revision)
 
     def rename(self, op: operations.Rename, *, rehearsed: bool = False) -> Result | None:
@@ -197,7 +197,7 @@ class Kv:
         self.revision = revision = self.revision + 1
         if key != new_key:
             self._remove(key, revision, entry)
-        self._put(new_key, entry[0], revision, target)
+        self._put(new_key, entry[0], revision, target, entry[2])
         return (revision,)
 
     def clear(self, op: operations.Clear) -> Steps[Result]:
@@ -316,7 +316,14 @@ class Kv:
         for entries in (self.entries, self._spare):
             entries.track((b"", self.revision, None))  # a new tuple is followed
 
-    def _put(self, key: str, value: bytes, revision: int, previous: StoredEntry | None) -> None:
+    def _put(
+        self,
+        key: str,
+        value: bytes,
+        revision: int,
+        previous: StoredEntry | None,
+        expires_at_ms: int | None = None,
+    ) -> None:
         if previous is None:
             if self._index is not None:
                 self._index.add(key)
@@ -325,7 +332,7 @@ class Kv:
             if previous[1] <= self.held.newest:
                 self.held.keep(key, previous, revision)
             self.size += len(value) - len(previous[0])
-        self.entries.put(key, (value, revision, None))
+        self.entries.put(key, (value, revision, expires_at_ms))
 
     def _remove(self, key: str, revision: int, previous: StoredEntry) -> None:
         held = self.held
@@ -347,7 +354,7 @@ class Kv:
     # For tests and tools
 
     def digest(self) -> bytes:
-        """32 bytes that are equal for equal stores: of the revision, the keys, the values and the versions."""
+        """32 bytes that are equal for equal stores: of the revision and of the keys with their entries."""
         encode = msgspec.msgpack.Encoder().encode
         digest = hashlib.sha256(encode(self.revision))
         for entry in sorted(self.entries.items()):
@@ -396,4 +403,4 @@ def _outside(span: KeyRange, entries: Table[StoredEntry]) -> Callable[[str], Sto
 
 
 def _is_entry(entry: Any) -> bool:
-    return [type(field) for field in entry] == [bytes, int, type(None)]
+    return [type(field) for field in entry[:2]] == [bytes, int] and (entry[2] is None or type(entry[2]) is int)

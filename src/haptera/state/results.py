@@ -8,9 +8,9 @@ from msgspec import Struct
 
 from haptera.errors import Failure
 
-#: A stored value: its bytes, the version that wrote it, and the time it expires at, in milliseconds (none does). A
-#: tuple of atoms: it is encoded as it stands, and the garbage collector soon stops following it.
-StoredEntry = tuple[bytes, int, None]
+#: A stored value: its bytes, the version that wrote it, and the time at which it expires, in Unix milliseconds of entry
+#: time, or None. A tuple of atoms: it is encoded as it stands, and the garbage collector soon stops following it.
+StoredEntry = tuple[bytes, int, int | None]
 
 #: Bytes of an entry in an answer beside its value, at most: headers, version, expiry.
 ENTRY_OVERHEAD: Final = 32
@@ -19,7 +19,7 @@ ENTRY_OVERHEAD: Final = 32
 ANSWER_OVERHEAD: Final = 1024
 
 #: One row of a scan: key, value (None with ``keys_only``), version, and the time it expires at.
-Row = tuple[str, bytes | None, int, None]
+Row = tuple[str, bytes | None, int, int | None]
 
 
 class Replayed(Struct, frozen=True):

@@ -140,7 +140,7 @@ class ScanCursor:
             if entry is None:
                 work -= _KEY_WORK
             else:
-                value, version, _ = entry
+                value, version, expires_at_ms = entry
                 room -= _ROW_OVERHEAD + (len(key) if key.isascii() else len(key.encode()))
                 if keys_only:
                     work -= _ROW_WORK
@@ -150,7 +150,7 @@ class ScanCursor:
                     work -= _ROW_WORK + (size >> 10)
                 if room < 0 and rows:
                     break
-                rows.append((key, None if keys_only else value, version, None))
+                rows.append((key, None if keys_only else value, version, expires_at_ms))
                 if len(rows) == max_rows:
                     passed = key
                     break

@@ -4,7 +4,8 @@ Each part of the state is a *section* with the part's name. A section is a seque
 piece is the *head*, with the number of the rows in the others::
 
     kv        head   [revision, cleared_at, keys]
-              rows   [[key, …], [value, …], [version, …]]            keys in their order, across all pieces
+              rows   [[key, …], [value, …], [version, …], [expires_at_ms or nil, …]]
+                     keys in their order, across all pieces; without the last column where none of them expires
     requests  head   [clock_ms, answers]
               rows   [[user, request_id, time_ms, digest or nil, result, brief or nil], …]         oldest first
 
@@ -18,14 +19,14 @@ the index of ordered keys is made at once. So the state loads many times faster 
 
 from __future__ import annotations
 
-from itertools import islice, repeat
+from itertools import islice
 from operator import lt
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
 from haptera.errors import HapteraError
-from haptera.key_rules import KEY_SIZE_MAX, VALUE_SIZE_MAX, VERSION_MAX, is_key
+from haptera.key_rules import EXPIRY_MAX_MS, KEY_SIZE_MAX, VALUE_SIZE_MAX, VERSION_MAX, is_key
 from haptera.state.command_encoding import UnknownPart
 from haptera.state.entry_sizes import entries_size
 from haptera.state.key_ranges import EVERYTHING
@@ -64,6 +65,7 @@ class _KvRows(msgspec.Struct, array_like=True, forbid_unknown_fields=True, froze
     keys: list[str]
     values: list[bytes]
     versions: list[int]
+    expiries: list[int | None] | None = None
 
 
 class _RequestsHead(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
@@ -152,7 +154,7 @@ class _KvLoader:
         _require(max(map(len, values)) <= VALUE_SIZE_MAX, "a value is too large")
         _require(self._kv.cleared_at < min(versions) and max(versions) <= self._kv.revision, "no key has this version")
         self._kv.size += entries_size(keys, values)
-        self._kv.entries.put_all(keys, zip(values, versions, repeat(None)))
+        self._kv.entries.put_all(keys, zip(values, versions, _expiries(rows), strict=True))
         self._keys += keys
 
     def finish(self) -> None:
@@ -187,6 +189,7 @@ def _kv_pieces(kv: Kv) -> Iterator[bytes]:
     keys: list[str] = []
     values: list[bytes] = []
     versions: list[int] = []
+    expiries: list[int | None] = []
     size = 0
     entry_of = kv.entries.get
     for key in kv.index.iterate(EVERYTHING):
@@ -196,12 +199,19 @@ def _kv_pieces(kv: Kv) -> Iterator[bytes]:
         keys.append(key)
         values.append(entry[0])
         versions.append(entry[1])
+        expiries.append(entry[2])
         size += len(key) + len(entry[0]) + _ROW_OVERHEAD
         if size >= PIECE_SIZE:
-            yield _encoder.encode((keys, values, versions))
-            keys, values, versions, size = [], [], [], 0
+            yield _encoder.encode(_columns(keys, values, versions, expiries))
+            keys, values, versions, expiries, size = [], [], [], [], 0
     if keys:
-        yield _encoder.encode((keys, values, versions))
+        yield _encoder.encode(_columns(keys, values, versions, expiries))
+
+
+def _columns(*columns: list[Any]) -> tuple[list[Any], ...]:
+    """Return the columns of some keys, without the last one where none of them expires."""
+    expiries = columns[-1]
+    return columns[:-1] if expiries.count(None) == len(expiries) else columns
 
 
 def _requests_pieces(requests: Requests) -> Iterator[bytes]:
@@ -242,6 +252,16 @@ def _explanation(
 def _count(row: msgspec.Raw) -> int:
     header = read_array_header(bytes(row), 0)
     return header[1] if header else 0
+
+
+def _expiries(rows: _KvRows) -> list[int | None]:
+    """Return the time at which each of some keys expires."""
+    if rows.expiries is None:
+        return [None] * len(rows.keys)
+    _require(len(rows.expiries) == len(rows.keys), "the columns of some keys differ in length")
+    times = [time_ms for time_ms in rows.expiries if time_ms is not None]
+    _require(not times or (min(times) > 0 and max(times) <= EXPIRY_MAX_MS), "no key expires at this time")
+    return rows.expiries
 
 
 def _are_keys(keys: list[str]) -> bool:

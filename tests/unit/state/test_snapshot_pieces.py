@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from haptera.errors import Code, Failure, failure
-from haptera.key_rules import KEY_SIZE_MAX, VALUE_SIZE_MAX, VERSION_MAX
+from haptera.key_rules import EXPIRY_MAX_MS, KEY_SIZE_MAX, VALUE_SIZE_MAX, VERSION_MAX
 from haptera.state import Logged, MalformedPieces, Replayed, StateMachine, UnknownPart, dump_pieces, limits, load_pieces
 from haptera.state.operations import Clear, Delete, Increment, OpenScan, Rename, Set, SetMany
 from haptera.state.requests import Remembered
@@ -120,6 +120,27 @@ def test_large_answers_give_way_in_the_same_order(monkeypatch: pytest.MonkeyPatc
         assert again.digest() == store.digest()
 
 
+def test_keys_keep_the_time_at_which_they_expire() -> None:
+    store = busy_store()
+    kv = store.kv
+    kv._put("key/7", b"soon", 5, kv.entries.get("key/7"), 12_345)
+    again = loaded(store)
+    assert again.kv.entries.get("key/7") == (b"soon", 5, 12_345)
+    assert again.kv.entries.get("key/8") == store.kv.entries.get("key/8")
+
+
+def test_the_column_of_expiries_is_left_out_where_no_key_expires() -> None:
+    """So an older version reads the snapshot of a store without a time to live."""
+    store = busy_store()
+    assert all(len(columns) == 3 for columns in kv_columns(store))
+    store.kv._put("key/7", b"soon", 5, store.kv.entries.get("key/7"), 12_345)
+    assert [len(columns) for columns in kv_columns(store)] == [4]
+
+
+def kv_columns(store: StateMachine) -> list[list[Any]]:
+    return [msgspec.msgpack.decode(piece) for section, piece in dump_pieces(store) if section == "kv"][1:]
+
+
 def test_a_dump_is_the_same_for_equal_states() -> None:
     """Whatever the history and the hashes of the process: the keys stand in their order."""
     first, second = Store(), Store()
@@ -169,11 +190,13 @@ def load(pieces: Pieces) -> StateMachine:
     return load_pieces(iter(pieces), index=9, time_ms=20)
 
 
-def rows(keys: Any, values: Any = None, versions: Any = None) -> Pieces:
-    """A kv section of one piece of rows, with values and versions that fit unless others are given."""
+def rows(keys: Any, values: Any = None, versions: Any = None, *expiries: Any) -> Pieces:
+    """A kv section of one piece of rows, with values and versions that fit unless others are given, and with a column
+    of expiries if one is.
+    """
     values = [b""] * len(keys) if values is None else values
     versions = [2] * len(keys) if versions is None else versions
-    return [("kv", pack([5, 1, len(keys)])), ("kv", pack([keys, values, versions])), *REQUESTS]
+    return [("kv", pack([5, 1, len(keys)])), ("kv", pack([keys, values, versions, *expiries])), *REQUESTS]
 
 
 def answers(*found: Any, clock_ms: int = 20) -> Pieces:
@@ -190,6 +213,8 @@ def test_the_pieces_that_the_refusals_are_made_of_are_accepted() -> None:
     assert (machine.index, machine.time_ms, machine.revision, len(machine.requests)) == (9, 20, 5, 2)
     load([*REQUESTS, *KV]).check()
     load(rows(["a", "é", "\U0001f600"])).check()
+    load(rows(["a", "b"], None, None, [None, EXPIRY_MAX_MS])).check()
+    load(rows(["a", "b"], None, None, [None, None])).check()
 
 
 @pytest.mark.parametrize(
@@ -228,6 +253,13 @@ def test_the_pieces_that_the_refusals_are_made_of_are_accepted() -> None:
         rows(["a"], None, [6]),
         rows(["a"], None, [1]),
         rows(["a"], None, [0]),
+        rows(["a"], None, None, []),
+        rows(["a"], None, None, [1, 2]),
+        rows(["a"], None, None, [0]),
+        rows(["a"], None, None, [-1]),
+        rows(["a", "b"], None, None, [None, EXPIRY_MAX_MS + 1]),
+        rows(["a"], None, None, [1.5]),
+        rows(["a"], None, None, ["1"]),
         [("kv", pack([5, 1, 2])), *rows(["b"])[1:2], *rows(["a"])[1:2], *REQUESTS],
         answers(SMALL, SMALL),
         answers(LARGE, SMALL),
@@ -276,7 +308,7 @@ def test_a_section_of_a_newer_version_is_named() -> None:
     "pieces",
     [
         [("kv", pack([5, 1, 2, 0])), KV[1], *REQUESTS],
-        [KV[0], ("kv", pack([["a"], [b""], [1], [None]])), *REQUESTS],
+        [KV[0], ("kv", pack([["a"], [b""], [1], [None], [None]])), *REQUESTS],
         [*KV, ("requests", pack([20, 2, 0])), REQUESTS[1]],
         answers([*SMALL, None]),
     ],
