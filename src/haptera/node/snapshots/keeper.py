@@ -95,6 +95,7 @@ class SnapshotKeeper:
         self._joined: list[Answer] = []  # wait for that one; with the others at most WAITING_MAX
         self._waiting: list[Answer] = []  # wait for the next
         self._timer: asyncio.TimerHandle | None = None
+        self._timed = False  # whether the timer looks when a change has become due
 
     def start(self) -> None:
         """Begin to look. A segment that is full from now on is a reason to look, too."""
@@ -145,13 +146,12 @@ class SnapshotKeeper:
         # While a snapshot is made the log goes on growing, and the snapshot needs room too.
         if self._tidying is None and self.retention.decide(self._incoming_bytes):
             self._tidying = self._loop.create_task(self._tidy())
-        self._set_timer(now)
+        self._set_timer(now, self._changed)
 
     def entry_written(self) -> None:
         """Note that the state changes: from now on, time alone may make a snapshot due."""
-        if self._timer is None and self._task is None and self._refusal is None:
-            wait = self._schedule.next_look(self._loop.time(), self._behind_bytes)
-            self._timer = self._loop.call_later(wait, self.look)
+        if not self._timed and self._task is None and self._refusal is None:
+            self._set_timer(self._loop.time(), changed=True)
 
     def stop(self) -> None:
         """Make and remove nothing more: end what is under way, and answer all that wait (5005)."""
@@ -207,14 +207,15 @@ class SnapshotKeeper:
         newest = self.retention.newest
         return newest.size_bytes if newest and self._task is not None else 0
 
-    def _set_timer(self, now: float) -> None:
+    def _set_timer(self, now: float, changed: bool) -> None:
         """Look again when time alone may be a reason. Without any, no timer runs."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         age = self.retention.next_in_s
         waits = [] if age is None else [max(age, LOOK_INTERVAL_MIN_S)]
-        if self._changed and self._task is None:
+        self._timed = changed and self._task is None
+        if self._timed:
             waits.append(self._schedule.next_look(now, self._behind_bytes))
         if waits:
             self._timer = self._loop.call_later(min(waits), self.look)

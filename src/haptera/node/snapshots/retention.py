@@ -151,7 +151,8 @@ class Retention:
             return
         loop = asyncio.get_running_loop()
         # From here on the files are no longer there for anyone, so that none is pinned while it goes.
-        self._snapshots = [each for each in self._snapshots if each.index not in disposal.snapshots]
+        gone = set(disposal.snapshots)
+        self._snapshots = [each for each in self._snapshots if each.index not in gone]
         if disposal.segments:
             self._removed_before = disposal.segments[-1] + 1
         self._running = loop.create_future()

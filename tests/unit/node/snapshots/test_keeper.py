@@ -76,6 +76,26 @@ async def test_a_change_that_is_a_day_old_is_in_a_snapshot_and_a_quiet_store_mak
 
 
 @virtual_clock
+async def test_a_change_behind_a_snapshot_is_in_the_next_after_a_day_although_files_age_for_a_week() -> None:
+    kept = Kept(retain_for=7 * 86_400.0)
+    kept.write()
+    first = kept.keeper.request()
+    await settle()
+    kept.maker.done()
+    await first
+    assert kept.retention.next_in_s is not None, "a timer waits for that"
+    kept.machine.index = kept.log.index = 15
+    kept.keeper.entry_written()
+    await asyncio.sleep(86_400 - 1)
+    assert [point.index for point in kept.maker.points] == [10]
+    await asyncio.sleep(1)
+    await settle()
+    assert [point.index for point in kept.maker.points] == [10, 15]
+    kept.maker.done()
+    await kept.keeper.close()
+
+
+@virtual_clock
 async def test_requests_share_a_snapshot_that_covers_them() -> None:
     """A request joins the snapshot that is being made if that has every answered write, and the next one else."""
     writer = ManualWriter()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from haptera.node.snapshots.decision import Snapshot
+from haptera.node.snapshots.decision import Bounds, SegmentFile, Snapshot, decide
 from haptera.testing import virtual_clock
 from tests.unit.node.snapshots.doubles import SNAPSHOTS_PATH, Kept, settle
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from haptera.node.snapshots.retention import Retention
 
 
@@ -113,3 +115,29 @@ async def test_two_at_a_time_remove_everything_once() -> None:
     await settle()
     assert kept.files == ([40, 60], [5, 6])
     await kept.keeper.close()
+
+
+class Counted(list[Any]):
+    """A list that counts the items that are looked at."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in super().__iter__():
+            self.looks += 1
+            yield item
+
+    def __getitem__(self, at: Any) -> Any:
+        self.looks += 1
+        return super().__getitem__(at)
+
+
+def test_a_store_that_was_at_rest_for_a_week_finds_all_that_is_too_old_in_one_pass() -> None:
+    """The decision is the loop's, which would stand still for seconds if each base were weighed by itself."""
+    count = 2000
+    snapshots = Counted(Snapshot(number * 10, number + 1, number * 1000, 500) for number in range(1, count + 1))
+    segments = Counted(SegmentFile(number, 300) for number in range(1, count + 1))
+    gone = decide(snapshots, segments, Bounds(size_bytes=1 << 30, horizon_ms=count * 2000))
+    assert gone.snapshots == tuple(number * 10 for number in range(1, count))
+    assert gone.segments == tuple(range(1, count + 1))
+    assert snapshots.looks + segments.looks < 20 * count
