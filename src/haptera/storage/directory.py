@@ -11,7 +11,7 @@ import google_crc32c
 
 from haptera.errors import CorruptionError, StorageError
 from haptera.storage.errors import DirectoryInUse, NewerFormat, holder_of, translated
-from haptera.storage.filesystem import File, FileSystem, read_file, write_file_atomically
+from haptera.storage.filesystem import TEMPORARY, File, FileSystem, read_file, write_file_atomically
 from haptera.storage.toml import parse_toml
 
 __all__ = ["DIRECTORY_FORMAT", "KEYRING_SIZE_MAX", "NODE_ID_SIZE", "DataDirectory"]
@@ -29,6 +29,7 @@ KEYRING_SIZE_MAX = 64 << 10
 NODE_FILE_SIZE_MAX = 4096
 _SEGMENT_NAME = re.compile(r"([0-9a-f]{16})\.seg", re.ASCII)
 _SNAPSHOT_NAME = re.compile(r"([0-9a-f]{16})\.snap", re.ASCII)
+_UNFINISHED = f".snap{TEMPORARY}"
 
 
 def segment_name(number: int) -> str:
@@ -61,6 +62,16 @@ def snapshot_index(name: str) -> int | None:
     """The index in the file name of a snapshot; None for any other file."""
     match = _SNAPSHOT_NAME.fullmatch(name)
     return int(match[1], 16) if match else None
+
+
+def unfinished_snapshot_name(index: int, snapshot_id: bytes) -> str:
+    """The file name of a snapshot that is being made: no two makers have the same."""
+    return f"{index:016x}.{snapshot_id.hex()}{_UNFINISHED}"
+
+
+def is_unfinished_snapshot(name: str) -> bool:
+    """Whether a file name stands for a snapshot that is being made, or was when its maker ended."""
+    return name.endswith(_UNFINISHED)
 
 
 class DataDirectory:

@@ -4,7 +4,8 @@ This comment is the format. Integers are unsigned and big-endian; CRC-32C is Cas
 
 Files
     snapshots/<index>.snap, the index of the last entry that it covers in 16 lower-case hex digits.
-    snapshots/<index>.snap.tmp is one that is being made, and means nothing when a crash leaves it.
+    snapshots/<index>.<snapshot id>.snap.tmp is one that is being made, and means nothing when a crash leaves it. Two
+    processes may make the same one, where the first outlives its node, and each has a file of its own.
 
 Header (96 bytes)
      0    8 magic "HAPTERAS"
@@ -57,9 +58,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from haptera.errors import CorruptionError
 from haptera.storage.data_key import DataKey, derive
-from haptera.storage.directory import snapshot_index, snapshot_name
+from haptera.storage.directory import (
+    is_unfinished_snapshot,
+    snapshot_index,
+    snapshot_name,
+    unfinished_snapshot_name,
+)
 from haptera.storage.errors import NewerFormat, failing, translated
-from haptera.storage.filesystem import TEMPORARY, create_anew
 from haptera.storage.segment import NO_TAG, TAG_SIZE, LogPoint
 
 if TYPE_CHECKING:
@@ -177,19 +182,20 @@ def write_snapshot(
     key = keyring.newest
     header = SnapshotHeader(key.id, secrets.token_bytes(16), point, revision)
     target = os.path.join(path, snapshot_name(point.index))
+    unfinished = os.path.join(path, unfinished_snapshot_name(point.index, header.id))
     with translated(target, "make the snapshot"):
         try:
-            file = create_anew(fs, target + TEMPORARY)
+            file = fs.open(unfinished, "x")
             try:
                 size = _write(file, header, key, pieces)
                 file.fsync()  # a snapshot must not have its name before all of it is on the disk
             finally:
                 file.close()
-            fs.rename(target + TEMPORARY, target)
+            fs.rename(unfinished, target)
             fs.sync_directory(path)  # and the log that it replaces must not be removed before that
         except BaseException:
             with contextlib.suppress(OSError):
-                fs.unlink(target + TEMPORARY)
+                fs.unlink(unfinished)
             raise
     return SnapshotFile(target, point.index, size, point, revision, header.key_id)
 
@@ -338,7 +344,7 @@ def remove_unfinished_snapshots(fs: FileSystem, path: str) -> None:
     """Remove the snapshots that no writer has finished. There must be none at work. Raises DiskFailed."""
     with translated(path, "remove unfinished snapshots"):
         for name in fs.listdir(path):
-            if name.endswith(TEMPORARY) and snapshot_index(name.removesuffix(TEMPORARY)) is not None:
+            if is_unfinished_snapshot(name):
                 fs.unlink(os.path.join(path, name))
 
 

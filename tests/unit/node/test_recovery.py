@@ -236,7 +236,7 @@ def test_a_snapshot_of_no_state_is_damaged(caplog: pytest.LogCaptureFixture) -> 
 
 def test_unfinished_snapshots_are_removed_at_the_start() -> None:
     fs, files = store_with_snapshots()
-    fs.write(f"{SNAPSHOTS_PATH}/{99:016x}.snap.tmp", b"half")
+    fs.write(f"{SNAPSHOTS_PATH}/{99:016x}.{bytes(16).hex()}.snap.tmp", b"half")
     with stored(fs):
         assert sorted(fs.listdir(SNAPSHOTS_PATH)) == [file.path[len(SNAPSHOTS_PATH) + 1 :] for file in files]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 from typing import TYPE_CHECKING
 
 import google_crc32c
@@ -143,8 +144,9 @@ def test_the_order_of_the_calls_is_the_promise() -> None:
     fs.calls.clear()
     write(fs)
     calls = [call for call in fs.calls if call[0] != "pwrite"]
-    assert calls == [("create", FILE + ".tmp"), ("fsync", FILE + ".tmp"), ("rename", FILE), ("sync_directory", PATH)]
-    assert [path for name, path in fs.calls if name == "pwrite"] == [FILE + ".tmp"] * 6
+    unfinished = f"{PATH}/0000000000001234.{fs.read(FILE)[20:36].hex()}.snap.tmp"
+    assert calls == [("create", unfinished), ("fsync", unfinished), ("rename", FILE), ("sync_directory", PATH)]
+    assert [path for name, path in fs.calls if name == "pwrite"] == [unfinished] * 6
 
 
 def test_a_long_snapshot_waits_for_the_disk_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,16 +299,44 @@ def test_snapshots_are_found_newest_first_and_other_files_are_none() -> None:
     for point in points:
         write(fs, point=point)
     fs.write(f"{PATH}/notes.txt", b"mine")
-    fs.write(f"{PATH}/0000000000000999.snap.tmp", b"half")
+    fs.write(f"{PATH}/0000000000000999.0f.snap.tmp", b"half")
     fs.write(f"{PATH}/0000000000000001.snap", b"damaged")
     assert [file.index for file in find_snapshots(fs, PATH)] == [300, 20, 5, 1]
     assert find_snapshots(fs, PATH)[-1] == SnapshotFile(f"{PATH}/0000000000000001.snap", 1, 7, None, None, None)
 
 
+def test_two_makers_of_one_snapshot_leave_a_whole_one_at_any_moment() -> None:
+    """A second process may outlive its node, where a disk or an inherited pipe holds it up, and the next node makes the
+    same snapshot meanwhile.
+    """
+    fs = disk()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def left_behind() -> Iterator[tuple[str, bytes]]:
+        yield PIECES[0]
+        begun.set()
+        go_on.wait(10)
+        yield from PIECES[1:]
+
+    def of_the_next_node() -> Iterator[tuple[str, bytes]]:
+        yield PIECES[0]
+        go_on.set()
+        older.join()
+        assert read(fs) == PIECES, "the older maker was the first, and its snapshot is whole"
+        yield from PIECES[1:]
+
+    older = threading.Thread(target=write_snapshot, args=(fs, PATH, KEYRING, POINT, 77, left_behind()))
+    older.start()
+    begun.wait(10)
+    write_snapshot(fs, PATH, KEYRING, POINT, 77, of_the_next_node())
+    assert read(fs) == PIECES
+    assert fs.listdir(PATH) == [FILE.rpartition("/")[2]], "nothing unfinished is left"
+
+
 def test_unfinished_snapshots_are_removed_and_nothing_else() -> None:
     fs = disk()
     write(fs)
-    for name in ("notes.txt", "notes.tmp", "0000000000000999.snap.tmp", "0000000000001234.snap.tmp"):
+    for name in ("notes.txt", "notes.tmp", "0000000000000999.0f.snap.tmp", "0000000000001234.0f.snap.tmp"):
         fs.write(f"{PATH}/{name}", b"x")
     remove_unfinished_snapshots(fs, PATH)
     assert sorted(fs.listdir(PATH)) == ["0000000000001234.snap", "notes.tmp", "notes.txt"]
