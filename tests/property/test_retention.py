@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from haptera.node.snapshots.decision import Bounds, Disposal, Kept, SegmentFile, Snapshot, decide
 
@@ -30,7 +31,14 @@ def directories(draw: st.DrawFn) -> tuple[list[Snapshot], list[SegmentFile]]:
     return snapshots, segments
 
 
-bounds = st.builds(Bounds, st.integers(1, 40 * MIB), st.integers(-1, 16_000), st.sampled_from([0, 0, 3 * MIB]))
+bounds = st.builds(
+    Bounds,
+    st.integers(1, 40 * MIB),
+    st.integers(-1, 16_000),
+    st.sampled_from([0, 0, 3 * MIB]),
+    snapshots_max=st.sampled_from([1, 2, 3, 64]),
+    segments_max=st.sampled_from([4, 9, 100]),
+)
 needs = st.lists(
     st.builds(Kept, st.integers(1, 15), st.one_of(st.none(), st.integers(1, 15).map(lambda place: place * 10))),
     max_size=2,
@@ -79,13 +87,43 @@ def test_a_directory_that_can_be_recovered_stays_so_after_each_single_removal(
 
 
 @given(directories(), bounds)
-def test_more_than_the_bound_is_kept_only_where_the_newest_base_needs_it(
+def test_more_than_a_bound_is_kept_only_where_the_newest_base_needs_it(
     directory: tuple[list[Snapshot], list[SegmentFile]], bound: Bounds
 ) -> None:
     snapshots, segments = directory
     left = rest(snapshots, segments, decide(snapshots, segments, bound))
-    if recoverable(snapshots, segments) and size(*left) + bound.incoming_bytes > bound.size_bytes:
+    too_large = size(*left) + bound.incoming_bytes > bound.size_bytes
+    if recoverable(snapshots, segments) and (too_large or len(left[1]) > bound.segments_max):
         assert len(recoverable(*left)) == 1
+
+
+@given(directories(), bounds, needs)
+def test_no_more_snapshots_are_kept_than_the_bound_but_for_the_ends_and_the_pinned_ones(
+    directory: tuple[list[Snapshot], list[SegmentFile]], bound: Bounds, kept: list[Kept]
+) -> None:
+    before = recoverable(*directory)
+    starts = {0: 1} | {each.index: each.next_segment for each in directory[0]}
+    if not before or any(
+        need.lowest_segment < starts[before[0]] or (need.index or before[0]) < before[0] for need in kept
+    ):
+        return  # a pin of what is not there, with which nothing goes
+    snapshots, segments = rest(*directory, decide(*directory, bound, kept))
+    bases = recoverable(snapshots, segments)
+    needed = {*bases[:1], *[base for base in before if base][-2:], *(need.index for need in kept)}
+    free = [each for each in snapshots if each.index not in needed and each.index < bases[-1]]
+    assert len(snapshots) <= bound.snapshots_max or not free
+
+
+@given(directories(), bounds, needs)
+def test_the_number_of_snapshots_is_no_reason_to_give_up_history(
+    directory: tuple[list[Snapshot], list[SegmentFile]], bound: Bounds, kept: list[Kept]
+) -> None:
+    snapshots, segments = directory
+    many = rest(snapshots, segments, decide(snapshots, segments, replace(bound, snapshots_max=64), kept))
+    few = rest(snapshots, segments, decide(snapshots, segments, bound, kept))
+    assert few[1] == many[1]
+    assert recoverable(*few)[:1] == recoverable(*many)[:1]
+    assert recoverable(*few)[-2:] == recoverable(*many)[-2:], "damage of the newest leads to the one before it"
 
 
 @given(directories(), bounds)
@@ -98,7 +136,10 @@ def test_nothing_goes_before_a_bound_is_passed(
     before, after = recoverable(snapshots, segments), recoverable(*rest(snapshots, segments, gone))
     if not before or before == after:
         return
-    dropped = before[-len(after) - 1]
+    at = before.index(after[0])
+    if not at:
+        return  # snapshots went by their number alone
+    dropped = before[at - 1]
     times = {0: -1} | {each.index: each.time_ms for each in snapshots}
     starts = {0: 1} | {each.index: each.next_segment for each in snapshots}
     with_it = (
@@ -106,7 +147,8 @@ def test_nothing_goes_before_a_bound_is_passed(
         [each for each in segments if each.number >= starts[dropped]],
     )
     too_large = size(*with_it) + bound.incoming_bytes > bound.size_bytes
-    assert too_large or times[after[0]] <= bound.horizon_ms
+    too_many = len(with_it[1]) > bound.segments_max
+    assert too_large or too_many or times[after[0]] <= bound.horizon_ms
 
 
 @given(directories(), bounds)
