@@ -65,7 +65,7 @@ def snapshot(state: DurableState) -> None:
     fs, directory, log = state.directory.fs, state.directory, state.log
     point = log.roll()
     try:
-        make_snapshot(fs, directory.path, state.keyring, point, lambda: None)
+        make_snapshot(fs, directory.path, state.keyring, point, lambda: None, [])
     except StorageError:
         remove_unfinished_snapshots(fs, directory.snapshots_path)
         return

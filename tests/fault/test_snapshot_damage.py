@@ -5,17 +5,22 @@ And the n-th call to the file system fails, for every n.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
 
+import haptera
 from haptera.errors import StorageError
-from haptera.storage import find_snapshots
+from haptera.node.offline.pitr import Timeline
+from haptera.node.snapshots.keeper import Current
+from haptera.storage import find_snapshots, open_keyring
 from haptera.storage.errors import DiskFailed, DiskFull
+from haptera.testing import node, virtual_clock
 from haptera.testing.filesystem import MemoryFileSystem
-from tests.unit.node.stored_state import LOG_PATH, SNAPSHOTS_PATH, StoredState, digest_after, stored
+from tests.unit.node.stored_state import LOG_PATH, PATH, SNAPSHOTS_PATH, StoredState, digest_after, stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,6 +116,28 @@ def test_each_snapshot_replaced_by_something_else(damage: Callable[[bytes], byte
     fs = whole.power_failure("keep")
     fs.write(snapshots[0].path, fs.read(snapshots[1].path))
     assert outcome(fs) == TOTAL
+
+
+@virtual_clock
+async def test_a_snapshot_that_is_damaged_while_the_node_runs_is_no_beginning_of_history() -> None:
+    """Retention would else remove the snapshot before it, without which it is of no use."""
+    fs = MemoryFileSystem()
+    async with node(storage=fs, listen=["haptera://node:7457"], retain_for=100.0) as url, haptera.connect(url) as db:
+        keeper = url.node.snapshots
+        for number, at_s in ((1, 0.0), (2, 60.0), (3, 120.0)):
+            await asyncio.sleep(at_s - asyncio.get_running_loop().time())
+            await db.set("key", b"%d" % number)
+            made = await keeper.request()
+            assert isinstance(made, Current)
+            if number == 2:
+                path = f"{SNAPSHOTS_PATH}/{made.index:016x}.snap"
+                fs.write(path, fs.read(path)[:-1])
+        assert [each.whole for each in keeper.retention.snapshots] == [True, False, True]
+        await asyncio.sleep(45.0)
+        await db.set("key", b"4")
+        assert isinstance(await keeper.request(), Current)  # the second snapshot is older than the bound by now
+    timeline = Timeline(fs.restart(), PATH, open_keyring)
+    assert [timeline.at_revision(revision).machine.revision for revision in (2, 3, 4)] == [2, 3, 4]
 
 
 def work(fs: MemoryFileSystem) -> tuple[int, int]:

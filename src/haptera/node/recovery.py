@@ -70,13 +70,14 @@ def recover(
     index_max: int | None = None,
     abandoned: Callable[[], bool] = lambda: False,
     on_loading: Callable[[int, int], None] = lambda done, total: None,
+    on_damage: Callable[[SnapshotFile], None] = lambda file: None,
 ) -> Recovered:
     """Make the state of a directory: load its newest snapshot that is whole, and apply the entries behind it.
 
     `entries_after` is called once, with the point of that snapshot (`LogPoint.START` without one), and gives the
     entries to be applied. Snapshots of a later index than `index_max` are left aside. A snapshot that is damaged is
     reported (`snapshot_damaged`), and the one before it is taken. `on_loading` is called for each piece of a snapshot
-    with the bytes that are read, and the bytes in all.
+    with the bytes that are read, and the bytes in all; `on_damage` for each damaged snapshot, as soon as it is known.
 
     Raises the errors of `haptera.storage`: CorruptionError, OutdatedCopy, WrongKey, NewerFormat, DiskFailed;
     UnknownPart for a snapshot or a log that a newer version wrote; ApplyFailed; and Abandoned, when `abandoned` says
@@ -86,7 +87,7 @@ def recover(
     # The state is millions of objects and no cycle: to look for cycles among them would take most of the time.
     gc.disable()
     try:
-        found, point = _load(fs, snapshots_path, keyring, index_max, abandoned, on_loading)
+        found, point = _load(fs, snapshots_path, keyring, index_max, abandoned, on_loading, on_damage)
         entries = entries_after(point)
         _apply(found.machine, entries, log_path, abandoned)
     finally:
@@ -107,6 +108,7 @@ def _load(
     index_max: int | None,
     abandoned: Callable[[], bool],
     on_loading: Callable[[int, int], None],
+    on_damage: Callable[[SnapshotFile], None],
 ) -> tuple[Recovered, LogPoint]:
     started = time.monotonic()
     damaged: list[SnapshotFile] = []
@@ -122,6 +124,7 @@ def _load(
         except (CorruptionError, MalformedPieces, DiskFailed) as error:
             _report_damage(file, error)
             damaged.append(file)
+            on_damage(file)
         else:
             return Recovered(machine, file, time.monotonic() - started, damaged, snapshots), point
     return Recovered(StateMachine(), damaged=damaged, snapshots=snapshots), LogPoint.START

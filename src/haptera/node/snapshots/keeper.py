@@ -269,6 +269,7 @@ class SnapshotKeeper:
             "memory_bytes": made.memory_bytes,
         }
         _logger.info("snapshot_made", extra=fields)
+        self.retention.mark_damaged(made.damaged)
         self.retention.add(Snapshot(made.index, made.next_segment, made.time_ms, made.size_bytes, made.revision))
         await self.retention.run()
         await self._forget_keys()
@@ -320,6 +321,8 @@ class SnapshotKeeper:
                 outcome="not_applied",
             )
         found = error.found
+        if found is not None:
+            self.retention.mark_damaged(found.damaged)
         damaged = found is not None and found.file is not None
         if found is not None and damaged:
             fields |= {"file": found.file, "offset": found.offset, "expected": found.expected, "actual": found.actual}

@@ -90,10 +90,11 @@ class ThisProcess:
         pass
 
     def _make(self, point: LogPoint) -> Made:
+        directory, damaged = self._directory, list[int]()
         try:
-            return make_snapshot(self._directory.fs, self._directory.path, self._keyring, point, lambda: None)
+            return make_snapshot(directory.fs, directory.path, self._keyring, point, lambda: None, damaged)
         except StorageError as error:
-            raise SnapshotNotMade(str(error), failure_of(error)) from error
+            raise SnapshotNotMade(str(error), failure_of(error, damaged)) from error
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

@@ -22,10 +22,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def make_snapshot(fs: FileSystem, path: str, keyring: Keyring, point: LogPoint, progress: Callable[[], None]) -> Made:
+def make_snapshot(
+    fs: FileSystem, path: str, keyring: Keyring, point: LogPoint, progress: Callable[[], None], damaged: list[int]
+) -> Made:
     """Make a snapshot of the data directory at `path`, which stands at ``point``, and read it back.
 
-    ``point`` is behind a sealed segment. ``progress`` is called often. Raises the errors of recovery, CorruptionError
+    ``point`` is behind a sealed segment. ``progress`` is called often. ``damaged`` gets the indexes of the older
+    snapshots that turn out to be damaged, also where an error follows. Raises the errors of recovery, CorruptionError
     too where the log leads to another record than the point's, and DiskFull and DiskFailed.
     """
     started = time.monotonic()
@@ -40,7 +43,16 @@ def make_snapshot(fs: FileSystem, path: str, keyring: Keyring, point: LogPoint, 
         progress()
         return False
 
-    found = recover(fs, log_path, snapshots_path, keyring, entries_after, index_max=point.index, abandoned=told)
+    found = recover(
+        fs,
+        log_path,
+        snapshots_path,
+        keyring,
+        entries_after,
+        index_max=point.index,
+        abandoned=told,
+        on_damage=lambda file: damaged.append(file.index),
+    )
     if replays[0].point != point:
         raise CorruptionError(log_path, 0, f"a log that leads to {point}", f"one that leads to {replays[0].point}")
     machine = found.machine
@@ -57,6 +69,7 @@ def make_snapshot(fs: FileSystem, path: str, keyring: Keyring, point: LogPoint, 
         size_bytes=file.size_bytes,
         seconds=time.monotonic() - started,
         memory_bytes=_most_memory(),
+        damaged=tuple(damaged),
     )
 
 

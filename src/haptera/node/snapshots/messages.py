@@ -15,7 +15,7 @@ from haptera.errors import CorruptionError, HapteraError
 from haptera.storage import LogPoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 #: Bytes of a line. An order has the keys of the data, of 100 bytes each, and a message has a few paths.
 LINE_SIZE_MAX: Final = 1024 * 1024
@@ -41,7 +41,7 @@ class Made(msgspec.Struct, frozen=True, tag_field="event", tag="made"):
 
     ``index``, ``time_ms`` and ``next_segment`` are those of its place in the log, ``revision`` and ``keys`` those of
     its state. ``size_bytes`` is the file's size, ``seconds`` the time that it took, ``memory_bytes`` the most memory
-    that the process had.
+    that the process had. ``damaged`` are the indexes of the older snapshots that it found damaged.
     """
 
     index: int
@@ -52,16 +52,19 @@ class Made(msgspec.Struct, frozen=True, tag_field="event", tag="made"):
     size_bytes: int
     seconds: float
     memory_bytes: int
+    damaged: tuple[int, ...] = ()
 
 
 class Failed(msgspec.Struct, frozen=True, tag_field="event", tag="failed"):
     """The snapshot could not be made, and nothing of it is left.
 
-    ``kind`` is the name of the error's class. Damage has ``file``, ``offset``, ``expected`` and ``actual``.
+    ``kind`` is the name of the error's class. ``damaged`` are the indexes of the older snapshots that were found
+    damaged. The damage of another file has ``file``, ``offset``, ``expected`` and ``actual``.
     """
 
     kind: str
     message: str
+    damaged: tuple[int, ...] = ()
     file: str | None = None
     offset: int | None = None
     expected: str | None = None
@@ -75,9 +78,10 @@ decode_order: Final[Callable[[bytes], Order]] = msgspec.json.Decoder(Order).deco
 decode_message: Final[Callable[[bytes], Message]] = msgspec.json.Decoder(Message).decode
 
 
-def failure_of(error: Exception) -> Failed:
-    """The message for an error."""
+def failure_of(error: Exception, damaged: Iterable[int]) -> Failed:
+    """The message for an error, and for the older snapshots that were found damaged before it."""
     kind, text = type(error).__name__, str(error)
+    found = tuple(damaged)
     if isinstance(error, CorruptionError):
-        return Failed(kind, text, error.file, error.offset, str(error.expected), str(error.actual))
-    return Failed(kind, text if isinstance(error, HapteraError) else f"{kind}: {text}")
+        return Failed(kind, text, found, error.file, error.offset, str(error.expected), str(error.actual))
+    return Failed(kind, text if isinstance(error, HapteraError) else f"{kind}: {text}", found)

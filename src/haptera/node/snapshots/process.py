@@ -56,10 +56,11 @@ def _make(path: str, order: Order) -> Message:
 
     configure_logging("warning", "text")
     keyring = Keyring(DataKey.of(bytes.fromhex(key)) for key in order.keys)
+    damaged: list[int] = []
     try:
-        return make_snapshot(OsFileSystem(), path, keyring, order.point, _progress())
+        return make_snapshot(OsFileSystem(), path, keyring, order.point, _progress(), damaged)
     except Exception as error:
-        return failure_of(error)
+        return failure_of(error, damaged)
 
 
 def _progress() -> Callable[[], None]:

@@ -13,7 +13,7 @@ from haptera.node.snapshots.decision import Bounds, Disposal, Kept, SegmentFile,
 from haptera.node.snapshots.disposal import dispose
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from haptera.storage import FileSystem, Log
 
@@ -96,10 +96,10 @@ class Retention:
         self._snapshots = [each for each in self._snapshots if each.index < snapshot.index]
         self._snapshots.append(snapshot)
 
-    def mark_damaged(self, index: int) -> None:
-        """Note that the snapshot of this index is damaged, so that nothing relies on it."""
+    def mark_damaged(self, indexes: Collection[int]) -> None:
+        """Note that the snapshots of these indexes are damaged, so that nothing relies on them."""
         self._snapshots = [
-            msgspec.structs.replace(each, whole=False) if each.index == index else each for each in self._snapshots
+            msgspec.structs.replace(each, whole=False) if each.index in indexes else each for each in self._snapshots
         ]
 
     def pin(self, lowest_segment: int, snapshot: int | None = None) -> Pin:

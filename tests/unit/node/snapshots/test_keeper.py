@@ -209,11 +209,28 @@ async def test_damage_is_named(caplog: pytest.LogCaptureFixture) -> None:
     kept = Kept(snapshot_after=1000)
     kept.write()
     await settle()
-    kept.maker.fail(SnapshotNotMade("it is damaged", Failed("CorruptionError", "it is damaged", "f", 7, "a", "b")))
+    kept.maker.fail(SnapshotNotMade("it is damaged", Failed("CorruptionError", "it is damaged", (), "f", 7, "a", "b")))
     await settle()
     (event,) = events(caplog, "snapshot_failed")
     assert (event["file"], event["offset"], event["expected"], event["actual"]) == ("f", 7, "a", "b")
     assert event["levelno"] == logging.ERROR
+    await kept.keeper.close()
+
+
+@virtual_clock
+async def test_a_snapshot_that_a_failed_attempt_found_damaged_is_no_base_any_more() -> None:
+    kept = Kept(snapshot_after=2000)
+    for _ in range(2):
+        kept.write(2)
+        await settle()
+        kept.maker.done()
+        await settle()
+    kept.write(2)
+    await settle()
+    kept.maker.fail(SnapshotNotMade("no room", Failed("DiskFull", "no room", (40,))))
+    await settle()
+    assert kept.retention.newest is not None
+    assert (kept.retention.newest.index, kept.keeper.index) == (20, 20)
     await kept.keeper.close()
 
 

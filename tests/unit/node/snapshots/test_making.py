@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,9 +14,11 @@ from haptera.errors import CorruptionError
 from haptera.node.config import NodeConfig
 from haptera.node.recovery import DurableState
 from haptera.node.snapshots import making
+from haptera.node.snapshots.child import SnapshotProcess
+from haptera.node.snapshots.errors import SnapshotNotMade
 from haptera.node.snapshots.making import make_snapshot
 from haptera.state import Logged, encode_commands, operations
-from haptera.storage import LogEntry, find_snapshots, write_snapshot
+from haptera.storage import LogEntry, OsFileSystem, find_snapshots, write_snapshot
 from haptera.testing.filesystem import MemoryFileSystem
 
 if TYPE_CHECKING:
@@ -39,7 +42,7 @@ def state() -> Iterator[DurableState]:
 def test_a_snapshot_has_the_state_up_to_its_point(state: DurableState) -> None:
     point = state.log.roll()
     calls: list[None] = []
-    made = make_snapshot(state.directory.fs, PATH, state.keyring, point, lambda: calls.append(None))
+    made = make_snapshot(state.directory.fs, PATH, state.keyring, point, lambda: calls.append(None), [])
     assert (made.index, made.revision, made.keys, made.time_ms) == (10, 10, 10, 10_000)
     assert made.next_segment == point.next_segment
     (found,) = find_snapshots(state.directory.fs, state.directory.snapshots_path)
@@ -50,19 +53,46 @@ def test_a_snapshot_has_the_state_up_to_its_point(state: DurableState) -> None:
 def test_a_snapshot_goes_on_from_the_one_before_without_the_log_before_it(state: DurableState) -> None:
     fs = state.directory.fs
     first = state.log.roll()
-    make_snapshot(fs, PATH, state.keyring, first, lambda: None)
+    make_snapshot(fs, PATH, state.keyring, first, lambda: None, [])
     state.log.append(LogEntry(1, 11, 11_000, encode_commands([Logged(operations.Delete("key1"))])))
     second = state.log.roll()
     state.log.forget_before(first.next_segment)
-    made = make_snapshot(fs, PATH, state.keyring, second, lambda: None)
+    made = make_snapshot(fs, PATH, state.keyring, second, lambda: None, [])
     assert (made.index, made.keys) == (11, 9)
+
+
+@pytest.mark.parametrize("log_is_whole", [True, False])
+def test_the_second_process_says_which_snapshots_it_found_damaged(tmp_path: Path, log_is_whole: bool) -> None:
+    path = tmp_path / "d"
+    opened = DurableState(NodeConfig(data_dir=str(path), listen=(), segment_size=64 * 1024), OsFileSystem())
+    opened.open()
+    points = []
+    for index in (1, 2, 3):
+        opened.log.append(LogEntry(1, index, index * 1000, encode_commands([Logged(operations.Set("key", b"value"))])))
+        points.append(opened.log.roll())
+    for point in points[:2]:
+        make_snapshot(OsFileSystem(), str(path), opened.keyring, point, lambda: None, [])
+    newest, oldest = find_snapshots(OsFileSystem(), str(path / "snapshots"))
+    Path(newest.path).write_bytes(Path(newest.path).read_bytes()[:-1])
+    run = SnapshotProcess(str(path))
+    if log_is_whole:
+        assert run.make(points[2], opened.keyring).damaged == (2,)
+    else:
+        Path(oldest.path).unlink()
+        opened.log.forget_before(2)
+        with pytest.raises(SnapshotNotMade) as told:
+            run.make(points[2], opened.keyring)
+        assert told.value.found is not None
+        assert told.value.found.damaged == (2,)
+    assert "snapshot_damaged" in run.said
+    opened.close()
 
 
 @pytest.mark.parametrize("change", [{"tag": bytes(16)}, {"index": 9}, {"time_ms": 1}])
 def test_a_log_that_leads_elsewhere_is_damage(state: DurableState, change: dict[str, Any]) -> None:
     point = msgspec.structs.replace(state.log.roll(), **change)
     with pytest.raises(CorruptionError, match="a log that leads to"):
-        make_snapshot(state.directory.fs, PATH, state.keyring, point, lambda: None)
+        make_snapshot(state.directory.fs, PATH, state.keyring, point, lambda: None, [])
     assert not find_snapshots(state.directory.fs, state.directory.snapshots_path)
 
 
@@ -82,5 +112,5 @@ def test_a_snapshot_that_cannot_be_read_back_is_no_snapshot(
     monkeypatch.setattr(making, "write_snapshot", write_badly)
     point = state.log.roll()
     with pytest.raises(CorruptionError):
-        make_snapshot(fs, PATH, state.keyring, point, lambda: None)
+        make_snapshot(fs, PATH, state.keyring, point, lambda: None, [])
     assert not find_snapshots(fs, state.directory.snapshots_path), "and it is removed"

@@ -99,7 +99,7 @@ async def test_a_damaged_snapshot_is_no_base() -> None:
     retention = past(kept)
     damaged = retention.newest
     assert damaged is not None
-    retention.mark_damaged(damaged.index)
+    retention.mark_damaged([damaged.index])
     await retention.run()
     assert kept.files == ([40, 60], [5, 6]), "the newest whole one and all behind it"
     await kept.keeper.close()
