@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from haptera.errors import Failure
-from haptera.node.services.server import health
+from haptera.node.health import health
 from haptera.state.operations import Clear, Delete, DeleteMany, Get, Increment, Set
 from haptera.storage import DataDirectory, DiskFull, Log, open_keyring
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
@@ -238,7 +238,7 @@ import asyncio, os, sys
 from haptera.errors import Failure
 from haptera.node import Node, NodeConfig
 from haptera.node.commands import ANONYMOUS, Envelope
-from haptera.node.services.server import health
+from haptera.node.health import health
 from haptera.state.operations import Delete, Get, Set
 
 data = os.path.join(sys.argv[1], "d")

@@ -171,6 +171,25 @@ def counted(count: int, noun: str, plural: str = "") -> str:
     return f"{count} {noun if count == 1 else plural or noun + 's'}"
 
 
+def size(count: int) -> str:
+    """A number of bytes in the unit in which it is short: ``512 bytes``, ``1.5 MiB``."""
+    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= factor:
+            return f"{count / factor:,.1f} {unit}"
+    return counted(count, "byte")
+
+
+def duration(seconds: float) -> str:
+    """A time in its two largest units: ``3 d 4 h``, ``12 min 5 s``, ``9 s``."""
+    rest = int(seconds)
+    parts: list[str] = []
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, rest = divmod(rest, length)
+        if count or parts or unit == "s":
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])
+
+
 def table_width(lines: Sequence[Sequence[str]]) -> int:
     """The characters that a table takes if no cell is broken; ``lines`` are its head and its rows."""
     return sum(max(map(len, column)) + 3 for column in zip(*lines, strict=True)) + 1

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
+from haptera.errors import ForeignArchive
 from haptera.replication import ThreadWriter
 from haptera.storage import Archive, sealed_segments
 
@@ -25,6 +26,9 @@ LOOK_INTERVAL_S: Final = 1.0
 #: Seconds from a failure to the next attempt: at first, and at most.
 RETRY_S_MIN: Final = 1.0
 RETRY_S_MAX: Final = 60.0
+#: The next step of the operator where the archive is another node's, and after any other failure.
+_OF_FOREIGN: Final = "it belongs to another node: start this one with an --archive-dir of its own"
+_OF_OTHERS: Final = "see that its disk is mounted, has room and can be written; the node tries again by itself"
 #: Seconds that the end of a node waits for the copy of a segment to be left.
 END_WAIT_S: Final = 2.0
 
@@ -33,7 +37,8 @@ class Archiver:
     """Keeps the archive of an open data directory up to date.
 
     ``through`` is the number of the last segment up to which all are archived: retention keeps the later ones.
-    ``lag`` is how many sealed segments are not archived yet, and ``trouble`` why the last attempt failed, or "".
+    ``lag`` is how many sealed segments are not archived yet, and ``trouble`` why the last attempt failed, or "": then
+    ``help`` is the next step of the operator, and ``trouble_since`` the time of the loop at which it began.
     """
 
     def __init__(
@@ -42,6 +47,8 @@ class Archiver:
         self.through = 0
         self.lag = 0
         self.trouble = ""
+        self.help = ""
+        self.trouble_since = 0.0
         self._directory = directory
         self._archive = archive
         self._worker = worker
@@ -126,22 +133,26 @@ class Archiver:
         delay = LOOK_INTERVAL_S
         if error is not None:
             delay, self._retry_s = self._retry_s, min(self._retry_s * 2, RETRY_S_MAX)
-            self._tell(str(error), delay)
+            self._tell(error, delay)
         elif self.trouble:
-            self.trouble = ""
+            self.trouble = self.help = ""
             self._retry_s = RETRY_S_MIN
             _logger.info("archive_resumed", extra={"archive": self._archive.path, "segment": self.through})
         self._timer = self._loop.call_later(delay, self._look)
 
-    def _tell(self, reason: str, delay: float) -> None:
-        self.trouble = reason
+    def _tell(self, error: Exception, delay: float) -> None:
+        if not self.trouble:
+            self.trouble_since = self._loop.time()
+        foreign = isinstance(error, ForeignArchive)
+        self.trouble, self.help = str(error), _OF_FOREIGN if foreign else _OF_OTHERS
         _logger.warning(
             "archive_failed",
             extra={
                 "archive": self._archive.path,
-                "reason": reason,
-                "retry_in_seconds": delay,
+                "reason": self.trouble,
+                **({} if foreign else {"retry_in_seconds": delay}),  # another attempt would find the same
                 "waiting_segments": self.lag,
                 "meaning": "segments that are not archived stay in the log, beyond the bounds of retention too",
+                "help": self.help,
             },
         )

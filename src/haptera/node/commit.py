@@ -16,6 +16,7 @@ applied, read or acknowledged either. A write that may be in the log by then is 
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections import deque
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, TypeVar
 from haptera.errors import Code, Failure, failure
 from haptera.node.apply_committed import APPLY_FAILED, Applied, Applier, ApplyFailed
 from haptera.node.batch import DROPPED, Batch
+from haptera.node.shortage import shortage_of
 from haptera.replication import ClusterOfOne
 from haptera.state import SLICE_WORK_MAX, encode_steps, finish
 from haptera.storage import DiskFull
@@ -119,6 +121,8 @@ class CommitPipeline:
         #: Whether the disk was full for the last batch that needed room: such writes are refused until one finds room
         #: again. Writes that only free may go on, from the log's reserve.
         self.full = False
+        #: The errno of the last shortage, and the time of the loop at which it began.
+        self.shortage, self.full_since = 0, 0.0
         self._idle: list[asyncio.Future[None]] = []
 
     def append(
@@ -274,19 +278,19 @@ class CommitPipeline:
     def _refused(self, index: int, error: BaseException, seconds: float) -> None:
         """An entry was not committed. With DiskFull nothing was written, and the index is free again."""
         self._metrics.log_write_seconds_total += seconds
-        full = isinstance(error, DiskFull)
         if self._failed:  # an entry before it could not be applied
-            self._refuse(index, self._failure("not_applied" if full else "unknown"))
-        elif full:
+            self._refuse(index, self._failure("not_applied" if isinstance(error, DiskFull) else "unknown"))
+        elif isinstance(error, DiskFull):
             if not self.full:  # told when it begins and when it ends, not for each batch in between
                 _logger.warning("storage_full", extra={"code": int(Code.STORAGE_FULL), "reason": str(error)})
-            self.full = True
+                self.full_since = self._loop.time()
+            self.full, self.shortage = True, error.number
             self._metrics.log_full_total += 1
             batch = self._proposed.pop(index)
             if not batch.frees and (freeing := batch.split()).commands:
                 self._full.appendleft(freeing)  # which the disk may have a reserve for
             self._next()  # which has the index now, and tries again
-            self._refuse_batch(batch, failure(Code.STORAGE_FULL, outcome="not_applied"))
+            self._refuse_batch(batch, _no_room(error))
         else:
             _logger.error("storage_failed", exc_info=error, extra={"code": int(Code.STORAGE_FAILED)})
             self._fail([index], error)
@@ -357,6 +361,12 @@ class CommitPipeline:
 
     def _failure(self, outcome: Outcome) -> Failure:
         return failure(Code.STORAGE_FAILED, outcome=outcome, message=self._message)
+
+
+def _no_room(error: DiskFull) -> Failure:
+    """5002, with a message of its own where something else than the disk is used up."""
+    message = None if error.number == errno.ENOSPC else shortage_of(error.number).reason
+    return failure(Code.STORAGE_FULL, outcome="not_applied", message=message)
 
 
 def _encoded(commands: Sequence[Logged]) -> bytes:

@@ -67,6 +67,8 @@ class Node:
         self.clock_ms = clock_ms
         self.connections = 0
         self.failed: asyncio.Future[BaseException] = loop.create_future()
+        #: The time of the loop at which it failed.
+        self.failed_at = 0.0
         self._loop = loop
         self._storage = storage
         self._machine = storage.machine
@@ -220,6 +222,20 @@ class Node:
         return self._pipeline.full
 
     @property
+    def shortage(self) -> int:
+        """The errno of the shortage for which writes were refused last."""
+        return self._pipeline.shortage
+
+    @property
+    def full_since(self) -> float:
+        """The time of the loop at which writes began to be refused for want of room."""
+        return self._pipeline.full_since
+
+    def wall_ms(self, time: float) -> int:
+        """The wall clock's time at a time of the loop, in Unix milliseconds."""
+        return self.clock_ms() - round((self._loop.time() - time) * 1000)
+
+    @property
     def abandoned(self) -> bool:
         """Whether a stored change could not be applied, so that nothing is read any more."""
         return self._machine.abandoned is not None
@@ -334,6 +350,7 @@ class Node:
 
     def _on_failure(self, error: BaseException) -> None:
         if not self.failed.done():
+            self.failed_at = self._loop.time()
             self.failed.set_result(error)
 
 

@@ -42,8 +42,12 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.
 
 class DiskFull(StorageError):
     """The disk, a quota, or a limit on the size or the number of open files is used up. Nothing was written; the call
-    may be tried again.
+    may be tried again. `number` is the errno that says which of them.
     """
+
+    def __init__(self, message: str, number: int = errno.ENOSPC) -> None:
+        super().__init__(message)
+        self.number = number
 
 
 class DiskFailed(StorageError):
@@ -90,8 +94,8 @@ def failing(file: str, action: str) -> Iterator[None]:
 
 def translate(error: OSError, file: str, action: str) -> StorageError:
     """The DiskFull or DiskFailed that stands for `error`."""
-    kind = DiskFull if error.errno in _FULL else DiskFailed
-    return kind(_message(error, file, action))
+    message = _message(error, file, action)
+    return DiskFull(message, error.errno) if error.errno in _FULL else DiskFailed(message)
 
 
 def _message(error: OSError, file: str, action: str) -> str:

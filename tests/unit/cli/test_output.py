@@ -89,6 +89,29 @@ def test_help_names_every_command() -> None:
         assert command.name == name
 
 
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (1023, "1023 bytes"),
+        (1024, "1.0 KiB"),
+        (726_786, "709.8 KiB"),
+        (3 << 29, "1.5 GiB"),
+    ],
+)
+def test_a_size_has_the_unit_in_which_it_is_short(count: int, text: str) -> None:
+    assert output.size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59.9, "59 s"), (60, "1 min 0 s"), (3725, "1 h 2 min"), (86_400 * 3 + 4 * 3600 + 59, "3 d 4 h")],
+)
+def test_a_duration_has_its_two_largest_units(seconds: float, text: str) -> None:
+    assert output.duration(seconds) == text
+
+
 #: The commands that work without a node.
 OFFLINE = (
     ("storage", "verify"),

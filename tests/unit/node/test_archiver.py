@@ -13,8 +13,10 @@ import pytest
 
 from haptera.node import archiver as module
 from haptera.node.config import NodeConfig
+from haptera.node.health import Health, health
+from haptera.node.logging import fields_of
 from haptera.node.node import Node
-from haptera.node.services.server import health
+from haptera.node.services.server import status
 from haptera.node.snapshots.keeper import Current
 from haptera.state import operations
 from haptera.storage import Archive
@@ -76,7 +78,7 @@ async def test_each_segment_that_is_sealed_is_archived_with_the_keyring(tmp_path
         assert (archive / "keys" / f"{1:016x}").read_bytes() == (data / "keys").read_bytes()
         assert node.node_id.hex() in (archive / "archive.toml").read_text()
         assert node.metrics.values()["archive_lag_segments"] == 0
-        assert health(node) == ("ok", "")
+        assert health(node) == Health("ok")
     threads = {thread for thread in threading.enumerate() if thread.name == "haptera-archive"}
     assert threads <= before
     async with on_disk(config) as node:
@@ -121,17 +123,23 @@ async def test_an_archive_that_fails_is_told_and_tried_again_while_the_node_goes
         await until(lambda: archiver.lag == 3 and bool(archiver.trouble))
         assert archiver.through == 0, "retention keeps all that is not archived"
         assert node.metrics.values()["archive_lag_segments"] == 3
-        state, reason = health(node)
+        state, reason, help_, since_ms = health(node)
         assert state == "ok"
         assert reason.startswith("3 segments are not archived: ")
         assert "it fails" in reason
+        assert "tries again by itself" in help_
+        assert since_ms is not None
+        assert 0 <= node.clock_ms() - since_ms < 60_000
+        told = status(node)
+        assert (told["health"], told["health_reason"], told["health_help"]) == (state, reason, help_)
         fs.number = 0
         await caught_up(node, 3)
         await until(lambda: not archiver.trouble)
-        assert health(node) == ("ok", "")
-    told = [record.message for record in caplog.records if record.message.startswith("archive_")]
-    assert told[0] == "archive_failed"
-    assert told[-1] == "archive_resumed"
+        assert health(node) == Health("ok")
+        assert "health_reason" not in status(node)
+    events = [record.message for record in caplog.records if record.message.startswith("archive_")]
+    assert events[0] == "archive_failed"
+    assert events[-1] == "archive_resumed"
 
 
 async def test_a_segment_counts_as_archived_when_it_is() -> None:
@@ -168,7 +176,8 @@ async def test_retention_removes_no_segment_that_is_not_archived() -> None:
         assert len(Archive.find(fs, "/archive").segments()) >= 11
 
 
-async def test_the_archive_of_another_node_is_left_alone() -> None:
+async def test_the_archive_of_another_node_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """And the log and the health say what is to be done, not when it is tried again."""
     fs = MemoryFileSystem()
     Archive(fs, "/archive", bytes(16)).create()
     async with opened(fs, config=CONFIG) as node:
@@ -177,7 +186,12 @@ async def test_the_archive_of_another_node_is_left_alone() -> None:
         await until(lambda: bool(archiver.trouble))
         assert "the archive of node 00000000000000000000000000000000, and this is node" in archiver.trouble
         assert archiver.through == 0
+        help_ = "it belongs to another node: start this one with an --archive-dir of its own"
+        assert health(node)[2] == help_ == status(node)["health_help"]
     assert fs.listdir("/archive/log") == []
+    told = next(record for record in caplog.records if record.message == "archive_failed")
+    assert dict(fields_of(told))["help"] == help_
+    assert "retry_in_seconds" not in dict(fields_of(told))
 
 
 async def test_an_archive_that_hangs_holds_up_neither_writes_nor_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,9 @@ from haptera.errors import Failure
 from haptera.node import apply_committed, commit
 from haptera.node.batch import DROPPED
 from haptera.node.commands import ANONYMOUS, Envelope
+from haptera.node.health import Health, health
 from haptera.node.node import Node
-from haptera.node.services.server import health
+from haptera.node.services.server import status
 from haptera.replication import ThreadWriter
 from haptera.state import decode_commands
 from haptera.state.operations import Get, Increment, Set, SetMany
@@ -232,11 +233,46 @@ async def test_a_full_disk_refuses_writes_and_takes_them_again_when_there_is_roo
         assert health(node)[0] == "full"
         await writer.write()
         assert next_batch.result == (1, None)
-        assert health(node) == ("ok", "")
+        assert health(node) == Health("ok")
         told = [record.getMessage() for record in caplog.records if record.name == "haptera.node.commit"]
         assert told == ["storage_full", "storage_has_room"]
         assert not node.failed.done()
     assert [(index, count) for index, _, count in logged(fs)] == [(1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("number", "cause"),
+    [
+        (errno.ENOSPC, "disk is full"),
+        (errno.EDQUOT, "the disk quota is used up"),
+        (errno.EFBIG, "the limit on the size of a file is met"),
+        (errno.EMFILE, "the process has no free file descriptor"),
+        (errno.ENFILE, "the machine has no free file descriptor"),
+    ],
+)
+async def test_what_is_used_up_is_named_by_the_health_and_to_the_client(number: int, cause: str) -> None:
+    fs, writer = MemoryFileSystem(), ManualWriter()
+    async with opened(fs, writer=writer) as node:
+        fs.failing, fs.fail_with = frozenset({"create", "allocate"}), number
+        refused = Asked(node, Set("a", b"1"))
+        await writer.write_all()
+        (result,) = refused.results
+        assert isinstance(result, Failure)
+        assert (result.code, result.outcome) == (5002, "not_applied")
+        assert cause in result.message
+        found = health(node)
+        assert found.state == "full"
+        assert f"{cause}: writes are refused, reads go on" in found.reason
+        assert found.help.endswith("; writes come back by themselves")
+        assert found.since_ms is not None
+        assert 0 <= node.clock_ms() - found.since_ms < 60_000
+        told = status(node)
+        assert (told["health"], told["health_reason"], told["health_help"]) == found[:3]
+        fs.failing = frozenset()
+        back = Asked(node, Set("b", b"2"))
+        await writer.write_all()
+        assert back.result == (1, None)
+        assert health(node) == Health("ok")
 
 
 async def test_closing_answers_what_waits_and_refuses_the_rest() -> None:

@@ -12,8 +12,9 @@ import pytest
 from haptera.errors import Failure, ShuttingDown
 from haptera.node.apply_committed import ApplyFailed
 from haptera.node.commands import ANONYMOUS, Envelope
+from haptera.node.health import health
 from haptera.node.node import Node
-from haptera.node.services.server import health, status
+from haptera.node.services.server import status
 from haptera.state import Replayed
 from haptera.state.kv import Kv
 from haptera.state.operations import Clear, Count, Delete, DeleteMany, Get, GetMany, OpenScan, Set, SetMany

@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from haptera.node.commands import Envelope
-from haptera.node.services.server import health, status
+from haptera.node.health import Health, health
+from haptera.node.services.server import status
 from haptera.state import Replayed
 from haptera.state.entry_sizes import entry_size
 from haptera.state.operations import Clear, Delete, DeleteMany, Increment, Rename, Set, SetMany
@@ -180,10 +181,10 @@ async def test_scarce_and_full_memory_are_told_once_and_again_after_there_was_ro
             return await ask(node, DeleteMany([f"{number:02}" for number in range(first, last)]))
 
         await put(0, 79)
-        assert health(node) == ("ok", "")
+        assert health(node) == Health("ok")
         assert told(caplog) == []
         await put(79, 81)
-        state, reason = health(node)
+        state, reason, *_ = health(node)
         assert state == "ok"
         assert reason.startswith(f"keys and values take {81 * SIZE} of {100 * SIZE} bytes of memory")
         assert told(caplog) == ["memory_high"]
@@ -202,7 +203,7 @@ async def test_scarce_and_full_memory_are_told_once_and_again_after_there_was_ro
         assert health(node)[0] == "ok"
         assert told(caplog) == ["memory_has_room"]
         await take(70, 90)
-        assert health(node) == ("ok", "")
+        assert health(node) == Health("ok")
         await put(70, 85)
         assert health(node)[0] == "ok"
         assert told(caplog) == ["memory_high"]
@@ -223,7 +224,7 @@ async def test_without_a_bound_nothing_is_judged() -> None:
     async with opened() as node:
         assert (await ask(node, SetMany([(f"k{number}", VALUE) for number in range(1000)]))).result == (1,)
         assert node._pipeline._growth == 0
-        assert health(node) == ("ok", "")
+        assert health(node) == Health("ok")
 
 
 async def test_a_node_that_stops_says_that_and_not_that_its_memory_is_full() -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from haptera import __version__
 from haptera.node.commands import Envelope
+from haptera.node.health import health
 from haptera.node.metrics import Metrics
-from haptera.node.services.server import ServerService, health
+from haptera.node.services.server import ServerService
 from haptera.node.services.session import NodeSessionService
 from haptera.state import limits
 from haptera.state.operations import Set
@@ -63,7 +64,7 @@ async def test_health_warns_before_too_many_answers_are_remembered(monkeypatch: 
         for number in range(5):
             Asked(node, Envelope(Set("a", b""), bytes([number]) * 16, bytes(32)))
             await turn()
-            state, reason = health(node)
+            state, reason, *_ = health(node)
             told.append((state, reason != ""))
         assert told == [("ok", False)] * 3 + [("ok", True), ("full", True)]
         assert node.metrics.values()["remembered_answers"] == 5
@@ -73,7 +74,7 @@ async def test_health_tells_of_a_failed_disk_and_of_stopping() -> None:
     async with opened() as node:
         assert ask(node, "health") == ["ok", ""]
         node._on_failure(OSError("gone"))
-        state, reason = health(node)
+        state, reason, *_ = health(node)
         assert (state, bool(reason)) == ("failed", True)
     async with opened() as node:
         await node.aclose()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from haptera.errors import Code, Failure, failure
-from haptera.node.aging import crowded
+from haptera.node.health import health
 from haptera.node.services.arguments import Argument
 from haptera.node.services.backup_stream import BackupStreams
 from haptera.node.services.metrics_stream import Watchers, WatchMetrics
@@ -18,7 +18,6 @@ from haptera.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from haptera.node.memory_limit import MemoryLimit
     from haptera.node.node import Node
 
 #: The capability that a connection needs for `watch_metrics` (spec/protocol.md 4.1).
@@ -38,7 +37,7 @@ class ServerService(Service):
     def __init__(self, node: Node) -> None:
         self._answers: dict[str, Callable[[], Any]] = {
             "status": lambda: status(node),
-            "health": lambda: health(node),
+            "health": lambda: health(node)[:2],
             "metrics": node.metrics.values,
         }
         self._longer: dict[str, Callable[[Request], None]] = {
@@ -127,6 +126,8 @@ class ServerService(Service):
 
 def status(node: Node) -> dict[str, Any]:
     """The map that `server.status` answers with; an embedded node gives the same."""
+    found = health(node)
+    more = {"health_reason": found.reason, "health_help": found.help, "health_since": found.since_ms}
     return {
         "version": __version__,
         "node_id": node.node_id,
@@ -144,37 +145,6 @@ def status(node: Node) -> dict[str, Any]:
         "connections": node.connections,
         "authentication": node.config.signing_key_file is not None,
         "tls": False,
-        "health": health(node)[0],
+        "health": found.state,
+        **{name: value for name, value in more.items() if value},
     }
-
-
-def health(node: Node) -> tuple[str, str]:
-    """(state, reason): `ok`, `full` while changes are refused for want of room, `stopping`, or `failed` with its cause.
-
-    `ok` has a reason too while the remembered answers are many: changes are refused when there are too many.
-    """
-    if node.failed.done():
-        if node.abandoned:
-            return "failed", "a stored change could not be applied: nothing is read or written any more"
-        return "failed", "the disk failed: nothing can be written any more"
-    if node.stopping:
-        return "stopping", "the node is shutting down"
-    if node.full:
-        return "full", "the disk is full: writes are refused, reads go on"
-    memory = node.memory
-    if memory.full:
-        return "full", f"{_of(memory)}: changes that add to it are refused, deletes go on"
-    answers, answers_max = node.remembered_answers
-    if answers >= answers_max:
-        return "full", f"{answers} answers are remembered: changes are refused until some are forgotten"
-    if node.archiver is not None and node.archiver.trouble:
-        return "ok", f"{node.archiver.lag} segments are not archived: {node.archiver.trouble}"
-    if crowded(answers):
-        return "ok", f"{answers} of {answers_max} answers are remembered: each connection may have few"
-    if memory.high:
-        return "ok", f"{_of(memory)}: changes that add to it are refused when there is no more"
-    return "ok", ""
-
-
-def _of(memory: MemoryLimit) -> str:
-    return f"keys and values take {memory.size} of {memory.limit} bytes of memory"
