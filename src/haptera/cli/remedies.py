@@ -31,7 +31,7 @@ def remedy(error: BaseException, path: str) -> str:
 
     ``path`` is a data directory, or the file of a backup.
     """
-    steps = [*_steps(error, path), *getattr(error, "__notes__", [])]
+    steps = [*_steps(error, path), *getattr(error, "__notes__", [])]  # a note says what the failure leaves behind
     return "; ".join(steps)
 
 

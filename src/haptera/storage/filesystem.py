@@ -94,6 +94,9 @@ class FileSystem(Protocol):
 
     def unlink(self, path: str) -> None: ...
 
+    def rmdir(self, path: str) -> None:
+        """Remove an empty directory."""
+
     def sync_directory(self, path: str) -> None:
         """Make the names in a directory durable: creations, renames and removals."""
 
@@ -203,6 +206,9 @@ class OsFileSystem:
     def unlink(self, path: str) -> None:
         os.unlink(path)
 
+    def rmdir(self, path: str) -> None:
+        os.rmdir(path)
+
     def sync_directory(self, path: str) -> None:
         with self._lock:
             _fsync(self._directory(path))
@@ -267,6 +273,9 @@ class ReadOnlyFileSystem:
         _refuse_change(target)
 
     def unlink(self, path: str) -> None:
+        _refuse_change(path)
+
+    def rmdir(self, path: str) -> None:
         _refuse_change(path)
 
     def sync_directory(self, path: str) -> None:

@@ -1,18 +1,21 @@
 """A data directory that is being made of something else: of a backup, or of the state of another directory.
 
 `node.toml` comes last. A node refuses keys and a log without it, so a crash leaves the whole directory, or nothing that
-opens.
+opens. Where the making fails, what was made is removed.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 from typing import TYPE_CHECKING
 
 from haptera.errors import StorageError
 from haptera.storage.directory import (
     DIRECTORY_FORMAT,
+    KEYS_NAME,
     LOCK_NAME,
+    MASTER_KEY_NAME,
     NODE_ID_SIZE,
     NODE_NAME,
     DataDirectory,
@@ -21,7 +24,7 @@ from haptera.storage.directory import (
     segment_number,
 )
 from haptera.storage.errors import DiskFailed, translated
-from haptera.storage.filesystem import write_file_atomically
+from haptera.storage.filesystem import TEMPORARY, write_file_atomically
 from haptera.storage.segment import EMPTY_CAPACITY, SegmentHeader
 from haptera.storage.writer import create_empty
 
@@ -36,10 +39,20 @@ __all__ = ["NewDirectory"]
 class NewDirectory:
     """The directory from `make` to `finish`. `directory` has its paths, its new node id and its lock; the caller fills
     it with keys, snapshots and segments.
+
+    As a context it is closed at the end of the block, and removed if it is not finished then.
     """
 
-    def __init__(self, directory: DataDirectory) -> None:
+    def __init__(self, directory: DataDirectory, *, was_there: bool) -> None:
         self.directory = directory
+        self._was_there = was_there
+        self._finished = False
+
+    def __enter__(self) -> NewDirectory:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._end(error)
 
     @classmethod
     def make(cls, fs: FileSystem, path: str) -> NewDirectory:
@@ -48,30 +61,33 @@ class NewDirectory:
         It must not exist, or be empty; its parent must exist. Raises StorageError, DirectoryInUse, DiskFull,
         DiskFailed.
         """
-        cls.refuse_filled(fs, path)
+        was_there = cls.refuse_filled(fs, path)
         with translated(path, "make the data directory"):
             make_directory(fs, path)
-        new = cls(DataDirectory.unidentified(fs, path))
+        new = cls(DataDirectory.unidentified(fs, path), was_there=was_there)
         directory = new.directory
         try:
             with translated(directory.path, "make the data directory"):
                 make_directory(fs, directory.log_path)
                 make_directory(fs, directory.snapshots_path)
-        except BaseException:
-            new.close()
+        except BaseException as error:
+            new._end(error)
             raise
         directory.node_id = secrets.token_bytes(NODE_ID_SIZE)
         return new
 
     @staticmethod
-    def refuse_filled(fs: FileSystem, path: str) -> None:
-        """Raise StorageError if a directory at `path` holds something. To be asked before any long work for it."""
+    def refuse_filled(fs: FileSystem, path: str) -> bool:
+        """Raise StorageError if a directory at `path` holds something. To be asked before any long work for it.
+
+        Returns whether there is a directory, which is empty.
+        """
         try:
             with translated(path, "list the directory to be made"):
                 names = set(fs.listdir(path))
         except DiskFailed as error:
             if isinstance(error.__cause__, FileNotFoundError):
-                return
+                return False
             raise
         if NODE_NAME in names:
             raise StorageError(
@@ -79,6 +95,7 @@ class NewDirectory:
             )
         if names - {LOCK_NAME}:
             raise StorageError(f"{path}: it is not empty; if a crash left this of an earlier attempt, remove it")
+        return True
 
     def begin_log(self, keyring: Keyring, point: LogPoint) -> None:
         """Make the empty segment with which the log goes on at `point`, where a snapshot stands.
@@ -100,6 +117,34 @@ class NewDirectory:
             segments = any(segment_number(name) is not None for name in fs.listdir(directory.log_path))
             text = node_text(directory.node_id, DIRECTORY_FORMAT, complete=segments)
             write_file_atomically(fs, directory.path, NODE_NAME, text)
+        self._finished = fs is directory.fs
+
+    def _end(self, error: BaseException | None) -> None:
+        """Close the directory, and remove it if it is not finished. The error is told of what cannot be removed."""
+        try:
+            if not self._finished:
+                self._remove()
+        except OSError as failed:
+            if error is not None:
+                error.add_note(f"remove what is left of {self.directory.path}, which could not be removed: {failed}")
+        finally:
+            self.close()
+
+    def _remove(self) -> None:
+        """Remove all that was made: first the file without which nothing opens it. Raises OSError."""
+        directory, fs = self.directory, self.directory.fs
+        names = fs.listdir(directory.path)
+        for name in (NODE_NAME, KEYS_NAME, MASTER_KEY_NAME):
+            for each in {name, name + TEMPORARY}.intersection(names):
+                fs.unlink(os.path.join(directory.path, each))
+        for folder in (directory.log_path, directory.snapshots_path):
+            if os.path.basename(folder) in names:
+                for name in fs.listdir(folder):
+                    fs.unlink(os.path.join(folder, name))
+                fs.rmdir(folder)
+        fs.unlink(os.path.join(directory.path, LOCK_NAME))
+        if not self._was_there:
+            fs.rmdir(directory.path)
 
     def close(self) -> None:
         """Release the lock."""

@@ -129,6 +129,14 @@ class OverlayFileSystem:
             raise _error(errno.ENOENT, path)
         self._changed[name] = None
 
+    def rmdir(self, path: str) -> None:
+        name = os.path.normpath(path)
+        if name not in self._made:
+            raise _error(errno.EROFS, path)  # the directories of the base stay
+        if self.listdir(name):
+            raise _error(errno.ENOTEMPTY, path)
+        self._made.remove(name)
+
     def sync_directory(self, path: str) -> None:
         """Nothing here outlives the process."""
 

@@ -128,6 +128,13 @@ class MemoryFileSystem:
         directory, name = self._parent(path)
         directory.change({name: None})
 
+    def rmdir(self, path: str) -> None:
+        self.called("rmdir", path)
+        if self._directory(path).seen:
+            raise _error(errno.ENOTEMPTY, path)
+        directory, name = self._parent(path)
+        directory.change({name: None})
+
     def sync_directory(self, path: str) -> None:
         directory = self._directory(path)
         self.called("sync_directory", path)

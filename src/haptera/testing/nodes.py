@@ -210,6 +210,9 @@ class _At:
     def unlink(self, path: str) -> None:
         self._fs.unlink(self._map(path))
 
+    def rmdir(self, path: str) -> None:
+        self._fs.rmdir(self._map(path))
+
     def sync_directory(self, path: str) -> None:
         self._fs.sync_directory(self._map(path))
 

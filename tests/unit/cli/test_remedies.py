@@ -72,3 +72,9 @@ def test_damage_beside_a_backup_is_not_for_the_tools_of_directories(tmp_path: Pa
     found = remedy(CorruptionError("archive/log/1.seg", 0, "a", "b"), str(tmp_path / "a.backup"))
     assert "haptera storage" not in found
     assert "--archive-dir" in found
+
+
+def test_what_a_failure_leaves_behind_is_named(tmp_path: Path) -> None:
+    error = StorageError("it fails")
+    error.add_note("remove what is left of new")
+    assert remedy(error, str(tmp_path)) == "remove what is left of new"

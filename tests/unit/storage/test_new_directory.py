@@ -15,6 +15,7 @@ from haptera.storage import (
     open_keyring,
     write_snapshot,
 )
+from haptera.storage.errors import DiskFailed
 from haptera.testing.filesystem import MemoryFileSystem
 
 PATH = "made"
@@ -77,6 +78,74 @@ def test_it_is_locked_while_it_is_made() -> None:
         DataDirectory.open(fs, PATH)
     new.close()
     DataDirectory.unidentified(fs, PATH).close()
+
+
+def filled(fs: MemoryFileSystem) -> NewDirectory:
+    """A directory that has all that it may have before it is finished."""
+    new = NewDirectory.make(fs, PATH)
+    keyring = open_keyring(new.directory)
+    point = LogPoint(7, 1, 5, b"t" * 16, 3)
+    write_snapshot(fs, new.directory.snapshots_path, keyring, point, 4, [])
+    new.begin_log(keyring, point)
+    fs.write(f"{new.directory.snapshots_path}/{8:016x}.snap.tmp", b"half")
+    return new
+
+
+def fail(new: NewDirectory) -> None:
+    """Fail after all but the end."""
+    with new:
+        raise ValueError("the cause")
+
+
+def test_without_an_end_all_of_it_is_removed() -> None:
+    fs = MemoryFileSystem()
+    fs.mkdir("other")
+    with pytest.raises(ValueError, match="the cause"):
+        fail(filled(fs))
+    assert fs.listdir("") == ["other"]
+    with filled(fs) as new:
+        new.finish(OverlayFileSystem(fs))
+    assert fs.listdir("") == ["other"], "it was tried in a view, and no more"
+
+
+def test_a_directory_that_was_there_stays_and_is_empty_again() -> None:
+    fs = MemoryFileSystem()
+    fs.mkdir(PATH)
+    with pytest.raises(ValueError, match="the cause"):
+        fail(filled(fs))
+    assert fs.listdir(PATH) == []
+
+
+def test_a_finished_one_stays() -> None:
+    fs = MemoryFileSystem()
+    new = filled(fs)
+    new.finish(fs)
+    with pytest.raises(ValueError, match="the cause"):
+        fail(new)
+    assert DataDirectory.open(fs, PATH).node_id == new.directory.node_id
+
+
+def test_where_its_end_fails_the_file_that_lets_it_open_is_removed_first() -> None:
+    fs = MemoryFileSystem()
+    new = filled(fs)
+    fs.failing = frozenset({"sync_directory"})  # behind the rename of that file
+    with pytest.raises(DiskFailed), new:
+        new.finish(fs)
+    assert fs.listdir("") == []
+    assert next(path for name, path in fs.calls if name == "unlink") == f"{PATH}/node.toml"
+
+
+def test_one_that_cannot_be_removed_is_named_and_does_not_open() -> None:
+    fs = MemoryFileSystem()
+    new = filled(fs)
+    fs.failing = frozenset({"unlink"})
+    with pytest.raises(ValueError, match="the cause") as raised:
+        fail(new)
+    (note,) = raised.value.__notes__
+    assert note.startswith(f"remove what is left of {PATH}")
+    fs.failing = frozenset()
+    with pytest.raises(CorruptionError):
+        DataDirectory.open(fs, PATH)
 
 
 def test_a_directory_that_holds_something_is_refused_and_left_alone() -> None:

@@ -44,10 +44,9 @@ def restore_backup(
     The directory must not exist, or be empty. Nothing opens it before all of it is durable, the backup's digest was
     right, and a start was rehearsed. ``on_progress`` is told the bytes of the backup that were read. Raises
     StorageError (something is there), DamagedBackup, CorruptionError, WrongKey, NewerFormat, ApplyFailed, DiskFull and
-    DiskFailed; what was written before stays, and does not open.
+    DiskFailed; what was written before is removed.
     """
-    new = NewDirectory.make(fs, config.data_dir)
-    try:
+    with NewDirectory.make(fs, config.data_dir) as new:
         directory = new.directory
         unpack(reader, directory, archived, on_progress)
         view = OverlayFileSystem(fs)
@@ -55,8 +54,6 @@ def restore_backup(
         start = _checked(rehearse(view, config), reader, more=archived is not None)
         new.finish(fs)
         return Restored(directory.node_id, start.revision, start.index, start.keys, start.digest)
-    finally:
-        new.close()
 
 
 def verify_backup(

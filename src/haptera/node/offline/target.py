@@ -26,12 +26,11 @@ def build_directory(fs: FileSystem, config: NodeConfig, unlock: Unlock, rebuilt:
     """Make the data directory of `config` with a state, and return its node id.
 
     The directory must not exist, or be empty. The state is freed. Raises StorageError (something is there), DiskFull,
-    DiskFailed, CorruptionError (what was written is not what was to be written).
+    DiskFailed, CorruptionError (what was written is not what was to be written); what was written before is removed.
     """
     machine = rebuilt.machine
     digest = machine.digest()
-    new = NewDirectory.make(fs, config.data_dir)
-    try:
+    with NewDirectory.make(fs, config.data_dir) as new:
         keyring = unlock(new.directory)
         # A random tag: no segment of another directory can be put behind this snapshot.
         point = LogPoint(machine.index, rebuilt.term, machine.time_ms, secrets.token_bytes(TAG_SIZE), 1)
@@ -47,5 +46,3 @@ def build_directory(fs: FileSystem, config: NodeConfig, unlock: Unlock, rebuilt:
             raise CorruptionError(config.data_dir, 0, "the state that was written", "another state")
         new.finish(fs)
         return new.directory.node_id
-    finally:
-        new.close()
