@@ -23,7 +23,6 @@ from haptera.storage.errors import DiskFailed, DiskFull
 from haptera.storage.filesystem import File, FileSystem, OpenMode, OsFileSystem, open_regular
 from haptera.storage.findings import Finding, Findings
 from haptera.storage.history_source import HistorySource, find_source
-from haptera.storage.key_files import StoredKeyring, open_keyring, unwrap_keyring
 from haptera.storage.key_use import used_key_ids
 from haptera.storage.keyring import Keyring
 from haptera.storage.log import Durability, Log
@@ -42,6 +41,7 @@ from haptera.storage.snapshot import (
     remove_unfinished_snapshots,
     write_snapshot,
 )
+from haptera.storage.stored_keyring import StoredKeyring, open_keyring, unwrap_keyring
 
 __all__ = [
     "DIRECTORY_FORMAT",

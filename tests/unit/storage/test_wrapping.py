@@ -11,7 +11,7 @@ from haptera.errors import CorruptionError
 from haptera.storage import DataKey, Keyring, MasterKey, unwrap_keyring
 from haptera.storage.directory import KEYRING_SIZE_MAX
 from haptera.storage.errors import NewerFormat, WrongKey
-from haptera.storage.key_files import DATA_KEYS_MAX
+from haptera.storage.stored_keyring import DATA_KEYS_MAX
 from haptera.storage.wrapping import WrappedKeyring, wrap
 
 MASTER, OTHER = MasterKey.of(b"m" * 32), MasterKey.of(b"o" * 32)

@@ -15,7 +15,7 @@ from haptera.storage import (
     write_snapshot,
 )
 from haptera.storage.errors import MissingKey, NewerFormat, WrongKey
-from haptera.storage.key_files import DATA_KEYS_MAX
+from haptera.storage.stored_keyring import DATA_KEYS_MAX
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.storage.format_1 import format_1, plain_keys
 from tests.unit.storage.stores import LOG_PATH, PATH, Store, entries, opened
