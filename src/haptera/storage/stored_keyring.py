@@ -22,9 +22,9 @@ from haptera.storage.directory import (
 from haptera.storage.errors import DiskFull, MissingKey, translated
 from haptera.storage.filesystem import TEMPORARY, read_file, write_file_atomically
 from haptera.storage.keyring import Keyring
+from haptera.storage.keyring_format import WrappedKeyring, format_of_keys, wrap
 from haptera.storage.master_key import MASTER_KEY_FORM, MasterKey
 from haptera.storage.toml import parse_toml
-from haptera.storage.wrapping import WrappedKeyring, format_of_keys, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable

@@ -11,8 +11,8 @@ from haptera.errors import CorruptionError
 from haptera.storage import DataKey, Keyring, MasterKey, unwrap_keyring
 from haptera.storage.directory import KEYRING_SIZE_MAX
 from haptera.storage.errors import NewerFormat, WrongKey
+from haptera.storage.keyring_format import WrappedKeyring, wrap
 from haptera.storage.stored_keyring import DATA_KEYS_MAX
-from haptera.storage.wrapping import WrappedKeyring, wrap
 
 MASTER, OTHER = MasterKey.of(b"m" * 32), MasterKey.of(b"o" * 32)
 KEYS = [DataKey.of(bytes([at]) * 32, created_ms=1_700_000_000_000 + at, first_segment=at) for at in range(1, 4)]
