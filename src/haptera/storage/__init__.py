@@ -23,8 +23,8 @@ from haptera.storage.errors import DiskFailed, DiskFull
 from haptera.storage.filesystem import File, FileSystem, OpenMode, OsFileSystem, open_regular
 from haptera.storage.findings import Finding, Findings
 from haptera.storage.history_source import HistorySource, find_source
-from haptera.storage.key_use import used_key_ids
 from haptera.storage.keyring import Keyring
+from haptera.storage.keys_in_use import used_key_ids
 from haptera.storage.log import Durability, Log
 from haptera.storage.master_key import MASTER_KEY_FORM, MasterKey
 from haptera.storage.new_directory import NewDirectory
