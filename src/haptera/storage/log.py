@@ -103,8 +103,8 @@ from haptera.storage.segment import (
     SegmentHeader,
 )
 from haptera.storage.segment_files import Segment, missing_segment
+from haptera.storage.segment_writer import SegmentWriter, create_empty, remove_segment
 from haptera.storage.space import Reserve, allocate
-from haptera.storage.writer import SegmentWriter, create_empty, remove_segment
 
 if TYPE_CHECKING:
     from haptera.storage.data_key import DataKey

@@ -26,7 +26,7 @@ from haptera.storage.directory import (
 from haptera.storage.errors import DiskFailed, translated
 from haptera.storage.filesystem import TEMPORARY, write_file_atomically
 from haptera.storage.segment import EMPTY_CAPACITY, SegmentHeader
-from haptera.storage.writer import create_empty
+from haptera.storage.segment_writer import create_empty
 
 if TYPE_CHECKING:
     from haptera.storage.filesystem import FileSystem

@@ -22,7 +22,7 @@ from haptera.storage.segment_files import (
     segment_numbers,
     segments_of,
 )
-from haptera.storage.writer import seal
+from haptera.storage.segment_writer import seal
 
 if TYPE_CHECKING:
     from haptera.storage.filesystem import FileSystem

@@ -12,7 +12,7 @@ from haptera.storage import DataDirectory, Log, LogEntry, OsFileSystem, open_key
 from haptera.storage.errors import DiskFailed, DiskFull, NewerFormat
 from haptera.storage.reader import CHUNK_SIZE
 from haptera.storage.segment import EMPTY_CAPACITY, SEGMENT_HEADER_SIZE, SegmentHeader
-from haptera.storage.writer import ZEROED_AHEAD
+from haptera.storage.segment_writer import ZEROED_AHEAD
 from haptera.testing.filesystem import MemoryFile, MemoryFileSystem
 from tests.unit.storage.stores import LOG_PATH, PATH, SEGMENT_SIZE, Store, entries, entry, opened
 
