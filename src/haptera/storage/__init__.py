@@ -22,6 +22,7 @@ from haptera.storage.directory import DIRECTORY_FORMAT, DataDirectory, sealed_se
 from haptera.storage.errors import DiskFailed, DiskFull
 from haptera.storage.filesystem import File, FileSystem, OpenMode, OsFileSystem, open_regular
 from haptera.storage.findings import Finding, Findings
+from haptera.storage.found_segments import Segment
 from haptera.storage.history_source import HistorySource, find_source
 from haptera.storage.keyring import Keyring
 from haptera.storage.keys_in_use import used_key_ids
@@ -32,7 +33,6 @@ from haptera.storage.overlay import OverlayFileSystem
 from haptera.storage.reachable import Base, ReachableRange, reachable_ranges
 from haptera.storage.recovery import Recovery, Replay, read_segments
 from haptera.storage.segment import ENTRY_SIZE_MAX, TAG_SIZE, LogEntry, LogPoint
-from haptera.storage.segment_files import Segment
 from haptera.storage.snapshot import (
     SnapshotFile,
     SnapshotReader,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from haptera.storage.directory import segment_name
 from haptera.storage.errors import translated
-from haptera.storage.segment_files import read_segment_header, segment_numbers
+from haptera.storage.found_segments import read_segment_header, segment_numbers
 from haptera.storage.snapshot import find_snapshots
 
 if TYPE_CHECKING:

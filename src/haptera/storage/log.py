@@ -90,6 +90,7 @@ from typing import TYPE_CHECKING, Literal
 
 from haptera.storage.directory import segment_name
 from haptera.storage.errors import DiskFailed, DiskFull, OutdatedCopy, failing, translated
+from haptera.storage.found_segments import Segment, missing_segment
 from haptera.storage.recovery import Progress, Replay
 from haptera.storage.segment import (
     EMPTY_CAPACITY,
@@ -102,7 +103,6 @@ from haptera.storage.segment import (
     LogPoint,
     SegmentHeader,
 )
-from haptera.storage.segment_files import Segment, missing_segment
 from haptera.storage.segment_writer import SegmentWriter, create_empty, remove_segment
 from haptera.storage.space import Reserve, allocate
 

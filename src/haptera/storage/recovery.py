@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING
 from haptera.errors import CorruptionError
 from haptera.storage.directory import segment_name
 from haptera.storage.errors import OutdatedCopy, failing, translated
-from haptera.storage.reader import SegmentReader
-from haptera.storage.segment import LogEntry, LogPoint, SegmentHeader
-from haptera.storage.segment_files import (
+from haptera.storage.found_segments import (
     FoundSegment,
     Segment,
     find_segments,
@@ -22,6 +20,8 @@ from haptera.storage.segment_files import (
     segment_numbers,
     segments_of,
 )
+from haptera.storage.reader import SegmentReader
+from haptera.storage.segment import LogEntry, LogPoint, SegmentHeader
 from haptera.storage.segment_writer import seal
 
 if TYPE_CHECKING:
