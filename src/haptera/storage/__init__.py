@@ -16,7 +16,6 @@ from haptera.storage.backup import (
     unpack,
 )
 from haptera.storage.checker import Check, Unlock, check_directory
-from haptera.storage.contents import Contents, SegmentContents, look_into
 from haptera.storage.data_key import DataKey
 from haptera.storage.directory import DIRECTORY_FORMAT, DataDirectory, sealed_segments, segment_name
 from haptera.storage.errors import DiskFailed, DiskFull
@@ -24,6 +23,7 @@ from haptera.storage.filesystem import File, FileSystem, OpenMode, OsFileSystem,
 from haptera.storage.findings import Finding, Findings
 from haptera.storage.found_segments import Segment
 from haptera.storage.history_source import HistorySource, find_source
+from haptera.storage.inspection import Contents, SegmentContents, look_into
 from haptera.storage.keyring import Keyring
 from haptera.storage.keys_in_use import used_key_ids
 from haptera.storage.log import Durability, Log
