@@ -27,7 +27,7 @@ from haptera.storage.directory import (
 from haptera.storage.errors import DiskFailed, translated
 from haptera.storage.filesystem import TEMPORARY, read_file
 from haptera.storage.findings import Finding, Findings
-from haptera.storage.overlay import OverlayFileSystem
+from haptera.storage.overlay_filesystem import OverlayFileSystem
 from haptera.storage.segment_check import CheckedSegment, check_segments
 from haptera.storage.snapshot_check import CheckedSnapshot, check_snapshots
 

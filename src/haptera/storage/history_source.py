@@ -13,7 +13,7 @@ from haptera.errors import MissingKey
 from haptera.storage.archive import Archive
 from haptera.storage.backup import BackupImage, BackupReader
 from haptera.storage.directory import LOG_NAME, segment_name, segment_number
-from haptera.storage.overlay import OverlayFileSystem
+from haptera.storage.overlay_filesystem import OverlayFileSystem
 from haptera.storage.segment import SEGMENT_HEADER_SIZE
 from haptera.storage.stored_keyring import open_keyring, unwrap_keyring
 
