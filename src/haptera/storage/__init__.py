@@ -27,11 +27,11 @@ from haptera.storage.inspection import Contents, SegmentContents, look_into
 from haptera.storage.keyring import Keyring
 from haptera.storage.keys_in_use import used_key_ids
 from haptera.storage.log import Durability, Log
+from haptera.storage.log_recovery import Recovery, Replay, read_segments
 from haptera.storage.master_key import MASTER_KEY_FORM, MasterKey
 from haptera.storage.new_directory import NewDirectory
 from haptera.storage.overlay_filesystem import OverlayFileSystem
 from haptera.storage.reachable_ranges import Base, ReachableRange, reachable_ranges
-from haptera.storage.recovery import Recovery, Replay, read_segments
 from haptera.storage.segment import ENTRY_SIZE_MAX, TAG_SIZE, LogEntry, LogPoint
 from haptera.storage.snapshot import (
     SnapshotFile,

@@ -91,7 +91,7 @@ from typing import TYPE_CHECKING, Literal
 from haptera.storage.directory import segment_name
 from haptera.storage.errors import DiskFailed, DiskFull, OutdatedCopy, failing, translated
 from haptera.storage.found_segments import Segment, missing_segment
-from haptera.storage.recovery import Progress, Replay
+from haptera.storage.log_recovery import Progress, Replay
 from haptera.storage.segment import (
     EMPTY_CAPACITY,
     ENTRY_SIZE_MAX,

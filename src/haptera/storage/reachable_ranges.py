@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from haptera.errors import CorruptionError
-from haptera.storage.recovery import read_segments
+from haptera.storage.log_recovery import read_segments
 from haptera.storage.segment import LogPoint
 
 if TYPE_CHECKING:
