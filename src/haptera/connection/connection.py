@@ -10,13 +10,13 @@ from haptera.connection.config import COMPRESSION, CONTROL_SIZE_MAX, Budget, Con
 from haptera.connection.control import PING_SIZE, ClosedError, Control
 from haptera.connection.events import Closed, Established, Event
 from haptera.connection.flood import FloodError
+from haptera.connection.frame_router import FrameRouter
 from haptera.connection.grease import Grease
 from haptera.connection.handshake import Agreement, Handshake
 from haptera.connection.items import ItemReceiver, ItemSender
 from haptera.connection.ledger import Ledger
 from haptera.connection.outgoing_metadata import Heads
 from haptera.connection.outgoing_requests import Requester
-from haptera.connection.reception import Reception
 from haptera.connection.stream_law import ConnectionState
 from haptera.connection.streams import Streams
 from haptera.connection.timekeeping import Timekeeper
@@ -119,7 +119,7 @@ class Connection:
         self.fail = answers.fail
         self.take_events = streams.take_events
         self.take_writable = self.outbox.take_writable
-        self._reception = Reception(streams, self._control, items)
+        self._reception = FrameRouter(streams, self._control, items)
         self._handshake: Handshake | None = Handshake(config, grease, dials=role is Role.DIALER)
         if self._handshake.sent:
             self.outbox.add_control(self._handshake.sent)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _HANDSHAKE_TYPES: Final = frozenset({int(FrameType.HELLO), int(FrameType.WELCOME)})
 
 
-class Reception:
+class FrameRouter:
     """Gives each frame behind the handshake to the part that takes its type.
 
     Its methods raise ``RemoteProtocolError`` for a fault that ends the connection, ``ClosedError`` if the peer ends it.
