@@ -13,7 +13,7 @@ from haptera.connection.flood import FloodError
 from haptera.connection.frame_router import FrameRouter
 from haptera.connection.grease import Grease
 from haptera.connection.handshake import Agreement, Handshake
-from haptera.connection.items import ItemReceiver, ItemSender
+from haptera.connection.item_frames import ItemReceiver, ItemSender
 from haptera.connection.ledger import Ledger
 from haptera.connection.outgoing_metadata import Heads
 from haptera.connection.outgoing_requests import Requester

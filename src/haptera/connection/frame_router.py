@@ -13,7 +13,7 @@ from haptera.wire import COMPRESSED, FIRST_IGNORABLE_TYPE, SIGNED, STREAM_MAX, F
 
 if TYPE_CHECKING:
     from haptera.connection.control import Control
-    from haptera.connection.items import ItemReceiver
+    from haptera.connection.item_frames import ItemReceiver
     from haptera.connection.streams import Streams
 
 _HANDSHAKE_TYPES: Final = frozenset({int(FrameType.HELLO), int(FrameType.WELCOME)})
