@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from haptera.connection.answers import AnswerSender
+from haptera.connection.answer_frames import AnswerSender
 from haptera.connection.config import COMPRESSION, CONTROL_SIZE_MAX, Budget, Config, Role
 from haptera.connection.control import PING_SIZE, ClosedError, Control
 from haptera.connection.events import Closed, Established, Event

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from haptera.connection.answers import AnswerReceiver
+from haptera.connection.answer_frames import AnswerReceiver
 from haptera.connection.checks import misplaced
 from haptera.connection.incoming_requests import RequestReceiver
 from haptera.errors import Code, RemoteProtocolError
