@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from haptera.connection.answer_frames import AnswerSender
 from haptera.connection.config import COMPRESSION, CONTROL_SIZE_MAX, Budget, Config, Role
-from haptera.connection.control import PING_SIZE, ClosedError, Control
+from haptera.connection.control_frames import PING_SIZE, ClosedError, Control
 from haptera.connection.events import Closed, Established, Event
 from haptera.connection.flood import FloodError
 from haptera.connection.frame_router import FrameRouter

@@ -12,7 +12,7 @@ from haptera.errors import Code, RemoteProtocolError
 from haptera.wire import COMPRESSED, FIRST_IGNORABLE_TYPE, SIGNED, STREAM_MAX, Frame, FrameType
 
 if TYPE_CHECKING:
-    from haptera.connection.control import Control
+    from haptera.connection.control_frames import Control
     from haptera.connection.item_frames import ItemReceiver
     from haptera.connection.streams import Streams
 
