@@ -14,7 +14,7 @@ from haptera.connection.frame_router import FrameRouter
 from haptera.connection.grease import Grease
 from haptera.connection.handshake import Agreement, Handshake
 from haptera.connection.item_frames import ItemReceiver, ItemSender
-from haptera.connection.ledger import Ledger
+from haptera.connection.memory_ledger import Ledger
 from haptera.connection.outgoing_metadata import Heads
 from haptera.connection.outgoing_requests import Requester
 from haptera.connection.stream_law import ConnectionState

@@ -27,7 +27,7 @@ from haptera.connection.send_turns import SendingTurns
 from haptera.wire import Codec, Signer, encode_head
 
 if TYPE_CHECKING:
-    from haptera.connection.ledger import Ledger
+    from haptera.connection.memory_ledger import Ledger
     from haptera.connection.stream import Outgoing, SendingHalf
 
 

@@ -17,7 +17,7 @@ from haptera.connection.stream_law import HalfState
 from haptera.wire import CONTINUED, FRAGMENT_SIZE_MIN, ITEM_OVERHEAD, MORE, FrameType, encode_head
 
 if TYPE_CHECKING:
-    from haptera.connection.ledger import Ledger
+    from haptera.connection.memory_ledger import Ledger
     from haptera.connection.stream import Outgoing, SendingHalf
     from haptera.wire import Codec
 
