@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from haptera.connection.checks import SUSPECT_FLAGS, check_entries, check_fragment, read_body
+from haptera.connection.compressed_payloads import check_plain, whole
 from haptera.connection.decode_cache import remember_metadata
 from haptera.connection.events import ErrorReceived, PackedItem, ResponseReceived
 from haptera.connection.outgoing_metadata import Heads, check_size
-from haptera.connection.packing import check_plain, whole
 from haptera.connection.stream import Outgoing, Stream
 from haptera.connection.stream_law import LAW_FLAGS, HalfState
 from haptera.errors import Code, Failure, RemoteProtocolError, failure

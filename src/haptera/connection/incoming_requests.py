@@ -16,10 +16,10 @@ from haptera.connection.checks import (
     read_body,
     take_raw_length,
 )
+from haptera.connection.compressed_payloads import check_plain
 from haptera.connection.config import SESSION_SERVICE
 from haptera.connection.decode_cache import remember_metadata, remember_route
 from haptera.connection.events import CancelReceived, PackedItem, RequestFinished, RequestReceived
-from haptera.connection.packing import check_plain
 from haptera.connection.stream import ReceivingHalf, SendingHalf, Stream
 from haptera.connection.stream_law import LAW_FLAGS, REQUEST_UNFINISHED, TRANSITIONS, HalfState
 from haptera.errors import Code, Failure, RemoteProtocolError, failure

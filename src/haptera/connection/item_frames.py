@@ -12,9 +12,9 @@ from haptera.connection.checks import (
     problem_of,
     read_body,
 )
+from haptera.connection.compressed_payloads import check_plain, whole
 from haptera.connection.events import ItemReceived, PackedItem
 from haptera.connection.outgoing_metadata import check_size, refuse_size
-from haptera.connection.packing import check_plain, whole
 from haptera.connection.stream import Outgoing, Stream
 from haptera.connection.stream_law import HalfState
 from haptera.errors import Code, Failure, LocalProtocolError, RemoteProtocolError, failure

@@ -21,8 +21,8 @@ from collections import deque
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
+from haptera.connection.compressed_payloads import pack
 from haptera.connection.config import FIRST_FLIGHT_SIZE_MAX, PRODUCED_MAX, TURN_SIZE, WOKEN_MAX
-from haptera.connection.packing import pack
 from haptera.connection.send_turns import SendingTurns
 from haptera.wire import Codec, Signer, encode_head
 

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
+from haptera.connection.compressed_payloads import pack
 from haptera.connection.config import LARGE_MESSAGES_MAX, STREAM_QUEUE_SIZE, TURN_SIZE
-from haptera.connection.packing import pack
 from haptera.connection.stream_law import HalfState
 from haptera.wire import CONTINUED, FRAGMENT_SIZE_MIN, ITEM_OVERHEAD, MORE, FrameType, encode_head
 

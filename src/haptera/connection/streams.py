@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from haptera.connection.answers_read import Changes
 from haptera.connection.checks import misplaced
+from haptera.connection.compressed_payloads import unpack
 from haptera.connection.events import CallFailed, Event, PackedItem, RequestAborted
 from haptera.connection.flood import Bucket
 from haptera.connection.flow import Inflow
 from haptera.connection.incomplete import Incomplete
 from haptera.connection.outbox import Outbox
-from haptera.connection.packing import unpack
 from haptera.connection.stream_law import MESSAGE_UNFINISHED, REQUEST_UNFINISHED, HalfState
 from haptera.errors import Code, Failure, LocalProtocolError, Outcome, failure
 from haptera.wire import LIMITS, Frame, FrameType, Goaway, Limits, Tag, encode_entry, encode_frame, encode_payload
