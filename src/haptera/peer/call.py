@@ -15,7 +15,7 @@ from haptera.wire import NO_ENTRIES, Tag
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from haptera.peer.items import Items
+    from haptera.peer.item_queue import Items
     from haptera.peer.link import Link
     from haptera.peer.outgoing_calls import Caller
 

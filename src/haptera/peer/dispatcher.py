@@ -12,7 +12,7 @@ from haptera.errors import Code, Failure, failure
 from haptera.peer.deadlines import Deadlines
 from haptera.peer.event_log import EventLog, RequestLog, guard
 from haptera.peer.handler_tasks import Handlers
-from haptera.peer.items import Items
+from haptera.peer.item_queue import Items
 from haptera.peer.limits import BATCH_MAX
 from haptera.peer.loop_fairness import PART_MAX
 from haptera.peer.request import Request

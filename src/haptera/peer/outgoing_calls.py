@@ -18,7 +18,7 @@ from haptera.transport import running_loop
 from haptera.wire import Tag
 
 if TYPE_CHECKING:
-    from haptera.peer.items import Items
+    from haptera.peer.item_queue import Items
     from haptera.peer.link import Link
     from haptera.peer.telemetry import Telemetry
 

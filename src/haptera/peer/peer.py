@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from haptera.peer.call import DEFAULT, Call, CallStream, Timeout
-from haptera.peer.items import Items
+from haptera.peer.item_queue import Items
 from haptera.peer.limits import DRAIN_S
 from haptera.transport import Place, url_of, warn_unclosed
 from haptera.wire import Tag

@@ -15,7 +15,7 @@ from haptera.wire import Tag
 
 if TYPE_CHECKING:
     from haptera.peer.dispatcher import Dispatcher
-    from haptera.peer.items import Items
+    from haptera.peer.item_queue import Items
     from haptera.peer.peer import Peer
 
 
