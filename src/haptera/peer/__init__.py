@@ -9,10 +9,10 @@ import logging
 
 from haptera.peer.assembly import assemble
 from haptera.peer.call import DEFAULT, Answer, Call, CallStream, Timeout, check_timeout
-from haptera.peer.key_files import check_key_file, read_key_file
 from haptera.peer.keywords import ConnectionOptions
 from haptera.peer.listen_and_dial import dial, dial_address, listen
 from haptera.peer.peer import Peer, link_of
+from haptera.peer.pre_shared_key import check_key_file, read_key_file
 from haptera.peer.remote_address import Credentials
 from haptera.peer.request import Request
 from haptera.peer.server import Server
