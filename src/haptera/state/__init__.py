@@ -16,6 +16,7 @@ from haptera.state.command_encoding import (
     encode_steps,
     size_bound,
 )
+from haptera.state.conditions import UNMET
 from haptera.state.field_kinds import list_field
 from haptera.state.glob import SHORT_GLOB_MAX, Glob, compile_glob
 from haptera.state.limits import COMMAND_SIZE_MAX, CURSORS_MAX, SLICE_WORK_MAX
@@ -26,7 +27,6 @@ from haptera.state.results import ANSWER_OVERHEAD, ENTRY_OVERHEAD, Replayed, Res
 from haptera.state.scan_cursor import Page, ScanCursor
 from haptera.state.snapshot_pieces import MalformedPieces, dump_pieces, load_pieces
 from haptera.state.steps import ResultT, Steps, finish, free_steps
-from haptera.state.unchanged import UNMET
 from haptera.state.validation import glob_steps, validate, validate_steps
 
 __all__ = [

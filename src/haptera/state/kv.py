@@ -18,6 +18,7 @@ import msgspec
 from haptera.errors import Code, Failure, failure
 from haptera.key_rules import KEY_SIZE_MAX, VERSION_MAX
 from haptera.state import limits, operations
+from haptera.state.conditions import nothing_to_delete, sum_of, unmet
 from haptera.state.entry_sizes import entry_size
 from haptera.state.glob import compile_glob
 from haptera.state.held_entries import ClearedStore, HeldEntries
@@ -25,7 +26,6 @@ from haptera.state.index import KeyIndex
 from haptera.state.invariants import require
 from haptera.state.key_ranges import EVERYTHING, KeyRange, key_range
 from haptera.state.table import Table
-from haptera.state.unchanged import nothing_to_delete, sum_of, unmet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
