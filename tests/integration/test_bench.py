@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 import haptera
-from haptera.cli.benchmark.measure import measure
+from haptera.cli.benchmark.benchmark_run import measure
 from haptera.cli.benchmark.settings import Settings
 from haptera.cli.client_command import Client
 from haptera.errors import ConnectionLost
@@ -170,7 +170,7 @@ def settings(**changes: Any) -> Settings:
 
 @pytest.fixture
 def on_the_loops_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("haptera.cli.benchmark.measure.RealClock", LoopClock)
+    monkeypatch.setattr("haptera.cli.benchmark.benchmark_run.RealClock", LoopClock)
 
 
 class Errors(io.StringIO):

@@ -199,7 +199,7 @@ def _target(workload: WorkloadName, url: str | None, options: dict[str, Any]) ->
 
 
 def _measure(settings: Settings, client: Client, embedded: Literal["sync", "os"] | None) -> int:
-    from haptera.cli.benchmark.measure import measure
+    from haptera.cli.benchmark.benchmark_run import measure
     from haptera.cli.benchmark.tables import show_report
 
     report, error = run(measure(settings, client, embedded=embedded))
