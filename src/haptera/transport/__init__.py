@@ -28,7 +28,7 @@ from haptera.transport.limits import (
 )
 from haptera.transport.listener import Listener, open_listener
 from haptera.transport.loop_network import Accept, BoundSockets, LoopNetwork, attach
-from haptera.transport.loops import Home, running_loop, wrong_loop
+from haptera.transport.loop_ownership import Home, running_loop, wrong_loop
 from haptera.transport.sockets import gathers, let_go, tune, untaken
 from haptera.transport.unclosed import warn_unclosed
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from haptera.transport.limits import CONNECTIONS_MAX, HALF_OPEN_MAX, half_open_max, leaving_max
-from haptera.transport.loops import after_turns
+from haptera.transport.loop_ownership import after_turns
 
 #: Turns after which a first message that had come with its connection was read: one to watch the socket, one to read
 #: it. Of many that connect at one instant, several are accepted in one turn, before any of them can be heard.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, cast
 from haptera import forks
 from haptera.transport.bind_sockets import cannot_listen, check_single, group_id
 from haptera.transport.loop_network import Accept, BoundSockets, network_here
-from haptera.transport.loops import after_turns, running_loop, wrong_loop
+from haptera.transport.loop_ownership import after_turns, running_loop, wrong_loop
 from haptera.transport.sockets import let_go
 
 if TYPE_CHECKING:
