@@ -34,7 +34,7 @@ COMPLEXITY_MAX: Final = 15
 #: Nodes that add a path through a function, as McCabe counts.
 BRANCHES: Final = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.comprehension)
 #: The name of a class that collects the fragments of a message.
-ASSEMBLY: Final = re.compile(r"^(?:Partial|\w*Assembl\w*|Unfinished\w*)$")
+ASSEMBLY: Final = re.compile(r"^(?:Partial|\w*Assembl\w*|Unfinished(?!Messages$)\w*)$")
 #: Base classes that do not count as a project's class extending another: a contract without code.
 CONTRACTS: Final = frozenset({"Protocol", "NamedTuple", "TypedDict", "Enum", "IntEnum", "StrEnum", "Exception"})
 #: The base class that users extend, and so do the services of the layers.

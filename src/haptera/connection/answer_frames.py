@@ -180,7 +180,7 @@ class AnswerReceiver:
     def _add_fragment(self, stream: Stream, frame: Frame, raw_length: int, entries: dict[int, bytes]) -> None:
         streams = self._streams
         half = stream.receiving
-        unfinished = streams.incomplete.add(half, frame, raw_length, streams.now, entries)
+        unfinished = streams.unfinished.add(half, frame, raw_length, streams.now, entries)
         if not frame.flags & MORE:
             self._take_packed(stream, frame.type, unfinished.joined(), unfinished.entries)
         elif not streams.ledger.hold_part(half, len(frame.payload)):

@@ -296,7 +296,7 @@ class Connection:
         return (
             self.state is ConnectionState.HANDSHAKE
             or self._time.frame_begun
-            or bool(self._streams.incomplete.halves)
+            or bool(self._streams.unfinished.halves)
             or self._inflow.credit_due is not None
         )
 
@@ -305,7 +305,7 @@ class Connection:
         if self.state >= ConnectionState.CLOSING:
             return float("inf")
         credit_due = self._inflow.credit_due
-        due = min(self._time.next_due(), self._streams.incomplete.next_timeout())
+        due = min(self._time.next_due(), self._streams.unfinished.next_timeout())
         return due if credit_due is None else min(due, credit_due)
 
     def tick(self, now: float) -> list[Event]:

@@ -16,11 +16,10 @@ from haptera.errors import Code, RemoteProtocolError
 from haptera.wire import FRAGMENT_SIZE_MIN, ITEM_OVERHEAD, FrameType, encode_frame
 
 if TYPE_CHECKING:
-    from haptera.connection.assembler import Assembler
-    from haptera.connection.incomplete import Incomplete
     from haptera.connection.memory_ledger import Ledger
     from haptera.connection.outbox import Outbox
     from haptera.connection.stream import ReceivingHalf
+    from haptera.connection.unfinished_messages import UnfinishedMessage, UnfinishedMessages
 
 _CREDIT: Final = int(FrameType.CREDIT)
 _ITEM: Final = int(FrameType.ITEM)
@@ -32,13 +31,13 @@ class Inflow:
     """The ITEMs that a connection has received, and the credit that it owes for them."""
 
     __slots__ = (
-        "_assembly",
         "_lacking",
         "_ledger",
         "_outbox",
         "_owed",
         "_small_credit_at",
         "_small_credit_due",
+        "_unfinished",
         "_window",
         "_window_size",
         "_withheld",
@@ -47,13 +46,13 @@ class Inflow:
     )
 
     def __init__(
-        self, outbox: Outbox, ledger: Ledger, incomplete: Incomplete, stream_window: int, connection_window: int
+        self, outbox: Outbox, ledger: Ledger, unfinished: UnfinishedMessages, stream_window: int, connection_window: int
     ) -> None:
         self.stream_window = stream_window
         self.now = 0.0
         self._outbox = outbox
         self._ledger = ledger
-        self._assembly = incomplete
+        self._unfinished = unfinished
         self._window_size = connection_window
         self._window = connection_window  # bytes that the peer may still send
         self._owed = 0  # bytes that it may be given back at once
@@ -96,9 +95,9 @@ class Inflow:
         elif unfinished.stalled_at is not None:
             unfinished.since += self.now - unfinished.stalled_at
             unfinished.stalled_at = None
-            self._assembly.stale = True
+            self._unfinished.stale = True
 
-    def keep_fragment(self, half: ReceivingHalf, unfinished: Assembler, cost: int) -> bool:
+    def keep_fragment(self, half: ReceivingHalf, unfinished: UnfinishedMessage, cost: int) -> bool:
         """Account for a fragment of an unfinished ITEM; False if that is over the budget.
 
         While no whole ITEM of the half is unread the fragment counts as taken, so that an ITEM larger than the window
@@ -114,7 +113,7 @@ class Inflow:
         self._watch(half)
         return True
 
-    def keep_item(self, half: ReceivingHalf, cost: int, fragments: Assembler | None) -> None:
+    def keep_item(self, half: ReceivingHalf, cost: int, fragments: UnfinishedMessage | None) -> None:
         """Account for the frame that completes an ITEM, and for the credit still owed for its earlier ``fragments``."""
         withheld = 0
         if self._ledger.hold(half, cost):
@@ -165,7 +164,7 @@ class Inflow:
         if half.held:
             self._ledger.release(half, half.held)
 
-    def _credit_unfinished(self, half: ReceivingHalf, unfinished: Assembler) -> None:
+    def _credit_unfinished(self, half: ReceivingHalf, unfinished: UnfinishedMessage) -> None:
         half.owed += unfinished.uncredited
         unfinished.uncredited = 0
         self._credit_stream(half)
@@ -186,7 +185,7 @@ class Inflow:
             self._owed = 0
         if (self._window < _FRAGMENT_COST_MIN) is not self._lacking:
             self._lacking = not self._lacking
-            for half in self._assembly.halves.values():
+            for half in self._unfinished.halves.values():
                 self._watch(half)
 
     @property

@@ -135,7 +135,7 @@ class RequestReceiver:
             streams.refuse(id_, refusal, stream.request_id)
         elif flags & MORE:
             streams.serves[id_] = stream
-            streams.incomplete.add(stream.receiving, frame, raw_length, streams.now, entries, route)
+            streams.unfinished.add(stream.receiving, frame, raw_length, streams.now, entries, route)
         else:
             payload = frame.payload
             if raw_length:
@@ -205,7 +205,7 @@ class RequestReceiver:
                 streams.end_unstarted(stream, unpacked)
                 return
             payload = unpacked
-        streams.incomplete.drop(half)
+        streams.unfinished.drop(half)
         streaming = half.state is HalfState.STREAMING
         streams.events.append(
             RequestReceived(
@@ -226,7 +226,7 @@ class RequestReceiver:
             return streams.too_large("not_applied")
         if not self._ledger.hold_part(half, len(frame.payload)):
             return _no_room()
-        streams.incomplete.add(half, frame, raw_length, streams.now, entries)
+        streams.unfinished.add(half, frame, raw_length, streams.now, entries)
         return None
 
     def _unpack(self, payload: PackedItem) -> bytes | Failure:

@@ -151,9 +151,9 @@ class ItemReceiver:
     def _add_fragment(self, stream: Stream, frame: Frame, raw_length: int, cost: int) -> None:
         streams = self._streams
         half = stream.receiving
-        unfinished = streams.incomplete.add(half, frame, raw_length, streams.now, NO_ENTRIES)
+        unfinished = streams.unfinished.add(half, frame, raw_length, streams.now, NO_ENTRIES)
         if not frame.flags & MORE:
-            streams.incomplete.drop(half)
+            streams.unfinished.drop(half)
             self._inflow.keep_item(half, cost, unfinished)
             streams.events.append(ItemReceived(stream.id, unfinished.joined()))
         elif not self._inflow.keep_fragment(half, unfinished, cost):

@@ -9,9 +9,9 @@ from collections import deque
 
 import msgspec
 
-from haptera.connection.assembler import Assembler
 from haptera.connection.checks import misplaced
 from haptera.connection.stream_law import LAW_FLAGS, TRANSITIONS, HalfState, part_of
+from haptera.connection.unfinished_messages import UnfinishedMessage
 from haptera.errors import Code, LocalProtocolError, RemoteProtocolError
 from haptera.wire import Frame, FrameType
 
@@ -91,7 +91,7 @@ class ReceivingHalf(msgspec.Struct):
     #: Whole ITEMs that the application has not taken: the bytes that each gives back to the half's window, to the
     #: connection's window, and to the budget.
     unread: deque[tuple[int, int, int]] | None = None
-    unfinished: Assembler | None = None
+    unfinished: UnfinishedMessage | None = None
     cancelled: bool = False  # CANCEL has come
     discarding: bool = False  # later frames are dropped: the answer is decided
 

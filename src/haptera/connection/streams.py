@@ -10,9 +10,9 @@ from haptera.connection.compressed_payloads import unpack
 from haptera.connection.events import CallFailed, Event, PackedItem, RequestAborted
 from haptera.connection.flood import Bucket
 from haptera.connection.flow import Inflow
-from haptera.connection.incomplete import Incomplete
 from haptera.connection.outbox import Outbox
 from haptera.connection.stream_law import MESSAGE_UNFINISHED, REQUEST_UNFINISHED, HalfState
+from haptera.connection.unfinished_messages import UnfinishedMessages
 from haptera.errors import Code, Failure, LocalProtocolError, Outcome, failure
 from haptera.wire import LIMITS, Frame, FrameType, Goaway, Limits, Tag, encode_entry, encode_frame, encode_payload
 
@@ -40,7 +40,6 @@ class Streams:
         "going_away",
         "highest",
         "ignored",
-        "incomplete",
         "inflow",
         "last_served",
         "ledger",
@@ -54,6 +53,7 @@ class Streams:
         "peer_stream_window",
         "serves",
         "turns",
+        "unfinished",
     )
 
     def __init__(self, parity: int, config: Config, ledger: Ledger, now: float) -> None:
@@ -67,8 +67,8 @@ class Streams:
         self.ledger = ledger
         self.outbox = outbox = Outbox(ledger)
         self.turns = outbox.turns
-        self.incomplete = incomplete = Incomplete(config.message_timeout_s)
-        self.inflow = Inflow(outbox, ledger, incomplete, limits.stream_window, limits.connection_window)
+        self.unfinished = unfinished = UnfinishedMessages(config.message_timeout_s)
+        self.inflow = Inflow(outbox, ledger, unfinished, limits.stream_window, limits.connection_window)
         self.next_call = 1 if parity else 2  # the id of the next stream that this side opens
         self.highest = 0  # the highest stream that the peer opened
         self.last_served: int | None = None  # the last that is answered, once this side goes away
@@ -114,7 +114,7 @@ class Streams:
         """Forget all streams: the connection is over."""
         self.calls.clear()
         self.serves.clear()
-        self.incomplete.close()
+        self.unfinished.close()
         self.ledger.close()
 
     def find(self, frame: Frame, *, call: bool) -> Stream | None:
@@ -213,7 +213,7 @@ class Streams:
         half = stream.receiving
         half.discarding = True
         self.inflow.discard(half)
-        self.incomplete.drop(half)
+        self.unfinished.drop(half)
 
     def cancel(self, stream: Stream) -> None:
         """Send CANCEL, behind the part of the request that is queued as ready; nothing more of it is sent."""
@@ -225,7 +225,7 @@ class Streams:
         """A stream that the peer opened has ended."""
         half = stream.receiving
         if half.unfinished is not None:
-            self.incomplete.drop(half)
+            self.unfinished.drop(half)
         self.serves.pop(stream.id, None)
         if half.held or half.unread:
             self.inflow.end(half)
@@ -234,7 +234,7 @@ class Streams:
         """A stream that this side opened has ended."""
         half = stream.receiving
         if half.unfinished is not None:
-            self.incomplete.drop(half)
+            self.unfinished.drop(half)
         del self.calls[stream.id]
         if stream.change:
             self.changes.end(stream.id)
@@ -245,7 +245,7 @@ class Streams:
 
     def expire(self, now: float) -> None:
         """End the streams whose unfinished message did not become whole in time (section 2)."""
-        for half in self.incomplete.overdue(now):
+        for half in self.unfinished.overdue(now):
             stream = self.calls.get(half.id) or self.serves[half.id]
             self.spoil(stream, failure(Code.DEADLINE_EXCEEDED, outcome="unknown"))
 
@@ -263,11 +263,11 @@ class Streams:
             assert half.state is not HalfState.ENDED
             assert stream.sending.state is not HalfState.ENDED or stream.sending in self.turns.ended
         receiving = [stream.receiving for stream in open_streams.values()]
-        assert self.incomplete.halves == {half.id: half for half in receiving if half.unfinished is not None}
+        assert self.unfinished.halves == {half.id: half for half in receiving if half.unfinished is not None}
         assert len(self.serves) <= self.limits.max_streams
         assert max(self.calls, default=0) < self.next_call
         assert max(self.serves, default=0) <= self.highest
-        self.incomplete.check()
+        self.unfinished.check()
         self.ledger.check(receiving)
         self.inflow.check(receiving)
         self.outbox.check([stream.sending for stream in open_streams.values()])

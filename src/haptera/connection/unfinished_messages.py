@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from haptera.connection.assembler import Assembler
+import msgspec
+
 from haptera.connection.config import RATE_MIN_BYTES_PER_S
+from haptera.connection.events import PackedItem
 from haptera.wire import CONTINUED, Frame
 
 if TYPE_CHECKING:
@@ -14,7 +16,42 @@ if TYPE_CHECKING:
 _NEVER: Final = float("inf")
 
 
-class Incomplete:
+class UnfinishedMessage(msgspec.Struct):
+    """A message of which only some frames have arrived."""
+
+    type: int
+    entries: dict[int, bytes]
+    since: float  # when it began, moved on by the time that its sender was without credit
+    route: tuple[str, str] | None = None  # service and method, of a REQUEST
+    pieces: list[bytes] = []
+    size: int = 0  # before compression
+    sent: int = 0  # as it was sent
+    stalled_at: float | None = None  # since when its sender has been without credit
+    uncredited: int = 0  # bytes that its fragments cost the half's window and have not given back
+    held: int = 0  # bytes that the fragments of an ITEM are charged to the budget
+    raw_lengths: list[int] | None = None  # of each piece that is kept compressed, 0 of the others; None without any
+
+    def add(self, piece: bytes, raw_length: int) -> None:
+        """Take the payload of one more frame; one that is compressed has a ``raw_length`` and is kept as it is."""
+        if raw_length:
+            if self.raw_lengths is None:
+                self.raw_lengths = []
+            self.raw_lengths += [0] * (len(self.pieces) - len(self.raw_lengths))
+            self.raw_lengths.append(raw_length)
+        self.pieces.append(piece)
+        self.size += raw_length or len(piece)
+        self.sent += len(piece)
+
+    def joined(self) -> bytes | PackedItem:
+        """Return the payload that the frames are, as it was sent."""
+        pieces = self.pieces
+        if self.raw_lengths is None:
+            return b"".join(pieces)
+        raw_lengths = self.raw_lengths + [0] * (len(pieces) - len(self.raw_lengths))
+        return PackedItem(tuple(pieces), tuple(raw_lengths))
+
+
+class UnfinishedMessages:
     """All unfinished messages of a connection, and the time that each has to become whole."""
 
     def __init__(self, timeout_s: float) -> None:
@@ -33,7 +70,7 @@ class Incomplete:
         now: float,
         entries: dict[int, bytes],
         route: tuple[str, str] | None = None,
-    ) -> Assembler:
+    ) -> UnfinishedMessage:
         """Take one more frame of a message of several and return the result.
 
         ``entries`` and ``route`` are a first frame's. An unfinished message is forgotten for an ERROR that cuts
@@ -44,7 +81,7 @@ class Incomplete:
             assert unfinished is not None  # the law has let the frame through
             unfinished.add(frame.payload, raw_length)
         else:
-            unfinished = half.unfinished = Assembler(frame.type, entries, now, route)
+            unfinished = half.unfinished = UnfinishedMessage(frame.type, entries, now, route)
             unfinished.add(frame.payload, raw_length)
             self.halves[half.id] = half
             self._look_at = min(self._look_at, self._deadline(unfinished))
@@ -78,7 +115,7 @@ class Incomplete:
         self.stale = True
         return [half for half in self.halves.values() if half.unfinished and now >= self._deadline(half.unfinished)]
 
-    def _deadline(self, unfinished: Assembler) -> float:
+    def _deadline(self, unfinished: UnfinishedMessage) -> float:
         if unfinished.stalled_at is not None:
             return _NEVER  # time without credit does not count
         return unfinished.since + self._timeout_s + unfinished.sent / RATE_MIN_BYTES_PER_S
