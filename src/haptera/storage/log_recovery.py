@@ -20,8 +20,8 @@ from haptera.storage.found_segments import (
     segment_numbers,
     segments_of,
 )
-from haptera.storage.reader import SegmentReader
 from haptera.storage.segment import LogEntry, LogPoint, SegmentHeader
+from haptera.storage.segment_reader import SegmentReader
 from haptera.storage.segment_writer import seal
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from haptera.storage.reader import nonzero_end
+from haptera.storage.segment_reader import nonzero_end
 
 if TYPE_CHECKING:
     from haptera.storage.filesystem import File, FileSystem, OpenMode

@@ -16,8 +16,8 @@ from haptera.storage.errors import translate
 from haptera.storage.filesystem import TEMPORARY
 from haptera.storage.findings import Finding, Findings
 from haptera.storage.found_segments import read_segment_header, segment_numbers
-from haptera.storage.reader import SegmentReader, nonzero_end
 from haptera.storage.segment import NO_TAG, SEGMENT_HEADER_SIZE, SegmentHeader
+from haptera.storage.segment_reader import SegmentReader, nonzero_end
 
 if TYPE_CHECKING:
     from haptera.storage.data_key import DataKey

@@ -10,8 +10,8 @@ import pytest
 from haptera.errors import CorruptionError
 from haptera.storage import DataDirectory, Log, LogEntry, OsFileSystem, open_keyring
 from haptera.storage.errors import DiskFailed, DiskFull, NewerFormat
-from haptera.storage.reader import CHUNK_SIZE
 from haptera.storage.segment import EMPTY_CAPACITY, SEGMENT_HEADER_SIZE, SegmentHeader
+from haptera.storage.segment_reader import CHUNK_SIZE
 from haptera.storage.segment_writer import ZEROED_AHEAD
 from haptera.testing.filesystem import MemoryFile, MemoryFileSystem
 from tests.unit.storage.stores import LOG_PATH, PATH, SEGMENT_SIZE, Store, entries, entry, opened

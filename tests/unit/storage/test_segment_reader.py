@@ -12,7 +12,6 @@ import pytest
 from haptera.errors import CorruptionError
 from haptera.storage import OsFileSystem
 from haptera.storage.data_key import DataKey
-from haptera.storage.reader import CHUNK_SIZE, SECTOR_SIZE, SegmentReader, nonzero_end
 from haptera.storage.segment import (
     ENTRY_SIZE_MAX,
     NO_TAG,
@@ -21,6 +20,7 @@ from haptera.storage.segment import (
     RecordCipher,
     SegmentHeader,
 )
+from haptera.storage.segment_reader import CHUNK_SIZE, SECTOR_SIZE, SegmentReader, nonzero_end
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.storage.stores import entry
 
