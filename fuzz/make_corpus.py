@@ -32,7 +32,7 @@ from haptera.state.command_encoding import Logged, encode_commands
 from haptera.state.operations import Clear, Delete, DeleteMany, Forget, Increment, Rename, Set, SetMany, Write
 from haptera.storage import BackupFile, LogEntry, Manifest
 from haptera.storage.backup.format import Digest, chunk_header, head_of
-from haptera.storage.segment import RecordCipher, SegmentHeader
+from haptera.storage.segment_format import RecordCipher, SegmentHeader
 from haptera.wire.metadata import Tag, encode_entry
 from haptera.wire.payload import Goaway, encode_payload
 

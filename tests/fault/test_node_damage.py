@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import haptera
-from haptera.storage.segment import RECORD_HEADER_SIZE, SEGMENT_HEADER_SIZE
+from haptera.storage.segment_format import RECORD_HEADER_SIZE, SEGMENT_HEADER_SIZE
 from tests.unit.node.process import serving
 
 if TYPE_CHECKING:

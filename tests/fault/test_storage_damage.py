@@ -14,7 +14,7 @@ import pytest
 
 from haptera.errors import CorruptionError
 from haptera.storage.errors import MissingKey, NewerFormat
-from haptera.storage.segment import RECORD_HEADER_SIZE, SEGMENT_HEADER_SIZE
+from haptera.storage.segment_format import RECORD_HEADER_SIZE, SEGMENT_HEADER_SIZE
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.storage.stores import LOG_PATH, PATH, SEGMENT_SIZE, Store, entries, opened
 

@@ -11,7 +11,7 @@ from haptera.errors import CorruptionError
 from haptera.node import Timeline
 from haptera.storage import DataDirectory, Log, LogEntry, MasterKey, open_keyring, read_segments
 from haptera.storage.errors import DiskFailed, MissingKey
-from haptera.storage.segment import ENTRY_SIZE_MAX, RECORD_HEADER_SIZE, SEGMENT_HEADER_SIZE
+from haptera.storage.segment_format import ENTRY_SIZE_MAX, RECORD_HEADER_SIZE, SEGMENT_HEADER_SIZE
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
 from tests.fault.test_snapshot_crash import Life
 from tests.unit.node import stored_state

@@ -32,7 +32,7 @@ from haptera.storage.master_key import MASTER_KEY_FORM, MasterKey
 from haptera.storage.new_directory import NewDirectory
 from haptera.storage.overlay_filesystem import OverlayFileSystem
 from haptera.storage.reachable_ranges import Base, ReachableRange, reachable_ranges
-from haptera.storage.segment import ENTRY_SIZE_MAX, TAG_SIZE, LogEntry, LogPoint
+from haptera.storage.segment_format import ENTRY_SIZE_MAX, TAG_SIZE, LogEntry, LogPoint
 from haptera.storage.snapshot import (
     SnapshotFile,
     SnapshotReader,

@@ -29,7 +29,7 @@ from haptera.storage.directory import (
 from haptera.storage.errors import ForeignArchive, NewerFormat, WrongKey, translated
 from haptera.storage.filesystem import TEMPORARY, create_anew, give_name, read_file, write_file_atomically
 from haptera.storage.keyring import Keyring
-from haptera.storage.segment import SEGMENT_HEADER_SIZE
+from haptera.storage.segment_format import SEGMENT_HEADER_SIZE
 from haptera.storage.stored_keyring import unwrap_keyring
 from haptera.storage.toml import parse_toml
 

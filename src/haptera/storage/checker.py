@@ -34,7 +34,7 @@ from haptera.storage.snapshot_check import CheckedSnapshot, check_snapshots
 if TYPE_CHECKING:
     from haptera.storage.filesystem import FileSystem
     from haptera.storage.keyring import Keyring
-    from haptera.storage.segment import LogPoint
+    from haptera.storage.segment_format import LogPoint
 
 __all__ = ["Check", "Unlock", "check_directory"]
 

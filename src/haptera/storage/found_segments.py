@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from haptera.errors import CorruptionError
 from haptera.storage.directory import segment_name, segment_number
 from haptera.storage.errors import NewerFormat
-from haptera.storage.segment import (
+from haptera.storage.segment_format import (
     LOG_FORMAT,
     RECORD_HEADER_SIZE,
     SEGMENT_HEADER_SIZE,

@@ -14,7 +14,7 @@ from haptera.storage.archive import Archive
 from haptera.storage.backup import BackupImage, BackupReader
 from haptera.storage.directory import LOG_NAME, segment_name, segment_number
 from haptera.storage.overlay_filesystem import OverlayFileSystem
-from haptera.storage.segment import SEGMENT_HEADER_SIZE
+from haptera.storage.segment_format import SEGMENT_HEADER_SIZE
 from haptera.storage.stored_keyring import open_keyring, unwrap_keyring
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from haptera.storage.directory import segment_name
 from haptera.storage.errors import translated
 from haptera.storage.found_segments import read_segment_header, segment_numbers
 from haptera.storage.overlay_filesystem import OverlayFileSystem
-from haptera.storage.segment import RECORD_HEADER_SIZE, RecordCipher
+from haptera.storage.segment_format import RECORD_HEADER_SIZE, RecordCipher
 from haptera.storage.segment_reader import SegmentReader
 from haptera.storage.snapshot import SnapshotFile, find_snapshots
 

@@ -92,7 +92,7 @@ from haptera.storage.directory import segment_name
 from haptera.storage.errors import DiskFailed, DiskFull, OutdatedCopy, failing, translated
 from haptera.storage.found_segments import Segment, missing_segment
 from haptera.storage.log_recovery import Progress, Replay
-from haptera.storage.segment import (
+from haptera.storage.segment_format import (
     EMPTY_CAPACITY,
     ENTRY_SIZE_MAX,
     RECORD_HEADER_SIZE,

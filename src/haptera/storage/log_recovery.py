@@ -20,7 +20,7 @@ from haptera.storage.found_segments import (
     segment_numbers,
     segments_of,
 )
-from haptera.storage.segment import LogEntry, LogPoint, SegmentHeader
+from haptera.storage.segment_format import LogEntry, LogPoint, SegmentHeader
 from haptera.storage.segment_reader import SegmentReader
 from haptera.storage.segment_writer import seal
 

@@ -25,13 +25,13 @@ from haptera.storage.directory import (
 )
 from haptera.storage.errors import DiskFailed, translated
 from haptera.storage.filesystem import TEMPORARY, write_file_atomically
-from haptera.storage.segment import EMPTY_CAPACITY, SegmentHeader
+from haptera.storage.segment_format import EMPTY_CAPACITY, SegmentHeader
 from haptera.storage.segment_writer import create_empty
 
 if TYPE_CHECKING:
     from haptera.storage.filesystem import FileSystem
     from haptera.storage.keyring import Keyring
-    from haptera.storage.segment import LogPoint
+    from haptera.storage.segment_format import LogPoint
 
 __all__ = ["NewDirectory"]
 

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 from haptera.errors import CorruptionError
 from haptera.storage.log_recovery import read_segments
-from haptera.storage.segment import LogPoint
+from haptera.storage.segment_format import LogPoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from haptera.storage.checker import Check
     from haptera.storage.filesystem import FileSystem
-    from haptera.storage.segment import LogEntry
     from haptera.storage.segment_check import CheckedSegment
+    from haptera.storage.segment_format import LogEntry
 
 __all__ = ["Base", "ReachableRange", "reachable_ranges"]
 

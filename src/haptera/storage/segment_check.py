@@ -16,14 +16,14 @@ from haptera.storage.errors import translate
 from haptera.storage.filesystem import TEMPORARY
 from haptera.storage.findings import Finding, Findings
 from haptera.storage.found_segments import read_segment_header, segment_numbers
-from haptera.storage.segment import NO_TAG, SEGMENT_HEADER_SIZE, SegmentHeader
+from haptera.storage.segment_format import NO_TAG, SEGMENT_HEADER_SIZE, SegmentHeader
 from haptera.storage.segment_reader import SegmentReader, nonzero_end
 
 if TYPE_CHECKING:
     from haptera.storage.data_key import DataKey
     from haptera.storage.filesystem import FileSystem
     from haptera.storage.keyring import Keyring
-    from haptera.storage.segment import LogEntry
+    from haptera.storage.segment_format import LogEntry
 
 __all__ = ["CheckedSegment", "check_segments"]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from haptera.errors import CorruptionError
-from haptera.storage.segment import (
+from haptera.storage.segment_format import (
     ENTRY_SIZE_MAX,
     RECORD_HEADER_SIZE,
     SEGMENT_HEADER_SIZE,

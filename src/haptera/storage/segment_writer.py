@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from haptera.storage.directory import segment_name
 from haptera.storage.errors import failing
-from haptera.storage.segment import SEGMENT_HEADER_SIZE, LogEntry, RecordCipher, SegmentHeader
+from haptera.storage.segment_format import SEGMENT_HEADER_SIZE, LogEntry, RecordCipher, SegmentHeader
 from haptera.storage.space import allocate
 
 if TYPE_CHECKING:

@@ -65,7 +65,7 @@ from haptera.storage.directory import (
     unfinished_snapshot_name,
 )
 from haptera.storage.errors import NewerFormat, failing, translated
-from haptera.storage.segment import NO_TAG, TAG_SIZE, LogPoint
+from haptera.storage.segment_format import NO_TAG, TAG_SIZE, LogPoint
 
 if TYPE_CHECKING:
     from types import TracebackType

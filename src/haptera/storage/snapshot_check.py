@@ -16,7 +16,7 @@ from haptera.storage.snapshot import SnapshotReader
 if TYPE_CHECKING:
     from haptera.storage.filesystem import FileSystem
     from haptera.storage.keyring import Keyring
-    from haptera.storage.segment import LogPoint
+    from haptera.storage.segment_format import LogPoint
 
 __all__ = ["CheckedSnapshot", "check_snapshots"]
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Final
 from haptera.storage.directory import segment_name
 from haptera.storage.errors import DiskFailed, DiskFull, failing, translate, translated
 from haptera.storage.filesystem import TEMPORARY, create_anew, read_file
-from haptera.storage.segment import SEGMENT_HEADER_SIZE
+from haptera.storage.segment_format import SEGMENT_HEADER_SIZE
 
 if TYPE_CHECKING:
     from haptera.storage.filesystem import File, FileSystem
-    from haptera.storage.segment import SegmentHeader
+    from haptera.storage.segment_format import SegmentHeader
 
 __all__ = ["Reserve", "Space", "allocate"]
 

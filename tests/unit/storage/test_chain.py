@@ -6,7 +6,7 @@ import pytest
 
 from haptera.errors import CorruptionError
 from haptera.storage import LogEntry
-from haptera.storage.segment import NO_TAG, RECORD_HEADER_SIZE, SEGMENT_HEADER_SIZE, RecordCipher, SegmentHeader
+from haptera.storage.segment_format import NO_TAG, RECORD_HEADER_SIZE, SEGMENT_HEADER_SIZE, RecordCipher, SegmentHeader
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.storage.stores import LOG_PATH, Store, opened
 

@@ -24,7 +24,7 @@ from haptera.storage.errors import (
     NewerFormat,
     WrongKey,
 )
-from haptera.storage.segment import EMPTY_CAPACITY
+from haptera.storage.segment_format import EMPTY_CAPACITY
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.storage.stores import LOG_PATH, PATH, Store, entries, opened
 

@@ -10,7 +10,7 @@ import pytest
 from haptera.errors import CorruptionError
 from haptera.storage import DataDirectory, Log, LogEntry, OsFileSystem, open_keyring
 from haptera.storage.errors import DiskFailed, DiskFull, NewerFormat
-from haptera.storage.segment import EMPTY_CAPACITY, SEGMENT_HEADER_SIZE, SegmentHeader
+from haptera.storage.segment_format import EMPTY_CAPACITY, SEGMENT_HEADER_SIZE, SegmentHeader
 from haptera.storage.segment_reader import CHUNK_SIZE
 from haptera.storage.segment_writer import ZEROED_AHEAD
 from haptera.testing.filesystem import MemoryFile, MemoryFileSystem

@@ -9,7 +9,7 @@ import pytest
 from haptera.errors import CorruptionError, OutdatedCopy
 from haptera.storage import LogPoint, Segment, read_segments
 from haptera.storage.errors import DiskFailed, DiskFull
-from haptera.storage.segment import EMPTY_CAPACITY, NO_TAG
+from haptera.storage.segment_format import EMPTY_CAPACITY, NO_TAG
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
 from tests.unit.storage.stores import LOG_PATH, SEGMENT_SIZE, Store, entries, entry, opened
 

@@ -12,7 +12,7 @@ import pytest
 from haptera.errors import CorruptionError
 from haptera.storage import OsFileSystem
 from haptera.storage.data_key import DataKey
-from haptera.storage.segment import (
+from haptera.storage.segment_format import (
     ENTRY_SIZE_MAX,
     NO_TAG,
     RECORD_HEADER_SIZE,

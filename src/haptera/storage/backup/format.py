@@ -22,7 +22,7 @@ from msgspec import Meta
 
 from haptera.storage.data_key import KEY_ID_SIZE, derive
 from haptera.storage.directory import KEYRING_SIZE_MAX, NODE_ID_SIZE
-from haptera.storage.segment import TAG_SIZE
+from haptera.storage.segment_format import TAG_SIZE
 
 if TYPE_CHECKING:
     from haptera.storage.data_key import DataKey

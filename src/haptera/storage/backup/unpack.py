@@ -12,7 +12,7 @@ from haptera.storage.directory import KEYS_NAME, segment_name
 from haptera.storage.errors import ForeignArchive, translated
 from haptera.storage.filesystem import read_file, write_file_atomically
 from haptera.storage.keyring_format import wrap
-from haptera.storage.segment import SEGMENT_HEADER_SIZE
+from haptera.storage.segment_format import SEGMENT_HEADER_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ from haptera.errors import CorruptionError, StorageError
 from haptera.node import NodeConfig, Timeline, build_directory, verify
 from haptera.state import Logged, dump_pieces, encode_commands, operations
 from haptera.storage import TAG_SIZE, open_keyring
-from haptera.storage.segment import RECORD_HEADER_SIZE
+from haptera.storage.segment_format import RECORD_HEADER_SIZE
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.node.offline.directories import CONFIG, PATH, Recorded, append, opened
 

@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from haptera.storage.data_key import DataKey
-from haptera.storage.segment import (
+from haptera.storage.segment_format import (
     NO_TAG,
     RECORD_HEADER_SIZE,
     SEGMENT_HEADER_SIZE,
