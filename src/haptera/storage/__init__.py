@@ -15,12 +15,12 @@ from haptera.storage.backup import (
     Manifest,
     unpack,
 )
+from haptera.storage.check_findings import Finding, Findings
 from haptera.storage.checker import Check, Unlock, check_directory
 from haptera.storage.data_key import DataKey
 from haptera.storage.directory import DIRECTORY_FORMAT, DataDirectory, sealed_segments, segment_name
 from haptera.storage.errors import DiskFailed, DiskFull
 from haptera.storage.filesystem import File, FileSystem, OpenMode, OsFileSystem, open_regular
-from haptera.storage.findings import Finding, Findings
 from haptera.storage.found_segments import Segment
 from haptera.storage.history_source import HistorySource, find_source
 from haptera.storage.inspection import Contents, SegmentContents, look_into

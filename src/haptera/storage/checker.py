@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from haptera.errors import NewerFormat, StorageError
+from haptera.storage.check_findings import Finding, Findings
 from haptera.storage.directory import (
     KEYRING_SIZE_MAX,
     KEYS_NAME,
@@ -26,7 +27,6 @@ from haptera.storage.directory import (
 )
 from haptera.storage.errors import DiskFailed, translated
 from haptera.storage.filesystem import TEMPORARY, read_file
-from haptera.storage.findings import Finding, Findings
 from haptera.storage.overlay_filesystem import OverlayFileSystem
 from haptera.storage.segment_check import CheckedSegment, check_segments
 from haptera.storage.snapshot_check import CheckedSnapshot, check_snapshots

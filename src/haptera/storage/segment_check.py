@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from haptera.errors import CorruptionError, StorageError
+from haptera.storage.check_findings import Finding, Findings
 from haptera.storage.directory import segment_name
 from haptera.storage.errors import translate
 from haptera.storage.filesystem import TEMPORARY
-from haptera.storage.findings import Finding, Findings
 from haptera.storage.found_segments import read_segment_header, segment_numbers
 from haptera.storage.segment_format import NO_TAG, SEGMENT_HEADER_SIZE, SegmentHeader
 from haptera.storage.segment_reader import SegmentReader, nonzero_end

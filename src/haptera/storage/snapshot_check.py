@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from haptera.errors import StorageError
+from haptera.storage.check_findings import Finding, Findings
 from haptera.storage.directory import snapshot_index
 from haptera.storage.errors import DiskFailed, translate
 from haptera.storage.filesystem import TEMPORARY
-from haptera.storage.findings import Finding, Findings
 from haptera.storage.snapshot import SnapshotReader
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 
 from haptera.errors import StorageError
 from haptera.storage import Check, Finding, check_directory, open_keyring
-from haptera.storage.findings import FINDINGS_MAX, Findings
+from haptera.storage.check_findings import FINDINGS_MAX, Findings
 from haptera.storage.segment_format import RECORD_HEADER_SIZE, SEGMENT_HEADER_SIZE
 from haptera.testing.filesystem import MemoryFile, MemoryFileSystem
 from tests.fault.test_storage_damage import COUNT, RECORD_SIZE, active_store, closed_store, paths, segment_paths
