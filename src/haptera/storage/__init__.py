@@ -16,9 +16,9 @@ from haptera.storage.backup import (
     unpack,
 )
 from haptera.storage.check_findings import Finding, Findings
-from haptera.storage.checker import Check, Unlock, check_directory
 from haptera.storage.data_key import DataKey
 from haptera.storage.directory import DIRECTORY_FORMAT, DataDirectory, sealed_segments, segment_name
+from haptera.storage.directory_check import Check, Unlock, check_directory
 from haptera.storage.errors import DiskFailed, DiskFull
 from haptera.storage.filesystem import File, FileSystem, OpenMode, OsFileSystem, open_regular
 from haptera.storage.found_segments import Segment

@@ -18,8 +18,8 @@ from haptera.storage.segment_format import SEGMENT_HEADER_SIZE
 from haptera.storage.stored_keyring import open_keyring, unwrap_keyring
 
 if TYPE_CHECKING:
-    from haptera.storage.checker import Unlock
     from haptera.storage.directory import DataDirectory
+    from haptera.storage.directory_check import Unlock
     from haptera.storage.filesystem import File, FileSystem
     from haptera.storage.keyring import Keyring
     from haptera.storage.master_key import MasterKey

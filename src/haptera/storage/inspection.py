@@ -1,7 +1,7 @@
 """A look into a data directory: its identity, its keys, and what the headers of its files say.
 
 It reads the headers, and the records of the last segment that has some. Whether the rest is as it should be is for
-`haptera.storage.checker` to say.
+`haptera.storage.directory_check` to say.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from haptera.errors import StorageError
-from haptera.storage.checker import Unlock, begin_check
 from haptera.storage.directory import segment_name
+from haptera.storage.directory_check import Unlock, begin_check
 from haptera.storage.errors import translated
 from haptera.storage.found_segments import read_segment_header, segment_numbers
 from haptera.storage.overlay_filesystem import OverlayFileSystem
@@ -21,7 +21,7 @@ from haptera.storage.segment_reader import SegmentReader
 from haptera.storage.snapshot import SnapshotFile, find_snapshots
 
 if TYPE_CHECKING:
-    from haptera.storage.checker import Check
+    from haptera.storage.directory_check import Check
     from haptera.storage.filesystem import FileSystem
 
 __all__ = ["Contents", "SegmentContents", "look_into"]

@@ -18,7 +18,7 @@ from haptera.storage.segment_format import LogPoint
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from haptera.storage.checker import Check
+    from haptera.storage.directory_check import Check
     from haptera.storage.filesystem import FileSystem
     from haptera.storage.segment_check import CheckedSegment
     from haptera.storage.segment_format import LogEntry
