@@ -10,7 +10,7 @@ import pytest
 from haptera.node import Timeline, verify
 from haptera.state import dump_pieces, operations
 from haptera.storage import check_directory, open_keyring, write_snapshot
-from haptera.storage.space import RESERVE_NAME
+from haptera.storage.preallocation import RESERVE_NAME
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.node.offline.directories import CONFIG, PATH, START_MS, append, opened, snapshot
 

@@ -92,6 +92,7 @@ from haptera.storage.directory import segment_name
 from haptera.storage.errors import DiskFailed, DiskFull, OutdatedCopy, failing, translated
 from haptera.storage.found_segments import Segment, missing_segment
 from haptera.storage.log_recovery import Progress, Replay
+from haptera.storage.preallocation import Reserve, allocate
 from haptera.storage.segment_format import (
     EMPTY_CAPACITY,
     ENTRY_SIZE_MAX,
@@ -104,7 +105,6 @@ from haptera.storage.segment_format import (
     SegmentHeader,
 )
 from haptera.storage.segment_writer import SegmentWriter, create_empty, remove_segment
-from haptera.storage.space import Reserve, allocate
 
 if TYPE_CHECKING:
     from haptera.storage.data_key import DataKey

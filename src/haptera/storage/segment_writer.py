@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from haptera.storage.directory import segment_name
 from haptera.storage.errors import failing
+from haptera.storage.preallocation import allocate
 from haptera.storage.segment_format import SEGMENT_HEADER_SIZE, LogEntry, RecordCipher, SegmentHeader
-from haptera.storage.space import allocate
 
 if TYPE_CHECKING:
     from haptera.storage.data_key import DataKey
     from haptera.storage.filesystem import File, FileSystem
-    from haptera.storage.space import Space
+    from haptera.storage.preallocation import Space
 
 __all__ = ["SegmentWriter", "remove_segment", "seal"]
 
