@@ -257,8 +257,8 @@ def test_every_folder_and_root_module_has_its_place() -> None:
     [
         ("haptera.wire.frame", "import asyncio"),
         ("haptera.wire.frame", "from haptera.connection import stream_law"),
-        ("haptera.connection.stream", "def f():\n    import time"),
-        ("haptera.connection.stream", "from os import urandom"),
+        ("haptera.connection.stream_halves", "def f():\n    import time"),
+        ("haptera.connection.stream_halves", "from os import urandom"),
         ("haptera.state.kv", "import random"),
         ("haptera.state.kv", "from haptera.storage.log import Log"),
         ("haptera.state.kv", "from haptera import __main__"),

@@ -9,7 +9,7 @@ from haptera.connection.compressed_payloads import check_plain, whole
 from haptera.connection.decode_cache import remember_metadata
 from haptera.connection.events import ErrorReceived, PackedItem, ResponseReceived
 from haptera.connection.outgoing_metadata import Heads, check_size
-from haptera.connection.stream import Outgoing, Stream
+from haptera.connection.stream_halves import Outgoing, Stream
 from haptera.connection.stream_law import LAW_FLAGS, HalfState
 from haptera.errors import Code, Failure, RemoteProtocolError, failure
 from haptera.wire import (

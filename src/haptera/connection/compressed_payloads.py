@@ -14,7 +14,7 @@ from haptera.connection.events import PackedItem
 from haptera.wire import COMPRESSED, COMPRESSED_SIZE_MIN, Codec, Frame, Tag, encode_entry
 
 if TYPE_CHECKING:
-    from haptera.connection.stream import SendingHalf
+    from haptera.connection.stream_halves import SendingHalf
 
 
 def pack(codec: Codec, half: SendingHalf, flags: int, metadata: bytes, payload: bytes) -> tuple[int, bytes, bytes]:

@@ -32,7 +32,7 @@ from haptera.wire import (
 )
 
 if TYPE_CHECKING:
-    from haptera.connection.stream import Stream
+    from haptera.connection.stream_halves import Stream
 
 _ALL: Final = 2**62
 

@@ -18,7 +18,7 @@ from haptera.wire import FRAGMENT_SIZE_MIN, ITEM_OVERHEAD, FrameType, encode_fra
 if TYPE_CHECKING:
     from haptera.connection.memory_ledger import Ledger
     from haptera.connection.outbox import Outbox
-    from haptera.connection.stream import ReceivingHalf
+    from haptera.connection.stream_halves import ReceivingHalf
     from haptera.connection.unfinished_messages import UnfinishedMessage, UnfinishedMessages
 
 _CREDIT: Final = int(FrameType.CREDIT)

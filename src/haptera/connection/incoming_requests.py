@@ -20,7 +20,7 @@ from haptera.connection.compressed_payloads import check_plain
 from haptera.connection.config import SESSION_SERVICE
 from haptera.connection.decode_cache import remember_metadata, remember_route
 from haptera.connection.events import CancelReceived, PackedItem, RequestFinished, RequestReceived
-from haptera.connection.stream import ReceivingHalf, SendingHalf, Stream
+from haptera.connection.stream_halves import ReceivingHalf, SendingHalf, Stream
 from haptera.connection.stream_law import LAW_FLAGS, REQUEST_UNFINISHED, TRANSITIONS, HalfState
 from haptera.errors import Code, Failure, RemoteProtocolError, failure
 from haptera.wire import (

@@ -15,7 +15,7 @@ from haptera.connection.checks import (
 from haptera.connection.compressed_payloads import check_plain, whole
 from haptera.connection.events import ItemReceived, PackedItem
 from haptera.connection.outgoing_metadata import check_size, refuse_size
-from haptera.connection.stream import Outgoing, Stream
+from haptera.connection.stream_halves import Outgoing, Stream
 from haptera.connection.stream_law import HalfState
 from haptera.errors import Code, Failure, LocalProtocolError, RemoteProtocolError, failure
 from haptera.wire import CONTINUED, ITEM_OVERHEAD, MORE, NO_ENTRIES, Frame, FrameType

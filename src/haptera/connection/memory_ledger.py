@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from haptera.connection.config import CONNECTION_BUDGET, HELD_MIN, Budget
 
 if TYPE_CHECKING:
-    from haptera.connection.stream import ReceivingHalf
+    from haptera.connection.stream_halves import ReceivingHalf
 
 
 class Ledger:

@@ -28,7 +28,7 @@ from haptera.wire import Codec, Signer, encode_head
 
 if TYPE_CHECKING:
     from haptera.connection.memory_ledger import Ledger
-    from haptera.connection.stream import Outgoing, SendingHalf
+    from haptera.connection.stream_halves import Outgoing, SendingHalf
 
 
 #: A payload of this many bytes leaves as a piece of its own, because to copy it into one with others takes longer than

@@ -11,7 +11,7 @@ from haptera.connection.config import (
     SESSION_SERVICE,
 )
 from haptera.connection.outgoing_metadata import ENTRIES_SIZE_MAX, Heads, check_size, refuse_size
-from haptera.connection.stream import Outgoing, ReceivingHalf, SendingHalf, Stream
+from haptera.connection.stream_halves import Outgoing, ReceivingHalf, SendingHalf, Stream
 from haptera.connection.stream_law import TRANSITIONS, HalfState
 from haptera.errors import Code, LocalProtocolError
 from haptera.wire import HEADER_SIZE, METADATA_SIZE_MAX, STREAM_MAX, STREAMING, FrameType, Tag, encode_frame

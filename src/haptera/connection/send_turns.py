@@ -18,7 +18,7 @@ from haptera.wire import CONTINUED, FRAGMENT_SIZE_MIN, ITEM_OVERHEAD, MORE, Fram
 
 if TYPE_CHECKING:
     from haptera.connection.memory_ledger import Ledger
-    from haptera.connection.stream import Outgoing, SendingHalf
+    from haptera.connection.stream_halves import Outgoing, SendingHalf
     from haptera.wire import Codec
 
 _ITEM: Final = int(FrameType.ITEM)

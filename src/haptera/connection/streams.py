@@ -19,7 +19,7 @@ from haptera.wire import LIMITS, Frame, FrameType, Goaway, Limits, Tag, encode_e
 if TYPE_CHECKING:
     from haptera.connection.config import Config
     from haptera.connection.memory_ledger import Ledger
-    from haptera.connection.stream import SendingHalf, Stream
+    from haptera.connection.stream_halves import SendingHalf, Stream
     from haptera.wire import Codec
 
 

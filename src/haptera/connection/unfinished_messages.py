@@ -11,7 +11,7 @@ from haptera.connection.events import PackedItem
 from haptera.wire import CONTINUED, Frame
 
 if TYPE_CHECKING:
-    from haptera.connection.stream import ReceivingHalf
+    from haptera.connection.stream_halves import ReceivingHalf
 
 _NEVER: Final = float("inf")
 

@@ -12,7 +12,7 @@ import pytest
 
 from haptera.connection import Role
 from haptera.connection.events import Closed
-from haptera.connection.stream import ReceivingHalf, SendingHalf
+from haptera.connection.stream_halves import ReceivingHalf, SendingHalf
 from haptera.connection.stream_law import HalfState
 from haptera.errors import LocalProtocolError, RemoteProtocolError, failure
 from haptera.wire.frame import Frame
