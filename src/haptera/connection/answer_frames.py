@@ -24,7 +24,7 @@ from haptera.wire import (
 )
 
 if TYPE_CHECKING:
-    from haptera.connection.streams import Streams
+    from haptera.connection.open_streams import Streams
 
 _RESPONSE: Final = int(FrameType.RESPONSE)
 _ERROR: Final = int(FrameType.ERROR)

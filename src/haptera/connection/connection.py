@@ -15,10 +15,10 @@ from haptera.connection.grease import Grease
 from haptera.connection.handshake import Agreement, Handshake
 from haptera.connection.item_frames import ItemReceiver, ItemSender
 from haptera.connection.memory_ledger import Ledger
+from haptera.connection.open_streams import Streams
 from haptera.connection.outgoing_metadata import Heads
 from haptera.connection.outgoing_requests import Requester
 from haptera.connection.stream_law import ConnectionState
-from haptera.connection.streams import Streams
 from haptera.connection.timekeeping import Timekeeper
 from haptera.errors import Code, LocalProtocolError, RemoteProtocolError, failure
 from haptera.wire import (

@@ -20,7 +20,7 @@ from haptera.wire import (
 )
 
 if TYPE_CHECKING:
-    from haptera.connection.streams import Streams
+    from haptera.connection.open_streams import Streams
 
 PING_SIZE: Final = 8
 

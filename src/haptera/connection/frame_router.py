@@ -14,7 +14,7 @@ from haptera.wire import COMPRESSED, FIRST_IGNORABLE_TYPE, SIGNED, STREAM_MAX, F
 if TYPE_CHECKING:
     from haptera.connection.control_frames import Control
     from haptera.connection.item_frames import ItemReceiver
-    from haptera.connection.streams import Streams
+    from haptera.connection.open_streams import Streams
 
 _HANDSHAKE_TYPES: Final = frozenset({int(FrameType.HELLO), int(FrameType.WELCOME)})
 

@@ -39,7 +39,7 @@ from haptera.wire import (
 )
 
 if TYPE_CHECKING:
-    from haptera.connection.streams import Streams
+    from haptera.connection.open_streams import Streams
 
 _REQUEST_ID: Final = int(Tag.REQUEST_ID)
 _TIMEOUT_MS: Final = int(Tag.TIMEOUT_MS)

@@ -21,7 +21,7 @@ from haptera.errors import Code, Failure, LocalProtocolError, RemoteProtocolErro
 from haptera.wire import CONTINUED, ITEM_OVERHEAD, MORE, NO_ENTRIES, Frame, FrameType
 
 if TYPE_CHECKING:
-    from haptera.connection.streams import Streams
+    from haptera.connection.open_streams import Streams
 
 _WINDOW_MAX: Final = 2**31 - 1
 _CREDIT_SIZE: Final = 4

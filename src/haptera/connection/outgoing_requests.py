@@ -17,7 +17,7 @@ from haptera.errors import Code, LocalProtocolError
 from haptera.wire import HEADER_SIZE, METADATA_SIZE_MAX, STREAM_MAX, STREAMING, FrameType, Tag, encode_frame
 
 if TYPE_CHECKING:
-    from haptera.connection.streams import Streams
+    from haptera.connection.open_streams import Streams
 
 _REQUEST: Final = int(FrameType.REQUEST)
 _FINISH: Final = int(FrameType.FINISH)
