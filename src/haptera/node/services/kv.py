@@ -21,7 +21,7 @@ from haptera.node.services.remembered import Answers
 from haptera.node.services.replies import Replies
 from haptera.node.services.sliced_codec import PIECE_SIZE, decode_steps
 from haptera.node.services.tasks import Tasks
-from haptera.node.services.writes import Writes, digest_of, previous_might_not_fit, write_command
+from haptera.node.services.write_requests import Writes, digest_of, previous_might_not_fit, write_command
 from haptera.peer import Request, Service
 from haptera.state import Write, free_steps, operations
 
