@@ -27,7 +27,7 @@ from fuzz.targets import MARK, RAW_LENGTH_SIZE, record_signed
 from haptera.connection import Connection, Role
 from haptera.connection.stream_law import ConnectionState
 from haptera.errors import LocalProtocolError, failure
-from haptera.node.services.arguments import METHODS
+from haptera.node.services.method_arguments import METHODS
 from haptera.state.command_encoding import Logged, encode_commands
 from haptera.state.operations import Clear, Delete, DeleteMany, Forget, Increment, Rename, Set, SetMany, Write
 from haptera.storage import BackupFile, LogEntry, Manifest

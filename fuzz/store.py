@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from haptera.errors import CorruptionError, DamagedBackup, Failure, StorageError
-from haptera.node.services.arguments import METHODS
+from haptera.node.services.method_arguments import METHODS
 from haptera.state.command_encoding import Logged, UnknownPart, decode_commands, encode_commands, size_bound
 from haptera.state.machine import StateMachine
 from haptera.state.operations import Count, OpenScan, Read, Write

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from haptera.node.offline.verify import Start, Verification, verify
     from haptera.node.option_kinds import flag_of
     from haptera.node.scans import page_steps
-    from haptera.node.services.arguments import METHODS
     from haptera.node.services.backup_stream import backup_answer
+    from haptera.node.services.method_arguments import METHODS
     from haptera.node.services.replies import too_many_bytes
     from haptera.node.services.server import status
     from haptera.node.services.sliced_codec import ELEMENTS_MAX, convert_steps
@@ -113,7 +113,7 @@ _NAMES: Final = {
         "NodeServer",
         "check_listening",
     ),
-    "haptera.node.services.arguments": ("METHODS",),
+    "haptera.node.services.method_arguments": ("METHODS",),
     "haptera.node.services.backup_stream": ("backup_answer",),
     "haptera.node.services.replies": ("too_many_bytes",),
     "haptera.node.services.sliced_codec": (

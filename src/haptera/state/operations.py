@@ -1,7 +1,7 @@
 """The commands of the replicated state: one class for each, from which all else about it follows.
 
 From the fields of a class and their kinds follow the form of a command in the log (`haptera.state.command_encoding`),
-its validation, its size, and the argument of the service's method (`haptera.node.services.arguments`).
+its validation, its size, and the argument of the service's method (`haptera.node.services.method_arguments`).
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from haptera.errors import Code, Failure, failure
 from haptera.key_rules import size_refusal
 from haptera.node.commands import ANONYMOUS, Envelope
-from haptera.node.services.arguments import METHODS, SERVICE
 from haptera.node.services.large_requests import LARGE_SIZE, LargeRequests, is_large_list, while_wanted
 from haptera.node.services.long_reads import LongReads
+from haptera.node.services.method_arguments import METHODS, SERVICE
 from haptera.node.services.remembered import Answers
 from haptera.node.services.replies import Replies
 from haptera.node.services.sliced_codec import PIECE_SIZE, decode_steps

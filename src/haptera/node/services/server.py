@@ -8,8 +8,8 @@ import msgspec
 
 from haptera.errors import Code, Failure, failure
 from haptera.node.health import health
-from haptera.node.services.arguments import Argument
 from haptera.node.services.backup_stream import BackupStreams
+from haptera.node.services.method_arguments import Argument
 from haptera.node.services.metrics_stream import Watchers, WatchMetrics
 from haptera.node.services.rotate_key import KeyRotations, RotateKey
 from haptera.peer import Request, Service, has_no_argument

@@ -19,7 +19,7 @@ from haptera.state import ANSWER_OVERHEAD, ENTRY_OVERHEAD, array_header, read_ar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from haptera.node.services.arguments import Argument
+    from haptera.node.services.method_arguments import Argument
     from haptera.state import Operation, Steps, StoredEntry
 
 #: Elements of one piece: half a millisecond to find their ends and decode them.

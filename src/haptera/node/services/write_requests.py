@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from haptera.key_rules import VALUE_SIZE_MAX
 from haptera.node.batch import DROPPED
 from haptera.node.commands import Envelope
-from haptera.node.services.arguments import METHODS, SERVICE
+from haptera.node.services.method_arguments import METHODS, SERVICE
 from haptera.state import ANSWER_OVERHEAD, free_steps, operations
 
 if TYPE_CHECKING:

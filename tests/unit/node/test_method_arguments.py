@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haptera.errors import Failure
-from haptera.node.services.arguments import METHODS
+from haptera.node.services.method_arguments import METHODS
 from haptera.state.operations import (
     Clear,
     Count,
