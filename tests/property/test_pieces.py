@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from haptera.errors import Failure
 from haptera.node.services import sliced_codec
 from haptera.node.services.method_arguments import METHODS
-from haptera.node.services.sliced_codec import convert_steps, decode_steps, encode_steps
+from haptera.node.services.msgpack_slices import convert_steps, decode_steps, encode_steps
 from haptera.state.steps import finish
 
 if TYPE_CHECKING:

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from haptera.node.scans import page_steps
     from haptera.node.services.backup_stream import backup_answer
     from haptera.node.services.method_arguments import METHODS
+    from haptera.node.services.msgpack_slices import ELEMENTS_MAX, convert_steps
     from haptera.node.services.replies import too_many_bytes
     from haptera.node.services.server import status
-    from haptera.node.services.sliced_codec import ELEMENTS_MAX, convert_steps
 
 __all__ = [
     "ANONYMOUS",
@@ -116,7 +116,7 @@ _NAMES: Final = {
     "haptera.node.services.method_arguments": ("METHODS",),
     "haptera.node.services.backup_stream": ("backup_answer",),
     "haptera.node.services.replies": ("too_many_bytes",),
-    "haptera.node.services.sliced_codec": (
+    "haptera.node.services.msgpack_slices": (
         "ELEMENTS_MAX",
         "convert_steps",
     ),

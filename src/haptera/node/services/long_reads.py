@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 from haptera.errors import Code, Failure, LocalProtocolError, failure
 from haptera.node.scans import Cursor, page_steps
 from haptera.node.services.large_requests import while_wanted, writable
+from haptera.node.services.msgpack_slices import encode_steps
 from haptera.node.services.replies import GET_MANY_SIZE_MAX, revision_entry
-from haptera.node.services.sliced_codec import encode_steps
 from haptera.state import operations
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from haptera.key_rules import size_refusal
 from haptera.node.batch import DROPPED
 from haptera.node.services.large_requests import units_of_values, while_wanted
 from haptera.node.services.method_arguments import METHODS
-from haptera.node.services.sliced_codec import encode_steps
+from haptera.node.services.msgpack_slices import encode_steps
 from haptera.state import ANSWER_OVERHEAD, COMMAND_SIZE_MAX, ENTRY_OVERHEAD, Replayed
 from haptera.wire import Tag
 
