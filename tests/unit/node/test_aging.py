@@ -14,8 +14,8 @@ from haptera.node.services import shares
 from haptera.state import limits
 from haptera.testing import MemoryFileSystem, node, virtual_clock
 from tests.unit.node.doubles import FakePeer
+from tests.unit.node.test_answer_shares import change
 from tests.unit.node.test_kv import Served
-from tests.unit.node.test_remembered import change
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,8 @@ from haptera.state.operations import Clear, Increment, Set, SetMany
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.node.doubles import TAG_REPLAYED, FakePeer, FakeRequest
 from tests.unit.node.nodes import CONFIG, Asked, ImmediateWriter, ManualWriter, fill_segment, opened, turn
+from tests.unit.node.test_answer_shares import change, remembered, request_id, tracked
 from tests.unit.node.test_kv import Served
-from tests.unit.node.test_remembered import change, remembered, request_id, tracked
 
 if TYPE_CHECKING:
     from haptera.errors import Failure

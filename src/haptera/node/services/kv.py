@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from haptera.errors import Code, Failure, failure
 from haptera.key_rules import size_refusal
 from haptera.node.commands import ANONYMOUS, Envelope
+from haptera.node.services.answer_shares import Answers
 from haptera.node.services.large_requests import LARGE_SIZE, LargeRequests, is_large_list, while_wanted
 from haptera.node.services.long_reads import LongReads
 from haptera.node.services.method_arguments import METHODS, SERVICE
 from haptera.node.services.msgpack_slices import PIECE_SIZE, decode_steps
-from haptera.node.services.remembered import Answers
 from haptera.node.services.replies import Replies
 from haptera.node.services.tasks import Tasks
 from haptera.node.services.write_requests import Writes, digest_of, previous_might_not_fit, write_command

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from haptera.node.batch import Submission
     from haptera.node.commands import Commands, Submitter
     from haptera.node.metrics import Metrics
-    from haptera.node.services.remembered import Answers
+    from haptera.node.services.answer_shares import Answers
     from haptera.node.services.replies import Replies
     from haptera.peer import Peer, Request
     from haptera.state import Operation, Result
