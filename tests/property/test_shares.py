@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import example, given, settings
 
-from haptera.node.services.shares import SMALL_SHARE, share_of
+from haptera.node.services.share_sizes import SMALL_SHARE, share_of
 from haptera.state import limits
 from haptera.transport.limits import CONNECTIONS_MAX
 from tests.unit.node.doubles import FakePeer, FakeRequest

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from haptera.errors import Code, Failure, failure
 from haptera.node.aging import crowded
-from haptera.node.services.shares import Share, share_of
+from haptera.node.services.share_sizes import Share, share_of
 from haptera.peer import link_of
 from haptera.state import UNMET, Replayed, limits
 
