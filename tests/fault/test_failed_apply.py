@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from haptera.state.results import Result
-    from haptera.state.steps import Steps
+    from haptera.state.sliced_work import Steps
 
 BROKEN_APPLY = """
 from haptera.state.operations import Set

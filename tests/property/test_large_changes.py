@@ -11,13 +11,13 @@ from hypothesis import given
 from haptera.errors import Failure
 from haptera.state import Logged, Page, Result, ScanCursor, StateMachine, Write, get_many, limits, table
 from haptera.state.operations import Clear, Delete, DeleteMany, Exists, Get, GetMany, OpenScan, Rename, Set, SetMany
-from haptera.state.steps import finish
+from haptera.state.sliced_work import finish
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from haptera.state import StoredEntry
-    from haptera.state.steps import Steps
+    from haptera.state.sliced_work import Steps
 
 KEYS = ["a", "a/1", "a/2", "a/3", "b", "b/1", "b/2", "c"]
 keys = st.sampled_from(KEYS)

@@ -13,7 +13,7 @@ from haptera.errors import Failure
 from haptera.node.services import sliced_codec
 from haptera.node.services.method_arguments import METHODS
 from haptera.node.services.msgpack_slices import convert_steps, decode_steps, encode_steps
-from haptera.state.steps import finish
+from haptera.state.sliced_work import finish
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

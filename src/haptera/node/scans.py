@@ -30,7 +30,7 @@ SWEEP_INTERVAL_S = 5.0
 #: opens them and reads none leaves room for everyone else.
 SCANS_PER_OWNER_MAX = CURSORS_MAX // 16
 
-#: Units of work (`haptera.state.steps`) of the end of one such scan, whose caller is told.
+#: Units of work (`haptera.state.sliced_work`) of the end of one such scan, whose caller is told.
 EXPIRY_WORK = 64
 
 _ANY_SIZE = 1 << 62
@@ -82,7 +82,7 @@ class Cursor:
 
     @property
     def work(self) -> int:
-        """Units of work that the last page was (`haptera.state.steps`)."""
+        """Units of work that the last page was (`haptera.state.sliced_work`)."""
         return self._cursor.work
 
     @property

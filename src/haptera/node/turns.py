@@ -1,7 +1,7 @@
 """One queue of slices for the whole node, so that no caller waits for the long work of another.
 
 Long work (the page of a scan, a count that looks at each key, a large argument, a large change) is a generator of
-slices (`haptera.state.steps`). The queue runs a bounded number of units of it, then gives the event loop a turn, in
+slices (`haptera.state.sliced_work`). The queue runs a bounded number of units of it, then gives the event loop a turn, in
 which every connection is read and every small request is answered. The wait of a small request is therefore one turn,
 for any number of items in the queue.
 

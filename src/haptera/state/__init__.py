@@ -25,8 +25,8 @@ from haptera.state.msgpack_arrays import array_header, read_array_header
 from haptera.state.operations import OPERATIONS, Operation, Read, Write, method_of
 from haptera.state.results import ANSWER_OVERHEAD, ENTRY_OVERHEAD, Replayed, Result, Row, StoredEntry
 from haptera.state.scan_cursor import Page, ScanCursor
+from haptera.state.sliced_work import ResultT, Steps, finish, free_steps
 from haptera.state.snapshot_pieces import MalformedPieces, dump_pieces, load_pieces
-from haptera.state.steps import ResultT, Steps, finish, free_steps
 from haptera.state.validation import glob_steps, validate, validate_steps
 
 __all__ = [

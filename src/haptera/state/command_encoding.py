@@ -27,7 +27,7 @@ from haptera.state.field_kinds import (
 )
 from haptera.state.msgpack_arrays import array_header, read_array_header
 from haptera.state.operations import OPERATIONS, WRITES, Operation, Write
-from haptera.state.steps import Steps, finish
+from haptera.state.sliced_work import Steps, finish
 
 
 class UnknownPart(NewerFormat):

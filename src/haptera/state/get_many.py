@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from haptera.state.kv import Kv
     from haptera.state.operations import GetMany
     from haptera.state.results import StoredEntry
-    from haptera.state.steps import Steps
+    from haptera.state.sliced_work import Steps
 
 #: Keys that a slice looks at.
 _PIECE: Final = 1024

@@ -21,7 +21,7 @@ from functools import lru_cache
 from typing import Final
 
 from haptera.state import limits
-from haptera.state.steps import Steps, finish
+from haptera.state.sliced_work import Steps, finish
 
 #: Characters of a glob up to which it is compiled where it stands, in a tenth of a millisecond.
 SHORT_GLOB_MAX: Final = 64

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from haptera.state.operations import Write
     from haptera.state.results import StoredEntry
-    from haptera.state.steps import Steps
+    from haptera.state.sliced_work import Steps
 
 #: Units of work of an item that is judged.
 _ITEM_WORK: Final = 3

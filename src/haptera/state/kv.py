@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from haptera.state.results import Result, StoredEntry
-    from haptera.state.steps import Steps
+    from haptera.state.sliced_work import Steps
 
 _KEY_NOT_FOUND: Final = int(Code.KEY_NOT_FOUND)
 _KEY_EXISTS: Final = int(Code.KEY_EXISTS)

@@ -21,14 +21,14 @@ from haptera.state.kv import KEY_WORK, Kv
 from haptera.state.operations import OPERATIONS, WRITES, Forget, Operation, Read, method_of
 from haptera.state.requests import Requests
 from haptera.state.scan_cursor import ScanCursor
-from haptera.state.steps import finish
+from haptera.state.sliced_work import finish
 
 if TYPE_CHECKING:
     from haptera.state.command_encoding import Logged
     from haptera.state.glob import Glob
     from haptera.state.operations import GetMany, OpenScan, SetMany, Write
     from haptera.state.results import Result, StoredEntry
-    from haptera.state.steps import Steps
+    from haptera.state.sliced_work import Steps
 
 
 #: Units of work of a command of one key: to apply it, and to remember its answer.

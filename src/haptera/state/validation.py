@@ -13,7 +13,7 @@ from haptera.state.command_encoding import COMMAND_OVERHEAD
 from haptera.state.field_kinds import ItemsKind, acceptance, kinds, list_field
 from haptera.state.glob import Glob, MalformedGlob, compile_steps
 from haptera.state.operations import OPERATIONS, DeleteMany, GetMany, Operation, SetMany
-from haptera.state.steps import Steps, finish
+from haptera.state.sliced_work import Steps, finish
 
 
 def validate(op: Operation) -> Failure | None:

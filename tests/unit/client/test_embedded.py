@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from haptera.client import Database
     from haptera.node.config import NodeConfig
-    from haptera.state.steps import Steps
+    from haptera.state.sliced_work import Steps
 
 
 @asynccontextmanager

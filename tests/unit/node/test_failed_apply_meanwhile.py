@@ -24,7 +24,7 @@ from tests.unit.node.nodes import CONFIG, Asked, ManualWriter, opened, turn
 
 if TYPE_CHECKING:
     from haptera.state import Write
-    from haptera.state.steps import Steps
+    from haptera.state.sliced_work import Steps
 
 KEYS = [f"k{number:05}" for number in range(5_000)]
 ITEMS = [(key, b"new") for key in KEYS]

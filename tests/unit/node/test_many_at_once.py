@@ -18,7 +18,7 @@ from tests.unit.node.test_kv import Served, served
 from tests.unit.node.test_large import KEYS, Calls, filled
 
 if TYPE_CHECKING:
-    from haptera.state.steps import Steps
+    from haptera.state.sliced_work import Steps
     from tests.unit.node.doubles import FakeRequest
 
 #: Tasks that may begin or end in one turn of the loop: beside the queue, and from it.

@@ -12,7 +12,7 @@ import haptera
 from haptera.node.turns import SLICE_OVERHEAD, TURN_WORK_MAX, Turns
 
 if TYPE_CHECKING:
-    from haptera.state.steps import Steps
+    from haptera.state.sliced_work import Steps
 
 SLICE = 4096
 

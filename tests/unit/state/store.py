@@ -7,7 +7,7 @@ from typing import Any, cast
 from haptera.errors import Failure
 from haptera.state import Logged, Page, Read, Result, Row, ScanCursor, StateMachine, Write, validate
 from haptera.state.operations import OpenScan
-from haptera.state.steps import finish
+from haptera.state.sliced_work import finish
 
 
 class Store(StateMachine):

@@ -12,7 +12,7 @@ from haptera.errors import Failure
 from haptera.state import Logged, StateMachine, dump_pieces, limits, load_pieces
 from haptera.state.entry_sizes import ENTRY_OVERHEAD, entries_size, entry_size
 from haptera.state.operations import Clear, Delete, DeleteMany, Forget, Increment, Rename, Set, SetMany
-from haptera.state.steps import finish
+from haptera.state.sliced_work import finish
 
 if TYPE_CHECKING:
     from haptera.state import Write

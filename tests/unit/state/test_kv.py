@@ -20,7 +20,7 @@ from haptera.state.operations import (
     SetMany,
 )
 from haptera.state.results import ANSWER_OVERHEAD, ENTRY_OVERHEAD
-from haptera.state.steps import finish
+from haptera.state.sliced_work import finish
 from tests.unit.state.store import Store, refused
 
 INT64_MAX = 2**63 - 1

@@ -1,4 +1,4 @@
-"""Large arguments and answers of the kv service, decoded and encoded in slices (`haptera.state.steps`).
+"""Large arguments and answers of the kv service, decoded and encoded in slices (`haptera.state.sliced_work`).
 
 One call of the codec takes up to 0.1 s for an argument with the most keys, and nothing else runs meanwhile. So the list
 of keys or items is cut where its elements end, and each piece is decoded by itself; the rest of the argument is decoded

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from haptera.peer import Peer
     from haptera.state import Steps
 
-#: Units of work (`haptera.state.steps`) of the first step of a scan's or count's task, and of its last.
+#: Units of work (`haptera.state.sliced_work`) of the first step of a scan's or count's task, and of its last.
 TASK_WORK: Final = 128
 
 
