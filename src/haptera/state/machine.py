@@ -16,8 +16,8 @@ from haptera.errors import Code, Failure, failure
 from haptera.state import limits
 from haptera.state.field_kinds import list_field
 from haptera.state.get_many import get_many_steps
-from haptera.state.growth import Growth
 from haptera.state.kv import KEY_WORK, Kv
+from haptera.state.memory_growth import Growth
 from haptera.state.operations import OPERATIONS, WRITES, Forget, Operation, Read, method_of
 from haptera.state.requests import Requests
 from haptera.state.scan_cursor import ScanCursor
