@@ -13,7 +13,7 @@ from haptera.client.database import Database
 from haptera.client.entry import Entry
 from haptera.client.local_node import dial_local
 from haptera.client.methods import Metrics, ServerMethods, SnapshotMade
-from haptera.client.remote import RemoteChannel
+from haptera.client.remote_channel import RemoteChannel
 from haptera.client.scan import Scan
 from haptera.client.store_url import Location, default_url, has_password, is_named, locate
 from haptera.peer import DEFAULT, Timeout, dial_address

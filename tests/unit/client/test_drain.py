@@ -13,7 +13,7 @@ import pytest
 import haptera
 from haptera import Request, Server, Service
 from haptera.client.database import Database
-from haptera.client.remote import RemoteChannel
+from haptera.client.remote_channel import RemoteChannel
 from haptera.transport import parse
 
 if TYPE_CHECKING:
