@@ -36,7 +36,7 @@ BELOW["testing"] = frozenset({"client", "node"}) | BELOW["node"]
 BELOW["cli"] = frozenset({"testing", "dialects"}) | BELOW["testing"]
 
 # The file of the client that opens a node in the process, and what it may import beyond the other files of its layer.
-EMBEDDED = "haptera.client.embedded"
+EMBEDDED = "haptera.client.embedded_channel"
 EMBEDDED_BELOW = frozenset({"node", "state"})
 
 # The command interface is what a dialect sees of a node.
@@ -275,7 +275,7 @@ def test_every_folder_and_root_module_has_its_place() -> None:
         ("haptera.transport.connection_pool", "from haptera.wire.frame import Frame"),
         ("haptera.transport.connection_pool", "from haptera.peer import Peer"),
         ("haptera.client.database", "from haptera.node.commands import Commands"),
-        ("haptera.client.embedded", "from haptera.storage import Log"),
+        ("haptera.client.embedded_channel", "from haptera.storage import Log"),
         ("haptera.dialects.resp", "from haptera.node.commit import CommitPipeline"),
         ("haptera.errors", "from haptera.wire import frame"),
         ("haptera.node.node", "from haptera.state.kv import Kv"),
@@ -294,7 +294,7 @@ def test_the_rules_see_what_breaks_them(module: str, source: str) -> None:
     ("module", "source"),
     [
         ("haptera.wire.frame", "import struct\nfrom haptera.errors import failure"),
-        ("haptera.client.embedded", "from haptera.node import Node"),
+        ("haptera.client.embedded_channel", "from haptera.node import Node"),
         ("haptera.node.node", "from haptera.errors import KeyNotFound"),
         ("haptera.peer.peer", "import haptera.wire"),
         ("haptera.dialects.resp", "from haptera.node.commands import Commands"),

@@ -145,7 +145,7 @@ def open_embedded(
         ConfigurationError: An argument cannot be used, or the extra is missing.
         StorageError: The directory cannot be opened (on entering; ``CorruptionError`` for damage).
     """
-    from haptera.client.embedded import EmbeddedChannel  # noqa: PLC0415  # it needs the extra, and a client does not
+    from haptera.client.embedded_channel import EmbeddedChannel  # noqa: PLC0415  # it needs the extra, and a client does not
 
     channel = EmbeddedChannel(path, durability, memory_max, master_key_file, master_key_command)
     return Database(channel, str(path), timeout)
