@@ -14,12 +14,12 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from haptera.errors import Code, StorageError, failure
-from haptera.node.turns import TURN_WORK_MAX
+from haptera.node.slice_queue import TURN_WORK_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from haptera.node.turns import Turns
+    from haptera.node.slice_queue import Turns
     from haptera.state import Logged, Result, StateMachine, Steps
     from haptera.storage import LogEntry
 

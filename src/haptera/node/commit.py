@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from haptera.node.batch import Submission
     from haptera.node.memory_limit import MemoryLimit
     from haptera.node.metrics import Metrics
-    from haptera.node.turns import Turns
+    from haptera.node.slice_queue import Turns
     from haptera.replication import Writer
     from haptera.state import Logged, Result, StateMachine, Steps
     from haptera.storage import LogEntry

@@ -21,9 +21,9 @@ from haptera.node.memory_limit import MemoryLimit
 from haptera.node.metrics import Metrics
 from haptera.node.recovery import DurableState
 from haptera.node.scans import Scans
+from haptera.node.slice_queue import Turns
 from haptera.node.snapshots import keep_snapshots
 from haptera.node.start_warnings import warn_at_start
-from haptera.node.turns import Turns
 from haptera.replication import ThreadWriter
 from haptera.state import limits
 from haptera.storage import OsFileSystem

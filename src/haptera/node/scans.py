@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from haptera.node.metrics import Metrics
-    from haptera.node.turns import Turns
+    from haptera.node.slice_queue import Turns
     from haptera.state import Glob, Page, ScanCursor, StateMachine, Steps, operations
 
 #: Seconds without a page after which a scan has lost its revision.

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from haptera.node.metrics import Metrics
     from haptera.node.scans import Cursor, Scans
-    from haptera.node.turns import Turns
+    from haptera.node.slice_queue import Turns
     from haptera.state import Glob, Result, StateMachine, Steps, StoredEntry
 
 #: Ids of answers that wait to be forgotten. They ride with the next write; only where nothing is written this many make

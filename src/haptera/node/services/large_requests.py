@@ -1,6 +1,6 @@
 """Requests that are too large to be answered in a batch: one of a connection at a time, each in slices.
 
-A large argument is decoded, digested and checked in the node's turns (`haptera.node.turns`), because the largest takes
+A large argument is decoded, digested and checked in the node's turns (`haptera.node.slice_queue`), because the largest takes
 0.2 s in all. A connection has one at a time in work, because a decoded argument is several times as large as its
 payload, which is all that the limits of a connection count.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from haptera.node.turns import Turns
+    from haptera.node.slice_queue import Turns
     from haptera.peer import Peer, Request
     from haptera.state import Steps
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from haptera.node.turns import Turns
+    from haptera.node.slice_queue import Turns
     from haptera.peer import Peer
     from haptera.state import Steps
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import haptera
-from haptera.node.turns import SLICE_OVERHEAD, TURN_WORK_MAX, Turns
+from haptera.node.slice_queue import SLICE_OVERHEAD, TURN_WORK_MAX, Turns
 
 if TYPE_CHECKING:
     from haptera.state.sliced_work import Steps
