@@ -12,10 +12,10 @@ from haptera import defaults, forks
 from haptera.boot_clock import boot_time_ns
 from haptera.node.archiver import Archiver
 from haptera.node.backups import Backups
-from haptera.node.collector import Collector
 from haptera.node.commands import ANONYMOUS, Commands
 from haptera.node.commit import CommitPipeline
 from haptera.node.entry_clock import SLEW, EntryClock
+from haptera.node.garbage_collection import Collector
 from haptera.node.key_rotation import KeyRotation
 from haptera.node.memory_limit import MemoryLimit
 from haptera.node.metrics import Metrics

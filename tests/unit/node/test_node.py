@@ -12,7 +12,7 @@ import pytest
 
 from haptera.errors import CorruptionError
 from haptera.node import recovery
-from haptera.node.collector import MIDDLE_COLLECTIONS, YOUNG_COLLECTIONS
+from haptera.node.garbage_collection import MIDDLE_COLLECTIONS, YOUNG_COLLECTIONS
 from haptera.node.node import Node
 from haptera.state import UnknownPart
 from haptera.state.operations import Count, Delete, Get, Increment, Set

@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from haptera.node.collector import ENDED_CONNECTIONS_MAX, MIDDLE_COLLECTIONS, YOUNG_COLLECTIONS, Collector
+from haptera.node.garbage_collection import ENDED_CONNECTIONS_MAX, MIDDLE_COLLECTIONS, YOUNG_COLLECTIONS, Collector
 
 
 @pytest.fixture
