@@ -12,7 +12,6 @@ from haptera.lazy import lazily
 if TYPE_CHECKING:
     from haptera.node.allocator import return_large_blocks
     from haptera.node.apply_committed import ApplyFailed
-    from haptera.node.batch import DROPPED
     from haptera.node.commands import ANONYMOUS, Envelope
     from haptera.node.config import OPTIONS, NodeConfig
     from haptera.node.config_sources import load, misspelt
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from haptera.node.services.msgpack_slices import ELEMENTS_MAX, convert_steps
     from haptera.node.services.replies import too_many_bytes
     from haptera.node.services.server import status
+    from haptera.node.write_batch import DROPPED
 
 __all__ = [
     "ANONYMOUS",
@@ -86,7 +86,7 @@ __all__ = [
 # The names of each module.
 _NAMES: Final = {
     "haptera.node.apply_committed": ("ApplyFailed",),
-    "haptera.node.batch": ("DROPPED",),
+    "haptera.node.write_batch": ("DROPPED",),
     "haptera.node.commands": (
         "ANONYMOUS",
         "Envelope",

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from haptera.errors import Code, Failure, failure
 from haptera.node.apply_committed import APPLY_FAILED, Applied, Applier, ApplyFailed
-from haptera.node.batch import DROPPED, Batch
 from haptera.node.shortage import shortage_of
+from haptera.node.write_batch import DROPPED, Batch
 from haptera.replication import ClusterOfOne
 from haptera.state import SLICE_WORK_MAX, encode_steps, finish
 from haptera.storage import DiskFull
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from haptera.errors import Outcome
-    from haptera.node.batch import Submission
     from haptera.node.memory_limit import MemoryLimit
     from haptera.node.metrics import Metrics
     from haptera.node.slice_queue import Turns
+    from haptera.node.write_batch import Submission
     from haptera.replication import Writer
     from haptera.state import Logged, Result, StateMachine, Steps
     from haptera.storage import LogEntry

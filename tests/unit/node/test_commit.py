@@ -13,11 +13,11 @@ import pytest
 
 from haptera.errors import Failure
 from haptera.node import apply_committed, commit
-from haptera.node.batch import DROPPED
 from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.health import Health, health
 from haptera.node.node import Node
 from haptera.node.services.server import status
+from haptera.node.write_batch import DROPPED
 from haptera.replication import ThreadWriter
 from haptera.state import decode_commands
 from haptera.state.operations import Get, Increment, Set, SetMany

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from haptera.node.batch import DROPPED, Submission
 from haptera.node.commands.interface import ANONYMOUS, Commands, Envelope, Submitter
+from haptera.node.write_batch import DROPPED, Submission
 from haptera.state import (
     Replayed,
     Result,

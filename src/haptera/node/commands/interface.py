@@ -13,9 +13,9 @@ import msgspec
 
 from haptera.errors import Code, Failure
 from haptera.node.aging import Aging
-from haptera.node.batch import Submission
 from haptera.node.commit import LOGGED_OVERHEAD, CommitPipeline
 from haptera.node.scans import count_steps
+from haptera.node.write_batch import Submission
 from haptera.state import (
     SHORT_GLOB_MAX,
     Logged,
@@ -158,7 +158,7 @@ class Commands:
     def drop(self, submission: Submission, position: int) -> bool:
         """Take back the write at `position` of the submission, if it is not with the disk yet.
 
-        True: it was not applied and never will be; its place in the results is `haptera.node.batch.DROPPED`. False: its
+        True: it was not applied and never will be; its place in the results is `haptera.node.write_batch.DROPPED`. False: its
         result is on its way, or was given.
         """
         return submission.results[position] is _WAITING and self._pipeline.drop(submission, position)

@@ -14,10 +14,10 @@ import msgspec
 
 from haptera.errors import Code, Failure, failure
 from haptera.key_rules import size_refusal
-from haptera.node.batch import DROPPED
 from haptera.node.services.large_requests import units_of_values, while_wanted
 from haptera.node.services.method_arguments import METHODS
 from haptera.node.services.msgpack_slices import encode_steps
+from haptera.node.write_batch import DROPPED
 from haptera.state import ANSWER_OVERHEAD, COMMAND_SIZE_MAX, ENTRY_OVERHEAD, Replayed
 from haptera.wire import Tag
 

@@ -7,17 +7,17 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from haptera.key_rules import VALUE_SIZE_MAX
-from haptera.node.batch import DROPPED
 from haptera.node.commands import Envelope
 from haptera.node.services.method_arguments import METHODS, SERVICE
+from haptera.node.write_batch import DROPPED
 from haptera.state import ANSWER_OVERHEAD, free_steps, operations
 
 if TYPE_CHECKING:
-    from haptera.node.batch import Submission
     from haptera.node.commands import Commands, Submitter
     from haptera.node.metrics import Metrics
     from haptera.node.services.answer_shares import Answers
     from haptera.node.services.replies import Replies
+    from haptera.node.write_batch import Submission
     from haptera.peer import Peer, Request
     from haptera.state import Operation, Result
 
