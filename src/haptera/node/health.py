@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from haptera.node.aging import crowded
+from haptera.node.answer_aging import crowded
 from haptera.node.shortage import shortage_of
 
 if TYPE_CHECKING:

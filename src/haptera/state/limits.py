@@ -24,7 +24,7 @@ ANSWER_SIZE_MAX: Final = 4096
 ANSWERS_PER_USER_MAX: Final = 100_000
 #: The clock of the answers advances by at most a minute for each entry: a wall clock that is put forward by an hour, or
 #: a node that was down for one, takes a tenth of an answer's time. A store at rest keeps its answers a little longer,
-#: unless they are many (`haptera.node.aging`).
+#: unless they are many (`haptera.node.answer_aging`).
 ANSWER_CLOCK_STEP_MS_MAX: Final = 60_000
 #: Answers that one entry may expire. As many as the largest batch has commands, so that expiry keeps up with what is
 #: remembered and never stops the loop for longer than a batch does.

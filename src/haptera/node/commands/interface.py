@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from haptera.errors import Code, Failure
-from haptera.node.aging import Aging
+from haptera.node.answer_aging import Aging
 from haptera.node.commit import LOGGED_OVERHEAD, CommitPipeline
 from haptera.node.scans import count_steps
 from haptera.node.write_batch import Submission

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from haptera.errors import Code, Failure, failure
-from haptera.node.aging import crowded
+from haptera.node.answer_aging import crowded
 from haptera.node.services.share_sizes import Share, share_of
 from haptera.peer import link_of
 from haptera.state import UNMET, Replayed, limits

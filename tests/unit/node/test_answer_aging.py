@@ -9,7 +9,7 @@ from asyncio import sleep
 
 import pytest
 
-from haptera.node.aging import AGE_EVERY_S
+from haptera.node.answer_aging import AGE_EVERY_S
 from haptera.node.services import shares
 from haptera.state import limits
 from haptera.testing import MemoryFileSystem, node, virtual_clock
