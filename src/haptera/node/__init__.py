@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 from haptera.lazy import lazily
 
 if TYPE_CHECKING:
-    from haptera.node.allocator import return_large_blocks
     from haptera.node.apply_committed import ApplyFailed
     from haptera.node.commands import ANONYMOUS, Envelope
     from haptera.node.config import OPTIONS, NodeConfig
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from haptera.node.key_rotation import CurrentKeys
     from haptera.node.listening import NodeServer, check_listening
     from haptera.node.logging import configure_logging, fields_of
+    from haptera.node.malloc_settings import return_large_blocks
     from haptera.node.master_key import MasterKeySource, read_master_key_file
     from haptera.node.node import Node
     from haptera.node.offline.from_backup import Restored, restore_backup, verify_backup
@@ -97,7 +97,7 @@ _NAMES: Final = {
     ),
     "haptera.node.descriptors": ("raise_limit",),
     "haptera.node.logging": ("configure_logging", "fields_of"),
-    "haptera.node.allocator": ("return_large_blocks",),
+    "haptera.node.malloc_settings": ("return_large_blocks",),
     "haptera.node.key_rotation": ("CurrentKeys",),
     "haptera.node.master_key": ("MasterKeySource", "read_master_key_file"),
     "haptera.node.node": ("Node",),

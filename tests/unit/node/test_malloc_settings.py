@@ -9,11 +9,11 @@ import sys
 
 import pytest
 
-from haptera.node.allocator import return_large_blocks
+from haptera.node.malloc_settings import return_large_blocks
 
 WAVE = """
 import sys
-from haptera.node.allocator import return_large_blocks
+from haptera.node.malloc_settings import return_large_blocks
 
 SIZE = 8 * 1024 * 1024
 
