@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Final
 from unittest.mock import patch
 
-from haptera.node import turns
+from haptera.node import slice_queue
 from haptera.node.services import large_requests
 from haptera.state import get_many, limits
 from haptera.testing import run
@@ -44,14 +44,14 @@ def simulate(seed: int) -> tuple[History, list[str]]:
 def slices_of_one_key() -> Iterator[None]:
     """Have every request with a list of keys do its work key by key, with time for others after each."""
 
-    def rest(self: turns.Turns) -> None:
+    def rest(self: slice_queue.Turns) -> None:
         self._loop.call_later(TURN_S, self._turn)
 
     with ExitStack() as stack:
         stack.enter_context(patch.object(limits, "SLICE_WORK_MAX", 1))
         stack.enter_context(patch.object(get_many, "_PIECE", 1))
-        stack.enter_context(patch.object(turns, "TURN_WORK_MAX", 1))
-        stack.enter_context(patch.object(turns.Turns, "_rest", rest))
+        stack.enter_context(patch.object(slice_queue, "TURN_WORK_MAX", 1))
+        stack.enter_context(patch.object(slice_queue.Turns, "_rest", rest))
         stack.enter_context(patch.object(large_requests, "SMALL_LIST_SIZE", 0))
         stack.enter_context(patch.object(large_requests, "LARGE_LIST_SIZE", 0))
         yield

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haptera.errors import Failure
-from haptera.node.services import sliced_codec
+from haptera.node.services import msgpack_slices
 from haptera.node.services.method_arguments import METHODS
 from haptera.node.services.msgpack_slices import convert_steps, decode_steps, encode_steps
 from haptera.state.sliced_work import finish
@@ -40,8 +40,8 @@ malformed: st.SearchStrategy[tuple[str, Any]] = st.one_of(
 @pytest.fixture(autouse=True, scope="module")
 def _small_pieces() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sliced_codec, "ELEMENTS_MAX", 3)
-        patch.setattr(sliced_codec, "PIECE_SIZE", 400)
+        patch.setattr(msgpack_slices, "ELEMENTS_MAX", 3)
+        patch.setattr(msgpack_slices, "PIECE_SIZE", 400)
         yield
 
 

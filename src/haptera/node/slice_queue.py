@@ -1,9 +1,9 @@
 """One queue of slices for the whole node, so that no caller waits for the long work of another.
 
 Long work (the page of a scan, a count that looks at each key, a large argument, a large change) is a generator of
-slices (`haptera.state.sliced_work`). The queue runs a bounded number of units of it, then gives the event loop a turn, in
-which every connection is read and every small request is answered. The wait of a small request is therefore one turn,
-for any number of items in the queue.
+slices (`haptera.state.sliced_work`). The queue runs a bounded number of units of it, then gives the event loop a turn,
+in which every connection is read and every small request is answered. The wait of a small request is therefore one
+turn, for any number of items in the queue.
 
 Turns go round between owners: a connection or an embedded database. An owner's items go round among themselves. So a
 caller with 256 scans waits longer for each of them, and others do not. The commit pipeline stands outside of the round,

@@ -43,5 +43,5 @@ CURSORS_MAX: Final = 4096
 HELD_SIZE_MAX: Final = 256 * 1024 * 1024
 #: Older entries freed at one time, so that the end of a long scan over a busy store is no pause for everyone else.
 SWEEP_MAX: Final = 256
-#: Units of work (`state.steps`) of one slice: about a millisecond. The page of a scan is one.
+#: Units of work (`state.sliced_work`) of one slice: about a millisecond. The page of a scan is one.
 SLICE_WORK_MAX: Final = 4096

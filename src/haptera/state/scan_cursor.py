@@ -37,7 +37,7 @@ class ScanCursor:
     """An open scan. It sees the store at ``revision``, without any later change, and must be closed.
 
     ``count`` is the number of rows given so far and ``last_key`` the key of the last one (None before the first): the
-    scan's result array, with the revision. ``work`` is the units of work that the last page was (`state.steps`).
+    scan's result array, with the revision. ``work`` is the units of work that the last page was (`state.sliced_work`).
     """
 
     __slots__ = (

@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 import haptera
-from haptera.client import embedded, open_embedded
+from haptera.client import embedded_channel, open_embedded
 from haptera.errors import ConfigurationError, ConnectionLost, DeadlineExceeded
 from haptera.node.node import Node
-from haptera.state import limits, steps
+from haptera.state import limits, sliced_work
 from haptera.testing import MemoryFileSystem, virtual_clock
 from tests.unit.node.nodes import ManualWriter, turn
 
@@ -159,9 +159,9 @@ async def test_trap_the_long_list_of_a_call_is_freed_in_slices(monkeypatch: pyte
     def free_steps(elements: list[Any]) -> Steps[None]:
         lists.append(elements)
         lengths.append(len(elements))
-        return steps.free_steps(elements)
+        return sliced_work.free_steps(elements)
 
-    monkeypatch.setattr(embedded, "free_steps", free_steps)
+    monkeypatch.setattr(embedded_channel, "free_steps", free_steps)
     monkeypatch.setattr(Node, "open", partial(Node.open, filesystem=MemoryFileSystem()))
     keys = [f"k{number}" for number in range(3000)]
     async with open_embedded("/data") as db:

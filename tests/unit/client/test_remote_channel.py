@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from haptera.client import remote
+from haptera.client import remote_channel
 from haptera.client.database import Database
 from haptera.errors import ConfigurationError, ConnectionLost, RemoteProtocolError, ServerError, failure
 from haptera.testing import virtual_clock
@@ -202,7 +202,7 @@ async def test_lost_change_is_sent_again_with_its_id_after_welcome() -> None:
 async def test_lost_change_is_not_sent_again_when_its_machine_has_slept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trap: a change resent when its server may have forgotten it. The loop's clock stood still for the hour."""
     slept_ns = 0
-    monkeypatch.setattr(remote, "boot_time_ns", lambda: slept_ns)
+    monkeypatch.setattr(remote_channel, "boot_time_ns", lambda: slept_ns)
     first, second = FakePeer(), FakePeer(answers)
     db = database(Dialler(first, second), timeout=None)
     await established(first, db)

@@ -10,7 +10,7 @@ from asyncio import sleep
 import pytest
 
 from haptera.node.answer_aging import AGE_EVERY_S
-from haptera.node.services import shares
+from haptera.node.services import share_sizes
 from haptera.state import limits
 from haptera.testing import MemoryFileSystem, node, virtual_clock
 from tests.unit.node.doubles import FakePeer
@@ -67,7 +67,7 @@ async def test_a_connection_alone_whose_share_is_full_has_room_again_in_ten_minu
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its refusals make no entries, by which alone answers age."""
-    monkeypatch.setattr(shares, "ANSWERS_PER_CONNECTION_MAX", 5)
+    monkeypatch.setattr(share_sizes, "ANSWERS_PER_CONNECTION_MAX", 5)
     async with node(storage="memory") as url:
         store = Served(url.node)
         for number in range(5):
@@ -84,7 +84,7 @@ async def test_a_connection_alone_whose_share_is_full_has_room_again_in_ten_minu
 
 @virtual_clock
 async def test_a_share_that_refuses_nothing_any_more_writes_nothing_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shares, "ANSWERS_PER_CONNECTION_MAX", 1)
+    monkeypatch.setattr(share_sizes, "ANSWERS_PER_CONNECTION_MAX", 1)
     async with node(storage="memory") as url:
         store = Served(url.node)
         for number in range(2):

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from haptera.node.commands import ANONYMOUS
-from haptera.node.services import remembered as answers
-from haptera.node.services import shares
+from haptera.node.services import answer_shares as answers
+from haptera.node.services import share_sizes
 from haptera.state import limits
 from haptera.state.operations import Set
 from tests.unit.node.doubles import TAG_REPLAYED, FakePeer, FakeRequest
@@ -52,7 +52,7 @@ async def test_a_full_share_refuses_its_connection_and_no_other(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Trap: a bounded table for everyone that no client empties and that then refuses everybody."""
-    monkeypatch.setattr(shares, "ANSWERS_PER_CONNECTION_MAX", 5)
+    monkeypatch.setattr(share_sizes, "ANSWERS_PER_CONNECTION_MAX", 5)
     async with served() as store:
         silent, other = FakePeer(), FakePeer()
         for number in range(5):
@@ -76,7 +76,7 @@ async def test_a_full_share_refuses_its_connection_and_no_other(
 
 async def test_what_may_have_come_on_another_connection_fills_its_share_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trap: a bounded table for everyone. Only time empties it of these, whatever its connection says to have read."""
-    monkeypatch.setattr(shares, "ANSWERS_PER_CONNECTION_MAX", 5)
+    monkeypatch.setattr(share_sizes, "ANSWERS_PER_CONNECTION_MAX", 5)
     async with served() as store:
         for number in range(5):
             argument = [{"if": "present"}] if number < 2 else []
@@ -91,7 +91,7 @@ async def test_what_may_have_come_on_another_connection_fills_its_share_too(monk
 
 
 async def test_a_share_has_room_again_when_its_answers_have_expired(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shares, "ANSWERS_PER_CONNECTION_MAX", 5)
+    monkeypatch.setattr(share_sizes, "ANSWERS_PER_CONNECTION_MAX", 5)
     async with served() as store:
         for number in range(5):
             await change(store, number)
@@ -141,7 +141,7 @@ async def test_an_id_takes_as_few_bytes_as_its_bound_counts_on() -> None:
         parts = [part for answer in share.answers for part in (answer, *answer)]
         size = sys.getsizeof(share.answers) + sum(map(sys.getsizeof, parts))
     assert size <= 150 * len(share)
-    assert 150 * shares.ANSWERS_PER_CONNECTION_MAX <= 1.25e6
+    assert 150 * share_sizes.ANSWERS_PER_CONNECTION_MAX <= 1.25e6
 
 
 async def test_the_ids_of_all_connections_are_bounded_by_what_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from haptera.node import scans, turns
+from haptera.node import scans, slice_queue
 from haptera.node.scans import PROGRESS_TIMEOUT_S
-from haptera.node.services import writes
+from haptera.node.services import write_requests
 from haptera.node.services.kv import KvService
 from haptera.node.services.long_reads import PAGE_SIZE_MAX
 from haptera.state import limits
@@ -224,8 +224,8 @@ async def test_without_the_capability_a_request_id_is_not_remembered() -> None:
 
 async def test_the_digest_tells_methods_and_arguments_apart() -> None:
     """The length-delimited parts: what is a method's name to one is not the beginning of an argument to another."""
-    digests = {writes._digest_prefix(method) for method in ("set", "set_many", "delete", "delete_many")}
-    assert writes._digest_prefix("set") == b"\x02kv\x03set"
+    digests = {write_requests._digest_prefix(method) for method in ("set", "set_many", "delete", "delete_many")}
+    assert write_requests._digest_prefix("set") == b"\x02kv\x03set"
     assert len(digests) == 4
 
 
@@ -424,7 +424,7 @@ async def test_a_count_that_looks_at_each_key_lets_others_have_their_turn(monkey
     async with served() as store:
         await fill(store, 100)
         monkeypatch.setattr(limits, "SLICE_WORK_MAX", 10)
-        monkeypatch.setattr(turns, "TURN_WORK_MAX", 1)
+        monkeypatch.setattr(slice_queue, "TURN_WORK_MAX", 1)
         counting, read = store.peer.request("count", {"glob": "k*7"}), store.peer.request("get", "k00001")
         store.handle(counting, read)
         assert (counting.answered, read.answered) == (False, True)

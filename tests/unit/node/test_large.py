@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from haptera import key_rules
-from haptera.node import turns
-from haptera.node.services import kv, large_requests, replies, sliced_codec
+from haptera.node import slice_queue
+from haptera.node.services import kv, large_requests, msgpack_slices, replies
 from haptera.state import limits
 from haptera.state.glob import compile_steps
 from haptera.state.operations import SetMany
@@ -76,7 +76,7 @@ async def test_trap_a_turn_for_everyone_per_loop_and_not_per_caller(
             await asyncio.sleep(0)
         pages.stop()
         assert {tuple(request.result) for request in requests} == {(sum("7" in key for key in KEYS[:5000]),)}
-        assert max(pages.per_turn.values()) <= 4 * turns.TURN_WORK_MAX // limits.SLICE_WORK_MAX
+        assert max(pages.per_turn.values()) <= 4 * slice_queue.TURN_WORK_MAX // limits.SLICE_WORK_MAX
 
 
 async def test_trap_a_turn_for_everyone_where_many_connections_ask_for_some_keys_each() -> None:
@@ -92,7 +92,7 @@ async def test_trap_a_turn_for_everyone_where_many_connections_ask_for_some_keys
             other.handle(*requests)
             asked += requests
         at_once = sum(request.answered for request in asked)
-        assert 0 < at_once * 250 < turns.TURN_WORK_MAX
+        assert 0 < at_once * 250 < slice_queue.TURN_WORK_MAX
         few = store.peer.request("get_many", KEYS[:10])
         store.handle(few)
         assert few.answered
@@ -142,7 +142,7 @@ async def test_the_largest_answer_is_encoded_in_slices_and_others_are_answered_m
             assert small.answered
             await asyncio.sleep(0)
             loop_turns += 1
-        assert loop_turns > 15 * (1 << 20) / sliced_codec.PIECE_SIZE / 8
+        assert loop_turns > 15 * (1 << 20) / msgpack_slices.PIECE_SIZE / 8
         assert [entry[0] for entry in request.result[0]] == values
         large = store.peer.request("get", KEYS[3])
         store.handle(large, store.peer.request("get", KEYS[4]))
@@ -154,7 +154,7 @@ async def test_the_largest_answer_is_encoded_in_slices_and_others_are_answered_m
 @pytest.mark.parametrize(("count", "size"), [(2, 7 << 20), (15, 1 << 20), (1000, 15_000), (20_000, 700), (100_000, 1)])
 def test_no_slice_of_encoding_an_answer_is_long(count: int, size: int) -> None:
     entries = [(bytes(size), number, None) for number in range(count)]
-    units = list(sliced_codec.encode_steps((entries,)))
+    units = list(msgpack_slices.encode_steps((entries,)))
     assert max(units) <= limits.SLICE_WORK_MAX
     assert sum(units) >= max(count, count * size // 1024)
 
@@ -162,7 +162,7 @@ def test_no_slice_of_encoding_an_answer_is_long(count: int, size: int) -> None:
 async def test_large_answers_are_encoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """No budget counts an answer that is not whole yet, and any number of connections may ask for the largest."""
     under_way = most = 0
-    encode_steps = sliced_codec.encode_steps
+    encode_steps = msgpack_slices.encode_steps
 
     def counted(result: Any) -> Any:
         nonlocal under_way, most
@@ -204,7 +204,7 @@ async def test_trap_sixteen_requests_of_a_batch_in_one_turn_whatever_their_work(
         while not all(request.answered for request in large):
             await asyncio.sleep(0)
             loop_turns += 1
-        assert loop_turns > 15 * 2 * len(wanted) * 2 // turns.TURN_WORK_MAX
+        assert loop_turns > 15 * 2 * len(wanted) * 2 // slice_queue.TURN_WORK_MAX
         for request in large:
             (entries,) = request.result
             assert [entry and entry[0] for entry in entries] == [*(key.encode() for key in KEYS), None]
@@ -249,7 +249,7 @@ async def test_a_large_get_many_whose_revision_was_given_up_begins_again(monkeyp
 async def test_large_requests_of_a_connection_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is decoded is not counted by any limit of the connection."""
     under_way = most = 0
-    pieces_decode = sliced_codec.decode_steps
+    pieces_decode = msgpack_slices.decode_steps
 
     def decode_steps(*args: Any) -> Any:
         nonlocal under_way, most

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from haptera.errors import Failure
-from haptera.node import apply_committed, turns
+from haptera.node import apply_committed, slice_queue
 from haptera.node.commands import ANONYMOUS
 from haptera.node.node import Node
 from haptera.node.scans import Cursor
@@ -68,7 +68,7 @@ async def test_trap_one_callers_long_work_on_the_loop(op: Write, during: int, af
             loop_turns += 1
             await asyncio.sleep(0)
         await answered(asked)
-        assert loop_turns >= len(KEYS) * KEY_WORK // turns.TURN_WORK_MAX
+        assert loop_turns >= len(KEYS) * KEY_WORK // slice_queue.TURN_WORK_MAX
         assert (node.keys, node.revision) == (after, revision + 1)
         node._machine.check()
 
@@ -91,7 +91,7 @@ async def test_no_turn_of_the_loop_applies_more_than_its_share(monkeypatch: pyte
             await asyncio.sleep(0)
             loop_turn += 1
         assert [each.results[-1] for each in asked] == [*((version,) for version in range(1, 27)), (2026, None)]
-    assert max(applied.values()) <= 2 * turns.TURN_WORK_MAX // 6
+    assert max(applied.values()) <= 2 * slice_queue.TURN_WORK_MAX // 6
 
 
 async def test_trap_writers_wait_for_a_large_change_behind_all_readers() -> None:
@@ -112,7 +112,7 @@ async def test_trap_writers_wait_for_a_large_change_behind_all_readers() -> None
         while not asked.answered:
             await asyncio.sleep(0)
             loop_turns += 1
-        assert loop_turns < 12 * len(KEYS) * KEY_WORK // turns.TURN_WORK_MAX
+        assert loop_turns < 12 * len(KEYS) * KEY_WORK // slice_queue.TURN_WORK_MAX
 
 
 async def test_later_entries_wait_and_the_disk_goes_on() -> None:

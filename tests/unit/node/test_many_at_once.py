@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from haptera.node import scans, turns
+from haptera.node import scans, slice_queue
 from haptera.node.scans import PROGRESS_TIMEOUT_S, Cursor, Scans
-from haptera.node.services import kv, writes
+from haptera.node.services import kv, write_requests
 from haptera.node.services.tasks import TASK_WORK
-from haptera.state import steps
+from haptera.state import sliced_work
 from tests.unit.node.test_kv import Served, served
 from tests.unit.node.test_large import KEYS, Calls, filled
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.unit.node.doubles import FakeRequest
 
 #: Tasks that may begin or end in one turn of the loop: beside the queue, and from it.
-TASKS_MAX = 2 * (turns.TURN_WORK_MAX // TASK_WORK + 1)
+TASKS_MAX = 2 * (slice_queue.TURN_WORK_MAX // TASK_WORK + 1)
 
 
 def ask_all(store: Served, method: str, options: dict[str, Any]) -> list[FakeRequest]:
@@ -100,7 +100,7 @@ async def test_of_many_that_lose_their_revision_together_a_bounded_number_ends_i
         removed.stop()
         assert {request.code for request in asked} == {4009}
         # Each is closed twice: when its revision is lost, and by its task.
-        assert max(removed.per_turn.values()) <= TASKS_MAX + turns.TURN_WORK_MAX // scans.EXPIRY_WORK
+        assert max(removed.per_turn.values()) <= TASKS_MAX + slice_queue.TURN_WORK_MAX // scans.EXPIRY_WORK
 
 
 class Freed:
@@ -109,13 +109,13 @@ class Freed:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.lengths: list[int] = []
         self.lists: list[list[Any]] = []
-        for module in (kv, writes):
+        for module in (kv, write_requests):
             monkeypatch.setattr(module, "free_steps", self._free_steps)
 
     def _free_steps(self, elements: list[Any]) -> Steps[None]:
         self.lengths.append(len(elements))
         self.lists.append(elements)
-        return steps.free_steps(elements)
+        return sliced_work.free_steps(elements)
 
     async def all(self, store: Served) -> None:
         """Wait until all that is to be freed is."""
@@ -168,5 +168,5 @@ async def test_the_long_list_of_a_request_that_is_cancelled_is_freed_in_slices(
 
 async def test_a_list_is_freed_in_pieces() -> None:
     elements = [bytes(1) for _ in range(10_000)]
-    left = [len(elements) for _ in steps.free_steps(elements)]
+    left = [len(elements) for _ in sliced_work.free_steps(elements)]
     assert left == [10_000 - 2048, 10_000 - 2 * 2048, 10_000 - 3 * 2048, 10_000 - 4 * 2048, 0]

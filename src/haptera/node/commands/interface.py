@@ -158,8 +158,8 @@ class Commands:
     def drop(self, submission: Submission, position: int) -> bool:
         """Take back the write at `position` of the submission, if it is not with the disk yet.
 
-        True: it was not applied and never will be; its place in the results is `haptera.node.write_batch.DROPPED`. False: its
-        result is on its way, or was given.
+        True: it was not applied and never will be; its place in the results is `haptera.node.write_batch.DROPPED`.
+        False: its result is on its way, or was given.
         """
         return submission.results[position] is _WAITING and self._pipeline.drop(submission, position)
 

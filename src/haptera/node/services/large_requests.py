@@ -1,7 +1,7 @@
 """Requests that are too large to be answered in a batch: one of a connection at a time, each in slices.
 
-A large argument is decoded, digested and checked in the node's turns (`haptera.node.slice_queue`), because the largest takes
-0.2 s in all. A connection has one at a time in work, because a decoded argument is several times as large as its
+A large argument is decoded, digested and checked in the node's turns (`haptera.node.slice_queue`), because the largest
+takes 0.2 s in all. A connection has one at a time in work, because a decoded argument is several times as large as its
 payload, which is all that the limits of a connection count.
 """
 
