@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import tracemalloc
 
 import pytest
@@ -176,8 +177,10 @@ def test_trap_snapshot_and_manifest_as_two_files_that_must_agree() -> None:
         before = len(fs.calls)
         state.snapshot()
         calls = [call for call in fs.calls[before:] if call[0] in {"rename", "create", "unlink", "mkdir"}]
-    name = f"{stored_state.SNAPSHOTS_PATH}/{6:016x}.snap"
-    assert calls == [("create", name + ".tmp"), ("rename", name)]
+    name = f"{stored_state.SNAPSHOTS_PATH}/{6:016x}"
+    (made, temporary), *others = calls
+    assert (made, others) == ("create", [("rename", f"{name}.snap")])
+    assert re.fullmatch(rf"{name}\.[0-9a-f]{{32}}\.snap\.tmp", temporary)
 
 
 def test_trap_the_log_directory_rewritten_in_place() -> None:
