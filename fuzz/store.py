@@ -14,7 +14,8 @@ from haptera.node.services.method_arguments import METHODS
 from haptera.state.command_encoding import Logged, UnknownPart, decode_commands, encode_commands, size_bound
 from haptera.state.machine import StateMachine
 from haptera.state.operations import Count, OpenScan, Read, Write
-from haptera.state.snapshot_pieces import MalformedPieces, dump_pieces, load_pieces
+from haptera.state.piece_decoding import MalformedPieces
+from haptera.state.snapshot_pieces import dump_pieces, load_pieces
 from haptera.state.validation import validate
 from haptera.storage import BackupReader, DataDirectory, DataKey, Keyring, Log, LogEntry
 from haptera.storage.backup.format import MANIFEST_SIZE_MAX

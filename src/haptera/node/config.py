@@ -34,6 +34,7 @@ from haptera.node.option_kinds import (
     of_listener,
     path_text,
 )
+from haptera.state import EventBounds
 from haptera.wire import LIMITS, SECRET_SIZE_MIN
 
 SEGMENT_SIZE_MIN = 64 * 1024
@@ -42,6 +43,11 @@ SEGMENT_SIZE_DEFAULT = 64 * 1024 * 1024
 
 #: More than any machine has.
 MEMORY_MAX_MAX = 1 << 50
+#: As many changes as a watcher may be behind for a second, on a busy node, without a loss.
+HISTORY_EVENTS_MIN = 10_000
+#: More than memory has room for.
+HISTORY_EVENTS_MAX = 1_000_000_000
+HISTORY_BYTES_MIN = 4 * 1024 * 1024
 #: Four full segments: a start replays as much in some seconds, and a snapshot of a million keys is a fraction of it.
 SNAPSHOT_AFTER_DEFAULT = 256 * 1024 * 1024
 #: Segments that the retained bytes must have room for, so that one that is appended to is a small part of them.
@@ -97,6 +103,25 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             "on. 0: no bound.",
         ),
     ] = 0
+    history_events: Annotated[
+        int,
+        amount(
+            "Data",
+            "COUNT",
+            Bound(low=HISTORY_EVENTS_MIN, high=HISTORY_EVENTS_MAX),
+            "Keep this many changes of keys at most, for watches that begin in the past. The newest change always "
+            "stays.",
+        ),
+    ] = EventBounds().events
+    history_bytes: Annotated[
+        int,
+        amount(
+            "Data",
+            "BYTES",
+            Bound(low=HISTORY_BYTES_MIN, high=MEMORY_MAX_MAX),
+            "Memory that these changes may take, with the values that they replaced. It is beside memory_max.",
+        ),
+    ] = EventBounds().size
     snapshot_after: Annotated[
         int,
         amount(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from haptera.errors import CorruptionError, OutdatedCopy
 from haptera.node.apply_committed import ApplyFailed
 from haptera.node.master_key import MasterKeySource
-from haptera.state import MalformedCommands, MalformedPieces, StateMachine, decode_commands, load_pieces
+from haptera.state import EventBounds, MalformedCommands, MalformedPieces, StateMachine, decode_commands, load_pieces
 from haptera.storage import (
     DIRECTORY_FORMAT,
     DataDirectory,
@@ -71,6 +71,7 @@ def recover(
     abandoned: Callable[[], bool] = lambda: False,
     on_loading: Callable[[int, int], None] = lambda done, total: None,
     on_damage: Callable[[SnapshotFile], None] = lambda file: None,
+    bounds: EventBounds | None = None,
 ) -> Recovered:
     """Make the state of a directory: load its newest snapshot that is whole, and apply the entries behind it.
 
@@ -78,6 +79,7 @@ def recover(
     entries to be applied. Snapshots of a later index than `index_max` are left aside. A snapshot that is damaged is
     reported (`snapshot_damaged`), and the one before it is taken. `on_loading` is called for each piece of a snapshot
     with the bytes that are read, and the bytes in all; `on_damage` for each damaged snapshot, as soon as it is known.
+    `bounds` are those of the event history.
 
     Raises the errors of `haptera.storage`: CorruptionError, OutdatedCopy, WrongKey, NewerFormat, DiskFailed;
     UnknownPart for a snapshot or a log that a newer version wrote; ApplyFailed; and Abandoned, when `abandoned` says
@@ -87,7 +89,7 @@ def recover(
     # The state is millions of objects and no cycle: to look for cycles among them would take most of the time.
     gc.disable()
     try:
-        found, point = _load(fs, snapshots_path, keyring, index_max, abandoned, on_loading, on_damage)
+        found, point = _load(fs, snapshots_path, keyring, index_max, abandoned, on_loading, on_damage, bounds)
         entries = entries_after(point)
         _apply(found.machine, entries, log_path, abandoned)
     finally:
@@ -109,6 +111,7 @@ def _load(
     abandoned: Callable[[], bool],
     on_loading: Callable[[int, int], None],
     on_damage: Callable[[SnapshotFile], None],
+    bounds: EventBounds | None,
 ) -> tuple[Recovered, LogPoint]:
     started = time.monotonic()
     damaged: list[SnapshotFile] = []
@@ -119,7 +122,7 @@ def _load(
         try:
             with SnapshotReader(fs, file.path, keyring) as reader:
                 pieces = _watched(reader, abandoned, on_loading)
-                machine = load_pieces(pieces, index=reader.point.index, time_ms=reader.point.time_ms)
+                machine = load_pieces(pieces, index=reader.point.index, time_ms=reader.point.time_ms, bounds=bounds)
                 point = reader.point
         except (CorruptionError, MalformedPieces, DiskFailed) as error:
             _report_damage(file, error)
@@ -127,7 +130,7 @@ def _load(
             on_damage(file)
         else:
             return Recovered(machine, file, time.monotonic() - started, damaged, snapshots), point
-    return Recovered(StateMachine(), damaged=damaged, snapshots=snapshots), LogPoint.START
+    return Recovered(StateMachine(bounds), damaged=damaged, snapshots=snapshots), LogPoint.START
 
 
 def _watched(
@@ -201,6 +204,7 @@ class DurableState:
                 self._open_log,
                 abandoned=lambda: self._abandoned,
                 on_loading=self._on_loading,
+                bounds=EventBounds(self._config.history_events, self._config.history_bytes),
             )
         except Abandoned:
             return

@@ -17,16 +17,18 @@ from haptera.state.command_encoding import (
     size_bound,
 )
 from haptera.state.conditions import UNMET
+from haptera.state.event_history import SNAPSHOT_BOUNDS, EventBounds
 from haptera.state.field_kinds import list_field
 from haptera.state.glob import SHORT_GLOB_MAX, Glob, compile_glob
 from haptera.state.limits import COMMAND_SIZE_MAX, CURSORS_MAX, SLICE_WORK_MAX
 from haptera.state.machine import StateMachine
 from haptera.state.msgpack_arrays import array_header, read_array_header
 from haptera.state.operations import OPERATIONS, Operation, Read, Write, method_of
+from haptera.state.piece_decoding import MalformedPieces
 from haptera.state.results import ANSWER_OVERHEAD, ENTRY_OVERHEAD, Replayed, Result, Row, StoredEntry
 from haptera.state.scan_cursor import Page, ScanCursor
 from haptera.state.sliced_work import ResultT, Steps, finish, free_steps
-from haptera.state.snapshot_pieces import MalformedPieces, dump_pieces, load_pieces
+from haptera.state.snapshot_pieces import dump_pieces, load_pieces
 from haptera.state.validation import glob_steps, validate, validate_steps
 
 __all__ = [
@@ -37,7 +39,9 @@ __all__ = [
     "OPERATIONS",
     "SHORT_GLOB_MAX",
     "SLICE_WORK_MAX",
+    "SNAPSHOT_BOUNDS",
     "UNMET",
+    "EventBounds",
     "Glob",
     "Logged",
     "MalformedCommands",

@@ -19,12 +19,14 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from haptera.state import limits
+from haptera.state.index import KeyIndex
 from haptera.state.invariants import require
+from haptera.state.key_ranges import EVERYTHING
 from haptera.state.results import StoredEntry
 from haptera.state.table import Table
 
 if TYPE_CHECKING:
-    from haptera.state.index import KeyIndex
+    from collections.abc import Iterator
 
 #: An older entry: the revision that replaced it, its key, and itself.
 Record = tuple[int, str, StoredEntry]
@@ -49,15 +51,27 @@ class Hold:
 
 
 class ClearedStore:
-    """The whole store before a clear at the revision ``replaced_at``; it takes ``size`` bytes of memory."""
+    """The whole store before a clear at the revision ``replaced_at``; it takes ``size`` bytes of memory.
 
-    __slots__ = ("entries", "index", "replaced_at", "size")
+    It is ``held`` for readers, and ``retained`` for the event of the clear (`haptera.state.event_history`). When
+    neither needs it any more it is freed.
+    """
+
+    __slots__ = ("entries", "held", "index", "replaced_at", "retained", "size")
 
     def __init__(self, entries: Table[StoredEntry], index: KeyIndex | None, replaced_at: int, size: int) -> None:
         self.entries = entries
         self.index = index
         self.replaced_at = replaced_at
         self.size = size
+        self.held = False
+        self.retained = False
+
+    def ordered(self) -> Iterator[str]:
+        """The keys in their order, sorted now if they never were."""
+        if self.index is None:
+            self.index = KeyIndex(self.entries)
+        return (key for key in self.index.iterate(EVERYTHING) if key in self.entries)
 
     def free(self, limit: int) -> int:
         """Free at most ``limit`` entries or keys; how many there were."""
@@ -130,7 +144,8 @@ class HeldEntries:
             self._give_up(self._holds[0])
 
     def retire(self, store: ClearedStore) -> None:
-        """Keep the store as it was before a clear, for its readers; without a reader it is freed in `sweep`.
+        """Keep the store as it was before a clear, for its readers; without a reader it is freed in `sweep`, once its
+        event is not retained.
 
         Readers of one that would take too much memory lose their revision, all of them: each needs all of it.
         """
@@ -138,7 +153,14 @@ class HeldEntries:
             while self._holds:
                 self._give_up(self._holds[0])
         self.size += store.size
+        store.held = True
         self._file_store(store)
+
+    def release_store(self, store: ClearedStore) -> None:
+        """Free a store whose event is not retained any more, once no reader needs it."""
+        if not store.held:
+            self.size += store.size
+            self._garbage.append(store)
 
     def entry_at(self, key: str, revision: int) -> StoredEntry | None:
         """The entry of ``key`` at the held ``revision``, if it was replaced since; None if it was absent."""
@@ -190,6 +212,10 @@ class HeldEntries:
         place = bisect_left(self._holds, store.replaced_at, key=_revision)
         if place > 0:
             self._holds[place - 1].stores.append(store)
+            return
+        store.held = False
+        if store.retained:
+            self.size -= store.size  # it counts among the events
         else:
             self._garbage.append(store)
 
@@ -229,7 +255,7 @@ class HeldEntries:
             for replaced_at, _, entry in hold.records:
                 needed = entry[1] <= hold.revision < replaced_at
                 require(needed, "an older entry is filed under a reader that needs it")
-            needed = all(store.replaced_at > hold.revision for store in hold.stores)
+            needed = all(store.replaced_at > hold.revision and store.held for store in hold.stores)
             require(needed, "a cleared store is filed under a reader that needs it")
 
 

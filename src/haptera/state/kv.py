@@ -20,6 +20,7 @@ from haptera.key_rules import KEY_SIZE_MAX, VERSION_MAX
 from haptera.state import limits, operations
 from haptera.state.conditions import nothing_to_delete, sum_of, unmet
 from haptera.state.entry_sizes import entry_size
+from haptera.state.event_history import DELETE, PUT, EventBounds, EventHistory
 from haptera.state.glob import compile_glob
 from haptera.state.held_entries import ClearedStore, HeldEntries
 from haptera.state.index import KeyIndex
@@ -36,10 +37,11 @@ if TYPE_CHECKING:
 _KEY_NOT_FOUND: Final = int(Code.KEY_NOT_FOUND)
 _KEY_EXISTS: Final = int(Code.KEY_EXISTS)
 
-#: Units of work of a key that is added to the index or taken out of it, of one that is overwritten, and of an entry
-#: that is freed.
+#: Units of work of a key that is added to the index or taken out of it, of one that is overwritten, and of one
+#: whose later value counts, and of an entry that is freed.
 KEY_WORK: Final = 16
 _OVERWRITE_WORK: Final = 6
+_DOUBLED_WORK: Final = 1
 _FREE_WORK: Final = 4
 
 
@@ -52,14 +54,27 @@ class Kv:
     of any number of keys are `Steps`. The attributes belong to this package.
     """
 
-    __slots__ = ("_current", "_index", "_spare", "cleared_at", "cursors", "entries", "held", "revision", "size")
+    __slots__ = (
+        "_current",
+        "_index",
+        "_spare",
+        "cleared_at",
+        "cursors",
+        "entries",
+        "events",
+        "held",
+        "revision",
+        "size",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: EventBounds | None = None) -> None:
         self.revision = 0
         #: Bytes of memory that the entries take (`haptera.state.entry_sizes`).
         self.size = 0
         self.entries: Table[StoredEntry] = Table()
         self.held = HeldEntries(self._lay, self._freed)
+        #: The changes of keys, of which there is one for each key and revision.
+        self.events = EventHistory(self.held.release_store, bounds or EventBounds())
         #: Scans open now.
         self.cursors = 0
         #: The revision of the last clear of everything; 0 before the first.
@@ -123,7 +138,7 @@ class Kv:
             return None
         assert previous is not None
         self.revision = revision = self.revision + 1
-        self._remove(key, revision, previous)
+        self._remove(key, revision, previous, DELETE)
         return (True, revision, previous if op.return_previous else None)
 
     def set_many(self, op: operations.SetMany) -> Steps[Result]:
@@ -132,10 +147,14 @@ class Kv:
             return (self.revision,)
         revision, work = self.revision + 1, 0
         entries, before = self.entries, self._begin(len(op.items))
-        for key, value in op.items:
+        # From the end, so that each key is changed once: by the last of its values.
+        for key, value in reversed(op.items):
             previous = entries.get(key)
+            work += _DOUBLED_WORK
+            if previous is not None and previous[1] == revision:
+                continue
             if before is not None:
-                before.put_first(key, previous)
+                before.put(key, previous)
             self._put(key, value, revision, previous)
             work += KEY_WORK if previous is None else _OVERWRITE_WORK
             if work >= limits.SLICE_WORK_MAX and before is not None:
@@ -155,7 +174,7 @@ class Kv:
             if previous is not None:
                 if before is not None:
                     before.put(key, previous)
-                self._remove(key, revision, previous)
+                self._remove(key, revision, previous, DELETE)
                 count += 1
                 work += KEY_WORK
             if work >= limits.SLICE_WORK_MAX and before is not None:
@@ -196,7 +215,7 @@ class Kv:
             return None
         self.revision = revision = self.revision + 1
         if key != new_key:
-            self._remove(key, revision, entry)
+            self._remove(key, revision, entry, DELETE)
         self._put(new_key, entry[0], revision, target, entry[2])
         return (revision,)
 
@@ -217,7 +236,7 @@ class Kv:
             for key in keys:
                 entry = self.entries.get(key)
                 if entry is not None:
-                    self._remove(key, revision, entry)
+                    self._remove(key, revision, entry, DELETE)
             span = KeyRange(keys[-1], True, span.high)
             if large:
                 yield len(keys) * KEY_WORK
@@ -235,7 +254,9 @@ class Kv:
             self.held.sweep()
             yield limits.SWEEP_MAX * _FREE_WORK
         self.revision = self.cleared_at = self.revision + 1
-        self.held.retire(ClearedStore(self.entries, self._index, self.revision, self.size))
+        store = ClearedStore(self.entries, self._index, self.revision, self.size)
+        self.events.append_clear(self.revision, store)
+        self.held.retire(store)
         self.size = 0
         self.entries = self._spare if self._spare is not None else Table()
         self._spare = None
@@ -302,8 +323,10 @@ class Kv:
         return self._index
 
     def build_index(self) -> None:
-        """Make the index now."""
+        """Make the index now, and that of each store that a clear has left."""
         _ = self.index
+        for store in self.events.cleared_stores():
+            store.ordered()
 
     def adopt_order(self, keys: list[str]) -> None:
         """Take ``keys``, all that there are in their order, as the index."""
@@ -332,9 +355,12 @@ class Kv:
             if previous[1] <= self.held.newest:
                 self.held.keep(key, previous, revision)
             self.size += len(value) - len(previous[0])
-        self.entries.put(key, (value, revision, expires_at_ms))
+        entry = (value, revision, expires_at_ms)
+        self.entries.put(key, entry)
+        self.events.append(revision, PUT, key, entry, previous)
 
-    def _remove(self, key: str, revision: int, previous: StoredEntry) -> None:
+    def _remove(self, key: str, revision: int, previous: StoredEntry, kind: int) -> None:
+        """Take out a key. ``kind`` says why (`haptera.state.event_history`)."""
         held = self.held
         if previous[1] <= held.newest:
             held.keep(key, previous, revision)
@@ -342,6 +368,7 @@ class Kv:
         self.size -= entry_size(key, previous[0])
         if self._index is not None:
             self._index.remove(key, ghost=key in held.records)
+        self.events.append(revision, kind, key, None, previous)
 
     def _lay(self, key: str) -> None:
         if self._index is not None and key not in self.entries and key in self._index.ghosts:
@@ -373,6 +400,7 @@ class Kv:
             require(0 < len(key) <= KEY_SIZE_MAX, "keys have their size")
             require(_is_entry(entry) and 0 < entry[1] <= self.revision, "no version is above the revision")
         self.held.check()
+        self.events.check()
         if self._index is None:
             require(not self.held.records, "readers have an index")
             return

@@ -41,6 +41,13 @@ CURSORS_MAX: Final = 4096
 #: Bytes of older entries kept for readers. Beyond it the oldest reader loses its revision (4009), because a slow reader
 #: must not be able to fill the memory of the store that it reads.
 HELD_SIZE_MAX: Final = 256 * 1024 * 1024
+#: Events that a store keeps unless it is configured otherwise, and the bytes that they may take with the values that
+#: were replaced: an hour at 277 changes a second.
+EVENTS_MAX: Final = 1_000_000
+EVENTS_SIZE_MAX: Final = 256 * 1024 * 1024
+#: Events that a snapshot has, and their bytes: a quarter of a second of its load.
+SNAPSHOT_EVENTS_MAX: Final = 100_000
+SNAPSHOT_EVENTS_SIZE_MAX: Final = 32 * 1024 * 1024
 #: Older entries freed at one time, so that the end of a long scan over a busy store is no pause for everyone else.
 SWEEP_MAX: Final = 256
 #: Units of work (`state.sliced_work`) of one slice: about a millisecond. The page of a scan is one.

@@ -14,6 +14,7 @@ import msgspec
 
 from haptera.errors import Code, Failure, failure
 from haptera.state import limits
+from haptera.state.event_history import EventBounds
 from haptera.state.field_kinds import list_field
 from haptera.state.get_many import get_many_steps
 from haptera.state.kv import KEY_WORK, Kv
@@ -38,17 +39,18 @@ _COMMAND_WORK: Final = 16
 class StateMachine:
     """The parts of the replicated state, and the place in the log up to which it was applied.
 
-    ``index`` is the index of the last entry applied (0 before the first) and ``time_ms`` the highest entry time. ``kv``
+    ``bounds`` are those of the event history. ``index`` is the index of the last entry applied (0 before the first) and
+    ``time_ms`` the highest entry time. ``kv``
     and ``requests`` are the parts. ``abandoned`` is why the state is not to be used any more, or None.
     """
 
     __slots__ = ("_growth", "_many", "_reads", "_writes", "abandoned", "index", "kv", "requests", "time_ms")
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: EventBounds | None = None) -> None:
         self.index = 0
         self.time_ms = 0
         self.abandoned: Failure | None = None
-        self.kv = Kv()
+        self.kv = Kv(bounds or EventBounds())
         self.requests = Requests()
         self._growth = Growth()
         reads = [command for command in OPERATIONS if issubclass(command, Read)]
@@ -97,6 +99,8 @@ class StateMachine:
         before = self.time_ms
         self.time_ms = max(before, time_ms)
         self.requests.advance(self.time_ms - before)
+        events = self.kv.events
+        events.time_ms = self.time_ms
         results: list[Result] = []
         work = 0
         for command in commands:
@@ -110,6 +114,7 @@ class StateMachine:
                 if answered is not None:
                     results.append(answered)
                     continue
+            events.user = command.user
             kind = type(op)
             if kind in self._writes:
                 result = self._writes[kind](op)

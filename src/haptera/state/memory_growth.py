@@ -71,7 +71,7 @@ class Growth(Kv):
     ) -> None:
         self.size += _added(key, value, previous)
 
-    def _remove(self, key: str, revision: int, previous: StoredEntry) -> None:
+    def _remove(self, key: str, revision: int, previous: StoredEntry, kind: int) -> None:
         self.size -= entry_size(key, previous[0])
 
 

@@ -8,6 +8,7 @@ piece is the *head*, with the number of the rows in the others::
                      keys in their order, across all pieces; without the last column where none of them expires
     requests  head   [clock_ms, answers]
               rows   [[user, request_id, time_ms, digest or nil, result, brief or nil], …]         oldest first
+    events    the newest events of the keys: `haptera.state.event_pieces`
 
 A result is the array, the failure or the number that `haptera.state.requests` remembers. The brief of a large one is
 the shorter form that takes its place where room is needed. The index and the time of the last entry belong to the
@@ -21,38 +22,31 @@ from __future__ import annotations
 
 from itertools import islice
 from operator import lt
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from haptera.errors import HapteraError
 from haptera.key_rules import EXPIRY_MAX_MS, KEY_SIZE_MAX, VALUE_SIZE_MAX, VERSION_MAX, is_key
 from haptera.state.command_encoding import UnknownPart
 from haptera.state.entry_sizes import entries_size
+from haptera.state.event_pieces import EventsLoader, event_pieces
 from haptera.state.key_ranges import EVERYTHING
 from haptera.state.machine import StateMachine
-from haptera.state.msgpack_arrays import array_header, read_array_header
+from haptera.state.msgpack_arrays import array_header
+from haptera.state.piece_decoding import PIECE_SIZE, PieceDecoder, require
 from haptera.state.requests import Remembered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from haptera.state.event_history import EventBounds
     from haptera.state.kv import Kv
     from haptera.state.requests import Requests
 
-#: Bytes of a piece, about: enough that a piece costs nothing by itself, and few enough that making one or loading one
-#: takes a millisecond or two. A piece is larger where a single value is.
-PIECE_SIZE: Final = 256 * 1024
 #: Bytes that an entry takes in a piece beside its key and its value, about.
 _ROW_OVERHEAD: Final = 16
 
-DecodedT = TypeVar("DecodedT")
-
 _encoder: Final = msgspec.msgpack.Encoder()
-
-
-class MalformedPieces(HapteraError, ValueError):
-    """The pieces are those of no state."""
 
 
 class _KvHead(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
@@ -73,18 +67,10 @@ class _RequestsHead(msgspec.Struct, array_like=True, forbid_unknown_fields=True,
     answers: int
 
 
-_kv_head: Final = msgspec.msgpack.Decoder(_KvHead)
-_kv_rows: Final = msgspec.msgpack.Decoder(_KvRows)
-_requests_head: Final = msgspec.msgpack.Decoder(_RequestsHead)
-_requests_rows: Final = msgspec.msgpack.Decoder(list[Remembered])
-_outline: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
-#: How many fields this version knows of what each decoder reads.
-_FIELD_COUNTS: Final = {
-    _kv_head: len(_KvHead.__struct_fields__),
-    _kv_rows: len(_KvRows.__struct_fields__),
-    _requests_head: len(_RequestsHead.__struct_fields__),
-    _requests_rows: len(Remembered.__struct_fields__),
-}
+_kv_head: Final = PieceDecoder("kv", _KvHead)
+_kv_rows: Final = PieceDecoder("kv", _KvRows)
+_requests_head: Final = PieceDecoder("requests", _RequestsHead)
+_requests_rows: Final = PieceDecoder("requests", list[Remembered])
 
 
 def dump_pieces(machine: StateMachine) -> Iterator[tuple[str, bytes]]:
@@ -96,20 +82,25 @@ def dump_pieces(machine: StateMachine) -> Iterator[tuple[str, bytes]]:
     assert not machine.changing
     yield from (("kv", piece) for piece in _kv_pieces(machine.kv))
     yield from (("requests", piece) for piece in _requests_pieces(machine.requests))
+    yield from (("events", piece) for piece in event_pieces(machine.kv))
 
 
-def load_pieces(pieces: Iterable[tuple[str, bytes]], *, index: int, time_ms: int) -> StateMachine:
+def load_pieces(
+    pieces: Iterable[tuple[str, bytes]], *, index: int, time_ms: int, bounds: EventBounds | None = None
+) -> StateMachine:
     """Make the state machine whose pieces these are.
 
-    ``index`` and ``time_ms`` are those of the last entry that was applied to it. Its digest is that of the machine
+    ``index`` and ``time_ms`` are those of the last entry that was applied to it, ``bounds`` those of its events. Its
+    digest is that of the machine
     that was dumped, and so are its answers to every later command. Raises `UnknownPart` (a newer version wrote the
     pieces) and `MalformedPieces`.
     """
-    machine = StateMachine()
+    machine = StateMachine(bounds)
     machine.index, machine.time_ms = index, time_ms
-    loaders: dict[str, _KvLoader | _RequestsLoader] = {
+    loaders: dict[str, _KvLoader | _RequestsLoader | EventsLoader] = {
         "kv": _KvLoader(machine.kv),
         "requests": _RequestsLoader(machine.requests),
+        "events": EventsLoader(machine.kv, time_ms),
     }
     waiting = dict(loaders)
     current = ""
@@ -120,11 +111,12 @@ def load_pieces(pieces: Iterable[tuple[str, bytes]], *, index: int, time_ms: int
         if section == current:
             loader.rows(piece)
             continue
-        _require(section in waiting, f"the section {section!r} comes twice")
+        require(section in waiting, f"the section {section!r} comes twice")
         del waiting[section]
         current = section
         loader.head(piece)
-    _require(not waiting, f"the sections {', '.join(waiting)} are missing")
+    waiting.pop("events", None)  # a snapshot of older software has none
+    require(not waiting, f"the sections {', '.join(waiting)} are missing")
     for loader in loaders.values():
         loader.finish()
     return machine
@@ -139,26 +131,26 @@ class _KvLoader:
         self._expected = 0
 
     def head(self, piece: bytes) -> None:
-        head = _decode("kv", piece, _kv_head)
-        _require(0 <= head.cleared_at <= head.revision <= VERSION_MAX, "no store has this revision")
+        head = _kv_head.decode(piece)
+        require(0 <= head.cleared_at <= head.revision <= VERSION_MAX, "no store has this revision")
         self._kv.revision, self._kv.cleared_at, self._expected = head.revision, head.cleared_at, head.keys
 
     def rows(self, piece: bytes) -> None:
-        rows = _decode("kv", piece, _kv_rows)
+        rows = _kv_rows.decode(piece)
         keys, values, versions = rows.keys, rows.values, rows.versions
-        _require(0 < len(keys) == len(values) == len(versions), "the columns of some keys differ in length")
+        require(0 < len(keys) == len(values) == len(versions), "the columns of some keys differ in length")
         # Of a whole column at once, because this is most of the work of loading a key.
         last = self._keys[-1] if self._keys else ""
-        _require(last < keys[0] and all(map(lt, keys, islice(keys, 1, None))), "the keys are not in their order")
-        _require(_are_keys(keys), "a text is no key")
-        _require(max(map(len, values)) <= VALUE_SIZE_MAX, "a value is too large")
-        _require(self._kv.cleared_at < min(versions) and max(versions) <= self._kv.revision, "no key has this version")
+        require(last < keys[0] and all(map(lt, keys, islice(keys, 1, None))), "the keys are not in their order")
+        require(_are_keys(keys), "a text is no key")
+        require(max(map(len, values)) <= VALUE_SIZE_MAX, "a value is too large")
+        require(self._kv.cleared_at < min(versions) and max(versions) <= self._kv.revision, "no key has this version")
         self._kv.size += entries_size(keys, values)
         self._kv.entries.put_all(keys, zip(values, versions, _expiries(rows), strict=True))
         self._keys += keys
 
     def finish(self) -> None:
-        _require(len(self._keys) == self._expected, f"there are {len(self._keys)} keys and not {self._expected}")
+        require(len(self._keys) == self._expected, f"there are {len(self._keys)} keys and not {self._expected}")
         self._kv.adopt_order(self._keys)
 
 
@@ -170,18 +162,18 @@ class _RequestsLoader:
         self._expected = 0
 
     def head(self, piece: bytes) -> None:
-        head = _decode("requests", piece, _requests_head)
-        _require(head.clock_ms >= 0, "the clock of the answers is negative")
+        head = _requests_head.decode(piece)
+        require(head.clock_ms >= 0, "the clock of the answers is negative")
         self._requests.clock_ms, self._expected = head.clock_ms, head.answers
 
     def rows(self, piece: bytes) -> None:
-        for row in _decode("requests", piece, _requests_rows):
+        for row in _requests_rows.decode(piece):
             refused = self._requests.restore(row)
-            _require(refused is None, f"an answer {refused}")
+            require(refused is None, f"an answer {refused}")
 
     def finish(self) -> None:
         count = len(self._requests)
-        _require(count == self._expected, f"there are {count} answers and not {self._expected}")
+        require(count == self._expected, f"there are {count} answers and not {self._expected}")
 
 
 def _kv_pieces(kv: Kv) -> Iterator[bytes]:
@@ -229,38 +221,13 @@ def _requests_pieces(requests: Requests) -> Iterator[bytes]:
         yield array_header(len(rows)) + b"".join(rows)
 
 
-def _decode(section: str, piece: bytes, decoder: msgspec.msgpack.Decoder[DecodedT]) -> DecodedT:
-    try:
-        return decoder.decode(piece)
-    except (ValueError, RecursionError) as error:
-        raise _explanation(section, piece, decoder, error) from error
-
-
-def _explanation(
-    section: str, piece: bytes, decoder: msgspec.msgpack.Decoder[Any], error: Exception
-) -> UnknownPart | MalformedPieces:
-    try:
-        elements = _outline.decode(piece)
-        counts = map(_count, elements) if decoder is _requests_rows else [len(elements)]
-        if max(counts, default=0) > _FIELD_COUNTS[decoder]:
-            return UnknownPart(section, "has more fields than are known", kind="part", source="snapshot")
-    except (ValueError, RecursionError):
-        pass  # not even an outline: the first error says it best
-    return MalformedPieces(f"the section {section!r} holds something else than its rows: {error}")
-
-
-def _count(row: msgspec.Raw) -> int:
-    header = read_array_header(bytes(row), 0)
-    return header[1] if header else 0
-
-
 def _expiries(rows: _KvRows) -> list[int | None]:
     """Return the time at which each of some keys expires."""
     if rows.expiries is None:
         return [None] * len(rows.keys)
-    _require(len(rows.expiries) == len(rows.keys), "the columns of some keys differ in length")
+    require(len(rows.expiries) == len(rows.keys), "the columns of some keys differ in length")
     times = [time_ms for time_ms in rows.expiries if time_ms is not None]
-    _require(not times or (min(times) > 0 and max(times) <= EXPIRY_MAX_MS), "no key expires at this time")
+    require(not times or (min(times) > 0 and max(times) <= EXPIRY_MAX_MS), "no key expires at this time")
     return rows.expiries
 
 
@@ -269,8 +236,3 @@ def _are_keys(keys: list[str]) -> bool:
     if together.isascii():
         return "\0" not in together and max(map(len, keys)) <= KEY_SIZE_MAX  # an empty one is not in its order
     return all(map(is_key, keys))
-
-
-def _require(condition: bool, otherwise: str) -> None:
-    if not condition:
-        raise MalformedPieces(otherwise)

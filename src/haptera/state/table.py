@@ -73,11 +73,6 @@ class Table(Generic[ValueT]):
             if len(whole) >= SPLIT_AT:
                 self._split(whole)
 
-    def put_first(self, key: str, value: ValueT) -> None:
-        """Set the value of ``key``, unless it has one."""
-        if key not in self:
-            self.put(key, value)
-
     def remove(self, key: str) -> None:
         """Take out ``key``, which is there."""
         whole = self.whole

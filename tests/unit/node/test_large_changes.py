@@ -13,7 +13,7 @@ from haptera.node import apply_committed, slice_queue
 from haptera.node.commands import ANONYMOUS
 from haptera.node.node import Node
 from haptera.node.scans import Cursor
-from haptera.state import Page, Result
+from haptera.state import EventBounds, Page, Result
 from haptera.state.kv import KEY_WORK, Kv
 from haptera.state.limits import SLICE_WORK_MAX
 from haptera.state.operations import Clear, Count, DeleteMany, Exists, Get, OpenScan, Set, SetMany
@@ -195,6 +195,7 @@ async def test_scans_and_counts_begin_before_or_after_a_large_change_and_never_i
 
 async def test_what_no_reader_needs_is_freed_in_turns() -> None:
     async with opened() as node:
+        node._machine.kv.events.bounds = EventBounds(events=0, size=0)
         await answered(Asked(node, SetMany(ITEMS)))
         scan = await node.commands.open_scan(ANONYMOUS, OpenScan())
         cleared = Asked(node, Clear())
@@ -204,6 +205,8 @@ async def test_what_no_reader_needs_is_freed_in_turns() -> None:
         assert history.size > 5_000 * 100
         assert isinstance(scan, Cursor)
         scan.close()
+        assert history.size == 0, "the event of the clear has the store alone"
+        await answered(Asked(node, *[Set("b", b"")] * 5))
         loop_turns = 0
         while not history.idle:
             await asyncio.sleep(0)

@@ -7,7 +7,7 @@ import sys
 import msgspec
 import pytest
 
-from haptera.state import Logged, ScanCursor, limits
+from haptera.state import EventBounds, Logged, ScanCursor, limits
 from haptera.state.operations import Clear, Delete, DeleteMany, OpenScan, Rename, Set, SetMany
 from tests.unit.state.store import Store, drain, page_of, refused
 
@@ -386,7 +386,7 @@ def test_trap_a_slow_reader_fills_the_memory_by_clears(monkeypatch: pytest.Monke
 
 def test_trap_a_clear_begins_while_older_entries_wait_to_be_freed() -> None:
     """A log of many clears, replayed, would otherwise hold all of their stores in memory."""
-    store = Store()
+    store = Store(EventBounds(events=0, size=0))
     keys = [f"{n:05}" for n in range(20 * limits.SWEEP_MAX)]
     value = bytes(100)
     unused = sys.getrefcount(value)

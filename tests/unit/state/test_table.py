@@ -37,7 +37,6 @@ keys = st.text("abc", min_size=1, max_size=3)
 changes = st.lists(
     st.one_of(
         st.tuples(st.just("put"), keys, st.integers()),
-        st.tuples(st.just("put_first"), keys, st.integers()),
         st.tuples(st.just("put_all"), st.lists(keys, max_size=6), st.integers()),
         st.tuples(st.just("remove"), keys, st.none()),
     ),
@@ -69,9 +68,6 @@ def _as_a_dict(changes: list[tuple[str, Any, Any]]) -> Table[int]:
         if name == "put":
             table.put(key, value)
             model[key] = value
-        elif name == "put_first":
-            table.put_first(key, value)
-            model.setdefault(key, value)
         elif name == "put_all":
             table.put_all(key, [value] * len(key))
             model.update(dict.fromkeys(key, value))

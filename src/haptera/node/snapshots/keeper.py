@@ -21,6 +21,7 @@ from haptera.errors import Code, Failure, StorageError, failure
 from haptera.node.snapshots import room
 from haptera.node.snapshots.decision import Snapshot
 from haptera.node.snapshots.errors import SnapshotNotMade, SnapshotRefused
+from haptera.state import SNAPSHOT_BOUNDS
 
 if TYPE_CHECKING:
     from haptera.node.metrics import Metrics
@@ -116,7 +117,8 @@ class SnapshotKeeper:
     @property
     def needed_bytes(self) -> int:
         """An estimate of the memory that the second process needs for the present state."""
-        return room.needed_bytes(self._machine.kv.size + self._machine.requests.size)
+        kv = self._machine.kv
+        return room.needed_bytes(kv.size + min(kv.events.size, SNAPSHOT_BOUNDS.size) + self._machine.requests.size)
 
     def request(self) -> Answer:
         """Ask for a snapshot that covers every write that was answered until now. Its answer comes when it is current.

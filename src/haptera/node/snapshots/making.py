@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from haptera.errors import CorruptionError
 from haptera.node.recovery import recover
 from haptera.node.snapshots.messages import Made
-from haptera.state import dump_pieces
+from haptera.state import SNAPSHOT_BOUNDS, dump_pieces
 from haptera.storage import SnapshotReader, read_segments, remove_snapshots, write_snapshot
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def make_snapshot(
         index_max=point.index,
         abandoned=told,
         on_damage=lambda file: damaged.append(file.index),
+        bounds=SNAPSHOT_BOUNDS,
     )
     if replays[0].point != point:
         raise CorruptionError(log_path, 0, f"a log that leads to {point}", f"one that leads to {replays[0].point}")
