@@ -105,6 +105,80 @@ def test_an_archive_brings_a_backup_to_a_later_moment(made: Made, tmp_path: Path
     assert asyncio.run(keys_of(target, made.key)) == expected(keys)
 
 
+class Rotated(Made):
+    """A backup, and an archive behind it of a time at which the node had another master key and another data key."""
+
+    async def _make(self) -> None:
+        self.later = self.path / "later.key"
+        data = self.path / "data"
+        options: Any = {"data_dir": data, "segment_size": 65536, "archive_dir": str(self.archive), "listen": "tcp"}
+        async with node(**options) as url:
+            await self._fill(url, 0, 40)
+            shutil.copyfile(data / "master.key", self.key)
+            rotate = ["storage", "rotate-key", str(data)]
+            for args in (["backup", "create", str(self.file), "--url", url], rotate, [*rotate, "--master"]):
+                ended = await asyncio.to_thread(run, *args)
+                assert ended.code == 0, ended.err
+            await self._fill(url, 40, 140)
+            archiver = url.node.archiver
+            assert archiver is not None
+            while archiver.through < 5:
+                await asyncio.sleep(0.05)
+        shutil.copyfile(data / "master.key", self.later)
+        for path in (self.key, self.later):
+            path.chmod(0o600)
+
+
+@pytest.fixture(scope="module")
+def rotated(tmp_path_factory: pytest.TempPathFactory) -> Rotated:
+    return Rotated(tmp_path_factory.mktemp("rotated"))
+
+
+def test_a_backup_and_an_archive_of_other_keys_are_restored_with_both_master_keys(
+    rotated: Rotated, tmp_path: Path
+) -> None:
+    args: list[str | Path] = ["restore", rotated.file, "--json", "--archive-dir", rotated.archive]
+    ended = rotated.run(*args, "--data-dir", tmp_path / "a", "--archive-master-key-file", rotated.later)
+    assert ended.code == 0, ended.err
+    keys = json.loads(ended.text)["keys"]
+    assert keys > 60
+    assert asyncio.run(keys_of(tmp_path / "a", rotated.key)) == expected(keys)
+    ended = rotated.run(*args, "--data-dir", tmp_path / "b", "--archive-master-key-command", f"cat {rotated.later}")
+    assert ended.code == 0, ended.err
+    refused = rotated.run(*args, "--data-dir", tmp_path / "c")
+    assert refused.code == 12
+    assert "--archive-master-key-file" in refused.err
+    refused = rotated.run(*args, "--data-dir", tmp_path / "c", "--archive-master-key-file", rotated.path / "none")
+    assert refused.code == 15
+    (tmp_path / "wrong").write_bytes(bytes(32))
+    refused = rotated.run(*args, "--data-dir", tmp_path / "c", "--archive-master-key-file", tmp_path / "wrong")
+    assert refused.code == 12
+    assert "the archive master key" in refused.err
+    refused = rotated.run("restore", rotated.file, "--data-dir", tmp_path / "c", "--archive-master-key-file", tmp_path)
+    assert refused.code == 2
+    assert "no --archive-dir" in refused.err
+    assert not (tmp_path / "c").exists()
+
+
+def test_any_moment_of_a_backup_and_an_archive_of_other_keys_is_restored(rotated: Rotated, tmp_path: Path) -> None:
+    both: list[str | Path] = ["--archive-dir", rotated.archive, "--archive-master-key-file", rotated.later]
+    inspected = rotated.run("pitr", "inspect", rotated.file, "--json", *both)
+    assert inspected.code == 0, inspected.err
+    (found,) = json.loads(inspected.text)["ranges"]
+    assert found["last"]["revision"] > 60
+    target = tmp_path / "restored"
+    ended = rotated.run("pitr", "restore", rotated.file, "--to-revision", "55", "--target", target, *both)
+    assert ended.code == 0, ended.err
+    assert asyncio.run(keys_of(target, rotated.key)) == expected(55)
+    shorter = rotated.run("pitr", "inspect", rotated.file, *both[:2])
+    assert shorter.code == 11, shorter.err
+    assert "revisions 0 to 40, " in shorter.text
+    assert "--archive-master-key-file" in shorter.text
+    refused = rotated.run("pitr", "restore", rotated.file, "--to-revision", "55", "--target", tmp_path / "c", *both[:2])
+    assert refused.code == 2
+    assert "--archive-master-key-file" in refused.err
+
+
 def test_a_directory_that_is_used_is_refused(made: Made, tmp_path: Path) -> None:
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").write_bytes(b"mine")

@@ -12,7 +12,7 @@ from haptera.errors import MissingKey, StorageError
 
 if TYPE_CHECKING:
     from haptera.cli.offline import Offline
-    from haptera.storage import ArchivedSegments, BackupReader, File, MasterKey
+    from haptera.storage import Archive, ArchivedSegments, BackupReader, File, MasterKey
 
 #: How errors name standard input.
 STANDARD_INPUT: Final = "standard input"
@@ -26,13 +26,13 @@ class BackupSource:
         self.file = file
         self._master = master
 
-    def archived(self, path: str | None) -> ArchivedSegments | None:
-        """The segments of the archive in the directory ``path`` that go on where the backup ends."""
-        if path is None:
+    def archived(self, archive: Archive | None) -> ArchivedSegments | None:
+        """The segments of an archive that go on where the backup ends."""
+        if archive is None:
             return None
-        from haptera.storage import Archive, ArchivedSegments, OsFileSystem
+        from haptera.storage import ArchivedSegments
 
-        return ArchivedSegments(Archive.find(OsFileSystem(), path), self.reader.manifest, self._master)
+        return ArchivedSegments(archive, self.reader, self._master)
 
     def progress(self, doing: str) -> AbstractContextManager[Callable[[int], None]]:
         """A bar over the bytes of the backup on a terminal; where there is none, or no package rich, nothing."""

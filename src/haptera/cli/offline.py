@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -16,7 +16,7 @@ from haptera.errors import HapteraError, StorageError
 
 if TYPE_CHECKING:
     from haptera.node import NodeConfig, Timeline
-    from haptera.storage import Finding, MasterKey, Unlock
+    from haptera.storage import Archive, Finding, MasterKey, Unlock
 
 
 #: How a line of text calls each kind of finding.
@@ -63,12 +63,12 @@ class Offline:
         master = self.master_key()
         return lambda directory: open_keyring(directory, master)
 
-    def timeline(self, path: str, archive_dir: str | None) -> Timeline:
+    def timeline(self, path: str, archive: ArchiveOption) -> Timeline:
         """The history of a data directory or a backup, with that of an archive."""
         from haptera.node import Timeline
         from haptera.storage import OsFileSystem, find_source
 
-        return Timeline.of(find_source(OsFileSystem(), path, archive_dir, self.master_key()))
+        return Timeline.of(find_source(OsFileSystem(), path, archive.find(), self.master_key()))
 
     def target(self, path: str) -> NodeConfig:
         """The configuration of the node that would open a directory to be made. Raises StorageError if it is filled."""
@@ -133,11 +133,56 @@ def offline_options(function: Callable[..., int]) -> Callable[..., int]:
     return wrapper
 
 
-def archive_option(function: Callable[..., int]) -> Callable[..., int]:
-    """Add ``--archive-dir`` to a command that reads a timeline."""
-    return click.option(
+class ArchiveOption:
+    """The archive that a command reads beside a directory or a backup, if one is given, and the master keys of it."""
+
+    def __init__(self, path: str | None, key_files: Sequence[str], key_commands: Sequence[str]) -> None:
+        self._path = path
+        self._key_files = key_files
+        self._key_commands = key_commands
+
+    def find(self) -> Archive | None:
+        """The archive. Raises ConfigurationError for a master key that cannot be read, and as `Archive.find`."""
+        from haptera.node import MasterKeyCommand, read_master_key_file
+        from haptera.storage import Archive, OsFileSystem
+
+        if self._path is None:
+            if self._key_files or self._key_commands:
+                raise click.UsageError("a master key of an archive is given, and no --archive-dir")
+            return None
+        masters = [read_master_key_file(path) for path in self._key_files]
+        masters += [MasterKeyCommand(each, "--archive-master-key-command").read() for each in self._key_commands]
+        return Archive.find(OsFileSystem(), self._path, masters)
+
+
+def archive_options(function: Callable[..., int]) -> Callable[..., int]:
+    """Add the options of an archive to a command, which gets an `ArchiveOption` as ``archive``."""
+
+    @click.option(
         "--archive-dir", metavar="ARCHIVE", help="The archive of the same node: its segments are read as well."
-    )(function)
+    )
+    @click.option(
+        "--archive-master-key-file",
+        "key_files",
+        metavar="FILE",
+        multiple=True,
+        help="A master key that the node had later or earlier: it opens keyrings of the archive that --master-key-file "
+        "does not. May be given several times.",
+    )
+    @click.option(
+        "--archive-master-key-command",
+        "key_commands",
+        metavar="COMMAND",
+        multiple=True,
+        help="The same from the standard output of a command.",
+    )
+    @functools.wraps(function)
+    def wrapper(
+        archive_dir: str | None, key_files: Sequence[str], key_commands: Sequence[str], **arguments: Any
+    ) -> int:
+        return function(archive=ArchiveOption(archive_dir, key_files, key_commands), **arguments)
+
+    return wrapper
 
 
 def target_option(function: Callable[..., int]) -> Callable[..., int]:

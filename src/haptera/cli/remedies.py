@@ -58,8 +58,8 @@ def _steps(error: BaseException, path: str) -> Iterator[str]:
             yield f"`haptera storage verify {path}` names every fault; {salvaged(path)}"
         case CorruptionError():
             yield "without --archive-dir the backup alone is read"
-        case WrongKey(kind="master key"):
-            yield f"give the master key {error.expected} {GIVE_MASTER_KEY}"
+        case WrongKey() if error.kind != "data key" or error.hint:
+            yield from _of_wrong_key(error)
         case MissingKey() if os.path.basename(error.file) != "keys":
             yield f"give the master key of the node {GIVE_MASTER_KEY}"
         case WrongKey() | MissingKey():
@@ -74,6 +74,14 @@ def _steps(error: BaseException, path: str) -> Iterator[str]:
             yield f"name the archive of node {error.expected}"
         case _:
             yield from _of_system(error.__cause__ if isinstance(error.__cause__, OSError) else error)
+
+
+def _of_wrong_key(error: WrongKey) -> Iterator[str]:
+    """The next step where a master key is another one, or a further one is needed, which the error then names."""
+    if error.kind == "master key":
+        yield f"give the master key {error.expected} {GIVE_MASTER_KEY}"
+    elif error.kind == "archive master key":
+        yield "give master keys that the node had with --archive-master-key-file, and no other"
 
 
 def _of_system(error: BaseException) -> Iterator[str]:

@@ -10,7 +10,7 @@ import click
 from haptera.cli import output
 from haptera.cli.backup_source import open_backup
 from haptera.cli.exit_codes import DAMAGED, DONE, IN_USE, USAGE, listed_offline
-from haptera.cli.offline import Offline, archive_option, offline_options
+from haptera.cli.offline import ArchiveOption, Offline, archive_options, offline_options
 
 if TYPE_CHECKING:
     from haptera.node import Restored
@@ -24,7 +24,8 @@ The master key of the node that made the backup is needed. Of a node that made i
 its data directory: give a copy of it with --master-key-file, here and to the new node.
 
 With --archive-dir the store goes on behind the backup to the end of the archived segments of that node. `haptera pitr
-restore` ends it at any revision or time before that.
+restore` ends it at any revision or time before that. If the master key was changed after the backup, give the key of
+the backup with --master-key-file and each later one with --archive-master-key-file. DIR is under the former.
 
 {
     listed_offline(
@@ -42,9 +43,9 @@ restore` ends it at any revision or time before that.
 @click.command(help=_HELP)
 @click.argument("file", metavar="FILE")
 @click.option("--data-dir", required=True, metavar="DIR", help="The data directory to make.")
-@archive_option
+@archive_options
 @offline_options
-def command(file: str, data_dir: str, archive_dir: str | None, offline: Offline) -> int:
+def command(file: str, data_dir: str, archive: ArchiveOption, offline: Offline) -> int:
     """Restore, and report."""
 
     def work() -> int:
@@ -53,7 +54,7 @@ def command(file: str, data_dir: str, archive_dir: str | None, offline: Offline)
 
         started = time.monotonic()
         with open_backup(file, offline) as source, source.progress("restoring") as update:
-            archived = source.archived(archive_dir)
+            archived = source.archived(archive.find())
             made = restore_backup(OsFileSystem(), offline.config(data_dir), source.reader, archived, update)
         _show(data_dir, made, time.monotonic() - started, offline)
         return DONE

@@ -99,20 +99,23 @@ class NewerFormat(StorageError):
 
 class WrongKey(StorageError):
     """A file was encrypted under another key: a segment under a data key that the keyring does not hold, or the keyring
-    under another master key. `kind` is "data key" or "master key".
+    under another master key. `kind` is "data key", "master key" or, for a key that was given for the archive alone,
+    "archive master key".
 
     `file` names the file; `expected` are the ids in hex of the keys that open it, `actual` those of the keys at hand.
+    `hint` says which further key would help, if that is known.
     """
 
     name: str = "WRONG_KEY"
 
-    def __init__(self, file: str, expected: str, actual: str, kind: str = "data key") -> None:
-        held = "the one given is" if kind == "master key" else "the keyring holds"
-        super().__init__(f"{file}: encrypted under the {kind} {expected}, but {held} {actual}")
+    def __init__(self, file: str, expected: str, actual: str, kind: str = "data key", hint: str = "") -> None:
+        held = "the keyring holds" if kind == "data key" else "the one given is"
+        super().__init__(f"{file}: encrypted under the {kind} {expected}, but {held} {actual}{hint and f'; {hint}'}")
         self.file = file
         self.expected = expected
         self.actual = actual
         self.kind = kind
+        self.hint = hint
 
 
 class MissingKey(StorageError):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from haptera.node.listening import NodeServer, check_listening
     from haptera.node.logging import configure_logging, fields_of
     from haptera.node.malloc_settings import return_large_blocks
-    from haptera.node.master_key import MasterKeySource, read_master_key_file
+    from haptera.node.master_key import MasterKeyCommand, MasterKeySource, read_master_key_file
     from haptera.node.node import Node
     from haptera.node.offline.from_backup import Restored, restore_backup, verify_backup
     from haptera.node.offline.keys import Migration, change_master_key, migrate, rotate_data_key
@@ -46,6 +46,7 @@ __all__ = [
     "CurrentKeys",
     "Envelope",
     "Lost",
+    "MasterKeyCommand",
     "MasterKeySource",
     "Migration",
     "Node",
@@ -99,7 +100,7 @@ _NAMES: Final = {
     "haptera.node.logging": ("configure_logging", "fields_of"),
     "haptera.node.malloc_settings": ("return_large_blocks",),
     "haptera.node.key_rotation": ("CurrentKeys",),
-    "haptera.node.master_key": ("MasterKeySource", "read_master_key_file"),
+    "haptera.node.master_key": ("MasterKeyCommand", "MasterKeySource", "read_master_key_file"),
     "haptera.node.node": ("Node",),
     "haptera.node.offline.from_backup": ("Restored", "restore_backup", "verify_backup"),
     "haptera.node.offline.keys": ("Migration", "change_master_key", "migrate", "rotate_data_key"),

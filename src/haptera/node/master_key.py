@@ -12,13 +12,16 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 from haptera.errors import ConfigurationError
 from haptera.node.option_kinds import MASTER_KEY_VARIABLE
-from haptera.storage import MASTER_KEY_FORM, MasterKey
+from haptera.storage import MASTER_KEY_DIGITS, MASTER_KEY_FORM, MasterKey, size_of_no_key
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from haptera.node.config import NodeConfig
 
 #: Seconds that the command may take: it may ask another machine, and it does not wait for a person, because it has no
@@ -40,10 +43,12 @@ class MasterKeySource:
     """
 
     def __init__(self, config: NodeConfig) -> None:
-        self._stopped = False
-        self._process: subprocess.Popen[bytes] | None = None  # the command, while it runs
         self._file = config.master_key_file
-        self._command = config.master_key_command
+        self._command = (
+            None
+            if config.master_key_command is None
+            else MasterKeyCommand(config.master_key_command, "master_key_command")
+        )
         self._variable = _variable()
         origins: dict[Origin, str] = {}
         if self._file is not None:
@@ -66,26 +71,46 @@ class MasterKeySource:
         if self._file is not None:
             return read_master_key_file(self._file)
         if self._command is not None:
-            return _parsed(self._output_of(self._command), "the output of master_key_command")
+            return self._command.read()
         if self._variable is not None:
             return _parsed(self._variable.encode(errors="replace"), MASTER_KEY_VARIABLE, raw=False)
         return None
 
     def stop(self) -> None:
         """End a command that runs, from any thread, and begin no other; `read` then raises. Does not wait."""
+        if self._command is not None:
+            self._command.stop()
+
+
+class MasterKeyCommand:
+    """A command that writes a master key to its standard output. ``name`` is how errors call it."""
+
+    def __init__(self, command: str, name: str) -> None:
+        self._command = command
+        self._name = name
+        self._stopped = False
+        self._process: subprocess.Popen[bytes] | None = None  # while it runs
+
+    def read(self) -> MasterKey:
+        """Run the command, and return the key. Blocks. Raises ConfigurationError."""
+        return _parsed(self._output(), f"the output of {self._name}")
+
+    def stop(self) -> None:
+        """End the command if it runs, from any thread, and begin it no more; `read` then raises. Does not wait."""
         self._stopped = True
         process = self._process
         if process is not None:
             _kill(process)
 
-    def _output_of(self, command: str) -> bytes:
-        """The standard output of a command. Its standard error is that of this process."""
-        arguments = _arguments_of(command)
+    def _output(self) -> bytes:
+        """The standard output of the command. Its standard error is that of this process."""
+        arguments = self._arguments()
+        failed = partial(_failed, self._name, arguments[0])
         deadline = time.monotonic() + COMMAND_TIMEOUT_S
-        process = self._process = _started(arguments)
+        process = self._process = _started(arguments, failed)
         try:
             if self._stopped:
-                raise _failed(arguments, "is not waited for, because the node stops")
+                raise failed("is not waited for, because the node stops")
             output = _read(process, deadline)
             if output is None or len(output) > COMMAND_OUTPUT_MAX:
                 said = (
@@ -93,23 +118,33 @@ class MasterKeySource:
                     if output
                     else f"nothing within {COMMAND_TIMEOUT_S:g} seconds"
                 )
-                raise _failed(arguments, f"wrote {said}")
+                raise failed(f"wrote {said}")
             status = process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            raise _failed(arguments, f"did not end within {COMMAND_TIMEOUT_S:g} seconds") from None
+            raise failed(f"did not end within {COMMAND_TIMEOUT_S:g} seconds") from None
         finally:
             self._process = None
             _end(process)
         if status:
-            raise _failed(arguments, f"ended with {f'signal {-status}' if status < 0 else f'the exit code {status}'}")
+            raise failed(f"ended with {f'signal {-status}' if status < 0 else f'the exit code {status}'}")
         return output
+
+    def _arguments(self) -> list[str]:
+        try:
+            arguments = shlex.split(self._command)
+        except ValueError as error:
+            raise ConfigurationError(f"{self._name} cannot be read: {error}") from error
+        if not arguments:
+            raise ConfigurationError(f"{self._name} is empty")
+        return arguments
 
 
 def read_master_key_file(path: str) -> MasterKey:
     """The master key in a file. There is a warning if others than its owner may read it. Raises ConfigurationError."""
-    from haptera.peer import read_key_file  # noqa: PLC0415  # the rules of any file that holds a secret
+    from haptera.peer import read_secret_file  # noqa: PLC0415  # the rules of any file that holds a secret
 
-    return _parsed(read_key_file(path), f"the master key file {path}")
+    name = "master key file"
+    return _parsed(read_secret_file(path, name, MASTER_KEY_FORM), f"the {name} {path}")
 
 
 def _variable() -> str | None:
@@ -124,21 +159,12 @@ def _variable() -> str | None:
 def _parsed(data: bytes, place: str, *, raw: bool = True) -> MasterKey:
     key = MasterKey.parse(data, raw=raw)
     if key is None:
-        raise ConfigurationError(f"{place} cannot be used: {MASTER_KEY_FORM}")
+        form = MASTER_KEY_FORM if raw else f"a master key is {MASTER_KEY_DIGITS} hex digits there"
+        raise ConfigurationError(f"{place} cannot be used: it has {size_of_no_key(data)}; {form}")
     return key
 
 
-def _arguments_of(command: str) -> list[str]:
-    try:
-        arguments = shlex.split(command)
-    except ValueError as error:
-        raise ConfigurationError(f"master_key_command cannot be read: {error}") from error
-    if not arguments:
-        raise ConfigurationError("master_key_command is empty")
-    return arguments
-
-
-def _started(arguments: list[str]) -> subprocess.Popen[bytes]:
+def _started(arguments: list[str], failed: Callable[[str], ConfigurationError]) -> subprocess.Popen[bytes]:
     try:
         # A session of its own, so that what the command has started is ended with it.
         return subprocess.Popen(  # noqa: S603  # the operator's own command, without a shell
@@ -146,7 +172,7 @@ def _started(arguments: list[str]) -> subprocess.Popen[bytes]:
         )
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is no command"
-        raise _failed(arguments, f"cannot be started: {reason}") from error
+        raise failed(f"cannot be started: {reason}") from error
 
 
 def _read(process: subprocess.Popen[bytes], deadline: float) -> bytes | None:
@@ -181,6 +207,6 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _failed(arguments: list[str], reason: str) -> ConfigurationError:
+def _failed(name: str, program: str, reason: str) -> ConfigurationError:
     # The program alone is named: its arguments may hold a secret.
-    return ConfigurationError(f"master_key_command: {arguments[0]} {reason}")
+    return ConfigurationError(f"{name}: {program} {reason}")

@@ -12,7 +12,7 @@ from haptera.peer.call import DEFAULT, Answer, Call, CallStream, Timeout, check_
 from haptera.peer.keywords import ConnectionOptions
 from haptera.peer.listen_and_dial import dial, dial_address, listen
 from haptera.peer.peer import Peer, link_of
-from haptera.peer.pre_shared_key import check_key_file, read_key_file
+from haptera.peer.pre_shared_key import check_key_file, read_key_file, read_secret_file
 from haptera.peer.remote_address import Credentials
 from haptera.peer.request import Request
 from haptera.peer.server import Server
@@ -51,4 +51,5 @@ __all__ = [
     "read_key_file",
     "read_listening_options",
     "read_options",
+    "read_secret_file",
 ]

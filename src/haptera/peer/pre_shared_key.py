@@ -1,10 +1,11 @@
-"""Files that hold a pre-shared key (spec/protocol.md, section 5.2)."""
+"""Files that hold a secret: a pre-shared key (spec/protocol.md, section 5.2) or another one."""
 
 from __future__ import annotations
 
 import logging
 import os
 import stat
+from functools import partial
 from typing import Final
 
 from haptera.errors import ConfigurationError
@@ -23,40 +24,63 @@ def read_key_file(path: str | os.PathLike[str]) -> bytes:
     It has 32 to 4096 bytes. There is a warning in the log if the file's mode lets others than its owner at it. Raises
     ``ConfigurationError``, which shows nothing of the content.
     """
-    secret, mode = _read(path)
-    if mode & _OTHERS:
-        shown = os.fspath(path)
-        fields = {"path": shown, "mode": oct(stat.S_IMODE(mode)), "help": f"chmod 600 {shown}"}
-        _logger.warning("key_file_open_to_others", extra=fields)
+    secret, mode = _read_key(path)
+    _warn_of_mode(path, mode)
     return secret
 
 
 def check_key_file(path: str | os.PathLike[str]) -> None:
     """Raise ``ConfigurationError`` if a file's secret can't be used."""
-    _read(path)
+    _read_key(path)
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[bytes, int]:
-    """Return the secret and the file's mode."""
-    shown = os.fspath(path)
+def read_secret_file(path: str | os.PathLike[str], name: str, form: str) -> bytes:
+    """Return the content of a file that holds a secret of at most 4096 bytes.
+
+    ``name`` is how errors call the file, and ``form`` says in them what it should hold. Warns and raises as
+    `read_key_file`.
+    """
+    secret, mode = _read(path, name, form)
+    if len(secret) > KEY_SIZE_MAX:
+        raise _unusable(name, path, f"it has more than {KEY_SIZE_MAX} bytes", form=form)
+    _warn_of_mode(path, mode)
+    return secret
+
+
+def _warn_of_mode(path: str | os.PathLike[str], mode: int) -> None:
+    if mode & _OTHERS:
+        shown = os.fspath(path)
+        fields = {"path": shown, "mode": oct(stat.S_IMODE(mode)), "help": f"chmod 600 {shown}"}
+        _logger.warning("key_file_open_to_others", extra=fields)
+
+
+def _read_key(path: str | os.PathLike[str]) -> tuple[bytes, int]:
+    """Return the pre-shared key in a file, and the file's mode."""
+    secret, mode = _read(path, "key file")
+    if not SECRET_SIZE_MIN <= len(secret) <= KEY_SIZE_MAX:
+        raise _unusable("key file", path, f"a key has {SECRET_SIZE_MIN} to {KEY_SIZE_MAX} bytes")
+    return secret, mode
+
+
+def _read(path: str | os.PathLike[str], name: str, form: str = "") -> tuple[bytes, int]:
+    """Return the content, up to one byte more than a key may have, and the file's mode."""
+    unusable = partial(_unusable, name, path, form=form)
     try:
         # Not waiting for the other end of a pipe, nor taking a terminal.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except (OSError, ValueError) as error:
-        raise _unusable(shown, getattr(error, "strerror", None) or str(error)) from error
+        raise unusable(getattr(error, "strerror", None) or str(error)) from error
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise _unusable(shown, "it is no regular file")
+            raise unusable("it is a directory" if stat.S_ISDIR(status.st_mode) else "it is no regular file")
         secret = os.read(descriptor, KEY_SIZE_MAX + 1)
     except OSError as error:
-        raise _unusable(shown, error.strerror or str(error)) from error
+        raise unusable(error.strerror or str(error)) from error
     finally:
         os.close(descriptor)
-    if not SECRET_SIZE_MIN <= len(secret) <= KEY_SIZE_MAX:
-        raise _unusable(shown, f"a key has {SECRET_SIZE_MIN} to {KEY_SIZE_MAX} bytes")
     return secret, status.st_mode
 
 
-def _unusable(path: str, reason: str) -> ConfigurationError:
-    return ConfigurationError(f"the key file {path} cannot be used: {reason}")
+def _unusable(name: str, path: str | os.PathLike[str], reason: str, *, form: str = "") -> ConfigurationError:
+    return ConfigurationError(f"the {name} {os.fspath(path)} cannot be used: {reason}{form and f'; {form}'}")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import google_crc32c
@@ -29,12 +28,12 @@ from haptera.storage.directory import (
 from haptera.storage.errors import ForeignArchive, NewerFormat, WrongKey, translated
 from haptera.storage.filesystem import TEMPORARY, create_anew, give_name, read_file, write_file_atomically
 from haptera.storage.keyring import Keyring
+from haptera.storage.keyring_format import WrappedKeyring
 from haptera.storage.segment_format import SEGMENT_HEADER_SIZE
-from haptera.storage.stored_keyring import unwrap_keyring
 from haptera.storage.toml import parse_toml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from haptera.storage.filesystem import File, FileSystem
     from haptera.storage.master_key import MasterKey
@@ -57,12 +56,14 @@ class Stopped(Exception):
 class Archive:
     """The archive in the directory ``path`` of the node ``node_id``. All of it blocks."""
 
-    def __init__(self, fs: FileSystem, path: str, node_id: bytes) -> None:
+    def __init__(self, fs: FileSystem, path: str, node_id: bytes, masters: Sequence[MasterKey] = ()) -> None:
+        """``masters`` are master keys that open keyrings of the archive beside the one of its reader."""
         self.path = path
         self.log_path = os.path.join(path, LOG_NAME)
         self.keyrings_path = os.path.join(path, KEYRINGS_NAME)
         self.node_id = node_id
         self.fs = fs
+        self._masters = masters
 
     def create(self) -> None:
         """Make what is missing; the directory's parents are not made, so that a disk that is not mounted is noticed.
@@ -88,11 +89,11 @@ class Archive:
             raise ForeignArchive(self.path, self.node_id.hex(), found.hex())
 
     @classmethod
-    def find(cls, fs: FileSystem, path: str) -> Archive:
+    def find(cls, fs: FileSystem, path: str, masters: Sequence[MasterKey] = ()) -> Archive:
         """The archive in a directory, of any node. Raises CorruptionError, NewerFormat, DiskFailed."""
         identity = os.path.join(path, IDENTITY_NAME)
         with translated(identity, "read whose archive it is"):
-            return cls(fs, path, _parse(identity, read_file(fs, identity, _IDENTITY_SIZE_MAX)))
+            return cls(fs, path, _parse(identity, read_file(fs, identity, _IDENTITY_SIZE_MAX)), masters)
 
     def segments(self) -> dict[int, str]:
         """The paths of the segments by their numbers, in order. Raises DiskFailed."""
@@ -112,13 +113,29 @@ class Archive:
     def with_keys(self, keyring: Keyring, master: MasterKey) -> Keyring:
         """The keys of a keyring and all of the archive, the newest last.
 
-        A keyring that was kept under an earlier master key is left out. Raises CorruptionError, DiskFailed.
+        Each archived keyring is opened with ``master`` or with one of the archive's own master keys. One that none of
+        them opens is left out; the errors of the result name its master keys, because a file may be under a key in it.
+        Raises WrongKey (a master key of the archive opens none of its keyrings), CorruptionError, DiskFailed.
         """
         keys = {key.id: key for key in keyring.keys}
-        for path, data in self.keyrings():
-            with suppress(WrongKey):
-                keys = {key.id: key for key in unwrap_keyring(path, data, master).keys} | keys
-        return Keyring(sorted(keys.values(), key=lambda key: (key.first_segment, key.created_ms)))
+        found = [WrappedKeyring(path, data) for path, data in self.keyrings()]
+        closed: dict[str, None] = {}
+        for wrapped in found:
+            opener = next((each for each in (master, *self._masters) if each.id in wrapped.master_ids), None)
+            if opener is not None:
+                keys = {key.id: key for key in wrapped.unwrap(opener).keys} | keys
+            else:
+                closed |= dict.fromkeys(master_id.hex() for master_id in wrapped.master_ids)
+        self._refuse_useless_keys(found)
+        hint = (
+            ""
+            if not closed
+            else (
+                f"{self.keyrings_path} has keyrings under the master key {', '.join(closed)}, which is not given: "
+                "--archive-master-key-file takes it"
+            )
+        )
+        return Keyring(sorted(keys.values(), key=lambda key: (key.first_segment, key.created_ms)), hint)
 
     def add_keyring(self, data: bytes) -> None:
         """Keep the keyring ``data``, unless it is the newest already. Raises DiskFull, DiskFailed."""
@@ -160,6 +177,13 @@ class Archive:
                 give_name(self.fs, self.log_path, name)  # durably: retention may remove the segment after this
         finally:
             segment.close()
+
+    def _refuse_useless_keys(self, found: Iterable[WrappedKeyring]) -> None:
+        openers = dict.fromkeys(master_id for wrapped in found for master_id in wrapped.master_ids)
+        for master in self._masters:
+            if master.id not in openers:
+                ids = ", ".join(master_id.hex() for master_id in openers)
+                raise WrongKey(self.keyrings_path, ids, master.id.hex(), "archive master key")
 
     def _write_identity(self) -> None:
         check = google_crc32c.value(self.node_id)

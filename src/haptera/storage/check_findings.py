@@ -50,9 +50,9 @@ class Finding(msgspec.Struct, frozen=True):
             case CorruptionError():
                 return cls("damage", error.file, error.offset, str(error.expected), str(error.actual))
             case WrongKey():
-                if error.kind == "master key":
-                    return cls("wrong_key", error.file, 0, f"the master key {error.expected}", error.actual)
-                expected = f"a key of the keyring ({error.actual})"
+                if error.kind != "data key":
+                    return cls("wrong_key", error.file, 0, f"the {error.kind} {error.expected}", error.actual)
+                expected = f"a key of the keyring ({error.actual}){error.hint and f'; {error.hint}'}"
                 return cls("wrong_key", error.file, 0, expected, f"key {error.expected}")
             case MissingKey():
                 return cls("wrong_key", error.file, 0, "the keys of the data beside it", "nothing")
@@ -81,9 +81,9 @@ class Findings:
         return len(self._list)
 
     @property
-    def lacks_keys(self) -> bool:
-        """Whether a file is under a key that the keyring does not hold."""
-        return any(finding.kind == "wrong_key" for finding in self._list)
+    def lacking_key(self) -> Finding | None:
+        """The first file under a key that the keyring does not hold; None where there is none."""
+        return next((finding for finding in self._list if finding.kind == "wrong_key"), None)
 
     def add(self, finding: Finding) -> None:
         self.damaged = self.damaged or not finding.harmless

@@ -85,7 +85,7 @@ def check_directory(fs: FileSystem, path: str, unlock: Unlock) -> Check:
             check, _ = begin_check(view, path, unlock)
             _check_files(view, check)
             _check_continuations(fs, check)
-            if not check.findings.lacks_keys or _keyring_of(fs, path) == keyring:
+            if not check.findings.lacking_key or _keyring_of(fs, path) == keyring:
                 return check
             # A node has made a data key since its keyring was read, and a file under it.
         except FileNotFoundError:

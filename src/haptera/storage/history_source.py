@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from haptera.errors import MissingKey
-from haptera.storage.archive import Archive
 from haptera.storage.backup import BackupImage, BackupReader
 from haptera.storage.directory import LOG_NAME, segment_name, segment_number
 from haptera.storage.overlay_filesystem import OverlayFileSystem
@@ -18,6 +17,7 @@ from haptera.storage.segment_format import SEGMENT_HEADER_SIZE
 from haptera.storage.stored_keyring import open_keyring, unwrap_keyring
 
 if TYPE_CHECKING:
+    from haptera.storage.archive import Archive
     from haptera.storage.directory import DataDirectory
     from haptera.storage.directory_check import Unlock
     from haptera.storage.filesystem import File, FileSystem
@@ -43,17 +43,16 @@ class HistorySource:
     current: bool = True
 
 
-def find_source(fs: FileSystem, path: str, archive_path: str | None, master: MasterKey | None) -> HistorySource:
-    """The source at `path`, the file of a backup or a data directory, with the archive at `archive_path`.
+def find_source(fs: FileSystem, path: str, archive: Archive | None, master: MasterKey | None) -> HistorySource:
+    """The source at `path`, the file of a backup or a data directory, with an archive.
 
     A backup is read from its beginning to its end. Raises DamagedBackup, MissingKey, WrongKey, NewerFormat,
     CorruptionError, DiskFailed.
     """
     file = _backup(fs, path)
     shown = fs if file is None else _image(file, path, master)
-    if archive_path is None:
+    if archive is None:
         return HistorySource(shown, path, lambda directory: open_keyring(directory, master), current=file is None)
-    archive = Archive.find(fs, archive_path)
     view = OverlayFileSystem(shown)
     log_path = os.path.join(path, LOG_NAME)
     numbers = {segment_number(name) for name in shown.listdir(log_path)}
@@ -61,7 +60,7 @@ def find_source(fs: FileSystem, path: str, archive_path: str | None, master: Mas
         own = os.path.join(log_path, segment_name(number))
         if number not in numbers or (file is not None and _is_longer(fs, archived, shown, own)):
             view.show(own, fs, archived)
-    return HistorySource(view, path, _unlock_with(archive, master), archive_path, archive.node_id, current=file is None)
+    return HistorySource(view, path, _unlock_with(archive, master), archive.path, archive.node_id, current=file is None)
 
 
 def _is_longer(fs: FileSystem, archived: str, shown: FileSystem, own: str) -> bool:
@@ -76,7 +75,7 @@ def _is_longer(fs: FileSystem, archived: str, shown: FileSystem, own: str) -> bo
 
 
 def _unlock_with(archive: Archive, master: MasterKey | None) -> Unlock:
-    """Open the keyring of a directory together with those of its archive, as far as the master key opens them."""
+    """Open the keyring of a directory together with those of its archive, as far as the master keys open them."""
 
     def unlock(directory: DataDirectory) -> Keyring:
         own = open_keyring(directory, master)

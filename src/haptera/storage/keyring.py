@@ -20,10 +20,12 @@ class Keyring:
     A keyring is replaced in one step when it changes, so one thread may read it while another adds a key.
     """
 
-    __slots__ = ("_keys",)
+    __slots__ = ("_hint", "_keys")
 
-    def __init__(self, keys: Iterable[DataKey]) -> None:
+    def __init__(self, keys: Iterable[DataKey], hint: str = "") -> None:
+        """`hint` says where a key may be that is not among these, for the errors of files under it."""
         self._keys = tuple(keys)
+        self._hint = hint
         if not self._keys:
             raise ValueError("a keyring has at least one key")
 
@@ -48,5 +50,5 @@ class Keyring:
         """The key that the header of `file` names. Raises WrongKey if the keyring does not hold it."""
         key = self.find(key_id)
         if key is None:
-            raise WrongKey(file, key_id.hex(), ", ".join(key.id.hex() for key in self._keys))
+            raise WrongKey(file, key_id.hex(), ", ".join(key.id.hex() for key in self._keys), hint=self._hint)
         return key

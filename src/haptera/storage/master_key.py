@@ -9,11 +9,14 @@ from typing import Final
 
 from haptera.storage.data_key import KEY_ID_SIZE, derive
 
-__all__ = ["MASTER_KEY_FORM", "MASTER_KEY_SIZE", "MasterKey"]
+__all__ = ["MASTER_KEY_DIGITS", "MASTER_KEY_FORM", "MASTER_KEY_SIZE", "MasterKey", "size_of_no_key"]
 
 MASTER_KEY_SIZE: Final = 32
+#: Hex digits of a master key as text.
+MASTER_KEY_DIGITS: Final = 2 * MASTER_KEY_SIZE
 #: The form of a master key, for errors: they never quote what was there instead.
-MASTER_KEY_FORM: Final = f"a master key is {MASTER_KEY_SIZE} bytes, raw or as {2 * MASTER_KEY_SIZE} hex digits"
+MASTER_KEY_FORM: Final = f"a master key is {MASTER_KEY_SIZE} bytes, raw or as {MASTER_KEY_DIGITS} hex digits"
+_DIGITS: Final = re.compile(rb"[0-9A-Fa-f]+", re.ASCII)
 _HEX: Final = re.compile(rb"\s*([0-9A-Fa-f]{64})\s*", re.ASCII)
 
 
@@ -47,3 +50,13 @@ class MasterKey:
     def format(self) -> bytes:
         """The key as the content of a file."""
         return self.secret.hex().encode() + b"\n"
+
+
+def size_of_no_key(data: bytes) -> str:
+    """How much there is of something that is no master key, for errors, without a byte of it."""
+    text = data.strip()
+    if _DIGITS.fullmatch(text):
+        return f"{len(text)} hex digits"
+    if len(text) == MASTER_KEY_DIGITS:
+        return f"{MASTER_KEY_DIGITS} bytes that are not all hex digits"
+    return f"{len(data)} bytes"

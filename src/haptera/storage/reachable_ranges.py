@@ -56,7 +56,8 @@ class ReachableRange:
         index = base.point.index
         if index == self.index or check.keyring is None:
             return
-        until = self.segments[-1].number + 1
+        # Up to the one with the last entry: one behind it may be under a key that is not at hand.
+        until = next(segment.number for segment in self.segments if segment.index >= self.index) + 1
         for entry in read_segments(fs, check.log_path, check.keyring, base.point, until):
             index = entry.index
             yield entry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shlex
@@ -71,8 +72,45 @@ def test_a_file_of_anything_else_is_refused(tmp_path: Path, data: bytes) -> None
     assert str(path) in refused(source(path))
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    assert "No such file" in refused(source(tmp_path / "none"))
+WANTED = "a master key is 32 bytes, raw or as 64 hex digits"
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"", "it has 0 bytes"),
+        (SECRET[:31], "it has 31 bytes"),
+        (SECRET + b"\n", "it has 33 bytes"),
+        (SECRET.hex().encode()[:62] + b"\n", "it has 62 hex digits"),
+        (SECRET.hex().encode()[:63] + b"x\n", "it has 64 bytes that are not all hex digits"),
+        (SECRET.hex().encode() * 2, "it has 128 hex digits"),
+        (bytes(4097), "it has more than 4096 bytes"),
+    ],
+)
+def test_what_a_file_holds_and_should_hold_is_told(tmp_path: Path, data: bytes, found: str) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(data)
+    assert refused(source(path)) == f"the master key file {path} cannot be used: {found}; {WANTED}"
+
+
+def test_what_stands_in_the_place_of_a_file_and_should_be_there_is_told(tmp_path: Path) -> None:
+    (tmp_path / "key").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name, found in (
+        ("key", "it is a directory"),
+        ("pipe", "it is no regular file"),
+        ("none", "No such file or directory"),
+    ):
+        path = tmp_path / name
+        assert refused(source(path)) == f"the master key file {path} cannot be used: {found}; {WANTED}"
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(*_: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("haptera.peer.pre_shared_key.os.open", refusing)
+    assert refused(source(tmp_path / "key")).endswith(f"key cannot be used: Permission denied; {WANTED}")
 
 
 def test_a_file_that_others_may_read_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -105,6 +143,7 @@ def test_a_variable_of_anything_but_64_hex_digits_is_refused(monkeypatch: pytest
     message = refused(source())
     assert VARIABLE in message
     assert value not in message
+    assert message.endswith("; a master key is 64 hex digits there")
 
 
 def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,8 +177,8 @@ def test_a_command_is_run_without_the_variable_of_another_store(monkeypatch: pyt
         (python(f"print('{SECRET.hex()}'); raise SystemExit(3)"), "exit code 3"),
         (python("import os; os.kill(os.getpid(), 9)"), "signal 9"),
         (python(f"print('{SECRET.hex()}' * 1000)"), "more than 4096 bytes"),
-        (python(f"print('{SECRET.hex()}' * 2)"), "64 hex digits"),
-        ("true", "64 hex digits"),
+        (python(f"print('{SECRET.hex()}' * 2)"), f"it has 128 hex digits; {WANTED}"),
+        ("true", f"it has 0 bytes; {WANTED}"),
         ("'unclosed", "No closing quotation"),
         ("''", "cannot be started"),
     ],

@@ -8,7 +8,7 @@ import click
 
 from haptera.cli import output
 from haptera.cli.exit_codes import DAMAGED, DONE, listed_offline
-from haptera.cli.offline import Offline, archive_option, finding_line, offline_options
+from haptera.cli.offline import ArchiveOption, Offline, archive_options, finding_line, offline_options
 
 if TYPE_CHECKING:
     from haptera.node import Reach
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _HELP: Final = f"""List every range of revisions and times that can be restored from SOURCE.
 
 SOURCE is a data directory, or the file of a backup. With --archive-dir the segments in the archive of the same node
-are read as well.
+are read as well. Where the master key was changed, --archive-master-key-file gives each that --master-key-file is not.
 
 A range begins at a snapshot, or at the first entry, and reaches without a gap to its end. Without damage there is one.
 Its last revision is found by rebuilding the state, which takes as long as a start.
@@ -34,13 +34,13 @@ Its last revision is found by rebuilding the state, which takes as long as a sta
 
 @click.command(help=_HELP)
 @click.argument("source", metavar="SOURCE")
-@archive_option
+@archive_options
 @offline_options
-def command(source: str, archive_dir: str | None, offline: Offline) -> int:
+def command(source: str, archive: ArchiveOption, offline: Offline) -> int:
     """List the ranges."""
 
     def work() -> int:
-        timeline = offline.timeline(source, archive_dir)
+        timeline = offline.timeline(source, archive)
         ranges = timeline.reach()
         damaged = timeline.check.findings.damaged
         if offline.as_json:

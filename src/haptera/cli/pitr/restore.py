@@ -12,7 +12,7 @@ import click
 
 from haptera.cli import output
 from haptera.cli.exit_codes import DONE, IN_USE, USAGE, listed_offline
-from haptera.cli.offline import Offline, archive_option, offline_options, target_option
+from haptera.cli.offline import ArchiveOption, Offline, archive_options, offline_options, target_option
 
 #: Unix seconds, with a fraction or without.
 _SECONDS: Final = re.compile(r"\d{1,12}(\.\d{1,9})?", re.ASCII)
@@ -26,7 +26,8 @@ whose time is not later than T: a time with its zone, such as 2026-11-28T14:00:0
 the seconds since 1970. `haptera pitr inspect` lists what can be restored; what cannot is an error.
 
 SOURCE is a data directory, on which a node may run, or the file of a backup; with --archive-dir the segments in the
-archive of the same node are read as well. SOURCE stays as it is. TARGET must not exist, or be empty. It gets a new
+archive of the same node are read as well, also those from before or after a change of the master key if
+--archive-master-key-file gives the other one. SOURCE stays as it is. TARGET must not exist, or be empty. It gets a new
 identity, and opens only when it is whole and was read back.
 
 {
@@ -64,10 +65,10 @@ class Time(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no param
 @click.option("--to-revision", type=click.IntRange(0), metavar="N", help="The revision to restore.")
 @click.option("--to-time", type=Time(), metavar="T", help="The time to restore.")
 @target_option
-@archive_option
+@archive_options
 @offline_options
 def command(
-    source: str, to_revision: int | None, to_time: int | None, target: str, archive_dir: str | None, offline: Offline
+    source: str, to_revision: int | None, to_time: int | None, target: str, archive: ArchiveOption, offline: Offline
 ) -> int:
     """Restore, and report."""
     if (to_revision is None) == (to_time is None):
@@ -78,7 +79,7 @@ def command(
         from haptera.storage import OsFileSystem
 
         made = offline.target(target)
-        timeline = offline.timeline(source, archive_dir)
+        timeline = offline.timeline(source, archive)
         if to_revision is not None:
             rebuilt = timeline.at_revision(to_revision)
         else:

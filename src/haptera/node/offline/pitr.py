@@ -124,11 +124,10 @@ class Timeline:
         )
 
     def _unreachable(self, wanted: str) -> StorageError:
-        path = self.check.path
-        ranges = self.reach()
-        if not ranges:
-            return StorageError(f"{path}: {wanted} cannot be reached, and nor can anything else")
-        return StorageError(f"{path}: {wanted} cannot be reached; these can: {'; '.join(map(str, ranges))}")
+        ranges, lacking = self.reach(), self.check.findings.lacking_key
+        reached = f"; these can: {'; '.join(map(str, ranges))}" if ranges else ", and nor can anything else"
+        key = f"; {lacking.file} is under {lacking.actual}, and not under {lacking.expected}" if lacking else ""
+        return StorageError(f"{self.check.path}: {wanted} cannot be reached{reached}{key}")
 
 
 def _first_time_ms(found: ReachableRange) -> int:

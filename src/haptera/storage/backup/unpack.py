@@ -11,6 +11,7 @@ from haptera.storage.backup.names import FOLDERS, file_path
 from haptera.storage.directory import KEYS_NAME, segment_name
 from haptera.storage.errors import ForeignArchive, translated
 from haptera.storage.filesystem import read_file, write_file_atomically
+from haptera.storage.found_segments import read_segment_header
 from haptera.storage.keyring_format import wrap
 from haptera.storage.segment_format import SEGMENT_HEADER_SIZE
 
@@ -18,11 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from haptera.storage.archive import Archive
-    from haptera.storage.backup.format import BackupFile, Manifest
+    from haptera.storage.backup.format import BackupFile
     from haptera.storage.backup.reader import BackupReader
     from haptera.storage.directory import DataDirectory
     from haptera.storage.filesystem import File
-    from haptera.storage.keyring import Keyring
     from haptera.storage.master_key import MasterKey
 
 __all__ = ["ArchivedSegments", "unpack"]
@@ -31,11 +31,14 @@ __all__ = ["ArchivedSegments", "unpack"]
 class ArchivedSegments:
     """The segments of an archive that go on where a backup ends, and the keys that they need.
 
-    ``paths`` has the segments by number, the first of which may be the last of the backup, with more records. Raises
-    ForeignArchive (it is another node's), CorruptionError (a segment between them is missing) and DiskFailed.
+    ``paths`` has the segments by number, the first of which may be the last of the backup, with more records.
+    ``master`` opens the keyring of the backup, and will open the one of both. Raises ForeignArchive (it is another
+    node's), CorruptionError (a segment between them is missing), WrongKey (no key at hand opens a segment; a master key
+    of the archive opens nothing), NewerFormat and DiskFailed.
     """
 
-    def __init__(self, archive: Archive, manifest: Manifest, master: MasterKey) -> None:
+    def __init__(self, archive: Archive, reader: BackupReader, master: MasterKey) -> None:
+        manifest = reader.manifest
         if archive.node_id != manifest.node_id:
             raise ForeignArchive(archive.path, manifest.node_id.hex(), archive.node_id.hex())
         found = archive.segments()
@@ -50,6 +53,11 @@ class ArchivedSegments:
             raise CorruptionError(os.path.join(archive.log_path, segment_name(number)), 0, "a segment", "no file")
         self._archive = archive
         self._master = master
+        self._keyring = archive.with_keys(reader.keyring, master)
+        for number, path in self.paths.items():  # before anything is copied, which may take hours
+            if number >= manifest.next_segment:
+                with translated(path, "read the header of the archived segment"):
+                    self._keyring.key_of(path, read_segment_header(archive.fs, path, number)[0].key_id)
 
     def open(self, number: int, begun: bytes | None = None) -> File:
         """Open an archived segment; ``begun`` is the header of the part of it that the backup has, if it has one.
@@ -63,9 +71,9 @@ class ArchivedSegments:
             raise CorruptionError(path, 0, "the segment of this number in the backup", "another segment")
         return segment
 
-    def keyring_data(self, keyring: Keyring) -> bytes:
-        """The file of the keys of a backup and of the keys of the archive, under the master key."""
-        return wrap(self._archive.with_keys(keyring, self._master), [self._master])
+    def keyring_data(self) -> bytes:
+        """The file of the keys of the backup and of the keys of the archive, under the master key."""
+        return wrap(self._keyring, [self._master])
 
 
 def unpack(
@@ -81,7 +89,7 @@ def unpack(
     of its number), DiskFull, DiskFailed.
     """
     fs = directory.fs
-    keyring = reader.keyring_data if archived is None else archived.keyring_data(reader.keyring)
+    keyring = reader.keyring_data if archived is None else archived.keyring_data()
     with translated(directory.keys_path, "restore the keyring"):
         write_file_atomically(fs, directory.path, KEYS_NAME, keyring)
     with translated(directory.path, "restore the files"):

@@ -54,7 +54,7 @@ class Restoring:
 
     def restore(self, fs: FileSystem, data: bytes, archive: Archive | None = None) -> Restored:
         reader = self.reader(data)
-        archived = None if archive is None else ArchivedSegments(archive, reader.manifest, self.master)
+        archived = None if archive is None else ArchivedSegments(archive, reader, self.master)
         return restore_backup(fs, self.config, reader, archived)
 
     def open(self, fs: FileSystem, path: str = TARGET) -> DurableState:

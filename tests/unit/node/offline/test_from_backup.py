@@ -263,6 +263,98 @@ class TestArchive:
         assert [key.id for key in again.keyring.keys] == [key.id for key in durable.keyring.keys]
 
 
+class TestChangedMasterKey:
+    """A backup, and the archive of its node behind it, between which the keys were changed."""
+
+    def made(self, fs: MemoryFileSystem, tmp_path: Path) -> tuple[Restoring, bytes, DurableState, list[MasterKey]]:
+        """A backup, its node with two more master keys and with a data key under each of them, and these master keys.
+
+        The archive has a keyring of each time, also of the middle of the changes.
+        """
+        durable = write_sets(fs, 40)
+        restoring, data = Restoring(fs, tmp_path), backup_of(durable)
+        archive = archive_of(fs, durable.directory.node_id)
+        masters = []
+        for first in (40, 100):
+            durable.keyring.change_generated_master()
+            masters.append(durable.keyring.master)
+            archive.add_keyring(fs.read(f"{PATH}/keys"))
+            durable.keyring.rotate()
+            durable.log.roll()
+            for number in range(first, first + 60):
+                append(durable, [operations.Set(f"key {number % 10}", b"%d " % number * 500)], START_MS + number)
+        first_key, middle = durable.keyring.keys[:2]
+        archive.add_keyring(fs.read(f"{PATH}/keys"))
+        durable.keyring.drop_unused(lambda: {durable.keyring.newest.id})
+        archive.add_keyring(fs.read(f"{PATH}/keys"))
+        for number, path in sealed_segments(fs, LOG_PATH).items():
+            if number not in archive.segments():
+                archive.add(number, path)
+        assert {first_key.id, middle.id, durable.keyring.newest.id} == segment_keys(fs)
+        return restoring, data, durable, masters
+
+    def test_the_store_goes_on_to_the_end_with_the_master_keys_of_the_archive(self, tmp_path: Path) -> None:
+        fs = MemoryFileSystem()
+        restoring, data, durable, masters = self.made(fs, tmp_path)
+        made = restoring.restore(fs, data, Archive.find(fs, "archive", masters))
+        assert made.index > 120
+        again = restoring.open(fs)
+        assert again.keyring.master == restoring.master, "the new directory is under the key of the backup"
+        assert len({key.id for key in again.keyring.keys}) == len(again.keyring.keys) == 3
+        assert again.keyring.newest == durable.keyring.newest
+
+    @pytest.mark.parametrize("given", [0, 1])
+    def test_a_missing_master_key_is_named_before_anything_is_made(self, given: int, tmp_path: Path) -> None:
+        """The last master key opens keyrings with every data key that the archive had then; the first one does not."""
+        fs = MemoryFileSystem()
+        restoring, data, _, masters = self.made(fs, tmp_path)
+        found = Archive.find(fs, "archive", masters[:given])
+        with pytest.raises(WrongKey) as caught:
+            restoring.restore(fs, data, found)
+        assert caught.value.kind == "data key"
+        assert "archive/log/" in caught.value.file
+        assert masters[-1].id.hex() in str(caught.value)
+        assert "--archive-master-key-file" in str(caught.value)
+        assert TARGET not in fs.listdir(".")
+
+    def test_a_master_key_that_opens_nothing_of_the_archive_is_told_from_that_of_the_backup(
+        self, tmp_path: Path
+    ) -> None:
+        fs = MemoryFileSystem()
+        restoring, data, _, masters = self.made(fs, tmp_path)
+        wrong = MasterKey.of(b"wrong".ljust(32))
+        with pytest.raises(WrongKey, match="archive/keys: encrypted under the archive master key") as caught:
+            restoring.restore(fs, data, Archive.find(fs, "archive", [*masters, wrong]))
+        assert caught.value.actual == wrong.id.hex()
+        assert all(master.id.hex() in caught.value.expected for master in masters)
+        assert wrong.secret.hex() not in str(caught.value)
+        restoring.master = wrong
+        with pytest.raises(WrongKey, match="b: encrypted under the master key") as caught:
+            restoring.restore(fs, data, Archive.find(fs, "archive", masters))
+        assert TARGET not in fs.listdir(".")
+
+    def test_every_moment_of_backup_and_archive_is_reached_with_the_keys_of_both(self, tmp_path: Path) -> None:
+        fs = MemoryFileSystem()
+        restoring, data, _, masters = self.made(fs, tmp_path)
+        fs.write("backup", data)
+        timeline = Timeline.of(find_source(fs, "backup", Archive.find(fs, "archive", masters), restoring.master))
+        (reach,) = timeline.reach()
+        assert reach.last_index > 120
+        assert timeline.at_revision(reach.last_revision).machine.kv.entries
+        shorter = Timeline.of(find_source(fs, "backup", Archive.find(fs, "archive"), restoring.master))
+        assert shorter.reach()[0].last_revision == 40
+        with pytest.raises(StorageError, match=f"{masters[0].id.hex()}, .*--archive-master-key-file"):
+            shorter.at_revision(reach.last_revision)
+        lacking = shorter.check.findings.lacking_key
+        assert lacking is not None
+        assert masters[-1].id.hex() in lacking.expected
+
+
+def segment_keys(fs: MemoryFileSystem) -> set[bytes]:
+    """The ids of the data keys of all archived segments."""
+    return {fs.read(f"archive/log/{name}")[12:20] for name in fs.listdir("archive/log")}
+
+
 def test_the_directory_of_the_source_is_only_read(tmp_path: Path) -> None:
     fs = MemoryFileSystem()
     durable = write_sets(fs, 5)

@@ -79,7 +79,8 @@ class Kept:
         self.backup_revision = durable.machine.revision
 
     def timeline(self, path: str, archive: str | None = None) -> Timeline:
-        return Timeline.of(find_source(self.fs, path, archive, self.master if path == "backup" else None))
+        found = None if archive is None else Archive.find(self.fs, archive)
+        return Timeline.of(find_source(self.fs, path, found, self.master if path == "backup" else None))
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +119,7 @@ def test_the_archive_extends_a_directory_beyond_its_retention(kept: Kept) -> Non
         fs.unlink(f"{PATH}/snapshots/{name}")
     (shorter,) = Timeline.of(find_source(fs, PATH, None, None)).reach()
     assert shorter.first_revision > 0
-    timeline = Timeline.of(find_source(fs, PATH, "archive", None))
+    timeline = Timeline.of(find_source(fs, PATH, Archive.find(fs, "archive"), None))
     (reach,) = timeline.reach()
     assert (reach.first_revision, reach.last_revision) == (0, len(kept.record.states) - 1)
     check(timeline, kept.record, 0, reach.last_revision)
