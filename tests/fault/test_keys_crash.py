@@ -17,6 +17,7 @@ import pytest
 from haptera.errors import StorageError
 from haptera.storage import DataDirectory, MasterKey
 from haptera.storage.errors import MissingKey, WrongKey
+from haptera.storage.keyring_format import WrappedKeyring
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
 from tests.fault.test_storage_crash import image, lose
 from tests.unit.storage.format_1 import format_1
@@ -192,6 +193,62 @@ def test_a_crash_while_it_is_opened_again_after_a_crash(name: str, loss: str, se
             if (seen := image(found)) not in looked_at:
                 looked_at.add(seen)
                 check_what_is_left(found, life.masters, 0)
+
+
+@pytest.mark.parametrize("loss", ["keep", "drop", "reorder"])
+def test_a_change_of_the_generated_key_behind_one_that_failed_may_be_stopped_anywhere(loss: str) -> None:
+    """Trap: the first change has put its key into the file, and the keyring is put under two others."""
+    base, whole = filled(), filled()
+    keyring = Store.open(whole).keyring
+    start = len(whole.calls)
+    keyring.change_generated_master()
+    looked_at = set()
+    for fail_at in range(start + 1, len(whole.calls) + 1):
+        stop = 0
+        while True:
+            fs = deepcopy(base)
+            keyring = Store.open(fs).keyring
+            fs.fail_at = fail_at
+            with pytest.raises(StorageError):
+                keyring.change_generated_master()
+            fs.fail_at = None
+            fs.stop_after = len(fs.calls) + stop
+            with suppress(Crashed):
+                keyring.change_generated_master()
+                break
+            fs.stop_after = None
+            left = lose(fs, loss, fail_at)
+            if (seen := image(left)) not in looked_at:
+                looked_at.add(seen)
+                assert openers(left, (None,)), (fail_at, stop)
+                assert keeps_what_opens(left, base.read(f"{PATH}/keys"))
+                assert keeps_what_opens(left, fs.read(f"{PATH}/keys")), "a backup that was made at this moment"
+            stop += 1
+
+
+def keeps_what_opens(fs: MemoryFileSystem, keyring: bytes) -> bool:
+    """Whether a master key in the directory opens a keyring, which may be in a backup."""
+    names = [name for name in fs.listdir(PATH) if name.startswith("master.key") and not name.endswith(".tmp")]
+    found = [MasterKey.parse(fs.read(f"{PATH}/{name}")) for name in names]
+    wrapped = WrappedKeyring("backup", keyring)
+    return any(master is not None and master.id in wrapped.master_ids for master in found)
+
+
+@pytest.mark.parametrize("name", ["another generated master key", "a given master key for a generated one"])
+@pytest.mark.parametrize(("loss", "seed"), LOSSES)
+def test_a_crash_leaves_a_key_for_the_backups_made_before(name: str, loss: str, seed: int) -> None:
+    """The generated master key that is replaced stays in the directory, whatever happens on the way."""
+    life = LIVES[name]
+    begun = life.begin()
+    whole = deepcopy(begun)
+    life.go_on(whole, [0])
+    for after in [0, *whole.changes()]:
+        fs = deepcopy(begun)
+        fs.stop_after = after
+        with suppress(Crashed):
+            life.go_on(fs, [0])
+        fs.stop_after = None
+        assert keeps_what_opens(lose(fs, loss, seed), begun.read(f"{PATH}/keys")), after
 
 
 def opened_again(fs: MemoryFileSystem, life: Life) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.core import ParameterSource
 
 from haptera.cli import output
 from haptera.cli.exit_codes import DAMAGED, INTERRUPTED, USAGE
@@ -34,7 +35,14 @@ class Offline:
     """The options of a command that works on a data directory, and how its work is run."""
 
     def __init__(self, as_json: bool, master_key_file: str | None, master_key_command: str | None) -> None:
+        context = click.get_current_context()
         self.as_json = as_json
+        #: The options of the master key that are on the command line itself. The environment may have those of a node.
+        self.named_master_key = [
+            flag
+            for flag, name in (("--master-key-file", "master_key_file"), ("--master-key-command", "master_key_command"))
+            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        ]
         self._master_key_file = master_key_file
         self._master_key_command = master_key_command
 

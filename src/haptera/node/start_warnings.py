@@ -51,12 +51,13 @@ def _warn_of_master_key(path: str, keyring: StoredKeyring) -> None:
         if (mode := _mode(path)) & _OTHERS:
             fields = {"path": path, "mode": oct(mode), "help": f"chmod 600 {path}"}
             _logger.warning("key_file_open_to_others", extra=fields)
-    elif keyring.unused_file:
+    elif keyring.unused_files:
         _logger.warning(
             "unused_master_key",
             extra={
-                "file": path,
-                "meaning": "another master key opens this directory; this file opens nothing but older copies of it",
+                "files": " ".join(keyring.unused_files),
+                "meaning": "another master key opens this directory; these open backups that were made before",
+                "help": "keep them where no one finds the backups, and not here",
             },
         )
 

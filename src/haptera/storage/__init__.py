@@ -41,7 +41,7 @@ from haptera.storage.snapshot import (
     remove_unfinished_snapshots,
     write_snapshot,
 )
-from haptera.storage.stored_keyring import StoredKeyring, open_keyring, unwrap_keyring
+from haptera.storage.stored_keyring import StoredKeyring, kept_master_keys, open_keyring, unwrap_keyring
 
 __all__ = [
     "DIRECTORY_FORMAT",
@@ -90,6 +90,7 @@ __all__ = [
     "check_directory",
     "find_snapshots",
     "find_source",
+    "kept_master_keys",
     "look_into",
     "open_keyring",
     "open_regular",

@@ -1,11 +1,14 @@
 """The files of keys in a data directory: the keyring, and the master key where none is given (storage-format 2.2, 2.3).
 
 The order of the writes is the promise: at any instant the keyring on the disk opens with the master key on the disk, or
-with the given one. A file is replaced as a whole.
+with the given one. A file is replaced as a whole. A generated master key that is replaced is kept beside it, under its
+id: the backups that were made before need it, and no one may have another copy.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -23,28 +26,34 @@ from haptera.storage.errors import DiskFull, MissingKey, translated
 from haptera.storage.filesystem import TEMPORARY, read_file, write_file_atomically
 from haptera.storage.keyring import Keyring
 from haptera.storage.keyring_format import WrappedKeyring, format_of_keys, wrap
-from haptera.storage.master_key import MASTER_KEY_FORM, MasterKey
+from haptera.storage.master_key import MASTER_KEY_FORM, MasterKey, size_of_no_key
 from haptera.storage.toml import parse_toml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
-__all__ = ["DATA_KEYS_MAX", "StoredKeyring", "open_keyring", "unwrap_keyring"]
+    from haptera.storage.filesystem import FileSystem
+
+__all__ = ["DATA_KEYS_MAX", "StoredKeyring", "kept_master_keys", "open_keyring", "unwrap_keyring"]
 
 #: Data keys of one keyring. Each of them has retained data: a keyring is full when its key was changed this many times
 #: within the time for which data is retained.
 DATA_KEYS_MAX: Final = 256
+#: Replaced master keys that are kept in one directory: a change each week for a year. The node removes none, because it
+#: does not know the backups that need them.
+MASTER_KEYS_KEPT_MAX: Final = 64
+_KEPT_NAME: Final = re.compile(rf"{re.escape(MASTER_KEY_NAME)}\.[0-9a-f]{{16}}", re.ASCII)
 
 
 class StoredKeyring(Keyring):
     """The keyring of an open data directory; each change is in its file before it is seen here.
 
-    `master` is the master key that opens it, and `generated` whether that is kept beside the data. `unused_file` is
-    whether there is a generated key that does not open it. After a change has failed the keyring is as it was before.
-    Changes may come from several threads.
+    `master` is the master key that opens it, and `generated` whether that is kept beside the data. `unused_files` are
+    the paths of generated keys that stand there although a given one opens it. After a change has failed the keyring is
+    as it was before. Changes may come from several threads.
     """
 
-    __slots__ = ("_changing", "_directory", "_masters", "generated", "unused_file")
+    __slots__ = ("_changing", "_directory", "_masters", "generated", "unused_files")
 
     def __init__(
         self,
@@ -53,11 +62,11 @@ class StoredKeyring(Keyring):
         master: MasterKey,
         *,
         generated: bool,
-        unused_file: bool,
+        unused_files: Sequence[str],
     ) -> None:
         super().__init__(keys)
         self.generated = generated
-        self.unused_file = unused_file
+        self.unused_files = unused_files
         self._directory = directory
         self._changing = threading.Lock()
         #: Two while it is not known which of them opens the file: after a failure in the middle of a change.
@@ -101,31 +110,44 @@ class StoredKeyring(Keyring):
         return dropped
 
     def change_master(self, new: MasterKey) -> None:
-        """Encrypt the data keys under a given master key in place of the one that they are under, and remove the file
-        of a generated one. Called again with the same key, it finishes a change that was interrupted.
+        """Encrypt the data keys under a given master key in place of the one that they are under, and give the file of
+        a generated one the name under which it is kept. Called again with the same key, it finishes a change that was
+        interrupted.
 
-        Raises DiskFull, DiskFailed: the keyring is then under the one key, or the other, or both.
+        Raises StorageError (MASTER_KEYS_KEPT_MAX are kept already, or the file holds no master key), DiskFull,
+        DiskFailed: the keyring is then under the one key, or the other, or both.
         """
         directory = self._directory
-        with self._changing, translated(directory.master_key_path, "remove the generated master key"):
+        with self._changing, translated(directory.master_key_path, "keep the generated master key"):
+            generated = _read_master(directory)
+            if generated is not None:
+                _refuse_more_kept(directory, generated)
             self._change_to(new)
             self.generated = False
-            if MASTER_KEY_NAME in directory.fs.listdir(directory.path):
-                directory.fs.unlink(directory.master_key_path)
+            if generated is not None:
+                directory.fs.rename(directory.master_key_path, _kept_path(directory, generated))
                 directory.fs.sync_directory(directory.path)
-            self.unused_file = False
+            self.unused_files = kept_master_keys(directory.fs, directory.path)
 
     def change_generated_master(self) -> None:
-        """Replace the generated master key by another one.
+        """Replace the generated master key by another one, and keep it under another name.
 
-        The keyring is under both before the file changes, and under the new one alone after that. Raises DiskFull,
-        DiskFailed: the keyring then opens with the key that the file holds.
+        It is kept first; then the keyring is under both before the file changes, and under the new one alone after
+        that. Raises StorageError (MASTER_KEYS_KEPT_MAX are kept already), DiskFull, DiskFailed: the keyring then opens
+        with the key that the file holds.
         """
+        directory = self._directory
         with self._changing:
             old, new = self.master, MasterKey.new()
+            for master in self._masters:
+                _refuse_more_kept(directory, master)
+                _write(directory, os.path.basename(_kept_path(directory, master)), master.format())
+            if len(self._masters) > 1:  # a change has failed, and either key may be in its file, durably or not
+                self._replace(self._keys, self._masters)
+                _write(directory, MASTER_KEY_NAME, old.format())
             self._masters = (old, new)
             self._replace(self._keys, self._masters)
-            _write(self._directory, MASTER_KEY_NAME, new.format())
+            _write(directory, MASTER_KEY_NAME, new.format())
             self._change_to(new)
 
     def _change_to(self, new: MasterKey) -> None:
@@ -159,6 +181,12 @@ def open_keyring(directory: DataDirectory, master: MasterKey | None = None) -> S
     return keyring
 
 
+def kept_master_keys(fs: FileSystem, path: str) -> list[str]:
+    """The paths of the replaced master keys that a data directory keeps. Raises DiskFailed."""
+    with translated(path, "look for master keys"):
+        return sorted(os.path.join(path, name) for name in fs.listdir(path) if _KEPT_NAME.fullmatch(name))
+
+
 def unwrap_keyring(file: str, data: bytes, master: MasterKey) -> Keyring:
     """The keyring in the content of `file`, a copy of a directory's. Raises WrongKey, CorruptionError, NewerFormat."""
     return WrappedKeyring(file, data).unwrap(master)
@@ -188,9 +216,13 @@ def _read(directory: DataDirectory, master: MasterKey | None, wrapped: WrappedKe
 def _stored(
     directory: DataDirectory, keys: Iterable[DataKey], given: MasterKey | None, opener: MasterKey
 ) -> StoredKeyring:
-    with translated(directory.path, "look for a generated master key"):
-        unused = given is not None and MASTER_KEY_NAME in directory.fs.listdir(directory.path)
-    return StoredKeyring(directory, keys, opener, generated=given is None, unused_file=unused)
+    unused: list[str] = []
+    if given is not None:
+        unused = kept_master_keys(directory.fs, directory.path)
+        with translated(directory.path, "look for a generated master key"):
+            if MASTER_KEY_NAME in directory.fs.listdir(directory.path):
+                unused.append(directory.master_key_path)
+    return StoredKeyring(directory, keys, opener, generated=given is None, unused_files=unused)
 
 
 def _first_key(directory: DataDirectory) -> DataKey:
@@ -218,7 +250,7 @@ def _read_master(directory: DataDirectory) -> MasterKey | None:
         data = _content(directory, MASTER_KEY_NAME)
     master = MasterKey.parse(data) if data is not None else None
     if data is not None and master is None:
-        raise CorruptionError(path, 0, MASTER_KEY_FORM, f"{len(data)} bytes that are none")
+        raise CorruptionError(path, 0, MASTER_KEY_FORM, size_of_no_key(data))
     return master
 
 
@@ -244,9 +276,24 @@ def _content(directory: DataDirectory, name: str) -> bytes | None:
 
 def _remove_leftovers(directory: DataDirectory) -> None:
     """Remove the files of keys that a crash left unfinished: one may hold a secret. Raises OSError."""
-    names = {MASTER_KEY_NAME + TEMPORARY, KEYS_NAME + TEMPORARY}
-    for name in names.intersection(directory.fs.listdir(directory.path)):
-        directory.fs.unlink(f"{directory.path}/{name}")
+    for name in directory.fs.listdir(directory.path):
+        whole = name.removesuffix(TEMPORARY)
+        if whole != name and (whole in {KEYS_NAME, MASTER_KEY_NAME} or _KEPT_NAME.fullmatch(whole)):
+            directory.fs.unlink(f"{directory.path}/{name}")
+
+
+def _kept_path(directory: DataDirectory, master: MasterKey) -> str:
+    """The place of a master key that is kept although it opens the keyring no longer."""
+    return f"{directory.master_key_path}.{master.id.hex()}"
+
+
+def _refuse_more_kept(directory: DataDirectory, master: MasterKey) -> None:
+    kept = kept_master_keys(directory.fs, directory.path)
+    if len(kept) >= MASTER_KEYS_KEPT_MAX and _kept_path(directory, master) not in kept:
+        raise StorageError(
+            f"{directory.path}: {len(kept)} replaced master keys are kept, and there may be no more: put those "
+            f"that backups need elsewhere, and remove {kept[0]} and the others"
+        )
 
 
 def _write(directory: DataDirectory, name: str, data: bytes) -> None:

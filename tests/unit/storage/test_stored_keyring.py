@@ -10,12 +10,14 @@ from haptera.storage import (
     DataKey,
     MasterKey,
     StoredKeyring,
+    kept_master_keys,
     open_keyring,
+    unwrap_keyring,
     used_key_ids,
     write_snapshot,
 )
 from haptera.storage.errors import MissingKey, NewerFormat, WrongKey
-from haptera.storage.stored_keyring import DATA_KEYS_MAX
+from haptera.storage.stored_keyring import DATA_KEYS_MAX, MASTER_KEYS_KEPT_MAX
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.storage.format_1 import format_1, plain_keys
 from tests.unit.storage.stores import LOG_PATH, PATH, Store, entries, opened
@@ -32,6 +34,11 @@ def made(master: MasterKey | None = None) -> MemoryFileSystem:
     return fs
 
 
+def kept(master: MasterKey) -> str:
+    """The place of a generated master key that was replaced."""
+    return f"{MASTER}.{master.id.hex()}"
+
+
 def change(fs: MemoryFileSystem, master: MasterKey | None = None) -> StoredKeyring:
     """The keyring of a directory that stays open."""
     return open_keyring(DataDirectory.open(fs, PATH), master)
@@ -43,7 +50,7 @@ def test_without_a_given_master_key_one_is_generated_beside_the_data() -> None:
     master = MasterKey.parse(fs.read(MASTER))
     assert master is not None
     keyring = change(fs)
-    assert (keyring.master, keyring.generated, keyring.unused_file) == (master, True, False)
+    assert (keyring.master, keyring.generated, keyring.unused_files) == (master, True, [])
     assert master.secret != MasterKey.parse(made().read(MASTER)).secret  # type: ignore[union-attr]
 
 
@@ -80,6 +87,7 @@ def test_a_master_key_file_that_is_none_is_damage() -> None:
     with pytest.raises(CorruptionError) as caught:
         Store.open(fs)
     assert caught.value.file == MASTER
+    assert caught.value.actual == "6 bytes"
     assert "short" not in str(caught.value)
 
 
@@ -178,6 +186,39 @@ def test_the_generated_master_key_is_replaced() -> None:
     assert old.id.hex().encode() not in fs.read(KEYS)
 
 
+def test_a_generated_master_key_that_is_replaced_is_kept_under_its_id() -> None:
+    """A backup of this morning needs it, and there may be no other copy."""
+    fs = made()
+    backed_up, keyring = [fs.read(KEYS)], change(fs)
+    masters = [keyring.master]
+    for _ in range(2):
+        keyring = change(fs.restart())
+        keyring.change_generated_master()
+        masters.append(keyring.master)
+        backed_up.append(fs.read(KEYS))
+    change(fs.restart()).change_master(GIVEN)
+    assert kept_master_keys(fs, PATH) == sorted(map(kept, masters))
+    for master, data in zip(masters, backed_up, strict=True):
+        found = MasterKey.parse(fs.read(kept(master)))
+        assert found == master
+        assert unwrap_keyring("backup", data, found).newest == keyring.newest
+    assert "master.key" not in fs.listdir(PATH)
+
+
+def test_a_change_that_could_keep_no_more_master_keys_is_refused_and_changes_nothing() -> None:
+    for given in (None, GIVEN):
+        fs = made()
+        for number in range(MASTER_KEYS_KEPT_MAX):
+            fs.write(f"{MASTER}.{number:016x}", MasterKey.new().format())
+        before = fs.read(KEYS), fs.read(MASTER)
+        keyring = change(fs)
+        with pytest.raises(StorageError, match=f"{MASTER_KEYS_KEPT_MAX} replaced master keys are kept"):
+            keyring.change_generated_master() if given is None else keyring.change_master(given)
+        assert (fs.read(KEYS), fs.read(MASTER)) == before
+        fs.unlink(f"{MASTER}.{0:016x}")
+        keyring.change_generated_master() if given is None else keyring.change_master(given)
+
+
 def test_a_given_master_key_takes_the_place_of_the_generated_one() -> None:
     fs = made()
     change(fs).change_master(GIVEN)
@@ -200,14 +241,15 @@ def test_one_given_master_key_takes_the_place_of_another() -> None:
 def test_a_change_to_a_given_master_key_that_was_interrupted_is_finished_by_the_next() -> None:
     """The keyring is under the given key already, and the generated one is still there."""
     fs = made()
-    generated = fs.read(MASTER)
+    old = MasterKey.parse(fs.read(MASTER))
+    assert old is not None
     change(fs).change_master(GIVEN)
-    fs.write(MASTER, generated)
+    fs.rename(kept(old), MASTER)
     keyring = change(fs.restart(), GIVEN)
-    assert keyring.unused_file
+    assert keyring.unused_files == [MASTER]
     before = fs.read(KEYS)
     keyring.change_master(GIVEN)
-    assert not change(fs.restart(), GIVEN).unused_file
+    assert change(fs.restart(), GIVEN).unused_files == [kept(old)]
     assert "master.key" not in fs.listdir(PATH)
     assert fs.read(KEYS) != before, "wrapped with another salt, under the same key"
 
@@ -230,7 +272,7 @@ def test_after_a_change_that_failed_anywhere_later_changes_can_still_be_opened()
             assert change(left).newest == new
 
 
-@pytest.mark.parametrize("name", ["keys.tmp", "master.key.tmp"])
+@pytest.mark.parametrize("name", ["keys.tmp", "master.key.tmp", f"master.key.{'0f' * 8}.tmp"])
 def test_what_a_crash_left_of_a_file_of_keys_is_removed(name: str) -> None:
     fs = made()
     fs.write(f"{PATH}/{name}", b"0f" * 32)

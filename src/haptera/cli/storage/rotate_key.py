@@ -28,10 +28,13 @@ A new data key is for everything that is written from then on. Old data keys are
 
 With --master the data keys are encrypted under another master key, and no data is written again. If the master key is
 beside the data, a new one is made there. --new-master-key-file puts the data keys under the key of a file instead; the
-node needs that key, and no other, from then on. Copies of the directory that were made before still need the old one.
+node needs that key, and no other, from then on.
+
+Backups that were made before still need the old master key. One that was beside the data is kept there, as
+master.key.ID; no command removes it.
 
 If a node has the directory open, it makes the change. It takes the new master key from where it has the old one, which
-has to give the new key first.
+has to give the new key first. --master-key-file and --master-key-command are refused then: the node has its own.
 
 {
     listed_offline(
@@ -53,7 +56,7 @@ has to give the new key first.
 @click.option(
     "--master",
     is_flag=True,
-    help="Change the master key, not the data key. Copy a generated one first: backups made before need it.",
+    help="Change the master key, not the data key.",
 )
 @click.option("--new-master-key-file", metavar="FILE", help="The new master key: 32 bytes, or 64 hex digits.")
 @offline_options
@@ -73,10 +76,11 @@ def command(directory: str, master: bool, new_master_key_file: str | None, offli
             socket = os.path.join(directory, defaults.SOCKET_NAME)
             if not os.path.exists(socket):
                 raise
-            if new is not None:
+            useless = ["--new-master-key-file"] if new is not None else offline.named_master_key
+            if useless:
                 raise click.UsageError(
                     "a node has the directory open, and takes the new master key from where it has the old one: "
-                    "leave out --new-master-key-file"
+                    f"leave out {' and '.join(useless)}"
                 ) from None
             return _by_node(socket, directory, master, offline)
         return _tell(directory, keys, master, offline)
@@ -106,16 +110,22 @@ def _by_node(socket: str, directory: str, master: bool, offline: Offline) -> int
 
 
 def _tell(directory: str, keys: CurrentKeys, master: bool, offline: Offline) -> int:
+    from haptera.storage import OsFileSystem, kept_master_keys
+
+    kept = kept_master_keys(OsFileSystem(), directory)
     if offline.as_json:
         fields: dict[str, Any] = {
             "directory": directory,
             "data_key": keys.data_key.hex(),
             "master_key": keys.master_key.hex(),
             "origin": keys.origin,
+            "kept_master_keys": kept,
         }
         output.json_line(fields)
     elif master:
         output.line(output.shown(f"{directory}: the data keys are under the master key {keys.master_key.hex()}"))
+        for path in kept:
+            output.line(output.shown(f"{path}: kept, because backups that were made under it need it"))
     else:
         output.line(output.shown(f"{directory}: the data key {keys.data_key.hex()} is for what is written from now on"))
     return DONE

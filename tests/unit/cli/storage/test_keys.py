@@ -113,8 +113,27 @@ def test_master_makes_a_new_generated_key(directory: Path, capsys: pytest.Captur
     master = MasterKey.parse((directory / "master.key").read_bytes())
     assert master is not None
     assert master.id.hex() == told["master_key"]
-    assert master != MasterKey.parse(before)
+    old = MasterKey.parse(before)
+    assert old is not None
+    assert master != old
     assert opens(capsys, directory)
+    kept = directory / f"master.key.{old.id.hex()}"
+    assert told["kept_master_keys"] == [str(kept)]
+    assert (kept.read_bytes(), kept.stat().st_mode & 0o777) == (before, 0o600)
+
+
+def test_the_place_of_a_replaced_master_key_is_told(
+    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Ended(capsys, "storage", "migrate", str(directory))
+    before = (directory / "master.key").read_bytes()
+    new = key_file(tmp_path / "new", NEW)
+    ended = Ended(capsys, "storage", "rotate-key", str(directory), "--new-master-key-file", new)
+    assert ended.code == 0
+    (kept,) = directory.glob("master.key*")
+    assert f"{kept}: kept, because backups that were made under it need it" in ended.out
+    assert kept.read_bytes() == before
+    assert before.decode().strip() not in ended.out
 
 
 def test_a_new_master_key_file_takes_the_place_of_the_old_key(
@@ -162,6 +181,11 @@ def test_a_node_that_has_the_directory_makes_the_change(
         refused = Ended(capsys, "storage", "rotate-key", str(data), "--new-master-key-file", new)
         assert refused.code == 2
         assert "leave out --new-master-key-file" in refused.err
+        for options in (("--master-key-file", new), ("--master-key-command", f"cat {new}")):
+            for more in ((), ("--master",)):
+                refused = Ended(capsys, "storage", "rotate-key", str(data), *more, *options)
+                assert refused.code == 2
+                assert f"leave out {options[0]}" in refused.err
         assert (data / "keys").read_text().count("[[key]]") == 2
         (data / "haptera.sock").unlink()
         assert Ended(capsys, "storage", "rotate-key", str(data)).code == 10
@@ -178,6 +202,16 @@ def test_a_node_whose_source_still_gives_the_old_key_refuses(
         assert f"still {OLD.id.hex()}" in refused.err
         key_file(tmp_path / "key", NEW)
         assert Ended(capsys, "storage", "rotate-key", str(short_path / "data"), "--master").code == 0
+
+
+def test_a_running_node_changes_its_keys_where_the_environment_has_its_options(
+    tmp_path: Path, short_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in the container of the node, whose environment every command has."""
+    file = key_file(tmp_path / "key", OLD)
+    with node_in_thread(data_dir=short_path / "data", master_key_file=file):
+        monkeypatch.setenv("HAPTERA_MASTER_KEY_FILE", file)
+        assert Ended(capsys, "storage", "rotate-key", str(short_path / "data")).code == 0
 
 
 def test_the_variable_is_a_master_key_for_the_commands_too(
