@@ -27,9 +27,23 @@ from fuzz.targets import MARK, RAW_LENGTH_SIZE, record_signed
 from haptera.connection import Connection, Role
 from haptera.connection.stream_law import ConnectionState
 from haptera.errors import LocalProtocolError, failure
-from haptera.node.services.method_arguments import METHODS
+from haptera.node.services.kv_methods import METHODS
 from haptera.state.command_encoding import Logged, encode_commands
-from haptera.state.operations import Clear, Delete, DeleteMany, Forget, Increment, Rename, Set, SetMany, Write
+from haptera.state.operations import (
+    Clear,
+    Compare,
+    Delete,
+    DeleteMany,
+    Exists,
+    Forget,
+    Get,
+    Increment,
+    Rename,
+    Set,
+    SetMany,
+    Transact,
+    Write,
+)
 from haptera.storage import BackupFile, LogEntry, Manifest
 from haptera.storage.backup.format import Digest, chunk_header, head_of
 from haptera.storage.segment_format import RecordCipher, SegmentHeader
@@ -262,6 +276,11 @@ _ARGUMENTS: dict[str, list[list[Any]]] = {
     "scan": [[], [{"prefix": "c/", "limit": 1}], [{"start": "b", "end": "k", "reverse": True, "keys_only": True}]],
     "count": [[], [{"glob": "c/*"}], [{"glob": "[a-c]?\\*{"}], [{"prefix": "\U0010ffff"}]],
     "clear": [[{"prefix": "c/"}], []],
+    "transact": [
+        [[["a", "version", "=", 1], ["b", "value", "<", b"z"]], [["set", ["a", b"v"]], ["get", ["z"]]]],
+        [[["a", "exists", "!=", True]], [], [["increment", ["n", 1]], ["rename", ["a", "b", {"if_absent": True}]]]],
+        [[], [["delete", ["a", {"return_previous": True}]], ["exists", ["a"]], ["clear", []]]],
+    ],
 }
 
 
@@ -282,6 +301,7 @@ def make_commands() -> Inputs:
         Increment("a", -1, 5),
         Rename("a", "b", True),
         Clear("c/"),
+        Transact([Compare("a", "version", "=", 1)], [Set("a", b"v"), Get("a")], [Exists("b"), Rename("a", "b")]),
         Forget("app", [bytes(16), bytes(range(16))]),
     ]
     yield "each", encode_commands([Logged(op) for op in writes])
@@ -289,6 +309,8 @@ def make_commands() -> Inputs:
     yield "none", encode_commands([])
     yield "newer-part", pack([[["lease.grant", 1, 2], "app"]])
     yield "newer-field", pack([[["kv.clear", "p", 1], "app"]])
+    yield "newer-operation", pack([[["kv.transact", [], [["kv.expire", "a", 1]]], "app"]])
+    yield "newer-compare", pack([[["kv.transact", [["a", "lease", "=", 1]], []], "app"]])
     yield "newer-entry", pack([[["kv.clear", "p"], "app", None, None, 1]])
 
 
@@ -297,6 +319,7 @@ def make_pieces() -> Inputs:
     answers = [
         ("app", bytes(16), 10, bytes(32), (5, None), None),
         ("app", bytes(range(16)), 10, None, (6, previous), 6),
+        ("app", bytes(range(1, 17)), 10, None, (True, 6, ((6, previous), None, previous)), 6),
         ("b", bytes(16), 20, bytes(32), failure(4001, {"key": "a"}, outcome="not_applied"), failure(4001)),
         ("b", bytes(range(16)), 20, bytes(32), 7, None),
     ]

@@ -550,6 +550,78 @@ def make_compression() -> list[dict[str, Any]]:
     return vectors
 
 
+def make_transacts() -> list[dict[str, Any]]:
+    """Transacts on a store that holds `a` = `1` of version 1, `n` = `41` of version 2 and `b` = `x` of version 3."""
+    gets = [["get", ["a"]], ["get", ["no"]]]
+    cases: list[tuple[str, list[Any], list[Any] | int, dict[str, Any]]] = [
+        ("nothing at all", [[], []], [True, None, []], {}),
+        ("reads alone", [[], gets], [True, None, [[b"1", 1, None], None]], {}),
+        ("a compare that holds", [[["a", "version", "=", 1]], [["set", ["a", b"2"]]]], [True, 4, [[4, None]]], {}),
+        ("a compare that fails", [[["a", "version", ">", 1]], [["set", ["a", b"2"]]], gets[:1]], *_OTHERWISE),
+        (
+            "one of two compares fails",
+            [[["a", "exists", "=", True], ["b", "value", "!=", b"x"]], [], gets[:1]],
+            *_OTHERWISE,
+        ),
+        ("a missing key is of version 0", [[["no", "version", "=", 0]], []], [True, None, []], {}),
+        ("a missing key has no value", [[["no", "value", "!=", b"x"]], []], [False, None, []], {}),
+        ("values are compared byte by byte", [[["n", "value", "<", b"5"]], []], [True, None, []], {}),
+        (
+            "later operations see earlier ones, and all have one version",
+            [
+                [],
+                [
+                    ["set", ["c", b"7", {"if": "absent"}]],
+                    ["increment", ["c", 2]],
+                    ["rename", ["c", "d"]],
+                    ["get", ["d"]],
+                    ["exists", ["c"]],
+                    ["delete", ["b", {"return_previous": True}]],
+                    ["set", ["d", b"8", {"if_version": 4}]],
+                ],
+            ],
+            [
+                True,
+                4,
+                [[4, None], [9, 4], [4], [b"9", 4, None], [False], [True, 4, [b"x", 3, None]], [4, None]],
+            ],
+            {},
+        ),
+        ("a delete of a missing key alone", [[], [["delete", ["no"]]]], [True, None, [[False, None, None]]], {}),
+        ("what comes and goes has a version", [[], [["set", ["c", b""]], ["delete", ["c"]]]], *_GONE),
+        (
+            "a condition that fails inside",
+            [[], [["set", ["c", b""]], ["set", ["a", b"2", {"if_version": 2}]]]],
+            4002,
+            {"key": "a", "expected": 2, "actual": 1, "branch": "then", "operation": 1},
+        ),
+        (
+            "a missing key inside",
+            [[["a", "exists", "=", False]], [], [["rename", ["no", "c"]]]],
+            4001,
+            {"key": "no", "branch": "otherwise", "operation": 0},
+        ),
+        ("no number inside", [[], [["increment", ["b", 1]]]], 4004, {"key": "b", "branch": "then", "operation": 0}),
+        ("too many operations", [[], [["exists", ["a"]]] * 129], 4008, {"field": "then", "limit": 128}),
+        (
+            "a method of many keys inside",
+            [[], [["clear", []]]],
+            3003,
+            {"unknown": "clear", "branch": "then", "operation": 0},
+        ),
+        ("a key that is none", [[["", "exists", "=", True]], []], 4006, {"reason": "empty", "compare": 0}),
+    ]
+    vectors = []
+    for name, argument, result, details in cases:
+        meant = {"code": result, "details": details} if isinstance(result, int) else {"result": pack(result).hex()}
+        vectors.append({"name": name, "argument": pack(argument).hex(), **meant})
+    return vectors
+
+
+_OTHERWISE: tuple[list[Any], dict[str, Any]] = ([False, None, [[b"1", 1, None]]], {})
+_GONE: tuple[list[Any], dict[str, Any]] = ([True, 4, [[4, None], [True, 4, None]]], {})
+
+
 def make_checksums() -> list[dict[str, Any]]:
     """CRC-32C of a few texts."""
     texts = [("the check value", b"123456789"), ("nothing", b""), ("32 zeros", bytes(32)), ("32 ones", b"\xff" * 32)]
@@ -597,6 +669,13 @@ def generate() -> dict[Path, str]:
                 "the `code` of the ERROR that refuses them (section 4.1)."
             ),
             make_compression(),
+        ),
+        "transact.json": (
+            (
+                "Arguments of `kv.transact`, each for a store that was empty and got, in this order, `a` = `1`, `n` = "
+                "`41` and `b` = `x`: the `result`, or the `code` and the `details` of the ERROR (section 7)."
+            ),
+            make_transacts(),
         ),
     }
     return {

@@ -7,7 +7,9 @@ message or no text. So a served and an embedded store refuse the same argument w
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
+
+from msgspec import structs
 
 from haptera.errors import Code, Failure, failure
 
@@ -78,6 +80,11 @@ def size_refusal(limit: int) -> Failure:
 def invalid(field: str, reason: str) -> Failure:
     """Return 3003 for a field of an argument."""
     return failure(Code.INVALID_ARGUMENT, {"field": field, "reason": reason}, outcome="not_applied")
+
+
+def placed(refused: Failure, **place: Any) -> Failure:
+    """Return a refusal of a part of a request with the place of the part among its details."""
+    return structs.replace(refused, details={**refused.details, **place})
 
 
 def is_key(text: str) -> bool:

@@ -18,7 +18,7 @@ from haptera.errors import Failure
 from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.node import Node
 from haptera.node.scans import Cursor
-from haptera.state import Page, Result, Write
+from haptera.state import Operation, Page, Result, Write
 from haptera.state.operations import (
     Clear,
     Count,
@@ -31,8 +31,10 @@ from haptera.state.operations import (
     Rename,
     Set,
     SetMany,
+    Transact,
 )
 from haptera.testing.filesystem import MemoryFileSystem, Unsynced
+from tests.support.transacts import transact, transacts
 from tests.unit.node.nodes import CONFIG, ManualWriter
 
 KEYS = st.sampled_from(["a", "a/1", "a/2", "b", "c", "é", "€"])
@@ -71,9 +73,11 @@ class Model:
             del self.entries[key]
         return len(present), self.revision
 
-    def write(self, op: Write) -> tuple[Any, ...] | int:
+    def do(self, op: Operation) -> tuple[Any, ...] | int:
         """The result, or the code of the failure."""
         match op:
+            case Transact():
+                return transact(self, op)
             case Set(key, value, if_version, condition, return_previous):
                 previous = self.entry(key)
                 if if_version is not None and if_version != (previous[1] if previous else 0):
@@ -122,7 +126,14 @@ WRITES: st.SearchStrategy[Write] = st.one_of(
     st.builds(Increment, KEYS, st.integers(-5, 5), st.integers(-5, 5)),
     st.builds(Rename, KEYS, KEYS, st.booleans()).filter(lambda op: op.key != op.new_key),
     st.builds(Clear, PREFIXES),
+    transacts(KEYS, st.sampled_from([b"1", b"text"])).filter(
+        lambda op: not any(map(_to_itself, (*op.then, *op.otherwise)))
+    ),
 )
+
+
+def _to_itself(op: Operation) -> bool:
+    return isinstance(op, Rename) and op.key == op.new_key
 
 
 class Store(RuleBasedStateMachine):
@@ -167,7 +178,7 @@ class Store(RuleBasedStateMachine):
         while self.pending and self.pending[0][1]:
             ops, (results,) = self.pending.pop(0)
             for op, result in zip(ops, results, strict=True):
-                expected = self.model.write(op)
+                expected = self.model.do(op)
                 actual = result.code if isinstance(result, Failure) else result
                 assert actual == expected, op
         assert not any(answered for _, answered in self.pending), "answers come in the order of the log"
@@ -263,7 +274,7 @@ class Store(RuleBasedStateMachine):
         model = self.model.copy()
         while (model.entries, model.revision) != (found, machine.revision):
             assert waiting, "something was lost, or is there that was never written"
-            model.write(waiting.pop(0))
+            model.do(waiting.pop(0))
         self.model = model
 
     @invariant()

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from haptera.errors import Failure
 from haptera.node.services import msgpack_slices
-from haptera.node.services.method_arguments import METHODS
+from haptera.node.services.kv_methods import METHODS
+from haptera.node.services.method_arguments import Argument
 from haptera.node.services.msgpack_slices import convert_steps, decode_steps, encode_steps
 from haptera.state.sliced_work import finish
 
@@ -46,7 +47,9 @@ def _small_pieces() -> Iterator[None]:
 
 
 def agree(method: str, payload: bytes) -> None:
-    expected, found = METHODS[method].decode(payload), finish(decode_steps(METHODS[method], payload, []))
+    reads = METHODS[method]
+    assert isinstance(reads, Argument)
+    expected, found = reads.decode(payload), finish(decode_steps(reads, payload, []))
     if isinstance(expected, Failure):
         assert isinstance(found, Failure)
         assert (found.code, found.outcome) == (expected.code, expected.outcome)
@@ -83,7 +86,9 @@ def test_any_header_of_the_same_length_is_as_good(pairs: list[list[str]]) -> Non
 @given(arguments)
 def test_an_argument_that_was_never_encoded_is_converted_in_pieces(asked: tuple[str, Any]) -> None:
     method, argument = asked
-    expected, found = METHODS[method].convert(argument), finish(convert_steps(METHODS[method], argument, []))
+    reads = METHODS[method]
+    assert isinstance(reads, Argument)
+    expected, found = reads.convert(argument), finish(convert_steps(reads, argument, []))
     assert found == expected
 
 
@@ -93,3 +98,13 @@ def test_an_answer_in_pieces_is_the_answer(entries: list[Any]) -> None:
     for entry in entries:
         if entry is not None:
             assert finish(encode_steps(entry)) == encode(entry)
+
+
+entry_or_none = st.none() | st.tuples(values, st.integers(0, 2**53), st.none())
+inner = st.none() | entry_or_none | st.tuples(st.booleans(), st.none() | st.integers(1, 9), entry_or_none)
+
+
+@given(st.booleans(), st.none() | st.integers(1, 2**53), st.lists(inner, max_size=9).map(tuple))
+def test_the_answer_to_a_transact_in_pieces_is_the_answer(succeeded: bool, version: Any, results: Any) -> None:
+    answer = (succeeded, version, results)
+    assert finish(encode_steps(answer)) == encode(answer)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from haptera.state import Logged, MalformedCommands, UnknownPart, decode_commands, encode_commands, size_bound, validate
 from haptera.state.operations import Clear, Delete, DeleteMany, Forget, Increment, Rename, Set, SetMany
 from tests.support.nesting import nested
+from tests.support.transacts import transacts
 
 keys = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=50)
 values = st.binary(max_size=300)
@@ -24,6 +25,7 @@ writes = st.one_of(
     st.builds(Increment, keys, int64, int64),
     st.builds(Rename, keys, keys, st.booleans()),
     st.builds(Clear, st.none() | keys),
+    transacts(keys, values),
     st.builds(Forget, st.text(st.characters(exclude_categories=["Cs"]), max_size=9), st.lists(ids, max_size=9)),
 )
 logged = st.builds(Logged, writes, st.text(st.characters(exclude_categories=["Cs"]), max_size=20)) | st.builds(
@@ -72,7 +74,7 @@ plain = nested(
     | st.floats()
     | st.binary(max_size=20)
     | st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-    | st.sampled_from(["kv.set", "kv.clear", "kv.expire", "requests.forget"]),
+    | st.sampled_from(["kv.set", "kv.clear", "kv.expire", "kv.transact", "requests.forget"]),
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text("abc", max_size=3), inner, max_size=3),
     max_leaves=20,
 )

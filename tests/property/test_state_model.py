@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 from haptera.errors import Failure
 from haptera.state import (
     Logged,
+    Operation,
     Page,
     Replayed,
     Result,
@@ -49,7 +50,9 @@ from haptera.state.operations import (
     Rename,
     Set,
     SetMany,
+    Transact,
 )
+from tests.support.transacts import transact, transacts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,6 +82,7 @@ writes: st.SearchStrategy[Write] = st.one_of(
     st.builds(Rename, keys, keys, st.booleans()),
     keys.map(lambda key: Rename(key, key)),
     st.builds(Clear, st.sampled_from([None, "", "a", "a/", "é", "zz", "b", "b/1"])),
+    transacts(keys, values),
 )
 
 Entry = tuple[bytes, int]
@@ -91,8 +95,10 @@ class Model:
         self.revision = 0
         self.entries: dict[str, Entry] = {}
 
-    def apply(self, op: Write) -> tuple[object, ...] | int:
+    def do(self, op: Operation) -> tuple[object, ...] | int:
         match op:
+            case Transact():
+                return transact(self, op)
             case Set(key, value, if_version, condition, return_previous):
                 refused = self.refused(key, if_version, condition)
                 before = self.previous(key) if return_previous else None
@@ -249,7 +255,7 @@ class StoreAgainstDict(RuleBasedStateMachine):
         if len(ops) == 1:
             assert (known == [None]) is (self.store.revision == revision + 1)
         assert [result.code if isinstance(result, Failure) else result for result in results] == [
-            self.model.apply(op) for op in ops
+            self.model.do(op) for op in ops
         ]
 
     @rule(key=keys, many=st.lists(keys, max_size=4))
@@ -383,7 +389,7 @@ def test_a_request_id_is_applied_at_most_once(requests: list[tuple[Write, bytes]
         if request_id in answers:
             assert result == Replayed(answers[request_id])  # type: ignore[arg-type]
             continue
-        expected = model.apply(op)
+        expected = model.do(op)
         if isinstance(result, Failure):
             assert result.code == expected
         else:

@@ -9,6 +9,7 @@ from hypothesis import example, given
 
 from haptera.state import Logged, Replayed, StateMachine, Write
 from haptera.state.operations import Clear, Delete, DeleteMany, Increment, Rename, Set, SetMany
+from tests.support.transacts import transacts
 
 keys = st.sampled_from(["a", "a/1", "b", "é"])
 #: Integers at the ends of their range, texts that look like one, and other values.
@@ -38,6 +39,7 @@ writes: st.SearchStrategy[Write] = st.one_of(
     st.builds(Increment, keys, numbers, numbers),
     st.builds(Rename, keys, keys, st.booleans()),
     st.builds(Clear, st.sampled_from([None, "", "a", "a/", "z"])),
+    transacts(keys, values),
 )
 commands = st.builds(
     Logged,

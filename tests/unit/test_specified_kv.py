@@ -12,6 +12,7 @@ import pytest
 
 import haptera
 from haptera.errors import Code, ServerError
+from haptera.kv_groups import KV_GROUPS
 from haptera.testing import node
 
 ROOT: Final = Path(__file__).parents[2]
@@ -26,6 +27,8 @@ MANDATORY: Final = {name: argument for group, name, argument in ROWS if group ==
 RESERVED: Final = [
     (name, argument) for group, names, argument in ROWS if group != "**1**" for name in names.split(", ")
 ]
+
+GROUP_OF: Final = {name: group.strip("`") for group, names, _ in ROWS for name in names.split(", ")}
 
 #: An argument of each method without its options.
 ARGUMENTS: Final[dict[str, list[Any]]] = {
@@ -67,10 +70,26 @@ def test_the_table_is_read() -> None:
     assert {"expire", "transact", "watch", "grant_lease", "set", "set_many"} <= {name for name, _ in RESERVED}
 
 
-async def test_version_1_is_the_methods_that_a_node_describes() -> None:
+async def test_version_1_and_the_groups_are_the_methods_that_a_node_describes() -> None:
     async with node(storage="memory") as url, haptera.dial(url) as peer:
         described = dict(msgspec.msgpack.decode(await peer.call("session", "describe", b"\x90")))
-    assert set(described["kv"]) == set(MANDATORY) == set(ARGUMENTS)
+    assert set(MANDATORY) == set(ARGUMENTS)
+    assert set(described["kv"]) == set(MANDATORY) | {
+        name for group, names, _ in ROWS if group.strip("`") in KV_GROUPS for name in names.split(", ")
+    }
+
+
+def test_the_capabilities_say_which_groups_software_accepts() -> None:
+    assert f"Software accepts {', '.join(f'`{name}`' for name in KV_GROUPS)}." in SECTION
+
+
+async def test_a_peer_that_asks_for_no_group_has_none_accepted() -> None:
+    async with node(storage="memory") as url, haptera.dial(url) as peer:
+        await peer.ready()
+        assert not peer.capabilities & set(KV_GROUPS)
+    async with node(storage="memory") as url, haptera.dial(url, groups=KV_GROUPS) as peer:
+        await peer.ready()
+        assert peer.capabilities >= set(KV_GROUPS)
 
 
 @pytest.mark.parametrize("method", MANDATORY)
@@ -91,7 +110,11 @@ async def test_version_1_is_the_options_that_a_node_knows(method: str) -> None:
 async def test_a_group_whose_capability_was_not_accepted_is_refused(method: str, argument: str) -> None:
     async with node(storage="memory") as url, haptera.dial(url) as peer:
         if method not in MANDATORY:
-            assert (await refused(peer, method)).code == Code.UNKNOWN_METHOD
+            error = await refused(peer, method)
+            assert error.code == Code.UNKNOWN_METHOD
+            known = {"service": "kv", "method": method}
+            assert error.details in (known, {**known, "capability": GROUP_OF[method]})
+            assert ("capability" in error.details) is (GROUP_OF[method] in KV_GROUPS)
             return
         given = options(argument.partition(f"{method}: ")[2].partition(";")[0] or argument)
         assert given
@@ -115,6 +138,8 @@ LISTED: Final = {
     for error in tomllib.loads((ROOT / "spec/errors.toml").read_text(encoding="utf-8"))["error"]
 }
 MIB: Final = 1024 * 1024
+#: The details of a failure that is of an operation of a transact.
+PLACE: Final = ("branch", "operation")
 
 #: A request to a store with the keys `text`, `number` and `large`, its code, and the details of its ERROR: the same
 #: however long the argument is, though a long one is answered in turns.
@@ -137,6 +162,20 @@ REFUSALS: Final[list[tuple[str, list[Any], int, set[str]]]] = [
     ("get", [""], 4006, {"reason"}),
     ("get_many", [["k", ""]], 4006, {"reason", "position"}),
     ("set", ["k", bytes(8 * MIB + 1)], 4007, {"key", "length", "limit"}),
+    ("transact", [[], [["get", [1]]]], 3003, {"reason", "branch", "operation"}),
+    ("transact", [[], [["clear", []]]], 3003, {"unknown", "branch", "operation"}),
+    ("transact", [[["k", "exists", "<", True]], []], 3003, {"field", "reason", "compare"}),
+    ("transact", [[["k", "lease", "=", 1]], []], 3003, {"reason"}),
+    ("transact", [[], [["get", ["large"]]] * 3], 3004, {"limit"}),
+    ("transact", [[], [["rename", ["missing", "k"]]]], 4001, {"key", "branch", "operation"}),
+    ("transact", [[], [["set", ["text", b"", {"if_version": 7}]]]], 4002, {"key", "expected", "actual", *PLACE}),
+    ("transact", [[], [["set", ["text", b"", {"if": "absent"}]]]], 4003, {"key", *PLACE}),
+    ("transact", [[], [["increment", ["text", 1]]]], 4004, {"key", *PLACE}),
+    ("transact", [[], [["increment", ["number", 2**63 - 1]]]], 4005, {"key", *PLACE}),
+    ("transact", [[], [["get", [""]]]], 4006, {"reason", *PLACE}),
+    ("transact", [[["", "exists", "=", True]], []], 4006, {"reason", "compare"}),
+    ("transact", [[], [["set", ["k", bytes(8 * MIB + 1)]]]], 4007, {"key", "length", "limit", *PLACE}),
+    ("transact", [[], [["exists", ["k"]]] * 129], 4008, {"field", "limit"}),
 ]
 
 
@@ -148,7 +187,7 @@ REFUSALS: Final[list[tuple[str, list[Any], int, set[str]]]] = [
 async def test_a_refusal_has_the_details_that_are_listed(
     method: str, argument: list[Any], code: int, details: set[str]
 ) -> None:
-    async with node(storage="memory") as url, haptera.dial(url) as peer:
+    async with node(storage="memory") as url, haptera.dial(url, groups=KV_GROUPS) as peer:
         for key, value in (("text", b"not a number"), ("number", b"1"), ("large", bytes(6 * MIB))):
             await peer.call("kv", "set", msgspec.msgpack.encode([key, value]))
         error = await refused(peer, method, *argument)
@@ -169,6 +208,19 @@ async def test_the_example_of_a_scan_is_what_a_node_sends() -> None:
         assert stream.answer.payload == response
 
 
+async def test_the_example_of_a_transact_is_what_a_node_takes_and_gives() -> None:
+    example = SECTION.partition("**transact**")[2].partition("*Example.*")[2].partition("**watch**")[0]
+    argument, result = (
+        b"".join(bytes.fromhex(line) for line in re.findall(r"^    (?:   )?((?:[0-9a-f]{2} )+)", part, re.MULTILINE))
+        for part in example.split("the result")
+    )
+    async with node(storage="memory") as url, haptera.dial(url, groups=KV_GROUPS) as peer:
+        for version in range(1, 9):
+            await peer.call("kv", "set", msgspec.msgpack.encode(["a" if version == 7 else "other", b"1"]))
+        assert await peer.call("kv", "transact", argument) == result
+        assert await peer.call("kv", "get", msgspec.msgpack.encode(["a"])) == msgspec.msgpack.encode([b"2", 9, None])
+
+
 @pytest.mark.parametrize("size", [100, 100_000])
 async def test_a_change_whose_answer_might_not_fit_names_the_limit(size: int) -> None:
     """Whatever way the argument takes through the node."""
@@ -176,3 +228,25 @@ async def test_a_change_whose_answer_might_not_fit_names_the_limit(size: int) ->
     async with node(storage="memory") as url, haptera.dial(url, limits=limits) as peer:
         error = await refused(peer, "set", "k", bytes(size), {"return_previous": True})
         assert (error.code, error.details) == (3004, {"limit": 64 * 1024})
+
+
+@pytest.mark.parametrize("operation", [["get", ["a"]], ["set", ["a", b"", {"return_previous": True}]]])
+async def test_a_transact_whose_answer_might_not_fit_names_the_limit(operation: list[Any]) -> None:
+    limits = haptera.Limits(max_message=64 * 1024)
+    async with node(storage="memory") as url, haptera.dial(url, limits=limits, groups=KV_GROUPS) as peer:
+        for branches in ([[operation], []], [[], [operation]]):
+            error = await refused(peer, "transact", [], *branches)
+            assert (error.code, error.details) == (3004, {"limit": 64 * 1024})
+        assert await peer.call("kv", "transact", msgspec.msgpack.encode([[], [["set", ["a", b"1"]]]]))
+
+
+@pytest.mark.parametrize("values", [1, 2])
+async def test_a_large_answer_to_a_transact_arrives_whole(values: int) -> None:
+    """It is encoded in the node's turns."""
+    value = bytes(range(256)) * 20_000
+    async with node(storage="memory") as url, haptera.dial(url, groups=KV_GROUPS) as peer:
+        await peer.call("kv", "set", msgspec.msgpack.encode(["a", value]))
+        argument = [[], [["set", ["b", b"1"]], *[["get", ["a"]]] * values, ["get", ["no"]]]]
+        answer = await peer.call("kv", "transact", msgspec.msgpack.encode(argument))
+        expected = [True, 2, [[2, None], *[[value, 1, None]] * values, None]]
+        assert msgspec.msgpack.decode(answer) == expected

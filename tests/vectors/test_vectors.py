@@ -11,11 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import google_crc32c
+import msgspec
 import pytest
 
+from haptera import dial
 from haptera.connection import Role
 from haptera.connection.events import RequestReceived
 from haptera.connection.stream_law import ConnectionState
+from haptera.errors import ServerError
+from haptera.kv_groups import KV_GROUPS
+from haptera.testing import node
 from haptera.wire.compression import Codec
 from haptera.wire.decoder import FrameDecoder
 from haptera.wire.frame import CONTINUED, FrameType, encode_frame
@@ -174,6 +179,21 @@ def test_compressed_payloads(vector: Vector) -> None:
     )
     errors = [(each.stream, each.map["code"]) for each in sent(connection) if each.type == ERROR]
     assert errors == ([(1, vector["code"])] if "code" in vector else [])
+
+
+@_each("transact.json")
+async def test_transacts(vector: Vector) -> None:
+    async with node(storage="memory") as url, dial(url, groups=KV_GROUPS) as peer:
+        for key, value in (("a", b"1"), ("n", b"41"), ("b", b"x")):
+            await peer.call("kv", "set", msgspec.msgpack.encode([key, value]))
+        argument = bytes.fromhex(vector["argument"])
+        if "result" in vector:
+            assert (await peer.call("kv", "transact", argument)).hex() == vector["result"]
+            return
+        with pytest.raises(ServerError) as caught:
+            await peer.call("kv", "transact", argument)
+        expected = (vector["code"], vector["details"], "not_applied")
+        assert (caught.value.code, caught.value.details, caught.value.outcome) == expected
 
 
 def test_every_frame_type_has_a_vector() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from haptera.client.backoff import Backoff
 from haptera.client.backup_pieces import Backup
-from haptera.client.connector import Connector, Dial, Flight
+from haptera.client.connector import Connector, Dial, Flight, dial_store
 from haptera.client.database import Database
 from haptera.client.entry import Entry
 from haptera.client.local_node import dial_local
@@ -16,7 +16,7 @@ from haptera.client.methods import Metrics, ServerMethods, SnapshotMade
 from haptera.client.remote_channel import RemoteChannel
 from haptera.client.scan import Scan
 from haptera.client.store_url import Location, default_url, has_password, is_named, locate
-from haptera.peer import DEFAULT, Timeout, dial_address
+from haptera.peer import DEFAULT, Timeout
 
 if TYPE_CHECKING:
     import os
@@ -108,7 +108,7 @@ def _find(url: str | None, ping_interval: float | None = None) -> tuple[Location
     """Where the store is, and how it is dialled: the node of the present directory is not named, but found."""
     location = locate(default_url() if url is None else url, ping_interval=ping_interval)
     found_here = url is None and not is_named() and location.address.path
-    return location, dial_local if found_here else dial_address
+    return location, dial_local if found_here else dial_store
 
 
 def open_embedded(

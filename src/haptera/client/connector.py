@@ -8,7 +8,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from haptera.errors import Code, ConnectionLost, Failure, ProtocolError, describe, failure
-from haptera.peer import link_of
+from haptera.kv_groups import KV_GROUPS
+from haptera.peer import dial_address, link_of
 from haptera.transport import format_place
 
 if TYPE_CHECKING:
@@ -54,9 +55,14 @@ FOR_GOOD = frozenset(
 
 
 class Dial(Protocol):
-    """Opens a transport: :func:`haptera.peer.dial_address`, or a test's double."""
+    """Opens a transport: `dial_store`, or a test's double."""
 
     def __call__(self, address: Address, /, *, timeout: float) -> Awaitable[Peer]: ...
+
+
+async def dial_store(address: Address, /, *, timeout: float) -> Peer:
+    """Dial as :func:`haptera.peer.dial_address` does, and ask for all groups of the kv service."""
+    return await dial_address(address, timeout=timeout, groups=KV_GROUPS)
 
 
 class Flight(Enum):

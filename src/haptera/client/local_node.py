@@ -13,8 +13,9 @@ import stat
 from typing import TYPE_CHECKING, NoReturn
 
 from haptera import defaults
+from haptera.client.connector import dial_store
 from haptera.errors import ConfigurationError
-from haptera.peer import Peer, dial_address, link_of
+from haptera.peer import Peer, link_of
 from haptera.transport import url_of
 
 if TYPE_CHECKING:
@@ -37,10 +38,10 @@ def local_url() -> str | None:
 
 
 async def dial_local(address: Address, /, *, timeout: float) -> Peer:
-    """Connect as `dial_address` does. Raises ``ConfigurationError``, with nothing sent, if another user's process
+    """Connect as `dial_store` does. Raises ``ConfigurationError``, with nothing sent, if another user's process
     listens.
     """
-    peer = await dial_address(address, timeout=timeout)
+    peer = await dial_store(address, timeout=timeout)
     listening = peer.credentials
     if listening is not None and not _trusted(listening.uid):
         link_of(peer).abort()

@@ -28,7 +28,7 @@ from haptera.boot_clock import boot_time_ns
 from haptera.client.argument_checks import unsendable
 from haptera.client.backoff import Backoff
 from haptera.client.calls_under_way import UnderWay
-from haptera.client.connector import Connector, Dial, Flight
+from haptera.client.connector import Connector, Dial, Flight, dial_store
 from haptera.client.database import KvMethods
 from haptera.client.item_reader import read_items
 from haptera.client.methods import BackedUp, Method, Row, Scanned, ServerMethods, decode_page, malformed
@@ -44,7 +44,7 @@ from haptera.errors import (
     failure,
 )
 from haptera.key_rules import size_refusal
-from haptera.peer import Answer, Call, Peer, dial_address
+from haptera.peer import Answer, Call, Peer
 from haptera.transport import wrong_loop
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class RemoteChannel:
         *,
         wait: bool = True,
         backoff: Backoff | None = None,
-        dial: Dial = dial_address,
+        dial: Dial = dial_store,
     ) -> None:
         self.revision = 0
         self._backoff = backoff or Backoff()

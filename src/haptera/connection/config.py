@@ -111,12 +111,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """How one side of a connection behaves.
 
     ``limits`` are for the frames of the other side, ``capabilities`` the ones that it asks for (dialer) or accepts
-    (acceptor), ``entropy`` a source of that many random bytes (``os.urandom``): the machine itself draws nothing.
-    ``signing_key`` is a pre-shared secret of at least 32 bytes: with it every frame behind the handshake is signed,
-    and a peer that would not is refused. ``compression`` compresses payloads, where both sides can;
-    the connections of one thread may share one. ``ping_interval_ms`` is how long the other side may be silent: an
-    acceptor announces it (30 s unless it is given) for both, and a dialer that has one keeps its own. Raises
-    ``ValueError`` for values that no handshake can carry.
+    (acceptor), ``groups`` the ones beside them that belong to a service, ``entropy`` a source of that many random bytes
+    (``os.urandom``): the machine itself draws nothing. ``signing_key`` is a pre-shared secret of at least 32 bytes:
+    with it every frame behind the handshake is signed, and a peer that would not is refused. ``compression`` compresses
+    payloads, where both sides can; the connections of one thread may share one. ``ping_interval_ms`` is how long the
+    other side may be silent: an acceptor announces it (30 s unless it is given) for both, and a dialer that has one
+    keeps its own. Raises ``ValueError`` for values that no handshake can carry.
     """
 
     entropy: Callable[[int], bytes]
@@ -130,6 +130,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         "server_metrics",
         "trace_context",
     )
+    groups: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
     mechanisms: tuple[str, ...] = ()
     server_id: bytes = bytes(16)
@@ -172,7 +173,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     def offered_capabilities(self) -> list[str]:
         """Return the capabilities that this side asks for or accepts."""
-        offered = list(self.capabilities)
+        offered = [*self.capabilities, *self.groups]
         if self.compression is not None:
             offered.append(COMPRESSION)
         if self.signing_key is not None:

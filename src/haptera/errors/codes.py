@@ -293,10 +293,7 @@ class ValueTooLarge(ServerError):
 
 
 class TransactionTooLarge(ServerError):
-    """4008: the change has too many parts or is too large as a whole.
-
-    Reserved: nothing answers with it yet.
-    """
+    """4008: the change has too many parts or is too large as a whole."""
 
 
 class RevisionCompacted(ServerError):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from haptera.node.option_kinds import flag_of
     from haptera.node.scans import page_steps
     from haptera.node.services.backup_stream import backup_answer
-    from haptera.node.services.method_arguments import METHODS
+    from haptera.node.services.kv_methods import METHODS
     from haptera.node.services.msgpack_slices import ELEMENTS_MAX, convert_steps
     from haptera.node.services.replies import too_many_bytes
     from haptera.node.services.server import status
@@ -114,7 +114,7 @@ _NAMES: Final = {
         "NodeServer",
         "check_listening",
     ),
-    "haptera.node.services.method_arguments": ("METHODS",),
+    "haptera.node.services.kv_methods": ("METHODS",),
     "haptera.node.services.backup_stream": ("backup_answer",),
     "haptera.node.services.replies": ("too_many_bytes",),
     "haptera.node.services.msgpack_slices": (

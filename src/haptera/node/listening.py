@@ -12,6 +12,7 @@ import msgspec
 
 from haptera.connection import Budget
 from haptera.errors import ConfigurationError, RemoteProtocolError
+from haptera.kv_groups import KV_GROUPS
 from haptera.node.config import OPTIONS, NodeConfig
 from haptera.node.descriptors import LOCAL_CONNECTIONS_MAX, connections_max, needed
 from haptera.node.services.kv import KvService
@@ -142,6 +143,7 @@ class NodeServer:
             server_id=self._node.node_id,
             signing_key=signing_key,
             process_budget=self._budget,
+            groups=KV_GROUPS,
             **of_socket,
             **settings(msgspec.structs.replace(self._node.config, max_connections=max_connections)),
         )

@@ -82,17 +82,17 @@ class Batch:
 
     def takes(self, command: Logged) -> bool:
         """Whether the command frees if those of the batch do. Of a full disk's batches each is of one kind."""
-        return not self.commands or command.op.frees == self.commands[-1].op.frees
+        return not self.commands or operations.frees(command.op) == operations.frees(self.commands[-1].op)
 
     def only_frees(self) -> bool:
         """Whether each of its commands frees."""
-        return all(command.op.frees for command in self.commands)
+        return all(operations.frees(command.op) for command in self.commands)
 
     def split(self) -> Batch:
         """Take out the commands that free, as a batch of their own. The holes must be closed."""
         freeing, rest = Batch(), Batch()
         for command, place in zip(self.commands, self.places, strict=True):
-            batch = freeing if command.op.frees else rest
+            batch = freeing if operations.frees(command.op) else rest
             batch.commands.append(command)
             batch.places.append(place)
             batch.size += place[2]

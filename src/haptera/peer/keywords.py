@@ -25,6 +25,7 @@ class ConnectionOptions(TypedDict, total=False):
         idle_frames_per_s: How many more of them may come each second.
         idempotency_ms: Milliseconds for which a listener says that its services remember answers.
         capabilities: The capabilities of the protocol that this side asks for, or accepts.
+        groups: The capabilities beside them that belong to services: groups of their methods.
         versions: The versions of the protocol that this side speaks.
         grease: Whether to send harmless unknown extensions, so that the other side keeps ignoring them.
     """
@@ -40,5 +41,6 @@ class ConnectionOptions(TypedDict, total=False):
     idle_frames_per_s: float | None
     idempotency_ms: int | None
     capabilities: tuple[str, ...] | None
+    groups: tuple[str, ...] | None
     versions: tuple[int, ...] | None
     grease: bool | None

@@ -25,11 +25,19 @@ from haptera.state.machine import StateMachine
 from haptera.state.msgpack_arrays import array_header, read_array_header
 from haptera.state.operations import OPERATIONS, Operation, Read, Write, method_of
 from haptera.state.piece_decoding import MalformedPieces
-from haptera.state.results import ANSWER_OVERHEAD, ENTRY_OVERHEAD, Replayed, Result, Row, StoredEntry
+from haptera.state.results import (
+    ANSWER_OVERHEAD,
+    ENTRY_OVERHEAD,
+    Replayed,
+    Result,
+    Row,
+    StoredEntry,
+    values_size,
+)
 from haptera.state.scan_cursor import Page, ScanCursor
 from haptera.state.sliced_work import ResultT, Steps, finish, free_steps
 from haptera.state.snapshot_pieces import dump_pieces, load_pieces
-from haptera.state.validation import glob_steps, validate, validate_steps
+from haptera.state.validation import glob_steps, too_many_parts, validate, validate_steps
 
 __all__ = [
     "ANSWER_OVERHEAD",
@@ -75,6 +83,8 @@ __all__ = [
     "operations",
     "read_array_header",
     "size_bound",
+    "too_many_parts",
     "validate",
     "validate_steps",
+    "values_size",
 ]

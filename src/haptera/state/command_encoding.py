@@ -6,6 +6,7 @@ class (`haptera.state.operations`); trailing fields may be left out, and then ha
     entry payload  = [logged, …]
     logged         = [command, user, request_id or nil, digest or nil, resent]
     command        = ["kv.set", key, value, if_version, condition, return_previous]
+                   | ["kv.transact", [[key, field, operator, operand], …], [command, …], [command, …]]
 
 An entry that names an unknown part or operation, or more fields than are known, was written by a newer version of this
 software: `UnknownPart`. It is never skipped, because a state that lacks one command is another state.
@@ -13,7 +14,7 @@ software: `UnknownPart`. It is never skipped, because a state that lacks one com
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, Union
 
 import msgspec
@@ -24,9 +25,10 @@ from haptera.state.field_kinds import (
     RequestId,
     bound_of_size,
     list_field,
+    text_size,
 )
 from haptera.state.msgpack_arrays import array_header, read_array_header
-from haptera.state.operations import OPERATIONS, WRITES, Operation, Write
+from haptera.state.operations import COMPARED, OF_ONE_KEY, OPERATIONS, WRITES, Compare, Operation, Transact, Write
 from haptera.state.sliced_work import Steps, finish
 
 
@@ -65,16 +67,19 @@ class Logged(Struct, array_like=True, forbid_unknown_fields=True, frozen=True, g
 
 
 _FIELD_COUNTS: Final = {str(kind.__struct_config__.tag): len(kind.__struct_fields__) + 1 for kind in WRITES}
+_PART_FIELD_COUNTS: Final = {str(kind.__struct_config__.tag): len(kind.__struct_fields__) + 1 for kind in OF_ONE_KEY}
 #: The field of each change that may have very many elements.
 _LISTS: Final = {kind: found[0] for kind in WRITES if (found := list_field(kind)) is not None}
 #: Elements that are encoded in one slice.
 _PIECE: Final = 1024
+_COMPARE_FIELD_COUNT: Final = len(Compare.__struct_fields__)
 _LOGGED_FIELD_COUNT: Final = len(Logged.__struct_fields__)
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(list[Logged])
 _entry_outline: Final = msgspec.msgpack.Decoder(list[list[msgspec.Raw]])
 _command_outline: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_commands_outline: Final = msgspec.msgpack.Decoder(list[list[msgspec.Raw]])
 _name: Final = msgspec.msgpack.Decoder(str)
 
 
@@ -132,9 +137,29 @@ def _explanation(payload: bytes, error: Exception) -> UnknownPart | MalformedCom
                 return UnknownPart(name)
             if known is not None and (len(fields) > known or len(logged) > _LOGGED_FIELD_COUNT):
                 return UnknownPart(name, "has more fields than are known")
+            if name == Transact.__struct_config__.tag:
+                unknown = _unknown_of_transact(fields[1:])
+                if unknown is not None:
+                    return unknown
     except (ValueError, RecursionError):
         pass  # not even the outline of commands: the first error says it best
     return MalformedCommands(f"not a list of commands: {error}")
+
+
+def _unknown_of_transact(fields: list[msgspec.Raw]) -> UnknownPart | None:
+    """Return what in a transact is of a newer format, if something is: a compare, or an operation."""
+    lists = [_commands_outline.decode(field) for field in fields]
+    for compare in lists[0] if lists else ():
+        _, field, operator = map(_name.decode, compare[:3])
+        if len(compare) > _COMPARE_FIELD_COUNT or operator not in COMPARED.get(field, ()):
+            return UnknownPart("kv.transact", f"has a compare of {field[:64]!r} that is not known")
+    for branch in lists[1:]:
+        for command in branch:
+            name = _name.decode(command[0]) if command else ""
+            known = _PART_FIELD_COUNTS.get(name)
+            if known is None or len(command) > known:
+                return UnknownPart("kv.transact", f"has an operation {name[:64]!r} that is not known")
+    return None
 
 
 #: The array's header, the operation's name, numbers and flags: more than any command needs beside keys and values.
@@ -149,4 +174,18 @@ def size_bound(op: Operation) -> int:
     return _SIZES[type(op)](op)
 
 
-_SIZES: Final = {command: bound_of_size(command, COMMAND_OVERHEAD) for command in OPERATIONS}
+def _size_of_transact(op: Transact) -> int:
+    size = COMMAND_OVERHEAD
+    for compare in op.compares:
+        operand = compare.operand
+        size += COMMAND_OVERHEAD + text_size(compare.key) + (len(operand) if isinstance(operand, bytes) else 0)
+    for branch in (op.then, op.otherwise):
+        for each in branch:
+            size += _SIZES[type(each)](each)
+    return size
+
+
+_SIZES: Final[dict[type[Operation], Callable[[Any], int]]] = {
+    **{command: bound_of_size(command, COMMAND_OVERHEAD) for command in OPERATIONS},
+    Transact: _size_of_transact,
+}

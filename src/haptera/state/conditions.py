@@ -22,7 +22,16 @@ _NOT_AN_INTEGER: Final = int(Code.NOT_AN_INTEGER)
 _INTEGER_OVERFLOW: Final = int(Code.INTEGER_OVERFLOW)
 
 #: The codes of all failures that a command may have when it is applied.
-UNMET: Final = frozenset({_KEY_NOT_FOUND, _VERSION_MISMATCH, _KEY_EXISTS, _NOT_AN_INTEGER, _INTEGER_OVERFLOW})
+UNMET: Final = frozenset(
+    {
+        _KEY_NOT_FOUND,
+        _VERSION_MISMATCH,
+        _KEY_EXISTS,
+        _NOT_AN_INTEGER,
+        _INTEGER_OVERFLOW,
+        int(Code.MESSAGE_TOO_LARGE),  # the answer of a transact
+    }
+)
 
 #: The one text that each integer has: no plus, no leading zero, no minus zero, nothing around it.
 _INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")

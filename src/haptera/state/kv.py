@@ -29,7 +29,7 @@ from haptera.state.key_ranges import EVERYTHING, KeyRange, key_range
 from haptera.state.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from haptera.state.results import Result, StoredEntry
     from haptera.state.sliced_work import Steps
@@ -281,6 +281,16 @@ class Kv:
                 return (0, None) if self.count(operations.Count(op.prefix)) == (0,) else None
             case _:
                 return None
+
+    def adopt(self, revision: int, changes: Mapping[str, StoredEntry | None]) -> None:
+        """Make the changes of a transaction, whose ``revision`` is the next one: to each key its entry, or None."""
+        self.revision = revision
+        for key, entry in changes.items():
+            previous = self.entries.get(key)
+            if entry is not None:
+                self._put(key, entry[0], revision, previous, entry[2])
+            elif previous is not None:
+                self._remove(key, revision, previous, DELETE)
 
     # A large change, which is one step for every reader
 

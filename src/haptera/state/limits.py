@@ -18,6 +18,13 @@ KEYS_LOOKED_AT_MAX: Final = 1024
 #: that no connection limits.
 COMMAND_SIZE_MAX: Final = 16 * 1024 * 1024
 
+#: Compares of a transact, and operations of each of its two lists. All are judged and made in one step, before and
+#: after which others have their turns: this many take about a millisecond.
+TRANSACT_PARTS_MAX: Final = 128
+#: Bytes of the values in the results of a transact, so that its answer is one message. A transact that gives more does
+#: not apply.
+TRANSACT_VALUES_SIZE_MAX: Final = COMMAND_SIZE_MAX - 16 * 1024
+
 #: Section 7.1: how long an answer is remembered, by its own clock; how large it may be; how many one user may have.
 ANSWER_KEPT_MS: Final = 600_000
 ANSWER_SIZE_MAX: Final = 4096

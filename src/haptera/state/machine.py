@@ -19,10 +19,11 @@ from haptera.state.field_kinds import list_field
 from haptera.state.get_many import get_many_steps
 from haptera.state.kv import KEY_WORK, Kv
 from haptera.state.memory_growth import Growth
-from haptera.state.operations import OPERATIONS, WRITES, Forget, Operation, Read, method_of
+from haptera.state.operations import OPERATIONS, WRITES, Forget, Operation, Read, Transact, method_of, parts_of
 from haptera.state.requests import Requests
 from haptera.state.scan_cursor import ScanCursor
 from haptera.state.sliced_work import finish
+from haptera.state.transaction import Transaction
 
 if TYPE_CHECKING:
     from haptera.state.command_encoding import Logged
@@ -44,7 +45,18 @@ class StateMachine:
     and ``requests`` are the parts. ``abandoned`` is why the state is not to be used any more, or None.
     """
 
-    __slots__ = ("_growth", "_many", "_reads", "_writes", "abandoned", "index", "kv", "requests", "time_ms")
+    __slots__ = (
+        "_growth",
+        "_many",
+        "_reads",
+        "_transaction",
+        "_writes",
+        "abandoned",
+        "index",
+        "kv",
+        "requests",
+        "time_ms",
+    )
 
     def __init__(self, bounds: EventBounds | None = None) -> None:
         self.index = 0
@@ -59,8 +71,10 @@ class StateMachine:
             [command for command in WRITES if command.in_slices]
         )
         self._writes: dict[type, Callable[..., Any]] = self._methods(
-            [command for command in WRITES if not command.in_slices]
+            [command for command in WRITES if not command.in_slices and command is not Transact]
         )
+        self._transaction = Transaction(self.kv)
+        self._writes[Transact] = self._transaction.transact
         self._writes[Forget] = self._forget
 
     def _methods(self, commands: Iterable[type[Operation]]) -> dict[type, Callable[..., Any]]:
@@ -118,6 +132,8 @@ class StateMachine:
             kind = type(op)
             if kind in self._writes:
                 result = self._writes[kind](op)
+                if isinstance(op, Transact):
+                    work += _COMMAND_WORK * parts_of(op)
             else:
                 result = yield from self._many[kind](op)
                 work += min(_keys_of(op, result) * KEY_WORK, limits.SLICE_WORK_MAX)
@@ -150,7 +166,7 @@ class StateMachine:
         """Bytes of memory that a write adds to the present entries, at most; 0 or less where it adds nothing.
         A long set_many is for `growth_steps`.
         """
-        return self._growth.of(op, self.kv)
+        return self._transaction.growth(op) if isinstance(op, Transact) else self._growth.of(op, self.kv)
 
     def growth_steps(self, op: SetMany) -> Steps[int]:
         """As `growth`, in slices."""

@@ -31,16 +31,15 @@ class Growth(Kv):
 
     def __init__(self) -> None:
         super().__init__()
-        found = (method_of(command) for command in WRITES if not command.in_slices)
-        self._methods: dict[str, Callable[[Any], object]] = {
-            f"{part}.{name}": getattr(self, name) for part, name in found if part == "kv"
+        self._methods: dict[type, Callable[[Any], object]] = {
+            command: getattr(self, method_of(command)[1]) for command in WRITES if command.of_one_key
         }
 
     def of(self, op: Write, kv: Kv) -> int:
         """Bytes that a change adds to ``kv``; 0 or less where it does not make it larger."""
         if isinstance(op, SetMany):
             return _sum(dict(op.items).items(), kv)
-        change = self._methods.get(str(op.__struct_config__.tag))
+        change = self._methods.get(type(op))
         if change is None:
             return 0
         self.entries, self.size = kv.entries, 0
@@ -69,10 +68,15 @@ class Growth(Kv):
         previous: StoredEntry | None,
         expires_at_ms: int | None = None,
     ) -> None:
-        self.size += _added(key, value, previous)
+        self.size += added(key, value, previous)
 
     def _remove(self, key: str, revision: int, previous: StoredEntry, kind: int) -> None:
         self.size -= entry_size(key, previous[0])
+
+
+def added(key: str, value: bytes, previous: StoredEntry | None) -> int:
+    """Bytes that an entry in the place of a previous one adds."""
+    return entry_size(key, value) if previous is None else len(value) - len(previous[0])
 
 
 def _pieces(items: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
@@ -84,8 +88,4 @@ def _pieces(items: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, byte
 def _sum(items: Iterable[tuple[str, bytes]], kv: Kv) -> int:
     """Bytes that items of different keys add."""
     get = kv.entries.get
-    return sum(_added(key, value, get(key)) for key, value in items)
-
-
-def _added(key: str, value: bytes, previous: StoredEntry | None) -> int:
-    return entry_size(key, value) if previous is None else len(value) - len(previous[0])
+    return sum(added(key, value, get(key)) for key, value in items)

@@ -6,11 +6,12 @@ its validation, its size, and the argument of the service's method (`haptera.nod
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, Union
 
 import msgspec
 from msgspec import Struct
 
+from haptera.kv_groups import TRANSACT
 from haptera.state.field_kinds import (
     Bound,
     Condition,
@@ -38,6 +39,10 @@ class Operation(Struct, array_like=True, forbid_unknown_fields=True, frozen=True
     positional: ClassVar[int | None] = None
     #: Whether options may follow in a request though none is known yet.
     may_have_options: ClassVar[bool] = False
+    #: The capability that a request for it needs; None for what is in version 1 of the service.
+    group: ClassVar[str | None] = None
+    #: Whether it is of one key, or of two, and so may be an operation of a transact.
+    of_one_key: ClassVar[bool] = False
 
 
 class Read(Operation, frozen=True):
@@ -56,6 +61,8 @@ class Write(Operation, frozen=True):
 
 
 class Get(Read, tag="kv.get", frozen=True):
+    of_one_key = True
+
     key: Key
 
 
@@ -63,6 +70,7 @@ class Set(Write, tag="kv.set", frozen=True):
     """``if_version`` is the version the key must have (0: it must be absent); ``condition`` is judged after it."""
 
     version_at = 0
+    of_one_key = True
 
     key: Key
     value: Value
@@ -73,6 +81,7 @@ class Set(Write, tag="kv.set", frozen=True):
 
 class Delete(Write, tag="kv.delete", frozen=True):
     version_at = 1
+    of_one_key = True
     frees = True
 
     key: Key
@@ -81,6 +90,8 @@ class Delete(Write, tag="kv.delete", frozen=True):
 
 
 class Exists(Read, tag="kv.exists", frozen=True):
+    of_one_key = True
+
     key: Key
 
 
@@ -108,6 +119,7 @@ class DeleteMany(Write, tag="kv.delete_many", frozen=True):
 
 class Increment(Write, tag="kv.increment", frozen=True):
     version_at = 1
+    of_one_key = True
     positional = 2  # a request always has the delta, which an entry of the log may leave out
 
     key: Key
@@ -117,6 +129,7 @@ class Increment(Write, tag="kv.increment", frozen=True):
 
 class Rename(Write, tag="kv.rename", frozen=True):
     version_at = 0
+    of_one_key = True
 
     key: Key
     new_key: Key
@@ -153,6 +166,46 @@ class Clear(Write, tag="kv.clear", frozen=True):
     prefix: Bound | None = None
 
 
+#: The commands that may be operations of a transact.
+OF_ONE_KEY: Final = tuple(
+    each
+    for each in list(globals().values())
+    if isinstance(each, type) and issubclass(each, Operation) and each.of_one_key
+)
+
+if TYPE_CHECKING:
+    OfOneKey = Read | Write
+else:
+    OfOneKey = Union[OF_ONE_KEY]  # noqa: UP007  # the decoder is to know every one by its tag
+
+#: The fields of a key that a compare may be of, each with the operators that it takes.
+COMPARED: Final = {
+    "version": frozenset({"=", "!=", "<", ">"}),
+    "value": frozenset({"=", "!=", "<", ">"}),
+    "exists": frozenset({"=", "!="}),
+}
+
+
+class Compare(Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
+    """What a transact asks of one key. Its ``operand`` is a version, a value, or whether the key exists."""
+
+    key: str
+    field: Literal["version", "value", "exists"]
+    operator: Literal["=", "!=", "<", ">"]
+    operand: bool | int | bytes
+
+
+class Transact(Write, tag="kv.transact", frozen=True):
+    """If all ``compares`` hold, the operations of ``then`` are made, and else those of ``otherwise``: all or none."""
+
+    version_at = 1
+    group = TRANSACT
+
+    compares: list[Compare]
+    then: list[OfOneKey]
+    otherwise: list[OfOneKey] = []
+
+
 class Forget(Write, tag="requests.forget", frozen=True):
     """The user has read these answers and will not ask for them again (``answered_below``)."""
 
@@ -170,6 +223,18 @@ OPERATIONS: Final = tuple(
 )
 
 WRITES: Final = tuple(each for each in OPERATIONS if issubclass(each, Write))
+
+
+def frees(op: Write) -> bool:
+    """Whether a change can only take something away: of a transact, whether each of its changes does."""
+    if isinstance(op, Transact):
+        return all(isinstance(each, Read) or each.frees for each in (*op.then, *op.otherwise))
+    return op.frees
+
+
+def parts_of(op: Transact) -> int:
+    """The number of compares and operations in a transact."""
+    return len(op.compares) + len(op.then) + len(op.otherwise)
 
 
 def method_of(command: type[Operation]) -> tuple[str, str]:

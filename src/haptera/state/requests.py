@@ -41,9 +41,15 @@ _Answer = tuple[int, bytes | None, tuple[Any, ...] | _Brief]
 
 _encoder: Final = msgspec.msgpack.Encoder()
 
+_TRANSACT_FIELDS: Final = 3
+#: The types of the fields of an entry: the last one of a key that expires, or of one that does not.
+_ENTRY_TYPES: Final = ([bytes, int, int], [bytes, int, type(None)])
 
-#: A result array as it is remembered: numbers, flags, and the previous entry of a key.
-_Array = tuple[bool | int | tuple[bytes, int, None] | None, ...]
+
+_Plain = bool | int | bytes | None
+_Fields = tuple[_Plain | tuple[_Plain, ...], ...]
+#: A result array as it is remembered, and as far as its decoder can tell (`_is_result`).
+_Array = tuple[bool | int | tuple[_Plain | _Fields, ...] | None, ...]
 
 
 class Remembered(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
@@ -146,6 +152,8 @@ class Requests:
             return "comes twice, or its user has too many"
         if isinstance(result, int) and not 0 <= result <= VERSION_MAX:
             return "is of no version"
+        if isinstance(result, tuple) and not _is_result(result):
+            return "has a result of no change"
         size = len(_encoder.encode(result))
         if brief is None:
             if size > limits.ANSWER_SMALL_SIZE and isinstance(result, tuple):
@@ -243,6 +251,22 @@ class Requests:
         require(sizes == self._sizes and sum(sizes.values()) == self.size, "the large answers add up")
         require(self.size <= limits.ANSWERS_SIZE_MAX, "large answers fit their budget")
         require(all(size <= limits.ANSWERS_SIZE_PER_USER_MAX for size in sizes.values()), "each user's do, too")
+
+
+def _is_result(result: tuple[Any, ...]) -> bool:
+    """Whether an array can be a result: numbers, flags and the previous entry of a key; or that of a transact, whose
+    last field is a list of such arrays.
+    """
+    if _has_entries(result):
+        return True
+    if len(result) != _TRANSACT_FIELDS or type(result[0]) is not bool or type(result[-1]) is not tuple:
+        return False
+    return all(each is None or (type(each) is tuple and _has_entries(each)) for each in result[-1])
+
+
+def _has_entries(fields: tuple[Any, ...]) -> bool:
+    """Whether each array in an array is an entry."""
+    return all(type(field) is not tuple or [type(part) for part in field] in _ENTRY_TYPES for field in fields)
 
 
 def _without_details(reason: Failure) -> Failure:

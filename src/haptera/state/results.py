@@ -22,6 +22,17 @@ ANSWER_OVERHEAD: Final = 1024
 Row = tuple[str, bytes | None, int, int | None]
 
 
+def values_size(fields: tuple[Any, ...]) -> int:
+    """Bytes of the values in a result: its own, and those of the entries and the results in it."""
+    size = 0
+    for field in fields:
+        if type(field) is bytes:
+            size += len(field)
+        elif type(field) is tuple:
+            size += values_size(field)
+    return size
+
+
 class Replayed(Struct, frozen=True):
     """The remembered result of an earlier command with the same request id (section 7.1). Nothing was applied now."""
 

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Final
 
-from haptera.errors import Failure
-from haptera.key_rules import bound_refusal, count_refusal, invalid, keys_refusal, size_refusal
+from haptera.errors import Code, Failure, failure
+from haptera.key_rules import (
+    VERSION_MAX,
+    bound_refusal,
+    count_refusal,
+    invalid,
+    key_refusal,
+    keys_refusal,
+    placed,
+    size_refusal,
+    value_refusal,
+)
 from haptera.state import limits
-from haptera.state.command_encoding import COMMAND_OVERHEAD
+from haptera.state.command_encoding import COMMAND_OVERHEAD, size_bound
 from haptera.state.field_kinds import ItemsKind, acceptance, kinds, list_field
 from haptera.state.glob import Glob, MalformedGlob, compile_steps
-from haptera.state.operations import OPERATIONS, DeleteMany, GetMany, Operation, SetMany
+from haptera.state.operations import (
+    COMPARED,
+    OPERATIONS,
+    Compare,
+    DeleteMany,
+    GetMany,
+    Operation,
+    SetMany,
+    Transact,
+)
 from haptera.state.sliced_work import Steps, finish
 
 
@@ -20,8 +39,8 @@ def validate(op: Operation) -> Failure | None:
     """None for an operation that can be executed, else why not; nothing was applied.
 
     3003 an argument out of its range or a malformed glob, 3004 a command above `limits.COMMAND_SIZE_MAX`, 4006 a key
-    that cannot be one, 4007 a value that is too large. The details never repeat a refused key: it may be of any size,
-    and need not even be text that can be encoded.
+    that cannot be one, 4007 a value that is too large, 4008 a transact of too many parts. The details never repeat a
+    refused key: it may be of any size, and need not even be text that can be encoded.
     """
     return None if _ACCEPTED[type(op)](op) else _refusal(op)
 
@@ -78,6 +97,8 @@ def _refusal(op: Operation) -> Failure | None:
     if isinstance(op, (SetMany, DeleteMany, GetMany)):
         found = finish(validate_steps(op))
         return found if isinstance(found, Failure) else None
+    if isinstance(op, Transact):
+        return _transact_refusal(op)
     for name, kind in _KINDS[type(op)].items():
         refused = kind.refusal(name, op)
         if refused is not None:
@@ -85,6 +106,50 @@ def _refusal(op: Operation) -> Failure | None:
     return None
 
 
-_ACCEPTED: Final = {command: acceptance(command) for command in OPERATIONS}
+def too_many_parts(field: str) -> Failure:
+    """Return 4008 for a list of a transact."""
+    return failure(Code.TRANSACTION_TOO_LARGE, {"field": field, "limit": limits.TRANSACT_PARTS_MAX})
+
+
+def _transact_refusal(op: Transact) -> Failure | None:
+    for field, parts in (("compares", op.compares), ("then", op.then), ("otherwise", op.otherwise)):
+        if len(parts) > limits.TRANSACT_PARTS_MAX:
+            return too_many_parts(field)
+    if size_bound(op) > limits.COMMAND_SIZE_MAX:
+        return size_refusal(limits.COMMAND_SIZE_MAX)
+    for position, compare in enumerate(op.compares):
+        refused = _compare_refusal(compare)
+        if refused is not None:
+            return placed(refused, compare=position)
+    for branch, operations in (("then", op.then), ("otherwise", op.otherwise)):
+        for position, operation in enumerate(operations):
+            refused = validate(operation)
+            if refused is not None:
+                return placed(refused, branch=branch, operation=position)
+    return None
+
+
+def _compare_refusal(compare: Compare) -> Failure | None:
+    refused, operand = key_refusal(compare.key), compare.operand
+    if refused is not None:
+        return refused
+    if compare.operator not in COMPARED[compare.field]:
+        return invalid("operator", f"{compare.operator} does not compare {compare.field}")
+    match compare.field, operand:
+        case "exists", bool():
+            return None
+        case "value", bytes():
+            return value_refusal(compare.key, len(operand))
+        case "version", int() if type(operand) is int and 0 <= operand <= VERSION_MAX:
+            return None
+        case _:
+            return invalid("operand", f"not a {compare.field} to compare with")
+
+
+#: Of a transact `_refusal` says whether it is acceptable, because its parts are of many kinds.
+_ACCEPTED: Final[dict[type[Operation], Callable[[Any], bool]]] = {
+    **{command: acceptance(command) for command in OPERATIONS},
+    Transact: lambda _: False,
+}
 _KINDS: Final = {command: kinds(command) for command in OPERATIONS}
 _LISTS: Final = {command: found for command in OPERATIONS if (found := list_field(command)) is not None}

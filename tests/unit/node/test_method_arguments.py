@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haptera.errors import Failure
-from haptera.node.services.method_arguments import METHODS
+from haptera.node.services.kv_methods import METHODS
 from haptera.state.operations import (
     Clear,
+    Compare,
     Count,
     Delete,
     DeleteMany,
@@ -24,6 +25,7 @@ from haptera.state.operations import (
     Rename,
     Set,
     SetMany,
+    Transact,
 )
 from tests.support.nesting import nested
 
@@ -61,6 +63,25 @@ TAKEN: list[tuple[str, list[Any], Operation]] = [
     ("count", [{"prefix": "p", "start": "a", "end": "b", "glob": "p*"}], Count("p", "a", "b", "p*")),
     ("clear", [], Clear()),
     ("clear", [{"prefix": "p"}], Clear("p")),
+    ("transact", [[], []], Transact([], [])),
+    (
+        "transact",
+        [[["a", "version", "=", 3], ["b", "exists", "!=", True]], [["set", ["a", b"v", {"if": "absent"}]]], []],
+        Transact(
+            [Compare("a", "version", "=", 3), Compare("b", "exists", "!=", True)],
+            [Set("a", b"v", condition="absent")],
+        ),
+    ),
+    (
+        "transact",
+        [[["a", "value", "<", b"v"]], [], [["get", ["a"]], ["increment", ["n", 2, {"initial": 1}]]]],
+        Transact([Compare("a", "value", "<", b"v")], [], [Get("a"), Increment("n", 2, 1)]),
+    ),
+    (
+        "transact",
+        [[], [["exists", ["a"]], ["delete", ["a"]], ["rename", ["a", "b"]]]],
+        Transact([], [Exists("a"), Delete("a"), Rename("a", "b")]),
+    ),
 ]
 
 
@@ -128,6 +149,25 @@ REFUSED: list[tuple[str, list[Any]]] = [
     ("scan", [{"limit": "1"}]),
     ("scan", [None]),
     ("clear", [{"prefix": None}]),
+    ("transact", []),
+    ("transact", [[]]),
+    ("transact", [[], [], [], {}]),
+    ("transact", [[["a", "version", "="]], []]),
+    ("transact", [[["a", "version", "=", 1, 1]], []]),
+    ("transact", [[["a", "version", "=", 1.0]], []]),
+    ("transact", [[["a", "version", "=", None]], []]),
+    ("transact", [[["a", "value", "=", "text"]], []]),
+    ("transact", [[["a", "age", "=", 1]], []]),
+    ("transact", [[["a", "version", "==", 1]], []]),
+    ("transact", [[], [["get"]]]),
+    ("transact", [[], [["get", ["a"], {}]]]),
+    ("transact", [[], [["get", "a"]]]),
+    ("transact", [[], [["get", []]]]),
+    ("transact", [[], [["get", [1]]]]),
+    ("transact", [[], [["set", ["a", b"", {"if": None}]]]]),
+    ("transact", [[], [["get_many", [["a"]]]]]),
+    ("transact", [[], [["transact", [[], []]]]]),
+    ("transact", [[], [[1, ["a"]]]]),
 ]
 
 

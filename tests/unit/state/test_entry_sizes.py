@@ -13,6 +13,7 @@ from haptera.state import Logged, StateMachine, dump_pieces, limits, load_pieces
 from haptera.state.entry_sizes import ENTRY_OVERHEAD, entries_size, entry_size
 from haptera.state.operations import Clear, Delete, DeleteMany, Forget, Increment, Rename, Set, SetMany
 from haptera.state.sliced_work import finish
+from tests.support.transacts import transacts
 
 if TYPE_CHECKING:
     from haptera.state import Write
@@ -29,6 +30,7 @@ freeing: st.SearchStrategy[Write] = st.one_of(
     st.builds(Delete, keys),
     st.builds(DeleteMany, st.lists(keys, max_size=4)),
     st.builds(Clear, st.sampled_from([None, "a", "é"])),
+    transacts(keys, values),
     st.builds(Forget, st.just(""), st.just([bytes(16)])),
 )
 

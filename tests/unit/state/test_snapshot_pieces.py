@@ -223,6 +223,7 @@ def test_the_pieces_that_the_refusals_are_made_of_are_accepted() -> None:
     load(rows(["a", "é", "\U0001f600"])).check()
     load(rows(["a", "b"], None, None, [None, EXPIRY_MAX_MS])).check()
     load(rows(["a", "b"], None, None, [None, None])).check()
+    load(answers(changed(SMALL, 4, [True, 3, [[4, [b"p", 3, None]], None, [b"p", 3, 9], [True]]]))).check()
 
 
 @pytest.mark.parametrize(
@@ -278,6 +279,13 @@ def test_the_pieces_that_the_refusals_are_made_of_are_accepted() -> None:
         answers(changed(SMALL, 4, -1)),
         answers(changed(SMALL, 4, "text")),
         answers(changed(SMALL, 4, [[b"p", 3]])),
+        answers(changed(SMALL, 4, [[b"p", 3, None, None]])),
+        answers(changed(SMALL, 4, [b"p", 3, None])),
+        answers(changed(SMALL, 4, [True, 3, [4]])),
+        answers(changed(SMALL, 4, [True, 3, [[b"p", 3, [b"p", 3]]]])),
+        answers(changed(SMALL, 4, [1, 3, [[4, None]]])),
+        answers(changed(SMALL, 4, [True, 3, [[4, [b"p", "3", None]]]])),
+        answers(changed(SMALL, 4, [True, 3, [[4, [[b"p"], 3, None]]]])),
         answers(changed(SMALL, 5, 5)),
         answers(changed(LARGE, 5, None)),
         answers(changed(LARGE, 4, 6)),

@@ -15,13 +15,14 @@ from haptera.errors import Code, Failure, failure
 from haptera.key_rules import size_refusal
 from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.services.answer_shares import Answers
+from haptera.node.services.kv_methods import METHODS, SERVICE
 from haptera.node.services.large_requests import LARGE_SIZE, LargeRequests, is_large_list, while_wanted
 from haptera.node.services.long_reads import LongReads
-from haptera.node.services.method_arguments import METHODS, SERVICE
 from haptera.node.services.msgpack_slices import PIECE_SIZE, decode_steps
 from haptera.node.services.replies import Replies
 from haptera.node.services.tasks import Tasks
-from haptera.node.services.write_requests import Writes, digest_of, previous_might_not_fit, write_command
+from haptera.node.services.transact_argument import TransactArgument
+from haptera.node.services.write_requests import Writes, answer_might_not_fit, digest_of, write_command
 from haptera.peer import Request, Service
 from haptera.state import Write, free_steps, operations
 
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
 
     from haptera.node.commands import Commands
     from haptera.node.metrics import Metrics
+    from haptera.node.services.method_arguments import Argument
     from haptera.peer import Peer
-    from haptera.state import Steps
+    from haptera.state import Operation, Steps
 
 _logger = logging.getLogger(__name__)
 
@@ -65,21 +67,20 @@ class KvService(Service):
         session = ANONYMOUS
         for request in requests:
             method = METHODS.get(request.method)
-            if method is None:
-                self._replies.fail(
-                    request, failure(Code.UNKNOWN_METHOD, {"service": self.name, "method": request.method})
-                )
+            if method is None or (method.group is not None and method.group not in request.peer.capabilities):
+                self._replies.fail(request, _unknown_method(request, method))
                 continue
             counts[request.method] += 1
             size = len(request.payload)
-            if size > LARGE_SIZE or (method.list_field and is_large_list(size, self._commands.turns)):
+            many = method.bytes_per_unit
+            if size > LARGE_SIZE or (many and is_large_list(size, many, self._commands.turns)):
                 self._take_large(request)
                 continue
             op = method.decode(request.payload)
             if isinstance(op, Failure):
                 self._replies.fail(request, op)
             elif method.version_at is not None:
-                if previous_might_not_fit(op, request.peer):
+                if answer_might_not_fit(op, request.peer):
                     self._replies.fail(request, size_refusal(request.peer.max_message))
                     continue
                 writes.append(request)
@@ -135,7 +136,13 @@ class KvService(Service):
         """The command that a large argument is, decoded and checked in slices; `elements` as of `decode_steps`."""
         method, payload = METHODS[request.method], request.payload
         checked: Envelope | None = None
-        op = (yield from decode_steps(method, payload, elements)) if method.list_field else method.decode(payload)
+        op: Operation | Failure
+        if isinstance(method, TransactArgument):
+            op = yield from method.decode_steps(payload)
+        elif method.list_field:
+            op = yield from decode_steps(method, payload, elements)
+        else:
+            op = method.decode(payload)
         if isinstance(op, (operations.SetMany, operations.DeleteMany, operations.GetMany)):
             found = yield from self._commands.check_steps(op)
             if isinstance(found, Failure):
@@ -143,10 +150,18 @@ class KvService(Service):
             checked = found
         if isinstance(op, Failure) or method.version_at is None:
             return op if isinstance(op, Failure) else checked or Envelope(op)
-        if previous_might_not_fit(op, request.peer):
+        if answer_might_not_fit(op, request.peer):
             return size_refusal(request.peer.max_message)
         digest = digest_of(request.method)
         for start in range(0, len(payload), PIECE_SIZE):
             digest.update(memoryview(payload)[start : start + PIECE_SIZE])
             yield PIECE_SIZE // 256
         return write_command(op, request, digest.digest(), checked)
+
+
+def _unknown_method(request: Request, method: Argument[Operation] | TransactArgument | None) -> Failure:
+    """The refusal of a method that is not there, or whose capability the connection does not have."""
+    details = {"service": SERVICE, "method": request.method}
+    if method is not None:
+        details["capability"] = str(method.group)
+    return failure(Code.UNKNOWN_METHOD, details)

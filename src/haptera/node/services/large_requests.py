@@ -11,6 +11,8 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from haptera.state import values_size
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
@@ -31,9 +33,6 @@ LARGE_LIST_SIZE = 2048
 #: than `Turns.admits`, because each of a thousand connections may send sixteen of them at once.
 SMALL_LIST_SIZE = 128
 
-#: Bytes of a list for one unit of work: the shortest keys take three, and are decoded, looked up and encoded.
-_LIST_BYTES_PER_UNIT = 2
-
 #: Bytes of values for one unit of work: they are copied, checked and perhaps signed.
 _VALUE_BYTES_PER_UNIT = 256
 
@@ -41,20 +40,17 @@ _VALUE_BYTES_PER_UNIT = 256
 _LARGE = "haptera.kv.large"
 
 
-def is_large_list(size: int, turns: Turns) -> bool:
-    """Whether a request with a list of keys or items leaves the batch for the turns, by the bytes of its argument."""
+def is_large_list(size: int, bytes_per_unit: int, turns: Turns) -> bool:
+    """Whether a request with many keys, items or operations leaves the batch for the turns, by its argument's bytes."""
     if size <= SMALL_LIST_SIZE:
         return False
-    return size > LARGE_LIST_SIZE or not turns.admits(size // _LIST_BYTES_PER_UNIT)
+    return size > LARGE_LIST_SIZE or not turns.admits(size // bytes_per_unit)
 
 
-def units_of_values(first: Any) -> int:
-    """Units of work of the large values in a result, whose first field this is: they are copied into the answer."""
-    size = 0
-    if type(first) is bytes:
-        size = len(first)
-    elif type(first) is list:
-        size = sum(len(entry[0]) for entry in first if entry is not None)
+def units_of_values(result: tuple[Any, ...]) -> int:
+    """Units of work of the large values in a result: they are copied into the answer."""
+    many = result[0] if type(result[0]) is list else None
+    size = values_size(result) if many is None else sum(len(entry[0]) for entry in many if entry is not None)
     return size // _VALUE_BYTES_PER_UNIT if size > LARGE_SIZE else 0
 
 

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import NODEFAULT, UNSET, Raw, Struct, UnsetType, structs
 
 from haptera.errors import Code, Failure, failure
-from haptera.state import OPERATIONS, Operation, array_header, list_field, method_of
+from haptera.state import array_header, list_field
 from haptera.wire import map_size
 
 AskedT = TypeVar("AskedT", bound=Struct)
@@ -26,13 +26,16 @@ AskedT = TypeVar("AskedT", bound=Struct)
 _NO_OPTIONS: Final = Raw()
 
 #: Said to msgspec.convert, which would else take a text where bytes belong, and decode it as Base64.
-_BINARY: Final = (bytes,)
+BINARY: Final = (bytes,)
 
 #: Bytes of an option map: the ranges of a scan in keys of the largest size, twice over.
 OPTION_SIZE_MAX: Final = 64 * 1024
 
 #: Characters of an unknown option that are repeated in the error.
 OPTION_NAME_SHOWN_MAX: Final = 64
+
+#: Bytes of a list for one unit of work: the shortest keys take three, and are decoded, looked up and encoded.
+_LIST_BYTES_PER_UNIT: Final = 2
 
 _outline: Final = msgspec.msgpack.Decoder(list[Raw])
 _map: Final = msgspec.msgpack.Decoder(dict[str, Any])
@@ -42,15 +45,29 @@ class Argument(Generic[AskedT]):
     """The argument of one method, which becomes an ``asked``: an operation of the store, for a method of kv.
 
     The class may say more of its form, as a `Command` does. ``list_field`` names the list of which the argument may
-    have very many elements: it is the argument's first field, and the operation's. ``version_at`` is the command's.
+    have very many elements: it is the argument's first field, and the operation's. ``bytes_per_unit`` is how many
+    bytes of such an argument are a unit of work; 0 for any other. ``version_at`` and ``group`` are the command's.
     """
 
-    __slots__ = ("_array", "_asked", "_decode", "_decode_bare", "_header", "_options", "list_field", "version_at")
+    __slots__ = (
+        "_array",
+        "_asked",
+        "_decode",
+        "_decode_bare",
+        "_header",
+        "_options",
+        "bytes_per_unit",
+        "group",
+        "list_field",
+        "version_at",
+    )
 
     def __init__(self, asked: type[AskedT]) -> None:
         listed = list_field(asked)
         self.list_field = None if listed is None else listed[0]
+        self.bytes_per_unit = 0 if listed is None else _LIST_BYTES_PER_UNIT
         self.version_at: int | None = getattr(asked, "version_at", None)
+        self.group: str | None = getattr(asked, "group", None)
         self._asked = asked
         fields = structs.fields(asked)
         count: int = getattr(asked, "positional", None) or sum(field.default is NODEFAULT for field in fields)
@@ -65,7 +82,7 @@ class Argument(Generic[AskedT]):
         with_options = array if self._options is None else [*array, ("options", Raw, _NO_OPTIONS)]
         self._decode = msgspec.msgpack.Decoder(_array_struct(with_options)).decode
 
-    def decode(self, payload: bytes) -> AskedT | Failure:
+    def decode(self, payload: bytes | memoryview) -> AskedT | Failure:
         """The operation that a request's payload asks for, or 3003."""
         try:
             if payload and payload[0] == self._header:
@@ -87,9 +104,9 @@ class Argument(Generic[AskedT]):
         if self._options is not None and argument and isinstance(argument[-1], dict):
             options, argument = argument[-1], argument[:-1]
         try:
-            fields = structs.astuple(msgspec.convert(tuple(argument), self._array, builtin_types=_BINARY))
+            fields = structs.astuple(msgspec.convert(tuple(argument), self._array, builtin_types=BINARY))
         except (ValueError, RecursionError) as error:
-            return _invalid(str(error))
+            return invalid(str(error))
         return self._with(fields, options) if options else self._asked(*fields)
 
     def _with(self, fields: Sequence[Any], options: Mapping[str, Any]) -> AskedT | Failure:
@@ -97,23 +114,23 @@ class Argument(Generic[AskedT]):
         known = self._options.__struct_encode_fields__
         for name in options:
             if name not in known:
-                return failure(Code.INVALID_ARGUMENT, {"unknown": _shown(name)}, outcome="not_applied")
+                return failure(Code.INVALID_ARGUMENT, {"unknown": shown(name)}, outcome="not_applied")
         try:
-            given = structs.astuple(msgspec.convert(options, self._options, builtin_types=_BINARY))
+            given = structs.astuple(msgspec.convert(options, self._options, builtin_types=BINARY))
         except (ValueError, RecursionError) as error:
-            return _invalid(str(error))
+            return invalid(str(error))
         return self._asked(*fields, *[None if value is UNSET else value for value in given])
 
-    def _malformed(self, payload: bytes, error: Exception) -> Failure:
+    def _malformed(self, payload: bytes | memoryview, error: Exception) -> Failure:
         """The refusal of an argument that could not be decoded: the position of the first field that is not known."""
         try:
             fields = _outline.decode(payload)
         except (ValueError, RecursionError):
-            return _invalid(str(error))
+            return invalid(str(error))
         known = len(self._array.__struct_fields__) + (self._options is not None)
         if len(fields) > known:
             return failure(Code.INVALID_ARGUMENT, {"unknown": known}, outcome="not_applied")
-        return _invalid(str(error))
+        return invalid(str(error))
 
 
 def _array_struct(fields: list[Any]) -> type[Struct]:
@@ -136,29 +153,22 @@ def _options_struct(fields: Sequence[structs.FieldInfo]) -> type[Struct]:
 def _option_map(data: bytes) -> dict[str, Any] | Failure:
     """The option map, if no name in it is doubled: decoding alone would keep the last and drop the others silently."""
     if len(data) > OPTION_SIZE_MAX:
-        return _invalid("the options are too large")
+        return invalid("the options are too large")
     try:
         options = _map.decode(data)
     except (ValueError, RecursionError) as error:
-        return _invalid(str(error))
+        return invalid(str(error))
     if len(options) != map_size(data):
-        return _invalid("an option is given twice")
+        return invalid("an option is given twice")
     return options
 
 
-def _shown(name: Any) -> str:
+def shown(name: Any) -> str:
+    """A name that is not known, as an error repeats it."""
     # "replace" for a lone surrogate, which an embedded caller's name may hold and no answer can.
     return str(name)[:OPTION_NAME_SHOWN_MAX].encode("utf-8", "replace").decode()
 
 
-def _invalid(reason: str) -> Failure:
+def invalid(reason: str) -> Failure:
+    """Return 3003 for an argument that cannot be read."""
     return failure(Code.INVALID_ARGUMENT, {"reason": reason}, outcome="not_applied")
-
-
-#: The service of the store, and the part of the state that its commands are for.
-SERVICE: Final = "kv"
-
-#: The argument of each method of that service. A request for a name that is not here is 3002.
-METHODS: Final[dict[str, Argument[Operation]]] = {
-    name: Argument(command) for command in OPERATIONS for part, name in [method_of(command)] if part == SERVICE
-}

@@ -14,7 +14,7 @@ import msgspec
 
 from haptera.errors import Code, Failure, failure
 from haptera.key_rules import KEYS_PER_COMMAND_MAX
-from haptera.state import ANSWER_OVERHEAD, ENTRY_OVERHEAD, array_header, read_array_header
+from haptera.state import ANSWER_OVERHEAD, ENTRY_OVERHEAD, array_header, read_array_header, values_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,7 +99,32 @@ def convert_steps(
 
 
 def encode_steps(result: tuple[Any, ...]) -> Steps[bytes]:
-    """A result of get or get_many in MessagePack: an entry, or the list of some.
+    """A result in MessagePack. Of a get_many it is the list of its entries."""
+    if type(result[0]) is list or type(result[0]) is bytes:
+        return (yield from _entries_steps(result))
+    answer = BytesIO(bytes(values_size(result) + 2 * ANSWER_OVERHEAD + ENTRY_OVERHEAD * len(result[-1])))
+    yield from _fields_steps(answer, result)
+    answer.truncate()
+    return answer.getvalue()
+
+
+def _fields_steps(answer: BytesIO, fields: tuple[Any, ...]) -> Steps[None]:
+    """The fields of a result, and of the results and entries in it. Large values are copied in several slices."""
+    if values_size(fields) <= PIECE_SIZE:
+        yield len(fields) + answer.write(_encode(fields)) // _BYTES_PER_UNIT
+        return
+    answer.write(array_header(len(fields)))
+    for field in fields:
+        if type(field) is tuple:
+            yield from _fields_steps(answer, field)
+        elif type(field) is bytes:
+            yield from _value_steps(answer, field)
+        else:
+            answer.write(_encode(field))
+
+
+def _entries_steps(result: tuple[Any, ...]) -> Steps[bytes]:
+    """The result of a get or a get_many: an entry, or the list of some.
 
     The answer is written into its own memory, which is taken at the start and given away at the end. To join pieces
     would copy all of it in one step, and that takes 10 ms for the largest answer.
@@ -135,11 +160,16 @@ def _piece_steps(answer: BytesIO, piece: list[StoredEntry | None], size: int) ->
         yield len(piece) + size // _BYTES_PER_UNIT
         return
     value, *others = entry
-    answer.write(array_header(len(entry)) + _bytes_header(size))
-    with memoryview(value) as view:
-        for start in range(0, size, PIECE_SIZE):
-            yield answer.write(view[start : start + PIECE_SIZE]) // _BYTES_PER_UNIT
+    answer.write(array_header(len(entry)))
+    yield from _value_steps(answer, value)
     answer.writelines(_encode(field) for field in others)
+
+
+def _value_steps(answer: BytesIO, value: bytes) -> Steps[None]:
+    answer.write(_bytes_header(len(value)))
+    with memoryview(value) as view:
+        for start in range(0, len(value), PIECE_SIZE):
+            yield answer.write(view[start : start + PIECE_SIZE]) // _BYTES_PER_UNIT
 
 
 def _bytes_header(size: int) -> bytes:

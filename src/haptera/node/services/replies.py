@@ -14,8 +14,8 @@ import msgspec
 
 from haptera.errors import Code, Failure, failure
 from haptera.key_rules import size_refusal
+from haptera.node.services.kv_methods import METHODS
 from haptera.node.services.large_requests import units_of_values, while_wanted
-from haptera.node.services.method_arguments import METHODS
 from haptera.node.services.msgpack_slices import encode_steps
 from haptera.node.write_batch import DROPPED
 from haptera.state import ANSWER_OVERHEAD, COMMAND_SIZE_MAX, ENTRY_OVERHEAD, Replayed
@@ -33,7 +33,7 @@ _logger = logging.getLogger(__name__)
 #: can ask for as much as the store holds, once for each.
 GET_MANY_SIZE_MAX: Final = COMMAND_SIZE_MAX
 
-#: The first field of the results of get and get_many.
+#: The first field of the results of get and get_many. Of other results the last field may have values.
 _WITH_VALUES: Final = (bytes, list)
 
 _REPLAYED: Final = bytes((Tag.REPLAYED, 0))
@@ -81,30 +81,25 @@ class Replies:
             if not peer.writable:
                 peer.when_writable(lambda at=position: self.answer(requests, results, at, now))  # type: ignore[misc]
                 return
-            if type(result) is tuple and type(result[0]) in _WITH_VALUES:
-                if type(result[0]) is list and (refused := too_many_bytes(result[0], peer.max_message)) is not None:
-                    self.fail(request, refused)
-                    continue
-                turns, units = self._commands.turns, units_of_values(result[0])
-                if units and not turns.admits(units):
-                    self._large.append((requests, results, position, now))
-                    turns.start_once(self, self._large_steps)
-                    return
             replayed = b""
             if isinstance(result, Replayed):
                 result, replayed = result.result, _REPLAYED
                 self._metrics.kv_replayed_total += 1
-            if type(result) is tuple:
-                version_at = METHODS[request.method].version_at
-                version = None if version_at is None else result[version_at]
-                entries = (now if version is None else revision_entry(version)) + replayed
-            elif result is DROPPED:
-                continue  # answered when it was
-            else:
-                assert isinstance(result, Failure)
-                self.fail(request, result, replayed)
+            if type(result) is not tuple:
+                if result is not DROPPED:  # it was answered when it was dropped
+                    assert isinstance(result, Failure)
+                    self.fail(request, result, replayed)
                 continue
-            request.respond(encode(result), entries)
+            if type(result[0]) in _WITH_VALUES or type(result[-1]) is tuple:
+                if type(result[0]) is list and (refused := too_many_bytes(result[0], peer.max_message)) is not None:
+                    self.fail(request, refused)
+                    continue
+                turns, units = self._commands.turns, units_of_values(result)
+                if units and not turns.admits(units):
+                    self._large.append((requests, results, position, now))
+                    turns.start_once(self, self._large_steps)
+                    return
+            request.respond(encode(result), _revision_of(request, result, now) + replayed)
 
     def _large_steps(self) -> Steps[None]:
         """Encode large answers one after the other, because no budget counts one that is not whole yet.
@@ -124,7 +119,7 @@ class Replies:
                 if payload is None:
                     self.fail(request, failure(Code.CANCELLED, outcome="not_applied"))
                 else:
-                    request.respond(payload, now)
+                    request.respond(payload, _revision_of(request, result, now))
             self.answer(requests, results, position + 1, now)
 
 
@@ -136,6 +131,13 @@ def too_many_bytes(entries: list[StoredEntry | None], message_max: int = GET_MAN
     limit = min(message_max, GET_MANY_SIZE_MAX)
     size = sum(len(entry[0]) + ENTRY_OVERHEAD for entry in entries if entry is not None) + len(entries)
     return None if size <= limit - ANSWER_OVERHEAD else size_refusal(limit)
+
+
+def _revision_of(request: Request, result: tuple[Any, ...], now: bytes) -> bytes:
+    """The entry of the revision that a result is of: the one that its change has made, or ``now``."""
+    version_at = METHODS[request.method].version_at
+    version = None if version_at is None else result[version_at]
+    return now if version is None else revision_entry(version)
 
 
 def revision_entry(revision: int) -> bytes:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from haptera.key_rules import VALUE_SIZE_MAX
 from haptera.node.commands import Envelope
-from haptera.node.services.method_arguments import METHODS, SERVICE
+from haptera.node.services.kv_methods import METHODS, SERVICE
 from haptera.node.write_batch import DROPPED
-from haptera.state import ANSWER_OVERHEAD, free_steps, operations
+from haptera.state import ANSWER_OVERHEAD, ENTRY_OVERHEAD, free_steps, limits, operations
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from haptera.node.commands import Commands, Submitter
     from haptera.node.metrics import Metrics
     from haptera.node.services.answer_shares import Answers
@@ -154,8 +156,20 @@ def write_command(op: Any, request: Request, digest: bytes | None = None, checke
     return Envelope(op, request_id, digest, request.resent, size, growth)
 
 
-def previous_might_not_fit(op: Operation, peer: Peer) -> bool:
+def answer_might_not_fit(op: Operation, peer: Peer) -> bool:
     """Whether the answer to a change could be larger than the peer takes: it would be applied, and not be answered."""
-    if not isinstance(op, (operations.Set, operations.Delete)) or not op.return_previous:
-        return False
-    return peer.max_message < VALUE_SIZE_MAX + ANSWER_OVERHEAD
+    if isinstance(op, operations.Transact):
+        values = max(map(_values_given, (op.then, op.otherwise)))
+        largest = min(values * VALUE_SIZE_MAX, limits.TRANSACT_VALUES_SIZE_MAX)
+        return peer.max_message < largest + ANSWER_OVERHEAD + limits.TRANSACT_PARTS_MAX * ENTRY_OVERHEAD
+    return _gives_value(op) and peer.max_message < VALUE_SIZE_MAX + ANSWER_OVERHEAD
+
+
+def _values_given(branch: Sequence[Operation]) -> int:
+    """The number of operations of a transact that give a value."""
+    return sum(isinstance(op, operations.Get) or _gives_value(op) for op in branch)
+
+
+def _gives_value(op: Operation) -> bool:
+    """Whether a change answers with the entry of before."""
+    return isinstance(op, (operations.Set, operations.Delete)) and op.return_previous

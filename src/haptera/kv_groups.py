@@ -1,0 +1,13 @@
+"""The groups of the kv service that this software has, by their capabilities (spec/protocol.md, sections 4.1 and 7).
+
+A client asks for each of them, and a node accepts each. Peers that only exchange messages know nothing of them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+TRANSACT: Final = "kv_transact"
+
+#: Every group.
+KV_GROUPS: Final = (TRANSACT,)

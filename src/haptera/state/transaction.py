@@ -1,0 +1,134 @@
+"""Transactions: the operations of a transact as one change (spec/protocol.md, section 7).
+
+They are made on a store of their own that stands over the real one: it has their changes, and reads through to the
+entries under it. So a later operation sees the effect of an earlier one, no reader sees a part of them, and where one
+fails there is nothing to take back. If all hold, the net effect reaches the real store, each key once.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, Any, Final
+
+from haptera.errors import Code, Failure
+from haptera.key_rules import placed, size_refusal
+from haptera.state import limits
+from haptera.state.entry_sizes import entry_size
+from haptera.state.kv import Kv
+from haptera.state.memory_growth import added
+from haptera.state.operations import OF_ONE_KEY, Compare, Read, Transact, method_of
+from haptera.state.results import values_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from haptera.state.results import Result, StoredEntry
+
+_KEY_NOT_FOUND: Final = int(Code.KEY_NOT_FOUND)
+
+_OPERATORS: Final[dict[str, Callable[[Any, Any], bool]]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+
+
+class Transaction(Kv):
+    """Makes transacts, one after the other, over one store. Between two of them it is empty."""
+
+    __slots__ = ("_changes", "_methods", "_under")
+
+    def __init__(self, under: Kv) -> None:
+        super().__init__()
+        self._under = under
+        #: The entry of each key that the operations have changed, None for a key that they have removed.
+        self._changes: dict[str, StoredEntry | None] = {}
+        self._methods: dict[type, Callable[[Any], Result]] = {
+            command: getattr(self, method_of(command)[1]) for command in OF_ONE_KEY
+        }
+        self.entries.get = self._entry
+
+    def transact(self, op: Transact, *, rehearsed: bool = False) -> Result | None:
+        """[succeeded, version or nil, [result, …]]: the version that its changes have made; nil if there are none.
+
+        A transact that is only ``rehearsed`` changes nothing: None for one that would make changes.
+        """
+        under = self._under
+        try:
+            result = self._attempt(op)
+            if isinstance(result, Failure) or result[1] is None:
+                return result
+            if rehearsed:
+                return None
+            under.adopt(result[1], self._changes)
+            return result
+        finally:
+            self._changes = {}
+
+    def growth(self, op: Transact) -> int:
+        """Bytes of memory that a transact would add to the store; 0 or less where it adds nothing."""
+        try:
+            if isinstance(self._attempt(op), Failure):
+                return 0
+            get, size = self._under.entries.get, 0
+            for key, entry in self._changes.items():
+                previous = get(key)
+                if entry is not None:
+                    size += added(key, entry[0], previous)
+                elif previous is not None:
+                    size -= entry_size(key, previous[0])
+            return size
+        finally:
+            self._changes = {}
+
+    def _attempt(self, op: Transact) -> tuple[bool, int | None, tuple[Any, ...]] | Failure:
+        """Make the operations in this store alone."""
+        succeeded = all(map(self._holds, op.compares))
+        results: list[tuple[Any, ...] | None] = []
+        before, methods = self._under.revision, self._methods
+        for number, each in enumerate(op.then if succeeded else op.otherwise):
+            self.revision = before  # all of them make one revision, the next
+            result = methods[type(each)](each)
+            if type(result) is tuple:
+                results.append(result)
+            elif isinstance(each, Read) and isinstance(result, Failure) and result.code == _KEY_NOT_FOUND:
+                results.append(None)
+            else:
+                assert isinstance(result, Failure)
+                return placed(result, branch="then" if succeeded else "otherwise", operation=number)
+        given = tuple(results)
+        if values_size(given) > limits.TRANSACT_VALUES_SIZE_MAX:
+            return size_refusal(limits.COMMAND_SIZE_MAX)
+        return (succeeded, before + 1 if self._changes else None, given)
+
+    def _holds(self, compare: Compare) -> bool:
+        entry = self._under.entries.get(compare.key)
+        actual: Any
+        match compare.field:
+            case "version":
+                actual = 0 if entry is None else entry[1]
+            case "value":
+                if entry is None:
+                    return False
+                actual = entry[0]
+            case _:
+                actual = entry is not None
+        return _OPERATORS[compare.operator](actual, compare.operand)
+
+    def _entry(self, key: str) -> StoredEntry | None:
+        changes = self._changes
+        return changes[key] if key in changes else self._under.entries.get(key)
+
+    def _put(
+        self,
+        key: str,
+        value: bytes,
+        revision: int,
+        previous: StoredEntry | None,
+        expires_at_ms: int | None = None,
+    ) -> None:
+        self._changes[key] = (value, revision, expires_at_ms)
+
+    def _remove(self, key: str, revision: int, previous: StoredEntry, kind: int) -> None:
+        self._changes[key] = None

@@ -1,0 +1,79 @@
+"""Transacts for property tests: a strategy, and what each of them does to a model that is a dict."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import hypothesis.strategies as st
+
+from haptera.state.operations import Compare, Delete, Exists, Get, Increment, Rename, Set, Transact
+
+if TYPE_CHECKING:
+    from haptera.state import Operation
+
+
+def transacts(keys: st.SearchStrategy[str], values: st.SearchStrategy[bytes]) -> st.SearchStrategy[Transact]:
+    """Transacts of few parts; most of their compares hold of an empty store or of the first versions."""
+    compares = st.one_of(
+        st.builds(Compare, keys, st.just("version"), st.sampled_from("=<>") | st.just("!="), st.integers(0, 8)),
+        st.builds(Compare, keys, st.just("value"), st.sampled_from("=<>") | st.just("!="), values),
+        st.builds(Compare, keys, st.just("exists"), st.sampled_from(["=", "!="]), st.booleans()),
+    )
+    operations: st.SearchStrategy[Operation] = st.one_of(
+        st.builds(Set, keys, values),
+        st.builds(Set, keys, values, st.none() | st.integers(0, 8), st.sampled_from([None, "absent"]), st.booleans()),
+        st.builds(Delete, keys, return_previous=st.booleans()),
+        st.builds(Get, keys),
+        st.builds(Exists, keys),
+        st.builds(Increment, keys, st.sampled_from([1, -3])),
+        st.builds(Rename, keys, keys, st.booleans()),
+    )
+    branch = st.lists(operations, max_size=5)
+    return st.builds(Transact, st.lists(compares, max_size=2), branch, branch)
+
+
+class Model(Protocol):
+    """A store as a dict, which does one operation at a time: a result, or the code of the failure."""
+
+    entries: dict[str, tuple[bytes, int]]
+    revision: int
+
+    def do(self, op: Operation) -> tuple[Any, ...] | int: ...
+
+
+def transact(model: Model, op: Transact) -> tuple[Any, ...] | int:
+    """Do it to the model: one operation after the other, and all of them back if one fails."""
+    entries, revision = dict(model.entries), model.revision
+    succeeded = all(holds(entries, each) for each in op.compares)
+    results: list[Any] = []
+    version = None
+    for each in op.then if succeeded else op.otherwise:
+        model.revision = revision
+        result = read(model.entries, each) if isinstance(each, (Get, Exists)) else model.do(each)
+        if isinstance(result, int):
+            model.entries, model.revision = entries, revision
+            return result
+        version = max(version or 0, model.revision) if model.revision > revision else version
+        results.append(result)
+    model.revision = version or revision
+    return succeeded, version, tuple(results)
+
+
+def read(entries: dict[str, tuple[bytes, int]], op: Get | Exists) -> tuple[Any, ...] | None:
+    """A read in a transact: a missing key is None."""
+    if isinstance(op, Exists):
+        return (op.key in entries,)
+    return (*entries[op.key], None) if op.key in entries else None
+
+
+def holds(entries: dict[str, tuple[bytes, int]], compare: Compare) -> bool:
+    """Whether a compare holds."""
+    value, version = entries.get(compare.key, (None, 0))
+    operand: Any = compare.operand
+    if compare.field == "exists":
+        return (version > 0) is (operand is (compare.operator == "="))
+    if compare.field == "value" and value is None:
+        return False
+    actual: Any = version if compare.field == "version" else value
+    less, equal = bool(actual < operand), bool(actual == operand)
+    return {"=": equal, "!=": not equal, "<": less, ">": not less and not equal}[compare.operator]
