@@ -197,9 +197,13 @@ FREEING: dict[str, Any] = {
 }
 
 
+#: Bytes of memory that a bounded store has for its two keys, one entry more, and little beyond.
+ROOM = 600 + 234
+
+
 @asynccontextmanager
 async def both(path: Path, memory_max: int = 0) -> AsyncIterator[tuple[Database, Database]]:
-    """A served and an embedded store with the same content."""
+    """A served and an embedded store with the same content. With a bound of the memory nearly all of it is taken."""
     async with (
         node(storage="memory", listen="tcp", memory_max=memory_max) as url,
         haptera.connect(url) as served,
@@ -208,6 +212,8 @@ async def both(path: Path, memory_max: int = 0) -> AsyncIterator[tuple[Database,
         for db in (served, embedded):
             await db.set("k", b"v")
             await db.set("n", str(2**63 - 1))
+            if memory_max:
+                await db.set("filler", bytes(memory_max - ROOM))
         yield served, embedded
 
 
@@ -261,10 +267,10 @@ async def test_an_answer_that_is_too_large_is_refused_with_the_same_error(tmp_pa
 
 
 async def test_a_full_memory_is_refused_with_the_same_error_and_lets_the_same_changes_pass(tmp_path: Path) -> None:
-    async with both(tmp_path, memory_max=600) as (served, embedded):
+    async with both(tmp_path, memory_max=MIB) as (served, embedded):
         assert await differences(GROWING.items(), served, embedded) == {}
         for call in GROWING.values():
-            assert await told(lambda call=call: call(served)) == (MemoryFull, 5007, "not_applied", {"limit": 600})
+            assert await told(lambda call=call: call(served)) == (MemoryFull, 5007, "not_applied", {"limit": MIB})
         for name, call in FREEING.items():
             answers = [await told(lambda db=db, call=call: call(db)) for db in (served, embedded)]
             assert answers[0] == answers[1], name
@@ -272,7 +278,7 @@ async def test_a_full_memory_is_refused_with_the_same_error_and_lets_the_same_ch
         for db in (served, embedded):
             await db.set("new", b"v")
             status = await db.status()
-            assert (status["keys"], status["memory_max"]) == (1, 600)
+            assert (status["keys"], status["memory_max"]) == (1, MIB)
             assert 0 < status["memory"] < 300
 
 

@@ -130,12 +130,17 @@ def error(
 
 
 def warning(event: str, fields: dict[str, Any]) -> None:
-    """A warning to standard error, in the form that errors have."""
+    """A warning to standard error, in the form that errors have. The field ``meaning`` is a sentence for people, and
+    ``help`` the next step.
+    """
     if _errors_as_json.get():
         to_standard_error(json_text({"warning": {"event": event, **fields}}))
     else:
-        told = ", ".join(f"{name} {value}" for name, value in fields.items())
-        to_standard_error(f"haptera: {shown(f'{event}: {told}')}")
+        meaning, help_ = fields.get("meaning"), fields.get("help")
+        told = ", ".join(f"{name} {value}" for name, value in fields.items() if name not in {"meaning", "help"})
+        text = f"{meaning} ({told})" if meaning and told else meaning or told
+        behind = f"\n  {shown(str(help_))}" if help_ else ""
+        to_standard_error(f"haptera: warning: {shown(f'{event}: {text}')}{behind}")
 
 
 def to_standard_error(text: str) -> None:

@@ -41,6 +41,8 @@ SEGMENT_SIZE_MIN = 64 * 1024
 SEGMENT_SIZE_MAX = 1024 * 1024 * 1024
 SEGMENT_SIZE_DEFAULT = 64 * 1024 * 1024
 
+#: 4,000 small entries. A smaller number lacks its unit, as `--memory-max 10` does, and refuses nearly every change.
+MEMORY_MAX_MIN = 1 << 20
 #: More than any machine has.
 MEMORY_MAX_MAX = 1 << 50
 #: As many changes as a watcher may be behind for a second, on a busy node, without a loss.
@@ -98,7 +100,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
         amount(
             "Data",
             "BYTES",
-            Bound(low=0, high=MEMORY_MAX_MAX),
+            Bound(low=MEMORY_MAX_MIN, high=MEMORY_MAX_MAX, zero=True),
             "Memory that the keys and values may take. A change that would make it more is refused (5007); deletes go "
             "on. 0: no bound.",
         ),

@@ -110,7 +110,9 @@ def _names(fs: FileSystem, path: str) -> list[str]:
             names = sorted(fs.listdir(path))
             there = NODE_NAME in names or KEYS_NAME in names or _is_filled(fs, path, names)
     except DiskFailed as error:
-        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+        if isinstance(error.__cause__, NotADirectoryError):
+            raise StorageError(f"{path}: there is a file, and no data directory") from None
+        if isinstance(error.__cause__, FileNotFoundError):
             raise StorageError(f"{path}: there is no data directory") from None
         raise
     if not there:

@@ -90,6 +90,21 @@ def test_help_names_every_command() -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"meaning": "it leaks", "help": "mend it"}, "haptera: warning: event: it leaks\n  mend it\n"),
+        ({"meaning": "it leaks", "file": "a", "count": 2}, "haptera: warning: event: it leaks (file a, count 2)\n"),
+        ({"file": "a"}, "haptera: warning: event: file a\n"),
+    ],
+)
+def test_a_warning_is_a_sentence_with_its_fields_and_the_next_step(
+    fields: dict[str, object], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output.warning("event", fields)
+    assert capsys.readouterr().err == text
+
+
+@pytest.mark.parametrize(
     ("count", "text"),
     [
         (0, "0 bytes"),

@@ -250,6 +250,8 @@ WRONG: list[tuple[str, Any]] = [
     ("segment_size", 1),
     ("segment_size", 1e6 + 0.5),
     ("segment_size", "64 MiB"),
+    ("memory_max", 10),
+    ("memory_max", (1 << 20) - 1),
     ("compression", "gzip"),
     ("ping_interval", 0.0001),
     ("handshake_timeout", 0),

@@ -102,6 +102,25 @@ def test_every_cut_is_found_at_its_place() -> None:
         assert (caught.value.offset, caught.value.actual) == (size, "the end of the backup")
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "b is damaged at byte 0: expected the header of a backup, found the end of the backup"),
+        (b"key\tvalue\n", "b is no backup, but a file that begins with b'key\\tvalue\\n'"),
+        (b"\x1f\x8b\x08" + bytes(100), "b is no backup, but a gzip file, which has to be unpacked first"),
+        (b"HAPTERAL" + bytes(200), "b is no backup, but a segment of a log"),
+        (b"HAPTERAS" + bytes(200), "b is no backup, but a snapshot in a data directory"),
+        (b"HAPTERAB" + bytes(200), "b is damaged at byte 0: expected the header of a backup and its CRC-32C, found "),
+        (b"HAPTERAB", "b is damaged at byte 8: expected the header of a backup, found the end of the backup"),
+    ],
+)
+def test_a_file_that_is_no_backup_is_called_what_it_is(content: bytes, said: str) -> None:
+    _, keyring, _ = small()
+    with pytest.raises(DamagedBackup) as raised:
+        BackupReader("b", io.BytesIO(content).read, lambda *_: keyring)
+    assert str(raised.value).startswith(said)
+
+
 def test_bytes_behind_the_end_are_found() -> None:
     data, keyring, _ = small()
     with pytest.raises(DamagedBackup) as caught:

@@ -106,8 +106,9 @@ def _warn(backup: Backup) -> None:
         output.warning(
             "master_key_beside_data",
             {
-                "meaning": "a restore needs the file master.key of the data directory, which the backup does not hold; "
-                "copy it to another machine, because without it the backup is noise"
+                "meaning": "a restore needs the file master.key of the data directory, which the backup does not hold: "
+                "without it the backup is noise",
+                "help": "copy master.key to another machine, once",
             },
         )
 

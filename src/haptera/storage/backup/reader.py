@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from haptera.errors import DamagedBackup
 from haptera.storage.backup.format import (
     BACKUP_FORMAT,
+    BACKUP_MAGIC,
     CHUNK_HEADER_SIZE,
     DIGEST_SIZE,
     HEADER_SIZE,
@@ -24,6 +25,8 @@ from haptera.storage.backup.format import (
     read_manifest,
 )
 from haptera.storage.errors import NewerFormat
+from haptera.storage.segment_format import SEGMENT_MAGIC
+from haptera.storage.snapshot import SNAPSHOT_MAGIC
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,6 +47,23 @@ Unlock = "Callable[[str, bytes], Keyring]"
 _SHOWN_MAX: Final = 16
 
 
+#: The beginnings of files that are taken for a backup by mistake.
+_OTHER_KINDS: Final = (
+    (SEGMENT_MAGIC, "a segment of a log"),
+    (SNAPSHOT_MAGIC, "a snapshot in a data directory"),
+    (b"\x1f\x8b", "a gzip file, which has to be unpacked first"),
+    (b"\x28\xb5\x2f\xfd", "a zstd file, which has to be unpacked first"),
+    (b"\xfd7zXZ\0", "an xz file, which has to be unpacked first"),
+)
+
+
+class NotABackup(DamagedBackup):
+    """The first bytes are those of another file. `actual` says what it is, or what they are."""
+
+    def __str__(self) -> str:
+        return f"{self.file} is no backup, but {self.actual}"
+
+
 class BackupReader:
     """One pass through a backup. ``name`` is what its errors call it.
 
@@ -55,7 +75,7 @@ class BackupReader:
         self.name = name
         self.offset = 0
         self._read = read
-        head = self._take(HEADER_SIZE, "the header of a backup")
+        head = self._begin()
         header = BackupHeader.decode(head)
         if header is None:
             raise DamagedBackup(name, 0, "the header of a backup and its CRC-32C", head[:_SHOWN_MAX].hex())
@@ -114,8 +134,19 @@ class BackupReader:
         self._digest.update(payload)
         return payload
 
+    def _begin(self) -> bytes:
+        """The bytes of the header. Raises NotABackup where it cannot be one."""
+        head = self._read(HEADER_SIZE)
+        if head[: len(BACKUP_MAGIC)] != BACKUP_MAGIC[: len(head)]:
+            known = next((kind for magic, kind in _OTHER_KINDS if head.startswith(magic)), None)
+            begins = f"a file that begins with {head[:_SHOWN_MAX]!r}"
+            raise NotABackup(self.name, 0, "the header of a backup", known or begins)
+        return self._counted(head, HEADER_SIZE, "the header of a backup")
+
     def _take(self, size: int, meaning: str) -> bytes:
-        data = self._read(size)
+        return self._counted(self._read(size), size, meaning)
+
+    def _counted(self, data: bytes, size: int, meaning: str) -> bytes:
         if len(data) < size:
             raise DamagedBackup(self.name, self.offset + len(data), meaning, "the end of the backup")
         self.offset += size

@@ -128,6 +128,11 @@ def test_verify_where_there_is_no_directory(tmp_path: Path, capsys: pytest.Captu
     ended = Ended(capsys, "storage", "verify", str(tmp_path / "none"))
     assert (ended.code, ended.out) == (2, "")
     assert ended.err == f"haptera: {tmp_path / 'none'}: there is no data directory\n"
+    (tmp_path / "file").touch()
+    ended = Ended(capsys, "storage", "verify", str(tmp_path / "file"))
+    assert (ended.code, ended.err) == (2, f"haptera: {tmp_path / 'file'}: there is a file, and no data directory\n")
+    ended = Ended(capsys, "backup", "verify", str(tmp_path), *given(tmp_path / "key", b"k" * 32))
+    assert (ended.code, ended.err) == (2, f"haptera: cannot read {tmp_path}: it is a directory and no regular file\n")
 
 
 def test_a_name_on_the_disk_is_shown_and_not_obeyed(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
