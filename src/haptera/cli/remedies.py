@@ -57,7 +57,7 @@ def _steps(error: BaseException, path: str) -> Iterator[str]:
         case CorruptionError() if is_directory:
             yield f"`haptera storage verify {path}` names every fault; {salvaged(path)}"
         case CorruptionError():
-            yield "without --archive-dir the backup alone is read"
+            yield "the archive's file of that name is damaged; without --archive-dir the backup alone is read"
         case WrongKey() if error.kind != "data key" or error.hint:
             yield from _of_wrong_key(error)
         case MissingKey() if os.path.basename(error.file) != "keys":

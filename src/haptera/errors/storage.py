@@ -119,10 +119,14 @@ class WrongKey(StorageError):
 
 
 class MissingKey(StorageError):
-    """A file of keys is missing: the keyring of a log, or the master key of a keyring. `file` is where it should be."""
+    """A key is missing: the keyring of a log, or the master key of a keyring or a backup. `file` is the keyring, the
+    file in which a master key would be, or the backup.
+    """
 
     name: str = "MISSING_KEY"
 
-    def __init__(self, file: str, consequence: str = "the log beside it cannot be read without it") -> None:
-        super().__init__(f"{file}: the key file is missing, and {consequence}")
+    def __init__(
+        self, file: str, reason: str = "the key file is missing, and the log beside it cannot be read without it"
+    ) -> None:
+        super().__init__(f"{file}: {reason}")
         self.file = file

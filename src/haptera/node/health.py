@@ -63,8 +63,8 @@ def _full(node: Node) -> Health | None:
 def _trouble(node: Node) -> Health | None:
     archiver = node.archiver
     if archiver is not None and archiver.trouble:
-        count = f"{archiver.lag} segments are not archived: {archiver.trouble}"
-        return Health("ok", count, archiver.help, node.wall_ms(archiver.trouble_since))
+        left = f"{archiver.lag} segments are not archived" if archiver.lag else "the archive cannot be used"
+        return Health("ok", f"{left}: {archiver.trouble}", archiver.help, node.wall_ms(archiver.trouble_since))
     answers, answers_max = node.remembered_answers
     if crowded(answers):
         reason = f"{answers} of {answers_max} answers are remembered: each connection may have few"

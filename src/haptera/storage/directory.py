@@ -197,6 +197,8 @@ def make_directory(fs: FileSystem, path: str) -> None:
     parent = os.path.dirname(path) or "."
     try:
         fs.mkdir(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(error.errno, f"{error.strerror}: {parent} has to be made first", path) from error
     except FileExistsError:
         # Sync the name all the same: the process that made it may have died before that. If we may not, it was made
         # for us, long ago.

@@ -103,7 +103,7 @@ def _image(file: File, path: str, master: MasterKey | None) -> BackupImage:
 
     def unlock(name: str, data: bytes) -> Keyring:
         if master is None:
-            raise MissingKey(name, "a backup needs the master key of its node: give it with --master-key-file")
+            raise MissingKey(name, "no master key is given, and a backup is noise without that of its node")
         return unwrap_keyring(name, data, master)
 
     reader = BackupReader(path, read, unlock)

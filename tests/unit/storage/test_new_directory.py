@@ -167,6 +167,11 @@ def test_a_directory_that_holds_a_store_is_called_that_and_is_not_to_be_removed(
     assert "remove" not in str(raised.value)
 
 
+def test_a_parent_that_is_missing_is_named() -> None:
+    with pytest.raises(DiskFailed, match=r"above/made: cannot make the data directory: No such file.*: above has"):
+        NewDirectory.make(MemoryFileSystem(), f"above/{PATH}")
+
+
 def test_an_empty_directory_is_taken() -> None:
     fs = MemoryFileSystem()
     fs.mkdir(PATH)

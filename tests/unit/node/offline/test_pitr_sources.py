@@ -132,7 +132,7 @@ def test_nothing_in_backup_or_archive_is_changed(kept: Kept) -> None:
 
 
 def test_a_backup_needs_the_master_key_of_its_node(kept: Kept) -> None:
-    with pytest.raises(MissingKey, match="--master-key-file"):
+    with pytest.raises(MissingKey, match="backup: no master key is given"):
         find_source(kept.fs, "backup", None, None)
 
 
