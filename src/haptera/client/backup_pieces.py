@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Self
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from haptera.client.channel import StreamEnd
-    from haptera.client.methods import BackedUp
+from haptera.client.methods import BackedUp
+from haptera.client.streamed_answer import StreamedAnswer
 
 
-class Backup:
+class Backup(StreamedAnswer[bytes, BackedUp]):
     """The bytes of a backup in their order, in pieces of at most 256 KiB (spec/protocol.md, section 7.2).
 
     ``async for piece in db.backup()``. All pieces together are the backup; a part of them is none, and is refused when
@@ -20,22 +14,10 @@ class Backup:
     ``async with db.backup() as pieces`` or `aclose` end it at a known place. May be iterated once.
     """
 
-    __slots__ = ("_end", "_pieces")
-
-    def __init__(self, pieces: AsyncGenerator[bytes, None], end: StreamEnd[BackedUp]) -> None:
-        self._pieces = pieces
-        self._end = end
-
-    def __aiter__(self) -> Self:
-        return self
+    __slots__ = ()
 
     async def __anext__(self) -> bytes:
-        return await anext(self._pieces)
-
-    @property
-    def revision(self) -> int | None:
-        """The revision of the store in the backup; None before the end."""
-        return None if self._end.result is None else self._end.result.revision
+        return await anext(self._parts)
 
     @property
     def index(self) -> int | None:
@@ -54,15 +36,3 @@ class Backup:
         ``generated`` is the key that the node has made itself: it lies beside the data and needs a copy elsewhere.
         """
         return None if self._end.result is None else self._end.result.master_key
-
-    async def aclose(self) -> None:
-        """End the backup, at the server too. Harmless after the end."""
-        await self._pieces.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from haptera.client.entry import Entry, entry_of
+from haptera.client.methods import Row, Scanned
+from haptera.client.streamed_answer import StreamedAnswer
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from haptera.client.channel import StreamEnd
-    from haptera.client.methods import Row, Scanned
 
 
-class Scan:
+class Scan(StreamedAnswer[list[Row], Scanned]):
     """The entries of a range in key order, all as they were at one revision (spec/protocol.md, section 7).
 
     ``async for entry in db.scan(...)``. A loop that is left early ends the scan at the server as soon as the object is
     dropped; ``async with db.scan(...) as rows`` or `aclose` end it at a known place. May be iterated once.
     """
 
-    __slots__ = ("_end", "_pages", "_rows")
+    __slots__ = ("_rows",)
 
     def __init__(self, pages: AsyncGenerator[list[Row], None], end: StreamEnd[Scanned]) -> None:
-        self._pages = pages
-        self._end = end
+        super().__init__(pages, end)
         self._rows: Iterator[Row] = iter(())
-
-    def __aiter__(self) -> Self:
-        return self
 
     async def __anext__(self) -> Entry:
         while True:
@@ -37,12 +32,7 @@ class Scan:
                 if row.expires_at_ms is None:
                     return Entry(row.key, row.value or b"", row.version)
                 return entry_of(row.key, row.value or b"", row.version, row.expires_at_ms)
-            self._rows = iter(await anext(self._pages))
-
-    @property
-    def revision(self) -> int | None:
-        """The revision of the store that all entries are of; None before the end."""
-        return None if self._end.result is None else self._end.result.revision
+            self._rows = iter(await anext(self._parts))
 
     @property
     def count(self) -> int | None:
@@ -57,12 +47,4 @@ class Scan:
     async def aclose(self) -> None:
         """End the scan, at the server too. Harmless after the end."""
         self._rows = iter(())
-        await self._pages.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
+        await super().aclose()
