@@ -13,9 +13,11 @@ from haptera.errors import StorageError
 from haptera.node import Node
 from haptera.state import dump_pieces
 from haptera.state.operations import Set
-from haptera.storage import MasterKey, write_snapshot
+from haptera.storage import Archive, MasterKey, sealed_segments, write_snapshot
+from haptera.storage.filesystem import write_file_atomically
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
 from tests.unit.node.nodes import CONFIG, Asked, ImmediateWriter, turn
+from tests.unit.node.offline.backups import backup_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,12 +49,18 @@ def readable(fs: MemoryFileSystem, texts: list[bytes]) -> list[str]:
     return [name for name, data in files(fs) if any(form in data for form in wanted)]
 
 
-async def life(fs: MemoryFileSystem, secrets: list[bytes], key_file: Path | None) -> None:
-    """Writes, keys of both kinds changed between them, a snapshot, and an end; `secrets` gets the keys."""
+async def life(fs: MemoryFileSystem, secrets: list[bytes], masters: list[bytes], key_file: Path | None) -> None:
+    """Writes, keys of both kinds changed between them, snapshots, an archive and a backup, and an end.
+
+    `secrets` gets the data keys, and `masters` the master keys.
+    """
     config = msgspec.structs.replace(CONFIG, master_key_file=None if key_file is None else str(key_file))
     node = await Node.open(config, filesystem=fs, writer=ImmediateWriter())
     storage = node._storage
     secrets += [key.secret for key in storage.keyring.keys]
+    masters.append(storage.keyring.master.secret)
+    archive = Archive(fs, "/archive", storage.directory.node_id)
+    archive.create()
     for number in range(2):
         Asked(node, Set(f"{KEY} {number}", VALUE))
         Asked(node, Set("large", VALUE * 2000))
@@ -61,38 +69,53 @@ async def life(fs: MemoryFileSystem, secrets: list[bytes], key_file: Path | None
         secrets.append(storage.keyring.newest.secret)
         if key_file is None:
             await node.key_rotation.change_master_key()
+            masters.append(storage.keyring.master.secret)
         pieces = dump_pieces(storage.machine)
         write_snapshot(fs, storage.directory.snapshots_path, storage.keyring, storage.log.roll(), node.revision, pieces)
+        archive.add_keyring(storage.directory.read_keyring())
+        for segment, path in sealed_segments(fs, storage.directory.log_path).items():
+            if not archive.holds(segment, path):
+                archive.add(segment, path)
+        write_file_atomically(fs, "/archive", f"backup {number}", backup_of(storage))
     await node.aclose()
 
 
 @pytest.mark.parametrize("given", [True, False])
 async def test_no_file_shows_a_key_a_value_or_a_secret(tmp_path: Path, given: bool) -> None:
-    """The generated master key is the one secret that may stand in its file."""
+    """The generated master keys alone may stand in a file: their own, in the data directory."""
     key_file = tmp_path / "key" if given else None
     if key_file is not None:
         key_file.write_bytes(MASTER.format())
         key_file.chmod(0o600)
-    whole, secrets = MemoryFileSystem(), [MASTER.secret]
-    await life(whole, secrets, key_file)
+    secrets: list[bytes]
+    masters: list[bytes]
+    whole, secrets, masters = MemoryFileSystem(), [MASTER.secret], []
+    await life(whole, secrets, masters, key_file)
     assert len(set(secrets)) == 4
     texts = [KEY.encode(), VALUE, *secrets]
     assert readable(whole, texts) == []
+    shown = readable(whole, masters)
+    assert len(shown) == len(set(masters)) * (not given)
+    assert all(name.startswith("/data/master.key") for name in shown)
+    assert {"/archive/keys/0000000000000001", "/archive/backup 1"} < dict(files(whole)).keys()
+    assert any(name.startswith("/archive/log/") for name, _ in files(whole))
     assert any(name.endswith(".snap") for name, _ in files(whole))
     assert ("/data/master.key" in dict(files(whole))) is not given
     left_over = set()
     for stop in whole.changes():
-        fs, secrets = MemoryFileSystem(), [MASTER.secret]
+        fs, secrets, masters = MemoryFileSystem(), [MASTER.secret], []
         fs.stop_after = stop
         with suppress(Crashed, StorageError):
-            await life(fs, secrets, key_file)
+            await life(fs, secrets, masters, key_file)
         fs.stop_after = None
         for left in (fs.power_failure("keep"), fs.power_failure("tear", stop)):
             assert readable(left, [KEY.encode(), VALUE, *secrets]) == [], stop
+            assert all(name.startswith("/data/master.key") for name in readable(left, masters)), stop
             left_over |= {name.rpartition("/")[2] for name, _ in files(left) if name.endswith(".tmp")}
     assert {"keys.tmp", "node.toml.tmp"} < left_over
     assert any(name.endswith(".seg.tmp") for name in left_over)
     assert any(name.endswith(".snap.tmp") for name in left_over)
+    assert "backup 1.tmp" in left_over
 
 
 def test_the_search_finds_what_it_looks_for() -> None:

@@ -1,6 +1,7 @@
 """Data directories that older versions have written, kept for ever: each opens with what it was written with.
 
-`tests/golden/format-2` holds two snapshots each, and no log before the first of them.
+Of `tests/golden/format-2`, `closed` and `torn` hold two snapshots each, and no log before the first of them. `rotated`
+has files under two data keys and a second generated master key; the first one is kept beside it.
 
 `tests/golden/format-1` was made by the last version of that format: `closed` was closed, and `torn` is what a power
 failure leaves while the last record is written. The JSON file beside each has its entries, their values in hex.
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import haptera
+from haptera.storage.keyring_format import WrappedKeyring
+from haptera.storage.master_key import MasterKey
 from tests.integration.commands import run
 
 if TYPE_CHECKING:
@@ -55,8 +58,25 @@ async def test_a_directory_of_an_older_version_opens(
 
 def test_there_is_a_directory_of_each_format() -> None:
     assert [f"{path.parent.name}/{path.name}" for path in DIRECTORIES] == [
-        f"format-{number}/{name}" for number in (1, 2) for name in ("closed", "torn")
+        "format-1/closed",
+        "format-1/torn",
+        "format-2/closed",
+        "format-2/rotated",
+        "format-2/torn",
     ]
+
+
+def test_the_directory_whose_keys_were_changed_needs_both_data_keys_and_the_second_master_key() -> None:
+    golden = GOLDEN / "format-2" / "rotated"
+    wrapped = WrappedKeyring("keys", (golden / "keys").read_bytes())
+    master, kept = (MasterKey.parse(path.read_bytes()) for path in sorted(golden.glob("master.key*")))
+    assert master is not None
+    assert kept is not None
+    assert wrapped.master_ids == (master.id,) != (kept.id,)
+    assert (golden / f"master.key.{kept.id.hex()}").exists()
+    keys = {key.id for key in wrapped.unwrap(master).keys}
+    assert len(keys) == 2
+    assert {path.read_bytes()[12:20] for path in (golden / "log").glob("*.seg")} == keys
 
 
 @pytest.mark.parametrize("archived", [False, True])
