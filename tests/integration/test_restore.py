@@ -179,6 +179,54 @@ def test_any_moment_of_a_backup_and_an_archive_of_other_keys_is_restored(rotated
     assert "--archive-master-key-file" in refused.err
 
 
+@pytest.fixture
+def without_keys(rotated: Rotated, tmp_path: Path) -> Path:
+    """A copy of the node's directory, in which a start finds no file `keys`."""
+    data = tmp_path / "data"
+    shutil.copytree(rotated.path / "data", data, ignore=shutil.ignore_patterns("*.sock"))
+    (data / "keys").unlink()
+    refused = run("storage", "verify", str(data))
+    assert refused.code == 12
+    assert f"{data}/keys" in refused.err
+    assert "keys" not in [path.name for path in data.iterdir()], "no new one is made"
+    return data
+
+
+def test_a_lost_keyring_is_brought_back_from_the_archive(rotated: Rotated, without_keys: Path) -> None:
+    """As docs/operations.md says under "A lost file `keys`"."""
+    newest = max((rotated.archive / "keys").iterdir())
+    shutil.copyfile(newest, without_keys / "keys")
+    assert run("storage", "verify", str(without_keys)).code == 0
+    assert asyncio.run(keys_of(without_keys, rotated.later)) == expected(140)
+
+
+def test_a_lost_keyring_is_brought_back_from_what_is_restored(
+    rotated: Rotated, without_keys: Path, tmp_path: Path
+) -> None:
+    """The keys of a backup and its archive together, under the master key of the backup."""
+    both: list[str | Path] = ["--archive-dir", rotated.archive, "--archive-master-key-file", rotated.later]
+    assert rotated.run("restore", rotated.file, "--data-dir", tmp_path / "restored", *both).code == 0
+    shutil.copyfile(tmp_path / "restored" / "keys", without_keys / "keys")
+    assert rotated.run("storage", "verify", without_keys).code == 0
+    changed = rotated.run("storage", "rotate-key", without_keys, "--new-master-key-file", rotated.later)
+    assert changed.code == 0, changed.err
+    assert run("storage", "verify", str(without_keys), "--master-key-file", str(rotated.later)).code == 0
+    assert asyncio.run(keys_of(without_keys, rotated.later)) == expected(140)
+
+
+def test_a_keyring_from_before_a_change_is_refused_and_the_directory_stays_as_it_is(
+    rotated: Rotated, without_keys: Path, tmp_path: Path
+) -> None:
+    """The one of the backup alone lacks the later data key; the file under it is named."""
+    assert rotated.run("restore", rotated.file, "--data-dir", tmp_path / "restored").code == 0
+    shutil.copyfile(tmp_path / "restored" / "keys", without_keys / "keys")
+    before = {path: path.read_bytes() for path in without_keys.rglob("*.seg")}
+    refused = rotated.run("storage", "verify", without_keys)
+    assert refused.code in {11, 12}
+    assert "no key: " in refused.text
+    assert {path: path.read_bytes() for path in without_keys.rglob("*.seg")} == before
+
+
 def test_a_directory_that_is_used_is_refused(made: Made, tmp_path: Path) -> None:
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").write_bytes(b"mine")
