@@ -18,6 +18,7 @@ from haptera.node.services import large_requests
 from haptera.state import get_many, limits
 from haptera.testing import run
 from tests.linearizability.faults import record
+from tests.simulation.keys import MasterKeys
 from tests.simulation.node import SimulatedNode
 
 if TYPE_CHECKING:
@@ -34,9 +35,9 @@ def simulate(seed: int) -> tuple[History, list[str]]:
     choices = random.Random(seed)
 
     async def main() -> tuple[History, list[str]]:
-        return await record(SimulatedNode(choices), choices)
+        return await record(SimulatedNode(choices, keys), choices)
 
-    with slices_of_one_key() if choices.random() < 0.5 else nullcontext():
+    with MasterKeys() as keys, slices_of_one_key() if choices.random() < 0.5 else nullcontext():
         return run(main(), seed=seed)
 
 

@@ -1,8 +1,9 @@
 """A node in memory on a virtual clock, and the faults that its machine may have.
 
-Its process ends and starts again, orderly or not. It makes snapshots, and its retention removes the oldest files. It
-loses power, and then unsynced data is lost, torn or out of order. Its disk is full, slow or broken for a while. Its
-clock is put forward and back, by more than the time for which answers are remembered, too.
+Its process ends and starts again, orderly or not. It makes snapshots, and its retention removes the oldest files. Its
+keys are changed, backups of it are read, and its archive is out of reach for a while. It loses power, and then unsynced
+data is lost, torn or out of order. Its disk is full, slow or broken for a while. Its clock is put forward and back, by
+more than the time for which answers are remembered, too.
 """
 
 from __future__ import annotations
@@ -12,17 +13,21 @@ import errno
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final
 
-from haptera.errors import Failure
+from haptera.errors import Failure, HapteraError, StorageError, WrongKey
 from haptera.testing import Crashed, MemoryFileSystem, node
 from haptera.testing.nodes import EPOCH_MS
+from tests.simulation.backups import ARCHIVE_DIR, Taken, take
+from tests.simulation.clients import PromiseBroken
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
+    from haptera.node.key_rotation import CurrentKeys
     from haptera.node.snapshots.keeper import Current
     from haptera.testing import NodeUrl
     from haptera.testing.filesystem import Unsynced
+    from tests.simulation.keys import MasterKeys
 
 CLOCK_STEPS_MS: Final = (-3_600_000, -1000, 1000, 60_000, 660_000, 3_600_000)
 WRITE_DELAYS_S: Final = (0.0, 0.0005, 0.003)
@@ -38,7 +43,7 @@ RETAIN_S: Final = (1.0, 604_800.0)
 class SimulatedNode:
     """A node whose process and disk change while its address stays. Each of its ``kinds`` of faults is a method.
 
-    ``told`` is called with a line for each fault, as it happens.
+    ``keys`` are its master keys. ``told`` is called with a line for each fault, as it happens.
     """
 
     kinds: Sequence[str] = ("clock", "restart", "kill", "lose_power")
@@ -48,7 +53,9 @@ class SimulatedNode:
     def __init__(
         self,
         choices: random.Random,
+        keys: MasterKeys,
         *,
+        archives: bool = False,
         segment_size: int = SEGMENT_SIZE,
         told: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -60,7 +67,15 @@ class SimulatedNode:
             "snapshot_after": segment_size,
             "retain_bytes": max(choices.choice(RETAIN_BYTES), 4 * segment_size),
             "retain_for": choices.choice(RETAIN_S),
+            "master_key_file": keys.path,
         }
+        if archives:
+            self._options["archive_dir"] = ARCHIVE_DIR
+        self.keys = keys
+        self.archives = archives
+        #: The backups that were read to their end.
+        self.backups: list[Taken] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         #: The digests of the keys at some revisions, for a look back.
         self.noted: dict[int, bytes] = {}
         self._write_delay = choices.choice(WRITE_DELAYS_S)
@@ -81,8 +96,25 @@ class SimulatedNode:
         """Whether the node has given up, as after a failed write."""
         return self._running is not None and self._running.node.failed.done()
 
+    @property
+    def newest_segment(self) -> int:
+        """The number of the segment that is appended to."""
+        return self.running.node._storage.log.point.next_segment
+
     async def start(self) -> None:
-        """Open the node on its disk."""
+        """Open the node on its disk. Where a change of the master key was interrupted, the older key may be needed."""
+        for path in self.keys.possible[::-1]:
+            self.keys.give(path)
+            try:
+                await self._open()
+            except WrongKey:
+                self._told("has its last master key again")
+            else:
+                self.keys.opened(path)
+                return
+        raise PromiseBroken("no master key opens the node's keyring")
+
+    async def _open(self) -> None:
         self._running = await self._stack.enter_async_context(
             node(
                 listen=[self.url],
@@ -149,6 +181,61 @@ class SimulatedNode:
         machine = self.running.node._machine
         if not machine.changing:
             self.noted[machine.revision] = machine.kv.digest()
+
+    async def rotate_data_key(self) -> None:
+        """Ask for another data key."""
+        self._told("is asked for another data key")
+        self._begin(self._rotated("data key", self.running.node.key_rotation.rotate_data_key()))
+
+    async def rotate_master_key(self) -> None:
+        """Give another master key, and ask the node to change to it. Its process may end meanwhile."""
+        if len(self.keys.possible) > 1:
+            return  # the change before is not finished
+        self._told("is asked for another master key")
+        self.keys.change()
+        self._begin(self._rotated("master key", self.running.node.key_rotation.change_master_key()))
+        if self._choices.random() < 0.5:
+            await asyncio.sleep(self._choices.uniform(0.0, self._write_delay))
+            await self.kill()
+
+    async def backup(self) -> None:
+        """Begin to read a backup."""
+        self._told("is asked for a backup")
+        self._begin(self._back_up())
+
+    async def lose_archive(self) -> None:
+        """Have the archive out of reach for a while, or until the next start."""
+        number = self._choices.choice((errno.EIO, errno.ENOSPC, errno.ENOENT))
+        self._told(f"cannot reach its archive: {errno.errorcode[number]}")
+        disk = self.disk
+        disk.unreachable[ARCHIVE_DIR] = number
+        self._loop.call_later(self._choices.uniform(0.0, 3.0), disk.unreachable.clear)
+
+    async def _rotated(self, kind: str, change: Coroutine[Any, Any, CurrentKeys]) -> None:
+        try:
+            await change
+        except StorageError as error:
+            self._told(f"may have its last {kind}: {type(error).__name__}")
+        except Crashed:
+            pass  # the next process tells
+        else:
+            self._told(f"has another {kind}")
+            if kind == "master key":
+                self.keys.opened(self.keys.possible[-1])
+
+    async def _back_up(self) -> None:
+        try:
+            taken = await take(self.url)
+        except HapteraError as error:
+            self._told(f"gives no backup: {type(error).__name__}")
+        else:
+            self._told(f"has given a backup of revision {taken.revision}")
+            self.backups.append(taken)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def clock(self) -> None:
         """Put the node's clock forward or back."""

@@ -11,16 +11,17 @@ import haptera
 from haptera.node.config import NodeConfig
 from haptera.node.offline.pitr import Timeline
 from haptera.node.offline.verify import verify
-from haptera.storage import open_keyring
 from haptera.testing import run
+from tests.simulation.backups import check_archive, digest_of
 from tests.simulation.clients import COUNTER, Caller, PromiseBroken, Shared
+from tests.simulation.keys import MasterKeys
 from tests.simulation.node import SimulatedNode
 from tests.simulation.transcript import Transcript
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from haptera.testing import MemoryFileSystem, Network
+    from haptera.testing import Network
 
 CLIENTS_MAX: Final = 3
 CALLERS: Final = 3
@@ -36,7 +37,20 @@ DATA_DIR: Final = "/data"
 
 #: Faults of the network, and faults of the node's machine.
 NETWORK: Final = ("cut", "freeze", "slow")
-MACHINE: Final = ("clock", "restart", "kill", "lose_power", "break_disk", "fill_disk", "slow_disk", "snapshot")
+MACHINE: Final = (
+    "clock",
+    "restart",
+    "kill",
+    "lose_power",
+    "break_disk",
+    "fill_disk",
+    "slow_disk",
+    "snapshot",
+    "rotate_data_key",
+    "rotate_master_key",
+    "backup",
+    "lose_archive",
+)
 
 
 class Faults:
@@ -98,9 +112,10 @@ def simulate(seed: int, transcript: Transcript | None = None) -> Transcript:
 
 async def _run(choices: random.Random, transcript: Transcript) -> None:
     network: Network = asyncio.get_running_loop().network  # type: ignore[attr-defined]
-    node = SimulatedNode(choices, told=lambda text: transcript.add("node", text))
     shared = Shared()
     async with AsyncExitStack() as stack:
+        keys, archives = stack.enter_context(MasterKeys()), choices.choice((True, False))
+        node = SimulatedNode(choices, keys, archives=archives, told=lambda text: transcript.add("node", text))
         stack.push_async_callback(node.stop)
         await node.start()
         network.delay(lambda: choices.uniform(0.0, LATENCIES_S[1]))
@@ -139,20 +154,58 @@ async def _check_what_is_kept(
     machine.check()
     digest = machine.digest()
     disk = node.disk.power_failure("drop")
-    found = verify(disk, NodeConfig(data_dir=DATA_DIR), open_keyring)
+    found = verify(disk, NodeConfig(data_dir=DATA_DIR, master_key_file=node.keys.path), node.keys.unlock)
     if not found.sound:
         raise PromiseBroken(f"the disk is damaged: {found.start.error or found.check.findings.damaged}")
     if found.start.digest != digest:
         raise PromiseBroken("the disk has another state than the node")
     transcript.add("node", f"has the state {digest.hex()[:16]}, and so has its disk")
-    _look_back(disk, node.noted, transcript)
+    timeline = Timeline(disk, DATA_DIR, node.keys.unlock)
+    _look_back(timeline, node.noted, transcript)
+    _check_backups(node, timeline, transcript)
+    _check_archive(node, transcript)
+    at_the_end = machine.revision, machine.kv.digest()
     await node.restart()
     await _check(node, callers, shared)
+    if node.archives:
+        await asyncio.sleep(QUIET_S)
+        _check_archive(node, transcript)
+        _check_backup_with_archive(node, at_the_end, transcript)
 
 
-def _look_back(disk: MemoryFileSystem, noted: dict[int, bytes], transcript: Transcript) -> None:
+def _check_backups(node: SimulatedNode, timeline: Timeline, transcript: Transcript) -> None:
+    """Restore the first backup and the last, and hold their states against that of history at their revision."""
+    (reach,) = timeline.reach()
+    for taken in dict.fromkeys((*node.backups[:1], *node.backups[-1:])):
+        revision, digest = digest_of(taken, node.keys.all)
+        if revision != taken.revision:
+            raise PromiseBroken(f"a backup of revision {taken.revision} was restored to {revision}")
+        expected = node.noted.get(revision)
+        if expected is None and reach.first_revision <= revision:
+            expected = timeline.at_revision(revision).machine.kv.digest()
+        if expected not in {None, digest}:
+            raise PromiseBroken(f"a backup has another state of revision {revision}")
+        transcript.add("node", f"is restored at revision {revision} by a backup")
+
+
+def _check_archive(node: SimulatedNode, transcript: Transcript) -> None:
+    """Hold the archive, if there is one, against the log."""
+    if node.archives:
+        newest = node.newest_segment
+        check_archive(node.disk, newest)
+        transcript.add("node", f"has all segments before {newest} in its archive")
+
+
+def _check_backup_with_archive(node: SimulatedNode, expected: tuple[int, bytes], transcript: Transcript) -> None:
+    """Restore a backup with the archive behind it, which is under later master keys where that was changed."""
+    if node.backups:
+        if digest_of(node.backups[0], node.keys.all, node.disk) != expected:
+            raise PromiseBroken("a backup and the archive behind it have another state than the node")
+        transcript.add("node", f"is restored at revision {expected[0]} by a backup and the archive behind it")
+
+
+def _look_back(timeline: Timeline, noted: dict[int, bytes], transcript: Transcript) -> None:
     """Hold the states of the past that are kept against their digests of then."""
-    timeline = Timeline(disk, DATA_DIR, open_keyring)
     (reach,) = timeline.reach()
     for revision, digest in noted.items():
         kept = reach.first_revision <= revision

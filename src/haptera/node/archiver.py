@@ -62,12 +62,16 @@ class Archiver:
         self._idle = asyncio.Event()
 
     @classmethod
-    def of(cls, directory: DataDirectory, path: str | None, loop: asyncio.AbstractEventLoop) -> Archiver | None:
-        """The archiver for the archive in the directory ``path``; None without one."""
+    def of(
+        cls, directory: DataDirectory, path: str | None, loop: asyncio.AbstractEventLoop, worker: Writer | None
+    ) -> Archiver | None:
+        """The archiver for the archive in the directory ``path``; None without one. Its ``worker`` is a thread unless
+        one is given.
+        """
         if path is None:
             return None
         archive = Archive(directory.fs, path, directory.node_id)
-        return cls(directory, archive, ThreadWriter("haptera-archive"), loop)
+        return cls(directory, archive, worker or ThreadWriter("haptera-archive"), loop)
 
     def start(self) -> None:
         """Begin to look for segments."""

@@ -58,6 +58,7 @@ class Node:
         clock_ms: Callable[[], int],
         monotonic_ns: Callable[[], int],
         writer: Writer,
+        archive_writer: Writer | None,
         *,
         second_process: bool,
     ) -> None:
@@ -104,7 +105,7 @@ class Node:
         self.commands = Commands(storage.machine, self._pipeline, self._scans, self._turns, self.metrics)
         self.commands.aging.look()
         self.backups = Backups(storage, self._pipeline, self.snapshots.retention, clock_ms)
-        self.archiver = Archiver.of(storage.directory, config.archive_dir, loop)
+        self.archiver = Archiver.of(storage.directory, config.archive_dir, loop, archive_writer)
         self.key_rotation = KeyRotation(storage, self._pipeline)
         self._closing: asyncio.Future[None] | None = None
         self._pid = os.getpid()
@@ -121,14 +122,15 @@ class Node:
         clock_ms: Callable[[], int] | None = None,
         monotonic_ns: Callable[[], int] | None = None,
         writer: Writer | None = None,
+        archive_writer: Writer | None = None,
     ) -> Node:
         """Open the data directory (made if there is none), replay its log, and return the node ready for commands.
 
-        `filesystem` and `writer` stand in for the operating system's files and the thread that writes to them,
-        `clock_ms` for the wall clock (Unix time in milliseconds) and `monotonic_ns` for the one that is never set
-        (nanoseconds since any moment). Raises the errors of `haptera.storage`: DirectoryInUse, CorruptionError,
-        WrongKey, MissingKey, NewerFormat, DiskFull, DiskFailed; UnknownPart for a log that a newer version wrote;
-        and ApplyFailed.
+        `filesystem` stands in for the operating system's files, `writer` for the thread that writes to them and
+        `archive_writer` for the one that copies to the archive; `clock_ms` for the wall clock (Unix time in
+        milliseconds) and `monotonic_ns` for the one that is never set (nanoseconds since any moment). Raises the errors
+        of `haptera.storage`: DirectoryInUse, CorruptionError, WrongKey, MissingKey, NewerFormat, DiskFull, DiskFailed;
+        UnknownPart for a log that a newer version wrote; and ApplyFailed.
         """
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -153,6 +155,7 @@ class Node:
             clock_ms or _unix_time_ms,
             monotonic_ns or boot_time_ns,
             writer or ThreadWriter(),
+            archive_writer,
             second_process=filesystem is None,
         )
         node._started = started

@@ -75,8 +75,9 @@ class MemoryFileSystem:
 
     `calls` lists every call so far as (name, path). With `stop_after` = n the program is stopped (`Crashed`) by any
     call after the n-th. The n-th call fails with `fail_at` = n, and every call whose name is in `failing`, with the
-    errno `fail_with`. A write that fails has been done in part; a sync of a file that fails drops the changes that it
-    should have synced, as Linux does: the process still sees it, the disk never will.
+    errno `fail_with`. Every call for a directory in `unreachable`, or a path below it, fails with the errno that stands
+    there. A write that fails has been done in part; a sync of a file that fails drops the changes that it should have
+    synced, as Linux does: the process still sees it, the disk never will.
     """
 
     def __init__(self) -> None:
@@ -85,6 +86,7 @@ class MemoryFileSystem:
         self.fail_at: int | None = None
         self.failing: frozenset[str] = frozenset()
         self.fail_with = errno.EIO
+        self.unreachable: dict[str, int] = {}
         self._root = _Directory()
 
     def open(self, path: str, mode: OpenMode) -> MemoryFile:
@@ -181,6 +183,9 @@ class MemoryFileSystem:
         self.calls.append((name, path))
         if len(self.calls) == self.fail_at or name in self.failing:
             raise _error(self.fail_with, path)
+        for directory, number in self.unreachable.items():
+            if os.path.commonpath((directory, os.path.normpath(path))) == directory:
+                raise _error(number, path)
 
     def _find(self, path: str) -> _Node | _Directory:
         node: _Node | _Directory = self._root

@@ -93,6 +93,7 @@ async def node(
             clock_ms=clock_ms or ((lambda: EPOCH_MS + int(loop.time() * 1000)) if virtual else None),
             monotonic_ns=(lambda: int(loop.time() * 1e9)) if virtual else None,
             writer=_LoopWriter(loop, write_delay) if virtual else None,
+            archive_writer=_LoopWriter(loop, 0.0) if virtual else None,
         )
         server = NodeServer(opened)
         try:
