@@ -31,7 +31,7 @@ help:
 	@echo 'make format     formats the sources'
 	@echo 'make generate   writes the generated files'
 	@echo 'make bench      the measurements of bench/README.md'
-	@echo 'make lock       chooses the versions in requirements*.lock anew'
+	@echo 'make lock       chooses the versions in requirements*.lock again'
 	@echo 'make clean      removes the environment and what tools left behind'
 
 # --- environment ------------------------------------------------------------------------------------------

@@ -315,7 +315,7 @@ class Kv:
     @property
     def changing(self) -> bool:
         """Whether a large change is applied in part. Then the keys can be read one by one, but neither counted nor
-        scanned anew: the index is that of a state which no reader may see.
+        scanned again: the index is that of a state which no reader may see.
         """
         return self._current is not None
 

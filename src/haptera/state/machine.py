@@ -103,7 +103,7 @@ class StateMachine:
         """As `apply`, in slices. Between two of them each command is seen by readers whole, or not at all.
 
         No other entry may be applied before the last slice. While a large change is applied in part (``changing``) the
-        state can be read by key, neither counted nor scanned anew.
+        state can be read by key, neither counted nor scanned again.
         """
         if self.abandoned is not None:
             raise ValueError(f"entry {index} is for a state that was abandoned")

@@ -50,7 +50,7 @@ _KEYRING_NAME: Final = re.compile(r"[0-9a-f]{16}", re.ASCII)
 
 
 class Stopped(Exception):
-    """A copy was told to stop. What it made has no name of its own yet."""
+    """A copy was told to stop. The file that it made has no name of its own yet."""
 
 
 class Archive:

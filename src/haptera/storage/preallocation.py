@@ -82,7 +82,7 @@ class Reserve:
         return self._size if self._there else 0
 
     def fill(self) -> None:
-        """Make it, if it is not there and the disk has room. Whatever keeps it from being made is no error."""
+        """Make it, if it is not there and the disk has room. A failure to make it is no error."""
         if not self._size or self._there or self._open() is not None:
             return
         with contextlib.suppress(OSError):

@@ -24,7 +24,7 @@ SEGMENT_HEADER_SIZE = 80
 SEGMENT_ID_SIZE = 16
 RECORD_HEADER_SIZE = 32
 TAG_SIZE = 16
-#: The largest payload of an entry, in bytes, for the writer and the reader alike: four of the largest values, half a
+#: The largest payload of an entry, in bytes, for both the writer and the reader: four of the largest values, half a
 #: segment.
 ENTRY_SIZE_MAX = 32 << 20
 

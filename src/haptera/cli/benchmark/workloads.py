@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from haptera.peer import Peer
 
 VALUES_MAX: Final = 64
-#: Different values that a run writes, and their bytes together: enough that no two neighbours are alike.
+#: Different values that a run writes, and their bytes together: enough that no two neighbours are the same.
 VALUES_SIZE_MAX: Final = 16 * 1024 * 1024
 
 BATCH_KEYS: Final = 1000

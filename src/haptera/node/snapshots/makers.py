@@ -1,4 +1,4 @@
-"""Who makes a snapshot: a second process, or this one where a test has files that no other process can open."""
+"""The maker of a snapshot: a second process, or this one where a test has files that no other process can open."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ async def _in_thread(work: Callable[[], T]) -> T:
         try:
             loop.call_soon_threadsafe(settle, result, error)
         except RuntimeError:
-            pass  # the loop was closed: nobody waits any more
+            pass  # the loop was closed: no caller waits any more
 
     try:
         threading.Thread(target=run, name="haptera-snapshot", daemon=True).start()

@@ -10,7 +10,7 @@ import struct
 import sys
 from typing import Final
 
-#: What the process takes back of its share of a processor that others want: a tenth of theirs is left.
+#: The part that the process takes back of its share of a processor that others want: a tenth of theirs is left.
 NICENESS: Final = 10
 
 #: Nanoseconds that the process runs before the scheduler looks whether another wants the processor: the least that

@@ -124,7 +124,7 @@ class Retention:
         return self.pin(1, None) if newest is None else self.pin(newest.next_segment, newest.index)
 
     def decide(self, incoming_bytes: int = 0) -> Disposal:
-        """What is to be removed now, with so many bytes about to be written."""
+        """The files that are to be removed now, with so many bytes about to be written."""
         kept = [pin.kept for pin in self._pins]
         held_back = self._held_back()
         if held_back is not None:
