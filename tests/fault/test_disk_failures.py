@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
+import logging
 import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pytest
 
@@ -24,13 +28,39 @@ from haptera.state.operations import Set
 from haptera.storage import DiskFailed, DiskFull, OsFileSystem, filesystem
 from haptera.storage.errors import translated
 from haptera.testing.filesystem import MemoryFileSystem
+from tests.integration.commands import run
 from tests.unit.node.nodes import Asked, opened, turn
-from tests.unit.node.process import serving
+from tests.unit.node.process import ANY_PORT, serving
 from tests.unit.node.stored_state import StoredState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from tests.integration.commands import Ended
+
+
+@contextmanager
+def in_this_process() -> Iterator[None]:
+    """Leave the logging and the limits of the process of the tests as they are, whatever `haptera serve` does to them:
+    a node that is refused needs no process of its own.
+    """
+    root, ours = logging.getLogger(), logging.getLogger("haptera")
+    before = root.handlers[:], root.level, ours.level
+    with patch("haptera.node.raise_limit"), patch("haptera.node.return_large_blocks"):
+        try:
+            yield
+        finally:
+            root.handlers[:], level, level_of_ours = before
+            root.setLevel(level)
+            ours.setLevel(level_of_ours)
+
+
+def refusal(data: Path, *options: str) -> Ended:
+    """Serve a directory, and wait until that is refused. `err` are the lines of the log."""
+    with in_this_process():
+        return run("serve", "--data-dir", str(data), "--listen", ANY_PORT, "--log-format", "json", *options)
+
 
 Tree = dict[str, tuple[int, int, bytes]]
 
@@ -125,18 +155,19 @@ def test_a_directory_that_cannot_be_served_is_named_and_left_as_it_was(
     code, text = REFUSED[trouble]
     trouble(data)
     before = tree(data.parent)
-    with serving(data) as node:
-        assert node.end() == code
-    assert text in node.events[-1]["reason"]
-    assert str(data) in node.events[-1]["reason"]
-    assert node.events[-1]["exit_code"] == code
+    ended = refusal(data)
+    assert ended.code == code
+    event = json.loads(ended.err.splitlines()[-1])
+    assert text in event["reason"]
+    assert str(data) in event["reason"]
+    assert event["exit_code"] == code
     assert tree(data.parent) == before
 
 
 def test_a_parent_that_is_missing_is_not_made(tmp_path: Path) -> None:
-    with serving(tmp_path / "d", "--data-dir", str(tmp_path / "none" / "d")) as node:
-        assert node.end() == 14
-    assert "none" in node.events[-1]["reason"]
+    ended = refusal(tmp_path / "none" / "d")
+    assert ended.code == 14
+    assert "none" in json.loads(ended.err.splitlines()[-1])["reason"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -251,11 +282,8 @@ BAD_OPTIONS: list[tuple[str, ...]] = [
 
 @pytest.mark.parametrize("options", BAD_OPTIONS, ids=" ".join)
 def test_a_bad_option_is_refused_before_there_is_a_directory(tmp_path: Path, options: tuple[str, ...]) -> None:
-    with serving(tmp_path / "d", *options) as node:
-        assert node.process.stderr is not None
-        said = node.process.stderr.read()
-        code = node.process.wait()
-    assert code == 15, said
+    ended = refusal(tmp_path / "d", *options)
+    assert ended.code == 15, ended.err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -27,6 +27,7 @@ REVISION = 333
 @pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.long)])
 def test_a_restore_that_is_killed_leaves_nothing_or_the_whole(tmp_path: Path, kills: int) -> None:
     seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
     choices = random.Random(seed)
     source, target = str(tmp_path / "source"), tmp_path / "target"
     durable = opened(OsFileSystem(), NodeConfig(data_dir=source))

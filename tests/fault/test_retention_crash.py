@@ -21,13 +21,15 @@ from haptera.state import Logged, encode_commands, operations
 from haptera.storage import LogEntry, find_snapshots, remove_unfinished_snapshots
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
 
-LOSSES: list[tuple[str, int]] = [
-    ("killed", 0),
-    ("drop", 0),
-    ("keep", 0),
-    *(("tear", seed) for seed in range(3)),
-    *(("reorder", seed) for seed in range(6)),
+#: Losses by power failure, and the steps between the calls to stop after. The long run stops after each.
+LOSSES: list[tuple[str, int, int]] = [
+    ("killed", 0, 3),
+    ("drop", 0, 1),
+    ("keep", 0, 3),
+    *(("tear", seed, 9) for seed in range(3)),
+    *(("reorder", seed, 18) for seed in range(6)),
 ]
+EVERY_LOSS = [(loss, seed, 1) for loss, seed, step in LOSSES if step > 1]
 PATH = "/data"
 #: Room for two entries.
 SEGMENT_SIZE = 500
@@ -148,9 +150,11 @@ def test_the_work_makes_snapshots_and_removes_old_files() -> None:
     )
 
 
-@pytest.mark.parametrize(("loss", "seed"), LOSSES)
-def test_a_crash_in_a_snapshot_or_in_retention_loses_nothing(loss: str, seed: int) -> None:
-    for after in calls_to_stop_after()[seed::3] if loss in {"tear", "reorder"} else calls_to_stop_after():
+@pytest.mark.parametrize(
+    ("loss", "seed", "step"), [*LOSSES, *(pytest.param(*each, marks=pytest.mark.long) for each in EVERY_LOSS)]
+)
+def test_a_crash_in_a_snapshot_or_in_retention_loses_nothing(loss: str, seed: int, step: int) -> None:
+    for after in calls_to_stop_after()[seed * 3 :: step] if step > 1 else calls_to_stop_after():
         fs = MemoryFileSystem()
         fs.stop_after = after
         acknowledged = [0]

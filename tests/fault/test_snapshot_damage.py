@@ -60,7 +60,7 @@ def outcome(fs: MemoryFileSystem) -> int | None:
         return None
 
 
-@pytest.mark.parametrize("mask", [0x01, 0x80])
+@pytest.mark.parametrize("mask", [0x01, pytest.param(0x80, marks=pytest.mark.long)])
 def test_each_byte_flipped(mask: int) -> None:
     whole = small_store()
     refused = 0

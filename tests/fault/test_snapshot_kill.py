@@ -133,11 +133,11 @@ def kill_nodes(path: Path, kills: int, seed: int) -> None:
 
 
 def test_kill_9_of_the_second_process_loses_nothing_and_stops_nothing(tmp_path: Path) -> None:
-    kill_second_processes(tmp_path / "d", kills=10, seed=random.randrange(1 << 32))
+    kill_second_processes(tmp_path / "d", kills=5, seed=random.randrange(1 << 32))
 
 
 def test_kill_9_of_a_node_that_makes_snapshots_loses_nothing(tmp_path: Path) -> None:
-    kill_nodes(tmp_path / "d", kills=5, seed=random.randrange(1 << 32))
+    kill_nodes(tmp_path / "d", kills=3, seed=random.randrange(1 << 32))
 
 
 @pytest.mark.long
