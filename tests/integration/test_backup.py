@@ -96,7 +96,8 @@ def test_a_backup_is_written_to_a_file_and_told(url: str, tmp_path: Path) -> Non
     assert ended.code == 0
     assert ended.text.startswith(f"{file}: revision 1, index 1, {file.stat().st_size} bytes in ")
     assert ended.text.endswith("a restore needs the master key of the node\n")
-    assert "copy it to another machine, because without it the backup is noise" in ended.err
+    assert "which the backup does not hold: without it the backup is noise" in ended.err
+    assert "\n  copy master.key to another machine, once\n" in ended.err
     assert [path.name for path in tmp_path.iterdir()] == ["store.backup"]
 
 
