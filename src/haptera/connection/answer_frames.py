@@ -8,7 +8,7 @@ from haptera.connection.checks import SUSPECT_FLAGS, check_entries, check_fragme
 from haptera.connection.compressed_payloads import check_plain, whole
 from haptera.connection.decode_cache import remember_metadata
 from haptera.connection.events import ErrorReceived, PackedItem, ResponseReceived
-from haptera.connection.outgoing_metadata import Heads, check_size
+from haptera.connection.outgoing_metadata import ENTRIES_SIZE_MAX, Heads, check_size
 from haptera.connection.stream_halves import Outgoing, Stream
 from haptera.connection.stream_law import LAW_FLAGS, HalfState
 from haptera.errors import Code, Failure, RemoteProtocolError, failure
@@ -80,13 +80,13 @@ class AnswerSender:
         stream = self._serves.get(id_)
         if stream is None:
             return
-        half = stream.sending
-        half.decide(type_)
         if stream.request_id is not None:
             entries = _REQUEST_ID_HEAD + stream.request_id + entries
-        flags = 0
-        if entries:
+        if len(entries) > ENTRIES_SIZE_MAX:
             check_size(len(entries))
+        half = stream.sending
+        half.decide(type_)
+        flags = 0
         heads = self._heads
         if heads.grease is not None and heads.grease.due():
             entries, flags = heads.apply_grease(entries, flags)

@@ -342,6 +342,8 @@ def test_what_a_command_refuses_changes_nothing() -> None:
     connection.take_item(99)
     connection.respond(99, b"")
     assert sent(connection) == []
+    connection.respond(1, b"")  # the request is owed its answer still
+    assert [each.stream for each in sent(connection)] == [1]
 
 
 def test_an_answer_that_the_peer_does_not_take_becomes_an_error_that_it_does() -> None:
