@@ -6,7 +6,16 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haptera.state import Logged, MalformedCommands, UnknownPart, decode_commands, encode_commands, size_bound, validate
+from haptera.state import (
+    Logged,
+    MalformedCommands,
+    UnknownPart,
+    accepted_size,
+    decode_commands,
+    encode_commands,
+    size_bound,
+    validate,
+)
 from haptera.state.operations import Clear, Delete, DeleteMany, Forget, Increment, Rename, Set, SetMany
 from tests.support.nesting import nested
 from tests.support.transacts import transacts
@@ -41,6 +50,7 @@ def test_commands_decode_as_they_were_encoded(commands: list[Logged]) -> None:
 
 @given(logged)
 def test_size_bound_bounds_the_encoded_size(command: Logged) -> None:
+    assert accepted_size(command.op) == size_bound(command.op)
     size = len(encode_commands([command]))
     assert size <= size_bound(command.op) + len(command.user.encode()) + 64
 

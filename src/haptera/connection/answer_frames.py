@@ -24,6 +24,8 @@ from haptera.wire import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from haptera.connection.open_streams import Streams
 
 _RESPONSE: Final = int(FrameType.RESPONSE)
@@ -52,16 +54,31 @@ class AnswerSender:
         self._heads = heads
 
     def respond(self, id_: int, payload: bytes, entries: bytes = b"") -> None:
-        """Answer a request; nothing if the stream has ended.
+        """Answer one request, as ``respond_all`` does."""
+        self.respond_all(((id_, payload, entries),))
+
+    def respond_all(self, answers: Iterable[tuple[int, bytes, bytes]]) -> None:
+        """Answer requests, each with its payload and its entries; nothing for a stream that has ended.
 
         An answer that is larger than the peer takes becomes ERROR 3004, a large one for which the process has no memory
-        3007, both ``unknown``: the change that it reports may have been made.
+        3007, both ``unknown``: the change that it reports may have been made. Raises ``LocalProtocolError`` 1004 for
+        entries that no frame can carry; the answers before that one are given.
         """
-        size = len(payload)
-        if size > self._streams.peer_message_max:
-            details = {"length": size, "limit": self._streams.peer_message_max}
+        usual_max = min(self._outbox.whole_max, self._streams.peer_message_max)
+        answer = self._answer
+        for id_, payload, entries in answers:
+            if len(payload) <= usual_max:
+                answer(id_, _RESPONSE, payload, entries)
+            else:
+                self._respond_at_length(id_, payload, entries)
+
+    def _respond_at_length(self, id_: int, payload: bytes, entries: bytes) -> None:
+        """Answer with a payload that one frame does not carry, or the peer does not take."""
+        size, size_max = len(payload), self._streams.peer_message_max
+        if size > size_max:
+            details = {"length": size, "limit": size_max}
             self.fail(id_, failure(Code.MESSAGE_TOO_LARGE, details, outcome="unknown"), entries)
-        elif size > self._outbox.whole_max and self._outbox.over_budget:
+        elif self._outbox.over_budget:
             self.fail(id_, failure(Code.TOO_MANY_REQUESTS, {"reason": "buffers are full"}, outcome="unknown"), entries)
         else:
             self._answer(id_, _RESPONSE, payload, entries)

@@ -73,6 +73,7 @@ class Connection:
         "release",
         "request",
         "respond",
+        "respond_all",
         "role",
         "send_item",
         "state",
@@ -116,6 +117,7 @@ class Connection:
         self.take_item = items.take_item
         answers = AnswerSender(streams, heads)
         self.respond = answers.respond
+        self.respond_all = answers.respond_all
         self.fail = answers.fail
         self.take_events = streams.take_events
         self.take_writable = self.outbox.take_writable
@@ -155,6 +157,11 @@ class Connection:
     def serves(self, id_: int) -> bool:
         """Whether a stream that the peer opened has no answer yet, or one that has not left."""
         return id_ in self._streams.serves
+
+    def owes(self, id_: int) -> bool:
+        """Whether a stream that the peer opened is still to be answered: no answer to it is decided."""
+        stream = self._streams.serves.get(id_)
+        return stream is not None and not stream.answered
 
     def keeps_items(self, id_: int) -> bool:
         """Whether ITEMs wait to leave on a stream that the peer opened."""

@@ -36,12 +36,14 @@ from haptera.wire import (
     decode_entries,
     decode_route,
     route_length,
+    split_request_id,
 )
 
 if TYPE_CHECKING:
     from haptera.connection.open_streams import Streams
 
 _REQUEST_ID: Final = int(Tag.REQUEST_ID)
+_ANSWERED_BELOW: Final = int(Tag.ANSWERED_BELOW)
 _TIMEOUT_MS: Final = int(Tag.TIMEOUT_MS)
 _NO_TIME: Final = bytes(4)
 _OPENING: Final = HalfState.UNUSED << 16 | FrameType.REQUEST << 8
@@ -83,7 +85,13 @@ class RequestReceiver:
             check_fragment(frame)
         streams.highest = id_
         metadata = frame.metadata
-        known = None if frame.flags & COMPRESSED else self._known.get(metadata)
+        request_id, common = None, metadata
+        known = None
+        if not frame.flags & COMPRESSED:
+            known = self._known.get(metadata)
+            if known is None:
+                request_id, common = split_request_id(metadata)
+                known = self._known.get(common)
         entries = NO_ENTRIES
         raw_length = 0
         try:
@@ -91,6 +99,8 @@ class RequestReceiver:
                 check_body(frame)
             if known is not None:
                 route, entries = known
+                if request_id is not None:
+                    entries = {_REQUEST_ID: request_id, **entries}
             else:
                 stop = route_length(metadata)
                 route = self._decode_route(metadata[:stop])
@@ -99,13 +109,22 @@ class RequestReceiver:
                     check_raw_length(frame, entries)
                     streams.drop_ignored(entries)
                     raw_length = take_raw_length(frame, entries, self._limits.max_frame)
-                if not raw_length and _REQUEST_ID not in entries:
-                    remember_metadata(self._known, metadata, (route, entries))
+                if not raw_length and _ANSWERED_BELOW not in entries:
+                    self._remember(common, route, entries, request_id)
         except RemoteProtocolError as error:
             streams.charge()
             streams.refuse(id_, error.failure("not_applied"), entries.get(_REQUEST_ID))
             return
         self._open(frame, route, entries, raw_length)
+
+    def _remember(
+        self, common: bytes, route: tuple[str, str], entries: dict[int, bytes], request_id: bytes | None
+    ) -> None:
+        """Remember the entries of metadata that comes again, without the ``request_id``, which never does."""
+        if request_id is not None:
+            entries = {tag: value for tag, value in entries.items() if tag != _REQUEST_ID}
+        if _REQUEST_ID not in entries:
+            remember_metadata(self._known, common, (route, entries))
 
     def _decode_route(self, route: bytes) -> tuple[str, str]:
         names = self._routes.get(route)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 from haptera.connection.compressed_payloads import pack
 from haptera.connection.config import FIRST_FLIGHT_SIZE_MAX, PRODUCED_MAX, TURN_SIZE, WOKEN_MAX
 from haptera.connection.send_turns import SendingTurns
-from haptera.wire import Codec, Signer, encode_head
+from haptera.wire import Codec, Signer, encode_frame, encode_head
 
 if TYPE_CHECKING:
     from haptera.connection.memory_ledger import Ledger
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 #: A payload of this many bytes leaves as a piece of its own, because to copy it into one with others takes longer than
 #: to have one piece more in the system call.
 PIECE_SIZE_MIN: Final = 16 * 1024
+
+#: A payload of less is copied behind its head at once, because one checksum over both and one piece to join later cost
+#: less than the copy.
+JOINED_SIZE_MAX: Final = 1024
 
 
 def gathered(parts: list[bytes]) -> list[bytes]:
@@ -204,10 +208,10 @@ class Outbox:
         """Queue a message of one frame, compressed where that makes it smaller."""
         if self._codec is not None:
             flags, metadata, payload = pack(self._codec, half, flags, metadata, payload)
-        head = encode_head(type_, flags, half.id, metadata, payload)
-        self._ready.append(head)
-        self._ready.append(payload)
-        self._ready_size += len(head) + len(payload)
+        if len(payload) < JOINED_SIZE_MAX:
+            self.add_ready(encode_frame(type_, flags, half.id, metadata, payload))
+        else:
+            self.add_ready(encode_head(type_, flags, half.id, metadata, payload), payload)
 
     def hold_turns(self, half: SendingHalf) -> None:
         """Let a half have turns only when the present ready queue has left: its REQUEST is the last there."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
+from itertools import repeat
 from threading import get_ident
 from typing import TYPE_CHECKING, Final
 
@@ -67,7 +68,7 @@ class Dispatcher:
         self._loop = link.loop
         self._running = 0  # the stream that runs then
         self._reasons: dict[int, Failure] = {}  # why a request is stopped, if not because its caller cancelled
-        self._timed: list[Request] = []  # new, and not watched yet
+        self._timed: list[tuple[float, int]] = []  # deadlines and streams that are new, and not watched yet
         self._log = RequestLog(link, shared_log)
         self._deadlines = Deadlines(link.loop, self.requests, self._expire)
 
@@ -98,7 +99,7 @@ class Dispatcher:
         if self.keeps_deadlines and _TIMEOUT in entries:
             begun = self.link.read_at if event.begun is None else event.begun
             request.deadline = begun + int.from_bytes(entries[_TIMEOUT], "big") / 1000
-            self._timed.append(request)
+            self._timed.append((request.deadline, stream))
         self.arrived.append(request)
 
     def add_item(self, stream: int, payload: bytes | PackedItem) -> bool:
@@ -135,10 +136,9 @@ class Dispatcher:
         """Watch the deadlines of requests that are not answered yet: one that is answered at once costs nothing."""
         if not self._timed:
             return
-        for request in self._timed:
-            if request.stream in self.requests:
-                assert request.deadline is not None
-                self._deadlines.add(request.stream, request.deadline)
+        for due, stream in self._timed:
+            if stream in self.requests:
+                self._deadlines.add(stream, due)
         self._timed.clear()
 
     def resume(self) -> None:
@@ -222,18 +222,18 @@ class Dispatcher:
         try:
             service.handle(requests)
         except Exception as error:
-            unanswered = [each for each in requests if self._left(each)]
+            unanswered = self._left(requests)
             self.report((unanswered or requests)[0], error)
             for request in unanswered:
                 self.record(request, error)
                 request.fail(failure(Code.HANDLER_FAILED))
         if self.stopwatch is not None:
-            left = [each.stream for each in requests if self._left(each)] if self.requests else []
-            self.stopwatch.end_batch(left)
+            self.stopwatch.end_batch([each.stream for each in self._left(requests)] if self.requests else [])
 
-    def _left(self, request: Request) -> bool:
-        """Whether a service has returned without an answer to a request, and without a task for it."""
-        return request.stream in self.requests and request.stream not in self.handlers.tasks
+    def _left(self, requests: list[Request]) -> list[Request]:
+        """Return the requests that a service has returned without an answer to, and without a task for."""
+        unanswered, tasks = self.requests, self.handlers.tasks
+        return [each for each in requests if each.stream in unanswered and each.stream not in tasks]
 
     def answers_read(self, below: int) -> None:
         """The other side has read the answers to its changes on streams below, whichever service they were for."""
@@ -252,20 +252,33 @@ class Dispatcher:
     # -- answers ----------------------------------------------------------------------------------------------------
 
     def respond(self, request: Request, payload: bytes, entries: bytes = b"") -> None:
-        """Answer with success; nothing if the request has been answered or its connection is gone."""
+        """Answer one request with success, as ``respond_all`` does."""
+        self.respond_all(((request, payload, entries),))
+
+    def respond_all(self, answers: Iterable[tuple[Request, bytes, bytes]]) -> None:
+        """Answer requests with success, each with its payload and its entries.
+
+        Nothing happens to one that has been answered, or whose connection is gone.
+        """
         if get_ident() != self._home.thread:
             self._home.check()
-        stream = request.stream
-        if self.requests.pop(stream, None) is None:
+        unanswered, connection = self.requests, self._connection
+        owed = [each for each in answers if unanswered.pop(each[0].stream, None) is not None]
+        if not owed:
             return
-        if self.stopwatch is not None:
-            entries += self.stopwatch.entries(stream)
+        streams = [each[0].stream for each in owed]
+        times = repeat(b"", len(owed)) if self.stopwatch is None else self.stopwatch.entries(streams)
+        given = [
+            (stream, payload, entries + more)
+            for stream, (_, payload, entries), more in zip(streams, owed, times, strict=True)
+        ]
         try:
-            self._connection.respond(stream, payload, entries)
+            connection.respond_all(given)
         except BaseException:
-            self.requests[stream] = request  # it is still owed an answer
+            unanswered.update((each.stream, each) for each, _, _ in owed if connection.owes(each.stream))
+            self._settle([each for each, _, _ in owed if each.stream not in unanswered], None)
             raise
-        self._settle(request, None)
+        self._settle((request for request, _, _ in owed), None)
 
     def fail(self, request: Request, reason: Failure, entries: bytes = b"") -> None:
         """Answer with an error; nothing if the request has been answered or its connection is gone."""
@@ -275,7 +288,7 @@ class Dispatcher:
         if self.requests.pop(stream, None) is None:
             return
         if self.stopwatch is not None:
-            entries += self.stopwatch.entries(stream)
+            entries += self.stopwatch.entries((stream,))[0]
         stopped = self._reasons.get(stream)
         if stopped is not None:
             # A service that says "cancelled" knows better than anyone whether something was done.
@@ -288,16 +301,16 @@ class Dispatcher:
             # Details of an application's own that cannot be encoded.
             self._log.write("error_not_sent", request, error)
             self._connection.fail(stream, failure(Code.HANDLER_FAILED))
-        self._settle(request, reason)
+        self._settle((request,), reason)
 
-    def _settle(self, request: Request, reason: Failure | None) -> None:
-        """A request is answered: forget its places in the tables, and see that the answer leaves."""
-        if self.items:
-            self.items.pop(request.stream, None)
-        if self._reasons:
-            self._reasons.pop(request.stream, None)
-        if self.telemetry is not None:
-            self.telemetry.end_request(request, reason)
+    def _settle(self, requests: Iterable[Request], reason: Failure | None) -> None:
+        """Requests are answered: forget their places in the tables, and see that the answers leave."""
+        if self.items or self._reasons or self.telemetry is not None:
+            for request in requests:
+                self.items.pop(request.stream, None)
+                self._reasons.pop(request.stream, None)
+                if self.telemetry is not None:
+                    self.telemetry.end_request(request, reason)
         # The last answer that is owed: no other would join it until the end of this turn of the loop.
         if self.requests or self.link.draining:
             self.link.schedule_flush()

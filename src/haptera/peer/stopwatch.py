@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from haptera.wire import Tag
@@ -45,8 +45,9 @@ class Stopwatch:
         self._used: dict[int, float] = {}  # how long a service that has no task for it has worked on it
         self._in_batch = False
         self._shared = 0  # answers of the batch that may still share the last reading
-        self._shared_received = 0.0
-        self._shared_entries = b""
+        self._shared_reading = 0.0
+        self._encoded_for: tuple[float, float, float] | None = None  # received, used and now of what is `_encoded`
+        self._encoded = b""
 
     def read(self) -> None:
         """Bytes have been read, or there is room for answers again: requests are received and started now."""
@@ -70,21 +71,33 @@ class Stopwatch:
             for stream in left:
                 self._used[stream] = used
 
-    def entries(self, stream: int) -> bytes:
-        """Encode the times of a request that is answered now as metadata entries, and forget it."""
-        received = self.received.pop(stream, self.now)
+    def entries(self, streams: Sequence[int]) -> list[bytes]:
+        """Encode the times of requests that are answered now as metadata entries, and forget the requests."""
+        now = self._reading(len(streams))
+        in_batch, used_in_batch = self._in_batch, now - self.now
+        told: list[bytes] = []
+        for stream in streams:
+            received = self.received.pop(stream, self.now)
+            if in_batch:
+                used = used_in_batch
+            else:
+                begun = self._begun.pop(stream, None)
+                used = self._used.pop(stream, 0.0) if begun is None else now - begun
+            if self._encoded_for != (received, used, now):  # most of them came and were worked on together
+                self._encoded_for = received, used, now
+                self._encoded = _encode(used, now - received - used)
+            told.append(self._encoded)
+        return told
+
+    def _reading(self, answers: int) -> float:
+        """The time for so many answers: that of a reading before, where they may share it."""
         if not self._in_batch:
-            now = self._clock()
-            begun = self._begun.pop(stream, None)
-            used = self._used.pop(stream, 0.0) if begun is None else now - begun
-            return _encode(used, now - received - used)
-        if self._shared and received == self._shared_received:
-            self._shared -= 1
-        else:
-            self._shared = _ANSWERS_PER_READING - 1
-            self._shared_received = received
-            self._shared_entries = _encode(self._clock() - self.now, self.now - received)
-        return self._shared_entries
+            return self._clock()
+        if self._shared <= 0:
+            self._shared = _ANSWERS_PER_READING
+            self._shared_reading = self._clock()
+        self._shared -= answers
+        return self._shared_reading
 
 
 def _encode(used: float, waited: float) -> bytes:

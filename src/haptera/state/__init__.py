@@ -37,7 +37,7 @@ from haptera.state.results import (
 from haptera.state.scan_cursor import Page, ScanCursor
 from haptera.state.sliced_work import ResultT, Steps, finish, free_steps
 from haptera.state.snapshot_pieces import dump_pieces, load_pieces
-from haptera.state.validation import glob_steps, too_many_parts, validate, validate_steps
+from haptera.state.validation import accepted_size, glob_steps, too_many_parts, validate, validate_steps
 
 __all__ = [
     "ANSWER_OVERHEAD",
@@ -67,6 +67,7 @@ __all__ = [
     "StoredEntry",
     "UnknownPart",
     "Write",
+    "accepted_size",
     "array_header",
     "compile_glob",
     "decode_commands",

@@ -226,14 +226,21 @@ def _kind(annotation: Any) -> FieldKind:
     return _PLAIN
 
 
-def acceptance(command: type[Struct]) -> Callable[[Any], bool]:
-    """Return a function that says of a command whether the expressions of all its fields accept it."""
-    return _compiled(" and ".join(_expressions(command, "accepts", FieldKind.accepts)) or "True")
+def size_if_accepted(command: type[Struct], overhead: int) -> Callable[[Any], int | None]:
+    """Return a function that gives what `bound_of_size` does, and None unless the expressions of all fields accept the
+    command.
+    """
+    accepts = " and ".join(_expressions(command, "accepts", FieldKind.accepts)) or "True"
+    return _compiled(f"({_size(command, overhead)}) if {accepts} else None")
 
 
 def bound_of_size(command: type[Struct], overhead: int) -> Callable[[Any], int]:
     """Return a function that gives an upper bound of the bytes of a command, ``overhead`` included."""
-    return _compiled(" + ".join([str(overhead), *_expressions(command, "size", FieldKind.size)]))
+    return _compiled(_size(command, overhead))
+
+
+def _size(command: type[Struct], overhead: int) -> str:
+    return " + ".join([str(overhead), *_expressions(command, "size", FieldKind.size)])
 
 
 def _expressions(command: type[Struct], attribute: str, nothing: str) -> Iterable[str]:

@@ -20,7 +20,7 @@ from haptera.key_rules import (
 )
 from haptera.state import limits
 from haptera.state.command_encoding import COMMAND_OVERHEAD, size_bound
-from haptera.state.field_kinds import ItemsKind, acceptance, kinds, list_field
+from haptera.state.field_kinds import ItemsKind, kinds, list_field, size_if_accepted
 from haptera.state.glob import Glob, MalformedGlob, compile_steps
 from haptera.state.operations import (
     COMPARED,
@@ -36,13 +36,20 @@ from haptera.state.sliced_work import Steps, finish
 
 
 def validate(op: Operation) -> Failure | None:
-    """None for an operation that can be executed, else why not; nothing was applied.
+    """None for an operation that can be executed, else why not, as `accepted_size` tells it."""
+    size = accepted_size(op)
+    return size if isinstance(size, Failure) else None
+
+
+def accepted_size(op: Operation) -> int | Failure:
+    """The `size_bound` of an operation that can be executed, else why not; nothing was applied.
 
     3003 an argument out of its range or a malformed glob, 3004 a command above `limits.COMMAND_SIZE_MAX`, 4006 a key
     that cannot be one, 4007 a value that is too large, 4008 a transact of too many parts. The details never repeat a
     refused key: it may be of any size, and need not even be text that can be encoded.
     """
-    return None if _ACCEPTED[type(op)](op) else _refusal(op)
+    size = _ACCEPTED_SIZES[type(op)](op)
+    return (_refusal(op) or size_bound(op)) if size is None else size
 
 
 def validate_steps(op: SetMany | DeleteMany | GetMany) -> Steps[Failure | int]:
@@ -147,9 +154,9 @@ def _compare_refusal(compare: Compare) -> Failure | None:
 
 
 #: Of a transact `_refusal` says whether it is acceptable, because its parts are of many kinds.
-_ACCEPTED: Final[dict[type[Operation], Callable[[Any], bool]]] = {
-    **{command: acceptance(command) for command in OPERATIONS},
-    Transact: lambda _: False,
+_ACCEPTED_SIZES: Final[dict[type[Operation], Callable[[Any], int | None]]] = {
+    **{command: size_if_accepted(command, COMMAND_OVERHEAD) for command in OPERATIONS},
+    Transact: lambda _: None,
 }
 _KINDS: Final = {command: kinds(command) for command in OPERATIONS}
 _LISTS: Final = {command: found for command in OPERATIONS if (found := list_field(command)) is not None}

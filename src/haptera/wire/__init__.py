@@ -37,6 +37,7 @@ from haptera.wire.metadata import (
     encode_route,
     ignored_tags,
     route_length,
+    split_request_id,
 )
 from haptera.wire.payload import (
     LIMITS,
@@ -102,4 +103,5 @@ __all__ = [
     "map_size",
     "preshared_keys",
     "route_length",
+    "split_request_id",
 ]

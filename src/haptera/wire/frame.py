@@ -138,5 +138,8 @@ def signed_header(head: bytes) -> bytes:
 def encode_frame(
     type_: int, flags: int, stream: int, metadata: bytes = b"", payload: bytes = b"", version: int = VERSION
 ) -> bytes:
-    """Encode a whole frame (section 2)."""
-    return encode_head(type_, flags, stream, metadata, payload, version) + payload
+    """Encode a whole frame (section 2). The payload is copied twice: a large one is for ``encode_head``."""
+    body = metadata + payload
+    checked: bytes = _CHECKED_PART.pack(MAGIC, version, type_, flags, len(metadata), stream, len(payload), crc32c(body))
+    frame: bytes = checked + crc32c(checked).to_bytes(4, "big") + body
+    return frame

@@ -44,6 +44,9 @@ _LENGTHS: Final[dict[int, int]] = {
 }
 _TEXTS: Final = frozenset({int(Tag.TRACESTATE), int(Tag.CONTENT_TYPE)})
 
+_ID_HEAD: Final = bytes((Tag.REQUEST_ID, _LENGTHS[Tag.REQUEST_ID]))
+_ID_ENTRY_SIZE: Final = len(_ID_HEAD) + _LENGTHS[Tag.REQUEST_ID]
+
 #: The tags that mean something only where a capability was accepted, and are ignored elsewhere (section 4.1).
 CAPABILITY_TAGS: Final[dict[str, tuple[int, ...]]] = {
     "request_deadline": (Tag.TIMEOUT_MS,),
@@ -79,6 +82,19 @@ def route_length(metadata: bytes) -> int:
             if stop <= size:
                 return stop
     raise RemoteProtocolError(Code.MALFORMED_FRAME, "a request's metadata ends within its service's and method's names")
+
+
+def split_request_id(metadata: bytes) -> tuple[bytes | None, bytes]:
+    """Return the request id that stands first behind the names of a REQUEST's metadata, and the metadata without it.
+
+    None, and the metadata as it is, where nothing or something else stands there. Nothing is checked.
+    """
+    names = metadata[0] + 1 if metadata else 0
+    start = names + 1 + metadata[names] if 0 < names < len(metadata) else 0
+    stop = start + _ID_ENTRY_SIZE
+    if start and metadata.startswith(_ID_HEAD, start) and stop <= len(metadata):
+        return metadata[start + len(_ID_HEAD) : stop], metadata[:start] + metadata[stop:]
+    return None, metadata
 
 
 def decode_route(route: bytes) -> tuple[str, str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from haptera.connection import Config, Connection, Role
 from haptera.connection.config import METADATA_KNOWN_MAX
@@ -67,13 +69,46 @@ def test_answers_that_come_again_mean_the_same() -> None:
     assert len(known(dialer, FrameType.RESPONSE)) == 1
 
 
-def test_what_carries_an_id_is_not_remembered_since_it_never_comes_again() -> None:
+def test_an_id_is_not_remembered_since_it_never_comes_again() -> None:
     dialer, acceptor = pair()
     for _ in range(3):
-        request = ask(dialer, acceptor, encode_entry(Tag.REQUEST_ID, os.urandom(16)))
+        request_id = os.urandom(16)
+        request = ask(dialer, acceptor, encode_entry(Tag.REQUEST_ID, request_id) + TIMEOUT)
+        assert request.entries == {Tag.REQUEST_ID: request_id, Tag.TIMEOUT_MS: (5000).to_bytes(4, "big")}
         acceptor.respond(request.stream, b"")
         dialer.receive_data(acceptor.data_to_send(1 << 20), 0.0)
-    assert known(acceptor, FrameType.REQUEST) == known(dialer, FrameType.RESPONSE) == {}
+    assert list(known(acceptor, FrameType.REQUEST)) == [encode_route("s", "m") + TIMEOUT]
+    assert known(dialer, FrameType.RESPONSE) == {}
+
+
+def test_what_comes_once_beside_an_id_is_not_remembered() -> None:
+    dialer, acceptor = pair()
+    for number in range(3):
+        below = encode_entry(Tag.ANSWERED_BELOW, number.to_bytes(8, "big"))
+        ask(dialer, acceptor, encode_entry(Tag.REQUEST_ID, os.urandom(16)) + below)
+    assert known(acceptor, FrameType.REQUEST) == {}
+
+
+_ENTRY = st.one_of(
+    st.binary(min_size=16, max_size=16).map(lambda value: encode_entry(Tag.REQUEST_ID, value)),
+    st.sampled_from(
+        (TIMEOUT, encode_entry(Tag.RESENT, b""), encode_entry(0x30, b"new"), encode_entry(0xF0, b"critical"))
+    ),
+    st.binary(max_size=20),
+)
+_METADATA = st.lists(_ENTRY, max_size=3).map(lambda entries: encode_route("s", "m") + b"".join(entries)) | st.binary(
+    max_size=24
+)
+
+
+@given(st.lists(_METADATA, max_size=12))
+def test_metadata_means_the_same_whatever_is_remembered(sent: list[bytes]) -> None:
+    _, acceptor = pair()
+    for number, metadata in enumerate(sent):
+        data = encode_frame(FrameType.REQUEST, 0, 2 * number + 1, metadata)
+        _, fresh = pair()
+        assert acceptor.receive_data(data, 0.0) == fresh.receive_data(data, 0.0)
+        assert acceptor.data_to_send(1 << 20) == fresh.data_to_send(1 << 20)
 
 
 def test_a_peer_that_varies_its_metadata_fills_no_memory() -> None:

@@ -10,7 +10,7 @@ from haptera.errors import ConnectionLost, Failure
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from haptera.peer import Peer, Request
 
@@ -52,6 +52,10 @@ class FakePeer:
 
     def log_fields(self, **fields: Any) -> dict[str, Any]:
         return {"connection": "test", **fields}
+
+    def respond_all(self, answers: Sequence[tuple[FakeRequest, bytes, bytes]]) -> None:
+        for request, payload, entries in answers:
+            request.respond(payload, entries)
 
     def when_writable(self, callback: Callable[[], None]) -> None:
         self.waiting.append(callback)
@@ -98,7 +102,7 @@ class FakeRequest:
         self.items: list[Any] = []
         self.blocked: asyncio.Event | None = None
         self.lost = False
-        self._peer = peer
+        self._peer = self._responder = peer
 
     @property
     def request(self) -> Request:

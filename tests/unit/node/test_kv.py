@@ -12,7 +12,7 @@ import pytest
 
 from haptera.node import scans, slice_queue
 from haptera.node.scans import PROGRESS_TIMEOUT_S
-from haptera.node.services import write_requests
+from haptera.node.services import replies, write_requests
 from haptera.node.services.kv import KvService
 from haptera.node.services.long_reads import PAGE_SIZE_MAX
 from haptera.state import limits
@@ -126,7 +126,8 @@ async def test_a_batch_of_writes_is_answered_together_and_of_failures_each_by_it
         assert store.node.metrics.kv_failures_total == 4
 
 
-async def test_answering_stops_when_enough_waits_to_be_written_and_goes_on() -> None:
+async def test_answering_stops_when_enough_waits_to_be_written_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replies, "TOGETHER_SIZE", 1)
     async with served() as store:
         Asked(store.node, *(Set(f"k{number}", b"%d" % number) for number in range(6)))
         await turn()
@@ -140,6 +141,19 @@ async def test_answering_stops_when_enough_waits_to_be_written_and_goes_on() -> 
         assert [request.answered for request in requests] == [True, True, True, False, False]
         store.peer.make_room(9)
         assert [request.result[0] for request in requests] == [b"0", b"1", b"2", b"3", b"4"], "as they were read"
+
+
+async def test_answers_are_given_together_as_far_as_they_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replies, "TOGETHER_SIZE", 250)
+    async with served() as store:
+        Asked(store.node, Set("k", bytes(100)))
+        await turn()
+        requests = [store.peer.request("get", "k") for _ in range(5)]
+        store.peer.room = 1
+        store.handle(*requests)
+        assert [request.answered for request in requests] == [True, True, True, False, False]
+        store.peer.make_room(1)
+        assert [request.result[0] for request in requests] == [bytes(100)] * 5
 
 
 async def test_a_cancelled_write_that_is_not_with_the_disk_is_dropped_and_answered_at_once() -> None:

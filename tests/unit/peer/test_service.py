@@ -13,7 +13,8 @@ import pytest
 import haptera
 from haptera import CallError, Request, Service, method
 from haptera.connection.answers_read import TOLD_EVERY
-from haptera.errors import HandlerFailed, UnknownMethod, UnknownService, failure
+from haptera.errors import HandlerFailed, LocalProtocolError, UnknownMethod, UnknownService, failure
+from haptera.peer import respond_all
 from haptera.testing import virtual_clock
 from tests.unit.peer.hosts import (
     ANY_PORT,
@@ -31,6 +32,9 @@ from tests.unit.peer.hosts import (
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+#: The metadata entry of a revision.
+REVISION = b"\x0b\x08" + bytes(7) + b"\x07"
 
 SECRET = "the password of the printer"
 
@@ -358,6 +362,38 @@ async def test_an_answer_of_the_wrong_type_raises_and_still_owes_the_answer(answ
             service.requests[0].respond(answer)
         service.requests[0].respond(b"right")
         assert (await call).payload == b"right"
+
+
+@virtual_clock
+async def test_answers_may_be_given_together_and_the_first_of_each_counts() -> None:
+    service = Batches()
+    async with pair(service) as (peer, _):
+        calls = [peer.request("batches", "x", b"", timeout=None) for _ in range(3)]
+        await eventually(lambda: len(service.requests) == 3)
+        first, second, third = service.requests
+        second.fail(failure(3007))
+        respond_all([(first, b"1", b""), (second, b"2", b""), (third, b"3", REVISION), (first, b"4", b"")])
+        respond_all([])
+        answers = await asyncio.gather(*calls)
+        assert [answer.payload for answer in answers] == [b"1", b"", b"3"]
+        assert [answer.failure and answer.failure.code for answer in answers] == [None, 3007, None]
+        assert [answer.revision for answer in answers] == [None, None, 7]
+
+
+@virtual_clock
+async def test_of_answers_together_the_ones_that_cannot_be_sent_are_owed_still() -> None:
+    service = Batches()
+    async with pair(service) as (peer, acceptor):
+        calls = [peer.request("batches", "x", b"", timeout=None) for _ in range(3)]
+        await eventually(lambda: len(service.requests) == 3)
+        first, second, third = service.requests
+        with pytest.raises(LocalProtocolError):
+            respond_all([(first, b"1", b""), (second, b"2", bytes(5000)), (third, b"3", b"")])
+        assert (first.under_way, second.under_way, third.under_way) == (False, True, True)
+        assert (await calls[0]).payload == b"1"
+        assert acceptor.serving == 2
+        respond_all([(second, b"2", b""), (third, b"3", b"")])
+        assert [answer.payload for answer in await asyncio.gather(*calls)] == [b"1", b"2", b"3"]
 
 
 @virtual_clock

@@ -21,6 +21,7 @@ from haptera.state import (
     Logged,
     Operation,
     Read,
+    accepted_size,
     compile_glob,
     glob_steps,
     limits,
@@ -105,12 +106,12 @@ class Commands:
         machine_read, append = self._machine.read, self._pipeline.append
         submission = Submission(done)
         results = submission.results
+        overhead = LOGGED_OVERHEAD + len(submitter.user)
         for command in commands:
             op = command.op
-            size = command.size
-            refused = validate(op) if size is None else None
-            if refused is not None:
-                results.append(refused)
+            size = accepted_size(op) if command.size is None else command.size
+            if isinstance(size, Failure):
+                results.append(size)
             elif isinstance(op, Read):
                 results.append(machine_read(op))
             else:
@@ -120,9 +121,8 @@ class Commands:
                     continue
                 if self._forgotten:
                     self.write_forgotten()  # before the write: it may need the room
-                size = (size_bound(op) if size is None else size) + LOGGED_OVERHEAD + len(submitter.user)
                 results.append(_WAITING)
-                refused = append(logged, size, submission, len(results) - 1, command.growth)
+                refused = append(logged, size + overhead, submission, len(results) - 1, command.growth)
                 if refused is not None:
                     results[-1] = refused
         if submission.waiting:

@@ -12,7 +12,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from haptera.errors import Code, Failure, failure
-from haptera.key_rules import size_refusal
 from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.services.answer_shares import Answers
 from haptera.node.services.kv_methods import METHODS, SERVICE
@@ -22,7 +21,7 @@ from haptera.node.services.msgpack_slices import PIECE_SIZE, decode_steps
 from haptera.node.services.replies import Replies
 from haptera.node.services.tasks import Tasks
 from haptera.node.services.transact_argument import TransactArgument
-from haptera.node.services.write_requests import Writes, answer_might_not_fit, digest_of, write_command
+from haptera.node.services.write_requests import Maker, Writes, digest_of
 from haptera.peer import Request, Service
 from haptera.state import Write, free_steps, operations
 
@@ -64,7 +63,7 @@ class KvService(Service):
         read_commands: list[Envelope] = []
         writes: list[Request] = []
         write_commands: list[Envelope] = []
-        session = ANONYMOUS
+        session, maker = ANONYMOUS, Maker(requests[0].peer)
         for request in requests:
             method = METHODS.get(request.method)
             if method is None or (method.group is not None and method.group not in request.peer.capabilities):
@@ -80,11 +79,12 @@ class KvService(Service):
             if isinstance(op, Failure):
                 self._replies.fail(request, op)
             elif method.version_at is not None:
-                if answer_might_not_fit(op, request.peer):
-                    self._replies.fail(request, size_refusal(request.peer.max_message))
-                    continue
-                writes.append(request)
-                write_commands.append(write_command(op, request))
+                command = maker.command(op, request)
+                if isinstance(command, Failure):
+                    self._replies.fail(request, command)
+                else:
+                    writes.append(request)
+                    write_commands.append(command)
             elif not self._reads.takes(session, request, op):
                 reads.append(request)
                 read_commands.append(Envelope(op))
@@ -150,13 +150,11 @@ class KvService(Service):
             checked = found
         if isinstance(op, Failure) or method.version_at is None:
             return op if isinstance(op, Failure) else checked or Envelope(op)
-        if answer_might_not_fit(op, request.peer):
-            return size_refusal(request.peer.max_message)
         digest = digest_of(request.method)
         for start in range(0, len(payload), PIECE_SIZE):
             digest.update(memoryview(payload)[start : start + PIECE_SIZE])
             yield PIECE_SIZE // 256
-        return write_command(op, request, digest.digest(), checked)
+        return Maker(request.peer).command(op, request, digest.digest(), checked)
 
 
 def _unknown_method(request: Request, method: Argument[Operation] | TransactArgument | None) -> Failure:

@@ -18,6 +18,7 @@ from haptera.node.services.kv_methods import METHODS
 from haptera.node.services.large_requests import units_of_values, while_wanted
 from haptera.node.services.msgpack_slices import encode_steps
 from haptera.node.write_batch import DROPPED
+from haptera.peer import respond_all
 from haptera.state import ANSWER_OVERHEAD, COMMAND_SIZE_MAX, ENTRY_OVERHEAD, Replayed
 from haptera.wire import Tag
 
@@ -32,6 +33,10 @@ _logger = logging.getLogger(__name__)
 #: Bytes of the largest answer to get_many, even where the peer takes more: as many as of a command. A few bytes of keys
 #: can ask for as much as the store holds, once for each.
 GET_MANY_SIZE_MAX: Final = COMMAND_SIZE_MAX
+
+#: Bytes of answers that are given together: little enough that an answer more than the connection has room for is no
+#: great matter.
+TOGETHER_SIZE: Final = 64 * 1024
 
 #: The first field of the results of get and get_many. Of other results the last field may have values.
 _WITH_VALUES: Final = (bytes, list)
@@ -73,15 +78,19 @@ class Replies:
         waiting costs no memory that a peer could choose; if the connection ends, it is dropped with it. `now` is the
         revision that the results are of. Values too large for this turn of the loop are encoded in later ones.
         """
-        encode = self.encode
         now = now or revision_entry(self._commands.revision)
+        encode, peer = self.encode, requests[0].peer
+        answers: list[tuple[Request, bytes, bytes]] = []
+        room = 0
         for position in range(start, len(requests)):
-            request, result = requests[position], results[position]
-            peer = request.peer
-            if not peer.writable:
-                peer.when_writable(lambda at=position: self.answer(requests, results, at, now))  # type: ignore[misc]
-                return
-            replayed = b""
+            if room <= 0:
+                respond_all(answers)
+                answers = []
+                if not peer.writable:
+                    peer.when_writable(lambda at=position: self.answer(requests, results, at, now))  # type: ignore[misc]
+                    return
+                room = TOGETHER_SIZE
+            request, result, replayed = requests[position], results[position], b""
             if isinstance(result, Replayed):
                 result, replayed = result.result, _REPLAYED
                 self._metrics.kv_replayed_total += 1
@@ -98,8 +107,11 @@ class Replies:
                 if units and not turns.admits(units):
                     self._large.append((requests, results, position, now))
                     turns.start_once(self, self._large_steps)
-                    return
-            request.respond(encode(result), _revision_of(request, result, now) + replayed)
+                    break
+            payload = encode(result)
+            room -= len(payload)
+            answers.append((request, payload, _revision_of(request, result, now) + replayed))
+        respond_all(answers)
 
     def _large_steps(self) -> Steps[None]:
         """Encode large answers one after the other, because no budget counts one that is not whole yet.

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from typing import TYPE_CHECKING, Any
 
-from haptera.key_rules import VALUE_SIZE_MAX
+from haptera.key_rules import VALUE_SIZE_MAX, size_refusal
 from haptera.node.commands import Envelope
 from haptera.node.services.kv_methods import METHODS, SERVICE
 from haptera.node.write_batch import DROPPED
@@ -15,6 +15,7 @@ from haptera.state import ANSWER_OVERHEAD, ENTRY_OVERHEAD, free_steps, limits, o
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from haptera.errors import Failure
     from haptera.node.commands import Commands, Submitter
     from haptera.node.metrics import Metrics
     from haptera.node.services.answer_shares import Answers
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
     from haptera.node.write_batch import Submission
     from haptera.peer import Peer, Request
     from haptera.state import Operation, Result
+
+
+#: Bytes of the largest answer with an entry of before, and of the largest to a transact.
+PREVIOUS_SIZE_MAX = VALUE_SIZE_MAX + ANSWER_OVERHEAD
+TRANSACT_OVERHEAD = ANSWER_OVERHEAD + limits.TRANSACT_PARTS_MAX * ENTRY_OVERHEAD
+
+#: A peer that takes messages of this size takes the answer to any change.
+ANSWER_SIZE_MAX = max(PREVIOUS_SIZE_MAX, limits.TRANSACT_VALUES_SIZE_MAX + TRANSACT_OVERHEAD)
 
 
 class Writes:
@@ -145,24 +154,39 @@ def digest_of(method: str) -> Any:
     return hashlib.sha256(_DIGEST_PREFIXES[method])
 
 
-def write_command(op: Any, request: Request, digest: bytes | None = None, checked: Envelope | None = None) -> Envelope:
-    """The command; of a large one its `digest`, and what it is as far as it is `checked`."""
-    request_id, peer = request.request_id, request.peer
-    if request_id is None or "idempotency" not in peer.capabilities:
-        return checked or Envelope(op)
-    if digest is None:
-        digest = hashlib.sha256(_DIGEST_PREFIXES[request.method] + request.payload).digest()
-    size, growth = (None, None) if checked is None else (checked.size, checked.growth)
-    return Envelope(op, request_id, digest, request.resent, size, growth)
+class Maker:
+    """Makes commands of the requests of one connection, which it asks once for what all of them need to know."""
+
+    __slots__ = ("_identifies", "_message_max")
+
+    def __init__(self, peer: Peer) -> None:
+        self._identifies = "idempotency" in peer.capabilities
+        self._message_max = peer.max_message
+
+    def command(
+        self, op: Any, request: Request, digest: bytes | None = None, checked: Envelope | None = None
+    ) -> Envelope | Failure:
+        """The command; of a large one its `digest`, and what it is as far as it is `checked`. 3004 if the peer could
+        not take the answer: the change would be applied, and not be answered.
+        """
+        if self._message_max < ANSWER_SIZE_MAX and self._message_max < _largest_answer(op):
+            return size_refusal(self._message_max)
+        request_id = request.request_id if self._identifies else None
+        if request_id is None:
+            return checked or Envelope(op)
+        if digest is None:
+            digest = hashlib.sha256(_DIGEST_PREFIXES[request.method] + request.payload).digest()
+        if checked is None:
+            return Envelope(op, request_id, digest, request.resent)
+        return Envelope(op, request_id, digest, request.resent, checked.size, checked.growth)
 
 
-def answer_might_not_fit(op: Operation, peer: Peer) -> bool:
-    """Whether the answer to a change could be larger than the peer takes: it would be applied, and not be answered."""
+def _largest_answer(op: Operation) -> int:
+    """Return the bytes that the answer to a change may have, if it has values; else 0."""
     if isinstance(op, operations.Transact):
         values = max(map(_values_given, (op.then, op.otherwise)))
-        largest = min(values * VALUE_SIZE_MAX, limits.TRANSACT_VALUES_SIZE_MAX)
-        return peer.max_message < largest + ANSWER_OVERHEAD + limits.TRANSACT_PARTS_MAX * ENTRY_OVERHEAD
-    return _gives_value(op) and peer.max_message < VALUE_SIZE_MAX + ANSWER_OVERHEAD
+        return min(values * VALUE_SIZE_MAX, limits.TRANSACT_VALUES_SIZE_MAX) + TRANSACT_OVERHEAD
+    return PREVIOUS_SIZE_MAX if _gives_value(op) else 0
 
 
 def _values_given(branch: Sequence[Operation]) -> int:
