@@ -4,7 +4,7 @@ The public surface is the names here, all classes of `haptera.errors`, and `hapt
 change. A name is imported when it is first used, so `import haptera` costs next to nothing, and a client imports
 nothing that only a node needs.
 
-    connect, open, Database, Entry, Scan                the database, served or in this process
+    connect, open, Database, Entry, Scan, Transaction   the database, served or in this process
     listen, dial, Server, Peer, Service, method, …      the messaging library
     HapteraError, KeyNotFound, Failure, Code, …         the errors; the other classes are in `haptera.errors`
 """
@@ -18,7 +18,7 @@ from haptera.version import __version__
 
 if TYPE_CHECKING:
     from haptera import errors
-    from haptera.client import Backup, Database, Entry, Scan, connect
+    from haptera.client import Backup, Database, Entry, Scan, Transaction, TransactResult, connect
     from haptera.client import open_embedded as open  # noqa: A004 - the name that gzip, io and os give it too
     from haptera.connection import Budget
     from haptera.errors import (
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         KeyNotFound,
         Outcome,
         PermissionDenied,
+        TransactionConflict,
         VersionMismatch,
     )
     from haptera.peer import (
@@ -78,6 +79,9 @@ __all__ = [
     "Server",
     "Service",
     "Trace",
+    "TransactResult",
+    "Transaction",
+    "TransactionConflict",
     "VersionMismatch",
     "__version__",
     "connect",
@@ -91,7 +95,9 @@ __all__ = [
 # name: its module. Names that are not listed here belong to the messaging library.
 _MODULES: Final = {
     **dict.fromkeys(__all__, "haptera.peer"),
-    **dict.fromkeys(("Backup", "Database", "Entry", "Scan", "connect", "open"), "haptera.client"),
+    **dict.fromkeys(
+        ("Backup", "Database", "Entry", "Scan", "TransactResult", "Transaction", "connect", "open"), "haptera.client"
+    ),
     **dict.fromkeys(
         (
             "CallError",
@@ -104,6 +110,7 @@ _MODULES: Final = {
             "KeyNotFound",
             "Outcome",
             "PermissionDenied",
+            "TransactionConflict",
             "VersionMismatch",
         ),
         "haptera.errors",

@@ -37,7 +37,10 @@ async def test_every_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "described",
-    [haptera.Backup, haptera.Database, haptera.Entry, haptera.Scan, haptera.Peer, haptera.Request],
+    [
+        *(haptera.Backup, haptera.Database, haptera.Entry, haptera.Scan, haptera.Peer, haptera.Request),
+        *(haptera.Transaction, haptera.TransactResult),
+    ],
 )
 def test_every_public_name_is_described(described: type) -> None:
     names = {name for name in dir(described) if not name.startswith("_")} - NOT_FOR_APPLICATIONS

@@ -106,6 +106,17 @@ async def _scan(db: Database, **options: Any) -> int:
     return len([entry async for entry in db.scan(**options)])
 
 
+OPERATIONS: dict[str, Any] = {
+    "int": 5,
+    "text": "ab",
+    "no arguments": [("get", [])],
+    "many keys": [("clear", [])],
+    "unknown option": [("set", ["k", b"v", {"no": 1}])],
+    "wrong option": [("set", ["k", b"v", {"if_version": -1}])],
+    "too many": [("get", ["k"])] * 129,
+    "20 MiB": [("set", ["k", bytes(7 * MIB)])] * 3,
+}
+
 #: What is called, and with which arguments. Each case is done on both stores.
 CALLS: dict[str, tuple[Any, dict[str, Any]]] = {
     "get": (lambda db, key: db.get(key), KEYS),
@@ -122,6 +133,15 @@ CALLS: dict[str, tuple[Any, dict[str, Any]]] = {
     "rename": (lambda db, key: db.rename(key, "new"), KEYS),
     "rename to": (lambda db, key: db.rename("k", key), KEYS),
     "exists": (lambda db, key: db.exists(key), KEYS),
+    "transact compare": (
+        lambda db, key: db.transact(compare=[("k", "exists", "=", True), (key, "exists", "=", True)]),
+        KEYS,
+    ),
+    "transact operand": (lambda db, value: db.transact(compare=[("k", "value", "=", value)]), VALUES),
+    "transact key": (lambda db, key: db.transact(then=[("get", ["k"]), ("set", [key, b"v"])]), KEYS),
+    "transact value": (lambda db, value: db.transact(otherwise=[("set", ["k", value])]), VALUES),
+    "transact new key": (lambda db, key: db.transact(then=[("rename", ["k", key])]), KEYS),
+    "transact method": (lambda db, parts: db.transact(then=parts), OPERATIONS),
     "get_many": (lambda db, keys: db.get_many(keys), MANY_KEYS),
     "set_many": (lambda db, items: db.set_many(items), ITEMS),
     "delete_many": (lambda db, keys: db.delete_many(keys), MANY_KEYS),
@@ -152,6 +172,8 @@ CONDITIONS: dict[str, Any] = {
     "rename to what is there": lambda db: db.rename("k", "n", if_absent=True),
     "not an integer": lambda db: db.increment("k"),
     "overflow": lambda db: db.increment("n"),
+    "a condition inside a transact": lambda db: db.transact(then=[("set", ["k", b"v", {"if": "absent"}])]),
+    "a missing key inside a transact": lambda db: db.transact(then=[("rename", ["none", "new"])]),
 }
 EVERY_CALL: dict[str, Any] = {
     "get": lambda db: db.get("k"),
@@ -160,6 +182,8 @@ EVERY_CALL: dict[str, Any] = {
     "delete": lambda db: db.delete("k"),
     "increment": lambda db: db.increment("n"),
     "rename": lambda db: db.rename("k", "new"),
+    "transact": lambda db: db.transact(then=[("get", ["k"])]),
+    "transaction": lambda db: db.run(lambda tx: tx.get("k")),
     "exists": lambda db: db.exists("k"),
     "get_many": lambda db: db.get_many(["k"]),
     "set_many": lambda db: db.set_many({"k": b"v"}),
@@ -180,6 +204,7 @@ GROWING: dict[str, Any] = {
     "get_and_set": lambda db: db.get_and_set("new", b"v"),
     "increment": lambda db: db.increment("new"),
     "rename to a longer key": lambda db: db.rename("k", "k" * 1000),
+    "transact": lambda db: db.transact(then=[("delete", ["n"]), ("set", ["new", bytes(1000)])]),
     "set_many": lambda db: db.set_many({"k": b"w", "new": b"v"}),
     "a long set_many": lambda db: db.set_many({f"new/{number}": b"v" for number in range(20_000)}),
 }
@@ -188,6 +213,7 @@ FREEING: dict[str, Any] = {
     "set": lambda db: db.set("k", b"w"),
     "set of a shorter value": lambda db: db.set("n", b"1"),
     "increment": lambda db: db.increment("n"),
+    "transact": lambda db: db.transact(then=[("set", ["k", b"0"]), ("increment", ["n", 1])]),
     "set_many": lambda db: db.set_many({"k": b"1", "n": b"2"}),
     "a long set_many": lambda db: db.set_many([("k", b"3"), ("n", b"4")] * 10_000),
     "rename": lambda db: db.rename("k", "l"),

@@ -18,7 +18,7 @@ import haptera
 from haptera import errors
 from haptera.errors.codes import BY_CODE
 
-DATABASE = {"Backup", "Database", "Entry", "Scan", "connect", "open"}
+DATABASE = {"Backup", "Database", "Entry", "Scan", "TransactResult", "Transaction", "connect", "open"}
 MESSAGING = {
     "Answer",
     "Budget",
@@ -47,6 +47,7 @@ ERRORS = {
     "KeyNotFound",
     "Outcome",
     "PermissionDenied",
+    "TransactionConflict",
     "VersionMismatch",
     "errors",
 }

@@ -16,6 +16,8 @@ from haptera.client.methods import Metrics, ServerMethods, SnapshotMade
 from haptera.client.remote_channel import RemoteChannel
 from haptera.client.scan import Scan
 from haptera.client.store_url import Location, default_url, has_password, is_named, locate
+from haptera.client.transact import TransactResult
+from haptera.client.transaction import Transaction
 from haptera.peer import DEFAULT, Timeout
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ __all__ = [
     "Scan",
     "ServerMethods",
     "SnapshotMade",
+    "TransactResult",
+    "Transaction",
     "connect",
     "connect_peer",
     "default_url",

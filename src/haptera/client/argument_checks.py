@@ -17,6 +17,7 @@ from haptera.key_rules import (
     count_refusal,
     key_refusal,
     keys_refusal,
+    placed,
     value_refusal,
 )
 from haptera.peer import check_timeout
@@ -82,19 +83,41 @@ def unsendable(argument: Sequence[Any], reason: Failure) -> Failure:
     checks another part first.
     """
     first = argument[0] if argument else None
+    if isinstance(first, tuple):
+        return _unsendable_transact(argument, reason)
     if isinstance(first, list):
         pairs = bool(first) and isinstance(first[0], tuple)
         refused = count_refusal("items" if pairs else "keys", len(first))
         if refused is None and reason.code != Code.MESSAGE_TOO_LARGE:  # the size of many is looked at before the keys
             refused = keys_refusal((row[0] for row in first) if pairs else first)
         return refused or reason
+    return _part_refusal(argument) or reason
+
+
+def _unsendable_transact(argument: Sequence[Any], reason: Failure) -> Failure:
+    if reason.code == Code.MESSAGE_TOO_LARGE:  # the size of the whole is looked at before its parts
+        return reason
+    for position, (key, *_) in enumerate(argument[0]):
+        refused = key_refusal(key)
+        if refused is not None:
+            return placed(refused, compare=position)
+    for branch, operations in zip(("then", "otherwise"), argument[1:], strict=True):
+        for position, (_, arguments) in enumerate(operations):
+            refused = _part_refusal(arguments)
+            if refused is not None:
+                return placed(refused, branch=branch, operation=position)
+    return reason
+
+
+def _part_refusal(argument: Sequence[Any]) -> Failure | None:
+    """Why an argument of one key is refused for a key or the value in it, or None."""
     for part in argument[:2]:
         refused = key_refusal(part) if isinstance(part, str) else None
         if isinstance(part, bytes | bytearray | memoryview):
             refused = value_refusal(argument[0], memoryview(part).nbytes)
         if refused is not None:
             return refused
-    return reason
+    return None
 
 
 def set_argument(key: str, value: Value, options: dict[str, Any]) -> tuple[Any, ...]:

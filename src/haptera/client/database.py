@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from haptera.client.argument_checks import (
@@ -34,10 +34,13 @@ from haptera.client.methods import (
     Scanned,
     ServerMethods,
     Stored,
+    Transacted,
     Written,
 )
 from haptera.client.scan import Scan
 from haptera.client.slices import in_slices
+from haptera.client.transact import Compare, Operation, TransactForm, TransactResult
+from haptera.client.transaction import RUN_ATTEMPTS_MAX, Transaction, run_until_committed
 from haptera.errors import Code, Failure, RemoteProtocolError
 from haptera.key_rules import INT64_MAX, INT64_MIN, VERSION_MAX
 from haptera.peer import DEFAULT, Timeout
@@ -47,23 +50,28 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class KvMethods:
     """The methods of the service ``kv``, each with the shape of its answer."""
 
-    get = Method(Found)
-    set = Method(Stored, write=True)
-    delete = Method(Deleted, write=True)
-    exists = Method(Existing)
+    get = Method(Found, of_one_key=True)
+    set = Method(Stored, write=True, of_one_key=True)
+    delete = Method(Deleted, write=True, of_one_key=True)
+    exists = Method(Existing, of_one_key=True)
     get_many = Method(FoundMany)
     set_many = Method(Written, write=True)
     delete_many = Method(Removed, write=True)
-    increment = Method(Incremented, write=True)
-    rename = Method(Written, write=True)
+    increment = Method(Incremented, write=True, of_one_key=True)
+    rename = Method(Written, write=True, of_one_key=True)
     scan = Method(Scanned)
     count = Method(Counted)
     clear = Method(Removed, write=True)
+    transact = Method(Transacted, write=True)
+
+
+_transact_form = TransactForm(method for method in vars(KvMethods).values() if isinstance(method, Method))
 
 
 class Database:
@@ -378,6 +386,86 @@ class Database:
         whole = None if timeout is DEFAULT else checked_timeout(timeout)
         page = self._timeout if timeout is DEFAULT else None
         return Scan(self._channel.scan(options, end_of_scan, page, whole), end_of_scan)
+
+    # -- transactions
+
+    async def transact(
+        self,
+        *,
+        compare: Iterable[Compare] = (),
+        then: Iterable[Operation] = (),
+        otherwise: Iterable[Operation] = (),
+        timeout: Timeout = DEFAULT,
+    ) -> TransactResult:
+        """Make the operations of ``then`` if all compares hold, and else those of ``otherwise``: all of them, or none.
+
+        The operations are made in their order with one version, and each sees what the ones before it have done. Each
+        of the three lists has at most 128 elements.
+
+        Args:
+            compare: Tuples such as ``("a", "version", "=", 3)``: a key, ``version``, ``value`` or ``exists``, ``=``,
+                ``!=``, ``<`` or ``>`` (``exists``: ``=`` or ``!=``), and a version (0: no entry), a value or a bool. A
+                compare of the value of a key without an entry does not hold.
+            then: Tuples such as ``("set", ["a", b"2"])``: get, exists, set, delete, increment or rename, and its
+                arguments: the key, the value, new key or delta (an increment has one), and a dict of the options
+                ``if_version``, ``if`` (``"absent"`` or ``"present"``), ``return_previous``, ``initial``, ``if_absent``.
+            otherwise: As ``then``.
+
+        Returns:
+            Whether the compares held, the version, and a result for each operation.
+
+        Raises:
+            VersionMismatch, KeyExists, KeyNotFound, NotAnInteger, IntegerOverflow: An operation failed, and so nothing
+                was changed. The ``details`` have its ``branch`` and its place there, ``operation``.
+            TransactionTooLarge: A list has more than 128 elements.
+        """
+        argument = _transact_form.argument(compare, then, otherwise)
+        return _transact_form.result(argument, await self._call(KvMethods.transact, argument, timeout))
+
+    def transaction(self, *, timeout: Timeout = DEFAULT) -> Transaction:
+        """Begin a transaction: ``async with db.transaction() as tx``. The end of the block commits it.
+
+        It is optimistic: it locks nothing, and what it has read is compared when its writes are made. Ranges cannot be
+        read in it. The timeout is for each of its calls.
+
+        Returns:
+            The transaction, which has sent nothing yet.
+        """
+
+        async def get_many(keys: list[str]) -> list[Entry | None]:
+            if len(keys) == 1:
+                return [await self.get(keys[0], timeout=timeout)]
+            return await self.get_many(keys, timeout=timeout)
+
+        async def transact(compare: list[Compare], then: list[Operation]) -> TransactResult:
+            return await self.transact(compare=compare, then=then, timeout=timeout)
+
+        return Transaction(get_many, transact)
+
+    async def run(
+        self,
+        function: Callable[[Transaction], Awaitable[T]],
+        *,
+        attempts: int = RUN_ATTEMPTS_MAX,
+        timeout: Timeout = DEFAULT,
+    ) -> T:
+        """Call a function with a transaction and commit that, again after each conflict.
+
+        A change whose outcome is unknown is not repeated: ``ConnectionLost`` and ``DeadlineExceeded`` reach the caller.
+
+        Args:
+            function: A coroutine function of one argument, the `Transaction`. It may be called more than once.
+            attempts: How often it is called at most.
+            timeout: Seconds for each call to the store.
+
+        Returns:
+            The function's result.
+
+        Raises:
+            TransactionConflict: The last attempt met a conflict too.
+        """
+        checked_int("attempts", attempts, 1, VERSION_MAX)
+        return await run_until_committed(lambda: self.transaction(timeout=timeout), function, attempts)
 
     # -- the store
 

@@ -65,6 +65,12 @@ class Incremented(msgspec.Struct, array_like=True, frozen=True):
     version: Revision
 
 
+class Transacted(msgspec.Struct, array_like=True, frozen=True):
+    succeeded: bool
+    version: Revision | None
+    results: list[Any]
+
+
 class Counted(msgspec.Struct, array_like=True, frozen=True):
     count: Count
 
@@ -99,18 +105,20 @@ class SnapshotMade(msgspec.Struct, frozen=True):
 
 
 class Method(Generic[R]):
-    """One method of a service, with the name of the attribute that holds it; ``write`` says whether it is a change.
+    """One method of a service, with the name of the attribute that holds it; ``write`` says whether it is a change, and
+    ``of_one_key`` whether it may be an operation of a transact.
 
     ``decode`` reads a payload of the wire, ``convert`` the tuple that an embedded node answers with. Both raise
     ``msgspec.MsgspecError`` for a result of another shape.
     """
 
-    __slots__ = ("convert", "decode", "name", "service", "write")
+    __slots__ = ("convert", "decode", "name", "of_one_key", "service", "write")
 
-    def __init__(self, result: type[R], *, write: bool = False, service: str = "kv") -> None:
+    def __init__(self, result: type[R], *, write: bool = False, of_one_key: bool = False, service: str = "kv") -> None:
         self.service = service
         self.name = ""
         self.write = write
+        self.of_one_key = of_one_key
         self.decode: Callable[[bytes], R] = msgspec.msgpack.Decoder(result).decode
         self.convert: Callable[[Any], R] = lambda answer: msgspec.convert(answer, result)
 

@@ -17,6 +17,7 @@
             ForeignArchive          an archive is another node's
             OutdatedCopy            the log in it is older than its newest snapshot
         ConfigurationError          an option, URL or environment is wrong or incomplete
+        TransactionConflict         a key that a transaction has read was changed before its commit
         WrongLoop                   an object was used outside the event loop, thread or process that it belongs to
 
 Between the layers an error travels as a `Failure`, a value. The class of a code is imported when it is first used,
@@ -43,7 +44,7 @@ from haptera.errors.storage import (
     StorageError,
     WrongKey,
 )
-from haptera.errors.usage import ConfigurationError, WrongLoop
+from haptera.errors.usage import ConfigurationError, TransactionConflict, WrongLoop
 
 if TYPE_CHECKING:
     from haptera.errors.codes import *  # noqa: F403  # its `__all__` says which
@@ -69,6 +70,7 @@ __all__ = [
     "RemoteProtocolError",
     "ServerError",
     "StorageError",
+    "TransactionConflict",
     "WrongKey",
     "WrongLoop",
     "describe",

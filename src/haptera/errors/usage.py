@@ -1,4 +1,4 @@
-"""Errors of a program that uses Haptera otherwise than it can be used."""
+"""Errors that no peer tells: a program uses Haptera otherwise than it can be used, or its transaction conflicts."""
 
 from __future__ import annotations
 
@@ -15,6 +15,16 @@ class ConfigurationError(HapteraError):
 
     name: str = "CONFIGURATION_ERROR"
     outcome: Outcome = "not_applied"
+
+
+class TransactionConflict(HapteraError):
+    """A key that a transaction has read was changed before its commit. Nothing was written: it may be run again."""
+
+    name: str = "TRANSACTION_CONFLICT"
+    outcome: Outcome = "not_applied"
+
+    def __init__(self) -> None:
+        super().__init__("a key that the transaction has read was changed meanwhile")
 
 
 class WrongLoop(HapteraError, RuntimeError):

@@ -23,7 +23,7 @@ from haptera.state.operations import OPERATIONS, WRITES, Forget, Operation, Read
 from haptera.state.requests import Requests
 from haptera.state.scan_cursor import ScanCursor
 from haptera.state.sliced_work import finish
-from haptera.state.transaction import Transaction
+from haptera.state.transacts import Transacts
 
 if TYPE_CHECKING:
     from haptera.state.command_encoding import Logged
@@ -49,7 +49,7 @@ class StateMachine:
         "_growth",
         "_many",
         "_reads",
-        "_transaction",
+        "_transacts",
         "_writes",
         "abandoned",
         "index",
@@ -73,8 +73,8 @@ class StateMachine:
         self._writes: dict[type, Callable[..., Any]] = self._methods(
             [command for command in WRITES if not command.in_slices and command is not Transact]
         )
-        self._transaction = Transaction(self.kv)
-        self._writes[Transact] = self._transaction.transact
+        self._transacts = Transacts(self.kv)
+        self._writes[Transact] = self._transacts.transact
         self._writes[Forget] = self._forget
 
     def _methods(self, commands: Iterable[type[Operation]]) -> dict[type, Callable[..., Any]]:
@@ -166,7 +166,7 @@ class StateMachine:
         """Bytes of memory that a write adds to the present entries, at most; 0 or less where it adds nothing.
         A long set_many is for `growth_steps`.
         """
-        return self._transaction.growth(op) if isinstance(op, Transact) else self._growth.of(op, self.kv)
+        return self._transacts.growth(op) if isinstance(op, Transact) else self._growth.of(op, self.kv)
 
     def growth_steps(self, op: SetMany) -> Steps[int]:
         """As `growth`, in slices."""

@@ -34,7 +34,7 @@ _OPERATORS: Final[dict[str, Callable[[Any, Any], bool]]] = {
 }
 
 
-class Transaction(Kv):
+class Transacts(Kv):
     """Makes transacts, one after the other, over one store. Between two of them it is empty."""
 
     __slots__ = ("_changes", "_methods", "_under")

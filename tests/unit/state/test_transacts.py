@@ -188,12 +188,12 @@ def test_a_transact_that_changes_nothing_takes_no_version(op: Transact) -> None:
 def test_a_rehearsal_changes_nothing_and_says_what_is_known() -> None:
     store = filled()
     digest = store.digest()
-    transact = store._transaction.transact
+    transact = store._transacts.transact
     assert transact(Transact([], [Set("a", b"2"), Get("a")]), rehearsed=True) is None
     assert transact(Transact([], [Get("a")]), rehearsed=True) == (True, None, ((b"1", 1, None),))
     assert isinstance(transact(Transact([], [Set("c", b""), Rename("no", "c")]), rehearsed=True), Failure)
     assert store.digest() == digest
-    assert store._transaction._changes == {}
+    assert store._transacts._changes == {}
 
 
 def test_a_repeated_transact_has_the_answer_of_the_first() -> None:

@@ -1,0 +1,116 @@
+"""Arguments and results of `Database.transact`: the arrays of spec/protocol.md 7, as Python's own values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from haptera.client.argument_checks import checked_int, plain_key, plain_value
+from haptera.client.entry import Entry, entry_of
+from haptera.client.methods import Deleted, Existing, Found, Incremented, Method, Stored, Transacted, Written
+from haptera.errors import Code, RemoteProtocolError
+from haptera.key_rules import VERSION_MAX
+
+#: A compare: a key, ``version``, ``value`` or ``exists``, an operator, and what it is compared with.
+Compare = tuple[str, str, str, Any]
+#: An operation: the name of a method, and its arguments, options in a dict at their end.
+Operation = tuple[str, Sequence[Any]]
+
+#: What an operation of a transact answers with.
+OperationResult = Entry | int | bool | None
+
+
+class TransactResult(msgspec.Struct, frozen=True):
+    """The answer to a transact.
+
+    ``succeeded`` says whether all compares held, and so which of the two lists of operations was made. ``version`` is
+    that of the changes, None where nothing was changed. ``results`` has what each operation gives: an `Entry` or None
+    (get), a bool (exists, delete), the new version (set, rename) or the sum (increment). A set and a delete with
+    ``return_previous`` give the `Entry` of before, or None.
+    """
+
+    succeeded: bool
+    version: int | None
+    results: list[OperationResult]
+
+
+class TransactForm:
+    """Makes the arguments of transact and reads its answers. Of ``methods`` those of one key may be its operations."""
+
+    def __init__(self, methods: Iterable[Method[Any]]) -> None:
+        self._methods: dict[str, Method[Any]] = {method.name: method for method in methods if method.of_one_key}
+
+    def argument(
+        self, compare: Iterable[Compare], then: Iterable[Operation], otherwise: Iterable[Operation]
+    ) -> tuple[Any, ...]:
+        """The argument as it is encoded. Raises TypeError and ValueError for mistakes that are in the program."""
+        # A tuple of compares, so that it is told from the list of keys that other arguments begin with.
+        compares = tuple(_plain_compare(*each) for each in compare)
+        return compares, [self._plain(*each) for each in then], [self._plain(*each) for each in otherwise]
+
+    def result(self, argument: tuple[Any, ...], answer: Transacted) -> TransactResult:
+        """The answer in terms of entries. Raises ``RemoteProtocolError`` for one that does not fit the argument."""
+        operations = argument[1] if answer.succeeded else argument[2]
+        try:
+            results = [
+                None if result is None else _converted(arguments, self._methods[name].convert(result))
+                for (name, arguments), result in zip(operations, answer.results, strict=True)
+            ]
+        except ValueError as error:
+            raise RemoteProtocolError(
+                Code.MALFORMED_FRAME, f"the server's answer to kv.transact does not fit: {error}"
+            ) from error
+        return TransactResult(answer.succeeded, answer.version, results)
+
+    def _plain(self, name: str, arguments: Sequence[Any]) -> tuple[str, list[Any]]:
+        if name not in self._methods:
+            raise ValueError(f"an operation of a transact is one of {', '.join(self._methods)}, not {name!r}")
+        if isinstance(arguments, str | bytes):
+            raise TypeError(f"the arguments of {name} are in a list, not {type(arguments).__name__}")
+        first, *rest = arguments or ("",)
+        if name == "set" and rest:
+            rest[0] = bytes(plain_value(rest[0]))
+        elif rest and not isinstance(rest[0], int | dict):  # the other key of a rename
+            rest[0] = plain_key(rest[0])
+        return name, [plain_key(first), *rest]
+
+
+def _plain_compare(key: str, field: str, operator: str, operand: Any) -> tuple[str, str, str, Any]:
+    match field:
+        case "version":
+            operand = checked_int("a version", operand, 0, VERSION_MAX)
+        case "value":
+            operand = bytes(plain_value(operand))
+        case "exists":
+            operand = bool(operand)
+        case _:
+            raise ValueError(f"a compare is of version, value or exists, not {field!r}")
+    if operator not in {"=", "!=", "<", ">"}:
+        raise ValueError(f"a compare is by =, !=, < or >, not {operator!r}")
+    return plain_key(key), field, operator, operand
+
+
+def _converted(arguments: list[Any], result: Any) -> OperationResult:
+    """What an operation gives, of the shape of its method's answer."""
+    with_previous = isinstance(arguments[-1], dict) and arguments[-1].get("return_previous")
+    match result:
+        case Found():
+            return _entry(arguments[0], result)
+        case Existing():
+            return result.exists
+        case Stored():
+            return _entry(arguments[0], result.previous) if with_previous else result.version
+        case Deleted():
+            return _entry(arguments[0], result.previous) if with_previous else result.deleted
+        case Incremented():
+            return result.value
+        case Written():
+            return result.version
+        case _:
+            raise AssertionError(result)
+
+
+def _entry(key: str, found: Found | None) -> Entry | None:
+    return None if found is None else entry_of(key, found.value, found.version, found.expires_at_ms)
