@@ -577,7 +577,7 @@ def test_a_result_that_cannot_be_written_is_no_answer(command: tuple[str, ...], 
     assert (ended.returncode, ended.stderr) == (14, "haptera: cannot write the result: No space left on device\n")
 
 
-def test_a_warning_is_a_line_that_says_all_and_why_a_connection_ended_is_told_once(tmp_path: Path) -> None:
+def test_a_warning_says_all_with_the_next_step_and_why_a_connection_ended_is_told_once(tmp_path: Path) -> None:
     key, other = tmp_path / "key", tmp_path / "other"
     key.write_bytes(b"k" * 32)
     key.chmod(0o600)
@@ -589,7 +589,8 @@ def test_a_warning_is_a_line_that_says_all_and_why_a_connection_ended_is_told_on
     ):
         _, err = getting.communicate()
     assert getting.returncode == 3
-    warning, reason = err.decode().splitlines()
-    assert warning == f"haptera: key_file_open_to_others: path {other}, mode 0o644, help chmod 600 {other}"
+    warning, help_, reason = err.decode().splitlines()
+    assert warning == f"haptera: warning: key_file_open_to_others: path {other}, mode 0o644"
+    assert help_ == f"  chmod 600 {other}"
     assert reason.startswith("haptera: the ")
     assert "SIGNATURE_MISMATCH (1011)" in reason
