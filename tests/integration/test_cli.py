@@ -186,6 +186,85 @@ def test_exists_and_rename(haptera: Any) -> None:
     assert ok(haptera("get", "b")) == "2\n"
 
 
+def script(tmp_path: Path, *lines: str) -> str:
+    """A file with these lines."""
+    path = tmp_path / "lines.txn"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def test_txn_makes_all_changes_or_none(haptera: Any, tmp_path: Path) -> None:
+    ok(haptera("set", "stock", "3"))
+    file = script(
+        tmp_path,
+        "# a sale",
+        '{"compare": ["stock", "version", "=", 1]}',
+        '{"compare": ["order", "exists", "=", false]}',
+        "",
+        '{"then": ["increment", "stock", -1]}',
+        '{"then": ["set", "order", {"base64": "AAH/"}, {"if": "absent"}]}',
+        '{"then": ["get", "order"]}',
+        '{"then": ["exists", "none"]}',
+        '{"otherwise": ["get", "stock"]}',
+        '{"otherwise": ["get", "none"]}',
+    )
+    made = "then\t2\nincrement\tstock\t2\nset\torder\t2\nget\torder\t\\x00\\x01\\xff\nexists\tnone\tfalse\n"
+    assert ok(haptera("txn", file)) == made
+    again = haptera("txn", file)
+    assert (again.code, again.text, again.err) == (1, "otherwise\nget\tstock\t2\nget\tnone\n", "")
+    as_json = haptera("txn", file, "--json")
+    entry = {"key": "stock", "value": "2", "version": 2, "expires_at": None}
+    assert as_json.code == 1
+    assert json.loads(as_json.text) == {"succeeded": False, "version": None, "results": [entry, None]}
+
+
+def test_txn_names_the_line_of_the_operation_that_failed(haptera: Any, tmp_path: Path) -> None:
+    ok(haptera("set", "a", "text"))
+    lines = ["# 1", '{"then": ["set", "b", "1"]}', '{"then": ["increment", "a", 1]}']
+    failed = haptera("txn", script(tmp_path, *lines), "--json")
+    error = json.loads(failed.err)
+    assert (failed.code, error["error"]["name"], error["error"]["outcome"]) == (1, "NOT_AN_INTEGER", "not_applied")
+    assert error["error"]["details"] == {"key": "a", "branch": "then", "operation": 1, "line": 3}
+    assert haptera("get", "b").code == 1
+    too_long = haptera(
+        "txn", script(tmp_path, "{}".replace("{}", '{"compare": ["k", "version", "=", 0]}'), *lines[:2] * 130)
+    )
+    assert (too_long.code, "TRANSACTION_TOO_LARGE" in too_long.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{", "truncated"),
+        ("[]", "object"),
+        ('{"then": 5}', "array"),
+        ('{"then": ["get", "a"], "otherwise": []}', "an object has one member"),
+        ('{"if": ["get", "a"]}', "an object has one member"),
+        ('{"then": ["get"]}', "an operation is a name, a key"),
+        ('{"then": ["clear", "a"]}', "an operation of a transact is one of get, set, delete"),
+        ('{"then": ["get", 5]}', "a key is a str"),
+        ('{"then": ["set", "a", 5]}', "a value is a str or bytes"),
+        ('{"then": ["set", "a", {"base64": "A"}]}', "base64"),
+        ('{"then": ["set", "a", {"base64": 5}]}', "base64 is text"),
+        ('{"compare": ["a", "version", "="]}', "a compare is a key"),
+        ('{"compare": ["a", "version", "~", 1]}', "a compare is by"),
+        ('{"compare": ["a", "age", "=", 1]}', "a compare is of version"),
+        ('{"compare": ["a", "version", "=", "1"]}', "a version is an int"),
+    ],
+)
+def test_txn_names_the_line_that_it_cannot_read_and_sends_nothing(line: str, reason: str, tmp_path: Path) -> None:
+    ended = run("--url", "haptera://127.0.0.1:1", "txn", script(tmp_path, '{"then": ["get", "a"]}', line))
+    assert ended.code == 2
+    assert "line 2: " in ended.err
+    assert reason in ended.err
+
+
+def test_txn_without_a_file(haptera: Any, tmp_path: Path) -> None:
+    missing = haptera("txn", str(tmp_path / "none"))
+    assert (missing.code, "cannot read" in missing.err) == (2, True)
+    assert ok(haptera("txn", script(tmp_path, "# nothing"))) == "then\n"
+
+
 def test_clear_wants_to_be_told_what(haptera: Any) -> None:
     for key in ("a/1", "a/2", "b"):
         ok(haptera("set", key, ""))

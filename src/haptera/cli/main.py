@@ -43,6 +43,7 @@ COMMANDS: Final = {
     "clear": "Delete all keys of a range.",
     "scan": "List the entries of a range, in key order.",
     "count": "Count the keys of a range.",
+    "txn": "Make several changes as one, if conditions hold.",
     "incr": "Add to the number that a key holds.",
     "import": "Store the rows of a file: TSV, CSV, JSON lines.",
     "export": "Write entries to a file that import reads.",

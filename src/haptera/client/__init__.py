@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from haptera.client.backoff import Backoff
 from haptera.client.backup_pieces import Backup
 from haptera.client.connector import Connector, Dial, Flight, dial_store
-from haptera.client.database import Database
+from haptera.client.database import Database, transact_form
 from haptera.client.entry import Entry
 from haptera.client.local_node import dial_local
 from haptera.client.methods import Metrics, ServerMethods, SnapshotMade
@@ -42,6 +42,7 @@ __all__ = [
     "has_password",
     "locate",
     "open_embedded",
+    "transact_form",
 ]
 
 TIMEOUT_SECONDS = 5.0

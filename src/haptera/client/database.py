@@ -71,7 +71,8 @@ class KvMethods:
     transact = Method(Transacted, write=True)
 
 
-_transact_form = TransactForm(method for method in vars(KvMethods).values() if isinstance(method, Method))
+#: The arguments and answers of `Database.transact`.
+transact_form = TransactForm(method for method in vars(KvMethods).values() if isinstance(method, Method))
 
 
 class Database:
@@ -419,8 +420,8 @@ class Database:
                 was changed. The ``details`` have its ``branch`` and its place there, ``operation``.
             TransactionTooLarge: A list has more than 128 elements.
         """
-        argument = _transact_form.argument(compare, then, otherwise)
-        return _transact_form.result(argument, await self._call(KvMethods.transact, argument, timeout))
+        argument = transact_form.argument(compare, then, otherwise)
+        return transact_form.result(argument, await self._call(KvMethods.transact, argument, timeout))
 
     def transaction(self, *, timeout: Timeout = DEFAULT) -> Transaction:
         """Begin a transaction: ``async with db.transaction() as tx``. The end of the block commits it.

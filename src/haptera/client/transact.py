@@ -47,8 +47,8 @@ class TransactForm:
     ) -> tuple[Any, ...]:
         """The argument as it is encoded. Raises TypeError and ValueError for mistakes that are in the program."""
         # A tuple of compares, so that it is told from the list of keys that other arguments begin with.
-        compares = tuple(_plain_compare(*each) for each in compare)
-        return compares, [self._plain(*each) for each in then], [self._plain(*each) for each in otherwise]
+        compares = tuple(self.compare(*each) for each in compare)
+        return compares, [self.operation(*each) for each in then], [self.operation(*each) for each in otherwise]
 
     def result(self, argument: tuple[Any, ...], answer: Transacted) -> TransactResult:
         """The answer in terms of entries. Raises ``RemoteProtocolError`` for one that does not fit the argument."""
@@ -64,7 +64,24 @@ class TransactForm:
             ) from error
         return TransactResult(answer.succeeded, answer.version, results)
 
-    def _plain(self, name: str, arguments: Sequence[Any]) -> tuple[str, list[Any]]:
+    @staticmethod
+    def compare(key: str, field: str, operator: str, operand: Any) -> Compare:
+        """A compare as it is encoded. Raises as `argument` does."""
+        match field:
+            case "version":
+                operand = checked_int("a version", operand, 0, VERSION_MAX)
+            case "value":
+                operand = bytes(plain_value(operand))
+            case "exists":
+                operand = bool(operand)
+            case _:
+                raise ValueError(f"a compare is of version, value or exists, not {field!r}")
+        if operator not in {"=", "!=", "<", ">"}:
+            raise ValueError(f"a compare is by =, !=, < or >, not {operator!r}")
+        return plain_key(key), field, operator, operand
+
+    def operation(self, name: str, arguments: Sequence[Any]) -> Operation:
+        """An operation as it is encoded. Raises as `argument` does."""
         if name not in self._methods:
             raise ValueError(f"an operation of a transact is one of {', '.join(self._methods)}, not {name!r}")
         if isinstance(arguments, str | bytes):
@@ -75,21 +92,6 @@ class TransactForm:
         elif rest and not isinstance(rest[0], int | dict):  # the other key of a rename
             rest[0] = plain_key(rest[0])
         return name, [plain_key(first), *rest]
-
-
-def _plain_compare(key: str, field: str, operator: str, operand: Any) -> tuple[str, str, str, Any]:
-    match field:
-        case "version":
-            operand = checked_int("a version", operand, 0, VERSION_MAX)
-        case "value":
-            operand = bytes(plain_value(operand))
-        case "exists":
-            operand = bool(operand)
-        case _:
-            raise ValueError(f"a compare is of version, value or exists, not {field!r}")
-    if operator not in {"=", "!=", "<", ">"}:
-        raise ValueError(f"a compare is by =, !=, < or >, not {operator!r}")
-    return plain_key(key), field, operator, operand
 
 
 def _converted(arguments: list[Any], result: Any) -> OperationResult:

@@ -13,7 +13,7 @@ import haptera
 from haptera import Database, Entry, Transaction, TransactionConflict, TransactResult
 from haptera.client import transaction
 from haptera.client.backoff import Backoff
-from haptera.client.database import KvMethods, _transact_form
+from haptera.client.database import KvMethods, transact_form
 from haptera.client.methods import Transacted
 from haptera.errors import ConnectionLost, RemoteProtocolError, TransactionTooLarge, UnknownMethod
 from haptera.testing import node
@@ -126,7 +126,7 @@ async def test_a_mistake_in_a_transact_is_told_and_changes_nothing(
 )
 def test_results_that_do_not_fit_the_operations_are_malformed(results: list[Any]) -> None:
     with pytest.raises(RemoteProtocolError, match=r"kv\.transact does not fit"):
-        _transact_form.result(((), [("get", ["a"])], []), Transacted(True, None, results))
+        transact_form.result(((), [("get", ["a"])], []), Transacted(True, None, results))
 
 
 async def test_a_transaction_sees_its_own_writes_and_makes_them_at_its_end(db: Database) -> None:
