@@ -4,7 +4,7 @@ The public surface is the names here, all classes of `haptera.errors`, and `hapt
 change. A name is imported when it is first used, so `import haptera` costs next to nothing, and a client imports
 nothing that only a node needs.
 
-    connect, open, Database, Entry, Scan, Transaction   the database, served or in this process
+    connect, open, Database, Entry, Scan, Watch, …      the database, served or in this process
     listen, dial, Server, Peer, Service, method, …      the messaging library
     HapteraError, KeyNotFound, Failure, Code, …         the errors; the other classes are in `haptera.errors`
 """
@@ -18,7 +18,7 @@ from haptera.version import __version__
 
 if TYPE_CHECKING:
     from haptera import errors
-    from haptera.client import Backup, Database, Entry, Scan, Transaction, TransactResult, connect
+    from haptera.client import Backup, Database, Entry, Event, Scan, Transaction, TransactResult, Watch, connect
     from haptera.client import open_embedded as open  # noqa: A004 - the name that gzip, io and os give it too
     from haptera.connection import Budget
     from haptera.errors import (
@@ -66,6 +66,7 @@ __all__ = [
     "Database",
     "DeadlineExceeded",
     "Entry",
+    "Event",
     "Failure",
     "HapteraError",
     "KeyExists",
@@ -83,6 +84,7 @@ __all__ = [
     "Transaction",
     "TransactionConflict",
     "VersionMismatch",
+    "Watch",
     "__version__",
     "connect",
     "dial",
@@ -96,7 +98,19 @@ __all__ = [
 _MODULES: Final = {
     **dict.fromkeys(__all__, "haptera.peer"),
     **dict.fromkeys(
-        ("Backup", "Database", "Entry", "Scan", "TransactResult", "Transaction", "connect", "open"), "haptera.client"
+        (
+            "Backup",
+            "Database",
+            "Entry",
+            "Event",
+            "Scan",
+            "TransactResult",
+            "Transaction",
+            "Watch",
+            "connect",
+            "open",
+        ),
+        "haptera.client",
     ),
     **dict.fromkeys(
         (

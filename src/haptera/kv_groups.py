@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 TRANSACT: Final = "kv_transact"
+WATCH: Final = "kv_watch"
 
 #: Every group.
-KV_GROUPS: Final = (TRANSACT,)
+KV_GROUPS: Final = (TRANSACT, WATCH)

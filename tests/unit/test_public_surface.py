@@ -18,7 +18,18 @@ import haptera
 from haptera import errors
 from haptera.errors.codes import BY_CODE
 
-DATABASE = {"Backup", "Database", "Entry", "Scan", "TransactResult", "Transaction", "connect", "open"}
+DATABASE = {
+    "Backup",
+    "Database",
+    "Entry",
+    "Event",
+    "Scan",
+    "TransactResult",
+    "Transaction",
+    "Watch",
+    "connect",
+    "open",
+}
 MESSAGING = {
     "Answer",
     "Budget",

@@ -195,6 +195,20 @@ async def test_a_refusal_has_the_details_that_are_listed(
     assert details <= LISTED[code]
 
 
+async def test_the_example_of_a_watch_is_what_a_node_sends() -> None:
+    example = SECTION.partition("**watch**")[2].partition("*Example.*")[2].partition("### ")[0]
+    mark, event = (
+        b"".join(bytes.fromhex(line) for line in re.findall(r"^    (?:   )?((?:[0-9a-f]{2} )+)", part, re.MULTILINE))
+        for part in example.replace("    93 02 91", "|    93 02 91").split("|")
+    )
+    async with node(storage="memory") as url, haptera.dial(url, groups=KV_GROUPS) as peer:
+        for key, value in (("a", b"1"), ("b", b"2")):
+            await peer.call("kv", "set", msgspec.msgpack.encode([key, value]))
+        argument = msgspec.msgpack.encode([{"start_revision": 2}])
+        async with peer.stream("kv", "watch", argument) as stream:
+            assert [await anext(stream), await anext(stream)] == [mark, event]
+
+
 async def test_the_example_of_a_scan_is_what_a_node_sends() -> None:
     example = SECTION.partition("*Example.*")[2].partition("**Time to live**")[0]
     lines = re.findall(r"^    ((?:[0-9a-f]{2} )+)", example, re.MULTILINE)

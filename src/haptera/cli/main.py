@@ -42,6 +42,7 @@ COMMANDS: Final = {
     "rename": "Move a value to another key.",
     "clear": "Delete all keys of a range.",
     "scan": "List the entries of a range, in key order.",
+    "watch": "Follow changes as they happen.",
     "count": "Count the keys of a range.",
     "txn": "Make several changes as one, if conditions hold.",
     "incr": "Add to the number that a key holds.",

@@ -156,13 +156,18 @@ def entry_fields(entry: Entry, *, with_value: bool = True) -> dict[str, Any]:
     """An entry as JSON has it: ``value`` where it is UTF-8, else ``value_base64``."""
     fields: dict[str, Any] = {"key": entry.key}
     if with_value:
-        try:
-            fields["value"] = entry.value.decode()
-        except UnicodeDecodeError:
-            fields["value_base64"] = base64.b64encode(entry.value).decode()
+        fields |= value_fields(entry.value)
     fields["version"] = entry.version
     fields["expires_at"] = entry.expires_at
     return fields
+
+
+def value_fields(value: bytes | None) -> dict[str, Any]:
+    """A value as JSON has it: ``value`` where it is UTF-8 or there is none, else ``value_base64``."""
+    try:
+        return {"value": None if value is None else value.decode()}
+    except UnicodeDecodeError:
+        return {"value_base64": base64.b64encode(value or b"").decode()}
 
 
 def shown(value: str | bytes, *, lines: bool = False) -> str:

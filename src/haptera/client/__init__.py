@@ -18,6 +18,7 @@ from haptera.client.scan import Scan
 from haptera.client.store_url import Location, default_url, has_password, is_named, locate
 from haptera.client.transact import TransactResult
 from haptera.client.transaction import Transaction
+from haptera.client.watch import Event, Watch
 from haptera.peer import DEFAULT, Timeout
 
 if TYPE_CHECKING:
@@ -30,12 +31,14 @@ __all__ = [
     "Backup",
     "Database",
     "Entry",
+    "Event",
     "Metrics",
     "Scan",
     "ServerMethods",
     "SnapshotMade",
     "TransactResult",
     "Transaction",
+    "Watch",
     "connect",
     "connect_peer",
     "default_url",

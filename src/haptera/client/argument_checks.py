@@ -166,3 +166,33 @@ def range_options(prefix: str | None, start: str | None, end: str | None, glob: 
     """The conditions of a range that are given."""
     given = {"prefix": prefix, "start": start, "end": end, "glob": glob}
     return {name: text_option(name, text) for name, text in given.items() if text is not None}
+
+
+def watch_options(
+    key: str | None,
+    prefix: str | None,
+    start_revision: int | None,
+    initial: bool,
+    previous: bool,
+    progress_interval: float | None,
+) -> dict[str, Any]:
+    """The options of a watch that are given. Raises ValueError for some that exclude each other."""
+    if key is not None and prefix is not None:
+        raise ValueError("key and prefix exclude each other")
+    if initial and start_revision is not None:
+        raise ValueError("initial and start_revision exclude each other")
+    options: dict[str, Any] = {}
+    if key is not None:
+        options["key"] = plain_key(key)
+    if prefix is not None:
+        options["prefix"] = text_option("prefix", prefix)
+    if start_revision is not None:
+        options["start_revision"] = checked_int("start_revision", start_revision, 1, VERSION_MAX)
+    if initial:
+        options["initial"] = True
+    if previous:
+        options["with_previous"] = True
+    if progress_interval is not None:
+        check_timeout(progress_interval)
+        options["progress_ms"] = round(progress_interval * 1000)
+    return options

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 if TYPE_CHECKING:
     from haptera.client.calls_under_way import UnderWay
     from haptera.client.methods import BackedUp, Method, Row, Scanned
+    from haptera.client.watched import Happened, WatchPosition
     from haptera.errors import Failure
 
 R = TypeVar("R")
@@ -53,6 +54,8 @@ class Channel(Protocol):
     def backup(
         self, end: StreamEnd[BackedUp], piece_timeout: float | None, timeout: float | None
     ) -> AsyncGenerator[bytes, None]: ...
+
+    def watch(self, position: WatchPosition, timeout: float | None) -> AsyncGenerator[list[Happened], None]: ...
 
     async def start(self) -> None: ...
 

@@ -6,19 +6,22 @@ import asyncio
 import logging
 import math
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from haptera import forks
 from haptera.client.argument_checks import unsendable
 from haptera.client.calls_under_way import UnderWay
+from haptera.client.local_waits import check_home, closed_error, in_time
 from haptera.client.methods import BackedUp, Method, Row, Scanned, ServerMethods
-from haptera.errors import Code, ConfigurationError, ConnectionLost, Failure, ShuttingDown, StorageError, failure
+from haptera.client.watched import decode_item
+from haptera.errors import Code, ConfigurationError, Failure, ShuttingDown, StorageError, failure
 from haptera.transport import running_loop, wrong_loop
 
 if TYPE_CHECKING:
     from haptera.client.channel import StreamEnd
+    from haptera.client.watched import Happened, WatchPosition
     from haptera.state import Operation, Steps
 
 try:
@@ -29,6 +32,7 @@ try:
         METHODS,
         OPTIONS,
         Envelope,
+        LocalFeed,
         Node,
         NodeConfig,
         backup_answer,
@@ -147,7 +151,7 @@ class EmbeddedChannel:
             try:
                 return await self._perform(method, argument, timeout)
             except ShuttingDown:
-                raise _closed_error() from None
+                raise closed_error() from None
 
     async def _perform(self, method: Method[R], argument: tuple[Any, ...], timeout: float | None) -> R | Failure:
         node = self._node or await self._opened()
@@ -194,7 +198,7 @@ class EmbeddedChannel:
 
     async def _count(self, method: Method[R], node: Node, op: operations.Count, timeout: float | None) -> R | Failure:
         """Count the keys that a glob matches, while others have their turns."""
-        counted = await _in_time(node.commands.count(ANONYMOUS, op), timeout)
+        counted = await in_time(node.commands.count(ANONYMOUS, op), timeout)
         if isinstance(counted, Failure):
             return counted
         answer, self.revision = counted
@@ -206,7 +210,7 @@ class EmbeddedChannel:
         """Look many keys up, while others have their turns."""
         steps = node.commands.get_many_steps(op, COMMAND_SIZE_MAX)
         try:
-            found = await _in_time(node.commands.turns.run(None, steps), timeout)
+            found = await in_time(node.commands.turns.run(None, steps), timeout)
         finally:
             _free(node, op)
         if isinstance(found, Failure):
@@ -247,9 +251,7 @@ class EmbeddedChannel:
         self._settle()
         home, under_way = self._home, self._under_way
         node = self._node or await self._opened()
-        op = METHODS["scan"].convert((options,))
-        if isinstance(op, Failure):
-            raise op.exception()
+        op = _converted("scan", options)
         assert isinstance(op, operations.OpenScan)
         cursor = await node.commands.open_scan(ANONYMOUS, op)
         if isinstance(cursor, Failure):
@@ -264,9 +266,7 @@ class EmbeddedChannel:
                         raise page.exception()
                     if page.rows:
                         yield [Row(*row) for row in page.rows]
-                        if running_loop() is not home:
-                            assert home is not None
-                            raise wrong_loop("the scan", home)
+                        check_home(home, "the scan")
                     if page.done:
                         break
                     if time() >= deadline:
@@ -274,7 +274,7 @@ class EmbeddedChannel:
                 end.result = Scanned(*cursor.result)
                 self.revision = end.result.revision
             except ShuttingDown:
-                raise _closed_error() from None
+                raise closed_error() from None
             finally:
                 cursor.close()
 
@@ -293,11 +293,29 @@ class EmbeddedChannel:
                     if time() >= deadline:
                         raise failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception()
                     yield piece
-                    if running_loop() is not home:
-                        assert home is not None
-                        raise wrong_loop("the backup", home)
+                    check_home(home, "the backup")
                 end.result = ServerMethods.backup.convert(backup_answer(backup))
             self.revision = node.revision
+
+    async def watch(self, position: WatchPosition, timeout: float | None) -> AsyncGenerator[list[Happened], None]:
+        """The events of a watch. It begins at once, so ``timeout`` does not count."""
+        self._settle()
+        home = self._home
+        node = self._node or await self._opened()
+        op = _converted("watch", position.options())
+        assert isinstance(op, operations.OpenWatch)
+        feed = LocalFeed()
+        watch = node.watches.open(ANONYMOUS, op, feed)
+        if isinstance(watch, Failure):
+            raise watch.exception()
+        try:
+            while True:
+                yield position.take(decode_item(await feed.next()))
+                check_home(home, "the watch")
+        except ShuttingDown:
+            raise closed_error() from None
+        finally:
+            node.watches.close(watch, failure(Code.CANCELLED, outcome="not_applied"))
 
     async def drain(self, timeout: float) -> None:
         """Wait up to ``timeout`` seconds for the calls and scans under way, and close."""
@@ -328,7 +346,7 @@ class EmbeddedChannel:
 
     async def _opened(self) -> Node:
         if self._closed:
-            raise _closed_error()
+            raise closed_error()
         if self._ending is not None:
             await asyncio.wait([self._ending])  # so that a caller may open the directory at once after the error
             raise failure(Code.STORAGE_FAILED, outcome="not_applied", message=_FAILED).exception()
@@ -338,7 +356,7 @@ class EmbeddedChannel:
         opening = self._opening
         await asyncio.wait([opening])
         if opening.cancelled():
-            raise _closed_error()
+            raise closed_error()
         return opening.result()
 
     async def _open(self) -> Node:
@@ -367,6 +385,13 @@ class EmbeddedChannel:
             self._ending = asyncio.get_running_loop().create_task(_end(node))
 
 
+def _converted(method: str, options: dict[str, Any]) -> Operation:
+    op = METHODS[method].convert((options,))
+    if isinstance(op, Failure):
+        raise op.exception()
+    return op
+
+
 async def _long_command(
     node: Node, method: Any, argument: tuple[Any, ...], timeout: float | None
 ) -> Envelope | Failure:
@@ -375,7 +400,7 @@ async def _long_command(
     elements: list[Any] = []
     command: Envelope | Failure | None = None
     try:
-        command = await _in_time(turns.run(None, _checked(node, method, argument, elements)), timeout)
+        command = await in_time(turns.run(None, _checked(node, method, argument, elements)), timeout)
         return command
     finally:
         if not isinstance(command, Envelope):
@@ -395,19 +420,6 @@ def _checked(node: Node, method: Any, argument: tuple[Any, ...], elements: list[
         return op
     assert isinstance(op, (operations.SetMany, operations.DeleteMany, operations.GetMany))
     return (yield from node.commands.check_steps(op))
-
-
-async def _in_time(work: Awaitable[T], timeout: float | None) -> T:
-    """Wait for work that changes nothing, ``timeout`` seconds at most."""
-    try:
-        async with asyncio.timeout(timeout):
-            return await work
-    except TimeoutError:
-        raise failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception() from None
-
-
-def _closed_error() -> ConnectionLost:
-    return ConnectionLost("the database is closed", outcome="not_applied")
 
 
 async def _end(node: Node) -> None:

@@ -19,6 +19,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -34,6 +35,7 @@ from haptera.client.item_reader import read_items
 from haptera.client.methods import BackedUp, Method, Row, Scanned, ServerMethods, decode_page, malformed
 from haptera.client.request_ids import RequestIds
 from haptera.client.retries import LEAVING, StoreCall, passes
+from haptera.client.watch_stream import WatchStreams
 from haptera.errors import (
     Code,
     ConnectionLost,
@@ -49,6 +51,7 @@ from haptera.transport import wrong_loop
 
 if TYPE_CHECKING:
     from haptera.client.channel import StreamEnd
+    from haptera.client.watched import Happened, WatchPosition
     from haptera.transport import Address
 
 R = TypeVar("R")
@@ -75,6 +78,7 @@ class RemoteChannel:
         self._connector = Connector(address, shown, self._backoff, dial, wait=wait)
         self.converting = UnderWay()
         self._unsettled = UnderWay()  # calls that have left the straight way
+        self._watches = WatchStreams(self._backoff)
         self._encode = msgspec.msgpack.Encoder().encode
         self._new_id = RequestIds().new
         self._time = time.monotonic  # the loop's own clock from the first call on
@@ -93,6 +97,7 @@ class RemoteChannel:
         self._new_id = RequestIds().new
         self._unsettled = UnderWay()  # the parent's calls end in the parent
         self.converting = UnderWay()
+        self._watches = WatchStreams(self._backoff)
         self._home = None
 
     def _bind(self) -> None:
@@ -117,6 +122,7 @@ class RemoteChannel:
             self._new_id = RequestIds().new
             self._unsettled = UnderWay()
             self.converting = UnderWay()
+            self._watches = WatchStreams(self._backoff)
         self._home = loop
         self._pid = os.getpid()
         self._time = loop.time
@@ -365,6 +371,14 @@ class RemoteChannel:
             with self._unsettled:
                 await self._pause(call)
 
+    async def watch(self, position: WatchPosition, timeout: float | None) -> AsyncGenerator[list[Happened], None]:
+        """The events of a watch. Its beginning may take ``timeout`` seconds, and then it goes on until it is closed."""
+        self._bind()
+        followed = self._watches.follow(self._connector, KvMethods.watch, self._encode, position, timeout)
+        async with aclosing(followed) as items:
+            async for events in items:
+                yield events
+
     async def start(self) -> None:
         """Nothing: the first call dials, so that it can leave in one write with HELLO."""
 
@@ -381,6 +395,7 @@ class RemoteChannel:
             async with asyncio.timeout_at(end):
                 await self.converting.wait()
                 self._connector.retire()
+                await self._watches.end()
                 await self._unsettled.wait()
                 while True:
                     await self._connector.drain(max(end - loop.time(), 0.0))

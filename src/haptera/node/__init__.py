@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from haptera.node.services.msgpack_slices import ELEMENTS_MAX, convert_steps
     from haptera.node.services.replies import too_many_bytes
     from haptera.node.services.server import status
+    from haptera.node.watches import LocalFeed
     from haptera.node.write_batch import DROPPED
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "ApplyFailed",
     "CurrentKeys",
     "Envelope",
+    "LocalFeed",
     "Lost",
     "MasterKeyCommand",
     "MasterKeySource",
@@ -122,6 +124,7 @@ _NAMES: Final = {
         "convert_steps",
     ),
     "haptera.node.services.server": ("status",),
+    "haptera.node.watches": ("LocalFeed",),
     "haptera.node.config_sources": (
         "load",
         "misspelt",

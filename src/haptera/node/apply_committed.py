@@ -61,7 +61,8 @@ class Applied(NamedTuple):
 class Applier:
     """Applies entries to the state machine.
 
-    ``answer`` gives the steps that hand on the results of the entry of an index; ``rest`` is called when nothing is
+    ``published`` is called when an entry was applied whole. ``answer`` gives the steps that hand on the results of the
+    entry of an index; ``rest`` is called when nothing is
     left to apply. ``failed`` is called with the error of the entry that could not be applied, and with the indexes of
     the entries behind it.
     """
@@ -71,6 +72,7 @@ class Applier:
         machine: StateMachine,
         turns: Turns,
         *,
+        published: Callable[[], None],
         answer: Callable[[int, list[Result]], Steps[None]],
         rest: Callable[[], None],
         failed: Callable[[ApplyFailed, list[int]], None],
@@ -79,6 +81,7 @@ class Applier:
         self.busy = False
         self._machine = machine
         self._turns = turns
+        self._published = published
         self._answer = answer
         self._rest = rest
         self._failed = failed
@@ -128,6 +131,7 @@ class Applier:
                     raise
                 return
             self._index = entry.index
+            self._published()
             if self._marks:
                 self._mark(entry.index)
             yield from self._answer(entry.index, results)

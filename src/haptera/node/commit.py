@@ -76,7 +76,8 @@ class CommitPipeline:
     """Makes writes durable in batches and applies them; see the module's text.
 
     ``append_entry`` is `Log.append`; ``entry_time_ms`` gives the time for an entry, which never goes back;
-    ``on_failure`` is called once, with the error after which nothing more can be written.
+    ``published`` is called when an entry was applied whole; ``on_failure`` is called once, with the error after which
+    nothing more can be written.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class CommitPipeline:
         metrics: Metrics,
         memory: MemoryLimit,
         turns: Turns,
+        published: Callable[[], None],
         on_failure: Callable[[BaseException], None],
     ) -> None:
         self._machine = machine
@@ -101,7 +103,14 @@ class CommitPipeline:
             committed=self._committed,
             refused=self._refused,
         )
-        self._applier = Applier(machine, turns, answer=self._answer, rest=self._wake_idle, failed=self._cannot_apply)
+        self._applier = Applier(
+            machine,
+            turns,
+            published=published,
+            answer=self._answer,
+            rest=self._wake_idle,
+            failed=self._cannot_apply,
+        )
         self._loop = loop
         self._entry_time_ms = entry_time_ms
         self._metrics = metrics

@@ -64,8 +64,9 @@ class NodeServer:
         self._max_connections = node.config.max_connections
         self._budget = Budget(node.config.process_budget)
         self._server_service = ServerService(node)
+        self._kv_service = KvService(node.commands, node.metrics, node.watches)
         self._services: tuple[Service, ...] = (
-            KvService(node.commands, node.metrics),
+            self._kv_service,
             self._server_service,
             NodeSessionService(node.metrics),
         )
@@ -126,6 +127,7 @@ class NodeServer:
 
     async def drain(self, timeout: float) -> None:
         """Accept no connection and take no request any more, and give the requests under way `timeout` seconds."""
+        self._kv_service.stop()
         self._server_service.stop()
         await asyncio.gather(*(server.drain(timeout) for server in self._servers))
 

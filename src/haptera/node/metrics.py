@@ -33,6 +33,8 @@ COUNTERS = (
     "scans_expired_total",
     "snapshots_failed_total",
     "snapshots_total",
+    "watches_behind_total",
+    "watches_slow_total",
     "write_wait_seconds_total",
     "writes_dropped_total",
     "writes_out_of_memory_total",
@@ -47,6 +49,9 @@ MEASURED = {
     "connections_refused_total": "counter",
     "entries_size_bytes": "gauge",
     "entry_time_offset_seconds": "gauge",
+    "events": "gauge",
+    "events_oldest_revision": "gauge",
+    "events_size_bytes": "gauge",
     "half_open_connections": "gauge",
     "history_oldest_revision": "gauge",
     "history_oldest_time_seconds": "gauge",
@@ -70,6 +75,8 @@ MEASURED = {
     "snapshots": "gauge",
     "snapshots_size_bytes": "gauge",
     "uptime_seconds": "gauge",
+    "watches_behind": "gauge",
+    "watches_open": "gauge",
     "wire_received_bytes_total": "counter",
     "wire_received_frames_total": "counter",
     "wire_sent_bytes_total": "counter",
@@ -104,6 +111,8 @@ class Metrics:
     scans_expired_total: int
     snapshots_failed_total: int
     snapshots_total: int
+    watches_behind_total: int
+    watches_slow_total: int
     write_wait_seconds_total: float
     writes_dropped_total: int
     writes_out_of_memory_total: int

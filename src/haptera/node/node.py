@@ -24,6 +24,7 @@ from haptera.node.scans import Scans
 from haptera.node.slice_queue import Turns
 from haptera.node.snapshots import keep_snapshots
 from haptera.node.start_warnings import warn_at_start
+from haptera.node.watches import Watches
 from haptera.replication import ThreadWriter
 from haptera.state import limits
 from haptera.storage import OsFileSystem
@@ -89,6 +90,7 @@ class Node:
             metrics=self.metrics,
             memory=self.memory,
             turns=self._turns,
+            published=self._publish,
             on_failure=self._on_failure,
         )
         #: Its snapshots, and the past that it keeps.
@@ -104,6 +106,8 @@ class Node:
         )
         self.commands = Commands(storage.machine, self._pipeline, self._scans, self._turns, self.metrics)
         self.commands.aging.look()
+        #: The watches that follow its changes.
+        self.watches = Watches(storage.machine, self.commands, loop, self.metrics)
         self.backups = Backups(storage, self._pipeline, self.snapshots.retention, clock_ms)
         self.archiver = Archiver.of(storage.directory, config.archive_dir, loop, archive_writer)
         self.key_rotation = KeyRotation(storage, self._pipeline)
@@ -294,6 +298,7 @@ class Node:
         self._closing = self._loop.create_future()
         try:
             self._scans.close()
+            self.watches.stop()
             self.commands.aging.stop()
             if self.archiver is not None:
                 await self.archiver.aclose()
@@ -322,6 +327,11 @@ class Node:
                 "remembered_answers_size_bytes": lambda: self._machine.requests.size,
                 "revision": lambda: self._machine.revision,
                 "scans_open": lambda: len(self._scans),
+                "watches_behind": lambda: self.watches.behind,
+                "watches_open": lambda: len(self.watches),
+                "events": lambda: len(self._machine.kv.events),
+                "events_oldest_revision": lambda: self._machine.kv.events.compacted + 1,
+                "events_size_bytes": lambda: self._machine.kv.events.size,
                 "uptime_seconds": lambda: self.uptime_ms / 1000,
             }
         )
@@ -351,7 +361,12 @@ class Node:
             _logger.info("entry_time_agrees", extra={"offset_seconds": clock.offset_ms / 1000})
         return time_ms
 
+    def _publish(self) -> None:
+        self.watches.publish()
+
     def _on_failure(self, error: BaseException) -> None:
+        if self._machine.abandoned is not None:
+            self.watches.abandon(self._machine.abandoned)
         if not self.failed.done():
             self.failed_at = self._loop.time()
             self.failed.set_result(error)

@@ -17,7 +17,8 @@ from haptera.state.command_encoding import (
     size_bound,
 )
 from haptera.state.conditions import UNMET
-from haptera.state.event_history import SNAPSHOT_BOUNDS, EventBounds
+from haptera.state.event_cursor import EventCursor
+from haptera.state.event_history import PRESENT, SNAPSHOT_BOUNDS, Event, EventBounds, EventHistory
 from haptera.state.field_kinds import list_field
 from haptera.state.glob import SHORT_GLOB_MAX, Glob, compile_glob
 from haptera.state.limits import COMMAND_SIZE_MAX, CURSORS_MAX, SLICE_WORK_MAX
@@ -45,11 +46,15 @@ __all__ = [
     "CURSORS_MAX",
     "ENTRY_OVERHEAD",
     "OPERATIONS",
+    "PRESENT",
     "SHORT_GLOB_MAX",
     "SLICE_WORK_MAX",
     "SNAPSHOT_BOUNDS",
     "UNMET",
+    "Event",
     "EventBounds",
+    "EventCursor",
+    "EventHistory",
     "Glob",
     "Logged",
     "MalformedCommands",

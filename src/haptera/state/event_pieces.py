@@ -21,7 +21,8 @@ import msgspec
 
 from haptera.key_rules import EXPIRY_MAX_MS, VALUE_SIZE_MAX, is_key
 from haptera.state import limits
-from haptera.state.event_history import CLEARED, DELETE, EXPIRE, PUT, Event
+from haptera.state.event_cursor import EventCursor
+from haptera.state.event_history import CLEARED, EXPIRE, PUT, Event
 from haptera.state.msgpack_arrays import array_header
 from haptera.state.piece_decoding import PIECE_SIZE, PieceDecoder, require
 
@@ -81,21 +82,9 @@ def event_pieces(kv: Kv) -> Iterator[bytes]:
 
 def expanded(kv: Kv, place: int) -> Iterator[Event]:
     """The events from a place on, with an event for each key of a clear."""
-    events = kv.events
-    while found := events.read(place, limits.SLICE_WORK_MAX):
-        for event in found:
-            if event[1] == CLEARED:
-                yield from events_of_clear(event)
-            else:
-                yield event
-        place += len(found)
-
-
-def events_of_clear(event: Event) -> Iterator[Event]:
-    """The deletes that a clear of everything is, in the order of the keys."""
-    revision, _, _, _, store, time_ms, user = event
-    entry_of = store.entries.get
-    return ((revision, DELETE, key, None, entry_of(key), time_ms, user) for key in store.ordered())
+    cursor, end = EventCursor(kv.events, place), kv.events.end
+    while cursor.place < end:
+        yield from cursor.read(end, limits.SLICE_WORK_MAX)
 
 
 def _tail(kv: Kv) -> tuple[int, int, int]:

@@ -25,6 +25,7 @@ from haptera.key_rules import (
     value_refusal,
     value_too_large,
 )
+from haptera.state import limits
 from haptera.state.glob import MalformedGlob, compile_glob
 
 if TYPE_CHECKING:
@@ -83,6 +84,15 @@ class KeyKind(TextKind):
 
     def refusal(self, name: str, op: Any) -> Failure | None:
         return key_refusal(getattr(op, name))
+
+
+class WatchedKeyKind(KeyKind):
+    """The one key that is watched, if it is one."""
+
+    accepts = "({0} is None or is_key({0}))"
+
+    def refusal(self, name: str, op: Any) -> Failure | None:
+        return None if getattr(op, name) is None else super().refusal(name, op)
 
 
 class ValueKind(FieldKind):
@@ -190,10 +200,13 @@ class ItemsKind(KeysKind):
 Key = Annotated[str, KeyKind()]
 Keys = Annotated[list[str], KeysKind()]
 Items = Annotated[list[tuple[str, bytes]], ItemsKind()]
+WatchedKey = Annotated[str, WatchedKeyKind()]
 Value = Annotated[bytes, ValueKind()]
 Text = Annotated[str, TextKind()]
 Version = Annotated[int, NumberKind(0, VERSION_MAX)]
 Ttl = Annotated[int, NumberKind(1, TTL_MAX_MS)]
+StartRevision = Annotated[int, NumberKind(1, VERSION_MAX)]
+ProgressInterval = Annotated[int, NumberKind(limits.PROGRESS_MS_MIN, limits.PROGRESS_MS_MAX)]
 Integer = Annotated[int, NumberKind(INT64_MIN, INT64_MAX)]
 Bound = Annotated[str, BoundKind()]
 GlobText = Annotated[str, GlobKind()]

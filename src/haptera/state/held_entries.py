@@ -16,17 +16,13 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from haptera.state import limits
 from haptera.state.index import KeyIndex
 from haptera.state.invariants import require
-from haptera.state.key_ranges import EVERYTHING
 from haptera.state.results import StoredEntry
 from haptera.state.table import Table
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 #: An older entry: the revision that replaced it, its key, and itself.
 Record = tuple[int, str, StoredEntry]
@@ -67,11 +63,16 @@ class ClearedStore:
         self.held = False
         self.retained = False
 
-    def ordered(self) -> Iterator[str]:
-        """The keys in their order, sorted now if they never were."""
+    def keys(self, start: int, limit: int) -> list[str]:
+        """At most ``limit`` keys of the index from a position on, in their order, with ghosts among them."""
+        self.build_index()
+        assert self.index is not None
+        return list(self.index.keys.islice(start, start + limit))
+
+    def build_index(self) -> None:
+        """Sort the keys, if they never were."""
         if self.index is None:
             self.index = KeyIndex(self.entries)
-        return (key for key in self.index.iterate(EVERYTHING) if key in self.entries)
 
     def free(self, limit: int) -> int:
         """Free at most ``limit`` entries or keys; how many there were."""

@@ -43,6 +43,10 @@ ANSWER_SMALL_SIZE: Final = 64
 ANSWERS_SIZE_PER_USER_MAX: Final = 8 * 1024 * 1024
 ANSWERS_SIZE_MAX: Final = 64 * 1024 * 1024
 
+#: Milliseconds between the progress marks of a watch: once a second is as fresh as a copy can be told to be without a
+#: cost that counts, an hour is more than any connection stays silent.
+PROGRESS_MS_MIN: Final = 1000
+PROGRESS_MS_MAX: Final = 3_600_000
 #: Scans open at once in one store. Each is a reader that may hold older entries.
 CURSORS_MAX: Final = 4096
 #: Bytes of older entries kept for readers. Beyond it the oldest reader loses its revision (4009), because a slow reader

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, Union
 import msgspec
 from msgspec import Struct
 
-from haptera.kv_groups import TRANSACT
+from haptera.kv_groups import TRANSACT, WATCH
 from haptera.state.field_kinds import (
     Bound,
     Condition,
@@ -20,10 +20,13 @@ from haptera.state.field_kinds import (
     Items,
     Key,
     Keys,
+    ProgressInterval,
     RequestIds,
+    StartRevision,
     Text,
     Value,
     Version,
+    WatchedKey,
 )
 
 
@@ -147,6 +150,19 @@ class OpenScan(Operation, tag="kv.scan", frozen=True):
     reverse: bool = False
     keys_only: bool = False
     after: Bound | None = None
+
+
+class OpenWatch(Operation, tag="kv.watch", frozen=True):
+    """The changes of one key, or of the keys with a prefix, from a revision on."""
+
+    group = WATCH
+
+    key: WatchedKey | None = None
+    prefix: Bound | None = None
+    start_revision: StartRevision | None = None
+    initial: bool = False
+    with_previous: bool = False
+    progress_ms: ProgressInterval | None = None
 
 
 class Count(Read, tag="kv.count", frozen=True):

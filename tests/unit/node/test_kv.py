@@ -33,7 +33,7 @@ ID = bytes(range(16))
 class Served:
     def __init__(self, node: Node) -> None:
         self.node = node
-        self.service = KvService(node.commands, node.metrics)
+        self.service = KvService(node.commands, node.metrics, node.watches)
         self.peer = FakePeer()
 
     def handle(self, *requests: FakeRequest) -> None:

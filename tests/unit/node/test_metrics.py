@@ -61,6 +61,6 @@ async def test_a_node_without_listeners_measures_all_but_connections() -> None:
 
 async def test_services_of_one_node_count_together() -> None:
     async with opened() as node:
-        for service in (KvService(node.commands, node.metrics), KvService(node.commands, node.metrics)):
+        for service in [KvService(node.commands, node.metrics, node.watches) for _ in range(2)]:
             service._requests["get"] += 1
         assert node.metrics.values()['requests_total{method="kv.get"}'] == 2

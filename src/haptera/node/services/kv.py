@@ -28,9 +28,10 @@ from haptera.state import Write, free_steps, operations
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from haptera.node.commands import Commands
+    from haptera.node.commands import Commands, Submitter
     from haptera.node.metrics import Metrics
     from haptera.node.services.method_arguments import Argument
+    from haptera.node.watches import Watches
     from haptera.peer import Peer
     from haptera.state import Operation, Steps
 
@@ -42,8 +43,9 @@ class KvService(Service):
 
     name = SERVICE
 
-    def __init__(self, commands: Commands, metrics: Metrics) -> None:
+    def __init__(self, commands: Commands, metrics: Metrics, watches: Watches) -> None:
         self._commands = commands
+        self._watches = watches
         self._metrics = metrics
         self._requests = metrics.requests(self.name, METHODS)
         self._replies = Replies(commands, metrics)
@@ -85,6 +87,8 @@ class KvService(Service):
                 else:
                     writes.append(request)
                     write_commands.append(command)
+            elif isinstance(op, operations.OpenWatch):
+                self._watch(session, request, op)
             elif not self._reads.takes(session, request, op):
                 reads.append(request)
                 read_commands.append(Envelope(op))
@@ -95,9 +99,21 @@ class KvService(Service):
             self._writes.submit(session, writes, write_commands)
         self._metrics.kv_handler_seconds_total += time.perf_counter() - started
 
+    def stop(self) -> None:
+        """End the watches, which would go on for longer than a node has to stop."""
+        self._watches.stop()
+
     def answers_read(self, peer: Peer, below: int) -> None:
         """Forget the answers that a connection has read."""
         self._answers.read(peer, below)
+
+    def _watch(self, session: Submitter, request: Request, op: operations.OpenWatch) -> None:
+        """Have the request followed by the changes that it asks for."""
+        watch = self._watches.open(session, op, request, request.peer)
+        if isinstance(watch, Failure):
+            self._replies.fail(request, watch)
+            return
+        request.on_cancel = lambda: self._watches.close(watch, failure(Code.CANCELLED, outcome="not_applied"))
 
     def _take_large(self, request: Request) -> None:
         """Keep a request whose argument is large, to be answered in turns."""
@@ -119,6 +135,8 @@ class KvService(Service):
                 self._replies.fail(request, command)
             elif isinstance(command.op, Write):
                 written = self._writes.submit(session, [request], [command], elements)
+            elif isinstance(command.op, operations.OpenWatch):
+                self._watch(session, request, command.op)
             elif isinstance(command.op, operations.GetMany):
                 self._metrics.kv_reads_total += 1
                 await self._reads.get_many(request, command.op)

@@ -165,7 +165,9 @@ class Kept:
         self.metrics = Metrics()
         self.time_ms = 0
         self.held_back: int | None = None
-        self.machine = SimpleNamespace(index=0, kv=SimpleNamespace(size=1000), requests=SimpleNamespace(size=10))
+        self.machine = SimpleNamespace(
+            index=0, kv=SimpleNamespace(size=1000, events=SimpleNamespace(size=0)), requests=SimpleNamespace(size=10)
+        )
         self.keys_dropped = 0
         self.keys_error: Exception | None = None
         log = cast("Log", self.log)

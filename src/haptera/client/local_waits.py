@@ -1,0 +1,33 @@
+"""Waiting for the work of a node in this process: its time, its loop, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from haptera.errors import Code, ConnectionLost, failure
+from haptera.transport import running_loop, wrong_loop
+
+T = TypeVar("T")
+
+
+async def in_time(work: Awaitable[T], timeout: float | None) -> T:
+    """Wait for work that changes nothing, ``timeout`` seconds at most."""
+    try:
+        async with asyncio.timeout(timeout):
+            return await work
+    except TimeoutError:
+        raise failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception() from None
+
+
+def check_home(home: asyncio.AbstractEventLoop | None, work: str) -> None:
+    """Raise ``WrongLoop`` where work that has begun is gone on with on another loop."""
+    if running_loop() is not home:
+        assert home is not None
+        raise wrong_loop(work, home)
+
+
+def closed_error() -> ConnectionLost:
+    """Return the error of a call to a database that is closed."""
+    return ConnectionLost("the database is closed", outcome="not_applied")

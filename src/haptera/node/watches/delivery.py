@@ -1,0 +1,159 @@
+"""Delivery: the events that were published, to the watches that are in step, in slices.
+
+A *piece* of the history is taken at a time. Each event is matched with the groups that it is for; then each group's
+events are packed into ITEMs, once for all its members. The more members there are, the more events have come when the
+next piece is taken, so that ten thousand watches of one prefix cost an ITEM for many events each and not one for every
+event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from haptera.errors import Code, Failure, LocalProtocolError, failure
+from haptera.node.slice_queue import TURN_WORK_MAX
+from haptera.node.watches.follower import ENCODE_WORK, LOOK_WORK, PIECE_EVENTS
+from haptera.node.watches.groups import Group, Groups
+from haptera.node.watches.items import mark, pack
+from haptera.node.watches.progress_marks import ProgressMarks
+from haptera.state import EventCursor
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterable
+
+    from haptera.node.slice_queue import Turns
+    from haptera.node.watches.follower import Follower
+    from haptera.state import Event, EventHistory, Steps
+
+#: Watches that one slice sends an ITEM to, and the units of work of each.
+_SENT_MAX: Final = 64
+_SEND_WORK: Final = 32
+
+#: Called with a watch that has no room, the cursor at the piece, the events of it that it was sent, and its open
+#: revision.
+FallBehind = Callable[["Follower", EventCursor, int, int], None]
+
+
+class Delivery:
+    """Sends published events to the members of all groups. ``revision`` and ``until`` are the revision and the place up
+    to which events are published.
+    """
+
+    def __init__(
+        self,
+        events: EventHistory,
+        turns: Turns,
+        loop: asyncio.AbstractEventLoop,
+        fall_behind: FallBehind,
+        end: Callable[[Follower, Failure], None],
+    ) -> None:
+        self.revision = 0
+        self.until = events.end
+        self.groups = Groups()
+        #: The progress marks that are due.
+        self.progress = ProgressMarks(loop, self._start)
+        self._events = events
+        self._turns = turns
+        self._fall_behind = fall_behind
+        self._end = end
+        self._cursor = EventCursor(events, events.end)
+
+    def publish(self, revision: int) -> None:
+        """All events that there are may be seen; the newest is of this revision."""
+        self.revision = revision
+        self.until = until = self._events.end
+        if self.groups.watches:
+            if self._cursor.place != until:
+                self._start()
+        else:
+            self._cursor.place, self._cursor.offset = until, 0
+
+    def stop(self) -> None:
+        """Send no more progress marks."""
+        self.progress.stop()
+
+    def _start(self) -> None:
+        self._turns.start_once(self, self._steps)
+
+    def _steps(self) -> Steps[None]:
+        while True:
+            if self._cursor.lost:
+                yield from self._skip_lost()
+            elif self._cursor.place < self.until:
+                yield from self._deliver_piece()
+            ahead = self._cursor.revision_ahead(self.until)
+            yield from self._send_to(self.progress.due(), mark(ahead - 1 if ahead else self.revision))
+            if self._cursor.place >= self.until:
+                return
+            yield TURN_WORK_MAX  # ITEMs leave before the next ones are made
+
+    def _deliver_piece(self) -> Steps[None]:
+        begun = self._cursor.copy()
+        found = self._cursor.read(self.until, PIECE_EVENTS)
+        ahead = self._cursor.revision_ahead(self.until)
+        touched: dict[Group, None] = {group: None for group in self.groups.open if group.open != ahead}
+        for event in found:
+            for group in self.groups.matching(event[2]):
+                group.matched.append(event)
+                touched[group] = None
+        yield len(found) * LOOK_WORK
+        for group in touched:
+            matched, group.matched = group.matched, []
+            if matched:
+                yield from self._deliver(group, matched, begun, ahead)
+            elif group.open:
+                revision = group.open
+                self.groups.note_open(group, 0)
+                yield from self._send_to([watch for watch in group.members if watch.after < revision], mark(revision))
+
+    def _deliver(self, group: Group, events: list[Event], begun: EventCursor, ahead: int) -> Steps[None]:
+        """Send a group the events that it has in a piece."""
+        members, start = list(group.members), 0
+        while members and start < len(events):
+            item, end, open_ = pack(events, start, ahead, group.with_previous)
+            yield (end - start) * ENCODE_WORK + (len(item) >> 10)
+            kept = []
+            for count, watch in enumerate(members, 1):
+                if watch in group.members:
+                    if watch.after >= events[-1][0]:
+                        continue  # it came into step behind these events
+                    if watch.after >= events[start][0]:
+                        self._fall_behind(watch, begun.copy(), 0, 0)
+                    elif self._send(watch, item):
+                        watch.spoken = True
+                        kept.append(watch)
+                    elif watch in group.members:
+                        self._fall_behind(watch, begun.copy(), start, group.open)
+                if count % _SENT_MAX == 0:
+                    yield _SENT_MAX * _SEND_WORK
+            yield len(members) % _SENT_MAX * _SEND_WORK
+            members, start = kept, end
+            self.groups.note_open(group, open_)
+
+    def _send(self, watch: Follower, item: bytes) -> bool:
+        try:
+            return watch.feed.try_send(item)
+        except LocalProtocolError as error:  # the peer takes none as large
+            self._end(watch, error.failure("not_applied"))
+            return False
+
+    def _send_to(self, watches: Iterable[Follower], item: bytes) -> Steps[None]:
+        """Send a mark to watches in step, as far as they have room."""
+        for count, watch in enumerate(watches, 1):
+            if watch in watch.group.members:
+                self._send(watch, item)
+            if count % _SENT_MAX == 0:
+                yield _SENT_MAX * _SEND_WORK
+
+    def _skip_lost(self) -> Steps[None]:
+        """Events that were to be delivered are not kept any more: the watches that miss them end."""
+        compacted = self._events.compacted
+        self._cursor = EventCursor(self._events, self._events.first)
+        for count, watch in enumerate([watch for group in self.groups for watch in group.members], 1):
+            if watch in watch.group.members and watch.after < compacted:
+                details = {"revision": watch.after + 1, "oldest": compacted + 1, "newest": self.revision}
+                self._end(watch, failure(Code.REVISION_COMPACTED, details))
+            if count % _SENT_MAX == 0:
+                yield _SENT_MAX * _SEND_WORK

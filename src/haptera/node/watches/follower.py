@@ -1,0 +1,91 @@
+"""One watch: where it stands in the event history, and how it reads on by itself while it is behind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from haptera.node.watches.items import mark, pack
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from haptera.errors import Failure
+    from haptera.node.watches.feed import Feed
+    from haptera.node.watches.groups import Group
+    from haptera.state import EventCursor, Steps, operations
+
+#: Events that are looked at in one slice: a third of a millisecond.
+PIECE_EVENTS: Final = 512
+#: Units of work (`haptera.state.steps`) of an event that is looked at, and of one that is encoded.
+LOOK_WORK: Final = 2
+ENCODE_WORK: Final = 6
+
+
+class Follower:
+    """A watch of one reader.
+
+    It is in step with its group while ``cursor`` is None: the events after the revision ``after`` reach it with the
+    others'. Otherwise it reads on from its cursor, and ``skip`` of the events that it finds there were sent to it.
+    ``open`` is the revision that it was told goes on, or 0. ``ended`` is why it ends, once it does.
+    """
+
+    __slots__ = (
+        "after",
+        "cursor",
+        "ended",
+        "feed",
+        "group",
+        "moved_at",
+        "op",
+        "open",
+        "owner",
+        "skip",
+        "spoken",
+        "task",
+    )
+
+    def __init__(self, op: operations.OpenWatch, feed: Feed, owner: object, group: Group, after: int) -> None:
+        self.op: Final = op
+        self.feed: Final = feed
+        self.owner: Final = owner
+        self.group: Final = group
+        self.after = after
+        self.cursor: EventCursor | None = None
+        self.skip = 0
+        self.open = 0
+        self.ended: Failure | None = None
+        #: The task that reads on, while it is behind.
+        self.task: asyncio.Task[None] | None = None
+        #: When it was last sent something, in seconds, while it is behind.
+        self.moved_at = 0.0
+        #: Whether it was sent an event since the last progress mark.
+        self.spoken = False
+
+    def item_steps(self, until: int) -> Steps[bytes | None]:
+        """The next ITEM of a watch that is behind, with events before the place ``until``; None if there are none.
+
+        Nothing of the history is kept from one ITEM to the next. A watch whose cursor is lost has none.
+        """
+        cursor, group = self.cursor, self.group
+        assert cursor is not None
+        while cursor.place < until and not cursor.lost:
+            begun = cursor.copy()
+            read = cursor.read(until, PIECE_EVENTS)
+            ahead = cursor.revision_ahead(until)
+            found = [event for event in read if event[0] > self.after and group.takes(event[2])]
+            skip, self.skip = self.skip, 0
+            if skip >= len(found):
+                yield len(read) * LOOK_WORK
+                if self.open and self.open != ahead:
+                    return self._close_revision()
+                continue
+            item, end, self.open = pack(found, skip, ahead, group.with_previous)
+            if end < len(found):
+                self.cursor, self.skip = begun, end
+            yield len(read) * LOOK_WORK + (end - skip) * ENCODE_WORK + (len(item) >> 10)
+            return item
+        return None
+
+    def _close_revision(self) -> bytes:
+        revision, self.open = self.open, 0
+        return mark(revision)
