@@ -309,7 +309,7 @@ def make_commands() -> Inputs:
     yield "none", encode_commands([])
     yield "newer-part", pack([[["lease.grant", 1, 2], "app"]])
     yield "newer-field", pack([[["kv.clear", "p", 1], "app"]])
-    yield "newer-operation", pack([[["kv.transact", [], [["kv.expire", "a", 1]]], "app"]])
+    yield "newer-operation", pack([[["kv.transact", [], [["kv.touch", "a", 1]]], "app"]])
     yield "newer-compare", pack([[["kv.transact", [["a", "lease", "=", 1]], []], "app"]])
     yield "newer-entry", pack([[["kv.clear", "p"], "app", None, None, 1]])
 

@@ -550,6 +550,41 @@ def make_compression() -> list[dict[str, Any]]:
     return vectors
 
 
+def make_ttl() -> list[dict[str, Any]]:
+    """Requests to a store that holds `a` = `1` of version 1, and `t` = `x` of version 2 with a time to live."""
+    longest = 3_153_600_000_000
+    cases: list[tuple[str, str, list[Any], list[Any] | int]] = [
+        ("a set with a time", "set", ["a", b"2", {"ttl_ms": 60_000}], [3, None]),
+        ("the shortest time", "set", ["b", b"2", {"ttl_ms": 1}], [3, None]),
+        ("the longest time", "set", ["b", b"2", {"ttl_ms": longest}], [3, None]),
+        ("a time that is kept", "set", ["t", b"2", {"keep_ttl": True}], [3, None]),
+        ("no time", "set", ["b", b"2", {"ttl_ms": 0}], 3003),
+        ("a negative time", "set", ["b", b"2", {"ttl_ms": -1}], 3003),
+        ("more than 100 years", "set", ["b", b"2", {"ttl_ms": longest + 1}], 3003),
+        ("a new time and the old one", "set", ["t", b"2", {"ttl_ms": 5, "keep_ttl": True}], 3003),
+        ("several keys with a time", "set_many", [[["b", b"2"], ["c", b"3"]], {"ttl_ms": 60_000}], [3]),
+        ("several keys that keep theirs", "set_many", [[["t", b"2"]], {"keep_ttl": True}], 3003),
+        ("expire", "expire", ["a", 60_000], [3]),
+        ("persist", "expire", ["t", None], [3]),
+        ("persist of a key that stays", "expire", ["a", None], [3]),
+        ("expire of a missing key", "expire", ["no", 60_000], 4001),
+        ("expire without a time", "expire", ["a"], 3003),
+        ("the time of a key that stays", "ttl", ["a"], [None]),
+        ("the time of a missing key", "ttl", ["no"], 4001),
+        ("get_and_expire that persists", "get_and_expire", ["t", {"persist": True}], [b"x", 3, None]),
+        ("get_and_expire with neither", "get_and_expire", ["t"], 3003),
+        ("get_and_expire with both", "get_and_expire", ["t", {"ttl_ms": 5, "persist": True}], 3003),
+        ("get_and_expire of a missing key", "get_and_expire", ["no", {"ttl_ms": 5}], 4001),
+        ("get_and_delete", "get_and_delete", ["a"], [b"1", 1, None, 3]),
+        ("get_and_delete of a missing key", "get_and_delete", ["no"], 4001),
+    ]
+    return [
+        {"name": name, "method": method, "argument": pack(argument).hex()}
+        | ({"code": result} if isinstance(result, int) else {"result": pack(result).hex()})
+        for name, method, argument, result in cases
+    ]
+
+
 def make_transacts() -> list[dict[str, Any]]:
     """Transacts on a store that holds `a` = `1` of version 1, `n` = `41` of version 2 and `b` = `x` of version 3."""
     gets = [["get", ["a"]], ["get", ["no"]]]
@@ -676,6 +711,13 @@ def generate() -> dict[Path, str]:
                 "`41` and `b` = `x`: the `result`, or the `code` and the `details` of the ERROR (section 7)."
             ),
             make_transacts(),
+        ),
+        "ttl.json": (
+            (
+                "Requests to `kv` with `kv_ttl`, each to a store that was empty and got `a` = `1` and, with a `ttl_ms` "
+                "of 600000, `t` = `x`: the `method` and its `argument`, and the `result` or the `code` (section 7)."
+            ),
+            make_ttl(),
         ),
     }
     return {

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
+TTL: Final = "kv_ttl"
 TRANSACT: Final = "kv_transact"
 WATCH: Final = "kv_watch"
 
 #: Every group.
-KV_GROUPS: Final = (TRANSACT, WATCH)
+KV_GROUPS: Final = (TTL, TRANSACT, WATCH)

@@ -185,12 +185,12 @@ def test_a_newer_format_ends_with_13(tmp_path: Path) -> None:
     directory = DataDirectory.open(OsFileSystem(), str(path))
     log = Log.open(OsFileSystem(), directory, open_keyring(directory), segment_size=65536)
     assert list(log.replay()) == []
-    log.append(LogEntry(1, 1, 0, encode([[["kv.expire", "a", 5]]])))
+    log.append(LogEntry(1, 1, 0, encode([[["kv.touch", "a", 5]]])))
     log.close()
     directory.close()
     code, event = ends_with(path)
     assert code == 13
-    assert "kv.expire" in str(event["reason"])
+    assert "kv.touch" in str(event["reason"])
 
 
 def test_what_cannot_be_written_ends_with_14(tmp_path: Path) -> None:

@@ -42,8 +42,12 @@ from haptera.state.operations import (
     Delete,
     DeleteMany,
     Exists,
+    Expire,
+    ExpireDue,
     Forget,
     Get,
+    GetAndDelete,
+    GetAndExpire,
     GetMany,
     Increment,
     OpenScan,
@@ -70,6 +74,7 @@ values = st.sampled_from([b"", b"x", b"0", b"41", b"-7", b"9223372036854775807",
 bounds = st.none() | keys | st.sampled_from(["", "a/", "zz", "a\0"])
 globs = st.none() | st.sampled_from(["*", "a*", "*1", "a/?", "[ab]*", "[!a]*", "a"])
 versions = st.none() | st.integers(0, 12)
+ttls = st.sampled_from([1, 2, 3, 70, 5000])
 
 writes: st.SearchStrategy[Write] = st.one_of(
     st.builds(Set, keys, values, versions, st.sampled_from([None, None, "absent", "present"]), st.booleans()),
@@ -83,63 +88,113 @@ writes: st.SearchStrategy[Write] = st.one_of(
     keys.map(lambda key: Rename(key, key)),
     st.builds(Clear, st.sampled_from([None, "", "a", "a/", "é", "zz", "b", "b/1"])),
     transacts(keys, values),
+    st.builds(Set, keys, values, ttl_ms=ttls),
+    st.builds(Set, keys, values, versions, keep_ttl=st.just(True)),
+    st.builds(SetMany, st.lists(st.tuples(keys, values), max_size=4), ttls),
+    st.builds(Expire, keys, st.none() | ttls),
+    st.builds(GetAndExpire, keys, ttls) | st.builds(GetAndExpire, keys, persist=st.just(True)),
+    st.builds(GetAndDelete, keys),
+    st.builds(ExpireDue, st.lists(keys, max_size=4)),
 )
 
-Entry = tuple[bytes, int]
+Entry = tuple[bytes, int, int | None]
 
 
 class Model:
-    """The kv part said again, as plainly as possible: what it holds, and the answer or the error code."""
+    """The kv part said again, as plainly as possible: what it holds, and the answer or the error code.
+
+    ``entries`` has the dead keys that were not removed yet, too; `alive` are the others.
+    """
 
     def __init__(self) -> None:
         self.revision = 0
+        self.now_ms = 0
         self.entries: dict[str, Entry] = {}
+
+    @property
+    def alive(self) -> dict[str, Entry]:
+        return {key: entry for key, entry in self.entries.items() if entry[2] is None or entry[2] > self.now_ms}
 
     def do(self, op: Operation) -> tuple[object, ...] | int:
         match op:
             case Transact():
-                return transact(self, op)
-            case Set(key, value, if_version, condition, return_previous):
+                return self.transact(op)
+            case Set(key, value, if_version, condition, return_previous, ttl_ms, keep_ttl):
                 refused = self.refused(key, if_version, condition)
-                before = self.previous(key) if return_previous else None
-                return refused or (self.write({key: value}), before)
+                before = self.entry(key)
+                expires = before[2] if keep_ttl and before else self.ending(ttl_ms)
+                return refused or (self.write({key: value}, expires), before if return_previous else None)
             case Delete(key, if_version, return_previous):
                 refused = self.refused(key, if_version, None)
-                before = self.previous(key) if return_previous else None
-                return refused or (key in self.entries, self.remove([key]), before)
-            case SetMany(items):
-                return (self.write(dict(items)) if items else self.revision,)
+                before = self.entry(key) if return_previous else None
+                return refused or (key in self.alive, self.remove([key]), before)
+            case SetMany(items, ttl_ms):
+                return (self.write(dict(items), self.ending(ttl_ms)) if items else self.revision,)
             case DeleteMany(many):
-                found = {key for key in many if key in self.entries}
+                found = {key for key in many if key in self.alive}
                 return (len(found), self.remove(found))
             case Increment(key, delta, initial):
                 return self.increment(key, delta, initial)
             case Rename(key, new_key, if_absent):
-                if key not in self.entries:
+                if key not in self.alive:
                     return 4001
-                if if_absent and new_key in self.entries:
+                if if_absent and new_key in self.alive:
                     return 4003
-                value = self.entries.pop(key)[0]
-                return (self.write({new_key: value}),)
+                self.bury([new_key])
+                value, _, expires = self.entries.pop(key)
+                return (self.write({new_key: value}, expires),)
+            case Expire(key, ttl_ms) | GetAndExpire(key, ttl_ms, _):
+                if key not in self.alive:
+                    return 4001
+                version = self.write({key: self.entries[key][0]}, self.ending(ttl_ms))
+                return (version,) if isinstance(op, Expire) else self.entries[key]
+            case GetAndDelete(key):
+                before = self.entry(key)
+                return (*before, self.remove([key])) if before else 4001
+            case ExpireDue(many):
+                found = self.bury(many)
+                return (len(found), self.revision if found else None)
             case Clear(prefix):
-                found = {key for key in self.entries if key.startswith(prefix or "")}
+                found = {key for key in self.alive if key.startswith(prefix or "")}
+                if found and not prefix:
+                    self.bury(list(self.entries))
                 return (len(found), self.remove(found))
             case _:
                 raise AssertionError(op)
 
+    def transact(self, op: Transact) -> tuple[object, ...] | int:
+        """The dead keys that it changes end first."""
+        trial = Model()
+        trial.revision, trial.now_ms, trial.entries = self.revision, self.now_ms, dict(self.entries)
+        if not isinstance(transact(trial, op), int):
+            self.bury([key for key, entry in self.entries.items() if trial.entries.get(key) is not entry])
+        return transact(self, op)
+
+    def entry(self, key: str) -> Entry | None:
+        return self.alive.get(key)
+
+    def ending(self, ttl_ms: int | None) -> int | None:
+        return None if ttl_ms is None else self.now_ms + ttl_ms
+
+    def bury(self, many: list[str]) -> set[str]:
+        """Remove the dead of some keys, at one revision."""
+        dead = set(many) & (self.entries.keys() - self.alive.keys())
+        for key in dead:
+            del self.entries[key]
+        self.revision += bool(dead)
+        return dead
+
     def refused(self, key: str, if_version: int | None, condition: str | None) -> int:
-        actual = self.entries[key][1] if key in self.entries else 0
+        actual = self.alive[key][1] if key in self.alive else 0
         if if_version not in {None, actual}:
             return 4002
         if condition == "absent" and actual:
             return 4003
         return 4001 if condition == "present" and not actual else 0
 
-    def previous(self, key: str) -> tuple[bytes, int, None] | None:
-        return (*self.entries[key], None) if key in self.entries else None
-
     def increment(self, key: str, delta: int, initial: int) -> tuple[object, ...] | int:
-        text = self.entries[key][0] if key in self.entries else str(initial).encode()
+        before = self.entry(key)
+        text = before[0] if before else str(initial).encode()
         try:
             number = int(text)
         except ValueError:
@@ -148,18 +203,19 @@ class Model:
             return 4004
         if not -(2**63) <= number + delta < 2**63:
             return 4005
-        return (number + delta, self.write({key: str(number + delta).encode()}))
+        return (number + delta, self.write({key: str(number + delta).encode()}, before[2] if before else None))
 
-    def write(self, items: dict[str, bytes]) -> int:
+    def write(self, items: dict[str, bytes], expires: int | None) -> int:
+        self.bury(list(items))
         self.revision += 1
-        self.entries.update({key: (value, self.revision) for key, value in items.items()})
+        self.entries.update({key: (value, self.revision, expires) for key, value in items.items()})
         return self.revision
 
     def remove(self, found: set[str] | list[str]) -> int | None:
-        before = len(self.entries)
-        for key in found:
-            self.entries.pop(key, None)
-        if len(self.entries) == before:
+        gone = self.alive.keys() & set(found)
+        for key in gone:
+            del self.entries[key]
+        if not gone:
             return None
         self.revision += 1
         return self.revision
@@ -171,7 +227,7 @@ def rows_of(entries: dict[str, Entry], op: OpenScan) -> list[Row]:
     if op.after is not None:
         after = op.after
         found = [key for key in found if (key < after if op.reverse else key > after)]
-    rows: list[Row] = [(key, None if op.keys_only else entries[key][0], entries[key][1], None) for key in found]
+    rows: list[Row] = [(key, None if op.keys_only else entries[key][0], *entries[key][1:]) for key in found]
     return rows if op.limit is None else rows[: op.limit]
 
 
@@ -230,7 +286,8 @@ class StoreAgainstDict(RuleBasedStateMachine):
         super().__init__()
         self.store = StateMachine()
         self.model = Model()
-        self.payloads: list[bytes] = []
+        self.store.kv.clock = lambda: self.model.now_ms
+        self.payloads: list[tuple[bytes, int]] = []
         self.cursors: list[ScanCursor] = []
 
     @initialize(target=scans, items=st.lists(st.tuples(keys, values), max_size=12), readers=st.integers(0, 3))
@@ -243,32 +300,33 @@ class StoreAgainstDict(RuleBasedStateMachine):
             self.write([Set("between", b"%d" % number)])
         return multiple(*scans)
 
-    @rule(ops=st.lists(writes, min_size=1, max_size=4))
-    def write(self, ops: list[Write]) -> None:
+    @rule(ops=st.lists(writes, min_size=1, max_size=4), passed=st.sampled_from([0, 0, 0, 1, 2, 100]))
+    def write(self, ops: list[Write], passed: int = 0) -> None:
         assert all(validate(op) is None for op in ops)
         commands = [Logged(op) for op in ops]
-        self.payloads.append(encode_commands(commands))
+        self.model.now_ms += passed
+        self.payloads.append((encode_commands(commands), self.model.now_ms))
         known, revision = [self.store.known(command) for command in commands], self.store.revision
-        results = self.store.apply(len(self.payloads), 0, commands)
+        results = self.store.apply(len(self.payloads), self.model.now_ms, commands)
         if known and known[0] is not None:
             assert known[0] == results[0]
-        if len(ops) == 1:
-            assert (known == [None]) is (self.store.revision == revision + 1)
+        if len(ops) == 1 and not ops[0].of_node:
+            assert (known == [None]) is (self.store.revision > revision)
         assert [result.code if isinstance(result, Failure) else result for result in results] == [
             self.model.do(op) for op in ops
         ]
 
     @rule(key=keys, many=st.lists(keys, max_size=4))
     def read(self, key: str, many: list[str]) -> None:
-        entry = self.model.previous(key)
+        entry = self.model.entry(key)
         answer = self.store.read(Get(key))
         assert (None if isinstance(answer, Failure) else answer) == entry
         assert self.store.read(Exists(key)) == (entry is not None,)
-        assert self.store.read(GetMany(many)) == ([self.model.previous(key) for key in many],)
+        assert self.store.read(GetMany(many)) == ([self.model.entry(key) for key in many],)
 
     @rule(op=st.builds(Count, bounds, bounds, bounds, globs))
     def count(self, op: Count) -> None:
-        assert self.store.read(op) == (sum(in_range(key, op) for key in self.model.entries),)
+        assert self.store.read(op) == (sum(in_range(key, op) for key in self.model.alive),)
 
     @rule(
         target=scans,
@@ -285,7 +343,7 @@ class StoreAgainstDict(RuleBasedStateMachine):
         assert isinstance(cursor, ScanCursor)
         assert cursor.revision == self.model.revision
         self.cursors.append(cursor)
-        return FollowedScan(cursor, rows_of(self.model.entries, op))
+        return FollowedScan(cursor, rows_of(self.model.alive, op))
 
     @rule(scan=scans, ops=st.lists(writes, max_size=3), max_bytes=st.integers(1, 200), max_rows=st.integers(1, 3))
     def write_and_page(self, scan: FollowedScan, ops: list[Write], max_bytes: int, max_rows: int) -> None:
@@ -307,7 +365,7 @@ class StoreAgainstDict(RuleBasedStateMachine):
     def holds_what_the_model_holds(self) -> None:
         self.store.check()
         assert self.store.revision == self.model.revision
-        assert {key: entry[:2] for key, entry in self.store.kv.entries.items()} == self.model.entries
+        assert dict(self.store.kv.entries.items()) == self.model.entries
 
     def teardown(self) -> None:
         """When the last reader has ended, nothing of the past is left; and the log makes the same state again."""
@@ -319,8 +377,8 @@ class StoreAgainstDict(RuleBasedStateMachine):
         assert self.store.kv.held.idle
         assert self.store.kv.held.size == self.store.kv.cursors == 0
         other = StateMachine()
-        for index, payload in enumerate(self.payloads, 1):
-            other.apply(index, 0, decode_commands(payload))
+        for index, (payload, time_ms) in enumerate(self.payloads, 1):
+            other.apply(index, time_ms, decode_commands(payload))
         other.check()
         assert other.digest() == self.store.digest()
 

@@ -35,8 +35,11 @@ def transacts(keys: st.SearchStrategy[str], values: st.SearchStrategy[bytes]) ->
 class Model(Protocol):
     """A store as a dict, which does one operation at a time: a result, or the code of the failure."""
 
-    entries: dict[str, tuple[bytes, int]]
+    entries: dict[str, Any]
     revision: int
+
+    def entry(self, key: str) -> tuple[bytes, int, int | None] | None:
+        """The entry of a key, unless it is dead."""
 
     def do(self, op: Operation) -> tuple[Any, ...] | int: ...
 
@@ -44,12 +47,12 @@ class Model(Protocol):
 def transact(model: Model, op: Transact) -> tuple[Any, ...] | int:
     """Do it to the model: one operation after the other, and all of them back if one fails."""
     entries, revision = dict(model.entries), model.revision
-    succeeded = all(holds(entries, each) for each in op.compares)
+    succeeded = all(holds(model, each) for each in op.compares)
     results: list[Any] = []
     version = None
     for each in op.then if succeeded else op.otherwise:
         model.revision = revision
-        result = read(model.entries, each) if isinstance(each, (Get, Exists)) else model.do(each)
+        result = read(model, each) if isinstance(each, (Get, Exists)) else model.do(each)
         if isinstance(result, int):
             model.entries, model.revision = entries, revision
             return result
@@ -59,16 +62,15 @@ def transact(model: Model, op: Transact) -> tuple[Any, ...] | int:
     return succeeded, version, tuple(results)
 
 
-def read(entries: dict[str, tuple[bytes, int]], op: Get | Exists) -> tuple[Any, ...] | None:
+def read(model: Model, op: Get | Exists) -> tuple[Any, ...] | None:
     """A read in a transact: a missing key is None."""
-    if isinstance(op, Exists):
-        return (op.key in entries,)
-    return (*entries[op.key], None) if op.key in entries else None
+    entry = model.entry(op.key)
+    return (entry is not None,) if isinstance(op, Exists) else entry
 
 
-def holds(entries: dict[str, tuple[bytes, int]], compare: Compare) -> bool:
+def holds(model: Model, compare: Compare) -> bool:
     """Whether a compare holds."""
-    value, version = entries.get(compare.key, (None, 0))
+    value, version, _ = model.entry(compare.key) or (None, 0, None)
     operand: Any = compare.operand
     if compare.field == "exists":
         return (version > 0) is (operand is (compare.operator == "="))

@@ -196,6 +196,20 @@ async def test_transacts(vector: Vector) -> None:
         assert (caught.value.code, caught.value.details, caught.value.outcome) == expected
 
 
+@_each("ttl.json")
+async def test_keys_that_expire(vector: Vector) -> None:
+    async with node(storage="memory") as url, dial(url, groups=KV_GROUPS) as peer:
+        await peer.call("kv", "set", msgspec.msgpack.encode(["a", b"1"]))
+        await peer.call("kv", "set", msgspec.msgpack.encode(["t", b"x", {"ttl_ms": 600_000}]))
+        argument = bytes.fromhex(vector["argument"])
+        if "result" in vector:
+            assert (await peer.call("kv", vector["method"], argument)).hex() == vector["result"]
+            return
+        with pytest.raises(ServerError) as caught:
+            await peer.call("kv", vector["method"], argument)
+        assert (caught.value.code, caught.value.outcome) == (vector["code"], "not_applied")
+
+
 def test_every_frame_type_has_a_vector() -> None:
     types = {each["frame"]["type"] for each in _vectors("frames.json")}
     assert types >= {int(each) for each in FrameType}

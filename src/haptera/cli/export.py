@@ -29,8 +29,8 @@ def command(file: str, span: Span, form: Format | None, client: Client) -> int:
     """Write every entry, or the entries of a range, to FILE; - is standard output.
 
     The entries are all of one revision. `haptera import` reads the file and stores each key and value byte for byte as
-    it was. FILE.jsonl has a JSON object a line, FILE.tsv a line of two fields, FILE.csv a row; FILE.….gz is packed.
-    FILE gets its name when it is whole: an export that fails leaves an older file as it was.
+    it was. FILE.jsonl has a JSON object a line, with the time at which the entry expires; FILE.tsv has a line of two
+    fields, FILE.csv a row; FILE.….gz is packed.
     """
     form = form or format_for(file)
     write = WRITERS[form]

@@ -60,7 +60,8 @@ def command(file: str, client: Client, **options: Any) -> int:
 
     In a TSV file the key is the first column and the value the rest of the line, tabs included, unless --key-column
     and --value-column (a number from 1 or, with --header, a name) say otherwise. A backslash is a backslash. If a key
-    comes twice, the later row wins. With --header every line must have as many columns as the first.
+    comes twice, the later row wins. With --header every line must have as many columns as the first. Rows of JSON
+    lines keep the time at which they expire, and are left out when it is over.
 
     Rows are stored in batches, each whole or not at all. When the import ends early, it says how many rows are
     certainly stored and at which line it stopped; to import the file again is always safe.
@@ -114,6 +115,7 @@ def _report(tally: Tally, reader: Reader, seconds: float, code: int, client: Cli
     result = {
         "stored": tally.stored,
         "skipped": reader.skipped,
+        "expired": tally.expired,
         "uncertain": tally.uncertain,
         f"stopped_at_{reader.unit}": tally.stopped_at,
     }
@@ -122,7 +124,8 @@ def _report(tally: Tally, reader: Reader, seconds: float, code: int, client: Cli
         output.json_line({**result, "seconds": round(seconds, 3)})
     elif tally.error is None:
         skipped = f", {output.counted(reader.skipped, f'bad {reader.unit}')} skipped" if reader.skipped else ""
-        output.line(f"{rows} stored in {seconds:.1f} s{skipped}")
+        expired = f", {output.counted(tally.expired, 'row')} expired already" if tally.expired else ""
+        output.line(f"{rows} stored in {seconds:.1f} s{skipped}{expired}")
     if tally.error is not None:
         certain = f"{rows} {'is' if tally.stored == 1 else 'are'} certainly stored"
         uncertain = f", {tally.uncertain} may be" if tally.uncertain else ""

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from haptera.key_rules import TTL_MAX_MS
+
 
 class Number(click.FloatRange):
     """A number in a range. Neither infinity nor NaN is one, which every comparison with a bound would let pass."""
@@ -16,3 +18,7 @@ class Number(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
+
+
+#: Seconds that a key has to live.
+TTL = Number(0.001, TTL_MAX_MS / 1000)

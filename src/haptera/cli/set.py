@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from haptera.cli.client_command import Client, client_options
 from haptera.cli.exit_codes import DONE
+from haptera.cli.numbers import TTL
 from haptera.key_rules import VALUE_SIZE_MAX, VERSION_MAX
 
 if TYPE_CHECKING:
@@ -22,19 +23,24 @@ if TYPE_CHECKING:
 @click.option("--if-version", type=click.IntRange(0, VERSION_MAX), metavar="N", help="Only if KEY has this version.")
 @click.option("--if-absent", is_flag=True, help="Only if there is no KEY.")
 @click.option("--if-present", is_flag=True, help="Only if there is a KEY.")
+@click.option("--ttl", type=TTL, metavar="SECONDS", help="KEY expires after SECONDS.")
+@click.option("--keep-ttl", is_flag=True, help="KEY keeps the time at which it expires.")
 @client_options()
-def command(key: str, value: str, if_version: int | None, if_absent: bool, if_present: bool, client: Client) -> int:
+def command(key: str, value: str, client: Client, **options: Any) -> int:
     """Store VALUE under KEY, and write the new version.
 
-    A VALUE of - is read from standard input, byte for byte. One that begins with a dash goes behind --, as in
-    `haptera set key -- -5`. Exit code 1: a condition did not hold, and nothing was stored.
+    Without --ttl and --keep-ttl KEY does not expire any more. A VALUE of - is read from standard input, byte for byte.
+    One that begins with a dash goes behind --, as in `haptera set key -- -5`. Exit code 1: a condition did not hold,
+    and nothing was stored.
     """
-    if if_absent and if_present:
+    if options["if_absent"] and options["if_present"]:
         raise click.UsageError("--if-absent and --if-present exclude each other")
+    if options["ttl"] is not None and options["keep_ttl"]:
+        raise click.UsageError("--ttl and --keep-ttl exclude each other")
     data = _standard_input() if value == "-" else os.fsencode(value)
 
     async def run(db: Database) -> int:
-        version = await db.set(key, data, if_version=if_version, if_absent=if_absent, if_present=if_present)
+        version = await db.set(key, data, **options)
         client.show({"key": key, "version": version}, str(version))
         return DONE
 

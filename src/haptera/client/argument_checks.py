@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from haptera.errors import Code
 from haptera.key_rules import (
+    TTL_MAX_MS,
     VERSION_MAX,
     bound_refusal,
     count_refusal,
@@ -66,6 +67,29 @@ def checked_int(name: str, number: object, low: int, high: int) -> int:
     if not low <= number <= high:
         raise ValueError(f"{name} is between {low} and {high}, not {number}")
     return int(number)
+
+
+def ttl_ms_of(ttl: object) -> int:
+    """A time to live as whole milliseconds, of seconds."""
+    if isinstance(ttl, bool) or not isinstance(ttl, int | float):
+        raise TypeError(f"ttl is a number of seconds, not {type(ttl).__name__}")
+    if not 0.001 <= ttl <= TTL_MAX_MS / 1000:
+        raise ValueError(f"ttl is between 0.001 and {TTL_MAX_MS // 1000} seconds, not {ttl}")
+    return round(ttl * 1000)
+
+
+def set_options(
+    if_version: int | None, if_absent: bool, if_present: bool, ttl: float | None, keep_ttl: bool
+) -> dict[str, Any]:
+    """The options of a set: its condition, and what becomes of the time to live."""
+    options = condition(if_version, if_absent, if_present)
+    if ttl is not None:
+        if keep_ttl:
+            raise ValueError("ttl and keep_ttl exclude each other")
+        options["ttl_ms"] = ttl_ms_of(ttl)
+    elif keep_ttl:
+        options["keep_ttl"] = True
+    return options
 
 
 def text_option(name: str, text: object) -> str:

@@ -16,7 +16,9 @@ from haptera.client.argument_checks import (
     plain_keys,
     range_options,
     set_argument,
+    set_options,
     text_option,
+    ttl_ms_of,
     watch_options,
 )
 from haptera.client.backup_pieces import Backup
@@ -35,6 +37,8 @@ from haptera.client.methods import (
     Scanned,
     ServerMethods,
     Stored,
+    Taken,
+    TimeLeft,
     Transacted,
     Written,
 )
@@ -71,6 +75,10 @@ class KvMethods:
     scan = Method(Scanned)
     count = Method(Counted)
     clear = Method(Removed, write=True)
+    get_and_delete = Method(Taken, write=True)
+    get_and_expire = Method(Found, write=True)
+    expire = Method(Written, write=True)
+    ttl = Method(TimeLeft)
     transact = Method(Transacted, write=True)
     watch: Method[Any] = Method(object)
 
@@ -135,9 +143,11 @@ class Database:
         if_version: int | None = None,
         if_absent: bool = False,
         if_present: bool = False,
+        ttl: float | None = None,
+        keep_ttl: bool = False,
         timeout: Timeout = DEFAULT,
     ) -> int:
-        """Store a value.
+        """Store a value. Unless ``ttl`` or ``keep_ttl`` says otherwise, the key does not expire any more.
 
         Args:
             key: Its name.
@@ -145,6 +155,8 @@ class Database:
             if_version: The version that the key must have; 0: it must be absent.
             if_absent: Whether the key must be absent.
             if_present: Whether the key must have an entry.
+            ttl: Seconds after which the key expires.
+            keep_ttl: Whether the key keeps the time at which it expires.
 
         Returns:
             The new version.
@@ -154,7 +166,8 @@ class Database:
             KeyExists: The key has an entry, with ``if_absent``.
             KeyNotFound: The key has no entry, with ``if_present``.
         """
-        argument = set_argument(key, value, condition(if_version, if_absent, if_present))
+        options = set_options(if_version, if_absent, if_present, ttl, keep_ttl)
+        argument = set_argument(key, value, options)
         stored = await self._channel.call(
             KvMethods.set, argument, self._timeout if timeout is DEFAULT else checked_timeout(timeout)
         )
@@ -171,12 +184,14 @@ class Database:
         if_version: int | None = None,
         if_absent: bool = False,
         if_present: bool = False,
+        ttl: float | None = None,
+        keep_ttl: bool = False,
         timeout: Timeout = DEFAULT,
     ) -> Entry | None:
         """Store a value as `set` does, and return the entry of before. The new version is in `revision`.
 
         Args:
-            key, value, if_version, if_absent, if_present: As for `set`.
+            key, value, if_version, if_absent, if_present, ttl, keep_ttl: As for `set`.
 
         Returns:
             The entry of before, or None if there was none.
@@ -184,7 +199,7 @@ class Database:
         Raises:
             VersionMismatch, KeyExists, KeyNotFound: As for `set`.
         """
-        options = condition(if_version, if_absent, if_present)
+        options = set_options(if_version, if_absent, if_present, ttl, keep_ttl)
         options["return_previous"] = True
         stored = await self._call(KvMethods.set, set_argument(key, value, options), timeout)
         self._channel.revision = stored.version
@@ -208,6 +223,79 @@ class Database:
         options = condition(if_version, False, False)
         deleted = await self._call(KvMethods.delete, (key, options) if options else (key,), timeout)
         return deleted.deleted
+
+    async def get_and_delete(self, key: str, *, timeout: Timeout = DEFAULT) -> Entry | None:
+        """Delete one key, and return its entry. The version of the change is in `revision`.
+
+        Args:
+            key: Its name.
+
+        Returns:
+            The entry of before, or None if there was none: then nothing was changed.
+        """
+        taken = await self._found(KvMethods.get_and_delete, (plain_key(key),), timeout)
+        if taken is None:
+            return None
+        self._channel.revision = taken.deleted_at
+        return entry_of(key, taken.value, taken.version, taken.expires_at_ms)
+
+    async def get_and_expire(self, key: str, *, ttl: float | None, timeout: Timeout = DEFAULT) -> Entry | None:
+        """Read one key, and give it another time to live, in one step.
+
+        Args:
+            key: Its name.
+            ttl: Seconds after which it expires; None: it does not expire any more.
+
+        Returns:
+            The entry with its new version and time, or None if there is none: then nothing was changed.
+        """
+        options = {"persist": True} if ttl is None else {"ttl_ms": ttl_ms_of(ttl)}
+        found = await self._found(KvMethods.get_and_expire, (plain_key(key), options), timeout)
+        return None if found is None else entry_of(key, found.value, found.version, found.expires_at_ms)
+
+    async def expire(self, key: str, ttl: float, *, timeout: Timeout = DEFAULT) -> int:
+        """Give a key another time to live. Its value stays.
+
+        Args:
+            key: Its name.
+            ttl: Seconds after which it expires, from now on.
+
+        Returns:
+            The new version.
+
+        Raises:
+            KeyNotFound: The key has no entry.
+        """
+        return (await self._call(KvMethods.expire, (plain_key(key), ttl_ms_of(ttl)), timeout)).version
+
+    async def persist(self, key: str, *, timeout: Timeout = DEFAULT) -> int:
+        """Have a key not expire any more. Its value stays.
+
+        Args:
+            key: Its name.
+
+        Returns:
+            The new version.
+
+        Raises:
+            KeyNotFound: The key has no entry.
+        """
+        return (await self._call(KvMethods.expire, (plain_key(key), None), timeout)).version
+
+    async def ttl(self, key: str, *, timeout: Timeout = DEFAULT) -> float | None:
+        """Ask how long a key has still to live.
+
+        Args:
+            key: Its name.
+
+        Returns:
+            The seconds that are left; None for a key that does not expire.
+
+        Raises:
+            KeyNotFound: The key has no entry.
+        """
+        left = (await self._call(KvMethods.ttl, (plain_key(key),), timeout)).ttl_ms
+        return None if left is None else left / 1000
 
     async def increment(self, key: str, delta: int = 1, *, initial: int = 0, timeout: Timeout = DEFAULT) -> int:
         """Add to the number that a key holds as decimal text.
@@ -282,18 +370,27 @@ class Database:
         return await in_slices(list(zip(names, found, strict=True)), _entries)
 
     @overload
-    async def set_many(self, items: Mapping[str, Value], *, timeout: Timeout = DEFAULT) -> int: ...
+    async def set_many(
+        self, items: Mapping[str, Value], *, ttl: float | None = None, timeout: Timeout = DEFAULT
+    ) -> int: ...
 
     @overload
-    async def set_many(self, items: Iterable[tuple[str, Value]], *, timeout: Timeout = DEFAULT) -> int: ...
+    async def set_many(
+        self, items: Iterable[tuple[str, Value]], *, ttl: float | None = None, timeout: Timeout = DEFAULT
+    ) -> int: ...
 
     async def set_many(
-        self, items: Mapping[str, Value] | Iterable[tuple[str, Value]], *, timeout: Timeout = DEFAULT
+        self,
+        items: Mapping[str, Value] | Iterable[tuple[str, Value]],
+        *,
+        ttl: float | None = None,
+        timeout: Timeout = DEFAULT,
     ) -> int:
         """Store several values with one version, all or none.
 
         Args:
             items: Keys and values. Of a key that stands in it twice the last value counts.
+            ttl: Seconds after which all of them expire; unless given, none of them expires any more.
 
         Returns:
             The new version.
@@ -301,7 +398,8 @@ class Database:
         pairs = list(items.items() if isinstance(items, Mapping) else items)
         with self._channel.converting:
             rows = await in_slices(pairs, plain_items)
-        return (await self._call(KvMethods.set_many, (rows,), timeout)).version
+        argument: tuple[Any, ...] = (rows,) if ttl is None else (rows, {"ttl_ms": ttl_ms_of(ttl)})
+        return (await self._call(KvMethods.set_many, argument, timeout)).version
 
     async def delete_many(self, keys: Iterable[str], *, timeout: Timeout = DEFAULT) -> int:
         """Delete several keys at once.
@@ -574,6 +672,17 @@ class Database:
     async def aclose(self) -> None:
         """Close. Calls under way end with ``ConnectionLost``. Harmless when closed already."""
         await self._channel.aclose()
+
+    async def _found(self, method: Method[R], argument: tuple[Any, ...], timeout: Timeout) -> R | None:
+        """As `_call`; None for a key without an entry."""
+        result = await self._channel.call(
+            method, argument, self._timeout if timeout is DEFAULT else checked_timeout(timeout)
+        )
+        if not isinstance(result, Failure):
+            return result
+        if result.code == Code.KEY_NOT_FOUND:
+            return None
+        raise result.exception()
 
     async def _call(self, method: Method[R], argument: tuple[Any, ...], timeout: Timeout) -> R:
         result = await self._channel.call(

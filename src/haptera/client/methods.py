@@ -51,6 +51,19 @@ class FoundMany(msgspec.Struct, array_like=True, frozen=True):
     entries: list[Found | None]
 
 
+class Taken(msgspec.Struct, array_like=True, frozen=True):
+    """An entry that was deleted, and the version of that change."""
+
+    value: bytes
+    version: Revision
+    expires_at_ms: Milliseconds | None
+    deleted_at: Revision
+
+
+class TimeLeft(msgspec.Struct, array_like=True, frozen=True):
+    ttl_ms: Milliseconds | None
+
+
 class Written(msgspec.Struct, array_like=True, frozen=True):
     version: Revision
 

@@ -75,9 +75,9 @@ ANSWER_WORK = 32
 class CommitPipeline:
     """Makes writes durable in batches and applies them; see the module's text.
 
-    ``append_entry`` is `Log.append`; ``entry_time_ms`` gives the time for an entry, which never goes back;
-    ``published`` is called when an entry was applied whole; ``on_failure`` is called once, with the error after which
-    nothing more can be written.
+    ``append_entry`` is `Log.append`; ``entry_time_ms`` gives the time of an entry of this moment, which never goes
+    back; ``on_entry`` is called for each entry; ``published`` when an entry was applied whole, and ``on_applied`` when
+    nothing is left to apply; ``on_failure`` once, with the error after which nothing more can be written.
     """
 
     def __init__(
@@ -92,6 +92,8 @@ class CommitPipeline:
         memory: MemoryLimit,
         turns: Turns,
         published: Callable[[], None],
+        on_entry: Callable[[], None],
+        on_applied: Callable[[], None],
         on_failure: Callable[[BaseException], None],
     ) -> None:
         self._machine = machine
@@ -108,7 +110,7 @@ class CommitPipeline:
             turns,
             published=published,
             answer=self._answer,
-            rest=self._wake_idle,
+            rest=self._rest,
             failed=self._cannot_apply,
         )
         self._loop = loop
@@ -116,6 +118,8 @@ class CommitPipeline:
         self._metrics = metrics
         #: The bound on the memory of the store.
         self.memory = memory
+        self._on_entry = on_entry
+        self._on_applied = on_applied
         self._on_failure = on_failure
         self._full: deque[Batch] = deque()  # bounded by PENDING_COMMANDS_MAX and PENDING_SIZE_MAX, as is the open one
         self._open = Batch()
@@ -211,6 +215,16 @@ class CommitPipeline:
         """Whether the last entry is less than a second old."""
         return self._entry_time_ms() - self._machine.time_ms < FRESH_MS
 
+    def read_time_ms(self) -> int:
+        """The time by which a read of the applied state judges whether a key is dead.
+
+        It is not later than that of any entry which is not applied: such an entry may have the key live on, and a read
+        that has called it dead would have been wrong.
+        """
+        for batch in self._proposed.values():  # in the order of the log
+            return batch.time_ms
+        return self._entry_time_ms()
+
     @property
     def pending(self) -> int:
         """Writes that have no result yet."""
@@ -266,7 +280,9 @@ class CommitPipeline:
             batch, self._open = self._open, Batch()
         batch.seal()
         batch.frees = self.full and batch.only_frees()
-        index = self._cluster.propose(self._entry_time_ms(), partial(_encoded, batch.commands), frees=batch.frees)
+        self._on_entry()
+        batch.time_ms = self._entry_time_ms()
+        index = self._cluster.propose(batch.time_ms, partial(_encoded, batch.commands), frees=batch.frees)
         self._proposed[index] = batch
 
     def _committed(self, entry: LogEntry, seconds: float) -> None:
@@ -328,6 +344,10 @@ class CommitPipeline:
     def _refuse_batch(self, batch: Batch, reason: Failure) -> None:
         batch.seal()
         finish(self._answer_steps(batch, [reason] * len(batch.commands)))
+        self._wake_idle()
+
+    def _rest(self) -> None:
+        self._on_applied()
         self._wake_idle()
 
     def _wake_idle(self) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 COUNTERS = (
     "answers_refused_total",
     "connections_total",
+    "keys_expired_total",
     "kv_failures_total",
     "kv_handler_seconds_total",
     "kv_reads_total",
@@ -57,6 +58,7 @@ MEASURED = {
     "history_oldest_time_seconds": "gauge",
     "index": "gauge",
     "keys": "gauge",
+    "keys_expiring": "gauge",
     "log_segments": "gauge",
     "log_size_bytes": "gauge",
     "older_entries_size_bytes": "gauge",
@@ -97,6 +99,7 @@ class Metrics:
 
     answers_refused_total: int
     connections_total: int
+    keys_expired_total: int
     kv_failures_total: int
     kv_handler_seconds_total: float
     kv_reads_total: int

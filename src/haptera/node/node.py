@@ -15,6 +15,7 @@ from haptera.node.backups import Backups
 from haptera.node.commands import ANONYMOUS, Commands
 from haptera.node.commit import CommitPipeline
 from haptera.node.entry_clock import SLEW, EntryClock
+from haptera.node.expiry import Expiry
 from haptera.node.garbage_collection import Collector
 from haptera.node.key_rotation import KeyRotation
 from haptera.node.memory_limit import MemoryLimit
@@ -86,13 +87,18 @@ class Node:
             append_entry=storage.log.append,
             writer=writer,
             loop=loop,
-            entry_time_ms=self._next_entry_time_ms,
+            entry_time_ms=self._entry_time_ms,
             metrics=self.metrics,
             memory=self.memory,
             turns=self._turns,
             published=self._publish,
+            on_entry=self._on_entry,
+            on_applied=self._on_applied,
             on_failure=self._on_failure,
         )
+        storage.machine.read_by(self._pipeline.read_time_ms)
+        #: Has the keys removed whose time has come.
+        self.expiry = Expiry(storage.machine, self._pipeline, self._turns, loop, self.metrics, self._entry_time_ms)
         #: Its snapshots, and the past that it keeps.
         self.snapshots = keep_snapshots(
             config,
@@ -106,6 +112,7 @@ class Node:
         )
         self.commands = Commands(storage.machine, self._pipeline, self._scans, self._turns, self.metrics)
         self.commands.aging.look()
+        self.expiry.look()
         #: The watches that follow its changes.
         self.watches = Watches(storage.machine, self.commands, loop, self.metrics)
         self.backups = Backups(storage, self._pipeline, self.snapshots.retention, clock_ms)
@@ -300,6 +307,7 @@ class Node:
             self._scans.close()
             self.watches.stop()
             self.commands.aging.stop()
+            self.expiry.stop()
             if self.archiver is not None:
                 await self.archiver.aclose()
             self.commands.write_forgotten()
@@ -319,6 +327,7 @@ class Node:
                 "entry_time_offset_seconds": lambda: (self._entry_time_ms() - self.clock_ms()) / 1000,
                 "index": lambda: self._machine.index,
                 "keys": lambda: self.keys,
+                "keys_expiring": lambda: self._machine.kv.expiry.count,
                 "log_segments": lambda: len(self._storage.log.segments),
                 "log_size_bytes": lambda: self._storage.log.size_bytes,
                 "older_entries_size_bytes": lambda: self._machine.kv.held.size,
@@ -336,9 +345,11 @@ class Node:
             }
         )
 
-    def _next_entry_time_ms(self) -> int:
+    def _on_entry(self) -> None:
         self.snapshots.entry_written()
-        return self._entry_time_ms()
+
+    def _on_applied(self) -> None:
+        self.expiry.look()
 
     def _entry_time_ms(self) -> int:
         """The time for an entry that is handed to the disk now."""

@@ -39,11 +39,13 @@ class Batch:
     grows with the next. A batch without drops pays nothing for it, and any number of drops costs a constant each.
     """
 
-    __slots__ = ("_holes", "_index", "_indexed", "commands", "frees", "growth", "places", "size")
+    __slots__ = ("_holes", "_index", "_indexed", "commands", "frees", "growth", "places", "size", "time_ms")
 
     def __init__(self) -> None:
         #: Whether it was handed to the disk as one that only frees, which may use the reserve of a full disk.
         self.frees = False
+        #: The entry's time, once it was handed to the disk.
+        self.time_ms = 0
         self.commands: list[Logged] = []
         self.places: list[tuple[Submission, int, int]] = []
         self.size = 0

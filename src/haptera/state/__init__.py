@@ -19,6 +19,7 @@ from haptera.state.command_encoding import (
 from haptera.state.conditions import UNMET
 from haptera.state.event_cursor import EventCursor
 from haptera.state.event_history import PRESENT, SNAPSHOT_BOUNDS, Event, EventBounds, EventHistory
+from haptera.state.expiry import NEVER
 from haptera.state.field_kinds import list_field
 from haptera.state.glob import SHORT_GLOB_MAX, Glob, compile_glob
 from haptera.state.limits import COMMAND_SIZE_MAX, CURSORS_MAX, SLICE_WORK_MAX
@@ -45,6 +46,7 @@ __all__ = [
     "COMMAND_SIZE_MAX",
     "CURSORS_MAX",
     "ENTRY_OVERHEAD",
+    "NEVER",
     "OPERATIONS",
     "PRESENT",
     "SHORT_GLOB_MAX",

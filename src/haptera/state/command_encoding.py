@@ -5,7 +5,7 @@ class (`haptera.state.operations`); trailing fields may be left out, and then ha
 
     entry payload  = [logged, …]
     logged         = [command, user, request_id or nil, digest or nil, resent]
-    command        = ["kv.set", key, value, if_version, condition, return_previous]
+    command        = ["kv.set", key, value, if_version, condition, return_previous, ttl_ms, keep_ttl]
                    | ["kv.transact", [[key, field, operator, operand], …], [command, …], [command, …]]
 
 An entry that names an unknown part or operation, or more fields than are known, was written by a newer version of this
@@ -99,14 +99,16 @@ def encode_steps(commands: Sequence[Logged]) -> Steps[bytes]:
             pieces.append(_encoder.encode(logged))
             continue
         elements: Sequence[Any] = getattr(op, _LISTS[type(op)])
-        pieces.append(array_header(_LOGGED_FIELD_COUNT) + array_header(2) + _encoder.encode(op.__struct_config__.tag))
+        _, *others = msgspec.structs.astuple(op)  # the list is the first field
+        tag = op.__struct_config__.tag
+        pieces.append(array_header(_LOGGED_FIELD_COUNT) + array_header(2 + len(others)) + _encoder.encode(tag))
         pieces.append(array_header(len(elements)))
         for start in range(0, len(elements), _PIECE):
             encoded = _encoder.encode(elements[start : start + _PIECE])
             header = read_array_header(encoded, 0)
             pieces.append(memoryview(encoded)[header[0] if header else 0 :])
             yield _PIECE
-        pieces += [_encoder.encode(field) for field in msgspec.structs.astuple(logged)[1:]]
+        pieces += [_encoder.encode(field) for field in (*others, *msgspec.structs.astuple(logged)[1:])]
     return b"".join(pieces)
 
 

@@ -1,8 +1,8 @@
 """The event history: the last changes of the store, in their order, for those who follow it or ask about its past.
 
-Each change of a key is one *event*, appended where the change is made (`Kv._put`, `Kv._remove`), so none can be
-forgotten. An event names the entry of after and the one of before; both are the store's own objects and no copies. The
-older entries that an open scan needs are another thing: `haptera.state.held_entries` keeps those, for as long as
+Each change of a key is one *event*, appended where the change is made (`Entries._put`, `Entries._remove`), so none can
+be forgotten. An event names the entry of after and the one of before; both are the store's own objects and no copies.
+The older entries that an open scan needs are another thing: `haptera.state.held_entries` keeps those, for as long as
 their readers are there.
 
 The history is bounded (`EventBounds`). Beyond the bound the oldest events go, except for those of the newest revision.

@@ -128,6 +128,26 @@ class ConditionKind(FieldKind):
         return None if getattr(op, name) in {None, "absent", "present"} else invalid("if", "neither absent nor present")
 
 
+class KeepTtlKind(FieldKind):
+    """Whether a key that is written keeps its time to live."""
+
+    accepts = "(not {0} or op.ttl_ms is None)"
+
+    def refusal(self, name: str, op: Any) -> Failure | None:
+        return invalid(name, "given with ttl_ms") if getattr(op, name) and op.ttl_ms is not None else None
+
+
+class PersistKind(FieldKind):
+    """Whether a key is to expire no more; otherwise it gets a time to live."""
+
+    accepts = "({0} is (op.ttl_ms is None))"
+
+    def refusal(self, name: str, op: Any) -> Failure | None:
+        if getattr(op, name) is (op.ttl_ms is None):
+            return None
+        return invalid(name, "not one of ttl_ms and persist")
+
+
 class BoundKind(TextKind):
     """A bound of a range."""
 
@@ -204,6 +224,8 @@ WatchedKey = Annotated[str, WatchedKeyKind()]
 Value = Annotated[bytes, ValueKind()]
 Text = Annotated[str, TextKind()]
 Version = Annotated[int, NumberKind(0, VERSION_MAX)]
+KeepTtl = Annotated[bool, KeepTtlKind()]
+Persist = Annotated[bool, PersistKind()]
 Ttl = Annotated[int, NumberKind(1, TTL_MAX_MS)]
 StartRevision = Annotated[int, NumberKind(1, VERSION_MAX)]
 ProgressInterval = Annotated[int, NumberKind(limits.PROGRESS_MS_MIN, limits.PROGRESS_MS_MAX)]

@@ -28,17 +28,19 @@ def get_many_steps(kv: Kv, op: GetMany, limit: int) -> Steps[tuple[list[StoredEn
         while kv.changing:
             yield 0
         kv.build_index()  # before anything is held, as for a scan
-        hold = kv.held.hold(kv.revision)
+        hold, now_ms = kv.held.hold(kv.revision), kv.clock()
         try:
-            found = yield from _get_held(kv, op.keys, hold, limit)
+            found = yield from _get_held(kv, op.keys, hold, now_ms, limit)
         finally:
             kv.held.release(hold)
         if found is not None:
             return found if isinstance(found, Failure) else (found, hold.revision)
 
 
-def _get_held(kv: Kv, keys: list[str], hold: Hold, limit: int) -> Steps[list[StoredEntry | None] | Failure | None]:
-    """The entries as of a held revision; None if it was lost before the last."""
+def _get_held(
+    kv: Kv, keys: list[str], hold: Hold, now_ms: int, limit: int
+) -> Steps[list[StoredEntry | None] | Failure | None]:
+    """The entries as of a held revision and a time; None if the revision was lost before the last."""
     entries, older, revision = kv.entries, kv.held.entry_at, hold.revision
     room = limit - ANSWER_OVERHEAD
     found: list[StoredEntry | None] = []
@@ -50,6 +52,8 @@ def _get_held(kv: Kv, keys: list[str], hold: Hold, limit: int) -> Steps[list[Sto
             entry = current(key)
             if entry is None or entry[1] > revision:
                 entry = older(key, revision)
+            if entry is not None and entry[2] is not None and entry[2] <= now_ms:
+                entry = None
             room -= 1 if entry is None else len(entry[0]) + ENTRY_OVERHEAD
             found.append(entry)
         if room < 0:

@@ -16,13 +16,16 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from operator import itemgetter
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from haptera.state import limits
 from haptera.state.index import KeyIndex
 from haptera.state.invariants import require
 from haptera.state.results import StoredEntry
 from haptera.state.table import Table
+
+if TYPE_CHECKING:
+    from haptera.state.expiry import ExpiryIndex
 
 #: An older entry: the revision that replaced it, its key, and itself.
 Record = tuple[int, str, StoredEntry]
@@ -53,11 +56,19 @@ class ClearedStore:
     neither needs it any more it is freed.
     """
 
-    __slots__ = ("entries", "held", "index", "replaced_at", "retained", "size")
+    __slots__ = ("entries", "expiry", "held", "index", "replaced_at", "retained", "size")
 
-    def __init__(self, entries: Table[StoredEntry], index: KeyIndex | None, replaced_at: int, size: int) -> None:
+    def __init__(
+        self,
+        entries: Table[StoredEntry],
+        index: KeyIndex | None,
+        expiry: ExpiryIndex,
+        replaced_at: int,
+        size: int,
+    ) -> None:
         self.entries = entries
         self.index = index
+        self.expiry = expiry
         self.replaced_at = replaced_at
         self.size = size
         self.held = False
@@ -76,7 +87,7 @@ class ClearedStore:
 
     def free(self, limit: int) -> int:
         """Free at most ``limit`` entries or keys; how many there were."""
-        count = self.entries.free(limit)
+        count = self.entries.free(limit) or self.expiry.free(limit)
         return count if count or self.index is None else self.index.free(limit)
 
 

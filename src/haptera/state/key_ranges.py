@@ -21,6 +21,10 @@ class KeyRange(Struct, frozen=True):
         """Whether no key can be in it."""
         return self.high is not None and self.low >= self.high
 
+    def holds(self, key: str) -> bool:
+        """Whether a key is in it."""
+        return (key > self.low if self.low_open else key >= self.low) and (self.high is None or key < self.high)
+
 
 EVERYTHING: Final = KeyRange()
 

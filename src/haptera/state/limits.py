@@ -14,6 +14,9 @@ GLOB_STARS_MAX: Final = 64
 #: Keys of a delete_many that are looked for before it is logged, to save the entry where none is there: a tenth of a
 #: millisecond at most.
 KEYS_LOOKED_AT_MAX: Final = 1024
+#: Dead keys that a count looks at to leave them out: half a millisecond. Where more wait to be removed, it is a count
+#: that looks at each key.
+DEAD_LOOKED_AT_MAX: Final = 1024
 #: Bytes of one command, so that a batch of them still fits a record of the log. The default max_message, for callers
 #: that no connection limits.
 COMMAND_SIZE_MAX: Final = 16 * 1024 * 1024

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from haptera.errors import Code, Failure, failure
 from haptera.state import limits
+from haptera.state.entries import KEY_WORK
 from haptera.state.event_history import EventBounds
 from haptera.state.field_kinds import list_field
 from haptera.state.get_many import get_many_steps
-from haptera.state.kv import KEY_WORK, Kv
+from haptera.state.kv import Kv
 from haptera.state.memory_growth import Growth
 from haptera.state.operations import OPERATIONS, WRITES, Forget, Operation, Read, Transact, method_of, parts_of
 from haptera.state.requests import Requests
@@ -111,7 +113,7 @@ class StateMachine:
             raise ValueError(f"entry {index} does not follow entry {self.index}")
         self.index = index
         before = self.time_ms
-        self.time_ms = max(before, time_ms)
+        self.time_ms = self.kv.now_ms = max(before, time_ms)
         self.requests.advance(self.time_ms - before)
         events = self.kv.events
         events.time_ms = self.time_ms
@@ -156,6 +158,8 @@ class StateMachine:
         if command.resent:
             return None  # its answer, of any kind, is remembered for its other copy
         op = command.op
+        if self.kv.expiry.count:
+            self.kv.now_ms = self.kv.clock()  # no entry that comes has an earlier time
         change = self._writes.get(type(op))
         if change is None:
             return self.kv.unchanged(op)
@@ -217,6 +221,27 @@ class StateMachine:
         if self.kv.cursors >= limits.CURSORS_MAX:
             return failure(Code.TOO_MANY_REQUESTS, {"open_scans_max": limits.CURSORS_MAX}, outcome="not_applied")
         return ScanCursor(self.kv, op, glob)
+
+    @property
+    def expires_next_ms(self) -> int:
+        """A time before which no key dies that `dead_steps` has not found; `NEVER` if none does."""
+        return self.kv.expiry.next_ms
+
+    def dead_steps(self, now_ms: int, limit: int) -> Steps[list[str]]:
+        """At most ``limit`` of the keys that are dead at a time and still there, found in slices."""
+        expiry = self.kv.expiry
+        yield from expiry.advance_steps(now_ms)
+        return list(islice(expiry.due, limit))
+
+    def read_by(self, clock: Callable[[], int]) -> None:
+        """Have reads judge by a clock whether a key is dead: it gives Unix milliseconds, and is never later than the
+        time of an entry that is still to be applied.
+        """
+        self.kv.clock = clock
+
+    def counts_at_once(self) -> bool:
+        """Whether the keys of a range can be counted now, and in a short time."""
+        return not self.kv.changing and self.kv.counts_fast()
 
     def build_index(self) -> None:
         """Sort the keys now (half a second for a million), not in the first scan or count that needs their order."""

@@ -6,7 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from haptera.state import limits
-from haptera.state.entry_sizes import entry_size
+from haptera.state.entry_sizes import entry_size, size_added
 from haptera.state.kv import Kv
 from haptera.state.operations import WRITES, SetMany, method_of
 from haptera.state.table import Table
@@ -38,11 +38,11 @@ class Growth(Kv):
     def of(self, op: Write, kv: Kv) -> int:
         """Bytes that a change adds to ``kv``; 0 or less where it does not make it larger."""
         if isinstance(op, SetMany):
-            return _sum(dict(op.items).items(), kv)
+            return _sum(dict(op.items).items(), op.ttl_ms, kv)
         change = self._methods.get(type(op))
         if change is None:
             return 0
-        self.entries, self.size = kv.entries, 0
+        self.entries, self.expiry, self.now_ms, self.size = kv.entries, kv.expiry, kv.clock(), 0
         change(op)
         return self.size
 
@@ -54,7 +54,7 @@ class Growth(Kv):
             last.put_all((key for key, _ in piece), (value for _, value in piece))
             yield len(piece) * _ITEM_WORK
         for piece in _pieces(last.items()):
-            size += _sum(piece, kv)
+            size += _sum(piece, op.ttl_ms, kv)
             yield len(piece) * _ITEM_WORK
         while freed := last.free(limits.SWEEP_MAX):
             yield freed
@@ -68,15 +68,10 @@ class Growth(Kv):
         previous: StoredEntry | None,
         expires_at_ms: int | None = None,
     ) -> None:
-        self.size += added(key, value, previous)
+        self.size += size_added(key, value, expires_at_ms, previous)
 
     def _remove(self, key: str, revision: int, previous: StoredEntry, kind: int) -> None:
-        self.size -= entry_size(key, previous[0])
-
-
-def added(key: str, value: bytes, previous: StoredEntry | None) -> int:
-    """Bytes that an entry in the place of a previous one adds."""
-    return entry_size(key, value) if previous is None else len(value) - len(previous[0])
+        self.size -= entry_size(key, previous[0], previous[2])
 
 
 def _pieces(items: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
@@ -85,7 +80,7 @@ def _pieces(items: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, byte
         yield piece
 
 
-def _sum(items: Iterable[tuple[str, bytes]], kv: Kv) -> int:
-    """Bytes that items of different keys add."""
+def _sum(items: Iterable[tuple[str, bytes]], expires_at_ms: int | None, kv: Kv) -> int:
+    """Bytes that items of different keys add, all of which expire or none."""
     get = kv.entries.get
-    return sum(added(key, value, get(key)) for key, value in items)
+    return sum(size_added(key, value, expires_at_ms, get(key)) for key, value in items)

@@ -6,24 +6,28 @@ its validation, its size, and the argument of the service's method (`haptera.nod
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Final, Literal, Union
 
 import msgspec
 from msgspec import Struct
 
-from haptera.kv_groups import TRANSACT, WATCH
+from haptera.kv_groups import TRANSACT, TTL, WATCH
 from haptera.state.field_kinds import (
     Bound,
     Condition,
     GlobText,
     Integer,
     Items,
+    KeepTtl,
     Key,
     Keys,
+    Persist,
     ProgressInterval,
     RequestIds,
     StartRevision,
     Text,
+    Ttl,
     Value,
     Version,
     WatchedKey,
@@ -44,6 +48,8 @@ class Operation(Struct, array_like=True, forbid_unknown_fields=True, frozen=True
     may_have_options: ClassVar[bool] = False
     #: The capability that a request for it needs; None for what is in version 1 of the service.
     group: ClassVar[str | None] = None
+    #: The capability that each option needs, by the option's name in a request; options of version 1 are not here.
+    option_groups: ClassVar[Mapping[str, str]] = {}
     #: Whether it is of one key, or of two, and so may be an operation of a transact.
     of_one_key: ClassVar[bool] = False
 
@@ -61,6 +67,8 @@ class Write(Operation, frozen=True):
     in_slices: ClassVar[bool] = False
     #: Whether the change can only take something away, so that it goes on where there is no room for others.
     frees: ClassVar[bool] = False
+    #: Whether the node alone logs it, so that it is no method.
+    of_node: ClassVar[bool] = False
 
 
 class Get(Read, tag="kv.get", frozen=True):
@@ -70,16 +78,21 @@ class Get(Read, tag="kv.get", frozen=True):
 
 
 class Set(Write, tag="kv.set", frozen=True):
-    """``if_version`` is the version the key must have (0: it must be absent); ``condition`` is judged after it."""
+    """``if_version`` is the version the key must have (0: it must be absent); ``condition`` is judged after it. Without
+    ``ttl_ms`` or ``keep_ttl`` the key does not expire any more.
+    """
 
     version_at = 0
     of_one_key = True
+    option_groups = {"ttl_ms": TTL, "keep_ttl": TTL}
 
     key: Key
     value: Value
     if_version: Version | None = None
     condition: Condition | None = msgspec.field(default=None, name="if")
     return_previous: bool = False
+    ttl_ms: Ttl | None = None
+    keep_ttl: KeepTtl = False
 
 
 class Delete(Write, tag="kv.delete", frozen=True):
@@ -103,13 +116,15 @@ class GetMany(Read, tag="kv.get_many", frozen=True):
 
 
 class SetMany(Write, tag="kv.set_many", frozen=True):
-    """The last of a doubled key wins."""
+    """The last of a doubled key wins. Without ``ttl_ms`` none of the keys expires any more."""
 
     version_at = 0
     in_slices = True
     may_have_options = True
+    option_groups = {"ttl_ms": TTL}
 
     items: Items
+    ttl_ms: Ttl | None = None
 
 
 class DeleteMany(Write, tag="kv.delete_many", frozen=True):
@@ -137,6 +152,56 @@ class Rename(Write, tag="kv.rename", frozen=True):
     key: Key
     new_key: Key
     if_absent: bool = False
+
+
+class GetAndDelete(Write, tag="kv.get_and_delete", frozen=True):
+    version_at = 3
+    frees = True
+    group = TTL
+    of_one_key = True
+
+    key: Key
+
+
+class GetAndExpire(Write, tag="kv.get_and_expire", frozen=True):
+    """One of the options is given."""
+
+    version_at = 1
+    group = TTL
+    of_one_key = True
+
+    key: Key
+    ttl_ms: Ttl | None = None
+    persist: Persist = False
+
+
+class Expire(Write, tag="kv.expire", frozen=True):
+    """Without ``ttl_ms`` the key does not expire any more."""
+
+    version_at = 0
+    group = TTL
+    of_one_key = True
+
+    key: Key
+    ttl_ms: Ttl | None
+
+
+class TimeToLive(Read, tag="kv.ttl", frozen=True):
+    group = TTL
+    of_one_key = True
+
+    key: Key
+
+
+class ExpireDue(Write, tag="kv.expire_due", frozen=True):
+    """Remove those of the keys whose time has come: the node asks for it when that may be."""
+
+    version_at = 1
+    in_slices = True
+    frees = True
+    of_node = True
+
+    keys: Keys
 
 
 class OpenScan(Operation, tag="kv.scan", frozen=True):

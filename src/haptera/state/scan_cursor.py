@@ -48,6 +48,7 @@ class ScanCursor:
         "_kv",
         "_limit",
         "_lost",
+        "_now_ms",
         "_open",
         "_span",
         "count",
@@ -70,6 +71,7 @@ class ScanCursor:
         self.last_key: str | None = None
         self.work = 0
         self.revision = kv.revision
+        self._now_ms = kv.clock()
         self._open = True
         self._lost = False
         assert not kv.changing
@@ -117,7 +119,7 @@ class ScanCursor:
             self._kv.held.release(self._hold)
 
     def _rows(self, room: int, max_rows: int) -> tuple[list[Row], bool]:
-        revision, glob, keys_only = self.revision, self._glob, self.keys_only
+        revision, glob, keys_only, now_ms = self.revision, self._glob, self.keys_only, self._now_ms
         cost, matches = (glob.cost, glob.matches) if glob is not None else (0, bool)
         older = self._kv.held.entry_at
         whole, parts, place = self._entries.whole, self._entries.parts, PLACE_SHIFT
@@ -133,6 +135,8 @@ class ScanCursor:
             entry = parts[hash(key) >> place].get(key) if get is None else get(key)
             if entry is None or entry[1] > revision:
                 entry = older(key, revision)
+            if entry is not None and entry[2] is not None and entry[2] <= now_ms:
+                entry = None
             if cost and entry is not None:
                 work -= len(key) * cost >> 6
                 if not matches(key):

@@ -97,6 +97,7 @@ def load_pieces(
     """
     machine = StateMachine(bounds)
     machine.index, machine.time_ms = index, time_ms
+    machine.kv.now_ms = time_ms
     loaders: dict[str, _KvLoader | _RequestsLoader | EventsLoader] = {
         "kv": _KvLoader(machine.kv),
         "requests": _RequestsLoader(machine.requests),
@@ -145,8 +146,13 @@ class _KvLoader:
         require(_are_keys(keys), "a text is no key")
         require(max(map(len, values)) <= VALUE_SIZE_MAX, "a value is too large")
         require(self._kv.cleared_at < min(versions) and max(versions) <= self._kv.revision, "no key has this version")
-        self._kv.size += entries_size(keys, values)
-        self._kv.entries.put_all(keys, zip(values, versions, _expiries(rows), strict=True))
+        expiries = _expiries(rows)
+        self._kv.size += entries_size(keys, values, len(keys) - expiries.count(None))
+        self._kv.entries.put_all(keys, zip(values, versions, expiries, strict=True))
+        if rows.expiries is not None:
+            for key, time_ms in zip(keys, expiries, strict=True):
+                if time_ms is not None:
+                    self._kv.expiry.add(key, time_ms, self._kv.now_ms)
         self._keys += keys
 
     def finish(self) -> None:

@@ -88,6 +88,9 @@ class Table(Generic[ValueT]):
     def __len__(self) -> int:
         return sum(map(len, self.parts))
 
+    def __bool__(self) -> bool:
+        return any(self.parts)
+
     def __iter__(self) -> Iterator[str]:
         return chain.from_iterable(self.parts)
 
@@ -99,22 +102,24 @@ class Table(Generic[ValueT]):
         """The values."""
         return chain.from_iterable(map(dict.values, self.parts))
 
-    def free(self, limit: int) -> int:
-        """Take out at most ``limit`` entries, any of them; how many there were. An emptied part gives its room back."""
-        left = limit
+    def take(self, limit: int) -> list[tuple[str, ValueT]]:
+        """Take out at most ``limit`` entries, any of them. An emptied part gives its room back."""
+        taken: list[tuple[str, ValueT]] = []
         for part in self.parts:
             if not part:
                 continue
-            for _ in range(min(len(part), left)):
-                part.popitem()
-                left -= 1
+            taken += [part.popitem() for _ in range(min(len(part), limit - len(taken)))]
             if part:
-                return limit
+                return taken
             part.clear()
         if self.whole is None:
             self._prepared = self.parts
             self._be_whole()
-        return limit - left
+        return taken
+
+    def free(self, limit: int) -> int:
+        """Let go of at most ``limit`` entries, any of them; how many there were."""
+        return len(self.take(limit))
 
     def track(self, value: ValueT) -> None:
         """Have the garbage collector follow each part, by putting in and taking out a ``value`` that it follows. The

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from haptera.errors import Code, Failure
 from haptera.key_rules import placed, size_refusal
 from haptera.state import limits
-from haptera.state.entry_sizes import entry_size
+from haptera.state.entry_sizes import entry_size, size_added
 from haptera.state.kv import Kv
-from haptera.state.memory_growth import added
 from haptera.state.operations import OF_ONE_KEY, Compare, Read, Transact, method_of
 from haptera.state.results import values_size
 
@@ -56,7 +55,10 @@ class Transacts(Kv):
         """
         under = self._under
         try:
-            result = self._attempt(op)
+            result = self._attempt(op, under.revision + 1)
+            if self._changes and under.has_dead(self._changes):  # they have the next revision
+                self._changes = {}
+                result = self._attempt(op, under.revision + 2)
             if isinstance(result, Failure) or result[1] is None:
                 return result
             if rehearsed:
@@ -69,26 +71,27 @@ class Transacts(Kv):
     def growth(self, op: Transact) -> int:
         """Bytes of memory that a transact would add to the store; 0 or less where it adds nothing."""
         try:
-            if isinstance(self._attempt(op), Failure):
+            if isinstance(self._attempt(op, self._under.revision + 1), Failure):
                 return 0
             get, size = self._under.entries.get, 0
             for key, entry in self._changes.items():
                 previous = get(key)
                 if entry is not None:
-                    size += added(key, entry[0], previous)
+                    size += size_added(key, entry[0], entry[2], previous)
                 elif previous is not None:
-                    size -= entry_size(key, previous[0])
+                    size -= entry_size(key, previous[0], previous[2])
             return size
         finally:
             self._changes = {}
 
-    def _attempt(self, op: Transact) -> tuple[bool, int | None, tuple[Any, ...]] | Failure:
-        """Make the operations in this store alone."""
+    def _attempt(self, op: Transact, revision: int) -> tuple[bool, int | None, tuple[Any, ...]] | Failure:
+        """Make the operations in this store alone, as a change of that revision."""
+        self.now_ms = self._under.now_ms
         succeeded = all(map(self._holds, op.compares))
         results: list[tuple[Any, ...] | None] = []
-        before, methods = self._under.revision, self._methods
+        methods = self._methods
         for number, each in enumerate(op.then if succeeded else op.otherwise):
-            self.revision = before  # all of them make one revision, the next
+            self.revision = revision - 1  # all of them make one revision, the next
             result = methods[type(each)](each)
             if type(result) is tuple:
                 results.append(result)
@@ -100,10 +103,10 @@ class Transacts(Kv):
         given = tuple(results)
         if values_size(given) > limits.TRANSACT_VALUES_SIZE_MAX:
             return size_refusal(limits.COMMAND_SIZE_MAX)
-        return (succeeded, before + 1 if self._changes else None, given)
+        return (succeeded, revision if self._changes else None, given)
 
     def _holds(self, compare: Compare) -> bool:
-        entry = self._under.entries.get(compare.key)
+        entry = self._entry(compare.key)
         actual: Any
         match compare.field:
             case "version":
@@ -118,7 +121,7 @@ class Transacts(Kv):
 
     def _entry(self, key: str) -> StoredEntry | None:
         changes = self._changes
-        return changes[key] if key in changes else self._under.entries.get(key)
+        return changes[key] if key in changes else self._under.living(key, self.now_ms)
 
     def _put(
         self,

@@ -56,7 +56,7 @@ def validate_steps(op: SetMany | DeleteMany | GetMany) -> Steps[Failure | int]:
     """As `validate`, in slices: the operation's `size_bound`, or why it cannot be executed."""
     field, kind = _LISTS[type(op)]
     elements = getattr(op, field)
-    refused = count_refusal(field, len(elements))
+    refused = count_refusal(field, len(elements)) or _refusal_of_others(op, field)
     if refused is not None:
         return refused
     size = COMMAND_OVERHEAD
@@ -106,8 +106,12 @@ def _refusal(op: Operation) -> Failure | None:
         return found if isinstance(found, Failure) else None
     if isinstance(op, Transact):
         return _transact_refusal(op)
+    return _refusal_of_others(op, None)
+
+
+def _refusal_of_others(op: Operation, but_for: str | None) -> Failure | None:
     for name, kind in _KINDS[type(op)].items():
-        refused = kind.refusal(name, op)
+        refused = None if name == but_for else kind.refusal(name, op)
         if refused is not None:
             return refused
     return None

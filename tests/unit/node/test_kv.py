@@ -514,3 +514,67 @@ async def test_a_scan_that_is_cancelled_before_its_first_page_gives_none() -> No
         scan.cancel()
         await turn()
         assert (scan.code, scan.items, open_scans(store)) == (3006, [], 0)
+
+
+TTL = frozenset({"pipelining", "idempotency", "kv_ttl"})
+
+
+async def ask_as(store: Served, peer: FakePeer, method: str, *argument: Any, **options: Any) -> FakeRequest:
+    """A request on a connection of its own."""
+    store.peer = peer
+    return await store.ask(method, *argument, **options)
+
+
+def details(refused: FakeRequest) -> dict[str, Any]:
+    assert refused.failure is not None
+    return refused.failure.details
+
+
+async def test_a_connection_without_kv_ttl_is_not_told_when_keys_expire() -> None:
+    """Version 1 of the service has nil in that place."""
+    async with served() as store:
+        told, untold = FakePeer(capabilities=TTL), FakePeer()
+        await ask_as(store, told, "set", "a", b"1", {"ttl_ms": 60_000})
+        expires = (await ask_as(store, told, "get", "a")).result[2]
+        assert expires > 60_000
+        assert (await ask_as(store, untold, "get", "a")).result == [b"1", 1, None]
+        assert (await ask_as(store, untold, "get_many", ["a", "b"])).result == [[[b"1", 1, None], None]]
+        many = ["a"] * 1000
+        assert (await ask_as(store, untold, "get_many", many)).result == [[[b"1", 1, None]] * 1000]
+        assert (await ask_as(store, told, "get_many", many)).result == [[[b"1", 1, expires]] * 1000]
+        (page,) = (await ask_as(store, untold, "scan")).items
+        assert page == [["a", b"1", 1, None]]
+        answer = await ask_as(store, untold, "delete", "a", {"return_previous": True})
+        assert answer.result == [True, 2, [b"1", 1, None]]
+
+
+async def test_a_connection_without_kv_ttl_has_none_of_its_methods_and_options() -> None:
+    async with served() as store:
+        peer = FakePeer(capabilities=frozenset({"kv_transact"}))
+        for method in ("expire", "ttl", "get_and_expire", "get_and_delete"):
+            refused = await ask_as(store, peer, method, "a", 5)
+            assert (refused.code, details(refused)["capability"]) == (3002, "kv_ttl")
+        for option in ({"ttl_ms": 5}, {"keep_ttl": True}, {"keep_ttl": 1}):
+            refused = await ask_as(store, peer, "set", "a", b"", option)
+            assert (refused.code, details(refused)) == (3003, {"unknown": next(iter(option))})
+        inside = await ask_as(store, peer, "transact", [], [["set", ["a", b"", {"ttl_ms": 5}]]])
+        assert (inside.code, details(inside)["unknown"]) == (3003, "ttl_ms")
+        inside = await ask_as(store, peer, "transact", [], [["expire", ["a", 5]]])
+        assert (inside.code, details(inside)["unknown"]) == (3003, "expire")
+
+
+async def test_an_expire_in_the_node_is_no_method() -> None:
+    async with served() as store:
+        refused = await ask_as(store, FakePeer(capabilities=TTL), "expire_due", ["a"])
+        assert refused.code == 3002
+
+
+async def test_a_get_and_delete_says_at_which_revision_it_was_also_when_it_is_repeated() -> None:
+    async with served() as store:
+        peer = FakePeer(capabilities=TTL)
+        await ask_as(store, peer, "set", "a", b"1")
+        first = await ask_as(store, peer, "get_and_delete", "a", request_id=bytes(16))
+        await ask_as(store, peer, "set", "b", b"1")
+        again = await ask_as(store, peer, "get_and_delete", "a", request_id=bytes(16))
+        assert first.result == again.result == [b"1", 1, None, 2]
+        assert first.revision == again.revision == 2

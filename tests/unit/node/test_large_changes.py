@@ -14,7 +14,8 @@ from haptera.node.commands import ANONYMOUS
 from haptera.node.node import Node
 from haptera.node.scans import Cursor
 from haptera.state import EventBounds, Page, Result
-from haptera.state.kv import KEY_WORK, Kv
+from haptera.state.entries import KEY_WORK
+from haptera.state.kv import Kv
 from haptera.state.limits import SLICE_WORK_MAX
 from haptera.state.operations import Clear, Count, DeleteMany, Exists, Get, OpenScan, Set, SetMany
 from haptera.testing.filesystem import MemoryFileSystem

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from haptera.state import Write
 
 #: Bytes of one entry of the tests: a key of two characters, a value of 18 bytes.
-SIZE = entry_size("k0", bytes(18))
+SIZE = entry_size("k0", bytes(18), None)
 VALUE = bytes(18)
 FULL = [(5007, "not_applied")]
 
@@ -76,7 +76,7 @@ async def test_writes_that_wait_for_the_disk_count_with_what_they_will_add() -> 
 async def test_a_write_that_is_taken_back_or_refused_by_the_disk_gives_its_memory_back() -> None:
     fs, disk = MemoryFileSystem(), ManualWriter()
     large = bytes(80_000)  # which needs a segment of its own
-    async with opened(fs, config=limited(entry_size("k0", large)), writer=disk) as node:
+    async with opened(fs, config=limited(entry_size("k0", large, None)), writer=disk) as node:
         first = Asked(node, Set("k0", large))
         assert node.commands.drop(first.submission, 0)
         second = Asked(node, Set("k1", large))

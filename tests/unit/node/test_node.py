@@ -139,7 +139,7 @@ def append(fs: MemoryFileSystem, payload: bytes) -> None:
 
 async def test_a_log_with_a_command_of_a_newer_version_is_refused() -> None:
     fs = MemoryFileSystem()
-    append(fs, msgspec.msgpack.encode([[["kv.expire", "a", 5]]]))
+    append(fs, msgspec.msgpack.encode([[["kv.touch", "a", 5]]]))
     with pytest.raises(UnknownPart):
         await Node.open(CONFIG, filesystem=fs)
 

@@ -9,7 +9,20 @@ import pytest
 
 from haptera.state import Logged, MalformedCommands, UnknownPart, Write, decode_commands, encode_commands
 from haptera.state.command_encoding import encode_steps
-from haptera.state.operations import Clear, Delete, DeleteMany, Forget, Increment, Rename, Set, SetMany
+from haptera.state.operations import (
+    Clear,
+    Delete,
+    DeleteMany,
+    Expire,
+    ExpireDue,
+    Forget,
+    GetAndDelete,
+    GetAndExpire,
+    Increment,
+    Rename,
+    Set,
+    SetMany,
+)
 
 ID = bytes(range(16))
 DIGEST = bytes(range(32))
@@ -18,13 +31,21 @@ DIGEST = bytes(range(32))
 @pytest.mark.parametrize(
     ("op", "logged"),
     [
-        (Set("k", b"v"), ["kv.set", "k", b"v", None, None, False]),
-        (Set("k", b"v", 3, "absent", True), ["kv.set", "k", b"v", 3, "absent", True]),
+        (Set("k", b"v"), ["kv.set", "k", b"v", None, None, False, None, False]),
+        (Set("k", b"v", 3, "absent", True, 50), ["kv.set", "k", b"v", 3, "absent", True, 50, False]),
+        (Set("k", b"v", keep_ttl=True), ["kv.set", "k", b"v", None, None, False, None, True]),
         (Delete("k", 3, True), ["kv.delete", "k", 3, True]),
-        (SetMany([("a", b"1"), ("b", b"2")]), ["kv.set_many", [["a", b"1"], ["b", b"2"]]]),
+        (SetMany([("a", b"1"), ("b", b"2")]), ["kv.set_many", [["a", b"1"], ["b", b"2"]], None]),
+        (SetMany([("a", b"1")], 50), ["kv.set_many", [["a", b"1"]], 50]),
         (DeleteMany(["a", "b"]), ["kv.delete_many", ["a", "b"]]),
         (Increment("k", -1, 5), ["kv.increment", "k", -1, 5]),
         (Rename("a", "b", True), ["kv.rename", "a", "b", True]),
+        (GetAndDelete("k"), ["kv.get_and_delete", "k"]),
+        (GetAndExpire("k", 50), ["kv.get_and_expire", "k", 50, False]),
+        (GetAndExpire("k", persist=True), ["kv.get_and_expire", "k", None, True]),
+        (Expire("k", 50), ["kv.expire", "k", 50]),
+        (Expire("k", None), ["kv.expire", "k", None]),
+        (ExpireDue(["a", "b"]), ["kv.expire_due", ["a", "b"]]),
         (Clear("p"), ["kv.clear", "p"]),
         (Forget("u", [ID]), ["requests.forget", "u", [ID]]),
     ],
@@ -57,10 +78,10 @@ def test_that_a_command_was_resent_is_logged() -> None:
 @pytest.mark.parametrize(
     ("command", "part"),
     [
-        (["kv.expire", "k", 10], "kv.expire"),
+        (["kv.touch", "k", 10], "kv.touch"),
         (["access.grant"], "access.grant"),
         (["kv.get", "k"], "kv.get"),
-        (["kv.set", "k", b"v", None, None, False, 1000], "kv.set"),
+        (["kv.set", "k", b"v", None, None, False, 1000, False, 1], "kv.set"),
         (["kv.clear", "p", 1], "kv.clear"),
     ],
 )

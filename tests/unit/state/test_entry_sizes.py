@@ -10,7 +10,7 @@ from hypothesis import given
 
 from haptera.errors import Failure
 from haptera.state import Logged, StateMachine, dump_pieces, limits, load_pieces
-from haptera.state.entry_sizes import ENTRY_OVERHEAD, entries_size, entry_size
+from haptera.state.entry_sizes import ENTRY_OVERHEAD, EXPIRY_SIZE, entries_size, entry_size
 from haptera.state.operations import Clear, Delete, DeleteMany, Forget, Increment, Rename, Set, SetMany
 from haptera.state.sliced_work import finish
 from tests.support.transacts import transacts
@@ -70,11 +70,12 @@ def test_the_slices_of_a_judgement_are_short() -> None:
 
 
 def test_sizes_of_entries_are_those_of_their_key_and_value() -> None:
-    assert entry_size("key", b"value") == ENTRY_OVERHEAD + 3 + 5
-    assert entry_size("鍵", b"") == ENTRY_OVERHEAD + 4
-    assert entries_size(["key", "b"], [b"value", b""]) == 2 * ENTRY_OVERHEAD + 3 + 5 + 1
-    assert entries_size(["key", "鍵"], [b"value", b""]) == 2 * ENTRY_OVERHEAD + 3 + 5 + 4
-    assert entries_size([], []) == 0
+    assert entry_size("key", b"value", None) == ENTRY_OVERHEAD + 3 + 5
+    assert entry_size("鍵", b"", None) == ENTRY_OVERHEAD + 4
+    assert entry_size("key", b"value", 1) == ENTRY_OVERHEAD + 3 + 5 + EXPIRY_SIZE
+    assert entries_size(["key", "b"], [b"value", b""], 0) == 2 * ENTRY_OVERHEAD + 3 + 5 + 1
+    assert entries_size(["key", "鍵"], [b"value", b""], 2) == 2 * ENTRY_OVERHEAD + 3 + 5 + 4 + 2 * EXPIRY_SIZE
+    assert entries_size([], [], 0) == 0
 
 
 def test_an_overwrite_adds_the_difference_of_the_values() -> None:

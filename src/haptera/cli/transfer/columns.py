@@ -28,6 +28,10 @@ class Wanted:
     raw: bool = False
 
 
+#: A key and a value, and, where the row says so, the Unix time in seconds at which it expires.
+Row = tuple[bytes, bytes] | tuple[bytes, bytes, float | None]
+
+
 class Rows(Protocol):
     """The rows of one file. ``number`` is the place of the last one read, in ``unit``."""
 
@@ -36,7 +40,7 @@ class Rows(Protocol):
 
     unit: str
 
-    def __iter__(self) -> Iterator[tuple[bytes, bytes] | str]:
+    def __iter__(self) -> Iterator[Row | str]:
         """Each row, or its fault. Raises `BadFile` where the file cannot be read on."""
         ...
 

@@ -4,7 +4,7 @@ A file that begins with ``[``, or as the answer of `etcdctl get -w json` does, i
 object.
 The members of an object tell its kind:
 
-- ours: ``key``, and ``value`` (text) or ``value_base64``; ``version`` is passed over
+- ours: ``key``, ``value`` (text) or ``value_base64``, and ``expires_at``; ``version`` is passed over
 - a row of Redis, as RIOT and redis-dump write it: ``key``, ``type``, ``value``
 - an entry of `consul kv export` or of Consul's HTTP API: ``key``, ``flags``, ``value`` in base64
 - a pair of etcd: ``key`` and ``value`` in base64, ``mod_revision``
@@ -25,13 +25,13 @@ from haptera.cli.transfer.json_array import Document
 from haptera.cli.transfer.unpacked_lines import Lines, Source
 
 if TYPE_CHECKING:
-    from haptera.cli.transfer.columns import Rows, Wanted
+    from haptera.cli.transfer.columns import Row, Rows, Wanted
 
 _ETCD: Final = re.compile(rb'\s*\{\s*"(?:header|kvs)"\s*:')
 _decode_line = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
-EXPIRES: Final = "the entry expires, and this version stores none that do"
+EXPIRES: Final = "the entry expires, and the row does not say when"
 
 
 def json_rows(source: Source, wanted: Wanted, start: bytes) -> Rows:
@@ -54,7 +54,7 @@ class _ObjectLines:
     def number(self) -> int:
         return self._lines.number
 
-    def __iter__(self) -> Iterator[tuple[bytes, bytes] | str]:
+    def __iter__(self) -> Iterator[Row | str]:
         comment = self._wanted.comment
         while line := self._lines.read():
             if comment is not None and line.startswith(comment):
@@ -81,7 +81,7 @@ class _Documents:
     def number(self) -> int:
         return self._document.number
 
-    def __iter__(self) -> Iterator[tuple[bytes, bytes] | str]:
+    def __iter__(self) -> Iterator[Row | str]:
         document = self._document
         while document.next_char():
             if not self._etcd:
@@ -96,7 +96,7 @@ class _Documents:
                     document.value()
 
 
-def _row(found: Any, wanted: Wanted) -> tuple[bytes, bytes] | str:
+def _row(found: Any, wanted: Wanted) -> Row | str:
     if not isinstance(found, dict):
         return "not an object with a key and a value"
     try:
@@ -109,7 +109,7 @@ def _row(found: Any, wanted: Wanted) -> tuple[bytes, bytes] | str:
         return "text with a lone surrogate, which no encoding has"
 
 
-def _known(found: dict[str, Any]) -> tuple[bytes, bytes]:
+def _known(found: dict[str, Any]) -> Row:
     if "mod_revision" in found:
         if found.get("lease"):
             raise BadRow(EXPIRES)
@@ -121,11 +121,12 @@ def _known(found: dict[str, Any]) -> tuple[bytes, bytes]:
     key = _text(_member(found, "key"))
     if "type" in found:
         return key, _of_redis(found)
-    if found.get("expires_at") is not None:
-        raise BadRow(EXPIRES)
+    expires_at = found.get("expires_at")
+    if expires_at is not None and (isinstance(expires_at, bool) or not isinstance(expires_at, int | float)):
+        raise BadRow("expires_at is not a number of seconds")
     if ("value" in found) == ("value_base64" in found):
         raise BadRow("value or value_base64 is needed, and not both")
-    return key, _base64(found["value_base64"]) if "value_base64" in found else _text(found["value"])
+    return key, _base64(found["value_base64"]) if "value_base64" in found else _text(found["value"]), expires_at
 
 
 def _of_redis(found: dict[str, Any]) -> bytes:

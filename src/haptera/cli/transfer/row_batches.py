@@ -25,13 +25,16 @@ BATCH_SIZE_MAX: Final = 128 * 1024
 
 @dataclass
 class RowBatch:
-    """Rows for one call. ``first`` and ``last`` are where they stood in the file."""
+    """Rows for one call. ``first`` and ``last`` are where they stood in the file, ``expires_at`` is the Unix time in
+    seconds at which all of them expire, or None.
+    """
 
     items: list[tuple[str, bytes]]
     first: int
     last: int
     #: Bytes of the file read so far, before decompression.
     position: int
+    expires_at: float | None = None
 
 
 class Reader:
@@ -67,27 +70,31 @@ class Reader:
         """The file's rows in order. Raises `BadFile` (behind a last batch of the rows before it) and ``OSError``."""
         items: list[tuple[str, bytes]] = []
         size = first = count = 0
+        expires_at: float | None = None
         try:
-            for key, value in self._good_rows():
+            for key, value, expires in self._good_rows():
+                if items and expires != expires_at:
+                    yield RowBatch(items, first, self.place - 1, self.bytes_read, expires_at)
+                    items, size = [], 0
                 if not items:
-                    first = self.place
+                    first, expires_at = self.place, expires
                 items.append((key, value))
                 count += 1
                 size += len(key) + len(value)
                 if len(items) >= BATCH_ROWS_MAX or size >= BATCH_SIZE_MAX:
-                    yield RowBatch(items, first, self.place, self.bytes_read)
+                    yield RowBatch(items, first, self.place, self.bytes_read, expires_at)
                     items, size = [], 0
         except BadFile:
             if items:
-                yield RowBatch(items, first, self.place - 1, self.bytes_read)
+                yield RowBatch(items, first, self.place - 1, self.bytes_read, expires_at)
             raise
         if items:
-            yield RowBatch(items, first, self.place, self.bytes_read)
+            yield RowBatch(items, first, self.place, self.bytes_read, expires_at)
         if not count and not self._source.empty:
             bad = f"; {self.skipped} bad ones were passed over" if self.skipped else ""
             raise WrongFile(f"the file is not empty, and has no rows{bad}")
 
-    def _good_rows(self) -> Iterator[tuple[str, bytes]]:
+    def _good_rows(self) -> Iterator[tuple[str, bytes, float | None]]:
         self._rows = self._open()
         for found in self._rows:
             row = self._checked(*found) if isinstance(found, tuple) else found
@@ -113,7 +120,9 @@ class Reader:
             return json_rows(self._source, self._wanted, start)
         return CsvRows(self._source, self._wanted) if form == "csv" else DelimitedRows(self._source, self._wanted)
 
-    def _checked(self, key: bytes, value: bytes) -> tuple[str, bytes] | str:
+    def _checked(
+        self, key: bytes, value: bytes, expires_at: float | None = None
+    ) -> tuple[str, bytes, float | None] | str:
         """A row within the limits of the store, or its fault: one bad row must not fail its batch."""
         name = self._prefix + key
         if not 0 < len(name) <= KEY_SIZE_MAX:
@@ -123,6 +132,6 @@ class Reader:
         if len(value) > VALUE_SIZE_MAX:
             return f"a value of {len(value)} bytes, not at most {VALUE_SIZE_MAX}"
         try:
-            return name.decode(), value
+            return name.decode(), value, expires_at
         except UnicodeDecodeError:
             return "a key that is not UTF-8"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from haptera.cli.transfer.errors import BadFile
 from haptera.errors import HapteraError
+from haptera.key_rules import TTL_MAX_MS
 
 if TYPE_CHECKING:
     from haptera.cli.transfer.row_batches import Reader, RowBatch
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 #: Calls under way at once: enough that the disk always has a next batch, at most some megabytes of rows.
 IN_FLIGHT_MAX: Final = 16
+
+#: Seconds of the shortest time to live.
+TTL_MIN_S: Final = 0.001
 
 #: Batches that are read but not yet sent, so that reading and sending overlap.
 READ_AHEAD_MAX: Final = 4
@@ -34,9 +39,12 @@ class Interrupted(Exception):
 
 @dataclass
 class Tally:
-    """The fate of the rows. ``stopped_at`` is the first place in the file whose row is not certainly stored."""
+    """The fate of the rows. ``stopped_at`` is the first place in the file whose row is not certainly stored.
+    ``expired`` are the rows that were left out because their time was over.
+    """
 
     stored: int = 0
+    expired: int = 0
     uncertain: int = 0
     stopped_at: int | None = None
     error: BaseException | None = None
@@ -119,8 +127,13 @@ class InFlight:
         task.add_done_callback(self.tasks.discard)
 
     async def _store(self, batch: RowBatch, keys: set[str]) -> None:
+        ttl = None if batch.expires_at is None else min(batch.expires_at - time.time(), TTL_MAX_MS / 1000)
+        if ttl is not None and ttl < TTL_MIN_S:
+            self.tally.expired += len(batch.items)
+            self.keys -= keys
+            return
         try:
-            await self.db.set_many(batch.items)
+            await self.db.set_many(batch.items, ttl=ttl)
         except HapteraError as error:
             self.tally.failed(batch, error)
         except asyncio.CancelledError:

@@ -245,7 +245,7 @@ class Commands:
 
     def counts_at_once(self, op: operations.Count) -> bool:
         """Whether `submit` answers this count at once; else it is for `count`."""
-        return not self._machine.changing and _is_of_a_range(op)
+        return self._machine.counts_at_once() and _is_of_a_range(op)
 
     async def count(
         self, submitter: Submitter, op: operations.Count, owner: object | None = None
@@ -258,8 +258,9 @@ class Commands:
         if _is_of_a_range(op):
             refused = validate(op)
             await self._pipeline.settled()
-            result = refused or self._machine.read(op)
-            return (result, self._machine.revision) if isinstance(result, tuple) else cast("Failure", result)
+            if refused is not None or self._machine.counts_at_once():
+                result = refused or self._machine.read(op)
+                return (result, self._machine.revision) if isinstance(result, tuple) else cast("Failure", result)
         scan = operations.OpenScan(prefix=op.prefix, start=op.start, end=op.end, glob=op.glob, keys_only=True)
         cursor = await self.open_scan(submitter, scan, owner=owner)
         if isinstance(cursor, Failure):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from haptera.errors import Code, Failure, failure
 from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.services.answer_shares import Answers
-from haptera.node.services.kv_methods import METHODS, SERVICE
+from haptera.node.services.kv_methods import METHODS, SERVICE, methods_with
 from haptera.node.services.large_requests import LARGE_SIZE, LargeRequests, is_large_list, while_wanted
 from haptera.node.services.long_reads import LongReads
 from haptera.node.services.msgpack_slices import PIECE_SIZE, decode_steps
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from haptera.node.commands import Commands, Submitter
     from haptera.node.metrics import Metrics
-    from haptera.node.services.method_arguments import Argument
     from haptera.node.watches import Watches
     from haptera.peer import Peer
     from haptera.state import Operation, Steps
@@ -66,10 +65,11 @@ class KvService(Service):
         writes: list[Request] = []
         write_commands: list[Envelope] = []
         session, maker = ANONYMOUS, Maker(requests[0].peer)
+        methods = methods_with(requests[0].peer.capabilities)
         for request in requests:
-            method = METHODS.get(request.method)
-            if method is None or (method.group is not None and method.group not in request.peer.capabilities):
-                self._replies.fail(request, _unknown_method(request, method))
+            method = methods.get(request.method)
+            if method is None:
+                self._replies.fail(request, _unknown_method(request))
                 continue
             counts[request.method] += 1
             size = len(request.payload)
@@ -152,7 +152,7 @@ class KvService(Service):
 
     def _checked(self, request: Request, elements: list[Any]) -> Steps[Envelope | Failure]:
         """The command that a large argument is, decoded and checked in slices; `elements` as of `decode_steps`."""
-        method, payload = METHODS[request.method], request.payload
+        method, payload = methods_with(request.peer.capabilities)[request.method], request.payload
         checked: Envelope | None = None
         op: Operation | Failure
         if isinstance(method, TransactArgument):
@@ -175,9 +175,10 @@ class KvService(Service):
         return Maker(request.peer).command(op, request, digest.digest(), checked)
 
 
-def _unknown_method(request: Request, method: Argument[Operation] | TransactArgument | None) -> Failure:
+def _unknown_method(request: Request) -> Failure:
     """The refusal of a method that is not there, or whose capability the connection does not have."""
     details = {"service": SERVICE, "method": request.method}
+    method = METHODS.get(request.method)
     if method is not None:
         details["capability"] = str(method.group)
     return failure(Code.UNKNOWN_METHOD, details)

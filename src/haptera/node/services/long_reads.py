@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from haptera.errors import Code, Failure, LocalProtocolError, failure
 from haptera.node.scans import Cursor, page_steps
+from haptera.node.services.hidden_times import entries_without_times, hides_times, rows_without_times
 from haptera.node.services.large_requests import while_wanted, writable
 from haptera.node.services.msgpack_slices import encode_steps
 from haptera.node.services.replies import GET_MANY_SIZE_MAX, revision_entry
@@ -69,6 +70,8 @@ class LongReads:
         if isinstance(found, Failure):
             return found
         entries, revision = found
+        if hides_times(request.peer):
+            entries = entries_without_times(entries)
         return (yield from encode_steps((entries,))), revision
 
     async def _count(self, submitter: Submitter, request: Request, op: operations.Count) -> None:
@@ -112,7 +115,8 @@ class LongReads:
                     self._replies.fail(request, page)
                     return
                 if page.rows:
-                    await request.send(self._replies.encode(page.rows))
+                    rows = rows_without_times(page.rows) if hides_times(request.peer) else page.rows
+                    await request.send(self._replies.encode(rows))
                 if page.done:
                     break
             self._replies.respond(request, cursor.result, cursor.revision)

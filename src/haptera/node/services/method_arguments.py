@@ -8,7 +8,7 @@ of another type, and bytes behind the argument all are 3003, and nothing is done
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import reduce
 from operator import or_
 from types import NoneType
@@ -18,6 +18,7 @@ import msgspec
 from msgspec import NODEFAULT, UNSET, Raw, Struct, UnsetType, structs
 
 from haptera.errors import Code, Failure, failure
+from haptera.kv_groups import KV_GROUPS
 from haptera.state import array_header, list_field
 from haptera.wire import map_size
 
@@ -46,7 +47,8 @@ class Argument(Generic[AskedT]):
 
     The class may say more of its form, as a `Command` does. ``list_field`` names the list of which the argument may
     have very many elements: it is the argument's first field, and the operation's. ``bytes_per_unit`` is how many
-    bytes of such an argument are a unit of work; 0 for any other. ``version_at`` and ``group`` are the command's.
+    bytes of such an argument are a unit of work; 0 for any other. ``version_at`` and ``group`` are the command's. An
+    option of a group that is not among ``groups`` is not known.
     """
 
     __slots__ = (
@@ -55,6 +57,7 @@ class Argument(Generic[AskedT]):
         "_decode",
         "_decode_bare",
         "_header",
+        "_known",
         "_options",
         "bytes_per_unit",
         "group",
@@ -62,7 +65,7 @@ class Argument(Generic[AskedT]):
         "version_at",
     )
 
-    def __init__(self, asked: type[AskedT]) -> None:
+    def __init__(self, asked: type[AskedT], groups: Container[str] = KV_GROUPS) -> None:
         listed = list_field(asked)
         self.list_field = None if listed is None else listed[0]
         self.bytes_per_unit = 0 if listed is None else _LIST_BYTES_PER_UNIT
@@ -76,6 +79,9 @@ class Argument(Generic[AskedT]):
         self._options: type[Struct] | None = None
         if options or getattr(asked, "may_have_options", False):
             self._options = _options_struct(options)
+        needs: Mapping[str, str] = getattr(asked, "option_groups", {})
+        names = [field.encode_name for field in options]
+        self._known = frozenset(name for name in names if name not in needs or needs[name] in groups)
         # Most arguments have no options: their first byte says so, and a tuple is decoded faster than a struct.
         self._header = array_header(count)[0]
         self._decode_bare = msgspec.msgpack.Decoder(tuple.__class_getitem__(tuple(type_ for _, type_ in array))).decode
@@ -111,9 +117,8 @@ class Argument(Generic[AskedT]):
 
     def _with(self, fields: Sequence[Any], options: Mapping[str, Any]) -> AskedT | Failure:
         assert self._options is not None
-        known = self._options.__struct_encode_fields__
         for name in options:
-            if name not in known:
+            if name not in self._known:
                 return failure(Code.INVALID_ARGUMENT, {"unknown": shown(name)}, outcome="not_applied")
         try:
             given = structs.astuple(msgspec.convert(options, self._options, builtin_types=BINARY))

@@ -14,6 +14,7 @@ import msgspec
 
 from haptera.errors import Code, Failure, failure
 from haptera.key_rules import size_refusal
+from haptera.node.services.hidden_times import hides_times, without_times
 from haptera.node.services.kv_methods import METHODS
 from haptera.node.services.large_requests import units_of_values, while_wanted
 from haptera.node.services.msgpack_slices import encode_steps
@@ -80,6 +81,7 @@ class Replies:
         """
         now = now or revision_entry(self._commands.revision)
         encode, peer = self.encode, requests[0].peer
+        hides = hides_times(peer)
         answers: list[tuple[Request, bytes, bytes]] = []
         room = 0
         for position in range(start, len(requests)):
@@ -99,6 +101,8 @@ class Replies:
                     assert isinstance(result, Failure)
                     self.fail(request, result, replayed)
                 continue
+            if hides:
+                result = results[position] = without_times(result)
             if type(result[0]) in _WITH_VALUES or type(result[-1]) is tuple:
                 if type(result[0]) is list and (refused := too_many_bytes(result[0], peer.max_message)) is not None:
                     self.fail(request, refused)

@@ -195,5 +195,7 @@ def _values_given(branch: Sequence[Operation]) -> int:
 
 
 def _gives_value(op: Operation) -> bool:
-    """Whether a change answers with the entry of before."""
+    """Whether a change answers with an entry."""
+    if isinstance(op, (operations.GetAndDelete, operations.GetAndExpire)):
+        return True
     return isinstance(op, (operations.Set, operations.Delete)) and op.return_previous

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 from haptera.cli.transfer.columns import Wanted
 from haptera.cli.transfer.row_batches import BATCH_ROWS_MAX, Reader, RowBatch
 from haptera.cli.transfer.store_rows import IN_FLIGHT_MAX, Interrupted, store
+from haptera.key_rules import TTL_MAX_MS
 from haptera.testing import virtual_clock
 
 if TYPE_CHECKING:
@@ -26,11 +29,13 @@ class Unordered:
         self.entries: dict[str, bytes] = {}
         self.calls = 0
         self.most = 0
+        self.ttls: list[float | None] = []
         self._under_way = 0
         self._silent_after = silent_after
 
-    async def set_many(self, items: list[tuple[str, bytes]]) -> int:
+    async def set_many(self, items: list[tuple[str, bytes]], *, ttl: float | None = None) -> int:
         self.calls += 1
+        self.ttls.append(ttl)
         number = self.calls
         self._under_way += 1
         self.most = max(self.most, self._under_way)
@@ -88,3 +93,20 @@ async def test_an_interrupted_import_tells_what_is_certain() -> None:
     assert (tally.stored, tally.uncertain) == (BATCH_ROWS_MAX * 3, BATCH_ROWS_MAX * 2)
     assert tally.stopped_at == BATCH_ROWS_MAX * 3 + 1
     assert len(db.entries) == tally.stored
+
+
+@virtual_clock
+async def test_rows_that_expire_get_the_time_that_is_left_and_those_whose_time_is_over_are_left_out() -> None:
+    now = time.time()
+    rows = [("a", None), ("b", now + 100), ("c", now + 100), ("d", now - 1), ("e", now + 10**12), ("f", None)]
+    lines = [json.dumps({"key": key, "value": key, "expires_at": expires}) for key, expires in rows]
+    db = Unordered()
+    reader = Reader(io.BytesIO("\n".join(lines).encode()), "-", Wanted(), form=None)
+    tally = await store(cast("Database", db), reader, nothing, at_once)
+    assert (tally.error, tally.stored, tally.expired) == (None, 5, 1)
+    assert set(db.entries) == {"a", "b", "c", "e", "f"}
+    none, soon, longest, last = db.ttls
+    assert none is last is None
+    assert soon is not None
+    assert 99 < soon <= 100
+    assert longest == TTL_MAX_MS / 1000

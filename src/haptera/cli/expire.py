@@ -1,0 +1,32 @@
+"""``haptera expire``"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from haptera.cli.client_command import Client, client_options
+from haptera.cli.exit_codes import DONE
+from haptera.cli.numbers import TTL
+
+if TYPE_CHECKING:
+    from haptera.client import Database
+
+
+@click.command()
+@click.argument("key")
+@click.argument("seconds", type=TTL)
+@client_options()
+def command(key: str, seconds: float, client: Client) -> int:
+    """Have KEY expire in SECONDS from now, and write its new version. Its value stays.
+
+    Exit code 1: there is no KEY.
+    """
+
+    async def run(db: Database) -> int:
+        version = await db.expire(key, seconds)
+        client.show({"key": key, "version": version}, str(version))
+        return DONE
+
+    return client.run(run, change=True)

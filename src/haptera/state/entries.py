@@ -1,0 +1,310 @@
+"""The entries of the ``kv`` part, and all that follows them: the index of their keys, their times, and the past that
+readers need.
+
+`Entries._put` and `Entries._remove` make each change of a key, whichever command it belongs to.
+
+A key whose time has come is *dead*. It stays until a command removes it: one that puts another entry in its place, or
+the one that the node logs for that (`operations.ExpireDue`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from haptera.key_rules import EXPIRY_MAX_MS, KEY_SIZE_MAX, VERSION_MAX
+from haptera.state import limits
+from haptera.state.entry_sizes import entry_size, size_added
+from haptera.state.event_history import EXPIRE, PUT, EventBounds, EventHistory
+from haptera.state.expiry import ExpiryIndex
+from haptera.state.held_entries import HeldEntries
+from haptera.state.index import KeyIndex
+from haptera.state.invariants import require
+from haptera.state.key_ranges import EVERYTHING, KeyRange
+from haptera.state.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from haptera.state.results import StoredEntry
+    from haptera.state.sliced_work import Steps
+
+#: Units of work of a key that is added to the index or taken out of it, and of an entry that is freed.
+KEY_WORK: Final = 16
+FREE_WORK: Final = 4
+#: Dead keys that are found without a stop: a quarter of a millisecond.
+_PIECE: Final = 1024
+
+
+class Entries:
+    """The entries by key. The attributes belong to this package."""
+
+    __slots__ = (
+        "_current",
+        "_index",
+        "_spare",
+        "cleared_at",
+        "clock",
+        "cursors",
+        "entries",
+        "events",
+        "expiry",
+        "held",
+        "now_ms",
+        "revision",
+        "size",
+    )
+
+    def __init__(self, bounds: EventBounds | None = None) -> None:
+        self.revision = 0
+        #: Bytes of memory that the entries take (`haptera.state.entry_sizes`).
+        self.size = 0
+        self.entries: Table[StoredEntry] = Table()
+        self.expiry = ExpiryIndex()
+        #: The time by which commands judge: that of the entry which is applied.
+        self.now_ms = 0
+        #: The time by which reads judge, in Unix milliseconds. A node gives a clock that goes on between the entries.
+        self.clock: Callable[[], int] = lambda: self.now_ms
+        self.held = HeldEntries(self._lay, self._freed)
+        #: The changes of keys, of which there is one for each key and revision.
+        self.events = EventHistory(self.held.release_store, bounds or EventBounds())
+        #: Scans open now.
+        self.cursors = 0
+        #: The revision of the last clear of everything; 0 before the first.
+        self.cleared_at = 0
+        #: How a key is read while a large change is applied in part; None at any other time.
+        self._current: Callable[[str], StoredEntry | None] | None = None
+        self._spare: Table[StoredEntry] | None = None
+        self._index: KeyIndex | None = None
+
+    # Keys that expire
+
+    def _seen(self, key: str) -> StoredEntry | None:
+        """The entry of a key as reads see it now."""
+        entry = (self._current or self.entries.get)(key)
+        return None if entry is None or (entry[2] is not None and entry[2] <= self.clock()) else entry
+
+    def living(self, key: str, now_ms: int) -> StoredEntry | None:
+        """The present entry of a key, unless it is dead at that time."""
+        entry = self.entries.get(key)
+        return None if entry is None or (entry[2] is not None and entry[2] <= now_ms) else entry
+
+    def has_dead(self, keys: Iterable[str]) -> bool:
+        """Whether one of some keys is dead at the time of the commands, and still there."""
+        entries, now_ms = self.entries, self.now_ms
+        return self.expiry.count > 0 and any(key in entries and self.living(key, now_ms) is None for key in keys)
+
+    def _ending(self, ttl_ms: int) -> int:
+        """The time at which a key ends that has so long to live."""
+        return min(self.now_ms + ttl_ms, EXPIRY_MAX_MS)
+
+    def _bury(self, key: str) -> None:
+        """Remove a dead entry, at a revision of its own, so that another one may take its place."""
+        entry = self.entries.get(key)
+        if entry is not None:
+            self.revision += 1
+            self._remove(key, self.revision, entry, EXPIRE)
+
+    def _bury_all(self, keys: Iterable[str]) -> Steps[None]:
+        """Remove those of the keys that are dead, at one revision."""
+        revision, work, found = self.revision + 1, 0, False
+        for key in keys:
+            entry = self.entries.get(key)
+            work += 1
+            if entry is not None and entry[2] is not None and entry[2] <= self.now_ms:
+                self._remove(key, revision, entry, EXPIRE)
+                found = True
+                work += KEY_WORK
+            if work >= limits.SLICE_WORK_MAX:
+                yield work
+                work = 0
+        if found:
+            self.revision = revision
+
+    def _dead(self, span: KeyRange, now_ms: int) -> Steps[list[str]]:
+        """The keys of a range that are dead at a time and still there."""
+        if not self.expiry.count:
+            return []
+        expiry = self.expiry
+        found: list[str] = []
+        yield from expiry.advance_steps(now_ms)
+        for piece in expiry.due_pieces(now_ms):
+            found += piece if span == EVERYTHING else filter(span.holds, piece)
+            if len(piece) > _PIECE:
+                yield len(piece)
+        return found
+
+    # A large change, which is one step for every reader
+
+    def _begin(self, keys: int) -> Table[StoredEntry | None] | None:
+        """Begin a change of so many keys. Until `_end`, no reader sees a large one: of each key that was changed,
+        reads see the entry in the table that this returns. None for a change of one slice.
+        """
+        if keys * KEY_WORK <= limits.SLICE_WORK_MAX:
+            return None
+        before: Table[StoredEntry | None] = Table()
+        self._current = _as_before(before, self.entries)
+        return before
+
+    def _end(self, before: Table[StoredEntry | None] | None) -> Steps[None]:
+        """Show the change, whole, and free the entries that it has replaced."""
+        if before is None:
+            return
+        self.settle()
+        while freed := before.free(limits.SWEEP_MAX):
+            yield freed * FREE_WORK
+
+    @property
+    def changing(self) -> bool:
+        """Whether a large change is applied in part. Then the keys can be read one by one, but neither counted nor
+        scanned again: the index is that of a state which no reader may see.
+        """
+        return self._current is not None
+
+    def settle(self) -> None:
+        """Have readers see the present entries: a large change is whole, or is given up with the state."""
+        self._current = None
+
+    # The index and the past
+
+    @property
+    def index(self) -> KeyIndex:
+        """The sorted index, made when it is first needed: a store that is only replayed, or read by key, has none."""
+        if self._index is None:
+            self._index = KeyIndex(self.entries)
+        return self._index
+
+    def build_index(self) -> None:
+        """Make the index now, and that of each store that a clear has left."""
+        _ = self.index
+        for store in self.events.cleared_stores():
+            store.build_index()
+
+    def adopt_order(self, keys: list[str]) -> None:
+        """Take ``keys``, all that there are in their order, as the index."""
+        self._index = KeyIndex(keys)
+
+    def keep_tracked(self) -> None:
+        """Have the garbage collector follow the tables of entries, so that ``gc.freeze`` takes them from its sight."""
+        if self._spare is None:
+            self._spare = Table()
+        for entries in (self.entries, self._spare):
+            entries.track((b"", self.revision, None))  # a new tuple is followed
+
+    def _put(
+        self,
+        key: str,
+        value: bytes,
+        revision: int,
+        previous: StoredEntry | None,
+        expires_at_ms: int | None = None,
+    ) -> None:
+        if previous is None:
+            if self._index is not None:
+                self._index.add(key)
+        elif previous[1] <= self.held.newest:
+            self.held.keep(key, previous, revision)
+        if expires_at_ms is not None or (previous is not None and previous[2] is not None):
+            self._move_expiry(key, None if previous is None else previous[2], expires_at_ms)
+            self.size += size_added(key, value, expires_at_ms, previous)
+        else:
+            self.size += entry_size(key, value, None) if previous is None else len(value) - len(previous[0])
+        entry = (value, revision, expires_at_ms)
+        self.entries.put(key, entry)
+        self.events.append(revision, PUT, key, entry, previous)
+
+    def _move_expiry(self, key: str, old_ms: int | None, new_ms: int | None) -> None:
+        if old_ms is None:
+            assert new_ms is not None
+            self.expiry.add(key, new_ms, self.now_ms)
+        elif new_ms is None:
+            self.expiry.remove(key, old_ms)
+        elif new_ms != old_ms:
+            self.expiry.move(key, old_ms, new_ms)
+
+    def _remove(self, key: str, revision: int, previous: StoredEntry, kind: int) -> None:
+        """Take out a key. ``kind`` says why (`haptera.state.event_history`)."""
+        held = self.held
+        if previous[1] <= held.newest:
+            held.keep(key, previous, revision)
+        self.entries.remove(key)
+        if previous[2] is not None:
+            self.expiry.remove(key, previous[2])
+        self.size -= entry_size(key, previous[0], previous[2])
+        if self._index is not None:
+            self._index.remove(key, ghost=key in held.records)
+        self.events.append(revision, kind, key, None, previous)
+
+    def _lay(self, key: str) -> None:
+        if self._index is not None and key not in self.entries and key in self._index.ghosts:
+            self._index.lay(key)
+
+    def _freed(self, entries: Table[StoredEntry]) -> None:
+        """Keep an emptied table for the next clear: it is one that the garbage collector does not look at."""
+        self._spare = entries
+
+    # For tests and tools
+
+    def digest(self) -> bytes:
+        """32 bytes that are equal for equal stores: of the revision and of the keys with their entries."""
+        encode = msgspec.msgpack.Encoder().encode
+        digest = hashlib.sha256(encode(self.revision))
+        for entry in sorted(self.entries.items()):
+            digest.update(encode(entry))
+        return digest.digest()
+
+    def check(self) -> None:
+        """Raise ``AssertionError`` with the invariant that does not hold; takes time and memory for every key."""
+        require(0 <= self.revision <= VERSION_MAX, "the revision is a version")
+        self.entries.check()
+        entries = list(self.entries.items())
+        require(
+            self.size == sum(entry_size(key, entry[0], entry[2]) for key, entry in entries),
+            "the size of the entries is counted",
+        )
+        self.expiry.check()
+        expiring = {key: entry[2] for key, entry in entries if entry[2] is not None}
+        require(dict(self.expiry.items()) == expiring, "the keys that expire are known, with their times")
+        for key, entry in entries:
+            require(0 < len(key) <= KEY_SIZE_MAX, "keys have their size")
+            require(_is_entry(entry) and 0 < entry[1] <= self.revision, "no version is above the revision")
+        self.held.check()
+        self.events.check()
+        if self._index is None:
+            require(not self.held.records, "readers have an index")
+            return
+        keys, ghosts = list(self._index.keys), list(self._index.ghosts)
+        require(keys == sorted({*self.entries, *ghosts}), "the index has the keys and the ghosts, in order, once")
+        for key, records in self.held.records.items():
+            recent = key not in self.entries and records[-1][0] > self.cleared_at
+            require(not recent or key in self._index.ghosts, "a deleted key that has older entries is a ghost")
+        for key in ghosts:
+            require(key not in self.entries, "a ghost is a deleted key")
+            require(key in self.held.records, "a ghost has older entries")
+
+
+def without_dead(entries: list[StoredEntry | None], now_ms: int) -> list[StoredEntry | None]:
+    """Return the entries with None in the place of those that are dead at a time."""
+    return [None if entry is None or (entry[2] is not None and entry[2] <= now_ms) else entry for entry in entries]
+
+
+def _as_before(before: Table[StoredEntry | None], entries: Table[StoredEntry]) -> Callable[[str], StoredEntry | None]:
+    def current(key: str) -> StoredEntry | None:
+        return before.get(key) if key in before else entries.get(key)
+
+    return current
+
+
+def outside(span: KeyRange, entries: Table[StoredEntry]) -> Callable[[str], StoredEntry | None]:
+    low, high = span.low, span.high
+
+    def current(key: str) -> StoredEntry | None:
+        return None if key >= low and (high is None or key < high) else entries.get(key)
+
+    return current
+
+
+def _is_entry(entry: Any) -> bool:
+    return [type(field) for field in entry[:2]] == [bytes, int] and (entry[2] is None or type(entry[2]) is int)
