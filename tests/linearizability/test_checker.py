@@ -40,6 +40,20 @@ def scanned(call: int, revision: int, *rows: dict[str, Any]) -> dict[str, Any]:
 
 LOST_ANSWER = asked(1, None, "increment", key="n", delta=1)
 
+#: An operation of a transact that fails where there is no such key.
+GONE = {"method": "rename", "key": "none", "new_key": "k"}
+
+
+def transacted(
+    call: int, end: int, succeeded: int, revision: int, *rows: dict[str, Any], loose: bool = False
+) -> dict[str, Any]:
+    told = {"number": succeeded, "revision": revision, "rows": rows, "loose": loose}
+    increment = {"method": "increment", "key": "n", "delta": 1}
+    then = [{"method": "set", "key": "k", "value": "w"}, increment, {"method": "get", "key": "n"}]
+    compares = [{"key": "k", "field": "version", "operator": "=", "number": 1}]
+    return asked(call, end, "transact", told, compares=compares, then=then, otherwise=[{"method": "get", "key": "k"}])
+
+
 RIGHT = {
     "changes that overlap take effect in either order": [
         incremented(1, 4, 2, 2),
@@ -68,6 +82,22 @@ RIGHT = {
     "a condition that failed": [
         stored(1, 2, "v", 1),
         asked(3, 4, "set", {"code": 4002, "actual": 1}, key="k", value="w", if_version=7),
+        scanned(5, 1, found("k", "v", 1)),
+    ],
+    "a transact whose operations see each other": [
+        stored(1, 2, "v", 1),
+        transacted(3, 4, 1, 2, found("n", "1", 2)),
+        scanned(5, 2, found("k", "w", 2), found("n", "1", 2)),
+    ],
+    "a transact whose compare does not hold": [
+        stored(1, 2, "x", 1),
+        stored(3, 4, "v", 2),
+        transacted(5, 6, 0, 2, found("k", "v", 2), loose=True),
+        scanned(7, 2, found("k", "v", 2)),
+    ],
+    "a transact that failed": [
+        stored(1, 2, "v", 1),
+        asked(3, 4, "transact", {"code": 4001}, then=[{"method": "set", "key": "k", "value": "w"}, GONE]),
         scanned(5, 1, found("k", "v", 1)),
     ],
     "a delete of nothing": [
@@ -109,6 +139,33 @@ WRONG = {
     "half of a change of many keys": [
         asked(1, 2, "set_many", {"revision": 1}, items=[["a", "1"], ["b", "1"]]),
         scanned(3, 1, found("a", "1", 1)),
+    ],
+    "half of a transact": [
+        stored(1, 2, "v", 1),
+        transacted(3, 4, 1, 2, found("n", "1", 2)),
+        scanned(5, 2, found("k", "v", 1), found("n", "1", 2)),
+    ],
+    "a transact of two revisions": [
+        stored(1, 2, "v", 1),
+        transacted(3, 4, 1, 3, found("n", "1", 3)),
+        scanned(5, 3, found("k", "w", 2), found("n", "1", 3)),
+    ],
+    "a transact that was made although its compare did not hold": [
+        stored(1, 2, "v", 1),
+        stored(3, 4, "x", 2),
+        transacted(5, 6, 1, 3, found("n", "1", 3)),
+        scanned(7, 3, found("k", "w", 3), found("n", "1", 3)),
+    ],
+    "a transact that failed and left a change": [
+        stored(1, 2, "v", 1),
+        asked(3, 4, "transact", {"code": 4001}, then=[{"method": "set", "key": "k", "value": "w"}, GONE]),
+        scanned(5, 2, found("k", "w", 2)),
+    ],
+    "a transact with a stale read": [
+        stored(1, 2, "v", 1),
+        stored(3, 4, "x", 2),
+        transacted(5, 6, 0, 2, found("k", "v", 1), loose=True),
+        scanned(7, 2, found("k", "x", 2)),
     ],
     "a scan of two revisions": [
         stored(1, 2, "v", 1),

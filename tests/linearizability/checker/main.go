@@ -49,6 +49,19 @@ type operation struct {
 	Prefix    string      `json:"prefix,omitempty"`
 	Limit     *int        `json:"limit,omitempty"`
 	Reverse   bool        `json:"reverse,omitempty"`
+
+	Compares  []compare   `json:"compares,omitempty"`
+	Then      []operation `json:"then,omitempty"`
+	Otherwise []operation `json:"otherwise,omitempty"`
+}
+
+// A compare of a transact: with a number (a version, or 1 and 0 for whether the key exists), or with a value.
+type compare struct {
+	Key      string `json:"key"`
+	Field    string `json:"field"`
+	Operator string `json:"operator"`
+	Number   int64  `json:"number,omitempty"`
+	Value    string `json:"value,omitempty"`
 }
 
 // told is what the caller was told; a client that was not told something has nil there.
@@ -106,6 +119,10 @@ func newJudge(history []porcupine.Operation) *judge {
 			if *op.Told.Number > 0 {
 				j.owner[*op.Told.Revision] = op
 			}
+		case "transact":
+			if !op.Told.Loose {
+				j.owner[*op.Told.Revision] = op
+			}
 		}
 	}
 	return j
@@ -115,6 +132,9 @@ func newJudge(history []porcupine.Operation) *judge {
 func (j *judge) note(op *operation) {
 	if op.Told.Rows == nil || op.Told.KeysOnly || op.Told.Revision == nil {
 		return
+	}
+	if op.Method == "transact" {
+		return // its reads see what it has changed itself
 	}
 	end := *op.Told.Revision
 	if op.Method == "set" {

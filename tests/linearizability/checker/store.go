@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -118,6 +119,8 @@ func (s *store) judge(op *operation) (answer, *store) {
 		return s.increment(op)
 	case "rename":
 		return s.rename(op)
+	case "transact":
+		return s.transact(op)
 	}
 	panic("unknown method " + op.Method)
 }
@@ -175,6 +178,49 @@ func (s *store) rename(op *operation) (answer, *store) {
 		return answer{Code: keyExists}, s
 	}
 	return answer{}, s.change([]string{op.Key}, [][2]string{{op.NewKey, found.Value}})
+}
+
+// transact makes the operations one after the other, each on the state that the ones before it have made, at one
+// revision. One that fails leaves the first state.
+func (s *store) transact(op *operation) (answer, *store) {
+	succeeded, branch, told := int64(1), op.Then, answer{Rows: []row{}}
+	for _, each := range op.Compares {
+		if !s.holds(each) {
+			succeeded, branch = 0, op.Otherwise
+		}
+	}
+	made, changed := s, false
+	for at := range branch {
+		result, next := made.judge(&branch[at])
+		if result.Code != 0 {
+			return answer{Code: result.Code, Actual: result.Actual}, s
+		}
+		if branch[at].Method == "get" {
+			told.Rows = append(told.Rows, result.Rows...)
+		}
+		changed = changed || next.revision > s.revision
+		made = newStore(s.revision, next.entries, s.answers)
+	}
+	if changed {
+		made = newStore(s.revision+1, made.entries, s.answers)
+	}
+	told.Number = succeeded
+	return told, made
+}
+
+func (s *store) holds(c compare) bool {
+	found, present := s.entries[c.Key]
+	if c.Field == "exists" {
+		return present == (c.Number == 1)
+	}
+	order := cmp.Compare(found.Version, c.Number)
+	if c.Field == "value" {
+		if !present {
+			return false
+		}
+		order = cmp.Compare(found.Value, c.Value)
+	}
+	return map[string]bool{"=": order == 0, "!=": order != 0, "<": order < 0, ">": order > 0}[c.Operator]
 }
 
 func (s *store) row(key string) row {
