@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import sys
 
-from bench import attacks, backup_restore, codec, memory, redis_compare, replay, snapshots, startup, storage
+from bench import (
+    attacks,
+    backup_restore,
+    codec,
+    memory,
+    redis_compare,
+    replay,
+    snapshots,
+    startup,
+    storage,
+    transactions,
+)
 from bench.messaging import compare as messaging
 
 
@@ -13,6 +24,7 @@ def main(argv: list[str]) -> int:
     measurements = (
         redis_compare.main,
         storage.main,
+        transactions.main,
         codec.main,
         messaging.main,
         replay.main,

@@ -145,7 +145,8 @@ def _figures(recorder: Recorder) -> Figures:
     return Figures(recorder.operations * NS / (recorder.end - recorder.start), p50, p99, p999)
 
 
-def _median(rounds: list[Figures]) -> Figures:
+def median(rounds: list[Figures]) -> Figures:
+    """The median of each figure of some rounds."""
     names = ("rate", "p50", "p99", "p999")
     return Figures(*(statistics.median(getattr(each, name) for each in rounds) for name in names))
 
@@ -162,7 +163,7 @@ async def writes(contenders: list[Contender], rounds: int, seconds: float) -> li
                 rate = half[each.name] if load is None else None
                 measured[each.name].append(await run_round(each, load or (500, 1), seconds, rate))
         for name, found in measured.items():
-            figures = _median(found)
+            figures = median(found)
             if load == HALVED:
                 half[name] = figures.rate / 2
             rows.append(
@@ -218,7 +219,7 @@ def measure(directory: Path, *, rounds: int, seconds: float, loop: str) -> dict[
         sizes = runner.run(log_bytes(contenders, node.url, seconds))
     return {
         "environment": report.environment(directory),
-        "versions": _versions(),
+        "versions": versions(),
         "loop": loop,
         "rounds": rounds,
         "seconds": seconds,
@@ -239,7 +240,8 @@ def _rivals(servers: ExitStack, path: Path) -> list[Contender]:
     return rivals
 
 
-def _versions() -> dict[str, str | None]:
+def versions() -> dict[str, str | None]:
+    """The versions of the programs that are measured; None for one that is not installed."""
     found = {"haptera": haptera.__version__, "redis-server": processes.redis_version()}
     found["etcd-server"] = processes.etcd_version()
     for name in ("redis", "hiredis", "valkey-glide", "aetcd"):

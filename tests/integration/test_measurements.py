@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench import attacks, codec, memory, redis_compare, replay, startup, storage
+from bench import attacks, codec, memory, redis_compare, replay, startup, storage, transactions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,6 +71,22 @@ def test_durable_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str], monk
     assert all(row["sets_per_second"] > 0 and row["p999_ms"] >= row["p50_ms"] > 0 for row in found["writes"])
     alone, shared = (row["bytes"] for row in found["log_bytes"])
     assert 256 < shared < alone < 600
+
+
+def test_durable_transactions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a node alone: its rivals take seconds to start."""
+    monkeypatch.setattr(transactions, "_rivals", lambda servers, path: [])
+    assert transactions.main(["--rounds", "1", "--seconds", "0.05", "--dir", str(tmp_path), "--json"]) == 0
+    found = _found(capsys)["transactions"]
+    assert [(row["load"], row["client"]) for row in found] == [
+        ("serial", "haptera, transact"),
+        ("serial", "haptera, transaction"),
+        ("50 in flight", "haptera, transact"),
+        ("50 in flight", "haptera, transaction"),
+    ]
+    assert all(row["transactions_per_second"] > 0 and row["p99_ms"] >= row["p50_ms"] > 0 for row in found)
 
 
 def test_attacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
