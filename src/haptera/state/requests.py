@@ -49,7 +49,7 @@ _ENTRY_TYPES: Final = ([bytes, int, int], [bytes, int, type(None)])
 _Plain = bool | int | bytes | None
 _Fields = tuple[_Plain | tuple[_Plain, ...], ...]
 #: A result array as it is remembered, and as far as its decoder can tell (`_is_result`).
-_Array = tuple[bool | int | tuple[_Plain | _Fields, ...] | None, ...]
+_Array = tuple[_Plain | tuple[_Plain | _Fields, ...], ...]
 
 
 class Remembered(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
@@ -254,8 +254,8 @@ class Requests:
 
 
 def _is_result(result: tuple[Any, ...]) -> bool:
-    """Whether an array can be a result: numbers, flags and the previous entry of a key; or that of a transact, whose
-    last field is a list of such arrays.
+    """Whether an array can be a result: an entry, or numbers, flags and the previous entry of a key; or that of a
+    transact, whose last field is a list of such arrays.
     """
     if _has_entries(result):
         return True
