@@ -12,9 +12,9 @@ from haptera.peer.call import DEFAULT, Answer, Call, CallStream, Timeout, check_
 from haptera.peer.keywords import ConnectionOptions
 from haptera.peer.listen_and_dial import dial, dial_address, listen
 from haptera.peer.peer import Peer, link_of
-from haptera.peer.pre_shared_key import check_key_file, read_key_file, read_secret_file
 from haptera.peer.remote_address import Credentials
 from haptera.peer.request import Request, respond_all
+from haptera.peer.secret_files import check_key_file, read_key_file, read_secret_file
 from haptera.peer.server import Server
 from haptera.peer.service import Service, method
 from haptera.peer.session import SessionService, has_no_argument

@@ -8,7 +8,7 @@ import msgspec
 
 from haptera.connection import BOUNDS
 from haptera.errors import ConfigurationError
-from haptera.peer.pre_shared_key import read_key_file
+from haptera.peer.secret_files import read_key_file
 
 if TYPE_CHECKING:
     from haptera.transport import Address

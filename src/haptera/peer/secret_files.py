@@ -1,4 +1,4 @@
-"""Files that hold a secret: a pre-shared key (spec/protocol.md, section 5.2) or another one."""
+"""Files that hold a secret: a pre-shared key (spec/protocol.md, section 5.2), or a secret of another form."""
 
 from __future__ import annotations
 
