@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
     from pathlib import Path
 
-    from haptera.cli.benchmark.report import Report
+    from haptera.cli.benchmark.result import Report
 
 FEW = ("--count", "200", "--warmup", "0", "--in-flight", "8", "--json")
 

@@ -200,7 +200,7 @@ def _target(workload: WorkloadName, url: str | None, options: dict[str, Any]) ->
 
 def _measure(settings: Settings, client: Client, embedded: Literal["sync", "os"] | None) -> int:
     from haptera.cli.benchmark.benchmark_run import measure
-    from haptera.cli.benchmark.tables import show_report
+    from haptera.cli.benchmark.result_tables import show_report
 
     report, error = run(measure(settings, client, embedded=embedded))
     if client.as_json:
@@ -212,8 +212,8 @@ def _measure(settings: Settings, client: Client, embedded: Literal["sync", "os"]
 
 def _compare(files: tuple[Path, Path], as_json: bool) -> int:
     from haptera.cli.benchmark.compare import compare
-    from haptera.cli.benchmark.report import decode
-    from haptera.cli.benchmark.tables import show_comparison
+    from haptera.cli.benchmark.result import decode
+    from haptera.cli.benchmark.result_tables import show_comparison
 
     first, second = (decode(file.read_bytes(), str(file)) for file in files)
     comparison = compare(first, second)

@@ -14,7 +14,7 @@ from haptera.cli import output
 from haptera.cli.benchmark.key_choice import Keys
 from haptera.cli.benchmark.load import NS, Operation, Plan, RealClock, Recorder, run_load
 from haptera.cli.benchmark.progress import INTERVAL_SECONDS, LONG_SECONDS, shown
-from haptera.cli.benchmark.report import Report, report
+from haptera.cli.benchmark.result import Report, report
 from haptera.cli.benchmark.settings import MESSAGING, Settings
 from haptera.cli.benchmark.target import embedded_store, hosted_service, served_store
 from haptera.cli.benchmark.workloads import kinds_of, message_operations, store_keys, store_operations

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 if TYPE_CHECKING:
-    from haptera.cli.benchmark.report import Report, Result, Sample
+    from haptera.cli.benchmark.result import Report, Result, Sample
     from haptera.cli.benchmark.settings import Settings
 
 ERRORS_APART: Final = 4.0

@@ -9,7 +9,7 @@ import pytest
 
 from haptera.cli.benchmark.compare import Comparison, compare, standard_error
 from haptera.cli.benchmark.load import Recorder
-from haptera.cli.benchmark.report import Machine, Report, Sample, decode, result
+from haptera.cli.benchmark.result import Machine, Report, Sample, decode, result
 from haptera.cli.benchmark.settings import Settings
 from haptera.errors import ConfigurationError
 

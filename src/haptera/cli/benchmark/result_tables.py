@@ -10,7 +10,7 @@ from haptera.cli import output
 
 if TYPE_CHECKING:
     from haptera.cli.benchmark.compare import Comparison, Verdict
-    from haptera.cli.benchmark.report import Durations, Report
+    from haptera.cli.benchmark.result import Durations, Report
 
 _VERDICTS: dict[Verdict, str] = {
     "better": "better",
