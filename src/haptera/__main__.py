@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from haptera.cli.entry import main
+from haptera.cli.startup import main
 
 if __name__ == "__main__":
     main()

@@ -17,7 +17,6 @@ import click
 
 from haptera import defaults
 from haptera.cli import output
-from haptera.cli.entry import stop_signals
 from haptera.cli.exit_codes import (
     CANNOT_APPLY,
     CANNOT_WRITE,
@@ -32,6 +31,7 @@ from haptera.cli.exit_codes import (
     listed,
 )
 from haptera.cli.remedies import remedy
+from haptera.cli.startup import stop_signals
 from haptera.errors import ConfigurationError, CorruptionError, HapteraError
 from haptera.node import OPTIONS, NodeConfig, flag_of, load, misspelt
 from haptera.version import __version__
