@@ -6,8 +6,8 @@ The older entries that an open scan needs are another thing: `haptera.state.held
 their readers are there.
 
 The history is bounded (`EventBounds`). Beyond the bound the oldest events go, except for those of the newest revision.
-What is left of it may differ from node to node, because it follows from the bound and from the snapshot that a node
-began with; so it is no part of the digest.
+The events that are left may differ from node to node, because they follow from the bound and from the snapshot that a
+node began with; so the history is no part of the digest.
 
 A clear of everything is one event, `CLEARED`, which keeps the store of before, index and all. A reader expands it.
 

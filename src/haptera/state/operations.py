@@ -268,7 +268,7 @@ COMPARED: Final = {
 
 
 class Compare(Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
-    """What a transact asks of one key. Its ``operand`` is a version, a value, or whether the key exists."""
+    """A condition of a transact on one key. Its ``operand`` is a version, a value, or whether the key exists."""
 
     key: str
     field: Literal["version", "value", "exists"]

@@ -1,4 +1,4 @@
-"""The pieces of a snapshot, decoded and checked: what one may hold, and the error of one that holds something else."""
+"""The pieces of a snapshot, decoded and checked, and the error of a piece that holds something else than it may."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class PieceDecoder(Generic[DecodedT]):
         self._fields = len(getattr(row or form, "__struct_fields__"))  # noqa: B009  # every form is one of structs
 
     def decode(self, piece: bytes) -> DecodedT:
-        """What a piece holds. Raises `UnknownPart` for one with further fields, which a newer version wrote, and
-        `MalformedPieces`.
+        """The content of a piece. Raises `MalformedPieces`, and `UnknownPart` for a piece with further fields, which a
+        newer version wrote.
         """
         try:
             return self._decoder.decode(piece)

@@ -1,9 +1,9 @@
 """A dict of any size that grows in short steps.
 
 A dict that is full moves all its entries to a larger one, in a single step: 31 ms of CPU at 700,000 keys, in which a
-node serves nobody. A `Table` begins as a plain dict, because most stores are small and nothing is faster. Before that
-grows beyond `SPLIT_AT` keys it is split into a fixed list of dicts, its *parts*, each of which grows by itself: 3 ms at
-11,000,000 keys. A table that was emptied by `Table.free` is a plain dict again.
+node answers no request. A `Table` begins as a plain dict, because most stores are small and nothing is faster. Before
+that grows beyond `SPLIT_AT` keys it is split into a fixed list of dicts, its *parts*, each of which grows by itself:
+3 ms at 11,000,000 keys. A table that was emptied by `Table.free` is a plain dict again.
 
 The order of a table is no order: it depends on hashes, which differ from process to process. Results, digests and
 scans take theirs from the sorted index.

@@ -13,8 +13,8 @@ from typing import Final
 #: Bytes of a process that has an empty state: Python and the modules.
 PROCESS_BYTES: Final = 48 << 20
 
-#: What the process takes for a byte of the entries: the piece that is loaded or written, and blocks that the allocator
-#: has only in part.
+#: Bytes that the process takes for a byte of the entries: the piece that is loaded or written, and blocks that the
+#: allocator has only in part.
 ALLOCATED: Final = 1.25
 
 #: Bytes that stay free for everything else.
