@@ -16,7 +16,6 @@ applied, read or acknowledged either. A write that may be in the log by then is 
 
 from __future__ import annotations
 
-import errno
 import logging
 import time
 from collections import deque
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from haptera.errors import Code, Failure, failure
 from haptera.node.apply_committed import APPLY_FAILED, Applied, Applier, ApplyFailed
-from haptera.node.shortage import shortage_of
+from haptera.node.shortage import no_room
 from haptera.node.write_batch import DROPPED, Batch
 from haptera.replication import ClusterOfOne
 from haptera.state import SLICE_WORK_MAX, encode_steps, finish
@@ -320,7 +319,7 @@ class CommitPipeline:
             if not batch.frees and (freeing := batch.split()).commands:
                 self._full.appendleft(freeing)  # which the disk may have a reserve for
             self._next()  # which has the index now, and tries again
-            self._refuse_batch(batch, _no_room(error))
+            self._refuse_batch(batch, no_room(error.number))
         else:
             _logger.error("storage_failed", exc_info=error, extra={"code": int(Code.STORAGE_FAILED)})
             self._fail([index], error)
@@ -396,12 +395,6 @@ class CommitPipeline:
 
     def _failure(self, outcome: Outcome) -> Failure:
         return failure(Code.STORAGE_FAILED, outcome=outcome, message=self._message)
-
-
-def _no_room(error: DiskFull) -> Failure:
-    """5002, with a message of its own where something else than the disk is used up."""
-    message = None if error.number == errno.ENOSPC else shortage_of(error.number).reason
-    return failure(Code.STORAGE_FULL, outcome="not_applied", message=message)
 
 
 def _encoded(commands: Sequence[Logged]) -> bytes:

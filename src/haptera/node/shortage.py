@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 from typing import Final, NamedTuple
 
-__all__ = ["Shortage", "shortage_of"]
+from haptera.errors import Code, Failure, failure
+
+__all__ = ["Shortage", "no_room", "shortage_of"]
 
 
 class Shortage(NamedTuple):
@@ -29,3 +31,9 @@ _SHORTAGES: Final = {
 def shortage_of(number: int) -> Shortage:
     """The shortage that an errno stands for, one of those of `haptera.storage.DiskFull`."""
     return _SHORTAGES[number]
+
+
+def no_room(number: int) -> Failure:
+    """5002 for a shortage, with a message of its own where something else than the disk is used up."""
+    message = None if number == errno.ENOSPC else shortage_of(number).reason
+    return failure(Code.STORAGE_FULL, outcome="not_applied", message=message)

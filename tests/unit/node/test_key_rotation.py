@@ -14,6 +14,7 @@ import pytest
 import haptera
 from haptera.errors import ConfigurationError, Failure, InvalidArgument, ShuttingDown, StorageError, TooManyRequests
 from haptera.node import Node, NodeConfig
+from haptera.node.services.rotate_key import KeyRotations, RotateKey
 from haptera.state.operations import Get, Set
 from haptera.storage import MasterKey
 from haptera.storage.errors import WrongKey
@@ -146,6 +147,37 @@ async def test_a_full_disk_leaves_the_keys_as_they_were_and_the_node_goes_on() -
         await set_(node, "c")
     async with opened(fs.restart()) as again:
         assert again.keys == 3
+
+
+class Asker:
+    """A request for another key: the failure that it is answered with."""
+
+    stream = 1
+    failed: Failure | None = None
+
+    def fail(self, reason: Failure) -> None:
+        self.failed = reason
+
+
+@pytest.mark.parametrize("master", [False, True])
+@pytest.mark.parametrize(
+    ("number", "cause"),
+    [
+        (errno.ENOSPC, "the node's disk is full"),
+        (errno.EMFILE, "the process has no free file descriptor"),
+        (errno.ENFILE, "the machine has no free file descriptor"),
+    ],
+)
+async def test_a_shortage_is_answered_with_its_cause(number: int, cause: str, master: bool) -> None:
+    fs, request = MemoryFileSystem(), Asker()
+    async with opened(fs) as node:
+        rotations = KeyRotations(node.key_rotation)
+        fs.failing, fs.fail_with = frozenset({"create"}), number
+        rotations.add(request, RotateKey(master))  # type: ignore[arg-type]
+        while request.failed is None:
+            await turn()
+        fs.failing = frozenset()
+    assert (request.failed.code, request.failed.outcome, request.failed.message) == (5002, "not_applied", cause)
 
 
 async def life(fs: MemoryFileSystem) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from haptera.errors import Code, ConfigurationError, Failure, StorageError, failure
+from haptera.node.shortage import no_room
 from haptera.storage import DiskFailed, DiskFull
 
 if TYPE_CHECKING:
@@ -80,5 +81,5 @@ def _failed(error: StorageError) -> Failure:
     if isinstance(error, DiskFailed):
         return failure(Code.STORAGE_FAILED, outcome="unknown")
     if isinstance(error, DiskFull):
-        return failure(Code.STORAGE_FULL, outcome="not_applied")
+        return no_room(error.number)
     return failure(Code.STORAGE_FULL, outcome="not_applied", message=str(error))  # there are too many keys

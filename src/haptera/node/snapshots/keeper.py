@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from haptera.errors import Code, Failure, StorageError, failure
+from haptera.node.shortage import no_room
 from haptera.node.snapshots import room
 from haptera.node.snapshots.decision import Snapshot
 from haptera.node.snapshots.errors import SnapshotNotMade, SnapshotRefused
@@ -330,8 +331,8 @@ class SnapshotKeeper:
             fields |= {"file": found.file, "offset": found.offset, "expected": found.expected, "actual": found.actual}
         level = logging.ERROR if damaged or cause is not None else logging.WARNING
         _logger.log(level, "snapshot_failed", exc_info=cause, extra=fields)
-        if found is not None and found.kind == "DiskFull":
-            return failure(Code.STORAGE_FULL, outcome="not_applied")
+        if found is not None and found.shortage is not None:
+            return no_room(found.shortage)
         return failure(Code.SNAPSHOT_FAILED, {"reason": error.reason}, outcome="not_applied")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from haptera.errors import CorruptionError, HapteraError
-from haptera.storage import LogPoint
+from haptera.storage import DiskFull, LogPoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -59,7 +59,8 @@ class Failed(msgspec.Struct, frozen=True, tag_field="event", tag="failed"):
     """The snapshot could not be made, and nothing of it is left.
 
     ``kind`` is the name of the error's class. ``damaged`` are the indexes of the older snapshots that were found
-    damaged. The damage of another file has ``file``, ``offset``, ``expected`` and ``actual``.
+    damaged. The damage of another file has ``file``, ``offset``, ``expected`` and ``actual``. ``shortage`` is the errno
+    of a `haptera.storage.DiskFull`.
     """
 
     kind: str
@@ -69,6 +70,7 @@ class Failed(msgspec.Struct, frozen=True, tag_field="event", tag="failed"):
     offset: int | None = None
     expected: str | None = None
     actual: str | None = None
+    shortage: int | None = None
 
 
 Message = FurtherOn | Made | Failed
@@ -84,4 +86,5 @@ def failure_of(error: Exception, damaged: Iterable[int]) -> Failed:
     found = tuple(damaged)
     if isinstance(error, CorruptionError):
         return Failed(kind, text, found, error.file, error.offset, str(error.expected), str(error.actual))
-    return Failed(kind, text if isinstance(error, HapteraError) else f"{kind}: {text}", found)
+    shortage = error.number if isinstance(error, DiskFull) else None
+    return Failed(kind, text if isinstance(error, HapteraError) else f"{kind}: {text}", found, shortage=shortage)

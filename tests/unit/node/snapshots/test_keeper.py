@@ -5,23 +5,24 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from haptera.errors import Failure
 from haptera.node.snapshots import keeper as keeper_module
 from haptera.node.snapshots import room
 from haptera.node.snapshots.errors import SnapshotNotMade
 from haptera.node.snapshots.keeper import Current
-from haptera.node.snapshots.messages import Failed
+from haptera.node.snapshots.messages import Failed, decode_message, encode, failure_of
 from haptera.storage import DiskFull
 from haptera.testing import virtual_clock
 from tests.unit.node.nodes import ManualWriter
 from tests.unit.node.snapshots.doubles import Kept, settle
 
 if TYPE_CHECKING:
-    import pytest
-
     from haptera.node.snapshots.keeper import Answer
 
 
@@ -234,15 +235,27 @@ async def test_a_snapshot_that_a_failed_attempt_found_damaged_is_no_base_any_mor
     await kept.keeper.close()
 
 
+@pytest.mark.parametrize(
+    ("number", "cause"),
+    [
+        (errno.ENOSPC, "the node's disk is full"),
+        (errno.EDQUOT, "the disk quota is used up"),
+        (errno.EMFILE, "the process has no free file descriptor"),
+        (errno.ENFILE, "the machine has no free file descriptor"),
+    ],
+)
 @virtual_clock
-async def test_a_full_disk_is_answered_as_such() -> None:
+async def test_a_shortage_is_answered_with_its_cause(number: int, cause: str) -> None:
     kept = Kept()
     kept.write()
     answer = kept.keeper.request()
     await settle()
-    kept.maker.fail(SnapshotNotMade("full", Failed("DiskFull", "full")))
+    error = DiskFull("snapshots/1.tmp: cannot be made", number)
+    kept.maker.fail(SnapshotNotMade(str(error), decode_message(encode(failure_of(error, ())))))  # type: ignore[arg-type]
     await settle()
-    assert code(answer) == 5002
+    failed = result(answer)
+    assert isinstance(failed, Failure)
+    assert (failed.code, failed.outcome, failed.message) == (5002, "not_applied", cause)
     await kept.keeper.close()
 
 
