@@ -49,9 +49,10 @@ def command(file: str, client: Client) -> int:
       {"otherwise": ["get", "stock"]}
 
     If all compares hold, the operations under "then" are made in their order, else those under "otherwise". An
-    operation is get, exists, set, delete, increment or rename, its key, its other arguments, and an object of options:
-    if_version, if, return_previous, initial, if_absent. A compare is of version (0: no entry), value or exists. A value
-    is text, or {"base64": "..."} for bytes. Empty lines and lines that begin with # are passed over.
+    operation is get, exists, ttl, set, delete, increment, rename, expire, get_and_expire or get_and_delete, its key,
+    its other arguments, and an object of options: if_version, if, return_previous, ttl_ms, keep_ttl, initial,
+    if_absent, persist. A compare is of version (0: no entry), value or exists. A value is text, or {"base64": "..."}
+    for bytes. Empty lines and lines that begin with # are passed over.
 
     The first line of the result is "then" or "otherwise" and the new version, if there is one; then each operation has
     a line: its name, its key and its result. Exit code 1: a compare does not hold, or an operation failed, which the
@@ -143,7 +144,7 @@ def _show(branch: str, result: TransactResult, parts: list[Part]) -> None:
                 columns.append(output.shown(each.value))
             case bool():
                 columns.append("true" if each else "false")
-            case int():
+            case int() | float():
                 columns.append(str(each))
             case _:
                 pass  # a key without an entry

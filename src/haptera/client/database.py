@@ -75,10 +75,10 @@ class KvMethods:
     scan = Method(Scanned)
     count = Method(Counted)
     clear = Method(Removed, write=True)
-    get_and_delete = Method(Taken, write=True)
-    get_and_expire = Method(Found, write=True)
-    expire = Method(Written, write=True)
-    ttl = Method(TimeLeft)
+    get_and_delete = Method(Taken, write=True, of_one_key=True)
+    get_and_expire = Method(Found, write=True, of_one_key=True)
+    expire = Method(Written, write=True, of_one_key=True)
+    ttl = Method(TimeLeft, of_one_key=True)
     transact = Method(Transacted, write=True)
     watch: Method[Any] = Method(object)
 
@@ -509,9 +509,10 @@ class Database:
             compare: Tuples such as ``("a", "version", "=", 3)``: a key, ``version``, ``value`` or ``exists``, ``=``,
                 ``!=``, ``<`` or ``>`` (``exists``: ``=`` or ``!=``), and a version (0: no entry), a value or a bool. A
                 compare of the value of a key without an entry does not hold.
-            then: Tuples such as ``("set", ["a", b"2"])``: get, exists, set, delete, increment or rename, and its
-                arguments: the key, the value, new key or delta (an increment has one), and a dict of the options
-                ``if_version``, ``if`` (``"absent"`` or ``"present"``), ``return_previous``, ``initial``, ``if_absent``.
+            then: Tuples such as ``("set", ["a", b"2"])``: get, exists, ttl, set, delete, increment, rename,
+                get_and_delete, get_and_expire or expire, and its arguments: the key, the value, the new key, the delta
+                or the milliseconds, and a dict of the options ``if_version``, ``if`` (``"absent"`` or ``"present"``),
+                ``return_previous``, ``ttl_ms``, ``keep_ttl``, ``initial``, ``if_absent``, ``persist``.
             otherwise: As ``then``.
 
         Returns:

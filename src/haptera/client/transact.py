@@ -9,7 +9,18 @@ import msgspec
 
 from haptera.client.argument_checks import checked_int, plain_key, plain_value
 from haptera.client.entry import Entry, entry_of
-from haptera.client.methods import Deleted, Existing, Found, Incremented, Method, Stored, Transacted, Written
+from haptera.client.methods import (
+    Deleted,
+    Existing,
+    Found,
+    Incremented,
+    Method,
+    Stored,
+    Taken,
+    TimeLeft,
+    Transacted,
+    Written,
+)
 from haptera.errors import Code, RemoteProtocolError
 from haptera.key_rules import VERSION_MAX
 
@@ -19,7 +30,7 @@ Compare = tuple[str, str, str, Any]
 Operation = tuple[str, Sequence[Any]]
 
 #: What an operation of a transact answers with.
-OperationResult = Entry | int | bool | None
+OperationResult = Entry | int | float | bool | None
 
 
 class TransactResult(msgspec.Struct, frozen=True):
@@ -27,7 +38,8 @@ class TransactResult(msgspec.Struct, frozen=True):
 
     ``succeeded`` says whether all compares held, and so which of the two lists of operations was made. ``version`` is
     that of the changes, None where nothing was changed. ``results`` has what each operation gives: an `Entry` or None
-    (get), a bool (exists, delete), the new version (set, rename) or the sum (increment). A set and a delete with
+    (get, get_and_delete, get_and_expire), a bool (exists, delete), the new version (set, rename, expire), the sum
+    (increment), or the seconds that are left, None for a key that does not expire (ttl). A set and a delete with
     ``return_previous`` give the `Entry` of before, or None.
     """
 
@@ -89,7 +101,7 @@ class TransactForm:
         first, *rest = arguments or ("",)
         if name == "set" and rest:
             rest[0] = bytes(plain_value(rest[0]))
-        elif rest and not isinstance(rest[0], int | dict):  # the other key of a rename
+        elif rest and name != "expire" and not isinstance(rest[0], int | dict):  # the other key of a rename
             rest[0] = plain_key(rest[0])
         return name, [plain_key(first), *rest]
 
@@ -98,8 +110,8 @@ def _converted(arguments: list[Any], result: Any) -> OperationResult:
     """What an operation gives, of the shape of its method's answer."""
     with_previous = isinstance(arguments[-1], dict) and arguments[-1].get("return_previous")
     match result:
-        case Found():
-            return _entry(arguments[0], result)
+        case Found() | Taken():
+            return entry_of(arguments[0], result.value, result.version, result.expires_at_ms)
         case Existing():
             return result.exists
         case Stored():
@@ -110,6 +122,8 @@ def _converted(arguments: list[Any], result: Any) -> OperationResult:
             return result.value
         case Written():
             return result.version
+        case TimeLeft():
+            return None if result.ttl_ms is None else result.ttl_ms / 1000
         case _:
             raise AssertionError(result)
 

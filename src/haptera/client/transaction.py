@@ -8,9 +8,9 @@ moment, or the transaction conflicts with another change and has done nothing.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from haptera.client.argument_checks import Value, key_list, plain_key, plain_keys, plain_value
+from haptera.client.argument_checks import Value, key_list, plain_key, plain_keys, plain_value, set_options
 from haptera.client.backoff import Backoff
 from haptera.client.entry import Entry
 from haptera.errors import TransactionConflict
@@ -50,7 +50,7 @@ class Transaction:
         self._get_many = get_many
         self._transact = transact
         self._read: dict[str, Entry | None] = {}
-        self._written: dict[str, bytes | None] = {}
+        self._written: dict[str, tuple[Any, ...] | None] = {}
         self._version: int | None = None
         self._ended = False
 
@@ -66,7 +66,7 @@ class Transaction:
             key: Its name.
 
         Returns:
-            The entry, or None if there is none. One that this transaction has written has the version 0.
+            The entry, or None if there is none. One that this transaction has written has the version 0 and no time.
         """
         return (await self.get_many([key]))[0]
 
@@ -100,15 +100,19 @@ class Transaction:
         """
         return await self.get(key) is not None
 
-    def set(self, key: str, value: Value) -> None:
+    def set(self, key: str, value: Value, *, ttl: float | None = None, keep_ttl: bool = False) -> None:
         """Store a value with the commit.
 
         Args:
             key: Its name.
             value: Text, stored as UTF-8, or bytes.
+            ttl: Seconds after which the key expires, from the commit on. Unless given, it does not expire any more.
+            keep_ttl: Whether it expires when it would have expired before.
         """
         self._check()
-        self._written[plain_key(key)] = bytes(plain_value(value))
+        options = set_options(None, False, False, ttl, keep_ttl)
+        plain = bytes(plain_value(value))
+        self._written[plain_key(key)] = (plain, options) if options else (plain,)
 
     def delete(self, key: str) -> None:
         """Delete a key with the commit, if it has an entry then.
@@ -136,7 +140,7 @@ class Transaction:
             (key, "version", "=", 0 if entry is None else entry.version) for key, entry in self._read.items()
         ]
         operations: list[Operation] = [
-            ("delete", [key]) if value is None else ("set", [key, value]) for key, value in self._written.items()
+            ("delete", [key]) if written is None else ("set", [key, *written]) for key, written in self._written.items()
         ]
         result = await self._transact(compares, operations)
         if not result.succeeded:
@@ -144,8 +148,8 @@ class Transaction:
         self._version = result.version
 
     def _own(self, key: str) -> Entry | None:
-        value = self._written[key]
-        return None if value is None else Entry(key, value, 0)
+        written = self._written[key]
+        return None if written is None else Entry(key, written[0], 0)
 
     def _check(self) -> None:
         if self._ended:

@@ -144,6 +144,39 @@ async def test_a_transaction_sees_its_own_writes_and_makes_them_at_its_end(db: D
     assert await db.get_many(["a", "b", "c"]) == [Entry("a", b"one", 2), None, Entry("c", b"3", 2)]
 
 
+async def test_the_results_of_operations_on_the_time_to_live_are_those_of_the_calls(db: Database) -> None:
+    await db.set_many({"a": b"1", "b": b"2"})
+    result = await db.transact(
+        then=[
+            ("set", ["a", b"2", {"ttl_ms": 5_000_000}]),
+            ("ttl", ["a"]),
+            ("set", ["a", b"3", {"keep_ttl": True}]),
+            ("get_and_expire", ["a", {"persist": True}]),
+            ("ttl", ["a"]),
+            ("expire", ["b", 7_000_000]),
+            ("expire", ["a", None]),
+            ("get_and_delete", ["a"]),
+            ("ttl", ["a"]),
+        ]
+    )
+    gone = Entry("a", b"3", 2)
+    assert result == TransactResult(True, 2, [2, 5000.0, 2, gone, None, 2, 2, gone, None])
+    assert 6990 < cast("float", await db.ttl("b")) <= 7000
+
+
+async def test_a_transaction_sets_the_time_to_live_with_its_commit(db: Database) -> None:
+    await db.set("kept", b"1", ttl=5000)
+    await db.set("ended", b"1", ttl=5000)
+    async with db.transaction() as tx:
+        tx.set("new", b"1", ttl=7000)
+        tx.set("kept", b"2", keep_ttl=True)
+        tx.set("ended", b"2")
+        with pytest.raises(ValueError, match="exclude"):
+            tx.set("new", b"", ttl=1, keep_ttl=True)
+    times = [await db.ttl(key) for key in ("new", "kept", "ended")]
+    assert [None if each is None else round(each, -1) for each in times] == [7000, 5000, None]
+
+
 async def test_a_key_is_read_once(db: Database) -> None:
     await db.set("a", b"1")
     tx = db.transaction()
