@@ -13,7 +13,7 @@ import pytest
 
 import haptera
 from haptera.errors import ConfigurationError, Failure, InvalidArgument, ShuttingDown, StorageError, TooManyRequests
-from haptera.node import Node, NodeConfig
+from haptera.node import Node, NodeConfig, master_key
 from haptera.node.services.rotate_key import KeyRotations, RotateKey
 from haptera.state.operations import Get, Set
 from haptera.storage import MasterKey
@@ -21,12 +21,9 @@ from haptera.storage.errors import WrongKey
 from haptera.testing import node as served
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
 from tests.unit.node.nodes import CONFIG, Asked, ImmediateWriter, opened, turn
-from tests.unit.node.process import serving
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from tests.unit.node.process import Serving
 
 OLD, NEW = MasterKey.of(b"o" * 32), MasterKey.of(b"n" * 32)
 
@@ -311,35 +308,36 @@ async def test_one_change_at_a_time(tmp_path: Path) -> None:
         assert (await changing)["master_key"] == NEW.id
 
 
-def test_a_node_that_stops_waits_for_no_command_and_leaves_none_behind(tmp_path: Path) -> None:
-    """The command would take an hour, and waits for 30 seconds are allowed."""
+async def test_a_node_that_stops_waits_for_no_command_and_leaves_none_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command would take an hour, and is waited for as long."""
     path, gate = tmp_path / "key", tmp_path / "gate"
     given(path, OLD)
     command = f"sh -c 'cat {path}; if test -p {gate}; then exec sleep 3600 > {gate}; fi'"
-
-    async def stop_meanwhile(node: Serving) -> None:
-        url = node.ready().url
+    async with served(data_dir=tmp_path / "data", master_key_command=command) as url:
+        monkeypatch.setattr(master_key, "COMMAND_TIMEOUT_S", 3600.0)
         os.mkfifo(gate)
         changing = asyncio.create_task(call(url, [{"master": True}]))
         end = await asyncio.to_thread(os.open, gate, os.O_RDONLY)  # returns when the command is at its sleep
-        node.signal()
+        url.server._server_service.stop()
         with pytest.raises(ShuttingDown):
             await changing
         assert await asyncio.to_thread(os.read, end, 1) == b"", "the command has ended"
         os.close(end)
 
-    with serving(tmp_path / "data", "--master-key-command", command) as node:
-        asyncio.run(stop_meanwhile(node))
-        assert node.end() == 0
 
-
-def test_a_start_that_is_stopped_waits_for_no_command(tmp_path: Path) -> None:
+async def test_a_start_that_is_stopped_waits_for_no_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(master_key, "COMMAND_TIMEOUT_S", 3600.0)
     gate = tmp_path / "gate"
     os.mkfifo(gate)
-    with serving(tmp_path / "data", "--master-key-command", f"sh -c 'exec sleep 3600 > {gate}'") as node:
-        end = os.open(gate, os.O_RDONLY)
-        node.signal()
-        assert node.end() == 0
-        assert os.read(end, 1) == b"", "the command has ended"
-        os.close(end)
+    command = f"sh -c 'exec sleep 3600 > {gate}'"
+    config = NodeConfig(data_dir=str(tmp_path / "data"), listen=(), master_key_command=command)
+    opening = asyncio.create_task(Node.open(config))
+    end = await asyncio.to_thread(os.open, gate, os.O_RDONLY)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert os.read(end, 1) == b"", "the command has ended"
+    os.close(end)
     assert not (tmp_path / "data").exists()
