@@ -8,6 +8,7 @@ from bench import (
     attacks,
     backup_restore,
     codec,
+    expiry,
     memory,
     redis_compare,
     replay,
@@ -33,6 +34,7 @@ def main(argv: list[str]) -> int:
         startup.main,
         memory.main,
         attacks.main,
+        expiry.main,
     )
     return max(measure(argv) for measure in measurements)
 

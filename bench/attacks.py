@@ -144,7 +144,7 @@ async def measure(url: str, name: str, connections: int, keys: int, seconds: flo
         finally:
             process.terminate()
             process.wait()
-    return _result(name if connections == 1 else f"{name}, of each of {connections} connections", waits)
+    return waits_of(name if connections == 1 else f"{name}, of each of {connections} connections", waits)
 
 
 async def measure_embedded(directory: Path, name: str, keys: int) -> dict[str, Any]:
@@ -155,10 +155,11 @@ async def measure_embedded(directory: Path, name: str, keys: int) -> dict[str, A
             work = asyncio.ensure_future(ATTACKS[name](db, keys))
             waits = await probe(db, work.done)
             await work
-    return _result(f"embedded: {name}", waits)
+    return waits_of(f"embedded: {name}", waits)
 
 
-def _result(name: str, waits: list[float]) -> dict[str, Any]:
+def waits_of(name: str, waits: list[float]) -> dict[str, Any]:
+    """What there is to say about the waits of gets."""
     waits.sort()
     return {
         "work": name,
@@ -176,7 +177,7 @@ async def run(directory: Path, keys: int, seconds: float, only: str) -> list[dic
         async with haptera.connect(node.url) as db:
             await fill(db, keys)
             end = time.perf_counter() + min(seconds, 2)
-            results.append(_result("nothing else", await probe(db, lambda: time.perf_counter() > end)))
+            results.append(waits_of("nothing else", await probe(db, lambda: time.perf_counter() > end)))
         attacks = [(name, number) for name in ATTACKS for number in (1, 16) if number == 1 or name.startswith("256")]
         attacks = [(name, number) for name, number in attacks if only in name]
         results += [await measure(node.url, name, number, keys, seconds) for name, number in attacks]

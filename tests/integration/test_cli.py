@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,38 @@ def test_set_get_del(haptera: Any) -> None:
     assert missing.err == "haptera: KEY_NOT_FOUND (4001): the key does not exist: 'k'\n"
     assert haptera("del", "k").code == 1
     assert haptera("del", "k").out == b"0\n"
+
+
+def test_keys_that_expire(haptera: Any) -> None:
+    assert ok(haptera("set", "k", "v", "--ttl", "60")) == "1\n"
+    assert 59 < float(ok(haptera("ttl", "k"))) <= 60
+    assert json.loads(ok(haptera("get", "k", "--json")))["expires_at"] > 0
+    assert ok(haptera("set", "k", "w", "--keep-ttl")) == "2\n"
+    assert ok(haptera("persist", "k")) == "3\n"
+    assert ok(haptera("ttl", "k")) == "none\n"
+    assert json.loads(ok(haptera("ttl", "k", "--json"))) == {"key": "k", "ttl": None}
+    assert json.loads(ok(haptera("expire", "k", "0.02", "--json"))) == {"key": "k", "version": 4}
+    time.sleep(0.05)
+    for command in (("ttl", "k"), ("persist", "k"), ("expire", "k", "5"), ("get", "k")):
+        ended = haptera(*command)
+        assert (ended.code, ended.out) == (1, b"")
+        assert "KEY_NOT_FOUND" in ended.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("set", "k", "v", "--ttl", "0"),
+        ("set", "k", "v", "--ttl", "nan"),
+        ("set", "k", "v", "--ttl", "1e10"),
+        ("set", "k", "v", "--ttl", "5", "--keep-ttl"),
+        ("expire", "k"),
+        ("expire", "k", "-5"),
+    ],
+)
+def test_a_time_that_no_key_may_have_is_a_mistake_of_usage(haptera: Any, command: tuple[str, ...]) -> None:
+    assert haptera(*command).code == 2
+    assert haptera("get", "k").code == 1
 
 
 def test_metrics(haptera: Any) -> None:
@@ -316,7 +349,7 @@ def test_nobody_there_is_exit_code_3() -> None:
     ("command", "result"),
     [
         (("set", "k", "v"), b"1\n"),
-        (("metrics", "keys"), b"keys\t0\n"),
+        (("metrics", "log_full"), b"log_full_total\t0\n"),
         (("bench", "read", "--keys", "1", "--count", "1", "--warmup", "0"), None),
     ],
     ids=["set", "metrics", "bench"],

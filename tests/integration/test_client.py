@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -307,3 +308,70 @@ async def test_client_of_a_restarted_node_goes_on(tmp_path: Path) -> None:
         assert entry.version == version
         assert await writing == version + 1
         await db.aclose()
+
+
+async def test_keys_that_expire(db: Database) -> None:
+    before = time.time()
+    version = await db.set("k", "v", ttl=60.0)
+    entry = await db.get("k")
+    assert entry is not None
+    assert entry.expires_at is not None
+    assert before + 59 < entry.expires_at < time.time() + 61
+    left = await db.ttl("k")
+    assert left is not None
+    assert 59 < left <= 60
+    assert await db.persist("k") == version + 1 == db.revision
+    assert await db.ttl("k") is None
+    assert await db.expire("k", 30) == version + 2
+    await db.set("k", "kept", keep_ttl=True)
+    assert (await db.ttl("k") or 0) > 29
+    old = await db.get_and_set("k", "1", ttl=90)
+    assert old is not None
+    assert old.value == b"kept"
+    await db.increment("k")
+    assert (await db.ttl("k") or 0) > 89
+    found = await db.get_and_expire("k", ttl=None)
+    assert found is not None
+    assert (found.value, found.version, found.expires_at) == (b"2", db.revision, None)
+    taken = await db.get_and_delete("k")
+    assert taken is not None
+    assert (taken.value, taken.version, db.revision) == (b"2", found.version, found.version + 1)
+    await db.set_many({"a": "1", "b": "2"}, ttl=60)
+    rows = [row async for row in db.scan(prefix="")]
+    assert all(row.expires_at is not None for row in rows)
+    assert [entry and entry.expires_at for entry in await db.get_many(["a", "b"])] == [row.expires_at for row in rows]
+
+
+async def test_a_key_that_has_expired_is_gone(db: Database) -> None:
+    version = await db.set("k", "v", ttl=0.03)
+    await db.set_many({"a": "1", "b": "2"}, ttl=0.03)
+    await asyncio.sleep(0.06)
+    assert await db.get("k") is None
+    assert await db.exists("a") is False
+    assert await db.count() == 0
+    assert [row async for row in db.scan()] == []
+    assert await db.delete("k") is False
+    for call in (db.ttl("k"), db.persist("k"), db.expire("k", 5), db.set("k", "", if_present=True)):
+        assert await refused(call) == (4001, "not_applied")
+    assert await db.get_and_delete("k") is None
+    assert await db.get_and_expire("k", ttl=5) is None
+    assert await db.set("k", "again", if_absent=True) > version
+
+
+async def test_times_that_no_key_may_have_are_mistakes_of_the_program(db: Database) -> None:
+    for ttl in (0, -1, 0.0001, 4e9, float("nan"), float("inf")):
+        for call in (db.set("k", "", ttl=ttl), db.expire("k", ttl), db.set_many({"k": ""}, ttl=ttl)):
+            with pytest.raises(ValueError, match="ttl is between"):
+                await call
+    for wrong in ("5", True):
+        with pytest.raises(TypeError):
+            await db.set("k", "", ttl=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="exclude each other"):
+        await db.set("k", "", ttl=5, keep_ttl=True)
+    assert await db.get("k") is None
+
+
+async def test_a_transaction_may_give_times(db: Database) -> None:
+    result = await db.transact(then=[("set", ["k", b"1", {"ttl_ms": 60_000}]), ("ttl", ["k"]), ("expire", ["k", None])])
+    assert result.succeeded
+    assert await db.ttl("k") is None

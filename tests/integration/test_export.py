@@ -208,3 +208,17 @@ def test_ctrl_c_in_an_import_says_what_is_certainly_stored(urls: tuple[str, str]
         assert importing.stderr is not None
         told = b"haptera: interrupted; 1000 rows are certainly stored; stopped at line 1001\n"
         assert importing.stderr.read() == told
+
+
+def test_an_entry_that_expires_does_so_in_the_other_store_too(urls: tuple[str, str], tmp_path: Path) -> None:
+    source, target = urls
+    file = str(tmp_path / "rows.jsonl")
+    for key, options in (("ttl/a", ("--ttl", "600")), ("ttl/b", ()), ("ttl/c", ("--ttl", "2"))):
+        assert run("set", key, key, *options, "--url", source).code == 0
+    assert run("export", file, "--prefix", "ttl/", "--url", source).code == 0
+    time.sleep(2)
+    told = json.loads(run("import", file, "--url", target, "--json").out)
+    assert (told["stored"], told["expired"]) == (2, 1)
+    assert 590 < float(run("ttl", "ttl/a", "--url", target).out) <= 600
+    assert run("ttl", "ttl/b", "--url", target).out == b"none\n"
+    assert run("get", "ttl/c", "--url", target).code == 1

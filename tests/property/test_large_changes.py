@@ -10,7 +10,21 @@ from hypothesis import given
 
 from haptera.errors import Failure
 from haptera.state import Logged, Page, Result, ScanCursor, StateMachine, Write, get_many, limits, table
-from haptera.state.operations import Clear, Delete, DeleteMany, Exists, Get, GetMany, OpenScan, Rename, Set, SetMany
+from haptera.state.operations import (
+    Clear,
+    Delete,
+    DeleteMany,
+    Exists,
+    Expire,
+    ExpireDue,
+    Get,
+    GetAndDelete,
+    GetMany,
+    OpenScan,
+    Rename,
+    Set,
+    SetMany,
+)
 from haptera.state.sliced_work import finish
 
 if TYPE_CHECKING:
@@ -33,6 +47,16 @@ small: st.SearchStrategy[Write] = st.one_of(
     st.builds(Rename, keys, keys, st.booleans()),
 )
 entries = st.lists(st.lists(large | small, min_size=1, max_size=3), min_size=1, max_size=4)
+#: Entries are a millisecond apart, so that keys die between them.
+ttls = st.integers(1, 3)
+mortal: st.SearchStrategy[Write] = st.one_of(
+    st.builds(SetMany, st.lists(st.tuples(keys, values), min_size=1, max_size=12), ttls),
+    st.builds(Set, keys, values, ttl_ms=ttls),
+    st.builds(Expire, keys, st.none() | ttls),
+    st.builds(GetAndDelete, keys),
+    st.builds(ExpireDue, st.lists(keys, max_size=12)),
+)
+mortal_entries = st.lists(st.lists(large | small | mortal, min_size=1, max_size=3), min_size=1, max_size=4)
 #: Before each entry scans are opened, and between two slices one of those that are open gives a page or is closed.
 scans = st.lists(st.lists(st.booleans(), max_size=2), min_size=4, max_size=4)
 uses = st.lists(st.tuples(st.integers(0, 7), st.sampled_from(["page", "page", "close"])), max_size=40)
@@ -86,12 +110,12 @@ def states_of(ops: list[Write], machine: StateMachine, index: int) -> tuple[list
     states, results = [seen(machine)], []
     for op in ops:
         machine.index = index - 1
-        results += machine.apply(index, 0, [Logged(op)])
+        results += machine.apply(index, index, [Logged(op)])
         states.append(seen(machine))
     return states, results
 
 
-@given(entries, scans, uses)
+@given(mortal_entries, scans, uses)
 def test_every_reader_sees_a_change_whole_or_not_at_all(
     all_ops: list[list[Write]], opened: list[list[bool]], used: list[tuple[int, str]]
 ) -> None:
@@ -101,10 +125,12 @@ def test_every_reader_sees_a_change_whole_or_not_at_all(
     readers: list[Reader] = []
     script = iter(used)
     for index, ops in enumerate(all_ops, 1):
+        machine.read_by(lambda now=index: now)  # type: ignore[misc]
+        straight.read_by(lambda now=index: now)  # type: ignore[misc]
         readers += [Reader(machine, reverse=reverse) for reverse in opened[index - 1]]
         states, expected = states_of(ops, straight, index)
         at, results = 0, list[Result]()
-        steps = machine.steps(index, 0, [Logged(op) for op in ops])
+        steps = machine.steps(index, index, [Logged(op) for op in ops])
         while True:
             try:
                 next(steps)

@@ -38,7 +38,12 @@ WEIGHTS: Final = {
     "set_pair": 2,
     "get_pair": 2,
     "scan_pair": 1,
+    "set_session": 2,
+    "get_session": 2,
 }
+
+#: Times to live of a caller's session: some end between two calls, some in a restart, some after the run.
+TTLS_S: Final = (0.001, 0.02, 0.5, 3600.0)
 
 
 class PromiseBroken(AssertionError):
@@ -111,6 +116,8 @@ class Caller:
         self._transcript = transcript
         self._written = 0
         self.claims = {f"own/{number}/{at}": Claim() for at in range(OWN_KEYS)}
+        #: A key that expires. Its end is a change that no call makes, at any time; and never taken back.
+        self.session = (f"session/{number}", Claim())
 
     async def calls(self, count: int) -> None:
         """Make so many calls, with pauses between them."""
@@ -121,7 +128,7 @@ class Caller:
 
     async def check(self, db: Database) -> None:
         """Read all that this caller has written, when nothing disturbs it."""
-        for key, claim in self.claims.items():
+        for key, claim in (*self.claims.items(), self.session):
             entry = await db.get(key)
             self._tell(f"finds {key} = {_shown(None if entry is None else bytes(entry.value))}")
             claim.seen(entry)
@@ -188,6 +195,23 @@ class Caller:
         entries = await self._ask("scan both", scan)
         if entries is not REFUSED:
             self._same(entries or [None, None])
+
+    async def _set_session(self) -> None:
+        key, claim = self.session
+        value, ttl = self._value(), self._choices.choice(TTLS_S)
+        await self._change(
+            f"set {key} {_shown(value)} for {ttl} s",
+            claim,
+            value,
+            lambda: self._db.set(key, value, ttl=ttl, timeout=TIMEOUT_S),
+        )
+        claim.open.append(None)
+
+    async def _get_session(self) -> None:
+        key, claim = self.session
+        entry = await self._ask(f"get {key}", lambda: self._db.get(key, timeout=TIMEOUT_S))
+        if entry is not REFUSED:
+            claim.seen(entry)
 
     # -- the parts of a call
 
