@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Iterable, Mapping
-from itertools import repeat
+from collections.abc import Container, Iterable, Mapping, Sequence
 from threading import get_ident
 from typing import TYPE_CHECKING, Final
 
@@ -255,30 +254,32 @@ class Dispatcher:
         """Answer one request with success, as ``respond_all`` does."""
         self.respond_all(((request, payload, entries),))
 
-    def respond_all(self, answers: Iterable[tuple[Request, bytes, bytes]]) -> None:
+    def respond_all(self, answers: Sequence[tuple[Request, bytes, bytes]]) -> None:
         """Answer requests with success, each with its payload and its entries.
 
         Nothing happens to one that has been answered, or whose connection is gone.
         """
         if get_ident() != self._home.thread:
             self._home.check()
-        unanswered, connection = self.requests, self._connection
-        owed = [each for each in answers if unanswered.pop(each[0].stream, None) is not None]
+        unanswered, stopwatch, connection = self.requests, self.stopwatch, self._connection
+        now = 0.0 if stopwatch is None else stopwatch.reading(len(answers))
+        owed: list[Request] = []
+        given: list[tuple[int, bytes, bytes]] = []
+        for request, payload, entries in answers:
+            stream = request.stream
+            if unanswered.pop(stream, None) is not None:
+                owed.append(request)
+                told = entries if stopwatch is None else entries + stopwatch.entries(stream, now)
+                given.append((stream, payload, told))
         if not owed:
             return
-        streams = [each[0].stream for each in owed]
-        times = repeat(b"", len(owed)) if self.stopwatch is None else self.stopwatch.entries(streams)
-        given = [
-            (stream, payload, entries + more)
-            for stream, (_, payload, entries), more in zip(streams, owed, times, strict=True)
-        ]
         try:
             connection.respond_all(given)
         except BaseException:
-            unanswered.update((each.stream, each) for each, _, _ in owed if connection.owes(each.stream))
-            self._settle([each for each, _, _ in owed if each.stream not in unanswered], None)
+            unanswered.update((request.stream, request) for request in owed if connection.owes(request.stream))
+            self._settle([request for request in owed if request.stream not in unanswered], None)
             raise
-        self._settle((request for request, _, _ in owed), None)
+        self._settle(owed, None)
 
     def fail(self, request: Request, reason: Failure, entries: bytes = b"") -> None:
         """Answer with an error; nothing if the request has been answered or its connection is gone."""
@@ -288,7 +289,7 @@ class Dispatcher:
         if self.requests.pop(stream, None) is None:
             return
         if self.stopwatch is not None:
-            entries += self.stopwatch.entries((stream,))[0]
+            entries += self.stopwatch.entries(stream, self.stopwatch.reading(1))
         stopped = self._reasons.get(stream)
         if stopped is not None:
             # A service that says "cancelled" knows better than anyone whether something was done.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from haptera.wire import Tag
@@ -71,26 +71,8 @@ class Stopwatch:
             for stream in left:
                 self._used[stream] = used
 
-    def entries(self, streams: Sequence[int]) -> list[bytes]:
-        """Encode the times of requests that are answered now as metadata entries, and forget the requests."""
-        now = self._reading(len(streams))
-        in_batch, used_in_batch = self._in_batch, now - self.now
-        told: list[bytes] = []
-        for stream in streams:
-            received = self.received.pop(stream, self.now)
-            if in_batch:
-                used = used_in_batch
-            else:
-                begun = self._begun.pop(stream, None)
-                used = self._used.pop(stream, 0.0) if begun is None else now - begun
-            if self._encoded_for != (received, used, now):  # most of them came and were worked on together
-                self._encoded_for = received, used, now
-                self._encoded = _encode(used, now - received - used)
-            told.append(self._encoded)
-        return told
-
-    def _reading(self, answers: int) -> float:
-        """The time for so many answers: that of a reading before, where they may share it."""
+    def reading(self, answers: int) -> float:
+        """The time for so many answers that are given together now."""
         if not self._in_batch:
             return self._clock()
         if self._shared <= 0:
@@ -98,6 +80,20 @@ class Stopwatch:
             self._shared_reading = self._clock()
         self._shared -= answers
         return self._shared_reading
+
+    def entries(self, stream: int, now: float) -> bytes:
+        """Encode the times of a request that is answered ``now`` as metadata entries, and forget it."""
+        received = self.received.pop(stream, self.now)
+        if self._in_batch:
+            used = now - self.now
+        else:
+            begun = self._begun.pop(stream, None)
+            used = self._used.pop(stream, 0.0) if begun is None else now - begun
+        times = received, used, now
+        if times != self._encoded_for:  # most of them came and were worked on together
+            self._encoded_for = times
+            self._encoded = _encode(used, now - received - used)
+        return self._encoded
 
 
 def _encode(used: float, waited: float) -> bytes:

@@ -140,7 +140,7 @@ def test_a_batch_that_is_answered_at_once_costs_two_readings_of_the_clock() -> N
     stopwatch.read()
     stopwatch.received = dict.fromkeys(range(32), stopwatch.now)
     stopwatch.begin_batch()
-    assert {times(stopwatch.entries([stream])[0]) for stream in range(32)} == {(1000, 0)}
+    assert {times(stopwatch.entries(stream, stopwatch.reading(1))) for stream in range(32)} == {(1000, 0)}
     stopwatch.end_batch([])
     assert clock.readings - before == 2
 
@@ -155,9 +155,9 @@ def test_times_that_do_not_fit_are_the_largest_that_do() -> None:
     begun = clock.now
     stopwatch.begin(3)
     clock.now += 5000.0
-    assert times(stopwatch.entries([1])[0]) == (2**32 - 1, 2**32 - 1)
+    assert times(stopwatch.entries(1, stopwatch.reading(1))) == (2**32 - 1, 2**32 - 1)
     clock.now = begun - 1.0  # a clock that was turned back
-    assert times(stopwatch.entries([3])[0])[0] == 0
+    assert times(stopwatch.entries(3, stopwatch.reading(1)))[0] == 0
 
 
 def test_the_clock_tells_microseconds_on_every_loop() -> None:
