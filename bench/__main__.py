@@ -16,6 +16,7 @@ from bench import (
     startup,
     storage,
     transactions,
+    watches,
 )
 from bench.messaging import compare as messaging
 
@@ -35,6 +36,7 @@ def main(argv: list[str]) -> int:
         memory.main,
         attacks.main,
         expiry.main,
+        watches.main,
     )
     return max(measure(argv) for measure in measurements)
 

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 START_SECONDS_MAX = 600
 
@@ -27,6 +27,13 @@ def scratch(parent: Path) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path)
+
+
+class Etcd(NamedTuple):
+    """A running etcd."""
+
+    port: int
+    pid: int
 
 
 class Node:
@@ -116,8 +123,8 @@ def redis_server(directory: Path) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def etcd_server(directory: Path) -> Iterator[int]:
-    """An etcd of one member, which syncs every change before it answers; gives its port."""
+def etcd_server(directory: Path) -> Iterator[Etcd]:
+    """An etcd of one member, which syncs every change before it answers."""
     port, peers = _free_port(), _free_port()
     url, peers_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peers}"
     options = {
@@ -132,7 +139,7 @@ def etcd_server(directory: Path) -> Iterator[int]:
     process = subprocess.Popen(["etcd", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait_for_port(port, process)
-        yield port
+        yield Etcd(port, process.pid)
     finally:
         process.terminate()
         process.wait()

@@ -236,7 +236,7 @@ def _rivals(servers: ExitStack, path: Path) -> list[Contender]:
         if importlib.util.find_spec("glide") is not None:
             rivals.append(glide_contender(port))
     if processes.etcd_version() is not None and importlib.util.find_spec("aetcd") is not None:
-        rivals.append(etcd_contender(servers.enter_context(processes.etcd_server(path / "etcd"))))
+        rivals.append(etcd_contender(servers.enter_context(processes.etcd_server(path / "etcd")).port))
     return rivals
 
 
