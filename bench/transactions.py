@@ -167,7 +167,7 @@ def _rivals(servers: ExitStack, path: Path) -> list[Contender]:
     if processes.redis_version() is not None:
         rivals.append(redis_contender(servers.enter_context(processes.redis_server(path / "redis"))))
     if processes.etcd_version() is not None and importlib.util.find_spec("aetcd") is not None:
-        rivals.append(etcd_contender(servers.enter_context(processes.etcd_server(path / "etcd"))))
+        rivals.append(etcd_contender(servers.enter_context(processes.etcd_server(path / "etcd")).port))
     return rivals
 
 

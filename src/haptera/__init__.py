@@ -18,7 +18,18 @@ from haptera.version import __version__
 
 if TYPE_CHECKING:
     from haptera import errors
-    from haptera.client import Backup, Database, Entry, Event, Scan, Transaction, TransactResult, Watch, connect
+    from haptera.client import (
+        Backup,
+        Change,
+        Database,
+        Entry,
+        Event,
+        Scan,
+        Transaction,
+        TransactResult,
+        Watch,
+        connect,
+    )
     from haptera.client import open_embedded as open  # noqa: A004 - the name that gzip, io and os give it too
     from haptera.connection import Budget
     from haptera.errors import (
@@ -59,6 +70,7 @@ __all__ = [
     "Call",
     "CallError",
     "CallStream",
+    "Change",
     "Code",
     "ConnectionLost",
     "ConnectionOptions",
@@ -100,6 +112,7 @@ _MODULES: Final = {
     **dict.fromkeys(
         (
             "Backup",
+            "Change",
             "Database",
             "Entry",
             "Event",

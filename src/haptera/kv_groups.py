@@ -10,6 +10,7 @@ from typing import Final
 TTL: Final = "kv_ttl"
 TRANSACT: Final = "kv_transact"
 WATCH: Final = "kv_watch"
+HISTORY: Final = "kv_history"
 
 #: Every group.
-KV_GROUPS: Final = (TTL, TRANSACT, WATCH)
+KV_GROUPS: Final = (TTL, TRANSACT, WATCH, HISTORY)

@@ -127,7 +127,9 @@ def check(found: list[list[Told]], history: list[Told], answered: dict[int, tupl
     assert all(puts[revision, key] == value for revision, (key, value) in answered.items())
     for events, options in zip(found, FILTERS * 2, strict=True):
         wanted, prefix = options.get("key"), options.get("prefix", "")
-        assert events == [event for event in history if event[2] == (wanted or event[2]) and event[2].startswith(prefix)]
+        assert events == [
+            event for event in history if event[2] == (wanted or event[2]) and event[2].startswith(prefix)
+        ]
 
 
 async def test_watches_over_kills_of_their_node_miss_and_repeat_nothing(tmp_path: Path) -> None:

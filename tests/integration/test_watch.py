@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -198,6 +199,26 @@ async def test_a_watch_that_is_lost_among_the_present_entries_says_so() -> None:
                     pass
 
 
+@pytest.mark.parametrize("kind", ["served", "embedded"])
+async def test_a_history_tells_the_versions_of_a_key(kind: str, tmp_path: Path) -> None:
+    async with store(kind, tmp_path) as db:
+        begun = time.time() - 1
+        for number in range(1500):
+            await db.set_many({"a": b"%d" % number, "b": b""})
+        await db.delete("a")
+        changes = [change async for change in db.history("a")]
+        assert [(change.kind, change.version, change.text) for change in changes] == [
+            *(("put", number + 1, str(number)) for number in range(1500)),
+            ("delete", 1501, ""),
+        ]
+        assert all(begun < (change.time or 0) < time.time() + 1 and change.user == "" for change in changes)
+        assert [change async for change in db.history("a", after=1000, limit=300)] == changes[1000:1300]
+        assert [change async for change in db.history("a", limit=0)] == []
+        assert [change async for change in db.history("missing")] == []
+        with pytest.raises(haptera.errors.InvalidKey):
+            await anext(db.history(""))
+
+
 # -- the command line
 
 
@@ -246,3 +267,27 @@ def test_the_command_ends_cleanly(url: str, end: str) -> None:
         assert process.wait(20) == (130 if end == "SIGINT" else 0)
         assert process.stderr is not None
         assert process.stderr.read() == b""
+
+
+def test_a_key_goes_back_to_a_version(url: str) -> None:
+    for args in (("set", "a", "1"), ("set", "a", "2"), ("del", "a"), ("set", "b", "x")):
+        assert run(*args).code == 0
+    lines = [line.split("\t") for line in run("history", "a").text.splitlines()]
+    assert [(line[0], *line[2:]) for line in lines] == [
+        ("1", "put", "", "1"),
+        ("2", "put", "", "2"),
+        ("3", "delete", "", ""),
+    ]
+    assert all(line[1].endswith("Z") for line in lines)
+    found = json.loads(run("history", "a", "--after", "1", "--limit", "1", "--json").text)
+    assert found.pop("time").endswith("Z")
+    assert found == {"version": 2, "kind": "put", "value": "2", "user": "", "expires_at": None}
+    assert run("history", "missing").code == 1
+    assert run("revert", "a", "--to-version", "1").text == "5\n"
+    assert run("get", "a").text == "1\n"
+    assert run("revert", "a", "--to-version", "3", "--json").text == '{"key":"a","version":6}\n'
+    assert run("get", "a").code == 1
+    assert run("revert", "a", "--to-version", "3").text == "6\n", "it is deleted already"
+    missing = run("revert", "a", "--to-version", "4")
+    assert (missing.code, missing.text) == (1, "")
+    assert "no version 4 of 'a'" in missing.err

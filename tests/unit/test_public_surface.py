@@ -20,6 +20,7 @@ from haptera.errors.codes import BY_CODE
 
 DATABASE = {
     "Backup",
+    "Change",
     "Database",
     "Entry",
     "Event",

@@ -43,6 +43,8 @@ COMMANDS: Final = {
     "clear": "Delete all keys of a range.",
     "scan": "List the entries of a range, in key order.",
     "watch": "Follow changes as they happen.",
+    "history": "List the versions of a key.",
+    "revert": "Give a key the value of an older version.",
     "count": "Count the keys of a range.",
     "txn": "Make several changes as one, if conditions hold.",
     "incr": "Add to the number that a key holds.",

@@ -11,6 +11,7 @@ from haptera.client.backup_pieces import Backup
 from haptera.client.connector import Connector, Dial, Flight, dial_store
 from haptera.client.database import Database, transact_form
 from haptera.client.entry import Entry
+from haptera.client.key_history import Change
 from haptera.client.local_node import dial_local
 from haptera.client.methods import Metrics, ServerMethods, SnapshotMade
 from haptera.client.remote_channel import RemoteChannel
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backup",
+    "Change",
     "Database",
     "Entry",
     "Event",

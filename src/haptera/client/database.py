@@ -19,9 +19,9 @@ from haptera.client.argument_checks import (
     set_options,
     text_option,
     ttl_ms_of,
-    watch_options,
 )
 from haptera.client.backup_pieces import Backup
+from haptera.client.change_calls import ChangeCalls
 from haptera.client.channel import Channel, StreamEnd
 from haptera.client.entry import Entry, entry_of
 from haptera.client.methods import (
@@ -46,8 +46,6 @@ from haptera.client.scan import Scan
 from haptera.client.slices import in_slices
 from haptera.client.transact import Compare, Operation, TransactForm, TransactResult
 from haptera.client.transaction import RUN_ATTEMPTS_MAX, Transaction, run_until_committed
-from haptera.client.watch import Watch
-from haptera.client.watched import WatchPosition
 from haptera.errors import Code, Failure, RemoteProtocolError
 from haptera.key_rules import INT64_MAX, INT64_MIN, VERSION_MAX
 from haptera.peer import DEFAULT, Timeout
@@ -80,14 +78,13 @@ class KvMethods:
     expire = Method(Written, write=True, of_one_key=True)
     ttl = Method(TimeLeft, of_one_key=True)
     transact = Method(Transacted, write=True)
-    watch: Method[Any] = Method(object)
 
 
 #: The arguments and answers of `Database.transact`.
 transact_form = TransactForm(method for method in vars(KvMethods).values() if isinstance(method, Method))
 
 
-class Database:
+class Database(ChangeCalls):
     """A key-value store. Made by :func:`haptera.connect` or :func:`haptera.open`; use it as ``async with … as db``.
 
     Any number of calls may be under way at once (``asyncio.gather``), in no order. Keys are ``str``, values ``str``
@@ -105,12 +102,11 @@ class Database:
     if the first is closed.
     """
 
-    __slots__ = ("_channel", "_name", "_timeout")
+    __slots__ = ("_name",)
 
     def __init__(self, channel: Channel, name: str, timeout: float | None) -> None:
-        self._channel = channel
+        super().__init__(channel, timeout)
         self._name = name
-        self._timeout = checked_timeout(timeout)
 
     # -- one key
 
@@ -571,51 +567,6 @@ class Database:
         checked_int("attempts", attempts, 1, VERSION_MAX)
         return await run_until_committed(lambda: self.transaction(timeout=timeout), function, attempts)
 
-    def watch(
-        self,
-        key: str | None = None,
-        *,
-        prefix: str | None = None,
-        start_revision: int | None = None,
-        initial: bool = False,
-        previous: bool = False,
-        progress_interval: float | None = None,
-        timeout: Timeout = DEFAULT,
-    ) -> Watch:
-        """Follow the changes of one key, of the keys with a prefix, or of all keys.
-
-        Every change is given once, in the order of the revisions. A connection that is lost is made again, and the
-        watch goes on behind the last change that was given, so long as the node still keeps the changes since then
-        (``--history-events`` and ``--history-bytes`` of ``haptera serve``); ``RevisionCompacted`` says that it does
-        not. A watch with ``initial`` that is lost before the present entries are all given raises ``ConnectionLost``,
-        because the rest would be of another revision.
-
-        A reader that is slow holds up no one: the node keeps its place. One that takes nothing for 60 seconds loses its
-        stream, and goes on from where it was when it reads again.
-
-        Args:
-            key: The key. Without one, and without ``prefix``, every key.
-            prefix: The beginning of the keys.
-            start_revision: The first revision whose changes are given; 1 above the present one unless given.
-            initial: Whether to begin with the entries that are there, as events of the kind ``"present"`` and then one
-                ``"synced"``, behind which every change since comes.
-            previous: Whether each event has the entry of before.
-            progress_interval: Seconds, at least 1, after which the node says how far it is where nothing has changed;
-                `Watch.revision` shows it. Never unless given.
-            timeout: Seconds that the beginning may take.
-
-        Returns:
-            An asynchronous iterator of events.
-
-        Raises:
-            RevisionCompacted: The changes from ``start_revision`` on are not kept any more, or it is above the next
-                revision.
-        """
-        options = watch_options(key, prefix, start_revision, initial, previous, progress_interval)
-        begin = self._timeout if timeout is DEFAULT else checked_timeout(timeout)
-        position = WatchPosition(options)
-        return Watch(self._channel.watch(position, begin), position)
-
     # -- the store
 
     @property
@@ -684,14 +635,6 @@ class Database:
         if result.code == Code.KEY_NOT_FOUND:
             return None
         raise result.exception()
-
-    async def _call(self, method: Method[R], argument: tuple[Any, ...], timeout: Timeout) -> R:
-        result = await self._channel.call(
-            method, argument, self._timeout if timeout is DEFAULT else checked_timeout(timeout)
-        )
-        if isinstance(result, Failure):
-            raise result.exception()
-        return result
 
     def __await__(self) -> Generator[Any, Any, Self]:
         return self.__aenter__().__await__()

@@ -6,14 +6,14 @@ import asyncio
 import logging
 import math
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from haptera import forks
 from haptera.client.argument_checks import unsendable
 from haptera.client.calls_under_way import UnderWay
-from haptera.client.local_waits import check_home, closed_error, in_time
+from haptera.client.local_waits import LongAnswer, check_home, closed_error, in_time
 from haptera.client.methods import BackedUp, Method, Row, Scanned, ServerMethods
 from haptera.client.watched import decode_item
 from haptera.errors import Code, ConfigurationError, Failure, ShuttingDown, StorageError, failure
@@ -167,7 +167,9 @@ class EmbeddedChannel:
             return unsendable(argument, command)  # a text that is none fails before the store sees whose it is
         op = command.op
         if isinstance(op, operations.Count) and not node.commands.counts_at_once(op):
-            return await self._count(method, node, op, timeout)
+            return await self._answered(method, node.commands.count(ANONYMOUS, op), timeout)
+        if isinstance(op, operations.OpenHistory):
+            return await self._answered(method, node.commands.turns.run(None, node.commands.history_steps(op)), timeout)
         if isinstance(op, operations.GetMany) and command.size is not None:
             return await self._get_many(method, node, op, timeout)
         answers: list[list[Result]] = []
@@ -196,12 +198,12 @@ class EmbeddedChannel:
         self.revision = node.revision
         return method.convert(result)
 
-    async def _count(self, method: Method[R], node: Node, op: operations.Count, timeout: float | None) -> R | Failure:
-        """Count the keys that a glob matches, while others have their turns."""
-        counted = await in_time(node.commands.count(ANONYMOUS, op), timeout)
-        if isinstance(counted, Failure):
-            return counted
-        answer, self.revision = counted
+    async def _answered(self, method: Method[R], work: Awaitable[LongAnswer], timeout: float | None) -> R | Failure:
+        """Do a long read, while others have their turns."""
+        found = await in_time(work, timeout)
+        if isinstance(found, Failure):
+            return found
+        answer, self.revision = found
         return method.convert(answer)
 
     async def _get_many(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from haptera.errors import Code, ConnectionLost, failure
+from haptera.errors import Code, ConnectionLost, Failure, failure
 from haptera.transport import running_loop, wrong_loop
 
 T = TypeVar("T")
+
+#: What a long read has found: its result array, and the revision that it is of.
+LongAnswer = tuple[tuple[Any, ...], int] | Failure
 
 
 async def in_time(work: Awaitable[T], timeout: float | None) -> T:

@@ -29,6 +29,7 @@ from haptera.boot_clock import boot_time_ns
 from haptera.client.argument_checks import unsendable
 from haptera.client.backoff import Backoff
 from haptera.client.calls_under_way import UnderWay
+from haptera.client.change_calls import ChangeMethods
 from haptera.client.connector import Connector, Dial, Flight, dial_store
 from haptera.client.database import KvMethods
 from haptera.client.item_reader import read_items
@@ -374,7 +375,7 @@ class RemoteChannel:
     async def watch(self, position: WatchPosition, timeout: float | None) -> AsyncGenerator[list[Happened], None]:
         """The events of a watch. Its beginning may take ``timeout`` seconds, and then it goes on until it is closed."""
         self._bind()
-        followed = self._watches.follow(self._connector, KvMethods.watch, self._encode, position, timeout)
+        followed = self._watches.follow(self._connector, ChangeMethods.watch, self._encode, position, timeout)
         async with aclosing(followed) as items:
             async for events in items:
                 yield events

@@ -62,6 +62,11 @@ EVENTS_SIZE_MAX: Final = 256 * 1024 * 1024
 #: Events that a snapshot has, and their bytes: a quarter of a second of its load.
 SNAPSHOT_EVENTS_MAX: Final = 100_000
 SNAPSHOT_EVENTS_SIZE_MAX: Final = 32 * 1024 * 1024
+#: Rows and bytes of one answer to a history, unless one row is larger, and the bytes of a row beside its value: as much
+#: as a connection may have queued.
+HISTORY_ROWS_MAX: Final = 1000
+HISTORY_SIZE_MAX: Final = 1024 * 1024
+HISTORY_ROW_OVERHEAD: Final = 64
 #: Older entries freed at one time, so that the end of a long scan over a busy store is no pause for everyone else.
 SWEEP_MAX: Final = 256
 #: Units of work (`state.sliced_work`) of one slice: about a millisecond. The page of a scan is one.

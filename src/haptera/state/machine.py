@@ -19,6 +19,7 @@ from haptera.state.entries import KEY_WORK
 from haptera.state.event_history import EventBounds
 from haptera.state.field_kinds import list_field
 from haptera.state.get_many import get_many_steps
+from haptera.state.key_history import history_steps
 from haptera.state.kv import Kv
 from haptera.state.memory_growth import Growth
 from haptera.state.operations import OPERATIONS, WRITES, Forget, Operation, Read, Transact, method_of, parts_of
@@ -30,7 +31,7 @@ from haptera.state.transacts import Transacts
 if TYPE_CHECKING:
     from haptera.state.command_encoding import Logged
     from haptera.state.glob import Glob
-    from haptera.state.operations import GetMany, OpenScan, SetMany, Write
+    from haptera.state.operations import GetMany, OpenHistory, OpenScan, SetMany, Write
     from haptera.state.results import Result, StoredEntry
     from haptera.state.sliced_work import Steps
 
@@ -205,6 +206,11 @@ class StateMachine:
         self.abandoned = reason
         self.kv.settle()  # reads that wait for the end of the change are answered with the reason
         self._reads = dict.fromkeys(self._reads, lambda _: reason)  # a read pays nothing for it before
+
+    def history_steps(self, op: OpenHistory) -> Steps[tuple[tuple[Any, ...], int] | Failure]:
+        """The versions of a key that are still kept, in slices: the result array of a history, and its revision."""
+        found = self.abandoned or (yield from history_steps(self.kv, op))
+        return self.abandoned or found
 
     def get_many_steps(self, op: GetMany, limit: int) -> Steps[tuple[list[StoredEntry | None], int] | Failure]:
         """The entries of a large get_many, in slices, and the one revision that all of them are of."""

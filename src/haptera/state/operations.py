@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, Union
 import msgspec
 from msgspec import Struct
 
-from haptera.kv_groups import TRANSACT, TTL, WATCH
+from haptera.kv_groups import HISTORY, TRANSACT, TTL, WATCH
 from haptera.state.field_kinds import (
     Bound,
     Condition,
@@ -228,6 +228,16 @@ class OpenWatch(Operation, tag="kv.watch", frozen=True):
     initial: bool = False
     with_previous: bool = False
     progress_ms: ProgressInterval | None = None
+
+
+class OpenHistory(Operation, tag="kv.history", frozen=True):
+    """The versions of one key that are still kept, above the version ``after``: ``limit`` of them at most."""
+
+    group = HISTORY
+
+    key: Key
+    limit: Version | None = None
+    after: Version | None = None
 
 
 class Count(Read, tag="kv.count", frozen=True):

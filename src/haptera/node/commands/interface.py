@@ -271,6 +271,10 @@ class Commands:
         finally:
             cursor.close()
 
+    def history_steps(self, op: operations.OpenHistory) -> Steps[tuple[tuple[Any, ...], int] | Failure]:
+        """The result array of a history and its revision, in slices; fails with 3003, 4006 or 4009."""
+        return validate(op) or (yield from self._machine.history_steps(op))
+
     def get_many_steps(
         self, op: operations.GetMany, limit: int
     ) -> Steps[tuple[list[StoredEntry | None], int] | Failure]:

@@ -44,13 +44,16 @@ class LongReads:
         self._tasks = tasks
 
     def takes(self, submitter: Submitter, request: Request, op: Operation) -> bool:
-        """Whether a read is a scan, or a count of any number of keys; it is on its way then."""
+        """Whether a read is a scan, a history, or a count of any number of keys; it is on its way then."""
         if isinstance(op, operations.OpenScan):
             self._metrics.kv_scans_total += 1
             self._tasks.begin(request.peer, lambda: self._scan(submitter, request, op))
         elif isinstance(op, operations.Count) and not self._commands.counts_at_once(op):
             self._metrics.kv_reads_total += 1
             self._tasks.begin(request.peer, lambda: self._count(submitter, request, op))
+        elif isinstance(op, operations.OpenHistory):
+            self._metrics.kv_reads_total += 1
+            self._tasks.begin(request.peer, lambda: self._history(request, op))
         else:
             return False
         return True
@@ -73,6 +76,16 @@ class LongReads:
         if hides_times(request.peer):
             entries = entries_without_times(entries)
         return (yield from encode_steps((entries,))), revision
+
+    async def _history(self, request: Request, op: operations.OpenHistory) -> None:
+        """Answer with versions of a key, when there is room for the answer."""
+        await writable(request)
+        steps = while_wanted(request, self._commands.history_steps(op))
+        answer = await self._commands.turns.run(request.peer, steps)
+        if isinstance(answer, tuple):
+            self._replies.respond(request, *answer)
+        else:
+            self._replies.fail(request, answer or failure(Code.CANCELLED, outcome="not_applied"))
 
     async def _count(self, submitter: Submitter, request: Request, op: operations.Count) -> None:
         task = asyncio.current_task()

@@ -1,0 +1,53 @@
+"""``haptera revert``"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from haptera.cli import output
+from haptera.cli.client_command import Client, client_options
+from haptera.cli.exit_codes import DONE, NO
+from haptera.key_rules import VERSION_MAX
+
+if TYPE_CHECKING:
+    from haptera.client import Change, Database
+
+
+@click.command()
+@click.argument("key")
+@click.option(
+    "--to-version", type=click.IntRange(1, VERSION_MAX), required=True, metavar="N", help="The version to go back to."
+)
+@client_options()
+def command(key: str, to_version: int, client: Client) -> int:
+    """Give KEY the value that it had in version N, as a new version.
+
+    A version in which it was deleted deletes it. The key must still be as the history shows it, so that a change
+    that comes meanwhile is not overwritten. Writes the new version. Exit code 1: the node does not have version N
+    any more, or the key was changed meanwhile.
+    """
+
+    async def run(db: Database) -> int:
+        wanted: Change | None = None
+        last: Change | None = None
+        async for last in db.history(key):
+            if last.version == to_version:
+                wanted = last
+        if wanted is None or last is None:
+            message = f"the node has no version {to_version} of {key!r}"
+            output.error(message, {"message": message, "outcome": "not_applied"}, NO)
+            return NO
+        version = 0 if last.value is None else last.version
+        if wanted.value is not None:
+            revision = await db.set(key, wanted.value, if_version=version)
+        elif last.value is not None:
+            await db.delete(key, if_version=version)
+            revision = db.revision
+        else:
+            revision = last.version
+        client.show({"key": key, "version": revision}, str(revision))
+        return DONE
+
+    return client.run(run, change=True)

@@ -1,0 +1,118 @@
+"""The calls of a database that tell changes: watches, and the history of a key."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from haptera.client.argument_checks import checked_int, checked_timeout, plain_key, watch_options
+from haptera.client.key_history import Change, Past, changes
+from haptera.client.methods import Method
+from haptera.client.watch import Watch
+from haptera.client.watched import WatchPosition
+from haptera.errors import Failure
+from haptera.key_rules import VERSION_MAX
+from haptera.peer import DEFAULT, Timeout
+
+if TYPE_CHECKING:
+    from haptera.client.channel import Channel
+
+R = TypeVar("R")
+
+
+class ChangeMethods:
+    """The methods of the service ``kv`` that tell changes, each with the shape of its answer."""
+
+    watch: Method[Any] = Method(object)
+    history = Method(Past)
+
+
+class ChangeCalls:
+    """What a database needs for calls of any kind, and the calls that tell changes."""
+
+    __slots__ = ("_channel", "_timeout")
+
+    def __init__(self, channel: Channel, timeout: float | None) -> None:
+        self._channel = channel
+        self._timeout = checked_timeout(timeout)
+
+    def watch(
+        self,
+        key: str | None = None,
+        *,
+        prefix: str | None = None,
+        start_revision: int | None = None,
+        initial: bool = False,
+        previous: bool = False,
+        progress_interval: float | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> Watch:
+        """Follow the changes of one key, of the keys with a prefix, or of all keys.
+
+        Every change is given once, in the order of the revisions. A connection that is lost is made again, and the
+        watch goes on behind the last change that was given, so long as the node still keeps the changes since then
+        (``--history-events`` and ``--history-bytes`` of ``haptera serve``); ``RevisionCompacted`` says that it does
+        not. A watch with ``initial`` that is lost before the present entries are all given raises ``ConnectionLost``,
+        because the rest would be of another revision.
+
+        A reader that is slow holds up no one: the node keeps its place. One that takes nothing for 60 seconds loses its
+        stream, and goes on from where it was when it reads again.
+
+        Args:
+            key: The key. Without one, and without ``prefix``, every key.
+            prefix: The beginning of the keys.
+            start_revision: The first revision whose changes are given; 1 above the present one unless given.
+            initial: Whether to begin with the entries that are there, as events of the kind ``"present"`` and then one
+                ``"synced"``, behind which every change since comes.
+            previous: Whether each event has the entry of before.
+            progress_interval: Seconds, at least 1, after which the node says how far it is where nothing has changed;
+                `Watch.revision` shows it. Never unless given.
+            timeout: Seconds that the beginning may take.
+
+        Returns:
+            An asynchronous iterator of events.
+
+        Raises:
+            RevisionCompacted: The changes from ``start_revision`` on are not kept any more, or it is above the next
+                revision.
+        """
+        options = watch_options(key, prefix, start_revision, initial, previous, progress_interval)
+        begin = self._timeout if timeout is DEFAULT else checked_timeout(timeout)
+        position = WatchPosition(options)
+        return Watch(self._channel.watch(position, begin), position)
+
+    def history(
+        self, key: str, *, after: int = 0, limit: int | None = None, timeout: Timeout = DEFAULT
+    ) -> AsyncGenerator[Change, None]:
+        """Iterate over the versions of a key that the node still has, oldest first.
+
+        The node keeps the last changes of all keys (``--history-events`` and ``--history-bytes`` of ``haptera serve``).
+        An entry that was written before them is the first, as a change of the kind ``"present"``, without a time.
+
+        Args:
+            key: Its name.
+            after: Only versions above this one.
+            limit: The largest number of versions.
+            timeout: Seconds for each page of them.
+
+        Returns:
+            An asynchronous iterator of changes.
+        """
+        name = plain_key(key)
+        after = checked_int("after", after, 0, VERSION_MAX)
+        if limit is not None:
+            checked_int("limit", limit, 0, VERSION_MAX)
+
+        async def page(after: int, limit: int | None) -> Past:
+            options = {"after": after} if limit is None else {"after": after, "limit": limit}
+            return await self._call(ChangeMethods.history, (name, options), timeout)
+
+        return changes(page, after, limit)
+
+    async def _call(self, method: Method[R], argument: tuple[Any, ...], timeout: Timeout) -> R:
+        result = await self._channel.call(
+            method, argument, self._timeout if timeout is DEFAULT else checked_timeout(timeout)
+        )
+        if isinstance(result, Failure):
+            raise result.exception()
+        return result
