@@ -7,16 +7,25 @@ read one pair of keys that have the same value at any revision.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from haptera.errors import ConnectionLost, HapteraError, RemoteProtocolError, ServerError, VersionMismatch
+from haptera import Entry
+from haptera.errors import (
+    ConnectionLost,
+    HapteraError,
+    RemoteProtocolError,
+    ServerError,
+    TransactionConflict,
+    VersionMismatch,
+)
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Awaitable, Callable
 
-    from haptera import Database, Entry
+    from haptera import Database
     from tests.simulation.transcript import Transcript
 
 #: Keys of each caller.
@@ -40,6 +49,8 @@ WEIGHTS: Final = {
     "scan_pair": 1,
     "set_session": 2,
     "get_session": 2,
+    "set_and_count": 3,
+    "replace_pair": 2,
 }
 
 #: Times to live of a caller's session: some end between two calls, some in a restart, some after the run.
@@ -183,6 +194,39 @@ class Caller:
             f"set both {_shown(value)}", lambda: self._db.set_many(dict.fromkeys(PAIR, value), timeout=TIMEOUT_S)
         )
 
+    async def _set_and_count(self) -> None:
+        """A key of its own and the counter in one transact."""
+        key, claim = self._own()
+        value = self._value()
+
+        def may_be_made() -> None:
+            claim.open.append(value)
+            self._open_count()
+
+        result = await self._ask(
+            f"set {key} {_shown(value)} and increment",
+            lambda: self._db.transact(then=[("set", [key, value]), ("increment", [COUNTER, 1])], timeout=TIMEOUT_S),
+            may_be_made,
+        )
+        if result is not REFUSED:
+            version, number = result.results
+            claim.changed(value, version)
+            self._shared.incremented(number)
+
+    async def _replace_pair(self) -> None:
+        """The pair, read and written in one transaction."""
+        value = self._value()
+
+        async def replace() -> int | None:
+            async with self._db.transaction(timeout=TIMEOUT_S) as tx:
+                self._same(await tx.get_many(PAIR))
+                for key in PAIR:
+                    tx.set(key, value)
+            return tx.version
+
+        with suppress(TransactionConflict):
+            await self._ask(f"replace both by {_shown(value)}", replace)
+
     async def _get_pair(self) -> None:
         entries = await self._ask("get both", lambda: self._db.get_many(PAIR, timeout=TIMEOUT_S))
         if entries is not REFUSED:
@@ -227,7 +271,7 @@ class Caller:
         self._tell(label)
         try:
             answer = await call()
-        except VersionMismatch:
+        except (VersionMismatch, TransactionConflict):
             self._tell(f"{label}: another version")
             raise
         except (ServerError, ConnectionLost, RemoteProtocolError) as error:
@@ -270,7 +314,7 @@ REFUSED: Final = object()
 def _answer(answer: Any) -> str:
     if isinstance(answer, list):
         return f"[{', '.join(map(_answer, answer))}]"
-    if hasattr(answer, "version"):
+    if isinstance(answer, Entry):
         return f"{_shown(bytes(answer.value))}, version {answer.version}"
     return str(answer)
 

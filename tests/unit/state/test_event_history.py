@@ -13,7 +13,18 @@ from haptera.state import EventBounds, Logged, MalformedPieces, UnknownPart, dum
 from haptera.state import event_history as module
 from haptera.state.event_history import DELETE, PUT
 from haptera.state.event_pieces import expanded
-from haptera.state.operations import Clear, Delete, DeleteMany, Increment, OpenScan, Rename, Set, SetMany
+from haptera.state.operations import (
+    Clear,
+    Delete,
+    DeleteMany,
+    Get,
+    Increment,
+    OpenScan,
+    Rename,
+    Set,
+    SetMany,
+    Transact,
+)
 from tests.unit.state.store import Store, page_of
 
 if TYPE_CHECKING:
@@ -38,6 +49,21 @@ def loaded(machine: StateMachine) -> StateMachine:
     again = load_pieces(dump_pieces(machine), index=machine.index, time_ms=machine.time_ms)
     again.check()
     return again
+
+
+def test_a_transact_is_one_event_for_each_key_that_it_changes() -> None:
+    store = Store()
+    store.do(Set("a", b"1"))
+    store.do(Set("b", b"1"))
+    passing = [Set("c", b"1"), Delete("c")]
+    store.do(Transact([], [Set("a", b"2"), *passing, Delete("b"), Increment("a"), Set("b", b"3"), Rename("a", "d")]))
+    store.do(Transact([], [Set("b", b"4"), Rename("missing", "b")]))
+    store.do(Transact([], [Get("b")]))
+    assert told(store)[2:] == [
+        (3, DELETE, "a", None, b"1"),
+        (3, PUT, "b", b"3", b"1"),
+        (3, PUT, "d", b"3", None),
+    ]
 
 
 def test_each_change_of_a_key_is_an_event() -> None:
