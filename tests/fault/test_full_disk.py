@@ -13,7 +13,7 @@ import pytest
 
 from haptera.errors import Failure
 from haptera.node.health import health
-from haptera.state.operations import Clear, Delete, DeleteMany, Get, Increment, Set
+from haptera.state.operations import Clear, Compare, Delete, DeleteMany, Get, Increment, Set, Transact
 from haptera.storage import DataDirectory, DiskFull, Log, open_keyring
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
 from tests.unit.node.nodes import Asked, ManualWriter, fill_segment, opened, turn
@@ -207,6 +207,24 @@ async def test_deletes_go_on_though_they_share_a_batch_with_what_is_refused() ->
         await writer.write_all()
         assert back.result == (12, None)
         assert health(node)[0] == "ok"
+
+
+async def test_a_transact_that_only_frees_goes_on_though_another_is_refused() -> None:
+    fs, writer = MemoryFileSystem(), ManualWriter()
+    async with opened(fs, writer=writer) as node:
+        Asked(node, *(Set(key, b"1") for key in "ab"))
+        await writer.write_all()
+        fill_segment(node)
+        await writer.write_all()
+        large = Asked(node, Set("large", bytes(70_000)))
+        holds = [Compare("a", "exists", "=", True)]
+        freeing = Asked(node, Transact(holds, [Get("a"), Delete("a"), Delete("b")], [Get("b")]))
+        growing = Asked(node, Transact(holds, [Delete("a")], [Set("a", b"2")]))
+        fs.failing, fs.fail_with = frozenset({"allocate"}), errno.ENOSPC
+        await writer.write_all()
+        assert large.failures == growing.failures == [(5002, "not_applied")]
+        value, first, second = (b"1", 1, None), (True, 4, None), (True, 4, None)
+        assert freeing.result == (True, 4, (value, first, second))
 
 
 async def test_a_full_disk_is_told_once_when_it_begins_and_once_when_it_ends(
