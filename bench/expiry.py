@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: Seconds before the end of the keys in which gets are measured for comparison.
 BEFORE_S: Final = 5.0
 #: Seconds that writing the keys may take.
-WRITING_S: Final = 180.0
+WRITING_S: Final = 60.0
 
 
 async def fill(db: Database, keys: int) -> float:

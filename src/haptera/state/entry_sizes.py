@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 #: that holds them, the places in the table and in the index.
 ENTRY_OVERHEAD: Final = 228
 #: Bytes of the time at which an entry expires, if it does: the number, and the place in the index of such times.
-EXPIRY_SIZE: Final = 112
+EXPIRY_SIZE: Final = 64
 #: Bytes of a character of a key that is not ASCII: one to four, and its UTF-8, which Python keeps beside the text once
 #: the key has been in an answer.
 _WIDE_CHARACTER_SIZE: Final = 4

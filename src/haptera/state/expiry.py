@@ -12,6 +12,7 @@ reached different times. So no command may depend on it but by the times themsel
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from haptera.state import limits
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
 _SLOT_BITS: Final = 6
 _SLOTS: Final = 1 << _SLOT_BITS
 #: Units of work of a key that is filed again.
-_FILE_WORK: Final = 2
+_FILE_WORK: Final = 4
 #: Keys that are filed again in one step.
 _PIECE: Final = 256
 
+#: The place of keys that are due.
+_DUE: Final = -1
 #: Later than any time.
 NEVER: Final = 1 << 62
 
@@ -104,11 +107,14 @@ class ExpiryIndex:
                 if limit <= 0:
                     return False
                 self.reached = self.next_ms = start
-                self._draining = draining = self._slots.pop(place)
+                draining = self._slots.pop(place)
+                if place < _SLOTS and not self.due:  # a slot of one millisecond, as it is
+                    self.due = draining
+                    continue
+                self._draining = draining
             while limit > 0 and (taken := draining.take(_PIECE)):
                 limit -= len(taken)
-                for key, time_ms in taken:
-                    self._file(key, time_ms)
+                self._file_all(taken)
             if draining:
                 return False
             self._draining = None
@@ -124,6 +130,17 @@ class ExpiryIndex:
         """
         for part in list(self.due.parts):
             yield [key for key, time_ms in list(part.items()) if time_ms <= now_ms]
+
+    def first_due(self, limit: int) -> list[str]:
+        """Return at most ``limit`` of the due keys."""
+        found: list[str] = []
+        for part in self.due.parts:
+            if not part:
+                part.clear()  # to look through the places of keys that are gone takes long
+            found += islice(part, limit - len(found))
+            if len(found) == limit:
+                break
+        return found
 
     def free(self, limit: int) -> int:
         """Let go of at most ``limit`` keys of an index that is not used any more; how many there were."""
@@ -143,6 +160,24 @@ class ExpiryIndex:
             slot = self._slots[place] = Table()
         slot.put(key, time_ms)
         self.next_ms = min(self.next_ms, time_ms)
+
+    def _file_all(self, taken: list[tuple[str, int]]) -> None:
+        """As `_file`, of keys of one slot: most of them have the same place again."""
+        reached, places = self.reached, dict[int, list[tuple[str, int]]]()
+        for item in taken:
+            time_ms = item[1]
+            place = _place(time_ms, reached) if time_ms > reached else _DUE
+            together = places.get(place)
+            if together is None:
+                together = places[place] = []
+            together.append(item)
+        for place, items in places.items():
+            if place == _DUE:
+                table = self.due
+            else:
+                table = self._slots.get(place) or self._slots.setdefault(place, Table())
+                self.next_ms = min(self.next_ms, _start(place, reached))
+            table.put_all((key for key, _ in items), (time_ms for _, time_ms in items))
 
     def items(self) -> Iterator[tuple[str, int]]:
         """The keys with their times, in no order."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -237,7 +236,7 @@ class StateMachine:
         """At most ``limit`` of the keys that are dead at a time and still there, found in slices."""
         expiry = self.kv.expiry
         yield from expiry.advance_steps(now_ms)
-        return list(islice(expiry.due, limit))
+        return expiry.first_due(limit)
 
     def read_by(self, clock: Callable[[], int]) -> None:
         """Have reads judge by a clock whether a key is dead: it gives Unix milliseconds, and is never later than the
