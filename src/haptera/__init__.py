@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from haptera import errors
     from haptera.client import (
         Backup,
-        Change,
+        Cache,
         Database,
         Entry,
         Event,
@@ -67,10 +67,10 @@ __all__ = [
     "Answer",
     "Backup",
     "Budget",
+    "Cache",
     "Call",
     "CallError",
     "CallStream",
-    "Change",
     "Code",
     "ConnectionLost",
     "ConnectionOptions",
@@ -112,7 +112,7 @@ _MODULES: Final = {
     **dict.fromkeys(
         (
             "Backup",
-            "Change",
+            "Cache",
             "Database",
             "Entry",
             "Event",

@@ -20,7 +20,7 @@ from haptera.errors.codes import BY_CODE
 
 DATABASE = {
     "Backup",
-    "Change",
+    "Cache",
     "Database",
     "Entry",
     "Event",

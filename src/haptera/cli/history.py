@@ -14,7 +14,7 @@ from haptera.cli.transfer import field_escapes
 from haptera.key_rules import VERSION_MAX
 
 if TYPE_CHECKING:
-    from haptera.client import Change, Database
+    from haptera.client import Database, Event
 
 
 @click.command()
@@ -52,13 +52,13 @@ def shown_time(seconds: float | None) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _line(change: Change) -> bytes:
+def _line(change: Event) -> bytes:
     written = field_escapes.written
     columns = (str(change.version), shown_time(change.time), change.kind, written(change.user or ""))
     return ("\t".join((*columns, written(change.value or b""))) + "\n").encode()
 
 
-def _fields(change: Change) -> dict[str, Any]:
+def _fields(change: Event) -> dict[str, Any]:
     fields: dict[str, Any] = {"version": change.version, "kind": change.kind, **output.value_fields(change.value)}
     fields["time"] = shown_time(change.time) or None
     fields["user"] = change.user

@@ -12,7 +12,7 @@ from haptera.cli.exit_codes import DONE, NO
 from haptera.key_rules import VERSION_MAX
 
 if TYPE_CHECKING:
-    from haptera.client import Change, Database
+    from haptera.client import Database, Event
 
 
 @click.command()
@@ -30,8 +30,8 @@ def command(key: str, to_version: int, client: Client) -> int:
     """
 
     async def run(db: Database) -> int:
-        wanted: Change | None = None
-        last: Change | None = None
+        wanted: Event | None = None
+        last: Event | None = None
         async for last in db.history(key):
             if last.version == to_version:
                 wanted = last

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Literal
 
 from haptera.client.backoff import Backoff
 from haptera.client.backup_pieces import Backup
+from haptera.client.cache import Cache
 from haptera.client.connector import Connector, Dial, Flight, dial_store
 from haptera.client.database import Database, transact_form
 from haptera.client.entry import Entry
-from haptera.client.key_history import Change
+from haptera.client.event import Event
 from haptera.client.local_node import dial_local
 from haptera.client.methods import Metrics, ServerMethods, SnapshotMade
 from haptera.client.remote_channel import RemoteChannel
@@ -19,7 +20,7 @@ from haptera.client.scan import Scan
 from haptera.client.store_url import Location, default_url, has_password, is_named, locate
 from haptera.client.transact import TransactResult
 from haptera.client.transaction import Transaction
-from haptera.client.watch import Event, Watch
+from haptera.client.watch import Watch
 from haptera.peer import DEFAULT, Timeout
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backup",
-    "Change",
+    "Cache",
     "Database",
     "Entry",
     "Event",

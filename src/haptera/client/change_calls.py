@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from haptera.client.argument_checks import checked_int, checked_timeout, plain_key, watch_options
-from haptera.client.key_history import Change, Past, changes
+from haptera.client.argument_checks import checked_int, checked_timeout, plain_key, text_option, watch_options
+from haptera.client.cache import PROGRESS_INTERVAL_S, Cache
+from haptera.client.event import Event  # noqa: TC001  # who reads a public signature finds its types here
+from haptera.client.key_history import Past, changes
 from haptera.client.methods import Method
 from haptera.client.watch import Watch
 from haptera.client.watched import WatchPosition
@@ -81,9 +83,35 @@ class ChangeCalls:
         position = WatchPosition(options)
         return Watch(self._channel.watch(position, begin), position)
 
+    def cached(self, *, prefix: str, max_staleness: float | None = None, timeout: Timeout = DEFAULT) -> Cache:
+        """Keep the entries with a prefix in this process: ``async with db.cached(prefix="flags/") as cache``.
+
+        A watch keeps the copy, so ``cache.get(key)`` is a look-up in a dict. The copy takes the memory of its entries.
+
+        Args:
+            prefix: The beginning of the keys; ``""``: every key.
+            max_staleness: Seconds, at least 2, after which a copy whose node has said nothing is not read any more.
+                Unless given, it is read however old it is; `Cache.fresh_at` says how old.
+            timeout: Seconds that the beginning of a watch may take.
+
+        Returns:
+            The copy, which is whole when ``async with`` has entered it.
+
+        Raises:
+            ConnectionLost: The store cannot be reached, on entering.
+        """
+        text_option("prefix", prefix)
+        if max_staleness is not None and max_staleness < 2 * PROGRESS_INTERVAL_S:
+            raise ValueError(f"max_staleness is at least {2 * PROGRESS_INTERVAL_S:.0f} seconds, not {max_staleness}")
+
+        def begin() -> Watch:
+            return self.watch(prefix=prefix, initial=True, progress_interval=PROGRESS_INTERVAL_S, timeout=timeout)
+
+        return Cache(begin, max_staleness)
+
     def history(
         self, key: str, *, after: int = 0, limit: int | None = None, timeout: Timeout = DEFAULT
-    ) -> AsyncGenerator[Change, None]:
+    ) -> AsyncGenerator[Event, None]:
         """Iterate over the versions of a key that the node still has, oldest first.
 
         The node keeps the last changes of all keys (``--history-events`` and ``--history-bytes`` of ``haptera serve``).
@@ -107,7 +135,7 @@ class ChangeCalls:
             options = {"after": after} if limit is None else {"after": after, "limit": limit}
             return await self._call(ChangeMethods.history, (name, options), timeout)
 
-        return changes(page, after, limit)
+        return changes(name, page, after, limit)
 
     async def _call(self, method: Method[R], argument: tuple[Any, ...], timeout: Timeout) -> R:
         result = await self._channel.call(

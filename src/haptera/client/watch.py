@@ -4,44 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Self
 
-import msgspec
-
-from haptera.client.entry import Entry, entry_of
-from haptera.errors import Code, RemoteProtocolError
+from haptera.client.entry import entry_of
+from haptera.client.event import Event, kind_of
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from haptera.client.watched import Happened, WatchPosition
-
-EventKind = Literal["present", "put", "delete", "expire", "synced"]
-
-_KINDS: Final[tuple[EventKind, ...]] = ("present", "put", "delete", "expire")
-
-
-class Event(msgspec.Struct, frozen=True):
-    """One change of a key.
-
-    ``kind`` is ``"put"``, ``"delete"`` or ``"expire"``. A watch with ``initial`` begins with ``"present"`` for each
-    entry that is there, and then once ``"synced"``, with an empty key: all that was there has been given. ``value`` is
-    the new value, None where there is none. ``version`` is the store's revision of the change, for ``"present"`` that
-    of the entry. ``previous`` is the entry of before, if it was asked for and there was one. ``expires_at`` is Unix
-    time in seconds, or None for a key that does not expire.
-    """
-
-    kind: EventKind
-    key: str
-    value: bytes | None
-    version: int
-    previous: Entry | None = None
-    expires_at: float | None = None
-
-    @property
-    def text(self) -> str:
-        """The value as text, empty where there is none; raises ``UnicodeDecodeError`` if it is not UTF-8."""
-        return (self.value or b"").decode()
 
 
 class Watch:
@@ -66,6 +37,18 @@ class Watch:
         while not self._events:
             await self._next_item()
         return self._events.popleft()
+
+    async def next_events(self) -> list[Event]:
+        """Wait for the next events that arrive together. There may be none: the node has said how far it is.
+
+        Returns:
+            The events.
+        """
+        if not self._events:
+            await self._next_item()
+        events = list(self._events)
+        self._events.clear()
+        return events
 
     @property
     def revision(self) -> int | None:
@@ -103,9 +86,7 @@ class Watch:
 
 
 def _event_of(event: Happened) -> Event:
-    if event.kind >= len(_KINDS):
-        raise RemoteProtocolError(Code.MALFORMED_FRAME, f"the server's event is of the unknown kind {event.kind}")
     previous, expires = event.previous, event.expires_at_ms
     before = None if previous is None else entry_of(event.key, previous.value, previous.version, previous.expires_at_ms)
     expires_at = None if expires is None else expires / 1000
-    return Event(_KINDS[event.kind], event.key, event.value, event.version, before, expires_at)
+    return Event(kind_of(event.kind), event.key, event.value, event.version, before, expires_at)
