@@ -82,7 +82,10 @@ def test_the_checker_finds_what_is_broken() -> None:
     broken(lambda store: store.kv.index.keys.remove("b"))
     broken(lambda store: store.kv.index.ghosts.add("b"))
     broken(lambda store: store.kv.held.records.remove("a"))
-    broken(lambda store: store.requests._counts.clear())
+    broken(lambda store: store.requests._users.clear())
+    broken(lambda store: store.requests._users["app"].answers.update({b"x" * 16: (0, None, (1,), None)}))
+    broken(lambda store: store.requests._order.add(("app", bytes(16), 0)))
+    broken(lambda store: store.requests._order.remove(0))
 
 
 @pytest.mark.parametrize(

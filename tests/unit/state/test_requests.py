@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
 import pytest
 
 from haptera.errors import Failure
@@ -9,6 +12,9 @@ from haptera.state import Logged, Replayed, StateMachine, limits
 from haptera.state.operations import Clear, Delete, Forget, Increment, Set
 from haptera.state.requests import Requests
 from tests.unit.state.store import Store, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DIGEST = bytes(32)
 OTHER_DIGEST = b"\x01" * 32
@@ -315,3 +321,48 @@ def test_a_retry_after_a_replay_of_the_log_is_answered_as_before() -> None:
             machine.apply(index, index, commands)
     assert first.digest() == second.digest()
     assert second.apply(4, 4, entries[0]) == [Replayed((1, 1))]
+
+
+def parts_of(part: object) -> Iterator[Any]:
+    """The dicts and lists of a part of the state, its objects' own and those in them."""
+    if isinstance(part, dict | list):
+        yield part
+        for each in part.values() if isinstance(part, dict) else part:
+            yield from parts_of(each)
+    else:
+        for name in getattr(type(part), "__slots__", ()):
+            yield from parts_of(getattr(part, name))
+
+
+@pytest.mark.parametrize("result", [(1, None), (1, (bytes(64), 1, None))])
+def test_the_answers_of_many_users_grow_in_no_step_of_all_of_them(
+    result: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trap: a table of 350,000 answers grows in a step of 26 ms, in which a node answers no request. A dict moves all
+    its keys when it is full; of those that one user may have it moves 100,000 in 4 ms.
+    """
+    monkeypatch.setattr(limits, "ANSWERS_PER_USER_MAX", 2000)
+    requests = Requests()
+    for user in range(10):
+        for number in range(2000):
+            requests.remember(f"user-{user}", request_id(number), DIGEST, result, 1)
+    assert requests.judge("user-0", request_id(2000), DIGEST) is not None, "a user has no more"
+    assert len(requests) == 20_000
+    assert max(map(len, parts_of(requests))) <= limits.ANSWERS_PER_USER_MAX
+    requests.check()
+
+
+def test_answers_that_stay_among_many_forgotten_ones_keep_their_order() -> None:
+    requests, ids = Requests(), count()
+    kept = []
+    for _ in range(5000):
+        new = [request_id(next(ids)) for _ in range(3)]
+        for each in new:
+            requests.remember("app", each, DIGEST, (1, None), 1)
+        kept.append(new[1])
+        assert requests.forget("app", [new[2], new[0]]) == 2
+    assert [row.request_id for row in requests.rows()] == kept
+    requests.check()
+    assert requests.forget("app", kept) == len(kept)
+    assert (len(requests), list(requests.rows())) == (0, [])
+    requests.check()
