@@ -291,3 +291,40 @@ def test_a_key_goes_back_to_a_version(url: str) -> None:
     missing = run("revert", "a", "--to-version", "4")
     assert (missing.code, missing.text) == (1, "")
     assert "no version 4 of 'a'" in missing.err
+
+
+def test_two_revisions_are_compared(url: str) -> None:
+    changes = (
+        ("set", "a", "1"),
+        ("set", "b", "1"),
+        ("set", "a", "2"),
+        ("del", "b"),
+        ("set", "c", "x\ty"),
+        ("set", "a", "1"),
+    )
+    for args in changes:
+        assert run(*args).code == 0
+    assert run("diff", "--from", "0").text == "+\ta\t\t1\n+\tc\t\t$'x\\ty'\n"
+    assert run("diff", "--from", "2", "--to", "5").text == "*\ta\t1\t2\n-\tb\t1\t\n+\tc\t\t$'x\\ty'\n"
+    assert run("diff", "--from", "2").text == "-\tb\t1\t\n+\tc\t\t$'x\\ty'\n", "a has its value again"
+    assert run("diff", "--from", "1", "--prefix", "b").text == ""
+    assert run("diff", "--from", "6").text == run("diff", "--from", "5", "--to", "5").text == ""
+    found = json.loads(run("diff", "--from", "3", "--to", "4", "--json").text)
+    assert found == {"key": "b", "before": {"value": "1"}, "after": {"value": None}}
+    assert run("diff", "--from", "99").code == 5
+
+
+@pytest.mark.parametrize("kind", ["served", "embedded"])
+async def test_the_end_of_a_key_by_its_time_is_an_event(kind: str, tmp_path: Path) -> None:
+    """Trap: expiry events missing from watches."""
+    async with store(kind, tmp_path) as db, db.watch(previous=True) as events:
+        await db.set("a", "x", ttl=0.2)
+        put = await anext(events)
+        assert (put.kind, put.version) == ("put", 1)
+        assert abs((put.expires_at or 0) - time.time()) < 5
+        expired = await asyncio.wait_for(anext(events), 20)
+        assert (told(expired), expired.previous) == (
+            (2, "expire", "a", None),
+            haptera.Entry("a", b"x", 1, put.expires_at),
+        )
+        assert [change.kind async for change in db.history("a")] == ["put", "expire"]

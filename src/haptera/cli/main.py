@@ -45,6 +45,7 @@ COMMANDS: Final = {
     "watch": "Follow changes as they happen.",
     "history": "List the versions of a key.",
     "revert": "Give a key the value of an older version.",
+    "diff": "List what differs between two revisions.",
     "count": "Count the keys of a range.",
     "txn": "Make several changes as one, if conditions hold.",
     "incr": "Add to the number that a key holds.",
