@@ -276,6 +276,12 @@ _ARGUMENTS: dict[str, list[list[Any]]] = {
     "scan": [[], [{"prefix": "c/", "limit": 1}], [{"start": "b", "end": "k", "reverse": True, "keys_only": True}]],
     "count": [[], [{"glob": "c/*"}], [{"glob": "[a-c]?\\*{"}], [{"prefix": "\U0010ffff"}]],
     "clear": [[{"prefix": "c/"}], []],
+    "get_and_delete": [["a"], ["missing"]],
+    "get_and_expire": [["a", {"ttl_ms": 1000}], ["a", {"persist": True}]],
+    "expire": [["a", 1000], ["a", None], ["missing", 1]],
+    "ttl": [["a"], ["missing"]],
+    "watch": [[], [{"key": "a", "initial": True}], [{"prefix": "c/", "start_revision": 1, "with_previous": True}]],
+    "history": [["a"], ["a", {"limit": 1}]],
     "transact": [
         [[["a", "version", "=", 1], ["b", "value", "<", b"z"]], [["set", ["a", b"v"]], ["get", ["z"]]]],
         [[["a", "exists", "!=", True]], [], [["increment", ["n", 1]], ["rename", ["a", "b", {"if_absent": True}]]]],
