@@ -31,6 +31,8 @@ LOSSES: list[tuple[str, int, int]] = [
 ]
 EVERY_LOSS = [(loss, seed, 1) for loss, seed, step in LOSSES if step > 1]
 PATH = "/data"
+#: Bytes of the events of a snapshot.
+EVENTS_SIZE = 1 << 20
 #: Room for two entries.
 SEGMENT_SIZE = 500
 #: Room for two snapshots and the log between them.
@@ -67,7 +69,7 @@ def snapshot(state: DurableState) -> None:
     fs, directory, log = state.directory.fs, state.directory, state.log
     point = log.roll()
     try:
-        make_snapshot(fs, directory.path, state.keyring, point, lambda: None, [])
+        make_snapshot(fs, directory.path, state.keyring, point, EVENTS_SIZE, lambda: None, [])
     except StorageError:
         remove_unfinished_snapshots(fs, directory.snapshots_path)
         return

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from haptera.node.snapshots.decision import Snapshot
 from haptera.node.snapshots.keeper import SnapshotKeeper
 from haptera.node.snapshots.makers import SecondProcess, ThisProcess
 from haptera.node.snapshots.retention import Retention
 from haptera.node.snapshots.schedule import Schedule
+from haptera.state import SNAPSHOT_BOUNDS
 from haptera.storage import used_key_ids
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from haptera.node.metrics import Metrics
     from haptera.node.recovery import DurableState, Recovered
     from haptera.node.snapshots.keeper import OnWriter
+
+#: The events of a snapshot take this part of the bytes that are kept, at most: two snapshots and the log between them
+#: have to stay within those.
+EVENTS_WITHIN: Final = 16
 
 
 def keep_snapshots(
@@ -56,7 +61,8 @@ def keep_snapshots(
         retain_for=config.retain_for,
         now=loop.time(),
     )
-    maker = (SecondProcess if second_process else ThisProcess)(directory, storage.keyring)
+    events_size = min(SNAPSHOT_BOUNDS.size, config.retain_bytes // EVENTS_WITHIN)
+    maker = (SecondProcess if second_process else ThisProcess)(directory, storage.keyring, events_size)
     keeper = SnapshotKeeper(
         log=storage.log,
         machine=storage.machine,

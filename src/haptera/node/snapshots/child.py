@@ -77,12 +77,14 @@ class SnapshotProcess:
         process = self._process
         return None if process is None else process.pid
 
-    def make(self, point: LogPoint, keyring: Keyring) -> Made:
+    def make(self, point: LogPoint, keyring: Keyring, events_size: int) -> Made:
         """Have a snapshot made of the log up to ``point``, and return when it is the current one, or never will be.
+        Its events take at most ``events_size`` bytes.
 
         Raises SnapshotNotMade.
         """
-        order = Order(parent=os.getpid(), keys=[key.secret.hex() for key in keyring.keys], point=point)
+        keys = [key.secret.hex() for key in keyring.keys]
+        order = Order(parent=os.getpid(), keys=keys, point=point, events_size=events_size)
         process = self._process = self._start()
         try:
             if self._stopped:

@@ -43,9 +43,10 @@ class SecondProcess:
     the program ends the process.
     """
 
-    def __init__(self, directory: DataDirectory, keyring: Keyring) -> None:
+    def __init__(self, directory: DataDirectory, keyring: Keyring, events_size: int) -> None:
         self._directory = directory
         self._keyring = keyring
+        self._events_size = events_size
         self._run: SnapshotProcess | None = None
 
     async def make(self, point: LogPoint) -> Made:
@@ -53,7 +54,7 @@ class SecondProcess:
 
         def make() -> Made:
             try:
-                return run.make(point, self._keyring)
+                return run.make(point, self._keyring, self._events_size)
             except SnapshotNotMade:
                 with contextlib.suppress(StorageError):
                     remove_unfinished_snapshots(self._directory.fs, self._directory.snapshots_path)
@@ -78,9 +79,10 @@ class SecondProcess:
 class ThisProcess:
     """Makes snapshots in this process: of files that are in its memory, in a test."""
 
-    def __init__(self, directory: DataDirectory, keyring: Keyring) -> None:
+    def __init__(self, directory: DataDirectory, keyring: Keyring, events_size: int) -> None:
         self._directory = directory
         self._keyring = keyring
+        self._events_size = events_size
 
     async def make(self, point: LogPoint) -> Made:
         loop = asyncio.get_running_loop()
@@ -92,7 +94,9 @@ class ThisProcess:
     def _make(self, point: LogPoint) -> Made:
         directory, damaged = self._directory, list[int]()
         try:
-            return make_snapshot(directory.fs, directory.path, self._keyring, point, lambda: None, damaged)
+            return make_snapshot(
+                directory.fs, directory.path, self._keyring, point, self._events_size, lambda: None, damaged
+            )
         except StorageError as error:
             raise SnapshotNotMade(str(error), failure_of(error, damaged)) from error
 

@@ -23,11 +23,18 @@ T = TypeVar("T")
 
 
 def make_snapshot(
-    fs: FileSystem, path: str, keyring: Keyring, point: LogPoint, progress: Callable[[], None], damaged: list[int]
+    fs: FileSystem,
+    path: str,
+    keyring: Keyring,
+    point: LogPoint,
+    events_size: int,
+    progress: Callable[[], None],
+    damaged: list[int],
 ) -> Made:
     """Make a snapshot of the data directory at `path`, which stands at ``point``, and read it back.
 
-    ``point`` is behind a sealed segment. ``progress`` is called often. ``damaged`` gets the indexes of the older
+    ``point`` is behind a sealed segment. The events in the snapshot take at most ``events_size`` bytes. ``progress`` is
+    called often. ``damaged`` gets the indexes of the older
     snapshots that turn out to be damaged, also where an error follows. Raises the errors of recovery, CorruptionError
     too where the log leads to another record than the point's, and DiskFull and DiskFailed.
     """
@@ -52,7 +59,7 @@ def make_snapshot(
         index_max=point.index,
         abandoned=told,
         on_damage=lambda file: damaged.append(file.index),
-        bounds=SNAPSHOT_BOUNDS,
+        bounds=SNAPSHOT_BOUNDS._replace(size=events_size),
     )
     if replays[0].point != point:
         raise CorruptionError(log_path, 0, f"a log that leads to {point}", f"one that leads to {replays[0].point}")

@@ -24,12 +24,14 @@ LINE_SIZE_MAX: Final = 1024 * 1024
 class Order(msgspec.Struct, frozen=True):
     """Make a snapshot that stands at ``point``.
 
-    ``keys`` are the data keys, in hex, and ``parent`` is the node's process id.
+    ``keys`` are the data keys, in hex, and ``parent`` is the node's process id. The events in it take at most
+    ``events_size`` bytes.
     """
 
     parent: int
     keys: list[str]
     point: LogPoint
+    events_size: int
 
 
 class FurtherOn(msgspec.Struct, frozen=True, tag_field="event", tag="progress"):

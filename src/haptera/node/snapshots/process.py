@@ -58,7 +58,7 @@ def _make(path: str, order: Order) -> Message:
     keyring = Keyring(DataKey.of(bytes.fromhex(key)) for key in order.keys)
     damaged: list[int] = []
     try:
-        return make_snapshot(OsFileSystem(), path, keyring, order.point, _progress(), damaged)
+        return make_snapshot(OsFileSystem(), path, keyring, order.point, order.events_size, _progress(), damaged)
     except Exception as error:
         return failure_of(error, damaged)
 

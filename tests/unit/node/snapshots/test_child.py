@@ -42,13 +42,13 @@ def says(message: object) -> str:
 
 def failure_of(run: SnapshotProcess) -> str:
     with pytest.raises(SnapshotNotMade) as caught:
-        run.make(POINT, KEYRING)
+        run.make(POINT, KEYRING, 1000)
     assert run.pid is None
     return caught.value.reason
 
 
 def test_the_last_message_is_the_result(tmp_path: Path) -> None:
-    assert process(tmp_path, says({"event": "progress"}) + says(MADE)).make(POINT, KEYRING) == MADE
+    assert process(tmp_path, says({"event": "progress"}) + says(MADE)).make(POINT, KEYRING, 1000) == MADE
 
 
 def test_the_order_is_on_standard_input_and_the_pipe_stays_open(tmp_path: Path) -> None:
@@ -57,11 +57,11 @@ import os, select, sys
 open({str(tmp_path / "order")!r}, "wb").write(sys.stdin.buffer.readline())
 assert not select.select([0], [], [], 0.1)[0], "the pipe is open and has nothing more"
 """ + says(MADE)
-    process(tmp_path, program).make(POINT, KEYRING)
+    process(tmp_path, program).make(POINT, KEYRING, 1000)
     import msgspec
 
     order = msgspec.json.decode((tmp_path / "order").read_bytes(), type=Order)
-    assert order == Order(os.getpid(), [SECRET.hex()], POINT)
+    assert order == Order(os.getpid(), [SECRET.hex()], POINT, 1000)
 
 
 def test_no_key_is_in_an_argument_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +70,7 @@ def test_no_key_is_in_an_argument_or_the_environment(tmp_path: Path, monkeypatch
 seen = open("/proc/self/cmdline", "rb").read() + open("/proc/self/environ", "rb").read()
 open({str(tmp_path / "seen")!r}, "wb").write(seen)
 """ + says(MADE)
-    process(tmp_path, program).make(POINT, KEYRING)
+    process(tmp_path, program).make(POINT, KEYRING, 1000)
     seen = (tmp_path / "seen").read_bytes()
     assert b"PATH=" in seen
     assert SECRET.hex().encode() not in seen
@@ -113,7 +113,7 @@ def test_standard_error_is_kept_as_far_as_it_is_short(tmp_path: Path) -> None:
 def test_damage_that_the_process_found_is_named(tmp_path: Path) -> None:
     found = {"event": "failed", "kind": "CorruptionError", "message": "m", "file": "f", "offset": 7}
     with pytest.raises(SnapshotNotMade) as caught:
-        process(tmp_path, says(found)).make(POINT, KEYRING)
+        process(tmp_path, says(found)).make(POINT, KEYRING, 1000)
     assert caught.value.found is not None
     assert (caught.value.found.file, caught.value.found.offset) == ("f", 7)
 
@@ -134,7 +134,7 @@ def test_a_process_that_hangs_is_ended(tmp_path: Path) -> None:
 def test_a_process_that_goes_on_is_left_to_work(tmp_path: Path) -> None:
     """Its silences count, and not its whole time."""
     program = "import time\n" + (says({"event": "progress"}) + "time.sleep(0.4)\n") * 5 + says(MADE)
-    assert process(tmp_path, program, silence_s=1.5).make(POINT, KEYRING) == MADE
+    assert process(tmp_path, program, silence_s=1.5).make(POINT, KEYRING, 1000) == MADE
 
 
 def test_a_process_that_closes_its_pipes_and_stays_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +187,8 @@ import sys
 from haptera.node.snapshots.child import SnapshotProcess
 from haptera.storage import DataKey, Keyring, LogPoint
 run = SnapshotProcess("x", command=[sys.executable, "-c", {real!r}])
-run.make(LogPoint(index=10, term=1, time_ms=1000, tag=bytes(16), next_segment=3), Keyring([DataKey.of(bytes(32))]))
+point = LogPoint(index=10, term=1, time_ms=1000, tag=bytes(16), next_segment=3)
+run.make(point, Keyring([DataKey.of(bytes(32))]), 1000)
 """
     import subprocess
 

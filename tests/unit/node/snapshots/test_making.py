@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PATH = "/data"
+EVENTS_SIZE = 1 << 20
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def state() -> Iterator[DurableState]:
 def test_a_snapshot_has_the_state_up_to_its_point(state: DurableState) -> None:
     point = state.log.roll()
     calls: list[None] = []
-    made = make_snapshot(state.directory.fs, PATH, state.keyring, point, lambda: calls.append(None), [])
+    made = make_snapshot(state.directory.fs, PATH, state.keyring, point, EVENTS_SIZE, lambda: calls.append(None), [])
     assert (made.index, made.revision, made.keys, made.time_ms) == (10, 10, 10, 10_000)
     assert made.next_segment == point.next_segment
     (found,) = find_snapshots(state.directory.fs, state.directory.snapshots_path)
@@ -53,11 +54,11 @@ def test_a_snapshot_has_the_state_up_to_its_point(state: DurableState) -> None:
 def test_a_snapshot_goes_on_from_the_one_before_without_the_log_before_it(state: DurableState) -> None:
     fs = state.directory.fs
     first = state.log.roll()
-    make_snapshot(fs, PATH, state.keyring, first, lambda: None, [])
+    make_snapshot(fs, PATH, state.keyring, first, EVENTS_SIZE, lambda: None, [])
     state.log.append(LogEntry(1, 11, 11_000, encode_commands([Logged(operations.Delete("key1"))])))
     second = state.log.roll()
     state.log.forget_before(first.next_segment)
-    made = make_snapshot(fs, PATH, state.keyring, second, lambda: None, [])
+    made = make_snapshot(fs, PATH, state.keyring, second, EVENTS_SIZE, lambda: None, [])
     assert (made.index, made.keys) == (11, 9)
 
 
@@ -71,17 +72,17 @@ def test_the_second_process_says_which_snapshots_it_found_damaged(tmp_path: Path
         opened.log.append(LogEntry(1, index, index * 1000, encode_commands([Logged(operations.Set("key", b"value"))])))
         points.append(opened.log.roll())
     for point in points[:2]:
-        make_snapshot(OsFileSystem(), str(path), opened.keyring, point, lambda: None, [])
+        make_snapshot(OsFileSystem(), str(path), opened.keyring, point, EVENTS_SIZE, lambda: None, [])
     newest, oldest = find_snapshots(OsFileSystem(), str(path / "snapshots"))
     Path(newest.path).write_bytes(Path(newest.path).read_bytes()[:-1])
     run = SnapshotProcess(str(path))
     if log_is_whole:
-        assert run.make(points[2], opened.keyring).damaged == (2,)
+        assert run.make(points[2], opened.keyring, EVENTS_SIZE).damaged == (2,)
     else:
         Path(oldest.path).unlink()
         opened.log.forget_before(2)
         with pytest.raises(SnapshotNotMade) as told:
-            run.make(points[2], opened.keyring)
+            run.make(points[2], opened.keyring, EVENTS_SIZE)
         assert told.value.found is not None
         assert told.value.found.damaged == (2,)
     assert "snapshot_damaged" in run.said
@@ -92,7 +93,7 @@ def test_the_second_process_says_which_snapshots_it_found_damaged(tmp_path: Path
 def test_a_log_that_leads_elsewhere_is_damage(state: DurableState, change: dict[str, Any]) -> None:
     point = msgspec.structs.replace(state.log.roll(), **change)
     with pytest.raises(CorruptionError, match="a log that leads to"):
-        make_snapshot(state.directory.fs, PATH, state.keyring, point, lambda: None, [])
+        make_snapshot(state.directory.fs, PATH, state.keyring, point, EVENTS_SIZE, lambda: None, [])
     assert not find_snapshots(state.directory.fs, state.directory.snapshots_path)
 
 
@@ -112,5 +113,5 @@ def test_a_snapshot_that_cannot_be_read_back_is_no_snapshot(
     monkeypatch.setattr(making, "write_snapshot", write_badly)
     point = state.log.roll()
     with pytest.raises(CorruptionError):
-        make_snapshot(fs, PATH, state.keyring, point, lambda: None, [])
+        make_snapshot(fs, PATH, state.keyring, point, EVENTS_SIZE, lambda: None, [])
     assert not find_snapshots(fs, state.directory.snapshots_path), "and it is removed"
