@@ -76,10 +76,10 @@ class EventRouter:
                 caller.end(event.stream, Answer(event.payload, None, event.entries))
             else:
                 self._take_other(event)
+        dispatcher.requests_received += requests
         if dispatcher.arrived:
             dispatcher.start()
         if requests:
-            dispatcher.requests_received += requests
             dispatcher.watch()  # though none may be left to start: a CANCEL that came with a request ends it
         if caller.waits:
             caller.begin_waiting()
