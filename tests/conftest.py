@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -56,6 +57,18 @@ def no_process_is_left_behind() -> Iterator[None]:
     for process in left:
         end_group(process)
     assert not left, f"{len(left)} processes were left behind"
+
+
+@pytest.fixture(autouse=True)
+def the_garbage_collector_is_left_as_it_was() -> Iterator[None]:
+    """Fails a test after which Python collects less garbage: a later one would take gigabytes."""
+    before = gc.isenabled(), gc.get_threshold(), gc.get_freeze_count()
+    yield
+    after = gc.isenabled(), gc.get_threshold(), gc.get_freeze_count()
+    gc.enable()
+    gc.set_threshold(*before[1])
+    gc.unfreeze()
+    assert after == before, "the garbage collector is not as it was"
 
 
 @pytest.fixture

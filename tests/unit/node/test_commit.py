@@ -465,8 +465,9 @@ async def test_the_collector_looks_at_what_writes_leave_before_it_is_much(
 ) -> None:
     collected: list[int] = []
     monkeypatch.setattr(gc, "collect", collected.append)
-    monkeypatch.setattr(gc, "isenabled", lambda: enabled)
     async with opened() as node:
+        # From here on, because a start restores the collector as it finds it.
+        monkeypatch.setattr(gc, "isenabled", lambda: enabled)
         for number in range(1, 8):
             Asked(node, Set("k", bytes(apply_committed.COLLECT_SIZE // 3)))
             await turn()
