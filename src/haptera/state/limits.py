@@ -22,7 +22,7 @@ DEAD_LOOKED_AT_MAX: Final = 1024
 COMMAND_SIZE_MAX: Final = 16 * 1024 * 1024
 
 #: Compares of a transact, and operations of each of its two lists. All are judged and made in one step, before and
-#: after which others have their turns: this many take about a millisecond.
+#: after which others have their turns: this many take a fifth of a millisecond, and as long again to be checked.
 TRANSACT_PARTS_MAX: Final = 128
 #: Bytes of the values in the results of a transact, so that its answer is one message. A transact that gives more does
 #: not apply.

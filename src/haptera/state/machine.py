@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 #: Units of work of a command of one key: to apply it, and to remember its answer.
 _COMMAND_WORK: Final = 16
+#: Units of work of a compare or an operation of a transact.
+_PART_WORK: Final = 4
 
 
 class StateMachine:
@@ -135,7 +137,7 @@ class StateMachine:
             if kind in self._writes:
                 result = self._writes[kind](op)
                 if isinstance(op, Transact):
-                    work += _COMMAND_WORK * parts_of(op)
+                    work += _PART_WORK * parts_of(op)
             else:
                 result = yield from self._many[kind](op)
                 work += min(_keys_of(op, result) * KEY_WORK, limits.SLICE_WORK_MAX)
