@@ -58,6 +58,17 @@ def test_the_next_time_is_not_later_than_the_first_key() -> None:
     assert START + 70 < index.next_ms <= START + 10**9
 
 
+def test_a_key_that_is_moved_to_an_earlier_time_of_its_slot_is_due_in_time() -> None:
+    slot = (START // 4096 + 3) * 4096
+    index = ExpiryIndex(START)
+    index.add("a", slot + 100, START)
+    index.move("a", slot + 100, slot + 50)
+    assert index.next_ms <= slot + 50
+    index.check()
+    assert due(index, slot + 49) == set()
+    assert due(index, slot + 50) == {"a"}
+
+
 def test_a_node_wakes_only_a_few_times_for_a_key_that_is_far_away() -> None:
     """Once for each level of the wheel."""
     index = ExpiryIndex(START)
