@@ -25,7 +25,7 @@ from haptera.state.operations import (
     SetMany,
     Transact,
 )
-from tests.unit.state.store import Store, page_of
+from tests.unit.state.store import Store, drain
 
 if TYPE_CHECKING:
     from haptera.state import StateMachine, StoredEntry, Write
@@ -141,9 +141,12 @@ def test_the_store_of_a_clear_is_freed_once_when_neither_a_reader_nor_its_event_
             cursor.close()
             assert store.kv.held.size == 0, "it counts among the events alone"
             store.do(Set("a", b""))
+            assert store.kv.held.burdened, "it is freed in slices"
         else:
             store.do(Set("a", b""))
-            assert len(page_of(cursor).rows) > 0
+            store.do(Set("a", b""))
+            assert not store.kv.events.cleared_stores()
+            assert len(drain(cursor)) == 1000
             cursor.close()
         store.do(Set("a", b""))
         for _ in range(20):
