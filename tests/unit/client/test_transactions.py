@@ -188,6 +188,24 @@ async def test_a_key_is_read_once(db: Database) -> None:
         await tx.commit()
 
 
+async def test_a_key_that_was_read_or_written_is_not_asked_for_again() -> None:
+    asked: list[list[str]] = []
+
+    async def get_many(keys: list[str]) -> list[Entry | None]:
+        asked.append(keys)
+        return [None] * len(keys)
+
+    async def transact(compare: list[Any], then: list[Any]) -> TransactResult:
+        return TransactResult(True, 1, [])
+
+    tx = Transaction(get_many, transact)
+    await tx.get_many(["a", "b", "a"])
+    tx.set("c", b"")
+    await tx.get_many(["b", "c", "d"])
+    await tx.get("a")
+    assert asked == [["a", "b"], ["d"]]
+
+
 @pytest.mark.parametrize("change", ["set", "delete", "recreate", "create"])
 async def test_a_change_of_what_was_read_is_a_conflict(db: Database, change: str) -> None:
     await db.set("a", b"1")
