@@ -278,6 +278,19 @@ async def test_a_watch_without_room_falls_behind_and_misses_nothing() -> None:
         assert slow.events == fast.events
 
 
+async def test_a_watch_that_falls_behind_between_two_items_of_a_piece_is_told_nothing_twice() -> None:
+    async with opened() as node:
+        slow, fast = Reader(room=2), Reader()
+        watch(node, slow)
+        watch(node, fast)
+        await do(node, SetMany([(f"{number:03}", bytes(1500)) for number in range(400)]))
+        assert 0 < len(slow.events) < 400, "it has had the first of several ITEMs"
+        slow.take()
+        await told_all(node)
+        assert slow.events == fast.events
+        assert len(fast.events) == 400
+
+
 @virtual_clock
 async def test_a_watch_that_takes_nothing_for_60_seconds_ends_with_3009() -> None:
     async with opened() as node:
