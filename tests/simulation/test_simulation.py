@@ -42,7 +42,7 @@ ALL_PARTS: Final = 50
 LONG_PARTS: Final = 40
 SEEDS_PER_LONG_PART: Final = 500
 #: Seeds within which each of the planted faults shows.
-FOUND_WITHIN: Final = 40
+FOUND_WITHIN: Final = 120
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ class ExpiryIndex:
 
     def advance_steps(self, now_ms: int) -> Steps[None]:
         """As `advance`, all the way, in slices."""
-        while not self.advance(now_ms, limits.SLICE_WORK_MAX // _FILE_WORK):
+        while not self.advance(now_ms, max(1, limits.SLICE_WORK_MAX // _FILE_WORK)):
             yield limits.SLICE_WORK_MAX
 
     def due_pieces(self, now_ms: int) -> Iterator[list[str]]:

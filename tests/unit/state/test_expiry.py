@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import hypothesis.strategies as st
@@ -129,6 +130,16 @@ def test_a_slot_of_many_keys_is_filed_in_short_slices() -> None:
     assert len(work) > 5
     assert max(work) <= limits.SLICE_WORK_MAX
     assert len(index.due) == 20_000
+
+
+def test_slices_of_less_work_than_a_key_takes_come_to_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SLICE_WORK_MAX", 1)
+    index = ExpiryIndex(START)
+    for number in range(10):
+        index.add(f"{number}", START + 100_000 + number, START)
+    steps = index.advance_steps(START + 100_010)
+    assert sum(1 for _ in islice(steps, 10_000)) < 10_000
+    assert len(index.due) == 10
 
 
 def test_a_session_that_is_refreshed_for_ever_leaves_nothing_behind() -> None:
