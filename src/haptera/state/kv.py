@@ -14,6 +14,7 @@ read by the clock of the node (`Kv.clock`).
 
 from __future__ import annotations
 
+from heapq import merge
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -31,7 +32,7 @@ from haptera.state.sliced_work import finish
 from haptera.state.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from haptera.state.results import Result, StoredEntry
     from haptera.state.sliced_work import Steps
@@ -42,6 +43,8 @@ _KEY_EXISTS: Final = int(Code.KEY_EXISTS)
 #: Units of work of a key that is overwritten, and of one whose later value counts.
 _OVERWRITE_WORK: Final = 6
 _DOUBLED_WORK: Final = 1
+#: Of a key that is sorted among the dead of a clear.
+_SORT_WORK: Final = 2
 
 
 class Kv(Entries):
@@ -295,7 +298,7 @@ class Kv(Entries):
         count = len(self.entries) - len(dead)
         if count == 0:
             return (0, None)
-        yield from self._bury_all(dead)
+        yield from self._bury_all((yield from _in_order(dead)))
         while self.held.burdened:  # so that a log of many clears, replayed, holds no more than one store beside its own
             self.held.sweep()
             yield limits.SWEEP_MAX * FREE_WORK
@@ -342,3 +345,13 @@ class Kv(Entries):
                 self._put(key, entry[0], revision, previous, entry[2])
             elif previous is not None:
                 self._remove(key, revision, previous, DELETE)
+
+
+def _in_order(keys: list[str]) -> Steps[Iterator[str]]:
+    """Sort keys, in slices. Their events then have one order, in each process that applies the command."""
+    piece = max(1, limits.SLICE_WORK_MAX // _SORT_WORK)
+    sorted_: list[list[str]] = []
+    for start in range(0, len(keys), piece):
+        sorted_.append(sorted(keys[start : start + piece]))
+        yield limits.SLICE_WORK_MAX
+    return merge(*sorted_)

@@ -231,8 +231,9 @@ class StateMachine:
 
     @property
     def expires_next_ms(self) -> int:
-        """A time before which no key dies that `dead_steps` has not found; `NEVER` if none does."""
-        return self.kv.expiry.next_ms
+        """The time from which on `dead_steps` may find keys; `NEVER` if there is none that expires."""
+        expiry = self.kv.expiry
+        return expiry.reached if expiry.due else expiry.next_ms
 
     def dead_steps(self, now_ms: int, limit: int) -> Steps[list[str]]:
         """At most ``limit`` of the keys that are dead at a time and still there, found in slices."""

@@ -87,6 +87,21 @@ async def test_keys_that_ended_while_the_node_was_down_are_gone_when_it_starts()
 
 
 @virtual_clock
+async def test_keys_that_a_replayed_clear_found_dead_are_removed_after_the_start() -> None:
+    fs = MemoryFileSystem()
+    async with node(storage=fs) as url:
+        store = url.node
+        await done(store, Set("z", b"1"), Set("a", b"1", ttl_ms=100))
+        store.expiry.stop()
+        await sleep(1)
+        await done(store, Clear("z"))
+        assert stored(store) == {"a"}
+    async with node(storage=fs) as url:
+        await sleep(0.01)
+        assert stored(url.node) == set()
+
+
+@virtual_clock
 async def test_a_key_that_is_refreshed_again_and_again_stays() -> None:
     async with node(storage="memory") as url:
         store = url.node

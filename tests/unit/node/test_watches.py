@@ -220,6 +220,29 @@ async def test_trap_a_change_is_told_only_when_it_is_whole() -> None:
         assert len(reader.events) == len(late.events) == 20_000
 
 
+async def test_a_watch_that_begins_in_the_midst_of_an_entry_of_many_commands_goes_on_from_what_was_read() -> None:
+    async with opened() as node:
+        asked = [Asked(node, Set("k", b"")) for _ in range(2000)]
+        begun: list[tuple[int, Reader, Reader]] = []
+        while not asked[-1].answered:
+            await asyncio.sleep(0)
+            revision = node.revision
+            if revision > node.watches._delivery.revision:
+                begun.append((revision, Reader(), Reader()))
+                watch(node, begun[-1][1], key="k", start_revision=revision + 1)
+                watch(node, begun[-1][2], key="k", initial=True)
+        assert len(begun) > 3
+        await do(node, Set("k", b""))
+        await told_all(node)
+        for revision, behind, whole in begun:
+            assert behind.failure is whole.failure is None
+            assert [version for version, *_ in behind.events] == list(range(revision + 1, 2002))
+            mark = next(item[0] for item in whole.told if not item[1])
+            changes = [event for event in whole.events if event[1] != 0]
+            assert mark >= revision
+            assert [version for version, *_ in changes] == list(range(mark + 1, 2002))
+
+
 async def test_a_clear_of_everything_is_a_delete_of_each_key() -> None:
     async with opened() as node:
         keys = [f"key/{number:05}" for number in range(3000)]

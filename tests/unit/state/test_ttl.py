@@ -4,6 +4,7 @@ absent before it is removed.
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from haptera.errors import Failure
 from haptera.key_rules import EXPIRY_MAX_MS, TTL_MAX_MS
 from haptera.state import Logged, dump_pieces, limits, load_pieces, validate
+from haptera.state.event_history import EXPIRE
 from haptera.state.operations import (
     Clear,
     Compare,
@@ -283,6 +285,25 @@ def test_a_clear_counts_the_living_and_ends_the_dead_before() -> None:
     assert (store.revision, store.kv.cleared_at) == (6, 6)
     assert store.kv.expiry.count == 0
     assert store.do(Clear()) == (0, None)
+
+
+def test_the_events_of_dead_keys_that_a_clear_ends_have_the_order_of_the_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a replay gives them in the same order, and a watch goes on in the midst of them."""
+    monkeypatch.setattr(limits, "SLICE_WORK_MAX", 64)
+    keys = [f"{number:03}" for number in range(100)]
+    store = store_with(*random.sample(keys, len(keys)))
+    store.do(Set("alive", b""))
+    store.now_ms += 200
+    assert store.do(Clear()) == (1, 103)
+    events = store.kv.events.read(store.kv.events.first, 1000)
+    assert [event[2] for event in events if event[1] == EXPIRE] == keys
+
+
+def test_dead_keys_that_another_command_came_across_are_still_to_be_removed() -> None:
+    store = dead_store("a", "b")
+    store.do(Set("z", b"1"))
+    assert store.do(Clear("z")) == (1, 6)
+    assert store.expires_next_ms <= store.now_ms
 
 
 def test_a_clear_of_dead_keys_alone_changes_nothing() -> None:

@@ -84,7 +84,8 @@ class Delivery:
             elif self._cursor.place < self.until:
                 yield from self._deliver_piece()
             ahead = self._cursor.revision_ahead(self.until)
-            yield from self._send_to(self.progress.due(), mark(ahead - 1 if ahead else self.revision))
+            told = ahead - 1 if ahead else self.revision
+            yield from self._send_to([watch for watch in self.progress.due() if watch.after <= told], mark(told))
             if self._cursor.place >= self.until:
                 return
             yield TURN_WORK_MAX  # ITEMs leave before the next ones are made

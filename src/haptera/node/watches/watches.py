@@ -84,7 +84,8 @@ class Watches:
             refused = _too_many(WATCHES_PER_OWNER_MAX)
         delivery, events = self._delivery, self._machine.kv.events
         start = op.start_revision or delivery.revision + 1
-        if refused is None and not events.compacted < start <= delivery.revision + 1:
+        # An entry of many commands is seen by reads command by command, and a reader may go on from what it has seen.
+        if refused is None and not events.compacted < start <= self._machine.revision + 1:
             refused = self._compacted(start)
         if refused is not None:
             return refused
@@ -186,7 +187,7 @@ class Watches:
             watch.ended = cursor
             return
         events = self._machine.kv.events
-        watch.after, watch.cursor = cursor.revision, EventCursor(events, events.end)
+        watch.after, watch.cursor = cursor.revision, EventCursor(events, events.place_of(cursor.revision + 1))
         try:
             done = False
             while not done:
@@ -219,7 +220,8 @@ class Watches:
                 watch.ended = self._compacted(watch.after + 1)
                 return
             if watch.cursor.place >= delivery.until:
-                watch.after, watch.cursor = delivery.revision, None
+                # Its entries may be of a later revision: of the midst of an entry, which is published as a whole.
+                watch.after, watch.cursor = max(watch.after, delivery.revision), None
                 watch.group.members[watch] = None
                 return
             item = await self._commands.turns.run(watch.owner, watch.item_steps(delivery.until))
@@ -229,7 +231,7 @@ class Watches:
             watch.moved_at = self._loop.time()
 
     def _compacted(self, start: int) -> Failure:
-        oldest, newest = self._machine.kv.events.compacted + 1, self._delivery.revision
+        oldest, newest = self._machine.kv.events.compacted + 1, self._machine.revision
         return failure(Code.REVISION_COMPACTED, {"revision": start, "oldest": oldest, "newest": newest})
 
     def _on_timer(self) -> None:
