@@ -268,8 +268,14 @@ def test_txn_names_the_line_of_the_operation_that_failed(haptera: Any, tmp_path:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("{", "truncated"),
+        ("{", "Expecting property name"),
         ("[]", "object"),
+        ('{"compare": ["a", "exists", "=", true], "compare": ["b", "exists", "=", true]}', "the same member twice"),
+        ('{"then": ["set", "a", "", {"if_version": 9, "if_version": 0}]}', "the same member twice"),
+        ('{"then": ["increment", "a", 99999999999999999999]}', "a number of increment is between"),
+        ('{"then": ["increment", "a", NaN]}', "NaN is no number"),
+        ('{"then": [["get"], "a"]}', "an operation of a transact is one of"),
+        ('{"compare": ["a", "version", {}, 1]}', "a compare is by"),
         ('{"then": 5}', "array"),
         ('{"then": ["get", "a"], "otherwise": []}', "an object has one member"),
         ('{"if": ["get", "a"]}', "an object has one member"),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import codecs
+import json
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
 import click
-import msgspec
 
 from haptera.cli import output
 from haptera.cli.client_command import Client, client_options
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 FILE_SIZE_MAX: Final = 96 * 1024 * 1024
 
 _PARTS: Final = ("compare", "then", "otherwise")
-_decode: Final = msgspec.json.Decoder(dict[str, list[Any]]).decode
 
 
 class Part(NamedTuple):
@@ -76,7 +76,7 @@ def read_parts(file: BinaryIO) -> dict[str, list[Part]]:
         if len(data) > FILE_SIZE_MAX:
             raise click.UsageError(f"the file is larger than {output.size(FILE_SIZE_MAX)}")
     parts: dict[str, list[Part]] = {name: [] for name in _PARTS}
-    for number, line in enumerate(bytes(data).splitlines(), 1):
+    for number, line in enumerate(bytes(data).removeprefix(codecs.BOM_UTF8).splitlines(), 1):
         if not line.strip() or line.startswith(b"#"):
             continue
         try:
@@ -88,10 +88,12 @@ def read_parts(file: BinaryIO) -> dict[str, list[Part]]:
 
 
 def _part(line: bytes) -> tuple[str, tuple[Any, ...]]:
-    found = _decode(line)
-    if len(found) != 1 or not found.keys() <= set(_PARTS):
+    found = json.loads(line.decode(), object_pairs_hook=_members, parse_constant=_no_number)
+    if not isinstance(found, dict) or len(found) != 1 or not found.keys() <= set(_PARTS):
         raise ValueError(f"an object has one member: {', '.join(_PARTS)}")
     ((name, elements),) = found.items()
+    if not isinstance(elements, list):
+        raise ValueError(f"the member {name} is an array")
     values = [_value(each) for each in elements]
     if name != "compare":
         if len(values) < 2:
@@ -100,6 +102,18 @@ def _part(line: bytes) -> tuple[str, tuple[Any, ...]]:
     if len(values) != 4:
         raise ValueError("a compare is a key, version, value or exists, an operator, and what is compared")
     return name, transact_form.compare(*values)
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The members of an object. A name that is given twice is refused, because one of the two would be dropped."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("an object has the same member twice")
+    return members
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
 
 
 def _value(element: Any) -> Any:

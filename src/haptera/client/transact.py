@@ -22,7 +22,7 @@ from haptera.client.methods import (
     Written,
 )
 from haptera.errors import Code, RemoteProtocolError
-from haptera.key_rules import VERSION_MAX
+from haptera.key_rules import INT64_MAX, INT64_MIN, VERSION_MAX
 
 #: A compare: a key, ``version``, ``value`` or ``exists``, an operator, and what it is compared with.
 Compare = tuple[str, str, str, Any]
@@ -88,13 +88,13 @@ class TransactForm:
                 operand = bool(operand)
             case _:
                 raise ValueError(f"a compare is of version, value or exists, not {field!r}")
-        if operator not in {"=", "!=", "<", ">"}:
+        if not isinstance(operator, str) or operator not in {"=", "!=", "<", ">"}:
             raise ValueError(f"a compare is by =, !=, < or >, not {operator!r}")
         return plain_key(key), field, operator, operand
 
     def operation(self, name: str, arguments: Sequence[Any]) -> Operation:
         """An operation as it is encoded. Raises as `argument` does."""
-        if name not in self._methods:
+        if not isinstance(name, str) or name not in self._methods:
             raise ValueError(f"an operation of a transact is one of {', '.join(self._methods)}, not {name!r}")
         if isinstance(arguments, str | bytes):
             raise TypeError(f"the arguments of {name} are in a list, not {type(arguments).__name__}")
@@ -103,6 +103,10 @@ class TransactForm:
             rest[0] = bytes(plain_value(rest[0]))
         elif rest and name != "expire" and not isinstance(rest[0], int | dict):  # the other key of a rename
             rest[0] = plain_key(rest[0])
+        options = rest[-1] if rest and isinstance(rest[-1], dict) else {}
+        for number in (*rest, *options.values()):
+            if isinstance(number, int) and not isinstance(number, bool):  # a larger one cannot be encoded
+                checked_int(f"a number of {name}", number, INT64_MIN, INT64_MAX)
         return name, [plain_key(first), *rest]
 
 

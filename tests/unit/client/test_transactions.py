@@ -110,6 +110,10 @@ async def test_a_failure_inside_says_where_and_changes_nothing(db: Database) -> 
         (haptera.errors.InvalidArgument, {"then": [("set", ["a"])]}),
         (haptera.errors.InvalidArgument, {"otherwise": [("rename", ["a", 1])]}),
         (TypeError, {"otherwise": [("set", ["a", 1])]}),
+        (ValueError, {"then": [("increment", ["a", 1 << 63])]}),
+        (ValueError, {"then": [("set", ["a", "", {"if_version": 1 << 70}])]}),
+        (ValueError, {"then": [(["get"], ["a"])]}),
+        (ValueError, {"compare": [("a", "version", {}, 1)]}),
     ],
     ids=str,
 )
