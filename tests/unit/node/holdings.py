@@ -57,7 +57,8 @@ def holdings(*roots: object) -> Counter[str]:
             counts[f"bytes of {owner}"] += len(each)
             continue
         if isinstance(each, _CONTAINERS):
-            counts[f"elements of {owner}"] += len(each)
+            # A gap in a list is none: blocks of ranks (haptera.state.ranked_blocks) keep theirs until they are full.
+            counts[f"elements of {owner}"] += sum(element is not None for element in each)
         elif type(each).__module__.startswith(("haptera", "asyncio")):
             owner = type(each).__qualname__
             counts[owner] += 1
