@@ -60,6 +60,18 @@ def no_process_is_left_behind() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def the_handlers_of_signals_are_left_as_they_were() -> Iterator[None]:
+    """Fails a test after which a signal goes somewhere else: a later one would wait for a Ctrl-C without end."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    after = [signal.getsignal(number) for number in numbers]
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+    assert after == before, "signals have other handlers than before"
+
+
+@pytest.fixture(autouse=True)
 def the_garbage_collector_is_left_as_it_was() -> Iterator[None]:
     """Fails a test after which Python collects less garbage: a later one would take gigabytes."""
     before = gc.isenabled(), gc.get_threshold(), gc.get_freeze_count()

@@ -42,11 +42,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def in_this_process() -> Iterator[None]:
-    """Leave the logging and the limits of the process of the tests as they are, whatever `haptera serve` does to them:
-    a node that is refused needs no process of its own.
+    """Leave the logging, the limits and the signals of the process of the tests as they are, whatever `haptera serve`
+    does to them: a node that is refused needs no process of its own.
     """
     root, ours = logging.getLogger(), logging.getLogger("haptera")
     before = root.handlers[:], root.level, ours.level
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     with patch("haptera.node.raise_limit"), patch("haptera.node.return_large_blocks"):
         try:
             yield
@@ -54,6 +55,8 @@ def in_this_process() -> Iterator[None]:
             root.handlers[:], level, level_of_ours = before
             root.setLevel(level)
             ours.setLevel(level_of_ours)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
 
 def refusal(data: Path, *options: str) -> Ended:
