@@ -46,16 +46,20 @@ async def follow(db: Database, options: dict[str, Any], pause: float) -> list[To
 
 
 class Writer:
-    """Changes keys, and knows what was answered: by revision, the key and the value that it set."""
+    """Changes keys, and knows what was answered: by revision, the key and the value that it set. It rests ``pause``
+    seconds after each change, so that the history of the whole test is less than a snapshot keeps.
+    """
 
-    def __init__(self, db: Database, chance: random.Random) -> None:
+    def __init__(self, db: Database, chance: random.Random, pause: float) -> None:
         self._db = db
         self._chance = chance
+        self._pause = pause
         self.answered: dict[int, tuple[str, bytes]] = {}
 
     async def write(self) -> None:
         db, chance = self._db, self._chance
         while True:
+            await asyncio.sleep(self._pause)
             key, value = f"{chance.choice('abc')}/{chance.randrange(30)}", b"%d" % chance.randrange(1000)
             step = chance.random()
             with suppress(ConnectionLost, DeadlineExceeded):
@@ -64,7 +68,7 @@ class Writer:
                 elif step < 0.85:
                     await db.delete(key)
                 elif step < 0.95:
-                    await db.set_many({f"{chance.choice('abc')}/{number}": value for number in range(500)})
+                    await db.set_many({f"{chance.choice('abc')}/{number}": value for number in range(100)})
                 else:
                     await db.clear(prefix=chance.choice(["", "a", "b/1"]))
 
@@ -78,7 +82,7 @@ async def kill_under_watches(path: Path, kills: int, seed: int) -> None:
         haptera.connect(url, timeout=20) as one,
         haptera.connect(url, timeout=20) as other,
     ):
-        writer = Writer(db, chance)
+        writer = Writer(db, chance, pause=0.0005 * kills)
         tasks: list[asyncio.Task[list[Told]]] = []
         writing: asyncio.Task[None] | None = None
         for _ in range(kills):
