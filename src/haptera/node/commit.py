@@ -70,11 +70,6 @@ LOGGED_OVERHEAD = 64
 #: Units of work of the answer to one write: its response is encoded, framed and written.
 ANSWER_WORK = 32
 
-#: Answers of one entry of which the first half is written before the second is made. Its callers work on the first half
-#: meanwhile, and their next writes are with the disk while they work on the second: else callers, node and disk would
-#: take turns. Fewer answers are not worth a second write, and a second record for what follows.
-HALVED_MIN = 32
-
 
 class CommitPipeline:
     """Makes writes durable in batches and applies them; see the module's text.
@@ -376,15 +371,14 @@ class CommitPipeline:
             if not submission.waiting:
                 complete.append(submission)
         now = time.perf_counter()
-        half = ANSWER_WORK * len(results) // 2
-        work, slice_work = 0, SLICE_WORK_MAX if len(results) < HALVED_MIN else min(half, SLICE_WORK_MAX)
+        work = 0
         for submission in complete:
-            if work >= slice_work:
-                yield work
-                work, slice_work = 0, SLICE_WORK_MAX
             self._metrics.write_wait_seconds_total += (now - submission.begun) * submission.writes
             self._finish(submission)
             work += ANSWER_WORK * submission.writes
+            if work >= SLICE_WORK_MAX:
+                yield work
+                work = 0
 
     @staticmethod
     def _finish(submission: Submission) -> None:

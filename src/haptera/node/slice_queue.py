@@ -96,15 +96,9 @@ class Turns:
         return self._inline <= TURN_WORK_MAX
 
     def start_first(self, steps: Steps[None]) -> None:
-        """Run work that all wait for, in slices: half of each turn, and more where no other work is there.
-
-        Its first slice has been run. The next waits for a whole turn of the loop, in which the results of the first
-        are written.
-        """
+        """Run work that all wait for, in slices: half of each turn, and more where no other work is there."""
         self._first.append(_Item(steps, None))
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._rest)
+        self._schedule()
 
     def start(self, owner: object, steps: Steps[None]) -> None:
         """Run work that no caller waits for, in slices."""

@@ -97,30 +97,6 @@ async def test_while_the_disk_is_busy_the_next_batch_fills() -> None:
     assert [count for _, _, count in logged(fs)] == [1, 4]
 
 
-@pytest.mark.parametrize("count", [2, commit.HALVED_MIN - 1, commit.HALVED_MIN, 50, 250])
-async def test_the_first_half_of_many_answers_is_written_before_the_second_is_made(count: int) -> None:
-    writer, loop = ManualWriter(), asyncio.get_running_loop()
-    order: list[int | str] = []
-
-    def answered(number: int, _: object) -> None:
-        if not order:
-            # As a connection writes, and a loop that keeps what is written until its turn ends.
-            loop.call_soon(loop.call_soon, order.append, "written")
-        order.append(number)
-
-    async with opened(writer=writer) as node:
-        for number in range(count):
-            node.commands.submit(ANONYMOUS, [Envelope(Set(f"k{number}", b""))], partial(answered, number))
-        await turn()
-        await writer.write()
-        while len(order) <= count:
-            await turn()
-    before = order.index("written")
-    order.remove("written")
-    assert order == list(range(count)), "in the order of the log"
-    assert before == ((count + 1) // 2 if count >= commit.HALVED_MIN else count)
-
-
 async def test_the_next_batch_is_with_the_disk_before_the_last_is_applied() -> None:
     writer = ManualWriter()
     with_disk = []
