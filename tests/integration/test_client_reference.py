@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import haptera
+from haptera import recipes
 from haptera.testing import node
 
 PAGE = (Path(__file__).parents[2] / "docs" / "client.md").read_text(encoding="utf-8")
@@ -40,6 +41,7 @@ async def test_every_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         *(haptera.Backup, haptera.Database, haptera.Entry, haptera.Scan, haptera.Peer, haptera.Request),
         *(haptera.Transaction, haptera.TransactResult),
+        *(getattr(recipes, name) for name in recipes.__all__),
     ],
 )
 def test_every_public_name_is_described(described: type) -> None:

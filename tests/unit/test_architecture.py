@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -106,7 +107,7 @@ def _broken_by(module: str, layer: str, imported: str) -> str | None:
         return None if target in LEAVES else f"{layer} is under every layer"
     if target != layer and target in WITH_FACES and not is_in_a_face(layer, target, imported):
         return f"{imported} is not in the face of {target}"
-    if layer in {"", "__main__"}:  # the package re-exports names; it is nobody's dependency inside
+    if layer in {"", "__main__", "recipes"}:  # they re-export names, and nothing inside depends on them
         return None
     if layer not in BELOW:
         return f"{layer} is not a layer of ARCHITECTURE.md"
@@ -158,6 +159,39 @@ def test_the_layers_have_no_circle() -> None:
 
     for layer in BELOW:
         visit(layer, ())
+
+
+# What the recipes are made with: the public calls of a `Database`, and modules that talk to no store.
+RECIPES = "haptera.client.recipes"
+RECIPES_MAY_IMPORT = frozenset({"argument_checks", "database", "entry", "event", "recipes", "scan", "transact"})
+
+
+def reaches_of_a_recipe(source: str) -> list[str]:
+    """The lines on which a recipe imports more of the client than it may, or reaches into another object."""
+    tree = ast.parse(source)
+    found = [
+        f"{line}: {imported}"
+        for line, imported in imports(tree)
+        if layer_of(imported) == "client" and imported.split(".")[2] not in RECIPES_MAY_IMPORT
+    ]
+    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    return found + [
+        f"{node.lineno}: {ast.unparse(node)}"
+        for node in attributes
+        if re.match("_[^_]", node.attr) and ast.unparse(node.value) != "self"
+    ]
+
+
+@pytest.mark.parametrize("module", [name for name in modules() if name.startswith(f"{RECIPES}.")])
+def test_a_recipe_is_made_with_public_calls_alone(module: str) -> None:
+    """So that it works on every store, and shows how a program makes one of its own."""
+    assert reaches_of_a_recipe(modules()[module].read_text(encoding="utf-8")) == []
+
+
+def test_the_reaches_of_a_recipe_are_found() -> None:
+    assert reaches_of_a_recipe("from haptera.client.channel import Channel") == ["1: haptera.client.channel.Channel"]
+    assert reaches_of_a_recipe("self._db._call(x)") == ["1: self._db._call"]
+    assert reaches_of_a_recipe("self._db.get(x)\nfrom haptera.errors import Code") == []
 
 
 def run_time_part(tree: ast.Module) -> ast.Module:
@@ -249,7 +283,7 @@ def test_layers_hold_for_annotations_too() -> None:
 
 def test_every_folder_and_root_module_has_its_place() -> None:
     places = {layer_of(module) for module in modules()}
-    assert places <= BELOW.keys() | LEAVES | {"", "__main__"}
+    assert places <= BELOW.keys() | LEAVES | {"", "__main__", "recipes"}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 import haptera
-from haptera import errors
+from haptera import errors, recipes
 from haptera.errors.codes import BY_CODE
 
 DATABASE = {
@@ -31,6 +31,7 @@ DATABASE = {
     "connect",
     "open",
 }
+RECIPE_NAMES = {"Counter", "RateLimit"}
 MESSAGING = {
     "Answer",
     "Budget",
@@ -96,6 +97,13 @@ def test_the_public_names_are_these_and_no_others() -> None:
     }
 
 
+def test_the_recipes_are_these_and_can_be_imported_by_name() -> None:
+    assert set(recipes.__all__) == RECIPE_NAMES
+    assert set(recipes.__all__) <= set(dir(recipes))
+    with pytest.raises(AttributeError):
+        recipes.no_such_name  # type: ignore[attr-defined]  # noqa: B018
+
+
 def public(thing: type) -> Iterator[Any]:
     """The functions of a class that a program may call."""
     for name, member in vars(thing).items():
@@ -124,7 +132,9 @@ def named(hint: object) -> Iterator[object]:
 
 
 FUNCTIONS = [haptera.connect, haptera.open, haptera.listen, haptera.dial, haptera.method]
+RECIPES = [getattr(recipes, name) for name in recipes.__all__]
 CLASSES = [value for value in (getattr(haptera, name) for name in haptera.__all__) if inspect.isclass(value)]
+CLASSES += RECIPES
 
 
 def test_every_type_that_a_public_signature_names_can_be_imported() -> None:
@@ -132,6 +142,7 @@ def test_every_type_that_a_public_signature_names_can_be_imported() -> None:
     known = every_class()
     importable = {id(getattr(haptera, name)) for name in haptera.__all__}
     importable |= {id(getattr(errors, name)) for name in dir(errors)}
+    importable |= {id(recipe) for recipe in RECIPES}
     hidden = {
         f"{function.__qualname__}: {hint!r}"
         for function in functions
@@ -194,6 +205,11 @@ def test_the_client_and_the_messaging_library_need_nothing_beyond_the_base_insta
     extras = {"cryptography", "sortedcontainers", "uvloop", "click", "rich", "zstandard"}
     assert not loaded & extras
     assert "haptera.node" not in loaded
+
+
+def test_a_recipe_is_imported_when_it_is_first_asked_for() -> None:
+    loaded = imported_by("import haptera.recipes\nhaptera.connect, haptera.Database")
+    assert not {name for name in loaded if name.startswith("haptera.client.recipes.")}
 
 
 def test_nothing_is_printed_where_no_logging_is_set_up(tmp_path: Path) -> None:

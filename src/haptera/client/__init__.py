@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from haptera.client.backoff import Backoff
 from haptera.client.backup_pieces import Backup
@@ -21,21 +21,26 @@ from haptera.client.store_url import Location, default_url, has_password, is_nam
 from haptera.client.transact import TransactResult
 from haptera.client.transaction import Transaction
 from haptera.client.watch import Watch
+from haptera.lazy import lazily
 from haptera.peer import DEFAULT, Timeout
 
 if TYPE_CHECKING:
     import os
     from collections.abc import AsyncIterator
 
+    from haptera.client.recipes.counter import Counter
+    from haptera.client.recipes.rate_limit import RateLimit
     from haptera.peer import Peer
 
 __all__ = [
     "Backup",
     "Cache",
+    "Counter",
     "Database",
     "Entry",
     "Event",
     "Metrics",
+    "RateLimit",
     "Scan",
     "ServerMethods",
     "SnapshotMade",
@@ -50,6 +55,15 @@ __all__ = [
     "open_embedded",
     "transact_form",
 ]
+
+#: The recipes, each with its module, which is imported when it is first used.
+_RECIPES: Final = {
+    "Counter": "haptera.client.recipes.counter",
+    "RateLimit": "haptera.client.recipes.rate_limit",
+}
+
+if not TYPE_CHECKING:  # a type checker would take it to mean that any name is there
+    __getattr__ = lazily(__name__, _RECIPES)
 
 TIMEOUT_SECONDS = 5.0
 

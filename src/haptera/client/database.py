@@ -21,7 +21,6 @@ from haptera.client.argument_checks import (
     ttl_ms_of,
 )
 from haptera.client.backup_pieces import Backup
-from haptera.client.change_calls import ChangeCalls
 from haptera.client.channel import Channel, StreamEnd
 from haptera.client.entry import Entry, entry_of
 from haptera.client.methods import (
@@ -42,6 +41,7 @@ from haptera.client.methods import (
     Transacted,
     Written,
 )
+from haptera.client.recipe_calls import RecipeCalls
 from haptera.client.scan import Scan
 from haptera.client.slices import in_slices
 from haptera.client.transact import Compare, Operation, TransactForm, TransactResult
@@ -84,7 +84,7 @@ class KvMethods:
 transact_form = TransactForm(method for method in vars(KvMethods).values() if isinstance(method, Method))
 
 
-class Database(ChangeCalls):
+class Database(RecipeCalls):
     """A key-value store. Made by :func:`haptera.connect` or :func:`haptera.open`; use it as ``async with … as db``.
 
     Any number of calls may be under way at once (``asyncio.gather``), in no order. Keys are ``str``, values ``str``

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -17,22 +16,11 @@ from haptera.client.database import KvMethods, transact_form
 from haptera.client.methods import Transacted
 from haptera.errors import ConnectionLost, RemoteProtocolError, TransactionTooLarge, UnknownMethod
 from haptera.testing import node
+from tests.support.stores import opened
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
-
-Kind = Literal["served", "embedded"]
-
-
-@asynccontextmanager
-async def opened(kind: Kind, directory: Path) -> AsyncIterator[Database]:
-    if kind == "embedded":
-        async with haptera.open(directory / "data", durability="os") as db:
-            yield db
-    else:
-        async with node(storage="memory") as url, haptera.connect(url) as db:
-            yield db
 
 
 @pytest.fixture(params=["served", "embedded"])

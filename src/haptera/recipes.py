@@ -1,0 +1,22 @@
+"""The classes of what a `Database` makes of keys: counters, rate limits.
+
+Programs get their objects from the calls of a database, and need the names for annotations alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from haptera.lazy import lazily
+
+if TYPE_CHECKING:
+    from haptera.client import Counter, RateLimit
+
+__all__ = ["Counter", "RateLimit"]
+
+if not TYPE_CHECKING:  # a type checker would take it to mean that any name is there
+    __getattr__ = lazily(__name__, dict.fromkeys(__all__, "haptera.client"))
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
