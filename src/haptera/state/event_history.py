@@ -26,7 +26,7 @@ from haptera.state import limits
 from haptera.state.invariants import require
 
 if TYPE_CHECKING:
-    from haptera.state.held_entries import ClearedStore
+    from haptera.state.cleared_store import ClearedStore
     from haptera.state.results import StoredEntry
 
 #: The kinds of events on the wire (spec/protocol.md 7): an entry that was there before, in the answer to a watch alone;

@@ -5,8 +5,8 @@ of the revisions v to n - 1. It is filed under the newest of them; when that one
 that needs it, and when there is none it is freed. So memory follows the readers that are there, and a short scan next
 to a long one leaves nothing behind.
 
-The clear of everything replaces every entry at once. Its readers keep the whole table, with its index: a *cleared
-store* is needed, filed and handed on as a record is.
+The clear of everything replaces every entry at once. Its readers keep the whole table, with its index: a
+`ClearedStore` is needed, filed and handed on as a record is.
 
 The entries that a finished reader leaves are freed a little at a time (`HeldEntries.sweep`), never all at once.
 """
@@ -16,16 +16,13 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from haptera.state import limits
-from haptera.state.index import KeyIndex
+from haptera.state.cleared_store import ClearedStore
 from haptera.state.invariants import require
 from haptera.state.results import StoredEntry
 from haptera.state.table import Table
-
-if TYPE_CHECKING:
-    from haptera.state.expiry import ExpiryIndex
 
 #: An older entry: the revision that replaced it, its key, and itself.
 Record = tuple[int, str, StoredEntry]
@@ -47,48 +44,6 @@ class Hold:
         self.records: list[Record] = []
         self.stores: list[ClearedStore] = []
         self.lost = False
-
-
-class ClearedStore:
-    """The whole store before a clear at the revision ``replaced_at``; it takes ``size`` bytes of memory.
-
-    It is ``held`` for readers, and ``retained`` for the event of the clear (`haptera.state.event_history`). When
-    neither needs it any more it is freed.
-    """
-
-    __slots__ = ("entries", "expiry", "held", "index", "replaced_at", "retained", "size")
-
-    def __init__(
-        self,
-        entries: Table[StoredEntry],
-        index: KeyIndex | None,
-        expiry: ExpiryIndex,
-        replaced_at: int,
-        size: int,
-    ) -> None:
-        self.entries = entries
-        self.index = index
-        self.expiry = expiry
-        self.replaced_at = replaced_at
-        self.size = size
-        self.held = False
-        self.retained = False
-
-    def keys(self, start: int, limit: int) -> list[str]:
-        """At most ``limit`` keys of the index from a position on, in their order, with ghosts among them."""
-        self.build_index()
-        assert self.index is not None
-        return list(self.index.keys.islice(start, start + limit))
-
-    def build_index(self) -> None:
-        """Sort the keys, if they never were."""
-        if self.index is None:
-            self.index = KeyIndex(self.entries)
-
-    def free(self, limit: int) -> int:
-        """Free at most ``limit`` entries or keys; how many there were."""
-        count = self.entries.free(limit) or self.expiry.free(limit)
-        return count if count or self.index is None else self.index.free(limit)
 
 
 def _revision(hold: Hold) -> int:

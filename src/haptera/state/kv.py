@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Final
 
 from haptera.errors import Code, Failure, failure
 from haptera.state import limits, operations
+from haptera.state.cleared_store import ClearedStore
 from haptera.state.conditions import nothing_to_delete, sum_of, unmet
 from haptera.state.entries import FREE_WORK, KEY_WORK, Entries, outside, without_dead
 from haptera.state.event_history import DELETE
 from haptera.state.expiry import ExpiryIndex
 from haptera.state.glob import compile_glob
-from haptera.state.held_entries import ClearedStore
 from haptera.state.index import KeyIndex
 from haptera.state.key_ranges import EVERYTHING, KeyRange, key_range
 from haptera.state.sliced_work import finish

@@ -1,4 +1,4 @@
-"""The fixtures of the pytest plugin (`haptera.testing.plugin`)."""
+"""The fixtures of the pytest plugin (`haptera.testing.plugin`): a fresh node, its URL, a client and a proxy."""
 
 from __future__ import annotations
 

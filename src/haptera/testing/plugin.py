@@ -1,4 +1,4 @@
-"""The pytest plugin: a fresh node for each test that asks for one. pytest loads it by itself.
+"""The pytest plugin: names the fixtures that `fixtures` makes, and their marker. pytest loads it by itself.
 
     haptera_url     the node's URL; also in a test that is no coroutine, where the node has a thread of its own
     haptera_node    the node itself, on the test's loop

@@ -1,4 +1,4 @@
-"""One watch: where it stands in the event history, and how it reads on by itself while it is behind."""
+"""One watch: where it stands in the event history, and its next piece from there. `watches` sends it."""
 
 from __future__ import annotations
 

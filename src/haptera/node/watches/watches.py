@@ -1,4 +1,4 @@
-"""All watches of a node: events reach them behind the entry that made them, and no writer waits for them.
+"""All watches of a node, from their beginning over catching up to their end: no writer waits for them.
 
 A watch has no queue. While it is in step it is a member of its group, and `delivery` sends it what it sends to the
 others. One that has no room for an ITEM falls behind: a task of its own reads the event history on from there, as far

@@ -1,5 +1,5 @@
-"""Reads a backup: from its beginning to its end once, or as the files of the data directory that it was made of
-(storage-format 10). Every byte is hostile until it was checked.
+"""Reads a backup from its beginning to its end and checks each byte, all of which are hostile until then
+(storage-format 10). `image` shows its files as a directory.
 """
 
 from __future__ import annotations

@@ -1,0 +1,56 @@
+"""The whole store as a clear of everything left it: table, index and times, kept for readers and for the event of the
+clear, and freed in slices.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from haptera.state.index import KeyIndex
+
+if TYPE_CHECKING:
+    from haptera.state.expiry import ExpiryIndex
+    from haptera.state.results import StoredEntry
+    from haptera.state.table import Table
+
+
+class ClearedStore:
+    """The whole store before a clear at the revision ``replaced_at``; it takes ``size`` bytes of memory.
+
+    It is ``held`` for readers, and ``retained`` for the event of the clear (`haptera.state.event_history`). When
+    neither needs it any more it is freed.
+    """
+
+    __slots__ = ("entries", "expiry", "held", "index", "replaced_at", "retained", "size")
+
+    def __init__(
+        self,
+        entries: Table[StoredEntry],
+        index: KeyIndex | None,
+        expiry: ExpiryIndex,
+        replaced_at: int,
+        size: int,
+    ) -> None:
+        self.entries = entries
+        self.index = index
+        self.expiry = expiry
+        self.replaced_at = replaced_at
+        self.size = size
+        self.held = False
+        self.retained = False
+
+    def keys(self, start: int, limit: int) -> list[str]:
+        """At most ``limit`` keys of the index from a position on, in their order, with ghosts among them."""
+        self.build_index()
+        assert self.index is not None
+        return list(self.index.keys.islice(start, start + limit))
+
+    def build_index(self) -> None:
+        """Sort the keys, if they never were."""
+        if self.index is None:
+            self.index = KeyIndex(self.entries)
+
+    def free(self, limit: int) -> int:
+        """Free at most ``limit`` entries or keys; how many there were."""
+        count = self.entries.free(limit) or self.expiry.free(limit)
+        return count if count or self.index is None else self.index.free(limit)
