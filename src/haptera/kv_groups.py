@@ -11,6 +11,7 @@ TTL: Final = "kv_ttl"
 TRANSACT: Final = "kv_transact"
 WATCH: Final = "kv_watch"
 HISTORY: Final = "kv_history"
+LEASES: Final = "kv_leases"
 
 #: Every group.
-KV_GROUPS: Final = (TTL, TRANSACT, WATCH, HISTORY)
+KV_GROUPS: Final = (TTL, TRANSACT, WATCH, HISTORY, LEASES)

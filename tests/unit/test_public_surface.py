@@ -31,7 +31,7 @@ DATABASE = {
     "connect",
     "open",
 }
-RECIPE_NAMES = {"Counter", "RateLimit"}
+RECIPE_NAMES = {"Counter", "LeaseInfo", "RateLimit"}
 MESSAGING = {
     "Answer",
     "Budget",

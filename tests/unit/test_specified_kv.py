@@ -165,7 +165,22 @@ REFUSALS: Final[list[tuple[str, list[Any], int, set[str]]]] = [
     ("transact", [[], [["get", [1]]]], 3003, {"reason", "branch", "operation"}),
     ("transact", [[], [["clear", []]]], 3003, {"unknown", "branch", "operation"}),
     ("transact", [[["k", "exists", "<", True]], []], 3003, {"field", "reason", "compare"}),
-    ("transact", [[["k", "lease", "=", 1]], []], 3003, {"reason"}),
+    ("transact", [[["k", "age", "=", 1]], []], 3003, {"reason"}),
+    ("transact", [[["k", "lease", "<", 1]], []], 3003, {"field", "reason", "compare"}),
+    ("transact", [[], [["delete", ["k", {"fence": 1}]]]], 3003, {"field", "reason", *PLACE}),
+    ("set", ["k", b"1", {"lease": 1, "ttl_ms": 1}], 3003, {"field", "reason"}),
+    ("set", ["k", b"1", {"lease": 1, "keep_ttl": True}], 3003, {"field", "reason"}),
+    ("set_many", [[["k", b"1"]], {"lease": 1, "ttl_ms": 1}], 3003, {"field", "reason"}),
+    ("grant_lease", [999], 3003, {"field", "reason"}),
+    ("grant_lease", [86_400_001], 3003, {"field", "reason"}),
+    ("renew_lease", [[1] * 10_001], 3003, {"field", "reason"}),
+    ("set", ["k", b"1", {"lease": 1}], 4010, {"lease"}),
+    ("set_many", [[["k", b"1"]], {"lease": 1}], 4010, {"lease"}),
+    ("revoke_lease", [1], 4010, {"lease"}),
+    ("transact", [[], [["set", ["k", b"1", {"lease": 1}]]]], 4010, {"lease", *PLACE}),
+    ("set", ["text", b"1", {"fence": 1, "if": "absent"}], 4011, {"token"}),
+    ("clear", [{"fence": 1}], 4011, {"token"}),
+    ("transact", [[], [], [], {"fence": 1}], 4011, {"token"}),
     ("transact", [[], [["get", ["large"]]] * 3], 3004, {"limit"}),
     ("transact", [[], [["rename", ["missing", "k"]]]], 4001, {"key", "branch", "operation"}),
     ("transact", [[], [["set", ["text", b"", {"if_version": 7}]]]], 4002, {"key", "expected", "actual", *PLACE}),
@@ -207,6 +222,18 @@ async def test_the_example_of_a_watch_is_what_a_node_sends() -> None:
         argument = msgspec.msgpack.encode([{"start_revision": 2}])
         async with peer.stream("kv", "watch", argument) as stream:
             assert [await anext(stream), await anext(stream)] == [mark, event]
+
+
+async def test_the_example_of_a_lease_and_a_fence_is_what_a_node_takes() -> None:
+    example = SECTION.partition("**Fences**")[2].partition("*Example.*")[2].partition("**transact**")[0]
+    argument = b"".join(bytes.fromhex(line) for line in re.findall(r"^    ((?:[0-9a-f]{2} )+)", example, re.MULTILINE))
+    async with node(storage="memory") as url, haptera.dial(url, groups=KV_GROUPS) as peer:
+        for _ in range(7):
+            await peer.call("kv", "grant_lease", msgspec.msgpack.encode([5000]))
+        for key in ("other", "lock"):
+            await peer.call("kv", "set", msgspec.msgpack.encode([key, b"", {"lease": 1}]))
+        assert await peer.call("kv", "set", argument) == msgspec.msgpack.encode([10, None])
+        assert await peer.call("kv", "revoke_lease", b"\x91\x07") == msgspec.msgpack.encode([1, 11])
 
 
 async def test_the_example_of_a_scan_is_what_a_node_sends() -> None:

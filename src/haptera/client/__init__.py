@@ -13,6 +13,7 @@ from haptera.client.connector import Connector, Dial, Flight, dial_store
 from haptera.client.database import Database, transact_form
 from haptera.client.entry import Entry
 from haptera.client.event import Event
+from haptera.client.lease_calls import LeaseInfo
 from haptera.client.local_node import dial_local
 from haptera.client.methods import Metrics, ServerMethods, SnapshotMade
 from haptera.client.remote_channel import RemoteChannel
@@ -39,6 +40,7 @@ __all__ = [
     "Database",
     "Entry",
     "Event",
+    "LeaseInfo",
     "Metrics",
     "RateLimit",
     "Scan",

@@ -8,7 +8,8 @@ store refuse it with the same error.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from operator import index
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from haptera.errors import Code
 from haptera.key_rules import (
@@ -30,6 +31,9 @@ TIMEOUT_SECONDS_MAX = (2**32 - 1) / 1000
 
 #: The types of values. Text is stored as UTF-8.
 Value = str | bytes | bytearray | memoryview
+
+#: A lease, by its id: the number, or an object that stands for the lease and has the number for its index.
+LeaseLike = SupportsIndex
 
 
 def plain_key(key: object) -> str:
@@ -78,11 +82,37 @@ def ttl_ms_of(ttl: object) -> int:
     return round(ttl * 1000)
 
 
+def lease_id(lease: LeaseLike) -> int:
+    """The id of a lease."""
+    if not isinstance(lease, int) and not hasattr(lease, "__index__"):
+        raise TypeError(f"a lease is given by its id, not by {type(lease).__name__}")
+    return checked_int("a lease", lease if isinstance(lease, bool) else index(lease), 1, VERSION_MAX)
+
+
+def with_fence(options: dict[str, Any], fence: int | None) -> dict[str, Any]:
+    """The options of a change, the token of its holder among them if there is one."""
+    if fence is not None:
+        options["fence"] = checked_int("fence", fence, 1, VERSION_MAX)
+    return options
+
+
 def set_options(
-    if_version: int | None, if_absent: bool, if_present: bool, ttl: float | None, keep_ttl: bool
+    if_version: int | None = None,
+    if_absent: bool = False,
+    if_present: bool = False,
+    ttl: float | None = None,
+    keep_ttl: bool = False,
+    lease: LeaseLike | None = None,
+    fence: int | None = None,
 ) -> dict[str, Any]:
-    """The options of a set: its condition, and what becomes of the time to live."""
+    """The options of a set: its conditions, and what becomes of the time to live and of the lease."""
     options = condition(if_version, if_absent, if_present)
+    if lease is not None:
+        if ttl is not None or keep_ttl:
+            raise ValueError("lease excludes ttl and keep_ttl")
+        options["lease"] = lease_id(lease)
+    if fence is not None:
+        with_fence(options, fence)
     if ttl is not None:
         if keep_ttl:
             raise ValueError("ttl and keep_ttl exclude each other")
@@ -125,7 +155,7 @@ def _unsendable_transact(argument: Sequence[Any], reason: Failure) -> Failure:
         refused = key_refusal(key)
         if refused is not None:
             return placed(refused, compare=position)
-    for branch, operations in zip(("then", "otherwise"), argument[1:], strict=True):
+    for branch, operations in zip(("then", "otherwise"), argument[1:3], strict=True):
         for position, (_, arguments) in enumerate(operations):
             refused = _part_refusal(arguments)
             if refused is not None:

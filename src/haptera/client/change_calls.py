@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from haptera.client.argument_checks import checked_int, checked_timeout, plain_key, text_option, watch_options
 from haptera.client.cache import PROGRESS_INTERVAL_S, Cache
 from haptera.client.event import Event  # noqa: TC001  # who reads a public signature finds its types here
 from haptera.client.key_history import Past, changes
 from haptera.client.methods import Method
+from haptera.client.store_calls import StoreCalls
 from haptera.client.watch import Watch
 from haptera.client.watched import WatchPosition
-from haptera.errors import Failure
 from haptera.key_rules import VERSION_MAX
 from haptera.peer import DEFAULT, Timeout
-
-if TYPE_CHECKING:
-    from haptera.client.channel import Channel
 
 R = TypeVar("R")
 
@@ -29,14 +26,10 @@ class ChangeMethods:
     history = Method(Past)
 
 
-class ChangeCalls:
-    """What a database needs for calls of any kind, and the calls that tell changes."""
+class ChangeCalls(StoreCalls):
+    """The calls that tell changes."""
 
-    __slots__ = ("_channel", "_timeout")
-
-    def __init__(self, channel: Channel, timeout: float | None) -> None:
-        self._channel = channel
-        self._timeout = checked_timeout(timeout)
+    __slots__ = ()
 
     def watch(
         self,
@@ -136,11 +129,3 @@ class ChangeCalls:
             return await self._call(ChangeMethods.history, (name, options), timeout)
 
         return changes(name, page, after, limit)
-
-    async def _call(self, method: Method[R], argument: tuple[Any, ...], timeout: Timeout) -> R:
-        result = await self._channel.call(
-            method, argument, self._timeout if timeout is DEFAULT else checked_timeout(timeout)
-        )
-        if isinstance(result, Failure):
-            raise result.exception()
-        return result

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from haptera.client.argument_checks import (
+    LeaseLike,
     Value,
     checked_int,
     checked_timeout,
@@ -19,12 +20,11 @@ from haptera.client.argument_checks import (
     set_options,
     text_option,
     ttl_ms_of,
+    with_fence,
 )
-from haptera.client.backup_pieces import Backup
 from haptera.client.channel import Channel, StreamEnd
 from haptera.client.entry import Entry, entry_of
 from haptera.client.methods import (
-    BackedUp,
     Counted,
     Deleted,
     Existing,
@@ -34,7 +34,6 @@ from haptera.client.methods import (
     Method,
     Removed,
     Scanned,
-    ServerMethods,
     Stored,
     Taken,
     TimeLeft,
@@ -141,9 +140,11 @@ class Database(RecipeCalls):
         if_present: bool = False,
         ttl: float | None = None,
         keep_ttl: bool = False,
+        lease: LeaseLike | None = None,
+        fence: int | None = None,
         timeout: Timeout = DEFAULT,
     ) -> int:
-        """Store a value. Unless ``ttl`` or ``keep_ttl`` says otherwise, the key does not expire any more.
+        """Store a value. Unless ``ttl``, ``keep_ttl`` or ``lease`` says otherwise, the key stays until it is deleted.
 
         Args:
             key: Its name.
@@ -153,6 +154,9 @@ class Database(RecipeCalls):
             if_present: Whether the key must have an entry.
             ttl: Seconds after which the key expires.
             keep_ttl: Whether the key keeps the time at which it expires.
+            lease: The lease with which the key ends, or its id.
+            fence: A token: the version of an entry that belongs to a lease. The change is made only while that very
+                entry is there.
 
         Returns:
             The new version.
@@ -161,8 +165,10 @@ class Database(RecipeCalls):
             VersionMismatch: The key has another version than ``if_version``.
             KeyExists: The key has an entry, with ``if_absent``.
             KeyNotFound: The key has no entry, with ``if_present``.
+            LeaseNotFound: The lease has ended.
+            Fenced: The entry of ``fence`` is gone, or written again.
         """
-        options = set_options(if_version, if_absent, if_present, ttl, keep_ttl)
+        options = set_options(if_version, if_absent, if_present, ttl, keep_ttl, lease, fence)
         argument = set_argument(key, value, options)
         stored = await self._channel.call(
             KvMethods.set, argument, self._timeout if timeout is DEFAULT else checked_timeout(timeout)
@@ -182,101 +188,122 @@ class Database(RecipeCalls):
         if_present: bool = False,
         ttl: float | None = None,
         keep_ttl: bool = False,
+        lease: LeaseLike | None = None,
+        fence: int | None = None,
         timeout: Timeout = DEFAULT,
     ) -> Entry | None:
         """Store a value as `set` does, and return the entry of before. The new version is in `revision`.
 
         Args:
-            key, value, if_version, if_absent, if_present, ttl, keep_ttl: As for `set`.
+            key, value, if_version, if_absent, if_present, ttl, keep_ttl, lease, fence: As for `set`.
 
         Returns:
             The entry of before, or None if there was none.
 
         Raises:
-            VersionMismatch, KeyExists, KeyNotFound: As for `set`.
+            VersionMismatch, KeyExists, KeyNotFound, LeaseNotFound, Fenced: As for `set`.
         """
-        options = set_options(if_version, if_absent, if_present, ttl, keep_ttl)
+        options = set_options(if_version, if_absent, if_present, ttl, keep_ttl, lease, fence)
         options["return_previous"] = True
         stored = await self._call(KvMethods.set, set_argument(key, value, options), timeout)
         self._channel.revision = stored.version
         before = stored.previous
         return None if before is None else entry_of(key, before.value, before.version, before.expires_at_ms)
 
-    async def delete(self, key: str, *, if_version: int | None = None, timeout: Timeout = DEFAULT) -> bool:
+    async def delete(
+        self, key: str, *, if_version: int | None = None, fence: int | None = None, timeout: Timeout = DEFAULT
+    ) -> bool:
         """Delete one key.
 
         Args:
             key: Its name.
             if_version: The version that the key must have.
+            fence: As for `set`.
 
         Returns:
             Whether there was an entry.
 
         Raises:
             VersionMismatch: The key has another version than ``if_version``.
+            Fenced: As for `set`.
         """
         key = plain_key(key)
-        options = condition(if_version, False, False)
+        options = with_fence(condition(if_version, False, False), fence)
         deleted = await self._call(KvMethods.delete, (key, options) if options else (key,), timeout)
         return deleted.deleted
 
-    async def get_and_delete(self, key: str, *, timeout: Timeout = DEFAULT) -> Entry | None:
+    async def get_and_delete(self, key: str, *, fence: int | None = None, timeout: Timeout = DEFAULT) -> Entry | None:
         """Delete one key, and return its entry. The version of the change is in `revision`.
 
         Args:
             key: Its name.
+            fence: As for `set`.
 
         Returns:
             The entry of before, or None if there was none: then nothing was changed.
+
+        Raises:
+            Fenced: As for `set`.
         """
-        taken = await self._found(KvMethods.get_and_delete, (plain_key(key),), timeout)
+        taken = await self._found(KvMethods.get_and_delete, (plain_key(key), *_options(fence)), timeout)
         if taken is None:
             return None
         self._channel.revision = taken.deleted_at
         return entry_of(key, taken.value, taken.version, taken.expires_at_ms)
 
-    async def get_and_expire(self, key: str, *, ttl: float | None, timeout: Timeout = DEFAULT) -> Entry | None:
+    async def get_and_expire(
+        self, key: str, *, ttl: float | None, fence: int | None = None, timeout: Timeout = DEFAULT
+    ) -> Entry | None:
         """Read one key, and give it another time to live, in one step.
 
         Args:
             key: Its name.
             ttl: Seconds after which it expires; None: it does not expire any more.
+            fence: As for `set`.
 
         Returns:
             The entry with its new version and time, or None if there is none: then nothing was changed.
+
+        Raises:
+            Fenced: As for `set`.
         """
-        options = {"persist": True} if ttl is None else {"ttl_ms": ttl_ms_of(ttl)}
+        options = with_fence({"persist": True} if ttl is None else {"ttl_ms": ttl_ms_of(ttl)}, fence)
         found = await self._found(KvMethods.get_and_expire, (plain_key(key), options), timeout)
         return None if found is None else entry_of(key, found.value, found.version, found.expires_at_ms)
 
-    async def expire(self, key: str, ttl: float, *, timeout: Timeout = DEFAULT) -> int:
-        """Give a key another time to live. Its value stays.
+    async def expire(self, key: str, ttl: float, *, fence: int | None = None, timeout: Timeout = DEFAULT) -> int:
+        """Give a key another time to live. Its value stays; it belongs to no lease any more.
 
         Args:
             key: Its name.
             ttl: Seconds after which it expires, from now on.
+            fence: As for `set`.
 
         Returns:
             The new version.
 
         Raises:
             KeyNotFound: The key has no entry.
+            Fenced: As for `set`.
         """
-        return (await self._call(KvMethods.expire, (plain_key(key), ttl_ms_of(ttl)), timeout)).version
+        argument = (plain_key(key), ttl_ms_of(ttl), *_options(fence))
+        return (await self._call(KvMethods.expire, argument, timeout)).version
 
-    async def persist(self, key: str, *, timeout: Timeout = DEFAULT) -> int:
-        """Have a key not expire any more. Its value stays.
+    async def persist(self, key: str, *, fence: int | None = None, timeout: Timeout = DEFAULT) -> int:
+        """Have a key not expire any more, nor belong to a lease. Its value stays.
 
         Args:
             key: Its name.
+            fence: As for `set`.
 
         Returns:
             The new version.
 
         Raises:
             KeyNotFound: The key has no entry.
+            Fenced: As for `set`.
         """
-        return (await self._call(KvMethods.expire, (plain_key(key), None), timeout)).version
+        return (await self._call(KvMethods.expire, (plain_key(key), None, *_options(fence)), timeout)).version
 
     async def ttl(self, key: str, *, timeout: Timeout = DEFAULT) -> float | None:
         """Ask how long a key has still to live.
@@ -293,13 +320,16 @@ class Database(RecipeCalls):
         left = (await self._call(KvMethods.ttl, (plain_key(key),), timeout)).ttl_ms
         return None if left is None else left / 1000
 
-    async def increment(self, key: str, delta: int = 1, *, initial: int = 0, timeout: Timeout = DEFAULT) -> int:
+    async def increment(
+        self, key: str, delta: int = 1, *, initial: int = 0, fence: int | None = None, timeout: Timeout = DEFAULT
+    ) -> int:
         """Add to the number that a key holds as decimal text.
 
         Args:
             key: Its name.
             delta: The number to add; it may be negative.
             initial: The number that a key without an entry starts from.
+            fence: As for `set`.
 
         Returns:
             The sum.
@@ -307,19 +337,29 @@ class Database(RecipeCalls):
         Raises:
             NotAnInteger: The value is no number.
             IntegerOverflow: The sum has more than 64 bits with sign.
+            Fenced: As for `set`.
         """
         argument: tuple[Any, ...] = (plain_key(key), checked_int("delta", delta, INT64_MIN, INT64_MAX))
-        if initial != 0:
-            argument += ({"initial": checked_int("initial", initial, INT64_MIN, INT64_MAX)},)
+        options = {"initial": checked_int("initial", initial, INT64_MIN, INT64_MAX)} if initial != 0 else {}
+        argument += _options(fence, options)
         return (await self._call(KvMethods.increment, argument, timeout)).value
 
-    async def rename(self, key: str, new_key: str, *, if_absent: bool = False, timeout: Timeout = DEFAULT) -> int:
+    async def rename(
+        self,
+        key: str,
+        new_key: str,
+        *,
+        if_absent: bool = False,
+        fence: int | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> int:
         """Move an entry to another key, in place of an entry there.
 
         Args:
             key: The name that it has.
             new_key: The name that it gets.
             if_absent: Whether ``new_key`` must be absent.
+            fence: As for `set`.
 
         Returns:
             The entry's new version.
@@ -327,10 +367,10 @@ class Database(RecipeCalls):
         Raises:
             KeyNotFound: ``key`` has no entry.
             KeyExists: ``new_key`` has an entry, with ``if_absent``.
+            Fenced: As for `set`.
         """
-        argument: tuple[Any, ...] = (plain_key(key), plain_key(new_key))
-        if if_absent:
-            argument += ({"if_absent": True},)
+        options: dict[str, Any] = {"if_absent": True} if if_absent else {}
+        argument = (plain_key(key), plain_key(new_key), *_options(fence, options))
         return (await self._call(KvMethods.rename, argument, timeout)).version
 
     async def exists(self, key: str, *, timeout: Timeout = DEFAULT) -> bool:
@@ -367,12 +407,24 @@ class Database(RecipeCalls):
 
     @overload
     async def set_many(
-        self, items: Mapping[str, Value], *, ttl: float | None = None, timeout: Timeout = DEFAULT
+        self,
+        items: Mapping[str, Value],
+        *,
+        ttl: float | None = None,
+        lease: LeaseLike | None = None,
+        fence: int | None = None,
+        timeout: Timeout = DEFAULT,
     ) -> int: ...
 
     @overload
     async def set_many(
-        self, items: Iterable[tuple[str, Value]], *, ttl: float | None = None, timeout: Timeout = DEFAULT
+        self,
+        items: Iterable[tuple[str, Value]],
+        *,
+        ttl: float | None = None,
+        lease: LeaseLike | None = None,
+        fence: int | None = None,
+        timeout: Timeout = DEFAULT,
     ) -> int: ...
 
     async def set_many(
@@ -380,6 +432,8 @@ class Database(RecipeCalls):
         items: Mapping[str, Value] | Iterable[tuple[str, Value]],
         *,
         ttl: float | None = None,
+        lease: LeaseLike | None = None,
+        fence: int | None = None,
         timeout: Timeout = DEFAULT,
     ) -> int:
         """Store several values with one version, all or none.
@@ -387,28 +441,39 @@ class Database(RecipeCalls):
         Args:
             items: Keys and values. Of a key that stands in it twice the last value counts.
             ttl: Seconds after which all of them expire; unless given, none of them expires any more.
+            lease: The lease with which all of them end, or its id.
+            fence: As for `set`.
 
         Returns:
             The new version.
+
+        Raises:
+            LeaseNotFound, Fenced: As for `set`.
         """
+        options = set_options(ttl=ttl, lease=lease, fence=fence)
         pairs = list(items.items() if isinstance(items, Mapping) else items)
         with self._channel.converting:
             rows = await in_slices(pairs, plain_items)
-        argument: tuple[Any, ...] = (rows,) if ttl is None else (rows, {"ttl_ms": ttl_ms_of(ttl)})
+        argument: tuple[Any, ...] = (rows, options) if options else (rows,)
         return (await self._call(KvMethods.set_many, argument, timeout)).version
 
-    async def delete_many(self, keys: Iterable[str], *, timeout: Timeout = DEFAULT) -> int:
+    async def delete_many(self, keys: Iterable[str], *, fence: int | None = None, timeout: Timeout = DEFAULT) -> int:
         """Delete several keys at once.
 
         Args:
             keys: Their names.
+            fence: As for `set`.
 
         Returns:
             How many entries there were.
+
+        Raises:
+            Fenced: As for `set`.
         """
+        options = _options(fence)
         with self._channel.converting:
             names = await in_slices(key_list(keys), plain_keys)
-        return (await self._call(KvMethods.delete_many, (names,), timeout)).count
+        return (await self._call(KvMethods.delete_many, (names, *options), timeout)).count
 
     async def count(
         self,
@@ -430,17 +495,21 @@ class Database(RecipeCalls):
         options = range_options(prefix, start, end, glob)
         return (await self._call(KvMethods.count, (options,) if options else (), timeout)).count
 
-    async def clear(self, *, prefix: str, timeout: Timeout = DEFAULT) -> int:
+    async def clear(self, *, prefix: str, fence: int | None = None, timeout: Timeout = DEFAULT) -> int:
         """Delete every key with a prefix.
 
         Args:
             prefix: The beginning of the keys; ``""``: every key.
+            fence: As for `set`.
 
         Returns:
             How many entries there were.
+
+        Raises:
+            Fenced: As for `set`.
         """
-        options = {"prefix": text_option("prefix", prefix)}  # None is a mistake, and must not mean every key
-        return (await self._call(KvMethods.clear, (options,) if prefix else (), timeout)).count
+        text = text_option("prefix", prefix)  # None is a mistake, and must not mean every key
+        return (await self._call(KvMethods.clear, _options(fence, {"prefix": text} if text else {}), timeout)).count
 
     def scan(
         self,
@@ -494,6 +563,7 @@ class Database(RecipeCalls):
         compare: Iterable[Compare] = (),
         then: Iterable[Operation] = (),
         otherwise: Iterable[Operation] = (),
+        fence: int | None = None,
         timeout: Timeout = DEFAULT,
     ) -> TransactResult:
         """Make the operations of ``then`` if all compares hold, and else those of ``otherwise``: all of them, or none.
@@ -502,31 +572,37 @@ class Database(RecipeCalls):
         of the three lists has at most 128 elements.
 
         Args:
-            compare: Tuples such as ``("a", "version", "=", 3)``: a key, ``version``, ``value`` or ``exists``, ``=``,
-                ``!=``, ``<`` or ``>`` (``exists``: ``=`` or ``!=``), and a version (0: no entry), a value or a bool. A
-                compare of the value of a key without an entry does not hold.
+            compare: Tuples such as ``("a", "version", "=", 3)``: a key, ``version``, ``value``, ``exists`` or
+                ``lease``, ``=``, ``!=``, ``<`` or ``>`` (``exists`` and ``lease``: ``=`` or ``!=``), and a version (0:
+                no entry), a value, a bool or the id of a lease (0: none). A compare of the value of a key without an
+                entry does not hold.
             then: Tuples such as ``("set", ["a", b"2"])``: get, exists, ttl, set, delete, increment, rename,
                 get_and_delete, get_and_expire or expire, and its arguments: the key, the value, the new key, the delta
                 or the milliseconds, and a dict of the options ``if_version``, ``if`` (``"absent"`` or ``"present"``),
-                ``return_previous``, ``ttl_ms``, ``keep_ttl``, ``initial``, ``if_absent``, ``persist``.
+                ``return_previous``, ``ttl_ms``, ``keep_ttl``, ``lease``, ``initial``, ``if_absent``, ``persist``.
             otherwise: As ``then``.
+            fence: As for `set`; it is for the whole.
 
         Returns:
             Whether the compares held, the version, and a result for each operation.
 
         Raises:
-            VersionMismatch, KeyExists, KeyNotFound, NotAnInteger, IntegerOverflow: An operation failed, and so nothing
-                was changed. The ``details`` have its ``branch`` and its place there, ``operation``.
+            VersionMismatch, KeyExists, KeyNotFound, NotAnInteger, IntegerOverflow, LeaseNotFound: An operation failed,
+                and so nothing was changed. The ``details`` have its ``branch`` and its place there, ``operation``.
             TransactionTooLarge: A list has more than 128 elements.
+            Fenced: As for `set`. Nothing was changed.
         """
-        argument = transact_form.argument(compare, then, otherwise)
+        argument = (*transact_form.argument(compare, then, otherwise), *_options(fence))
         return transact_form.result(argument, await self._call(KvMethods.transact, argument, timeout))
 
-    def transaction(self, *, timeout: Timeout = DEFAULT) -> Transaction:
+    def transaction(self, *, fence: int | None = None, timeout: Timeout = DEFAULT) -> Transaction:
         """Begin a transaction: ``async with db.transaction() as tx``. The end of the block commits it.
 
         It is optimistic: it locks nothing, and what it has read is compared when its writes are made. Ranges cannot be
         read in it. The timeout is for each of its calls.
+
+        Args:
+            fence: As for `set`, judged when the writes are made.
 
         Returns:
             The transaction, which has sent nothing yet.
@@ -538,7 +614,7 @@ class Database(RecipeCalls):
             return await self.get_many(keys, timeout=timeout)
 
         async def transact(compare: list[Compare], then: list[Operation]) -> TransactResult:
-            return await self.transact(compare=compare, then=then, timeout=timeout)
+            return await self.transact(compare=compare, then=then, fence=fence, timeout=timeout)
 
         return Transaction(get_many, transact)
 
@@ -547,6 +623,7 @@ class Database(RecipeCalls):
         function: Callable[[Transaction], Awaitable[T]],
         *,
         attempts: int = RUN_ATTEMPTS_MAX,
+        fence: int | None = None,
         timeout: Timeout = DEFAULT,
     ) -> T:
         """Call a function with a transaction and commit that, again after each conflict.
@@ -556,6 +633,7 @@ class Database(RecipeCalls):
         Args:
             function: A coroutine function of one argument, the `Transaction`. It may be called more than once.
             attempts: How often it is called at most.
+            fence: As for `transaction`.
             timeout: Seconds for each call to the store.
 
         Returns:
@@ -565,53 +643,9 @@ class Database(RecipeCalls):
             TransactionConflict: The last attempt met a conflict too.
         """
         checked_int("attempts", attempts, 1, VERSION_MAX)
-        return await run_until_committed(lambda: self.transaction(timeout=timeout), function, attempts)
+        return await run_until_committed(lambda: self.transaction(fence=fence, timeout=timeout), function, attempts)
 
     # -- the store
-
-    @property
-    def revision(self) -> int:
-        """The store's revision in the last answer; 0 before the first. Right after a call it is that call's."""
-        return self._channel.revision
-
-    @property
-    def reached(self) -> str | None:
-        """The node that has answered last, as a URL without options; None before the first answer.
-
-        Of several hosts it says which one. For an embedded store it is the path of the data directory.
-        """
-        return self._channel.reached
-
-    @property
-    def connected_once(self) -> bool:
-        """Whether there has ever been a connection, or an embedded store was opened.
-
-        Until then nothing was sent: a change that is cancelled meanwhile was certainly not applied.
-        """
-        return self._channel.connected_once
-
-    async def status(self, *, timeout: Timeout = DEFAULT) -> dict[str, Any]:
-        """The status of the node: version, node_id, uptime_ms, durability, revision, keys and more."""
-        return await self._call(ServerMethods.status, (), timeout)
-
-    def backup(self, *, timeout: Timeout = DEFAULT) -> Backup:
-        """Read a backup of the whole store as it is now: one revision, which the node keeps while the backup is read.
-
-        A backup is encrypted, and ``haptera restore`` makes a data directory of it with the node's master key. Writes
-        go on meanwhile. At the server a backup of which no piece is taken for 300 seconds ends with
-        ``DeadlineExceeded``.
-
-        Args:
-            timeout: Seconds for the whole backup. Unless given, the wait for each piece is limited by the database's
-                own timeout, and the whole backup by nothing.
-
-        Returns:
-            An asynchronous iterator of bytes.
-        """
-        end: StreamEnd[BackedUp] = StreamEnd()
-        whole = None if timeout is DEFAULT else checked_timeout(timeout)
-        piece = self._timeout if timeout is DEFAULT else None
-        return Backup(self._channel.backup(end, piece, whole), end)
 
     async def drain(self, *, timeout: float = 30.0) -> None:
         """Take no more calls, wait for the ones under way, and close.
@@ -655,6 +689,12 @@ class Database(RecipeCalls):
 
     def __repr__(self) -> str:
         return f"<haptera.Database {self._name}>"
+
+
+def _options(fence: int | None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], ...]:
+    """The options of a change as the end of its argument, if there are any."""
+    given = with_fence({} if options is None else options, fence)
+    return (given,) if given else ()
 
 
 def _entries(found: list[tuple[str, Found | None]]) -> list[Entry | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from haptera.client.argument_checks import plain_key
-from haptera.client.change_calls import ChangeCalls
+from haptera.client.lease_calls import LeaseCalls
 
 if TYPE_CHECKING:
     from haptera.client.database import Database
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from haptera.client.recipes.rate_limit import RateLimit
 
 
-class RecipeCalls(ChangeCalls):
+class RecipeCalls(LeaseCalls):
     """The recipes of spec/recipes.md. Each has a name, which is a key: its entries stand under it."""
 
     __slots__ = ()

@@ -24,7 +24,7 @@ from haptera.client.methods import (
 from haptera.errors import Code, RemoteProtocolError
 from haptera.key_rules import INT64_MAX, INT64_MIN, VERSION_MAX
 
-#: A compare: a key, ``version``, ``value`` or ``exists``, an operator, and what it is compared with.
+#: A compare: a key, ``version``, ``value``, ``exists`` or ``lease``, an operator, and what it is compared with.
 Compare = tuple[str, str, str, Any]
 #: An operation: the name of a method, and its arguments, options in a dict at their end.
 Operation = tuple[str, Sequence[Any]]
@@ -86,8 +86,10 @@ class TransactForm:
                 operand = bytes(plain_value(operand))
             case "exists":
                 operand = bool(operand)
+            case "lease":
+                operand = checked_int("a lease", operand, 0, VERSION_MAX)
             case _:
-                raise ValueError(f"a compare is of version, value or exists, not {field!r}")
+                raise ValueError(f"a compare is of version, value, exists or lease, not {field!r}")
         if not isinstance(operator, str) or operator not in {"=", "!=", "<", ">"}:
             raise ValueError(f"a compare is by =, !=, < or >, not {operator!r}")
         return plain_key(key), field, operator, operand

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from haptera.client.argument_checks import Value, key_list, plain_key, plain_keys, plain_value, set_options
+from haptera.client.argument_checks import LeaseLike, Value, key_list, plain_key, plain_keys, plain_value, set_options
 from haptera.client.backoff import Backoff
 from haptera.client.entry import Entry
 from haptera.errors import TransactionConflict
@@ -100,7 +100,15 @@ class Transaction:
         """
         return await self.get(key) is not None
 
-    def set(self, key: str, value: Value, *, ttl: float | None = None, keep_ttl: bool = False) -> None:
+    def set(
+        self,
+        key: str,
+        value: Value,
+        *,
+        ttl: float | None = None,
+        keep_ttl: bool = False,
+        lease: LeaseLike | None = None,
+    ) -> None:
         """Store a value with the commit.
 
         Args:
@@ -108,9 +116,10 @@ class Transaction:
             value: Text, stored as UTF-8, or bytes.
             ttl: Seconds after which the key expires, from the commit on. Unless given, it does not expire any more.
             keep_ttl: Whether it expires when it would have expired before.
+            lease: The lease with which the key ends, or its id.
         """
         self._check()
-        options = set_options(None, False, False, ttl, keep_ttl)
+        options = set_options(ttl=ttl, keep_ttl=keep_ttl, lease=lease)
         plain = bytes(plain_value(value))
         self._written[plain_key(key)] = (plain, options) if options else (plain,)
 

@@ -62,6 +62,7 @@ class Code(IntEnum):
     TRANSACTION_TOO_LARGE = 4008
     REVISION_COMPACTED = 4009
     LEASE_NOT_FOUND = 4010
+    FENCED = 4011
     STORAGE_FAILED = 5001
     STORAGE_FULL = 5002
     CORRUPTION_DETECTED = 5003
@@ -125,6 +126,7 @@ TABLE: Final[dict[int, tuple[str, str, Outcome]]] = {
     4008: ("TRANSACTION_TOO_LARGE", "the change has too many parts or is too large as a whole", "not_applied"),
     4009: ("REVISION_COMPACTED", "the revision is no longer kept", "not_applied"),
     4010: ("LEASE_NOT_FOUND", "the lease does not exist", "not_applied"),
+    4011: ("FENCED", "the fencing token is not valid any more", "not_applied"),
     5001: ("STORAGE_FAILED", "the node's disk failed", "unknown"),
     5002: ("STORAGE_FULL", "the node's disk is full", "not_applied"),
     5003: ("CORRUPTION_DETECTED", "stored data is damaged", "unknown"),

@@ -20,6 +20,7 @@ __all__ = [
     "CorruptionDetected",
     "DeadlineExceeded",
     "DecompressionFailed",
+    "Fenced",
     "FlowControlViolation",
     "FrameTooLarge",
     "GoingAway",
@@ -301,10 +302,11 @@ class RevisionCompacted(ServerError):
 
 
 class LeaseNotFound(ServerError):
-    """4010: the lease does not exist.
+    """4010: the lease does not exist."""
 
-    Reserved: nothing answers with it yet.
-    """
+
+class Fenced(ServerError):
+    """4011: the fencing token is not valid any more."""
 
 
 class StorageFailed(ServerError):
@@ -412,6 +414,7 @@ BY_CODE: Final[dict[int, type[ServerError]]] = {
     4008: TransactionTooLarge,
     4009: RevisionCompacted,
     4010: LeaseNotFound,
+    4011: Fenced,
     5001: StorageFailed,
     5002: StorageFull,
     5003: CorruptionDetected,

@@ -42,8 +42,8 @@ class MemoryLimit:
 
     @property
     def size(self) -> int:
-        """Bytes of memory that the entries take."""
-        return self._machine.kv.size
+        """Bytes of memory that the entries and the leases take."""
+        return self._machine.size
 
     @property
     def full(self) -> bool:

@@ -26,6 +26,7 @@ COUNTERS = (
     "kv_replayed_total",
     "kv_scans_total",
     "kv_writes_total",
+    "leases_ended_total",
     "log_bytes_total",
     "log_commands_total",
     "log_entries_total",
@@ -59,6 +60,8 @@ MEASURED = {
     "index": "gauge",
     "keys": "gauge",
     "keys_expiring": "gauge",
+    "keys_leased": "gauge",
+    "leases": "gauge",
     "log_segments": "gauge",
     "log_size_bytes": "gauge",
     "older_entries_size_bytes": "gauge",
@@ -106,6 +109,7 @@ class Metrics:
     kv_replayed_total: int
     kv_scans_total: int
     kv_writes_total: int
+    leases_ended_total: int
     log_bytes_total: int
     log_commands_total: int
     log_entries_total: int

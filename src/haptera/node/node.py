@@ -18,6 +18,7 @@ from haptera.node.entry_clock import SLEW, EntryClock
 from haptera.node.expiry import Expiry
 from haptera.node.garbage_collection import Collector
 from haptera.node.key_rotation import KeyRotation
+from haptera.node.leases import LeaseKeeper
 from haptera.node.memory_limit import MemoryLimit
 from haptera.node.metrics import Metrics
 from haptera.node.recovery import DurableState
@@ -99,6 +100,8 @@ class Node:
         storage.machine.read_by(self._pipeline.read_time_ms)
         #: Has the keys removed whose time has come.
         self.expiry = Expiry(storage.machine, self._pipeline, self._turns, loop, self.metrics, self._entry_time_ms)
+        #: Ends the leases that are not renewed.
+        self.leases = LeaseKeeper(storage.machine, self._pipeline, self._turns, loop, self.metrics, monotonic_ns)
         #: Its snapshots, and the past that it keeps.
         self.snapshots = keep_snapshots(
             config,
@@ -111,8 +114,6 @@ class Node:
             second_process=second_process,
         )
         self.commands = Commands(storage.machine, self._pipeline, self._scans, self._turns, self.metrics)
-        self.commands.aging.look()
-        self.expiry.look()
         #: The watches that follow its changes.
         self.watches = Watches(storage.machine, self.commands, loop, self.metrics)
         self.backups = Backups(storage, self._pipeline, self.snapshots.retention, clock_ms)
@@ -170,6 +171,9 @@ class Node:
             second_process=filesystem is None,
         )
         node._started = started
+        node.commands.aging.look()
+        node.expiry.look()
+        node.leases.begin()
         node.snapshots.start()
         if node.archiver is not None:
             node.archiver.start()
@@ -308,6 +312,7 @@ class Node:
             self.watches.stop()
             self.commands.aging.stop()
             self.expiry.stop()
+            self.leases.stop()
             if self.archiver is not None:
                 await self.archiver.aclose()
             self.commands.write_forgotten()
@@ -323,10 +328,12 @@ class Node:
         self.metrics.measure(
             {
                 "archive_lag_segments": lambda: self.archiver.lag if self.archiver else 0,
-                "entries_size_bytes": lambda: self._machine.kv.size,
+                "entries_size_bytes": lambda: self._machine.size,
                 "entry_time_offset_seconds": lambda: (self._entry_time_ms() - self.clock_ms()) / 1000,
                 "index": lambda: self._machine.index,
                 "keys": lambda: self.keys,
+                "leases": lambda: len(self._machine.leases.by_id),
+                "keys_leased": lambda: self._machine.leases.attached,
                 "keys_expiring": lambda: self._machine.kv.expiry.count,
                 "log_segments": lambda: len(self._storage.log.segments),
                 "log_size_bytes": lambda: self._storage.log.size_bytes,

@@ -22,6 +22,7 @@ from haptera.state.event_history import PRESENT, SNAPSHOT_BOUNDS, Event, EventBo
 from haptera.state.expiry import NEVER
 from haptera.state.field_kinds import list_field
 from haptera.state.glob import SHORT_GLOB_MAX, Glob, compile_glob
+from haptera.state.invariants import require
 from haptera.state.limits import COMMAND_SIZE_MAX, CURSORS_MAX, SLICE_WORK_MAX
 from haptera.state.machine import StateMachine
 from haptera.state.msgpack_arrays import array_header, read_array_header
@@ -90,6 +91,7 @@ __all__ = [
     "method_of",
     "operations",
     "read_array_header",
+    "require",
     "size_bound",
     "too_many_parts",
     "validate",

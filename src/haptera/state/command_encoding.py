@@ -5,8 +5,9 @@ class (`haptera.state.operations`); trailing fields may be left out, and then ha
 
     entry payload  = [logged, …]
     logged         = [command, user, request_id or nil, digest or nil, resent]
-    command        = ["kv.set", key, value, if_version, condition, return_previous, ttl_ms, keep_ttl]
-                   | ["kv.transact", [[key, field, operator, operand], …], [command, …], [command, …]]
+    command        = ["kv.set", key, value, if_version, condition, return_previous, ttl_ms, keep_ttl, lease, fence]
+                   | ["kv.transact", [[key, field, operator, operand], …], [command, …], [command, …], fence]
+                   | ["leases.grant_lease", ttl_ms]
 
 An entry that names an unknown part or operation, or more fields than are known, was written by a newer version of this
 software: `UnknownPart`. It is never skipped, because a state that lacks one command is another state.

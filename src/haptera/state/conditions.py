@@ -21,7 +21,8 @@ _KEY_EXISTS: Final = int(Code.KEY_EXISTS)
 _NOT_AN_INTEGER: Final = int(Code.NOT_AN_INTEGER)
 _INTEGER_OVERFLOW: Final = int(Code.INTEGER_OVERFLOW)
 
-#: The codes of all failures that a command may have when it is applied.
+#: The codes of the failures that a command may have when it is applied, but for 3007, of a lease or a key of one too
+#: many: the same code says that the pipeline is full.
 UNMET: Final = frozenset(
     {
         _KEY_NOT_FOUND,
@@ -29,6 +30,8 @@ UNMET: Final = frozenset(
         _KEY_EXISTS,
         _NOT_AN_INTEGER,
         _INTEGER_OVERFLOW,
+        int(Code.LEASE_NOT_FOUND),
+        int(Code.FENCED),
         int(Code.MESSAGE_TOO_LARGE),  # the answer of a transact
     }
 )

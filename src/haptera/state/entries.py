@@ -10,6 +10,7 @@ the one that the node logs for that (`operations.ExpireDue`).
 from __future__ import annotations
 
 import hashlib
+from heapq import merge
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -23,17 +24,21 @@ from haptera.state.held_entries import HeldEntries
 from haptera.state.index import KeyIndex
 from haptera.state.invariants import require
 from haptera.state.key_ranges import EVERYTHING, KeyRange
+from haptera.state.leases import Leases
 from haptera.state.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
+    from haptera.errors import Failure
     from haptera.state.results import StoredEntry
     from haptera.state.sliced_work import Steps
 
 #: Units of work of a key that is added to the index or taken out of it, and of an entry that is freed.
 KEY_WORK: Final = 16
 FREE_WORK: Final = 4
+#: Of a key that is sorted.
+_SORT_WORK: Final = 2
 #: Dead keys that are found without a stop: a quarter of a millisecond.
 _PIECE: Final = 1024
 
@@ -52,6 +57,7 @@ class Entries:
         "events",
         "expiry",
         "held",
+        "leases",
         "now_ms",
         "revision",
         "size",
@@ -63,6 +69,7 @@ class Entries:
         self.size = 0
         self.entries: Table[StoredEntry] = Table()
         self.expiry = ExpiryIndex()
+        self.leases = Leases()
         #: The time by which commands judge: that of the entry which is applied.
         self.now_ms = 0
         #: The time by which reads judge, in Unix milliseconds. A node gives a clock that goes on between the entries.
@@ -136,7 +143,38 @@ class Entries:
                 yield len(piece)
         return found
 
+    # Keys that belong to leases
+
+    def lease_of(self, key: str) -> int | None:
+        """The id of the lease that a key belongs to, if it belongs to one."""
+        return self.leases.of_key.get(key) if self.leases.attached else None
+
+    def _unattachable(self, key: str, lease_id: int) -> Failure | None:
+        """Why a key cannot come to a lease, or None."""
+        return self.leases.refusal(lease_id, self.lease_of(key) != lease_id)
+
     # A large change, which is one step for every reader
+
+    def remove_keys(self, keys: Iterable[str], count: int, kind: int) -> Steps[int]:
+        """Remove those of so many keys that are there, at one revision; how many there were."""
+        revision, removed, work = self.revision + 1, 0, 0
+        before = self._begin(count)
+        for key in keys:
+            previous = self.living(key, self.now_ms)
+            work += 1
+            if previous is not None:
+                if before is not None:
+                    before.put(key, previous)
+                self._remove(key, revision, previous, kind)
+                removed += 1
+                work += KEY_WORK
+            if work >= limits.SLICE_WORK_MAX and before is not None:
+                yield work
+                work = 0
+        if removed:
+            self.revision = revision
+        yield from self._end(before)
+        return removed
 
     def _begin(self, keys: int) -> Table[StoredEntry | None] | None:
         """Begin a change of so many keys. Until `_end`, no reader sees a large one: of each key that was changed,
@@ -200,6 +238,7 @@ class Entries:
         revision: int,
         previous: StoredEntry | None,
         expires_at_ms: int | None = None,
+        lease_id: int | None = None,
     ) -> None:
         if previous is None:
             if self._index is not None:
@@ -211,6 +250,8 @@ class Entries:
             self.size += size_added(key, value, expires_at_ms, previous)
         else:
             self.size += entry_size(key, value, None) if previous is None else len(value) - len(previous[0])
+        if lease_id is not None or self.leases.attached:
+            self.leases.moved(key, previous, revision, lease_id)
         entry = (value, revision, expires_at_ms)
         self.entries.put(key, entry)
         self.events.append(revision, PUT, key, entry, previous)
@@ -232,6 +273,8 @@ class Entries:
         self.entries.remove(key)
         if previous[2] is not None:
             self.expiry.remove(key, previous[2])
+        elif self.leases.attached:
+            self.leases.removed(key, previous)
         self.size -= entry_size(key, previous[0], previous[2])
         if self._index is not None:
             self._index.remove(key, ghost=key in held.records)
@@ -270,6 +313,7 @@ class Entries:
         for key, entry in entries:
             require(0 < len(key) <= KEY_SIZE_MAX, "keys have their size")
             require(_is_entry(entry) and 0 < entry[1] <= self.revision, "no version is above the revision")
+        self.leases.check(self.entries.get, self.revision)
         self.held.check()
         self.events.check()
         if self._index is None:
@@ -283,6 +327,16 @@ class Entries:
         for key in ghosts:
             require(key not in self.entries, "a ghost is a deleted key")
             require(key in self.held.records, "a ghost has older entries")
+
+
+def in_order(keys: list[str]) -> Steps[Iterator[str]]:
+    """Sort keys, in slices. Their events then have one order, in each process that applies the command."""
+    piece = max(1, limits.SLICE_WORK_MAX // _SORT_WORK)
+    sorted_: list[list[str]] = []
+    for start in range(0, len(keys), piece):
+        sorted_.append(sorted(keys[start : start + piece]))
+        yield limits.SLICE_WORK_MAX
+    return merge(*sorted_)
 
 
 def without_dead(entries: list[StoredEntry | None], now_ms: int) -> list[StoredEntry | None]:

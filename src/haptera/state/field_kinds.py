@@ -35,6 +35,7 @@ REQUEST_ID_SIZE: Final = 16
 #: The header of a pair and of its two strings.
 _ITEM_OVERHEAD: Final = 11
 _REQUEST_ID_OVERHEAD: Final = 2
+_NUMBER_SIZE: Final = 9
 
 
 def text_size(text: str | None) -> int:
@@ -131,10 +132,37 @@ class ConditionKind(FieldKind):
 class KeepTtlKind(FieldKind):
     """Whether a key that is written keeps its time to live."""
 
-    accepts = "(not {0} or op.ttl_ms is None)"
+    accepts = "(not {0} or (op.ttl_ms is None and op.lease is None))"
 
     def refusal(self, name: str, op: Any) -> Failure | None:
-        return invalid(name, "given with ttl_ms") if getattr(op, name) and op.ttl_ms is not None else None
+        if not getattr(op, name) or (op.ttl_ms is None and op.lease is None):
+            return None
+        return invalid(name, "given with ttl_ms" if op.lease is None else "given with lease")
+
+
+class LeaseKind(NumberKind):
+    """The lease that a key comes to, if it comes to one: it has no time to live then."""
+
+    def __init__(self) -> None:
+        super().__init__(1, VERSION_MAX)
+        self.accepts = f"({{0}} is None or (op.ttl_ms is None and 1 <= {{0}} <= {VERSION_MAX}))"
+
+    def refusal(self, name: str, op: Any) -> Failure | None:
+        if getattr(op, name) is not None and op.ttl_ms is not None:
+            return invalid(name, "given with ttl_ms")
+        return super().refusal(name, op)
+
+
+class LeasesKind(FieldKind):
+    """Ids of leases."""
+
+    accepts = f"len({{0}}) <= {limits.LEASES_RENEWED_MAX}"
+    size = f"len({{0}}) * {_NUMBER_SIZE}"
+
+    def refusal(self, name: str, op: Any) -> Failure | None:
+        if len(getattr(op, name)) <= limits.LEASES_RENEWED_MAX:
+            return None
+        return invalid(name, f"more than {limits.LEASES_RENEWED_MAX}")
 
 
 class PersistKind(FieldKind):
@@ -227,6 +255,10 @@ Version = Annotated[int, NumberKind(0, VERSION_MAX)]
 KeepTtl = Annotated[bool, KeepTtlKind()]
 Persist = Annotated[bool, PersistKind()]
 Ttl = Annotated[int, NumberKind(1, TTL_MAX_MS)]
+LeaseTtl = Annotated[int, NumberKind(limits.LEASE_TTL_MIN_MS, limits.LEASE_TTL_MAX_MS)]
+LeaseOfKey = Annotated[int, LeaseKind()]
+LeaseIds = Annotated[list[int], LeasesKind()]
+Token = Annotated[int, NumberKind(1, VERSION_MAX)]
 StartRevision = Annotated[int, NumberKind(1, VERSION_MAX)]
 ProgressInterval = Annotated[int, NumberKind(limits.PROGRESS_MS_MIN, limits.PROGRESS_MS_MAX)]
 Integer = Annotated[int, NumberKind(INT64_MIN, INT64_MAX)]

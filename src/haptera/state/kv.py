@@ -14,7 +14,6 @@ read by the clock of the node (`Kv.clock`).
 
 from __future__ import annotations
 
-from heapq import merge
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +21,7 @@ from haptera.errors import Code, Failure, failure
 from haptera.state import limits, operations
 from haptera.state.cleared_store import ClearedStore
 from haptera.state.conditions import nothing_to_delete, sum_of, unmet
-from haptera.state.entries import FREE_WORK, KEY_WORK, Entries, outside, without_dead
+from haptera.state.entries import FREE_WORK, KEY_WORK, Entries, in_order, outside, without_dead
 from haptera.state.event_history import DELETE
 from haptera.state.expiry import ExpiryIndex
 from haptera.state.glob import compile_glob
@@ -32,7 +31,7 @@ from haptera.state.sliced_work import finish
 from haptera.state.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from haptera.state.results import Result, StoredEntry
     from haptera.state.sliced_work import Steps
@@ -43,8 +42,8 @@ _KEY_EXISTS: Final = int(Code.KEY_EXISTS)
 #: Units of work of a key that is overwritten, and of one whose later value counts.
 _OVERWRITE_WORK: Final = 6
 _DOUBLED_WORK: Final = 1
-#: Of a key that is sorted among the dead of a clear.
-_SORT_WORK: Final = 2
+#: Keys that are looked up in one slice.
+_PIECE: Final = 512
 
 
 class Kv(Entries):
@@ -114,6 +113,8 @@ class Kv(Entries):
         previous = self.entries.get(key)
         if previous is not None and previous[2] is not None and previous[2] <= self.now_ms:
             previous = None
+        if op.lease is not None and (refused := self._unattachable(key, op.lease)) is not None:
+            return refused
         if (op.if_version is not None or op.condition is not None) and (refused := unmet(op, previous)) is not None:
             return refused
         if rehearsed:
@@ -126,7 +127,7 @@ class Kv(Entries):
         elif op.keep_ttl and previous is not None:
             expires_at_ms = previous[2]
         self.revision = revision = self.revision + 1
-        self._put(key, op.value, revision, previous, expires_at_ms)
+        self._put(key, op.value, revision, previous, expires_at_ms, op.lease)
         return (revision, previous if op.return_previous else None)
 
     def delete(self, op: operations.Delete, *, rehearsed: bool = False) -> Result | None:
@@ -148,6 +149,10 @@ class Kv(Entries):
         """[version]: one for all; of a doubled key the last value counts. No items: the present revision."""
         if not op.items:
             return (self.revision,)
+        if op.lease is not None:
+            refused = yield from self._all_unattachable(op.items, op.lease)
+            if refused is not None:
+                return refused
         if self.expiry.count:
             yield from self._bury_all(key for key, _ in op.items)
         expires_at_ms = None if op.ttl_ms is None else self._ending(op.ttl_ms)
@@ -161,7 +166,7 @@ class Kv(Entries):
                 continue
             if before is not None:
                 before.put(key, previous)
-            self._put(key, value, revision, previous, expires_at_ms)
+            self._put(key, value, revision, previous, expires_at_ms, op.lease)
             work += KEY_WORK if previous is None else _OVERWRITE_WORK
             if work >= limits.SLICE_WORK_MAX and before is not None:
                 yield work
@@ -172,24 +177,8 @@ class Kv(Entries):
 
     def delete_many(self, op: operations.DeleteMany) -> Steps[Result]:
         """[count, version or nil]: how many keys were there; a doubled one counts once."""
-        revision, count, work = self.revision + 1, 0, 0
-        before = self._begin(len(op.keys))
-        for key in op.keys:
-            previous = self.living(key, self.now_ms)
-            work += 1
-            if previous is not None:
-                if before is not None:
-                    before.put(key, previous)
-                self._remove(key, revision, previous, DELETE)
-                count += 1
-                work += KEY_WORK
-            if work >= limits.SLICE_WORK_MAX and before is not None:
-                yield work
-                work = 0
-        if count:
-            self.revision = revision
-        yield from self._end(before)
-        return (count, revision) if count else (0, None)
+        count = yield from self.remove_keys(op.keys, len(op.keys), DELETE)
+        return (count, self.revision if count else None)
 
     def increment(self, op: operations.Increment, *, rehearsed: bool = False) -> Result | None:
         """[value, version]: the new value as a number; it is stored as decimal text."""
@@ -203,7 +192,8 @@ class Kv(Entries):
         if previous is None:
             self._bury(key)
         self.revision = revision = self.revision + 1
-        self._put(key, b"%d" % number, revision, previous, None if previous is None else previous[2])
+        expires_at_ms = None if previous is None else previous[2]
+        self._put(key, b"%d" % number, revision, previous, expires_at_ms, self.lease_of(key))
         return (number, revision)
 
     def rename(self, op: operations.Rename, *, rehearsed: bool = False) -> Result | None:
@@ -223,10 +213,11 @@ class Kv(Entries):
             return None
         if target is None:
             self._bury(new_key)
+        lease_id = self.lease_of(key)
         self.revision = revision = self.revision + 1
         if key != new_key:
             self._remove(key, revision, entry, DELETE)
-        self._put(new_key, entry[0], revision, target, entry[2])
+        self._put(new_key, entry[0], revision, target, entry[2], lease_id)
         return (revision,)
 
     def get_and_delete(self, op: operations.GetAndDelete, *, rehearsed: bool = False) -> Result | None:
@@ -298,7 +289,7 @@ class Kv(Entries):
         count = len(self.entries) - len(dead)
         if count == 0:
             return (0, None)
-        yield from self._bury_all((yield from _in_order(dead)))
+        yield from self._bury_all((yield from in_order(dead)))
         while self.held.burdened:  # so that a log of many clears, replayed, holds no more than one store beside its own
             self.held.sweep()
             yield limits.SWEEP_MAX * FREE_WORK
@@ -313,7 +304,24 @@ class Kv(Entries):
         if self._index is not None:
             self._index = KeyIndex(())
         self.settle()
+        yield from self.leases.clear_keys()
         return (count, self.revision)
+
+    def _all_unattachable(self, items: list[tuple[str, bytes]], lease_id: int) -> Steps[Failure | None]:
+        """Why some keys cannot all come to a lease, or None."""
+        refused = self.leases.refusal(lease_id, len(items))
+        if refused is None or refused.code == Code.LEASE_NOT_FOUND:
+            return refused
+        more: Table[None] = Table()  # it may be full of these very keys
+        for number, (key, _) in enumerate(items):
+            if self.lease_of(key) != lease_id:
+                more.put(key, None)
+            if number % _PIECE == 0:
+                yield _PIECE * _OVERWRITE_WORK
+        count = len(more)
+        while freed := more.free(limits.SWEEP_MAX):
+            yield freed
+        return self.leases.refusal(lease_id, count)
 
     def unchanged(self, op: operations.Write) -> Result | None:
         """Return the result of a change of any number of keys that has nothing to change; None for any other.
@@ -331,9 +339,9 @@ class Kv(Entries):
             case _:
                 return None
 
-    def adopt(self, revision: int, changes: Mapping[str, StoredEntry | None]) -> None:
-        """Make the changes of a transaction, at its ``revision``: to each key its entry, or None. Dead keys among them
-        are removed at the revision before.
+    def adopt(self, revision: int, changes: Mapping[str, StoredEntry | None], leases: Mapping[str, int | None]) -> None:
+        """Make the changes of a transaction, at its ``revision``: to each key its entry and its lease, or None. Dead
+        keys among them are removed at the revision before.
         """
         if self.expiry.count:
             finish(self._bury_all(changes))
@@ -342,16 +350,6 @@ class Kv(Entries):
         for key, entry in changes.items():
             previous = self.entries.get(key)
             if entry is not None:
-                self._put(key, entry[0], revision, previous, entry[2])
+                self._put(key, entry[0], revision, previous, entry[2], leases.get(key))
             elif previous is not None:
                 self._remove(key, revision, previous, DELETE)
-
-
-def _in_order(keys: list[str]) -> Steps[Iterator[str]]:
-    """Sort keys, in slices. Their events then have one order, in each process that applies the command."""
-    piece = max(1, limits.SLICE_WORK_MAX // _SORT_WORK)
-    sorted_: list[list[str]] = []
-    for start in range(0, len(keys), piece):
-        sorted_.append(sorted(keys[start : start + piece]))
-        yield limits.SLICE_WORK_MAX
-    return merge(*sorted_)

@@ -20,8 +20,20 @@ from haptera.state.field_kinds import list_field
 from haptera.state.get_many import get_many_steps
 from haptera.state.key_history import history_steps
 from haptera.state.kv import Kv
+from haptera.state.lease_commands import LeaseCommands
 from haptera.state.memory_growth import Growth
-from haptera.state.operations import OPERATIONS, WRITES, Forget, Operation, Read, Transact, method_of, parts_of
+from haptera.state.operations import (
+    FENCED,
+    OPERATIONS,
+    WRITES,
+    Forget,
+    Operation,
+    Read,
+    RevokeLease,
+    Transact,
+    method_of,
+    parts_of,
+)
 from haptera.state.requests import Requests
 from haptera.state.scan_cursor import ScanCursor
 from haptera.state.sliced_work import finish
@@ -30,7 +42,7 @@ from haptera.state.transacts import Transacts
 if TYPE_CHECKING:
     from haptera.state.command_encoding import Logged
     from haptera.state.glob import Glob
-    from haptera.state.operations import GetMany, OpenHistory, OpenScan, SetMany, Write
+    from haptera.state.operations import GetMany, ListLeases, OpenHistory, OpenScan, SetMany, Write
     from haptera.state.results import Result, StoredEntry
     from haptera.state.sliced_work import Steps
 
@@ -45,12 +57,13 @@ class StateMachine:
     """The parts of the replicated state, and the place in the log up to which it was applied.
 
     ``bounds`` are those of the event history. ``index`` is the index of the last entry applied (0 before the first) and
-    ``time_ms`` the highest entry time. ``kv``
-    and ``requests`` are the parts. ``abandoned`` is why the state is not to be used any more, or None.
+    ``time_ms`` the highest entry time. ``kv``, ``leases`` and ``requests`` are the parts. ``abandoned`` is why the
+    state is not to be used any more, or None.
     """
 
     __slots__ = (
         "_growth",
+        "_lease_commands",
         "_many",
         "_reads",
         "_transacts",
@@ -58,6 +71,7 @@ class StateMachine:
         "abandoned",
         "index",
         "kv",
+        "leases",
         "requests",
         "time_ms",
     )
@@ -67,7 +81,9 @@ class StateMachine:
         self.time_ms = 0
         self.abandoned: Failure | None = None
         self.kv = Kv(bounds or EventBounds())
+        self.leases = self.kv.leases
         self.requests = Requests()
+        self._lease_commands = LeaseCommands(self.kv)
         self._growth = Growth()
         reads = [command for command in OPERATIONS if issubclass(command, Read)]
         self._reads: dict[type, Callable[[Any], Result]] = self._methods(reads)
@@ -82,9 +98,10 @@ class StateMachine:
         self._writes[Forget] = self._forget
 
     def _methods(self, commands: Iterable[type[Operation]]) -> dict[type, Callable[..., Any]]:
-        """Return the method of `Kv` for each of its commands."""
+        """Return the method of `Kv`, or of `LeaseCommands`, for each of their commands."""
+        parts = {"kv": self.kv, "leases": self._lease_commands}
         named = {command: method_of(command) for command in commands}
-        return {command: getattr(self.kv, name) for command, (part, name) in named.items() if part == "kv"}
+        return {command: getattr(parts[part], name) for command, (part, name) in named.items() if part in parts}
 
     @property
     def revision(self) -> int:
@@ -134,7 +151,10 @@ class StateMachine:
                     continue
             events.user = command.user
             kind = type(op)
-            if kind in self._writes:
+            fence = op.fence if kind in FENCED else None  # type: ignore[attr-defined]  # by the members of FENCED
+            if fence is not None and (refused := self.leases.fenced(fence)) is not None:
+                result: Any = refused
+            elif kind in self._writes:
                 result = self._writes[kind](op)
                 if isinstance(op, Transact):
                     work += _PART_WORK * parts_of(op)
@@ -162,6 +182,11 @@ class StateMachine:
         op = command.op
         if self.kv.expiry.count:
             self.kv.now_ms = self.kv.clock()  # no entry that comes has an earlier time
+        fence = op.fence if type(op) in FENCED else None  # type: ignore[attr-defined]  # by the members of FENCED
+        if fence is not None and (refused := self.leases.fenced(fence)) is not None:
+            return refused
+        if isinstance(op, RevokeLease):
+            return self._lease_commands.unchanged(op)
         change = self._writes.get(type(op))
         if change is None:
             return self.kv.unchanged(op)
@@ -180,6 +205,19 @@ class StateMachine:
 
     def _forget(self, op: Forget, *, rehearsed: bool = False) -> Result | None:
         return None if rehearsed else (self.requests.forget(op.user, op.request_ids),)
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that the entries and the leases take."""
+        return self.kv.size + self.leases.size
+
+    def answer_with(self, command: type[Read], answer: Callable[[Any], Result]) -> None:
+        """Have the reads of a kind answered by a function: by one who knows more than the state."""
+        self._reads[command] = answer
+
+    def list_leases(self, op: ListLeases, remaining_ms: Callable[[int], int | None]) -> Result:
+        """Some leases, each with the time that is left of it: the result array of `leases`."""
+        return self._lease_commands.listed(op, remaining_ms)
 
     def read(self, op: Read) -> Result:
         """The result of a read of the present state: an array of section 7, or a `Failure`."""
@@ -261,7 +299,7 @@ class StateMachine:
 
     def digest(self) -> bytes:
         """32 bytes that are equal for machines that applied the same entries. Takes time for every key."""
-        parts = (self.index, self.time_ms, self.kv.digest(), self.requests.digest())
+        parts = (self.index, self.time_ms, self.kv.digest(), self.leases.digest(), self.requests.digest())
         return hashlib.sha256(msgspec.msgpack.encode(parts)).digest()
 
     def check(self) -> None:

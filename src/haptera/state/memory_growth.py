@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from haptera.state import limits
 from haptera.state.entry_sizes import entry_size, size_added
 from haptera.state.kv import Kv
-from haptera.state.operations import WRITES, SetMany, method_of
+from haptera.state.leases import ATTACHMENT_SIZE, LEASE_SIZE
+from haptera.state.operations import WRITES, GrantLease, SetMany, method_of
 from haptera.state.table import Table
 
 if TYPE_CHECKING:
@@ -38,11 +39,13 @@ class Growth(Kv):
     def of(self, op: Write, kv: Kv) -> int:
         """Bytes that a change adds to ``kv``; 0 or less where it does not make it larger."""
         if isinstance(op, SetMany):
-            return _sum(dict(op.items).items(), op.ttl_ms, kv)
+            return _sum(dict(op.items).items(), op, kv)
+        if isinstance(op, GrantLease):
+            return LEASE_SIZE
         change = self._methods.get(type(op))
         if change is None:
             return 0
-        self.entries, self.expiry, self.now_ms, self.size = kv.entries, kv.expiry, kv.clock(), 0
+        self.entries, self.expiry, self.leases, self.now_ms, self.size = kv.entries, kv.expiry, kv.leases, kv.clock(), 0
         change(op)
         return self.size
 
@@ -54,7 +57,7 @@ class Growth(Kv):
             last.put_all((key for key, _ in piece), (value for _, value in piece))
             yield len(piece) * _ITEM_WORK
         for piece in _pieces(last.items()):
-            size += _sum(piece, op.ttl_ms, kv)
+            size += _sum(piece, op, kv)
             yield len(piece) * _ITEM_WORK
         while freed := last.free(limits.SWEEP_MAX):
             yield freed
@@ -67,11 +70,12 @@ class Growth(Kv):
         revision: int,
         previous: StoredEntry | None,
         expires_at_ms: int | None = None,
+        lease_id: int | None = None,
     ) -> None:
-        self.size += size_added(key, value, expires_at_ms, previous)
+        self.size += size_added(key, value, expires_at_ms, previous) + _attachment_added(self, key, lease_id)
 
     def _remove(self, key: str, revision: int, previous: StoredEntry, kind: int) -> None:
-        self.size -= entry_size(key, previous[0], previous[2])
+        self.size -= entry_size(key, previous[0], previous[2]) - _attachment_added(self, key, None)
 
 
 def _pieces(items: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
@@ -80,7 +84,14 @@ def _pieces(items: Iterable[tuple[str, bytes]]) -> Iterator[list[tuple[str, byte
         yield piece
 
 
-def _sum(items: Iterable[tuple[str, bytes]], expires_at_ms: int | None, kv: Kv) -> int:
-    """Bytes that items of different keys add, all of which expire or none."""
-    get = kv.entries.get
-    return sum(size_added(key, value, expires_at_ms, get(key)) for key, value in items)
+def _sum(items: Iterable[tuple[str, bytes]], op: SetMany, kv: Kv) -> int:
+    """Bytes that items of different keys add, by a set_many."""
+    get, ttl_ms, lease_id = kv.entries.get, op.ttl_ms, op.lease
+    if lease_id is None and not kv.leases.attached:
+        return sum(size_added(key, value, ttl_ms, get(key)) for key, value in items)
+    return sum(size_added(key, value, ttl_ms, get(key)) + _attachment_added(kv, key, lease_id) for key, value in items)
+
+
+def _attachment_added(kv: Kv, key: str, lease_id: int | None) -> int:
+    """Bytes that the belonging of a key to a lease, or to none, adds."""
+    return ATTACHMENT_SIZE * ((lease_id is not None) - (kv.lease_of(key) is not None))

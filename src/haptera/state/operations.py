@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal, Union
 import msgspec
 from msgspec import Struct
 
-from haptera.kv_groups import HISTORY, TRANSACT, TTL, WATCH
+from haptera.kv_groups import HISTORY, LEASES, TRANSACT, TTL, WATCH
 from haptera.state.field_kinds import (
     Bound,
     Condition,
@@ -22,11 +22,15 @@ from haptera.state.field_kinds import (
     KeepTtl,
     Key,
     Keys,
+    LeaseIds,
+    LeaseOfKey,
+    LeaseTtl,
     Persist,
     ProgressInterval,
     RequestIds,
     StartRevision,
     Text,
+    Token,
     Ttl,
     Value,
     Version,
@@ -79,12 +83,12 @@ class Get(Read, tag="kv.get", frozen=True):
 
 class Set(Write, tag="kv.set", frozen=True):
     """``if_version`` is the version the key must have (0: it must be absent); ``condition`` is judged after it. Without
-    ``ttl_ms`` or ``keep_ttl`` the key does not expire any more.
+    ``ttl_ms`` or ``keep_ttl`` the key does not expire any more, and without ``lease`` it belongs to none.
     """
 
     version_at = 0
     of_one_key = True
-    option_groups = {"ttl_ms": TTL, "keep_ttl": TTL}
+    option_groups = {"ttl_ms": TTL, "keep_ttl": TTL, "lease": LEASES, "fence": LEASES}
 
     key: Key
     value: Value
@@ -93,16 +97,20 @@ class Set(Write, tag="kv.set", frozen=True):
     return_previous: bool = False
     ttl_ms: Ttl | None = None
     keep_ttl: KeepTtl = False
+    lease: LeaseOfKey | None = None
+    fence: Token | None = None
 
 
 class Delete(Write, tag="kv.delete", frozen=True):
     version_at = 1
     of_one_key = True
     frees = True
+    option_groups = {"fence": LEASES}
 
     key: Key
     if_version: Version | None = None
     return_previous: bool = False
+    fence: Token | None = None
 
 
 class Exists(Read, tag="kv.exists", frozen=True):
@@ -116,42 +124,52 @@ class GetMany(Read, tag="kv.get_many", frozen=True):
 
 
 class SetMany(Write, tag="kv.set_many", frozen=True):
-    """The last of a doubled key wins. Without ``ttl_ms`` none of the keys expires any more."""
+    """The last of a doubled key wins. Without ``ttl_ms`` none of the keys expires any more, and without ``lease`` none
+    belongs to one.
+    """
 
     version_at = 0
     in_slices = True
     may_have_options = True
-    option_groups = {"ttl_ms": TTL}
+    option_groups = {"ttl_ms": TTL, "lease": LEASES, "fence": LEASES}
 
     items: Items
     ttl_ms: Ttl | None = None
+    lease: LeaseOfKey | None = None
+    fence: Token | None = None
 
 
 class DeleteMany(Write, tag="kv.delete_many", frozen=True):
     version_at = 1
     in_slices = True
     frees = True
+    option_groups = {"fence": LEASES}
 
     keys: Keys
+    fence: Token | None = None
 
 
 class Increment(Write, tag="kv.increment", frozen=True):
     version_at = 1
     of_one_key = True
     positional = 2  # a request always has the delta, which an entry of the log may leave out
+    option_groups = {"fence": LEASES}
 
     key: Key
     delta: Integer = 1
     initial: Integer = 0
+    fence: Token | None = None
 
 
 class Rename(Write, tag="kv.rename", frozen=True):
     version_at = 0
     of_one_key = True
+    option_groups = {"fence": LEASES}
 
     key: Key
     new_key: Key
     if_absent: bool = False
+    fence: Token | None = None
 
 
 class GetAndDelete(Write, tag="kv.get_and_delete", frozen=True):
@@ -159,20 +177,24 @@ class GetAndDelete(Write, tag="kv.get_and_delete", frozen=True):
     frees = True
     group = TTL
     of_one_key = True
+    option_groups = {"fence": LEASES}
 
     key: Key
+    fence: Token | None = None
 
 
 class GetAndExpire(Write, tag="kv.get_and_expire", frozen=True):
-    """One of the options is given."""
+    """One of ``ttl_ms`` and ``persist`` is given."""
 
     version_at = 1
     group = TTL
     of_one_key = True
+    option_groups = {"fence": LEASES}
 
     key: Key
     ttl_ms: Ttl | None = None
     persist: Persist = False
+    fence: Token | None = None
 
 
 class Expire(Write, tag="kv.expire", frozen=True):
@@ -181,9 +203,11 @@ class Expire(Write, tag="kv.expire", frozen=True):
     version_at = 0
     group = TTL
     of_one_key = True
+    option_groups = {"fence": LEASES}
 
     key: Key
     ttl_ms: Ttl | None
+    fence: Token | None = None
 
 
 class TimeToLive(Read, tag="kv.ttl", frozen=True):
@@ -253,8 +277,58 @@ class Clear(Write, tag="kv.clear", frozen=True):
     version_at = 1
     in_slices = True
     frees = True
+    option_groups = {"fence": LEASES}
 
     prefix: Bound | None = None
+    fence: Token | None = None
+
+
+class GrantLease(Write, tag="leases.grant_lease", frozen=True):
+    """The new lease has the version of this change for its id."""
+
+    version_at = 0
+    group = LEASES
+
+    ttl_ms: LeaseTtl
+
+
+class RenewLease(Read, tag="leases.renew_lease", frozen=True):
+    """No change: when a lease ends is known to the node alone, which has this command logged for no one."""
+
+    group = LEASES
+
+    leases: LeaseIds
+
+
+class RevokeLease(Write, tag="leases.revoke_lease", frozen=True):
+    """End a lease, and delete its keys."""
+
+    version_at = 1
+    in_slices = True
+    frees = True
+    group = LEASES
+
+    lease: Token
+
+
+class ListLeases(Read, tag="leases.leases", frozen=True):
+    """The leases in the order of their ids, above ``after``: ``limit`` of them at most."""
+
+    group = LEASES
+
+    after: Version | None = None
+    limit: Version | None = None
+
+
+class EndLeases(Write, tag="leases.end_leases", frozen=True):
+    """End those of the leases that are there, and delete their keys: nothing has renewed them in time."""
+
+    version_at = 2
+    in_slices = True
+    frees = True
+    of_node = True
+
+    leases: LeaseIds
 
 
 #: The commands that may be operations of a transact.
@@ -274,14 +348,17 @@ COMPARED: Final = {
     "version": frozenset({"=", "!=", "<", ">"}),
     "value": frozenset({"=", "!=", "<", ">"}),
     "exists": frozenset({"=", "!="}),
+    "lease": frozenset({"=", "!="}),
 }
 
 
 class Compare(Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
-    """A condition of a transact on one key. Its ``operand`` is a version, a value, or whether the key exists."""
+    """A condition of a transact on one key. Its ``operand`` is a version, a value, whether the key exists, or the id
+    of a lease, 0 for none.
+    """
 
     key: str
-    field: Literal["version", "value", "exists"]
+    field: Literal["version", "value", "exists", "lease"]
     operator: Literal["=", "!=", "<", ">"]
     operand: bool | int | bytes
 
@@ -295,6 +372,7 @@ class Transact(Write, tag="kv.transact", frozen=True):
     compares: list[Compare]
     then: list[OfOneKey]
     otherwise: list[OfOneKey] = []
+    fence: Token | None = None
 
 
 class Forget(Write, tag="requests.forget", frozen=True):
@@ -314,6 +392,9 @@ OPERATIONS: Final = tuple(
 )
 
 WRITES: Final = tuple(each for each in OPERATIONS if issubclass(each, Write))
+
+#: The changes that may be made by the holder of a lease alone: their ``fence`` is its token.
+FENCED: Final = frozenset(each for each in WRITES if "fence" in each.__struct_fields__)
 
 
 def frees(op: Write) -> bool:

@@ -9,6 +9,7 @@ piece is the *head*, with the number of the rows in the others::
     requests  head   [clock_ms, answers]
               rows   [[user, request_id, time_ms, digest or nil, result, brief or nil], …]         oldest first
     events    the newest events of the keys: `haptera.state.event_pieces`
+    leases    the leases and their keys: `haptera.state.lease_pieces`
 
 A result is the array, the failure or the number that `haptera.state.requests` remembers. The brief of a large one is
 the shorter form that takes its place where room is needed. The index and the time of the last entry belong to the
@@ -31,6 +32,7 @@ from haptera.state.command_encoding import UnknownPart
 from haptera.state.entry_sizes import entries_size
 from haptera.state.event_pieces import EventsLoader, event_pieces
 from haptera.state.key_ranges import EVERYTHING
+from haptera.state.lease_pieces import LEASES_SECTION, LeasesLoader, lease_pieces
 from haptera.state.machine import StateMachine
 from haptera.state.msgpack_arrays import array_header
 from haptera.state.piece_decoding import PIECE_SIZE, PieceDecoder, require
@@ -83,6 +85,7 @@ def dump_pieces(machine: StateMachine) -> Iterator[tuple[str, bytes]]:
     yield from (("kv", piece) for piece in _kv_pieces(machine.kv))
     yield from (("requests", piece) for piece in _requests_pieces(machine.requests))
     yield from (("events", piece) for piece in event_pieces(machine.kv))
+    yield from ((LEASES_SECTION, piece) for piece in lease_pieces(machine.kv))
 
 
 def load_pieces(
@@ -91,17 +94,18 @@ def load_pieces(
     """Make the state machine whose pieces these are.
 
     ``index`` and ``time_ms`` are those of the last entry that was applied to it, ``bounds`` those of its events. Its
-    digest is that of the machine
-    that was dumped, and so are its answers to every later command. Raises `UnknownPart` (a newer version wrote the
-    pieces) and `MalformedPieces`.
+    digest is that of the machine that was dumped, and so are its answers to every later command.
+
+    Raises `UnknownPart` (a newer version wrote the pieces) and `MalformedPieces`.
     """
     machine = StateMachine(bounds)
     machine.index, machine.time_ms = index, time_ms
     machine.kv.now_ms = time_ms
-    loaders: dict[str, _KvLoader | _RequestsLoader | EventsLoader] = {
+    loaders: dict[str, _KvLoader | _RequestsLoader | EventsLoader | LeasesLoader] = {
         "kv": _KvLoader(machine.kv),
         "requests": _RequestsLoader(machine.requests),
         "events": EventsLoader(machine.kv, time_ms),
+        LEASES_SECTION: LeasesLoader(machine.kv),
     }
     waiting = dict(loaders)
     current = ""
@@ -116,7 +120,8 @@ def load_pieces(
         del waiting[section]
         current = section
         loader.head(piece)
-    waiting.pop("events", None)  # a snapshot of older software has none
+    for optional in ("events", LEASES_SECTION):  # a snapshot of older software has none, nor has one without leases
+        waiting.pop(optional, None)
     require(not waiting, f"the sections {', '.join(waiting)} are missing")
     for loader in loaders.values():
         loader.finish()

@@ -15,6 +15,7 @@ from haptera.key_rules import placed, size_refusal
 from haptera.state import limits
 from haptera.state.entry_sizes import entry_size, size_added
 from haptera.state.kv import Kv
+from haptera.state.leases import ATTACHMENT_SIZE
 from haptera.state.operations import OF_ONE_KEY, Compare, Read, Transact, method_of
 from haptera.state.results import values_size
 
@@ -36,13 +37,16 @@ _OPERATORS: Final[dict[str, Callable[[Any, Any], bool]]] = {
 class Transacts(Kv):
     """Makes transacts, one after the other, over one store. Between two of them it is empty."""
 
-    __slots__ = ("_changes", "_methods", "_under")
+    __slots__ = ("_attached", "_changes", "_methods", "_under")
 
     def __init__(self, under: Kv) -> None:
         super().__init__()
         self._under = under
         #: The entry of each key that the operations have changed, None for a key that they have removed.
         self._changes: dict[str, StoredEntry | None] = {}
+        #: The lease of each key among them that belongs to one.
+        self._attached: dict[str, int] = {}
+        self.leases = under.leases
         self._methods: dict[type, Callable[[Any], Result]] = {
             command: getattr(self, method_of(command)[1]) for command in OF_ONE_KEY
         }
@@ -57,16 +61,16 @@ class Transacts(Kv):
         try:
             result = self._attempt(op, under.revision + 1)
             if self._changes and under.has_dead(self._changes):  # they have the next revision
-                self._changes = {}
+                self._forget_changes()
                 result = self._attempt(op, under.revision + 2)
             if isinstance(result, Failure) or result[1] is None:
                 return result
             if rehearsed:
                 return None
-            under.adopt(result[1], self._changes)
+            under.adopt(result[1], self._changes, self._attached)
             return result
         finally:
-            self._changes = {}
+            self._forget_changes()
 
     def growth(self, op: Transact) -> int:
         """Bytes of memory that a transact would add to the store; 0 or less where it adds nothing."""
@@ -80,9 +84,14 @@ class Transacts(Kv):
                     size += size_added(key, entry[0], entry[2], previous)
                 elif previous is not None:
                     size -= entry_size(key, previous[0], previous[2])
+                size += ATTACHMENT_SIZE * ((key in self._attached) - (self._under.lease_of(key) is not None))
             return size
         finally:
-            self._changes = {}
+            self._forget_changes()
+
+    def _forget_changes(self) -> None:
+        self._changes = {}
+        self._attached = {}
 
     def _attempt(self, op: Transact, revision: int) -> tuple[bool, int | None, tuple[Any, ...]] | Failure:
         """Make the operations in this store alone, as a change of that revision."""
@@ -115,6 +124,8 @@ class Transacts(Kv):
                 if entry is None:
                     return False
                 actual = entry[0]
+            case "lease":
+                actual = self.lease_of(compare.key) or 0
             case _:
                 actual = entry is not None
         return _OPERATORS[compare.operator](actual, compare.operand)
@@ -123,6 +134,13 @@ class Transacts(Kv):
         changes = self._changes
         return changes[key] if key in changes else self._under.living(key, self.now_ms)
 
+    def lease_of(self, key: str) -> int | None:
+        return self._attached.get(key) if key in self._changes else self._under.lease_of(key)
+
+    def _unattachable(self, key: str, lease_id: int) -> Failure | None:
+        coming = {each for each, its in self._attached.items() if its == lease_id} | {key}
+        return self.leases.refusal(lease_id, sum(self._under.lease_of(each) != lease_id for each in coming))
+
     def _put(
         self,
         key: str,
@@ -130,8 +148,14 @@ class Transacts(Kv):
         revision: int,
         previous: StoredEntry | None,
         expires_at_ms: int | None = None,
+        lease_id: int | None = None,
     ) -> None:
         self._changes[key] = (value, revision, expires_at_ms)
+        if lease_id is not None:
+            self._attached[key] = lease_id
+        elif self._attached:
+            self._attached.pop(key, None)
 
     def _remove(self, key: str, revision: int, previous: StoredEntry, kind: int) -> None:
         self._changes[key] = None
+        self._attached.pop(key, None)

@@ -24,6 +24,7 @@ from haptera.state.field_kinds import ItemsKind, kinds, list_field, size_if_acce
 from haptera.state.glob import Glob, MalformedGlob, compile_steps
 from haptera.state.operations import (
     COMPARED,
+    FENCED,
     OPERATIONS,
     Compare,
     DeleteMany,
@@ -128,6 +129,9 @@ def _transact_refusal(op: Transact) -> Failure | None:
             return too_many_parts(field)
     if size_bound(op) > limits.COMMAND_SIZE_MAX:
         return size_refusal(limits.COMMAND_SIZE_MAX)
+    refused = _KINDS[Transact]["fence"].refusal("fence", op)
+    if refused is not None:
+        return refused
     for position, compare in enumerate(op.compares):
         refused = _compare_refusal(compare)
         if refused is not None:
@@ -135,6 +139,8 @@ def _transact_refusal(op: Transact) -> Failure | None:
     for branch, operations in (("then", op.then), ("otherwise", op.otherwise)):
         for position, operation in enumerate(operations):
             refused = validate(operation)
+            if type(operation) in FENCED and operation.fence is not None:  # type: ignore[union-attr]  # by FENCED
+                refused = invalid("fence", "given in an operation: it belongs to the whole transact")
             if refused is not None:
                 return placed(refused, branch=branch, operation=position)
     return None
@@ -151,7 +157,7 @@ def _compare_refusal(compare: Compare) -> Failure | None:
             return None
         case "value", bytes():
             return value_refusal(compare.key, len(operand))
-        case "version", int() if type(operand) is int and 0 <= operand <= VERSION_MAX:
+        case (("version" | "lease"), int()) if type(operand) is int and 0 <= operand <= VERSION_MAX:
             return None
         case _:
             return invalid("operand", f"not a {compare.field} to compare with")

@@ -217,8 +217,8 @@ def test_a_section_of_a_newer_version_is_refused_and_not_passed_over() -> None:
     with stored(fs) as state:
         state.write(3)
         point = state.log.roll()
-        write_snapshot(fs, SNAPSHOTS_PATH, state.keyring, point, state.machine.revision, [("leases", b"")])
-    with pytest.raises(UnknownPart, match="leases"):
+        write_snapshot(fs, SNAPSHOTS_PATH, state.keyring, point, state.machine.revision, [("locks", b"")])
+    with pytest.raises(UnknownPart, match="locks"):
         StoredState.begin(fs)
 
 

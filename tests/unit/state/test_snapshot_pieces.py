@@ -331,10 +331,10 @@ def test_large_answers_beyond_their_budget_are_refused(monkeypatch: pytest.Monke
 
 def test_a_section_of_a_newer_version_is_named() -> None:
     with pytest.raises(
-        UnknownPart, match="'leases' is not known: the snapshot was written by a newer version"
+        UnknownPart, match="'locks' is not known: the snapshot was written by a newer version"
     ) as caught:
-        load([*KV, *REQUESTS, ("leases", b"")])
-    assert caught.value.part == "leases"
+        load([*KV, *REQUESTS, ("locks", b"")])
+    assert caught.value.part == "locks"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from haptera.kv_groups import KV_GROUPS
+from haptera.kv_groups import KV_GROUPS, LEASES
 from haptera.node.services.method_arguments import Argument
 from haptera.node.services.transact_argument import TransactArgument
 from haptera.state import OPERATIONS, Operation, Write, method_of, operations
@@ -13,15 +13,16 @@ from haptera.state import OPERATIONS, Operation, Write, method_of, operations
 if TYPE_CHECKING:
     from collections.abc import Mapping, Set
 
-#: The service of the store, and the part of the state that its commands are for.
+#: The service of the store, and the parts of the state that its commands are for.
 SERVICE: Final = "kv"
+_PARTS: Final = frozenset({"kv", "leases"})
 
 _GROUPS: Final = frozenset(KV_GROUPS)
 _COMMANDS: Final[dict[str, type[Operation]]] = {
     name: command
     for command in OPERATIONS
     for part, name in [method_of(command)]
-    if part == SERVICE and not (issubclass(command, Write) and command.of_node)
+    if part in _PARTS and not (issubclass(command, Write) and command.of_node)
 }
 
 
@@ -36,7 +37,8 @@ def _methods(groups: frozenset[str]) -> dict[str, Argument[Operation] | Transact
     plain = {name: Argument(command, groups) for name, command in had.items() if command is not operations.Transact}
     methods: dict[str, Argument[Operation] | TransactArgument] = dict(plain)
     if len(plain) < len(had):
-        methods["transact"] = TransactArgument({name: plain[name] for name in plain if had[name].of_one_key})
+        parts = {name: plain[name] for name in plain if had[name].of_one_key}
+        methods["transact"] = TransactArgument(parts, with_leases=LEASES in groups)
     return methods
 
 

@@ -24,7 +24,8 @@ from haptera.wire import map_size
 
 AskedT = TypeVar("AskedT", bound=Struct)
 
-_NO_OPTIONS: Final = Raw()
+#: An option map that is not there.
+NO_OPTIONS: Final = Raw()
 
 #: Said to msgspec.convert, which would else take a text where bytes belong, and decode it as Base64.
 BINARY: Final = (bytes,)
@@ -85,7 +86,7 @@ class Argument(Generic[AskedT]):
         # Most arguments have no options: their first byte says so, and a tuple is decoded faster than a struct.
         self._header = array_header(count)[0]
         self._decode_bare = msgspec.msgpack.Decoder(tuple.__class_getitem__(tuple(type_ for _, type_ in array))).decode
-        with_options = array if self._options is None else [*array, ("options", Raw, _NO_OPTIONS)]
+        with_options = array if self._options is None else [*array, ("options", Raw, NO_OPTIONS)]
         self._decode = msgspec.msgpack.Decoder(_array_struct(with_options)).decode
 
     def decode(self, payload: bytes | memoryview) -> AskedT | Failure:
@@ -99,10 +100,10 @@ class Argument(Generic[AskedT]):
         if self._options is None:
             return self._asked(*fields)
         *fields_alone, raw = fields
-        if raw is _NO_OPTIONS or memoryview(raw).nbytes == 0:
-            return self._asked(*fields_alone)
-        options = _option_map(bytes(raw))
-        return options if isinstance(options, Failure) else self._with(fields_alone, options)
+        options = option_map(raw)
+        if isinstance(options, Failure):
+            return options
+        return self._with(fields_alone, options) if options else self._asked(*fields_alone)
 
     def convert(self, argument: Sequence[Any]) -> AskedT | Failure:
         """The operation that an argument means that was never encoded: the same array, as Python's own values."""
@@ -155,10 +156,14 @@ def _options_struct(fields: Sequence[structs.FieldInfo]) -> type[Struct]:
     return msgspec.defstruct("_Options", options, forbid_unknown_fields=True, gc=False)
 
 
-def _option_map(data: bytes) -> dict[str, Any] | Failure:
+def option_map(raw: Raw) -> dict[str, Any] | Failure:
     """The option map, if no name in it is doubled: decoding alone would keep the last and drop the others silently."""
-    if len(data) > OPTION_SIZE_MAX:
+    size = 0 if raw is NO_OPTIONS else memoryview(raw).nbytes
+    if size == 0:
+        return {}
+    if size > OPTION_SIZE_MAX:
         return invalid("the options are too large")
+    data = bytes(raw)
     try:
         options = _map.decode(data)
     except (ValueError, RecursionError) as error:

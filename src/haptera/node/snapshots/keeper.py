@@ -119,7 +119,9 @@ class SnapshotKeeper:
     def needed_bytes(self) -> int:
         """An estimate of the memory that the second process needs for the present state."""
         kv = self._machine.kv
-        return room.needed_bytes(kv.size + min(kv.events.size, SNAPSHOT_BOUNDS.size) + self._machine.requests.size)
+        return room.needed_bytes(
+            self._machine.size + min(kv.events.size, SNAPSHOT_BOUNDS.size) + self._machine.requests.size
+        )
 
     def request(self) -> Answer:
         """Ask for a snapshot that covers every write that was answered until now. Its answer comes when it is current.

@@ -166,7 +166,7 @@ class Kept:
         self.time_ms = 0
         self.held_back: int | None = None
         self.machine = SimpleNamespace(
-            index=0, kv=SimpleNamespace(size=1000, events=SimpleNamespace(size=0)), requests=SimpleNamespace(size=10)
+            index=0, size=1000, kv=SimpleNamespace(events=SimpleNamespace(size=0)), requests=SimpleNamespace(size=10)
         )
         self.keys_dropped = 0
         self.keys_error: Exception | None = None

@@ -1,0 +1,88 @@
+"""The times of leases against a plain dict, whatever becomes of them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from haptera.node.lease_clock import TICK_MS
+from haptera.node.lease_deadlines import LeaseDeadlines
+from haptera.state import finish
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), st.integers(1, 30), st.integers(1000, 20_000)),
+        st.tuples(st.just("renew"), st.lists(st.integers(1, 30), max_size=5)),
+        st.tuples(st.just("remove"), st.integers(1, 30)),
+        st.tuples(st.just("pass"), st.integers(0, 3 * TICK_MS)),
+        st.tuples(st.just("take"), st.integers(1, 5)),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS)
+def test_leases_are_due_when_their_time_is_over_and_not_before(steps: list[tuple[Any, ...]]) -> None:
+    deadlines, model, now_ms = LeaseDeadlines(), dict[int, tuple[int, int]](), 0
+    for step in steps:
+        match step:  # type: ignore[exhaustive-match]  # of STEPS
+            case "add", lease, ttl_ms:
+                if lease not in model:
+                    deadlines.add(lease, ttl_ms, now_ms)
+                    model[lease] = (ttl_ms, now_ms + ttl_ms)
+            case "renew", leases:
+                expected = tuple(model[lease][0] if lease in model else None for lease in leases)
+                assert deadlines.renew(leases, now_ms) == expected
+                model.update({each: (model[each][0], now_ms + model[each][0]) for each in leases if each in model})
+            case "remove", lease:
+                deadlines.remove(lease)
+                model.pop(lease, None)
+            case "pass", milliseconds:
+                now_ms += milliseconds
+            case "take", limit:
+                due = finish(deadlines.take_due(now_ms, limit))
+                assert len(due) <= limit
+                over = {lease for lease, (_, end_ms) in model.items() if end_ms <= now_ms // TICK_MS * TICK_MS}
+                assert len(due) == limit or over <= set(due)
+                for lease in due:
+                    assert model.pop(lease)[1] <= now_ms
+        deadlines.check()
+        assert len(deadlines) == len(model)
+        for lease, (_, end_ms) in model.items():
+            assert deadlines.left_ms(lease, now_ms) == max(0, end_ms - now_ms)
+    assert len(finish(deadlines.take_due(now_ms + 60_000, 100))) == len(model)
+    deadlines.check()
+
+
+def test_renewals_leave_nothing_behind() -> None:
+    deadlines = LeaseDeadlines()
+    ids = list(range(1, 1001))
+    for lease in ids:
+        deadlines.add(lease, 30_000, 0)
+
+    def size() -> int:
+        return sum(sys.getsizeof(getattr(deadlines, name)) for name in ("_ttls_ms", "_ends_ms", "_places"))
+
+    def filed() -> int:
+        return sum(map(len, deadlines._slots.values()))
+
+    before, now_ms = size(), 0
+    for _ in range(1000):
+        now_ms += TICK_MS
+        deadlines.renew(ids, now_ms)
+        assert not finish(deadlines.take_due(now_ms, 10))
+        assert filed() == 1000
+    assert size() <= before
+    deadlines.check()
+
+
+def test_leases_are_looked_at_in_slices() -> None:
+    deadlines = LeaseDeadlines()
+    for lease in range(1, 2001):
+        deadlines.add(lease, 1000, 0)
+    steps = deadlines.take_due(1000, 1500)
+    assert len(list(steps)) >= 1500 // 256
+    assert len(deadlines) == 500
