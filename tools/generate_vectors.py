@@ -585,6 +585,85 @@ def make_ttl() -> list[dict[str, Any]]:
     ]
 
 
+def make_history() -> list[dict[str, Any]]:
+    """Requests to a store that got `a` = `1`, `b` = `x`, `a` = `2`, a delete of `b` and `c` = `y`: revisions 1 to 5."""
+    first, both = [b"1", 1, None], [[b"1", 1, None], [b"x", 2, None]]
+    cases: list[tuple[str, str, list[Any], list[Any] | int]] = [
+        ("a get of the present", "get", ["a", {}], [b"2", 3, None]),
+        ("a get at a revision", "get", ["a", {"at_revision": 2}], first),
+        ("a get at the present revision", "get", ["a", {"at_revision": 5}], [b"2", 3, None]),
+        ("a get of a key that was deleted since", "get", ["b", {"at_revision": 3}], [b"x", 2, None]),
+        ("a get of a key that was deleted by then", "get", ["b", {"at_revision": 4}], 4001),
+        ("a get of a key that was not there yet", "get", ["c", {"at_revision": 4}], 4001),
+        ("a get before everything", "get", ["a", {"at_revision": 0}], 4001),
+        ("a get before all times", "get", ["a", {"at_time_ms": 0}], 4001),
+        ("a get of a revision that is still to come", "get", ["a", {"at_revision": 6}], 4009),
+        ("a get of a time that is still to come", "get", ["a", {"at_time_ms": 2**53 - 1}], 4009),
+        ("a get at both", "get", ["a", {"at_revision": 1, "at_time_ms": 1}], 3003),
+        ("a get at a revision below all", "get", ["a", {"at_revision": -1}], 3003),
+        ("a get at a revision above all", "get", ["a", {"at_revision": 2**53}], 3003),
+        ("a get at no number", "get", ["a", {"at_revision": None}], 3003),
+        ("get_many at a revision", "get_many", [["a", "b", "a", "no"], {"at_revision": 3}], [[*_AT_3, None]]),
+        ("get_many of no keys at a revision", "get_many", [[], {"at_revision": 3}], [[]]),
+        ("get_many at another revision", "get_many", [["a", "b"], {"at_revision": 2}], [both]),
+        ("count at a revision", "count", [{"at_revision": 3}], [2]),
+        ("count of a range at a revision", "count", [{"prefix": "b", "at_revision": 4}], [0]),
+        ("count before everything", "count", [{"at_revision": 0}], [0]),
+        ("a read of the past in a transact", "transact", [[], [["get", ["a", {"at_revision": 1}]]]], 3003),
+        ("a history", "history", ["a"], [[[1, 1, b"1", None, None, ""], [3, 1, b"2", None, None, ""]], False, 1]),
+        ("a history with a delete", "history", ["b", {"after": 2}], [[[4, 2, None, None, None, ""]], False, 1]),
+        ("a history of one row", "history", ["a", {"limit": 1}], [[[1, 1, b"1", None, None, ""]], True, 1]),
+        ("a history of a missing key", "history", ["no"], [[], False, 1]),
+        ("a history of no key", "history", [""], 4006),
+    ]
+    return [
+        {"name": name, "method": method, "argument": pack(argument).hex()}
+        | ({"code": result} if isinstance(result, int) else {"result": pack(result).hex()})
+        for name, method, argument, result in cases
+    ]
+
+
+_AT_3: list[Any] = [[b"2", 3, None], [b"x", 2, None], [b"2", 3, None]]
+
+
+def make_watches() -> list[dict[str, Any]]:
+    """Watches of the same store, from their first ITEM to the last before they wait."""
+    put_a, put_b, put_a2 = [1, "a", b"1", 1, None, None], [1, "b", b"x", 2, None, None], [1, "a", b"2", 3, None, None]
+    gone, put_c = [2, "b", None, 4, None, None], [1, "c", b"y", 5, None, None]
+    present = [[0, "a", b"2", 3, None, None], [0, "c", b"y", 5, None, None]]
+    with_previous = [[2, "b", None, 4, [b"x", 2, None], None], put_c]
+    cases: list[tuple[str, dict[str, Any], list[list[Any]] | int]] = [
+        ("from the present", {}, [[5, [], False]]),
+        (
+            "from the first change",
+            {"start_revision": 1},
+            [[0, [], False], [5, [put_a, put_b, put_a2, gone, put_c], False]],
+        ),
+        ("of a key", {"key": "b", "start_revision": 1}, [[0, [], False], [4, [put_b, gone], False]]),
+        ("of a prefix", {"prefix": "a", "start_revision": 2}, [[1, [], False], [3, [put_a2], False]]),
+        (
+            "with the entries of before",
+            {"start_revision": 4, "with_previous": True},
+            [[3, [], False], [5, with_previous, False]],
+        ),
+        ("with the present entries", {"initial": True}, [[5, present, True], [5, [], False]]),
+        ("with the present entry of a key", {"key": "b", "initial": True}, [[5, [], False]]),
+        ("from the next revision", {"start_revision": 6}, [[5, [], False]]),
+        ("from behind the next revision", {"start_revision": 7}, 4009),
+        ("of a key and a prefix", {"key": "a", "prefix": "a"}, 3003),
+        ("from two places", {"initial": True, "start_revision": 1}, 3003),
+        ("from revision 0", {"start_revision": 0}, 3003),
+        ("with marks too often", {"progress_ms": 999}, 3003),
+        ("of a key that is none", {"key": ""}, 4006),
+        ("with an option that is not known", {"later": True}, 3003),
+    ]
+    return [
+        {"name": name, "argument": pack([options] if options else []).hex()}
+        | ({"code": items} if isinstance(items, int) else {"items": [pack(item).hex() for item in items]})
+        for name, options, items in cases
+    ]
+
+
 def make_transacts() -> list[dict[str, Any]]:
     """Transacts on a store that holds `a` = `1` of version 1, `n` = `41` of version 2 and `b` = `x` of version 3."""
     gets = [["get", ["a"]], ["get", ["no"]]]
@@ -718,6 +797,21 @@ def generate() -> dict[Path, str]:
                 "of 600000, `t` = `x`: the `method` and its `argument`, and the `result` or the `code` (section 7)."
             ),
             make_ttl(),
+        ),
+        "history.json": (
+            (
+                "Requests to `kv` with `kv_history`, each to a store that was empty and got, in this order, `a` = `1`, "
+                "`b` = `x`, `a` = `2`, a delete of `b` and `c` = `y`: the `method` and its `argument`, and the "
+                "`result` or the `code`. The times in the rows of a history are nil here (section 7)."
+            ),
+            make_history(),
+        ),
+        "watch.json": (
+            (
+                "Arguments of `kv.watch`, each for a store as in history.json: the `items` that are sent at once, or "
+                "the `code` (section 7). The events of one ITEM may as well come in several."
+            ),
+            make_watches(),
         ),
     }
     return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis.strategies as st
 import pytest
@@ -30,7 +30,6 @@ from haptera.state.sliced_work import finish
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from haptera.state import StoredEntry
     from haptera.state.sliced_work import Steps
 
 KEYS = ["a", "a/1", "a/2", "a/3", "b", "b/1", "b/2", "c"]
@@ -167,9 +166,9 @@ def test_a_large_get_many_is_of_one_revision(all_ops: list[list[Write]], togethe
     machine.build_index()
     states = {0: seen(machine)}
     chosen = iter(together)
-    readers: list[Steps[tuple[list[StoredEntry | None], int] | Failure]] = []
+    readers: list[Steps[tuple[tuple[Any, ...], int] | Failure]] = []
     for index, ops in enumerate(all_ops, 1):
-        readers.append(machine.get_many_steps(GetMany(KEYS), 10_000))
+        readers.append(machine.read_steps(GetMany(KEYS), 10_000))
         for _ in machine.steps(index, 0, [Logged(op) for op in ops]):
             together_now = next(chosen, False)
             if readers and together_now:
@@ -182,5 +181,5 @@ def test_a_large_get_many_is_of_one_revision(all_ops: list[list[Write]], togethe
     for reader in readers:
         found = finish(reader)
         assert not isinstance(found, Failure)
-        many, revision = found
+        (many,), revision = found
         assert dict(zip(KEYS, many, strict=True)) == states[revision]

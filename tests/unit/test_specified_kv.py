@@ -146,7 +146,7 @@ PLACE: Final = ("branch", "operation")
 REFUSALS: Final[list[tuple[str, list[Any], int, set[str]]]] = [
     ("no_such_method", [], 3002, {"service", "method"}),
     ("get", [1], 3003, {"reason"}),
-    ("get", ["k", "more"], 3003, {"unknown"}),
+    ("exists", ["k", "more"], 3003, {"unknown"}),
     ("set", ["k", b"1", {"if_version": None}], 3003, {"reason"}),
     ("set", ["k", b"1", {"if_version": -1}], 3003, {"field", "reason"}),
     ("scan", [{"glob": "["}], 3003, {"field", "reason"}),
@@ -164,6 +164,10 @@ REFUSALS: Final[list[tuple[str, list[Any], int, set[str]]]] = [
     ("set", ["k", bytes(8 * MIB + 1)], 4007, {"key", "length", "limit"}),
     ("transact", [[], [["get", [1]]]], 3003, {"reason", "branch", "operation"}),
     ("transact", [[], [["clear", []]]], 3003, {"unknown", "branch", "operation"}),
+    ("transact", [[], [["get", ["text", {"at_revision": 1}]]]], 3003, {"unknown", *PLACE}),
+    ("get", ["text", {"at_revision": 1, "at_time_ms": 1}], 3003, {"field", "reason"}),
+    ("get", ["text", {"at_revision": 9}], 4009, {"revision", "oldest", "newest"}),
+    ("scan", [{"at_time_ms": 2**53 - 1}], 4009, {"at_time_ms", "oldest", "newest"}),
     ("transact", [[["k", "exists", "<", True]], []], 3003, {"field", "reason", "compare"}),
     ("transact", [[["k", "age", "=", 1]], []], 3003, {"reason"}),
     ("transact", [[["k", "lease", "<", 1]], []], 3003, {"field", "reason", "compare"}),
@@ -211,7 +215,7 @@ async def test_a_refusal_has_the_details_that_are_listed(
 
 
 async def test_the_example_of_a_watch_is_what_a_node_sends() -> None:
-    example = SECTION.partition("**watch**")[2].partition("*Example.*")[2].partition("### ")[0]
+    example = SECTION.partition("**watch**")[2].partition("*Example.*")[2].partition("**Reads of the past**")[0]
     mark, event = (
         b"".join(bytes.fromhex(line) for line in re.findall(r"^    (?:   )?((?:[0-9a-f]{2} )+)", part, re.MULTILINE))
         for part in example.replace("    93 02 91", "|    93 02 91").split("|")

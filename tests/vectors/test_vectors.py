@@ -31,6 +31,7 @@ from tests.unit.connection.machines import ERROR, hello, machine, send, sent
 
 if TYPE_CHECKING:
     from haptera.errors import Failure
+    from haptera.peer import Peer
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "spec" / "vectors"
@@ -208,6 +209,43 @@ async def test_keys_that_expire(vector: Vector) -> None:
         with pytest.raises(ServerError) as caught:
             await peer.call("kv", vector["method"], argument)
         assert (caught.value.code, caught.value.outcome) == (vector["code"], "not_applied")
+
+
+async def _put_history(peer: Peer) -> None:
+    for key, value in (("a", b"1"), ("b", b"x"), ("a", b"2"), ("b", None), ("c", b"y")):
+        method, argument = ("delete", [key]) if value is None else ("set", [key, value])
+        await peer.call("kv", method, msgspec.msgpack.encode(argument))
+
+
+@_each("history.json")
+async def test_the_past(vector: Vector) -> None:
+    async with node(storage="memory") as url, dial(url, groups=KV_GROUPS) as peer:
+        await _put_history(peer)
+        argument = bytes.fromhex(vector["argument"])
+        if "code" in vector:
+            with pytest.raises(ServerError) as caught:
+                await anext(peer.stream("kv", vector["method"], argument))
+            assert (caught.value.code, caught.value.outcome) == (vector["code"], "not_applied")
+            return
+        answer = msgspec.msgpack.decode(await peer.call("kv", vector["method"], argument))
+        if vector["method"] == "history":
+            assert all(row.pop(4) > 0 for row in answer[0])
+            for row in answer[0]:
+                row.insert(4, None)
+        assert msgspec.msgpack.encode(answer).hex() == vector["result"]
+
+
+@_each("watch.json")
+async def test_watches(vector: Vector) -> None:
+    async with node(storage="memory") as url, dial(url, groups=KV_GROUPS) as peer:
+        await _put_history(peer)
+        async with peer.stream("kv", "watch", bytes.fromhex(vector["argument"])) as stream:
+            if "code" in vector:
+                with pytest.raises(ServerError) as caught:
+                    await anext(stream)
+                assert (caught.value.code, caught.value.outcome) == (vector["code"], "not_applied")
+                return
+            assert [(await anext(stream)).hex() for _ in vector["items"]] == vector["items"]
 
 
 def test_every_frame_type_has_a_vector() -> None:

@@ -9,8 +9,8 @@ import click
 from haptera.cli import output
 from haptera.cli.client_command import Client, client_options
 from haptera.cli.exit_codes import DONE
+from haptera.cli.moments import PastMoment, RevisionOrTime
 from haptera.cli.transfer import field_escapes
-from haptera.key_rules import VERSION_MAX
 
 if TYPE_CHECKING:
     from haptera.client import Database
@@ -23,44 +23,53 @@ Differences = dict[str, tuple["bytes | None", "bytes | None"]]
 
 
 @click.command()
-@click.option(
-    "--from", "start", type=click.IntRange(0, VERSION_MAX), required=True, metavar="REVISION", help="The store before."
-)
-@click.option("--to", "end", type=click.IntRange(0, VERSION_MAX), metavar="REVISION", help="The store after; now.")
+@click.option("--from", "before", type=RevisionOrTime(), required=True, metavar="MOMENT", help="The store before.")
+@click.option("--to", "after", type=RevisionOrTime(), metavar="MOMENT", help="The store after; now.")
 @click.option("--prefix", metavar="TEXT", default="", help="Only keys that begin with this.")
 @client_options()
-def command(start: int, end: int | None, prefix: str, client: Client) -> int:
-    """List the keys whose value differs between two revisions, in key order.
+def command(before: PastMoment, after: PastMoment | None, prefix: str, client: Client) -> int:
+    """List the keys whose value differs between two moments, in key order.
+
+    A moment is a revision, or a time with its zone, such as 2026-11-28T14:00:00Z; Unix seconds are told from a revision
+    by a fraction, as in 1795000000.0.
 
     A line for each: +, - or *, tab, key, tab, value of before, tab, value of after. + is a key that was not there
     before, - one that is not there after. --json writes a JSON object a line. The node must still have the
-    changes between the two revisions.
+    changes between the two moments.
     """
 
     async def run(db: Database) -> int:
+        start = await _revision(db, before)
+        end = int((await db.status())["revision"]) if after is None else await _revision(db, after)
         differences = await _differences(db, start, end, prefix)
         for key in sorted(differences):
-            before, after = differences[key]
-            if before == after:
+            old, new = differences[key]
+            if old == new:
                 continue
             if client.as_json:
-                output.json_line(_fields(key, before, after))
+                output.json_line(_fields(key, old, new))
             else:
-                sign = "+" if before is None else "-" if after is None else "*"
+                sign = "+" if old is None else "-" if new is None else "*"
                 written = field_escapes.written
-                columns = (sign, written(key), written(before or b""), written(after or b""))
+                columns = (sign, written(key), written(old or b""), written(new or b""))
                 output.write(("\t".join(columns) + "\n").encode())
         return DONE
 
     return client.run(run)
 
 
-async def _differences(db: Database, start: int, end: int | None, prefix: str) -> Differences:
+async def _revision(db: Database, moment: PastMoment) -> int:
+    """The revision of a moment."""
+    if "at_revision" in moment:
+        return moment["at_revision"]
+    await db.get_many([], **moment)
+    return db.revision
+
+
+async def _differences(db: Database, start: int, end: int, prefix: str) -> Differences:
     """The first and the last value of each key that was changed between two revisions."""
     found: Differences = {}
     async with db.watch(prefix=prefix, start_revision=start + 1, previous=True, progress_interval=1) as events:
-        if end is None:
-            end = int((await db.status())["revision"])
         while (events.revision or 0) < end:
             for event in await events.next_events():
                 if event.version > end:

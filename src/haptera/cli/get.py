@@ -10,6 +10,7 @@ from haptera.cli import output
 from haptera.cli.client_command import Client, client_options
 from haptera.cli.exit_codes import DONE, NO
 from haptera.cli.failures import tell
+from haptera.cli.moments import PastMoment, moment_options
 from haptera.cli.transfer.write_rows import tsv
 from haptera.errors import Code, ServerError, failure
 
@@ -20,23 +21,25 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 @click.option("--raw", is_flag=True, help="Write the value byte for byte and nothing else.")
+@moment_options
 @client_options()
-def command(keys: tuple[str, ...], raw: bool, client: Client) -> int:
+def command(keys: tuple[str, ...], raw: bool, moment: PastMoment, client: Client) -> int:
     """Write the value of KEY to standard output. With several keys it writes a line for each: key, tab, value.
 
     A line end follows the value, unless --raw is given. On a terminal control characters are shown escaped. Lines of
     several keys are like lines of `haptera scan`, all of one revision. With --json each entry is an object, with
-    value_base64 in place of value where the value is not UTF-8. Exit code 1: one of the keys is missing.
+    value_base64 in place of value where the value is not UTF-8. --at-revision and --at-time read the store as it
+    was, as far as the node keeps its changes. Exit code 1: one of the keys is missing.
     """
     if raw and len(keys) > 1:
         raise click.UsageError("--raw goes with one KEY")
     if len(keys) == 1:
-        return client.run(lambda db: _one(db, keys[0], client.as_json, raw))
-    return client.run(lambda db: _several(db, keys, client.as_json))
+        return client.run(lambda db: _one(db, keys[0], moment, client.as_json, raw))
+    return client.run(lambda db: _several(db, keys, moment, client.as_json))
 
 
-async def _one(db: Database, key: str, as_json: bool, raw: bool) -> int:
-    entry = await db.get(key)
+async def _one(db: Database, key: str, moment: PastMoment, as_json: bool, raw: bool) -> int:
+    entry = await db.get(key, **moment)
     if entry is None:
         raise _missing(key)
     if as_json:
@@ -50,8 +53,8 @@ async def _one(db: Database, key: str, as_json: bool, raw: bool) -> int:
     return DONE
 
 
-async def _several(db: Database, keys: tuple[str, ...], as_json: bool) -> int:
-    found = await db.get_many(keys)
+async def _several(db: Database, keys: tuple[str, ...], moment: PastMoment, as_json: bool) -> int:
+    found = await db.get_many(keys, **moment)
     entries = [entry for entry in found if entry is not None]
     if output.is_terminal() and not as_json:
         if entries:

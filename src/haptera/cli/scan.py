@@ -9,6 +9,7 @@ import click
 from haptera.cli import output
 from haptera.cli.client_command import Client, Span, client_options, range_options
 from haptera.cli.exit_codes import DONE
+from haptera.cli.moments import PastMoment, moment_options
 from haptera.cli.transfer import field_escapes
 from haptera.cli.transfer.write_rows import tsv
 from haptera.key_rules import VERSION_MAX
@@ -26,9 +27,13 @@ TABLE_ROWS = 500
 @click.option("--limit", type=click.IntRange(0, VERSION_MAX), metavar="N", help="The most entries to list.")
 @click.option("--reverse", is_flag=True, help="From the last key to the first.")
 @click.option("--keys-only", is_flag=True, help="Keys without values.")
+@moment_options
 @client_options()
-def command(span: Span, after: str | None, limit: int | None, reverse: bool, keys_only: bool, client: Client) -> int:
-    r"""List entries in key order, all as they were at one revision.
+def command(
+    span: Span, after: str | None, limit: int | None, reverse: bool, keys_only: bool, moment: PastMoment, client: Client
+) -> int:
+    r"""List entries in key order, all as they were at one revision: the present one, or the one of --at-revision or
+    --at-time, as far as the node keeps its changes.
 
     Into a pipe goes a line for each: key, tab, value. A field with tabs, line ends, other characters that are not
     printable or bytes that are not UTF-8 is written as a shell quotes it, $'a\tb\xff', so that a line is always one
@@ -40,7 +45,7 @@ def command(span: Span, after: str | None, limit: int | None, reverse: bool, key
         span["end" if reverse else "start"] = after if reverse else f"{after}\0"
 
     async def run(db: Database) -> int:
-        entries = db.scan(**span, limit=limit, reverse=reverse, keys_only=keys_only)
+        entries = db.scan(**span, limit=limit, reverse=reverse, keys_only=keys_only, **moment)
         async with entries:
             if client.as_json:
                 async for entry in entries:

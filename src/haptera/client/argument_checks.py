@@ -222,6 +222,19 @@ def range_options(prefix: str | None, start: str | None, end: str | None, glob: 
     return {name: text_option(name, text) for name, text in given.items() if text is not None}
 
 
+def past_options(at_revision: int | None, at_time: float | None) -> dict[str, Any]:
+    """The moment of the past that a read is of, as options. Raises ValueError for both of them."""
+    if at_time is None:
+        return {} if at_revision is None else {"at_revision": checked_int("at_revision", at_revision, 0, VERSION_MAX)}
+    if at_revision is not None:
+        raise ValueError("at_revision and at_time exclude each other")
+    if isinstance(at_time, bool) or not isinstance(at_time, int | float):
+        raise TypeError(f"at_time is Unix time in seconds, not {type(at_time).__name__}")
+    if not 0 <= at_time <= VERSION_MAX / 1000:
+        raise ValueError(f"at_time is between 0 and {VERSION_MAX // 1000} seconds, not {at_time}")
+    return {"at_time_ms": round(at_time * 1000)}
+
+
 def watch_options(
     key: str | None,
     prefix: str | None,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, TypeVar, overload
 
 from haptera.client.argument_checks import (
     LeaseLike,
@@ -12,6 +12,7 @@ from haptera.client.argument_checks import (
     checked_timeout,
     condition,
     key_list,
+    past_options,
     plain_items,
     plain_key,
     plain_keys,
@@ -49,9 +50,6 @@ from haptera.errors import Code, Failure, RemoteProtocolError
 from haptera.key_rules import INT64_MAX, INT64_MIN, VERSION_MAX
 from haptera.peer import DEFAULT, Timeout
 from haptera.transport import warn_unclosed
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -109,19 +107,34 @@ class Database(RecipeCalls):
 
     # -- one key
 
-    async def get(self, key: str, *, timeout: Timeout = DEFAULT) -> Entry | None:
-        """Read one key.
+    async def get(
+        self,
+        key: str,
+        *,
+        at_revision: int | None = None,
+        at_time: float | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> Entry | None:
+        """Read one key, as it is or as it was.
 
         Args:
             key: Its name.
+            at_revision: The revision that is read: the store right after the change that made it.
+            at_time: The Unix time in seconds that is read, in place of a revision.
 
         Returns:
             The entry, or None if there is none.
+
+        Raises:
+            RevisionCompacted: The node does not keep the change of that moment any more, or it is still to come.
         """
         if type(key) is not str:
             key = plain_key(key)
+        argument: tuple[Any, ...] = (key,)
+        if at_revision is not None or at_time is not None:
+            argument = (key, past_options(at_revision, at_time))
         found = await self._channel.call(
-            KvMethods.get, (key,), self._timeout if timeout is DEFAULT else checked_timeout(timeout)
+            KvMethods.get, argument, self._timeout if timeout is DEFAULT else checked_timeout(timeout)
         )
         if type(found) is Found:
             return entry_of(key, found.value, found.version, found.expires_at_ms)
@@ -386,18 +399,31 @@ class Database(RecipeCalls):
 
     # -- many keys
 
-    async def get_many(self, keys: Iterable[str], *, timeout: Timeout = DEFAULT) -> list[Entry | None]:
+    async def get_many(
+        self,
+        keys: Iterable[str],
+        *,
+        at_revision: int | None = None,
+        at_time: float | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> list[Entry | None]:
         """Read several keys at one revision.
 
         Args:
             keys: Their names.
+            at_revision, at_time: As for `get`.
 
         Returns:
             Their entries in the same order; None where there is none.
+
+        Raises:
+            RevisionCompacted: As for `get`.
         """
+        options = past_options(at_revision, at_time)
         with self._channel.converting:
             names = await in_slices(key_list(keys), plain_keys)
-        found = (await self._call(KvMethods.get_many, (names,), timeout)).entries
+        argument = (names, options) if options else (names,)
+        found = (await self._call(KvMethods.get_many, argument, timeout)).entries
         if len(found) != len(names):
             raise RemoteProtocolError(
                 Code.MALFORMED_FRAME,
@@ -482,17 +508,23 @@ class Database(RecipeCalls):
         start: str | None = None,
         end: str | None = None,
         glob: str | None = None,
+        at_revision: int | None = None,
+        at_time: float | None = None,
         timeout: Timeout = DEFAULT,
     ) -> int:
         """Count the keys of a range.
 
         Args:
             prefix, start, end, glob: As for `scan`.
+            at_revision, at_time: As for `get`.
 
         Returns:
             How many keys there are.
+
+        Raises:
+            RevisionCompacted: As for `get`.
         """
-        options = range_options(prefix, start, end, glob)
+        options = range_options(prefix, start, end, glob) | past_options(at_revision, at_time)
         return (await self._call(KvMethods.count, (options,) if options else (), timeout)).count
 
     async def clear(self, *, prefix: str, fence: int | None = None, timeout: Timeout = DEFAULT) -> int:
@@ -521,6 +553,8 @@ class Database(RecipeCalls):
         limit: int | None = None,
         reverse: bool = False,
         keys_only: bool = False,
+        at_revision: int | None = None,
+        at_time: float | None = None,
         timeout: Timeout = DEFAULT,
     ) -> Scan:
         """Iterate over the entries of a range in the order of their keys' bytes, all of one revision.
@@ -537,13 +571,14 @@ class Database(RecipeCalls):
             limit: The largest number of entries.
             reverse: Whether to begin with the last.
             keys_only: Whether to leave the values empty.
+            at_revision, at_time: As for `get`; with ``RevisionCompacted`` from the iteration.
             timeout: Seconds for the whole scan, the caller's own work between entries included. Unless given, the wait
                 for each page is limited by the database's own timeout, and the whole scan by nothing.
 
         Returns:
             An asynchronous iterator of entries.
         """
-        options = range_options(prefix, start, end, glob)
+        options = range_options(prefix, start, end, glob) | past_options(at_revision, at_time)
         if limit is not None:
             options["limit"] = checked_int("limit", limit, 0, VERSION_MAX)
         if reverse:
@@ -647,18 +682,6 @@ class Database(RecipeCalls):
 
     # -- the store
 
-    async def drain(self, *, timeout: float = 30.0) -> None:
-        """Take no more calls, wait for the ones under way, and close.
-
-        Args:
-            timeout: Seconds to wait at most.
-        """
-        await self._channel.drain(timeout)
-
-    async def aclose(self) -> None:
-        """Close. Calls under way end with ``ConnectionLost``. Harmless when closed already."""
-        await self._channel.aclose()
-
     async def _found(self, method: Method[R], argument: tuple[Any, ...], timeout: Timeout) -> R | None:
         """As `_call`; None for a key without an entry."""
         result = await self._channel.call(
@@ -669,18 +692,6 @@ class Database(RecipeCalls):
         if result.code == Code.KEY_NOT_FOUND:
             return None
         raise result.exception()
-
-    def __await__(self) -> Generator[Any, Any, Self]:
-        return self.__aenter__().__await__()
-
-    async def __aenter__(self) -> Self:
-        await self._channel.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     def __del__(self) -> None:
         channel: Channel | None = getattr(self, "_channel", None)  # None after an error in __init__

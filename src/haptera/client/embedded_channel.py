@@ -48,7 +48,6 @@ except ModuleNotFoundError as error:
     ) from error
 
 R = TypeVar("R")
-T = TypeVar("T")
 
 _logger = logging.getLogger(__name__)
 
@@ -158,7 +157,8 @@ class EmbeddedChannel:
         if method is ServerMethods.status:
             return cast("R", status(node))
         known = METHODS[method.name]
-        if known.list_field is not None and len(argument[0]) > ELEMENTS_MAX:
+        long = known.list_field is not None and len(argument[0]) > ELEMENTS_MAX
+        if long:
             command = await _long_command(node, known, argument, timeout)
         else:
             op = known.convert(argument)
@@ -166,12 +166,12 @@ class EmbeddedChannel:
         if isinstance(command, Failure):
             return unsendable(argument, command)  # a text that is none fails before the store sees whose it is
         op = command.op
-        if isinstance(op, operations.Count) and not node.commands.counts_at_once(op):
-            return await self._answered(method, node.commands.count(ANONYMOUS, op), timeout)
-        if isinstance(op, operations.OpenHistory):
-            return await self._answered(method, node.commands.turns.run(None, node.commands.history_steps(op)), timeout)
-        if isinstance(op, operations.GetMany) and command.size is not None:
-            return await self._get_many(method, node, op, timeout)
+        if type(op) in _MAYBE_LONG and (reading := _long_read(node, op, long)) is not None:
+            try:
+                return await self._answered(method, reading, timeout)
+            finally:
+                if long:
+                    _free(node, op)
         answers: list[list[Result]] = []
         waiting: asyncio.Future[Result] | None = None
 
@@ -205,20 +205,6 @@ class EmbeddedChannel:
             return found
         answer, self.revision = found
         return method.convert(answer)
-
-    async def _get_many(
-        self, method: Method[R], node: Node, op: operations.GetMany, timeout: float | None
-    ) -> R | Failure:
-        """Look many keys up, while others have their turns."""
-        steps = node.commands.get_many_steps(op, COMMAND_SIZE_MAX)
-        try:
-            found = await in_time(node.commands.turns.run(None, steps), timeout)
-        finally:
-            _free(node, op)
-        if isinstance(found, Failure):
-            return found
-        entries, self.revision = found
-        return method.convert((entries,))
 
     async def _durable(
         self, waiting: asyncio.Future[Result], timeout: float | None, drop: Callable[[], bool]
@@ -254,7 +240,7 @@ class EmbeddedChannel:
         home, under_way = self._home, self._under_way
         node = self._node or await self._opened()
         op = _converted("scan", options)
-        assert isinstance(op, operations.OpenScan)
+        assert isinstance(op, operations.OpenScan | operations.AsOf)
         cursor = await node.commands.open_scan(ANONYMOUS, op)
         if isinstance(cursor, Failure):
             raise cursor.exception()
@@ -409,8 +395,23 @@ async def _long_command(
             turns.start(None, free_steps(elements))
 
 
+#: The operations that `_long_read` looks at.
+_MAYBE_LONG = frozenset({operations.Count, operations.GetMany, operations.OpenHistory, operations.AsOf})
+
+
+def _long_read(node: Node, op: Operation, long: bool) -> Awaitable[LongAnswer] | None:
+    """A read that is made while others have their turns; None for one that is answered at once."""
+    commands, read = node.commands, op.read if isinstance(op, operations.AsOf) else op
+    if isinstance(op, operations.Count | operations.AsOf) and isinstance(read, operations.Count):
+        return None if op is read and commands.counts_at_once(read) else commands.count(ANONYMOUS, op)
+    if isinstance(op, operations.OpenHistory | operations.AsOf) or (isinstance(op, operations.GetMany) and long):
+        return commands.turns.run(None, commands.read_steps(op, COMMAND_SIZE_MAX))
+    return None
+
+
 def _free(node: Node, op: Operation) -> None:
     """Let go of the long list that an operation has."""
+    op = op.read if isinstance(op, operations.AsOf) else op
     assert isinstance(op, (operations.SetMany, operations.DeleteMany, operations.GetMany))
     node.commands.turns.start(None, free_steps(op.items if isinstance(op, operations.SetMany) else op.keys))
 
@@ -418,10 +419,9 @@ def _free(node: Node, op: Operation) -> None:
 def _checked(node: Node, method: Any, argument: tuple[Any, ...], elements: list[Any]) -> Steps[Envelope | Failure]:
     """The command that a long list is the argument of, converted and checked in slices."""
     op = yield from convert_steps(method, argument, elements)
-    if isinstance(op, Failure):
-        return op
-    assert isinstance(op, (operations.SetMany, operations.DeleteMany, operations.GetMany))
-    return (yield from node.commands.check_steps(op))
+    if isinstance(op, (operations.SetMany, operations.DeleteMany)):
+        return (yield from node.commands.check_steps(op))
+    return op if isinstance(op, Failure) else Envelope(op)
 
 
 async def _end(node: Node) -> None:

@@ -1,8 +1,9 @@
-"""The calls of a database about the node and the store as a whole, and what a call of any kind needs."""
+"""The calls of a database about the node and the store as a whole, its beginning and end, and what each call needs."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from haptera.client.argument_checks import checked_timeout
 from haptera.client.backup_pieces import Backup
@@ -10,6 +11,9 @@ from haptera.client.channel import Channel, StreamEnd
 from haptera.client.methods import BackedUp, Method, ServerMethods
 from haptera.errors import Failure
 from haptera.peer import DEFAULT, Timeout
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 R = TypeVar("R")
 
@@ -25,7 +29,9 @@ class StoreCalls:
 
     @property
     def revision(self) -> int:
-        """The store's revision in the last answer; 0 before the first. Right after a call it is that call's."""
+        """The store's revision in the last answer; 0 before the first. Right after a call it is that call's: for a read
+        of the past, the revision that it is of.
+        """
         return self._channel.revision
 
     @property
@@ -66,6 +72,30 @@ class StoreCalls:
         whole = None if timeout is DEFAULT else checked_timeout(timeout)
         piece = self._timeout if timeout is DEFAULT else None
         return Backup(self._channel.backup(end, piece, whole), end)
+
+    async def drain(self, *, timeout: float = 30.0) -> None:
+        """Take no more calls, wait for the ones under way, and close.
+
+        Args:
+            timeout: Seconds to wait at most.
+        """
+        await self._channel.drain(timeout)
+
+    async def aclose(self) -> None:
+        """Close. Calls under way end with ``ConnectionLost``. Harmless when closed already."""
+        await self._channel.aclose()
+
+    def __await__(self) -> Generator[Any, Any, Self]:
+        return self.__aenter__().__await__()
+
+    async def __aenter__(self) -> Self:
+        await self._channel.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
 
     async def _call(self, method: Method[R], argument: tuple[Any, ...], timeout: Timeout) -> R:
         result = await self._channel.call(

@@ -150,14 +150,16 @@ class Scans:
         on_expired: Callable[[], None] | None = None,
         owner: object | None = None,
         glob: Glob | None = None,
+        at: operations.AsOf | None = None,
     ) -> Cursor | Failure:
-        """Open a valid scan. `on_expired` is called if it is ended for want of progress; `glob` is its compiled glob.
+        """Open a valid scan, of the past if there is an `at`. `on_expired` is called if it is ended for want of
+        progress; `glob` is its compiled glob.
 
         An `owner`, a connection for instance, has SCANS_PER_OWNER_MAX at once; 3007 beyond.
         """
         if self._owned[owner] >= SCANS_PER_OWNER_MAX:
             return failure(Code.TOO_MANY_REQUESTS, {"open_scans_max": SCANS_PER_OWNER_MAX}, outcome="not_applied")
-        cursor = self._machine.open_scan(op, glob)
+        cursor = self._machine.open_scan(op, glob, at)
         if isinstance(cursor, Failure):
             return cursor
         opened = Cursor(self, cursor, on_expired, owner)

@@ -4,9 +4,11 @@ clear, and freed in slices.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from haptera.state.index import KeyIndex
+from haptera.state.key_ranges import KeyRange
 
 if TYPE_CHECKING:
     from haptera.state.expiry import ExpiryIndex
@@ -39,16 +41,15 @@ class ClearedStore:
         self.held = False
         self.retained = False
 
-    def keys(self, start: int, limit: int) -> list[str]:
-        """At most ``limit`` keys of the index from a position on, in their order, with ghosts among them."""
-        self.build_index()
-        assert self.index is not None
-        return list(self.index.keys.islice(start, start + limit))
+    def keys(self, after: str, limit: int) -> list[str]:
+        """At most ``limit`` keys of the index behind a key, in their order, with ghosts among them."""
+        return list(islice(self.built_index().iterate(KeyRange(after, True)), limit))
 
-    def build_index(self) -> None:
-        """Sort the keys, if they never were."""
+    def built_index(self) -> KeyIndex:
+        """The index, made now if it never was."""
         if self.index is None:
             self.index = KeyIndex(self.entries)
+        return self.index
 
     def free(self, limit: int) -> int:
         """Free at most ``limit`` entries or keys; how many there were."""

@@ -29,7 +29,7 @@ from haptera.state.field_kinds import (
     text_size,
 )
 from haptera.state.msgpack_arrays import array_header, read_array_header
-from haptera.state.operations import COMPARED, OF_ONE_KEY, OPERATIONS, WRITES, Compare, Operation, Transact, Write
+from haptera.state.operations import COMPARED, OF_ONE_KEY, OPERATIONS, WRITES, AsOf, Compare, Operation, Transact, Write
 from haptera.state.sliced_work import Steps, finish
 
 
@@ -191,4 +191,5 @@ def _size_of_transact(op: Transact) -> int:
 _SIZES: Final[dict[type[Operation], Callable[[Any], int]]] = {
     **{command: bound_of_size(command, COMMAND_OVERHEAD) for command in OPERATIONS},
     Transact: _size_of_transact,
+    AsOf: lambda op: size_bound(op.read),
 }

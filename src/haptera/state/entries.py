@@ -218,7 +218,7 @@ class Entries:
         """Make the index now, and that of each store that a clear has left."""
         _ = self.index
         for store in self.events.cleared_stores():
-            store.build_index()
+            store.built_index()
 
     def adopt_order(self, keys: list[str]) -> None:
         """Take ``keys``, all that there are in their order, as the index."""

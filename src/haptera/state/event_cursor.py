@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 class EventCursor:
     """A place before an event, or within a clear. It may be overtaken by the end of the events that are kept."""
 
-    __slots__ = ("_events", "offset", "place")
+    __slots__ = ("_events", "after", "place")
 
-    def __init__(self, events: EventHistory, place: int, offset: int = 0) -> None:
+    def __init__(self, events: EventHistory, place: int, after: str = "") -> None:
         self._events = events
         self.place = place
-        #: Keys of the clear at this place that were given, in their order.
-        self.offset = offset
+        #: The last key of the clear at this place that was given; empty before the first.
+        self.after = after
 
     def copy(self) -> EventCursor:
         """Another cursor at this place."""
-        return EventCursor(self._events, self.place, self.offset)
+        return EventCursor(self._events, self.place, self.after)
 
     @property
     def lost(self) -> bool:
@@ -51,11 +51,12 @@ class EventCursor:
 
     def _part_of_clear(self, event: Event, limit: int) -> list[Event]:
         revision, _, _, _, store, time_ms, user = event
-        keys = store.keys(self.offset, limit)
-        self.offset += limit
+        keys = store.keys(self.after, limit)
         if len(keys) < limit:
             self.place += 1
-            self.offset = 0
+            self.after = ""
+        else:
+            self.after = keys[-1]
         entry_of = store.entries.get
         entries = ((key, entry_of(key)) for key in keys)
         return [

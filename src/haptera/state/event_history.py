@@ -53,6 +53,7 @@ BLOCK_SIZE: Final = 256 * 1024
 _BLOCKS_FREED_MAX: Final = 4
 
 _revision: Final = itemgetter(0)
+_time_ms: Final = itemgetter(5)
 
 
 class EventBounds(NamedTuple):
@@ -142,6 +143,18 @@ class EventHistory:
         position = bisect_left(blocks, revision, key=lambda block: block[-1][0])
         block = blocks[position] if position < len(blocks) else self._tail
         return self._starts[position] + bisect_left(block, revision, key=_revision)
+
+    def place_after(self, time_ms: int) -> int:
+        """The place of the first event that is later than a time; the end, if there is none."""
+        blocks = self._blocks
+        position = bisect_right(blocks, time_ms, key=lambda block: block[-1][5])
+        block = blocks[position] if position < len(blocks) else self._tail
+        return self._starts[position] + bisect_right(block, time_ms, key=_time_ms)
+
+    def cleared_after(self, revision: int) -> tuple[int, ClearedStore] | None:
+        """The first clear of everything above a revision, its place and the store that it has left; or None."""
+        position = bisect_right(self._cleared, revision, key=lambda cleared: cleared[1].replaced_at)
+        return self._cleared[position] if position < len(self._cleared) else None
 
     def read(self, place: int, limit: int) -> list[Event]:
         """At most ``limit`` events from a place that is still there on; none at the end. They may be fewer than there

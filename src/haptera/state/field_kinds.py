@@ -176,6 +176,19 @@ class PersistKind(FieldKind):
         return invalid(name, "not one of ttl_ms and persist")
 
 
+class PastTimeKind(NumberKind):
+    """The time that a read of the past is of, unless it is of a revision."""
+
+    def __init__(self) -> None:
+        super().__init__(0, VERSION_MAX)
+        self.accepts = f"({self.accepts} and ({{0}} is None or op.at_revision is None))"
+
+    def refusal(self, name: str, op: Any) -> Failure | None:
+        if getattr(op, name) is not None and op.at_revision is not None:
+            return invalid(name, "given with at_revision")
+        return super().refusal(name, op)
+
+
 class BoundKind(TextKind):
     """A bound of a range."""
 
@@ -259,6 +272,7 @@ LeaseTtl = Annotated[int, NumberKind(limits.LEASE_TTL_MIN_MS, limits.LEASE_TTL_M
 LeaseOfKey = Annotated[int, LeaseKind()]
 LeaseIds = Annotated[list[int], LeasesKind()]
 Token = Annotated[int, NumberKind(1, VERSION_MAX)]
+PastTime = Annotated[int, PastTimeKind()]
 StartRevision = Annotated[int, NumberKind(1, VERSION_MAX)]
 ProgressInterval = Annotated[int, NumberKind(limits.PROGRESS_MS_MIN, limits.PROGRESS_MS_MAX)]
 Integer = Annotated[int, NumberKind(INT64_MIN, INT64_MAX)]

@@ -8,6 +8,9 @@ to a long one leaves nothing behind.
 The clear of everything replaces every entry at once. Its readers keep the whole table, with its index: a
 `ClearedStore` is needed, filed and handed on as a record is.
 
+A reader may come later than the revision that it reads. Then the events say which entries it needs
+(`haptera.state.views`), and they are kept for it as if it had been there (`HeldEntries.recall`).
+
 The entries that a finished reader leaves are freed a little at a time (`HeldEntries.sweep`), never all at once.
 """
 
@@ -81,11 +84,14 @@ class HeldEntries:
         return bool(self._garbage)
 
     def hold(self, revision: int) -> Hold:
-        """One more reader of ``revision``, which is the store's present one."""
-        if self.newest != revision:
-            self._holds.append(Hold(revision))
-            self.newest = revision
-        hold = self._holds[-1]
+        """One more reader of ``revision``. From now on the entries that it needs are kept when they are replaced; the
+        ones that were replaced before are for `recall`, if ``revision`` is not the store's present one.
+        """
+        place = bisect_left(self._holds, revision, key=_revision)
+        if place == len(self._holds) or self._holds[place].revision != revision:
+            self._holds.insert(place, Hold(revision))
+            self.newest = max(self.newest, revision)
+        hold = self._holds[place]
         hold.readers += 1
         return hold
 
@@ -109,6 +115,36 @@ class HeldEntries:
             self.sweep(2)  # so that the entries to be freed get fewer, however fast entries are replaced
         elif self.size > limits.HELD_SIZE_MAX:
             self._give_up(self._holds[0])
+
+    def recall(self, hold: Hold, key: str, entry: StoredEntry, replaced_at: int) -> bool:
+        """Keep an entry for a reader that has come after it was replaced. False if the reader needs too much memory: it
+        has lost its own revision then, and no other's.
+        """
+        record = (replaced_at, key, entry)
+        records = self.records.get(key)
+        if records is None:
+            self.records.put(key, [record])
+        else:
+            place = bisect_left(records, replaced_at, key=_replaced_at)
+            if place < len(records) and records[place][0] == replaced_at:
+                return True  # another reader needs it too
+            records.insert(place, record)
+        hold.records.append(record)
+        self.size += _size(record)
+        if self.size <= limits.HELD_SIZE_MAX:
+            return True
+        self._give_up(hold)
+        return False
+
+    def recall_store(self, hold: Hold, store: ClearedStore) -> None:
+        """Keep the store as it was before a clear, for a reader that has come after it. As `recall` otherwise."""
+        if store.held:
+            return
+        store.held = True
+        self.size += store.size
+        self._file_store(store)
+        if self.size > limits.HELD_SIZE_MAX:
+            self._give_up(hold)
 
     def retire(self, store: ClearedStore) -> None:
         """Keep the store as it was before a clear, for its readers; without a reader it is freed in `sweep`, once its

@@ -34,6 +34,12 @@ class KeyIndex:
         else:
             self.keys.remove(key)
 
+    def raise_ghost(self, key: str) -> None:
+        """A reader has come that sees a key which was deleted before."""
+        if key not in self.ghosts:
+            self.ghosts.add(key)
+            self.keys.add(key)
+
     def lay(self, key: str) -> None:
         """No reader needs the ghost any more."""
         self.ghosts.remove(key)

@@ -17,7 +17,7 @@ from haptera.state import limits
 from haptera.state.entries import KEY_WORK
 from haptera.state.event_history import EventBounds
 from haptera.state.field_kinds import list_field
-from haptera.state.get_many import get_many_steps
+from haptera.state.get_many import get_many_steps, get_steps
 from haptera.state.key_history import history_steps
 from haptera.state.kv import Kv
 from haptera.state.lease_commands import LeaseCommands
@@ -26,7 +26,12 @@ from haptera.state.operations import (
     FENCED,
     OPERATIONS,
     WRITES,
+    AsOf,
     Forget,
+    Get,
+    GetMany,
+    OpenHistory,
+    OpenScan,
     Operation,
     Read,
     RevokeLease,
@@ -38,12 +43,13 @@ from haptera.state.requests import Requests
 from haptera.state.scan_cursor import ScanCursor
 from haptera.state.sliced_work import finish
 from haptera.state.transacts import Transacts
+from haptera.state.views import past_view, present_view
 
 if TYPE_CHECKING:
     from haptera.state.command_encoding import Logged
     from haptera.state.glob import Glob
-    from haptera.state.operations import GetMany, ListLeases, OpenHistory, OpenScan, SetMany, Write
-    from haptera.state.results import Result, StoredEntry
+    from haptera.state.operations import ListLeases, SetMany, Write
+    from haptera.state.results import Result
     from haptera.state.sliced_work import Steps
 
 
@@ -246,18 +252,27 @@ class StateMachine:
         self.kv.settle()  # reads that wait for the end of the change are answered with the reason
         self._reads = dict.fromkeys(self._reads, lambda _: reason)  # a read pays nothing for it before
 
-    def history_steps(self, op: OpenHistory) -> Steps[tuple[tuple[Any, ...], int] | Failure]:
-        """The versions of a key that are still kept, in slices: the result array of a history, and its revision."""
-        found = self.abandoned or (yield from history_steps(self.kv, op))
+    def read_steps(self, op: GetMany | OpenHistory | AsOf, limit: int) -> Steps[tuple[tuple[Any, ...], int] | Failure]:
+        """A read that takes several slices: its result array, of ``limit`` bytes at most, and the revision that it is
+        of. A count or a scan of the past is for `open_scan`.
+        """
+        found = self.abandoned or (yield from self._read_steps(op, limit))
         return self.abandoned or found
 
-    def get_many_steps(self, op: GetMany, limit: int) -> Steps[tuple[list[StoredEntry | None], int] | Failure]:
-        """The entries of a large get_many, in slices, and the one revision that all of them are of."""
-        found = self.abandoned or (yield from get_many_steps(self.kv, op, limit))
-        return self.abandoned or found
+    def _read_steps(self, op: GetMany | OpenHistory | AsOf, limit: int) -> Steps[tuple[tuple[Any, ...], int] | Failure]:
+        if isinstance(op, OpenHistory):
+            return (yield from history_steps(self.kv, op))
+        read, at = (op.read, op) if isinstance(op, AsOf) else (op, None)
+        if isinstance(read, Get):
+            assert at is not None
+            return (yield from get_steps(self.kv, read, at))
+        assert isinstance(read, GetMany)
+        found = yield from get_many_steps(self.kv, read, limit, at)
+        return found if isinstance(found, Failure) else ((found[0],), found[1])
 
-    def open_scan(self, op: OpenScan, glob: Glob | None = None) -> ScanCursor | Failure:
-        """A scan of the present revision; it must be closed. 3007 when `limits.CURSORS_MAX` are open.
+    def open_scan(self, op: OpenScan, glob: Glob | None = None, at: AsOf | None = None) -> ScanCursor | Failure:
+        """A scan of the present revision, or of the one that ``at`` names; it must be closed. 3007 when
+        `limits.CURSORS_MAX` are open, 4009 for a revision that is not kept.
 
         ``glob`` is the scan's own, if it is compiled already.
         """
@@ -265,7 +280,8 @@ class StateMachine:
             return self.abandoned
         if self.kv.cursors >= limits.CURSORS_MAX:
             return failure(Code.TOO_MANY_REQUESTS, {"open_scans_max": limits.CURSORS_MAX}, outcome="not_applied")
-        return ScanCursor(self.kv, op, glob)
+        view = present_view(self.kv) if at is None else past_view(self.kv, at)
+        return view if isinstance(view, Failure) else ScanCursor(self.kv, op, view, glob)
 
     @property
     def expires_next_ms(self) -> int:

@@ -25,6 +25,7 @@ from haptera.state.field_kinds import (
     LeaseIds,
     LeaseOfKey,
     LeaseTtl,
+    PastTime,
     Persist,
     ProgressInterval,
     RequestIds,
@@ -271,6 +272,22 @@ class Count(Read, tag="kv.count", frozen=True):
     start: Bound | None = None
     end: Bound | None = None
     glob: GlobText | None = None
+
+
+class AsOf(Operation, frozen=True):
+    """A read of the store as it was after the change ``at_revision``, or at the time ``at_time_ms``: one of the two is
+    given. It is asked for by options of the read's method, and is neither logged nor a part of a transact.
+    """
+
+    group = HISTORY
+
+    read: Get | GetMany | OpenScan | Count
+    at_revision: Version | None = None
+    at_time_ms: PastTime | None = None
+
+
+#: The reads that may be of the past.
+OF_PAST: Final = (Get, GetMany, OpenScan, Count)
 
 
 class Clear(Write, tag="kv.clear", frozen=True):

@@ -12,10 +12,13 @@ from haptera.state.glob import Glob, compile_glob
 from haptera.state.key_ranges import KeyRange, key_range
 from haptera.state.results import Row
 from haptera.state.table import PLACE_SHIFT
+from haptera.state.views import recall_steps
 
 if TYPE_CHECKING:
     from haptera.state.kv import Kv
     from haptera.state.operations import OpenScan
+    from haptera.state.sliced_work import Steps
+    from haptera.state.views import View
 
 #: Bytes of a row in MessagePack beside the key and the value, at most: the headers, the version, the expiry.
 _ROW_OVERHEAD: Final = 24
@@ -34,23 +37,22 @@ class Page(Struct, frozen=True):
 
 
 class ScanCursor:
-    """An open scan. It sees the store at ``revision``, without any later change, and must be closed.
+    """An open scan of a view, which it closes. It sees the store at ``revision``, without any later change, and must be
+    closed. The first pages of a scan of the past recall it, and have no rows.
 
     ``count`` is the number of rows given so far and ``last_key`` the key of the last one (None before the first): the
     scan's result array, with the revision. ``work`` is the units of work that the last page was (`state.sliced_work`).
     """
 
     __slots__ = (
-        "_entries",
         "_glob",
-        "_hold",
-        "_index",
         "_kv",
         "_limit",
         "_lost",
-        "_now_ms",
         "_open",
+        "_recalling",
         "_span",
+        "_view",
         "count",
         "keys_only",
         "last_key",
@@ -59,7 +61,7 @@ class ScanCursor:
         "work",
     )
 
-    def __init__(self, kv: Kv, op: OpenScan, glob: Glob | None = None) -> None:
+    def __init__(self, kv: Kv, op: OpenScan, view: View, glob: Glob | None = None) -> None:
         self._kv = kv
         self._glob = compile_glob(op.glob) if glob is None and op.glob is not None else glob
         prefixes = (op.prefix, self._glob.prefix if self._glob else None)
@@ -70,15 +72,14 @@ class ScanCursor:
         self.count = 0
         self.last_key: str | None = None
         self.work = 0
-        self.revision = kv.revision
-        self._now_ms = kv.clock()
+        self.revision = view.revision
+        self._view = view
         self._open = True
         self._lost = False
-        assert not kv.changing
-        self._entries = kv.entries  # another one after a clear of everything, which this scan does not see
-        self._index = kv.index  # before anything is held: from here on deleted keys keep their place in it
+        self._recalling: Steps[bool] | None = None
+        if view.begin != view.until:
+            self._recalling = recall_steps(kv, view, _InRange(self._span))
         kv.cursors += 1
-        self._hold = kv.held.hold(self.revision)
 
     def page(self, max_bytes: int, max_rows: int) -> Page | Failure:
         """The next rows: at most ``max_rows``, together at most ``max_bytes`` in MessagePack, or a single one.
@@ -88,13 +89,16 @@ class ScanCursor:
         much was written while the scan was open.
         """
         self.work = 0
-        if self._open and self._hold.lost:
+        recalled = not self._open or self._recalling is None or self._recall()
+        if self._open and (self._view.hold.lost or recalled is None):
             self._lost = True
             self.close()
         if self._lost:
             return failure(Code.REVISION_COMPACTED, {"revision": self.revision})
         if not self._open:
             return Page([], done=True)
+        if not recalled:
+            return Page([], done=False)
         max_rows = max(1, max_rows)
         if self._limit is not None:
             max_rows = min(max_rows, self._limit - self.count)
@@ -116,19 +120,31 @@ class ScanCursor:
         if self._open:
             self._open = False
             self._kv.cursors -= 1
-            self._kv.held.release(self._hold)
+            self._recalling = None
+            self._view.close()
+
+    def _recall(self) -> bool | None:
+        """Recall a piece of the past: whether it was the last; None if the view is lost."""
+        assert self._recalling is not None
+        try:
+            self.work = next(self._recalling)
+        except StopIteration as end:
+            self._recalling = None
+            return end.value or None
+        return False
 
     def _rows(self, room: int, max_rows: int) -> tuple[list[Row], bool]:
-        revision, glob, keys_only, now_ms = self.revision, self._glob, self.keys_only, self._now_ms
+        view, revision, glob, keys_only = self._view, self.revision, self._glob, self.keys_only
+        now_ms = view.now_ms
         cost, matches = (glob.cost, glob.matches) if glob is not None else (0, bool)
         older = self._kv.held.entry_at
-        whole, parts, place = self._entries.whole, self._entries.parts, PLACE_SHIFT
+        whole, parts, place = view.entries.whole, view.entries.parts, PLACE_SHIFT
         get = whole.get if whole is not None else None
         rows: list[Row] = []
         room -= _LIST_OVERHEAD
         work = limits.SLICE_WORK_MAX
         passed: str | None = None
-        for key in self._index.iterate(self._span, reverse=self.reverse):
+        for key in view.index.iterate(self._span, reverse=self.reverse):
             if work <= 0:
                 break
             # As in `Table.get`, without a call of Python for each key.
@@ -166,6 +182,15 @@ class ScanCursor:
         if passed is not None:
             self._span = _beyond(self._span, passed, reverse=self.reverse)
         return rows, False
+
+
+class _InRange:
+    """Each key of a range."""
+
+    complete = False
+
+    def __init__(self, span: KeyRange) -> None:
+        self.takes = span.holds
 
 
 def _beyond(span: KeyRange, key: str, *, reverse: bool) -> KeyRange:

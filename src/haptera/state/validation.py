@@ -20,12 +20,13 @@ from haptera.key_rules import (
 )
 from haptera.state import limits
 from haptera.state.command_encoding import COMMAND_OVERHEAD, size_bound
-from haptera.state.field_kinds import ItemsKind, kinds, list_field, size_if_accepted
+from haptera.state.field_kinds import FieldKind, ItemsKind, kinds, list_field, size_if_accepted
 from haptera.state.glob import Glob, MalformedGlob, compile_steps
 from haptera.state.operations import (
     COMPARED,
     FENCED,
     OPERATIONS,
+    AsOf,
     Compare,
     DeleteMany,
     GetMany,
@@ -53,8 +54,12 @@ def accepted_size(op: Operation) -> int | Failure:
     return (_refusal(op) or size_bound(op)) if size is None else size
 
 
-def validate_steps(op: SetMany | DeleteMany | GetMany) -> Steps[Failure | int]:
+def validate_steps(op: SetMany | DeleteMany | GetMany | AsOf) -> Steps[Failure | int]:
     """As `validate`, in slices: the operation's `size_bound`, or why it cannot be executed."""
+    if isinstance(op, AsOf):
+        assert isinstance(op.read, GetMany)
+        size = yield from validate_steps(op.read)
+        return size if isinstance(size, Failure) else _refusal_of_others(op, None) or size
     field, kind = _LISTS[type(op)]
     elements = getattr(op, field)
     refused = count_refusal(field, len(elements)) or _refusal_of_others(op, field)
@@ -107,6 +112,9 @@ def _refusal(op: Operation) -> Failure | None:
         return found if isinstance(found, Failure) else None
     if isinstance(op, Transact):
         return _transact_refusal(op)
+    if isinstance(op, AsOf):
+        refused = validate(op.read)
+        return refused or _refusal_of_others(op, None)
     return _refusal_of_others(op, None)
 
 
@@ -163,10 +171,14 @@ def _compare_refusal(compare: Compare) -> Failure | None:
             return invalid("operand", f"not a {compare.field} to compare with")
 
 
-#: Of a transact `_refusal` says whether it is acceptable, because its parts are of many kinds.
+#: Of a transact and a read of the past `_refusal` says whether it is acceptable, because its parts are of many kinds.
 _ACCEPTED_SIZES: Final[dict[type[Operation], Callable[[Any], int | None]]] = {
     **{command: size_if_accepted(command, COMMAND_OVERHEAD) for command in OPERATIONS},
     Transact: lambda _: None,
+    AsOf: lambda _: None,
 }
-_KINDS: Final = {command: kinds(command) for command in OPERATIONS}
+_KINDS: Final[dict[type[Operation], dict[str, FieldKind]]] = {
+    **{command: kinds(command) for command in OPERATIONS},
+    AsOf: kinds(AsOf),
+}
 _LISTS: Final = {command: found for command in OPERATIONS if (found := list_field(command)) is not None}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from haptera.errors import Failure
 from haptera.node.services.kv_methods import METHODS
 from haptera.state.operations import (
+    AsOf,
     Clear,
     Compare,
     Count,
@@ -111,6 +112,16 @@ TAKEN: list[tuple[str, list[Any], Operation]] = [
         [[["a", "value", "<", b"v"]], [], [["get", ["a"]], ["increment", ["n", 2, {"initial": 1}]]]],
         Transact([Compare("a", "value", "<", b"v")], [], [Get("a"), Increment("n", 2, 1)]),
     ),
+    ("get", ["a", {"at_revision": 3}], AsOf(Get("a"), 3)),
+    ("get", ["a", {"at_time_ms": 0}], AsOf(Get("a"), None, 0)),
+    ("get", ["a", {}], Get("a")),
+    ("get_many", [["a"], {"at_revision": 0}], AsOf(GetMany(["a"]), 0)),
+    ("count", [{"prefix": "a", "at_time_ms": 5}], AsOf(Count("a"), None, 5)),
+    (
+        "scan",
+        [{"at_revision": 1, "at_time_ms": 2, "limit": 3}],
+        AsOf(OpenScan(limit=3), 1, 2),  # it is refused when it is checked, as a value is
+    ),
     (
         "transact",
         [[], [["exists", ["a"]], ["delete", ["a"]], ["rename", ["a", "b"]]]],
@@ -132,8 +143,11 @@ def test_an_argument_that_was_never_encoded_is_the_same_operation(
 
 
 UNKNOWN: list[tuple[str, list[Any], str | int]] = [
-    ("get", ["a", 1], 1),
-    ("get", ["a", {}], 1),
+    ("exists", ["a", 1], 1),
+    ("exists", ["a", {}], 1),
+    ("get", ["a", {}, 1], 2),
+    ("get", ["a", {"at": 1}], "at"),
+    ("exists", ["a", {"at_revision": 1}], 1),
     ("set", ["a", b"", {}, 1], 3),
     ("set", ["a", b"", {"ttl": 1}], "ttl"),
     ("set", ["a", b"", {"persist": True}], "persist"),

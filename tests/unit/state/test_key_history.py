@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def page(machine: StateMachine, key: str, **options: int) -> tuple[Any, ...]:
-    found = finish(machine.history_steps(OpenHistory(key, **options)))
+    found = finish(machine.read_steps(OpenHistory(key, **options), 1 << 24))
     assert not isinstance(found, Failure)
     answer, revision = found
     assert revision == machine.revision
@@ -95,7 +95,7 @@ def test_a_history_that_is_overtaken_by_the_end_of_the_events_is_4009() -> None:
     store = Store(EventBounds(events=0, size=1 << 40))
     for _ in range(20):
         store.do(SetMany([(f"{number}", b"") for number in range(600)]))
-    steps = store.history_steps(OpenHistory("5", after=store.kv.events.compacted))
+    steps = store.read_steps(OpenHistory("5", after=store.kv.events.compacted), 1 << 24)
     next(steps)
     for _ in range(20):
         store.do(SetMany([(f"{number}", b"") for number in range(600)]))

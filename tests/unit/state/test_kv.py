@@ -64,9 +64,9 @@ def test_get_many_answers_in_the_order_of_the_keys_and_nil_for_missing_ones(stor
 def test_a_large_get_many_fits_its_bound_or_is_refused_and_lets_go_of_its_revision(store: Store) -> None:
     store.do(Set("large", bytes(1000)))
     size = 1000 + ENTRY_OVERHEAD + 1 + ANSWER_OVERHEAD  # a missing key is one byte
-    found = finish(store.get_many_steps(GetMany(["large", "missing"]), size))
-    assert found == ([(bytes(1000), store.revision, None), None], store.revision)
-    assert refused(finish(store.get_many_steps(GetMany(["large", "missing"]), size - 1)), 3004, limit=size - 1)
+    found = finish(store.read_steps(GetMany(["large", "missing"]), size))
+    assert found == (([(bytes(1000), store.revision, None), None],), store.revision)
+    assert refused(finish(store.read_steps(GetMany(["large", "missing"]), size - 1)), 3004, limit=size - 1)
     assert store.kv.held.idle
 
 

@@ -184,7 +184,7 @@ def test_a_dead_key_is_absent_for_every_read() -> None:
     assert store.ask(Count()) == store.ask(Count(prefix="al")) == store.ask(Count(glob="*")) == (1,)
     assert store.ask(Count(prefix="a/")) == store.ask(Count(glob="*1")) == (0,)
     assert [row[0] for row in store.scan()] == ["alive"]
-    assert finish(store.get_many_steps(GetMany(["a", "alive"]), 10_000)) == ([None, (b"1", 4, None)], 4)
+    assert finish(store.read_steps(GetMany(["a", "alive"]), 10_000)) == (([None, (b"1", 4, None)],), 4)
 
 
 def test_a_key_is_alive_until_its_last_millisecond() -> None:

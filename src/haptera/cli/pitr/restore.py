@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import time
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from haptera.cli import output
 from haptera.cli.exit_codes import DONE, IN_USE, USAGE, listed_offline
+from haptera.cli.moments import Time
 from haptera.cli.offline import ArchiveOption, Offline, archive_options, offline_options, target_option
-
-#: Unix seconds, with a fraction or without.
-_SECONDS: Final = re.compile(r"\d{1,12}(\.\d{1,9})?", re.ASCII)
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _HELP: Final = f"""Make a data directory of the store in SOURCE as it was at a revision or a time.
 
@@ -40,24 +33,6 @@ identity, and opens only when it is whole and was read back.
     )
 }
 """
-
-
-class Time(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no parameters
-    """A moment, in Unix milliseconds."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        text = str(value).strip()
-        if _SECONDS.fullmatch(text):
-            return int(Decimal(text) * 1000)
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            self.fail(f"{text!r} is neither a time, such as 2026-11-28T14:00:00Z, nor seconds since 1970.", param, ctx)
-        if moment.tzinfo is None:
-            self.fail(f"{text!r} has no time zone; Z at its end means UTC, +01:00 an hour before it.", param, ctx)
-        return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
 @click.command(help=_HELP)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from haptera.node.metrics import Metrics
     from haptera.node.scans import Cursor, Scans
     from haptera.node.slice_queue import Turns
-    from haptera.state import Glob, Result, StateMachine, Steps, StoredEntry
+    from haptera.state import Glob, Result, StateMachine, Steps
 
 #: Ids of answers that wait to be forgotten. They ride with the next write; only where nothing is written this many make
 #: an entry of their own, of 72 KiB.
@@ -146,9 +146,7 @@ class Commands:
         self._metrics.writes_unlogged_total += 1
         return known
 
-    def check_steps(
-        self, op: operations.SetMany | operations.DeleteMany | operations.GetMany
-    ) -> Steps[Envelope | Failure]:
+    def check_steps(self, op: operations.SetMany | operations.DeleteMany) -> Steps[Envelope | Failure]:
         """A command with a long list, checked in slices, for `submit`; or why it is refused."""
         size = yield from validate_steps(op)
         if isinstance(size, Failure):
@@ -221,47 +219,55 @@ class Commands:
     async def open_scan(
         self,
         submitter: Submitter,
-        op: operations.OpenScan,
+        op: operations.OpenScan | operations.AsOf,
         on_expired: Callable[[], None] | None = None,
         owner: object | None = None,
     ) -> Cursor | Failure:
-        """Open a scan of the present revision; it must be closed. Fails with 3003, 4006 or 3007.
+        """Open a scan of the present revision, or of the past; it must be closed. Fails with 3003, 4006, 4009 or 3007.
 
         A scan from which no page was taken for 60 s has lost its revision: `on_expired` is called, and its next page is
         4009. `owner`, the connection that it is for, has a share of the scans that may be open at once; a scan without
         an owner may be any of them.
         """
+        at = op if isinstance(op, operations.AsOf) else None
+        scan = op.read if isinstance(op, operations.AsOf) else op
+        assert isinstance(scan, operations.OpenScan)
         glob: Glob | None = None
-        if op.glob is not None and len(op.glob) > SHORT_GLOB_MAX:
-            compiled = await self.turns.run(owner, glob_steps(op.glob))
+        if scan.glob is not None and len(scan.glob) > SHORT_GLOB_MAX:
+            compiled = await self.turns.run(owner, glob_steps(scan.glob))
             if isinstance(compiled, Failure):
                 return compiled
-            glob, op = compiled, msgspec.structs.replace(op, glob=None)
-        refused = validate(op)
+            glob, scan = compiled, msgspec.structs.replace(scan, glob=None)
+        refused = validate(scan if at is None else msgspec.structs.replace(at, read=scan))
         if refused is not None:
             return refused
         await self._pipeline.settled()
-        return self._scans.open(op, on_expired, owner, glob)
+        return self._scans.open(scan, on_expired, owner, glob, at)
 
     def counts_at_once(self, op: operations.Count) -> bool:
         """Whether `submit` answers this count at once; else it is for `count`."""
         return self._machine.counts_at_once() and _is_of_a_range(op)
 
     async def count(
-        self, submitter: Submitter, op: operations.Count, owner: object | None = None
+        self, submitter: Submitter, op: operations.Count | operations.AsOf, owner: object | None = None
     ) -> tuple[tuple[Any, ...], int] | Failure:
         """A count that `submit` does not answer at once: its result array, and the revision that it is of.
 
         One that looks at each key is made of the pages of a scan, which is one of the `owner`'s; it fails as
         `open_scan` does.
         """
-        if _is_of_a_range(op):
+        if isinstance(op, operations.Count) and _is_of_a_range(op):
             refused = validate(op)
             await self._pipeline.settled()
             if refused is not None or self._machine.counts_at_once():
                 result = refused or self._machine.read(op)
                 return (result, self._machine.revision) if isinstance(result, tuple) else cast("Failure", result)
-        scan = operations.OpenScan(prefix=op.prefix, start=op.start, end=op.end, glob=op.glob, keys_only=True)
+        count = op.read if isinstance(op, operations.AsOf) else op
+        assert isinstance(count, operations.Count)
+        keys = operations.OpenScan(
+            prefix=count.prefix, start=count.start, end=count.end, glob=count.glob, keys_only=True
+        )
+        scan = msgspec.structs.replace(op, read=keys) if isinstance(op, operations.AsOf) else keys
         cursor = await self.open_scan(submitter, scan, owner=owner)
         if isinstance(cursor, Failure):
             return cursor
@@ -271,15 +277,24 @@ class Commands:
         finally:
             cursor.close()
 
-    def history_steps(self, op: operations.OpenHistory) -> Steps[tuple[tuple[Any, ...], int] | Failure]:
-        """The result array of a history and its revision, in slices; fails with 3003, 4006 or 4009."""
-        return validate(op) or (yield from self._machine.history_steps(op))
+    def read_steps(
+        self, op: operations.GetMany | operations.OpenHistory | operations.AsOf, limit: int
+    ) -> Steps[tuple[tuple[Any, ...], int] | Failure]:
+        """A read that `submit` does not answer at once, in slices: a history, a get_many of many keys, or a get or
+        get_many of the past. Its result array, and the revision that it is of. Fails with 3003, 3004 for an answer
+        above `limit`, 4001, 4006 or 4009.
+        """
+        refused = yield from _refusal_steps(op)
+        return refused or (yield from self._machine.read_steps(op, limit))
 
-    def get_many_steps(
-        self, op: operations.GetMany, limit: int
-    ) -> Steps[tuple[list[StoredEntry | None], int] | Failure]:
-        """The entries of a valid get_many, in slices, and the revision of all; 3004 for an answer above `limit`."""
-        return self._machine.get_many_steps(op, limit)
+
+def _refusal_steps(op: operations.GetMany | operations.OpenHistory | operations.AsOf) -> Steps[Failure | None]:
+    if isinstance(op, operations.OpenHistory) or (
+        isinstance(op, operations.AsOf) and not isinstance(op.read, operations.GetMany)
+    ):
+        return validate(op)
+    size = yield from validate_steps(op)
+    return size if isinstance(size, Failure) else None
 
 
 def _is_of_a_range(op: operations.Count) -> bool:

@@ -16,7 +16,7 @@ from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.services.answer_shares import Answers
 from haptera.node.services.kv_methods import METHODS, SERVICE, methods_with
 from haptera.node.services.large_requests import LARGE_SIZE, LargeRequests, is_large_list, while_wanted
-from haptera.node.services.long_reads import LongReads
+from haptera.node.services.long_reads import LongReads, is_get_many
 from haptera.node.services.msgpack_slices import PIECE_SIZE, decode_steps
 from haptera.node.services.replies import Replies
 from haptera.node.services.tasks import Tasks
@@ -137,9 +137,9 @@ class KvService(Service):
                 written = self._writes.submit(session, [request], [command], elements)
             elif isinstance(command.op, operations.OpenWatch):
                 self._watch(session, request, command.op)
-            elif isinstance(command.op, operations.GetMany):
+            elif is_get_many(command.op):
                 self._metrics.kv_reads_total += 1
-                await self._reads.get_many(request, command.op)
+                await self._reads.read(request, command.op)
             elif not self._reads.takes(session, request, command.op):
                 self._metrics.kv_reads_total += 1
                 self._commands.submit(session, [command], lambda results: self._replies.answer([request], results))
@@ -161,7 +161,7 @@ class KvService(Service):
             op = yield from decode_steps(method, payload, elements)
         else:
             op = method.decode(payload)
-        if isinstance(op, (operations.SetMany, operations.DeleteMany, operations.GetMany)):
+        if isinstance(op, (operations.SetMany, operations.DeleteMany)):
             found = yield from self._commands.check_steps(op)
             if isinstance(found, Failure):
                 return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from haptera.kv_groups import KV_GROUPS, LEASES
+from haptera.kv_groups import HISTORY, KV_GROUPS, LEASES
 from haptera.node.services.method_arguments import Argument
 from haptera.node.services.transact_argument import TransactArgument
 from haptera.state import OPERATIONS, Operation, Write, method_of, operations
@@ -37,7 +37,8 @@ def _methods(groups: frozenset[str]) -> dict[str, Argument[Operation] | Transact
     plain = {name: Argument(command, groups) for name, command in had.items() if command is not operations.Transact}
     methods: dict[str, Argument[Operation] | TransactArgument] = dict(plain)
     if len(plain) < len(had):
-        parts = {name: plain[name] for name in plain if had[name].of_one_key}
+        present = groups - {HISTORY}  # the operations of a transact are of the store as it is then
+        parts = {name: Argument(had[name], present) for name in plain if had[name].of_one_key}
         methods["transact"] = TransactArgument(parts, with_leases=LEASES in groups)
     return methods
 

@@ -1,4 +1,4 @@
-"""The long reads of the kv service: scans, counts of many keys, and large get_many.
+"""The long reads of the kv service: scans, counts of many keys, large get_many, histories, and reads of the past.
 
 The rows of a scan with ``keys_only`` have the same four places, with nil for the value.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeGuard, cast
 
 from haptera.errors import Code, Failure, LocalProtocolError, failure
 from haptera.node.scans import Cursor, page_steps
-from haptera.node.services.hidden_times import entries_without_times, hides_times, rows_without_times
+from haptera.node.services.hidden_times import hides_times, rows_without_times, without_times
 from haptera.node.services.large_requests import while_wanted, writable
 from haptera.node.services.msgpack_slices import encode_steps
 from haptera.node.services.replies import GET_MANY_SIZE_MAX, revision_entry
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from haptera.peer import Request
     from haptera.state import Operation, Steps
 
+Scanning = operations.OpenScan | operations.AsOf
+Counting = operations.Count | operations.AsOf
+Reading = operations.GetMany | operations.OpenHistory | operations.AsOf
+
 _logger = logging.getLogger(__name__)
 
 #: Bytes of one page of a scan, unless one row is larger: one turn of the connection, a quarter of a default window.
@@ -32,6 +36,11 @@ PAGE_SIZE_MAX: Final = 64 * 1024
 
 #: Rows of one page, so that a page of small rows too is taken in a fraction of a millisecond.
 PAGE_ROWS_MAX: Final = 1024
+
+
+def is_get_many(op: Operation) -> TypeGuard[Reading]:
+    """Whether an operation is a get_many, of the present or the past."""
+    return isinstance(op.read if isinstance(op, operations.AsOf) else op, operations.GetMany)
 
 
 class LongReads:
@@ -44,50 +53,46 @@ class LongReads:
         self._tasks = tasks
 
     def takes(self, submitter: Submitter, request: Request, op: Operation) -> bool:
-        """Whether a read is a scan, a history, or a count of any number of keys; it is on its way then."""
-        if isinstance(op, operations.OpenScan):
+        """Whether a read is a scan, a history, a count of any number of keys, or of the past; it is on its way then."""
+        kind = type(op.read if isinstance(op, operations.AsOf) else op)
+        if kind is operations.OpenScan:
             self._metrics.kv_scans_total += 1
-            self._tasks.begin(request.peer, lambda: self._scan(submitter, request, op))
-        elif isinstance(op, operations.Count) and not self._commands.counts_at_once(op):
-            self._metrics.kv_reads_total += 1
-            self._tasks.begin(request.peer, lambda: self._count(submitter, request, op))
-        elif isinstance(op, operations.OpenHistory):
-            self._metrics.kv_reads_total += 1
-            self._tasks.begin(request.peer, lambda: self._history(request, op))
-        else:
+            self._tasks.begin(request.peer, lambda: self._scan(submitter, request, cast("Scanning", op)))
+            return True
+        if isinstance(op, operations.Count):
+            if self._commands.counts_at_once(op):
+                return False
+        elif not isinstance(op, operations.AsOf | operations.OpenHistory):
             return False
+        self._metrics.kv_reads_total += 1
+        if kind is operations.Count:
+            self._tasks.begin(request.peer, lambda: self._count(submitter, request, cast("Counting", op)))
+        else:
+            self._tasks.begin(request.peer, lambda: self.read(request, cast("Reading", op)))
         return True
 
-    async def get_many(self, request: Request, op: operations.GetMany) -> None:
-        """Answer a large get_many when there is room for it: it may be any number of times as large as the request."""
+    async def read(self, request: Request, op: Reading) -> None:
+        """Answer a read that is made in slices when there is room for it: a few bytes may ask for many."""
         await writable(request)
-        answer = await self._commands.turns.run(request.peer, while_wanted(request, self._entries(request, op)))
+        answer = await self._commands.turns.run(request.peer, while_wanted(request, self._read_steps(request, op)))
         if isinstance(answer, tuple):
             payload, revision = answer
             request.respond(payload, revision_entry(revision))
         else:
             self._replies.fail(request, answer or failure(Code.CANCELLED, outcome="not_applied"))
 
-    def _entries(self, request: Request, op: operations.GetMany) -> Steps[tuple[bytes, int] | Failure]:
-        found = yield from self._commands.get_many_steps(op, min(request.peer.max_message, GET_MANY_SIZE_MAX))
+    def _read_steps(self, request: Request, op: Reading) -> Steps[tuple[bytes, int] | Failure]:
+        found = yield from self._commands.read_steps(op, min(request.peer.max_message, GET_MANY_SIZE_MAX))
         if isinstance(found, Failure):
             return found
-        entries, revision = found
+        result, revision = found
+        if isinstance(op, operations.OpenHistory):
+            return self._replies.encode(result), revision
         if hides_times(request.peer):
-            entries = entries_without_times(entries)
-        return (yield from encode_steps((entries,))), revision
+            result = without_times(result)
+        return (yield from encode_steps(result)), revision
 
-    async def _history(self, request: Request, op: operations.OpenHistory) -> None:
-        """Answer with versions of a key, when there is room for the answer."""
-        await writable(request)
-        steps = while_wanted(request, self._commands.history_steps(op))
-        answer = await self._commands.turns.run(request.peer, steps)
-        if isinstance(answer, tuple):
-            self._replies.respond(request, *answer)
-        else:
-            self._replies.fail(request, answer or failure(Code.CANCELLED, outcome="not_applied"))
-
-    async def _count(self, submitter: Submitter, request: Request, op: operations.Count) -> None:
+    async def _count(self, submitter: Submitter, request: Request, op: Counting) -> None:
         task = asyncio.current_task()
         assert task is not None
         request.on_cancel = lambda: self._tasks.stop(request.peer, task)
@@ -106,7 +111,7 @@ class LongReads:
             _logger.exception("count_failed", extra={"stream": request.stream})
             self._replies.fail(request, failure(Code.HANDLER_FAILED, outcome="not_applied"))
 
-    async def _scan(self, submitter: Submitter, request: Request, op: operations.OpenScan) -> None:
+    async def _scan(self, submitter: Submitter, request: Request, op: Scanning) -> None:
         task = asyncio.current_task()
         assert task is not None
 

@@ -12,20 +12,24 @@ from collections.abc import Container, Mapping, Sequence
 from functools import reduce
 from operator import or_
 from types import NoneType
-from typing import Any, Final, Generic, TypeVar, get_args
+from typing import Any, Final, Generic, TypeVar, cast, get_args
 
 import msgspec
 from msgspec import NODEFAULT, UNSET, Raw, Struct, UnsetType, structs
 
 from haptera.errors import Code, Failure, failure
 from haptera.kv_groups import KV_GROUPS
-from haptera.state import array_header, list_field
+from haptera.state import array_header, list_field, operations
 from haptera.wire import map_size
 
 AskedT = TypeVar("AskedT", bound=Struct)
 
 #: An option map that is not there.
 NO_OPTIONS: Final = Raw()
+
+#: The options with which a read is one of the past, and their values in one of the present.
+_PAST: Final = structs.fields(operations.AsOf)[1:]
+_PRESENT: Final = [None] * len(_PAST)
 
 #: Said to msgspec.convert, which would else take a text where bytes belong, and decode it as Base64.
 BINARY: Final = (bytes,)
@@ -44,7 +48,8 @@ _map: Final = msgspec.msgpack.Decoder(dict[str, Any])
 
 
 class Argument(Generic[AskedT]):
-    """The argument of one method, which becomes an ``asked``: an operation of the store, for a method of kv.
+    """The argument of one method, which becomes an ``asked``: an operation of the store, for a method of kv. With an
+    option that names a moment of the past, an operation that may be of the past becomes an `operations.AsOf` around it.
 
     The class may say more of its form, as a `Command` does. ``list_field`` names the list of which the argument may
     have very many elements: it is the argument's first field, and the operation's. ``bytes_per_unit`` is how many
@@ -60,6 +65,7 @@ class Argument(Generic[AskedT]):
         "_header",
         "_known",
         "_options",
+        "_own",
         "bytes_per_unit",
         "group",
         "list_field",
@@ -76,11 +82,17 @@ class Argument(Generic[AskedT]):
         fields = structs.fields(asked)
         count: int = getattr(asked, "positional", None) or sum(field.default is NODEFAULT for field in fields)
         array, options = [(field.name, field.type) for field in fields[:count]], fields[count:]
+        self._own = len(options)
+        past = _PAST if asked in operations.OF_PAST else ()
+        options += past
         self._array = _array_struct(array)
         self._options: type[Struct] | None = None
         if options or getattr(asked, "may_have_options", False):
             self._options = _options_struct(options)
-        needs: Mapping[str, str] = getattr(asked, "option_groups", {})
+        needs: Mapping[str, str] = {
+            **getattr(asked, "option_groups", {}),
+            **{field.encode_name: str(operations.AsOf.group) for field in past},
+        }
         names = [field.encode_name for field in options]
         self._known = frozenset(name for name in names if name not in needs or needs[name] in groups)
         # Most arguments have no options: their first byte says so, and a tuple is decoded faster than a struct.
@@ -125,7 +137,12 @@ class Argument(Generic[AskedT]):
             given = structs.astuple(msgspec.convert(options, self._options, builtin_types=BINARY))
         except (ValueError, RecursionError) as error:
             return invalid(str(error))
-        return self._asked(*fields, *[None if value is UNSET else value for value in given])
+        own = [None if value is UNSET else value for value in given]
+        past = own[self._own :]
+        asked = self._asked(*fields, *own[: self._own])
+        if past == _PRESENT[: len(past)]:
+            return asked
+        return cast("AskedT", operations.AsOf(cast("Any", asked), *past))
 
     def _malformed(self, payload: bytes | memoryview, error: Exception) -> Failure:
         """The refusal of an argument that could not be decoded: the position of the first field that is not known."""

@@ -14,7 +14,7 @@ import msgspec
 
 from haptera.errors import Code, Failure, failure
 from haptera.key_rules import KEYS_PER_COMMAND_MAX
-from haptera.state import ANSWER_OVERHEAD, ENTRY_OVERHEAD, array_header, read_array_header, values_size
+from haptera.state import ANSWER_OVERHEAD, ENTRY_OVERHEAD, array_header, operations, read_array_header, values_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +78,7 @@ def decode_steps(method: Argument[Operation], payload: bytes, elements: list[Any
     op = method.decode(payload[:first] + b"\x90" + payload[at:])
     if isinstance(op, Failure):
         return op
-    return msgspec.structs.replace(op, **{field: elements})
+    return _with_list(op, field, elements)
 
 
 def convert_steps(
@@ -93,9 +93,15 @@ def convert_steps(
         if isinstance(op, Failure):
             return op
         op = method.convert((given[start : start + ELEMENTS_MAX], *rest))
-        elements += getattr(op, field, ())
+        elements += getattr(op.read if isinstance(op, operations.AsOf) else op, field, ())
         yield ELEMENTS_MAX
-    return op if isinstance(op, Failure) else msgspec.structs.replace(op, **{field: elements})
+    return op if isinstance(op, Failure) else _with_list(op, field, elements)
+
+
+def _with_list(op: Operation, field: str, elements: list[Any]) -> Operation:
+    """An operation with its list, which was decoded by itself."""
+    changes = {"read": _with_list(op.read, field, elements)} if isinstance(op, operations.AsOf) else {field: elements}
+    return msgspec.structs.replace(op, **changes)
 
 
 def encode_steps(result: tuple[Any, ...]) -> Steps[bytes]:

@@ -68,7 +68,7 @@ class Delivery:
             if self._cursor.place != until:
                 self._start()
         else:
-            self._cursor.place, self._cursor.offset = until, 0
+            self._cursor.place, self._cursor.after = until, ""
 
     def stop(self) -> None:
         """Send no more progress marks."""
