@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import haptera
-from haptera.errors import ConnectionLost
+from haptera.errors import Code, ConnectionLost, RemoteProtocolError
 from haptera.testing import node, proxy
 from tests.integration.test_watch import store
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
     from pathlib import Path
 
     from haptera import Cache, Database, Event
+    from haptera.client.watch import Watch
 
 
 async def at(cache: Cache, revision: int) -> None:
@@ -177,3 +179,35 @@ async def test_a_copy_of_a_store_that_cannot_be_reached_is_refused() -> None:
         with pytest.raises(ConnectionLost):
             async with db.cached(prefix=""):
                 pass
+
+
+async def test_a_copy_goes_on_after_an_answer_that_cannot_be_read() -> None:
+    """Trap: one answer of a node that was just replaced ends a copy for good, and it is read on however old it is."""
+    async with node(storage="memory") as url, haptera.connect(url) as db:
+        await db.set("a", "1")
+        cache = db.cached(prefix="")
+        begin = cache._begin
+        watches: list[Watch] = []
+
+        def begun() -> Watch:
+            watch = begin()
+            if not watches:
+                watch._items = _malformed_after(2, watch._items)
+            watches.append(watch)
+            return watch
+
+        cache._begin = begun
+        async with cache:
+            await db.set("a", "2")
+            revision = await db.set("b", "3")
+            await at(cache, revision)
+            assert copied(cache) == await whole(db, "")
+            assert (cache.ended, cache.error, len(watches)) == (False, None, 2)
+
+
+async def _malformed_after(count: int, items: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+    async with aclosing(items):
+        for _ in range(count):
+            yield await anext(items)
+        await anext(items)
+        raise RemoteProtocolError(Code.MALFORMED_FRAME, "the server's answer is malformed")

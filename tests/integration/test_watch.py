@@ -315,6 +315,22 @@ def test_two_revisions_are_compared(url: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["served", "embedded"])
+async def test_the_largest_values_are_told_with_what_they_replaced(kind: str, tmp_path: Path) -> None:
+    """Trap: an event that no message can have, at which a watch ends for ever."""
+    first, second = b"1" * (8 << 20), b"2" * (8 << 20)
+    async with store(kind, tmp_path) as db:
+        await db.set("a", first)
+        await db.set("a", second)
+        await db.delete("a")
+        async with db.watch(start_revision=1, previous=True) as events:
+            told_events = [await anext(events) for _ in range(3)]
+        assert [(event.version, event.previous_omitted) for event in told_events] == [(1, False), (2, True), (3, False)]
+        assert [event.previous and event.previous.version for event in told_events] == [None, 1, 2]
+        assert told_events[2].previous == haptera.Entry("a", second, 2)
+        assert await db.get("a", at_revision=1) == haptera.Entry("a", first, 1)
+
+
+@pytest.mark.parametrize("kind", ["served", "embedded"])
 async def test_the_end_of_a_key_by_its_time_is_an_event(kind: str, tmp_path: Path) -> None:
     """Trap: expiry events missing from watches."""
     async with store(kind, tmp_path) as db, db.watch(previous=True) as events:

@@ -75,6 +75,9 @@ async def _differences(db: Database, start: int, end: int, prefix: str) -> Diffe
                 if event.version > end:
                     continue
                 previous = None if event.previous is None else event.previous.value
+                if event.previous_omitted and event.key not in found:
+                    entry = await db.get(event.key, at_revision=start)
+                    previous = None if entry is None else entry.value
                 found[event.key] = (found.get(event.key, (previous, None))[0], event.value)
             if len(found) > KEYS_MAX:
                 raise click.UsageError(f"more than {KEYS_MAX:,} keys were changed; --prefix chooses some")

@@ -92,5 +92,8 @@ def _fields(event: Event, previous: bool) -> dict[str, Any]:
     fields["version"] = event.version
     fields["expires_at"] = event.expires_at
     if previous:
-        fields["previous"] = None if event.previous is None else output.entry_fields(event.previous)
+        with_value = not event.previous_omitted
+        fields["previous"] = (
+            None if event.previous is None else output.entry_fields(event.previous, with_value=with_value)
+        )
     return fields

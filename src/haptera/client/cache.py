@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Self
 from haptera.client.backoff import Backoff
 from haptera.client.entry import Entry
 from haptera.client.event import Event
-from haptera.errors import ConnectionLost, HapteraError, RevisionCompacted
+from haptera.errors import ConnectionLost, HapteraError, RemoteProtocolError, RevisionCompacted
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -133,8 +133,8 @@ class Cache:
         while True:
             try:
                 await self._follow()
-            except (ConnectionLost, RevisionCompacted) as error:
-                if self._synced is not None and not self._synced.done() and isinstance(error, ConnectionLost):
+            except (ConnectionLost, RemoteProtocolError, RevisionCompacted) as error:
+                if self._synced is not None and not self._synced.done() and not isinstance(error, RevisionCompacted):
                     self._end(error)
                     return
                 self._error = error

@@ -21,7 +21,9 @@ class Event(msgspec.Struct, frozen=True):
     entry that is there, and then once ``"synced"``, with an empty key: all that was there has been given. A history has
     ``"present"`` for an entry that is older than the changes that the node keeps. ``value`` is the new value, None
     where there is none. ``version`` is the store's revision of the change, for ``"present"`` that of the entry.
-    ``previous`` is the entry of before, if a watch was asked for it and there was one. ``expires_at`` is Unix time in
+    ``previous`` is the entry of before, if a watch was asked for it and there was one. Where ``previous_omitted`` is
+    true its value is left out and empty here, because both values together are more than 8 MiB;
+    ``get(key, at_revision=version - 1)`` reads it. ``expires_at`` is Unix time in
     seconds, or None for a key that does not expire. In a history ``time`` is that of the change in Unix seconds, and
     ``user`` the name of the user, empty without authentication.
     """
@@ -34,6 +36,7 @@ class Event(msgspec.Struct, frozen=True):
     expires_at: float | None = None
     time: float | None = None
     user: str | None = None
+    previous_omitted: bool = False
 
     @property
     def text(self) -> str:

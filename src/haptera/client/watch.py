@@ -87,6 +87,11 @@ class Watch:
 
 def _event_of(event: Happened) -> Event:
     previous, expires = event.previous, event.expires_at_ms
-    before = None if previous is None else entry_of(event.key, previous.value, previous.version, previous.expires_at_ms)
+    before, omitted = None, False
+    if previous is not None:
+        omitted = previous.value is None
+        before = entry_of(event.key, previous.value or b"", previous.version, previous.expires_at_ms)
     expires_at = None if expires is None else expires / 1000
-    return Event(kind_of(event.kind), event.key, event.value, event.version, before, expires_at)
+    return Event(
+        kind_of(event.kind), event.key, event.value, event.version, before, expires_at, previous_omitted=omitted
+    )

@@ -7,8 +7,16 @@ from typing import Any
 
 import msgspec
 
-from haptera.client.methods import Count, Found, Milliseconds, Revision
+from haptera.client.methods import Count, Milliseconds, Revision
 from haptera.errors import Code, RemoteProtocolError
+
+
+class Before(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The entry of before; its value is None where it has no room beside the new one."""
+
+    value: bytes | None
+    version: Revision
+    expires_at_ms: Milliseconds | None = None
 
 
 class Happened(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -18,7 +26,7 @@ class Happened(msgspec.Struct, array_like=True, frozen=True, gc=False):
     key: str
     value: bytes | None
     version: Revision
-    previous: Found | None = None
+    previous: Before | None = None
     expires_at_ms: Milliseconds | None = None
 
 

@@ -13,10 +13,11 @@ import pytest
 
 from haptera.errors import Failure
 from haptera.node.commands import ANONYMOUS
+from haptera.node.watches import delivery
 from haptera.node.watches import watches as module
 from haptera.node.watches.groups import Groups
 from haptera.node.watches.items import ITEM_SIZE_MAX
-from haptera.state import EventBounds
+from haptera.state import EventBounds, EventCursor
 from haptera.state.operations import Clear, Delete, DeleteMany, OpenWatch, Rename, Set, SetMany
 from haptera.testing import virtual_clock
 from tests.unit.node.nodes import Asked, opened
@@ -62,6 +63,10 @@ class Reader:
     def fail(self, reason: Failure) -> None:
         assert self.failure is None, "a watch ends once"
         self.failure = reason
+
+    def fill(self) -> None:
+        """Have no more room."""
+        self._room = 0
 
     def take(self, items: int = 1 << 60) -> None:
         """Have room for more items."""
@@ -526,3 +531,73 @@ async def test_each_watch_is_told_of_each_change_once_and_in_order(seed: int) ->
                 and (event[2] == wanted.key if wanted.key else event[2].startswith(wanted.prefix or ""))
             ]
         node._machine.check()
+
+
+async def test_trap_a_value_of_before_that_has_no_room_beside_the_new_one_is_left_out() -> None:
+    """Else no message could have the event, and the watch would end at it each time that it is resumed."""
+    async with opened() as node:
+        half, largest = bytes(4 << 20), bytes(8 << 20)
+        reader = Reader()
+        watch(node, reader, with_previous=True)
+        await do(node, Set("a", half), Set("a", half), Set("a", largest), Set("a", largest), Delete("a"))
+        assert [event[4] for item in reader.told for event in item[1]] == [
+            None,
+            [half, 1, None],
+            [None, 2, None],
+            [None, 3, None],
+            [largest, 4, None],
+        ]
+        assert max(map(len, reader.items)) < (8 << 20) + 1024
+
+
+async def test_a_watch_that_falls_behind_again_before_its_task_is_gone_keeps_the_new_one() -> None:
+    async with opened() as node:
+        reader = Reader(room=1)
+        opened_watch = watch(node, reader)
+        await do(node, Set("a", b"1"))
+        assert node.watches.behind == 1
+        reader.take(2)
+        for _ in range(200):
+            await asyncio.sleep(0)
+            if opened_watch.task is not None and opened_watch.task.done():
+                break
+        reader.fill()
+        assert opened_watch in opened_watch.group.members
+        events = node._machine.kv.events
+        node.watches._fall_behind(opened_watch, EventCursor(events, events.end), 0, 0)
+        await told_all(node)
+        assert (node.watches.behind, opened_watch.task is None) == (1, False)
+        await do(node, Set("a", b"2"))
+        reader.take()
+        await told_all(node)
+        assert [event[0] for event in reader.events] == [1, 2]
+        assert (node.watches.behind, opened_watch.task) == (0, None)
+
+
+async def test_a_failure_of_delivery_ends_the_watches_that_would_miss_events_and_no_others(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened() as node:
+        missing, behind = Reader(), Reader(room=1)
+        watch(node, missing)
+        watch(node, behind)
+        await do(node, Set("a", b"1"))
+        with monkeypatch.context() as patch:
+
+            def fails(*_: Any) -> Any:
+                raise RuntimeError("a defect")
+
+            patch.setattr(delivery, "pack", fails)
+            await do(node, Set("a", b"2"))
+        assert missing.failure is not None
+        assert (missing.failure.code, missing.failure.outcome) == (3010, "not_applied")
+        assert [event[0] for event in missing.events] == [1]
+        assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == ["delivery_failed"]
+        later = Reader()
+        watch(node, later, start_revision=2)
+        await do(node, Set("a", b"3"))
+        behind.take()
+        await told_all(node)
+        assert [event[0] for event in later.events] == [2, 3]
+        assert behind.failure is None
+        assert [event[0] for event in behind.events] == [1, 2, 3]

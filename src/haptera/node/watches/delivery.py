@@ -8,6 +8,7 @@ event.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from haptera.node.slice_queue import Turns
     from haptera.node.watches.follower import Follower
     from haptera.state import Event, EventHistory, Steps
+
+_logger = logging.getLogger(__name__)
 
 #: Watches that one slice sends an ITEM to, and the units of work of each.
 _SENT_MAX: Final = 64
@@ -78,6 +81,26 @@ class Delivery:
         self._turns.start_once(self, self._steps)
 
     def _steps(self) -> Steps[None]:
+        try:
+            yield from self._delivery_steps()
+        except Exception:
+            _logger.exception("delivery_failed")
+            yield from self._give_up()
+
+    def _give_up(self) -> Steps[None]:
+        """End the watches in step, because it is not known which events each of them was sent."""
+        members = [watch for group in self.groups for watch in group.members]
+        self._cursor = EventCursor(self._events, self.until)
+        for group in self.groups:
+            group.matched = []
+            self.groups.note_open(group, 0)
+        for count, watch in enumerate(members, 1):
+            if watch in watch.group.members:
+                self._end(watch, failure(Code.HANDLER_FAILED, outcome="not_applied"))
+            if count % _SENT_MAX == 0:
+                yield _SENT_MAX * _SEND_WORK
+
+    def _delivery_steps(self) -> Steps[None]:
         while True:
             if self._cursor.lost:
                 yield from self._skip_lost()

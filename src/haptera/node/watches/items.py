@@ -1,6 +1,8 @@
 """The ITEMs of a watch: some events in the order of their revisions, and the revision that they reach.
 
-An ITEM is ``[revision, [[kind, key, value, version, previous, expires_at_ms], …], more]`` (spec/protocol.md 7).
+An ITEM is ``[revision, [[kind, key, value, version, previous, expires_at_ms], …], more]`` (spec/protocol.md 7). The
+value of before is left out of an event where both values are larger together than the largest value is: so each reader
+that takes the largest value takes each event.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from haptera.key_rules import VALUE_SIZE_MAX
 from haptera.state import PRESENT
 
 if TYPE_CHECKING:
@@ -39,8 +42,11 @@ def pack(events: Sequence[Event], start: int, ahead: int, with_previous: bool) -
         revision, kind, key, entry, previous, _, _ = events[end]
         if not with_previous:
             previous = None
+        value_size = 0 if entry is None else len(entry[0])
+        if previous is not None and value_size + len(previous[0]) > VALUE_SIZE_MAX:
+            previous = (None, *previous[1:])
         size += _EVENT_OVERHEAD + (len(key) if key.isascii() else len(key) * _CHARACTER_SIZE_MAX)
-        size += (0 if entry is None else len(entry[0])) + (0 if previous is None else len(previous[0]))
+        size += value_size + (0 if previous is None else len(previous[0] or b""))
         if size > ITEM_SIZE_MAX and rows:
             break
         if entry is None:

@@ -162,6 +162,8 @@ class Watches:
 
     def _followed(self, watch: Follower, task: asyncio.Task[None]) -> None:
         """A watch that was behind is in step, or ends."""
+        if watch.task is not task:
+            return  # it came into step, and fell behind again at once
         watch.task = None
         self._behind.discard(watch)
         if watch.ended is None:
