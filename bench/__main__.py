@@ -8,6 +8,7 @@ from bench import (
     attacks,
     backup_restore,
     codec,
+    copies,
     expiry,
     memory,
     redis_compare,
@@ -37,6 +38,7 @@ def main(argv: list[str]) -> int:
         attacks.main,
         expiry.main,
         watches.main,
+        copies.main,
     )
     return max(measure(argv) for measure in measurements)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench import attacks, codec, memory, redis_compare, replay, startup, storage, transactions
+from bench import attacks, codec, copies, memory, redis_compare, replay, startup, storage, transactions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +32,13 @@ def test_replay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = _found(capsys)
     assert found["results"][0]["entries"] == 500
     assert found["snapshot"]["keys"] == 500
+
+
+def test_copies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert copies.main(["--reads", "20000", "--dir", str(tmp_path), "--json"]) == 0
+    results = _found(capsys)["results"]
+    assert [result["max_staleness"] for result in results] == [None, 60.0]
+    assert all(result["reads"] == 20_000 and result["reads_per_second"] > 0 for result in results)
 
 
 def test_startup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
