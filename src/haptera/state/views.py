@@ -82,9 +82,10 @@ def past_view(kv: Kv, at: AsOf) -> View | Failure:
     if moment is None:
         return not_kept(kv, at)
     revision, now_ms = moment
+    index = kv.index  # made before anything is held, also where the view is of the store before a clear
     cleared = kv.events.cleared_after(revision)
     if cleared is None:
-        view = View(kv, revision, now_ms, kv.entries, kv.index)
+        view = View(kv, revision, now_ms, kv.entries, index)
         view.until = kv.events.end
     else:
         place, store = cleared
