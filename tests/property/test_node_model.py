@@ -47,6 +47,7 @@ class Model:
 
     def __init__(self) -> None:
         self.entries: dict[str, tuple[bytes, int]] = {}
+        self.attached: dict[str, int] = {}
         self.revision = 0
 
     def copy(self) -> Model:

@@ -44,6 +44,7 @@ from haptera.state.operations import (
     Count,
     Delete,
     DeleteMany,
+    EndLeases,
     Exists,
     Expire,
     ExpireDue,
@@ -52,9 +53,11 @@ from haptera.state.operations import (
     GetAndDelete,
     GetAndExpire,
     GetMany,
+    GrantLease,
     Increment,
     OpenScan,
     Rename,
+    RevokeLease,
     Set,
     SetMany,
     Transact,
@@ -63,7 +66,7 @@ from haptera.state.sliced_work import finish
 from tests.support.transacts import transact, transacts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 replace = msgspec.structs.replace
 
@@ -85,6 +88,8 @@ ttls = st.sampled_from([1, 2, 3, 70, 5000])
 moments = st.builds(AsOf, st.just(Get("a")), st.integers(0, 30)) | st.builds(
     AsOf, st.just(Get("a")), at_time_ms=st.integers(0, 20)
 )
+leases = st.sampled_from([1, 1, 2, 3, 5, 8])
+tokens = st.none() | st.integers(1, 12)
 
 writes: st.SearchStrategy[Write] = st.one_of(
     st.builds(Set, keys, values, versions, st.sampled_from([None, None, "absent", "present"]), st.booleans()),
@@ -97,7 +102,7 @@ writes: st.SearchStrategy[Write] = st.one_of(
     st.builds(Rename, keys, keys, st.booleans()),
     keys.map(lambda key: Rename(key, key)),
     st.builds(Clear, st.sampled_from([None, "", "a", "a/", "é", "zz", "b", "b/1"])),
-    transacts(keys, values),
+    transacts(keys, values, leases=st.just(0) | leases),
     st.builds(Set, keys, values, ttl_ms=ttls),
     st.builds(Set, keys, values, versions, keep_ttl=st.just(True)),
     st.builds(SetMany, st.lists(st.tuples(keys, values), max_size=4), ttls),
@@ -105,6 +110,13 @@ writes: st.SearchStrategy[Write] = st.one_of(
     st.builds(GetAndExpire, keys, ttls) | st.builds(GetAndExpire, keys, persist=st.just(True)),
     st.builds(GetAndDelete, keys),
     st.builds(ExpireDue, st.lists(keys, max_size=4)),
+    st.builds(GrantLease, st.sampled_from([1000, 2000])),
+    st.builds(Set, keys, values, versions, lease=leases, fence=tokens),
+    st.builds(SetMany, st.lists(st.tuples(keys, values), max_size=4), lease=leases, fence=tokens),
+    st.builds(RevokeLease, leases),
+    st.builds(EndLeases, st.lists(leases, max_size=3)),
+    st.builds(Delete, keys, fence=tokens) | st.builds(Clear, st.sampled_from([None, "a"]), fence=tokens),
+    st.builds(Increment, keys, fence=tokens) | st.builds(Rename, keys, keys, fence=tokens),
 )
 
 Entry = tuple[bytes, int, int | None]
@@ -120,6 +132,8 @@ class Model:
         self.revision = 0
         self.now_ms = 0
         self.entries: dict[str, Entry] = {}
+        self.leases: dict[int, int] = {}
+        self.attached: dict[str, int] = {}
         #: Of each revision the time of its last change of a key, and the entries, dead ones too.
         self.past: dict[int, tuple[int, dict[str, Entry]]] = {0: (0, {})}
 
@@ -137,20 +151,46 @@ class Model:
         return {key: entry for key, entry in self.entries.items() if entry[2] is None or entry[2] > self.now_ms}
 
     def do(self, op: Operation) -> tuple[object, ...] | int:
+        fence = getattr(op, "fence", None)
+        if fence is not None and fence not in {self.entries[key][1] for key in self.attached}:
+            return 4011
+        return self.leased(op) if isinstance(op, (GrantLease, RevokeLease, EndLeases)) else self.judged(op)
+
+    def leased(self, op: GrantLease | RevokeLease | EndLeases) -> tuple[object, ...] | int:
+        match op:
+            case GrantLease(ttl_ms):
+                self.revision += 1
+                self.leases[self.revision] = ttl_ms
+                return (self.revision, ttl_ms)
+            case RevokeLease(lease):
+                return self.end([lease]) if lease in self.leases else 4010
+            case EndLeases(many):
+                found = set(many) & self.leases.keys()
+                return (len(found), *self.end(found))
+
+    def end(self, leases: Iterable[int]) -> tuple[int, int | None]:
+        for lease in leases:
+            del self.leases[lease]
+        gone = {key for key, lease in self.attached.items() if lease in set(leases)}
+        return len(gone), self.remove(gone)
+
+    def judged(self, op: Operation) -> tuple[object, ...] | int:
         match op:
             case Transact():
                 return self.transact(op)
-            case Set(key, value, if_version, condition, return_previous, ttl_ms, keep_ttl):
+            case Set(_, _, _, _, _, _, _, lease) | SetMany(_, _, lease) if lease is not None and self.lacks(op, lease):
+                return 4010
+            case Set(key, value, if_version, condition, return_previous, ttl_ms, keep_ttl, lease):
                 refused = self.refused(key, if_version, condition)
                 before = self.entry(key)
                 expires = before[2] if keep_ttl and before else self.ending(ttl_ms)
-                return refused or (self.write({key: value}, expires), before if return_previous else None)
+                return refused or (self.write({key: value}, expires, lease), before if return_previous else None)
             case Delete(key, if_version, return_previous):
                 refused = self.refused(key, if_version, None)
                 before = self.entry(key) if return_previous else None
                 return refused or (key in self.alive, self.remove([key]), before)
-            case SetMany(items, ttl_ms):
-                return (self.write(dict(items), self.ending(ttl_ms)) if items else self.revision,)
+            case SetMany(items, ttl_ms, lease):
+                return (self.write(dict(items), self.ending(ttl_ms), lease) if items else self.revision,)
             case DeleteMany(many):
                 found = {key for key in many if key in self.alive}
                 return (len(found), self.remove(found))
@@ -163,7 +203,7 @@ class Model:
                     return 4003
                 self.bury([new_key])
                 value, _, expires = self.entries.pop(key)
-                return (self.write({new_key: value}, expires),)
+                return (self.write({new_key: value}, expires, self.attached.pop(key, None)),)
             case Expire(key, ttl_ms) | GetAndExpire(key, ttl_ms, _):
                 if key not in self.alive:
                     return 4001
@@ -187,9 +227,14 @@ class Model:
         """The dead keys that it changes end first."""
         trial = Model()
         trial.revision, trial.now_ms, trial.entries = self.revision, self.now_ms, dict(self.entries)
+        trial.leases, trial.attached = self.leases, dict(self.attached)
         if not isinstance(transact(trial, op), int):
             self.bury([key for key, entry in self.entries.items() if trial.entries.get(key) is not entry])
         return transact(self, op)
+
+    def lacks(self, op: Set | SetMany, lease: int) -> bool:
+        """Whether the lease of a write is missing; one that writes nothing asks for none."""
+        return lease not in self.leases and (isinstance(op, Set) or bool(op.items))
 
     def entry(self, key: str) -> Entry | None:
         return self.alive.get(key)
@@ -225,18 +270,24 @@ class Model:
             return 4004
         if not -(2**63) <= number + delta < 2**63:
             return 4005
-        return (number + delta, self.write({key: str(number + delta).encode()}, before[2] if before else None))
+        expires = before[2] if before else None
+        return (number + delta, self.write({key: str(number + delta).encode()}, expires, self.attached.get(key)))
 
-    def write(self, items: dict[str, bytes], expires: int | None) -> int:
+    def write(self, items: dict[str, bytes], expires: int | None, lease: int | None = None) -> int:
         self.bury(list(items))
         self.revision += 1
         self.entries.update({key: (value, self.revision, expires) for key, value in items.items()})
+        for key in items:
+            self.attached.pop(key, None)
+            if lease is not None:
+                self.attached[key] = lease
         return self.revision
 
     def remove(self, found: set[str] | list[str]) -> int | None:
         gone = self.alive.keys() & set(found)
         for key in gone:
             del self.entries[key]
+            self.attached.pop(key, None)
         if not gone:
             return None
         self.revision += 1
@@ -320,7 +371,8 @@ class StoreAgainstDict(RuleBasedStateMachine):
 
     @initialize(target=scans, items=st.lists(st.tuples(keys, values), max_size=12), readers=st.integers(0, 3))
     def fill(self, items: list[tuple[str, bytes]], readers: int) -> MultipleResults[FollowedScan]:
-        """Most runs begin with something to scan, and with readers of different revisions that see it."""
+        """Most runs begin with a lease, with something to scan, and with readers of different revisions that see it."""
+        self.write([GrantLease(1000)])
         self.write([SetMany(items)])
         scans = []
         for number in range(readers):
@@ -335,11 +387,13 @@ class StoreAgainstDict(RuleBasedStateMachine):
         self.model.now_ms += passed
         self.payloads.append((encode_commands(commands), self.model.now_ms))
         known, revision = [self.store.known(command) for command in commands], self.store.revision
+        leases_before = set(self.store.leases.by_id)
         results = self.store.apply(len(self.payloads), self.model.now_ms, commands)
         if known and known[0] is not None:
             assert known[0] == results[0]
         if len(ops) == 1 and not ops[0].of_node:
-            assert (known == [None]) is (self.store.revision > revision)
+            changed = self.store.revision > revision or set(self.store.leases.by_id) != leases_before
+            assert (known == [None]) is changed
         for result, op in zip(results, ops, strict=True):
             assert (result.code if isinstance(result, Failure) else result) == self.model.do(op)
             self.model.note()
@@ -444,6 +498,8 @@ class StoreAgainstDict(RuleBasedStateMachine):
         self.store.check()
         assert self.store.revision == self.model.revision
         assert dict(self.store.kv.entries.items()) == self.model.entries
+        assert {lease: found.ttl_ms for lease, found in self.store.leases.by_id.items()} == self.model.leases
+        assert dict(self.store.leases.of_key.items()) == self.model.attached
 
     def teardown(self) -> None:
         """When the last reader has ended, nothing of the past is left; and the log makes the same state again."""
@@ -507,6 +563,7 @@ def test_other_entry_boundaries_give_the_same_results_and_the_same_state(
     two, other_results = applied(others, [7] * len(others))
     assert results == other_results
     assert one.kv.digest() == two.kv.digest()
+    assert one.leases.digest() == two.leases.digest()
     assert one.requests.digest() == two.requests.digest()
 
 

@@ -330,7 +330,9 @@ class Kv(Entries):
         """
         match op:
             case operations.SetMany():
-                return None if op.items else (self.revision,)
+                if not op.items:
+                    return (self.revision,)
+                return None if op.lease is None else self.leases.refusal(op.lease, 0)
             case operations.DeleteMany():
                 few = len(op.keys) <= limits.KEYS_LOOKED_AT_MAX
                 return (0, None) if few and not any(self.living(key, self.now_ms) for key in op.keys) else None

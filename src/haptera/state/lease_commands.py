@@ -50,7 +50,7 @@ class LeaseCommands:
 
     def end_leases(self, op: operations.EndLeases) -> Steps[Result]:
         """[leases, keys deleted, version or nil]: how many of the leases were there, and have ended."""
-        found = [lease_id for lease_id in op.leases if lease_id in self._leases.by_id]
+        found = [lease_id for lease_id in dict.fromkeys(op.leases) if lease_id in self._leases.by_id]
         count = yield from self._end(found)
         return (len(found), count, self._entries.revision if count else None)
 
