@@ -578,6 +578,10 @@ def make_ttl() -> list[dict[str, Any]]:
         ("get_and_delete", "get_and_delete", ["a"], [b"1", 1, None, 3]),
         ("get_and_delete of a missing key", "get_and_delete", ["no"], 4001),
     ]
+    return _requests(cases)
+
+
+def _requests(cases: list[tuple[str, str, list[Any], list[Any] | int]]) -> list[dict[str, Any]]:
     return [
         {"name": name, "method": method, "argument": pack(argument).hex()}
         | ({"code": result} if isinstance(result, int) else {"result": pack(result).hex()})
@@ -662,6 +666,47 @@ def make_watches() -> list[dict[str, Any]]:
         | ({"code": items} if isinstance(items, int) else {"items": [pack(item).hex() for item in items]})
         for name, options, items in cases
     ]
+
+
+def make_leases() -> list[dict[str, Any]]:
+    """Requests to a store with the lease 1 of 60 seconds, to which `lock` = `me` of version 2 belongs, and `a` = `1` of
+    version 3.
+    """
+    held, gone = {"fence": 2}, {"fence": 3}
+    cases: list[tuple[str, str, list[Any], list[Any] | int]] = [
+        ("a grant", "grant_lease", [1000], [4, 1000]),
+        ("the longest lease", "grant_lease", [86_400_000], [4, 86_400_000]),
+        ("a lease that is too short", "grant_lease", [999], 3003),
+        ("a lease that is too long", "grant_lease", [86_400_001], 3003),
+        ("a renewal", "renew_lease", [[1, 2]], [[60_000, None]]),
+        ("a renewal of none", "renew_lease", [[]], [[]]),
+        ("a renewal of an id that is in no list", "renew_lease", [1], 3003),
+        ("a revoke", "revoke_lease", [1], [1, 4]),
+        ("a revoke of a lease that is not there", "revoke_lease", [2], 4010),
+        ("a list beyond the last lease", "leases", [{"after": 1}], [[], False]),
+        ("a list of none", "leases", [{"limit": 0}], [[], True]),
+        ("a key that comes to a lease", "set", ["a", b"2", {"lease": 1}], [4, None]),
+        ("several keys that come to a lease", "set_many", [[["b", b"2"], ["c", b"3"]], {"lease": 1}], [4]),
+        ("a key and a lease that is not there", "set", ["a", b"2", {"lease": 2, "if_version": 9}], 4010),
+        ("a lease and a time to live", "set", ["a", b"2", {"lease": 1, "ttl_ms": 1000}], 3003),
+        ("a lease and the old time to live", "set", ["a", b"2", {"lease": 1, "keep_ttl": True}], 3003),
+        ("a fenced set", "set", ["a", b"2", held], [4, None]),
+        ("a fenced delete", "delete", ["a", held], [True, 4, None]),
+        ("a fenced delete of several keys", "delete_many", [["a", "no"], held], [1, 4]),
+        ("a fenced increment", "increment", ["a", 1, held], [2, 4]),
+        ("a fenced rename", "rename", ["a", "b", held], [4]),
+        ("a fenced clear", "clear", [{"prefix": "a", **held}], [1, 4]),
+        ("a fenced expire", "expire", ["a", None, held], [4]),
+        ("a fenced transact", "transact", [[], [["delete", ["a"]]], [], held], [True, 4, [[True, 4, None]]]),
+        ("a token that is the version of a key without a lease", "set", ["a", b"2", gone], 4011),
+        ("a fence is judged before the lease", "set", ["a", b"2", {"lease": 2, **gone}], 4011),
+        ("a transact with a token that has ended", "transact", [[], [["delete", ["a"]]], [], gone], 4011),
+        ("a fence of an operation", "transact", [[], [["delete", ["a", held]]]], 3003),
+        ("a compare of a lease", "transact", [[["lock", "lease", "=", 1]], []], [True, None, []]),
+        ("a compare of no lease", "transact", [[["a", "lease", "!=", 0]], []], [False, None, []]),
+        ("a token of 0", "set", ["a", b"2", {"fence": 0}], 3003),
+    ]
+    return _requests(cases)
 
 
 def make_transacts() -> list[dict[str, Any]]:
@@ -812,6 +857,14 @@ def generate() -> dict[Path, str]:
                 "the `code` (section 7). The events of one ITEM may as well come in several."
             ),
             make_watches(),
+        ),
+        "leases.json": (
+            (
+                "Requests to `kv` with all of its groups, each to a store that was empty and got, in this order, a "
+                "lease of 60000, with that lease `lock` = `me`, and `a` = `1`: the `method` and its `argument`, and "
+                "the `result` or the `code` (section 7)."
+            ),
+            make_leases(),
         ),
     }
     return {

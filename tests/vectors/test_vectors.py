@@ -202,13 +202,27 @@ async def test_keys_that_expire(vector: Vector) -> None:
     async with node(storage="memory") as url, dial(url, groups=KV_GROUPS) as peer:
         await peer.call("kv", "set", msgspec.msgpack.encode(["a", b"1"]))
         await peer.call("kv", "set", msgspec.msgpack.encode(["t", b"x", {"ttl_ms": 600_000}]))
-        argument = bytes.fromhex(vector["argument"])
-        if "result" in vector:
-            assert (await peer.call("kv", vector["method"], argument)).hex() == vector["result"]
-            return
-        with pytest.raises(ServerError) as caught:
-            await peer.call("kv", vector["method"], argument)
-        assert (caught.value.code, caught.value.outcome) == (vector["code"], "not_applied")
+        await answers_as_said(peer, vector)
+
+
+async def answers_as_said(peer: Peer, vector: Vector) -> None:
+    """Send the request of a vector, and hold the answer against its result or its code."""
+    argument = bytes.fromhex(vector["argument"])
+    if "result" in vector:
+        assert (await peer.call("kv", vector["method"], argument)).hex() == vector["result"]
+        return
+    with pytest.raises(ServerError) as caught:
+        await peer.call("kv", vector["method"], argument)
+    assert (caught.value.code, caught.value.outcome) == (vector["code"], "not_applied")
+
+
+@_each("leases.json")
+async def test_leases_and_fences(vector: Vector) -> None:
+    async with node(storage="memory") as url, dial(url, groups=KV_GROUPS) as peer:
+        await peer.call("kv", "grant_lease", msgspec.msgpack.encode([60_000]))
+        await peer.call("kv", "set", msgspec.msgpack.encode(["lock", b"me", {"lease": 1}]))
+        await peer.call("kv", "set", msgspec.msgpack.encode(["a", b"1"]))
+        await answers_as_said(peer, vector)
 
 
 async def _put_history(peer: Peer) -> None:
