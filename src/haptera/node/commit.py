@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, TypeVar
 from haptera.errors import Code, Failure, failure
 from haptera.node.apply_committed import APPLY_FAILED, Applied, Applier, ApplyFailed
 from haptera.node.shortage import no_room
-from haptera.node.write_batch import DROPPED, Batch
+from haptera.node.write_batch import DROPPED, Batch, Submission
 from haptera.replication import ClusterOfOne
-from haptera.state import SLICE_WORK_MAX, encode_steps, finish
+from haptera.state import SLICE_WORK_MAX, encode_steps, finish, size_bound
 from haptera.storage import DiskFull
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from haptera.node.memory_limit import MemoryLimit
     from haptera.node.metrics import Metrics
     from haptera.node.slice_queue import Turns
-    from haptera.node.write_batch import Submission
     from haptera.replication import Writer
     from haptera.state import Logged, Result, StateMachine, Steps
     from haptera.storage import LogEntry
@@ -66,6 +65,9 @@ FRESH_MS = 1000
 
 #: Bytes that a `Logged` adds to its command beside the user's name (`state.commands.size_bound`).
 LOGGED_OVERHEAD = 64
+
+#: Seconds after which the node tries again when the log has not taken a command of its own.
+RETRY_S = 1.0
 
 #: Units of work of the answer to one write: its response is encoded, framed and written.
 ANSWER_WORK = 32
@@ -176,6 +178,16 @@ class CommitPipeline:
             self._scheduled = True
             self._loop.call_soon(self._flush)
         return None
+
+    def append_own(self, command: Logged, done: Callable[[list[Result]], None]) -> Failure | None:
+        """Put a command of the node itself into the open batch, for which no caller waits.
+
+        ``done`` is called with its one result. Returns why it was refused (``done`` is not called then), or None.
+        """
+        submission = Submission(done)
+        submission.results.append(())
+        size = size_bound(command.op) + LOGGED_OVERHEAD + len(command.user)
+        return self.append(command, size, submission, 0)
 
     def drop(self, submission: Submission, position: int) -> bool:
         """Take a write back while it is not with the disk. Its result is then `DROPPED`: it was not applied.

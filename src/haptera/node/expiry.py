@@ -11,9 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from haptera.errors import Failure
-from haptera.node.commit import LOGGED_OVERHEAD
-from haptera.node.write_batch import Submission
-from haptera.state import NEVER, Logged, operations, size_bound
+from haptera.node.commit import RETRY_S
+from haptera.state import NEVER, Logged, operations
 
 if TYPE_CHECKING:
     import asyncio
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
 
 #: Keys that are removed together: about 3 ms to apply. With the largest keys they are as many bytes as a batch.
 EXPIRED_TOGETHER_MAX: Final = 1024
-
-#: Seconds after which the node tries again when the log has not taken a command.
-RETRY_S: Final = 1.0
 
 #: Seconds that a timer runs at most. It does not go on while the machine sleeps, and entry time may run faster.
 TIMER_MAX_S: Final = 60.0
@@ -105,10 +101,7 @@ class Expiry:
             self._removing = False
             self.look()
             return
-        submission = Submission(self._done)
-        submission.results.append(())
-        command = Logged(operations.ExpireDue(keys))
-        refused = self._pipeline.append(command, size_bound(command.op) + LOGGED_OVERHEAD, submission, 0)
+        refused = self._pipeline.append_own(Logged(operations.ExpireDue(keys)), self._done)
         if refused is not None:
             self._done([refused])
 

@@ -13,11 +13,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from haptera.errors import Failure
-from haptera.node.commit import LOGGED_OVERHEAD
+from haptera.node.commit import RETRY_S
 from haptera.node.lease_clock import TICK_MS, LeaseClock
 from haptera.node.lease_deadlines import LeaseDeadlines
-from haptera.node.write_batch import Submission
-from haptera.state import Logged, operations, size_bound
+from haptera.state import Logged, operations
 
 if TYPE_CHECKING:
     import asyncio
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
 
 #: Leases that one command ends. Their keys are removed in slices.
 ENDED_TOGETHER_MAX: Final = 1024
-
-#: Seconds after which the node tries again when the log has not taken a command.
-RETRY_S: Final = 1.0
 
 
 class LeaseKeeper:
@@ -136,10 +132,7 @@ class LeaseKeeper:
         self._ending = lease_ids
         if self._stopped:
             return
-        submission = Submission(self._done)
-        submission.results.append(())
-        command = Logged(operations.EndLeases(lease_ids))
-        refused = self._pipeline.append(command, size_bound(command.op) + LOGGED_OVERHEAD, submission, 0)
+        refused = self._pipeline.append_own(Logged(operations.EndLeases(lease_ids)), self._done)
         if refused is not None:
             self._done([refused])
 

@@ -26,7 +26,6 @@ from haptera.state import (
     glob_steps,
     limits,
     operations,
-    size_bound,
     validate,
     validate_steps,
 )
@@ -210,11 +209,7 @@ class Commands:
             if full and request_ids and self._forgotten_count + len(request_ids) < FORGOTTEN_MAX:
                 self._put_back(user, request_ids)
 
-        submission = Submission(done)
-        submission.results.append(_WAITING)
-        logged = Logged(operations.Forget(user, request_ids), user)
-        size = size_bound(logged.op) + LOGGED_OVERHEAD + len(user)
-        return self._pipeline.append(logged, size, submission, 0)
+        return self._pipeline.append_own(Logged(operations.Forget(user, request_ids), user), done)
 
     async def open_scan(
         self,
