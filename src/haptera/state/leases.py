@@ -21,7 +21,7 @@ from haptera.state.invariants import require
 from haptera.state.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from haptera.errors import Failure
     from haptera.state.results import StoredEntry
@@ -138,10 +138,6 @@ class Leases:
         self.of_key, self.fences, self.attached = Table(), Fences(), 0
         while freed := of_key.free(limits.SWEEP_MAX) + fences.free(limits.SWEEP_MAX):
             yield freed * 2
-
-    def rows(self) -> Iterator[tuple[int, Lease]]:
-        """The leases in the order of their ids. They must not change meanwhile."""
-        yield from self.by_id.items()
 
     def digest(self) -> bytes:
         """32 bytes that are equal for equal leases with equal keys."""
