@@ -13,7 +13,7 @@ import pytest
 import haptera
 from haptera.errors import Code, ConnectionLost, RemoteProtocolError
 from haptera.testing import node, proxy
-from tests.integration.test_watch import store
+from tests.support.stores import Kind, opened
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -38,8 +38,8 @@ def copied(cache: Cache) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["served", "embedded"])
-async def test_a_copy_is_the_prefix(kind: str, tmp_path: Path) -> None:
-    async with store(kind, tmp_path) as db:
+async def test_a_copy_is_the_prefix(kind: Kind, tmp_path: Path) -> None:
+    async with opened(kind, tmp_path) as db:
         await db.set_many({f"flags/{number}": b"%d" % number for number in range(3000)})
         await db.set("other", "")
         told: list[Event] = []

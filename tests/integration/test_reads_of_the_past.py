@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 import time
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,9 +16,9 @@ from haptera.errors import InvalidArgument, RevisionCompacted
 from haptera.kv_groups import HISTORY, KV_GROUPS
 from haptera.testing import node, node_in_thread
 from tests.integration.commands import run
+from tests.support.stores import Kind, opened
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from haptera import Database
@@ -27,23 +26,13 @@ if TYPE_CHECKING:
 KINDS = pytest.mark.parametrize("kind", ["served", "embedded"])
 
 
-@asynccontextmanager
-async def store(kind: str, path: Path) -> AsyncIterator[Database]:
-    if kind == "embedded":
-        async with haptera.open(path / "data") as db:
-            yield db
-    else:
-        async with node(storage="memory") as url, haptera.connect(url) as db:
-            yield db
-
-
 async def rows(db: Database, **options: Any) -> dict[str, bytes]:
     return {entry.key: entry.value async for entry in db.scan(**options)}
 
 
 @KINDS
-async def test_each_read_is_of_the_revision_that_is_asked_for(kind: str, tmp_path: Path) -> None:
-    async with store(kind, tmp_path) as db:
+async def test_each_read_is_of_the_revision_that_is_asked_for(kind: Kind, tmp_path: Path) -> None:
+    async with opened(kind, tmp_path) as db:
         await db.set_many({"a": "1", "b": "2"})
         await db.delete("b")
         await db.clear(prefix="")
@@ -65,8 +54,8 @@ async def test_each_read_is_of_the_revision_that_is_asked_for(kind: str, tmp_pat
 
 
 @KINDS
-async def test_a_time_is_the_last_change_up_to_it(kind: str, tmp_path: Path) -> None:
-    async with store(kind, tmp_path) as db:
+async def test_a_time_is_the_last_change_up_to_it(kind: Kind, tmp_path: Path) -> None:
+    async with opened(kind, tmp_path) as db:
         for value in ("1", "2", "3"):
             await db.set("a", value)
             await asyncio.sleep(0.005)
@@ -83,8 +72,8 @@ async def test_a_time_is_the_last_change_up_to_it(kind: str, tmp_path: Path) -> 
 
 
 @KINDS
-async def test_a_key_is_dead_by_the_time_that_is_asked_for(kind: str, tmp_path: Path) -> None:
-    async with store(kind, tmp_path) as db:
+async def test_a_key_is_dead_by_the_time_that_is_asked_for(kind: Kind, tmp_path: Path) -> None:
+    async with opened(kind, tmp_path) as db:
         await db.set("a", "1", ttl=0.05)
         entry = await db.get("a")
         assert entry is not None
@@ -98,8 +87,8 @@ async def test_a_key_is_dead_by_the_time_that_is_asked_for(kind: str, tmp_path: 
 
 
 @KINDS
-async def test_moments_that_are_not_kept_are_refused(kind: str, tmp_path: Path) -> None:
-    async with store(kind, tmp_path) as db:
+async def test_moments_that_are_not_kept_are_refused(kind: Kind, tmp_path: Path) -> None:
+    async with opened(kind, tmp_path) as db:
         await db.set("a", "1")
         for read in (db.get("a", at_revision=2), db.get_many(["a"], at_revision=2), db.count(at_revision=2)):
             with pytest.raises(RevisionCompacted) as caught:
@@ -118,11 +107,11 @@ async def test_moments_that_are_not_kept_are_refused(kind: str, tmp_path: Path) 
 
 
 @KINDS
-async def test_many_keys_are_read_while_others_write(kind: str, tmp_path: Path) -> None:
+async def test_many_keys_are_read_while_others_write(kind: Kind, tmp_path: Path) -> None:
     """Against a copy of each revision, with more keys than a slice looks at."""
     choose = random.Random(7)
     keys = [f"key/{number:04}" for number in range(1500)]
-    async with store(kind, tmp_path) as db:
+    async with opened(kind, tmp_path) as db:
         kept: dict[int, dict[str, bytes]] = {}
         model: dict[str, bytes] = {}
 

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,22 +18,12 @@ import haptera
 from haptera.errors import ConnectionLost, RevisionCompacted
 from haptera.testing import node, node_in_thread, proxy
 from tests.integration.commands import run
+from tests.support.stores import Kind, opened
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from haptera import Database, Event
-
-
-@asynccontextmanager
-async def store(kind: str, path: Path) -> AsyncIterator[Database]:
-    if kind == "embedded":
-        async with haptera.open(path / "data") as db:
-            yield db
-    else:
-        async with node(storage="memory") as url, haptera.connect(url) as db:
-            yield db
 
 
 def told(event: Event) -> tuple[Any, ...]:
@@ -53,8 +42,8 @@ async def history(db: Database, last: int, **options: Any) -> list[tuple[Any, ..
 
 
 @pytest.mark.parametrize("kind", ["served", "embedded"])
-async def test_a_watch_tells_changes(kind: str, tmp_path: Path) -> None:
-    async with store(kind, tmp_path) as db:
+async def test_a_watch_tells_changes(kind: Kind, tmp_path: Path) -> None:
+    async with opened(kind, tmp_path) as db:
         await db.set("config/a", "0")
         async with db.watch(prefix="config/", initial=True, previous=True) as events:
             await db.set("config/b", "1")
@@ -80,8 +69,8 @@ async def test_a_watch_tells_changes(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["served", "embedded"])
-async def test_a_watch_that_cannot_begin_is_refused_alike(kind: str, tmp_path: Path) -> None:
-    async with store(kind, tmp_path) as db:
+async def test_a_watch_that_cannot_begin_is_refused_alike(kind: Kind, tmp_path: Path) -> None:
+    async with opened(kind, tmp_path) as db:
         with pytest.raises(RevisionCompacted) as failed:
             await anext(db.watch(start_revision=7))
         assert failed.value.details == {"revision": 7, "oldest": 1, "newest": 0}
@@ -96,8 +85,8 @@ async def test_a_watch_that_cannot_begin_is_refused_alike(kind: str, tmp_path: P
 
 
 @pytest.mark.parametrize("kind", ["served", "embedded"])
-async def test_a_watch_ends_with_its_database(kind: str, tmp_path: Path) -> None:
-    async with store(kind, tmp_path) as db:
+async def test_a_watch_ends_with_its_database(kind: Kind, tmp_path: Path) -> None:
+    async with opened(kind, tmp_path) as db:
         events = db.watch()
         waiting = asyncio.ensure_future(anext(events))
         await asyncio.sleep(0.05)
@@ -200,8 +189,8 @@ async def test_a_watch_that_is_lost_among_the_present_entries_says_so() -> None:
 
 
 @pytest.mark.parametrize("kind", ["served", "embedded"])
-async def test_a_history_tells_the_versions_of_a_key(kind: str, tmp_path: Path) -> None:
-    async with store(kind, tmp_path) as db:
+async def test_a_history_tells_the_versions_of_a_key(kind: Kind, tmp_path: Path) -> None:
+    async with opened(kind, tmp_path) as db:
         begun = time.time() - 1
         for number in range(1500):
             await db.set_many({"a": b"%d" % number, "b": b""})
@@ -315,10 +304,10 @@ def test_two_revisions_are_compared(url: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["served", "embedded"])
-async def test_the_largest_values_are_told_with_what_they_replaced(kind: str, tmp_path: Path) -> None:
+async def test_the_largest_values_are_told_with_what_they_replaced(kind: Kind, tmp_path: Path) -> None:
     """Trap: an event that no message can have, at which a watch ends for ever."""
     first, second = b"1" * (8 << 20), b"2" * (8 << 20)
-    async with store(kind, tmp_path) as db:
+    async with opened(kind, tmp_path) as db:
         await db.set("a", first)
         await db.set("a", second)
         await db.delete("a")
@@ -331,9 +320,9 @@ async def test_the_largest_values_are_told_with_what_they_replaced(kind: str, tm
 
 
 @pytest.mark.parametrize("kind", ["served", "embedded"])
-async def test_the_end_of_a_key_by_its_time_is_an_event(kind: str, tmp_path: Path) -> None:
+async def test_the_end_of_a_key_by_its_time_is_an_event(kind: Kind, tmp_path: Path) -> None:
     """Trap: expiry events missing from watches."""
-    async with store(kind, tmp_path) as db, db.watch(previous=True) as events:
+    async with opened(kind, tmp_path) as db, db.watch(previous=True) as events:
         await db.set("a", "x", ttl=0.2)
         put = await anext(events)
         assert (put.kind, put.version) == ("put", 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections import deque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -94,6 +95,23 @@ def fill_segment(node: Node, left: int = 100) -> None:
     active = node._storage.log._active
     assert active is not None
     Asked(node, Set("fill", bytes(active.header.capacity - active.offset - left - 100)))
+
+
+async def done(store: Node, *ops: object) -> list[object]:
+    """Submit commands and wait for their results."""
+    asked = Asked(store, *ops)  # type: ignore[arg-type]
+    await store.drain()
+    return list(asked.results)
+
+
+async def fill_disk(store: Node, fs: MemoryFileSystem) -> None:
+    """Leave no room: a write that needs some is refused from here on, until nothing of ``fs`` fails any more."""
+    fill_segment(store)
+    await store.drain()
+    fs.failing, fs.fail_with = frozenset({"allocate"}), errno.ENOSPC
+    [refused] = await done(store, Set("b", bytes(200)))
+    assert isinstance(refused, Failure)
+    assert refused.code == 5002
 
 
 async def turn() -> None:

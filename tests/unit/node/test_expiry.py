@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 from asyncio import sleep
 from typing import TYPE_CHECKING
 
 from haptera.errors import Failure
 from haptera.node import expiry
 from haptera.node.commands import ANONYMOUS
+from haptera.node.commit import RETRY_S
 from haptera.state.operations import (
     Clear,
     Count,
@@ -24,7 +24,7 @@ from haptera.state.operations import (
     TimeToLive,
 )
 from haptera.testing import MemoryFileSystem, node, virtual_clock
-from tests.unit.node.nodes import Asked, ManualWriter, fill_segment, opened, turn
+from tests.unit.node.nodes import Asked, ManualWriter, done, fill_disk, opened, turn
 
 if TYPE_CHECKING:
     import pytest
@@ -50,13 +50,6 @@ async def test_a_key_is_absent_from_its_millisecond_on_and_removed_soon_after() 
         assert stored(store) == {"b"}
         assert store.revision == 3
         assert store.metrics.values()["keys_expired_total"] == 1
-
-
-async def done(store: Node, *ops: object) -> list[object]:
-    """Submit commands and wait for their results."""
-    asked = Asked(store, *ops)  # type: ignore[arg-type]
-    await store.drain()
-    return list(asked.results)
 
 
 @virtual_clock
@@ -193,12 +186,7 @@ async def test_keys_expire_on_a_full_disk_and_so_make_room() -> None:
     async with node(storage=fs) as url:
         store = url.node
         await done(store, Set("a", b"1", ttl_ms=1000))
-        fill_segment(store)
-        await store.drain()
-        fs.failing, fs.fail_with = frozenset({"allocate"}), errno.ENOSPC
-        [refused] = await done(store, Set("b", bytes(200)))
-        assert isinstance(refused, Failure)
-        assert refused.code == 5002
+        await fill_disk(store, fs)
         await sleep(1.1)
         assert "a" not in stored(store)
         fs.failing = frozenset()
@@ -214,7 +202,7 @@ async def test_a_command_that_the_log_does_not_take_is_tried_again(monkeypatch: 
             await sleep(1.5)
             assert "a" in stored(store)
             assert Asked(store, Exists("a")).result == (False,)
-        await sleep(expiry.RETRY_S)
+        await sleep(RETRY_S)
         assert stored(store) == set()
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 from asyncio import sleep
 from typing import TYPE_CHECKING
 
 from haptera.errors import Failure
 from haptera.node import leases
+from haptera.node.commit import RETRY_S
 from haptera.node.lease_clock import TICK_MS
 from haptera.state.operations import Count, Delete, Get, GrantLease, ListLeases, RenewLease, RevokeLease, Set, SetMany
 from haptera.testing import MemoryFileSystem, node, virtual_clock
-from tests.unit.node.nodes import Asked, ManualWriter, fill_segment, opened, turn
+from tests.unit.node.nodes import Asked, ManualWriter, done, fill_disk, opened, turn
 
 if TYPE_CHECKING:
     import pytest
@@ -23,19 +23,18 @@ if TYPE_CHECKING:
 LATE_S = 2 * TICK_MS / 1000 + 0.01
 
 
-async def done(store: Node, *ops: object) -> list[object]:
-    """Submit commands and wait for their results."""
-    asked = Asked(store, *ops)  # type: ignore[arg-type]
-    await store.drain()
-    return list(asked.results)
-
-
 async def leased(store: Node, ttl_ms: int = 10_000) -> int:
     """Grant a lease, to which the key `a` belongs."""
-    [granted] = await done(store, GrantLease(ttl_ms))
-    assert isinstance(granted, tuple)
-    await done(store, Set("a", b"1", lease=granted[0]))
-    return int(granted[0])
+    lease = await granted(store, ttl_ms)
+    await done(store, Set("a", b"1", lease=lease))
+    return lease
+
+
+async def granted(store: Node, ttl_ms: int) -> int:
+    """Grant a lease, without keys."""
+    [result] = await done(store, GrantLease(ttl_ms))
+    assert isinstance(result, tuple)
+    return int(result[0])
 
 
 def renewed(store: Node, *ids: int) -> object:
@@ -103,10 +102,9 @@ async def test_the_list_tells_how_much_time_is_left() -> None:
         store = url.node
         lease = await leased(store)
         await sleep(4)
-        [granted] = await done(store, GrantLease(2000))
-        assert isinstance(granted, tuple)
+        other = await granted(store, 2000)
         [result] = await done(store, ListLeases())
-        assert result == (((lease, 10_000, 6000, 1), (granted[0], 2000, 2000, 0)), False)
+        assert result == (((lease, 10_000, 6000, 1), (other, 2000, 2000, 0)), False)
 
 
 @virtual_clock
@@ -202,12 +200,7 @@ async def test_a_lease_ends_on_a_full_disk_too() -> None:
     async with node(storage=fs) as url:
         store = url.node
         await leased(store)
-        fill_segment(store)
-        await store.drain()
-        fs.failing, fs.fail_with = frozenset({"allocate"}), errno.ENOSPC
-        [refused] = await done(store, Set("b", bytes(200)))
-        assert isinstance(refused, Failure)
-        assert refused.code == 5002
+        await fill_disk(store, fs)
         await sleep(10 + LATE_S)
         assert not has(store)
         fs.failing = frozenset()
@@ -224,7 +217,7 @@ async def test_an_end_that_the_log_has_not_taken_is_tried_again(monkeypatch: pyt
         assert has(store)
         assert renewed(store, lease) == ((None,),)
         monkeypatch.undo()
-        await sleep(leases.RETRY_S)
+        await sleep(RETRY_S)
         assert not has(store)
 
 
