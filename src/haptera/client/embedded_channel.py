@@ -401,7 +401,7 @@ _MAYBE_LONG = frozenset({operations.Count, operations.GetMany, operations.OpenHi
 
 def _long_read(node: Node, op: Operation, long: bool) -> Awaitable[LongAnswer] | None:
     """A read that is made while others have their turns; None for one that is answered at once."""
-    commands, read = node.commands, op.read if isinstance(op, operations.AsOf) else op
+    commands, read = node.commands, operations.read_of(op)
     if isinstance(op, operations.Count | operations.AsOf) and isinstance(read, operations.Count):
         return None if op is read and commands.counts_at_once(read) else commands.count(ANONYMOUS, op)
     if isinstance(op, operations.OpenHistory | operations.AsOf) or (isinstance(op, operations.GetMany) and long):
@@ -411,7 +411,7 @@ def _long_read(node: Node, op: Operation, long: bool) -> Awaitable[LongAnswer] |
 
 def _free(node: Node, op: Operation) -> None:
     """Let go of the long list that an operation has."""
-    op = op.read if isinstance(op, operations.AsOf) else op
+    op = operations.read_of(op)
     assert isinstance(op, (operations.SetMany, operations.DeleteMany, operations.GetMany))
     node.commands.turns.start(None, free_steps(op.items if isinstance(op, operations.SetMany) else op.keys))
 

@@ -290,6 +290,11 @@ class AsOf(Operation, frozen=True):
 OF_PAST: Final = (Get, GetMany, OpenScan, Count)
 
 
+def read_of(op: Operation) -> Operation:
+    """The read itself, of the present or the past; any other operation as it is."""
+    return op.read if isinstance(op, AsOf) else op
+
+
 class Clear(Write, tag="kv.clear", frozen=True):
     version_at = 1
     in_slices = True

@@ -54,12 +54,13 @@ def accepted_size(op: Operation) -> int | Failure:
     return (_refusal(op) or size_bound(op)) if size is None else size
 
 
-def validate_steps(op: SetMany | DeleteMany | GetMany | AsOf) -> Steps[Failure | int]:
-    """As `validate`, in slices: the operation's `size_bound`, or why it cannot be executed."""
+def validate_steps(op: Operation) -> Steps[Failure | int]:
+    """As `accepted_size`, in slices for an operation with a list of any length."""
     if isinstance(op, AsOf):
-        assert isinstance(op.read, GetMany)
         size = yield from validate_steps(op.read)
         return size if isinstance(size, Failure) else _refusal_of_others(op, None) or size
+    if type(op) not in _LISTS:
+        return accepted_size(op)
     field, kind = _LISTS[type(op)]
     elements = getattr(op, field)
     refused = count_refusal(field, len(elements)) or _refusal_of_others(op, field)
@@ -107,14 +108,11 @@ def _pieces(items: list[Any]) -> Iterator[list[Any]]:
 
 def _refusal(op: Operation) -> Failure | None:
     """Why an operation is refused: for the first field, in order, that refuses it."""
-    if isinstance(op, (SetMany, DeleteMany, GetMany)):
+    if isinstance(op, (SetMany, DeleteMany, GetMany, AsOf)):
         found = finish(validate_steps(op))
         return found if isinstance(found, Failure) else None
     if isinstance(op, Transact):
         return _transact_refusal(op)
-    if isinstance(op, AsOf):
-        refused = validate(op.read)
-        return refused or _refusal_of_others(op, None)
     return _refusal_of_others(op, None)
 
 

@@ -224,8 +224,7 @@ class Commands:
         4009. `owner`, the connection that it is for, has a share of the scans that may be open at once; a scan without
         an owner may be any of them.
         """
-        at = op if isinstance(op, operations.AsOf) else None
-        scan = op.read if isinstance(op, operations.AsOf) else op
+        at, scan = op if isinstance(op, operations.AsOf) else None, operations.read_of(op)
         assert isinstance(scan, operations.OpenScan)
         glob: Glob | None = None
         if scan.glob is not None and len(scan.glob) > SHORT_GLOB_MAX:
@@ -257,7 +256,7 @@ class Commands:
             if refused is not None or self._machine.counts_at_once():
                 result = refused or self._machine.read(op)
                 return (result, self._machine.revision) if isinstance(result, tuple) else cast("Failure", result)
-        count = op.read if isinstance(op, operations.AsOf) else op
+        count = operations.read_of(op)
         assert isinstance(count, operations.Count)
         keys = operations.OpenScan(
             prefix=count.prefix, start=count.start, end=count.end, glob=count.glob, keys_only=True
@@ -279,17 +278,8 @@ class Commands:
         get_many of the past. Its result array, and the revision that it is of. Fails with 3003, 3004 for an answer
         above `limit`, 4001, 4006 or 4009.
         """
-        refused = yield from _refusal_steps(op)
-        return refused or (yield from self._machine.read_steps(op, limit))
-
-
-def _refusal_steps(op: operations.GetMany | operations.OpenHistory | operations.AsOf) -> Steps[Failure | None]:
-    if isinstance(op, operations.OpenHistory) or (
-        isinstance(op, operations.AsOf) and not isinstance(op.read, operations.GetMany)
-    ):
-        return validate(op)
-    size = yield from validate_steps(op)
-    return size if isinstance(size, Failure) else None
+        size = yield from validate_steps(op)
+        return size if isinstance(size, Failure) else (yield from self._machine.read_steps(op, limit))
 
 
 def _is_of_a_range(op: operations.Count) -> bool:

@@ -40,7 +40,7 @@ PAGE_ROWS_MAX: Final = 1024
 
 def is_get_many(op: Operation) -> TypeGuard[Reading]:
     """Whether an operation is a get_many, of the present or the past."""
-    return isinstance(op.read if isinstance(op, operations.AsOf) else op, operations.GetMany)
+    return isinstance(operations.read_of(op), operations.GetMany)
 
 
 class LongReads:
@@ -54,7 +54,7 @@ class LongReads:
 
     def takes(self, submitter: Submitter, request: Request, op: Operation) -> bool:
         """Whether a read is a scan, a history, a count of any number of keys, or of the past; it is on its way then."""
-        kind = type(op.read if isinstance(op, operations.AsOf) else op)
+        kind = type(operations.read_of(op))
         if kind is operations.OpenScan:
             self._metrics.kv_scans_total += 1
             self._tasks.begin(request.peer, lambda: self._scan(submitter, request, cast("Scanning", op)))

@@ -93,7 +93,7 @@ def convert_steps(
         if isinstance(op, Failure):
             return op
         op = method.convert((given[start : start + ELEMENTS_MAX], *rest))
-        elements += getattr(op.read if isinstance(op, operations.AsOf) else op, field, ())
+        elements += getattr(op if isinstance(op, Failure) else operations.read_of(op), field, ())
         yield ELEMENTS_MAX
     return op if isinstance(op, Failure) else _with_list(op, field, elements)
 
