@@ -27,6 +27,12 @@ KEYS_PER_COMMAND_MAX: Final = 2**17
 VERSION_MAX: Final = 2**53 - 1
 #: Milliseconds that a key may live: 100 years.
 TTL_MAX_MS: Final = 3_153_600_000_000
+#: Milliseconds that a lease may go on without a renewal. Below a second a node that collects garbage or waits for its
+#: disk would end the leases of healthy clients; a key that is to stay for more than a day needs no one who renews it.
+LEASE_TTL_MIN_MS: Final = 1_000
+LEASE_TTL_MAX_MS: Final = 86_400_000
+#: Leases that one renew_lease renews, in 2 ms.
+LEASES_RENEWED_MAX: Final = 10_000
 #: The latest time at which a key expires, in Unix milliseconds: exact as an IEEE double too.
 EXPIRY_MAX_MS: Final = 2**53 - 1
 #: The numbers that a key can count with.

@@ -73,12 +73,12 @@ def checked_int(name: str, number: object, low: int, high: int) -> int:
     return int(number)
 
 
-def ttl_ms_of(ttl: object) -> int:
-    """A time to live as whole milliseconds, of seconds."""
+def ttl_ms_of(ttl: object, low_ms: int = 1, high_ms: int = TTL_MAX_MS) -> int:
+    """A time to live, of a key or a lease, as whole milliseconds, of seconds."""
     if isinstance(ttl, bool) or not isinstance(ttl, int | float):
         raise TypeError(f"ttl is a number of seconds, not {type(ttl).__name__}")
-    if not 0.001 <= ttl <= TTL_MAX_MS / 1000:
-        raise ValueError(f"ttl is between 0.001 and {TTL_MAX_MS // 1000} seconds, not {ttl}")
+    if not low_ms / 1000 <= ttl <= high_ms / 1000:
+        raise ValueError(f"ttl is between {low_ms / 1000:g} and {high_ms // 1000} seconds, not {ttl}")
     return round(ttl * 1000)
 
 

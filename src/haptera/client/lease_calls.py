@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from haptera.client.argument_checks import LeaseLike, checked_int, lease_id
+from haptera.client.argument_checks import LeaseLike, checked_int, lease_id, ttl_ms_of
 from haptera.client.change_calls import ChangeCalls
 from haptera.client.methods import Count, Method, Milliseconds, Revision
 from haptera.errors import Code, RemoteProtocolError
-from haptera.key_rules import VERSION_MAX
+from haptera.key_rules import LEASE_TTL_MAX_MS, LEASE_TTL_MIN_MS, LEASES_RENEWED_MAX, VERSION_MAX
 from haptera.peer import DEFAULT, Timeout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-#: The seconds that a lease may go on without a renewal.
-LEASE_TTL_MIN_S: Final = 1
-LEASE_TTL_MAX_S: Final = 86_400
-#: Leases that one call renews (spec/protocol.md 7).
-RENEWED_TOGETHER_MAX: Final = 10_000
 
 
 class LeaseInfo(msgspec.Struct, frozen=True, gc=False):
@@ -82,11 +76,8 @@ class LeaseCalls(ChangeCalls):
         Raises:
             TooManyRequests: There are 100,000 leases.
         """
-        if isinstance(ttl, bool) or not isinstance(ttl, int | float):
-            raise TypeError(f"ttl is a number of seconds, not {type(ttl).__name__}")
-        if not LEASE_TTL_MIN_S <= ttl <= LEASE_TTL_MAX_S:
-            raise ValueError(f"ttl is between {LEASE_TTL_MIN_S} and {LEASE_TTL_MAX_S} seconds, not {ttl}")
-        return (await self._call(LeaseMethods.grant_lease, (round(ttl * 1000),), timeout)).id
+        ttl_ms = ttl_ms_of(ttl, LEASE_TTL_MIN_MS, LEASE_TTL_MAX_MS)
+        return (await self._call(LeaseMethods.grant_lease, (ttl_ms,), timeout)).id
 
     async def renew_leases(self, leases: Iterable[LeaseLike], *, timeout: Timeout = DEFAULT) -> list[float | None]:
         """Give leases their whole time again, from now on. Nothing is written for it.
@@ -98,8 +89,8 @@ class LeaseCalls(ChangeCalls):
             For each the seconds that it goes on without another renewal; None for one that has ended, or is about to.
         """
         ids = list(map(lease_id, leases))
-        if len(ids) > RENEWED_TOGETHER_MAX:
-            raise ValueError(f"one call renews at most {RENEWED_TOGETHER_MAX} leases, not {len(ids)}")
+        if len(ids) > LEASES_RENEWED_MAX:
+            raise ValueError(f"one call renews at most {LEASES_RENEWED_MAX} leases, not {len(ids)}")
         ttls_ms = (await self._call(LeaseMethods.renew_lease, (ids,), timeout)).ttls_ms
         if len(ttls_ms) != len(ids):
             raise RemoteProtocolError(

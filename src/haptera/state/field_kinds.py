@@ -14,6 +14,9 @@ from msgspec import Meta, Struct, structs
 from haptera.key_rules import (
     INT64_MAX,
     INT64_MIN,
+    LEASE_TTL_MAX_MS,
+    LEASE_TTL_MIN_MS,
+    LEASES_RENEWED_MAX,
     TTL_MAX_MS,
     VALUE_SIZE_MAX,
     VERSION_MAX,
@@ -156,13 +159,13 @@ class LeaseKind(NumberKind):
 class LeasesKind(FieldKind):
     """Ids of leases."""
 
-    accepts = f"len({{0}}) <= {limits.LEASES_RENEWED_MAX}"
+    accepts = f"len({{0}}) <= {LEASES_RENEWED_MAX}"
     size = f"len({{0}}) * {_NUMBER_SIZE}"
 
     def refusal(self, name: str, op: Any) -> Failure | None:
-        if len(getattr(op, name)) <= limits.LEASES_RENEWED_MAX:
+        if len(getattr(op, name)) <= LEASES_RENEWED_MAX:
             return None
-        return invalid(name, f"more than {limits.LEASES_RENEWED_MAX}")
+        return invalid(name, f"more than {LEASES_RENEWED_MAX}")
 
 
 class PersistKind(FieldKind):
@@ -268,7 +271,7 @@ Version = Annotated[int, NumberKind(0, VERSION_MAX)]
 KeepTtl = Annotated[bool, KeepTtlKind()]
 Persist = Annotated[bool, PersistKind()]
 Ttl = Annotated[int, NumberKind(1, TTL_MAX_MS)]
-LeaseTtl = Annotated[int, NumberKind(limits.LEASE_TTL_MIN_MS, limits.LEASE_TTL_MAX_MS)]
+LeaseTtl = Annotated[int, NumberKind(LEASE_TTL_MIN_MS, LEASE_TTL_MAX_MS)]
 LeaseOfKey = Annotated[int, LeaseKind()]
 LeaseIds = Annotated[list[int], LeasesKind()]
 Token = Annotated[int, NumberKind(1, VERSION_MAX)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from haptera.key_rules import VERSION_MAX
+from haptera.key_rules import LEASE_TTL_MAX_MS, LEASE_TTL_MIN_MS, VERSION_MAX
 from haptera.state import limits
 from haptera.state.piece_decoding import PIECE_SIZE, PieceDecoder, require
 
@@ -89,7 +89,7 @@ class LeasesLoader:
             lease_id, ttl_ms, keys = row.lease, row.ttl_ms, row.keys
             if lease_id != self._last:
                 require(self._last < lease_id <= min(self._kv.revision, VERSION_MAX), "no lease has this id here")
-                require(limits.LEASE_TTL_MIN_MS <= ttl_ms <= limits.LEASE_TTL_MAX_MS, "no lease has this time")
+                require(LEASE_TTL_MIN_MS <= ttl_ms <= LEASE_TTL_MAX_MS, "no lease has this time")
                 leases.grant(lease_id, ttl_ms)
                 self._last, self._last_key = lease_id, ""
             lease = leases.by_id[lease_id]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from haptera.errors import Code, failure
-from haptera.key_rules import VERSION_MAX
+from haptera.key_rules import LEASE_TTL_MAX_MS, LEASE_TTL_MIN_MS, VERSION_MAX
 from haptera.state import limits
 from haptera.state.fences import Fences
 from haptera.state.invariants import require
@@ -158,7 +158,7 @@ class Leases:
         versions: dict[int, int] = {}
         for lease_id, lease in self.by_id.items():
             require(0 < lease_id <= min(revision, VERSION_MAX), "the id of a lease is a version")
-            require(limits.LEASE_TTL_MIN_MS <= lease.ttl_ms <= limits.LEASE_TTL_MAX_MS, "a lease has a possible time")
+            require(LEASE_TTL_MIN_MS <= lease.ttl_ms <= LEASE_TTL_MAX_MS, "a lease has a possible time")
             require(len(lease.keys) <= limits.LEASE_KEYS_MAX, "no lease has too many keys")
         for key, lease_id in keys.items():
             entry = entry_of(key)

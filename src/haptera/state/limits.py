@@ -28,16 +28,11 @@ TRANSACT_PARTS_MAX: Final = 128
 #: not apply.
 TRANSACT_VALUES_SIZE_MAX: Final = COMMAND_SIZE_MAX - 16 * 1024
 
-#: Milliseconds that a lease may go on without a renewal. Below a second a node that collects garbage or waits for its
-#: disk would end the leases of healthy clients; a key that is to stay for more than a day needs no one who renews it.
-LEASE_TTL_MIN_MS: Final = 1_000
-LEASE_TTL_MAX_MS: Final = 86_400_000
 #: Leases of one store: 64 MB, and a node that files all of them when it starts does so in a tenth of a second.
 LEASES_MAX: Final = 100_000
 #: Keys that belong to one lease: as many as one set_many has. Its end removes them all at one revision.
 LEASE_KEYS_MAX: Final = 131_072
-#: Leases that one renew_lease renews, in 2 ms, and that one answer to leases lists.
-LEASES_RENEWED_MAX: Final = 10_000
+#: Leases that one answer to leases lists.
 LEASES_LISTED_MAX: Final = 1_000
 
 #: Section 7.1: how long an answer is remembered, by its own clock; how large it may be; how many one user may have.
