@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 @contextmanager
 def in_this_process() -> Iterator[None]:
-    """Leave the logging, the limits and the signals of the process of the tests as they are, whatever `haptera serve`
-    does to them: a node that is refused needs no process of its own.
+    """Leave the logging, the limits and the signals of the process of the tests as they are, although `haptera serve`
+    changes them: a node that is refused needs no process of its own.
     """
     root, ours = logging.getLogger(), logging.getLogger("haptera")
     before = root.handlers[:], root.level, ours.level

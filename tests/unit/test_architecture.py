@@ -161,7 +161,7 @@ def test_the_layers_have_no_circle() -> None:
         visit(layer, ())
 
 
-# What the recipes are made with: the public calls of a `Database`, and modules that talk to no store.
+# The recipes are made with the public calls of a `Database`, and with modules that talk to no store.
 RECIPES = "haptera.client.recipes"
 RECIPES_MAY_IMPORT = frozenset({"argument_checks", "database", "entry", "event", "recipes", "scan", "transact"})
 

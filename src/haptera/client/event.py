@@ -23,9 +23,9 @@ class Event(msgspec.Struct, frozen=True):
     where there is none. ``version`` is the store's revision of the change, for ``"present"`` that of the entry.
     ``previous`` is the entry of before, if a watch was asked for it and there was one. Where ``previous_omitted`` is
     true its value is left out and empty here, because both values together are more than 8 MiB;
-    ``get(key, at_revision=version - 1)`` reads it. ``expires_at`` is Unix time in
-    seconds, or None for a key that does not expire. In a history ``time`` is that of the change in Unix seconds, and
-    ``user`` the name of the user, empty without authentication.
+    ``get(key, at_revision=version - 1)`` reads it. ``expires_at`` is Unix time in seconds, or None for a key that does
+    not expire. In a history ``time`` is that of the change in Unix seconds, and ``user`` the name of the user, empty
+    without authentication.
     """
 
     kind: EventKind

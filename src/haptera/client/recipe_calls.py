@@ -35,7 +35,7 @@ class RecipeCalls(LeaseCalls):
         """Allow something ``limit`` times in ``per`` seconds, for all programs that use the name together.
 
         Args:
-            name: What is limited, such as ``"login/ann"``.
+            name: The subject of the limit, such as ``"login/ann"``.
             limit: How often it is allowed.
             per: Seconds of a window, which begins with the first use.
 

@@ -1,4 +1,4 @@
-"""The times of leases against a plain dict, whatever becomes of them."""
+"""The times of leases against a plain dict, over any renewals and ends."""
 
 from __future__ import annotations
 

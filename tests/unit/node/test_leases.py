@@ -109,7 +109,7 @@ async def test_the_list_tells_how_much_time_is_left() -> None:
 
 @virtual_clock
 async def test_a_lease_has_its_whole_time_again_when_the_node_starts() -> None:
-    """Though it was down for a day: nothing says when it was renewed last. Then it ends once, if nobody renews it."""
+    """Though it was down for a day: nothing says when it was renewed last. Then it ends, as no client renews it."""
     fs = MemoryFileSystem()
     async with node(storage=fs) as url:
         lease = await leased(url.node)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from haptera.client.database import Database
     from haptera.client.transact import Operation
 
-#: What stands behind the name in the key of a limit.
+#: The end of the key of a limit, behind the name.
 RATE: Final = "/.rate"
 
 
