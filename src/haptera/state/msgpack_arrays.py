@@ -20,5 +20,7 @@ def read_array_header(data: bytes, at: int) -> tuple[int, int] | None:
         return at + 1, byte & 0x0F
     if byte in {0xDC, 0xDD}:
         behind = at + (3 if byte == 0xDC else 5)
+        if behind > len(data):
+            raise IndexError("the header ends too early")
         return behind, int.from_bytes(data[at + 1 : behind], "big")
     return None
