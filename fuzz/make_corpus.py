@@ -258,13 +258,14 @@ def make_signed() -> Inputs:
 # -- kv and storage --------------------------------------------------------------------------------------------------
 
 _ARGUMENTS: dict[str, list[list[Any]]] = {
-    "get": [["a"], ["k" * 4097]],
+    "get": [["a"], ["k" * 4097], ["a", {"at_revision": 1}]],
     "set": [
         ["a", b"v"],
         ["a", b"v", {"if_version": 1, "return_previous": True}],
         ["n", b"", {"if": "absent"}],
         ["a", b"v", {"if": "present"}],
         ["a", b"v", {"ttl_ms": 1}],
+        ["a", b"v", {"lease": 3, "fence": 4}],
     ],
     "delete": [["a"], ["a", {"if_version": 0}], ["a", {"return_previous": True}]],
     "exists": [["é"]],
@@ -282,10 +283,15 @@ _ARGUMENTS: dict[str, list[list[Any]]] = {
     "ttl": [["a"], ["missing"]],
     "watch": [[], [{"key": "a", "initial": True}], [{"prefix": "c/", "start_revision": 1, "with_previous": True}]],
     "history": [["a"], ["a", {"limit": 1}]],
+    "grant_lease": [[1000], [999]],
+    "renew_lease": [[[1, 2]], [[]]],
+    "revoke_lease": [[1]],
+    "leases": [[], [{"after": 1, "limit": 1}]],
     "transact": [
         [[["a", "version", "=", 1], ["b", "value", "<", b"z"]], [["set", ["a", b"v"]], ["get", ["z"]]]],
         [[["a", "exists", "!=", True]], [], [["increment", ["n", 1]], ["rename", ["a", "b", {"if_absent": True}]]]],
         [[], [["delete", ["a", {"return_previous": True}]], ["exists", ["a"]], ["clear", []]]],
+        [[["a", "lease", "=", 0]], [["get", ["a"]]], [], {"fence": 1}],
     ],
 }
 
