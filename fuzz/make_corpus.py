@@ -340,6 +340,8 @@ def make_pieces() -> Inputs:
         "kv-rows": pack((("a", "é"), (b"1", b"v" * 50), (2, 5))),
         "requests-head": pack((20, 1)),
         "requests-rows": pack(answers[:1]),
+        "leases-head": pack((1,)),
+        "leases-rows": pack(((3, 1000, ("b",)),)),
     }
     for at, (name, data) in enumerate(inputs.items()):
         yield name, bytes((at,)) + data

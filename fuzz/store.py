@@ -12,9 +12,11 @@ import msgspec
 from haptera.errors import CorruptionError, DamagedBackup, Failure, StorageError
 from haptera.node.services.kv_methods import METHODS
 from haptera.state.command_encoding import Logged, UnknownPart, decode_commands, encode_commands, size_bound
+from haptera.state.limits import COMMAND_SIZE_MAX
 from haptera.state.machine import StateMachine
-from haptera.state.operations import Count, OpenScan, Read, Write
+from haptera.state.operations import AsOf, Count, OpenHistory, OpenScan, OpenWatch, Operation, Read, Write, read_of
 from haptera.state.piece_decoding import MalformedPieces
+from haptera.state.sliced_work import finish
 from haptera.state.snapshot_pieces import dump_pieces, load_pieces
 from haptera.state.validation import validate
 from haptera.storage import BackupReader, DataDirectory, DataKey, Keyring, Log, LogEntry
@@ -51,8 +53,16 @@ def check_arguments(data: bytes) -> None:
         assert encode_payload(refused)
         return
     machine = _machine()
-    if isinstance(op, OpenScan):
+    if isinstance(read_of(op), OpenScan):
         _check_scan(machine, op)
+    elif isinstance(read_of(op), Count) and isinstance(op, AsOf):
+        pass  # made of a scan of its keys
+    elif isinstance(op, AsOf | OpenHistory):
+        found = finish(machine.read_steps(op, COMMAND_SIZE_MAX))
+        if isinstance(found, Failure):
+            assert encode_payload(found)
+        else:
+            assert msgspec.msgpack.encode(found[0])
     elif isinstance(op, Write):
         payload = encode_commands([Logged(op)])
         assert len(payload) <= size_bound(op) + 64
@@ -60,14 +70,19 @@ def check_arguments(data: bytes) -> None:
         (result,) = machine.apply(3, 3, [Logged(op)])
         assert msgspec.msgpack.encode(result)
     else:
-        assert isinstance(op, Read)
-        assert msgspec.msgpack.encode(machine.read(op))
+        assert isinstance(op, Read | OpenWatch)
+        assert isinstance(op, OpenWatch) or msgspec.msgpack.encode(machine.read(op))
 
 
-def _check_scan(machine: StateMachine, op: OpenScan) -> None:
+def _check_scan(machine: StateMachine, asked: Operation) -> None:
     """The pages of a scan come to an end, in order, and have each key once."""
-    cursor = machine.open_scan(op)
-    assert not isinstance(cursor, Failure)
+    at, op = asked if isinstance(asked, AsOf) else None, read_of(asked)
+    assert isinstance(op, OpenScan)
+    cursor = machine.open_scan(op, at=at)
+    if isinstance(cursor, Failure):
+        assert at is not None
+        assert cursor.code == 4009
+        return
     keys: list[str] = []
     for _ in range(PAGES_MAX):
         page = cursor.page(200, 2)
@@ -81,7 +96,7 @@ def _check_scan(machine: StateMachine, op: OpenScan) -> None:
     assert keys == sorted(set(keys), reverse=op.reverse)
     assert op.limit is None or len(keys) <= op.limit
     counted = machine.read(Count(op.prefix, op.start, op.end, op.glob))
-    assert op.limit is not None or op.after is not None or counted == (len(keys),)
+    assert at is not None or op.limit is not None or op.after is not None or counted == (len(keys),)
 
 
 def _machine() -> StateMachine:
@@ -119,6 +134,8 @@ _PIECES: Final = [
     ("kv", msgspec.msgpack.encode((("a", "b"), (b"1", b""), (2, 5)))),
     ("requests", msgspec.msgpack.encode((20, 1))),
     ("requests", msgspec.msgpack.encode((("app", _REQUEST_ID, 10, bytes(32), (5, None), None),))),
+    ("leases", msgspec.msgpack.encode((1,))),
+    ("leases", msgspec.msgpack.encode(((3, 1000, ("b",)),))),
 ]
 
 
