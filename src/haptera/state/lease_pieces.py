@@ -87,7 +87,7 @@ class LeasesLoader:
         leases, entries = self._kv.leases, self._kv.entries
         for row in _rows.decode(piece):
             lease_id, ttl_ms, keys = row.lease, row.ttl_ms, row.keys
-            if lease_id != self._last:
+            if lease_id != self._last or lease_id not in leases.by_id:
                 require(self._last < lease_id <= min(self._kv.revision, VERSION_MAX), "no lease has this id here")
                 require(LEASE_TTL_MIN_MS <= ttl_ms <= LEASE_TTL_MAX_MS, "no lease has this time")
                 leases.grant(lease_id, ttl_ms)
