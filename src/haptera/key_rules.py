@@ -6,6 +6,7 @@ message or no text. So a served and an embedded store refuse the same argument w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -38,6 +39,9 @@ EXPIRY_MAX_MS: Final = 2**53 - 1
 #: The numbers that a key can count with.
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
+
+#: The one text that each integer has: no plus, no leading zero, no minus zero, nothing around it.
+_INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 
 
 def key_refusal(key: str) -> Failure | None:
@@ -111,6 +115,14 @@ def invalid_key(key: str, position: int | None = None) -> Failure:
     if position is None:
         return failure(Code.INVALID_KEY, {"reason": reason})
     return failure(Code.INVALID_KEY, {"reason": reason, "position": position})
+
+
+def number_of(value: bytes) -> int | None:
+    """The number that a value is, as a key counts with it; None for a value that is none."""
+    if _INTEGER.fullmatch(value) is None:
+        return None
+    number = int(value)
+    return number if INT64_MIN <= number <= INT64_MAX else None
 
 
 def _encodable(text: str) -> bool:

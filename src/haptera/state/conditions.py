@@ -5,11 +5,10 @@ Each function judges one command against the entry of its key.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
 from haptera.errors import Code, Failure, failure
-from haptera.key_rules import INT64_MAX, INT64_MIN
+from haptera.key_rules import INT64_MAX, INT64_MIN, number_of
 
 if TYPE_CHECKING:
     from haptera.state.operations import Delete, Increment, Set
@@ -36,9 +35,6 @@ UNMET: Final = frozenset(
     }
 )
 
-#: The one text that each integer has: no plus, no leading zero, no minus zero, nothing around it.
-_INTEGER: Final = re.compile(rb"0|-?[1-9][0-9]{0,18}")
-
 
 def unmet(op: Set, previous: StoredEntry | None) -> Failure | None:
     """Why a set is not made, if its conditions are not met."""
@@ -58,13 +54,9 @@ def nothing_to_delete(op: Delete, previous: StoredEntry | None) -> Result | None
 
 def sum_of(op: Increment, previous: StoredEntry | None) -> int | Failure:
     """The number that an increment makes, or why it makes none."""
-    number = op.initial
-    if previous is not None:
-        if _INTEGER.fullmatch(previous[0]) is None:
-            return failure(_NOT_AN_INTEGER, {"key": op.key})
-        number = int(previous[0])
-        if not INT64_MIN <= number <= INT64_MAX:
-            return failure(_NOT_AN_INTEGER, {"key": op.key})
+    number = op.initial if previous is None else number_of(previous[0])
+    if number is None:
+        return failure(_NOT_AN_INTEGER, {"key": op.key})
     number += op.delta
     if not INT64_MIN <= number <= INT64_MAX:
         return failure(_INTEGER_OVERFLOW, {"key": op.key})

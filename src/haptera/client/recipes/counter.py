@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from haptera.errors import Code, failure
+from haptera.key_rules import number_of
 from haptera.peer import DEFAULT, Timeout
 
 if TYPE_CHECKING:
@@ -33,10 +34,10 @@ class Counter:
         entry = await self._db.get(self._key, timeout=timeout)
         if entry is None:
             return 0
-        try:
-            return int(entry.value)
-        except ValueError:
-            raise failure(Code.NOT_AN_INTEGER, {"key": self._key}).exception() from None
+        number = number_of(entry.value)
+        if number is None:
+            raise failure(Code.NOT_AN_INTEGER, {"key": self._key}).exception()
+        return number
 
     async def add(self, delta: int = 1, *, timeout: Timeout = DEFAULT) -> int:
         """Add to the number.

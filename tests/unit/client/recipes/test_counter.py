@@ -54,6 +54,22 @@ async def test_a_reset_leaves_what_is_no_number(db: Database) -> None:
     assert entry.text == "seven"
 
 
+@pytest.mark.parametrize("text", ["+1", " 1", "1\n", "1_0", "01", "-0", "", "\u0661", str(2**63), str(-(2**63) - 1)])
+async def test_a_counter_reads_the_numbers_that_increment_adds_to_and_no_others(db: Database, text: str) -> None:
+    await db.set("hits", text)
+    counter = db.counter("hits")
+    with pytest.raises(NotAnInteger):
+        await counter.add(0)
+    with pytest.raises(NotAnInteger):
+        await counter.get()
+
+
+@pytest.mark.parametrize("number", [2**63 - 1, -(2**63)])
+async def test_a_counter_reads_the_largest_and_the_smallest_number(db: Database, number: int) -> None:
+    await db.set("hits", str(number))
+    assert await db.counter("hits").get() == number
+
+
 async def test_a_counter_has_the_name_of_a_key(db: Database) -> None:
     with pytest.raises(TypeError):
         db.counter(b"hits")  # type: ignore[arg-type]
