@@ -18,6 +18,7 @@ import haptera
 from haptera.errors import ConnectionLost, RevisionCompacted
 from haptera.testing import node, node_in_thread, proxy
 from tests.integration.commands import run
+from tests.support.restored import restored
 from tests.support.stores import Kind, opened
 
 if TYPE_CHECKING:
@@ -186,6 +187,25 @@ async def test_a_watch_that_is_lost_among_the_present_entries_says_so() -> None:
             with pytest.raises(ConnectionLost):
                 async for _ in events:
                     pass
+
+
+async def test_a_watch_ends_where_its_store_was_restored(short_path: Path) -> None:
+    """The restored store makes other changes with the revisions that the watch has given or waits for."""
+    data, target, listen = short_path / "data", short_path / "restored", f"haptera+unix://{short_path}/s"
+    async with haptera.connect(listen) as db:
+        async with node(data_dir=data, listen=listen) as url:
+            await db.set("a", "kept")
+            await restored(url, data, target)
+            events = db.watch(start_revision=1)
+            await db.set("a", "lost")
+            assert [(await anext(events)).text for _ in range(2)] == ["kept", "lost"]
+        async with node(data_dir=target, listen=listen), haptera.connect(listen) as writer:
+            assert await writer.get("a") == haptera.Entry("a", b"kept", 1)
+            for value in ("other", "another"):
+                await writer.set("a", value)
+            with pytest.raises(RevisionCompacted, match="another server"):
+                await anext(events)
+            assert [change.text async for change in db.history("a")] == ["kept", "other", "another"]
 
 
 @pytest.mark.parametrize("kind", ["served", "embedded"])

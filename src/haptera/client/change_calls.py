@@ -47,8 +47,9 @@ class ChangeCalls(StoreCalls):
         Every change is given once, in the order of the revisions. A connection that is lost is made again, and the
         watch goes on behind the last change that was given, so long as the node still keeps the changes since then
         (``--history-events`` and ``--history-bytes`` of ``haptera serve``); ``RevisionCompacted`` says that it does
-        not. A watch with ``initial`` that is lost before the present entries are all given raises ``ConnectionLost``,
-        because the rest would be of another revision.
+        not, or that another server answers now, whose revisions are of another history. A watch with ``initial`` that
+        is lost before the present entries are all given raises ``ConnectionLost``, because the rest would be of another
+        revision.
 
         A reader that is slow holds up no one: the node keeps its place. One that takes nothing for 60 seconds loses its
         stream, and goes on from where it was when it reads again.
@@ -69,7 +70,7 @@ class ChangeCalls(StoreCalls):
 
         Raises:
             RevisionCompacted: The changes from ``start_revision`` on are not kept any more, or it is above the next
-                revision.
+                revision, or the watch would go on at another server than it has begun at.
         """
         options = watch_options(key, prefix, start_revision, initial, previous, progress_interval)
         begin = self._timeout if timeout is DEFAULT else checked_timeout(timeout)

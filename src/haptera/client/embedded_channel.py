@@ -298,7 +298,7 @@ class EmbeddedChannel:
             raise watch.exception()
         try:
             while True:
-                yield position.take(decode_item(await feed.next()))
+                yield position.take(decode_item(await feed.next()), node.node_id)
                 check_home(home, "the watch")
         except ShuttingDown:
             raise closed_error() from None

@@ -1,4 +1,8 @@
-"""The events of a watch over connections: one that is lost is continued on the next, from where it was."""
+"""The events of a watch over connections: one that is lost is continued on the next, from where it was.
+
+It is continued at the server where it has begun and at no other, because the same revision of another store is another
+change. The connection that the request leaves on has told by then which server it leads to.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +53,8 @@ class WatchStreams:
         while True:
             connector.check_open()
             by = None if position.begun or timeout is None else deadline
-            peer = await connector.connected(by, Flight.FIRST)
+            peer = await connector.connected(by, Flight.WELCOMED if position.begun else Flight.FIRST)
+            position.check_server(peer.server_id)
             try:
                 async with aclosing(self._read(peer, method, encode((position.options(),)), position, by)) as items:
                     async for events in items:
@@ -94,7 +99,7 @@ class WatchStreams:
                     decoded = decode_item(item)
                 except (ValueError, RecursionError) as error:
                     raise malformed(method, error) from error
-                yield position.take(decoded)
+                yield position.take(decoded, peer.server_id)
                 by = None
         finally:
             self._streams.discard(stream)

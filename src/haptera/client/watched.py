@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from haptera.client.methods import Count, Milliseconds, Revision
-from haptera.errors import Code, RemoteProtocolError
+from haptera.errors import Code, RemoteProtocolError, failure
 
 
 class Before(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -38,17 +38,20 @@ class WatchItem(msgspec.Struct, array_like=True, frozen=True):
     more: bool = False
 
 
+_ANOTHER_SERVER: Final = "another server answers now, and its revisions are of another history"
+
 decode_item: Callable[[bytes], WatchItem] = msgspec.msgpack.Decoder(WatchItem).decode
 
 
 class WatchPosition:
     """How far a watch has come.
 
-    ``seen`` is the newest revision of which everything was given, None before the first mark. ``synced`` turns true
-    when the entries that were there at the beginning have been given, for a watch with ``initial``.
+    ``seen`` is the newest revision of which everything was given, None before the first mark, and ``server_id`` names
+    the server whose revision it is. ``synced`` turns true when the entries that were there at the beginning have been
+    given, for a watch with ``initial``.
     """
 
-    __slots__ = ("_initial", "_options", "_part", "_part_count", "_skip", "begun", "seen", "synced")
+    __slots__ = ("_initial", "_options", "_part", "_part_count", "_skip", "begun", "seen", "server_id", "synced")
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._options = options
@@ -58,6 +61,7 @@ class WatchPosition:
         self._skip = 0  # events of that revision that come once more, on a further connection
         self.begun = False  # whether anything was given
         self.seen: int | None = None
+        self.server_id: bytes | None = None
         self.synced = not self._initial
 
     @property
@@ -68,6 +72,13 @@ class WatchPosition:
         """
         return self.synced or not self.begun
 
+    def check_server(self, server_id: bytes | None) -> None:
+        """Raise ``RevisionCompacted`` where the watch cannot go on at this server: its revisions are of another history
+        than the ones that were given.
+        """
+        if self.seen is not None and server_id != self.server_id:
+            raise failure(Code.REVISION_COMPACTED, {"revision": self.seen + 1}, message=_ANOTHER_SERVER).exception()
+
     def options(self) -> dict[str, Any]:
         """The options of a request that goes on from here."""
         if self.seen is None:
@@ -76,8 +87,12 @@ class WatchPosition:
         options = {name: option for name, option in self._options.items() if name != "initial"}
         return {**options, "start_revision": self.seen + 1}
 
-    def take(self, item: WatchItem) -> list[Happened]:
-        """The events of an ITEM that were not given before. Raises ``RemoteProtocolError`` for one out of order."""
+    def take(self, item: WatchItem, server_id: bytes | None) -> list[Happened]:
+        """The events of an ITEM of this server that were not given before.
+
+        Raises ``RemoteProtocolError`` for one out of order.
+        """
+        self.server_id = server_id
         if not self.synced:
             self.begun = True
             if not item.events:

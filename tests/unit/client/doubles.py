@@ -77,6 +77,8 @@ class FakeStream:
 class FakePeer:
     """``answer`` is called with each request; without it requests wait until the test answers them.
 
+    ``streams`` are given to the requests of streams in turn, whose arguments are in ``streamed``.
+
     With ``full`` no stream is free. With a ``refusal`` the handshake fails with it. Without a ``server_id`` WELCOME
     never comes.
     """
@@ -97,6 +99,7 @@ class FakePeer:
         self.dialled: Place | None = None
         self.sent: list[Sent] = []
         self.streams: list[FakeStream] = []
+        self.streamed: list[Any] = []
         self.waited_ready = False
         self.refusal = refusal
         self._answer = answer
@@ -116,7 +119,8 @@ class FakePeer:
         return sent.future
 
     def stream(self, service: str, method: str, payload: bytes, *, timeout: float | None = None) -> FakeStream:
-        assert (service, method) == ("kv", "scan")
+        assert (service, method) in {("kv", "scan"), ("kv", "watch")}
+        self.streamed.append(msgspec.msgpack.decode(payload))
         return self.streams.pop(0)
 
     async def ready(self) -> None:
