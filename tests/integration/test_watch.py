@@ -340,8 +340,7 @@ async def test_the_largest_values_are_told_with_what_they_replaced(kind: Kind, t
 
 
 @pytest.mark.parametrize("kind", ["served", "embedded"])
-async def test_the_end_of_a_key_by_its_time_is_an_event(kind: Kind, tmp_path: Path) -> None:
-    """Trap: expiry events missing from watches."""
+async def test_trap_expiry_events_missing_from_watches(kind: Kind, tmp_path: Path) -> None:
     async with opened(kind, tmp_path) as db, db.watch(previous=True) as events:
         await db.set("a", "x", ttl=0.2)
         put = await anext(events)

@@ -20,6 +20,13 @@ def test_it_goes_on_with_the_monotonic_clock() -> None:
     assert clock.ticked_ms == TICK_MS
 
 
+def test_ticks_lose_no_part_of_a_millisecond() -> None:
+    clock = LeaseClock(0)
+    for number in range(1, 1001):
+        assert clock.tick(number * (TICK_MS * MS + 900_000))
+    assert clock.ticked_ms == 1000 * TICK_MS + 900
+
+
 def test_a_pause_counts_for_no_more_than_two_ticks_and_no_lease_may_be_ended_right_after_it() -> None:
     clock = LeaseClock(0)
     assert clock.now_ms(MINUTE) == TICK_MAX_MS

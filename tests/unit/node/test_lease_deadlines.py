@@ -12,14 +12,16 @@ from haptera.node.lease_clock import TICK_MS
 from haptera.node.lease_deadlines import LeaseDeadlines
 from haptera.state import finish
 
+IDS = st.integers(1, 6)
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("add"), st.integers(1, 30), st.integers(1000, 20_000)),
-        st.tuples(st.just("renew"), st.lists(st.integers(1, 30), max_size=5)),
-        st.tuples(st.just("remove"), st.integers(1, 30)),
+        st.tuples(st.just("add"), IDS, st.integers(1000, 3000)),
+        st.tuples(st.just("renew"), st.lists(IDS, max_size=5)),
+        st.tuples(st.just("remove"), IDS),
         st.tuples(st.just("pass"), st.integers(0, 3 * TICK_MS)),
         st.tuples(st.just("take"), st.integers(1, 5)),
     ),
+    min_size=20,
     max_size=60,
 )
 
@@ -55,6 +57,24 @@ def test_leases_are_due_when_their_time_is_over_and_not_before(steps: list[tuple
             assert deadlines.left_ms(lease, now_ms) == max(0, end_ms - now_ms)
     assert len(finish(deadlines.take_due(now_ms + 60_000, 100))) == len(model)
     deadlines.check()
+
+
+def test_a_lease_that_has_some_milliseconds_left_of_its_tick_waits_for_the_next_one() -> None:
+    deadlines = LeaseDeadlines()
+    deadlines.add(1, 1000 + TICK_MS // 2, 0)
+    steps = deadlines.take_due(1000 + TICK_MS // 4, 5)
+    assert next(steps, "the end") == "the end"
+    deadlines.check()
+    assert finish(deadlines.take_due(1000 + TICK_MS, 5)) == [1]
+
+
+def test_a_lease_that_was_revoked_is_not_due_any_more() -> None:
+    deadlines = LeaseDeadlines()
+    deadlines.add(1, 1000, 0)
+    deadlines.add(2, 1000, 0)
+    deadlines.remove(1)
+    deadlines.check()
+    assert finish(deadlines.take_due(1000, 5)) == [2]
 
 
 def test_renewals_leave_nothing_behind() -> None:

@@ -10,7 +10,7 @@ from haptera.errors import Failure
 from haptera.node import leases
 from haptera.node.commit import RETRY_S
 from haptera.node.lease_clock import TICK_MS
-from haptera.state.operations import Count, Delete, Get, GrantLease, ListLeases, RenewLease, RevokeLease, Set, SetMany
+from haptera.state.operations import Count, Get, GrantLease, ListLeases, RenewLease, RevokeLease, Set, SetMany
 from haptera.testing import MemoryFileSystem, node, virtual_clock
 from tests.unit.node.nodes import Asked, ManualWriter, done, fill_disk, opened, turn
 
@@ -92,7 +92,9 @@ async def test_there_is_no_timer_while_there_is_no_lease() -> None:
         assert not ticks(store)
         await sleep(1000)
         lease = await leased(store)
-        await sleep(9.999)
+        await sleep(0.2)
+        assert Asked(store, ListLeases()).result == (((lease, 10_000, 9800, 1),), False)
+        await sleep(9.799)
         assert has(store)
 
 
@@ -222,6 +224,24 @@ async def test_an_end_that_the_log_has_not_taken_is_tried_again(monkeypatch: pyt
 
 
 @virtual_clock
+async def test_an_end_is_not_tried_again_when_the_node_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[float] = []
+
+    def refuse(*_: object) -> Failure:
+        tried.append(asyncio.get_running_loop().time())
+        return Failure(3007, "TOO_MANY_REQUESTS", "", "not_applied", {})
+
+    async with node(storage="memory") as url:
+        store = url.node
+        await leased(store)
+        monkeypatch.setattr(store._pipeline, "append", refuse)
+        await sleep(10 + LATE_S)
+        assert len(tried) == 1
+    await sleep(5 * RETRY_S)
+    assert len(tried) == 1
+
+
+@virtual_clock
 async def test_many_leases_end_in_several_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "ENDED_TOGETHER_MAX", 10)
     async with node(storage="memory") as url:
@@ -232,19 +252,6 @@ async def test_many_leases_end_in_several_commands(monkeypatch: pytest.MonkeyPat
         await sleep(1 + LATE_S)
         assert Asked(store, Count()).result == (0,)
         assert store.index == index + 4
-
-
-@virtual_clock
-async def test_a_key_of_another_owner_stays_when_the_lease_ends() -> None:
-    """Trap: a key re-created with the same name by another owner and deleted by the old lease."""
-    async with node(storage="memory") as url:
-        store = url.node
-        await leased(store)
-        await done(store, Delete("a"))
-        await done(store, Set("a", b"another's"))
-        await sleep(10 + LATE_S)
-        assert has(store)
-        assert store.metrics.values()["leases_ended_total"] == 1
 
 
 @virtual_clock

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haptera.errors import Failure
-from haptera.node.services.kv_methods import METHODS
+from haptera.kv_groups import KV_GROUPS
+from haptera.node.services.kv_methods import METHODS, methods_with
 from haptera.state.operations import (
     AsOf,
     Clear,
@@ -175,6 +176,45 @@ def test_an_unknown_field_or_option_is_refused_by_name(method: str, argument: li
     refused = METHODS[method].decode(encode(argument))
     assert isinstance(refused, Failure)
     assert (refused.code, refused.outcome, refused.details) == (3003, "not_applied", {"unknown": unknown})
+
+
+OF_GROUPS: list[tuple[str, str, list[Any], str]] = [
+    ("kv_ttl", "set", ["a", b"", {"ttl_ms": 1}], "ttl_ms"),
+    ("kv_ttl", "set_many", [[["a", b""]], {"ttl_ms": 1}], "ttl_ms"),
+    ("kv_history", "get", ["a", {"at_revision": 1}], "at_revision"),
+    ("kv_history", "scan", [{"at_time_ms": 1}], "at_time_ms"),
+    ("kv_leases", "set", ["a", b"", {"lease": 1}], "lease"),
+    ("kv_leases", "set_many", [[["a", b""]], {"fence": 1}], "fence"),
+    ("kv_leases", "delete", ["a", {"fence": 1}], "fence"),
+    ("kv_leases", "clear", [{"fence": 1}], "fence"),
+    ("kv_leases", "transact", [[], [], [], {"fence": 1}], "fence"),
+    ("kv_leases", "transact", [[["a", "lease", "=", 1]], []], "lease"),
+    ("kv_leases", "transact", [[], [["set", ["a", b"", {"lease": 1}]]]], "lease"),
+]
+
+
+@pytest.mark.parametrize(("group", "method", "argument", "unknown"), OF_GROUPS)
+def test_a_connection_without_a_group_knows_none_of_its_options(
+    group: str, method: str, argument: list[Any], unknown: str
+) -> None:
+    methods = methods_with({*KV_GROUPS} - {group})
+    for refused in (methods[method].decode(encode(argument)), methods[method].convert(tuple(argument))):
+        assert isinstance(refused, Failure)
+        assert (refused.code, refused.details["unknown"]) == (3003, unknown)
+    assert not isinstance(METHODS[method].decode(encode(argument)), Failure)
+
+
+@pytest.mark.parametrize(
+    ("group", "gone"),
+    [
+        ("kv_transact", {"transact"}),
+        ("kv_watch", {"watch"}),
+        ("kv_history", {"history"}),
+        ("kv_leases", {"grant_lease", "renew_lease", "revoke_lease", "leases"}),
+    ],
+)
+def test_a_connection_without_a_group_has_none_of_its_methods(group: str, gone: set[str]) -> None:
+    assert METHODS.keys() - methods_with({*KV_GROUPS} - {group}).keys() == gone
 
 
 REFUSED: list[tuple[str, list[Any]]] = [

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import pytest
 
-from haptera.state import limits
+from haptera.state import lease_pieces, limits
 from haptera.state.command_encoding import UnknownPart
+from haptera.state.operations import GrantLease, SetMany
 from haptera.state.piece_decoding import MalformedPieces
 from haptera.state.snapshot_pieces import dump_pieces, load_pieces
+from tests.unit.state.store import Store
 
 if TYPE_CHECKING:
     from haptera.state.machine import StateMachine
@@ -45,6 +47,29 @@ def test_the_keys_of_a_lease_may_go_on_in_the_next_row() -> None:
     machine = loaded(1, ((1, 1000, ("a",)),), ((1, 1000, ("b",)),))
     machine.check()
     assert [*machine.leases.by_id[1].keys] == ["a", "b"]
+
+
+def test_many_leases_with_many_keys_are_dumped_in_pieces_of_a_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_pieces, "PIECE_SIZE", 200)
+    store = Store()
+    for number in range(200):
+        store.do(GrantLease(1000 + number))
+    for lease in (1, 100, 200):
+        store.do(SetMany([(f"{lease:03}/{number:03}", b"") for number in range(100)], lease=lease))
+    pieces = [piece for section, piece in dump_pieces(store) if section == "leases"]
+    assert len(pieces) > 16
+    assert max(map(len, pieces)) < 400
+    again = load_pieces(dump_pieces(store), index=store.index, time_ms=store.time_ms)
+    again.check()
+    assert again.digest() == store.digest()
+
+
+@pytest.mark.parametrize("rows", [[((1, 1000, ("a", "b")),)], [((1, 1000, ("a",)),), ((1, 1000, ("b",)),)]])
+def test_a_lease_with_too_many_keys_is_malformed(rows: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded(1, *rows)
+    monkeypatch.setattr(limits, "LEASE_KEYS_MAX", 1)
+    with pytest.raises(MalformedPieces, match="too many keys"):
+        loaded(1, *rows)
 
 
 @pytest.mark.parametrize(

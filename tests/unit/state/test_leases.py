@@ -358,6 +358,18 @@ def test_a_fence_does_not_let_a_change_of_its_own_token_pass_twice() -> None:
     assert refused(results[1], 4011, token=2)
 
 
+def test_the_digest_says_which_lease_a_key_belongs_to_and_not_the_order_in_which_keys_came() -> None:
+    def after(*ops: Write) -> bytes:
+        store = Store()
+        for op in (GrantLease(5000), GrantLease(5000), *ops):
+            store.do(op)
+        return store.digest()
+
+    assert after(Set("a", b"", lease=1)) != after(Set("a", b"", lease=2))
+    assert after(Set("a", b"", lease=1)) != after(Set("a", b""))
+    assert after(SetMany([("b", b""), ("a", b"")], lease=1)) == after(SetMany([("a", b""), ("b", b"")], lease=1))
+
+
 def test_leases_count_as_memory() -> None:
     store = Store()
     sizes = [store.size]

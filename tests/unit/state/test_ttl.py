@@ -98,8 +98,7 @@ def test_set_many_gives_all_of_its_keys_one_time_or_none() -> None:
     assert (expires(store, "a"), expires(store, "b")) == (None, NOW + 50)
 
 
-def test_an_increment_keeps_the_time() -> None:
-    """Trap: increment that loses the TTL."""
+def test_trap_an_increment_that_loses_the_ttl() -> None:
     store = store_with("a")
     assert store.do(Increment("a", 4)) == (5, 2)
     assert store.ask(Get("a")) == (b"5", 2, NOW + 100)
