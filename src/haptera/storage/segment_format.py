@@ -122,9 +122,10 @@ class SegmentHeader(msgspec.Struct, frozen=True):
         magic, version, durability, key_id, number, id_, first_index, tag, capacity, crc = SEGMENT_HEADER.unpack(data)
         if magic != SEGMENT_MAGIC or crc != google_crc32c.value(data[:-_CRC_SIZE]):
             return None
-        if version == LOG_FORMAT and durability > _OS:
-            return None
-        return cls(number, id_, key_id, first_index, tag, capacity, durability == _SYNC)
+        header = cls(number, id_, key_id, first_index, tag, capacity, durability == _SYNC)
+        if version == LOG_FORMAT and header.encode() != data:
+            return None  # the format knows no other durability, and the byte behind it is 0
+        return header
 
 
 def format_of(data: bytes) -> int:

@@ -376,4 +376,7 @@ def _decode(path: str, data: bytes) -> SnapshotHeader:
         raise NewerFormat(path, version, SNAPSHOT_FORMAT)
     if version < SNAPSHOT_FORMAT or index != snapshot_index(os.path.basename(path)):
         raise CorruptionError(path, 0, "a snapshot of the index in its name", f"one of index {index}")
-    return SnapshotHeader(key_id, id_, LogPoint(index, term, time_ms, tag, next_segment), revision)
+    header = SnapshotHeader(key_id, id_, LogPoint(index, term, time_ms, tag, next_segment), revision)
+    if header.encode() != data:  # a byte that is to be 0 and is not
+        raise CorruptionError(path, 0, expected, data[:16].hex())
+    return header

@@ -199,6 +199,13 @@ def test_a_size_in_a_header_is_bounded_before_anything_of_it_is_read(at: int, fi
     assert asked == [52]
 
 
+def test_a_header_with_bytes_that_the_format_does_not_know_is_damage() -> None:
+    data, keyring, _ = small()
+    with pytest.raises(DamagedBackup) as caught:
+        read(checked(data[:10] + b"\0\1" + data[12:48]) + data[52:], keyring)
+    assert caught.value.offset == 0
+
+
 def test_a_newer_format_is_told_from_damage() -> None:
     data, keyring, _ = small()
     with pytest.raises(NewerFormat) as caught:

@@ -42,6 +42,25 @@ def test_a_segment_header_with_any_byte_changed_is_none() -> None:
         assert SegmentHeader.decode(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]) is None
 
 
+def checked(fields: bytes) -> bytes:
+    """A header of these bytes with its right CRC-32C."""
+    crc: int = google_crc32c.value(fields)
+    return fields + crc.to_bytes(4, "big")
+
+
+@pytest.mark.parametrize(("at", "byte"), [(10, 2), (11, 1)])
+def test_a_segment_header_with_bytes_that_the_format_does_not_know_is_none(at: int, byte: int) -> None:
+    data = HEADER.encode()
+    assert SegmentHeader.decode(checked(data[:at] + bytes([byte]) + data[at + 1 : -4])) is None
+
+
+def test_a_segment_header_of_a_newer_format_may_have_other_bytes() -> None:
+    data = HEADER.encode()
+    newer = checked(data[:8] + b"\0\2\2\1" + data[12:-4])
+    assert SegmentHeader.decode(newer) is not None
+    assert format_of(newer) == 2
+
+
 @pytest.mark.parametrize("size", [0, 1, 79, 81])
 def test_a_segment_header_of_another_size_is_none(size: int) -> None:
     assert SegmentHeader.decode((HEADER.encode() + b"\0")[:size]) is None

@@ -284,6 +284,18 @@ def test_a_newer_format_is_named_as_such() -> None:
             attempt()
 
 
+def test_a_header_with_bytes_that_the_format_does_not_know_is_damage() -> None:
+    fs = disk()
+    write(fs)
+    data = fs.read(FILE)
+    header = data[:10] + b"\0\1" + data[12:92]
+    crc: int = google_crc32c.value(header)
+    fs.write(FILE, header + crc.to_bytes(4, "big") + data[96:])
+    with pytest.raises(CorruptionError, match="header of a snapshot"):
+        read(fs)
+    assert [file.point for file in find_snapshots(fs, PATH)] == [None]
+
+
 def test_a_snapshot_under_another_index_is_refused() -> None:
     fs = disk()
     write(fs)

@@ -134,10 +134,11 @@ class BackupHeader(msgspec.Struct, frozen=True):
         magic, version, key_id, id_, keyring_size, keyring_check, manifest_size, crc = HEADER.unpack(data)
         if magic != BACKUP_MAGIC or crc != _crc(data[:-_CRC_SIZE]):
             return None
+        header = cls(key_id, id_, keyring_size, keyring_check, manifest_size)
         sizes_fit = keyring_size <= KEYRING_SIZE_MAX and TAG_SIZE <= manifest_size <= MANIFEST_SIZE_MAX
-        if version == BACKUP_FORMAT and not sizes_fit:
-            return None
-        return cls(key_id, id_, keyring_size, keyring_check, manifest_size)
+        if version == BACKUP_FORMAT and not (sizes_fit and header.encode() == data):
+            return None  # a size that no backup has, or a byte that is to be 0 and is not
+        return header
 
     @property
     def manifest_offset(self) -> int:
