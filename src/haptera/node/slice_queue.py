@@ -80,6 +80,7 @@ class Turns:
         self._owners: deque[object] = deque()  # whose turn is next; each owner with items once
         self._first: deque[_Item] = deque()  # the commit pipeline's work: one item at most
         self._scheduled = False
+        self._closed = False
         self._inline = 0  # units done beside the queue in this turn of the loop
 
     def __len__(self) -> int:
@@ -97,7 +98,11 @@ class Turns:
 
     def start_first(self, steps: Steps[None]) -> None:
         """Run work that all wait for, in slices: half of each turn, and more where no other work is there."""
-        self._first.append(_Item(steps, None))
+        item = _Item(steps, None)
+        if self._closed:
+            item.close()
+            return
+        self._first.append(item)
         self._schedule()
 
     def start(self, owner: object, steps: Steps[None]) -> None:
@@ -110,13 +115,17 @@ class Turns:
             self.start(owner, work())
 
     async def run(self, owner: object, steps: Steps[ResultT]) -> ResultT:
-        """Run work in slices and return its result. A caller that is cancelled ends the work at its next slice."""
+        """Run work in slices and return its result. A caller that is cancelled ends the work at its next slice.
+
+        Raises ShuttingDown when the queue is closed before the end of the work, or was.
+        """
         waiting: asyncio.Future[ResultT] = self._loop.create_future()
         self._add(owner, _Item(steps, waiting))
         return await waiting
 
     def close(self) -> None:
-        """End all work where it is."""
+        """End all work where it is, and do none that comes later."""
+        self._closed = True
         items = [*self._first, *(item for queue in self._items.values() for item in queue)]
         self._first.clear()
         self._items.clear()
@@ -125,6 +134,9 @@ class Turns:
             item.close()
 
     def _add(self, owner: object, item: _Item) -> None:
+        if self._closed:
+            item.close()
+            return
         queue = self._items.get(owner)
         if queue is None:
             self._items[owner] = deque((item,))

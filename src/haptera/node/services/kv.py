@@ -7,11 +7,11 @@ durable. A write that is cancelled meanwhile is dropped as long as it is not wit
 
 from __future__ import annotations
 
-import logging
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from haptera.errors import Code, Failure, failure
+from haptera.errors import Code, Failure, ShuttingDown, failure
 from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.services.answer_shares import Answers
 from haptera.node.services.kv_methods import METHODS, SERVICE, methods_with
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from haptera.node.watches import Watches
     from haptera.peer import Peer
     from haptera.state import Operation, Steps
-
-_logger = logging.getLogger(__name__)
 
 
 class KvService(Service):
@@ -143,12 +141,12 @@ class KvService(Service):
             elif not self._reads.takes(session, request, command.op):
                 self._metrics.kv_reads_total += 1
                 self._commands.submit(session, [command], lambda results: self._replies.answer([request], results))
-        except Exception:
-            _logger.exception("request_failed", extra={"stream": request.stream, "method": request.method})
-            self._replies.fail(request, failure(Code.HANDLER_FAILED, outcome="not_applied"))
+        except Exception as error:
+            self._replies.fail_for(request, error, "request_failed")
         finally:
             if elements and not written:
-                await turns.run(peer, free_steps(elements))
+                with suppress(ShuttingDown):
+                    await turns.run(peer, free_steps(elements))
 
     def _checked(self, request: Request, elements: list[Any]) -> Steps[Envelope | Failure]:
         """The command that a large argument is, decoded and checked in slices; `elements` as of `decode_steps`."""

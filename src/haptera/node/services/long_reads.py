@@ -6,7 +6,6 @@ The rows of a scan with ``keys_only`` have the same four places, with nil for th
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Final, TypeGuard, cast
 
 from haptera.errors import Code, Failure, LocalProtocolError, failure
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 Scanning = operations.OpenScan | operations.AsOf
 Counting = operations.Count | operations.AsOf
 Reading = operations.GetMany | operations.OpenHistory | operations.AsOf
-
-_logger = logging.getLogger(__name__)
 
 #: Bytes of one page of a scan, unless one row is larger: one turn of the connection, a quarter of a default window.
 PAGE_SIZE_MAX: Final = 64 * 1024
@@ -73,8 +70,12 @@ class LongReads:
 
     async def read(self, request: Request, op: Reading) -> None:
         """Answer a read that is made in slices when there is room for it: a few bytes may ask for many."""
-        await writable(request)
-        answer = await self._commands.turns.run(request.peer, while_wanted(request, self._read_steps(request, op)))
+        try:
+            await writable(request)
+            answer = await self._commands.turns.run(request.peer, while_wanted(request, self._read_steps(request, op)))
+        except Exception as error:
+            self._replies.fail_for(request, error, "read_failed")
+            return
         if isinstance(answer, tuple):
             payload, revision = answer
             request.respond(payload, revision_entry(revision))
@@ -107,9 +108,8 @@ class LongReads:
                 self._replies.respond(request, *counted)
         except asyncio.CancelledError:
             self._replies.fail(request, failure(Code.CANCELLED, outcome="not_applied"))
-        except Exception:
-            _logger.exception("count_failed", extra={"stream": request.stream})
-            self._replies.fail(request, failure(Code.HANDLER_FAILED, outcome="not_applied"))
+        except Exception as error:
+            self._replies.fail_for(request, error, "count_failed")
 
     async def _scan(self, submitter: Submitter, request: Request, op: Scanning) -> None:
         task = asyncio.current_task()
@@ -148,9 +148,8 @@ class LongReads:
             pass  # no one is left to be answered
         except LocalProtocolError as error:
             request.fail(error.failure("not_applied"))  # there is no memory for a row, or the peer takes none as large
-        except Exception:
-            _logger.exception("scan_failed", extra={"stream": request.stream})
-            request.fail(failure(Code.HANDLER_FAILED, outcome="not_applied"))
+        except Exception as error:
+            self._replies.fail_for(request, error, "scan_failed")
         finally:
             if isinstance(cursor, Cursor):
                 cursor.close()

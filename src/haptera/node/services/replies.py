@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from haptera.errors import Code, Failure, failure
+from haptera.errors import Code, Failure, ShuttingDown, failure
 from haptera.key_rules import size_refusal
 from haptera.node.services.hidden_times import hides_times, without_times
 from haptera.node.services.kv_methods import METHODS
@@ -61,6 +61,16 @@ class Replies:
         """Answer with a failure."""
         self._metrics.kv_failures_total += 1
         request.fail(reason, entries)
+
+    def fail_for(self, request: Request, error: Exception, event: str) -> None:
+        """Answer a request whose work has raised an error: that the node stops, or a defect, which goes to the log as
+        ``event``.
+        """
+        if isinstance(error, ShuttingDown):
+            self.fail(request, failure(Code.SHUTTING_DOWN, outcome="not_applied"))
+            return
+        _logger.error(event, exc_info=error, extra={"stream": request.stream, "method": request.method})
+        self.fail(request, failure(Code.HANDLER_FAILED, outcome="not_applied"))
 
     def respond(self, request: Request, result: Any, revision: int) -> None:
         """Answer with a result that is of a revision."""
@@ -128,9 +138,8 @@ class Replies:
             assert isinstance(result, tuple)
             try:
                 payload = yield from while_wanted(request, encode_steps(result))
-            except MemoryError:
-                _logger.exception("request_failed", extra={"stream": request.stream, "method": request.method})
-                self.fail(request, failure(Code.HANDLER_FAILED, outcome="not_applied"))
+            except MemoryError as error:
+                self.fail_for(request, error, "request_failed")
             else:
                 if payload is None:
                     self.fail(request, failure(Code.CANCELLED, outcome="not_applied"))
