@@ -246,8 +246,9 @@ async def read_on(raw: RawPeer) -> None:
 async def test_nothing_is_left_behind(situation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ROUTES_MAX", "METADATA_KNOWN_MAX"):
         monkeypatch.setattr(decode_cache, name, 1)  # their bounds have tests of their own
-    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)  # or pytest keeps each line
     async with AsyncExitStack() as stack:
+        logging.disable(logging.CRITICAL)  # or pytest keeps each line
+        stack.callback(logging.disable, logging.NOTSET)
         url = await stack.enter_async_context(node(storage="memory"))
         db = await stack.enter_async_context(haptera.connect(url))
         peer = await haptera.dial(url)
