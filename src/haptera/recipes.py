@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from haptera.lazy import lazily
 
 if TYPE_CHECKING:
-    from haptera.client import Counter, LeaseInfo, RateLimit
+    from haptera.client import Counter, Lease, LeaseInfo, RateLimit
 
-__all__ = ["Counter", "LeaseInfo", "RateLimit"]
+__all__ = ["Counter", "Lease", "LeaseInfo", "RateLimit"]
 
 if not TYPE_CHECKING:  # a type checker would take it to mean that any name is there
     __getattr__ = lazily(__name__, dict.fromkeys(__all__, "haptera.client"))

@@ -31,7 +31,7 @@ DATABASE = {
     "connect",
     "open",
 }
-RECIPE_NAMES = {"Counter", "LeaseInfo", "RateLimit"}
+RECIPE_NAMES = {"Counter", "Lease", "LeaseInfo", "RateLimit"}
 MESSAGING = {
     "Answer",
     "Budget",
@@ -71,6 +71,7 @@ OTHER_ERRORS = {
     "DamagedBackup",
     "DirectoryInUse",
     "ForeignArchive",
+    "LeaseLost",
     "LocalProtocolError",
     "MissingKey",
     "NewerFormat",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import AsyncIterator
 
+    from haptera.client.lease import Lease
     from haptera.client.recipes.counter import Counter
     from haptera.client.recipes.rate_limit import RateLimit
     from haptera.peer import Peer
@@ -40,6 +41,7 @@ __all__ = [
     "Database",
     "Entry",
     "Event",
+    "Lease",
     "LeaseInfo",
     "Metrics",
     "RateLimit",
@@ -58,9 +60,10 @@ __all__ = [
     "transact_form",
 ]
 
-#: The recipes, each with its module, which is imported when it is first used.
+#: The recipes and leases, each with its module, which is imported when it is first used.
 _RECIPES: Final = {
     "Counter": "haptera.client.recipes.counter",
+    "Lease": "haptera.client.lease",
     "RateLimit": "haptera.client.recipes.rate_limit",
 }
 

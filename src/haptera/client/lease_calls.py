@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -12,10 +13,15 @@ from haptera.client.change_calls import ChangeCalls
 from haptera.client.methods import Count, Method, Milliseconds, Revision
 from haptera.errors import Code, RemoteProtocolError
 from haptera.key_rules import LEASE_TTL_MAX_MS, LEASE_TTL_MIN_MS, LEASES_RENEWED_MAX, VERSION_MAX
-from haptera.peer import DEFAULT, Timeout
+from haptera.peer import DEFAULT, Timeout, opening
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from haptera.client.channel import Channel
+    from haptera.client.database import Database
+    from haptera.client.lease import Lease
+    from haptera.client.lease_renewer import LeaseRenewer
 
 
 class LeaseInfo(msgspec.Struct, frozen=True, gc=False):
@@ -59,7 +65,65 @@ class LeaseMethods:
 class LeaseCalls(ChangeCalls):
     """The calls about leases."""
 
-    __slots__ = ()
+    __slots__ = ("_lease_renewer",)
+
+    def __init__(self, channel: Channel, timeout: float | None) -> None:
+        super().__init__(channel, timeout)
+        self._lease_renewer: LeaseRenewer | None = None  # of the loop that leases were last granted on
+
+    @opening
+    async def lease(self, ttl: float, *, timeout: Timeout = DEFAULT) -> Lease:
+        """Grant a lease, and keep it alive until it is closed: ``async with db.lease(10.0) as lease``, or ``await``.
+
+        It is renewed at each third of its time, all leases of this database together, until it is closed or lost or the
+        database is closed. Its ``lost`` says when it is not there any more.
+
+        Args:
+            ttl: Seconds that it goes on without a renewal: 1 to 86,400. Keys that belong to it stay for so long when
+                this program ends without a word; a program that stands still for so long has lost them.
+
+        Returns:
+            The lease.
+
+        Raises:
+            TooManyRequests: There are 100,000 leases.
+        """
+        from haptera.client.instant import Instant  # noqa: PLC0415
+        from haptera.client.lease import Lease  # noqa: PLC0415 - few programs have leases
+        from haptera.client.lease_renewer import LeaseRenewer  # noqa: PLC0415
+
+        loop = asyncio.get_running_loop()
+        granted = Instant.now(loop)
+        lease_id = await self.grant_lease(ttl, timeout=timeout)
+        renewer = self._lease_renewer
+        if renewer is None or renewer.loop is not loop:  # a database begins afresh under the next loop, or in a child
+            renewer = self._lease_renewer = LeaseRenewer(self._database)
+        return Lease(renewer, renewer.keep(lease_id, ttl_ms_of(ttl) / 1000, granted))
+
+    async def drain(self, *, timeout: float = 30.0) -> None:
+        """Take no more calls, wait for the ones under way, and close.
+
+        Args:
+            timeout: Seconds to wait at most.
+        """
+        await super().drain(timeout=timeout)
+        await self._leave_leases()
+
+    async def aclose(self) -> None:
+        """Close. Calls under way end with ``ConnectionLost``, and leases that are open are lost. Harmless when closed
+        already.
+        """
+        await super().aclose()
+        await self._leave_leases()
+
+    async def _leave_leases(self) -> None:
+        renewer = self._lease_renewer
+        if renewer is not None and renewer.loop is asyncio.get_running_loop():
+            await renewer.aclose()
+
+    @property
+    def _database(self) -> Database:
+        return cast("Database", self)
 
     async def grant_lease(self, ttl: float, *, timeout: Timeout = DEFAULT) -> int:
         """Grant a lease: keys that are written with it end when it does.

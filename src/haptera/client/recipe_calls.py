@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from haptera.client.argument_checks import plain_key
 from haptera.client.lease_calls import LeaseCalls
 
 if TYPE_CHECKING:
-    from haptera.client.database import Database
     from haptera.client.recipes.counter import Counter
     from haptera.client.recipes.rate_limit import RateLimit
 
@@ -45,7 +44,3 @@ class RecipeCalls(LeaseCalls):
         from haptera.client.recipes.rate_limit import RateLimit  # noqa: PLC0415
 
         return RateLimit(self._database, plain_key(name), limit, per)
-
-    @property
-    def _database(self) -> Database:
-        return cast("Database", self)

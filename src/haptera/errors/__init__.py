@@ -18,6 +18,7 @@
             OutdatedCopy            the log in it is older than its newest snapshot
         ConfigurationError          an option, URL or environment is wrong or incomplete
         TransactionConflict         a key that a transaction has read was changed before its commit
+        LeaseLost                   a lease was not renewed in time, or the node has ended it
         WrongLoop                   an object was used outside the event loop, thread or process that it belongs to
 
 Between the layers an error travels as a `Failure`, a value. The class of a code is imported when it is first used,
@@ -44,7 +45,7 @@ from haptera.errors.storage import (
     StorageError,
     WrongKey,
 )
-from haptera.errors.usage import ConfigurationError, TransactionConflict, WrongLoop
+from haptera.errors.usage import ConfigurationError, LeaseLost, TransactionConflict, WrongLoop
 
 if TYPE_CHECKING:
     from haptera.errors.codes import *  # noqa: F403  # its `__all__` says which
@@ -61,6 +62,7 @@ __all__ = [
     "Failure",
     "ForeignArchive",
     "HapteraError",
+    "LeaseLost",
     "LocalProtocolError",
     "MissingKey",
     "NewerFormat",

@@ -1,4 +1,6 @@
-"""Errors that no peer tells: a program uses Haptera otherwise than it can be used, or its transaction conflicts."""
+"""Errors that no peer tells: a program uses Haptera otherwise than it can be used, its transaction conflicts, or it has
+lost what it held.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +27,12 @@ class TransactionConflict(HapteraError):
 
     def __init__(self) -> None:
         super().__init__("a key that the transaction has read was changed meanwhile")
+
+
+class LeaseLost(HapteraError):
+    """A lease was not renewed in time, or the node has ended it: its keys are deleted, or will be."""
+
+    name: str = "LEASE_LOST"
 
 
 class WrongLoop(HapteraError, RuntimeError):

@@ -11,6 +11,7 @@ from haptera.peer.assembly import assemble
 from haptera.peer.call import DEFAULT, Answer, Call, CallStream, Timeout, check_timeout
 from haptera.peer.keywords import ConnectionOptions
 from haptera.peer.listen_and_dial import dial, dial_address, listen
+from haptera.peer.opening import Opening, opening
 from haptera.peer.peer import Peer, link_of
 from haptera.peer.remote_address import Credentials
 from haptera.peer.request import Request, respond_all
@@ -32,6 +33,7 @@ __all__ = [
     "CallStream",
     "ConnectionOptions",
     "Credentials",
+    "Opening",
     "Peer",
     "Request",
     "Server",
@@ -48,6 +50,7 @@ __all__ = [
     "link_of",
     "listen",
     "method",
+    "opening",
     "read_key_file",
     "read_listening_options",
     "read_options",

@@ -34,7 +34,7 @@ ATTACHMENT_SIZE: Final = 256
 _encoder: Final = msgspec.msgpack.Encoder()
 
 
-class Lease:
+class GrantedLease:
     """A lease: the milliseconds that it goes on without a renewal, and the keys that belong to it."""
 
     __slots__ = ("keys", "ttl_ms")
@@ -51,7 +51,7 @@ class Leases:
 
     def __init__(self) -> None:
         #: In the order of their ids.
-        self.by_id: dict[int, Lease] = {}
+        self.by_id: dict[int, GrantedLease] = {}
         #: The lease of each key that belongs to one.
         self.of_key: Table[int] = Table()
         #: The number of these keys.
@@ -68,7 +68,7 @@ class Leases:
 
     def grant(self, lease_id: int, ttl_ms: int) -> None:
         """Add a lease, whose id is above all others."""
-        self.by_id[lease_id] = Lease(ttl_ms)
+        self.by_id[lease_id] = GrantedLease(ttl_ms)
         self.granted(lease_id, ttl_ms)
 
     def end(self, lease_id: int) -> list[str]:
