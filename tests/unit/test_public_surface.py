@@ -31,7 +31,7 @@ DATABASE = {
     "connect",
     "open",
 }
-RECIPE_NAMES = {"Counter", "Lease", "LeaseInfo", "RateLimit"}
+RECIPE_NAMES = {"Counter", "Job", "Lease", "LeaseInfo", "Queue", "RateLimit", "Worker"}
 MESSAGING = {
     "Answer",
     "Budget",

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
     from haptera.client.lease import Lease
     from haptera.client.recipes.counter import Counter
+    from haptera.client.recipes.job import Job
+    from haptera.client.recipes.queue import Queue
+    from haptera.client.recipes.queue_worker import Worker
     from haptera.client.recipes.rate_limit import RateLimit
     from haptera.peer import Peer
 
@@ -41,9 +44,11 @@ __all__ = [
     "Database",
     "Entry",
     "Event",
+    "Job",
     "Lease",
     "LeaseInfo",
     "Metrics",
+    "Queue",
     "RateLimit",
     "Scan",
     "ServerMethods",
@@ -51,6 +56,7 @@ __all__ = [
     "TransactResult",
     "Transaction",
     "Watch",
+    "Worker",
     "connect",
     "connect_peer",
     "default_url",
@@ -63,8 +69,11 @@ __all__ = [
 #: The recipes and leases, each with its module, which is imported when it is first used.
 _RECIPES: Final = {
     "Counter": "haptera.client.recipes.counter",
+    "Job": "haptera.client.recipes.job",
     "Lease": "haptera.client.lease",
+    "Queue": "haptera.client.recipes.queue",
     "RateLimit": "haptera.client.recipes.rate_limit",
+    "Worker": "haptera.client.recipes.queue_worker",
 }
 
 if not TYPE_CHECKING:  # a type checker would take it to mean that any name is there

@@ -9,6 +9,7 @@ from haptera.client.lease_calls import LeaseCalls
 
 if TYPE_CHECKING:
     from haptera.client.recipes.counter import Counter
+    from haptera.client.recipes.queue import Queue
     from haptera.client.recipes.rate_limit import RateLimit
 
 
@@ -29,6 +30,22 @@ class RecipeCalls(LeaseCalls):
         from haptera.client.recipes.counter import Counter  # noqa: PLC0415
 
         return Counter(self._database, plain_key(name))
+
+    def queue(self, name: str) -> Queue:
+        """Jobs that any program puts and any worker takes, each done at least once and by one worker at a time.
+
+        Args:
+            name: The name of the queue.
+
+        Returns:
+            The queue.
+
+        Raises:
+            InvalidKey: The name is no key, or has more than 4,065 bytes.
+        """
+        from haptera.client.recipes.queue import Queue  # noqa: PLC0415
+
+        return Queue(self._database, plain_key(name))
 
     def rate_limit(self, name: str, *, limit: int, per: float) -> RateLimit:
         """Allow something ``limit`` times in ``per`` seconds, for all programs that use the name together.

@@ -1,0 +1,166 @@
+"""A job that was taken from a queue (spec/recipes.md, section 4)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterable
+from contextlib import suppress
+from itertools import count
+from typing import TYPE_CHECKING, Final, Self
+
+from haptera.client.argument_checks import ttl_ms_of
+from haptera.client.backoff import Backoff
+from haptera.client.recipes.queue_keys import ready_text
+from haptera.client.transact import Operation  # noqa: TC001  # who reads a public signature finds its types here
+from haptera.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    Fenced,
+    GoingAway,
+    HapteraError,
+    LeaseLost,
+    ShuttingDown,
+)
+from haptera.peer import DEFAULT, Timeout
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from haptera.client.lease import Lease
+    from haptera.client.recipes.claims import Claims
+
+
+#: Errors of a store that cannot be reached now, and may be again.
+PASSING: Final = (ConnectionLost, DeadlineExceeded, GoingAway, ShuttingDown)
+#: Errors with which a job is not in hand any more.
+ENDS: Final = (Fenced, *PASSING)
+
+
+class Job:
+    """A job that a worker has taken, and no other has. Made by `Worker.take`; use it as ``async with job``.
+
+    It is acknowledged when the block ends, and given back to the queue when the block raises or is cancelled.
+
+    Attributes:
+        number: Its number. A job that was put after the put of another had ended has a larger one.
+        value: Its value.
+        attempts: How often it was taken, this time included: 1 for the first time.
+        token: For ``fence=``: a change with it is made only while the job is still this worker's.
+    """
+
+    __slots__ = ("_claims", "_digits", "_ended", "_lease", "attempts", "number", "token", "value")
+
+    def __init__(self, claims: Claims, digits: str, lease: Lease, value: bytes, attempts: int, token: int) -> None:
+        self._claims = claims
+        self._digits = digits
+        self._lease = lease
+        self._ended = False
+        self.number = int(digits)
+        self.value = value
+        self.attempts = attempts
+        self.token = token
+
+    @property
+    def text(self) -> str:
+        """The value as text; raises ``UnicodeDecodeError`` if it is not UTF-8."""
+        return self.value.decode()
+
+    @property
+    def held(self) -> bool:
+        """Whether the job is certainly this worker's at this moment, by the clock."""
+        return not self._ended and self._lease.held
+
+    @property
+    def lost(self) -> Awaitable[LeaseLost | None]:
+        """``await job.lost`` waits for the end of the lease that holds the job, as `Lease.lost` does."""
+        return self._lease.lost
+
+    async def ack(self, *, then: Iterable[Operation] = (), timeout: Timeout = DEFAULT) -> None:
+        """Say that the job is done. It never comes back.
+
+        A store that cannot be reached is asked again while the lease goes on, also if the caller is cancelled.
+
+        Args:
+            then: Operations as for `Database.transact`, 125 at most, that are made together with it, or not at all. So
+                the changes that a job makes in the store are made once, however often it is taken.
+            timeout: Seconds for each call to the store.
+
+        Raises:
+            Fenced: The worker has lost the job, and another may have it. Nothing was changed.
+            ConnectionLost, DeadlineExceeded: The store could not be reached while the lease went on. The job may come
+                back.
+        """
+        keys = self._claims.keys
+        # The claim goes first: a watch that tells of its end tells of it before anything else.
+        done: list[Operation] = [
+            ("delete", [prefix + self._digits]) for prefix in (keys.claims, keys.items, keys.attempts)
+        ]
+        await self._end([*done, *then], timeout)
+
+    async def release(self, *, delay: float = 0.0, timeout: Timeout = DEFAULT) -> None:
+        """Give the job back to the queue, for any worker. Harmless where it is lost.
+
+        Args:
+            delay: Seconds before which it is not taken.
+            timeout: As for `ack`.
+
+        Raises:
+            ConnectionLost, DeadlineExceeded: As for `ack`. The job comes back.
+        """
+        keys = self._claims.keys
+        claim = keys.claims + self._digits
+        free: list[Operation] = [("delete", [claim]), ("set", [keys.ready, ready_text(self.number, self.number)])]
+        later: list[Operation] = [("set", [claim, b"", {"ttl_ms": ttl_ms_of(delay)}])] if delay else []
+        with suppress(Fenced):
+            await self._end(later or free, timeout)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._ended:
+            return
+        if error is None:
+            await self.ack()
+            return
+        with suppress(HapteraError):  # the lease ends, and the error of the block counts
+            await self.release(delay=self._claims.delay)
+
+    async def _end(self, operations: list[Operation], timeout: Timeout) -> None:
+        if self._ended:
+            raise RuntimeError(f"job {self.number} is acknowledged or given back already")
+        self._ended = True
+        await asyncio.shield(self._claims.carry(self._change(operations, timeout)))
+
+    async def _change(self, operations: list[Operation], timeout: Timeout) -> None:
+        try:
+            await self._transact(operations, timeout)
+        except Exception as error:
+            self._ended = isinstance(error, ENDS)  # anything else is refused, and leaves the job in hand
+            raise
+        finally:
+            if self._ended:
+                self._claims.drop(self.token)
+
+    async def _transact(self, operations: list[Operation], timeout: Timeout) -> None:
+        """Make the operations that end the job, while it is this worker's."""
+        db, backoff, unknown = self._claims.db, Backoff(), False
+        for attempt in count(1):
+            try:
+                await db.transact(then=operations, fence=self.token, timeout=timeout)
+            except PASSING as error:
+                unknown = unknown or error.outcome != "not_applied"
+                if not self._lease.held:
+                    raise
+                await backoff.wait(attempt)
+            except Fenced:
+                if unknown and not await db.exists(self._claims.keys.items + self._digits, timeout=timeout):
+                    return  # an attempt before this one has acknowledged it
+                raise
+            else:
+                return
+
+    def __repr__(self) -> str:
+        return f"<haptera.recipes.Job {self.number}, attempt {self.attempts}>"
