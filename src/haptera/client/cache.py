@@ -8,18 +8,25 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import TYPE_CHECKING, Final, Self
 
+from haptera.boot_clock import boot_time_ns
 from haptera.client.backoff import Backoff
 from haptera.client.entry import Entry
 from haptera.client.event import Event
+from haptera.client.freshness import Freshness
 from haptera.errors import ConnectionLost, HapteraError, RemoteProtocolError, RevisionCompacted
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from haptera.client.freshness import Ask
     from haptera.client.watch import Watch
 
-#: Seconds between two signs of the node that nothing has changed.
+#: Seconds after which the node says how far it is where the prefix has no change.
 PROGRESS_INTERVAL_S: Final = 1.0
+
+#: The smallest bound of a copy's age, in seconds. While others change other keys, two signs of the node may be two
+#: intervals apart, and the question before the first of them half a second old.
+STALENESS_MIN_S: Final = 3.0
 
 _logger = logging.getLogger(__name__)
 
@@ -31,19 +38,23 @@ class Cache:
 
     ``get(key)``, ``key in cache``, ``len(cache)`` and iterating over the keys never wait. The copy is whole: it is the
     store of some revision, and later revisions follow in their order. A connection that is lost is made again; where
-    the node does not have the changes since then, the entries are read anew, and what differs is told as changes.
+    the node does not have the changes since then, or another server answers, the entries are read anew, and what
+    differs is told as changes.
     """
 
-    def __init__(self, begin: Callable[[], Watch], max_staleness: float | None) -> None:
+    def __init__(self, begin: Callable[[], Watch], ask: Ask, max_staleness: float | None) -> None:
         self._begin = begin
-        self._max_staleness = max_staleness
+        self._ask = ask
+        self._staleness_max_ns = None if max_staleness is None else max_staleness * 1e9
         self._entries: dict[str, Entry] = {}
-        self._watch: Watch | None = None
+        self._revision: int | None = None
+        self._freshness = Freshness()
         self._callbacks: list[Callback] = []
         self._readers: list[_Reader] = []
-        self._synced: asyncio.Future[None] | None = None
+        self._entered: asyncio.Future[BaseException | None] | None = None
         self._task: asyncio.Task[None] | None = None
-        self._fresh = 0.0  # monotonic
+        self._whole = False  # whether it has ever been
+        self._ended = False
         self._error: BaseException | None = None
 
     def get(self, key: str) -> Entry | None:
@@ -58,7 +69,7 @@ class Cache:
         Raises:
             ConnectionLost: The copy is older than ``max_staleness`` seconds.
         """
-        if self._max_staleness is not None and time.monotonic() - self._fresh > self._max_staleness:
+        if self._staleness_max_ns is not None and boot_time_ns() - self._freshness.fresh_ns > self._staleness_max_ns:
             raise ConnectionLost("the local copy is older than it may be", outcome="not_applied") from self._error
         return self._entries.get(key)
 
@@ -73,15 +84,15 @@ class Cache:
 
     @property
     def fresh_at(self) -> float:
-        """Unix time in seconds at which the node last said something: each change that it had told by then is here. It
-        says so at least once a second while it can be reached.
+        """Unix time in seconds of the latest moment of which it is known that each change from before it is here. A
+        copy that was never whole has had none, and this is 0.
         """
-        return time.time() - (time.monotonic() - self._fresh)
+        return max(time.time() - self._freshness.age_s, 0.0)
 
     @property
     def revision(self) -> int | None:
-        """The newest revision of which every change is here."""
-        return None if self._watch is None else self._watch.revision
+        """The newest revision of which every change is here; None while the entries are read anew."""
+        return self._revision
 
     def on_change(self, callback: Callback) -> None:
         """Have ``callback`` called with each change, after the copy has it.
@@ -107,10 +118,12 @@ class Cache:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._synced = loop.create_future()
-        self._task = loop.create_task(self._keep())
+        self._entered = loop.create_future()
+        self._task = loop.create_task(self._run())
         try:
-            await self._synced
+            error = await self._entered
+            if error is not None:
+                raise error
         except BaseException:
             await self._stop()
             raise
@@ -127,54 +140,74 @@ class Cache:
             await asyncio.wait([self._task])
         self._end(None)
 
-    async def _keep(self) -> None:
-        """Keep the copy, over any number of watches."""
+    async def _run(self) -> None:
+        """Keep the copy and ask for its age, until it is closed or the copy cannot be kept any more."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                asking = tasks.create_task(self._freshness.keep_asking(self._ask))
+                self._end(await self._keep())
+                asking.cancel()
+        except Exception as error:
+            _logger.exception("cache_failed")
+            self._end(error)
+
+    async def _keep(self) -> BaseException:
+        """Keep the copy, over any number of watches. Return the refusal that ends it."""
         backoff, attempt = Backoff(), 0
         while True:
             try:
                 await self._follow()
             except (ConnectionLost, RemoteProtocolError, RevisionCompacted) as error:
-                if self._synced is not None and not self._synced.done() and not isinstance(error, RevisionCompacted):
-                    self._end(error)
-                    return
+                entered = self._entered is not None and self._entered.done()
+                if not entered and not isinstance(error, RevisionCompacted):
+                    return error
                 self._error = error
             except HapteraError as error:
-                self._end(error)
-                return
-            attempt += 1
+                return error
+            attempt = 1 if self._revision is not None else attempt + 1
             await backoff.wait(attempt)
 
     async def _follow(self) -> None:
         """Read the entries, and follow their changes until the watch ends."""
-        self._watch = None
+        self._revision = None
         found: dict[str, Entry] = {}
+        begun_ns = boot_time_ns()
         async with self._begin() as events:
             synced = False
             while True:
                 for event in await events.next_events():
                     if event.kind == "synced":
-                        self._watch, synced = events, True
+                        synced = True
+                        self._freshness.read_anew(begun_ns, events.server_id, event.version)
                         self._take_over(found)
                     elif not synced:
                         found[event.key] = _entry(event)
                     else:
                         self._apply(event)
                 if synced:
-                    self._fresh, self._error = time.monotonic(), None
+                    self._reached(events.revision)
+
+    def _reached(self, revision: int | None) -> None:
+        """All changes up to a revision are here."""
+        assert revision is not None  # the watch has begun
+        self._revision, self._error = revision, None
+        self._freshness.reached(revision)
+        young = self._staleness_max_ns is None or boot_time_ns() - self._freshness.fresh_ns <= self._staleness_max_ns
+        if young and self._entered is not None and not self._entered.done():
+            self._entered.set_result(None)
 
     def _take_over(self, found: dict[str, Entry]) -> None:
         """The entries were read, at first or anew: tell what differs from the copy of before."""
         before, self._entries = self._entries, found
-        self._fresh = time.monotonic()
-        if self._synced is not None and not self._synced.done():
-            self._synced.set_result(None)
+        if not self._whole:
+            self._whole = True
             return
         for key, entry in before.items():
             if key not in found:
                 self._tell(Event("delete", key, None, entry.version, entry))
         for key, entry in found.items():
             old = before.get(key)
-            if old is None or old.version != entry.version:
+            if old != entry:  # another store may have another value of the same version
                 self._tell(Event("put", key, entry.value, entry.version, old, entry.expires_at))
 
     def _apply(self, event: Event) -> None:
@@ -195,19 +228,21 @@ class Cache:
 
     def _end(self, error: BaseException | None) -> None:
         """Stop for good; ``error`` is why, unless the cache was closed."""
-        self._error = error
+        if self._ended:
+            return
+        self._ended, self._error = True, error
         for reader in self._readers:
             reader.wake()
-        if self._synced is not None and not self._synced.done():
+        if self._entered is not None and not self._entered.done():
             if error is None:
-                self._synced.cancel()
+                self._entered.cancel()
             else:
-                self._synced.set_exception(error)
+                self._entered.set_result(error)
 
     @property
     def ended(self) -> bool:
         """Whether the copy is not kept any more."""
-        return self._task is None or self._task.done()
+        return self._ended or self._task is None
 
     @property
     def error(self) -> BaseException | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from haptera.client.argument_checks import checked_int, checked_timeout, plain_key, text_option, watch_options
-from haptera.client.cache import PROGRESS_INTERVAL_S, Cache
+from haptera.client.cache import PROGRESS_INTERVAL_S, STALENESS_MIN_S, Cache
 from haptera.client.event import Event  # noqa: TC001  # who reads a public signature finds its types here
 from haptera.client.key_history import Past, changes
 from haptera.client.methods import Method
@@ -15,6 +15,9 @@ from haptera.client.watch import Watch
 from haptera.client.watched import WatchPosition
 from haptera.key_rules import VERSION_MAX
 from haptera.peer import DEFAULT, Timeout
+
+if TYPE_CHECKING:
+    from haptera.client.database import Database
 
 R = TypeVar("R")
 
@@ -81,12 +84,13 @@ class ChangeCalls(StoreCalls):
         """Keep the entries with a prefix in this process: ``async with db.cached(prefix="flags/") as cache``.
 
         A watch keeps the copy, so ``cache.get(key)`` is a look-up in a dict. The copy takes the memory of its entries.
+        Twice a second it asks the store for its revision, and so knows its age.
 
         Args:
             prefix: The beginning of the keys; ``""``: every key.
-            max_staleness: Seconds, at least 2, after which a copy whose node has said nothing is not read any more.
-                Unless given, it is read however old it is; `Cache.fresh_at` says how old.
-            timeout: Seconds that the beginning of a watch may take.
+            max_staleness: Seconds, at least 3: the age of a copy that is not read any more. Unless given, it is read
+                however old it is; `Cache.fresh_at` says how old.
+            timeout: Seconds that the beginning of a watch may take, and each question for the age.
 
         Returns:
             The copy, which is whole when ``async with`` has entered it.
@@ -95,13 +99,17 @@ class ChangeCalls(StoreCalls):
             ConnectionLost: The store cannot be reached, on entering.
         """
         text_option("prefix", prefix)
-        if max_staleness is not None and max_staleness < 2 * PROGRESS_INTERVAL_S:
-            raise ValueError(f"max_staleness is at least {2 * PROGRESS_INTERVAL_S:.0f} seconds, not {max_staleness}")
+        if max_staleness is not None and not max_staleness >= STALENESS_MIN_S:
+            raise ValueError(f"max_staleness is at least {STALENESS_MIN_S:.0f} seconds, not {max_staleness}")
 
         def begin() -> Watch:
             return self.watch(prefix=prefix, initial=True, progress_interval=PROGRESS_INTERVAL_S, timeout=timeout)
 
-        return Cache(begin, max_staleness)
+        async def ask() -> tuple[bytes | None, int]:
+            await self._database.get_many([], timeout=timeout)
+            return self._channel.server_id, self._channel.revision
+
+        return Cache(begin, ask, max_staleness)
 
     def history(
         self, key: str, *, after: int = 0, limit: int | None = None, timeout: Timeout = DEFAULT
@@ -130,3 +138,7 @@ class ChangeCalls(StoreCalls):
             return await self._call(ChangeMethods.history, (name, options), timeout)
 
         return changes(name, page, after, limit)
+
+    @property
+    def _database(self) -> Database:
+        return cast("Database", self)

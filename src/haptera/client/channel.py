@@ -30,10 +30,15 @@ class Channel(Protocol):
     key is an everyday answer. It raises ``ConnectionLost``, ``DeadlineExceeded`` and ``RemoteProtocolError``.
     Times are seconds; None is no limit. A drain waits for the calls that are ``converting``: they have been made, and
     ``call`` is about to be called for them. ``reached`` and ``connected_once`` are as `Database` documents them.
+    ``revision`` and ``server_id`` are of the last answer: right after a call, before any other wait, of that call's.
     """
 
     revision: int
     converting: UnderWay
+
+    @property
+    def server_id(self) -> bytes | None:
+        """The server that has answered last."""
 
     @property
     def unclosed(self) -> bool:

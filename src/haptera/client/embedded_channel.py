@@ -73,6 +73,7 @@ class EmbeddedChannel:
         if not directory or "\0" in directory:
             raise ConfigurationError(f"path is that of the data directory, not {directory!r}")
         self.revision = 0
+        self.server_id: bytes | None = None
         self.reached: str | None = None
         try:
             memory_max = OPTIONS["memory_max"](memory_max)
@@ -108,8 +109,7 @@ class EmbeddedChannel:
         long as the parent has it.
         """
         self._node = self._opening = self._ending = self._home = self._left = None
-        self._under_way = UnderWay()
-        self.converting = UnderWay()
+        self._under_way, self.converting = UnderWay(), UnderWay()
 
     @property
     def unclosed(self) -> bool:
@@ -131,8 +131,7 @@ class EmbeddedChannel:
             name = f"the database in {self._config.data_dir}"
             raise wrong_loop(name, home, advice="use it there, or close it there first")
         self._node = self._opening = self._ending = None
-        self._under_way = UnderWay()
-        self.converting = UnderWay()
+        self._under_way, self.converting = UnderWay(), UnderWay()
         if opening is not None and opening.done() and not opening.cancelled() and opening.exception() is None:
             self._left = opening.result()
         self._home = loop
@@ -363,7 +362,7 @@ class EmbeddedChannel:
                 self._opening = None  # the next call tries again
         elif not self._closed:
             self._node = opening.result()
-            self.reached = self._node.data_dir
+            self.reached, self.server_id = self._node.data_dir, self._node.node_id
             self._node.failed.add_done_callback(self._note_failed)
 
     def _note_failed(self, _: object) -> None:

@@ -86,6 +86,7 @@ class RemoteChannel:
         self._shown = shown
         self._home: asyncio.AbstractEventLoop | None = None  # the loop of the connections, from the first call on
         self._pid = 0
+        self._answered_by: Peer | None = None  # the connection of the last answer
         forks.watch(self)
 
     def disown(self, owner: int) -> None:
@@ -99,6 +100,7 @@ class RemoteChannel:
         self._unsettled = UnderWay()  # the parent's calls end in the parent
         self.converting = UnderWay()
         self._watches = WatchStreams(self._backoff)
+        self._answered_by = None
         self._home = None
 
     def _bind(self) -> None:
@@ -124,6 +126,7 @@ class RemoteChannel:
             self._unsettled = UnderWay()
             self.converting = UnderWay()
             self._watches = WatchStreams(self._backoff)
+            self._answered_by = None
         self._home = loop
         self._pid = os.getpid()
         self._time = loop.time
@@ -138,6 +141,11 @@ class RemoteChannel:
         """The URL, without its options, of the server that has answered last."""
         url = self._connector.reached
         return None if url is None else url.partition("?")[0]
+
+    @property
+    def server_id(self) -> bytes | None:
+        """The id of the server that has answered last."""
+        return None if self._answered_by is None else self._answered_by.server_id
 
     @property
     def connected_once(self) -> bool:
@@ -178,6 +186,7 @@ class RemoteChannel:
                     sent.release()  # its answer may have come, damaged, in this very turn of the loop
                     raise
                 else:
+                    self._answered_by = peer
                     if answer.failure is not None:
                         if passes(answer.failure, write=method.write):
                             call = StoreCall(method, payload, request_id, started, timeout, begun_ns)
@@ -245,6 +254,7 @@ class RemoteChannel:
                 raise late from call.refusal
             if answer.failure is None or not passes(answer.failure, write=call.method.write):
                 self._connector.answered(peer)
+                self._answered_by = peer
                 sent.release()
                 return call.answer(answer)
             self._refused(peer, call, sent, answer.failure)
@@ -356,7 +366,7 @@ class RemoteChannel:
                     self._connector.answered(peer)
                     yield item
                 assert end.result is not None
-                self.revision = end.result.revision
+                self.revision, self._answered_by = end.result.revision, peer
                 return
             except ConnectionLost as lost:
                 self._connector.lost(peer, lost)

@@ -58,6 +58,14 @@ class Watch:
         return self._position.seen
 
     @property
+    def server_id(self) -> bytes | None:
+        """The server whose revisions they are, by its id of 16 bytes; None before the watch has begun.
+
+        The same revision of another server is another change.
+        """
+        return self._position.server_id
+
+    @property
     def ready(self) -> bool:
         """Whether the next event has arrived."""
         return bool(self._events)

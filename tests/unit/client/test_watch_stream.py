@@ -3,43 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 import haptera
 from haptera.client.database import Database
 from haptera.errors import ConnectionLost, RevisionCompacted
-from haptera.testing import MemoryFileSystem, node, virtual_clock
+from haptera.testing import MemoryFileSystem, virtual_clock
+from tests.support.places import URL, Place
 from tests.unit.client.doubles import Dialler, FakePeer, FakeStream, channel
 
-if TYPE_CHECKING:
-    from haptera.testing import NodeUrl
-
-URL = "haptera://node:7000"
 OTHER = b"o" * 16
 
 MARK, EVENT, LOST = [3, []], [4, [[1, "a", b"", 4]]], ConnectionLost("cut", outcome="not_applied")
-
-
-class Place:
-    """An address at which one node takes the place of another."""
-
-    def __init__(self) -> None:
-        self.disk = MemoryFileSystem()
-        self._stack = AsyncExitStack()
-
-    async def start(self, disk: MemoryFileSystem | None = None) -> NodeUrl:
-        await self._stack.aclose()
-        self.disk = disk or self.disk.restart()
-        return await self._stack.enter_async_context(node(listen=URL, storage=self.disk))
-
-    async def __aenter__(self) -> Place:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
 
 
 async def fill(count: int) -> int:
