@@ -20,6 +20,7 @@ from haptera.storage.errors import MissingKey, WrongKey
 from haptera.storage.keyring_format import WrappedKeyring
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
 from tests.fault.test_storage_crash import image, lose
+from tests.support.thinned import some, thinned
 from tests.unit.storage.format_1 import format_1
 from tests.unit.storage.stores import PATH, Store, entries, opened
 
@@ -139,16 +140,17 @@ def check_what_is_left(fs: MemoryFileSystem, masters: tuple[MasterKey | None, ..
             assert not [name for name in left.listdir(PATH) if name.endswith(".tmp") and "key" in name]
 
 
+@thinned(3)
 @pytest.mark.parametrize("name", LIVES)
 @pytest.mark.parametrize(("loss", "seed"), LOSSES)
-def test_a_crash_after_any_call_leaves_a_directory_that_opens(name: str, loss: str, seed: int) -> None:
+def test_a_crash_after_any_call_leaves_a_directory_that_opens(name: str, loss: str, seed: int, step: int) -> None:
     life = LIVES[name]
     whole = life.begin()
     life.go_on(whole, [0])
     assert tuple(openers(whole, (None, GIVEN, NEW))) == life.after
     begun = life.begin()
     looked_at = set()
-    for after in [0, *whole.changes()]:
+    for after in some([0, *whole.changes()], step):
         fs = deepcopy(begun)
         fs.stop_after = after
         acknowledged = [0]
@@ -162,16 +164,17 @@ def test_a_crash_after_any_call_leaves_a_directory_that_opens(name: str, loss: s
             check_what_is_left(left, life.masters, at_least)
 
 
+@thinned(3)
 @pytest.mark.parametrize("name", [name for name in LIVES if name.startswith(("made", "migrated", "another"))])
 @pytest.mark.parametrize(("loss", "seed"), LOSSES[2:6])
-def test_a_crash_while_it_is_opened_again_after_a_crash(name: str, loss: str, seed: int) -> None:
+def test_a_crash_while_it_is_opened_again_after_a_crash(name: str, loss: str, seed: int, step: int) -> None:
     """Making, migrating and tidying up may be interrupted again and again, and begin where they were."""
     life = LIVES[name]
     whole = life.begin()
     life.go_on(whole, [0])
     begun = life.begin()
     looked_at = set()
-    for after in [0, *whole.changes()]:
+    for after in some([0, *whole.changes()], step):
         fs = deepcopy(begun)
         fs.stop_after = after
         with suppress(Crashed):
@@ -195,15 +198,16 @@ def test_a_crash_while_it_is_opened_again_after_a_crash(name: str, loss: str, se
                 check_what_is_left(found, life.masters, 0)
 
 
+@thinned(4)
 @pytest.mark.parametrize("loss", ["keep", "drop", "reorder"])
-def test_a_change_of_the_generated_key_behind_one_that_failed_may_be_stopped_anywhere(loss: str) -> None:
+def test_a_change_of_the_generated_key_behind_one_that_failed_may_be_stopped_anywhere(loss: str, step: int) -> None:
     """Trap: the first change has put its key into the file, and the keyring is put under two others."""
     base, whole = filled(), filled()
     keyring = Store.open(whole).keyring
     start = len(whole.calls)
     keyring.change_generated_master()
     looked_at = set()
-    for fail_at in range(start + 1, len(whole.calls) + 1):
+    for fail_at in some(range(start + 1, len(whole.calls) + 1), step):
         stop = 0
         while True:
             fs = deepcopy(base)
@@ -234,15 +238,16 @@ def keeps_what_opens(fs: MemoryFileSystem, keyring: bytes) -> bool:
     return any(master is not None and master.id in wrapped.master_ids for master in found)
 
 
+@thinned(3)
 @pytest.mark.parametrize("name", ["another generated master key", "a given master key for a generated one"])
 @pytest.mark.parametrize(("loss", "seed"), LOSSES)
-def test_a_crash_leaves_a_key_for_the_backups_made_before(name: str, loss: str, seed: int) -> None:
+def test_a_crash_leaves_a_key_for_the_backups_made_before(name: str, loss: str, seed: int, step: int) -> None:
     """The generated master key that is replaced stays in the directory, whatever happens on the way."""
     life = LIVES[name]
     begun = life.begin()
     whole = deepcopy(begun)
     life.go_on(whole, [0])
-    for after in [0, *whole.changes()]:
+    for after in some([0, *whole.changes()], step):
         fs = deepcopy(begun)
         fs.stop_after = after
         with suppress(Crashed):
@@ -255,16 +260,17 @@ def opened_again(fs: MemoryFileSystem, life: Life) -> None:
     Store.open(fs, master=life.masters[0]).directory.close()
 
 
+@thinned(3)
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
 @pytest.mark.parametrize("name", LIVES)
-def test_any_call_fails_once(name: str, number: int) -> None:
+def test_any_call_fails_once(name: str, number: int, step: int) -> None:
     """The error is told, and after it the directory opens, in this process and in the next."""
     life = LIVES[name]
     whole = life.begin()
     life.go_on(whole, [0])
     begun = life.begin()
     looked_at = set()
-    for at in range(1, len(whole.calls) + 1):
+    for at in some(range(1, len(whole.calls) + 1), step):
         fs = deepcopy(begun)
         fs.fail_at, fs.fail_with = at, number
         acknowledged = [0]

@@ -10,6 +10,7 @@ import pytest
 
 from haptera.storage import find_snapshots
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
+from tests.support.thinned import some, thinned
 from tests.unit.node.stored_state import PATH, SNAPSHOTS_PATH, StoredState, digest_after, stored
 from tests.unit.storage.stores import check_soundness
 
@@ -112,23 +113,26 @@ def check_what_is_left(fs: MemoryFileSystem, at_least: int) -> None:
         assert state.log.recovery.entries == 1
 
 
+@thinned(4)
 @pytest.mark.parametrize(("loss", "seed"), LOSSES)
-def test_a_crash_after_any_call_loses_nothing_that_was_acknowledged(loss: str, seed: int) -> None:
-    for after in places():
+def test_a_crash_after_any_call_loses_nothing_that_was_acknowledged(loss: str, seed: int, step: int) -> None:
+    for after in some(places(), step):
         fs, life = stopped(after, "sync")
         check_what_is_left(lose(fs, loss, seed + after), life.acknowledged)
 
 
+@thinned(6)
 @pytest.mark.parametrize("loss", ["killed", "drop", "reorder"])
-def test_in_durability_os_a_snapshot_makes_all_before_it_durable(loss: str) -> None:
-    for after in places()[::2]:
+def test_in_durability_os_a_snapshot_makes_all_before_it_durable(loss: str, step: int) -> None:
+    for after in some(places(), step):
         fs, life = stopped(after, "os")
         check_what_is_left(lose(fs, loss, after), life.acknowledged if loss == "killed" else life.synced)
 
 
+@thinned(31)
 @pytest.mark.parametrize("loss", ["killed", "drop", "reorder"])
-def test_a_crash_during_the_recovery_from_a_crash(loss: str) -> None:
-    for after in places()[3::13]:
+def test_a_crash_during_the_recovery_from_a_crash(loss: str, step: int) -> None:
+    for after in some(places(), step):
         fs, life = stopped(after, "sync")
         left = lose(fs, loss, after)
         whole = left.power_failure("keep")

@@ -20,6 +20,7 @@ from haptera.storage import find_snapshots, open_keyring
 from haptera.storage.errors import DiskFailed, DiskFull
 from haptera.testing import node, virtual_clock
 from haptera.testing.filesystem import MemoryFileSystem
+from tests.support.thinned import some, thinned
 from tests.unit.node.stored_state import LOG_PATH, PATH, SNAPSHOTS_PATH, StoredState, digest_after, stored
 
 if TYPE_CHECKING:
@@ -60,13 +61,14 @@ def outcome(fs: MemoryFileSystem) -> int | None:
         return None
 
 
-@pytest.mark.parametrize("mask", [0x01, pytest.param(0x80, marks=pytest.mark.long)])
-def test_each_byte_flipped(mask: int) -> None:
+@thinned(4)
+@pytest.mark.parametrize("mask", [0x01, 0x80])
+def test_each_byte_flipped(mask: int, step: int) -> None:
     whole = small_store()
     refused = 0
     for path in paths(whole):
         data = whole.read(path)
-        for at in range(len(data)):
+        for at in some(range(len(data)), step):
             fs = whole.power_failure("keep")
             fs.write(path, data[:at] + bytes([data[at] ^ mask]) + data[at + 1 :])
             found = outcome(fs)
@@ -75,15 +77,16 @@ def test_each_byte_flipped(mask: int) -> None:
             else:
                 assert found in {None, TOTAL}, (path, at)
             refused += found is None
-    assert refused > 500
+    assert refused > 500 // step
 
 
-def test_each_file_cut_at_each_length() -> None:
+@thinned(4)
+def test_each_file_cut_at_each_length(step: int) -> None:
     whole = small_store()
     last = paths(whole)[-1]
     for path in paths(whole):
         data = whole.read(path)
-        for length in range(len(data)):
+        for length in some(range(len(data)), step):
             fs = whole.power_failure("keep")
             fs.write(path, data[:length])
             found = outcome(fs)
@@ -176,11 +179,12 @@ def work(fs: MemoryFileSystem) -> tuple[int, int]:
     return acknowledged, errors
 
 
+@thinned(4)
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
-def test_any_call_fails(number: int) -> None:
+def test_any_call_fails(number: int, step: int) -> None:
     whole = MemoryFileSystem()
     assert work(whole) == (12, 0)
-    for at in range(1, len(whole.calls) + 1):
+    for at in some(range(1, len(whole.calls) + 1), step):
         fs = MemoryFileSystem()
         fs.fail_at, fs.fail_with = at, number
         acknowledged, errors = work(fs)

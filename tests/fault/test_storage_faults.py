@@ -12,6 +12,7 @@ from haptera.errors import StorageError
 from haptera.storage import DataDirectory, Log, open_keyring
 from haptera.storage.errors import DiskFailed, DiskFull
 from haptera.testing.filesystem import MemoryFileSystem
+from tests.support.thinned import some, thinned
 from tests.unit.storage.stores import PATH, SEGMENT_SIZE, entries, entry, opened
 
 if TYPE_CHECKING:
@@ -72,12 +73,13 @@ def work(fs: MemoryFileSystem, durability: Durability) -> tuple[int, list[Storag
     return acknowledged, errors
 
 
+@thinned(3)
 @pytest.mark.parametrize("durability", ["sync", "os"])
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_any_call_fails(number: int, durability: Durability) -> None:
+def test_any_call_fails(number: int, durability: Durability, step: int) -> None:
     whole = MemoryFileSystem()
     assert work(whole, durability) == (OPENINGS * APPENDS, [])
-    for at in range(1, len(whole.calls) + 1):
+    for at in some(range(1, len(whole.calls) + 1), step):
         fs = MemoryFileSystem()
         fs.fail_at, fs.fail_with = at, number
         acknowledged, errors = work(fs, durability)

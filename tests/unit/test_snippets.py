@@ -5,12 +5,12 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tools import snippets
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 FILE = '''"""A module."""
 
@@ -39,6 +39,13 @@ class A:
 '''
 
 
+@pytest.fixture
+def some_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has a tenth of the sources to draw from: to read all of them takes 3 seconds."""
+    chosen = snippets.files()[::10]
+    monkeypatch.setattr(snippets, "files", lambda: chosen)
+
+
 def test_a_snippet_is_five_lines_of_code_of_which_one_is_a_statement_of_a_function(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -53,6 +60,7 @@ def test_a_snippet_is_five_lines_of_code_of_which_one_is_a_statement_of_a_functi
     )
 
 
+@pytest.mark.usefixtures("some_files")
 def test_a_seed_gives_the_same_snippets_and_the_key_alone_has_their_places(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,6 +79,13 @@ def test_a_seed_gives_the_same_snippets_and_the_key_alone_has_their_places(
     assert capsys.readouterr().out != first
 
 
+def test_the_files_to_choose_from_are_all_sources(capsys: pytest.CaptureFixture[str]) -> None:
+    assert snippets.main(["--files"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert sorted(snippets.SOURCE / path for path in listed) == sorted(snippets.SOURCE.rglob("*.py"))
+
+
+@pytest.mark.usefixtures("some_files")
 def test_every_file_can_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:
     assert snippets.main(["--files"]) == 0
     listed = capsys.readouterr().out.splitlines()
