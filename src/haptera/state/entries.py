@@ -50,6 +50,7 @@ class Entries:
         "_current",
         "_index",
         "_spare",
+        "buried",
         "cleared_at",
         "clock",
         "cursors",
@@ -74,6 +75,9 @@ class Entries:
         self.now_ms = 0
         #: The time by which reads judge, in Unix milliseconds. A node gives a clock that goes on between the entries.
         self.clock: Callable[[], int] = lambda: self.now_ms
+        #: Told that a command has removed dead keys, at the present revision, before its own change: a replay may end
+        #: there.
+        self.buried: Callable[[], object] = _nothing
         self.held = HeldEntries(self._lay, self._freed)
         #: The changes of keys, of which there is one for each key and revision.
         self.events = EventHistory(self.held.release_store, bounds or EventBounds())
@@ -113,6 +117,7 @@ class Entries:
         if entry is not None:
             self.revision += 1
             self._remove(key, self.revision, entry, EXPIRE)
+            self.buried()
 
     def _bury_all(self, keys: Iterable[str]) -> Steps[None]:
         """Remove those of the keys that are dead, at one revision."""
@@ -129,6 +134,7 @@ class Entries:
                 work = 0
         if found:
             self.revision = revision
+            self.buried()
 
     def _dead(self, span: KeyRange, now_ms: int) -> Steps[list[str]]:
         """The keys of a range that are dead at a time and still there."""
@@ -327,6 +333,10 @@ class Entries:
         for key in ghosts:
             require(key not in self.entries, "a ghost is a deleted key")
             require(key in self.held.records, "a ghost has older entries")
+
+
+def _nothing() -> None:
+    """Be told, and do nothing."""
 
 
 def in_order(keys: list[str]) -> Steps[Iterator[str]]:

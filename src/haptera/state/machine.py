@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -57,6 +58,10 @@ if TYPE_CHECKING:
 _COMMAND_WORK: Final = 16
 #: Units of work of a compare or an operation of a transact.
 _PART_WORK: Final = 4
+
+
+class _Reached(Exception):
+    """A replay has come to the revision at which it is to end."""
 
 
 class StateMachine:
@@ -117,14 +122,31 @@ class StateMachine:
     def apply(self, index: int, time_ms: int, commands: Iterable[Logged]) -> list[Result]:
         """Apply one entry of the log and return a result for each of its commands, in order.
 
-        Each command is taken when the one before it has been applied, so an iterator may end them at a revision.
-
         ``index`` is the entry's index and must follow the last one (``ValueError``). ``time_ms`` is its Unix time in
         milliseconds; one that lies before an earlier entry's is read as that one's. The commands must have passed
         `haptera.state.validate`, before they were logged. If it raises, the entry may be applied in part: `abandon` the
         machine, because only a new one that applies the log from its beginning has a whole state.
         """
         return finish(self.steps(index, time_ms, commands))
+
+    def apply_until(self, revision: int, index: int, time_ms: int, commands: Iterable[Logged]) -> None:
+        """As `apply`, up to the change that makes a revision, which is above the present one.
+
+        A command may make two: dead keys, in whose place it puts others, go at the revision before its own.
+        """
+
+        def stop() -> None:
+            if self.revision == revision:
+                raise _Reached
+
+        kv = self.kv
+        told, kv.buried = kv.buried, stop
+        try:
+            self.apply(index, time_ms, takewhile(lambda _: self.revision < revision, commands))
+        except _Reached:
+            pass  # between two changes: the state is whole
+        finally:
+            kv.buried = told
 
     def steps(self, index: int, time_ms: int, commands: Iterable[Logged]) -> Steps[list[Result]]:
         """As `apply`, in slices. Between two of them each command is seen by readers whole, or not at all.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from haptera.errors import CorruptionError
 from haptera.node.apply_committed import ApplyFailed
-from haptera.state import Logged, MalformedCommands, MalformedPieces, StateMachine, decode_commands, load_pieces
+from haptera.state import MalformedCommands, MalformedPieces, StateMachine, decode_commands, load_pieces
 from haptera.storage import SnapshotReader
 
 if TYPE_CHECKING:
@@ -111,23 +111,14 @@ def _until(entries: Iterator[LogEntry], machine: StateMachine, moment: Moment) -
 
 def _apply(machine: StateMachine, entry: LogEntry, moment: Moment, check: Check) -> None:
     try:
-        commands: Sequence[Logged] = decode_commands(entry.payload)
+        commands = decode_commands(entry.payload)
     except MalformedCommands as error:
         expected = f"commands in the entry of index {entry.index}"
         raise CorruptionError(check.log_path, 0, expected, str(error)) from error
-    revision = moment.revision
     try:
-        if revision is None or machine.revision + len(commands) <= revision:
-            machine.apply(entry.index, entry.time_ms, commands)  # a command makes one revision at most
+        if moment.revision is None:
+            machine.apply(entry.index, entry.time_ms, commands)
         else:
-            machine.apply(entry.index, entry.time_ms, _up_to(commands, machine, revision))
+            machine.apply_until(moment.revision, entry.index, entry.time_ms, commands)
     except Exception as error:
         raise ApplyFailed(entry.index, error) from error
-
-
-def _up_to(commands: Sequence[Logged], machine: StateMachine, revision: int) -> Iterator[Logged]:
-    """The commands up to the one that makes a revision. The machine takes each when it has applied the one before."""
-    for command in commands:
-        if machine.revision == revision:
-            return
-        yield command

@@ -10,14 +10,14 @@ import pytest
 
 from haptera.errors import CorruptionError, StorageError
 from haptera.node import NodeConfig, Timeline, build_directory, verify
-from haptera.state import Logged, dump_pieces, encode_commands, operations
+from haptera.state import EventCursor, Logged, dump_pieces, encode_commands, operations
 from haptera.storage import TAG_SIZE, open_keyring
 from haptera.storage.segment_format import RECORD_HEADER_SIZE
 from haptera.testing.filesystem import MemoryFileSystem
-from tests.unit.node.offline.directories import CONFIG, PATH, Recorded, append, opened
+from tests.unit.node.offline.directories import CONFIG, PATH, START_MS, Recorded, append, opened
 
 if TYPE_CHECKING:
-    from haptera.state import StateMachine
+    from haptera.state import StateMachine, Write
 
 SEED = random.randrange(1 << 32)
 TARGET = NodeConfig(data_dir="restored", segment_size=CONFIG.segment_size)
@@ -71,6 +71,50 @@ def test_a_revision_within_an_entry_of_many_commands_is_reached_exactly() -> Non
     for revision in within:
         machine = timeline.at_revision(revision).machine
         assert (machine.revision, content(machine)) == (revision, record.states[revision])
+
+
+def test_each_revision_is_reached_where_keys_expire_and_leases_end() -> None:
+    """A change in the place of a dead key makes two revisions, and the end of a lease removes several keys at one."""
+    fs = MemoryFileSystem()
+    durable = opened(fs)
+    dead = [operations.Set(key, b"1", ttl_ms=1000) for key in "abcdefghi"]
+    append(durable, [operations.GrantLease(5000), operations.GrantLease(5000), *dead], START_MS)
+    append(
+        durable, [operations.SetMany([("l", b"1"), ("m", b"1")], lease=1), operations.Set("n", b"1", lease=2)], START_MS
+    )
+    changes: list[Write] = [
+        operations.Set("a", b"2"),
+        operations.SetMany([("b", b"2"), ("c", b"2"), ("o", b"2")]),
+        operations.Increment("d"),
+        operations.Rename("a", "e"),
+        operations.Transact([], [operations.Set("f", b"2"), operations.Delete("l"), operations.Delete("g")]),
+        operations.ExpireDue(["g"]),
+        operations.EndLeases([1, 2]),
+        operations.Clear(""),
+        operations.Set("z", b"3"),
+    ]
+    append(durable, changes, START_MS + 2000)
+    states = states_of(durable.machine)
+    timeline = Timeline(fs, PATH, open_keyring)
+    for revision in range(durable.machine.revision + 1):
+        machine = timeline.at_revision(revision).machine
+        assert (machine.revision, content(machine)) == (revision, states.get(revision, content(machine)))
+    assert len(states) >= 25
+    assert timeline.at_revision(durable.machine.revision).machine.digest() == durable.machine.digest()
+
+
+def states_of(machine: StateMachine) -> dict[int, dict[str, bytes]]:
+    """The keys and values at each revision that changed some, as a watch of everything tells them."""
+    events, state = machine.kv.events, dict[str, bytes]()
+    cursor, states = EventCursor(events, 0), dict[int, dict[str, bytes]]()
+    while cursor.place < events.end:
+        for revision, _, key, entry, *_ in cursor.read(events.end, 1000):
+            if entry is None:
+                del state[key]
+            else:
+                state[key] = entry[0]
+            states[revision] = dict(state)
+    return states
 
 
 def test_the_ranges_say_what_can_be_restored(recorded: tuple[MemoryFileSystem, Recorded]) -> None:
