@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from haptera.errors import Code, failure
 from haptera.state import limits
@@ -18,6 +17,10 @@ if TYPE_CHECKING:
     from haptera.state.entries import Entries
     from haptera.state.results import Result
     from haptera.state.sliced_work import Steps
+
+
+#: Keys that are taken from their leases in a slice, beside those of one lease: some two milliseconds.
+_KEYS_TAKEN: Final = 32_768
 
 
 class LeaseCommands:
@@ -81,5 +84,11 @@ class LeaseCommands:
 
     def _end(self, lease_ids: list[int]) -> Steps[int]:
         """End leases, and remove their keys at one revision; how many there were."""
-        keys = list(chain.from_iterable(map(self._leases.end, lease_ids)))
+        keys: list[str] = []
+        taken = 0
+        for lease_id in lease_ids:
+            keys += self._leases.end(lease_id)
+            if len(keys) - taken >= _KEYS_TAKEN:
+                yield limits.SLICE_WORK_MAX
+                taken = len(keys)
         return (yield from self._entries.remove_keys((yield from in_order(keys)), len(keys), EXPIRE))

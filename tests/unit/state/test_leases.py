@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from haptera.errors import Failure
-from haptera.state import Logged, Replayed, StateMachine, dump_pieces, limits, load_pieces
+from haptera.state import Logged, Replayed, StateMachine, dump_pieces, lease_commands, limits, load_pieces
 from haptera.state.event_history import DELETE, EXPIRE
 from haptera.state.event_pieces import expanded
 from haptera.state.operations import (
@@ -225,6 +226,19 @@ def test_a_lease_of_many_keys_ends_in_slices_and_whole_for_every_reader(everythi
     assert store.leases.attached == 0
     assert not store.leases.fences.counts()
     assert list(store.leases.by_id) == ([1] if everything else [])
+
+
+def test_the_keys_of_many_leases_that_end_together_are_taken_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_commands, "_KEYS_TAKEN", 8)
+    store = Store()
+    leases = [store.do(GrantLease(1000))[0] for _ in range(10)]  # type: ignore[index]  # it is granted
+    for lease in leases:
+        store.do(SetMany([(f"{lease} {number}", b"") for number in range(4)], lease=lease))
+    steps = store.steps(store.index + 1, store.now_ms, [Logged(EndLeases(leases))])
+    left = [len(leases), *(len(store.leases.by_id) for _ in steps)]
+    assert min(after - before for before, after in itertools.pairwise(left)) == -2
+    assert (left[-1], len(store.kv.entries)) == (0, 0)
+    store.check()
 
 
 def test_the_reads_of_leases() -> None:
