@@ -18,8 +18,8 @@ from haptera.storage import Archive, ArchivedSegments, BackupReader, unwrap_keyr
 from haptera.storage.keyring_format import WrappedKeyring
 from haptera.testing import MemoryFileSystem
 from haptera.testing.nodes import MEMORY_DATA_DIR
-from tests.simulation.clients import PromiseBroken
 from tests.simulation.keys import read
+from tests.simulation.promises import PromiseBroken
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Clients that change a store under faults, and hold each answer against a record of their own.
 
 Each caller has keys that it alone writes, so it knows what they may hold. All of them count with one key, and write and
-read one pair of keys that have the same value at any revision.
+read one pair of keys that have the same value at any revision. `answers` takes what they were told, too, for the end.
 """
 
 from __future__ import annotations
@@ -16,18 +16,22 @@ from haptera.errors import (
     ConnectionLost,
     HapteraError,
     RemoteProtocolError,
+    RevisionCompacted,
     ServerError,
     TransactionConflict,
     VersionMismatch,
 )
+from tests.simulation.answers import Answers, Span, found
+from tests.simulation.promises import PromiseBroken
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from haptera import Database
     from tests.simulation.transcript import Transcript
 
+CALLERS: Final = 3
 #: Keys of each caller.
 OWN_KEYS: Final = 3
 COUNTER: Final = "count"
@@ -47,6 +51,9 @@ WEIGHTS: Final = {
     "set_pair": 2,
     "get_pair": 2,
     "scan_pair": 1,
+    "scan_own": 1,
+    "get_past": 1,
+    "scan_past": 1,
     "set_session": 2,
     "get_session": 2,
     "set_and_count": 3,
@@ -55,10 +62,6 @@ WEIGHTS: Final = {
 
 #: Times to live of a caller's session: some end between two calls, some in a restart, some after the run.
 TTLS_S: Final = (0.001, 0.02, 0.5, 3600.0)
-
-
-class PromiseBroken(AssertionError):
-    """An answer that no order of the calls explains."""
 
 
 @dataclass
@@ -94,10 +97,14 @@ class Claim:
 
 @dataclass
 class Shared:
-    """The record of the keys that all callers change."""
+    """The record of the keys that all callers change, and all ``answers``. ``reached`` tells the node's revision."""
 
+    reached: Callable[[], int]
+    answers: Answers = field(default_factory=Answers)
     counted: set[int] = field(default_factory=set)
     count_open: int = 0
+    #: Whether a read was refused because the changes since its revision are not kept.
+    compacted: bool = False
 
     def incremented(self, number: int) -> None:
         """Note an answer to an increment by one, which no other increment may have had."""
@@ -126,7 +133,8 @@ class Caller:
         self._choices = choices
         self._transcript = transcript
         self._written = 0
-        self.claims = {f"own/{number}/{at}": Claim() for at in range(OWN_KEYS)}
+        self._span = Span(0, 0)  # of the last call
+        self.claims = {key: Claim() for key in own_keys(number)}
         #: A key that expires. Its end is a change that no call makes, at any time; and never taken back.
         self.session = (f"session/{number}", Claim())
 
@@ -149,12 +157,13 @@ class Caller:
         entry = await self._ask(f"get {key}", lambda: self._db.get(key, timeout=TIMEOUT_S))
         if entry is not REFUSED:
             claim.seen(entry)
+            self._note_entry(key, entry)
 
     async def _set(self) -> None:
         key, claim = self._own()
         value = self._value()
         await self._change(
-            f"set {key} {_shown(value)}", claim, value, lambda: self._db.set(key, value, timeout=TIMEOUT_S)
+            f"set {key} {_shown(value)}", key, claim, value, lambda: self._db.set(key, value, timeout=TIMEOUT_S)
         )
 
     async def _set_if_version(self) -> None:
@@ -165,7 +174,7 @@ class Caller:
         label = f"set {key} {_shown(value)} if version {version}"
         try:
             await self._change(
-                label, claim, value, lambda: self._db.set(key, value, if_version=version, timeout=TIMEOUT_S)
+                label, key, claim, value, lambda: self._db.set(key, value, if_version=version, timeout=TIMEOUT_S)
             )
         except VersionMismatch:
             # A delete, or one of the open changes, has made it another version.
@@ -179,20 +188,22 @@ class Caller:
             await self._db.delete(key, timeout=TIMEOUT_S)
             return 0
 
-        await self._change(f"delete {key}", claim, None, delete)
+        await self._change(f"delete {key}", key, claim, None, delete)
 
     async def _increment(self) -> None:
         number = await self._ask(
-            "increment", lambda: self._db.increment(COUNTER, 1, timeout=TIMEOUT_S), self._open_count
+            "increment", lambda: self._db.increment(COUNTER, 1, timeout=TIMEOUT_S), open_=self._open_count
         )
         if number is not REFUSED:
             self._shared.incremented(number)
+            self._note_change("increment", self._db.revision, {COUNTER: b"%d" % number})
 
     async def _set_pair(self) -> None:
-        value = self._value()
-        await self._ask(
-            f"set both {_shown(value)}", lambda: self._db.set_many(dict.fromkeys(PAIR, value), timeout=TIMEOUT_S)
-        )
+        both = dict.fromkeys(PAIR, self._value())
+        label = f"set both {_shown(both[PAIR[0]])}"
+        version = await self._ask(label, lambda: self._db.set_many(both, timeout=TIMEOUT_S), both)
+        if version is not REFUSED:
+            self._note_change(label, version, both)
 
     async def _set_and_count(self) -> None:
         """A key of its own and the counter in one transact."""
@@ -203,48 +214,88 @@ class Caller:
             claim.open.append(value)
             self._open_count()
 
+        label = f"set {key} {_shown(value)} and increment"
         result = await self._ask(
-            f"set {key} {_shown(value)} and increment",
+            label,
             lambda: self._db.transact(then=[("set", [key, value]), ("increment", [COUNTER, 1])], timeout=TIMEOUT_S),
+            {key: value},
             may_be_made,
         )
         if result is not REFUSED:
             version, number = result.results
             claim.changed(value, version)
             self._shared.incremented(number)
+            self._note_change(label, version, {key: value, COUNTER: b"%d" % number})
 
     async def _replace_pair(self) -> None:
         """The pair, read and written in one transaction."""
-        value = self._value()
+        both = dict.fromkeys(PAIR, self._value())
 
         async def replace() -> int | None:
             async with self._db.transaction(timeout=TIMEOUT_S) as tx:
                 self._same(await tx.get_many(PAIR))
-                for key in PAIR:
+                for key, value in both.items():
                     tx.set(key, value)
             return tx.version
 
+        label = f"replace both by {_shown(both[PAIR[0]])}"
         with suppress(TransactionConflict):
-            await self._ask(f"replace both by {_shown(value)}", replace)
+            version = await self._ask(label, replace, both)
+            if version is not REFUSED:
+                self._note_change(label, version, both)
 
     async def _get_pair(self) -> None:
         entries = await self._ask("get both", lambda: self._db.get_many(PAIR, timeout=TIMEOUT_S))
         if entries is not REFUSED:
             self._same(entries)
+            self._note_entries("get both", self._db.revision, PAIR, [entry for entry in entries if entry is not None])
 
     async def _scan_pair(self) -> None:
-        async def scan() -> list[Entry]:
-            return [entry async for entry in self._db.scan(prefix="pair/", timeout=TIMEOUT_S)]
-
-        entries = await self._ask("scan both", scan)
+        entries = await self._scan("pair/", PAIR)
         if entries is not REFUSED:
             self._same(entries or [None, None])
+
+    async def _scan_own(self) -> None:
+        """The keys that callers have of their own, all at one revision."""
+        await self._scan("own/", OWN)
+
+    async def _scan(self, prefix: str, keys: Sequence[str]) -> Any:
+        async def scan() -> list[Entry]:
+            return [entry async for entry in pages]
+
+        pages = self._db.scan(prefix=prefix, timeout=TIMEOUT_S)
+        entries = await self._ask(f"scan {prefix}", scan)
+        if entries is not REFUSED:
+            assert pages.revision is not None
+            self._note_entries(f"scan {prefix}", pages.revision, keys, entries)
+        return entries
+
+    async def _get_past(self) -> None:
+        """Both of the pair, as they were at a revision that is known."""
+        at = self._choices.randint(0, self._shared.answers.newest)
+        label = f"get both at {at}"
+        entries = await self._ask(label, lambda: self._db.get_many(PAIR, at_revision=at, timeout=TIMEOUT_S))
+        if entries is not REFUSED:
+            self._same(entries)
+            found = [entry for entry in entries if entry is not None]
+            self._note_entries(label, at, PAIR, found, of_the_past=True)
+
+    async def _scan_past(self) -> None:
+        at = self._choices.randint(0, self._shared.answers.newest)
+
+        async def scan() -> list[Entry]:
+            return [entry async for entry in self._db.scan(prefix="own/", at_revision=at, timeout=TIMEOUT_S)]
+
+        entries = await self._ask(f"scan own/ at {at}", scan)
+        if entries is not REFUSED:
+            self._note_entries(f"scan own/ at {at}", at, OWN, entries, of_the_past=True)
 
     async def _set_session(self) -> None:
         key, claim = self.session
         value, ttl = self._value(), self._choices.choice(TTLS_S)
         await self._change(
             f"set {key} {_shown(value)} for {ttl} s",
+            key,
             claim,
             value,
             lambda: self._db.set(key, value, ttl=ttl, timeout=TIMEOUT_S),
@@ -259,33 +310,68 @@ class Caller:
 
     # -- the parts of a call
 
-    async def _change(self, label: str, claim: Claim, value: bytes | None, call: Callable[[], Awaitable[int]]) -> None:
-        version = await self._ask(label, call, lambda: claim.open.append(value))
+    async def _change(
+        self, label: str, key: str, claim: Claim, value: bytes | None, call: Callable[[], Awaitable[int]]
+    ) -> None:
+        version = await self._ask(label, call, {key: value}, lambda: claim.open.append(value))
         if version is not REFUSED:
             claim.changed(value, version)
+            if version:
+                self._note_change(label, version, {key: value})
 
     async def _ask(
-        self, label: str, call: Callable[[], Awaitable[Any]], open_: Callable[[], None] | None = None
+        self,
+        label: str,
+        call: Callable[[], Awaitable[Any]],
+        writes: Mapping[str, bytes | None] | None = None,
+        open_: Callable[[], None] | None = None,
     ) -> Any:
-        """Make a call; `REFUSED` without an answer. ``open_`` is called where it may have changed something."""
+        """Make a call that writes some values; `REFUSED` without an answer. ``open_`` is called where it may have
+        changed something.
+        """
         self._tell(label)
+        low = self._shared.answers.newest
         try:
             answer = await call()
+            self._span = Span(low, self._shared.reached())
+            self._shared.answers.told(self._db.revision)
         except (VersionMismatch, TransactionConflict):
             self._tell(f"{label}: another version")
             raise
         except (ServerError, ConnectionLost, RemoteProtocolError) as error:
             outcome = error.outcome
             self._tell(f"{label}: {outcome}, {error}")
+            self._shared.compacted |= isinstance(error, RevisionCompacted)
             if outcome == "applied":
                 raise PromiseBroken(f"{label} was applied, and its answer was not kept") from error
-            if outcome != "not_applied" and open_ is not None:
+            if outcome == "not_applied":
+                self._shared.answers.refused(label, writes or {})
+            elif open_ is not None:
                 open_()
             return REFUSED
         except HapteraError as error:
             raise PromiseBroken(f"{label} met an error that no fault explains: {error!r}") from error
         self._tell(f"{label}: {_answer(answer)}")
         return answer
+
+    def _note_change(self, label: str, revision: int, values: Mapping[str, bytes | None]) -> None:
+        self._shared.answers.written(label, self._span, revision, values)
+
+    def _note_entry(self, key: str, entry: Entry | None) -> None:
+        """Note what a get has found."""
+        label = f"{self.name}: get {key}"
+        if entry is None:
+            self._shared.answers.missing(label, self._span, key)
+        else:
+            self._note_entries(label, self._db.revision, [key], [entry])
+
+    def _note_entries(
+        self, label: str, revision: int, keys: Sequence[str], entries: Sequence[Entry], *, of_the_past: bool = False
+    ) -> None:
+        """Note what a read of some keys has found, at a revision."""
+        answers, values = self._shared.answers, dict.fromkeys(keys) | {e.key: found(e) for e in entries}
+        note = answers.read_past if of_the_past else answers.read
+        note(f"{self.name}: {label}", self._span, revision, values)
 
     def _same(self, entries: list[Entry | None]) -> None:
         values = {None if entry is None else bytes(entry.value) for entry in entries}
@@ -306,6 +392,13 @@ class Caller:
     def _tell(self, text: str) -> None:
         self._transcript.add(self.name, text)
 
+
+def own_keys(number: int) -> list[str]:
+    """The keys that one caller alone writes."""
+    return [f"own/{number}/{at}" for at in range(OWN_KEYS)]
+
+
+OWN: Final = [key for number in range(1, CALLERS + 1) for key in own_keys(number)]
 
 #: The answer of a call that had none.
 REFUSED: Final = object()

@@ -17,7 +17,7 @@ from haptera.errors import Failure, HapteraError, StorageError, WrongKey
 from haptera.testing import Crashed, MemoryFileSystem, node
 from haptera.testing.nodes import EPOCH_MS
 from tests.simulation.backups import ARCHIVE_DIR, Taken, take
-from tests.simulation.clients import PromiseBroken
+from tests.simulation.promises import PromiseBroken
 
 if TYPE_CHECKING:
     import random
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from haptera.node.key_rotation import CurrentKeys
     from haptera.node.snapshots.keeper import Current
+    from haptera.state import StateMachine
     from haptera.testing import NodeUrl
     from haptera.testing.filesystem import Unsynced
     from tests.simulation.keys import MasterKeys
@@ -84,12 +85,18 @@ class SimulatedNode:
         self._loop = asyncio.get_running_loop()
         self._told = told
         self._running: NodeUrl | None = None
+        self._machines: list[StateMachine] = []  # of all processes
 
     @property
     def running(self) -> NodeUrl:
         """The node as it is now."""
         assert self._running is not None
         return self._running
+
+    @property
+    def revision(self) -> int:
+        """The newest revision that any process of the node has come to."""
+        return max((machine.revision for machine in self._machines), default=0)
 
     @property
     def failed(self) -> bool:
@@ -124,6 +131,7 @@ class SimulatedNode:
                 **self._options,
             )
         )
+        self._machines.append(self._running.node._machine)
 
     async def stop(self) -> None:
         """End in an orderly way."""

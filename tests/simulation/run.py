@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from typing import TYPE_CHECKING, Final
 
 import haptera
@@ -13,10 +13,14 @@ from haptera.node.offline.pitr import Timeline
 from haptera.node.offline.verify import verify
 from haptera.testing import run
 from tests.simulation.backups import check_archive, digest_of
-from tests.simulation.clients import COUNTER, Caller, PromiseBroken, Shared
+from tests.simulation.clients import CALLERS, COUNTER, Caller, Shared
 from tests.simulation.keys import MasterKeys
+from tests.simulation.narrow import narrow
 from tests.simulation.node import SimulatedNode
+from tests.simulation.past import Past
+from tests.simulation.promises import PromiseBroken
 from tests.simulation.transcript import Transcript
+from tests.simulation.watchers import Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,11 +28,13 @@ if TYPE_CHECKING:
     from haptera.testing import Network
 
 CLIENTS_MAX: Final = 3
-CALLERS: Final = 3
+WATCHERS: Final = 2
 CALLS: Final = 12
 FAULTS: Final = 6
 FAULT_EVERY_S: Final = 0.03
 FREEZES_S: Final = (0.001, 0.02, 1.0, 45.0)
+#: How many runs have narrow windows and a short history.
+NARROW_CHANCE: Final = 0.3
 LATENCIES_S: Final = (0.0001, 0.001, 0.02)
 #: Late bytes and repetitions have arrived by then.
 QUIET_S: Final = 120.0
@@ -103,16 +109,17 @@ def simulate(seed: int, transcript: Transcript | None = None) -> Transcript:
     transcript = Transcript() if transcript is None else transcript
     choices = random.Random(seed)
     try:
-        run(_run(choices, transcript), seed=seed)
+        has_little_room = choices.random() < NARROW_CHANCE
+        with narrow(choices) if has_little_room else nullcontext():
+            run(_run(choices, transcript, keeps_all=not has_little_room), seed=seed)
     except BaseException as error:
         error.add_note(f"the whole run: python -m tests.simulation {seed}")
         raise
     return transcript
 
 
-async def _run(choices: random.Random, transcript: Transcript) -> None:
+async def _run(choices: random.Random, transcript: Transcript, *, keeps_all: bool) -> None:
     network: Network = asyncio.get_running_loop().network  # type: ignore[attr-defined]
-    shared = Shared()
     async with AsyncExitStack() as stack:
         keys, archives = stack.enter_context(MasterKeys()), choices.choice((True, False))
         node = SimulatedNode(choices, keys, archives=archives, told=lambda text: transcript.add("node", text))
@@ -122,17 +129,33 @@ async def _run(choices: random.Random, transcript: Transcript) -> None:
         dbs = [
             await stack.enter_async_context(haptera.connect(node.url)) for _ in range(choices.randint(1, CLIENTS_MAX))
         ]
+        shared = Shared(lambda: node.revision)
         callers = [
             Caller(number, dbs[number % len(dbs)], shared, choices, transcript) for number in range(1, CALLERS + 1)
         ]
-        async with asyncio.TaskGroup() as group:
-            group.create_task(Faults(node, network, choices, transcript).go_on())
-            for caller in callers:
-                group.create_task(caller.calls(CALLS))
-        network.delay(0.0)
-        await asyncio.sleep(QUIET_S)
+        watchers = [Watcher(number, choices.choice(dbs), choices, transcript) for number in range(1, WATCHERS + 1)]
+        async with asyncio.TaskGroup() as watching:
+            following = [watching.create_task(watcher.follow()) for watcher in watchers]
+            async with asyncio.TaskGroup() as group:
+                group.create_task(Faults(node, network, choices, transcript).go_on())
+                for caller in callers:
+                    group.create_task(caller.calls(CALLS))
+            network.delay(0.0)
+            for watcher in watchers:
+                watcher.hurry()
+            await asyncio.sleep(QUIET_S / 2)
+            told_until = node.revision
+            await asyncio.sleep(QUIET_S / 2)
+            for task in following:
+                task.cancel()
         await _check(node, callers, shared)
-        await _check_what_is_kept(node, callers, shared, transcript)
+        past = await _check_what_is_kept(node, callers, shared, transcript)
+        shared.answers.check(past)
+        keeps_all = keeps_all and past.begin == 0
+        for watcher in watchers:
+            watcher.check(past, told_until, keeps_all=keeps_all)
+        if shared.compacted and keeps_all:
+            raise PromiseBroken("a read of the past was refused although all changes are kept")
 
 
 async def _check(node: SimulatedNode, callers: Sequence[Caller], shared: Shared) -> None:
@@ -146,9 +169,9 @@ async def _check(node: SimulatedNode, callers: Sequence[Caller], shared: Shared)
 
 async def _check_what_is_kept(
     node: SimulatedNode, callers: Sequence[Caller], shared: Shared, transcript: Transcript
-) -> None:
+) -> Past:
     """Hold every byte of the disk, the state that a start would come to, and the states that history gives back,
-    against the state in memory; and that one against the records once more, after a start.
+    against the state in memory; and that one against the records once more, after a start. Returns the past.
     """
     machine = node.running.node._machine
     machine.check()
@@ -165,12 +188,14 @@ async def _check_what_is_kept(
     _check_backups(node, timeline, transcript)
     _check_archive(node, transcript)
     at_the_end = machine.revision
+    past = Past.of(timeline.at_revision(at_the_end).machine)
     await node.restart()
     await _check(node, callers, shared)
     if node.archives:
         await asyncio.sleep(QUIET_S)
         _check_archive(node, transcript)
         _check_backup_with_archive(node, at_the_end, transcript)
+    return past
 
 
 def _check_backups(node: SimulatedNode, timeline: Timeline, transcript: Transcript) -> None:

@@ -10,28 +10,16 @@ import random
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-from unittest.mock import patch
+from typing import Final
 
 import pytest
 
 from haptera import Entry
 from haptera.errors import StorageError
-from haptera.node import backups
-from haptera.node.archiver import Archiver
-from haptera.node.snapshots import assembly
-from haptera.replication import ClusterOfOne
-from haptera.state.requests import Requests
-from haptera.storage import StoredKeyring, archive
-from haptera.testing.filesystem import MemoryFile, MemoryFileSystem
-from tests.simulation.clients import Claim, PromiseBroken, Shared
+from tests.simulation.clients import Claim, Shared
+from tests.simulation.planted import PLANTED
+from tests.simulation.promises import PromiseBroken
 from tests.simulation.run import MACHINE, NETWORK, simulate
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from haptera.node.recovery import DurableState
-    from haptera.storage import DataDirectory, DataKey, File, LogEntry, MasterKey
 
 ROOT: Final = Path(__file__).parents[2]
 #: Parts of `make test`: 200 seeds, five times as many as each planted fault needs to show.
@@ -101,6 +89,11 @@ def test_the_runs_have_every_fault_and_every_outcome() -> None:
         "interrupted change": "has its last master key again",
         "restore": "by a backup\n",
         "archive": "by a backup and the archive behind it",
+        "a watch that is left": "leaves its watch at revision",
+        "a watcher that stands still": "takes nothing for",
+        "a watch behind the history": "cannot go on, because the changes are not kept",
+        "a read of the past": "get both at 1",
+        "a read behind the history": "the revision is no longer kept",
     }
     missing = [kind for kind, mark in marks.items() if mark not in text]
     assert not missing
@@ -108,93 +101,14 @@ def test_the_runs_have_every_fault_and_every_outcome() -> None:
 
 
 def test_a_seed_that_fails_names_the_command_that_shows_its_run() -> None:
-    with patch.object(Requests, "judge", forgets):
+    with PLANTED["a repeated change is applied again"]():
         seed, error = first_failure()
     assert f"the whole run: python -m tests.simulation {seed}" in error.__notes__
 
 
-def forgets(*_: Any) -> None:
-    """Judge each request as a new one."""
-
-
-def unsynced(*_: Any) -> None:
-    """Sync nothing, and say that it is done."""
-
-
-def nothing(entry: LogEntry, frees: bool) -> None:
-    """Write nothing."""
-
-
-def answered_first(self: ClusterOfOne, entry: LogEntry, encode: Callable[[], bytes], frees: bool) -> None:
-    """Tell of the entry as committed, and write it when the loop comes to it."""
-    write = self._append
-    self._append = nothing
-    try:
-        before_the_disk(self, entry, encode, frees)
-    finally:
-        self._append = write
-    self._loop.call_later(0.001, lambda: write(entry_of(entry, encode), frees))
-
-
-before_the_disk: Final = ClusterOfOne._write
-all_of_the_log: Final = backups.extent_of
-
-
-def entry_of(entry: LogEntry, encode: Callable[[], bytes]) -> LogEntry:
-    return type(entry)(entry.term, entry.index, entry.time_ms, encode())
-
-
-def kept_in_memory(self: StoredKeyring, keys: tuple[DataKey, ...], masters: Iterable[MasterKey]) -> None:
-    """Use the changed keyring, and write no file."""
-    self._keys = keys
-
-
-def none_used(_: DataDirectory) -> set[bytes]:
-    """Find no data key in use."""
-    return set()
-
-
-def without_the_end(storage: DurableState) -> backups.LogExtent:
-    """Leave the last segment out of a backup."""
-    extent = all_of_the_log(storage)
-    return backups.LogExtent(extent.index, extent.segments[:-1])
-
-
-def half(source: File, target: File, _: object) -> None:
-    """Copy the first half of a segment to the archive."""
-    target.pwrite(source.pread(source.size() // 2, 0), 0)
-
-
-def through_what_failed(self: Archiver, error: Exception | None) -> None:
-    """Count segments as archived that could not be copied."""
-    self.through += error is not None
-    worked(self, error)
-
-
-worked: Final = Archiver._worked
-
-
-@pytest.mark.parametrize(
-    "planted",
-    [
-        pytest.param(lambda: patch.object(MemoryFile, "fdatasync", unsynced), id="records are not synced"),
-        pytest.param(lambda: patch.object(MemoryFile, "fsync", unsynced), id="new segments are not synced"),
-        pytest.param(lambda: patch.object(MemoryFileSystem, "sync_directory", unsynced), id="names are not synced"),
-        pytest.param(lambda: patch.object(Requests, "judge", forgets), id="a repeated change is applied again"),
-        pytest.param(lambda: patch.object(ClusterOfOne, "_write", answered_first), id="answers come before the disk"),
-        pytest.param(
-            lambda: patch.object(StoredKeyring, "_replace", kept_in_memory), id="changed keys are not written"
-        ),
-        pytest.param(lambda: patch.object(assembly, "used_key_ids", none_used), id="keys that are needed are dropped"),
-        pytest.param(lambda: patch.object(backups, "extent_of", without_the_end), id="a backup lacks the last changes"),
-        pytest.param(lambda: patch.object(archive, "copy_content", half), id="half of a segment is archived"),
-        pytest.param(
-            lambda: patch.object(Archiver, "_worked", through_what_failed), id="a failed copy counts as archived"
-        ),
-    ],
-)
-def test_the_runs_find_a_planted_fault(planted: Callable[[], Any]) -> None:
-    with planted():
+@pytest.mark.parametrize("name", PLANTED)
+def test_the_runs_find_a_planted_fault(name: str) -> None:
+    with PLANTED[name]():
         _, error = first_failure()
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
@@ -227,7 +141,7 @@ def test_a_claim_tells_what_may_be_read_from_what_may_not() -> None:
 
 
 def test_the_counter_lies_between_the_acknowledged_increments_and_all() -> None:
-    shared = Shared()
+    shared = Shared(lambda: 0)
     shared.incremented(1)
     shared.incremented(3)
     shared.count_open = 1

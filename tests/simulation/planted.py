@@ -1,0 +1,200 @@
+"""Faults that are planted into the product, to show that the runs of the simulation find them.
+
+Each is a small change of one part: of the disk, of the state, of the watches.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+from unittest.mock import patch
+
+from haptera.client.watched import WatchPosition
+from haptera.node import backups
+from haptera.node.archiver import Archiver
+from haptera.node.expiry import Expiry
+from haptera.node.snapshots import assembly
+from haptera.node.watches import delivery, follower, items
+from haptera.replication import ClusterOfOne
+from haptera.state import conditions, kv
+from haptera.state.event_history import EventHistory
+from haptera.state.kv import Kv
+from haptera.state.requests import Requests
+from haptera.storage import StoredKeyring, archive
+from haptera.testing.filesystem import MemoryFile, MemoryFileSystem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from haptera.node.recovery import DurableState
+    from haptera.state import Event, Result, Steps, operations
+    from haptera.state.results import StoredEntry
+    from haptera.storage import DataDirectory, DataKey, File, LogEntry, MasterKey
+
+
+# -- the disk
+
+
+def forgets(*_: Any) -> None:
+    """Judge each request as a new one."""
+
+
+def unsynced(*_: Any) -> None:
+    """Sync nothing, and say that it is done."""
+
+
+def nothing(entry: LogEntry, frees: bool) -> None:
+    """Write nothing."""
+
+
+def answered_first(self: ClusterOfOne, entry: LogEntry, encode: Callable[[], bytes], frees: bool) -> None:
+    """Tell of the entry as committed, and write it when the loop comes to it."""
+    write = self._append
+    self._append = nothing
+    try:
+        before_the_disk(self, entry, encode, frees)
+    finally:
+        self._append = write
+    self._loop.call_later(0.001, lambda: write(entry_of(entry, encode), frees))
+
+
+before_the_disk: Final = ClusterOfOne._write
+all_of_the_log: Final = backups.extent_of
+
+
+def entry_of(entry: LogEntry, encode: Callable[[], bytes]) -> LogEntry:
+    return type(entry)(entry.term, entry.index, entry.time_ms, encode())
+
+
+def kept_in_memory(self: StoredKeyring, keys: tuple[DataKey, ...], masters: Iterable[MasterKey]) -> None:
+    """Use the changed keyring, and write no file."""
+    self._keys = keys
+
+
+def none_used(_: DataDirectory) -> set[bytes]:
+    """Find no data key in use."""
+    return set()
+
+
+def without_the_end(storage: DurableState) -> backups.LogExtent:
+    """Leave the last segment out of a backup."""
+    extent = all_of_the_log(storage)
+    return backups.LogExtent(extent.index, extent.segments[:-1])
+
+
+def half(source: File, target: File, _: object) -> None:
+    """Copy the first half of a segment to the archive."""
+    target.pwrite(source.pread(source.size() // 2, 0), 0)
+
+
+def through_what_failed(self: Archiver, error: Exception | None) -> None:
+    """Count segments as archived that could not be copied."""
+    self.through += error is not None
+    worked(self, error)
+
+
+worked: Final = Archiver._worked
+
+
+# -- the state
+
+
+def before_the_last_change(self: Kv, op: operations.Get) -> Result:
+    """Read a key as it was before the newest change of the store."""
+    for _, event in islice(self.events.newest_first(), 1):
+        if event[2] == op.key and event[4] is not None:
+            return event[4]  # type: ignore[no-any-return]
+    return get(self, op)
+
+
+def one_is_lost(op: operations.Increment, previous: StoredEntry | None) -> Any:
+    """Let every fifth increment overwrite the one before it."""
+    number = sum_of(op, previous)
+    return number - op.delta if isinstance(number, int) and number % 5 == 0 else number
+
+
+def not_all(self: Kv, key: str, value: bytes, revision: int, *others: Any) -> None:
+    """Make no change at some revisions, and answer as if it were made."""
+    if revision % 13:
+        put(self, key, value, revision, *others)
+
+
+def without_the_log(self: Expiry) -> Steps[None]:
+    """Remove the keys whose time is over, in this process alone."""
+    store = self._machine.kv
+    keys = yield from self._machine.dead_steps(self._now_ms(), 1024)
+    store.now_ms = self._now_ms()
+    yield from store._bury_all(keys)
+    self._removing = False
+    self.look()
+
+
+get: Final = Kv.get
+sum_of: Final = conditions.sum_of
+put: Final = Kv._put
+
+
+# -- the watches
+
+
+def packed_without_one(events: list[Event], start: int, ahead: int, with_previous: bool) -> tuple[bytes, int, int]:
+    """Leave out an event now and then."""
+    if events[start][0] % 7 == 0 and start + 1 < len(events):
+        start += 1
+    return pack(events, start, ahead, with_previous)
+
+
+def loses_one(self: EventHistory, events: list[Event], compacted: int) -> None:
+    """Take over the events of a snapshot but for the newest."""
+    restore(self, events[:-1], compacted)
+
+
+def resumes_at(step: int) -> Callable[[WatchPosition], dict[str, Any]]:
+    """Go on at another revision than the next one."""
+
+    def beginning(self: WatchPosition) -> dict[str, Any]:
+        found = options(self)
+        if self.seen is None or self.seen + step < 0:
+            return found
+        return {**found, "start_revision": self.seen + 1 + step}
+
+    return beginning
+
+
+def drops_in_silence(self: EventHistory) -> None:
+    """Give up the oldest events, and not know it."""
+    compacted = self.compacted
+    drop_oldest(self)
+    self.compacted = compacted
+
+
+pack: Final = items.pack
+restore: Final = EventHistory.restore
+options: Final = WatchPosition.options
+drop_oldest: Final = EventHistory._drop_oldest
+
+
+#: Each fault by its name: the patch that plants it.
+PLANTED: Final[dict[str, Callable[[], Any]]] = {
+    "records are not synced": partial(patch.object, MemoryFile, "fdatasync", unsynced),
+    "new segments are not synced": partial(patch.object, MemoryFile, "fsync", unsynced),
+    "names are not synced": partial(patch.object, MemoryFileSystem, "sync_directory", unsynced),
+    "a repeated change is applied again": partial(patch.object, Requests, "judge", forgets),
+    "answers come before the disk": partial(patch.object, ClusterOfOne, "_write", answered_first),
+    "changed keys are not written": partial(patch.object, StoredKeyring, "_replace", kept_in_memory),
+    "keys that are needed are dropped": partial(patch.object, assembly, "used_key_ids", none_used),
+    "a backup lacks the last changes": partial(patch.object, backups, "extent_of", without_the_end),
+    "half of a segment is archived": partial(patch.object, archive, "copy_content", half),
+    "a failed copy counts as archived": partial(patch.object, Archiver, "_worked", through_what_failed),
+    "a read is stale": partial(patch.object, Kv, "get", before_the_last_change),
+    "an increment is lost": partial(patch.object, kv, "sum_of", one_is_lost),
+    "a change is answered and not made": partial(patch.object, Kv, "_put", not_all),
+    "the end of a key is not logged": partial(patch.object, Expiry, "_steps", without_the_log),
+    "a watch in step misses an event": partial(patch.object, delivery, "pack", packed_without_one),
+    "a watch that catches up misses an event": partial(patch.object, follower, "pack", packed_without_one),
+    "a snapshot loses an event": partial(patch.object, EventHistory, "restore", loses_one),
+    "a watch goes on too late": partial(patch.object, WatchPosition, "options", resumes_at(1)),
+    "a watch goes on too early": partial(patch.object, WatchPosition, "options", resumes_at(-1)),
+    "events are given up in silence": partial(patch.object, EventHistory, "_drop_oldest", drops_in_silence),
+}
