@@ -210,7 +210,7 @@ async def test_a_copy_goes_on_after_an_answer_that_cannot_be_read() -> None:
         def begun() -> Watch:
             watch = begin()
             if not watches:
-                watch._items = _malformed_after(2, watch._items)
+                watch._items = _malformed_after(2, watch._begin())
             watches.append(watch)
             return watch
 

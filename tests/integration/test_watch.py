@@ -70,6 +70,32 @@ async def test_a_watch_tells_changes(kind: Kind, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["served", "embedded"])
+async def test_trap_a_cancelled_wait_ends_a_watch_silently(kind: Kind, tmp_path: Path) -> None:
+    chance, last, cancelled = random.Random(1), 300, 0
+    async with opened(kind, tmp_path) as db, db.watch(start_revision=1) as events:
+
+        async def write() -> None:
+            for number in range(last):
+                await db.set(f"{number}", "")
+                await asyncio.sleep(chance.choice([0.0, 0.001]))
+
+        writing = asyncio.ensure_future(write())
+        found: list[int] = []
+        while len(found) < last:
+            try:
+                async with asyncio.timeout(chance.choice([0.0, 0.001, 0.1])):
+                    found.append((await anext(events)).version)
+            except TimeoutError:
+                cancelled += 1
+        await writing
+        assert found == list(range(1, last + 1))
+        assert cancelled > 0
+        await events.aclose()
+        with pytest.raises(StopAsyncIteration):
+            await anext(events)
+
+
+@pytest.mark.parametrize("kind", ["served", "embedded"])
 async def test_a_watch_that_cannot_begin_is_refused_alike(kind: Kind, tmp_path: Path) -> None:
     async with opened(kind, tmp_path) as db:
         with pytest.raises(RevisionCompacted) as failed:

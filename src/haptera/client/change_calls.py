@@ -55,7 +55,7 @@ class ChangeCalls(StoreCalls):
         revision.
 
         A reader that is slow holds up no one: the node keeps its place. One that takes nothing for 60 seconds loses its
-        stream, and goes on from where it was when it reads again.
+        stream, and goes on from where it was when it reads again. So does one whose wait was cancelled.
 
         Args:
             key: The key. Without one, and without ``prefix``, every key.
@@ -78,7 +78,7 @@ class ChangeCalls(StoreCalls):
         options = watch_options(key, prefix, start_revision, initial, previous, progress_interval)
         begin = self._timeout if timeout is DEFAULT else checked_timeout(timeout)
         position = WatchPosition(options)
-        return Watch(self._channel.watch(position, begin), position)
+        return Watch(lambda: self._channel.watch(position, begin), position)
 
     def cached(self, *, prefix: str, max_staleness: float | None = None, timeout: Timeout = DEFAULT) -> Cache:
         """Keep the entries with a prefix in this process: ``async with db.cached(prefix="flags/") as cache``.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Self
 
 from haptera.client.entry import entry_of
 from haptera.client.event import Event, kind_of
+from haptera.errors import ConnectionLost, HapteraError, WrongLoop
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -20,15 +22,20 @@ class Watch:
 
     ``async for event in db.watch(...)``. It begins with the first event that is waited for, or, as
     ``async with db.watch(...) as events``, before the block. It goes on over lost connections from where it was, until
-    it is closed: a loop that is left early ends it as soon as the object is dropped, `aclose` at a known place.
+    it is closed: a loop that is left early ends it as soon as the object is dropped, `aclose` at a known place. A wait
+    that is cancelled, by a timeout for instance, ends the stream at the server, and the next wait goes on from there.
+    An error that ends it is raised by each later wait too: it never looks as if there were no more changes.
     """
 
-    __slots__ = ("_events", "_items", "_position")
+    __slots__ = ("_begin", "_closed", "_error", "_events", "_items", "_position")
 
-    def __init__(self, items: AsyncGenerator[list[Happened], None], position: WatchPosition) -> None:
-        self._items = items
+    def __init__(self, begin: Callable[[], AsyncGenerator[list[Happened], None]], position: WatchPosition) -> None:
+        self._begin = begin
         self._position = position
+        self._items: AsyncGenerator[list[Happened], None] | None = None
         self._events: deque[Event] = deque()  # of one ITEM
+        self._error: HapteraError | None = None
+        self._closed = False
 
     def __aiter__(self) -> Self:
         return self
@@ -73,7 +80,9 @@ class Watch:
     async def aclose(self) -> None:
         """End the watch, at the server too."""
         self._events.clear()
-        await self._items.aclose()
+        self._closed = True
+        if self._items is not None:
+            await self._items.aclose()
 
     async def __aenter__(self) -> Self:
         while not self._position.begun:
@@ -87,10 +96,29 @@ class Watch:
 
     async def _next_item(self) -> None:
         was_synced = self._position.synced
-        self._events.extend(map(_event_of, await anext(self._items)))
+        self._events.extend(map(_event_of, await self._next_events()))
         if self._position.synced and not was_synced:
             assert self._position.seen is not None
             self._events.append(Event("synced", "", None, self._position.seen))
+
+    async def _next_events(self) -> list[Happened]:
+        """The events of the next ITEM."""
+        if self._error is not None:
+            raise self._error
+        if self._closed:
+            raise StopAsyncIteration
+        if self._items is None:
+            if not self._position.resumable:
+                raise ConnectionLost("the watch was left among the present entries", outcome="not_applied")
+            self._items = self._begin()
+        try:
+            return await anext(self._items)
+        except (asyncio.CancelledError, WrongLoop):
+            self._items = None
+            raise
+        except HapteraError as error:
+            self._error = error
+            raise
 
 
 def _event_of(event: Happened) -> Event:

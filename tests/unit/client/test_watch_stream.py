@@ -53,7 +53,7 @@ async def test_trap_a_watch_goes_on_at_another_server_whose_revisions_are_of_ano
                 await waiting
             assert (ended.value.code, ended.value.details) == (4009, {"revision": 4})
             assert len(other.node.watches) == 0
-            with pytest.raises(StopAsyncIteration):
+            with pytest.raises(RevisionCompacted):
                 await anext(events)
 
 
