@@ -1,4 +1,4 @@
-"""The classes of what a `Database` makes of keys: counters, leases, queues with their workers and jobs, rate limits.
+"""The classes of what a `Database` makes of keys: leases and locks, queues and jobs, counters, limits.
 
 Programs get their objects from the calls of a database, and need the names for annotations alone.
 """
@@ -10,9 +10,33 @@ from typing import TYPE_CHECKING
 from haptera.lazy import lazily
 
 if TYPE_CHECKING:
-    from haptera.client import Counter, Job, Lease, LeaseInfo, Queue, RateLimit, Worker
+    from haptera.client import (
+        Counter,
+        Election,
+        Holding,
+        Job,
+        Lease,
+        LeaseInfo,
+        Lock,
+        Queue,
+        RateLimit,
+        Semaphore,
+        Worker,
+    )
 
-__all__ = ["Counter", "Job", "Lease", "LeaseInfo", "Queue", "RateLimit", "Worker"]
+__all__ = [
+    "Counter",
+    "Election",
+    "Holding",
+    "Job",
+    "Lease",
+    "LeaseInfo",
+    "Lock",
+    "Queue",
+    "RateLimit",
+    "Semaphore",
+    "Worker",
+]
 
 if not TYPE_CHECKING:  # a type checker would take it to mean that any name is there
     __getattr__ = lazily(__name__, dict.fromkeys(__all__, "haptera.client"))

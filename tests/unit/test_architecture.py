@@ -164,7 +164,19 @@ def test_the_layers_have_no_circle() -> None:
 # The recipes are made with the public calls of a `Database`, and with modules that talk to no store.
 RECIPES = "haptera.client.recipes"
 RECIPES_MAY_IMPORT = frozenset(
-    {"argument_checks", "backoff", "database", "entry", "event", "lease", "recipes", "scan", "transact"}
+    {
+        "argument_checks",
+        "backoff",
+        "database",
+        "entry",
+        "event",
+        "lease",
+        "once",
+        "recipes",
+        "scan",
+        "transact",
+        "watch",
+    }
 )
 
 

@@ -31,7 +31,19 @@ DATABASE = {
     "connect",
     "open",
 }
-RECIPE_NAMES = {"Counter", "Job", "Lease", "LeaseInfo", "Queue", "RateLimit", "Worker"}
+RECIPE_NAMES = {
+    "Counter",
+    "Election",
+    "Holding",
+    "Job",
+    "Lease",
+    "LeaseInfo",
+    "Lock",
+    "Queue",
+    "RateLimit",
+    "Semaphore",
+    "Worker",
+}
 MESSAGING = {
     "Answer",
     "Budget",
@@ -73,6 +85,7 @@ OTHER_ERRORS = {
     "ForeignArchive",
     "LeaseLost",
     "LocalProtocolError",
+    "LockLost",
     "MissingKey",
     "NewerFormat",
     "OutdatedCopy",
@@ -80,6 +93,7 @@ OTHER_ERRORS = {
     "RemoteProtocolError",
     "ServerError",
     "StorageError",
+    "WaitTimeout",
     "WrongKey",
     "WrongLoop",
     "describe",

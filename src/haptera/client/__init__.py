@@ -31,10 +31,14 @@ if TYPE_CHECKING:
 
     from haptera.client.lease import Lease
     from haptera.client.recipes.counter import Counter
+    from haptera.client.recipes.election import Election
+    from haptera.client.recipes.holding import Holding
     from haptera.client.recipes.job import Job
+    from haptera.client.recipes.lock import Lock
     from haptera.client.recipes.queue import Queue
     from haptera.client.recipes.queue_worker import Worker
     from haptera.client.recipes.rate_limit import RateLimit
+    from haptera.client.recipes.semaphore import Semaphore
     from haptera.peer import Peer
 
 __all__ = [
@@ -42,15 +46,19 @@ __all__ = [
     "Cache",
     "Counter",
     "Database",
+    "Election",
     "Entry",
     "Event",
+    "Holding",
     "Job",
     "Lease",
     "LeaseInfo",
+    "Lock",
     "Metrics",
     "Queue",
     "RateLimit",
     "Scan",
+    "Semaphore",
     "ServerMethods",
     "SnapshotMade",
     "TransactResult",
@@ -69,10 +77,14 @@ __all__ = [
 #: The recipes and leases, each with its module, which is imported when it is first used.
 _RECIPES: Final = {
     "Counter": "haptera.client.recipes.counter",
+    "Election": "haptera.client.recipes.election",
+    "Holding": "haptera.client.recipes.holding",
     "Job": "haptera.client.recipes.job",
     "Lease": "haptera.client.lease",
+    "Lock": "haptera.client.recipes.lock",
     "Queue": "haptera.client.recipes.queue",
     "RateLimit": "haptera.client.recipes.rate_limit",
+    "Semaphore": "haptera.client.recipes.semaphore",
     "Worker": "haptera.client.recipes.queue_worker",
 }
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from haptera.client.argument_checks import plain_key
+from haptera.client.argument_checks import Value, plain_key
 from haptera.client.lease_calls import LeaseCalls
+from haptera.peer import DEFAULT, Timeout
 
 if TYPE_CHECKING:
     from haptera.client.recipes.counter import Counter
+    from haptera.client.recipes.election import Election
+    from haptera.client.recipes.lock import Lock
     from haptera.client.recipes.queue import Queue
     from haptera.client.recipes.rate_limit import RateLimit
+    from haptera.client.recipes.semaphore import Semaphore
+
+#: Seconds for which a lock stays with a holder that is not heard of, unless the program says otherwise.
+HELD_S: Final = 10.0
 
 
 class RecipeCalls(LeaseCalls):
@@ -61,3 +68,83 @@ class RecipeCalls(LeaseCalls):
         from haptera.client.recipes.rate_limit import RateLimit  # noqa: PLC0415
 
         return RateLimit(self._database, plain_key(name), limit, per)
+
+    def lock(
+        self,
+        name: str,
+        *,
+        value: Value | None = None,
+        ttl: float = HELD_S,
+        wait: float | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> Lock:
+        """Hold a lock: ``async with db.lock("jobs/nightly") as lock``.
+
+        Claimants have it one after the other, in the order in which they came. The block is cancelled when the lock is
+        lost in it, and the ``async with`` then raises ``LockLost``. A program cannot know that in time to stop
+        everything: pass ``lock.token`` as ``fence=`` to its changes, and none of them is made after the loss.
+
+        Args:
+            name: The name of the lock, which all claimants use.
+            value: The text or bytes that say who the claimant is; the host and the process unless given.
+            ttl: Seconds for which the lock stays with a holder that is not heard of: 1 to 86,400.
+            wait: Seconds to wait for others, when the place in the line is taken; 0: none. No bound unless given.
+            timeout: Seconds for each call to the store.
+
+        Returns:
+            The claim. Entering it raises ``WaitTimeout`` when others have held the lock all that time.
+        """
+        from haptera.client.recipes.lock import Lock  # noqa: PLC0415
+
+        return Lock(self._database, plain_key(name), 1, value, ttl, wait, timeout)
+
+    def semaphore(
+        self,
+        name: str,
+        *,
+        limit: int,
+        value: Value | None = None,
+        ttl: float = HELD_S,
+        wait: float | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> Semaphore:
+        """Hold one of several permits: ``async with db.semaphore("printers", limit=3) as permit``.
+
+        As `lock`, but for ``limit`` holders at a time. All programs that use the name name the same limit.
+
+        Args:
+            name: The name of the semaphore, which all claimants use.
+            limit: How many hold a permit at a time.
+            value, ttl, wait, timeout: As for `lock`.
+
+        Returns:
+            The claim. Entering it raises ``WaitTimeout`` when others have held all permits all that time.
+        """
+        from haptera.client.recipes.semaphore import Semaphore  # noqa: PLC0415
+
+        return Semaphore(self._database, plain_key(name), limit, value, ttl, wait, timeout)
+
+    def election(
+        self,
+        name: str,
+        *,
+        value: Value | None = None,
+        ttl: float = HELD_S,
+        wait: float | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> Election:
+        """Lead: ``async with db.election("leader", value=b"me") as leader`` waits for it; others see who leads.
+
+        As `lock`; the entry of the holder is there for all: `Election.leader` and `Election.changes`.
+
+        Args:
+            name: The name of the election, which all claimants use.
+            value: The text or bytes that the leader tells the others; the host and the process unless given.
+            ttl, wait, timeout: As for `lock`.
+
+        Returns:
+            The claim. Entering it raises ``WaitTimeout`` when others have led all that time.
+        """
+        from haptera.client.recipes.election import Election  # noqa: PLC0415
+
+        return Election(self._database, plain_key(name), 1, value, ttl, wait, timeout)

@@ -19,6 +19,8 @@
         ConfigurationError          an option, URL or environment is wrong or incomplete
         TransactionConflict         a key that a transaction has read was changed before its commit
         LeaseLost                   a lease was not renewed in time, or the node has ended it
+        LockLost                    a lock, a leadership or a permit was lost while it was held
+        WaitTimeout                 others held it for the whole time that a program waited
         WrongLoop                   an object was used outside the event loop, thread or process that it belongs to
 
 Between the layers an error travels as a `Failure`, a value. The class of a code is imported when it is first used,
@@ -45,7 +47,7 @@ from haptera.errors.storage import (
     StorageError,
     WrongKey,
 )
-from haptera.errors.usage import ConfigurationError, LeaseLost, TransactionConflict, WrongLoop
+from haptera.errors.usage import ConfigurationError, LeaseLost, LockLost, TransactionConflict, WaitTimeout, WrongLoop
 
 if TYPE_CHECKING:
     from haptera.errors.codes import *  # noqa: F403  # its `__all__` says which
@@ -64,6 +66,7 @@ __all__ = [
     "HapteraError",
     "LeaseLost",
     "LocalProtocolError",
+    "LockLost",
     "MissingKey",
     "NewerFormat",
     "Outcome",
@@ -73,6 +76,7 @@ __all__ = [
     "ServerError",
     "StorageError",
     "TransactionConflict",
+    "WaitTimeout",
     "WrongKey",
     "WrongLoop",
     "describe",

@@ -35,6 +35,19 @@ class LeaseLost(HapteraError):
     name: str = "LEASE_LOST"
 
 
+class LockLost(HapteraError):
+    """A lock, a leadership or a permit was lost while a program held it, or waited for it."""
+
+    name: str = "LOCK_LOST"
+
+
+class WaitTimeout(HapteraError, TimeoutError):
+    """Others held a lock, a leadership or all permits for the whole time that a program waited."""
+
+    name: str = "WAIT_TIMEOUT"
+    outcome: Outcome = "not_applied"
+
+
 class WrongLoop(HapteraError, RuntimeError):
     """An object was used outside the event loop, the thread or the process that it belongs to.
 

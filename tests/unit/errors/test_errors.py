@@ -151,6 +151,8 @@ def test_a_connection_that_ended_with_a_code_not_known_here_is_plainly_lost(code
         (ConnectionLost("the connection was reset"), "CONNECTION_LOST", "unknown"),
         (errors.ConfigurationError("no such option"), "CONFIGURATION_ERROR", "not_applied"),
         (errors.LeaseLost("it was not renewed"), "LEASE_LOST", "unknown"),
+        (errors.LockLost("its place was deleted"), "LOCK_LOST", "unknown"),
+        (errors.WaitTimeout("jobs is held by others"), "WAIT_TIMEOUT", "not_applied"),
         (errors.WrongLoop("another loop"), "WRONG_LOOP", "not_applied"),
         (StorageError("a message"), "STORAGE_ERROR", "not_applied"),
         (CorruptionError("/data/log/1", 64, "a record", "zeros"), "CORRUPTION_ERROR", "not_applied"),

@@ -1,0 +1,153 @@
+"""The block of ``async with`` in which a program holds its place in a line, and which ends with that."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING
+
+from haptera.client.argument_checks import Value, checked_int, plain_value, ttl_ms_of
+from haptera.client.recipes.line import LinePlace, is_full, take_place
+from haptera.errors import LockLost, WaitTimeout
+from haptera.key_rules import LEASE_TTL_MAX_MS, LEASE_TTL_MIN_MS, VERSION_MAX
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from haptera.client.database import Database
+    from haptera.peer import Timeout
+
+
+class Holding:
+    """Something that a program holds: a lock, a leadership, a permit. Entering the claim to it gives it."""
+
+    __slots__ = ("_place",)
+
+    def __init__(self, place: LinePlace) -> None:
+        self._place = place
+
+    @property
+    def token(self) -> int:
+        """The fencing token, to be passed as ``fence=`` to the changes that are made in its name. Who holds it later
+        has a higher one.
+        """
+        return self._place.token
+
+    @property
+    def held(self) -> bool:
+        """Whether it is certainly held at this moment, by the clock."""
+        return self._place.held
+
+    @property
+    def lost(self) -> Awaitable[LockLost | None]:
+        """``await lock.lost`` waits for its end, and gives the error that says why it was lost, or None where it was
+        given up.
+        """
+        return self._place.lost
+
+    def __repr__(self) -> str:
+        return f"<haptera.recipes.Holding {self.token}, {'held' if self.held else 'ended'}>"
+
+
+class HeldBlock:
+    """A claim to one of the ``limit`` first places of a line: ``async with`` waits for it and gives a `Holding`.
+
+    A claim is for one holder at a time; each task makes its own.
+    """
+
+    __slots__ = (
+        "_body",
+        "_cancelling",
+        "_db",
+        "_interrupted",
+        "_limit",
+        "_name",
+        "_place",
+        "_timeout",
+        "_ttl",
+        "_value",
+        "_wait",
+    )
+
+    def __init__(
+        self,
+        db: Database,
+        name: str,
+        limit: int,
+        value: Value | None,
+        ttl: float,
+        wait: float | None,
+        timeout: Timeout,
+    ) -> None:
+        if wait is not None and not wait >= 0:
+            raise ValueError(f"wait is a number of seconds, 0 or above, not {wait}")
+        ttl_ms_of(ttl, LEASE_TTL_MIN_MS, LEASE_TTL_MAX_MS)
+        self._db = db
+        self._name = name
+        self._limit = checked_int("limit", limit, 1, VERSION_MAX)
+        self._value = _this_process() if value is None else bytes(plain_value(value))
+        self._ttl = ttl
+        self._wait = wait
+        self._timeout: Timeout = timeout
+        self._body: asyncio.Task[object] | None = None  # the task that has entered it
+        self._place: LinePlace | None = None
+        self._cancelling = 0
+        self._interrupted = False
+
+    async def __aenter__(self) -> Holding:
+        if self._body is not None:
+            raise RuntimeError(f"the claim to {self._name} is entered already: make one for each holder")
+        self._body = asyncio.current_task()
+        try:
+            self._place = await self._await_turn()
+        except BaseException:
+            self._body = None
+            raise
+        assert self._body is not None
+        self._cancelling = self._body.cancelling()
+        self._interrupted = False
+        self._place.when_lost = self._interrupt
+        return Holding(self._place)
+
+    async def _await_turn(self) -> LinePlace:
+        if self._wait == 0 and await is_full(self._db, self._name, self._limit, self._timeout):
+            raise WaitTimeout(f"{self._name} is held by others")
+        place = await take_place(self._db, self._name, self._value, self._limit, self._ttl, self._timeout)
+        try:
+            await place.turn(self._wait)
+        except BaseException:
+            await place.leave()
+            raise
+        return place
+
+    def _interrupt(self) -> None:
+        """Cancel the block, because what it relies on is lost."""
+        assert self._body is not None
+        self._interrupted = True
+        self._body.cancel()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        place, body = self._place, self._body
+        assert place is not None
+        assert body is not None
+        place.when_lost = None
+        loss = place.loss
+        ours = kind is None
+        if self._interrupted:
+            others = body.uncancel() > self._cancelling
+            ours = kind is None or (kind is asyncio.CancelledError and not others)
+        self._place = None
+        try:
+            await place.leave()
+        finally:
+            self._body = None
+        if ours and loss is not None:
+            raise loss
+
+
+def _this_process() -> bytes:
+    return f"{socket.gethostname()} {os.getpid()}".encode()
