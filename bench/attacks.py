@@ -118,12 +118,24 @@ async def attack(name: str, url: str, connections: int, keys: int) -> None:
         print("done", flush=True)
 
 
-async def probe(db: Database, until: Callable[[], bool]) -> list[float]:
-    """Get one key again and again; the seconds that each took."""
+async def get_innocent(db: Database) -> None:
+    """Get the key that no work touches."""
+    await db.get("innocent", timeout=120)
+
+
+async def set_innocent(db: Database) -> None:
+    """Set a key that no work touches."""
+    await db.set("innocent", VALUE, timeout=120)
+
+
+async def probe(
+    db: Database, until: Callable[[], bool], call: Callable[[Database], Awaitable[None]] = get_innocent
+) -> list[float]:
+    """Call again and again; the seconds that each call took."""
     waits = []
     while not until():
         started = time.perf_counter()
-        await db.get("innocent", timeout=120)
+        await call(db)
         waits.append(time.perf_counter() - started)
         await asyncio.sleep(PAUSE_S)
     return waits

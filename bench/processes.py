@@ -29,6 +29,14 @@ def scratch(parent: Path) -> Iterator[Path]:
         shutil.rmtree(path)
 
 
+def cpu_seconds(pid: int | None = None) -> float:
+    """Seconds of the processor that a process has taken, all its threads together: this one, unless one is named."""
+    if pid is None:
+        return time.process_time()
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Etcd(NamedTuple):
     """A running etcd."""
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.util
-import os
-import resource
 import statistics
 import sys
 import time
@@ -124,7 +122,7 @@ async def run_round(contender: Contender, watches: int, rate: int) -> Figures:
             await asyncio.sleep(2.0)
         told, started = 0, time.perf_counter()
         late.clear()
-        before, own = _cpu_seconds(contender.pid), _own_seconds()
+        before, own = processes.cpu_seconds(contender.pid), processes.cpu_seconds()
         putting: set[asyncio.Task[object]] = set()
         for number in range(writes):
             await asyncio.sleep(max(0.0, started + number / rate - time.perf_counter()))
@@ -141,25 +139,13 @@ async def run_round(contender: Contender, watches: int, rate: int) -> Figures:
             told / (watches * writes),
             statistics.median(late) * 1000,
             sorted(late)[len(late) * 99 // 100] * 1000,
-            (_cpu_seconds(contender.pid) - before) / seconds,
-            (_own_seconds() - own) / seconds,
+            (processes.cpu_seconds(contender.pid) - before) / seconds,
+            (processes.cpu_seconds() - own) / seconds,
         )
         for task_ in reading:
             task_.cancel()
         await asyncio.wait(reading)
     return figures
-
-
-def _cpu_seconds(pid: int) -> float:
-    """Seconds of the processor that a process has taken, all its threads together."""
-    with open(f"/proc/{pid}/stat") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _own_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
 
 
 def measure(directory: Any, loads: list[tuple[int, int]]) -> dict[str, Any]:

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench import attacks, codec, copies, memory, redis_compare, replay, startup, storage, transactions
+from bench import (
+    attacks,
+    codec,
+    copies,
+    expiry,
+    memory,
+    redis_compare,
+    replay,
+    startup,
+    storage,
+    transactions,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,3 +117,14 @@ def test_attacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "embedded: clear of all keys",
     ]
     assert all(result["gets"] > 0 and result["longest_ms"] > 0 for result in results)
+
+
+def test_the_end_of_many_keys(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expiry, "BEFORE_S", 2.0)
+    assert expiry.main(["--keys", "500", "--dir", str(tmp_path), "--json"]) == 0
+    results = _found(capsys)["results"]
+    assert [result["watched"] for result in results] == [False, True]
+    assert results[1]["told_after_s"] > 0
+    assert all(result["during"]["turns"]["longest_ms"] > 0 for result in results)

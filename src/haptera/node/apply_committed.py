@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-#: Bytes of commands applied after which the garbage collector looks at new objects. A write leaves a tuple, which the
-#: collector follows until it has seen it once. By itself it begins when enough more objects were made than released. In
-#: a store whose keys are overwritten that is hardly ever, and then it stops the loop for hundreds of thousands at once.
-#: These bytes are some thousand tuples at most, and a fraction of a millisecond.
-COLLECT_SIZE: Final = 128 * 1024
+#: Changes of keys after which the garbage collector looks at new objects. A change leaves two tuples, which the
+#: collector follows until it has seen them once. By itself it begins when enough more objects were made than released.
+#: Where as many are released, keys that are overwritten or the oldest events of a full history, that is hardly ever,
+#: and then it stops the loop for hundreds of thousands at once. This many take half a millisecond.
+COLLECTED_CHANGES: Final = 1024
 
 #: Scans and counts that go on in one turn of the loop when a large change is applied: a task each.
 READERS_WOKEN_MAX: Final = 64
@@ -87,7 +87,7 @@ class Applier:
         self._failed = failed
         self._waiting: deque[tuple[LogEntry, Sequence[Logged]]] = deque()  # bounded as the writes without a result are
         self._readers: deque[asyncio.Future[None]] = deque()  # each is of a scan or count, whose limits bound it
-        self._uncollected = 0  # bytes of commands applied since the collector looked
+        self._collected = machine.kv.events.end  # the changes at which the collector has looked
         self._index = machine.index  # of the last entry that was applied whole; the machine's own is ahead in slices
         self._marks: dict[int, list[asyncio.Future[Applied]]] = {}  # each is of a backup, of which there are few
 
@@ -121,7 +121,7 @@ class Applier:
         while self._waiting:
             entry, commands = self._waiting.popleft()
             try:
-                results = yield from self._machine.steps(entry.index, entry.time_ms, commands)
+                results = yield from self._collecting(self._machine.steps(entry.index, entry.time_ms, commands))
             except GeneratorExit:  # the node is closed
                 raise
             except BaseException as error:
@@ -135,7 +135,7 @@ class Applier:
             if self._marks:
                 self._mark(entry.index)
             yield from self._answer(entry.index, results)
-            self._collect(len(entry.payload))
+            self._collect()
             while self._readers:
                 self._wake_readers(READERS_WOKEN_MAX)
                 yield TURN_WORK_MAX  # they have begun before the next large change does
@@ -165,10 +165,20 @@ class Applier:
             if not mark.done():
                 mark.set_result(state)
 
-    def _collect(self, size: int) -> None:
-        self._uncollected += size
-        if self._uncollected >= COLLECT_SIZE:
-            self._uncollected = 0
+    def _collecting(self, steps: Steps[list[Result]]) -> Steps[list[Result]]:
+        """As ``steps``, and the garbage collector looks at the new objects of a large change before they are many."""
+        try:
+            while True:
+                yield next(steps)
+                self._collect()
+        except StopIteration as end:
+            results: list[Result] = end.value
+            return results
+
+    def _collect(self) -> None:
+        changes = self._machine.kv.events.end
+        if changes - self._collected >= COLLECTED_CHANGES:
+            self._collected = changes
             if gc.isenabled():
                 gc.collect(0)
 

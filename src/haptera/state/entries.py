@@ -25,7 +25,7 @@ from haptera.state.index import KeyIndex
 from haptera.state.invariants import require
 from haptera.state.key_ranges import EVERYTHING, KeyRange
 from haptera.state.leases import Leases
-from haptera.state.table import Table
+from haptera.state.table import SPLIT_AT, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -188,7 +188,7 @@ class Entries:
         """
         if keys * KEY_WORK <= limits.SLICE_WORK_MAX:
             return None
-        before: Table[StoredEntry | None] = Table()
+        before: Table[StoredEntry | None] = Table(large=keys >= SPLIT_AT)
         self._current = _as_before(before, self.entries)
         return before
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from haptera.state import limits
 from haptera.state.invariants import require
-from haptera.state.table import Table
+from haptera.state.table import SPLIT_AT, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _SLOT_BITS: Final = 6
 _SLOTS: Final = 1 << _SLOT_BITS
 #: Units of work of a key that is filed again.
-_FILE_WORK: Final = 4
+_FILE_WORK: Final = 8
 #: Keys that are filed again in one step.
 _PIECE: Final = 256
 
@@ -41,7 +41,7 @@ NEVER: Final = 1 << 62
 class ExpiryIndex:
     """The time of each key that expires. ``next_ms`` is a time before which no key is due that is not due yet."""
 
-    __slots__ = ("_draining", "_slots", "count", "due", "next_ms", "reached")
+    __slots__ = ("_drained", "_draining", "_slots", "count", "due", "next_ms", "reached")
 
     def __init__(self, reached: int = 0) -> None:
         #: Keys that expire, due ones included.
@@ -53,6 +53,7 @@ class ExpiryIndex:
         self.next_ms = NEVER
         self._slots: dict[int, Table[int]] = {}  # by level and slot; at most 64 for each of a few levels
         self._draining: Table[int] | None = None  # the slot whose keys are being filed again
+        self._drained = 0  # how many it had at first
 
     def add(self, key: str, time_ms: int, now_ms: int) -> None:
         """Add a key, which is not there, at a time of entries that the wheel may not have reached."""
@@ -111,7 +112,7 @@ class ExpiryIndex:
                 if place < _SLOTS and not self.due:  # a slot of one millisecond, as it is
                     self.due = draining
                     continue
-                self._draining = draining
+                self._draining, self._drained = draining, len(draining)
             while limit > 0 and (taken := draining.take(_PIECE)):
                 limit -= len(taken)
                 self._file_all(taken)
@@ -162,7 +163,11 @@ class ExpiryIndex:
         self.next_ms = min(self.next_ms, time_ms)
 
     def _file_all(self, taken: list[tuple[str, int]]) -> None:
-        """As `_file`, of keys of one slot: most of them have the same place again."""
+        """As `_file`, of some keys of the slot that is being filed again: most of them have the same place again.
+
+        The hashes of keys mix their times, so a part of the slot shows how many keys each new one will have. One that
+        will have many is large from the beginning, because many such slots would be split in one step.
+        """
         reached, places = self.reached, dict[int, list[tuple[str, int]]]()
         for item in taken:
             time_ms = item[1]
@@ -172,10 +177,11 @@ class ExpiryIndex:
                 together = places[place] = []
             together.append(item)
         for place, items in places.items():
-            if place == _DUE:
-                table = self.due
-            else:
-                table = self._slots.get(place) or self._slots.setdefault(place, Table())
+            table = self.due if place == _DUE else self._slots.get(place)
+            if table is None:
+                large = len(items) * self._drained >= SPLIT_AT * len(taken)
+                table = self._slots[place] = Table(large=large)
+            if place != _DUE:
                 self.next_ms = min(self.next_ms, _start(place, reached))
             table.put_all((key for key, _ in items), (time_ms for _, time_ms in items))
 

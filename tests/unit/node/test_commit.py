@@ -8,6 +8,7 @@ import gc
 import random
 import threading
 from functools import partial
+from itertools import pairwise
 
 import pytest
 
@@ -20,11 +21,11 @@ from haptera.node.services.server import status
 from haptera.node.write_batch import DROPPED
 from haptera.replication import ThreadWriter
 from haptera.state import decode_commands
-from haptera.state.operations import Get, Increment, Set, SetMany
+from haptera.state.operations import DeleteMany, Get, Increment, Set, SetMany
 from haptera.storage import DataDirectory, Log, open_keyring
 from haptera.storage.errors import DiskFailed
 from haptera.testing.filesystem import MemoryFileSystem
-from tests.unit.node.nodes import CONFIG, Asked, ManualWriter, opened, turn
+from tests.unit.node.nodes import CONFIG, Asked, ManualWriter, done, opened, turn
 
 
 def logged(fs: MemoryFileSystem) -> list[tuple[int, int, int]]:
@@ -444,7 +445,25 @@ async def test_the_collector_looks_at_what_writes_leave_before_it_is_much(
     async with opened() as node:
         # From here on, because a start restores the collector as it finds it.
         monkeypatch.setattr(gc, "isenabled", lambda: enabled)
+        monkeypatch.setattr(apply_committed, "COLLECTED_CHANGES", 3)
         for number in range(1, 8):
-            Asked(node, Set("k", bytes(apply_committed.COLLECT_SIZE // 3)))
+            Asked(node, Set("k", b""))
             await turn()
             assert collected == [0] * (number // 3 if enabled else 0)
+
+
+async def test_the_collector_looks_at_what_a_large_change_leaves_while_it_is_applied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its objects are more than anything else leaves: 100,000 of them are a pause of 50 ms. A full history releases an
+    old event for each new one, so that the collector does not begin by itself.
+    """
+    keys = 20 * apply_committed.COLLECTED_CHANGES
+    async with opened() as node:
+        await done(node, SetMany([(f"{number}", b"") for number in range(keys)]))
+        at: list[int] = []
+        monkeypatch.setattr(gc, "isenabled", lambda: True)
+        monkeypatch.setattr(gc, "collect", lambda _: at.append(node._machine.kv.events.end))
+        await done(node, DeleteMany([f"{number}" for number in range(keys)]))
+        gaps = [after - before for before, after in pairwise([keys, *at, 2 * keys])]
+        assert max(gaps) < 2 * apply_committed.COLLECTED_CHANGES

@@ -11,7 +11,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from haptera.state import limits, table
+from haptera.state import expiry, limits, table
 from haptera.state.expiry import NEVER, ExpiryIndex
 
 if TYPE_CHECKING:
@@ -130,6 +130,34 @@ def test_a_slot_of_many_keys_is_filed_in_short_slices() -> None:
     assert len(work) > 5
     assert max(work) <= limits.SLICE_WORK_MAX
     assert len(index.due) == 20_000
+
+
+def test_slots_that_are_filled_together_are_not_split_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their keys come in the order of hashes, so all of them would reach the number at the same time: 16 splits of 2 ms
+    in one slice, where 1,000,000 keys end within a second.
+    """
+    for module in (table, expiry):
+        monkeypatch.setattr(module, "SPLIT_AT", 64)
+    index, base = ExpiryIndex(START), (START // 4096 + 50) * 4096
+    for number in range(8000):
+        index.add(f"{number}", base + number % 8 * 64 + 1, START)
+    splits: list[int] = []
+    monkeypatch.setattr(table.Table, "_split", lambda _, whole: splits.append(len(whole)))
+    for _ in index.advance_steps(base + 4096):
+        pass
+    assert not splits
+    assert len(index.due) == 8000
+    index.check()
+
+
+def test_slots_of_few_keys_are_plain_dicts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parts of a large one take longer to make than some keys to file, and more memory."""
+    monkeypatch.setattr(table, "SPLIT_AT", 10_922)
+    index, base = ExpiryIndex(START), (START // 4096 + 50) * 4096
+    for number in range(640):
+        index.add(f"{number}", base + number % 64 * 64 + 1, START)
+    index.advance(base, sys.maxsize)
+    assert [slot.whole is not None for slot in index._slots.values()] == [True] * 64
 
 
 def test_slices_of_less_work_than_a_key_takes_come_to_an_end(monkeypatch: pytest.MonkeyPatch) -> None:

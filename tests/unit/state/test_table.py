@@ -60,9 +60,14 @@ def test_a_table_that_is_split_is_a_dict(split_early: None, changes: list[tuple[
     _as_a_dict(changes)
 
 
-def _as_a_dict(changes: list[tuple[str, Any, Any]]) -> Table[int]:
+@given(changes)
+def test_a_table_that_is_large_from_the_beginning_is_a_dict(changes: list[tuple[str, Any, Any]]) -> None:
+    assert len(_as_a_dict(changes, large=True).parts) == PARTS
+
+
+def _as_a_dict(changes: list[tuple[str, Any, Any]], *, large: bool = False) -> Table[int]:
     """The table after all changes, after each of which it was compared with a dict."""
-    table: Table[int] = Table()
+    table: Table[int] = Table(large=large)
     model: dict[str, int] = {}
     for name, key, value in changes:
         if name == "put":
