@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tests.simulation.promises import PromiseBroken
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from haptera import Entry
     from tests.simulation.past import Past
@@ -42,9 +42,12 @@ class _Written(NamedTuple):
 
 
 class Answers:
-    """What all callers were told; see the head of this module."""
+    """What all callers were told; see the head of this module. ``reached`` tells the node's revision."""
 
-    def __init__(self) -> None:
+    def __init__(self, reached: Callable[[], int] = lambda: 0) -> None:
+        self.reached = reached
+        #: Whether a read was refused because the changes since its revision are not kept.
+        self.compacted = False
         #: The newest revision that any caller was told of.
         self.newest = 0
         self._reads: list[_Read] = []

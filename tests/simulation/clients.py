@@ -11,24 +11,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from haptera import Entry
-from haptera.errors import (
-    ConnectionLost,
-    HapteraError,
-    RemoteProtocolError,
-    RevisionCompacted,
-    ServerError,
-    TransactionConflict,
-    VersionMismatch,
-)
-from tests.simulation.answers import Answers, Span, found
+from haptera.errors import KeyNotFound, TransactionConflict, VersionMismatch
+from tests.simulation.calls import REFUSED, TIMEOUT_S, Calls, shown
+from tests.simulation.lives import Life
 from tests.simulation.promises import PromiseBroken
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from haptera import Database
+    from haptera import Database, Entry
+    from tests.simulation.answers import Answers
     from tests.simulation.transcript import Transcript
 
 CALLERS: Final = 3
@@ -36,12 +29,8 @@ CALLERS: Final = 3
 OWN_KEYS: Final = 3
 COUNTER: Final = "count"
 PAIR: Final = ("pair/a", "pair/b")
-TIMEOUT_S: Final = 5.0
 #: The longest wait between two calls of one caller.
 PAUSE_S: Final = 0.01
-#: Sizes of values: small ones, and some that fill a segment soon.
-SIZES: Final = (8, 8, 8, 300, 9000)
-
 WEIGHTS: Final = {
     "get": 4,
     "set": 6,
@@ -56,6 +45,8 @@ WEIGHTS: Final = {
     "scan_past": 1,
     "set_session": 2,
     "get_session": 2,
+    "expire_session": 1,
+    "persist_session": 1,
     "set_and_count": 3,
     "replace_pair": 2,
 }
@@ -89,7 +80,7 @@ class Claim:
         if value == self.value:
             return
         if value not in self.open:
-            raise PromiseBroken(f"{_shown(value)} was read, and {_shown(self.value)} was acknowledged")
+            raise PromiseBroken(f"{shown(value)} was read, and {shown(self.value)} was acknowledged")
         self.open.remove(value)
         self.value = value
         self.version = self.version if entry is None else entry.version
@@ -97,14 +88,11 @@ class Claim:
 
 @dataclass
 class Shared:
-    """The record of the keys that all callers change, and all ``answers``. ``reached`` tells the node's revision."""
+    """The record of the keys that all callers change. ``clock_was_set`` tells of the node's wall clock."""
 
-    reached: Callable[[], int]
-    answers: Answers = field(default_factory=Answers)
+    clock_was_set: Callable[[], bool]
     counted: set[int] = field(default_factory=set)
     count_open: int = 0
-    #: Whether a read was refused because the changes since its revision are not kept.
-    compacted: bool = False
 
     def incremented(self, number: int) -> None:
         """Note an answer to an increment by one, which no other increment may have had."""
@@ -121,22 +109,26 @@ class Shared:
             )
 
 
-class Caller:
+class Caller(Calls):
     """One caller of a database: makes one call after the other, and checks each answer."""
 
+    kind = "caller"
+
     def __init__(
-        self, number: int, db: Database, shared: Shared, choices: random.Random, transcript: Transcript
+        self,
+        number: int,
+        db: Database,
+        answers: Answers,
+        choices: random.Random,
+        transcript: Transcript,
+        shared: Shared,
     ) -> None:
-        self.name = f"caller {number}"
-        self._db = db
+        super().__init__(number, db, answers, choices, transcript)
         self._shared = shared
-        self._choices = choices
-        self._transcript = transcript
-        self._written = 0
-        self._span = Span(0, 0)  # of the last call
         self.claims = {key: Claim() for key in own_keys(number)}
         #: A key that expires. Its end is a change that no call makes, at any time; and never taken back.
         self.session = (f"session/{number}", Claim())
+        self._life = Life()
 
     async def calls(self, count: int) -> None:
         """Make so many calls, with pauses between them."""
@@ -147,10 +139,14 @@ class Caller:
 
     async def check(self, db: Database) -> None:
         """Read all that this caller has written, when nothing disturbs it."""
-        for key, claim in (*self.claims.items(), self.session):
+        for key in (*self.claims, self.session[0]):
+            self._sent_at = self._now()
             entry = await db.get(key)
-            self._tell(f"finds {key} = {_shown(None if entry is None else bytes(entry.value))}")
-            claim.seen(entry)
+            self._tell(f"finds {key} = {shown(None if entry is None else bytes(entry.value))}")
+            if key in self.claims:
+                self.claims[key].seen(entry)
+            else:
+                self._see_session(entry)
 
     async def _get(self) -> None:
         key, claim = self._own()
@@ -163,7 +159,7 @@ class Caller:
         key, claim = self._own()
         value = self._value()
         await self._change(
-            f"set {key} {_shown(value)}", key, claim, value, lambda: self._db.set(key, value, timeout=TIMEOUT_S)
+            f"set {key} {shown(value)}", key, claim, value, lambda: self._db.set(key, value, timeout=TIMEOUT_S)
         )
 
     async def _set_if_version(self) -> None:
@@ -171,7 +167,7 @@ class Caller:
         value, version = self._value(), claim.version
         if not version:
             return
-        label = f"set {key} {_shown(value)} if version {version}"
+        label = f"set {key} {shown(value)} if version {version}"
         try:
             await self._change(
                 label, key, claim, value, lambda: self._db.set(key, value, if_version=version, timeout=TIMEOUT_S)
@@ -200,7 +196,7 @@ class Caller:
 
     async def _set_pair(self) -> None:
         both = dict.fromkeys(PAIR, self._value())
-        label = f"set both {_shown(both[PAIR[0]])}"
+        label = f"set both {shown(both[PAIR[0]])}"
         version = await self._ask(label, lambda: self._db.set_many(both, timeout=TIMEOUT_S), both)
         if version is not REFUSED:
             self._note_change(label, version, both)
@@ -214,7 +210,7 @@ class Caller:
             claim.open.append(value)
             self._open_count()
 
-        label = f"set {key} {_shown(value)} and increment"
+        label = f"set {key} {shown(value)} and increment"
         result = await self._ask(
             label,
             lambda: self._db.transact(then=[("set", [key, value]), ("increment", [COUNTER, 1])], timeout=TIMEOUT_S),
@@ -238,7 +234,7 @@ class Caller:
                     tx.set(key, value)
             return tx.version
 
-        label = f"replace both by {_shown(both[PAIR[0]])}"
+        label = f"replace both by {shown(both[PAIR[0]])}"
         with suppress(TransactionConflict):
             version = await self._ask(label, replace, both)
             if version is not REFUSED:
@@ -272,7 +268,7 @@ class Caller:
 
     async def _get_past(self) -> None:
         """Both of the pair, as they were at a revision that is known."""
-        at = self._choices.randint(0, self._shared.answers.newest)
+        at = self._choices.randint(0, self._answers.newest)
         label = f"get both at {at}"
         entries = await self._ask(label, lambda: self._db.get_many(PAIR, at_revision=at, timeout=TIMEOUT_S))
         if entries is not REFUSED:
@@ -281,7 +277,7 @@ class Caller:
             self._note_entries(label, at, PAIR, found, of_the_past=True)
 
     async def _scan_past(self) -> None:
-        at = self._choices.randint(0, self._shared.answers.newest)
+        at = self._choices.randint(0, self._answers.newest)
 
         async def scan() -> list[Entry]:
             return [entry async for entry in self._db.scan(prefix="own/", at_revision=at, timeout=TIMEOUT_S)]
@@ -291,22 +287,55 @@ class Caller:
             self._note_entries(f"scan own/ at {at}", at, OWN, entries, of_the_past=True)
 
     async def _set_session(self) -> None:
+        key, value, ttl = self.session[0], self._value(), self._choices.choice(TTLS_S)
+        label = f"set {key} {shown(value)} for {ttl} s"
+        await self._live(label, ttl, lambda: self._db.set(key, value, ttl=ttl, timeout=TIMEOUT_S), value)
+
+    async def _expire_session(self) -> None:
+        key, ttl = self.session[0], self._choices.choice(TTLS_S)
+        await self._live(f"expire {key} in {ttl} s", ttl, lambda: self._db.expire(key, ttl, timeout=TIMEOUT_S))
+
+    async def _persist_session(self) -> None:
+        key = self.session[0]
+        await self._live(f"persist {key}", None, lambda: self._db.persist(key, timeout=TIMEOUT_S))
+
+    async def _live(
+        self, label: str, ttl: float | None, call: Callable[[], Awaitable[int]], value: bytes | None = None
+    ) -> None:
+        """Give the session a time to live, or none, and a value if it is given one."""
         key, claim = self.session
-        value, ttl = self._value(), self._choices.choice(TTLS_S)
-        await self._change(
-            f"set {key} {_shown(value)} for {ttl} s",
-            key,
-            claim,
-            value,
-            lambda: self._db.set(key, value, ttl=ttl, timeout=TIMEOUT_S),
-        )
-        claim.open.append(None)
+        writes = {} if value is None else {key: value}
+        if ttl is not None:
+            claim.open.append(None)
+
+        def may_be_made() -> None:
+            self._life.may_have_changed()
+            claim.open.extend(writes.values())
+
+        try:
+            version = await self._ask(label, call, writes, may_be_made)
+        except KeyNotFound:
+            self._see_session(None)
+            return
+        if version is REFUSED:
+            return
+        claim.changed(claim.value if value is None else value, version)
+        self._note_change(label, version, writes)
+        if ttl is None:
+            self._life.persists()
+        else:
+            self._life.begins(self._sent_at, self._now(), ttl)
 
     async def _get_session(self) -> None:
-        key, claim = self.session
+        key = self.session[0]
         entry = await self._ask(f"get {key}", lambda: self._db.get(key, timeout=TIMEOUT_S))
         if entry is not REFUSED:
-            claim.seen(entry)
+            self._see_session(entry)
+
+    def _see_session(self, entry: Entry | None) -> None:
+        self.session[1].seen(entry)
+        if not self._shared.clock_was_set():
+            self._life.seen(self._sent_at, self._now(), alive=entry is not None)
 
     # -- the parts of a call
 
@@ -319,64 +348,10 @@ class Caller:
             if version:
                 self._note_change(label, version, {key: value})
 
-    async def _ask(
-        self,
-        label: str,
-        call: Callable[[], Awaitable[Any]],
-        writes: Mapping[str, bytes | None] | None = None,
-        open_: Callable[[], None] | None = None,
-    ) -> Any:
-        """Make a call that writes some values; `REFUSED` without an answer. ``open_`` is called where it may have
-        changed something.
-        """
-        self._tell(label)
-        low = self._shared.answers.newest
-        try:
-            answer = await call()
-            self._span = Span(low, self._shared.reached())
-            self._shared.answers.told(self._db.revision)
-        except (VersionMismatch, TransactionConflict):
-            self._tell(f"{label}: another version")
-            raise
-        except (ServerError, ConnectionLost, RemoteProtocolError) as error:
-            outcome = error.outcome
-            self._tell(f"{label}: {outcome}, {error}")
-            self._shared.compacted |= isinstance(error, RevisionCompacted)
-            if outcome == "applied":
-                raise PromiseBroken(f"{label} was applied, and its answer was not kept") from error
-            if outcome == "not_applied":
-                self._shared.answers.refused(label, writes or {})
-            elif open_ is not None:
-                open_()
-            return REFUSED
-        except HapteraError as error:
-            raise PromiseBroken(f"{label} met an error that no fault explains: {error!r}") from error
-        self._tell(f"{label}: {_answer(answer)}")
-        return answer
-
-    def _note_change(self, label: str, revision: int, values: Mapping[str, bytes | None]) -> None:
-        self._shared.answers.written(label, self._span, revision, values)
-
-    def _note_entry(self, key: str, entry: Entry | None) -> None:
-        """Note what a get has found."""
-        label = f"{self.name}: get {key}"
-        if entry is None:
-            self._shared.answers.missing(label, self._span, key)
-        else:
-            self._note_entries(label, self._db.revision, [key], [entry])
-
-    def _note_entries(
-        self, label: str, revision: int, keys: Sequence[str], entries: Sequence[Entry], *, of_the_past: bool = False
-    ) -> None:
-        """Note what a read of some keys has found, at a revision."""
-        answers, values = self._shared.answers, dict.fromkeys(keys) | {e.key: found(e) for e in entries}
-        note = answers.read_past if of_the_past else answers.read
-        note(f"{self.name}: {label}", self._span, revision, values)
-
     def _same(self, entries: list[Entry | None]) -> None:
         values = {None if entry is None else bytes(entry.value) for entry in entries}
         if len(values) != 1 or len(entries) != len(PAIR):
-            raise PromiseBroken(f"the pair was seen half changed: {sorted(map(_shown, values))}")
+            raise PromiseBroken(f"the pair was seen half changed: {sorted(map(shown, values))}")
 
     def _open_count(self) -> None:
         self._shared.count_open += 1
@@ -385,13 +360,6 @@ class Caller:
         key = self._choices.choice(list(self.claims))
         return key, self.claims[key]
 
-    def _value(self) -> bytes:
-        self._written += 1
-        return f"{self.name}: {self._written} ".encode().ljust(self._choices.choice(SIZES), b".")
-
-    def _tell(self, text: str) -> None:
-        self._transcript.add(self.name, text)
-
 
 def own_keys(number: int) -> list[str]:
     """The keys that one caller alone writes."""
@@ -399,18 +367,3 @@ def own_keys(number: int) -> list[str]:
 
 
 OWN: Final = [key for number in range(1, CALLERS + 1) for key in own_keys(number)]
-
-#: The answer of a call that had none.
-REFUSED: Final = object()
-
-
-def _answer(answer: Any) -> str:
-    if isinstance(answer, list):
-        return f"[{', '.join(map(_answer, answer))}]"
-    if isinstance(answer, Entry):
-        return f"{_shown(bytes(answer.value))}, version {answer.version}"
-    return str(answer)
-
-
-def _shown(value: bytes | None) -> str:
-    return "nothing" if value is None else repr(value.decode().rstrip(". "))

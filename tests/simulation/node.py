@@ -81,6 +81,8 @@ class SimulatedNode:
         self.noted: dict[int, bytes] = {}
         self._write_delay = choices.choice(WRITE_DELAYS_S)
         self._clock_offset_ms = 0
+        #: Whether its clock was ever set.
+        self.clock_was_set = False
         self._stack = AsyncExitStack()
         self._loop = asyncio.get_running_loop()
         self._told = told
@@ -250,6 +252,7 @@ class SimulatedNode:
         step_ms = self._choices.choice(CLOCK_STEPS_MS)
         self._told(f"has its clock set by {step_ms / 1000:+g} s")
         self._clock_offset_ms += step_ms
+        self.clock_was_set = True
 
     async def _start_from(self, disk: MemoryFileSystem) -> None:
         # Neither the old disk nor a client hears from the old process again.

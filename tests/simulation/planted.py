@@ -11,22 +11,29 @@ from typing import TYPE_CHECKING, Any, Final
 from unittest.mock import patch
 
 from haptera.client.watched import WatchPosition
+from haptera.errors import Code, failure
 from haptera.node import backups
 from haptera.node.archiver import Archiver
 from haptera.node.expiry import Expiry
+from haptera.node.lease_deadlines import LeaseDeadlines
+from haptera.node.leases import LeaseKeeper
 from haptera.node.snapshots import assembly
 from haptera.node.watches import delivery, follower, items
 from haptera.replication import ClusterOfOne
-from haptera.state import conditions, kv
+from haptera.state import conditions, event_history, kv
 from haptera.state.event_history import EventHistory
 from haptera.state.kv import Kv
+from haptera.state.lease_commands import LeaseCommands
+from haptera.state.leases import Leases
 from haptera.state.requests import Requests
+from haptera.state.sliced_work import finish
 from haptera.storage import StoredKeyring, archive
 from haptera.testing.filesystem import MemoryFile, MemoryFileSystem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
+    from haptera.errors import Failure
     from haptera.node.recovery import DurableState
     from haptera.state import Event, Result, Steps, operations
     from haptera.state.results import StoredEntry
@@ -135,12 +142,78 @@ sum_of: Final = conditions.sum_of
 put: Final = Kv._put
 
 
+# -- times and leases
+
+
+def half_as_long(self: Kv, ttl_ms: int) -> int:
+    """Have keys end when half of their time is over."""
+    return ending(self, max(1, ttl_ms // 2))
+
+
+def a_while_longer(self: Kv, ttl_ms: int) -> int:
+    """Have keys end ten minutes late."""
+    return ending(self, ttl_ms + 600_000)
+
+
+def all_but_one(self: LeaseCommands, lease_ids: list[int]) -> Steps[int]:
+    """End leases, and leave one of their keys where it is, without a lease."""
+    keys = [key for lease_id in lease_ids for key in self._leases.end(lease_id)]
+    for key in keys[:1]:
+        entry = self._entries.entries.get(key)
+        assert entry is not None
+        self._leases.removed(key, entry)
+    return (yield from self._entries.remove_keys(keys[1:], len(keys), event_history.EXPIRE))
+
+
+def one_by_one(self: LeaseCommands, lease_ids: list[int]) -> Steps[int]:
+    """End leases, and remove each of their keys at a revision of its own."""
+    keys = [key for lease_id in lease_ids for key in self._leases.end(lease_id)]
+    for key in keys:
+        yield from self._entries.remove_keys([key], 1, event_history.EXPIRE)
+    return len(keys)
+
+
+def without_a_fence(self: Leases, token: int) -> None:
+    """Refuse no change for its fence."""
+
+
+def fenced_always(self: Leases, token: int) -> Failure:
+    """Refuse each change with a fence."""
+    return failure(Code.FENCED, {"token": token}, outcome="not_applied")
+
+
+def kept_with_the_lease(self: Leases, key: str, previous: Any, version: int, lease_id: int | None) -> None:
+    """Let a key that is written without its lease stay in it."""
+    moved(self, key, previous, version, self.of_key.get(key) if lease_id is None else lease_id)
+
+
+def not_renewed(self: LeaseDeadlines, lease_ids: Sequence[int], now_ms: int) -> tuple[int | None, ...]:
+    """Answer a renewal, and give the leases no time for it."""
+    return tuple(map(self._ttls_ms.get, lease_ids))
+
+
+def renewed_for_ever(self: LeaseDeadlines, lease_ids: Sequence[int], now_ms: int) -> tuple[int | None, ...]:
+    """Give renewed leases a day."""
+    return renew(self, lease_ids, now_ms + 86_400_000)
+
+
+def ended_in_memory(self: LeaseKeeper, lease_ids: list[int]) -> None:
+    """End leases in this process alone."""
+    finish(self._machine._lease_commands._end(lease_ids))
+    self._ending = None
+
+
+ending: Final = Kv._ending
+moved: Final = Leases.moved
+renew: Final = LeaseDeadlines.renew
+
+
 # -- the watches
 
 
 def packed_without_one(events: list[Event], start: int, ahead: int, with_previous: bool) -> tuple[bytes, int, int]:
     """Leave out an event now and then."""
-    if events[start][0] % 7 == 0 and start + 1 < len(events):
+    if events[start][0] % 3 == 0 and start + 1 < len(events):
         start += 1
     return pack(events, start, ahead, with_previous)
 
@@ -191,6 +264,16 @@ PLANTED: Final[dict[str, Callable[[], Any]]] = {
     "an increment is lost": partial(patch.object, kv, "sum_of", one_is_lost),
     "a change is answered and not made": partial(patch.object, Kv, "_put", not_all),
     "the end of a key is not logged": partial(patch.object, Expiry, "_steps", without_the_log),
+    "keys end early": partial(patch.object, Kv, "_ending", half_as_long),
+    "keys end late": partial(patch.object, Kv, "_ending", a_while_longer),
+    "the end of a lease leaves a key": partial(patch.object, LeaseCommands, "_end", all_but_one),
+    "the end of a lease has several revisions": partial(patch.object, LeaseCommands, "_end", one_by_one),
+    "the end of a lease is not logged": partial(patch.object, LeaseKeeper, "_end", ended_in_memory),
+    "a fence is not judged": partial(patch.object, Leases, "fenced", without_a_fence),
+    "a fence that stands is refused": partial(patch.object, Leases, "fenced", fenced_always),
+    "a key stays in a lease that it has left": partial(patch.object, Leases, "moved", kept_with_the_lease),
+    "a renewal gives no time": partial(patch.object, LeaseDeadlines, "renew", not_renewed),
+    "a renewed lease does not end": partial(patch.object, LeaseDeadlines, "renew", renewed_for_ever),
     "a watch in step misses an event": partial(patch.object, delivery, "pack", packed_without_one),
     "a watch that catches up misses an event": partial(patch.object, follower, "pack", packed_without_one),
     "a snapshot loses an event": partial(patch.object, EventHistory, "restore", loses_one),

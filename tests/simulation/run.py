@@ -12,13 +12,16 @@ from haptera.node.config import NodeConfig
 from haptera.node.offline.pitr import Timeline
 from haptera.node.offline.verify import verify
 from haptera.testing import run
+from tests.simulation.answers import Answers
 from tests.simulation.backups import check_archive, digest_of
 from tests.simulation.clients import CALLERS, COUNTER, Caller, Shared
+from tests.simulation.holders import Holder
 from tests.simulation.keys import MasterKeys
+from tests.simulation.leases import LeaseReplay
 from tests.simulation.narrow import narrow
 from tests.simulation.node import SimulatedNode
 from tests.simulation.past import Past
-from tests.simulation.promises import PromiseBroken
+from tests.simulation.promises import PromiseBroken, require
 from tests.simulation.transcript import Transcript
 from tests.simulation.watchers import Watcher
 
@@ -29,9 +32,12 @@ if TYPE_CHECKING:
 
 CLIENTS_MAX: Final = 3
 WATCHERS: Final = 2
+HOLDERS: Final = 2
 CALLS: Final = 12
+HELD_CALLS: Final = 10
 FAULTS: Final = 6
-FAULT_EVERY_S: Final = 0.03
+#: The longest time between two faults: as long as some calls take, or as some leases last.
+FAULT_EVERY_S: Final = (0.03, 0.03, 1.0)
 FREEZES_S: Final = (0.001, 0.02, 1.0, 45.0)
 #: How many runs have narrow windows and a short history.
 NARROW_CHANCE: Final = 0.3
@@ -74,8 +80,9 @@ class Faults:
         # Each run has its own mixture, because faults of all kinds together leave little time for the effects of one.
         weights = [self._choices.choice((0, 0, 1, 4)) for _ in kinds]
         weights[self._choices.randrange(len(kinds))] += 4
+        longest = self._choices.choice(FAULT_EVERY_S)
         for _ in range(FAULTS):
-            await asyncio.sleep(self._choices.uniform(0.0, FAULT_EVERY_S))
+            await asyncio.sleep(self._choices.uniform(0.0, longest))
             kind = self._choices.choices(kinds, weights)[0]
             await (getattr(self, f"_{kind}") if kind in NETWORK else getattr(self._node, kind))()
 
@@ -129,9 +136,13 @@ async def _run(choices: random.Random, transcript: Transcript, *, keeps_all: boo
         dbs = [
             await stack.enter_async_context(haptera.connect(node.url)) for _ in range(choices.randint(1, CLIENTS_MAX))
         ]
-        shared = Shared(lambda: node.revision)
+        shared, answers = Shared(lambda: node.clock_was_set), Answers(lambda: node.revision)
         callers = [
-            Caller(number, dbs[number % len(dbs)], shared, choices, transcript) for number in range(1, CALLERS + 1)
+            Caller(number, dbs[number % len(dbs)], answers, choices, transcript, shared)
+            for number in range(1, CALLERS + 1)
+        ]
+        holders = [
+            Holder(number, choices.choice(dbs), answers, choices, transcript) for number in range(1, HOLDERS + 1)
         ]
         watchers = [Watcher(number, choices.choice(dbs), choices, transcript) for number in range(1, WATCHERS + 1)]
         async with asyncio.TaskGroup() as watching:
@@ -140,6 +151,8 @@ async def _run(choices: random.Random, transcript: Transcript, *, keeps_all: boo
                 group.create_task(Faults(node, network, choices, transcript).go_on())
                 for caller in callers:
                     group.create_task(caller.calls(CALLS))
+                for holder in holders:
+                    group.create_task(holder.calls(HELD_CALLS))
             network.delay(0.0)
             for watcher in watchers:
                 watcher.hurry()
@@ -150,12 +163,14 @@ async def _run(choices: random.Random, transcript: Transcript, *, keeps_all: boo
                 task.cancel()
         await _check(node, callers, shared)
         past = await _check_what_is_kept(node, callers, shared, transcript)
-        shared.answers.check(past)
+        answers.check(past)
         keeps_all = keeps_all and past.begin == 0
+        require(not (keeps_all and answers.compacted), "a read was refused although all changes are kept")
         for watcher in watchers:
             watcher.check(past, told_until, keeps_all=keeps_all)
-        if shared.compacted and keeps_all:
-            raise PromiseBroken("a read of the past was refused although all changes are kept")
+        ends = [end for watcher in watchers for end in watcher.ends]
+        for holder in holders if past.begin == 0 else ():
+            LeaseReplay(holder).check(past, ends)
 
 
 async def _check(node: SimulatedNode, callers: Sequence[Caller], shared: Shared) -> None:
@@ -165,6 +180,8 @@ async def _check(node: SimulatedNode, callers: Sequence[Caller], shared: Shared)
             await caller.check(observer)
         entry = await observer.get(COUNTER)
         shared.counter_is(0 if entry is None else int(entry.value))
+        leases = [lease async for lease in observer.leases()]
+        require(not leases, f"these leases have not ended: {leases}")
 
 
 async def _check_what_is_kept(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
@@ -9,6 +10,9 @@ import pytest
 from haptera import Event
 from haptera.state import Logged, StateMachine, Write, operations
 from tests.simulation.answers import Answers, Span
+from tests.simulation.holders import Asked, Lease, Refusal
+from tests.simulation.leases import LeaseReplay
+from tests.simulation.lives import Life
 from tests.simulation.past import Change, Past
 from tests.simulation.promises import PromiseBroken
 from tests.simulation.watchers import Session
@@ -144,3 +148,95 @@ def test_watches_that_were_told_each_change_once_and_in_order_are_taken() -> Non
 def test_a_watch_that_was_told_anything_else_is_refused(events: tuple[Event, ...], options: dict[str, Any]) -> None:
     with pytest.raises(PromiseBroken):
         watched(*events, **options)
+
+
+def test_a_key_lives_for_its_time_and_no_longer() -> None:
+    life = Life()
+    life.begins(1.0, 1.5, ttl=2.0)
+    life.seen(2.9, 2.95, alive=True)
+    life.seen(2.9, 3.1, alive=False)
+    life.seen(3.4, 3.45, alive=True)
+    with pytest.raises(PromiseBroken, match=r"gone by 2\.9"):
+        life.seen(2.8, 2.9, alive=False)
+    with pytest.raises(PromiseBroken, match=r"read at 3\.6"):
+        life.seen(3.6, 3.7, alive=True)
+    life.persists()
+    with pytest.raises(PromiseBroken):
+        life.seen(100.0, 101.0, alive=False)
+    life.may_have_changed()
+    life.begins(200.0, 201.0, ttl=1.0)
+    life.seen(300.0, 301.0, alive=True)  # by the change whose outcome is not known
+
+
+def test_a_lease_is_not_over_before_its_last_renewal_has_ended() -> None:
+    lease = Lease(3, 2.0, until=2.0)
+    lease.is_renewed(1.0)
+    lease.is_over(3.0)
+    with pytest.raises(PromiseBroken, match=r"had time until 4\.5"):
+        lease.is_renewed(2.5)
+    with pytest.raises(PromiseBroken, match=r"was over by 2\.5"):
+        Lease(3, 2.0, until=3.0).is_over(2.5)
+    Lease(3, 2.0, until=3.0, may_be_revoked=True).is_over(2.5)
+
+
+def held(at: int) -> str:
+    return f"held/1/{at}"
+
+
+def put(revision: int, at: int, value: bytes, previous: tuple[bytes, int] | None = None) -> Change:
+    before = None if previous is None else (*previous, None)
+    return Change(revision, "put", held(at), (value, revision, None), before, 0)
+
+
+def ended(revision: int, at: int, value: bytes, version: int, kind: str = "expire") -> Change:
+    return Change(revision, kind, held(at), None, (value, version, None), 0)
+
+
+#: Two keys come to the lease 1 at revision 2, the third at 3; a change behind the fence 2 follows.
+ATTACHED: Final = (put(2, 0, b"a"), put(2, 1, b"a"), put(3, 2, b"b"), put(4, 3, b"fenced"))
+END: Final = (ended(5, 0, b"a", 2), ended(5, 1, b"a", 2), ended(5, 2, b"b", 3))
+FENCED: Final = Refusal("it", Span(4, 5), 2)
+
+
+def replay_leases(
+    *changes: Change, fenced: Refusal | None = None, without_lease: Refusal | None = None, told: float = 10.0
+) -> None:
+    """Replay changes of the keys of a holder, to whom some calls were refused."""
+    holder: Any = SimpleNamespace(prefix="held/1/", leases={1: Lease(1, 2.0, until=9.0)})
+    holder.asked = {(held(at), value): Asked(lease=1) for at in range(3) for value in (b"a", b"b", b"late")}
+    holder.asked |= {(held(3), b"fenced"): Asked(fence=2), (held(0), b"plain"): Asked()}
+    holder.fenced = [] if fenced is None else [fenced]
+    holder.without_lease = [] if without_lease is None else [without_lease]
+    LeaseReplay(holder).check(Past(changes, 0, 9, {}), [(told, held(0), 5)])
+
+
+def test_leases_that_end_with_all_of_their_keys_are_taken() -> None:
+    replay_leases(*ATTACHED, *END, fenced=FENCED, without_lease=Refusal("it", Span(5, 5), 1))
+    replay_leases(*ATTACHED, put(5, 0, b"plain", (b"a", 2)), ended(6, 1, b"a", 2), ended(6, 2, b"b", 3))
+    replay_leases(*ATTACHED, put(5, 0, b"a", (b"a", 2)), ended(6, 1, b"a", 2), ended(6, 2, b"b", 3))  # a persist
+    renamed = (ended(5, 2, b"b", 3, "delete"), put(5, 0, b"b", (b"a", 2)))
+    replay_leases(*ATTACHED, *renamed, ended(6, 0, b"b", 5), ended(6, 1, b"a", 2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        pytest.param(END[:2], {}, id="a key is left"),
+        pytest.param((*END[:2], ended(6, 2, b"b", 3)), {}, id="it ends at two revisions"),
+        pytest.param((*END, ended(5, 3, b"fenced", 4)), {}, id="it takes a key that is not its own"),
+        pytest.param(
+            (put(5, 0, b"plain", (b"a", 2)), ended(6, 0, b"plain", 5), ended(6, 1, b"a", 2), ended(6, 2, b"b", 3)),
+            {},
+            id="it takes a key that has left it",
+        ),
+        pytest.param((*END, put(6, 0, b"late")), {}, id="a key comes to a lease that is over"),
+        pytest.param((*END, ended(6, 3, b"fenced", 4, "delete"), put(7, 3, b"fenced")), {}, id="a fence is passed"),
+        pytest.param(END, {"fenced": Refusal("it", Span(3, 4), 2)}, id="a fence that stands is refused"),
+        pytest.param(END, {"without_lease": Refusal("it", Span(3, 4), 1)}, id="a lease that is there is not found"),
+        pytest.param(END, {"told": 8.0}, id="a watcher is told too early"),
+        pytest.param((), {}, id="it never ends"),
+    ],
+)
+def test_leases_that_end_otherwise_are_refused(changes: tuple[Change, ...], options: dict[str, Any]) -> None:
+    with pytest.raises(PromiseBroken):
+        replay_leases(*ATTACHED, *changes, **options)

@@ -27,6 +27,7 @@ CHOSEN: Final[tuple[dict[str, Any], ...]] = (
     {"prefix": "own/"},
     {"prefix": "pair/"},
     {"prefix": "session/"},
+    {"prefix": "held/"},
     {"key": "count"},
     {"key": "own/1/0"},
 )
@@ -55,6 +56,8 @@ class Session:
     seen: int = 0
     present: list[tuple[str, bytes | None, int]] = field(default_factory=list)
     events: list[Told] = field(default_factory=list)
+    #: Of each key that has ended: when that was told, the key, and the revision.
+    ends: list[tuple[float, str, int]] = field(default_factory=list)
     compacted: bool = False
 
     def chosen(self, key: str) -> bool:
@@ -70,6 +73,8 @@ class Session:
         else:
             before = None if event.previous is None else (bytes(event.previous.value), event.previous.version)
             expires_at_ms = None if event.expires_at is None else round(event.expires_at * 1000)
+            if event.kind == "expire":
+                self.ends.append((asyncio.get_running_loop().time(), event.key, event.version))
             self.events.append((event.version, event.kind, event.key, event.value, expires_at_ms, before))
 
     def check(self, past: Past, until: int) -> None:
@@ -118,6 +123,11 @@ class Watcher:
         self._stands_still = choices.random() < 0.2
         self._hurries = False
         self._sessions: list[Session] = []
+
+    @property
+    def ends(self) -> list[tuple[float, str, int]]:
+        """Of each key that has ended: when it was told that, the key, and the revision."""
+        return [end for session in self._sessions for end in session.ends]
 
     def hurry(self) -> None:
         """Take all events at once from now on, and stay with the watch that there is."""
