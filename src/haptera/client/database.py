@@ -1,4 +1,4 @@
-"""The database as an application sees it; the same class for a served and an embedded store."""
+"""The database as an application sees it, served or embedded: the calls about keys and values."""
 
 from __future__ import annotations
 

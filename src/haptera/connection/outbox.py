@@ -1,4 +1,4 @@
-"""The unsent frames of a connection, and their order (spec/protocol.md, sections 2 and 3).
+"""The queues of a connection's unsent frames, and the order in which they leave (spec/protocol.md, sections 2 and 3).
 
 Three queues, emptied in this order at each pull:
 

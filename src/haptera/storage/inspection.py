@@ -1,4 +1,4 @@
-"""A look into a data directory: its identity, its keys, and what the headers of its files say.
+"""A look into a data directory: its identity, its keys, the headers of its files, and its last index and time.
 
 It reads the headers, and the records of the last segment that has some. Whether the rest is as it should be is for
 `haptera.storage.directory_check` to say.

@@ -1,4 +1,4 @@
-"""A file system whose changes stay in memory.
+"""A file system over another one, which it reads and never changes: the changes stay in memory.
 
 The offline tools read a data directory through it. So they can open the directory exactly as a node does, locks and
 repairs included, and no call of theirs can change the disk or keep a node out.

@@ -1,4 +1,4 @@
-"""A run from the first connection to the report: keys stored, warm-up, measurement, keys removed."""
+"""The order of a run, from the first connection to the report: store keys, warm up, measure, remove keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The workloads: the work of one operation.
+"""The workloads: the keys and values that are stored for one, and the work of one operation.
 
 Each worker has its own random numbers, so that a seed gives each the same keys again, however the workers take turns.
 """

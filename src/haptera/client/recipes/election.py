@@ -1,4 +1,4 @@
-"""An election: one leader at a time, whom all others can see (spec/recipes.md, section 5)."""
+"""An election: one leader at a time, whom all others can see (spec/recipes.md, section 6)."""
 
 from __future__ import annotations
 

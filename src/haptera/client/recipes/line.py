@@ -1,4 +1,4 @@
-"""Places in a line, which locks, elections and semaphores share (spec/recipes.md, section 4)."""
+"""Places in a line, which locks, elections and semaphores share (spec/recipes.md, section 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A semaphore: so many holders at a time, in the order in which they came (spec/recipes.md, section 5)."""
+"""A semaphore: so many holders at a time, in the order in which they came (spec/recipes.md, section 6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The command interface of a node: the one way in, for the kv service and for the embedded client.
+"""The one way into a node: reads, and writes whose answer is known, are answered, and the others go to the pipeline.
+
+The kv service and the embedded client submit their commands here.
 
 `Commands.submit` takes a list. Reads are answered at once, from applied state; writes are checked, put into the open
 batch of the commit pipeline and answered when they are durable and applied. There is no task and no future per command.

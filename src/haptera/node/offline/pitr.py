@@ -1,4 +1,4 @@
-"""Point-in-time recovery: the state of a data directory at any revision or time that its files still reach."""
+"""Point-in-time recovery: a directory with the state that another had at a revision or a time that its files reach."""
 
 from __future__ import annotations
 

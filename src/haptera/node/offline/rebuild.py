@@ -1,4 +1,4 @@
-"""Rebuilds the state that a data directory had at a moment, from its snapshots and its log."""
+"""Replays the snapshots and the log of a data directory, up to the state that it had at a moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The maker of a snapshot: a second process, or this one where a test has files that no other process can open."""
+"""Has a snapshot made: by a second process, or by a thread where a test has files that no other process can open."""
 
 from __future__ import annotations
 
