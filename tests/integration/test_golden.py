@@ -1,7 +1,8 @@
 """Data directories that older versions have written, kept for ever: each opens with what it was written with.
 
 Of `tests/golden/format-2`, `closed` and `torn` hold two snapshots each, and no log before the first of them. `rotated`
-has files under two data keys and a second generated master key; the first one is kept beside it.
+has files under two data keys and a second generated master key; the first one is kept beside it. `leases` has leases
+with keys and one without, in the snapshot and behind it, some that have ended, and keys that expire in a century.
 
 `tests/golden/format-1` was made by the last version of that format: `closed` was closed, and `torn` is what a power
 failure leaves while the last record is written. The JSON file beside each has its entries, their values in hex.
@@ -56,11 +57,37 @@ async def test_a_directory_of_an_older_version_opens(
     assert [record.message for record in caplog.records].count("directory_migrated") == migrated
 
 
+@pytest.mark.parametrize("origin", ["snapshot", "log"])
+async def test_a_directory_with_leases_opens_with_them_and_their_keys(tmp_path: Path, origin: str) -> None:
+    golden = GOLDEN / "format-2" / "leases"
+    expected = json.loads(golden.with_suffix(".json").read_text())
+    shutil.copytree(golden, tmp_path / "data")
+    for path in (tmp_path / "data").glob("snapshots/*" if origin == "log" else "log/0000000000000001.seg"):
+        path.unlink()
+    async with haptera.open(tmp_path / "data") as db:
+        entries = [entry async for entry in db.scan()]
+        expiring = {entry.key: round(entry.expires_at * 1000) for entry in entries if entry.expires_at is not None}
+        assert expiring == expected["expiring"]
+        assert [[lease.id, lease.ttl * 1000, lease.keys] async for lease in db.leases()] == [
+            [lease, ttl_ms, len(keys)] for lease, ttl_ms, keys in expected["leases"]
+        ]
+        token = expected["entries"]["first/token"][1]
+        await db.set("fenced", b"", fence=token)
+        keys = {entry.key for entry in entries} | {"fenced"}
+        for lease, _, its_keys in expected["leases"]:
+            assert await db.revoke_lease(lease) == len(its_keys)
+            keys -= set(its_keys)
+            assert {entry.key async for entry in db.scan(keys_only=True)} == keys
+        with pytest.raises(haptera.errors.Fenced):
+            await db.set("fenced", b"", fence=token)
+
+
 def test_there_is_a_directory_of_each_format() -> None:
     assert [f"{path.parent.name}/{path.name}" for path in DIRECTORIES] == [
         "format-1/closed",
         "format-1/torn",
         "format-2/closed",
+        "format-2/leases",
         "format-2/rotated",
         "format-2/torn",
     ]
