@@ -18,7 +18,9 @@ LOST_AT: Final = 0.9
 
 
 class KeptLease:
-    """A lease of ``seconds``, which was asked for at ``granted``.
+    """A lease of ``seconds``, which was asked for at ``granted`` and which the server ``server_id`` has granted.
+
+    A lease of the same id at another server, such as one with a restored store, is another one.
 
     Its time counts from before each renewal was sent, because the node counts from when it takes one. Once it is lost
     it stays lost, whatever a later answer says: its holder may have acted on the loss.
@@ -35,12 +37,21 @@ class KeptLease:
         "gone",
         "id",
         "seconds",
+        "server_id",
         "trouble",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, lease_id: int, seconds: float, granted: Instant) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        lease_id: int,
+        seconds: float,
+        granted: Instant,
+        server_id: bytes | None,
+    ) -> None:
         self.id = lease_id
         self.seconds = seconds
+        self.server_id = server_id
         #: Whether a renewal is under way.
         self.asked = False
         #: How it ended: with the error that says why it was lost, or with None for one that was closed.

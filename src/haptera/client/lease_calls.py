@@ -97,7 +97,7 @@ class LeaseCalls(ChangeCalls):
         lease_id = await self.grant_lease(ttl, timeout=timeout)
         renewer = self._lease_renewer
         if renewer is None or renewer.loop is not loop:  # a database begins afresh under the next loop, or in a child
-            renewer = self._lease_renewer = LeaseRenewer(self._database)
+            renewer = self._lease_renewer = LeaseRenewer(self._database, lambda: self._channel.server_id)
         return Lease(renewer, renewer.keep(lease_id, ttl_ms_of(ttl) / 1000, granted))
 
     async def drain(self, *, timeout: float = 30.0) -> None:

@@ -15,6 +15,8 @@ from haptera.key_rules import LEASES_RENEWED_MAX
 from haptera.transport import running_loop, wrong_loop
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from haptera.client.database import Database
 
 #: The part of its time after which a lease is renewed: a renewal that fails can be repeated before it is lost.
@@ -27,10 +29,14 @@ TIMER_S: Final = 0.001
 
 
 class LeaseRenewer:
-    """The leases that a database keeps alive on one event loop. Its task ends with the last of them."""
+    """The leases that a database keeps alive on one event loop. Its task ends with the last of them.
 
-    def __init__(self, db: Database) -> None:
+    ``answered_by`` names the server that has answered the last call of the database.
+    """
+
+    def __init__(self, db: Database, answered_by: Callable[[], bytes | None]) -> None:
         self._db = db
+        self._answered_by = answered_by
         self._loop = asyncio.get_running_loop()
         self._leases: dict[int, KeptLease] = {}  # bounded by the leases that a node grants
         self._task: asyncio.Task[None] | None = None
@@ -46,8 +52,8 @@ class LeaseRenewer:
         return self._loop
 
     def keep(self, lease_id: int, seconds: float, granted: Instant) -> KeptLease:
-        """Keep a lease alive, which was asked for at ``granted``."""
-        lease = KeptLease(self._loop, lease_id, seconds, granted)
+        """Keep a lease alive, which was asked for at ``granted``, and which the last answer has granted."""
+        lease = KeptLease(self._loop, lease_id, seconds, granted, self._answered_by())
         self._leases[lease_id] = lease
         if self._task is None:
             self._task = self._loop.create_task(self._keep())
@@ -69,7 +75,7 @@ class LeaseRenewer:
             self._wake.set()
         lease.close()
         left = lease.seconds - lease.age(Instant.now(self._loop))
-        if not lease.gone and left > 0:
+        if not lease.gone and left > 0 and lease.server_id == self._answered_by():
             with suppress(HapteraError):  # it ends by itself
                 await self._db.revoke_lease(lease.id, timeout=min(timeout, left))
                 lease.gone = True
@@ -148,10 +154,14 @@ class LeaseRenewer:
                 lease.trouble = error
             await self._backoff.wait(self._failures, shortest * RENEWED_WITH_OTHERS_AT)
         else:
+            server_id = self._answered_by()
             self._failures = 0
             now = Instant.now(self._loop)
             for lease, seconds in zip(leases, times, strict=True):
-                if seconds is None:
+                if lease.server_id != server_id:
+                    lease.gone = True
+                    lease.lose("another server answers now, and its leases are others")
+                elif seconds is None:
                     lease.gone = True
                     lease.lose("the node has ended the lease")
                 else:

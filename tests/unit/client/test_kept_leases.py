@@ -178,7 +178,7 @@ def test_more_leases_than_one_call_renews_are_renewed_by_several() -> None:
     @virtual_clock
     async def run() -> None:
         store = Store()
-        renewer = LeaseRenewer(cast("Database", store))
+        renewer = LeaseRenewer(cast("Database", store), lambda: None)
         granted = Instant.now(loop())
         kept = [renewer.keep(number, 30.0, granted) for number in range(2 * LEASES_RENEWED_MAX + 5)]
         await sleep(15.0)
@@ -200,7 +200,7 @@ async def test_a_call_that_hangs_holds_up_no_renewal_of_another_lease() -> None:
                 await asyncio.Future()
             return [2.0] * len(leases)
 
-    renewer = LeaseRenewer(cast("Database", Store()))
+    renewer = LeaseRenewer(cast("Database", Store()), lambda: None)
     long = renewer.keep(1, 86_400.0, Instant.now(loop()))
     await sleep(30_000.0)
     assert long.asked
@@ -305,6 +305,23 @@ def test_a_machine_that_slept_finds_its_lease_lost(monkeypatch: pytest.MonkeyPat
 
 
 @virtual_clock
+async def test_a_lease_is_lost_where_another_server_answers_that_gives_its_id_to_someone_else() -> None:
+    """A restored store grants the ids again that were granted behind its backup."""
+    listen = "haptera://127.0.0.1:7457"
+    async with node(storage="memory", listen=listen) as url:
+        db = await haptera.connect(url)
+        renewed, closed = await db.lease(60.0), await db.lease(6000.0)
+    async with node(storage="memory", listen=listen) as url, haptera.connect(url) as other:
+        others = [await other.grant_lease(600.0) for _ in range(2)]
+        assert others == [renewed.id, closed.id]
+        with pytest.raises(LeaseLost, match="another server"):
+            raise await renewed.lost  # type: ignore[misc]  # it was not closed
+        await closed.close()
+        assert leases_of(url) == others
+        await db.aclose()
+
+
+@virtual_clock
 async def test_a_renewal_that_is_answered_after_the_loss_changes_nothing() -> None:
     answer: asyncio.Future[list[float | None]] = loop().create_future()
 
@@ -312,7 +329,7 @@ async def test_a_renewal_that_is_answered_after_the_loss_changes_nothing() -> No
         async def renew_leases(self, leases: list[int], *, timeout: float) -> list[float | None]:
             return await answer
 
-    renewer = LeaseRenewer(cast("Database", Store()))
+    renewer = LeaseRenewer(cast("Database", Store()), lambda: None)
     lease = renewer.keep(7, 10.0, Instant.now(loop()))
     await sleep(5.0)
     loop()._now += 5.0
