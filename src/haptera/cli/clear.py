@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from haptera.cli import output
-from haptera.cli.client_command import Client, client_options
+from haptera.cli.client_command import Client, client_options, fence_option
 from haptera.cli.exit_codes import DONE, NO
 
 if TYPE_CHECKING:
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 @click.option("--prefix", metavar="TEXT", help="The keys that begin with this.")
 @click.option("--all", "everything", is_flag=True, help="Every key of the store.")
 @click.option("--yes", is_flag=True, help="Ask nothing.")
+@fence_option
 @client_options()
-def command(prefix: str | None, everything: bool, yes: bool, client: Client) -> int:
+def command(prefix: str | None, everything: bool, yes: bool, fence: int | None, client: Client) -> int:
     """Delete all keys of a range in one step, and write how many there were.
 
     Give --prefix or --all. On a terminal the command first says how many keys it would delete, and asks.
@@ -38,7 +39,7 @@ def command(prefix: str | None, everything: bool, yes: bool, client: Client) -> 
             return NO
 
     async def run(db: Database) -> int:
-        deleted = await db.clear(prefix=chosen)
+        deleted = await db.clear(prefix=chosen, fence=fence)
         client.show({"deleted": deleted}, str(deleted))
         return DONE
 

@@ -17,6 +17,7 @@ from haptera.cli.library_warnings import warnings_shown
 from haptera.cli.numbers import Number
 from haptera.client import Database, connect, connect_peer, default_url, has_password, locate
 from haptera.errors import HapteraError, Outcome
+from haptera.key_rules import VERSION_MAX
 
 if TYPE_CHECKING:
     from haptera.peer import Peer
@@ -148,6 +149,16 @@ def client_options(timeout: float = 5.0) -> Callable[[Callable[..., int]], Calla
         return wrapper
 
     return decorate
+
+
+def fence_option(function: Callable[..., int]) -> Callable[..., int]:
+    """Add ``--fence`` to a command that changes keys, which gets the token as ``fence``."""
+    return click.option(
+        "--fence",
+        type=click.IntRange(1, VERSION_MAX),
+        metavar="TOKEN",
+        help="Only while the lock of this token is held, as `haptera lock` has it in HAPTERA_LOCK_TOKEN.",
+    )(function)
 
 
 def range_options(function: Callable[..., int]) -> Callable[..., int]:

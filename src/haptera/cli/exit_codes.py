@@ -14,6 +14,10 @@ REFUSED: Final = 4
 FAILED: Final = 5
 #: The change may have been applied, or not.
 UNKNOWN: Final = 6
+#: Of `lock`: others held the lock for as long as it was waited for, and the command was not run.
+HELD_BY_OTHERS: Final = 7
+#: Of `lock`: the lock was lost while the command ran.
+LOST: Final = 8
 
 IN_USE: Final = 10
 DAMAGED: Final = 11
@@ -25,6 +29,11 @@ CANNOT_WRITE: Final = 14
 CONFIGURATION: Final = 15
 CANNOT_APPLY: Final = 16
 OUTDATED: Final = 17
+
+#: Of `lock`, as of a shell: the command cannot be run, or there is none; a signal, whose number is added, has ended it.
+NOT_EXECUTABLE: Final = 126
+NOT_FOUND: Final = 127
+SIGNALLED: Final = 128
 
 INTERRUPTED: Final = 130
 

@@ -6,20 +6,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from haptera.cli import output
-from haptera.cli.exit_codes import CANNOT_CONNECT, FAILED, NO, REFUSED, UNKNOWN, USAGE
+from haptera.cli.exit_codes import CANNOT_CONNECT, FAILED, HELD_BY_OTHERS, LOST, NO, REFUSED, UNKNOWN, USAGE
 from haptera.errors import (
     Code,
     ConfigurationError,
     ConnectionLost,
     HapteraError,
+    LockLost,
     Outcome,
     ProtocolError,
     ServerError,
+    WaitTimeout,
 )
 
-#: The store answered, and the answer is no: a missing key, a condition that failed, a value that is no number.
+#: The store answered, and the answer is no: a missing key, a condition that failed, a token of a lock that is lost.
 ANSWERS_NO = frozenset(
-    {Code.KEY_NOT_FOUND, Code.VERSION_MISMATCH, Code.KEY_EXISTS, Code.NOT_AN_INTEGER, Code.INTEGER_OVERFLOW}
+    {
+        Code.KEY_NOT_FOUND,
+        Code.VERSION_MISMATCH,
+        Code.KEY_EXISTS,
+        Code.NOT_AN_INTEGER,
+        Code.INTEGER_OVERFLOW,
+        Code.LEASE_NOT_FOUND,
+        Code.FENCED,
+    }
 )
 
 #: The store will never take this: a key or value outside its limits.
@@ -54,6 +64,8 @@ def exit_code(error: HapteraError, *, change: bool = False, target: Target | Non
         return UNKNOWN
     if isinstance(error, ConfigurationError):
         return USAGE
+    if isinstance(error, WaitTimeout | LockLost):
+        return HELD_BY_OTHERS if isinstance(error, WaitTimeout) else LOST
     if isinstance(error, ConnectionLost):
         said = error.failure  # a server that refuses the connection may say why
         return REFUSED if said is not None and 2000 <= said.code < 3000 else CANNOT_CONNECT

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from haptera.cli.client_command import Client, client_options
+from haptera.cli.client_command import Client, client_options, fence_option
 from haptera.cli.exit_codes import DONE
 from haptera.key_rules import INT64_MAX, INT64_MIN
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 INTEGER = click.IntRange(INT64_MIN, INT64_MAX)
 
 _NEGATIVE = re.compile(r"-[0-9]+")
-_TAKE_A_VALUE = frozenset({"--initial", "--url", "--timeout"})
+_TAKE_A_VALUE = frozenset({"--initial", "--fence", "--url", "--timeout"})
 
 
 class NegativeNumbers(click.Command):
@@ -39,15 +39,16 @@ class NegativeNumbers(click.Command):
 @click.argument("key")
 @click.argument("delta", type=INTEGER, default=1, required=False)
 @click.option("--initial", type=INTEGER, default=0, metavar="N", help="Where a new key starts from; 0 by default.")
+@fence_option
 @client_options()
-def command(key: str, delta: int, initial: int, client: Client) -> int:
+def command(key: str, delta: int, initial: int, fence: int | None, client: Client) -> int:
     """Add DELTA (1 by default, may be negative) to the number that KEY holds, and write the sum.
 
     Exit code 1: KEY holds no decimal number, or the sum is beyond 64 bits.
     """
 
     async def run(db: Database) -> int:
-        value = await db.increment(key, delta, initial=initial)
+        value = await db.increment(key, delta, initial=initial, fence=fence)
         client.show({"key": key, "value": value}, str(value))
         return DONE
 

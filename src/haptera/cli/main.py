@@ -49,6 +49,7 @@ COMMANDS: Final = {
     "count": "Count the keys of a range.",
     "txn": "Make several changes as one, if conditions hold.",
     "incr": "Add to the number that a key holds.",
+    "lock": "Run a command while holding a lock.",
     "ttl": "Write how long a key has still to live.",
     "expire": "Give a key a time to live.",
     "persist": "Have a key not expire any more.",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from haptera.cli.client_command import Client, client_options
+from haptera.cli.client_command import Client, client_options, fence_option
 from haptera.cli.exit_codes import DONE
 
 if TYPE_CHECKING:
@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("key")
+@fence_option
 @client_options()
-def command(key: str, client: Client) -> int:
+def command(key: str, fence: int | None, client: Client) -> int:
     """Have KEY not expire any more, and write its new version. Its value stays.
 
     Exit code 1: there is no KEY.
     """
 
     async def run(db: Database) -> int:
-        version = await db.persist(key)
+        version = await db.persist(key, fence=fence)
         client.show({"key": key, "version": version}, str(version))
         return DONE
 

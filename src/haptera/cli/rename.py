@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from haptera.cli.client_command import Client, client_options
+from haptera.cli.client_command import Client, client_options, fence_option
 from haptera.cli.exit_codes import DONE
 
 if TYPE_CHECKING:
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 @click.argument("key")
 @click.argument("new_key")
 @click.option("--if-absent", is_flag=True, help="Only if there is no NEW_KEY.")
+@fence_option
 @client_options()
-def command(key: str, new_key: str, if_absent: bool, client: Client) -> int:
+def command(key: str, new_key: str, if_absent: bool, fence: int | None, client: Client) -> int:
     """Move the value of KEY to NEW_KEY in one step, and write its new version.
 
     An entry that NEW_KEY has already is replaced, unless --if-absent is given. Exit code 1: there is no KEY, or with
@@ -26,7 +27,7 @@ def command(key: str, new_key: str, if_absent: bool, client: Client) -> int:
     """
 
     async def run(db: Database) -> int:
-        version = await db.rename(key, new_key, if_absent=if_absent)
+        version = await db.rename(key, new_key, if_absent=if_absent, fence=fence)
         client.show({"key": new_key, "version": version}, str(version))
         return DONE
 

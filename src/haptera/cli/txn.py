@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 import click
 
 from haptera.cli import output
-from haptera.cli.client_command import Client, client_options
+from haptera.cli.client_command import Client, client_options, fence_option
 from haptera.cli.exit_codes import DONE, NO
 from haptera.cli.import_file import open_input
 from haptera.client import Entry, transact_form
@@ -34,8 +34,9 @@ class Part(NamedTuple):
 
 @click.command()
 @click.argument("file", metavar="FILE|-")
+@fence_option
 @client_options()
-def command(file: str, client: Client) -> int:
+def command(file: str, fence: int | None, client: Client) -> int:
     """Make the operations of FILE as one change, if all its conditions hold. All of them are made, or none.
 
     Each line is a JSON object, with an array under one name:
@@ -65,7 +66,7 @@ def command(file: str, client: Client) -> int:
         raise click.UsageError(f"cannot read {name}: {error.strerror or error}") from None
     with raw:
         parts = read_parts(raw)
-    return client.run(lambda db: _transact(db, parts, client), change=True)
+    return client.run(lambda db: _transact(db, parts, fence, client), change=True)
 
 
 def read_parts(file: BinaryIO) -> dict[str, list[Part]]:
@@ -125,10 +126,10 @@ def _value(element: Any) -> Any:
     return base64.b64decode(element["base64"], validate=True)
 
 
-async def _transact(db: Database, parts: dict[str, list[Part]], client: Client) -> int:
+async def _transact(db: Database, parts: dict[str, list[Part]], fence: int | None, client: Client) -> int:
     compare, then, otherwise = ([part.plain for part in parts[name]] for name in _PARTS)
     try:
-        result = await db.transact(compare=compare, then=then, otherwise=otherwise)
+        result = await db.transact(compare=compare, then=then, otherwise=otherwise, fence=fence)
     except ServerError as error:
         _name_line(error, parts)
         raise

@@ -1,0 +1,213 @@
+"""`haptera lock` with real commands: what they find, what they get, and what it ends with."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from haptera import connect
+from haptera.testing import node_in_thread
+from tests.integration.commands import run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+#: Seconds that a process of a test may take, on a machine that has other work.
+PATIENCE_S = 30.0
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with node_in_thread(storage="memory") as url:
+        yield url
+
+
+@pytest.fixture
+def haptera(url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("HAPTERA_URL", url)
+    return run
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    by = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < by
+        time.sleep(0.01)
+
+
+def started(url: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "haptera", "--url", url, "lock", *arguments]
+    return subprocess.Popen(command, text=True, stderr=subprocess.PIPE, **options)
+
+
+def test_the_command_finds_the_token_and_the_store(haptera: Any, url: str, tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    script = f'echo "$HAPTERA_LOCK_TOKEN $HAPTERA_URL" >{said}; exit 42'
+    ended = haptera("lock", "jobs", "--", "sh", "-c", script)
+    assert (ended.code, ended.out, ended.err) == (42, b"", "")
+    token, found = said.read_text().split()
+    assert found == url
+    assert int(token) == 2
+    assert haptera("count", "--prefix", "jobs").text == "0\n", "the lock is given up"
+
+
+def test_the_url_of_an_option_is_the_one_that_the_command_finds(url: str, tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    ended = run("--url", url, "lock", "jobs", "--", "sh", "-c", f'echo "$HAPTERA_URL" >{said}')
+    assert (ended.code, said.read_text()) == (0, f"{url}\n")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ["set", "k", "v"],
+        ["del", "k"],
+        ["del", "k", "other"],
+        ["incr", "n"],
+        ["rename", "k", "other"],
+        ["clear", "--prefix", "k", "--yes"],
+        ["expire", "k", "60"],
+        ["persist", "k"],
+        ["txn", "-"],
+    ],
+)
+def test_a_change_with_a_token_is_made_only_while_the_lock_is_held(haptera: Any, url: str, change: list[str]) -> None:
+    haptera("set", "k", "v")
+    operation = json.dumps({"then": ["set", "k", "v"]}).encode()
+    refused = haptera(*change, "--fence", "1", stdin=operation)
+    assert refused.code == 1
+    assert "FENCED (4011)" in refused.err
+    lease = asyncio.run(_granted(url))
+    token = haptera("set", "place", "me", "--lease", str(lease)).text.strip()
+    assert haptera(*change, "--fence", token, stdin=operation).code == 0
+
+
+def test_a_key_ends_with_its_lease(haptera: Any, url: str) -> None:
+    lease = asyncio.run(_granted(url))
+    assert haptera("set", "k", "v", "--lease", str(lease)).code == 0
+    assert haptera("set", "k", "v", "--lease", "99").code == 1
+    assert haptera("set", "k", "v", "--lease", str(lease), "--ttl", "5").code == 2
+    asyncio.run(_revoked(url, lease))
+    assert haptera("get", "k").code == 1
+
+
+async def _granted(url: str) -> int:
+    async with connect(url) as db:
+        return await db.grant_lease(60.0)
+
+
+async def _revoked(url: str, lease: int) -> None:
+    async with connect(url) as db:
+        await db.revoke_lease(lease)
+
+
+def test_who_waits_too_long_runs_nothing(haptera: Any, url: str, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    holder = started(url, "jobs", "--", "sleep", "60")
+    try:
+        eventually(lambda: haptera("count", "--prefix", "jobs").text == "1\n")
+        for within in ("0", "0.05"):
+            ended = haptera("lock", "jobs", "--within", within, "--", "touch", str(ran))
+            assert (ended.code, ended.err) == (7, "haptera: jobs is held by others\n")
+        told = haptera("--json", "lock", "jobs", "--within", "0", "--", "touch", str(ran)).err
+        assert json.loads(told) == {"error": {"message": "jobs is held by others"}, "exit_code": 7}
+        assert not ran.exists()
+    finally:
+        holder.terminate()
+        _, said = holder.communicate(timeout=PATIENCE_S)
+    assert (holder.returncode, said) == (128 + signal.SIGTERM, ""), "the signal was passed on"
+    assert haptera("count", "--prefix", "jobs").text == "0\n"
+
+
+def test_a_signal_while_it_waits_gives_the_place_up(haptera: Any, url: str) -> None:
+    holder = started(url, "jobs", "--", "sleep", "60")
+    eventually(lambda: haptera("count", "--prefix", "jobs").text == "1\n")
+    waiter = started(url, "jobs", "--", "sleep", "60")
+    eventually(lambda: haptera("count", "--prefix", "jobs").text == "2\n")
+    waiter.send_signal(signal.SIGHUP)
+    assert waiter.wait(PATIENCE_S) == 128 + signal.SIGHUP
+    assert haptera("count", "--prefix", "jobs").text == "1\n"
+    holder.terminate()
+    holder.communicate(timeout=PATIENCE_S)
+    waiter.communicate()
+
+
+def test_the_group_of_a_command_whose_lock_is_lost_is_ended(haptera: Any, tmp_path: Path) -> None:
+    """Its shell takes no notice of SIGTERM, and has a child that does not either."""
+    started_, told = tmp_path / "started", tmp_path / "told"
+    child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    script = f"trap 'echo told >{told}' TERM; {sys.executable} -c '{child}' & echo $! >{started_}; wait; wait"
+
+    def lose() -> None:
+        eventually(lambda: started_.exists() and started_.read_text())
+        subprocess.run([sys.executable, "-m", "haptera", "clear", "--prefix", "jobs", "--yes"], check=True)
+
+    loss = threading.Thread(target=lose)
+    loss.start()
+    ended = haptera("lock", "jobs", "--grace", "0.5", "--", "sh", "-c", script)
+    loss.join()
+    assert ended.code == 8
+    assert ended.err == "haptera: the lock was lost: its place in the line was deleted\n"
+    assert told.read_text() == "told\n"
+    eventually(lambda: not _runs(int(started_.read_text())))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
+            return stat.read().split()[2] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_command_that_is_not_there_is_told_as_by_a_shell(haptera: Any, tmp_path: Path) -> None:
+    missing = haptera("lock", "jobs", "--", "/no/such/command")
+    assert (missing.code, missing.err) == (127, "haptera: cannot run /no/such/command: No such file or directory\n")
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    assert haptera("lock", "jobs", "--", str(plain)).code == 126
+    assert haptera("lock", "jobs").code == 2
+    assert haptera("count", "--prefix", "jobs").text == "0\n"
+
+
+def test_a_store_that_cannot_be_reached_runs_nothing(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    ended = run("--url", f"haptera+unix://{tmp_path}/none.sock", "lock", "jobs", "--", "touch", str(ran))
+    assert ended.code == 3
+    assert not ran.exists()
+
+
+def test_the_command_has_the_terminal_and_its_interrupt(url: str) -> None:
+    """It reads a line of the terminal, is interrupted by Ctrl-C alone, and leaves the terminal as it was."""
+    script = 'read line; echo "got $line"; trap "echo stays; exit 5" INT; echo ready; sleep 60'
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(
+            sys.executable, [sys.executable, "-m", "haptera", "--url", url, "lock", "jobs", "--", "sh", "-c", script]
+        )
+    said = b""
+
+    def read_until(text: bytes) -> None:
+        nonlocal said
+        while text not in said:
+            said += os.read(terminal, 1024)
+
+    os.write(terminal, b"hello\n")
+    read_until(b"got hello")
+    read_until(b"ready")
+    os.write(terminal, b"\x03")
+    read_until(b"stays")
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == 5
