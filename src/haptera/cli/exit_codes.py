@@ -49,6 +49,15 @@ OF_CLIENTS: Final = {
     CANNOT_WRITE: "the result cannot be written",
 }
 
+#: The exit codes of `haptera lock` beside those of a client's command and its COMMAND's own.
+OF_LOCK: Final = {
+    HELD_BY_OTHERS: "others held the lock for all of --within, and COMMAND was not run",
+    LOST: "the lock was lost while COMMAND ran",
+    NOT_EXECUTABLE: "COMMAND cannot be run",
+    NOT_FOUND: "there is no COMMAND",
+    SIGNALLED: "with the number of a signal added: the signal has ended COMMAND",
+}
+
 #: The exit codes of `haptera serve`, as its help has them.
 OF_SERVE: Final = {
     DONE: "stopped by a signal",

@@ -12,7 +12,7 @@ import click
 
 from haptera.cli import output
 from haptera.cli.client_command import Client, client_options
-from haptera.cli.exit_codes import NOT_EXECUTABLE, NOT_FOUND, SIGNALLED
+from haptera.cli.exit_codes import NOT_EXECUTABLE, NOT_FOUND, OF_LOCK, SIGNALLED, listed
 from haptera.cli.held_process import HeldProcess
 from haptera.cli.numbers import Number
 from haptera.client import default_url
@@ -36,7 +36,7 @@ PASSED_ON: Final = (
 )
 
 
-@click.command()
+@click.command(epilog=listed(OF_LOCK))
 @click.argument("key")
 @click.argument("arguments", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
 @click.option(
@@ -64,9 +64,7 @@ def command(
     changes nothing once the lock is lost. It runs in a process group of its own, which gets the signals that this
     command gets. When the lock is lost the group gets SIGTERM, and SIGKILL after --grace.
 
-    The exit code is that of COMMAND; 128 and the number of a signal that ended it; 126 or 127 where it cannot be run or
-    is not there. Exit code 7: others held the lock for all of --within, and COMMAND was not run. Exit code 8: the lock
-    was lost while COMMAND ran.
+    The exit code is that of COMMAND, or one of the following.
     """
 
     async def run(db: Database) -> int:

@@ -178,13 +178,16 @@ def test_the_help_and_the_documentation_have_every_exit_code() -> None:
         for text in (of_clients, of_serve, of_offline)
     ]
     assert documented == [
-        {*exit_codes.OF_CLIENTS, exit_codes.INTERRUPTED},
+        {*exit_codes.OF_CLIENTS, *exit_codes.OF_LOCK, exit_codes.INTERRUPTED},
         {*exit_codes.OF_SERVE},
         set().union(*(codes_of(*words) for words in OFFLINE)),
     ]
     named = {value for name, value in vars(exit_codes).items() if name.isupper() and isinstance(value, int)}
     assert named == set.union(*documented)
     assert exit_codes.listed(exit_codes.OF_CLIENTS) in (group.help or "")
+    lock = group.get_command(click.Context(group), "lock")
+    assert lock is not None
+    assert lock.epilog == exit_codes.listed(exit_codes.OF_LOCK)
 
 
 @pytest.mark.parametrize("command", ["get", "set", "import"])
