@@ -63,14 +63,11 @@ class Candidates:
 
     def free(self, first: int, last: int) -> None:
         """Note that jobs have become free. Those behind the cursor are read in their turn."""
-        end = min(last, first + KNOWN_MAX)
-        for digits in map(digits_of, range(first, end + 1)):
+        for digits in map(digits_of, range(first, min(last, first + KNOWN_MAX) + 1)):  # one too many is trimmed
             if digits > self.cursor and not self.end_reached:
                 break
             self.cursor = max(self.cursor, digits)
             self._insert(digits)
-        if end < last:
-            self._go_back(digits_of(end))
         self._trim()
 
     def taken(self, digits: str) -> None:
@@ -92,11 +89,8 @@ class Candidates:
         """Keep the first of them. The others are read again."""
         if len(self._known) > KNOWN_MAX:
             del self._known[KNOWN_MAX:]
-            self._go_back(self._known[-1])
-
-    def _go_back(self, cursor: str) -> None:
-        self.cursor = min(self.cursor, cursor)
-        self.end_reached = False
+            self.cursor = min(self.cursor, self._known[-1])
+            self.end_reached = False
 
 
 class Crowd:

@@ -16,7 +16,7 @@ from haptera.errors import HapteraError, RemoteProtocolError, RevisionCompacted
 if TYPE_CHECKING:
     from haptera.client.entry import Entry
     from haptera.client.event import Event
-    from haptera.client.recipes.claims import Claims
+    from haptera.client.recipes.job_claims import JobClaims
 
 #: Errors after which everything is read anew: the watch has lost its place, or told something that has no order.
 ANEW: Final = (RevisionCompacted, RemoteProtocolError)
@@ -28,7 +28,7 @@ class FreeJobs:
     ``ended`` is called when the store refuses to be followed, with the reason.
     """
 
-    def __init__(self, claims: Claims, changed: Callable[[], None], ended: Callable[[HapteraError], None]) -> None:
+    def __init__(self, claims: JobClaims, changed: Callable[[], None], ended: Callable[[HapteraError], None]) -> None:
         self.candidates = Candidates()
         self._claims = claims
         self._db = claims.db

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from haptera.client.lease import Lease
-    from haptera.client.recipes.claims import Claims
+    from haptera.client.recipes.job_claims import JobClaims
 
 
 #: Errors of a store that cannot be reached now, and may be again.
@@ -50,7 +50,7 @@ class Job:
 
     __slots__ = ("_claims", "_digits", "_ended", "_lease", "attempts", "number", "token", "value")
 
-    def __init__(self, claims: Claims, digits: str, lease: Lease, value: bytes, attempts: int, token: int) -> None:
+    def __init__(self, claims: JobClaims, digits: str, lease: Lease, value: bytes, attempts: int, token: int) -> None:
         self._claims = claims
         self._digits = digits
         self._lease = lease
@@ -78,7 +78,8 @@ class Job:
     async def ack(self, *, then: Iterable[Operation] = (), timeout: Timeout = DEFAULT) -> None:
         """Say that the job is done. It never comes back.
 
-        A store that cannot be reached is asked again while the lease goes on, also if the caller is cancelled.
+        A store that cannot be reached is asked again while the lease goes on and the worker is open, also if the caller
+        is cancelled.
 
         Args:
             then: Operations as for `Database.transact`, 125 at most, that are made together with it, or not at all. So
@@ -87,8 +88,7 @@ class Job:
 
         Raises:
             Fenced: The worker has lost the job, and another may have it. Nothing was changed.
-            ConnectionLost, DeadlineExceeded: The store could not be reached while the lease went on. The job may come
-                back.
+            ConnectionLost, DeadlineExceeded: The store could not be reached in that time. The job may come back.
         """
         keys = self._claims.keys
         # The claim goes first: a watch that tells of its end tells of it before anything else.
@@ -146,17 +146,19 @@ class Job:
 
     async def _transact(self, operations: list[Operation], timeout: Timeout) -> None:
         """Make the operations that end the job, while it is this worker's."""
-        db, backoff, unknown = self._claims.db, Backoff(), False
+        db, backoff = self._claims.db, Backoff()
+        doubt: HapteraError | None = None  # the error of an attempt that may have been applied
         for attempt in count(1):
             try:
                 await db.transact(then=operations, fence=self.token, timeout=timeout)
             except PASSING as error:
-                unknown = unknown or error.outcome != "not_applied"
-                if not self._lease.held:
-                    raise
+                if doubt is None and error.outcome != "not_applied":
+                    doubt = error
+                if self._claims.closing or not self._lease.held:
+                    raise doubt or error from None
                 await backoff.wait(attempt)
             except Fenced:
-                if unknown and not await db.exists(self._claims.keys.items + self._digits, timeout=timeout):
+                if doubt is not None and not await db.exists(self._claims.keys.items + self._digits, timeout=timeout):
                     return  # an attempt before this one has acknowledged it
                 raise
             else:

@@ -16,8 +16,10 @@ from haptera.peer import DEFAULT, Timeout
 if TYPE_CHECKING:
     from haptera.client.database import Database
 
-#: Jobs that are put together: with a delay each takes two of the 128 operations of a transact.
-GROUP_JOBS_MAX: Final = 63
+#: Jobs that are put together: of the 128 operations of a transact each takes one, or two if it is to wait, and `ready`
+#: takes one.
+GROUP_JOBS_MAX: Final = 127
+GROUP_JOBS_MAX_DELAYED: Final = 64
 #: Bytes of the values of such a group, unless it is one value alone: half of what a message may have.
 GROUP_BYTES_MAX: Final = VALUE_SIZE_MAX
 
@@ -52,7 +54,8 @@ class Queue:
         return (await self.put_many([value], delay=delay, timeout=timeout))[0]
 
     async def put_many(self, values: Iterable[Value], *, delay: float = 0.0, timeout: Timeout = DEFAULT) -> range:
-        """Put several jobs, in their order. Each 63 of them are put together, all or none; fewer, if they are large.
+        """Put several jobs, in their order. Each 127 of them are put together, all or none; 64 with a delay, and fewer
+        if they are large.
 
         Args:
             values: Their values.
@@ -72,7 +75,7 @@ class Queue:
             return range(0)
         first = await self._draw(len(jobs), timeout)
         number = first
-        for group in _groups(jobs):
+        for group in _groups(jobs, GROUP_JOBS_MAX_DELAYED if delay_ms else GROUP_JOBS_MAX):
             await self._db.transact(then=self._operations(number, group, delay_ms), timeout=timeout)
             number += len(group)
         return range(first, number)
@@ -134,13 +137,15 @@ class Queue:
         return operations
 
 
-def _groups(jobs: Sequence[bytes | bytearray | memoryview]) -> Iterator[list[bytes | bytearray | memoryview]]:
+def _groups(
+    jobs: Sequence[bytes | bytearray | memoryview], jobs_max: int
+) -> Iterator[list[bytes | bytearray | memoryview]]:
     """The jobs in groups that can be put together."""
     group: list[bytes | bytearray | memoryview] = []
     size = 0
     for job in jobs:
         length = memoryview(job).nbytes
-        if group and (len(group) == GROUP_JOBS_MAX or size + length > GROUP_BYTES_MAX):
+        if group and (len(group) == jobs_max or size + length > GROUP_BYTES_MAX):
             yield group
             group, size = [], 0
         group.append(job)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final, Self
 
 from haptera.client.backoff import Backoff
 from haptera.client.recipes.candidates import Crowd
-from haptera.client.recipes.claims import Claims
 from haptera.client.recipes.free_jobs import FreeJobs
 from haptera.client.recipes.job import PASSING, Job
+from haptera.client.recipes.job_claims import JobClaims
 from haptera.errors import ConnectionLost, HapteraError, IntegerOverflow, NotAnInteger
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Worker:
     """
 
     def __init__(self, db: Database, keys: QueueKeys, ttl: float, delay: float) -> None:
-        self._claims = Claims(db, keys, ttl, delay)
+        self._claims = JobClaims(db, keys, ttl, delay)
         self._jobs = FreeJobs(self._claims, self._wake, self._stop)
         self._crowd = Crowd(random.random)
         self._takers: deque[asyncio.Future[None]] = deque()  # one for each task that waits

@@ -54,6 +54,32 @@ async def test_jobs_are_taken_in_their_order_and_are_gone_when_they_are_done(db:
     assert await keys_of(db, "mail") == {"/.last", "/.claims/ready"}
 
 
+async def test_a_worker_that_was_entered_knows_the_jobs_that_are_there(db: Database) -> None:
+    await db.queue("mail").put("a")
+    async with db.queue("mail").worker() as worker:
+        job = await worker.take(wait=0)
+        assert job is not None
+        await job.ack()
+
+
+async def test_a_job_for_a_task_that_is_cancelled_meanwhile_goes_to_the_next_task(db: Database) -> None:
+    mail = db.queue("mail")
+    async with mail.worker() as worker:
+        for turns in range(12):
+            first, second = asyncio.create_task(worker.take()), asyncio.create_task(worker.take())
+            await asyncio.sleep(0)
+            await mail.put("a")
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            first.cancel()
+            await asyncio.wait([first])
+            job = await (second if first.cancelled() else first)
+            assert job is not None
+            await job.ack()
+            second.cancel()
+            await asyncio.wait([second])
+
+
 async def test_a_worker_waits_for_the_next_job(db: Database) -> None:
     mail = db.queue("mail")
     done: list[str] = []
@@ -248,11 +274,19 @@ async def test_keys_of_other_programs_are_passed_over(db: Database) -> None:
         assert (await taken(worker)).text == "c"
 
 
+async def test_a_job_that_is_not_there_is_not_claimed(db: Database) -> None:
+    async with db.queue("mail").worker() as worker:
+        await db.set("mail/.claims/ready", "7-9")
+        assert await worker.take(wait=0.1) is None
+    assert await keys_of(db, "mail") == {"/.claims/ready"}
+
+
 async def test_jobs_of_any_size_are_put(db: Database) -> None:
     mail = db.queue("mail")
-    large = b"x" * (3 * 1024 * 1024)
+    large = b"x" * (6 * 1024 * 1024)
     assert await mail.put_many([large] * 3 + [b"y"] * 200) == range(1, 204)
-    assert await mail.size() == 203
+    assert await mail.put_many([b"z"] * 129, delay=LONG_S) == range(204, 333)
+    assert await mail.size() == 332
     with pytest.raises(ValueTooLarge):
         await mail.put(b"x" * (8 * 1024 * 1024 + 1))
     async with mail.worker() as worker:

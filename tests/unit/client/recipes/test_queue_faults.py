@@ -168,6 +168,24 @@ async def test_a_worker_ends_soon_though_the_store_is_silent() -> None:
 
 
 @virtual_clock
+async def test_a_worker_that_ends_repeats_nothing_and_leaves_its_jobs_to_the_end_of_the_lease() -> None:
+    async with two_clients() as (one, link, other):
+        await other.queue("mail").put("a")
+        async with one.queue("mail").worker(ttl=3600.0) as worker:
+            job = await taken(worker)
+            link.pause()
+            begun = now()
+            ending = asyncio.create_task(job.ack())
+            await sleep(12.0)
+            assert not ending.done()
+        assert now() - begun <= 12.0 + 5.0 + 2.0 + 5.0
+        with pytest.raises((ConnectionLost, DeadlineExceeded)) as raised:
+            await ending
+        assert raised.value.outcome == "unknown"
+        link.resume()
+
+
+@virtual_clock
 async def test_a_worker_goes_on_after_a_restart_of_the_node() -> None:
     fs = MemoryFileSystem()
     async with AsyncExitStack() as stack:
@@ -193,13 +211,18 @@ async def test_a_worker_that_the_history_has_overtaken_reads_the_queue_anew() ->
         two_clients(history_events=10_000) as (one, link, other),
         one.queue("mail").worker(ttl=60.0) as worker,
     ):
-        link.pause()
-        await other.queue("mail").put("a")
+        await other.queue("mail").put_many(["done", "in hand"])
+        await (await taken(worker)).ack()
+        in_hand = await taken(worker)
+        link.refuse()
+        link.sever()
+        await other.queue("mail").put("new")
         for _ in range(4):
             await other.set_many({f"other/{number}": "" for number in range(5_000)})
-        await sleep(40.0)
-        link.resume()
-        assert (await taken(worker)).text == "a"
+        await link.accept()
+        assert (await taken(worker)).text == "new"
+        assert await worker.take(wait=5.0) is None
+        await in_hand.ack()
 
 
 def test_most_claims_of_many_workers_that_wait_for_one_job_at_a_time_succeed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,8 +22,8 @@ T = TypeVar("T")
 UNCLAIMED: Final = 0
 
 
-class Claims:
-    """Claims jobs under the lease of a worker, and knows which claims belong to a job in hand.
+class JobClaims:
+    """JobClaims jobs under the lease of a worker, and knows which claims belong to a job in hand.
 
     A claim under the lease that belongs to none is *forgotten*: the answer to it was lost. It is taken over with the
     next try for its job, because it would stay for as long as the lease.
@@ -32,14 +32,16 @@ class Claims:
         db: The database.
         keys: The keys of the queue.
         delay: Seconds before which a job that is given back by an error is not taken.
+        closing: Whether the worker ends: what has failed is not tried again.
     """
 
-    __slots__ = ("_being_made", "_granting", "_in_hand", "_lease", "_tasks", "_ttl", "db", "delay", "keys")
+    __slots__ = ("_being_made", "_granting", "_in_hand", "_lease", "_tasks", "_ttl", "closing", "db", "delay", "keys")
 
     def __init__(self, db: Database, keys: QueueKeys, ttl: float, delay: float) -> None:
         self.db = db
         self.keys = keys
         self.delay = delay
+        self.closing = False
         self._ttl = ttl
         self._lease: Lease | None = None
         self._granting = asyncio.Lock()
@@ -91,7 +93,8 @@ class Claims:
             self._track(asyncio.ensure_future(job.release()))
 
     async def close(self) -> None:
-        """Wait for what was begun, and end the lease: with it all claims end."""
+        """Wait for the calls that were begun, and end the lease: with it all claims end."""
+        self.closing = True
         try:
             while self._tasks:
                 await asyncio.wait(self._tasks)
