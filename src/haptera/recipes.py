@@ -1,4 +1,4 @@
-"""The classes of what a `Database` makes of keys: leases and locks, queues and jobs, counters, limits.
+"""The classes of what a `Database` makes of keys: leases and locks, barriers, queues and jobs, counters, limits.
 
 Programs get their objects from the calls of a database, and need the names for annotations alone.
 """
@@ -11,6 +11,7 @@ from haptera.lazy import lazily
 
 if TYPE_CHECKING:
     from haptera.client import (
+        Barrier,
         Counter,
         Election,
         Holding,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Barrier",
     "Counter",
     "Election",
     "Holding",

@@ -32,6 +32,7 @@ DATABASE = {
     "open",
 }
 RECIPE_NAMES = {
+    "Barrier",
     "Counter",
     "Election",
     "Holding",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from haptera.client.lease import Lease
+    from haptera.client.recipes.barrier import Barrier
     from haptera.client.recipes.counter import Counter
     from haptera.client.recipes.election import Election
     from haptera.client.recipes.holding import Holding
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backup",
+    "Barrier",
     "Cache",
     "Counter",
     "Database",
@@ -76,6 +78,7 @@ __all__ = [
 
 #: The recipes and leases, each with its module, which is imported when it is first used.
 _RECIPES: Final = {
+    "Barrier": "haptera.client.recipes.barrier",
     "Counter": "haptera.client.recipes.counter",
     "Election": "haptera.client.recipes.election",
     "Holding": "haptera.client.recipes.holding",

@@ -9,6 +9,7 @@ from haptera.client.lease_calls import LeaseCalls
 from haptera.peer import DEFAULT, Timeout
 
 if TYPE_CHECKING:
+    from haptera.client.recipes.barrier import Barrier
     from haptera.client.recipes.counter import Counter
     from haptera.client.recipes.election import Election
     from haptera.client.recipes.lock import Lock
@@ -24,6 +25,28 @@ class RecipeCalls(LeaseCalls):
     """The recipes of spec/recipes.md. Each has a name, which is a key: its entries stand under it."""
 
     __slots__ = ()
+
+    def barrier(
+        self, name: str, *, parties: int, ttl: float = HELD_S, wait: float | None = None, timeout: Timeout = DEFAULT
+    ) -> Barrier:
+        """Hold parties back until all of them have come: ``await db.barrier("step-1", parties=3).wait()``.
+
+        Args:
+            name: The name of the barrier, which all parties use.
+            parties: How many wait before it opens: 127 at most. All programs that use the name name the same number.
+            ttl: Seconds for which a party that is not heard of counts: 1 to 86,400.
+            wait: Seconds to wait for the others; 0: pass only if it is open. No bound unless given.
+            timeout: Seconds for each call to the store.
+
+        Returns:
+            The barrier.
+
+        Raises:
+            InvalidKey: The name is no key, or has more than 4,070 bytes.
+        """
+        from haptera.client.recipes.barrier import Barrier  # noqa: PLC0415
+
+        return Barrier(self._database, plain_key(name), parties, ttl, wait, timeout)
 
     def counter(self, name: str) -> Counter:
         """A number that many programs add to, under the key ``name``.

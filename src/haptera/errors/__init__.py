@@ -20,7 +20,7 @@
         TransactionConflict         a key that a transaction has read was changed before its commit
         LeaseLost                   a lease was not renewed in time, or the node has ended it
         LockLost                    a lock, a leadership or a permit was lost while it was held
-        WaitTimeout                 others held it for the whole time that a program waited
+        WaitTimeout                 others were waited for as long as the program wanted to
         WrongLoop                   an object was used outside the event loop, thread or process that it belongs to
 
 Between the layers an error travels as a `Failure`, a value. The class of a code is imported when it is first used,

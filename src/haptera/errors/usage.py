@@ -42,7 +42,7 @@ class LockLost(HapteraError):
 
 
 class WaitTimeout(HapteraError, TimeoutError):
-    """Others held a lock, a leadership or all permits for the whole time that a program waited."""
+    """A program waited for others as long as it wanted to: they kept what it waited for, or did not come."""
 
     name: str = "WAIT_TIMEOUT"
     outcome: Outcome = "not_applied"
