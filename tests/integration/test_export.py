@@ -222,3 +222,23 @@ def test_an_entry_that_expires_does_so_in_the_other_store_too(urls: tuple[str, s
     assert 590 < float(run("ttl", "ttl/a", "--url", target).out) <= 600
     assert run("ttl", "ttl/b", "--url", target).out == b"none\n"
     assert run("get", "ttl/c", "--url", target).code == 1
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "-"])
+def test_keys_of_leases_are_told_because_an_import_lets_them_stay(
+    urls: tuple[str, str], name: str, tmp_path: Path
+) -> None:
+    source, _ = urls
+    file = name if name == "-" else str(tmp_path / name)
+    assert run("export", file, "--url", source).err == ""
+
+    async def lease() -> None:
+        async with connect(source) as db:
+            await db.set_many({"lock/a": b"", "lock/b": b""}, lease=await db.grant_lease(600.0))
+
+    asyncio.run(lease())
+    ended = run("export", file, "--url", source)
+    assert ended.code == 0
+    told = ended.err
+    assert told.startswith("haptera: warning: leased_keys: 2 keys of the store end with a lease")
+    assert "\n  choose a range without them" in told

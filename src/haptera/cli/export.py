@@ -11,7 +11,7 @@ from haptera.cli import output, standard_streams
 from haptera.cli.client_command import Client, Span, client_options, range_options
 from haptera.cli.exit_codes import CANNOT_WRITE, DONE
 from haptera.cli.transfer.write_rows import WRITERS, Writer, format_for, new_file
-from haptera.errors import HapteraError
+from haptera.errors import HapteraError, UnknownMethod
 
 if TYPE_CHECKING:
     from haptera.cli.transfer.recognise_format import Format
@@ -30,7 +30,7 @@ def command(file: str, span: Span, form: Format | None, client: Client) -> int:
 
     The entries are all of one revision. `haptera import` reads the file and stores each key and value byte for byte as
     it was. FILE.jsonl has a JSON object a line, with the time at which the entry expires; FILE.tsv has a line of two
-    fields, FILE.csv a row; FILE.….gz is packed.
+    fields, FILE.csv a row; FILE.….gz is packed. Keys of leases, of locks for instance, are written as keys that stay.
     """
     form = form or format_for(file)
     write = WRITERS[form]
@@ -41,6 +41,7 @@ def command(file: str, span: Span, form: Format | None, client: Client) -> int:
         async with db.scan(**span) as entries:
             async for entry in entries:
                 output.write(write(entry))
+        await _warn(db)
         return DONE
 
     async def to_file(db: Database) -> int:
@@ -54,6 +55,7 @@ def command(file: str, span: Span, form: Format | None, client: Client) -> int:
             output.error(message, {"message": message}, CANNOT_WRITE)
             return CANNOT_WRITE
         seconds = time.monotonic() - started
+        await _warn(db)
         client.show(
             {"exported": count, "revision": revision, "seconds": round(seconds, 3)},
             f"{output.counted(count, 'entry', 'entries')} exported in {seconds:.1f} s",
@@ -71,3 +73,20 @@ async def _export(db: Database, span: Span, name: str, write: Writer) -> tuple[i
                 file.write(write(entry))
                 count += 1
             return count, entries.revision
+
+
+async def _warn(db: Database) -> None:
+    """Say that keys may be in the export which an import does not let end, where there are such keys."""
+    try:
+        leased = sum([lease.keys async for lease in db.leases()])
+    except UnknownMethod:  # an older node, which has no leases
+        return
+    if leased:
+        output.warning(
+            "leased_keys",
+            {
+                "meaning": f"{output.counted(leased, 'key')} of the store end with a lease, as those of locks do; the "
+                "ones among the exported are keys that stay once they are imported",
+                "help": "choose a range without them, or delete them after the import",
+            },
+        )
