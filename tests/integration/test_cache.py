@@ -64,13 +64,21 @@ async def test_a_copy_is_the_prefix(kind: Kind, tmp_path: Path) -> None:
         assert cache.error is None
 
 
+@pytest.mark.parametrize("kind", ["served", "embedded"])
+@pytest.mark.parametrize("end", ["drain", "aclose"])
+async def test_a_copy_ends_with_its_database(kind: Kind, end: str, tmp_path: Path) -> None:
+    async with opened(kind, tmp_path) as db, db.cached(prefix="") as cache:
+        await (db.drain() if end == "drain" else db.aclose())
+        with pytest.raises(ConnectionLost, match="is closed"):
+            await asyncio.wait_for(anext(cache.changes()), 10)
+        assert cache.ended
+
+
 async def test_a_slow_reader_of_changes_is_told_the_last_of_each_key() -> None:
     async with node(storage="memory") as url, haptera.connect(url) as db, db.cached(prefix="") as cache:
         changes = cache.changes()
-        first = asyncio.ensure_future(anext(changes))
-        await asyncio.sleep(0)
         await db.set("a", "0")
-        assert (await first).text == "0"
+        assert (await anext(changes)).text == "0"
         for number in range(5):
             await db.set("a", str(number))
             await db.set("b", str(number))

@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING, Final, Self
 
 from haptera.boot_clock import boot_time_ns
 from haptera.client.backoff import Backoff
+from haptera.client.copy_changes import CopyChanges
 from haptera.client.entry import Entry
 from haptera.client.event import Event
 from haptera.client.freshness import Freshness
-from haptera.errors import ConnectionLost, HapteraError, RemoteProtocolError, RevisionCompacted
+from haptera.errors import (
+    Code,
+    ConnectionLost,
+    HapteraError,
+    RemoteProtocolError,
+    RevisionCompacted,
+    ServerError,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -27,6 +35,11 @@ PROGRESS_INTERVAL_S: Final = 1.0
 #: The smallest bound of a copy's age, in seconds. While others change other keys, two signs of the node may be two
 #: intervals apart, and the question before the first of them half a second old.
 STALENESS_MIN_S: Final = 3.0
+
+#: Refusals that stay: the copy asks for keys that this user may not read, or in a way that this node does not know.
+LASTING: Final = frozenset(
+    {Code.PERMISSION_DENIED, Code.UNKNOWN_SERVICE, Code.UNKNOWN_METHOD, Code.INVALID_ARGUMENT, Code.INVALID_KEY}
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -42,15 +55,18 @@ class Cache:
     differs is told as changes.
     """
 
-    def __init__(self, begin: Callable[[], Watch], ask: Ask, max_staleness: float | None) -> None:
+    def __init__(
+        self, begin: Callable[[], Watch], ask: Ask, closed: Callable[[], bool], max_staleness: float | None
+    ) -> None:
         self._begin = begin
         self._ask = ask
+        self._closed = closed
         self._staleness_max_ns = None if max_staleness is None else max_staleness * 1e9
         self._entries: dict[str, Entry] = {}
         self._revision: int | None = None
         self._freshness = Freshness()
         self._callbacks: list[Callback] = []
-        self._readers: list[_Reader] = []
+        self._changes = CopyChanges()
         self._entered: asyncio.Future[BaseException | None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._whole = False  # whether it has ever been
@@ -102,21 +118,20 @@ class Cache:
         """
         self._callbacks.append(callback)
 
-    async def changes(self) -> AsyncGenerator[Event, None]:
-        """Iterate over the changes from now on. A reader that is slow is told the last change of each key alone.
+    def changes(self) -> AsyncGenerator[Event, None]:
+        """Iterate over the changes from this call on.
+
+        A reader that is slow is told the last change of each key alone, and nothing of a key that has come and gone.
 
         Returns:
-            An asynchronous iterator of events.
+            An asynchronous iterator of events. It ends with ``ConnectionLost`` when the copy is closed, or with the
+            refusal that has ended it.
         """
-        reader = _Reader()
-        self._readers.append(reader)
-        try:
-            while True:
-                yield await reader.next(self)
-        finally:
-            self._readers.remove(reader)
+        return self._changes.read()
 
     async def __aenter__(self) -> Self:
+        if self._task is not None:
+            raise ValueError("a copy is entered once")
         loop = asyncio.get_running_loop()
         self._entered = loop.create_future()
         self._task = loop.create_task(self._run())
@@ -135,10 +150,10 @@ class Cache:
         await self._stop()
 
     async def _stop(self) -> None:
+        self._end(None)
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        self._end(None)
 
     async def _run(self) -> None:
         """Keep the copy and ask for its age, until it is closed or the copy cannot be kept any more."""
@@ -147,9 +162,11 @@ class Cache:
                 asking = tasks.create_task(self._freshness.keep_asking(self._ask))
                 self._end(await self._keep())
                 asking.cancel()
-        except Exception as error:
+        except ExceptionGroup as defects:
             _logger.exception("cache_failed")
-            self._end(error)
+            self._end(defects.exceptions[0])
+        finally:
+            self._end(None)  # cancelled by someone else
 
     async def _keep(self) -> BaseException:
         """Keep the copy, over any number of watches. Return the refusal that ends it."""
@@ -157,15 +174,26 @@ class Cache:
         while True:
             try:
                 await self._follow()
-            except (ConnectionLost, RemoteProtocolError, RevisionCompacted) as error:
-                entered = self._entered is not None and self._entered.done()
-                if not entered and not isinstance(error, RevisionCompacted):
+            except HapteraError as error:
+                if not self._goes_on(error):
                     return error
                 self._error = error
-            except HapteraError as error:
-                return error
             attempt = 1 if self._revision is not None else attempt + 1
             await backoff.wait(attempt)
+
+    def _goes_on(self, error: HapteraError) -> bool:
+        """Whether another watch may do better: always where the store is another one or far ahead, and for a copy that
+        was entered in all troubles that may pass.
+        """
+        if self._closed():
+            return False
+        if isinstance(error, RevisionCompacted):
+            return True
+        if self._entered is None or not self._entered.done():
+            return False
+        if isinstance(error, ServerError):
+            return error.code not in LASTING
+        return isinstance(error, ConnectionLost | RemoteProtocolError)
 
     async def _follow(self) -> None:
         """Read the entries, and follow their changes until the watch ends."""
@@ -204,35 +232,34 @@ class Cache:
             return
         for key, entry in before.items():
             if key not in found:
-                self._tell(Event("delete", key, None, entry.version, entry))
+                self._tell(Event("delete", key, None, entry.version, entry), entry)
         for key, entry in found.items():
             old = before.get(key)
             if old != entry:  # another store may have another value of the same version
-                self._tell(Event("put", key, entry.value, entry.version, old, entry.expires_at))
+                self._tell(Event("put", key, entry.value, entry.version, old, entry.expires_at), old)
 
     def _apply(self, event: Event) -> None:
+        before = self._entries.get(event.key)
         if event.kind == "put":
             self._entries[event.key] = _entry(event)
         else:
             self._entries.pop(event.key, None)
-        self._tell(event)
+        self._tell(event, before)
 
-    def _tell(self, event: Event) -> None:
+    def _tell(self, event: Event, before: Entry | None) -> None:
         for callback in self._callbacks:
             try:
                 callback(event)
             except Exception:
                 _logger.exception("cache_callback_failed", extra={"key": event.key})
-        for reader in self._readers:
-            reader.add(event)
+        self._changes.tell(event, was_there=before is not None)
 
     def _end(self, error: BaseException | None) -> None:
         """Stop for good; ``error`` is why, unless the cache was closed."""
         if self._ended:
             return
         self._ended, self._error = True, error
-        for reader in self._readers:
-            reader.wake()
+        self._changes.end(error)
         if self._entered is not None and not self._entered.done():
             if error is None:
                 self._entered.cancel()
@@ -248,31 +275,6 @@ class Cache:
     def error(self) -> BaseException | None:
         """Why the copy is not kept at this moment: the loss of the connection, or a refusal that has ended it."""
         return self._error
-
-
-class _Reader:
-    """One iteration over changes; it keeps the last change of each key that it was not told yet."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[str, Event] = {}  # bounded by the keys of the copy
-        self._arrival: asyncio.Future[None] | None = None
-
-    def add(self, event: Event) -> None:
-        self._waiting.pop(event.key, None)
-        self._waiting[event.key] = event
-        self.wake()
-
-    def wake(self) -> None:
-        if self._arrival is not None and not self._arrival.done():
-            self._arrival.set_result(None)
-
-    async def next(self, cache: Cache) -> Event:
-        while not self._waiting:
-            if cache.ended:
-                raise cache.error or ConnectionLost("the local copy is closed", outcome="not_applied")
-            self._arrival = asyncio.get_running_loop().create_future()
-            await self._arrival
-        return self._waiting.pop(next(iter(self._waiting)))
 
 
 def _entry(event: Event) -> Entry:

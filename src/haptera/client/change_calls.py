@@ -12,7 +12,7 @@ from haptera.client.key_history import Past, changes
 from haptera.client.methods import Method
 from haptera.client.store_calls import StoreCalls
 from haptera.client.watch import Watch
-from haptera.client.watched import WatchPosition
+from haptera.client.watched import WatchPosition, of_another_server
 from haptera.key_rules import VERSION_MAX
 from haptera.peer import DEFAULT, Timeout
 
@@ -109,7 +109,7 @@ class ChangeCalls(StoreCalls):
             await self._database.get_many([], timeout=timeout)
             return self._channel.server_id, self._channel.revision
 
-        return Cache(begin, ask, max_staleness)
+        return Cache(begin, ask, lambda: self._channel.closed, max_staleness)
 
     def history(
         self, key: str, *, after: int = 0, limit: int | None = None, timeout: Timeout = DEFAULT
@@ -127,15 +127,26 @@ class ChangeCalls(StoreCalls):
 
         Returns:
             An asynchronous iterator of changes.
+
+        Raises:
+            RevisionCompacted: The history was overtaken while it was read, or another server answers the next page.
         """
         name = plain_key(key)
         after = checked_int("after", after, 0, VERSION_MAX)
         if limit is not None:
             checked_int("limit", limit, 0, VERSION_MAX)
 
+        server_id: bytes | None = None
+
         async def page(after: int, limit: int | None) -> Past:
+            nonlocal server_id
             options = {"after": after} if limit is None else {"after": after, "limit": limit}
-            return await self._call(ChangeMethods.history, (name, options), timeout)
+            past = await self._call(ChangeMethods.history, (name, options), timeout)
+            answered_by = self._channel.server_id
+            if server_id not in {None, answered_by}:
+                raise of_another_server(after + 1)
+            server_id = answered_by
+            return past
 
         return changes(name, page, after, limit)
 

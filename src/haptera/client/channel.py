@@ -41,6 +41,10 @@ class Channel(Protocol):
         """The server that has answered last."""
 
     @property
+    def closed(self) -> bool:
+        """Whether no more calls are taken."""
+
+    @property
     def unclosed(self) -> bool:
         """Whether something is open that stays open until `aclose`: a connection, a node."""
 

@@ -183,9 +183,14 @@ class Connector:
         finally:
             self._waiting.pop(waiter, None)
 
+    @property
+    def closed(self) -> bool:
+        """Whether no more calls are taken."""
+        return self._retired or self._closed
+
     def check_open(self) -> None:
         """Raise ``ConnectionLost`` where no more calls are taken."""
-        if self._retired or self._closed:
+        if self.closed:
             raise self._closed_error()
 
     def answered(self, peer: Peer) -> None:

@@ -89,7 +89,7 @@ class EmbeddedChannel:
         )
         self._node: Node | None = None
         self._opening: asyncio.Task[Node] | None = None
-        self._closed = False
+        self.closed = False
         self._ending: asyncio.Task[None] | None = None
         self._under_way = UnderWay()
         self.converting = UnderWay()
@@ -311,7 +311,7 @@ class EmbeddedChannel:
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self.converting.wait()
-                self._closed = True
+                self.closed = True
                 self._node = None  # a call that is made from now on finds it closed
                 await self._under_way.wait()
         await self.aclose()
@@ -320,7 +320,7 @@ class EmbeddedChannel:
         """Close the node: submitted changes are made durable first."""
         if self._home is not None:
             self._settle()
-        self._closed = True
+        self.closed = True
         await self._close_left()
         opening, self._opening, self._node = self._opening, None, None
         if opening is None:
@@ -332,7 +332,7 @@ class EmbeddedChannel:
             await opening.result().aclose()
 
     async def _opened(self) -> Node:
-        if self._closed:
+        if self.closed:
             raise closed_error()
         if self._ending is not None:
             await asyncio.wait([self._ending])  # so that a caller may open the directory at once after the error
@@ -360,7 +360,7 @@ class EmbeddedChannel:
         if opening.cancelled() or opening.exception() is not None:
             if self._opening is opening:
                 self._opening = None  # the next call tries again
-        elif not self._closed:
+        elif not self.closed:
             self._node = opening.result()
             self.reached, self.server_id = self._node.data_dir, self._node.node_id
             self._node.failed.add_done_callback(self._note_failed)

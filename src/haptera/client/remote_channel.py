@@ -132,6 +132,11 @@ class RemoteChannel:
         self._time = loop.time
 
     @property
+    def closed(self) -> bool:
+        """Whether no more calls are taken."""
+        return self._connector.closed
+
+    @property
     def unclosed(self) -> bool:
         """Whether there is a connection that takes calls. Older ones that take no more end by themselves."""
         return self._connector.connection_open

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from haptera.client.methods import Count, Milliseconds, Revision
-from haptera.errors import Code, RemoteProtocolError, failure
+from haptera.errors import Code, RemoteProtocolError, ServerError, failure
 
 
 class Before(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -38,9 +38,13 @@ class WatchItem(msgspec.Struct, array_like=True, frozen=True):
     more: bool = False
 
 
-_ANOTHER_SERVER: Final = "another server answers now, and its revisions are of another history"
-
 decode_item: Callable[[bytes], WatchItem] = msgspec.msgpack.Decoder(WatchItem).decode
+
+
+def of_another_server(revision: int) -> ServerError:
+    """Return the error of changes that cannot be read on from a revision, because a server with others answers now."""
+    message = "another server answers now, and its revisions are of another history"
+    return failure(Code.REVISION_COMPACTED, {"revision": revision}, message=message).exception()
 
 
 class WatchPosition:
@@ -77,7 +81,7 @@ class WatchPosition:
         than the ones that were given.
         """
         if self.seen is not None and server_id != self.server_id:
-            raise failure(Code.REVISION_COMPACTED, {"revision": self.seen + 1}, message=_ANOTHER_SERVER).exception()
+            raise of_another_server(self.seen + 1)
 
     def options(self) -> dict[str, Any]:
         """The options of a request that goes on from here."""

@@ -51,6 +51,8 @@ class Sent:
 
 
 class FakeStream:
+    """Gives ``pages``; an exception among them is raised, and behind ``...`` nothing comes any more."""
+
     def __init__(self, pages: list[Any], end: Any) -> None:
         self._pages = pages
         self._end = end
@@ -64,6 +66,8 @@ class FakeStream:
         await asyncio.sleep(0)
         if self._pages:
             page = self._pages.pop(0)
+            if page is ...:
+                await asyncio.Event().wait()
             if isinstance(page, Exception):
                 raise page
             return page if isinstance(page, bytes) else msgspec.msgpack.encode(page)

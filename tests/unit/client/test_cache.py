@@ -16,7 +16,7 @@ from haptera.client import cache as cache_module
 from haptera.client import freshness
 from haptera.client.cache import STALENESS_MIN_S
 from haptera.client.database import Database
-from haptera.errors import ConnectionLost, failure
+from haptera.errors import ConnectionLost, ServerError, failure
 from haptera.testing import MemoryFileSystem, node, proxy, virtual_clock
 from tests.support.places import URL, Place
 from tests.unit.client.doubles import Dialler, FakePeer, FakeStream, Sent, channel
@@ -289,8 +289,77 @@ async def test_the_waits_between_watches_begin_anew_behind_one_that_was_whole(
     monkeypatch.setattr(cache_module, "Backoff", Noted)
     compacted: Callable[[], Exception] = failure(4009).exception
     whole, lost = [[3, []], compacted()], [compacted()]
-    peer = endings(whole, lost, lost, whole, whole, lost, [[3, []], [4, []]])
+    peer = endings(whole, lost, lost, whole, whole, lost, [[3, []], [4, []], ...])
     async with Database(channel(Dialler(peer)), "haptera://a:1", 5.0) as db, db.cached(prefix="") as cache:
         while cache.revision != 4:
             await asyncio.sleep(0.1)
     assert attempts == [1, 2, 3, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("code", "goes_on"), [(3005, True), (5001, True), (4009, True), (2004, False), (3002, False), (3003, False)]
+)
+@virtual_clock
+async def test_a_copy_that_was_whole_goes_on_after_every_refusal_that_may_pass(
+    boot: BootClock, code: int, goes_on: bool
+) -> None:
+    refused = [failure(code, outcome="not_applied").exception()]
+    peer = endings([[3, []], *refused], refused, [[3, []], [4, []], ...])
+    async with Database(channel(Dialler(peer)), "haptera://a:1", 5.0) as db, db.cached(prefix="") as cache:
+        await asyncio.sleep(10)
+        assert (cache.ended, cache.revision) == (not goes_on, 4 if goes_on else 3)
+        assert getattr(cache.error, "code", None) == (None if goes_on else code)
+
+
+@pytest.mark.parametrize("code", [2004, 3005, 5001])
+@virtual_clock
+async def test_a_copy_that_is_refused_on_entering_says_why(boot: BootClock, code: int) -> None:
+    peer = endings([failure(code, outcome="not_applied").exception()])
+    async with Database(channel(Dialler(peer)), "haptera://a:1", 5.0) as db:
+        cache = db.cached(prefix="")
+        with pytest.raises(ServerError) as refused:
+            await cache.__aenter__()
+        assert (refused.value.code, cache.ended, cache.error) == (code, True, refused.value)
+        with pytest.raises(ValueError, match="entered once"):
+            await cache.__aenter__()
+
+
+@pytest.mark.parametrize("end", ["drain", "aclose"])
+@virtual_clock
+async def test_trap_a_copy_of_a_closed_database_dials_for_ever(boot: BootClock, end: str) -> None:
+    async with node(storage="memory", listen=URL), haptera.connect(URL) as db, db.cached(prefix="") as cache:
+        reading = asyncio.ensure_future(anext(cache.changes()))
+        await asyncio.sleep(0.1)
+        await (db.drain() if end == "drain" else db.aclose())
+        with pytest.raises(ConnectionLost, match="is closed"):
+            await reading
+        assert (cache.ended, "is closed" in str(cache.error)) == (True, True)
+
+
+@virtual_clock
+async def test_a_copy_ends_for_its_readers_although_its_closing_is_cancelled(boot: BootClock) -> None:
+    async with node(storage="memory", listen=URL), haptera.connect(URL) as db:
+        cache = await db.cached(prefix="").__aenter__()
+        reading = asyncio.ensure_future(anext(cache.changes()))
+        await asyncio.sleep(0.1)
+        closing = asyncio.ensure_future(cache.__aexit__(None, None, None))
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(ConnectionLost, match="the local copy is closed"):
+            await reading
+        assert cache.ended
+
+
+@virtual_clock
+async def test_a_defect_ends_a_copy_and_is_logged(boot: BootClock, caplog: pytest.LogCaptureFixture) -> None:
+    async with node(storage="memory", listen=URL), haptera.connect(URL) as db, db.cached(prefix="") as cache:
+
+        async def fail() -> tuple[bytes, int]:
+            raise ZeroDivisionError
+
+        other = type(cache)(cache._begin, fail, lambda: False, None)
+        with suppress(ZeroDivisionError):
+            async with other:
+                await asyncio.sleep(1)
+        assert (other.ended, type(other.error)) == (True, ZeroDivisionError)
+        assert [record.message for record in caplog.records if "cache" in record.name] == ["cache_failed"]
