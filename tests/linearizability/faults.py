@@ -14,6 +14,7 @@ import haptera
 from haptera.testing import proxy
 from haptera.wire.frame import HEADER_SIZE
 from tests.linearizability.history import History
+from tests.linearizability.log import Log
 from tests.linearizability.workload import Workload
 
 if TYPE_CHECKING:
@@ -133,6 +134,8 @@ async def record(node: Node, choices: random.Random) -> tuple[History, list[str]
             for _ in range(choices.randint(1, CLIENTS_MAX))
         ]
         peers = await stack.enter_async_context(_Peers(urls, choices))
+        log = history.log = Log(history, choices.choice(dbs))
+        await stack.enter_async_context(log)
         for db in dbs:
             await workload.warm_up(db, choices.randrange(WARM_UP_MAX))
         faults = Faults(node, proxies, workload, choices)
@@ -144,7 +147,7 @@ async def record(node: Node, choices: random.Random) -> tuple[History, list[str]
                 group.create_task(workload.client(db, OPERATIONS // len(callers)))
         await asyncio.sleep(node.late_s)
         async with haptera.connect(node.url) as observer:
-            await workload.observe(observer)
+            await log.reach(await workload.observe(observer))
     return history, faults.done
 
 

@@ -15,15 +15,18 @@ import haptera
 from haptera.errors import ConnectionLost, HapteraError, RemoteProtocolError, ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
     from haptera import Entry
+    from tests.linearizability.log import Log
 
-READS: Final = frozenset({"get", "get_many", "exists", "count", "scan"})
+READS: Final = frozenset({"get", "get_many", "exists", "count", "scan", "look_back"})
+#: Reads whose place in the order is another than their time.
+OF_THE_PAST: Final = frozenset({"look_back"})
 
 #: Refusals that say something of the store's content. The others say of a change that it was not applied.
-JUDGED: Final = frozenset({4001, 4002, 4003, 4004, 4005})
+JUDGED: Final = frozenset({4001, 4002, 4003, 4004, 4005, 4010, 4011})
 
 #: Characters of a value that tell it from all others: the workload writes no two that begin alike.
 SHORT: Final = 32
@@ -83,6 +86,8 @@ class History:
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
+        #: The changes of the store as a watch has told them, if one was there.
+        self.log: Log | None = None
         self._clock = 0
 
     async def record(
@@ -95,7 +100,7 @@ class History:
         request: str = "",
     ) -> Operation:
         """Run one operation and write down its outcome. A cancellation goes on to the caller."""
-        operation = Operation(client, method, {key: _plain(value) for key, value in argument.items()}, self._tick())
+        operation = Operation(client, method, {key: _plain(value) for key, value in argument.items()}, self.tick())
         operation.request = request
         self.operations.append(operation)
         try:
@@ -106,19 +111,36 @@ class History:
         except HapteraError as error:
             operation.outcome, operation.told = _refused(error)
         if operation.outcome != "unknown":
-            operation.end = self._tick()
+            operation.end = self.tick()
         return operation
 
     def lines(self) -> bytes:
-        return b"".join(operation.line() for operation in self.operations if operation.counts)
+        """The operations as the checker reads them. Reads of the past are no part of that order."""
+        ends = () if self.log is None else ends_of(self.log)
+        present = (operation for operation in self.operations if operation.method not in OF_THE_PAST)
+        return b"".join(operation.line() for operation in (*present, *ends) if operation.counts)
 
     def save(self, path: Path) -> Path:
         path.write_bytes(self.lines())
         return path
 
-    def _tick(self) -> int:
+    def tick(self) -> int:
+        """The number of something that happens now."""
         self._clock += 1
         return self._clock
+
+
+def ends_of(log: Log) -> Iterator[Operation]:
+    """The ends of keys that a log has, and of each key with a time to live its death, whose place no one knows."""
+    ended: dict[int, Operation] = {}
+    for tick, event in log.events:
+        if event.kind == "put" and event.expires_at is not None:
+            yield Operation(0, "die", {"key": event.key, "version": event.version}, 0)
+        if event.kind == "expire":
+            end = ended.setdefault(event.version, Operation(0, "end", {"keys": []}, 0, tick, "ok"))
+            end.argument["keys"].append(event.key)
+            end.told = Told(revision=event.version)
+    yield from ended.values()
 
 
 def _refused(error: HapteraError) -> tuple[str, Told]:

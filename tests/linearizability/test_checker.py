@@ -54,6 +54,37 @@ def transacted(
     return asked(call, end, "transact", told, compares=compares, then=then, otherwise=[{"method": "get", "key": "k"}])
 
 
+def mortal(call: int, end: int, value: str, revision: int, **argument: Any) -> dict[str, Any]:
+    """A set with a time to live."""
+    return asked(call, end, "set", {"revision": revision}, key="k", value=value, ttl_ms=5, **argument)
+
+
+def dies(key: str, version: int) -> dict[str, Any]:
+    """The time of an entry may be over at any place."""
+    return asked(0, None, "die", key=key, version=version)
+
+
+def ends(revision: int, *keys: str) -> dict[str, Any]:
+    """The log says that keys have ended."""
+    return asked(0, 99, "end", {"revision": revision}, keys=keys)
+
+
+def granted(call: int, end: int, revision: int) -> dict[str, Any]:
+    return asked(call, end, "grant_lease", {"revision": revision})
+
+
+def attached(call: int, end: int, key: str, revision: int, lease: int = 1) -> dict[str, Any]:
+    return asked(call, end, "set", {"revision": revision}, key=key, value="v", lease=lease)
+
+
+def missing(call: int, end: int, key: str) -> dict[str, Any]:
+    return asked(call, end, "get", {"rows": [{"key": key, "missing": True}]}, key=key)
+
+
+def fenced_set(call: int, end: int, told: dict[str, Any], fence: int) -> dict[str, Any]:
+    return asked(call, end, "set", told, key="f", value="w", fence=fence)
+
+
 RIGHT = {
     "changes that overlap take effect in either order": [
         incremented(1, 4, 2, 2),
@@ -100,6 +131,52 @@ RIGHT = {
         asked(3, 4, "transact", {"code": 4001}, then=[{"method": "set", "key": "k", "value": "w"}, GONE]),
         scanned(5, 1, found("k", "v", 1)),
     ],
+    "a key is absent before it ends": [
+        mortal(1, 2, "v", 1),
+        dies("k", 1),
+        missing(3, 4, "k"),
+        scanned(5, 1),
+        ends(2, "k"),
+        scanned(7, 2),
+    ],
+    "a key ends before another takes its place": [
+        mortal(1, 2, "v", 1),
+        dies("k", 1),
+        asked(3, 4, "set", {"revision": 3}, key="k", value="w", **{"if": "absent"}),
+        ends(2, "k"),
+        scanned(5, 3, found("k", "w", 3)),
+    ],
+    "an increment keeps the time of its key": [
+        asked(1, 2, "set", {"revision": 1}, key="n", value="1", ttl_ms=5),
+        dies("n", 1),
+        incremented(3, 4, 2, 2),
+        dies("n", 2),
+        ends(3, "n"),
+        scanned(5, 3),
+    ],
+    "a transact that failed in the place of a dead key": [
+        mortal(1, 2, "v", 1),
+        dies("k", 1),
+        missing(3, 4, "k"),
+        asked(5, 6, "transact", {"code": 4001}, then=[{"method": "set", "key": "k", "value": "w"}, GONE]),
+        ends(2, "k"),
+        scanned(7, 2),
+    ],
+    "a lease ends with its keys": [
+        granted(1, 2, 1),
+        attached(3, 4, "a", 2),
+        attached(5, 6, "b", 3),
+        fenced_set(7, 8, {"revision": 4}, 2),
+        ends(5, "a", "b"),
+        fenced_set(9, 10, {"code": 4011}, 2),
+        asked(11, 12, "set", {"code": 4010}, key="a", value="w", lease=1),
+        scanned(13, 5, found("f", "w", 4)),
+    ],
+    "a lease without keys ends unseen": [
+        granted(1, 2, 1),
+        asked(3, 4, "set", {"code": 4010}, key="a", value="w", lease=1),
+        scanned(5, 1),
+    ],
     "a delete of nothing": [
         asked(1, 4, "delete", {"number": 0, "revision": 1, "loose": True}, key="n"),
         stored(2, 3, "v", 1),
@@ -130,6 +207,69 @@ WRONG = {
         scanned(7, 2, found("k", "new", 2)),
     ],
     "an acknowledged change that is lost": [stored(1, 2, "v", 1), scanned(3, 0)],
+    "a key that lives again": [
+        mortal(1, 2, "v", 1),
+        dies("k", 1),
+        missing(3, 4, "k"),
+        asked(5, 6, "get", {"revision": 1, "rows": [found("k", "v", 1)]}, key="k"),
+        ends(2, "k"),
+        scanned(7, 2),
+    ],
+    "a key in the place of a dead one that has not ended": [
+        mortal(1, 2, "v", 1),
+        dies("k", 1),
+        asked(3, 4, "set", {"revision": 2}, key="k", value="w", **{"if": "absent"}),
+        scanned(5, 2, found("k", "w", 2)),
+    ],
+    "a key ends that has no time to live": [stored(1, 2, "v", 1), ends(2, "k"), scanned(3, 2)],
+    "a key ends that does not expire any more": [
+        mortal(1, 2, "v", 1),
+        dies("k", 1),
+        asked(3, 4, "expire", {"revision": 2}, key="k"),
+        ends(3, "k"),
+        scanned(5, 3),
+    ],
+    "a lease leaves a key": [
+        granted(1, 2, 1),
+        attached(3, 4, "a", 2),
+        attached(5, 6, "b", 3),
+        ends(4, "a"),
+        scanned(7, 4, found("b", "v", 3)),
+    ],
+    "a lease takes a key that has left it": [
+        granted(1, 2, 1),
+        attached(3, 4, "a", 2),
+        attached(5, 6, "k", 3),
+        stored(7, 8, "w", 4),
+        ends(5, "a", "k"),
+        scanned(9, 5),
+    ],
+    "a key comes to a lease that is over": [
+        granted(1, 2, 1),
+        attached(3, 4, "a", 2),
+        ends(3, "a"),
+        attached(5, 6, "b", 4),
+        scanned(7, 4, found("b", "v", 4)),
+    ],
+    "a lease that is not found although it has a key": [
+        granted(1, 2, 1),
+        attached(3, 4, "a", 2),
+        asked(5, 6, "set", {"code": 4010}, key="b", value="w", lease=1),
+        scanned(7, 2, found("a", "v", 2)),
+    ],
+    "a change behind a fence that does not stand": [
+        granted(1, 2, 1),
+        attached(3, 4, "a", 2),
+        attached(5, 6, "a", 3),
+        fenced_set(7, 8, {"revision": 4}, 2),
+        scanned(9, 4, found("a", "v", 3), found("f", "w", 4)),
+    ],
+    "a fence that stands is refused": [
+        granted(1, 2, 1),
+        attached(3, 4, "a", 2),
+        fenced_set(5, 6, {"code": 4011}, 2),
+        scanned(7, 2, found("a", "v", 2)),
+    ],
     "a version that is used twice": [
         stored(1, 2, "v", 1),
         asked(3, 4, "delete", {"number": 1, "revision": 2, "loose": True}, key="k"),

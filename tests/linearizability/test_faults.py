@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.linearizability.faults import FAULTS, KINDS, record
-from tests.linearizability.history import JUDGED, READS
+from tests.linearizability.history import JUDGED, READS, ends_of
 from tests.linearizability.processes import ServedNode
+from tests.linearizability.replay import Replay
 from tests.linearizability.simulation import simulate
-from tests.linearizability.workload import WEIGHTS
+from tests.linearizability.workload import SETS, WEIGHTS
 from tests.simulation.node import SimulatedNode
 
 if TYPE_CHECKING:
@@ -39,13 +40,18 @@ def test_a_simulated_history_repeats_by_its_seed() -> None:
     assert len(faults) == FAULTS
 
 
-def test_the_histories_have_every_operation_outcome_and_fault() -> None:
+def test_simulated_histories_replay_in_the_order_of_their_revisions() -> None:
+    """They have every operation, outcome and fault."""
     runs = [simulate(seed) for seed in range(20)]
+    for history, _ in runs:
+        Replay(history).check()
     faults = {fault for _, done in runs for fault in done}
     assert faults == {*KINDS, *SimulatedNode.kinds}
     operations = [operation for history, _ in runs for operation in history.operations]
     answered = Counter(operation.method for operation in operations if operation.outcome == "ok")
-    assert answered.keys() == WEIGHTS.keys() - {"get_and_set"}  # a set on the wire
+    assert answered.keys() == WEIGHTS.keys() - SETS
+    ended = Counter(operation.method for history, _ in runs if history.log for operation in ends_of(history.log))
+    assert ended["die"] > ended["end"] > 20
     changes = Counter(operation.outcome for operation in operations if operation.method not in READS)
     assert changes.keys() >= {"ok", "unknown"}
     assert changes["ok"] > 10 * changes["unknown"] > 100
@@ -58,7 +64,11 @@ def test_the_histories_have_every_operation_outcome_and_fault() -> None:
 @pytest.mark.parametrize("part", range(PARTS))
 def test_simulated_histories_are_linearizable(checker: Checker, tmp_path: Path, part: int) -> None:
     seeds = range(part * SEEDS_PER_PART, (part + 1) * SEEDS_PER_PART)
-    files = [simulate(seed)[0].save(tmp_path / f"seed-{seed}.jsonl") for seed in seeds]
+    files = []
+    for seed in seeds:
+        history = simulate(seed)[0]
+        Replay(history).check()
+        files.append(history.save(tmp_path / f"seed-{seed}.jsonl"))
     verdicts, text = checker.check(files)
     assert set(verdicts) == {"Ok"}, text
 
@@ -71,6 +81,7 @@ def test_histories_of_real_processes_are_linearizable(checker: Checker, tmp_path
         print(f"seed {seed}")
         choices = random.Random(seed)
         history, _ = asyncio.run(record(ServedNode(short_path / str(number), choices), choices))
+        Replay(history).check()
         files.append(history.save(tmp_path / f"{number}.jsonl"))
     verdicts, text = checker.check(files)
     assert set(verdicts) == {"Ok"}, text

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from haptera.client.database import KvMethods
+from tests.linearizability.endings import Endings
 from tests.linearizability.history import Told, row
+from tests.linearizability.transactions import Transactions
 
 if TYPE_CHECKING:
     import random
@@ -43,10 +45,23 @@ WEIGHTS: Final = {
     "clear": 1,
     "count": 2,
     "scan": 4,
+    "look_back": 3,
     "transact": 10,
+    "set_mortal": 5,
+    "expire": 2,
+    "grant_lease": 2,
+    "set_leased": 4,
+    "set_fenced": 3,
 }
+#: Operations that are a set on the wire.
+SETS: Final = frozenset({"get_and_set", "set_mortal", "set_leased", "set_fenced"})
+#: Operations on keys that end, which are methods of `Endings`.
+ENDINGS: Final = frozenset({"set_mortal", "expire", "grant_lease", "set_leased", "set_fenced"})
 TIMEOUTS_S: Final = (20.0, 20.0, 300.0)
 PAUSE_S: Final = 0.004
+#: The wait behind one call in so many, because leases last for a second at least.
+LONG_PAUSE_S: Final = 1.3
+LONG_PAUSE_CHANCE: Final = 0.02
 #: The longest wait behind a call that failed, because clients that are refused at once would be done at once.
 AFTER_A_FAILURE_S: Final = 0.05
 
@@ -61,6 +76,8 @@ class Workload:
         self._written = itertools.count(1)
         self._clients = itertools.count(1)
         self._seen: dict[str, int] = {}  # versions that conditions are made of
+        self._endings = Endings(choices, self._key, self._value)
+        self._transactions = Transactions(choices, self._key, self._written, self._seen)
 
     async def client(self, db: Database, count: int) -> None:
         """Run ``count`` operations one after the other. Some are cancelled, some have hardly any time."""
@@ -70,16 +87,25 @@ class Workload:
             if self._choices.random() < 0.1:
                 timeout = self._choices.uniform(0.0001, 0.02)
             method = self._choices.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-            argument, ask = getattr(self, f"_{method}")(db, timeout)
-            recorded = "set" if method == "get_and_set" else method
+            argument, ask = self._maker(method)(db, timeout)
+            recorded = "set" if method in SETS else method
             task = asyncio.ensure_future(self.history.record(number, recorded, argument, ask))
             self.running[task] = None
             await asyncio.wait([task])
             del self.running[task]
+            if self._choices.random() < LONG_PAUSE_CHANCE:
+                await asyncio.sleep(LONG_PAUSE_S)
             if not task.cancelled() and task.result().outcome == "ok":
                 await self.pause(PAUSE_S)
             else:
                 await self.pause(AFTER_A_FAILURE_S)
+
+    def _maker(self, method: str) -> Callable[[Database, float], tuple[dict[str, Any], Ask]]:
+        """The method that makes operations of a kind: one of a part, or of this class."""
+        part = self._endings if method in ENDINGS else self._transactions
+        found: Callable[[Database, float], tuple[dict[str, Any], Ask]]
+        found = getattr(self, f"_{method}") if hasattr(self, f"_{method}") else getattr(part, method)
+        return found
 
     async def warm_up(self, db: Database, count: int) -> None:
         """Change a key of the client's own, one change after the other."""
@@ -140,13 +166,14 @@ class Workload:
             return False
         return self._choices.choice(list(self.running)).cancel()
 
-    async def observe(self, db: Database) -> None:
-        """Read everything, when all is over."""
+    async def observe(self, db: Database) -> int:
+        """Read everything, when all is over; the newest revision that was told."""
         number = next(self._clients)
         for method in ("scan", "get_many", "count"):
             argument, ask = getattr(self, f"_{method}")(db, None, everything=True)
             operation = await self.history.record(number, method, argument, ask)
             assert operation.outcome == "ok", operation
+        return max(operation.told.revision or 0 for operation in self.history.operations)
 
     # -- one key
 
@@ -289,56 +316,18 @@ class Workload:
 
         return argument, ask
 
-    # -- transactions
-
-    def _transact(self, db: Database, timeout: float) -> tuple[dict[str, Any], Ask]:
-        compares = [self._compare() for _ in range(self._choices.choice((0, 1, 1, 2)))]
-        then, otherwise = ([self._part() for _ in range(self._choices.randint(0, 3))] for _ in range(2))
-        argument = {"compares": compares, "then": then, "otherwise": otherwise}
+    def _look_back(self, db: Database, timeout: float) -> tuple[dict[str, Any], Ask]:
+        """A scan of the store as it was at a revision that is known."""
+        told = [operation.told.revision for operation in self.history.operations[-20:]]
+        known = [revision for revision in told if revision is not None]
+        prefix, at = self._choices.choice(PREFIXES), self._choices.choice(known or [0])
 
         async def ask() -> Told:
-            result = await db.transact(
-                compare=[_compare_of(each) for each in compares],
-                then=[_operation_of(each) for each in then],
-                otherwise=[_operation_of(each) for each in otherwise],
-                timeout=timeout,
-            )
-            made = then if result.succeeded else otherwise
-            rows = [
-                row(each["key"], cast("Entry | None", found))
-                for each, found in zip(made, result.results, strict=True)
-                if each["method"] == "get"
-            ]
-            changed = result.version is not None
-            revision = result.version if changed else db.revision
-            return Told(rows=rows, number=int(result.succeeded), revision=revision, loose=not changed)
+            scan = db.scan(prefix=prefix, at_revision=at, timeout=timeout)
+            rows = [row(entry.key, entry) async for entry in scan]
+            return Told(rows=rows, number=scan.count, revision=scan.revision)
 
-        return argument, ask
-
-    def _compare(self) -> dict[str, Any]:
-        key = self._key()
-        match self._choices.random():
-            case chance if chance < 0.5:
-                operator = self._choices.choice(("=", "=", "!=", "<", ">"))
-                return {"key": key, "field": "version", "operator": operator, "number": self._seen.get(key, 0)}
-            case chance if chance < 0.8:
-                return {"key": key, "field": "exists", "operator": "=", "number": self._choices.randint(0, 1)}
-            case _:
-                return {"key": key, "field": "value", "operator": self._choices.choice("<>"), "value": "v"}
-
-    def _part(self) -> dict[str, Any]:
-        """An operation as the checker reads it."""
-        key = self._key()
-        match self._choices.choice(("get", "get", "set", "set", "set", "delete", "increment", "rename")):
-            case "set":
-                condition = {"if": self._choices.choice(("absent", "present"))} if self._choices.random() < 0.2 else {}
-                return {"method": "set", "key": key, "value": f"v{next(self._written)}", **condition}
-            case "increment":
-                return {"method": "increment", "key": self._choices.choice(("n", "n/1")), "delta": 1}
-            case "rename":
-                return {"method": "rename", "key": key, "new_key": self._key()}
-            case method:
-                return {"method": method, "key": key}
+        return {"prefix": prefix, "at_revision": at}, ask
 
     # -- choices
 
@@ -377,16 +366,3 @@ class Workload:
     def _note(self, entry: Entry | None) -> None:
         if entry is not None:
             self._seen[entry.key] = entry.version
-
-
-def _compare_of(compare: dict[str, Any]) -> tuple[str, str, str, Any]:
-    """The argument of `Database.transact` that a recorded compare is of."""
-    operand = compare["value"] if compare["field"] == "value" else compare["number"]
-    return compare["key"], compare["field"], compare["operator"], operand
-
-
-def _operation_of(part: dict[str, Any]) -> tuple[str, list[Any]]:
-    """The argument of `Database.transact` that a recorded operation is of."""
-    others = [part[name] for name in ("value", "delta", "new_key") if name in part]
-    options = [{"if": part["if"]}] if "if" in part else []
-    return part["method"], [part["key"], *others, *options]

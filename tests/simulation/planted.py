@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 def forgets(*_: Any) -> None:
-    """Judge each request as a new one."""
+    """Remember no request."""
 
 
 def unsynced(*_: Any) -> None:
@@ -253,7 +253,7 @@ PLANTED: Final[dict[str, Callable[[], Any]]] = {
     "records are not synced": partial(patch.object, MemoryFile, "fdatasync", unsynced),
     "new segments are not synced": partial(patch.object, MemoryFile, "fsync", unsynced),
     "names are not synced": partial(patch.object, MemoryFileSystem, "sync_directory", unsynced),
-    "a repeated change is applied again": partial(patch.object, Requests, "judge", forgets),
+    "a repeated change is applied again": partial(patch.object, Requests, "remember", forgets),
     "answers come before the disk": partial(patch.object, ClusterOfOne, "_write", answered_first),
     "changed keys are not written": partial(patch.object, StoredKeyring, "_replace", kept_in_memory),
     "keys that are needed are dropped": partial(patch.object, assembly, "used_key_ids", none_used),

@@ -105,7 +105,7 @@ def test_the_runs_have_every_fault_and_every_outcome() -> None:
 
 
 def test_a_seed_that_fails_names_the_command_that_shows_its_run() -> None:
-    with PLANTED["a repeated change is applied again"]():
+    with PLANTED["a read is stale"]():
         seed, error = first_failure()
     assert f"the whole run: python -m tests.simulation {seed}" in error.__notes__
 

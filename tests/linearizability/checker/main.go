@@ -49,6 +49,10 @@ type operation struct {
 	Prefix    string      `json:"prefix,omitempty"`
 	Limit     *int        `json:"limit,omitempty"`
 	Reverse   bool        `json:"reverse,omitempty"`
+	TTL       int64       `json:"ttl_ms,omitempty"`
+	Lease     int64       `json:"lease,omitempty"`
+	Fence     *int64      `json:"fence,omitempty"`
+	Version   int64       `json:"version,omitempty"` // of the entry that dies
 
 	Compares  []compare   `json:"compares,omitempty"`
 	Then      []operation `json:"then,omitempty"`
@@ -100,11 +104,18 @@ func (t *told) agrees(right answer) bool {
 type judge struct {
 	owner map[int64]*operation // of revisions whose changes were answered
 	shown map[int64][]row      // what reads told of the store at a revision
+	alive map[entryID]int64    // the last revision at which a read found an entry
 	last  int64                // the revision that the last read told
 }
 
+// An entryID names an entry: no two entries of a key have the same version.
+type entryID struct {
+	key     string
+	version int64
+}
+
 func newJudge(history []porcupine.Operation) *judge {
-	j := &judge{owner: map[int64]*operation{}, shown: map[int64][]row{}}
+	j := &judge{owner: map[int64]*operation{}, shown: map[int64][]row{}, alive: map[entryID]int64{}}
 	for _, each := range history {
 		op := each.Input.(*operation)
 		j.note(op)
@@ -113,7 +124,7 @@ func newJudge(history []porcupine.Operation) *judge {
 		}
 		j.last = max(j.last, *op.Told.Revision)
 		switch op.Method {
-		case "set", "set_many", "increment", "rename":
+		case "set", "set_many", "increment", "rename", "expire", "grant_lease", "end":
 			j.owner[*op.Told.Revision] = op
 		case "delete", "delete_many", "clear":
 			if *op.Told.Number > 0 {
@@ -144,6 +155,9 @@ func (j *judge) note(op *operation) {
 		begin := told.Version
 		if told.Missing {
 			begin = end
+		} else {
+			id := entryID{told.Key, told.Version}
+			j.alive[id] = max(j.alive[id], end)
 		}
 		for revision := begin; revision <= end; revision++ {
 			j.shown[revision] = append(j.shown[revision], told)
@@ -159,7 +173,8 @@ func (j *judge) fits(op *operation, made *store) bool {
 		return false
 	}
 	for _, told := range j.shown[made.revision] {
-		if found := made.row(told.Key); found != told {
+		// A mortal key may have died at this revision, before it was found missing.
+		if found := made.row(told.Key); found != told && !(told.Missing && made.entries[told.Key].mortal) {
 			return false
 		}
 	}
@@ -168,8 +183,15 @@ func (j *judge) fits(op *operation, made *store) bool {
 
 func (j *judge) step(state, input, _ any) (bool, any) {
 	op, before := input.(*operation), state.(*store)
+	if op.Told.Code == leaseNotFound && !before.over[op.Lease] {
+		// A lease without keys ends unseen.
+		return before.attached(op.Lease) == 0, before.without(op.Lease)
+	}
 	right, next := before.apply(op)
 	changed := next.revision > before.revision
+	if op.Method == "die" && next != before {
+		return before.revision >= j.alive[entryID{op.Key, op.Version}], next
+	}
 	switch op.Outcome {
 	case "unknown":
 		// It was applied where that fits. Otherwise its place is behind everything, where it was never applied: to have
@@ -187,7 +209,7 @@ func (j *judge) step(state, input, _ any) (bool, any) {
 
 func (j *judge) model() porcupine.Model {
 	return porcupine.Model{
-		Init:              func() any { return newStore(0, map[string]entry{}, map[string]answer{}) },
+		Init:              func() any { return newStore(0, map[string]entry{}, map[int64]bool{}, map[string]answer{}) },
 		Step:              j.step,
 		Equal:             func(a, b any) bool { return a.(*store).text == b.(*store).text },
 		DescribeOperation: func(input, _ any) string { return describe(input.(*operation)) },
