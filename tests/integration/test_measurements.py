@@ -13,9 +13,12 @@ from bench import (
     codec,
     copies,
     expiry,
+    leases,
     memory,
+    processes,
     redis_compare,
     replay,
+    scans,
     startup,
     storage,
     transactions,
@@ -119,6 +122,17 @@ def test_attacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert all(result["gets"] > 0 and result["longest_ms"] > 0 for result in results)
 
 
+def test_scans(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scans, "TOGETHER", (2,))
+    assert scans.main(["--keys", "2000", "--seconds", "0.2", "--dir", str(tmp_path), "--json"]) == 0
+    alone, beside = _found(capsys)["results"]
+    assert "scanned" not in alone
+    assert beside["scanned"]["keys"] % 2001 == 0
+    assert beside["scanned"]["keys"] >= 4002
+    assert alone["turns"]["turns"] > 0
+    assert all(beside[call]["gets"] > 0 for call in ("get", "set"))
+
+
 def test_the_end_of_many_keys(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,3 +142,19 @@ def test_the_end_of_many_keys(
     assert [result["watched"] for result in results] == [False, True]
     assert results[1]["told_after_s"] > 0
     assert all(result["during"]["turns"]["longest_ms"] > 0 for result in results)
+
+
+def test_leases(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a node alone: etcd takes seconds to start."""
+    monkeypatch.setattr(processes, "etcd_version", lambda: None)
+    for name, value in (("INTERVAL_S", 0.2), ("CHANGES", 100), ("ENDS", ((2, 10_000),))):
+        monkeypatch.setattr(leases, name, value)
+    assert leases.main(["--leases", "100", "--seconds", "0.2", "--dir", str(tmp_path), "--json"]) == 0
+    found = _found(capsys)
+    assert found["changes"][0]["grants_per_second"] > 0
+    assert [(row["way"], row["renewals"]) for row in found["renewals"]] == [
+        ("one call", 100),
+        ("a call of each connection", 100),
+        ("a call for each lease", 100),
+    ]
+    assert [(row["revoked"], row["keys_each"]) for row in found["ends"]] == [(True, 100), (False, 100)]

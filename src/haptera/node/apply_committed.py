@@ -14,6 +14,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from haptera.errors import Code, StorageError, failure
+from haptera.node.garbage_collection import YOUNG_COLLECTIONS
 from haptera.node.slice_queue import TURN_WORK_MAX
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class Applier:
         self._waiting: deque[tuple[LogEntry, Sequence[Logged]]] = deque()  # bounded as the writes without a result are
         self._readers: deque[asyncio.Future[None]] = deque()  # each is of a scan or count, whose limits bound it
         self._collected = machine.kv.events.end  # the changes at which the collector has looked
+        self._looks = 0
         self._index = machine.index  # of the last entry that was applied whole; the machine's own is ahead in slices
         self._marks: dict[int, list[asyncio.Future[Applied]]] = {}  # each is of a backup, of which there are few
 
@@ -180,7 +182,9 @@ class Applier:
         if changes - self._collected >= COLLECTED_CHANGES:
             self._collected = changes
             if gc.isenabled():
-                gc.collect(0)
+                # Else the survivors of all looks would wait for Python to begin by itself: 30 ms for a million changes.
+                self._looks += 1
+                gc.collect(0 if self._looks % YOUNG_COLLECTIONS else 1)
 
     def _wake_readers(self, limit: int) -> None:
         for _ in range(min(len(self._readers), limit)):

@@ -13,7 +13,7 @@ from haptera.node.lease_clock import TICK_MS
 from haptera.state import require
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from haptera.state import Steps
 
@@ -66,11 +66,11 @@ class LeaseDeadlines:
         """The time that is left of a lease; 0 for one that is not there."""
         return max(0, self._ends_ms.get(lease_id, now_ms) - now_ms)
 
-    def take_due(self, now_ms: int, limit: int) -> Steps[list[int]]:
-        """Take out at most ``limit`` of the leases whose time is over, found in slices."""
+    def take_due(self, now_ms: int, limit: int, weight: Callable[[int], int]) -> Steps[list[int]]:
+        """Take out leases whose time is over, found in slices, until their weights reach ``limit``."""
         due: list[int] = []
-        last, looked = now_ms // TICK_MS, 0
-        while self._reached <= last and len(due) < limit:
+        last, looked, weights = now_ms // TICK_MS, 0, 0
+        while self._reached <= last and weights < limit:
             slot = self._slots.get(self._reached)
             if slot is None:
                 self._reached += 1
@@ -84,6 +84,7 @@ class LeaseDeadlines:
             else:
                 del self._ttls_ms[lease_id], self._ends_ms[lease_id], self._places[lease_id]
                 due.append(lease_id)
+                weights += weight(lease_id)
             looked += 1
             if looked == _PIECE:
                 yield looked * _LOOK_WORK

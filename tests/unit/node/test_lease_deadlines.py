@@ -26,6 +26,11 @@ STEPS = st.lists(
 )
 
 
+def one(_: int) -> int:
+    """The weight of a lease without keys."""
+    return 1
+
+
 @given(STEPS)
 def test_leases_are_due_when_their_time_is_over_and_not_before(steps: list[tuple[Any, ...]]) -> None:
     deadlines, model, now_ms = LeaseDeadlines(), dict[int, tuple[int, int]](), 0
@@ -45,7 +50,7 @@ def test_leases_are_due_when_their_time_is_over_and_not_before(steps: list[tuple
             case "pass", milliseconds:
                 now_ms += milliseconds
             case "take", limit:
-                due = finish(deadlines.take_due(now_ms, limit))
+                due = finish(deadlines.take_due(now_ms, limit, one))
                 assert len(due) <= limit
                 over = {lease for lease, (_, end_ms) in model.items() if end_ms <= now_ms // TICK_MS * TICK_MS}
                 assert len(due) == limit or over <= set(due)
@@ -55,17 +60,17 @@ def test_leases_are_due_when_their_time_is_over_and_not_before(steps: list[tuple
         assert len(deadlines) == len(model)
         for lease, (_, end_ms) in model.items():
             assert deadlines.left_ms(lease, now_ms) == max(0, end_ms - now_ms)
-    assert len(finish(deadlines.take_due(now_ms + 60_000, 100))) == len(model)
+    assert len(finish(deadlines.take_due(now_ms + 60_000, 100, one))) == len(model)
     deadlines.check()
 
 
 def test_a_lease_that_has_some_milliseconds_left_of_its_tick_waits_for_the_next_one() -> None:
     deadlines = LeaseDeadlines()
     deadlines.add(1, 1000 + TICK_MS // 2, 0)
-    steps = deadlines.take_due(1000 + TICK_MS // 4, 5)
+    steps = deadlines.take_due(1000 + TICK_MS // 4, 5, one)
     assert next(steps, "the end") == "the end"
     deadlines.check()
-    assert finish(deadlines.take_due(1000 + TICK_MS, 5)) == [1]
+    assert finish(deadlines.take_due(1000 + TICK_MS, 5, one)) == [1]
 
 
 def test_a_lease_that_was_revoked_is_not_due_any_more() -> None:
@@ -74,7 +79,16 @@ def test_a_lease_that_was_revoked_is_not_due_any_more() -> None:
     deadlines.add(2, 1000, 0)
     deadlines.remove(1)
     deadlines.check()
-    assert finish(deadlines.take_due(1000, 5)) == [2]
+    assert finish(deadlines.take_due(1000, 5, one)) == [2]
+
+
+def test_leases_are_taken_until_their_weights_reach_the_limit() -> None:
+    deadlines = LeaseDeadlines()
+    for lease in range(1, 31):
+        deadlines.add(lease, 1000, 0)
+    assert len(finish(deadlines.take_due(1000, 10, lambda _: 4))) == 3
+    assert len(finish(deadlines.take_due(1000, 10, lambda _: 100))) == 1
+    assert len(finish(deadlines.take_due(1000, 100, one))) == 26
 
 
 def test_renewals_leave_nothing_behind() -> None:
@@ -93,7 +107,7 @@ def test_renewals_leave_nothing_behind() -> None:
     for _ in range(1000):
         now_ms += TICK_MS
         deadlines.renew(ids, now_ms)
-        assert not finish(deadlines.take_due(now_ms, 10))
+        assert not finish(deadlines.take_due(now_ms, 10, one))
         assert filed() == 1000
     assert size() <= before
     deadlines.check()
@@ -103,6 +117,6 @@ def test_leases_are_looked_at_in_slices() -> None:
     deadlines = LeaseDeadlines()
     for lease in range(1, 2001):
         deadlines.add(lease, 1000, 0)
-    steps = deadlines.take_due(1000, 1500)
+    steps = deadlines.take_due(1000, 1500, one)
     assert len(list(steps)) >= 1500 // 256
     assert len(deadlines) == 500

@@ -255,6 +255,22 @@ async def test_many_leases_end_in_several_commands(monkeypatch: pytest.MonkeyPat
 
 
 @virtual_clock
+async def test_leases_with_many_keys_end_one_by_one_so_that_writers_get_between(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(leases, "ENDED_TOGETHER_MAX", 10)
+    async with node(storage="memory") as url:
+        store = url.node
+        await done(store, *[GrantLease(1000)] * 5)
+        for lease in range(1, 6):
+            await done(store, SetMany([(f"{lease}/{number}", b"") for number in range(200)], lease=lease))
+        index = store.index
+        await sleep(1 + LATE_S)
+        assert Asked(store, Count()).result == (0,)
+        assert store.index == index + 5
+
+
+@virtual_clock
 async def test_leases_that_are_revoked_leave_nothing_behind() -> None:
     """However long they would have lasted."""
     async with node(storage="memory") as url:
