@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from haptera.node.answer_aging import crowded
 from haptera.node.shortage import shortage_of
+from haptera.state import limits
 
 if TYPE_CHECKING:
     from haptera.node.node import Node
 
-__all__ = ["Health", "health"]
+__all__ = ["LEASES_MANY", "Health", "health"]
+
+#: From this number of leases on an operator is told, who can still find the program that leaves them behind.
+LEASES_MANY: Final = limits.LEASES_MAX * 4 // 5
 
 
 class Health(NamedTuple):
@@ -69,6 +73,10 @@ def _trouble(node: Node) -> Health | None:
     if crowded(answers):
         reason = f"{answers} of {answers_max} answers are remembered: each connection may have few"
         return Health("ok", reason, "find the clients that end without closing their connections")
+    leases = node.leases.count
+    if leases >= LEASES_MANY:
+        reason = f"there are {leases} of {limits.LEASES_MAX} leases: when there are all, no more are granted"
+        return Health("ok", reason, "find the program that grants leases and neither renews nor revokes them")
     if node.memory.high:
         reason = f"{_memory(node)}: changes that add to it are refused when there is no more"
         return Health("ok", reason, "delete keys, or start the node with a larger --memory-max")

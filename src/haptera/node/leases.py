@@ -77,6 +77,11 @@ class LeaseKeeper:
         machine.leases.granted = self._granted
         machine.leases.ended = self._deadlines.remove
 
+    @property
+    def count(self) -> int:
+        """How many leases there are."""
+        return len(self._machine.leases.by_id)
+
     def begin(self) -> None:
         """Begin the time of all leases that there are: the node serves from now on."""
         for lease_id, lease in self._machine.leases.by_id.items():

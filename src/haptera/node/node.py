@@ -332,7 +332,7 @@ class Node:
                 "entry_time_offset_seconds": lambda: (self._entry_time_ms() - self.clock_ms()) / 1000,
                 "index": lambda: self._machine.index,
                 "keys": lambda: self.keys,
-                "leases": lambda: len(self._machine.leases.by_id),
+                "leases": lambda: self.leases.count,
                 "keys_leased": lambda: self._machine.leases.attached,
                 "keys_expiring": lambda: self._machine.kv.expiry.count,
                 "log_segments": lambda: len(self._storage.log.segments),

@@ -7,7 +7,7 @@ from asyncio import sleep
 from typing import TYPE_CHECKING
 
 from haptera.errors import Failure
-from haptera.node import leases
+from haptera.node import health, leases
 from haptera.node.commit import RETRY_S
 from haptera.node.lease_clock import TICK_MS
 from haptera.state.operations import Count, Get, GrantLease, ListLeases, RenewLease, RevokeLease, Set, SetMany
@@ -206,6 +206,25 @@ async def test_a_lease_ends_on_a_full_disk_too() -> None:
         await sleep(10 + LATE_S)
         assert not has(store)
         fs.failing = frozenset()
+
+
+@virtual_clock
+async def test_health_names_leases_that_are_left_behind_before_there_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(health, "LEASES_MANY", 3)
+    async with node(storage="memory") as url:
+        store = url.node
+        lease = await granted(store, 10_000)
+        await granted(store, 600_000)
+        assert health.health(store) == health.Health("ok")
+        await granted(store, 600_000)
+        state, reason, help_, since_ms = health.health(store)
+        assert (state, since_ms) == ("ok", None)
+        assert reason.startswith("there are 3 of 100000 leases")
+        assert "neither renews nor revokes" in help_
+        await done(store, RevokeLease(lease))
+        assert health.health(store) == health.Health("ok")
 
 
 @virtual_clock
