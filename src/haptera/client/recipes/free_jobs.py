@@ -14,7 +14,6 @@ from haptera.client.recipes.queue_keys import READY, are_digits, ready_numbers
 from haptera.errors import HapteraError, RemoteProtocolError, RevisionCompacted
 
 if TYPE_CHECKING:
-    from haptera.client.entry import Entry
     from haptera.client.event import Event
     from haptera.client.recipes.job_claims import JobClaims
 
@@ -125,11 +124,10 @@ class FreeJobs:
         jobs = [item.key.removeprefix(self._keys.items) async for item in page]
         if not jobs:
             return [], cursor, True
+        free = dict.fromkeys(filter(are_digits, jobs))
         start, end = self._keys.claims + jobs[0], f"{self._keys.claims}{jobs[-1]}\0"
-        taken = {digits async for claim in self._db.scan(start=start, end=end) if (digits := self._taken(claim))}
-        return [job for job in jobs if job not in taken and are_digits(job)], jobs[-1], len(jobs) < PAGE_JOBS
-
-    def _taken(self, claim: Entry) -> str | None:
-        """The digits of a job whose claim counts."""
-        digits = claim.key.removeprefix(self._keys.claims)
-        return None if self._claims.forgotten(digits, claim) else digits
+        async for claim in self._db.scan(start=start, end=end):
+            digits = claim.key.removeprefix(self._keys.claims)
+            if not self._claims.forgotten(digits, claim):
+                free.pop(digits, None)
+        return list(free), jobs[-1], len(jobs) < PAGE_JOBS

@@ -118,9 +118,9 @@ async def test_a_job_whose_block_raises_comes_back_and_counts_its_attempts(db: D
 async def test_a_job_that_is_put_or_given_back_with_a_delay_waits_for_it(db: Database) -> None:
     mail = db.queue("mail")
     await mail.put("never", delay=LONG_S)
-    await mail.put("soon", delay=0.05)
     async with mail.worker(delay=LONG_S) as worker:
         assert await worker.take(wait=0) is None
+        await mail.put("soon", delay=0.05)
         job = await taken(worker)
         assert job.text == "soon"
         await job.release(delay=0.05)
@@ -216,10 +216,11 @@ async def test_each_job_of_many_is_taken_once_by_many_tasks_of_many_workers(db: 
     done: Counter[int] = Counter()
 
     async def work(worker: Worker) -> None:
-        while (job := await worker.take(wait=0.2)) is not None:
-            async with job:
-                assert int(job.value) == job.number
-                done[job.number] += 1
+        while len(done) < len(numbers):
+            if (job := await worker.take(wait=0.1)) is not None:
+                async with job:
+                    assert int(job.value) == job.number
+                    done[job.number] += 1
 
     async with mail.worker() as one, mail.worker() as two, mail.worker() as three:
         await asyncio.gather(*(work(worker) for worker in (one, two, three) for _ in range(4)))
