@@ -29,6 +29,19 @@ if TYPE_CHECKING:
 #: A slice on a clock that stands still while the node works: about as long as a message is under way.
 TURN_S: Final = 0.0005
 
+#: Planted faults that no order of the calls explains, and the seeds within which each of them shows.
+FAULTS_OF_THE_STORE: Final = (
+    "a repeated change is applied again",
+    "a read is stale",
+    "an increment is lost",
+    "a change is answered and not made",
+    "the end of a lease leaves a key",
+    "a key stays in a lease that it has left",
+    "a fence is not judged",
+    "a fence that stands is refused",
+)
+FOUND_WITHIN: Final = 20
+
 
 def simulate(seed: int) -> tuple[History, list[str]]:
     """A history under faults, and the kinds of the faults, both by their seed."""

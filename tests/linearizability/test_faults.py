@@ -16,9 +16,10 @@ from tests.linearizability.faults import FAULTS, KINDS, record
 from tests.linearizability.history import JUDGED, READS, ends_of
 from tests.linearizability.processes import ServedNode
 from tests.linearizability.replay import Replay
-from tests.linearizability.simulation import simulate
+from tests.linearizability.simulation import FAULTS_OF_THE_STORE, FOUND_WITHIN, simulate
 from tests.linearizability.workload import SETS, WEIGHTS
 from tests.simulation.node import SimulatedNode
+from tests.simulation.planted import PLANTED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,6 +72,14 @@ def test_simulated_histories_are_linearizable(checker: Checker, tmp_path: Path, 
         files.append(history.save(tmp_path / f"seed-{seed}.jsonl"))
     verdicts, text = checker.check(files)
     assert set(verdicts) == {"Ok"}, text
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", FAULTS_OF_THE_STORE)
+def test_the_checker_finds_a_planted_fault(checker: Checker, tmp_path: Path, name: str) -> None:
+    with PLANTED[name]():
+        files = [simulate(seed)[0].save(tmp_path / f"seed-{seed}.jsonl") for seed in range(FOUND_WITHIN)]
+    assert "Illegal" in checker.check(files)[0]
 
 
 @pytest.mark.long

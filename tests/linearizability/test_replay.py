@@ -10,7 +10,7 @@ import pytest
 
 from tests.linearizability.history import History, Operation
 from tests.linearizability.replay import Replay, made_a_revision
-from tests.linearizability.simulation import simulate
+from tests.linearizability.simulation import FAULTS_OF_THE_STORE, FOUND_WITHIN, simulate
 from tests.simulation.planted import PLANTED
 from tests.simulation.promises import PromiseBroken
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from haptera import Event
     from tests.linearizability.log import Log
 
-#: Seeds within which each planted fault shows.
-FOUND_WITHIN: Final = 20
+#: Planted faults of the watch that tells the log.
+FAULTS_OF_THE_LOG: Final = ("a watch in step misses an event", "a watch that catches up misses an event")
 
 
 @cache
@@ -176,21 +176,7 @@ def test_a_history_that_is_altered_is_refused(alter: Callable[[Copied], None]) -
         Replay(copy.history).check()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "a repeated change is applied again",
-        "a read is stale",
-        "an increment is lost",
-        "a change is answered and not made",
-        "the end of a lease leaves a key",
-        "a key stays in a lease that it has left",
-        "a fence is not judged",
-        "a fence that stands is refused",
-        "a watch in step misses an event",
-        "a watch that catches up misses an event",
-    ],
-)
+@pytest.mark.parametrize("name", [*FAULTS_OF_THE_STORE, *FAULTS_OF_THE_LOG])
 def test_the_replay_finds_a_planted_fault(name: str) -> None:
     with PLANTED[name]():
         histories = (simulate(seed)[0] for seed in range(FOUND_WITHIN))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -39,6 +40,7 @@ from haptera.state import (
     validate,
 )
 from haptera.state.operations import (
+    FENCED,
     AsOf,
     Clear,
     Count,
@@ -55,8 +57,10 @@ from haptera.state.operations import (
     GetMany,
     GrantLease,
     Increment,
+    ListLeases,
     OpenScan,
     Rename,
+    RenewLease,
     RevokeLease,
     Set,
     SetMany,
@@ -91,7 +95,7 @@ moments = st.builds(AsOf, st.just(Get("a")), st.integers(0, 30)) | st.builds(
 leases = st.sampled_from([1, 1, 2, 3, 5, 8])
 tokens = st.none() | st.integers(1, 12)
 
-writes: st.SearchStrategy[Write] = st.one_of(
+without_fence: st.SearchStrategy[Write] = st.one_of(
     st.builds(Set, keys, values, versions, st.sampled_from([None, None, "absent", "present"]), st.booleans()),
     st.builds(Set, keys, values),
     st.builds(Delete, keys, versions, st.booleans()),
@@ -111,12 +115,13 @@ writes: st.SearchStrategy[Write] = st.one_of(
     st.builds(GetAndDelete, keys),
     st.builds(ExpireDue, st.lists(keys, max_size=4)),
     st.builds(GrantLease, st.sampled_from([1000, 2000])),
-    st.builds(Set, keys, values, versions, lease=leases, fence=tokens),
-    st.builds(SetMany, st.lists(st.tuples(keys, values), max_size=4), lease=leases, fence=tokens),
+    st.builds(Set, keys, values, versions, lease=leases),
+    st.builds(SetMany, st.lists(st.tuples(keys, values), max_size=4), lease=leases),
     st.builds(RevokeLease, leases),
     st.builds(EndLeases, st.lists(leases, max_size=3)),
-    st.builds(Delete, keys, fence=tokens) | st.builds(Clear, st.sampled_from([None, "a"]), fence=tokens),
-    st.builds(Increment, keys, fence=tokens) | st.builds(Rename, keys, keys, fence=tokens),
+)
+writes: st.SearchStrategy[Write] = without_fence | st.builds(
+    replace, without_fence.filter(lambda op: type(op) in FENCED), fence=tokens
 )
 
 Entry = tuple[bytes, int, int | None]
@@ -405,6 +410,15 @@ class StoreAgainstDict(RuleBasedStateMachine):
         assert (None if isinstance(answer, Failure) else answer) == entry
         assert self.store.read(Exists(key)) == (entry is not None,)
         assert self.store.read(GetMany(many)) == ([self.model.entry(key) for key in many],)
+
+    @rule(many=st.lists(leases, max_size=4), after=st.integers(0, 8), limit=st.none() | st.integers(0, 3))
+    def read_leases(self, many: list[int], after: int, limit: int | None) -> None:
+        ttls = self.model.leases
+        assert self.store.read(RenewLease(many)) == (tuple(map(ttls.get, many)),)
+        counts = Counter(self.model.attached.values())
+        rows = tuple((lease, ttl_ms, ttl_ms, counts[lease]) for lease, ttl_ms in ttls.items() if lease > after)
+        shown = rows if limit is None else rows[:limit]
+        assert self.store.read(ListLeases(after, limit)) == (shown, len(shown) < len(rows))
 
     @rule(op=st.builds(Count, bounds, bounds, bounds, globs))
     def count(self, op: Count) -> None:
