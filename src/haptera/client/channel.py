@@ -28,9 +28,11 @@ class Channel(Protocol):
 
     ``call`` answers with the method's result, or with a ``Failure`` that the server gave: a value, because a missing
     key is an everyday answer. It raises ``ConnectionLost``, ``DeadlineExceeded`` and ``RemoteProtocolError``.
-    Times are seconds; None is no limit. A drain waits for the calls that are ``converting``: they have been made, and
-    ``call`` is about to be called for them. ``reached`` and ``connected_once`` are as `Database` documents them.
-    ``revision`` and ``server_id`` are of the last answer: right after a call, before any other wait, of that call's.
+    Times are seconds; None is no limit. A call for one server, ``server_id``, is sent to no other, and raises
+    ``RevisionCompacted`` where another one answers now. A drain waits for the calls that are ``converting``: they have
+    been made, and ``call`` is about to be called for them. ``reached`` and ``connected_once`` are as `Database`
+    documents them. ``revision`` and ``server_id`` are of the last answer: right after a call, before any other wait, of
+    that call's.
     """
 
     revision: int
@@ -54,7 +56,9 @@ class Channel(Protocol):
     @property
     def connected_once(self) -> bool: ...
 
-    async def call(self, method: Method[R], argument: tuple[Any, ...], timeout: float | None) -> R | Failure: ...
+    async def call(
+        self, method: Method[R], argument: tuple[Any, ...], timeout: float | None, server_id: bytes | None = None
+    ) -> R | Failure: ...
 
     def scan(
         self, options: dict[str, Any], end: StreamEnd[Scanned], page_timeout: float | None, timeout: float | None

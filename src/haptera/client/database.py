@@ -628,7 +628,7 @@ class Database(RecipeCalls):
             Fenced: As for `set`. Nothing was changed.
         """
         argument = (*transact_form.argument(compare, then, otherwise), *_options(fence))
-        return transact_form.result(argument, await self._call(KvMethods.transact, argument, timeout))
+        return await self._transact(argument, timeout)
 
     def transaction(self, *, fence: int | None = None, timeout: Timeout = DEFAULT) -> Transaction:
         """Begin a transaction: ``async with db.transaction() as tx``. The end of the block commits it.
@@ -648,10 +648,11 @@ class Database(RecipeCalls):
                 return [await self.get(keys[0], timeout=timeout)]
             return await self.get_many(keys, timeout=timeout)
 
-        async def transact(compare: list[Compare], then: list[Operation]) -> TransactResult:
-            return await self.transact(compare=compare, then=then, fence=fence, timeout=timeout)
+        async def transact(compare: list[Compare], then: list[Operation], server_id: bytes | None) -> TransactResult:
+            argument = (*transact_form.argument(compare, then, ()), *_options(fence))
+            return await self._transact(argument, timeout, server_id)
 
-        return Transaction(get_many, transact)
+        return Transaction(get_many, transact, lambda: self._channel.server_id)
 
     async def run(
         self,
@@ -679,6 +680,11 @@ class Database(RecipeCalls):
         """
         checked_int("attempts", attempts, 1, VERSION_MAX)
         return await run_until_committed(lambda: self.transaction(fence=fence, timeout=timeout), function, attempts)
+
+    async def _transact(
+        self, argument: tuple[Any, ...], timeout: Timeout, server_id: bytes | None = None
+    ) -> TransactResult:
+        return transact_form.result(argument, await self._call(KvMethods.transact, argument, timeout, server_id))
 
     # -- the store
 

@@ -91,8 +91,7 @@ class EmbeddedChannel:
         self._opening: asyncio.Task[Node] | None = None
         self.closed = False
         self._ending: asyncio.Task[None] | None = None
-        self._under_way = UnderWay()
-        self.converting = UnderWay()
+        self._under_way, self.converting = UnderWay(), UnderWay()
         self._home: asyncio.AbstractEventLoop | None = None  # the loop of the node, from the first call on
         self._left: Node | None = None  # the node of a loop that was closed before it
         forks.watch(self)
@@ -141,7 +140,9 @@ class EmbeddedChannel:
         self._settle()
         await self._opened()
 
-    async def call(self, method: Method[R], argument: tuple[Any, ...], timeout: float | None) -> R | Failure:
+    async def call(
+        self, method: Method[R], argument: tuple[Any, ...], timeout: float | None, server_id: bytes | None = None
+    ) -> R | Failure:
         """Submit one command and give its result, or the failure that the store answers with."""
         if running_loop() is not self._home:
             self._settle()

@@ -37,6 +37,7 @@ from haptera.client.methods import BackedUp, Method, Row, Scanned, ServerMethods
 from haptera.client.request_ids import RequestIds
 from haptera.client.retries import LEAVING, StoreCall, passes
 from haptera.client.watch_stream import WatchStreams
+from haptera.client.watched import of_another_server
 from haptera.errors import (
     Code,
     ConnectionLost,
@@ -157,7 +158,9 @@ class RemoteChannel:
         """Whether a call may have been sent."""
         return self._connector.connected_once
 
-    async def call(self, method: Method[R], argument: tuple[Any, ...], timeout: float | None) -> R | Failure:
+    async def call(
+        self, method: Method[R], argument: tuple[Any, ...], timeout: float | None, server_id: bytes | None = None
+    ) -> R | Failure:
         """Send one call and give its result, or the server's failure. :class:`Channel` lists the errors it raises."""
         try:
             payload = self._encode(argument)
@@ -166,10 +169,10 @@ class RemoteChannel:
             return unsendable(argument, failure(Code.INVALID_ARGUMENT, {"reason": "not UTF-8"}))
         peer = self._connector.peer
         try:
-            if peer is None or peer.closed:
+            if peer is None or peer.closed or server_id is not None:
                 self._bind()
                 request_id = self._new_id() if method.write else None
-                call = StoreCall(method, payload, request_id, self._time(), timeout, boot_time_ns())
+                call = StoreCall(method, payload, request_id, self._time(), timeout, boot_time_ns(), server_id)
                 answer = await self._persist(call, None)
             else:
                 request_id, begun_ns = (self._new_id(), boot_time_ns()) if method.write else (None, 0)
@@ -274,13 +277,15 @@ class RemoteChannel:
         """
         flight = Flight.FIRST
         if call.method.write:
-            flight = Flight.WELCOMED if call.unknown else Flight.FIRST_ALONE
+            flight = Flight.WELCOMED if call.unknown or call.only_server is not None else Flight.FIRST_ALONE
         peer = await self._connector.connected(call.by, flight)
         if call.unknown:
             if not call.remembered_by(peer):
                 raise ConnectionLost("lost, and the server that answers now does not remember the change")
             if not call.may_repeat(self._time(), boot_time_ns()):  # the connection may have been long in coming
                 raise _too_long_ago()
+        elif call.only_server not in {None, peer.server_id}:
+            raise of_another_server(self.revision)
         return peer
 
     def _request(self, peer: Peer, call: StoreCall) -> Call:

@@ -32,7 +32,7 @@ class StoreCall:
     """A call that left the straight way: all that it takes to send it again, and the result of its attempts so far.
 
     ``started`` is the time of the loop at which it was first sent, ``timeout`` seconds or None. Of a change,
-    ``begun_ns`` is the same moment by `haptera.boot_clock`.
+    ``begun_ns`` is the same moment by `haptera.boot_clock`. ``only_server`` is the one that may be sent it, if not all.
     """
 
     __slots__ = (
@@ -43,6 +43,7 @@ class StoreCall:
         "begun_ns",
         "deadline",
         "method",
+        "only_server",
         "payload",
         "refused",
         "request_id",
@@ -59,6 +60,7 @@ class StoreCall:
         started: float,
         timeout: float | None,
         begun_ns: int = 0,
+        only_server: bytes | None = None,
     ) -> None:
         self.method = method
         self.payload = payload
@@ -66,6 +68,7 @@ class StoreCall:
         self.deadline = math.inf if timeout is None else started + timeout
         self.started = started
         self.begun_ns = begun_ns
+        self.only_server = only_server
         self.attempt = 0
         self.unknown = False  # a change that was sent, and may have been applied
         self.server_id: bytes | None = None  # the server that may have applied it, if it remembers ids

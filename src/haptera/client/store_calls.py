@@ -97,9 +97,11 @@ class StoreCalls:
     ) -> None:
         await self.aclose()
 
-    async def _call(self, method: Method[R], argument: tuple[Any, ...], timeout: Timeout) -> R:
+    async def _call(
+        self, method: Method[R], argument: tuple[Any, ...], timeout: Timeout, server_id: bytes | None = None
+    ) -> R:
         result = await self._channel.call(
-            method, argument, self._timeout if timeout is DEFAULT else checked_timeout(timeout)
+            method, argument, self._timeout if timeout is DEFAULT else checked_timeout(timeout), server_id
         )
         if isinstance(result, Failure):
             raise result.exception()

@@ -2,7 +2,8 @@
 
 A transaction asks for each key when it is first read, and remembers the version. Its writes stay here until it is
 committed by one transact, which compares the versions of all that was read: so the reads and the writes happen at one
-moment, or the transaction conflicts with another change and has done nothing.
+moment, or the transaction conflicts with another change and has done nothing. The transact is sent to no other server
+than the reads, because the same version of another store is another change.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from haptera.client.argument_checks import LeaseLike, Value, key_list, plain_key, plain_keys, plain_value, set_options
 from haptera.client.backoff import Backoff
 from haptera.client.entry import Entry
-from haptera.errors import TransactionConflict
+from haptera.errors import RevisionCompacted, TransactionConflict
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -40,15 +41,18 @@ class Transaction:
     block of ``async with`` ends; an exception in it drops them. One task uses a transaction at a time.
     """
 
-    __slots__ = ("_ended", "_get_many", "_read", "_transact", "_version", "_written")
+    __slots__ = ("_answered_by", "_ended", "_get_many", "_read", "_servers", "_transact", "_version", "_written")
 
     def __init__(
         self,
         get_many: Callable[[list[str]], Awaitable[list[Entry | None]]],
-        transact: Callable[[list[Compare], list[Operation]], Awaitable[TransactResult]],
+        transact: Callable[[list[Compare], list[Operation], bytes | None], Awaitable[TransactResult]],
+        answered_by: Callable[[], bytes | None],
     ) -> None:
         self._get_many = get_many
         self._transact = transact
+        self._answered_by = answered_by
+        self._servers: set[bytes | None] = set()  # that have answered reads
         self._read: dict[str, Entry | None] = {}
         self._written: dict[str, tuple[Any, ...] | None] = {}
         self._version: int | None = None
@@ -84,6 +88,7 @@ class Transaction:
         missing = [key for key in dict.fromkeys(names) if key not in self._written and key not in self._read]
         if missing:
             found = await self._get_many(missing)
+            self._servers.add(self._answered_by())
             self._check()
             for key, entry in zip(missing, found, strict=True):
                 self._read.setdefault(key, entry)  # of two reads at once the first counts, and is compared
@@ -138,7 +143,8 @@ class Transaction:
         The end of the block does it. Nothing is sent where nothing was written and no more than one key was read.
 
         Raises:
-            TransactionConflict: A key that was read has changed. Nothing was written.
+            TransactionConflict: A key that was read has changed, or another server answers now, where the versions that
+                were read are of other changes. Nothing was written.
             TransactionTooLarge: More than 128 keys were read, or written.
         """
         self._check()
@@ -151,7 +157,12 @@ class Transaction:
         operations: list[Operation] = [
             ("delete", [key]) if written is None else ("set", [key, *written]) for key, written in self._written.items()
         ]
-        result = await self._transact(compares, operations)
+        if len(self._servers) > 1:
+            raise TransactionConflict
+        try:
+            result = await self._transact(compares, operations, next(iter(self._servers), None))
+        except RevisionCompacted as another_server:
+            raise TransactionConflict from another_server
         if not result.succeeded:
             raise TransactionConflict
         self._version = result.version

@@ -15,11 +15,12 @@ from haptera.client.backoff import Backoff
 from haptera.client.database import KvMethods, transact_form
 from haptera.client.methods import Transacted
 from haptera.errors import ConnectionLost, RemoteProtocolError, TransactionTooLarge, UnknownMethod
-from haptera.testing import node
+from haptera.testing import node, virtual_clock
 from tests.support.stores import opened
+from tests.unit.client.doubles import SERVER, Dialler, FakePeer, Sent, channel
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 
@@ -187,10 +188,10 @@ async def test_a_key_that_was_read_or_written_is_not_asked_for_again() -> None:
         asked.append(keys)
         return [None] * len(keys)
 
-    async def transact(compare: list[Any], then: list[Any]) -> TransactResult:
+    async def transact(compare: list[Any], then: list[Any], server_id: bytes | None) -> TransactResult:
         return TransactResult(True, 1, [])
 
-    tx = Transaction(get_many, transact)
+    tx = Transaction(get_many, transact, lambda: SERVER)
     await tx.get_many(["a", "b", "a"])
     tx.set("c", b"")
     await tx.get_many(["b", "c", "d"])
@@ -316,7 +317,7 @@ async def test_run_does_not_repeat_what_may_have_been_applied(db: Database, monk
         calls += 1
         tx.set("a", b"")
 
-    monkeypatch.setattr(Database, "transact", lost)
+    monkeypatch.setattr(Database, "_transact", lost)
     with pytest.raises(ConnectionLost):
         await db.run(write)
     assert calls == 1
@@ -385,3 +386,75 @@ async def test_a_node_without_transactions_says_so() -> None:
         with pytest.raises(UnknownMethod) as caught:
             await peer.call("kv", KvMethods.transact.name, b"\x92\x90\x90")
         assert caught.value.details["capability"] == "kv_transact"
+
+
+def serving(written: list[Any]) -> Callable[[Sent], None]:
+    """A server whose keys have the version 1, and that makes every change."""
+
+    def answer(sent: Sent) -> None:
+        match sent.method:
+            case "get":
+                sent.answer(b"1", 1, None)
+            case "get_many":
+                sent.answer([[b"1", 1, None] for _ in sent.argument[0]])
+            case _:
+                written.append(sent.argument)
+                sent.answer(True, 2, [[2, None]])
+
+    return answer
+
+
+@pytest.mark.parametrize("server_id", [SERVER, b"o" * 16])
+@virtual_clock
+async def test_trap_what_was_read_at_one_server_is_compared_at_another(server_id: bytes) -> None:
+    """The same version of a restored store is another change, so the write would be made although a key is another."""
+    written: list[Any] = []
+    first, second = FakePeer(serving(written)), FakePeer(serving(written), server_id=server_id)
+    async with Database(channel(Dialler(first, second)), "haptera://a:1", 5.0) as db:
+
+        async def write() -> int | None:
+            async with db.transaction() as tx:
+                await tx.get("a")
+                first.lose()
+                tx.set("a", "2")
+            return tx.version
+
+        if server_id == SERVER:
+            assert await write() == 2
+        else:
+            with pytest.raises(TransactionConflict):
+                await write()
+            assert written == []
+
+
+@virtual_clock
+async def test_a_commit_waits_until_its_server_has_named_itself() -> None:
+    written: list[Any] = []
+    first, silent, second = FakePeer(serving(written)), FakePeer(server_id=None), FakePeer(serving(written))
+    async with Database(channel(Dialler(first, silent, second)), "haptera://a:1", 5.0) as db:
+        async with db.transaction() as tx:
+            await tx.get("a")
+            first.lose()
+            asyncio.get_running_loop().call_later(1, silent.lose)
+            tx.set("a", "2")
+        assert (tx.version, silent.sent, len(written)) == (2, [], 1)
+
+
+@virtual_clock
+async def test_a_transaction_is_run_again_where_its_reads_are_of_two_servers() -> None:
+    written: list[Any] = []
+    first, second = FakePeer(serving(written)), FakePeer(serving(written), server_id=b"o" * 16)
+    async with Database(channel(Dialler(first, second)), "haptera://a:1", 5.0) as db:
+        begun = 0
+
+        async def write(tx: Transaction) -> None:
+            nonlocal begun
+            begun += 1
+            await tx.get("a")
+            if begun == 1:
+                first.lose()
+            await tx.get_many(["b", "c"])
+            tx.set("a", "2")
+
+        await db.run(write)
+        assert (begun, len(written)) == (2, 1)
