@@ -211,3 +211,49 @@ def test_the_command_has_the_terminal_and_its_interrupt(url: str) -> None:
     _, status = os.waitpid(pid, 0)
     os.close(terminal)
     assert os.waitstatus_to_exitcode(status) == 5
+
+
+def test_leases_are_granted_listed_renewed_and_ended(haptera: Any) -> None:
+    assert haptera("lease", "grant", "60").text == "1\n"
+    assert json.loads(haptera("lease", "grant", "5.5", "--json").text) == {"lease": 2, "ttl": 5.5}
+    haptera("set", "k", "v", "--lease", "1")
+    listed = [line.split("\t") for line in haptera("lease", "list").text.splitlines()]
+    assert [(row[0], row[1], row[3]) for row in listed] == [("1", "60", "1"), ("2", "5.5", "0")]
+    assert all(0 < float(row[2]) <= float(row[1]) for row in listed)
+    assert len(haptera("lease", "list", "--limit", "1").text.splitlines()) == 1
+    assert json.loads(haptera("lease", "list", "--limit", "1", "--json").text)["keys"] == 1
+    assert haptera("lease", "renew", "1").text == "1\t60\n"
+    renewed = haptera("lease", "renew", "1", "9")
+    assert (renewed.code, renewed.text) == (1, "1\t60\n9\tended\n")
+    assert (haptera("lease", "revoke", "1").text, haptera("get", "k").code) == ("1\n", 1)
+    again = haptera("lease", "revoke", "1")
+    assert again.code == 1
+    assert "LEASE_NOT_FOUND (4010)" in again.err
+    assert haptera("lease", "grant", "0.5").code == 2
+    assert haptera("lease", "list", terminal=True).code == 0
+
+
+def test_a_lease_is_kept_until_the_command_is_told_to_stop(haptera: Any, url: str) -> None:
+    command = [sys.executable, "-m", "haptera", "--url", url, "lease", "keep", "1"]
+    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE) as keeping:
+        assert keeping.stdout is not None
+        lease = keeping.stdout.readline().strip()
+        haptera("set", "k", "v", "--lease", lease)
+        keeping.send_signal(signal.SIGTERM)
+        assert keeping.wait(PATIENCE_S) == 0
+    assert haptera("get", "k").code == 1
+
+
+def test_a_lease_that_is_kept_and_ends_is_told(haptera: Any, url: str) -> None:
+    async def end() -> None:
+        async with connect(url) as db:
+            while not [lease async for lease in db.leases()]:
+                await asyncio.sleep(0.01)
+            await db.revoke_lease(1)
+
+    ending = threading.Thread(target=lambda: asyncio.run(end()))
+    ending.start()
+    ended = haptera("lease", "keep", "1")
+    ending.join()
+    assert ended.code == 8
+    assert ended.err == "haptera: the lease 1 was lost: the node has ended the lease\n"

@@ -14,9 +14,8 @@ from haptera.cli import output
 from haptera.cli.client_command import Client, client_options
 from haptera.cli.exit_codes import NOT_EXECUTABLE, NOT_FOUND, OF_LOCK, SIGNALLED, listed
 from haptera.cli.held_process import HeldProcess
-from haptera.cli.numbers import Number
+from haptera.cli.numbers import LEASE_TTL, Number
 from haptera.client import default_url
-from haptera.key_rules import LEASE_TTL_MAX_MS, LEASE_TTL_MIN_MS
 
 if TYPE_CHECKING:
     from haptera.client import Database, Holding, Lock
@@ -41,7 +40,7 @@ PASSED_ON: Final = (
 @click.argument("arguments", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
 @click.option(
     "--ttl",
-    type=Number(LEASE_TTL_MIN_MS / 1000, LEASE_TTL_MAX_MS / 1000),
+    type=LEASE_TTL,
     default=10.0,
     show_default=True,
     metavar="SECONDS",

@@ -50,6 +50,7 @@ COMMANDS: Final = {
     "txn": "Make several changes as one, if conditions hold.",
     "incr": "Add to the number that a key holds.",
     "lock": "Run a command while holding a lock.",
+    "lease": "Grant leases, keep them alive, list and end them.",
     "ttl": "Write how long a key has still to live.",
     "expire": "Give a key a time to live.",
     "persist": "Have a key not expire any more.",

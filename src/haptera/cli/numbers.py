@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from haptera.key_rules import TTL_MAX_MS
+from haptera.key_rules import LEASE_TTL_MAX_MS, LEASE_TTL_MIN_MS, TTL_MAX_MS
 
 
 class Number(click.FloatRange):
@@ -22,3 +22,6 @@ class Number(click.FloatRange):
 
 #: Seconds that a key has to live.
 TTL = Number(0.001, TTL_MAX_MS / 1000)
+
+#: Seconds that a lease goes on without a renewal.
+LEASE_TTL = Number(LEASE_TTL_MIN_MS / 1000, LEASE_TTL_MAX_MS / 1000)

@@ -271,6 +271,25 @@ async def test_a_holder_that_was_stopped_knows_that_it_has_lost_the_lock_before_
 
 
 @virtual_clock
+async def test_a_wall_clock_that_is_set_ends_no_lock_and_prolongs_none() -> None:
+    set_ms = 0
+    async with two_ways(clock_ms=lambda: 1_700_000_000_000 + set_ms) as (db, far, cut), db.lock("jobs") as lock:
+        for jump_ms in (86_400_000, -172_800_000, 86_400_000):
+            set_ms += jump_ms
+            await sleep(30.0)
+            assert lock.held
+        gone = asyncio.create_task(far.lock("other").__aenter__())
+        await asyncio.wait([gone])
+        cut.pause()
+        set_ms -= 86_400_000
+        begun = loop().time()
+        async with db.lock("other", wait=60.0):
+            assert not gone.result().held
+            assert loop().time() - begun <= 10.0 + LATE_S
+        cut.resume()
+
+
+@virtual_clock
 async def test_the_error_of_the_block_goes_before_the_loss_of_the_lock() -> None:
     async def work(db: Database) -> None:
         async with db.lock("jobs"):
@@ -373,6 +392,16 @@ async def test_claimants_wait_over_cuts_and_restarts_of_the_node_and_none_holds_
         await asyncio.gather(*tasks)
     assert len(tokens) == 20
     assert tokens == sorted(tokens)
+
+
+@virtual_clock
+async def test_a_claimant_holds_only_when_it_has_seen_the_whole_line() -> None:
+    """The places come in several pieces, because what the claimants say of themselves is long."""
+    async with clients(3) as [one, two, three]:
+        long = b"x" * 1_500_000
+        async with one.semaphore("p", limit=2, value=long), two.semaphore("p", limit=2, value=long):
+            with pytest.raises(WaitTimeout):
+                await three.semaphore("p", limit=2, wait=5.0, value=long).__aenter__()
 
 
 @virtual_clock
@@ -488,6 +517,19 @@ async def test_the_stream_of_leaders_has_no_gap_however_short_they_lead() -> Non
         leaders = [name for name in told if name is not None]
         assert sorted(leaders) == sorted(f"{letter}{number}" for letter in "ab" for number in range(10))
         assert told[-1] is None
+
+
+@virtual_clock
+async def test_who_took_a_place_first_leads_whichever_lease_is_older() -> None:
+    async with clients(1) as [db]:
+        older, newer = [await db.grant_lease(60.0) for _ in range(2)]
+        for lease, value in ((newer, b"first"), (older, b"second")):
+            await db.set(f"leader/.line/{lease:016x}", value, lease=lease)
+        leader = await db.election("leader").leader()
+        assert leader is not None
+        assert leader.value == b"first"
+        told = await anext(db.election("leader").changes())
+        assert told == leader
 
 
 @virtual_clock
