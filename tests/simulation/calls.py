@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from tests.simulation.transcript import Transcript
 
 TIMEOUT_S: Final = 5.0
-#: Sizes of values: small ones, and some that fill a segment soon.
-SIZES: Final = (8, 8, 8, 300, 9000)
+#: Bytes of a value of which some fill a segment, or the window of a watch where that is narrow.
+LARGE: Final = 9000
+SIZES: Final = (8, 8, 8, 300, LARGE)
 
 #: Refusals that say something of the store.
 JUDGED: Final = (Fenced, KeyNotFound, LeaseNotFound, TransactionConflict, VersionMismatch)
@@ -112,10 +113,11 @@ class Calls:
         note = self._answers.read_past if of_the_past else self._answers.read
         note(f"{self.name}: {label}", self._span, revision, values)
 
-    def _value(self) -> bytes:
-        """A value that no other call writes."""
+    def _value(self, size: int | None = None) -> bytes:
+        """A value that no other call writes, of any size unless one is given."""
         self._written += 1
-        return f"{self.name}: {self._written} ".encode().ljust(self._choices.choice(SIZES), b".")
+        size = self._choices.choice(SIZES) if size is None else size
+        return f"{self.name}: {self._written} ".encode().ljust(size, b".")
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from haptera.errors import KeyNotFound, TransactionConflict, VersionMismatch
-from tests.simulation.calls import REFUSED, TIMEOUT_S, Calls, shown
+from tests.simulation.calls import LARGE, REFUSED, TIMEOUT_S, Calls, shown
+from tests.simulation.claims import Claim, Shared
 from tests.simulation.lives import Life
 from tests.simulation.promises import PromiseBroken
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from haptera import Database, Entry
     from tests.simulation.answers import Answers
@@ -37,6 +37,8 @@ WEIGHTS: Final = {
     "set_if_version": 2,
     "delete": 2,
     "increment": 5,
+    "set_own": 2,
+    "clear_own": 1,
     "set_pair": 2,
     "get_pair": 2,
     "scan_pair": 1,
@@ -53,60 +55,6 @@ WEIGHTS: Final = {
 
 #: Times to live of a caller's session: some end between two calls, some in a restart, some after the run.
 TTLS_S: Final = (0.001, 0.02, 0.5, 3600.0)
-
-
-@dataclass
-class Claim:
-    """A key that one caller alone writes: the value that it knows of, and the changes whose outcome it does not know.
-    Each of them may have happened, or happen late; never twice.
-    """
-
-    value: bytes | None = None
-    version: int = 0
-    open: list[bytes | None] = field(default_factory=list)
-
-    def changed(self, value: bytes | None, version: int) -> None:
-        """Note an acknowledged change."""
-        if version and version <= self.version:
-            raise PromiseBroken(f"version {version} was given after version {self.version}")
-        self.value = value
-        self.version = max(self.version, version)
-
-    def seen(self, entry: Entry | None) -> None:
-        """Hold what was read against the record."""
-        value = None if entry is None else bytes(entry.value)
-        if entry is not None and entry.version < self.version:
-            raise PromiseBroken(f"version {entry.version} was read after version {self.version}")
-        if value == self.value:
-            return
-        if value not in self.open:
-            raise PromiseBroken(f"{shown(value)} was read, and {shown(self.value)} was acknowledged")
-        self.open.remove(value)
-        self.value = value
-        self.version = self.version if entry is None else entry.version
-
-
-@dataclass
-class Shared:
-    """The record of the keys that all callers change. ``clock_was_set`` tells of the node's wall clock."""
-
-    clock_was_set: Callable[[], bool]
-    counted: set[int] = field(default_factory=set)
-    count_open: int = 0
-
-    def incremented(self, number: int) -> None:
-        """Note an answer to an increment by one, which no other increment may have had."""
-        if number in self.counted:
-            raise PromiseBroken(f"two increments were answered with {number}")
-        self.counted.add(number)
-
-    def counter_is(self, number: int) -> None:
-        """Hold the counter against all increments."""
-        done, most = len(self.counted), len(self.counted) + self.count_open
-        if not done <= number <= most or (self.counted and number < max(self.counted)):
-            raise PromiseBroken(
-                f"the counter is {number} after {done} acknowledged increments and {self.count_open} open"
-            )
 
 
 class Caller(Calls):
@@ -185,6 +133,38 @@ class Caller(Calls):
             return 0
 
         await self._change(f"delete {key}", key, claim, None, delete)
+
+    async def _set_own(self) -> None:
+        """All keys of its own at one revision: watches are told of it in parts."""
+        values = dict.fromkeys(self.claims, self._value(LARGE))
+        label = f"set all {shown(next(iter(values.values())))}"
+        version = await self._change_own(label, values, lambda: self._db.set_many(values, timeout=TIMEOUT_S))
+        if version is not REFUSED:
+            self._note_change(label, version, values)
+
+    async def _clear_own(self) -> None:
+        prefix = next(iter(self.claims)).rpartition("/")[0]
+
+        async def clear() -> int:
+            await self._db.clear(prefix=f"{prefix}/", timeout=TIMEOUT_S)
+            return 0
+
+        await self._change_own(f"clear {prefix}/", dict.fromkeys(self.claims), clear)
+
+    async def _change_own(
+        self, label: str, values: Mapping[str, bytes | None], call: Callable[[], Awaitable[int]]
+    ) -> Any:
+        """Change all keys of its own; the version, or `REFUSED`."""
+
+        def may_be_made() -> None:
+            for key, value in values.items():
+                self.claims[key].open.append(value)
+
+        version = await self._ask(label, call, values, may_be_made)
+        if version is not REFUSED:
+            for key, value in values.items():
+                self.claims[key].changed(value, version)
+        return version
 
     async def _increment(self) -> None:
         number = await self._ask(

@@ -10,6 +10,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 from unittest.mock import patch
 
+import msgspec
+
 from haptera.client.watched import WatchPosition
 from haptera.errors import Code, failure
 from haptera.node import backups
@@ -19,6 +21,7 @@ from haptera.node.lease_deadlines import LeaseDeadlines
 from haptera.node.leases import LeaseKeeper
 from haptera.node.snapshots import assembly
 from haptera.node.watches import delivery, follower, items
+from haptera.node.watches.watches import Watches
 from haptera.replication import ClusterOfOne
 from haptera.state import conditions, event_history, kv
 from haptera.state.event_history import EventHistory
@@ -235,6 +238,13 @@ def resumes_at(step: int) -> Callable[[WatchPosition], dict[str, Any]]:
     return beginning
 
 
+def repeats_a_part(self: WatchPosition) -> dict[str, Any]:
+    """Forget how many events of a revision were given before the connection was lost."""
+    found = options(self)
+    self._skip = 0
+    return found
+
+
 def drops_in_silence(self: EventHistory) -> None:
     """Give up the oldest events, and not know it."""
     compacted = self.compacted
@@ -242,7 +252,16 @@ def drops_in_silence(self: EventHistory) -> None:
     self.compacted = compacted
 
 
+def begins_later(self: Watches, submitter: Any, op: operations.OpenWatch, *others: Any) -> Any:
+    """Begin a watch behind the changes that are not kept any more, and say nothing."""
+    oldest = self._machine.kv.events.compacted + 1
+    if op.start_revision is not None and op.start_revision < oldest:
+        op = msgspec.structs.replace(op, start_revision=oldest)
+    return open_watch(self, submitter, op, *others)
+
+
 pack: Final = items.pack
+open_watch: Final = Watches.open
 restore: Final = EventHistory.restore
 options: Final = WatchPosition.options
 drop_oldest: Final = EventHistory._drop_oldest
@@ -279,5 +298,7 @@ PLANTED: Final[dict[str, Callable[[], Any]]] = {
     "a snapshot loses an event": partial(patch.object, EventHistory, "restore", loses_one),
     "a watch goes on too late": partial(patch.object, WatchPosition, "options", resumes_at(1)),
     "a watch goes on too early": partial(patch.object, WatchPosition, "options", resumes_at(-1)),
+    "a watch repeats a part of a revision": partial(patch.object, WatchPosition, "options", repeats_a_part),
+    "a watch leaves out changes that are not kept": partial(patch.object, Watches, "open", begins_later),
     "events are given up in silence": partial(patch.object, EventHistory, "_drop_oldest", drops_in_silence),
 }

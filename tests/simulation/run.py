@@ -14,7 +14,8 @@ from haptera.node.offline.verify import verify
 from haptera.testing import run
 from tests.simulation.answers import Answers
 from tests.simulation.backups import check_archive, digest_of
-from tests.simulation.clients import CALLERS, COUNTER, Caller, Shared
+from tests.simulation.claims import Shared
+from tests.simulation.clients import CALLERS, COUNTER, Caller
 from tests.simulation.holders import Holder
 from tests.simulation.keys import MasterKeys
 from tests.simulation.leases import LeaseReplay
@@ -144,7 +145,10 @@ async def _run(choices: random.Random, transcript: Transcript, *, keeps_all: boo
         holders = [
             Holder(number, choices.choice(dbs), answers, choices, transcript) for number in range(1, HOLDERS + 1)
         ]
-        watchers = [Watcher(number, choices.choice(dbs), choices, transcript) for number in range(1, WATCHERS + 1)]
+        watchers = [
+            Watcher(number, choices.choice(dbs), choices, transcript, network.sever)
+            for number in range(1, WATCHERS + 1)
+        ]
         async with asyncio.TaskGroup() as watching:
             following = [watching.create_task(watcher.follow()) for watcher in watchers]
             async with asyncio.TaskGroup() as group:

@@ -16,7 +16,7 @@ import pytest
 
 from haptera import Entry
 from haptera.errors import StorageError
-from tests.simulation.clients import Claim, Shared
+from tests.simulation.claims import Claim, Shared
 from tests.simulation.planted import PLANTED
 from tests.simulation.promises import PromiseBroken
 from tests.simulation.run import MACHINE, NETWORK, simulate
@@ -91,6 +91,7 @@ def test_the_runs_have_every_fault_and_every_outcome() -> None:
         "archive": "by a backup and the archive behind it",
         "a watch that is left": "leaves its watch at revision",
         "a watcher that stands still": "takes nothing for",
+        "a watch that is lost in a revision": "is cut off in the middle of revision",
         "a watch behind the history": "cannot go on, because the changes are not kept",
         "a read of the past": "get both at 1",
         "a lease that is over": "None]",

@@ -15,6 +15,7 @@ from tests.simulation.promises import require
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Callable
 
     from haptera import Database, Event, Watch
     from tests.simulation.past import Change, Past
@@ -112,15 +113,21 @@ class Session:
 
 
 class Watcher:
-    """Follows some keys for the whole run, by one watch after the other."""
+    """Follows some keys for the whole run, by one watch after the other. ``cut`` cuts all connections, which it may do
+    once, in the middle of a revision.
+    """
 
-    def __init__(self, number: int, db: Database, choices: random.Random, transcript: Transcript) -> None:
+    def __init__(
+        self, number: int, db: Database, choices: random.Random, transcript: Transcript, cut: Callable[[], None]
+    ) -> None:
         self.name = f"watcher {number}"
         self._db = db
         self._choices = choices
         self._transcript = transcript
         self._pace = choices.choice(PACES_S)
         self._stands_still = choices.random() < 0.2
+        self._cut = cut
+        self._may_cut = choices.random() < 0.5
         self._hurries = False
         self._sessions: list[Session] = []
 
@@ -162,7 +169,8 @@ class Watcher:
         try:
             async with watch:
                 if not session.initial:
-                    session.begun = watch.revision
+                    session.begun, first = watch.revision or 0, options.get("start_revision")
+                    require(first in {None, session.begun + 1}, f"a watch from {first} on began behind {session.begun}")
                 await self._read(session, watch)
         finally:
             session.seen = max(session.seen, session.begun or 0)
@@ -179,6 +187,10 @@ class Watcher:
             if not watch.ready:
                 session.seen = watch.revision or 0
             left -= 1
+            if self._may_cut and not watch.ready and event.version > session.seen and session.begun is not None:
+                self._may_cut = False
+                self._tell(f"is cut off in the middle of revision {event.version}")
+                self._cut()
             if self._hurries:
                 continue
             if left <= 0 and session.begun is not None and not watch.ready:
