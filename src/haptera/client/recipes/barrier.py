@@ -24,7 +24,7 @@ BARRIER: Final = "/.barrier/"
 #: The values of the key `open`. A barrier that was never opened has none.
 OPEN: Final = b"1"
 CLOSED: Final = b"0"
-#: Troubles that pass: a party that has come once comes again.
+#: Troubles that pass: a party that has reached the store comes again.
 PASSING: Final = (ConnectionLost, DeadlineExceeded, LeaseNotFound, RevisionCompacted)
 
 
@@ -54,7 +54,7 @@ class Barrier:
     async def wait(self) -> None:
         """Come to the barrier, and wait until it is open.
 
-        A store that cannot be reached is waited for, once this party has come.
+        A store that cannot be reached is waited for, once it was reached.
 
         Raises:
             WaitTimeout: The others have not come in the time that the barrier was made for.
@@ -89,16 +89,16 @@ class Barrier:
         return result.succeeded
 
     async def _pass(self) -> None:
-        backoff, has_come = Backoff(), False
+        backoff, reached = Backoff(), False
         for attempt in count(1):
             try:
                 async with self._db.lease(self._ttl, timeout=self._timeout) as lease:
+                    reached = True
                     token = await self._come(lease.id)
-                    has_come = True
                     if token is None or await self._opened(self._party_key(lease.id), token):
                         return
             except PASSING:
-                if not has_come:
+                if not reached:
                     raise
                 await backoff.wait(attempt)
 

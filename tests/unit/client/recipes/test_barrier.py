@@ -186,6 +186,26 @@ async def test_a_party_whose_answer_to_the_opening_is_lost_passes_all_the_same()
 
 
 @virtual_clock
+async def test_a_party_that_is_cut_off_before_it_has_come_comes_with_another_lease() -> None:
+    async with (
+        node(storage="memory") as url,
+        proxy(url) as link,
+        haptera.connect(link.url) as one,
+        haptera.connect(url) as other,
+    ):
+        link.delay(0.2)
+        coming = asyncio.create_task(one.barrier("step", parties=1, ttl=1.0).wait())
+        while not [lease async for lease in other.leases()]:
+            await sleep(0.01)
+        link.pause("to_acceptor")
+        await sleep(1.0 + LATE_S)
+        assert not [lease async for lease in other.leases()]
+        link.resume()
+        link.delay(0.0)
+        await coming
+
+
+@virtual_clock
 async def test_a_party_that_hears_late_of_the_end_of_another_does_not_open_for_it() -> None:
     async with (
         node(storage="memory") as url,
