@@ -9,9 +9,11 @@ from haptera.client.lease_calls import LeaseCalls
 from haptera.peer import DEFAULT, Timeout
 
 if TYPE_CHECKING:
+    from haptera.client.channel import Channel
     from haptera.client.recipes.barrier import Barrier
     from haptera.client.recipes.counter import Counter
     from haptera.client.recipes.election import Election
+    from haptera.client.recipes.line import LineFollowers
     from haptera.client.recipes.lock import Lock
     from haptera.client.recipes.queue import Queue
     from haptera.client.recipes.rate_limit import RateLimit
@@ -24,7 +26,11 @@ HELD_S: Final = 10.0
 class RecipeCalls(LeaseCalls):
     """The recipes of spec/recipes.md. Each has a name, which is a key: its entries stand under it."""
 
-    __slots__ = ()
+    __slots__ = ("_lines",)
+
+    def __init__(self, channel: Channel, timeout: float | None) -> None:
+        super().__init__(channel, timeout)
+        self._lines: LineFollowers | None = None  # of the locks, semaphores and elections that are claimed
 
     def barrier(
         self, name: str, *, parties: int, ttl: float = HELD_S, wait: float | None = None, timeout: Timeout = DEFAULT
@@ -119,7 +125,7 @@ class RecipeCalls(LeaseCalls):
         """
         from haptera.client.recipes.lock import Lock  # noqa: PLC0415
 
-        return Lock(self._database, plain_key(name), 1, value, ttl, wait, timeout)
+        return Lock(self._database, self._all_lines(), plain_key(name), 1, value, ttl, wait, timeout)
 
     def semaphore(
         self,
@@ -145,7 +151,7 @@ class RecipeCalls(LeaseCalls):
         """
         from haptera.client.recipes.semaphore import Semaphore  # noqa: PLC0415
 
-        return Semaphore(self._database, plain_key(name), limit, value, ttl, wait, timeout)
+        return Semaphore(self._database, self._all_lines(), plain_key(name), limit, value, ttl, wait, timeout)
 
     def election(
         self,
@@ -170,4 +176,11 @@ class RecipeCalls(LeaseCalls):
         """
         from haptera.client.recipes.election import Election  # noqa: PLC0415
 
-        return Election(self._database, plain_key(name), 1, value, ttl, wait, timeout)
+        return Election(self._database, self._all_lines(), plain_key(name), 1, value, ttl, wait, timeout)
+
+    def _all_lines(self) -> LineFollowers:
+        from haptera.client.recipes.line import LineFollowers  # noqa: PLC0415
+
+        if self._lines is None:
+            self._lines = LineFollowers(self._database)
+        return self._lines

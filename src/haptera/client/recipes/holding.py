@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from haptera.client.argument_checks import Value, checked_int, plain_value, ttl_ms_of
-from haptera.client.recipes.line import LinePlace, is_full, take_place
+from haptera.client.recipes.line_place import LinePlace, is_full, take_place
 from haptera.errors import LockLost, WaitTimeout
 from haptera.key_rules import LEASE_TTL_MAX_MS, LEASE_TTL_MIN_MS, VERSION_MAX
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from haptera.client.database import Database
+    from haptera.client.recipes.line import LineFollowers
     from haptera.peer import Timeout
 
 
@@ -63,6 +64,7 @@ class HeldBlock:
         "_db",
         "_interrupted",
         "_limit",
+        "_lines",
         "_name",
         "_place",
         "_timeout",
@@ -74,6 +76,7 @@ class HeldBlock:
     def __init__(
         self,
         db: Database,
+        lines: LineFollowers,
         name: str,
         limit: int,
         value: Value | None,
@@ -85,6 +88,7 @@ class HeldBlock:
             raise ValueError(f"wait is a number of seconds, 0 or above, not {wait}")
         ttl_ms_of(ttl, LEASE_TTL_MIN_MS, LEASE_TTL_MAX_MS)
         self._db = db
+        self._lines = lines
         self._name = name
         self._limit = checked_int("limit", limit, 1, VERSION_MAX)
         self._value = _this_process() if value is None else bytes(plain_value(value))
@@ -114,7 +118,7 @@ class HeldBlock:
     async def _await_turn(self) -> LinePlace:
         if self._wait == 0 and await is_full(self._db, self._name, self._limit, self._timeout):
             raise WaitTimeout(f"{self._name} is held by others")
-        place = await take_place(self._db, self._name, self._value, self._limit, self._ttl, self._timeout)
+        place = await take_place(self._db, self._lines, self._name, self._value, self._limit, self._ttl, self._timeout)
         try:
             await place.turn(self._wait)
         except BaseException:

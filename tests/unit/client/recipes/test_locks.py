@@ -405,6 +405,27 @@ async def test_a_claimant_holds_only_when_it_has_seen_the_whole_line() -> None:
 
 
 @virtual_clock
+async def test_all_claimants_of_a_database_follow_a_line_by_one_watch() -> None:
+    """More claimants than a connection has streams leave room for its other calls."""
+    async with clients(2, max_streams=64) as [db, other]:
+        tokens: list[int] = []
+
+        async def claim() -> None:
+            async with db.lock("jobs") as lock:
+                await sleep(0.1)
+                tokens.append(lock.token)
+
+        async with other.lock("jobs"):
+            tasks = [asyncio.create_task(claim()) for _ in range(100)]
+            await sleep(30.0)
+            assert len(await places(db)) == 101
+        await asyncio.gather(*tasks)
+        assert len(tokens) == 100
+        assert tokens == sorted(tokens)
+        assert await places(other) == []
+
+
+@virtual_clock
 async def test_a_claimant_that_waits_asks_the_store_nothing() -> None:
     async with two_ways() as (db, other, counted):
         async with db.lock("jobs", ttl=3600.0):
@@ -456,7 +477,8 @@ def test_a_claimant_that_is_cancelled_at_any_moment_leaves_the_line(others: bool
             await sleep(1.0 + LATE_S)
             assert len(await places(other)) == others
             assert len([lease async for lease in other.leases()]) == others
-            assert sum("LinePlace" in str(task.get_coro()) for task in asyncio.all_tasks()) == 2 * others
+            left = [str(task.get_coro()) for task in asyncio.all_tasks()]
+            assert sum("LineFollower._follow" in task or "LinePlace" in task for task in left) == 2 * others
 
     run()
 
