@@ -22,6 +22,7 @@ from bench import (
     startup,
     storage,
     transactions,
+    watches,
 )
 
 if TYPE_CHECKING:
@@ -158,3 +159,21 @@ def test_leases(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
         ("a call for each lease", 100),
     ]
     assert [(row["revoked"], row["keys_each"]) for row in found["ends"]] == [(True, 100), (False, 100)]
+
+
+def test_watches(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a node alone: etcd takes seconds to start."""
+    monkeypatch.setattr(processes, "etcd_version", lambda: None)
+    monkeypatch.setattr(watches, "SECONDS", 0.2)
+    options = ["--load", "5:50", "--load", "5:50:keys", "--dir", str(tmp_path), "--json"]
+    assert watches.main(options) == 0
+    rows = _found(capsys)["watches"]
+    assert [(row["client"], row["own_keys"]) for row in rows] == [
+        ("haptera", False),
+        ("haptera, not decoded", False),
+        ("haptera", True),
+        ("haptera, not decoded", True),
+    ]
+    for found in (row["figures"] for row in rows):
+        assert found["share"] == found["least_share"] == 1
+        assert 0 < found["p50_ms"] <= found["p99_ms"]
