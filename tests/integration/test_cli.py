@@ -21,6 +21,7 @@ import msgspec
 import pytest
 
 from haptera import Request, Service, listen, method
+from haptera.cli import lease
 from haptera.cli.client_command import Client
 from haptera.cli.main import COMMANDS
 from haptera.cli.transfer import store_rows
@@ -571,8 +572,9 @@ def test_usage_errors_and_help() -> None:
     assert run("get").code == 2
     assert run("get", "k", "--timeout", "0").code == 2
     assert run("--help").code == 0
-    clients = [[name] for name in COMMANDS if name not in {"serve", "restore", "backup", "pitr", "storage"}]
-    for command in [*clients, ["backup", "create"]]:
+    others = {"serve", "restore", "backup", "lease", "pitr", "storage"}
+    clients = [[name] for name in COMMANDS if name not in others]
+    for command in [*clients, ["backup", "create"], *(["lease", name] for name in lease.COMMANDS)]:
         help_text = run(*command, "--help").text
         assert "--url" in help_text
         assert "--json" in help_text
