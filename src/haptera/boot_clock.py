@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 def _choose() -> Callable[[], int]:
@@ -16,3 +19,9 @@ def _choose() -> Callable[[], int]:
 
 #: Return the nanoseconds since any moment.
 boot_time_ns: Final[Callable[[], int]] = _choose()
+
+
+def boot_time_ns_of(loop: asyncio.AbstractEventLoop) -> int:
+    """The same for what runs on a loop. One with a virtual time has this clock, too."""
+    own: Callable[[], int] = getattr(loop, "boot_time_ns", boot_time_ns)
+    return own()

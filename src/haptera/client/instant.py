@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from haptera.boot_clock import boot_time_ns
+from haptera.boot_clock import boot_time_ns_of
 
 if TYPE_CHECKING:
     import asyncio
 
 
 class Instant(NamedTuple):
-    """An instant by two clocks: the loop's, which may stand still while the machine sleeps and which a test may make
-    virtual, and the one that goes on. The one that has gone further counts.
+    """An instant by two clocks: the loop's, which may stand still while the machine sleeps, and the one that goes on.
+
+    The one that has gone further counts.
     """
 
     loop_s: float
@@ -21,7 +22,7 @@ class Instant(NamedTuple):
     @classmethod
     def now(cls, loop: asyncio.AbstractEventLoop) -> Instant:
         """The present instant."""
-        return cls(loop.time(), boot_time_ns())
+        return cls(loop.time(), boot_time_ns_of(loop))
 
     def since(self, earlier: Instant) -> float:
         """The seconds from an earlier instant to this one."""

@@ -66,6 +66,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     def __init__(self, *, time_limit: float = TIME_LIMIT_S, allow_threads: bool = False) -> None:
         self.network = Network()
         self._now = 0.0
+        self._slept = 0.0
         self._turns = 0
         self._time_limit = time_limit
         self._threads: set[threading.Thread] | None = None
@@ -76,6 +77,14 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Return virtual seconds since the loop was made."""
         return self._now
+
+    def boot_time_ns(self) -> int:
+        """Return the nanoseconds since the loop was made, those in which the machine slept included."""
+        return round((self._now + self._slept) * 1e9)
+
+    def sleep_machine(self, seconds: float) -> None:
+        """Have the machine sleep: no timer comes due by it, and the clocks that count sleep go on."""
+        self._slept += seconds
 
     @property
     def timers(self) -> list[float]:
