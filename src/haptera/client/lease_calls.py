@@ -97,7 +97,9 @@ class LeaseCalls(ChangeCalls):
         lease_id = await self.grant_lease(ttl, timeout=timeout)
         renewer = self._lease_renewer
         if renewer is None or renewer.loop is not loop:  # a database begins afresh under the next loop, or in a child
-            renewer = self._lease_renewer = LeaseRenewer(self._database, lambda: self._channel.server_id)
+            channel = self._channel
+            renewer = LeaseRenewer(self._database, lambda: channel.server_id, self._revoke)
+            self._lease_renewer = renewer
         return Lease(renewer, renewer.keep(lease_id, ttl_ms_of(ttl) / 1000, granted))
 
     async def drain(self, *, timeout: float = 30.0) -> None:
@@ -176,6 +178,10 @@ class LeaseCalls(ChangeCalls):
             LeaseNotFound: The lease has ended before.
         """
         return (await self._call(LeaseMethods.revoke_lease, (lease_id(lease),), timeout)).keys
+
+    async def _revoke(self, lease_id: int, server_id: bytes | None, timeout: float) -> None:
+        """End a lease at the server that has granted it, if that still answers: elsewhere the id is another lease's."""
+        await self._channel.call(LeaseMethods.revoke_lease, (lease_id,), timeout, server_id)
 
     async def leases(
         self, *, after: int = 0, limit: int | None = None, timeout: Timeout = DEFAULT

@@ -15,7 +15,7 @@ from haptera.key_rules import LEASES_RENEWED_MAX
 from haptera.transport import running_loop, wrong_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from haptera.client.database import Database
 
@@ -31,12 +31,19 @@ TIMER_S: Final = 0.001
 class LeaseRenewer:
     """The leases that a database keeps alive on one event loop. Its task ends with the last of them.
 
-    ``answered_by`` names the server that has answered the last call of the database.
+    ``answered_by`` names the server that has answered the last call of the database, and ``revoke`` ends a lease, by
+    its id, at one server and no other, within some seconds.
     """
 
-    def __init__(self, db: Database, answered_by: Callable[[], bytes | None]) -> None:
+    def __init__(
+        self,
+        db: Database,
+        answered_by: Callable[[], bytes | None],
+        revoke: Callable[[int, bytes | None, float], Awaitable[object]],
+    ) -> None:
         self._db = db
         self._answered_by = answered_by
+        self._revoke = revoke
         self._loop = asyncio.get_running_loop()
         self._leases: dict[int, KeptLease] = {}  # bounded by the leases that a node grants
         self._task: asyncio.Task[None] | None = None
@@ -75,9 +82,9 @@ class LeaseRenewer:
             self._wake.set()
         lease.close()
         left = lease.seconds - lease.age(Instant.now(self._loop))
-        if not lease.gone and left > 0 and lease.server_id == self._answered_by():
+        if not lease.gone and left > 0:
             with suppress(HapteraError):  # it ends by itself
-                await self._db.revoke_lease(lease.id, timeout=min(timeout, left))
+                await self._revoke(lease.id, lease.server_id, min(timeout, left))
                 lease.gone = True
 
     async def aclose(self) -> None:

@@ -65,6 +65,10 @@ def leases_of(url: NodeUrl) -> list[int]:
     return list(url.node._machine.leases.by_id)
 
 
+async def revoked(lease: int, server_id: bytes | None, seconds: float) -> None:
+    """Stand for a store whose leases are all ended as they are asked to."""
+
+
 def tasks_of_leases() -> list[str]:
     return [name for task in asyncio.all_tasks() if "Lease" in (name := str(task.get_coro()))]
 
@@ -179,7 +183,7 @@ def test_more_leases_than_one_call_renews_are_renewed_by_several() -> None:
     @virtual_clock
     async def run() -> None:
         store = Store()
-        renewer = LeaseRenewer(cast("Database", store), lambda: None)
+        renewer = LeaseRenewer(cast("Database", store), lambda: None, revoked)
         granted = Instant.now(loop())
         kept = [renewer.keep(number, 30.0, granted) for number in range(2 * LEASES_RENEWED_MAX + 5)]
         await sleep(15.0)
@@ -201,7 +205,7 @@ async def test_a_call_that_hangs_holds_up_no_renewal_of_another_lease() -> None:
                 await asyncio.Future()
             return [2.0] * len(leases)
 
-    renewer = LeaseRenewer(cast("Database", Store()), lambda: None)
+    renewer = LeaseRenewer(cast("Database", Store()), lambda: None, revoked)
     long = renewer.keep(1, 86_400.0, Instant.now(loop()))
     await sleep(30_000.0)
     assert long.asked
@@ -314,10 +318,12 @@ async def test_a_lease_is_lost_where_another_server_answers_that_gives_its_id_to
     listen = "haptera://127.0.0.1:7457"
     async with node(storage="memory", listen=listen) as url:
         db = await haptera.connect(url)
-        renewed, closed = await db.lease(60.0), await db.lease(6000.0)
+        renewed, closed, first = await db.lease(60.0), await db.lease(6000.0), await db.lease(6000.0)
     async with node(storage="memory", listen=listen) as url, haptera.connect(url) as other:
-        others = [await other.grant_lease(600.0) for _ in range(2)]
-        assert others == [renewed.id, closed.id]
+        others = [await other.grant_lease(600.0) for _ in range(3)]
+        assert others == [renewed.id, closed.id, first.id]
+        await first.close()  # before anything else was answered by this server
+        assert leases_of(url) == others
         with pytest.raises(LeaseLost, match="another server"):
             raise await renewed.lost  # type: ignore[misc]  # it was not closed
         await closed.close()
@@ -333,7 +339,7 @@ async def test_a_renewal_that_is_answered_after_the_loss_changes_nothing() -> No
         async def renew_leases(self, leases: list[int], *, timeout: float) -> list[float | None]:
             return await answer
 
-    renewer = LeaseRenewer(cast("Database", Store()), lambda: None)
+    renewer = LeaseRenewer(cast("Database", Store()), lambda: None, revoked)
     lease = renewer.keep(7, 10.0, Instant.now(loop()))
     await sleep(5.0)
     loop()._now += 5.0

@@ -37,6 +37,7 @@ class LineFollower:
         self._standing: dict[str, int] = {}  # bounded by the places of the line
         self._versions: list[int] = []  # of those that stand, rising
         self._seen = 0  # the revision of which every change is known
+        self._server_id: bytes | None = None  # of the store whose places these are
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -58,6 +59,7 @@ class LineFollower:
             self._task.cancel()
             self._task = None
             self._seen = 0
+            self._server_id = None
 
     async def _follow(self) -> None:
         backoff, attempt = Backoff(), 0
@@ -85,10 +87,18 @@ class LineFollower:
                 else:
                     standing[event.key] = event.version
             if synced:
+                self._meet(events.server_id)
                 self._standing, self._versions = standing, sorted(standing.values())
                 self._seen = events.revision or 0
                 for place in list(self._claimants.values()):
                     self._judge(place)
+
+    def _meet(self, server_id: bytes | None) -> None:
+        """Take another server's places for those of others: a restored store gives the same tokens again."""
+        if self._server_id not in {None, server_id}:
+            for place in [place for place in self._claimants.values() if place.seen]:
+                place.lose("another server answers now, and its places are those of others")
+        self._server_id = server_id
 
     def _judge(self, place: LinePlace) -> None:
         """Tell a claimant where its place stands, once the line is known up to the moment in which it was taken."""

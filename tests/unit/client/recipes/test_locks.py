@@ -608,3 +608,31 @@ def test_claimants_that_come_go_stop_and_are_cut_off_never_hold_together(seed: i
         assert tokens == sorted(tokens)
 
     run()
+
+
+@virtual_clock
+async def test_the_holders_of_a_store_that_was_replaced_end_no_lock_of_the_new_one() -> None:
+    """A restored store grants the leases again that were granted behind its backup, and makes the same places."""
+    listen, held = "haptera://127.0.0.1:7457", asyncio.Event()
+
+    async def hold(db: Database) -> None:
+        async with db.lock("jobs", ttl=10.0):
+            held.set()
+            await asyncio.Future()
+
+    async with proxy(listen) as cut, haptera.connect(cut.url) as old:
+        async with node(storage="memory", listen=listen):
+            holder = asyncio.create_task(hold(old))
+            await held.wait()
+            cut.refuse()
+        async with (
+            node(storage="memory", listen=listen),
+            haptera.connect(listen) as new,
+            new.lock("jobs", ttl=10.0) as lock,
+        ):
+            await cut.accept()
+            with pytest.raises(LockLost, match="another server"):
+                await holder
+            assert loop().time() < 3.0, "it takes no stranger's place for its own until its next renewal"
+            await sleep(30.0)
+            assert lock.held
