@@ -77,19 +77,16 @@ class LineFollower:
     async def _read(self, events: Watch) -> None:
         """Follow the line from the places that stand now."""
         standing: dict[str, int] = {}
-        synced = False
         while True:
             for event in await events.next_events():
-                if event.kind == "synced":
-                    synced = True
-                elif event.value is None:
+                if event.value is None:
                     standing.pop(event.key, None)
                 else:
                     standing[event.key] = event.version
-            if synced:
+            if events.revision is not None:  # all that stood at the beginning has been given
                 self._meet(events.server_id)
                 self._standing, self._versions = standing, sorted(standing.values())
-                self._seen = events.revision or 0
+                self._seen = events.revision
                 for place in list(self._claimants.values()):
                     self._judge(place)
 
