@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -147,7 +148,9 @@ def test_the_group_of_a_command_whose_lock_is_lost_is_ended(haptera: Any, tmp_pa
     """Its shell takes no notice of SIGTERM, and has a child that does not either."""
     started_, told = tmp_path / "started", tmp_path / "told"
     child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
-    script = f"trap 'echo told >{told}' TERM; {sys.executable} -c '{child}' & echo $! >{started_}; wait; wait"
+    script = (
+        f"trap 'echo told >{told}' TERM; {shlex.quote(sys.executable)} -c '{child}' & echo $! >{started_}; wait; wait"
+    )
 
     def lose() -> None:
         eventually(lambda: started_.exists() and started_.read_text())

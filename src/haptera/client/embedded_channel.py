@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from haptera import forks
 from haptera.client.argument_checks import unsendable
 from haptera.client.calls_under_way import UnderWay
-from haptera.client.local_waits import LongAnswer, check_home, closed_error, in_time
+from haptera.client.local_waits import LongAnswer, check_home, closed_error, failed_error, in_time
 from haptera.client.methods import BackedUp, Method, Row, Scanned, ServerMethods
 from haptera.client.watched import decode_item
-from haptera.errors import Code, ConfigurationError, Failure, ShuttingDown, StorageError, failure
+from haptera.errors import Code, ConfigurationError, Failure, HapteraError, ShuttingDown, StorageError, failure
 from haptera.transport import running_loop, wrong_loop
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class EmbeddedChannel:
             try:
                 return await self._perform(method, argument, timeout)
             except ShuttingDown:
-                raise closed_error() from None
+                raise self._end_of_node() from None
 
     async def _perform(self, method: Method[R], argument: tuple[Any, ...], timeout: float | None) -> R | Failure:
         node = self._node or await self._opened()
@@ -262,7 +262,7 @@ class EmbeddedChannel:
                 end.result = Scanned(*cursor.result)
                 self.revision = end.result.revision
             except ShuttingDown:
-                raise closed_error() from None
+                raise self._end_of_node() from None
             finally:
                 cursor.close()
 
@@ -301,7 +301,7 @@ class EmbeddedChannel:
                 yield position.take(decode_item(await feed.next()), node.node_id)
                 check_home(home, "the watch")
         except ShuttingDown:
-            raise closed_error() from None
+            raise self._end_of_node() from None
         finally:
             node.watches.close(watch, failure(Code.CANCELLED, outcome="not_applied"))
 
@@ -337,7 +337,7 @@ class EmbeddedChannel:
             raise closed_error()
         if self._ending is not None:
             await asyncio.wait([self._ending])  # so that a caller may open the directory at once after the error
-            raise failure(Code.STORAGE_FAILED, outcome="not_applied", message=_FAILED).exception()
+            raise self._end_of_node()
         if self._opening is None:
             self._opening = asyncio.create_task(self._open())
             self._opening.add_done_callback(self._note_opened)
@@ -346,6 +346,10 @@ class EmbeddedChannel:
         if opening.cancelled():
             raise closed_error()
         return opening.result()
+
+    def _end_of_node(self) -> HapteraError:
+        """Why the node takes no more calls and ends those under way: the database is closed, or it has failed."""
+        return closed_error() if self.closed or self._ending is None else failed_error()
 
     async def _open(self) -> Node:
         await self._close_left()
@@ -429,6 +433,3 @@ async def _end(node: Node) -> None:
         await node.aclose()
     except StorageError:
         _logger.exception("close_failed")
-
-
-_FAILED = "the database has failed and is closed; open it again to read and write on"

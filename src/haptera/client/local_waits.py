@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
-from haptera.errors import Code, ConnectionLost, Failure, failure
+from haptera.errors import Code, ConnectionLost, Failure, HapteraError, failure
 from haptera.transport import running_loop, wrong_loop
 
 T = TypeVar("T")
@@ -34,3 +34,9 @@ def check_home(home: asyncio.AbstractEventLoop | None, work: str) -> None:
 def closed_error() -> ConnectionLost:
     """Return the error of a call to a database that is closed."""
     return ConnectionLost("the database is closed", outcome="not_applied")
+
+
+def failed_error() -> HapteraError:
+    """Return the error of a call to a database whose node has failed."""
+    message = "the database has failed and is closed; open it again to read and write on"
+    return failure(Code.STORAGE_FAILED, outcome="not_applied", message=message).exception()
