@@ -89,7 +89,7 @@ class Crew:
 
 
 async def put_jobs(db: Database, count: int, chance: random.Random) -> set[int]:
-    """Put jobs for as long as it takes. Those whose put was answered."""
+    """Put jobs for as long as it takes; the numbers of the jobs whose put was answered."""
     answered: set[int] = set()
     while len(answered) < count:
         with suppress(ConnectionLost, DeadlineExceeded):

@@ -45,7 +45,7 @@ class Effect:
 
 
 def effect(method: str, op: dict[str, Any], entries: Entries, revision: int) -> Effect:
-    """What an operation does to some entries at the revision that it makes, and its answer."""
+    """The changes that an operation makes to some entries at its revision, and its answer."""
     fence, lease = op.get("fence"), op.get("lease", 0)
     if fence is not None and not any(found.version == fence and found.lease for found in entries.values()):
         return Effect(code=4011)

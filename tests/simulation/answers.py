@@ -42,7 +42,7 @@ class _Written(NamedTuple):
 
 
 class Answers:
-    """What all callers were told; see the head of this module. ``reached`` tells the node's revision."""
+    """The answers of all callers; see the head of this module. ``reached`` tells the node's revision."""
 
     def __init__(self, reached: Callable[[], int] = lambda: 0) -> None:
         self.reached = reached

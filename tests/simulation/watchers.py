@@ -98,7 +98,7 @@ class Session:
             self._check_present(past.entries(self.chosen, self.begun))
 
     def _check_present(self, entries: dict[str, Any]) -> None:
-        """What was there at the beginning is in the order of the keys; a key whose time was over may be left out."""
+        """The entries of the beginning are in the order of the keys; a key whose time was over may be left out."""
         keys = [key for key, _, _ in self.present]
         require(keys == sorted(keys), f"a watch began with {keys}")
         for key, value, version in self.present:

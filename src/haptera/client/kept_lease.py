@@ -1,4 +1,4 @@
-"""What the holder of a lease knows of it: when it was renewed last, and whether it still stands."""
+"""The holder's knowledge of a lease: when it was renewed last, and whether it still stands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class KeptLease:
     A lease of the same id at another server, such as one with a restored store, is another one.
 
     Its time counts from before each renewal was sent, because the node counts from when it takes one. Once it is lost
-    it stays lost, whatever a later answer says: its holder may have acted on the loss.
+    it stays lost, also where a later answer says otherwise: its holder may have acted on the loss.
     """
 
     __slots__ = (

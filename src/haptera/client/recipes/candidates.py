@@ -62,7 +62,7 @@ class Candidates:
         self._trim()
 
     def free(self, first: int, last: int) -> None:
-        """Note that jobs have become free. Those behind the cursor are read in their turn."""
+        """Note that jobs have become free. The ones behind the cursor are read in their turn."""
         for digits in map(digits_of, range(first, min(last, first + KNOWN_MAX) + 1)):  # one too many is trimmed
             if digits > self.cursor and not self.end_reached:
                 break

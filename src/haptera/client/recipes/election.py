@@ -57,7 +57,7 @@ class Election(HeldBlock):
 
 
 async def _leaders(events: Watch) -> AsyncGenerator[Entry | None, None]:
-    """Who leads after each event."""
+    """The leader after each event."""
     places: dict[str, Entry] = {}
     synced = False
     async for event in events:

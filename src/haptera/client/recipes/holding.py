@@ -31,8 +31,8 @@ class Holding:
 
     @property
     def token(self) -> int:
-        """The fencing token, to be passed as ``fence=`` to the changes that are made in its name. Who holds it later
-        has a higher one.
+        """The fencing token, to be passed as ``fence=`` to the changes that are made in its name. A later
+        holder has a higher one.
         """
         return self._place.token
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: What a claim of a version stands for that is compared with: no claim.
+#: The version with which a compare finds that there is no claim.
 UNCLAIMED: Final = 0
 
 

@@ -1,4 +1,4 @@
-"""The jobs that a worker knows of: held against all jobs, whatever becomes free, is taken and is read."""
+"""The jobs that a worker knows of: held against all jobs, however jobs become free, are taken and are read."""
 
 from __future__ import annotations
 
