@@ -21,6 +21,7 @@ from haptera.key_rules import LEASES_RENEWED_MAX
 from haptera.testing import MemoryFileSystem, node, node_in_thread, virtual_clock
 from tests.support.forked import in_child
 from tests.support.stores import opened
+from tests.support.virtual import loop, network
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from haptera import Database
     from haptera.client.kept_lease import KeptLease
     from haptera.recipes import Lease
-    from haptera.testing import Network, NodeUrl, VirtualClockLoop
+    from haptera.testing import NodeUrl
 
 #: Seconds by which a node is late with the end of a lease, at most.
 LATE_S = 0.6
@@ -39,14 +40,6 @@ LATE_S = 0.6
 async def db(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
     async with opened(request.param, tmp_path) as database:
         yield database
-
-
-def loop() -> VirtualClockLoop:
-    return cast("VirtualClockLoop", asyncio.get_running_loop())
-
-
-def network() -> Network:
-    return loop().network
 
 
 @asynccontextmanager

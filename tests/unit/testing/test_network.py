@@ -13,14 +13,13 @@ import pytest
 
 import haptera
 import haptera.testing
-from haptera.testing import NotSimulated, VirtualClockLoop, run, virtual_clock
+from haptera.testing import NotSimulated, run, virtual_clock
+from tests.support.virtual import network
 from tests.unit.testing.services import Echo
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from pathlib import Path
-
-    from haptera.testing import Network
 
 
 class Named(haptera.Service):
@@ -34,12 +33,6 @@ class Named(haptera.Service):
     @haptera.method
     async def say(self, _: haptera.Request) -> bytes:
         return self._answer
-
-
-def network() -> Network:
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, VirtualClockLoop)
-    return loop.network
 
 
 @pytest.fixture(params=["tcp", "unix"])

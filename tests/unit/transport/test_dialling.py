@@ -20,13 +20,8 @@ from haptera.testing import VirtualClockLoop, virtual_clock
 from haptera.transport import bind_sockets
 from haptera.transport.dialling import connect_first
 from haptera.transport.limits import ADDRESSES_MAX
+from tests.support.virtual import loop
 from tests.unit.peer.hosts import ANY_PORT, Echo, eventually, served
-
-
-def loop() -> VirtualClockLoop:
-    running = asyncio.get_running_loop()
-    assert isinstance(running, VirtualClockLoop)
-    return running
 
 
 def port_of(url: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from asyncio import sleep
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +24,18 @@ if TYPE_CHECKING:
 
 #: Seconds by which a node is late with the end of a lease, at most.
 LATE_S = 1.0
+
+
+@asynccontextmanager
+async def behind_a_link() -> AsyncIterator[tuple[Proxy, Database, Database]]:
+    """A link, the client whose connection it carries, and another client of the same node."""
+    async with (
+        node(storage="memory") as url,
+        proxy(url) as link,
+        haptera.connect(link.url) as one,
+        haptera.connect(url) as other,
+    ):
+        yield link, one, other
 
 
 @pytest.fixture(params=["served", "embedded"])
@@ -144,12 +156,7 @@ async def test_mistakes_of_a_program_are_told_when_the_barrier_is_made(db: Datab
 
 @virtual_clock
 async def test_a_party_that_is_cut_off_for_longer_than_its_lease_does_not_count_until_it_is_back() -> None:
-    async with (
-        node(storage="memory") as url,
-        proxy(url) as link,
-        haptera.connect(link.url) as one,
-        haptera.connect(url) as other,
-    ):
+    async with behind_a_link() as (link, one, other):
         away = asyncio.create_task(one.barrier("step", parties=3, ttl=5.0).wait())
         await waiting(other, 1)
         link.pause()
@@ -164,12 +171,7 @@ async def test_a_party_that_is_cut_off_for_longer_than_its_lease_does_not_count_
 
 @virtual_clock
 async def test_a_party_whose_answer_to_the_opening_is_lost_passes_all_the_same() -> None:
-    async with (
-        node(storage="memory") as url,
-        proxy(url) as link,
-        haptera.connect(link.url) as one,
-        haptera.connect(url) as other,
-    ):
+    async with behind_a_link() as (link, one, other):
         first = asyncio.create_task(one.barrier("step", parties=2, ttl=60.0).wait())
         await waiting(other, 1)
         await sleep(1.0)
@@ -187,12 +189,7 @@ async def test_a_party_whose_answer_to_the_opening_is_lost_passes_all_the_same()
 
 @virtual_clock
 async def test_a_party_that_is_cut_off_before_it_has_come_comes_with_another_lease() -> None:
-    async with (
-        node(storage="memory") as url,
-        proxy(url) as link,
-        haptera.connect(link.url) as one,
-        haptera.connect(url) as other,
-    ):
+    async with behind_a_link() as (link, one, other):
         link.delay(0.2)
         coming = asyncio.create_task(one.barrier("step", parties=1, ttl=1.0).wait())
         while not [lease async for lease in other.leases()]:
@@ -207,12 +204,7 @@ async def test_a_party_that_is_cut_off_before_it_has_come_comes_with_another_lea
 
 @virtual_clock
 async def test_a_party_that_hears_late_of_the_end_of_another_does_not_open_for_it() -> None:
-    async with (
-        node(storage="memory") as url,
-        proxy(url) as link,
-        haptera.connect(link.url) as one,
-        haptera.connect(url) as other,
-    ):
+    async with behind_a_link() as (link, one, other):
         late = asyncio.create_task(one.barrier("step", parties=3, ttl=60.0).wait())
         await waiting(other, 1)
         await sleep(1.0)

@@ -6,7 +6,7 @@ import asyncio
 import random
 from asyncio import sleep
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,6 +15,7 @@ from haptera.client.recipes.line import LINE
 from haptera.errors import Fenced, InvalidKey, LeaseLost, LockLost, WaitTimeout
 from haptera.testing import MemoryFileSystem, node, proxy, virtual_clock
 from tests.support.stores import opened
+from tests.support.virtual import loop, network
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from haptera import Database
     from haptera.recipes import Holding
-    from haptera.testing import Network, Proxy, VirtualClockLoop
+    from haptera.testing import Proxy
 
 #: Seconds by which a node is late with the end of a lease, at most.
 LATE_S = 0.6
@@ -32,14 +33,6 @@ LATE_S = 0.6
 async def db(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
     async with opened(request.param, tmp_path) as database:
         yield database
-
-
-def loop() -> VirtualClockLoop:
-    return cast("VirtualClockLoop", asyncio.get_running_loop())
-
-
-def network() -> Network:
-    return loop().network
 
 
 @asynccontextmanager

@@ -6,20 +6,21 @@ import asyncio
 import random
 from asyncio import sleep
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import haptera
 from haptera.errors import ConnectionLost, DeadlineExceeded, Fenced
 from haptera.testing import MemoryFileSystem, node, proxy, virtual_clock
+from tests.support.virtual import network
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from haptera import Database
     from haptera.recipes import Job, Worker
-    from haptera.testing import Network, Proxy, VirtualClockLoop
+    from haptera.testing import Proxy
 
 #: Seconds by which a node is late with the end of a lease, and a watch with the news of it, at most.
 LATE_S = 1.0
@@ -27,10 +28,6 @@ LATE_S = 1.0
 
 def now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def network() -> Network:
-    return cast("VirtualClockLoop", asyncio.get_running_loop()).network
 
 
 @asynccontextmanager
