@@ -175,6 +175,7 @@ RECIPES_MAY_IMPORT = frozenset(
         "recipes",
         "scan",
         "transact",
+        "trouble",
         "watch",
     }
 )

@@ -78,6 +78,7 @@ ERRORS = {
     "errors",
 }
 OTHER_ERRORS = {
+    "REMEDIES",
     "TABLE",
     "ConfigurationError",
     "CorruptionError",

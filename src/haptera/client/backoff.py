@@ -44,3 +44,24 @@ class Backoff:
     async def wait(self, attempt: int, within: float = math.inf) -> None:
         """Wait before repetition ``attempt`` (from 1), at most ``within`` seconds."""
         await asyncio.sleep(min(self._uniform() * self.ceiling(attempt), within))
+
+
+class Pauses:
+    """The pauses of one who tries again and again: each failure behind another makes the next one longer, and a success
+    makes it short again.
+    """
+
+    __slots__ = ("_backoff", "_failures")
+
+    def __init__(self, backoff: Backoff | None = None) -> None:
+        self._backoff = backoff or Backoff()
+        self._failures = 0
+
+    def begin_anew(self) -> None:
+        """Note a success."""
+        self._failures = 0
+
+    async def wait(self, within: float = math.inf) -> None:
+        """Wait after a failure, at most ``within`` seconds."""
+        self._failures += 1
+        await self._backoff.wait(self._failures, within)

@@ -9,19 +9,13 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import TYPE_CHECKING, Final, Self
 
 from haptera.boot_clock import boot_time_ns
-from haptera.client.backoff import Backoff
+from haptera.client.backoff import Pauses
 from haptera.client.copy_changes import CopyChanges
 from haptera.client.entry import Entry
 from haptera.client.event import Event
 from haptera.client.freshness import Freshness
-from haptera.errors import (
-    Code,
-    ConnectionLost,
-    HapteraError,
-    RemoteProtocolError,
-    RevisionCompacted,
-    ServerError,
-)
+from haptera.client.trouble import ends_watch_alone
+from haptera.errors import ConnectionLost, HapteraError, RevisionCompacted
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -35,11 +29,6 @@ PROGRESS_INTERVAL_S: Final = 1.0
 #: The smallest bound of a copy's age, in seconds. While others change other keys, two signs of the node may be two
 #: intervals apart, and the question before the first of them half a second old.
 STALENESS_MIN_S: Final = 3.0
-
-#: Refusals that stay: the copy asks for keys that this user may not read, or in a way that this node does not know.
-LASTING: Final = frozenset(
-    {Code.PERMISSION_DENIED, Code.UNKNOWN_SERVICE, Code.UNKNOWN_METHOD, Code.INVALID_ARGUMENT, Code.INVALID_KEY}
-)
 
 _logger = logging.getLogger(__name__)
 
@@ -170,7 +159,7 @@ class Cache:
 
     async def _keep(self) -> BaseException:
         """Keep the copy, over any number of watches. Return the refusal that ends it."""
-        backoff, attempt = Backoff(), 0
+        pauses = Pauses()
         while True:
             try:
                 await self._follow()
@@ -178,22 +167,18 @@ class Cache:
                 if not self._goes_on(error):
                     return error
                 self._error = error
-            attempt = 1 if self._revision is not None else attempt + 1
-            await backoff.wait(attempt)
+            if self._revision is not None:
+                pauses.begin_anew()
+            await pauses.wait()
 
     def _goes_on(self, error: HapteraError) -> bool:
-        """Whether another watch may do better: always where the store is another one or far ahead, and for a copy that
-        was entered in all troubles that may pass.
+        """Whether another watch may do better. A copy that was not entered yet says what is wrong, and goes on alone
+        where the store is another one or far ahead.
         """
         if self._closed():
             return False
-        if isinstance(error, RevisionCompacted):
-            return True
-        if self._entered is None or not self._entered.done():
-            return False
-        if isinstance(error, ServerError):
-            return error.code not in LASTING
-        return isinstance(error, ConnectionLost | RemoteProtocolError)
+        entered = self._entered is not None and self._entered.done()
+        return ends_watch_alone(error) if entered else isinstance(error, RevisionCompacted)
 
     async def _follow(self) -> None:
         """Read the entries, and follow their changes until the watch ends."""

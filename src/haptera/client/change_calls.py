@@ -109,7 +109,7 @@ class ChangeCalls(StoreCalls):
             await self._database.get_many([], timeout=timeout)
             return self._channel.server_id, self._channel.revision
 
-        return Cache(begin, ask, lambda: self._channel.closed, max_staleness)
+        return Cache(begin, ask, lambda: self.closed, max_staleness)
 
     def history(
         self, key: str, *, after: int = 0, limit: int | None = None, timeout: Timeout = DEFAULT

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -13,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from haptera import forks
 from haptera.client.argument_checks import unsendable
 from haptera.client.calls_under_way import UnderWay
-from haptera.client.local_waits import LongAnswer, check_home, closed_error, failed_error, in_time
+from haptera.client.local_waits import LongAnswer, check_home, close_failed, closed_error, failed_error, in_time
 from haptera.client.methods import BackedUp, Method, Row, Scanned, ServerMethods
 from haptera.client.watched import decode_item
-from haptera.errors import Code, ConfigurationError, Failure, HapteraError, ShuttingDown, StorageError, failure
+from haptera.errors import Code, ConfigurationError, Failure, HapteraError, ShuttingDown, failure
 from haptera.transport import running_loop, wrong_loop
 
 if TYPE_CHECKING:
@@ -48,8 +47,6 @@ except ModuleNotFoundError as error:
     ) from error
 
 R = TypeVar("R")
-
-_logger = logging.getLogger(__name__)
 
 PAGE_SIZE_MAX = 64 * 1024
 #: The largest page of a scan: some tenths of a millisecond, and other calls wait for no more than a turn of it.
@@ -89,7 +86,7 @@ class EmbeddedChannel:
         )
         self._node: Node | None = None
         self._opening: asyncio.Task[Node] | None = None
-        self.closed = False
+        self._closed = False
         self._ending: asyncio.Task[None] | None = None
         self._under_way, self.converting = UnderWay(), UnderWay()
         self._home: asyncio.AbstractEventLoop | None = None  # the loop of the node, from the first call on
@@ -109,6 +106,11 @@ class EmbeddedChannel:
         """
         self._node = self._opening = self._ending = self._home = self._left = None
         self._under_way, self.converting = UnderWay(), UnderWay()
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more calls are taken: the database is closed, or its node has failed."""
+        return self._closed or self._ending is not None
 
     @property
     def unclosed(self) -> bool:
@@ -312,7 +314,7 @@ class EmbeddedChannel:
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self.converting.wait()
-                self.closed = True
+                self._closed = True
                 self._node = None  # a call that is made from now on finds it closed
                 await self._under_way.wait()
         await self.aclose()
@@ -321,7 +323,7 @@ class EmbeddedChannel:
         """Close the node: submitted changes are made durable first."""
         if self._home is not None:
             self._settle()
-        self.closed = True
+        self._closed = True
         await self._close_left()
         opening, self._opening, self._node = self._opening, None, None
         if opening is None:
@@ -333,7 +335,7 @@ class EmbeddedChannel:
             await opening.result().aclose()
 
     async def _opened(self) -> Node:
-        if self.closed:
+        if self._closed:
             raise closed_error()
         if self._ending is not None:
             await asyncio.wait([self._ending])  # so that a caller may open the directory at once after the error
@@ -349,7 +351,7 @@ class EmbeddedChannel:
 
     def _end_of_node(self) -> HapteraError:
         """Why the node takes no more calls and ends those under way: the database is closed, or it has failed."""
-        return closed_error() if self.closed or self._ending is None else failed_error()
+        return closed_error() if self._closed or self._ending is None else failed_error()
 
     async def _open(self) -> Node:
         await self._close_left()
@@ -365,7 +367,7 @@ class EmbeddedChannel:
         if opening.cancelled() or opening.exception() is not None:
             if self._opening is opening:
                 self._opening = None  # the next call tries again
-        elif not self.closed:
+        elif not self._closed:
             self._node = opening.result()
             self.reached, self.server_id = self._node.data_dir, self._node.node_id
             self._node.failed.add_done_callback(self._note_failed)
@@ -374,7 +376,7 @@ class EmbeddedChannel:
         """End the node, as `haptera serve` does: the directory is free, and opening it again replays its log."""
         node, self._node = self._node, None
         if node is not None:
-            self._ending = asyncio.get_running_loop().create_task(_end(node))
+            self._ending = asyncio.get_running_loop().create_task(close_failed(node.aclose()))
 
 
 def _converted(method: str, options: dict[str, Any]) -> Operation:
@@ -426,10 +428,3 @@ def _checked(node: Node, method: Any, argument: tuple[Any, ...], elements: list[
     if isinstance(op, (operations.SetMany, operations.DeleteMany)):
         return (yield from node.commands.check_steps(op))
     return op if isinstance(op, Failure) else Envelope(op)
-
-
-async def _end(node: Node) -> None:
-    try:
-        await node.aclose()
-    except StorageError:
-        _logger.exception("close_failed")

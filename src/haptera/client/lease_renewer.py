@@ -7,7 +7,7 @@ import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from haptera.client.backoff import Backoff
+from haptera.client.backoff import Pauses
 from haptera.client.instant import Instant
 from haptera.client.kept_lease import KeptLease
 from haptera.errors import HapteraError
@@ -50,8 +50,7 @@ class LeaseRenewer:
         self._calls: set[asyncio.Task[None]] = set()  # each lease is in one of them at most
         self._wake = asyncio.Event()
         self._wakes_at = 0.0  # the time of the loop at which its task looks at the leases again
-        self._backoff = Backoff()
-        self._failures = 0
+        self._pauses = Pauses()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -156,13 +155,12 @@ class LeaseRenewer:
         try:
             times = await self._db.renew_leases([lease.id for lease in leases], timeout=shortest * RENEWED_AT)
         except HapteraError as error:
-            self._failures += 1
             for lease in leases:
                 lease.trouble = error
-            await self._backoff.wait(self._failures, shortest * RENEWED_WITH_OTHERS_AT)
+            await self._pauses.wait(shortest * RENEWED_WITH_OTHERS_AT)
         else:
             server_id = self._answered_by()
-            self._failures = 0
+            self._pauses.begin_anew()
             now = Instant.now(self._loop)
             for lease, seconds in zip(leases, times, strict=True):
                 if lease.server_id != server_id:

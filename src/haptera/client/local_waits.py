@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
-from haptera.errors import Code, ConnectionLost, Failure, HapteraError, failure
+from haptera.errors import Code, ConnectionLost, Failure, HapteraError, StorageError, failure
 from haptera.transport import running_loop, wrong_loop
 
 T = TypeVar("T")
+
+_logger = logging.getLogger(__name__)
 
 #: What a long read has found: its result array, and the revision that it is of.
 LongAnswer = tuple[tuple[Any, ...], int] | Failure
@@ -29,6 +32,14 @@ def check_home(home: asyncio.AbstractEventLoop | None, work: str) -> None:
     if running_loop() is not home:
         assert home is not None
         raise wrong_loop(work, home)
+
+
+async def close_failed(closing: Awaitable[None]) -> None:
+    """Wait for the end of a node that has failed. A further failure on the way changes nothing, and is logged."""
+    try:
+        await closing
+    except StorageError:
+        _logger.exception("close_failed")
 
 
 def closed_error() -> ConnectionLost:

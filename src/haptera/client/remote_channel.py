@@ -35,7 +35,8 @@ from haptera.client.database import KvMethods
 from haptera.client.item_reader import read_items
 from haptera.client.methods import BackedUp, Method, Row, Scanned, ServerMethods, decode_page, malformed
 from haptera.client.request_ids import RequestIds
-from haptera.client.retries import LEAVING, StoreCall, passes
+from haptera.client.retries import StoreCall
+from haptera.client.trouble import LEAVING, passes_soon
 from haptera.client.watch_stream import WatchStreams
 from haptera.client.watched import of_another_server
 from haptera.errors import (
@@ -196,7 +197,7 @@ class RemoteChannel:
                 else:
                     self._answered_by = peer
                     if answer.failure is not None:
-                        if passes(answer.failure, write=method.write):
+                        if passes_soon(answer.failure, write=method.write):
                             call = StoreCall(method, payload, request_id, started, timeout, begun_ns)
                             self._refused(peer, call, sent, answer.failure)
                             answer = await self._persist(call, answer)
@@ -260,7 +261,7 @@ class RemoteChannel:
                 if late.outcome == "not_applied":  # it never left
                     return call.answer(Answer(b"", failure(Code.DEADLINE_EXCEEDED, outcome="not_applied")))
                 raise late from call.refusal
-            if answer.failure is None or not passes(answer.failure, write=call.method.write):
+            if answer.failure is None or not passes_soon(answer.failure, write=call.method.write):
                 self._connector.answered(peer)
                 self._answered_by = peer
                 sent.release()
@@ -384,7 +385,7 @@ class RemoteChannel:
                     raise call.loss(lost) from None
             except ServerError as error:
                 refusal = Failure(error.code, error.name, error.message, error.outcome, error.details)
-                if begun or not passes(refusal, write=False) or not call.may_repeat(self._time(), boot_time_ns()):
+                if begun or not passes_soon(refusal, write=False) or not call.may_repeat(self._time(), boot_time_ns()):
                     raise
                 self._heed(peer, refusal)
             finally:

@@ -13,16 +13,6 @@ if TYPE_CHECKING:
     from haptera.client.methods import Method
     from haptera.peer import Answer, Call, Peer
 
-#: Refusals that pass by themselves: the request or its answer was damaged on its way, the node goes away and comes
-#: back, or it has no room at this moment. spec/errors.toml marks a full disk and maintenance as `later`, too. They are
-#: not here, because they last longer than a call, and its caller should know.
-PASSING = frozenset(
-    {Code.CHECKSUM_MISMATCH, Code.GOING_AWAY, Code.TOO_MANY_REQUESTS, Code.RATE_LIMITED, Code.SHUTTING_DOWN}
-)
-
-#: Refusals after which a connection takes no more calls.
-LEAVING = frozenset({Code.GOING_AWAY, Code.SHUTTING_DOWN})
-
 #: A change is not sent again later than this: half of the time for which a server remembers ids by default. It counts
 #: the time that this machine sleeps, because the server goes on meanwhile.
 RESEND_SECONDS_MAX = 300.0
@@ -158,16 +148,6 @@ class StoreCall:
             refusal = msgspec.structs.replace(refusal, outcome="unknown")
             return msgspec.structs.replace(answer, failure=refusal)
         return answer
-
-
-def passes(refusal: Failure, *, write: bool) -> bool:
-    """Whether a failure says that the same call may be sent again.
-
-    Of a change, only if it was not applied, or if nothing but its answer was damaged: then under its id.
-    """
-    if refusal.code not in PASSING:
-        return False
-    return not write or refusal.outcome == "not_applied" or refusal.code == Code.CHECKSUM_MISMATCH
 
 
 def _judged(code: int) -> bool:

@@ -50,6 +50,11 @@ class StoreCalls:
         """
         return self._channel.connected_once
 
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more calls: it is closed or about to be, or the node of an embedded store has failed."""
+        return self._channel.closed
+
     async def status(self, *, timeout: Timeout = DEFAULT) -> dict[str, Any]:
         """The status of the node: version, node_id, uptime_ms, durability, revision, keys and more."""
         return await self._call(ServerMethods.status, (), timeout)

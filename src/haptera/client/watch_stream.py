@@ -12,9 +12,10 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from haptera.client.backoff import Pauses
 from haptera.client.connector import Connector, Flight
 from haptera.client.methods import Method, malformed
-from haptera.client.retries import LEAVING, passes
+from haptera.client.trouble import LEAVING, passes, passes_soon
 from haptera.client.watched import Happened, WatchPosition, decode_item
 from haptera.errors import Code, ConnectionLost, Failure, ServerError, failure
 
@@ -45,11 +46,12 @@ class WatchStreams:
     ) -> AsyncGenerator[list[Happened], None]:
         """The events of a watch, an ITEM at a time; ``timeout`` is how many seconds its beginning may take.
 
-        Once it has begun it goes on for as long as it takes to have a connection again.
+        Once it has begun it goes on for as long as its trouble takes to pass. Before that its caller is told, as of a
+        call.
         """
         time = asyncio.get_running_loop().time
         deadline = math.inf if timeout is None else time() + timeout
-        attempt = 0
+        pauses = Pauses(self._backoff)
         while True:
             connector.check_open()
             by = None if position.begun or timeout is None else deadline
@@ -59,7 +61,7 @@ class WatchStreams:
                 async with aclosing(self._read(peer, method, encode((position.options(),)), position, by)) as items:
                     async for events in items:
                         connector.answered(peer)
-                        attempt = 0
+                        pauses.begin_anew()
                         yield events
                 connector.check_open()  # a drain has ended it
             except ConnectionLost as lost:
@@ -69,13 +71,12 @@ class WatchStreams:
                     raise
             except ServerError as error:
                 refusal = Failure(error.code, error.name, error.message, error.outcome, error.details)
-                over = not position.begun and time() >= deadline
-                if over or not position.resumable or not _goes_on(refusal):
+                goes_on = passes(error) if position.begun else passes_soon(refusal, write=False) and time() < deadline
+                if not goes_on or not position.resumable:
                     raise
                 if refusal.code in LEAVING:
                     connector.leave(peer, refusal)
-            attempt += 1
-            await self._backoff.wait(attempt, math.inf if position.begun else max(deadline - time(), 0.0))
+            await pauses.wait(math.inf if position.begun else max(deadline - time(), 0.0))
 
     async def _read(
         self, peer: Peer, method: Method[Any], payload: bytes, position: WatchPosition, by: float | None
@@ -104,8 +105,3 @@ class WatchStreams:
         finally:
             self._streams.discard(stream)
             await stream.aclose()
-
-
-def _goes_on(refusal: Failure) -> bool:
-    """Whether a watch that ended so may be continued: the trouble passes, or its reader was slow and reads on now."""
-    return passes(refusal, write=False) or refusal.code == Code.SLOW_CONSUMER

@@ -33,7 +33,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from haptera.errors.base import CallError, HapteraError, ServerError, describe, printable
-from haptera.errors.code_table import TABLE, Code, Outcome
+from haptera.errors.code_table import REMEDIES, TABLE, Code, Outcome
 from haptera.errors.connection import ConnectionLost, LocalProtocolError, ProtocolError, RemoteProtocolError
 from haptera.errors.failure import Failure, failure
 from haptera.errors.storage import (
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from haptera.errors.codes import *  # noqa: F403  # its `__all__` says which
 
 __all__ = [
+    "REMEDIES",
     "TABLE",
     "CallError",
     "Code",

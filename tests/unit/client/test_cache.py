@@ -14,6 +14,7 @@ import pytest
 import haptera
 from haptera.client import cache as cache_module
 from haptera.client import freshness
+from haptera.client.backoff import Backoff
 from haptera.client.cache import STALENESS_MIN_S
 from haptera.client.database import Database
 from haptera.errors import ConnectionLost, ServerError, failure
@@ -282,11 +283,10 @@ async def test_the_waits_between_watches_begin_anew_behind_one_that_was_whole(
 ) -> None:
     attempts: list[int] = []
 
-    class Noted:
-        async def wait(self, attempt: int) -> None:
-            attempts.append(attempt)
+    async def wait(_: Backoff, attempt: int, within: float) -> None:
+        attempts.append(attempt)
 
-    monkeypatch.setattr(cache_module, "Backoff", Noted)
+    monkeypatch.setattr(Backoff, "wait", wait)
     compacted: Callable[[], Exception] = failure(4009).exception
     whole, lost = [[3, []], compacted()], [compacted()]
     peer = endings(whole, lost, lost, whole, whole, lost, [[3, []], [4, []], ...])

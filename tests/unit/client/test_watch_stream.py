@@ -9,9 +9,10 @@ import pytest
 
 import haptera
 from haptera.client.database import Database
-from haptera.errors import ConnectionLost, RevisionCompacted
+from haptera.errors import ConnectionLost, RevisionCompacted, StorageFull, failure
 from haptera.testing import MemoryFileSystem, virtual_clock
 from tests.support.places import URL, Place
+from tests.support.refusals import LASTING, PASSING
 from tests.unit.client.doubles import Dialler, FakePeer, FakeStream, channel
 
 OTHER = b"o" * 16
@@ -86,3 +87,40 @@ async def test_a_watch_that_goes_on_is_sent_when_its_server_has_named_itself() -
         silent.lose()
         assert await going_on == []
         assert second.streamed == [[{"start_revision": 5}]]
+
+
+def alike(*streams: list[Any]) -> list[FakePeer]:
+    """Connections to one server, whose watches go so one after the other."""
+    peers = [FakePeer() for _ in range(4)]
+    peers[0].streams = [FakeStream(pages, None) for pages in streams]
+    for peer in peers:
+        peer.streams = peers[0].streams
+    return peers
+
+
+@pytest.mark.parametrize("name", PASSING)
+@virtual_clock
+async def test_a_watch_that_has_begun_goes_on_over_each_error_that_passes(name: str) -> None:
+    meet = PASSING[name]
+    peers = alike([MARK, EVENT, meet()], [[4, []], meet()], [[4, []], meet()], [[5, [[1, "b", b"", 5]]], ...])
+    async with database(*peers) as db, db.watch(start_revision=4) as events:
+        assert [(await anext(events)).version for _ in range(2)] == [4, 5]
+
+
+@pytest.mark.parametrize("name", LASTING)
+@virtual_clock
+async def test_a_watch_ends_with_an_error_that_stays(name: str) -> None:
+    error = LASTING[name]()
+    async with database(*alike([MARK, error])) as db, db.watch() as events:
+        with pytest.raises(type(error)) as told:
+            await anext(events)
+        assert told.value is error
+
+
+@virtual_clock
+async def test_a_watch_that_has_not_begun_tells_its_caller_of_trouble_that_outlasts_a_call() -> None:
+    full = failure(5002).exception()
+    async with database(*alike([failure(3007).exception()], [full])) as db:
+        with pytest.raises(StorageFull) as told:
+            await anext(db.watch())
+        assert told.value is full

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from haptera.client.argument_checks import checked_int, ttl_ms_of
-from haptera.client.backoff import Backoff
-from haptera.errors import ConnectionLost, DeadlineExceeded, LeaseNotFound, RevisionCompacted, WaitTimeout
+from haptera.client.backoff import Pauses
+from haptera.client.trouble import ends_watch_alone, passes
+from haptera.errors import HapteraError, LeaseNotFound, WaitTimeout
 from haptera.key_rules import LEASE_TTL_MAX_MS, LEASE_TTL_MIN_MS, key_refusal
 from haptera.peer import Timeout  # noqa: TC001  # who reads a public signature finds its types here
 
@@ -24,8 +24,6 @@ BARRIER: Final = "/.barrier/"
 #: The values of the key `open`. A barrier that was never opened has none.
 OPEN: Final = b"1"
 CLOSED: Final = b"0"
-#: Troubles that pass: a party that has reached the store comes again.
-PASSING: Final = (ConnectionLost, DeadlineExceeded, LeaseNotFound, RevisionCompacted)
 
 
 class Barrier:
@@ -54,7 +52,7 @@ class Barrier:
     async def wait(self) -> None:
         """Come to the barrier, and wait until it is open.
 
-        A store that cannot be reached is waited for, once it was reached.
+        A store that cannot be reached, or refuses for a reason that passes, is waited for once it was reached.
 
         Raises:
             WaitTimeout: The others have not come in the time that the barrier was made for.
@@ -89,18 +87,21 @@ class Barrier:
         return result.succeeded
 
     async def _pass(self) -> None:
-        backoff, reached = Backoff(), False
-        for attempt in count(1):
+        """Come with one lease after the other, until the barrier is open while this party's entry stands."""
+        pauses, reached = Pauses(), False
+        while True:
             try:
                 async with self._db.lease(self._ttl, timeout=self._timeout) as lease:
                     reached = True
                     token = await self._come(lease.id)
-                    if token is None or await self._opened(self._party_key(lease.id), token):
+                    if token is None or await self._opened(self._party_key(lease.id), token, pauses):
                         return
-            except PASSING:
-                if not reached:
+            except LeaseNotFound:
+                pass  # it has ended before this party could come with it
+            except HapteraError as error:
+                if not reached or self._db.closed or not passes(error):
                     raise
-                await backoff.wait(attempt)
+            await pauses.wait()
 
     async def _come(self, lease: int) -> int | None:
         """Enter this party. The version of its entry; None if the barrier is open."""
@@ -111,8 +112,17 @@ class Barrier:
         )
         return None if result.succeeded else result.version
 
-    async def _opened(self, mine: str, token: int) -> bool:
-        """Wait until the barrier is open; false if this party's entry is gone."""
+    async def _opened(self, mine: str, token: int, pauses: Pauses) -> bool:
+        """Wait until the barrier is open, over any number of watches; false if this party's entry is gone."""
+        while True:
+            try:
+                return await self._watch(mine, token, pauses)
+            except HapteraError as error:
+                if self._db.closed or not ends_watch_alone(error):
+                    raise
+            await pauses.wait()
+
+    async def _watch(self, mine: str, token: int, pauses: Pauses) -> bool:
         gathering = _Gathering(self._prefix)
         async with self._db.watch(prefix=self._prefix, initial=True, timeout=self._timeout) as events:
             while True:
@@ -122,6 +132,7 @@ class Barrier:
                         return True  # also if it was reset since then
                 if not gathering.whole:
                     continue
+                pauses.begin_anew()
                 if gathering.parties.get(mine) != token:
                     return False
                 if await self._open(gathering):

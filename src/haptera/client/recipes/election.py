@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable
 from typing import TYPE_CHECKING
 
-from haptera.client.backoff import Backoff
+from haptera.client.backoff import Pauses
 from haptera.client.entry import Entry
 from haptera.client.recipes.holding import HeldBlock
-from haptera.client.recipes.line import LINE, PASSING
+from haptera.client.recipes.line import LINE
+from haptera.client.trouble import ends_watch_alone
+from haptera.errors import HapteraError
 from haptera.peer import DEFAULT, Timeout
 
 if TYPE_CHECKING:
@@ -41,19 +43,19 @@ class Election(HeldBlock):
         """
         told: Entry | None = None
         begun = False
-        backoff, attempt = Backoff(), 0
+        pauses = Pauses()
         while True:
             try:
                 async with self._db.watch(prefix=self._name + LINE, initial=True, timeout=self._timeout) as events:
                     async for leader in _leaders(events):
+                        pauses.begin_anew()
                         if leader != told or not begun:
                             begun, told = True, leader
                             yield leader
-            except PASSING:
-                if not begun:
+            except HapteraError as error:
+                if not begun or self._db.closed or not ends_watch_alone(error):
                     raise
-            attempt += 1
-            await backoff.wait(attempt)
+            await pauses.wait()
 
 
 async def _leaders(events: Watch) -> AsyncGenerator[Entry | None, None]:

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from itertools import count
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from haptera.client.backoff import Backoff
+from haptera.client.backoff import Pauses
 from haptera.client.recipes.candidates import PAGE_JOBS, Candidates
-from haptera.client.recipes.job import PASSING
 from haptera.client.recipes.queue_keys import READY, are_digits, ready_numbers
-from haptera.errors import HapteraError, RemoteProtocolError, RevisionCompacted
+from haptera.client.trouble import ends_watch_alone, passes
+from haptera.errors import HapteraError
 
 if TYPE_CHECKING:
     from haptera.client.event import Event
     from haptera.client.recipes.job_claims import JobClaims
-
-#: Errors after which everything is read anew: the watch has lost its place, or told something that has no order.
-ANEW: Final = (RevisionCompacted, RemoteProtocolError)
 
 
 class FreeJobs:
@@ -45,20 +41,21 @@ class FreeJobs:
         return digits
 
     async def follow(self) -> None:
-        """Follow the queue for as long as the store can be reached, now or later."""
-        backoff = Backoff()
-        for attempt in count(1):
+        """Follow the queue over any number of watches, with all pages read anew for each."""
+        pauses = Pauses()
+        while True:
             try:
-                await self._follow_one_watch()
-            except ANEW:
-                await backoff.wait(attempt)
+                await self._follow_one_watch(pauses)
             except HapteraError as error:
-                self._ended(error)
-                return
+                if self._db.closed or not ends_watch_alone(error):
+                    self._ended(error)
+                    return
+            await pauses.wait()
 
-    async def _follow_one_watch(self) -> None:
+    async def _follow_one_watch(self, pauses: Pauses) -> None:
         """Take over the changes since the watch began. All pages are read later than that."""
         async with self._db.watch(prefix=self._keys.claims, timeout=None) as events:
+            pauses.begin_anew()
             self.candidates.begin()
             self._watching = True
             try:
@@ -107,12 +104,14 @@ class FreeJobs:
             self.candidates.free(int(digits), int(digits))
 
     async def _read_page(self) -> None:
-        backoff = Backoff()
-        for attempt in count(1):
+        pauses = Pauses()
+        while True:
             try:
                 free, cursor, last = await self._page(self.candidates.cursor)
-            except PASSING:
-                await backoff.wait(attempt)  # the watch says when there is no hope
+            except HapteraError as error:
+                if self._db.closed or not passes(error):
+                    raise
+                await pauses.wait()
             else:
                 self.candidates.read(free, cursor, last=last)
                 return

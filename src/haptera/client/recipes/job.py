@@ -5,22 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterable
 from contextlib import suppress
-from itertools import count
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
 from haptera.client.argument_checks import ttl_ms_of
-from haptera.client.backoff import Backoff
+from haptera.client.backoff import Pauses
 from haptera.client.recipes.queue_keys import ready_text
 from haptera.client.transact import Operation  # noqa: TC001  # who reads a public signature finds its types here
-from haptera.errors import (
-    ConnectionLost,
-    DeadlineExceeded,
-    Fenced,
-    GoingAway,
-    HapteraError,
-    LeaseLost,
-    ShuttingDown,
-)
+from haptera.client.trouble import passes
+from haptera.errors import Fenced, HapteraError, LeaseLost
 from haptera.peer import DEFAULT, Timeout
 
 if TYPE_CHECKING:
@@ -28,12 +20,6 @@ if TYPE_CHECKING:
 
     from haptera.client.lease import Lease
     from haptera.client.recipes.job_claims import JobClaims
-
-
-#: Errors of a store that cannot be reached now, and may be again.
-PASSING: Final = (ConnectionLost, DeadlineExceeded, GoingAway, ShuttingDown)
-#: Errors with which a job is not in hand any more.
-ENDS: Final = (Fenced, *PASSING)
 
 
 class Job:
@@ -78,8 +64,8 @@ class Job:
     async def ack(self, *, then: Iterable[Operation] = (), timeout: Timeout = DEFAULT) -> None:
         """Say that the job is done. It never comes back.
 
-        A store that cannot be reached is asked again while the lease goes on and the worker is open, also if the caller
-        is cancelled.
+        A store that cannot be reached, or refuses for a reason that passes, is asked again while the lease goes on and
+        the worker is open, also if the caller is cancelled.
 
         Args:
             then: Operations as for `Database.transact`, 125 at most, that are made together with it, or not at all. So
@@ -88,7 +74,8 @@ class Job:
 
         Raises:
             Fenced: The worker has lost the job, and another may have it. Nothing was changed.
-            ConnectionLost, DeadlineExceeded: The store could not be reached in that time. The job may come back.
+            ConnectionLost, DeadlineExceeded: The store could not be reached in that time. The job may come back. So it
+                may with a refusal that passes, such as ``StorageFull``.
         """
         keys = self._claims.keys
         # The claim goes first: a watch that tells of its end tells of it before anything else.
@@ -138,7 +125,8 @@ class Job:
         try:
             await self._transact(operations, timeout)
         except Exception as error:
-            self._ended = isinstance(error, ENDS)  # anything else is refused, and leaves the job in hand
+            # Anything else is refused, and leaves the job in hand.
+            self._ended = isinstance(error, Fenced) or (isinstance(error, HapteraError) and passes(error))
             raise
         finally:
             if self._ended:
@@ -146,21 +134,23 @@ class Job:
 
     async def _transact(self, operations: list[Operation], timeout: Timeout) -> None:
         """Make the operations that end the job, while it is this worker's."""
-        db, backoff = self._claims.db, Backoff()
+        db, pauses = self._claims.db, Pauses()
         doubt: HapteraError | None = None  # the error of an attempt that may have been applied
-        for attempt in count(1):
+        while True:
             try:
-                await db.transact(then=operations, fence=self.token, timeout=timeout)
-            except PASSING as error:
+                try:
+                    await db.transact(then=operations, fence=self.token, timeout=timeout)
+                except Fenced:
+                    if doubt is None or await db.exists(self._claims.keys.items + self._digits, timeout=timeout):
+                        raise  # no attempt before this one has acknowledged it
+            except HapteraError as error:
+                if not passes(error):
+                    raise
                 if doubt is None and error.outcome != "not_applied":
                     doubt = error
                 if self._claims.closing or not self._lease.held:
                     raise doubt or error from None
-                await backoff.wait(attempt)
-            except Fenced:
-                if doubt is not None and not await db.exists(self._claims.keys.items + self._digits, timeout=timeout):
-                    return  # an attempt before this one has acknowledged it
-                raise
+                await pauses.wait()
             else:
                 return
 

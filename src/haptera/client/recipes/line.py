@@ -9,8 +9,9 @@ import asyncio
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
-from haptera.client.backoff import Backoff
-from haptera.errors import ConnectionLost, DeadlineExceeded, HapteraError, RevisionCompacted, TooManyRequests
+from haptera.client.backoff import Pauses
+from haptera.client.trouble import ends_watch_alone
+from haptera.errors import HapteraError
 
 if TYPE_CHECKING:
     from haptera.client.database import Database
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 #: The part of the keys of a line behind its name. The id of the claimant's lease follows.
 LINE: Final = "/.line/"
-
-#: Troubles of a watch that pass: another one begins with the places that stand then.
-PASSING: Final = (ConnectionLost, DeadlineExceeded, RevisionCompacted, TooManyRequests)
 
 
 class LineFollower:
@@ -62,19 +60,24 @@ class LineFollower:
             self._server_id = None
 
     async def _follow(self) -> None:
-        backoff, attempt = Backoff(), 0
+        """Follow the line over any number of watches: places stand for as long as their leases, whatever ends a watch.
+
+        A claimant who has not seen the line is told of a watch that did not begin in the time of a call.
+        """
+        pauses = Pauses()
         while True:
+            waiting = [place for place in self._claimants.values() if not place.seen]
             try:
                 async with self._db.watch(prefix=self.name + LINE, initial=True, timeout=self._timeout) as events:
-                    await self._read(events)
-            except PASSING as error:
-                self._fail(error, [place for place in self._claimants.values() if not place.seen])
+                    waiting.clear()
+                    await self._read(events, pauses)
             except HapteraError as error:
-                self._fail(error, list(self._claimants.values()))
-            attempt += 1
-            await backoff.wait(attempt)
+                lost = waiting if ends_watch_alone(error) else list(self._claimants.values())
+                for place in lost:
+                    place.fail(error)
+            await pauses.wait()
 
-    async def _read(self, events: Watch) -> None:
+    async def _read(self, events: Watch, pauses: Pauses) -> None:
         """Follow the line from the places that stand now."""
         standing: dict[str, int] = {}
         while True:
@@ -84,6 +87,7 @@ class LineFollower:
                 else:
                     standing[event.key] = event.version
             if events.revision is not None:  # all that stood at the beginning has been given
+                pauses.begin_anew()
                 self._meet(events.server_id)
                 self._standing, self._versions = standing, sorted(standing.values())
                 self._seen = events.revision
@@ -106,10 +110,6 @@ class LineFollower:
             place.see(bisect_left(self._versions, place.token))
         else:
             place.lose(f"its place in the line was {'deleted' if version is None else 'written again'}")
-
-    def _fail(self, error: HapteraError, places: list[LinePlace]) -> None:
-        for place in places:
-            place.fail(error)
 
 
 class LineFollowers:

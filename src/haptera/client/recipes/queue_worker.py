@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from itertools import count
 from typing import TYPE_CHECKING, Final, Self
 
-from haptera.client.backoff import Backoff
+from haptera.client.backoff import Pauses
 from haptera.client.recipes.candidates import Crowd
 from haptera.client.recipes.free_jobs import FreeJobs
-from haptera.client.recipes.job import PASSING, Job
 from haptera.client.recipes.job_claims import JobClaims
+from haptera.client.trouble import passes
 from haptera.errors import ConnectionLost, HapteraError, IntegerOverflow, NotAnInteger
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from haptera.client.database import Database
+    from haptera.client.recipes.job import Job
     from haptera.client.recipes.queue_keys import QueueKeys
 
 #: Errors of a job whose attempts cannot be counted, because another program has stored something under their key. It
@@ -31,7 +31,8 @@ class Worker:
 
     ``async for job in worker`` waits for one job after the other. The jobs that are in hand when the worker ends are
     given back; those of a worker that was killed or stands still are free when its lease has ended. A store that cannot
-    be reached is waited for, and a lease that is lost meanwhile is followed by another.
+    be reached, or refuses for a reason that passes, is waited for, and a lease that is lost meanwhile is followed by
+    another.
     """
 
     def __init__(self, db: Database, keys: QueueKeys, ttl: float, delay: float) -> None:
@@ -48,17 +49,18 @@ class Worker:
 
         Args:
             wait: Seconds to wait for one at most; 0: take one that the worker knows of now. Unless given, it waits
-                without end. A job that is being claimed when the time is over is waited for and given.
+                without end. A job that is being claimed when the time is over is waited for and given, unless the store
+                says that it did not take the claim: then its error is raised.
 
         Returns:
             The job, or None if there was none in time.
 
         Raises:
-            ConnectionLost: The worker or its database is closed, or the store cannot be reached any more.
+            ConnectionLost: The worker or its database is closed.
         """
         deadline = None if wait is None else asyncio.get_running_loop().time() + wait
         while (digits := await self._candidate(deadline)) is not None:
-            claiming = self._claims.carry(self._claimed(digits))
+            claiming = self._claims.carry(self._claimed(digits, deadline))
             try:
                 job = await asyncio.shield(claiming)
             except asyncio.CancelledError:
@@ -160,28 +162,31 @@ class Worker:
 
     # -- claims
 
-    async def _claimed(self, digits: str) -> Job | None:
-        """Claim a job, whatever it takes to reach the store; None if it is not free."""
-        backoff = Backoff()
-        for attempt in count(1):
+    async def _claimed(self, digits: str, deadline: float | None) -> Job | None:
+        """Claim a job, whatever it takes to reach the store; None if it is not free. An attempt that may have been made
+        is repeated, because the claim would stand for as long as the lease.
+        """
+        time = asyncio.get_running_loop().time
+        pauses = Pauses()
+        while True:
             self._check()
             try:
                 job = await self._claims.claim(digits)
-            except PASSING:
-                await backoff.wait(attempt)
             except UNCOUNTED:
                 raise
-            except HapteraError:
-                self._jobs.candidates.free(int(digits), int(digits))
-                self._wake()
-                raise
+            except HapteraError as error:
+                over = deadline is not None and time() >= deadline and error.outcome == "not_applied"
+                if over or not passes(error):
+                    self._jobs.candidates.free(int(digits), int(digits))
+                    self._wake()
+                    raise
+                await pauses.wait()
             else:
                 if job is None:
                     self._crowd.lost()
                 else:
                     self._crowd.won()
                 return job
-        raise AssertionError
 
 
 def _set(taker: asyncio.Future[None]) -> None:
