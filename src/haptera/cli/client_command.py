@@ -132,7 +132,11 @@ def client_options(timeout: float = 5.0) -> Callable[[Callable[..., int]], Calla
 
     def decorate(function: Callable[..., int]) -> Callable[..., int]:
         @click.option("--wait", is_flag=True, help="Wait for a server that cannot be reached, up to the timeout.")
-        @click.option("--url", metavar="URL", help="The store: haptera://host:port or haptera+unix:///path/to/socket.")
+        @click.option(
+            "--url",
+            metavar="URL",
+            help="The store: haptera://host:port, hapteras://host:port (TLS) or haptera+unix:///path/to/socket.",
+        )
         @click.option(
             "--timeout",
             type=Number(0, min_open=True),

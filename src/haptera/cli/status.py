@@ -64,7 +64,7 @@ def _row(name: str, value: Any) -> list[str]:
         return [name, output.size(value)]
     if name == "uptime_ms":
         return ["uptime", output.duration(value / 1000)]
-    if name == "health_since":
+    if name in {"certificate_ends_at", "health_since"}:
         return [name, _time(value)]
     return [name, f"{value:,}"]
 

@@ -170,7 +170,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             address_list,
             "Listeners",
             "URL",
-            "Address to listen on: haptera://host:port or haptera+unix:///path. Several may be given.",
+            "Address to listen on: haptera://host:port, haptera+unix:///path, or for TLS "
+            "hapteras://host:port?cert=FILE&key=FILE (docs/security.md). Several may be given.",
             several=True,
         ),
     ] = (defaults.URL,)

@@ -18,13 +18,14 @@ from haptera.node.descriptors import LOCAL_CONNECTIONS_MAX, connections_max, nee
 from haptera.node.services.kv import KvService
 from haptera.node.services.server import ServerService
 from haptera.node.services.session import NodeSessionService
-from haptera.peer import listen, read_key_file, read_listening_options
+from haptera.peer import listen, read_key_file, read_listening_options, tls_of
 from haptera.transport import (
     SOCKET_PATH_MAX,
     UNIX_SCHEME,
     check_free,
     group_id,
     is_loopback,
+    load_context,
     parse,
     remove_socket,
     url_of,
@@ -75,8 +76,11 @@ class NodeServer:
             {
                 "connections": lambda: node.connections,
                 "connections_refused_total": lambda: sum(server.refused for server in self._servers),
+                "certificate_end_time_seconds": lambda: node.certificate_ends_at or 0,
                 "half_open_connections": lambda: sum(server.half_open for server in self._servers),
                 "requests_in_flight": lambda: self._sum(lambda peer: peer.serving),
+                "tls_failed_total": lambda: sum(server.tls_failures for server in self._servers),
+                "tls_files_refused_total": lambda: sum(tls.failed_reloads for tls in node.tls),
                 **{name: partial(self._total, name) for name in _COUNTED},
             }
         )
@@ -94,8 +98,9 @@ class NodeServer:
         mode = int(config.socket_mode, 8)
         try:
             for url in config.listen:
+                key = None if parse(url).tls else signing_key
                 try:
-                    await self._listen(url, signing_key, self._max_connections, mode=mode, group=config.socket_group)
+                    await self._listen(url, key, self._max_connections, mode=mode, group=config.socket_group)
                 except OSError as error:
                     raise ConfigurationError(f"cannot listen on {url}: {error.strerror or error}") from error
             await self._listen_locally()
@@ -104,7 +109,8 @@ class NodeServer:
             raise
         for url in self.urls:
             _logger.info("listening", extra={"url": url})
-            if not is_local(url) and signing_key is None:
+        for configured, url in zip(config.listen, self.urls, strict=False):  # the local socket is behind them
+            if is_open_to_all(configured, config):
                 _logger.warning(
                     "no_authentication",
                     extra={"url": url, "meaning": "anyone who can reach this address can read and change everything"},
@@ -124,6 +130,11 @@ class NodeServer:
                     "help": f"ulimit -n {enough}, LimitNOFILE={enough} for systemd, or a lower max_connections",
                 },
             )
+
+    def reload_certificates(self) -> bool:
+        """Read the files of TLS again, and return whether all can be used. The log says what is wrong with them."""
+        usable = [server.reload_certificates() for server in self._servers]  # of each, whatever the others are
+        return all(usable)
 
     async def drain(self, timeout: float) -> None:
         """Accept no connection and take no request any more, and give the requests under way `timeout` seconds."""
@@ -150,6 +161,8 @@ class NodeServer:
             **settings(msgspec.structs.replace(self._node.config, max_connections=max_connections)),
         )
         self._servers.append(server)
+        if (tls := tls_of(server)) is not None:
+            self._node.tls = (*self._node.tls, tls)
         # Of TCP the listener knows the port; the URL of a socket is as it was given, with its signs quoted.
         self.urls.append(url if url.startswith(UNIX_SCHEME) else server.url)
 
@@ -213,13 +226,27 @@ def check_listening(config: NodeConfig) -> None:
     """
     for url in config.listen:
         address = parse(url)
-        read_listening_options(address)
+        tls = read_listening_options(address).tls
+        if tls is not None:
+            load_context(tls)
+            if config.signing_key_file is not None and tls.authorities is None:
+                raise ConfigurationError(
+                    f"{address}: frames are never signed inside TLS, so that signing_key_file protects nothing there; "
+                    "name the authority of the clients' certificates with client_ca=FILE"
+                )
         check_free(address, config.data_dir)
     connections_max(config.max_connections, len(config.listen))
     if config.socket_group is not None:
         group_id(config.socket_group)
     if config.compression == "zstd" and not available():
         raise ConfigurationError("compression needs the extra: pip install 'haptera[zstd]'")
+
+
+def is_open_to_all(url: str, config: NodeConfig) -> bool:
+    """Whether anyone beyond this machine may call a node at an address that is listened on."""
+    tls = read_listening_options(parse(url)).tls
+    known = config.signing_key_file is not None if tls is None else tls.authorities is not None
+    return not is_local(url) and not known
 
 
 def is_local(url: str) -> bool:

@@ -141,7 +141,7 @@ class MasterKeyCommand:
 
 def read_master_key_file(path: str) -> MasterKey:
     """The master key in a file. There is a warning if others than its owner may read it. Raises ConfigurationError."""
-    from haptera.peer import read_secret_file  # noqa: PLC0415  # the rules of any file that holds a secret
+    from haptera.transport import read_secret_file  # noqa: PLC0415  # the rules of any file that holds a secret
 
     name = "master key file"
     return _parsed(read_secret_file(path, name, MASTER_KEY_FORM), f"the {name} {path}")

@@ -47,6 +47,7 @@ COUNTERS = (
 #: The metrics that are read from other parts, and their kinds.
 MEASURED = {
     "archive_lag_segments": "gauge",
+    "certificate_end_time_seconds": "gauge",
     "connections": "gauge",
     "connections_refused_total": "counter",
     "entries_size_bytes": "gauge",
@@ -79,6 +80,8 @@ MEASURED = {
     "snapshot_size_bytes": "gauge",
     "snapshots": "gauge",
     "snapshots_size_bytes": "gauge",
+    "tls_failed_total": "counter",
+    "tls_files_refused_total": "counter",
     "uptime_seconds": "gauge",
     "watches_behind": "gauge",
     "watches_open": "gauge",

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from haptera.node.master_key import Origin
     from haptera.replication import Writer
     from haptera.storage import FileSystem
+    from haptera.transport import TlsKeeper
 
 _logger = logging.getLogger(__name__)
 
@@ -52,6 +53,9 @@ class Node:
     ApplyFailed when its state is broken, and nothing is read any more either. The owner of the node closes it then.
     ``connections`` is the number of its connections; a listener counts them.
     """
+
+    #: The files of TLS of the listeners that have it.
+    tls: tuple[TlsKeeper, ...] = ()
 
     def __init__(
         self,
@@ -322,6 +326,11 @@ class Node:
             await self._loop.run_in_executor(None, self._storage.close)
         finally:
             self._closing.set_result(None)
+
+    @property
+    def certificate_ends_at(self) -> int | None:
+        """The Unix time in seconds at which the first certificate of a listener ends; None where there is none."""
+        return min((tls.ends_at for tls in self.tls if tls.ends_at is not None), default=None)
 
     def _measure(self) -> None:
         """Say where the numbers of this node come from that another part has already."""

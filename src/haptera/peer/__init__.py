@@ -15,8 +15,8 @@ from haptera.peer.opening import Opening, opening
 from haptera.peer.peer import Peer, link_of
 from haptera.peer.remote_address import Credentials
 from haptera.peer.request import Request, respond_all
-from haptera.peer.secret_files import check_key_file, read_key_file, read_secret_file
-from haptera.peer.server import Server
+from haptera.peer.secret_files import check_key_file, read_key_file
+from haptera.peer.server import Server, tls_of
 from haptera.peer.service import Service, method
 from haptera.peer.session import SessionService, has_no_argument
 from haptera.peer.trace import Trace
@@ -54,6 +54,6 @@ __all__ = [
     "read_key_file",
     "read_listening_options",
     "read_options",
-    "read_secret_file",
     "respond_all",
+    "tls_of",
 ]

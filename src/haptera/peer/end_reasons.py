@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from haptera.errors import ConnectionLost, describe
 from haptera.peer.event_log import EventLog, shortened
+from haptera.transport import TlsFailed
 
 if TYPE_CHECKING:
     from haptera.connection import Closed
@@ -44,7 +45,10 @@ def log_end(log: EventLog, event: Closed, cause: Exception | None, reason: str, 
     """
     # The peer's reason is told in its own words, because this version may not know the code.
     error = event.failure or event.error
-    if error is None:
+    if isinstance(cause, TlsFailed):
+        failed = shortened(str(cause))
+        log.write(logging.WARNING, "tls_failed", lambda: fields(reason=failed))
+    elif error is None:
         why = reason if cause is None else str(cause)
         log.write(logging.DEBUG, "connection_ended", lambda: fields(reason=why))
     else:

@@ -8,8 +8,6 @@ from typing import Final
 CALL_TIMEOUT_S: Final = 5.0
 #: Answers that may wait to be written before new requests are kept, not started (spec/protocol.md, section 3).
 UNWRITTEN_MAX: Final = 1024 * 1024
-#: Bytes that are read of a connection in one turn of the loop before others have theirs. uvloop would read 8 MiB.
-READ_SIZE_MAX: Final = 256 * 1024
 #: Where less was read of one, it is not worth the system calls to stop it, so that the others have theirs.
 READ_SIZE_SMALL: Final = 4096
 #: Requests that are handed to services before their answers are written. Of fifty that come together the

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from haptera import forks
 from haptera.connection import HELD_MIN, Closed, Connection, PackedItem
@@ -17,7 +17,6 @@ from haptera.peer.closing import Closing
 from haptera.peer.end_reasons import describe_end, log_end, log_opening
 from haptera.peer.event_log import EventLog, guard
 from haptera.peer.limits import (
-    READ_SIZE_MAX,
     READ_SIZE_SMALL,
     TRANSPORT_HIGH,
     TRANSPORT_LOW,
@@ -25,13 +24,24 @@ from haptera.peer.limits import (
     WRITE_SIZE,
 )
 from haptera.peer.loop_fairness import Round
-from haptera.peer.read_buffer import read_into_place
 from haptera.peer.remote_address import Credentials, describe_remote, unix_credentials
 from haptera.peer.timers import Timers
-from haptera.transport import Home, gathers, tune
+from haptera.transport import (
+    READ_SIZE_MAX,
+    Home,
+    TlsFailed,
+    TlsSession,
+    TlsTransport,
+    gathers,
+    read_into_place,
+    tune,
+)
 
 if TYPE_CHECKING:
     from haptera.peer.event_router import EventRouter
+
+#: The value that an authentication outside TLS is bound to.
+NO_BINDING: Final = bytes(32)
 
 
 class Link(asyncio.Protocol):
@@ -119,6 +129,16 @@ class Link(asyncio.Protocol):
     def established(self) -> bool:
         """Whether the handshake is done."""
         return self.connection.agreement is not None
+
+    @property
+    def tls(self) -> TlsSession | None:
+        """The session of TLS that the bytes are inside of."""
+        return self.transport.session if isinstance(self.transport, TlsTransport) else None
+
+    @property
+    def binding(self) -> bytes:
+        """The value C that an authentication is bound to (spec/protocol.md, section 5.1)."""
+        return NO_BINDING if self.tls is None else self.tls.binding
 
     def log_fields(self, **fields: Any) -> dict[str, Any]:
         """Return the fields of a log line about this connection, with ``fields`` added."""
@@ -315,7 +335,8 @@ class Link(asyncio.Protocol):
         forks.watch(self)
         tune(stream)
         self._gathers = gathers(stream)
-        read_into_place(stream, self)
+        if not isinstance(stream, TlsTransport):  # which hands on a copy already
+            read_into_place(stream, self)
         self._timers.watch()
         log_opening(self.log, self.log_fields)
         self.above.opened()
@@ -381,7 +402,8 @@ class Link(asyncio.Protocol):
             self.ready.set_exception(self.lost_error("not_applied"))
             self.ready.exception()  # it is no loss if no task waits for it
         # A handshake that was refused applied nothing; one that this side refuses may have.
-        refused = not self.established and (event.failure is not None or not self.connection.first_flight)
+        told = event.failure is not None or (isinstance(cause, TlsFailed) and cause.in_handshake)
+        refused = not self.established and (told or not self.connection.first_flight)
         self.above.ended("not_applied" if refused else "unknown")
         self._when_writable.clear()
         found_fault = event.error is not None and event.failure is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Unpack
@@ -15,6 +16,7 @@ from haptera.connection import Budget, Config, Connection, Role, check_keywords
 from haptera.errors import ConfigurationError
 from haptera.peer.assembly import assemble
 from haptera.peer.call import check_timeout
+from haptera.peer.foreign_bytes import judge_dialler, judge_listener
 from haptera.peer.limits import CALL_TIMEOUT_S, WRITE_TIMEOUT_S
 from haptera.peer.opening import opening
 from haptera.peer.peer import Peer, link_of
@@ -26,9 +28,15 @@ from haptera.peer.url_options import Options, read_listening_options, read_optio
 from haptera.transport import (
     CONNECTIONS_MAX,
     HALF_OPEN_MAX,
+    TLS_HANDSHAKE_S,
     Address,
     Place,
+    TlsContext,
+    TlsFailed,
+    TlsKeeper,
+    TlsTransport,
     connect_first,
+    context_to_dial,
     is_loopback,
     open_listener,
     parse,
@@ -73,7 +81,9 @@ async def listen(
 
     Args:
         url: ``haptera://host:port`` (port 0: a free one) or ``haptera+unix:///path/to/socket``, with the options
-            ``ping_interval``, ``compression`` and ``signed`` of ``dial``.
+            ``ping_interval``, ``compression`` and ``signed`` of ``dial``; or ``hapteras://host:port`` for TLS, with
+            ``cert=FILE&key=FILE``. ``client_ca=FILE`` asks for a certificate of the dialling side, and ``crl=FILE``
+            lists revoked ones. Files that change are read again for the connections that come.
         services: The services that each connection may call.
         on_peer: Called with each new connection.
         server_id: 16 bytes that name this server to its clients; random ones unless given.
@@ -100,6 +110,7 @@ async def listen(
     address = parse(url)
     asked = read_listening_options(address)
     loop = asyncio.get_running_loop()
+    tls = None if asked.tls is None else TlsKeeper(asked.tls)
     identity = server_id if server_id is not None else os.urandom(16)
     check_keywords(
         address,
@@ -115,21 +126,25 @@ async def listen(
         },
     )
     settings = _config(address, asked, services, signing_key, options, server_id=identity)
-    settings = _with_compression(settings, address, asked, compression, wanted=True)
+    settings = _with_compression(settings, address, asked, compression, wanted=not address.tls)
     hosted = _hosted(services)
     budget = _process_budget if process_budget is None else process_budget
 
-    def accept() -> Link:
+    def accept() -> asyncio.Protocol:
         connection = Connection(Role.ACCEPTOR, settings, loop.time(), budget)
         peer = assemble(
             connection, hosted, loop, owner=server, write_timeout_s=write_timeout_s, idle_timeout_s=idle_timeout_s
         )
         return link_of(peer)
 
+    def accept_tls() -> asyncio.Protocol:
+        assert tls is not None  # of this address
+        return TlsTransport(accept, tls.current, judge_dialler, on_failure=server.tls_failed)
+
     scope = current.set(None)  # an accepted connection is not on behalf of the request in which it is listened
     try:
-        listener = await open_listener(address, mode=mode, group=group, accept=accept)
-        server = Server(listener, on_peer, max_connections=max_connections, max_half_open=max_half_open)
+        listener = await open_listener(address, mode=mode, group=group, accept=accept if tls is None else accept_tls)
+        server = Server(listener, on_peer, tls, max_connections=max_connections, max_half_open=max_half_open)
         await listener.start()
     finally:
         current.reset(scope)
@@ -152,6 +167,7 @@ async def dial(
 
     It returns as soon as the transport is open: the handshake leaves together with the first calls in one write, and
     costs no round trip of its own. A handshake that fails fails those calls; ``await peer.ready()`` waits for it.
+    With TLS it returns when the handshake of TLS is done and the name of the server is verified.
 
     The first of all addresses of all hosts to take a connection is used, preferred in their order: one that has not
     answered within 250 ms is joined by the next (RFC 8305).
@@ -161,7 +177,9 @@ async def dial(
             ``haptera+unix:///path/to/socket``. Its options: ``timeout`` (of each call that names no other, in seconds),
             ``ping_interval`` (seconds of silence before a PING, 0 for never; the listener's unless given),
             ``compression=zstd|none`` (asked for by itself where it is installed and the link is neither loopback nor a
-            Unix socket), ``signed=psk`` with ``key_file=PATH``.
+            Unix socket), ``signed=psk`` with ``key_file=PATH``. With ``hapteras://`` in place of ``haptera://`` the
+            connection is inside TLS: ``ca=FILE`` has the authorities to trust, which are those of the system unless
+            given, and ``cert=FILE&key=FILE`` the certificate of this side.
         services: The services that the other side may call.
         timeout: Seconds that all attempts may take; None for no limit.
         signing_key: As for ``listen``.
@@ -211,8 +229,9 @@ async def dial_address(
         check_timeout(timeout)
     settings = _config(address, asked, services, signing_key, options)
     here, elsewhere = (
-        _with_compression(settings, address, asked, compression, wanted=wanted) for wanted in (False, True)
+        _with_compression(settings, address, asked, compression, wanted=wanted) for wanted in (False, not address.tls)
     )
+    tls = None if asked.tls is None else context_to_dial(asked.tls, time.time())
     hosted = _hosted(services)
     call_timeout_s = CALL_TIMEOUT_S if asked.timeout is None else asked.timeout
 
@@ -230,7 +249,7 @@ async def dial_address(
 
     scope = current.set(None)  # its requests are not on behalf of the request in which it is dialled
     try:
-        peer = await connect_first(address.places, partial(_attempt, make), timeout, discard=_discard)
+        peer = await connect_first(address.places, partial(_attempt, make, tls), timeout, discard=_discard)
     finally:
         current.reset(scope)
     # A turn of the loop later than usual: a task that waits for the one that dials still has its request leave with
@@ -239,8 +258,8 @@ async def dial_address(
     return peer
 
 
-async def _attempt(make: Callable[[Place], Peer], host: Place, address: Place) -> Peer:
-    """Connect to one address of a host."""
+async def _attempt(make: Callable[[Place], Peer], tls: TlsContext | None, host: Place, address: Place) -> Peer:
+    """Connect to one address of a host. With TLS that takes its handshake, too."""
     loop = asyncio.get_running_loop()
     made: list[Peer] = []
 
@@ -250,8 +269,18 @@ async def _attempt(make: Callable[[Place], Peer], host: Place, address: Place) -
 
     if isinstance(address, str):
         await loop.create_unix_connection(connect, address)
-    else:
+    elif tls is None:
         await loop.create_connection(connect, *address)
+    else:
+        # The certificate has the name without the zone of an IPv6 address, which means something here alone.
+        name = str(host[0]).partition("%")[0]
+        try:
+            transport = TlsTransport(connect, tls, judge_listener, server_name=name)
+        except ValueError as error:
+            raise TlsFailed(f"no certificate can have its name: {error}", in_handshake=True) from error
+        async with asyncio.timeout(TLS_HANDSHAKE_S):
+            await loop.create_connection(lambda: transport, *address)
+            await transport.wait_open()
     return made[0]
 
 
@@ -271,6 +300,8 @@ def _config(
     """Return the configuration of a connection: ``asked`` is of the URL, ``options`` of the keywords."""
     _check_services(services)
     names = tuple(sorted({service.name for service in services} | {SessionService.name}))
+    if signing_key is not None and address.tls:
+        raise ConfigurationError(f"{address}: frames are never signed inside TLS")
     if signing_key is not None and asked.signing_key is not None:
         raise ConfigurationError(f"{address}: a key is given in the URL and beside it")
     key = asked.signing_key if signing_key is None else signing_key

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -11,7 +13,15 @@ from haptera.errors import Code
 from haptera.peer.event_log import EventLog, guard
 from haptera.peer.limits import DRAIN_S
 from haptera.peer.peer import Peer, link_of
-from haptera.transport import CONNECTIONS_MAX, HALF_OPEN_MAX, Listener, Pool, warn_unclosed
+from haptera.transport import (
+    CONNECTIONS_MAX,
+    HALF_OPEN_MAX,
+    TLS_LOOK_S,
+    Listener,
+    Pool,
+    TlsKeeper,
+    warn_unclosed,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -31,6 +41,7 @@ class Server:
         self,
         listener: Listener,
         on_peer: Callable[[Peer], None] | None,
+        tls: TlsKeeper | None = None,
         *,
         max_connections: int = CONNECTIONS_MAX,
         max_half_open: int = HALF_OPEN_MAX,
@@ -40,6 +51,11 @@ class Server:
         self._listener = listener
         self._pool = Pool(self._refuse, max_connections=max_connections, max_half_open=max_half_open)
         self._on_peer = on_peer
+        self._tls = tls
+        self._tls_failures = 0
+        self._look: asyncio.TimerHandle | None = None
+        if tls is not None:
+            _look_at_files(weakref.ref(self))
 
     @property
     def url(self) -> str:
@@ -65,6 +81,23 @@ class Server:
     def half_open(self) -> int:
         """How many connections have not done their handshake."""
         return self._pool.half_open
+
+    @property
+    def tls_failures(self) -> int:
+        """How many connections have ended because TLS failed."""
+        return self._tls_failures
+
+    def reload_certificates(self) -> bool:
+        """Read the files of TLS again, and return whether they can be used. The log says what is wrong with them.
+
+        The connections that come then have the new certificate. Files that cannot be used change nothing. A listener
+        looks every 10 seconds by itself whether they have changed; one without TLS has none.
+        """
+        return self._tls is None or self._tls.reload(time.time())
+
+    def tls_failed(self) -> None:
+        """TLS has ended a connection (its transport calls this)."""
+        self._tls_failures += 1
 
     def __del__(self) -> None:
         listener: Listener | None = getattr(self, "_listener", None)  # none after an error in __init__
@@ -113,6 +146,9 @@ class Server:
         """
         self._listener.close()
         self._pool.close()
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
 
     async def drain(self, timeout: float = DRAIN_S) -> None:
         """Take no more connections, and end the open ones in an orderly way. A forked child has none.
@@ -143,3 +179,16 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def tls_of(server: Server) -> TlsKeeper | None:
+    """Return the files of TLS of a server, and how they are read again; None for a listener without TLS."""
+    return server._tls
+
+
+def _look_at_files(reference: weakref.ref[Server]) -> None:
+    """Look whether the files of TLS have changed, now and again while the server is there and open."""
+    server = reference()
+    if server is not None and server._tls is not None:
+        server._tls.look(time.time())
+        server._look = asyncio.get_running_loop().call_later(TLS_LOOK_S, _look_at_files, reference)

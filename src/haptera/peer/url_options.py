@@ -1,4 +1,6 @@
-"""The options of a URL: ``?timeout=&ping_interval=&compression=zstd|none&signed=psk|no&key_file=``."""
+"""The options of a URL: ``?timeout=&ping_interval=&compression=zstd|none&signed=psk|no&key_file=``, and those of TLS:
+``cert=&key=&tls_min=1.2|1.3``, to dial ``ca=``, and to listen ``client_ca=&crl=``.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,19 @@ import msgspec
 from haptera.connection import BOUNDS
 from haptera.errors import ConfigurationError
 from haptera.peer.secret_files import read_key_file
+from haptera.transport import TLS_VERSION_DEFAULT, TLS_VERSIONS, TlsFiles
 
 if TYPE_CHECKING:
     from haptera.transport import Address
 
 _COMPRESSION: Final = {"zstd": True, "none": False}
+#: The protocol inside TLS, as both sides name it (spec/protocol.md, section 1).
+ALPN: Final = "haptera/1"
+#: The options of a URL ``hapteras://``, of which the first are for both sides.
+_TLS_OPTIONS: Final = frozenset({"cert", "key", "tls_min"})
+_TLS_OF_DIALLING: Final = frozenset({"ca"})
+_TLS_OF_LISTENING: Final = frozenset({"client_ca", "crl"})
+_TLS_ALL: Final = _TLS_OPTIONS | _TLS_OF_DIALLING | _TLS_OF_LISTENING
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -23,12 +33,13 @@ class Options(msgspec.Struct, frozen=True):
     ping_interval_ms: int | None = None
     compression: bool | None = None
     signing_key: bytes | None = None
+    tls: TlsFiles | None = None
 
     def __repr__(self) -> str:
         """Show no key."""
         signed = "***" if self.signing_key is not None else None
         times = f"timeout={self.timeout!r}, ping_interval_ms={self.ping_interval_ms!r}"
-        return f"Options({times}, compression={self.compression!r}, signing_key={signed})"
+        return f"Options({times}, compression={self.compression!r}, signing_key={signed}, tls={self.tls!r})"
 
     def __rich_repr__(self) -> list[tuple[str, object]]:
         """Show no more than ``repr`` does."""
@@ -36,11 +47,24 @@ class Options(msgspec.Struct, frozen=True):
 
 
 def read_options(address: Address) -> Options:
-    """Return a URL's options; the key file is read.
+    """Return the options of a URL to dial; the key file is read.
 
     Raises ``ConfigurationError`` for an option that is not known and for a value that it may not have: nothing that a
     URL asks for is ever left out.
     """
+    return _read(address, listening=False)
+
+
+def read_listening_options(address: Address) -> Options:
+    """Return the options of a URL to listen on, as ``read_options`` does for a URL to dial."""
+    refuse_user(address)
+    options = _read(address, listening=True)
+    if options.timeout is not None:
+        _refuse(address, "timeout is an option of the dialling side")
+    return options
+
+
+def _read(address: Address, *, listening: bool) -> Options:
     timeout: float | None = None
     ping_interval_ms: int | None = None
     compression: bool | None = None
@@ -53,18 +77,12 @@ def read_options(address: Address) -> Options:
             if value not in _COMPRESSION:
                 _refuse(address, f"compression is zstd or none, not {value!r}")
             compression = _COMPRESSION[value]
+        elif name in _TLS_ALL:
+            _check_tls_option(address, name, listening=listening)
         elif name not in {"signed", "key_file"}:
             _refuse(address, f"the option {name!r} is not known to this version")
-    return Options(timeout, ping_interval_ms, compression, _signing_key(address))
-
-
-def read_listening_options(address: Address) -> Options:
-    """Return the options of a URL to listen on, as ``read_options`` does for a URL to dial."""
-    refuse_user(address)
-    options = read_options(address)
-    if options.timeout is not None:
-        _refuse(address, "timeout is an option of the dialling side")
-    return options
+    tls = _tls_files(address, listening=listening) if address.tls else None
+    return Options(timeout, ping_interval_ms, compression, _signing_key(address), tls)
 
 
 def refuse_user(address: Address) -> None:
@@ -73,9 +91,43 @@ def refuse_user(address: Address) -> None:
         raise ConfigurationError(f"{address} has a user, and this version cannot authenticate")
 
 
+def _check_tls_option(address: Address, name: str, *, listening: bool) -> None:
+    """Refuse an option of TLS that means nothing here."""
+    if not address.tls:
+        _refuse(address, f"{name} is an option of hapteras://, the URL of TLS")
+    if name in (_TLS_OF_DIALLING if listening else _TLS_OF_LISTENING):
+        _refuse(address, f"{name} is an option of the {'dialling' if listening else 'listening'} side")
+    if not address.options[name]:
+        _refuse(address, f"{name} has no value")
+    if name == "tls_min" and address.options[name] not in TLS_VERSIONS:
+        _refuse(address, f"tls_min is {' or '.join(TLS_VERSIONS)}, not {address.options[name]!r}")
+
+
+def _tls_files(address: Address, *, listening: bool) -> TlsFiles:
+    given = address.options
+    certificate, key = given.get("cert"), given.get("key")
+    if listening and (certificate is None or key is None):
+        _refuse(address, "TLS needs cert=FILE and key=FILE, the certificate of the listener and its key")
+    if (certificate is None) != (key is None):
+        _refuse(address, "cert and key belong together: the certificate and its key")
+    if "crl" in given and "client_ca" not in given:
+        _refuse(address, "crl lists revoked certificates of client_ca, which is missing")
+    return TlsFiles(
+        listening=listening,
+        certificate=certificate,
+        key=key,
+        authorities=given.get("client_ca" if listening else "ca"),
+        revoked=given.get("crl"),
+        oldest_version=given.get("tls_min", TLS_VERSION_DEFAULT),
+        alpn=ALPN,
+    )
+
+
 def _signing_key(address: Address) -> bytes | None:
     signed = address.options.get("signed")
     path = address.options.get("key_file")
+    if address.tls and signed is not None:
+        _refuse(address, "frames are never signed inside TLS: leave signed away")
     if signed == "psk":
         if not path:
             _refuse(address, "signed=psk needs key_file=PATH, the file of the pre-shared key")

@@ -128,7 +128,7 @@ class SimulatedNetwork:
             return BoundSockets([unix], url_of(address.path), None)
         host, port = address.hosts[0]
         server = await loop.create_server(accept, host, port, start_serving=False)
-        return BoundSockets([server], url_of((host, server.sockets[0].getsockname()[1])), None)
+        return BoundSockets([server], url_of((host, server.sockets[0].getsockname()[1]), address.scheme), None)
 
     async def look_up(self, host: str, port: int) -> Sequence[tuple[Any, ...]]:
         """Return the addresses of a name."""

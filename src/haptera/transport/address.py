@@ -14,9 +14,11 @@ from haptera.defaults import PORT
 from haptera.errors import ConfigurationError
 
 TCP_SCHEME: Final = "haptera"
+TLS_SCHEME: Final = "hapteras"
 UNIX_SCHEME: Final = "haptera+unix"
-_SCHEMES: Final = (TCP_SCHEME, UNIX_SCHEME)
+_SCHEMES: Final = (TCP_SCHEME, TLS_SCHEME, UNIX_SCHEME)
 _SEPARATOR: Final = "://"
+_SCHEMES_SHOWN: Final = f"{TCP_SCHEME}://, {TLS_SCHEME}:// or {UNIX_SCHEME}://"
 #: A path is bytes to the kernel: bytes that are no UTF-8 are kept as Python keeps them in file names.
 _NO_UTF8: Final = "surrogateescape"
 _PORT_DIGITS_MAX: Final = 5
@@ -43,6 +45,11 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
     password: str | None = None
     options: dict[str, str] = {}
+
+    @property
+    def tls(self) -> bool:
+        """Whether the bytes are inside TLS."""
+        return self.scheme == TLS_SCHEME
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -87,11 +94,11 @@ def format_place(place: Place) -> str:
     return place if isinstance(place, str) else format_host(*place)
 
 
-def url_of(place: Place) -> str:
-    """Return the URL of one place, without options."""
+def url_of(place: Place, scheme: str = TCP_SCHEME) -> str:
+    """Return the URL of one place, without options. ``scheme`` is for a place that is no path."""
     if isinstance(place, str):
         return f"{UNIX_SCHEME}{_SEPARATOR}{quote(place, errors=_NO_UTF8)}"
-    return f"{TCP_SCHEME}{_SEPARATOR}{format_host(*place)}"
+    return f"{scheme}{_SEPARATOR}{format_host(*place)}"
 
 
 def parse(url: str) -> Address:
@@ -104,7 +111,7 @@ def parse(url: str) -> Address:
     scheme, separator, rest = url.partition(_SEPARATOR)
     scheme = scheme.lower()
     if not separator or scheme not in _SCHEMES:
-        _refuse(url, f"does not begin with {' or '.join(each + _SEPARATOR for each in _SCHEMES)}")
+        _refuse(url, f"does not begin with {_SCHEMES_SHOWN}")
     if not url.isprintable() or " " in url:
         _refuse(url, "has a space or control character; write it percent-encoded")
     rest, mark, _ = rest.partition("#")
@@ -128,7 +135,7 @@ def parse(url: str) -> Address:
     if path:
         _refuse(url, "has a path, which means nothing for TCP")
     hosts = tuple(_parse_host(each, url) for each in place.split(","))
-    return Address(scheme=TCP_SCHEME, hosts=hosts, **common)
+    return Address(scheme=scheme, hosts=hosts, **common)
 
 
 def _refuse(url: str, reason: str) -> NoReturn:

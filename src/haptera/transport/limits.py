@@ -38,6 +38,22 @@ KEEPALIVE_INTERVAL_S: Final = 15
 KEEPALIVE_COUNT: Final = 4
 #: The kernel also finds a host that acknowledges nothing that it is sent. Longer than it takes to find a slow reader.
 UNACKED_S: Final = 120
+#: Bytes of a file of TLS: the authorities of a system are a quarter of it, and so are 6,000 revoked certificates.
+TLS_FILE_SIZE_MAX: Final = 1024 * 1024
+#: Contexts of dialling sides that a process keeps, 200 KiB each with the authorities of the system.
+TLS_CONTEXTS_MAX: Final = 16
+#: Bytes that the other side may send before the handshake of TLS is done: a chain of certificates has some KiB.
+TLS_HANDSHAKE_SIZE_MAX: Final = 64 * 1024
+#: Seconds that a dialling side waits for that handshake on one connection.
+TLS_HANDSHAKE_S: Final = 5.0
+#: Bytes that TLS itself may owe a side that does not read: answers to its requests for other keys.
+TLS_OWED_MAX: Final = 64 * 1024
+#: How long a side that failed in the handshake is read to its end, so that it can read why.
+TLS_LINGER_S: Final = 1.0
+#: How often a listener looks whether the files of its certificate have changed.
+TLS_LOOK_S: Final = 10.0
+#: Bytes that are read of a connection in one turn of the loop before others have theirs. uvloop would read 8 MiB.
+READ_SIZE_MAX: Final = 256 * 1024
 
 
 def half_open_max(wanted: int, connections: int) -> int:

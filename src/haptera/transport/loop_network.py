@@ -51,7 +51,7 @@ class Kernel:
         backlog = ACCEPTED_PER_TURN if isinstance(loop, asyncio.BaseEventLoop) else BACKLOG
         create = loop.create_unix_server if address.scheme == UNIX_SCHEME else loop.create_server
         sockets = bind(address, mode, group)
-        url = url_of(address.path or (address.hosts[0][0], sockets[0].getsockname()[1]))
+        url = url_of(address.path or (address.hosts[0][0], sockets[0].getsockname()[1]), address.scheme)
         servers: list[asyncio.AbstractServer] = []
         try:
             for sock in sockets:

@@ -14,6 +14,7 @@ from haptera.wire.frame import (
     HEADER,
     HEADER_SIZE,
     MAGIC,
+    MAGIC_BYTES,
     METADATA_SIZE_MAX,
     SIGNED,
     VERSION,
@@ -21,7 +22,8 @@ from haptera.wire.frame import (
 )
 from haptera.wire.signature import TAG_SIZE, Signer
 
-_MAGIC_BYTES: Final = MAGIC.to_bytes(2, "big")
+#: The first bytes of a record of TLS: a handshake, which a dialler begins with, or the alert of a listener.
+_TLS_RECORDS: Final = (b"\x16\x03", b"\x15\x03")
 #: After so many frames the rest waits until it is asked for: to decode what one peer sends, and to act on it, stops
 #: everything else for a few milliseconds at most. Many bytes in few frames cost little.
 FRAMES_MAX: Final = 512
@@ -212,14 +214,18 @@ class FrameDecoder:
         else:
             self.more = paused and self.error is None
             # A foreign protocol is told apart by its first two bytes, however few follow.
-            if not paused and self.error is None and len(rest) >= len(_MAGIC_BYTES) and rest[:2] != _MAGIC_BYTES:
+            if not paused and self.error is None and len(rest) >= len(MAGIC_BYTES) and rest[:2] != MAGIC_BYTES:
                 self.error = self._fault(rest)
         self._rest = b"" if self.error is not None else rest
 
     def _fault(self, header: bytes) -> RemoteProtocolError:
         """Name the fault of a header, in the order of checks of section 2."""
-        if header[:2] != _MAGIC_BYTES:
+        if header[:2] != MAGIC_BYTES:
             found = header[:2].hex()
+            if self._first and header[:2] in _TLS_RECORDS:
+                return RemoteProtocolError(
+                    Code.MALFORMED_FRAME, "the bytes are TLS, and this side of the connection does not speak it"
+                )
             return RemoteProtocolError(
                 Code.MALFORMED_FRAME, f"the bytes are not a frame: they begin with {found}, not fa57"
             )

@@ -26,6 +26,7 @@ from google_crc32c import extend as crc32c_extend
 from google_crc32c import value as crc32c
 
 MAGIC: Final = 0xFA57
+MAGIC_BYTES: Final = MAGIC.to_bytes(2, "big")
 VERSION: Final = 1
 HEADER_SIZE: Final = 28
 METADATA_SIZE_MAX: Final = 4096

@@ -30,6 +30,7 @@ class FakePeer:
         self.closing: list[Callable[[], None]] = []
         self.streams = 1
         self.closed = False
+        self.tls = None
 
     @property
     def writable(self) -> bool:

@@ -133,7 +133,10 @@ def test_options_that_do_not_go_together_are_named_with_their_places(tmp_path: P
         assert str(caught.value).endswith(f" ({places})")
 
 
-KEY_FILE_FAULTS = [(None, "No such file or directory"), (b"too short", "a key has 32 to 4096 bytes")]
+KEY_FILE_FAULTS = [
+    (None, "No such file or directory; a key has 32 to 4096 bytes"),
+    (b"too short", "it is too short; a key has 32 to 4096 bytes"),
+]
 
 
 @pytest.mark.parametrize(("content", "reason"), KEY_FILE_FAULTS)

@@ -109,7 +109,7 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.
     def refusing(*_: object) -> int:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("haptera.peer.secret_files.os.open", refusing)
+    monkeypatch.setattr("haptera.transport.secret_files.os.open", refusing)
     assert refused(source(tmp_path / "key")).endswith(f"key cannot be used: Permission denied; {WANTED}")
 
 

@@ -82,7 +82,7 @@ def test_a_ping_interval_is_in_seconds_and_may_be_0() -> None:
 
 def test_a_key_is_never_shown() -> None:
     shown = repr(Options(1.0, 500, True, KEY))
-    assert shown == "Options(timeout=1.0, ping_interval_ms=500, compression=True, signing_key=***)"
+    assert shown == "Options(timeout=1.0, ping_interval_ms=500, compression=True, signing_key=***, tls=None)"
     assert "***" in repr(Options(signing_key=KEY).__rich_repr__())
 
 

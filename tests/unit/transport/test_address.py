@@ -35,6 +35,15 @@ def test_a_tcp_url_names_its_hosts(url: str, hosts: tuple[tuple[str, int], ...])
     assert (address.scheme, address.hosts, address.path, address.user) == ("haptera", hosts, "", None)
 
 
+def test_a_url_of_tls_names_its_hosts_too() -> None:
+    address = parse("hapteras://a:1,[::1]?ca=/etc/ca%20one.pem")
+    assert (address.tls, address.hosts) == (True, (("a", 1), ("::1", 7457)))
+    assert address.options == {"ca": "/etc/ca one.pem"}
+    assert parse(str(address)) == address
+    assert url_of(("a", 1), "hapteras") == "hapteras://a:1"
+    assert not parse("haptera://a").tls
+
+
 @pytest.mark.parametrize(
     ("url", "path"),
     [
@@ -77,7 +86,7 @@ def test_options_are_decoded() -> None:
     [
         ("", "does not begin with"),
         ("h:7457", "does not begin with"),
-        ("http://h", r"does not begin with haptera:// or haptera\+unix://"),
+        ("http://h", r"does not begin with haptera://, hapteras:// or haptera\+unix://"),
         ("haptera:h", "does not begin with"),
         ("haptera://", "names no host"),
         ("haptera://:7457", "names no host"),

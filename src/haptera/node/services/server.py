@@ -128,6 +128,8 @@ def status(node: Node) -> dict[str, Any]:
     """The map that `server.status` answers with; an embedded node gives the same."""
     found = health(node)
     more = {"health_reason": found.reason, "health_help": found.help, "health_since": found.since_ms}
+    ends_at = node.certificate_ends_at
+    certificate = {} if ends_at is None else {"certificate_ends_at": ends_at * 1000}
     return {
         "version": __version__,
         "node_id": node.node_id,
@@ -144,7 +146,8 @@ def status(node: Node) -> dict[str, Any]:
         "remembered_answers": node.remembered_answers[0],
         "connections": node.connections,
         "authentication": node.config.signing_key_file is not None,
-        "tls": False,
+        "tls": bool(node.tls),
+        **certificate,
         "health": found.state,
         **{name: value for name, value in more.items() if value},
     }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from haptera.node.commands import ANONYMOUS
-from haptera.peer import Request, SessionService, has_no_argument
+from haptera.peer import Request, SessionService, has_no_argument, link_of
 
 if TYPE_CHECKING:
     from haptera.node.metrics import Metrics
@@ -33,7 +33,8 @@ class NodeSessionService(SessionService):
                 others.append(request)
             elif has_no_argument(request):
                 mechanism = "PSK" if "hmac_sha256" in request.peer.capabilities else ""
-                answer = {"user": ANONYMOUS.user, "roles": [], "mechanism": mechanism, "secure": False}
+                secure = link_of(request.peer).tls is not None
+                answer = {"user": ANONYMOUS.user, "roles": [], "mechanism": mechanism, "secure": secure}
                 request.respond(msgspec.msgpack.encode(answer))
         if others:
             super().handle(others)

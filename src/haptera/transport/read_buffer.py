@@ -8,54 +8,50 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING
 
-from haptera.peer.limits import READ_SIZE_MAX
-
-if TYPE_CHECKING:
-    from haptera.peer.link import Link
+from haptera.transport.limits import READ_SIZE_MAX
 
 _of_this_thread = threading.local()
 
 
-def read_into_place(transport: asyncio.Transport, link: Link) -> None:
-    """Have the bytes for ``link`` read into the buffer of this thread, if that is faster."""
-    if isinstance(link.loop, asyncio.SelectorEventLoop):
-        transport.set_protocol(PlacedReading(link))
+def read_into_place(transport: asyncio.Transport, protocol: asyncio.Protocol) -> None:
+    """Have the bytes for ``protocol`` read into the buffer of this thread, if that is faster."""
+    if isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop):
+        transport.set_protocol(PlacedReading(protocol))
 
 
 class PlacedReading(asyncio.BufferedProtocol):
-    """Stands between a transport and a link: all links of a thread are read into one buffer, one at a time."""
+    """Stands between a transport and a protocol: all of a thread are read into one buffer, one at a time."""
 
-    __slots__ = ("_buffer", "_link")
+    __slots__ = ("_buffer", "_protocol")
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, protocol: asyncio.Protocol) -> None:
         buffer: memoryview | None = getattr(_of_this_thread, "buffer", None)
         if buffer is None:
             buffer = _of_this_thread.buffer = memoryview(bytearray(READ_SIZE_MAX))
         self._buffer = buffer
-        self._link = link
+        self._protocol = protocol
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return the place to read into."""
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Bytes have been read. They are copied out, because the next link to be read uses the same place."""
-        self._link.data_received(self._buffer[:nbytes].tobytes())
+        """Bytes have been read. They are copied out, because the next one to be read uses the same place."""
+        self._protocol.data_received(self._buffer[:nbytes].tobytes())
 
-    def eof_received(self) -> bool:
+    def eof_received(self) -> bool | None:
         """The other side sends no more."""
-        return self._link.eof_received()
+        return self._protocol.eof_received()
 
     def pause_writing(self) -> None:
         """The socket takes less than is written."""
-        self._link.pause_writing()
+        self._protocol.pause_writing()
 
     def resume_writing(self) -> None:
         """The socket has caught up."""
-        self._link.resume_writing()
+        self._protocol.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport is closed."""
-        self._link.connection_lost(exc)
+        self._protocol.connection_lost(exc)

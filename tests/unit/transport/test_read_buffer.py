@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from haptera import dial
-from haptera.peer import limits, link_of
+from haptera.peer import link_of
 from haptera.peer.link import Link
-from haptera.peer.read_buffer import PlacedReading
 from haptera.testing import virtual_clock
+from haptera.transport import limits
+from haptera.transport.read_buffer import PlacedReading
 from tests.unit.peer.hosts import ANY_PORT, MIB, Echo, connected, pair, served, transport_of
 
 if TYPE_CHECKING:
