@@ -184,7 +184,7 @@ async def test_a_copy_that_is_too_old_is_not_read() -> None:
 
 
 async def test_a_copy_is_right_again_where_its_store_was_restored(short_path: Path) -> None:
-    """The restored store makes other changes with the versions of those that the copy has."""
+    """The restored store has made other changes than those that the copy has."""
     data, target, listen = short_path / "data", short_path / "restored", f"haptera+unix://{short_path}/s"
     async with haptera.connect(listen) as db, AsyncExitStack() as stack:
         async with node(data_dir=data, listen=listen) as url:
@@ -197,7 +197,7 @@ async def test_a_copy_is_right_again_where_its_store_was_restored(short_path: Pa
             while not (entry := cache.get("differs")) or entry.value != b"2":
                 await asyncio.sleep(0.02)
             assert copied(cache) == await whole(writer, "")
-            assert entry == haptera.Entry("differs", b"2", 2)
+            assert entry.version > 2**32, "no version that the store has given before"
 
 
 async def test_a_copy_of_a_store_that_cannot_be_reached_is_refused() -> None:

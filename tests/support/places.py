@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from haptera.testing import MemoryFileSystem, node
 
@@ -20,11 +20,15 @@ class Place:
         self.disk = MemoryFileSystem()
         self._stack = AsyncExitStack()
 
-    async def start(self, disk: MemoryFileSystem | None = None) -> NodeUrl:
+    async def start(self, disk: MemoryFileSystem | None = None, **options: Any) -> NodeUrl:
         """End the node that is there, and start one on ``disk``, or on the same disk again."""
         await self._stack.aclose()
         self.disk = disk or self.disk.restart()
-        return await self._stack.enter_async_context(node(listen=URL, storage=self.disk))
+        return await self._stack.enter_async_context(node(listen=URL, storage=self.disk, **options))
+
+    async def lose_power(self, **options: Any) -> NodeUrl:
+        """As `start`, with the disk as it is when the power fails now: all that was not synced is lost."""
+        return await self.start(self.disk.power_failure("drop"), **options)
 
     async def __aenter__(self) -> Place:
         return self

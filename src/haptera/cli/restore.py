@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 _HELP: Final = f"""Make the data directory DIR of the backup in FILE; - is standard input.
 
 DIR must not exist, or be empty. It becomes a new node with the same keys, values and versions. It opens only when every
-byte of the backup was checked, all is on the disk and a start was rehearsed.
+byte of the backup was checked, all is on the disk and a start was rehearsed. Its first start raises the revision above
+all that were given since the backup.
 
 The master key of the node that made the backup is needed. Of a node that made its own, it is in the file master.key of
 its data directory: give a copy of it with --master-key-file, here and to the new node.

@@ -369,7 +369,7 @@ class EmbeddedChannel:
                 self._opening = None  # the next call tries again
         elif not self._closed:
             self._node = opening.result()
-            self.reached, self.server_id = self._node.data_dir, self._node.node_id
+            self.reached, self.server_id = self._node.data_dir, self._node.server_id
             self._node.failed.add_done_callback(self._note_failed)
 
     def _note_failed(self, _: object) -> None:

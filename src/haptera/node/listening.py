@@ -153,7 +153,7 @@ class NodeServer:
             url,
             services=self._services,
             on_peer=self._on_peer,
-            server_id=self._node.node_id,
+            server_id=self._node.server_id,
             signing_key=signing_key,
             process_budget=self._budget,
             groups=KV_GROUPS,

@@ -152,7 +152,7 @@ class Node:
         started = loop.time()
         storage = DurableState(config, filesystem or OsFileSystem())
         # In a thread: a long replay must not stop the loop of a program that opens a store within itself.
-        replay = loop.run_in_executor(None, storage.open)
+        replay = loop.run_in_executor(None, storage.start, clock_ms or _unix_time_ms)
         try:
             await asyncio.shield(replay)
         except asyncio.CancelledError:
@@ -187,6 +187,11 @@ class Node:
     def node_id(self) -> bytes:
         """16 bytes, chosen when the data directory was made."""
         return self._storage.directory.node_id
+
+    @property
+    def server_id(self) -> bytes:
+        """The 16 bytes under which the store is served: another id than before where changes may have been lost."""
+        return self._machine.kv.gaps.server_id or self.node_id
 
     @property
     def data_dir(self) -> str:
@@ -355,7 +360,7 @@ class Node:
                 "watches_behind": lambda: self.watches.behind,
                 "watches_open": lambda: len(self.watches),
                 "events": lambda: len(self._machine.kv.events),
-                "events_oldest_revision": lambda: self._machine.kv.events.compacted + 1,
+                "events_oldest_revision": lambda: self._machine.kv.oldest,
                 "events_size_bytes": lambda: self._machine.kv.events.size,
                 "uptime_seconds": lambda: self.uptime_ms / 1000,
             }

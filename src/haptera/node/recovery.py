@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -12,7 +13,19 @@ from typing import TYPE_CHECKING, Final
 from haptera.errors import CorruptionError, OutdatedCopy
 from haptera.node.apply_committed import ApplyFailed
 from haptera.node.master_key import MasterKeySource
-from haptera.state import EventBounds, MalformedCommands, MalformedPieces, StateMachine, decode_commands, load_pieces
+from haptera.replication import TERM
+from haptera.state import (
+    SERVER_ID_SIZE,
+    EventBounds,
+    Logged,
+    MalformedCommands,
+    MalformedPieces,
+    StateMachine,
+    decode_commands,
+    encode_commands,
+    load_pieces,
+    operations,
+)
 from haptera.storage import (
     DIRECTORY_FORMAT,
     DataDirectory,
@@ -211,6 +224,33 @@ class DurableState:
         self.machine, self.recovered = found.machine, found
         remove_unfinished_snapshots(self._fs, self.directory.snapshots_path)
         self._report_end(found)
+
+    def start(self, clock_ms: Callable[[], int]) -> None:
+        """As `open`, and leave a gap where changes may be lost: no number that clients know is given once more. From
+        then on changes may be taken. ``clock_ms`` gives Unix milliseconds.
+        """
+        self.open()
+        if self._abandoned or not self.log.changes_lost:
+            return
+        machine = self.machine
+        index, before = machine.index + 1, machine.revision
+        commands = [Logged(operations.LeaveGap(os.urandom(SERVER_ID_SIZE)))]
+        entry = LogEntry(TERM, index, max(machine.time_ms, clock_ms()), encode_commands(commands))
+        self.log.append(entry, frees=True)
+        try:
+            machine.apply(index, entry.time_ms, commands)
+        except Exception as error:
+            raise ApplyFailed(index, error) from error
+        self.log.settle()
+        _logger.warning(
+            "gap_left",
+            extra={
+                "before": before,
+                "behind": machine.revision,
+                "server_id": machine.kv.gaps.server_id.hex(),
+                "meaning": "changes may be lost behind the first revision, so none up to the second is given again",
+            },
+        )
 
     def abandon(self) -> None:
         """Have an `open` that runs in another thread return soon, or fail."""

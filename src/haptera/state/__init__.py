@@ -20,7 +20,7 @@ from haptera.state.conditions import UNMET
 from haptera.state.event_cursor import EventCursor
 from haptera.state.event_history import PRESENT, SNAPSHOT_BOUNDS, Event, EventBounds, EventHistory
 from haptera.state.expiry import NEVER
-from haptera.state.field_kinds import list_field
+from haptera.state.field_kinds import SERVER_ID_SIZE, list_field
 from haptera.state.glob import SHORT_GLOB_MAX, Glob, compile_glob
 from haptera.state.invariants import require
 from haptera.state.limits import COMMAND_SIZE_MAX, CURSORS_MAX, SLICE_WORK_MAX
@@ -50,6 +50,7 @@ __all__ = [
     "NEVER",
     "OPERATIONS",
     "PRESENT",
+    "SERVER_ID_SIZE",
     "SHORT_GLOB_MAX",
     "SLICE_WORK_MAX",
     "SNAPSHOT_BOUNDS",

@@ -20,6 +20,7 @@ from haptera.state import limits
 from haptera.state.entry_sizes import entry_size, size_added
 from haptera.state.event_history import EXPIRE, PUT, EventBounds, EventHistory
 from haptera.state.expiry import ExpiryIndex
+from haptera.state.gaps import Gaps
 from haptera.state.held_entries import HeldEntries
 from haptera.state.index import KeyIndex
 from haptera.state.invariants import require
@@ -57,6 +58,7 @@ class Entries:
         "entries",
         "events",
         "expiry",
+        "gaps",
         "held",
         "leases",
         "now_ms",
@@ -71,6 +73,7 @@ class Entries:
         self.entries: Table[StoredEntry] = Table()
         self.expiry = ExpiryIndex()
         self.leases = Leases()
+        self.gaps = Gaps()
         #: The time by which commands judge: that of the entry which is applied.
         self.now_ms = 0
         #: The time by which reads judge, in Unix milliseconds. A node gives a clock that goes on between the entries.
@@ -158,6 +161,13 @@ class Entries:
     def _unattachable(self, key: str, lease_id: int) -> Failure | None:
         """Why a key cannot come to a lease, or None."""
         return self.leases.refusal(lease_id, self.lease_of(key) != lease_id)
+
+    # The past
+
+    @property
+    def oldest(self) -> int:
+        """The oldest revision that can be read: the changes before it are not kept."""
+        return self.gaps.oldest_behind(self.events.compacted)
 
     # A large change, which is one step for every reader
 
@@ -320,6 +330,7 @@ class Entries:
             require(0 < len(key) <= KEY_SIZE_MAX, "keys have their size")
             require(_is_entry(entry) and 0 < entry[1] <= self.revision, "no version is above the revision")
         self.leases.check(self.entries.get, self.revision)
+        self.gaps.check(self.revision)
         self.held.check()
         self.events.check()
         if self._index is None:

@@ -173,6 +173,10 @@ class EventHistory:
             for offset in range(len(block) - 1, -1, -1):
                 yield start + offset, block[offset]
 
+    def forget_until(self, revision: int) -> None:
+        """Count the changes up to a revision as not kept. The events themselves go with their blocks."""
+        self.compacted = max(self.compacted, revision)
+
     def cleared_stores(self) -> list[ClearedStore]:
         """The stores that clears of everything have left."""
         return [store for _, store in self._cleared]
@@ -205,7 +209,7 @@ class EventHistory:
         return bool(self._blocks) and (self.size > self.bounds.size or len(self) > self.bounds.events)
 
     def _drop_oldest(self) -> None:
-        self.compacted = self._blocks[0][-1][0]
+        self.forget_until(self._blocks[0][-1][0])
         self.size -= self._sizes[0]
         del self._blocks[0], self._sizes[0], self._starts[0]
         self.first = self._starts[0]

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from haptera.errors import Failure
 
 REQUEST_ID_SIZE: Final = 16
+#: Bytes of the id under which a store is served (spec/protocol.md, section 4).
+SERVER_ID_SIZE: Final = 16
 #: The header of a pair and of its two strings.
 _ITEM_OVERHEAD: Final = 11
 _REQUEST_ID_OVERHEAD: Final = 2
@@ -214,6 +216,15 @@ class GlobKind(BoundKind):
         return refused
 
 
+class ServerIdKind(FieldKind):
+    """The id under which a store is served."""
+
+    accepts = f"len({{0}}) == {SERVER_ID_SIZE}"
+
+    def refusal(self, name: str, op: Any) -> Failure | None:
+        return None if len(getattr(op, name)) == SERVER_ID_SIZE else invalid(name, f"not {SERVER_ID_SIZE} bytes")
+
+
 class RequestIdsKind(FieldKind):
     """Ids of requests whose answers are forgotten."""
 
@@ -284,6 +295,7 @@ GlobText = Annotated[str, GlobKind()]
 Condition = Annotated[Literal["absent", "present"], ConditionKind()]
 RequestId = Annotated[bytes, Meta(min_length=REQUEST_ID_SIZE, max_length=REQUEST_ID_SIZE)]
 RequestIds = Annotated[list[RequestId], RequestIdsKind()]
+ServerId = Annotated[bytes, ServerIdKind()]
 
 _PLAIN: Final = FieldKind()
 

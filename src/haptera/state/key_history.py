@@ -32,12 +32,12 @@ def history_steps(kv: Kv, op: OpenHistory) -> Steps[tuple[tuple[Any, ...], int] 
     while kv.changing:
         yield 0
     events, now, revision = kv.events, kv.entries.get(op.key), kv.revision
-    until, oldest = events.end, events.compacted + 1
+    until, oldest = events.end, kv.oldest
     page = _Page(op, oldest)
     cursor = EventCursor(events, events.place_of(max(page.after + 1, oldest)))
     while cursor.place < until and not page.full:
         if cursor.lost:
-            details = {"revision": page.after + 1, "oldest": events.compacted + 1, "newest": kv.revision}
+            details = {"revision": page.after + 1, "oldest": kv.oldest, "newest": kv.revision}
             return failure(Code.REVISION_COMPACTED, details)
         found = cursor.read(until, limits.SLICE_WORK_MAX // 4)
         for event in found:

@@ -1,6 +1,6 @@
 """The ``kv`` part: the keys and values of the store (spec/protocol.md, section 7).
 
-One counter, the *revision*, counts the changes of the whole store. Each command that changes something takes the next
+One counter, the *revision*, numbers the changes of the whole store. Each command that changes something takes the next
 revision, once however many keys it changes, and that is the *version* of the entries it wrote; so a version only
 grows, and a key that is deleted and written again never shows an old one. A command that changes nothing takes no
 revision: a delete of a missing key, a clear of an empty range. Writing the value that a key already has, or adding 0,
@@ -24,6 +24,7 @@ from haptera.state.conditions import nothing_to_delete, sum_of, unmet
 from haptera.state.entries import FREE_WORK, KEY_WORK, Entries, in_order, outside, without_dead
 from haptera.state.event_history import DELETE
 from haptera.state.expiry import ExpiryIndex
+from haptera.state.gaps import revision_behind
 from haptera.state.glob import compile_glob
 from haptera.state.index import KeyIndex
 from haptera.state.key_ranges import EVERYTHING, KeyRange, key_range
@@ -256,6 +257,15 @@ class Kv(Entries):
         count, revision = len(self.entries), self.revision
         yield from self._bury_all(op.keys)
         return (count - len(self.entries), self.revision if self.revision > revision else None)
+
+    def leave_gap(self, op: operations.LeaveGap, *, rehearsed: bool = False) -> Result | None:
+        """[revision]: the new one of the store, whose keys stay as they are."""
+        if rehearsed:
+            return None
+        before = self.revision
+        self.revision = revision_behind(before, self.now_ms)
+        self.events.forget_until(self.gaps.leave(before, self.revision, op.server_id))
+        return (self.revision,)
 
     def clear(self, op: operations.Clear) -> Steps[Result]:
         """[count, version or nil]"""

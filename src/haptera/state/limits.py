@@ -53,6 +53,10 @@ ANSWER_SMALL_SIZE: Final = 64
 ANSWERS_SIZE_PER_USER_MAX: Final = 8 * 1024 * 1024
 ANSWERS_SIZE_MAX: Final = 64 * 1024 * 1024
 
+#: Gaps in the revisions that a store remembers: a directory that is restored once a week leaves so many in a year. Of
+#: the past before a gap that is forgotten nothing is read any more.
+GAPS_MAX: Final = 64
+
 #: Milliseconds between the progress marks of a watch: once a second is as fresh as a copy can be told to be without a
 #: cost that counts, an hour is more than any connection stays silent.
 PROGRESS_MS_MIN: Final = 1000

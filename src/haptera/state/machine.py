@@ -38,12 +38,11 @@ from haptera.state.operations import (
     RevokeLease,
     Transact,
     method_of,
-    parts_of,
 )
 from haptera.state.requests import Requests
 from haptera.state.scan_cursor import ScanCursor
 from haptera.state.sliced_work import finish
-from haptera.state.transacts import Transacts
+from haptera.state.transacts import Transacts, parts_of
 from haptera.state.views import past_view, present_view
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ class StateMachine:
 
     @property
     def revision(self) -> int:
-        """The store's revision: the number of changes applied (section 7)."""
+        """The store's revision: that of its newest change, or behind its newest gap (section 7)."""
         return self.kv.revision
 
     def apply(self, index: int, time_ms: int, commands: Iterable[Logged]) -> list[Result]:
@@ -337,7 +336,9 @@ class StateMachine:
 
     def digest(self) -> bytes:
         """32 bytes that are equal for machines that applied the same entries. Takes time for every key."""
-        parts = (self.index, self.time_ms, self.kv.digest(), self.leases.digest(), self.requests.digest())
+        parts = [self.index, self.time_ms, self.kv.digest(), self.leases.digest(), self.requests.digest()]
+        if self.kv.gaps.found:
+            parts.append(self.kv.gaps.digest())
         return hashlib.sha256(msgspec.msgpack.encode(parts)).digest()
 
     def check(self) -> None:

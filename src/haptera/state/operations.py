@@ -29,6 +29,7 @@ from haptera.state.field_kinds import (
     Persist,
     ProgressInterval,
     RequestIds,
+    ServerId,
     StartRevision,
     Text,
     Token,
@@ -229,6 +230,14 @@ class ExpireDue(Write, tag="kv.expire_due", frozen=True):
     keys: Keys
 
 
+class LeaveGap(Write, tag="kv.leave_gap", frozen=True):
+    """Go on with a higher revision and under another id, because changes may be lost (`haptera.state.gaps`)."""
+
+    of_node = True
+
+    server_id: ServerId
+
+
 class OpenScan(Operation, tag="kv.scan", frozen=True):
     """The entries in a range, in key order. ``after`` is a key: the scan goes on beyond it, in its direction."""
 
@@ -424,11 +433,6 @@ def frees(op: Write) -> bool:
     if isinstance(op, Transact):
         return all(isinstance(each, Read) or each.frees for each in (*op.then, *op.otherwise))
     return op.frees
-
-
-def parts_of(op: Transact) -> int:
-    """The number of compares and operations in a transact."""
-    return len(op.compares) + len(op.then) + len(op.otherwise)
 
 
 def method_of(command: type[Operation]) -> tuple[str, str]:

@@ -10,6 +10,7 @@ piece is the *head*, with the number of the rows in the others::
               rows   [[user, request_id, time_ms, digest or nil, result, brief or nil], …]         oldest first
     events    the newest events of the keys: `haptera.state.event_pieces`
     leases    the leases and their keys: `haptera.state.lease_pieces`
+    gaps      the revisions that the store has passed over: `haptera.state.gap_pieces`
 
 A result is the array, the failure or the number that `haptera.state.requests` remembers. The brief of a large one is
 the shorter form that takes its place where room is needed. The index and the time of the last entry belong to the
@@ -31,6 +32,7 @@ from haptera.key_rules import EXPIRY_MAX_MS, KEY_SIZE_MAX, VALUE_SIZE_MAX, VERSI
 from haptera.state.command_encoding import UnknownPart
 from haptera.state.entry_sizes import entries_size
 from haptera.state.event_pieces import EventsLoader, event_pieces
+from haptera.state.gap_pieces import GAPS_SECTION, GapsLoader, gap_pieces
 from haptera.state.key_ranges import EVERYTHING
 from haptera.state.lease_pieces import LEASES_SECTION, LeasesLoader, lease_pieces
 from haptera.state.machine import StateMachine
@@ -86,6 +88,7 @@ def dump_pieces(machine: StateMachine) -> Iterator[tuple[str, bytes]]:
     yield from (("requests", piece) for piece in _requests_pieces(machine.requests))
     yield from (("events", piece) for piece in event_pieces(machine.kv))
     yield from ((LEASES_SECTION, piece) for piece in lease_pieces(machine.kv))
+    yield from ((GAPS_SECTION, piece) for piece in gap_pieces(machine.kv))
 
 
 def load_pieces(
@@ -101,11 +104,12 @@ def load_pieces(
     machine = StateMachine(bounds)
     machine.index, machine.time_ms = index, time_ms
     machine.kv.now_ms = time_ms
-    loaders: dict[str, _KvLoader | _RequestsLoader | EventsLoader | LeasesLoader] = {
+    loaders: dict[str, _KvLoader | _RequestsLoader | EventsLoader | LeasesLoader | GapsLoader] = {
         "kv": _KvLoader(machine.kv),
         "requests": _RequestsLoader(machine.requests),
         "events": EventsLoader(machine.kv, time_ms),
         LEASES_SECTION: LeasesLoader(machine.kv),
+        GAPS_SECTION: GapsLoader(machine.kv),
     }
     waiting = dict(loaders)
     current = ""
@@ -120,7 +124,8 @@ def load_pieces(
         del waiting[section]
         current = section
         loader.head(piece)
-    for optional in ("events", LEASES_SECTION):  # a snapshot of older software has none, nor has one without leases
+    # A snapshot of older software has none of these, and neither leases nor gaps stand where there are none.
+    for optional in ("events", LEASES_SECTION, GAPS_SECTION):
         waiting.pop(optional, None)
     require(not waiting, f"the sections {', '.join(waiting)} are missing")
     for loader in loaders.values():

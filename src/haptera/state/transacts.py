@@ -34,6 +34,11 @@ _OPERATORS: Final[dict[str, Callable[[Any, Any], bool]]] = {
 }
 
 
+def parts_of(op: Transact) -> int:
+    """The number of compares and operations in a transact."""
+    return len(op.compares) + len(op.then) + len(op.otherwise)
+
+
 class Transacts(Kv):
     """Makes transacts, one after the other, over one store. Between two of them it is empty."""
 

@@ -98,7 +98,7 @@ def past_view(kv: Kv, at: AsOf) -> View | Failure:
 
 def not_kept(kv: Kv, at: AsOf) -> Failure:
     """4009 for a view of the past."""
-    oldest, newest = kv.events.compacted + 1, kv.revision
+    oldest, newest = kv.oldest, kv.revision
     if at.at_revision is None:
         details = {"at_time_ms": at.at_time_ms, "oldest": oldest, "newest": newest}
     else:
@@ -138,7 +138,7 @@ def _moment(kv: Kv, at: AsOf) -> tuple[int, int] | None:
         # Events above the present revision are of a change that is not whole yet.
         place = min(events.place_after(now_ms), events.place_of(kv.revision + 1))
     else:
-        if revision > kv.revision:
+        if revision > kv.revision or kv.gaps.hides(revision):
             return None
         place = events.place_of(revision + 1)
     if place == events.first:  # nothing is known of the time up to there, but that a whole history begins with nothing

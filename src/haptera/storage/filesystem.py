@@ -38,6 +38,10 @@ OpenMode = Literal["r", "r+", "x"]
 #: Ends the name of a file that is being made: it gets its own name when it is whole and durable.
 TEMPORARY = ".tmp"
 
+#: Where Linux has the id of the boot, and the most bytes of it that are read.
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_BOOT_ID_SIZE_MAX = 128
+
 #: Directories that stay open: those of one data directory and its archive.
 DIRECTORIES_OPEN_MAX = 8
 
@@ -99,6 +103,11 @@ class FileSystem(Protocol):
 
     def sync_directory(self, path: str) -> None:
         """Make the names in a directory durable: creations, renames and removals."""
+
+    def boot_id(self) -> str:
+        """A name of this run of the machine, which a kill of the process leaves and a loss of power does not; empty
+        where it is not known.
+        """
 
     def close(self) -> None:
         """Let go of what stays open between two calls. Later calls work all the same."""
@@ -213,6 +222,13 @@ class OsFileSystem:
         with self._lock:
             _fsync(self._directory(path))
 
+    def boot_id(self) -> str:
+        try:
+            with open(_BOOT_ID, encoding="ascii") as file:
+                return file.read(_BOOT_ID_SIZE_MAX).strip()
+        except (OSError, ValueError):  # no Linux, or one that hides it
+            return ""
+
     def close(self) -> None:
         with self._lock:
             _close_all(self._directories)
@@ -280,6 +296,10 @@ class ReadOnlyFileSystem:
 
     def sync_directory(self, path: str) -> None:
         _refuse_change(path)
+
+    def boot_id(self) -> str:
+        """Nothing is written here in any boot."""
+        return ""
 
     def close(self) -> None:
         pass

@@ -86,20 +86,20 @@ Recovery
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Literal
 
 from haptera.storage.directory import segment_name
 from haptera.storage.errors import DiskFailed, DiskFull, OutdatedCopy, failing, translated
 from haptera.storage.found_segments import Segment, missing_segment
 from haptera.storage.log_recovery import Progress, Replay
+from haptera.storage.open_end import OpenEnd
 from haptera.storage.preallocation import Reserve, allocate
 from haptera.storage.segment_format import (
     EMPTY_CAPACITY,
-    ENTRY_SIZE_MAX,
     RECORD_HEADER_SIZE,
     SEGMENT_HEADER_SIZE,
     TAG_SIZE,
-    U64_MAX,
     LogEntry,
     LogPoint,
     SegmentHeader,
@@ -136,6 +136,7 @@ class Log:
         directory: DataDirectory,
         keyring: Keyring,
         replay: Replay,
+        open_end: OpenEnd,
         segment_size: int,
         durability: Durability,
         reserve_size: int,
@@ -155,6 +156,7 @@ class Log:
         self._state: _State = "opened"
         self._active: SegmentWriter | None = None
         self._reserve = Reserve(fs, self._path, reserve_size)
+        self._open_end = open_end
         self._on_reserve = False  # whether the segment that is appended to was the reserve
 
     @classmethod
@@ -177,12 +179,13 @@ class Log:
         Raises CorruptionError (a segment is missing or its header damaged), OutdatedCopy (the log ends before `start`),
         WrongKey, NewerFormat, DiskFailed. See storage-format 6.
         """
-        replay = Replay(fs, directory.log_path, keyring, start, repair=True, on_progress=on_progress)
+        open_end = OpenEnd(fs, directory.path, synced=durability == "sync")
+        replay = Replay(fs, directory.log_path, keyring, start, open_end=open_end, on_progress=on_progress)
         if directory.complete and replay.empty:
             if start != LogPoint.START:
                 raise OutdatedCopy(directory.log_path, segment_name(start.next_segment), "no segment")
             raise missing_segment(directory.log_path, start.next_segment)
-        return cls(fs, directory, keyring, replay, segment_size, durability, reserve_size)
+        return cls(fs, directory, keyring, replay, open_end, segment_size, durability, reserve_size)
 
     @property
     def first_index(self) -> int:
@@ -221,6 +224,11 @@ class Log:
         """Where the newest segment begins: a snapshot that stands there replaces all segments before it."""
         return self._end.point
 
+    @property
+    def changes_lost(self) -> bool:
+        """Whether clients may know of changes that are not here: the first entry has to answer for that."""
+        return self._open_end.changes_lost
+
     def replay(self) -> Iterator[LogEntry]:
         """Every entry from the start on, oldest first, once. At its end a torn tail has been cut off (see `recovery`),
         the directory is complete and of the newest format, and the log takes appends.
@@ -233,6 +241,7 @@ class Log:
         yield from self._replay.entries()
         self._ensure_segment()
         self._directory.finish()
+        self._open_end.recovered()
         self._reserve.fill()
         self._state = "ready"
 
@@ -245,7 +254,7 @@ class Log:
         and the log takes no more). See storage-format 5.
         """
         self._check_ready()
-        self._check(entry)
+        self._end.check_next(entry)
         size = RECORD_HEADER_SIZE + len(entry.payload) + TAG_SIZE
         # Only a call that comes to its end opens the log for the next one, for any reason that stopped it.
         self._state = "failed"
@@ -254,8 +263,15 @@ class Log:
             active = self._next_segment(size, frees)
         active.append(entry)
         self._state = "ready"
-        end = self._end
-        end.index, end.term, end.time_ms = entry.index, entry.term, entry.time_ms
+        self._end.take(entry)
+
+    def settle(self) -> None:
+        """Note that an entry has answered for the changes that may be lost. It is durable then. Raises DiskFailed."""
+        self._check_ready()
+        if self.durability == "os":
+            with suppress(DiskFull):  # for the segment behind: what was appended is durable
+                self.roll()
+        self._open_end.settle()
 
     def roll(self) -> LogPoint:
         """Seal the segment that is appended to, if there is one, and return the point behind it.
@@ -293,33 +309,22 @@ class Log:
         """Seal the log, unless a write has failed, and close it. Raises DiskFailed. Safe to call again."""
         state, self._state = self._state, "closed"
         active, last, self._active = self._active, self._active_segment(), None
-        if active is None:
-            return
         if last is not None:
             self._end.sealed.append(last)
-        try:
-            if state == "ready":
-                active.seal()
-        finally:
-            active.close()
+        if active is not None:
+            with closing(active):
+                if state == "ready":
+                    active.seal()
+        if state == "ready":
+            self._open_end.end()
+        elif state == "failed":
+            self._open_end.failed()
 
     def _check_ready(self) -> None:
         if self._state != "ready":
             if self._state == "failed":
                 raise DiskFailed(f"{self._path}: the log takes no more writes, because one has failed")
             raise RuntimeError(f"append to a log that is {self._state}, not ready")
-
-    def _check(self, entry: LogEntry) -> None:
-        if len(entry.payload) > ENTRY_SIZE_MAX:
-            raise ValueError(
-                f"the entry has {len(entry.payload)} bytes, and {ENTRY_SIZE_MAX} is the most a record can hold"
-            )
-        if entry.index != self._end.index + 1:
-            raise ValueError(f"the entry has index {entry.index}, and the next is {self._end.index + 1}")
-        if not (self._end.term <= entry.term <= U64_MAX and self._end.time_ms <= entry.time_ms <= U64_MAX):
-            raise ValueError(
-                f"term {entry.term} or time {entry.time_ms} ms goes back from {self._end.term}, {self._end.time_ms} ms"
-            )
 
     def _seal_active(self) -> None:
         """Seal the segment that is appended to, if there is one."""
@@ -343,9 +348,10 @@ class Log:
         needed = SEGMENT_HEADER_SIZE + record_size + 1
         on_reserve = False
         try:
+            self._open_end.begin()
             space = allocate(self._fs, self._path, number, max(self.segment_size, needed), self._end.empty)
         except DiskFull:
-            reserve = self._reserve.take(needed) if frees else None
+            reserve = self._reserve.take(needed) if frees and self._open_end.begun else None
             if reserve is None:
                 self._state = "ready"
                 raise
@@ -391,5 +397,4 @@ class Log:
         active = self._active
         if active is None or active.offset == SEGMENT_HEADER_SIZE:
             return None
-        header, end = active.header, self._end
-        return Segment(header.number, active.path, header.first_index, end.index, end.time_ms, active.offset)
+        return self._end.segment(active.header, active.path, active.offset)

@@ -20,13 +20,14 @@ from haptera.storage.found_segments import (
     segment_numbers,
     segments_of,
 )
-from haptera.storage.segment_format import LogEntry, LogPoint, SegmentHeader
+from haptera.storage.segment_format import EMPTY_CAPACITY, ENTRY_SIZE_MAX, U64_MAX, LogEntry, LogPoint, SegmentHeader
 from haptera.storage.segment_reader import SegmentReader
 from haptera.storage.segment_writer import seal
 
 if TYPE_CHECKING:
     from haptera.storage.filesystem import FileSystem
     from haptera.storage.keyring import Keyring
+    from haptera.storage.open_end import OpenEnd
 
 __all__ = ["LogEnd", "Progress", "Recovery", "Replay", "read_segments"]
 
@@ -67,6 +68,27 @@ class LogEnd:
         self.next_number = number
         self.point = LogPoint(self.index, self.term, self.time_ms, self.tag, number)
 
+    def check_next(self, entry: LogEntry) -> None:
+        """Raise ValueError for an entry that is too large, or does not follow the last one."""
+        if len(entry.payload) > ENTRY_SIZE_MAX:
+            raise ValueError(
+                f"the entry has {len(entry.payload)} bytes, and {ENTRY_SIZE_MAX} is the most a record can hold"
+            )
+        if entry.index != self.index + 1:
+            raise ValueError(f"the entry has index {entry.index}, and the next is {self.index + 1}")
+        if not (self.term <= entry.term <= U64_MAX and self.time_ms <= entry.time_ms <= U64_MAX):
+            raise ValueError(
+                f"term {entry.term} or time {entry.time_ms} ms goes back from {self.term}, {self.time_ms} ms"
+            )
+
+    def take(self, entry: LogEntry) -> None:
+        """Note the new last entry. Its record's tag is noted when its segment is sealed."""
+        self.index, self.term, self.time_ms = entry.index, entry.term, entry.time_ms
+
+    def segment(self, header: SegmentHeader, path: str, size: int) -> Segment:
+        """The segment with this header, which ends with the last entry and has so many bytes."""
+        return Segment(header.number, path, header.first_index, self.index, self.time_ms, size)
+
 
 class Replay:
     """Reads a log from a point on. After `entries`, `end` is where the log goes on and `recovery` says what was found.
@@ -84,14 +106,14 @@ class Replay:
         start: LogPoint,
         *,
         until: int | None = None,
-        repair: bool = False,
+        open_end: OpenEnd | None = None,
         on_progress: Progress | None = None,
     ) -> None:
         self.recovery = Recovery()
         self.end = LogEnd(start.index, start.term, start.time_ms, start.tag, start.next_segment, start)
         self._fs = fs
         self._until = until
-        self._repairs = repair
+        self._open_end = open_end  # of a log that is repaired
         self._on_progress = on_progress
         with translated(log_path, "open the log"):
             numbers = segment_numbers(fs, log_path)
@@ -118,8 +140,8 @@ class Replay:
         return self.entries()
 
     def entries(self) -> Iterator[LogEntry]:
-        """Every entry, oldest first, once. At its end, if it repairs, a torn tail has been cut off and the last segment
-        is sealed.
+        """Every entry, oldest first, once. At the end of a repair a torn tail was cut off and the last segment is
+        sealed.
         """
         bytes_total = sum(found.size for found in self._found)
         bytes_done = 0
@@ -134,7 +156,7 @@ class Replay:
         end = self.end
         self._check_header(found)
         end.begin(found.number)
-        file = self._fs.open(found.path, "r+" if last and self._repairs else "r")
+        file = self._fs.open(found.path, "r+" if last and self._open_end is not None else "r")
         try:
             if last:
                 file.drop_cache()  # after a failed sync the cache may hold bytes that the disk does not
@@ -147,7 +169,9 @@ class Replay:
             yield from reader.entries(end.term, end.time_ms, progress)
             torn = reader.finish(last)
             self._take(found, reader, torn)
-            if last and self._repairs and reader.count:
+            if last and self._open_end is not None and _is_unsynced(found.header, reader):
+                self._open_end.found_unsealed()
+            if last and self._open_end is not None and reader.count:
                 with failing(reader.path, "seal the segment"):
                     seal(file, reader.offset, data_synced=False)
         finally:
@@ -171,12 +195,15 @@ class Replay:
             end.empty = found.header
             return
         end.index, end.term, end.time_ms, end.tag = reader.index, reader.term, reader.time_ms, reader.tag
-        end.sealed.append(
-            Segment(found.number, found.path, found.header.first_index, end.index, end.time_ms, reader.offset)
-        )
+        end.sealed.append(end.segment(found.header, found.path, reader.offset))
         end.next_number += 1
         recovery.entries += reader.count
         recovery.bytes += reader.offset
+
+
+def _is_unsynced(header: SegmentHeader, reader: SegmentReader) -> bool:
+    """Whether a loss of power may have taken records of a segment."""
+    return not header.synced and not reader.sealed and header.capacity > EMPTY_CAPACITY
 
 
 def read_segments(

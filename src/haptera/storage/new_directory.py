@@ -1,6 +1,7 @@
 """A data directory that is being made of something else: of a backup, or of the state of another directory.
 
-`node.toml` comes last. A node refuses keys and a log without it, so a crash leaves the whole directory, or nothing that
+It says that it may lack changes of the store (`open-end`), so that its numbers are not given again. `node.toml` comes
+last. A node refuses keys and a log without it, so a crash leaves the whole directory, or nothing that
 opens. Where the making fails, what was made is removed.
 """
 
@@ -25,6 +26,7 @@ from haptera.storage.directory import (
 )
 from haptera.storage.errors import DiskFailed, translated
 from haptera.storage.filesystem import TEMPORARY, write_file_atomically
+from haptera.storage.open_end import OPEN_END_NAME, write_open_end
 from haptera.storage.segment_format import EMPTY_CAPACITY, SegmentHeader
 from haptera.storage.segment_writer import create_empty
 
@@ -70,6 +72,7 @@ class NewDirectory:
             with translated(directory.path, "make the data directory"):
                 make_directory(fs, directory.log_path)
                 make_directory(fs, directory.snapshots_path)
+            write_open_end(fs, directory.path)
         except BaseException as error:
             new._end(error)
             raise
@@ -134,7 +137,7 @@ class NewDirectory:
         """Remove all that was made: first the file without which nothing opens it. Raises OSError."""
         directory, fs = self.directory, self.directory.fs
         names = fs.listdir(directory.path)
-        for name in (NODE_NAME, KEYS_NAME, MASTER_KEY_NAME):
+        for name in (NODE_NAME, KEYS_NAME, MASTER_KEY_NAME, OPEN_END_NAME):
             for each in {name, name + TEMPORARY}.intersection(names):
                 fs.unlink(os.path.join(directory.path, each))
         for folder in (directory.log_path, directory.snapshots_path):

@@ -140,6 +140,10 @@ class OverlayFileSystem:
     def sync_directory(self, path: str) -> None:
         """Nothing here outlives the process."""
 
+    def boot_id(self) -> str:
+        """That of the base, whose files are seen here."""
+        return self._base.boot_id()
+
     def _base_names(self, folder: str) -> list[str]:
         if folder not in self._names:
             self._names[folder] = self._base.listdir(folder)

@@ -88,6 +88,7 @@ class MemoryFileSystem:
         self.fail_with = errno.EIO
         self.unreachable: dict[str, int] = {}
         self._root = _Directory()
+        self._boot = 1
 
     def open(self, path: str, mode: OpenMode) -> MemoryFile:
         if mode == "x":
@@ -144,6 +145,9 @@ class MemoryFileSystem:
             _rename(directory.disk, change)
         directory.pending.clear()
 
+    def boot_id(self) -> str:
+        return f"boot {self._boot}"
+
     def close(self) -> None:
         pass
 
@@ -152,12 +156,13 @@ class MemoryFileSystem:
         for node in _nodes(self._root):
             node.locked = False
         after = MemoryFileSystem()
-        after._root = self._root
+        after._root, after._boot = self._root, self._boot
         return after
 
     def power_failure(self, unsynced: Unsynced, seed: int = 0) -> MemoryFileSystem:
         """The files of the next process after a power failure. This file system is left as it was."""
         after = MemoryFileSystem()
+        after._boot = self._boot + 1
         after._root = _surviving_directory(self._root, unsynced, random.Random(seed))
         return after
 

@@ -217,6 +217,9 @@ class _At:
     def sync_directory(self, path: str) -> None:
         self._fs.sync_directory(self._map(path))
 
+    def boot_id(self) -> str:
+        return self._fs.boot_id()
+
     def close(self) -> None:
         self._fs.close()
 

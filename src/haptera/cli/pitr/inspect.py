@@ -19,7 +19,8 @@ SOURCE is a data directory, or the file of a backup. With --archive-dir the segm
 are read as well. Where the master key was changed, --archive-master-key-file gives each that --master-key-file is not.
 
 A range begins at a snapshot, or at the first entry, and reaches without a gap to its end. Without damage there is one.
-Its last revision is found by rebuilding the state, which takes as long as a start.
+Its last revision is found by rebuilding the state, which takes as long as a start. A store that was restored itself has
+a gap in its revisions, which is left out.
 
 {
     listed_offline(
@@ -65,6 +66,7 @@ def _fields(reach: Reach) -> dict[str, Any]:
         "snapshots": reach.snapshots,
         "segments": reach.segments,
         "broken": reach.broken,
+        "gaps": [{"before": before, "behind": behind} for before, behind in reach.gaps],
     }
 
 

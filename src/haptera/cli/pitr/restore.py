@@ -21,7 +21,8 @@ the seconds since 1970. `haptera pitr inspect` lists what can be restored; what 
 SOURCE is a data directory, on which a node may run, or the file of a backup; with --archive-dir the segments in the
 archive of the same node are read as well, also those from before or after a change of the master key if
 --archive-master-key-file gives the other one. SOURCE stays as it is. TARGET must not exist, or be empty. It gets a new
-identity, and opens only when it is whole and was read back.
+identity, and opens only when it is whole and was read back. Its first start raises the revision above all that were
+given.
 
 {
     listed_offline(

@@ -19,7 +19,8 @@ It holds the newest state without a hole: all entries up to the first fault, or,
 the fault, that snapshot and all entries up to the next fault. Everything behind that is lost, and is listed: entries
 without the ones before them would make a state that never was.
 
-DIR stays as it is. TARGET must not exist, or be empty. It opens only when it is whole and was read back.
+DIR stays as it is. TARGET must not exist, or be empty. It opens only when it is whole and was read back. Its
+first start raises the revision above all that were given.
 
 {
     listed_offline(

@@ -95,7 +95,7 @@ class LineFollower:
                     self._judge(place)
 
     def _meet(self, server_id: bytes | None) -> None:
-        """Take another server's places for those of others: a restored store gives the same tokens again."""
+        """Take another server's places for those of others: its store may have lost changes since they were seen."""
         if self._server_id not in {None, server_id}:
             for place in [place for place in self._claimants.values() if place.seen]:
                 place.lose("another server answers now, and its places are those of others")

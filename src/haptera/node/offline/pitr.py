@@ -23,7 +23,8 @@ class Reach:
     """A range with its revisions: every one from the first to the last can be restored, and every time.
 
     `last` of the directory's newest range is its present. Times are Unix milliseconds; `first_time_ms` is 0 if nothing
-    was written before the range's end. `broken` says that a fault follows.
+    was written before the range's end. `broken` says that a fault follows. The revisions between the two of one of the
+    `gaps` were never made.
     """
 
     first_revision: int
@@ -35,12 +36,12 @@ class Reach:
     snapshots: int
     segments: int
     broken: bool
+    gaps: list[tuple[int, int]]
 
     def __str__(self) -> str:
-        return (
-            f"revisions {self.first_revision} to {self.last_revision}, "
-            f"{shown_time(self.first_time_ms)} to {shown_time(self.last_time_ms)}"
-        )
+        ends = [self.first_revision, *(end for gap in self.gaps for end in gap), self.last_revision]
+        revisions = " and ".join(f"{first} to {last}" for first, last in zip(ends[::2], ends[1::2], strict=True))
+        return f"revisions {revisions}, {shown_time(self.first_time_ms)} to {shown_time(self.last_time_ms)}"
 
 
 class Timeline:
@@ -121,6 +122,7 @@ class Timeline:
             sum(base.file is not None for base in found.bases),
             len(found.segments),
             found.broken,
+            last.kv.gaps.within(first.revision, last.revision),
         )
 
     def _unreachable(self, wanted: str) -> StorageError:

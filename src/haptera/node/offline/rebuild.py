@@ -104,7 +104,7 @@ def _until(entries: Iterator[LogEntry], machine: StateMachine, moment: Moment) -
             return
         if moment.index is not None and entry.index > moment.index:
             return
-        if machine.revision == moment.revision:
+        if moment.revision is not None and machine.revision >= moment.revision:
             return
         yield entry
 

@@ -87,6 +87,8 @@ class Watches:
         # An entry of many commands is seen by reads command by command, and a reader may go on from what it has seen.
         if refused is None and not events.compacted < start <= self._machine.revision + 1:
             refused = self._compacted(start)
+        if refused is None and self._machine.kv.gaps.parts(start):  # a change that is lost led to it
+            refused = self._compacted(start)
         if refused is not None:
             return refused
         watch = Follower(op, feed, owner, delivery.groups.join(op), start - 1)
@@ -233,7 +235,7 @@ class Watches:
             watch.moved_at = self._loop.time()
 
     def _compacted(self, start: int) -> Failure:
-        oldest, newest = self._machine.kv.events.compacted + 1, self._machine.revision
+        oldest, newest = self._machine.kv.oldest, self._machine.revision
         return failure(Code.REVISION_COMPACTED, {"revision": start, "oldest": oldest, "newest": newest})
 
     def _on_timer(self) -> None:

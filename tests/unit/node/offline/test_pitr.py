@@ -14,7 +14,7 @@ from haptera.state import EventCursor, Logged, dump_pieces, encode_commands, ope
 from haptera.storage import TAG_SIZE, open_keyring
 from haptera.storage.segment_format import RECORD_HEADER_SIZE
 from haptera.testing.filesystem import MemoryFileSystem
-from tests.unit.node.offline.directories import CONFIG, PATH, START_MS, Recorded, append, opened
+from tests.unit.node.offline.directories import CONFIG, PATH, START_MS, Recorded, append, opened, snapshot
 
 if TYPE_CHECKING:
     from haptera.state import StateMachine, Write
@@ -124,6 +124,32 @@ def test_the_ranges_say_what_can_be_restored(recorded: tuple[MemoryFileSystem, R
     assert (reach.first_time_ms, reach.last_time_ms) == (record.times[0][0], record.times[-1][0])
     assert (reach.first_index, reach.last_index, reach.snapshots) == (0, 120, 4)
     assert not reach.broken
+
+
+def test_a_gap_is_left_out_of_what_can_be_restored_and_passed_over_on_the_way() -> None:
+    fs = MemoryFileSystem()
+    durable = opened(fs)
+    append(durable, [operations.Set("a", b"1"), operations.Set("a", b"2")], 1_000)
+    append(durable, [operations.LeaveGap(b"the new server's"), operations.Set("a", b"3")], 2_000)
+    snapshot(durable, fs)
+    append(durable, [operations.Set("a", b"4")], 3_000)
+    behind = 2 + 2**32
+    timeline = Timeline(fs, PATH, open_keyring)
+    (reach,) = timeline.reach()
+    assert str(reach).startswith(f"revisions 0 to 2 and {behind} to {behind + 2}, ")
+    expected = {1: b"1", 2: b"2", behind: b"2", behind + 1: b"3", behind + 2: b"4"}
+    for revision, value in expected.items():
+        found = timeline.at_revision(revision)
+        assert (found.machine.revision, content(found.machine)) == (revision, {"a": value})
+    for revision in (3, behind - 1, behind + 3):
+        with pytest.raises(
+            StorageError, match=f"revision {revision} cannot be reached; these can: revisions 0 to 2 and"
+        ):
+            timeline.at_revision(revision)
+    newest = timeline.at_time(3_000, FAR)
+    build_directory(fs, NodeConfig(data_dir="later"), open_keyring, newest)
+    (reach,) = Timeline(fs, "later", open_keyring).reach()
+    assert (reach.first_revision, reach.last_revision, reach.gaps) == (behind + 2, behind + 2, [])
 
 
 def test_a_recovery_beside_a_node_that_runs_changes_nothing(recorded: tuple[MemoryFileSystem, Recorded]) -> None:

@@ -1,0 +1,228 @@
+"""Gaps: the revision rises above all that may have been given, and no read or watch knows the numbers in between."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+import pytest
+
+from haptera.errors import Failure
+from haptera.state import StateMachine, limits
+from haptera.state.command_encoding import UnknownPart
+from haptera.state.event_history import EventBounds
+from haptera.state.gaps import GAP_MIN, REVISION_BY_TIME_MAX, revision_behind
+from haptera.state.operations import AsOf, Count, Get, LeaveGap, OpenHistory, OpenScan, Set
+from haptera.state.piece_decoding import MalformedPieces
+from haptera.state.scan_cursor import ScanCursor
+from haptera.state.sliced_work import finish
+from haptera.state.snapshot_pieces import dump_pieces, load_pieces
+from haptera.state.validation import validate
+from tests.unit.state.store import Store, drain
+
+encode = msgspec.msgpack.encode
+
+ID: Final = b"the new server's"
+SECOND: Final = b"the one after it"
+
+
+def with_gap(clock_ms: int = 1_000) -> tuple[Store, int]:
+    """A store with two changes before a gap and two behind it, and the revision behind the gap."""
+    store = Store()
+    store.now_ms = clock_ms
+    store.do(Set("a", b"1"))
+    store.do(Set("b", b"2"))
+    [behind] = _tuple(store.do(LeaveGap(ID)))
+    store.do(Set("a", b"3"))
+    store.do(Set("c", b"4"))
+    return store, behind
+
+
+def _tuple(result: object) -> tuple[Any, ...]:
+    assert isinstance(result, tuple)
+    return result
+
+
+def get(store: Store, key: str, **moment: int) -> tuple[Any, int] | int:
+    """The entry at a moment with its revision, or the code of the error."""
+    found = finish(store.read_steps(AsOf(Get(key), **moment), 10_000))
+    return found.code if isinstance(found, Failure) else found
+
+
+def test_the_revision_rises_by_four_thousand_million_at_least_and_to_the_thousandths_of_a_millisecond() -> None:
+    now_ms = 1_800_000_000_000
+    assert revision_behind(0, now_ms) == now_ms * 1024
+    assert revision_behind(now_ms * 1024 + 5, now_ms) == now_ms * 1024 + 5 + GAP_MIN
+    assert revision_behind(7, 0) == 7 + GAP_MIN, "a clock that says nothing"
+    assert revision_behind(7, 2**60) == REVISION_BY_TIME_MAX, "a clock that was set to anything"
+    assert revision_behind(REVISION_BY_TIME_MAX, 2**60) == REVISION_BY_TIME_MAX + GAP_MIN
+    assert (2**53 - REVISION_BY_TIME_MAX) // GAP_MIN == 2**20
+
+
+def test_a_gap_leaves_the_entries_as_they_are_and_the_next_change_comes_behind_it() -> None:
+    store, behind = with_gap()
+    assert behind == 2 + GAP_MIN
+    assert store.revision == behind + 2
+    assert store.kv.entries.get("b") == (b"2", 2, None)
+    assert store.kv.entries.get("a") == (b"3", behind + 1, None)
+    assert store.kv.gaps.server_id == ID
+
+
+def test_a_revision_in_a_gap_is_not_read_and_its_ends_are() -> None:
+    store, behind = with_gap()
+    assert get(store, "a", at_revision=2) == ((b"1", 1, None), 2)
+    assert get(store, "a", at_revision=behind) == ((b"1", 1, None), behind)
+    assert get(store, "a", at_revision=behind + 1) == ((b"3", behind + 1, None), behind + 1)
+    for revision in (3, 4, behind - 1):
+        assert get(store, "a", at_revision=revision) == 4009
+        lost = store.open_scan(OpenScan(), None, AsOf(Get("a"), revision))
+        assert isinstance(lost, Failure)
+        assert (lost.code, lost.details) == (4009, {"revision": revision, "oldest": 1, "newest": behind + 2})
+    scan = store.open_scan(OpenScan(), None, AsOf(Get("a"), behind))
+    assert isinstance(scan, ScanCursor)
+    assert drain(scan) == [("a", b"1", 1, None), ("b", b"2", 2, None)]
+    assert get(store, "a", at_time_ms=1_000) == ((b"3", behind + 1, None), behind + 2)
+
+
+def test_the_history_of_a_key_goes_over_a_gap() -> None:
+    store, behind = with_gap()
+    rows, more, oldest = _tuple(finish(store.read_steps(OpenHistory("a"), 10_000)))[0]
+    assert [row[:3] for row in rows] == [(1, 1, b"1"), (behind + 1, 1, b"3")]
+    assert (more, oldest) == (False, 1)
+    rows, _, _ = _tuple(finish(store.read_steps(OpenHistory("a", after=5), 10_000)))[0]
+    assert [row[0] for row in rows] == [behind + 1]
+
+
+def test_no_one_goes_on_from_a_revision_in_a_gap() -> None:
+    """The next revision behind the last one before the gap is where all go on who have seen nothing that is lost."""
+    store, behind = with_gap()
+    gaps = store.kv.gaps
+    parted = {start for start in (1, 2, 3, 4, 5, behind - 1, behind, behind + 1, behind + 2) if gaps.parts(start)}
+    assert parted == {4, 5, behind - 1, behind}
+
+
+def test_a_gap_takes_no_memory_for_what_is_in_it_and_no_event() -> None:
+    store, _ = with_gap()
+    assert len(store.kv.events) == 4
+    assert store.kv.events.size < 4_000
+
+
+def test_the_oldest_revision_that_can_be_read_is_none_of_a_gap() -> None:
+    store = Store(EventBounds(events=1))
+    for number in range(600):
+        store.do(Set("a", b"%d" % number))
+    compacted = store.kv.events.compacted
+    assert (compacted, store.kv.oldest) == (512, 513)
+    loaded = load_pieces(
+        [piece for piece in dump_pieces(store) if piece[0] != "events"], index=store.index, time_ms=store.time_ms
+    )
+    [behind] = _tuple(loaded.apply(loaded.index + 1, loaded.time_ms, [_logged(LeaveGap(ID))])[0])
+    assert (loaded.kv.events.compacted, loaded.kv.oldest) == (600, behind + 1)
+    empty = Store()
+    [behind] = _tuple(empty.do(LeaveGap(ID)))
+    assert empty.kv.oldest == behind
+    assert empty.open_scan(OpenScan(), None, AsOf(Get("a"), behind)).__class__ is ScanCursor
+
+
+def _logged(op: LeaveGap) -> Any:
+    from haptera.state import Logged
+
+    return Logged(op)
+
+
+def test_the_oldest_gap_goes_when_there_are_too_many_and_with_it_what_was_before() -> None:
+    store = Store()
+    for number in range(limits.GAPS_MAX + 2):
+        store.do(Set("a", b"%d" % number))
+        store.do(LeaveGap(ID))
+    gaps = store.kv.gaps.found
+    assert len(gaps) == limits.GAPS_MAX
+    forgotten = gaps[0][0] - 1  # the end of the second gap; one change follows it
+    assert store.kv.events.compacted == forgotten
+    for revision in (1, forgotten - GAP_MIN, forgotten - 5, forgotten):
+        assert get(store, "a", at_revision=revision) == 4009
+    assert get(store, "a", at_revision=forgotten + 1) == ((b"2", forgotten + 1, None), forgotten + 1)
+    assert store.ask(Count()) == (1,)
+
+
+def test_the_state_as_bytes_has_the_gaps_and_the_id() -> None:
+    store, behind = with_gap()
+    store.do(LeaveGap(SECOND))
+    again = load_pieces(dump_pieces(store), index=store.index, time_ms=store.time_ms)
+    again.check()
+    assert again.digest() == store.digest()
+    assert again.kv.gaps.found == store.kv.gaps.found == [(2, behind), (behind + 2, behind + 2 + GAP_MIN)]
+    assert again.kv.gaps.server_id == SECOND
+    again.kv.gaps.server_id = ID
+    assert again.digest() != store.digest()
+
+
+def test_a_store_without_gaps_is_what_older_software_reads() -> None:
+    store = Store()
+    store.do(Set("a", b"1"))
+    assert "gaps" not in {section for section, _ in dump_pieces(store)}
+
+
+def test_older_software_refuses_a_state_with_gaps_as_one_of_a_newer_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A section that is not known was written by a newer version: so that of the gaps is, to one that has none."""
+    store, _ = with_gap()
+    pieces = [("gaps of a later version" if name == "gaps" else name, piece) for name, piece in dump_pieces(store)]
+    with pytest.raises(UnknownPart):
+        load_pieces(pieces, index=store.index, time_ms=store.time_ms)
+
+
+#: A store at revision 9 without keys.
+PIECES: Final = [("kv", encode((9, 0, 0))), ("requests", encode((20, 0)))]
+
+
+def loaded_gaps(head: object, *rows: object) -> StateMachine:
+    pieces = [*PIECES, ("gaps", encode(head)), *(("gaps", encode(piece)) for piece in rows)]
+    return load_pieces(pieces, index=9, time_ms=20)
+
+
+@pytest.mark.parametrize(
+    ("head", "rows"),
+    [
+        ((ID, 0), []),
+        ((ID, 1), []),
+        ((ID, 1), [[(1, 3), (4, 6)]]),
+        ((ID, 65), [[(1, 3)]]),
+        ((ID[1:], 1), [[(1, 3)]]),
+        ((b"", 1), [[(1, 3)]]),
+        ((ID, 1), [[(3, 3)]]),
+        ((ID, 1), [[(-1, 3)]]),
+        ((ID, 1), [[(8, 10)]]),
+        ((ID, 2), [[(1, 4), (3, 6)]]),
+        ((ID, 2), [[(4, 6), (1, 3)]]),
+        ((ID, 1), [[(1, 3, 5)]]),
+        ((ID, 1), [[("1", 3)]]),
+    ],
+)
+def test_gaps_that_no_store_has_are_refused(head: object, rows: list[object]) -> None:
+    with pytest.raises((MalformedPieces, UnknownPart)):
+        loaded_gaps(head, *rows)
+
+
+def test_gaps_that_a_store_may_have_are_loaded() -> None:
+    machine = loaded_gaps((ID, 3), [(0, 3), (3, 6)], [(8, 9)])
+    machine.check()
+    assert machine.kv.gaps.found == [(0, 3), (3, 6), (8, 9)]
+
+
+def test_the_id_of_a_server_has_16_bytes() -> None:
+    assert validate(LeaveGap(ID)) is None
+    for each in (b"", ID[1:], ID + b"!"):
+        refused = validate(LeaveGap(each))
+        assert refused is not None
+        assert refused.code == 3003
+
+
+def test_a_replay_to_a_revision_ends_before_a_gap_and_behind_it() -> None:
+    from haptera.state import Logged
+
+    commands = [Logged(op) for op in (Set("a", b"1"), Set("b", b"2"), LeaveGap(ID), Set("c", b"3"))]
+    behind = 2 + GAP_MIN
+    for revision, keys in ((1, "a"), (2, "ab"), (behind, "ab"), (behind + 1, "abc")):
+        machine = StateMachine()
+        machine.apply_until(revision, 1, 1_000, commands)
+        assert (machine.revision, "".join(sorted(key for key, _ in machine.kv.entries.items()))) == (revision, keys)
