@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -86,3 +87,33 @@ def test_no_call_fails_when_a_node_is_restarted_under_load(short_path: Path) -> 
     assert after >= ENOUGH
     stopped = first.events[-1]
     assert stopped["event"] == "stopped"
+
+
+def test_a_node_of_durability_os_that_is_killed_goes_on_with_the_next_version_and_under_its_id(
+    short_path: Path,
+) -> None:
+    """The machine has not lost power, and says so by the id of its boot."""
+    path, url = short_path / "d", f"haptera+unix://{quote(str(short_path))}/s"
+    versions = []
+    for _ in range(3):
+        with serving(path, "--listen", url, "--durability", "os") as node:
+            node.ready()
+            versions.append(asyncio.run(set_once(url)))
+            node.signal(signal.SIGKILL)
+            node.end()
+            assert (path / "open-end").exists()
+    if sys.platform == "linux":
+        assert versions == [1, 2, 3]
+    (path / "open-end").write_text("another boot\n")
+    with serving(path, "--listen", url, "--durability", "os") as node:
+        node.ready()
+        assert asyncio.run(set_once(url)) > 2**32
+        node.signal()
+        assert node.end() == 0
+        assert "gap_left" in node.names()
+    assert not (path / "open-end").exists()
+
+
+async def set_once(url: str) -> int:
+    async with haptera.connect(url) as db:
+        return await db.set("a", "1")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import re
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from haptera.storage import filesystem
 from haptera.storage.filesystem import File, FileSystem, OsFileSystem, write_file_atomically
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
 
@@ -50,6 +53,24 @@ def test_both_read_what_was_written(make: Callable[[], tuple[FileSystem, str]]) 
     with pytest.raises(OSError, match="Bad file") as caught:
         reading.pwrite(b"x", 0)
     assert caught.value.errno == errno.EBADF
+
+
+def test_both_name_the_boot_in_which_they_are(make: Callable[[], tuple[FileSystem, str]]) -> None:
+    first, _ = make()
+    name = first.boot_id()
+    assert make()[0].boot_id() == name
+    if isinstance(first, MemoryFileSystem):
+        assert first.restart().boot_id() == name
+        assert len({name, first.power_failure("keep").boot_id(), ""}) == 3
+    elif sys.platform == "linux":
+        assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", name)
+
+
+def test_a_system_that_names_no_boot_has_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(filesystem, "_BOOT_ID", str(tmp_path / "none"))
+    assert OsFileSystem().boot_id() == ""
+    (tmp_path / "none").write_bytes(b"\xff")
+    assert OsFileSystem().boot_id() == ""
 
 
 def test_both_keep_names(make: Callable[[], tuple[FileSystem, str]]) -> None:

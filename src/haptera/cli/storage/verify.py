@@ -89,7 +89,8 @@ def _told(start: Start) -> str:
     if start.error is not None:
         return f"a start would refuse it: {start.error}"
     cut = f" after it has cut {start.torn_bytes} bytes off {start.torn_file}" if start.torn_bytes else ""
-    return f"a start would open it{cut}: revision {start.revision}, {output.counted(start.keys, 'key')}"
+    gap = "; it would leave a gap behind that, because changes may be lost" if start.leaves_gap else ""
+    return f"a start would open it{cut}: revision {start.revision}, {output.counted(start.keys, 'key')}{gap}"
 
 
 def _next_step(found: Verification) -> str:
@@ -153,4 +154,5 @@ def _start_fields(start: Start) -> dict[str, Any]:
         "keys": start.keys,
         "torn_bytes": start.torn_bytes,
         "torn_file": start.torn_file,
+        "leaves_gap": start.leaves_gap,
     }

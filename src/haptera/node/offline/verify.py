@@ -27,7 +27,8 @@ _REHEARSALS: Final = 3
 class Start:
     """The outcome that the start of a node would have: refuse with `error`, or open at `revision` with `keys` keys.
 
-    `torn_bytes` of `torn_file` would be cut off. `digest` is that of the state.
+    `torn_bytes` of `torn_file` would be cut off. `digest` is that of the state. A node would leave a gap behind the
+    revision where `leaves_gap` says so.
     """
 
     error: HapteraError | OSError | None = None
@@ -37,6 +38,7 @@ class Start:
     torn_bytes: int = 0
     torn_file: str | None = None
     digest: bytes = b""
+    leaves_gap: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ def rehearse(fs: FileSystem, config: NodeConfig) -> Start:
             torn_bytes=recovery.torn_bytes,
             torn_file=recovery.file and os.path.normpath(recovery.file),
             digest=machine.digest(),
+            leaves_gap=durable.log.changes_lost,
         )
     except (HapteraError, OSError) as error:
         return Start(error)

@@ -41,6 +41,9 @@ def restored(capsys: pytest.CaptureFixture[str], directory: Path, target: Path, 
     revision: int = ended.json["revision"]
     verified = Ended(capsys, "storage", "verify", str(target), "--json").json
     assert (verified["start"]["revision"], verified["node_id"]) == (revision, ended.json["node_id"])
+    assert verified["start"]["leaves_gap"] is True
+    told = Ended(capsys, "storage", "verify", str(target)).out
+    assert told.endswith("; it would leave a gap behind that, because changes may be lost\n")
     return revision
 
 
