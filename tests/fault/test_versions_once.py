@@ -295,6 +295,19 @@ def test_a_directory_that_older_software_left_unsealed_may_lack_changes(loss: st
         assert served_as(each)[1] >= 1
 
 
+def test_an_empty_file_has_an_older_copy_of_a_directory_leave_a_gap() -> None:
+    fs, clients = MemoryFileSystem(), Clients()
+    durable = started(fs, CONFIG)
+    clients.change(durable, 5)
+    durable.close()
+    copy = fs.power_failure("keep")
+    durable = started(fs, CONFIG)
+    clients.change(durable, 5)
+    durable.close()
+    copy.write(f"{PATH}/open-end", b"")
+    go_on(copy, CONFIG, clients, "killed", 0)
+
+
 def test_with_durability_sync_no_loss_of_power_costs_anything() -> None:
     fs, clients = MemoryFileSystem(), Clients()
     durable = started(fs, CONFIG)
