@@ -97,9 +97,11 @@ from haptera.storage.open_end import OpenEnd
 from haptera.storage.preallocation import Reserve, allocate
 from haptera.storage.segment_format import (
     EMPTY_CAPACITY,
+    ENTRY_SIZE_MAX,
     RECORD_HEADER_SIZE,
     SEGMENT_HEADER_SIZE,
     TAG_SIZE,
+    U64_MAX,
     LogEntry,
     LogPoint,
     SegmentHeader,
@@ -254,7 +256,7 @@ class Log:
         and the log takes no more). See storage-format 5.
         """
         self._check_ready()
-        self._end.check_next(entry)
+        self._check(entry)
         size = RECORD_HEADER_SIZE + len(entry.payload) + TAG_SIZE
         # Only a call that comes to its end opens the log for the next one, for any reason that stopped it.
         self._state = "failed"
@@ -263,7 +265,8 @@ class Log:
             active = self._next_segment(size, frees)
         active.append(entry)
         self._state = "ready"
-        self._end.take(entry)
+        end = self._end
+        end.index, end.term, end.time_ms = entry.index, entry.term, entry.time_ms
 
     def settle(self) -> None:
         """Note that an entry has answered for the changes that may be lost. It is durable then. Raises DiskFailed."""
@@ -325,6 +328,18 @@ class Log:
             if self._state == "failed":
                 raise DiskFailed(f"{self._path}: the log takes no more writes, because one has failed")
             raise RuntimeError(f"append to a log that is {self._state}, not ready")
+
+    def _check(self, entry: LogEntry) -> None:
+        if len(entry.payload) > ENTRY_SIZE_MAX:
+            raise ValueError(
+                f"the entry has {len(entry.payload)} bytes, and {ENTRY_SIZE_MAX} is the most a record can hold"
+            )
+        if entry.index != self._end.index + 1:
+            raise ValueError(f"the entry has index {entry.index}, and the next is {self._end.index + 1}")
+        if not (self._end.term <= entry.term <= U64_MAX and self._end.time_ms <= entry.time_ms <= U64_MAX):
+            raise ValueError(
+                f"term {entry.term} or time {entry.time_ms} ms goes back from {self._end.term}, {self._end.time_ms} ms"
+            )
 
     def _seal_active(self) -> None:
         """Seal the segment that is appended to, if there is one."""
@@ -397,4 +412,5 @@ class Log:
         active = self._active
         if active is None or active.offset == SEGMENT_HEADER_SIZE:
             return None
-        return self._end.segment(active.header, active.path, active.offset)
+        header, end = active.header, self._end
+        return Segment(header.number, active.path, header.first_index, end.index, end.time_ms, active.offset)

@@ -20,7 +20,7 @@ from haptera.storage.found_segments import (
     segment_numbers,
     segments_of,
 )
-from haptera.storage.segment_format import EMPTY_CAPACITY, ENTRY_SIZE_MAX, U64_MAX, LogEntry, LogPoint, SegmentHeader
+from haptera.storage.segment_format import EMPTY_CAPACITY, LogEntry, LogPoint, SegmentHeader
 from haptera.storage.segment_reader import SegmentReader
 from haptera.storage.segment_writer import seal
 
@@ -67,27 +67,6 @@ class LogEnd:
         """Note that the newest segment file is ``number``, which begins here."""
         self.next_number = number
         self.point = LogPoint(self.index, self.term, self.time_ms, self.tag, number)
-
-    def check_next(self, entry: LogEntry) -> None:
-        """Raise ValueError for an entry that is too large, or does not follow the last one."""
-        if len(entry.payload) > ENTRY_SIZE_MAX:
-            raise ValueError(
-                f"the entry has {len(entry.payload)} bytes, and {ENTRY_SIZE_MAX} is the most a record can hold"
-            )
-        if entry.index != self.index + 1:
-            raise ValueError(f"the entry has index {entry.index}, and the next is {self.index + 1}")
-        if not (self.term <= entry.term <= U64_MAX and self.time_ms <= entry.time_ms <= U64_MAX):
-            raise ValueError(
-                f"term {entry.term} or time {entry.time_ms} ms goes back from {self.term}, {self.time_ms} ms"
-            )
-
-    def take(self, entry: LogEntry) -> None:
-        """Note the new last entry. Its record's tag is noted when its segment is sealed."""
-        self.index, self.term, self.time_ms = entry.index, entry.term, entry.time_ms
-
-    def segment(self, header: SegmentHeader, path: str, size: int) -> Segment:
-        """The segment with this header, which ends with the last entry and has so many bytes."""
-        return Segment(header.number, path, header.first_index, self.index, self.time_ms, size)
 
 
 class Replay:
@@ -195,7 +174,9 @@ class Replay:
             end.empty = found.header
             return
         end.index, end.term, end.time_ms, end.tag = reader.index, reader.term, reader.time_ms, reader.tag
-        end.sealed.append(end.segment(found.header, found.path, reader.offset))
+        end.sealed.append(
+            Segment(found.number, found.path, found.header.first_index, end.index, end.time_ms, reader.offset)
+        )
         end.next_number += 1
         recovery.entries += reader.count
         recovery.bytes += reader.offset
