@@ -44,7 +44,7 @@ from haptera.client.methods import (
 from haptera.client.recipe_calls import RecipeCalls
 from haptera.client.scan import Scan
 from haptera.client.slices import in_slices
-from haptera.client.transact import Compare, Operation, TransactForm, TransactResult
+from haptera.client.transact import Compare, Lists, Operation, TransactForm, TransactResult
 from haptera.client.transaction import RUN_ATTEMPTS_MAX, Transaction, run_until_committed
 from haptera.errors import Code, Failure, RemoteProtocolError
 from haptera.key_rules import INT64_MAX, INT64_MIN, VERSION_MAX
@@ -627,8 +627,7 @@ class Database(RecipeCalls):
             TransactionTooLarge: A list has more than 128 elements.
             Fenced: As for `set`. Nothing was changed.
         """
-        argument = (*transact_form.argument(compare, then, otherwise), *_options(fence))
-        return await self._transact(argument, timeout)
+        return await self._transact_at(None, (compare, then, otherwise), fence, timeout)
 
     def transaction(self, *, fence: int | None = None, timeout: Timeout = DEFAULT) -> Transaction:
         """Begin a transaction: ``async with db.transaction() as tx``. The end of the block commits it.
@@ -649,8 +648,7 @@ class Database(RecipeCalls):
             return await self.get_many(keys, timeout=timeout)
 
         async def transact(compare: list[Compare], then: list[Operation], server_id: bytes | None) -> TransactResult:
-            argument = (*transact_form.argument(compare, then, ()), *_options(fence))
-            return await self._transact(argument, timeout, server_id)
+            return await self._transact_at(server_id, (compare, then, ()), fence, timeout)
 
         return Transaction(get_many, transact, lambda: self._channel.server_id)
 
@@ -681,9 +679,11 @@ class Database(RecipeCalls):
         checked_int("attempts", attempts, 1, VERSION_MAX)
         return await run_until_committed(lambda: self.transaction(fence=fence, timeout=timeout), function, attempts)
 
-    async def _transact(
-        self, argument: tuple[Any, ...], timeout: Timeout, server_id: bytes | None = None
+    async def _transact_at(
+        self, server_id: bytes | None, lists: Lists, fence: int | None, timeout: Timeout
     ) -> TransactResult:
+        """As `transact`, at one server and no other, if one is named."""
+        argument = (*transact_form.argument(*lists), *_options(fence))
         return transact_form.result(argument, await self._call(KvMethods.transact, argument, timeout, server_id))
 
     # -- the store

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 #: The part of its time at which a lease that was not renewed is taken for lost. The rest is for clocks that run at
 #: different rates, and for a holder that has to stop (spec/protocol.md, section 7).
 LOST_AT: Final = 0.9
+#: Why it is lost where another server answers.
+ELSEWHERE: Final = "another server answers now, and its leases are others"
 
 
 class KeptLease:
@@ -101,6 +103,11 @@ class KeptLease:
             error = LeaseLost(why)
             error.__cause__ = self.trouble
             self._end(error)
+
+    def end_elsewhere(self) -> None:
+        """Take it for lost, because another server answers: there is nothing to revoke there."""
+        self.gone = True
+        self.lose(ELSEWHERE)
 
     def close(self) -> None:
         """Give it up: its holder needs it no more."""

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Final, Self
 
-from haptera.errors import LeaseLost  # noqa: TC001  # who reads a public signature finds its types here
+from haptera.client.kept_lease import ELSEWHERE
+
+# Who reads a public signature finds its types here.
+from haptera.client.transact import Compare, Lists, Operation, TransactResult
+from haptera.errors import LeaseLost, RevisionCompacted
+from haptera.peer import DEFAULT, Timeout
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from haptera.client.kept_lease import KeptLease
     from haptera.client.lease_renewer import LeaseRenewer
+
+#: `Database.transact` at one server.
+TransactAt = Callable[[bytes | None, Lists, int | None, Timeout], Awaitable[TransactResult]]
 
 #: Seconds for which the end of a lease waits for the store. A store that cannot be reached ends it without being asked.
 CLOSE_S: Final = 5.0
@@ -28,11 +36,12 @@ class Lease:
     In a forked child it is lost, and the parent's stays as it is.
     """
 
-    __slots__ = ("_lease", "_renewer")
+    __slots__ = ("_lease", "_renewer", "_transact_at")
 
-    def __init__(self, renewer: LeaseRenewer, lease: KeptLease) -> None:
+    def __init__(self, renewer: LeaseRenewer, lease: KeptLease, transact_at: TransactAt) -> None:
         self._renewer = renewer
         self._lease = lease
+        self._transact_at = transact_at
 
     @property
     def id(self) -> int:
@@ -55,6 +64,35 @@ class Lease:
         None where its holder has closed it.
         """
         return self._lease.ended
+
+    async def transact(
+        self,
+        *,
+        compare: Iterable[Compare] = (),
+        then: Iterable[Operation] = (),
+        otherwise: Iterable[Operation] = (),
+        fence: int | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> TransactResult:
+        """Make a change as `Database.transact` does, at the server that has granted the lease and at no other.
+
+        With another store behind the same address the ids of leases and the tokens of this one are those of others. The
+        lease is lost then.
+
+        Args:
+            compare, then, otherwise, fence, timeout: As for `Database.transact`.
+
+        Returns:
+            As `Database.transact`.
+
+        Raises:
+            LeaseLost: Another server answers now. Nothing was changed.
+        """
+        try:
+            return await self._transact_at(self._lease.server_id, (compare, then, otherwise), fence, timeout)
+        except RevisionCompacted:
+            self._lease.end_elsewhere()
+            raise LeaseLost(ELSEWHERE) from None
 
     async def close(self, *, timeout: float = CLOSE_S) -> None:
         """End the lease, and delete the keys that belong to it. Harmless when it has ended.

@@ -100,7 +100,8 @@ class LeaseCalls(ChangeCalls):
             channel = self._channel
             renewer = LeaseRenewer(self._database, lambda: channel.server_id, self._revoke)
             self._lease_renewer = renewer
-        return Lease(renewer, renewer.keep(lease_id, ttl_ms_of(ttl) / 1000, granted))
+        kept = renewer.keep(lease_id, ttl_ms_of(ttl) / 1000, granted)
+        return Lease(renewer, kept, self._database._transact_at)
 
     async def drain(self, *, timeout: float = 30.0) -> None:
         """Take no more calls, wait for the ones under way, and close.

@@ -164,8 +164,7 @@ class LeaseRenewer:
             now = Instant.now(self._loop)
             for lease, seconds in zip(leases, times, strict=True):
                 if lease.server_id != server_id:
-                    lease.gone = True
-                    lease.lose("another server answers now, and its leases are others")
+                    lease.end_elsewhere()
                 elif seconds is None:
                     lease.gone = True
                     lease.lose("the node has ended the lease")

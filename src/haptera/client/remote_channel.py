@@ -170,7 +170,7 @@ class RemoteChannel:
             return unsendable(argument, failure(Code.INVALID_ARGUMENT, {"reason": "not UTF-8"}))
         peer = self._connector.peer
         try:
-            if peer is None or peer.closed or server_id is not None:
+            if peer is None or peer.closed or (server_id is not None and server_id != peer.server_id):
                 self._bind()
                 request_id = self._new_id() if method.write else None
                 call = StoreCall(method, payload, request_id, self._time(), timeout, boot_time_ns(), server_id)
@@ -188,7 +188,7 @@ class RemoteChannel:
                 try:
                     answer = await sent
                 except ConnectionLost as lost:
-                    call = StoreCall(method, payload, request_id, started, timeout, begun_ns)
+                    call = StoreCall(method, payload, request_id, started, timeout, begun_ns, server_id)
                     self._lost(peer, call, lost)
                     answer = await self._persist(call, lost)
                 except asyncio.CancelledError:
@@ -198,7 +198,7 @@ class RemoteChannel:
                     self._answered_by = peer
                     if answer.failure is not None:
                         if passes_soon(answer.failure, write=method.write):
-                            call = StoreCall(method, payload, request_id, started, timeout, begun_ns)
+                            call = StoreCall(method, payload, request_id, started, timeout, begun_ns, server_id)
                             self._refused(peer, call, sent, answer.failure)
                             answer = await self._persist(call, answer)
                         else:

@@ -29,6 +29,9 @@ Compare = tuple[str, str, str, Any]
 #: An operation: the name of a method, and its arguments, options in a dict at their end.
 Operation = tuple[str, Sequence[Any]]
 
+#: The lists of a transact: the compares, the operations to make if they hold, and those to make if not.
+Lists = tuple[Iterable[Compare], Iterable[Operation], Iterable[Operation]]
+
 #: What an operation of a transact answers with.
 OperationResult = Entry | int | float | bool | None
 

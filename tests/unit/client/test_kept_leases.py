@@ -16,9 +16,9 @@ import haptera
 from haptera import boot_clock
 from haptera.client.instant import Instant
 from haptera.client.lease_renewer import LeaseRenewer
-from haptera.errors import ConnectionLost, DeadlineExceeded, LeaseLost, LeaseNotFound, WrongLoop
+from haptera.errors import ConnectionLost, DeadlineExceeded, Fenced, LeaseLost, LeaseNotFound, WrongLoop
 from haptera.key_rules import LEASES_RENEWED_MAX
-from haptera.testing import MemoryFileSystem, node, node_in_thread, virtual_clock
+from haptera.testing import MemoryFileSystem, node, node_in_thread, proxy, virtual_clock
 from tests.support.forked import in_child
 from tests.support.stores import opened
 from tests.support.virtual import loop, network
@@ -322,6 +322,46 @@ async def test_a_lease_is_lost_where_another_server_answers_that_gives_its_id_to
         await closed.close()
         assert leases_of(url) == others
         await db.aclose()
+
+
+@virtual_clock
+async def test_a_change_under_a_lease_is_made_at_the_server_that_has_granted_it_and_at_no_other() -> None:
+    listen = "haptera://127.0.0.1:7457"
+    async with haptera.connect(listen) as db:
+        async with node(storage="memory", listen=listen):
+            lease = await db.lease(6000.0)
+            result = await lease.transact(then=[("set", ["a", b"1", {"lease": lease.id}])])
+            token = result.version
+            assert (result.succeeded, token) == (True, db.revision)
+            result = await lease.transact(
+                compare=[("a", "version", "=", 99)], then=[("delete", ["a"])], otherwise=[("get", ["a"])], fence=token
+            )
+            assert not result.succeeded
+            with pytest.raises(Fenced):
+                await lease.transact(then=[("delete", ["a"])], fence=99)
+        async with node(storage="memory", listen=listen), haptera.connect(listen) as other:
+            assert await other.grant_lease(600.0) == lease.id
+            for _ in range(2):
+                with pytest.raises(LeaseLost, match="another server"):
+                    await lease.transact(then=[("set", ["a", b"2", {"lease": lease.id}])])
+                assert not lease.held
+            assert await lease.lost is not None
+            assert await other.get("a") is None
+            await lease.close()
+            assert len([each async for each in other.leases()]) == 1
+
+
+@virtual_clock
+async def test_a_change_under_a_lease_whose_answer_is_lost_is_made_once() -> None:
+    async with node(storage="memory") as url, proxy(url) as link, haptera.connect(link.url) as db:
+        lease = await db.lease(6000.0)
+        link.pause("to_dialer")
+        changing = asyncio.create_task(lease.transact(then=[("increment", ["a", 1])]))
+        await asyncio.sleep(1.0)
+        link.sever()
+        link.resume()
+        assert (await changing).results == [1]
+        assert await db.counter("a").get() == 1
 
 
 @virtual_clock

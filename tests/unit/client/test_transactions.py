@@ -317,7 +317,7 @@ async def test_run_does_not_repeat_what_may_have_been_applied(db: Database, monk
         calls += 1
         tx.set("a", b"")
 
-    monkeypatch.setattr(Database, "_transact", lost)
+    monkeypatch.setattr(Database, "_transact_at", lost)
     with pytest.raises(ConnectionLost):
         await db.run(write)
     assert calls == 1

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Final
 from haptera.client.argument_checks import checked_int, ttl_ms_of
 from haptera.client.backoff import Pauses
 from haptera.client.trouble import ends_watch_alone, passes
-from haptera.errors import HapteraError, LeaseNotFound, WaitTimeout
+from haptera.errors import HapteraError, LeaseLost, LeaseNotFound, WaitTimeout
 from haptera.key_rules import LEASE_TTL_MAX_MS, LEASE_TTL_MIN_MS, key_refusal
 from haptera.peer import Timeout  # noqa: TC001  # who reads a public signature finds its types here
 
 if TYPE_CHECKING:
     from haptera.client.database import Database
     from haptera.client.event import Event
+    from haptera.client.lease import Lease
     from haptera.client.transact import Compare
 
 #: The most parties: the opening compares the entry of each, and the key `open`, of 128 compares in a transact.
@@ -93,21 +94,21 @@ class Barrier:
             try:
                 async with self._db.lease(self._ttl, timeout=self._timeout) as lease:
                     reached = True
-                    token = await self._come(lease.id)
+                    token = await self._come(lease)
                     if token is None or await self._opened(self._party_key(lease.id), token, pauses):
                         return
-            except LeaseNotFound:
+            except (LeaseNotFound, LeaseLost):
                 pass  # it has ended before this party could come with it
             except HapteraError as error:
                 if not reached or self._db.closed or not passes(error):
                     raise
             await pauses.wait()
 
-    async def _come(self, lease: int) -> int | None:
+    async def _come(self, lease: Lease) -> int | None:
         """Enter this party. The version of its entry; None if the barrier is open."""
-        result = await self._db.transact(
+        result = await lease.transact(
             compare=[(self._open_key, "value", "=", OPEN)],
-            otherwise=[("set", [self._party_key(lease), b"", {"lease": lease}])],
+            otherwise=[("set", [self._party_key(lease.id), b"", {"lease": lease.id}])],
             timeout=self._timeout,
         )
         return None if result.succeeded else result.version

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from haptera.client.argument_checks import Value, checked_int, plain_value, ttl_ms_of
+from haptera.client.recipes.interruption import Interruption
 from haptera.client.recipes.line_place import LinePlace, is_full, take_place
 from haptera.errors import LockLost, WaitTimeout
 from haptera.key_rules import LEASE_TTL_MAX_MS, LEASE_TTL_MIN_MS, VERSION_MAX
@@ -59,10 +59,9 @@ class HeldBlock:
     """
 
     __slots__ = (
-        "_body",
-        "_cancelling",
         "_db",
-        "_interrupted",
+        "_entered",
+        "_interruption",
         "_limit",
         "_lines",
         "_name",
@@ -95,24 +94,21 @@ class HeldBlock:
         self._ttl = ttl
         self._wait = wait
         self._timeout: Timeout = timeout
-        self._body: asyncio.Task[object] | None = None  # the task that has entered it
+        self._entered = False
         self._place: LinePlace | None = None
-        self._cancelling = 0
-        self._interrupted = False
+        self._interruption: Interruption | None = None
 
     async def __aenter__(self) -> Holding:
-        if self._body is not None:
+        if self._entered:
             raise RuntimeError(f"the claim to {self._name} is entered already: make one for each holder")
-        self._body = asyncio.current_task()
+        self._entered = True
         try:
             self._place = await self._await_turn()
         except BaseException:
-            self._body = None
+            self._entered = False
             raise
-        assert self._body is not None
-        self._cancelling = self._body.cancelling()
-        self._interrupted = False
-        self._place.when_lost = self._interrupt
+        self._interruption = Interruption()
+        self._place.when_lost = self._interruption.interrupt
         return Holding(self._place)
 
     async def _await_turn(self) -> LinePlace:
@@ -126,29 +122,20 @@ class HeldBlock:
             raise
         return place
 
-    def _interrupt(self) -> None:
-        """Cancel the block, because what it relies on is lost."""
-        assert self._body is not None
-        self._interrupted = True
-        self._body.cancel()
-
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        place, body = self._place, self._body
+        place, interruption = self._place, self._interruption
         assert place is not None
-        assert body is not None
+        assert interruption is not None
         place.when_lost = None
         loss = place.loss
-        ours = kind is None
-        if self._interrupted:
-            others = body.uncancel() > self._cancelling
-            ours = kind is None or (kind is asyncio.CancelledError and not others)
-        self._place = None
+        ours = interruption.ends(kind)
+        self._place = self._interruption = None
         try:
             await place.leave()
         finally:
-            self._body = None
+            self._entered = False
         if ours and loss is not None:
             raise loss
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Self
 
 from haptera.client.argument_checks import ttl_ms_of
 from haptera.client.backoff import Pauses
+from haptera.client.recipes.interruption import Interruption
 from haptera.client.recipes.queue_keys import ready_text
 from haptera.client.transact import Operation  # noqa: TC001  # who reads a public signature finds its types here
 from haptera.client.trouble import passes
-from haptera.errors import Fenced, HapteraError, LeaseLost
+from haptera.errors import Code, Fenced, HapteraError, LeaseLost, ServerError, failure
 from haptera.peer import DEFAULT, Timeout
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 class Job:
     """A job that a worker has taken, and no other has. Made by `Worker.take`; use it as ``async with job``.
 
-    It is acknowledged when the block ends, and given back to the queue when the block raises or is cancelled.
+    It is acknowledged when the block ends, and given back to the queue when the block raises or is cancelled. The block
+    is cancelled when the job is lost in it, and the ``async with`` then raises ``Fenced``.
 
     Attributes:
         number: Its number. A job that was put after the put of another had ended has a larger one.
@@ -34,13 +36,14 @@ class Job:
         token: For ``fence=``: a change with it is made only while the job is still this worker's.
     """
 
-    __slots__ = ("_claims", "_digits", "_ended", "_lease", "attempts", "number", "token", "value")
+    __slots__ = ("_block", "_claims", "_digits", "_ended", "_lease", "attempts", "number", "token", "value")
 
     def __init__(self, claims: JobClaims, digits: str, lease: Lease, value: bytes, attempts: int, token: int) -> None:
         self._claims = claims
         self._digits = digits
         self._lease = lease
         self._ended = False
+        self._block: Interruption | None = None
         self.number = int(digits)
         self.value = value
         self.attempts = attempts
@@ -102,16 +105,27 @@ class Job:
             await self._end(later or free, timeout)
 
     async def __aenter__(self) -> Self:
+        if self._block is not None:
+            raise RuntimeError(f"the block of job {self.number} is entered already")
+        self._block = Interruption()
+        self._claims.enter(self._block, self._lease)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        assert self._block is not None
+        self._claims.leave(self._block)
+        ours = self._block.ends(kind)
+        self._block = None
         if self._ended:
             return
         if error is None:
             await self.ack()
             return
+        if ours:
+            self._leave()
+            raise self._fenced() from await self._lease.lost
         with suppress(HapteraError):  # the lease ends, and the error of the block counts
             await self.release(delay=self._claims.delay)
 
@@ -119,6 +133,8 @@ class Job:
         if self._ended:
             raise RuntimeError(f"job {self.number} is acknowledged or given back already")
         self._ended = True
+        if self._block is not None:
+            self._claims.leave(self._block)  # its end says whether it was lost
         await asyncio.shield(self._claims.carry(self._change(operations, timeout)))
 
     async def _change(self, operations: list[Operation], timeout: Timeout) -> None:
@@ -130,19 +146,32 @@ class Job:
             raise
         finally:
             if self._ended:
-                self._claims.drop(self.token)
+                self._leave()
+            elif self._block is not None:
+                self._claims.enter(self._block, self._lease)
+
+    def _leave(self) -> None:
+        self._ended = True
+        self._claims.drop(self.token)
+
+    def _fenced(self) -> ServerError:
+        return failure(Code.FENCED, {"token": self.token}).exception()
 
     async def _transact(self, operations: list[Operation], timeout: Timeout) -> None:
         """Make the operations that end the job, while it is this worker's."""
-        db, pauses = self._claims.db, Pauses()
+        pauses, item = Pauses(), self._claims.keys.items + self._digits
         doubt: HapteraError | None = None  # the error of an attempt that may have been applied
         while True:
             try:
                 try:
-                    await db.transact(then=operations, fence=self.token, timeout=timeout)
+                    await self._lease.transact(then=operations, fence=self.token, timeout=timeout)
                 except Fenced:
-                    if doubt is None or await db.exists(self._claims.keys.items + self._digits, timeout=timeout):
+                    if doubt is None:
+                        raise
+                    if (await self._lease.transact(then=[("exists", [item])], timeout=timeout)).results[0]:
                         raise  # no attempt before this one has acknowledged it
+            except LeaseLost as elsewhere:
+                raise doubt or self._fenced() from elsewhere
             except HapteraError as error:
                 if not passes(error):
                     raise

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from haptera.client.entry import Entry
 from haptera.client.recipes.job import Job
-from haptera.errors import LeaseNotFound
+from haptera.errors import LeaseLost, LeaseNotFound
 
 if TYPE_CHECKING:
     from haptera.client.database import Database
     from haptera.client.lease import Lease
+    from haptera.client.recipes.interruption import Interruption
     from haptera.client.recipes.queue_keys import QueueKeys
     from haptera.client.transact import Compare, Operation, TransactResult
 
@@ -23,7 +24,7 @@ UNCLAIMED: Final = 0
 
 
 class JobClaims:
-    """JobClaims jobs under the lease of a worker, and knows which claims belong to a job in hand.
+    """Claims jobs under the lease of a worker, and knows which claims belong to a job in hand.
 
     A claim under the lease that belongs to none is *forgotten*: the answer to it was lost. It is taken over with the
     next try for its job, because it would stay for as long as the lease.
@@ -35,7 +36,20 @@ class JobClaims:
         closing: Whether the worker ends: what has failed is not tried again.
     """
 
-    __slots__ = ("_being_made", "_granting", "_in_hand", "_lease", "_tasks", "_ttl", "closing", "db", "delay", "keys")
+    __slots__ = (
+        "_being_made",
+        "_blocks",
+        "_granting",
+        "_in_hand",
+        "_lease",
+        "_tasks",
+        "_ttl",
+        "_watching",
+        "closing",
+        "db",
+        "delay",
+        "keys",
+    )
 
     def __init__(self, db: Database, keys: QueueKeys, ttl: float, delay: float) -> None:
         self.db = db
@@ -47,13 +61,19 @@ class JobClaims:
         self._granting = asyncio.Lock()
         self._being_made: set[str] = set()  # one for each taker
         self._in_hand: set[int] = set()  # tokens, which are the versions of claims; bounded by the keys of a lease
-        self._tasks: set[asyncio.Task[Any]] = set()  # one for each of both
+        self._tasks: set[asyncio.Task[Any]] = set()  # one for each taker and each job in hand
+        self._blocks: dict[Interruption, Lease] = {}  # of jobs in hand, and the lease of each
+        self._watching: set[asyncio.Task[None]] = set()  # one for each lease, until it ends
 
     async def lease(self) -> Lease:
         """The lease of the worker; another one where the last was lost."""
         async with self._granting:
             if self._lease is None or not self._lease.held:
                 self._lease = await self.db.lease(self._ttl)
+                self._in_hand.clear()  # they were of the lease of before
+                watching = asyncio.ensure_future(self._await_loss(self._lease))
+                self._watching.add(watching)
+                watching.add_done_callback(self._watching.discard)
             return self._lease
 
     async def claim(self, digits: str) -> Job | None:
@@ -66,7 +86,7 @@ class JobClaims:
                 lease = await self.lease()
                 try:
                     return await self._claim(digits, lease)
-                except LeaseNotFound:  # the node has ended it, and this program was not told yet
+                except (LeaseNotFound, LeaseLost):  # it has ended, and this program was not told yet
                     if self._lease is lease:
                         self._lease = None
         finally:
@@ -75,6 +95,16 @@ class JobClaims:
     def forgotten(self, digits: str, claim: Entry) -> bool:
         """Whether a claim that was read may be taken over."""
         return self._lease is not None and digits not in self._being_made and self._is_forgotten(claim, self._lease)
+
+    def enter(self, block: Interruption, lease: Lease) -> None:
+        """Interrupt the block of a job when its lease is lost, or at once where it is."""
+        self._blocks[block] = lease
+        if not lease.held:
+            block.interrupt()
+
+    def leave(self, block: Interruption) -> None:
+        """Interrupt it no more."""
+        self._blocks.pop(block, None)
 
     def drop(self, token: int) -> None:
         """Note that a claim belongs to no job in hand any more."""
@@ -102,6 +132,11 @@ class JobClaims:
             if self._lease is not None:
                 await self._lease.close()
 
+    async def _await_loss(self, lease: Lease) -> None:
+        if await lease.lost is not None:
+            for block in [block for block, its_lease in self._blocks.items() if its_lease is lease]:
+                block.interrupt()
+
     async def _claim(self, digits: str, lease: Lease) -> Job | None:
         result = await self._try(digits, lease, UNCLAIMED)
         if not result.succeeded:
@@ -127,7 +162,7 @@ class JobClaims:
             ("increment", [self.keys.attempts + digits, 1 if version == UNCLAIMED else 0]),
             ("set", [claim, _mark_of(lease), {"lease": lease.id}]),
         ]
-        return await self.db.transact(compare=compare, then=then, otherwise=[("get", [claim])])
+        return await lease.transact(compare=compare, then=then, otherwise=[("get", [claim])])
 
     def _is_forgotten(self, claim: Entry, lease: Lease) -> bool:
         return claim.value == _mark_of(lease) and claim.version not in self._in_hand

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from haptera.client.database import Database
     from haptera.client.lease import Lease
     from haptera.client.recipes.line import LineFollower, LineFollowers
+    from haptera.client.transact import Operation
     from haptera.peer import Timeout
 
 
@@ -123,7 +124,9 @@ async def take_place(
     """Take the last place of a line."""
     lease = await db.lease(ttl, timeout=timeout)
     try:
-        token = await db.set(key_of(name, lease), value, if_absent=True, lease=lease, timeout=timeout)
+        place: Operation = ("set", [key_of(name, lease), value, {"if": "absent", "lease": lease.id}])
+        token = (await lease.transact(then=[place], timeout=timeout)).version
+        assert token is not None  # it was written
     except BaseException:
         await lease.close()
         raise

@@ -294,7 +294,7 @@ async def test_the_end_of_a_job_is_repeated_over_each_error_that_passes(made: bo
             assert job is not None
             refusals.refuse("transact", meet(), made=made)
             if made and end == "ack":
-                refusals.refuse("exists", meet())
+                refusals.refuse("transact", meet())
             if end == "release":
                 await job.release()
                 job = await worker.take(wait=60.0)

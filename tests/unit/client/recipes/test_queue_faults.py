@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import haptera
-from haptera.errors import ConnectionLost, DeadlineExceeded, Fenced
+from haptera.errors import ConnectionLost, DeadlineExceeded, Fenced, LeaseLost
+from haptera.recipes import Lease
 from haptera.testing import MemoryFileSystem, node, proxy, virtual_clock
 from tests.support.virtual import network
 
@@ -224,14 +225,14 @@ async def test_a_worker_that_the_history_has_overtaken_reads_the_queue_anew() ->
 
 def test_most_claims_of_many_workers_that_wait_for_one_job_at_a_time_succeed(monkeypatch: pytest.MonkeyPatch) -> None:
     tries = 0
-    transact = haptera.Database.transact
+    transact = Lease.transact
 
-    async def counted(self: Database, **options: Any) -> Any:
+    async def counted(self: Lease, **options: Any) -> Any:
         nonlocal tries
         tries += "otherwise" in options
         return await transact(self, **options)
 
-    monkeypatch.setattr(haptera.Database, "transact", counted)
+    monkeypatch.setattr(Lease, "transact", counted)
 
     @virtual_clock(seed=7)
     async def run() -> None:
@@ -351,3 +352,144 @@ def test_every_job_is_done_and_its_effect_made_once_though_everyone_is_cut_off_a
 def test_every_job_is_done_over_many_cuts(_: int) -> None:
     seed = random.randrange(1 << 32)
     virtual_clock(seed=seed)(trial)(seed, 200)
+
+
+# -- the block of a job
+
+
+@virtual_clock
+async def test_the_block_of_a_job_is_cancelled_before_another_worker_has_the_job() -> None:
+    order: list[str] = []
+
+    async def work(worker: Worker) -> None:
+        job = await taken(worker)
+        async with job:
+            try:
+                await sleep(3600.0)
+            finally:
+                order.append(f"the block ends, held: {job.held}")
+
+    async with two_clients() as (one, link, other):
+        await other.queue("mail").put("a")
+        async with one.queue("mail").worker(ttl=10.0) as frozen, other.queue("mail").worker(ttl=10.0) as worker:
+            working = asyncio.create_task(work(frozen))
+            await sleep(1.0)
+            link.pause()
+            job = await taken(worker)
+            order.append("another has it")
+            with pytest.raises(Fenced) as lost:
+                await working
+            assert isinstance(lost.value.__cause__, LeaseLost)
+            assert order == ["the block ends, held: False", "another has it"]
+            await job.ack()
+            link.resume()
+
+
+@virtual_clock
+async def test_a_job_that_is_acknowledged_in_its_block_is_lost_no_more() -> None:
+    async with two_clients() as (one, _, other), one.queue("mail").worker(ttl=10.0) as worker:
+        for end in ("ack", "release"):
+            await other.queue("mail").put("a")
+            async with await taken(worker) as job:
+                await (job.ack() if end == "ack" else job.release(delay=60.0))
+                [lease] = [lease async for lease in other.leases()]
+                await other.revoke_lease(lease.id)
+                await sleep(30.0)
+                assert not job.held
+        current = asyncio.current_task()
+        assert current is not None
+        assert current.cancelling() == 0
+
+
+@virtual_clock
+async def test_a_task_that_is_cancelled_as_its_job_is_lost_stays_cancelled() -> None:
+    async def work(job: Job) -> None:
+        async with job:
+            await sleep(3600.0)
+
+    for loses_first in (True, False):
+        async with two_clients() as (one, _, other), one.queue("mail").worker(ttl=10.0) as worker:
+            await other.queue("mail").put("a")
+            job = await taken(worker)
+            task = asyncio.create_task(work(job))
+            await sleep(1.0)
+            [lease] = [lease async for lease in other.leases()]
+            await other.revoke_lease(lease.id)
+            await job.lost
+            while loses_first and not task.cancelling():
+                await sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+
+
+@virtual_clock
+async def test_the_error_of_the_block_goes_before_the_loss_of_the_job() -> None:
+    async def work(worker: Worker) -> None:
+        async with await taken(worker):
+            try:
+                await sleep(3600.0)
+            except asyncio.CancelledError:
+                raise ZeroDivisionError from None
+
+    async with two_clients() as (one, _, other), one.queue("mail").worker(ttl=10.0) as worker:
+        await other.queue("mail").put("a")
+        task = asyncio.create_task(work(worker))
+        await sleep(1.0)
+        [lease] = [lease async for lease in other.leases()]
+        await other.revoke_lease(lease.id)
+        with pytest.raises(ZeroDivisionError):
+            await task
+
+
+@virtual_clock
+async def test_a_block_that_is_entered_when_the_job_is_lost_ends_at_once() -> None:
+    async def work(job: Job) -> None:
+        async with job:
+            await sleep(0)
+            raise AssertionError
+
+    async with two_clients() as (one, _, other), one.queue("mail").worker(ttl=10.0) as worker:
+        await other.queue("mail").put("a")
+        job = await taken(worker)
+        [lease] = [lease async for lease in other.leases()]
+        await other.revoke_lease(lease.id)
+        await sleep(5.0)
+        with pytest.raises(Fenced):
+            await work(job)
+
+
+# -- another store behind the same address
+
+
+@virtual_clock
+async def test_a_worker_of_a_store_that_was_replaced_touches_no_job_of_the_new_one() -> None:
+    """The new store gives the same numbers, versions and leases, so that a token of the old one fits there."""
+    listen = "haptera://127.0.0.1:7457"
+    async with AsyncExitStack() as stack:
+        link = await stack.enter_async_context(proxy(listen))
+        old = await stack.enter_async_context(haptera.connect(link.url))
+        async with node(storage="memory", listen=listen):
+            await old.queue("mail").put("of the old store")
+            worker = await stack.enter_async_context(old.queue("mail").worker(ttl=600.0))
+            lost = await taken(worker)
+            link.refuse()
+        async with node(storage="memory", listen=listen), haptera.connect(listen) as new:
+            await new.queue("mail").put("of the new store")
+            async with new.queue("mail").worker(ttl=600.0) as other:
+                job = await taken(other)
+                assert (job.token, job.number) == (lost.token, lost.number), "they are alike in all but the store"
+                await link.accept()
+                with pytest.raises(Fenced) as fenced:
+                    await lost.ack(then=[("set", ["report", b"of a lost job"])])
+                assert isinstance(fenced.value.__cause__, LeaseLost)
+                assert await new.get("report") is None
+                assert job.held
+                await new.queue("mail").put("for the old worker")
+                another = await taken(worker)
+                assert another.text == "for the old worker"
+                assert len([lease async for lease in new.leases()]) == 2, "it claims under a lease of this store"
+                await another.ack()
+                await job.ack()
+                assert await new.queue("mail").size() == 0
+            await stack.aclose()
