@@ -13,7 +13,7 @@ import pytest
 
 import haptera
 from haptera.cli.serve import _client_options, _program
-from haptera.client import local_node
+from haptera.client.channels import local_node
 from haptera.errors import ConfigurationError
 from haptera.testing import node
 from tests.integration.commands import run

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from haptera import Cache, Database, Event
-    from haptera.client.watch import Watch
+    from haptera.client.watches.watch import Watch
 
 
 async def at(cache: Cache, revision: int) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from haptera.client.database import KvMethods
+from haptera.client.calls.key_calls import KvMethods
 from tests.linearizability.endings import Endings
 from tests.linearizability.history import Told, row
 from tests.linearizability.transactions import Transactions
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import haptera
     from haptera import Database, Entry
-    from haptera.client.methods import Method
+    from haptera.client.calls.methods import Method
     from tests.linearizability.history import History, Operation
 
     Ask = Callable[[], Awaitable[Told]]

@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import msgspec
 
-from haptera.client.watched import WatchPosition
+from haptera.client.watches.watched import WatchPosition
 from haptera.errors import Code, failure
 from haptera.node import backups
 from haptera.node.archiver import Archiver

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from haptera import Database
-    from haptera.client.channel import Channel
-    from haptera.client.watched import Happened, WatchPosition
+    from haptera.client.channels.channel import Channel
+    from haptera.client.watches.watched import Happened, WatchPosition
     from haptera.errors import HapteraError
 
     Meet = Callable[[], HapteraError]

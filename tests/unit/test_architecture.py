@@ -37,7 +37,7 @@ BELOW["testing"] = frozenset({"client", "node"}) | BELOW["node"]
 BELOW["cli"] = frozenset({"testing", "dialects"}) | BELOW["testing"]
 
 # The file of the client that opens a node in the process, and what it may import beyond the other files of its layer.
-EMBEDDED = "haptera.client.embedded_channel"
+EMBEDDED = "haptera.client.channels.embedded_channel"
 EMBEDDED_BELOW = frozenset({"node", "state"})
 
 # The command interface is what a dialect sees of a node.
@@ -165,18 +165,18 @@ def test_the_layers_have_no_circle() -> None:
 RECIPES = "haptera.client.recipes"
 RECIPES_MAY_IMPORT = frozenset(
     {
-        "argument_checks",
         "backoff",
+        "calls.argument_checks",
+        "calls.entry",
+        "calls.scan",
+        "calls.transact",
         "database",
-        "entry",
-        "event",
-        "lease",
+        "leases.lease",
         "once",
         "recipes",
-        "scan",
-        "transact",
         "trouble",
-        "watch",
+        "watches.event",
+        "watches.watch",
     }
 )
 
@@ -187,7 +187,8 @@ def reaches_of_a_recipe(source: str) -> list[str]:
     found = [
         f"{line}: {imported}"
         for line, imported in imports(tree)
-        if layer_of(imported) == "client" and imported.split(".")[2] not in RECIPES_MAY_IMPORT
+        if layer_of(imported) == "client"
+        and not any(imported.startswith(f"haptera.client.{allowed}.") for allowed in RECIPES_MAY_IMPORT)
     ]
     attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
     return found + [
@@ -204,7 +205,8 @@ def test_a_recipe_is_made_with_public_calls_alone(module: str) -> None:
 
 
 def test_the_reaches_of_a_recipe_are_found() -> None:
-    assert reaches_of_a_recipe("from haptera.client.channel import Channel") == ["1: haptera.client.channel.Channel"]
+    channel = "haptera.client.channels.channel"
+    assert reaches_of_a_recipe(f"from {channel} import Channel") == [f"1: {channel}.Channel"]
     assert reaches_of_a_recipe("self._db._call(x)") == ["1: self._db._call"]
     assert reaches_of_a_recipe("self._db.get(x)\nfrom haptera.errors import Code") == []
 
@@ -324,7 +326,7 @@ def test_every_folder_and_root_module_has_its_place() -> None:
         ("haptera.transport.connection_pool", "from haptera.wire.frame import Frame"),
         ("haptera.transport.connection_pool", "from haptera.peer import Peer"),
         ("haptera.client.database", "from haptera.node.commands import Commands"),
-        ("haptera.client.embedded_channel", "from haptera.storage import Log"),
+        ("haptera.client.channels.embedded_channel", "from haptera.storage import Log"),
         ("haptera.dialects.resp", "from haptera.node.commit import CommitPipeline"),
         ("haptera.errors", "from haptera.wire import frame"),
         ("haptera.node.node", "from haptera.state.kv import Kv"),
@@ -343,7 +345,7 @@ def test_the_rules_see_what_breaks_them(module: str, source: str) -> None:
     ("module", "source"),
     [
         ("haptera.wire.frame", "import struct\nfrom haptera.errors import failure"),
-        ("haptera.client.embedded_channel", "from haptera.node import Node"),
+        ("haptera.client.channels.embedded_channel", "from haptera.node import Node"),
         ("haptera.node.node", "from haptera.errors import KeyNotFound"),
         ("haptera.peer.peer", "import haptera.wire"),
         ("haptera.dialects.resp", "from haptera.node.commands import Commands"),

@@ -19,7 +19,10 @@ def test_both_sides_are_seen_and_the_same_files_each_time(
 ) -> None:
     call, files = shown
     assert len(set(files)) == len(files)
-    sides = {"echo": ("peer/outgoing_calls.py", "peer/dispatcher.py"), "set": ("client/database.py", "storage/log.py")}
+    sides = {
+        "echo": ("peer/outgoing_calls.py", "peer/dispatcher.py"),
+        "set": ("client/calls/key_calls.py", "storage/log.py"),
+    }
     caller, responder = map(files.index, sides[call])
     assert caller < responder
     assert not any(path.startswith("testing/") for path in files)

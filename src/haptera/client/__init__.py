@@ -7,21 +7,22 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, Literal
 
 from haptera.client.backoff import Backoff
-from haptera.client.backup_pieces import Backup
-from haptera.client.cache import Cache
-from haptera.client.connector import Connector, Dial, Flight, dial_store
-from haptera.client.database import Database, transact_form
-from haptera.client.entry import Entry
-from haptera.client.event import Event
-from haptera.client.lease_calls import LeaseInfo
-from haptera.client.local_node import dial_local
-from haptera.client.methods import Metrics, ServerMethods, SnapshotMade
-from haptera.client.remote_channel import RemoteChannel
-from haptera.client.scan import Scan
-from haptera.client.store_url import Location, default_url, has_password, is_named, locate
-from haptera.client.transact import TransactResult
-from haptera.client.transaction import Transaction
-from haptera.client.watch import Watch
+from haptera.client.calls.backup_pieces import Backup
+from haptera.client.calls.entry import Entry
+from haptera.client.calls.lease_calls import LeaseInfo
+from haptera.client.calls.methods import Metrics, ServerMethods, SnapshotMade
+from haptera.client.calls.scan import Scan
+from haptera.client.calls.transact import TransactResult
+from haptera.client.calls.transaction import Transaction
+from haptera.client.calls.transaction_calls import transact_form
+from haptera.client.channels.connector import Connector, Dial, Flight, dial_store
+from haptera.client.channels.local_node import dial_local
+from haptera.client.channels.remote_channel import RemoteChannel
+from haptera.client.channels.store_url import Location, default_url, has_password, is_named, locate
+from haptera.client.database import Database
+from haptera.client.watches.cache import Cache
+from haptera.client.watches.event import Event
+from haptera.client.watches.watch import Watch
 from haptera.lazy import lazily
 from haptera.peer import DEFAULT, Timeout
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import AsyncIterator
 
-    from haptera.client.lease import Lease
+    from haptera.client.leases.lease import Lease
     from haptera.client.recipes.barrier import Barrier
     from haptera.client.recipes.counter import Counter
     from haptera.client.recipes.election import Election
@@ -83,7 +84,7 @@ _RECIPES: Final = {
     "Election": "haptera.client.recipes.election",
     "Holding": "haptera.client.recipes.holding",
     "Job": "haptera.client.recipes.job",
-    "Lease": "haptera.client.lease",
+    "Lease": "haptera.client.leases.lease",
     "Lock": "haptera.client.recipes.lock",
     "Queue": "haptera.client.recipes.queue",
     "RateLimit": "haptera.client.recipes.rate_limit",
@@ -199,7 +200,7 @@ def open_embedded(
         ConfigurationError: An argument cannot be used, or the extra is missing.
         StorageError: The directory cannot be opened (on entering; ``CorruptionError`` for damage).
     """
-    from haptera.client.embedded_channel import EmbeddedChannel  # noqa: PLC0415  # it needs the extra, and a client does not
+    from haptera.client.channels.embedded_channel import EmbeddedChannel  # noqa: PLC0415  # it needs the extra, and a client does not
 
     channel = EmbeddedChannel(path, durability, memory_max, master_key_file, master_key_command)
     return Database(channel, str(path), timeout)

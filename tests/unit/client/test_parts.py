@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from haptera.client import Entry, connect
-from haptera.client.argument_checks import checked_timeout, plain_key, plain_value
 from haptera.client.backoff import Backoff
-from haptera.client.entry import entry_of
-from haptera.client.request_ids import RequestIds
-from haptera.client.store_url import default_url, has_password, locate
+from haptera.client.calls.argument_checks import checked_timeout, plain_key, plain_value
+from haptera.client.calls.entry import entry_of
+from haptera.client.channels.request_ids import RequestIds
+from haptera.client.channels.store_url import default_url, has_password, locate
 from haptera.errors import ConfigurationError
 from haptera.testing import virtual_clock
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from haptera import ConnectionLost, Database, Peer, dial, listen
-from haptera.client.store_url import locate
+from haptera.client.channels.store_url import locate
 from haptera.errors import ConfigurationError
 from haptera.peer import Call, read_key_file
 from haptera.peer.url_options import Options, read_options

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from haptera.client.argument_checks import checked_int, ttl_ms_of
 from haptera.client.backoff import Pauses
+from haptera.client.calls.argument_checks import checked_int, ttl_ms_of
 from haptera.client.trouble import ends_watch_alone, passes
 from haptera.errors import HapteraError, LeaseLost, LeaseNotFound, WaitTimeout
 from haptera.key_rules import LEASE_TTL_MAX_MS, LEASE_TTL_MIN_MS, key_refusal
 from haptera.peer import Timeout  # noqa: TC001  # who reads a public signature finds its types here
 
 if TYPE_CHECKING:
+    from haptera.client.calls.transact import Compare
     from haptera.client.database import Database
-    from haptera.client.event import Event
-    from haptera.client.lease import Lease
-    from haptera.client.transact import Compare
+    from haptera.client.leases.lease import Lease
+    from haptera.client.watches.event import Event
 
 #: The most parties: the opening compares the entry of each, and the key `open`, of 128 compares in a transact.
 PARTIES_MAX: Final = 127

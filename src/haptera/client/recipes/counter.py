@@ -9,8 +9,8 @@ from haptera.key_rules import number_of
 from haptera.peer import DEFAULT, Timeout
 
 if TYPE_CHECKING:
+    from haptera.client.calls.transact import Operation
     from haptera.client.database import Database
-    from haptera.client.transact import Operation
 
 
 class Counter:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Iterable
 from typing import TYPE_CHECKING
 
 from haptera.client.backoff import Pauses
-from haptera.client.entry import Entry
+from haptera.client.calls.entry import Entry
 from haptera.client.recipes.holding import HeldBlock
 from haptera.client.recipes.line import LINE
 from haptera.client.trouble import ends_watch_alone
@@ -14,7 +14,7 @@ from haptera.errors import HapteraError
 from haptera.peer import DEFAULT, Timeout
 
 if TYPE_CHECKING:
-    from haptera.client.watch import Watch
+    from haptera.client.watches.watch import Watch
 
 
 class Election(HeldBlock):

@@ -13,8 +13,8 @@ from haptera.client.trouble import ends_watch_alone, passes
 from haptera.errors import HapteraError
 
 if TYPE_CHECKING:
-    from haptera.client.event import Event
     from haptera.client.recipes.job_claims import JobClaims
+    from haptera.client.watches.event import Event
 
 
 class FreeJobs:

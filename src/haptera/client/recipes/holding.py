@@ -7,7 +7,7 @@ import socket
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
-from haptera.client.argument_checks import Value, checked_int, plain_value, ttl_ms_of
+from haptera.client.calls.argument_checks import Value, checked_int, plain_value, ttl_ms_of
 from haptera.client.recipes.interruption import Interruption
 from haptera.client.recipes.line_place import LinePlace, is_full, take_place
 from haptera.errors import LockLost, WaitTimeout

@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
-from haptera.client.argument_checks import ttl_ms_of
 from haptera.client.backoff import Pauses
+from haptera.client.calls.argument_checks import ttl_ms_of
+from haptera.client.calls.transact import Operation  # noqa: TC001  # who reads a public signature finds its types here
 from haptera.client.recipes.interruption import Interruption
 from haptera.client.recipes.queue_keys import ready_text
-from haptera.client.transact import Operation  # noqa: TC001  # who reads a public signature finds its types here
 from haptera.client.trouble import passes
 from haptera.errors import Code, Fenced, HapteraError, LeaseLost, ServerError, failure
 from haptera.peer import DEFAULT, Timeout
@@ -19,7 +19,7 @@ from haptera.peer import DEFAULT, Timeout
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from haptera.client.lease import Lease
+    from haptera.client.leases.lease import Lease
     from haptera.client.recipes.job_claims import JobClaims
 
 

@@ -6,16 +6,16 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from haptera.client.entry import Entry
+from haptera.client.calls.entry import Entry
 from haptera.client.recipes.job import Job
 from haptera.errors import LeaseLost, LeaseNotFound
 
 if TYPE_CHECKING:
+    from haptera.client.calls.transact import Compare, Operation, TransactResult
     from haptera.client.database import Database
-    from haptera.client.lease import Lease
+    from haptera.client.leases.lease import Lease
     from haptera.client.recipes.interruption import Interruption
     from haptera.client.recipes.queue_keys import QueueKeys
-    from haptera.client.transact import Compare, Operation, TransactResult
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from haptera.errors import HapteraError
 if TYPE_CHECKING:
     from haptera.client.database import Database
     from haptera.client.recipes.line_place import LinePlace
-    from haptera.client.watch import Watch
+    from haptera.client.watches.watch import Watch
     from haptera.peer import Timeout
 
 #: The part of the keys of a line behind its name. The id of the claimant's lease follows.

@@ -11,10 +11,10 @@ from haptera.client.recipes.line import LINE
 from haptera.errors import HapteraError, LockLost, WaitTimeout
 
 if TYPE_CHECKING:
+    from haptera.client.calls.transact import Operation
     from haptera.client.database import Database
-    from haptera.client.lease import Lease
+    from haptera.client.leases.lease import Lease
     from haptera.client.recipes.line import LineFollower, LineFollowers
-    from haptera.client.transact import Operation
     from haptera.peer import Timeout
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from haptera.client.argument_checks import Value, plain_value, ttl_ms_of
+from haptera.client.calls.argument_checks import Value, plain_value, ttl_ms_of
+from haptera.client.calls.transact import Operation  # noqa: TC001  # who reads a public signature finds its types here
 from haptera.client.recipes.queue_keys import QueueKeys, digits_of, ready_text
 from haptera.client.recipes.queue_worker import Worker
-from haptera.client.transact import Operation  # noqa: TC001  # who reads a public signature finds its types here
 from haptera.errors import Code, failure
 from haptera.key_rules import LEASE_TTL_MAX_MS, LEASE_TTL_MIN_MS, VALUE_SIZE_MAX
 from haptera.peer import DEFAULT, Timeout

@@ -6,13 +6,13 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
-from haptera.client.argument_checks import checked_int, ttl_ms_of
+from haptera.client.calls.argument_checks import checked_int, ttl_ms_of
 from haptera.key_rules import INT64_MAX
 from haptera.peer import DEFAULT, Timeout
 
 if TYPE_CHECKING:
+    from haptera.client.calls.transact import Operation
     from haptera.client.database import Database
-    from haptera.client.transact import Operation
 
 #: The end of the key of a limit, behind the name.
 RATE: Final = "/.rate"

@@ -1,0 +1,1 @@
+"""The calls of a database by their subjects, their arguments and their answers."""

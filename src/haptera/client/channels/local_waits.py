@@ -1,0 +1,50 @@
+"""Waiting for the work of a node in this process: its time, its loop, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+from haptera.errors import Code, ConnectionLost, Failure, HapteraError, StorageError, failure
+from haptera.transport import running_loop, wrong_loop
+
+T = TypeVar("T")
+
+_logger = logging.getLogger(__name__)
+
+#: What a long read has found: its result array, and the revision that it is of.
+LongAnswer = tuple[tuple[Any, ...], int] | Failure
+
+
+async def in_time(work: Awaitable[T], timeout: float | None) -> T:
+    """Wait for work that changes nothing, ``timeout`` seconds at most."""
+    try:
+        async with asyncio.timeout(timeout):
+            return await work
+    except TimeoutError:
+        raise failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception() from None
+
+
+def check_home(home: asyncio.AbstractEventLoop | None, work: str) -> None:
+    """Raise ``WrongLoop`` where work that has begun is gone on with on another loop."""
+    if running_loop() is not home:
+        assert home is not None
+        raise wrong_loop(work, home)
+
+
+async def close_failed(closing: Awaitable[None]) -> None:
+    """Wait for the end of a node that has failed. A further failure on the way changes nothing, and is logged."""
+    try:
+        await closing
+    except StorageError:
+        _logger.exception("close_failed")
+
+
+def end_error(*, failed: bool = False) -> HapteraError:
+    """Return the error of a call to a database that is closed, or whose node has failed."""
+    if not failed:
+        return ConnectionLost("the database is closed", outcome="not_applied")
+    message = "the database has failed and is closed; open it again to read and write on"
+    return failure(Code.STORAGE_FAILED, outcome="not_applied", message=message).exception()

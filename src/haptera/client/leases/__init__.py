@@ -1,0 +1,1 @@
+"""Leases that a database keeps alive, and the holder's knowledge of them."""

@@ -1,0 +1,133 @@
+"""A watch: the changes of some keys, as an asynchronous iterator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from typing import TYPE_CHECKING, Self
+
+from haptera.client.calls.entry import entry_of
+from haptera.client.watches.event import Event, kind_of
+from haptera.errors import ConnectionLost, HapteraError, WrongLoop
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from haptera.client.watches.watched import Happened, WatchPosition
+
+
+class Watch:
+    """The changes of some keys, each once and in the order of their revisions (spec/protocol.md, section 7).
+
+    ``async for event in db.watch(...)``. It begins with the first event that is waited for, or, as
+    ``async with db.watch(...) as events``, before the block. It goes on over lost connections from where it was, until
+    it is closed: a loop that is left early ends it as soon as the object is dropped, `aclose` at a known place. A wait
+    that is cancelled, by a timeout for instance, ends the stream at the server, and the next wait goes on from there.
+    An error that ends it is raised by each later wait too: it never looks as if there were no more changes.
+    """
+
+    __slots__ = ("_begin", "_closed", "_error", "_events", "_items", "_position")
+
+    def __init__(self, begin: Callable[[], AsyncGenerator[list[Happened], None]], position: WatchPosition) -> None:
+        self._begin = begin
+        self._position = position
+        self._items: AsyncGenerator[list[Happened], None] | None = None
+        self._events: deque[Event] = deque()  # of one ITEM
+        self._error: HapteraError | None = None
+        self._closed = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._events:
+            await self._next_item()
+        return self._events.popleft()
+
+    async def next_events(self) -> list[Event]:
+        """Wait for the next events that arrive together. There may be none: the node has said how far it is.
+
+        Returns:
+            The events.
+        """
+        if not self._events:
+            await self._next_item()
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    @property
+    def revision(self) -> int | None:
+        """The newest revision of which every change has arrived; None before the watch has begun. Progress marks raise
+        it although nothing has changed.
+        """
+        return self._position.seen
+
+    @property
+    def server_id(self) -> bytes | None:
+        """The server whose revisions they are, by its id of 16 bytes; None before the watch has begun.
+
+        The same revision of another server is another change.
+        """
+        return self._position.server_id
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next event has arrived."""
+        return bool(self._events)
+
+    async def aclose(self) -> None:
+        """End the watch, at the server too."""
+        self._events.clear()
+        self._closed = True
+        if self._items is not None:
+            await self._items.aclose()
+
+    async def __aenter__(self) -> Self:
+        while not self._position.begun:
+            await self._next_item()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _next_item(self) -> None:
+        was_synced = self._position.synced
+        self._events.extend(map(_event_of, await self._next_events()))
+        if self._position.synced and not was_synced:
+            assert self._position.seen is not None
+            self._events.append(Event("synced", "", None, self._position.seen))
+
+    async def _next_events(self) -> list[Happened]:
+        """The events of the next ITEM."""
+        if self._error is not None:
+            raise self._error
+        if self._closed:
+            raise StopAsyncIteration
+        if self._items is None:
+            if not self._position.resumable:
+                raise ConnectionLost("the watch was left among the present entries", outcome="not_applied")
+            self._items = self._begin()
+        try:
+            return await anext(self._items)
+        except (asyncio.CancelledError, WrongLoop):
+            self._items = None
+            raise
+        except HapteraError as error:
+            self._error = error
+            raise
+
+
+def _event_of(event: Happened) -> Event:
+    previous, expires = event.previous, event.expires_at_ms
+    before, omitted = None, False
+    if previous is not None:
+        omitted = previous.value is None
+        before = entry_of(event.key, previous.value or b"", previous.version, previous.expires_at_ms)
+    expires_at = None if expires is None else expires / 1000
+    return Event(
+        kind_of(event.kind), event.key, event.value, event.version, before, expires_at, previous_omitted=omitted
+    )
