@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import math
 from typing import TYPE_CHECKING, Final
 
+from haptera.client.backoff import Pauses
 from haptera.client.calls.argument_checks import checked_int, ttl_ms_of
+from haptera.client.trouble import passes
+from haptera.errors import HapteraError
 from haptera.key_rules import INT64_MAX
 from haptera.peer import DEFAULT, Timeout
 
@@ -32,7 +35,7 @@ class RateLimit:
         self._key = name + RATE
         self._limit = checked_int("limit", limit, 1, INT64_MAX)
         self._per_ms = ttl_ms_of(per)
-        self._refused_until = 0.0  # monotonic
+        self._refused_until = -math.inf  # the time of the loop
 
     async def take(self, *, timeout: Timeout = DEFAULT) -> float:
         """Count one use, if the limit allows it.
@@ -42,7 +45,8 @@ class RateLimit:
         Returns:
             0.0 if it is allowed; otherwise the seconds until the window ends.
         """
-        refused_for = self._refused_until - time.monotonic()
+        time = asyncio.get_running_loop().time
+        refused_for = self._refused_until - time()
         if refused_for > 0:
             return refused_for
         go_on: list[Operation] = [("increment", [self._key, 1]), ("ttl", [self._key])]
@@ -60,10 +64,26 @@ class RateLimit:
             await self._db.expire(self._key, self._per_ms / 1000, timeout=timeout)
             left = self._per_ms / 1000
         assert isinstance(left, int | float)
-        self._refused_until = time.monotonic() + left
+        self._refused_until = time() + left
         return left
 
     async def wait(self, *, timeout: Timeout = DEFAULT) -> None:
-        """Count one use, as soon as the limit allows it. ``timeout`` is for each call to the store."""
-        while refused_for := await self.take(timeout=timeout):  # noqa: ASYNC110 - the store has said how long
+        """Count one use, as soon as the limit allows it. ``timeout`` is for each call to the store.
+
+        Once the store has said how long to wait, one that cannot be reached, or refuses for a reason that passes, is
+        waited for. An attempt that may have been counted is not taken for allowed.
+        """
+        pauses, refused = Pauses(), False
+        while True:
+            try:
+                refused_for = await self.take(timeout=timeout)
+            except HapteraError as error:
+                if not refused or self._db.closed or not passes(error):
+                    raise
+                await pauses.wait()
+                continue
+            if not refused_for:
+                return
+            refused = True
+            pauses.begin_anew()
             await asyncio.sleep(refused_for)

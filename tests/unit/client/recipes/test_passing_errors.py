@@ -355,6 +355,48 @@ async def test_a_worker_of_a_closed_database_ends() -> None:
         assert isinstance(error, ConnectionLost)
 
 
+# -- rate limits
+
+
+@pytest.mark.parametrize("made", [False, True])
+@virtual_clock
+async def test_who_waits_for_a_rate_limit_waits_on_over_each_error_that_passes(made: bool) -> None:
+    async with troubled() as (db, refusals, other):
+        for name, meet in PASSING.items():
+            assert await other.rate_limit(name, limit=1, per=20.0).take() == 0.0
+            waiting = asyncio.create_task(db.rate_limit(name, limit=1, per=20.0).wait())
+            await sleep(1.0)
+            refusals.refuse("transact", meet(), meet(), made=made)
+            await sleep(60.0)
+            assert refusals.used
+            assert await ended(waiting) is None, name
+
+
+@virtual_clock
+async def test_who_waits_for_a_rate_limit_is_told_of_an_error_that_stays_of_the_first_one_and_of_the_end() -> None:
+    async with troubled() as (db, refusals, _):
+        for name, meet in LASTING.items():
+            limit = db.rate_limit(name, limit=1, per=20.0)
+            await limit.wait()
+            waiting = asyncio.create_task(limit.wait())
+            await sleep(1.0)
+            refusals.refuse("transact", error := meet())
+            await sleep(20.0)
+            assert await ended(waiting) is error
+        for name, meet in PASSING.items():
+            refusals.refuse("transact", error := meet())
+            with pytest.raises(HapteraError) as told:
+                await db.rate_limit(name, limit=1, per=20.0).wait()
+            assert told.value is error
+        closed = db.rate_limit("closed", limit=1, per=20.0)
+        await closed.wait()
+        waiting = asyncio.create_task(closed.wait())
+        await sleep(1.0)
+        await db.aclose()
+        await sleep(20.0)
+        assert isinstance(await ended(waiting), ConnectionLost)
+
+
 # -- pauses
 
 
@@ -400,14 +442,16 @@ async def test_who_waits_for_an_embedded_store_that_fails_is_told_so(
             asyncio.create_task(anext(changes)),
             asyncio.create_task(db.barrier("step", parties=2).wait()),
         ]
-        async with db.queue("mail").worker() as worker:
+        async with db.queue("mail").worker() as worker, db.cached(prefix="") as cache:
             waiting.append(asyncio.create_task(worker.take()))
             while not await keys(db, "step/"):
                 await sleep(0.001)
             await sleep(0.05)
+            waiting.append(asyncio.create_task(anext(cache.changes())))
+            await sleep(0)
             assert not db.closed
             with pytest.raises(HapteraError):
                 await db.set_many({"a": "1"})
             told = await asyncio.gather(*waiting, return_exceptions=True)
-        assert [getattr(error, "code", None) for error in told] == [5001] * 3
+        assert [getattr(error, "code", None) for error in told] == [5001] * 4
         assert db.closed
