@@ -140,24 +140,55 @@ class CommitPipeline:
         self._idle: list[asyncio.Future[None]] = []
 
     def append(
-        self, command: Logged, size: int, submission: Submission, position: int, growth: int | None = None
-    ) -> Failure | None:
-        """Put a valid write into the open batch; its result will be ``submission.results[position]``.
+        self,
+        commands: Sequence[Logged],
+        sizes: Sequence[int],
+        growths: Sequence[int | None],
+        submission: Submission,
+        position: int,
+    ) -> None:
+        """Put valid writes into the open batch: their results will be ``submission.results[position]`` and the ones
+        behind it. One that is refused, of which nothing will happen then, has the reason for its result now.
 
-        `size` is an upper bound of its encoded bytes, `growth` the memory that it adds, where it is known already.
-        Returns why it was refused (nothing will happen then), or None.
+        Of each, ``sizes`` has an upper bound of its encoded bytes, and ``growths`` the memory that it adds, where that
+        is known already.
         """
+        batch, size = self._open, sum(sizes)
+        if (
+            self._takes(len(commands), size)
+            and not (self.memory.limit or self.full)
+            and batch.size + size <= BATCH_SIZE_MAX
+            and len(batch.commands) + len(commands) <= BATCH_COMMANDS_MAX
+        ):
+            self._put(commands, sizes, submission, position, 0)  # all of them at once, as in most cases
+            return
+        for number, (command, size, growth) in enumerate(zip(commands, sizes, growths, strict=True)):
+            grows = self._judge(command, size, growth)
+            if isinstance(grows, Failure):
+                submission.results[position + number] = grows
+            else:
+                self._make_room(command, size)
+                self._put((command,), (size,), submission, position + number, grows)
+
+    def _takes(self, count: int, size: int) -> bool:
+        """Whether so many writes of so many bytes may wait beside those that do."""
+        return (
+            self._refusal is None
+            and self._count + count <= PENDING_COMMANDS_MAX
+            and self._size + size <= PENDING_SIZE_MAX
+        )
+
+    def _judge(self, command: Logged, size: int, growth: int | None) -> int | Failure:
+        """The memory that a write adds as far as that is bounded, or why it is refused."""
         if self._refusal is not None:
             return self._refusal
-        if self._count >= PENDING_COMMANDS_MAX or self._size + size > PENDING_SIZE_MAX:
+        if not self._takes(1, size):
             self._metrics.writes_refused_total += 1
             return failure(Code.TOO_MANY_REQUESTS, outcome="not_applied")
-        grows = 0
-        if self.memory.limit:
-            judged = self.memory.judge(command, growth, self._growth)
-            if isinstance(judged, Failure):
-                return judged
-            grows = judged
+        return self.memory.judge(command, growth, self._growth) if self.memory.limit else 0
+
+    def _make_room(self, command: Logged, size: int) -> None:
+        """Begin another batch where the open one does not take a write."""
         batch = self._open
         if batch.commands and (
             batch.size + size > BATCH_SIZE_MAX
@@ -165,19 +196,21 @@ class CommitPipeline:
             or (self.full and not batch.takes(command))
         ):
             self._full.append(batch)
-            batch = self._open = Batch()
-        batch.commands.append(command)
-        batch.places.append((submission, position, size))
-        batch.size += size
+            self._open = Batch()
+
+    def _put(
+        self, commands: Sequence[Logged], sizes: Sequence[int], submission: Submission, position: int, grows: int
+    ) -> None:
+        batch = self._open
+        before = batch.size
+        batch.add(commands, sizes, submission, position)
         batch.growth += grows
-        submission.waiting += 1
-        self._size += size
+        self._size += batch.size - before
         self._growth += grows
-        self._count += 1
+        self._count += len(commands)
         if not self._cluster.busy and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._flush)
-        return None
 
     def append_own(self, command: Logged, done: Callable[[list[Result]], None]) -> Failure | None:
         """Put a command of the node itself into the open batch, for which no caller waits.
@@ -187,7 +220,9 @@ class CommitPipeline:
         submission = Submission(done)
         submission.results.append(())
         size = size_bound(command.op) + LOGGED_OVERHEAD + len(command.user)
-        return self.append(command, size, submission, 0)
+        self.append((command,), (size,), (None,), submission, 0)
+        refused = submission.results[0]
+        return refused if isinstance(refused, Failure) else None
 
     def drop(self, submission: Submission, position: int) -> bool:
         """Take a write back while it is not with the disk. Its result is then `DROPPED`: it was not applied.
@@ -376,15 +411,9 @@ class CommitPipeline:
         self._size -= batch.size
         self._growth -= batch.growth
         self._count -= len(batch.commands)
-        complete: list[Submission] = []
-        for (submission, position, _), result in zip(batch.places, results, strict=True):
-            submission.results[position] = result
-            submission.waiting -= 1
-            if not submission.waiting:
-                complete.append(submission)
         now = time.perf_counter()
         work = 0
-        for submission in complete:
+        for submission in batch.hand_out(results):
             self._metrics.write_wait_seconds_total += (now - submission.begun) * submission.writes
             self._finish(submission)
             work += ANSWER_WORK * submission.writes

@@ -1,4 +1,4 @@
-"""The writes that the commit pipeline writes together: the commands of one entry, and the place of each result."""
+"""The writes that the commit pipeline writes together: the commands of one entry, and the places of their results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from haptera.errors import Code, failure
 from haptera.state import Logged, operations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from haptera.state import Result
 
@@ -30,16 +30,18 @@ class Submission:
 
 
 class Batch:
-    """The writes of one entry: for each the submission, the place in it that its result belongs to, and its bytes.
+    """The writes of one entry: the commands, the bytes of each, and the *runs* of their results.
 
-    ``growth`` is the memory that the writes add to the store, at most.
+    A run is a submission, the place in it of the first result, and the number of the results, which belong to so many
+    commands in a row. What came together has one run, and is answered by it. ``growth`` is the memory that the writes
+    add to the store, at most.
 
     A dropped write leaves a hole, so that the others keep their places; when the holes are as many as the writes that
     are left, they are closed. The place of a write is looked up in an index that is made when the first is dropped, and
     grows with the next. A batch without drops pays nothing for it, and any number of drops costs a constant each.
     """
 
-    __slots__ = ("_holes", "_index", "_indexed", "commands", "frees", "growth", "places", "size", "time_ms")
+    __slots__ = ("_holes", "_index", "_indexed", "_runs", "commands", "frees", "growth", "size", "sizes", "time_ms")
 
     def __init__(self) -> None:
         #: Whether it was handed to the disk as one that only frees, which may use the reserve of a full disk.
@@ -47,37 +49,63 @@ class Batch:
         #: The entry's time, once it was handed to the disk.
         self.time_ms = 0
         self.commands: list[Logged] = []
-        self.places: list[tuple[Submission, int, int]] = []
+        self.sizes: list[int] = []
         self.size = 0
         self.growth = 0
+        self._runs: list[tuple[Submission, int, int]] = []
         self._holes: set[int] = set()
         self._index: dict[tuple[int, int], int] = {}
-        self._indexed = 0
+        self._indexed = 0  # runs that are in the index
+
+    def add(self, commands: Sequence[Logged], sizes: Sequence[int], submission: Submission, position: int) -> None:
+        """Add writes whose results are ``submission.results[position]`` and the ones behind it."""
+        self.commands += commands
+        self.sizes += sizes
+        self.size += sum(sizes)
+        self._runs.append((submission, position, len(commands)))
+        submission.waiting += len(commands)
+
+    def hand_out(self, results: Sequence[Result]) -> list[Submission]:
+        """Give each submission its results. Returns those that wait for nothing more."""
+        complete: list[Submission] = []
+        stop = 0
+        for submission, position, count in self._runs:
+            start, stop = stop, stop + count
+            submission.results[position : position + count] = results[start:stop]
+            submission.waiting -= count
+            if not submission.waiting:
+                complete.append(submission)
+        assert stop == len(results), "each command has a result"
+        return complete
 
     def drop(self, submission: Submission, position: int) -> int | None:
         """Take out the write whose result is ``submission.results[position]``; its bytes, or None if it is not here."""
-        places = self.places
-        for number in range(self._indexed, len(places)):
-            owner, at, _ = places[number]
-            self._index[id(owner), at] = number
-        self._indexed = len(places)
+        if self._indexed < len(self._runs):
+            self._index_runs()
         number = self._index.pop((id(submission), position), -1)
         if number < 0:
             return None
-        size = places[number][2]
+        size = self.sizes[number]
         self.size -= size
         self.commands[number] = _HOLE  # the command may be large
         self._holes.add(number)
-        if 2 * len(self._holes) >= len(places):
+        if 2 * len(self._holes) >= len(self.commands):
             self.seal()
         return size
+
+    def _index_runs(self) -> None:
+        number = sum(count for _, _, count in self._runs[: self._indexed])
+        for submission, first, count in self._runs[self._indexed :]:
+            for position in range(first, first + count):
+                self._index[id(submission), position] = number
+                number += 1
+        self._indexed = len(self._runs)
 
     def seal(self) -> None:
         """Close the holes."""
         if self._holes:
-            left = [number for number in range(len(self.places)) if number not in self._holes]
-            self.commands = [self.commands[number] for number in left]
-            self.places = [self.places[number] for number in left]
+            left = self._taken(lambda number: number not in self._holes)
+            self.commands, self.sizes, self._runs = left.commands, left.sizes, left._runs
             self._holes.clear()
             self._index.clear()
             self._indexed = 0
@@ -92,14 +120,23 @@ class Batch:
 
     def split(self) -> Batch:
         """Take out the commands that free, as a batch of their own. The holes must be closed."""
-        freeing, rest = Batch(), Batch()
-        for command, place in zip(self.commands, self.places, strict=True):
-            batch = freeing if operations.frees(command.op) else rest
-            batch.commands.append(command)
-            batch.places.append(place)
-            batch.size += place[2]
-        self.commands, self.places, self.size = rest.commands, rest.places, rest.size
+        freeing = self._taken(lambda number: operations.frees(self.commands[number].op))
+        rest = self._taken(lambda number: not operations.frees(self.commands[number].op))
+        self.commands, self.sizes, self.size, self._runs = rest.commands, rest.sizes, rest.size, rest._runs
         return freeing
+
+    def _taken(self, chosen: Callable[[int], bool]) -> Batch:
+        """Some of the writes, by their numbers, as a batch."""
+        taken, number = Batch(), 0
+        for submission, first, count in self._runs:
+            for position in range(first, first + count):
+                if chosen(number):
+                    taken.commands.append(self.commands[number])
+                    taken.sizes.append(self.sizes[number])
+                    taken.size += self.sizes[number]
+                    taken._runs.append((submission, position, 1))
+                number += 1
+        return taken
 
 
 _HOLE = Logged(operations.Forget("", []))

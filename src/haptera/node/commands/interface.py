@@ -104,28 +104,38 @@ class Commands:
 
         Returns the submission, which `drop` takes.
         """
-        machine_read, append = self._machine.read, self._pipeline.append
+        machine_read = self._machine.read
         submission = Submission(done)
         results = submission.results
-        overhead = LOGGED_OVERHEAD + len(submitter.user)
+        user = submitter.user
+        overhead = LOGGED_OVERHEAD + len(user)
+        # The last results wait for these writes, which go to the pipeline together: one call for each would cost more
+        # than all that is done for it there.
+        writes: list[Logged] = []
+        sizes: list[int] = []
+        growths: list[int | None] = []
         for command in commands:
             op = command.op
             size = accepted_size(op) if command.size is None else command.size
+            result: Result
             if isinstance(size, Failure):
-                results.append(size)
+                result = size
             elif isinstance(op, Read):
-                results.append(machine_read(op))
+                result = machine_read(op)
             else:
-                logged = Logged(op, submitter.user, command.request_id, command.digest, command.resent)  # type: ignore[arg-type]
-                if self._pipeline.at_rest and not self._forgotten and (known := self._known(logged)) is not None:
-                    results.append(known)
+                logged = Logged(op, user, command.request_id, command.digest, command.resent)  # type: ignore[arg-type]
+                if writes or (known := self._known(logged)) is None:
+                    writes.append(logged)
+                    sizes.append(size + overhead)
+                    growths.append(command.growth)
+                    results.append(_WAITING)
                     continue
-                if self._forgotten:
-                    self.write_forgotten()  # before the write: it may need the room
-                results.append(_WAITING)
-                refused = append(logged, size + overhead, submission, len(results) - 1, command.growth)
-                if refused is not None:
-                    results[-1] = refused
+                result = known
+            if writes:
+                self._append(writes, sizes, growths, submission)
+            results.append(result)
+        if writes:
+            self._append(writes, sizes, growths, submission)
         if submission.waiting:
             submission.writes = submission.waiting
             submission.begun = time.perf_counter()
@@ -133,12 +143,24 @@ class Commands:
             done(results)
         return submission
 
+    def _append(
+        self, writes: list[Logged], sizes: list[int], growths: list[int | None], submission: Submission
+    ) -> None:
+        """Hand over the writes that the last results wait for, and forget them here."""
+        if self._forgotten:
+            self.write_forgotten()  # before the writes: they may need the room
+        self._pipeline.append(writes, sizes, growths, submission, len(submission.results) - len(writes))
+        for column in (writes, sizes, growths):
+            column.clear()
+
     def _known(self, logged: Logged) -> Result | None:
         """The answer to a write that needs no entry: nothing is on its way, and it would change nothing.
 
         The applied state is all that there is then, so that this is the answer in log order (ARCHITECTURE.md, "The life
         of a write"). A full table is judged by the log once in a second all the same, because answers age by entries.
         """
+        if not self._pipeline.at_rest or self._forgotten:
+            return None
         known = self._machine.known(logged)
         if known is None:
             return None
