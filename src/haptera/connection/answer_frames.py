@@ -20,11 +20,12 @@ from haptera.wire import (
     FrameType,
     Tag,
     decode_failure,
+    encode_frame,
     encode_payload,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from haptera.connection.open_streams import Streams
 
@@ -32,6 +33,9 @@ _RESPONSE: Final = int(FrameType.RESPONSE)
 _ERROR: Final = int(FrameType.ERROR)
 _REQUEST_ID: Final = int(Tag.REQUEST_ID)
 _REQUEST_ID_HEAD: Final = bytes((Tag.REQUEST_ID, 16))
+#: Entries of less leave room for a request id and for grease in any frame.
+_USUAL_ENTRIES_MAX: Final = ENTRIES_SIZE_MAX - 32
+_OPEN: Final = HalfState.OPEN
 _OF_SEVERAL: Final = MORE | CONTINUED
 #: A frame without these is a whole message, and nothing about its flags needs a second look.
 _UNUSUAL_FLAGS: Final = LAW_FLAGS | SUSPECT_FLAGS
@@ -57,28 +61,55 @@ class AnswerSender:
         """Answer one request, as ``respond_all`` does."""
         self.respond_all(((id_, payload, entries),))
 
-    def respond_all(self, answers: Iterable[tuple[int, bytes, bytes]]) -> None:
+    def respond_all(self, answers: Sequence[tuple[int, bytes, bytes]]) -> None:
         """Answer requests, each with its payload and its entries; nothing for a stream that has ended.
 
         An answer that is larger than the peer takes becomes ERROR 3004, a large one for which the process has no memory
         3007, both ``unknown``: the change that it reports may have been made. Raises ``LocalProtocolError`` 1004 for
         entries that no frame can carry; the answers before that one are given.
         """
-        usual_max = min(self._outbox.whole_max, self._streams.peer_message_max)
-        answer = self._answer
-        for id_, payload, entries in answers:
-            if len(payload) <= usual_max:
-                answer(id_, _RESPONSE, payload, entries)
-            else:
-                self._respond_at_length(id_, payload, entries)
+        streams, serves, grease = self._streams, self._serves, self._heads.grease
+        plain = grease is None or grease.skip(len(answers))
+        usual_max = min(self._outbox.joined_max, streams.peer_message_max) if plain else -1
+        frames: list[bytes] = []
+        held = 0
+        try:
+            for id_, payload, entries in answers:
+                stream = serves.get(id_)
+                if stream is None:
+                    continue
+                sending, receiving = stream.sending, stream.receiving
+                if (
+                    len(payload) > usual_max
+                    or sending.decided is not _OPEN
+                    or sending.queue
+                    or receiving.unfinished is not None
+                    or receiving.unread
+                    or len(entries) > _USUAL_ENTRIES_MAX
+                ):
+                    self._outbox.add_joined(frames)
+                    frames = []
+                    self._respond(id_, payload, entries)
+                    continue
+                # Most answers are the one frame of their stream: both halves are forgotten with it. A call for each
+                # part of that would take twice as long.
+                request_id = stream.request_id
+                if request_id is not None:
+                    entries = _REQUEST_ID_HEAD + request_id + entries
+                frames.append(encode_frame(_RESPONSE, 0, id_, entries, payload))
+                del serves[id_]
+                held += receiving.held
+        finally:
+            self._outbox.add_joined(frames)
+            streams.ledger.take_off(held)
 
-    def _respond_at_length(self, id_: int, payload: bytes, entries: bytes) -> None:
-        """Answer with a payload that one frame does not carry, or the peer does not take."""
+    def _respond(self, id_: int, payload: bytes, entries: bytes) -> None:
+        """Answer with a payload that perhaps one frame does not carry, or the peer does not take."""
         size, size_max = len(payload), self._streams.peer_message_max
         if size > size_max:
             details = {"length": size, "limit": size_max}
             self.fail(id_, failure(Code.MESSAGE_TOO_LARGE, details, outcome="unknown"), entries)
-        elif self._outbox.over_budget:
+        elif size > self._outbox.whole_max and self._outbox.over_budget:
             self.fail(id_, failure(Code.TOO_MANY_REQUESTS, {"reason": "buffers are full"}, outcome="unknown"), entries)
         else:
             self._answer(id_, _RESPONSE, payload, entries)

@@ -40,6 +40,15 @@ class Grease:
         self._distance = _DISTANCE_MIN + int.from_bytes(self._entropy(2), "big")
         return True
 
+    def skip(self, count: int) -> bool:
+        """Return whether the next ``count`` messages, which are about to be sent, all leave without grease. False: ask
+        for each of them whether it is ``due``.
+        """
+        if self._distance < count:
+            return False
+        self._distance -= count
+        return True
+
     def entry(self) -> bytes:
         """Return a metadata entry with the reserved tag."""
         drawn = self._entropy(4)

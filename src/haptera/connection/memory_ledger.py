@@ -67,6 +67,11 @@ class Ledger:
         self.process.used -= size
         half.held -= size
 
+    def take_off(self, size: int) -> None:
+        """Take ``size`` bytes off, the charges of halves that have ended."""
+        self.held -= size
+        self.process.used -= size
+
     def close(self) -> None:
         """Give the connection's bytes back to the process."""
         self.process.used -= self.held

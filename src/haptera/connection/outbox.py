@@ -119,6 +119,11 @@ class Outbox:
         self._behind_handshake.clear()
         self.turns.add_connection_credit(connection_window)
 
+    @property
+    def joined_max(self) -> int:
+        """The largest payload that leaves in one frame with its head, as it is: -1 where payloads are compressed."""
+        return min(self.whole_max, JOINED_SIZE_MAX - 1) if self._codec is None else -1
+
     # -- how much waits ---------------------------------------------------------------------------------------------
 
     @property
@@ -203,6 +208,12 @@ class Outbox:
         self._ready.append(head)
         self._ready.append(payload)
         self._ready_size += len(head) + len(payload)
+
+    def add_joined(self, frames: list[bytes]) -> None:
+        """Queue frames whose payloads are joined to their heads, behind all messages of one frame."""
+        for frame in frames:
+            self._ready += (frame, b"")
+        self._ready_size += sum(map(len, frames))
 
     def add_whole(self, type_: int, flags: int, half: SendingHalf, metadata: bytes, payload: bytes) -> None:
         """Queue a message of one frame, compressed where that makes it smaller."""

@@ -94,7 +94,7 @@ class Dispatcher:
                 # From the first request on the clock is read with the bytes: a side that only calls does without.
                 self.link.on_read = self.stopwatch.read
                 self.stopwatch.read()
-            self.stopwatch.received[stream] = self.stopwatch.now
+            request.received = self.stopwatch.now
         if self.keeps_deadlines and _TIMEOUT in entries:
             begun = self.link.read_at if event.begun is None else event.begun
             request.deadline = begun + int.from_bytes(entries[_TIMEOUT], "big") / 1000
@@ -227,7 +227,7 @@ class Dispatcher:
                 self.record(request, error)
                 request.fail(failure(Code.HANDLER_FAILED))
         if self.stopwatch is not None:
-            self.stopwatch.end_batch([each.stream for each in self._left(requests)] if self.requests else [])
+            self.stopwatch.end_batch(self._left(requests) if self.requests else [])
 
     def _left(self, requests: list[Request]) -> list[Request]:
         """Return the requests that a service has returned without an answer to, and without a task for."""
@@ -262,24 +262,25 @@ class Dispatcher:
         if get_ident() != self._home.thread:
             self._home.check()
         unanswered, stopwatch, connection = self.requests, self.stopwatch, self._connection
-        now = 0.0 if stopwatch is None else stopwatch.reading(len(answers))
-        owed: list[Request] = []
-        given: list[tuple[int, bytes, bytes]] = []
-        for request, payload, entries in answers:
-            stream = request.stream
-            if unanswered.pop(stream, None) is not None:
-                owed.append(request)
-                told = entries if stopwatch is None else entries + stopwatch.entries(stream, now)
-                given.append((stream, payload, told))
+        owed = [answer for answer in answers if unanswered.pop(answer[0].stream, None) is not None]
         if not owed:
             return
+        requests = [request for request, _, _ in owed]
+        if stopwatch is None:
+            given = [(request.stream, payload, entries) for request, payload, entries in owed]
+        else:
+            times = stopwatch.entries(requests, stopwatch.reading(len(answers)))
+            given = [
+                (request.stream, payload, entries + told)
+                for (request, payload, entries), told in zip(owed, times, strict=True)
+            ]
         try:
             connection.respond_all(given)
         except BaseException:
-            unanswered.update((request.stream, request) for request in owed if connection.owes(request.stream))
-            self._settle([request for request in owed if request.stream not in unanswered], None)
+            unanswered.update((request.stream, request) for request in requests if connection.owes(request.stream))
+            self._settle([request for request in requests if request.stream not in unanswered], None)
             raise
-        self._settle(owed, None)
+        self._settle(requests, None)
 
     def fail(self, request: Request, reason: Failure, entries: bytes = b"") -> None:
         """Answer with an error; nothing if the request has been answered or its connection is gone."""
@@ -289,7 +290,7 @@ class Dispatcher:
         if self.requests.pop(stream, None) is None:
             return
         if self.stopwatch is not None:
-            entries += self.stopwatch.entries(stream, self.stopwatch.reading(1))
+            entries += self.stopwatch.entries((request,), self.stopwatch.reading(1))[0]
         stopped = self._reasons.get(stream)
         if stopped is not None:
             # A service that says "cancelled" knows better than anyone whether something was done.

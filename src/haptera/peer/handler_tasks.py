@@ -93,7 +93,7 @@ class Handlers:
         if dispatcher.telemetry is not None:
             dispatcher.telemetry.enter(request)
         if dispatcher.stopwatch is not None:
-            dispatcher.stopwatch.begin(request.stream)
+            dispatcher.stopwatch.begin(request)
 
     def _leave(self, request: Request) -> None:
         """A handler's task ends: answer for one that has not, cancelled before its first step for instance."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import struct
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
 
 from haptera.wire import Tag
+
+if TYPE_CHECKING:
+    from haptera.peer.request import Request
 
 #: Both entries in one: tag and length, then the value, of the server's time and of the queue's.
 _ENTRIES: Final = struct.Struct(">HIHI")
@@ -39,37 +43,32 @@ class Stopwatch:
         self._clock = clock
         #: When the bytes that are looked at were read: the requests in them have been received then.
         self.now = clock()
-        #: When each request was received that is not answered yet, by its stream.
-        self.received: dict[int, float] = {}
-        self._begun: dict[int, float] = {}  # when its task began
-        self._used: dict[int, float] = {}  # how long a service that has no task for it has worked on it
         self._in_batch = False
         self._shared = 0  # answers of the batch that may still share the last reading
         self._shared_reading = 0.0
-        self._encoded_for: tuple[float, float, float] | None = None  # received, used and now of what is `_encoded`
+        self._received = self._used = self._now = math.nan  # the times of what is `_encoded`
         self._encoded = b""
 
     def read(self) -> None:
         """Bytes have been read, or there is room for answers again: requests are received and started now."""
         self.now = self._clock()
 
-    def begin(self, stream: int) -> None:
+    def begin(self, request: Request) -> None:
         """A handler takes its first step in a task of its own."""
-        if stream in self.received:
-            self._begun[stream] = self._clock()
+        request.begun = self._clock()
 
     def begin_batch(self) -> None:
         """A service is about to be given requests."""
         self._in_batch = True
         self._shared = 0
 
-    def end_batch(self, left: list[int]) -> None:
-        """The service has returned. Its requests on the streams ``left`` wait from now on."""
+    def end_batch(self, left: list[Request]) -> None:
+        """The service has returned. The requests that are ``left`` to be answered wait from now on."""
         self._in_batch = False
         if left:
             used = self._clock() - self.now
-            for stream in left:
-                self._used[stream] = used
+            for request in left:
+                request.used = used
 
     def reading(self, answers: int) -> float:
         """The time for so many answers that are given together now."""
@@ -81,19 +80,22 @@ class Stopwatch:
         self._shared -= answers
         return self._shared_reading
 
-    def entries(self, stream: int, now: float) -> bytes:
-        """Encode the times of a request that is answered ``now`` as metadata entries, and forget it."""
-        received = self.received.pop(stream, self.now)
-        if self._in_batch:
-            used = now - self.now
-        else:
-            begun = self._begun.pop(stream, None)
-            used = self._used.pop(stream, 0.0) if begun is None else now - begun
-        times = received, used, now
-        if times != self._encoded_for:  # most of them came and were worked on together
-            self._encoded_for = times
-            self._encoded = _encode(used, now - received - used)
-        return self._encoded
+    def entries(self, requests: Iterable[Request], now: float) -> list[bytes]:
+        """Encode the times of each of some requests that are answered ``now`` as metadata entries."""
+        found: list[bytes] = []
+        of_batch = now - self.now if self._in_batch else None
+        for request in requests:
+            received, used = request.received, request.used
+            if of_batch is not None:
+                used = of_batch
+            elif request.begun is not None:
+                used = now - request.begun
+            # Most of them came and were worked on together.
+            if received != self._received or used != self._used or now != self._now:
+                self._received, self._used, self._now = received, used, now
+                self._encoded = _encode(used, now - received - used)
+            found.append(self._encoded)
+        return found
 
 
 def _encode(used: float, waited: float) -> bytes:

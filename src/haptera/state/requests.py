@@ -19,7 +19,7 @@ of all users have no dict: their order, by which they age, grows in small steps 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
@@ -109,10 +109,14 @@ class Requests:
         owner = self._users.get(user)
         return 0 if owner is None else len(owner.answers)
 
+    def remembered(self, user: str) -> Container[bytes]:
+        """The ids of the requests of ``user`` whose answers are remembered now. To be asked before the next entry."""
+        owner = self._users.get(user)
+        return () if owner is None else owner.answers
+
     def remembers(self, user: str, request_id: bytes) -> bool:
         """Whether the answer of ``user`` to this request is remembered."""
-        owner = self._users.get(user)
-        return owner is not None and request_id in owner.answers
+        return request_id in self.remembered(user)
 
     def judge(self, user: str, request_id: bytes, digest: bytes | None) -> Replayed | Failure | None:
         """The answer to a command with this request id, without applying it; None if it is to be applied.

@@ -33,7 +33,7 @@ from haptera.state import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Container, Sequence
 
     from haptera.node.metrics import Metrics
     from haptera.node.scans import Cursor, Scans
@@ -184,9 +184,9 @@ class Commands:
         """
         return submission.results[position] is _WAITING and self._pipeline.drop(submission, position)
 
-    def remembers(self, submitter: Submitter, request_id: bytes) -> bool:
-        """Whether the answer to a change with this id is remembered."""
-        return self._machine.requests.remembers(submitter.user, request_id)
+    def remembers(self, submitter: Submitter) -> Container[bytes]:
+        """The ids of the submitter's changes whose answers are remembered now."""
+        return self._machine.requests.remembered(submitter.user)
 
     def remembered(self, submitter: Submitter) -> int:
         """How many answers are remembered for the submitter's user."""

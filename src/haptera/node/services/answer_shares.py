@@ -18,7 +18,7 @@ from haptera.peer import link_of
 from haptera.state import UNMET, Replayed, limits
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from haptera.node.commands import Commands, Envelope, Submitter
     from haptera.node.metrics import Metrics
@@ -76,7 +76,7 @@ class Answers:
         share: Share = peer.attributes[_SHARE]
         self._drop_expired(share)
         if not self.admits(submitter, peer, 1):
-            if not self._commands.remembers(submitter, request_id):
+            if request_id not in self._commands.remembers(submitter):
                 return self._refuse(submitter, peer, share)
             share.under_way += 1
             self._under_way += 1
@@ -102,27 +102,32 @@ class Answers:
         A repetition adds nothing, for any answer to it, because the first answer is in a share already, or left to time
         as the answers of a connection that has ended are.
         """
-        remembers, settled = self._commands.remembers, 0
-        share: Share | None = requests[0].peer.attributes.get(_SHARE)
+        peer = requests[0].peer
+        share: Share | None = peer.attributes.get(_SHARE)
         if share is None:
             return  # none of them has a request id
+        remembered: Container[bytes] = () if peer.closed else self._commands.remembers(submitter)
+        answers, before = share.answers, len(share)
+        settled = 0
         for request, command, result in zip(requests, commands, results, strict=True):
             request_id = command.request_id
             if request_id is None:
                 continue
             settled += 1
-            if isinstance(result, Failure):
-                kept = command.resent and result.code in UNMET
+            if type(result) is not tuple:
+                if isinstance(result, Replayed):
+                    continue
+                assert isinstance(result, Failure)
                 if result.code == Code.RATE_LIMITED:
                     self._metrics.answers_refused_total += 1
-            else:
-                kept = not isinstance(result, Replayed)
-            if kept and not request.peer.closed and remembers(submitter, request_id):
+                if not (command.resent and result.code in UNMET):
+                    continue
+            if request_id in remembered:
                 if command.resent:
                     share.resent.append(request_id)
                 else:
-                    share.answers.append((request.stream, request_id))
-                self._tracked += 1
+                    answers.append((request.stream, request_id))
+        self._tracked += len(share) - before
         share.under_way -= settled
         self._under_way -= settled
         if self._tracked > self._tracked_max:
@@ -170,11 +175,11 @@ class Answers:
         self._shares.discard(share)
 
     def _drop_expired(self, share: Share) -> None:
-        before, submitter, remembers = len(share), share.submitter, self._commands.remembers
+        before, remembered = len(share), self._commands.remembers(share.submitter)
         answers, resent = share.answers, share.resent
-        while answers and not remembers(submitter, answers[0][1]):
+        while answers and answers[0][1] not in remembered:
             answers.popleft()
-        while resent and not remembers(submitter, resent[0]):
+        while resent and resent[0] not in remembered:
             resent.popleft()
         self._tracked -= before - len(share)
 

@@ -42,6 +42,9 @@ TOGETHER_SIZE: Final = 64 * 1024
 #: The first field of the results of get and get_many. Of other results the last field may have values.
 _WITH_VALUES: Final = (bytes, list)
 
+#: The place in a method's result of the revision that its change has made.
+_VERSIONS_AT: Final = {name: method.version_at for name, method in METHODS.items()}
+
 _REPLAYED: Final = bytes((Tag.REPLAYED, 0))
 _REVISION_HEAD: Final = bytes((Tag.REVISION, 8))
 
@@ -103,14 +106,14 @@ class Replies:
                     return
                 room = TOGETHER_SIZE
             request, result, replayed = requests[position], results[position], b""
-            if isinstance(result, Replayed):
-                result, replayed = result.result, _REPLAYED
-                self._metrics.kv_replayed_total += 1
             if type(result) is not tuple:
-                if result is not DROPPED:  # it was answered when it was dropped
-                    assert isinstance(result, Failure)
-                    self.fail(request, result, replayed)
-                continue
+                if isinstance(result, Replayed):
+                    result, replayed = result.result, _REPLAYED
+                    self._metrics.kv_replayed_total += 1
+                if isinstance(result, Failure):
+                    if result is not DROPPED:  # it was answered when it was dropped
+                        self.fail(request, result, replayed)
+                    continue
             if hides:
                 result = results[position] = without_times(result)
             if type(result[0]) in _WITH_VALUES or type(result[-1]) is tuple:
@@ -124,7 +127,10 @@ class Replies:
                     break
             payload = encode(result)
             room -= len(payload)
-            answers.append((request, payload, _revision_of(request, result, now) + replayed))
+            version_at = _VERSIONS_AT[request.method]
+            version = None if version_at is None else result[version_at]
+            entries = now if version is None else _REVISION_HEAD + version.to_bytes(8, "big")
+            answers.append((request, payload, entries + replayed if replayed else entries))
         respond_all(answers)
 
     def _large_steps(self) -> Steps[None]:
@@ -144,7 +150,9 @@ class Replies:
                 if payload is None:
                     self.fail(request, failure(Code.CANCELLED, outcome="not_applied"))
                 else:
-                    request.respond(payload, _revision_of(request, result, now))
+                    version_at = _VERSIONS_AT[request.method]
+                    version = None if version_at is None else result[version_at]
+                    request.respond(payload, now if version is None else revision_entry(version))
             self.answer(requests, results, position + 1, now)
 
 
@@ -156,13 +164,6 @@ def too_many_bytes(entries: list[StoredEntry | None], message_max: int = GET_MAN
     limit = min(message_max, GET_MANY_SIZE_MAX)
     size = sum(len(entry[0]) + ENTRY_OVERHEAD for entry in entries if entry is not None) + len(entries)
     return None if size <= limit - ANSWER_OVERHEAD else size_refusal(limit)
-
-
-def _revision_of(request: Request, result: tuple[Any, ...], now: bytes) -> bytes:
-    """The entry of the revision that a result is of: the one that its change has made, or ``now``."""
-    version_at = METHODS[request.method].version_at
-    version = None if version_at is None else result[version_at]
-    return now if version is None else revision_entry(version)
 
 
 def revision_entry(revision: int) -> bytes:
