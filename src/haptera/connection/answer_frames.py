@@ -94,9 +94,8 @@ class AnswerSender:
                 # Most answers are the one frame of their stream: both halves are forgotten with it. A call for each
                 # part of that would take twice as long.
                 request_id = stream.request_id
-                if request_id is not None:
-                    entries = _REQUEST_ID_HEAD + request_id + entries
-                frames.append(encode_frame(_RESPONSE, 0, id_, entries, payload))
+                metadata = entries if request_id is None else _REQUEST_ID_HEAD + request_id + entries
+                frames.append(encode_frame(_RESPONSE, 0, id_, metadata, payload))
                 del serves[id_]
                 held += receiving.held
         finally:

@@ -15,7 +15,9 @@ class Established(msgspec.Struct, frozen=True, gc=False):
 class RequestReceived(msgspec.Struct, frozen=True, gc=False):
     """A request is whole and waits for its answer.
 
-    ``begun`` is when its first frame came, for one of several frames: its time is counted from there.
+    ``entries`` are those of its metadata without its ``request_id``. Requests with the same ones have one object
+    together, which is not to be changed. ``begun`` is when its first frame came, for one of several frames: its time is
+    counted from there.
     """
 
     stream: int
@@ -24,6 +26,7 @@ class RequestReceived(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
     streaming: bool
     entries: dict[int, bytes]
+    request_id: bytes | None = None
     begun: float | None = None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from haptera.connection.checks import (
-    UNKNOWN_FLAGS,
     check_body,
     check_checksum,
     check_fragment,
@@ -27,7 +26,6 @@ from haptera.wire import (
     COMPRESSED,
     CONTINUED,
     MORE,
-    NO_ENTRIES,
     STREAM_MAX,
     STREAMING,
     Frame,
@@ -48,6 +46,7 @@ _TIMEOUT_MS: Final = int(Tag.TIMEOUT_MS)
 _NO_TIME: Final = bytes(4)
 _OPENING: Final = HalfState.UNUSED << 16 | FrameType.REQUEST << 8
 _OPEN: Final = HalfState.OPEN
+_COMPLETE: Final = TRANSITIONS[_OPENING]
 
 
 class RequestReceiver:
@@ -72,59 +71,94 @@ class RequestReceiver:
 
     def receive_request(self, frame: Frame) -> None:
         """A REQUEST: open its stream, or extend one that is unfinished."""
-        if frame.flags & CONTINUED:
+        flags = frame.flags
+        if flags & CONTINUED:
             self._continue(frame)
             return
-        id_ = frame.stream
-        streams = self._streams
-        if not id_ or id_ > STREAM_MAX or id_ & 1 == streams.parity:
-            raise misplaced(frame, "a request's stream is not one that its side opens")
-        if id_ <= streams.highest:
-            raise misplaced(frame, "a stream is opened again, or out of order")
-        if frame.flags & MORE:
+        id_, streams = frame.stream, self._streams
+        if id_ <= streams.highest or id_ > STREAM_MAX or id_ & 1 == streams.parity:
+            raise self._misplaced(frame)
+        if flags & MORE:
             check_fragment(frame)
         streams.highest = id_
         metadata = frame.metadata
-        request_id, common = None, metadata
-        known = None
-        if not frame.flags & COMPRESSED:
+        request_id, common, known = None, metadata, None
+        if not flags & COMPRESSED:
             known = self._known.get(metadata)
             if known is None:
                 request_id, common = split_request_id(metadata)
                 known = self._known.get(common)
-        entries = NO_ENTRIES
+        if known is None or flags or frame.body_crc != frame.actual_crc:
+            self._receive_unusual(frame, request_id, common, known)
+            return
+        # The usual request: one sound frame, whose metadata is known but for its id. It is taken here if it is
+        # admitted, without a call for each of the questions below.
+        (service, method), entries = known
+        payload, limits = frame.payload, self._limits
+        size = len(metadata) + len(payload)
+        if (
+            len(streams.serves) >= limits.max_streams
+            or len(payload) > limits.max_message
+            or streams.last_served is not None
+            or service == SESSION_SERVICE
+            or not self._ledger.hold_new(size)
+        ):
+            self._open(frame, known[0], entries, request_id, 0)
+            return
+        streams.serves[id_] = Stream(
+            id_,
+            False,
+            SendingHalf(id_, streams.peer_stream_window, _OPEN, _OPEN),
+            ReceivingHalf(id_, limits.stream_window, _COMPLETE, size),
+            request_id,
+        )
+        streams.events.append(RequestReceived(id_, service, method, payload, False, entries, request_id))
+
+    def _misplaced(self, frame: Frame) -> RemoteProtocolError:
+        """Why no stream can be opened where a REQUEST opens one."""
+        id_ = frame.stream
+        if not id_ or id_ > STREAM_MAX or id_ & 1 == self._streams.parity:
+            return misplaced(frame, "a request's stream is not one that its side opens")
+        return misplaced(frame, "a stream is opened again, or out of order")
+
+    def _receive_unusual(
+        self,
+        frame: Frame,
+        request_id: bytes | None,
+        common: bytes,
+        known: tuple[tuple[str, str], dict[int, bytes]] | None,
+    ) -> None:
+        """Open the stream of a REQUEST that is new, damaged, compressed or one of several frames.
+
+        ``common`` is its metadata without the ``request_id``, ``known`` what it is known to be.
+        """
+        streams = self._streams
+        found: bytes | None = None  # the id, once the frame is known to be sound
         raw_length = 0
         try:
-            if frame.body_crc != frame.actual_crc or frame.flags & UNKNOWN_FLAGS:
-                check_body(frame)
+            check_body(frame)
             if known is not None:
                 route, entries = known
-                if request_id is not None:
-                    entries = {_REQUEST_ID: request_id, **entries}
+                found = request_id
             else:
-                stop = route_length(metadata)
-                route = self._decode_route(metadata[:stop])
-                entries = decode_entries(metadata, stop)
+                stop = route_length(frame.metadata)
+                route = self._decode_route(frame.metadata[:stop])
+                entries = decode_entries(frame.metadata, stop)
                 if entries or frame.flags & COMPRESSED:
+                    found = entries.pop(_REQUEST_ID, None)
                     check_raw_length(frame, entries)
                     streams.drop_ignored(entries)
                     raw_length = take_raw_length(frame, entries, self._limits.max_frame)
-                if not raw_length and _ANSWERED_BELOW not in entries:
-                    self._remember(common, route, entries, request_id)
+                # Metadata that comes again is remembered without the id at its beginning, which never does. What has
+                # no time at all is refused, and asked for that each time.
+                once = raw_length or _ANSWERED_BELOW in entries or entries.get(_TIMEOUT_MS) == _NO_TIME
+                if found == request_id and not once:
+                    remember_metadata(self._known, common, (route, entries))
         except RemoteProtocolError as error:
             streams.charge()
-            streams.refuse(id_, error.failure("not_applied"), entries.get(_REQUEST_ID))
+            streams.refuse(frame.stream, error.failure("not_applied"), found)
             return
-        self._open(frame, route, entries, raw_length)
-
-    def _remember(
-        self, common: bytes, route: tuple[str, str], entries: dict[int, bytes], request_id: bytes | None
-    ) -> None:
-        """Remember the entries of metadata that comes again, without the ``request_id``, which never does."""
-        if request_id is not None:
-            entries = {tag: value for tag, value in entries.items() if tag != _REQUEST_ID}
-        if _REQUEST_ID not in entries:
-            remember_metadata(self._known, common, (route, entries))
+        self._open(frame, route, entries, found, raw_length)
 
     def _decode_route(self, route: bytes) -> tuple[str, str]:
         names = self._routes.get(route)
@@ -133,7 +167,14 @@ class RequestReceiver:
             remember_route(self._routes, route, names, len(route))
         return names
 
-    def _open(self, frame: Frame, route: tuple[str, str], entries: dict[int, bytes], raw_length: int) -> None:
+    def _open(
+        self,
+        frame: Frame,
+        route: tuple[str, str],
+        entries: dict[int, bytes],
+        request_id: bytes | None,
+        raw_length: int,
+    ) -> None:
         """Take a REQUEST whose head is sound: the whole request, or the first frame of one."""
         streams = self._streams
         id_ = frame.stream
@@ -144,7 +185,7 @@ class RequestReceiver:
             False,
             SendingHalf(id_, streams.peer_stream_window, _OPEN, _OPEN),
             ReceivingHalf(id_, self._limits.stream_window, state),
-            entries.get(_REQUEST_ID) if entries else None,
+            request_id,
         )
         if route[0] == SESSION_SERVICE:
             stream.sending.plain = True
@@ -166,7 +207,7 @@ class RequestReceiver:
                     return
                 payload = unpacked
             streams.serves[id_] = stream
-            streams.events.append(RequestReceived(id_, *route, payload, flags & STREAMING != 0, entries))
+            streams.events.append(RequestReceived(id_, *route, payload, flags & STREAMING != 0, entries, request_id))
 
     def _refusal(self, stream: Stream, frame: Frame, entries: dict[int, bytes], raw_length: int) -> Failure | None:
         """Return why a request is not admitted, or None: then its bytes are charged to the budget.
@@ -228,7 +269,13 @@ class RequestReceiver:
         streaming = half.state is HalfState.STREAMING
         streams.events.append(
             RequestReceived(
-                stream.id, *unfinished.route, payload, streaming, unfinished.entries, begun=unfinished.since
+                stream.id,
+                *unfinished.route,
+                payload,
+                streaming,
+                unfinished.entries,
+                stream.request_id,
+                begun=unfinished.since,
             )
         )
 

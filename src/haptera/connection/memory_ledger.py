@@ -34,13 +34,20 @@ class Ledger:
 
         A connection that holds little is within the process's.
         """
+        if not self.hold_new(size):
+            return False
+        half.held += size
+        return True
+
+    def hold_new(self, size: int) -> bool:
+        """Charge ``size`` bytes, as ``hold`` does, to a half that is about to be made."""
+        process = self.process
         if self.held + size > self.limit:
             return False
-        if self.process.used + size > self.process.limit and not self._holds_little(size):
+        if process.used + size > process.limit and not self._holds_little(size):
             return False
         self.held += size
-        self.process.used += size
-        half.held += size
+        process.used += size
         return True
 
     def hold_part(self, half: ReceivingHalf, size: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Final
 
@@ -52,6 +52,16 @@ class Deadlines:
             self._arm(due)
         if len(added) >= _ADDED_MAX:
             self._arrange()
+
+    def add_all(self, deadlines: Sequence[tuple[float, int]]) -> None:
+        """Watch numbers, each behind its time, as ``add`` does one. The times are finite."""
+        if deadlines:
+            self._added += deadlines
+            due = min(deadlines)[0]
+            if due < self._timer_due:
+                self._arm(due)
+            if len(self._added) >= _ADDED_MAX:
+                self._arrange()
 
     def close(self) -> None:
         """Watch nothing any longer."""

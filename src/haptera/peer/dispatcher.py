@@ -80,26 +80,50 @@ class Dispatcher:
 
     # -- arrival ----------------------------------------------------------------------------------------------------
 
-    def add(self, event: RequestReceived) -> None:
-        """Take a request that has arrived; ``start`` starts it."""
-        stream, entries = event.stream, event.entries
-        request = Request(self, stream, event.service, event.method, event.payload, entries)
-        self.requests[stream] = request
-        if event.streaming:
-            self.items[stream] = Items()
-        if _ANSWERED_BELOW in entries:
-            self.answers_read(int.from_bytes(entries[_ANSWERED_BELOW], "big"))
+    def add(self, events: Sequence[RequestReceived]) -> None:
+        """Take requests that have arrived; ``start`` starts them."""
+        self.requests_received += len(events)
+        received = 0.0
         if self.stopwatch is not None:
             if self.link.on_read is None:
                 # From the first request on the clock is read with the bytes: a side that only calls does without.
                 self.link.on_read = self.stopwatch.read
                 self.stopwatch.read()
-            request.received = self.stopwatch.now
+            received = self.stopwatch.now
+        requests, arrived, timed = self.requests, self.arrived, self._timed
+        entries: dict[int, bytes] | None = None
+        timeout_s: float | None = None
+        for event in events:
+            stream = event.stream
+            if event.entries is not entries:  # most requests have those of the one before
+                entries = event.entries
+                timeout_s = self._look_at(entries)
+            deadline = None
+            if timeout_s is not None:
+                deadline = (self.link.read_at if event.begun is None else event.begun) + timeout_s
+                timed.append((deadline, stream))
+            requests[stream] = request = Request(
+                self,
+                stream,
+                event.service,
+                event.method,
+                event.payload,
+                entries,
+                event.request_id,
+                deadline=deadline,
+                received=received,
+            )
+            if event.streaming:
+                self.items[stream] = Items()
+            arrived.append(request)
+
+    def _look_at(self, entries: dict[int, bytes]) -> float | None:
+        """Act on what a request says beside its argument. Return the seconds that its caller gives it, if any."""
+        if _ANSWERED_BELOW in entries:
+            self.answers_read(int.from_bytes(entries[_ANSWERED_BELOW], "big"))
         if self.keeps_deadlines and _TIMEOUT in entries:
-            begun = self.link.read_at if event.begun is None else event.begun
-            request.deadline = begun + int.from_bytes(entries[_TIMEOUT], "big") / 1000
-            self._timed.append((request.deadline, stream))
-        self.arrived.append(request)
+            return int.from_bytes(entries[_TIMEOUT], "big") / 1000
+        return None
 
     def add_item(self, stream: int, payload: bytes | PackedItem) -> bool:
         """Take an item that has arrived; False if no request is under way on the stream."""
@@ -133,12 +157,10 @@ class Dispatcher:
 
     def watch(self) -> None:
         """Watch the deadlines of requests that are not answered yet: one that is answered at once costs nothing."""
-        if not self._timed:
-            return
-        for due, stream in self._timed:
-            if stream in self.requests:
-                self._deadlines.add(stream, due)
-        self._timed.clear()
+        if self._timed:
+            requests = self.requests
+            self._deadlines.add_all([each for each in self._timed if each[1] in requests])
+            self._timed.clear()
 
     def resume(self) -> None:
         """There is room for answers again: start the requests that waited for it."""

@@ -66,20 +66,25 @@ class EventRouter:
         """Act on the events of the state machine."""
         dispatcher = self._dispatcher
         caller = self._caller
-        requests = 0
+        before = dispatcher.requests_received
+        requests: list[RequestReceived] = []  # those in a row are added together
         for event in events:
             # The two usual ones first.
             if isinstance(event, RequestReceived):
-                dispatcher.add(event)
-                requests += 1
-            elif isinstance(event, ResponseReceived):
+                requests.append(event)
+                continue
+            if requests:
+                dispatcher.add(requests)
+                requests = []
+            if isinstance(event, ResponseReceived):
                 caller.end(event.stream, Answer(event.payload, None, event.entries))
             else:
                 self._take_other(event)
-        dispatcher.requests_received += requests
+        if requests:
+            dispatcher.add(requests)
         if dispatcher.arrived:
             dispatcher.start()
-        if requests:
+        if dispatcher.requests_received > before:
             dispatcher.watch()  # though none may be left to start: a CANCEL that came with a request ends it
         if caller.waits:
             caller.begin_waiting()

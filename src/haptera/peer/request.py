@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 
 # Plain numbers: to look one up in the enumeration takes longer than in the entries.
-_REQUEST_ID: Final = int(Tag.REQUEST_ID)
 _RESENT: Final = int(Tag.RESENT)
 
 
@@ -32,9 +31,10 @@ class Request(msgspec.Struct, eq=False, weakref=True):
     with ``WrongLoop`` otherwise.
 
     ``payload`` is the argument, any bytes. ``service`` and ``method`` say where it goes, ``stream`` is the number of
-    its stream. ``deadline`` is when the caller's time is over, as time of the loop, or None. ``cancelled`` turns true
-    when the caller no longer wants the answer, or its time is over; an answer is still owed. ``on_cancel`` is called
-    once when the caller cancels, its time is over, or the connection ends, before the answer.
+    its stream. ``request_id`` is the caller's UUID of this request, 16 bytes, or None. ``deadline`` is when the time of
+    the caller is over, as time of the loop, or None. ``cancelled`` turns true when the caller no longer wants the
+    answer, or its time is over; an answer is still owed. ``on_cancel`` is called once when the caller cancels, its time
+    is over, or the connection ends, before the answer.
 
     Calls that a handler makes while its request is not answered, on any peer, have no more time than the request has
     left, and belong to the same trace.
@@ -46,6 +46,7 @@ class Request(msgspec.Struct, eq=False, weakref=True):
     method: str
     payload: bytes
     _entries: dict[int, bytes]
+    request_id: bytes | None = None
     deadline: float | None = None
     cancelled: bool = False
     on_cancel: Callable[[], None] | None = None
@@ -66,11 +67,6 @@ class Request(msgspec.Struct, eq=False, weakref=True):
     def peer(self) -> Peer:
         """The other side."""
         return self._responder.peer
-
-    @property
-    def request_id(self) -> bytes | None:
-        """The caller's UUID of this request, 16 bytes, if it gave one."""
-        return self._entries.get(_REQUEST_ID)
 
     @property
     def answered_below(self) -> int | None:

@@ -89,12 +89,15 @@ def split_request_id(metadata: bytes) -> tuple[bytes | None, bytes]:
 
     None, and the metadata as it is, where nothing or something else stands there. Nothing is checked.
     """
-    names = metadata[0] + 1 if metadata else 0
-    start = names + 1 + metadata[names] if 0 < names < len(metadata) else 0
+    try:
+        start = 1 + metadata[0]
+        start += 1 + metadata[start]
+    except IndexError:  # the names are cut short
+        return None, metadata
     stop = start + _ID_ENTRY_SIZE
-    if start and metadata.startswith(_ID_HEAD, start) and stop <= len(metadata):
-        return metadata[start + len(_ID_HEAD) : stop], metadata[:start] + metadata[stop:]
-    return None, metadata
+    if metadata[start : start + 2] != _ID_HEAD or stop > len(metadata):
+        return None, metadata
+    return metadata[start + 2 : stop], metadata[:start] + metadata[stop:]
 
 
 def decode_route(route: bytes) -> tuple[str, str]:

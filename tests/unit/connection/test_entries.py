@@ -47,7 +47,7 @@ def test_a_request_s_entries_reach_its_handler_only_where_their_capability_was_a
         events = send(connection, frame(REQUEST, 1, flags=0x10))
     (event,) = events
     assert isinstance(event, RequestReceived)
-    assert event.entries == {**OF_REQUESTS[accepted], Tag.REQUEST_ID: bytes(range(16))}
+    assert (event.entries, event.request_id) == (OF_REQUESTS[accepted], bytes(range(16)))
 
 
 @pytest.mark.parametrize("capabilities", [[], ["server_metrics"]])
