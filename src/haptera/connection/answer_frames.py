@@ -69,7 +69,7 @@ class AnswerSender:
         entries that no frame can carry; the answers before that one are given.
         """
         streams, serves, grease = self._streams, self._serves, self._heads.grease
-        plain = grease is None or grease.skip(len(answers))
+        plain = grease is None or grease.is_far(len(answers))
         usual_max = min(self._outbox.joined_max, streams.peer_message_max) if plain else -1
         frames: list[bytes] = []
         held = 0
@@ -87,7 +87,7 @@ class AnswerSender:
                     or receiving.unread
                     or len(entries) > _USUAL_ENTRIES_MAX
                 ):
-                    self._outbox.add_joined(frames)
+                    self._queue(frames)
                     frames = []
                     self._respond(id_, payload, entries)
                     continue
@@ -99,8 +99,15 @@ class AnswerSender:
                 del serves[id_]
                 held += receiving.held
         finally:
-            self._outbox.add_joined(frames)
+            self._queue(frames)
             streams.ledger.take_off(held)
+
+    def _queue(self, frames: list[bytes]) -> None:
+        """Queue whole frames, none of which is greased."""
+        if frames:
+            self._outbox.add_joined(frames)
+            if self._heads.grease is not None:
+                self._heads.grease.skip(len(frames))
 
     def _respond(self, id_: int, payload: bytes, entries: bytes) -> None:
         """Answer with a payload that perhaps one frame does not carry, or the peer does not take."""

@@ -40,14 +40,13 @@ class Grease:
         self._distance = _DISTANCE_MIN + int.from_bytes(self._entropy(2), "big")
         return True
 
-    def skip(self, count: int) -> bool:
-        """Return whether the next ``count`` messages, which are about to be sent, all leave without grease. False: ask
-        for each of them whether it is ``due``.
-        """
-        if self._distance < count:
-            return False
+    def is_far(self, count: int) -> bool:
+        """Return whether none of the next ``count`` messages is to be greased."""
+        return self._distance >= count
+
+    def skip(self, count: int) -> None:
+        """So many messages are sent without a question whether they are ``due``."""
         self._distance -= count
-        return True
 
     def entry(self) -> bytes:
         """Return a metadata entry with the reserved tag."""

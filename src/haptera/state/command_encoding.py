@@ -91,7 +91,7 @@ def encode_commands(commands: Sequence[Logged]) -> bytes:
 
 def encode_steps(commands: Sequence[Logged]) -> Steps[bytes]:
     """As `encode_commands`, in slices: one call of the encoder takes tens of milliseconds for the largest command."""
-    if not any(map(_is_long, commands)):
+    if _LISTS.keys().isdisjoint([type(logged.op) for logged in commands]) or not any(map(_is_long, commands)):
         return _encoder.encode(commands)
     pieces: list[bytes | memoryview] = [array_header(len(commands))]
     for logged in commands:

@@ -164,10 +164,11 @@ class StateMachine:
         events = self.kv.events
         events.time_ms = self.time_ms
         results: list[Result] = []
-        work = 0
+        writes = self._writes
+        work, work_max = 0, limits.SLICE_WORK_MAX
         for command in commands:
             work += _COMMAND_WORK
-            if work >= limits.SLICE_WORK_MAX:
+            if work >= work_max:
                 yield work
                 work = 0
             op, request_id = command.op, command.request_id
@@ -181,13 +182,13 @@ class StateMachine:
             fence = op.fence if kind in FENCED else None  # type: ignore[attr-defined]  # by the members of FENCED
             if fence is not None and (refused := self.leases.fenced(fence)) is not None:
                 result: Any = refused
-            elif kind in self._writes:
-                result = self._writes[kind](op)
+            elif (write := writes.get(kind)) is not None:
+                result = write(op)
                 if isinstance(op, Transact):
                     work += _PART_WORK * parts_of(op)
             else:
                 result = yield from self._many[kind](op)
-                work += min(_keys_of(op, result) * KEY_WORK, limits.SLICE_WORK_MAX)
+                work += min(_keys_of(op, result) * KEY_WORK, work_max)
             if request_id is not None and (type(result) is tuple or (command.resent and isinstance(result, Failure))):
                 self.requests.remember(command.user, request_id, command.digest, result, self.kv.revision)
             results.append(result)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from haptera.state.invariants import require
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 ValueT = TypeVar("ValueT")
 
@@ -65,12 +65,18 @@ class RankedBlocks(Generic[ValueT]):
 
     def remove(self, rank: int) -> None:
         """Take out the value of ``rank``, which is there."""
-        number = rank >> _BLOCK_BITS
-        block = self._blocks[number]
-        block.values[rank & _PLACE] = None
-        block.gaps = gaps = block.gaps + 1
-        if gaps == BLOCK_SIZE:
-            del self._blocks[number]
+        self.remove_all((rank,))
+
+    def remove_all(self, ranks: Iterable[int]) -> None:
+        """Take out the values of some ranks, each of which is there."""
+        blocks = self._blocks
+        for rank in ranks:
+            number = rank >> _BLOCK_BITS
+            block = blocks[number]
+            block.values[rank & _PLACE] = None
+            block.gaps = gaps = block.gaps + 1
+            if gaps == BLOCK_SIZE:
+                del blocks[number]
 
     def oldest(self) -> ValueT | None:
         """The oldest value; None if there is none."""

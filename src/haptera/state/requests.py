@@ -160,15 +160,7 @@ class Requests:
     def forget(self, user: str, request_ids: Iterable[bytes]) -> int:
         """Forget the answers of ``user`` to these requests; how many there were."""
         owner = self._users.get(user)
-        if owner is None:
-            return 0
-        answers = owner.answers
-        before = len(answers)
-        for request_id in request_ids:
-            answer = answers.pop(request_id, None)
-            if answer is not None:
-                self._forgot(owner, answer)
-        return before - len(answers)
+        return 0 if owner is None else self._take_out(owner, request_ids)
 
     def rows(self) -> Iterator[Remembered]:
         """The answers, oldest first. The table must not change meanwhile."""
@@ -220,8 +212,23 @@ class Requests:
         else:
             self._oldest_ms = self.clock_ms
         for user, request_id, _ in expired:
-            owner = self._users[user]
-            self._forgot(owner, owner.answers.pop(request_id))
+            self._take_out(self._users[user], (request_id,))
+
+    def _take_out(self, owner: _User, request_ids: Iterable[bytes]) -> int:
+        """Take out the answers of a user to some requests, as far as there are any; how many there were."""
+        answers = owner.answers
+        ranks: list[int] = []  # they leave the order together, because that costs half as much
+        for request_id in request_ids:
+            answer = answers.pop(request_id, None)
+            if answer is not None:
+                rank, _, _, charge = answer
+                ranks.append(rank)
+                if charge is not None:
+                    self._discharge(owner, charge)
+        self._order.remove_all(ranks)
+        if not answers:
+            del self._users[owner.name]
+        return len(ranks)
 
     def _begin(self, user: str) -> _User:
         owner = self._users[user] = _User(user)
@@ -261,15 +268,6 @@ class Requests:
             owner.large.remove(charge)
             owner.large_size -= size
             self.size -= size
-
-    def _forgot(self, owner: _User, answer: _Answer) -> None:
-        """Take an answer that the user has no more out of the order, and off the user's charges."""
-        rank, _, _, charge = answer
-        self._order.remove(rank)
-        if charge is not None:
-            self._discharge(owner, charge)
-        if not owner.answers:
-            del self._users[owner.name]
 
     def digest(self) -> bytes:
         """32 bytes that are equal for equal tables, their order and clock included."""

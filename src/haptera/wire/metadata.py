@@ -31,16 +31,19 @@ NAME_SIZE_MAX: Final = 255
 
 #: The exact length of each tag's value in bytes; the tags that carry text are not here.
 _LENGTHS: Final[dict[int, int]] = {
-    Tag.REQUEST_ID: 16,
-    Tag.TIMEOUT_MS: 4,
-    Tag.TRACEPARENT: 26,
-    Tag.SERVER_TIME_US: 4,
-    Tag.QUEUE_TIME_US: 4,
-    Tag.REPLAYED: 0,
-    Tag.ANSWERED_BELOW: 8,
-    Tag.REVISION: 8,
-    Tag.RESENT: 0,
-    Tag.RAW_LENGTH: 4,
+    int(tag): length
+    for tag, length in {
+        Tag.REQUEST_ID: 16,
+        Tag.TIMEOUT_MS: 4,
+        Tag.TRACEPARENT: 26,
+        Tag.SERVER_TIME_US: 4,
+        Tag.QUEUE_TIME_US: 4,
+        Tag.REPLAYED: 0,
+        Tag.ANSWERED_BELOW: 8,
+        Tag.REVISION: 8,
+        Tag.RESENT: 0,
+        Tag.RAW_LENGTH: 4,
+    }.items()
 }
 _TEXTS: Final = frozenset({int(Tag.TRACESTATE), int(Tag.CONTENT_TYPE)})
 
@@ -128,6 +131,26 @@ def decode_entries(metadata: bytes, start: int = 0) -> dict[int, bytes]:
     end = len(metadata)
     if start == end:
         return NO_ENTRIES
+    entries: dict[int, bytes] = {}
+    at = start
+    try:
+        # The usual entries have their known lengths: a look at one costs little, and they are in each answer.
+        while at < end:
+            tag = metadata[at]
+            length = _LENGTHS[tag]
+            if metadata[at + 1] != length or tag in entries:
+                break
+            at += 2
+            entries[tag] = metadata[at : at + length]
+            at += length
+    except (KeyError, IndexError):
+        pass
+    return entries if at == end else _decode_unusual(metadata, start)
+
+
+def _decode_unusual(metadata: bytes, start: int) -> dict[int, bytes]:
+    """As ``decode_entries``, of entries among which is a text, one that is not known, or a fault."""
+    end = len(metadata)
     entries: dict[int, bytes] = {}
     skipped: set[int] | None = None
     critical: int | None = None

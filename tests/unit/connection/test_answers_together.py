@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from haptera.connection import Connection, Role
+from haptera.connection.events import RequestReceived
 from haptera.connection.outbox import JOINED_SIZE_MAX
 from haptera.errors import LocalProtocolError, failure
-from tests.unit.connection.machines import REQUEST, ROUTE, frame, open_machine, send, sent
+from haptera.wire.metadata import Tag, encode_entry
+from tests.unit.connection.machines import REQUEST, ROUTE, Pair, frame, open_machine, send, sent
 
 KIB = 1024
 REQUESTS = 6
@@ -56,3 +60,50 @@ def test_no_answer_is_owed_once_it_is_decided() -> None:
     connection.respond(1, bytes(100 * KIB))
     connection.fail(3, failure(4001))
     assert [connection.owes(stream) for stream in (1, 3, 5)] == [False, False, True]
+
+
+_KINDS = 7
+
+
+def _owing(seed: int) -> tuple[Connection, list[int]]:
+    """An acceptor that sends grease, and the streams of requests that it owes answers to, of all kinds."""
+    pair = Pair(acceptor={"grease": True, "seed": seed})
+    pair.run()
+    for number in range(60):
+        kind = number % _KINDS
+        identified = bytes([number]) * 16 if kind < 3 else None
+        stream = pair.dialer.request("s", "m", bytes(100 * kind), request_id=identified, streaming=kind == 3)
+        if kind == 3:
+            pair.dialer.send_item(stream, b"item")
+        elif kind == 4:
+            pair.dialer.cancel(stream)
+    _, events = pair.run()
+    return pair.acceptor, [event.stream for event in events if isinstance(event, RequestReceived)]
+
+
+def _mixed(streams: list[int], seed: int) -> list[tuple[int, bytes, bytes]]:
+    chance = random.Random(seed)
+    answers: list[tuple[int, bytes, bytes]] = []
+    for stream in chance.sample(streams, len(streams)):
+        entries = encode_entry(Tag.REVISION, bytes(8)) * chance.randrange(2)
+        size = chance.choice([0, 5, 1023, 1024, 20_000, 100_000]) if len(answers) > 3 else 7
+        answers.append((stream, bytes(size), entries))
+    return answers + answers[:3]  # the streams of these have ended
+
+
+def test_all_kinds_of_requests_are_answered_together_as_one_by_one() -> None:
+    for seed in range(10):
+        together, streams = _owing(seed)
+        one_by_one, same = _owing(seed)
+        assert streams == same
+        assert together.ledger.held == one_by_one.ledger.held > 0
+        answers = _mixed(streams, seed)
+        for connection in (together, one_by_one):
+            connection.send_item(streams[4], b"an item before the answer")
+        together.respond_all(answers)
+        for answer in answers:
+            one_by_one.respond(*answer)
+        together.check()
+        assert together.ledger.held == one_by_one.ledger.held
+        assert together.data_to_send(1 << 30) == one_by_one.data_to_send(1 << 30)
+        assert together.open_streams == one_by_one.open_streams

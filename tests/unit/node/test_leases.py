@@ -232,8 +232,7 @@ async def test_an_end_that_the_log_has_not_taken_is_tried_again(monkeypatch: pyt
     async with node(storage="memory") as url:
         store = url.node
         lease = await leased(store)
-        refused = Failure(3007, "TOO_MANY_REQUESTS", "", "not_applied", {})
-        monkeypatch.setattr(store._pipeline, "append", lambda *_: refused)
+        monkeypatch.setattr(store._pipeline, "_takes", lambda *_: False)
         await sleep(10 + LATE_S)
         assert has(store)
         assert renewed(store, lease) == ((None,),)
@@ -244,16 +243,16 @@ async def test_an_end_that_the_log_has_not_taken_is_tried_again(monkeypatch: pyt
 
 @virtual_clock
 async def test_an_end_is_not_tried_again_when_the_node_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[float] = []
+    tried: set[float] = set()
 
-    def refuse(*_: object) -> Failure:
-        tried.append(asyncio.get_running_loop().time())
-        return Failure(3007, "TOO_MANY_REQUESTS", "", "not_applied", {})
+    def takes(*_: object) -> bool:
+        tried.add(asyncio.get_running_loop().time())
+        return False
 
     async with node(storage="memory") as url:
         store = url.node
         await leased(store)
-        monkeypatch.setattr(store._pipeline, "append", refuse)
+        monkeypatch.setattr(store._pipeline, "_takes", takes)
         await sleep(10 + LATE_S)
         assert len(tried) == 1
     await sleep(5 * RETRY_S)

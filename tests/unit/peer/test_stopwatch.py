@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -128,6 +128,10 @@ class Clock:
         return self.now
 
 
+def received(stream: int, at: float) -> Request:
+    return Request(cast("Any", None), stream, "s", "m", b"", {}, received=at)
+
+
 def times(entries: bytes) -> tuple[int, int]:
     decoded = decode_entries(entries)
     return tuple(int.from_bytes(decoded[tag], "big") for tag in (Tag.SERVER_TIME_US, Tag.QUEUE_TIME_US))  # type: ignore[return-value]
@@ -138,9 +142,9 @@ def test_a_batch_that_is_answered_at_once_costs_two_readings_of_the_clock() -> N
     stopwatch = Stopwatch(clock)
     before = clock.readings
     stopwatch.read()
-    stopwatch.received = dict.fromkeys(range(32), stopwatch.now)
+    requests = [received(stream, stopwatch.now) for stream in range(32)]
     stopwatch.begin_batch()
-    assert {times(stopwatch.entries(stream, stopwatch.reading(1))) for stream in range(32)} == {(1000, 0)}
+    assert {times(*stopwatch.entries((request,), stopwatch.reading(1))) for request in requests} == {(1000, 0)}
     stopwatch.end_batch([])
     assert clock.readings - before == 2
 
@@ -149,15 +153,15 @@ def test_times_that_do_not_fit_are_the_largest_that_do() -> None:
     clock = Clock()
     stopwatch = Stopwatch(clock)
     stopwatch.read()
-    stopwatch.received = {1: stopwatch.now, 3: stopwatch.now}
+    first, second = received(1, stopwatch.now), received(3, stopwatch.now)
     clock.now += 5000.0
-    stopwatch.begin(1)
+    stopwatch.begin(first)
     begun = clock.now
-    stopwatch.begin(3)
+    stopwatch.begin(second)
     clock.now += 5000.0
-    assert times(stopwatch.entries(1, stopwatch.reading(1))) == (2**32 - 1, 2**32 - 1)
+    assert times(*stopwatch.entries((first,), stopwatch.reading(1))) == (2**32 - 1, 2**32 - 1)
     clock.now = begun - 1.0  # a clock that was turned back
-    assert times(stopwatch.entries(3, stopwatch.reading(1)))[0] == 0
+    assert times(*stopwatch.entries((second,), stopwatch.reading(1)))[0] == 0
 
 
 def test_the_clock_tells_microseconds_on_every_loop() -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from haptera.errors import RemoteProtocolError
+from haptera.wire import metadata as metadata_module
 from haptera.wire.metadata import Tag, decode_entries, decode_route, encode_entry, encode_route, route_length
 
 # The table of section 2.3: each tag's value where its length is fixed.
@@ -125,3 +130,23 @@ def test_an_entry_as_written_is_read() -> None:
     assert decode_entries(encode_entry(0x08, b"x" * 255)) == {0x08: b"x" * 255}
     with pytest.raises(ValueError, match="255"):
         encode_entry(0x08, b"x" * 256)
+
+
+def _found(decode: Callable[[bytes, int], dict[int, bytes]], metadata: bytes, start: int) -> object:
+    try:
+        return list(decode(metadata, start).items())
+    except RemoteProtocolError as error:
+        return error.code, error.details
+
+
+_ENTRY = st.one_of(
+    st.sampled_from(list(FIXED.items())).map(lambda entry: _entry(entry[0], bytes(entry[1]))),
+    st.tuples(st.sampled_from([*FIXED, *TEXTS, 0x30, 0xF0]), st.binary(max_size=20)).map(lambda entry: _entry(*entry)),
+    st.binary(max_size=4),
+)
+
+
+@given(st.lists(_ENTRY, max_size=4).map(b"".join), st.integers(0, 3))
+def test_the_short_way_through_usual_entries_says_what_the_long_one_says(entries: bytes, start: int) -> None:
+    metadata = bytes(start) + entries
+    assert _found(decode_entries, metadata, start) == _found(metadata_module._decode_unusual, metadata, start)
