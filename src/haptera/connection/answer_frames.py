@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from haptera.connection.checks import SUSPECT_FLAGS, check_entries, check_fragment, read_body
+from haptera.connection.checks import SUSPECT_FLAGS, check_fragment, check_raw_length, read_body
 from haptera.connection.compressed_payloads import check_plain, whole
 from haptera.connection.decode_cache import remember_metadata
 from haptera.connection.events import ErrorReceived, PackedItem, ResponseReceived
@@ -19,6 +19,7 @@ from haptera.wire import (
     Frame,
     FrameType,
     Tag,
+    decode_entries,
     decode_failure,
     encode_frame,
     encode_payload,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _RESPONSE: Final = int(FrameType.RESPONSE)
 _ERROR: Final = int(FrameType.ERROR)
 _REQUEST_ID: Final = int(Tag.REQUEST_ID)
+_RAW_LENGTH: Final = int(Tag.RAW_LENGTH)
 _REQUEST_ID_HEAD: Final = bytes((Tag.REQUEST_ID, 16))
 #: Entries of less leave room for a request id and for grease in any frame.
 _USUAL_ENTRIES_MAX: Final = ENTRIES_SIZE_MAX - 32
@@ -176,9 +178,10 @@ class AnswerReceiver:
 
     def receive_answer(self, frame: Frame) -> None:
         """A RESPONSE or an ERROR on a stream: the answer to a call."""
+        streams = self._streams
         stream = self._calls.get(frame.stream)
         if stream is None:
-            self._streams.find(frame, call=True)
+            streams.find(frame, call=True)
             return
         half = stream.receiving
         half.receive(frame)
@@ -193,17 +196,23 @@ class AnswerReceiver:
                 entries = known
             else:
                 try:
-                    entries = check_entries(frame)
-                    self._streams.drop_ignored(entries)
+                    entries = decode_entries(frame.metadata)
+                    if _RAW_LENGTH in entries:
+                        check_raw_length(frame, entries)
                 except RemoteProtocolError as error:
                     self._fail(stream, error.failure("unknown"))
                     return
+                if streams.ignored:
+                    streams.drop_ignored(entries)
                 if _REQUEST_ID not in entries:
                     remember_metadata(self._known, frame.metadata, entries)
         if len(frame.payload) > self._message_max:
-            self._fail(stream, self._streams.too_large("unknown"))
+            self._fail(stream, streams.too_large("unknown"))
+        elif frame.type == _RESPONSE:
+            streams.end_call(stream)
+            streams.events.append(ResponseReceived(stream.id, frame.payload, entries))
         else:
-            self._take(stream, frame.type, frame.payload, entries)
+            self._take_error(stream, frame.payload, entries)
 
     def _receive_unusual(self, stream: Stream, frame: Frame) -> None:
         """Take a frame of several, a compressed or a faulty one, or one that is not wanted."""
@@ -250,15 +259,15 @@ class AnswerReceiver:
             except RemoteProtocolError as error:
                 self._fail(stream, error.failure("unknown"))
                 return
-        self._take(stream, type_, payload, entries)
-
-    def _take(self, stream: Stream, type_: int, payload: bytes, entries: dict[int, bytes]) -> None:
-        """A whole answer has arrived."""
-        streams = self._streams
         if type_ == _RESPONSE:
-            streams.end_call(stream)
-            streams.events.append(ResponseReceived(stream.id, payload, entries))
-            return
+            self._streams.end_call(stream)
+            self._streams.events.append(ResponseReceived(stream.id, payload, entries))
+        else:
+            self._take_error(stream, payload, entries)
+
+    def _take_error(self, stream: Stream, payload: bytes, entries: dict[int, bytes]) -> None:
+        """A whole ERROR has arrived."""
+        streams = self._streams
         try:
             said = decode_failure(payload)
         except RemoteProtocolError as error:

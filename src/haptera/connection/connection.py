@@ -215,9 +215,11 @@ class Connection:
 
     def _take(self, frames: list[Frame]) -> None:
         self.frames_received += len(frames)
-        receive = self._reception.receive if self._handshake is None else self._receive_handshake
-        for frame in frames:
-            receive(frame)
+        if self._handshake is None:
+            self._reception.receive(frames)
+        else:
+            for frame in frames:  # one, because it comes alone
+                self._receive_handshake(frame)
 
     @property
     def more(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from haptera.connection.answer_frames import AnswerReceiver
@@ -49,8 +49,18 @@ class FrameRouter:
         """Take frames with a flag, whose capability has been accepted."""
         self._refused_flags &= ~flag
 
-    def receive(self, frame: Frame) -> None:
-        """Take a frame."""
+    def receive(self, frames: Iterable[Frame]) -> None:
+        """Take frames, in order."""
+        receivers, refused_flags = self._receivers, self._refused_flags
+        for frame in frames:
+            receiver = receivers.get(frame.type)
+            if receiver is not None and not frame.flags & refused_flags:
+                receiver(frame)
+            else:
+                self._receive_unusual(frame)
+
+    def _receive_unusual(self, frame: Frame) -> None:
+        """Take an ERROR, a frame of a type that has no receiver, or refuse one for its flags."""
         if frame.flags & self._refused_flags:
             self.check_flags(frame)
         receiver = self._receivers.get(frame.type)

@@ -98,10 +98,11 @@ class Requester:
         takes, 1014 if one of the sides is going away, 3007 if ``can_request`` is false for another reason.
         """
         size = len(payload)
-        if not self.can_request(size):
+        streams, heads, outbox, calls = self._streams, self._heads, self._outbox, self._calls
+        whole = size <= outbox.whole_max
+        usual = whole and len(calls) < self._calls_max and not (self._flies or streams.going_away)
+        if not usual and not self.can_request(size):
             self._refuse()
-        streams = self._streams
-        heads = self._heads
         route = heads.routes.get((service, method)) or heads.route(service, method)
         flags = STREAMING if streaming else 0
         following = TRANSITIONS[_OPENING | flags]
@@ -118,13 +119,11 @@ class Requester:
         if id_ > STREAM_MAX:
             raise LocalProtocolError(Code.PROTOCOL_VIOLATION, "the connection's stream ids are used up")
         streams.next_call = id_ + 2
-        outbox = self._outbox
-        whole = size <= outbox.whole_max
         half = SendingHalf(id_, streams.peer_stream_window, following if whole else _UNUSED, following)
         if service == SESSION_SERVICE:
             half.plain = True
         stream = Stream(id_, True, half, ReceivingHalf(id_, streams.inflow.stream_window, _OPEN))
-        self._calls[id_] = stream
+        calls[id_] = stream
         if request_id is not None:
             stream.change = True
             streams.changes.begin(id_)
