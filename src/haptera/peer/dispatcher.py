@@ -111,7 +111,7 @@ class Dispatcher:
                 entries,
                 event.request_id,
                 deadline=deadline,
-                received=received,
+                _received=received,
             )
             if event.streaming:
                 self.items[stream] = Items()

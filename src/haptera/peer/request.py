@@ -52,9 +52,9 @@ class Request(msgspec.Struct, eq=False, weakref=True):
     on_cancel: Callable[[], None] | None = None
     #: When it was received, when its handler took its first step in a task of its own, and how long a service that has
     #: no task for it has worked on it (`haptera.peer.stopwatch`).
-    received: float = 0.0
-    begun: float | None = None
-    used: float = 0.0
+    _received: float = 0.0
+    _begun: float | None = None
+    _used: float = 0.0
 
     def __repr__(self) -> str:
         return f"<Request {self.service}.{self.method} on stream {self.stream}>"

@@ -55,7 +55,7 @@ class Stopwatch:
 
     def begin(self, request: Request) -> None:
         """A handler takes its first step in a task of its own."""
-        request.begun = self._clock()
+        request._begun = self._clock()
 
     def begin_batch(self) -> None:
         """A service is about to be given requests."""
@@ -68,7 +68,7 @@ class Stopwatch:
         if left:
             used = self._clock() - self.now
             for request in left:
-                request.used = used
+                request._used = used
 
     def reading(self, answers: int) -> float:
         """The time for so many answers that are given together now."""
@@ -85,11 +85,11 @@ class Stopwatch:
         found: list[bytes] = []
         of_batch = now - self.now if self._in_batch else None
         for request in requests:
-            received, used = request.received, request.used
+            received, used = request._received, request._used
             if of_batch is not None:
                 used = of_batch
-            elif request.begun is not None:
-                used = now - request.begun
+            elif request._begun is not None:
+                used = now - request._begun
             # Most of them came and were worked on together.
             if received != self._received or used != self._used or now != self._now:
                 self._received, self._used, self._now = received, used, now

@@ -129,7 +129,7 @@ class Clock:
 
 
 def received(stream: int, at: float) -> Request:
-    return Request(cast("Any", None), stream, "s", "m", b"", {}, received=at)
+    return Request(cast("Any", None), stream, "s", "m", b"", {}, _received=at)
 
 
 def times(entries: bytes) -> tuple[int, int]:
