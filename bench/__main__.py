@@ -19,6 +19,7 @@ from bench import (
     snapshots,
     startup,
     storage,
+    tls,
     transactions,
     watches,
 )
@@ -43,6 +44,7 @@ def main(argv: list[str]) -> int:
         scans.main,
         expiry.main,
         leases.main,
+        tls.main,
         watches.main,
         copies.main,
     )

@@ -572,7 +572,7 @@ def test_usage_errors_and_help() -> None:
     assert run("get").code == 2
     assert run("get", "k", "--timeout", "0").code == 2
     assert run("--help").code == 0
-    others = {"serve", "restore", "backup", "lease", "pitr", "storage"}
+    others = {"serve", "restore", "backup", "lease", "pitr", "storage", "dev-certs"}
     clients = [[name] for name in COMMANDS if name not in others]
     for command in [*clients, ["backup", "create"], *(["lease", name] for name in lease.COMMANDS)]:
         help_text = run(*command, "--help").text

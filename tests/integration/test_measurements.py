@@ -21,6 +21,7 @@ from bench import (
     scans,
     startup,
     storage,
+    tls,
     transactions,
     watches,
 )
@@ -54,6 +55,13 @@ def test_copies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = _found(capsys)["results"]
     assert [result["max_staleness"] for result in results] == [None, 60.0]
     assert all(result["reads"] == 20_000 and result["reads_per_second"] > 0 for result in results)
+
+
+def test_tls_beside_tcp(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tls.main(["--rounds", "1", "--calls", "200", "--dir", str(tmp_path), "--json"]) == 0
+    results = _found(capsys)["results"]
+    assert [result["transport"] for result in results] == ["TCP", "TLS"] * 4
+    assert all(result["rate"] > 0 for result in results)
 
 
 def test_startup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

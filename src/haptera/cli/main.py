@@ -63,11 +63,12 @@ COMMANDS: Final = {
     "snapshot": "Make a snapshot of the store.",
     "storage": "Check a data directory, look into it, save what is whole.",
     "pitr": "Recover a store as it was at a revision or a time.",
+    "dev-certs": "Make certificates for tests of TLS.",
     "bench": "Measure a store, or the messaging library.",
 }
 
-#: The modules of commands whose names are words of Python.
-MODULES: Final = {"del": "delete", "import": "import_file"}
+#: The modules of commands whose names are words of Python, or none of its names.
+MODULES: Final = {"del": "delete", "import": "import_file", "dev-certs": "dev_certs"}
 
 #: An `OSError` with one of these that reaches `main` is of standard output: click and rich write to it themselves.
 OUTPUT_ERRORS: Final = frozenset({errno.EBADF, errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EPIPE})
@@ -84,7 +85,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 _HELP: Final = f"""Haptera: a durable key-value database for operational state.
 
 `haptera serve` serves a store, `storage` and `pitr` work on the directory of one, and the other commands are its
-clients. A client finds its store by --url, else by
+clients; `dev-certs` makes files for tests. A client finds its store by --url, else by
 HAPTERA_URL, else it takes the node that this user or root runs in this directory, else {defaults.URL}. The options
 --url, --timeout, --wait and --json may stand before the command's name, too.
 

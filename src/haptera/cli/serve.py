@@ -31,7 +31,7 @@ from haptera.cli.exit_codes import (
     listed,
 )
 from haptera.cli.remedies import remedy
-from haptera.cli.startup import stop_signals
+from haptera.cli.startup import has_terminal, stop_signals
 from haptera.errors import ConfigurationError, CorruptionError, HapteraError
 from haptera.node import OPTIONS, NodeConfig, flag_of, load, misspelt
 from haptera.version import __version__
@@ -65,6 +65,7 @@ flag wins over the environment, and the environment over the file. The node alwa
 
 On SIGTERM or Ctrl-C the node answers the requests under way and exits with 0; a second signal ends it at once. A
 terminal that closes sends SIGHUP, which acts as SIGTERM does, unless it was ignored from the start, as under nohup.
+Where a listener has TLS, any other SIGHUP has the node read the files of its certificates again.
 
 A four-digit number in parentheses is the code of the error that the other side gets.
 
@@ -98,10 +99,13 @@ class _Serving:
     def __init__(self, config: NodeConfig) -> None:
         self._config = config
         self._stop = asyncio.Event()
+        #: The signals that ask to stop. A hang-up is not among them under nohup.
+        self._stops = stop_signals()
+        self._had_terminal = has_terminal()
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
-        for number in stop_signals():
+        for number in self._stops:
             loop.add_signal_handler(number, self._on_signal, number)
         try:
             return await self._serve()
@@ -119,6 +123,8 @@ class _Serving:
         try:
             node.freeze()
             await server.start()
+            if node.tls:
+                asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._on_hang_up, server)
             self._announce(node, server)
             await self._unless_stopped(_first(node.failed))
             _logger.info("stopping", extra={"connections": node.connections, "revision": node.revision})
@@ -139,6 +145,13 @@ class _Serving:
             task.cancel()
             await asyncio.wait({task})
         return None if task.cancelled() else await task
+
+    def _on_hang_up(self, server: NodeServer) -> None:
+        """A terminal that has closed stops the node; anyone else who sends SIGHUP has replaced certificates."""
+        if signal.SIGHUP in self._stops and self._had_terminal and not has_terminal():
+            self._on_signal(signal.SIGHUP)
+        else:
+            server.reload_certificates()
 
     def _on_signal(self, number: int) -> None:
         # A second signal means that someone does not want to wait. A second SIGHUP means nothing: a terminal that

@@ -18,6 +18,15 @@ def stop_signals() -> list[signal.Signals]:
     return asked if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [*asked, signal.SIGHUP]
 
 
+def has_terminal() -> bool:
+    """Whether the process has a terminal that can close. One that has closed is none any longer."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
 def _end(*_: object) -> NoReturn:
     """End the process: it has opened nothing yet, and owes nothing."""
     os._exit(0)

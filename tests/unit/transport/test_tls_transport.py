@@ -11,7 +11,7 @@ import pytest
 
 from haptera.testing import MemoryLink, virtual_clock
 from haptera.transport import Foreign, TlsFailed, TlsTransport, load_context
-from haptera.transport.limits import TLS_HANDSHAKE_SIZE_MAX, TLS_LINGER_S
+from haptera.transport.limits import TLS_HANDSHAKE_SIZE_MAX, TLS_LINGER_S, TLS_OWED_MAX
 from tests.support.certificates import DAY, Authority, client_files, server_files
 from tests.support.virtual import loop
 from tests.unit.peer.hosts import KIB, MIB, eventually
@@ -225,6 +225,28 @@ async def test_damaged_bytes_end_the_connection_and_none_of_them_is_handed_on(ou
     assert (pair.there.received, pair.failures) == (b"", ["failed"])
     await eventually(lambda: pair.here.lost)
     assert "it has refused TLS: bad record mac" in str(pair.here.lost[0])
+
+
+@virtual_clock
+async def test_a_side_that_asks_tls_for_answers_and_reads_none_is_given_up(ours: Authority) -> None:
+    """It asks for other keys, say, again and again. What TLS owes it is bounded, whatever it sends."""
+    pair = await Pair(ours).open(buffer=4096)
+    pair.dialler.pause_reading()
+    for _ in range(TLS_OWED_MAX // 1024 + 8):
+        pair.listener._out.write(bytes(1024))
+        pair.listener._send_owed()
+    await eventually(lambda: pair.there.lost)
+    assert str(pair.there.lost[0]) == "it asks TLS for answers and does not read them"
+
+
+@virtual_clock
+async def test_answers_of_tls_that_are_read_are_not_counted(ours: Authority) -> None:
+    pair = await Pair(ours).open(buffer=256 * KIB)
+    for _ in range(TLS_OWED_MAX // 1024 + 8):
+        pair.listener._out.write(b"\x17\x03\x03")
+        pair.listener._send_owed()
+    assert not pair.there.lost
+    assert pair.listener._owed == 0
 
 
 # -- before the handshake is done ---------------------------------------------------------------------------------
