@@ -232,8 +232,10 @@ async def test_a_request_is_answered_on_its_own_loop(short_path: Path) -> None:
                 lambda: request.respond(b"from a thread"),
                 lambda: request.fail(failure(Code.HANDLER_FAILED)),
                 lambda: request.try_send(b"item"),
+                lambda: request.try_send_all([request], b"item"),
                 lambda: asyncio.run(request.send(b"item")),
                 lambda: asyncio.run(request.room()),
+                lambda: asyncio.run(request.left()),
             ]
 
         for answer in answers():

@@ -117,6 +117,15 @@ class _Side:
             else:
                 self.sent[stream].append(payload)
 
+    def send_items(self, which: int, size: int) -> None:
+        streams = [stream for place, stream in enumerate(self.serving) if not which >> place % 8 & 1]
+        payload = _body(self.role, 0, which, size)
+        unsent = self.connection.try_items(streams, payload)
+        assert unsent == sorted(set(unsent))
+        for place, stream in enumerate(streams):
+            if place not in unsent:
+                self.sent[stream].append(payload)
+
     def finish(self, which: int) -> None:
         streams = [stream for stream, more in self.streaming.items() if more]
         if streams:
@@ -221,8 +230,10 @@ class _Run:
         match operation >> 1 & 15:
             case 0 | 1:
                 mine.request(size, streaming=bool(first & 1))
-            case 2 | 3:
+            case 2:
                 mine.send_item(first, size)
+            case 3:
+                mine.send_items(first, size)
             case 4:
                 mine.finish(first)
             case 5:

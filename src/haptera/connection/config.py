@@ -47,6 +47,9 @@ STREAM_QUEUE_SIZE: Final = TURN_SIZE
 #: Bytes of a connection that may wait for its socket before no more ITEMs are produced: as many as of answers
 #: (section 3).
 PRODUCED_MAX: Final = 1024 * 1024
+#: Bytes of the ready queue beyond which ITEMs have turns. Answers wait for those in the queue: no longer than for one
+#: write to a socket.
+READY_ITEMS_MAX: Final = 256 * 1024
 #: How many producers go on at once when there is room again. Each asks again, since one may fill it.
 WOKEN_MAX: Final = 16
 

@@ -61,6 +61,7 @@ class Connection:
         "_streams",
         "_time",
         "agreement",
+        "ask_left",
         "ask_room",
         "can_request",
         "cancel",
@@ -81,6 +82,7 @@ class Connection:
         "take_item",
         "take_writable",
         "try_item",
+        "try_items",
     )
 
     def __init__(self, role: Role, config: Config, now: float, process_budget: Budget | None = None) -> None:
@@ -112,7 +114,9 @@ class Connection:
         producer = ItemSender(streams)
         self.send_item = producer.send_item
         self.try_item = producer.try_item
+        self.try_items = producer.try_items
         self.ask_room = producer.ask_room
+        self.ask_left = producer.ask_left
         items = ItemReceiver(streams)
         self.take_item = items.take_item
         answers = AnswerSender(streams, heads)

@@ -15,12 +15,14 @@ from haptera.connection.checks import (
 from haptera.connection.compressed_payloads import check_plain, whole
 from haptera.connection.events import ItemReceived, PackedItem
 from haptera.connection.outgoing_metadata import check_size, refuse_size
-from haptera.connection.stream_halves import Outgoing, Stream
+from haptera.connection.stream_halves import Outgoing, SendingHalf, Stream
 from haptera.connection.stream_law import HalfState
 from haptera.errors import Code, Failure, LocalProtocolError, RemoteProtocolError, failure
 from haptera.wire import CONTINUED, ITEM_OVERHEAD, MORE, NO_ENTRIES, Frame, FrameType
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from haptera.connection.open_streams import Streams
 
 _WINDOW_MAX: Final = 2**31 - 1
@@ -74,6 +76,14 @@ class ItemSender:
             raise _no_memory()
         return self._outbox.ask_room(half)
 
+    def ask_left(self, id_: int) -> bool:
+        """As ``ask_room``, but it also waits until all ITEMs before have left."""
+        half = self._streams.sendable(id_)
+        half.check_decision(_ITEM)
+        if not self._ledger.has_memory(0):
+            raise _no_memory()
+        return self._outbox.ask_left(half)
+
     def try_item(self, id_: int, payload: bytes) -> bool:
         """Queue one ITEM as ``send_item`` does, if all before it has left and there is room for it; say whether."""
         half = self._streams.sendable(id_)
@@ -82,6 +92,40 @@ class ItemSender:
             return False
         self.send_item(id_, payload)
         return True
+
+    def try_items(self, ids: Sequence[int], payload: bytes) -> list[int]:
+        """Queue one ITEM on different streams of the peer, as ``try_item`` does on one; return the places among them of
+        those that it was not queued on, the ones that have ended too.
+
+        While the bytes are few the frames are made here, with one checksum and no queue for each, and count as having
+        left. Raises ``LocalProtocolError`` 3004 if the ITEM is larger than the peer takes.
+        """
+        if len(payload) > self._streams.peer_message_max:
+            refuse_size(len(payload), self._streams.peer_message_max)
+        outbox, serves, ledger = self._outbox, self._streams.serves, self._ledger
+        cost = ITEM_OVERHEAD + len(payload)
+        at_once = 0
+        if ledger.has_memory(len(payload)):
+            at_once = min(outbox.whole_room(len(payload)), outbox.turns.credit // cost)
+        made: list[SendingHalf] = []
+        rest: list[int] = []
+        unsent: list[int] = []
+        for place, id_ in enumerate(ids):
+            stream = serves.get(id_)
+            if stream is None or stream.sending.queue:  # one without a queue is open
+                unsent.append(place)
+            elif len(made) < at_once and stream.sending.credit >= cost and not stream.sending.plain:
+                made.append(stream.sending)
+            else:
+                rest.append(place)
+        if made:
+            outbox.add_items(made, payload)
+        for place in rest:
+            if outbox.has_room and ledger.has_memory(len(payload)):
+                self.send_item(ids[place], payload)
+            else:
+                unsent.append(place)
+        return sorted(unsent) if rest else unsent
 
 
 def _no_memory() -> LocalProtocolError:

@@ -4,7 +4,7 @@ Three queues, emptied in this order at each pull:
 
 * *control*: frames of stream 0, CREDIT, and refusals of requests that never began, which may overtake everything;
 * *ready*: messages of one frame, in the order in which they were given, and the first frame of each larger request, so
-  that requests leave in order of their streams;
+  that requests leave in order of their streams; among them an ITEM for many streams at once, while the bytes are few;
 * *turns*: the halves with ITEMs or large messages, each with one turn a round (``haptera.connection.send_turns``).
 
 Bytes are pulled, not pushed: frames that are not yet in the socket's buffer can still be overtaken.
@@ -18,19 +18,29 @@ Frames are signed as they are pulled, not as they are queued: a tag covers the f
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
 from haptera.connection.compressed_payloads import pack
-from haptera.connection.config import FIRST_FLIGHT_SIZE_MAX, PRODUCED_MAX, TURN_SIZE, WOKEN_MAX
+from haptera.connection.config import FIRST_FLIGHT_SIZE_MAX, PRODUCED_MAX, READY_ITEMS_MAX, TURN_SIZE, WOKEN_MAX
 from haptera.connection.send_turns import SendingTurns
-from haptera.wire import Codec, Signer, encode_frame, encode_head
+from haptera.wire import (
+    HEADER_SIZE,
+    ITEM_OVERHEAD,
+    Codec,
+    FrameType,
+    Signer,
+    encode_frame,
+    encode_head,
+    encode_heads,
+)
 
 if TYPE_CHECKING:
     from haptera.connection.memory_ledger import Ledger
     from haptera.connection.stream_halves import Outgoing, SendingHalf
 
 
+_ITEM: Final = int(FrameType.ITEM)
 #: A payload of this many bytes leaves as a piece of its own, because to copy it into one with others takes longer than
 #: to have one piece more in the system call.
 PIECE_SIZE_MIN: Final = 16 * 1024
@@ -154,12 +164,18 @@ class Outbox:
 
     def ask_room(self, half: SendingHalf) -> bool:
         """Whether a half's producer may make its next ITEM; else ``take_writable`` will name it."""
-        if half.throttled:
+        if half.wakes_below:
             return False
         if self.has_room:
             return True
         self._wanting.append(half)
         return False
+
+    def ask_left(self, half: SendingHalf) -> bool:
+        """Whether a half has queued nothing, and its producer may make an ITEM; else ``take_writable`` will name it."""
+        if half.queue:
+            half.wakes_below = 1
+        return self.ask_room(half)
 
     def take_writable(self) -> list[int]:
         """Return the streams whose producers may go on, once each."""
@@ -223,6 +239,32 @@ class Outbox:
             self.add_ready(encode_frame(type_, flags, half.id, metadata, payload))
         else:
             self.add_ready(encode_head(type_, flags, half.id, metadata, payload), payload)
+
+    def whole_room(self, size: int) -> int:
+        """How many ITEMs of this size may be made as ``add_items`` does. Answers wait for them, so they are few."""
+        if size > self.whole_max:
+            return 0
+        return max(0, READY_ITEMS_MAX - self._ready_size) // (HEADER_SIZE + size)
+
+    def add_items(self, halves: Sequence[SendingHalf], payload: bytes) -> None:
+        """Make the same ITEM of one frame for halves that have queued nothing and have the credit for it.
+
+        It is compressed once. No half is plain.
+        """
+        flags, metadata = 0, b""
+        if self._codec is not None:
+            flags, metadata, payload = pack(self._codec, halves[0], flags, metadata, payload)
+        ready = self._ready
+        for head in encode_heads(_ITEM, flags, [half.id for half in halves], metadata, payload):
+            ready.append(head)
+            ready.append(payload)
+        size = len(metadata) + len(payload)
+        self._ready_size += (HEADER_SIZE + size) * len(halves)
+        self.turns.credit -= (ITEM_OVERHEAD + size) * len(halves)
+        after = self.turns.passed + self._ready_size
+        for half in halves:
+            half.credit -= ITEM_OVERHEAD + size
+            half.after = after  # a pull that does not take them gives turns all the same
 
     def hold_turns(self, half: SendingHalf) -> None:
         """Let a half have turns only when the present ready queue has left: its REQUEST is the last there."""

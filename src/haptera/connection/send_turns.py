@@ -1,8 +1,8 @@
 """The halves that wait for a turn, and the frames that a turn makes (spec/protocol.md, sections 2 and 3).
 
-Each half with ITEMs or a large message has one turn of ``TURN_SIZE`` bytes a round. A half whose REQUEST is still in
-the ready queue has no turn; one without credit waits until it gets some. An ERROR needs no credit, because it takes the
-place of all that its half has queued.
+Each half with ITEMs or a large message has one turn of ``TURN_SIZE`` bytes a round. A half whose REQUEST, or an ITEM,
+is still in the ready queue has no turn; one without credit waits until it gets some. An ERROR needs no credit, because
+it takes the place of all that its half has queued.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class SendingTurns:
         self.credit = 0  # the connection's window, as the peer opened it
         #: The codec of payloads, where both sides agreed on it.
         self.codec: Codec | None = None
-        #: Bytes that have left the ready queue, ever: a half whose REQUEST is behind them has no turn.
+        #: Bytes that have left the ready queue, ever: a half that has a frame behind them has no turn.
         self.passed = 0
         self.queued = 0  # bytes that take turns
         self.queued_answers = 0  # the answers among them
@@ -64,7 +64,7 @@ class SendingTurns:
         self.writable: list[SendingHalf] = []
         #: The halves whose turn comes, in order.
         self.waiting: deque[SendingHalf] = deque()
-        #: The halves whose REQUEST is still in the ready queue.
+        #: The halves that have a frame in the ready queue still.
         self.blocked: list[SendingHalf] = []
         self._ledger = ledger
         self._starved: dict[int, SendingHalf] = {}  # wait for the connection's window
@@ -92,8 +92,8 @@ class SendingTurns:
             self.stuck += size
         elif not half.turning:
             self._enter(half)
-        if half.queued >= STREAM_QUEUE_SIZE:
-            half.throttled = True
+        if half.queued >= STREAM_QUEUE_SIZE and not half.wakes_below:
+            half.wakes_below = STREAM_QUEUE_SIZE
 
     def begin_request(self, half: SendingHalf, message: Outgoing, after: int) -> tuple[bytes, bytes]:
         """Queue a request of several frames and return the first, which keeps its place among the other requests.
@@ -130,7 +130,7 @@ class SendingTurns:
             self._starved.pop(half.id, None)
         self._charge(-half.queued)
         half.queued = 0
-        half.throttled = False
+        half.wakes_below = 0
         if half.queue:
             if half.queue[0].sent and half.queue[0].type != _ITEM:
                 self._end_large()
@@ -184,7 +184,7 @@ class SendingTurns:
             self.waiting.append(half)
 
     def unblock(self) -> None:
-        """Give a turn to the halves whose REQUEST has left."""
+        """Give a turn to the halves whose frames in the ready queue have left."""
         blocked, self.blocked = self.blocked, []
         for half in blocked:
             self._enter(half)
@@ -268,8 +268,8 @@ class SendingTurns:
             self.queued_answers -= gone
         if last:
             self._finish(half, message, large=sent > 0)
-        if half.throttled and half.queued < STREAM_QUEUE_SIZE:
-            half.throttled = False
+        if half.queued < half.wakes_below:
+            half.wakes_below = 0
             self.writable.append(half)
         return head, payload
 

@@ -42,13 +42,13 @@ class SendingHalf(msgspec.Struct):
     decided: HalfState
     queue: deque[Outgoing] | None = None
     queued: int = 0  # bytes in the queue
-    after: int = 0  # its turn comes only when that much of the outbox's ready queue has left: its REQUEST is in there
+    after: int = 0  # its turn comes only when so much of the ready queue has left: its REQUEST or an ITEM is in there
     overrun: int = 0  # by how much its last turn was longer than a turn is
     plain: bool = False  # of the session service: no frame of the stream is compressed, in either direction
     cancelled: bool = False  # CANCEL has been sent: nothing follows
     turning: bool = False  # waits for its turn
     starved: bool = False  # waits for credit
-    throttled: bool = False  # its producer was told to wait
+    wakes_below: int = 0  # its producer waits until fewer bytes are queued; 0 where it does not
 
     def decide(self, type_: int) -> None:
         """Decide to send a whole message. Raises ``LocalProtocolError`` 1008 if the law does not allow it."""

@@ -146,7 +146,7 @@ class Request(msgspec.Struct, eq=False, weakref=True):
         room = not self.cancelled and link.connection.send_item(self.stream, payload)
         link.schedule_flush()
         if not room:
-            await self._wait_room()
+            await self._wait_room(link.connection.ask_room)
 
     async def room(self) -> None:
         """Wait until an item would leave before long.
@@ -157,7 +157,17 @@ class Request(msgspec.Struct, eq=False, weakref=True):
         link = self._responder.link
         link.check_alive()
         if self.cancelled or not link.connection.ask_room(self.stream):
-            await self._wait_room()
+            await self._wait_room(link.connection.ask_room)
+
+    async def left(self) -> None:
+        """Wait until all items that were sent have left, and another would leave before long.
+
+        This is for an item that has the more in it the later it is made. Raises as ``send`` does.
+        """
+        link = self._responder.link
+        link.check_alive()
+        if self.cancelled or not link.connection.ask_left(self.stream):
+            await self._wait_room(link.connection.ask_left)
 
     def try_send(self, item: bytes) -> bool:
         """Send one item if all that was sent before has left.
@@ -183,14 +193,41 @@ class Request(msgspec.Struct, eq=False, weakref=True):
             link.schedule_flush()
         return sent
 
-    async def _wait_room(self) -> None:
+    @staticmethod
+    def try_send_all(requests: Sequence[Request], item: bytes) -> list[int]:
+        """Send the same item on requests of one connection, as ``try_send`` does on one.
+
+        Many cost little more than one.
+
+        Args:
+            requests: The requests, at least one and each once.
+            item: Its bytes.
+
+        Returns:
+            The places of the requests on which it was not sent.
+
+        Raises:
+            LocalProtocolError: The other side takes no item as large (3004).
+        """
+        payload = item if type(item) is bytes else as_bytes(item)
+        link = requests[0]._responder.link
+        if get_ident() != link.home.thread:
+            link.home.check()
+        if link.ending is not None:
+            return list(range(len(requests)))
+        streams = [0 if request.cancelled else request.stream for request in requests]
+        unsent = link.connection.try_items(streams, payload)
+        link.schedule_flush()
+        return unsent
+
+    async def _wait_room(self, ask: Callable[[int], bool]) -> None:
         items = self._responder.items_of(self)
         link = self._responder.link
         while True:
             await items.wait_room()
             link.check_alive()
             # Others that went on in the same turn of the loop may have filled it again.
-            if not self.cancelled and link.connection.ask_room(self.stream):
+            if not self.cancelled and ask(self.stream):
                 return
 
     async def _iterate(self, items: Items | None) -> AsyncIterator[bytes]:

@@ -28,6 +28,7 @@ from haptera.wire.frame import (
     FrameType,
     encode_frame,
     encode_head,
+    encode_heads,
 )
 from haptera.wire.metadata import (
     NO_ENTRIES,
@@ -99,6 +100,7 @@ __all__ = [
     "encode_entry",
     "encode_frame",
     "encode_head",
+    "encode_heads",
     "encode_payload",
     "encode_route",
     "ignored_tags",

@@ -20,6 +20,9 @@ COMPRESSED_SIZE_MIN: Final = 1024
 #: The farthest that a frame may refer back, in bytes, and so the memory that decompressing it may take.
 WINDOW_MAX: Final = 8 * 1024 * 1024
 
+#: The largest payload that a codec keeps with its compressed form.
+KEPT_SIZE_MAX: Final = 256 * 1024
+
 _PACKAGE: Final = "zstandard"
 #: The fastest that still halves text: the wire has to be slow for a higher one to pay.
 _LEVEL: Final = 1
@@ -49,6 +52,7 @@ class Codec:
         self._zstandard: Any = None
         self._compressor: ZstdCompressor | None = None
         self._decompressor: ZstdDecompressor | None = None
+        self._last: tuple[bytes, bytes] | None = None  # a payload, and what it was compressed to
 
     def _load(self) -> Any:
         if self._zstandard is None:
@@ -56,13 +60,22 @@ class Codec:
         return self._zstandard
 
     def compress(self, payload: bytes) -> bytes:
-        """Return ``payload`` as one zstd frame; it may be larger than the payload."""
+        """Return ``payload`` as one zstd frame; it may be larger than the payload.
+
+        The one object that is sent on many streams, one after the other, is compressed once.
+        """
+        last = self._last
+        if last is not None and payload is last[0]:
+            return last[1]
         compressor = self._compressor
         if compressor is None:
             zstandard = self._load()
             # The size is declared in each frame, so its window is never larger than the payload.
             compressor = self._compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True)
-        return compressor.compress(payload)
+        packed = compressor.compress(payload)
+        if len(payload) <= KEPT_SIZE_MAX:
+            self._last = (payload, packed)
+        return packed
 
     def decompress(self, data: bytes, raw_length: int) -> bytes:
         """Return the payload of ``raw_length`` bytes that ``data`` holds.

@@ -18,6 +18,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from enum import IntEnum, IntFlag
 from typing import Final
 
@@ -124,6 +125,20 @@ def encode_head(type_: int, flags: int, stream: int, metadata: bytes, payload: b
     )
     head: bytes = checked + crc32c(checked).to_bytes(4, "big") + metadata
     return head
+
+
+def encode_heads(type_: int, flags: int, streams: Iterable[int], metadata: bytes, payload: bytes) -> list[bytes]:
+    """Encode the heads of frames that are the same but for their streams, each as ``encode_head`` does.
+
+    The checksum over metadata and payload is made once.
+    """
+    pack, entries, size = _CHECKED_PART.pack, len(metadata), len(payload)
+    body_crc = crc32c_extend(crc32c(metadata), payload) if metadata else crc32c(payload)
+    heads = []
+    for stream in streams:
+        checked: bytes = pack(MAGIC, VERSION, type_, flags, entries, stream, size, body_crc)
+        heads.append(checked + crc32c(checked).to_bytes(4, "big") + metadata)
+    return heads
 
 
 def signed_header(head: bytes) -> bytes:

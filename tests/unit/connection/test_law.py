@@ -229,6 +229,7 @@ _COMMANDS: Final[dict[str, Callable[[Connection, int], object]]] = {
     "large item": lambda connection, stream: connection.send_item(stream, LARGE),
     "tried item": lambda connection, stream: connection.try_item(stream, b"item"),
     "asked": lambda connection, stream: connection.ask_room(stream),
+    "asked whether all has left": lambda connection, stream: connection.ask_left(stream),
     "finish": lambda connection, stream: connection.finish(stream),
     "cancel": lambda connection, stream: connection.cancel(stream),
     "respond": lambda connection, stream: connection.respond(stream, b"answer"),
@@ -236,7 +237,7 @@ _COMMANDS: Final[dict[str, Callable[[Connection, int], object]]] = {
     "fail": lambda connection, stream: connection.fail(stream, failure(4001)),
     "fail at length": lambda connection, stream: connection.fail(stream, _LARGE_FAILURE),
 }
-_ITEMS: Final = frozenset({"item", "large item", "tried item", "asked"})
+_ITEMS: Final = frozenset({"item", "large item", "tried item", "asked", "asked whether all has left"})
 _ANSWERS: Final = frozenset({"respond", "respond at length", "fail", "fail at length"})
 
 

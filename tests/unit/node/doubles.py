@@ -148,6 +148,13 @@ class FakeRequest:
         if self.lost:
             raise ConnectionLost("gone")
 
+    async def left(self) -> None:
+        await self.room()
+
+    @staticmethod
+    def try_send_all(requests: Sequence[Any], item: bytes) -> list[int]:
+        return [place for place, request in enumerate(requests) if not request.try_send(item)]
+
     async def send(self, item: bytes) -> None:
         if self.lost:
             raise ConnectionLost("gone")

@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from haptera.errors import Failure
+from haptera.errors import Failure, LocalProtocolError
 from haptera.node.commands import ANONYMOUS
-from haptera.node.watches import delivery
+from haptera.node.watches import delivery, follower, packed_items
 from haptera.node.watches import watches as module
 from haptera.node.watches.groups import Groups
-from haptera.node.watches.items import ITEM_SIZE_MAX
-from haptera.state import EventBounds, EventCursor
+from haptera.node.watches.items import ITEM_SIZE_MAX, pack
+from haptera.node.watches.packed_items import PackedItem, PackedItems
+from haptera.state import EventBounds, EventCursor, EventHistory
 from haptera.state.operations import Clear, Delete, DeleteMany, OpenWatch, Rename, Set, SetMany
 from haptera.testing import virtual_clock
 from tests.unit.node.nodes import Asked, opened
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from haptera.node.node import Node
     from haptera.node.watches.follower import Follower
@@ -50,6 +51,10 @@ class Reader:
         self.items.append(item)
         return True
 
+    @staticmethod
+    def try_send_all(feeds: Sequence[Reader], item: bytes) -> list[int]:
+        return [place for place, feed in enumerate(feeds) if not feed.try_send(item)]
+
     async def send(self, item: bytes) -> None:
         assert self._room > 0, "it was asked for room"
         self.try_send(item)
@@ -59,6 +64,9 @@ class Reader:
         while self._room <= 0:
             self._opened.clear()
             await self._opened.wait()
+
+    async def left(self) -> None:
+        await self.room()
 
     def fail(self, reason: Failure) -> None:
         assert self.failure is None, "a watch ends once"
@@ -377,6 +385,200 @@ async def test_watches_in_step_whose_events_are_gone_before_they_are_told_end_wi
         assert later.events == [(10, PUT, "a", b"")]
 
 
+# -- watches that are behind together
+
+
+class Packer:
+    """Counts the ITEMs that are packed for watches that are behind."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.packed = 0
+
+        def counted(*arguments: Any) -> Any:
+            self.packed += 1
+            return pack(*arguments)
+
+        monkeypatch.setattr(follower, "pack", counted)
+
+
+async def test_watches_that_are_behind_together_share_each_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    packer = Packer(monkeypatch)
+    async with opened() as node:
+        fast, slow = Reader(), [Reader(room=1) for _ in range(50)]
+        watch(node, fast)
+        for number, reader in enumerate(slow):
+            watch(node, reader, owner=number % 3)
+        for number in range(1500):
+            Asked(node, Set("a", b"%d" % number))
+        await told_all(node)
+        assert node.watches.behind == 50
+        for reader in slow:
+            reader.take()
+        for _ in range(10):
+            await told_all(node)
+        assert node.watches.behind == 0
+        assert packer.packed <= 8, "so many blocks the history has, and not fifty times as many"
+        for reader in slow:
+            assert reader.events == fast.events
+            assert all(item is same for item, same in zip(reader.items[1:], slow[0].items[1:], strict=True))
+
+
+async def test_the_item_that_had_no_room_is_the_one_that_a_watch_is_sent_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    packer = Packer(monkeypatch)
+    async with opened() as node:
+        fast, slow = Reader(), Reader(room=1)
+        watch(node, fast)
+        watch(node, slow)
+        await do(node, Set("a", b"1"))
+        slow.take()
+        await told_all(node)
+        assert slow.items[1] is fast.items[1]
+        assert packer.packed == 0
+
+
+async def test_watches_with_other_fields_share_nothing() -> None:
+    async with opened() as node:
+        fields: list[dict[str, Any]] = [{}, {"with_previous": True}, {"prefix": "a"}, {"key": "a/1"}, {"prefix": "b"}]
+        readers = [[Reader(room=1), Reader(room=1)] for _ in fields]
+        for two, each in zip(readers, fields, strict=True):
+            for reader in two:
+                watch(node, reader, **each)
+        for number in range(300):
+            Asked(node, Set(f"{'ab'[number % 2]}/{number % 5}", b"%d" % number))
+        await told_all(node)
+        assert node.watches.behind == 10
+        for two in readers:
+            for reader in two:
+                reader.take()
+        for _ in range(5):
+            await told_all(node)
+        rows = [[event for item in two[0].told for event in item[1]] for two in readers]
+        assert [len(each) for each in rows] == [300, 300, 150, 30, 150]
+        assert [row[4] for row in rows[0]] == [None] * 300
+        assert sum(row[4] is not None for row in rows[1]) == 290
+        assert [row[:4] for row in rows[0]] == [row[:4] for row in rows[1]]
+        for place, wanted in ((2, "a/"), (3, "a/1"), (4, "b/")):
+            assert rows[place] == [row for row in rows[0] if row[1].startswith(wanted)]
+        for one, other in readers:
+            assert one.items == other.items
+
+
+async def test_a_watch_far_behind_has_large_items_where_others_had_small_ones() -> None:
+    async with opened() as node:
+        steady, far = Reader(room=1), Reader(room=1)
+        watch(node, steady)
+        watch(node, far)
+        await do(node, Set("a", b""))
+        for number in range(100):
+            steady.take(1)
+            await do(node, Set("a", b"%d" % number))
+        assert len(steady.items) > 90
+        far.take()
+        await told_all(node)
+        assert [event[0] for event in far.events] == list(range(1, 102))
+        assert len(far.items) < 12, "an ITEM has half of the events that there are, at least"
+
+
+async def test_packed_items_are_bounded_and_go_when_no_watch_is_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed_items, "PACKED_SIZE_MAX", 100_000)
+    async with opened() as node:
+        kept, sizes = node.watches._packed, []
+        slow = [Reader(room=1) for _ in range(4)]
+        for reader in slow:
+            watch(node, reader)
+        for number in range(60):
+            Asked(node, SetMany([(f"{each}", b"%d" % number * 10) for each in range(100)]))
+        for _ in range(5):
+            await told_all(node)
+        for _ in range(100):
+            for reader in slow:
+                reader.take(1)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            sizes.append(kept.size)
+            assert kept.size == sum(packed_items._OVERHEAD + len(each.item) for each in kept._items.values())
+        assert 50_000 < max(sizes) <= 100_000
+        assert node.watches.behind == 0
+        assert kept.size == 0
+        assert not kept._items
+        assert all(len(reader.events) == 6000 for reader in slow)
+
+
+def test_packed_items_are_for_the_watches_that_lack_all_of_their_events() -> None:
+    groups, kept = Groups(), PackedItems()
+    group, other, alone = (
+        groups.join(OpenWatch(prefix="a")),
+        groups.join(OpenWatch(prefix="b")),
+        groups.join(OpenWatch(prefix="c")),
+    )
+    assert groups.join(OpenWatch(prefix="a")) is group
+    assert groups.join(OpenWatch(prefix="b")) is other
+    history = EventHistory(lambda _: None, EventBounds())
+    cursor, end = EventCursor(history, 10), EventCursor(history, 20)
+    packed = PackedItem(b"item", 7, end, 0, 0, full=False)
+    kept.keep(group, cursor, 3, packed)
+    kept.keep(alone, cursor, 3, packed)
+    found = kept.find(group, cursor.copy(), 3, 6, 20)
+    assert found is packed
+    assert kept.find(group, cursor, 3, 7, 20) is None, "the watch has its first event"
+    assert kept.find(group, cursor, 2, 6, 20) is None
+    assert kept.find(group, EventCursor(history, 11), 3, 6, 20) is None
+    assert kept.find(group, EventCursor(history, 10, "key"), 3, 6, 20) is None, "in the midst of a clear"
+    assert kept.find(other, cursor, 3, 6, 20) is None
+    assert kept.find(alone, cursor, 3, 6, 20) is None, "there is no other watch"
+    assert kept.find(group, cursor, 3, 6, 30) is packed
+    assert kept.find(group, cursor, 3, 6, 31) is None, "more than twice as many events are there now"
+    kept.keep(group, cursor, 3, packed._replace(full=True))
+    assert kept.find(group, cursor, 3, 6, 1000) is not None
+    kept.keep(group, end, 0, packed._replace(item=bytes(ITEM_SIZE_MAX + 1)))
+    assert kept.find(group, end, 0, 6, 20) is None, "an event of that size is packed for each"
+
+
+# -- many watches of one reader
+
+
+async def test_readers_take_turns_where_an_item_is_large() -> None:
+    order: list[str] = []
+
+    class Noting(Reader):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def try_send(self, item: bytes) -> bool:
+            order.append(self.name)
+            return super().try_send(item)
+
+    async with opened() as node:
+        for name in ("a", "a", "a", "b", "b", "c"):
+            watch(node, Noting(name), owner=name)
+        order.clear()
+        await do(node, Set("k", b""))
+        assert order == ["a", "a", "a", "b", "b", "c"]
+        order.clear()
+        await do(node, Set("k", bytes(200_000)))
+        assert order == ["a", "b", "c", "a", "b", "a"]
+
+
+async def test_an_item_that_a_reader_does_not_take_ends_its_watches_and_no_others() -> None:
+    class Small(Reader):
+        @staticmethod
+        def try_send_all(feeds: Sequence[Reader], item: bytes) -> list[int]:
+            if len(item) > 1000:
+                raise LocalProtocolError(3004)
+            return Reader.try_send_all(feeds, item)
+
+    async with opened() as node:
+        small, others = [Small(), Small()], [Reader(), Reader()]
+        for reader in (small[0], others[0], small[1], others[1]):
+            watch(node, reader, owner=type(reader))
+        await do(node, Set("a", b""), Set("a", bytes(2000)), Set("a", b""))
+        await do(node, Set("a", b""))
+        assert [reader.failure and reader.failure.code for reader in small] == [3004, 3004]
+        assert [len(reader.events) for reader in others] == [4, 4]
+        assert len(node.watches) == 2
+
+
 # -- limits, ends
 
 
@@ -503,7 +705,8 @@ async def test_each_watch_is_told_of_each_change_once_and_in_order(seed: int) ->
                 fields: dict[str, Any] = chance.choice(
                     [{}, {"prefix": "a"}, {"prefix": "a/1"}, {"key": "b/3"}, {"prefix": "zz"}]
                 )
-                watch(node, reader, start_revision=start, **fields)
+                fields = {**fields, "with_previous": chance.random() < 0.3}
+                watch(node, reader, chance.choice([None, "one", "another"]), start_revision=start, **fields)
                 readers.append((reader, fields, start))
             elif step < 0.4 and readers:
                 chance.choice(readers)[0].take(chance.randint(1, 4))
@@ -520,15 +723,15 @@ async def test_each_watch_is_told_of_each_change_once_and_in_order(seed: int) ->
         for _ in range(10):
             await told_all(node)
         assert node.watches.behind == 0
-        told = everything.events
-        assert [event[0] for event in told] == sorted(event[0] for event in told)
+        told = [event for item in everything.told for event in item[1]]
+        assert [event[3] for event in told] == sorted(event[3] for event in told)
         for reader, fields, start in readers:
             wanted = OpenWatch(**fields)
-            assert reader.events == [
-                event
+            assert [event for item in reader.told for event in item[1]] == [
+                [*event[:4], event[4] if wanted.with_previous else None, event[5]]
                 for event in told
-                if event[0] >= start
-                and (event[2] == wanted.key if wanted.key else event[2].startswith(wanted.prefix or ""))
+                if event[3] >= start
+                and (event[1] == wanted.key if wanted.key else event[1].startswith(wanted.prefix or ""))
             ]
         node._machine.check()
 
@@ -562,7 +765,7 @@ async def test_a_watch_that_falls_behind_again_before_its_task_is_gone_keeps_the
             if opened_watch.task is not None and opened_watch.task.done():
                 break
         reader.fill()
-        assert opened_watch in opened_watch.group.members
+        assert opened_watch.in_step
         events = node._machine.kv.events
         node.watches._fall_behind(opened_watch, EventCursor(events, events.end), 0, 0)
         await told_all(node)

@@ -107,3 +107,48 @@ async def test_an_item_that_cannot_be_sent_at_all_is_an_error() -> None:
             request.try_send("text")  # type: ignore[arg-type]
         request.respond(b"")
         await call
+
+
+@virtual_clock
+async def test_one_item_is_sent_on_many_requests_at_once() -> None:
+    batches = Batches()
+    async with pair(batches, dialer_config={"limits": Limits(max_message=64 * KIB)}) as (dialer, acceptor):
+        calls = [dialer.request("batches", "anything", b"", timeout=None) for _ in range(2)]
+        streams = [aiter(dialer.stream("batches", "anything")) for _ in range(3)]
+        firsts = [asyncio.ensure_future(anext(stream)) for stream in streams]
+        await eventually(lambda: len(batches.requests) == 5)
+        cancelled, answered, *reading = batches.requests
+        calls[0].cancel()
+        await eventually(lambda: cancelled.cancelled)
+        answered.respond(b"answer")
+        assert reading[0].try_send_all([cancelled, *reading, answered], b"item") == [0, 4]
+        assert [await first for first in firsts] == [b"item"] * 3
+        with pytest.raises(LocalProtocolError) as caught:
+            reading[0].try_send_all(reading, bytes(64 * KIB + 1))
+        assert caught.value.code == 3004
+        with pytest.raises(TypeError):
+            reading[0].try_send_all(reading, "text")  # type: ignore[arg-type]
+        cancelled.fail(LocalProtocolError(1008).failure("unknown"))
+        await acceptor.aclose()
+        assert reading[0].try_send_all(reading, b"item") == [0, 1, 2]
+
+
+@virtual_clock
+async def test_who_makes_an_item_late_waits_until_those_before_it_have_left() -> None:
+    batches = Batches()
+    async with pair(batches, dialer_config={"limits": Limits(stream_window=WINDOW)}) as (dialer, _):
+        stream = dialer.stream("batches", "anything")
+        await eventually(lambda: batches.requests)
+        (request,) = batches.requests
+        await request.left()
+        for _ in range(3):
+            await request.send(bytes(6 * KIB))
+        waiting = asyncio.ensure_future(request.left())
+        await turns()
+        assert not waiting.done(), "one waits for credit"
+        reader = aiter(stream)
+        assert [len(await anext(reader)) for _ in range(3)] == [6 * KIB] * 3
+        await waiting
+        waiting = asyncio.ensure_future(request.left())
+        await waiting
+        request.respond(b"")

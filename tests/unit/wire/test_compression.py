@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from haptera.errors import RemoteProtocolError
-from haptera.wire.compression import COMPRESSED_SIZE_MIN, WINDOW_MAX, Codec, available
+from haptera.wire.compression import COMPRESSED_SIZE_MIN, KEPT_SIZE_MAX, WINDOW_MAX, Codec, available
 
 PAYLOAD = b"a row like the one before, and one after; " * 100
 KIB = 1024
@@ -61,6 +61,17 @@ def test_every_payload_is_a_fresh_frame() -> None:
     codec.compress(b"another secret" * 1000)
     assert codec.compress(PAYLOAD) == alone
     assert Codec().decompress(alone, len(PAYLOAD)) == PAYLOAD
+
+
+def test_the_payload_that_is_sent_on_many_streams_is_compressed_once() -> None:
+    codec, another = Codec(), PAYLOAD[1:]
+    first = codec.compress(PAYLOAD)
+    assert codec.compress(PAYLOAD) is first
+    assert codec.decompress(codec.compress(another), len(another)) == another
+    large = bytes(KEPT_SIZE_MAX + 1)
+    assert codec.compress(large) is not codec.compress(large), "a large payload is not kept"
+    assert codec._last is not None
+    assert large not in codec._last
 
 
 def test_an_unknown_content_size_is_taken_as_announced() -> None:

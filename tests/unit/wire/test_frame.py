@@ -8,7 +8,7 @@ import google_crc32c
 import pytest
 
 from haptera.wire import frame as subject
-from haptera.wire.frame import Flag, FrameType, encode_frame, encode_head
+from haptera.wire.frame import Flag, FrameType, encode_frame, encode_head, encode_heads
 
 
 def test_the_checksum_is_crc_32c() -> None:
@@ -40,6 +40,14 @@ def test_a_head_is_the_frame_without_its_payload() -> None:
     for metadata in (b"", b"\x08\x01x"):
         head = encode_head(FrameType.ITEM, 0, 3, metadata, payload)
         assert head + payload == encode_frame(FrameType.ITEM, 0, 3, metadata, payload)
+
+
+@pytest.mark.parametrize(("flags", "metadata"), [(0, b""), (Flag.COMPRESSED, b"\x85\x04\0\0\x10\0")])
+def test_heads_of_many_streams_are_the_heads_of_each(flags: int, metadata: bytes) -> None:
+    streams = [1, 3, 255, 2**32, 2**53 - 1]
+    heads = encode_heads(FrameType.ITEM, flags, streams, metadata, b"payload")
+    assert heads == [encode_head(FrameType.ITEM, flags, stream, metadata, b"payload") for stream in streams]
+    assert encode_heads(FrameType.ITEM, flags, [], metadata, b"payload") == []
 
 
 def test_the_numbers_of_the_specification() -> None:

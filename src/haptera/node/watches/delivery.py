@@ -17,6 +17,7 @@ from haptera.node.slice_queue import TURN_WORK_MAX
 from haptera.node.watches.follower import ENCODE_WORK, LOOK_WORK, PIECE_EVENTS
 from haptera.node.watches.groups import Group, Groups
 from haptera.node.watches.items import mark, pack
+from haptera.node.watches.packed_items import PackedItem
 from haptera.node.watches.progress_marks import ProgressMarks
 from haptera.state import EventCursor
 
@@ -26,13 +27,16 @@ if TYPE_CHECKING:
 
     from haptera.node.slice_queue import Turns
     from haptera.node.watches.follower import Follower
+    from haptera.node.watches.packed_items import PackedItems
     from haptera.state import Event, EventHistory, Steps
 
 _logger = logging.getLogger(__name__)
 
-#: Watches that one slice sends an ITEM to, and the units of work of each.
-_SENT_MAX: Final = 64
-_SEND_WORK: Final = 32
+#: Watches that one slice sends an ITEM to, and the units of work of each beside those of its bytes.
+_SENT_MAX: Final = 128
+_SEND_WORK: Final = 10
+#: Bytes that one slice sends to a reader: so few that the slices of a turn leave it room.
+_PART_SIZE_MAX: Final = 256 * 1024
 
 #: Called with a watch that has no room, the cursor at the piece, the events of it that it was sent, and its open
 #: revision.
@@ -49,6 +53,7 @@ class Delivery:
         events: EventHistory,
         turns: Turns,
         loop: asyncio.AbstractEventLoop,
+        packed: PackedItems,
         fall_behind: FallBehind,
         end: Callable[[Follower, Failure], None],
     ) -> None:
@@ -59,6 +64,7 @@ class Delivery:
         self.progress = ProgressMarks(loop, self._start)
         self._events = events
         self._turns = turns
+        self._packed = packed
         self._fall_behind = fall_behind
         self._end = end
         self._cursor = EventCursor(events, events.end)
@@ -89,13 +95,13 @@ class Delivery:
 
     def _give_up(self) -> Steps[None]:
         """End the watches in step, because it is not known which events each of them was sent."""
-        members = [watch for group in self.groups for watch in group.members]
+        members = [watch for group in self.groups for watch in group.in_step()]
         self._cursor = EventCursor(self._events, self.until)
         for group in self.groups:
             group.matched = []
             self.groups.note_open(group, 0)
         for count, watch in enumerate(members, 1):
-            if watch in watch.group.members:
+            if watch.in_step:
                 self._end(watch, failure(Code.HANDLER_FAILED, outcome="not_applied"))
             if count % _SENT_MAX == 0:
                 yield _SENT_MAX * _SEND_WORK
@@ -130,44 +136,86 @@ class Delivery:
             elif group.open:
                 revision = group.open
                 self.groups.note_open(group, 0)
-                yield from self._send_to([watch for watch in group.members if watch.after < revision], mark(revision))
+                yield from self._send_to([watch for watch in group.in_step() if watch.after < revision], mark(revision))
 
     def _deliver(self, group: Group, events: list[Event], begun: EventCursor, ahead: int) -> Steps[None]:
         """Send a group the events that it has in a piece."""
-        members, start = list(group.members), 0
-        while members and start < len(events):
+        readers, start = [list(watches) for watches in group.members.values()], 0
+        while readers and start < len(events):
             item, end, open_ = pack(events, start, ahead, group.with_previous)
             yield (end - start) * ENCODE_WORK + (len(item) >> 10)
-            kept = []
-            for count, watch in enumerate(members, 1):
-                if watch in group.members:
-                    if watch.after >= events[-1][0]:
-                        continue  # it came into step behind these events
-                    if watch.after >= events[start][0]:
-                        self._fall_behind(watch, begun.copy(), 0, 0)
-                    elif self._send(watch, item):
-                        watch.spoken = True
-                        kept.append(watch)
-                    elif watch in group.members:
-                        self._fall_behind(watch, begun.copy(), start, group.open)
-                if count % _SENT_MAX == 0:
-                    yield _SENT_MAX * _SEND_WORK
-            yield len(members) % _SENT_MAX * _SEND_WORK
-            members, start = kept, end
+            rest = end < len(events)
+            behind, left = (begun, end) if rest else (self._cursor, 0)
+            packed = PackedItem(item, events[0][0], behind.copy(), left, open_, full=rest or ahead > 0)
+            readers = yield from self._send_all(group, readers, events, start, begun, packed)
+            start = end
             self.groups.note_open(group, open_)
 
-    def _send(self, watch: Follower, item: bytes) -> bool:
+    def _send_all(
+        self,
+        group: Group,
+        readers: list[list[Follower]],
+        events: list[Event],
+        start: int,
+        begun: EventCursor,
+        packed: PackedItem,
+    ) -> Steps[list[list[Follower]]]:
+        """Send an ITEM to watches, so many of each reader as may leave in one turn, and so on until all have it.
+
+        Returns the ones that are still in step, by their readers.
+        """
+        size = len(packed.item)
+        part_max = max(1, min(_SENT_MAX, _PART_SIZE_MAX // size))
+        kept: list[list[Follower]] = [[] for _ in readers]
+        work = 0
+        for place in range(0, max(map(len, readers)), part_max):
+            for watches, sent in zip(readers, kept, strict=True):
+                part = self._part(watches[place : place + part_max], events, start, begun)
+                if not part:
+                    continue
+                for unsent in self._send(part, packed.item):
+                    watch = part[unsent]
+                    if watch.in_step:
+                        self._packed.keep(group, begun, start, packed)
+                        self._fall_behind(watch, begun.copy(), start, group.open)
+                for watch in part:
+                    if watch.in_step:
+                        watch.spoken = True
+                        sent.append(watch)
+                work += len(part) * (_SEND_WORK + (size >> 10))
+                if work >= _SENT_MAX * _SEND_WORK:
+                    yield work
+                    work = 0
+        yield work
+        return [sent for sent in kept if sent]
+
+    def _part(self, watches: list[Follower], events: list[Event], start: int, begun: EventCursor) -> list[Follower]:
+        """The ones among some watches that an ITEM with events from the position ``start`` on is for."""
+        first, last = events[start][0], events[-1][0]
+        part = []
+        for watch in watches:
+            if watch.in_step:
+                if watch.after < first:
+                    part.append(watch)
+                elif watch.after < last:  # else it came into step behind these events
+                    self._fall_behind(watch, begun.copy(), 0, 0)
+        return part
+
+    def _send(self, watches: list[Follower], item: bytes) -> list[int]:
+        """Send an ITEM to watches of one reader; the places of those that had no room, or have ended by it."""
+        feeds = [watch.feed for watch in watches]
         try:
-            return watch.feed.try_send(item)
+            return feeds[0].try_send_all(feeds, item)
         except LocalProtocolError as error:  # the peer takes none as large
-            self._end(watch, error.failure("not_applied"))
-            return False
+            for watch in watches:
+                self._end(watch, error.failure("not_applied"))
+            return list(range(len(watches)))
 
     def _send_to(self, watches: Iterable[Follower], item: bytes) -> Steps[None]:
         """Send a mark to watches in step, as far as they have room."""
         for count, watch in enumerate(watches, 1):
-            if watch in watch.group.members:
-                self._send(watch, item)
+            if watch.in_step:
+                self._send([watch], item)
             if count % _SENT_MAX == 0:
                 yield _SENT_MAX * _SEND_WORK
 
@@ -175,8 +223,8 @@ class Delivery:
         """Events that were to be delivered are not kept any more: the watches that miss them end."""
         compacted = self._events.compacted
         self._cursor = EventCursor(self._events, self._events.first)
-        for count, watch in enumerate([watch for group in self.groups for watch in group.members], 1):
-            if watch in watch.group.members and watch.after < compacted:
+        for count, watch in enumerate([watch for group in self.groups for watch in group.in_step()], 1):
+            if watch.in_step and watch.after < compacted:
                 details = {"revision": watch.after + 1, "oldest": compacted + 1, "newest": self.revision}
                 self._end(watch, failure(Code.REVISION_COMPACTED, details))
             if count % _SENT_MAX == 0:

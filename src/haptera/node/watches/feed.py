@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from haptera.errors import Failure
 
 #: Bytes that wait for a reader in this process: as many as an ITEM may have.
@@ -19,11 +21,18 @@ class Feed(Protocol):
     def try_send(self, item: bytes) -> bool:
         """Send one ITEM if all before it have left; whether it was sent."""
 
+    @staticmethod
+    def try_send_all(feeds: Sequence[Any], item: bytes) -> list[int]:
+        """Send one ITEM to feeds of one reader, as ``try_send`` does to one; the places of those it was not sent to."""
+
     async def send(self, item: bytes) -> None:
         """Send one ITEM, and wait until there is room for the next."""
 
     async def room(self) -> None:
         """Wait until an ITEM would leave before long."""
+
+    async def left(self) -> None:
+        """Wait until all ITEMs have left, and another would before long."""
 
     def fail(self, reason: Failure) -> None:
         """End the watch."""
@@ -48,6 +57,11 @@ class LocalFeed:
         _wake(self._arrival)
         return True
 
+    @staticmethod
+    def try_send_all(feeds: Sequence[LocalFeed], item: bytes) -> list[int]:
+        """Queue an ITEM in each feed that has room."""
+        return [place for place, feed in enumerate(feeds) if not feed.try_send(item)]
+
     async def send(self, item: bytes) -> None:
         """Queue an ITEM when there is room."""
         while not self.try_send(item):
@@ -58,6 +72,10 @@ class LocalFeed:
         while self._size >= QUEUE_SIZE_MAX:
             self._taken = asyncio.get_running_loop().create_future()
             await self._taken
+
+    async def left(self) -> None:
+        """Wait until there is room: the reader takes all that is queued when it is its turn."""
+        await self.room()
 
     def fail(self, reason: Failure) -> None:
         """End the watch, behind the ITEMs that are queued."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from haptera.node.watches.items import mark, pack
+from haptera.node.watches.packed_items import PackedItem
 
 if TYPE_CHECKING:
     import asyncio
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from haptera.errors import Failure
     from haptera.node.watches.feed import Feed
     from haptera.node.watches.groups import Group
+    from haptera.node.watches.packed_items import PackedItems
     from haptera.state import EventCursor, Steps, operations
 
 #: Events that are looked at in one slice: a third of a millisecond.
@@ -19,12 +21,14 @@ PIECE_EVENTS: Final = 512
 #: Units of work (`haptera.state.steps`) of an event that is looked at, and of one that is encoded.
 LOOK_WORK: Final = 2
 ENCODE_WORK: Final = 6
+#: Units of work of an ITEM that was packed before, for another watch.
+SHARED_WORK: Final = 16
 
 
 class Follower:
     """A watch of one reader.
 
-    It is in step with its group while ``cursor`` is None: the events after the revision ``after`` reach it with the
+    While it is ``in_step`` with its group it has no cursor: the events after the revision ``after`` reach it with the
     others'. Otherwise it reads on from its cursor, and ``skip`` of the events that it finds there were sent to it.
     ``open`` is the revision that it was told goes on, or 0. ``ended`` is why it ends, once it does.
     """
@@ -35,6 +39,7 @@ class Follower:
         "ended",
         "feed",
         "group",
+        "in_step",
         "moved_at",
         "op",
         "open",
@@ -50,6 +55,7 @@ class Follower:
         self.owner: Final = owner
         self.group: Final = group
         self.after = after
+        self.in_step = False
         self.cursor: EventCursor | None = None
         self.skip = 0
         self.open = 0
@@ -61,14 +67,19 @@ class Follower:
         #: Whether it was sent an event since the last progress mark.
         self.spoken = False
 
-    def item_steps(self, until: int) -> Steps[bytes | None]:
+    def item_steps(self, until: int, kept: PackedItems) -> Steps[bytes | None]:
         """The next ITEM of a watch that is behind, with events before the place ``until``; None if there are none.
 
-        Nothing of the history is kept from one ITEM to the next. A watch whose cursor is lost has none.
+        ``kept`` are the ITEMs that were packed for others. Nothing else of the history is kept from one ITEM to the
+        next. A watch whose cursor is lost has none.
         """
         cursor, group = self.cursor, self.group
         assert cursor is not None
         while cursor.place < until and not cursor.lost:
+            packed = kept.find(group, cursor, self.skip, self.after, until)
+            if packed is not None:
+                yield SHARED_WORK
+                return self._take(packed)
             begun = cursor.copy()
             read = cursor.read(until, PIECE_EVENTS)
             ahead = cursor.revision_ahead(until)
@@ -79,12 +90,19 @@ class Follower:
                 if self.open and self.open != ahead:
                     return self._close_revision()
                 continue
-            item, end, self.open = pack(found, skip, ahead, group.with_previous)
-            if end < len(found):
-                self.cursor, self.skip = begun, end
+            item, end, open_ = pack(found, skip, ahead, group.with_previous)
+            rest = end < len(found)
+            behind, left = (begun, end) if rest else (cursor, 0)
+            packed = PackedItem(item, read[0][0], behind, left, open_, full=rest or ahead > 0)
+            if self.after < packed.first:
+                kept.keep(group, begun, skip, packed)
             yield len(read) * LOOK_WORK + (end - skip) * ENCODE_WORK + (len(item) >> 10)
-            return item
+            return self._take(packed)
         return None
+
+    def _take(self, packed: PackedItem) -> bytes:
+        self.cursor, self.skip, self.open = packed.cursor.copy(), packed.skip, packed.open
+        return packed.item
 
     def _close_revision(self) -> bytes:
         revision, self.open = self.open, 0

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 class Group:
-    """The watches of one key, or of one prefix, with the same fields. ``members`` are the ones in step: all events that
-    were delivered are sent to them.
+    """The watches of one key, or of one prefix, with the same fields. ``members`` are the ones in step, those of each
+    reader together: all events that were delivered are sent to them.
 
     ``matched`` are the events of the piece that is being delivered. ``open`` is the revision that the members were told
     goes on, or 0.
@@ -27,11 +27,29 @@ class Group:
         self.key: Final = key
         self.prefix: Final = prefix
         self.with_previous: Final = with_previous
-        self.members: dict[Follower, None] = {}  # in the order in which they came
+        self.members: dict[object, dict[Follower, None]] = {}  # in the order in which they came
         self.matched: list[Event] = []
         self.open = 0
         #: The watches that belong to it, in step or not.
         self.size = 0
+
+    def admit(self, watch: Follower) -> None:
+        """A watch has come into step."""
+        watch.in_step = True
+        self.members.setdefault(watch.owner, {})[watch] = None
+
+    def release(self, watch: Follower) -> None:
+        """A watch that is in step falls behind, or has ended."""
+        watch.in_step = False
+        members = self.members[watch.owner]
+        del members[watch]
+        if not members:
+            del self.members[watch.owner]
+
+    def in_step(self) -> Iterator[Follower]:
+        """All members."""
+        for watches in self.members.values():
+            yield from watches
 
     def takes(self, key: str) -> bool:
         """Whether an event of this key is for its watches."""

@@ -17,6 +17,7 @@ from haptera.node.scans import PROGRESS_TIMEOUT_S, SWEEP_INTERVAL_S, page_steps
 from haptera.node.watches.delivery import Delivery
 from haptera.node.watches.follower import Follower
 from haptera.node.watches.items import mark, present
+from haptera.node.watches.packed_items import PackedItems
 from haptera.state import EventCursor, operations, validate
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ class Watches:
         self._commands = commands
         self._loop = loop
         self._metrics = metrics
-        self._delivery = Delivery(machine.kv.events, commands.turns, loop, self._fall_behind, self._end)
+        #: The ITEMs that watches which are behind share.
+        self._packed = PackedItems()
+        self._delivery = Delivery(machine.kv.events, commands.turns, loop, self._packed, self._fall_behind, self._end)
         self._open: set[Follower] = set()
         self._behind: set[Follower] = set()
         self._owned: Counter[object] = Counter()
@@ -102,7 +105,7 @@ class Watches:
             return watch
         cursor = EventCursor(events, events.place_of(start))
         if cursor.place >= delivery.until and feed.try_send(mark(start - 1)):
-            watch.group.members[watch] = None
+            watch.group.admit(watch)
         else:
             watch.cursor = cursor
             self._start(watch, self._begin_behind(watch))
@@ -138,7 +141,8 @@ class Watches:
     def _forget(self, watch: Follower) -> None:
         self._open.discard(watch)
         self._behind.discard(watch)
-        watch.group.members.pop(watch, None)
+        if watch.in_step:
+            watch.group.release(watch)
         self._delivery.groups.leave(watch.group)
         if watch.op.progress_ms is not None:
             self._delivery.progress.remove(watch, watch.op.progress_ms)
@@ -149,7 +153,7 @@ class Watches:
 
     def _fall_behind(self, watch: Follower, cursor: EventCursor, skip: int, open_: int) -> None:
         """There was no room for the ITEM behind ``skip`` of the watch's events from the cursor on."""
-        del watch.group.members[watch]
+        watch.group.release(watch)
         watch.cursor, watch.skip, watch.open = cursor, skip, open_
         self._metrics.watches_behind_total += 1
         self._start(watch, self._catch_up(watch))
@@ -168,6 +172,8 @@ class Watches:
             return  # it came into step, and fell behind again at once
         watch.task = None
         self._behind.discard(watch)
+        if not self._behind:
+            self._packed.clear()
         if watch.ended is None:
             watch.ended = _reason_of(task)
         if watch.ended is not None:
@@ -217,7 +223,7 @@ class Watches:
     async def _catch_up(self, watch: Follower) -> None:
         """Send the events behind the cursor until the watch is in step, or has to end."""
         delivery, feed = self._delivery, watch.feed
-        await feed.room()
+        await feed.left()
         while watch.ended is None:
             assert watch.cursor is not None
             if watch.cursor.lost:
@@ -226,9 +232,10 @@ class Watches:
             if watch.cursor.place >= delivery.until:
                 # Its entries may be of a later revision: of the midst of an entry, which is published as a whole.
                 watch.after, watch.cursor = max(watch.after, delivery.revision), None
-                watch.group.members[watch] = None
+                watch.group.admit(watch)
                 return
-            item = await self._commands.turns.run(watch.owner, watch.item_steps(delivery.until))
+            steps = watch.item_steps(delivery.until, self._packed)
+            item = await self._commands.turns.run(watch.owner, steps)
             if item is not None:
                 await feed.send(item)
                 watch.spoken = True
