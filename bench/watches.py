@@ -1,31 +1,29 @@
 """Watches beside etcd's: how late events are, and what they cost, while keys are written at a fixed rate.
 
 The watches are all of one prefix, so that each is told of every write, or each is of a key of its own, so that each
-write is told to one. One process writes and reads: each watch is read by a coroutine through the Python client. A third
-contender reads the ITEMs of a node and counts the events in them without decoding these: then the node is what is
-measured, because the client takes most of the time otherwise. The servers sync every write. All are measured in the
-same run, one after the other. aetcd and its server are measured where they are installed.
+write is told to one. Node and etcd have the same load and the same readers, `lean_readers`, which count the events of a
+message and decode none: so the server is what is measured. A third contender reads the watches of a node by the Python
+client in one process, as a program does that uses the events. The servers sync every write. All are measured in the
+same run, one after the other. etcd is measured where it is installed, and the lean readers where Go is.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib
-import importlib.util
 import random
 import statistics
 import sys
 import time
-from contextlib import AsyncExitStack, ExitStack
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from contextlib import AsyncExitStack, ExitStack, aclosing
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-import msgspec
+import grpc.aio
 
 import haptera
-from bench import processes, report
+from bench import lean_readers, processes, report
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
 
@@ -36,9 +34,9 @@ class Load(NamedTuple):
     rate: int
     own_keys: bool = False
 
-    def target(self, number: int) -> dict[str, str]:
-        """The key or the prefix of a watch, as the fields of the method have it."""
-        return {"key": f"{PREFIX}{number}"} if self.own_keys else {"prefix": PREFIX}
+    def target(self, number: int) -> tuple[str, str]:
+        """The key or the prefix of a watch: the name of the field, and its text."""
+        return ("key", f"{PREFIX}{number}") if self.own_keys else ("prefix", PREFIX)
 
     def written(self, number: int) -> str:
         """The key of a write."""
@@ -46,11 +44,15 @@ class Load(NamedTuple):
 
     def told(self, writes: int) -> int:
         """The events of so many writes, of all watches together."""
-        return sum(self.told_to(number, writes) for number in range(self.watches))
+        return writes if self.own_keys else writes * self.watches
 
-    def told_to(self, number: int, writes: int) -> int:
-        """The events of so many writes that a watch is told of."""
-        return len(range(number, writes, self.watches)) if self.own_keys else writes
+    def targets(self) -> list[list[tuple[str, str]]]:
+        """The watches of each connection."""
+        numbers = range(self.watches)
+        return [
+            [self.target(number) for number in numbers[first : first + PER_CONNECTION]]
+            for first in range(0, self.watches, PER_CONNECTION)
+        ]
 
 
 LOADS: Final = (
@@ -68,25 +70,55 @@ BEGIN_SECONDS: Final = 60.0
 DRAIN_SECONDS: Final = 20.0
 PREFIX: Final = "bench/"
 #: Events of a round whose lateness is looked at.
-SAMPLES: Final = 200_000
+SAMPLES: Final = 100_000
+#: Gets in a second, whose time is noted.
+GETS: Final = 20
+#: The Python client reads in one process: what more watches are told shows nothing of the node.
+CLIENT_WATCHES_MAX: Final = 1000
 
-#: Events that came together: how many, and the moment at which one of them was begun to be written, by its position.
-Batch = tuple[int, "Callable[[int], float | None]"]
+
+class Server(Protocol):
+    """The calls of a server that is written to."""
+
+    async def put(self, key: str, value: bytes) -> object:
+        """Write a key, durably."""
+
+    async def get(self, key: str) -> object:
+        """Read a key."""
+
+
+class Readers(Protocol):
+    """Readers of all watches of a round."""
+
+    async def begun(self, seconds: float) -> bool:
+        """Whether all watches have begun within this time."""
+
+    async def restart(self, part: float) -> None:
+        """Forget what was counted, and look at the lateness of this part of the events."""
+
+    async def told(self) -> list[int]:
+        """The events of each watch, in no order."""
+
+    async def late(self) -> list[float]:
+        """The seconds between the beginning of a write and the arrival of its event, of a part of the events."""
+
+    def cpu_seconds(self) -> float:
+        """Seconds of the processor that they have taken, beside this process."""
 
 
 class Contender(NamedTuple):
-    """A client and its server: ``connect`` gives a put, which notes when each write was begun, and the events of the
-    n-th watch, in batches.
-    """
+    """A server and readers of its watches: ``connect`` gives both for a load, until the stack is closed."""
 
     name: str
     pid: int
-    connect: Callable[[AsyncExitStack, Load], Awaitable[tuple[Any, Any]]]
+    watches_max: int
+    connect: Callable[[AsyncExitStack, Load], Awaitable[tuple[Server, Readers]]]
 
 
 class Figures(NamedTuple):
     """The figures of a round: events that all watches were told in a second, their part of all, and that of the watch
-    with the fewest; how late they were; how long a write took; and cores in use.
+    with the fewest; how late they were; how long a write and a get took; cores in use by the server and by the readers;
+    and the processor time of the server for an event that a watch was told.
     """
 
     told: float
@@ -95,160 +127,160 @@ class Figures(NamedTuple):
     p50_ms: float
     p99_ms: float
     write_p99_ms: float
+    get_p99_ms: float
     server_cores: float
-    client_cores: float
+    reader_cores: float
+    server_us: float
 
 
-def haptera_contender(node: processes.Node) -> Contender:
-    async def connect(stack: AsyncExitStack, load: Load) -> tuple[Any, Any]:
-        writer = await stack.enter_async_context(haptera.connect(node.url))
-        readers = [
-            await stack.enter_async_context(haptera.connect(node.url, timeout=60)) for _ in range(_connections(load))
+class NodeServer:
+    """A node, by the Python client."""
+
+    def __init__(self, db: haptera.Database) -> None:
+        self._db = db
+
+    async def put(self, key: str, value: bytes) -> object:
+        """Write a key."""
+        return await self._db.set(key, value, timeout=60)
+
+    async def get(self, key: str) -> object:
+        """Read a key."""
+        return await self._db.get_many([key], timeout=60)
+
+
+class EtcdServer:
+    """An etcd, by gRPC."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._put: Any = channel.unary_unary("/etcdserverpb.KV/Put")
+        self._range: Any = channel.unary_unary("/etcdserverpb.KV/Range")
+
+    async def put(self, key: str, value: bytes) -> object:
+        """Write a key."""
+        return await self._put(lean_readers.etcd_put(key, value))
+
+    async def get(self, key: str) -> object:
+        """Read a key."""
+        return await self._range(lean_readers.etcd_range(key))
+
+
+class ClientReaders:
+    """Reads each watch by a coroutine of this process, through the Python client."""
+
+    def __init__(self, clients: list[haptera.Database], load: Load) -> None:
+        self._told = [0] * load.watches
+        self._late: list[float] = []
+        self._part = 0.0
+        targets = [load.target(number) for number in range(load.watches)]
+        self._watches = [
+            clients[number // PER_CONNECTION].watch(**{field: text})  # type: ignore[arg-type]
+            for number, (field, text) in enumerate(targets)
         ]
+        self._tasks = [asyncio.create_task(self._read(*each)) for each in enumerate(self._watches)]
 
-        async def watch(number: int) -> AsyncIterator[Batch]:
-            target = load.target(number)
-            events = readers[number // PER_CONNECTION].watch(target.get("key"), prefix=target.get("prefix"))
-            while True:
-                found = await events.next_events()
-                values = [event.value or b"0" for event in found if event.kind == "put"]
-                yield len(values), lambda position, values=values: float(values[position])  # type: ignore[misc]
+    async def begun(self, seconds: float) -> bool:
+        """Whether all watches have begun within this time."""
+        deadline = time.perf_counter() + seconds
+        while not all(watch.revision is not None for watch in self._watches):
+            if time.perf_counter() > deadline:
+                return False
+            await asyncio.sleep(0.1)
+        return True
 
-        return writer.set, watch
+    async def restart(self, part: float) -> None:
+        """Forget what was counted."""
+        self._told = [0] * len(self._told)
+        self._late.clear()
+        self._part = part
 
-    return Contender("haptera", node.pid, connect)
+    async def told(self) -> list[int]:
+        """The events of each watch."""
+        return self._told
 
+    async def late(self) -> list[float]:
+        """The lateness of the part of the events that was looked at."""
+        return self._late
 
-class _Item(msgspec.Struct, array_like=True):
-    """An ITEM of a watch, with its events as they came."""
+    def cpu_seconds(self) -> float:
+        """The time of this process, which writes as well."""
+        return processes.cpu_seconds()
 
-    revision: int
-    events: msgspec.Raw
-    more: bool
+    async def aclose(self) -> None:
+        """End the watches."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
 
-
-def undecoded_contender(node: processes.Node) -> Contender:
-    """A node, with a reader that counts the events of each ITEM by their revisions: each write makes one."""
-    decode = msgspec.msgpack.Decoder(_Item).decode
-
-    async def connect(stack: AsyncExitStack, load: Load) -> tuple[Any, Any]:
-        writer = await stack.enter_async_context(haptera.connect(node.url))
-        peers = [
-            await stack.enter_async_context(haptera.dial(node.url, groups=("kv_watch",)))
-            for _ in range(_connections(load))
-        ]
-        begun: dict[int, float] = {}
-
-        async def put(key: str, value: bytes) -> None:
-            begun[await writer.set(key, value)] = float(value)
-
-        async def watch(number: int) -> AsyncIterator[Batch]:
-            argument = msgspec.msgpack.encode([load.target(number)])
-            async for payload in peers[number // PER_CONNECTION].stream("kv", "watch", argument):
-                item = decode(payload)
-                count = len(msgspec.msgpack.decode(item.events, type=list[msgspec.Raw]))
-                first = item.revision - count + 1
-                yield count, lambda position, first=first: begun.get(first + position)  # type: ignore[misc]
-
-        return put, watch
-
-    return Contender("haptera, not decoded", node.pid, connect)
+    async def _read(self, number: int, events: haptera.Watch) -> None:
+        while True:
+            found = await events.next_events()
+            self._told[number] += len(found)
+            if random.random() < len(found) * self._part:
+                self._late.append(time.time() - float(random.choice(found).value or b"0"))
 
 
-def etcd_contender(port: int, pid: int) -> Contender:
-    aetcd = importlib.import_module("aetcd")
+def client_contender(node: processes.Node) -> Contender:
+    """A node, and the Python client."""
 
-    async def connect(stack: AsyncExitStack, load: Load) -> tuple[Any, Any]:
-        writer = await stack.enter_async_context(aetcd.Client("127.0.0.1", port, timeout=60))
-        readers = [
-            await stack.enter_async_context(aetcd.Client("127.0.0.1", port, timeout=60))
-            for _ in range(_connections(load))
-        ]
+    async def connect(stack: AsyncExitStack, load: Load) -> tuple[Server, Readers]:
+        clients = [await stack.enter_async_context(haptera.connect(node.url, timeout=60)) for _ in load.targets()]
+        readers = await stack.enter_async_context(aclosing(ClientReaders(clients, load)))
+        return NodeServer(await stack.enter_async_context(haptera.connect(node.url))), readers
 
-        async def watch(number: int) -> AsyncIterator[Batch]:
-            client, target = readers[number // PER_CONNECTION], load.target(number)
-            begin = client.watch if load.own_keys else client.watch_prefix
-            async for event in await begin(next(iter(target.values())).encode()):
-                yield 1, lambda _, value=event.kv.value: float(value)  # type: ignore[misc]
-
-        async def put(key: str, value: bytes) -> None:
-            await writer.put(key.encode(), value)
-
-        return put, watch
-
-    return Contender("etcd, aetcd", pid, connect)
+    return Contender("haptera, client", node.pid, CLIENT_WATCHES_MAX, connect)
 
 
-def _connections(load: Load) -> int:
-    return -(-load.watches // PER_CONNECTION)
+def node_contender(node: processes.Node, program: Path) -> Contender:
+    """A node, and lean readers."""
+
+    async def connect(stack: AsyncExitStack, load: Load) -> tuple[Server, Readers]:
+        readers = lean_readers.LeanReaders(program, "haptera", node.url, load.targets())
+        await stack.enter_async_context(readers)
+        return NodeServer(await stack.enter_async_context(haptera.connect(node.url))), readers
+
+    return Contender("haptera", node.pid, sys.maxsize, connect)
 
 
-class _Readings:
-    """The events that the watches of a round were told of, and how late some of them were."""
+def etcd_contender(etcd: processes.Etcd, program: Path) -> Contender:
+    """An etcd, and lean readers."""
 
-    def __init__(self, load: Load) -> None:
-        self.told = [0] * load.watches
-        self._part = SAMPLES / load.told(int(load.rate * SECONDS))
-        self._samples: list[tuple[float, Callable[[int], float | None], int]] = []
+    async def connect(stack: AsyncExitStack, load: Load) -> tuple[Server, Readers]:
+        address = f"127.0.0.1:{etcd.port}"
+        readers = lean_readers.LeanReaders(program, "etcd", address, load.targets())
+        await stack.enter_async_context(readers)
+        return EtcdServer(await stack.enter_async_context(grpc.aio.insecure_channel(address))), readers
 
-    async def read(self, number: int, batches: AsyncIterator[Batch]) -> None:
-        """Count the events of a watch, and choose some of them by chance."""
-        async for count, begun in batches:
-            self.told[number] += count
-            if count and random.random() < count * self._part:
-                self._samples.append((time.perf_counter(), begun, random.randrange(count)))
-
-    def restart(self) -> None:
-        """Forget what came so far."""
-        self.told = [0] * len(self.told)
-        self._samples.clear()
-
-    def late(self) -> list[float]:
-        """The seconds between the beginning of a write and the arrival of its event, in order."""
-        found = [(arrived, begun(position)) for arrived, begun, position in self._samples]
-        return sorted(arrived - start for arrived, start in found if start) or [0.0]
-
-
-async def _begin(load: Load, put: Callable[[str, bytes], Awaitable[object]], readings: _Readings) -> bool:
-    """Write until each watch was told of something, and of all that was written; whether that came in time."""
-    deadline = time.perf_counter() + BEGIN_SECONDS
-    while not all(readings.told):
-        if time.perf_counter() > deadline:
-            return False
-        waiting = [number for number, told in enumerate(readings.told) if not told]
-        keys = [load.written(number) for number in waiting] if load.own_keys else [load.written(0)]
-        for start in range(0, len(keys), 50):
-            await asyncio.gather(*(put(key, b"0") for key in keys[start : start + 50]))
-        await asyncio.sleep(0.5)
-    before = -1
-    while sum(readings.told) != before:
-        before = sum(readings.told)
-        await asyncio.sleep(2.0)
-    return True
+    return Contender("etcd", etcd.pid, sys.maxsize, connect)
 
 
 async def run_round(contender: Contender, load: Load) -> Figures | None:
     """Write at the rate for so many seconds, and wait until each watch was told of every write, if it ever is. None
     where the watches do not begin.
     """
-    readings, writes = _Readings(load), int(load.rate * SECONDS)
+    writes = int(load.rate * SECONDS)
     took: list[float] = []
+    got: list[float] = []
     async with AsyncExitStack() as stack:
-        put, watch = await contender.connect(stack, load)
+        server, readers = await contender.connect(stack, load)
 
         async def write(number: int) -> None:
             begun = time.perf_counter()
-            await put(load.written(number), b"%.6f" % begun)
+            await server.put(load.written(number), b"%.6f" % time.time())
             took.append(time.perf_counter() - begun)
 
-        reading = [asyncio.create_task(readings.read(number, watch(number))) for number in range(load.watches)]
-        if not await _begin(load, put, readings):
-            for each in reading:
-                each.cancel()
+        async def get() -> None:
+            while True:
+                begun = time.perf_counter()
+                await server.get(load.written(0))
+                got.append(time.perf_counter() - begun)
+                await asyncio.sleep(1 / GETS)
+
+        if not await readers.begun(BEGIN_SECONDS):
             return None
-        readings.restart()
+        await readers.restart(min(1.0, SAMPLES / load.told(writes)))
         started = time.perf_counter()
-        before, own = processes.cpu_seconds(contender.pid), processes.cpu_seconds()
+        before, own = processes.cpu_seconds(contender.pid), readers.cpu_seconds()
+        getting = asyncio.create_task(get())
         writing: set[asyncio.Task[None]] = set()
         for number in range(writes):
             await asyncio.sleep(max(0.0, started + number / load.rate - time.perf_counter()))
@@ -256,27 +288,26 @@ async def run_round(contender: Contender, load: Load) -> Figures | None:
             writing.add(task)
             task.add_done_callback(writing.discard)
         await asyncio.gather(*writing)
+        getting.cancel()
         deadline = time.perf_counter() + DRAIN_SECONDS
-        while sum(readings.told) < load.told(writes) and time.perf_counter() < deadline:
+        while (told := sum(await readers.told())) < load.told(writes) and time.perf_counter() < deadline:
             await asyncio.sleep(0.05)
         seconds = time.perf_counter() - started
-        late, told = readings.late(), sum(readings.told)
-        figures = Figures(
+        cpu = processes.cpu_seconds(contender.pid) - before
+        counts, late = await readers.told(), sorted(await readers.late()) or [0.0]
+        due = writes // load.watches if load.own_keys else writes
+        return Figures(
             told=told / seconds,
             share=told / load.told(writes),
-            least_share=min(
-                count / due for number, count in enumerate(readings.told) if (due := load.told_to(number, writes))
-            ),
+            least_share=min(counts) / due if due else told / load.told(writes),
             p50_ms=statistics.median(late) * 1000,
             p99_ms=late[len(late) * 99 // 100] * 1000,
             write_p99_ms=sorted(took)[len(took) * 99 // 100] * 1000,
-            server_cores=(processes.cpu_seconds(contender.pid) - before) / seconds,
-            client_cores=(processes.cpu_seconds() - own) / seconds,
+            get_p99_ms=sorted(got)[len(got) * 99 // 100] * 1000,
+            server_cores=cpu / seconds,
+            reader_cores=(readers.cpu_seconds() - own) / seconds,
+            server_us=cpu / max(told, 1) * 1e6,
         )
-        for each in reading:
-            each.cancel()
-        await asyncio.wait(reading)
-    return figures
 
 
 def measure(directory: Path, loads: list[Load]) -> dict[str, Any]:
@@ -284,12 +315,17 @@ def measure(directory: Path, loads: list[Load]) -> dict[str, Any]:
     rows = []
     with processes.scratch(directory) as path, ExitStack() as servers:
         node = servers.enter_context(processes.node(path / "node"))
-        contenders = [haptera_contender(node), undecoded_contender(node)]
-        if processes.etcd_version() is not None and importlib.util.find_spec("aetcd") is not None:
-            etcd = servers.enter_context(processes.etcd_server(path / "etcd"))
-            contenders.append(etcd_contender(etcd.port, etcd.pid))
+        contenders = [client_contender(node)]
+        program = lean_readers.build(path)
+        if program is not None:
+            contenders.append(node_contender(node, program))
+            if processes.etcd_version() is not None:
+                etcd = servers.enter_context(processes.etcd_server(path / "etcd"))
+                contenders.append(etcd_contender(etcd, program))
         for load in loads:
             for contender in contenders:
+                if load.watches > contender.watches_max:
+                    continue
                 figures = asyncio.run(run_round(contender, load))
                 measured = None if figures is None else figures._asdict()
                 rows.append({"client": contender.name, **load._asdict(), "figures": measured})
@@ -299,28 +335,30 @@ def measure(directory: Path, loads: list[Load]) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> None:
     """Print the table."""
     report.show_environment(result["environment"])
+    head = ["watches", "of", "events/s", "told", "least", "p50 ms", "p99 ms", "write p99 ms", "get p99 ms"]
+    head += ["server", "readers", "server, µs an event"]
     rows = []
     for row in result["watches"]:
         load = f"{row['watches']:,}{' of own keys' if row['own_keys'] else ''} at {row['rate']:,}/s"
         found = row["figures"]
         if found is None:
-            rows.append([load, row["client"], f"not begun within {BEGIN_SECONDS:.0f} s", *[""] * 7])
+            rows.append([load, row["client"], f"not begun within {BEGIN_SECONDS:.0f} s", *[""] * (len(head) - 3)])
             continue
+        figures = Figures(**found)
+        times = (figures.p50_ms, figures.p99_ms, figures.write_p99_ms, figures.get_p99_ms)
         rows.append(
             [
                 load,
                 row["client"],
-                f"{found['told']:,.0f}",
-                f"{found['share']:.0%}",
-                f"{found['least_share']:.0%}",
-                f"{found['p50_ms']:,.1f}",
-                f"{found['p99_ms']:,.1f}",
-                f"{found['write_p99_ms']:,.1f}",
-                f"{found['server_cores']:.2f}",
-                f"{found['client_cores']:.2f}",
+                f"{figures.told:,.0f}",
+                f"{figures.share:.0%}",
+                f"{figures.least_share:.0%}",
+                *(f"{each:,.1f}" for each in times),
+                f"{figures.server_cores:.2f}",
+                f"{figures.reader_cores:.2f}",
+                f"{figures.server_us:,.2f}",
             ]
         )
-    head = ["watches", "client", "events/s", "told", "least", "p50 ms", "p99 ms", "write p99 ms", "server", "client"]
     report.show("Watches", head, rows)
 
 

@@ -1,0 +1,3 @@
+module watch_reader
+
+go 1.24
