@@ -5,15 +5,12 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
-from pathlib import Path
-from typing import Any, cast
 
 import pytest
 
-SOURCES = Path(__file__).parents[2] / "src"
-PACKAGE = SOURCES / "haptera"
+from tests.support.sources import TREES
 
 # What every layer may import: modules at the root of the package, which themselves import nothing above them.
 LEAVES = frozenset({"boot_clock", "defaults", "errors", "forks", "key_rules", "kv_groups", "lazy", "version"})
@@ -55,19 +52,17 @@ IMPURE_MODULES = frozenset(
 USES_ASYNCIO = frozenset({"transport", "peer", "replication", "node", "client", "dialects", "testing", "cli"})
 
 
-def module_name(path: Path) -> str:
-    parts = path.relative_to(SOURCES).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+def module_name(path: str) -> str:
+    return f"haptera.{path.removesuffix('.py').replace('/', '.')}".removesuffix(".__init__")
 
 
-@cache
-def modules() -> dict[str, Path]:
-    return {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+#: The tree of each module, by its name.
+MODULES = {module_name(path): tree for path, tree in TREES.items()}
 
 
-def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Every import wherever it stands, inside functions and `if TYPE_CHECKING` too: (line, what is imported)."""
-    for node in ast.walk(tree):
+def imports(nodes: Iterable[ast.AST]) -> Iterator[tuple[int, str]]:
+    """The imports among some nodes: (line, what is imported)."""
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, alias.name
@@ -83,11 +78,11 @@ def layer_of(module: str) -> str:
     return parts[1] if len(parts) > 1 else ""
 
 
-def violations(module: str, source: str) -> list[str]:
+def violations(module: str, tree: ast.Module) -> list[str]:
     """What a module's imports break, a line each."""
     found = []
     layer = layer_of(module)
-    for line, imported in imports(ast.parse(source)):
+    for line, imported in imports(ast.walk(tree)):
         broken = _broken_by(module, layer, imported)
         if broken:
             found.append(f"{module}:{line} imports {imported}: {broken}")
@@ -130,8 +125,7 @@ def is_in_a_face(layer: str, target: str, imported: str) -> bool:
 @cache
 def face_of(package: str) -> frozenset[str]:
     """The names that the `__init__` of a package lists."""
-    path = modules().get(package)
-    for node in ast.parse(path.read_text(encoding="utf-8")).body if path is not None else ():
+    for node in MODULES[package].body if package in MODULES else ():
         if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["__all__"]:
             return frozenset(ast.literal_eval(node.value))
     return frozenset()
@@ -142,9 +136,8 @@ def is_code_class(face: str, name: str) -> bool:
     return face == "haptera.errors" and name in face_of("haptera.errors.codes")
 
 
-@pytest.mark.parametrize("module", modules())
-def test_a_module_imports_only_what_is_under_its_layer(module: str) -> None:
-    assert violations(module, modules()[module].read_text(encoding="utf-8")) == []
+def test_a_module_imports_only_what_is_under_its_layer() -> None:
+    assert [broken for module, tree in MODULES.items() for broken in violations(module, tree)] == []
 
 
 def test_the_layers_have_no_circle() -> None:
@@ -181,12 +174,11 @@ RECIPES_MAY_IMPORT = frozenset(
 )
 
 
-def reaches_of_a_recipe(source: str) -> list[str]:
+def reaches_of_a_recipe(tree: ast.Module) -> list[str]:
     """The lines on which a recipe imports more of the client than it may, or reaches into another object."""
-    tree = ast.parse(source)
     found = [
         f"{line}: {imported}"
-        for line, imported in imports(tree)
+        for line, imported in imports(ast.walk(tree))
         if layer_of(imported) == "client"
         and not any(imported.startswith(f"haptera.client.{allowed}.") for allowed in RECIPES_MAY_IMPORT)
     ]
@@ -198,38 +190,38 @@ def reaches_of_a_recipe(source: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("module", [name for name in modules() if name.startswith(f"{RECIPES}.")])
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith(f"{RECIPES}.")])
 def test_a_recipe_is_made_with_public_calls_alone(module: str) -> None:
     """So that it works on every store, and shows how a program makes one of its own."""
-    assert reaches_of_a_recipe(modules()[module].read_text(encoding="utf-8")) == []
+    assert reaches_of_a_recipe(MODULES[module]) == []
 
 
 def test_the_reaches_of_a_recipe_are_found() -> None:
     channel = "haptera.client.channels.channel"
-    assert reaches_of_a_recipe(f"from {channel} import Channel") == [f"1: {channel}.Channel"]
-    assert reaches_of_a_recipe("self._db._call(x)") == ["1: self._db._call"]
-    assert reaches_of_a_recipe("self._db.get(x)\nfrom haptera.errors import Code") == []
+    assert reaches_of_a_recipe(ast.parse(f"from {channel} import Channel")) == [f"1: {channel}.Channel"]
+    assert reaches_of_a_recipe(ast.parse("self._db._call(x)")) == ["1: self._db._call"]
+    assert reaches_of_a_recipe(ast.parse("self._db.get(x)\nfrom haptera.errors import Code")) == []
 
 
-def run_time_part(tree: ast.Module) -> ast.Module:
-    """The module without what stands under `if TYPE_CHECKING`."""
+def run_time_nodes(tree: ast.Module) -> Iterator[ast.AST]:
+    """Every node but those under `if TYPE_CHECKING`."""
+    left: list[ast.AST] = [tree]
+    while left:
+        node = left.pop()
+        yield node
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            left += node.orelse
+        else:
+            left += ast.iter_child_nodes(node)
 
-    class Strip(ast.NodeTransformer):
-        def visit_If(self, node: ast.If) -> Any:
-            if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-                return [self.visit(each) for each in node.orelse]
-            return self.generic_visit(node)
 
-    return cast("ast.Module", Strip().visit(tree))
-
-
-def known(module: str, source: str) -> set[str]:
+def known(module: str, tree: ast.Module) -> set[str]:
     """The modules of the package that a module's imports name when it runs."""
     found = set()
-    for _, imported in imports(run_time_part(ast.parse(source))):
+    for _, imported in imports(run_time_nodes(tree)):
         # `from haptera.peer import limits` names a module, `from haptera.peer import Peer` one's content.
-        target = imported if imported in modules() else imported.rpartition(".")[0]
-        if target in modules() and target != module:
+        target = imported if imported in MODULES else imported.rpartition(".")[0]
+        if target in MODULES and target != module:
             found.add(target)
     return found
 
@@ -263,7 +255,7 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 def test_no_modules_import_each_other() -> None:
     """Not even inside functions: what two modules both need when they run stands under them. Annotations may."""
-    graph = {module: known(module, path.read_text(encoding="utf-8")) for module, path in modules().items()}
+    graph = {module: known(module, tree) for module, tree in MODULES.items()}
     assert circles(graph) == []
 
 
@@ -285,7 +277,7 @@ else:
 def f():
     import haptera.errors
 """
-    assert known("haptera.node.node", source) == {
+    assert known("haptera.node.node", ast.parse(source)) == {
         "haptera.peer",
         "haptera.peer.limits",
         "haptera.peer.trace",
@@ -295,11 +287,11 @@ def f():
 
 def test_layers_hold_for_annotations_too() -> None:
     source = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from haptera.node.node import Node"
-    assert len(violations("haptera.peer.peer", source)) == 1
+    assert len(violations("haptera.peer.peer", ast.parse(source))) == 1
 
 
 def test_every_folder_and_root_module_has_its_place() -> None:
-    places = {layer_of(module) for module in modules()}
+    places = {layer_of(module) for module in MODULES}
     assert places <= BELOW.keys() | LEAVES | {"", "__main__", "recipes"}
 
 
@@ -338,7 +330,7 @@ def test_every_folder_and_root_module_has_its_place() -> None:
     ],
 )
 def test_the_rules_see_what_breaks_them(module: str, source: str) -> None:
-    assert len(violations(module, source)) == 1
+    assert len(violations(module, ast.parse(source))) == 1
 
 
 @pytest.mark.parametrize(
@@ -356,7 +348,7 @@ def test_the_rules_see_what_breaks_them(module: str, source: str) -> None:
     ],
 )
 def test_the_rules_allow_what_keeps_them(module: str, source: str) -> None:
-    assert violations(module, source) == []
+    assert violations(module, ast.parse(source)) == []
 
 
 def test_the_impure_modules_are_modules() -> None:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import ast
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import pytest
-
 from haptera.errors import Code
+from tests.support.sources import TREES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SOURCES: Final = Path(__file__).parents[2] / "src/haptera"
 #: Generated from spec/errors.toml: they say which number a code is.
 GENERATED: Final = frozenset({"errors/code_table.py", "errors/codes.py"})
 NUMBERS: Final = frozenset(int(code) for code in Code)
@@ -22,14 +18,6 @@ NUMBERS: Final = frozenset(int(code) for code in Code)
 NO_VERBS: Final = frozenset({"As", "Its", "This"})
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-
-
-@cache
-def modules() -> dict[str, ast.Module]:
-    return {
-        path.relative_to(SOURCES).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
-        for path in sorted(SOURCES.rglob("*.py"))
-    }
 
 
 def numbered(tree: ast.Module) -> Iterator[int]:
@@ -76,24 +64,28 @@ def imperatives(word: str) -> set[str]:
     return {word[:-1], word.removesuffix("es"), word.removesuffix("ies") + "y"} - {word}
 
 
-@pytest.mark.parametrize("name", sorted(modules().keys() - GENERATED))
-def test_an_error_is_named_and_not_numbered(name: str) -> None:
-    assert [f"{name}:{line}: write Code.{{name}}" for line in numbered(modules()[name])] == []
+def test_an_error_is_named_and_not_numbered() -> None:
+    assert [
+        f"{name}:{line}: write Code.{{name}}"
+        for name, tree in TREES.items()
+        if name not in GENERATED
+        for line in numbered(tree)
+    ] == []
 
 
-@pytest.mark.parametrize("name", modules())
-def test_a_name_is_described_above_it(name: str) -> None:
-    assert [f"{name}:{line}: describe it with `#:`, above" for line in described_below(modules()[name])] == []
+def test_a_name_is_described_above_it() -> None:
+    assert [
+        f"{name}:{line}: describe it with `#:`, above" for name, tree in TREES.items() for line in described_below(tree)
+    ] == []
 
 
-@pytest.mark.parametrize("name", modules())
-def test_a_logger_has_the_name_of_all_loggers(name: str) -> None:
-    assert set(loggers(modules()[name])) <= {"_logger"}
+def test_a_logger_has_the_name_of_all_loggers() -> None:
+    assert {name: found for name, tree in TREES.items() if (found := set(loggers(tree)) - {"_logger"})} == {}
 
 
 def test_a_docstring_begins_in_the_imperative() -> None:
     """A verb is known by another docstring that begins with it."""
-    words = [(name, line, word) for name, tree in modules().items() for line, word in first_words(tree)]
+    words = [(name, line, word) for name, tree in TREES.items() for line, word in first_words(tree)]
     used = {word for _, _, word in words}
     assert [
         f"{name}:{line}: {word}" for name, line, word in words if word not in NO_VERBS and imperatives(word) & used

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 from haptera.node.commands import operations
@@ -13,9 +14,9 @@ from tests.unit.transport.test_listener import told
 
 
 def test_the_dialect_keeps_the_rules_of_its_layer() -> None:
-    source = (Path(__file__).parent / "lines.py").read_text(encoding="utf-8")
-    assert violations("haptera.dialects.lines", source) == []
-    assert len(violations("haptera.peer.lines", source)) > 1
+    tree = ast.parse((Path(__file__).parent / "lines.py").read_text(encoding="utf-8"))
+    assert violations("haptera.dialects.lines", tree) == []
+    assert len(violations("haptera.peer.lines", tree)) > 1
 
 
 @virtual_clock
