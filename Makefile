@@ -16,6 +16,10 @@ ready_to_fuzz := $(VENV)/.ready-to-fuzz
 # pytest's further arguments: make test ARGS="-n0 -k damage -x"
 ARGS ?=
 
+# Compiled code is kept, whatever the environment says: the tests start hundreds of processes, and each would compile the
+# package for itself, as each worker would compile all tests. Empty is unset for Python.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help env serve test test-pythons test-long mutants shape fuzz lint format generate lock bench clean
 
 help:
