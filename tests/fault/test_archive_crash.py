@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from copy import deepcopy
-
 import pytest
 
 from haptera.storage import Archive, sealed_segments
-from haptera.testing.filesystem import Crashed, MemoryFileSystem
-from tests.fault.test_storage_crash import LOSSES, lose
+from haptera.testing.filesystem import MemoryFileSystem
+from tests.fault.test_storage_crash import LOSSES
+from tests.support.stops import left_by, stops
 from tests.unit.storage.stores import LOG_PATH, Store
 
 NODE = bytes(range(16))
@@ -24,7 +22,7 @@ def prepared() -> MemoryFileSystem:
     return fs.power_failure("drop")
 
 
-def archive_all(fs: MemoryFileSystem, archived: list[int]) -> None:
+def archive_all(fs: MemoryFileSystem) -> None:
     """Archive all that is sealed, and remove it from the log afterwards, as retention does."""
     archive = Archive(fs, "archive", NODE)
     archive.create()
@@ -32,7 +30,6 @@ def archive_all(fs: MemoryFileSystem, archived: list[int]) -> None:
     for number, path in sealed_segments(fs, LOG_PATH).items():
         if not archive.holds(number, path):
             archive.add(number, path)
-        archived.append(number)
         fs.unlink(path)
         fs.sync_directory(LOG_PATH)
 
@@ -40,19 +37,10 @@ def archive_all(fs: MemoryFileSystem, archived: list[int]) -> None:
 @pytest.mark.parametrize(("loss", "seed"), LOSSES)
 def test_no_segment_is_lost_however_archiving_is_interrupted(loss: str, seed: int) -> None:
     before = prepared()
-    whole = deepcopy(before)
-    contents = {number: whole.read(path) for number, path in sealed_segments(whole, LOG_PATH).items()}
+    contents = {number: before.read(path) for number, path in sealed_segments(before, LOG_PATH).items()}
     assert len(contents) > 2
-    archive_all(whole, [])
-    for stop in [0, *whole.changes()]:
-        fs = deepcopy(before)
-        fs.stop_after = stop
-        archived: list[int] = []
-        with suppress(Crashed):
-            archive_all(fs, archived)
-        fs.stop_after = None
-        left = lose(fs, loss, seed)
-        archive_all(left, [])  # the next start
+    for left, _ in left_by(stops(archive_all, lambda: None, before), loss, seed):
+        archive_all(left)  # the next start
         kept = Archive.find(left, "archive")
         assert {number: left.read(path) for number, path in kept.segments().items()} == contents
         assert kept.keyrings() == [("archive/keys/0000000000000001", left.read("data/keys"))]

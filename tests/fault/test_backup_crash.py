@@ -11,8 +11,9 @@ import pytest
 
 from haptera.errors import CorruptionError, StorageError
 from haptera.state import operations
-from haptera.testing.filesystem import Crashed, MemoryFileSystem
-from tests.fault.test_storage_crash import LOSSES, lose
+from haptera.testing.filesystem import MemoryFileSystem
+from tests.fault.test_storage_crash import LOSSES
+from tests.support.stops import lose, stops
 from tests.unit.node.offline.backups import Restoring, backup_of
 from tests.unit.node.offline.directories import START_MS, append, write_sets
 from tests.unit.node.offline.test_from_backup import archive_of
@@ -65,16 +66,10 @@ def test_a_restore_that_is_interrupted_leaves_the_whole_or_nothing_that_opens(
     loss: str, seed: int, archived: bool, tmp_path: Path
 ) -> None:
     prepared = Prepared(tmp_path, archived=archived)
-    fs = deepcopy(prepared.fs)
-    whole = prepared.restore(fs)
-    stops = [0, *fs.changes()]
-    for stop in stops:
-        left = deepcopy(prepared.fs)
-        left.stop_after = stop
-        with suppress(Crashed):
-            prepared.restore(left)
-        left.stop_after = None
-        prepared.check(lose(left, loss, seed), whole, finished=stop == stops[-1])
+    whole = prepared.restore(deepcopy(prepared.fs))
+    stopped = stops(prepared.restore, lambda: None, prepared.fs)
+    for stop in stopped:
+        prepared.check(lose(stop.fs, loss, seed), whole, finished=stop is stopped[-1])
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])

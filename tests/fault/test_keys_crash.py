@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
@@ -19,7 +20,7 @@ from haptera.storage import DataDirectory, MasterKey
 from haptera.storage.errors import MissingKey, WrongKey
 from haptera.storage.keyring_format import WrappedKeyring
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
-from tests.fault.test_storage_crash import image, lose
+from tests.support.stops import Stop, image, left_by, lose, stops
 from tests.support.thinned import some, thinned
 from tests.unit.storage.format_1 import format_1
 from tests.unit.storage.stores import PATH, Store, entries, opened
@@ -115,6 +116,12 @@ LIVES = {
 }
 
 
+def stopped(life: Life) -> list[Stop[int]]:
+    """A life that is stopped after each call, with the last index that it had acknowledged."""
+    acknowledged = [0 if life.begin is empty else 8]
+    return stops(lambda fs: life.go_on(fs, acknowledged), lambda: acknowledged[0], life.begin())
+
+
 def openers(fs: MemoryFileSystem, masters: tuple[MasterKey | None, ...]) -> list[MasterKey | None]:
     """The master keys of these that open a directory, each asked on a copy."""
     found = []
@@ -145,23 +152,10 @@ def check_what_is_left(fs: MemoryFileSystem, masters: tuple[MasterKey | None, ..
 @pytest.mark.parametrize(("loss", "seed"), LOSSES)
 def test_a_crash_after_any_call_leaves_a_directory_that_opens(name: str, loss: str, seed: int, step: int) -> None:
     life = LIVES[name]
-    whole = life.begin()
-    life.go_on(whole, [0])
-    assert tuple(openers(whole, (None, GIVEN, NEW))) == life.after
-    begun = life.begin()
-    looked_at = set()
-    for after in some([0, *whole.changes()], step):
-        fs = deepcopy(begun)
-        fs.stop_after = after
-        acknowledged = [0]
-        with suppress(Crashed):
-            life.go_on(fs, acknowledged)
-        fs.stop_after = None
-        left = lose(fs, loss, seed)
-        at_least = max(acknowledged[0], 8 if life.begin is not empty else 0)
-        if (seen := (image(left), at_least)) not in looked_at:
-            looked_at.add(seen)
-            check_what_is_left(left, life.masters, at_least)
+    places = stopped(life)
+    assert tuple(openers(lose(places[-1].fs, "killed", 0), (None, GIVEN, NEW))) == life.after
+    for left, at_least in left_by(some(places, step), loss, seed):
+        check_what_is_left(left, life.masters, at_least)
 
 
 @thinned(3)
@@ -170,31 +164,11 @@ def test_a_crash_after_any_call_leaves_a_directory_that_opens(name: str, loss: s
 def test_a_crash_while_it_is_opened_again_after_a_crash(name: str, loss: str, seed: int, step: int) -> None:
     """Making, migrating and tidying up may be interrupted again and again, and begin where they were."""
     life = LIVES[name]
-    whole = life.begin()
-    life.go_on(whole, [0])
-    begun = life.begin()
     looked_at = set()
-    for after in some([0, *whole.changes()], step):
-        fs = deepcopy(begun)
-        fs.stop_after = after
-        with suppress(Crashed):
-            life.go_on(fs, [0])
-        fs.stop_after = None
-        left = lose(fs, loss, seed)
-        second = deepcopy(left)
-        start = len(second.calls)
-        opened_again(second, life)
-        for stop in second.changes():
-            if stop <= start or stop % 3 != seed % 3:
-                continue
-            again = deepcopy(left)
-            again.stop_after = stop
-            with suppress(Crashed):
-                opened_again(again, life)
-            again.stop_after = None
-            found = lose(again, loss, seed)
-            if (seen := image(found)) not in looked_at:
-                looked_at.add(seen)
+    for left, _ in left_by(some(stopped(life), step), loss, seed):
+        for stop, again, _ in stops(lambda fs: opened_again(fs, life), lambda: None, left)[1:]:
+            if stop % 3 == seed % 3 and (look := image(found := lose(again, loss, seed))) not in looked_at:
+                looked_at.add(look)
                 check_what_is_left(found, life.masters, 0)
 
 
@@ -202,32 +176,35 @@ def test_a_crash_while_it_is_opened_again_after_a_crash(name: str, loss: str, se
 @pytest.mark.parametrize("loss", ["keep", "drop", "reorder"])
 def test_a_change_of_the_generated_key_behind_one_that_failed_may_be_stopped_anywhere(loss: str, step: int) -> None:
     """Trap: the first change has put its key into the file, and the keyring is put under two others."""
-    base, whole = filled(), filled()
+    base = filled()
+    whole = deepcopy(base)
     keyring = Store.open(whole).keyring
     start = len(whole.calls)
     keyring.change_generated_master()
     looked_at = set()
     for fail_at in some(range(start + 1, len(whole.calls) + 1), step):
-        stop = 0
-        while True:
-            fs = deepcopy(base)
-            keyring = Store.open(fs).keyring
-            fs.fail_at = fail_at
-            with pytest.raises(StorageError):
-                keyring.change_generated_master()
-            fs.fail_at = None
-            fs.stop_after = len(fs.calls) + stop
-            with suppress(Crashed):
-                keyring.change_generated_master()
-                break
-            fs.stop_after = None
+        behind: list[int] = []
+        program = partial(change_behind_one_that_failed, fail_at=fail_at, behind=behind)
+        places = stops(program, lambda: None, base)
+        first = max(number for number, stop in enumerate(places) if stop.after <= behind[0])
+        for after, fs, _ in places[first:]:
             left = lose(fs, loss, fail_at)
-            if (seen := image(left)) not in looked_at:
-                looked_at.add(seen)
-                assert openers(left, (None,)), (fail_at, stop)
+            if (look := image(left)) not in looked_at:
+                looked_at.add(look)
+                assert openers(left, (None,)), (fail_at, after)
                 assert keeps_what_opens(left, base.read(f"{PATH}/keys"))
                 assert keeps_what_opens(left, fs.read(f"{PATH}/keys")), "a backup that was made at this moment"
-            stop += 1
+
+
+def change_behind_one_that_failed(fs: MemoryFileSystem, *, fail_at: int, behind: list[int]) -> None:
+    """Put another generated master key in the place of the first, and again when that has failed, ``behind`` a call."""
+    keyring = Store.open(fs).keyring
+    fs.fail_at = fail_at
+    with pytest.raises(StorageError):
+        keyring.change_generated_master()
+    fs.fail_at = None
+    behind.append(len(fs.calls))
+    keyring.change_generated_master()
 
 
 def keeps_what_opens(fs: MemoryFileSystem, keyring: bytes) -> bool:
@@ -243,17 +220,10 @@ def keeps_what_opens(fs: MemoryFileSystem, keyring: bytes) -> bool:
 @pytest.mark.parametrize(("loss", "seed"), LOSSES)
 def test_a_crash_leaves_a_key_for_the_backups_made_before(name: str, loss: str, seed: int, step: int) -> None:
     """The generated master key that is replaced stays in the directory, whatever happens on the way."""
-    life = LIVES[name]
-    begun = life.begin()
-    whole = deepcopy(begun)
-    life.go_on(whole, [0])
-    for after in some([0, *whole.changes()], step):
-        fs = deepcopy(begun)
-        fs.stop_after = after
-        with suppress(Crashed):
-            life.go_on(fs, [0])
-        fs.stop_after = None
-        assert keeps_what_opens(lose(fs, loss, seed), begun.read(f"{PATH}/keys")), after
+    places = stopped(LIVES[name])
+    keyring = places[0].fs.read(f"{PATH}/keys")
+    for after, fs, _ in some(places, step):
+        assert keeps_what_opens(lose(fs, loss, seed), keyring), after
 
 
 def opened_again(fs: MemoryFileSystem, life: Life) -> None:

@@ -15,7 +15,8 @@ from haptera.errors import CorruptionError, StorageError
 from haptera.node import NodeConfig, Timeline, build_directory, salvage, verify
 from haptera.storage import open_keyring
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
-from tests.fault.test_storage_crash import LOSSES, lose
+from tests.fault.test_storage_crash import LOSSES
+from tests.support.stops import lose, stops
 from tests.unit.node.offline.directories import CONFIG, PATH, Recorded, opened
 
 if TYPE_CHECKING:
@@ -83,20 +84,13 @@ def test_a_crash_after_any_call_leaves_the_whole_directory_or_none(
 ) -> None:
     start = source()
     before = files(start)
-    done = deepcopy(start)
-    work(done)
-    whole_after = done.changes()
-    expected = digest_of(done.restart())
+    stopped = stops(work, lambda: None, start)
+    expected = digest_of(lose(stopped[-1].fs, "killed", 0))
     outcomes = []
-    for stop in [0, *whole_after]:
-        fs = deepcopy(start)
-        fs.stop_after = stop
-        with suppress(Crashed):
-            work(fs)
-        fs.stop_after = None
-        left = lose(fs, loss, seed)
+    for stop in stopped:
+        left = lose(stop.fs, loss, seed)
         assert files(left) == before, "the source stays as it is"
-        outcomes.append(check_target(left, expected, whole=stop == whole_after[-1]))
+        outcomes.append(check_target(left, expected, whole=stop is stopped[-1]))
     assert outcomes == sorted(outcomes), "once it is whole, it stays"
 
 

@@ -19,7 +19,8 @@ from haptera.node.snapshots.disposal import dispose
 from haptera.node.snapshots.making import make_snapshot
 from haptera.state import Logged, encode_commands, operations
 from haptera.storage import LogEntry, find_snapshots, remove_unfinished_snapshots
-from haptera.testing.filesystem import Crashed, MemoryFileSystem
+from haptera.testing.filesystem import MemoryFileSystem
+from tests.support.stops import Stop, left_by, stops
 from tests.support.thinned import some, thinned
 
 #: Losses by power failure, and the steps between the calls to stop after. The long run stops after each.
@@ -107,10 +108,10 @@ def work(fs: MemoryFileSystem, acknowledged: list[int]) -> None:
 
 
 @cache
-def calls_to_stop_after() -> tuple[int, ...]:
-    fs = MemoryFileSystem()
-    work(fs, [0])
-    return (0, *fs.changes())
+def stopped() -> list[Stop[int]]:
+    """The lives, stopped after each call, with the last index that they had acknowledged."""
+    acknowledged = [0]
+    return stops(lambda fs: work(fs, acknowledged), lambda: acknowledged[0])
 
 
 def check_what_is_left(fs: MemoryFileSystem, at_least: int) -> None:
@@ -128,10 +129,6 @@ def check_what_is_left(fs: MemoryFileSystem, at_least: int) -> None:
     assert again.machine.index == index + 3
     assert {key: value for key, (value, _, _) in again.machine.kv.entries.items()} == expected(index + 3)
     again.close()
-
-
-def lose(fs: MemoryFileSystem, loss: str, seed: int) -> MemoryFileSystem:
-    return fs.restart() if loss == "killed" else fs.power_failure(loss, seed)  # type: ignore[arg-type]
 
 
 def test_the_work_makes_snapshots_and_removes_old_files() -> None:
@@ -157,14 +154,9 @@ def test_the_work_makes_snapshots_and_removes_old_files() -> None:
     ("loss", "seed", "step"), [*LOSSES, *(pytest.param(*each, marks=pytest.mark.long) for each in EVERY_LOSS)]
 )
 def test_a_crash_in_a_snapshot_or_in_retention_loses_nothing(loss: str, seed: int, step: int) -> None:
-    for after in calls_to_stop_after()[seed * 3 :: step] if step > 1 else calls_to_stop_after():
-        fs = MemoryFileSystem()
-        fs.stop_after = after
-        acknowledged = [0]
-        with suppress(Crashed):
-            work(fs, acknowledged)
-        fs.stop_after = None
-        check_what_is_left(lose(fs, loss, seed), acknowledged[0])
+    places = stopped()[seed * 3 :: step] if step > 1 else stopped()
+    for left, acknowledged in left_by(places, loss, seed):
+        check_what_is_left(left, acknowledged)
 
 
 @thinned(4)

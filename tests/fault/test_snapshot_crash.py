@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from haptera.storage import find_snapshots
-from haptera.testing.filesystem import Crashed, MemoryFileSystem
+from tests.support.stops import Stop, lose, stops
 from tests.support.thinned import some, thinned
 from tests.unit.node.stored_state import PATH, SNAPSHOTS_PATH, StoredState, digest_after, stored
 from tests.unit.storage.stores import check_soundness
 
 if TYPE_CHECKING:
     from haptera.storage import Durability
+    from haptera.testing.filesystem import MemoryFileSystem
 
 LOSSES = [("killed", 0), ("drop", 0), ("keep", 0), ("tear", 0), ("reorder", 0), ("reorder", 1000)]
 
@@ -73,27 +73,24 @@ def forget(state: StoredState, fs: MemoryFileSystem) -> None:
     state.log.forget_before(state.log.point.next_segment)
 
 
-def places() -> list[int]:
-    fs = MemoryFileSystem()
-    life = Life(fs)
-    life.run()
-    assert life.acknowledged == 14
-    assert len(find_snapshots(fs, SNAPSHOTS_PATH)) == 1
-    return [0, *fs.changes()]
+class Told(NamedTuple):
+    acknowledged: int
+    synced: int
 
 
-def stopped(after: int, durability: Durability) -> tuple[MemoryFileSystem, Life]:
-    fs = MemoryFileSystem()
-    fs.stop_after = after
-    life = Life(fs, durability)
-    with suppress(Crashed):
-        life.run()
-    fs.stop_after = None
-    return fs, life
+@cache
+def stopped(durability: Durability) -> list[Stop[Told]]:
+    """A life that is stopped after each call."""
+    lives: list[Life] = []
 
+    def live(fs: MemoryFileSystem) -> None:
+        lives.append(Life(fs, durability))
+        lives[0].run()
 
-def lose(fs: MemoryFileSystem, loss: str, seed: int) -> MemoryFileSystem:
-    return fs.restart() if loss == "killed" else fs.power_failure(loss, seed)  # type: ignore[arg-type]
+    found = stops(live, lambda: Told(lives[0].acknowledged, lives[0].synced))
+    assert lives[0].acknowledged == 14
+    assert len(find_snapshots(found[-1].fs, SNAPSHOTS_PATH)) == 1
+    return found
 
 
 def check_what_is_left(fs: MemoryFileSystem, at_least: int) -> None:
@@ -116,31 +113,25 @@ def check_what_is_left(fs: MemoryFileSystem, at_least: int) -> None:
 @thinned(4)
 @pytest.mark.parametrize(("loss", "seed"), LOSSES)
 def test_a_crash_after_any_call_loses_nothing_that_was_acknowledged(loss: str, seed: int, step: int) -> None:
-    for after in some(places(), step):
-        fs, life = stopped(after, "sync")
-        check_what_is_left(lose(fs, loss, seed + after), life.acknowledged)
+    for after, fs, told in some(stopped("sync"), step):
+        check_what_is_left(lose(fs, loss, seed + after), told.acknowledged)
 
 
 @thinned(6)
 @pytest.mark.parametrize("loss", ["killed", "drop", "reorder"])
 def test_in_durability_os_a_snapshot_makes_all_before_it_durable(loss: str, step: int) -> None:
-    for after in some(places(), step):
-        fs, life = stopped(after, "os")
-        check_what_is_left(lose(fs, loss, after), life.acknowledged if loss == "killed" else life.synced)
+    for after, fs, told in some(stopped("os"), step):
+        check_what_is_left(lose(fs, loss, after), told.acknowledged if loss == "killed" else told.synced)
+
+
+def begin(fs: MemoryFileSystem) -> None:
+    StoredState.begin(fs)
 
 
 @thinned(31)
 @pytest.mark.parametrize("loss", ["killed", "drop", "reorder"])
 def test_a_crash_during_the_recovery_from_a_crash(loss: str, step: int) -> None:
-    for after in some(places(), step):
-        fs, life = stopped(after, "sync")
+    for after, fs, told in some(stopped("sync"), step):
         left = lose(fs, loss, after)
-        whole = left.power_failure("keep")
-        StoredState.begin(whole)
-        for stop in [0, *whole.changes()]:
-            again = left.power_failure("keep")
-            again.stop_after = stop
-            with suppress(Crashed):
-                StoredState.begin(again)
-            again.stop_after = None
-            check_what_is_left(lose(again, loss, stop), life.acknowledged)
+        for stop, begun, _ in stops(begin, lambda: None, left):
+            check_what_is_left(lose(begun, loss, stop), told.acknowledged)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from copy import deepcopy
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
 
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
+from tests.support.stops import Stop, image, left_by, stops
 from tests.unit.storage.stores import (
-    LOG_PATH,
-    PATH,
-    SNAPSHOTS_PATH,
     Store,
     check_soundness,
     entries,
@@ -51,25 +49,11 @@ def work(fs: MemoryFileSystem, durability: Durability, acknowledged: list[int]) 
         store.close()
 
 
-def calls_to_stop_after() -> list[int]:
-    fs = MemoryFileSystem()
-    work(fs, "sync", [0])
-    return [0, *fs.changes()]
-
-
-def stopped(after: int, durability: Durability) -> tuple[MemoryFileSystem, int]:
-    """The file system of a program that was stopped after a call, and the last index it had acknowledged."""
-    fs = MemoryFileSystem()
-    fs.stop_after = after
+@cache
+def stopped(durability: Durability) -> list[Stop[int]]:
+    """A life that is stopped after each call, with the last index that it had acknowledged."""
     acknowledged = [0]
-    with suppress(Crashed):
-        work(fs, durability, acknowledged)
-    fs.stop_after = None
-    return fs, acknowledged[0]
-
-
-def lose(fs: MemoryFileSystem, loss: str, seed: int) -> MemoryFileSystem:
-    return fs.restart() if loss == "killed" else fs.power_failure(loss, seed)  # type: ignore[arg-type]
+    return stops(lambda fs: work(fs, durability, acknowledged), lambda: acknowledged[0])
 
 
 def check_what_is_left(fs: MemoryFileSystem, at_least: int, written: list[LogEntry] = ALL) -> None:
@@ -88,9 +72,8 @@ def check_what_is_left(fs: MemoryFileSystem, at_least: int, written: list[LogEnt
 
 @pytest.mark.parametrize(("loss", "seed"), LOSSES)
 def test_a_crash_after_any_call_loses_nothing_that_was_acknowledged(loss: str, seed: int) -> None:
-    for after in calls_to_stop_after():
-        fs, acknowledged = stopped(after, "sync")
-        check_what_is_left(lose(fs, loss, seed), acknowledged)
+    for left, acknowledged in left_by(stopped("sync"), loss, seed):
+        check_what_is_left(left, acknowledged)
 
 
 def test_every_record_of_a_long_segment_is_durable_when_it_is_acknowledged() -> None:
@@ -108,18 +91,8 @@ def test_every_record_of_a_long_segment_is_durable_when_it_is_acknowledged() -> 
 
 @pytest.mark.parametrize(("loss", "seed"), LOSSES)
 def test_durability_os_loses_only_the_end_and_only_with_the_power(loss: str, seed: int) -> None:
-    for after in calls_to_stop_after():
-        fs, acknowledged = stopped(after, "os")
-        check_what_is_left(lose(fs, loss, seed), acknowledged if loss == "killed" else 0)
-
-
-def image(fs: MemoryFileSystem) -> tuple[tuple[str, bytes], ...]:
-    """All that is on a disk: two that are equal need no more than one look."""
-    names: list[str] = []
-    for folder in (PATH, LOG_PATH, SNAPSHOTS_PATH):
-        with suppress(FileNotFoundError):
-            names += [f"{folder}/{name}" for name in fs.listdir(folder)]
-    return tuple((name, fs.read(name)) for name in sorted(names) if name not in {LOG_PATH, SNAPSHOTS_PATH})
+    for left, acknowledged in left_by(stopped("os"), loss, seed):
+        check_what_is_left(left, acknowledged if loss == "killed" else 0)
 
 
 def go_on(fs: MemoryFileSystem) -> None:
@@ -131,29 +104,18 @@ def go_on(fs: MemoryFileSystem) -> None:
 @pytest.mark.parametrize("first", ["killed", ""])
 @pytest.mark.parametrize(("loss", "seed"), LOSSES)
 def test_a_crash_during_the_recovery_from_a_crash(first: str, loss: str, seed: int) -> None:
-    for after in calls_to_stop_after()[seed::11]:
-        fs, acknowledged = stopped(after, "sync")
-        left = lose(fs, first or loss, seed)
-        whole = deepcopy(left)
-        go_on(whole)
-        looked_at = set()
-        for stop in [0, *whole.changes()]:
-            again = deepcopy(left)
-            again.stop_after = stop
-            with suppress(Crashed):
-                go_on(again)
-            again.stop_after = None
-            found = lose(again, loss, seed)
-            if (seen := image(found)) not in looked_at:
-                looked_at.add(seen)
+    looked_at = set()
+    for left, acknowledged in left_by(stopped("sync")[seed::11], first or loss, seed):
+        for found, _ in left_by(stops(go_on, lambda: None, left), loss, seed):
+            if (look := (image(found), acknowledged)) not in looked_at:
+                looked_at.add(look)
                 check_what_is_left(found, acknowledged)
 
 
 def test_what_a_recovery_has_handed_out_survives_a_power_failure() -> None:
     """A process is killed between a write and its sync: the next one reads what was written, and answers from it."""
     for durability in DURABILITIES:
-        for after in calls_to_stop_after():
-            fs = stopped(after, durability)[0].restart()
+        for fs, _ in left_by(stopped(durability), "killed", 0):
             store = Store.open(fs)
             check_what_is_left(fs.power_failure("drop"), len(store.entries))
             if len(store.entries) < len(ALL):
@@ -171,19 +133,14 @@ def test_a_power_failure_while_the_log_of_a_killed_process_is_sealed(seed: int) 
     with suppress(Crashed):
         store.append(1)
     left = fs.restart()
-    whole = deepcopy(left)
-    Store.open(whole)
-    for stop in range(len(whole.calls) + 1):
-        again = deepcopy(left)
-        again.stop_after = stop
-        with suppress(Crashed):
-            Store.open(again)
-        again.stop_after = None
-        check_what_is_left(again.power_failure("reorder", seed), 2)
+    recovery = stops(lambda fs: Store.open(fs).directory.close(), lambda: 2, left)
+    for found, at_least in left_by(recovery, "reorder", seed):
+        check_what_is_left(found, at_least)
 
 
 def test_a_torn_tail_is_reported() -> None:
-    fs, _ = stopped(10_000, "sync")
+    fs = MemoryFileSystem()
+    work(fs, "sync", [0])
     store = Store.open(fs)
     store.append(1)
     offset = store.log.segments[-1].size_bytes

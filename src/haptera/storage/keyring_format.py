@@ -64,10 +64,19 @@ def wrap(keyring: Keyring, masters: Iterable[MasterKey]) -> bytes:
 
 def format_of_keys(path: str, data: bytes) -> int:
     """The format of the file, 1 or KEYS_FORMAT. Raises NewerFormat, and CorruptionError where there is none."""
+    return _format_of(path, _table(data))
+
+
+def _table(data: bytes) -> dict[str, Any]:
+    """The tables of a file; none where it has no such form."""
     try:
-        number = parse_toml(data)["format"]
-    except (ValueError, KeyError):
-        number = None
+        return parse_toml(data)
+    except ValueError:
+        return {}
+
+
+def _format_of(path: str, table: dict[str, Any]) -> int:
+    number = table.get("format")
     if type(number) is not int or number < 1:
         raise CorruptionError(path, 0, _EXPECTED, "something else")
     if number > KEYS_FORMAT:
@@ -83,7 +92,8 @@ class WrappedKeyring:
 
     def __init__(self, path: str, data: bytes) -> None:
         self._path = path
-        found = _decode(data) if format_of_keys(path, data) == KEYS_FORMAT else None
+        table = _table(data)
+        found = _decode(data, table) if _format_of(path, table) == KEYS_FORMAT else None
         if found is None:
             raise CorruptionError(path, 0, _EXPECTED, "something else")  # never quote it: it may be a key
         self._entries, self._wrappings = found
@@ -141,10 +151,9 @@ def _encode(entries: Iterable[_Entry], wrappings: Iterable[_Wrapping]) -> bytes:
     return f"{_NOTICE}format = {KEYS_FORMAT}\ncheck = {google_crc32c.value(body)}\n\n".encode() + body
 
 
-def _decode(data: bytes) -> tuple[list[_Entry], list[_Wrapping]] | None:
-    """The tables of a file, or None unless it is, byte for byte, what `_encode` makes of them."""
+def _decode(data: bytes, table: dict[str, Any]) -> tuple[list[_Entry], list[_Wrapping]] | None:
+    """The keys in the tables of a file, or None unless it is, byte for byte, what `_encode` makes of them."""
     try:
-        table = parse_toml(data)
         entries = [
             _Entry(_hex(key["id"], KEY_ID_SIZE), _u64(key["created_ms"]), _u64(key["first_segment"]))
             for key in table["key"]

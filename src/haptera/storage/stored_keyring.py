@@ -172,7 +172,7 @@ def open_keyring(directory: DataDirectory, master: MasterKey | None = None) -> S
         data = _content(directory, KEYS_NAME)
     if data is None:
         keyring = _new(directory, master, [_first_key(directory)])
-    elif format_of_keys(path, data) == 1 and directory.format == 1:
+    elif directory.format == 1 and format_of_keys(path, data) == 1:
         keyring = _new(directory, master, [_parse_plain(path, data)])
     else:
         keyring = _read(directory, master, WrappedKeyring(path, data))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import re
 import sys
+from contextlib import suppress
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from haptera.storage import filesystem
 from haptera.storage.filesystem import File, FileSystem, OsFileSystem, write_file_atomically
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
+from tests.support.stops import image, left_by, stops
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,3 +193,61 @@ def test_the_program_stops_for_good() -> None:
             fs.mkdir("b")
     assert fs.calls == [("mkdir", "a")]
     assert fs.changes() == [1]
+
+
+def test_a_copy_has_the_same_unsynced_changes_and_goes_its_own_way() -> None:
+    fs = MemoryFileSystem()
+    fs.mkdir("d")
+    fs.sync_directory("")
+    file = fs.open("d/a", "x")
+    file.pwrite(b"synced", 0)
+    file.fsync()
+    fs.sync_directory("d")
+    file.pwrite(b"unsynced", 0)
+    fs.rename("d/a", "d/b")
+    other = deepcopy(fs)
+    assert other.calls == fs.calls
+    assert image(other) == image(fs)
+    renamed = other.open("d/b", "w")
+    renamed.fsync()
+    assert other.power_failure("drop").read("d/a") == b"unsynced", "the name on the disk and the one seen are one file"
+    assert fs.power_failure("drop").read("d/a") == b"synced"
+    assert len(other.calls) == len(fs.calls) + 2
+    other.unlink("d/b")
+    assert fs.read("d/b") == b"unsynced"
+    other.unreachable["d"] = errno.EIO
+    assert fs.listdir("d") == ["b"]
+
+
+def test_a_program_is_kept_as_each_change_leaves_it() -> None:
+    """As it is found after a stop at that place, which each of these runs anew."""
+    told = [0]
+
+    def program(fs: FileSystem) -> None:
+        told[0] = 0
+        fs.mkdir("d")
+        file = fs.open("d/a", "x")
+        file.pwrite(b"12", 0)
+        file.size()
+        file.fdatasync()
+        told[0] = 2
+        file.pwrite(b"34", 2)
+        file.size()
+        fs.rename("d/a", "d/b")
+        fs.sync_directory("d")
+        told[0] = 4
+
+    whole = MemoryFileSystem()
+    program(whole)
+    kept = stops(program, lambda: told[0])
+    assert [stop.after for stop in kept] == [0, *whole.changes()]
+    assert [stop.told for stop in kept] == [0, 0, 0, 0, 2, 2, 2, 4]
+    for stop in kept:
+        fs = MemoryFileSystem()
+        fs.stop_after = stop.after
+        with suppress(Crashed):
+            program(fs)
+        assert image(fs) == image(stop.fs)
+    assert [(left.listdir("d"), told) for left, told in left_by(kept[1:], "killed", 0)][-2:] == [(["b"], 2), (["b"], 4)]
+    dropped = list(left_by(kept, "drop", 0))
+    assert [(left.listdir(""), told) for left, told in dropped] == [([], 0), ([], 2), ([], 4)]
