@@ -1,4 +1,7 @@
-"""What every test can rely on: reproducible randomness, short paths for sockets, and ports that nobody else has."""
+"""What every test can rely on: reproducible randomness, short paths for sockets, and ports that nobody else has.
+
+And how many workers run them, and who ends a test that hangs.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,14 @@ import socket
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import hypothesis
 import pytest
 
 from tests.support.processes import children, end_group
+from tests.support.watchdog import Watchdog
 
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
 hypothesis.settings.register_profile("long", deadline=None, print_blob=True, max_examples=5_000)
@@ -34,6 +39,33 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--rewrite", action="store_true", help="write the transcripts of tests/interaction as they are now"
     )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Have more workers than cores: of a worker's time a third is a wait for another process, a disk or a second."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores + max(1, cores // 4)
+
+
+_watchdog = Watchdog()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:
+    """Have the watchdog end a test that hangs; a test that asks for another method than a thread has that."""
+    if settings.method != "thread":
+        return None
+    _watchdog.begin(item, settings)
+    return True
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_timeout_cancel_timer() -> None:
+    """Tell the watchdog that a test has ended."""
+    _watchdog.end()
 
 
 @pytest.hookimpl(wrapper=True)

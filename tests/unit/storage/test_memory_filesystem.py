@@ -208,7 +208,7 @@ def test_a_copy_has_the_same_unsynced_changes_and_goes_its_own_way() -> None:
     other = deepcopy(fs)
     assert other.calls == fs.calls
     assert image(other) == image(fs)
-    renamed = other.open("d/b", "w")
+    renamed = other.open("d/b", "r+")
     renamed.fsync()
     assert other.power_failure("drop").read("d/a") == b"unsynced", "the name on the disk and the one seen are one file"
     assert fs.power_failure("drop").read("d/a") == b"synced"
