@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from bench.messaging.compare import IN_FLIGHT, PAYLOADS, STREAM, show
-from bench.messaging.plot import draw
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("--scale", "0.002", "--rounds", "1", "--idle-seconds", "0.1", "--json")
@@ -31,6 +30,8 @@ def measured(directory: Path, *libraries: str) -> dict[str, Any]:
 def test_the_comparison_measures_each_library_and_what_it_found_can_be_shown_and_drawn(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from bench.messaging.plot import draw  # it imports a large library, which no other test needs
+
     result = measured(tmp_path, "ZeroMQ", "gRPC")
     assert result["ping"]["pings"] > 0
     show(result)

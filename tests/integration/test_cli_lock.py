@@ -193,7 +193,8 @@ def test_a_store_that_cannot_be_reached_runs_nothing(tmp_path: Path) -> None:
 
 def test_the_command_has_the_terminal_and_its_interrupt(url: str) -> None:
     """It reads a line of the terminal, is interrupted by Ctrl-C alone, and leaves the terminal as it was."""
-    script = 'read line; echo "got $line"; trap "echo stays; exit 5" INT; echo ready; sleep 60'
+    # A shell looks at signals between its commands: one that comes just before a long sleep would wait for all of it.
+    script = 'read line; echo "got $line"; trap "echo stays; exit 5" INT; echo ready; while :; do sleep 0.1; done'
     pid, terminal = pty.fork()
     if pid == 0:
         os.execv(

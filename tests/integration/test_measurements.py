@@ -172,7 +172,8 @@ def test_leases(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
 def test_watches(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a node alone: etcd takes seconds to start."""
     monkeypatch.setattr(processes, "etcd_version", lambda: None)
-    monkeypatch.setattr(watches, "SECONDS", 0.2)
+    for name in ("SECONDS", "SETTLE_SECONDS"):
+        monkeypatch.setattr(watches, name, 0.2)
     options = ["--load", "5:50", "--load", "5:50:keys", "--dir", str(tmp_path), "--json"]
     assert watches.main(options) == 0
     rows = _found(capsys)["watches"]
