@@ -10,6 +10,7 @@ import copy
 import errno
 import os
 import random
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 if TYPE_CHECKING:
@@ -318,8 +319,9 @@ class MemoryFile:
         self._fs.called(name, self._path)
 
 
-def _parts(path: str) -> list[str]:
-    return [part for part in os.path.normpath(path).split("/") if part not in ("", ".")]
+@lru_cache(maxsize=1024)
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(part for part in os.path.normpath(path).split("/") if part not in ("", "."))
 
 
 def _error(number: int, path: str) -> OSError:

@@ -195,6 +195,7 @@ class _At:
     def __init__(self, filesystem: MemoryFileSystem, path: str) -> None:
         self._fs = filesystem
         self._path = os.path.normpath(path)
+        self._below = self._path + "/"
 
     def open(self, path: str, mode: OpenMode) -> File:
         return self._fs.open(self._map(path), mode)
@@ -224,6 +225,8 @@ class _At:
         self._fs.close()
 
     def _map(self, path: str) -> str:
+        if path.startswith(self._below):
+            return MEMORY_DATA_DIR + path[len(self._path) :]
         return os.path.normpath(os.path.join(MEMORY_DATA_DIR, os.path.relpath(path, self._path)))
 
 
