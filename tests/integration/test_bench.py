@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -30,6 +32,16 @@ if TYPE_CHECKING:
     from haptera.cli.benchmark.result import Report
 
 FEW = ("--count", "200", "--warmup", "0", "--in-flight", "8", "--json")
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_frozen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fails a run that leaves objects frozen. Nothing is: thawed, all tests cost the collector a second each."""
+    asked: list[str] = []
+    for name in ("freeze", "unfreeze"):
+        monkeypatch.setattr(gc, name, partial(asked.append, name))
+    yield
+    assert asked == ["freeze", "unfreeze"] * (len(asked) // 2)
 
 
 @pytest.fixture(scope="module")
