@@ -19,7 +19,8 @@ from haptera.node.recovery import DurableState
 from haptera.state import operations
 from haptera.storage import open_keyring
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
-from tests.fault.test_storage_crash import LOSSES, lose
+from tests.fault.test_storage_crash import LOSSES
+from tests.support.stops import lose
 from tests.support.thinned import some, thinned
 from tests.unit.node.offline.backups import Restoring, backup_of
 from tests.unit.node.offline.directories import CONFIG, PATH, START_MS, append, opened

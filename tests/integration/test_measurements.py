@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -172,17 +173,12 @@ def test_leases(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
 def test_watches(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a node alone: etcd takes seconds to start."""
     monkeypatch.setattr(processes, "etcd_version", lambda: None)
-    for name in ("SECONDS", "SETTLE_SECONDS"):
-        monkeypatch.setattr(watches, name, 0.2)
+    monkeypatch.setattr(watches, "SECONDS", 0.2)
     options = ["--load", "5:50", "--load", "5:50:keys", "--dir", str(tmp_path), "--json"]
     assert watches.main(options) == 0
     rows = _found(capsys)["watches"]
-    assert [(row["client"], row["own_keys"]) for row in rows] == [
-        ("haptera", False),
-        ("haptera, not decoded", False),
-        ("haptera", True),
-        ("haptera, not decoded", True),
-    ]
+    readers = ["haptera, client"] if shutil.which("go") is None else ["haptera, client", "haptera"]
+    assert {(row["client"], row["own_keys"]) for row in rows} == set(product(readers, (False, True)))
     for found in (row["figures"] for row in rows):
         assert found["share"] == found["least_share"] == 1
         assert 0 < found["p50_ms"] <= found["p99_ms"]

@@ -13,11 +13,11 @@ import pytest
 
 from haptera.errors import Failure, LocalProtocolError
 from haptera.node.commands import ANONYMOUS
-from haptera.node.watches import delivery, follower, packed_items
+from haptera.node.watches import delivery, follower, shared_items
 from haptera.node.watches import watches as module
 from haptera.node.watches.groups import Groups
 from haptera.node.watches.items import ITEM_SIZE_MAX, pack
-from haptera.node.watches.packed_items import PackedItem, PackedItems
+from haptera.node.watches.shared_items import SharedItem, SharedItems
 from haptera.state import EventBounds, EventCursor, EventHistory
 from haptera.state.operations import Clear, Delete, DeleteMany, OpenWatch, Rename, Set, SetMany
 from haptera.testing import virtual_clock
@@ -479,10 +479,10 @@ async def test_a_watch_far_behind_has_large_items_where_others_had_small_ones() 
         assert len(far.items) < 12, "an ITEM has half of the events that there are, at least"
 
 
-async def test_packed_items_are_bounded_and_go_when_no_watch_is_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed_items, "PACKED_SIZE_MAX", 100_000)
+async def test_shared_items_are_bounded_and_go_when_no_watch_is_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_items, "SHARED_SIZE_MAX", 100_000)
     async with opened() as node:
-        kept, sizes = node.watches._packed, []
+        kept, sizes = node.watches._shared, []
         slow = [Reader(room=1) for _ in range(4)]
         for reader in slow:
             watch(node, reader)
@@ -496,7 +496,7 @@ async def test_packed_items_are_bounded_and_go_when_no_watch_is_behind(monkeypat
             for _ in range(20):
                 await asyncio.sleep(0)
             sizes.append(kept.size)
-            assert kept.size == sum(packed_items._OVERHEAD + len(each.item) for each in kept._items.values())
+            assert kept.size == sum(shared_items._OVERHEAD + len(each.item) for each in kept._items.values())
         assert 50_000 < max(sizes) <= 100_000
         assert node.watches.behind == 0
         assert kept.size == 0
@@ -504,8 +504,8 @@ async def test_packed_items_are_bounded_and_go_when_no_watch_is_behind(monkeypat
         assert all(len(reader.events) == 6000 for reader in slow)
 
 
-def test_packed_items_are_for_the_watches_that_lack_all_of_their_events() -> None:
-    groups, kept = Groups(), PackedItems()
+def test_shared_items_are_for_the_watches_that_lack_all_of_their_events() -> None:
+    groups, kept = Groups(), SharedItems()
     group, other, alone = (
         groups.join(OpenWatch(prefix="a")),
         groups.join(OpenWatch(prefix="b")),
@@ -515,7 +515,7 @@ def test_packed_items_are_for_the_watches_that_lack_all_of_their_events() -> Non
     assert groups.join(OpenWatch(prefix="b")) is other
     history = EventHistory(lambda _: None, EventBounds())
     cursor, end = EventCursor(history, 10), EventCursor(history, 20)
-    packed = PackedItem(b"item", 7, end, 0, 0, full=False)
+    packed = SharedItem(b"item", 7, end, 0, 0, full=False)
     kept.keep(group, cursor, 3, packed)
     kept.keep(alone, cursor, 3, packed)
     found = kept.find(group, cursor.copy(), 3, 6, 20)

@@ -17,8 +17,8 @@ from haptera.node.slice_queue import TURN_WORK_MAX
 from haptera.node.watches.follower import ENCODE_WORK, LOOK_WORK, PIECE_EVENTS
 from haptera.node.watches.groups import Group, Groups
 from haptera.node.watches.items import mark, pack
-from haptera.node.watches.packed_items import PackedItem
 from haptera.node.watches.progress_marks import ProgressMarks
+from haptera.node.watches.shared_items import SharedItem
 from haptera.state import EventCursor
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from haptera.node.slice_queue import Turns
     from haptera.node.watches.follower import Follower
-    from haptera.node.watches.packed_items import PackedItems
+    from haptera.node.watches.shared_items import SharedItems
     from haptera.state import Event, EventHistory, Steps
 
 _logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Delivery:
         events: EventHistory,
         turns: Turns,
         loop: asyncio.AbstractEventLoop,
-        packed: PackedItems,
+        shared: SharedItems,
         fall_behind: FallBehind,
         end: Callable[[Follower, Failure], None],
     ) -> None:
@@ -64,7 +64,7 @@ class Delivery:
         self.progress = ProgressMarks(loop, self._start)
         self._events = events
         self._turns = turns
-        self._packed = packed
+        self._shared = shared
         self._fall_behind = fall_behind
         self._end = end
         self._cursor = EventCursor(events, events.end)
@@ -146,8 +146,8 @@ class Delivery:
             yield (end - start) * ENCODE_WORK + (len(item) >> 10)
             rest = end < len(events)
             behind, left = (begun, end) if rest else (self._cursor, 0)
-            packed = PackedItem(item, events[0][0], behind.copy(), left, open_, full=rest or ahead > 0)
-            readers = yield from self._send_all(group, readers, events, start, begun, packed)
+            shared = SharedItem(item, events[0][0], behind.copy(), left, open_, full=rest or ahead > 0)
+            readers = yield from self._send_all(group, readers, events, start, begun, shared)
             start = end
             self.groups.note_open(group, open_)
 
@@ -158,13 +158,13 @@ class Delivery:
         events: list[Event],
         start: int,
         begun: EventCursor,
-        packed: PackedItem,
+        shared: SharedItem,
     ) -> Steps[list[list[Follower]]]:
         """Send an ITEM to watches, so many of each reader as may leave in one turn, and so on until all have it.
 
         Returns the ones that are still in step, by their readers.
         """
-        size = len(packed.item)
+        size = len(shared.item)
         part_max = max(1, min(_SENT_MAX, _PART_SIZE_MAX // size))
         kept: list[list[Follower]] = [[] for _ in readers]
         work = 0
@@ -173,10 +173,10 @@ class Delivery:
                 part = self._part(watches[place : place + part_max], events, start, begun)
                 if not part:
                     continue
-                for unsent in self._send(part, packed.item):
+                for unsent in self._send(part, shared.item):
                     watch = part[unsent]
                     if watch.in_step:
-                        self._packed.keep(group, begun, start, packed)
+                        self._shared.keep(group, begun, start, shared)
                         self._fall_behind(watch, begun.copy(), start, group.open)
                 for watch in part:
                     if watch.in_step:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from haptera.node.watches.items import mark, pack
-from haptera.node.watches.packed_items import PackedItem
+from haptera.node.watches.shared_items import SharedItem
 
 if TYPE_CHECKING:
     import asyncio
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from haptera.errors import Failure
     from haptera.node.watches.feed import Feed
     from haptera.node.watches.groups import Group
-    from haptera.node.watches.packed_items import PackedItems
+    from haptera.node.watches.shared_items import SharedItems
     from haptera.state import EventCursor, Steps, operations
 
 #: Events that are looked at in one slice: a third of a millisecond.
@@ -67,7 +67,7 @@ class Follower:
         #: Whether it was sent an event since the last progress mark.
         self.spoken = False
 
-    def item_steps(self, until: int, kept: PackedItems) -> Steps[bytes | None]:
+    def item_steps(self, until: int, kept: SharedItems) -> Steps[bytes | None]:
         """The next ITEM of a watch that is behind, with events before the place ``until``; None if there are none.
 
         ``kept`` are the ITEMs that were packed for others. Nothing else of the history is kept from one ITEM to the
@@ -76,10 +76,10 @@ class Follower:
         cursor, group = self.cursor, self.group
         assert cursor is not None
         while cursor.place < until and not cursor.lost:
-            packed = kept.find(group, cursor, self.skip, self.after, until)
-            if packed is not None:
+            shared = kept.find(group, cursor, self.skip, self.after, until)
+            if shared is not None:
                 yield SHARED_WORK
-                return self._take(packed)
+                return self._take(shared)
             begun = cursor.copy()
             read = cursor.read(until, PIECE_EVENTS)
             ahead = cursor.revision_ahead(until)
@@ -93,16 +93,16 @@ class Follower:
             item, end, open_ = pack(found, skip, ahead, group.with_previous)
             rest = end < len(found)
             behind, left = (begun, end) if rest else (cursor, 0)
-            packed = PackedItem(item, read[0][0], behind, left, open_, full=rest or ahead > 0)
-            if self.after < packed.first:
-                kept.keep(group, begun, skip, packed)
+            shared = SharedItem(item, read[0][0], behind, left, open_, full=rest or ahead > 0)
+            if self.after < shared.first:
+                kept.keep(group, begun, skip, shared)
             yield len(read) * LOOK_WORK + (end - skip) * ENCODE_WORK + (len(item) >> 10)
-            return self._take(packed)
+            return self._take(shared)
         return None
 
-    def _take(self, packed: PackedItem) -> bytes:
-        self.cursor, self.skip, self.open = packed.cursor.copy(), packed.skip, packed.open
-        return packed.item
+    def _take(self, shared: SharedItem) -> bytes:
+        self.cursor, self.skip, self.open = shared.cursor.copy(), shared.skip, shared.open
+        return shared.item
 
     def _close_revision(self) -> bytes:
         revision, self.open = self.open, 0

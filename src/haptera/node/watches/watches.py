@@ -17,7 +17,7 @@ from haptera.node.scans import PROGRESS_TIMEOUT_S, SWEEP_INTERVAL_S, page_steps
 from haptera.node.watches.delivery import Delivery
 from haptera.node.watches.follower import Follower
 from haptera.node.watches.items import mark, present
-from haptera.node.watches.packed_items import PackedItems
+from haptera.node.watches.shared_items import SharedItems
 from haptera.state import EventCursor, operations, validate
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ class Watches:
         self._loop = loop
         self._metrics = metrics
         #: The ITEMs that watches which are behind share.
-        self._packed = PackedItems()
-        self._delivery = Delivery(machine.kv.events, commands.turns, loop, self._packed, self._fall_behind, self._end)
+        self._shared = SharedItems()
+        self._delivery = Delivery(machine.kv.events, commands.turns, loop, self._shared, self._fall_behind, self._end)
         self._open: set[Follower] = set()
         self._behind: set[Follower] = set()
         self._owned: Counter[object] = Counter()
@@ -173,7 +173,7 @@ class Watches:
         watch.task = None
         self._behind.discard(watch)
         if not self._behind:
-            self._packed.clear()
+            self._shared.clear()
         if watch.ended is None:
             watch.ended = _reason_of(task)
         if watch.ended is not None:
@@ -234,7 +234,7 @@ class Watches:
                 watch.after, watch.cursor = max(watch.after, delivery.revision), None
                 watch.group.admit(watch)
                 return
-            steps = watch.item_steps(delivery.until, self._packed)
+            steps = watch.item_steps(delivery.until, self._shared)
             item = await self._commands.turns.run(watch.owner, steps)
             if item is not None:
                 await feed.send(item)

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from haptera.state import EventCursor
 
 #: Bytes of the ITEMs that are kept: so many as the watches of a few groups need that are behind by thousands of events.
-PACKED_SIZE_MAX: Final = 8 * 1024 * 1024
+SHARED_SIZE_MAX: Final = 8 * 1024 * 1024
 #: Bytes of an ITEM beside its own: its place and the fields about it.
 _OVERHEAD: Final = 512
 
 
-class PackedItem(NamedTuple):
+class SharedItem(NamedTuple):
     """An ITEM of a group, packed from a place on. ``first`` is the revision of the first event there. The next ITEM
     begins at ``cursor``, behind ``skip`` events of the group, and ``full`` says whether there was one already. ``open``
     is the revision that goes on in it, or 0.
@@ -35,36 +35,36 @@ class PackedItem(NamedTuple):
     full: bool
 
 
-class PackedItems:
+class SharedItems:
     """The ITEMs that are kept, by their groups and places; the ones that were packed first go first."""
 
     def __init__(self) -> None:
-        self._items: dict[tuple[Group, int, str, int], PackedItem] = {}
+        self._items: dict[tuple[Group, int, str, int], SharedItem] = {}
         #: Bytes that they take.
         self.size = 0
 
-    def find(self, group: Group, cursor: EventCursor, skip: int, after: int, until: int) -> PackedItem | None:
+    def find(self, group: Group, cursor: EventCursor, skip: int, after: int, until: int) -> SharedItem | None:
         """The ITEM for a watch of the group that has everything up to the revision ``after``, and goes on at the cursor
         behind ``skip`` of its events; None if it is to be packed.
 
         An ITEM from a time when there were far fewer events is not for a watch that can have them in one.
         """
-        packed = self._items.get((group, cursor.place, cursor.after, skip))
-        if packed is None or after >= packed.first:
+        shared = self._items.get((group, cursor.place, cursor.after, skip))
+        if shared is None or after >= shared.first:
             return None
-        if packed.full or 2 * (packed.cursor.place - cursor.place) >= until - cursor.place:
-            return packed
+        if shared.full or 2 * (shared.cursor.place - cursor.place) >= until - cursor.place:
+            return shared
         return None
 
-    def keep(self, group: Group, cursor: EventCursor, skip: int, packed: PackedItem) -> None:
+    def keep(self, group: Group, cursor: EventCursor, skip: int, shared: SharedItem) -> None:
         """Keep an ITEM that was packed for a watch from which no event was held back, if others may need it."""
-        if group.size < 2 or len(packed.item) > ITEM_SIZE_MAX:
+        if group.size < 2 or len(shared.item) > ITEM_SIZE_MAX:
             return
         place = (group, cursor.place, cursor.after, skip)
         self._drop(place)
-        self._items[place] = packed
-        self.size += _OVERHEAD + len(packed.item)
-        while self.size > PACKED_SIZE_MAX:
+        self._items[place] = shared
+        self.size += _OVERHEAD + len(shared.item)
+        while self.size > SHARED_SIZE_MAX:
             self._drop(next(iter(self._items)))
 
     def clear(self) -> None:
@@ -73,6 +73,6 @@ class PackedItems:
         self.size = 0
 
     def _drop(self, place: tuple[Group, int, str, int]) -> None:
-        packed = self._items.pop(place, None)
-        if packed is not None:
-            self.size -= _OVERHEAD + len(packed.item)
+        shared = self._items.pop(place, None)
+        if shared is not None:
+            self.size -= _OVERHEAD + len(shared.item)
