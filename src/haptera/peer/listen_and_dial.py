@@ -278,8 +278,8 @@ async def _attempt(make: Callable[[Place], Peer], tls: TlsContext | None, host: 
             transport = TlsTransport(connect, tls, judge_listener, server_name=name)
         except ValueError as error:
             raise TlsFailed(f"no certificate can have its name: {error}", in_handshake=True) from error
+        await loop.create_connection(lambda: transport, *address)
         async with asyncio.timeout(TLS_HANDSHAKE_S):
-            await loop.create_connection(lambda: transport, *address)
             await transport.wait_open()
     return made[0]
 

@@ -14,7 +14,7 @@ ADDRESSES_MAX: Final = 16
 LOOKUPS_MAX: Final = 64
 #: Bytes of a Unix socket's path: ``sun_path`` holds 108 on Linux, with a NUL. Where it holds fewer, binding fails.
 SOCKET_PATH_MAX: Final = 107
-#: Connections of one listener. Each costs some 12 KiB and a file descriptor.
+#: Connections of one listener. Each costs some 12 KiB and a file descriptor, and with TLS 30 KiB more.
 CONNECTIONS_MAX: Final = 10_000
 #: Connections whose handshake is not done: room for thousands of clients that start at one instant and share a few
 #: busy processors, and 64 KiB each at most. Never more than half of a listener's connections, because silent ones

@@ -145,14 +145,14 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
                 self._refuse_foreign(data)
                 return
             self._received += len(data)
-            if self._received > TLS_HANDSHAKE_SIZE_MAX:
-                self._fail(f"its handshake has more than {TLS_HANDSHAKE_SIZE_MAX} bytes")
-                return
         self._into.write(data)
         if self.session is None:
             self._shake_hands()
         if self.session is not None:
             self._read()
+        elif self._received > TLS_HANDSHAKE_SIZE_MAX:
+            # Not before: the first bytes inside may come with the last ones of the handshake.
+            self._fail(f"its handshake has more than {TLS_HANDSHAKE_SIZE_MAX} bytes")
 
     def eof_received(self) -> bool | None:
         """The other side sends no more."""

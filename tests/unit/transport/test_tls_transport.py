@@ -330,6 +330,18 @@ async def test_the_bytes_of_an_unfinished_handshake_are_bounded(ours: Authority)
     assert isinstance(pair.there.lost[0], TlsFailed)
 
 
+@virtual_clock
+async def test_bytes_that_come_with_the_end_of_the_handshake_are_none_of_it(ours: Authority) -> None:
+    pair = Pair(ours).start(buffer=2 * MIB, chunk=2 * MIB)
+    send, held = pair.link.dialer.write, bytearray()
+    pair.link.dialer.write = held.extend  # type: ignore[assignment, method-assign]
+    await pair.dialler.wait_open()
+    pair.dialler.write(bytes(4 * TLS_HANDSHAKE_SIZE_MAX))
+    send(held)
+    await eventually(lambda: len(pair.there.received) == 4 * TLS_HANDSHAKE_SIZE_MAX)
+    assert pair.failures == []
+
+
 @pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\n", b"\xfaW", b"\x80\x2e\x01\x00\x02", b"\x15\x03\x03\x00\x02"])
 @virtual_clock
 async def test_a_dialler_that_speaks_something_else_is_told_apart_and_answered(ours: Authority, first: bytes) -> None:
