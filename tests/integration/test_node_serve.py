@@ -321,7 +321,7 @@ def test_with_a_key_the_key_is_nowhere_but_in_its_file(tmp_path: Path) -> None:
         assert KEY.hex() not in str(node.events)
 
 
-@pytest.mark.parametrize("content", [None, b"too short"])
+@pytest.mark.parametrize("content", [None, b"0123-abcd"])
 def test_a_key_file_that_cannot_be_used_ends_with_15_before_anything_is_made(
     content: bytes | None, tmp_path: Path
 ) -> None:
@@ -338,7 +338,7 @@ def test_a_key_file_that_cannot_be_used_ends_with_15_before_anything_is_made(
     assert result.returncode == 15
     assert result.stderr.startswith("haptera: --signing-key-file: the key file signing.key cannot be used: ")
     assert result.stderr.count("\n") == 1
-    assert "too short" not in result.stderr
+    assert "0123-abcd" not in result.stderr
     assert list(tmp_path.iterdir()) == before
 
 

@@ -106,7 +106,7 @@ def test_a_hang_up_reads_files_again_that_have_not_changed(ours: Authority) -> N
     [
         (14.6 * DAY, [], ["certificate_ends_soon"]),
         (13 * DAY, ["certificate_ends_soon"], ["certificate_ends_soon"]),
-        (-timedelta(minutes=1), ["certificate_ended"], ["certificate_ended"]),
+        (-timedelta(hours=2), ["certificate_ended"], ["certificate_ended"]),
     ],
 )
 def test_the_end_of_a_certificate_is_announced_14_days_before(
