@@ -74,7 +74,7 @@ async def test_a_time_is_the_last_change_up_to_it(kind: Kind, tmp_path: Path) ->
 @KINDS
 async def test_a_key_is_dead_by_the_time_that_is_asked_for(kind: Kind, tmp_path: Path) -> None:
     async with opened(kind, tmp_path) as db:
-        await db.set("a", "1", ttl=0.05)
+        await db.set("a", "1", ttl=0.5)
         entry = await db.get("a")
         assert entry is not None
         assert entry.expires_at is not None
