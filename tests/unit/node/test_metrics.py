@@ -9,7 +9,9 @@ from haptera.node.services.kv import KvService
 from tests.unit.node.nodes import opened
 
 OF_LISTENERS = {
-    name for name in MEASURED if name.startswith(("wire_", "connections", "half_open", "requests_in", "requests_rec", "tls_", "certificate_"))
+    name
+    for name in MEASURED
+    if name.startswith(("wire_", "connections", "half_open", "requests_in", "requests_rec", "tls_", "certificate_"))
 }
 
 
