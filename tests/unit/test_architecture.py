@@ -13,7 +13,9 @@ import pytest
 from tests.support.sources import TREES
 
 # What every layer may import: modules at the root of the package, which themselves import nothing above them.
-LEAVES = frozenset({"boot_clock", "defaults", "errors", "forks", "key_rules", "kv_groups", "lazy", "version"})
+LEAVES = frozenset(
+    {"access_rules", "boot_clock", "defaults", "errors", "forks", "key_rules", "kv_groups", "lazy", "version"}
+)
 
 # layer: the layers under it that it may import. A folder that is not there yet is no violation; one that is not
 # named here is.
@@ -44,7 +46,7 @@ DIALECTS_MAY_IMPORT = "haptera.node.commands"
 WITH_FACES = frozenset(BELOW) - {"cli", "testing"} | {"errors"}
 
 # The layers that are pure: bytes and values in, bytes and values out, time passed in.
-PURE = frozenset({"wire", "connection", "state"})
+PURE = frozenset({"wire", "connection", "state", "security"})
 IMPURE_MODULES = frozenset(
     {"asyncio", "datetime", "io", "os", "pathlib", "random", "secrets", "select", "selectors", "signal", "socket"}
     | {"ssl", "subprocess", "tempfile", "threading", "time", "uuid"}

@@ -18,6 +18,8 @@ from rich.pretty import pretty_repr
 import haptera
 from haptera.connection.config import Config
 from haptera.peer.url_options import Options
+from haptera.security import ClientKeys, PlainLogin, SigningSecret, Verifier
+from haptera.security.scram_messages import ClientFinal
 from haptera.storage.data_key import DataKey
 from haptera.storage.master_key import MasterKey
 from haptera.transport import Address
@@ -31,10 +33,15 @@ HOLDERS: dict[type, Callable[[], object]] = {
     DataKey: lambda: DataKey.of(SECRET),
     MasterKey: lambda: MasterKey.of(SECRET),
     Options: lambda: Options(signing_key=SECRET),
+    ClientKeys: lambda: ClientKeys(SECRET, SECRET),
+    Verifier: lambda: Verifier(SECRET, 4096, SECRET, SECRET),
+    SigningSecret: lambda: SigningSecret(SECRET, SECRET),
+    PlainLogin: lambda: PlainLogin("app", SECRET.decode()),
+    ClientFinal: lambda: ClientFinal("c", "r", SECRET, "c=c,r=r"),
 }
 
 # What a field of a secret is called.
-SECRET_NAME = re.compile(r"secret|password|signing_key$|private|credential$")
+SECRET_NAME = re.compile(r"secret|password|(signing|client|stored|server)_key$|private|credential$|^ikm$|^proof$")
 
 
 def views(value: object) -> Iterator[str]:

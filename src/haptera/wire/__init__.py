@@ -55,7 +55,7 @@ from haptera.wire.payload import (
     encode_payload,
     map_size,
 )
-from haptera.wire.signature import SECRET_SIZE_MIN, Signer, check_secret, preshared_keys
+from haptera.wire.signature import SECRET_SIZE_MIN, Signer, check_secret, direction_keys, preshared_keys
 
 __all__ = [
     "COMPRESSED",
@@ -97,6 +97,7 @@ __all__ = [
     "decode_failure",
     "decode_payload",
     "decode_route",
+    "direction_keys",
     "encode_entry",
     "encode_frame",
     "encode_head",

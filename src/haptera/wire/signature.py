@@ -28,8 +28,12 @@ def preshared_keys(secret: bytes, hello_frame: bytes, welcome_frame: bytes) -> t
     another connection, makes every tag fail. Raises ``ValueError`` for a secret of less than 32 bytes.
     """
     check_secret(secret)
-    salt = sha256(hello_frame + welcome_frame + bytes(32)).digest()
-    return hkdf_sha256(secret, salt, _DIALER_INFO), hkdf_sha256(secret, salt, _ACCEPTOR_INFO)
+    return direction_keys(secret, sha256(hello_frame + welcome_frame + bytes(32)).digest())
+
+
+def direction_keys(ikm: bytes, salt: bytes) -> tuple[bytes, bytes]:
+    """Return the dialer's and the acceptor's key that follow from a secret, pre-shared or of an exchange."""
+    return hkdf_sha256(ikm, salt, _DIALER_INFO), hkdf_sha256(ikm, salt, _ACCEPTOR_INFO)
 
 
 def check_secret(secret: bytes) -> None:
