@@ -15,6 +15,7 @@ import hmac
 import json
 import struct
 import sys
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -499,6 +500,142 @@ def make_signing() -> list[dict[str, Any]]:
     return vectors
 
 
+def hmac_sha256(key: bytes, message: bytes) -> bytes:
+    """HMAC-SHA-256."""
+    return hmac.new(key, message, hashlib.sha256).digest()
+
+
+def pbkdf2(password: bytes, salt: bytes, iterations: int) -> bytes:
+    """PBKDF2 with HMAC-SHA-256, one block: RFC 8018, section 5.2, step by step."""
+    block = last = hmac_sha256(password, salt + (1).to_bytes(4, "big"))
+    for _ in range(iterations - 1):
+        last = hmac_sha256(password, last)
+        block = bytes(a ^ b for a, b in zip(block, last, strict=True))
+    return block
+
+
+def scram_exchange(name: str, **parts: Any) -> dict[str, Any]:
+    """Make a whole exchange: its inputs, its messages, the verifier and the keys that sign frames after it."""
+    user: str = parts.get("user", "app")
+    password: str = parts.get("password", "correct horse battery staple")
+    salt: bytes = parts.get("salt", bytes(range(16)))
+    iterations: int = parts.get("iterations", 4096)
+    certificate: bytes | None = parts.get("certificate")
+    hello = frame(HELLO, payload=pack(HELLO_MAP))
+    welcome = frame(WELCOME, payload=pack({**WELCOME_MAP, "mechanisms": ["SCRAM-SHA-256"]}))
+    certified = bytes(32) if certificate is None else hashlib.sha256(certificate).digest()
+    binding = b"p=haptera-hello,," + hashlib.sha256(hello + welcome + certified).digest()
+    dialer_nonce, acceptor_nonce = b"fyko+d2lbbFgONRv9qkxdawL", b"3rfcNHYJY1ZVvWVs7j1Vqk2e"
+    salted = pbkdf2(password.encode(), salt, iterations)
+    client_key, server_key = hmac_sha256(salted, b"Client Key"), hmac_sha256(salted, b"Server Key")
+    stored_key = hashlib.sha256(client_key).digest()
+    escaped = user.encode().replace(b"=", b"=3D").replace(b",", b"=2C")
+    first = b"n=" + escaped + b",r=" + dialer_nonce
+    server_first = b"r=" + dialer_nonce + acceptor_nonce + b",s=" + b64encode(salt) + b",i=%d" % iterations
+    final = b"c=" + b64encode(binding) + b",r=" + dialer_nonce + acceptor_nonce
+    signed = b",".join((first, server_first, final))
+    mask = hmac_sha256(stored_key, signed)
+    proof = bytes(a ^ b for a, b in zip(client_key, mask, strict=True))
+    extracted = hmac_sha256(hashlib.sha256(signed).digest(), client_key + server_key)
+    return {
+        "name": name,
+        "user": user,
+        "password": password,
+        "salt": salt.hex(),
+        "iterations": iterations,
+        "stored_key": stored_key.hex(),
+        "server_key": server_key.hex(),
+        "hello": hello.hex(),
+        "welcome": welcome.hex(),
+        "certificate": None if certificate is None else certificate.hex(),
+        "dialer_nonce": dialer_nonce.decode(),
+        "acceptor_nonce": acceptor_nonce.decode(),
+        "client_first": (b"p=haptera-hello,," + first).decode(),
+        "server_first": server_first.decode(),
+        "client_final": (final + b",p=" + b64encode(proof)).decode(),
+        "server_final": (b"v=" + b64encode(hmac_sha256(server_key, signed))).decode(),
+        "dialer_key": hmac_sha256(extracted, b"haptera/1 dialer\x01").hex(),
+        "acceptor_key": hmac_sha256(extracted, b"haptera/1 acceptor\x01").hex(),
+    }
+
+
+def make_scram() -> list[dict[str, Any]]:
+    """Whole exchanges, then the first of them with one message in place of the right one."""
+    right = scram_exchange("an exchange without TLS")
+    exchanges = [
+        right,
+        scram_exchange("an exchange inside TLS", certificate=b"the bytes of a certificate"),
+        scram_exchange("a name with a comma and an equals sign", user="a,b=c"),
+        scram_exchange("a name and a password that are not ASCII", user="jürgen", password="ö, = ü"),  # noqa: S106  # of an example
+        scram_exchange("the largest salt", salt=bytes(64), iterations=5000),
+    ]
+    nonce, both = right["dialer_nonce"], right["dialer_nonce"] + right["acceptor_nonce"]
+    first, challenge = str(right["client_first"]), str(right["server_first"])
+    final, last = str(right["client_final"]), str(right["server_final"])
+    salt = b64encode(bytes(range(16))).decode()
+    bare, _, proof = final.rpartition(",p=")
+    cases: list[tuple[str, str, str]] = [
+        ("no channel binding", "client_first", first.replace("p=haptera-hello", "n")),
+        ("no channel binding, because the acceptor seems to have none", "client_first", "y,,n=app,r=" + nonce),
+        ("another channel binding", "client_first", first.replace("haptera-hello", "tls-exporter")),
+        ("an identity to act as", "client_first", first.replace("hello,,", "hello,a=root,")),
+        ("a mandatory extension", "client_first", first.replace(",,n", ",,m=x,n")),
+        ("a name that comes twice", "client_first", first + ",n=root"),
+        ("a name with an equals sign", "client_first", first.replace("n=app", "n=a=b")),
+        ("a name with a control character", "client_first", first.replace("n=app", "n=a\nb")),
+        ("an empty name", "client_first", first.replace("n=app", "n=")),
+        ("a name of 257 bytes", "client_first", first.replace("n=app", "n=" + "x" * 257)),
+        ("a nonce of 15 characters", "client_first", "p=haptera-hello,,n=app,r=" + "x" * 15),
+        ("a nonce of 129 characters", "client_first", "p=haptera-hello,,n=app,r=" + "x" * 129),
+        ("a message of 4,097 bytes", "client_first", (first + ",x=").ljust(4097, "y")),
+        ("another nonce", "server_first", challenge.replace("r=f", "r=g")),
+        ("a nonce without the acceptor's part", "server_first", challenge.replace(both, nonce)),
+        ("4,095 iterations", "server_first", challenge.replace("i=4096", "i=4095")),
+        ("1,000,001 iterations", "server_first", challenge.replace("i=4096", "i=1000001")),
+        ("iterations with a zero before them", "server_first", challenge.replace("i=4096", "i=04096")),
+        ("a salt of 15 bytes", "server_first", challenge.replace(salt, b64encode(bytes(15)).decode())),
+        ("a salt of 65 bytes", "server_first", challenge.replace(salt, b64encode(bytes(65)).decode())),
+        ("a salt without its padding", "server_first", challenge.replace(salt, salt[:-2])),
+        ("a mandatory extension of the acceptor", "server_first", "m=x," + challenge),
+        ("the binding of no handshake", "client_final", final.replace(bare[2 : bare.index(",")], "biws")),
+        ("the nonce of another exchange", "client_final", final.replace("r=f", "r=g")),
+        ("a proof of zeros", "client_final", f"{bare},p={b64encode(bytes(32)).decode()}"),
+        ("a proof of 31 bytes", "client_final", f"{bare},p={b64encode(bytes(31)).decode()}"),
+        ("no proof", "client_final", bare),
+        ("something behind the proof", "client_final", final + ",x=1"),
+        ("an extension that was not signed", "client_final", f"{bare},x=1,p={proof}"),
+        ("a signature of zeros", "server_final", "v=" + b64encode(bytes(32)).decode()),
+        ("an error in place of a signature", "server_final", "e=other-error"),
+        ("two signatures", "server_final", f"{last},{last}"),
+    ]
+    return exchanges + [{"name": name, "message": which, "text": text} for name, which, text in cases]
+
+
+def make_plain() -> list[dict[str, Any]]:
+    """PLAIN's message: the name and the password in it, or nothing where it is refused."""
+    read = [
+        ("a name and a password", "app", "p"),
+        ("signs of all kinds", "jürgen", "p,=\n ö"),
+        ("the longest ones", "n" * 256, "p" * 1024),
+    ]
+    refused = [
+        ("nothing", b""),
+        ("an identity to act as", b"app\0app\0p"),
+        ("no password", b"\0app\0"),
+        ("no name", b"\0\0p"),
+        ("one part too many", b"\0app\0p\0"),
+        ("no UTF-8", b"\0app\0\xff"),
+        ("a name with a control character", b"\0a\nb\0p"),
+        ("a name of 257 bytes", b"\0" + b"n" * 257 + b"\0p"),
+        ("a password of 1,025 bytes", b"\0n\0" + b"p" * 1025),
+    ]
+    vectors: list[dict[str, Any]] = [
+        {"name": name, "hex": f"\0{user}\0{password}".encode().hex(), "user": user, "password": password}
+        for name, user, password in read
+    ]
+    return vectors + [{"name": name, "hex": data.hex()} for name, data in refused]
+
+
 #: zstd frames of "haptera " 256 times, unless they say otherwise, in hexadecimal as some encoder made them: others make
 #: other ones.
 _PACKED = {
@@ -821,6 +958,18 @@ def generate() -> dict[Path, str]:
                 "signed with it, with what they would be unsigned (section 5.2)."
             ),
             make_signing(),
+        ),
+        "scram.json": (
+            (
+                "Whole exchanges of SCRAM-SHA-256: the messages, the verifier, and the keys of signed frames after it. "
+                "Behind them: a `text` in place of the right `message` of the first exchange, which the side that "
+                "reads it refuses (sections 5.1 and 5.2)."
+            ),
+            make_scram(),
+        ),
+        "plain.json": (
+            "PLAIN's message `hex`: the `user` and the `password` in it; without them it is refused (section 5.1).",
+            make_plain(),
         ),
         "compression.json": (
             (

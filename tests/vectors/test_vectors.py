@@ -20,16 +20,29 @@ from haptera.connection.events import RequestReceived
 from haptera.connection.stream_law import ConnectionState
 from haptera.errors import ServerError
 from haptera.kv_groups import KV_GROUPS
+from haptera.security import (
+    ExchangeFailed,
+    PlainLogin,
+    ScramAcceptor,
+    ScramDialer,
+    derive_keys,
+    hello_binding,
+    read_plain,
+    verifier_of,
+    write_plain,
+)
 from haptera.testing import node
 from haptera.wire.compression import Codec
 from haptera.wire.decoder import FrameDecoder
 from haptera.wire.frame import CONTINUED, FrameType, encode_frame
 from haptera.wire.metadata import decode_entries, decode_route, encode_route, route_length
 from haptera.wire.payload import Goaway, Hello, Limits, Welcome, decode_failure, decode_payload, encode_payload
-from haptera.wire.signature import Signer, preshared_keys
+from haptera.wire.signature import Signer, direction_keys, preshared_keys
 from tests.unit.connection.machines import ERROR, hello, machine, send, sent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from haptera.errors import Failure
     from haptera.peer import Peer
 
@@ -44,6 +57,11 @@ Vector = dict[str, Any]
 def _vectors(name: str) -> list[Vector]:
     vectors: list[Vector] = json.loads((FOLDER / name).read_text(encoding="utf-8"))["vectors"]
     return vectors
+
+
+SCRAM_EXCHANGES, SCRAM_REFUSED = (
+    [vector for vector in _vectors("scram.json") if ("text" in vector) is refused] for refused in (False, True)
+)
 
 
 def _each(name: str) -> pytest.MarkDecorator:
@@ -167,6 +185,76 @@ def test_signed_frames_are_written_and_verified(vector: Vector) -> None:
         assert b"".join(signer.seal(bytes.fromhex(each["unsigned"]), b"")).hex() == each["hex"]
         (decoded,) = decoder.receive(bytes.fromhex(each["hex"]))
         assert decoded.metadata + decoded.payload == bytes.fromhex(each["unsigned"])[28:]
+
+
+def _exchange(vector: Vector) -> tuple[ScramDialer, ScramAcceptor]:
+    """Both sides of an exchange, before its first message."""
+    certificate = vector["certificate"]
+    binding = hello_binding(
+        bytes.fromhex(vector["hello"]),
+        bytes.fromhex(vector["welcome"]),
+        None if certificate is None else bytes.fromhex(certificate),
+    )
+    return ScramDialer(vector["user"], binding, vector["dialer_nonce"]), ScramAcceptor(
+        binding, vector["acceptor_nonce"]
+    )
+
+
+@pytest.mark.parametrize("vector", SCRAM_EXCHANGES, ids=lambda vector: str(vector["name"]))
+def test_exchanges_have_these_messages_on_both_sides(vector: Vector) -> None:
+    one, other = _exchange(vector)
+    verifier = verifier_of(vector["password"], bytes.fromhex(vector["salt"]), vector["iterations"])
+    assert (verifier.stored_key.hex(), verifier.server_key.hex()) == (vector["stored_key"], vector["server_key"])
+    assert one.first().decode() == vector["client_first"]
+    assert other.receive_first(vector["client_first"].encode()) == vector["user"]
+    assert other.challenge(verifier, admitted=True).decode() == vector["server_first"]
+    challenge = one.challenge(vector["server_first"].encode())
+    assert one.prove(derive_keys(vector["password"], *challenge)).decode() == vector["client_final"]
+    assert other.receive_final(vector["client_final"].encode()).decode() == vector["server_final"]
+    one.conclude(vector["server_final"].encode())
+    for side in (one, other):
+        secret = side.signing_secret()
+        keys = [key.hex() for key in direction_keys(secret.ikm, secret.salt)]
+        assert keys == [vector["dialer_key"], vector["acceptor_key"]]
+
+
+@pytest.mark.parametrize("vector", SCRAM_REFUSED, ids=lambda vector: str(vector["name"]))
+def test_messages_of_an_exchange_that_are_refused(vector: Vector) -> None:
+    right = SCRAM_EXCHANGES[0]
+    one, other = _exchange(right)
+    text = {**right, vector["message"]: vector["text"]}
+    verifier = verifier_of(right["password"], bytes.fromhex(right["salt"]), right["iterations"])
+    keys = derive_keys(right["password"], bytes.fromhex(right["salt"]), right["iterations"])
+    one.first()
+    steps: list[tuple[str, Callable[[bytes], object]]] = [
+        ("client_first", other.receive_first),
+        ("server_first", one.challenge),
+        ("client_final", other.receive_final),
+        ("server_final", one.conclude),
+    ]
+    for message, receive in steps:
+        if message == vector["message"]:
+            with pytest.raises(ExchangeFailed):
+                receive(text[message].encode())
+            return
+        receive(text[message].encode())
+        if message == "client_first":
+            other.challenge(verifier, admitted=True)
+        if message == "server_first":
+            one.prove(keys)
+    raise AssertionError("no step reads this message")
+
+
+@_each("plain.json")
+def test_plain(vector: Vector) -> None:
+    message = bytes.fromhex(vector["hex"])
+    if "user" not in vector:
+        with pytest.raises(ExchangeFailed):
+            read_plain(message)
+        return
+    login = PlainLogin(vector["user"], vector["password"])
+    assert read_plain(message) == login
+    assert write_plain(login) == message
 
 
 @_each("compression.json")
