@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import zstandard
 
-from fuzz import reference
+from fuzz import identity, reference
 from fuzz.conversation import WRITE_SIZE, Application, Options, config, peer_config, shake
 from fuzz.mutators import OPTIONS_SIZE
 from fuzz.reference import RawFrame
@@ -28,6 +28,7 @@ from haptera.connection import Connection, Role
 from haptera.connection.stream_law import ConnectionState
 from haptera.errors import LocalProtocolError, failure
 from haptera.node.services.kv_methods import METHODS
+from haptera.security import ScramAcceptor, ScramDialer
 from haptera.state.command_encoding import Logged, encode_commands
 from haptera.state.operations import (
     Clear,
@@ -427,6 +428,43 @@ def make_address() -> Inputs:
         yield name, url.encode()
 
 
+# -- identity --------------------------------------------------------------------------------------------------------
+
+
+def make_scram() -> Inputs:
+    """An honest exchange, message by message, and some that are nearly one."""
+    one = ScramDialer(identity.USER, identity.BINDING, identity.DIALER_NONCE)
+    other = ScramAcceptor(identity.BINDING, identity.ACCEPTOR_NONCE)
+    first = one.first()
+    other.receive_first(first)
+    challenge = other.challenge(identity.VERIFIER, admitted=True)
+    one.challenge(challenge)
+    final = one.prove(identity.KEYS)
+    last = other.receive_final(final)
+    yield "client-first", b"\0" + first
+    yield "client-first-with-extensions", b"\0" + first + b",x=1,Y=a=b"
+    yield "client-first-escaped", b"\0" + first.replace(b"n=app", b"n=a=2C=3Db")
+    yield "client-first-to-act-as-another", b"\0" + first.replace(b",,", b",a=root,")
+    yield "server-first", b"\1" + challenge
+    yield "server-first-with-an-extension", b"\1" + challenge + b",x=1"
+    yield "server-first-most-iterations", b"\1" + challenge.replace(b"4096", b"1000000")
+    yield "client-final", b"\2" + final
+    yield "client-final-of-zeros", b"\2" + final.rpartition(b",p=")[0] + b",p=" + b"A" * 43 + b"="
+    yield "client-final-with-an-extension", b"\2" + final.replace(b",p=", b",x=1,p=")
+    yield "server-final", b"\3" + last
+    yield "server-final-with-an-extension", b"\3" + last + b",x=1"
+    yield "server-final-error", b"\3e=other-error"
+
+
+def make_plain() -> Inputs:
+    """Logins, and some that are nearly one."""
+    yield "login", b"\0app\0secret words"
+    yield "not-ascii", "\0jürgen\0pässwörd".encode()
+    yield "to-act-as-another", b"root\0app\0secret words"
+    yield "too-many-parts", b"\0app\0a\0b"
+    yield "longest", b"\0" + b"n" * 256 + b"\0" + b"p" * 1024
+
+
 # -- files -----------------------------------------------------------------------------------------------------------
 
 MAKERS = {
@@ -445,6 +483,8 @@ MAKERS = {
     "log": make_log,
     "backup": make_backup,
     "address": make_address,
+    "scram": make_scram,
+    "plain": make_plain,
 }
 
 

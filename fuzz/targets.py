@@ -24,6 +24,7 @@ from fuzz.conversation import (
     pieces,
     shake,
 )
+from fuzz.identity import check_plain, check_scram
 from fuzz.mutators import (
     OPTIONS_SIZE,
     Mutator,
@@ -359,4 +360,6 @@ TARGETS: Final[dict[str, Target]] = {
     "log": Target(check_log, mutate_segment, 4096),
     "backup": Target(check_backup, mutate_backup, 8192),
     "address": Target(check_address, mutate_any, 512),
+    "scram": Target(check_scram, mutate_any, 4200),
+    "plain": Target(check_plain, mutate_any, 1400),
 }
