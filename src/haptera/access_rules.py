@@ -1,4 +1,4 @@
-"""The rules of users' names, their passwords and their verifiers (spec/protocol.md, section 5.1).
+"""The rules of names, passwords, verifiers and permissions (spec/protocol.md, section 5).
 
 The exchange that authenticates a user judges by these rules, and so does a store that keeps its users. So no user can
 be made whom no exchange could name.
@@ -7,7 +7,15 @@ be made whom no exchange could name.
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final, Literal, get_args
+
+#: The permissions: those that a grant gives on the keys of its pattern, and those that are of the node as a whole.
+KeyPermission = Literal["read", "write", "delete", "scan", "watch", "lease"]
+NodePermission = Literal["admin", "user_admin", "backup", "restore", "metrics", "cluster"]
+Permission = Literal[KeyPermission, NodePermission]
+KEY_PERMISSIONS: Final[tuple[KeyPermission, ...]] = get_args(KeyPermission)
+NODE_PERMISSIONS: Final[tuple[NodePermission, ...]] = get_args(NodePermission)
+PERMISSIONS: Final[tuple[Permission, ...]] = (*KEY_PERMISSIONS, *NODE_PERMISSIONS)
 
 #: Bytes of UTF-8 in the name of a user: more than any address of a mailbox or a service has.
 NAME_SIZE_MAX: Final = 256
@@ -25,6 +33,18 @@ ITERATIONS_MAX: Final = 1_000_000
 #: once in the life of its process, and a guesser as much for each guess.
 ITERATIONS: Final = 600_000
 
+#: Bytes of each key of a verifier: of SHA-256.
+VERIFIER_KEY_SIZE: Final = 32
+
+#: The built-in role that may do everything; at least one user has it.
+ADMIN_ROLE: Final = "admin"
+#: How the name of a token begins, and no user's name does.
+TOKEN_PREFIX: Final = "token:"  # noqa: S105  # of a name
+#: Bytes of UTF-8 in the pattern of a grant: it is matched against the key of each request.
+PATTERN_SIZE_MAX: Final = 256
+#: The pattern that every key matches.
+EVERY_KEY: Final = "*"
+
 #: A control character could forge a line of a log; NUL ends a name in PLAIN.
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
 
@@ -34,9 +54,28 @@ def is_name(text: str) -> bool:
     return 0 < len(text) <= NAME_SIZE_MAX and _CONTROL.search(text) is None and _size(text) <= NAME_SIZE_MAX
 
 
+def is_user_name(text: str) -> bool:
+    """Whether a text can be the name of a user that is no token."""
+    return is_name(text) and not text.startswith(TOKEN_PREFIX)
+
+
+def is_token_name(text: str) -> bool:
+    """Whether a text can be the name of a token."""
+    return is_name(text) and text.startswith(TOKEN_PREFIX) and text != TOKEN_PREFIX
+
+
 def is_password(text: str) -> bool:
     """Whether a text can be a password: 1 to 1,024 bytes of UTF-8 without NUL. Whether it is a good one is a policy."""
     return 0 < len(text) <= PASSWORD_SIZE_MAX and "\0" not in text and _size(text) <= PASSWORD_SIZE_MAX
+
+
+def is_verifier(verifier: Any) -> bool:
+    """Whether a verifier can be one: its salt, its iterations and its keys are such as an exchange takes."""
+    return (
+        SALT_SIZE_MIN <= len(verifier.salt) <= SALT_SIZE_MAX
+        and ITERATIONS_MIN <= verifier.iterations <= ITERATIONS_MAX
+        and len(verifier.stored_key) == len(verifier.server_key) == VERIFIER_KEY_SIZE
+    )
 
 
 def _size(text: str) -> int:

@@ -3,6 +3,7 @@
 Of `tests/golden/format-2`, `closed` and `torn` hold two snapshots each, and no log before the first of them. `rotated`
 has files under two data keys and a second generated master key; the first one is kept beside it. `leases` has leases
 with keys and one without, in the snapshot and behind it, some that have ended, and keys that expire in a century.
+`access` has users, roles with grants, and tokens, in the snapshot and behind it, some of which have been removed.
 
 `tests/golden/format-1` was made by the last version of that format: `closed` was closed, and `torn` is what a power
 failure leaves while the last record is written. The JSON file beside each has its entries, their values in hex.
@@ -26,6 +27,7 @@ from tests.integration.commands import run
 
 if TYPE_CHECKING:
     from haptera.client import Database
+    from haptera.state.access_operations import StoredVerifier
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 DIRECTORIES = sorted(path.with_suffix("") for path in GOLDEN.glob("format-*/*.json"))
@@ -82,10 +84,46 @@ async def test_a_directory_with_leases_opens_with_them_and_their_keys(tmp_path: 
             await db.set("fenced", b"", fence=token)
 
 
+@pytest.mark.parametrize("origin", ["snapshot", "log"])
+async def test_a_directory_with_users_opens_with_them_and_their_grants(tmp_path: Path, origin: str) -> None:
+    golden = GOLDEN / "format-2" / "access"
+    expected = json.loads(golden.with_suffix(".json").read_text())["access"]
+    shutil.copytree(golden, tmp_path / "data")
+    for path in (tmp_path / "data").glob("snapshots/*" if origin == "log" else "log/0000000000000001.seg"):
+        path.unlink()
+
+    async with haptera.open(tmp_path / "data") as db:
+        node = db._channel._node  # type: ignore[attr-defined]  # no public call reaches the users yet
+        node._machine.check()
+        access = node._machine.access
+        found = {
+            "revision": access.revision,
+            "users": {
+                name: [_keys_of(user.verifier), [*user.roles], user.disabled] for name, user in access.users.items()
+            },
+            "roles": {
+                name: [[*role.parents], [[pattern, [*granted]] for pattern, granted in role.grants]]
+                for name, role in access.roles.items()
+            },
+            "tokens": {
+                name: [_keys_of(token.verifier), [*token.roles], token.expires_at_ms]
+                for name, token in access.tokens.items()
+            },
+        }
+        assert found == expected
+
+
+def _keys_of(verifier: StoredVerifier | None) -> list[Any] | None:
+    if verifier is None:
+        return None
+    return [verifier.salt.hex(), verifier.iterations, verifier.stored_key.hex(), verifier.server_key.hex()]
+
+
 def test_there_is_a_directory_of_each_format() -> None:
     assert [f"{path.parent.name}/{path.name}" for path in DIRECTORIES] == [
         "format-1/closed",
         "format-1/torn",
+        "format-2/access",
         "format-2/closed",
         "format-2/leases",
         "format-2/rotated",

@@ -40,8 +40,8 @@ from haptera.state import (
     table,
     validate,
 )
+from haptera.state.operation_sets import FENCED
 from haptera.state.operations import (
-    FENCED,
     AsOf,
     Clear,
     Count,

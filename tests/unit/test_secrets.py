@@ -20,6 +20,7 @@ from haptera.connection.config import Config
 from haptera.peer.url_options import Options
 from haptera.security import ClientKeys, PlainLogin, SigningSecret, Verifier
 from haptera.security.scram_messages import ClientFinal
+from haptera.state.access_operations import StoredVerifier
 from haptera.storage.data_key import DataKey
 from haptera.storage.master_key import MasterKey
 from haptera.transport import Address
@@ -34,6 +35,7 @@ HOLDERS: dict[type, Callable[[], object]] = {
     MasterKey: lambda: MasterKey.of(SECRET),
     Options: lambda: Options(signing_key=SECRET),
     ClientKeys: lambda: ClientKeys(SECRET, SECRET),
+    StoredVerifier: lambda: StoredVerifier(SECRET, 4096, SECRET, SECRET),
     Verifier: lambda: Verifier(SECRET, 4096, SECRET, SECRET),
     SigningSecret: lambda: SigningSecret(SECRET, SECRET),
     PlainLogin: lambda: PlainLogin("app", SECRET.decode()),

@@ -12,9 +12,15 @@ from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from haptera.access_rules import ITERATIONS_MAX, ITERATIONS_MIN, SALT_SIZE_MAX, SALT_SIZE_MIN, is_name
+from haptera.access_rules import (
+    ITERATIONS_MAX,
+    ITERATIONS_MIN,
+    SALT_SIZE_MAX,
+    SALT_SIZE_MIN,
+    VERIFIER_KEY_SIZE,
+    is_name,
+)
 from haptera.security.errors import ExchangeFailed
-from haptera.security.verifiers import KEY_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -172,7 +178,7 @@ def _require_nonce(nonce: str) -> None:
 
 def _key(text: str) -> bytes:
     value = _binary(text)
-    if len(value) != KEY_SIZE:
+    if len(value) != VERIFIER_KEY_SIZE:
         raise ExchangeFailed("a SCRAM message has a proof or a signature of another size")
     return value
 

@@ -9,15 +9,12 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass, field
 from hashlib import pbkdf2_hmac, sha256
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from haptera.access_rules import ITERATIONS, SALT_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-#: Bytes of each key and signature: of SHA-256.
-KEY_SIZE: Final = 32
 
 
 @dataclass(frozen=True, slots=True)

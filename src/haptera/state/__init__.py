@@ -26,7 +26,8 @@ from haptera.state.invariants import require
 from haptera.state.limits import COMMAND_SIZE_MAX, CURSORS_MAX, SLICE_WORK_MAX
 from haptera.state.machine import StateMachine
 from haptera.state.msgpack_arrays import array_header, read_array_header
-from haptera.state.operations import OPERATIONS, Operation, Read, Write, method_of
+from haptera.state.operation_sets import OPERATIONS
+from haptera.state.operations import Operation, Read, Write, method_of
 from haptera.state.piece_decoding import MalformedPieces
 from haptera.state.results import (
     ANSWER_OVERHEAD,

@@ -8,6 +8,8 @@ class (`haptera.state.operations`); trailing fields may be left out, and then ha
     command        = ["kv.set", key, value, if_version, condition, return_previous, ttl_ms, keep_ttl, lease, fence]
                    | ["kv.transact", [[key, field, operator, operand], …], [command, …], [command, …], fence]
                    | ["leases.grant_lease", ttl_ms]
+                   | ["access.add_user", user, verifier or nil, [role, …]]
+    verifier       = [salt, iterations, stored_key, server_key]
 
 An entry that names an unknown part or operation, or more fields than are known, was written by a newer version of this
 software: `UnknownPart`. It is never skipped, because a state that lacks one command is another state.
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Union
 import msgspec
 from msgspec import Meta, Struct
 
+from haptera.access_rules import PERMISSIONS
 from haptera.errors import HapteraError, NewerFormat, StorageError
 from haptera.state.field_kinds import (
     RequestId,
@@ -29,7 +32,8 @@ from haptera.state.field_kinds import (
     text_size,
 )
 from haptera.state.msgpack_arrays import array_header, read_array_header
-from haptera.state.operations import COMPARED, OF_ONE_KEY, OPERATIONS, WRITES, AsOf, Compare, Operation, Transact, Write
+from haptera.state.operation_sets import OPERATIONS, WRITES
+from haptera.state.operations import COMPARED, OF_ONE_KEY, AsOf, Compare, Operation, Transact, Write
 from haptera.state.sliced_work import Steps, finish
 
 
@@ -82,6 +86,9 @@ _entry_outline: Final = msgspec.msgpack.Decoder(list[list[msgspec.Raw]])
 _command_outline: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _commands_outline: Final = msgspec.msgpack.Decoder(list[list[msgspec.Raw]])
 _name: Final = msgspec.msgpack.Decoder(str)
+_names: Final = msgspec.msgpack.Decoder(list[str])
+#: The commands of which permissions are the second field.
+_WITH_PERMISSIONS: Final = frozenset({"access.add_grant", "access.remove_grant"})
 
 
 def encode_commands(commands: Sequence[Logged]) -> bytes:
@@ -140,10 +147,13 @@ def _explanation(payload: bytes, error: Exception) -> UnknownPart | MalformedCom
                 return UnknownPart(name)
             if known is not None and (len(fields) > known or len(logged) > _LOGGED_FIELD_COUNT):
                 return UnknownPart(name, "has more fields than are known")
+            unknown = None
             if name == Transact.__struct_config__.tag:
                 unknown = _unknown_of_transact(fields[1:])
-                if unknown is not None:
-                    return unknown
+            elif name in _WITH_PERMISSIONS:
+                unknown = _unknown_permission(name, fields[2])
+            if unknown is not None:
+                return unknown
     except (ValueError, RecursionError):
         pass  # not even the outline of commands: the first error says it best
     return MalformedCommands(f"not a list of commands: {error}")
@@ -162,6 +172,14 @@ def _unknown_of_transact(fields: list[msgspec.Raw]) -> UnknownPart | None:
             known = _PART_FIELD_COUNTS.get(name)
             if known is None or len(command) > known:
                 return UnknownPart("kv.transact", f"has an operation {name[:64]!r} that is not known")
+    return None
+
+
+def _unknown_permission(name: str, permissions: msgspec.Raw) -> UnknownPart | None:
+    """Return the permission of a newer format that a grant has, if it has one."""
+    for each in _names.decode(permissions):
+        if each not in PERMISSIONS:
+            return UnknownPart(name, f"has a permission {each[:64]!r} that is not known")
     return None
 
 

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 
 from msgspec import Meta, Struct, structs
 
+from haptera.access_rules import (
+    EVERY_KEY,
+    NODE_PERMISSIONS,
+    PATTERN_SIZE_MAX,
+    SALT_SIZE_MAX,
+    VERIFIER_KEY_SIZE,
+    is_name,
+    is_token_name,
+    is_user_name,
+    is_verifier,
+)
 from haptera.key_rules import (
+    EXPIRY_MAX_MS,
     INT64_MAX,
     INT64_MIN,
     LEASE_TTL_MAX_MS,
@@ -272,6 +284,66 @@ class ItemsKind(KeysKind):
         return None
 
 
+class NameKind(TextKind):
+    """The name of a user, a role or a token, by its ``rule``: the name of a function of `haptera.access_rules`."""
+
+    def __init__(self, rule: Callable[[str], bool]) -> None:
+        self._rule = rule
+        self.accepts = f"{rule.__name__}({{0}})"
+
+    def refusal(self, name: str, op: Any) -> Failure | None:
+        return None if self._rule(getattr(op, name)) else invalid(name, "no name that can be given here")
+
+
+class RoleNamesKind(FieldKind):
+    """A few names of roles."""
+
+    accepts = f"(len({{0}}) <= {limits.ROLES_HELD_MAX} and all(map(is_name, {{0}})))"
+    size = "size_of_keys({0})"
+
+    def refusal(self, name: str, op: Any) -> Failure | None:
+        roles = getattr(op, name)
+        if len(roles) > limits.ROLES_HELD_MAX:
+            return invalid(name, f"more than {limits.ROLES_HELD_MAX}")
+        return None if all(map(is_name, roles)) else invalid(name, "one of them is no name of a role")
+
+
+class VerifierKind(FieldKind):
+    """The verifier of a password, or None."""
+
+    accepts = "({0} is None or is_verifier({0}))"
+    size = f"({SALT_SIZE_MAX} + 2 * {VERIFIER_KEY_SIZE} + 4 * {_ITEM_OVERHEAD})"
+
+    def refusal(self, name: str, op: Any) -> Failure | None:
+        verifier = getattr(op, name)
+        return None if verifier is None or is_verifier(verifier) else invalid(name, "no verifier of a password")
+
+
+class PatternKind(GlobKind):
+    """The glob of a grant."""
+
+    def refusal(self, name: str, op: Any) -> Failure | None:
+        text = getattr(op, name)
+        if text_size(text) > PATTERN_SIZE_MAX and len(text.encode(errors="replace")) > PATTERN_SIZE_MAX:
+            return invalid(name, f"longer than {PATTERN_SIZE_MAX} bytes")
+        return super().refusal(name, op) if text else invalid(name, "empty")
+
+
+class PermissionsKind(FieldKind):
+    """The permissions of a grant: each once, and on every key where one is of the node as a whole."""
+
+    accepts = "False"
+    size = f"len({{0}}) * {_ITEM_OVERHEAD + 16}"
+
+    def refusal(self, name: str, op: Any) -> Failure | None:
+        permissions = getattr(op, name)
+        if not permissions or len(set(permissions)) < len(permissions):
+            return invalid(name, "not one or several, each once")
+        if op.pattern != EVERY_KEY and not set(permissions).isdisjoint(NODE_PERMISSIONS):
+            return invalid(name, f"{', '.join(NODE_PERMISSIONS)} are granted on {EVERY_KEY} alone")
+        return None
+
+
 Key = Annotated[str, KeyKind()]
 Keys = Annotated[list[str], KeysKind()]
 Items = Annotated[list[tuple[str, bytes]], ItemsKind()]
@@ -292,6 +364,12 @@ ProgressInterval = Annotated[int, NumberKind(limits.PROGRESS_MS_MIN, limits.PROG
 Integer = Annotated[int, NumberKind(INT64_MIN, INT64_MAX)]
 Bound = Annotated[str, BoundKind()]
 GlobText = Annotated[str, GlobKind()]
+UserName = Annotated[str, NameKind(is_user_name)]
+TokenName = Annotated[str, NameKind(is_token_name)]
+RoleName = Annotated[str, NameKind(is_name)]
+RoleNames = Annotated[list[str], RoleNamesKind()]
+GrantPattern = Annotated[str, PatternKind()]
+ExpiryTime = Annotated[int, NumberKind(1, EXPIRY_MAX_MS)]
 Condition = Annotated[Literal["absent", "present"], ConditionKind()]
 RequestId = Annotated[bytes, Meta(min_length=REQUEST_ID_SIZE, max_length=REQUEST_ID_SIZE)]
 RequestIds = Annotated[list[RequestId], RequestIdsKind()]
@@ -352,4 +430,10 @@ def _compiled(expression: str) -> Callable[[Any], Any]:
     return function
 
 
-_NAMES: Final = {function.__name__: function for function in (is_key, text_size, size_of_keys, size_of_items)}
+_NAMES: Final = {
+    function.__name__: function
+    for function in (
+        *(is_key, is_name, is_user_name, is_token_name, is_verifier),
+        *(text_size, size_of_keys, size_of_items),
+    )
+}

@@ -15,6 +15,8 @@ import msgspec
 
 from haptera.errors import Code, Failure, failure
 from haptera.state import limits
+from haptera.state.access import Access
+from haptera.state.access_commands import AccessCommands
 from haptera.state.entries import KEY_WORK
 from haptera.state.event_history import EventBounds
 from haptera.state.field_kinds import list_field
@@ -23,10 +25,8 @@ from haptera.state.key_history import history_steps
 from haptera.state.kv import Kv
 from haptera.state.lease_commands import LeaseCommands
 from haptera.state.memory_growth import Growth
+from haptera.state.operation_sets import FENCED, OPERATIONS, WRITES
 from haptera.state.operations import (
-    FENCED,
-    OPERATIONS,
-    WRITES,
     AsOf,
     Forget,
     Get,
@@ -67,11 +67,12 @@ class StateMachine:
     """The parts of the replicated state, and the place in the log up to which it was applied.
 
     ``bounds`` are those of the event history. ``index`` is the index of the last entry applied (0 before the first) and
-    ``time_ms`` the highest entry time. ``kv``, ``leases`` and ``requests`` are the parts. ``abandoned`` is why the
-    state is not to be used any more, or None.
+    ``time_ms`` the highest entry time. ``kv``, ``leases``, ``requests`` and ``access`` are the parts. ``abandoned`` is
+    why the state is not to be used any more, or None.
     """
 
     __slots__ = (
+        "_access_commands",
         "_growth",
         "_lease_commands",
         "_many",
@@ -79,6 +80,7 @@ class StateMachine:
         "_transacts",
         "_writes",
         "abandoned",
+        "access",
         "index",
         "kv",
         "leases",
@@ -93,7 +95,9 @@ class StateMachine:
         self.kv = Kv(bounds or EventBounds())
         self.leases = self.kv.leases
         self.requests = Requests()
+        self.access = Access()
         self._lease_commands = LeaseCommands(self.kv)
+        self._access_commands = AccessCommands(self.access, self.kv)
         self._growth = Growth()
         reads = [command for command in OPERATIONS if issubclass(command, Read)]
         self._reads: dict[type, Callable[[Any], Result]] = self._methods(reads)
@@ -108,8 +112,8 @@ class StateMachine:
         self._writes[Forget] = self._forget
 
     def _methods(self, commands: Iterable[type[Operation]]) -> dict[type, Callable[..., Any]]:
-        """Return the method of `Kv`, or of `LeaseCommands`, for each of their commands."""
-        parts = {"kv": self.kv, "leases": self._lease_commands}
+        """Return the method of `Kv`, `LeaseCommands` or `AccessCommands` for each of their commands."""
+        parts: dict[str, object] = {"kv": self.kv, "leases": self._lease_commands, "access": self._access_commands}
         named = {command: method_of(command) for command in commands}
         return {command: getattr(parts[part], name) for command, (part, name) in named.items() if part in parts}
 
@@ -340,12 +344,15 @@ class StateMachine:
         parts = [self.index, self.time_ms, self.kv.digest(), self.leases.digest(), self.requests.digest()]
         if self.kv.gaps.found:
             parts.append(self.kv.gaps.digest())
+        if self.access.revision:
+            parts.append(self.access.digest())
         return hashlib.sha256(msgspec.msgpack.encode(parts)).digest()
 
     def check(self) -> None:
         """Raise ``AssertionError`` with the invariant that does not hold, if one does not. Takes time for every key."""
         self.kv.check()
         self.requests.check()
+        self.access.check()
 
 
 _LISTS: Final = {command: found[0] for command in WRITES if (found := list_field(command)) is not None}

@@ -1,4 +1,5 @@
-"""The commands of the replicated state: one class for each, from which all else about it follows.
+"""The commands of the replicated state: one class for each, from which all else about it follows. Those of users, roles
+and tokens are in `haptera.state.access_operations`.
 
 From the fields of a class and their kinds follow the form of a command in the log (`haptera.state.command_encoding`),
 its validation, its size, and the argument of the service's method (`haptera.node.services.method_arguments`).
@@ -413,19 +414,6 @@ class Forget(Write, tag="requests.forget", frozen=True):
 
     user: Text
     request_ids: RequestIds
-
-
-#: Every command, in the order in which it is defined: a node describes its methods in the same.
-OPERATIONS: Final = tuple(
-    each
-    for each in list(globals().values())
-    if isinstance(each, type) and issubclass(each, Operation) and each.__struct_config__.tag is not None
-)
-
-WRITES: Final = tuple(each for each in OPERATIONS if issubclass(each, Write))
-
-#: The changes that may be made by the holder of a lease alone: their ``fence`` is its token.
-FENCED: Final = frozenset(each for each in WRITES if "fence" in each.__struct_fields__)
 
 
 def frees(op: Write) -> bool:

@@ -11,6 +11,7 @@ piece is the *head*, with the number of the rows in the others::
     events    the newest events of the keys: `haptera.state.event_pieces`
     leases    the leases and their keys: `haptera.state.lease_pieces`
     gaps      the revisions that the store has passed over: `haptera.state.gap_pieces`
+    access    users, roles and tokens: `haptera.state.access_pieces`
 
 A result is the array, the failure or the number that `haptera.state.requests` remembers. The brief of a large one is
 the shorter form that takes its place where room is needed. The index and the time of the last entry belong to the
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from haptera.key_rules import EXPIRY_MAX_MS, KEY_SIZE_MAX, VALUE_SIZE_MAX, VERSION_MAX, is_key
+from haptera.state.access_pieces import ACCESS_SECTION, AccessLoader, access_pieces
 from haptera.state.command_encoding import UnknownPart
 from haptera.state.entry_sizes import entries_size
 from haptera.state.event_pieces import EventsLoader, event_pieces
@@ -89,6 +91,7 @@ def dump_pieces(machine: StateMachine) -> Iterator[tuple[str, bytes]]:
     yield from (("events", piece) for piece in event_pieces(machine.kv))
     yield from ((LEASES_SECTION, piece) for piece in lease_pieces(machine.kv))
     yield from ((GAPS_SECTION, piece) for piece in gap_pieces(machine.kv))
+    yield from ((ACCESS_SECTION, piece) for piece in access_pieces(machine.access))
 
 
 def load_pieces(
@@ -104,12 +107,13 @@ def load_pieces(
     machine = StateMachine(bounds)
     machine.index, machine.time_ms = index, time_ms
     machine.kv.now_ms = time_ms
-    loaders: dict[str, _KvLoader | _RequestsLoader | EventsLoader | LeasesLoader | GapsLoader] = {
+    loaders: dict[str, _KvLoader | _RequestsLoader | EventsLoader | LeasesLoader | GapsLoader | AccessLoader] = {
         "kv": _KvLoader(machine.kv),
         "requests": _RequestsLoader(machine.requests),
         "events": EventsLoader(machine.kv, time_ms),
         LEASES_SECTION: LeasesLoader(machine.kv),
         GAPS_SECTION: GapsLoader(machine.kv),
+        ACCESS_SECTION: AccessLoader(machine.access),
     }
     waiting = dict(loaders)
     current = ""
@@ -124,8 +128,8 @@ def load_pieces(
         del waiting[section]
         current = section
         loader.head(piece)
-    # A snapshot of older software has none of these, and neither leases nor gaps stand where there are none.
-    for optional in ("events", LEASES_SECTION, GAPS_SECTION):
+    # A snapshot of older software has none of these, and neither leases, gaps nor users stand where there are none.
+    for optional in ("events", LEASES_SECTION, GAPS_SECTION, ACCESS_SECTION):
         waiting.pop(optional, None)
     require(not waiting, f"the sections {', '.join(waiting)} are missing")
     for loader in loaders.values():

@@ -22,10 +22,9 @@ from haptera.state import limits
 from haptera.state.command_encoding import COMMAND_OVERHEAD, size_bound
 from haptera.state.field_kinds import FieldKind, ItemsKind, kinds, list_field, size_if_accepted
 from haptera.state.glob import Glob, MalformedGlob, compile_steps
+from haptera.state.operation_sets import FENCED, OPERATIONS
 from haptera.state.operations import (
     COMPARED,
-    FENCED,
-    OPERATIONS,
     AsOf,
     Compare,
     DeleteMany,

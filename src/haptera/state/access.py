@@ -1,0 +1,208 @@
+"""The part ``access``: users, roles with their grants, and tokens. Replicated like the keys.
+
+Each table is replaced by a change and never altered. So a reader has one whole state, and a change is judged on the
+tables as they would be, before it is made (`haptera.state.access_commands`).
+
+The role ``admin`` is built in and stands in no table. An *administrator* is a user that is enabled and has this role,
+by itself or by the parents of its roles. Once there is one, no change leaves none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from haptera.access_rules import (
+    ADMIN_ROLE,
+    EVERY_KEY,
+    KEY_PERMISSIONS,
+    NODE_PERMISSIONS,
+    PERMISSIONS,
+    Permission,
+    is_name,
+    is_token_name,
+    is_user_name,
+    is_verifier,
+)
+from haptera.state import limits
+from haptera.state.access_operations import StoredVerifier
+from haptera.state.glob import compile_glob
+from haptera.state.invariants import require
+from haptera.state.permits import Permits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_encoder: Final = msgspec.msgpack.Encoder()
+
+
+class StoredUser(msgspec.Struct, frozen=True, gc=False):
+    """A user: how its password is verified, if it has one, and its roles, in order."""
+
+    verifier: StoredVerifier | None
+    roles: tuple[str, ...] = ()
+    disabled: bool = False
+
+
+class StoredToken(msgspec.Struct, frozen=True, gc=False):
+    """A program's user, and the time, in Unix milliseconds, from which on it is good for nothing."""
+
+    verifier: StoredVerifier
+    roles: tuple[str, ...] = ()
+    expires_at_ms: int | None = None
+
+    def expired(self, now_ms: int) -> bool:
+        """Whether its time is over."""
+        return self.expires_at_ms is not None and self.expires_at_ms <= now_ms
+
+
+class StoredRole(msgspec.Struct, frozen=True, gc=False):
+    """A role: its parents, in order, and the permissions that it gives on each pattern, both in order."""
+
+    parents: tuple[str, ...] = ()
+    grants: tuple[tuple[str, tuple[Permission, ...]], ...] = ()
+
+
+class Login(NamedTuple):
+    """What an exchange needs of a user: its verifier, and whether it may come in. Neither is told to the peer."""
+
+    verifier: StoredVerifier | None
+    admitted: bool
+
+
+class Access:
+    """The tables, each by name in no order. ``revision`` counts the changes of all of them."""
+
+    __slots__ = ("_permits", "grants", "revision", "roles", "tokens", "users")
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self.users: Mapping[str, StoredUser] = {}
+        self.roles: Mapping[str, StoredRole] = {}
+        self.tokens: Mapping[str, StoredToken] = {}
+        #: The grants of all roles.
+        self.grants = 0
+        #: Compiled since the last change, for each name that has been asked for: bounded by the tables.
+        self._permits: dict[str, Permits] = {}
+
+    def adopt(
+        self,
+        *,
+        users: Mapping[str, StoredUser] | None = None,
+        roles: Mapping[str, StoredRole] | None = None,
+        tokens: Mapping[str, StoredToken] | None = None,
+    ) -> None:
+        """Put tables in the place of others: one change."""
+        self.revision += 1
+        if users is not None:
+            self.users = users
+        if tokens is not None:
+            self.tokens = tokens
+        if roles is not None:
+            self.roles = roles
+            self.grants = sum(len(role.grants) for role in roles.values())
+        self._permits = {}
+
+    def login(self, name: str, now_ms: int) -> Login:
+        """What is known of a name that somebody gives as its own."""
+        token = self.tokens.get(name)
+        if token is not None:
+            return Login(token.verifier, not token.expired(now_ms))
+        user = self.users.get(name)
+        return Login(None, False) if user is None else Login(user.verifier, not user.disabled)
+
+    def permits(self, name: str, now_ms: int) -> Permits:
+        """All that a user or a token may do: nothing for one that is unknown, disabled or expired.
+
+        What it gives is good until ``revision`` changes, and for a token until it expires.
+        """
+        if not self.login(name, now_ms).admitted:
+            return NOTHING
+        permits = self._permits.get(name)
+        if permits is None:
+            holder = self.tokens.get(name) or self.users[name]
+            permits = self._permits[name] = self._compiled(holder.roles)
+        return permits
+
+    def _compiled(self, roles: Iterable[str]) -> Permits:
+        held = reached(self.roles, roles)
+        if ADMIN_ROLE in held:
+            return EVERYTHING
+        return Permits([grant for name in sorted(held) for grant in self.roles[name].grants])
+
+    def digest(self) -> bytes:
+        """32 bytes that are equal for equal tables."""
+        digest = hashlib.sha256(_encoder.encode(self.revision))
+        for table in (self.users, self.roles, self.tokens):
+            for name, record in sorted(table.items()):
+                digest.update(_encoder.encode((name, msgspec.structs.astuple(record))))
+            digest.update(b"\0")
+        return digest.digest()
+
+    def check(self) -> None:
+        """Raise ``AssertionError`` with the invariant that does not hold, if one does not."""
+        require(len(self.users) <= limits.USERS_MAX, "there are not too many users")
+        require(len(self.tokens) <= limits.TOKENS_MAX, "there are not too many tokens")
+        require(len(self.roles) <= limits.ROLES_MAX, "there are not too many roles")
+        require(all(map(is_user_name, self.users)), "each user has a name")
+        require(all(map(is_token_name, self.tokens)), "each token has a name")
+        require(all(map(is_name, self.roles)) and ADMIN_ROLE not in self.roles, "each role has a name of its own")
+        held = [role.parents for role in self.roles.values()]
+        holders: list[StoredUser | StoredToken] = [*self.users.values(), *self.tokens.values()]
+        for holder in holders:
+            held.append(holder.roles)
+            require(holder.verifier is None or is_verifier(holder.verifier), "each verifier can be one")
+        for roles in held:
+            require(list(roles) == sorted(set(roles)), "the roles of each are in order")
+            require(len(roles) <= limits.ROLES_HELD_MAX, "nobody has too many roles")
+            require(all(self.has_role(each) for each in roles), "each role that somebody has is there")
+        for name, role in self.roles.items():
+            require(name not in reached(self.roles, role.parents), "no role contains itself")
+            patterns = [pattern for pattern, _ in role.grants]
+            require(patterns == sorted(set(patterns)), "the patterns of a role are in order")
+            for pattern, permissions in role.grants:
+                compile_glob(pattern)
+                require(permissions == in_order(permissions) != (), "the permissions of a grant are in order")
+                require(
+                    pattern == EVERY_KEY or set(permissions).isdisjoint(NODE_PERMISSIONS),
+                    "permissions of the node are granted on every key",
+                )
+        require(self.grants == sum(len(role.grants) for role in self.roles.values()), "the grants are counted")
+        require(self.grants <= limits.GRANTS_MAX, "there are not too many grants")
+
+    def has_role(self, name: str) -> bool:
+        """Whether there is a role of this name."""
+        return name == ADMIN_ROLE or name in self.roles
+
+
+def reached(roles: Mapping[str, StoredRole], names: Iterable[str]) -> set[str]:
+    """Return these roles with their parents, the parents of those, and so on."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            role = roles.get(name)
+            if role is not None:
+                waiting += role.parents
+    return found
+
+
+def has_administrator(users: Mapping[str, StoredUser], roles: Mapping[str, StoredRole]) -> bool:
+    """Whether some user of these tables can do everything."""
+    powerful = {name for name in (*roles, ADMIN_ROLE) if ADMIN_ROLE in reached(roles, [name])}
+    return any(not user.disabled and not powerful.isdisjoint(user.roles) for user in users.values())
+
+
+def in_order(permissions: Iterable[Permission]) -> tuple[Permission, ...]:
+    """Return permissions in their order, each once."""
+    given = set(permissions)
+    return tuple(each for each in PERMISSIONS if each in given)
+
+
+#: All that a stranger may do, and an administrator.
+NOTHING: Final = Permits([])
+EVERYTHING: Final = Permits([(EVERY_KEY, (*KEY_PERMISSIONS, *NODE_PERMISSIONS))])

@@ -1,0 +1,256 @@
+"""The commands of the ``access`` part: users, roles, grants and tokens change, in the order of the log.
+
+Each is judged on the tables as it finds them: two nodes that apply the same log come to the same users, and two
+administrators that remove each other at one time leave one of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from haptera.access_rules import ADMIN_ROLE
+from haptera.errors import Code, Failure, failure
+from haptera.key_rules import invalid
+from haptera.state import limits
+from haptera.state.access import StoredRole, StoredToken, StoredUser, has_administrator, in_order, reached
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from haptera.state import access_operations as operations
+    from haptera.state.access import Access
+    from haptera.state.entries import Entries
+    from haptera.state.results import Result
+
+
+class AccessCommands:
+    """A method for each command, named as in its tag. Its result is [whether it has changed something].
+
+    ``rehearsed`` asks for the result of a command that changes nothing, and for None of one that does. The time is that
+    of ``entries``: of the entry that is applied, or by the clock of reads.
+    """
+
+    __slots__ = ("_access", "_entries")
+
+    def __init__(self, access: Access, entries: Entries) -> None:
+        self._access = access
+        self._entries = entries
+
+    def add_user(self, op: operations.AddUser, *, rehearsed: bool = False) -> Result | None:
+        """A name that is taken is 2007, a missing role 2010, one user too many 3007."""
+        users = self._access.users
+        refused = _user_exists(op.user) if op.user in users else self._missing(op.roles)
+        if refused is not None:
+            return refused
+        if len(users) >= limits.USERS_MAX:
+            return failure(Code.TOO_MANY_REQUESTS, {"users_max": limits.USERS_MAX}, outcome="not_applied")
+        added = StoredUser(op.verifier, _sorted(op.roles))
+        return self._change(rehearsed, users={**users, op.user: added})
+
+    def remove_user(self, op: operations.RemoveUser, *, rehearsed: bool = False) -> Result | None:
+        """A missing user is 2008, the last administrator 2012."""
+        users = self._access.users
+        if op.user not in users:
+            return _user_not_found(op.user)
+        return self._change(rehearsed, users={name: user for name, user in users.items() if name != op.user})
+
+    def set_verifier(self, op: operations.SetVerifier, *, rehearsed: bool = False) -> Result | None:
+        """A missing user is 2008."""
+        user = self._access.users.get(op.user)
+        if user is None:
+            return _user_not_found(op.user)
+        return self._replace_user(op.user, StoredUser(op.verifier, user.roles, user.disabled), rehearsed)
+
+    def set_disabled(self, op: operations.SetDisabled, *, rehearsed: bool = False) -> Result | None:
+        """A missing user is 2008, the last administrator 2012."""
+        user = self._access.users.get(op.user)
+        if user is None:
+            return _user_not_found(op.user)
+        return self._replace_user(op.user, StoredUser(user.verifier, user.roles, op.disabled), rehearsed)
+
+    def assign_role(self, op: operations.AssignRole, *, rehearsed: bool = False) -> Result | None:
+        """A missing user is 2008, a missing role 2010, one role too many 3007."""
+        user = self._access.users.get(op.user)
+        if user is None:
+            return _user_not_found(op.user)
+        refused = self._missing([op.role])
+        if refused is not None:
+            return refused
+        roles = _sorted([*user.roles, op.role])
+        if len(roles) > limits.ROLES_HELD_MAX:
+            return _too_many_roles()
+        return self._replace_user(op.user, StoredUser(user.verifier, roles, user.disabled), rehearsed)
+
+    def withdraw_role(self, op: operations.WithdrawRole, *, rehearsed: bool = False) -> Result | None:
+        """A missing user is 2008, a missing role 2010, the last administrator 2012."""
+        user = self._access.users.get(op.user)
+        if user is None:
+            return _user_not_found(op.user)
+        refused = self._missing([op.role])
+        if refused is not None:
+            return refused
+        return self._replace_user(
+            op.user, StoredUser(user.verifier, _without(user.roles, op.role), user.disabled), rehearsed
+        )
+
+    def add_role(self, op: operations.AddRole, *, rehearsed: bool = False) -> Result | None:
+        """A name that is taken is 2009, a missing parent 2010, one role too many 3007."""
+        access = self._access
+        if access.has_role(op.role):
+            return failure(Code.ROLE_EXISTS, {"role": op.role})
+        refused = self._missing(op.parents)
+        if refused is not None:
+            return refused
+        if len(access.roles) >= limits.ROLES_MAX:
+            return failure(Code.TOO_MANY_REQUESTS, {"roles_max": limits.ROLES_MAX}, outcome="not_applied")
+        return self._change(rehearsed, roles={**access.roles, op.role: StoredRole(_sorted(op.parents))})
+
+    def remove_role(self, op: operations.RemoveRole, *, rehearsed: bool = False) -> Result | None:
+        """A missing role is 2010, the built-in one 2011; 2012 where the last administrator is one by this role."""
+        refused = self._unchangeable(op.role)
+        if refused is not None:
+            return refused
+        access, gone = self._access, op.role
+        return self._change(
+            rehearsed,
+            users={
+                name: StoredUser(user.verifier, _without(user.roles, gone), user.disabled)
+                if gone in user.roles
+                else user
+                for name, user in access.users.items()
+            },
+            roles={
+                name: StoredRole(_without(role.parents, gone), role.grants) if gone in role.parents else role
+                for name, role in access.roles.items()
+                if name != gone
+            },
+            tokens={
+                name: StoredToken(token.verifier, _without(token.roles, gone), token.expires_at_ms)
+                if gone in token.roles
+                else token
+                for name, token in access.tokens.items()
+            },
+        )
+
+    def add_parent(self, op: operations.AddParent, *, rehearsed: bool = False) -> Result | None:
+        """A missing role is 2010, the built-in one 2011, a parent that contains the role 3003, one too many 3007."""
+        refused = self._unchangeable(op.role) or self._missing([op.parent])
+        if refused is not None:
+            return refused
+        role = self._access.roles[op.role]
+        if op.role in reached(self._access.roles, [op.parent]):
+            return invalid("parent", "contains the role itself")
+        parents = _sorted([*role.parents, op.parent])
+        if len(parents) > limits.ROLES_HELD_MAX:
+            return _too_many_roles()
+        return self._replace_role(op.role, StoredRole(parents, role.grants), rehearsed)
+
+    def remove_parent(self, op: operations.RemoveParent, *, rehearsed: bool = False) -> Result | None:
+        """A missing role is 2010, the built-in one 2011; 2012 where the last administrator is one by this parent."""
+        refused = self._unchangeable(op.role) or self._missing([op.parent])
+        if refused is not None:
+            return refused
+        role = self._access.roles[op.role]
+        return self._replace_role(op.role, StoredRole(_without(role.parents, op.parent), role.grants), rehearsed)
+
+    def add_grant(self, op: operations.AddGrant, *, rehearsed: bool = False) -> Result | None:
+        """A missing role is 2010, the built-in one 2011, one grant too many 3007."""
+        refused = self._unchangeable(op.role)
+        if refused is not None:
+            return refused
+        role = self._access.roles[op.role]
+        grants = dict(role.grants)
+        if op.pattern not in grants and self._access.grants >= limits.GRANTS_MAX:
+            return failure(Code.TOO_MANY_REQUESTS, {"grants_max": limits.GRANTS_MAX}, outcome="not_applied")
+        grants[op.pattern] = in_order((*grants.get(op.pattern, ()), *op.permissions))
+        return self._replace_role(op.role, StoredRole(role.parents, tuple(sorted(grants.items()))), rehearsed)
+
+    def remove_grant(self, op: operations.RemoveGrant, *, rehearsed: bool = False) -> Result | None:
+        """A missing role is 2010, the built-in one 2011."""
+        refused = self._unchangeable(op.role)
+        if refused is not None:
+            return refused
+        role = self._access.roles[op.role]
+        grants = dict(role.grants)
+        left = in_order(set(grants.pop(op.pattern, ())) - set(op.permissions))
+        if left:
+            grants[op.pattern] = left
+        return self._replace_role(op.role, StoredRole(role.parents, tuple(sorted(grants.items()))), rehearsed)
+
+    def add_token(self, op: operations.AddToken, *, rehearsed: bool = False) -> Result | None:
+        """A name that is taken is 2007, a missing role 2010, one token too many 3007. Tokens that have expired go."""
+        access, entries = self._access, self._entries
+        now_ms = entries.clock() if rehearsed else entries.now_ms
+        alive = {name: token for name, token in access.tokens.items() if not token.expired(now_ms)}
+        refused = _user_exists(op.token) if op.token in alive else self._missing(op.roles)
+        if refused is not None:
+            return refused
+        if len(alive) >= limits.TOKENS_MAX:
+            return failure(Code.TOO_MANY_REQUESTS, {"tokens_max": limits.TOKENS_MAX}, outcome="not_applied")
+        added = StoredToken(op.verifier, _sorted(op.roles), op.expires_at_ms)
+        return self._change(rehearsed, tokens={**alive, op.token: added})
+
+    def remove_token(self, op: operations.RemoveToken, *, rehearsed: bool = False) -> Result | None:
+        """A missing token is 2008."""
+        tokens = self._access.tokens
+        if op.token not in tokens:
+            return _user_not_found(op.token)
+        return self._change(rehearsed, tokens={name: token for name, token in tokens.items() if name != op.token})
+
+    def _replace_user(self, name: str, user: StoredUser, rehearsed: bool) -> Result | None:
+        users = self._access.users
+        return (False,) if users[name] == user else self._change(rehearsed, users={**users, name: user})
+
+    def _replace_role(self, name: str, role: StoredRole, rehearsed: bool) -> Result | None:
+        roles = self._access.roles
+        return (False,) if roles[name] == role else self._change(rehearsed, roles={**roles, name: role})
+
+    def _change(
+        self,
+        rehearsed: bool,
+        *,
+        users: Mapping[str, StoredUser] | None = None,
+        roles: Mapping[str, StoredRole] | None = None,
+        tokens: Mapping[str, StoredToken] | None = None,
+    ) -> Result | None:
+        """Put these tables in the place of the others, unless they have no administrator any more."""
+        access = self._access
+        if (users is not None or roles is not None) and has_administrator(access.users, access.roles):
+            after_users = access.users if users is None else users
+            if not has_administrator(after_users, access.roles if roles is None else roles):
+                return failure(Code.LAST_ADMIN)
+        if rehearsed:
+            return None
+        access.adopt(users=users, roles=roles, tokens=tokens)
+        return (True,)
+
+    def _missing(self, roles: Iterable[str]) -> Failure | None:
+        """Why some roles cannot be given, or None."""
+        for role in roles:
+            if not self._access.has_role(role):
+                return failure(Code.ROLE_NOT_FOUND, {"role": role})
+        return None
+
+    def _unchangeable(self, role: str) -> Failure | None:
+        """Why a role cannot be changed, or None."""
+        return failure(Code.PROTECTED_ROLE, {"role": role}) if role == ADMIN_ROLE else self._missing([role])
+
+
+def _too_many_roles() -> Failure:
+    return failure(Code.TOO_MANY_REQUESTS, {"roles_held_max": limits.ROLES_HELD_MAX}, outcome="not_applied")
+
+
+def _user_exists(user: str) -> Failure:
+    return failure(Code.USER_EXISTS, {"user": user})
+
+
+def _user_not_found(user: str) -> Failure:
+    return failure(Code.USER_NOT_FOUND, {"user": user})
+
+
+def _sorted(roles: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(roles)))
+
+
+def _without(roles: tuple[str, ...], role: str) -> tuple[str, ...]:
+    return tuple(each for each in roles if each != role)

@@ -1,0 +1,147 @@
+"""The commands of the part ``access``: users, roles, grants and tokens (`haptera.state.access_commands`).
+
+A node logs them like any change, so that users are there after a crash, in a snapshot and in a backup. They are no
+methods of the kv service.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Struct
+
+from haptera.access_rules import Permission
+from haptera.state.field_kinds import (
+    ExpiryTime,
+    GrantPattern,
+    PermissionsKind,
+    RoleName,
+    RoleNames,
+    TokenName,
+    UserName,
+    VerifierKind,
+)
+from haptera.state.operations import Write
+
+
+class StoredVerifier(Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
+    """The half of a password that is kept (`haptera.security.Verifier`). It is secret."""
+
+    salt: bytes
+    iterations: int
+    stored_key: bytes
+    server_key: bytes
+
+    def __repr__(self) -> str:
+        """Show no key."""
+        return "StoredVerifier(***)"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Show no more than ``repr`` does."""
+        return [("verifier", "***")]
+
+
+Credential = Annotated[StoredVerifier, VerifierKind()]
+Permissions = Annotated[list[Permission], PermissionsKind()]
+
+
+class AccessChange(Write, frozen=True):
+    """The base of the commands of this part. Each answers whether it has changed something."""
+
+    of_node = True
+
+
+class AddUser(AccessChange, tag="access.add_user", frozen=True):
+    """A user without a verifier has no password; another mechanism may prove its identity."""
+
+    user: UserName
+    verifier: Credential | None
+    roles: RoleNames
+
+
+class RemoveUser(AccessChange, tag="access.remove_user", frozen=True):
+    frees = True
+
+    user: UserName
+
+
+class SetVerifier(AccessChange, tag="access.set_verifier", frozen=True):
+    user: UserName
+    verifier: Credential | None
+
+
+class SetDisabled(AccessChange, tag="access.set_disabled", frozen=True):
+    user: UserName
+    disabled: bool
+
+
+class AssignRole(AccessChange, tag="access.assign_role", frozen=True):
+    user: UserName
+    role: RoleName
+
+
+class WithdrawRole(AccessChange, tag="access.withdraw_role", frozen=True):
+    frees = True
+
+    user: UserName
+    role: RoleName
+
+
+class AddRole(AccessChange, tag="access.add_role", frozen=True):
+    """A role has the grants of its parents beside its own."""
+
+    role: RoleName
+    parents: RoleNames
+
+
+class RemoveRole(AccessChange, tag="access.remove_role", frozen=True):
+    """Users, tokens and roles that have it lose it."""
+
+    frees = True
+
+    role: RoleName
+
+
+class AddParent(AccessChange, tag="access.add_parent", frozen=True):
+    role: RoleName
+    parent: RoleName
+
+
+class RemoveParent(AccessChange, tag="access.remove_parent", frozen=True):
+    frees = True
+
+    role: RoleName
+    parent: RoleName
+
+
+class AddGrant(AccessChange, tag="access.add_grant", frozen=True):
+    """Permissions on the keys that match a glob; those of the node as a whole are granted on ``*``."""
+
+    role: RoleName
+    permissions: Permissions
+    pattern: GrantPattern
+
+
+class RemoveGrant(AccessChange, tag="access.remove_grant", frozen=True):
+    """Take permissions from the grant of just this pattern."""
+
+    frees = True
+
+    role: RoleName
+    permissions: Permissions
+    pattern: GrantPattern
+
+
+class AddToken(AccessChange, tag="access.add_token", frozen=True):
+    """A token is a program's user with a random password. From ``expires_at_ms`` on it is good for nothing."""
+
+    token: TokenName
+    verifier: Credential
+    roles: RoleNames
+    expires_at_ms: ExpiryTime | None = None
+
+
+class RemoveToken(AccessChange, tag="access.remove_token", frozen=True):
+    frees = True
+
+    token: TokenName

@@ -1,0 +1,33 @@
+"""All commands of the replicated state, and the sets of them that the state and the log know."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from haptera.state import access_operations, operations
+from haptera.state.operations import Operation, Write
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+def _commands(module: ModuleType) -> list[type[Operation]]:
+    """Return the commands that a module defines, in its order."""
+    return [
+        each
+        for each in vars(module).values()
+        if isinstance(each, type)
+        and issubclass(each, Operation)
+        and each.__module__ == module.__name__
+        and each.__struct_config__.tag is not None
+    ]
+
+
+#: Every command, in the order in which it is defined: a node describes its methods in the same.
+OPERATIONS: Final = (*_commands(operations), *_commands(access_operations))
+
+#: The commands that are logged.
+WRITES: Final = tuple(each for each in OPERATIONS if issubclass(each, Write))
+
+#: The changes that may be made by the holder of a lease alone: their ``fence`` is its token.
+FENCED: Final = frozenset(each for each in WRITES if "fence" in each.__struct_fields__)

@@ -1,0 +1,83 @@
+"""A user's grants, compiled: each key that a pattern matches and no other."""
+
+from __future__ import annotations
+
+import pytest
+
+from haptera.access_rules import KEY_PERMISSIONS, NODE_PERMISSIONS
+from haptera.state.permits import Permits
+
+
+@pytest.mark.parametrize(
+    ("patterns", "allowed", "denied"),
+    [
+        ([], [], ["", "a", "*"]),
+        (["*"], ["a", "\U0010ffff", "a/b"], []),
+        (["a"], ["a"], ["", "b", "aa", "A"]),
+        (["a*"], ["a", "ab", "a\U0010ffff"], ["", "b", "A", "ba"]),
+        (["a/*", "b/*", "a/b/*", "z*"], ["a/", "a/1", "a/b/1", "b/1", "z", "zz"], ["a", "b", "c/1", "", "y"]),
+        (["ab*", "a*"], ["a", "ab", "az"], ["b"]),
+        (["*.log"], [".log", "x.log", "a/b.log"], ["log", "x.log.1"]),
+        (["a?c", "x*y*z"], ["abc", "xyz", "x1y2z"], ["ac", "abbc", "xz", "yz"]),
+        ([r"a\*"], ["a*"], ["a", "ab", r"a\*"]),
+        ([r"a\**"], ["a*", "a*b"], ["a", "ab"]),
+        (["[ab]1"], ["a1", "b1"], ["c1", "[ab]1"]),
+        (["ab*ba"], ["abba", "abxba"], ["aba"]),
+    ],
+)
+def test_a_key_is_allowed_if_a_pattern_matches_it(patterns: list[str], allowed: list[str], denied: list[str]) -> None:
+    permits = Permits([(pattern, ("read",)) for pattern in patterns])
+    assert [key for key in allowed if not permits.may("read", key)] == []
+    assert [key for key in denied if permits.may("read", key)] == []
+    assert not any(permits.may(each, key) for each in KEY_PERMISSIONS[1:] for key in allowed)
+    assert permits.anywhere("read") is bool(patterns)
+    assert not permits.anywhere("write")
+
+
+def test_many_prefixes_are_found_by_one_search() -> None:
+    permits = Permits([(f"{number:04}/*", ("read",)) for number in range(0, 2000, 2)])
+    for number in range(2000):
+        assert permits.may("read", f"{number:04}/key") is (number % 2 == 0)
+        assert not permits.may("read", f"{number:04}")
+
+
+@pytest.mark.parametrize(
+    ("patterns", "covered", "open_"),
+    [
+        ([], [], ["", "a"]),
+        (["*"], ["", "a"], []),
+        (["a/*"], ["a/", "a/b"], ["", "a", "b"]),
+        (["a"], [], ["a", ""]),
+        (["a/?*", "*1"], [], ["a/", "", "1"]),
+        (["a*", "b*"], ["a", "b", "bc"], ["", "c"]),
+    ],
+)
+def test_a_prefix_is_covered_if_each_key_with_it_is_allowed(
+    patterns: list[str], covered: list[str], open_: list[str]
+) -> None:
+    permits = Permits([(pattern, ("scan",)) for pattern in patterns])
+    assert all(permits.covers("scan", prefix) for prefix in covered)
+    assert not any(permits.covers("scan", prefix) for prefix in open_)
+    assert not any(permits.covers("read", prefix) for prefix in covered)
+
+
+def test_permissions_of_the_node_are_had_or_not() -> None:
+    permits = Permits([("*", ("backup", "metrics")), ("a", ("read",))])
+    assert [each for each in NODE_PERMISSIONS if permits.has(each)] == ["backup", "metrics"]
+    assert not permits.may("read", "b")
+
+
+def test_grants_of_several_roles_add_up() -> None:
+    permits = Permits([("a*", ("read",)), ("a*", ("write",)), ("b", ("read", "delete"))])
+    assert permits.may("read", "a1")
+    assert permits.may("write", "a1")
+    assert permits.may("delete", "b")
+    assert not permits.may("delete", "a1")
+    assert not permits.may("write", "b")
+
+
+def test_one_check_is_the_function_that_a_hot_path_keeps() -> None:
+    permits = Permits([("a*", ("read",))])
+    check = permits.check_of("read")
+    assert check is permits.check_of("read")
+    assert (check("a1"), check("b")) == (True, False)
