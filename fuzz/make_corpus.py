@@ -22,13 +22,14 @@ from fuzz import identity, reference
 from fuzz.conversation import WRITE_SIZE, Application, Options, config, peer_config, shake
 from fuzz.mutators import OPTIONS_SIZE
 from fuzz.reference import RawFrame
-from fuzz.store import KEYRING
+from fuzz.store import ACCESS_ROWS, KEYRING
 from fuzz.targets import MARK, RAW_LENGTH_SIZE, record_signed
 from haptera.connection import Connection, Role
 from haptera.connection.stream_law import ConnectionState
 from haptera.errors import LocalProtocolError, failure
 from haptera.node.services.kv_methods import METHODS
 from haptera.security import ScramAcceptor, ScramDialer
+from haptera.state.access_operations import AddGrant, AddRole, AddToken, AddUser, SetVerifier, StoredVerifier
 from haptera.state.command_encoding import Logged, encode_commands
 from haptera.state.operations import (
     Clear,
@@ -317,6 +318,16 @@ def make_commands() -> Inputs:
         Transact([Compare("a", "version", "=", 1)], [Set("a", b"v"), Get("a")], [Exists("b"), Rename("a", "b")]),
         Forget("app", [bytes(16), bytes(range(16))]),
     ]
+    verifier = StoredVerifier(bytes(16), 4096, bytes(32), bytes(32))
+    access: list[Write] = [
+        AddRole("app", ["admin"]),
+        AddGrant("app", ["read", "write"], "a/*"),
+        AddUser("ann", verifier, ["app"]),
+        SetVerifier("ann", None),
+        AddToken("token:1", verifier, [], 5),
+    ]
+    yield "users", encode_commands([Logged(op) for op in access])
+    yield "newer-permission", pack([[["access.add_grant", "r", ["read", "fly"], "*"], "app"]])
     yield "each", encode_commands([Logged(op) for op in writes])
     yield "with-ids", encode_commands([Logged(op, "app", bytes(16), bytes(32)) for op in writes])
     yield "none", encode_commands([])
@@ -343,6 +354,8 @@ def make_pieces() -> Inputs:
         "requests-rows": pack(answers[:1]),
         "leases-head": pack((1,)),
         "leases-rows": pack(((3, 1000, ("b",)),)),
+        "access-head": pack((3, 2, 2, 1)),
+        "access-rows": pack(ACCESS_ROWS),
     }
     for at, (name, data) in enumerate(inputs.items()):
         yield name, bytes((at,)) + data
@@ -350,6 +363,7 @@ def make_pieces() -> Inputs:
     yield "requests-failure", b"\3" + pack(answers[2:3])
     yield "requests-brief", b"\3" + pack(answers[3:])
     yield "newer-field", b"\0" + pack((5, 1, 2, 0))
+    yield "newer-permission", b"\7" + pack((("role", "app", (), None, False, None, (("*", ("fly",)),)),))
 
 
 def make_log() -> Inputs:

@@ -129,6 +129,14 @@ def check_commands(data: bytes) -> None:
 # -- snapshots -------------------------------------------------------------------------------------------------------
 
 _REQUEST_ID: Final = bytes(range(16))
+_VERIFIER: Final = (bytes(16), 4096, bytes(32), bytes(32))
+ACCESS_ROWS: Final = (
+    ("role", "app", ("ops",), None, False, None, (("*", ("metrics",)), ("a/*", ("read", "write")))),
+    ("role", "ops", ("admin",)),
+    ("user", "ann", ("app",), None, True),
+    ("user", "root", ("admin",), _VERIFIER),
+    ("token", "token:1", ("app",), _VERIFIER, False, 100),
+)
 _PIECES: Final = [
     ("kv", msgspec.msgpack.encode((5, 1, 2))),
     ("kv", msgspec.msgpack.encode((("a", "b"), (b"1", b""), (2, 5)))),
@@ -136,6 +144,8 @@ _PIECES: Final = [
     ("requests", msgspec.msgpack.encode((("app", _REQUEST_ID, 10, bytes(32), (5, None), None),))),
     ("leases", msgspec.msgpack.encode((1,))),
     ("leases", msgspec.msgpack.encode(((3, 1000, ("b",)),))),
+    ("access", msgspec.msgpack.encode((3, 2, 2, 1))),
+    ("access", msgspec.msgpack.encode(ACCESS_ROWS)),
 ]
 
 

@@ -151,7 +151,7 @@ def _explanation(payload: bytes, error: Exception) -> UnknownPart | MalformedCom
             if name == Transact.__struct_config__.tag:
                 unknown = _unknown_of_transact(fields[1:])
             elif name in _WITH_PERMISSIONS:
-                unknown = _unknown_permission(name, fields[2])
+                unknown = _unknown_permission(name, fields[2:3])
             if unknown is not None:
                 return unknown
     except (ValueError, RecursionError):
@@ -175,11 +175,12 @@ def _unknown_of_transact(fields: list[msgspec.Raw]) -> UnknownPart | None:
     return None
 
 
-def _unknown_permission(name: str, permissions: msgspec.Raw) -> UnknownPart | None:
-    """Return the permission of a newer format that a grant has, if it has one."""
-    for each in _names.decode(permissions):
-        if each not in PERMISSIONS:
-            return UnknownPart(name, f"has a permission {each[:64]!r} that is not known")
+def _unknown_permission(name: str, lists: list[msgspec.Raw]) -> UnknownPart | None:
+    """Return the permission of a newer format that a grant has, if it has a list of them and one in it is not known."""
+    for permissions in lists:
+        for each in _names.decode(permissions):
+            if each not in PERMISSIONS:
+                return UnknownPart(name, f"has a permission {each[:64]!r} that is not known")
     return None
 
 
