@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from haptera.security.binding import Binding, hello_binding
 from haptera.security.errors import ExchangeFailed
+from haptera.security.password_policy import password_refusal
 from haptera.security.plain import PlainLogin, read_plain, write_plain
 from haptera.security.salted_passwords import SaltedPasswords
 from haptera.security.scram import SCRAM_SHA_256, ScramAcceptor, ScramDialer, SigningSecret
@@ -29,6 +30,7 @@ __all__ = [
     "hello_binding",
     "new_nonce",
     "new_verifier",
+    "password_refusal",
     "read_plain",
     "verifier_of",
     "write_plain",
