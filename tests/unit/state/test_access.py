@@ -82,6 +82,13 @@ def test_a_disabled_user_keeps_its_verifier_and_may_do_nothing() -> None:
     assert db.access.permits("app", 1).may("read", "k")
 
 
+def test_a_new_password_leaves_the_roles_and_whether_the_user_is_disabled() -> None:
+    db = store(AddRole("r", []), AddUser("app", VERIFIER, ["r"]), SetDisabled("app", True))
+    assert db.do(SetVerifier("app", OTHER)) == MADE
+    assert db.access.login("app", 1) == (OTHER, False)
+    assert db.access.users["app"].roles == ("r",)
+
+
 def test_a_change_of_the_access_is_no_change_of_the_store() -> None:
     db = store(AddRole("r", []))
     assert (db.revision, db.access.revision) == (0, 2)
