@@ -418,6 +418,15 @@ def test_a_token_that_has_expired_by_now_does_not_refuse_another_of_its_name() -
     assert db.known(Logged(AddToken("token:1", OTHER, []))) is None
 
 
+def test_an_entry_judges_tokens_by_its_own_time_alone() -> None:
+    """A replay years later, by a clock that has gone on, comes to the same tokens."""
+    db = store(AddToken("token:1", VERIFIER, [], 1_000_010))
+    db.read_by(lambda: 2**50)
+    assert refused(db.do(AddToken("token:1", OTHER, [])), 2007, user="token:1")
+    assert db.do(AddToken("token:2", OTHER, [])) == MADE
+    assert sorted(db.access.tokens) == ["token:1", "token:2"]
+
+
 def test_no_view_of_a_command_shows_a_verifier() -> None:
     for shown in (repr(Logged(AddUser("app", VERIFIER, []))), str(VERIFIER), f"{store().access.users}"):
         assert "kkkk" not in shown
