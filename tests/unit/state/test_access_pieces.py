@@ -14,6 +14,7 @@ from tests.unit.state.store import Store
 from tests.unit.state.test_access import OTHER, VERIFIER
 
 if TYPE_CHECKING:
+    from haptera.state import Write
     from haptera.state.machine import StateMachine
 
 encode = msgspec.msgpack.encode
@@ -56,13 +57,24 @@ def test_a_section_is_loaded_as_it_was_dumped() -> None:
     assert (again.access.revision, again.access.grants) == (10, 2)
 
 
-def test_each_table_is_in_the_digest() -> None:
-    store = filled()
-    digests = {store.digest()}
-    for op in (SetDisabled("ann", False), AddGrant("app", ["read"], "b"), AddToken("token:3", OTHER, [])):
-        store.do(op)
-        digests.add(store.access.digest())
-    assert len(digests) == 4
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (AddUser("eve", VERIFIER, []), AddUser("eve", OTHER, [])),
+        (AddUser("eve", None, []), AddUser("eve", None, ["app"])),
+        (AddRole("web", []), AddRole("web", ["app"])),
+        (AddGrant("app", ["read"], "b"), AddGrant("app", ["read"], "c")),
+        (AddToken("token:3", VERIFIER, []), AddToken("token:3", OTHER, [])),
+        (AddToken("token:3", VERIFIER, []), AddToken("token:3", VERIFIER, [], 2_000_000)),
+    ],
+)
+def test_states_that_differ_in_one_table_have_two_digests(one: Write, other: Write) -> None:
+    stores = filled(), filled()
+    assert stores[0].digest() == stores[1].digest()
+    for store, op in zip(stores, (one, other), strict=True):
+        assert store.do(op) == (True,)
+    assert stores[0].access.revision == stores[1].access.revision
+    assert stores[0].digest() != stores[1].digest()
 
 
 def test_a_state_without_users_has_no_section_and_one_that_had_some_has_its_revision() -> None:
