@@ -246,6 +246,9 @@ def test_a_store_is_the_same_server_until_the_power_fails() -> None:
     failed, kept = fs.power_failure("drop"), fs.power_failure("keep")
     assert served_as(deepcopy(fs).restart()) == (identity, 0), "killed"
     assert served_as(deepcopy(fs).restart(), CONFIG) == (identity, 0), "killed, and sync from then on"
+    synced = deepcopy(fs).restart()
+    deepcopy(clients).change(started(synced, CONFIG))
+    assert served_as(synced.power_failure("drop"), CONFIG) == (identity, 0), "sync when the power went"
     ended = fs.restart()
     started(ended, OS).close()
     assert served_as(ended.power_failure("keep")) == (identity, 0), "stopped in order, and then the power went"
