@@ -1,4 +1,6 @@
-"""Show the simulated run of a seed, line by line: ``python -m tests.simulation SEED``."""
+"""Show the simulated run of a seed, line by line: ``python -m tests.simulation SEED``, and with ``gaps`` behind it the
+run in which the node leaves them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ def main() -> int:
     """Print the run; 1 if it broke a promise."""
     transcript = Transcript()
     try:
-        simulate(int(sys.argv[1]), transcript)
+        simulate(int(sys.argv[1]), transcript, leaves_gaps=sys.argv[2:] == ["gaps"])
     except Exception:
         print(transcript.text(), end="")
         traceback.print_exc()

@@ -14,8 +14,9 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 from haptera.errors import Failure, HapteraError, StorageError, WrongKey
+from haptera.storage.open_end import OPEN_END_NAME
 from haptera.testing import Crashed, MemoryFileSystem, node
-from haptera.testing.nodes import EPOCH_MS
+from haptera.testing.nodes import EPOCH_MS, MEMORY_DATA_DIR
 from tests.simulation.backups import ARCHIVE_DIR, Taken, take
 from tests.simulation.promises import PromiseBroken
 
@@ -44,7 +45,9 @@ RETAIN_S: Final = (1.0, 604_800.0)
 class SimulatedNode:
     """A node whose process and disk change while its address stays. Each of its ``kinds`` of faults is a method.
 
-    ``keys`` are its master keys. ``told`` is called with a line for each fault, as it happens.
+    ``keys`` are its master keys. One that ``leaves_gaps`` may have lost changes, as far as it knows, whenever it was
+    killed: it goes on with a much higher revision, as another server. ``told`` is called with a line for each fault, as
+    it happens.
     """
 
     kinds: Sequence[str] = ("clock", "restart", "kill", "lose_power")
@@ -57,6 +60,7 @@ class SimulatedNode:
         keys: MasterKeys,
         *,
         archives: bool = False,
+        leaves_gaps: bool = False,
         segment_size: int = SEGMENT_SIZE,
         told: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -74,6 +78,7 @@ class SimulatedNode:
             self._options["archive_dir"] = ARCHIVE_DIR
         self.keys = keys
         self.archives = archives
+        self.leaves_gaps = leaves_gaps
         #: The backups that were read to their end.
         self.backups: list[Taken] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -149,8 +154,13 @@ class SimulatedNode:
 
     async def kill(self) -> None:
         """End at once. The next process finds everything that was written."""
-        self._told("is killed")
-        await self._start_from(self.disk.power_failure("keep"))
+        disk = self.disk.power_failure("keep")
+        if self.leaves_gaps:
+            self._told("is killed, and may have lost changes")
+            disk.write(f"{MEMORY_DATA_DIR}/{OPEN_END_NAME}", b"")
+        else:
+            self._told("is killed")
+        await self._start_from(disk)
 
     async def lose_power(self) -> None:
         """End at once. The next process finds what was synced, and a part of the rest."""

@@ -108,29 +108,36 @@ class Faults:
         self._transcript.add("network", text)
 
 
-def simulate(seed: int, transcript: Transcript | None = None) -> Transcript:
+def simulate(seed: int, transcript: Transcript | None = None, *, leaves_gaps: bool = False) -> Transcript:
     """Run a node and its clients under faults, all chosen by ``seed``.
 
-    Raises `PromiseBroken` where an answer, or the state at the end, is one that the promises rule out. The error names
-    the command that shows the run.
+    With ``leaves_gaps`` the node leaves a gap in its revisions whenever it was killed. Raises `PromiseBroken` where an
+    answer, or the state at the end, is one that the promises rule out. The error names the command that shows the run.
     """
     transcript = Transcript() if transcript is None else transcript
     choices = random.Random(seed)
     try:
         has_little_room = choices.random() < NARROW_CHANCE
         with narrow(choices) if has_little_room else nullcontext():
-            run(_run(choices, transcript, keeps_all=not has_little_room), seed=seed)
+            keeps_all = not (has_little_room or leaves_gaps)
+            run(_run(choices, transcript, keeps_all=keeps_all, leaves_gaps=leaves_gaps), seed=seed)
     except BaseException as error:
-        error.add_note(f"the whole run: python -m tests.simulation {seed}")
+        error.add_note(f"the whole run: python -m tests.simulation {seed}{' gaps' * leaves_gaps}")
         raise
     return transcript
 
 
-async def _run(choices: random.Random, transcript: Transcript, *, keeps_all: bool) -> None:
+async def _run(choices: random.Random, transcript: Transcript, *, keeps_all: bool, leaves_gaps: bool) -> None:
     network: Network = asyncio.get_running_loop().network  # type: ignore[attr-defined]
     async with AsyncExitStack() as stack:
         keys, archives = stack.enter_context(MasterKeys()), choices.choice((True, False))
-        node = SimulatedNode(choices, keys, archives=archives, told=lambda text: transcript.add("node", text))
+        node = SimulatedNode(
+            choices,
+            keys,
+            archives=archives,
+            leaves_gaps=leaves_gaps,
+            told=lambda text: transcript.add("node", text),
+        )
         stack.push_async_callback(node.stop)
         await node.start()
         network.delay(lambda: choices.uniform(0.0, LATENCIES_S[1]))

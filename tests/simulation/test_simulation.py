@@ -45,6 +45,12 @@ def test_no_seed_breaks_a_promise(part: int) -> None:
         simulate(seed)
 
 
+@pytest.mark.parametrize("part", [0, 1, *(pytest.param(part, marks=pytest.mark.long) for part in range(2, ALL_PARTS))])
+def test_no_seed_breaks_a_promise_where_a_killed_node_leaves_a_gap(part: int) -> None:
+    runs = [simulate(seed, leaves_gaps=True) for seed in range(part * SEEDS_PER_PART, (part + 1) * SEEDS_PER_PART)]
+    assert any("may have lost changes" in run.text() for run in runs)
+
+
 @pytest.mark.parametrize("seed", NOTED_SEEDS)
 def test_no_noted_seed_breaks_a_promise(seed: int) -> None:
     simulate(seed)
