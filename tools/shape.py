@@ -56,6 +56,8 @@ class Module(NamedTuple):
     path: Path
     text: str
     tree: ast.Module
+    #: All nodes of the tree: each row looks at them.
+    nodes: tuple[ast.AST, ...]
 
     @property
     def layer(self) -> str:
@@ -75,7 +77,12 @@ class Tree:
         self.root = root
         source = root / "src" / "haptera"
         self.modules = [
-            Module(path.relative_to(source), text := path.read_text(encoding="utf-8"), ast.parse(text))
+            Module(
+                path.relative_to(source),
+                text := path.read_text(encoding="utf-8"),
+                tree := ast.parse(text),
+                tuple(ast.walk(tree)),
+            )
             for path in sorted(source.rglob("*.py"))
         ]
         self.layers = sorted({module.layer for module in self.modules if len(module.path.parts) > 1})
@@ -90,7 +97,7 @@ Places = list[str]
 
 
 def _functions(module: Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             yield node
 
@@ -122,7 +129,7 @@ def large_modules(tree: Tree) -> Places:
 def _docstring_lines(module: Module) -> int:
     return sum(
         (node.end_lineno or node.lineno) - node.lineno + 1
-        for node in ast.walk(module.tree)
+        for node in module.nodes
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
     )
 
@@ -154,7 +161,7 @@ def state_writers(tree: Tree) -> Places:
         its_own = {node for each in whole for node in ast.walk(each)}
         found = [
             node
-            for node in ast.walk(module.tree)
+            for node in module.nodes
             if node not in its_own
             and isinstance(node, ast.Attribute)
             and isinstance(node.ctx, ast.Store)
@@ -170,7 +177,7 @@ def assemblers(tree: Tree) -> Places:
     return [
         f"{module.path}"
         for module in tree.of("connection")
-        if any(isinstance(node, ast.Call) and ASSEMBLY.search(_name(node.func)) for node in ast.walk(module.tree))
+        if any(isinstance(node, ast.Call) and ASSEMBLY.search(_name(node.func)) for node in module.nodes)
     ]
 
 
@@ -182,11 +189,11 @@ def extended_classes(tree: Tree) -> Places:
         defined = {
             node.name
             for module in modules
-            for node in ast.walk(module.tree)
+            for node in module.nodes
             if isinstance(node, ast.ClassDef) and not _is_contract(node)
         }
         for module in modules:
-            for node in ast.walk(module.tree):
+            for node in module.nodes:
                 if isinstance(node, ast.ClassDef):
                     bases = {_name(base) for base in node.bases} & defined - {SERVICE}
                     places += [f"{module.path}:{node.lineno} {node.name}({base})" for base in sorted(bases)]
@@ -208,7 +215,7 @@ def private_reaches(tree: Tree) -> Places:
     return [
         f"{module.path}:{node.lineno} {ast.unparse(node)}"
         for module in tree.of("peer")
-        for node in ast.walk(module.tree)
+        for node in module.nodes
         if isinstance(node, ast.Attribute)
         and node.attr.startswith("_")
         and not node.attr.startswith("__")
@@ -232,7 +239,7 @@ def spread_of_rename(tree: Tree) -> Places:
         f"{module.path}:{getattr(node, 'lineno', 0)} {type(node).__name__}"
         for module in tree.modules
         if module.path.stem not in {"filesystem", "writer", "__init__"} and module.layer not in {"storage", "testing"}
-        for node in ast.walk(module.tree)
+        for node in module.nodes
         if _names_rename(node)
     ]
 
@@ -262,7 +269,7 @@ def past_faces(tree: Tree) -> Places:
     for module in tree.modules:
         if module.path.name == "__main__.py":
             continue
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 parts = node.module.split(".")
                 if parts[0] == "haptera" and len(parts) > 2 and parts[1] in tree.layers and parts[1] != module.layer:
@@ -316,7 +323,7 @@ def _prose(tree: Tree) -> Iterator[tuple[str, str]]:
 
 
 def _docstrings(module: Module) -> Iterator[tuple[str, str]]:
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             for paragraph in re.split(r"\n\s*\n", node.value.value):
                 yield f"{module.path}:{node.lineno}", paragraph
