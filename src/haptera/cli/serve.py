@@ -114,6 +114,7 @@ class _Serving:
 
     async def _serve(self) -> int:
         from haptera.node import Node, NodeServer, check_listening
+        from haptera.transport import parse
 
         check_listening(self._config)
         node = await self._unless_stopped(Node.open(self._config))
@@ -122,9 +123,10 @@ class _Serving:
         server = NodeServer(node)
         try:
             node.freeze()
-            await server.start()
-            if node.tls:
+            # Before the log says that it listens: who reads that may send one at once.
+            if any(parse(url).tls for url in self._config.listen):
                 asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._on_hang_up, server)
+            await server.start()
             self._announce(node, server)
             await self._unless_stopped(_first(node.failed))
             _logger.info("stopping", extra={"connections": node.connections, "revision": node.revision})
