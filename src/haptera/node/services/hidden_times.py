@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from haptera.kv_groups import TTL
-
 if TYPE_CHECKING:
-    from haptera.peer import Peer
     from haptera.state import Row, StoredEntry
-
-
-def hides_times(peer: Peer) -> bool:
-    """Whether the peer is not told when keys expire."""
-    return TTL not in peer.capabilities
 
 
 def without_times(result: tuple[Any, ...]) -> tuple[Any, ...]:

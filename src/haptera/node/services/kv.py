@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 from haptera.errors import Code, Failure, ShuttingDown, failure
 from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.services.answer_shares import Answers
-from haptera.node.services.kv_methods import METHODS, SERVICE, methods_with
+from haptera.node.services.kv_methods import METHODS, SERVICE
+from haptera.node.services.kv_terms import Terms
 from haptera.node.services.large_requests import LARGE_SIZE, LargeRequests, is_large_list, while_wanted
 from haptera.node.services.long_reads import LongReads, is_get_many
 from haptera.node.services.msgpack_slices import PIECE_SIZE, decode_steps
 from haptera.node.services.replies import Replies
 from haptera.node.services.tasks import Tasks
 from haptera.node.services.transact_argument import TransactArgument
-from haptera.node.services.write_requests import Maker, Writes, digest_of
+from haptera.node.services.write_requests import Writes, command_of, digest_of
 from haptera.peer import Request, Service
 from haptera.state import Write, free_steps, operations
 
@@ -62,8 +63,8 @@ class KvService(Service):
         read_commands: list[Envelope] = []
         writes: list[Request] = []
         write_commands: list[Envelope] = []
-        session, maker = ANONYMOUS, Maker(requests[0].peer)
-        methods = methods_with(requests[0].peer.capabilities)
+        session, terms = ANONYMOUS, Terms.of(requests[0].peer)
+        methods = terms.methods
         for request in requests:
             method = methods.get(request.method)
             if method is None:
@@ -79,7 +80,7 @@ class KvService(Service):
             if isinstance(op, Failure):
                 self._replies.fail(request, op)
             elif method.version_at is not None:
-                command = maker.command(op, request)
+                command = command_of(op, request, terms)
                 if isinstance(command, Failure):
                     self._replies.fail(request, command)
                 else:
@@ -150,7 +151,8 @@ class KvService(Service):
 
     def _checked(self, request: Request, elements: list[Any]) -> Steps[Envelope | Failure]:
         """The command that a large argument is, decoded and checked in slices; `elements` as of `decode_steps`."""
-        method, payload = methods_with(request.peer.capabilities)[request.method], request.payload
+        terms, payload = Terms.of(request.peer), request.payload
+        method = terms.methods[request.method]
         checked: Envelope | None = None
         op: Operation | Failure
         if isinstance(method, TransactArgument):
@@ -170,7 +172,7 @@ class KvService(Service):
         for start in range(0, len(payload), PIECE_SIZE):
             digest.update(memoryview(payload)[start : start + PIECE_SIZE])
             yield PIECE_SIZE // 256
-        return Maker(request.peer).command(op, request, digest.digest(), checked)
+        return command_of(op, request, terms, digest.digest(), checked)
 
 
 def _unknown_method(request: Request) -> Failure:

@@ -49,8 +49,13 @@ def is_large_list(size: int, bytes_per_unit: int, turns: Turns) -> bool:
 
 def units_of_values(result: tuple[Any, ...]) -> int:
     """Units of work of the large values in a result: they are copied into the answer."""
-    many = result[0] if type(result[0]) is list else None
-    size = values_size(result) if many is None else sum(len(entry[0]) for entry in many if entry is not None)
+    first = result[0]
+    if type(first) is bytes:
+        size = len(first)
+    elif type(first) is list:
+        size = sum(len(entry[0]) for entry in first if entry is not None)
+    else:
+        size = values_size(result)
     return size // _VALUE_BYTES_PER_UNIT if size > LARGE_SIZE else 0
 
 

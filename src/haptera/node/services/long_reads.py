@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final, TypeGuard, cast
 
 from haptera.errors import Code, Failure, LocalProtocolError, failure
 from haptera.node.scans import Cursor, page_steps
-from haptera.node.services.hidden_times import hides_times, rows_without_times, without_times
+from haptera.node.services.hidden_times import rows_without_times, without_times
+from haptera.node.services.kv_terms import Terms
 from haptera.node.services.large_requests import while_wanted, writable
 from haptera.node.services.msgpack_slices import encode_steps
 from haptera.node.services.replies import GET_MANY_SIZE_MAX, revision_entry
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 Scanning = operations.OpenScan | operations.AsOf
 Counting = operations.Count | operations.AsOf
 Reading = operations.GetMany | operations.OpenHistory | operations.AsOf
+
+#: The operations that may take long. A get is known by this at once, which spares it a question for each kind.
+_LONG: Final = frozenset({operations.OpenScan, operations.Count, operations.OpenHistory, operations.AsOf})
 
 #: Bytes of one page of a scan, unless one row is larger: one turn of the connection, a quarter of a default window.
 PAGE_SIZE_MAX: Final = 64 * 1024
@@ -51,15 +55,14 @@ class LongReads:
 
     def takes(self, submitter: Submitter, request: Request, op: Operation) -> bool:
         """Whether a read is a scan, a history, a count of any number of keys, or of the past; it is on its way then."""
+        if type(op) not in _LONG:
+            return False
         kind = type(operations.read_of(op))
         if kind is operations.OpenScan:
             self._metrics.kv_scans_total += 1
             self._tasks.begin(request.peer, lambda: self._scan(submitter, request, cast("Scanning", op)))
             return True
-        if isinstance(op, operations.Count):
-            if self._commands.counts_at_once(op):
-                return False
-        elif not isinstance(op, operations.AsOf | operations.OpenHistory):
+        if isinstance(op, operations.Count) and self._commands.counts_at_once(op):
             return False
         self._metrics.kv_reads_total += 1
         if kind is operations.Count:
@@ -89,7 +92,7 @@ class LongReads:
         result, revision = found
         if isinstance(op, operations.OpenHistory):
             return self._replies.encode(result), revision
-        if hides_times(request.peer):
+        if Terms.of(request.peer).hides_times:
             result = without_times(result)
         return (yield from encode_steps(result)), revision
 
@@ -133,7 +136,7 @@ class LongReads:
                     self._replies.fail(request, page)
                     return
                 if page.rows:
-                    rows = rows_without_times(page.rows) if hides_times(request.peer) else page.rows
+                    rows = rows_without_times(page.rows) if Terms.of(request.peer).hides_times else page.rows
                     await request.send(self._replies.encode(rows))
                 if page.done:
                     break

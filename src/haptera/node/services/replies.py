@@ -14,8 +14,9 @@ import msgspec
 
 from haptera.errors import Code, Failure, ShuttingDown, failure
 from haptera.key_rules import size_refusal
-from haptera.node.services.hidden_times import hides_times, without_times
+from haptera.node.services.hidden_times import without_times
 from haptera.node.services.kv_methods import METHODS
+from haptera.node.services.kv_terms import Terms
 from haptera.node.services.large_requests import units_of_values, while_wanted
 from haptera.node.services.msgpack_slices import encode_steps
 from haptera.node.write_batch import DROPPED
@@ -94,7 +95,7 @@ class Replies:
         """
         now = now or revision_entry(self._commands.revision)
         encode, peer = self.encode, requests[0].peer
-        hides = hides_times(peer)
+        hides = Terms.of(peer).hides_times
         answers: list[tuple[Request, bytes, bytes]] = []
         room = 0
         for position in range(start, len(requests)):

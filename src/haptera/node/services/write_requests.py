@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from haptera.node.commands import Commands, Submitter
     from haptera.node.metrics import Metrics
     from haptera.node.services.answer_shares import Answers
+    from haptera.node.services.kv_terms import Terms
     from haptera.node.services.replies import Replies
     from haptera.node.write_batch import Submission
-    from haptera.peer import Peer, Request
+    from haptera.peer import Request
     from haptera.state import Operation, Result
 
 
@@ -154,31 +155,24 @@ def digest_of(method: str) -> Any:
     return hashlib.sha256(_DIGEST_PREFIXES[method])
 
 
-class Maker:
-    """Makes commands of the requests of one connection, which it asks once for what all of them need to know."""
-
-    __slots__ = ("_identifies", "_message_max")
-
-    def __init__(self, peer: Peer) -> None:
-        self._identifies = "idempotency" in peer.capabilities
-        self._message_max = peer.max_message
-
-    def command(
-        self, op: Any, request: Request, digest: bytes | None = None, checked: Envelope | None = None
-    ) -> Envelope | Failure:
-        """The command; of a large one its `digest`, and what it is as far as it is `checked`. 3004 if the peer could
-        not take the answer: the change would be applied, and not be answered.
-        """
-        if self._message_max < ANSWER_SIZE_MAX and self._message_max < _largest_answer(op):
-            return size_refusal(self._message_max)
-        request_id = request.request_id if self._identifies else None
-        if request_id is None:
-            return checked or Envelope(op)
-        if digest is None:
-            digest = hashlib.sha256(_DIGEST_PREFIXES[request.method] + request.payload).digest()
-        if checked is None:
-            return Envelope(op, request_id, digest, request.resent)
-        return Envelope(op, request_id, digest, request.resent, checked.size, checked.growth)
+def command_of(
+    op: Any, request: Request, terms: Terms, digest: bytes | None = None, checked: Envelope | None = None
+) -> Envelope | Failure:
+    """The command that a request of a connection with these terms asks for; of a large one its `digest`, and what it
+    is as far as it is `checked`. 3004 if the peer could not take the answer: the change would be applied, and not be
+    answered.
+    """
+    message_max = terms.message_max
+    if message_max < ANSWER_SIZE_MAX and message_max < _largest_answer(op):
+        return size_refusal(message_max)
+    request_id = request.request_id if terms.identifies else None
+    if request_id is None:
+        return checked or Envelope(op)
+    if digest is None:
+        digest = hashlib.sha256(_DIGEST_PREFIXES[request.method] + request.payload).digest()
+    if checked is None:
+        return Envelope(op, request_id, digest, request.resent)
+    return Envelope(op, request_id, digest, request.resent, checked.size, checked.growth)
 
 
 def _largest_answer(op: Operation) -> int:
