@@ -6,66 +6,24 @@ Their own tables are counted (`tests.unit.node.holdings`) once everything has en
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 import pytest
 
 import haptera
-from haptera.connection import decode_cache
-from haptera.errors import HapteraError
 from haptera.testing import node, virtual_clock
 from haptera.wire.frame import MORE, STREAMING, FrameType, encode_frame
 from haptera.wire.metadata import encode_entry, encode_route
 from haptera.wire.payload import Goaway, encode_payload
 from tests.unit.node.holdings import holdings
+from tests.unit.node.situations import MANY, PING, QUIET_S, Clients, encode, growth, refused
 from tests.unit.peer.raw import RawPeer, hello, request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
-
-    from haptera import Peer
-    from haptera.client import Database
-
-encode = msgspec.msgpack.encode
-
-#: Repetitions before the tables are counted, and between the two counts.
-FEW: Final = 4
-MANY: Final = 4 * FEW
-#: Virtual time until nothing is owed. Deadlines, idle scans and half-open connections are over within two minutes, and
-#: answers that no client has read are remembered for ten, by entries that each move their clock by one at most.
-QUIET_S: Final = 30.0
-QUIET_TIMES: Final = 24
-#: What a table may have more of. One element for each repetition would be four times as many.
-GROWTH_MAX: Final = MANY // 4
-BYTES_GROWTH_MAX: Final = 20 * GROWTH_MAX
-#: The last changes of the store are kept on purpose, within bounds of their own (`haptera.state.limits`).
-KEPT: Final = ("elements of EventHistory", "bytes of EventHistory")
-PING: Final = encode_frame(FrameType.PING, 0, 0, b"", bytes(8))
-
-
-class Clients:
-    """A node's lasting clients: a database, a peer, and one that is nothing but a socket."""
-
-    def __init__(self, url: str, db: Database, peer: Peer, raw: RawPeer) -> None:
-        self.url = url
-        self.db = db
-        self.peer = peer
-        self.raw = raw
-        self._stream = -1
-
-    def stream(self) -> int:
-        """A stream that the raw peer has not used."""
-        self._stream += 2
-        return self._stream
-
-
-async def refused(call: Awaitable[Any]) -> None:
-    with pytest.raises(HapteraError):
-        await call
+    from pathlib import Path
 
 
 async def streams_on_which_nothing_is_sent(at: Clients, number: int) -> None:
@@ -156,8 +114,8 @@ async def watchers_that_come_and_go(at: Clients, number: int) -> None:
         stream = at.stream()
         await at.raw.request(stream, "server", "watch_metrics", encode([{"interval_ms": 1000 + 20 * number + each}]))
     await asyncio.sleep(3)
-    for each in range(20):
-        await at.raw.cancel(at._stream - 2 * each)
+    for stream in at.last_streams(20):
+        await at.raw.cancel(stream)
 
 
 async def words_of_strangers(at: Clients, number: int) -> None:
@@ -235,55 +193,10 @@ SITUATIONS: Final = [
 ]
 
 
-async def read_on(raw: RawPeer) -> None:
-    """Read what comes, and keep nothing of it."""
-    while await raw.read():
-        raw.frames.clear()
-
-
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.__name__)
 @virtual_clock
-async def test_nothing_is_left_behind(situation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ROUTES_MAX", "METADATA_KNOWN_MAX"):
-        monkeypatch.setattr(decode_cache, name, 1)  # their bounds have tests of their own
-    async with AsyncExitStack() as stack:
-        logging.disable(logging.CRITICAL)  # or pytest keeps each line
-        stack.callback(logging.disable, logging.NOTSET)
-        url = await stack.enter_async_context(node(storage="memory"))
-        db = await stack.enter_async_context(haptera.connect(url))
-        peer = await haptera.dial(url)
-        stack.push_async_callback(peer.aclose)
-        raw = await RawPeer.open(url)
-        stack.push_async_callback(raw.close)
-        await raw.send(hello(capabilities=["pipelining", "request_deadline"]))
-        reading = asyncio.ensure_future(read_on(raw))
-        stack.callback(reading.cancel)
-        await db.set_many([(f"k{number:03}", os.urandom(8)) for number in range(300)])
-        at = Clients(url, db, peer, raw)
-
-        async def repeat(first: int, count: int) -> Any:
-            for number in range(first, first + count):
-                await situation(at, number)
-            writing = await RawPeer.open(url)
-            await writing.hello()
-            for each in range(QUIET_TIMES):
-                await asyncio.sleep(QUIET_S)
-                await raw.send(PING)  # a request might sweep a table
-                await writing.request(2 * each + 1, "kv", "set", encode(["k000", b"12345678"]))
-            await writing.close()
-            await asyncio.sleep(1)
-            return holdings(url.node, url.server, db, peer)
-
-        before = await repeat(0, FEW)
-        after = await repeat(FEW, MANY)
-        assert not reading.done()
-    grown = {
-        name: (before[name], count)
-        for name, count in after.items()
-        if name not in KEPT
-        and count - before[name] > (BYTES_GROWTH_MAX if name.startswith("bytes of ") else GROWTH_MAX)
-    }
-    assert grown == {}
+async def test_nothing_is_left_behind(situation: Any, short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await growth(situation, short_path, monkeypatch) == {}
 
 
 @virtual_clock
