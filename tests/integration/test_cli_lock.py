@@ -81,9 +81,15 @@ def test_the_url_of_an_option_is_the_one_that_the_command_finds(url: str, tmp_pa
         ["expire", "k", "60"],
         ["persist", "k"],
         ["txn", "-"],
+        ["import", "rows.tsv"],
+        ["revert", "k", "--to-version", "1"],
     ],
 )
-def test_a_change_with_a_token_is_made_only_while_the_lock_is_held(haptera: Any, url: str, change: list[str]) -> None:
+def test_a_change_with_a_token_is_made_only_while_the_lock_is_held(
+    haptera: Any, url: str, change: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.tsv").write_text("k\tv\n")
     haptera("set", "k", "v")
     operation = json.dumps({"then": ["set", "k", "v"]}).encode()
     refused = haptera(*change, "--fence", "1", stdin=operation)

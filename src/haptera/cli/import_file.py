@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 import click
 
 from haptera.cli import output, standard_streams
-from haptera.cli.client_command import Client, client_options
+from haptera.cli.client_command import Client, client_options, fence_option
 from haptera.cli.exit_codes import DONE, INTERRUPTED, UNKNOWN, USAGE
 from haptera.cli.failures import described, exit_code, fields
 from haptera.cli.transfer.columns import Wanted
@@ -50,8 +50,9 @@ class Separator(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no 
 @click.option("--comment", metavar="TEXT", help="Pass over lines that begin with this.")
 @click.option("--raw", is_flag=True, help="Take the fields of a TSV file as they stand, even in $'…'.")
 @click.option("--skip-bad", is_flag=True, help="Pass over rows that cannot be stored, and count them.")
+@fence_option
 @client_options(timeout=30.0)
-def command(file: str, client: Client, **options: Any) -> int:
+def command(file: str, fence: int | None, client: Client, **options: Any) -> int:
     """Store the rows of a file; - is standard input, and a gzip file is unpacked.
 
     The file may come from `haptera export` or `haptera scan`; it may be any TSV or CSV file, or JSON lines. The
@@ -82,7 +83,7 @@ def command(file: str, client: Client, **options: Any) -> int:
     with raw:
         size = 0 if file == "-" else Path(file).stat().st_size
         reader = Reader(raw, file, wanted, form=options["form"], prefix=options["prefix"], skip_bad=options["skip_bad"])
-        return client.run(lambda db: _import(db, reader, size, client), change=True)
+        return client.run(lambda db: _import(db, reader, size, fence, client), change=True)
 
 
 def open_input(file: str) -> BinaryIO:
@@ -90,10 +91,10 @@ def open_input(file: str) -> BinaryIO:
     return standard_streams.open_input() if file == "-" else open(file, "rb", buffering=0)
 
 
-async def _import(db: Database, reader: Reader, size: int, client: Client) -> int:
+async def _import(db: Database, reader: Reader, size: int, fence: int | None, client: Client) -> int:
     started = time.monotonic()
     with progress_bar(size) as update:
-        tally = await store(db, reader, update)
+        tally = await store(db, reader, update, fence=fence)
     code = _code(tally)
     _report(tally, reader, time.monotonic() - started, code, client)
     return code

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from haptera.cli import output
-from haptera.cli.client_command import Client, client_options
+from haptera.cli.client_command import Client, client_options, fence_option
 from haptera.cli.exit_codes import DONE, NO
 from haptera.key_rules import VERSION_MAX
 
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 @click.option(
     "--to-version", type=click.IntRange(1, VERSION_MAX), required=True, metavar="N", help="The version to go back to."
 )
+@fence_option
 @client_options()
-def command(key: str, to_version: int, client: Client) -> int:
+def command(key: str, to_version: int, fence: int | None, client: Client) -> int:
     """Give KEY the value that it had in version N, as a new version.
 
     A version in which it was deleted deletes it. The key must still be as the history shows it, so that a change
     that comes meanwhile is not overwritten. Writes the new version. Exit code 1: the node does not have version N
-    any more, or the key was changed meanwhile.
+    any more, the key was changed meanwhile, or the lock of --fence is lost.
     """
 
     async def run(db: Database) -> int:
@@ -41,9 +42,9 @@ def command(key: str, to_version: int, client: Client) -> int:
             return NO
         version = 0 if last.value is None else last.version
         if wanted.value is not None:
-            revision = await db.set(key, wanted.value, if_version=version)
+            revision = await db.set(key, wanted.value, if_version=version, fence=fence)
         elif last.value is not None:
-            await db.delete(key, if_version=version)
+            await db.delete(key, if_version=version, fence=fence)
             revision = db.revision
         else:
             revision = last.version

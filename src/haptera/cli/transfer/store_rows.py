@@ -71,17 +71,19 @@ async def store(
     reader: Reader,
     update: Callable[[int, int], None],
     read: Callable[[Reader], AsyncGenerator[RowBatch, None]] | None = None,
+    *,
+    fence: int | None = None,
 ) -> Tally:
     """Store all rows of ``reader``, many calls at a time, until the first that fails or Ctrl-C.
 
     ``update`` is told how far the file is read and how many rows are stored. ``read`` is `read_ahead`; a test on a
-    virtual clock has another, without a thread.
+    virtual clock has another, without a thread. Each call is made only while the lock of the token ``fence`` is held.
 
     Calls under way together are not ordered, so a batch with a key that is also in batches under way waits for them:
     of a key that comes twice the later row wins.
     """
     tally = Tally()
-    flight = InFlight(db, tally)
+    flight = InFlight(db, tally, fence)
     batches = (read or read_ahead)(reader)
     try:
         try:
@@ -108,6 +110,7 @@ class InFlight:
 
     db: Database
     tally: Tally
+    fence: int | None
     sent_to: int = 0
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     keys: set[str] = field(default_factory=set)
@@ -133,7 +136,7 @@ class InFlight:
             self.keys -= keys
             return
         try:
-            await self.db.set_many(batch.items, ttl=ttl)
+            await self.db.set_many(batch.items, ttl=ttl, fence=self.fence)
         except HapteraError as error:
             self.tally.failed(batch, error)
         except asyncio.CancelledError:

@@ -30,12 +30,14 @@ class Unordered:
         self.calls = 0
         self.most = 0
         self.ttls: list[float | None] = []
+        self.fences: set[int | None] = set()
         self._under_way = 0
         self._silent_after = silent_after
 
-    async def set_many(self, items: list[tuple[str, bytes]], *, ttl: float | None = None) -> int:
+    async def set_many(self, items: list[tuple[str, bytes]], *, ttl: float | None, fence: int | None) -> int:
         self.calls += 1
         self.ttls.append(ttl)
+        self.fences.add(fence)
         number = self.calls
         self._under_way += 1
         self.most = max(self.most, self._under_way)
@@ -76,8 +78,9 @@ async def test_the_later_row_of_a_key_wins_however_the_store_orders_calls() -> N
 async def test_rows_of_different_keys_are_stored_side_by_side() -> None:
     db = Unordered()
     pairs = [(f"k{n}", "") for n in range(BATCH_ROWS_MAX * 40)]
-    await store(cast("Database", db), rows_of(pairs), nothing, at_once)
+    await store(cast("Database", db), rows_of(pairs), nothing, at_once, fence=7)
     assert db.most == IN_FLIGHT_MAX
+    assert db.fences == {7}, "each call has the token"
 
 
 @virtual_clock
