@@ -16,6 +16,7 @@ from bench import (
     expiry,
     leases,
     memory,
+    memory_after,
     processes,
     redis_compare,
     replay,
@@ -85,6 +86,17 @@ def test_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert result["keys"] == 20_000
     assert 250 < result["haptera_counted"] < 450
     assert result["redis_used"] > 50
+
+
+def test_memory_after(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_after, "WAVES", 2)
+    monkeypatch.setattr(memory_after, "WARM", 1)
+    assert memory_after.main(["--count", "64", "--only", "strange_names", "--dir", str(tmp_path), "--json"]) == 0
+    (result,) = _found(capsys)["results"]
+    assert result["situation"] == "strange names"
+    for count in ("blocks", "used", "resident"):
+        assert result["idle"][count] > 0
+        assert result["warm"][count] > 0
 
 
 def test_durable_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
