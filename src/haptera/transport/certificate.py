@@ -1,4 +1,5 @@
-"""Certificates and lists of revoked ones, as far as a node looks into them itself: the times at which they end.
+"""Certificates and lists of revoked ones in PEM, as far as a node looks into them itself: where they are in a file, and
+the times at which they end.
 
 The checks are OpenSSL's. Python's ``ssl`` does not tell when a certificate that it has loaded ends, so this reads the
 few fields before that time in the DER (RFC 5280, sections 4.1 and 5.1).
@@ -8,7 +9,8 @@ from __future__ import annotations
 
 import binascii
 import hashlib
-from calendar import timegm
+import re
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -40,9 +42,14 @@ class Certificate(msgspec.Struct, frozen=True):
         return hashlib.sha256(self.der).digest()
 
 
+def certificates(pem: bytes) -> list[bytes]:
+    """Return the DER of each certificate of a PEM file, at least one. Raises ``ValueError``."""
+    return _blocks(pem, b"CERTIFICATE")
+
+
 def first_certificate(pem: bytes) -> Certificate:
     """Return the first certificate of a PEM file. Raises ``ValueError``."""
-    der = _blocks(pem, b"CERTIFICATE")[0]
+    der = certificates(pem)[0]
     fields = _Reader(_Reader(_Reader(der).take(_SEQUENCE)).take(_SEQUENCE))
     fields.skip(_VERSION)
     fields.take(_INTEGER)  # the serial number
@@ -70,9 +77,12 @@ def _next_update(der: bytes) -> int | None:
 
 
 def _blocks(pem: bytes, kind: bytes) -> list[bytes]:
-    """Return the DER of each block of a kind, at least one. Raises ``ValueError``."""
+    """Return the DER of each block of a kind, at least one. Raises ``ValueError``.
+
+    A block begins a line, as it does for OpenSSL: one behind a sign of a comment is a comment.
+    """
     blocks = []
-    for part in pem.split(_BEGIN % kind)[1:]:
+    for part in re.split(b"^" + _BEGIN % kind, pem, flags=re.MULTILINE)[1:]:
         body, end, _ = part.partition(_END % kind)
         if not end:
             raise ValueError("it ends within a block")
@@ -131,4 +141,7 @@ class _Reader:
             raise ValueError("its DER has a time of another form than RFC 5280's")
         year, rest = int(digits[:4]), digits[4:]
         month, day, hour, minute, second = (int(rest[at : at + 2]) for at in range(0, len(rest), 2))
-        return timegm((year, month, day, hour, minute, second))
+        try:
+            return int(datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp())
+        except ValueError as error:
+            raise ValueError("its DER has a time that no calendar has") from error

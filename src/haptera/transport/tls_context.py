@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from haptera.errors import ConfigurationError
-from haptera.transport.certificate import Certificate, first_certificate, revocations_end_at
+from haptera.transport.certificate import Certificate, certificates, first_certificate, revocations_end_at
 from haptera.transport.limits import TLS_FILE_SIZE_MAX
 from haptera.transport.secret_files import read_file, unusable
 
@@ -142,8 +142,9 @@ def _load_own(context: ssl.SSLContext, certificate: str, key: str) -> tuple[Cert
 def _load_authorities(context: ssl.SSLContext, path: str) -> None:
     pem, _ = read_file(path, _AUTHORITIES, size_max=TLS_FILE_SIZE_MAX)
     try:
-        first_certificate(pem)
-        context.load_verify_locations(cadata=pem.decode("ascii", "replace"))
+        # Without the comments, of which `ssl` takes ASCII alone; one by one, because it ends at an empty one unsaid.
+        for der in certificates(pem):
+            context.load_verify_locations(cadata=ssl.DER_cert_to_PEM_cert(der))
     except (ValueError, ssl.SSLError) as error:
         raise unusable(_AUTHORITIES, path, explain(error)) from error
 
@@ -171,6 +172,6 @@ def explain(error: Exception) -> str:
 def _signature_of(path: str) -> tuple[int, int, int] | None:
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # ValueError for a path that no file can have
         return None
     return status.st_mtime_ns, status.st_size, status.st_ino

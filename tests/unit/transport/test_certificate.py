@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ssl
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,17 @@ def test_the_first_certificate_of_a_file_is_the_one_of_this_side(tmp_path: Path)
     ours = Authority(tmp_path)
     first, second = ours.issue("a").cert_chain_pems[0].bytes(), ours.issue("b").cert_chain_pems[0].bytes()
     assert first_certificate(b"a comment\n" + first + second) == first_certificate(first) != first_certificate(second)
+
+
+def test_a_time_that_no_calendar_has_is_refused() -> None:
+    for wrong in (b"20990231000000Z", b"99991299000000Z", b"20500101240000Z", b"00000101000000Z"):
+        field = bytes([0x18, len(wrong)]) + wrong
+        validity = b"\x30" + bytes([2 * len(field)]) + field * 2
+        fields = b"\x02\x01\x01" + b"\x30\x00" * 2 + validity
+        inner = b"\x30" + bytes([len(fields)]) + fields
+        der = b"\x30" + bytes([len(inner)]) + inner
+        with pytest.raises(ValueError, match=r"time that no calendar has"):
+            first_certificate(ssl.DER_cert_to_PEM_cert(der).encode())
 
 
 def test_the_list_that_is_due_first_decides(tmp_path: Path) -> None:

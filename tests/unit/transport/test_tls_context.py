@@ -9,10 +9,10 @@ import pytest
 
 from haptera.errors import ConfigurationError
 from haptera.transport import tls_context
-from haptera.transport.certificate import first_certificate
+from haptera.transport.certificate import certificates, first_certificate
 from haptera.transport.limits import TLS_FILE_SIZE_MAX
 from haptera.transport.tls_context import TlsFiles, load_context
-from tests.support.certificates import Authority, client_files, server_files
+from tests.support.certificates import Authority, authority, client_files, server_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,6 +52,30 @@ def test_a_dialling_side_verifies_by_default_and_by_the_name_alone(ours: Authori
 def test_a_listener_asks_for_certificates_where_it_has_an_authority(ours: Authority) -> None:
     assert load_context(server_files(ours.folder)).context.verify_mode is ssl.CERT_NONE
     assert load_context(server_files(ours.folder, client_ca=ours.path)).context.verify_mode is ssl.CERT_REQUIRED
+
+
+def test_authorities_may_have_comments_of_any_bytes_about_them(ours: Authority) -> None:
+    comments = "# Kiadó: NetLock Arany Főtanúsítvány\n".encode(), b"\xff\x00\r\n"
+    ours.path.write_bytes(b"".join(comment + ours.ca.cert_pem.bytes() for comment in comments))
+    for files in (client_files(ours.path), server_files(ours.folder, client_ca=ours.path)):
+        assert load_context(files).context.get_ca_certs(binary_form=True) == certificates(ours.ca.cert_pem.bytes())
+
+
+def test_of_authorities_nothing_is_trusted_whose_block_does_not_begin_a_line(ours: Authority) -> None:
+    ours.path.write_bytes(b"# " + authority("theirs").cert_pem.bytes() + ours.ca.cert_pem.bytes())
+    trusted = load_context(client_files(ours.path)).context.get_ca_certs(binary_form=True)
+    assert trusted == certificates(ours.ca.cert_pem.bytes())
+
+
+def test_an_authority_that_is_damaged_is_refused_behind_a_good_one(ours: Authority) -> None:
+    for block in (b"MAA=\n", b""):
+        damaged = b"-----BEGIN CERTIFICATE-----\n" + block + b"-----END CERTIFICATE-----\n"
+        ours.path.write_bytes(ours.ca.cert_pem.bytes() + damaged + ours.ca.cert_pem.bytes())
+        assert f"the file of certificate authorities {ours.path} cannot be used: " in reason(client_files(ours.path))
+
+
+def test_a_path_that_no_file_can_have_is_refused_in_words(ours: Authority) -> None:
+    assert "cannot be used: " in reason(TlsFiles(listening=False, alpn="haptera/1", authorities="a\0b"))
 
 
 def test_a_key_with_a_passphrase_is_refused(ours: Authority) -> None:

@@ -71,6 +71,13 @@ def test_a_bad_file_leaves_the_old_context_and_is_told_once(ours: Authority, cap
     assert (keeper.current is before, keeper.reloads) == (False, 1)
 
 
+def test_authorities_with_a_comment_of_any_bytes_are_read_at_the_next_look(ours: Authority) -> None:
+    keeper = TlsKeeper(server_files(ours.folder, client_ca=ours.path))
+    ours.path.write_bytes("# Főtanúsítvány\n".encode() + ours.path.read_bytes())
+    keeper.look(NOW)
+    assert (keeper.reloads, keeper.failed_reloads) == (1, 0)
+
+
 def test_two_files_that_are_replaced_one_after_the_other_end_as_the_new_pair(ours: Authority) -> None:
     keeper = TlsKeeper(server_files(ours.folder))
     before = keeper.current
