@@ -153,7 +153,10 @@ def _load_revoked(context: ssl.SSLContext, path: str) -> int | None:
     pem, _ = read_file(path, _REVOKED, size_max=TLS_FILE_SIZE_MAX)
     try:
         ends_at = revocations_end_at(pem)
+        trusted = context.cert_store_stats()["x509"]
         context.load_verify_locations(cafile=path)
+        if context.cert_store_stats()["x509"] != trusted:
+            raise ValueError("it has certificates too, which would be trusted")
     except (ValueError, OSError) as error:
         raise unusable(_REVOKED, path, explain(error)) from error
     context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN

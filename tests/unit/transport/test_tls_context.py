@@ -74,6 +74,17 @@ def test_an_authority_that_is_damaged_is_refused_behind_a_good_one(ours: Authori
         assert f"the file of certificate authorities {ours.path} cannot be used: " in reason(client_files(ours.path))
 
 
+@pytest.mark.parametrize("kind", [b"CERTIFICATE", b"X509 CERTIFICATE", b"TRUSTED CERTIFICATE"])
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_list_of_revoked_certificates_adds_no_authority(ours: Authority, kind: bytes, behind: bool) -> None:
+    revoked, theirs = ours.revoke("all"), authority("theirs").cert_pem.bytes().replace(b" CERTIFICATE", b" " + kind)
+    parts = [theirs, revoked.read_bytes()]
+    revoked.write_bytes(b"\n".join(reversed(parts) if behind else parts))
+    assert reason(server_files(ours.folder, client_ca=ours.path, revoked=str(revoked))) == (
+        f"the list of revoked certificates {revoked} cannot be used: it has certificates too, which would be trusted"
+    )
+
+
 def test_a_path_that_no_file_can_have_is_refused_in_words(ours: Authority) -> None:
     assert "cannot be used: " in reason(TlsFiles(listening=False, alpn="haptera/1", authorities="a\0b"))
 
