@@ -190,5 +190,6 @@ def _look_at_files(reference: weakref.ref[Server]) -> None:
     """Look whether the files of TLS have changed, now and again while the server is there and open."""
     server = reference()
     if server is not None and server._tls is not None:
-        server._tls.look(time.time())
+        # The next look is certain before this one, which may fail.
         server._look = asyncio.get_running_loop().call_later(TLS_LOOK_S, _look_at_files, reference)
+        server._tls.look(time.time())

@@ -57,10 +57,9 @@ class TlsKeeper:
         try:
             self.current = load_context(self.files)
         except ConfigurationError as error:
-            self.failed_reloads += 1
-            meaning = "connections go on with the files of before"
-            _logger.error("tls_files_refused", extra={"reason": str(error), "meaning": meaning})
-            return False
+            return self._refused(str(error))
+        except Exception as error:  # a fault of this program; its text may hold a part of a key
+            return self._refused(f"their reading failed: {type(error).__name__}")
         self._tried = self.current.signature
         self._check_mode()
         self.reloads += 1
@@ -69,6 +68,13 @@ class TlsKeeper:
         self._warned_at = None
         self._warn(now_s)
         return True
+
+    def _refused(self, reason: str) -> bool:
+        """Go on with the context of before."""
+        self.failed_reloads += 1
+        meaning = "connections go on with the files of before"
+        _logger.error("tls_files_refused", extra={"reason": reason, "meaning": meaning})
+        return False
 
     def _check_mode(self) -> None:
         if self.files.key is not None:

@@ -12,10 +12,14 @@ from haptera import dial
 from haptera.errors import ConfigurationError, ConnectionLost
 from haptera.node import NodeConfig, check_listening
 from haptera.testing import node
+from haptera.transport import tls_keeper
+from haptera.transport.tls_context import load_context
 from tests.support.certificates import Authority, dialling, listening
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from haptera.transport.tls_context import TlsContext, TlsFiles
 
 encode, decode = msgspec.msgpack.encode, msgspec.msgpack.decode
 
@@ -68,6 +72,24 @@ async def test_failures_of_tls_and_of_its_files_are_counted(ours: Authority, tmp
         assert not server.reload_certificates()
         metrics = server._node.metrics.values()
         assert (metrics["tls_failed_total"], metrics["tls_files_refused_total"]) == (1, 1)
+
+
+async def test_a_hang_up_reads_the_files_of_each_listener_whatever_those_of_another_are(
+    ours: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours.issue("other", "localhost", "127.0.0.1")
+    urls = (url_of(ours), "hapteras://127.0.0.1:0" + listening(ours.folder, "other"))
+    async with node(data_dir=tmp_path / "d", listen=urls) as url:
+        first, second = url.server._node.tls
+
+        def replaced(files: TlsFiles) -> TlsContext:
+            if files == first.files:
+                raise TypeError
+            return load_context(files)
+
+        monkeypatch.setattr(tls_keeper, "load_context", replaced)
+        assert not url.server.reload_certificates()
+        assert (first.failed_reloads, second.reloads) == (1, 1)
 
 
 async def test_a_node_without_tls_says_so(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import uvloop
 import haptera
 from haptera import ConnectionLost, dial, listen
 from haptera.errors import ConfigurationError
-from haptera.peer import link_of
+from haptera.peer import link_of, tls_of
 from haptera.peer.url_options import read_listening_options, read_options
 from haptera.testing import VirtualClockLoop, virtual_clock
 from haptera.transport import TlsTransport, parse
@@ -309,6 +309,23 @@ async def test_a_bad_file_changes_nothing(ours: Authority) -> None:
         assert not server.reload_certificates()
         async with dial(server.url + dialling(ours.path)) as peer:
             assert await peer.call("echo", "one", b"in") == b"in"
+
+
+@virtual_clock
+async def test_a_look_that_fails_is_followed_by_the_next(ours: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with served(url_of(ours), Echo()) as server, dial(server.url + dialling(ours.path)) as before:
+        await before.ready()
+        keeper = tls_of(server)
+        assert keeper is not None
+        faults: list[Any] = []
+        loop().set_exception_handler(lambda _, context: faults.append(context["exception"]))
+        with monkeypatch.context() as patched:
+            patched.setattr(keeper, "look", lambda now_s: 1 / 0)
+            await asyncio.sleep(2 * TLS_LOOK_S + 1)
+        assert [type(fault) for fault in faults] == [ZeroDivisionError] * 2
+        ours.issue("server", "localhost", "127.0.0.1")
+        await asyncio.sleep(TLS_LOOK_S)
+        assert keeper.reloads == 1
 
 
 @virtual_clock

@@ -78,6 +78,24 @@ def test_authorities_with_a_comment_of_any_bytes_are_read_at_the_next_look(ours:
     assert (keeper.reloads, keeper.failed_reloads) == (1, 0)
 
 
+def test_a_reading_that_fails_for_any_reason_leaves_the_old_context_and_tells_no_content(
+    ours: Authority, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = TlsKeeper(server_files(ours.folder))
+    before, key = keeper.current, (ours.folder / "server.key").read_text()
+
+    def fail(files: TlsFiles) -> None:
+        raise RuntimeError(key)
+
+    monkeypatch.setattr(tls_keeper, "load_context", fail)
+    assert not keeper.reload(NOW)
+    (line,) = caplog.records
+    assert (line.getMessage(), vars(line)["reason"]) == ("tls_files_refused", "their reading failed: RuntimeError")
+    assert line.exc_info is None
+    assert keeper.current is before
+    assert keeper.failed_reloads == 1
+
+
 def test_two_files_that_are_replaced_one_after_the_other_end_as_the_new_pair(ours: Authority) -> None:
     keeper = TlsKeeper(server_files(ours.folder))
     before = keeper.current
