@@ -214,7 +214,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             "COUNT",
             "max_half_open",
             "The most connections with an unfinished handshake, up to half of max_connections. One more drops the "
-            "oldest of them (1013).",
+            "oldest that has sent nothing, or the oldest of the others where more of these are known (1013).",
         ),
     ] = 4096
     signing_key_file: Annotated[

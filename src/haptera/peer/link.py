@@ -131,6 +131,12 @@ class Link(asyncio.Protocol):
         return self.connection.agreement is not None
 
     @property
+    def has_spoken(self) -> bool:
+        """Whether the other side has sent anything, of the handshake of TLS too."""
+        transport = self.transport
+        return self.bytes_received > 0 or (isinstance(transport, TlsTransport) and transport.has_spoken)
+
+    @property
     def tls(self) -> TlsSession | None:
         """The session of TLS that the bytes are inside of."""
         return self.transport.session if isinstance(self.transport, TlsTransport) else None

@@ -76,7 +76,7 @@ async def listen(
     """Listen on ``url`` and host ``services`` for every connection. ``async with`` closes the server at its end.
 
     Every address that the URL's host has is listened on, with one port. Of more than ``max_connections`` the newest is
-    refused; of more than ``max_half_open``, or half of ``max_connections``, whose handshake is not done the oldest is
+    refused; of more than ``max_half_open``, or half of ``max_connections``, whose handshake is not done an old one is
     dropped.
 
     Args:

@@ -34,7 +34,7 @@ class Server:
     """A listener and the peers that came by it. ``async with`` closes it.
 
     It always accepts. Of more than ``max_connections`` the newest is refused; of more than ``max_half_open``, or
-    than half of ``max_connections``, whose handshake is not done the oldest is dropped. Both are told 1013.
+    than half of ``max_connections``, whose handshake is not done an old one is dropped. Both are told 1013.
     """
 
     def __init__(
@@ -49,7 +49,12 @@ class Server:
         #: Where the lines about its connections go. They are limited, because strangers cause them.
         self.log = EventLog(listener.url)
         self._listener = listener
-        self._pool = Pool(self._refuse, max_connections=max_connections, max_half_open=max_half_open)
+        self._pool = Pool(
+            self._refuse,
+            max_connections=max_connections,
+            max_half_open=max_half_open,
+            has_spoken=lambda peer: link_of(peer).has_spoken,
+        )
         self._on_peer = on_peer
         self._tls = tls
         self._tls_failures = 0

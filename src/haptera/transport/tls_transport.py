@@ -116,6 +116,11 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._error: TlsFailed | None = None
         self._linger: asyncio.TimerHandle | None = None
 
+    @property
+    def has_spoken(self) -> bool:
+        """Whether the other side has sent a part of the handshake."""
+        return self._received > 0
+
     async def wait_open(self) -> None:
         """Wait, on a dialling side, for the handshake. Raises ``OSError``; then the connection is closed."""
         assert self._opened is not None  # of a dialling side

@@ -85,6 +85,24 @@ async def test_accepting_is_not_blocked_by_idle_half_open_connections() -> None:
 
 
 @virtual_clock
+async def test_silent_connections_drop_none_that_has_sent_a_part_of_its_hello() -> None:
+    async with served(ANY_PORT, Echo(), max_half_open=8) as server:
+        slow, first = await RawPeer.open(server.url), hello()
+        slow.writer.write(first[:10])
+        silent = []
+        for number in range(30):
+            silent.append(await RawPeer.open(server.url))
+            await eventually(lambda: server.accepted == number + 2)  # noqa: B023
+            await turns(3)
+        assert (server.half_open, server.refused) == (8, 23)
+        slow.writer.write(first[10:])
+        await slow.request(1, "echo", "one", b"late")
+        assert await slow.answer(1) == b"late"
+        for raw in (slow, *silent):
+            await raw.close()
+
+
+@virtual_clock
 async def test_silent_connections_do_not_fill_a_small_listener() -> None:
     """Trap: accept blocked by idle half-open connections. Half of the connections stay for clients that speak."""
     async with served(ANY_PORT, Echo(), max_connections=8) as server:

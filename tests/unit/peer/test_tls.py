@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,6 +25,7 @@ from haptera.transport.limits import TLS_LOOK_S
 from tests.support.certificates import Authority, dialling, listening
 from tests.support.virtual import loop, network
 from tests.unit.peer.hosts import MIB, Echo, eventually, other_side, served
+from tests.unit.peer.raw import hello
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -203,6 +205,30 @@ async def test_a_silent_connection_has_the_time_of_a_handshake_and_keeps_no_othe
             assert await peer.call("echo", "one", b"in") == b"in"
             await eventually(lambda: not server.half_open)
         assert loop().time() - begun < 8.0
+
+
+@virtual_clock
+async def test_silent_connections_drop_none_that_waits_for_the_answer_to_its_first_flight(ours: Authority) -> None:
+    async with served(url_of(ours), Echo(), max_half_open=4) as server:
+        (place,) = parse(server.url).hosts
+        reader, writer = await asyncio.open_connection(*place)
+        context = ssl.create_default_context(cafile=str(ours.path))
+        context.set_alpn_protocols(["haptera/1"])
+        into, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(into, out, server_hostname="localhost")
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.do_handshake()
+        writer.write(out.read())
+        into.write(await reader.read(65536))
+        for _ in range(20):
+            await loop().create_connection(asyncio.Protocol, *place)
+        await eventually(lambda: server.refused == 17)
+        tls.do_handshake()
+        tls.write(hello())
+        writer.write(out.read())
+        await eventually(lambda: server.half_open == 3)
+        assert [peer.established for peer in server.peers].count(True) == 1
+        writer.close()
 
 
 @virtual_clock

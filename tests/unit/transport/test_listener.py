@@ -97,6 +97,41 @@ async def test_of_too_many_silent_connections_the_oldest_is_dropped() -> None:
     listener.close()
 
 
+async def half_open_after(*names: str) -> list[str]:
+    """The half-open connections of a pool of 4, in the order in which they came. Those in capitals send something."""
+    dropped: list[str] = []
+    pool: Pool[str] = Pool(lambda name, _, *, linger: dropped.append(name), max_half_open=4, has_spoken=str.isupper)
+    for name in names:
+        pool.admit(name)
+        for _ in range(3):
+            await asyncio.sleep(0)
+    assert pool.half_open == 4
+    for name in dropped:
+        pool.lost(name)
+    return list(pool.connections)
+
+
+async def test_silent_connections_drop_none_that_has_sent_something() -> None:
+    assert await half_open_after("A", "b", "c", "d", "e", "f", "g") == ["A", "e", "f", "g"]
+    assert await half_open_after("a", "b", "C", "D", "e", "f", "g") == ["C", "D", "f", "g"]
+
+
+async def test_connections_that_have_sent_a_part_of_a_handshake_drop_no_new_one_that_is_silent_yet() -> None:
+    assert await half_open_after("A", "B", "C", "D", "e", "F") == ["C", "D", "e", "F"]
+
+
+async def test_a_pool_for_one_half_open_connection_drops_the_older_of_two() -> None:
+    dropped: list[str] = []
+    pool: Pool[str] = Pool(lambda name, _, *, linger: dropped.append(name), max_half_open=1, has_spoken=str.isupper)
+    for name in ("A", "b"):
+        pool.admit(name)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert dropped == ["A"]
+    pool.established("b")
+    assert pool.half_open == 0
+
+
 @virtual_clock
 async def test_a_connection_that_came_before_the_listener_was_closed_is_told_so() -> None:
     pool: Pool[Lines] = Pool(refuse)
