@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from copy import deepcopy
+from errno import ENOSPC
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,7 +18,7 @@ from haptera.errors import CorruptionError, StorageError
 from haptera.node import Timeline, build_directory, salvage
 from haptera.node.recovery import DurableState
 from haptera.state import operations
-from haptera.storage import open_keyring
+from haptera.storage import DiskFull, open_keyring
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
 from tests.fault.test_storage_crash import LOSSES
 from tests.support.stops import lose
@@ -271,15 +272,92 @@ def test_a_machine_that_does_not_name_its_boot_counts_each_end_that_is_not_in_or
     assert served_as(again)[1] == 1
 
 
-def test_a_disk_that_has_failed_may_have_lost_what_the_system_has_not_written() -> None:
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_disk_that_has_failed_may_have_lost_what_the_system_has_not_written(closed: bool) -> None:
     fs, clients = MemoryFileSystem(), Clients()
     durable = started(fs, OS)
     clients.change(durable)
     fs.fail_at = len(fs.calls) + 1
     with pytest.raises(StorageError):
         clients.change(durable)
-    durable.close()
+    if closed:
+        durable.close()
     assert served_as(fs.restart())[1] == 1
+
+
+#: The calls by which a life ends with what it has appended: each may find that the system has dropped it.
+ENDS: dict[str, Callable[[DurableState, Clients], object]] = {
+    "append": lambda durable, clients: clients.change(durable, 20),
+    "roll": lambda durable, clients: durable.log.roll(),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("broken", [{"fdatasync", "fsync"}, {"fdatasync"}])
+def test_a_failed_sync_is_noted_at_once_for_a_process_that_is_killed_before_it_closes(
+    end: str, broken: set[str]
+) -> None:
+    """The system drops what it could not write, and no boot parts the next start from that."""
+    fs, clients = MemoryFileSystem(), Clients()
+    durable = started(fs, OS)
+    clients.change(durable, 3)
+    fs.failing = frozenset(broken)
+    with pytest.raises(StorageError):
+        ENDS[end](durable, clients)
+    go_on(fs.restart(), OS, clients, "killed", 0)
+    assert served_as(fs.restart())[1] == 1
+
+
+def test_a_sync_that_fails_at_the_end_of_a_store_is_noted() -> None:
+    fs, clients = MemoryFileSystem(), Clients()
+    durable = started(fs, OS)
+    clients.change(durable, 3)
+    fs.failing = frozenset({"fdatasync"})
+    with pytest.raises(StorageError):
+        durable.close()
+    go_on(fs.restart(), OS, clients, "killed", 0)
+
+
+@pytest.mark.parametrize("next_life", [OS, CONFIG])
+def test_a_sync_that_fails_in_a_start_is_noted(next_life: NodeConfig) -> None:
+    fs, clients = MemoryFileSystem(), Clients()
+    clients.change(started(fs, OS), 3)
+    fs = fs.restart()
+    fs.failing = frozenset({"fdatasync"})
+    with pytest.raises(StorageError):
+        started(fs, next_life)
+    go_on(fs.restart(), next_life, clients, "killed", 0)
+
+
+@pytest.mark.parametrize("next_life", [OS, CONFIG])
+def test_a_torn_tail_is_a_doubt_in_the_same_boot_too(next_life: NodeConfig) -> None:
+    """The system may have dropped pages that it could not write, and told no one before the process was killed."""
+    fs, clients = MemoryFileSystem(), Clients()
+    durable = started(fs, OS)
+    clients.change(durable, 3)
+    path = f"{PATH}/log/{1:016x}.seg"
+    content = fs.read(path)
+    end = len(content.rstrip(b"\0"))
+    fs = fs.restart()
+    fs.write(path, content[: end - 100] + bytes(len(content) - end + 100))
+    go_on(fs, next_life, clients, "killed", 0)
+    assert served_as(fs.restart(), next_life)[1] == 1
+
+
+def test_a_start_that_a_full_disk_refuses_keeps_the_doubt_about_what_older_software_left() -> None:
+    fs, clients = MemoryFileSystem(), Clients()
+    durable = started(fs, OS)
+    clients.change(durable, 3)
+    fs.unlink(f"{PATH}/open-end")
+    fs.unlink(f"{PATH}/log/reserve")
+    fs.sync_directory(PATH)
+    fs = fs.power_failure("drop")
+    fs.failing, fs.fail_with = frozenset({"allocate", "pwrite"}), ENOSPC
+    for _ in range(2):
+        with pytest.raises(DiskFull):
+            started(fs, OS)
+    fs.failing = frozenset()
+    go_on(fs, OS, clients, "killed", 0)
 
 
 @pytest.mark.parametrize("loss", ["killed", "drop", "keep"])

@@ -263,7 +263,11 @@ class Log:
         active = self._active
         if active is None or not active.has_room(size) or (self._on_reserve and not frees):
             active = self._next_segment(size, frees)
-        active.append(entry)
+        try:
+            active.append(entry)
+        except BaseException:
+            self._open_end.failed()
+            raise
         self._state = "ready"
         end = self._end
         end.index, end.term, end.time_ms = entry.index, entry.term, entry.time_ms
@@ -317,11 +321,9 @@ class Log:
         if active is not None:
             with closing(active):
                 if state == "ready":
-                    active.seal()
+                    self._seal(active)
         if state == "ready":
             self._open_end.end()
-        elif state == "failed":
-            self._open_end.failed()
 
     def _check_ready(self) -> None:
         if self._state != "ready":
@@ -346,12 +348,19 @@ class Log:
         active, last = self._active, self._active_segment()
         if active is None:
             return
-        active.seal()
+        self._seal(active)
         self._active = None
         if last is not None:
             self._end.tag = active.tag
             self._end.sealed.append(last)
             self._end.next_number += 1
+
+    def _seal(self, active: SegmentWriter) -> None:
+        try:
+            active.seal()
+        except BaseException:
+            self._open_end.failed()
+            raise
 
     def _next_segment(self, record_size: int, frees: bool) -> SegmentWriter:
         """Make the next segment, for a record of this size, and seal the active one, if there is one.

@@ -149,10 +149,14 @@ class Replay:
             torn = reader.finish(last)
             self._take(found, reader, torn)
             if last and self._open_end is not None and _is_unsynced(found.header, reader):
-                self._open_end.found_unsealed()
+                self._open_end.found_unsealed(torn=torn > 0)
             if last and self._open_end is not None and reader.count:
-                with failing(reader.path, "seal the segment"):
-                    seal(file, reader.offset, data_synced=False)
+                try:
+                    with failing(reader.path, "seal the segment"):
+                        seal(file, reader.offset, data_synced=False)
+                except BaseException:
+                    self._open_end.failed()
+                    raise
         finally:
             file.close()
 

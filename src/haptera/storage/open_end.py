@@ -2,14 +2,15 @@
 
 Only durability "os" answers changes that a loss of power may take. A node of it names the boot of its machine in the
 file before it appends anything, and removes the file when the log is sealed. So a later start that finds the file, and
-runs in another boot, may have lost changes. Whoever makes a directory of a backup or of an older state makes the file,
-too, without a boot.
+runs in another boot, may have lost changes. In the same boot changes may be lost where a write or a sync has failed,
+because the system drops what it could not write: the file is emptied then. Whoever makes a directory of a backup or of
+an older state makes the file, too, without a boot.
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Final
 
 from haptera.errors import StorageError
@@ -62,9 +63,12 @@ class OpenEnd:
             write_open_end(self._fs, self._directory, self._boot_id)
             self._of_this_boot = True
 
-    def found_unsealed(self) -> None:
-        """Note that a log without the file was not sealed, as older software leaves it."""
-        if not self._of_this_boot:
+    def found_unsealed(self, *, torn: bool) -> None:
+        """Note, before it is sealed, that a log was not: older software leaves it so without the file, and in this boot
+        it ends with a record that is ``torn`` where the system has dropped what it could not write. Raises DiskFull,
+        DiskFailed.
+        """
+        if torn or not self._of_this_boot:
             self._doubt()
 
     def recovered(self) -> None:
@@ -73,9 +77,12 @@ class OpenEnd:
             self.end()
 
     def failed(self) -> None:
-        """Note that the log takes no more: the system may have dropped what it had not written."""
-        if not self._synced:
-            self._doubt()
+        """Note, where the disk lets it, that a write or a sync has failed: the system may have dropped what it had not
+        written. The process may be killed right after that.
+        """
+        if self._of_this_boot:
+            with suppress(StorageError):
+                self._doubt()
 
     def end(self) -> None:
         """Remove the file, because all that was appended is durable. It stays while `changes_lost` stands. Raises
@@ -90,11 +97,19 @@ class OpenEnd:
             self._remove()
 
     def _doubt(self) -> None:
-        if self.changes_lost:
-            return
-        self.changes_lost, self._of_this_boot = True, False
-        with suppress(StorageError):  # this process knows it all the same
+        if self._of_this_boot:
+            self._forget_boot()
+        elif not self.changes_lost:
             write_open_end(self._fs, self._directory)
+        self.changes_lost, self._of_this_boot = True, False
+
+    def _forget_boot(self) -> None:
+        """Empty the file that names this boot. It needs no room on a full disk, and no sync: what a loss of power
+        leaves of it is of another boot.
+        """
+        path = os.path.join(self._directory, OPEN_END_NAME)
+        with failing(path, "note that changes may be lost"), closing(self._fs.open(path, "r+")) as file:
+            file.truncate(0)
 
     def _read(self) -> bytes | None:
         path = os.path.join(self._directory, OPEN_END_NAME)
