@@ -65,10 +65,13 @@ class Gaps:
 
     def oldest_behind(self, compacted: int) -> int:
         """The oldest revision that can be read where the changes up to ``compacted`` are not kept."""
+        if compacted == 0 and self.found and self.found[0][0] == 0:
+            return self.found[0][1]  # an empty store, which is known at the end of its gap, too
+        end = compacted
         for before, behind in self.found:
-            if before == compacted:  # nothing tells the time of what was before, except of an empty store
-                return behind + (before > 0)
-        return compacted + 1
+            if before == end:  # nothing tells the time of the end of a gap whose beginning is not kept
+                end = behind
+        return end + 1
 
     def within(self, first: int, last: int) -> list[tuple[int, int]]:
         """The gaps between two revisions."""

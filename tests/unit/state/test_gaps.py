@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
 import pytest
 
 from haptera.errors import Failure
-from haptera.state import StateMachine, limits
+from haptera.state import Logged, StateMachine, limits
 from haptera.state.command_encoding import UnknownPart
 from haptera.state.event_history import EventBounds
-from haptera.state.gaps import GAP_MIN, REVISION_BY_TIME_MAX, revision_behind
+from haptera.state.gaps import GAP_MIN, REVISION_BY_TIME_MAX, Gaps, revision_behind
 from haptera.state.operations import AsOf, Count, Get, LeaveGap, OpenHistory, OpenScan, Set
 from haptera.state.piece_decoding import MalformedPieces
 from haptera.state.scan_cursor import ScanCursor
@@ -113,10 +114,8 @@ def test_the_oldest_revision_that_can_be_read_is_none_of_a_gap() -> None:
         store.do(Set("a", b"%d" % number))
     compacted = store.kv.events.compacted
     assert (compacted, store.kv.oldest) == (512, 513)
-    loaded = load_pieces(
-        [piece for piece in dump_pieces(store) if piece[0] != "events"], index=store.index, time_ms=store.time_ms
-    )
-    [behind] = _tuple(loaded.apply(loaded.index + 1, loaded.time_ms, [_logged(LeaveGap(ID))])[0])
+    loaded = _without_events(store)
+    [behind] = _tuple(loaded.apply(loaded.index + 1, loaded.time_ms, [Logged(LeaveGap(ID))])[0])
     assert (loaded.kv.events.compacted, loaded.kv.oldest) == (600, behind + 1)
     empty = Store()
     [behind] = _tuple(empty.do(LeaveGap(ID)))
@@ -124,10 +123,42 @@ def test_the_oldest_revision_that_can_be_read_is_none_of_a_gap() -> None:
     assert empty.open_scan(OpenScan(), None, AsOf(Get("a"), behind)).__class__ is ScanCursor
 
 
-def _logged(op: LeaveGap) -> Any:
-    from haptera.state import Logged
+@pytest.mark.parametrize("kept", [0, 10])
+def test_the_oldest_revision_that_can_be_read_is_behind_all_gaps_that_follow_each_other(kept: int) -> None:
+    """A store may leave a gap right behind another: its end is then no revision that anyone can read."""
+    gaps = Gaps()
+    ends = [kept, kept + GAP_MIN, kept + 2 * GAP_MIN, kept + 3 * GAP_MIN]
+    for before, behind in pairwise(ends):
+        gaps.leave(before, behind, ID)
+    gaps.leave(ends[-1] + 5, ends[-1] + 9, SECOND)
+    for compacted in ends[1:]:
+        assert gaps.oldest_behind(compacted) == ends[-1] + 1
+    assert gaps.oldest_behind(ends[-1] + 5) == ends[-1] + 10
+    assert gaps.oldest_behind(ends[-1] + 4) == ends[-1] + 5
+    assert gaps.oldest_behind(kept) == (ends[-1] + 1 if kept else GAP_MIN), "of an empty store all is known"
 
-    return Logged(op)
+
+def test_a_read_that_is_refused_is_told_of_a_revision_that_can_be_read() -> None:
+    store = Store(EventBounds(events=1))
+    for number in range(600):
+        store.do(Set("a", b"%d" % number))
+    loaded = _without_events(store)
+    for _ in range(3):
+        loaded.apply(loaded.index + 1, loaded.time_ms, [Logged(LeaveGap(ID))])
+    loaded.apply(loaded.index + 1, loaded.time_ms, [Logged(Set("a", b"new"))])
+    refused = finish(loaded.read_steps(AsOf(Get("a"), at_revision=600), 10_000))
+    assert isinstance(refused, Failure)
+    oldest = refused.details["oldest"]
+    assert finish(loaded.read_steps(AsOf(Get("a"), at_revision=oldest), 10_000)) == (
+        (b"new", loaded.revision, None),
+        loaded.revision,
+    )
+
+
+def _without_events(store: StateMachine) -> StateMachine:
+    """The store as a snapshot without its history gives it."""
+    pieces = [piece for piece in dump_pieces(store) if piece[0] != "events"]
+    return load_pieces(pieces, index=store.index, time_ms=store.time_ms)
 
 
 def test_the_oldest_gap_goes_when_there_are_too_many_and_with_it_what_was_before() -> None:
@@ -218,8 +249,6 @@ def test_the_id_of_a_server_has_16_bytes() -> None:
 
 
 def test_a_replay_to_a_revision_ends_before_a_gap_and_behind_it() -> None:
-    from haptera.state import Logged
-
     commands = [Logged(op) for op in (Set("a", b"1"), Set("b", b"2"), LeaveGap(ID), Set("c", b"3"))]
     behind = 2 + GAP_MIN
     for revision, keys in ((1, "a"), (2, "ab"), (behind, "ab"), (behind + 1, "abc")):
