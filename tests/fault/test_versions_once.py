@@ -398,14 +398,19 @@ def test_with_durability_sync_no_loss_of_power_costs_anything() -> None:
     assert "open-end" not in fs.listdir(PATH)
 
 
-def test_stores_that_are_restored_from_one_backup_one_after_the_other_give_no_version_twice(tmp_path: Path) -> None:
-    """Each of them knows the backup alone, and nothing of the one before: time tells them apart."""
+@pytest.mark.parametrize("passed_ms", [1_000, 0, -1_000])
+def test_stores_that_are_restored_from_one_backup_one_after_the_other_give_no_version_twice(
+    passed_ms: int, tmp_path: Path
+) -> None:
+    """Each of them knows the backup alone, and nothing of the one before: time tells them apart, and chance where the
+    clock stands, or is behind the backup.
+    """
     fs, clients = MemoryFileSystem(), Clients()
     data = in_the_original(fs, clients)
     restoring = Restoring(fs, tmp_path)
     for number in range(4):
         target = MemoryFileSystem()
         restoring.restore(target, data)
-        store = started(target, restoring.config, CLOCK_MS + 1_000 * number)
+        store = started(target, restoring.config, CLOCK_MS + passed_ms * number)
         clients.change(store, 50)
         store.close()

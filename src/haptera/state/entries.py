@@ -55,6 +55,7 @@ class Entries:
         "cleared_at",
         "clock",
         "cursors",
+        "earlier_ms",
         "entries",
         "events",
         "expiry",
@@ -76,6 +77,8 @@ class Entries:
         self.gaps = Gaps()
         #: The time by which commands judge: that of the entry which is applied.
         self.now_ms = 0
+        #: The time of the entry before that one.
+        self.earlier_ms = 0
         #: The time by which reads judge, in Unix milliseconds. A node gives a clock that goes on between the entries.
         self.clock: Callable[[], int] = lambda: self.now_ms
         #: Told that a command has removed dead keys, at the present revision, before its own change: a replay may end

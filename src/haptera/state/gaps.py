@@ -20,19 +20,25 @@ from haptera.state.invariants import require
 GAP_MIN: Final = 2**32
 #: The revision is at least this many for each millisecond since 1970: more changes than a store makes in one.
 REVISIONS_PER_MS: Final = 1024
-#: The highest revision that time alone leads to, in the year 2109: above it there is room for a million gaps.
+#: The highest revision that time alone leads to, in the year 2109: above it there is room for half a million gaps.
 REVISION_BY_TIME_MAX: Final = 2**52
+#: Bytes of the server's id, which is random, that tell two stores apart where time does not: up to 2^32 revisions.
+CHANCE_SIZE: Final = 4
 
 _encoder: Final = msgspec.msgpack.Encoder()
 
 
-def revision_behind(revision: int, time_ms: int) -> int:
+def revision_behind(revision: int, earlier_ms: int, time_ms: int, server_id: bytes) -> int:
     """The revision at which a store goes on that leaves a gap behind ``revision`` at an entry's time.
 
     Time tells stores apart that were made of one backup: the later one goes on above all that the earlier ones have
-    given, although it has never heard of them.
+    given, although it has never heard of them. Where the clock stands at the time of the entry before, ``earlier_ms``,
+    or does not lead, chance does that. Elsewhere chance would undo what time promises.
     """
-    return max(revision + GAP_MIN, min(time_ms * REVISIONS_PER_MS, REVISION_BY_TIME_MAX))
+    by_time = time_ms * REVISIONS_PER_MS
+    if time_ms > earlier_ms and revision + GAP_MIN < by_time < REVISION_BY_TIME_MAX:
+        return by_time
+    return max(revision + GAP_MIN, min(by_time, REVISION_BY_TIME_MAX)) + int.from_bytes(server_id[:CHANCE_SIZE], "big")
 
 
 class Gaps:

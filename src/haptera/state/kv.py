@@ -263,7 +263,7 @@ class Kv(Entries):
         if rehearsed:
             return None
         before = self.revision
-        self.revision = revision_behind(before, self.now_ms)
+        self.revision = revision_behind(before, self.earlier_ms, self.now_ms, op.server_id)
         self.events.forget_until(self.gaps.leave(before, self.revision, op.server_id))
         return (self.revision,)
 

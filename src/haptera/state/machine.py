@@ -162,7 +162,7 @@ class StateMachine:
         if index != self.index + 1:
             raise ValueError(f"entry {index} does not follow entry {self.index}")
         self.index = index
-        before = self.time_ms
+        before = self.kv.earlier_ms = self.time_ms
         self.time_ms = self.kv.now_ms = max(before, time_ms)
         self.requests.advance(self.time_ms - before)
         events = self.kv.events

@@ -27,6 +27,10 @@ ID: Final = b"the new server's"
 SECOND: Final = b"the one after it"
 
 
+#: The length of a gap that is left by this id where the clock says nothing.
+LENGTH: Final = GAP_MIN + int.from_bytes(ID[:4], "big")
+
+
 def with_gap(clock_ms: int = 1_000) -> tuple[Store, int]:
     """A store with two changes before a gap and two behind it, and the revision behind the gap."""
     store = Store()
@@ -50,19 +54,60 @@ def get(store: Store, key: str, **moment: int) -> tuple[Any, int] | int:
     return found.code if isinstance(found, Failure) else found
 
 
-def test_the_revision_rises_by_four_thousand_million_at_least_and_to_the_thousandths_of_a_millisecond() -> None:
-    now_ms = 1_800_000_000_000
-    assert revision_behind(0, now_ms) == now_ms * 1024
-    assert revision_behind(now_ms * 1024 + 5, now_ms) == now_ms * 1024 + 5 + GAP_MIN
-    assert revision_behind(7, 0) == 7 + GAP_MIN, "a clock that says nothing"
-    assert revision_behind(7, 2**60) == REVISION_BY_TIME_MAX, "a clock that was set to anything"
-    assert revision_behind(REVISION_BY_TIME_MAX, 2**60) == REVISION_BY_TIME_MAX + GAP_MIN
-    assert (2**53 - REVISION_BY_TIME_MAX) // GAP_MIN == 2**20
+NOW_MS: Final = 1_800_000_000_000
+BY_TIME: Final = NOW_MS * 1024
+
+
+def test_the_revision_rises_to_the_thousandths_of_a_millisecond_where_the_clock_goes_on() -> None:
+    for server_id in (ID, SECOND):
+        assert revision_behind(0, NOW_MS - 1, NOW_MS, server_id) == BY_TIME
+        assert revision_behind(BY_TIME - GAP_MIN - 1, 0, NOW_MS, server_id) == BY_TIME
+        assert revision_behind(0, 0, 2**42 - 1, server_id) == REVISION_BY_TIME_MAX - 1024
+
+
+@pytest.mark.parametrize(
+    ("revision", "earlier_ms", "time_ms", "least"),
+    [
+        (5, NOW_MS, NOW_MS, BY_TIME),
+        (5, 0, 0, 5 + GAP_MIN),
+        (7, 0, 1, 7 + GAP_MIN),
+        (BY_TIME - GAP_MIN, 0, NOW_MS, BY_TIME),
+        (BY_TIME + 5, 0, NOW_MS, BY_TIME + 5 + GAP_MIN),
+        (7, 0, 2**42, REVISION_BY_TIME_MAX),
+        (7, 0, 2**60, REVISION_BY_TIME_MAX),
+        (REVISION_BY_TIME_MAX, 0, 2**60, REVISION_BY_TIME_MAX + GAP_MIN),
+    ],
+)
+def test_chance_tells_two_stores_apart_where_the_clock_does_not(
+    revision: int, earlier_ms: int, time_ms: int, least: int
+) -> None:
+    """A clock that stands, is behind, says nothing or was set to anything."""
+    chances = {bytes(16): 0, b"\0\0\0\1" + bytes(12): 1, b"\xff" * 16: 2**32 - 1, ID: int.from_bytes(ID[:4], "big")}
+    found = {each: revision_behind(revision, earlier_ms, time_ms, each) - least for each in chances}
+    assert found == chances
+
+
+def test_half_a_million_gaps_find_room_above_all_that_time_leads_to() -> None:
+    longest = revision_behind(REVISION_BY_TIME_MAX, 0, 0, b"\xff" * 16) - REVISION_BY_TIME_MAX
+    assert (2**53 - REVISION_BY_TIME_MAX) // longest == 2**19
+
+
+def test_the_clock_of_a_gap_stands_where_its_entry_has_the_time_of_the_one_before() -> None:
+    for passed_ms in (0, 1):
+        store = Store()
+        store.now_ms = NOW_MS
+        store.do(Set("a", b"1"))
+        store.now_ms += passed_ms
+        assert store.do(LeaveGap(ID)) == (revision_behind(1, NOW_MS, NOW_MS + passed_ms, ID),)
+        again = load_pieces(dump_pieces(store), index=store.index, time_ms=store.time_ms)
+        for each in (store, again):
+            [behind] = _tuple(each.apply(each.index + 1, each.time_ms, [Logged(LeaveGap(SECOND))])[0])
+            assert behind == store.kv.gaps.found[0][1] + GAP_MIN + int.from_bytes(SECOND[:4], "big")
 
 
 def test_a_gap_leaves_the_entries_as_they_are_and_the_next_change_comes_behind_it() -> None:
     store, behind = with_gap()
-    assert behind == 2 + GAP_MIN
+    assert behind == 2 + LENGTH
     assert store.revision == behind + 2
     assert store.kv.entries.get("b") == (b"2", 2, None)
     assert store.kv.entries.get("a") == (b"3", behind + 1, None)
@@ -170,7 +215,7 @@ def test_the_oldest_gap_goes_when_there_are_too_many_and_with_it_what_was_before
     assert len(gaps) == limits.GAPS_MAX
     forgotten = gaps[0][0] - 1  # the end of the second gap; one change follows it
     assert store.kv.events.compacted == forgotten
-    for revision in (1, forgotten - GAP_MIN, forgotten - 5, forgotten):
+    for revision in (1, forgotten - LENGTH, forgotten - 5, forgotten):
         assert get(store, "a", at_revision=revision) == 4009
     assert get(store, "a", at_revision=forgotten + 1) == ((b"2", forgotten + 1, None), forgotten + 1)
     assert store.ask(Count()) == (1,)
@@ -182,7 +227,14 @@ def test_the_state_as_bytes_has_the_gaps_and_the_id() -> None:
     again = load_pieces(dump_pieces(store), index=store.index, time_ms=store.time_ms)
     again.check()
     assert again.digest() == store.digest()
-    assert again.kv.gaps.found == store.kv.gaps.found == [(2, behind), (behind + 2, behind + 2 + GAP_MIN)]
+    assert (
+        again.kv.gaps.found
+        == store.kv.gaps.found
+        == [
+            (2, behind),
+            (behind + 2, behind + 2 + GAP_MIN + int.from_bytes(SECOND[:4], "big")),
+        ]
+    )
     assert again.kv.gaps.server_id == SECOND
     again.kv.gaps.server_id = ID
     assert again.digest() != store.digest()
@@ -250,7 +302,7 @@ def test_the_id_of_a_server_has_16_bytes() -> None:
 
 def test_a_replay_to_a_revision_ends_before_a_gap_and_behind_it() -> None:
     commands = [Logged(op) for op in (Set("a", b"1"), Set("b", b"2"), LeaveGap(ID), Set("c", b"3"))]
-    behind = 2 + GAP_MIN
+    behind = 2 + LENGTH
     for revision, keys in ((1, "a"), (2, "ab"), (behind, "ab"), (behind + 1, "abc")):
         machine = StateMachine()
         machine.apply_until(revision, 1, 1_000, commands)
