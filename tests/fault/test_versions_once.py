@@ -19,6 +19,7 @@ from haptera.node import Timeline, build_directory, salvage
 from haptera.node.recovery import DurableState
 from haptera.state import operations
 from haptera.storage import DiskFull, open_keyring
+from haptera.storage.segment_format import SEGMENT_HEADER_SIZE
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
 from tests.fault.test_storage_crash import LOSSES
 from tests.support.stops import lose
@@ -270,6 +271,20 @@ def test_a_machine_that_does_not_name_its_boot_counts_each_end_that_is_not_in_or
     again = fs.restart()
     started(again, OS).close()
     assert served_as(again)[1] == 1
+
+
+def test_a_write_that_fails_is_noted_at_once_where_the_system_drops_whole_records() -> None:
+    """No torn tail tells the next start of that: the records are gone, up to where one begins."""
+    fs, clients = MemoryFileSystem(), Clients()
+    durable = started(fs, OS)
+    clients.change(durable, 3)
+    fs.failing = frozenset({"pwrite"})
+    with pytest.raises(StorageError):
+        clients.change(durable)
+    fs = fs.restart()
+    path = f"{PATH}/log/{1:016x}.seg"
+    fs.write(path, fs.read(path)[:SEGMENT_HEADER_SIZE].ljust(OS.segment_size, b"\0"))
+    go_on(fs, OS, clients, "killed", 0)
 
 
 @pytest.mark.parametrize("closed", [False, True])
