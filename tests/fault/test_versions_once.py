@@ -6,7 +6,7 @@ every start behind that. All versions that any client was ever told are on recor
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from copy import deepcopy
 from errno import ENOSPC
 from typing import TYPE_CHECKING
@@ -362,6 +362,9 @@ def test_a_torn_tail_is_a_doubt_in_the_same_boot_too(next_life: NodeConfig) -> N
 def test_a_start_that_a_full_disk_refuses_keeps_the_doubt_about_what_older_software_left() -> None:
     fs, clients = MemoryFileSystem(), Clients()
     durable = started(fs, OS)
+    clients.change(durable, 3)
+    with closing(fs.open(f"{PATH}/log/{1:016x}.seg", "r+")) as segment:
+        segment.fdatasync()  # these stay, so that the start has records to seal
     clients.change(durable, 3)
     fs.unlink(f"{PATH}/open-end")
     fs.unlink(f"{PATH}/log/reserve")
