@@ -27,7 +27,8 @@ class Job:
     """A job that a worker has taken, and no other has. Made by `Worker.take`; use it as ``async with job``.
 
     It is acknowledged when the block ends, and given back to the queue when the block raises or is cancelled. The block
-    is cancelled when the job is lost in it, and the ``async with`` then raises ``Fenced``.
+    is cancelled when the job is lost in it, and the ``async with`` then raises ``Fenced``, also if the block has given
+    the job back by then. A job that is lost before raises it at once.
 
     Attributes:
         number: Its number. A job that was put after the put of another had ended has a larger one.
@@ -107,6 +108,9 @@ class Job:
     async def __aenter__(self) -> Self:
         if self._block is not None:
             raise RuntimeError(f"the block of job {self.number} is entered already")
+        self._check_not_ended()
+        if not self._lease.held:
+            raise await self._loss()
         self._block = Interruption()
         self._claims.enter(self._block, self._lease)
         return self
@@ -118,20 +122,18 @@ class Job:
         self._claims.leave(self._block)
         ours = self._block.ends(kind)
         self._block = None
+        if ours and error is not None:  # the block has not asked to be cancelled, also where it has given the job back
+            raise await self._loss()
         if self._ended:
             return
         if error is None:
             await self.ack()
             return
-        if ours:
-            self._leave()
-            raise self._fenced() from await self._lease.lost
         with suppress(HapteraError):  # the lease ends, and the error of the block counts
             await self.release(delay=self._claims.delay)
 
     async def _end(self, operations: list[Operation], timeout: Timeout) -> None:
-        if self._ended:
-            raise RuntimeError(f"job {self.number} is acknowledged or given back already")
+        self._check_not_ended()
         self._ended = True
         if self._block is not None:
             self._claims.leave(self._block)  # its end says whether it was lost
@@ -146,13 +148,20 @@ class Job:
             raise
         finally:
             if self._ended:
-                self._leave()
+                self._claims.drop(self.token)
             elif self._block is not None:
                 self._claims.enter(self._block, self._lease)
 
-    def _leave(self) -> None:
-        self._ended = True
+    def _check_not_ended(self) -> None:
+        if self._ended:
+            raise RuntimeError(f"job {self.number} is acknowledged or given back already")
+
+    async def _loss(self) -> ServerError:
+        """The error of a job whose lease is over. It is in hand no more."""
         self._claims.drop(self.token)
+        error = self._fenced()
+        error.__cause__ = await self._lease.lost
+        return error
 
     def _fenced(self) -> ServerError:
         return failure(Code.FENCED, {"token": self.token}).exception()

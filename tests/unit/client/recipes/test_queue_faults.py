@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import haptera
+from haptera.client.recipes.interruption import Interruption
 from haptera.errors import ConnectionLost, DeadlineExceeded, Fenced, LeaseLost
 from haptera.recipes import Lease
 from haptera.testing import MemoryFileSystem, node, proxy, virtual_clock
@@ -457,6 +458,98 @@ async def test_a_block_that_is_entered_when_the_job_is_lost_ends_at_once() -> No
         await sleep(5.0)
         with pytest.raises(Fenced):
             await work(job)
+
+
+async def lose(job: Job, other: Database) -> None:
+    """End the lease of the only job in hand."""
+    [lease] = [lease async for lease in other.leases()]
+    await other.revoke_lease(lease.id)
+    await job.lost
+
+
+@pytest.mark.parametrize("end", ["ack", "release"])
+@virtual_clock
+async def test_a_block_that_ends_its_lost_job_itself_raises_the_loss_and_its_task_goes_on(end: str) -> None:
+    async def block(job: Job) -> None:
+        async with job:
+            try:
+                await sleep(3600.0)
+            finally:
+                await (job.ack() if end == "ack" else job.release())
+
+    async def work(job: Job) -> str:
+        with pytest.raises(Fenced) as lost:
+            await block(job)
+        assert end == "ack" or isinstance(lost.value.__cause__, LeaseLost)
+        await sleep(0)
+        return "goes on"
+
+    async with two_clients() as (one, _, other), one.queue("mail").worker(ttl=10.0) as worker:
+        await other.queue("mail").put("a")
+        job = await taken(worker)
+        task = asyncio.create_task(work(job))
+        await sleep(1.0)
+        await lose(job, other)
+        await asyncio.wait([task])
+        assert not task.cancelled()
+        assert await task == "goes on"
+        assert task.cancelling() == 0
+
+
+@virtual_clock
+async def test_a_block_is_not_entered_for_a_job_that_is_lost_and_its_task_goes_on() -> None:
+    entered: list[int] = []
+
+    async def block(job: Job) -> None:
+        async with job:
+            entered.append(job.number)
+
+    async def work(job: Job) -> str:
+        for _ in range(2):
+            with pytest.raises(Fenced) as lost:
+                await block(job)
+            assert isinstance(lost.value.__cause__, LeaseLost)
+            await sleep(0)
+        return "goes on"
+
+    async with two_clients() as (one, _, other), one.queue("mail").worker(ttl=10.0) as worker:
+        await other.queue("mail").put("a")
+        job = await taken(worker)
+        await lose(job, other)
+        task = asyncio.create_task(work(job))
+        await asyncio.wait([task])
+        assert not task.cancelled()
+        assert await task == "goes on"
+        assert entered == []
+
+
+@virtual_clock
+async def test_the_block_of_a_job_that_has_ended_is_a_mistake() -> None:
+    async with two_clients() as (one, _, other), one.queue("mail").worker(ttl=10.0) as worker:
+        await other.queue("mail").put("a")
+        job = await taken(worker)
+        await job.ack()
+        with pytest.raises(RuntimeError, match="acknowledged or given back already"):
+            await job.__aenter__()
+
+
+@virtual_clock
+async def test_an_interruption_is_met_in_the_block_or_not_at_all() -> None:
+    """Also one from a step of the task itself, which no ``await`` of the block follows."""
+    task = asyncio.current_task()
+    assert task is not None
+    block = Interruption()
+    block.interrupt()
+    assert block.ends(None)
+    await sleep(0)
+    await sleep(0)
+    block = Interruption()
+    block.interrupt()
+    with pytest.raises(asyncio.CancelledError):
+        await sleep(60.0)
+    assert block.ends(asyncio.CancelledError)
+    assert task.cancelling() == 0
+    await sleep(0)
 
 
 # -- another store behind the same address
