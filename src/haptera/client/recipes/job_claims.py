@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: Errors of a claim under a lease that has ended, which this program was not told yet.
+LEASE_ENDED: Final = (LeaseNotFound, LeaseLost)
 #: The version with which a compare finds that there is no claim.
 UNCLAIMED: Final = 0
 
@@ -77,18 +79,18 @@ class JobClaims:
             return self._lease
 
     async def claim(self, digits: str) -> Job | None:
-        """Claim a job; None if it is not free."""
+        """Claim a job; None if it is not free. One of `LEASE_ENDED` says that the next claim has another lease."""
         if digits in self._being_made:
             return None
         self._being_made.add(digits)
         try:
-            while True:
-                lease = await self.lease()
-                try:
-                    return await self._claim(digits, lease)
-                except (LeaseNotFound, LeaseLost):  # it has ended, and this program was not told yet
-                    if self._lease is lease:
-                        self._lease = None
+            lease = await self.lease()
+            try:
+                return await self._claim(digits, lease)
+            except LEASE_ENDED:
+                if self._lease is lease:
+                    self._lease = None
+                raise
         finally:
             self._being_made.discard(digits)
 

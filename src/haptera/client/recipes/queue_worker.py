@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Self
 from haptera.client.backoff import Pauses
 from haptera.client.recipes.candidates import Crowd
 from haptera.client.recipes.free_jobs import FreeJobs
-from haptera.client.recipes.job_claims import JobClaims
+from haptera.client.recipes.job_claims import LEASE_ENDED, JobClaims
 from haptera.client.trouble import passes
 from haptera.errors import ConnectionLost, HapteraError, IntegerOverflow, NotAnInteger
 
@@ -164,10 +164,12 @@ class Worker:
 
     async def _claimed(self, digits: str, deadline: float | None) -> Job | None:
         """Claim a job, whatever it takes to reach the store; None if it is not free. An attempt that may have been made
-        is repeated, because the claim would stand for as long as the lease.
+        is repeated, because the claim would stand for as long as the lease. Where the lease has ended, it is repeated
+        under another one; once, if the time is over.
         """
         time = asyncio.get_running_loop().time
         pauses = Pauses()
+        leases = 1
         while True:
             self._check()
             try:
@@ -175,8 +177,13 @@ class Worker:
             except UNCOUNTED:
                 raise
             except HapteraError as error:
-                over = deadline is not None and time() >= deadline and error.outcome == "not_applied"
-                if over or not passes(error):
+                over = deadline is not None and time() >= deadline
+                if isinstance(error, LEASE_ENDED):
+                    given_up = over and leases > 1
+                    leases += 1
+                else:
+                    given_up = (over and error.outcome == "not_applied") or not passes(error)
+                if given_up:
                     self._jobs.candidates.free(int(digits), int(digits))
                     self._wake()
                     raise

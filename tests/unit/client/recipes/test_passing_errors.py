@@ -345,6 +345,43 @@ async def test_a_claim_that_the_store_refuses_for_longer_than_the_wait_raises_th
 
 
 @virtual_clock
+async def test_a_claim_whose_leases_are_all_lost_is_repeated_at_intervals_until_its_time_is_over() -> None:
+    """As behind an address where two stores answer in turns."""
+    async with troubled() as (db, refusals, other), db.queue("mail").worker() as worker:
+        await other.queue("mail").put("a")
+        await sleep(0.1)
+        refusals.refuse("transact", compacted())
+        job = await worker.take(wait=0)
+        assert job is not None, "a lease that is lost is followed by another"
+        await job.release()
+        await sleep(0.1)
+        granted = refusals.tried.count("grant_lease")
+        refusals.refuse("transact", *[compacted() for _ in range(1000)])
+        begun = asyncio.get_running_loop().time()
+        with pytest.raises(haptera.errors.LeaseLost):
+            await worker.take(wait=60.0)
+        assert 60.0 <= asyncio.get_running_loop().time() - begun <= 62.0
+        assert 30 <= refusals.tried.count("grant_lease") - granted <= 120
+        refusals.forget()
+        job = await worker.take(wait=0)
+        assert job is not None
+
+
+@virtual_clock
+async def test_a_worker_whose_leases_are_all_lost_ends_when_it_is_told_to() -> None:
+    async with troubled() as (db, refusals, other):
+        async with db.queue("mail").worker() as worker:
+            refusals.refuse("transact", *[compacted() for _ in range(1000)])
+            waiting = asyncio.create_task(worker.take())
+            await other.queue("mail").put("a")
+            await sleep(5.0)
+            assert not waiting.done()
+            begun = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - begun <= 3.0
+        assert isinstance(await ended(waiting), ConnectionLost)
+
+
+@virtual_clock
 async def test_a_worker_of_a_closed_database_ends() -> None:
     async with troubled() as (db, _, _), AsyncExitStack() as stack:
         worker = await stack.enter_async_context(db.queue("mail").worker())
