@@ -8,7 +8,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
-from haptera.errors import ConnectionLost, failure
+from haptera.errors import ConnectionLost, HapteraError, failure
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from haptera import Database
     from haptera.client.channels.channel import Channel
     from haptera.client.watches.watched import Happened, WatchPosition
-    from haptera.errors import HapteraError
 
     Meet = Callable[[], HapteraError]
 
@@ -58,9 +57,9 @@ class Refusals:
     def __init__(self, channel: Channel) -> None:
         self.tried: list[str] = []
         self._channel = channel
-        self._calls: dict[str, list[tuple[HapteraError, bool]]] = {}
-        self._watches: list[tuple[HapteraError, bool]] = []
-        self._cut: asyncio.Future[HapteraError] | None = None
+        self._calls: dict[str, list[tuple[Exception, bool]]] = {}
+        self._watches: list[tuple[Exception, bool]] = []
+        self._cut: asyncio.Future[Exception] | None = None
 
     @classmethod
     def of(cls, db: Database) -> Self:
@@ -69,15 +68,15 @@ class Refusals:
         db._channel = cast("Channel", refusals)
         return refusals
 
-    def refuse(self, method: str, *errors: HapteraError, made: bool = False) -> None:
+    def refuse(self, method: str, *errors: Exception, made: bool = False) -> None:
         """Have the next calls fail; ``made``: behind their work, with an outcome that is unknown."""
         self._calls.setdefault(method, []).extend((error, made) for error in errors)
 
-    def refuse_watches(self, *errors: HapteraError, begun: bool) -> None:
+    def refuse_watches(self, *errors: Exception, begun: bool) -> None:
         """Have the next watches fail: before they have begun, or behind their first events."""
         self._watches.extend((error, begun) for error in errors)
 
-    def cut_watches(self, error: HapteraError) -> None:
+    def cut_watches(self, error: Exception) -> None:
         """Have the watches that stand fail."""
         if self._cut is not None:
             self._cut.set_result(error)
@@ -104,6 +103,7 @@ class Refusals:
             return await self._channel.call(method, argument, timeout, server_id)
         error, made = pending.pop(0)
         if made:
+            assert isinstance(error, HapteraError)
             error.outcome = "unknown"
             await self._channel.call(method, argument, timeout, server_id)
         raise error

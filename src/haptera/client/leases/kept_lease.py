@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from haptera.client.leases.instant import Instant
 from haptera.client.once import Once
-from haptera.errors import HapteraError, LeaseLost
+from haptera.errors import LeaseLost
 
 if TYPE_CHECKING:
     import asyncio
@@ -61,7 +61,7 @@ class KeptLease:
         #: Whether the node is known to have ended it.
         self.gone = False
         #: Why the last renewal failed.
-        self.trouble: HapteraError | None = None
+        self.trouble: Exception | None = None
         self._loop = loop
         self._lost_at = seconds * LOST_AT
         self._pid = os.getpid()

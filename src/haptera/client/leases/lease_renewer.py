@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -26,6 +27,8 @@ RENEWED_AT: Final = 1 / 3
 RENEWED_WITH_OTHERS_AT: Final = 1 / 4
 #: Seconds that a lease is renewed early rather than waited for: timers are no more precise.
 TIMER_S: Final = 0.001
+
+_logger = logging.getLogger(__name__)
 
 
 class LeaseRenewer:
@@ -154,7 +157,9 @@ class LeaseRenewer:
         shortest = min(lease.seconds for lease in leases)
         try:
             times = await self._db.renew_leases([lease.id for lease in leases], timeout=shortest * RENEWED_AT)
-        except HapteraError as error:
+        except Exception as error:  # of a defect, too, another attempt is all that keeps the leases
+            if not isinstance(error, HapteraError):
+                _logger.exception("lease_renewal_failed")
             for lease in leases:
                 lease.trouble = error
             await self._pauses.wait(shortest * RENEWED_WITH_OTHERS_AT)

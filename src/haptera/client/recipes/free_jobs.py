@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -16,14 +17,16 @@ if TYPE_CHECKING:
     from haptera.client.recipes.job_claims import JobClaims
     from haptera.client.watches.event import Event
 
+_logger = logging.getLogger(__name__)
+
 
 class FreeJobs:
     """Keeps the `Candidates` of a worker, and calls ``changed`` when there may be more of them.
 
-    ``ended`` is called when the store refuses to be followed, with the reason.
+    ``ended`` is called when the queue is not followed any more, with the reason: a refusal of the store, or a defect.
     """
 
-    def __init__(self, claims: JobClaims, changed: Callable[[], None], ended: Callable[[HapteraError], None]) -> None:
+    def __init__(self, claims: JobClaims, changed: Callable[[], None], ended: Callable[[Exception], None]) -> None:
         self.candidates = Candidates()
         self._claims = claims
         self._db = claims.db
@@ -50,6 +53,10 @@ class FreeJobs:
                 if self._db.closed or not ends_watch_alone(error):
                     self._ended(error)
                     return
+            except Exception as defect:
+                _logger.exception("queue_failed")
+                self._ended(defect)
+                return
             await pauses.wait()
 
     async def _follow_one_watch(self, pauses: Pauses) -> None:
@@ -86,6 +93,9 @@ class FreeJobs:
                 self._changed()
         except HapteraError as error:
             self._ended(error)
+        except Exception as defect:
+            _logger.exception("queue_failed")
+            self._ended(defect)
         finally:
             self._reading = None
 

@@ -6,6 +6,7 @@ All claimants of a database follow the line of a name by one watch, however many
 from __future__ import annotations
 
 import asyncio
+import logging
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 #: The part of the keys of a line behind its name. The id of the claimant's lease follows.
 LINE: Final = "/.line/"
+
+_logger = logging.getLogger(__name__)
 
 
 class LineFollower:
@@ -62,7 +65,8 @@ class LineFollower:
     async def _follow(self) -> None:
         """Follow the line over any number of watches: places stand for as long as their leases, whatever ends a watch.
 
-        A claimant who has not seen the line is told of a watch that did not begin in the time of a call.
+        A claimant who has not seen the line is told of a watch that did not begin in the time of a call. All are told
+        of a defect, because a claimant that waits for ever blocks the line with its lease.
         """
         pauses = Pauses()
         while True:
@@ -75,6 +79,10 @@ class LineFollower:
                 lost = waiting if ends_watch_alone(error) else list(self._claimants.values())
                 for place in lost:
                     place.fail(error)
+            except Exception as defect:
+                _logger.exception("line_failed", extra={"key": self.name})
+                for place in list(self._claimants.values()):
+                    place.fail(defect)
             await pauses.wait()
 
     async def _read(self, events: Watch, pauses: Pauses) -> None:

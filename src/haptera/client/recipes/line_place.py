@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from haptera.client.once import Once
 from haptera.client.recipes.line import LINE
-from haptera.errors import HapteraError, LockLost, WaitTimeout
+from haptera.errors import LockLost, WaitTimeout
 
 if TYPE_CHECKING:
     from haptera.client.calls.transact import Operation
@@ -38,8 +38,8 @@ class LinePlace:
         self._lease = lease
         self._limit = limit
         #: The line was seen, or why it was not; the turn has come, or why it will not.
-        self._seen: Once[HapteraError | None] = Once(loop)
-        self._turn: Once[HapteraError | None] = Once(loop)
+        self._seen: Once[Exception | None] = Once(loop)
+        self._turn: Once[Exception | None] = Once(loop)
         self._task = loop.create_task(self._await_lease())
         line.join(self)
 
@@ -85,13 +85,13 @@ class LinePlace:
         if ahead < self._limit:
             self._turn.happen(None)
 
-    def fail(self, error: HapteraError) -> None:
+    def fail(self, error: Exception) -> None:
         """Take it for lost, because its line cannot be followed: nobody knows whether it stands."""
         self._seen.happen(error)
         self._turn.happen(error)
         self.lose(f"its line cannot be followed: {error}", error)
 
-    def lose(self, why: str, cause: HapteraError | None = None) -> None:
+    def lose(self, why: str, cause: Exception | None = None) -> None:
         """Take it for lost."""
         if not self.lost.happened:
             error = LockLost(f"the lock was lost: {why}")

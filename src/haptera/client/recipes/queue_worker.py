@@ -42,7 +42,7 @@ class Worker:
         self._takers: deque[asyncio.Future[None]] = deque()  # one for each task that waits
         self._following: asyncio.Task[None] | None = None
         self._looked = asyncio.Event()  # set when it knows of a job, or that there is none
-        self._end: HapteraError | None = None  # why no job is taken any more
+        self._end: Exception | None = None  # why no job is taken any more
 
     async def take(self, *, wait: float | None = None) -> Job | None:
         """Take the first job that is free, as soon as there is one.
@@ -147,7 +147,7 @@ class Worker:
         for _ in range(min(len(self._takers), len(self._jobs.candidates))):
             _set(self._takers.popleft())
 
-    def _stop(self, end: HapteraError) -> None:
+    def _stop(self, end: Exception) -> None:
         if self._end is None:
             self._end = end
         self._looked.set()

@@ -132,6 +132,42 @@ async def test_a_line_that_cannot_be_looked_at_is_tried_at_growing_intervals() -
         assert lock.held
 
 
+@virtual_clock
+async def test_a_defect_ends_holders_and_claimants_of_a_line_and_leaves_none_in_it() -> None:
+    async with troubled() as (db, refusals, other):
+
+        async def hold() -> None:
+            async with db.lock("jobs"):
+                await sleep(3600.0)
+
+        for begun in (False, True):
+            tasks = [asyncio.create_task(hold()) for _ in range(2)]
+            await sleep(1.0)
+            defect = ZeroDivisionError()
+            if begun:
+                refusals.cut_watches(defect)
+            else:
+                refusals.refuse_watches(defect, begun=False)
+                refusals.cut_watches(compacted())
+            causes = [found.__cause__ or found for found in [await ended(task) for task in tasks] if found is not None]
+            assert causes == [defect, defect]
+            assert await keys(other, "jobs/") == set()
+            async with db.lock("jobs", wait=1.0) as lock:
+                assert lock.held
+
+
+# -- leases
+
+
+@virtual_clock
+async def test_a_lease_goes_on_when_a_renewal_meets_a_defect() -> None:
+    async with troubled() as (db, refusals, _), db.lease(10.0) as lease:
+        refusals.refuse("renew_lease", ZeroDivisionError())
+        await sleep(60.0)
+        assert refusals.used
+        assert lease.held
+
+
 # -- elections
 
 
@@ -379,6 +415,23 @@ async def test_a_worker_whose_leases_are_all_lost_ends_when_it_is_told_to() -> N
             begun = asyncio.get_running_loop().time()
         assert asyncio.get_running_loop().time() - begun <= 3.0
         assert isinstance(await ended(waiting), ConnectionLost)
+
+
+@pytest.mark.parametrize("place", ["watch", "scan"])
+@virtual_clock
+async def test_a_worker_whose_queue_meets_a_defect_raises_it(place: str) -> None:
+    async with troubled() as (db, refusals, _), AsyncExitStack() as stack:
+        worker = await stack.enter_async_context(db.queue("mail").worker())
+        waiting = asyncio.create_task(worker.take())
+        await sleep(0.1)
+        defect = ZeroDivisionError()
+        if place == "scan":
+            refusals.refuse("scan", defect)
+            refusals.cut_watches(compacted())
+        else:
+            refusals.cut_watches(defect)
+        assert await ended(waiting) is defect
+        assert refusals.used
 
 
 @virtual_clock
