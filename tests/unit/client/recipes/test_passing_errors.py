@@ -404,6 +404,18 @@ async def test_a_claim_whose_leases_are_all_lost_is_repeated_at_intervals_until_
 
 
 @virtual_clock
+async def test_a_claim_under_a_lease_that_the_node_has_ended_is_repeated_once_though_its_time_is_over() -> None:
+    async with troubled() as (db, _, other), db.queue("mail").worker(ttl=600.0) as worker:
+        await other.queue("mail").put("a")
+        await sleep(0.1)
+        [lease] = [lease async for lease in other.leases()]
+        await other.revoke_lease(lease.id)
+        job = await worker.take(wait=0)
+        assert job is not None
+        assert job.held
+
+
+@virtual_clock
 async def test_a_worker_whose_leases_are_all_lost_ends_when_it_is_told_to() -> None:
     async with troubled() as (db, refusals, other):
         async with db.queue("mail").worker() as worker:
