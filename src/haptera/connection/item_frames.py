@@ -104,9 +104,7 @@ class ItemSender:
             refuse_size(len(payload), self._streams.peer_message_max)
         outbox, serves, ledger = self._outbox, self._streams.serves, self._ledger
         cost = ITEM_OVERHEAD + len(payload)
-        at_once = 0
-        if ledger.has_memory(len(payload)):
-            at_once = min(outbox.whole_room(len(payload)), outbox.turns.credit // cost)
+        at_once = min(outbox.whole_room(len(payload)), outbox.turns.credit // cost)
         made: list[SendingHalf] = []
         rest: list[int] = []
         unsent: list[int] = []

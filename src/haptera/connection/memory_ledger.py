@@ -96,6 +96,11 @@ class Ledger:
         process = self.process
         return process.used < process.limit or self.charged + size <= HELD_MIN
 
+    def messages_room(self, size: int) -> int:
+        """How many messages of ``size`` bytes each may be queued at once: as many as one by one."""
+        process = self.process
+        return max(0, -((process.used - process.limit) // size), (HELD_MIN - self.charged) // size)
+
     def charge(self, size: int) -> None:
         """Charge bytes that are queued; a negative ``size`` takes them off."""
         self.process.used += size

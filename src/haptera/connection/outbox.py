@@ -241,10 +241,13 @@ class Outbox:
             self.add_ready(encode_head(type_, flags, half.id, metadata, payload), payload)
 
     def whole_room(self, size: int) -> int:
-        """How many ITEMs of this size may be made as ``add_items`` does. Answers wait for them, so they are few."""
+        """How many ITEMs of this size may be made as ``add_items`` does: few, because answers wait for them, and no
+        more than the budget of the process takes.
+        """
         if size > self.whole_max:
             return 0
-        return max(0, READY_ITEMS_MAX - self._ready_size) // (HEADER_SIZE + size)
+        cost = HEADER_SIZE + size
+        return min(max(0, READY_ITEMS_MAX - self._ready_size) // cost, self._ledger.messages_room(cost))
 
     def add_items(self, halves: Sequence[SendingHalf], payload: bytes) -> None:
         """Make the same ITEM of one frame for halves that have queued nothing and have the credit for it.
@@ -259,7 +262,9 @@ class Outbox:
             ready.append(head)
             ready.append(payload)
         size = len(metadata) + len(payload)
-        self._ready_size += (HEADER_SIZE + size) * len(halves)
+        added = (HEADER_SIZE + size) * len(halves)
+        self._ready_size += added
+        self._ledger.charge(added)  # at once: many may be made before it is settled
         self.turns.credit -= (ITEM_OVERHEAD + size) * len(halves)
         after = self.turns.passed + self._ready_size
         for half in halves:

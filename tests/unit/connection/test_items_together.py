@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from haptera.connection.config import PRODUCED_MAX, READY_ITEMS_MAX, Budget
+from haptera.connection.config import HELD_MIN, PRODUCED_MAX, READY_ITEMS_MAX, Budget
 from haptera.connection.events import ErrorReceived, ItemReceived, PackedItem, ResponseReceived
 from haptera.errors import LocalProtocolError, failure
 from haptera.wire.compression import Codec
@@ -197,6 +197,26 @@ def test_nothing_is_made_while_the_memory_of_the_process_is_used_up() -> None:
     process.used += process.limit
     assert connection.try_items([1, 3], bytes(65 * KIB)) == [0, 1]
     assert connection.try_items([1, 3], bytes(KIB)) == []
+
+
+@pytest.mark.parametrize("free", [-5, 0, 1, 20_000, 100_000, 400_000])
+@pytest.mark.parametrize("size", [0, 1600, 8000, 20_000])
+def test_as_many_are_made_at_once_as_the_memory_of_the_process_takes_one_by_one(size: int, free: int) -> None:
+    process = Budget(limit=20 * 1024 * KIB)
+    connection = _granted(60, process=process)
+    before = process.used = process.limit - free
+    streams = [1 + 2 * number for number in range(60)]
+    sent_on = 60 - len(connection.try_items(streams, bytes(size)))
+    charged = process.used - before
+    assert charged == connection.outbox.size >= sent_on * (size + 28), "the budget is told at once"
+    assert charged <= HELD_MIN or charged < free + size + 64
+    assert sent_on == 60 or charged + size + 64 > max(free, HELD_MIN), "no more would have had memory"
+    connection.outbox.settle()
+    assert process.used - before == charged
+    connection.check()
+    _items(connection)
+    connection.outbox.settle()
+    assert process.used == before
 
 
 def test_a_producer_that_waits_until_all_has_left_goes_on_when_it_has() -> None:
