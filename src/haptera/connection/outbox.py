@@ -27,6 +27,7 @@ from haptera.connection.send_turns import SendingTurns
 from haptera.wire import (
     HEADER_SIZE,
     ITEM_OVERHEAD,
+    TYPE_PLACE,
     Codec,
     FrameType,
     Signer,
@@ -76,6 +77,7 @@ class Outbox:
         "_control",
         "_ledger",
         "_ready",
+        "_ready_items",
         "_ready_size",
         "_signer",
         "_unsigned",
@@ -105,6 +107,7 @@ class Outbox:
         self._control: list[bytes] = []
         self._ready: deque[bytes] = deque()
         self._ready_size = 0
+        self._ready_items = 0  # bytes of the ready queue that are ITEMs
         self._behind_handshake: list[bytes] = []
         self._wanting: deque[SendingHalf] = deque()  # halves whose producers wait for the connection's room
         self._codec: Codec | None = None
@@ -145,10 +148,10 @@ class Outbox:
     def unwritten(self) -> int:
         """Bytes of answers that wait to be pulled.
 
-        ITEMs are not among them: each stream's own queue bounds them, and they may wait for credit for ever without
-        holding up anything else.
+        ITEMs are not among them, in either queue: their producers' room bounds them, and they may wait for credit for
+        ever without holding up anything else.
         """
-        return self._ready_size + self.turns.queued_answers
+        return self._ready_size - self._ready_items + self.turns.queued_answers
 
     @property
     def over_budget(self) -> bool:
@@ -264,6 +267,7 @@ class Outbox:
         size = len(metadata) + len(payload)
         added = (HEADER_SIZE + size) * len(halves)
         self._ready_size += added
+        self._ready_items += added
         self._ledger.charge(added)  # at once: many may be made before it is settled
         self.turns.credit -= (ITEM_OVERHEAD + size) * len(halves)
         after = self.turns.passed + self._ready_size
@@ -291,7 +295,7 @@ class Outbox:
         self._control.clear()
         self.control_size = 0
         self._ready.clear()
-        self._ready_size = 0
+        self._ready_size = self._ready_items = 0
         self.turns.ended.clear()
         self.writable.clear()
         self.settle()
@@ -338,18 +342,16 @@ class Outbox:
             taken = self._ready_size
             parts.extend(ready)
             ready.clear()
-            self._ready_size = 0
+            self._ready_size = self._ready_items = 0
             return taken
         taken = 0
         while ready and taken < size:
-            part = ready.popleft()
-            parts.append(part)
-            taken += len(part)
-        # A head is never left without its payload's place: control frames go between messages only.
-        while ready and len(ready) % 2:
-            part = ready.popleft()
-            parts.append(part)
-            taken += len(part)
+            # A head is never left without its payload's place: control frames go between messages only.
+            head, payload = ready.popleft(), ready.popleft()
+            parts += (head, payload)
+            taken += len(head) + len(payload)
+            if head[TYPE_PLACE] == _ITEM:
+                self._ready_items -= len(head) + len(payload)
         self._ready_size -= taken
         return taken
 
@@ -358,4 +360,7 @@ class Outbox:
         assert self.control_size == sum(map(len, self._control))
         assert self._ready_size == sum(map(len, self._ready))
         assert len(self._ready) % 2 == 0
+        frames = [(self._ready[place], self._ready[place + 1]) for place in range(0, len(self._ready), 2)]
+        items = [head + payload for head, payload in frames if head[TYPE_PLACE] == _ITEM]
+        assert self._ready_items == sum(map(len, items))
         self.turns.check(halves)

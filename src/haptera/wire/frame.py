@@ -30,6 +30,8 @@ MAGIC: Final = 0xFA57
 MAGIC_BYTES: Final = MAGIC.to_bytes(2, "big")
 VERSION: Final = 1
 HEADER_SIZE: Final = 28
+#: The place of the byte of a header that tells the frame's type.
+TYPE_PLACE: Final = 3
 METADATA_SIZE_MAX: Final = 4096
 STREAM_MAX: Final = 2**53 - 1
 

@@ -219,6 +219,33 @@ def test_as_many_are_made_at_once_as_the_memory_of_the_process_takes_one_by_one(
     assert process.used == before
 
 
+def test_items_that_are_ready_are_no_answers() -> None:
+    """They do not keep new REQUESTs from being started, whatever a pull takes of them."""
+    connection = _granted(40)
+    connection.respond(79, b"first")
+    answer = connection.outbox.unwritten
+    assert answer == 28 + 5
+    assert connection.try_items([1 + 2 * number for number in range(30)], bytes(2 * KIB)) == []
+    assert connection.outbox.unwritten == answer
+    connection.respond(77, b"other")
+    assert connection.outbox.unwritten == 2 * answer
+    assert connection.try_items([61, 63], b"x") == []
+    for unwritten in (answer, 0):
+        while connection.outbox.unwritten > unwritten:
+            assert connection.data_to_send(1)
+            connection.check()
+    while connection.data_to_send(1):
+        connection.check()
+        assert connection.outbox.unwritten == 0
+    assert connection.try_items([61, 63], b"x") == []
+    assert _items(connection)
+    assert connection.try_items([61, 63], b"x") == []
+    assert connection.outbox.unwritten == 0
+    connection.outbox.close()
+    connection.outbox.check([])
+    assert connection.outbox.unwritten == 0
+
+
 def test_a_producer_that_waits_until_all_has_left_goes_on_when_it_has() -> None:
     connection = serving(2)
     send(connection, credit(0, 2**30))
