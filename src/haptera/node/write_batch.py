@@ -41,7 +41,19 @@ class Batch:
     grows with the next. A batch without drops pays nothing for it, and any number of drops costs a constant each.
     """
 
-    __slots__ = ("_holes", "_index", "_indexed", "_runs", "commands", "frees", "growth", "size", "sizes", "time_ms")
+    __slots__ = (
+        "_holes",
+        "_index",
+        "_indexed_runs",
+        "_indexed_writes",
+        "_runs",
+        "commands",
+        "frees",
+        "growth",
+        "size",
+        "sizes",
+        "time_ms",
+    )
 
     def __init__(self) -> None:
         #: Whether it was handed to the disk as one that only frees, which may use the reserve of a full disk.
@@ -55,7 +67,8 @@ class Batch:
         self._runs: list[tuple[Submission, int, int]] = []
         self._holes: set[int] = set()
         self._index: dict[tuple[int, int], int] = {}
-        self._indexed = 0  # runs that are in the index
+        self._indexed_runs = 0  # the runs that are in the index, and their writes
+        self._indexed_writes = 0
 
     def add(self, commands: Sequence[Logged], sizes: Sequence[int], submission: Submission, position: int) -> None:
         """Add writes whose results are ``submission.results[position]`` and the ones behind it."""
@@ -80,7 +93,7 @@ class Batch:
 
     def drop(self, submission: Submission, position: int) -> int | None:
         """Take out the write whose result is ``submission.results[position]``; its bytes, or None if it is not here."""
-        if self._indexed < len(self._runs):
+        if self._indexed_runs < len(self._runs):
             self._index_runs()
         number = self._index.pop((id(submission), position), -1)
         if number < 0:
@@ -94,12 +107,12 @@ class Batch:
         return size
 
     def _index_runs(self) -> None:
-        number = sum(count for _, _, count in self._runs[: self._indexed])
-        for submission, first, count in self._runs[self._indexed :]:
+        number = self._indexed_writes
+        for submission, first, count in self._runs[self._indexed_runs :]:
             for position in range(first, first + count):
                 self._index[id(submission), position] = number
                 number += 1
-        self._indexed = len(self._runs)
+        self._indexed_runs, self._indexed_writes = len(self._runs), number
 
     def seal(self) -> None:
         """Close the holes."""
@@ -108,7 +121,7 @@ class Batch:
             self.commands, self.sizes, self._runs = left.commands, left.sizes, left._runs
             self._holes.clear()
             self._index.clear()
-            self._indexed = 0
+            self._indexed_runs = self._indexed_writes = 0
 
     def takes(self, command: Logged) -> bool:
         """Whether the command frees if those of the batch do. Of a full disk's batches each is of one kind."""

@@ -9,6 +9,7 @@ import random
 import threading
 from functools import partial
 from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,14 +19,17 @@ from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.health import Health, health
 from haptera.node.node import Node
 from haptera.node.services.server import status
-from haptera.node.write_batch import DROPPED
+from haptera.node.write_batch import DROPPED, Batch, Submission
 from haptera.replication import ThreadWriter
-from haptera.state import decode_commands
+from haptera.state import Logged, decode_commands
 from haptera.state.operations import DeleteMany, Get, Increment, Set, SetMany
 from haptera.storage import DataDirectory, Log, open_keyring
 from haptera.storage.errors import DiskFailed
 from haptera.testing.filesystem import MemoryFileSystem
 from tests.unit.node.nodes import CONFIG, Asked, ManualWriter, done, opened, turn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def logged(fs: MemoryFileSystem) -> list[tuple[int, int, int]]:
@@ -418,6 +422,37 @@ async def test_whichever_writes_are_taken_back_the_others_are_written_in_order(
                 if isinstance(result, tuple):
                     versions[key] = result[0]
         assert sorted(versions, key=lambda key: versions[key]) == left
+
+
+def test_a_write_that_is_taken_back_looks_at_no_run_for_the_second_time() -> None:
+    class Counted(list[Any]):
+        read = 0
+
+        def __getitem__(self, place: Any) -> Any:
+            found = super().__getitem__(place)
+            self.read += len(found) if isinstance(place, slice) else 1
+            return found
+
+        def __iter__(self) -> Iterator[Any]:
+            for run in super().__iter__():
+                self.read += 1
+                yield run
+
+    batch, writes = Batch(), [Submission(list[Any].clear) for _ in range(600)]
+    runs = batch._runs = Counted()
+    for number, write in enumerate(writes[:500]):
+        batch.add([Logged(Set(f"{number}", b""))] * 2, [number, 1000 + number], write, 0)
+    for number, write in enumerate(writes[500:], 500):
+        batch.add([Logged(Set(f"{number}", b""))] * 2, [number, 1000 + number], write, 0)
+        assert batch.drop(write, 1) == 1000 + number
+    assert runs.read == 600
+    assert [batch.drop(writes[number], number % 2) for number in range(600)] == [
+        number + number % 2 * 1000 if number < 500 or number % 2 == 0 else None for number in range(600)
+    ]
+    batch.seal()
+    assert [command.op.key for command in batch.commands if isinstance(command.op, Set)] == [
+        f"{number}" for number in range(600) if number < 500 or number % 2
+    ]
 
 
 async def test_what_was_taken_back_is_not_answered_again_when_the_disk_fails() -> None:
