@@ -22,6 +22,7 @@ from haptera.state import EventBounds, EventCursor, EventHistory
 from haptera.state.operations import Clear, Delete, DeleteMany, OpenWatch, Rename, Set, SetMany
 from haptera.testing import virtual_clock
 from tests.unit.node.nodes import Asked, opened
+from tests.unit.node.test_large import Calls
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -558,6 +559,34 @@ async def test_readers_take_turns_where_an_item_is_large() -> None:
         order.clear()
         await do(node, Set("k", bytes(200_000)))
         assert order == ["a", "b", "c", "a", "b", "a"]
+
+
+@pytest.mark.parametrize(("of_each", "most"), [(1, 256), (4, 512), (50, 1024)])
+async def test_of_many_readers_a_bounded_number_is_sent_to_in_each_turn(
+    of_each: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each reader costs its connection a write, beside the ITEMs of its watches."""
+    async with opened() as node:
+        for number in range(2000):
+            watch(node, Reader(), owner=number // of_each)
+        await told_all(node)
+        sent = Calls(monkeypatch, Reader, "try_send")
+        await do(node, Set("k", b""))
+        sent.stop()
+        assert sum(sent.per_turn.values()) == 2000
+        assert most // 2 < max(sent.per_turn.values()) <= most
+
+
+async def test_of_many_progress_marks_a_bounded_number_is_sent_in_each_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened() as node:
+        for number in range(1000):
+            watch(node, Reader(), owner=number, progress_ms=3_600_000)
+        sent = Calls(monkeypatch, Reader, "try_send")
+        node.watches._delivery.progress._tick(3_600_000)
+        await told_all(node)
+        sent.stop()
+        assert sum(sent.per_turn.values()) == 1000
+        assert max(sent.per_turn.values()) <= 256
 
 
 async def test_an_item_that_a_reader_does_not_take_ends_its_watches_and_no_others() -> None:

@@ -35,6 +35,8 @@ _logger = logging.getLogger(__name__)
 #: Watches that one slice sends an ITEM to, and the units of work of each beside those of its bytes.
 _SENT_MAX: Final = 128
 _SEND_WORK: Final = 10
+#: Units of work of a reader that is sent ITEMs, for however many watches at once: its connection writes them.
+_READER_WORK: Final = 32
 #: Bytes that one slice sends to a reader: so few that the slices of a turn leave it room.
 _PART_SIZE_MAX: Final = 256 * 1024
 
@@ -182,7 +184,7 @@ class Delivery:
                     if watch.in_step:
                         watch.spoken = True
                         sent.append(watch)
-                work += len(part) * (_SEND_WORK + (size >> 10))
+                work += _READER_WORK + len(part) * (_SEND_WORK + (size >> 10))
                 if work >= _SENT_MAX * _SEND_WORK:
                     yield work
                     work = 0
@@ -213,11 +215,16 @@ class Delivery:
 
     def _send_to(self, watches: Iterable[Follower], item: bytes) -> Steps[None]:
         """Send a mark to watches in step, as far as they have room."""
-        for count, watch in enumerate(watches, 1):
+        work = 0
+        for watch in watches:
             if watch.in_step:
                 self._send([watch], item)
-            if count % _SENT_MAX == 0:
-                yield _SENT_MAX * _SEND_WORK
+                work += _READER_WORK + _SEND_WORK
+            if work >= _SENT_MAX * _SEND_WORK:
+                yield work
+                work = 0
+        if work:
+            yield work
 
     def _skip_lost(self) -> Steps[None]:
         """Events that were to be delivered are not kept any more: the watches that miss them end."""
