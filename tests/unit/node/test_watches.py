@@ -437,6 +437,18 @@ async def test_the_item_that_had_no_room_is_the_one_that_a_watch_is_sent_first(m
         assert packer.packed == 0
 
 
+async def test_an_item_that_is_shared_costs_a_turn_the_work_of_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    packer = Packer(monkeypatch)
+    async with opened() as node:
+        slow = [watch(node, Reader(room=1)) for _ in range(3)]
+        for size, work_min in ((0, 1), (200_000, 195)):
+            await do(node, Set("a", bytes(size)))
+            for each in slow:
+                units = [*each.item_steps(node.watches._delivery.until, node.watches._shared)]
+                assert work_min <= sum(units) < work_min + 50
+        assert packer.packed == 1, "the second change, for the first of them"
+
+
 async def test_watches_with_other_fields_share_nothing() -> None:
     async with opened() as node:
         fields: list[dict[str, Any]] = [{}, {"with_previous": True}, {"prefix": "a"}, {"key": "a/1"}, {"prefix": "b"}]

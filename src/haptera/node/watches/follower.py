@@ -21,7 +21,7 @@ PIECE_EVENTS: Final = 512
 #: Units of work (`haptera.state.steps`) of an event that is looked at, and of one that is encoded.
 LOOK_WORK: Final = 2
 ENCODE_WORK: Final = 6
-#: Units of work of an ITEM that was packed before, for another watch.
+#: Units of work of an ITEM that was packed before, for another watch, beside those of its bytes.
 SHARED_WORK: Final = 16
 
 
@@ -78,7 +78,7 @@ class Follower:
         while cursor.place < until and not cursor.lost:
             shared = kept.find(group, cursor, self.skip, self.after, until)
             if shared is not None:
-                yield SHARED_WORK
+                yield SHARED_WORK + (len(shared.item) >> 10)
                 return self._take(shared)
             begun = cursor.copy()
             read = cursor.read(until, PIECE_EVENTS)
