@@ -12,7 +12,15 @@ from haptera.access_rules import ADMIN_ROLE
 from haptera.errors import Code, Failure, failure
 from haptera.key_rules import invalid
 from haptera.state import limits
-from haptera.state.access import StoredRole, StoredToken, StoredUser, has_administrator, in_order, reached
+from haptera.state.access import (
+    StoredRole,
+    StoredToken,
+    StoredUser,
+    in_order,
+    is_administrator,
+    powerful_roles,
+    reached,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -52,6 +60,8 @@ class AccessCommands:
         users = self._access.users
         if op.user not in users:
             return _user_not_found(op.user)
+        if self._was_last(op.user, None):
+            return failure(Code.LAST_ADMIN)
         return self._change(rehearsed, users={name: user for name, user in users.items() if name != op.user})
 
     def set_verifier(self, op: operations.SetVerifier, *, rehearsed: bool = False) -> Result | None:
@@ -111,6 +121,13 @@ class AccessCommands:
         if refused is not None:
             return refused
         access, gone = self._access, op.role
+        roles = {
+            name: StoredRole(_without(role.parents, gone), role.grants) if gone in role.parents else role
+            for name, role in access.roles.items()
+            if name != gone
+        }
+        if self._leaves_none(gone, roles):
+            return failure(Code.LAST_ADMIN)
         return self._change(
             rehearsed,
             users={
@@ -119,11 +136,7 @@ class AccessCommands:
                 else user
                 for name, user in access.users.items()
             },
-            roles={
-                name: StoredRole(_without(role.parents, gone), role.grants) if gone in role.parents else role
-                for name, role in access.roles.items()
-                if name != gone
-            },
+            roles=roles,
             tokens={
                 name: StoredToken(token.verifier, _without(token.roles, gone), token.expires_at_ms)
                 if gone in token.roles
@@ -150,8 +163,11 @@ class AccessCommands:
         refused = self._unchangeable(op.role) or self._missing([op.parent])
         if refused is not None:
             return refused
-        role = self._access.roles[op.role]
-        return self._replace_role(op.role, StoredRole(_without(role.parents, op.parent), role.grants), rehearsed)
+        roles = self._access.roles
+        less = StoredRole(_without(roles[op.role].parents, op.parent), roles[op.role].grants)
+        if less != roles[op.role] and self._leaves_none(op.parent, {**roles, op.role: less}):
+            return failure(Code.LAST_ADMIN)
+        return self._replace_role(op.role, less, rehearsed)
 
     def add_grant(self, op: operations.AddGrant, *, rehearsed: bool = False) -> Result | None:
         """A missing role is 2010, the built-in one 2011, one grant too many 3007."""
@@ -199,6 +215,8 @@ class AccessCommands:
 
     def _replace_user(self, name: str, user: StoredUser, rehearsed: bool) -> Result | None:
         users = self._access.users
+        if self._was_last(name, user):
+            return failure(Code.LAST_ADMIN)
         return (False,) if users[name] == user else self._change(rehearsed, users={**users, name: user})
 
     def _replace_role(self, name: str, role: StoredRole, rehearsed: bool) -> Result | None:
@@ -213,16 +231,31 @@ class AccessCommands:
         roles: Mapping[str, StoredRole] | None = None,
         tokens: Mapping[str, StoredToken] | None = None,
     ) -> Result | None:
-        """Put these tables in the place of the others, unless they have no administrator any more."""
-        access = self._access
-        if (users is not None or roles is not None) and has_administrator(access.users, access.roles):
-            after_users = access.users if users is None else users
-            if not has_administrator(after_users, access.roles if roles is None else roles):
-                return failure(Code.LAST_ADMIN)
+        """Put these tables in the place of the others."""
         if rehearsed:
             return None
-        access.adopt(users=users, roles=roles, tokens=tokens)
+        self._access.adopt(users=users, roles=roles, tokens=tokens)
         return (True,)
+
+    def _was_last(self, name: str, after: StoredUser | None) -> bool:
+        """Whether a user is the last administrator, and would be none as ``after``, or gone."""
+        users, powerful = self._access.users, self._access.powerful
+        if not is_administrator(users[name], powerful) or (after is not None and is_administrator(after, powerful)):
+            return False
+        return not any(is_administrator(user, powerful) for other, user in users.items() if other != name)
+
+    def _leaves_none(self, taken: str, roles: Mapping[str, StoredRole]) -> bool:
+        """Whether these roles, from which a role or a parent of this name is taken, make no user an administrator more.
+
+        A role that is gone makes none, so the users may still have it here.
+        """
+        users, before = self._access.users.values(), self._access.powerful
+        if taken not in before:
+            return False
+        after = powerful_roles(roles)
+        if any(is_administrator(user, after) for user in users):
+            return False
+        return any(is_administrator(user, before) for user in users)
 
     def _missing(self, roles: Iterable[str]) -> Failure | None:
         """Why some roles cannot be given, or None."""
@@ -253,4 +286,7 @@ def _sorted(roles: Iterable[str]) -> tuple[str, ...]:
 
 
 def _without(roles: tuple[str, ...], role: str) -> tuple[str, ...]:
-    return tuple(each for each in roles if each != role)
+    if role not in roles:
+        return roles
+    at = roles.index(role)
+    return roles[:at] + roles[at + 1 :]

@@ -40,6 +40,7 @@ USERS_MAX: Final = 10_000
 TOKENS_MAX: Final = 10_000
 #: Roles of one store, the roles that one user, token or role has, and the grants of all roles together: all that one
 #: user may do is compiled in some milliseconds. A check of a key looks at each glob of its roles that is no prefix.
+#: A command on tables that are full in each way takes up to 15 ms, one that removes a role which all of them have 70.
 ROLES_MAX: Final = 1_000
 ROLES_HELD_MAX: Final = 64
 GRANTS_MAX: Final = 4_096
