@@ -97,7 +97,9 @@ class Model:
 
     def administrators(self) -> set[str]:
         return {
-            name for name, user in self.users.items() if "admin" in self.held(user["roles"]) and not user["disabled"]
+            name
+            for name, user in self.users.items()
+            if "admin" in self.held(user["roles"]) and user["verifier"] is not None and not user["disabled"]
         }
 
     def allowed(self, name: str, permission: str, key: str, now_ms: int) -> bool:

@@ -3,8 +3,9 @@
 Each table is replaced by a change and never altered. So a reader has one whole state, and a change is judged on the
 tables as they would be, before it is made (`haptera.state.access_commands`).
 
-The role ``admin`` is built in and stands in no table. An *administrator* is a user that is enabled and has this role,
-by itself or by the parents of its roles. Once there is one, no change leaves none.
+The role ``admin`` is built in and stands in no table. An *administrator* is a user that is enabled, has a verifier, and
+has this role, by itself or by the parents of its roles. Once there is one, no change leaves none. A user without a
+verifier counts for none, because only the configuration of a node could let it in, and the log does not know that.
 
 The 1,000 roles may have 64,000 parents together. So each walk passes a parent once (`reached`, `powerful_roles`,
 `has_circle`), and a command makes no walk for each role.
@@ -242,8 +243,8 @@ def _children(roles: Mapping[str, StoredRole]) -> dict[str, list[str]]:
 
 
 def is_administrator(user: StoredUser, powerful: frozenset[str]) -> bool:
-    """Whether a user can do everything by one of these roles."""
-    return not user.disabled and not powerful.isdisjoint(user.roles)
+    """Whether a user can come in by a password, and do everything by one of these roles."""
+    return user.verifier is not None and not user.disabled and not powerful.isdisjoint(user.roles)
 
 
 def in_order(permissions: Iterable[Permission]) -> tuple[Permission, ...]:

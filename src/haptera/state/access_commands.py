@@ -65,7 +65,7 @@ class AccessCommands:
         return self._change(rehearsed, users={name: user for name, user in users.items() if name != op.user})
 
     def set_verifier(self, op: operations.SetVerifier, *, rehearsed: bool = False) -> Result | None:
-        """A missing user is 2008."""
+        """A missing user is 2008, the last administrator that would have no verifier 2012."""
         user = self._access.users.get(op.user)
         if user is None:
             return _user_not_found(op.user)

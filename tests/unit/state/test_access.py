@@ -196,7 +196,7 @@ def test_the_role_admin_may_do_everything() -> None:
 
 @pytest.mark.parametrize(
     "op",
-    [RemoveUser("root"), SetDisabled("root", True), WithdrawRole("root", "admin")],
+    [RemoveUser("root"), SetDisabled("root", True), SetVerifier("root", None), WithdrawRole("root", "admin")],
     ids=lambda op: type(op).__name__,
 )
 def test_the_last_administrator_stays(op: Write) -> None:
@@ -216,7 +216,7 @@ def test_the_last_administrator_stays_one_by_its_roles_too() -> None:
     for op in (RemoveRole("ops"), RemoveParent("ops", "admin"), RemoveParent("team", "ops"), RemoveRole("team")):
         assert refused(db.do(op), 2012)
     assert db.access.permits("ann", 1).has("admin")
-    assert db.do(AddUser("bob", None, ["admin"])) == MADE
+    assert db.do(AddUser("bob", VERIFIER, ["admin"])) == MADE
     assert db.do(RemoveRole("ops")) == MADE
     assert not db.access.permits("ann", 1).has("admin")
 
@@ -240,6 +240,17 @@ def test_no_change_and_no_check_walks_from_each_role(monkeypatch: pytest.MonkeyP
     for op in (AssignRole("ann", "199"), SetDisabled("bob", True), RemoveParent("199", "198"), RemoveRole("150")):
         assert db.do(op) == MADE
     assert walks == []
+
+
+def test_an_administrator_without_a_verifier_does_not_count() -> None:
+    """No password lets it in, so it could not undo what leaves it alone."""
+    db = store(AddUser("bob", None, ["admin"]))
+    for op in (RemoveUser("root"), SetVerifier("root", None), SetDisabled("root", True)):
+        assert refused(db.do(op), 2012)
+    assert db.access.permits("bob", 1).has("admin")
+    assert db.do(SetVerifier("root", OTHER)) == MADE
+    assert db.do(SetVerifier("bob", OTHER)) == MADE
+    assert db.do(SetVerifier("root", None)) == MADE
 
 
 def test_two_administrators_that_remove_each_other_leave_one() -> None:
