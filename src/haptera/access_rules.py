@@ -21,7 +21,7 @@ PERMISSIONS: Final[tuple[Permission, ...]] = (*KEY_PERMISSIONS, *NODE_PERMISSION
 NAME_SIZE_MAX: Final = 256
 #: Bytes of UTF-8 in a password: a sentence of many lines, and one that is hashed in no time.
 PASSWORD_SIZE_MAX: Final = 1024
-#: Bytes of a salt that a dialer takes, and of each salt that Haptera makes. Salts of one size tell nothing about users.
+#: Bytes of a salt that a dialer takes, and of each salt of a store. Salts of one size tell nothing about users.
 SALT_SIZE_MIN: Final = 16
 SALT_SIZE_MAX: Final = 64
 SALT_SIZE: Final = 16
@@ -30,7 +30,7 @@ SALT_SIZE: Final = 16
 ITERATIONS_MIN: Final = 4_096
 ITERATIONS_MAX: Final = 1_000_000
 #: Iterations of a new verifier, as OWASP recommends them for PBKDF2 with SHA-256. They take the dialer 160 ms of CPU,
-#: once in the life of its process, and a guesser as much for each guess.
+#: once in the life of its process, and a guesser as much for each guess. One number for all tells nothing about users.
 ITERATIONS: Final = 600_000
 
 #: Bytes of each key of a verifier: of SHA-256.
@@ -70,12 +70,17 @@ def is_password(text: str) -> bool:
 
 
 def is_verifier(verifier: Any) -> bool:
-    """Whether a verifier can be one: its salt, its iterations and its keys are such as an exchange takes."""
+    """Whether a store can have a verifier: an exchange takes its iterations and its keys, and its salt has one size."""
     return (
-        SALT_SIZE_MIN <= len(verifier.salt) <= SALT_SIZE_MAX
+        len(verifier.salt) == SALT_SIZE
         and ITERATIONS_MIN <= verifier.iterations <= ITERATIONS_MAX
         and len(verifier.stored_key) == len(verifier.server_key) == VERIFIER_KEY_SIZE
     )
+
+
+def is_new_verifier(verifier: Any) -> bool:
+    """Whether a command can bring a verifier: it looks like that of every other user, and like a decoy."""
+    return is_verifier(verifier) and verifier.iterations == ITERATIONS
 
 
 def _size(text: str) -> int:

@@ -45,7 +45,7 @@ tokens = st.sampled_from(["token:1", "token:2"])
 patterns = st.sampled_from(["*", "a*", "ab*", "a", "*b", "a?b", "[ab]*", "b*a", r"\**"])
 keys = st.text("ab*é", max_size=6)
 permissions = st.lists(st.sampled_from(PERMISSIONS), min_size=1, max_size=3, unique=True)
-verifiers = st.sampled_from([StoredVerifier(b"s" * 16, 4096, bytes((n,)) * 32, b"K" * 32) for n in (1, 2)])
+verifiers = st.sampled_from([StoredVerifier(b"s" * 16, 600_000, bytes((n,)) * 32, b"K" * 32) for n in (1, 2)])
 role_lists = st.lists(roles, max_size=2)
 
 changes: st.SearchStrategy[Write] = st.one_of(

@@ -1,7 +1,8 @@
 """SCRAM's keys (RFC 5802, section 3): those of the password's owner, and the verifier that a store keeps instead.
 
-A verifier proves that a peer knows the password, and is no use for a login of its own. An unknown user has a decoy,
-which looks like a verifier and accepts nothing, so that an exchange does not tell which users there are.
+A verifier proves that a peer knows the password, and is no use for a login of its own. A user that is unknown, or has
+no verifier, gets a decoy, which looks like a verifier and accepts nothing. So an exchange does not tell which users
+there are.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ def derive_keys(password: str, salt: bytes, iterations: int) -> ClientKeys:
     return ClientKeys(hmac.digest(salted, b"Client Key", "sha256"), hmac.digest(salted, b"Server Key", "sha256"))
 
 
-def new_verifier(password: str, entropy: Callable[[int], bytes], iterations: int = ITERATIONS) -> Verifier:
+def new_verifier(password: str, entropy: Callable[[int], bytes]) -> Verifier:
     """Make the verifier of a new password. ``entropy`` gives as many random bytes as it is asked for."""
-    return verifier_of(password, entropy(SALT_SIZE), iterations)
+    return verifier_of(password, entropy(SALT_SIZE), ITERATIONS)
 
 
 def verifier_of(password: str, salt: bytes, iterations: int) -> Verifier:
@@ -57,13 +58,14 @@ def verifier_of(password: str, salt: bytes, iterations: int) -> Verifier:
     return Verifier(salt, iterations, sha256(keys.client_key).digest(), keys.server_key)
 
 
-def decoy(node_secret: bytes, name: str, iterations: int = ITERATIONS) -> Verifier:
+def decoy(node_secret: bytes, name: str) -> Verifier:
     """Make the verifier that an unknown user seems to have, the same one each time. No password and no key fits it.
 
+    Its salt has the size, and its iterations the number, of each verifier that a command brings (`is_new_verifier`).
     A name holds no NUL, so no other name's salt is one of these keys.
     """
     named = name.encode()
     salt = hmac.digest(node_secret, named, "sha256")[:SALT_SIZE]
     stored_key = hmac.digest(node_secret, named + b"\0stored key", "sha256")
     server_key = hmac.digest(node_secret, named + b"\0server key", "sha256")
-    return Verifier(salt, iterations, stored_key, server_key)
+    return Verifier(salt, ITERATIONS, stored_key, server_key)

@@ -15,12 +15,12 @@ from haptera.access_rules import (
     EVERY_KEY,
     NODE_PERMISSIONS,
     PATTERN_SIZE_MAX,
-    SALT_SIZE_MAX,
+    SALT_SIZE,
     VERIFIER_KEY_SIZE,
     is_name,
+    is_new_verifier,
     is_token_name,
     is_user_name,
-    is_verifier,
 )
 from haptera.key_rules import (
     EXPIRY_MAX_MS,
@@ -311,12 +311,12 @@ class RoleNamesKind(FieldKind):
 class VerifierKind(FieldKind):
     """The verifier of a password, or None."""
 
-    accepts = "({0} is None or is_verifier({0}))"
-    size = f"({SALT_SIZE_MAX} + 2 * {VERIFIER_KEY_SIZE} + 4 * {_ITEM_OVERHEAD})"
+    accepts = "({0} is None or is_new_verifier({0}))"
+    size = f"({SALT_SIZE} + 2 * {VERIFIER_KEY_SIZE} + 4 * {_ITEM_OVERHEAD})"
 
     def refusal(self, name: str, op: Any) -> Failure | None:
         verifier = getattr(op, name)
-        return None if verifier is None or is_verifier(verifier) else invalid(name, "no verifier of a password")
+        return None if verifier is None or is_new_verifier(verifier) else invalid(name, "no verifier of a password")
 
 
 class PatternKind(GlobKind):
@@ -433,7 +433,7 @@ def _compiled(expression: str) -> Callable[[Any], Any]:
 _NAMES: Final = {
     function.__name__: function
     for function in (
-        *(is_key, is_name, is_user_name, is_token_name, is_verifier),
+        *(is_key, is_name, is_user_name, is_token_name, is_new_verifier),
         *(text_size, size_of_keys, size_of_items),
     )
 }

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from haptera.node.node import Node
 
 MARK = b"the key of nobody, 32 bytes long"
-VERIFIER = StoredVerifier(b"s" * 16, 4096, MARK, MARK)
+VERIFIER = StoredVerifier(b"s" * 16, 600_000, MARK, MARK)
 CHANGES = (
     AddUser("root", VERIFIER, ["admin"]),
     AddRole("app", []),

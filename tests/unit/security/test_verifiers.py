@@ -6,10 +6,11 @@ import hashlib
 import hmac
 import inspect
 import os
+from dataclasses import replace
 
 import pytest
 
-from haptera.access_rules import ITERATIONS, ITERATIONS_MAX, ITERATIONS_MIN
+from haptera.access_rules import ITERATIONS, ITERATIONS_MAX, ITERATIONS_MIN, is_new_verifier
 from haptera.security import SaltedPasswords, decoy, derive_keys, new_verifier, verifier_of
 from haptera.security import salted_passwords as salted_passwords_module
 from haptera.security.salted_passwords import KEPT_MAX
@@ -43,8 +44,8 @@ def test_a_verifier_accepts_its_password_alone(wrong: str) -> None:
 
 def test_a_decoy_is_the_same_each_time_and_another_for_each_name_and_node() -> None:
     names = ["app", "ap", "app2", "root", "ü"]
-    decoys = [decoy(secret, name, FEW) for secret in (b"node 1", b"node 2") for name in names]
-    assert decoys == [decoy(secret, name, FEW) for secret in (b"node 1", b"node 2") for name in names]
+    decoys = [decoy(secret, name) for secret in (b"node 1", b"node 2") for name in names]
+    assert decoys == [decoy(secret, name) for secret in (b"node 1", b"node 2") for name in names]
     assert len({each.salt for each in decoys}) == len({each.stored_key for each in decoys}) == 10
     assert {len(each.salt) for each in decoys} == {16}
     assert not {each.stored_key for each in decoys} & {each.server_key for each in decoys}
@@ -55,8 +56,15 @@ def test_the_salt_of_an_unknown_user_is_an_hmac_of_the_name() -> None:
     assert decoy(b"node secret", "app").iterations == ITERATIONS
 
 
+def test_a_decoy_looks_like_each_verifier_that_a_store_takes() -> None:
+    assert is_new_verifier(decoy(b"node secret", "app"))
+    assert is_new_verifier(new_verifier("p", lambda size: b"s" * size))
+    assert not is_new_verifier(verifier_of("p", b"s" * 16, FEW))
+    assert not is_new_verifier(replace(decoy(b"node secret", "app"), salt=b"s" * 17))
+
+
 def test_a_decoy_accepts_neither_a_password_nor_the_key_that_it_shows() -> None:
-    found = decoy(b"node", "app", FEW)
+    found = replace(decoy(b"node", "app"), iterations=FEW)
     assert not any(found.accepts(password) for password in ("app", "x", PASSWORD))
 
 

@@ -44,7 +44,7 @@ from tests.unit.state.store import Store, refused
 if TYPE_CHECKING:
     from haptera.state import Write
 
-VERIFIER = StoredVerifier(b"s" * 16, 4096, b"k" * 32, b"K" * 32)
+VERIFIER = StoredVerifier(b"s" * 16, 600_000, b"k" * 32, b"K" * 32)
 OTHER = StoredVerifier(b"t" * 16, 600_000, b"l" * 32, b"L" * 32)
 MADE, NOTHING_TO_DO = (True,), (False,)
 
@@ -242,6 +242,14 @@ def test_no_change_and_no_check_walks_from_each_role(monkeypatch: pytest.MonkeyP
     assert walks == []
 
 
+def test_a_parent_makes_an_administrator_that_counts_from_then_on() -> None:
+    db = store(AddRole("ops", []), AddUser("ann", VERIFIER, ["ops"]))
+    assert refused(db.do(RemoveUser("root")), 2012)
+    assert db.do(AddParent("ops", "admin")) == MADE
+    assert db.do(RemoveUser("root")) == MADE
+    assert refused(db.do(RemoveParent("ops", "admin")), 2012)
+
+
 def test_an_administrator_without_a_verifier_does_not_count() -> None:
     """No password lets it in, so it could not undo what leaves it alone."""
     db = store(AddUser("bob", None, ["admin"]))
@@ -367,12 +375,12 @@ def test_a_grant_that_is_there_takes_no_room(monkeypatch: pytest.MonkeyPatch) ->
         (AddUser("\ud800", None, []), "user"),
         (AddUser("a", None, [""]), "roles"),
         (AddUser("a", None, ["r"] * 65), "roles"),
-        (AddUser("a", StoredVerifier(b"s" * 15, 4096, b"k" * 32, b"K" * 32), []), "verifier"),
-        (AddUser("a", StoredVerifier(b"s" * 65, 4096, b"k" * 32, b"K" * 32), []), "verifier"),
-        (AddUser("a", StoredVerifier(b"s" * 16, 4095, b"k" * 32, b"K" * 32), []), "verifier"),
-        (AddUser("a", StoredVerifier(b"s" * 16, 1_000_001, b"k" * 32, b"K" * 32), []), "verifier"),
-        (AddUser("a", StoredVerifier(b"s" * 16, 4096, b"k" * 31, b"K" * 32), []), "verifier"),
-        (AddUser("a", StoredVerifier(b"s" * 16, 4096, b"k" * 32, b"K" * 33), []), "verifier"),
+        (AddUser("a", StoredVerifier(b"s" * 15, 600_000, b"k" * 32, b"K" * 32), []), "verifier"),
+        (AddUser("a", StoredVerifier(b"s" * 17, 600_000, b"k" * 32, b"K" * 32), []), "verifier"),
+        (AddUser("a", StoredVerifier(b"s" * 16, 599_999, b"k" * 32, b"K" * 32), []), "verifier"),
+        (AddUser("a", StoredVerifier(b"s" * 16, 600_001, b"k" * 32, b"K" * 32), []), "verifier"),
+        (AddUser("a", StoredVerifier(b"s" * 16, 600_000, b"k" * 31, b"K" * 32), []), "verifier"),
+        (AddUser("a", StoredVerifier(b"s" * 16, 600_000, b"k" * 32, b"K" * 33), []), "verifier"),
         (AddRole("", []), "role"),
         (AddRole("r", ["\x00"]), "parents"),
         (AddGrant("r", [], "*"), "permissions"),
@@ -395,7 +403,7 @@ def test_a_command_that_no_table_could_hold_is_refused_before_it_is_logged(op: W
 
 
 LARGEST: list[Write] = [
-    AddUser("ü" * 128, StoredVerifier(b"s" * 64, 1_000_000, b"k" * 32, b"K" * 32), ["名" * 85] * 64),
+    AddUser("ü" * 128, StoredVerifier(b"s" * 16, 600_000, b"k" * 32, b"K" * 32), ["名" * 85] * 64),
     AddGrant("名" * 85, [*KEY_PERMISSIONS, *NODE_PERMISSIONS], "*"),
     AddGrant("名" * 85, [*KEY_PERMISSIONS], "é" * 128),
     AddToken("token:" + "x" * 250, VERIFIER, ["x" * 256] * 64, 2**53 - 1),

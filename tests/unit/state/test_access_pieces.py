@@ -130,6 +130,12 @@ def grants(*given: Any) -> tuple[Any, ...]:
         pytest.param(
             (1, 0, 1, 0), (("user", "u", (), (b"", 1, b"", b"")),), "can be one", id="a verifier that is none"
         ),
+        pytest.param(
+            (1, 0, 1, 0), (("user", "u", (), (b"s" * 17, *KEYS[1:])),), "can be one", id="a salt of another size"
+        ),
+        pytest.param(
+            (1, 0, 1, 0), (("user", "u", (), (KEYS[0], 4095, *KEYS[2:])),), "can be one", id="too few iterations"
+        ),
         pytest.param((1, 0, 1, 0), (("user", "u", ("r", "r")),), "in order", id="a role that is given twice"),
         pytest.param((1, 0, 1, 0), (("user", "u", (), None, False, 5),), "another kind", id="a user that expires"),
         pytest.param((1, 0, 0, 1), (("token", "token:1", (), KEYS, True),), "another kind", id="a disabled token"),
