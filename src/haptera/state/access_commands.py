@@ -4,7 +4,8 @@ Each is judged on the tables as it finds them: two nodes that apply the same log
 administrators that remove each other at one time leave one of them.
 
 No command is judged by the user that gives it yet, because no connection authenticates. The check of permissions will
-judge here, at the command's place in the log, that nobody gives more than it has (spec/storage-format.md, section 12.3).
+judge here, at the command's place in the log, that nobody gives more than it has (spec/storage-format.md, section
+12.3).
 """
 
 from __future__ import annotations
