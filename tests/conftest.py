@@ -1,4 +1,4 @@
-"""What every test can rely on: reproducible randomness, short paths for sockets, and ports that nobody else has.
+"""The things that every test can rely on: reproducible randomness, short paths for sockets, and ports of its own.
 
 And how many workers run them, and who ends a test that hangs.
 """

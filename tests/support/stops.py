@@ -1,6 +1,6 @@
 """Programs that are stopped after any call to the file system, and what a crash leaves of their files.
 
-The program runs once, and its files are kept as each change leaves them. Run anew for each place, it would make other
+The program runs once, and its files are kept as each change leaves them. Run again for each place, it would make other
 keys each time; in one run many places look alike after a crash, and each look is checked once.
 """
 
@@ -66,7 +66,7 @@ def stops(
 
 
 def lose(fs: MemoryFileSystem, loss: str, seed: int) -> MemoryFileSystem:
-    """What is left after the process was "killed", or after a power failure of another name. ``fs`` stays as it is."""
+    """The files that a "killed" process leaves, or a power failure of another name. ``fs`` stays as it is."""
     return deepcopy(fs).restart() if loss == "killed" else fs.power_failure(loss, seed)  # type: ignore[arg-type]
 
 

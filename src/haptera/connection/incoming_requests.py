@@ -149,8 +149,8 @@ class RequestReceiver:
                     check_raw_length(frame, entries)
                     streams.drop_ignored(entries)
                     raw_length = take_raw_length(frame, entries, self._limits.max_frame)
-                # Metadata that comes again is remembered without the id at its beginning, which never does. What has
-                # no time at all is refused, and asked for that each time.
+                # Metadata that comes again is remembered without the id at its beginning, which never does. A
+                # request with no time at all is refused, and asked for that each time.
                 once = raw_length or _ANSWERED_BELOW in entries or entries.get(_TIMEOUT_MS) == _NO_TIME
                 if found == request_id and not once:
                     remember_metadata(self._known, common, (route, entries))

@@ -70,7 +70,7 @@ class StoredRole(msgspec.Struct, frozen=True, gc=False):
 
 
 class Login(NamedTuple):
-    """What an exchange needs of a user: its verifier, and whether it may come in. Neither is told to the peer."""
+    """The needs of an exchange from a user: its verifier, and whether it may come in. Neither is told to the peer."""
 
     verifier: StoredVerifier | None
     admitted: bool
@@ -121,7 +121,7 @@ class Access:
         return powerful
 
     def login(self, name: str, now_ms: int) -> Login:
-        """What is known of a name that somebody gives as its own."""
+        """Find the user or the token of a name that somebody gives as its own."""
         token = self.tokens.get(name)
         if token is not None:
             return Login(token.verifier, not token.expired(now_ms))
@@ -131,7 +131,7 @@ class Access:
     def permits(self, name: str, now_ms: int) -> Permits:
         """All that a user or a token may do: nothing for one that is unknown, disabled or expired.
 
-        What it gives is good until ``revision`` changes, and for a token until it expires.
+        The result is good until ``revision`` changes, and for a token until it expires.
         """
         if not self.login(name, now_ms).admitted:
             return NOTHING

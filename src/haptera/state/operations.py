@@ -1,5 +1,5 @@
-"""The commands of the replicated state: one class for each, from which all else about it follows. Those of users, roles
-and tokens are in `haptera.state.access_operations`.
+"""The commands of the replicated state: one class for each, from which all else about it follows. Commands of users,
+roles and tokens are in `haptera.state.access_operations`.
 
 From the fields of a class and their kinds follow the form of a command in the log (`haptera.state.command_encoding`),
 its validation, its size, and the argument of the service's method (`haptera.node.services.method_arguments`).

@@ -45,7 +45,7 @@ class _Patterns:
 
 
 class Permits:
-    """What the holder of some grants may do. It is made anew when the grants change."""
+    """The things that the holder of some grants may do. Another is made when the grants change."""
 
     __slots__ = ("_checks", "_node", "_patterns")
 

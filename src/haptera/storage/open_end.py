@@ -3,8 +3,8 @@
 Only durability "os" answers changes that a loss of power may take. A node of it names the boot of its machine in the
 file before it appends anything, and removes the file when the log is sealed. So a later start that finds the file, and
 runs in another boot, may have lost changes. In the same boot changes may be lost where a write or a sync has failed,
-because the system drops what it could not write: the file is emptied then. Whoever makes a directory of a backup or of
-an older state makes the file, too, without a boot.
+because the system drops what it could not write: the file is emptied then. A command that makes a
+directory of a backup or of an older state makes the file, too, without a boot.
 """
 
 from __future__ import annotations

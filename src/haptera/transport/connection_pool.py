@@ -111,7 +111,7 @@ class Pool(Generic[C]):
             self._drop(next(iter(of_more)), self._max_half_open)
 
     def _sort(self) -> None:
-        """Find the oldest silent one. Those behind it count as silent until it is gone: so no look goes through all."""
+        """Find the oldest silent one. All behind it count as silent until it is gone: so no look goes through all."""
         for connection in list(takewhile(self._has_spoken, self._silent)):
             del self._silent[connection]
             self._spoken[connection] = None

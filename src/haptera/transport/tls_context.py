@@ -20,7 +20,7 @@ from haptera.transport.secret_files import read_file, unusable
 
 TLS_VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 TLS_VERSION_DEFAULT: Final = "1.3"
-#: Of TLS 1.2 the ciphers with forward secrecy that protect the bytes with their tag. Those of TLS 1.3 are all such.
+#: Of TLS 1.2 the ciphers with forward secrecy that protect the bytes with their tag. The ciphers of TLS 1.3 all do.
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 #: How often files are read that change meanwhile.
 _READINGS_MAX: Final = 3
@@ -30,7 +30,7 @@ _KEY: Final = "key of the certificate"
 _AUTHORITIES: Final = "file of certificate authorities"
 _REVOKED: Final = "list of revoked certificates"
 
-#: What tells one state of a file from another.
+#: The marks that tell one state of a file from another.
 Signature = tuple[tuple[int, int, int] | None, ...]
 
 

@@ -28,8 +28,8 @@ _HANDSHAKE: Final = 22
 _ALERT: Final = 21
 #: Bytes of one TLS record beyond its content, and of that content.
 _RECORD_SIZE_MAX: Final = 16 * 1024
-#: What the other side says of this side's certificate ends with one of these. It has then looked at nothing else that
-#: it was sent.
+#: A word of the other side about this side's certificate ends with one of these. It has then looked at nothing else
+#: that it was sent.
 _REFUSALS: Final = (
     *("CERTIFICATE_REQUIRED", "BAD_CERTIFICATE", "CERTIFICATE_REVOKED", "CERTIFICATE_EXPIRED", "CERTIFICATE_UNKNOWN"),
     *("UNSUPPORTED_CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "HANDSHAKE_FAILURE", "PROTOCOL_VERSION"),

@@ -39,7 +39,7 @@ MANY: Final = 4 * FEW
 #: answers that no client has read are remembered for ten, by entries that each move their clock by one at most.
 QUIET_S: Final = 30.0
 QUIET_TIMES: Final = 24
-#: What a table may have more of. One element for each repetition would be four times as many.
+#: The growth that a table may have. One element for each repetition would be four times as many.
 GROWTH_MAX: Final = MANY // 4
 BYTES_GROWTH_MAX: Final = 20 * GROWTH_MAX
 #: The last changes of the store are kept on purpose, within bounds of their own (`haptera.state.limits`).

@@ -98,7 +98,7 @@ async def test_of_too_many_silent_connections_the_oldest_is_dropped() -> None:
 
 
 async def half_open_after(*names: str) -> list[str]:
-    """The half-open connections of a pool of 4, in the order in which they came. Those in capitals send something."""
+    """The half-open connections of a pool of 4, in the order in which they came. Capitals send something."""
     dropped: list[str] = []
     pool: Pool[str] = Pool(lambda name, _, *, linger: dropped.append(name), max_half_open=4, has_spoken=str.isupper)
     for name in names:

@@ -229,7 +229,7 @@ async def test_damaged_bytes_end_the_connection_and_none_of_them_is_handed_on(ou
 
 @virtual_clock
 async def test_a_side_that_asks_tls_for_answers_and_reads_none_is_given_up(ours: Authority) -> None:
-    """It asks for other keys, say, again and again. What TLS owes it is bounded, whatever it sends."""
+    """It asks for other keys, say, again and again. The bytes that TLS owes it are bounded."""
     pair = await Pair(ours).open(buffer=4096)
     pair.dialler.pause_reading()
     for _ in range(TLS_OWED_MAX // 1024 + 8):
@@ -386,7 +386,7 @@ async def test_a_listener_that_speaks_something_else_is_told_apart(ours: Authori
 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """An authority that nobody trusts."""
+    """An authority without trust."""
     authority = Authority(tmp_path_factory.mktemp("theirs"), "theirs")
     authority.issue("server", "localhost")
     authority.issue("client")

@@ -1,4 +1,4 @@
-"""What each call of a database needs: the channel to the store, and the time that the call may take."""
+"""The needs of each call of a database: the channel to the store, and the time that the call may take."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Final, Self
 
-# Who reads a public signature finds its types here.
+# A reader of a public signature finds its types here.
 from haptera.client.calls.transact import Compare, Lists, Operation, TransactResult
 from haptera.client.leases.kept_lease import ELSEWHERE
 from haptera.errors import LeaseLost, RevisionCompacted
