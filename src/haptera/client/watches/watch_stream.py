@@ -13,11 +13,12 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from haptera.client.backoff import Pauses
-from haptera.client.calls.methods import Method, malformed
+from haptera.client.calls.methods import Method
 from haptera.client.channels.connector import Connector, Flight
+from haptera.client.channels.item_reader import next_item
 from haptera.client.trouble import LEAVING, passes, passes_soon
 from haptera.client.watches.watched import Happened, WatchPosition, decode_item
-from haptera.errors import Code, ConnectionLost, Failure, ServerError, failure
+from haptera.errors import ConnectionLost, Failure, ServerError
 
 if TYPE_CHECKING:
     from haptera.client.backoff import Backoff
@@ -87,19 +88,9 @@ class WatchStreams:
         try:
             while True:
                 try:
-                    async with asyncio.timeout_at(by):
-                        item = await anext(stream)
+                    decoded = await next_item(peer, stream, method, decode_item, asyncio.timeout_at(by))
                 except StopAsyncIteration:
                     return
-                except ServerError:
-                    raise
-                except TimeoutError:
-                    peer.probe()
-                    raise failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception() from None
-                try:
-                    decoded = decode_item(item)
-                except (ValueError, RecursionError) as error:
-                    raise malformed(method, error) from error
                 yield position.take(decoded, peer.server_id)
                 by = None
         finally:
