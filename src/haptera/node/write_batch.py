@@ -33,8 +33,8 @@ class Batch:
     """The writes of one entry: the commands, the bytes of each, and the *runs* of their results.
 
     A run is a submission, the place in it of the first result, and the number of the results, which belong to so many
-    commands in a row. Commands that came together have one run, and are answered by it. ``growth`` is the memory that the writes
-    add to the store, at most.
+    commands in a row. Commands that came together have one run, and are answered by it. ``growth`` is the memory that
+    the writes add to the store, at most.
 
     A dropped write leaves a hole, so that the others keep their places; when the holes are as many as the writes that
     are left, they are closed. The place of a write is looked up in an index that is made when the first is dropped, and
