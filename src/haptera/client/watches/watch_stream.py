@@ -13,7 +13,6 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from haptera.client.backoff import Pauses
-from haptera.client.calls.methods import Method
 from haptera.client.channels.connector import Connector, Flight
 from haptera.client.channels.item_reader import next_item
 from haptera.client.trouble import LEAVING, passes, passes_soon
@@ -22,6 +21,7 @@ from haptera.errors import ConnectionLost, Failure, ServerError
 
 if TYPE_CHECKING:
     from haptera.client.backoff import Backoff
+    from haptera.client.calls.methods import Method
     from haptera.peer import CallStream, Peer
 
 
