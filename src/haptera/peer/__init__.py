@@ -9,6 +9,7 @@ import logging
 
 from haptera.peer.assembly import assemble
 from haptera.peer.call import DEFAULT, Answer, Call, CallStream, Timeout, check_timeout
+from haptera.peer.identity import ANYONE, Identity
 from haptera.peer.keywords import ConnectionOptions
 from haptera.peer.listen_and_dial import dial, dial_address, listen
 from haptera.peer.opening import Opening, opening
@@ -27,12 +28,14 @@ from haptera.peer.url_options import read_listening_options, read_options
 logging.getLogger("haptera").addHandler(logging.NullHandler())
 
 __all__ = [
+    "ANYONE",
     "DEFAULT",
     "Answer",
     "Call",
     "CallStream",
     "ConnectionOptions",
     "Credentials",
+    "Identity",
     "Opening",
     "Peer",
     "Request",

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from haptera.peer.call import DEFAULT, Call, CallStream, Timeout
+from haptera.peer.identity import ANYONE, Identity
 from haptera.peer.item_queue import Items
 from haptera.peer.limits import DRAIN_S
 from haptera.transport import Place, url_of, warn_unclosed
@@ -43,6 +44,7 @@ class Peer:
         "_router",
         "attributes",
         "dialled",
+        "identity",
     )
 
     def __init__(
@@ -57,6 +59,8 @@ class Peer:
     ) -> None:
         #: The host of the URL by which this side has dialled it, or the path; None if it was accepted.
         self.dialled = dialled
+        #: The user that the other side has proved to be; None before its proof.
+        self.identity: Identity | None = ANYONE
         #: State that services keep for this connection.
         self.attributes: dict[str, Any] = {}
         self._link = link

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from haptera.errors import ConnectionLost, Failure
+from haptera.peer import ANYONE, Identity
 
 if TYPE_CHECKING:
     import asyncio
@@ -23,6 +24,7 @@ class FakePeer:
 
     def __init__(self, *, capabilities: frozenset[str] = frozenset({"pipelining", "idempotency"})) -> None:
         self.attributes: dict[str, Any] = {}
+        self.identity: Identity | None = ANYONE
         self.capabilities = capabilities
         self.max_message = 16 << 20
         self.room = 1_000_000

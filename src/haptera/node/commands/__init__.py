@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from haptera.node.commands.interface import ANONYMOUS, Commands, Envelope, Submitter
+from haptera.node.commands.interface import Commands, Envelope
+from haptera.node.commands.submitter import ANONYMOUS, Submitter
 from haptera.node.write_batch import DROPPED, Submission
 from haptera.state import (
     Replayed,

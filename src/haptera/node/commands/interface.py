@@ -15,6 +15,7 @@ import msgspec
 
 from haptera.errors import Code, Failure
 from haptera.node.answer_aging import Aging
+from haptera.node.commands.submitter import ANONYMOUS
 from haptera.node.commit import LOGGED_OVERHEAD, CommitPipeline
 from haptera.node.scans import count_steps
 from haptera.node.write_batch import Submission
@@ -35,6 +36,7 @@ from haptera.state import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Sequence
 
+    from haptera.node.commands.submitter import Submitter
     from haptera.node.metrics import Metrics
     from haptera.node.scans import Cursor, Scans
     from haptera.node.slice_queue import Turns
@@ -43,15 +45,6 @@ if TYPE_CHECKING:
 #: Ids of answers that wait to be forgotten. They ride with the next write; only where nothing is written this many make
 #: an entry of their own, of 72 KiB.
 FORGOTTEN_MAX = 4096
-
-
-class Submitter(msgspec.Struct, frozen=True):
-    """The user on whose behalf commands are submitted: ``user`` is the name, empty for an anonymous one."""
-
-    user: str = ""
-
-
-ANONYMOUS = Submitter()
 
 
 class Envelope(msgspec.Struct, frozen=True, gc=False):

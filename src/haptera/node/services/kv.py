@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from haptera.errors import Code, Failure, ShuttingDown, failure
-from haptera.node.commands import ANONYMOUS, Envelope
+from haptera.node.commands import Envelope
 from haptera.node.services.answer_shares import Answers
 from haptera.node.services.kv_methods import METHODS, SERVICE
 from haptera.node.services.kv_terms import Terms
@@ -20,6 +20,7 @@ from haptera.node.services.large_requests import LARGE_SIZE, LargeRequests, is_l
 from haptera.node.services.long_reads import LongReads, is_get_many
 from haptera.node.services.msgpack_slices import PIECE_SIZE, decode_steps
 from haptera.node.services.replies import Replies
+from haptera.node.services.submitters import submitter_of
 from haptera.node.services.tasks import Tasks
 from haptera.node.services.transact_argument import TransactArgument
 from haptera.node.services.write_requests import Writes, command_of, digest_of
@@ -63,7 +64,7 @@ class KvService(Service):
         read_commands: list[Envelope] = []
         writes: list[Request] = []
         write_commands: list[Envelope] = []
-        session, terms = ANONYMOUS, Terms.of(requests[0].peer)
+        session, terms = submitter_of(requests[0].peer), Terms.of(requests[0].peer)
         methods = terms.methods
         for request in requests:
             method = methods.get(request.method)
@@ -123,7 +124,7 @@ class KvService(Service):
             self._tasks.start(large.run())
 
     async def _answer_large(self, request: Request) -> None:
-        session, turns, peer = ANONYMOUS, self._commands.turns, request.peer
+        session, turns, peer = submitter_of(request.peer), self._commands.turns, request.peer
         elements: list[Any] = []
         written = False
         try:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from haptera.node.commands import ANONYMOUS
+from haptera.node.services.submitters import submitter_of
 from haptera.peer import Request, SessionService, has_no_argument, link_of
 
 if TYPE_CHECKING:
@@ -34,7 +34,12 @@ class NodeSessionService(SessionService):
             elif has_no_argument(request):
                 mechanism = "PSK" if "hmac_sha256" in request.peer.capabilities else ""
                 secure = link_of(request.peer).tls is not None
-                answer = {"user": ANONYMOUS.user, "roles": [], "mechanism": mechanism, "secure": secure}
+                answer = {
+                    "user": submitter_of(request.peer).user,
+                    "roles": [],
+                    "mechanism": mechanism,
+                    "secure": secure,
+                }
                 request.respond(msgspec.msgpack.encode(answer))
         if others:
             super().handle(others)
