@@ -101,6 +101,7 @@ class Node:
             on_applied=self._on_applied,
             on_failure=self._on_failure,
         )
+        self._turns.hurried = lambda: self._pipeline.pending > 0
         storage.machine.read_by(self._pipeline.read_time_ms)
         #: Has the keys removed whose time has come.
         self.expiry = Expiry(storage.machine, self._pipeline, self._turns, loop, self.metrics, self._entry_time_ms)

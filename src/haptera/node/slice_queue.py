@@ -30,6 +30,10 @@ _logger = logging.getLogger(__name__)
 #: because a turn of the loop has a price of its own; others would notice ten times that.
 TURN_WORK_MAX: Final = 8192
 
+#: The same while a write waits. It waits for several turns: for the one in which it is read, and for those in which the
+#: disk is asked and has answered.
+HURRIED_WORK_MAX: Final = 1024
+
 #: Units charged for a slice beside its work: the queue itself, and the task that is woken by the last one.
 SLICE_OVERHEAD: Final = 64
 
@@ -82,6 +86,8 @@ class Turns:
         self._scheduled = False
         self._closed = False
         self._inline = 0  # units done beside the queue in this turn of the loop
+        #: Whether a write waits, so that turns and the slices of scans are to be short.
+        self.hurried: Callable[[], bool] = lambda: False
 
     def __len__(self) -> int:
         return len(self._first) + sum(map(len, self._items.values()))
@@ -151,10 +157,11 @@ class Turns:
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._turn)
+            self._rest()
 
     def _turn(self) -> None:
-        left, owners = TURN_WORK_MAX, self._owners
+        owners = self._owners
+        left = HURRIED_WORK_MAX if self.hurried() and not self._first else TURN_WORK_MAX
         while self._first and left > TURN_WORK_MAX // 2:
             left -= self._step(self._first)
         while owners and left > 0:
@@ -182,7 +189,12 @@ class Turns:
         return SLICE_OVERHEAD + (units or 0)
 
     def _rest(self) -> None:
-        """Let a whole turn of the loop pass. The loop runs scheduled callbacks before it reads: a turn scheduled at
-        once would begin before the requests that came during the last one are read.
+        """Let a whole turn of the loop pass, and let the callbacks run that the requests in it have scheduled.
+
+        The loop runs scheduled callbacks before it reads: a turn scheduled at once would begin before the requests that
+        came during the last one are read, and one scheduled for then before their writes are handed to the disk.
         """
+        self._loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
         self._loop.call_soon(self._turn)

@@ -116,7 +116,7 @@ async def fill_disk(store: Node, fs: MemoryFileSystem) -> None:
 
 async def turn() -> None:
     """Let the loop do what is ready, and what that makes ready."""
-    for _ in range(3):
+    for _ in range(5):
         await asyncio.sleep(0)
 
 

@@ -14,9 +14,9 @@ from haptera.node import scans, slice_queue
 from haptera.node.scans import PROGRESS_TIMEOUT_S
 from haptera.node.services import replies, write_requests
 from haptera.node.services.kv import KvService
-from haptera.node.services.long_reads import PAGE_SIZE_MAX
+from haptera.node.services.long_reads import HURRIED_ROWS_MAX, PAGE_SIZE_MAX
 from haptera.state import limits
-from haptera.state.operations import Set
+from haptera.state.operations import Set, SetMany
 from tests.unit.node.doubles import TAG_REPLAYED, TAG_REVISION, FakePeer, FakeRequest
 from tests.unit.node.nodes import Asked, ManualWriter, opened, turn
 
@@ -332,6 +332,25 @@ async def test_a_scan_sends_pages_and_ends_with_count_last_key_and_revision() ->
         rows = [row for page in scan.items for row in page]
         assert rows == [[f"k{number:05}", bytes(4096), number + 1, None] for number in range(50)]
         assert scan.result == [50, "k00049", 100]
+
+
+async def test_the_pages_of_a_scan_are_small_while_a_write_waits_for_the_disk() -> None:
+    """A write waits for several slices."""
+    writer, rows = ManualWriter(), 2 * HURRIED_ROWS_MAX
+    async with served(writer) as store:
+        Asked(store.node, SetMany([(f"k{number:05}", b"") for number in range(rows)]))
+        await writer.write_all()
+        await store.node.drain()  # it is answered in turns
+        assert [len(page) for page in (await store.ask("scan")).items] == [rows]
+        Asked(store.node, Set("a", b""))
+        await turn()
+        scan = store.peer.request("scan")
+        store.handle(scan)
+        while scan.payload_answered is None:
+            await asyncio.sleep(0)
+        assert [len(page) for page in scan.items] == [HURRIED_ROWS_MAX] * 2
+        await writer.write_all()
+        assert [len(page) for page in (await store.ask("scan")).items] == [rows + 1]
 
 
 async def test_a_row_larger_than_a_page_is_a_page() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 
 import haptera
-from haptera.node.slice_queue import SLICE_OVERHEAD, TURN_WORK_MAX, Turns
+from haptera.node.slice_queue import HURRIED_WORK_MAX, SLICE_OVERHEAD, TURN_WORK_MAX, Turns
 
 if TYPE_CHECKING:
     from haptera.state.sliced_work import Steps
@@ -80,6 +81,53 @@ async def test_trap_writers_wait_for_a_large_change_behind_all_readers() -> None
     assert set(per_turn.values()) == {1}
     last = max(position for position, (owner, _) in enumerate(work.log) if owner == "pipeline")
     assert Counter(owner for owner, _ in work.log[:last]) == {"pipeline": 19, "reader": 19}
+
+
+async def test_turns_are_short_while_a_write_waits() -> None:
+    turns, work = Turns(asyncio.get_running_loop()), Work()
+    turns.hurried = lambda: True
+    for owner in range(16):
+        turns.start(owner, work.steps(owner, 8, units=HURRIED_WORK_MAX))
+    await done(turns, work)
+    assert set(Counter(turn for _, turn in work.log).values()) == {1}
+
+
+async def test_a_large_change_that_is_applied_and_the_readers_share_turns_while_writes_wait() -> None:
+    turns, work = Turns(asyncio.get_running_loop()), Work()
+    turns.hurried = lambda: True
+    for owner in range(200):
+        turns.start(owner, work.steps("reader", 4))
+    turns.start_first(work.steps("pipeline", 20))
+    await done(turns, work)
+    last = max(position for position, (owner, _) in enumerate(work.log) if owner == "pipeline")
+    assert Counter(owner for owner, _ in work.log[:last]) == {"pipeline": 19, "reader": 19}
+
+
+@pytest.mark.parametrize("units", [1, TURN_WORK_MAX], ids=["a page that leaves room in its turn", "a page of a turn"])
+async def test_a_write_that_comes_during_a_slice_is_handed_to_the_disk_before_the_next_one(units: int) -> None:
+    """It is read in the next pass of the loop, and the pipeline hands it over in a callback that this schedules."""
+    loop = asyncio.get_running_loop()
+    turns, order = Turns(loop), list[str]()
+    server, client = socket.socketpair()
+
+    def read() -> None:
+        server.recv(1)
+        order.append("read")
+        loop.call_soon(order.append, "handed over")
+
+    def page() -> Steps[None]:
+        order.append("slice")
+        client.send(b"w")
+        yield units
+
+    with server, client:
+        loop.add_reader(server, read)
+        for _ in range(3):
+            await turns.run("client", page())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        loop.remove_reader(server)
+    assert order == ["slice", "read", "handed over"] * 3
 
 
 async def test_work_beside_the_queue_is_bounded_in_each_turn_of_the_loop() -> None:
