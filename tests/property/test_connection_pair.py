@@ -73,6 +73,7 @@ class _Side:
             role,
             seed=seed,
             process=self.process,
+            near=seed % 2 == 1,
             limits=dict(TINY),
             budget=budget,
             grease=grease,

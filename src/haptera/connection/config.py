@@ -41,8 +41,13 @@ FIRST_FLIGHT_SIZE_MAX: Final = 16 * 1024
 TURN_SIZE: Final = 64 * 1024
 #: Messages of several frames, besides ITEMs, that one side has under way at once (section 3).
 LARGE_MESSAGES_MAX: Final = 3
-#: Bytes that a stream may have queued before its producer should wait. One turn's worth keeps the wire busy.
+#: Bytes that a stream may have queued beyond its credit before its producer should wait. One turn's worth keeps the
+#: wire busy.
 STREAM_QUEUE_SIZE: Final = TURN_SIZE
+#: Bytes with credit that the streams of a connection may have queued together before each has one turn's worth at most:
+#: as many as one write to a socket takes. Alone, a stream makes several items each time that its producer goes on, and
+#: beside others what one turn takes.
+QUEUED_FREELY_MAX: Final = 4 * TURN_SIZE
 
 #: Bytes of a connection that may wait for its socket before no more ITEMs are produced: as many as of answers
 #: (section 3).

@@ -298,7 +298,7 @@ class Connection:
             self._reception.allow(COMPRESSED)
         limits = agreement.peer_limits
         self._requester.open(limits.max_streams)
-        self.outbox.open(limits.max_frame, limits.connection_window)
+        self.outbox.open(limits.max_frame, limits.connection_window, limits.stream_window)
         streams.open(limits, ignored_tags(agreement.capabilities))
 
     # -- time -------------------------------------------------------------------------------------------------------

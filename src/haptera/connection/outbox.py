@@ -84,6 +84,7 @@ class Outbox:
         "_wanting",
         "control_size",
         "frames_sent",
+        "near",
         "opened",
         "turns",
         "whole_max",
@@ -97,6 +98,8 @@ class Outbox:
         self.writable = self.turns.writable
         #: Whether the handshake is done: until then only it and REQUESTs leave.
         self.opened = False
+        #: Whether the peer is so near that its credit comes at once. Its owner sets it before the handshake.
+        self.near = False
         #: The largest payload that leaves in one frame.
         self.whole_max = FIRST_FLIGHT_SIZE_MAX
         #: Frames that have left in pulls, ever.
@@ -123,10 +126,13 @@ class Outbox:
         """Compress the payloads that are queued from now on, where that makes them smaller."""
         self._codec = self.turns.codec = codec
 
-    def open(self, max_frame: int, connection_window: int) -> None:
+    def open(self, max_frame: int, connection_window: int, stream_window: int) -> None:
         """Take over the peer's limits; frames that had to wait for them may leave."""
         self.opened = True
         self.whole_max = self.turns.frame_max = min(max_frame, TURN_SIZE)
+        if self.near:
+            # Half of a window opens again by itself, as its receiver takes ITEMs; more may never do (section 3).
+            self.turns.whole_cost_max = stream_window // 2
         for frame in self._behind_handshake:
             self.add_ready(frame)
         self._behind_handshake.clear()

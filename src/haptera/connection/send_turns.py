@@ -12,7 +12,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
 from haptera.connection.compressed_payloads import pack
-from haptera.connection.config import LARGE_MESSAGES_MAX, STREAM_QUEUE_SIZE, TURN_SIZE
+from haptera.connection.config import LARGE_MESSAGES_MAX, QUEUED_FREELY_MAX, STREAM_QUEUE_SIZE, TURN_SIZE
 from haptera.connection.stream_law import HalfState
 from haptera.wire import CONTINUED, FRAGMENT_SIZE_MIN, ITEM_OVERHEAD, MORE, FrameType, encode_head
 
@@ -45,12 +45,16 @@ class SendingTurns:
         "queued_answers",
         "stuck",
         "waiting",
+        "whole_cost_max",
         "writable",
     )
 
     def __init__(self, ledger: Ledger) -> None:
         self.frame_max = 0  # the largest payload of a frame, once the peer has told: until then no half has credit
         self.credit = 0  # the connection's window, as the peer opened it
+        #: The most that the first frame of an ITEM costs that waits, whole, though its window has room for a part: 0
+        #: where that would leave a long link unused.
+        self.whole_cost_max = 0
         #: The codec of payloads, where both sides agreed on it.
         self.codec: Codec | None = None
         #: Bytes that have left the ready queue, ever: a half that has a frame behind them has no turn.
@@ -92,8 +96,14 @@ class SendingTurns:
             self.stuck += size
         elif not half.turning:
             self._enter(half)
-        if half.queued >= STREAM_QUEUE_SIZE and not half.wakes_below:
+        if half.queued >= STREAM_QUEUE_SIZE and not half.wakes_below and not self._has_room(half):
             half.wakes_below = STREAM_QUEUE_SIZE
+
+    def _has_room(self, half: SendingHalf) -> bool:
+        """Whether a half with a turn's worth in its queue may have more there: as far as that can leave at once."""
+        if self.queued - self.stuck >= QUEUED_FREELY_MAX:
+            return False
+        return half.queued < STREAM_QUEUE_SIZE + min(half.credit, self.credit)
 
     def begin_request(self, half: SendingHalf, message: Outgoing, after: int) -> tuple[bytes, bytes]:
         """Queue a request of several frames and return the first, which keeps its place among the other requests.
@@ -243,7 +253,7 @@ class SendingTurns:
         rest = len(message.payload) - sent
         size = min(rest, self.frame_max)
         if type_ == _ITEM:
-            size = self._item_size(half, size, ITEM_OVERHEAD + len(metadata), room)
+            size = self._item_size(half, size, ITEM_OVERHEAD + len(metadata), room, begun=sent > 0)
             if size < 0:
                 self._starve(half)
                 return None
@@ -273,10 +283,13 @@ class SendingTurns:
             self.writable.append(half)
         return head, payload
 
-    def _item_size(self, half: SendingHalf, size: int, overhead: int, room: int) -> int:
+    def _item_size(self, half: SendingHalf, size: int, overhead: int, room: int, *, begun: bool) -> int:
         """Return how much of an ITEM its next frame carries, ``size`` at most; below 0 if it has to wait for credit.
 
-        A frame is cut only where there is need, because its receiver has to join the parts.
+        A frame is cut only where there is need, because its receiver has to join the parts. An ITEM waits for its
+        half's window instead, up to ``whole_cost_max``. One that has begun does not, because its receiver gives it a
+        time to become whole (section 2), nor does any for the connection's window, which slow readers of other streams
+        may keep narrow.
         """
         # A large message fills its turn with one frame; ITEMs share the rest of it.
         if size - room >= FRAGMENT_SIZE_MIN:
@@ -284,6 +297,8 @@ class SendingTurns:
         cost = overhead + size
         if cost <= half.credit and cost <= self.credit:
             return size
+        if not begun and half.credit < cost <= self.whole_cost_max:
+            return -1
         size = min(half.credit, self.credit) - overhead
         return size if size >= FRAGMENT_SIZE_MIN else -1
 

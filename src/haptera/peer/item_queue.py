@@ -17,7 +17,7 @@ class Items:
     to the task that waits, and to each one that waits later.
     """
 
-    __slots__ = ("_arrival", "_given_up", "_room", "arrived", "ended", "sends")
+    __slots__ = ("_arrival", "_given_up", "_senders", "arrived", "ended", "sends")
 
     def __init__(self, *, sends: bool = False) -> None:
         #: Whether the stream's request announces items.
@@ -28,7 +28,7 @@ class Items:
         self.ended = False
         self._given_up = False
         self._arrival: asyncio.Future[None] | None = None  # of the one task that reads
-        self._room: asyncio.Future[None] | None = None  # of the tasks that send
+        self._senders: list[asyncio.Future[None]] = []  # of the tasks that send, one each
 
     def add(self, item: bytes | PackedItem) -> None:
         """Take an item that has arrived."""
@@ -47,8 +47,11 @@ class Items:
 
     def open_room(self) -> None:
         """Let the tasks that send go on."""
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
+        if self._senders:
+            senders, self._senders = self._senders, []
+            for future in senders:
+                if not future.done():
+                    future.set_result(None)
 
     def wake(self) -> None:
         """Let all tasks that wait look again."""
@@ -58,9 +61,10 @@ class Items:
     def give_up(self) -> None:
         """Cancel every wait, now and later."""
         self._given_up = True
-        for future in (self._arrival, self._room):
-            if future is not None:
-                future.cancel()
+        if self._arrival is not None:
+            self._arrival.cancel()
+        for future in self._senders:
+            future.cancel()
 
     async def wait_arrival(self) -> None:
         """Wait until there is more to read, or the stream has changed otherwise. One task at a time may."""
@@ -74,10 +78,14 @@ class Items:
 
     async def wait_room(self) -> None:
         """Wait until more items may be sent, or the stream has changed otherwise. Any number of tasks may."""
-        future = self._room
-        if future is None or future.done():
-            future = self._room = self._future()
-        await asyncio.shield(future)  # the end of one task must not wake the others
+        future = self._future()  # of its own: the end of one task must not wake the others
+        self._senders.append(future)
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future in self._senders:
+                self._senders.remove(future)
+            raise
 
     def _future(self) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -33,6 +33,7 @@ from haptera.transport import (
     TlsSession,
     TlsTransport,
     gathers,
+    is_near,
     read_into_place,
     tune,
 )
@@ -220,7 +221,10 @@ class Link(asyncio.Protocol):
         if isinstance(payload, Failure):
             self.above.take(connection.take_events())
         if connection.outbox.pending:
-            self.schedule_flush()
+            if connection.open_streams == 1:
+                self.send_now()  # no other stream's credit will join it
+            else:
+                self.schedule_flush()
         if connection.unfinished:
             self._timers.watch()
         return payload
@@ -341,6 +345,7 @@ class Link(asyncio.Protocol):
         forks.watch(self)
         tune(stream)
         self._gathers = gathers(stream)
+        self.connection.outbox.near = is_near(stream)
         if not isinstance(stream, TlsTransport):  # which hands on a copy already
             read_into_place(stream, self)
         self._timers.watch()

@@ -41,7 +41,7 @@ from haptera.transport.secret_files import (
     unusable,
     warn_of_mode,
 )
-from haptera.transport.sockets import gathers, let_go, tune, untaken
+from haptera.transport.sockets import gathers, is_near, let_go, tune, untaken
 from haptera.transport.tls_context import TLS_VERSION_DEFAULT, TLS_VERSIONS, TlsContext, TlsFiles, load_context
 from haptera.transport.tls_keeper import TlsKeeper, context_to_dial
 from haptera.transport.tls_transport import Foreign, TlsFailed, TlsSession, TlsTransport
@@ -85,6 +85,7 @@ __all__ = [
     "gathers",
     "group_id",
     "is_loopback",
+    "is_near",
     "leaving_max",
     "let_go",
     "load_context",

@@ -32,6 +32,9 @@ ACCEPTED_PER_TURN: Final = 4
 #: or an answer stands behind no more than this, one write and the buffer of asyncio's transport. Without it, the kernel
 #: holds megabytes.
 UNSENT_SIZE: Final = 128 * 1024
+#: Microseconds of a round trip up to which the other side is near. In so little time no more than a stream's usual
+#: window of 256 KiB is written and read, so that nothing is gained by filling it to the last byte.
+NEAR_US: Final = 250
 #: Where PINGs are off, the kernel finds a host that is gone: 60 seconds of silence, then four probes 15 seconds apart.
 KEEPALIVE_IDLE_S: Final = 60
 KEEPALIVE_INTERVAL_S: Final = 15

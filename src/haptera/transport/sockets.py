@@ -1,4 +1,4 @@
-"""The socket of one connection: how it writes, tuned, asked what is unacknowledged, and let go in a forked child."""
+"""The socket of one connection: how it writes, tuned, asked about its other side, let go in a forked child."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ from haptera.transport.limits import (
     KEEPALIVE_COUNT,
     KEEPALIVE_IDLE_S,
     KEEPALIVE_INTERVAL_S,
+    NEAR_US,
     UNACKED_S,
     UNSENT_SIZE,
 )
 
 if TYPE_CHECKING:
     import asyncio
+
+#: The place of the smoothed round trip in what Linux tells of a TCP connection (``struct tcp_info``), in microseconds.
+_ROUND_TRIP: Final = slice(68, 72)
 
 #: A socket's options, in so far as this system has them.
 _TCP_OPTIONS: Final = (
@@ -55,6 +59,25 @@ def tune(transport: asyncio.BaseTransport) -> None:
             option = getattr(socket, name, None)
             if option is not None:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def is_near(transport: asyncio.BaseTransport) -> bool:
+    """Whether the other side is on this machine, or about as near: the kernel has measured the round trip to it.
+
+    False where the system does not tell.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return False
+    if sock.family not in {socket.AF_INET, socket.AF_INET6}:
+        return True
+    if sys.platform != "linux":
+        return False
+    try:
+        told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ROUND_TRIP.stop)
+    except OSError:
+        return False
+    return 0 < int.from_bytes(told[_ROUND_TRIP], sys.byteorder) <= NEAR_US
 
 
 def _unacknowledged(transport: asyncio.BaseTransport) -> int:

@@ -132,15 +132,19 @@ def entropy(seed: int) -> Callable[[int], bytes]:
     return random.Random(seed).randbytes
 
 
-def machine(role: Role, *, now: float = 0.0, seed: int = 1, process: Budget | None = None, **config: Any) -> Connection:
-    """Make a machine that has not met anyone. No grease unless asked for."""
+def machine(
+    role: Role, *, now: float = 0.0, seed: int = 1, process: Budget | None = None, near: bool = False, **config: Any
+) -> Connection:
+    """Make a machine that has not met anyone, ``near`` its peer or not. No grease unless asked for."""
     limits = config.pop("limits", None)
     if isinstance(limits, dict):
         limits = Limits(**limits)
     if limits is not None:
         config["limits"] = limits
     config.setdefault("grease", False)
-    return Connection(role, Config(entropy=entropy(seed * 2 + role), **config), now, process)
+    connection = Connection(role, Config(entropy=entropy(seed * 2 + role), **config), now, process)
+    connection.outbox.near = near
+    return connection
 
 
 def send(connection: Connection, *frames: bytes, now: float = 0.0) -> list[Event]:

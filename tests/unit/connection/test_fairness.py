@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from haptera.connection import Connection, Role
-from haptera.connection.config import STREAM_QUEUE_SIZE, TURN_SIZE
+from haptera.connection.config import QUEUED_FREELY_MAX, STREAM_QUEUE_SIZE, TURN_SIZE
 from haptera.errors import failure
 from haptera.wire.compression import Codec
 from tests.unit.connection.machines import (
@@ -188,5 +188,5 @@ def test_compressed_streams_have_turns_by_what_they_were_before() -> None:
 
 def test_a_producer_is_held_back_by_its_own_stream_alone() -> None:
     connection = _server(2)
-    assert not connection.send_item(1, bytes(STREAM_QUEUE_SIZE))
-    assert connection.send_item(3, b"small")
+    assert not connection.send_item(1, bytes(QUEUED_FREELY_MAX))
+    assert connection.send_item(3, bytes(STREAM_QUEUE_SIZE - 100))

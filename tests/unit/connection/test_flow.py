@@ -266,11 +266,53 @@ def test_a_window_is_used_up_by_a_part_of_an_item_that_does_not_fit() -> None:
     assert [bool(each.flags & MORE) for each in items] == [False, False, False, True]
 
 
+def test_an_item_waits_whole_where_the_other_side_is_near() -> None:
+    """Its receiver need not join it, and the credit for it comes before long."""
+    connection = open_machine(Role.DIALER, near=True)
+    stream = connection.request("s", "m", b"", streaming=True)
+    for _ in range(6):
+        connection.send_item(stream, bytes(64 * KIB))
+    items = [each for each in sent(connection) if each.type == ITEM]
+    assert [(len(each.payload), each.flags) for each in items] == [(64 * KIB, 0)] * 3
+    send(connection, credit(stream, 128 * KIB))
+    assert [(len(each.payload), each.flags) for each in sent(connection)] == [(64 * KIB, 0)] * 2
+    connection.check()
+
+
+def test_an_item_of_more_than_half_a_window_is_cut_though_the_other_side_is_near() -> None:
+    """Trap: it waits for credit that its receiver gives back in halves, and never has all of it."""
+    connection = open_machine(Role.DIALER, near=True, peer={"stream_window": 64 * KIB})
+    stream = connection.request("s", "m", b"", streaming=True)
+    sent(connection)
+    sizes = [20 * KIB, 32 * KIB - 64, 32 * KIB - 63]
+    for size in sizes:
+        connection.send_item(stream, bytes(size))
+    assert [len(each.payload) for each in sent(connection)] == sizes[:1] + sizes[1:2]
+    send(connection, credit(stream, 20 * KIB))
+    (part,) = sent(connection)
+    assert part.flags & MORE
+    connection.check()
+
+
+def test_the_connection_s_window_is_used_up_though_the_other_side_is_near() -> None:
+    """Slow readers of other streams may keep it as narrow as it is."""
+    peer = {"stream_window": 256 * KIB, "connection_window": 128 * KIB}
+    connection = open_machine(Role.DIALER, near=True, peer=peer)
+    stream = connection.request("s", "m", b"", streaming=True)
+    sent(connection)
+    connection.send_item(stream, bytes(64 * KIB))
+    connection.send_item(stream, bytes(64 * KIB))
+    assert [bool(each.flags & MORE) for each in sent(connection)] == [False, True]
+
+
+@pytest.mark.parametrize("near", [False, True])
 @pytest.mark.parametrize("before", [0.1, 0.4, 0.49])
 @pytest.mark.parametrize("windows", [1 / 3, 1 / 2, 0.6, 0.99, 1, 1.5])
-def test_items_of_any_part_of_a_window_arrive_while_the_other_side_takes_them(windows: float, before: float) -> None:
+def test_items_of_any_part_of_a_window_arrive_while_the_other_side_takes_them(
+    windows: float, before: float, near: bool
+) -> None:
     """Also behind one that is too small for its credit to be sent back by itself."""
-    pair = shaken(limits=Limits(**TINY))
+    pair = shaken(limits=Limits(**TINY), near=near)
     stream = pair.dialer.request("s", "m", b"", streaming=True)
     parts = [before, windows] * 10
     items = [bytes([number]) * (int(part * 16 * KIB) - 64) for number, part in enumerate(parts)]
@@ -285,9 +327,11 @@ def test_items_of_any_part_of_a_window_arrive_while_the_other_side_takes_them(wi
     assert taken == items
 
 
-def test_an_unfinished_item_goes_on_with_as_little_credit_as_its_time_runs_with() -> None:
+@pytest.mark.parametrize("near", [False, True])
+def test_an_unfinished_item_goes_on_with_as_little_credit_as_its_time_runs_with(near: bool) -> None:
     """The receiver stops the time only below 1,088 bytes (section 2): its sender may not wait for more."""
-    connection = open_machine(Role.DIALER, peer={"stream_window": 16 * KIB, "connection_window": 64 * KIB})
+    peer = {"stream_window": 16 * KIB, "connection_window": 64 * KIB}
+    connection = open_machine(Role.DIALER, near=near, peer=peer)
     stream = connection.request("s", "m", b"", streaming=True)
     sent(connection)
     connection.send_item(stream, bytes(20 * KIB))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haptera.connection import Connection, Role
-from haptera.connection.config import LARGE_MESSAGES_MAX, TURN_SIZE
+from haptera.connection.config import LARGE_MESSAGES_MAX, QUEUED_FREELY_MAX, TURN_SIZE
 from haptera.connection.events import ErrorReceived, ItemReceived, RequestReceived, ResponseReceived
 from haptera.connection.outbox import PIECE_SIZE_MIN, gathered
 from haptera.errors import LocalProtocolError, failure
@@ -262,14 +262,45 @@ def test_an_error_comes_behind_the_items_that_have_left_and_drops_the_others() -
     assert [type(event) for event in ours] == [ItemReceived, ErrorReceived]
 
 
-def test_a_producer_waits_while_a_turn_s_worth_is_queued_and_is_told_when_not() -> None:
-    connection = serving(1)
-    assert connection.send_item(1, bytes(TURN_SIZE // 2))
-    assert not connection.send_item(1, bytes(TURN_SIZE // 2))
+def test_a_producer_waits_while_a_turn_s_worth_is_queued_beyond_its_credit_and_is_told_when_not() -> None:
+    connection = serving(1, peer={"stream_window": 96 * KIB})
+    made = [connection.send_item(1, bytes(32 * KIB - 64)) for _ in range(5)]
+    assert made == [True] * 4 + [False]
     assert connection.take_writable() == []
+    sent(connection)
+    assert connection.take_writable() == []
+    assert TURN_SIZE <= connection.outbox.size < TURN_SIZE + KIB
+    send(connection, credit(1, 32 * KIB))
     sent(connection)
     assert connection.take_writable() == [1]
     assert connection.take_writable() == []
+
+
+def test_a_producer_with_the_connection_s_credit_used_up_has_a_turn_s_worth() -> None:
+    connection = serving(2, peer={"stream_window": MIB, "connection_window": 64 * KIB})
+    connection.send_item(1, bytes(64 * KIB))
+    sent(connection)
+    assert [connection.send_item(3, bytes(32 * KIB)) for _ in range(2)] == [True, False]
+
+
+def test_what_may_leave_at_once_is_queued_up_to_one_write_for_all_streams_together() -> None:
+    """A stream with nothing beside it makes several items at once; others have their turn's worth in any case."""
+    connection = serving(3, peer={"stream_window": 16 * MIB, "connection_window": 64 * MIB})
+    made = [connection.send_item(1, bytes(64 * KIB - 64)) for _ in range(4)]
+    assert made == [True, True, True, False]
+    assert connection.send_item(3, bytes(32 * KIB))
+    assert not connection.send_item(3, bytes(32 * KIB))
+    sent(connection)
+    assert connection.take_writable() == [3, 1]
+    assert connection.send_item(5, bytes(64 * KIB))
+
+
+def test_what_waits_for_credit_leaves_other_streams_as_much_to_queue() -> None:
+    connection = serving(2, peer={"stream_window": 512 * KIB, "connection_window": 64 * MIB})
+    connection.send_item(1, bytes(MIB))
+    sent(connection)
+    assert connection.outbox.size > 2 * QUEUED_FREELY_MAX
+    assert connection.send_item(3, bytes(64 * KIB))
 
 
 def test_empty_items_are_not_free_to_queue() -> None:
@@ -277,7 +308,8 @@ def test_empty_items_are_not_free_to_queue() -> None:
     count = 0
     while connection.send_item(1, b""):
         count += 1
-        assert count <= TURN_SIZE // 64
+        assert count <= (16 * KIB + TURN_SIZE) // 64
+    assert count > TURN_SIZE // 64
 
 
 def test_items_share_a_frame_s_turn_and_are_cut_no_smaller_than_1_kib() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -33,6 +34,9 @@ from tests.unit.peer.hosts import (
 )
 from tests.unit.peer.raw import RawPeer
 from tests.unit.peer.raw import request as raw_request
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Large(Service):
@@ -156,6 +160,55 @@ async def test_a_producer_of_items_waits_for_its_window() -> None:
             await anext(stream)
         await settled(lambda: source.sent)
         assert before + 60 <= source.sent <= before + 110
+
+
+@virtual_clock
+async def test_a_producer_that_goes_on_makes_as_many_items_as_can_leave() -> None:
+    source = Source()
+    async with pair(source) as (peer, _), peer.stream("source", "items", b"65536") as stream:
+        await settled(lambda: source.sent)
+        made: list[int] = []
+        for _ in range(20):
+            before = source.sent
+            await anext(stream)
+            await settled(lambda: source.sent)
+            made.append(source.sent - before)
+        assert set(made) == {0, 2}
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+@virtual_clock
+async def test_the_credit_of_the_only_stream_leaves_at_once(streams: int) -> None:
+    """Its sender goes on while the reader works on the item. The credits of several streams leave together."""
+    source = Source()
+    async with pair(source) as connected:
+        calls = [connected.dialer.stream("source", "items", b"65536") for _ in range(streams)]
+        await settled(lambda: source.sent)
+        written = connected.link.to_acceptor
+        before = written.writes
+        for call in calls:
+            await anext(call)
+        assert written.writes == before
+        for call in calls:
+            await anext(call)  # half of the window
+        assert written.writes == before + (streams == 1)
+        await turns()
+        assert written.writes == before + 1
+        for call in calls:
+            await call.aclose()
+
+
+async def test_the_other_side_of_a_local_socket_is_near_from_the_start(short_path: Path) -> None:
+    async with served(f"haptera+unix://{short_path}/s", Source()) as server:
+        peer = await haptera.dial(server.url)
+        await peer.ready()
+        assert connection_of(peer).outbox.near
+        acceptor = connection_of(other_side(server))
+        assert acceptor.outbox.near
+        assert acceptor.outbox.turns.whole_cost_max == 128 * KIB
+        await peer.aclose()
+    async with pair() as (peer, _):
+        assert not connection_of(peer).outbox.near
 
 
 @virtual_clock

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from haptera import ConnectionLost, DeadlineExceeded, Peer, Request
+from haptera.peer.item_queue import Items
 from haptera.testing import virtual_clock
 from tests.unit.peer.hosts import KIB, Batches, Echo, Gate, dispatcher_of, eventually, items_of, pair, turns
 
@@ -99,6 +100,33 @@ async def test_a_task_that_stops_waiting_for_room_does_not_stop_the_others() -> 
         await stream.aclose()
         with pytest.raises(asyncio.CancelledError):
             await other
+        request.respond()
+
+
+@virtual_clock
+async def test_items_that_are_given_up_cancel_each_wait_for_room_and_later_ones() -> None:
+    items = Items()
+    tasks = [asyncio.create_task(items.wait_room()) for _ in range(2)]
+    await turns()
+    items.give_up()
+    for task in (*tasks, asyncio.create_task(items.wait_room())):
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+@virtual_clock
+async def test_tasks_that_stopped_waiting_for_room_leave_nothing_behind() -> None:
+    """A handler may try again and again, each time with a timeout."""
+    service = Batches()
+    async with pair(service) as (peer, acceptor):
+        request, task, stream = await waiting(peer, service, fill)
+        for _ in range(5):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(request.room(), 0.01)
+        assert len(dispatcher_of(acceptor).items[request.stream]._senders) == 1
+        await stream.aclose()
+        with pytest.raises(asyncio.CancelledError):
+            await task
         request.respond()
 
 
