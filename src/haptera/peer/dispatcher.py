@@ -13,7 +13,7 @@ from haptera.peer.deadlines import Deadlines
 from haptera.peer.event_log import EventLog, RequestLog, guard
 from haptera.peer.handler_tasks import Handlers
 from haptera.peer.item_queue import Items
-from haptera.peer.limits import BATCH_MAX
+from haptera.peer.limits import BATCH_MAX, BATCH_UNANSWERED_MAX
 from haptera.peer.loop_fairness import PART_MAX
 from haptera.peer.request import Request
 from haptera.peer.request_scope import current
@@ -66,6 +66,7 @@ class Dispatcher:
         self._home = link.home
         self._loop = link.loop
         self._running = 0  # the stream that runs then
+        self._batch_max = BATCH_MAX  # of the next batch, by the answers to the one before
         self._reasons: dict[int, Failure] = {}  # why a request is stopped, if not because its caller cancelled
         self._timed: list[tuple[float, int]] = []  # deadlines and streams that are new, and not watched yet
         self._log = RequestLog(link, shared_log)
@@ -199,18 +200,20 @@ class Dispatcher:
             for name, requests in by_service.items():
                 self._handle(name, requests)
             link.round.spend(len(batch))
+            answered = self._connection.outbox.pending
+            self._batch_max = BATCH_MAX if answered else BATCH_UNANSWERED_MAX
             if self.arrived and not self.serial:
                 if not link.round.has_room:
                     link.wait_turn()
-                elif self._connection.outbox.pending:
+                elif answered:
                     # The answers so far leave first: the other side works on them while this one works on the rest.
                     link.schedule_flush()
                     return
 
     def _next_batch(self) -> list[Request]:
-        batch = self.arrived
-        self.arrived = batch[BATCH_MAX:]
-        del batch[BATCH_MAX:]
+        batch, size = self.arrived, min(self._batch_max, self.link.round.part)
+        self.arrived = batch[size:]
+        del batch[size:]
         return batch
 
     def _next_serial(self) -> list[Request]:

@@ -13,6 +13,9 @@ READ_SIZE_SMALL: Final = 4096
 #: Requests that are handed to services before their answers are written. Of fifty that come together the
 #: answers to the first would wait for the last, and their caller with them: the two sides would take turns.
 BATCH_MAX: Final = 16
+#: The same where the requests of the batch before were not answered at once, as changes are not: there are no answers
+#: that could leave early, and each batch has a price of its own.
+BATCH_UNANSWERED_MAX: Final = 64
 #: Bytes of one write to the transport: enough to fill a socket, little enough that a PING need not wait for it.
 WRITE_SIZE: Final = 256 * 1024
 #: The transport asks to pause above the first and to go on below the second: with a write that did not fit, almost

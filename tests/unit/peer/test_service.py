@@ -14,7 +14,9 @@ import haptera
 from haptera import CallError, Request, Service, method
 from haptera.connection.answers_read import TOLD_EVERY
 from haptera.errors import HandlerFailed, LocalProtocolError, UnknownMethod, UnknownService, failure
-from haptera.peer import respond_all
+from haptera.peer import link_of, respond_all
+from haptera.peer.limits import BATCH_MAX, BATCH_UNANSWERED_MAX
+from haptera.peer.loop_fairness import TURN_MAX
 from haptera.testing import virtual_clock
 from tests.unit.peer.hosts import (
     ANY_PORT,
@@ -274,6 +276,54 @@ async def test_a_batch_service_gets_what_came_together_and_answers_in_any_order(
         for request in reversed(service.requests):
             request.respond(request.payload * 2)
         assert [(await call).payload for call in calls] == [b"%d" % number * 2 for number in range(10)]
+
+
+@virtual_clock
+async def test_batches_are_small_as_long_as_their_answers_can_leave_early() -> None:
+    class Prompt(Batches):
+        def handle(self, requests: list[Request]) -> None:
+            super().handle(requests)
+            for request in requests:
+                if request.method == "now":
+                    request.respond()
+
+    service = Prompt()
+    async with pair(service) as (peer, _):
+
+        async def sizes(method: str) -> list[int]:
+            before = len(service.batches)
+            calls = [peer.request("batches", method, b"", timeout=None) for _ in range(3 * BATCH_MAX)]
+            await turns()
+            batches = service.batches[before:]
+            for request in service.requests:
+                request.respond()
+            await asyncio.gather(*calls)
+            return list(map(len, batches))
+
+        whole, rest = 3 * BATCH_MAX, [BATCH_MAX] * 3
+        assert whole <= BATCH_UNANSWERED_MAX
+        assert await sizes("now") == rest
+        assert await sizes("later") == [BATCH_MAX, whole - BATCH_MAX]
+        assert await sizes("later") == [whole]
+        assert await sizes("now") == [whole]
+        assert await sizes("now") == rest
+
+
+@virtual_clock
+async def test_a_large_batch_is_no_more_than_the_turn_of_the_loop_has_room_for() -> None:
+    service = Batches()
+    async with pair(service) as (peer, other):
+        calls = [peer.request("batches", "x", b"", timeout=None)]
+        await turns()
+        calls += [peer.request("batches", "x", b"", timeout=None) for _ in range(2 * BATCH_MAX)]
+        arriving = connection_of(peer).data_to_send(MIB)
+        link_of(other).round.spend(TURN_MAX - 3 * BATCH_MAX)  # of which the frames that are read take a part
+        link_of(other).data_received(arriving)
+        assert [len(batch) for batch in service.batches] == [1, BATCH_MAX]
+        await turns()
+        for request in service.requests:
+            request.respond()
+        await asyncio.gather(*calls)
 
 
 @virtual_clock
