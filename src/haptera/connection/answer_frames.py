@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from haptera.connection.checks import SUSPECT_FLAGS, check_fragment, check_raw_length, read_body
 from haptera.connection.compressed_payloads import check_plain, whole
-from haptera.connection.decode_cache import remember_metadata
+from haptera.connection.decode_cache import remember_layout
 from haptera.connection.events import ErrorReceived, PackedItem, ResponseReceived
 from haptera.connection.outgoing_metadata import ENTRIES_SIZE_MAX, Heads, check_size
 from haptera.connection.stream_halves import Outgoing, Stream
@@ -15,14 +15,15 @@ from haptera.errors import Code, Failure, RemoteProtocolError, failure
 from haptera.wire import (
     CONTINUED,
     MORE,
-    NO_ENTRIES,
     Frame,
     FrameType,
+    Layout,
     Tag,
     decode_entries,
     decode_failure,
     encode_frame,
     encode_payload,
+    has_layout,
 )
 
 if TYPE_CHECKING:
@@ -32,12 +33,10 @@ if TYPE_CHECKING:
 
 _RESPONSE: Final = int(FrameType.RESPONSE)
 _ERROR: Final = int(FrameType.ERROR)
-_REQUEST_ID: Final = int(Tag.REQUEST_ID)
 _RAW_LENGTH: Final = int(Tag.RAW_LENGTH)
 _REQUEST_ID_HEAD: Final = bytes((Tag.REQUEST_ID, 16))
 #: Entries of less leave room for a request id and for grease in any frame.
 _USUAL_ENTRIES_MAX: Final = ENTRIES_SIZE_MAX - 32
-_OPEN: Final = HalfState.OPEN
 _OF_SEVERAL: Final = MORE | CONTINUED
 #: A frame without these is a whole message, and nothing about its flags needs a second look.
 _UNUSUAL_FLAGS: Final = LAW_FLAGS | SUSPECT_FLAGS
@@ -80,26 +79,23 @@ class AnswerSender:
                 stream = serves.get(id_)
                 if stream is None:
                     continue
-                sending, receiving = stream.sending, stream.receiving
                 if (
                     len(payload) > usual_max
-                    or sending.decided is not _OPEN
-                    or sending.queue
-                    or receiving.unfinished is not None
-                    or receiving.unread
+                    or stream.made_sending is not None
+                    or stream.made_receiving is not None
                     or len(entries) > _USUAL_ENTRIES_MAX
                 ):
                     self._queue(frames)
                     frames = []
                     self._respond(id_, payload, entries)
                     continue
-                # Most answers are the one frame of their stream: both halves are forgotten with it. A call for each
-                # part of that would take twice as long.
+                # Most answers are the one frame of their stream, whose halves were never made. A call for each part
+                # of its end would take twice as long.
                 request_id = stream.request_id
                 metadata = entries if request_id is None else _REQUEST_ID_HEAD + request_id + entries
                 frames.append(encode_frame(_RESPONSE, 0, id_, metadata, payload))
                 del serves[id_]
-                held += receiving.held
+                held += stream.held
         finally:
             self._queue(frames)
             streams.ledger.take_off(held)
@@ -164,20 +160,48 @@ class AnswerReceiver:
     __slots__ = (
         "_calls",
         "_frame_max",
-        "_known",
+        "_layouts",
         "_message_max",
         "_streams",
     )
 
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
-        self._known: dict[bytes, dict[int, bytes]] = {}
+        self._layouts: dict[int, Layout] = {}  # by the length of the metadata
         self._calls = streams.calls
         self._message_max = streams.limits.max_message
         self._frame_max = streams.limits.max_frame
 
+    def receive_usual(self, frames: Sequence[Frame], start: int, refused_flags: int) -> int:
+        """Take the usual answers that are in a row from ``start`` on; return the place of the first other frame.
+
+        A usual answer is one sound RESPONSE, the first frame that this side receives on its stream. Its entries are
+        known but for their values. All in a row are taken in one loop, because a call for each would cost as much as
+        all else about them.
+        """
+        streams, calls, layouts, unusual = self._streams, self._calls, self._layouts, _UNUSUAL_FLAGS | refused_flags
+        events, message_max = streams.events, self._message_max
+        for place in range(start, len(frames)):
+            frame = frames[place]
+            metadata, payload = frame.metadata, frame.payload
+            stream, layout = calls.get(frame.stream), layouts.get(len(metadata))
+            if (
+                frame.type != _RESPONSE
+                or layout is None
+                or stream is None
+                or stream.made_receiving is not None
+                or frame.flags & unusual
+                or frame.body_crc != frame.actual_crc
+                or len(payload) > message_max
+                or (entries := layout.read(metadata)) is None
+            ):
+                return place
+            streams.end_call(stream)
+            events.append(ResponseReceived(stream.id, payload, entries))
+        return len(frames)
+
     def receive_answer(self, frame: Frame) -> None:
-        """A RESPONSE or an ERROR on a stream: the answer to a call."""
+        """A RESPONSE or an ERROR on a stream, which is not the usual answer to a call."""
         streams = self._streams
         stream = self._calls.get(frame.stream)
         if stream is None:
@@ -188,24 +212,17 @@ class AnswerReceiver:
         if frame.flags & _UNUSUAL_FLAGS or half.discarding or frame.body_crc != frame.actual_crc:
             self._receive_unusual(stream, frame)
             return
-        # The usual answer: one sound frame.
-        entries = NO_ENTRIES
-        if frame.metadata:
-            known = self._known.get(frame.metadata)
-            if known is not None:
-                entries = known
-            else:
-                try:
-                    entries = decode_entries(frame.metadata)
-                    if _RAW_LENGTH in entries:
-                        check_raw_length(frame, entries)
-                except RemoteProtocolError as error:
-                    self._fail(stream, error.failure("unknown"))
-                    return
-                if streams.ignored:
-                    streams.drop_ignored(entries)
-                if _REQUEST_ID not in entries:
-                    remember_metadata(self._known, frame.metadata, entries)
+        try:
+            entries = decode_entries(frame.metadata)
+            if _RAW_LENGTH in entries:
+                check_raw_length(frame, entries)
+        except RemoteProtocolError as error:
+            self._fail(stream, error.failure("unknown"))
+            return
+        if not entries.keys().isdisjoint(streams.ignored):
+            streams.drop_ignored(entries)
+        elif has_layout(frame.metadata, entries):
+            remember_layout(self._layouts, frame.metadata)
         if len(frame.payload) > self._message_max:
             self._fail(stream, streams.too_large("unknown"))
         elif frame.type == _RESPONSE:

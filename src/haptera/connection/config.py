@@ -93,6 +93,8 @@ HANDSHAKE_SERVICES_SIZE_MAX: Final = HANDSHAKE_FRAME_SIZE_MAX // 2
 ROUTES_MAX: Final = 32
 METADATA_KNOWN_MAX: Final = 32
 METADATA_KNOWN_SIZE_MAX: Final = 64
+#: Forms of the entries of answers, by their lengths, of which a peer has two or three. One takes a KiB at most.
+LAYOUTS_MAX: Final = 8
 
 # The longest header that MessagePack puts before such a name.
 _NAME_OVERHEAD: Final = 3

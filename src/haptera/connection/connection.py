@@ -141,7 +141,9 @@ class Connection:
     def awaited(self) -> bool:
         """Whether an answer is still waited for: the peer's to a call that was not given up, or one of this side's."""
         streams = self._streams
-        return bool(streams.serves) or any(not stream.sending.cancelled for stream in streams.calls.values())
+        return bool(streams.serves) or any(
+            stream.made_sending is None or not stream.made_sending.cancelled for stream in streams.calls.values()
+        )
 
     @property
     def streams_opened(self) -> int:

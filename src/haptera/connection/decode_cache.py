@@ -1,12 +1,13 @@
-"""Bounded memories of decoded names and metadata: the same few methods are called, with the same timeout, again and
-again.
+"""Bounded memories of decoded names and metadata, and of its forms: the same few methods are called, with the same
+timeout, again and again.
 """
 
 from __future__ import annotations
 
 from typing import TypeVar
 
-from haptera.connection.config import METADATA_KNOWN_MAX, METADATA_KNOWN_SIZE_MAX, ROUTES_MAX
+from haptera.connection.config import LAYOUTS_MAX, METADATA_KNOWN_MAX, METADATA_KNOWN_SIZE_MAX, ROUTES_MAX
+from haptera.wire import Layout
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
@@ -22,6 +23,11 @@ def remember_metadata(cache: dict[bytes, _Value], metadata: bytes, decoded: _Val
     """Add a frame's decoded metadata to a cache; a full one starts again, and long metadata is left out."""
     if len(metadata) <= METADATA_KNOWN_SIZE_MAX:
         _add(cache, metadata, decoded, METADATA_KNOWN_MAX)
+
+
+def remember_layout(cache: dict[int, Layout], metadata: bytes) -> None:
+    """Add the form of a frame's metadata to a cache, by its length; a full one starts again."""
+    _add(cache, len(metadata), Layout(metadata), LAYOUTS_MAX)
 
 
 def _add(cache: dict[_Key, _Value], key: _Key, value: _Value, count_max: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from haptera.errors import Failure, ProtocolError
-from haptera.wire import Goaway
+from haptera.wire import Entries, Goaway
 
 
 class Established(msgspec.Struct, frozen=True, gc=False):
@@ -71,7 +71,7 @@ class ResponseReceived(msgspec.Struct, frozen=True, gc=False):
 
     stream: int
     payload: bytes
-    entries: dict[int, bytes]
+    entries: Entries
 
 
 class ErrorReceived(msgspec.Struct, frozen=True, gc=False):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from haptera.connection.answer_frames import AnswerReceiver
@@ -25,13 +25,18 @@ class FrameRouter:
     Its methods raise ``RemoteProtocolError`` for a fault that ends the connection, ``ClosedError`` if the peer ends it.
     """
 
-    __slots__ = ("_answers", "_control", "_receivers", "_refused_flags", "_streams")
+    __slots__ = ("_answers", "_control", "_in_rows", "_receivers", "_refused_flags", "_streams")
 
     def __init__(self, streams: Streams, control: Control, items: ItemReceiver) -> None:
         self._streams = streams
         self._control = control
         self._answers = AnswerReceiver(streams)
         requests = RequestReceiver(streams)
+        #: Most frames of these types are alike, and come many at a time.
+        self._in_rows: dict[int, Callable[[Sequence[Frame], int, int], int]] = {
+            int(FrameType.REQUEST): requests.receive_usual,
+            int(FrameType.RESPONSE): self._answers.receive_usual,
+        }
         self._receivers: dict[int, Callable[[Frame], None]] = {
             int(FrameType.REQUEST): requests.receive_request,
             int(FrameType.ITEM): items.receive_item,
@@ -49,10 +54,18 @@ class FrameRouter:
         """Take frames with a flag, whose capability has been accepted."""
         self._refused_flags &= ~flag
 
-    def receive(self, frames: Iterable[Frame]) -> None:
+    def receive(self, frames: Sequence[Frame]) -> None:
         """Take frames, in order."""
         receivers, refused_flags = self._receivers, self._refused_flags
-        for frame in frames:
+        usual = 0  # frames before this place are taken
+        for place, frame in enumerate(frames):
+            if place < usual:
+                continue
+            in_rows = self._in_rows.get(frame.type)
+            if in_rows is not None:
+                usual = in_rows(frames, place, refused_flags)
+                if place < usual:
+                    continue
             receiver = receivers.get(frame.type)
             if receiver is not None and not frame.flags & refused_flags:
                 receiver(frame)

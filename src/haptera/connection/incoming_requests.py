@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from haptera.connection.checks import (
     check_body,
@@ -19,13 +19,14 @@ from haptera.connection.compressed_payloads import check_plain
 from haptera.connection.config import SESSION_SERVICE
 from haptera.connection.decode_cache import remember_metadata, remember_route
 from haptera.connection.events import CancelReceived, PackedItem, RequestFinished, RequestReceived
-from haptera.connection.stream_halves import ReceivingHalf, SendingHalf, Stream
+from haptera.connection.stream_halves import ReceivingHalf, Stream
 from haptera.connection.stream_law import LAW_FLAGS, REQUEST_UNFINISHED, TRANSITIONS, HalfState
 from haptera.errors import Code, Failure, RemoteProtocolError, failure
 from haptera.wire import (
     COMPRESSED,
     CONTINUED,
     MORE,
+    SIGNED,
     STREAM_MAX,
     STREAMING,
     Frame,
@@ -38,21 +39,37 @@ from haptera.wire import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from haptera.connection.open_streams import Streams
 
 _REQUEST_ID: Final = int(Tag.REQUEST_ID)
+_REQUEST_ID_SIZE: Final = 16
+_REQUEST_ID_HEAD: Final = bytes((Tag.REQUEST_ID, _REQUEST_ID_SIZE))
 _ANSWERED_BELOW: Final = int(Tag.ANSWERED_BELOW)
 _TIMEOUT_MS: Final = int(Tag.TIMEOUT_MS)
 _NO_TIME: Final = bytes(4)
+_REQUEST: Final = int(FrameType.REQUEST)
 _OPENING: Final = HalfState.UNUSED << 16 | FrameType.REQUEST << 8
 _OPEN: Final = HalfState.OPEN
-_COMPLETE: Final = TRANSITIONS[_OPENING]
+
+#: The route of a request, and its entries without the ``request_id``.
+_Head = tuple[tuple[str, str], dict[int, bytes]]
+
+
+class _Form(NamedTuple):
+    """Metadata that is known but for the id in it: the bytes before the id and behind it, and their meaning."""
+
+    before: bytes
+    behind: bytes
+    head: _Head
 
 
 class RequestReceiver:
     """Turns the peer's requests into events. Its methods raise the errors that end the connection."""
 
     __slots__ = (
+        "_form",
         "_known",
         "_ledger",
         "_limits",
@@ -65,9 +82,70 @@ class RequestReceiver:
         self._ledger = streams.ledger
         self._limits = streams.limits
         self._routes: dict[bytes, tuple[str, str]] = {}
-        self._known: dict[bytes, tuple[tuple[str, str], dict[int, bytes]]] = {}
+        self._known: dict[bytes, _Head] = {}
+        self._form: _Form | None = None  # of the last request with an id whose metadata was known
 
     # -- REQUEST ----------------------------------------------------------------------------------------------------
+
+    def receive_usual(self, frames: Sequence[Frame], start: int, refused_flags: int) -> int:
+        """Take the usual requests that are in a row from ``start`` on; return the place of the first other frame.
+
+        A usual request is one sound frame that is admitted, and its metadata is known but for its id. All in a row are
+        taken in one loop, because a call and a half of a stream for each would cost more than all else about them.
+        """
+        streams, known, unusual = self._streams, self._known, ~SIGNED | refused_flags
+        if streams.last_served is not None:
+            return start
+        serves, events, parity, highest = streams.serves, streams.events, streams.parity, streams.highest
+        limits = self._limits
+        max_streams, max_message = limits.max_streams, limits.max_message
+        room = before = self._ledger.room
+        prefix, suffix, head = self._form or _NO_FORM
+        first = len(prefix)
+        last = first + _REQUEST_ID_SIZE
+        length = last + len(suffix) if self._form is not None else -1
+        place = start
+        for place in range(start, len(frames)):
+            frame = frames[place]
+            id_ = frame.stream
+            if (
+                frame.type != _REQUEST
+                or frame.flags & unusual
+                or id_ <= highest
+                or id_ > STREAM_MAX
+                or id_ & 1 == parity
+                or frame.body_crc != frame.actual_crc
+            ):
+                break
+            metadata, payload = frame.metadata, frame.payload
+            if len(metadata) == length and metadata.startswith(prefix) and metadata.endswith(suffix):
+                request_id, found = metadata[first:last], head
+            else:
+                request_id, other = None, known.get(metadata)
+                if other is None:
+                    request_id, common = split_request_id(metadata)
+                    other = known.get(common)
+                    if other is None:
+                        break
+                    if request_id is not None:
+                        prefix, suffix, head = self._form = _form_of(metadata, other)
+                        first = len(prefix)
+                        last = first + _REQUEST_ID_SIZE
+                        length = len(metadata)
+                found = other
+            (service, method), entries = found
+            size = len(metadata) + len(payload)
+            if size > room or len(payload) > max_message or len(serves) >= max_streams or service == SESSION_SERVICE:
+                break
+            room -= size
+            highest = id_
+            serves[id_] = Stream(id_, False, streams, size, request_id)
+            events.append(RequestReceived(id_, service, method, payload, False, entries, request_id))
+        else:
+            place = len(frames)
+        streams.highest = highest
+        self._ledger.take_on(before - room)
+        return place
 
     def receive_request(self, frame: Frame) -> None:
         """A REQUEST: open its stream, or extend one that is unfinished."""
@@ -88,31 +166,7 @@ class RequestReceiver:
             if known is None:
                 request_id, common = split_request_id(metadata)
                 known = self._known.get(common)
-        if known is None or flags or frame.body_crc != frame.actual_crc:
-            self._receive_unusual(frame, request_id, common, known)
-            return
-        # The usual request: one sound frame, whose metadata is known but for its id. It is taken here if it is
-        # admitted, without a call for each of the questions below.
-        (service, method), entries = known
-        payload, limits = frame.payload, self._limits
-        size = len(metadata) + len(payload)
-        if (
-            len(streams.serves) >= limits.max_streams
-            or len(payload) > limits.max_message
-            or streams.last_served is not None
-            or service == SESSION_SERVICE
-            or not self._ledger.hold_new(size)
-        ):
-            self._open(frame, known[0], entries, request_id, 0)
-            return
-        streams.serves[id_] = Stream(
-            id_,
-            False,
-            SendingHalf(id_, streams.peer_stream_window, _OPEN, _OPEN),
-            ReceivingHalf(id_, limits.stream_window, _COMPLETE, size),
-            request_id,
-        )
-        streams.events.append(RequestReceived(id_, service, method, payload, False, entries, request_id))
+        self._receive_unusual(frame, request_id, common, known)
 
     def _misplaced(self, frame: Frame) -> RemoteProtocolError:
         """Why no stream can be opened where a REQUEST opens one."""
@@ -126,9 +180,9 @@ class RequestReceiver:
         frame: Frame,
         request_id: bytes | None,
         common: bytes,
-        known: tuple[tuple[str, str], dict[int, bytes]] | None,
+        known: _Head | None,
     ) -> None:
-        """Open the stream of a REQUEST that is new, damaged, compressed or one of several frames.
+        """Open the stream of a REQUEST that is not usual: new, damaged, compressed, refused, one of several frames.
 
         ``common`` is its metadata without the ``request_id``, ``known`` what it is known to be.
         """
@@ -180,13 +234,8 @@ class RequestReceiver:
         id_ = frame.stream
         flags = frame.flags
         state = TRANSITIONS[_OPENING | flags & LAW_FLAGS]
-        stream = Stream(
-            id_,
-            False,
-            SendingHalf(id_, streams.peer_stream_window, _OPEN, _OPEN),
-            ReceivingHalf(id_, self._limits.stream_window, state),
-            request_id,
-        )
+        half = ReceivingHalf(id_, self._limits.stream_window, state)
+        stream = Stream(id_, False, streams, 0, request_id, made_receiving=half)
         if route[0] == SESSION_SERVICE:
             stream.sending.plain = True
             check_plain(frame, plain=True)
@@ -339,6 +388,15 @@ class RequestReceiver:
             return False
         stream.receiving.receive(frame)
         return True
+
+
+def _form_of(metadata: bytes, head: _Head) -> _Form:
+    """The form of known metadata with an id, which stands right behind the names."""
+    start = route_length(metadata) + len(_REQUEST_ID_HEAD)
+    return _Form(metadata[:start], metadata[start + _REQUEST_ID_SIZE :], head)
+
+
+_NO_FORM: Final = _Form(b"", b"", (("", ""), {}))
 
 
 def _no_room() -> Failure:

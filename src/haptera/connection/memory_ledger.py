@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from haptera.connection.config import CONNECTION_BUDGET, HELD_MIN, Budget
@@ -29,25 +28,28 @@ class Ledger:
 
     # -- received ---------------------------------------------------------------------------------------------------
 
+    @property
+    def room(self) -> int:
+        """Bytes that ``hold`` admits in any case; there may be room for a few more."""
+        process = self.process
+        return min(self.limit - self.held, process.limit - process.used)
+
+    def take_on(self, size: int) -> None:
+        """Charge bytes for which there was ``room``, to streams whose halves are not made."""
+        self.held += size
+        self.process.used += size
+
     def hold(self, half: ReceivingHalf, size: int) -> bool:
         """Charge ``size`` bytes to a half; False, and nothing charged, if that is over a budget.
 
         A connection that holds little is within the process's.
         """
-        if not self.hold_new(size):
-            return False
-        half.held += size
-        return True
-
-    def hold_new(self, size: int) -> bool:
-        """Charge ``size`` bytes, as ``hold`` does, to a half that is about to be made."""
         process = self.process
         if self.held + size > self.limit:
             return False
         if process.used + size > process.limit and not self._holds_little(size):
             return False
-        self.held += size
-        process.used += size
+        self.hold_anyway(half, size)
         return True
 
     def hold_part(self, half: ReceivingHalf, size: int) -> bool:
@@ -111,8 +113,8 @@ class Ledger:
         self.process.used += waiting - self.charged
         self.charged = waiting
 
-    def check(self, halves: Iterable[ReceivingHalf]) -> None:
-        """Assert the invariants; ``halves`` are the halves of all open streams."""
-        assert self.held == sum(half.held for half in halves)
+    def check(self, held: int) -> None:
+        """Assert the invariants; all open streams together have ``held`` bytes."""
+        assert self.held == held
         assert self.charged >= 0
         assert self.held + self.charged <= self.process.used

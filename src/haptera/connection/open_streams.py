@@ -19,7 +19,7 @@ from haptera.wire import LIMITS, Frame, FrameType, Goaway, Limits, Tag, encode_e
 if TYPE_CHECKING:
     from haptera.connection.config import Config
     from haptera.connection.memory_ledger import Ledger
-    from haptera.connection.stream_halves import SendingHalf, Stream
+    from haptera.connection.stream_halves import ReceivingHalf, SendingHalf, Stream
     from haptera.wire import Codec
 
 
@@ -223,23 +223,27 @@ class Streams:
 
     def end_serve(self, stream: Stream) -> None:
         """A stream that the peer opened has ended."""
-        half = stream.receiving
-        if half.unfinished is not None:
-            self.unfinished.drop(half)
         self.serves.pop(stream.id, None)
-        if half.held or half.unread:
-            self.inflow.end(half)
+        half = stream.made_receiving
+        if half is None:
+            self.ledger.take_off(stream.held)
+        else:
+            self._end_receiving(half)
 
     def end_call(self, stream: Stream) -> None:
         """A stream that this side opened has ended."""
-        half = stream.receiving
-        if half.unfinished is not None:
-            self.unfinished.drop(half)
         del self.calls[stream.id]
         if stream.change:
             self.changes.end(stream.id)
-        if stream.sending.queue:
-            self.turns.drop(stream.sending)
+        sending, receiving = stream.made_sending, stream.made_receiving
+        if sending is not None and sending.queue:
+            self.turns.drop(sending)
+        if receiving is not None:
+            self._end_receiving(receiving)
+
+    def _end_receiving(self, half: ReceivingHalf) -> None:
+        if half.unfinished is not None:
+            self.unfinished.drop(half)
         if half.held or half.unread:
             self.inflow.end(half)
 
@@ -253,21 +257,32 @@ class Streams:
         """Assert the invariants of the open streams and of their accounts."""
         open_streams = {**self.calls, **self.serves}
         assert len(open_streams) == len(self.calls) + len(self.serves)
+        held = 0
+        sending: list[SendingHalf] = []
+        receiving: list[ReceivingHalf] = []
         for id_, stream in open_streams.items():
-            half = stream.receiving
-            assert id_ == stream.id == stream.sending.id == half.id
+            assert id_ == stream.id
             assert stream.own is (id_ & 1 == self.parity) is (id_ in self.calls)
+            # No half is made for the question, because one that is not made is what is asked about.
+            if (own := stream.made_sending) is not None:
+                sending.append(own)
+                assert own.id == id_
+                assert (own.state < HalfState.OPEN) is stream.own
+                assert own.state is not HalfState.ENDED or own in self.turns.ended
+            if (half := stream.made_receiving) is None:
+                held += stream.held
+                continue
+            receiving.append(half)
+            held += half.held
+            assert half.id == id_
             assert (half.unfinished is not None) is (half.state in MESSAGE_UNFINISHED and not half.discarding)
             assert (half.state >= HalfState.OPEN) is stream.own
-            assert (stream.sending.state < HalfState.OPEN) is stream.own
             assert half.state is not HalfState.ENDED
-            assert stream.sending.state is not HalfState.ENDED or stream.sending in self.turns.ended
-        receiving = [stream.receiving for stream in open_streams.values()]
         assert self.unfinished.halves == {half.id: half for half in receiving if half.unfinished is not None}
         assert len(self.serves) <= self.limits.max_streams
         assert max(self.calls, default=0) < self.next_call
         assert max(self.serves, default=0) <= self.highest
         self.unfinished.check()
-        self.ledger.check(receiving)
+        self.ledger.check(held)
         self.inflow.check(receiving)
-        self.outbox.check([stream.sending for stream in open_streams.values()])
+        self.outbox.check(sending)

@@ -84,6 +84,7 @@ class Outbox:
         "_wanting",
         "control_size",
         "frames_sent",
+        "joined_max",
         "near",
         "opened",
         "turns",
@@ -102,6 +103,9 @@ class Outbox:
         self.near = False
         #: The largest payload that leaves in one frame.
         self.whole_max = FIRST_FLIGHT_SIZE_MAX
+        #: The largest payload that leaves in one frame with its head, as it is: -1 before the handshake is done, and
+        #: where payloads are compressed.
+        self.joined_max = -1
         #: Frames that have left in pulls, ever.
         self.frames_sent = 0
         #: Bytes of the control queue: frames that the peer caused and has not read.
@@ -125,6 +129,7 @@ class Outbox:
     def compress(self, codec: Codec) -> None:
         """Compress the payloads that are queued from now on, where that makes them smaller."""
         self._codec = self.turns.codec = codec
+        self.joined_max = -1
 
     def open(self, max_frame: int, connection_window: int, stream_window: int) -> None:
         """Take over the peer's limits; frames that had to wait for them may leave."""
@@ -133,15 +138,12 @@ class Outbox:
         if self.near:
             # Half of a window opens again by itself, as its receiver takes ITEMs; more may never do (section 3).
             self.turns.whole_cost_max = stream_window // 2
+        if self._codec is None:
+            self.joined_max = min(self.whole_max, JOINED_SIZE_MAX - 1)
         for frame in self._behind_handshake:
             self.add_ready(frame)
         self._behind_handshake.clear()
         self.turns.add_connection_credit(connection_window)
-
-    @property
-    def joined_max(self) -> int:
-        """The largest payload that leaves in one frame with its head, as it is: -1 where payloads are compressed."""
-        return min(self.whole_max, JOINED_SIZE_MAX - 1) if self._codec is None else -1
 
     # -- how much waits ---------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from haptera.connection.config import (
     SESSION_SERVICE,
 )
 from haptera.connection.outgoing_metadata import ENTRIES_SIZE_MAX, Heads, check_size, refuse_size
-from haptera.connection.stream_halves import Outgoing, ReceivingHalf, SendingHalf, Stream
+from haptera.connection.stream_halves import Outgoing, SendingHalf, Stream
 from haptera.connection.stream_law import TRANSITIONS, HalfState
 from haptera.errors import Code, LocalProtocolError
 from haptera.wire import HEADER_SIZE, METADATA_SIZE_MAX, STREAM_MAX, STREAMING, FrameType, Tag, encode_frame
@@ -25,7 +25,6 @@ _REQUEST_ID_HEAD: Final = bytes((Tag.REQUEST_ID, 16))
 _ANSWERED_BELOW_HEAD: Final = bytes((Tag.ANSWERED_BELOW, 8))
 _OPENING: Final = HalfState.UNUSED << 16 | FrameType.REQUEST << 8
 _UNUSED: Final = HalfState.UNUSED
-_OPEN: Final = HalfState.OPEN
 
 
 class Requester:
@@ -100,12 +99,11 @@ class Requester:
         size = len(payload)
         streams, heads, outbox, calls = self._streams, self._heads, self._outbox, self._calls
         whole = size <= outbox.whole_max
-        usual = whole and len(calls) < self._calls_max and not (self._flies or streams.going_away)
+        usual = whole and len(calls) < self._calls_max and not streams.going_away
         if not usual and not self.can_request(size):
             self._refuse()
         route = heads.routes.get((service, method)) or heads.route(service, method)
         flags = STREAMING if streaming else 0
-        following = TRANSITIONS[_OPENING | flags]
         if request_id is not None:
             entries = self._change_entries(request_id) + entries
         if len(route) + len(entries) > ENTRIES_SIZE_MAX:
@@ -119,14 +117,17 @@ class Requester:
         if id_ > STREAM_MAX:
             raise LocalProtocolError(Code.PROTOCOL_VIOLATION, "the connection's stream ids are used up")
         streams.next_call = id_ + 2
+        calls[id_] = stream = Stream(id_, True, streams, 0, None, request_id is not None)
+        if request_id is not None:
+            streams.changes.begin(id_)
+        if size <= outbox.joined_max and not streaming:
+            outbox.add_ready(encode_frame(_REQUEST, flags, id_, metadata, payload))
+            return id_
+        following = TRANSITIONS[_OPENING | (STREAMING if streaming else 0)]
         half = SendingHalf(id_, streams.peer_stream_window, following if whole else _UNUSED, following)
+        stream.made_sending = half
         if service == SESSION_SERVICE:
             half.plain = True
-        stream = Stream(id_, True, half, ReceivingHalf(id_, streams.inflow.stream_window, _OPEN))
-        calls[id_] = stream
-        if request_id is not None:
-            stream.change = True
-            streams.changes.begin(id_)
         if self._flies:
             self.first_flight += 1
             self._first_flight_size += HEADER_SIZE + len(metadata) + size

@@ -6,6 +6,7 @@ The states of both halves are written here and nowhere else, each by way of the 
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -14,6 +15,12 @@ from haptera.connection.stream_law import LAW_FLAGS, TRANSITIONS, HalfState, par
 from haptera.connection.unfinished_messages import UnfinishedMessage
 from haptera.errors import Code, LocalProtocolError, RemoteProtocolError
 from haptera.wire import Frame, FrameType
+
+if TYPE_CHECKING:
+    from haptera.connection.open_streams import Streams
+
+_OPEN: Final = HalfState.OPEN
+_COMPLETE: Final = HalfState.COMPLETE
 
 
 class Outgoing(msgspec.Struct):
@@ -112,14 +119,40 @@ class ReceivingHalf(msgspec.Struct):
 
 
 class Stream(msgspec.Struct):
-    """One open stream, on either of its sides."""
+    """One open stream, on either of its sides.
+
+    Most streams are a request of one frame and an answer of one frame. Nothing asks for their halves, so that a half is
+    made when something does, as the request has left it.
+    """
 
     id: int
     own: bool  # whether this side has opened it
-    sending: SendingHalf
-    receiving: ReceivingHalf
+    streams: "Streams"
+    held: int = 0  # bytes of the connection's budget, while its receiving half is not made
     request_id: bytes | None = None  # of a request of the peer: its answer repeats it
     change: bool = False  # an own one with a request id
+    #: The halves, as far as they are made.
+    made_sending: SendingHalf | None = None
+    made_receiving: ReceivingHalf | None = None
+
+    @property
+    def sending(self) -> SendingHalf:
+        """The half that this side sends on."""
+        half = self.made_sending
+        if half is None:
+            state = _COMPLETE if self.own else _OPEN
+            half = self.made_sending = SendingHalf(self.id, self.streams.peer_stream_window, state, state)
+        return half
+
+    @property
+    def receiving(self) -> ReceivingHalf:
+        """The half that this side receives on."""
+        half = self.made_receiving
+        if half is None:
+            state = _OPEN if self.own else _COMPLETE
+            window = self.streams.limits.stream_window
+            half = self.made_receiving = ReceivingHalf(self.id, window, state, self.held)
+        return half
 
     @property
     def answered(self) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from haptera.errors import Failure
-from haptera.wire import NO_ENTRIES, Tag
+from haptera.wire import NO_ENTRIES, Entries, Tag
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -53,7 +53,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 
     payload: bytes
     failure: Failure | None = None
-    entries: dict[int, bytes] = NO_ENTRIES
+    entries: Entries = NO_ENTRIES
 
     @property
     def revision(self) -> int | None:

@@ -136,24 +136,21 @@ class Caller:
                 trace = self.telemetry.begin_call(call)
                 if trace is not None and self.sends_traces:
                     call.add_entries(trace.entries())
-            self._send_or_keep(call, timeout)
-        return call
-
-    def _send_or_keep(self, call: Call, timeout: float | None) -> None:
-        size = len(call.payload)
-        if not self.waits and self._connection.can_request(size):
-            self._one_by_one = 0 if self.calls else self._one_by_one + 1
-            self._send(call, timeout)
-            if timeout is not None:
-                self._deadlines.add(call.stream, self._loop.time() + timeout)
-            if self._one_by_one > _ONE_BY_ONE_MIN:
-                self._link.send_now()
+            size = len(call.payload)
+            if not self.waits and self._connection.can_request(size):
+                self._one_by_one = 0 if self.calls else self._one_by_one + 1
+                self._send(call, timeout)
+                if timeout is not None:
+                    self._deadlines.add(call.stream, self._loop.time() + timeout)
+                if self._one_by_one > _ONE_BY_ONE_MIN:
+                    link.send_now()
+                else:
+                    link.schedule_flush()
+            elif self._connection.going_away:
+                self.refuse(call)
             else:
-                self._link.schedule_flush()
-        elif self._connection.going_away:
-            self.refuse(call)
-        else:
-            self._enqueue(call, size, timeout)
+                self._enqueue(call, size, timeout)
+        return call
 
     @staticmethod
     def refuse(call: Call) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from haptera.connection import Config, Connection, Role
-from haptera.connection.config import METADATA_KNOWN_MAX
-from haptera.connection.events import ErrorReceived, RequestReceived, ResponseReceived
-from haptera.wire.frame import FrameType, encode_frame
+from haptera.connection.config import LAYOUTS_MAX, METADATA_KNOWN_MAX
+from haptera.connection.events import Closed, ErrorReceived, RequestReceived, ResponseReceived
+from haptera.wire.frame import COMPRESSED, SIGNED, FrameType, encode_frame
 from haptera.wire.metadata import Tag, encode_entry, encode_route
 
 ALL = Config(entropy=os.urandom).capabilities
@@ -43,6 +44,13 @@ def known(connection: Connection, kind: FrameType) -> dict[bytes, object]:
     return remembered
 
 
+def layouts(connection: Connection) -> dict[int, object]:
+    """The forms of answers that a connection knows."""
+    receiver = connection._reception._receivers[int(FrameType.RESPONSE)].__self__  # type: ignore[attr-defined]
+    remembered: dict[int, object] = receiver._layouts
+    return remembered
+
+
 def test_a_request_that_comes_again_means_the_same() -> None:
     dialer, acceptor = pair()
     first, second = ask(dialer, acceptor, TIMEOUT), ask(dialer, acceptor, TIMEOUT)
@@ -66,7 +74,29 @@ def test_answers_that_come_again_mean_the_same() -> None:
         (answer,) = dialer.receive_data(acceptor.data_to_send(1 << 20), 0.0)
         assert isinstance(answer, ResponseReceived)
         assert answer.entries == {Tag.SERVER_TIME_US: (7).to_bytes(4, "big")}
-    assert len(known(dialer, FrameType.RESPONSE)) == 1
+    assert list(layouts(dialer)) == [len(TIMES)]
+
+
+@pytest.mark.parametrize("again", [0, 1, 5])
+def test_an_answer_leaves_out_what_was_not_agreed_however_often_it_comes(again: int) -> None:
+    dialer, acceptor = pair(("pipelining",))
+    for _ in range(again + 1):
+        stream = ask(dialer, acceptor, b"").stream
+        (answer,) = dialer.receive_data(encode_frame(FrameType.RESPONSE, 0, stream, TIMES), 0.0)
+        assert isinstance(answer, ResponseReceived)
+        assert answer.entries == {}
+
+
+def test_answers_of_a_known_form_have_values_of_their_own() -> None:
+    dialer, acceptor = pair()
+    answers = []
+    for number in range(4):
+        stream = ask(dialer, acceptor, b"").stream
+        entries = encode_entry(Tag.REVISION, number.to_bytes(8, "big")) + encode_entry(Tag.REPLAYED, b"")
+        answers += dialer.receive_data(encode_frame(FrameType.RESPONSE, 0, stream, entries), 0.0)
+    assert [answer.entries for answer in answers if isinstance(answer, ResponseReceived)] == [
+        {Tag.REVISION: number.to_bytes(8, "big"), Tag.REPLAYED: b""} for number in range(4)
+    ]
 
 
 def test_an_id_is_not_remembered_since_it_never_comes_again() -> None:
@@ -79,7 +109,6 @@ def test_an_id_is_not_remembered_since_it_never_comes_again() -> None:
         acceptor.respond(request.stream, b"")
         dialer.receive_data(acceptor.data_to_send(1 << 20), 0.0)
     assert list(known(acceptor, FrameType.REQUEST)) == [encode_route("s", "m") + TIMEOUT]
-    assert known(dialer, FrameType.RESPONSE) == {}
 
 
 def test_what_comes_once_beside_an_id_is_not_remembered() -> None:
@@ -88,6 +117,23 @@ def test_what_comes_once_beside_an_id_is_not_remembered() -> None:
         below = encode_entry(Tag.ANSWERED_BELOW, number.to_bytes(8, "big"))
         ask(dialer, acceptor, encode_entry(Tag.REQUEST_ID, os.urandom(16)) + below)
     assert known(acceptor, FrameType.REQUEST) == {}
+
+
+@pytest.mark.parametrize("flag", [SIGNED, COMPRESSED])
+def test_a_flag_that_was_not_agreed_on_is_refused_on_frames_that_are_usual_but_for_it(flag: int) -> None:
+    metadata = encode_route("s", "m") + TIMEOUT
+    for type_, entries in ((FrameType.REQUEST, metadata), (FrameType.RESPONSE, TIMES)):
+        dialer, acceptor = pair()
+        receiver = acceptor if type_ is FrameType.REQUEST else dialer
+        for stream in (1, 3):
+            dialer.request("s", "m", b"", entries=TIMEOUT)
+            (event,) = receiver.receive_data(encode_frame(type_, 0, stream, entries), 0.0)
+            assert isinstance(event, RequestReceived | ResponseReceived)
+        dialer.request("s", "m", b"", entries=TIMEOUT)
+        (event,) = receiver.receive_data(encode_frame(type_, flag, 5, entries), 0.0)
+        assert isinstance(event, Closed)
+        assert event.error is not None
+        assert event.error.code == 1008
 
 
 _ENTRY = st.one_of(
@@ -110,6 +156,47 @@ def test_metadata_means_the_same_whatever_is_remembered(sent: list[bytes]) -> No
         _, fresh = pair()
         assert acceptor.receive_data(data, 0.0) == fresh.receive_data(data, 0.0)
         assert acceptor.data_to_send(1 << 20) == fresh.data_to_send(1 << 20)
+
+
+_ANSWER_ENTRY = st.one_of(
+    _ENTRY,
+    st.integers(0, 2).map(lambda number: encode_entry(Tag.REVISION, number.to_bytes(8, "big"))),
+    st.sampled_from((TIMES, encode_entry(Tag.REPLAYED, b""), encode_entry(Tag.CONTENT_TYPE, b"text"))),
+    st.just(encode_entry(Tag.RAW_LENGTH, (7).to_bytes(4, "big"))),
+)
+
+
+@given(
+    st.lists(st.lists(_ANSWER_ENTRY, max_size=4).map(b"".join), max_size=12), st.sampled_from([ALL, ("pipelining",)])
+)
+def test_the_metadata_of_an_answer_means_the_same_whatever_forms_are_known(
+    sent: list[bytes], capabilities: tuple[str, ...]
+) -> None:
+    dialer, _ = pair(capabilities)
+    for metadata in sent:
+        fresh, _ = pair(capabilities)
+        answers = []
+        for connection in (dialer, fresh):
+            stream = connection.request("s", "m", b"")
+            connection.data_to_send(1 << 20)
+            events = connection.receive_data(encode_frame(FrameType.RESPONSE, 0, stream, metadata, b"x"), 0.0)
+            answers.append([msgspec.structs.replace(event, stream=0) for event in events])
+            assert connection.data_to_send(1 << 20) == b""
+            connection.check()
+        assert answers[0] == answers[1]
+
+
+def test_a_peer_that_varies_the_forms_of_its_answers_fills_no_memory() -> None:
+    dialer, acceptor = pair()
+    entries = [encode_entry(tag, bytes(length)) for tag, length in ((1, 16), (6, 4), (7, 4), (9, 0), (10, 8), (11, 8))]
+    lengths = set()
+    for number in range(1 << len(entries)):
+        metadata = b"".join(entry for place, entry in enumerate(entries) if number >> place & 1)
+        lengths.add(len(metadata))
+        stream = ask(dialer, acceptor, b"").stream
+        dialer.receive_data(encode_frame(FrameType.RESPONSE, 0, stream, metadata), 0.0)
+        assert len(layouts(dialer)) <= LAYOUTS_MAX
+    assert len(lengths) > LAYOUTS_MAX
 
 
 def test_a_peer_that_varies_its_metadata_fills_no_memory() -> None:
