@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from threading import get_ident
 from typing import TYPE_CHECKING, Final
@@ -93,15 +94,17 @@ class Dispatcher:
             received = self.stopwatch.now
         requests, arrived, timed = self.requests, self.arrived, self._timed
         entries: dict[int, bytes] | None = None
-        timeout_s: float | None = None
+        timeout_s = due = None
         for event in events:
             stream = event.stream
             if event.entries is not entries:  # most requests have those of the one before
                 entries = event.entries
                 timeout_s = self._look_at(entries)
-            deadline = None
-            if timeout_s is not None:
-                deadline = (self.link.read_at if event.begun is None else event.begun) + timeout_s
+                due = None if timeout_s is None else self.link.read_at + timeout_s
+            deadline = due
+            if timeout_s is not None and deadline is not None:
+                if event.begun is not None:
+                    deadline = event.begun + timeout_s
                 timed.append((deadline, stream))
             requests[stream] = request = Request(
                 self,
@@ -287,18 +290,25 @@ class Dispatcher:
         if get_ident() != self._home.thread:
             self._home.check()
         unanswered, stopwatch, connection = self.requests, self.stopwatch, self._connection
-        owed = [answer for answer in answers if unanswered.pop(answer[0].stream, None) is not None]
-        if not owed:
+        now = 0.0 if stopwatch is None else stopwatch.reading(len(answers))
+        received = used = math.nan
+        times = b""
+        requests: list[Request] = []
+        given: list[tuple[int, bytes, bytes]] = []
+        for request, payload, entries in answers:
+            stream = request.stream
+            if unanswered.pop(stream, None) is None:
+                continue
+            # Most requests came and were worked on with the one before, and so have its times.
+            if stopwatch is not None and (
+                request._received != received or request._used != used or request._begun is not None
+            ):
+                received, used = request._received, request._used
+                times = stopwatch.entries(request, now)
+            requests.append(request)
+            given.append((stream, payload, entries + times))
+        if not given:
             return
-        requests = [request for request, _, _ in owed]
-        if stopwatch is None:
-            given = [(request.stream, payload, entries) for request, payload, entries in owed]
-        else:
-            times = stopwatch.entries(requests, stopwatch.reading(len(answers)))
-            given = [
-                (request.stream, payload, entries + told)
-                for (request, payload, entries), told in zip(owed, times, strict=True)
-            ]
         try:
             connection.respond_all(given)
         except BaseException:
@@ -315,7 +325,7 @@ class Dispatcher:
         if self.requests.pop(stream, None) is None:
             return
         if self.stopwatch is not None:
-            entries += self.stopwatch.entries((request,), self.stopwatch.reading(1))[0]
+            entries += self.stopwatch.entries(request, self.stopwatch.reading(1))
         stopped = self._reasons.get(stream)
         if stopped is not None:
             # A service that says "cancelled" knows better than anyone whether something was done.

@@ -70,13 +70,13 @@ class EventRouter:
         requests: list[RequestReceived] = []  # those in a row are added together
         for event in events:
             # The two usual ones first.
-            if isinstance(event, RequestReceived):
+            if type(event) is RequestReceived:
                 requests.append(event)
                 continue
             if requests:
                 dispatcher.add(requests)
                 requests = []
-            if isinstance(event, ResponseReceived):
+            if type(event) is ResponseReceived:
                 caller.end(event.stream, Answer(event.payload, None, event.entries))
             else:
                 self._take_other(event)

@@ -6,7 +6,7 @@ import asyncio
 import math
 import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from haptera.wire import Tag
@@ -80,22 +80,17 @@ class Stopwatch:
         self._shared -= answers
         return self._shared_reading
 
-    def entries(self, requests: Iterable[Request], now: float) -> list[bytes]:
-        """Encode the times of each of some requests that are answered ``now`` as metadata entries."""
-        found: list[bytes] = []
-        of_batch = now - self.now if self._in_batch else None
-        for request in requests:
-            received, used = request._received, request._used
-            if of_batch is not None:
-                used = of_batch
-            elif request._begun is not None:
-                used = now - request._begun
-            # Most of them came and were worked on together.
-            if received != self._received or used != self._used or now != self._now:
-                self._received, self._used, self._now = received, used, now
-                self._encoded = _encode(used, now - received - used)
-            found.append(self._encoded)
-        return found
+    def entries(self, request: Request, now: float) -> bytes:
+        """Encode the times of a request that is answered ``now`` as metadata entries."""
+        received, used = request._received, request._used
+        if self._in_batch:
+            used = now - self.now
+        elif request._begun is not None:
+            used = now - request._begun
+        if received != self._received or used != self._used or now != self._now:
+            self._received, self._used, self._now = received, used, now
+            self._encoded = _encode(used, now - received - used)
+        return self._encoded
 
 
 def _encode(used: float, waited: float) -> bytes:

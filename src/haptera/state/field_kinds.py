@@ -26,6 +26,7 @@ from haptera.key_rules import (
     EXPIRY_MAX_MS,
     INT64_MAX,
     INT64_MIN,
+    KEY_SIZE_MAX,
     LEASE_TTL_MAX_MS,
     LEASE_TTL_MIN_MS,
     LEASES_RENEWED_MAX,
@@ -96,9 +97,10 @@ class TextKind(FieldKind):
 
 
 class KeyKind(TextKind):
-    """A key of the store."""
+    """A key of the store. One like most, ASCII without a NUL, is accepted and measured without a call."""
 
-    accepts = "is_key({0})"
+    size = "(len({0}) if {0}.isascii() else text_size({0}))"
+    accepts = f"(({{0}}.isascii() and 0 < len({{0}}) <= {KEY_SIZE_MAX} and '\\0' not in {{0}}) or is_key({{0}}))"
 
     def refusal(self, name: str, op: Any) -> Failure | None:
         return key_refusal(getattr(op, name))
@@ -107,6 +109,7 @@ class KeyKind(TextKind):
 class WatchedKeyKind(KeyKind):
     """The one key that is watched, if it is one."""
 
+    size = TextKind.size
     accepts = "({0} is None or is_key({0}))"
 
     def refusal(self, name: str, op: Any) -> Failure | None:

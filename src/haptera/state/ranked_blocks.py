@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from haptera.state.invariants import require
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Sequence
 
 ValueT = TypeVar("ValueT")
 
@@ -67,9 +67,22 @@ class RankedBlocks(Generic[ValueT]):
         """Take out the value of ``rank``, which is there."""
         self.remove_all((rank,))
 
-    def remove_all(self, ranks: Iterable[int]) -> None:
+    def remove_all(self, ranks: Sequence[int]) -> None:
         """Take out the values of some ranks, each of which is there."""
         blocks = self._blocks
+        if len(ranks) > 1 and ranks == list(range(ranks[0], ranks[0] + len(ranks))):
+            # In a row, as they came: each block is changed once.
+            rank, stop = ranks[0], ranks[-1] + 1
+            while rank < stop:
+                number, place = rank >> _BLOCK_BITS, rank & _PLACE
+                count = min(stop - rank, BLOCK_SIZE - place)
+                block = blocks[number]
+                block.values[place : place + count] = [None] * count
+                block.gaps = gaps = block.gaps + count
+                if gaps == BLOCK_SIZE:
+                    del blocks[number]
+                rank += count
+            return
         for rank in ranks:
             number = rank >> _BLOCK_BITS
             block = blocks[number]

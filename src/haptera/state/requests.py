@@ -145,15 +145,17 @@ class Requests:
     ) -> None:
         """Remember the result of a command that `judge` let through; of one too large to keep, the ``version``."""
         owner = self._users.get(user) or self._begin(user)
-        size = len(_encoder.encode(result))
         kept: tuple[Any, ...] | _Brief = result
         charge = None
-        if size > limits.ANSWER_SMALL_SIZE:
-            brief = _without_details(result) if isinstance(result, Failure) else version
-            if size > limits.ANSWER_SIZE_MAX or not self._make_room(owner, size):
-                kept = brief
-            else:
-                charge = self._charge(owner, request_id, size, brief)
+        # Numbers and flags alone are small. Of other results the first field has bytes, or the last is an array.
+        if type(result) is not tuple or type(result[-1]) is tuple or type(result[0]) is bytes:
+            size = len(_encoder.encode(result))
+            if size > limits.ANSWER_SMALL_SIZE:
+                brief = _without_details(result) if isinstance(result, Failure) else version
+                if size > limits.ANSWER_SIZE_MAX or not self._make_room(owner, size):
+                    kept = brief
+                else:
+                    charge = self._charge(owner, request_id, size, brief)
         rank = self._order.add((owner.name, request_id, self.clock_ms))
         owner.answers[request_id] = (rank, digest, kept, charge)
 

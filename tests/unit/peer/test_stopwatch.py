@@ -144,7 +144,7 @@ def test_a_batch_that_is_answered_at_once_costs_two_readings_of_the_clock() -> N
     stopwatch.read()
     requests = [received(stream, stopwatch.now) for stream in range(32)]
     stopwatch.begin_batch()
-    assert {times(*stopwatch.entries((request,), stopwatch.reading(1))) for request in requests} == {(1000, 0)}
+    assert {times(stopwatch.entries(request, stopwatch.reading(1))) for request in requests} == {(1000, 0)}
     stopwatch.end_batch([])
     assert clock.readings - before == 2
 
@@ -159,9 +159,9 @@ def test_times_that_do_not_fit_are_the_largest_that_do() -> None:
     begun = clock.now
     stopwatch.begin(second)
     clock.now += 5000.0
-    assert times(*stopwatch.entries((first,), stopwatch.reading(1))) == (2**32 - 1, 2**32 - 1)
+    assert times(stopwatch.entries(first, stopwatch.reading(1))) == (2**32 - 1, 2**32 - 1)
     clock.now = begun - 1.0  # a clock that was turned back
-    assert times(*stopwatch.entries((second,), stopwatch.reading(1)))[0] == 0
+    assert times(stopwatch.entries(second, stopwatch.reading(1)))[0] == 0
 
 
 def test_the_clock_tells_microseconds_on_every_loop() -> None:

@@ -47,3 +47,17 @@ def test_a_block_whose_values_are_gone_is_gone() -> None:
         blocks.remove(rank)
     assert len(blocks._blocks) == 2, "the block of the first value, and the one that grows"
     blocks.check()
+
+
+@pytest.mark.parametrize("size", [2, 50, BLOCK_SIZE, BLOCK_SIZE + 7])
+def test_values_in_a_row_are_taken_out_together_over_the_ends_of_blocks(size: int) -> None:
+    values = 3 * BLOCK_SIZE
+    blocks, left = filled(values), list(range(values))
+    while left:
+        start = random.randrange(len(left))
+        taken = left[start : start + size]
+        blocks.remove_all(taken)
+        del left[start : start + size]
+        assert list(blocks.values()) == [str(number) for number in left]
+        blocks.check()
+    assert len(blocks._blocks) == 1, "the one that grows"
