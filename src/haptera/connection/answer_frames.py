@@ -219,9 +219,8 @@ class AnswerReceiver:
         except RemoteProtocolError as error:
             self._fail(stream, error.failure("unknown"))
             return
-        if not entries.keys().isdisjoint(streams.ignored):
-            streams.drop_ignored(entries)
-        elif has_layout(frame.metadata, entries):
+        streams.drop_ignored(entries)
+        if has_layout(frame.metadata, entries):
             remember_layout(self._layouts, frame.metadata)
         if len(frame.payload) > self._message_max:
             self._fail(stream, streams.too_large("unknown"))

@@ -272,7 +272,11 @@ class Entries:
         if lease_id is not None or self.leases.attached:
             self.leases.moved(key, previous, revision, lease_id)
         entry = (value, revision, expires_at_ms)
-        self.entries.put(key, entry)
+        whole = self.entries.whole
+        if previous is None or whole is None:
+            self.entries.put(key, entry)
+        else:
+            whole[key] = entry  # a dict does not grow by a key that is in it
         self.events.append(revision, PUT, key, entry, previous)
 
     def _move_expiry(self, key: str, old_ms: int | None, new_ms: int | None) -> None:

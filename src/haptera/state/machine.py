@@ -162,26 +162,27 @@ class StateMachine:
         if index != self.index + 1:
             raise ValueError(f"entry {index} does not follow entry {self.index}")
         self.index = index
-        before = self.kv.earlier_ms = self.time_ms
-        self.time_ms = self.kv.now_ms = max(before, time_ms)
-        self.requests.advance(self.time_ms - before)
-        events = self.kv.events
+        kv, requests = self.kv, self.requests
+        before = kv.earlier_ms = self.time_ms
+        self.time_ms = kv.now_ms = max(before, time_ms)
+        requests.advance(self.time_ms - before)
+        events = kv.events
         events.time_ms = self.time_ms
         results: list[Result] = []
-        writes = self._writes
+        writes, judge, remember = self._writes, requests.judge, requests.remember
         work, work_max = 0, limits.SLICE_WORK_MAX
         for command in commands:
             work += _COMMAND_WORK
             if work >= work_max:
                 yield work
                 work = 0
-            op, request_id = command.op, command.request_id
+            op, user, request_id = command.op, command.user, command.request_id
             if request_id is not None:
-                answered = self.requests.judge(command.user, request_id, command.digest)
+                answered = judge(user, request_id, command.digest)
                 if answered is not None:
                     results.append(answered)
                     continue
-            events.user = command.user
+            events.user = user
             kind = type(op)
             fence = op.fence if kind in FENCED else None  # type: ignore[attr-defined]  # by the members of FENCED
             if fence is not None and (refused := self.leases.fenced(fence)) is not None:
@@ -194,9 +195,9 @@ class StateMachine:
                 result = yield from self._many[kind](op)
                 work += min(_keys_of(op, result) * KEY_WORK, work_max)
             if request_id is not None and (type(result) is tuple or (command.resent and isinstance(result, Failure))):
-                self.requests.remember(command.user, request_id, command.digest, result, self.kv.revision)
+                remember(user, request_id, command.digest, result, kv.revision)
             results.append(result)
-        self.kv.held.sweep()
+        kv.held.sweep()
         return results
 
     def known(self, command: Logged) -> Result | None:

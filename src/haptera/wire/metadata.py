@@ -167,6 +167,10 @@ class LaidOut(msgspec.Struct, frozen=True, gc=False, eq=False):
         place = self.places.get(tag)
         return None if place is None else self.metadata[place]
 
+    def items(self) -> list[tuple[int, bytes]]:
+        """Return the entries."""
+        return [(tag, self.metadata[place]) for tag, place in self.places.items()]
+
     def __contains__(self, tag: int) -> bool:
         return tag in self.places
 
@@ -174,7 +178,7 @@ class LaidOut(msgspec.Struct, frozen=True, gc=False, eq=False):
         return self.metadata[self.places[tag]]
 
     def __eq__(self, other: object) -> bool:
-        return {tag: self[tag] for tag in self.places} == other
+        return dict(self.items()) == other
 
     def __hash__(self) -> int:
         raise TypeError("entries are no key")

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from haptera.connection import Config, Connection, Role
 from haptera.connection.config import LAYOUTS_MAX, METADATA_KNOWN_MAX
-from haptera.connection.events import Closed, ErrorReceived, RequestReceived, ResponseReceived
+from haptera.connection.events import CallFailed, Closed, ErrorReceived, RequestReceived, ResponseReceived
+from haptera.wire import Limits
 from haptera.wire.frame import COMPRESSED, SIGNED, FrameType, encode_frame
 from haptera.wire.metadata import Tag, encode_entry, encode_route
 
@@ -20,10 +21,14 @@ TIMEOUT = encode_entry(Tag.TIMEOUT_MS, (5000).to_bytes(4, "big"))
 TIMES = encode_entry(Tag.SERVER_TIME_US, (7).to_bytes(4, "big"))
 
 
-def pair(capabilities: tuple[str, ...] = ALL) -> tuple[Connection, Connection]:
+def pair(capabilities: tuple[str, ...] = ALL, limits: Limits | None = None) -> tuple[Connection, Connection]:
     """A dialer and an acceptor whose handshake is done."""
     dialer, acceptor = (
-        Connection(role, Config(entropy=os.urandom, grease=False, capabilities=capabilities), 0.0)
+        Connection(
+            role,
+            Config(entropy=os.urandom, grease=False, capabilities=capabilities, limits=limits or Limits()),
+            0.0,
+        )
         for role in (Role.DIALER, Role.ACCEPTOR)
     )
     acceptor.receive_data(dialer.data_to_send(1 << 20), 0.0)
@@ -87,6 +92,53 @@ def test_an_answer_leaves_out_what_was_not_agreed_however_often_it_comes(again: 
         assert answer.entries == {}
 
 
+def answered(dialer: Connection, metadata: bytes) -> dict[int, bytes] | None:
+    """The entries of an answer with this metadata; None where it is refused."""
+    stream = dialer.request("s", "m", b"")
+    (event,) = dialer.receive_data(encode_frame(FrameType.RESPONSE, 0, stream, metadata), 0.0)
+    return dict(event.entries.items()) if isinstance(event, ResponseReceived) else None
+
+
+@pytest.mark.parametrize(
+    ("sent", "entries"),
+    [
+        ([TIMES, encode_entry(Tag.QUEUE_TIME_US, b"1234"), TIMES], [{6: TIMES[2:]}, {7: b"1234"}, {6: TIMES[2:]}]),
+        ([TIMES + encode_entry(0x30, b"later")] * 3, [{6: TIMES[2:]}] * 3),
+        ([TIMES + encode_entry(Tag.CONTENT_TYPE, text) for text in (b"ab", b"cd", b"\xff\xff")], [
+            {6: TIMES[2:], 8: b"ab"},
+            {6: TIMES[2:], 8: b"cd"},
+            None,
+        ]),
+        ([TIMES, encode_entry(0xF0, b"1234"), TIMES[:-1]], [{6: TIMES[2:]}, None, None]),
+    ],
+)  # fmt: skip
+def test_answers_of_one_length_are_told_apart(sent: list[bytes], entries: list[dict[int, bytes] | None]) -> None:
+    dialer, _ = pair()
+    assert [answered(dialer, metadata) for metadata in sent] == entries
+
+
+def test_a_usual_answer_to_a_call_that_has_failed_says_nothing_more() -> None:
+    dialer, _ = pair()
+    assert answered(dialer, TIMES) == answered(dialer, TIMES)
+    stream = dialer.request("s", "m", b"")
+    damaged = bytearray(encode_frame(FrameType.ITEM, 0, stream, b"", b"item"))
+    damaged[-1] ^= 1
+    (event,) = dialer.receive_data(bytes(damaged), 0.0)
+    assert isinstance(event, CallFailed)
+    assert dialer.receive_data(encode_frame(FrameType.RESPONSE, 0, stream, TIMES), 0.0) == []
+
+
+def test_a_usual_answer_is_no_larger_than_this_side_takes() -> None:
+    limits = Limits(max_message=64 * 1024, max_frame=1024 * 1024)
+    dialer, _ = pair(limits=limits)
+    answered(dialer, TIMES)
+    stream = dialer.request("s", "m", b"")
+    payload = bytes(limits.max_message + 1)
+    (event,) = dialer.receive_data(encode_frame(FrameType.RESPONSE, 0, stream, TIMES, payload), 0.0)
+    assert isinstance(event, CallFailed)
+    assert event.failure.code == 3004
+
+
 def test_answers_of_a_known_form_have_values_of_their_own() -> None:
     dialer, acceptor = pair()
     answers = []
@@ -117,6 +169,22 @@ def test_what_comes_once_beside_an_id_is_not_remembered() -> None:
         below = encode_entry(Tag.ANSWERED_BELOW, number.to_bytes(8, "big"))
         ask(dialer, acceptor, encode_entry(Tag.REQUEST_ID, os.urandom(16)) + below)
     assert known(acceptor, FrameType.REQUEST) == {}
+
+
+def test_requests_with_ids_of_the_same_length_are_told_apart() -> None:
+    dialer, acceptor = pair()
+    later = encode_entry(Tag.TIMEOUT_MS, (6000).to_bytes(4, "big"))
+    sent = [(method, entry) for method in ("m", "n") for entry in (TIMEOUT, later)] * 3
+    for number, (method, entry) in enumerate(sent):
+        dialer.request("s", method, b"", request_id=bytes([number]) * 16, entries=entry)
+    seen = [
+        (event.method, event.entries, event.request_id)
+        for event in acceptor.receive_data(dialer.data_to_send(1 << 20), 0.0)
+        if isinstance(event, RequestReceived)
+    ]
+    assert seen == [
+        (method, {Tag.TIMEOUT_MS: entry[2:]}, bytes([number]) * 16) for number, (method, entry) in enumerate(sent)
+    ]
 
 
 @pytest.mark.parametrize("flag", [SIGNED, COMPRESSED])

@@ -35,6 +35,9 @@ TRACKED_MIN = 65536
 #: One line of the log in this time says that a user's answers are many, or that a connection's share is full.
 WARN_EVERY_S = 60.0
 
+#: The types of the results of changes that were all made.
+_RESULTS = {tuple}
+
 #: The name of a connection's share among its attributes.
 _SHARE = "haptera.kv.answers"
 
@@ -61,7 +64,7 @@ class Answers:
             share = self._begin(submitter, peer)
         # The last of them is judged by this, when the others before it are under way.
         free = self._commands.room_for_answers(submitter) - self._under_way - count + 1
-        if len(share.answers) + len(share.resent) + share.under_way + count > share_of(free):
+        if len(share.ids) + len(share.resent) + share.under_way + count > share_of(free):
             return False
         share.under_way += count
         self._under_way += count
@@ -107,7 +110,35 @@ class Answers:
         if share is None:
             return  # none of them has a request id
         remembered: Container[bytes] = () if peer.closed else self._commands.remembers(submitter)
-        answers, before = share.answers, len(share)
+        before = len(share)
+        ids = [command.request_id for command in commands]
+        if (
+            set(map(type, results)) == _RESULTS
+            and all(map(remembered.__contains__, ids))
+            and True not in [command.resent for command in commands]
+        ):
+            # Changes like most: each was made now, under an id, and on this connection alone.
+            share.streams.extend([request.stream for request in requests])
+            share.ids.extend(ids)  # type: ignore[arg-type]  # None is not remembered
+            settled = len(ids)
+        else:
+            settled = self._settle_each(share, remembered, requests, commands, results)
+        self._tracked += len(share) - before
+        share.under_way -= settled
+        self._under_way -= settled
+        if self._tracked > self._tracked_max:
+            self._sweep()
+        self._look(submitter)
+
+    def _settle_each(
+        self,
+        share: Share,
+        remembered: Container[bytes],
+        requests: Sequence[Request],
+        commands: Sequence[Envelope],
+        results: Sequence[Result],
+    ) -> int:
+        """Add the remembered answers to a share; how many changes have an id."""
         settled = 0
         for request, command, result in zip(requests, commands, results, strict=True):
             request_id = command.request_id
@@ -126,13 +157,9 @@ class Answers:
                 if command.resent:
                     share.resent.append(request_id)
                 else:
-                    answers.append((request.stream, request_id))
-        self._tracked += len(share) - before
-        share.under_way -= settled
-        self._under_way -= settled
-        if self._tracked > self._tracked_max:
-            self._sweep()
-        self._look(submitter)
+                    share.streams.append(request.stream)
+                    share.ids.append(request_id)
+        return settled
 
     def _begin(self, submitter: Submitter, peer: Peer) -> Share:
         share = peer.attributes[_SHARE] = Share(submitter)
@@ -145,9 +172,7 @@ class Answers:
         share: Share | None = peer.attributes.get(_SHARE)
         if share is None:
             return
-        answers, request_ids = share.answers, []
-        while answers and answers[0][0] < answered_below:
-            request_ids.append(answers.popleft()[1])
+        request_ids = share.take_below(answered_below)
         if request_ids:
             self._tracked -= len(request_ids)
             self._commands.forget(share.submitter, request_ids)
@@ -175,12 +200,8 @@ class Answers:
         self._shares.discard(share)
 
     def _drop_expired(self, share: Share) -> None:
-        before, remembered = len(share), self._commands.remembers(share.submitter)
-        answers, resent = share.answers, share.resent
-        while answers and answers[0][1] not in remembered:
-            answers.popleft()
-        while resent and resent[0] not in remembered:
-            resent.popleft()
+        before = len(share)
+        share.drop_forgotten(self._commands.remembers(share.submitter))
         self._tracked -= before - len(share)
 
     def _sweep(self) -> None:
