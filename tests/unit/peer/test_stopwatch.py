@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from haptera import Answer, Peer, Request, Service, method
+from haptera.peer import respond_all
 from haptera.peer.stopwatch import Stopwatch, clock_of
 from haptera.testing import connected_peers, virtual_clock
 from haptera.wire.metadata import Tag, decode_entries
@@ -78,6 +79,20 @@ async def test_what_a_batch_service_answers_later_has_waited() -> None:
         batches.requests[1].respond()
         answers = await asyncio.gather(*calls)
         assert [(answer.server_time_us, answer.queue_time_us) for answer in answers] == [(0, 3_000_000), (0, 7_000_000)]
+
+
+@virtual_clock
+async def test_answers_that_are_given_together_tell_the_time_of_each() -> None:
+    batches = Batches()
+    async with pair(batches) as (peer, _):
+        await peer.ready()
+        calls = []
+        for _ in range(3):
+            calls += [peer.request("batches", "anything", b"", timeout=None) for _ in range(2)]
+            await asyncio.sleep(1.0)
+        respond_all([(request, b"", b"") for request in batches.requests])
+        answers = await asyncio.gather(*calls)
+        assert [answer.queue_time_us for answer in answers] == [3_000_000] * 2 + [2_000_000] * 2 + [1_000_000] * 2
 
 
 @virtual_clock
