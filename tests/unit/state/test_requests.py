@@ -9,7 +9,7 @@ import pytest
 
 from haptera.errors import Failure
 from haptera.state import Logged, Replayed, StateMachine, limits
-from haptera.state.operations import Clear, Delete, Forget, Increment, Set
+from haptera.state.operations import Clear, Delete, Forget, GetAndDelete, GetAndExpire, Increment, Set, Write
 from haptera.state.requests import Requests
 from tests.unit.state.store import Store, refused
 
@@ -49,6 +49,18 @@ def test_a_result_that_changed_nothing_is_remembered_too(store: Store) -> None:
     assert store.do(Delete("a"), "app", ONE, DIGEST) == (False, None, None)
     store.do(Set("a", b""))
     assert store.do(Delete("a"), "app", ONE, DIGEST) == Replayed((False, None, None))
+
+
+@pytest.mark.parametrize(
+    "op",
+    [GetAndDelete("a"), GetAndExpire("a", ttl_ms=1000), Set("a", b"", return_previous=True)],
+    ids=["get_and_delete", "get_and_expire", "set"],
+)
+def test_every_answer_with_a_large_value_is_charged(store: Store, op: Write) -> None:
+    store.do(Set("a", bytes(limits.ANSWER_SMALL_SIZE + 1)))
+    store.do(op, "app", ONE, DIGEST)
+    assert store.requests.size > limits.ANSWER_SMALL_SIZE
+    store.check()
 
 
 def test_the_same_id_for_another_request_is_3012(store: Store) -> None:
