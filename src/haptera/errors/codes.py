@@ -155,10 +155,7 @@ class AuthenticationLocked(ServerError):
 
 
 class PermissionDenied(ServerError, PermissionError):
-    """2004: the user may not do this.
-
-    Reserved: nothing answers with it yet.
-    """
+    """2004: the user may not do this."""
 
 
 class UnsupportedMechanism(ServerError):

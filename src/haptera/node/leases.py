@@ -16,7 +16,7 @@ from haptera.errors import Failure
 from haptera.node.commit import RETRY_S
 from haptera.node.lease_clock import TICK_MS, LeaseClock
 from haptera.node.lease_deadlines import LeaseDeadlines
-from haptera.state import Logged, operations
+from haptera.state import ListLeasesOf, Logged, operations
 
 if TYPE_CHECKING:
     import asyncio
@@ -74,6 +74,7 @@ class LeaseKeeper:
         self._stopped = False
         machine.answer_with(operations.RenewLease, self._renew)
         machine.answer_with(operations.ListLeases, self._list)
+        machine.answer_with(ListLeasesOf, self._list)
         machine.leases.granted = self._granted
         machine.leases.ended = self._deadlines.remove
 
@@ -106,7 +107,7 @@ class LeaseKeeper:
     def _renew(self, op: operations.RenewLease) -> Result:
         return (self._deadlines.renew(op.leases, self._now_ms()),)
 
-    def _list(self, op: operations.ListLeases) -> Result:
+    def _list(self, op: operations.ListLeases | ListLeasesOf) -> Result:
         now_ms, left_ms = self._now_ms(), self._deadlines.left_ms
         return self._machine.list_leases(op, lambda lease_id: left_ms(lease_id, now_ms))
 

@@ -18,6 +18,7 @@ from haptera.node.descriptors import LOCAL_CONNECTIONS_MAX, connections_max, nee
 from haptera.node.services.kv import KvService
 from haptera.node.services.server import ServerService
 from haptera.node.services.session import NodeSessionService
+from haptera.node.services.submitters import admit
 from haptera.peer import listen, read_key_file, read_listening_options, tls_of
 from haptera.transport import (
     SOCKET_PATH_MAX,
@@ -190,6 +191,7 @@ class NodeServer:
     def _on_peer(self, peer: Peer) -> None:
         self._node.metrics.connections_total += 1
         self._node.connections += 1
+        admit(peer, self._node.commands)
         peer.on_close(lambda: self._on_close(peer))
 
     def _on_close(self, peer: Peer) -> None:

@@ -12,7 +12,7 @@ from haptera import defaults, forks
 from haptera.boot_clock import boot_time_ns
 from haptera.node.archiver import Archiver
 from haptera.node.backups import Backups
-from haptera.node.commands import ANONYMOUS, Commands
+from haptera.node.commands import Commands
 from haptera.node.commit import CommitPipeline
 from haptera.node.entry_clock import SLEW, EntryClock
 from haptera.node.expiry import Expiry
@@ -236,8 +236,8 @@ class Node:
 
     @property
     def remembered_answers(self) -> tuple[int, int]:
-        """How many answers are remembered for a client, and how many may be."""
-        return self.commands.remembered(ANONYMOUS), limits.ANSWERS_PER_USER_MAX
+        """How many answers are remembered for the user who has most of them, and how many may be."""
+        return self._machine.requests.most, limits.ANSWERS_PER_USER_MAX
 
     @property
     def uptime_ms(self) -> int:

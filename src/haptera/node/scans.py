@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    from haptera.node.commands.visibility import Visibility
     from haptera.node.metrics import Metrics
     from haptera.node.slice_queue import Turns
     from haptera.state import Glob, Page, ScanCursor, StateMachine, Steps, operations
@@ -63,13 +64,19 @@ class Cursor:
     It counts in the share of its ``owner``; None has no share.
     """
 
-    __slots__ = ("_cursor", "_scans", "expired", "moved_at", "on_expired", "owner")
+    __slots__ = ("_cursor", "_scans", "_view", "expired", "moved_at", "on_expired", "owner")
 
     def __init__(
-        self, scans: Scans, cursor: ScanCursor, on_expired: Callable[[], None] | None, owner: object | None
+        self,
+        scans: Scans,
+        cursor: ScanCursor,
+        on_expired: Callable[[], None] | None,
+        owner: object | None,
+        view: Visibility,
     ) -> None:
         self._scans = scans
         self._cursor = cursor
+        self._view = view
         self.on_expired = on_expired
         self.owner = owner
         self.moved_at = scans.time()
@@ -105,7 +112,8 @@ class Cursor:
 
         A page may be empty and yet not the last (`done`): it looks at a bounded number of keys. Fails with 4009 when
         the scan made no progress for PROGRESS_TIMEOUT_S, or the store had to give up its revision, with 5001 when
-        the state was abandoned, and with 5005 when the node was closed.
+        the state was abandoned, with 5005 when the node was closed, and with 2004 when its reader may see no key any
+        more: each page is judged by the grants of its time.
         """
         if (abandoned := self._scans.abandoned) is not None:
             self.close()
@@ -114,6 +122,10 @@ class Cursor:
             return self.lost()
         if self._scans.closed:  # an empty last page would look like the end of the keys
             return failure(Code.SHUTTING_DOWN, outcome="not_applied")
+        if (refused := self._view.refusal()) is not None:
+            self.close()
+            return refused
+        self._cursor.sieve = self._view.sieve
         self.moved_at = self._scans.time()
         page = self._cursor.page(max_bytes, max_rows)
         if isinstance(page, Failure) or page.done:
@@ -147,13 +159,14 @@ class Scans:
     def open(
         self,
         op: operations.OpenScan,
-        on_expired: Callable[[], None] | None = None,
-        owner: object | None = None,
-        glob: Glob | None = None,
-        at: operations.AsOf | None = None,
+        on_expired: Callable[[], None] | None,
+        owner: object | None,
+        glob: Glob | None,
+        at: operations.AsOf | None,
+        view: Visibility,
     ) -> Cursor | Failure:
         """Open a valid scan, of the past if there is an `at`. `on_expired` is called if it is ended for want of
-        progress; `glob` is its compiled glob.
+        progress; `glob` is its compiled glob, and `view` its reader's.
 
         An `owner`, a connection for instance, has SCANS_PER_OWNER_MAX at once; 3007 beyond.
         """
@@ -162,7 +175,7 @@ class Scans:
         cursor = self._machine.open_scan(op, glob, at)
         if isinstance(cursor, Failure):
             return cursor
-        opened = Cursor(self, cursor, on_expired, owner)
+        opened = Cursor(self, cursor, on_expired, owner, view)
         self._open.add(opened)
         if owner is not None:
             self._owned[owner] += 1

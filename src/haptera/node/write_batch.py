@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from haptera.errors import Code, failure
-from haptera.state import Logged, operations
+from haptera.state import Logged, frees, operations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -125,16 +125,16 @@ class Batch:
 
     def takes(self, command: Logged) -> bool:
         """Whether the command frees if those of the batch do. Of a full disk's batches each is of one kind."""
-        return not self.commands or operations.frees(command.op) == operations.frees(self.commands[-1].op)
+        return not self.commands or frees(command.op) == frees(self.commands[-1].op)
 
     def only_frees(self) -> bool:
         """Whether each of its commands frees."""
-        return all(operations.frees(command.op) for command in self.commands)
+        return all(frees(command.op) for command in self.commands)
 
     def split(self) -> Batch:
         """Take out the commands that free, as a batch of their own. The holes must be closed."""
-        freeing = self._taken(lambda number: operations.frees(self.commands[number].op))
-        rest = self._taken(lambda number: not operations.frees(self.commands[number].op))
+        freeing = self._taken(lambda number: frees(self.commands[number].op))
+        rest = self._taken(lambda number: not frees(self.commands[number].op))
         self.commands, self.sizes, self.size, self._runs = rest.commands, rest.sizes, rest.size, rest._runs
         return freeing
 

@@ -7,6 +7,7 @@ commands is its only input, so that a replay and a replica come to the same stat
 from __future__ import annotations
 
 from haptera.state import limits, operations
+from haptera.state.access import Access
 from haptera.state.command_encoding import (
     Logged,
     MalformedCommands,
@@ -23,12 +24,15 @@ from haptera.state.expiry import NEVER
 from haptera.state.field_kinds import SERVER_ID_SIZE, list_field
 from haptera.state.glob import SHORT_GLOB_MAX, Glob, compile_glob
 from haptera.state.invariants import require
+from haptera.state.lease_commands import ListLeasesOf
 from haptera.state.limits import COMMAND_SIZE_MAX, CURSORS_MAX, SLICE_WORK_MAX
 from haptera.state.machine import StateMachine
 from haptera.state.msgpack_arrays import array_header, read_array_header
-from haptera.state.operation_sets import OPERATIONS
+from haptera.state.operation_sets import OPERATIONS, frees
 from haptera.state.operations import Operation, Read, Write, method_of
+from haptera.state.permits import Permits, Sieve
 from haptera.state.piece_decoding import MalformedPieces
+from haptera.state.refusals import REFUSALS, denied, refusal, refusal_steps, shown_with
 from haptera.state.results import (
     ANSWER_OVERHEAD,
     ENTRY_OVERHEAD,
@@ -51,27 +55,32 @@ __all__ = [
     "NEVER",
     "OPERATIONS",
     "PRESENT",
+    "REFUSALS",
     "SERVER_ID_SIZE",
     "SHORT_GLOB_MAX",
     "SLICE_WORK_MAX",
     "SNAPSHOT_BOUNDS",
     "UNMET",
+    "Access",
     "Event",
     "EventBounds",
     "EventCursor",
     "EventHistory",
     "Glob",
+    "ListLeasesOf",
     "Logged",
     "MalformedCommands",
     "MalformedPieces",
     "Operation",
     "Page",
+    "Permits",
     "Read",
     "Replayed",
     "Result",
     "ResultT",
     "Row",
     "ScanCursor",
+    "Sieve",
     "StateMachine",
     "Steps",
     "StoredEntry",
@@ -81,11 +90,13 @@ __all__ = [
     "array_header",
     "compile_glob",
     "decode_commands",
+    "denied",
     "dump_pieces",
     "encode_commands",
     "encode_steps",
     "finish",
     "free_steps",
+    "frees",
     "glob_steps",
     "limits",
     "list_field",
@@ -93,7 +104,10 @@ __all__ = [
     "method_of",
     "operations",
     "read_array_header",
+    "refusal",
+    "refusal_steps",
     "require",
+    "shown_with",
     "size_bound",
     "too_many_parts",
     "validate",

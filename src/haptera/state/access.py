@@ -141,6 +141,16 @@ class Access:
             permits = self._permits[name] = self._compiled(holder.roles)
         return permits
 
+    def restriction(self, name: str, now_ms: int) -> Permits | None:
+        """All that a user or a token may do, and None for one that may do everything; good as long as `permits`."""
+        permits = self.permits(name, now_ms)
+        return None if permits is EVERYTHING else permits
+
+    def expires_at_ms(self, name: str) -> int | None:
+        """The time from which on a token is good for nothing; None for any other name."""
+        token = self.tokens.get(name)
+        return None if token is None else token.expires_at_ms
+
     def _compiled(self, roles: Iterable[str]) -> Permits:
         held = reached(self.roles, roles)
         if ADMIN_ROLE in held:

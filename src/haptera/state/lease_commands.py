@@ -9,18 +9,28 @@ from haptera.errors import Code, failure
 from haptera.state import limits
 from haptera.state.entries import in_order
 from haptera.state.event_history import EXPIRE
+from haptera.state.operations import Read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from haptera.state import operations
     from haptera.state.entries import Entries
+    from haptera.state.operations import ListLeases
     from haptera.state.results import Result
     from haptera.state.sliced_work import Steps
 
 
 #: Keys that are taken from their leases in a slice, beside those of one lease: some two milliseconds.
 _KEYS_TAKEN: Final = 32_768
+
+
+class ListLeasesOf(Read, frozen=True):
+    """As `ListLeases`, the leases of one user. The node asks for it where a user may see no others."""
+
+    user: str
+    after: int | None = None
+    limit: int | None = None
 
 
 class LeaseCommands:
@@ -40,7 +50,7 @@ class LeaseCommands:
             return None
         entries = self._entries
         entries.revision += 1
-        self._leases.grant(entries.revision, op.ttl_ms)
+        self._leases.grant(entries.revision, op.ttl_ms, entries.events.user)
         return (entries.revision, op.ttl_ms)
 
     def revoke_lease(self, op: operations.RevokeLease) -> Steps[Result]:
@@ -62,14 +72,14 @@ class LeaseCommands:
         by_id = self._leases.by_id
         return (tuple(by_id[each].ttl_ms if each in by_id else None for each in op.leases),)
 
-    def leases(self, op: operations.ListLeases) -> Result:
+    def leases(self, op: ListLeases) -> Result:
         """[[[id, ttl_ms, remaining_ms, keys], …], more]: of how many keys. A node knows how much time is left."""
         return self.listed(op, lambda _: None)
 
-    def listed(self, op: operations.ListLeases, remaining_ms: Callable[[int], int | None]) -> Result:
+    def listed(self, op: ListLeases | ListLeasesOf, remaining_ms: Callable[[int], int | None]) -> Result:
         """As `leases`, with the time that is left of each; a lease without one has all of its time."""
         by_id = self._leases.by_id
-        ids = list(by_id)
+        ids = list(self._leases.of_user(op.user) if isinstance(op, ListLeasesOf) else by_id)
         start = bisect_right(ids, op.after or 0)
         limit = limits.LEASES_LISTED_MAX if op.limit is None else min(op.limit, limits.LEASES_LISTED_MAX)
         rows = []

@@ -1,15 +1,17 @@
 """The section of the leases in a snapshot.
 
-Its rows are ``[id, ttl_ms, [key, …]]``, in the order of the ids. The keys of a lease may go on in the next row, which
-has the same id then; they stand in their order, across all of its rows. A store without leases has no such section.
+Its rows are ``[id, ttl_ms, [key, …], user]``, in the order of the ids, without the user where that is the anonymous
+one. The keys of a lease may go on in the next row, which has the same id then; they stand in their order, across all of
+its rows. A store without leases has no such section.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from haptera.access_rules import is_name
 from haptera.key_rules import LEASE_TTL_MAX_MS, LEASE_TTL_MIN_MS, VERSION_MAX
 from haptera.state import limits
 from haptera.state.piece_decoding import PIECE_SIZE, PieceDecoder, require
@@ -36,6 +38,7 @@ class _Row(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=T
     lease: int
     ttl_ms: int
     keys: list[str]
+    user: str = ""
 
 
 _head: Final = PieceDecoder(LEASES_SECTION, _Head)
@@ -48,17 +51,18 @@ def lease_pieces(kv: Kv) -> Iterator[bytes]:
     if not leases:
         return
     yield _encoder.encode((len(leases),))
-    rows: list[tuple[int, int, list[str]]] = []
+    rows: list[tuple[Any, ...]] = []
     size = 0
     for lease_id, lease in leases.items():
         keys: list[str] = []
-        rows.append((lease_id, lease.ttl_ms, keys))
-        size += _ROW_OVERHEAD
+        user = (lease.user,) if lease.user else ()
+        rows.append((lease_id, lease.ttl_ms, keys, *user))
+        size += _ROW_OVERHEAD + len(lease.user)
         for key in sorted(lease.keys):
             if size >= PIECE_SIZE:
                 yield _encoder.encode(rows)
                 keys, size = [], _ROW_OVERHEAD
-                rows = [(lease_id, lease.ttl_ms, keys)]
+                rows = [(lease_id, lease.ttl_ms, keys, *user)]
             keys.append(key)
             size += len(key) + _KEY_OVERHEAD
         if size >= PIECE_SIZE:
@@ -90,10 +94,11 @@ class LeasesLoader:
             if lease_id != self._last or lease_id not in leases.by_id:
                 require(self._last < lease_id <= min(self._kv.revision, VERSION_MAX), "no lease has this id here")
                 require(LEASE_TTL_MIN_MS <= ttl_ms <= LEASE_TTL_MAX_MS, "no lease has this time")
-                leases.grant(lease_id, ttl_ms)
+                require(not row.user or is_name(row.user), "no user has this name")
+                leases.grant(lease_id, ttl_ms, row.user)
                 self._last, self._last_key = lease_id, ""
             lease = leases.by_id[lease_id]
-            require(lease.ttl_ms == ttl_ms, "a lease has two times")
+            require((lease.ttl_ms, lease.user) == (ttl_ms, row.user), "a lease has two times or users")
             require(len(lease.keys) + len(keys) <= limits.LEASE_KEYS_MAX, "a lease has too many keys")
             for key in keys:
                 entry = entries.get(key)

@@ -21,7 +21,7 @@ from haptera.state.invariants import require
 from haptera.state.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from haptera.errors import Failure
     from haptera.state.results import StoredEntry
@@ -36,23 +36,25 @@ _encoder: Final = msgspec.msgpack.Encoder()
 
 
 class GrantedLease:
-    """A lease: the milliseconds that it goes on without a renewal, and the keys that belong to it."""
+    """A lease: the milliseconds that it goes on without a renewal, the user that it belongs to, and its keys."""
 
-    __slots__ = ("keys", "ttl_ms")
+    __slots__ = ("keys", "ttl_ms", "user")
 
-    def __init__(self, ttl_ms: int) -> None:
+    def __init__(self, ttl_ms: int, user: str) -> None:
         self.ttl_ms = ttl_ms
+        self.user = user
         self.keys: dict[str, None] = {}  # bounded: it grows in a step of 4 ms at most
 
 
 class Leases:
     """The leases, and the keys that belong to them. ``granted`` and ``ended`` are called with each change of them."""
 
-    __slots__ = ("attached", "by_id", "ended", "fences", "granted", "of_key")
+    __slots__ = ("_of_user", "attached", "by_id", "ended", "fences", "granted", "of_key")
 
     def __init__(self) -> None:
         #: In the order of their ids.
         self.by_id: dict[int, GrantedLease] = {}
+        self._of_user: dict[str, dict[int, None]] = {}
         #: The lease of each key that belongs to one.
         self.of_key: Table[int] = Table()
         #: The number of these keys.
@@ -67,14 +69,23 @@ class Leases:
         """Bytes of memory that they take."""
         return len(self.by_id) * LEASE_SIZE + self.attached * ATTACHMENT_SIZE
 
-    def grant(self, lease_id: int, ttl_ms: int) -> None:
-        """Add a lease, whose id is above all others."""
-        self.by_id[lease_id] = GrantedLease(ttl_ms)
+    def grant(self, lease_id: int, ttl_ms: int, user: str) -> None:
+        """Add a lease of a user, whose id is above all others."""
+        self.by_id[lease_id] = GrantedLease(ttl_ms, user)
+        self._of_user.setdefault(user, {})[lease_id] = None
         self.granted(lease_id, ttl_ms)
+
+    def of_user(self, user: str) -> Collection[int]:
+        """The ids of a user's leases, in their order."""
+        return self._of_user.get(user, ())
 
     def end(self, lease_id: int) -> list[str]:
         """Take out a lease; its keys, which belong to it until they are removed."""
         lease = self.by_id.pop(lease_id)
+        of_user = self._of_user[lease.user]
+        del of_user[lease_id]
+        if not of_user:
+            del self._of_user[lease.user]
         self.ended(lease_id)
         return list(lease.keys)
 
@@ -144,7 +155,8 @@ class Leases:
         """32 bytes that are equal for equal leases with equal keys."""
         digest = hashlib.sha256()
         for lease_id, lease in self.by_id.items():
-            digest.update(_encoder.encode((lease_id, lease.ttl_ms, sorted(lease.keys))))
+            user = (lease.user,) if lease.user else ()
+            digest.update(_encoder.encode((lease_id, lease.ttl_ms, sorted(lease.keys), *user)))
         return digest.digest()
 
     def check(self, entry_of: Callable[[str], Any], revision: int) -> None:
@@ -152,6 +164,10 @@ class Leases:
         require(len(self.by_id) <= limits.LEASES_MAX, "there are not too many leases")
         require(list(self.by_id) == sorted(self.by_id), "the leases are in the order of their ids")
         self.of_key.check()
+        of_user = {lease_id: user for user, ids in self._of_user.items() for lease_id in ids}
+        users = {lease_id: lease.user for lease_id, lease in self.by_id.items()}
+        require(of_user == users, "each user knows its leases")
+        require(all(list(ids) == sorted(ids) and ids for ids in self._of_user.values()), "they are in their order")
         keys = {key: lease_id for lease_id, lease in self.by_id.items() for key in lease.keys}
         require(sum(len(lease.keys) for lease in self.by_id.values()) == len(keys), "no key has two leases")
         require(keys == dict(self.of_key.items()), "each lease knows its keys")

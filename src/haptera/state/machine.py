@@ -48,6 +48,7 @@ from haptera.state.views import past_view, present_view
 if TYPE_CHECKING:
     from haptera.state.command_encoding import Logged
     from haptera.state.glob import Glob
+    from haptera.state.lease_commands import ListLeasesOf
     from haptera.state.operations import ListLeases, SetMany, Write
     from haptera.state.results import Result
     from haptera.state.sliced_work import Steps
@@ -248,7 +249,7 @@ class StateMachine:
         """Have the reads of a kind answered by a function: by one who knows more than the state."""
         self._reads[command] = answer
 
-    def list_leases(self, op: ListLeases, remaining_ms: Callable[[int], int | None]) -> Result:
+    def list_leases(self, op: ListLeases | ListLeasesOf, remaining_ms: Callable[[int], int | None]) -> Result:
         """Some leases, each with the time that is left of it: the result array of `leases`."""
         return self._lease_commands.listed(op, remaining_ms)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from haptera.state import access_operations, operations
-from haptera.state.operations import Operation, Write
+from haptera.state.operations import Operation, Read, Transact, Write
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -31,3 +31,10 @@ WRITES: Final = tuple(each for each in OPERATIONS if issubclass(each, Write))
 
 #: The changes that may be made by the holder of a lease alone: their ``fence`` is its token.
 FENCED: Final = frozenset(each for each in WRITES if "fence" in each.__struct_fields__)
+
+
+def frees(op: Write) -> bool:
+    """Whether a change can only take something away: of a transact, whether each of its changes does."""
+    if isinstance(op, Transact):
+        return all(isinstance(each, Read) or each.frees for each in (*op.then, *op.otherwise))
+    return op.frees

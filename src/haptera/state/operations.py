@@ -39,6 +39,7 @@ from haptera.state.field_kinds import (
     Version,
     WatchedKey,
 )
+from haptera.state.needs import Needs
 
 
 class Operation(Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
@@ -59,6 +60,8 @@ class Operation(Struct, array_like=True, forbid_unknown_fields=True, frozen=True
     option_groups: ClassVar[Mapping[str, str]] = {}
     #: Whether it is of one key, or of two, and so may be an operation of a transact.
     of_one_key: ClassVar[bool] = False
+    #: The permissions that it needs; None for a command that is no method, or that is judged in a way of its own.
+    needs: ClassVar[Needs | None] = None
 
 
 class Read(Operation, frozen=True):
@@ -80,6 +83,7 @@ class Write(Operation, frozen=True):
 
 class Get(Read, tag="kv.get", frozen=True):
     of_one_key = True
+    needs = Needs(key=("read",))
 
     key: Key
 
@@ -92,6 +96,7 @@ class Set(Write, tag="kv.set", frozen=True):
     version_at = 0
     of_one_key = True
     option_groups = {"ttl_ms": TTL, "keep_ttl": TTL, "lease": LEASES, "fence": LEASES}
+    needs = Needs(key=("write",), options={"if_version": "read", "return_previous": "read", "lease": "lease"})
 
     key: Key
     value: Value
@@ -109,6 +114,7 @@ class Delete(Write, tag="kv.delete", frozen=True):
     of_one_key = True
     frees = True
     option_groups = {"fence": LEASES}
+    needs = Needs(key=("delete",), options={"if_version": "read", "return_previous": "read"})
 
     key: Key
     if_version: Version | None = None
@@ -118,11 +124,14 @@ class Delete(Write, tag="kv.delete", frozen=True):
 
 class Exists(Read, tag="kv.exists", frozen=True):
     of_one_key = True
+    needs = Needs(key=("read",))
 
     key: Key
 
 
 class GetMany(Read, tag="kv.get_many", frozen=True):
+    needs = Needs(keys=("read",))
+
     keys: Keys
 
 
@@ -135,6 +144,7 @@ class SetMany(Write, tag="kv.set_many", frozen=True):
     in_slices = True
     may_have_options = True
     option_groups = {"ttl_ms": TTL, "lease": LEASES, "fence": LEASES}
+    needs = Needs(items=("write",), options={"lease": "lease"})
 
     items: Items
     ttl_ms: Ttl | None = None
@@ -147,6 +157,7 @@ class DeleteMany(Write, tag="kv.delete_many", frozen=True):
     in_slices = True
     frees = True
     option_groups = {"fence": LEASES}
+    needs = Needs(keys=("delete",))
 
     keys: Keys
     fence: Token | None = None
@@ -157,6 +168,7 @@ class Increment(Write, tag="kv.increment", frozen=True):
     of_one_key = True
     positional = 2  # a request always has the delta, which an entry of the log may leave out
     option_groups = {"fence": LEASES}
+    needs = Needs(key=("read", "write"))  # the sum tells the number of before
 
     key: Key
     delta: Integer = 1
@@ -168,6 +180,7 @@ class Rename(Write, tag="kv.rename", frozen=True):
     version_at = 0
     of_one_key = True
     option_groups = {"fence": LEASES}
+    needs = Needs(key=("read", "delete"), new_key=("write",))  # the value may be moved to where it may be read
 
     key: Key
     new_key: Key
@@ -181,6 +194,7 @@ class GetAndDelete(Write, tag="kv.get_and_delete", frozen=True):
     group = TTL
     of_one_key = True
     option_groups = {"fence": LEASES}
+    needs = Needs(key=("read", "delete"))
 
     key: Key
     fence: Token | None = None
@@ -193,6 +207,7 @@ class GetAndExpire(Write, tag="kv.get_and_expire", frozen=True):
     group = TTL
     of_one_key = True
     option_groups = {"fence": LEASES}
+    needs = Needs(key=("read", "write"))
 
     key: Key
     ttl_ms: Ttl | None = None
@@ -207,6 +222,7 @@ class Expire(Write, tag="kv.expire", frozen=True):
     group = TTL
     of_one_key = True
     option_groups = {"fence": LEASES}
+    needs = Needs(key=("write",))
 
     key: Key
     ttl_ms: Ttl | None
@@ -216,6 +232,7 @@ class Expire(Write, tag="kv.expire", frozen=True):
 class TimeToLive(Read, tag="kv.ttl", frozen=True):
     group = TTL
     of_one_key = True
+    needs = Needs(key=("read",))
 
     key: Key
 
@@ -256,6 +273,7 @@ class OpenWatch(Operation, tag="kv.watch", frozen=True):
     """The changes of one key, or of the keys with a prefix, from a revision on."""
 
     group = WATCH
+    needs = Needs(key=("watch", "read"), prefix=("watch", "read"))
 
     key: WatchedKey | None = None
     prefix: Bound | None = None
@@ -269,6 +287,7 @@ class OpenHistory(Operation, tag="kv.history", frozen=True):
     """The versions of one key that are still kept, above the version ``after``: ``limit`` of them at most."""
 
     group = HISTORY
+    needs = Needs(key=("read",))
 
     key: Key
     limit: Version | None = None
@@ -310,16 +329,18 @@ class Clear(Write, tag="kv.clear", frozen=True):
     in_slices = True
     frees = True
     option_groups = {"fence": LEASES}
+    needs = Needs(prefix=("delete",))
 
     prefix: Bound | None = None
     fence: Token | None = None
 
 
 class GrantLease(Write, tag="leases.grant_lease", frozen=True):
-    """The new lease has the version of this change for its id."""
+    """The new lease has the version of this change for its id, and belongs to the user of this change."""
 
     version_at = 0
     group = LEASES
+    needs = Needs(somewhere=("lease",))
 
     ttl_ms: LeaseTtl
 
@@ -328,6 +349,7 @@ class RenewLease(Read, tag="leases.renew_lease", frozen=True):
     """No change: when a lease ends is known to the node alone, which has this command logged for no one."""
 
     group = LEASES
+    needs = Needs(somewhere=("lease",))
 
     leases: LeaseIds
 
@@ -339,6 +361,7 @@ class RevokeLease(Write, tag="leases.revoke_lease", frozen=True):
     in_slices = True
     frees = True
     group = LEASES
+    needs = Needs(somewhere=("lease",))
 
     lease: Token
 
@@ -347,6 +370,7 @@ class ListLeases(Read, tag="leases.leases", frozen=True):
     """The leases in the order of their ids, above ``after``: ``limit`` of them at most."""
 
     group = LEASES
+    needs = Needs(somewhere=("lease",))
 
     after: Version | None = None
     limit: Version | None = None
@@ -364,11 +388,7 @@ class EndLeases(Write, tag="leases.end_leases", frozen=True):
 
 
 #: The commands that may be operations of a transact.
-OF_ONE_KEY: Final = tuple(
-    each
-    for each in list(globals().values())
-    if isinstance(each, type) and issubclass(each, Operation) and each.of_one_key
-)
+OF_ONE_KEY: Final = tuple(each for each in list(globals().values()) if getattr(each, "of_one_key", False))
 
 if TYPE_CHECKING:
     OfOneKey = Read | Write
@@ -414,13 +434,6 @@ class Forget(Write, tag="requests.forget", frozen=True):
 
     user: Text
     request_ids: RequestIds
-
-
-def frees(op: Write) -> bool:
-    """Whether a change can only take something away: of a transact, whether each of its changes does."""
-    if isinstance(op, Transact):
-        return all(isinstance(each, Read) or each.frees for each in (*op.then, *op.otherwise))
-    return op.frees
 
 
 def method_of(command: type[Operation]) -> tuple[str, str]:

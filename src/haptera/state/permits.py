@@ -9,13 +9,14 @@ binary search finds it. A glob is compared in steps that grow with the key's len
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from haptera.access_rules import EVERY_KEY, KEY_PERMISSIONS, NODE_PERMISSIONS
 from haptera.state.glob import compile_glob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from haptera.access_rules import KeyPermission, NodePermission, Permission
     from haptera.state.glob import Glob
@@ -27,7 +28,7 @@ _SPECIAL: Final = frozenset("*?[\\")
 class _Patterns:
     """The patterns on which one permission is granted."""
 
-    __slots__ = ("every", "globs", "keys", "prefixes")
+    __slots__ = ("cost", "every", "globs", "keys", "prefixes")
 
     def __init__(self, patterns: Iterable[str]) -> None:
         given = set(patterns)
@@ -36,6 +37,8 @@ class _Patterns:
         globs = [compile_glob(pattern) for pattern in sorted(given - self.keys)]
         self.prefixes = _shortest(glob.prefix for glob in globs if not glob.cost)
         self.globs: list[Glob] = [glob for glob in globs if glob.cost]
+        #: The cost of the globs, all of which may be compared with a key.
+        self.cost = 0 if self.every else sum(glob.cost for glob in self.globs)
 
     def allow(self, key: str) -> bool:
         """Whether one of them matches a key."""
@@ -44,10 +47,27 @@ class _Patterns:
         return any(glob.matches(key) for glob in self.globs)
 
 
-class Permits:
-    """The things that the holder of some grants may do. Another is made when the grants change."""
+class Sieve(NamedTuple):
+    """The keys that may be seen. ``cost`` is that of the globs which ``passes`` may compare with a key."""
 
-    __slots__ = ("_checks", "_node", "_patterns")
+    passes: Callable[[str], bool]
+    cost: int
+
+
+class Permits:
+    """The things that the holder of some grants may do. Another is made when the grants change.
+
+    Each permission on keys is an attribute: a function that says of a key whether the holder may do this to it.
+    """
+
+    __slots__ = ("_node", "_patterns", "delete", "lease", "read", "scan", "watch", "write")
+
+    delete: Callable[[str], bool]
+    lease: Callable[[str], bool]
+    read: Callable[[str], bool]
+    scan: Callable[[str], bool]
+    watch: Callable[[str], bool]
+    write: Callable[[str], bool]
 
     def __init__(self, grants: Iterable[tuple[str, Sequence[Permission]]]) -> None:
         """Args: grants: patterns, each with the permissions that are granted on it."""
@@ -57,7 +77,8 @@ class Permits:
             each: _Patterns(pattern for pattern, permissions in granted if each in permissions)
             for each in KEY_PERMISSIONS
         }
-        self._checks = {each: _check_of(patterns) for each, patterns in self._patterns.items()}
+        for each, patterns in self._patterns.items():
+            setattr(self, each, _check_of(patterns))
 
     def has(self, permission: NodePermission) -> bool:
         """Whether it may do what is of the node as a whole."""
@@ -65,11 +86,12 @@ class Permits:
 
     def check_of(self, permission: KeyPermission) -> Callable[[str], bool]:
         """The function that says of a key whether it may do this to it."""
-        return self._checks[permission]
+        check: Callable[[str], bool] = getattr(self, permission)
+        return check
 
     def may(self, permission: KeyPermission, key: str) -> bool:
         """Whether it may do this to a key."""
-        return self._checks[permission](key)
+        return self.check_of(permission)(key)
 
     def covers(self, permission: KeyPermission, prefix: str) -> bool:
         """Whether it may do this to each key that begins with ``prefix``, be it there or not.
@@ -83,6 +105,19 @@ class Permits:
         """Whether there may be a key to which it may do this."""
         patterns = self._patterns[permission]
         return patterns.every or bool(patterns.keys or patterns.prefixes or patterns.globs)
+
+    def cost(self, permission: KeyPermission) -> int:
+        """The cost of the globs that may be compared with a key, as that of a `Glob`."""
+        return self._patterns[permission].cost
+
+    def sieve(self, permissions: Sequence[KeyPermission], prefix: str) -> Sieve | None:
+        """The keys with a prefix on which all of some permissions are granted; None where these are all of them."""
+        asked = [each for each in permissions if not self.covers(each, prefix)]
+        if not asked:
+            return None
+        checks = [self.check_of(each) for each in asked]
+        passes = checks[0] if len(checks) == 1 else lambda key: all(check(key) for check in checks)
+        return Sieve(passes, sum(self._patterns[each].cost for each in asked))
 
 
 _NODE_PERMISSIONS: Final = frozenset(NODE_PERMISSIONS)

@@ -109,6 +109,11 @@ class Requests:
         owner = self._users.get(user)
         return 0 if owner is None else len(owner.answers)
 
+    @property
+    def most(self) -> int:
+        """The number of answers that are remembered for the user who has most of them."""
+        return max((len(owner.answers) for owner in self._users.values()), default=0)
+
     def remembered(self, user: str) -> Container[bytes]:
         """The ids of the requests of ``user`` whose answers are remembered now. To be asked before the next entry."""
         owner = self._users.get(user)

@@ -17,6 +17,7 @@ from haptera.state.views import recall_steps
 if TYPE_CHECKING:
     from haptera.state.kv import Kv
     from haptera.state.operations import OpenScan
+    from haptera.state.permits import Sieve
     from haptera.state.sliced_work import Steps
     from haptera.state.views import View
 
@@ -42,6 +43,7 @@ class ScanCursor:
 
     ``count`` is the number of rows given so far and ``last_key`` the key of the last one (None before the first): the
     scan's result array, with the revision. ``work`` is the units of work that the last page was (`state.sliced_work`).
+    ``sieve`` says which keys the next page may have: None for all of the range.
     """
 
     __slots__ = (
@@ -58,6 +60,7 @@ class ScanCursor:
         "last_key",
         "reverse",
         "revision",
+        "sieve",
         "work",
     )
 
@@ -72,6 +75,7 @@ class ScanCursor:
         self.count = 0
         self.last_key: str | None = None
         self.work = 0
+        self.sieve: Sieve | None = None
         self.revision = view.revision
         self._view = view
         self._open = True
@@ -137,6 +141,7 @@ class ScanCursor:
         view, revision, glob, keys_only = self._view, self.revision, self._glob, self.keys_only
         now_ms = view.now_ms
         cost, matches = (glob.cost, glob.matches) if glob is not None else (0, bool)
+        sieve = self.sieve
         older = self._kv.held.entry_at
         whole, parts, place = view.entries.whole, view.entries.parts, PLACE_SHIFT
         get = whole.get if whole is not None else None
@@ -156,6 +161,10 @@ class ScanCursor:
             if cost and entry is not None:
                 work -= len(key) * cost >> 6
                 if not matches(key):
+                    entry = None
+            if sieve is not None and entry is not None:
+                work -= len(key) * sieve.cost >> 6
+                if not sieve.passes(key):
                     entry = None
             if entry is None:
                 work -= _KEY_WORK

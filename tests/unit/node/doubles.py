@@ -160,7 +160,7 @@ class FakeRequest:
     async def send(self, item: bytes) -> None:
         if self.lost:
             raise ConnectionLost("gone")
-        self.items.append(msgspec.msgpack.decode(item))
+        self.items.append(item if self.method == "backup" else msgspec.msgpack.decode(item))
         if self.blocked is not None:
             await self.blocked.wait()
 

@@ -124,9 +124,9 @@ async def test_a_count_beside_many_dead_keys_is_made_in_turns() -> None:
     async with opened(clock_ms=lambda: now, monotonic_ns=lambda: now * 1_000_000) as store:
         store.expiry.stop()
         await done(store, SetMany([(f"{number}", b"") for number in range(5000)], 10), Set("a", b""))
-        assert store.commands.counts_at_once(Count())
+        assert store.commands.counts_at_once(ANONYMOUS, Count())
         now += 10
-        assert not store.commands.counts_at_once(Count())
+        assert not store.commands.counts_at_once(ANONYMOUS, Count())
         assert await store.commands.count(ANONYMOUS, Count()) == ((1,), 2)
         assert await store.commands.count(ANONYMOUS, Count(prefix="b")) == ((0,), 2)
         assert await done(store, Clear("b")) == [(0, None)]

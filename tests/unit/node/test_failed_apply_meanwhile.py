@@ -84,7 +84,9 @@ async def test_readers_of_a_change_that_fails_in_the_middle_are_told(op: Write) 
     fails_in_slice(node, type(op), 6)
     failing = await applying(node, writer, op)
     waiting = [
-        asyncio.ensure_future(node.commands.turns.run("a", node.commands.read_steps(GetMany(KEYS), 1 << 24))),
+        asyncio.ensure_future(
+            node.commands.turns.run("a", node.commands.read_steps(ANONYMOUS, GetMany(KEYS), 1 << 24))
+        ),
         asyncio.ensure_future(node.commands.open_scan(ANONYMOUS, OpenScan())),
         asyncio.ensure_future(node.commands.count(ANONYMOUS, Count("k"))),
         asyncio.ensure_future(node.commands.count(ANONYMOUS, Count(glob="*k*"))),
@@ -203,7 +205,9 @@ async def test_an_interrupt_in_a_later_slice_is_a_failed_apply() -> None:
 
     node.commands.turns._turn = caught  # type: ignore[method-assign]
     large = await applying(node, writer, SetMany(ITEMS))
-    waiting = asyncio.ensure_future(node.commands.turns.run("a", node.commands.read_steps(GetMany(KEYS), 1 << 24)))
+    waiting = asyncio.ensure_future(
+        node.commands.turns.run("a", node.commands.read_steps(ANONYMOUS, GetMany(KEYS), 1 << 24))
+    )
     await answered(large)
     assert (large.failures, len(raised)) == (UNKNOWN, 1)
     assert Asked(node, Get("before")).failures == BROKEN

@@ -170,7 +170,7 @@ async def test_scans_and_counts_begin_before_or_after_a_large_change_and_never_i
         before = await node.commands.open_scan(ANONYMOUS, OpenScan())
         asked = await half_applied(node, SetMany(ITEMS))
         for op in (Count(), Count("k"), Count(glob="k*")):
-            assert not node.commands.counts_at_once(op)
+            assert not node.commands.counts_at_once(ANONYMOUS, op)
         opening = [
             asyncio.ensure_future(node.commands.open_scan(ANONYMOUS, OpenScan())),
             asyncio.ensure_future(node.commands.count(ANONYMOUS, Count("k"))),

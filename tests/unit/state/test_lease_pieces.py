@@ -83,6 +83,8 @@ def test_a_lease_with_too_many_keys_is_malformed(rows: list[Any], monkeypatch: p
         pytest.param(1, ((1, 999, ()),), id="a time that is too short"),
         pytest.param(1, ((1, 86_400_001, ()),), id="a time that is too long"),
         pytest.param(1, ((1, 1000, ("a",)), (1, 2000, ("b",))), id="two times"),
+        pytest.param(1, ((1, 1000, ("a",), "ann"), (1, 1000, ("b",), "bob")), id="two users"),
+        pytest.param(1, ((1, 1000, (), "a\nb"),), id="a user of no name"),
         pytest.param(1, ((1, 1000, ("missing",)),), id="a key that is missing"),
         pytest.param(1, ((1, 1000, ("c",)),), id="a key that expires"),
         pytest.param(1, ((3, 1000, ("a",)),), id="a key that is older than its lease"),
@@ -103,4 +105,4 @@ def test_a_section_that_cannot_be_one_is_malformed(count: int, rows: tuple[Any, 
 
 def test_a_field_that_is_not_known_is_a_newer_versions() -> None:
     with pytest.raises(UnknownPart):
-        loaded(1, ((1, 1000, (), 0),))
+        loaded(1, ((1, 1000, (), "ann", 0),))

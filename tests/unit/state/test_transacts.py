@@ -9,7 +9,8 @@ import pytest
 from haptera.errors import Failure
 from haptera.key_rules import VALUE_SIZE_MAX, VERSION_MAX
 from haptera.state import Replayed, limits, validate
-from haptera.state.operations import Compare, Delete, Exists, Get, Increment, Rename, Set, Transact, frees
+from haptera.state.operation_sets import frees
+from haptera.state.operations import Compare, Delete, Exists, Get, Increment, Rename, Set, Transact
 from tests.unit.state.store import Store, refused
 
 if TYPE_CHECKING:

@@ -409,9 +409,9 @@ def _long_read(node: Node, op: Operation, long: bool) -> Awaitable[LongAnswer] |
     """A read that is made while others have their turns; None for one that is answered at once."""
     commands, read = node.commands, operations.read_of(op)
     if isinstance(op, operations.Count | operations.AsOf) and isinstance(read, operations.Count):
-        return None if op is read and commands.counts_at_once(read) else commands.count(ANONYMOUS, op)
+        return None if op is read and commands.counts_at_once(ANONYMOUS, read) else commands.count(ANONYMOUS, op)
     if isinstance(op, operations.OpenHistory | operations.AsOf) or (isinstance(op, operations.GetMany) and long):
-        return commands.turns.run(None, commands.read_steps(op, COMMAND_SIZE_MAX))
+        return commands.turns.run(None, commands.read_steps(ANONYMOUS, op, COMMAND_SIZE_MAX))
     return None
 
 
@@ -426,5 +426,5 @@ def _checked(node: Node, method: Any, argument: tuple[Any, ...], elements: list[
     """The command that a long list is the argument of, converted and checked in slices."""
     op = yield from convert_steps(method, argument, elements)
     if isinstance(op, (operations.SetMany, operations.DeleteMany)):
-        return (yield from node.commands.check_steps(op))
+        return (yield from node.commands.check_steps(ANONYMOUS, op))
     return op if isinstance(op, Failure) else Envelope(op)

@@ -9,26 +9,33 @@ batch of the commit pipeline and answered when they are durable and applied. The
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
 from haptera.errors import Code, Failure
 from haptera.node.answer_aging import Aging
-from haptera.node.commands.submitter import ANONYMOUS
+from haptera.node.commands.lease_owners import LEASING, LeaseOwners
+from haptera.node.commands.submitter import ANONYMOUS, RestrictedSubmitter
+from haptera.node.commands.visibility import Visibility
 from haptera.node.commit import LOGGED_OVERHEAD, CommitPipeline
 from haptera.node.scans import count_steps
 from haptera.node.write_batch import Submission
 from haptera.state import (
+    REFUSALS,
     SHORT_GLOB_MAX,
     Logged,
     Operation,
+    Permits,
     Read,
     accepted_size,
     compile_glob,
+    denied,
     glob_steps,
     limits,
     operations,
+    refusal_steps,
+    shown_with,
     validate,
     validate_steps,
 )
@@ -52,8 +59,8 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
 
     A write that must happen at most once has a ``request_id`` (16 bytes) and the ``digest`` (SHA-256) of its
     service, method and argument; ``resent`` says that it may have come on another connection as well
-    (spec/protocol.md 7.1). A command that was checked in slices (`Commands.check_steps`) comes with its ``size``, and
-    with its ``growth`` where that is asked for.
+    (spec/protocol.md 7.1). A command that was checked in slices (`Commands.check_steps`) comes with its ``size``, with
+    its ``growth`` where that is asked for, and with the permits by which it was ``judged``.
     """
 
     op: Operation
@@ -62,6 +69,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
     resent: bool = False
     size: int | None = None
     growth: int | None = None
+    judged: Permits | None = None
 
 
 class Commands:
@@ -75,15 +83,20 @@ class Commands:
         self._pipeline = pipeline
         self._scans = scans
         self._metrics = metrics
+        self._lease_owners = LeaseOwners(machine)
         self._forgotten: dict[str, list[bytes]] = {}  # by user; bounded by FORGOTTEN_MAX
         self._forgotten_count = 0
         #: Lets remembered answers age while no client writes.
-        self.aging = Aging(lambda: self.remembered(ANONYMOUS), lambda: self._log_forget(ANONYMOUS.user, []))
+        self.aging = Aging(lambda: machine.requests.most, lambda: self._log_forget(ANONYMOUS.user, []))
 
     @property
     def revision(self) -> int:
         """The store's applied revision."""
         return self._machine.revision
+
+    def submitter(self, user: str) -> Submitter:
+        """The submitter of the commands of a user or a token, which may do what its grants say."""
+        return RestrictedSubmitter(user, self._machine.access, self._now_ms)
 
     def submit(
         self, submitter: Submitter, commands: Sequence[Envelope], done: Callable[[list[Result]], None]
@@ -92,15 +105,16 @@ class Commands:
 
         A result is the tuple of the operation's result array (spec/protocol.md 7), a `Failure` with its outcome, or a
         `Replayed`. Without a write that was accepted, `done` is called before this returns. A command does not see the
-        writes before it in the list. Refused, `not_applied`: 3003, 4006, 4007 (invalid), 3007 (too much waits for the
-        disk), 5001 (the disk failed), 5002 (it is full), 5005 (the node is stopping), 5007 (the memory is used up).
+        writes before it in the list. Refused, `not_applied`: 3003, 4006, 4007 (invalid), 2004 (the submitter lacks a
+        permission, judged before the store is looked at and before an answer is remembered), 3007 (too much waits for
+        the disk), 5001 (the disk failed), 5002 (it is full), 5005 (the node is stopping), 5007 (the memory is used up).
 
         Returns the submission, which `drop` takes.
         """
         machine_read = self._machine.read
         submission = Submission(done)
         results = submission.results
-        user = submitter.user
+        user, permits, refused = submitter.user, submitter.permits(), None
         overhead = LOGGED_OVERHEAD + len(user)
         # The last results wait for these writes, which go to the pipeline together: one call for each would cost more
         # than all that is done for it there.
@@ -111,6 +125,13 @@ class Commands:
             op = command.op
             size = accepted_size(op) if command.size is None else command.size
             result: Result
+            if permits is not None:
+                if type(op) not in _JUDGED_FURTHER:
+                    refused = REFUSALS[type(op)](op, permits)
+                elif type(size) is int:
+                    op, refused = self._admitted(submitter, permits, command)
+                if refused is not None and type(size) is int:  # else the key of the refusal could be of any kind
+                    size = refused
             if isinstance(size, Failure):
                 result = size
             elif isinstance(op, Read):
@@ -135,6 +156,20 @@ class Commands:
         else:
             done(results)
         return submission
+
+    def _admitted(self, submitter: Submitter, permits: Permits, command: Envelope) -> tuple[Operation, Failure | None]:
+        """An operation as it is for a submitter with these permits, and why it is refused, if it is."""
+        op = command.op
+        refused = REFUSALS[type(op)](op, permits) if command.judged is not permits else None
+        if refused is not None:
+            return op, refused
+        if isinstance(op, operations.Count):
+            all_seen = permits.sieve(shown_with(op), _prefix_of(op)) is None
+            return op, None if all_seen else denied("scan")  # it is for `count`
+        if type(op) not in LEASING or permits.has("admin"):
+            return op, None
+        own = self._lease_owners.of_own(op, submitter.user)
+        return (op, own) if isinstance(own, Failure) else (own, None)
 
     def _append(
         self, writes: list[Logged], sizes: list[int], growths: list[int | None], submission: Submission
@@ -162,12 +197,21 @@ class Commands:
         self._metrics.writes_unlogged_total += 1
         return known
 
-    def check_steps(self, op: operations.SetMany | operations.DeleteMany) -> Steps[Envelope | Failure]:
+    def _now_ms(self) -> int:
+        """The time by which reads judge."""
+        return self._machine.kv.clock()
+
+    def check_steps(
+        self, submitter: Submitter, op: operations.SetMany | operations.DeleteMany
+    ) -> Steps[Envelope | Failure]:
         """A command with a long list, checked in slices, for `submit`; or why it is refused."""
         size = yield from validate_steps(op)
         if isinstance(size, Failure):
             return size
-        return Envelope(op, size=size, growth=(yield from self._pipeline.memory.growth_steps(op)))
+        permits = submitter.permits()
+        if permits is not None and (refused := (yield from refusal_steps(op, permits))) is not None:
+            return refused
+        return Envelope(op, size=size, growth=(yield from self._pipeline.memory.growth_steps(op)), judged=permits)
 
     def drop(self, submission: Submission, position: int) -> bool:
         """Take back the write at `position` of the submission, if it is not with the disk yet.
@@ -235,11 +279,13 @@ class Commands:
         on_expired: Callable[[], None] | None = None,
         owner: object | None = None,
     ) -> Cursor | Failure:
-        """Open a scan of the present revision, or of the past; it must be closed. Fails with 3003, 4006, 4009 or 3007.
+        """Open a scan of the present revision, or of the past; it must be closed. Fails with 2004, 3003, 4006, 4009 or
+        3007.
 
-        A scan from which no page was taken for 60 s has lost its revision: `on_expired` is called, and its next page is
-        4009. `owner`, the connection that it is for, has a share of the scans that may be open at once; a scan without
-        an owner may be any of them.
+        It shows what the submitter may see by the grants that stand when a page is taken, which fails with 2004 where
+        that is nothing any more. A scan from which no page was taken for 60 s has lost its revision: `on_expired` is
+        called, and its next page is 4009. `owner`, the connection that it is for, has a share of the scans that may be
+        open at once; a scan without an owner may be any of them.
         """
         at, scan = op if isinstance(op, operations.AsOf) else None, operations.read_of(op)
         assert isinstance(scan, operations.OpenScan)
@@ -252,12 +298,15 @@ class Commands:
         refused = validate(scan if at is None else msgspec.structs.replace(at, read=scan))
         if refused is not None:
             return refused
+        view = Visibility(submitter, scan, glob)
+        if (refused := view.refusal()) is not None:
+            return refused
         await self._pipeline.settled()
-        return self._scans.open(scan, on_expired, owner, glob, at)
+        return self._scans.open(scan, on_expired, owner, glob, at, view)
 
-    def counts_at_once(self, op: operations.Count) -> bool:
+    def counts_at_once(self, submitter: Submitter, op: operations.Count) -> bool:
         """Whether `submit` answers this count at once; else it is for `count`."""
-        return self._machine.counts_at_once() and _is_of_a_range(op)
+        return self._machine.counts_at_once() and _is_of_a_range(op) and _counts_all(submitter, op)
 
     async def count(
         self, submitter: Submitter, op: operations.Count | operations.AsOf, owner: object | None = None
@@ -270,7 +319,7 @@ class Commands:
         if isinstance(op, operations.Count) and _is_of_a_range(op):
             refused = validate(op)
             await self._pipeline.settled()
-            if refused is not None or self._machine.counts_at_once():
+            if refused is not None or (self._machine.counts_at_once() and _counts_all(submitter, op)):
                 result = refused or self._machine.read(op)
                 return (result, self._machine.revision) if isinstance(result, tuple) else cast("Failure", result)
         count = operations.read_of(op)
@@ -289,14 +338,32 @@ class Commands:
             cursor.close()
 
     def read_steps(
-        self, op: operations.GetMany | operations.OpenHistory | operations.AsOf, limit: int
+        self, submitter: Submitter, op: operations.GetMany | operations.OpenHistory | operations.AsOf, limit: int
     ) -> Steps[tuple[tuple[Any, ...], int] | Failure]:
         """A read that `submit` does not answer at once, in slices: a history, a get_many of many keys, or a get or
-        get_many of the past. Its result array, and the revision that it is of. Fails with 3003, 3004 for an answer
-        above `limit`, 4001, 4006 or 4009.
+        get_many of the past. Its result array, and the revision that it is of. Fails with 2004, 3003, 3004 for an
+        answer above `limit`, 4001, 4006 or 4009.
         """
         size = yield from validate_steps(op)
-        return size if isinstance(size, Failure) else (yield from self._machine.read_steps(op, limit))
+        if isinstance(size, Failure):
+            return size
+        permits = submitter.permits()
+        if permits is not None and (refused := (yield from refusal_steps(op, permits))) is not None:
+            return refused
+        return (yield from self._machine.read_steps(op, limit))
+
+
+def _counts_all(submitter: Submitter, op: operations.Count) -> bool:
+    """Whether the submitter may see all keys of a count's range."""
+    permits = submitter.permits()
+    return permits is None or permits.sieve(shown_with(op), _prefix_of(op)) is None
+
+
+def _prefix_of(op: operations.Count) -> str:
+    """A prefix that all keys of a range have."""
+    short = op.glob is not None and len(op.glob) <= SHORT_GLOB_MAX
+    of_glob = compile_glob(op.glob).prefix if short and op.glob is not None else ""
+    return max(op.prefix or "", of_glob, key=len)
 
 
 def _is_of_a_range(op: operations.Count) -> bool:
@@ -305,6 +372,9 @@ def _is_of_a_range(op: operations.Count) -> bool:
         len(op.glob) <= SHORT_GLOB_MAX and validate(op) is None and compile_glob(op.glob).cost == 0
     )
 
+
+#: Operations that are judged by more than the keys in them, or were judged in slices.
+_JUDGED_FURTHER: Final = LEASING | {operations.Count, operations.DeleteMany}
 
 #: Stands for a result that is still to come; told by identity.
 _WAITING: Result = ("waiting",)

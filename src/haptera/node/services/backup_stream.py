@@ -11,6 +11,8 @@ import msgspec
 from haptera.errors import Code, Failure, LocalProtocolError, ServerError, StorageError, failure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from haptera.node.backups import Backups, OpenBackup
     from haptera.peer import Request
 
@@ -29,12 +31,12 @@ class BackupStreams:
         self._tasks: dict[asyncio.Task[None], Request] = {}
         self._stopped = False
 
-    def add(self, request: Request) -> None:
-        """Send the request a backup of the state as it is now."""
+    def add(self, request: Request, judge: Callable[[], Failure | None]) -> None:
+        """Send the request a backup of the state as it is now, as long as ``judge`` gives no reason against it."""
         if self._stopped:
             request.fail(failure(Code.SHUTTING_DOWN, outcome="not_applied"))
             return
-        task = asyncio.get_running_loop().create_task(self._answer(request))
+        task = asyncio.get_running_loop().create_task(self._answer(request, judge))
         self._tasks[task] = request
         task.add_done_callback(self._ended)
 
@@ -54,10 +56,13 @@ class BackupStreams:
         if task.cancelled():  # before its first step
             request.fail(failure(Code.CANCELLED, outcome="not_applied"))
 
-    async def _answer(self, request: Request) -> None:
+    async def _answer(self, request: Request, judge: Callable[[], Failure | None]) -> None:
         try:
             async with self._backups.begin() as backup:
                 async for piece in backup.pieces():
+                    if (refused := judge()) is not None:
+                        request.fail(refused)
+                        return
                     async with asyncio.timeout(STALLED_S):
                         await request.send(piece)
             request.respond(msgspec.msgpack.encode(backup_answer(backup)))

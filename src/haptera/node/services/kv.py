@@ -128,7 +128,7 @@ class KvService(Service):
         elements: list[Any] = []
         written = False
         try:
-            command = await turns.run(peer, while_wanted(request, self._checked(request, elements)))
+            command = await turns.run(peer, while_wanted(request, self._checked(session, request, elements)))
             if command is None:
                 self._replies.fail(request, failure(Code.CANCELLED, outcome="not_applied"))
             elif isinstance(command, Failure):
@@ -139,7 +139,7 @@ class KvService(Service):
                 self._watch(session, request, command.op)
             elif is_get_many(command.op):
                 self._metrics.kv_reads_total += 1
-                await self._reads.read(request, command.op)
+                await self._reads.read(session, request, command.op)
             elif not self._reads.takes(session, request, command.op):
                 self._metrics.kv_reads_total += 1
                 self._commands.submit(session, [command], lambda results: self._replies.answer([request], results))
@@ -150,7 +150,7 @@ class KvService(Service):
                 with suppress(ShuttingDown):
                     await turns.run(peer, free_steps(elements))
 
-    def _checked(self, request: Request, elements: list[Any]) -> Steps[Envelope | Failure]:
+    def _checked(self, submitter: Submitter, request: Request, elements: list[Any]) -> Steps[Envelope | Failure]:
         """The command that a large argument is, decoded and checked in slices; `elements` as of `decode_steps`."""
         terms, payload = Terms.of(request.peer), request.payload
         method = terms.methods[request.method]
@@ -163,7 +163,7 @@ class KvService(Service):
         else:
             op = method.decode(payload)
         if isinstance(op, (operations.SetMany, operations.DeleteMany)):
-            found = yield from self._commands.check_steps(op)
+            found = yield from self._commands.check_steps(submitter, op)
             if isinstance(found, Failure):
                 return found
             checked = found

@@ -66,20 +66,21 @@ class LongReads:
             self._metrics.kv_scans_total += 1
             self._tasks.begin(request.peer, lambda: self._scan(submitter, request, cast("Scanning", op)))
             return True
-        if isinstance(op, operations.Count) and self._commands.counts_at_once(op):
+        if isinstance(op, operations.Count) and self._commands.counts_at_once(submitter, op):
             return False
         self._metrics.kv_reads_total += 1
         if kind is operations.Count:
             self._tasks.begin(request.peer, lambda: self._count(submitter, request, cast("Counting", op)))
         else:
-            self._tasks.begin(request.peer, lambda: self.read(request, cast("Reading", op)))
+            self._tasks.begin(request.peer, lambda: self.read(submitter, request, cast("Reading", op)))
         return True
 
-    async def read(self, request: Request, op: Reading) -> None:
+    async def read(self, submitter: Submitter, request: Request, op: Reading) -> None:
         """Answer a read that is made in slices when there is room for it: a few bytes may ask for many."""
         try:
             await writable(request)
-            answer = await self._commands.turns.run(request.peer, while_wanted(request, self._read_steps(request, op)))
+            steps = self._read_steps(submitter, request, op)
+            answer = await self._commands.turns.run(request.peer, while_wanted(request, steps))
         except Exception as error:
             self._replies.fail_for(request, error, "read_failed")
             return
@@ -89,8 +90,8 @@ class LongReads:
         else:
             self._replies.fail(request, answer or failure(Code.CANCELLED, outcome="not_applied"))
 
-    def _read_steps(self, request: Request, op: Reading) -> Steps[tuple[bytes, int] | Failure]:
-        found = yield from self._commands.read_steps(op, min(request.peer.max_message, GET_MANY_SIZE_MAX))
+    def _read_steps(self, submitter: Submitter, request: Request, op: Reading) -> Steps[tuple[bytes, int] | Failure]:
+        found = yield from self._commands.read_steps(submitter, op, min(request.peer.max_message, GET_MANY_SIZE_MAX))
         if isinstance(found, Failure):
             return found
         result, revision = found

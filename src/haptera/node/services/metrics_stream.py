@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
@@ -16,8 +17,6 @@ from msgspec import Meta
 from haptera.errors import Code, Failure, failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from haptera.peer import Peer, Request
 
 #: Often enough for a person's eyes; a sample takes a fraction of a millisecond.
@@ -25,6 +24,10 @@ INTERVAL_MS_MIN: Final = 100
 
 INTERVAL_MS_MAX: Final = 3_600_000
 INTERVAL_MS_DEFAULT: Final = 1000
+
+
+#: Says why a request's user may not have its answer any more, or None.
+Judge = Callable[[], "Failure | None"]
 
 
 class WatchMetrics(msgspec.Struct, frozen=True):
@@ -60,8 +63,10 @@ class Watchers:
     def __len__(self) -> int:
         return self._count
 
-    def add(self, request: Request, interval_ms: int) -> None:
-        """Send the request a sample now and after each interval, until it is cancelled or `stop` is called."""
+    def add(self, request: Request, interval_ms: int, judge: Judge) -> None:
+        """Send the request a sample now and after each interval, until it is cancelled, `stop` is called, or ``judge``
+        says why its user may not see them any more.
+        """
         if self._stopped:
             request.fail(_stopping())
         elif self._of_connection[request.peer] >= WATCHERS_PER_CONNECTION_MAX:
@@ -71,11 +76,12 @@ class Watchers:
         else:
             feed = self._feeds.get(interval_ms)
             if feed is None:
-                feed = self._feeds[interval_ms] = _Feed(self, interval_ms / 1000, asyncio.get_running_loop())
+                feed = self._feeds[interval_ms] = _Feed(self, interval_ms, asyncio.get_running_loop())
             self._count += 1
             self._of_connection[request.peer] += 1
-            request.on_cancel = lambda: self._remove(request, interval_ms)
-            feed.add(request)
+            cancelled = failure(Code.CANCELLED, outcome="not_applied")
+            request.on_cancel = lambda: self.remove(request, interval_ms, cancelled)
+            feed.add(request, judge)
 
     def stop(self) -> None:
         """End every watch: the node is stopping (5005)."""
@@ -96,7 +102,9 @@ class Watchers:
             self._item = self._encode((self._clock_ms(), self._sample()))
         return self._item
 
-    def _remove(self, request: Request, interval_ms: int) -> None:
+    def remove(self, request: Request, interval_ms: int, reason: Failure) -> None:
+        """End a watcher, for this reason."""
+        request.on_cancel = None
         feed = self._feeds[interval_ms]
         feed.remove(request)
         self._count -= 1
@@ -106,25 +114,26 @@ class Watchers:
         if not feed:
             feed.close()
             del self._feeds[interval_ms]
-        request.fail(failure(Code.CANCELLED, outcome="not_applied"))
+        request.fail(reason)
 
 
 class _Feed:
-    """The watchers of one interval, in seconds."""
+    """The watchers of one interval, in milliseconds."""
 
-    def __init__(self, watchers: Watchers, interval: float, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, watchers: Watchers, interval_ms: int, loop: asyncio.AbstractEventLoop) -> None:
         self._watchers = watchers
-        self._interval = interval
+        self._interval_ms = interval_ms
+        self._interval = interval_ms / 1000
         self._loop = loop
-        self._requests: dict[Request, None] = {}  # in the order in which they came
-        self._due = loop.time() + interval
+        self._requests: dict[Request, Judge] = {}  # in the order in which they came
+        self._due = loop.time() + self._interval
         self._timer = loop.call_at(self._due, self._tick)
 
     def __len__(self) -> int:
         return len(self._requests)
 
-    def add(self, request: Request) -> None:
-        self._requests[request] = None
+    def add(self, request: Request, judge: Judge) -> None:
+        self._requests[request] = judge
         request.try_send(self._watchers.item(self._loop.time()))
 
     def remove(self, request: Request) -> None:
@@ -145,8 +154,12 @@ class _Feed:
             self._due = now + self._interval
         self._timer = self._loop.call_at(self._due, self._tick)
         item = self._watchers.item(now)
-        for request in self._requests:
-            request.try_send(item)
+        for request, judge in list(self._requests.items()):
+            refused = judge()
+            if refused is None:
+                request.try_send(item)
+            else:
+                self._watchers.remove(request, self._interval_ms, refused)
 
 
 def _too_many(limit: int) -> Failure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -12,16 +12,42 @@ from haptera.node.services.backup_stream import BackupStreams
 from haptera.node.services.method_arguments import Argument
 from haptera.node.services.metrics_stream import Watchers, WatchMetrics
 from haptera.node.services.rotate_key import KeyRotations, RotateKey
+from haptera.node.services.submitters import submitter_of
 from haptera.peer import Request, Service, has_no_argument
 from haptera.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from haptera.access_rules import NodePermission
+    from haptera.node.commands import Submitter
     from haptera.node.node import Node
 
 #: The capability that a connection needs for `watch_metrics` (spec/protocol.md 4.1).
 _CAPABILITY = "server_metrics"
+
+#: The permission that each method needs, where it needs one.
+NEEDS: Final[Mapping[str, NodePermission]] = {
+    "backup": "backup",
+    "metrics": "metrics",
+    "rotate_key": "admin",
+    "snapshot": "admin",
+    "watch_metrics": "metrics",
+}
+
+#: The fields of the status that tell of the data and the connections of all users.
+MEASURED: Final = frozenset(
+    {
+        "connections",
+        "index",
+        "keys",
+        "memory",
+        "memory_max",
+        "remembered_answers",
+        "snapshot_index",
+        "snapshot_memory",
+    }
+)
 
 _WATCH_METRICS = Argument(WatchMetrics)
 _ROTATE_KEY = Argument(RotateKey)
@@ -35,10 +61,10 @@ class ServerService(Service):
     name = "server"
 
     def __init__(self, node: Node) -> None:
-        self._answers: dict[str, Callable[[], Any]] = {
-            "status": lambda: status(node),
-            "health": lambda: health(node)[:2],
-            "metrics": node.metrics.values,
+        self._answers: dict[str, Callable[[Submitter], Any]] = {
+            "status": lambda submitter: status_for(submitter, node),
+            "health": lambda _: health(node)[:2],
+            "metrics": lambda _: node.metrics.values(),
         }
         self._longer: dict[str, Callable[[Request], None]] = {
             "backup": self._back_up,
@@ -58,12 +84,19 @@ class ServerService(Service):
 
     def handle(self, requests: list[Request]) -> None:
         """Answer each, most of them at once."""
+        submitter = submitter_of(requests[0].peer)
         for request in requests:
+            needed = NEEDS.get(request.method)
+            refused = None if needed is None else submitter.lacks(needed)
+            if refused is not None:
+                self._requests[request.method] += 1
+                request.fail(refused)
+                continue
             answer = self._answers.get(request.method)
             if answer is not None:
                 self._requests[request.method] += 1
                 if has_no_argument(request):
-                    request.respond(msgspec.msgpack.encode(answer()))
+                    request.respond(msgspec.msgpack.encode(answer(submitter)))
             elif (handle := self._longer.get(request.method)) is not None:
                 self._requests[request.method] += 1
                 handle(request)
@@ -81,7 +114,8 @@ class ServerService(Service):
 
     def _back_up(self, request: Request) -> None:
         if has_no_argument(request):
-            self._backups.add(request)
+            submitter = submitter_of(request.peer)
+            self._backups.add(request, lambda: submitter.lacks("backup"))
 
     def _snapshot(self, request: Request) -> None:
         if not has_no_argument(request):
@@ -114,7 +148,8 @@ class ServerService(Service):
         if isinstance(asked, Failure):
             request.fail(asked)
         else:
-            self._watchers.add(request, asked.interval_ms)
+            submitter = submitter_of(request.peer)
+            self._watchers.add(request, asked.interval_ms, lambda: submitter.lacks("metrics"))
 
     def _rotate(self, request: Request) -> None:
         asked = _ROTATE_KEY.decode(request.payload)
@@ -122,6 +157,14 @@ class ServerService(Service):
             request.fail(asked)
         else:
             self._rotations.add(request, asked)
+
+
+def status_for(submitter: Submitter, node: Node) -> dict[str, Any]:
+    """The status as a submitter may see it: the sizes of all that others keep belong to the metrics."""
+    found = status(node)
+    if submitter.lacks("metrics") is None:
+        return found
+    return {name: value for name, value in found.items() if name not in MEASURED}
 
 
 def status(node: Node) -> dict[str, Any]:

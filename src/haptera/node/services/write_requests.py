@@ -172,7 +172,7 @@ def command_of(
         digest = hashlib.sha256(_DIGEST_PREFIXES[request.method] + request.payload).digest()
     if checked is None:
         return Envelope(op, request_id, digest, request.resent)
-    return Envelope(op, request_id, digest, request.resent, checked.size, checked.growth)
+    return Envelope(op, request_id, digest, request.resent, checked.size, checked.growth, checked.judged)
 
 
 def _largest_answer(op: Operation) -> int:

@@ -47,7 +47,7 @@ FallBehind = Callable[["Follower", EventCursor, int, int], None]
 
 class Delivery:
     """Sends published events to the members of all groups. ``revision`` and ``until`` are the revision and the place up
-    to which events are published.
+    to which events are published. ``judge`` ends the watches that may not go on, if the grants have changed.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class Delivery:
         shared: SharedItems,
         fall_behind: FallBehind,
         end: Callable[[Follower, Failure], None],
+        judge: Callable[[], Steps[None]],
     ) -> None:
         self.revision = 0
         self.until = events.end
@@ -69,6 +70,7 @@ class Delivery:
         self._shared = shared
         self._fall_behind = fall_behind
         self._end = end
+        self._judge = judge
         self._cursor = EventCursor(events, events.end)
 
     def publish(self, revision: int) -> None:
@@ -80,6 +82,10 @@ class Delivery:
                 self._start()
         else:
             self._cursor.place, self._cursor.after = until, ""
+
+    def judge(self) -> None:
+        """Have all watches judged anew, before anything more is delivered."""
+        self._start()
 
     def stop(self) -> None:
         """Send no more progress marks."""
@@ -110,6 +116,7 @@ class Delivery:
 
     def _delivery_steps(self) -> Steps[None]:
         while True:
+            yield from self._judge()  # no event behind a change of the grants is sent by the grants of before
             if self._cursor.lost:
                 yield from self._skip_lost()
             elif self._cursor.place < self.until:

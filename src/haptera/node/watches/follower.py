@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 from haptera.node.watches.items import mark, pack
 from haptera.node.watches.shared_items import SharedItem
+from haptera.state import refusal
 
 if TYPE_CHECKING:
     import asyncio
 
     from haptera.errors import Failure
+    from haptera.node.commands import Submitter
     from haptera.node.watches.feed import Feed
     from haptera.node.watches.groups import Group
     from haptera.node.watches.shared_items import SharedItems
@@ -37,6 +39,7 @@ class Follower:
         "after",
         "cursor",
         "ended",
+        "expiry",
         "feed",
         "group",
         "in_step",
@@ -46,10 +49,14 @@ class Follower:
         "owner",
         "skip",
         "spoken",
+        "submitter",
         "task",
     )
 
-    def __init__(self, op: operations.OpenWatch, feed: Feed, owner: object, group: Group, after: int) -> None:
+    def __init__(
+        self, submitter: Submitter, op: operations.OpenWatch, feed: Feed, owner: object, group: Group, after: int
+    ) -> None:
+        self.submitter: Final = submitter
         self.op: Final = op
         self.feed: Final = feed
         self.owner: Final = owner
@@ -60,12 +67,19 @@ class Follower:
         self.skip = 0
         self.open = 0
         self.ended: Failure | None = None
+        #: Set for the time at which its submitter expires.
+        self.expiry: asyncio.TimerHandle | None = None
         #: The task that reads on, while it is behind.
         self.task: asyncio.Task[None] | None = None
         #: When it was last sent something, in seconds, while it is behind.
         self.moved_at = 0.0
         #: Whether it was sent an event since the last progress mark.
         self.spoken = False
+
+    def refusal(self) -> Failure | None:
+        """Why its submitter may not see these changes any more, or None."""
+        permits = self.submitter.permits()
+        return None if permits is None else refusal(self.op, permits)
 
     def item_steps(self, until: int, kept: SharedItems) -> Steps[bytes | None]:
         """The next ITEM of a watch that is behind, with events before the place ``until``; None if there are none.

@@ -4,6 +4,9 @@ A watch has no queue. While it is in step it is a member of its group, and `deli
 others. One that has no room for an ITEM falls behind: a task of its own reads the event history on from there, as far
 as its reader takes ITEMs, until it is in step again. One that makes no progress for `PROGRESS_TIMEOUT_S` ends with
 3009, one whose events are not kept any more with 4009.
+
+A watch is judged by the grants of its time: where they change, all watches are judged again before an event behind the
+change is sent, and one that may not see all of its keys any more ends with 2004.
 """
 
 from __future__ import annotations
@@ -13,12 +16,13 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from haptera.errors import Code, Failure, LocalProtocolError, failure
+from haptera.node.commands import ANONYMOUS
 from haptera.node.scans import PROGRESS_TIMEOUT_S, SWEEP_INTERVAL_S, page_steps
 from haptera.node.watches.delivery import Delivery
-from haptera.node.watches.follower import Follower
+from haptera.node.watches.follower import LOOK_WORK, Follower
 from haptera.node.watches.items import mark, present
 from haptera.node.watches.shared_items import SharedItems
-from haptera.state import EventCursor, operations, validate
+from haptera.state import EventCursor, operations, refusal, validate
 
 if TYPE_CHECKING:
     import asyncio
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
     from haptera.node.commands import Commands, Submitter
     from haptera.node.metrics import Metrics
     from haptera.node.watches.feed import Feed
-    from haptera.state import StateMachine
+    from haptera.state import StateMachine, Steps
 
 _logger = logging.getLogger(__name__)
 
@@ -35,6 +39,10 @@ _logger = logging.getLogger(__name__)
 WATCHES_MAX: Final = 32_768
 #: Watches of one connection: half of the requests that it may have under way by default, so that calls have the rest.
 WATCHES_PER_OWNER_MAX: Final = 512
+#: Watches that are judged in one slice.
+_JUDGED_TOGETHER: Final = 256
+#: Seconds to the next look at a watch whose submitter should have expired: timers and clocks do not agree exactly.
+_EXPIRY_AGAIN_S: Final = 0.1
 #: Bytes and rows of one ITEM with entries that were there before.
 _PAGE_SIZE_MAX: Final = 64 * 1024
 _PAGE_ROWS_MAX: Final = 512
@@ -52,7 +60,11 @@ class Watches:
         self._metrics = metrics
         #: The ITEMs that watches which are behind share.
         self._shared = SharedItems()
-        self._delivery = Delivery(machine.kv.events, commands.turns, loop, self._shared, self._fall_behind, self._end)
+        self._delivery = Delivery(
+            machine.kv.events, commands.turns, loop, self._shared, self._fall_behind, self._end, self._judge_steps
+        )
+        #: The revision of the users and grants by which all watches were judged.
+        self._judged = machine.access.revision
         self._open: set[Follower] = set()
         self._behind: set[Follower] = set()
         self._owned: Counter[object] = Counter()
@@ -71,16 +83,20 @@ class Watches:
     def publish(self) -> None:
         """An entry of the log was applied, whole: its events may be seen."""
         self._delivery.publish(self._machine.revision)
+        if self._judged != self._machine.access.revision:
+            self._delivery.judge()
 
     def open(
         self, submitter: Submitter, op: operations.OpenWatch, feed: Feed, owner: object | None = None
     ) -> Follower | Failure:
         """Begin a watch, which ends with an error of its feed. ``owner`` is the connection that it belongs to.
 
-        Refused: 3003, 4006 (invalid), 4009 (the events are not kept, or the revision is still to come), 3007 (there are
-        too many watches), 5001, 5005.
+        Refused: 3003, 4006 (invalid), 2004 (the submitter may not see all of its keys), 4009 (the events are not kept,
+        or the revision is still to come), 3007 (there are too many watches), 5001, 5005.
         """
-        refused = validate(op) or _contradiction(op) or self._stopped or self._machine.abandoned
+        permits = submitter.permits()
+        refused = validate(op) or _contradiction(op) or (None if permits is None else refusal(op, permits))
+        refused = refused or self._stopped or self._machine.abandoned
         if refused is None and len(self._open) >= WATCHES_MAX:
             refused = _too_many(WATCHES_MAX)
         if refused is None and owner is not None and self._owned[owner] >= WATCHES_PER_OWNER_MAX:
@@ -94,14 +110,15 @@ class Watches:
             refused = self._compacted(start)
         if refused is not None:
             return refused
-        watch = Follower(op, feed, owner, delivery.groups.join(op), start - 1)
+        watch = Follower(submitter, op, feed, owner, delivery.groups.join(op), start - 1)
         self._open.add(watch)
+        self._await_expiry(watch)
         if owner is not None:
             self._owned[owner] += 1
         if op.progress_ms is not None:
             delivery.progress.add(watch, op.progress_ms)
         if op.initial:
-            self._start(watch, self._begin_with_entries(submitter, watch))
+            self._start(watch, self._begin_with_entries(watch))
             return watch
         cursor = EventCursor(events, events.place_of(start))
         if cursor.place >= delivery.until and feed.try_send(mark(start - 1)):
@@ -130,6 +147,32 @@ class Watches:
         for watch in list(self._open):
             self.close(watch, reason)
 
+    def _judge_steps(self) -> Steps[None]:
+        """End the watches that may not go on, if users or grants have changed."""
+        while self._judged != self._machine.access.revision:
+            self._judged = self._machine.access.revision
+            for count, watch in enumerate(list(self._open), 1):
+                self._judge(watch)
+                if count % _JUDGED_TOGETHER == 0:
+                    yield _JUDGED_TOGETHER * LOOK_WORK
+
+    def _judge(self, watch: Follower) -> None:
+        refused = watch.refusal()
+        if refused is not None:
+            self.close(watch, refused)
+        elif watch in self._open:
+            self._await_expiry(watch)
+
+    def _await_expiry(self, watch: Follower) -> None:
+        """Judge a watch again when its submitter expires."""
+        if watch.expiry is not None:
+            watch.expiry.cancel()
+            watch.expiry = None
+        expires_at_ms = watch.submitter.expires_at_ms
+        if expires_at_ms is not None:
+            left_s = (expires_at_ms - self._machine.kv.clock()) / 1000
+            watch.expiry = self._loop.call_later(max(left_s, _EXPIRY_AGAIN_S), self._judge, watch)
+
     def _end(self, watch: Follower, reason: Failure) -> None:
         watch.ended = reason
         if watch.task is None:
@@ -141,6 +184,8 @@ class Watches:
     def _forget(self, watch: Follower) -> None:
         self._open.discard(watch)
         self._behind.discard(watch)
+        if watch.expiry is not None:
+            watch.expiry.cancel()
         if watch.in_step:
             watch.group.release(watch)
         self._delivery.groups.leave(watch.group)
@@ -180,7 +225,7 @@ class Watches:
             self._forget(watch)
             watch.feed.fail(watch.ended)
 
-    async def _begin_with_entries(self, submitter: Submitter, watch: Follower) -> None:
+    async def _begin_with_entries(self, watch: Follower) -> None:
         """Send the entries of one revision, then the mark, then the changes behind it."""
         op, feed = watch.op, watch.feed
         scan = (
@@ -192,7 +237,8 @@ class Watches:
         def expire() -> None:
             self.close(watch, self._compacted(watch.after))
 
-        cursor = await self._commands.open_scan(submitter, scan, expire, watch.owner)
+        # All of its keys may be seen: that was judged when it began, and is judged again before each page.
+        cursor = await self._commands.open_scan(ANONYMOUS, scan, expire, watch.owner)
         if isinstance(cursor, Failure):
             watch.ended = cursor
             return
@@ -205,6 +251,9 @@ class Watches:
                 page = await self._commands.turns.run(watch.owner, page_steps(cursor, _PAGE_SIZE_MAX, _PAGE_ROWS_MAX))
                 if isinstance(page, Failure):
                     watch.ended = page
+                    return
+                if (refused := watch.refusal()) is not None:
+                    watch.ended = refused
                     return
                 if page.rows:
                     await feed.send(present(cursor.revision, page.rows))
@@ -236,6 +285,9 @@ class Watches:
                 return
             steps = watch.item_steps(delivery.until, self._shared)
             item = await self._commands.turns.run(watch.owner, steps)
+            if (refused := watch.refusal()) is not None:
+                watch.ended = refused
+                return
             if item is not None:
                 await feed.send(item)
                 watch.spoken = True

@@ -1,0 +1,169 @@
+"""The refusal of an operation for want of a permission (spec/protocol.md, section 5.3).
+
+The class of an operation says what it needs (`haptera.state.operations`). From that follows one expression for each
+class, because a loop over its needs would take several times as long as the look at a key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+from haptera.errors import Code, Failure, failure
+from haptera.key_rules import placed
+from haptera.state import limits
+from haptera.state.field_kinds import KeysKind, list_field
+from haptera.state.operation_sets import FENCED, OPERATIONS
+from haptera.state.operations import AsOf, Count, OpenScan, OpenWatch, Operation, Transact
+from haptera.state.permits import Permits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from haptera.access_rules import KeyPermission, NodePermission
+    from haptera.state.needs import Permissions
+    from haptera.state.sliced_work import Steps
+
+Refusal = Callable[[Any, Permits], Failure | None]
+
+
+def denied(permission: KeyPermission | NodePermission, key: str | None = None) -> Failure:
+    """Return 2004: a permission is missing, on this key where it is of one."""
+    if key is None:
+        return failure(Code.PERMISSION_DENIED, {"permission": permission}, outcome="not_applied")
+    return failure(Code.PERMISSION_DENIED, {"permission": permission, "key": key}, outcome="not_applied")
+
+
+def refusal(op: Operation, permits: Permits) -> Failure | None:
+    """Why a valid operation is refused to the holder of these permits, or None.
+
+    It is the same for each state of the store, so that it reveals nothing. A scan and a count are refused where they
+    could show no key; `Permits.sieve` says which keys they show.
+    """
+    return REFUSALS[type(op)](op, permits)
+
+
+def refusal_steps(op: Operation, permits: Permits) -> Steps[Failure | None]:
+    """As `refusal`, in slices for an operation with a list of any length."""
+    if isinstance(op, AsOf):
+        return (yield from refusal_steps(op.read, permits))
+    if type(op) not in _LISTS:
+        return refusal(op, permits)
+    field, kind = _LISTS[type(op)]
+    needs = op.needs
+    assert needs is not None
+    given = [permission for option, permission in needs.options.items() if _is_given(op, option)]
+    for permission in (*needs.keys, *needs.items, *given):
+        check, cost, rest = permits.check_of(permission), permits.cost(permission), iter(getattr(op, field))
+        # A key may be compared with thousands of globs.
+        piece_max = max(1, limits.SLICE_WORK_MAX // (4 + cost))
+        while piece := list(islice(rest, piece_max)):
+            refused = _first_denied(permission, check, kind.keys(piece))
+            if refused is not None:
+                return refused
+            yield limits.SLICE_WORK_MAX // 4
+    if _is_fenced(op) and not permits.anywhere("lease"):
+        return denied("lease")
+    return None
+
+
+def _is_given(op: Operation, option: str) -> bool:
+    value = getattr(op, option)
+    return value is not None and value is not False
+
+
+def _is_fenced(op: Operation) -> bool:
+    return type(op) in FENCED and _is_given(op, "fence")
+
+
+def _first_denied(permission: KeyPermission, check: Callable[[str], bool], keys: Iterable[str]) -> Failure | None:
+    return next((denied(permission, key) for key in keys if not check(key)), None)
+
+
+def _refusal_of_transact(op: Transact, permits: Permits) -> Failure | None:
+    """A compare reveals something of its key. Both branches are judged, because a refusal may not say which is made."""
+    for number, compare in enumerate(op.compares):
+        if not permits.read(compare.key):
+            return placed(denied("read", compare.key), compare=number)
+    for branch, parts in (("then", op.then), ("otherwise", op.otherwise)):
+        for number, part in enumerate(parts):
+            refused = REFUSALS[type(part)](part, permits)
+            if refused is not None:
+                return placed(refused, branch=branch, operation=number)
+    return denied("lease") if op.fence is not None and not permits.anywhere("lease") else None
+
+
+def shown_with(op: OpenScan | Count) -> Permissions:
+    """The permissions without which a key is left out of a range."""
+    return ("scan",) if isinstance(op, Count) or op.keys_only else ("scan", "read")
+
+
+def _refusal_of_range(op: OpenScan | Count, permits: Permits) -> Failure | None:
+    return next((denied(each) for each in shown_with(op) if not permits.anywhere(each)), None)
+
+
+def _refusal_of_watch(op: OpenWatch, permits: Permits) -> Failure | None:
+    if op.key is not None:
+        key = op.key
+        return next((denied(each, key) for each in OpenWatch.needs.key if not permits.may(each, key)), None)
+    prefix = op.prefix or ""
+    return next((denied(each) for each in OpenWatch.needs.prefix if not permits.covers(each, prefix)), None)
+
+
+def _refusal_of_node_command(op: Operation, permits: Permits) -> Failure | None:
+    """A command that is no method: the node gives it, or a service that judges by itself."""
+    return denied("admin")
+
+
+#: The condition on which a permission is missing, of each field of `Needs`.
+_CONDITIONS: Final = {
+    "key": "not permits.{0}(op.key) and denied('{0}', op.key)",
+    "keys": "first_denied('{0}', permits.{0}, op.keys)",
+    "items": "first_denied('{0}', permits.{0}, (key for key, _ in op.items))",
+    "prefix": "not permits.covers('{0}', op.prefix or '') and denied('{0}')",
+    "new_key": "not permits.{0}(op.new_key) and denied('{0}', op.new_key)",
+    "somewhere": "not permits.anywhere('{0}') and denied('{0}')",
+}
+
+
+def _conditions(command: type[Operation]) -> Iterator[str]:
+    needs = command.needs
+    if needs is None:
+        return
+    on = {field: permissions for field in _CONDITIONS if (permissions := getattr(needs, field))}
+    for field, permissions in on.items():
+        for permission in permissions:
+            yield _CONDITIONS[field].format(permission)
+    for option, permission in needs.options.items():
+        condition = _CONDITIONS[next(iter(on))].format(permission)
+        yield f"op.{option} is not None and op.{option} is not False and {condition}"
+    if command in FENCED:
+        yield f"op.fence is not None and {_CONDITIONS['somewhere'].format('lease')}"
+
+
+def _compiled(command: type[Operation]) -> Refusal:
+    """Return the function that judges the operations of a class: the first condition that holds refuses."""
+    conditions = list(_conditions(command))
+    if not conditions:
+        return _refusal_of_node_command
+    either = " or ".join(f"({condition})" for condition in conditions)
+    # Of the names of fields and permissions: nothing comes from outside.
+    function: Refusal = eval(f"lambda op, permits: {either} or None", dict(_NAMES))  # noqa: S307
+    return function
+
+
+_NAMES: Final = {"denied": denied, "first_denied": _first_denied}
+_LISTS: Final[dict[type[Operation], tuple[str, KeysKind]]] = {
+    command: found for command in OPERATIONS if command.needs is not None and (found := list_field(command)) is not None
+}
+
+#: The function that judges the operations of each class.
+REFUSALS: Final[dict[type[Operation], Refusal]] = {
+    **{command: _compiled(command) for command in OPERATIONS},
+    OpenScan: _refusal_of_range,
+    Count: _refusal_of_range,
+    OpenWatch: _refusal_of_watch,
+    Transact: _refusal_of_transact,
+    AsOf: lambda op, permits: refusal(op.read, permits),
+}
