@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-NOBODY = 65534
+STRANGER = 65534
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 
@@ -86,7 +86,7 @@ async def test_another_users_socket_is_refused_before_anything_is_sent(
 
 
 def _give_to_nobody(path: Path) -> None:
-    os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    os.chown(path, STRANGER, STRANGER, follow_symlinks=False)
 
 
 def _link_of_nobody(path: Path) -> None:
@@ -142,7 +142,7 @@ def test_another_users_process_that_listens_gets_nothing(command: tuple[str, ...
     child = os.fork()
     if child == 0:
         try:
-            os.setuid(NOBODY)
+            os.setuid(STRANGER)
             listening.listen()  # from here on the kernel tells its credentials
             os.write(writer, b"listening")
             connection, _ = listening.accept()

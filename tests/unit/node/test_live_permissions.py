@@ -7,16 +7,19 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, cast
 
+import msgspec
 import pytest
 
-from haptera.errors import Failure, PermissionDenied
+from haptera.errors import Failure, PermissionDenied, ServerError
+from haptera.kv_groups import KV_GROUPS
 from haptera.node.commands import Envelope
 from haptera.node.services import long_reads
 from haptera.node.services.submitters import submitter_of
 from haptera.node.watches import LocalFeed, watches
+from haptera.peer import Identity, dial
 from haptera.state import dump_pieces, load_pieces
 from haptera.state.access import StoredRole, StoredUser
-from haptera.state.access_operations import AddGrant, AddToken, AddUser, RemoveGrant, RemoveToken, RemoveUser
+from haptera.state.access_operations import AddGrant, AddRole, AddToken, AddUser, RemoveGrant, RemoveToken, RemoveUser
 from haptera.state.operations import (
     Count,
     GetMany,
@@ -27,7 +30,7 @@ from haptera.state.operations import (
     Set,
     SetMany,
 )
-from haptera.testing import virtual_clock
+from haptera.testing import node, virtual_clock
 from tests.unit.node.nodes import Asked, ManualWriter, done, opened, turn
 from tests.unit.node.test_permissions import NOW_MS, VERIFIER, User, denial, user_of
 
@@ -201,7 +204,7 @@ async def test_globs_cost_work_where_a_long_list_is_judged() -> None:
 # What is open
 
 
-async def test_the_next_page_of_a_scan_is_judged_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_next_page_of_a_scan_is_judged_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(long_reads, "PAGE_ROWS_MAX", 1)
     async with user_of() as user:
         await user.grant({"scan", "read"})
@@ -405,7 +408,7 @@ async def test_a_lease_belongs_to_the_user_that_was_granted_it() -> None:
 
 
 async def test_a_lease_that_is_still_to_come_cannot_be_guessed() -> None:
-    """Its id is the next revision, which anybody can tell."""
+    """Its id is the next revision, which each user can tell."""
     writer = ManualWriter()
     async with opened(writer=writer) as node:
         node._machine.access.adopt(roles={"app": _role()}, users={"ann": _user(), "bob": _user()})
@@ -492,3 +495,21 @@ async def test_the_leases_of_users_are_there_after_a_snapshot() -> None:
         permits = loaded.access.permits("ann", NOW_MS)
         assert permits.may("read", "in/a")
         assert not permits.may("read", "out/a")
+
+
+async def test_a_served_connection_is_judged_by_the_user_that_it_has_proved_to_be() -> None:
+    async with node(storage="memory") as url, dial(url, groups=KV_GROUPS) as peer:
+        await peer.ready()
+        store = url.server._node
+        await done(store, AddRole("app", []), AddGrant("app", ["write"], "in/*"), AddUser("ann", VERIFIER, ["app"]))
+        for served in url.server._servers:
+            for other in served.peers:
+                other.identity = Identity("ann", "SCRAM-SHA-256")
+        encode = msgspec.msgpack.encode
+        assert msgspec.msgpack.decode(await peer.call("kv", "set", encode(("in/a", b"1")))) == [1, None]
+        with pytest.raises(ServerError) as caught:
+            await peer.call("kv", "get", encode(("in/a",)))
+        assert (caught.value.code, caught.value.outcome) == (2004, "not_applied")
+        assert caught.value.details == {"permission": "read", "key": "in/a"}
+        with pytest.raises(ServerError):
+            await peer.call("server", "metrics", encode(()))

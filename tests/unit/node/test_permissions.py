@@ -205,7 +205,7 @@ class User:
 
 
 def denial(request: FakeRequest) -> dict[str, Any] | None:
-    """The details of 2004; None for a request that was admitted, whatever came of it then."""
+    """The details of 2004; None for a request that was admitted, for any answer to it."""
     failure = request.failure
     if failure is None or failure.code != 2004:
         assert failure is None or failure.code in ADMITTED or (failure.code == 3006 and request.items), failure
@@ -249,7 +249,7 @@ def of_place(details: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def test_each_method_has_a_row() -> None:
-    """Trap: a method that nobody has thought of."""
+    """Trap: a method that was forgotten."""
     server = {"kv": set(METHODS), "server": {*SERVER}, "session": {*SESSION, "authenticate"}}
     named = {(service, method) for service, methods in server.items() for method in methods}
     assert named <= set(SPECIFIED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from haptera.node.commands.interface import Commands, Envelope
-from haptera.node.commands.submitter import ANONYMOUS, NOBODY, Submitter
+from haptera.node.commands.submitter import ANONYMOUS, STRANGER, Submitter
 from haptera.node.write_batch import DROPPED, Submission
 from haptera.state import (
     Replayed,
@@ -14,7 +14,7 @@ from haptera.state import (
 __all__ = [
     "ANONYMOUS",
     "DROPPED",
-    "NOBODY",
+    "STRANGER",
     "Commands",
     "Envelope",
     "Replayed",

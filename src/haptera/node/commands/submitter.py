@@ -71,7 +71,7 @@ class RestrictedSubmitter(Submitter):
         return self._permits
 
 
-class _Nobody(Submitter):
+class _Stranger(Submitter):
     """May do nothing."""
 
     __slots__ = ()
@@ -82,6 +82,6 @@ class _Nobody(Submitter):
 
 
 #: The other side of a connection that has not proved who it is.
-NOBODY = _Nobody()
+STRANGER = _Stranger()
 #: The caller of an embedded store, and of a node without authentication.
 ANONYMOUS = Submitter()

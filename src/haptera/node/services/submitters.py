@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from haptera.node.commands import ANONYMOUS, NOBODY, Submitter
+from haptera.node.commands import ANONYMOUS, STRANGER, Submitter
 
 if TYPE_CHECKING:
     from haptera.node.commands import Commands
@@ -29,7 +29,7 @@ def submitter_of(peer: Peer) -> Submitter:
         return found
     identity = peer.identity
     if identity is None:
-        return NOBODY
+        return STRANGER
     if not identity.user:
         found = ANONYMOUS
     elif identity.mechanism == LOCAL_MECHANISM:

@@ -84,7 +84,7 @@ class Delivery:
             self._cursor.place, self._cursor.after = until, ""
 
     def judge(self) -> None:
-        """Have all watches judged anew, before anything more is delivered."""
+        """Have all watches judged again, before anything more is delivered."""
         self._start()
 
     def stop(self) -> None:
