@@ -48,9 +48,9 @@ def refusal_steps(op: Operation, permits: Permits) -> Steps[Failure | None]:
     """As `refusal`, in slices for an operation with a list of any length."""
     if isinstance(op, AsOf):
         return (yield from refusal_steps(op.read, permits))
-    if type(op) not in _LISTS:
+    field, kind = _LISTS.get(type(op), ("", None))
+    if kind is None or not getattr(op, field):
         return refusal(op, permits)
-    field, kind = _LISTS[type(op)]
     needs = op.needs
     assert needs is not None
     given = [permission for option, permission in needs.options.items() if _is_given(op, option)]
@@ -91,6 +91,8 @@ def _refusal_of_transact(op: Transact, permits: Permits) -> Failure | None:
             refused = REFUSALS[type(part)](part, permits)
             if refused is not None:
                 return placed(refused, branch=branch, operation=number)
+    if not (op.compares or op.then or op.otherwise or permits.anywhere("read")):
+        return denied("read")
     return denied("lease") if op.fence is not None and not permits.anywhere("lease") else None
 
 
@@ -116,14 +118,16 @@ def _refusal_of_node_command(op: Operation, permits: Permits) -> Failure | None:
     return denied("admin")
 
 
-#: The condition on which a permission is missing, of each field of `Needs`.
+_SOMEWHERE: Final = "not permits.anywhere('{0}') and denied('{0}')"
+#: The condition on which a permission is missing, of each field of `Needs`. A request for no key needs it on some key,
+#: so that it is nothing for a user who may do nothing.
 _CONDITIONS: Final = {
     "key": "not permits.{0}(op.key) and denied('{0}', op.key)",
-    "keys": "first_denied('{0}', permits.{0}, op.keys)",
-    "items": "first_denied('{0}', permits.{0}, (key for key, _ in op.items))",
+    "keys": f"first_denied('{{0}}', permits.{{0}}, op.keys) if op.keys else {_SOMEWHERE}",
+    "items": f"first_denied('{{0}}', permits.{{0}}, (key for key, _ in op.items)) if op.items else {_SOMEWHERE}",
     "prefix": "not permits.covers('{0}', op.prefix or '') and denied('{0}')",
     "new_key": "not permits.{0}(op.new_key) and denied('{0}', op.new_key)",
-    "somewhere": "not permits.anywhere('{0}') and denied('{0}')",
+    "somewhere": _SOMEWHERE,
 }
 
 
@@ -137,9 +141,9 @@ def _conditions(command: type[Operation]) -> Iterator[str]:
             yield _CONDITIONS[field].format(permission)
     for option, permission in needs.options.items():
         condition = _CONDITIONS[next(iter(on))].format(permission)
-        yield f"op.{option} is not None and op.{option} is not False and {condition}"
+        yield f"op.{option} is not None and op.{option} is not False and ({condition})"
     if command in FENCED:
-        yield f"op.fence is not None and {_CONDITIONS['somewhere'].format('lease')}"
+        yield f"op.fence is not None and {_SOMEWHERE.format('lease')}"
 
 
 def _compiled(command: type[Operation]) -> Refusal:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import msgspec
 import pytest
 
+from haptera import connect
 from haptera.errors import Failure, PermissionDenied, ServerError
 from haptera.kv_groups import KV_GROUPS
 from haptera.node.commands import Envelope
@@ -17,7 +18,7 @@ from haptera.node.services import long_reads
 from haptera.node.services.submitters import submitter_of
 from haptera.node.watches import LocalFeed, watches
 from haptera.peer import Identity, dial
-from haptera.state import dump_pieces, load_pieces
+from haptera.state import dump_pieces, limits, load_pieces
 from haptera.state.access import StoredRole, StoredUser
 from haptera.state.access_operations import AddGrant, AddRole, AddToken, AddUser, RemoveGrant, RemoveToken, RemoveUser
 from haptera.state.operations import (
@@ -472,13 +473,16 @@ async def test_permission_is_checked_again_before_a_remembered_answer_is_given()
         assert (await user.ask(*once, request_id=bytes(16))).result == first.result
 
 
-async def test_the_answers_of_all_users_are_watched() -> None:
+async def test_the_answers_of_all_users_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not those of the anonymous user alone."""
+    monkeypatch.setattr(limits, "ANSWERS_PER_USER_MAX", 5)
     async with user_of() as user:
         await user.grant(ALL)
-        for number in range(3):
+        for number in range(4):
+            assert user.node.commands.aging._timer is None
             await user.ask("set", "in/a", b"1", request_id=bytes([number]) * 16)
-        assert user.node.remembered_answers[0] == 3
+        assert user.node.remembered_answers == (4, 5)
+        assert user.node.commands.aging._timer is not None
 
 
 async def test_the_leases_of_users_are_there_after_a_snapshot() -> None:
@@ -513,3 +517,20 @@ async def test_a_served_connection_is_judged_by_the_user_that_it_has_proved_to_b
         assert caught.value.details == {"permission": "read", "key": "in/a"}
         with pytest.raises(ServerError):
             await peer.call("server", "metrics", encode(()))
+
+
+async def test_a_local_copy_ends_with_the_permission_of_its_watch() -> None:
+    async with node(storage="memory") as url, connect(url) as db:
+        await db.set("in/a", "1")
+        store = url.server._node
+        await done(store, AddRole("app", []), AddUser("ann", VERIFIER, ["app"]))
+        await done(store, AddGrant("app", ["watch", "read"], "in/*"))
+        for other in [peer for served in url.server._servers for peer in served.peers]:
+            other.identity = Identity("ann", "SCRAM-SHA-256")
+            other.attributes.pop("haptera.submitter")
+        async with db.cached(prefix="in/") as copy:
+            assert list(copy) == ["in/a"]
+            await done(store, RemoveUser("ann"))
+            while not copy.ended:
+                await asyncio.sleep(0.001)
+            assert isinstance(copy.error, PermissionDenied)

@@ -76,6 +76,7 @@ KV: Final = [
     case("history", lambda a, b, p: (a,), "read a"),
     case("get_many", lambda a, b, p: ([a, b],), "read a", "read b"),
     case("get_many", lambda a, b, p: ([b, a], {"at_revision": 1}), "read b", "read a", note="of the past"),
+    case("get_many", lambda a, b, p: ([],), "read some", note="of no key"),
     case("set", lambda a, b, p: (a, b"1"), "write a"),
     case("set", lambda a, b, p: (a, b"1", {"if": "absent"}), "write a", note="if absent"),
     case("set", lambda a, b, p: (a, b"1", {"ttl_ms": 1000}), "write a", note="ttl"),
@@ -84,10 +85,12 @@ KV: Final = [
     case("set", lambda a, b, p: (a, b"1", {"lease": NO_LEASE}), "write a", "lease a", note="lease"),
     case("set_many", lambda a, b, p: ([[a, b"1"], [b, b"1"]],), "write a", "write b"),
     case("set_many", lambda a, b, p: ([[a, b"1"]], {"lease": NO_LEASE}), "write a", "lease a", note="lease"),
+    case("set_many", lambda a, b, p: ([],), "write some", note="of no key"),
     case("delete", lambda a, b, p: (a,), "delete a"),
     case("delete", lambda a, b, p: (a, {"if_version": 0}), "delete a", "read a", note="if_version"),
     case("delete", lambda a, b, p: (a, {"return_previous": True}), "delete a", "read a", note="previous"),
     case("delete_many", lambda a, b, p: ([a, b],), "delete a", "delete b"),
+    case("delete_many", lambda a, b, p: ([],), "delete some", note="of no key"),
     case("increment", lambda a, b, p: (a, 1), "read a", "write a"),
     case("rename", lambda a, b, p: (a, b), "read a", "delete a", "write b"),
     case("get_and_delete", lambda a, b, p: (a,), "read a", "delete a"),
@@ -106,6 +109,7 @@ KV: Final = [
     case("transact", lambda a, b, p: ([], [["get", [a]]], [["delete", [b]]]), "read a", "delete b"),
     case("transact", lambda a, b, p: ([[a, "exists", "=", True]], []), "read a", note="compare"),
     case("transact", lambda a, b, p: ([[a, "lease", "=", 0]], []), "read a", note="compare of a lease"),
+    case("transact", lambda a, b, p: ([], []), "read some", note="of nothing"),
     case("grant_lease", lambda a, b, p: (60_000,), "lease some"),
     case("renew_lease", lambda a, b, p: ([NO_LEASE],), "lease some"),
     case("revoke_lease", lambda a, b, p: (NO_LEASE,), "lease some"),
@@ -241,6 +245,10 @@ SETS: Final = [
 ]
 
 
+#: All permissions on keys, none, and all but one.
+FEW: Final = [set(KEY_PERMISSIONS), set(), *(set(KEY_PERMISSIONS) - {each} for each in KEY_PERMISSIONS)]
+
+
 def of_place(details: dict[str, Any] | None) -> dict[str, Any] | None:
     """Details without the place in a transact."""
     return details and {
@@ -321,7 +329,7 @@ async def test_an_operation_of_a_transact_is_judged_in_both_branches(row: Case, 
 @pytest.mark.parametrize("row", KV_CASES, ids=name_of)
 async def test_each_request_of_a_batch_is_judged_by_itself(row: Case) -> None:
     async with user_of() as user:
-        for granted in SETS:
+        for granted in FEW:
             await user.grant(granted)
             for where in ("in/", "out/"):
                 beside = user.peer.request("exists", "in/c")
@@ -333,7 +341,7 @@ async def test_each_request_of_a_batch_is_judged_by_itself(row: Case) -> None:
 @pytest.mark.parametrize("row", KV_CASES, ids=name_of)
 async def test_a_token_is_judged_as_a_user_is(row: Case) -> None:
     async with user_of("token:t") as user:
-        for granted in SETS:
+        for granted in FEW:
             await user.grant(granted)
             for where in ("in/", "out/"):
                 assert of_place(await user.outcome(row, where)) == expected(row, granted, where), (granted, where)
@@ -342,10 +350,10 @@ async def test_a_token_is_judged_as_a_user_is(row: Case) -> None:
 @pytest.mark.parametrize("row", KV_CASES, ids=name_of)
 async def test_a_permission_that_is_withdrawn_counts_at_once_on_a_live_connection(row: Case) -> None:
     async with user_of() as user:
-        for permission in PERMISSIONS:
-            await user.grant(PERMISSIONS)
+        for permission in KEY_PERMISSIONS:
+            await user.grant(KEY_PERMISSIONS)
             assert await user.outcome(row, "in/") is None
-            left = set(PERMISSIONS) - {permission}
+            left = set(KEY_PERMISSIONS) - {permission}
             await user.grant(left)
             assert of_place(await user.outcome(row, "in/")) == expected(row, left, "in/"), permission
 

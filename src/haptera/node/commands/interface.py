@@ -126,8 +126,8 @@ class Commands:
             size = accepted_size(op) if command.size is None else command.size
             result: Result
             if permits is not None:
-                if type(op) not in _JUDGED_FURTHER:
-                    refused = REFUSALS[type(op)](op, permits)
+                if (judge := _BY_KEYS.get(type(op))) is not None:
+                    refused = judge(op, permits)
                 elif type(size) is int:
                     op, refused = self._admitted(submitter, permits, command)
                 if refused is not None and type(size) is int:  # else the key of the refusal could be of any kind
@@ -373,8 +373,12 @@ def _is_of_a_range(op: operations.Count) -> bool:
     )
 
 
-#: Operations that are judged by more than the keys in them, or were judged in slices.
-_JUDGED_FURTHER: Final = LEASING | {operations.Count, operations.DeleteMany}
+#: How operations are judged, but for those that are judged by more than the keys in them, or were judged in slices.
+_BY_KEYS: Final = {
+    kind: judge
+    for kind, judge in REFUSALS.items()
+    if kind not in LEASING and kind not in {operations.Count, operations.DeleteMany}
+}
 
 #: Stands for a result that is still to come; told by identity.
 _WAITING: Result = ("waiting",)
