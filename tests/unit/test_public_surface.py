@@ -15,7 +15,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 import haptera
-from haptera import errors, recipes
+from haptera import authentication, errors, recipes
 from haptera.errors.codes import BY_CODE
 
 DATABASE = {
@@ -102,6 +102,17 @@ OTHER_ERRORS = {
     "failure",
     "printable",
 }
+AUTHENTICATION = {
+    "EXTERNAL",
+    "PLAIN",
+    "SCRAM",
+    "Authenticator",
+    "Identity",
+    "PasswordUsers",
+    "Verifier",
+    "decoy",
+    "verifier_for",
+}
 NAMES_MAX = 40
 
 
@@ -119,6 +130,13 @@ def test_the_recipes_are_these_and_can_be_imported_by_name() -> None:
     assert set(recipes.__all__) <= set(dir(recipes))
     with pytest.raises(AttributeError):
         recipes.no_such_name  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_the_names_of_authentication_are_these_and_no_others() -> None:
+    assert set(authentication.__all__) == AUTHENTICATION
+    assert set(authentication.__all__) <= set(dir(authentication))
+    with pytest.raises(AttributeError):
+        authentication.no_such_name  # type: ignore[attr-defined]  # noqa: B018
 
 
 def public(thing: type) -> Iterator[Any]:
@@ -152,6 +170,7 @@ FUNCTIONS = [haptera.connect, haptera.open, haptera.listen, haptera.dial, hapter
 RECIPES = [getattr(recipes, name) for name in recipes.__all__]
 CLASSES = [value for value in (getattr(haptera, name) for name in haptera.__all__) if inspect.isclass(value)]
 CLASSES += RECIPES
+CLASSES += [authentication.PasswordUsers, authentication.Authenticator]
 
 
 def test_every_type_that_a_public_signature_names_can_be_imported() -> None:
@@ -160,6 +179,7 @@ def test_every_type_that_a_public_signature_names_can_be_imported() -> None:
     importable = {id(getattr(haptera, name)) for name in haptera.__all__}
     importable |= {id(getattr(errors, name)) for name in dir(errors)}
     importable |= {id(recipe) for recipe in RECIPES}
+    importable |= {id(getattr(authentication, name)) for name in authentication.__all__}
     hidden = {
         f"{function.__qualname__}: {hint!r}"
         for function in functions

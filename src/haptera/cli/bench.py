@@ -189,13 +189,13 @@ def _settings(workload: WorkloadName, client: Client, options: dict[str, Any]) -
 
 def _target(workload: WorkloadName, url: str | None, options: dict[str, Any]) -> str:
     """The run's target, safe to show."""
-    from haptera.client import default_url, locate
+    from haptera.client import shown_url
 
     if options["embedded"]:
         return f"embedded, {options['durability']}"
     if workload in MESSAGING and url is None:
         return "another process, Unix socket"
-    return locate(default_url() if url is None else url).shown
+    return shown_url(url)
 
 
 def _measure(settings: Settings, client: Client, embedded: Literal["sync", "os"] | None) -> int:

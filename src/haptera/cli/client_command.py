@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypedDict, cast
@@ -15,7 +17,19 @@ from haptera.cli.exit_codes import CANNOT_WRITE, INTERRUPTED
 from haptera.cli.failures import EFFECTS, Target, tell
 from haptera.cli.library_warnings import warnings_shown
 from haptera.cli.numbers import Number
-from haptera.client import Database, connect, connect_peer, default_url, has_password, locate
+from haptera.client import (
+    PASSWORD_VARIABLE,
+    USER_VARIABLE,
+    Database,
+    Given,
+    connect,
+    connect_peer,
+    default_url,
+    has_password,
+    shown_url,
+    user_beside,
+    user_in,
+)
 from haptera.errors import HapteraError, Outcome
 from haptera.key_rules import VERSION_MAX
 
@@ -35,23 +49,58 @@ class Span(TypedDict, total=False):
 class Client:
     """The options that every command of the client side has, and how its work is run."""
 
-    def __init__(self, url: str | None, timeout: float | None, as_json: bool, wait: bool = False) -> None:
+    def __init__(
+        self,
+        url: str | None,
+        timeout: float | None,
+        as_json: bool,
+        wait: bool = False,
+        user: str | None = None,
+        password_file: str | None = None,
+    ) -> None:
         if url is not None and has_password(url):
             raise click.UsageError(
                 "a URL on a command line may not carry a password, because every user of this machine can read it; "
-                "HAPTERA_URL in the environment may (this version of the server has no authentication, and needs none)"
+                f"--password-file FILE may, or {PASSWORD_VARIABLE} in the environment, or the prompt for it"
             )
         self.url = url
         self.timeout = timeout
         self.as_json = as_json
         self.wait = wait
+        self._user = user
+        self._password_file = password_file
+        self._given: Given | None = None
         self._databases: list[Database] = []
         self._dialled: str | None = None  # the URL of connections without a database
         self._welcomed = False
 
+    @property
+    def given(self) -> Given:
+        """The credential beside the URL. A password that is nowhere is asked for once, on a terminal."""
+        if self._given is None:
+            user = user_beside(self.url, self._user)
+            if user is None and self.url is not None and user_in(self.url) is None:
+                user = os.environ.get(USER_VARIABLE) or None
+            named = user if user is not None else user_in(self.url)
+            password = None
+            if named is not None and self._password_file is None and not has_password(self.url or default_url()):
+                password = os.environ.get(PASSWORD_VARIABLE)
+                if password is None and sys.stdin.isatty():
+                    password = click.prompt(f"Password of {named}", hide_input=True, err=True)
+            self._given = Given(user, password, self._password_file)
+        return self._given
+
     def connect(self) -> Database:
         """The store of this command."""
-        db = connect(self.url, timeout=self.timeout, wait=self.wait)
+        given = self.given
+        db = connect(
+            self.url,
+            user=given.user,
+            password=given.password,
+            password_file=given.password_file,
+            timeout=self.timeout,
+            wait=self.wait,
+        )
         self._databases.append(db)
         return db
 
@@ -59,8 +108,8 @@ class Client:
     async def connect_peer(self, url: str | None = None) -> AsyncIterator[Peer]:
         """A connection for calls that a database does not make: to ``url``, else to the store of this command."""
         url = self.url if url is None else url
-        self._dialled = locate(default_url() if url is None else url).shown
-        async with connect_peer(url, timeout=self.timeout, wait=self.wait) as peer:
+        self._dialled = shown_url(url)
+        async with connect_peer(url, timeout=self.timeout, wait=self.wait, given=self.given) as peer:
             self._welcomed = True
             yield peer
 
@@ -80,7 +129,7 @@ class Client:
         if self._dialled is not None:
             return Target(self._dialled, answered=self._welcomed)
         if self._databases:
-            return Target(locate(default_url() if self.url is None else self.url).shown, answered=False)
+            return Target(shown_url(self.url), answered=False)
         return None
 
     def run(self, work: Callable[[Database], Awaitable[int]], *, change: bool = False) -> int:
@@ -128,7 +177,7 @@ class Client:
 
 
 def client_options(timeout: float = 5.0) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Add ``--url``, ``--timeout``, ``--json`` and ``--wait`` to a command, which gets a `Client` as ``client``."""
+    """Add the options of a client, such as ``--url`` and ``--user``; the command gets a `Client` as ``client``."""
 
     def decorate(function: Callable[..., int]) -> Callable[..., int]:
         @click.option("--wait", is_flag=True, help="Wait for a server that cannot be reached, up to the timeout.")
@@ -146,9 +195,21 @@ def client_options(timeout: float = 5.0) -> Callable[[Callable[..., int]], Calla
             help="The longest that one call may take, reconnecting included.",
         )
         @click.option("--json", "as_json", is_flag=True, help="Write the result as JSON.")
+        @click.option(
+            "--user", metavar="NAME", help="The user, with a password of a file, HAPTERA_PASSWORD or the prompt."
+        )
+        @click.option("--password-file", metavar="FILE", help="A file with the user's password in its one line.")
         @functools.wraps(function)
-        def wrapper(url: str | None, timeout: float, as_json: bool, wait: bool, **arguments: Any) -> int:
-            return function(client=Client(url, timeout, as_json, wait), **arguments)
+        def wrapper(
+            url: str | None,
+            timeout: float,
+            as_json: bool,
+            wait: bool,
+            user: str | None,
+            password_file: str | None,
+            **arguments: Any,
+        ) -> int:
+            return function(client=Client(url, timeout, as_json, wait, user, password_file), **arguments)
 
         return wrapper
 

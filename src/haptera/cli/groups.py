@@ -11,7 +11,14 @@ import click
 from haptera.cli.exit_codes import USAGE
 
 #: Options of every client's command that may stand before its name as well, and whether each takes a value.
-CLIENT_OPTIONS: Final = {"--url": True, "--timeout": True, "--json": False, "--wait": False}
+CLIENT_OPTIONS: Final = {
+    "--url": True,
+    "--user": True,
+    "--password-file": True,
+    "--timeout": True,
+    "--json": False,
+    "--wait": False,
+}
 
 
 class LazyGroup(click.Group):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from haptera.client.backoff import Backoff
@@ -18,7 +19,20 @@ from haptera.client.calls.transaction_calls import transact_form
 from haptera.client.channels.connector import Connector, Dial, Flight, dial_store
 from haptera.client.channels.local_node import dial_local
 from haptera.client.channels.remote_channel import RemoteChannel
-from haptera.client.channels.store_url import Location, default_url, has_password, is_named, locate
+from haptera.client.channels.store_url import (
+    NOTHING,
+    PASSWORD_VARIABLE,
+    USER_VARIABLE,
+    Given,
+    Location,
+    default_url,
+    has_password,
+    is_named,
+    locate,
+    shown_url,
+    user_beside,
+    user_in,
+)
 from haptera.client.database import Database
 from haptera.client.watches.cache import Cache
 from haptera.client.watches.event import Event
@@ -44,6 +58,8 @@ if TYPE_CHECKING:
     from haptera.peer import Peer
 
 __all__ = [
+    "PASSWORD_VARIABLE",
+    "USER_VARIABLE",
     "Backup",
     "Barrier",
     "Cache",
@@ -52,6 +68,7 @@ __all__ = [
     "Election",
     "Entry",
     "Event",
+    "Given",
     "Holding",
     "Job",
     "Lease",
@@ -74,7 +91,10 @@ __all__ = [
     "has_password",
     "locate",
     "open_embedded",
+    "shown_url",
     "transact_form",
+    "user_beside",
+    "user_in",
 ]
 
 #: The recipes and leases, each with its module, which is imported when it is first used.
@@ -99,17 +119,27 @@ TIMEOUT_SECONDS = 5.0
 
 
 def connect(
-    url: str | None = None, *, timeout: Timeout = DEFAULT, wait: bool = True, ping_interval: float | None = None
+    url: str | None = None,
+    *,
+    user: str | None = None,
+    password: str | None = None,
+    password_file: str | os.PathLike[str] | None = None,
+    timeout: Timeout = DEFAULT,
+    wait: bool = True,
+    ping_interval: float | None = None,
 ) -> Database:
     """Open a database that is served at ``url``.
 
     Use it as ``async with haptera.connect() as db``, or ``db = await haptera.connect()`` and `Database.aclose`.
     Nothing is sent before the first call, which then leaves in one write with the handshake. A server that cannot be
     reached, or that has no room for the connection, is dialled again, with backoff, for as long as a call has time,
-    unless it refuses for a reason that stays (its version, the key). A call that was lost with its connection, or whose
-    answer was damaged, is sent again where that is safe: a read always, a change under its id to a server that
-    remembers it. A call that has had no answer in time asks at once whether the server is still there, and gives the
-    connection up after 2 seconds of silence, so that calls go on with another one.
+    unless it refuses for a reason that stays (its version, the key, the password). A call that was lost with its
+    connection, or whose answer was damaged, is sent again where that is safe: a read always, a change under its id to a
+    server that remembers it. A call that has had no answer in time asks at once whether the server is still there, and
+    gives the connection up after 2 seconds of silence, so that calls go on with another one.
+
+    With a user the client proves its identity on each connection before a call is answered (SCRAM-SHA-256), and the
+    server proves that it knows the user. A refusal fails the calls at once (``haptera.errors.AuthenticationFailed``).
 
     A database may be made before a fork: each child then has connections and request ids of its own.
 
@@ -118,9 +148,15 @@ def connect(
             ``haptera://a:7457,b:7457``, the first that takes a connection is used; a host that has not within 250 ms is
             joined by the next. The options of a URL are ``?timeout=SECONDS``, ``ping_interval=SECONDS``,
             ``compression=zstd|none`` (by default zstd, where it is installed and the link leaves this machine) and
-            ``signed=psk&key_file=PATH`` for a server that signs its frames with a pre-shared key. Without a URL
-            ``HAPTERA_URL`` is used, else ``./haptera-data/haptera.sock`` where it exists and belongs to this user or to
-            root, else ``haptera://127.0.0.1:7457``.
+            ``signed=psk&key_file=PATH`` for a server that signs its frames with a pre-shared key, or ``signed=scram``
+            for one that does with the keys of SCRAM; ``auth=scram|external|plain`` names the way to authenticate.
+            ``haptera://user:password@host`` has a credential, percent-encoded. Without a URL ``HAPTERA_URL`` is used,
+            else ``./haptera-data/haptera.sock`` where it exists and belongs to this user or to root, else ``haptera://127.0.0.1:7457``.
+        user: The user's name, if the URL has none. Without a URL ``HAPTERA_USER`` may name it, but not for the node of
+            the present directory, which knows this process.
+        password: The user's password, if the URL has none. Without one it is that of ``password_file``, else
+            ``HAPTERA_PASSWORD``.
+        password_file: A file with the password in its one line.
         timeout: Seconds for each call without a timeout of its own; 5 unless the URL says otherwise, None for no limit.
         wait: Whether a call waits for a server that has never answered. If not, it fails at once where nothing listens.
         ping_interval: Seconds of silence on a connection before a PING; as many again without a sign of life end it. 0
@@ -130,11 +166,11 @@ def connect(
         The database.
 
     Raises:
-        ConfigurationError: The URL is not understood, or names a user or a password (this version has no
-            authentication, and does not pretend to), or the socket in the present directory belongs to another user.
-            If another user's process listens on it, the first call raises this.
+        ConfigurationError: The URL is not understood, the credential is given twice or is not whole, or the socket in
+            the present directory belongs to another user. If another user's process listens on it, the first call
+            raises this.
     """
-    location, dialled = _find(url, ping_interval)
+    location, dialled = _find(url, Given(user, password, password_file), ping_interval)
     if timeout is DEFAULT:
         timeout = TIMEOUT_SECONDS if location.timeout is None else location.timeout
     return Database(
@@ -145,12 +181,14 @@ def connect(
 
 
 @asynccontextmanager
-async def connect_peer(url: str | None, *, timeout: float | None, wait: bool) -> AsyncIterator[Peer]:
+async def connect_peer(
+    url: str | None, *, timeout: float | None, wait: bool, given: Given = NOTHING
+) -> AsyncIterator[Peer]:
     """The connection itself, for calls that a database does not make; it is closed at the end.
 
     It is found, checked and waited for as `connect` does, for ``timeout`` seconds. One that is lost later stays lost.
     """
-    location, dialled = _find(url)
+    location, dialled = _find(url, given)
     connector = Connector(location.address, location.shown, Backoff(), dialled, wait=wait)
     deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
     try:
@@ -159,9 +197,11 @@ async def connect_peer(url: str | None, *, timeout: float | None, wait: bool) ->
         await connector.aclose()
 
 
-def _find(url: str | None, ping_interval: float | None = None) -> tuple[Location, Dial]:
+def _find(url: str | None, given: Given, ping_interval: float | None = None) -> tuple[Location, Dial]:
     """Where the store is, and how it is dialled: the node of the present directory is not named, but found."""
-    location = locate(default_url() if url is None else url, ping_interval=ping_interval)
+    named = default_url() if url is None else url
+    given = replace(given, user=user_beside(url, given.user))
+    location = locate(named, ping_interval=ping_interval, given=given)
     found_here = url is None and not is_named() and location.address.path
     return location, dial_local if found_here else dial_store
 

@@ -26,6 +26,9 @@ PASSING_SOON: Final = frozenset(
 #: Refusals after which a connection takes no more calls.
 LEAVING: Final = frozenset({Code.GOING_AWAY, Code.SHUTTING_DOWN})
 
+#: Codes about users and what they may do.
+ACCESS_CODES: Final = range(2000, 3000)
+
 #: The first code of those about the node and its disk, and behind them about the cluster. One of a newer server that is
 #: not known here goes by its thousand: someone mends a node.
 NODE_CODE_MIN: Final = 5000
@@ -45,12 +48,13 @@ def passes_soon(refusal: Failure, *, write: bool) -> bool:
 def passes(error: HapteraError) -> bool:
     """Whether something that outlives its calls tries again after an error, for as long as its database is open.
 
-    A connection that has ended is followed by another, whatever has ended it. Of a refusal spec/errors.toml says
-    whether it passes. A program that waits for a lock, takes jobs or keeps a copy is still there when a full disk has
-    room again.
+    A connection that has ended is followed by another, whatever has ended it, unless the user was not let in: each
+    attempt would count as one more failure. Of a refusal spec/errors.toml says whether it passes. A program that waits
+    for a lock, takes jobs or keeps a copy is still there when a full disk has room again.
     """
     if isinstance(error, ConnectionLost):
-        return True
+        said = error.failure
+        return said is None or said.code not in ACCESS_CODES or REMEDIES.get(said.code) != "no"
     if not isinstance(error, ServerError):
         return False
     remedy = REMEDIES.get(error.code)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from haptera.connection.bounds import BOUNDS, BUDGET, Bound, check_keywords, seconds
 from haptera.connection.config import (
+    AUTHENTICATE,
+    AUTHENTICATION_TIMEOUT_S,
     CONNECTION_BUDGET,
     FRAME_TIMEOUT_S,
     HANDSHAKE_TIMEOUT_S,
@@ -16,6 +18,7 @@ from haptera.connection.config import (
     IDLE_FRAMES_PER_S,
     MESSAGE_SHARE_MAX,
     MESSAGE_TIMEOUT_S,
+    PRESHARED_KEY,
     PROCESS_BUDGET,
     SESSION_SERVICE,
     Budget,
@@ -42,6 +45,8 @@ from haptera.connection.handshake import Agreement
 from haptera.connection.outbox import Outbox
 
 __all__ = [
+    "AUTHENTICATE",
+    "AUTHENTICATION_TIMEOUT_S",
     "BOUNDS",
     "BUDGET",
     "CONNECTION_BUDGET",
@@ -52,6 +57,7 @@ __all__ = [
     "IDLE_FRAMES_PER_S",
     "MESSAGE_SHARE_MAX",
     "MESSAGE_TIMEOUT_S",
+    "PRESHARED_KEY",
     "PROCESS_BUDGET",
     "SESSION_SERVICE",
     "Agreement",

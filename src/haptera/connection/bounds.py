@@ -56,6 +56,7 @@ BOUNDS: Final[dict[str, Bound]] = {
     "max_connections": Bound(low=1, high=_CONNECTIONS_MAX),
     "max_half_open": Bound(low=1, high=_CONNECTIONS_MAX),
     "handshake_timeout_s": seconds(),
+    "authentication_timeout_s": seconds(),
     "ping_interval_ms": Bound(low=1, high=int(SECONDS_MAX) * 1000, zero=True),
     "idle_timeout_s": seconds(),
     "write_timeout_s": seconds(),

@@ -13,12 +13,17 @@ from haptera.wire import HANDSHAKE_FRAME_SIZE_MAX, LIMITS, SERVER_ID_SIZE, Codec
 #: The capability whose frames are signed, and the mechanism that names its pre-shared key (sections 4.1 and 5.1).
 SIGNING: Final = "hmac_sha256"
 PRESHARED_KEY: Final = "PSK"
+#: The mechanism of an exchange whose keys sign the frames behind it, and the method of the exchange (section 5.1).
+SIGNING_EXCHANGE: Final = "SCRAM-SHA-256"
+AUTHENTICATE: Final = "authenticate"
 #: The capability of compressed payloads, and the service whose frames never are (section 4.1).
 COMPRESSION: Final = "zstd"
 SESSION_SERVICE: Final = "session"
 
 #: HELLO or WELCOME must have come by then (spec/protocol.md, sections 4 and 8).
 HANDSHAKE_TIMEOUT_S: Final = 5.0
+#: A proof of identity must have been accepted by then, counted from WELCOME (section 8).
+AUTHENTICATION_TIMEOUT_S: Final = 10.0
 #: A started frame must be whole within this and its length divided by the slowest rate (section 8).
 FRAME_TIMEOUT_S: Final = 10.0
 #: A started message must be whole within this and its length divided by the slowest rate (section 2).
@@ -35,6 +40,11 @@ PROBE_TIMEOUT_S: Final = 2.0
 #: The first flight behind HELLO (section 4): the most that a dialer may send before it knows the acceptor's limits.
 FIRST_FLIGHT_REQUESTS_MAX: Final = 64
 FIRST_FLIGHT_SIZE_MAX: Final = 16 * 1024
+
+#: Before the proof of an identity: the bytes of one frame and of the kept requests (section 5.1), and the bytes of all
+#: frames. The second is enough for a first flight and three exchanges of the longest messages.
+EARLY_SIZE_MAX: Final = 16 * 1024
+EARLY_RECEIVED_MAX: Final = 64 * 1024
 
 #: How many bytes of one stream leave before the others have their turn: large enough that a header costs nothing,
 #: small enough that a small message waits for microseconds.
@@ -124,9 +134,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     (acceptor), ``groups`` the ones beside them that belong to a service, ``entropy`` a source of that many random bytes
     (``os.urandom``): the machine itself draws nothing. ``signing_key`` is a pre-shared secret of at least 32 bytes:
     with it every frame behind the handshake is signed, and a peer that would not is refused. ``compression`` compresses
-    payloads, where both sides can; the connections of one thread may share one. ``ping_interval_ms`` is how long the
-    other side may be silent: an acceptor announces it (30 s unless it is given) for both, and a dialer that has one
-    keeps its own. Raises ``ValueError`` for values that no handshake can carry.
+    payloads, where both sides can; the connections of one thread may share one. With ``signs_by_exchange`` every frame
+    behind an exchange of SCRAM is signed, and no other mechanism is used. ``flies`` says whether requests of a dialer
+    may leave behind HELLO, before it knows how to authenticate. ``ping_interval_ms`` is how long the other side may be
+    silent: an acceptor announces it (30 s unless it is given) for both, and a dialer that has one keeps its own.
+
+    Raises ``ValueError`` for values that no handshake can carry.
     """
 
     entropy: Callable[[int], bytes]
@@ -147,6 +160,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ping_interval_ms: int | None = None
     idempotency_ms: int = 600_000
     handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S
+    authentication_timeout_s: float = AUTHENTICATION_TIMEOUT_S
     frame_timeout_s: float = FRAME_TIMEOUT_S
     message_timeout_s: float = MESSAGE_TIMEOUT_S
     budget: int = CONNECTION_BUDGET
@@ -154,6 +168,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     idle_frames_per_s: float = IDLE_FRAMES_PER_S
     grease: bool = True
     signing_key: bytes | None = None
+    signs_by_exchange: bool = False
+    flies: bool = True
     compression: Codec | None = None
 
     def __post_init__(self) -> None:
@@ -167,7 +183,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("compression is configured by its codec alone")
         if self.signing_key is not None:
             check_secret(self.signing_key)
-            if self.mechanisms:
+            if self.mechanisms or self.signs_by_exchange:
                 raise ValueError("a connection with a pre-shared key has no other mechanism")
         names = (self.agent, *self.offered_capabilities(), *self.offered_mechanisms())
         if sum(len(name.encode()) + _NAME_OVERHEAD for name in names) > HANDSHAKE_NAMES_SIZE_MAX:
@@ -181,17 +197,24 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """Show no more than ``repr`` does: the method that this replaces shows every field."""
         return [("agent", self.agent), ("capabilities", self.capabilities), ("limits", self.limits)]
 
+    @property
+    def signs(self) -> bool:
+        """Whether this side signs its frames, and refuses a peer that would not."""
+        return self.signing_key is not None or self.signs_by_exchange
+
     def offered_capabilities(self) -> list[str]:
         """Return the capabilities that this side asks for or accepts."""
         offered = [*self.capabilities, *self.groups]
         if self.compression is not None:
             offered.append(COMPRESSION)
-        if self.signing_key is not None:
+        if self.signs:
             offered.append(SIGNING)
         return offered
 
     def offered_mechanisms(self) -> list[str]:
-        """Return the ways in which an acceptor lets a dialer in."""
+        """Return the ways in which an acceptor lets a dialer in, as far as they are the same for each."""
+        if self.signs_by_exchange:
+            return [SIGNING_EXCHANGE]
         return [PRESHARED_KEY] if self.signing_key is not None else list(self.mechanisms)
 
     def bounded(self) -> Config:

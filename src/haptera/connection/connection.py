@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from haptera.connection.answer_frames import AnswerSender
-from haptera.connection.config import COMPRESSION, CONTROL_SIZE_MAX, Budget, Config, Role
+from haptera.connection.config import COMPRESSION, CONTROL_SIZE_MAX, EARLY_SIZE_MAX, Budget, Config, Role
 from haptera.connection.control_frames import PING_SIZE, ClosedError, Control
 from haptera.connection.events import Closed, Established, Event
 from haptera.connection.flood import FloodError
 from haptera.connection.frame_router import FrameRouter
 from haptera.connection.grease import Grease
-from haptera.connection.handshake import Agreement, Handshake
+from haptera.connection.guard import Guard
+from haptera.connection.handshake import Agreement, Handshake, needs_proof
 from haptera.connection.item_frames import ItemReceiver, ItemSender
 from haptera.connection.memory_ledger import Ledger
 from haptera.connection.open_streams import Streams
@@ -28,6 +29,8 @@ from haptera.wire import (
     Frame,
     FrameDecoder,
     FrameType,
+    Signer,
+    direction_keys,
     ignored_tags,
 )
 
@@ -54,6 +57,8 @@ class Connection:
         "__weakref__",
         "_control",
         "_decoder",
+        "_early",
+        "_guard",
         "_handshake",
         "_inflow",
         "_reception",
@@ -63,6 +68,7 @@ class Connection:
         "agreement",
         "ask_left",
         "ask_room",
+        "authenticate",
         "can_request",
         "cancel",
         "config",
@@ -71,6 +77,7 @@ class Connection:
         "frames_received",
         "ledger",
         "outbox",
+        "proves",
         "release",
         "request",
         "respond",
@@ -105,8 +112,10 @@ class Connection:
         self._control = Control(streams)
         grease = Grease(config.entropy) if config.grease else None
         heads = Heads(self.outbox, grease, config.entropy)
-        self._requester = Requester(streams, heads, flies=role is Role.DIALER and config.signing_key is None)
+        flies = role is Role.DIALER and config.flies and not config.signs
+        self._requester = Requester(streams, heads, flies=flies)
         self.request = self._requester.request
+        self.authenticate = self._requester.authenticate
         self.can_request = self._requester.can_request
         self.finish = self._requester.finish
         self.cancel = self._requester.cancel
@@ -127,6 +136,10 @@ class Connection:
         self.take_writable = self.outbox.take_writable
         self._reception = FrameRouter(streams, self._control, items)
         self._handshake: Handshake | None = Handshake(config, grease, dials=role is Role.DIALER)
+        #: What a dialer does about the mechanisms that WELCOME lists: whether it proves its identity by one of them.
+        self.proves: Callable[[Sequence[str]], bool] | None = None
+        self._guard: Guard | None = None
+        self._early = True  # until the handshake, and the proof if one is asked for, are done
         if self._handshake.sent:
             self.outbox.add_control(self._handshake.sent)
 
@@ -175,6 +188,16 @@ class Connection:
         return stream is not None and bool(stream.sending.queue)
 
     @property
+    def guarded(self) -> bool:
+        """Whether the handshake is done, and a proof of the dialer's identity is still to be accepted."""
+        return self._guard is not None
+
+    @property
+    def admitted(self) -> bool:
+        """Whether the handshake is done, and so is the proof if one is asked for: the two sides serve each other."""
+        return not self._early
+
+    @property
     def first_flight(self) -> int:
         """How many requests were sent behind HELLO."""
         return self._requester.first_flight
@@ -200,10 +223,12 @@ class Connection:
         before = self.frames_received
         shaking = self.state is ConnectionState.HANDSHAKE
         try:
-            self._take(self._decoder.receive(data, frames_max))
+            self._take(
+                self._decoder.receive(data, 1 if self._early else frames_max)
+            )  # each decides how others are read
             if shaking and self.state is ConnectionState.OPEN:
                 # The handshake's frame came alone, because it decides how the bytes behind it are read.
-                self._take(self._decoder.receive(b"", frames_max))
+                self._take(self._decoder.receive(b"", 1 if self._early else frames_max))
         except ClosedError as closed:
             self._close(closed.event)
             return streams.take_events()
@@ -221,11 +246,15 @@ class Connection:
 
     def _take(self, frames: list[Frame]) -> None:
         self.frames_received += len(frames)
-        if self._handshake is None:
+        if not self._early:
             self._reception.receive(frames)
-        else:
-            for frame in frames:  # one, because it comes alone
+            return
+        for frame in frames:  # one, because they come singly
+            if self._guard is None:
                 self._receive_handshake(frame)
+            else:
+                self._guard.check(frame)
+                self._reception.receive((frame,))
 
     @property
     def more(self) -> bool:
@@ -278,21 +307,41 @@ class Connection:
         agreement = handshake.receive(frame)
         if self.role is Role.ACCEPTOR:
             self.outbox.add_control(handshake.sent)
-        signers = handshake.signers(agreement)
-        if signers is not None:
-            self.outbox.sign(signers[0])
-            self._decoder.verify(signers[1])
-            self._reception.allow(SIGNED)
+        keys = handshake.keys(agreement)
+        if keys is not None:
+            self._sign(keys)
+        guarded = needs_proof(agreement)
+        if self.role is Role.DIALER:
+            guarded = self.proves is not None and self.proves(agreement.mechanisms)
+        if guarded:
+            dials, signs = self.role is Role.DIALER, self.config.signs_by_exchange
+            self._guard = Guard(self._streams.calls, handshake.transcript, dials=dials, signs=signs)
         self._handshake = None
         self._establish(agreement)
+
+    def offer(self, mechanisms: Callable[[], Sequence[str]]) -> None:
+        """Have an acceptor ask, when HELLO has come, how this one dialer may prove its identity."""
+        if self._handshake is not None:
+            self._handshake.mechanisms = mechanisms
 
     def _establish(self, agreement: Agreement) -> None:
         self.state = ConnectionState.OPEN
         own = self.config.ping_interval_ms if self.role is Role.DIALER else None
         self._time.open(agreement.ping_interval_ms if own is None else own)
         self.agreement = agreement
+        self._streams.events.append(Established())
+        if self._guard is None:
+            self._open(agreement)
+            return
+        self._time.await_proof(self._streams.now)
+        self._decoder.limit(min(EARLY_SIZE_MAX, self.config.limits.max_frame))
+        self.ledger.limit = min(EARLY_SIZE_MAX, self.config.budget)
+        self._requester.hold()
+
+    def _open(self, agreement: Agreement) -> None:
+        """Let the two sides serve each other."""
+        self._early = False
         streams = self._streams
-        streams.events.append(Established())
         codec = self.config.compression
         if codec is not None and COMPRESSION in agreement.capabilities:
             streams.codec = codec
@@ -303,13 +352,46 @@ class Connection:
         self.outbox.open(limits.max_frame, limits.connection_window, limits.stream_window)
         streams.open(limits, ignored_tags(agreement.capabilities))
 
+    # -- the proof of an identity -----------------------------------------------------------------------------------
+
+    @property
+    def transcript(self) -> tuple[bytes, bytes]:
+        """HELLO and WELCOME as they were sent, to which an exchange is bound. They are kept until it is done."""
+        assert self._guard is not None
+        return self._guard.transcript
+
+    def sign_behind(self, ikm: bytes, salt: bytes) -> None:
+        """Sign a dialer's frames behind its proof, which is queued, and take none but signed ones, or an ERROR."""
+        assert self._guard is not None
+        self._guard.signing = True
+        self._sign(direction_keys(ikm, salt), takes_error=True)
+
+    def admit(self, secret: tuple[bytes, bytes] | None = None) -> None:
+        """Take the proof for good. With the ``secret`` of an exchange an acceptor signs from the next frame on."""
+        assert self._guard is not None
+        assert self.agreement is not None
+        self._guard = None
+        self._time.proved()
+        self._decoder.limit(self.config.limits.max_frame)
+        self.ledger.limit = self.config.budget
+        if secret is not None:
+            self._sign(direction_keys(*secret))
+        self._open(self.agreement)
+
+    def _sign(self, keys: tuple[bytes, bytes], *, takes_error: bool = False) -> None:
+        """Sign all frames from here on, and take signed ones alone."""
+        own, other = keys if self.role is Role.DIALER else keys[::-1]
+        self.outbox.sign(Signer(own))
+        self._decoder.verify(Signer(other), takes_error=takes_error)
+        self._reception.allow(SIGNED)
+
     # -- time -------------------------------------------------------------------------------------------------------
 
     @property
     def unfinished(self) -> bool:
         """Whether ``tick`` must watch the time: the peer owes the rest of something, or this side owes it credit."""
         return (
-            self.state is ConnectionState.HANDSHAKE
+            self._early
             or self._time.frame_begun
             or bool(self._streams.unfinished.halves)
             or self._inflow.credit_due is not None
@@ -334,7 +416,7 @@ class Connection:
         else:
             self._streams.expire(now)
             self._inflow.credit_connection()
-            if self._time.wants_ping(now):
+            if not self._quiet and self._time.wants_ping(now):
                 self.ping(self.config.entropy(PING_SIZE))
         return self._streams.take_events()
 
@@ -351,7 +433,7 @@ class Connection:
 
         Return whether it was asked now.
         """
-        if self.state is not ConnectionState.OPEN or not self._time.probe(now):
+        if self.state is not ConnectionState.OPEN or self._quiet or not self._time.probe(now):
             return False
         self.ping(self.config.entropy(PING_SIZE))
         return True
@@ -367,8 +449,12 @@ class Connection:
 
     def go_away(self, code: int, message: str | None = None) -> None:
         """Take no more requests: the ones up to the last one received are answered, later ones get 1014."""
-        if self.state is ConnectionState.OPEN:
+        if self.state is ConnectionState.OPEN and not self._quiet:
             self._control.send_goaway(failure(code, message=message))
+
+    @property
+    def _quiet(self) -> bool:
+        return self._guard is not None and self._guard.quiet
 
     def fail_connection(self, error: RemoteProtocolError) -> list[Event]:
         """End the connection for a fault that the owner finds with the peer: it does not read, for instance."""
@@ -385,7 +471,7 @@ class Connection:
 
     def _fail(self, error: RemoteProtocolError) -> None:
         """Tell the peer its fault and stop listening (the "connection error" of the specification)."""
-        said = error.failure("not_applied" if self.state is ConnectionState.HANDSHAKE else "unknown")
+        said = error.failure("not_applied" if self._early else "unknown")
         self.outbox.clear()
         if isinstance(error, FloodError):
             self.go_away(said.code, said.message)

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from haptera.connection.checks import check_control, misplaced
-from haptera.connection.config import PING_INTERVAL_MS, PRESHARED_KEY, SIGNING, Config
+from haptera.connection.config import (
+    PING_INTERVAL_MS,
+    PRESHARED_KEY,
+    SESSION_SERVICE,
+    SIGNING,
+    SIGNING_EXCHANGE,
+    Config,
+)
 from haptera.errors import Code, RemoteProtocolError
 from haptera.wire import (
     LIMITS,
@@ -17,7 +25,6 @@ from haptera.wire import (
     FrameType,
     Hello,
     Limits,
-    Signer,
     Welcome,
     decode_payload,
     encode_frame,
@@ -48,11 +55,12 @@ class Handshake:
     """One side's part in the handshake.
 
     ``sent`` is its own frame: the dialer's HELLO from the beginning, the acceptor's WELCOME once ``receive`` has taken
-    HELLO.
+    HELLO. ``mechanisms`` gives an acceptor's for this one dialer; they are its configuration's where it is None.
     """
 
     def __init__(self, config: Config, grease: Grease | None, *, dials: bool) -> None:
         self.sent = b""
+        self.mechanisms: Callable[[], Sequence[str]] | None = None
         self._config = config
         self._grease = grease
         self._received = b""
@@ -69,23 +77,32 @@ class Handshake:
         check_control(frame)
         self._received = encode_frame(frame.type, frame.flags, frame.stream, frame.metadata, frame.payload)
         if self._hello is not None:
-            return check_welcome(self._hello, decode_payload(Welcome, frame.payload))
+            welcomed = decode_payload(Welcome, frame.payload)
+            return check_welcome(self._hello, welcomed, by_exchange=self._config.signs_by_exchange)
         hello = decode_payload(Hello, frame.payload)
-        welcome, extra, agreement = answer_hello(self._config, hello, self._grease)
+        asked = None if self._config.signs else self.mechanisms
+        offered = None if asked is None else list(asked())
+        welcome, extra, agreement = answer_hello(self._config, hello, self._grease, offered)
         self.sent = encode_frame(FrameType.WELCOME, 0, 0, b"", encode_payload(welcome, extra))
         return agreement
 
-    def signers(self, agreement: Agreement) -> tuple[Signer, Signer] | None:
-        """Return the signer of this side's frames behind the handshake, and the verifier of the other's; None if
-        none.
+    @property
+    def transcript(self) -> tuple[bytes, bytes]:
+        """HELLO and WELCOME as they were sent, from magic to the end of the payload."""
+        return (self._received, self.sent) if self._hello is None else (self.sent, self._received)
+
+    def keys(self, agreement: Agreement) -> tuple[bytes, bytes] | None:
+        """Return the dialer's and the acceptor's key of the frames behind the handshake; None if these are not signed,
+        or not yet.
         """
-        if SIGNING not in agreement.capabilities:
+        if SIGNING not in agreement.capabilities or self._config.signing_key is None:
             return None
-        assert self._config.signing_key is not None
-        dials = self._hello is not None
-        hello_frame, welcome_frame = (self.sent, self._received) if dials else (self._received, self.sent)
-        dialer, acceptor = map(Signer, preshared_keys(self._config.signing_key, hello_frame, welcome_frame))
-        return (dialer, acceptor) if dials else (acceptor, dialer)
+        return preshared_keys(self._config.signing_key, *self.transcript)
+
+
+def needs_proof(agreement: Agreement) -> bool:
+    """Whether an acceptor serves a dialer only after an exchange."""
+    return bool(agreement.mechanisms) and agreement.mechanisms != (PRESHARED_KEY,)
 
 
 def make_hello(config: Config, grease: Grease | None) -> tuple[Hello, dict[str, Any]]:
@@ -107,8 +124,11 @@ def make_hello(config: Config, grease: Grease | None) -> tuple[Hello, dict[str, 
     return hello, extra
 
 
-def answer_hello(config: Config, hello: Hello, grease: Grease | None) -> tuple[Welcome, dict[str, Any], Agreement]:
-    """Return an acceptor's WELCOME, its grease keys, and the terms agreed by it.
+def answer_hello(
+    config: Config, hello: Hello, grease: Grease | None, mechanisms: list[str] | None = None
+) -> tuple[Welcome, dict[str, Any], Agreement]:
+    """Return an acceptor's WELCOME, its grease keys, and the terms agreed by it. The ``mechanisms`` are those of the
+    configuration unless they are given.
 
     Raises 1001 if the two sides have no version in common, 1011 if this one must sign and the dialer would not.
     """
@@ -120,9 +140,11 @@ def answer_hello(config: Config, hello: Hello, grease: Grease | None) -> tuple[W
             {"versions": sorted(config.versions)},
         )
     asked = set(hello.capabilities)
-    if config.signing_key is not None and SIGNING not in asked:
+    if config.signs and SIGNING not in asked:
         raise RemoteProtocolError(Code.SIGNATURE_MISMATCH, "HELLO does not ask for signed frames")
     accepted = [name for name in config.offered_capabilities() if name in asked]
+    if mechanisms is None:
+        mechanisms = config.offered_mechanisms()
     welcome = Welcome(
         version=max(common),
         versions=list(config.versions),
@@ -131,8 +153,8 @@ def answer_hello(config: Config, hello: Hello, grease: Grease | None) -> tuple[W
         session=hello.session,
         nonce=config.entropy(NONCE_SIZE),
         capabilities=accepted,
-        services=config.announced_services(),
-        mechanisms=config.offered_mechanisms(),
+        services=[SESSION_SERVICE] if mechanisms and not config.signing_key else config.announced_services(),
+        mechanisms=mechanisms,
         ping_interval_ms=PING_INTERVAL_MS if config.ping_interval_ms is None else config.ping_interval_ms,
         idempotency_ms=config.idempotency_ms,
         **_limits_of(config.limits),
@@ -141,8 +163,8 @@ def answer_hello(config: Config, hello: Hello, grease: Grease | None) -> tuple[W
     return welcome, extra, _agreement(hello, welcome, hello)
 
 
-def check_welcome(hello: Hello, welcome: Welcome) -> Agreement:
-    """Return the terms that an acceptor agreed to.
+def check_welcome(hello: Hello, welcome: Welcome, *, by_exchange: bool = False) -> Agreement:
+    """Return the terms that an acceptor agreed to. Signed frames are ``by_exchange``, or by a pre-shared key.
 
     Raises 1008 if its WELCOME is no answer to ``hello``, 1011 if ``hello`` asks for signed frames and it would not.
     """
@@ -160,11 +182,10 @@ def check_welcome(hello: Hello, welcome: Welcome) -> Agreement:
         )
     if welcome.session != hello.session:
         raise RemoteProtocolError(Code.PROTOCOL_VIOLATION, "WELCOME answers another HELLO")
-    signs = SIGNING in welcome.capabilities and welcome.mechanisms == [PRESHARED_KEY]
-    if SIGNING in hello.capabilities and not signs:
-        raise RemoteProtocolError(
-            Code.SIGNATURE_MISMATCH, "WELCOME does not accept signed frames with a pre-shared key"
-        )
+    way = SIGNING_EXCHANGE if by_exchange else PRESHARED_KEY
+    if SIGNING in hello.capabilities and not (SIGNING in welcome.capabilities and welcome.mechanisms == [way]):
+        by = "an exchange" if by_exchange else "a pre-shared key"
+        raise RemoteProtocolError(Code.SIGNATURE_MISMATCH, f"WELCOME does not accept signed frames with {by}")
     return _agreement(hello, welcome, welcome)
 
 

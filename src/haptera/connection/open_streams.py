@@ -96,6 +96,8 @@ class Streams:
             self.turns.add_credit(half, peer.stream_window)
             if half.queue and any(len(message.payload) > peer.max_message for message in half.queue):
                 self.spoil_call(stream, failure(Code.MESSAGE_TOO_LARGE, {"limit": peer.max_message}))
+        for stream in self.serves.values():  # requests that have waited for the proof of their side's identity
+            self.turns.add_credit(stream.sending, peer.stream_window)
 
     def take_events(self) -> list[Event]:
         """Return the events since the last call."""

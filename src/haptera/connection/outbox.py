@@ -81,6 +81,7 @@ class Outbox:
         "_ready_size",
         "_signer",
         "_unsigned",
+        "_unsigned_ready",
         "_wanting",
         "control_size",
         "frames_sent",
@@ -119,12 +120,16 @@ class Outbox:
         self._wanting: deque[SendingHalf] = deque()  # halves whose producers wait for the connection's room
         self._codec: Codec | None = None
         self._signer: Signer | None = None
-        self._unsigned = 0  # of the control queue, how many of its first frames leave unsigned
+        # How many of the first frames of the control queue, and of the ready queue, leave unsigned.
+        self._unsigned = self._unsigned_ready = 0
 
     def sign(self, signer: Signer) -> None:
-        """Sign every frame that is queued from now on. The handshake's own leaves as it is, if it is still here."""
+        """Sign every frame that is queued from now on. Frames that are still here, the handshake's own and the steps of
+        an exchange, leave as they are.
+        """
         self._signer = signer
         self._unsigned = len(self._control)
+        self._unsigned_ready = len(self._ready) // 2
 
     def compress(self, codec: Codec) -> None:
         """Compress the payloads that are queued from now on, where that makes them smaller."""
@@ -339,9 +344,13 @@ class Outbox:
         sealed = parts[: self._unsigned]
         for frame in parts[self._unsigned : controls]:
             sealed.extend(signer.seal(frame, b""))
-        for head, payload in zip(parts[controls::2], parts[controls + 1 :: 2], strict=True):
+        unsigned = min(self._unsigned_ready, (len(parts) - controls) // 2)
+        behind = controls + 2 * unsigned
+        sealed.extend(parts[controls:behind])
+        for head, payload in zip(parts[behind::2], parts[behind + 1 :: 2], strict=True):
             sealed.extend(signer.seal(head, payload))
         self._unsigned = 0
+        self._unsigned_ready -= unsigned
         return sealed
 
     def _take_ready(self, parts: list[bytes], size: int) -> int:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from haptera.connection.answers_read import TOLD_EVERY
 from haptera.connection.config import (
+    AUTHENTICATE,
     FIRST_FLIGHT_REQUESTS_MAX,
     FIRST_FLIGHT_SIZE_MAX,
     SESSION_SERVICE,
@@ -61,6 +62,20 @@ class Requester:
         """The handshake is done; the peer takes ``max_streams`` calls at once."""
         self._flies = False
         self._calls_max = max_streams
+
+    def hold(self) -> None:
+        """The handshake is done, and a proof is asked for: until ``open`` nothing but ``authenticate`` is sent."""
+        self._flies = False
+
+    def authenticate(self, argument: bytes) -> int:
+        """Send a step of the exchange, for which no other request waits; return its stream."""
+        kept = self._calls_max
+        if not self._flies:
+            self._calls_max = len(self._calls) + 1
+        try:
+            return self.request(SESSION_SERVICE, AUTHENTICATE, argument)
+        finally:
+            self._calls_max = kept
 
     def close(self) -> None:
         """The connection is over: no request may be sent."""

@@ -22,6 +22,7 @@ class Timekeeper:
         self._config = config
         self._decoder = decoder
         self._handshake_due = now + config.handshake_timeout_s
+        self._awaited = "the handshake"
         self._last_received = now
         self._pinged_at: float | None = None
         self._frame_since: float | None = None
@@ -38,6 +39,15 @@ class Timekeeper:
         self._handshake_due = _NEVER
         if ping_interval_ms:
             self._ping_interval = ping_interval_ms / 1000
+
+    def await_proof(self, now: float) -> None:
+        """The proof of an identity is due, in a time of its own."""
+        self._handshake_due = now + self._config.authentication_timeout_s
+        self._awaited = "authentication"
+
+    def proved(self) -> None:
+        """The proof was accepted."""
+        self._handshake_due = _NEVER
 
     def received(self, now: float, *, frames: bool) -> None:
         """Bytes have come, and been decoded; ``frames`` says whether any frame became whole by them."""
@@ -56,7 +66,7 @@ class Timekeeper:
     def overdue(self, now: float) -> RemoteProtocolError | None:
         """Return the debt that the peer has failed to pay in time."""
         if now >= self._handshake_due:
-            return RemoteProtocolError(Code.HANDSHAKE_TIMEOUT, "the handshake took too long")
+            return RemoteProtocolError(Code.HANDSHAKE_TIMEOUT, f"{self._awaited} took too long")
         if now >= self._frame_due():
             return RemoteProtocolError(Code.IDLE_TIMEOUT, "a frame was begun and did not arrive in time")
         if self._pinged_at is not None and now >= self._silence_due():

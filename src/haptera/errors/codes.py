@@ -134,17 +134,11 @@ class IdleTimeout(ServerError, TimeoutError):
 
 
 class AuthenticationRequired(ServerError):
-    """2001: authentication is required.
-
-    Reserved: nothing answers with it yet.
-    """
+    """2001: authentication is required."""
 
 
 class AuthenticationFailed(ServerError):
-    """2002: authentication failed.
-
-    Reserved: nothing answers with it yet.
-    """
+    """2002: authentication failed."""
 
 
 class AuthenticationLocked(ServerError):
@@ -159,10 +153,7 @@ class PermissionDenied(ServerError, PermissionError):
 
 
 class UnsupportedMechanism(ServerError):
-    """2005: the authentication mechanism is not offered.
-
-    Reserved: nothing answers with it yet.
-    """
+    """2005: the authentication mechanism is not offered."""
 
 
 class PasswordPolicy(ServerError):

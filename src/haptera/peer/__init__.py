@@ -8,20 +8,24 @@ from __future__ import annotations
 import logging
 
 from haptera.peer.assembly import assemble
+from haptera.peer.authentication import EXTERNAL, PLAIN, SCRAM, Authenticator
 from haptera.peer.call import DEFAULT, Answer, Call, CallStream, Timeout, check_timeout
 from haptera.peer.identity import ANYONE, Identity
 from haptera.peer.keywords import ConnectionOptions
 from haptera.peer.listen_and_dial import dial, dial_address, listen
 from haptera.peer.opening import Opening, opening
+from haptera.peer.own_credential import login_of
+from haptera.peer.password_users import PasswordUsers, verifier_for
 from haptera.peer.peer import Peer, link_of
 from haptera.peer.remote_address import Credentials
 from haptera.peer.request import Request, respond_all
-from haptera.peer.secret_files import check_key_file, read_key_file
+from haptera.peer.secret_files import check_key_file, read_key_file, read_password_file
 from haptera.peer.server import Server, tls_of
 from haptera.peer.service import Service, method
 from haptera.peer.session import SessionService, has_no_argument
 from haptera.peer.trace import Trace
 from haptera.peer.url_options import read_listening_options, read_options
+from haptera.security import Verifier, decoy
 
 # A library prints nothing by itself: without this, Python would print its warnings where no logging is set up. Every
 # part that logs loads this one.
@@ -30,13 +34,18 @@ logging.getLogger("haptera").addHandler(logging.NullHandler())
 __all__ = [
     "ANYONE",
     "DEFAULT",
+    "EXTERNAL",
+    "PLAIN",
+    "SCRAM",
     "Answer",
+    "Authenticator",
     "Call",
     "CallStream",
     "ConnectionOptions",
     "Credentials",
     "Identity",
     "Opening",
+    "PasswordUsers",
     "Peer",
     "Request",
     "Server",
@@ -44,19 +53,24 @@ __all__ = [
     "SessionService",
     "Timeout",
     "Trace",
+    "Verifier",
     "assemble",
     "check_key_file",
     "check_timeout",
+    "decoy",
     "dial",
     "dial_address",
     "has_no_argument",
     "link_of",
     "listen",
+    "login_of",
     "method",
     "opening",
     "read_key_file",
     "read_listening_options",
     "read_options",
+    "read_password_file",
     "respond_all",
     "tls_of",
+    "verifier_for",
 ]

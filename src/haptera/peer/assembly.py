@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import asyncio
 
     from haptera.connection import Connection
+    from haptera.peer.authentication import Authenticator
+    from haptera.peer.own_credential import OwnCredential
     from haptera.peer.server import Server
     from haptera.peer.service import Service
     from haptera.transport import Place
@@ -35,14 +37,23 @@ def assemble(
     write_timeout_s: float = WRITE_TIMEOUT_S,
     call_timeout_s: float | None = CALL_TIMEOUT_S,
     idle_timeout_s: float | None = None,
+    authenticator: Authenticator | None = None,
+    login: OwnCredential | None = None,
 ) -> Peer:
     """Return the peer of a connection that has no transport yet; its link is the protocol of one.
 
-    ``owner`` is the server that accepts it, ``dialled`` the place where this side connects to.
+    ``owner`` is the server that accepts it, ``dialled`` the place where this side connects to. An ``authenticator`` has
+    the other side prove its identity; with a ``login`` this side proves its own.
     """
     log = None if owner is None else owner.log
     link = Link(connection, loop, log or _LOG, write_timeout_s=write_timeout_s)
     dispatcher = Dispatcher(link, {service.name: service for service in services}, log)
     caller = Caller(link, dispatcher.telemetry)
     router = EventRouter(link, caller, dispatcher, owner, idle_timeout_s)
-    return Peer(link, caller, dispatcher, router, dialled=dialled, call_timeout_s=call_timeout_s)
+    peer = Peer(link, caller, dispatcher, router, dialled=dialled, call_timeout_s=call_timeout_s)
+    if authenticator is not None:
+        peer.identity = None
+        router.ask_proof(authenticator, log or _LOG)
+    if login is not None:
+        router.give_proof(login)
+    return peer

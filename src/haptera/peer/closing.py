@@ -147,11 +147,11 @@ class Drain:
         """Nothing waits to be sent any longer, which could not leave behind GOAWAY: go on with the end."""
         link = self._link
         connection, closing = link.connection, link.closing
-        if not link.established and connection.role is Role.ACCEPTOR:
+        if not link.admitted and connection.role is Role.ACCEPTOR:
             # A dialer may have sent requests behind HELLO, and learns that they can be made elsewhere.
             closing.refuse(Code.GOING_AWAY)
             return
-        if link.established and not self._said_goaway:
+        if link.admitted and not self._said_goaway:
             # GOAWAY itself is not owed: a side that is frozen or gone never takes it.
             self._said_goaway = True
             closing.owed = link.bytes_sent

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from haptera.errors import ConnectionLost, describe
+from haptera.errors import ConnectionLost, Failure, describe
 from haptera.peer.event_log import EventLog, shortened
 from haptera.transport import TlsFailed
 
@@ -17,9 +17,14 @@ if TYPE_CHECKING:
 Fields = Callable[..., dict[str, Any]]
 
 
-def describe_end(event: Closed, cause: Exception | None) -> ConnectionLost:
-    """Return the error of the calls under way; ``cause`` is the transport's error, if it has ended by itself."""
+def describe_end(event: Closed, cause: Exception | None, refusal: Failure | None = None) -> ConnectionLost:
+    """Return the error of the calls under way; ``cause`` is the transport's error, if it has ended by itself.
+
+    ``refusal`` is why this side has ended it, where that is no fault of the protocol.
+    """
     said = event.failure
+    if refusal is not None:
+        return ConnectionLost(f"the connection was ended: {refusal.message}", failure=refusal)
     if said is not None:
         message = f"the other side ended the connection: {describe(said.name, said.code, said.message, {})}"
     elif event.error is not None:

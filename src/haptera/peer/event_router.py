@@ -22,13 +22,18 @@ from haptera.connection import (
 )
 from haptera.peer.call import Answer
 from haptera.peer.closing import Drain
+from haptera.peer.entrance import Entrance
+from haptera.peer.proof import Proof
 from haptera.peer.timers import IdleWatch
 
 if TYPE_CHECKING:
     from haptera.errors import Outcome
+    from haptera.peer.authentication import Authenticator
     from haptera.peer.dispatcher import Dispatcher
+    from haptera.peer.event_log import EventLog
     from haptera.peer.link import Link
     from haptera.peer.outgoing_calls import Caller
+    from haptera.peer.own_credential import OwnCredential
     from haptera.peer.peer import Peer
     from haptera.peer.server import Server
 
@@ -36,7 +41,18 @@ if TYPE_CHECKING:
 class EventRouter:
     """Stands between a link and the two that use it: the caller and the dispatcher."""
 
-    __slots__ = ("_caller", "_dispatcher", "_drain", "_idle_timeout_s", "_idle_watch", "_leaving", "_link", "_owner")
+    __slots__ = (
+        "_caller",
+        "_dispatcher",
+        "_drain",
+        "_entrance",
+        "_idle_timeout_s",
+        "_idle_watch",
+        "_leaving",
+        "_link",
+        "_owner",
+        "_proof",
+    )
 
     def __init__(
         self,
@@ -54,7 +70,22 @@ class EventRouter:
         self._idle_timeout_s = idle_timeout_s
         self._idle_watch: IdleWatch | None = None
         self._leaving: asyncio.Task[None] | None = None
+        # Until an identity is proved: the side that asks for the proof, or the one that gives it.
+        self._entrance: Entrance | None = None
+        self._proof: Proof | None = None
         link.above = self
+
+    def ask_proof(self, authenticator: Authenticator, log: EventLog) -> None:
+        """Have the other side of an accepted connection prove its identity before it is served."""
+        self._entrance = entrance = Entrance(self._link, self._dispatcher, authenticator, log, self._admitted)
+        self._dispatcher.close_gate(entrance)
+        self._link.connection.offer(entrance.offer)
+
+    def give_proof(self, login: OwnCredential) -> None:
+        """Prove to the other side who the user of this one is, before anything else."""
+        self._proof = proof = Proof(self._link, login, self._accepted)
+        self._dispatcher.close_gate(proof)
+        self._link.connection.proves = proof.proves
 
     @property
     def _peer(self) -> Peer:
@@ -64,6 +95,9 @@ class EventRouter:
 
     def take(self, events: Sequence[Event]) -> None:
         """Act on the events of the state machine."""
+        if self._proof is not None:
+            self._take_early(events)
+            return
         dispatcher = self._dispatcher
         caller = self._caller
         before = dispatcher.requests_received
@@ -89,6 +123,60 @@ class EventRouter:
         if caller.waits:
             caller.begin_waiting()
 
+    def _take_early(self, events: Sequence[Event]) -> None:
+        """Act on events before this side's identity is proved: answers are the exchange's, or wait for its end."""
+        for place, event in enumerate(events):
+            proof = self._proof
+            if proof is None:
+                self.take(events[place:])
+                return
+            if proof.takes(event):
+                proof.take(event)
+            elif isinstance(event, RequestReceived):
+                self._dispatcher.add((event,))
+            else:
+                self._take_other(event)
+        self._dispatcher.watch()
+
+    def _accepted(self) -> None:
+        """The other side has accepted this one's proof, and has proved itself: act on its answers."""
+        proof, self._proof = self._proof, None
+        assert proof is not None
+        self._link.connection.admit()
+        self._admitted()
+        self.take(proof.held)
+
+    def _admitted(self) -> None:
+        """The two sides know each other: let them serve each other."""
+        self._entrance = None
+        self._dispatcher.open_gate()
+        if self._owner is not None:
+            self._owner.established(self._peer)
+        self._link.establish()
+        if self._caller.waits:
+            self._caller.begin_waiting()
+        if self._dispatcher.arrived:
+            self._dispatcher.start()
+        self._link.schedule_flush()
+
+    def _establish(self) -> None:
+        """The handshake is done."""
+        link = self._link
+        connection = link.connection
+        agreement = connection.agreement
+        assert agreement is not None
+        self._dispatcher.use(agreement.capabilities)
+        self._caller.use(agreement.capabilities)
+        if connection.guarded:
+            link.establish()
+            if self._proof is not None:
+                self._proof.welcomed(agreement.mechanisms)
+            return
+        if self._entrance is not None:
+            self._entrance.imply()
+        self._proof = None
+        self._admitted()
+
     def _take_other(self, event: Event) -> None:
         dispatcher, caller, link = self._dispatcher, self._caller, self._link
         match event:
@@ -107,13 +195,7 @@ class EventRouter:
             case RequestAborted(stream, reason):
                 dispatcher.abort(stream, reason)
             case Established():
-                agreement = link.connection.agreement
-                assert agreement is not None
-                dispatcher.use(agreement.capabilities)
-                caller.use(agreement.capabilities)
-                if self._owner is not None:
-                    self._owner.established(self._peer)
-                link.establish()
+                self._establish()
             case GoawayReceived(goaway, answered_below):
                 caller.last_taken = goaway.last_stream
                 caller.refuse_waiting()
@@ -155,6 +237,8 @@ class EventRouter:
             )
         if self._owner is not None:
             self._owner.opened(self._peer)
+        if self._proof is not None:
+            self._proof.begin()
 
     def _leave(self) -> None:
         self._leaving = self._link.loop.create_task(self._peer.drain())
@@ -175,6 +259,8 @@ class EventRouter:
         """The connection is over: fail calls, stop handlers. ``sent`` is the outcome of calls that were sent."""
         if self._idle_watch is not None:
             self._idle_watch.stop()
+        if self._entrance is not None:
+            self._entrance.close()
         self._caller.close(sent)
         self._dispatcher.close()
 

@@ -18,6 +18,7 @@ class ConnectionOptions(TypedDict, total=False):
             connection. 0 is never. A listener announces it for both sides (30,000 by default); a dialer that has one
             keeps its own.
         handshake_timeout_s: Seconds until HELLO or WELCOME must have come.
+        authentication_timeout_s: Seconds from WELCOME until a proof of identity that is asked for must be accepted.
         frame_timeout_s: Seconds until a frame that has begun must be whole, beside the time that its length takes.
         message_timeout_s: The same for a message of several frames.
         budget: Bytes that a connection may hold for its application.
@@ -34,6 +35,7 @@ class ConnectionOptions(TypedDict, total=False):
     limits: Limits | None
     ping_interval_ms: int | None
     handshake_timeout_s: float | None
+    authentication_timeout_s: float | None
     frame_timeout_s: float | None
     message_timeout_s: float | None
     budget: int | None

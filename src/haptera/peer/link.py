@@ -107,7 +107,7 @@ class Link(asyncio.Protocol):
         self.error: ProtocolError | None = None
         #: Why the connection is over, from the moment on at which it is.
         self.ending: ConnectionLost | None = None
-        self.ready: asyncio.Future[None] = loop.create_future()  # when the handshake is done
+        self.ready: asyncio.Future[None] = loop.create_future()  # when the handshake, and a proof behind it, are done
         self.gone: asyncio.Future[None] = loop.create_future()  # when the transport is closed
         #: Called before bytes are looked at; the time of the loop at which they were read.
         self.on_read: Callable[[], None] | None = None
@@ -130,6 +130,11 @@ class Link(asyncio.Protocol):
     def established(self) -> bool:
         """Whether the handshake is done."""
         return self.connection.agreement is not None
+
+    @property
+    def admitted(self) -> bool:
+        """Whether the two sides serve each other: the handshake, and a proof that is asked for, are done."""
+        return self.connection.admitted
 
     @property
     def has_spoken(self) -> bool:
@@ -353,13 +358,13 @@ class Link(asyncio.Protocol):
         self.above.opened()
 
     def establish(self) -> None:
-        """The handshake is done."""
+        """The handshake is done, or the proof of an identity behind it."""
         self._timers.watch()  # from now on it is for silence, of which less may be allowed than of a handshake
-        if not self.ready.done():
+        if self.admitted and not self.ready.done():
             self.ready.set_result(None)
 
     async def wait_ready(self) -> None:
-        """Wait for the end of the handshake. Raises ``ConnectionLost`` if it fails."""
+        """Wait for the end of the handshake, and of the exchange behind it. Raises ``ConnectionLost`` if it fails."""
         self.home.check()
         await asyncio.shield(self.ready)
 
@@ -399,14 +404,23 @@ class Link(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
-    def end(self, event: Closed, reason: str, cause: Exception | None = None, *, half: bool = False) -> None:
+    def end(
+        self,
+        event: Closed,
+        reason: str,
+        cause: Exception | None = None,
+        *,
+        half: bool = False,
+        refusal: Failure | None = None,
+    ) -> None:
         """The connection is over: fail calls, stop handlers, close the transport.
 
-        ``reason`` is for the log, if neither ``event`` nor ``cause``, the transport's error, has one.
+        ``reason`` is for the log, if neither ``event`` nor ``cause``, the transport's error, has one. ``refusal`` is
+        why this side ends it, where that is no fault of the protocol.
         """
         if self.ending is not None:
             return
-        self.ending = describe_end(event, cause)
+        self.ending = describe_end(event, cause, refusal)
         self.error = event.error
         log_end(self.log, event, cause, reason, self.log_fields)
         if not self.ready.done():
@@ -414,7 +428,7 @@ class Link(asyncio.Protocol):
             self.ready.exception()  # it is no loss if no task waits for it
         # A handshake that was refused applied nothing; one that this side refuses may have.
         told = event.failure is not None or (isinstance(cause, TlsFailed) and cause.in_handshake)
-        refused = not self.established and (told or not self.connection.first_flight)
+        refused = not self.admitted and (told or not self.connection.first_flight)
         self.above.ended("not_applied" if refused else "unknown")
         self._when_writable.clear()
         found_fault = event.error is not None and event.failure is None

@@ -15,16 +15,18 @@ import msgspec
 from haptera.connection import Budget, Config, Connection, Role, check_keywords
 from haptera.errors import ConfigurationError
 from haptera.peer.assembly import assemble
+from haptera.peer.authentication import PLAIN
 from haptera.peer.call import check_timeout
 from haptera.peer.foreign_bytes import judge_dialler, judge_listener
 from haptera.peer.limits import CALL_TIMEOUT_S, WRITE_TIMEOUT_S
 from haptera.peer.opening import opening
+from haptera.peer.own_credential import OwnCredential, login_of
 from haptera.peer.peer import Peer, link_of
 from haptera.peer.request_scope import current
 from haptera.peer.server import Server
 from haptera.peer.service import Service
 from haptera.peer.session import SessionService
-from haptera.peer.url_options import Options, read_listening_options, read_options, refuse_user
+from haptera.peer.url_options import Options, read_listening_options, read_options
 from haptera.transport import (
     CONNECTIONS_MAX,
     HALF_OPEN_MAX,
@@ -45,6 +47,7 @@ from haptera.version import __version__
 from haptera.wire import Codec, available
 
 if TYPE_CHECKING:
+    from haptera.peer.authentication import Authenticator
     from haptera.peer.keywords import ConnectionOptions
     from haptera.peer.link import Link
 
@@ -61,6 +64,7 @@ async def listen(
     *,
     services: Sequence[Service] = (),
     on_peer: Callable[[Peer], None] | None = None,
+    authenticator: Authenticator | None = None,
     server_id: bytes | None = None,
     mode: int = _SOCKET_MODE,
     group: str | int | None = None,
@@ -76,16 +80,19 @@ async def listen(
     """Listen on ``url`` and host ``services`` for every connection. ``async with`` closes the server at its end.
 
     Every address that the URL's host has is listened on, with one port. Of more than ``max_connections`` the newest is
-    refused; of more than ``max_half_open``, or half of ``max_connections``, whose handshake is not done an old one is
-    dropped.
+    refused; of more than ``max_half_open``, or half of ``max_connections``, whose handshake is not done, or the proof
+    of an identity behind it, an old one is dropped.
 
     Args:
         url: ``haptera://host:port`` (port 0: a free one) or ``haptera+unix:///path/to/socket``, with the options
             ``ping_interval``, ``compression`` and ``signed`` of ``dial``; or ``hapteras://host:port`` for TLS, with
-            ``cert=FILE&key=FILE``. ``client_ca=FILE`` asks for a certificate of the dialling side, and ``crl=FILE``
+            ``cert=FILE&key=FILE``. With ``signed=scram`` the keys of SCRAM sign every frame behind the exchange: that
+            needs an ``authenticator``. ``client_ca=FILE`` asks for a certificate of the dialling side, and ``crl=FILE``
             lists revoked ones. Files that change are read again for the connections that come.
         services: The services that each connection may call.
         on_peer: Called with each new connection.
+        authenticator: Knows the users. Each peer then proves its identity before it is served anything, in ways that
+            the authenticator names, and has it as ``Peer.identity``. Without one every peer is anyone.
         server_id: 16 bytes that name this server to its clients; random ones unless given.
         mode: File mode of a Unix socket.
         group: Name or number of a Unix socket's group; the process's own unless given.
@@ -109,6 +116,8 @@ async def listen(
     """
     address = parse(url)
     asked = read_listening_options(address)
+    if asked.signs_by_exchange and authenticator is None:
+        raise ConfigurationError(f"{address}: signed=scram needs an authenticator, which knows the users")
     loop = asyncio.get_running_loop()
     tls = None if asked.tls is None else TlsKeeper(asked.tls)
     identity = server_id if server_id is not None else os.urandom(16)
@@ -133,7 +142,13 @@ async def listen(
     def accept() -> asyncio.Protocol:
         connection = Connection(Role.ACCEPTOR, settings, loop.time(), budget)
         peer = assemble(
-            connection, hosted, loop, owner=server, write_timeout_s=write_timeout_s, idle_timeout_s=idle_timeout_s
+            connection,
+            hosted,
+            loop,
+            owner=server,
+            write_timeout_s=write_timeout_s,
+            idle_timeout_s=idle_timeout_s,
+            authenticator=authenticator,
         )
         return link_of(peer)
 
@@ -157,6 +172,8 @@ async def dial(
     *,
     services: Sequence[Service] = (),
     timeout: float | None = 5.0,
+    user: str | None = None,
+    password: str | None = None,
     signing_key: bytes | None = None,
     compression: bool | None = None,
     write_timeout_s: float = WRITE_TIMEOUT_S,
@@ -169,6 +186,11 @@ async def dial(
     costs no round trip of its own. A handshake that fails fails those calls; ``await peer.ready()`` waits for it.
     With TLS it returns when the handshake of TLS is done and the name of the server is verified.
 
+    With a user and a password this side proves its identity first, and the other side that it knows the user
+    (SCRAM-SHA-256, in which no password travels). The first step leaves with HELLO, too. Calls are answered when the
+    exchange has ended well, and fail with ``AuthenticationFailed`` otherwise. A side without a password that has a
+    certificate, or dials a Unix socket, proves its identity by these where the other side asks for that.
+
     The first of all addresses of all hosts to take a connection is used, preferred in their order: one that has not
     answered within 250 ms is joined by the next (RFC 8305).
 
@@ -177,11 +199,16 @@ async def dial(
             ``haptera+unix:///path/to/socket``. Its options: ``timeout`` (of each call that names no other, in seconds),
             ``ping_interval`` (seconds of silence before a PING, 0 for never; the listener's unless given),
             ``compression=zstd|none`` (asked for by itself where it is installed and the link is neither loopback nor a
-            Unix socket), ``signed=psk`` with ``key_file=PATH``. With ``hapteras://`` in place of ``haptera://`` the
+            Unix socket), ``signed=psk`` with ``key_file=PATH`` or ``signed=scram`` with a user, and ``auth`` for a
+            mechanism: ``scram``, ``external`` (the certificate, or the process of a Unix socket) or ``plain`` (the
+            password as it is, inside TLS or to a process of this user).
+            With ``hapteras://`` in place of ``haptera://`` the
             connection is inside TLS: ``ca=FILE`` has the authorities to trust, which are those of the system unless
             given, and ``cert=FILE&key=FILE`` the certificate of this side.
         services: The services that the other side may call.
         timeout: Seconds that all attempts may take; None for no limit.
+        user: The user's name, if the URL has none: ``haptera://user:password@host``, percent-encoded.
+        password: The user's password, if the URL has none.
         signing_key: As for ``listen``.
         compression: As for ``listen``.
         write_timeout_s: As for ``listen``.
@@ -200,6 +227,8 @@ async def dial(
         parse(url),
         services=services,
         timeout=timeout,
+        user=user,
+        password=password,
         signing_key=signing_key,
         compression=compression,
         write_timeout_s=write_timeout_s,
@@ -213,6 +242,8 @@ async def dial_address(
     *,
     services: Sequence[Service] = (),
     timeout: float | None = 5.0,
+    user: str | None = None,
+    password: str | None = None,
     signing_key: bytes | None = None,
     compression: bool | None = None,
     write_timeout_s: float = WRITE_TIMEOUT_S,
@@ -220,14 +251,17 @@ async def dial_address(
     **options: Unpack[ConnectionOptions],
 ) -> Peer:
     """Dial a URL that was parsed already, as ``dial`` does."""
-    refuse_user(address)
     asked = read_options(address)
+    login = _login(address, asked, user, password, signing_key)
     loop = asyncio.get_running_loop()
     given = {"compression": compression, "write_timeout_s": write_timeout_s, "idle_timeout_s": idle_timeout_s}
     check_keywords(address, {**given, **options})
     if timeout is not None:
         check_timeout(timeout)
     settings = _config(address, asked, services, signing_key, options)
+    if login is not None and login.mechanism == PLAIN:
+        # A password waits for WELCOME, and requests without an exchange before them would be refused.
+        settings = msgspec.structs.replace(settings, flies=False)
     here, elsewhere = (
         _with_compression(settings, address, asked, compression, wanted=wanted) for wanted in (False, not address.tls)
     )
@@ -245,6 +279,7 @@ async def dial_address(
             write_timeout_s=write_timeout_s,
             call_timeout_s=call_timeout_s,
             idle_timeout_s=idle_timeout_s,
+            login=login,
         )
 
     scope = current.set(None)  # its requests are not on behalf of the request in which it is dialled
@@ -289,6 +324,21 @@ def _discard(peer: Peer) -> None:
     link_of(peer).abort()
 
 
+def _login(
+    address: Address, asked: Options, user: str | None, password: str | None, signing_key: bytes | None
+) -> OwnCredential | None:
+    """Return the credential of this side; None if it has none, or a pre-shared key stands for its user."""
+    certified = bool(address.path) or (asked.tls is not None and asked.tls.certificate is not None)
+    login = login_of(address, user, password, asked.auth, certified=certified)
+    if signing_key is not None or asked.signing_key is not None:
+        if login is not None and not login.optional:
+            raise ConfigurationError(f"{address}: a pre-shared key stands for a user, and there is another beside it")
+        return None
+    if asked.signs_by_exchange and (login is None or login.optional):
+        raise ConfigurationError(f"{address}: signed=scram needs a user and a password")
+    return login
+
+
 def _config(
     address: Address,
     asked: Options,
@@ -310,8 +360,9 @@ def _config(
         raise ConfigurationError(f"{address}: ping_interval is given in the URL and beside it")
     if asked.ping_interval_ms is not None:
         given["ping_interval_ms"] = asked.ping_interval_ms
+    given.update(signing_key=key, signs_by_exchange=asked.signs_by_exchange)
     try:
-        return Config(**{"agent": AGENT, **given}, entropy=os.urandom, services=names, signing_key=key, **more)
+        return Config(**{"agent": AGENT, **given}, entropy=os.urandom, services=names, **more)
     except ValueError as error:
         raise ConfigurationError(f"{address}: {error}") from None
 

@@ -59,7 +59,8 @@ class Peer:
     ) -> None:
         #: The host of the URL by which this side has dialled it, or the path; None if it was accepted.
         self.dialled = dialled
-        #: The user that the other side has proved to be; None before its proof.
+        #: The user that the other side of an accepted connection has proved to be; None before its proof. Anyone, where
+        #: no proof is asked for, and on the dialling side.
         self.identity: Identity | None = ANYONE
         #: State that services keep for this connection.
         self.attributes: dict[str, Any] = {}
@@ -214,7 +215,9 @@ class Peer:
     # -- from the beginning to the end ------------------------------------------------------------------------------
 
     async def ready(self) -> None:
-        """Wait for the other side's half of the handshake. Raises ``ConnectionLost`` if it refuses or is gone."""
+        """Wait for the other side's half of the handshake, and for the end of the exchange where this side has a
+        credential. Raises ``ConnectionLost`` if it refuses or is gone.
+        """
         await self._link.wait_ready()
 
     async def drain(self, timeout: float = DRAIN_S) -> None:
@@ -313,6 +316,12 @@ class Peer:
     def remote(self) -> str:
         """The address of the other end of the transport."""
         return self._link.remote
+
+    @property
+    def certificate_names(self) -> tuple[str, ...]:
+        """The URIs and DNS names of the other side's certificate, in its order, if that was verified."""
+        session = self._link.tls
+        return () if session is None else session.names
 
     @property
     def credentials(self) -> Credentials | None:

@@ -1,9 +1,10 @@
-"""Files of pre-shared keys (spec/protocol.md, section 5.2)."""
+"""Files of pre-shared keys and of passwords (spec/protocol.md, section 5)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from haptera.access_rules import PASSWORD_SIZE_MAX, is_password
 from haptera.transport import SECRET_FILE_SIZE_MAX, read_file, unusable, warn_of_mode
 from haptera.wire import SECRET_SIZE_MIN
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     import os
 
 _NAME: Final = "key file"
+_PASSWORD_NAME: Final = "password file"  # noqa: S105  # the word of errors
+_PASSWORD_FORM: Final = f"a password is one line of 1 to {PASSWORD_SIZE_MAX} bytes of UTF-8"
 _FORM: Final = f"a key has {SECRET_SIZE_MIN} to {SECRET_FILE_SIZE_MAX} bytes"
 
 
@@ -23,6 +26,23 @@ def read_key_file(path: str | os.PathLike[str]) -> bytes:
     secret, mode = _read(path)
     warn_of_mode(path, mode)
     return secret
+
+
+def read_password_file(path: str | os.PathLike[str]) -> str:
+    """Return the password in a file: its one line, without the line end.
+
+    There is a warning in the log if the file's mode lets others than its owner at it. Raises ``ConfigurationError``,
+    which shows nothing of the content.
+    """
+    content, mode = read_file(path, _PASSWORD_NAME, _PASSWORD_FORM, size_max=PASSWORD_SIZE_MAX + len("\r\n"))
+    try:
+        password = content.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        password = ""
+    if not is_password(password) or "\n" in password:
+        raise unusable(_PASSWORD_NAME, path, "it holds no password", form=_PASSWORD_FORM)
+    warn_of_mode(path, mode)
+    return password
 
 
 def check_key_file(path: str | os.PathLike[str]) -> None:

@@ -84,7 +84,7 @@ class Server:
 
     @property
     def half_open(self) -> int:
-        """How many connections have not done their handshake."""
+        """How many connections have not done their handshake, or not proved the identity that is asked for."""
         return self._pool.half_open
 
     @property
@@ -120,7 +120,7 @@ class Server:
             guard(lambda: on_peer(peer))
 
     def established(self, peer: Peer) -> None:
-        """A connection's handshake is done (its router calls this).
+        """A connection's handshake is done, and a proof that is asked for (its router calls this).
 
         Args:
             peer: The other side.

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from haptera.connection import SESSION_SERVICE
-from haptera.errors import Code, failure
+from haptera.connection import AUTHENTICATE, PRESHARED_KEY, SESSION_SERVICE, Role
+from haptera.errors import Code, RemoteProtocolError, failure
+from haptera.peer.peer import link_of
 from haptera.peer.service import Service
 
 if TYPE_CHECKING:
@@ -29,11 +30,27 @@ class SessionService(Service):
     def handle(self, requests: list[Request]) -> None:
         """Answer at once: nothing here waits."""
         for request in requests:
-            if request.method != "describe":
+            if request.method == AUTHENTICATE:
+                _refuse_exchange(request)
+            elif request.method != "describe":
                 request.fail(failure(Code.UNKNOWN_METHOD, {"service": self.name, "method": request.method}))
             elif has_no_argument(request):
                 services = sorted(request.peer.services.items())
                 request.respond(_encoder.encode([[name, list(service.methods())] for name, service in services]))
+
+
+def _refuse_exchange(request: Request) -> None:
+    """No exchange is served here: the other side has authenticated, or need not, or this side has dialled."""
+    link = link_of(request.peer)
+    connection = link.connection
+    agreement = connection.agreement
+    if connection.role is Role.DIALER or agreement is None:
+        request.fail(failure(Code.UNKNOWN_METHOD, {"service": request.service, "method": request.method}))
+    elif agreement.mechanisms and agreement.mechanisms != (PRESHARED_KEY,):
+        fault = RemoteProtocolError(Code.PROTOCOL_VIOLATION, "a connection authenticates once")
+        link.above.take(connection.fail_connection(fault))
+    else:
+        request.fail(failure(Code.UNSUPPORTED_MECHANISM, {"mechanisms": list(agreement.mechanisms)}))
 
 
 def has_no_argument(request: Request) -> bool:

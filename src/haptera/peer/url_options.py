@@ -1,5 +1,6 @@
-"""The options of a URL: ``?timeout=&ping_interval=&compression=zstd|none&signed=psk|no&key_file=``, and those of TLS:
-``cert=&key=&tls_min=1.2|1.3``, to dial ``ca=``, and to listen ``client_ca=&crl=``.
+"""The options of a URL: ``?timeout=&ping_interval=&compression=zstd|none&signed=psk|scram|no&key_file=``, to dial
+``auth=scram|external|plain``, and those of TLS: ``cert=&key=&tls_min=1.2|1.3``, to dial ``ca=``, and to listen
+``client_ca=&crl=``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import msgspec
 
 from haptera.connection import BOUNDS
 from haptera.errors import ConfigurationError
+from haptera.peer.own_credential import MECHANISMS
 from haptera.peer.secret_files import read_key_file
 from haptera.transport import TLS_VERSION_DEFAULT, TLS_VERSIONS, TlsFiles
 
@@ -27,19 +29,24 @@ _TLS_ALL: Final = _TLS_OPTIONS | _TLS_OF_DIALLING | _TLS_OF_LISTENING
 
 
 class Options(msgspec.Struct, frozen=True):
-    """The options of one URL; None for absent ones. ``timeout`` is in seconds."""
+    """The options of one URL; None for absent ones. ``timeout`` is in seconds. ``signs_by_exchange`` says whether the
+    keys of SCRAM sign the frames.
+    """
 
     timeout: float | None = None
     ping_interval_ms: int | None = None
     compression: bool | None = None
     signing_key: bytes | None = None
     tls: TlsFiles | None = None
+    signs_by_exchange: bool = False
+    auth: str | None = None
 
     def __repr__(self) -> str:
         """Show no key."""
         signed = "***" if self.signing_key is not None else None
         times = f"timeout={self.timeout!r}, ping_interval_ms={self.ping_interval_ms!r}"
-        return f"Options({times}, compression={self.compression!r}, signing_key={signed}, tls={self.tls!r})"
+        rest = f"tls={self.tls!r}, signs_by_exchange={self.signs_by_exchange!r}, auth={self.auth!r}"
+        return f"Options({times}, compression={self.compression!r}, signing_key={signed}, {rest})"
 
     def __rich_repr__(self) -> list[tuple[str, object]]:
         """Show no more than ``repr`` does."""
@@ -61,6 +68,8 @@ def read_listening_options(address: Address) -> Options:
     options = _read(address, listening=True)
     if options.timeout is not None:
         _refuse(address, "timeout is an option of the dialling side")
+    if options.auth is not None:
+        _refuse(address, "auth is an option of the dialling side")
     return options
 
 
@@ -77,18 +86,26 @@ def _read(address: Address, *, listening: bool) -> Options:
             if value not in _COMPRESSION:
                 _refuse(address, f"compression is zstd or none, not {value!r}")
             compression = _COMPRESSION[value]
+        elif name == "auth":
+            if value not in MECHANISMS:
+                _refuse(address, f"auth is {', '.join(MECHANISMS)}, not {value!r}")
         elif name in _TLS_ALL:
             _check_tls_option(address, name, listening=listening)
         elif name not in {"signed", "key_file"}:
             _refuse(address, f"the option {name!r} is not known to this version")
     tls = _tls_files(address, listening=listening) if address.tls else None
-    return Options(timeout, ping_interval_ms, compression, _signing_key(address), tls)
+    key = _signing_key(address)
+    by_exchange = address.options.get("signed") == "scram"
+    auth = address.options.get("auth")
+    if by_exchange and auth not in {None, "scram"}:
+        _refuse(address, f"signed=scram signs with the keys of SCRAM, and auth={auth} has none")
+    return Options(timeout, ping_interval_ms, compression, key, tls, by_exchange, auth)
 
 
 def refuse_user(address: Address) -> None:
-    """Refuse parts of a URL that nothing here honours yet: a credential is never dropped."""
+    """Refuse the credential of a URL that nothing is dialled by: one is never dropped."""
     if address.user is not None:
-        raise ConfigurationError(f"{address} has a user, and this version cannot authenticate")
+        raise ConfigurationError(f"{address} has a user, and a listener has none")
 
 
 def _check_tls_option(address: Address, name: str, *, listening: bool) -> None:
@@ -132,8 +149,8 @@ def _signing_key(address: Address) -> bytes | None:
         if not path:
             _refuse(address, "signed=psk needs key_file=PATH, the file of the pre-shared key")
         return read_key_file(path)
-    if signed not in {None, "no"}:
-        _refuse(address, f"signed is psk or no, not {signed!r}")
+    if signed not in {None, "no", "scram"}:
+        _refuse(address, f"signed is psk, scram or no, not {signed!r}")
     if path is not None:
         _refuse(address, "key_file is the key of signed=psk, which is missing")
     return None

@@ -5,7 +5,7 @@ Pure: nothing here knows a socket, a clock, a file or an event loop, and randomn
 
 from __future__ import annotations
 
-from haptera.security.binding import Binding, hello_binding
+from haptera.security.binding import UNBOUND, Binding, hello_binding, link_binding
 from haptera.security.errors import ExchangeFailed
 from haptera.security.password_policy import password_refusal
 from haptera.security.plain import PlainLogin, read_plain, write_plain
@@ -16,6 +16,7 @@ from haptera.security.verifiers import ClientKeys, Verifier, decoy, derive_keys,
 
 __all__ = [
     "SCRAM_SHA_256",
+    "UNBOUND",
     "Binding",
     "ClientKeys",
     "ExchangeFailed",
@@ -28,6 +29,7 @@ __all__ = [
     "decoy",
     "derive_keys",
     "hello_binding",
+    "link_binding",
     "new_nonce",
     "new_verifier",
     "password_refusal",

@@ -26,6 +26,17 @@ class Binding(NamedTuple):
         return b64encode(self.gs2_header.encode() + self.data).decode()
 
 
+#: The binding of an exchange that begins before WELCOME has come: its first message needs the header alone.
+UNBOUND: Final = Binding(_GS2_HEADER, b"")
+
+
+def link_binding(hello_frame: bytes, welcome_frame: bytes, certified: bytes) -> Binding:
+    """Return the binding of a connection, as `hello_binding` does; ``certified`` is the SHA-256 of the certificate, or
+    32 zero bytes outside TLS.
+    """
+    return Binding(_GS2_HEADER, sha256(hello_frame + welcome_frame + certified).digest())
+
+
 def hello_binding(hello_frame: bytes, welcome_frame: bytes, certificate: bytes | None) -> Binding:
     """Return the binding of a connection.
 
@@ -35,4 +46,4 @@ def hello_binding(hello_frame: bytes, welcome_frame: bytes, certificate: bytes |
         certificate: the acceptor's leaf certificate as DER inside TLS, or None outside.
     """
     certified = _NO_CERTIFICATE if certificate is None else sha256(certificate).digest()
-    return Binding(_GS2_HEADER, sha256(hello_frame + welcome_frame + certified).digest())
+    return link_binding(hello_frame, welcome_frame, certified)

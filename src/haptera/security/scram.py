@@ -83,7 +83,11 @@ class _Exchange:
 
 
 class ScramDialer(_Exchange):
-    """The side that knows the password of a user. ``nonce`` is a new one for each exchange."""
+    """The side that knows the password of a user. ``nonce`` is a new one for each exchange.
+
+    The first message may leave before the connection's handshake is done: ``binding`` is then `UNBOUND`, and `bind`
+    gives the real one before the proof.
+    """
 
     __slots__ = ("_auth_message", "_binding", "_first", "_keys", "_server_first")
 
@@ -102,6 +106,12 @@ class ScramDialer(_Exchange):
         self._begin(_State.NEW)
         self._state = _State.NAMED
         return (self._binding.gs2_header + self._first.bare).encode()
+
+    def bind(self, binding: Binding) -> None:
+        """Bind the proof to the connection, whose handshake is done by now."""
+        if self._state not in {_State.NEW, _State.NAMED}:
+            raise ValueError(f"this is no step of an exchange that is {self._state.value}")
+        self._binding = binding
 
     def challenge(self, message: bytes) -> tuple[bytes, int]:
         """Take server-first; return the salt and the iterations for the keys that `prove` needs."""

@@ -19,6 +19,7 @@ from haptera.wire.frame import (
     SIGNED,
     VERSION,
     Frame,
+    FrameType,
 )
 from haptera.wire.signature import TAG_SIZE, Signer
 
@@ -102,6 +103,8 @@ class FrameDecoder:
         self._size_max = min(HANDSHAKE_FRAME_SIZE_MAX, max_frame)
         self._verifier: Signer | None = None
         self._tag_size = 0
+        self._takes_error = False  # whether an ERROR may come unsigned, as the last frame
+        self._last = False  # whether that has come, or begun
         # Either a frame that has begun is kept, or bytes that have not been looked at, or less than a header.
         self._begun: _Begun | None = None
         self._rest = b""
@@ -116,15 +119,23 @@ class FrameDecoder:
         """Size of the unfinished frame, as far as it is known: its header's until that has arrived."""
         return HEADER_SIZE if self._begun is None else self._begun.wanted
 
-    def verify(self, signer: Signer) -> None:
-        """Give only frames that carry the next tag of ``signer`` from now on; any other is 1011."""
+    def verify(self, signer: Signer, *, takes_error: bool = False) -> None:
+        """Give only frames that carry the next tag of ``signer`` from now on; any other is 1011.
+
+        With ``takes_error`` an ERROR may come in the place of the first of them, unsigned; nothing behind it is given.
+        """
         self._verifier = signer
         self._tag_size = TAG_SIZE
+        self._takes_error = takes_error
+
+    def limit(self, size: int) -> None:
+        """Take no frame behind the first whose payload has more than so many bytes."""
+        self.max_frame = self._size_max = size
 
     def receive(self, data: bytes, frames_max: int = FRAMES_MAX) -> list[Frame]:
         """Take the bytes that arrived and return the frames that are whole now, in order, ``frames_max`` at most."""
         frames: list[Frame] = []
-        if self.error is not None:
+        if self.error is not None or (self._last and self._begun is None):
             return frames
         start = 0
         begun = self._begun
@@ -139,6 +150,8 @@ class FrameDecoder:
                 self.error = RemoteProtocolError(Code.SIGNATURE_MISMATCH)
                 return frames
             frames.append(frame)
+            if self._last:
+                return frames
         elif self._rest:
             data = self._rest + data
         self._decode(data, start, frames, frames_max)
@@ -180,9 +193,13 @@ class FrameDecoder:
             middle = body + metadata_length
             stop = middle + payload_length
             if verifier is not None and not flags & SIGNED:
-                # Before anything but the header is looked at (section 2, "Order of checks").
-                self.error = RemoteProtocolError(Code.SIGNATURE_MISMATCH, "a frame is not signed")
-                break
+                if not self._takes_error or type_ != FrameType.ERROR:
+                    # Before anything but the header is looked at (section 2, "Order of checks").
+                    self.error = RemoteProtocolError(Code.SIGNATURE_MISMATCH, "a frame is not signed")
+                    break
+                self._last = True
+                self._verifier, self._tag_size = verifier, tag_size = None, 0
+                end = min(end, stop)
             if stop + tag_size > end:
                 self._begun = _Begun(fields, data, start, stop + tag_size - start)
                 start = end
@@ -195,6 +212,7 @@ class FrameDecoder:
                     break
                 append(Frame(type_, flags, stream, metadata, payload, 0, 0))
                 start = stop + tag_size
+                self._takes_error = False
                 continue
             if not metadata_length:
                 metadata = b""
@@ -211,7 +229,7 @@ class FrameDecoder:
 
     def _keep(self, data: bytes, start: int, *, paused: bool) -> None:
         """Keep what was not decoded; ``paused`` says that this is not for want of bytes."""
-        rest = data[start:]
+        rest = b"" if self._last else data[start:]
         if paused and self._first:
             self._first = False
             self._size_max = self.max_frame

@@ -14,7 +14,7 @@ from haptera.client.backoff import Backoff
 from haptera.client.calls.argument_checks import checked_timeout, plain_key, plain_value
 from haptera.client.calls.entry import entry_of
 from haptera.client.channels.request_ids import RequestIds
-from haptera.client.channels.store_url import default_url, has_password, locate
+from haptera.client.channels.store_url import Given, default_url, has_password, locate, user_beside
 from haptera.errors import ConfigurationError
 from haptera.testing import virtual_clock
 
@@ -82,12 +82,72 @@ def test_urls_that_are_not_understood_are_refused(url: str) -> None:
         locate(url)
 
 
-@pytest.mark.parametrize("url", ["haptera://app:pw-secret@h", "haptera://:pw-secret@h,i", "haptera://app@h"])
-def test_a_credential_is_refused_and_not_shown(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="no authentication") as refused:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "haptera://:pw-secret@h,i",
+        "haptera://app@h",
+        "haptera://app:pw-secret@h?auth=external",
+        "haptera://a%00b:pw-secret@h",
+        "haptera://app:pw-secret%00@h",
+    ],
+)
+def test_a_credential_that_is_not_whole_is_refused_and_not_shown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HAPTERA_PASSWORD", raising=False)
+    with pytest.raises(ConfigurationError) as refused:
         repr(connect(url))
     assert "secret" not in str(refused.value)
     assert has_password(url) == ("secret" in url)
+
+
+def test_a_password_is_never_shown() -> None:
+    db = connect("haptera://app:pw-secret@h")
+    assert repr(db) == "<haptera.Database haptera://app:***@h:7457>"
+    assert "secret" not in repr(locate("haptera://h", given=Given("app", "pw-secret")))
+    assert "secret" not in repr(Given("app", "pw-secret"))
+
+
+def test_a_password_is_found_in_each_of_its_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "password"
+    file.write_text("of the file\n")
+    file.chmod(0o600)
+    monkeypatch.setenv("HAPTERA_PASSWORD", "of the environment")
+    for url, given, password in (
+        ("haptera://app:of%20the%20URL@h", Given(), "of the URL"),
+        ("haptera://app@h", Given(), "of the environment"),
+        ("haptera://h", Given("app"), "of the environment"),
+        ("haptera://h", Given("app", "given"), "given"),
+        ("haptera://h", Given("app", None, file), "of the file"),
+    ):
+        address = locate(url, given=given).address
+        assert (address.user, address.password) == ("app", password)
+    assert locate("haptera://h").address.password is None  # no user is named, so none has a password
+    for twice in (Given("app", "x", file), Given(None, "x", file)):
+        with pytest.raises(ConfigurationError, match="more than one way"):
+            locate("haptera://h", given=twice)
+    with pytest.raises(ConfigurationError, match="in the URL and beside it"):
+        locate("haptera://app:x@h", given=Given("other"))
+    for content in (b"", b"two\nlines\n", b"\xff", b"x" * 1025):
+        file.write_bytes(content)
+        with pytest.raises(ConfigurationError, match="password file"):
+            locate("haptera://h", given=Given("app", None, file))
+
+
+def test_the_user_of_the_environment_is_of_its_store_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HAPTERA_USER", "app")
+    monkeypatch.delenv("HAPTERA_URL", raising=False)
+    assert user_beside(None, None) == "app"
+    assert user_beside("haptera://h", None) is None
+    assert user_beside("haptera://h", "other") == "other"
+    monkeypatch.setenv("HAPTERA_URL", "haptera://h")
+    assert user_beside(None, None) == "app"
+    monkeypatch.setenv("HAPTERA_URL", "haptera://other:x@h")
+    assert user_beside(None, None) is None
+    monkeypatch.delenv("HAPTERA_URL")
+    (tmp_path / "haptera-data").mkdir()
+    (tmp_path / "haptera-data" / "haptera.sock").touch()
+    assert user_beside(None, None) is None
 
 
 async def test_repr_names_the_place() -> None:

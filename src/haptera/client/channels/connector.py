@@ -211,7 +211,7 @@ class Connector:
         if not peer.closed:
             self._end(peer.aclose())  # its transport lingers, and is not left behind where the client is closed
         code = _code_of(loss)
-        if peer.server_id is not None and (self._answering or code != Code.SIGNATURE_MISMATCH):
+        if link_of(peer).admitted and (self._answering or code != Code.SIGNATURE_MISMATCH):
             self.established = True
             self._failed_rounds = 0
             self._failed.clear()

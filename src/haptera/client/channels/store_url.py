@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
 from haptera import defaults
 from haptera.client.channels.local_node import local_url
 from haptera.errors import ConfigurationError
-from haptera.peer import read_options
+from haptera.peer import login_of, read_options, read_password_file
 from haptera.transport import Address, parse, redact
 
 URL_VARIABLE = "HAPTERA_URL"
+USER_VARIABLE = "HAPTERA_USER"
+PASSWORD_VARIABLE = "HAPTERA_PASSWORD"  # noqa: S105  # the name of the variable
 
 
 def has_password(url: str) -> bool:
@@ -22,6 +24,19 @@ def has_password(url: str) -> bool:
         return parse(url).password is not None
     except ConfigurationError:
         return redact(url) != url
+
+
+def user_in(url: str | None) -> str | None:
+    """The user that the URL names, or that of the environment; None for one that cannot be read."""
+    try:
+        return parse(default_url() if url is None else url).user
+    except ConfigurationError:
+        return None
+
+
+def shown_url(url: str | None) -> str:
+    """A URL, or the one that stands for None, safe to show."""
+    return locate(default_url() if url is None else url, complete=False).shown
 
 
 def default_url() -> str:
@@ -37,6 +52,33 @@ def is_named() -> bool:
     return bool(os.environ.get(URL_VARIABLE))
 
 
+def user_beside(url: str | None, user: str | None) -> str | None:
+    """The user that is named beside a URL, or None: the ``user`` that is given, else that of the environment where the
+    store is of the environment too, or the default.
+
+    The socket of a node in the present directory needs no user.
+    """
+    if user is not None or url is not None:
+        return user
+    address = parse(default_url())
+    if address.user is not None or (address.path and not is_named()):
+        return None
+    return os.environ.get(USER_VARIABLE) or None
+
+
+@dataclass(frozen=True)
+class Given:
+    """A credential as it is given beside a URL, or a part of one."""
+
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    password_file: str | os.PathLike[str] | None = None
+
+
+#: Nothing is given beside the URL.
+NOTHING = Given()
+
+
 @dataclass(frozen=True)
 class Location:
     """Where a store is. The client dials ``address``; ``shown`` is safe for logs and errors; ``timeout`` is the URL's
@@ -48,24 +90,48 @@ class Location:
     timeout: float | None
 
 
-def locate(url: str, *, ping_interval: float | None = None) -> Location:
+def locate(url: str, *, ping_interval: float | None = None, given: Given = NOTHING, complete: bool = True) -> Location:
     """Read a URL such as ``haptera://a:7457,b:7457?timeout=2`` or ``haptera+unix:///run/haptera.sock``.
 
-    The options that are for the connection, ``ping_interval``, ``compression``, ``signed`` and ``key_file``, stay in
-    ``address``; ``ping_interval`` in seconds takes the place of the URL's. Raises
-    ``ConfigurationError`` for a URL that cannot be read, for an option that this client does not have, and for a user
-    or a password: this version does not authenticate, and to leave a credential out silently would let a caller believe
-    that it acts as that user.
+    The options that are for the connection, ``ping_interval``, ``compression``, ``signed``, ``key_file`` and ``auth``,
+    stay in ``address``, and so does the credential, whose parts may be ``given`` beside the URL. ``ping_interval`` in
+    seconds takes the place of the URL's. Raises ``ConfigurationError`` for a URL that cannot be read, for an option
+    that this client does not have, and for a credential that is given twice or, unless it need not be ``complete``, is
+    not whole.
     """
     address = parse(url)
+    if complete:
+        address = _with_credential(address, given)
     shown = str(address)
-    if address.password is not None:
-        raise ConfigurationError(f"{shown}: this version has no authentication, so the URL may not carry a password")
-    if address.user is not None:
-        raise ConfigurationError(f"{shown}: this version has no authentication, so the URL may not name a user")
     if ping_interval is not None:
         replaced = {**address.options, "ping_interval": str(ping_interval)}
         address = msgspec.structs.replace(address, options=replaced)
     options = read_options(address)
+    if complete:
+        login_of(address, None, None, options.auth, certified=False)
     kept = {name: value for name, value in address.options.items() if name != "timeout"}
     return Location(msgspec.structs.replace(address, options=kept), shown, options.timeout)
+
+
+def _with_credential(address: Address, given: Given) -> Address:
+    """Return the address with the user and the password, wherever they are given.
+
+    A password in the environment is for a user that is named, and for no other store than that of the user.
+    """
+    shown = str(address)
+    if given.user is not None and address.user is not None:
+        raise ConfigurationError(f"{shown}: a user is given in the URL and beside it")
+    user = address.user if given.user is None else given.user
+    ways = [address.password is not None, given.password is not None, given.password_file is not None]
+    if sum(ways) > 1:
+        raise ConfigurationError(f"{shown}: a password is given in more than one way")
+    password = address.password if given.password is None else given.password
+    if given.password_file is not None:
+        password = read_password_file(given.password_file)
+    if user is not None and password is None:
+        password = os.environ.get(PASSWORD_VARIABLE)
+    if user is not None and password is None:
+        raise ConfigurationError(
+            f"{shown}: the user has no password: it is in the URL, in a file (password_file), or in {PASSWORD_VARIABLE}"
+        )
+    return msgspec.structs.replace(address, user=user, password=password)
