@@ -25,7 +25,7 @@ from haptera.connection.config import (
     Config,
     Role,
 )
-from haptera.connection.connection import Connection
+from haptera.connection.connection import Connection, beginning_of, guard_of
 from haptera.connection.events import (
     CallFailed,
     CancelReceived,
@@ -80,6 +80,8 @@ __all__ = [
     "RequestReceived",
     "ResponseReceived",
     "Role",
+    "beginning_of",
     "check_keywords",
+    "guard_of",
     "seconds",
 ]

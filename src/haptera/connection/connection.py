@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from haptera.connection.answer_frames import AnswerSender
-from haptera.connection.config import COMPRESSION, CONTROL_SIZE_MAX, EARLY_SIZE_MAX, Budget, Config, Role
+from haptera.connection.beginning import Beginning
+from haptera.connection.config import CONTROL_SIZE_MAX, Budget, Config, Role
 from haptera.connection.control_frames import PING_SIZE, ClosedError, Control
-from haptera.connection.events import Closed, Established, Event
+from haptera.connection.events import Closed, Event
 from haptera.connection.flood import FloodError
 from haptera.connection.frame_router import FrameRouter
 from haptera.connection.grease import Grease
-from haptera.connection.guard import Guard
-from haptera.connection.handshake import Agreement, Handshake, needs_proof
 from haptera.connection.item_frames import ItemReceiver, ItemSender
 from haptera.connection.memory_ledger import Ledger
 from haptera.connection.open_streams import Streams
@@ -23,18 +22,14 @@ from haptera.connection.stream_law import ConnectionState
 from haptera.connection.timekeeping import Timekeeper
 from haptera.errors import Code, LocalProtocolError, RemoteProtocolError, failure
 from haptera.wire import (
-    COMPRESSED,
     FRAMES_MAX,
-    SIGNED,
     Frame,
     FrameDecoder,
-    FrameType,
-    Signer,
-    direction_keys,
-    ignored_tags,
 )
 
 if TYPE_CHECKING:
+    from haptera.connection.guard import Guard
+    from haptera.connection.handshake import Agreement
     from haptera.connection.stream_halves import Stream
 
 _ALL: Final = 2**62
@@ -57,9 +52,6 @@ class Connection:
         "__weakref__",
         "_control",
         "_decoder",
-        "_early",
-        "_guard",
-        "_handshake",
         "_inflow",
         "_reception",
         "_requester",
@@ -69,6 +61,7 @@ class Connection:
         "ask_left",
         "ask_room",
         "authenticate",
+        "beginning",
         "can_request",
         "cancel",
         "config",
@@ -77,7 +70,6 @@ class Connection:
         "frames_received",
         "ledger",
         "outbox",
-        "proves",
         "release",
         "request",
         "respond",
@@ -135,13 +127,11 @@ class Connection:
         self.take_events = streams.take_events
         self.take_writable = self.outbox.take_writable
         self._reception = FrameRouter(streams, self._control, items)
-        self._handshake: Handshake | None = Handshake(config, grease, dials=role is Role.DIALER)
-        #: What a dialer does about the mechanisms that WELCOME lists: whether it proves its identity by one of them.
-        self.proves: Callable[[Sequence[str]], bool] | None = None
-        self._guard: Guard | None = None
-        self._early = True  # until the handshake, and the proof if one is asked for, are done
-        if self._handshake.sent:
-            self.outbox.add_control(self._handshake.sent)
+        #: The handshake, and the proof of an identity behind it; None as soon as the two sides serve each other.
+        self.beginning: Beginning | None = Beginning(
+            role, config, grease, streams, self._requester, established=self._establish, ended=self._begin_service
+        )
+        self.beginning.use(self._decoder, self._reception, self._control, self._time)
 
     # -- how it stands ----------------------------------------------------------------------------------------------
 
@@ -190,12 +180,12 @@ class Connection:
     @property
     def guarded(self) -> bool:
         """Whether the handshake is done, and a proof of the dialer's identity is still to be accepted."""
-        return self._guard is not None
+        return self.beginning is not None and self.beginning.guard is not None
 
     @property
     def admitted(self) -> bool:
         """Whether the handshake is done, and so is the proof if one is asked for: the two sides serve each other."""
-        return not self._early
+        return self.beginning is None
 
     @property
     def first_flight(self) -> int:
@@ -223,12 +213,10 @@ class Connection:
         before = self.frames_received
         shaking = self.state is ConnectionState.HANDSHAKE
         try:
-            self._take(
-                self._decoder.receive(data, 1 if self._early else frames_max)
-            )  # each decides how others are read
+            self._take(self._decoder.receive(data, frames_max if self.beginning is None else 1))
             if shaking and self.state is ConnectionState.OPEN:
                 # The handshake's frame came alone, because it decides how the bytes behind it are read.
-                self._take(self._decoder.receive(b"", 1 if self._early else frames_max))
+                self._take(self._decoder.receive(b"", frames_max if self.beginning is None else 1))
         except ClosedError as closed:
             self._close(closed.event)
             return streams.take_events()
@@ -246,15 +234,11 @@ class Connection:
 
     def _take(self, frames: list[Frame]) -> None:
         self.frames_received += len(frames)
-        if not self._early:
+        if self.beginning is None:
             self._reception.receive(frames)
             return
         for frame in frames:  # one, because they come singly
-            if self._guard is None:
-                self._receive_handshake(frame)
-            else:
-                self._guard.check(frame)
-                self._reception.receive((frame,))
+            self.beginning.receive(frame)
 
     @property
     def more(self) -> bool:
@@ -296,94 +280,20 @@ class Connection:
             ended.clear()
         return pieces
 
-    # -- the handshake ----------------------------------------------------------------------------------------------
-
-    def _receive_handshake(self, frame: Frame) -> None:
-        handshake = self._handshake
-        assert handshake is not None
-        self._reception.check_flags(frame, shaking=True)
-        if frame.type == FrameType.ERROR and not frame.stream and self.role is Role.DIALER:
-            self._control.receive_error(frame)
-        agreement = handshake.receive(frame)
-        if self.role is Role.ACCEPTOR:
-            self.outbox.add_control(handshake.sent)
-        keys = handshake.keys(agreement)
-        if keys is not None:
-            self._sign(keys)
-        guarded = needs_proof(agreement)
-        if self.role is Role.DIALER:
-            guarded = self.proves is not None and self.proves(agreement.mechanisms)
-        if guarded:
-            dials, signs = self.role is Role.DIALER, self.config.signs_by_exchange
-            self._guard = Guard(self._streams.calls, handshake.transcript, dials=dials, signs=signs)
-        self._handshake = None
-        self._establish(agreement)
-
-    def offer(self, mechanisms: Callable[[], Sequence[str]]) -> None:
-        """Have an acceptor ask, when HELLO has come, how this one dialer may prove its identity."""
-        if self._handshake is not None:
-            self._handshake.mechanisms = mechanisms
+    # -- the beginning ----------------------------------------------------------------------------------------------
 
     def _establish(self, agreement: Agreement) -> None:
         self.state = ConnectionState.OPEN
         own = self.config.ping_interval_ms if self.role is Role.DIALER else None
         self._time.open(agreement.ping_interval_ms if own is None else own)
         self.agreement = agreement
-        self._streams.events.append(Established())
-        if self._guard is None:
-            self._open(agreement)
-            return
-        self._time.await_proof(self._streams.now)
-        self._decoder.limit(min(EARLY_SIZE_MAX, self.config.limits.max_frame))
-        self.ledger.limit = min(EARLY_SIZE_MAX, self.config.budget)
-        self._requester.hold()
 
-    def _open(self, agreement: Agreement) -> None:
-        """Let the two sides serve each other."""
-        self._early = False
-        streams = self._streams
-        codec = self.config.compression
-        if codec is not None and COMPRESSION in agreement.capabilities:
-            streams.codec = codec
-            self.outbox.compress(codec)
-            self._reception.allow(COMPRESSED)
-        limits = agreement.peer_limits
-        self._requester.open(limits.max_streams)
-        self.outbox.open(limits.max_frame, limits.connection_window, limits.stream_window)
-        streams.open(limits, ignored_tags(agreement.capabilities))
-
-    # -- the proof of an identity -----------------------------------------------------------------------------------
+    def _begin_service(self) -> None:
+        self.beginning = None
 
     @property
-    def transcript(self) -> tuple[bytes, bytes]:
-        """HELLO and WELCOME as they were sent, to which an exchange is bound. They are kept until it is done."""
-        assert self._guard is not None
-        return self._guard.transcript
-
-    def sign_behind(self, ikm: bytes, salt: bytes) -> None:
-        """Sign a dialer's frames behind its proof, which is queued, and take none but signed ones, or an ERROR."""
-        assert self._guard is not None
-        self._guard.signing = True
-        self._sign(direction_keys(ikm, salt), takes_error=True)
-
-    def admit(self, secret: tuple[bytes, bytes] | None = None) -> None:
-        """Take the proof for good. With the ``secret`` of an exchange an acceptor signs from the next frame on."""
-        assert self._guard is not None
-        assert self.agreement is not None
-        self._guard = None
-        self._time.proved()
-        self._decoder.limit(self.config.limits.max_frame)
-        self.ledger.limit = self.config.budget
-        if secret is not None:
-            self._sign(direction_keys(*secret))
-        self._open(self.agreement)
-
-    def _sign(self, keys: tuple[bytes, bytes], *, takes_error: bool = False) -> None:
-        """Sign all frames from here on, and take signed ones alone."""
-        own, other = keys if self.role is Role.DIALER else keys[::-1]
-        self.outbox.sign(Signer(own))
-        self._decoder.verify(Signer(other), takes_error=takes_error)
-        self._reception.allow(SIGNED)
+    def _quiet(self) -> bool:
+        return self.beginning is not None and self.beginning.quiet
 
     # -- time -------------------------------------------------------------------------------------------------------
 
@@ -391,7 +301,7 @@ class Connection:
     def unfinished(self) -> bool:
         """Whether ``tick`` must watch the time: the peer owes the rest of something, or this side owes it credit."""
         return (
-            self._early
+            self.beginning is not None
             or self._time.frame_begun
             or bool(self._streams.unfinished.halves)
             or self._inflow.credit_due is not None
@@ -452,10 +362,6 @@ class Connection:
         if self.state is ConnectionState.OPEN and not self._quiet:
             self._control.send_goaway(failure(code, message=message))
 
-    @property
-    def _quiet(self) -> bool:
-        return self._guard is not None and self._guard.quiet
-
     def fail_connection(self, error: RemoteProtocolError) -> list[Event]:
         """End the connection for a fault that the owner finds with the peer: it does not read, for instance."""
         if self.state < ConnectionState.CLOSING:
@@ -471,7 +377,7 @@ class Connection:
 
     def _fail(self, error: RemoteProtocolError) -> None:
         """Tell the peer its fault and stop listening (the "connection error" of the specification)."""
-        said = error.failure("not_applied" if self._early else "unknown")
+        said = error.failure("unknown" if self.beginning is None else "not_applied")
         self.outbox.clear()
         if isinstance(error, FloodError):
             self.go_away(said.code, said.message)
@@ -487,3 +393,16 @@ class Connection:
         self._requester.close()
         self._streams.close()
         self._streams.events.append(event)
+
+
+def beginning_of(connection: Connection) -> Beginning:
+    """Return the beginning of a connection that is in it."""
+    assert connection.beginning is not None
+    return connection.beginning
+
+
+def guard_of(connection: Connection) -> Guard:
+    """Return the guard of a connection on which a proof is asked for, and not given yet."""
+    guard = beginning_of(connection).guard
+    assert guard is not None
+    return guard

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from threading import get_ident
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from haptera.connection import SESSION_SERVICE, PackedItem, RequestReceived
 from haptera.errors import Code, Failure, failure
@@ -23,6 +23,7 @@ from haptera.peer.telemetry import find_telemetry
 from haptera.wire import Tag
 
 if TYPE_CHECKING:
+    from haptera.peer.gate import Gate
     from haptera.peer.link import Link
     from haptera.peer.peer import Peer
     from haptera.peer.service import Service
@@ -30,13 +31,6 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("haptera.peer")
 _TIMEOUT: Final = int(Tag.TIMEOUT_MS)
 _ANSWERED_BELOW: Final = int(Tag.ANSWERED_BELOW)
-
-
-class Gate(Protocol):
-    """Judges the requests that arrive before an identity is proved."""
-
-    def sort(self, arrived: list[Request]) -> None:
-        """Take out of the list the requests that are answered now; the others are kept until the gate is opened."""
 
 
 class Dispatcher:
@@ -64,7 +58,6 @@ class Dispatcher:
         self.serial = False
         #: Takes, keeps or refuses the requests that arrive before the proof of an identity (section 5.1).
         self.gate: Gate | None = None
-        self._picks = False  # whether requests are started otherwise than in batches: there is a gate, or one at a time
         #: Whether the time that a caller gives is kept.
         self.keeps_deadlines = False
         #: Measures the times that answers tell, if they do.
@@ -86,20 +79,9 @@ class Dispatcher:
     def use(self, capabilities: Container[str]) -> None:
         """Take over which capabilities were accepted."""
         self.serial = "pipelining" not in capabilities
-        self._picks = self.serial or self.gate is not None
         self.keeps_deadlines = "request_deadline" in capabilities
         if "server_metrics" in capabilities:
             self.stopwatch = Stopwatch(clock_of(self._loop))
-
-    def close_gate(self, gate: Gate) -> None:
-        """Serve nothing by itself: ``gate`` takes the requests that arrive, or keeps them."""
-        self.gate = gate
-        self._picks = True
-
-    def open_gate(self) -> None:
-        """Serve everything from now on, first the requests that were kept; ``start`` starts them."""
-        self.gate = None
-        self._picks = self.serial
 
     # -- arrival ----------------------------------------------------------------------------------------------------
 
@@ -211,7 +193,7 @@ class Dispatcher:
         """
         link = self.link
         while self.arrived and not link.waits_turn and link.writable:
-            batch = self._pick() if self._picks else self._next_batch()
+            batch = self._next() if self.serial or self.gate is not None else self._next_batch()
             if not batch:
                 return
             by_service: dict[str, list[Request]] = {}
@@ -226,7 +208,7 @@ class Dispatcher:
             link.round.spend(len(batch))
             answered = self._connection.outbox.pending
             self._batch_max = BATCH_MAX if answered else BATCH_UNANSWERED_MAX
-            if self.arrived and not self._picks:
+            if self.arrived and not self.serial:
                 if not link.round.has_room:
                     link.wait_turn()
                 elif answered:
@@ -240,13 +222,11 @@ class Dispatcher:
         del batch[size:]
         return batch
 
-    def _pick(self) -> list[Request]:
-        gate = self.gate
-        if gate is not None:
-            gate.sort(self.arrived)
-            if self.gate is gate or not self.arrived:
-                return []
-        return self._next_serial() if self.serial else self._next_batch()
+    def _next(self) -> list[Request]:
+        if self.gate is not None:
+            self.gate.sort(self.arrived)  # which may open it, and start them
+            return []
+        return self._next_serial()
 
     def _next_serial(self) -> list[Request]:
         """Return requests that may start when they run one at a time; the session service's need not wait."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from haptera.connection import AUTHENTICATE, SESSION_SERVICE, Closed
+from haptera.connection import AUTHENTICATE, SESSION_SERVICE, Closed, beginning_of, guard_of
 from haptera.errors import Code, Failure, RemoteProtocolError, failure
 from haptera.peer.authentication import EXTERNAL, PLAIN, SCRAM
 from haptera.peer.event_log import guard
@@ -179,7 +179,7 @@ class Entrance:
     # -- SCRAM ------------------------------------------------------------------------------------------------------
 
     def _begin_scram(self, request: Request, message: bytes) -> None:
-        hello, welcome = self._connection.transcript
+        hello, welcome = guard_of(self._connection).transcript
         binding = link_binding(hello, welcome, self._link.binding)
         scram = ScramAcceptor(binding, new_nonce(self._connection.config.entropy))
         self._name = scram.receive_first(message)
@@ -238,7 +238,7 @@ class Entrance:
     def _accept(self, request: Request, answer: bytes, secret: SigningSecret | None = None) -> None:
         name, mechanism = self._forget()
         self._peer.identity = Identity(name, mechanism)
-        self._connection.admit(None if secret is None else (secret.ikm, secret.salt))
+        beginning_of(self._connection).admit(None if secret is None else (secret.ikm, secret.salt))
         request.respond(_encode((True, answer)))
         guard(lambda: self._authenticator.ended(self._peer, name, mechanism, None))
         self._log.write(logging.DEBUG, "authenticated", lambda: self._link.log_fields(mechanism=mechanism))

@@ -19,6 +19,7 @@ from haptera.connection import (
     RequestFinished,
     RequestReceived,
     ResponseReceived,
+    beginning_of,
 )
 from haptera.peer.call import Answer
 from haptera.peer.closing import Drain
@@ -78,14 +79,14 @@ class EventRouter:
     def ask_proof(self, authenticator: Authenticator, log: EventLog) -> None:
         """Have the other side of an accepted connection prove its identity before it is served."""
         self._entrance = entrance = Entrance(self._link, self._dispatcher, authenticator, log, self._admitted)
-        self._dispatcher.close_gate(entrance)
-        self._link.connection.offer(entrance.offer)
+        self._dispatcher.gate = entrance
+        beginning_of(self._link.connection).offer(entrance.offer)
 
     def give_proof(self, login: OwnCredential) -> None:
         """Prove to the other side who the user of this one is, before anything else."""
         self._proof = proof = Proof(self._link, login, self._accepted)
-        self._dispatcher.close_gate(proof)
-        self._link.connection.proves = proof.proves
+        self._dispatcher.gate = proof
+        beginning_of(self._link.connection).proves = proof.proves
 
     @property
     def _peer(self) -> Peer:
@@ -142,14 +143,14 @@ class EventRouter:
         """The other side has accepted this one's proof, and has proved itself: act on its answers."""
         proof, self._proof = self._proof, None
         assert proof is not None
-        self._link.connection.admit()
+        beginning_of(self._link.connection).admit()
         self._admitted()
         self.take(proof.held)
 
     def _admitted(self) -> None:
         """The two sides know each other: let them serve each other."""
         self._entrance = None
-        self._dispatcher.open_gate()
+        self._dispatcher.gate = None
         if self._owner is not None:
             self._owner.established(self._peer)
         self._link.establish()

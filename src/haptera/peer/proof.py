@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from haptera.connection import CallFailed, Closed, ErrorReceived, Event, ResponseReceived
+from haptera.connection import CallFailed, Closed, ErrorReceived, Event, ResponseReceived, beginning_of, guard_of
 from haptera.errors import Code, Failure, LocalProtocolError, failure
 from haptera.peer.authentication import PLAIN, SCRAM
 from haptera.peer.password_work import SALTED_PASSWORDS, WORK
@@ -143,7 +143,7 @@ class Proof:
     def _take_challenge(self, message: bytes) -> None:
         scram = self._scram
         assert scram is not None
-        hello, welcome = self._connection.transcript
+        hello, welcome = guard_of(self._connection).transcript
         scram.bind(link_binding(hello, welcome, self._link.binding))
         salt, iterations = scram.challenge(message)
         password = self._login.password
@@ -167,7 +167,7 @@ class Proof:
         self._send(self._scram.prove(keys))
         if self._connection.config.signs_by_exchange and self._link.ending is None:
             secret = self._scram.signing_secret()
-            self._connection.sign_behind(secret.ikm, secret.salt)
+            beginning_of(self._connection).sign_behind(secret.ikm, secret.salt)
         self._link.schedule_flush()
 
     # -- the end ----------------------------------------------------------------------------------------------------
