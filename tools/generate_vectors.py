@@ -521,8 +521,9 @@ def scram_exchange(name: str, **parts: Any) -> dict[str, Any]:
     salt: bytes = parts.get("salt", bytes(range(16)))
     iterations: int = parts.get("iterations", 4096)
     certificate: bytes | None = parts.get("certificate")
-    hello = frame(HELLO, payload=pack(HELLO_MAP))
-    welcome = frame(WELCOME, payload=pack({**WELCOME_MAP, "mechanisms": ["SCRAM-SHA-256"]}))
+    capabilities: dict[str, Any] = parts.get("capabilities", {})
+    hello = frame(HELLO, payload=pack({**HELLO_MAP, **capabilities}))
+    welcome = frame(WELCOME, payload=pack({**WELCOME_MAP, **capabilities, "mechanisms": ["SCRAM-SHA-256"]}))
     certified = bytes(32) if certificate is None else hashlib.sha256(certificate).digest()
     binding = b"p=haptera-hello,," + hashlib.sha256(hello + welcome + certified).digest()
     dialer_nonce, acceptor_nonce = b"fyko+d2lbbFgONRv9qkxdawL", b"3rfcNHYJY1ZVvWVs7j1Vqk2e"
@@ -609,6 +610,40 @@ def make_scram() -> list[dict[str, Any]]:
         ("two signatures", "server_final", f"{last},{last}"),
     ]
     return exchanges + [{"name": name, "message": which, "text": text} for name, which, text in cases]
+
+
+def make_sessions() -> list[dict[str, Any]]:
+    """Connections from HELLO to the first answer behind an exchange: without signed frames, and with them."""
+    vectors = []
+    for signs in (False, True):
+        capabilities = {"capabilities": ["pipelining", "hmac_sha256"] if signs else ["pipelining"]}
+        kind = "with signed frames" if signs else "without signed frames"
+        exchange = scram_exchange(f"an authenticated connection {kind}", capabilities=capabilities)
+        messages = ("client_first", "server_first", "client_final", "server_final")
+        first, challenge, final, last = (str(exchange[each]).encode() for each in messages)
+        step, describe = b"\x07session\x0cauthenticate", b"\x07session\x08describe"
+        said: list[tuple[str, dict[str, Any]]] = [
+            ("dialer", {"type_": REQUEST, "stream": 1, "metadata": step, "payload": pack(["SCRAM-SHA-256", first])}),
+            ("acceptor", {"type_": RESPONSE, "stream": 1, "payload": pack([False, challenge])}),
+            ("dialer", {"type_": REQUEST, "stream": 3, "metadata": step, "payload": pack(["SCRAM-SHA-256", final])}),
+            ("acceptor", {"type_": RESPONSE, "stream": 3, "payload": pack([True, last])}),
+            ("dialer", {"type_": REQUEST, "stream": 5, "metadata": describe, "payload": pack([])}),
+            ("acceptor", {"type_": RESPONSE, "stream": 5, "payload": pack([["session", ["describe"]]])}),
+        ]
+        frames = [("dialer", bytes.fromhex(exchange["hello"])), ("acceptor", bytes.fromhex(exchange["welcome"]))]
+        sequences = {"dialer": 0, "acceptor": 0}
+        for number, (side, each) in enumerate(said):
+            if signs and number > 2:  # behind client-final
+                data = frame(**{**each, "flags": SIGNED, "body_crc": 0})
+                data += hmac_sha256(bytes.fromhex(exchange[f"{side}_key"]), sequences[side].to_bytes(8, "big") + data)
+                sequences[side] += 1
+            else:
+                data = frame(**each)
+            frames.append((side, data))
+        kept = ("name", "user", "password", "salt", "iterations", "dialer_nonce", "acceptor_nonce")
+        told = [{"from": side, "hex": data.hex()} for side, data in frames]
+        vectors.append({**{each: exchange[each] for each in kept}, "signed": signs, "frames": told})
+    return vectors
 
 
 def make_plain() -> list[dict[str, Any]]:
@@ -966,6 +1001,13 @@ def generate() -> dict[Path, str]:
                 "reads it refuses (sections 5.1 and 5.2)."
             ),
             make_scram(),
+        ),
+        "sessions.json": (
+            (
+                "Whole connections without TLS, up to the first answer behind an exchange of SCRAM-SHA-256: the frames "
+                "of both sides in their order, each `from` one of them (sections 4, 5.1 and 5.2)."
+            ),
+            make_sessions(),
         ),
         "plain.json": (
             "PLAIN's message `hex`: the `user` and the `password` in it; without them it is refused (section 5.1).",
