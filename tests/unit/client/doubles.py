@@ -158,6 +158,10 @@ class FakePeer:
         return self
 
     @property
+    def admitted(self) -> bool:
+        return self.server_id is not None
+
+    @property
     def closing(self) -> FakePeer:
         return self
 
