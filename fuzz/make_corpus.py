@@ -49,6 +49,7 @@ from haptera.state.operations import (
 from haptera.storage import BackupFile, LogEntry, Manifest
 from haptera.storage.backup.format import Digest, chunk_header, head_of
 from haptera.storage.segment_format import RecordCipher, SegmentHeader
+from haptera.wire.frame import FrameType, encode_frame
 from haptera.wire.metadata import Tag, encode_entry
 from haptera.wire.payload import Goaway, encode_payload
 
@@ -479,6 +480,31 @@ def make_plain() -> Inputs:
     yield "longest", b"\0" + b"n" * 256 + b"\0" + b"p" * 1024
 
 
+def make_entrance() -> Inputs:
+    """Strangers: requests without an exchange, behind one, steps of exchanges, and more than may be kept."""
+
+    def request(stream: int, service: bytes, method: bytes, payload: bytes) -> bytes:
+        route = bytes((len(service),)) + service + bytes((len(method),)) + method
+        return encode_frame(FrameType.REQUEST, 0, stream, route, payload)
+
+    def step(stream: int, message: bytes, mechanism: str = "SCRAM-SHA-256") -> bytes:
+        return request(stream, b"session", b"authenticate", msgspec.msgpack.encode((mechanism, message)))
+
+    first = ScramDialer(identity.USER, identity.BINDING, identity.DIALER_NONCE).first()
+    final = b"c=biws,r=" + b"d" * 24 + b"a" * 24 + b",p=" + b"A" * 43 + b"="
+    get = b"".join(request(stream, b"kv", b"get", b"x") for stream in (5, 7))
+    for name, head in (("plain", b"\0\7"), ("signed", b"\1\7")):
+        yield f"{name}-exchange", head + step(1, first) + step(3, final) + get
+        yield f"{name}-no-exchange", head + get
+        yield f"{name}-swapped", head + step(1, final) + step(3, first)
+    yield "failures", b"\0\7" + b"".join(step(stream, b"garbage") for stream in (1, 3, 5))
+    yield "mechanisms", b"\0\7" + step(1, b"", "EXTERNAL") + step(3, b"\0app\0x", "PLAIN")
+    yield "describe", b"\0\7" + request(1, b"session", b"describe", b"\x90") + step(3, first)
+    kept = b"".join(request(stream, b"kv", b"set", bytes(5000)) for stream in range(3, 13, 2))
+    yield "kept", b"\0\7" + step(1, first) + kept
+    yield "flood", b"\0\7" + b"".join(request(stream, b"kv", b"set", bytes(900)) for stream in range(1, 161, 2))
+
+
 # -- files -----------------------------------------------------------------------------------------------------------
 
 MAKERS = {
@@ -499,6 +525,7 @@ MAKERS = {
     "address": make_address,
     "scram": make_scram,
     "plain": make_plain,
+    "entrance": make_entrance,
 }
 
 

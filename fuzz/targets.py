@@ -24,6 +24,7 @@ from fuzz.conversation import (
     pieces,
     shake,
 )
+from fuzz.entrance import check_entrance
 from fuzz.identity import check_plain, check_scram
 from fuzz.mutators import (
     OPTIONS_SIZE,
@@ -362,4 +363,5 @@ TARGETS: Final[dict[str, Target]] = {
     "address": Target(check_address, mutate_any, 512),
     "scram": Target(check_scram, mutate_any, 4200),
     "plain": Target(check_plain, mutate_any, 1400),
+    "entrance": Target(check_entrance, mutate_frames, 96 * 1024),
 }
