@@ -36,8 +36,13 @@ ITERATIONS: Final = 600_000
 #: Bytes of each key of a verifier: of SHA-256.
 VERIFIER_KEY_SIZE: Final = 32
 
+#: Bytes of the secret that the decoys of unknown users are made of.
+NODE_SECRET_SIZE: Final = 32
+
 #: The built-in role that may do everything; at least one user has it.
 ADMIN_ROLE: Final = "admin"
+#: The user of the socket in a node's data directory, who may do everything. No user that is stored has this name.
+LOCAL_USER: Final = "local"
 #: How the name of a token begins, and no user's name does.
 TOKEN_PREFIX: Final = "token:"  # noqa: S105  # of a name
 #: Bytes of UTF-8 in the pattern of a grant: it is matched against the key of each request.

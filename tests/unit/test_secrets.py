@@ -20,7 +20,8 @@ from haptera.connection.config import Config
 from haptera.peer.url_options import Options
 from haptera.security import ClientKeys, PlainLogin, SigningSecret, Verifier
 from haptera.security.scram_messages import ClientFinal
-from haptera.state.access_operations import StoredVerifier
+from haptera.state.access_operations import SetNodeSecret, StoredVerifier
+from haptera.state.access_pieces import _SecretHead
 from haptera.storage.data_key import DataKey
 from haptera.storage.master_key import MasterKey
 from haptera.transport import Address
@@ -35,6 +36,8 @@ HOLDERS: dict[type, Callable[[], object]] = {
     MasterKey: lambda: MasterKey.of(SECRET),
     Options: lambda: Options(signing_key=SECRET),
     ClientKeys: lambda: ClientKeys(SECRET, SECRET),
+    SetNodeSecret: lambda: SetNodeSecret(SECRET),
+    _SecretHead: lambda: _SecretHead(SECRET),
     StoredVerifier: lambda: StoredVerifier(SECRET, 4096, SECRET, SECRET),
     Verifier: lambda: Verifier(SECRET, 4096, SECRET, SECRET),
     SigningSecret: lambda: SigningSecret(SECRET, SECRET),
@@ -43,7 +46,9 @@ HOLDERS: dict[type, Callable[[], object]] = {
 }
 
 # What a field of a secret is called.
-SECRET_NAME = re.compile(r"secret|password|(signing|client|stored|server)_key$|private|credential$|^ikm$|^proof$")
+SECRET_NAME = re.compile(
+    r"secret|password(?!_file)|(signing|client|stored|server)_key$|private|credential$|^ikm$|^proof$"
+)
 
 
 def views(value: object) -> Iterator[str]:

@@ -23,6 +23,7 @@ from haptera.access_rules import (
     EVERY_KEY,
     KEY_PERMISSIONS,
     NODE_PERMISSIONS,
+    NODE_SECRET_SIZE,
     PERMISSIONS,
     Permission,
     is_name,
@@ -79,10 +80,13 @@ class Login(NamedTuple):
 class Access:
     """The tables, each by name in no order. ``revision`` counts the changes of all of them."""
 
-    __slots__ = ("_permits", "_powerful", "grants", "revision", "roles", "tokens", "users")
+    __slots__ = ("_permits", "_powerful", "grants", "revision", "roles", "secret", "tokens", "users")
 
     def __init__(self) -> None:
         self.revision = 0
+        #: The secret of the decoys; empty before there is one. It stands with the verifiers: where a store goes with
+        #: them, the salt of an unknown user has to stay the same as well.
+        self.secret = b""
         self.users: Mapping[str, StoredUser] = {}
         self.roles: Mapping[str, StoredRole] = {}
         self.tokens: Mapping[str, StoredToken] = {}
@@ -99,9 +103,12 @@ class Access:
         users: Mapping[str, StoredUser] | None = None,
         roles: Mapping[str, StoredRole] | None = None,
         tokens: Mapping[str, StoredToken] | None = None,
+        secret: bytes | None = None,
     ) -> None:
         """Put tables in the place of others: one change."""
         self.revision += 1
+        if secret is not None:
+            self.secret = secret
         if users is not None:
             self.users = users
         if tokens is not None:
@@ -119,6 +126,12 @@ class Access:
         if powerful is None:
             powerful = self._powerful = powerful_roles(self.roles)
         return powerful
+
+    @property
+    def has_administrator(self) -> bool:
+        """Whether there is an administrator, so that there always will be one."""
+        powerful = self.powerful
+        return any(is_administrator(user, powerful) for user in self.users.values())
 
     def login(self, name: str, now_ms: int) -> Login:
         """Find the user or the token of a name that somebody gives as its own."""
@@ -160,6 +173,8 @@ class Access:
     def digest(self) -> bytes:
         """32 bytes that are equal for equal tables."""
         digest = hashlib.sha256(_encoder.encode(self.revision))
+        if self.secret:
+            digest.update(self.secret)
         for table in (self.users, self.roles, self.tokens):
             for name, record in sorted(table.items()):
                 digest.update(_encoder.encode((name, msgspec.structs.astuple(record))))
@@ -168,6 +183,7 @@ class Access:
 
     def check(self) -> None:
         """Raise ``AssertionError`` with the invariant that does not hold, if one does not."""
+        require(len(self.secret) in {0, NODE_SECRET_SIZE}, "the secret of the decoys has its size")
         require(len(self.users) <= limits.USERS_MAX, "there are not too many users")
         require(len(self.tokens) <= limits.TOKENS_MAX, "there are not too many tokens")
         require(len(self.roles) <= limits.ROLES_MAX, "there are not too many roles")

@@ -217,6 +217,12 @@ class AccessCommands:
             return _user_not_found(op.token)
         return self._change(rehearsed, tokens={name: token for name, token in tokens.items() if name != op.token})
 
+    def set_node_secret(self, op: operations.SetNodeSecret, *, rehearsed: bool = False) -> Result | None:
+        """A store that has one keeps it, so that two first starts of one store agree."""
+        if self._access.secret:
+            return (False,)
+        return self._change(rehearsed, secret=op.secret)
+
     def _replace_user(self, name: str, user: StoredUser, rehearsed: bool) -> Result | None:
         users = self._access.users
         if self._was_last(name, user):
@@ -234,11 +240,12 @@ class AccessCommands:
         users: Mapping[str, StoredUser] | None = None,
         roles: Mapping[str, StoredRole] | None = None,
         tokens: Mapping[str, StoredToken] | None = None,
+        secret: bytes | None = None,
     ) -> Result | None:
         """Put these tables in the place of the others."""
         if rehearsed:
             return None
-        self._access.adopt(users=users, roles=roles, tokens=tokens)
+        self._access.adopt(users=users, roles=roles, tokens=tokens, secret=secret)
         return (True,)
 
     def _was_last(self, name: str, after: StoredUser | None) -> bool:

@@ -14,6 +14,7 @@ from haptera.access_rules import Permission
 from haptera.state.field_kinds import (
     ExpiryTime,
     GrantPattern,
+    NodeSecret,
     PermissionsKind,
     RoleName,
     RoleNames,
@@ -145,3 +146,17 @@ class RemoveToken(AccessChange, tag="access.remove_token", frozen=True):
     frees = True
 
     token: TokenName
+
+
+class SetNodeSecret(AccessChange, tag="access.set_node_secret", frozen=True):
+    """The secret of the decoys, of which a store has one: where there is one, it stays."""
+
+    secret: NodeSecret
+
+    def __repr__(self) -> str:
+        """Show no secret."""
+        return "SetNodeSecret(***)"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Show no more than ``repr`` does."""
+        return [("secret", "***")]

@@ -3,6 +3,8 @@
 Its rows are ``[kind, name, [role, …], verifier or nil, disabled, expires_at_ms or nil, grants]``: first the roles, then
 the users, then the tokens, each in the order of their names. The grants of a role are ``[[pattern, [permission, …]],
 …]``, in their order. A state without any of them has no such section, unless it once had one.
+
+The secret of the decoys is the head of a section of its own, which has no rows: `secret_pieces`.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
-from haptera.access_rules import ADMIN_ROLE, PERMISSIONS
+from haptera.access_rules import ADMIN_ROLE, NODE_SECRET_SIZE, PERMISSIONS
 from haptera.key_rules import VERSION_MAX
 from haptera.state import limits
 from haptera.state.access import StoredRole, StoredToken, StoredUser
@@ -25,8 +27,9 @@ if TYPE_CHECKING:
 
     from haptera.state.access import Access
 
-#: The name of the section.
+#: The names of the sections.
 ACCESS_SECTION: Final = "access"
+SECRET_SECTION: Final = "node_secret"  # noqa: S105  # its name alone
 
 _encoder: Final = msgspec.msgpack.Encoder()
 
@@ -48,13 +51,24 @@ class _Row(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=T
     grants: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
+class _SecretHead(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return "_SecretHead(***)"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        return [("secret", "***")]
+
+
 _head: Final = PieceDecoder(ACCESS_SECTION, _Head)
+_secret_head: Final = PieceDecoder(SECRET_SECTION, _SecretHead)
 _rows: Final = PieceDecoder(ACCESS_SECTION, list[_Row])
 _KINDS: Final = ("role", "user", "token")
 
 
 def access_pieces(access: Access) -> Iterator[bytes]:
-    """Give the section in pieces; none for a state that never had a user, a role or a token."""
+    """Give the section in pieces; none for a state that never had a user, a role, a token or a secret."""
     if not access.revision:
         return
     yield _encoder.encode((access.revision, len(access.roles), len(access.users), len(access.tokens)))
@@ -78,6 +92,34 @@ def _rows_of(access: Access) -> Iterator[_Row]:
         yield _Row("user", name, user.roles, user.verifier, user.disabled)
     for name, token in sorted(access.tokens.items()):
         yield _Row("token", name, token.roles, token.verifier, expires_at_ms=token.expires_at_ms)
+
+
+def secret_pieces(access: Access) -> Iterator[bytes]:
+    """Give the section of the secret in its one piece; none for a state without it."""
+    if access.secret:
+        yield _encoder.encode((access.secret,))
+
+
+class SecretLoader:
+    """Fills in the secret of the decoys."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    def head(self, piece: bytes) -> None:
+        """Read the one piece."""
+        secret = _secret_head.decode(piece).secret
+        require(len(secret) == NODE_SECRET_SIZE, "no secret of a node has this size")
+        self._access.secret = secret
+
+    def rows(self, piece: bytes) -> None:
+        """Refuse a second piece."""
+        require(False, "the secret of a node has one piece")
+
+    def finish(self) -> None:
+        """Judge the section as a whole, when that of the users is there."""
+        access = self._access
+        require(not access.secret or access.revision > 0, "the secret of a node is one change of the users")
 
 
 class AccessLoader:

@@ -14,6 +14,7 @@ from msgspec import Meta, Struct, structs
 from haptera.access_rules import (
     EVERY_KEY,
     NODE_PERMISSIONS,
+    NODE_SECRET_SIZE,
     PATTERN_SIZE_MAX,
     SALT_SIZE,
     VERIFIER_KEY_SIZE,
@@ -322,6 +323,17 @@ class VerifierKind(FieldKind):
         return None if verifier is None or is_new_verifier(verifier) else invalid(name, "no verifier of a password")
 
 
+class NodeSecretKind(FieldKind):
+    """The secret that the decoys of a node are made of."""
+
+    accepts = f"len({{0}}) == {NODE_SECRET_SIZE}"
+    size = str(NODE_SECRET_SIZE)
+
+    def refusal(self, name: str, op: Any) -> Failure | None:
+        fits = len(getattr(op, name)) == NODE_SECRET_SIZE
+        return None if fits else invalid(name, f"not {NODE_SECRET_SIZE} bytes")
+
+
 class PatternKind(GlobKind):
     """The glob of a grant."""
 
@@ -372,6 +384,7 @@ TokenName = Annotated[str, NameKind(is_token_name)]
 RoleName = Annotated[str, NameKind(is_name)]
 RoleNames = Annotated[list[str], RoleNamesKind()]
 GrantPattern = Annotated[str, PatternKind()]
+NodeSecret = Annotated[bytes, NodeSecretKind()]
 ExpiryTime = Annotated[int, NumberKind(1, EXPIRY_MAX_MS)]
 Condition = Annotated[Literal["absent", "present"], ConditionKind()]
 RequestId = Annotated[bytes, Meta(min_length=REQUEST_ID_SIZE, max_length=REQUEST_ID_SIZE)]

@@ -12,6 +12,7 @@ piece is the *head*, with the number of the rows in the others::
     leases    the leases and their keys: `haptera.state.lease_pieces`
     gaps      the revisions that the store has passed over: `haptera.state.gap_pieces`
     access    users, roles and tokens: `haptera.state.access_pieces`
+    node_secret    the secret of the decoys: the same module
 
 A result is the array, the failure or the number that `haptera.state.requests` remembers. The brief of a large one is
 the shorter form that takes its place where room is needed. The index and the time of the last entry belong to the
@@ -25,12 +26,19 @@ from __future__ import annotations
 
 from itertools import islice
 from operator import lt
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
 from haptera.key_rules import EXPIRY_MAX_MS, KEY_SIZE_MAX, VALUE_SIZE_MAX, VERSION_MAX, is_key
-from haptera.state.access_pieces import ACCESS_SECTION, AccessLoader, access_pieces
+from haptera.state.access_pieces import (
+    ACCESS_SECTION,
+    SECRET_SECTION,
+    AccessLoader,
+    SecretLoader,
+    access_pieces,
+    secret_pieces,
+)
 from haptera.state.command_encoding import UnknownPart
 from haptera.state.entry_sizes import entries_size
 from haptera.state.event_pieces import EventsLoader, event_pieces
@@ -92,6 +100,7 @@ def dump_pieces(machine: StateMachine) -> Iterator[tuple[str, bytes]]:
     yield from ((LEASES_SECTION, piece) for piece in lease_pieces(machine.kv))
     yield from ((GAPS_SECTION, piece) for piece in gap_pieces(machine.kv))
     yield from ((ACCESS_SECTION, piece) for piece in access_pieces(machine.access))
+    yield from ((SECRET_SECTION, piece) for piece in secret_pieces(machine.access))
 
 
 def load_pieces(
@@ -107,13 +116,14 @@ def load_pieces(
     machine = StateMachine(bounds)
     machine.index, machine.time_ms = index, time_ms
     machine.kv.now_ms = time_ms
-    loaders: dict[str, _KvLoader | _RequestsLoader | EventsLoader | LeasesLoader | GapsLoader | AccessLoader] = {
+    loaders: dict[str, _Loader] = {
         "kv": _KvLoader(machine.kv),
         "requests": _RequestsLoader(machine.requests),
         "events": EventsLoader(machine.kv, time_ms),
         LEASES_SECTION: LeasesLoader(machine.kv),
         GAPS_SECTION: GapsLoader(machine.kv),
         ACCESS_SECTION: AccessLoader(machine.access),
+        SECRET_SECTION: SecretLoader(machine.access),
     }
     waiting = dict(loaders)
     current = ""
@@ -129,12 +139,25 @@ def load_pieces(
         current = section
         loader.head(piece)
     # A snapshot of older software has none of these, and neither leases, gaps nor users stand where there are none.
-    for optional in ("events", LEASES_SECTION, GAPS_SECTION, ACCESS_SECTION):
+    for optional in ("events", LEASES_SECTION, GAPS_SECTION, ACCESS_SECTION, SECRET_SECTION):
         waiting.pop(optional, None)
     require(not waiting, f"the sections {', '.join(waiting)} are missing")
     for loader in loaders.values():
         loader.finish()
     return machine
+
+
+class _Loader(Protocol):
+    """Fills a part of the state with its section."""
+
+    def head(self, piece: bytes) -> None:
+        """Read the head."""
+
+    def rows(self, piece: bytes) -> None:
+        """Read some rows."""
+
+    def finish(self) -> None:
+        """Judge the section as a whole."""
 
 
 class _KvLoader:

@@ -35,6 +35,7 @@ from haptera.state.access_operations import (
     RemoveToken,
     RemoveUser,
     SetDisabled,
+    SetNodeSecret,
     SetVerifier,
     StoredVerifier,
     WithdrawRole,
@@ -474,3 +475,22 @@ def test_no_view_of_a_command_shows_a_verifier() -> None:
     for shown in (repr(Logged(AddUser("app", VERIFIER, []))), str(VERIFIER), f"{store().access.users}"):
         assert "kkkk" not in shown
         assert "StoredVerifier(***)" in shown
+
+
+def test_a_store_has_one_secret_of_its_decoys_which_stays() -> None:
+    db = Store()
+    assert db.do(SetNodeSecret(b"a" * 32)) == MADE
+    assert db.do(SetNodeSecret(b"b" * 32)) == (False,)
+    assert (db.access.secret, db.access.revision) == (b"a" * 32, 1)
+    refusal = validate(SetNodeSecret(b"c" * 31))
+    assert refusal is not None
+    assert refusal.code == 3003
+
+
+def test_a_store_has_an_administrator_once_someone_can_come_in_as_one() -> None:
+    db = Store()
+    assert not db.access.has_administrator
+    assert db.do(AddUser("cert", None, ["admin"])) == MADE
+    assert not db.access.has_administrator
+    assert db.do(AddUser("root", VERIFIER, ["admin"])) == MADE
+    assert db.access.has_administrator

@@ -8,7 +8,16 @@ import msgspec
 import pytest
 
 from haptera.state import UnknownPart, access_pieces, dump_pieces, load_pieces
-from haptera.state.access_operations import AddGrant, AddParent, AddRole, AddToken, AddUser, RemoveUser, SetDisabled
+from haptera.state.access_operations import (
+    AddGrant,
+    AddParent,
+    AddRole,
+    AddToken,
+    AddUser,
+    RemoveUser,
+    SetDisabled,
+    SetNodeSecret,
+)
 from haptera.state.piece_decoding import MalformedPieces
 from tests.unit.state.store import Store
 from tests.unit.state.test_access import OTHER, VERIFIER
@@ -166,3 +175,39 @@ def test_rows_of_all_kinds_are_loaded() -> None:
     assert machine.access.permits("u", 1).may("read", "a")
     assert machine.access.login("token:1", 5).admitted is False
     assert machine.access.grants == 1
+
+
+def with_secret(*pieces: Any, users: Any = (1, 0, 0, 0)) -> StateMachine:
+    """The state of a snapshot with these pieces of the secret's section."""
+    sections = [("access", encode(users))] if users else []
+    given = [*KV, *sections, *(("node_secret", encode(piece)) for piece in pieces)]
+    return load_pieces(given, index=9, time_ms=20)
+
+
+def test_the_secret_of_the_decoys_is_loaded_as_it_was_dumped() -> None:
+    store = filled()
+    before = store.digest()
+    assert store.do(SetNodeSecret(b"s" * 32)) == (True,)
+    assert store.digest() != before
+    again = load_pieces(dump_pieces(store), index=store.index, time_ms=store.time_ms)
+    again.check()
+    assert (again.access.secret, again.digest()) == (b"s" * 32, store.digest())
+
+
+def test_states_with_two_secrets_have_two_digests() -> None:
+    one, other = with_secret((b"a" * 32,)), with_secret((b"b" * 32,))
+    assert one.access.digest() != other.access.digest()
+
+
+@pytest.mark.parametrize(
+    ("pieces", "users", "reason"),
+    [
+        (((b"s" * 31,),), (1, 0, 0, 0), "this size"),
+        (((b"",),), (1, 0, 0, 0), "this size"),
+        (((b"s" * 32,), []), (1, 0, 0, 0), "one piece"),
+        (((b"s" * 32,),), (), "one change"),
+    ],
+)
+def test_a_section_of_the_secret_that_no_state_has_is_refused(pieces: Any, users: Any, reason: str) -> None:
+    with pytest.raises(MalformedPieces, match=reason):
+        with_secret(*pieces, users=users)
