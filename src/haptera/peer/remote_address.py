@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -12,6 +13,11 @@ if TYPE_CHECKING:
     import asyncio
 
 _CREDENTIALS: Final = struct.Struct("3i")
+#: Of macOS, which has other names: `struct xucred` (version, uid, count and 16 groups) and the number of the process.
+_SOL_LOCAL: Final = 0
+_LOCAL_PEERCRED: Final = 1
+_LOCAL_PEERPID: Final = 2
+_XUCRED: Final = struct.Struct("=IIh2x16I")
 
 
 class Credentials(msgspec.Struct, frozen=True):
@@ -34,7 +40,22 @@ def describe_remote(transport: asyncio.Transport) -> str:
 def unix_credentials(transport: asyncio.Transport) -> Credentials | None:
     """Return the process at the other end of a Unix socket; None for others, or where the system does not tell."""
     sock = transport.get_extra_info("socket")
-    option = getattr(socket, "SO_PEERCRED", None)
-    if sock is None or option is None or sock.family != socket.AF_UNIX:
+    if sock is None or sock.family != socket.AF_UNIX:
         return None
-    return Credentials(*_CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size)))
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is not None:
+        return Credentials(*_CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, option, _CREDENTIALS.size)))
+    return of_macos(sock) if sys.platform == "darwin" else None
+
+
+def of_macos(sock: socket.socket) -> Credentials | None:
+    """Return the same as macOS tells it."""
+    try:
+        told = sock.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED.size)
+        pid = int.from_bytes(sock.getsockopt(_SOL_LOCAL, _LOCAL_PEERPID, 4), sys.byteorder)
+    except OSError:  # the other side has gone
+        return None
+    if len(told) < _XUCRED.size:
+        return None
+    _, uid, _, gid, *_ = _XUCRED.unpack(told)
+    return Credentials(pid, uid, gid)
