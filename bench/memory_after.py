@@ -268,7 +268,9 @@ def memory() -> dict[str, int]:
 async def serve(data_dir: str, key_file: str) -> None:
     """Serve, and answer each line of standard input with this process's memory, until it ends."""
     listen = ("haptera://127.0.0.1:0", f"haptera://127.0.0.1:0?signed=psk&key_file={key_file}")
-    node = await Node.open(NodeConfig(data_dir=data_dir, listen=listen, durability="os", history_events=1000))
+    node = await Node.open(
+        NodeConfig(data_dir=data_dir, listen=listen, no_auth=True, durability="os", history_events=1000)
+    )
     server = NodeServer(node)
     try:
         node.freeze()

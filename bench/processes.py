@@ -62,11 +62,13 @@ class Node:
 
 @contextlib.contextmanager
 def node(data_dir: Path, *options: str, listen: str = "haptera://127.0.0.1:0") -> Iterator[Node]:
-    """A Haptera node with its defaults (durability sync, encrypted), on a free port unless told otherwise."""
+    """A Haptera node with its defaults (durability sync, encrypted) but without authentication, on a free port unless
+    told otherwise.
+    """
     command = [sys.executable, "-m", "haptera", "serve", "--data-dir", str(data_dir), "--log-format", "json"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HAPTERA_")}
     process = subprocess.Popen(
-        [*command, "--listen", listen, *options],
+        [*command, "--no-auth", "--listen", listen, *options],
         stderr=subprocess.PIPE,
         env=environment,
         text=True,

@@ -59,6 +59,7 @@ COMMANDS: Final = {
     "backup": "Make backups of a store, and verify them.",
     "restore": "Make a data directory of a backup.",
     "status": "Show the version, the state and the health of a node.",
+    "doctor": "Name the weak settings of a node and of its directory.",
     "metrics": "Show the metrics of a node, once or repeatedly.",
     "snapshot": "Make a snapshot of the store.",
     "storage": "Check a data directory, look into it, save what is whole.",

@@ -37,7 +37,7 @@ from haptera.node import OPTIONS, NodeConfig, flag_of, load, misspelt
 from haptera.version import __version__
 
 if TYPE_CHECKING:
-    from haptera.node import Node, NodeServer
+    from haptera.node import AdminPassword, Node, NodeServer
 
 T = TypeVar("T")
 
@@ -50,8 +50,13 @@ def _options(function: Callable[..., int]) -> Callable[..., int]:
     """Add a flag for every option of a node, and --config."""
     for name, option in reversed(OPTIONS.items()):
         default = option.show(getattr(_DEFAULTS, name))
-        help_ = f"{option.meaning} [{default}]" if default else option.meaning
-        function = click.option(flag_of(name), multiple=option.several, metavar=option.value, help=help_)(function)
+        help_ = f"{option.meaning} [{default}]" if default and not option.is_switch else option.meaning
+        how: dict[str, Any] = (
+            {"is_flag": True, "flag_value": True, "default": None}
+            if option.is_switch
+            else {"multiple": option.several, "metavar": option.value}
+        )
+        function = click.option(flag_of(name), help=help_, **how)(function)
     return click.option("--config", metavar="FILE", help="A TOML file with these options, their names with _ for -.")(
         function
     )
@@ -77,10 +82,11 @@ A four-digit number in parentheses is the code of the error that the other side 
 @_options
 def command(**flags: Any) -> int:
     """Serve until a signal or a failure."""
-    from haptera.node import configure_logging, raise_limit, return_large_blocks
+    from haptera.node import AdminPassword, configure_logging, raise_limit, return_large_blocks
 
     try:
         config = load({**flags, "listen": flags["listen"] or None}, os.environ)
+        password = AdminPassword.take(config)
     except ConfigurationError as error:
         output.error_line(str(error))
         return CONFIGURATION
@@ -90,14 +96,15 @@ def command(**flags: Any) -> int:
     raise_limit()
     return_large_blocks()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_Serving(config).run())
+        return runner.run(_Serving(config, password).run())
 
 
 class _Serving:
     """One run of the command, from opening the data directory to the exit code."""
 
-    def __init__(self, config: NodeConfig) -> None:
+    def __init__(self, config: NodeConfig, password: AdminPassword) -> None:
         self._config = config
+        self._password = password
         self._stop = asyncio.Event()
         #: The signals that ask to stop. A hang-up is not among them under nohup.
         self._stops = stop_signals()
@@ -113,7 +120,7 @@ class _Serving:
             return self._report(error)
 
     async def _serve(self) -> int:
-        from haptera.node import Node, NodeServer, check_listening
+        from haptera.node import Node, NodeServer, check_listening, make_administrator
         from haptera.transport import parse
 
         check_listening(self._config)
@@ -123,6 +130,9 @@ class _Serving:
         server = NodeServer(node)
         try:
             node.freeze()
+            made = await make_administrator(node, self._password)
+            if made is not None:
+                _show_password(self._config.admin_user, made)
             # Before the log says that it listens: who reads that may send one at once.
             if any(parse(url).tls for url in self._config.listen):
                 asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._on_hang_up, server)
@@ -177,6 +187,7 @@ class _Serving:
             f"  durability  {durability}",
             f"  encryption  AES-256-GCM; {_master_key(node)}",
             *([f"  signing     every frame, with the key in {signing}"] if signing is not None else []),
+            f"  users       {_who_may(self._config, server)}",
             "In another terminal:",
             f"  {program} set greeting hello{target}",
             f"  {program} get greeting{target}",
@@ -194,6 +205,25 @@ class _Serving:
         else:
             output.error(str(error), {"message": str(error)}, help_=next_step)
         return code
+
+
+def _show_password(user: str, password: str) -> None:
+    """Show the password that was generated for the first administrator, this once, on standard output."""
+    try:
+        output.line(f"The administrator of this store is {user}. Its password is not shown again: {password}")
+        output.flush()
+    except output.OutputError:
+        help_ = "haptera passwd at the socket in the data directory gives it another one"
+        _logger.warning("password_not_shown", extra={"user": user, "help": help_})
+
+
+def _who_may(config: NodeConfig, server: NodeServer) -> str:
+    """Who may come in, for the greeting."""
+    if config.no_auth:
+        return "anyone who can reach it may do everything (no_auth)"
+    if server.local_socket is None:
+        return "each has to log in, also from this machine"
+    return "each has to log in, but for your own account of this machine at the socket in the data directory"
 
 
 def _master_key(node: Node) -> str:
@@ -251,12 +281,14 @@ def _client_options(server: NodeServer, config: NodeConfig) -> str:
     except ConfigurationError:  # another user's node is here: ours has to be named
         found = ""
     local = server.urls[-1] if server.local_socket is not None else None
-    if found in server.urls and (config.signing_key_file is None or found == local):
+    if found in server.urls and (found == local or (config.no_auth and config.signing_key_file is None)):
         return ""
     url = server.urls[0]
+    # The socket in the data directory is not signed and asks its owner for nothing: the shortest way in from here.
     if config.signing_key_file is not None:
-        # The socket in the data directory is not signed: the shortest way in from here.
         url = local or f"{url}?signed=psk&key_file={quote(os.fsencode(os.path.abspath(config.signing_key_file)))}"
+    elif not config.no_auth:
+        url = local or url.replace("://", f"://{quote(config.admin_user, safe='')}@", 1)
     return f" --url {shlex.quote(url)}"
 
 

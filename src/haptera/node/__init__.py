@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from haptera.node.config import OPTIONS, NodeConfig
     from haptera.node.config_sources import load, misspelt
     from haptera.node.descriptors import raise_limit
+    from haptera.node.first_start import AdminPassword, make_administrator
     from haptera.node.key_rotation import CurrentKeys
     from haptera.node.listening import NodeServer, check_listening
     from haptera.node.logging import configure_logging, fields_of
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from haptera.node.services.replies import too_many_bytes
     from haptera.node.services.server import status
     from haptera.node.watches import LocalFeed
+    from haptera.node.weaknesses import Weakness, in_order, of_directory
     from haptera.node.write_batch import DROPPED
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "ELEMENTS_MAX",
     "METHODS",
     "OPTIONS",
+    "AdminPassword",
     "ApplyFailed",
     "CurrentKeys",
     "Envelope",
@@ -61,6 +64,7 @@ __all__ = [
     "Start",
     "Timeline",
     "Verification",
+    "Weakness",
     "backup_answer",
     "build_directory",
     "change_master_key",
@@ -69,9 +73,12 @@ __all__ = [
     "convert_steps",
     "fields_of",
     "flag_of",
+    "in_order",
     "load",
+    "make_administrator",
     "migrate",
     "misspelt",
+    "of_directory",
     "page_steps",
     "raise_limit",
     "read_master_key_file",
@@ -89,6 +96,7 @@ __all__ = [
 # The names of each module.
 _NAMES: Final = {
     "haptera.node.apply_committed": ("ApplyFailed",),
+    "haptera.node.weaknesses": ("Weakness", "in_order", "of_directory"),
     "haptera.node.write_batch": ("DROPPED",),
     "haptera.node.commands": (
         "ANONYMOUS",
@@ -101,6 +109,7 @@ _NAMES: Final = {
     "haptera.node.descriptors": ("raise_limit",),
     "haptera.node.logging": ("configure_logging", "fields_of"),
     "haptera.node.malloc_settings": ("return_large_blocks",),
+    "haptera.node.first_start": ("AdminPassword", "make_administrator"),
     "haptera.node.key_rotation": ("CurrentKeys",),
     "haptera.node.master_key": ("MasterKeyCommand", "MasterKeySource", "read_master_key_file"),
     "haptera.node.node": ("Node",),

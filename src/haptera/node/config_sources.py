@@ -16,10 +16,16 @@ from typing import Any
 
 from haptera.errors import ConfigurationError
 from haptera.node.config import OPTIONS, ConflictingOptions, NodeConfig
-from haptera.node.option_kinds import MASTER_KEY_VARIABLE, VARIABLE_PREFIX, flag_of, variable_of
+from haptera.node.option_kinds import (
+    ADMIN_PASSWORD_VARIABLE,
+    MASTER_KEY_VARIABLE,
+    VARIABLE_PREFIX,
+    flag_of,
+    variable_of,
+)
 
-#: Variables that are no option's: the configuration file, the master key, and where clients find a store.
-OTHER_VARIABLES = frozenset({"HAPTERA_CONFIG", MASTER_KEY_VARIABLE, "HAPTERA_URL"})
+#: Variables that are no option's: the configuration file, the secrets, and where clients find a store.
+OTHER_VARIABLES = frozenset({"HAPTERA_CONFIG", MASTER_KEY_VARIABLE, ADMIN_PASSWORD_VARIABLE, "HAPTERA_URL"})
 
 #: How much like an option's a variable's name must be to be taken for a misspelt one: others have theirs.
 LIKENESS_MIN = 0.75

@@ -13,8 +13,12 @@ import msgspec
 from haptera.connection import Budget
 from haptera.errors import ConfigurationError, RemoteProtocolError
 from haptera.kv_groups import KV_GROUPS
+from haptera.node.authentication import NodeAuthenticator, of_local_socket, of_signing_key, of_users
 from haptera.node.config import OPTIONS, NodeConfig
 from haptera.node.descriptors import LOCAL_CONNECTIONS_MAX, connections_max, needed
+from haptera.node.exposure import check_exposure, warn_of_exposure, warn_of_no_authentication
+from haptera.node.external_users import ExternalUsers, read_external_users
+from haptera.node.first_start import node_secret
 from haptera.node.services.kv import KvService
 from haptera.node.services.server import ServerService
 from haptera.node.services.session import NodeSessionService
@@ -25,7 +29,6 @@ from haptera.transport import (
     UNIX_SCHEME,
     check_free,
     group_id,
-    is_loopback,
     load_context,
     parse,
     remove_socket,
@@ -36,6 +39,7 @@ from haptera.wire import Limits, available
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from haptera.node.authentication import Implied
     from haptera.node.node import Node
     from haptera.peer import Peer, Server, Service
 
@@ -65,6 +69,9 @@ class NodeServer:
         self._servers: list[Server] = []
         self._max_connections = node.config.max_connections
         self._budget = Budget(node.config.process_budget)
+        #: Of its decoys, and of the certificates of its users, from `start` on.
+        self._secret = b""
+        self._external = ExternalUsers()
         self._server_service = ServerService(node)
         self._kv_service = KvService(node.commands, node.metrics, node.watches)
         self._services: tuple[Service, ...] = (
@@ -96,12 +103,15 @@ class NodeServer:
         config = self._node.config
         self._limit_connections(config)
         signing_key = None if config.signing_key_file is None else read_key_file(config.signing_key_file)
+        self._secret = b"" if config.no_auth else await node_secret(self._node)
+        self._external = read_external_users(config.external_users_file)
         mode = int(config.socket_mode, 8)
         try:
             for url in config.listen:
-                key = None if parse(url).tls else signing_key
+                key = None if parse(url).tls or signs_by_exchange(url) else signing_key
+                implied = self._implied(url, key)
                 try:
-                    await self._listen(url, key, self._max_connections, mode=mode, group=config.socket_group)
+                    await self._listen(url, key, self._max_connections, implied, mode=mode, group=config.socket_group)
                 except OSError as error:
                     raise ConfigurationError(f"cannot listen on {url}: {error.strerror or error}") from error
             await self._listen_locally()
@@ -110,12 +120,9 @@ class NodeServer:
             raise
         for url in self.urls:
             _logger.info("listening", extra={"url": url})
+        warn_of_no_authentication(config)
         for configured, url in zip(config.listen, self.urls, strict=False):  # the local socket is behind them
-            if is_open_to_all(configured, config):
-                _logger.warning(
-                    "no_authentication",
-                    extra={"url": url, "meaning": "anyone who can reach this address can read and change everything"},
-                )
+            warn_of_exposure(configured, url, config)
 
     def _limit_connections(self, config: NodeConfig) -> None:
         listeners = len(config.listen)
@@ -149,9 +156,26 @@ class NodeServer:
         for server in servers:
             await server.aclose()
 
-    async def _listen(self, url: str, signing_key: bytes | None, max_connections: int, **of_socket: Any) -> None:
+    def _implied(self, url: str, signing_key: bytes | None) -> Implied:
+        """The identity of the peers at an address that need no other proof."""
+        if signing_key is None and read_listening_options(parse(url)).signing_key is None:
+            return of_users
+        config = self._node.config
+        return of_signing_key(config.signing_user or config.admin_user)
+
+    def _authenticator(self, implied: Implied) -> NodeAuthenticator | None:
+        """Who may come in at a listener; None where nobody is asked for a proof."""
+        node = self._node
+        if node.config.no_auth:
+            return None
+        return NodeAuthenticator(node.access, node.read_time_ms, self._secret, self._external, implied, node.metrics)
+
+    async def _listen(
+        self, url: str, signing_key: bytes | None, max_connections: int, implied: Implied, **of_socket: Any
+    ) -> None:
         server = await listen(
             url,
+            authenticator=self._authenticator(implied),
             services=self._services,
             on_peer=self._on_peer,
             server_id=self._node.server_id,
@@ -182,7 +206,7 @@ class NodeServer:
             remove_socket(path)  # the lock of the directory is held, so no living node listens on it
             # A user who can open this socket can read the key's file too.
             connections = min(self._max_connections, LOCAL_CONNECTIONS_MAX)
-            await self._listen(url_of(path), None, connections)
+            await self._listen(url_of(path), None, connections, of_local_socket)
         except (OSError, ConfigurationError) as error:
             _logger.warning("no_local_socket", extra={"path": path, "reason": str(error)})
         else:
@@ -212,6 +236,11 @@ class NodeServer:
         return sum(read(peer) for server in self._servers for peer in server.peers)
 
 
+def signs_by_exchange(url: str) -> bool:
+    """Whether the frames at an address are signed with the keys of each exchange, and so with no shared one."""
+    return read_listening_options(parse(url)).signs_by_exchange
+
+
 def settings(config: NodeConfig) -> dict[str, Any]:
     """The keywords of `haptera.peer.listen` that a node's configuration sets."""
     keywords = {
@@ -231,27 +260,18 @@ def check_listening(config: NodeConfig) -> None:
         tls = read_listening_options(address).tls
         if tls is not None:
             load_context(tls)
-            if config.signing_key_file is not None and tls.authorities is None:
+            if config.no_auth and config.signing_key_file is not None and tls.authorities is None:
                 raise ConfigurationError(
                     f"{address}: frames are never signed inside TLS, so that signing_key_file protects nothing there; "
                     "name the authority of the clients' certificates with client_ca=FILE"
                 )
+        if config.no_auth and signs_by_exchange(url):
+            raise ConfigurationError(f"{address}: signed=scram takes its keys from a login, and no_auth has none")
+        check_exposure(url, config)
         check_free(address, config.data_dir)
+    read_external_users(config.external_users_file)
     connections_max(config.max_connections, len(config.listen))
     if config.socket_group is not None:
         group_id(config.socket_group)
     if config.compression == "zstd" and not available():
         raise ConfigurationError("compression needs the extra: pip install 'haptera[zstd]'")
-
-
-def is_open_to_all(url: str, config: NodeConfig) -> bool:
-    """Whether anyone beyond this machine may call a node at an address that is listened on."""
-    tls = read_listening_options(parse(url)).tls
-    known = config.signing_key_file is not None if tls is None else tls.authorities is not None
-    return not is_local(url) and not known
-
-
-def is_local(url: str) -> bool:
-    """Whether only this machine can reach an address that is listened on."""
-    hosts = parse(url).hosts
-    return not hosts or is_loopback(hosts[0][0])

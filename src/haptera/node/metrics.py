@@ -32,6 +32,8 @@ COUNTERS = (
     "log_entries_total",
     "log_full_total",
     "log_write_seconds_total",
+    "logins_failed_total",
+    "logins_total",
     "scans_expired_total",
     "snapshots_failed_total",
     "snapshots_total",
@@ -118,6 +120,8 @@ class Metrics:
     log_entries_total: int
     log_full_total: int
     log_write_seconds_total: float
+    logins_failed_total: int
+    logins_total: int
     scans_expired_total: int
     snapshots_failed_total: int
     snapshots_total: int

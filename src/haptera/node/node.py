@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from haptera.node.config import NodeConfig
     from haptera.node.master_key import Origin
     from haptera.replication import Writer
+    from haptera.state import Access
     from haptera.storage import FileSystem
     from haptera.transport import TlsKeeper
 
@@ -233,6 +234,15 @@ class Node:
     def keys(self) -> int:
         """How many keys there are."""
         return len(self._machine.kv.entries)
+
+    @property
+    def access(self) -> Access:
+        """The users, the roles and the tokens."""
+        return self._machine.access
+
+    def read_time_ms(self) -> int:
+        """The time by which reads judge, in Unix milliseconds: that of the entry which could be written now."""
+        return self._pipeline.read_time_ms()
 
     @property
     def remembered_answers(self) -> tuple[int, int]:

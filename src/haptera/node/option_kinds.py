@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 import msgspec
 
+from haptera.access_rules import LOCAL_USER, is_user_name
 from haptera.connection import BOUNDS, Bound
 from haptera.errors import ConfigurationError
 
@@ -20,6 +21,10 @@ VARIABLE_PREFIX = "HAPTERA_"
 
 #: The variable that holds the master key itself. It is no option, because every user of the machine can read a flag.
 MASTER_KEY_VARIABLE = "HAPTERA_MASTER_KEY"
+#: The variable that holds the password of the first administrator. It is no option for the same reason.
+ADMIN_PASSWORD_VARIABLE = "HAPTERA_ADMIN_PASSWORD"  # noqa: S105  # its name alone
+
+_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 Group = Literal["Data", "Listeners", "Security", "Connections", "Limits of a peer", "Logs"]
 
@@ -30,7 +35,7 @@ class Option(msgspec.Struct, frozen=True):
     ``parse`` checks and converts its value from any source and raises ValueError for a wrong one. ``value`` is how the
     help shows the value, ``meaning`` a sentence or two, ``several`` whether its flag may be given more than once.
     ``keyword`` is the keyword of `haptera.peer.listen` that it sets, if it sets one, and ``give`` converts the value
-    for that keyword.
+    for that keyword. ``is_switch`` says that its flag takes no value.
     """
 
     parse: Callable[[Any], Any]
@@ -40,6 +45,7 @@ class Option(msgspec.Struct, frozen=True):
     several: bool = False
     keyword: str | None = None
     give: Callable[[Any], Any] | None = None
+    is_switch: bool = False
 
     def show(self, value: Any) -> str:
         """A value as the help and the documentation have it; empty for one that says nothing."""
@@ -47,6 +53,8 @@ class Option(msgspec.Struct, frozen=True):
             return ""
         if isinstance(value, float):
             return f"{value:g}"
+        if isinstance(value, bool):
+            return str(value).lower()
         return " ".join(value) if self.several else str(value)
 
     def __call__(self, value: Any) -> Any:
@@ -112,6 +120,13 @@ def group_text(value: Any) -> str:
     return value
 
 
+def user_text(value: Any) -> str:
+    """The name of a user that is stored."""
+    if not isinstance(value, str) or not is_user_name(value) or value == LOCAL_USER:
+        raise ValueError(f"expected the name of a user, not {value!r}")
+    return value
+
+
 def address_list(value: Any) -> tuple[str, ...]:
     """A list of addresses, or in the environment one string that separates them by spaces or commas."""
     urls = value.replace(",", " ").split() if isinstance(value, str) else value
@@ -144,6 +159,19 @@ def choice(group: Group, choices: Sequence[str], meaning: str, value: str | None
         return value
 
     return Option(parse, group, value or "|".join(choices), meaning, **more)
+
+
+def switch(group: Group, meaning: str) -> Option:
+    """Something that is on or off."""
+    return Option(_on_or_off, group, "true|false", meaning, is_switch=True)
+
+
+def _on_or_off(value: Any) -> bool:
+    """A truth, or in the environment a word for one."""
+    found = _WORDS.get(value.lower()) if isinstance(value, str) else value
+    if not isinstance(found, bool):
+        raise ValueError(f"expected true or false, not {value!r}")
+    return found
 
 
 def amount(group: Group, value: str, bound: Bound, meaning: str) -> Option:

@@ -6,7 +6,7 @@ commands is its only input, so that a replay and a replica come to the same stat
 
 from __future__ import annotations
 
-from haptera.state import limits, operations
+from haptera.state import access_operations, limits, operations
 from haptera.state.access import Access
 from haptera.state.command_encoding import (
     Logged,
@@ -87,6 +87,7 @@ __all__ = [
     "UnknownPart",
     "Write",
     "accepted_size",
+    "access_operations",
     "array_header",
     "compile_glob",
     "decode_commands",

@@ -17,7 +17,7 @@ from haptera.testing.directories import socket_directory
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
 
 try:
-    from haptera.node import OPTIONS, Node, NodeConfig, NodeServer
+    from haptera.node import OPTIONS, AdminPassword, Node, NodeConfig, NodeServer, make_administrator
 except ModuleNotFoundError as error:
     raise ConfigurationError(f"a node needs the package {error.name}: pip install 'haptera[server]'") from error
 
@@ -61,6 +61,7 @@ async def node(
     listen: str | Sequence[str] = "unix",
     write_delay: float = 0.0,
     clock_ms: Callable[[], int] | None = None,
+    admin_password: str = "",
     **options: Any,
 ) -> AsyncIterator[NodeUrl]:
     """A whole node in this process, on this loop: ``async with haptera.testing.node() as url``.
@@ -68,7 +69,9 @@ async def node(
     ``listen`` is ``"unix"`` (a socket in a temporary directory), ``"tcp"`` (a free port of 127.0.0.1), or the URLs to
     listen on; the first is the node's URL. ``storage`` is ``"disk"``, in ``data_dir`` or in a temporary directory, or
     ``"memory"``, or a `MemoryFileSystem` of the test's own, which can fail and lose power. ``options`` are the
-    options of ``haptera serve``, with ``segment_size`` 1 MiB if nothing else is said.
+    options of ``haptera serve``, with ``segment_size`` 1 MiB if nothing else is said, and without authentication: its
+    ``no_auth`` is true. With ``no_auth=False`` users have to prove their identity, and ``admin_password`` is that of
+    the administrator, ``admin`` unless ``admin_user`` names another.
 
     On a virtual clock writes are made on the loop, each taking ``write_delay`` virtual seconds, and the entries' time
     is the clock's. ``clock_ms`` gives another wall clock: Unix time in milliseconds. Where it jumps, entry time follows
@@ -97,6 +100,7 @@ async def node(
         )
         server = NodeServer(opened)
         try:
+            await make_administrator(opened, AdminPassword(admin_password, opened.config.admin_password_file))
             await server.start()
             url = NodeUrl(server.urls[0])
             url.node, url.server, url.filesystem = opened, server, filesystem
@@ -157,7 +161,8 @@ def _config(path: str, listen: str | Sequence[str], temporary: str, options: dic
             urls = ("haptera://127.0.0.1:0",)
         case _:
             urls = listen
-    values: dict[str, Any] = {"segment_size": SEGMENT_SIZE, **options, "data_dir": path, "listen": urls}
+    usual = {"segment_size": SEGMENT_SIZE, "no_auth": True}
+    values: dict[str, Any] = {**usual, **options, "data_dir": path, "listen": urls}
     for name, value in values.items():
         if name not in OPTIONS:
             raise TypeError(f"node() has no option {name!r}; the options of a node are {', '.join(sorted(OPTIONS))}")

@@ -19,15 +19,25 @@ ANY_PORT = "haptera://127.0.0.1:0"
 
 
 class Serving:
-    """A node in another process. `url` is its first address, once `ready` has returned; `files` is its `ulimit -n`."""
+    """A node in another process. `url` is its first address, once `ready` has returned; `files` is its `ulimit -n`.
+
+    It asks for proofs of identity with `auth` alone.
+    """
 
     def __init__(
-        self, data_dir: Path, *options: str, environ: Mapping[str, str] | None = None, files: int | None = None
+        self,
+        data_dir: Path,
+        *options: str,
+        environ: Mapping[str, str] | None = None,
+        files: int | None = None,
+        auth: bool = False,
     ) -> None:
         self.url = ""
         self.events: list[dict[str, Any]] = []
         base = {name: value for name, value in os.environ.items() if not name.startswith("HAPTERA_")}
         defaults = ["--listen", ANY_PORT, "--log-format", "json", "--segment-size", "1048576"]
+        if not auth:
+            defaults.append("--no-auth")
         limited = [] if files is None else ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"]
         self.process = start(
             [*limited, sys.executable, "-m", "haptera", "serve", "--data-dir", str(data_dir), *defaults, *options],
@@ -68,10 +78,14 @@ class Serving:
 
 @contextmanager
 def serving(
-    data_dir: Path, *options: str, environ: Mapping[str, str] | None = None, files: int | None = None
+    data_dir: Path,
+    *options: str,
+    environ: Mapping[str, str] | None = None,
+    files: int | None = None,
+    auth: bool = False,
 ) -> Iterator[Serving]:
     """A process that is gone when the block is left."""
-    process = Serving(data_dir, *options, environ=environ, files=files)
+    process = Serving(data_dir, *options, environ=environ, files=files, auth=auth)
     try:
         yield process
     finally:

@@ -98,7 +98,7 @@ async def test_a_verifier_is_nowhere_in_the_clear() -> None:
 
 async def test_no_connection_reaches_the_users() -> None:
     names = {method_of(op)[1] for op in OPERATIONS if method_of(op)[0] == "access"}
-    assert len(names) == 14
+    assert len(names) == 15
     assert names.isdisjoint(METHODS)
     async with node(storage="memory") as url, dial(url) as peer:
         for name in sorted(names):

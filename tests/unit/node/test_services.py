@@ -20,7 +20,7 @@ from tests.unit.node.nodes import Asked, opened, turn
 if TYPE_CHECKING:
     from haptera.node.node import Node
 
-SERVER_METHODS = ("status", "health", "metrics", "backup", "rotate_key", "snapshot", "watch_metrics")
+SERVER_METHODS = ("status", "health", "metrics", "backup", "doctor", "rotate_key", "snapshot", "watch_metrics")
 
 
 def ask(node: Node, method: str, *argument: object, payload: bytes | None = None) -> object:

@@ -101,21 +101,10 @@ async def test_a_node_without_tls_says_so(tmp_path: Path) -> None:
         assert url.server.reload_certificates()
 
 
-@pytest.mark.parametrize(("asks", "warned"), [(False, True), (True, False)])
-async def test_an_address_that_anyone_may_call_is_warned_of(
-    ours: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture, asks: bool, warned: bool
-) -> None:
-    """TLS alone tells the client whom it speaks to; a certificate that is asked for tells the node."""
-    more = {"client_ca": str(ours.path)} if asks else {}
-    async with node(data_dir=tmp_path / "d", listen=(url_of(ours, "0.0.0.0:0", **more),)):
-        pass
-    assert ("no_authentication" in caplog.text) is warned
-
-
 def test_a_key_for_signing_protects_no_listener_with_tls(ours: Authority, tmp_path: Path) -> None:
     key = tmp_path / "signing.key"
     key.write_bytes(bytes(32))
-    config = NodeConfig(data_dir=str(tmp_path / "d"), signing_key_file=str(key))
+    config = NodeConfig(data_dir=str(tmp_path / "d"), signing_key_file=str(key), no_auth=True)
     with pytest.raises(ConfigurationError, match="signing_key_file protects nothing there"):
         check_listening(msgspec.structs.replace(config, listen=(url_of(ours),)))
     check_listening(msgspec.structs.replace(config, listen=(url_of(ours, client_ca=str(ours.path)),)))

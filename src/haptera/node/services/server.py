@@ -9,6 +9,7 @@ import msgspec
 from haptera.errors import Code, Failure, failure
 from haptera.node.health import health
 from haptera.node.services.backup_stream import BackupStreams
+from haptera.node.services.examinations import Examinations
 from haptera.node.services.method_arguments import Argument
 from haptera.node.services.metrics_stream import Watchers, WatchMetrics
 from haptera.node.services.rotate_key import KeyRotations, RotateKey
@@ -54,8 +55,8 @@ _ROTATE_KEY = Argument(RotateKey)
 
 
 class ServerService(Service):
-    """Answers `status`, `health` and `metrics` of one node at once, `snapshot` and `rotate_key` when that is done, and
-    `backup` and `watch_metrics` with items.
+    """Answers `status`, `health` and `metrics` of one node at once, `snapshot`, `rotate_key` and `doctor` when that is
+    done, and `backup` and `watch_metrics` with items.
     """
 
     name = "server"
@@ -68,6 +69,7 @@ class ServerService(Service):
         }
         self._longer: dict[str, Callable[[Request], None]] = {
             "backup": self._back_up,
+            "doctor": self._examine,
             "rotate_key": self._rotate,
             "snapshot": self._snapshot,
             "watch_metrics": self._watch,
@@ -77,6 +79,7 @@ class ServerService(Service):
         self._watchers = Watchers(node.metrics.values, node.clock_ms)
         self._backups = BackupStreams(node.backups)
         self._rotations = KeyRotations(node.key_rotation)
+        self._examinations = Examinations(node)
 
     def methods(self) -> Sequence[str]:
         """The methods' names, for `session.describe`."""
@@ -111,11 +114,16 @@ class ServerService(Service):
         self._watchers.stop()
         self._backups.stop()
         self._rotations.stop()
+        self._examinations.stop()
 
     def _back_up(self, request: Request) -> None:
         if has_no_argument(request):
             submitter = submitter_of(request.peer)
             self._backups.add(request, lambda: submitter.lacks("backup"))
+
+    def _examine(self, request: Request) -> None:
+        if has_no_argument(request):
+            self._examinations.add(request)
 
     def _snapshot(self, request: Request) -> None:
         if not has_no_argument(request):
@@ -188,7 +196,7 @@ def status(node: Node) -> dict[str, Any]:
         "snapshot_memory": node.snapshots.needed_bytes,
         "remembered_answers": node.remembered_answers[0],
         "connections": node.connections,
-        "authentication": node.config.signing_key_file is not None,
+        "authentication": bool(node.config.listen) and not node.config.no_auth,
         "tls": bool(node.tls),
         **certificate,
         "health": found.state,

@@ -1,0 +1,77 @@
+"""``haptera doctor``"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final
+
+import click
+import msgspec
+
+from haptera.cli import output
+from haptera.cli.client_command import Client, client_options
+from haptera.cli.exit_codes import DONE, NO
+from haptera.errors import StorageError
+from haptera.peer import DEFAULT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: A weakness as it is answered: its severity, its name, the finding, the next step. A newer node may add to it.
+Found = tuple[str, str, str, str]
+_FIELDS: Final = ("severity", "name", "finding", "help")
+_decoder: Final = msgspec.msgpack.Decoder(list[list[str]])
+
+
+@click.command()
+@click.option(
+    "--data-dir", metavar="DIR", help="Look at this data directory alone, and ask no node. One may have it open."
+)
+@client_options()
+def command(client: Client, data_dir: str | None) -> int:
+    """Name the settings of a node that work and protect less than they could, each with the next step.
+
+    The node looks at its listeners, certificates, users, keys, files and process, and needs an administrator for that:
+    the user who runs it is one at the local socket. With --data-dir the files alone are looked at, without a node.
+
+    Exit codes: 0 nothing was found, 1 something was.
+    """
+    if data_dir is not None:
+        directory = data_dir
+        return client.run_shown(lambda: _tell(_of_directory(directory), client))
+
+    async def ask() -> list[Found]:
+        async with client.connect_peer() as peer:
+            timeout = DEFAULT if client.timeout is None else client.timeout
+            answer = await peer.call("server", "doctor", msgspec.msgpack.encode(()), timeout=timeout)
+            return _found(_decoder.decode(answer))
+
+    return client.run_shown(lambda: _tell(asyncio.run(ask()), client))
+
+
+def _of_directory(path: str) -> list[Found]:
+    from haptera.node import in_order, of_directory
+
+    try:
+        return _found(in_order(of_directory(path, time.time())))
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}") from error
+
+
+def _found(rows: Sequence[Sequence[str]]) -> list[Found]:
+    return [(row[0], row[1], row[2], row[3]) for row in rows if len(row) >= len(_FIELDS)]
+
+
+def _tell(found: list[Found], client: Client) -> int:
+    if client.as_json:
+        output.json_line({"findings": [dict(zip(_FIELDS, each, strict=True)) for each in found]})
+    elif not found:
+        output.line("nothing was found")
+    elif output.is_terminal():
+        output.table(["severity", "finding", "next step"], [(each[0], each[2], each[3]) for each in found])
+    else:
+        for each in found:
+            output.line("\t".join(map(output.shown, each)))
+    output.flush()
+    return NO if found else DONE

@@ -1,0 +1,120 @@
+"""Who may come in at a listener of a node, by its users (spec/protocol.md, section 5.1).
+
+The listener leads the exchange; a `NodeAuthenticator` answers its questions. Where nobody is asked for a proof, a
+listener has none of these.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from haptera.access_rules import LOCAL_USER
+from haptera.peer import Identity
+from haptera.security import SCRAM_SHA_256, Verifier, decoy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from haptera.errors import Failure
+    from haptera.node.external_users import ExternalUsers
+    from haptera.node.metrics import Metrics
+    from haptera.peer import Peer
+    from haptera.state import Access
+
+    #: Gives the identity that a peer has without a further proof; None for one that has to prove its identity.
+    Implied = Callable[[Peer], Identity | None]
+
+#: The mechanisms of a node, best first. The listener leaves out those that a connection is not fit for.
+MECHANISMS: Final = ("EXTERNAL", SCRAM_SHA_256, "PLAIN")
+#: The user of the operating system that may do everything on a machine anyway.
+_ROOT: Final = 0
+
+
+class NodeAuthenticator:
+    """Answers for one listener.
+
+    ``access`` has the users, ``now_ms`` is the time by which tokens expire, and ``secret`` that of the decoys.
+    ``external`` says whom certificates stand for, and ``implied`` who a peer is that needs no proof. ``metrics`` count
+    the logins.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        now_ms: Callable[[], int],
+        secret: bytes,
+        external: ExternalUsers,
+        implied: Implied,
+        metrics: Metrics,
+    ) -> None:
+        assert secret, "a decoy of no secret is known to everyone"
+        self._access = access
+        self._now_ms = now_ms
+        self._secret = secret
+        self._external = external
+        self._implied = implied
+        self._metrics = metrics
+
+    def mechanisms(self, peer: Peer) -> tuple[str, ...]:
+        """Return the ways in which a peer may prove its identity; none where it needs no proof."""
+        return MECHANISMS if self._implied(peer) is None else ()
+
+    def implied(self, peer: Peer) -> Identity:
+        """Return the identity of a peer that needs no proof."""
+        identity = self._implied(peer)
+        assert identity is not None, "its identity was to be proved"
+        return identity
+
+    def external(self, peer: Peer) -> str | None:
+        """Return the user that a peer's certificate or process stands for, if there is such a user and it may come in.
+
+        A token is no user: a certificate with the name of one stands for nobody.
+        """
+        credentials = peer.credentials
+        if credentials is None:
+            name = self._external.of_certificate(peer.certificate_names)
+        else:
+            name = self._external.of_uid(credentials.uid)
+        user = None if name is None else self._access.users.get(name)
+        return None if user is None or user.disabled else name
+
+    def login(self, name: str) -> tuple[Verifier, bool]:
+        """Return the verifier of a user or a token, and whether it may come in.
+
+        For one that is unknown, or has no verifier, it is the decoy of this name.
+        """
+        stored, admitted = self._access.login(name, self._now_ms())
+        if stored is None:
+            return decoy(self._secret, name), False
+        return Verifier(stored.salt, stored.iterations, stored.stored_key, stored.server_key), admitted
+
+    def refuses(self, peer: Peer, name: str) -> Failure | None:
+        """Return why a peer may not try to be a user now. Each may try as often as a connection lets it."""
+        return None
+
+    def ended(self, peer: Peer, name: str, mechanism: str, reason: str | None) -> None:
+        """Count the end of an attempt."""
+        if reason is None:
+            self._metrics.logins_total += 1
+        else:
+            self._metrics.logins_failed_total += 1
+
+
+def of_users(peer: Peer) -> Identity | None:
+    """Of a listener where each peer has to prove its identity."""
+    return None
+
+
+def of_local_socket(peer: Peer) -> Identity | None:
+    """Of the socket in the data directory: who runs the node could read its files, and so could root."""
+    credentials = peer.credentials
+    if credentials is None or credentials.uid not in {os.geteuid(), _ROOT}:
+        return None
+    return Identity(LOCAL_USER, "local")
+
+
+def of_signing_key(user: str) -> Implied:
+    """Of a listener whose peers have the pre-shared key: they act as one user."""
+    identity = Identity(user, "PSK")
+    return lambda peer: identity
