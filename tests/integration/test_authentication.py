@@ -105,12 +105,15 @@ async def test_a_client_certificate_stands_for_the_user_of_its_first_name(tmp_pa
 
 
 @pytest.mark.parametrize(("named", "user"), [({}, "admin"), ({"signing_user": "app"}, "app")])
-async def test_who_has_the_signing_key_acts_as_one_user(tmp_path: Path, named: dict[str, str], user: str) -> None:
+async def test_who_has_the_signing_key_acts_as_one_user(
+    tmp_path: Path, named: dict[str, str], user: str, caplog: pytest.LogCaptureFixture
+) -> None:
     key = tmp_path / "signing.key"
     key.write_bytes(KEY)
     key.chmod(0o600)
     async with served(signing_key_file=str(key), **named) as url:
         assert await came_in(url, signing_key=KEY) == (user, "PSK")
+        assert ("signing_user_unknown" in caplog.text) is (user not in url.node.access.users) is bool(named)
 
 
 async def test_frames_that_the_exchange_signs_are_signed_beside_those_of_a_shared_key(tmp_path: Path) -> None:

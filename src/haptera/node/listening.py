@@ -160,8 +160,12 @@ class NodeServer:
         """The identity of the peers at an address that need no other proof."""
         if signing_key is None and read_listening_options(parse(url)).signing_key is None:
             return of_users
-        config = self._node.config
-        return of_signing_key(config.signing_user or config.admin_user)
+        node = self._node
+        user = node.config.signing_user or node.config.admin_user
+        if not node.config.no_auth and user not in node.access.users:
+            meaning = "peers with the signing key act as this user, and may do nothing until it is there"
+            _logger.warning("signing_user_unknown", extra={"user": user, "meaning": meaning})
+        return of_signing_key(user)
 
     def _authenticator(self, implied: Implied) -> NodeAuthenticator | None:
         """Who may come in at a listener; None where nobody is asked for a proof."""
