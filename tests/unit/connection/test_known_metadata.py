@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from haptera.connection import Config, Connection, Role
 from haptera.connection.config import LAYOUTS_MAX, METADATA_KNOWN_MAX
-from haptera.connection.events import CallFailed, Closed, ErrorReceived, RequestReceived, ResponseReceived
+from haptera.connection.events import CallFailed, Closed, ErrorReceived, ItemReceived, RequestReceived, ResponseReceived
 from haptera.wire import Limits
 from haptera.wire.frame import COMPRESSED, SIGNED, FrameType, encode_frame
 from haptera.wire.metadata import Tag, encode_entry, encode_route
@@ -126,6 +126,19 @@ def test_a_usual_answer_to_a_call_that_has_failed_says_nothing_more() -> None:
     (event,) = dialer.receive_data(bytes(damaged), 0.0)
     assert isinstance(event, CallFailed)
     assert dialer.receive_data(encode_frame(FrameType.RESPONSE, 0, stream, TIMES), 0.0) == []
+
+
+def test_the_answer_to_a_usual_request_waits_for_the_items_before_it() -> None:
+    dialer, acceptor = pair()
+    ask(dialer, acceptor, TIMEOUT)
+    stream = ask(dialer, acceptor, TIMEOUT).stream
+    items = [bytes([number]) * 50_000 for number in range(3)]
+    for item in items:
+        acceptor.send_item(stream, item)
+    acceptor.respond_all([(stream, b"end", b"")])
+    events = dialer.receive_data(acceptor.data_to_send(1 << 20), 0.0)
+    payloads = [event.payload for event in events if isinstance(event, ItemReceived | ResponseReceived)]
+    assert payloads == [*items, b"end"]
 
 
 def test_a_usual_answer_is_no_larger_than_this_side_takes() -> None:
