@@ -85,7 +85,7 @@ class Client:
             password = None
             if named is not None and self._password_file is None and not has_password(self.url or default_url()):
                 password = os.environ.get(PASSWORD_VARIABLE)
-                if password is None and sys.stdin.isatty():
+                if password is None and sys.stdin is not None and sys.stdin.isatty():
                     password = click.prompt(f"Password of {named}", hide_input=True, err=True)
             self._given = Given(user, password, self._password_file)
         return self._given

@@ -7,6 +7,7 @@ import pytest
 from haptera.client.trouble import PASSING_SOON, ends_watch_alone, passes, passes_soon
 from haptera.errors import (
     REMEDIES,
+    ConnectionLost,
     HapteraError,
     LeaseLost,
     LocalProtocolError,
@@ -22,6 +23,14 @@ def test_an_error_passes_that_the_specification_has_a_client_try_again(name: str
     error = PASSING[name]()
     assert passes(error)
     assert ends_watch_alone(error)
+
+
+@pytest.mark.parametrize(
+    ("code", "goes_on"), [(2001, False), (2002, False), (2003, True), (2005, False), (1013, True), (1014, True)]
+)
+def test_a_user_that_is_not_let_in_does_not_try_again(code: int, goes_on: bool) -> None:
+    assert passes(ConnectionLost("refused", failure=failure(code))) is goes_on
+    assert passes(ConnectionLost("cut"))
 
 
 @pytest.mark.parametrize("name", LASTING)
