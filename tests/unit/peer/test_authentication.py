@@ -124,8 +124,7 @@ async def test_a_process_of_a_unix_socket_is_the_user_of_its_uid(tmp_path: Path)
     async with guarded(users, f"haptera+unix://{tmp_path}/s") as server:
         async with dial(server.url + "?auth=external") as peer:
             assert await peer.call("who", "am_i") == b"operator by EXTERNAL"
-        async with dial(server.url) as peer:  # a process needs no option to be itself
-            await peer.ready()
+        async with dial(server.url) as peer:  # a process needs no option to be itself, and its first call waits
             assert await peer.call("who", "am_i") == b"operator by EXTERNAL"
         users.uids.clear()
         async with dial(server.url + "?auth=external") as peer:

@@ -375,6 +375,7 @@ async def test_a_side_that_stops_in_the_middle_of_an_exchange_is_ended() -> None
         encode_frame(FrameType.PING, 0, 0, b"", bytes(8)),
         encode_frame(FrameType.CANCEL, 0, 1),
         encode_frame(0xF1, 0, 0, b"", b""),
+        encode_frame(FrameType.ITEM, 0, 1, encode_route("session", "authenticate"), b""),
         request(1, "session", "authenticate", b"")[:-1] + b"\xff",
     ],
 )
