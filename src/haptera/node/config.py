@@ -33,11 +33,19 @@ from haptera.node.option_kinds import (
     of_limits,
     of_listener,
     path_text,
-    switch,
-    user_text,
+)
+from haptera.node.proof_options import (
+    ADMIN_USER_DEFAULT,
+    AdminPasswordFile,
+    AdminUser,
+    ExternalUsersFile,
+    InsecureListen,
+    NoAuth,
+    SigningKeyFile,
+    SigningUser,
 )
 from haptera.state import EventBounds
-from haptera.wire import LIMITS, SECRET_SIZE_MIN
+from haptera.wire import LIMITS
 
 SEGMENT_SIZE_MIN = 64 * 1024
 SEGMENT_SIZE_MAX = 1024 * 1024 * 1024
@@ -62,8 +70,6 @@ RETAIN_BYTES_MAX = 2**50
 RETAIN_FOR_DEFAULT_S = 7 * 86_400.0
 #: Ten years.
 RETAIN_FOR_MAX_S = 3652 * 86_400.0
-
-ADMIN_USER_DEFAULT = "admin"
 
 #: The values of the option, and for each the listener's ``compression``.
 COMPRESSIONS = {"auto": None, "zstd": True, "none": False}
@@ -221,69 +227,13 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             "oldest that has sent nothing, or the oldest of the others where more of these are known (1013).",
         ),
     ] = 4096
-    no_auth: Annotated[
-        bool,
-        switch(
-            "Security",
-            "Ask nobody for a proof of identity: each caller may do everything. For addresses of this machine alone.",
-        ),
-    ] = False
-    insecure_listen: Annotated[
-        bool,
-        switch(
-            "Security",
-            "Listen beyond this machine although there is no authentication, or neither TLS nor signing.",
-        ),
-    ] = False
-    admin_user: Annotated[
-        str,
-        Option(
-            user_text,
-            "Security",
-            "NAME",
-            "Name of the administrator that the first start makes. Its password is from the variable "
-            "HAPTERA_ADMIN_PASSWORD or from admin_password_file; if neither is given, the node makes one and shows it "
-            "once.",
-        ),
-    ] = ADMIN_USER_DEFAULT
-    admin_password_file: Annotated[
-        str | None,
-        Option(
-            path_text,
-            "Security",
-            "FILE",
-            "File with the password of this administrator, without its line end. It is read at the first start alone.",
-        ),
-    ] = None
-    external_users_file: Annotated[
-        str | None,
-        Option(
-            path_text,
-            "Security",
-            "FILE",
-            "TOML file with the users that client certificates and users of this machine stand for "
-            "(docs/security.md). Without it the first URI or DNS name of a certificate is the name of its user.",
-        ),
-    ] = None
-    signing_user: Annotated[
-        str | None,
-        Option(
-            user_text,
-            "Security",
-            "NAME",
-            "The user as whom peers with the key of signing_key_file act; by default that of admin_user.",
-        ),
-    ] = None
-    signing_key_file: Annotated[
-        str | None,
-        Option(
-            path_text,
-            "Security",
-            "FILE",
-            f"Sign every frame with the secret in this file, {SECRET_SIZE_MIN} bytes or more, and refuse peers that do "
-            "not have it. The local socket in the data directory stays unsigned.",
-        ),
-    ] = None
+    no_auth: NoAuth = False
+    insecure_listen: InsecureListen = False
+    admin_user: AdminUser = ADMIN_USER_DEFAULT
+    admin_password_file: AdminPasswordFile = None
+    external_users_file: ExternalUsersFile = None
+    signing_user: SigningUser = None
+    signing_key_file: SigningKeyFile = None
     master_key_file: Annotated[
         str | None,
         Option(

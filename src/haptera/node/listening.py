@@ -13,7 +13,7 @@ import msgspec
 from haptera.connection import Budget
 from haptera.errors import ConfigurationError, RemoteProtocolError
 from haptera.kv_groups import KV_GROUPS
-from haptera.node.authentication import NodeAuthenticator, of_local_socket, of_signing_key, of_users
+from haptera.node.authenticator import NodeAuthenticator, of_local_socket, of_signing_key, of_users
 from haptera.node.config import OPTIONS, NodeConfig
 from haptera.node.descriptors import LOCAL_CONNECTIONS_MAX, connections_max, needed
 from haptera.node.exposure import check_exposure, warn_of_exposure, warn_of_no_authentication
@@ -39,7 +39,7 @@ from haptera.wire import Limits, available
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from haptera.node.authentication import Implied
+    from haptera.node.authenticator import Implied
     from haptera.node.node import Node
     from haptera.peer import Peer, Server, Service
 

@@ -232,13 +232,16 @@ class GlobKind(BoundKind):
         return refused
 
 
-class ServerIdKind(FieldKind):
-    """The id under which a store is served."""
+class BytesKind(FieldKind):
+    """Bytes of one size, such as an id or a secret."""
 
-    accepts = f"len({{0}}) == {SERVER_ID_SIZE}"
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self.accepts = f"len({{0}}) == {size}"
+        self.size = str(size)
 
     def refusal(self, name: str, op: Any) -> Failure | None:
-        return None if len(getattr(op, name)) == SERVER_ID_SIZE else invalid(name, f"not {SERVER_ID_SIZE} bytes")
+        return None if len(getattr(op, name)) == self._size else invalid(name, f"not {self._size} bytes")
 
 
 class RequestIdsKind(FieldKind):
@@ -323,17 +326,6 @@ class VerifierKind(FieldKind):
         return None if verifier is None or is_new_verifier(verifier) else invalid(name, "no verifier of a password")
 
 
-class NodeSecretKind(FieldKind):
-    """The secret that the decoys of a node are made of."""
-
-    accepts = f"len({{0}}) == {NODE_SECRET_SIZE}"
-    size = str(NODE_SECRET_SIZE)
-
-    def refusal(self, name: str, op: Any) -> Failure | None:
-        fits = len(getattr(op, name)) == NODE_SECRET_SIZE
-        return None if fits else invalid(name, f"not {NODE_SECRET_SIZE} bytes")
-
-
 class PatternKind(GlobKind):
     """The glob of a grant."""
 
@@ -384,12 +376,12 @@ TokenName = Annotated[str, NameKind(is_token_name)]
 RoleName = Annotated[str, NameKind(is_name)]
 RoleNames = Annotated[list[str], RoleNamesKind()]
 GrantPattern = Annotated[str, PatternKind()]
-NodeSecret = Annotated[bytes, NodeSecretKind()]
+NodeSecret = Annotated[bytes, BytesKind(NODE_SECRET_SIZE)]
 ExpiryTime = Annotated[int, NumberKind(1, EXPIRY_MAX_MS)]
 Condition = Annotated[Literal["absent", "present"], ConditionKind()]
 RequestId = Annotated[bytes, Meta(min_length=REQUEST_ID_SIZE, max_length=REQUEST_ID_SIZE)]
 RequestIds = Annotated[list[RequestId], RequestIdsKind()]
-ServerId = Annotated[bytes, ServerIdKind()]
+ServerId = Annotated[bytes, BytesKind(SERVER_ID_SIZE)]
 
 _PLAIN: Final = FieldKind()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from haptera.node.authentication import NodeAuthenticator, of_local_socket, of_signing_key, of_users
+from haptera.node.authenticator import NodeAuthenticator, of_local_socket, of_signing_key, of_users
 from haptera.node.external_users import ExternalUsers
 from haptera.node.metrics import Metrics
 from haptera.peer import Identity
@@ -18,7 +18,7 @@ from haptera.state.access import StoredToken, StoredUser
 from haptera.state.access_operations import StoredVerifier
 
 if TYPE_CHECKING:
-    from haptera.node.authentication import Implied
+    from haptera.node.authenticator import Implied
 
 SECRET = b"s" * 32
 VERIFIER = StoredVerifier(b"v" * 16, 600_000, b"k" * 32, b"K" * 32)
