@@ -22,7 +22,7 @@ from fuzz import identity, reference
 from fuzz.conversation import WRITE_SIZE, Application, Options, config, peer_config, shake
 from fuzz.mutators import OPTIONS_SIZE
 from fuzz.reference import RawFrame
-from fuzz.store import ACCESS_ROWS, KEYRING
+from fuzz.store import ACCESS_ROWS, KEYRING, NODE_HEAD
 from fuzz.targets import MARK, RAW_LENGTH_SIZE, record_signed
 from haptera.connection import Connection, Role
 from haptera.connection.stream_law import ConnectionState
@@ -31,6 +31,7 @@ from haptera.node.services.kv_methods import METHODS
 from haptera.security import ScramAcceptor, ScramDialer
 from haptera.state.access_operations import AddGrant, AddRole, AddToken, AddUser, SetVerifier, StoredVerifier
 from haptera.state.command_encoding import Logged, encode_commands
+from haptera.state.node_operations import NoteAuditHead, SetMaintenance
 from haptera.state.operations import (
     Clear,
     Compare,
@@ -328,6 +329,8 @@ def make_commands() -> Inputs:
         AddToken("token:1", verifier, [], 5),
     ]
     yield "users", encode_commands([Logged(op) for op in access])
+    node: list[Write] = [SetMaintenance(True, "move"), SetMaintenance(False), NoteAuditHead(7, bytes(range(32)))]
+    yield "node", encode_commands([Logged(op) for op in node])
     yield "newer-permission", pack([[["access.add_grant", "r", ["read", "fly"], "*"], "app"]])
     yield "each", encode_commands([Logged(op) for op in writes])
     yield "with-ids", encode_commands([Logged(op, "app", bytes(16), bytes(32)) for op in writes])
@@ -357,6 +360,7 @@ def make_pieces() -> Inputs:
         "leases-rows": pack(((3, 1000, ("b",)),)),
         "access-head": pack((3, 2, 2, 1)),
         "access-rows": pack(ACCESS_ROWS),
+        "node-head": pack(NODE_HEAD),
     }
     for at, (name, data) in enumerate(inputs.items()):
         yield name, bytes((at,)) + data

@@ -137,6 +137,7 @@ ACCESS_ROWS: Final = (
     ("user", "root", ("admin",), _VERIFIER),
     ("token", "token:1", ("app",), _VERIFIER, False, 100),
 )
+NODE_HEAD: Final = ("move", 20, 7, bytes(range(32)))
 _PIECES: Final = [
     ("kv", msgspec.msgpack.encode((5, 1, 2))),
     ("kv", msgspec.msgpack.encode((("a", "b"), (b"1", b""), (2, 5)))),
@@ -146,6 +147,7 @@ _PIECES: Final = [
     ("leases", msgspec.msgpack.encode(((3, 1000, ("b",)),))),
     ("access", msgspec.msgpack.encode((3, 2, 2, 1))),
     ("access", msgspec.msgpack.encode(ACCESS_ROWS)),
+    ("node", msgspec.msgpack.encode(NODE_HEAD)),
 ]
 
 

@@ -4,6 +4,7 @@ Of `tests/golden/format-2`, `closed` and `torn` hold two snapshots each, and no 
 has files under two data keys and a second generated master key; the first one is kept beside it. `leases` has leases
 with keys and one without, in the snapshot and behind it, some that have ended, and keys that expire in a century.
 `access` has users, roles with grants, and tokens, in the snapshot and behind it, some of which have been removed.
+`maintained` is closed to changes, for one reason in the snapshot and another behind it; it has an audit head.
 
 `tests/golden/format-1` was made by the last version of that format: `closed` was closed, and `torn` is what a power
 failure leaves while the last record is written. The JSON file beside each has its entries, their values in hex.
@@ -48,6 +49,8 @@ async def test_a_directory_of_an_older_version_opens(
     async with haptera.open(tmp_path / "data") as db:
         assert await content(db) == expected["entries"]
         assert (await db.status())["revision"] == expected["revision"]
+        if "maintenance" in expected:
+            await db.end_maintenance()
         await db.set("new", b"written by this version")
     torn = [record for record in caplog.records if record.message == "torn_tail_cut_off"]
     assert [vars(record)["bytes"] for record in torn] == [expected["torn_bytes"]] * bool(expected["torn_bytes"])
@@ -113,6 +116,23 @@ async def test_a_directory_with_users_opens_with_them_and_their_grants(tmp_path:
         assert found == expected
 
 
+@pytest.mark.parametrize("origin", ["snapshot", "log"])
+async def test_a_directory_that_is_closed_to_changes_opens_so(tmp_path: Path, origin: str) -> None:
+    golden = GOLDEN / "format-2" / "maintained"
+    expected = json.loads(golden.with_suffix(".json").read_text())
+    shutil.copytree(golden, tmp_path / "data")
+    for path in (tmp_path / "data").glob("snapshots/*" if origin == "log" else "log/0000000000000001.seg"):
+        path.unlink()
+    async with haptera.open(tmp_path / "data") as db:
+        told = await db.maintenance()
+        assert {"on": told.on, "reason": told.reason, "since_ms": told.since_ms} == expected["maintenance"]
+        with pytest.raises(haptera.errors.MaintenanceMode):
+            await db.set("new", b"")
+        node = db._channel._node  # type: ignore[attr-defined]  # no public call reaches the head of the audit log
+        head = node._machine.node.audit_head
+        assert [head.sequence, head.digest.hex()] == expected["audit_head"]
+
+
 def _keys_of(verifier: StoredVerifier | None) -> list[Any] | None:
     if verifier is None:
         return None
@@ -126,6 +146,7 @@ def test_there_is_a_directory_of_each_format() -> None:
         "format-2/access",
         "format-2/closed",
         "format-2/leases",
+        "format-2/maintained",
         "format-2/rotated",
         "format-2/torn",
     ]

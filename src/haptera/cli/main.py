@@ -62,6 +62,7 @@ COMMANDS: Final = {
     "doctor": "Name the weak settings of a node and of its directory.",
     "metrics": "Show the metrics of a node, once or repeatedly.",
     "snapshot": "Make a snapshot of the store.",
+    "maintenance": "Close a store to changes for a while.",
     "storage": "Check a data directory, look into it, save what is whole.",
     "pitr": "Recover a store as it was at a revision or a time.",
     "dev-certs": "Make certificates for tests of TLS.",

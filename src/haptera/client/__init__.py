@@ -11,7 +11,7 @@ from haptera.client.backoff import Backoff
 from haptera.client.calls.backup_pieces import Backup
 from haptera.client.calls.entry import Entry
 from haptera.client.calls.lease_calls import LeaseInfo
-from haptera.client.calls.methods import Metrics, ServerMethods, SnapshotMade
+from haptera.client.calls.methods import Maintenance, Metrics, ServerMethods, SnapshotMade
 from haptera.client.calls.scan import Scan
 from haptera.client.calls.transact import TransactResult
 from haptera.client.calls.transaction import Transaction
@@ -74,6 +74,7 @@ __all__ = [
     "Lease",
     "LeaseInfo",
     "Lock",
+    "Maintenance",
     "Metrics",
     "Queue",
     "RateLimit",

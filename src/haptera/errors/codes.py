@@ -313,10 +313,7 @@ class CorruptionDetected(ServerError):
 
 
 class MaintenanceMode(ServerError):
-    """5004: the node takes no changes during maintenance.
-
-    Reserved: nothing answers with it yet.
-    """
+    """5004: the node takes no changes during maintenance."""
 
 
 class ShuttingDown(ServerError):

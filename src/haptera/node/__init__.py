@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from haptera.node.scans import page_steps
     from haptera.node.services.backup_stream import backup_answer
     from haptera.node.services.kv_methods import METHODS
+    from haptera.node.services.maintenance import maintain
     from haptera.node.services.msgpack_slices import ELEMENTS_MAX, convert_steps
     from haptera.node.services.replies import too_many_bytes
     from haptera.node.services.server import status
@@ -75,6 +76,7 @@ __all__ = [
     "flag_of",
     "in_order",
     "load",
+    "maintain",
     "make_administrator",
     "migrate",
     "misspelt",
@@ -127,6 +129,7 @@ _NAMES: Final = {
     ),
     "haptera.node.services.kv_methods": ("METHODS",),
     "haptera.node.services.backup_stream": ("backup_answer",),
+    "haptera.node.services.maintenance": ("maintain",),
     "haptera.node.services.replies": ("too_many_bytes",),
     "haptera.node.services.msgpack_slices": (
         "ELEMENTS_MAX",

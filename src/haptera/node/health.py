@@ -24,15 +24,17 @@ class Health(NamedTuple):
     and something is about to run out or is left undone.
     """
 
-    state: Literal["ok", "full", "stopping", "failed"]
+    state: Literal["ok", "full", "maintenance", "stopping", "failed"]
     reason: str = ""
     help: str = ""
     since_ms: int | None = None
 
 
 def health(node: Node) -> Health:
-    """The health of a node now: `ok`, `full` while changes are refused for want of room, `stopping`, or `failed`."""
-    return _end(node) or _full(node) or _trouble(node) or Health("ok")
+    """The health of a node now: `ok`, `full` while changes are refused for want of room, `maintenance` while an
+    administrator has them refused, `stopping`, or `failed`.
+    """
+    return _end(node) or _full(node) or _maintenance(node) or _trouble(node) or Health("ok")
 
 
 def _end(node: Node) -> Health | None:
@@ -62,6 +64,14 @@ def _full(node: Node) -> Health | None:
         reason = f"{answers} answers are remembered: changes are refused until some are forgotten"
         return Health("full", reason, "find the clients that end without closing their connections")
     return None
+
+
+def _maintenance(node: Node) -> Health | None:
+    maintenance = node.maintenance
+    if maintenance is None:
+        return None
+    reason = f"maintenance, changes are refused: {maintenance.reason}"
+    return Health("maintenance", reason, "end it with haptera maintenance off", maintenance.since_ms)
 
 
 def _trouble(node: Node) -> Health | None:

@@ -67,6 +67,7 @@ MEASURED = {
     "leases": "gauge",
     "log_segments": "gauge",
     "log_size_bytes": "gauge",
+    "maintenance": "gauge",
     "older_entries_size_bytes": "gauge",
     "pending_writes": "gauge",
     "remembered_answers": "gauge",

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from haptera.node.config import NodeConfig
     from haptera.node.master_key import Origin
     from haptera.replication import Writer
-    from haptera.state import Access
+    from haptera.state import Access, MaintenancePeriod
     from haptera.storage import FileSystem
     from haptera.transport import TlsKeeper
 
@@ -250,6 +250,11 @@ class Node:
         return self._machine.requests.most, limits.ANSWERS_PER_USER_MAX
 
     @property
+    def maintenance(self) -> MaintenancePeriod | None:
+        """The maintenance during which changes are refused; None where they are taken."""
+        return self._machine.node.maintenance
+
+    @property
     def uptime_ms(self) -> int:
         """Milliseconds since the node began to open."""
         return int((self._loop.time() - self._started) * 1000)
@@ -360,6 +365,7 @@ class Node:
                 "leases": lambda: self.leases.count,
                 "keys_leased": lambda: self._machine.leases.attached,
                 "keys_expiring": lambda: self._machine.kv.expiry.count,
+                "maintenance": lambda: int(self.maintenance is not None),
                 "log_segments": lambda: len(self._storage.log.segments),
                 "log_size_bytes": lambda: self._storage.log.size_bytes,
                 "older_entries_size_bytes": lambda: self._machine.kv.held.size,

@@ -1,4 +1,4 @@
-"""The warnings of a node at its start: it works, but protects less than it could."""
+"""The warnings of a node at its start: it works, but does or protects less than it could."""
 
 from __future__ import annotations
 
@@ -29,6 +29,16 @@ def warn_at_start(config: NodeConfig, storage: DurableState) -> None:
                 "from_format": storage.migrated_from,
                 "to_format": DIRECTORY_FORMAT,
                 "meaning": "older versions refuse this directory from now on",
+            },
+        )
+    maintenance = storage.machine.node.maintenance
+    if maintenance is not None:
+        _logger.warning(
+            "maintenance_goes_on",
+            extra={
+                "reason": maintenance.reason,
+                "since_ms": maintenance.since_ms,
+                "help": "haptera maintenance off takes changes again",
             },
         )
     if config.durability == "os":

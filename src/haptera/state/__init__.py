@@ -6,7 +6,7 @@ commands is its only input, so that a replay and a replica come to the same stat
 
 from __future__ import annotations
 
-from haptera.state import access_operations, limits, operations
+from haptera.state import access_operations, limits, node_operations, operations
 from haptera.state.access import Access
 from haptera.state.command_encoding import (
     Logged,
@@ -28,6 +28,7 @@ from haptera.state.lease_commands import ListLeasesOf
 from haptera.state.limits import COMMAND_SIZE_MAX, CURSORS_MAX, SLICE_WORK_MAX
 from haptera.state.machine import StateMachine
 from haptera.state.msgpack_arrays import array_header, read_array_header
+from haptera.state.node_record import MaintenancePeriod
 from haptera.state.operation_sets import OPERATIONS, frees
 from haptera.state.operations import Operation, Read, Write, method_of
 from haptera.state.permits import Permits, Sieve
@@ -69,6 +70,7 @@ __all__ = [
     "Glob",
     "ListLeasesOf",
     "Logged",
+    "MaintenancePeriod",
     "MalformedCommands",
     "MalformedPieces",
     "Operation",
@@ -103,6 +105,7 @@ __all__ = [
     "list_field",
     "load_pieces",
     "method_of",
+    "node_operations",
     "operations",
     "read_array_header",
     "refusal",

@@ -50,6 +50,7 @@ class AccessChange(Write, frozen=True):
     """The base of the commands of this part. Each answers whether it has changed something."""
 
     of_node = True
+    goes_on = True
 
 
 class AddUser(AccessChange, tag="access.add_user", frozen=True):

@@ -9,6 +9,7 @@ class (`haptera.state.operations`); trailing fields may be left out, and then ha
                    | ["kv.transact", [[key, field, operator, operand], …], [command, …], [command, …], fence]
                    | ["leases.grant_lease", ttl_ms]
                    | ["access.add_user", user, verifier or nil, [role, …]]
+                   | ["node.set_maintenance", on, reason]
     verifier       = [salt, iterations, stored_key, server_key]
 
 An entry that names an unknown part or operation, or more fields than are known, was written by a newer version of this

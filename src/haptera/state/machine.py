@@ -25,6 +25,8 @@ from haptera.state.key_history import history_steps
 from haptera.state.kv import Kv
 from haptera.state.lease_commands import LeaseCommands
 from haptera.state.memory_growth import Growth
+from haptera.state.node_commands import NodeCommands
+from haptera.state.node_record import NodeRecord
 from haptera.state.operation_sets import FENCED, OPERATIONS, WRITES
 from haptera.state.operations import (
     AsOf,
@@ -68,8 +70,8 @@ class StateMachine:
     """The parts of the replicated state, and the place in the log up to which it was applied.
 
     ``bounds`` are those of the event history. ``index`` is the index of the last entry applied (0 before the first) and
-    ``time_ms`` the highest entry time. ``kv``, ``leases``, ``requests`` and ``access`` are the parts. ``abandoned`` is
-    why the state is not to be used any more, or None.
+    ``time_ms`` the highest entry time. ``kv``, ``leases``, ``requests``, ``access`` and ``node`` are the parts.
+    ``abandoned`` is why the state is not to be used any more, or None.
     """
 
     __slots__ = (
@@ -77,6 +79,7 @@ class StateMachine:
         "_growth",
         "_lease_commands",
         "_many",
+        "_node_commands",
         "_reads",
         "_transacts",
         "_writes",
@@ -85,6 +88,7 @@ class StateMachine:
         "index",
         "kv",
         "leases",
+        "node",
         "requests",
         "time_ms",
     )
@@ -97,8 +101,10 @@ class StateMachine:
         self.leases = self.kv.leases
         self.requests = Requests()
         self.access = Access()
+        self.node = NodeRecord()
         self._lease_commands = LeaseCommands(self.kv)
         self._access_commands = AccessCommands(self.access, self.kv)
+        self._node_commands = NodeCommands(self.node, self.kv)
         self._growth = Growth()
         reads = [command for command in OPERATIONS if issubclass(command, Read)]
         self._reads: dict[type, Callable[[Any], Result]] = self._methods(reads)
@@ -113,8 +119,13 @@ class StateMachine:
         self._writes[Forget] = self._forget
 
     def _methods(self, commands: Iterable[type[Operation]]) -> dict[type, Callable[..., Any]]:
-        """Return the method of `Kv`, `LeaseCommands` or `AccessCommands` for each of their commands."""
-        parts: dict[str, object] = {"kv": self.kv, "leases": self._lease_commands, "access": self._access_commands}
+        """Return the method of its part for each command; those of ``requests`` have none."""
+        parts: dict[str, object] = {
+            "kv": self.kv,
+            "leases": self._lease_commands,
+            "access": self._access_commands,
+            "node": self._node_commands,
+        }
         named = {command: method_of(command) for command in commands}
         return {command: getattr(parts[part], name) for command, (part, name) in named.items() if part in parts}
 
@@ -170,7 +181,7 @@ class StateMachine:
         events = kv.events
         events.time_ms = self.time_ms
         results: list[Result] = []
-        writes, judge, remember = self._writes, requests.judge, requests.remember
+        writes, judge, remember, node = self._writes, requests.judge, requests.remember, self.node
         work, work_max = 0, limits.SLICE_WORK_MAX
         for command in commands:
             work += _COMMAND_WORK
@@ -186,8 +197,10 @@ class StateMachine:
             events.user = user
             kind = type(op)
             fence = op.fence if kind in FENCED else None  # type: ignore[attr-defined]  # by the members of FENCED
-            if fence is not None and (refused := self.leases.fenced(fence)) is not None:
+            if node.maintenance is not None and (refused := node.refusal(op)) is not None:
                 result: Any = refused
+            elif fence is not None and (refused := self.leases.fenced(fence)) is not None:
+                result = refused
             elif (write := writes.get(kind)) is not None:
                 result = write(op)
                 if kind is Transact:
@@ -214,6 +227,8 @@ class StateMachine:
         if command.resent:
             return None  # its answer, of any kind, is remembered for its other copy
         op = command.op
+        if self.node.maintenance is not None and (refused := self.node.refusal(op)) is not None:
+            return refused
         if self.kv.expiry.count:
             self.kv.now_ms = self.kv.clock()  # no entry that comes has an earlier time
         fence = op.fence if type(op) in FENCED else None  # type: ignore[attr-defined]  # by the members of FENCED
@@ -226,6 +241,15 @@ class StateMachine:
             return self.kv.unchanged(op)
         result: Result | None = change(op, rehearsed=True)
         return result
+
+    def known_in_maintenance(self, command: Logged) -> Result | None:
+        """As `known` for a command that maintenance refuses, and None for any other, whatever is on its way. The end of
+        the maintenance may be; it was not answered either, so the command may be judged before it.
+        """
+        refused = None if command.resent else self.node.refusal(command.op)
+        if refused is None or command.request_id is None:
+            return refused
+        return self.requests.judge(command.user, command.request_id, command.digest) or refused
 
     def growth(self, op: Write) -> int:
         """Bytes of memory that a write adds to the present entries, at most; 0 or less where it adds nothing.
@@ -348,6 +372,8 @@ class StateMachine:
             parts.append(self.kv.gaps.digest())
         if self.access.revision:
             parts.append(self.access.digest())
+        if not self.node.empty:
+            parts.append(self.node.digest())
         return hashlib.sha256(msgspec.msgpack.encode(parts)).digest()
 
     def check(self) -> None:
@@ -355,6 +381,7 @@ class StateMachine:
         self.kv.check()
         self.requests.check()
         self.access.check()
+        self.node.check(self.time_ms)
 
 
 _LISTS: Final = {command: found[0] for command in WRITES if (found := list_field(command)) is not None}

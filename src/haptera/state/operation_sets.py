@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from haptera.state import access_operations, operations
+from haptera.state import access_operations, node_operations, operations
 from haptera.state.operations import Operation, Read, Transact, Write
 
 if TYPE_CHECKING:
@@ -24,10 +24,13 @@ def _commands(module: ModuleType) -> list[type[Operation]]:
 
 
 #: Every command, in the order in which it is defined: a node describes its methods in the same.
-OPERATIONS: Final = (*_commands(operations), *_commands(access_operations))
+OPERATIONS: Final = (*_commands(operations), *_commands(access_operations), *_commands(node_operations))
 
 #: The commands that are logged.
 WRITES: Final = tuple(each for each in OPERATIONS if issubclass(each, Write))
+
+#: The changes that maintenance refuses; of the transacts it refuses those that may change something.
+CLOSED: Final = frozenset(each for each in WRITES if not each.goes_on)
 
 #: The changes that may be made by the holder of a lease alone: their ``fence`` is its token.
 FENCED: Final = frozenset(each for each in WRITES if "fence" in each.__struct_fields__)
@@ -38,3 +41,8 @@ def frees(op: Write) -> bool:
     if isinstance(op, Transact):
         return all(isinstance(each, Read) or each.frees for each in (*op.then, *op.otherwise))
     return op.frees
+
+
+def reads_only(op: Operation) -> bool:
+    """Whether it is a transact that can change nothing."""
+    return isinstance(op, Transact) and not any(isinstance(each, Write) for each in op.then + op.otherwise)

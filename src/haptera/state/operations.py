@@ -1,5 +1,5 @@
 """The commands of the replicated state: one class for each, from which all else about it follows. Commands of users,
-roles and tokens are in `haptera.state.access_operations`.
+roles and tokens are in `haptera.state.access_operations`, those about the node in `haptera.state.node_operations`.
 
 From the fields of a class and their kinds follow the form of a command in the log (`haptera.state.command_encoding`),
 its validation, its size, and the argument of the service's method (`haptera.node.services.method_arguments`).
@@ -79,6 +79,8 @@ class Write(Operation, frozen=True):
     frees: ClassVar[bool] = False
     #: Whether the node alone logs it, so that it is no method.
     of_node: ClassVar[bool] = False
+    #: Whether the change goes on during maintenance (`haptera.state.node_record`).
+    goes_on: ClassVar[bool] = False
 
 
 class Get(Read, tag="kv.get", frozen=True):
@@ -244,6 +246,7 @@ class ExpireDue(Write, tag="kv.expire_due", frozen=True):
     in_slices = True
     frees = True
     of_node = True
+    goes_on = True
 
     keys: Keys
 
@@ -252,6 +255,7 @@ class LeaveGap(Write, tag="kv.leave_gap", frozen=True):
     """Go on with a higher revision and under another id, because changes may be lost (`haptera.state.gaps`)."""
 
     of_node = True
+    goes_on = True
 
     server_id: ServerId
 
@@ -383,6 +387,7 @@ class EndLeases(Write, tag="leases.end_leases", frozen=True):
     in_slices = True
     frees = True
     of_node = True
+    goes_on = True
 
     leases: LeaseIds
 
@@ -431,6 +436,7 @@ class Forget(Write, tag="requests.forget", frozen=True):
     """The user has read these answers and will not ask for them again (``answered_below``)."""
 
     frees = True
+    goes_on = True
 
     user: Text
     request_ids: RequestIds

@@ -13,6 +13,7 @@ piece is the *head*, with the number of the rows in the others::
     gaps      the revisions that the store has passed over: `haptera.state.gap_pieces`
     access    users, roles and tokens: `haptera.state.access_pieces`
     node_secret    the secret of the decoys: the same module
+    node      maintenance and the head of the audit log: `haptera.state.node_pieces`
 
 A result is the array, the failure or the number that `haptera.state.requests` remembers. The brief of a large one is
 the shorter form that takes its place where room is needed. The index and the time of the last entry belong to the
@@ -47,6 +48,7 @@ from haptera.state.key_ranges import EVERYTHING
 from haptera.state.lease_pieces import LEASES_SECTION, LeasesLoader, lease_pieces
 from haptera.state.machine import StateMachine
 from haptera.state.msgpack_arrays import array_header
+from haptera.state.node_pieces import NODE_SECTION, NodeLoader, node_pieces
 from haptera.state.piece_decoding import PIECE_SIZE, PieceDecoder, require
 from haptera.state.requests import Remembered
 
@@ -101,6 +103,7 @@ def dump_pieces(machine: StateMachine) -> Iterator[tuple[str, bytes]]:
     yield from ((GAPS_SECTION, piece) for piece in gap_pieces(machine.kv))
     yield from ((ACCESS_SECTION, piece) for piece in access_pieces(machine.access))
     yield from ((SECRET_SECTION, piece) for piece in secret_pieces(machine.access))
+    yield from ((NODE_SECTION, piece) for piece in node_pieces(machine.node))
 
 
 def load_pieces(
@@ -124,6 +127,7 @@ def load_pieces(
         GAPS_SECTION: GapsLoader(machine.kv),
         ACCESS_SECTION: AccessLoader(machine.access),
         SECRET_SECTION: SecretLoader(machine.access),
+        NODE_SECTION: NodeLoader(machine.node, time_ms),
     }
     waiting = dict(loaders)
     current = ""
@@ -139,7 +143,7 @@ def load_pieces(
         current = section
         loader.head(piece)
     # A snapshot of older software has none of these, and neither leases, gaps nor users stand where there are none.
-    for optional in ("events", LEASES_SECTION, GAPS_SECTION, ACCESS_SECTION, SECRET_SECTION):
+    for optional in ("events", LEASES_SECTION, GAPS_SECTION, ACCESS_SECTION, SECRET_SECTION, NODE_SECTION):
         waiting.pop(optional, None)
     require(not waiting, f"the sections {', '.join(waiting)} are missing")
     for loader in loaders.values():

@@ -133,7 +133,7 @@ async def test_describe_lists_what_there_is(tmp_path: Path) -> None:
         peer = await dial(server.urls[0])
         services = dict(decode(await peer.call("session", "describe", encode([]))))
         assert services["session"] == ["describe", "whoami"]
-        longer = ["backup", "doctor", "rotate_key", "snapshot", "watch_metrics"]
+        longer = ["backup", "doctor", "maintenance", "rotate_key", "snapshot", "watch_metrics"]
         assert sorted(services["server"]) == sorted(["status", "health", "metrics", *longer])
         assert {"get", "set", "scan", "clear"} <= set(services["kv"])
         with pytest.raises(ServerError, match="UNKNOWN_METHOD"):

@@ -20,7 +20,17 @@ from tests.unit.node.nodes import Asked, opened, turn
 if TYPE_CHECKING:
     from haptera.node.node import Node
 
-SERVER_METHODS = ("status", "health", "metrics", "backup", "doctor", "rotate_key", "snapshot", "watch_metrics")
+SERVER_METHODS = (
+    "status",
+    "health",
+    "metrics",
+    "backup",
+    "doctor",
+    "maintenance",
+    "rotate_key",
+    "snapshot",
+    "watch_metrics",
+)
 
 
 def ask(node: Node, method: str, *argument: object, payload: bytes | None = None) -> object:
@@ -52,6 +62,7 @@ async def test_status_says_what_the_node_is() -> None:
             "connections": 0,
             "authentication": False,
             "tls": False,
+            "maintenance": False,
             "health": "ok",
         }
 

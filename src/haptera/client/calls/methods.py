@@ -117,6 +117,16 @@ class SnapshotMade(msgspec.Struct, frozen=True):
     seconds: float
 
 
+class Maintenance(msgspec.Struct, frozen=True):
+    """Whether the store refuses changes (``on``), why, and since when, in Unix milliseconds. Where it takes them, the
+    reason is empty and the time None.
+    """
+
+    on: bool
+    reason: str
+    since_ms: Milliseconds | None
+
+
 class Method(Generic[R]):
     """One method of a service, with the name of the attribute that holds it; ``write`` says whether it is a change, and
     ``of_one_key`` whether it may be an operation of a transact.
@@ -149,6 +159,7 @@ class ServerMethods:
     metrics: Method[Metrics] = Method(Metrics, service="server")
     backup: Method[BackedUp] = Method(BackedUp, service="server")
     snapshot: Method[SnapshotMade] = Method(SnapshotMade, service="server")
+    maintenance: Method[Maintenance] = Method(Maintenance, service="server")
 
 
 #: Reads one ITEM of a scan: some rows, in key order.

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from haptera.client.calls.argument_checks import checked_timeout
 from haptera.client.calls.backup_pieces import Backup
 from haptera.client.calls.calling import Calling
-from haptera.client.calls.methods import BackedUp, ServerMethods
+from haptera.client.calls.methods import BackedUp, Maintenance, ServerMethods
 from haptera.client.channels.channel import StreamEnd
 from haptera.peer import DEFAULT, Timeout
 
@@ -48,6 +48,54 @@ class StoreCalls(Calling):
     async def status(self, *, timeout: Timeout = DEFAULT) -> dict[str, Any]:
         """The status of the node: version, node_id, uptime_ms, durability, revision, keys and more."""
         return await self._call(ServerMethods.status, (), timeout)
+
+    async def maintenance(self, *, timeout: Timeout = DEFAULT) -> Maintenance:
+        """Whether the store is closed to changes (`begin_maintenance`). Needs the permission ``admin``.
+
+        Args:
+            timeout: Seconds; the database's own unless given.
+
+        Returns:
+            Whether it is, why, and since when.
+
+        Raises:
+            PermissionDenied: The user may not ask.
+        """
+        return await self._call(ServerMethods.maintenance, (), timeout)
+
+    async def begin_maintenance(self, reason: str, *, timeout: Timeout = DEFAULT) -> Maintenance:
+        """Close the store to changes until `end_maintenance`, over restarts too. Needs the permission ``admin``.
+
+        Each change is refused with ``MaintenanceMode`` and the reason. Reads, watches and renewals of leases go on.
+        Keys expire and leases end at their time (spec/storage-format.md, section 12.4).
+
+        Args:
+            reason: 1 to 256 bytes without a control character, told to each caller whose change is refused. It takes
+                the place of the reason of a maintenance that has begun.
+            timeout: Seconds; the database's own unless given.
+
+        Returns:
+            The maintenance.
+
+        Raises:
+            InvalidArgument: The reason is empty, too long, or has a control character.
+            PermissionDenied: The user may not do this.
+        """
+        return await self._call(ServerMethods.maintenance, ({"on": True, "reason": reason},), timeout)
+
+    async def end_maintenance(self, *, timeout: Timeout = DEFAULT) -> Maintenance:
+        """Have the store take changes again. Needs the permission ``admin``.
+
+        Args:
+            timeout: Seconds; the database's own unless given.
+
+        Returns:
+            That there is no maintenance.
+
+        Raises:
+            PermissionDenied: The user may not do this.
+        """
+        return await self._call(ServerMethods.maintenance, ({"on": False},), timeout)
 
     def backup(self, *, timeout: Timeout = DEFAULT) -> Backup:
         """Read a backup of the whole store as it is now: one revision, which the node keeps while the backup is read.

@@ -36,6 +36,7 @@ try:
         NodeConfig,
         backup_answer,
         convert_steps,
+        maintain,
         page_steps,
         status,
         too_many_bytes,
@@ -158,6 +159,9 @@ class EmbeddedChannel:
         node = self._node or await self._opened()
         if method is ServerMethods.status:
             return cast("R", status(node))
+        if method is ServerMethods.maintenance:
+            answer = await in_time(maintain(node, argument), timeout, outcome="unknown")
+            return unsendable(argument, answer) if isinstance(answer, Failure) else method.convert(answer)
         known = METHODS[method.name]
         long = known.list_field is not None and len(argument[0]) > ELEMENTS_MAX
         if long:

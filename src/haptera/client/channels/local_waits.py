@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from haptera.errors import Code, ConnectionLost, Failure, HapteraError, StorageError, failure
 from haptera.transport import running_loop, wrong_loop
+
+if TYPE_CHECKING:
+    from haptera.errors import Outcome
 
 T = TypeVar("T")
 
@@ -18,13 +21,15 @@ _logger = logging.getLogger(__name__)
 LongAnswer = tuple[tuple[Any, ...], int] | Failure
 
 
-async def in_time(work: Awaitable[T], timeout: float | None) -> T:
-    """Wait for work that changes nothing, ``timeout`` seconds at most."""
+async def in_time(work: Awaitable[T], timeout: float | None, *, outcome: Outcome = "not_applied") -> T:
+    """Wait for work, ``timeout`` seconds at most; ``outcome`` is its own where it ends then. By default it changes
+    nothing.
+    """
     try:
         async with asyncio.timeout(timeout):
             return await work
     except TimeoutError:
-        raise failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception() from None
+        raise failure(Code.DEADLINE_EXCEEDED, outcome=outcome).exception() from None
 
 
 def check_home(home: asyncio.AbstractEventLoop | None, work: str) -> None:

@@ -107,7 +107,8 @@ class Commands:
         `Replayed`. Without a write that was accepted, `done` is called before this returns. A command does not see the
         writes before it in the list. Refused, `not_applied`: 3003, 4006, 4007 (invalid), 2004 (the submitter lacks a
         permission, judged before the store is looked at and before an answer is remembered), 3007 (too much waits for
-        the disk), 5001 (the disk failed), 5002 (it is full), 5005 (the node is stopping), 5007 (the memory is used up).
+        the disk), 5001 (the disk failed), 5002 (it is full), 5004 (maintenance), 5005 (the node is stopping), 5007 (the
+        memory is used up).
 
         Returns the submission, which `drop` takes.
         """
@@ -186,10 +187,13 @@ class Commands:
 
         The applied state is all that there is then, so that this is the answer in log order (ARCHITECTURE.md, "The life
         of a write"). A full table is judged by the log once in a second all the same, because answers age by entries.
+        What maintenance refuses is known whatever is on its way.
         """
-        if not self._pipeline.at_rest or self._forgotten:
-            return None
-        known = self._machine.known(logged)
+        machine = self._machine
+        if self._pipeline.at_rest and not self._forgotten:
+            known = machine.known(logged)
+        else:
+            known = None if machine.node.maintenance is None else machine.known_in_maintenance(logged)
         if known is None:
             return None
         if isinstance(known, Failure) and known.code == Code.RATE_LIMITED and not self._pipeline.fresh:

@@ -10,6 +10,7 @@ from haptera.errors import Code, Failure, failure
 from haptera.node.health import health
 from haptera.node.services.backup_stream import BackupStreams
 from haptera.node.services.examinations import Examinations
+from haptera.node.services.maintenance import MaintenanceRequests
 from haptera.node.services.method_arguments import Argument
 from haptera.node.services.metrics_stream import Watchers, WatchMetrics
 from haptera.node.services.rotate_key import KeyRotations, RotateKey
@@ -55,8 +56,8 @@ _ROTATE_KEY = Argument(RotateKey)
 
 
 class ServerService(Service):
-    """Answers `status`, `health` and `metrics` of one node at once, `snapshot`, `rotate_key` and `doctor` when that is
-    done, and `backup` and `watch_metrics` with items.
+    """Answers `status`, `health` and `metrics` of one node at once, `backup` and `watch_metrics` with items, and the
+    other methods when they are done.
     """
 
     name = "server"
@@ -70,6 +71,7 @@ class ServerService(Service):
         self._longer: dict[str, Callable[[Request], None]] = {
             "backup": self._back_up,
             "doctor": self._examine,
+            "maintenance": MaintenanceRequests(node).add,
             "rotate_key": self._rotate,
             "snapshot": self._snapshot,
             "watch_metrics": self._watch,
@@ -198,6 +200,7 @@ def status(node: Node) -> dict[str, Any]:
         "connections": node.connections,
         "authentication": bool(node.config.listen) and not node.config.no_auth,
         "tls": bool(node.tls),
+        "maintenance": node.maintenance is not None,
         **certificate,
         "health": found.state,
         **{name: value for name, value in more.items() if value},
