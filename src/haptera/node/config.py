@@ -71,6 +71,12 @@ RETAIN_FOR_DEFAULT_S = 7 * 86_400.0
 #: Ten years.
 RETAIN_FOR_MAX_S = 3652 * 86_400.0
 
+#: One request in a quarter of a minute, below which a wait is longer than most calls.
+REQUEST_RATE_MIN = 0.0625
+#: More than a node answers.
+REQUEST_RATE_MAX = 1e9
+REQUEST_BURST_MAX_S = 3600.0
+
 #: The values of the option, and for each the listener's ``compression``.
 COMPRESSIONS = {"auto": None, "zstd": True, "none": False}
 
@@ -254,6 +260,33 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             "The same with the key that this command writes to its standard output. It is run without a shell.",
         ),
     ] = None
+    session_rate: Annotated[
+        float,
+        amount(
+            "Security",
+            "PER_SECOND",
+            Bound(low=REQUEST_RATE_MIN, high=REQUEST_RATE_MAX, zero=True, whole=False),
+            "Requests that one connection may make in a second; more are refused (3008). 0: any number.",
+        ),
+    ] = 0.0
+    user_rate: Annotated[
+        float,
+        amount(
+            "Security",
+            "PER_SECOND",
+            Bound(low=REQUEST_RATE_MIN, high=REQUEST_RATE_MAX, zero=True, whole=False),
+            "The same for all connections of one user together.",
+        ),
+    ] = 0.0
+    rate_burst: Annotated[
+        float,
+        amount(
+            "Security",
+            "SECONDS",
+            Bound(low=0.1, high=REQUEST_BURST_MAX_S, whole=False),
+            "Of session_rate and user_rate as many requests may come at once as in this time.",
+        ),
+    ] = 2.0
     compression: Annotated[
         Literal["auto", "zstd", "none"],
         choice(

@@ -19,7 +19,9 @@ from haptera.node.descriptors import LOCAL_CONNECTIONS_MAX, connections_max, nee
 from haptera.node.exposure import check_exposure, warn_of_exposure, warn_of_no_authentication
 from haptera.node.external_users import ExternalUsers, read_external_users
 from haptera.node.first_start import node_secret
+from haptera.node.request_rates import RequestRates
 from haptera.node.services.kv import KvService
+from haptera.node.services.rated_service import RatedService
 from haptera.node.services.server import ServerService
 from haptera.node.services.session import NodeSessionService
 from haptera.node.services.submitters import admit
@@ -37,7 +39,7 @@ from haptera.transport import (
 from haptera.wire import Limits, available
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from haptera.node.authenticator import Implied
     from haptera.node.node import Node
@@ -75,8 +77,7 @@ class NodeServer:
         self._server_service = ServerService(node)
         self._kv_service = KvService(node.commands, node.metrics, node.watches)
         self._services: tuple[Service, ...] = (
-            self._kv_service,
-            self._server_service,
+            *rated([self._kv_service, self._server_service], node),
             NodeSessionService(node.metrics),
         )
         self._ended = dict.fromkeys(_COUNTED, 0)  # of the connections that have ended
@@ -243,6 +244,16 @@ class NodeServer:
 def signs_by_exchange(url: str) -> bool:
     """Whether the frames at an address are signed with the keys of each exchange, and so with no shared one."""
     return read_listening_options(parse(url)).signs_by_exchange
+
+
+def rated(services: Sequence[Service], node: Node) -> Sequence[Service]:
+    """The services as a node with request rates serves them; where it has none, as they are."""
+    config = node.config
+    rates = RequestRates(config.session_rate, config.user_rate, config.rate_burst)
+    if not rates.any:
+        return services
+    clock = asyncio.get_running_loop().time
+    return [RatedService(service, rates, node.metrics, clock) for service in services]
 
 
 def settings(config: NodeConfig) -> dict[str, Any]:

@@ -34,6 +34,7 @@ COUNTERS = (
     "log_write_seconds_total",
     "logins_failed_total",
     "logins_total",
+    "requests_rate_limited_total",
     "scans_expired_total",
     "snapshots_failed_total",
     "snapshots_total",
@@ -123,6 +124,7 @@ class Metrics:
     log_write_seconds_total: float
     logins_failed_total: int
     logins_total: int
+    requests_rate_limited_total: int
     scans_expired_total: int
     snapshots_failed_total: int
     snapshots_total: int

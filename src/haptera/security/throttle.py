@@ -45,8 +45,8 @@ ADDRESS_REFILL_S: Final = 5.0
 #: The most failures beyond these that an address has to pay for, those of one instant: five minutes.
 ADDRESS_DEBT_MAX: Final = 60
 
-#: Failures of a user, `FREE_FAILURES` of each address at most, from which on it is guessed from many places, and the
-#: seconds in which one is forgotten.
+#: Failures of a user, from all addresses together, from which on it is guessed from many places, and the seconds in
+#: which one is forgotten: one address has to wait too long to come to so many.
 USER_FAILURES: Final = 50
 USER_REFILL_S: Final = 30.0
 #: Free failures and the first wait at an address that guesses with many others.
@@ -161,8 +161,7 @@ class LoginThrottle:
         wait_s = min(LONGEST_WAIT_S, first_s * 2.0 ** min(beyond - 1, _PAIR_RANKS)) if beyond > 0 else 0.0
         until = now + wait_s
         self._pairs.put(pair, _Failures(number, until), number - 1, until + FORGOTTEN_AFTER_S, now)
-        if number <= FREE_FAILURES:  # so that one address alone does not look like many
-            _spend(self._users, pair[0], USER_FAILURES, USER_FAILURES, USER_REFILL_S, now)
+        _spend(self._users, pair[0], USER_FAILURES, USER_FAILURES, USER_REFILL_S, now)
 
     def _free(self, name: str, now: float) -> int:
         return FREE_FAILURES_OF_MANY if self._guessed_by_many(name, now) else FREE_FAILURES
