@@ -76,6 +76,8 @@ REQUEST_RATE_MIN = 0.0625
 #: More than a node answers.
 REQUEST_RATE_MAX = 1e9
 REQUEST_BURST_MAX_S = 3600.0
+#: More than a machine has ports.
+CONNECTIONS_PER_ADDRESS_MAX = 1_000_000
 
 #: The values of the option, and for each the listener's ``compression``.
 COMPRESSIONS = {"auto": None, "zstd": True, "none": False}
@@ -223,6 +225,16 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             "more is refused (1013). The local socket in the data directory takes at most 1000.",
         ),
     ] = 10_000
+    max_connections_per_address: Annotated[
+        int,
+        amount(
+            "Listeners",
+            "COUNT",
+            Bound(low=1, high=CONNECTIONS_PER_ADDRESS_MAX, zero=True),
+            "The most connections of one address, over all listeners; one more is refused (1013). Of IPv6 the first 64 "
+            "bits count. Unix sockets have no address. 0: no bound beside max_connections.",
+        ),
+    ] = 0
     max_half_open: Annotated[
         int,
         of_listener(

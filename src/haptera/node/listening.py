@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from haptera.connection import Budget
-from haptera.errors import ConfigurationError, RemoteProtocolError
+from haptera.errors import Code, ConfigurationError, RemoteProtocolError
 from haptera.kv_groups import KV_GROUPS
 from haptera.node.authenticator import NodeAuthenticator, of_local_socket, of_signing_key, of_users
 from haptera.node.config import OPTIONS, NodeConfig
+from haptera.node.connection_shares import ConnectionShares
 from haptera.node.descriptors import LOCAL_CONNECTIONS_MAX, connections_max, needed
 from haptera.node.exposure import check_exposure, warn_of_exposure, warn_of_no_authentication
 from haptera.node.external_users import ExternalUsers, read_external_users
@@ -25,7 +26,7 @@ from haptera.node.services.rated_service import RatedService
 from haptera.node.services.server import ServerService
 from haptera.node.services.session import NodeSessionService
 from haptera.node.services.submitters import admit
-from haptera.peer import listen, read_key_file, read_listening_options, tls_of
+from haptera.peer import link_of, listen, read_key_file, read_listening_options, tls_of
 from haptera.transport import (
     SOCKET_PATH_MAX,
     UNIX_SCHEME,
@@ -70,6 +71,7 @@ class NodeServer:
         self._node = node
         self._servers: list[Server] = []
         self._max_connections = node.config.max_connections
+        self._shares = ConnectionShares(node.config.max_connections_per_address)
         self._budget = Budget(node.config.process_budget)
         #: Of its decoys, and of the certificates of its users, from `start` on.
         self._secret = b""
@@ -84,7 +86,9 @@ class NodeServer:
         node.metrics.measure(
             {
                 "connections": lambda: node.connections,
-                "connections_refused_total": lambda: sum(server.refused for server in self._servers),
+                "connections_refused_total": lambda: (
+                    sum(server.refused for server in self._servers) + self._shares.refused
+                ),
                 "certificate_end_time_seconds": lambda: node.certificate_ends_at or 0,
                 "half_open_connections": lambda: sum(server.half_open for server in self._servers),
                 "requests_in_flight": lambda: self._sum(lambda peer: peer.serving),
@@ -218,12 +222,23 @@ class NodeServer:
             self.local_socket = path
 
     def _on_peer(self, peer: Peer) -> None:
+        address = self._shares.take(peer.remote)
+        if address is None:
+            self._refuse(peer)
+            return
         self._node.metrics.connections_total += 1
         self._node.connections += 1
         admit(peer, self._node.commands)
-        peer.on_close(lambda: self._on_close(peer))
+        peer.on_close(lambda: self._on_close(peer, address))
 
-    def _on_close(self, peer: Peer) -> None:
+    def _refuse(self, peer: Peer) -> None:
+        """End a connection that is one too many of its address, without the second that others have to read why: else
+        they would take the places of the others meanwhile.
+        """
+        link_of(peer).closing.refuse(Code.TOO_MANY_CONNECTIONS, {"limit": self._shares.limit}, linger=False)
+
+    def _on_close(self, peer: Peer, address: str) -> None:
+        self._shares.give_back(address)
         self._node.connections -= 1
         self._node.collector.connection_ended()
         for name, read in _COUNTED.items():

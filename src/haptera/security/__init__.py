@@ -12,7 +12,7 @@ from haptera.security.plain import PlainLogin, read_plain, write_plain
 from haptera.security.salted_passwords import SaltedPasswords
 from haptera.security.scram import SCRAM_SHA_256, ScramAcceptor, ScramDialer, SigningSecret
 from haptera.security.scram_messages import new_nonce
-from haptera.security.throttle import LoginThrottle
+from haptera.security.throttle import LoginThrottle, network_of
 from haptera.security.verifiers import ClientKeys, Verifier, decoy, derive_keys, new_verifier, verifier_of
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "derive_keys",
     "hello_binding",
     "link_binding",
+    "network_of",
     "new_nonce",
     "new_verifier",
     "password_refusal",

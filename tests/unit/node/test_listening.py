@@ -202,6 +202,28 @@ async def test_limits_are_those_of_the_configuration(tmp_path: Path) -> None:
         await peer.aclose()
 
 
+async def test_an_address_has_a_share_of_the_connections_over_all_listeners(tmp_path: Path) -> None:
+    async with serving(tmp_path / "d", ANY_PORT, ANY_PORT, max_connections_per_address=2) as server:
+        peers = [await dial(url) for url in server.urls[:2]]
+        for peer in peers:
+            await peer.ready()
+        refused = await dial(server.urls[0])
+        with pytest.raises(ConnectionLost, match="TOO_MANY_CONNECTIONS"):
+            await refused.ready()
+        await refused.aclose()
+        local = await dial(server.urls[2])
+        await local.ready()
+        values = server._node.metrics.values()
+        assert (values["connections_refused_total"], values["connections"]) == (1, 3)
+        await peers[0].aclose()
+        while server._node.connections > 2:
+            await asyncio.sleep(0)
+        another = await dial(server.urls[0])
+        await another.ready()
+        for peer in (peers[1], local, another):
+            await peer.aclose()
+
+
 async def test_all_listeners_of_a_node_share_its_budget(tmp_path: Path) -> None:
     small = {"max_message": 64 * KIB, "connection_budget": 256 * KIB, "process_budget": 256 * KIB}
 
