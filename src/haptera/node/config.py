@@ -21,6 +21,7 @@ from haptera.connection import (
     seconds,
 )
 from haptera.errors import ConfigurationError
+from haptera.node.caller_limits import ConnectionsPerAddress, RateBurst, SessionRate, UserRate
 from haptera.node.logging import FORMATS, LEVELS
 from haptera.node.option_kinds import (
     Option,
@@ -70,14 +71,6 @@ RETAIN_BYTES_MAX = 2**50
 RETAIN_FOR_DEFAULT_S = 7 * 86_400.0
 #: Ten years.
 RETAIN_FOR_MAX_S = 3652 * 86_400.0
-
-#: One request in a quarter of a minute, below which a wait is longer than most calls.
-REQUEST_RATE_MIN = 0.0625
-#: More than a node answers.
-REQUEST_RATE_MAX = 1e9
-REQUEST_BURST_MAX_S = 3600.0
-#: More than a machine has ports.
-CONNECTIONS_PER_ADDRESS_MAX = 1_000_000
 
 #: The values of the option, and for each the listener's ``compression``.
 COMPRESSIONS = {"auto": None, "zstd": True, "none": False}
@@ -225,16 +218,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             "more is refused (1013). The local socket in the data directory takes at most 1000.",
         ),
     ] = 10_000
-    max_connections_per_address: Annotated[
-        int,
-        amount(
-            "Listeners",
-            "COUNT",
-            Bound(low=1, high=CONNECTIONS_PER_ADDRESS_MAX, zero=True),
-            "The most connections of one address, over all listeners; one more is refused (1013). Of IPv6 the first 64 "
-            "bits count. Unix sockets have no address. 0: no bound beside max_connections.",
-        ),
-    ] = 0
+    max_connections_per_address: ConnectionsPerAddress = 0
     max_half_open: Annotated[
         int,
         of_listener(
@@ -272,33 +256,9 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             "The same with the key that this command writes to its standard output. It is run without a shell.",
         ),
     ] = None
-    session_rate: Annotated[
-        float,
-        amount(
-            "Security",
-            "PER_SECOND",
-            Bound(low=REQUEST_RATE_MIN, high=REQUEST_RATE_MAX, zero=True, whole=False),
-            "Requests that one connection may make in a second; more are refused (3008). 0: any number.",
-        ),
-    ] = 0.0
-    user_rate: Annotated[
-        float,
-        amount(
-            "Security",
-            "PER_SECOND",
-            Bound(low=REQUEST_RATE_MIN, high=REQUEST_RATE_MAX, zero=True, whole=False),
-            "The same for all connections of one user together.",
-        ),
-    ] = 0.0
-    rate_burst: Annotated[
-        float,
-        amount(
-            "Security",
-            "SECONDS",
-            Bound(low=0.1, high=REQUEST_BURST_MAX_S, whole=False),
-            "Of session_rate and user_rate as many requests may come at once as in this time.",
-        ),
-    ] = 2.0
+    session_rate: SessionRate = 0.0
+    user_rate: UserRate = 0.0
+    rate_burst: RateBurst = 2.0
     compression: Annotated[
         Literal["auto", "zstd", "none"],
         choice(
