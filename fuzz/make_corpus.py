@@ -22,12 +22,11 @@ from fuzz import identity, reference
 from fuzz.conversation import WRITE_SIZE, Application, Options, config, peer_config, shake
 from fuzz.mutators import OPTIONS_SIZE
 from fuzz.reference import RawFrame
-from fuzz.store import ACCESS_ROWS, KEYRING, NODE_HEAD
+from fuzz.store import ACCESS_ROWS, ALL_METHODS, KEYRING, NODE_HEAD
 from fuzz.targets import MARK, RAW_LENGTH_SIZE, record_signed
 from haptera.connection import Connection, Role
 from haptera.connection.stream_law import ConnectionState
 from haptera.errors import LocalProtocolError, failure
-from haptera.node.services.kv_methods import METHODS
 from haptera.security import ScramAcceptor, ScramDialer
 from haptera.state.access_operations import AddGrant, AddRole, AddToken, AddUser, SetVerifier, StoredVerifier
 from haptera.state.command_encoding import Logged, encode_commands
@@ -261,6 +260,8 @@ def make_signed() -> Inputs:
 
 # -- kv and storage --------------------------------------------------------------------------------------------------
 
+_VERIFIER = [b"s" * 16, 600_000, b"k" * 32, b"K" * 32]
+
 _ARGUMENTS: dict[str, list[list[Any]]] = {
     "get": [["a"], ["k" * 4097], ["a", {"at_revision": 1}]],
     "set": [
@@ -297,14 +298,33 @@ _ARGUMENTS: dict[str, list[list[Any]]] = {
         [[], [["delete", ["a", {"return_previous": True}]], ["exists", ["a"]], ["clear", []]]],
         [[["a", "lease", "=", 0]], [["get", ["a"]]], [], {"fence": 1}],
     ],
+    "add_user": [["ann", _VERIFIER, ["app"]], ["ann", None, []], ["token:1", None, []]],
+    "remove_user": [["ann"]],
+    "set_verifier": [["ann", _VERIFIER], ["ann", None]],
+    "set_disabled": [["ann", True]],
+    "assign_role": [["ann", "admin"]],
+    "withdraw_role": [["ann", "admin"]],
+    "add_role": [["app", ["admin"]], ["app", []]],
+    "remove_role": [["app"]],
+    "add_parent": [["app", "app"]],
+    "remove_parent": [["app", "admin"]],
+    "add_grant": [["app", ["read", "write"], "a/*"], ["app", ["user_admin"], "*"]],
+    "remove_grant": [["app", ["read"], "[a-b]?"]],
+    "add_token": [["token:1", _VERIFIER, ["admin"]], ["token:1", _VERIFIER, [], {"expires_at_ms": 1}]],
+    "remove_token": [["token:1"]],
+    "users": [[], [{"after": "a", "limit": 1}]],
+    "user": [["ann"]],
+    "roles": [[], [{"limit": 0}]],
+    "role": [["admin"], ["app"]],
+    "tokens": [[], [{"after": "token:1"}]],
 }
 
 
 def make_arguments() -> Inputs:
-    for number, name in enumerate(METHODS):
+    for number, name in enumerate(ALL_METHODS):
         for which, argument in enumerate(_ARGUMENTS[name]):
             yield f"{name}-{which}", bytes((number,)) + pack(argument)
-    yield "scan-after", bytes((list(METHODS).index("scan"),)) + pack([{"after": "b", "glob": "**[!x]", "limit": 0}])
+    yield "scan-after", bytes((list(ALL_METHODS).index("scan"),)) + pack([{"after": "b", "glob": "**[!x]", "limit": 0}])
     yield "doubled-option", bytes((1,)) + b"\x93\xa1a\xc4\x00\x82\xa2if\xa6absent\xa2if\xa7present"
 
 

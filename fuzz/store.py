@@ -1,5 +1,5 @@
-"""The fuzz targets of the store: arguments of the kv service, logged commands, snapshots, the log's recovery,
-and backups.
+"""The fuzz targets of the store: arguments of the services kv and admin, logged commands, snapshots, the recovery of
+the log, and backups.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from haptera.errors import CorruptionError, DamagedBackup, Failure, StorageError
+from haptera.node.services.admin_methods import ADMIN_METHODS
 from haptera.node.services.kv_methods import METHODS
 from haptera.state.command_encoding import Logged, UnknownPart, decode_commands, encode_commands, size_bound
 from haptera.state.limits import COMMAND_SIZE_MAX
@@ -30,7 +31,9 @@ PAGES_MAX: Final = 100
 
 # -- arguments and commands -----------------------------------------------------------------------------------------
 
-_METHOD_NAMES: Final = tuple(METHODS)
+#: The methods of the services kv and admin; no name is in both.
+ALL_METHODS: Final[dict[str, Any]] = {**METHODS, **ADMIN_METHODS}
+_METHOD_NAMES: Final = tuple(ALL_METHODS)
 
 
 def check_arguments(data: bytes) -> None:
@@ -39,14 +42,14 @@ def check_arguments(data: bytes) -> None:
     """
     name = _METHOD_NAMES[(data[0] if data else 0) % len(_METHOD_NAMES)]
     payload = data[1:]
-    op = METHODS[name].decode(payload)
+    op = ALL_METHODS[name].decode(payload)
     if isinstance(op, Failure):
         assert op.code == 3003 or (name, op.code) == ("transact", 4008)
         assert op.outcome == "not_applied"
         assert encode_payload(op)
         return
     # The same value by the way of an embedded client, which never sees bytes.
-    assert METHODS[name].convert(msgspec.msgpack.decode(payload)) == op
+    assert ALL_METHODS[name].convert(msgspec.msgpack.decode(payload)) == op
     refused = validate(op)
     if refused is not None:
         assert refused.outcome == "not_applied"

@@ -60,8 +60,8 @@ def is_name(text: str) -> bool:
 
 
 def is_user_name(text: str) -> bool:
-    """Whether a text can be the name of a user that is no token."""
-    return is_name(text) and not text.startswith(TOKEN_PREFIX)
+    """Whether a text can be the name of a user that is stored, and no token."""
+    return is_name(text) and text != LOCAL_USER and not text.startswith(TOKEN_PREFIX)
 
 
 def is_token_name(text: str) -> bool:

@@ -21,7 +21,7 @@ import msgspec
 import pytest
 
 from haptera import Request, Service, listen, method
-from haptera.cli import lease
+from haptera.cli import grant, lease, role, token, user
 from haptera.cli.client_command import Client
 from haptera.cli.main import COMMANDS
 from haptera.cli.transfer import store_rows
@@ -572,9 +572,11 @@ def test_usage_errors_and_help() -> None:
     assert run("get").code == 2
     assert run("get", "k", "--timeout", "0").code == 2
     assert run("--help").code == 0
-    others = {"serve", "restore", "backup", "lease", "pitr", "storage", "dev-certs"}
+    groups = {"lease": lease, "user": user, "role": role, "grant": grant, "token": token}
+    others = {"serve", "restore", "backup", "pitr", "storage", "dev-certs", *groups}
     clients = [[name] for name in COMMANDS if name not in others]
-    for command in [*clients, ["backup", "create"], *(["lease", name] for name in lease.COMMANDS)]:
+    grouped = [[group, name] for group, module in groups.items() for name in module.COMMANDS]
+    for command in [*clients, ["backup", "create"], *grouped]:
         help_text = run(*command, "--help").text
         assert "--url" in help_text
         assert "--json" in help_text

@@ -12,6 +12,7 @@ import pytest
 
 import haptera
 from haptera import recipes
+from haptera.client import Administration
 from haptera.testing import node
 
 PAGE = (Path(__file__).parents[2] / "docs" / "client.md").read_text(encoding="utf-8")
@@ -40,7 +41,7 @@ async def test_every_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     "described",
     [
         *(haptera.Backup, haptera.Database, haptera.Entry, haptera.Scan, haptera.Peer, haptera.Request),
-        *(haptera.Transaction, haptera.TransactResult),
+        *(haptera.Transaction, haptera.TransactResult, Administration),
         *(getattr(recipes, name) for name in recipes.__all__),
     ],
 )

@@ -20,6 +20,7 @@ from haptera.state import (
     load_pieces,
     validate,
 )
+from haptera.state.access import reached
 from haptera.state.access_operations import (
     AddGrant,
     AddParent,
@@ -37,6 +38,7 @@ from haptera.state.access_operations import (
     StoredVerifier,
     WithdrawRole,
 )
+from haptera.state.glob import MalformedGlob, compile_glob, literal_prefix
 from haptera.state.permits import Permits
 
 users = st.sampled_from(["ann", "bob", "eve"])
@@ -259,3 +261,65 @@ def test_a_check_is_what_its_globs_say_together(given_patterns: list[str], key: 
     assert permits.may("read", key) is any(matched)
     if permits.covers("read", key):
         assert all(permits.may("read", key + more) for more in ("", "a", "b", "é", "zz"))
+
+
+@given(st.text(st.sampled_from(r"ab*?[]\!-é"), max_size=12))
+def test_the_literal_prefix_is_that_of_the_compiled_glob(pattern: str) -> None:
+    try:
+        compiled = compile_glob(pattern)
+    except MalformedGlob:
+        return
+    assert literal_prefix(pattern) == compiled.prefix
+
+
+@given(st.lists(many_patterns, max_size=6), many_patterns, keys)
+def test_a_pattern_that_is_held_matches_no_key_beyond_the_grants(held: list[str], pattern: str, key: str) -> None:
+    permits = Permits([(each, ("read",)) for each in held])
+    assert all(permits.holds("read", each) for each in held)
+    if permits.holds("read", pattern) and compile_glob(pattern).matches(key):
+        assert permits.may("read", key)
+
+
+SAMPLED_KEYS = ("", "a", "ab", "abb", "b", "ba", "*", "é", "a*b")
+
+
+def powers(machine: StateMachine, name: str, now_ms: int) -> set[tuple[str, str]]:
+    permits = machine.access.permits(name, now_ms)
+    of_keys = {(each, key) for each in KEY_PERMISSIONS for key in SAMPLED_KEYS if permits.may(each, key)}
+    return of_keys | {(each, "") for each in NODE_PERMISSIONS if permits.has(each)}
+
+
+@settings(deadline=None)
+@given(st.lists(changes, max_size=25), st.lists(changes, max_size=15), st.lists(roles, max_size=2))
+def test_no_row_of_commands_gives_its_user_more_than_it_had(
+    before: list[Write], given_by_ann: list[Write], held: list[str]
+) -> None:
+    """Neither itself, nor by a user or a token of which it has chosen the password."""
+    machine = StateMachine()
+    index = 0
+
+    def apply(op: Write, user: str) -> bool:
+        nonlocal index
+        if validate(op) is not None:
+            return False
+        index += 1
+        [result] = machine.apply(index, 1, [Logged(op, user)])
+        machine.check()
+        return result == (True,)
+
+    for op in before:
+        apply(op, "")
+    for op in (AddRole("boss", []), AddGrant("boss", ["user_admin"], "*"), AddUser("ann", None, [])):
+        apply(op, "")
+    for role in ("boss", *held):
+        apply(AssignRole("ann", role), "")
+    had = powers(machine, "ann", 1)
+    admin = "admin" in reached(machine.access.roles, machine.access.users["ann"].roles)
+    owned = {"ann"}
+    for op in given_by_ann:
+        if apply(op, "ann") and isinstance(op, AddUser | SetVerifier | AddToken):
+            owned.add(op.token if isinstance(op, AddToken) else op.user)
+        for name in owned:
+            assert powers(machine, name, 1) <= had, op
+            holder = machine.access.users.get(name) or machine.access.tokens.get(name)
+            assert admin or holder is None or "admin" not in reached(machine.access.roles, holder.roles), op

@@ -30,7 +30,7 @@ BELOW: dict[str, frozenset[str]] = {
     "security": frozenset(),
     "node": frozenset({"peer", "transport", "connection", "wire", "state", "storage", "replication", "security"}),
     "dialects": frozenset({"node", "transport"}),
-    "client": frozenset({"peer", "transport"}),
+    "client": frozenset({"peer", "transport", "security"}),
 }
 BELOW["testing"] = frozenset({"client", "node"}) | BELOW["node"]
 BELOW["cli"] = frozenset({"testing", "dialects"}) | BELOW["testing"]

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.pretty import pretty_repr
 
 import haptera
+from haptera.client.calls.administration import NewToken
 from haptera.connection.config import Config
 from haptera.peer.url_options import Options
 from haptera.security import ClientKeys, PlainLogin, SigningSecret, Verifier
@@ -34,6 +35,7 @@ HOLDERS: dict[type, Callable[[], object]] = {
     Config: lambda: Config(entropy=os.urandom, signing_key=SECRET),
     DataKey: lambda: DataKey.of(SECRET),
     MasterKey: lambda: MasterKey.of(SECRET),
+    NewToken: lambda: NewToken("token:1", SECRET.decode(), None),
     Options: lambda: Options(signing_key=SECRET),
     ClientKeys: lambda: ClientKeys(SECRET, SECRET),
     SetNodeSecret: lambda: SetNodeSecret(SECRET),

@@ -29,6 +29,10 @@ ANSWERS_NO = frozenset(
         Code.INTEGER_OVERFLOW,
         Code.LEASE_NOT_FOUND,
         Code.FENCED,
+        Code.USER_EXISTS,
+        Code.USER_NOT_FOUND,
+        Code.ROLE_EXISTS,
+        Code.ROLE_NOT_FOUND,
     }
 )
 
@@ -42,6 +46,18 @@ WRONG_ARGUMENT = frozenset(
         Code.TRANSACTION_TOO_LARGE,
     }
 )
+
+#: The next step behind an error: a line under it.
+NEXT_STEPS: dict[int, str] = {
+    Code.PERMISSION_DENIED: "`haptera whoami` shows the user of this command and its roles",
+    Code.PASSWORD_POLICY: "a sentence of several words is long and easy to remember",
+    Code.USER_EXISTS: "`haptera passwd USER` gives a user another password; `haptera token revoke NAME` ends a token",
+    Code.USER_NOT_FOUND: "`haptera user list` shows the users, `haptera token list` the tokens",
+    Code.ROLE_EXISTS: "`haptera role show ROLE` shows its grants",
+    Code.ROLE_NOT_FOUND: "`haptera role list` shows the roles",
+    Code.PROTECTED_ROLE: "another role may have admin as its parent, and grants of its own",
+    Code.LAST_ADMIN: "make another user an administrator first: `haptera user assign USER admin`",
+}
 
 EFFECTS: dict[Outcome, str] = {
     "not_applied": "",
@@ -124,7 +140,8 @@ def tell(error: HapteraError, *, change: bool = False, target: Target | None = N
     if change:
         text += EFFECTS[error.outcome]
         told["outcome"] = error.outcome
-    output.error(text, told, code)
+    help_ = NEXT_STEPS.get(error.code, "") if isinstance(error, ServerError) else ""
+    output.error(text, told, code, help_=help_)
     return code
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from haptera.client.backoff import Backoff
+from haptera.client.calls.access_methods import RoleInfo, User, Whoami
 from haptera.client.calls.backup_pieces import Backup
 from haptera.client.calls.entry import Entry
 from haptera.client.calls.lease_calls import LeaseInfo
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import AsyncIterator
 
+    from haptera.client.calls.administration import Administration, NewToken, RoleGrants, Token
     from haptera.client.leases.lease import Lease
     from haptera.client.recipes.barrier import Barrier
     from haptera.client.recipes.counter import Counter
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PASSWORD_VARIABLE",
     "USER_VARIABLE",
+    "Administration",
     "Backup",
     "Barrier",
     "Cache",
@@ -76,15 +79,21 @@ __all__ = [
     "Lock",
     "Maintenance",
     "Metrics",
+    "NewToken",
     "Queue",
     "RateLimit",
+    "RoleGrants",
+    "RoleInfo",
     "Scan",
     "Semaphore",
     "ServerMethods",
     "SnapshotMade",
+    "Token",
     "TransactResult",
     "Transaction",
+    "User",
     "Watch",
+    "Whoami",
     "Worker",
     "connect",
     "connect_peer",
@@ -98,8 +107,9 @@ __all__ = [
     "user_in",
 ]
 
-#: The recipes and leases, each with its module, which is imported when it is first used.
-_RECIPES: Final = {
+#: Names that few programs use, each with its module, which is imported when it is first used.
+_LATER: Final = {
+    "Administration": "haptera.client.calls.administration",
     "Barrier": "haptera.client.recipes.barrier",
     "Counter": "haptera.client.recipes.counter",
     "Election": "haptera.client.recipes.election",
@@ -107,14 +117,17 @@ _RECIPES: Final = {
     "Job": "haptera.client.recipes.job",
     "Lease": "haptera.client.leases.lease",
     "Lock": "haptera.client.recipes.lock",
+    "NewToken": "haptera.client.calls.administration",
     "Queue": "haptera.client.recipes.queue",
     "RateLimit": "haptera.client.recipes.rate_limit",
+    "RoleGrants": "haptera.client.calls.administration",
     "Semaphore": "haptera.client.recipes.semaphore",
+    "Token": "haptera.client.calls.administration",
     "Worker": "haptera.client.recipes.queue_worker",
 }
 
 if not TYPE_CHECKING:  # a type checker would take it to mean that any name is there
-    __getattr__ = lazily(__name__, _RECIPES)
+    __getattr__ = lazily(__name__, _LATER)
 
 TIMEOUT_SECONDS = 5.0
 

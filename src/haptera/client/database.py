@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
+from haptera.client.calls.access_calls import AccessCalls
 from haptera.client.calls.change_calls import ChangeCalls
 from haptera.client.calls.key_calls import KeyCalls
 from haptera.client.calls.lease_calls import LeaseCalls
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from haptera.client.channels.channel import Channel
 
 
-class Database(KeyCalls, TransactionCalls, ChangeCalls, LeaseCalls, RecipeCalls, StoreCalls):
+class Database(KeyCalls, TransactionCalls, ChangeCalls, LeaseCalls, RecipeCalls, StoreCalls, AccessCalls):
     """A key-value store. Made by :func:`haptera.connect` or :func:`haptera.open`; use it as ``async with … as db``.
 
     Any number of calls may be under way at once (``asyncio.gather``), in no order. Keys are ``str``, values ``str``

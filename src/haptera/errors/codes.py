@@ -157,52 +157,31 @@ class UnsupportedMechanism(ServerError):
 
 
 class PasswordPolicy(ServerError):
-    """2006: the password does not meet the policy.
-
-    Reserved: nothing answers with it yet.
-    """
+    """2006: the password does not meet the policy."""
 
 
 class UserExists(ServerError):
-    """2007: the user exists already.
-
-    Reserved: nothing answers with it yet.
-    """
+    """2007: the user exists already."""
 
 
 class UserNotFound(ServerError):
-    """2008: the user does not exist.
-
-    Reserved: nothing answers with it yet.
-    """
+    """2008: the user does not exist."""
 
 
 class RoleExists(ServerError):
-    """2009: the role exists already.
-
-    Reserved: nothing answers with it yet.
-    """
+    """2009: the role exists already."""
 
 
 class RoleNotFound(ServerError):
-    """2010: the role does not exist.
-
-    Reserved: nothing answers with it yet.
-    """
+    """2010: the role does not exist."""
 
 
 class ProtectedRole(ServerError):
-    """2011: the role cannot be changed.
-
-    Reserved: nothing answers with it yet.
-    """
+    """2011: the role cannot be changed."""
 
 
 class LastAdmin(ServerError):
-    """2012: the last administrator cannot be removed.
-
-    Reserved: nothing answers with it yet.
-    """
+    """2012: the last administrator cannot be removed."""
 
 
 class UnknownService(ServerError):

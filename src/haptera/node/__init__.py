@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from haptera.node.offline.verify import Start, Verification, verify
     from haptera.node.option_kinds import flag_of
     from haptera.node.scans import page_steps
+    from haptera.node.services.admin_methods import ADMIN_METHODS
     from haptera.node.services.backup_stream import backup_answer
     from haptera.node.services.kv_methods import METHODS
     from haptera.node.services.maintenance import maintain
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from haptera.node.write_batch import DROPPED
 
 __all__ = [
+    "ADMIN_METHODS",
     "ANONYMOUS",
     "DROPPED",
     "ELEMENTS_MAX",
@@ -127,6 +129,7 @@ _NAMES: Final = {
         "NodeServer",
         "check_listening",
     ),
+    "haptera.node.services.admin_methods": ("ADMIN_METHODS",),
     "haptera.node.services.kv_methods": ("METHODS",),
     "haptera.node.services.backup_stream": ("backup_answer",),
     "haptera.node.services.maintenance": ("maintain",),

@@ -21,6 +21,7 @@ from haptera.node.exposure import check_exposure, warn_of_exposure, warn_of_no_a
 from haptera.node.external_users import ExternalUsers, read_external_users
 from haptera.node.first_start import node_secret
 from haptera.node.request_rates import RequestRates
+from haptera.node.services.admin import AdminService
 from haptera.node.services.kv import KvService
 from haptera.node.services.rated_service import RatedService
 from haptera.node.services.server import ServerService
@@ -79,8 +80,8 @@ class NodeServer:
         self._server_service = ServerService(node)
         self._kv_service = KvService(node.commands, node.metrics, node.watches)
         self._services: tuple[Service, ...] = (
-            *rated([self._kv_service, self._server_service], node),
-            NodeSessionService(node.metrics),
+            *rated([self._kv_service, self._server_service, AdminService(node.commands, node.metrics)], node),
+            NodeSessionService(node.metrics, node.roles_of),
         )
         self._ended = dict.fromkeys(_COUNTED, 0)  # of the connections that have ended
         node.metrics.measure(

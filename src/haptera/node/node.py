@@ -225,6 +225,10 @@ class Node:
         """The store's applied revision."""
         return self._machine.revision
 
+    def roles_of(self, user: str) -> tuple[str, ...]:
+        """The roles that a user or a token has by itself, in order."""
+        return self._machine.access.roles_of(user)
+
     @property
     def index(self) -> int:
         """The index of the last entry that was applied."""

@@ -22,6 +22,7 @@ from haptera.access_rules import (
     ADMIN_ROLE,
     EVERY_KEY,
     KEY_PERMISSIONS,
+    LOCAL_USER,
     NODE_PERMISSIONS,
     NODE_SECRET_SIZE,
     PERMISSIONS,
@@ -140,6 +141,13 @@ class Access:
             return Login(token.verifier, not token.expired(now_ms))
         user = self.users.get(name)
         return Login(None, False) if user is None else Login(user.verifier, not user.disabled)
+
+    def roles_of(self, name: str) -> tuple[str, ...]:
+        """The roles that a user or a token has by itself, in order; none for one that is unknown."""
+        if name == LOCAL_USER:
+            return (ADMIN_ROLE,)
+        holder = self.tokens.get(name) or self.users.get(name)
+        return () if holder is None else holder.roles
 
     def permits(self, name: str, now_ms: int) -> Permits:
         """All that a user or a token may do: nothing for one that is unknown, disabled or expired.

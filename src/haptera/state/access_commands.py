@@ -3,14 +3,14 @@
 Each is judged on the tables as it finds them: two nodes that apply the same log come to the same users, and two
 administrators that remove each other at one time leave one of them.
 
-No command is judged by the user that gives it yet, because no connection authenticates. The check of permissions will
-judge here, at the command's place in the log, that nobody gives more than it has (spec/storage-format.md, section
-12.3).
+So is the user that gives it (`haptera.state.access_giving`): by all that it may do at the command's place in the log.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec.structs import replace
 
 from haptera.access_rules import ADMIN_ROLE
 from haptera.errors import Code, Failure, failure
@@ -25,28 +25,58 @@ from haptera.state.access import (
     powerful_roles,
     reached,
 )
+from haptera.state.access_giving import giving_refusal
+from haptera.state.access_operations import AccessChange
+from haptera.state.operations import method_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from haptera.state import access_operations as operations
     from haptera.state.access import Access
     from haptera.state.entries import Entries
     from haptera.state.results import Result
+    from haptera.state.sliced_work import Steps
+
+
+#: Units of work of a user or a token that is looked at, and of a role that is taken from one.
+_LOOK_WORK: Final = 1
+_TAKE_WORK: Final = 12
 
 
 class AccessCommands:
     """A method for each command, named as in its tag. Its result is [whether it has changed something].
 
     ``rehearsed`` asks for the result of a command that changes nothing, and for None of one that does. The time is that
-    of ``entries``: of the entry that is applied, or by the clock of reads.
+    of ``entries``, of the entry that is applied or by the clock of reads, and the user that of its events.
     """
 
-    __slots__ = ("_access", "_entries")
+    __slots__ = ("_access", "_entries", "_methods")
 
     def __init__(self, access: Access, entries: Entries) -> None:
         self._access = access
         self._entries = entries
+        self._methods: dict[type[AccessChange], Callable[..., Result | None]] = {
+            command: getattr(self, method_of(command)[1])
+            for command in AccessChange.__subclasses__()
+            if not command.in_slices
+        }
+
+    def change(self, op: AccessChange, *, rehearsed: bool = False) -> Result | None:
+        """The result of a command that its user may give, or 2004."""
+        refused = self._refused(op, rehearsed=rehearsed)
+        return self._methods[type(op)](op, rehearsed=rehearsed) if refused is None else refused
+
+    def unchanged(self, op: operations.RemoveRole) -> Result | None:
+        """The result of the removal of a role if that changes nothing."""
+        return self._refused(op, rehearsed=True) or self._removal_refused(op.role, self._roles_without(op.role))
+
+    def _refused(self, op: AccessChange, *, rehearsed: bool) -> Failure | None:
+        return giving_refusal(self._access, op, self._entries.events.user, self._now_ms(rehearsed))
+
+    def _now_ms(self, rehearsed: bool) -> int:
+        entries = self._entries
+        return entries.clock() if rehearsed else entries.now_ms
 
     def add_user(self, op: operations.AddUser, *, rehearsed: bool = False) -> Result | None:
         """A name that is taken is 2007, a missing role 2010, one user too many 3007."""
@@ -119,35 +149,49 @@ class AccessCommands:
             return failure(Code.TOO_MANY_REQUESTS, {"roles_max": limits.ROLES_MAX}, outcome="not_applied")
         return self._change(rehearsed, roles={**access.roles, op.role: StoredRole(_sorted(op.parents))})
 
-    def remove_role(self, op: operations.RemoveRole, *, rehearsed: bool = False) -> Result | None:
-        """A missing role is 2010, the built-in one 2011; 2012 where the last administrator is one by this role."""
-        refused = self._unchangeable(op.role)
+    def remove_role(self, op: operations.RemoveRole) -> Steps[Result]:
+        """A missing role is 2010, the built-in one 2011; 2012 where the last administrator is one by this role.
+
+        Readers have the tables of before until the last slice, because the tables themselves are not changed.
+        """
+        access, gone = self._access, op.role
+        refused = self._refused(op, rehearsed=False)
         if refused is not None:
             return refused
-        access, gone = self._access, op.role
-        roles = {
+        roles = self._roles_without(gone)
+        yield limits.SLICE_WORK_MAX
+        refused = self._removal_refused(gone, roles)
+        if refused is not None:
+            return refused
+        yield limits.SLICE_WORK_MAX
+        users, tokens = dict(access.users), dict(access.tokens)
+        tables: tuple[dict[str, Any], ...] = (users, tokens)
+        for table in tables:
+            work = 0
+            for name, holder in [*table.items()]:
+                work += _LOOK_WORK
+                if gone in holder.roles:
+                    table[name] = replace(holder, roles=_without(holder.roles, gone))
+                    work += _TAKE_WORK
+                if work >= limits.SLICE_WORK_MAX:
+                    yield work
+                    work = 0
+        access.adopt(users=users, roles=roles, tokens=tokens)
+        return (True,)
+
+    def _roles_without(self, gone: str) -> dict[str, StoredRole]:
+        return {
             name: StoredRole(_without(role.parents, gone), role.grants) if gone in role.parents else role
-            for name, role in access.roles.items()
+            for name, role in self._access.roles.items()
             if name != gone
         }
-        if self._leaves_none(gone, roles):
-            return failure(Code.LAST_ADMIN)
-        return self._change(
-            rehearsed,
-            users={
-                name: StoredUser(user.verifier, _without(user.roles, gone), user.disabled)
-                if gone in user.roles
-                else user
-                for name, user in access.users.items()
-            },
-            roles=roles,
-            tokens={
-                name: StoredToken(token.verifier, _without(token.roles, gone), token.expires_at_ms)
-                if gone in token.roles
-                else token
-                for name, token in access.tokens.items()
-            },
-        )
+
+    def _removal_refused(self, gone: str, roles: Mapping[str, StoredRole]) -> Failure | None:
+        """Why a role is not removed, which would leave these, or None."""
+        refused = self._unchangeable(gone)
+        if refused is None and self._leaves_none(gone, roles):
+            refused = failure(Code.LAST_ADMIN)
+        return refused
 
     def add_parent(self, op: operations.AddParent, *, rehearsed: bool = False) -> Result | None:
         """A missing role is 2010, the built-in one 2011, a parent that contains the role 3003, one too many 3007."""
@@ -199,8 +243,7 @@ class AccessCommands:
 
     def add_token(self, op: operations.AddToken, *, rehearsed: bool = False) -> Result | None:
         """A name that is taken is 2007, a missing role 2010, one token too many 3007. Tokens that have expired go."""
-        access, entries = self._access, self._entries
-        now_ms = entries.clock() if rehearsed else entries.now_ms
+        access, now_ms = self._access, self._now_ms(rehearsed)
         alive = {name: token for name, token in access.tokens.items() if not token.expired(now_ms)}
         refused = _user_exists(op.token) if op.token in alive else self._missing(op.roles)
         if refused is not None:

@@ -1,7 +1,7 @@
 """The commands of the part ``access``: users, roles, grants and tokens (`haptera.state.access_commands`).
 
-A node logs them like any change, so that users are there after a crash, in a snapshot and in a backup. They are no
-methods of the kv service.
+A node logs the changes like any other, so that users are there after a crash, in a snapshot and in a backup. They are
+methods of the admin service, and none of the kv service.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from haptera.access_rules import Permission
 from haptera.state.field_kinds import (
+    Bound,
     ExpiryTime,
     GrantPattern,
     NodeSecret,
@@ -21,8 +22,9 @@ from haptera.state.field_kinds import (
     TokenName,
     UserName,
     VerifierKind,
+    Version,
 )
-from haptera.state.operations import Write
+from haptera.state.operations import Read, Write
 
 
 class StoredVerifier(Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
@@ -47,9 +49,8 @@ Permissions = Annotated[list[Permission], PermissionsKind()]
 
 
 class AccessChange(Write, frozen=True):
-    """The base of the commands of this part. Each answers whether it has changed something."""
+    """The base of the changes of this part. Each answers whether it has changed something."""
 
-    of_node = True
     goes_on = True
 
 
@@ -100,6 +101,7 @@ class RemoveRole(AccessChange, tag="access.remove_role", frozen=True):
     """Users, tokens and roles that have it lose it."""
 
     frees = True
+    in_slices = True
 
     role: RoleName
 
@@ -152,6 +154,8 @@ class RemoveToken(AccessChange, tag="access.remove_token", frozen=True):
 class SetNodeSecret(AccessChange, tag="access.set_node_secret", frozen=True):
     """The secret of the decoys, of which a store has one: where there is one, it stays."""
 
+    of_node = True
+
     secret: NodeSecret
 
     def __repr__(self) -> str:
@@ -161,3 +165,34 @@ class SetNodeSecret(AccessChange, tag="access.set_node_secret", frozen=True):
     def __rich_repr__(self) -> list[tuple[str, object]]:
         """Show no more than ``repr`` does."""
         return [("secret", "***")]
+
+
+class ListUsers(Read, tag="access.users", frozen=True):
+    """The users in the order of their names, behind ``after``: ``limit`` of them at most."""
+
+    after: Bound | None = None
+    limit: Version | None = None
+
+
+class FindUser(Read, tag="access.user", frozen=True):
+    user: UserName
+
+
+class ListRoles(Read, tag="access.roles", frozen=True):
+    """The roles in the order of their names, with the built-in one."""
+
+    after: Bound | None = None
+    limit: Version | None = None
+
+
+class FindRole(Read, tag="access.role", frozen=True):
+    """The parents and the grants of a role."""
+
+    role: RoleName
+
+
+class ListTokens(Read, tag="access.tokens", frozen=True):
+    """The tokens in the order of their names, without their verifiers."""
+
+    after: Bound | None = None
+    limit: Version | None = None

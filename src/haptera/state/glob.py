@@ -27,6 +27,9 @@ from haptera.state.sliced_work import Steps, finish
 SHORT_GLOB_MAX: Final = 64
 #: Characters of one regular expression: half a millisecond to compile.
 _PIECE_MAX: Final = 256
+#: Literal characters, as many as there are; and one behind its backslash.
+_LITERAL: Final = re.compile(r"(?s)(?:[^*?\[\\]|\\.)*")
+_ESCAPED: Final = re.compile(r"(?s)\\(.)")
 #: Units of work of parsing a character, and of compiling one.
 _PARSE_WORK: Final = 2
 _COMPILE_WORK: Final = 8
@@ -124,6 +127,13 @@ class Glob:
             if at < 0:
                 return False
         return True
+
+
+def literal_prefix(text: str) -> str:
+    """Return the ``prefix`` that the compiled glob would have, without compiling the rest of it."""
+    found = _LITERAL.match(text)
+    assert found is not None
+    return _ESCAPED.sub(r"\1", found[0])
 
 
 @lru_cache(maxsize=64)

@@ -40,10 +40,13 @@ USERS_MAX: Final = 10_000
 TOKENS_MAX: Final = 10_000
 #: Roles of one store, the roles that one user, token or role has, and the grants of all roles together: all that one
 #: user may do is compiled in some milliseconds. A check of a key looks at each glob of its roles that is no prefix.
-#: A command on tables that are full in each way takes up to 15 ms, one that removes a role which all of them have 70.
+#: A command on tables that are full in each way takes up to 15 ms; one that removes a role is applied in slices.
 ROLES_MAX: Final = 1_000
 ROLES_HELD_MAX: Final = 64
 GRANTS_MAX: Final = 4_096
+#: Users, roles or tokens that one answer lists, and the characters of their names from which on it lists no more.
+ACCESS_LISTED_MAX: Final = 1_000
+ACCESS_PAGE_SIZE: Final = 64 * 1024
 
 #: Section 7.1: how long an answer is remembered, by its own clock; how large it may be; how many one user may have.
 ANSWER_KEPT_MS: Final = 600_000

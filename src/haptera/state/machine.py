@@ -17,6 +17,8 @@ from haptera.errors import Code, Failure, failure
 from haptera.state import limits
 from haptera.state.access import Access
 from haptera.state.access_commands import AccessCommands
+from haptera.state.access_operations import AccessChange, RemoveRole
+from haptera.state.access_reads import AccessReads
 from haptera.state.entries import KEY_WORK
 from haptera.state.event_history import EventBounds
 from haptera.state.field_kinds import list_field
@@ -107,23 +109,25 @@ class StateMachine:
         self._node_commands = NodeCommands(self.node, self.kv)
         self._growth = Growth()
         reads = [command for command in OPERATIONS if issubclass(command, Read)]
-        self._reads: dict[type, Callable[[Any], Result]] = self._methods(reads)
+        self._reads: dict[type, Callable[[Any], Result]] = self._methods(reads, AccessReads(self.access))
         self._many: dict[type, Callable[[Any], Steps[Result]]] = self._methods(
-            [command for command in WRITES if command.in_slices]
+            [command for command in WRITES if command.in_slices], self._access_commands
         )
         self._writes: dict[type, Callable[..., Any]] = self._methods(
-            [command for command in WRITES if not command.in_slices and command is not Transact]
+            [command for command in WRITES if not command.in_slices and command is not Transact], self._access_commands
         )
+        of_access = [command for command in self._writes if issubclass(command, AccessChange)]
+        self._writes |= dict.fromkeys(of_access, self._access_commands.change)
         self._transacts = Transacts(self.kv)
         self._writes[Transact] = self._transacts.transact
         self._writes[Forget] = self._forget
 
-    def _methods(self, commands: Iterable[type[Operation]]) -> dict[type, Callable[..., Any]]:
+    def _methods(self, commands: Iterable[type[Operation]], access: object) -> dict[type, Callable[..., Any]]:
         """Return the method of its part for each command; those of ``requests`` have none."""
         parts: dict[str, object] = {
             "kv": self.kv,
             "leases": self._lease_commands,
-            "access": self._access_commands,
+            "access": access,
             "node": self._node_commands,
         }
         named = {command: method_of(command) for command in commands}
@@ -236,6 +240,10 @@ class StateMachine:
             return refused
         if isinstance(op, RevokeLease):
             return self._lease_commands.unchanged(op)
+        if isinstance(op, AccessChange):
+            self.kv.events.user = command.user  # no entry is applied meanwhile: the next one has its own
+            if isinstance(op, RemoveRole):
+                return self._access_commands.unchanged(op)
         change = self._writes.get(type(op))
         if change is None:
             return self.kv.unchanged(op)

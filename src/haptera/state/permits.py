@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from haptera.access_rules import EVERY_KEY, KEY_PERMISSIONS, NODE_PERMISSIONS
-from haptera.state.glob import compile_glob
+from haptera.state.glob import compile_glob, literal_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -25,15 +25,20 @@ if TYPE_CHECKING:
 _SPECIAL: Final = frozenset("*?[\\")
 
 
+def is_one_key(pattern: str) -> bool:
+    """Whether a pattern matches one key alone, which is the pattern itself."""
+    return _SPECIAL.isdisjoint(pattern)
+
+
 class _Patterns:
     """The patterns on which one permission is granted."""
 
-    __slots__ = ("cost", "every", "globs", "keys", "prefixes")
+    __slots__ = ("cost", "every", "given", "globs", "keys", "prefixes")
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        given = set(patterns)
+        given = self.given = frozenset(patterns)
         self.every = EVERY_KEY in given
-        self.keys = frozenset(pattern for pattern in given if _SPECIAL.isdisjoint(pattern))
+        self.keys = frozenset(filter(is_one_key, given))
         globs = [compile_glob(pattern) for pattern in sorted(given - self.keys)]
         self.prefixes = _shortest(glob.prefix for glob in globs if not glob.cost)
         self.globs: list[Glob] = [glob for glob in globs if glob.cost]
@@ -100,6 +105,16 @@ class Permits:
         """
         patterns = self._patterns[permission]
         return patterns.every or _begins(prefix, patterns.prefixes)
+
+    def holds(self, permission: Permission, pattern: str) -> bool:
+        """Whether it may do this to each key that a pattern matches, by a grant of this very pattern or of a prefix.
+
+        Other globs that match all of these keys are not counted.
+        """
+        patterns = self._patterns.get(permission)  # type: ignore[arg-type]  # one of the node has none
+        if patterns is None:
+            return self.has(permission)  # type: ignore[arg-type]
+        return patterns.every or pattern in patterns.given or _begins(literal_prefix(pattern), patterns.prefixes)
 
     def anywhere(self, permission: KeyPermission) -> bool:
         """Whether there may be a key to which it may do this."""

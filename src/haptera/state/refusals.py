@@ -14,8 +14,19 @@ from haptera.errors import Code, Failure, failure
 from haptera.key_rules import placed
 from haptera.state import limits
 from haptera.state.field_kinds import KeysKind, list_field
+from haptera.state.node_operations import SetMaintenance
 from haptera.state.operation_sets import FENCED, OPERATIONS
-from haptera.state.operations import AsOf, Count, OpenScan, OpenWatch, Operation, Transact
+from haptera.state.operations import (
+    AsOf,
+    Count,
+    OpenScan,
+    OpenWatch,
+    Operation,
+    Read,
+    Transact,
+    Write,
+    method_of,
+)
 from haptera.state.permits import Permits
 
 if TYPE_CHECKING:
@@ -114,8 +125,17 @@ def _refusal_of_watch(op: OpenWatch, permits: Permits) -> Failure | None:
 
 
 def _refusal_of_node_command(op: Operation, permits: Permits) -> Failure | None:
-    """A command that is no method: the node gives it, or a service that judges by itself."""
+    """A command that is no method: the node gives it."""
     return denied("admin")
+
+
+def _judged_in_the_log(op: Operation, permits: Permits) -> Failure | None:
+    """A change of the users is judged where it stands in the log (`haptera.state.access_giving`)."""
+    return None
+
+
+def _needing(permission: NodePermission) -> Refusal:
+    return lambda op, permits: None if permits.has(permission) else denied(permission)
 
 
 _SOMEWHERE: Final = "not permits.anywhere('{0}') and denied('{0}')"
@@ -170,4 +190,10 @@ REFUSALS: Final[dict[type[Operation], Refusal]] = {
     OpenWatch: _refusal_of_watch,
     Transact: _refusal_of_transact,
     AsOf: lambda op, permits: refusal(op.read, permits),
+    SetMaintenance: _needing("admin"),
+    **{
+        command: _needing("user_admin") if issubclass(command, Read) else _judged_in_the_log
+        for command in OPERATIONS
+        if method_of(command)[0] == "access" and not (issubclass(command, Write) and command.of_node)
+    },
 }

@@ -32,7 +32,8 @@ class FakePeer:
         self.closing: list[Callable[[], None]] = []
         self.streams = 1
         self.closed = False
-        self.tls = None
+        self.tls: object | None = None
+        self.remote = "127.0.0.1:1"
 
     @property
     def writable(self) -> bool:

@@ -1,4 +1,4 @@
-"""Users, roles and tokens go through a node's log like any change, and no connection reaches them yet."""
+"""Users, roles and tokens go through a node's log like any change, and the kv service does not reach them."""
 
 from __future__ import annotations
 
@@ -96,9 +96,9 @@ async def test_a_verifier_is_nowhere_in_the_clear() -> None:
     assert not any(MARK in content for content in written)
 
 
-async def test_no_connection_reaches_the_users() -> None:
+async def test_the_kv_service_does_not_reach_the_users() -> None:
     names = {method_of(op)[1] for op in OPERATIONS if method_of(op)[0] == "access"}
-    assert len(names) == 15
+    assert len(names) == 20
     assert names.isdisjoint(METHODS)
     async with node(storage="memory") as url, dial(url) as peer:
         for name in sorted(names):

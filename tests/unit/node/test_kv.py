@@ -238,8 +238,8 @@ async def test_without_the_capability_a_request_id_is_not_remembered() -> None:
 
 async def test_the_digest_tells_methods_and_arguments_apart() -> None:
     """The length-delimited parts: what is a method's name to one is not the beginning of an argument to another."""
-    digests = {write_requests._digest_prefix(method) for method in ("set", "set_many", "delete", "delete_many")}
-    assert write_requests._digest_prefix("set") == b"\x02kv\x03set"
+    digests = {write_requests.digest_prefix("kv", method) for method in ("set", "set_many", "delete", "delete_many")}
+    assert write_requests.digest_prefix("kv", "set") == b"\x02kv\x03set"
     assert len(digests) == 4
 
 

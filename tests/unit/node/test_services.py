@@ -115,7 +115,7 @@ async def test_an_unknown_method_is_refused() -> None:
 async def test_whoami_is_nobody() -> None:
     peer = FakePeer()
     requests = [peer.request("whoami", service="session"), peer.request("who", service="session")]
-    NodeSessionService(Metrics()).handle([request.request for request in requests])
+    NodeSessionService(Metrics(), lambda user: ()).handle([request.request for request in requests])
     assert requests[0].result == {"user": "", "roles": [], "mechanism": "", "secure": False}
     assert requests[1].code == 3002
 

@@ -267,7 +267,9 @@ def test_two_administrators_that_remove_each_other_leave_one() -> None:
     db = store(AddUser("ann", VERIFIER, ["admin"]))
     results = db.apply(db.index + 1, 1, [Logged(RemoveUser("ann"), "root"), Logged(RemoveUser("root"), "ann")])
     assert results[0] == MADE
-    assert refused(results[1], 2012)
+    assert refused(results[1], 2004, permission="user_admin")
+    [again] = db.apply(db.index + 1, 1, [Logged(RemoveUser("root"), "root")])
+    assert refused(again, 2012)
     assert list(db.access.users) == ["root"]
 
 

@@ -81,3 +81,14 @@ def test_one_check_is_the_function_that_a_hot_path_keeps() -> None:
     check = permits.check_of("read")
     assert check is permits.check_of("read")
     assert (check("a1"), check("b")) == (True, False)
+
+
+def test_a_pattern_is_held_by_itself_by_a_prefix_of_it_or_by_every_key() -> None:
+    permits = Permits([("a/*", ("read",)), ("?b", ("read",)), ("k", ("write",)), ("*", ("scan", "backup"))])
+    assert all(permits.holds("read", pattern) for pattern in ("a/*", "a/b*", "a/[xy]", "a/key", "?b"))
+    assert not any(permits.holds("read", pattern) for pattern in ("*", "a*", "ab", "?/x", "b*"))
+    assert permits.holds("write", "k")
+    assert not permits.holds("write", "k*")
+    assert permits.holds("scan", "*")
+    assert permits.holds("scan", "any?")
+    assert (permits.holds("backup", "*"), permits.holds("restore", "*")) == (True, False)

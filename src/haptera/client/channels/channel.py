@@ -43,6 +43,10 @@ class Channel(Protocol):
         """The server that has answered last."""
 
     @property
+    def private(self) -> bool:
+        """Whether strangers cannot read the calls: they go inside TLS, or do not leave this machine."""
+
+    @property
     def closed(self) -> bool:
         """Whether no more calls are taken."""
 

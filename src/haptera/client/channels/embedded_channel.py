@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from haptera import forks
+from haptera.client.calls.access_methods import ANYONE_HERE, SessionMethods
 from haptera.client.calls.argument_checks import unsendable
 from haptera.client.calls.methods import BackedUp, Method, Row, Scanned, ServerMethods
 from haptera.client.channels.calls_under_way import UnderWay
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 try:
     from haptera.node import (
+        ADMIN_METHODS,
         ANONYMOUS,
         DROPPED,
         ELEMENTS_MAX,
@@ -56,6 +58,8 @@ PAGE_ROWS_MAX = 512
 
 class EmbeddedChannel:
     """Carries calls to the node of the data directory ``path``, opened by `start` or by the first call."""
+
+    private = True
 
     def __init__(
         self,
@@ -159,10 +163,12 @@ class EmbeddedChannel:
         node = self._node or await self._opened()
         if method is ServerMethods.status:
             return cast("R", status(node))
+        if method is SessionMethods.whoami:
+            return cast("R", ANYONE_HERE)
         if method is ServerMethods.maintenance:
             answer = await in_time(maintain(node, argument), timeout, outcome="unknown")
             return unsendable(argument, answer) if isinstance(answer, Failure) else method.convert(answer)
-        known = METHODS[method.name]
+        known = (METHODS if method.service == "kv" else ADMIN_METHODS)[method.name]
         long = known.list_field is not None and len(argument[0]) > ELEMENTS_MAX
         if long:
             command = await _long_command(node, known, argument, timeout)

@@ -58,7 +58,7 @@ from haptera.errors import (
 )
 from haptera.key_rules import size_refusal
 from haptera.peer import Answer, Call, Peer
-from haptera.transport import wrong_loop
+from haptera.transport import is_loopback, wrong_loop
 
 if TYPE_CHECKING:
     from haptera.client.channels.channel import StreamEnd
@@ -94,6 +94,7 @@ class RemoteChannel:
         self._new_id = RequestIds().new
         self._time = time.monotonic  # the loop's own clock from the first call on
         self._shown = shown
+        self.private = address.tls or all(is_loopback(host) for host, _ in address.hosts)
         self._home: asyncio.AbstractEventLoop | None = None  # the loop of the connections, from the first call on
         self._pid = 0
         self._answered_by: Peer | None = None  # the connection of the last answer

@@ -142,12 +142,14 @@ class _Submitted:
                 self._writes.fail(request, DROPPED)
 
 
-def _digest_prefix(method: str) -> bytes:
+def digest_prefix(service: str, method: str) -> bytes:
     """The part of a digest's input before the argument: service and method, each behind its length."""
-    return b"".join(len(name).to_bytes(1, "big") + name for name in (SERVICE.encode(), method.encode()))
+    return b"".join(len(name).to_bytes(1, "big") + name for name in (service.encode(), method.encode()))
 
 
-_DIGEST_PREFIXES = {name: _digest_prefix(name) for name, method in METHODS.items() if method.version_at is not None}
+_DIGEST_PREFIXES = {
+    name: digest_prefix(SERVICE, name) for name, method in METHODS.items() if method.version_at is not None
+}
 
 
 def digest_of(method: str) -> Any:

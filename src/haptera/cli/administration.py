@@ -1,0 +1,62 @@
+"""The parts that the commands of users, roles, grants and tokens share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from haptera.access_rules import PERMISSIONS
+from haptera.cli import output
+from haptera.cli.exit_codes import DONE
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from haptera.cli.client_command import Client
+    from haptera.client import Administration, Database
+
+
+class PermissionList(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no parameters
+    """Permissions with commas between them, each once."""
+
+    name = "permissions"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        given = tuple(str(value).split(","))
+        for each in given:
+            if each not in PERMISSIONS:
+                self.fail(f"{each!r} is none of {', '.join(PERMISSIONS)}.", param, ctx)
+        return tuple(dict.fromkeys(given))
+
+
+def change(
+    client: Client, made: Callable[[Administration], Awaitable[bool | None]], done: str, fields: dict[str, Any]
+) -> int:
+    """Make a change, and write what was done: ``done``, or ``unchanged`` where nothing was to be done."""
+
+    async def run(db: Database) -> int:
+        changed = await made(db.admin) is not False
+        client.show({**fields, "changed": changed}, done if changed else "unchanged")
+        return DONE
+
+    return client.run(run, change=True)
+
+
+def show_rows(
+    client: Client, columns: Sequence[str], rows: Iterable[dict[str, Any]], cells: Callable[[dict[str, Any]], list[str]]
+) -> None:
+    """Write a list: a table for a terminal, lines with tabs for a pipe, and a document a line with ``--json``."""
+    if client.as_json:
+        for row in rows:
+            output.json_line(row)
+    elif output.is_terminal():
+        output.table(columns, map(cells, rows))
+    else:
+        for row in rows:
+            output.line("\t".join(cells(row)))
+
+
+def joined(names: Iterable[str]) -> str:
+    """Join names for one cell; a dash where there are none."""
+    return ",".join(names) or "-"

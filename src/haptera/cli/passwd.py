@@ -1,0 +1,48 @@
+"""``haptera passwd``"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from haptera.access_rules import is_user_name
+from haptera.cli.administration import change
+from haptera.cli.client_command import Client, client_options
+from haptera.cli.exit_codes import DONE
+from haptera.cli.new_passwords import new_password, password_option
+
+if TYPE_CHECKING:
+    from haptera.client import Database
+
+
+@click.command()
+@click.argument("user", required=False)
+@password_option
+@client_options()
+def command(user: str | None, password_file: str | None, client: Client) -> int:
+    """Give USER, or this command's own user, another password.
+
+    A user that has come in by its password may change its own; another's needs the permission user_admin.
+
+    The password is asked for twice, unless a file, standard input or HAPTERA_NEW_PASSWORD has it: at least 12
+    characters, 5 different ones, without the name in it. It does not leave this command. Exit code 1: there is no such
+    user.
+    """
+    if user is None:
+        found: list[str] = []
+
+        async def ask(db: Database) -> int:
+            found.append((await db.whoami()).user)
+            return DONE
+
+        code = client.run(ask)
+        if not found:
+            return code
+        if not is_user_name(found[0]):
+            raise click.UsageError(
+                f"this command comes in as {found[0] or 'no user'}, which has no password: name a USER"
+            )
+        user = found[0]
+    name, password = user, new_password(password_file, user)
+    return change(client, lambda admin: admin.set_password(name, password), "changed", {"user": name})

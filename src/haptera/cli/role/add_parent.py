@@ -1,0 +1,21 @@
+"""``haptera role add-parent``"""
+
+from __future__ import annotations
+
+import click
+
+from haptera.cli.administration import change
+from haptera.cli.client_command import Client, client_options
+
+
+@click.command()
+@click.argument("role")
+@click.argument("parent")
+@client_options()
+def command(role: str, parent: str, client: Client) -> int:
+    """Give ROLE the grants of PARENT.
+
+    Exit code 1: there is no such role, or no such parent. Exit code 2: PARENT contains ROLE.
+    """
+    fields = {"role": role, "parent": parent}
+    return change(client, lambda admin: admin.add_parent(role, parent), "added", fields)

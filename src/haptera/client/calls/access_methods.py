@@ -1,0 +1,105 @@
+"""The methods of the services ``admin`` and ``session``, each with the shape of its answer."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from haptera.client.calls.methods import Count, Method, Milliseconds
+
+
+class Whoami(msgspec.Struct, frozen=True, gc=False):
+    """The identity of a connection: its ``user``, empty for an anonymous one, the ``roles`` that it has by itself, the
+    ``mechanism`` that has proved who it is, and whether the connection is ``secure``: inside TLS or on a Unix socket.
+    """
+
+    user: str
+    roles: list[str]
+    mechanism: str
+    secure: bool
+
+
+#: The caller of an embedded store, who may do everything.
+ANYONE_HERE: Final = Whoami("", [], "", True)
+
+
+class User(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A user. It has a *verifier* if it has a password."""
+
+    name: str
+    has_verifier: bool
+    disabled: bool
+    roles: list[str]
+
+
+class FoundRole(msgspec.Struct, array_like=True, frozen=True):
+    """The parents of a role, and its grants in the order of their patterns."""
+
+    parents: list[str]
+    grants: list[tuple[str, list[str]]]
+
+
+class RoleInfo(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A role in a list: its parents, and the number of patterns on which it gives something by itself."""
+
+    name: str
+    parents: list[str]
+    patterns: Count
+
+
+class ListedToken(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    name: str
+    expires_at_ms: Milliseconds | None
+    roles: list[str]
+
+
+class Changed(msgspec.Struct, array_like=True, frozen=True):
+    changed: bool
+
+
+class Users(msgspec.Struct, array_like=True, frozen=True):
+    rows: list[User]
+    more: bool
+
+
+class Roles(msgspec.Struct, array_like=True, frozen=True):
+    rows: list[RoleInfo]
+    more: bool
+
+
+class Tokens(msgspec.Struct, array_like=True, frozen=True):
+    rows: list[ListedToken]
+    more: bool
+
+
+class AdminMethods:
+    """The methods of the service ``admin``."""
+
+    SERVICE: Final = "admin"
+
+    add_user = Method(Changed, write=True, service=SERVICE)
+    remove_user = Method(Changed, write=True, service=SERVICE)
+    set_verifier = Method(Changed, write=True, service=SERVICE)
+    set_disabled = Method(Changed, write=True, service=SERVICE)
+    assign_role = Method(Changed, write=True, service=SERVICE)
+    withdraw_role = Method(Changed, write=True, service=SERVICE)
+    add_role = Method(Changed, write=True, service=SERVICE)
+    remove_role = Method(Changed, write=True, service=SERVICE)
+    add_parent = Method(Changed, write=True, service=SERVICE)
+    remove_parent = Method(Changed, write=True, service=SERVICE)
+    add_grant = Method(Changed, write=True, service=SERVICE)
+    remove_grant = Method(Changed, write=True, service=SERVICE)
+    add_token = Method(Changed, write=True, service=SERVICE)
+    remove_token = Method(Changed, write=True, service=SERVICE)
+    user = Method(User, service=SERVICE)
+    users = Method(Users, service=SERVICE)
+    role = Method(FoundRole, service=SERVICE)
+    roles = Method(Roles, service=SERVICE)
+    tokens = Method(Tokens, service=SERVICE)
+
+
+class SessionMethods:
+    """The methods of the service ``session`` that a database calls."""
+
+    whoami = Method(Whoami, service="session")

@@ -1,0 +1,24 @@
+"""The connections whose bytes strangers cannot read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from haptera.peer import link_of
+from haptera.transport import is_loopback
+
+if TYPE_CHECKING:
+    from haptera.peer import Peer
+
+#: The name of the other end of a Unix socket.
+_UNIX: Final = "unix"
+
+
+def is_secure(peer: Peer) -> bool:
+    """Whether a connection is inside TLS or on a Unix socket."""
+    return link_of(peer).tls is not None or peer.remote == _UNIX
+
+
+def is_private(peer: Peer) -> bool:
+    """Whether a connection is secure, or does not leave this machine."""
+    return is_secure(peer) or is_loopback(peer.remote.rpartition(":")[0].strip("[]"))
