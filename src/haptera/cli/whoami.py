@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 def command(client: Client) -> int:
     """Show the user that the node takes this command for, its roles, and the mechanism that has proved it.
 
-    The user is empty where the node asks for no proof. secure says whether the connection is inside TLS or on a Unix
-    socket.
+    The user is empty where the node asks for no proof. secure says whether the connection is inside TLS.
     """
 
     async def run(db: Database) -> int:

@@ -11,7 +11,7 @@ from haptera.errors import Code, Failure, failure
 from haptera.node.commands import Submitter
 from haptera.node.services import admin
 from haptera.node.services.admin_methods import ADMIN_METHODS
-from haptera.node.services.private_links import is_private, is_secure
+from haptera.node.services.private_links import is_private
 from haptera.node.services.session import NodeSessionService
 from haptera.peer import Identity
 from haptera.state.access_operations import AddUser, SetVerifier, StoredVerifier
@@ -212,22 +212,22 @@ async def test_a_verifier_is_taken_where_no_stranger_can_read_it(method: str) ->
 
 
 @pytest.mark.parametrize(
-    ("remote", "secure", "private"),
+    ("remote", "private"),
     [
-        ("unix", True, True),
-        ("127.0.0.1:5", False, True),
-        ("[::1]:5", False, True),
-        ("10.0.0.1:5", False, False),
-        ("[2001:db8::1]:5", False, False),
-        ("", False, False),
+        ("unix", True),
+        ("127.0.0.1:5", True),
+        ("[::1]:5", True),
+        ("10.0.0.1:5", False),
+        ("[2001:db8::1]:5", False),
+        ("", False),
     ],
 )
-def test_a_private_link_is_inside_tls_or_stays_on_the_machine(remote: str, secure: bool, private: bool) -> None:
+def test_a_private_link_is_inside_tls_or_stays_on_the_machine(remote: str, private: bool) -> None:
     peer: Any = FakePeer()
     peer.remote = remote
-    assert (is_secure(peer), is_private(peer)) == (secure, private)
+    assert is_private(peer) is private
     peer.tls = object()
-    assert (is_secure(peer), is_private(peer)) == (True, True)
+    assert is_private(peer)
 
 
 async def test_each_change_is_told_before_its_answer_and_without_its_verifier() -> None:

@@ -11,7 +11,7 @@ from haptera.client.calls.methods import Count, Method, Milliseconds
 
 class Whoami(msgspec.Struct, frozen=True, gc=False):
     """The identity of a connection: its ``user``, empty for an anonymous one, the ``roles`` that it has by itself, the
-    ``mechanism`` that has proved who it is, and whether the connection is ``secure``: inside TLS or on a Unix socket.
+    ``mechanism`` that has proved who it is, and whether the connection is ``secure``: inside TLS.
     """
 
     user: str
@@ -21,7 +21,7 @@ class Whoami(msgspec.Struct, frozen=True, gc=False):
 
 
 #: The caller of an embedded store, who may do everything.
-ANYONE_HERE: Final = Whoami("", [], "", True)
+ANYONE_HERE: Final = Whoami("", [], "", False)
 
 
 class User(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -14,11 +14,8 @@ if TYPE_CHECKING:
 _UNIX: Final = "unix"
 
 
-def is_secure(peer: Peer) -> bool:
-    """Whether a connection is inside TLS or on a Unix socket."""
-    return link_of(peer).tls is not None or peer.remote == _UNIX
-
-
 def is_private(peer: Peer) -> bool:
-    """Whether a connection is secure, or does not leave this machine."""
-    return is_secure(peer) or is_loopback(peer.remote.rpartition(":")[0].strip("[]"))
+    """Whether a connection is inside TLS, or does not leave this machine."""
+    if link_of(peer).tls is not None or peer.remote == _UNIX:
+        return True
+    return is_loopback(peer.remote.rpartition(":")[0].strip("[]"))

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from haptera.node.services.private_links import is_secure
 from haptera.node.services.submitters import submitter_of
-from haptera.peer import Request, SessionService, has_no_argument
+from haptera.peer import Request, SessionService, has_no_argument, link_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,7 +41,7 @@ class NodeSessionService(SessionService):
                     "user": user,
                     "roles": self._roles_of(user),
                     "mechanism": _mechanism(request.peer),
-                    "secure": is_secure(request.peer),
+                    "secure": link_of(request.peer).tls is not None,
                 }
                 request.respond(msgspec.msgpack.encode(answer))
         if others:

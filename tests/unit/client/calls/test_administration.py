@@ -144,7 +144,7 @@ async def test_lists_go_on_behind_a_page(kind: str, tmp_path: Path, monkeypatch:
 async def test_whoami_is_anonymous_where_no_proof_is_asked_for(kind: str, tmp_path: Path) -> None:
     async with store(kind, tmp_path) as db:
         who = await db.whoami()
-        assert (who.user, who.roles, who.mechanism, who.secure) == ("", [], "", True)
+        assert (who.user, who.roles, who.mechanism, who.secure) == ("", [], "", False)
 
 
 @each_store
