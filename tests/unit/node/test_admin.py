@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 KEY = b"a key that nothing may ever show"
 VERIFIER: list[Any] = [b"s" * 16, 600_000, KEY, KEY]
-ID = b"i" * 16
+ID, OTHER_ID = b"i" * 16, b"o" * 16
 CHANGES: dict[str, list[Any]] = {
     "add_user": ["ann", VERIFIER, []],
     "remove_user": ["ann"],
@@ -142,6 +142,8 @@ async def test_a_repetition_is_answered_as_the_first_time() -> None:
         assert (TAG_REPLAYED in first.entries, TAG_REPLAYED in again.entries) == (False, True)
         assert (await store.ask("add_role", "web", [], request_id=ID)).code == 3012
         assert (await store.ask("remove_role", "app", request_id=ID)).code == 3012
+        assert (await store.ask("add_parent", "app", "admin", request_id=OTHER_ID)).result == [True]
+        assert (await store.ask("remove_parent", "app", "admin", request_id=OTHER_ID)).code == 3012
         assert (await store.ask("add_role", "app", [])).code == 2009
 
 
