@@ -17,7 +17,9 @@ from rich.pretty import pretty_repr
 
 import haptera
 from haptera.client.calls.administration import NewToken
+from haptera.client.channels.store_url import Given
 from haptera.connection.config import Config
+from haptera.peer.own_credential import OwnCredential
 from haptera.peer.url_options import Options
 from haptera.security import ClientKeys, PlainLogin, SigningSecret, Verifier
 from haptera.security.scram_messages import ClientFinal
@@ -36,6 +38,7 @@ HOLDERS: dict[type, Callable[[], object]] = {
     DataKey: lambda: DataKey.of(SECRET),
     MasterKey: lambda: MasterKey.of(SECRET),
     NewToken: lambda: NewToken("token:1", SECRET.decode(), None),
+    Given: lambda: Given("app", SECRET.decode()),
     Options: lambda: Options(signing_key=SECRET),
     ClientKeys: lambda: ClientKeys(SECRET, SECRET),
     SetNodeSecret: lambda: SetNodeSecret(SECRET),
@@ -43,6 +46,7 @@ HOLDERS: dict[type, Callable[[], object]] = {
     StoredVerifier: lambda: StoredVerifier(SECRET, 4096, SECRET, SECRET),
     Verifier: lambda: Verifier(SECRET, 4096, SECRET, SECRET),
     SigningSecret: lambda: SigningSecret(SECRET, SECRET),
+    OwnCredential: lambda: OwnCredential("PLAIN", "app", SECRET.decode()),
     PlainLogin: lambda: PlainLogin("app", SECRET.decode()),
     ClientFinal: lambda: ClientFinal("c", "r", SECRET, "c=c,r=r"),
 }
