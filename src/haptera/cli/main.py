@@ -70,6 +70,7 @@ COMMANDS: Final = {
     "snapshot": "Make a snapshot of the store.",
     "maintenance": "Close a store to changes for a while.",
     "storage": "Check a data directory, look into it, save what is whole.",
+    "audit": "Check the audit log of a node, and write its head.",
     "pitr": "Recover a store as it was at a revision or a time.",
     "dev-certs": "Make certificates for tests of TLS.",
     "bench": "Measure a store, or the messaging library.",
@@ -92,10 +93,10 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 
 _HELP: Final = f"""Haptera: a durable key-value database for operational state.
 
-`haptera serve` serves a store, `storage` and `pitr` work on the directory of one, and the other commands are its
-clients; `dev-certs` makes files for tests. A client finds its store by --url, else by
-HAPTERA_URL, else it takes the node that this user or root runs in this directory, else {defaults.URL}. The options
---url, --user, --password-file, --timeout, --wait and --json may stand before the command's name, too.
+`haptera serve` serves a store, `storage`, `audit` and `pitr` work on the directory of one, and the other commands are
+its clients; `dev-certs` makes files for tests. A client finds its store by --url, else by HAPTERA_URL, else it takes
+the node that this user or root runs in this directory, else {defaults.URL}. The options --url, --user,
+--password-file, --timeout, --wait and --json may stand before the command's name, too.
 
 {listed(OF_CLIENTS)}
 """

@@ -11,6 +11,8 @@ from haptera.lazy import lazily
 
 if TYPE_CHECKING:
     from haptera.node.apply_committed import ApplyFailed
+    from haptera.node.audit.chain import Head
+    from haptera.node.audit.chain_check import Fault
     from haptera.node.commands import ANONYMOUS, Envelope
     from haptera.node.config import OPTIONS, NodeConfig
     from haptera.node.config_sources import load, misspelt
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from haptera.node.malloc_settings import return_large_blocks
     from haptera.node.master_key import MasterKeyCommand, MasterKeySource, read_master_key_file
     from haptera.node.node import Node
+    from haptera.node.offline.audit import AuditVerification, verify_audit
     from haptera.node.offline.from_backup import Restored, restore_backup, verify_backup
     from haptera.node.offline.keys import Migration, change_master_key, migrate, rotate_data_key
     from haptera.node.offline.pitr import Reach, Timeline, shown_time
@@ -50,8 +53,11 @@ __all__ = [
     "OPTIONS",
     "AdminPassword",
     "ApplyFailed",
+    "AuditVerification",
     "CurrentKeys",
     "Envelope",
+    "Fault",
+    "Head",
     "LocalFeed",
     "Lost",
     "MasterKeyCommand",
@@ -94,12 +100,16 @@ __all__ = [
     "status",
     "too_many_bytes",
     "verify",
+    "verify_audit",
     "verify_backup",
 ]
 
 # The names of each module.
 _NAMES: Final = {
     "haptera.node.apply_committed": ("ApplyFailed",),
+    "haptera.node.audit.chain": ("Head",),
+    "haptera.node.audit.chain_check": ("Fault",),
+    "haptera.node.offline.audit": ("AuditVerification", "verify_audit"),
     "haptera.node.weaknesses": ("Weakness", "in_order", "of_directory"),
     "haptera.node.write_batch": ("DROPPED",),
     "haptera.node.commands": (

@@ -303,11 +303,15 @@ class CommitPipeline:
         """End the writer after the loop was closed. Changes that are not with the disk are dropped, unanswered."""
         self._cluster.close()
 
-    async def close(self) -> None:
-        """Refuse new writes (5005), wait for the others' results, and end the writer."""
+    async def stop(self) -> None:
+        """Refuse new writes (5005), and wait for the others' results."""
         if self._refusal is None:
             self._refusal = failure(Code.SHUTTING_DOWN, outcome="not_applied")
         await self.drain()
+
+    async def close(self) -> None:
+        """Stop, and end the writer."""
+        await self.stop()
         self._cluster.close()
 
     def _flush(self) -> None:

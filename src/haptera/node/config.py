@@ -21,6 +21,15 @@ from haptera.connection import (
     seconds,
 )
 from haptera.errors import ConfigurationError
+from haptera.node.audit.options import (
+    AUDIT_FILE_SIZE_DEFAULT,
+    AUDIT_RETAIN_DEFAULT,
+    AuditData,
+    AuditFileSize,
+    AuditKeys,
+    AuditRetain,
+    AuditSlow,
+)
 from haptera.node.caller_limits import ConnectionsPerAddress, RateBurst, SessionRate, UserRate
 from haptera.node.logging import FORMATS, LEVELS
 from haptera.node.option_kinds import (
@@ -259,6 +268,11 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     session_rate: SessionRate = 0.0
     user_rate: UserRate = 0.0
     rate_burst: RateBurst = 2.0
+    audit_data: AuditData = "off"
+    audit_keys: AuditKeys = "plain"
+    audit_slow: AuditSlow = 1.0
+    audit_file_size: AuditFileSize = AUDIT_FILE_SIZE_DEFAULT
+    audit_retain: AuditRetain = AUDIT_RETAIN_DEFAULT
     compression: Annotated[
         Literal["auto", "zstd", "none"],
         choice(

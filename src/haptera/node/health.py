@@ -16,6 +16,9 @@ __all__ = ["LEASES_MANY", "Health", "health"]
 #: From this number of leases on an operator is told, who can still find the program that leaves them behind.
 LEASES_MANY: Final = limits.LEASES_MAX * 4 // 5
 
+#: The next step where the audit log cannot be written.
+_OF_AUDIT: Final = "make room on the disk; if it has room, see what it says in the log of the kernel, and start again"
+
 
 class Health(NamedTuple):
     """``reason`` is empty where all is well, and so is ``help``, the next step, where there is none to take.
@@ -75,6 +78,10 @@ def _maintenance(node: Node) -> Health | None:
 
 
 def _trouble(node: Node) -> Health | None:
+    audit = node.audit
+    if audit.trouble:
+        reason = f"administration is refused, because the audit log cannot be written: {audit.trouble}"
+        return Health("ok", reason, _OF_AUDIT, node.wall_ms(audit.trouble_since))
     archiver = node.archiver
     if archiver is not None and archiver.trouble:
         left = f"{archiver.lag} segments are not archived" if archiver.lag else "the archive cannot be used"

@@ -24,6 +24,7 @@ from haptera.node.request_rates import RequestRates
 from haptera.node.services.admin import AdminService
 from haptera.node.services.kv import KvService
 from haptera.node.services.rated_service import RatedService
+from haptera.node.services.recording import AuditRecording
 from haptera.node.services.server import ServerService
 from haptera.node.services.session import NodeSessionService
 from haptera.node.services.submitters import admit
@@ -77,8 +78,9 @@ class NodeServer:
         #: Of its decoys, and of the certificates of its users, from `start` on.
         self._secret = b""
         self._external = ExternalUsers()
-        self._server_service = ServerService(node)
-        self._kv_service = KvService(node.commands, node.metrics, node.watches)
+        recording = AuditRecording(node.audit, node.config)
+        self._server_service = ServerService(node, recording.requests)
+        self._kv_service = KvService(node.commands, node.metrics, node.watches, recording)
         self._services: tuple[Service, ...] = (
             *rated([self._kv_service, self._server_service, AdminService(node.commands, node.metrics)], node),
             NodeSessionService(node.metrics, node.roles_of),

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 #: The metrics that are attributes of `Metrics`.
 COUNTERS = (
     "answers_refused_total",
+    "audit_lines_total",
+    "audit_lost_total",
     "connections_total",
     "keys_expired_total",
     "kv_failures_total",
@@ -50,6 +52,8 @@ COUNTERS = (
 #: The metrics that are read from other parts, and their kinds.
 MEASURED = {
     "archive_lag_segments": "gauge",
+    "audit_size_bytes": "gauge",
+    "audit_waiting": "gauge",
     "certificate_end_time_seconds": "gauge",
     "connections": "gauge",
     "connections_refused_total": "counter",
@@ -108,6 +112,8 @@ class Metrics:
     __slots__ = (*COUNTERS, "_codes", "_measured", "_requests")
 
     answers_refused_total: int
+    audit_lines_total: int
+    audit_lost_total: int
     connections_total: int
     keys_expired_total: int
     kv_failures_total: int

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from haptera import defaults, forks
 from haptera.boot_clock import boot_time_ns
 from haptera.node.archiver import Archiver
+from haptera.node.audit.audit import Audit
 from haptera.node.backups import Backups
 from haptera.node.commands import Commands
 from haptera.node.commit import CommitPipeline
@@ -48,11 +49,11 @@ class Node:
     """An open node. Make it with `Node.open`, end it with `aclose`.
 
     ``commands`` is its command interface, ``backups`` makes its backups, ``archiver`` keeps its archive, if it has one,
-    ``key_rotation`` changes its keys, ``memory`` bounds the memory of its store, ``metrics`` is its registry,
-    ``config`` its configuration, ``clock_ms`` the wall clock: Unix time in milliseconds. ``failed`` resolves to the
-    error when the node cannot go on: a DiskFailed when it cannot write any more, and reads go on until it is closed; an
-    ApplyFailed when its state is broken, and nothing is read any more either. The owner of the node closes it then.
-    ``connections`` is the number of its connections; a listener counts them.
+    ``key_rotation`` changes its keys, ``memory`` bounds the memory of its store, ``metrics`` is its registry, ``audit``
+    its audit log, ``config`` its configuration, ``clock_ms`` the wall clock: Unix time in milliseconds. ``failed``
+    resolves to the error when the node cannot go on: a DiskFailed when it cannot write any more, and reads go on until
+    it is closed; an ApplyFailed when its state is broken, and nothing is read any more either. The owner of the node
+    closes it then. ``connections`` is the number of its connections; a listener counts them.
     """
 
     #: The files of TLS of the listeners that have it.
@@ -125,6 +126,7 @@ class Node:
         self.backups = Backups(storage, self._pipeline, self.snapshots.retention, clock_ms)
         self.archiver = Archiver.of(storage.directory, config.archive_dir, loop, archive_writer)
         self.key_rotation = KeyRotation(storage, self._pipeline)
+        self.audit = Audit(storage.audit, self._pipeline.on_writer, loop, clock_ms, self.metrics)
         self._closing: asyncio.Future[None] | None = None
         self._pid = os.getpid()
         self._forked_from = 0  # in a forked child, the process that has the directory
@@ -316,6 +318,7 @@ class Node:
         if self._pid == os.getpid():
             self.snapshots.abandon()
             self._pipeline.abandon()
+            self.audit.abandon()
             self._storage.close()
 
     async def drain(self) -> None:
@@ -346,6 +349,8 @@ class Node:
                 await self.archiver.aclose()
             self.commands.write_forgotten()
             await self.snapshots.close()
+            await self._pipeline.stop()
+            await self.audit.aclose()
             await self._pipeline.close()
             self._turns.close()
             await self._loop.run_in_executor(None, self._storage.close)
@@ -362,6 +367,8 @@ class Node:
         self.metrics.measure(
             {
                 "archive_lag_segments": lambda: self.archiver.lag if self.archiver else 0,
+                "audit_size_bytes": lambda: self.audit.size,
+                "audit_waiting": lambda: self.audit.waiting,
                 "entries_size_bytes": lambda: self._machine.size,
                 "entry_time_offset_seconds": lambda: (self._entry_time_ms() - self.clock_ms()) / 1000,
                 "index": lambda: self._machine.index,

@@ -26,7 +26,7 @@ ADMIN_PASSWORD_VARIABLE = "HAPTERA_ADMIN_PASSWORD"  # noqa: S105  # its name alo
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
-Group = Literal["Data", "Listeners", "Security", "Connections", "Limits of a peer", "Logs"]
+Group = Literal["Data", "Listeners", "Security", "Audit", "Connections", "Limits of a peer", "Logs"]
 
 
 class Option(msgspec.Struct, frozen=True):

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from haptera.errors import CorruptionError, OutdatedCopy
 from haptera.node.apply_committed import ApplyFailed
+from haptera.node.audit.event_line import hashed_keys, plain_key
+from haptera.node.audit.files import AuditFiles, Sizes
+from haptera.node.audit.found_files import AUDIT_DIRECTORY
 from haptera.node.master_key import MasterKeySource
 from haptera.replication import TERM
 from haptera.state import (
@@ -51,6 +54,9 @@ PROGRESS_INTERVAL_S: Final = 1.0
 
 #: Bytes that the log keeps for deletes on a full disk, or a segment's where that is less: some 40,000 deletes.
 RESERVE_SIZE_MAX: Final = 4 * 1024 * 1024
+
+#: Of the secret under which keys are hashed for the audit log.
+_AUDIT_PURPOSE: Final = b"haptera audit keys/1"
 
 #: Gives the entries behind a point of the log.
 EntriesAfter = Callable[[LogPoint], Iterable[LogEntry]]
@@ -194,10 +200,11 @@ class DurableState:
         self.keyring: StoredKeyring
         self.recovered: Recovered
         self.log: Log
+        self.audit: AuditFiles
         self._abandoned = False
         self._config = config
         self._fs = filesystem
-        self._opened: list[FileSystem | DataDirectory | Log] = [filesystem]
+        self._opened: list[FileSystem | DataDirectory | Log | AuditFiles] = [filesystem]
         self._started = 0.0
         self._reported = 0.0
 
@@ -230,8 +237,24 @@ class DurableState:
         then on changes may be taken. ``clock_ms`` gives Unix milliseconds.
         """
         self.open()
-        if self._abandoned or not self.log.changes_lost:
+        if self._abandoned:
             return
+        self.audit = self._open_audit(clock_ms)
+        if self.log.changes_lost:
+            self._leave_gap(clock_ms)
+
+    def _open_audit(self, clock_ms: Callable[[], int]) -> AuditFiles:
+        config, key = self._config, self.keyring.newest
+        hashes = config.audit_keys == "hashed"
+        key_form = hashed_keys(key.derived(_AUDIT_PURPOSE), key.id.hex()) if hashes else plain_key
+        path = os.path.join(self.directory.path, AUDIT_DIRECTORY)
+        sizes = Sizes(config.audit_file_size, config.audit_retain)
+        files = AuditFiles(self._fs, path, sizes, clock_ms=clock_ms, key_form=key_form)
+        self._opened.append(files)
+        files.open()
+        return files
+
+    def _leave_gap(self, clock_ms: Callable[[], int]) -> None:
         machine = self.machine
         index, before = machine.index + 1, machine.revision
         commands = [Logged(operations.LeaveGap(os.urandom(SERVER_ID_SIZE)))]

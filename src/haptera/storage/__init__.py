@@ -17,9 +17,15 @@ from haptera.storage.backup import (
 )
 from haptera.storage.check_findings import Finding, Findings
 from haptera.storage.data_key import DataKey
-from haptera.storage.directory import DIRECTORY_FORMAT, DataDirectory, sealed_segments, segment_name
+from haptera.storage.directory import (
+    DIRECTORY_FORMAT,
+    DataDirectory,
+    make_directory,
+    sealed_segments,
+    segment_name,
+)
 from haptera.storage.directory_check import Check, Unlock, check_directory
-from haptera.storage.errors import DiskFailed, DiskFull
+from haptera.storage.errors import DiskFailed, DiskFull, translated
 from haptera.storage.filesystem import File, FileSystem, OpenMode, OsFileSystem, open_regular
 from haptera.storage.found_segments import Segment
 from haptera.storage.history_source import HistorySource, find_source
@@ -92,6 +98,7 @@ __all__ = [
     "find_source",
     "kept_master_keys",
     "look_into",
+    "make_directory",
     "open_keyring",
     "open_regular",
     "reachable_ranges",
@@ -101,6 +108,7 @@ __all__ = [
     "sealed_segments",
     "segment_name",
     "size_of_no_key",
+    "translated",
     "unpack",
     "unwrap_keyring",
     "used_key_ids",

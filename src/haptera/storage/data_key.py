@@ -42,3 +42,7 @@ class DataKey:
     def new(cls, first_segment: int) -> DataKey:
         """A random key, made now."""
         return cls.of(secrets.token_bytes(DATA_KEY_SIZE), time.time_ns() // 1_000_000, first_segment)
+
+    def derived(self, purpose: bytes) -> bytes:
+        """A secret of 32 bytes for another purpose, from which the key does not follow."""
+        return derive(self.secret, None, purpose, DATA_KEY_SIZE)

@@ -34,6 +34,7 @@ class FakePeer:
         self.closed = False
         self.tls: object | None = None
         self.remote = "127.0.0.1:1"
+        self.session = bytes(16)
 
     @property
     def writable(self) -> bool:

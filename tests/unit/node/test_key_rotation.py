@@ -14,12 +14,14 @@ import pytest
 import haptera
 from haptera.errors import ConfigurationError, Failure, InvalidArgument, ShuttingDown, StorageError, TooManyRequests
 from haptera.node import Node, NodeConfig, master_key
+from haptera.node.services.recorded_requests import RecordedRequests
 from haptera.node.services.rotate_key import KeyRotations, RotateKey
 from haptera.state.operations import Get, Set
 from haptera.storage import MasterKey
 from haptera.storage.errors import WrongKey
 from haptera.testing import node as served
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
+from tests.unit.node.doubles import FakePeer
 from tests.unit.node.nodes import CONFIG, Asked, ImmediateWriter, opened, turn
 
 if TYPE_CHECKING:
@@ -150,6 +152,8 @@ class Asker:
     """A request for another key: the failure that it is answered with."""
 
     stream = 1
+    service, method = "server", "rotate_key"
+    peer = FakePeer()
     failed: Failure | None = None
 
     def fail(self, reason: Failure) -> None:
@@ -168,7 +172,7 @@ class Asker:
 async def test_a_shortage_is_answered_with_its_cause(number: int, cause: str, master: bool) -> None:
     fs, request = MemoryFileSystem(), Asker()
     async with opened(fs) as node:
-        rotations = KeyRotations(node.key_rotation)
+        rotations = KeyRotations(node.key_rotation, RecordedRequests(node.audit))
         fs.failing, fs.fail_with = frozenset({"create"}), number
         rotations.add(request, RotateKey(master))  # type: ignore[arg-type]
         while request.failed is None:

@@ -63,6 +63,7 @@ async def test_status_says_what_the_node_is() -> None:
             "authentication": False,
             "tls": False,
             "maintenance": False,
+            "audit_head": f"0:{'0' * 64}",
             "health": "ok",
         }
 

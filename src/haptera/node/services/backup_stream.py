@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from haptera.node.backups import Backups, OpenBackup
+    from haptera.node.services.recorded_requests import RecordedRequests
     from haptera.peer import Request
 
 _logger = logging.getLogger(__name__)
@@ -26,15 +27,16 @@ _STALLED: Final = f"no item of the backup was taken for {STALLED_S:g} seconds"
 class BackupStreams:
     """Answers the requests for a backup, each in a task."""
 
-    def __init__(self, backups: Backups) -> None:
+    def __init__(self, backups: Backups, recorded: RecordedRequests) -> None:
         self._backups = backups
+        self._recorded = recorded
         self._tasks: dict[asyncio.Task[None], Request] = {}
         self._stopped = False
 
     def add(self, request: Request, judge: Callable[[], Failure | None]) -> None:
         """Send the request a backup of the state as it is now, as long as ``judge`` gives no reason against it."""
         if self._stopped:
-            request.fail(failure(Code.SHUTTING_DOWN, outcome="not_applied"))
+            self._recorded.fail(request, failure(Code.SHUTTING_DOWN, outcome="not_applied"))
             return
         task = asyncio.get_running_loop().create_task(self._answer(request, judge))
         self._tasks[task] = request
@@ -54,7 +56,7 @@ class BackupStreams:
     def _ended(self, task: asyncio.Task[None]) -> None:
         request = self._tasks.pop(task)
         if task.cancelled():  # before its first step
-            request.fail(failure(Code.CANCELLED, outcome="not_applied"))
+            self._recorded.fail(request, failure(Code.CANCELLED, outcome="not_applied"))
 
     async def _answer(self, request: Request, judge: Callable[[], Failure | None]) -> None:
         try:
@@ -65,25 +67,27 @@ class BackupStreams:
                         return
                     async with asyncio.timeout(STALLED_S):
                         await request.send(piece)
-            request.respond(msgspec.msgpack.encode(backup_answer(backup)))
+            self._recorded.respond(request, msgspec.msgpack.encode(backup_answer(backup)))
         except asyncio.CancelledError:
-            request.fail(failure(Code.SHUTTING_DOWN if self._stopped else Code.CANCELLED, outcome="not_applied"))
+            self._recorded.fail(
+                request, failure(Code.SHUTTING_DOWN if self._stopped else Code.CANCELLED, outcome="not_applied")
+            )
         except TimeoutError:
-            request.fail(failure(Code.DEADLINE_EXCEEDED, outcome="not_applied", message=_STALLED))
+            self._recorded.fail(request, failure(Code.DEADLINE_EXCEEDED, outcome="not_applied", message=_STALLED))
         except ConnectionError:
             pass  # no one is left to be answered
         except LocalProtocolError as error:
-            request.fail(
-                error.failure("not_applied")
+            self._recorded.fail(
+                request, error.failure("not_applied")
             )  # there is no memory for an item, or the peer takes none as large
         except ServerError as error:
-            request.fail(Failure(error.code, error.name, error.message, error.outcome, error.details))
+            self._recorded.fail(request, Failure(error.code, error.name, error.message, error.outcome, error.details))
         except StorageError as error:
             _logger.error("backup_failed", exc_info=error, extra={"code": int(Code.STORAGE_FAILED)})
-            request.fail(failure(Code.STORAGE_FAILED, outcome="not_applied"))
+            self._recorded.fail(request, failure(Code.STORAGE_FAILED, outcome="not_applied"))
         except Exception:
             _logger.exception("backup_failed", extra={"stream": request.stream})
-            request.fail(failure(Code.HANDLER_FAILED, outcome="not_applied"))
+            self._recorded.fail(request, failure(Code.HANDLER_FAILED, outcome="not_applied"))
 
 
 def backup_answer(backup: OpenBackup) -> dict[str, Any]:

@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 
     from haptera.node.commands import Commands, Submitter
     from haptera.node.metrics import Metrics
+    from haptera.node.services.recording import AuditRecording
     from haptera.node.watches import Watches
     from haptera.peer import Peer
-    from haptera.state import Operation, Steps
+    from haptera.state import Operation, Result, Steps
 
 
 class KvService(Service):
@@ -42,16 +43,21 @@ class KvService(Service):
 
     name = SERVICE
 
-    def __init__(self, commands: Commands, metrics: Metrics, watches: Watches) -> None:
+    def __init__(
+        self, commands: Commands, metrics: Metrics, watches: Watches, recording: AuditRecording | None = None
+    ) -> None:
         self._commands = commands
         self._watches = watches
         self._metrics = metrics
         self._requests = metrics.requests(self.name, METHODS)
-        self._replies = Replies(commands, metrics)
+        self._replies = Replies(commands, metrics, None if recording is None else recording.requests.denied)
+        self._recorded = None if recording is None else recording.commands(self._replies.followed)
+        #: The time from which a batch of reads is recorded.
+        self._recorded_from_s = float("inf") if self._recorded is None else self._recorded.reads_from_s
         self._tasks = Tasks(commands.turns)
-        self._reads = LongReads(commands, metrics, self._replies, self._tasks)
+        self._reads = LongReads(commands, metrics, self._replies, self._tasks, self._recorded)
         self._answers = Answers(commands, metrics)
-        self._writes = Writes(commands, metrics, self._replies, self._answers)
+        self._writes = Writes(commands, metrics, self._replies, self._answers, self._recorded)
 
     def methods(self) -> Sequence[str]:
         """The methods' names, for `session.describe`."""
@@ -93,11 +99,16 @@ class KvService(Service):
                 reads.append(request)
                 read_commands.append(Envelope(op))
         self._metrics.kv_reads_total += len(reads)
+        results: list[Result] = []
         if reads:
-            self._commands.submit(session, read_commands, lambda results: self._replies.answer(reads, results))
+            answer = self._replies.answer
+            results = self._commands.submit(session, read_commands, lambda found: answer(reads, found)).results
         if writes:
             self._writes.submit(session, writes, write_commands)
-        self._metrics.kv_handler_seconds_total += time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        self._metrics.kv_handler_seconds_total += seconds
+        if seconds >= self._recorded_from_s and self._recorded is not None:
+            self._recorded.answered(reads, read_commands, results, seconds)
 
     def stop(self) -> None:
         """End the watches, which would go on for longer than a node has to stop."""
@@ -110,6 +121,8 @@ class KvService(Service):
     def _watch(self, session: Submitter, request: Request, op: operations.OpenWatch) -> None:
         """Have the request followed by the changes that it asks for."""
         watch = self._watches.open(session, op, request, request.peer)
+        if self._recorded is not None:
+            self._recorded.opened(request, op, watch if isinstance(watch, Failure) else None)
         if isinstance(watch, Failure):
             self._replies.fail(request, watch)
             return
@@ -139,10 +152,15 @@ class KvService(Service):
                 self._watch(session, request, command.op)
             elif is_get_many(command.op):
                 self._metrics.kv_reads_total += 1
-                await self._reads.read(session, request, command.op)
+                op = command.op
+                await self._reads.followed(request, op, lambda: self._reads.read(session, request, op))
             elif not self._reads.takes(session, request, command.op):
                 self._metrics.kv_reads_total += 1
-                self._commands.submit(session, [command], lambda results: self._replies.answer([request], results))
+                begun = time.perf_counter()
+                answer = self._replies.answer
+                results = self._commands.submit(session, [command], lambda found: answer([request], found)).results
+                if (seconds := time.perf_counter() - begun) >= self._recorded_from_s and self._recorded is not None:
+                    self._recorded.answered([request], [command], results, seconds)
         except Exception as error:
             self._replies.fail_for(request, error, "request_failed")
         finally:

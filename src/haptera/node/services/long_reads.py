@@ -6,6 +6,7 @@ The rows of a scan with ``keys_only`` have the same four places, with nil for th
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeGuard, cast
 
 from haptera.errors import Code, Failure, LocalProtocolError, failure
@@ -18,8 +19,11 @@ from haptera.node.services.replies import GET_MANY_SIZE_MAX, revision_entry
 from haptera.state import operations
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from haptera.node.commands import Commands, Submitter
     from haptera.node.metrics import Metrics
+    from haptera.node.services.recorded_commands import RecordedCommands
     from haptera.node.services.replies import Replies
     from haptera.node.services.tasks import Tasks
     from haptera.peer import Request
@@ -51,29 +55,43 @@ def is_get_many(op: Operation) -> TypeGuard[Reading]:
 class LongReads:
     """Answers reads that look at any number of keys, each in a task or in turns."""
 
-    def __init__(self, commands: Commands, metrics: Metrics, replies: Replies, tasks: Tasks) -> None:
+    def __init__(
+        self,
+        commands: Commands,
+        metrics: Metrics,
+        replies: Replies,
+        tasks: Tasks,
+        recorded: RecordedCommands | None = None,
+    ) -> None:
         self._commands = commands
         self._metrics = metrics
         self._replies = replies
         self._tasks = tasks
+        self._recorded = recorded
 
     def takes(self, submitter: Submitter, request: Request, op: Operation) -> bool:
         """Whether a read is a scan, a history, a count of any number of keys, or of the past; it is on its way then."""
         if type(op) not in _LONG:
             return False
         kind = type(operations.read_of(op))
+        work: Callable[[], Awaitable[None]]
         if kind is operations.OpenScan:
             self._metrics.kv_scans_total += 1
-            self._tasks.begin(request.peer, lambda: self._scan(submitter, request, cast("Scanning", op)))
-            return True
-        if isinstance(op, operations.Count) and self._commands.counts_at_once(submitter, op):
+            work = partial(self._scan, submitter, request, cast("Scanning", op))
+        elif isinstance(op, operations.Count) and self._commands.counts_at_once(submitter, op):
             return False
-        self._metrics.kv_reads_total += 1
-        if kind is operations.Count:
-            self._tasks.begin(request.peer, lambda: self._count(submitter, request, cast("Counting", op)))
         else:
-            self._tasks.begin(request.peer, lambda: self.read(submitter, request, cast("Reading", op)))
+            self._metrics.kv_reads_total += 1
+            if kind is operations.Count:
+                work = partial(self._count, submitter, request, cast("Counting", op))
+            else:
+                work = partial(self.read, submitter, request, cast("Reading", op))
+        self._tasks.begin(request.peer, lambda: self.followed(request, op, work))
         return True
+
+    async def followed(self, request: Request, op: Operation, work: Callable[[], Awaitable[None]]) -> None:
+        """Do the work of a read, and have it recorded where that is asked for."""
+        await (work() if self._recorded is None else self._recorded.follow(request, op, work))
 
     async def read(self, submitter: Submitter, request: Request, op: Reading) -> None:
         """Answer a read that is made in slices when there is room for it: a few bytes may ask for many."""

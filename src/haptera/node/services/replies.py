@@ -25,6 +25,8 @@ from haptera.state import ANSWER_OVERHEAD, COMMAND_SIZE_MAX, ENTRY_OVERHEAD, Rep
 from haptera.wire import Tag
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from haptera.node.commands import Commands
     from haptera.node.metrics import Metrics
     from haptera.peer import Request
@@ -46,6 +48,8 @@ _WITH_VALUES: Final = (bytes, list)
 #: The place in a method's result of the revision that its change has made.
 _VERSIONS_AT: Final = {name: method.version_at for name, method in METHODS.items()}
 
+_DENIED: Final = int(Code.PERMISSION_DENIED)
+
 _REPLAYED: Final = bytes((Tag.REPLAYED, 0))
 _REVISION_HEAD: Final = bytes((Tag.REVISION, 8))
 
@@ -53,9 +57,17 @@ _REVISION_HEAD: Final = bytes((Tag.REVISION, 8))
 class Replies:
     """Answers requests, and counts the failures."""
 
-    def __init__(self, commands: Commands, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        commands: Commands,
+        metrics: Metrics,
+        record_denied: Callable[[Request, Failure], None] | None = None,
+    ) -> None:
         self._commands = commands
         self._metrics = metrics
+        self._record_denied = record_denied
+        #: The long reads that are followed, and the failure of each that has failed (`RecordedCommands.follow`).
+        self.followed: dict[Request, Failure | None] = {}
         #: Batches whose next answer is large, and the place of that. The requests of connections bound them.
         self._large: deque[tuple[list[Request], list[Result], int, bytes]] = deque()
         #: Encodes a result, or the rows of a page.
@@ -64,6 +76,10 @@ class Replies:
     def fail(self, request: Request, reason: Failure, entries: bytes = b"") -> None:
         """Answer with a failure."""
         self._metrics.kv_failures_total += 1
+        if reason.code == _DENIED and self._record_denied is not None:
+            self._record_denied(request, reason)
+        if self.followed and request in self.followed:
+            self.followed[request] = reason
         request.fail(reason, entries)
 
     def fail_for(self, request: Request, error: Exception, event: str) -> None:

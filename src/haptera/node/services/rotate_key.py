@@ -14,6 +14,7 @@ from haptera.storage import DiskFailed, DiskFull
 
 if TYPE_CHECKING:
     from haptera.node.key_rotation import KeyRotation
+    from haptera.node.services.recorded_requests import RecordedRequests
     from haptera.peer import Request
 
 _logger = logging.getLogger(__name__)
@@ -28,18 +29,19 @@ class RotateKey(msgspec.Struct, frozen=True):
 class KeyRotations:
     """Answers the requests to change a key, one after the other; a second one at the same time is refused (3007)."""
 
-    def __init__(self, rotation: KeyRotation) -> None:
+    def __init__(self, rotation: KeyRotation, recorded: RecordedRequests) -> None:
         self._rotation = rotation
+        self._recorded = recorded
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
 
     def add(self, request: Request, asked: RotateKey) -> None:
         """Change a key, and answer with the ids of the keys that are in use then."""
         if self._stopped:
-            request.fail(failure(Code.SHUTTING_DOWN, outcome="not_applied"))
+            self._recorded.fail(request, failure(Code.SHUTTING_DOWN, outcome="not_applied"))
             return
         if self._task is not None:
-            request.fail(failure(Code.TOO_MANY_REQUESTS, outcome="not_applied"))
+            self._recorded.fail(request, failure(Code.TOO_MANY_REQUESTS, outcome="not_applied"))
             return
         # A task of the node and not of the request: a change that has begun goes on when its requester has gone.
         self._task = asyncio.get_running_loop().create_task(self._change(request, asked))
@@ -60,20 +62,20 @@ class KeyRotations:
         try:
             keys = await (rotation.change_master_key() if asked.master else rotation.rotate_data_key())
         except ConfigurationError as error:
-            request.fail(failure(Code.INVALID_ARGUMENT, {"field": "master", "reason": str(error)}))
+            self._recorded.fail(request, failure(Code.INVALID_ARGUMENT, {"field": "master", "reason": str(error)}))
         except StorageError as error:
-            request.fail(_failed(error))
+            self._recorded.fail(request, _failed(error))
         except asyncio.CancelledError:
-            request.fail(failure(Code.SHUTTING_DOWN, outcome="unknown"))
+            self._recorded.fail(request, failure(Code.SHUTTING_DOWN, outcome="unknown"))
         except Exception:
             _logger.exception("key_not_changed", extra={"stream": request.stream})
-            request.fail(failure(Code.HANDLER_FAILED))
+            self._recorded.fail(request, failure(Code.HANDLER_FAILED))
         else:
             _logger.info(
                 "key_changed",
                 extra={"data_key": keys.data_key.hex(), "master_key": keys.master_key.hex(), "master": asked.master},
             )
-            request.respond(msgspec.msgpack.encode(keys))
+            self._recorded.respond(request, msgspec.msgpack.encode(keys))
 
 
 def _failed(error: StorageError) -> Failure:

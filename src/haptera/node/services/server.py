@@ -13,6 +13,7 @@ from haptera.node.services.examinations import Examinations
 from haptera.node.services.maintenance import MaintenanceRequests
 from haptera.node.services.method_arguments import Argument
 from haptera.node.services.metrics_stream import Watchers, WatchMetrics
+from haptera.node.services.recorded_requests import RecordedRequests
 from haptera.node.services.rotate_key import KeyRotations, RotateKey
 from haptera.node.services.submitters import submitter_of
 from haptera.peer import Request, Service, has_no_argument
@@ -62,7 +63,9 @@ class ServerService(Service):
 
     name = "server"
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, recorded: RecordedRequests | None = None) -> None:
+        recorded = recorded or RecordedRequests(node.audit)
+        self._recorded = recorded
         self._answers: dict[str, Callable[[Submitter], Any]] = {
             "status": lambda submitter: status_for(submitter, node),
             "health": lambda _: health(node)[:2],
@@ -79,8 +82,8 @@ class ServerService(Service):
         self._node = node
         self._requests = node.metrics.requests(self.name, self.methods())
         self._watchers = Watchers(node.metrics.values, node.clock_ms)
-        self._backups = BackupStreams(node.backups)
-        self._rotations = KeyRotations(node.key_rotation)
+        self._backups = BackupStreams(node.backups, recorded)
+        self._rotations = KeyRotations(node.key_rotation, recorded)
         self._examinations = Examinations(node)
 
     def methods(self) -> Sequence[str]:
@@ -121,15 +124,17 @@ class ServerService(Service):
     def _back_up(self, request: Request) -> None:
         if has_no_argument(request):
             submitter = submitter_of(request.peer)
-            self._backups.add(request, lambda: submitter.lacks("backup"))
+            self._recorded.begin(request, lambda: self._backups.add(request, lambda: submitter.lacks("backup")))
 
     def _examine(self, request: Request) -> None:
         if has_no_argument(request):
             self._examinations.add(request)
 
     def _snapshot(self, request: Request) -> None:
-        if not has_no_argument(request):
-            return
+        if has_no_argument(request):
+            self._recorded.begin(request, lambda: self._make_snapshot(request))
+
+    def _make_snapshot(self, request: Request) -> None:
         answer = self._node.snapshots.request()
 
         def give_up() -> None:
@@ -139,13 +144,13 @@ class ServerService(Service):
 
         def answered(_: object) -> None:
             if answer.cancelled():
-                request.fail(failure(Code.CANCELLED, outcome="not_applied"))
+                self._recorded.fail(request, failure(Code.CANCELLED, outcome="not_applied"))
                 return
             result = answer.result()
             if isinstance(result, Failure):
-                request.fail(result)
+                self._recorded.fail(request, result)
             else:
-                request.respond(msgspec.msgpack.encode(result))
+                self._recorded.respond(request, msgspec.msgpack.encode(result))
 
         answer.add_done_callback(answered)
 
@@ -166,7 +171,8 @@ class ServerService(Service):
         if isinstance(asked, Failure):
             request.fail(asked)
         else:
-            self._rotations.add(request, asked)
+            target = "master key" if asked.master else "data key"
+            self._recorded.begin(request, lambda: self._rotations.add(request, asked), target)
 
 
 def status_for(submitter: Submitter, node: Node) -> dict[str, Any]:
@@ -201,6 +207,7 @@ def status(node: Node) -> dict[str, Any]:
         "authentication": bool(node.config.listen) and not node.config.no_auth,
         "tls": bool(node.tls),
         "maintenance": node.maintenance is not None,
+        "audit_head": str(node.audit.head),
         **certificate,
         "health": found.state,
         **{name: value for name, value in more.items() if value},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from typing import TYPE_CHECKING, Any
 
 from haptera.key_rules import VALUE_SIZE_MAX, size_refusal
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from haptera.node.metrics import Metrics
     from haptera.node.services.answer_shares import Answers
     from haptera.node.services.kv_terms import Terms
+    from haptera.node.services.recorded_commands import RecordedCommands
     from haptera.node.services.replies import Replies
     from haptera.node.write_batch import Submission
     from haptera.peer import Request
@@ -37,8 +39,16 @@ ANSWER_SIZE_MAX = max(PREVIOUS_SIZE_MAX, limits.TRANSACT_VALUES_SIZE_MAX + TRANS
 class Writes:
     """Submits changes, and answers them when they are durable."""
 
-    def __init__(self, commands: Commands, metrics: Metrics, replies: Replies, answers: Answers) -> None:
+    def __init__(
+        self,
+        commands: Commands,
+        metrics: Metrics,
+        replies: Replies,
+        answers: Answers,
+        recorded: RecordedCommands | None = None,
+    ) -> None:
         self.commands = commands
+        self.recorded = recorded
         self.fail = replies.fail
         self._metrics = metrics
         self._replies = replies
@@ -120,7 +130,11 @@ class _Submitted:
             self._submission = submission
 
     def _done(self, results: list[Result]) -> None:
-        self._submission = None
+        submission, self._submission = self._submission, None
+        recorded = self._writes.recorded
+        if recorded is not None:
+            begun = time.perf_counter() if submission is None else submission.begun
+            recorded.written(self._requests, self._commands, results, begun)
         # Each request refers to this object: left as they are, they would be a circle, and work for the collector.
         requests, self._requests = self._requests, []
         self._writes.settle(self._submitter, requests, self._commands, results)

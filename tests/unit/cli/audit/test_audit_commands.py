@@ -1,0 +1,142 @@
+"""`haptera audit verify` and `haptera audit head`, as a user calls them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from haptera.node.audit.files import AuditFiles, Sizes
+from haptera.storage import OsFileSystem
+from tests.unit.cli.storage.test_storage import Ended
+from tests.unit.node.audit.logs import add
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A data directory with an audit log of eleven lines in two files."""
+    log = AuditFiles(OsFileSystem(), str(tmp_path / "data/audit"), Sizes(1500, 0), clock_ms=lambda: 7)
+    (tmp_path / "data").mkdir()
+    log.open()
+    add(log, *range(10))
+    log.close()
+    assert len(list((tmp_path / "data/audit").iterdir())) == 2
+    return tmp_path / "data"
+
+
+def head_of(capsys: pytest.CaptureFixture[str], directory: Path) -> str:
+    return Ended(capsys, "audit", "head", "--data-dir", str(directory)).out.strip()
+
+
+def test_a_whole_log_is_verified_and_has_a_head(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ended = Ended(capsys, "audit", "verify", "--data-dir", str(directory))
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines() == [f"{directory}/audit: 11 lines in 2 files, 1 to 11", "the chain is whole"]
+    head = head_of(capsys, directory)
+    sequence, digest = head.split(":")
+    assert (sequence, len(bytes.fromhex(digest))) == ("11", 32)
+    told = Ended(capsys, "audit", "head", "--data-dir", str(directory), "--json").json
+    assert told == {"head": head, "sequence": 11, "hash": digest}
+
+
+def test_copies_of_the_files_are_verified_too(
+    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(directory / "audit", tmp_path / "copy")
+    assert head_of(capsys, tmp_path / "copy") == head_of(capsys, directory)
+    monkeypatch.setenv("HAPTERA_DATA_DIR", str(directory))
+    assert Ended(capsys, "audit", "verify").code == 0
+
+
+def test_a_changed_line_is_named_with_its_file_and_ends_with_11(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = directory / "audit/0000000000000001.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"key 3"', b'"key 4"'))
+    ended = Ended(capsys, "audit", "verify", "--data-dir", str(directory))
+    assert ended.code == 11
+    assert f"changed: {path} line 5 at byte " in ended.out
+    assert ended.out.endswith("the log was changed\n")
+    told = Ended(capsys, "audit", "verify", "--data-dir", str(directory), "--json")
+    assert told.code == 11
+    assert [(fault["file"], fault["line"]) for fault in told.json["faults"]] == [(str(path), 5)]
+    assert Ended(capsys, "audit", "head", "--data-dir", str(directory)).code == 11
+
+
+def test_lines_that_were_cut_off_are_found_by_a_head(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    head = head_of(capsys, directory)
+    assert Ended(capsys, "audit", "verify", "--data-dir", str(directory), "--head", head).code == 0
+    (directory / "audit/0000000000000008.jsonl").unlink()
+    assert Ended(capsys, "audit", "verify", "--data-dir", str(directory)).code == 0
+    ended = Ended(capsys, "audit", "verify", "--data-dir", str(directory), "--head", head)
+    assert ended.code == 11
+    assert "the chain ends with line 7, and line 11 was in it" in ended.out
+
+
+def test_a_head_of_another_chain_is_found(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = f"5:{'ab' * 32}"
+    ended = Ended(capsys, "audit", "verify", "--data-dir", str(directory), "--head", other)
+    assert ended.code == 11
+    assert f"line 5 is another one than the head {other} says" in ended.out
+
+
+def test_a_torn_last_line_is_named_and_is_no_fault(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (directory / "audit/0000000000000008.jsonl").open("ab") as file:
+        file.write(b'{"sequence":12,"ti')
+    ended = Ended(capsys, "audit", "verify", "--data-dir", str(directory))
+    assert ended.code == 0
+    assert "torn line: " in ended.out
+    assert "line 5 at byte " in ended.out
+
+
+def test_a_head_whose_line_retention_has_removed_ends_with_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = AuditFiles(OsFileSystem(), str(tmp_path / "audit"), Sizes(1000, 2000), clock_ms=lambda: 7)
+    log.open()
+    add(log, 0)
+    log.close()
+    head = head_of(capsys, tmp_path)
+    log.open()
+    add(log, *range(1, 40))
+    log.close()
+    ended = Ended(capsys, "audit", "verify", "--data-dir", str(tmp_path), "--head", head)
+    assert (ended.code, "unknown: line 2 is not kept any more" in ended.out) == (1, True)
+
+
+@pytest.mark.parametrize("command", ["verify", "head"])
+def test_where_there_is_no_log_that_is_said(tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (tmp_path, tmp_path / "nothing"):
+        ended = Ended(capsys, "audit", command, "--data-dir", str(path))
+        assert ended.code == 2
+        assert "there is no audit log" in ended.err
+
+
+def test_a_head_that_is_none_is_a_mistake_of_usage(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ended = Ended(capsys, "audit", "verify", "--data-dir", str(directory), "--head", "12")
+    assert ended.code == 2
+    assert "SEQUENCE:HASH" in ended.err
+
+
+def test_a_log_without_a_whole_line_has_no_head(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "audit").mkdir()
+    (tmp_path / "audit/0000000000000001.jsonl").write_bytes(b'{"seq')
+    ended = Ended(capsys, "audit", "head", "--data-dir", str(tmp_path), "--json")
+    assert ended.code == 11
+    assert "no whole line" in json.dumps(ended.err)
+
+
+def test_verification_changes_nothing(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def files() -> dict[str, tuple[bytes, int]]:
+        return {
+            str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in directory.rglob("*") if path.is_file()
+        }
+
+    before = files()
+    Ended(capsys, "audit", "verify", "--data-dir", str(directory))
+    assert files() == before
