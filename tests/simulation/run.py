@@ -8,7 +8,9 @@ from contextlib import AsyncExitStack, nullcontext
 from typing import TYPE_CHECKING, Final
 
 import haptera
+from haptera.node.audit.found_files import AUDIT_DIRECTORY
 from haptera.node.config import NodeConfig
+from haptera.node.offline.audit import verify_audit
 from haptera.node.offline.pitr import Timeline
 from haptera.node.offline.verify import verify
 from haptera.testing import run
@@ -210,6 +212,8 @@ async def _check_what_is_kept(
         raise PromiseBroken(f"the disk is damaged: {found.start.error or found.check.findings.damaged}")
     if found.start.digest != digest:
         raise PromiseBroken("the disk has another state than the node")
+    if AUDIT_DIRECTORY in disk.listdir(DATA_DIR) and (faults := verify_audit(disk, DATA_DIR).faults):
+        raise PromiseBroken(f"the chain of the audit log is broken: {faults[0]}")
     transcript.add("node", f"has the state {digest.hex()[:16]}, and so has its disk")
     timeline = Timeline(disk, DATA_DIR, node.keys.unlock)
     _look_back(timeline, node.noted, transcript)
