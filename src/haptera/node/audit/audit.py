@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from haptera.errors import Code, Failure, failure
 from haptera.node.audit.chain import BEGINNING
 from haptera.node.audit.event import EXPENDABLE, LOST, AuditEvent
+from haptera.node.audit.repetitions import FOLD_S, Repetitions
 from haptera.node.shortage import no_room
 from haptera.storage import DiskFull
 
@@ -45,6 +46,9 @@ JOB_MAX: Final = 4096
 RETRY_S: Final = 1.0
 #: Seconds within which the head of the chain is noted elsewhere: what is changed later is found out there.
 NOTE_INTERVAL_S: Final = 60.0
+
+#: Events of these kinds are as many as strangers like.
+_OF_STRANGERS: Final = frozenset({"denied", "authentication"})
 
 _CANNOT_RECORD: Final = "the audit log cannot be written, and administration is refused until it can"
 
@@ -85,6 +89,8 @@ class Audit:
         self._busy = self._scheduled = self._closed = False
         self._retry: asyncio.TimerHandle | None = None
         self._noting: asyncio.TimerHandle | None = None
+        self._repetitions = Repetitions()
+        self._folding: asyncio.TimerHandle | None = None
         self._noted = BEGINNING.sequence
         self._idle: asyncio.Future[None] | None = None
         if files.failed is not None:
@@ -107,6 +113,13 @@ class Audit:
 
     def record(self, event: AuditEvent) -> None:
         """Have an event written soon."""
+        if event.kind in _OF_STRANGERS and not self._repetitions.admits(event, self._loop.time()):
+            if self._folding is None:
+                self._folding = self._loop.call_later(FOLD_S, self._fold)
+            return
+        self._add(event)
+
+    def _add(self, event: AuditEvent) -> None:
         room = EXPENDABLE_WAITING_MAX if event.kind in EXPENDABLE else WAITING_MAX
         if self._closed or self._files.failed is not None or len(self._waiting) >= room:
             self._lose(event.kind)
@@ -115,12 +128,23 @@ class Audit:
             if self._retry is None:
                 self._wake()
 
+    def _fold(self) -> None:
+        """Have the events that were counted written, a line for all that are alike."""
+        if self._folding is not None:
+            self._folding.cancel()
+            self._folding = None
+        for event in self._repetitions.take():
+            self._add(event)
+
     def synced(self, event: AuditEvent) -> asyncio.Future[Failure | None]:
         """Have an event written. The future resolves when it is on the disk, or to why it is not there: 5001, 5002 or
         3007, `not_applied`.
         """
         told: asyncio.Future[Failure | None] = self._loop.create_future()
-        if self._closed or self._files.failed is not None:
+        if event.kind in _OF_STRANGERS:
+            self.record(event)
+            told.set_result(None)  # nothing was done, and the refusal need not wait
+        elif self._closed or self._files.failed is not None:
             self._lose(event.kind)
             told.set_result(_refused())
         elif len(self._waiting) >= WAITING_MAX:
@@ -133,6 +157,7 @@ class Audit:
 
     async def aclose(self) -> None:
         """Write what waits, if the disk takes it, and nothing later."""
+        self._fold()
         while self._busy or (self._waiting and self._files.failed is None):
             self._idle = self._loop.create_future()
             self._wake()

@@ -76,7 +76,7 @@ class RecordedRequests:
 
     def fail(self, request: Request, reason: Failure) -> None:
         """Record that administration has failed or was refused, and answer when that is on the disk."""
-        if reason.code == Code.PERMISSION_DENIED:
+        if reason.code == Code.PERMISSION_DENIED and request not in self._begun:
             self.denied(request, reason)
             request.fail(reason)
         else:

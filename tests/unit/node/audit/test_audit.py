@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from haptera.node.audit import audit as module
 from haptera.node.audit.audit import NOTE_INTERVAL_S, RETRY_S, Audit
+from haptera.node.audit.event import AuditCaller
+from haptera.node.audit.repetitions import ALIKE_MAX, FOLD_S, LINES_BURST
 from haptera.node.metrics import Metrics
 from haptera.testing import virtual_clock
 from tests.unit.node.audit.logs import event, lines, log_on, methods, new_files, verified
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from haptera.node.audit.event import AuditEvent
     from haptera.testing.filesystem import MemoryFileSystem
 
 
@@ -233,3 +236,50 @@ async def test_a_job_that_breaks_is_a_failed_log() -> None:
     assert refused is not None
     assert refused.code == 5001
     assert audit.trouble
+
+
+def denied(user: str = "eve", method: str = "kv.set") -> AuditEvent:
+    return event(1, kind="denied", method=method, caller=AuditCaller(user=user), code=2004)
+
+
+@virtual_clock
+async def test_a_flood_of_denials_does_not_push_older_lines_out_of_the_log() -> None:
+    fs = new_files()
+    audit, disk = made(fs)
+    for _ in range(LINES_BURST + 5000):
+        audit.record(denied())
+    for _ in range(10):
+        audit.record(denied(method="kv.get"))
+    audit.record(event(2))
+    told = audit.synced(event(3, kind="administration"))
+    await disk.work()
+    assert told.result() is None
+    await asyncio.sleep(FOLD_S)
+    await disk.work()
+    assert len(lines(fs)) == 1 + LINES_BURST + 2 + 2
+    folded = {line["method"]: line for line in lines(fs)[-2:]}
+    assert {name: line["detail"] for name, line in folded.items()} == {
+        "kv.set": {"times": 5000},
+        "kv.get": {"times": 10},
+    }
+    assert (folded["kv.get"]["user"], "key" in folded["kv.get"]) == ("eve", False)
+    await asyncio.sleep(1.0)
+    audit.record(denied())
+    await disk.work()
+    assert "detail" not in lines(fs)[-1]
+    assert audit._metrics.audit_lost_total == 0
+
+
+@virtual_clock
+async def test_many_users_that_are_denied_have_a_bounded_number_of_lines() -> None:
+    fs = new_files()
+    audit, disk = made(fs)
+    for number in range(LINES_BURST + 500):
+        audit.record(denied(f"user {number}"))
+    ending = asyncio.ensure_future(audit.aclose())
+    await disk.work()
+    await ending
+    rest = lines(fs)[1 + LINES_BURST :]
+    assert len(rest) == ALIKE_MAX + 1
+    assert sum(line["detail"]["times"] for line in rest) == 500
+    assert (rest[-1]["method"], "user" in rest[-1]) == ("audit.others", False)

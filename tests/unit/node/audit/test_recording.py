@@ -297,6 +297,25 @@ async def test_administration_that_was_cancelled_meanwhile_is_not_done() -> None
         assert node._storage.keyring.newest.id == before
 
 
+async def test_administration_that_is_denied_when_it_is_judged_ends_with_that() -> None:
+    fs = MemoryFileSystem()
+    async with opened(fs) as node:
+        recorded, denied = RecordedRequests(node.audit), failure(Code.PERMISSION_DENIED)
+        late, early = (peer_of().request("grant", service="admin") for _ in range(2))
+        recorded.begin(late.request, lambda: recorded.fail(late.request, denied))
+        recorded.fail(early.request, denied)
+        assert early.code == 2004
+        while not late.answered:
+            await turn()
+        await settled(node)
+    told = sorted((line["kind"], line["outcome"], line["code"]) for line in lines(fs)[1:])
+    assert told == [
+        ("administration", "begun", 0),
+        ("administration", "not_applied", 2004),
+        ("denied", "not_applied", 2004),
+    ]
+
+
 async def test_a_refused_argument_is_no_administration() -> None:
     fs = MemoryFileSystem()
     async with opened(fs) as node:
