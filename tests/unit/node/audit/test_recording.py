@@ -241,9 +241,19 @@ async def test_administration_is_recorded_before_it_begins_and_before_its_answer
 ) -> None:
     fs = MemoryFileSystem()
     async with opened(fs) as node:
-        request = await administer(node, method, *argument)
-        assert request.failure is None
-        begun, done = lines(fs.power_failure("drop"))[1:]
+        request = peer_of("root").request(method, *argument, service="server")
+        on_the_disk: list[list[dict[str, Any]]] = []
+        answer = request.respond
+
+        def respond(payload: bytes = b"", entries: bytes = b"") -> None:
+            on_the_disk.append(lines(fs.power_failure("drop"))[1:])
+            answer(payload, entries)
+
+        request.respond = respond  # type: ignore[method-assign]
+        ServerService(node).handle([request.request])
+        while not request.answered:
+            await turn()
+        [[begun, done]] = on_the_disk
     assert (begun["method"], begun["outcome"], begun.get("target")) == (f"server.{method}", "begun", target)
     assert (done["method"], done["outcome"], done["code"], done["user"]) == (f"server.{method}", "done", 0, "root")
     assert "latency_us" in done
