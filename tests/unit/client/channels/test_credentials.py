@@ -63,7 +63,7 @@ async def test_a_wrong_password_fails_a_call_at_once_and_is_tried_once_a_call() 
     users = Users()
     async with (
         await listen("haptera://127.0.0.1:0", services=[Kv()], authenticator=users) as server,
-        connect(server.url, user=NAME, password="wrong", timeout=None) as db,  # of a test
+        connect(server.url, user=NAME, password="wrong", timeout=60.0) as db,  # of a test
     ):
         for attempts in (1, 2):
             with pytest.raises(AuthenticationFailed) as caught:
