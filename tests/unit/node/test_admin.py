@@ -47,7 +47,7 @@ CHANGES: dict[str, list[Any]] = {
 READS: dict[str, list[Any]] = {"users": [], "user": ["ann"], "roles": [], "role": ["admin"], "tokens": []}
 
 
-class Limited(Submitter, frozen=True):
+class Limited(Submitter):
     """A submitter that may not administer users."""
 
     def lacks(self, permission: NodePermission) -> Failure | None:
@@ -69,7 +69,7 @@ class Served:
 
     def comes_in(self, user: str, mechanism: str, *, limited: bool = True) -> None:
         self.peer.identity = Identity(user, mechanism)
-        self.peer.attributes["submitter"] = Limited(user) if limited else Submitter(user)
+        self.peer.attributes["haptera.submitter"] = Limited(user) if limited else Submitter(user)
 
     def begin(self, method: str, *argument: Any, **options: Any) -> FakeRequest:
         request = self.peer.request(method, *argument, service="admin", **options)

@@ -396,7 +396,7 @@ async def test_a_method_of_the_session_needs_nothing(method: str) -> None:
     async with user_of() as user:
         user.peer.services = {}  # type: ignore[attr-defined]
         request = user.peer.request(method, service="session")
-        NodeSessionService(user.node.metrics).handle([request.request])
+        NodeSessionService(user.node.metrics, user.node.roles_of).handle([request.request])
         assert request.failure is None
 
 
