@@ -48,7 +48,7 @@ def ok(ended: Ended) -> str:
 
 def test_users(haptera: Any) -> None:
     assert (
-        ok(haptera("user", "add", "root", "--role", "admin", "--password-file", "-", stdin=PASSWORD.encode()))
+        ok(haptera("user", "add", "root", "--role", "admin", "--new-password-file", "-", stdin=PASSWORD.encode()))
         == "added\n"
     )
     assert ok(haptera("user", "add", "ann", "--no-password")) == "added\n"
@@ -124,7 +124,7 @@ def test_tokens(haptera: Any) -> None:
 def test_an_error_says_the_next_step(
     haptera: Any, command: tuple[str, ...], code: int, name: str, help_: str | None
 ) -> None:
-    ok(haptera("user", "add", "root", "--role", "admin", "--password-file", "-", stdin=PASSWORD.encode()))
+    ok(haptera("user", "add", "root", "--role", "admin", "--new-password-file", "-", stdin=PASSWORD.encode()))
     ended = haptera(*command, "--json")
     told = json.loads(ended.err)
     assert (ended.code, told["error"]["name"]) == (code, name)
@@ -139,11 +139,11 @@ def test_a_new_password_comes_from_a_file_standard_input_or_the_environment(
     for number, end in enumerate(("", "\n", "\r\n")):
         file.write_text(PASSWORD + end, encoding="utf-8", newline="")
         file.chmod(0o600)
-        assert ok(haptera("user", "add", f"{number}", "--password-file", str(file))) == "added\n"
+        assert ok(haptera("user", "add", f"{number}", "--new-password-file", str(file))) == "added\n"
     monkeypatch.setenv(new_passwords.VARIABLE, PASSWORD)
     assert ok(haptera("passwd", "0")) == "changed\n"
     file.chmod(0o644)
-    assert "key_file_open_to_others" in haptera("passwd", "1", "--password-file", str(file)).err
+    assert "key_file_open_to_others" in haptera("passwd", "1", "--new-password-file", str(file)).err
 
 
 @pytest.mark.parametrize(
@@ -163,10 +163,10 @@ def test_a_password_that_is_none_is_a_mistake_in_the_use(
     file = tmp_path / "password"
     file.write_bytes(content)
     file.chmod(0o600)
-    ended = haptera("user", "add", "ann", "--password-file", str(file))
+    ended = haptera("user", "add", "ann", "--new-password-file", str(file))
     assert (ended.code, words in ended.err, b"horse" in ended.out + ended.err.encode()) == (2, True, False)
     if len(content) < 5000:
-        assert haptera("user", "add", "ann", "--password-file", "-", stdin=content).code == 2
+        assert haptera("user", "add", "ann", "--new-password-file", "-", stdin=content).code == 2
     assert ok(haptera("user", "list")) == ""
 
 
@@ -174,9 +174,11 @@ def test_without_a_terminal_the_other_ways_are_named(haptera: Any) -> None:
     for command in (("user", "add", "ann"), ("passwd", "ann")):
         ended = haptera(*command)
         assert ended.code == 2
-        assert all(way in ended.err for way in ("--password-file FILE", "--password-file -", new_passwords.VARIABLE))
-    assert haptera("user", "add", "ann", "--no-password", "--password-file", "-").code == 2
-    assert haptera("user", "add", "ann", "--password-file", "/no/such/file").code == 2
+        assert all(
+            way in ended.err for way in ("--new-password-file FILE", "--new-password-file -", new_passwords.VARIABLE)
+        )
+    assert haptera("user", "add", "ann", "--no-password", "--new-password-file", "-").code == 2
+    assert haptera("user", "add", "ann", "--new-password-file", "/no/such/file").code == 2
 
 
 def test_a_terminal_is_asked_twice_and_shows_nothing(haptera: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +198,7 @@ def test_a_terminal_is_asked_twice_and_shows_nothing(haptera: Any, monkeypatch: 
 
 
 def test_a_password_that_is_too_easy_is_refused_without_being_shown(haptera: Any) -> None:
-    ended = haptera("user", "add", "ann", "--password-file", "-", stdin=b"too easy")
+    ended = haptera("user", "add", "ann", "--new-password-file", "-", stdin=b"too easy")
     assert (ended.code, ended.out) == (4, b"")
     assert "at least 12 characters" in ended.err
     assert "too easy" not in ended.err
@@ -213,14 +215,14 @@ def test_a_password_is_no_argument(haptera: Any) -> None:
 def test_whoami_and_the_password_of_nobody(haptera: Any) -> None:
     assert ok(haptera("whoami")) == "user: -\nroles: -\nmechanism: -\nsecure: no\n"
     assert json.loads(ok(haptera("whoami", "--json"))) == {"user": "", "roles": [], "mechanism": "", "secure": False}
-    ended = haptera("passwd", "--password-file", "-", stdin=PASSWORD.encode())
+    ended = haptera("passwd", "--new-password-file", "-", stdin=PASSWORD.encode())
     assert (ended.code, "name a USER" in ended.err) == (2, True)
 
 
 def test_the_password_of_a_command_is_in_no_argument_and_in_none_of_its_outputs(tmp_path: Path) -> None:
     """A process of its own, as it is listed by ``ps``."""
     with node_in_thread(listen="tcp", storage="memory") as url:
-        command = [sys.executable, "-m", "haptera", "user", "add", "ann", "--url", url, "--password-file", "-"]
+        command = [sys.executable, "-m", "haptera", "user", "add", "ann", "--url", url, "--new-password-file", "-"]
         ended = subprocess.run(
             command, input=PASSWORD.encode(), capture_output=True, env=os.environ, check=True, cwd=tmp_path
         )

@@ -24,16 +24,16 @@ _SIZE_MAX: Final = PASSWORD_SIZE_MAX + 2
 
 
 def password_option(function: Callable[..., int]) -> Callable[..., int]:
-    """Add ``--password-file``; the command gets its value as ``password_file``."""
+    """Add ``--new-password-file``; the command gets its value as ``new_password_file``."""
 
     @click.option(
-        "--password-file",
+        "--new-password-file",
         metavar="FILE",
         help=f"A file with the new password, - for standard input. Else {VARIABLE} has it, or a prompt asks.",
     )
     @functools.wraps(function)
-    def wrapper(password_file: str | None, **arguments: object) -> int:
-        return function(password_file=password_file, **arguments)
+    def wrapper(new_password_file: str | None, **arguments: object) -> int:
+        return function(new_password_file=new_password_file, **arguments)
 
     return wrapper
 
@@ -57,8 +57,8 @@ def new_password(path: str | None, user: str) -> str:
         return _decoded(os.fsencode(given), VARIABLE)
     if not sys.stdin.isatty():
         raise click.UsageError(
-            f"there is no terminal to ask for the password; --password-file FILE, --password-file - for standard "
-            f"input, or {VARIABLE} give it"
+            "there is no terminal to ask for the password; --new-password-file FILE, --new-password-file - for "
+            f"standard input, or {VARIABLE} give it"
         )
     prompted: str = click.prompt(
         f"New password of {user}", hide_input=True, confirmation_prompt="The same again", err=True

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("user", required=False)
+@click.argument("name", metavar="[USER]", required=False)
 @password_option
 @client_options()
-def command(user: str | None, password_file: str | None, client: Client) -> int:
+def command(name: str | None, new_password_file: str | None, client: Client) -> int:
     """Give USER, or this command's own user, another password.
 
     A user that has come in by its password may change its own; another's needs the permission user_admin.
@@ -29,7 +29,7 @@ def command(user: str | None, password_file: str | None, client: Client) -> int:
     characters, 5 different ones, without the name in it. It does not leave this command. Exit code 1: there is no such
     user.
     """
-    if user is None:
+    if name is None:
         found: list[str] = []
 
         async def ask(db: Database) -> int:
@@ -43,6 +43,6 @@ def command(user: str | None, password_file: str | None, client: Client) -> int:
             raise click.UsageError(
                 f"this command comes in as {found[0] or 'no user'}, which has no password: name a USER"
             )
-        user = found[0]
-    name, password = user, new_password(password_file, user)
-    return change(client, lambda admin: admin.set_password(name, password), "changed", {"user": name})
+        name = found[0]
+    user, password = name, new_password(new_password_file, name)
+    return change(client, lambda admin: admin.set_password(user, password), "changed", {"user": user})

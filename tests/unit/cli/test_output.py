@@ -6,7 +6,9 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import pytest
@@ -27,6 +29,9 @@ from haptera.errors import (
     VersionMismatch,
     failure,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def test_numbers_have_their_nouns() -> None:
@@ -87,6 +92,25 @@ def test_help_names_every_command() -> None:
         command = group.get_command(click.Context(group), name)
         assert command is not None
         assert command.name == name
+
+
+def leaves(found: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
+    """Every command that is no group, with its full name."""
+    if not isinstance(found, click.Group):
+        yield name, found
+        return
+    context = click.Context(found)
+    for each in found.list_commands(context):
+        command = found.get_command(context, each)
+        assert command is not None
+        yield from leaves(command, f"{name} {each}")
+
+
+def test_each_option_and_argument_of_a_command_means_one_thing() -> None:
+    for name, command in leaves(group, "haptera"):
+        arguments = Counter(parameter.name for parameter in command.params)
+        options = Counter(option for parameter in command.params for option in parameter.opts)
+        assert max([*arguments.values(), *options.values()], default=0) <= 1, name
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,14 @@ from haptera.cli.new_passwords import new_password, password_option
 @click.option("--no-password", is_flag=True, help="No password: a certificate, or the like, lets it in.")
 @password_option
 @client_options()
-def command(name: str, roles: tuple[str, ...], no_password: bool, password_file: str | None, client: Client) -> int:
+def command(name: str, roles: tuple[str, ...], no_password: bool, new_password_file: str | None, client: Client) -> int:
     """Add the user NAME.
 
     Its password is asked for twice, unless a file, standard input or HAPTERA_NEW_PASSWORD has it: at least 12
     characters, 5 different ones, without the name in it. It does not leave this command. Exit code 1: there is such a
     user, or no such role.
     """
-    if no_password and password_file is not None:
-        raise click.UsageError("--no-password and --password-file exclude each other")
-    password = None if no_password else new_password(password_file, name)
+    if no_password and new_password_file is not None:
+        raise click.UsageError("--no-password and --new-password-file exclude each other")
+    password = None if no_password else new_password(new_password_file, name)
     return change(client, lambda admin: admin.add_user(name, password, roles=roles), "added", {"user": name})

@@ -9,13 +9,13 @@ from haptera.cli.client_command import Client, client_options
 
 
 @click.command()
-@click.argument("user")
+@click.argument("name", metavar="USER")
 @click.argument("role")
 @client_options()
-def command(user: str, role: str, client: Client) -> int:
+def command(name: str, role: str, client: Client) -> int:
     """Give ROLE to USER.
 
     Exit code 1: there is no such user, or no such role.
     """
-    fields = {"user": user, "role": role}
-    return change(client, lambda admin: admin.assign_role(user, role), "assigned", fields)
+    fields = {"user": name, "role": role}
+    return change(client, lambda admin: admin.assign_role(name, role), "assigned", fields)
