@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterator, Sequence
 
+    from haptera.node.commands import Submitter
     from haptera.peer import Peer, Request
 
 TAG_REPLAYED = 0x09
@@ -35,6 +36,10 @@ class FakePeer:
         self.tls: object | None = None
         self.remote = "127.0.0.1:1"
         self.session = bytes(16)
+
+    def submits_as(self, submitter: Submitter) -> None:
+        """Have the requests submitted by one that is given, whatever the identity is."""
+        self.attributes["haptera.submitter"] = submitter
 
     @property
     def writable(self) -> bool:

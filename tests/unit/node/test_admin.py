@@ -69,7 +69,7 @@ class Served:
 
     def comes_in(self, user: str, mechanism: str, *, limited: bool = True) -> None:
         self.peer.identity = Identity(user, mechanism)
-        self.peer.attributes["haptera.submitter"] = Limited(user) if limited else Submitter(user)
+        self.peer.submits_as(Limited(user) if limited else Submitter(user))
 
     def begin(self, method: str, *argument: Any, **options: Any) -> FakeRequest:
         request = self.peer.request(method, *argument, service="admin", **options)

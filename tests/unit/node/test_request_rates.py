@@ -9,6 +9,7 @@ import pytest
 import haptera
 from haptera.errors import RateLimited
 from haptera.node import request_rates
+from haptera.node.commands import Submitter
 from haptera.node.config import NodeConfig
 from haptera.node.listening import rated
 from haptera.node.metrics import Metrics
@@ -78,6 +79,7 @@ class Rated:
 def of_user(name: str) -> FakePeer:
     peer = FakePeer()
     peer.identity = Identity(name, "PLAIN")
+    peer.submits_as(Submitter(name))
     return peer
 
 

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from haptera.errors import Code, failure
+from haptera.node.commands import Submitter
 from haptera.node.health import health
 from haptera.node.services import recorded_commands
 from haptera.node.services.kv import KvService
@@ -37,6 +38,7 @@ def peer_of(user: str = "ann") -> FakePeer:
         capabilities=frozenset({"pipelining", "idempotency", "kv_transact", "kv_ttl", "kv_watch", "kv_history"})
     )
     peer.identity, peer.remote, peer.session = Identity(user, "SCRAM-SHA-256"), "10.0.0.9:4444", b"\xab" * 16
+    peer.submits_as(Submitter(user))
     return peer
 
 
@@ -377,6 +379,7 @@ async def test_a_connection_that_authenticates_is_named_by_its_user_from_then_on
         peer.identity = None
         await ask(node, peer, peer.request("get", "a"))
         peer.identity = Identity("ann", "PLAIN")
+        peer.submits_as(Submitter("ann"))
         await ask(node, peer, peer.request("get", "a"))
     assert [line.get("user") for line in lines(fs)[1:]] == [None, "ann"]
 
