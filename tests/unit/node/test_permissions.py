@@ -139,6 +139,7 @@ SERVER: Final = {
     "backup": "backup",
     "snapshot": "admin",
     "rotate_key": "admin",
+    "doctor": "admin",
 }
 SESSION: Final = {"describe": None, "whoami": None}
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from haptera.errors import Code, failure
-from haptera.node.services.submitters import submitter_of
 from haptera.node.weaknesses import Weakness, in_order, of_directory, of_process, of_settings
 
 if TYPE_CHECKING:
@@ -28,11 +27,8 @@ class Examinations:
         self._stopped = False
 
     def add(self, request: Request) -> None:
-        """Look for weaknesses, and answer with them. What they tell is for administrators (2004)."""
-        lacks = submitter_of(request.peer).lacks("admin")
-        if lacks is not None:
-            request.fail(lacks)
-        elif self._stopped:
+        """Look for weaknesses, and answer with them."""
+        if self._stopped:
             request.fail(failure(Code.SHUTTING_DOWN, outcome="not_applied"))
         elif len(self._tasks) >= EXAMINATIONS_MAX:
             details = {"examinations_max": EXAMINATIONS_MAX}

@@ -32,6 +32,7 @@ _CAPABILITY = "server_metrics"
 #: The permission that each method needs, where it needs one.
 NEEDS: Final[Mapping[str, NodePermission]] = {
     "backup": "backup",
+    "doctor": "admin",
     "metrics": "metrics",
     "rotate_key": "admin",
     "snapshot": "admin",
