@@ -8,7 +8,6 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from threading import get_ident
 from typing import TYPE_CHECKING, Final
 
-from haptera.connection import SESSION_SERVICE, PackedItem, RequestReceived
 from haptera.errors import Code, Failure, failure
 from haptera.peer.deadlines import Deadlines
 from haptera.peer.event_log import EventLog, RequestLog, guard
@@ -18,11 +17,13 @@ from haptera.peer.limits import BATCH_MAX, BATCH_UNANSWERED_MAX
 from haptera.peer.loop_fairness import PART_MAX
 from haptera.peer.request import Request
 from haptera.peer.request_scope import current
+from haptera.peer.serial_order import SerialOrder
 from haptera.peer.stopwatch import Stopwatch, clock_of
 from haptera.peer.telemetry import find_telemetry
 from haptera.wire import Tag
 
 if TYPE_CHECKING:
+    from haptera.connection import PackedItem, RequestReceived
     from haptera.peer.gate import Gate
     from haptera.peer.link import Link
     from haptera.peer.peer import Peer
@@ -54,8 +55,8 @@ class Dispatcher:
         self.items: dict[int, Items] = {}
         #: The requests that were not started yet. The limit on streams and the budget bound them.
         self.arrived: list[Request] = []
-        #: Without pipelining one request runs at a time, in stream order (spec/protocol.md, section 4.1).
-        self.serial = False
+        #: The order of the requests without pipelining.
+        self.serial: SerialOrder | None = None
         #: Takes, keeps or refuses the requests that arrive before the proof of an identity (section 5.1).
         self.gate: Gate | None = None
         #: Whether the time that a caller gives is kept.
@@ -69,7 +70,6 @@ class Dispatcher:
         self._connection = link.connection
         self._home = link.home
         self._loop = link.loop
-        self._running = 0  # the stream that runs then
         self._batch_max = BATCH_MAX  # of the next batch, by the answers to the one before
         self._reasons: dict[int, Failure] = {}  # why a request is stopped, if not because its caller cancelled
         self._timed: list[tuple[float, int]] = []  # deadlines and streams that are new, and not watched yet
@@ -78,7 +78,7 @@ class Dispatcher:
 
     def use(self, capabilities: Container[str]) -> None:
         """Take over which capabilities were accepted."""
-        self.serial = "pipelining" not in capabilities
+        self.serial = None if "pipelining" in capabilities else SerialOrder(self._connection.serves)
         self.keeps_deadlines = "request_deadline" in capabilities
         if "server_metrics" in capabilities:
             self.stopwatch = Stopwatch(clock_of(self._loop))
@@ -193,7 +193,7 @@ class Dispatcher:
         """
         link = self.link
         while self.arrived and not link.waits_turn and link.writable:
-            batch = self._next() if self.serial or self.gate is not None else self._next_batch()
+            batch = self._next() if self.serial is not None or self.gate is not None else self._next_batch()
             if not batch:
                 return
             by_service: dict[str, list[Request]] = {}
@@ -208,7 +208,7 @@ class Dispatcher:
             link.round.spend(len(batch))
             answered = self._connection.outbox.pending
             self._batch_max = BATCH_MAX if answered else BATCH_UNANSWERED_MAX
-            if self.arrived and not self.serial:
+            if self.arrived and self.serial is None:
                 if not link.round.has_room:
                     link.wait_turn()
                 elif answered:
@@ -226,21 +226,7 @@ class Dispatcher:
         if self.gate is not None:
             self.gate.sort(self.arrived)  # which may open it, and start them
             return []
-        return self._next_serial()
-
-    def _next_serial(self) -> list[Request]:
-        """Return requests that may start when they run one at a time; the session service's need not wait."""
-        arrived = self.arrived
-        # An answer of several frames ends its stream when the last has left: a later one must not overtake it.
-        if not self._connection.serves(self._running):
-            request = arrived.pop(0)
-            if request.service != SESSION_SERVICE:
-                self._running = request.stream
-            return [request]
-        exempt = [request for request in arrived if request.service == SESSION_SERVICE]
-        for request in exempt:
-            arrived.remove(request)
-        return exempt
+        return [] if self.serial is None else self.serial.take(self.arrived)
 
     def _handle(self, name: str, requests: list[Request]) -> None:
         service = self.services.get(name)
@@ -308,12 +294,12 @@ class Dispatcher:
             stream = request.stream
             if unanswered.pop(stream, None) is None:
                 continue
-            # Most requests came and were worked on with the one before, and so have its times.
-            if stopwatch is not None and (
-                request._received != received or request._used != used or request._begun is not None
-            ):
-                received, used = request._received, request._used
-                times = stopwatch.entries(request, now)
+            if stopwatch is not None:
+                its_received, its_used = request._received, request._used
+                # Most requests came and were worked on with the one before, and so have its times.
+                if its_received != received or its_used != used or request._begun is not None:
+                    received, used = its_received, its_used
+                    times = stopwatch.entries(request, now)
             requests.append(request)
             given.append((stream, payload, entries + times))
         if not given:
