@@ -309,7 +309,7 @@ async def test_what_connections_hold_is_not_charged_to_a_child(short_path: Path)
     async with (
         haptera.listen(f"haptera+unix://{short_path}/s", services=[Echo()]) as server,
         haptera.dial(server.url) as peer,
-        peer.stream("echo", "many", b"1000"),
+        peer.stream("echo", "many", b"1000000"),  # more than a window takes: the stream stays, and what it holds
     ):
         await eventually(lambda: _process_budget.used)
         assert in_child(lambda: _process_budget.used) == "0"

@@ -79,9 +79,11 @@ def failed(raw: RawPeer) -> Failure:
 
 def only_line(caplog: pytest.LogCaptureFixture, said: Failure) -> logging.LogRecord:
     """The one line that the log has, which says what the peer was told."""
-    (record,) = [record for record in caplog.records if record.levelno >= logging.INFO]
+    records = [record for record in caplog.records if record.levelno >= logging.INFO]
+    lines = [(record.name, record.levelname, record.getMessage()) for record in records]
+    assert lines == [("haptera.peer", "WARNING", "connection_failed")], [vars(record) for record in records]
+    (record,) = records
     fields = vars(record)
-    assert (record.name, record.levelname, record.getMessage()) == ("haptera.peer", "WARNING", "connection_failed")
     assert (fields["code"], fields["code_name"], fields["reason"]) == (said.code, said.name, said.message)
     assert fields["remote"]
     return record

@@ -304,6 +304,7 @@ async def test_a_watch_goes_on_through_changes_of_other_grants() -> None:
 async def test_a_watch_that_is_behind_is_judged_before_each_item() -> None:
     async with user_of() as user:
         await user.grant({"watch", "read"})
+        await turn()  # all watches have been judged by this grant
         feed = LocalFeed()
         submitter = submitter_of(cast("Peer", user.peer))
         user.node.watches.open(submitter, OpenWatch(prefix="in/", start_revision=1), feed)
