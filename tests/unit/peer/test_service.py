@@ -262,6 +262,14 @@ async def test_describe_refuses_an_argument_that_it_does_not_know(payload: bytes
         with pytest.raises(haptera.errors.InvalidArgument) as caught:
             await peer.call("session", "describe", payload)
         assert caught.value.outcome == "not_applied"
+
+
+@virtual_clock
+async def test_no_exchange_is_served_where_no_mechanism_is_offered_and_none_by_a_dialer() -> None:
+    async with pair() as (dialer, acceptor):
+        with pytest.raises(haptera.errors.UnsupportedMechanism) as caught:
+            await dialer.call("session", "authenticate", b"\x90")
+        assert caught.value.details == {"mechanisms": []}
         with pytest.raises(UnknownMethod):
             await peer.call("session", "no_such_method", b"\x90")
         with pytest.raises(UnknownMethod):  # of the side that has dialled
