@@ -11,13 +11,14 @@ import pytest
 
 from haptera.access_rules import KEY_PERMISSIONS, PERMISSIONS
 from haptera.node.listening import NodeServer
+from haptera.node.services.admin_methods import ADMIN_METHODS
 from haptera.node.services.kv import KvService
 from haptera.node.services.kv_methods import METHODS
 from haptera.node.services.server import MEASURED, NEEDS, ServerService
 from haptera.node.services.session import NodeSessionService
 from haptera.node.services.submitters import admit
 from haptera.peer import Identity
-from haptera.state import REFUSALS, method_of
+from haptera.state import OPERATIONS, REFUSALS, Permits, method_of
 from haptera.state.access_operations import (
     AddGrant,
     AddRole,
@@ -30,6 +31,7 @@ from haptera.state.access_operations import (
     StoredVerifier,
     WithdrawRole,
 )
+from haptera.state.node_operations import SetMaintenance
 from haptera.state.operation_sets import FENCED
 from haptera.state.operations import OF_ONE_KEY, AsOf, Set, Write
 from tests.unit.node.doubles import FakePeer, FakeRequest
@@ -140,6 +142,7 @@ SERVER: Final = {
     "snapshot": "admin",
     "rotate_key": "admin",
     "doctor": "admin",
+    "maintenance": "admin",
 }
 SESSION: Final = {"describe": None, "whoami": None}
 
@@ -259,7 +262,12 @@ def of_place(details: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def test_each_method_has_a_row() -> None:
     """Trap: a method that was forgotten."""
-    server = {"kv": set(METHODS), "server": {*SERVER}, "session": {*SESSION, "authenticate"}}
+    server = {
+        "kv": set(METHODS),
+        "server": {*SERVER},
+        "admin": set(ADMIN_METHODS),
+        "session": {*SESSION, "authenticate"},
+    }
     named = {(service, method) for service, methods in server.items() for method in methods}
     assert named <= set(SPECIFIED)
     assert {row.method for row in KV} == set(METHODS)
@@ -273,6 +281,7 @@ def test_each_method_has_a_row() -> None:
         name: need for name, need in SERVER.items() if name != "status"
     }
     assert {name: need for name, need in SERVER.items() if need} == NEEDS
+    assert {frozenset(SPECIFIED["admin", method]) for method in ADMIN_METHODS} == {frozenset({"user_admin"})}
 
 
 async def test_each_service_of_a_node_has_its_methods_in_the_table() -> None:
@@ -437,9 +446,28 @@ async def test_a_command_of_the_node_is_refused_to_each_user() -> None:
         permits = user.node.commands.submitter("ann").permits()
         assert permits is not None
         for command, judge in REFUSALS.items():
-            if isinstance(command, type) and issubclass(command, Write) and command.of_node:
+            if command is SetMaintenance:
+                assert judge(cast("Any", None), permits) is None, "server.maintenance leads to it, with admin"
+            elif isinstance(command, type) and issubclass(command, Write) and command.of_node:
                 refused = judge(cast("Any", None), permits)
                 assert refused is not None
                 assert (refused.code, refused.details) == (2004, {"permission": "admin"})
+            elif isinstance(command, type) and method_of(command)[0] == "access":
+                refused = judge(cast("Any", None), permits)
+                assert refused is None, "of all permissions; what a change gives is judged in the log"
             elif command is not AsOf:
                 assert method_of(command)[0] in methods | {"requests"}
+
+
+def test_the_reads_of_users_need_a_permission_and_their_changes_are_judged_in_the_log() -> None:
+    others = [each for each in PERMISSIONS if each != "user_admin"]
+    for permissions, lacks in ((others, True), (PERMISSIONS, False)):
+        permits = Permits([("*", permissions)])
+        for command in OPERATIONS:
+            if method_of(command)[0] == "access" and not (issubclass(command, Write) and command.of_node):
+                refused = REFUSALS[command](cast("Any", None), permits)
+                if issubclass(command, Write) or not lacks:
+                    assert refused is None
+                else:
+                    assert refused is not None
+                    assert (refused.code, refused.details) == (2004, {"permission": "user_admin"})

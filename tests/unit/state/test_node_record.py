@@ -8,9 +8,10 @@ import pytest
 
 from haptera.errors import Failure
 from haptera.state import OPERATIONS, Logged, Replayed, Write, validate
-from haptera.state.access_operations import AddRole, AddUser
+from haptera.state.access_operations import AccessChange, AddRole, AddUser
 from haptera.state.node_operations import AUDIT_DIGEST_SIZE, NoteAuditHead, SetMaintenance
 from haptera.state.node_record import AuditHead, MaintenancePeriod
+from haptera.state.operation_sets import CLOSED
 from haptera.state.operations import (
     Clear,
     Compare,
@@ -100,8 +101,13 @@ def test_maintenance_refuses_each_change_whether_or_not_it_would_succeed(op: Wri
 
 
 def test_each_change_that_a_caller_can_ask_for_is_among_those() -> None:
-    asked = {op for op in OPERATIONS if issubclass(op, Write) and not op.of_node} - {Forget}
-    assert {type(op) for op in CHANGES} == asked
+    asked = {op for op in OPERATIONS if issubclass(op, Write) and not (op.of_node or issubclass(op, AccessChange))}
+    assert {type(op) for op in CHANGES} == asked - {Forget} == CLOSED
+
+
+def test_no_change_of_users_is_among_those() -> None:
+    """An administrator can let people in, and keep them out, while nothing else is changed."""
+    assert not [op for op in CLOSED if issubclass(op, AccessChange)]
 
 
 def test_reads_transacts_of_reads_and_renewals_go_on() -> None:

@@ -42,16 +42,15 @@ _ARGUMENT: Final = Argument(MaintenanceAsked)
 
 
 class MaintenanceRequests:
-    """Answers the requests to begin, end or tell maintenance; a connection needs the permission ``admin`` for each."""
+    """Answers the requests to begin, end or tell maintenance."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
 
     def add(self, request: Request) -> None:
         """Answer a request: at once, or when the change is durable."""
-        submitter = submitter_of(request.peer)
-        asked = submitter.lacks("admin") or _ARGUMENT.decode(request.payload)
-        _maintain(self._node, submitter, asked, partial(_respond, request))
+        asked = _ARGUMENT.decode(request.payload)
+        _maintain(self._node, submitter_of(request.peer), asked, partial(_respond, request))
 
 
 async def maintain(node: Node, argument: Sequence[Any]) -> Answer:

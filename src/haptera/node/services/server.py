@@ -33,6 +33,7 @@ _CAPABILITY = "server_metrics"
 NEEDS: Final[Mapping[str, NodePermission]] = {
     "backup": "backup",
     "doctor": "admin",
+    "maintenance": "admin",
     "metrics": "metrics",
     "rotate_key": "admin",
     "snapshot": "admin",
