@@ -21,7 +21,7 @@ import msgspec
 import pytest
 
 from haptera import Request, Service, listen, method
-from haptera.cli import grant, lease, role, token, user
+from haptera.cli import grant, lease, maintenance, role, token, user
 from haptera.cli.client_command import Client
 from haptera.cli.main import COMMANDS
 from haptera.cli.transfer import store_rows
@@ -583,7 +583,7 @@ def test_usage_errors_and_help() -> None:
     assert run("get").code == 2
     assert run("get", "k", "--timeout", "0").code == 2
     assert run("--help").code == 0
-    groups = {"lease": lease, "user": user, "role": role, "grant": grant, "token": token}
+    groups = {"lease": lease, "maintenance": maintenance, "user": user, "role": role, "grant": grant, "token": token}
     others = {"audit", "serve", "restore", "backup", "pitr", "storage", "dev-certs", *groups}
     clients = [[name] for name in COMMANDS if name not in others]
     grouped = [[group, name] for group, module in groups.items() for name in module.COMMANDS]

@@ -18,7 +18,11 @@ from tests.unit.node.test_admin import CHANGES, READS
 ROOT: Final = Path(__file__).parents[2]
 SECTION: Final = (ROOT / "spec/protocol.md").read_text(encoding="utf-8").partition("### 7.3 The `admin` service")[2]
 ROWS: Final = re.findall(r"^\| (\w+) \| \[(.*)\] \| \[(.+)\] \|$", SECTION.partition("\n## ")[0], re.MULTILINE)
-COMMANDS: Final = {method_of(op)[1]: op for op in OPERATIONS if method_of(op)[0] == "access"}
+COMMANDS: Final = {
+    method_of(op)[1]: op
+    for op in OPERATIONS
+    if method_of(op)[0] == "access" and not (issubclass(op, Write) and op.of_node)
+}
 
 
 def parts(listed: str) -> list[str]:

@@ -20,7 +20,6 @@ from haptera.connection import (
     Bound,
     seconds,
 )
-from haptera.errors import ConfigurationError
 from haptera.node.audit.options import (
     AUDIT_FILE_SIZE_DEFAULT,
     AUDIT_RETAIN_DEFAULT,
@@ -31,8 +30,10 @@ from haptera.node.audit.options import (
     AuditSlow,
 )
 from haptera.node.caller_limits import ConnectionsPerAddress, RateBurst, SessionRate, UserRate
+from haptera.node.history_options import MEMORY_MAX_MAX, HistoryBytes, HistoryEvents
 from haptera.node.logging import FORMATS, LEVELS
 from haptera.node.option_kinds import (
+    ConflictingOptions,
     Option,
     address_list,
     amount,
@@ -63,13 +64,6 @@ SEGMENT_SIZE_DEFAULT = 64 * 1024 * 1024
 
 #: 4,000 small entries. A smaller number lacks its unit, as `--memory-max 10` does, and refuses nearly every change.
 MEMORY_MAX_MIN = 1 << 20
-#: More than any machine has.
-MEMORY_MAX_MAX = 1 << 50
-#: As many changes as a watcher may be behind for a second, on a busy node, without a loss.
-HISTORY_EVENTS_MIN = 10_000
-#: More than memory has room for.
-HISTORY_EVENTS_MAX = 1_000_000_000
-HISTORY_BYTES_MIN = 4 * 1024 * 1024
 #: Four full segments: a start replays as much in some seconds, and a snapshot of a million keys is a fraction of it.
 SNAPSHOT_AFTER_DEFAULT = 256 * 1024 * 1024
 #: Segments that the retained bytes must have room for, so that one that is appended to is a small part of them.
@@ -125,25 +119,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             "on. 0: no bound.",
         ),
     ] = 0
-    history_events: Annotated[
-        int,
-        amount(
-            "Data",
-            "COUNT",
-            Bound(low=HISTORY_EVENTS_MIN, high=HISTORY_EVENTS_MAX),
-            "Keep this many changes of keys at most, for watches that begin in the past. The newest change always "
-            "stays.",
-        ),
-    ] = EventBounds().events
-    history_bytes: Annotated[
-        int,
-        amount(
-            "Data",
-            "BYTES",
-            Bound(low=HISTORY_BYTES_MIN, high=MEMORY_MAX_MAX),
-            "Memory that these changes may take, with the values that they replaced. It is beside memory_max.",
-        ),
-    ] = EventBounds().size
+    history_events: HistoryEvents = EventBounds().events
+    history_bytes: HistoryBytes = EventBounds().size
     snapshot_after: Annotated[
         int,
         amount(
@@ -409,11 +386,3 @@ OPTIONS: Final[dict[str, Option]] = {
     field.name: next(mark for mark in field.type.__metadata__ if isinstance(mark, Option))
     for field in msgspec.structs.fields(NodeConfig)
 }
-
-
-class ConflictingOptions(ConfigurationError):
-    """Of two options the first may not be more than a share of the second; ``names`` are theirs."""
-
-    def __init__(self, config: NodeConfig, first: str, share: str, second: str) -> None:
-        super().__init__(f"{first} is {getattr(config, first)}, more than {share}{second}, {getattr(config, second)}")
-        self.names = first, second

@@ -15,11 +15,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from haptera.errors import ConfigurationError
-from haptera.node.config import OPTIONS, ConflictingOptions, NodeConfig
+from haptera.node.config import OPTIONS, NodeConfig
 from haptera.node.option_kinds import (
     ADMIN_PASSWORD_VARIABLE,
     MASTER_KEY_VARIABLE,
     VARIABLE_PREFIX,
+    ConflictingOptions,
     flag_of,
     variable_of,
 )

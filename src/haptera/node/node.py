@@ -77,8 +77,7 @@ class Node:
         self.clock_ms = clock_ms
         self.connections = 0
         self.failed: asyncio.Future[BaseException] = loop.create_future()
-        #: The time of the loop at which it failed.
-        self.failed_at = 0.0
+        self.failed_at = 0.0  # of the loop
         self._loop = loop
         self._storage = storage
         self._machine = storage.machine

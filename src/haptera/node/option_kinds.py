@@ -195,3 +195,11 @@ def of_listener(
 def of_limits(name: str, value: str, meaning: str) -> Option:
     """One of the limits that a listener announces: the field of `haptera.wire.Limits` that has the option's name."""
     return Option(_number(BOUNDS[name]), "Limits of a peer", value, meaning)
+
+
+class ConflictingOptions(ConfigurationError):
+    """Of two options of a configuration the first may not be more than a share of the second; ``names`` are theirs."""
+
+    def __init__(self, config: object, first: str, share: str, second: str) -> None:
+        super().__init__(f"{first} is {getattr(config, first)}, more than {share}{second}, {getattr(config, second)}")
+        self.names = first, second

@@ -29,8 +29,8 @@ from haptera.state.limits import COMMAND_SIZE_MAX, CURSORS_MAX, SLICE_WORK_MAX
 from haptera.state.machine import StateMachine
 from haptera.state.msgpack_arrays import array_header, read_array_header
 from haptera.state.node_record import MaintenancePeriod
-from haptera.state.operation_sets import OPERATIONS, frees
-from haptera.state.operations import Operation, Read, Write, method_of
+from haptera.state.operation_sets import OPERATIONS, frees, method_of
+from haptera.state.operations import Operation, Read, Write
 from haptera.state.permits import Permits, Sieve
 from haptera.state.piece_decoding import MalformedPieces
 from haptera.state.refusals import REFUSALS, denied, refusal, refusal_steps, shown_with

@@ -27,7 +27,7 @@ from haptera.state.access import (
 )
 from haptera.state.access_giving import giving_refusal
 from haptera.state.access_operations import AccessChange
-from haptera.state.operations import method_of
+from haptera.state.operation_sets import method_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

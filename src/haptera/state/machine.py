@@ -29,7 +29,7 @@ from haptera.state.lease_commands import LeaseCommands
 from haptera.state.memory_growth import Growth
 from haptera.state.node_commands import NodeCommands
 from haptera.state.node_record import NodeRecord
-from haptera.state.operation_sets import FENCED, OPERATIONS, WRITES
+from haptera.state.operation_sets import FENCED, OPERATIONS, WRITES, method_of
 from haptera.state.operations import (
     AsOf,
     Forget,
@@ -41,7 +41,6 @@ from haptera.state.operations import (
     Read,
     RevokeLease,
     Transact,
-    method_of,
 )
 from haptera.state.requests import Requests
 from haptera.state.scan_cursor import ScanCursor

@@ -9,8 +9,8 @@ from haptera.state import limits
 from haptera.state.entry_sizes import entry_size, size_added
 from haptera.state.kv import Kv
 from haptera.state.leases import ATTACHMENT_SIZE, LEASE_SIZE
-from haptera.state.operation_sets import WRITES
-from haptera.state.operations import GrantLease, SetMany, method_of
+from haptera.state.operation_sets import WRITES, method_of
+from haptera.state.operations import GrantLease, SetMany
 from haptera.state.table import Table
 
 if TYPE_CHECKING:

@@ -36,6 +36,12 @@ CLOSED: Final = frozenset(each for each in WRITES if not each.goes_on)
 FENCED: Final = frozenset(each for each in WRITES if "fence" in each.__struct_fields__)
 
 
+def method_of(command: type[Operation]) -> tuple[str, str]:
+    """Return the part of the state that a command is for, and the name of its method."""
+    part, _, name = str(command.__struct_config__.tag).partition(".")
+    return part, name
+
+
 def frees(op: Write) -> bool:
     """Whether a change can only take something away: of a transact, whether each of its changes does."""
     if isinstance(op, Transact):

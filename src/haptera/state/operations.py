@@ -440,9 +440,3 @@ class Forget(Write, tag="requests.forget", frozen=True):
 
     user: Text
     request_ids: RequestIds
-
-
-def method_of(command: type[Operation]) -> tuple[str, str]:
-    """Return the part of the state that a command is for, and the name of its method."""
-    part, _, name = str(command.__struct_config__.tag).partition(".")
-    return part, name

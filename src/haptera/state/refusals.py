@@ -15,7 +15,7 @@ from haptera.key_rules import placed
 from haptera.state import limits
 from haptera.state.field_kinds import KeysKind, list_field
 from haptera.state.node_operations import SetMaintenance
-from haptera.state.operation_sets import FENCED, OPERATIONS
+from haptera.state.operation_sets import FENCED, OPERATIONS, method_of
 from haptera.state.operations import (
     AsOf,
     Count,
@@ -25,7 +25,6 @@ from haptera.state.operations import (
     Read,
     Transact,
     Write,
-    method_of,
 )
 from haptera.state.permits import Permits
 

@@ -16,7 +16,8 @@ from haptera.state import limits
 from haptera.state.entry_sizes import entry_size, size_added
 from haptera.state.kv import Kv
 from haptera.state.leases import ATTACHMENT_SIZE
-from haptera.state.operations import OF_ONE_KEY, Compare, Read, Transact, method_of
+from haptera.state.operation_sets import method_of
+from haptera.state.operations import OF_ONE_KEY, Compare, Read, Transact
 from haptera.state.results import values_size
 
 if TYPE_CHECKING:

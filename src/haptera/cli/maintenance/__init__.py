@@ -20,7 +20,7 @@ COMMANDS: Final = {
     cls=ClientGroup,
     package="haptera.cli.maintenance",
     commands_of=COMMANDS,
-    modules={"on": "begin", "off": "end", "status": "show"},
+    modules={"on": "begin", "off": "end", "status": "show_maintenance"},
 )
 def command() -> None:
     """Close a store to changes for a while, and open it again.

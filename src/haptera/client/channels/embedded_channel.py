@@ -50,7 +50,6 @@ except ModuleNotFoundError as error:
     ) from error
 
 R = TypeVar("R")
-
 PAGE_SIZE_MAX = 64 * 1024
 #: The largest page of a scan: some tenths of a millisecond, and other calls wait for no more than a turn of it.
 PAGE_ROWS_MAX = 512
@@ -106,8 +105,7 @@ class EmbeddedChannel:
     def disown(self, owner: int) -> None:
         """Begin afresh in a forked child (``haptera.forks`` calls this).
 
-        The node, its lock and its thread stay with the parent. The next call opens the directory, which is refused as
-        long as the parent has it.
+        The node, its lock and its thread stay with the parent, and the next call is refused as long as it has them.
         """
         self._node = self._opening = self._ending = self._home = self._left = None
         self._under_way, self.converting = UnderWay(), UnderWay()
@@ -161,10 +159,8 @@ class EmbeddedChannel:
 
     async def _perform(self, method: Method[R], argument: tuple[Any, ...], timeout: float | None) -> R | Failure:
         node = self._node or await self._opened()
-        if method is ServerMethods.status:
-            return cast("R", status(node))
-        if method is SessionMethods.whoami:
-            return cast("R", ANYONE_HERE)
+        if method is ServerMethods.status or method is SessionMethods.whoami:
+            return cast("R", status(node) if method is ServerMethods.status else ANYONE_HERE)
         if method is ServerMethods.maintenance:
             answer = await in_time(maintain(node, argument), timeout, outcome="unknown")
             return unsendable(argument, answer) if isinstance(answer, Failure) else method.convert(answer)
@@ -368,7 +364,6 @@ class EmbeddedChannel:
         return await Node.open(self._config)
 
     async def _close_left(self) -> None:
-        """Close the node of a loop that was closed before it."""
         left, self._left = self._left, None
         if left is not None:
             await asyncio.to_thread(left.abandon)
