@@ -165,8 +165,7 @@ class EmbeddedChannel:
             answer = await in_time(maintain(node, argument), timeout, outcome="unknown")
             return unsendable(argument, answer) if isinstance(answer, Failure) else method.convert(answer)
         known = (METHODS if method.service == "kv" else ADMIN_METHODS)[method.name]
-        long = known.list_field is not None and len(argument[0]) > ELEMENTS_MAX
-        if long:
+        if long := (known.list_field is not None and len(argument[0]) > ELEMENTS_MAX):
             command = await _long_command(node, known, argument, timeout)
         else:
             op = known.convert(argument)
@@ -364,6 +363,7 @@ class EmbeddedChannel:
         return await Node.open(self._config)
 
     async def _close_left(self) -> None:
+        """Close the node of a loop that was closed before it."""
         left, self._left = self._left, None
         if left is not None:
             await asyncio.to_thread(left.abandon)
