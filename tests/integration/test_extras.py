@@ -46,7 +46,12 @@ def without(missing: tuple[str, ...], *args: str, cwd: Path | None = None) -> su
         (("sortedcontainers",), ("serve",), 15, "the package sortedcontainers: pip install 'haptera[server]'"),
         (("cryptography",), ("serve",), 15, "the package cryptography: pip install 'haptera[server]'"),
         (SERVER, ("bench", "read", "--embedded"), 2, "pip install 'haptera[server]'"),
-        (("zstandard",), ("serve", "--compression", "zstd"), 15, "pip install 'haptera[zstd]'"),
+        (
+            ("zstandard",),
+            ("serve", "--listen", "haptera://127.0.0.1:0", "--compression", "zstd"),
+            15,
+            "pip install 'haptera[zstd]'",
+        ),
         (("zstandard",), ("get", "k", "--url", "haptera://h?compression=zstd"), 2, "pip install 'haptera[zstd]'"),
     ],
 )
