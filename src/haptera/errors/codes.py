@@ -142,10 +142,7 @@ class AuthenticationFailed(ServerError):
 
 
 class AuthenticationLocked(ServerError):
-    """2003: too many failed attempts.
-
-    Reserved: nothing answers with it yet.
-    """
+    """2003: too many failed attempts."""
 
 
 class PermissionDenied(ServerError, PermissionError):

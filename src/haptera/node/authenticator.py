@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from haptera.errors import Failure
     from haptera.node.external_users import ExternalUsers
-    from haptera.node.metrics import Metrics
+    from haptera.node.login_failures import LoginFailures
     from haptera.peer import Peer
     from haptera.state import Access
 
@@ -35,8 +35,8 @@ class NodeAuthenticator:
     """Answers for one listener.
 
     ``access`` has the users, ``now_ms`` is the time by which tokens expire, and ``secret`` that of the decoys.
-    ``external`` says whom certificates stand for, and ``implied`` who a peer is that needs no proof. ``metrics`` count
-    the logins.
+    ``external`` says whom certificates stand for, and ``implied`` who a peer is that needs no proof. ``failures`` are
+    those of the node, at all its listeners.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class NodeAuthenticator:
         secret: bytes,
         external: ExternalUsers,
         implied: Implied,
-        metrics: Metrics,
+        failures: LoginFailures,
     ) -> None:
         assert secret, "a decoy of no secret is known to everyone"
         self._access = access
@@ -54,7 +54,7 @@ class NodeAuthenticator:
         self._secret = secret
         self._external = external
         self._implied = implied
-        self._metrics = metrics
+        self._failures = failures
 
     def mechanisms(self, peer: Peer) -> tuple[str, ...]:
         """Return the ways in which a peer may prove its identity; none where it needs no proof."""
@@ -90,15 +90,12 @@ class NodeAuthenticator:
         return Verifier(stored.salt, stored.iterations, stored.stored_key, stored.server_key), admitted
 
     def refuses(self, peer: Peer, name: str) -> Failure | None:
-        """Return why a peer may not try to be a user now. Each may try as often as a connection lets it."""
-        return None
+        """Return 2003 where a peer may not try to be a user now, because of failures of before."""
+        return self._failures.refuses(peer, name)
 
     def ended(self, peer: Peer, name: str, mechanism: str, reason: str | None) -> None:
-        """Count the end of an attempt."""
-        if reason is None:
-            self._metrics.logins_total += 1
-        else:
-            self._metrics.logins_failed_total += 1
+        """Take note of the end of an attempt."""
+        self._failures.ended(peer, name, mechanism, reason)
 
 
 def of_users(peer: Peer) -> Identity | None:

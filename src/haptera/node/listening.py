@@ -20,6 +20,7 @@ from haptera.node.descriptors import LOCAL_CONNECTIONS_MAX, connections_max, nee
 from haptera.node.exposure import check_exposure, warn_of_exposure, warn_of_no_authentication
 from haptera.node.external_users import ExternalUsers, read_external_users
 from haptera.node.first_start import node_secret
+from haptera.node.login_failures import LoginFailures
 from haptera.node.request_rates import RequestRates
 from haptera.node.services.admin import AdminService
 from haptera.node.services.kv import KvService
@@ -78,6 +79,7 @@ class NodeServer:
         #: Of its decoys, and of the certificates of its users, from `start` on.
         self._secret = b""
         self._external = ExternalUsers()
+        self._login_failures = LoginFailures(node.metrics, asyncio.get_running_loop().time)
         recording = AuditRecording(node.audit, node.config)
         self._server_service = ServerService(node, recording.requests)
         self._kv_service = KvService(node.commands, node.metrics, node.watches, recording)
@@ -180,7 +182,9 @@ class NodeServer:
         node = self._node
         if node.config.no_auth:
             return None
-        return NodeAuthenticator(node.access, node.read_time_ms, self._secret, self._external, implied, node.metrics)
+        return NodeAuthenticator(
+            node.access, node.read_time_ms, self._secret, self._external, implied, self._login_failures
+        )
 
     async def _listen(
         self, url: str, signing_key: bytes | None, max_connections: int, implied: Implied, **of_socket: Any

@@ -76,8 +76,8 @@ class Authenticator(Protocol):
     def refuses(self, peer: Peer, name: str) -> Failure | None:
         """Return why a peer may not try to be a user now.
 
-        Asked once for each attempt, as soon as its name is known. An attempt that is refused here does not reach
-        ``ended``.
+        Asked once for each attempt that is about to be judged, as soon as its name is known. An attempt that is refused
+        here does not reach ``ended``; each other one reaches it once, at the latest when its connection ends.
 
         Args:
             peer: The other side.
@@ -88,7 +88,7 @@ class Authenticator(Protocol):
         """
 
     def ended(self, peer: Peer, name: str, mechanism: str, reason: str | None) -> None:
-        """Take note of the end of an attempt.
+        """Take note of the end of an attempt. One that is malformed ends without ``refuses``.
 
         Args:
             peer: The other side. Its ``identity`` is set by then if it came in.

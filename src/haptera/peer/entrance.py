@@ -38,6 +38,7 @@ _logger = logging.getLogger("haptera.peer")
 FAILURES_MAX: Final = 3
 #: The methods that are served before the proof.
 _METHODS: Final = [AUTHENTICATE, "describe"]
+_TOO_MUCH_WORK: Final = "too many passwords are worked on"
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _argument: Final = msgspec.msgpack.Decoder(tuple[str, bytes])
@@ -213,13 +214,15 @@ class Entrance:
         self._name = login.name
         if not self._is_private():
             raise ExchangeFailed("a password came over a link that others may read")
+        if WORK.full:  # before the attempt begins: a flood of strangers is not counted as the failures of others
+            self._refuse(request, failure(Code.TOO_MANY_REQUESTS, {"reason": _TOO_MUCH_WORK}))
+            return
         if self._is_refused(request):
             return
         verifier, admitted = self._authenticator.login(login.name)
         checking = WORK.run(self._link.loop, lambda: verifier.accepts(login.password))
-        if checking is None:
-            self._refuse(request, failure(Code.TOO_MANY_REQUESTS, {"reason": "too many passwords are worked on"}))
-            return
+        if checking is None:  # another loop of this process was faster
+            raise ExchangeFailed(_TOO_MUCH_WORK)
         checking.add_done_callback(lambda done: self._checked(request, done, admitted=admitted))
 
     def _checked(self, request: Request, checking: asyncio.Future[bool], *, admitted: bool) -> None:

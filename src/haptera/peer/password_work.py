@@ -35,6 +35,11 @@ class PasswordWork:
         self._under_way = 0
         forks.watch(self)
 
+    @property
+    def full(self) -> bool:
+        """Whether too many wait already."""
+        return self._under_way >= WORK_MAX
+
     def run(self, loop: asyncio.AbstractEventLoop, function: Callable[[], T]) -> asyncio.Future[T] | None:
         """Run a function in a thread; return the future of its result, or None where too many wait already."""
         with self._lock:

@@ -116,8 +116,12 @@ class LoginThrottle:
         self._addresses_under_way[network] = self._addresses_under_way.get(network, 0) + 1
         return None
 
+    def malformed(self, address: str, now: float) -> None:
+        """Count an attempt that has failed before `refuses` was asked: it is a failure of its address alone."""
+        _spend(self._addresses, network_of(address), ADDRESS_FAILURES, ADDRESS_DEBT_MAX, ADDRESS_REFILL_S, now)
+
     def ended(self, name: str, address: str, ok: bool, now: float) -> None:
-        """End an attempt: it came in, or it has failed. One that never had a name is a failure of its address alone."""
+        """End an attempt that has begun: it came in, or it has failed."""
         network = network_of(address)
         pair = (name, network)
         _count_down(self._under_way, pair)
@@ -125,8 +129,7 @@ class LoginThrottle:
         if ok:
             self._pairs.remove(pair)
             return
-        if name:
-            self._fail_pair(pair, now)
+        self._fail_pair(pair, now)
         _spend(self._addresses, network, ADDRESS_FAILURES, ADDRESS_DEBT_MAX, ADDRESS_REFILL_S, now)
 
     @property

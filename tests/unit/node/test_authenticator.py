@@ -10,6 +10,7 @@ import pytest
 
 from haptera.node.authenticator import NodeAuthenticator, of_local_socket, of_signing_key, of_users
 from haptera.node.external_users import ExternalUsers
+from haptera.node.login_failures import LoginFailures
 from haptera.node.metrics import Metrics
 from haptera.peer import Identity
 from haptera.security import decoy
@@ -28,7 +29,7 @@ NOW_MS = 1000
 def peer(*names: str, uid: int | None = None) -> Any:
     """A peer with a certificate of these names, or a process of a user of this machine."""
     credentials = None if uid is None else SimpleNamespace(uid=uid)
-    return SimpleNamespace(certificate_names=names, credentials=credentials, remote="192.0.2.1:5")
+    return SimpleNamespace(certificate_names=names, credentials=credentials, remote="192.0.2.1:5", attributes={})
 
 
 def authenticator(
@@ -46,7 +47,8 @@ def authenticator(
             "token:young": StoredToken(VERIFIER, expires_at_ms=NOW_MS + 1),
         },
     )
-    return NodeAuthenticator(access, lambda: NOW_MS, SECRET, external or ExternalUsers(), implied, metrics or Metrics())
+    failures = LoginFailures(metrics or Metrics(), lambda: 1000.0)
+    return NodeAuthenticator(access, lambda: NOW_MS, SECRET, external or ExternalUsers(), implied, failures)
 
 
 @pytest.mark.parametrize(

@@ -182,10 +182,10 @@ def test_the_debt_of_an_address_has_a_bound() -> None:
     assert login.refuses("root", HOME, 1.0) == (throttle.ADDRESS_DEBT_MAX + 1) * 5000
 
 
-def test_an_attempt_without_a_name_counts_for_its_address_alone() -> None:
+def test_an_attempt_that_never_began_counts_for_its_address_alone() -> None:
     login = LoginThrottle()
     for _ in range(throttle.ADDRESS_FAILURES):
-        login.ended("", HOME, False, 1.0)
+        login.malformed(HOME, 1.0)
     assert login.refuses("root", HOME, 1.0) == 5000
     assert login.size == 1
     assert login.refuses("root", ELSEWHERE, 1.0) is None

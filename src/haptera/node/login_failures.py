@@ -1,0 +1,58 @@
+"""The attempts to authenticate at all listeners of a node: counted, recorded, and refused where too many have failed
+(docs/security.md, "Failed authentication").
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from haptera.errors import Code, Failure, failure
+from haptera.security import LoginThrottle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from haptera.node.metrics import Metrics
+    from haptera.peer import Peer
+
+#: The name and the address of an attempt that is under way, among the attributes of its connection: one at a time.
+_KEY: Final = "haptera.login"
+
+
+class LoginFailures:
+    """Judges and counts the attempts. ``clock`` gives seconds, and is never set."""
+
+    def __init__(self, metrics: Metrics, clock: Callable[[], float]) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._throttle = LoginThrottle()
+
+    def refuses(self, peer: Peer, name: str) -> Failure | None:
+        """Begin an attempt, or return why it may not be made now (2003)."""
+        address = address_of(peer)
+        wait_ms = self._throttle.refuses(name, address, self._clock())
+        if wait_ms is None:
+            peer.attributes[_KEY] = name, address
+            return None
+        self._metrics.logins_failed_total += 1
+        return failure(Code.AUTHENTICATION_LOCKED, {"retry_after_ms": wait_ms}, outcome="not_applied")
+
+    def ended(self, peer: Peer, name: str, mechanism: str, reason: str | None) -> None:
+        """Count the end of an attempt, be it one that never began because it was malformed."""
+        begun: tuple[str, str] | None = peer.attributes.pop(_KEY, None)
+        if begun is None:
+            self._throttle.malformed(address_of(peer), self._clock())
+        else:
+            self._throttle.ended(*begun, reason is None, self._clock())
+        if reason is None:
+            self._metrics.logins_total += 1
+        else:
+            self._metrics.logins_failed_total += 1
+
+
+def address_of(peer: Peer) -> str:
+    """The place that a peer tries from: its address without a port, or of a Unix socket the user of its process."""
+    if peer.credentials is not None:
+        return f"unix:{peer.credentials.uid}"
+    host, colon, _ = peer.remote.rpartition(":")
+    return host.strip("[]") if colon else peer.remote
