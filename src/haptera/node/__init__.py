@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from haptera.node.offline.verify import Start, Verification, verify
     from haptera.node.option_kinds import flag_of
     from haptera.node.scans import page_steps
+    from haptera.node.services.admin import administer
     from haptera.node.services.admin_methods import ADMIN_METHODS
     from haptera.node.services.backup_stream import backup_answer
     from haptera.node.services.kv_methods import METHODS
@@ -74,6 +75,7 @@ __all__ = [
     "Timeline",
     "Verification",
     "Weakness",
+    "administer",
     "backup_answer",
     "build_directory",
     "change_master_key",
@@ -139,6 +141,7 @@ _NAMES: Final = {
         "NodeServer",
         "check_listening",
     ),
+    "haptera.node.services.admin": ("administer",),
     "haptera.node.services.admin_methods": ("ADMIN_METHODS",),
     "haptera.node.services.kv_methods": ("METHODS",),
     "haptera.node.services.backup_stream": ("backup_answer",),

@@ -15,6 +15,7 @@ from haptera.access_rules import ADMIN_ROLE, NODE_SECRET_SIZE
 from haptera.errors import ConfigurationError, Failure
 from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.option_kinds import ADMIN_PASSWORD_VARIABLE
+from haptera.node.services.admin import administer
 from haptera.security import new_verifier, password_refusal
 from haptera.state import access_operations
 
@@ -114,7 +115,7 @@ async def make_administrator(node: Node, password: AdminPassword) -> str | None:
     stored = access_operations.StoredVerifier(
         verifier.salt, verifier.iterations, verifier.stored_key, verifier.server_key
     )
-    result = await _change(node, access_operations.AddUser(name, stored, [ADMIN_ROLE]))
+    result = await administer(node, "add_user", access_operations.AddUser(name, stored, [ADMIN_ROLE]))
     if isinstance(result, Failure):
         _logger.error(
             "no_administrator",

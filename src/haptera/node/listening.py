@@ -79,12 +79,15 @@ class NodeServer:
         #: Of its decoys, and of the certificates of its users, from `start` on.
         self._secret = b""
         self._external = ExternalUsers()
-        self._login_failures = LoginFailures(node.metrics, asyncio.get_running_loop().time)
         recording = AuditRecording(node.audit, node.config)
+        self._login_failures = LoginFailures(node.metrics, recording.requests, asyncio.get_running_loop().time)
         self._server_service = ServerService(node, recording.requests)
         self._kv_service = KvService(node.commands, node.metrics, node.watches, recording)
         self._services: tuple[Service, ...] = (
-            *rated([self._kv_service, self._server_service, AdminService(node.commands, node.metrics)], node),
+            *rated(
+                [self._kv_service, self._server_service, AdminService(node.commands, node.metrics, recording.requests)],
+                node,
+            ),
             NodeSessionService(node.metrics, node.roles_of),
         )
         self._ended = dict.fromkeys(_COUNTED, 0)  # of the connections that have ended

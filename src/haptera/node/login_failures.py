@@ -13,17 +13,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from haptera.node.metrics import Metrics
+    from haptera.node.services.recorded_requests import RecordedRequests
     from haptera.peer import Peer
 
 #: The name and the address of an attempt that is under way, among the attributes of its connection: one at a time.
 _KEY: Final = "haptera.login"
+_TOO_SOON: Final = "it came too soon after others that have failed"
 
 
 class LoginFailures:
     """Judges and counts the attempts. ``clock`` gives seconds, and is never set."""
 
-    def __init__(self, metrics: Metrics, clock: Callable[[], float]) -> None:
+    def __init__(self, metrics: Metrics, recorded: RecordedRequests, clock: Callable[[], float]) -> None:
         self._metrics = metrics
+        self._recorded = recorded
         self._clock = clock
         self._throttle = LoginThrottle()
 
@@ -35,15 +38,17 @@ class LoginFailures:
             peer.attributes[_KEY] = name, address
             return None
         self._metrics.logins_failed_total += 1
+        self._recorded.ended(peer, name, "", _TOO_SOON, Code.AUTHENTICATION_LOCKED)
         return failure(Code.AUTHENTICATION_LOCKED, {"retry_after_ms": wait_ms}, outcome="not_applied")
 
     def ended(self, peer: Peer, name: str, mechanism: str, reason: str | None) -> None:
-        """Count the end of an attempt, be it one that never began because it was malformed."""
+        """Take note of the end of an attempt, be it one that never began because it was malformed."""
         begun: tuple[str, str] | None = peer.attributes.pop(_KEY, None)
         if begun is None:
             self._throttle.malformed(address_of(peer), self._clock())
         else:
             self._throttle.ended(*begun, reason is None, self._clock())
+        self._recorded.ended(peer, name, mechanism, reason)
         if reason is None:
             self._metrics.logins_total += 1
         else:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from haptera.errors import ConnectionLost, Failure
+from haptera.errors import Code, ConnectionLost, Failure
+from haptera.node.services.recorded_requests import RecordedRequests
 from haptera.peer import ANYONE, Identity
 
 if TYPE_CHECKING:
@@ -18,6 +19,18 @@ if TYPE_CHECKING:
 
 TAG_REPLAYED = 0x09
 TAG_REVISION = 0x0B
+
+
+class Recorded(RecordedRequests):
+    """Keeps the attempts to authenticate that it was told of: the name, the mechanism, and the code."""
+
+    def __init__(self) -> None:
+        self.attempts: list[tuple[str, str, int]] = []
+
+    def ended(
+        self, peer: Peer, name: str, mechanism: str, reason: str | None, code: Code = Code.AUTHENTICATION_FAILED
+    ) -> None:
+        self.attempts.append((name, mechanism, 0 if reason is None else int(code)))
 
 
 class FakePeer:

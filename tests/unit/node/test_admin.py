@@ -5,19 +5,23 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from haptera.errors import Code, Failure, failure
 from haptera.node.commands import Submitter
 from haptera.node.services import admin
-from haptera.node.services.admin_methods import ADMIN_METHODS
+from haptera.node.services.admin_methods import ADMIN_METHODS, target_of
 from haptera.node.services.private_links import is_private
+from haptera.node.services.recorded_requests import RecordedRequests
 from haptera.node.services.session import NodeSessionService
 from haptera.peer import Identity
 from haptera.state.access_operations import AddUser, SetVerifier, StoredVerifier
+from haptera.state.operations import Set
 from haptera.testing import MemoryFileSystem
+from tests.unit.node.audit.logs import lines, paths
 from tests.unit.node.doubles import TAG_REPLAYED, FakePeer, FakeRequest
-from tests.unit.node.nodes import ManualWriter, done, opened, turn
+from tests.unit.node.nodes import Asked, ManualWriter, done, opened, turn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -57,15 +61,11 @@ class Limited(Submitter):
 class Served:
     """The service of a node, and the one connection that it has."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, fs: MemoryFileSystem) -> None:
         self.node = node
-        self.told: list[tuple[Any, ...]] = []
+        self.fs = fs
         self.peer = FakePeer()
-        self.service = admin.AdminService(node.commands, node.metrics, self._note)
-
-    def _note(self, submitter: Submitter, peer: Any, method: str, target: dict[str, Any], why: Failure | None) -> None:
-        assert peer is self.peer
-        self.told.append((submitter.user, method, target, None if why is None else why.code))
+        self.service = admin.AdminService(node.commands, node.metrics, RecordedRequests(node.audit))
 
     def comes_in(self, user: str, mechanism: str, *, limited: bool = True) -> None:
         self.peer.identity = Identity(user, mechanism)
@@ -78,14 +78,25 @@ class Served:
 
     async def ask(self, method: str, *argument: Any, **options: Any) -> FakeRequest:
         request = self.begin(method, *argument, **options)
-        await turn()
+        while not request.answered:
+            await turn()
         return request
+
+    async def told(self) -> list[tuple[Any, ...]]:
+        """What the audit log says: the user, the method, the target, the outcome, the code and the detail."""
+        while self.node.audit.waiting or self.node.audit._busy:
+            await turn()
+        return [
+            (*(line.get(name, "") for name in ("user", "method", "target", "outcome", "code")), line.get("detail"))
+            for line in lines(self.fs)[1:]
+        ]
 
 
 @asynccontextmanager
-async def served(**options: Any) -> AsyncIterator[Served]:
-    async with opened(**options) as node:
-        yield Served(node)
+async def served(fs: MemoryFileSystem | None = None, **options: Any) -> AsyncIterator[Served]:
+    fs = fs or MemoryFileSystem()
+    async with opened(fs, **options) as node:
+        yield Served(node, fs)
 
 
 def test_the_tables_of_this_file_name_every_method() -> None:
@@ -112,26 +123,33 @@ async def test_a_token_has_its_end_as_an_option() -> None:
         assert (await store.ask("tokens")).result == [[["token:1", 2**50, []]], False]
 
 
-async def test_a_change_is_answered_when_it_is_on_the_disk() -> None:
+async def test_a_change_is_answered_when_it_and_the_lines_of_the_audit_log_are_on_the_disk() -> None:
     disk = ManualWriter()
     async with served(writer=disk) as store:
-        request = await store.ask("add_role", "app", [])
-        assert not request.answered
-        await disk.write()
+        request = store.begin("add_role", "app", [])
+        for revisions in (0, 1, 1):
+            await turn()
+            assert not request.answered
+            await disk.write()
+            assert store.node.index == (revisions if revisions == 0 else 1)
+        await turn()
         assert request.result == [True]
 
 
 async def test_a_change_that_is_cancelled_in_time_is_taken_back() -> None:
     disk = ManualWriter()
     async with served(writer=disk) as store:
-        first = await store.ask("add_role", "app", [])
-        waits = await store.ask("add_role", "web", [])
+        waits = store.begin("add_role", "web", [])
+        await turn()
+        other = Asked(store.node, Set("k", b""))
+        await turn()
+        await disk.write()  # the line that it begins; the other change is with the disk then
+        await turn()
         waits.cancel()
-        assert waits.code == 3006
         await disk.write_all()
-        assert first.result == [True]
-        assert (await store.ask("role", "web")).code == 2010
-        assert [told[2] for told in store.told] == [{"role": "app", "parents": []}]
+        assert (other.answered, waits.code) == (True, 3006)
+        assert "web" not in store.node.access.roles
+        assert [line[3] for line in await store.told()] == ["begun", "not_applied"]
 
 
 async def test_a_repetition_is_answered_as_the_first_time() -> None:
@@ -176,7 +194,10 @@ async def test_the_log_judges_what_the_user_gives() -> None:
         store.comes_in("ann", "EXTERNAL", limited=False)
         assert (await store.ask("add_role", "app", [])).result == [True]
         assert (await store.ask("assign_role", "ann", "admin")).code == 2004
-        assert store.told[-1] == ("ann", "assign_role", {"user": "ann", "role": "admin"}, 2004)
+        assert (await store.told())[-2:] == [
+            ("ann", "admin.assign_role", "ann", "begun", 0, {"role": "admin"}),
+            ("ann", "admin.assign_role", "ann", "not_applied", 2004, {"role": "admin"}),
+        ]
 
 
 @pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "PLAIN"])
@@ -232,21 +253,52 @@ def test_a_private_link_is_inside_tls_or_stays_on_the_machine(remote: str, priva
     assert is_private(peer)
 
 
-async def test_each_change_is_told_before_its_answer_and_without_its_verifier() -> None:
+async def test_each_change_is_recorded_before_it_is_made_and_before_its_answer_without_its_verifier() -> None:
     async with served() as store:
+        on_the_disk: list[Any] = []
         request = store.peer.request("add_user", "ann", VERIFIER, ["admin"], service="admin")
-        answered: list[bool] = []
-        store.service._on_change = lambda *told: answered.append(request.answered) or store._note(*told)  # type: ignore[func-returns-value]
+        answer = request.respond
+
+        def respond(payload: bytes = b"", entries: bytes = b"") -> None:
+            on_the_disk.extend(lines(store.fs.power_failure("drop"))[1:])
+            answer(payload, entries)
+
+        request.respond = respond  # type: ignore[method-assign]
         store.service.handle([request.request])
-        await turn()
-        assert (request.result, answered) == ([True], [False])
-        assert store.told == [("", "add_user", {"user": "ann", "roles": ["admin"]}, None)]
+        while not request.answered:
+            await turn()
+        assert [line["outcome"] for line in on_the_disk] == ["begun", "done"]
+        detail = {"verifier": "given", "roles": "admin"}
+        assert await store.told() == [
+            ("", "admin.add_user", "ann", "begun", 0, detail),
+            ("", "admin.add_user", "ann", "done", 0, detail),
+        ]
         await store.ask("remove_user", "ann")
         await store.ask("users")
-        assert store.told[1:] == [("", "remove_user", {"user": "ann"}, 2012)]
+        assert (await store.told())[2:] == [
+            ("", "admin.remove_user", "ann", "begun", 0, None),
+            ("", "admin.remove_user", "ann", "not_applied", 2012, None),
+        ]
         store.comes_in("bob", "EXTERNAL")
-        await store.ask("remove_user", "ann")
-        assert store.told[2:] == [("bob", "remove_user", {"user": "ann"}, 2004)]
+        for method in ("remove_user", "user"):
+            await store.ask(method, "ann")
+        denied = {"permission": "user_admin"}
+        assert (await store.told())[4:] == [
+            ("bob", f"admin.{method}", "", "not_applied", 2004, denied) for method in ("remove_user", "user")
+        ]
+        assert KEY not in b"".join(store.fs.read(path) for path in paths(store.fs))
+
+
+@pytest.mark.parametrize("method", CHANGES)
+async def test_the_record_of_a_change_names_its_subject_and_all_else_that_it_says(method: str) -> None:
+    op = ADMIN_METHODS[method].decode(msgspec.msgpack.encode(CHANGES[method]))
+    assert not isinstance(op, Failure)
+    target, detail = target_of(op)
+    subject, *others = CHANGES[method]
+    assert target == subject
+    shown = {"verifier": "given", "roles": "", "parents": "", "permissions": "read", "disabled": 1}
+    assert set(detail) == {name for name in op.__struct_fields__[1:] if getattr(op, name) is not None}
+    assert all(value in {shown.get(name), *map(str, others)} for name, value in detail.items())
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from haptera.security import decoy
 from haptera.state import StateMachine
 from haptera.state.access import StoredToken, StoredUser
 from haptera.state.access_operations import StoredVerifier
+from tests.unit.node.doubles import Recorded
 
 if TYPE_CHECKING:
     from haptera.node.authenticator import Implied
@@ -47,7 +48,7 @@ def authenticator(
             "token:young": StoredToken(VERIFIER, expires_at_ms=NOW_MS + 1),
         },
     )
-    failures = LoginFailures(metrics or Metrics(), lambda: 1000.0)
+    failures = LoginFailures(metrics or Metrics(), Recorded(), lambda: 1000.0)
     return NodeAuthenticator(access, lambda: NOW_MS, SECRET, external or ExternalUsers(), implied, failures)
 
 

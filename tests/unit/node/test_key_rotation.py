@@ -156,7 +156,7 @@ class Asker:
     peer = FakePeer()
     failed: Failure | None = None
 
-    def fail(self, reason: Failure) -> None:
+    def fail(self, reason: Failure, entries: bytes = b"") -> None:
         self.failed = reason
 
 

@@ -10,6 +10,7 @@ import pytest
 from haptera.node.login_failures import LoginFailures, address_of
 from haptera.node.metrics import Metrics
 from haptera.security import throttle
+from tests.unit.node.doubles import Recorded
 
 WRONG = "the password is wrong"
 
@@ -25,7 +26,8 @@ class Door:
     def __init__(self) -> None:
         self.now = 1000.0
         self.metrics = Metrics()
-        self.failures = LoginFailures(self.metrics, lambda: self.now)
+        self.recorded = Recorded()
+        self.failures = LoginFailures(self.metrics, self.recorded, lambda: self.now)
 
     def attempt(self, who: Any, name: str = "root", reason: str | None = WRONG) -> dict[str, Any] | None:
         """The details of the refusal, or None for an attempt that was judged and ended like this."""
@@ -62,6 +64,11 @@ def test_a_user_waits_after_three_failures_on_whatever_connections_and_comes_in_
     door.now += 1
     assert door.attempt(peer(), reason=None) is None
     assert (door.metrics.logins_total, door.metrics.logins_failed_total) == (3, 5)
+    assert door.recorded.attempts == [
+        *[("root", "PLAIN", 2002)] * 4,
+        ("root", "", 2003),
+        *[("root", "PLAIN", 0), ("other", "PLAIN", 0), ("root", "PLAIN", 0)],
+    ]
 
 
 def test_the_users_of_a_machine_do_not_wait_for_each_other() -> None:

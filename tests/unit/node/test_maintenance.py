@@ -37,7 +37,8 @@ async def ask(node: Node, *argument: object, peer: FakePeer | None = None) -> An
     """The answer of `server.maintenance`, or the failure."""
     request = (peer or FakePeer()).request("maintenance", *argument, service="server")
     ServerService(node).handle([request.request])
-    await node.drain()
+    while not request.answered:
+        await turn()
     return request.failure if request.failure is not None else request.result
 
 

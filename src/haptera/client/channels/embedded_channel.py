@@ -36,6 +36,7 @@ try:
         LocalFeed,
         Node,
         NodeConfig,
+        administer,
         backup_answer,
         convert_steps,
         maintain,
@@ -43,7 +44,7 @@ try:
         status,
         too_many_bytes,
     )
-    from haptera.state import COMMAND_SIZE_MAX, Replayed, Result, free_steps, operations
+    from haptera.state import COMMAND_SIZE_MAX, Replayed, Result, Write, free_steps, operations
 except ModuleNotFoundError as error:
     raise ConfigurationError(
         f"an embedded database needs the package {error.name}: pip install 'haptera[server]'"
@@ -173,6 +174,12 @@ class EmbeddedChannel:
         if isinstance(command, Failure):
             return unsendable(argument, command)  # a text that is none fails before the store sees whose it is
         op = command.op
+        if method.service == "admin" and isinstance(op, Write):
+            changed = await in_time(administer(node, method.name, op), timeout, outcome="unknown")
+            if isinstance(changed, Failure):
+                return changed
+            self.revision = node.revision
+            return method.convert(changed)
         if type(op) in _MAYBE_LONG and (reading := _long_read(node, op, long)) is not None:
             try:
                 return await self._answered(method, reading, timeout)

@@ -7,22 +7,23 @@ whether the requester may administer users at all. That it gives no more than it
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from haptera.errors import Code, Failure, failure
 from haptera.key_rules import size_refusal
-from haptera.node.commands import Envelope
+from haptera.node.audit.administration import Administration, administered
+from haptera.node.audit.event import NODE
+from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.services.admin_methods import ADMIN_METHODS, ADMIN_SERVICE, target_of
 from haptera.node.services.private_links import is_private
 from haptera.node.services.submitters import submitter_of
 from haptera.node.services.write_requests import digest_prefix
-from haptera.node.write_batch import DROPPED
 from haptera.peer import Request, Service
-from haptera.state import Read, Replayed
+from haptera.state import Read, Replayed, validate
 from haptera.wire import Tag
 
 if TYPE_CHECKING:
@@ -30,12 +31,10 @@ if TYPE_CHECKING:
 
     from haptera.node.commands import Commands, Submitter
     from haptera.node.metrics import Metrics
+    from haptera.node.node import Node
+    from haptera.node.services.recorded_requests import RecordedRequests
     from haptera.peer import Peer
-    from haptera.state import Result
-
-#: Told of each change that was asked for, before its answer: the submitter, its connection, the method, the fields
-#: that are no secret, and why it was refused, or None.
-OnChange = Callable[["Submitter", "Peer", str, dict[str, Any], Failure | None], None]
+    from haptera.state import Result, Write
 
 #: Bytes of an argument: the longest name with as many roles as a user may have is a third of that.
 ARGUMENT_SIZE_MAX: Final = 64 * 1024
@@ -54,10 +53,10 @@ class AdminService(Service):
 
     name = ADMIN_SERVICE
 
-    def __init__(self, commands: Commands, metrics: Metrics, on_change: OnChange | None = None) -> None:
+    def __init__(self, commands: Commands, metrics: Metrics, recorded: RecordedRequests) -> None:
         self._commands = commands
         self._requests = metrics.requests(self.name, ADMIN_METHODS)
-        self._on_change = on_change
+        self._recorded = recorded
 
     def methods(self) -> Sequence[str]:
         """The methods' names, for `session.describe`."""
@@ -88,30 +87,51 @@ class AdminService(Service):
         if refused is None:
             self._commands.submit(submitter, [Envelope(op)], lambda results: _answer(request, results[0]))
         else:
-            request.fail(refused)
+            self._recorded.fail(request, refused)
 
     def _change(self, request: Request, op: Any) -> None:
-        submitter = submitter_of(request.peer)
-
-        def done(results: list[Result]) -> None:
-            result = results[0]
-            if self._on_change is not None and result is not DROPPED:
-                refused = result if isinstance(result, Failure) else None
-                self._on_change(submitter, request.peer, request.method, target_of(op), refused)
-            _answer(request, result)
-
-        refused = _refused(request.peer, submitter, op)
+        refused = _refused(request.peer, submitter_of(request.peer), op) or validate(op)
         if refused is not None:
-            done([refused])
-            return
-        command = _command(request, op)
-        submission = self._commands.submit(submitter, [command], done)
+            self._recorded.fail(request, refused)
+        else:
+            target, detail = target_of(op)
+            self._recorded.begin(request, lambda: self._make(request, op), target, detail)
+
+    def _make(self, request: Request, op: Any) -> None:
+        def done(results: list[Result]) -> None:
+            request.on_cancel = None
+            result, entries = _opened(results[0])
+            if isinstance(result, Failure):
+                self._recorded.fail(request, result, entries)
+            else:
+                self._recorded.respond(request, _encode(result), entries)
+
+        submission = self._commands.submit(submitter_of(request.peer), [_command(request, op)], done)
         if submission.waiting:
 
             def give_up() -> None:
                 self._commands.drop(submission, 0)
 
             request.on_cancel = give_up
+
+
+async def administer(node: Node, method: str, op: Write) -> Result:
+    """Change users, roles, grants or tokens for an embedded caller. A change goes on where the caller is cancelled."""
+    invalid = validate(op)
+    if invalid is not None:
+        return invalid
+    changed: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+    def done(results: list[Result]) -> None:
+        if not changed.done():
+            changed.set_result(results[0])
+
+    def make() -> asyncio.Future[Result]:
+        node.commands.submit(ANONYMOUS, [Envelope(op)], done)
+        return changed
+
+    target, detail = target_of(op)
+    return await administered(Administration(node.audit, f"{ADMIN_SERVICE}.{method}", NODE, target, detail), make)
 
 
 def _refused(peer: Peer, submitter: Submitter, op: Any) -> Failure | None:
@@ -136,16 +156,18 @@ def _command(request: Request, op: Any) -> Envelope:
     return Envelope(op, request_id, digest, request.resent)
 
 
+def _opened(result: Result) -> tuple[Result, bytes]:
+    """A result, and the entries of its answer: those of one that was given before say so."""
+    return (result.result, _REPLAYED) if isinstance(result, Replayed) else (result, b"")
+
+
 def _answer(request: Request, result: Result) -> None:
-    entries = b""
-    if isinstance(result, Replayed):
-        result, entries = result.result, _REPLAYED
     if isinstance(result, Failure):
-        request.fail(result, entries)
+        request.fail(result)
         return
     payload = _encode(result)
     limit = request.peer.max_message
     if len(payload) > limit:
         request.fail(size_refusal(limit))
     else:
-        request.respond(payload, entries)
+        request.respond(payload)

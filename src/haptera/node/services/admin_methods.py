@@ -22,10 +22,22 @@ ADMIN_METHODS: Final[Mapping[str, Argument[Operation]]] = {
     if part == _PART and not (issubclass(command, Write) and command.of_node)
 }
 
-#: The fields that the record of a change does not have.
-_SECRET: Final = frozenset({"verifier"})
+#: The field that the record of a change does not show.
+_VERIFIER: Final = "verifier"
 
 
-def target_of(op: Operation) -> dict[str, Any]:
-    """The fields of a change by their names, for a record of it: without a verifier, which is secret."""
-    return {name: getattr(op, name) for name in op.__struct_fields__ if name not in _SECRET}
+def target_of(op: Operation) -> tuple[str, dict[str, str | int]]:
+    """Return the user, role or token that a change is about, and its other fields, for the audit log. Of a verifier it
+    says whether there is one.
+    """
+    target, *others = op.__struct_fields__
+    detail = {name: _shown(name, getattr(op, name)) for name in others}
+    return getattr(op, target), {name: value for name, value in detail.items() if value is not None}
+
+
+def _shown(name: str, value: Any) -> str | int | None:
+    if name == _VERIFIER:
+        return "none" if value is None else "given"
+    if isinstance(value, list):
+        return ",".join(value)
+    return int(value) if isinstance(value, bool) else value

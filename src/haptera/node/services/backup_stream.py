@@ -63,7 +63,7 @@ class BackupStreams:
             async with self._backups.begin() as backup:
                 async for piece in backup.pieces():
                     if (refused := judge()) is not None:
-                        request.fail(refused)
+                        self._recorded.fail(request, refused)
                         return
                     async with asyncio.timeout(STALLED_S):
                         await request.send(piece)
@@ -74,8 +74,8 @@ class BackupStreams:
             )
         except TimeoutError:
             self._recorded.fail(request, failure(Code.DEADLINE_EXCEEDED, outcome="not_applied", message=_STALLED))
-        except ConnectionError:
-            pass  # no one is left to be answered
+        except ConnectionError:  # no one is left to be answered
+            self._recorded.fail(request, failure(Code.CANCELLED, outcome="not_applied"))
         except LocalProtocolError as error:
             self._recorded.fail(
                 request, error.failure("not_applied")

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from haptera.errors import Code, Failure, failure
+from haptera.node.audit.administration import Administration, administered
 from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.services.method_arguments import Argument
 from haptera.node.services.submitters import submitter_of
-from haptera.state import node_operations
+from haptera.state import node_operations, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from haptera.node.commands import Submitter
     from haptera.node.node import Node
+    from haptera.node.services.recorded_requests import RecordedRequests
     from haptera.peer import Request
     from haptera.state import Result
 
@@ -39,43 +40,62 @@ class MaintenanceAsked(msgspec.Struct, frozen=True):
 
 
 _ARGUMENT: Final = Argument(MaintenanceAsked)
+_METHOD: Final = "server.maintenance"
 
 
 class MaintenanceRequests:
     """Answers the requests to begin, end or tell maintenance."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, recorded: RecordedRequests) -> None:
         self._node = node
+        self._recorded = recorded
 
     def add(self, request: Request) -> None:
         """Answer a request: at once, or when the change is durable."""
         asked = _ARGUMENT.decode(request.payload)
-        _maintain(self._node, submitter_of(request.peer), asked, partial(_respond, request))
+        op = asked if isinstance(asked, Failure) else _change(asked)
+        if isinstance(op, Failure):
+            request.fail(op)
+        elif op is None:
+            request.respond(msgspec.msgpack.encode(_told(self._node)))
+        else:
+            change = op
+            self._recorded.begin(request, lambda: self._make(request, change), detail=_detail(op))
+
+    def _make(self, request: Request, op: node_operations.SetMaintenance) -> None:
+        def answer(found: Answer) -> None:
+            if isinstance(found, Failure):
+                self._recorded.fail(request, found)
+            else:
+                self._recorded.respond(request, msgspec.msgpack.encode(found))
+
+        _maintain(self._node, submitter_of(request.peer), op, answer)
 
 
 async def maintain(node: Node, argument: Sequence[Any]) -> Answer:
     """Begin, end or tell maintenance for an embedded caller. A change goes on where the caller is cancelled."""
-    answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    asked = _ARGUMENT.convert(argument)
+    op = asked if isinstance(asked, Failure) else _change(asked)
+    if isinstance(op, Failure):
+        return op
+    if op is None:
+        return _told(node)
+    change, answered = op, asyncio.get_running_loop().create_future()
 
     def answer(found: Answer) -> None:
         if not answered.done():
             answered.set_result(found)
 
-    _maintain(node, ANONYMOUS, _ARGUMENT.convert(argument), answer)
-    return await answered
+    def make() -> asyncio.Future[Answer]:
+        _maintain(node, ANONYMOUS, change, answer)
+        return answered
+
+    return await administered(Administration(node.audit, _METHOD, detail=_detail(op)), make)
 
 
 def _maintain(
-    node: Node, submitter: Submitter, asked: MaintenanceAsked | Failure, answer: Callable[[Answer], None]
+    node: Node, submitter: Submitter, op: node_operations.SetMaintenance, answer: Callable[[Answer], None]
 ) -> None:
-    op = asked if isinstance(asked, Failure) else _change(asked)
-    if isinstance(op, Failure):
-        answer(op)
-        return
-    if op is None:
-        answer(_told(node))
-        return
-
     def done(results: list[Result]) -> None:
         [result] = results
         if isinstance(result, Failure):
@@ -88,17 +108,15 @@ def _maintain(
     node.commands.submit(submitter, [Envelope(op)], done)
 
 
-def _respond(request: Request, answer: Answer) -> None:
-    if isinstance(answer, Failure):
-        request.fail(answer)
-    else:
-        request.respond(msgspec.msgpack.encode(answer))
+def _detail(op: node_operations.SetMaintenance) -> dict[str, str | int]:
+    return {"on": int(op.on), "reason": op.reason} if op.on else {"on": 0}
 
 
 def _change(asked: MaintenanceAsked) -> node_operations.SetMaintenance | Failure | None:
     """Return the change that is asked for, or None where none is."""
     if asked.on is not None:
-        return node_operations.SetMaintenance(asked.on, asked.reason or "")
+        op = node_operations.SetMaintenance(asked.on, asked.reason or "")
+        return validate(op) or op
     if asked.reason is not None:
         return failure(Code.INVALID_ARGUMENT, {"field": "reason", "reason": "given without on"}, outcome="not_applied")
     return None

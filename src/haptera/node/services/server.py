@@ -76,7 +76,7 @@ class ServerService(Service):
         self._longer: dict[str, Callable[[Request], None]] = {
             "backup": self._back_up,
             "doctor": self._examine,
-            "maintenance": MaintenanceRequests(node).add,
+            "maintenance": MaintenanceRequests(node, recorded).add,
             "rotate_key": self._rotate,
             "snapshot": self._snapshot,
             "watch_metrics": self._watch,
@@ -100,7 +100,7 @@ class ServerService(Service):
             refused = None if needed is None else submitter.lacks(needed)
             if refused is not None:
                 self._requests[request.method] += 1
-                request.fail(refused)
+                self._recorded.fail(request, refused)
                 continue
             answer = self._answers.get(request.method)
             if answer is not None:

@@ -344,8 +344,10 @@ async def test_an_attempt_to_authenticate_is_recorded_with_the_name_that_was_giv
         recorded = RecordedRequests(node.audit)
         recorded.ended(peer, "eve\n", "SCRAM-SHA-256", "the proof is wrong")  # type: ignore[arg-type]
         recorded.ended(peer, "ann", "PLAIN", None)  # type: ignore[arg-type]
+        recorded.ended(peer, "eve", "", "it came too soon", Code.AUTHENTICATION_LOCKED)  # type: ignore[arg-type]
         await settled(node)
-    failed, came_in = lines(fs)[1:]
+    failed, came_in, refused = lines(fs)[1:]
+    assert (refused["user"], refused["outcome"], refused["code"]) == ("eve", "not_applied", 2003)
     assert (failed["kind"], failed["user"], failed["outcome"], failed["code"]) == (
         "authentication",
         "eve\n",
@@ -354,22 +356,6 @@ async def test_an_attempt_to_authenticate_is_recorded_with_the_name_that_was_giv
     )
     assert failed["detail"] == {"reason": "the proof is wrong"}
     assert (came_in["user"], came_in["mechanism"], came_in["outcome"], came_in["code"]) == ("ann", "PLAIN", "done", 0)
-
-
-async def test_a_change_of_another_service_is_recorded_before_and_after() -> None:
-    fs = MemoryFileSystem()
-    async with opened(fs) as node:
-        recorded, peer = RecordedRequests(node.audit), peer_of("root")
-        assert await recorded.on_change(peer, "admin.add_user", "bob", None, begins=True) is None  # type: ignore[arg-type]
-        assert await recorded.on_change(peer, "admin.add_user", "bob", None) is None  # type: ignore[arg-type]
-        denied = failure(Code.PERMISSION_DENIED)
-        assert await recorded.on_change(peer, "admin.add_user", "eve", denied) is None  # type: ignore[arg-type]
-    told = [(line["kind"], line["method"], line["target"], line["outcome"], line["code"]) for line in lines(fs)[1:]]
-    assert told == [
-        ("administration", "admin.add_user", "bob", "begun", 0),
-        ("administration", "admin.add_user", "bob", "done", 0),
-        ("denied", "admin.add_user", "eve", "not_applied", 2004),
-    ]
 
 
 async def test_a_connection_that_authenticates_is_named_by_its_user_from_then_on() -> None:
