@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from typing import TYPE_CHECKING
@@ -55,6 +56,25 @@ async def test_a_password_that_was_made_is_given_once_and_is_stored_nowhere(capl
         assert made not in caplog.text
         assert not any(made in str(vars(record)) for record in caplog.records)
     assert made is not None
+
+
+async def test_no_administrator_is_made_where_the_audit_log_cannot_say_so(caplog: pytest.LogCaptureFixture) -> None:
+    fs = MemoryFileSystem()
+    async with opened(fs) as node:
+        called = fs.called
+
+        def no_audit(name: str, path: str) -> None:
+            called(name, path)
+            if "/audit" in path:
+                raise OSError(errno.ENOSPC, "full", path)
+
+        fs.called = no_audit  # type: ignore[method-assign]
+        assert await make_administrator(node, AdminPassword()) is None
+        assert not node.access.users
+        assert "no_administrator" in caplog.text
+        fs.called = called  # type: ignore[method-assign]
+        assert await make_administrator(node, AdminPassword(PASSWORD)) is None
+        assert node.access.has_administrator
 
 
 async def test_a_store_that_had_no_users_gets_an_administrator_at_its_next_start_with_authentication() -> None:
