@@ -29,7 +29,7 @@ from haptera.node.snapshots import keep_snapshots
 from haptera.node.start_warnings import warn_at_start
 from haptera.node.watches import Watches
 from haptera.replication import ThreadWriter
-from haptera.state import limits
+from haptera.state import Logged, limits, node_operations
 from haptera.storage import OsFileSystem
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ class Node:
         self.archiver = Archiver.of(storage.directory, config.archive_dir, loop, archive_writer)
         self.key_rotation = KeyRotation(storage, self._pipeline)
         self.audit = Audit(storage.audit, self._pipeline.on_writer, loop, clock_ms, self.metrics)
+        self.audit.note_head = self._note_audit_head
         self._closing: asyncio.Future[None] | None = None
         self._pid = os.getpid()
         self._forked_from = 0  # in a forked child, the process that has the directory
@@ -348,6 +349,8 @@ class Node:
                 await self.archiver.aclose()
             self.commands.write_forgotten()
             await self.snapshots.close()
+            await self.audit.written()
+            self.audit.note()
             await self._pipeline.stop()
             await self.audit.aclose()
             await self._pipeline.close()
@@ -419,6 +422,10 @@ class Node:
         elif large is not None:
             _logger.info("entry_time_agrees", extra={"offset_seconds": clock.offset_ms / 1000})
         return time_ms
+
+    def _note_audit_head(self, sequence: int, digest: bytes) -> None:
+        """Keep the head of the audit log in the log. On a full disk the next one is kept."""
+        self._pipeline.append_own(Logged(node_operations.NoteAuditHead(sequence, digest)), lambda _: None)
 
     def _publish(self) -> None:
         self.watches.publish()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from haptera.errors import CorruptionError, OutdatedCopy
 from haptera.node.apply_committed import ApplyFailed
+from haptera.node.audit.chain import BEGINNING, Head
 from haptera.node.audit.event_line import hashed_keys, plain_key
 from haptera.node.audit.files import AuditFiles, Sizes
 from haptera.node.audit.found_files import AUDIT_DIRECTORY
@@ -251,7 +252,8 @@ class DurableState:
         sizes = Sizes(config.audit_file_size, config.audit_retain)
         files = AuditFiles(self._fs, path, sizes, clock_ms=clock_ms, key_form=key_form)
         self._opened.append(files)
-        files.open()
+        noted = self.machine.node.audit_head
+        files.open(BEGINNING if noted is None else Head(noted.sequence, noted.digest))
         return files
 
     def _leave_gap(self, clock_ms: Callable[[], int]) -> None:

@@ -155,8 +155,8 @@ class Audit:
             self._wake()  # a full disk, too, is tried at once
         return told
 
-    async def aclose(self) -> None:
-        """Write what waits, if the disk takes it, and nothing later."""
+    async def written(self) -> None:
+        """Write what waits, if the disk takes it, and return when that is done."""
         self._fold()
         while self._busy or (self._waiting and self._files.failed is None):
             self._idle = self._loop.create_future()
@@ -164,6 +164,10 @@ class Audit:
             await self._idle
             if self.trouble:
                 break
+
+    async def aclose(self) -> None:
+        """Write what waits, if the disk takes it, and nothing later."""
+        await self.written()
         self._closed = True
         for timer in (self._retry, self._noting):
             if timer is not None:
@@ -271,10 +275,13 @@ class Audit:
 
     def _look_at_head(self) -> None:
         if self.note_head is not None and self._noting is None and self.head.sequence > self._noted:
-            self._noting = self._loop.call_later(NOTE_INTERVAL_S, self._note)
+            self._noting = self._loop.call_later(NOTE_INTERVAL_S, self.note)
 
-    def _note(self) -> None:
-        self._noting = None
+    def note(self) -> None:
+        """Have the head noted now, if there are lines behind the one that was noted last."""
+        if self._noting is not None:
+            self._noting.cancel()
+            self._noting = None
         head = self.head
         if self.note_head is not None and head.sequence > self._noted:
             self._noted = head.sequence

@@ -11,7 +11,7 @@ from typing import Final
 from msgspec import Struct
 
 from haptera.node.audit.chain import BEGINNING, Head, digest_of, read_line
-from haptera.node.audit.event import REMOVED
+from haptera.node.audit.event import CONTINUED, REMOVED
 
 __all__ = ["FAULTS_MAX", "ChainCheck", "Fault"]
 
@@ -19,6 +19,8 @@ __all__ = ["FAULTS_MAX", "ChainCheck", "Fault"]
 FAULTS_MAX: Final = 1000
 
 _REMOVED: Final = f'"method":"{REMOVED}"'.encode()
+#: Of a line of kind log: a text in another field has its quotation marks escaped.
+_CONTINUED: Final = f'"kind":"log","method":"{CONTINUED}"'.encode()
 
 
 class Fault(Struct, frozen=True):
@@ -48,6 +50,7 @@ class ChainCheck:
         self.unknown: list[Head] = []
         #: The last line that retention says it has removed.
         self.removed_through = 0
+        self._continued_behind = 0  # the line before the first one, where that says that it has none
         self._heads = list(heads)
         self._seen: dict[int, list[bytes]] = {head.sequence: [] for head in self._heads}
         self._doubtful = False  # the line before is not as it was written, so the next need not fit
@@ -75,6 +78,8 @@ class ChainCheck:
             self._judge(found.head, found.previous)
             if _REMOVED in line:
                 self._note_removal(line)
+            elif self.first is None and _CONTINUED in line:
+                self._continued_behind = found.head.sequence - 1
             self._take(found.head, doubtful=False)
         file, number, _ = self._place
         self._place = (file, number + 1, end)
@@ -97,7 +102,7 @@ class ChainCheck:
                     self._fault(f"line {head.sequence} is another one than the head {head} says")
                 else:
                     self.unknown.append(head)
-        if self.first is not None and self.first - 1 > self.removed_through:
+        if self.first is not None and self.first - 1 > max(self.removed_through, self._continued_behind):
             self._place = (self._first_file, 1, 0)
             self._fault(f"the lines before {self.first} are missing, and no line says that they were removed")
 

@@ -24,6 +24,8 @@ BEGUN: Final = "audit.begun"
 REPAIRED: Final = "audit.repaired"
 DAMAGED: Final = "audit.damaged"
 BEHIND: Final = "audit.behind"
+CONTINUED: Final = "audit.continued"
+DIFFERS: Final = "audit.differs"
 REMOVED: Final = "audit.removed"
 LOST: Final = "audit.lost"
 

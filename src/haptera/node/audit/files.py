@@ -12,13 +12,13 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from haptera.errors import StorageError
-from haptera.node.audit.chain import BEGINNING, LINE_SIZE_MAX, Head, sealed
+from haptera.node.audit.chain import BEGINNING, LINE_SIZE_MAX, Head, digest_of, sealed
 from haptera.node.audit.chain_check import ChainCheck
-from haptera.node.audit.event import BEGUN, BEHIND, DAMAGED, REMOVED, REPAIRED, AuditEvent
+from haptera.node.audit.event import BEGUN, BEHIND, CONTINUED, DAMAGED, DIFFERS, REMOVED, REPAIRED, AuditEvent
 from haptera.node.audit.event_line import KeyForm, fields_of, plain_key
 from haptera.node.audit.found_files import file_name, find_files, pieces
 from haptera.storage import DiskFailed, make_directory, translated
@@ -81,7 +81,8 @@ class AuditFiles:
         """Find the end of the log, and repair what a crash has left of it. Never raises for trouble with the files: the
         log opens with the first line for which a full disk has room again, and after any other error ``failed`` has it.
 
-        ``noted`` is the newest head that is known from elsewhere: a log that ends before it says so in a line.
+        ``noted`` is the newest head that is known from elsewhere: a log that ends before it, or has another line in its
+        place, says so in a line.
         """
         self._noted = noted
         try:
@@ -122,11 +123,41 @@ class AuditFiles:
         self.head, self._files = BEGINNING, {}
         with translated(self.path, "open the audit log"):
             self._find_end()
+            differs = self._noted_line_differs()
         if self._noted.sequence > self.head.sequence:
-            told = {"path": self.path, "sequence": self.head.sequence, "noted": str(self._noted)}
-            _logger.error("audit_behind", extra=told)
-            self._write([self._own(BEHIND, {"noted": str(self._noted)})])
+            self._go_on_behind_noted()
+        elif differs:
+            _logger.error("audit_differs", extra={"path": self.path, "noted": str(self._noted)})
+            self._write([self._own(DIFFERS, {"noted": str(self._noted)})])
         self._opened = True
+
+    def _go_on_behind_noted(self) -> None:
+        """Go on behind the noted head, in another file, so that the lines that are not there stay missing for each
+        verifier. Where there is no line at all, the directory was restored; or somebody has removed all of them.
+        """
+        told = {"path": self.path, "sequence": self.head.sequence, "noted": str(self._noted)}
+        if self.head.sequence:
+            _logger.error("audit_behind", extra=told)
+        else:
+            _logger.warning("audit_continued", extra=told)
+        method = BEHIND if self.head.sequence else CONTINUED
+        self.close()
+        self.head = self._noted
+        self._write([self._own(method, {"noted": str(self._noted)})])
+
+    def _noted_line_differs(self) -> bool:
+        """Whether the line of the noted head is there, and is another one. Raises OSError."""
+        sequence, digest = self._noted
+        first = max((each for each in self._files if each <= sequence <= self.head.sequence), default=None)
+        if first is None:
+            return False
+        file = self._fs.open(os.path.join(self.path, file_name(first)), "r")
+        try:
+            lines = (digest_of(piece.data) for piece in pieces(file))
+            found = next(islice(lines, sequence - first, None), digest)
+        finally:
+            file.close()
+        return found != digest
 
     def _find_end(self) -> None:
         fs = self._fs

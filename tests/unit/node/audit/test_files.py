@@ -282,10 +282,58 @@ def test_a_log_that_ends_before_a_head_that_was_noted_says_so() -> None:
     assert [fault.problem for fault in verified(fs, noted).faults] == [
         "the chain ends with line 3, and line 6 was in it"
     ]
-    log_on(fs, noted=noted).close()
-    assert (lines(fs)[-1]["method"], lines(fs)[-1]["detail"]) == ("audit.behind", {"noted": str(noted)})
-    log_on(fs, noted=Head(2, bytes(32))).close()
-    assert methods(fs).count("audit.behind") == 1
+    for _ in range(2):
+        log_on(fs, noted=noted).close()
+        line = lines(fs)[-1]
+        assert (line["sequence"], line["method"], line["detail"]) == (7, "audit.behind", {"noted": str(noted)})
+        assert line["previous"] == noted.digest.hex()
+    assert [fault.problem for fault in verified(fs).faults] == [
+        "line 7 stands behind 3: what was between them is missing"
+    ]
+
+
+def test_a_log_that_has_another_line_than_the_noted_one_says_so() -> None:
+    fs = new_files()
+    log = log_on(fs, file_size=600)
+    add(log, *range(9))
+    log.close()
+    assert len(paths(fs)) > 2
+    heads = [Head(line["sequence"] - 1, bytes.fromhex(line["previous"])) for line in lines(fs)[1:]]
+    for head in [*heads, log.head]:
+        log_on(fs, noted=head).close()
+    assert "audit.differs" not in methods(fs)
+    for count, number in enumerate((1, 5, log.head.sequence), 1):
+        other = Head(number, bytes(32))
+        log_on(fs, noted=other).close()
+        assert methods(fs).count("audit.differs") == count
+        assert lines(fs)[-1]["detail"] == {"noted": str(other)}
+    assert verified(fs).sound
+
+
+def test_a_log_without_a_line_goes_on_behind_the_noted_head_and_is_whole_from_there_on() -> None:
+    fs, noted = new_files(), Head(41, b"n" * 32)
+    log = log_on(fs, noted=noted)
+    add(log, 1)
+    log.close()
+    first = lines(fs)[0]
+    assert (first["sequence"], first["method"], first["previous"]) == (42, "audit.continued", noted.digest.hex())
+    assert paths(fs) == ["/data/audit/0000000000000042.jsonl"]
+    found = verified(fs)
+    assert (found.sound, found.first, found.lines) == (True, 42, 2)
+    assert verified(fs, noted).unknown == [noted]
+
+
+def test_a_line_that_looks_like_the_beginning_of_a_log_hides_no_missing_lines() -> None:
+    fs = new_files()
+    log = log_on(fs, file_size=600)
+    add(log, 1)
+    log.close()
+    log = log_on(fs, file_size=600)
+    for _ in range(3):
+        assert log.append([event(key='"kind":"log","method":"audit.continued"')]) == (1, None)
+    log.close()
+    fs.unlink(paths(fs)[0])
+    assert not verified(fs).sound
 
 
 def test_the_beginning_is_no_head_to_be_behind() -> None:
