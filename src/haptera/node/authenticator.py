@@ -36,7 +36,7 @@ class NodeAuthenticator:
 
     ``access`` has the users, ``now_ms`` is the time by which tokens expire, and ``secret`` that of the decoys.
     ``external`` says whom certificates stand for, and ``implied`` who a peer is that needs no proof. ``failures`` are
-    those of the node, at all its listeners.
+    those of the node, at all its listeners. ``came_in`` is told each identity, and may end the connection.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class NodeAuthenticator:
         external: ExternalUsers,
         implied: Implied,
         failures: LoginFailures,
+        came_in: Callable[[Peer, Identity], None],
     ) -> None:
         assert secret, "a decoy of no secret is known to everyone"
         self._access = access
@@ -55,6 +56,7 @@ class NodeAuthenticator:
         self._external = external
         self._implied = implied
         self._failures = failures
+        self._came_in = came_in
 
     def mechanisms(self, peer: Peer) -> tuple[str, ...]:
         """Return the ways in which a peer may prove its identity; none where it needs no proof."""
@@ -64,6 +66,7 @@ class NodeAuthenticator:
         """Return the identity of a peer that needs no proof."""
         identity = self._implied(peer)
         assert identity is not None, "its identity was to be proved"
+        self._came_in(peer, identity)
         return identity
 
     def external(self, peer: Peer) -> str | None:
@@ -96,6 +99,8 @@ class NodeAuthenticator:
     def ended(self, peer: Peer, name: str, mechanism: str, reason: str | None) -> None:
         """Take note of the end of an attempt."""
         self._failures.ended(peer, name, mechanism, reason)
+        if reason is None and peer.identity is not None:
+            self._came_in(peer, peer.identity)
 
 
 def of_users(peer: Peer) -> Identity | None:

@@ -1,4 +1,4 @@
-"""The options that bound callers: how fast they may send requests, and how many connections an address may have."""
+"""The options that bound callers: the rate of their requests, and the connections of an address and of a user."""
 
 from __future__ import annotations
 
@@ -47,5 +47,15 @@ ConnectionsPerAddress = Annotated[
         Bound(low=1, high=CONNECTIONS_MAX, zero=True),
         "The most connections of one address, over all listeners; one more is refused (1013). Of IPv6 the first 64 "
         "bits count. Unix sockets have no address. 0: no bound beside max_connections.",
+    ),
+]
+ConnectionsPerUser = Annotated[
+    int,
+    amount(
+        "Listeners",
+        "COUNT",
+        Bound(low=1, high=CONNECTIONS_MAX, zero=True),
+        "The most connections of one user, over all listeners; one more is refused when its user has come in (1013). "
+        "The local socket does not count. 0: no bound beside max_connections.",
     ),
 ]

@@ -29,7 +29,7 @@ from haptera.node.audit.options import (
     AuditRetain,
     AuditSlow,
 )
-from haptera.node.caller_limits import ConnectionsPerAddress, RateBurst, SessionRate, UserRate
+from haptera.node.caller_limits import ConnectionsPerAddress, ConnectionsPerUser, RateBurst, SessionRate, UserRate
 from haptera.node.history_options import MEMORY_MAX_MAX, HistoryBytes, HistoryEvents
 from haptera.node.logging import FORMATS, LEVELS
 from haptera.node.option_kinds import (
@@ -205,6 +205,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 10_000
     max_connections_per_address: ConnectionsPerAddress = 0
+    max_connections_per_user: ConnectionsPerUser = 0
     max_half_open: Annotated[
         int,
         of_listener(

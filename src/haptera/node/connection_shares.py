@@ -1,14 +1,12 @@
-"""How many connections one address may have, so that no machine takes those of all others."""
+"""How many connections one address, and one user, may have, so that none takes those of all others."""
 
 from __future__ import annotations
 
 from haptera.security import network_of
 
 
-class ConnectionShares:
-    """The connections of each address, ``limit`` of them at most, or any number with 0. Of IPv6 the first 64 bits are
-    an address, and a Unix socket has none.
-    """
+class Shares:
+    """The connections of each of some names, ``limit`` of them at most, or any number with 0."""
 
     __slots__ = ("_counts", "limit", "refused")
 
@@ -18,25 +16,35 @@ class ConnectionShares:
         self.refused = 0
         self._counts: dict[str, int] = {}  # bounded as the connections are
 
-    def take(self, remote: str) -> str | None:
-        """Count a connection with this remote end (``Peer.remote``). Return its address, for `give_back`; None if it is
-        one too many. An empty address has no limit.
-        """
-        host, colon, _ = remote.rpartition(":")
-        if not self.limit or not colon:
-            return ""
-        address = network_of(host.strip("[]"))
-        count = self._counts.get(address, 0)
+    def take(self, name: str) -> bool:
+        """Count a connection; False if it is one too many. An empty name has no limit."""
+        if not self.limit or not name:
+            return True
+        count = self._counts.get(name, 0)
         if count >= self.limit:
             self.refused += 1
-            return None
-        self._counts[address] = count + 1
-        return address
+            return False
+        self._counts[name] = count + 1
+        return True
 
-    def give_back(self, address: str) -> None:
+    def give_back(self, name: str) -> None:
         """A connection that was counted is gone."""
-        left = self._counts.get(address, 0) - 1
+        left = self._counts.get(name, 0) - 1
         if left > 0:
-            self._counts[address] = left
+            self._counts[name] = left
         else:
-            self._counts.pop(address, None)
+            self._counts.pop(name, None)
+
+
+class ConnectionShares(Shares):
+    """The connections of each address. Of IPv6 the first 64 bits are an address, and a Unix socket has none."""
+
+    __slots__ = ()
+
+    def take_of(self, remote: str) -> str | None:
+        """Count a connection with this remote end (``Peer.remote``). Return its address, for `give_back`; None if it is
+        one too many.
+        """
+        host, colon, _ = remote.rpartition(":")
+        address = network_of(host.strip("[]")) if self.limit and colon else ""
+        return address if self.take(address) else None

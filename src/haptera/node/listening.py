@@ -15,7 +15,7 @@ from haptera.errors import Code, ConfigurationError, RemoteProtocolError
 from haptera.kv_groups import KV_GROUPS
 from haptera.node.authenticator import NodeAuthenticator, of_local_socket, of_signing_key, of_users
 from haptera.node.config import OPTIONS, NodeConfig
-from haptera.node.connection_shares import ConnectionShares
+from haptera.node.connection_shares import ConnectionShares, Shares
 from haptera.node.descriptors import LOCAL_CONNECTIONS_MAX, connections_max, needed
 from haptera.node.exposure import check_exposure, warn_of_exposure, warn_of_no_authentication
 from haptera.node.external_users import ExternalUsers, read_external_users
@@ -28,7 +28,7 @@ from haptera.node.services.rated_service import RatedService
 from haptera.node.services.recording import AuditRecording
 from haptera.node.services.server import ServerService
 from haptera.node.services.session import NodeSessionService
-from haptera.node.services.submitters import admit
+from haptera.node.services.submitters import LOCAL_MECHANISM, admit
 from haptera.peer import link_of, listen, read_key_file, read_listening_options, tls_of
 from haptera.transport import (
     SOCKET_PATH_MAX,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from haptera.node.authenticator import Implied
     from haptera.node.node import Node
-    from haptera.peer import Peer, Server, Service
+    from haptera.peer import Identity, Peer, Server, Service
 
 _logger = logging.getLogger(__name__)
 
@@ -75,6 +75,7 @@ class NodeServer:
         self._servers: list[Server] = []
         self._max_connections = node.config.max_connections
         self._shares = ConnectionShares(node.config.max_connections_per_address)
+        self._user_shares = Shares(node.config.max_connections_per_user)
         self._budget = Budget(node.config.process_budget)
         #: Of its decoys, and of the certificates of its users, from `start` on.
         self._secret = b""
@@ -95,7 +96,7 @@ class NodeServer:
             {
                 "connections": lambda: node.connections,
                 "connections_refused_total": lambda: (
-                    sum(server.refused for server in self._servers) + self._shares.refused
+                    sum(server.refused for server in self._servers) + self._shares.refused + self._user_shares.refused
                 ),
                 "certificate_end_time_seconds": lambda: node.certificate_ends_at or 0,
                 "half_open_connections": lambda: sum(server.half_open for server in self._servers),
@@ -186,7 +187,7 @@ class NodeServer:
         if node.config.no_auth:
             return None
         return NodeAuthenticator(
-            node.access, node.read_time_ms, self._secret, self._external, implied, self._login_failures
+            node.access, node.read_time_ms, self._secret, self._external, implied, self._login_failures, self._on_proof
         )
 
     async def _listen(
@@ -232,20 +233,23 @@ class NodeServer:
             self.local_socket = path
 
     def _on_peer(self, peer: Peer) -> None:
-        address = self._shares.take(peer.remote)
+        address = self._shares.take_of(peer.remote)
         if address is None:
-            self._refuse(peer)
+            # Without the second that others have to read why: else they would take the places of the others meanwhile.
+            _refuse(peer, self._shares, linger=False)
             return
         self._node.metrics.connections_total += 1
         self._node.connections += 1
         admit(peer, self._node.commands)
         peer.on_close(lambda: self._on_close(peer, address))
 
-    def _refuse(self, peer: Peer) -> None:
-        """End a connection that is one too many of its address, without the second that others have to read why: else
-        they would take the places of the others meanwhile.
-        """
-        link_of(peer).closing.refuse(Code.TOO_MANY_CONNECTIONS, {"limit": self._shares.limit}, linger=False)
+    def _on_proof(self, peer: Peer, identity: Identity) -> None:
+        """A connection has an identity. The node's own user is let in at the local socket, however many there are."""
+        user = "" if identity.mechanism == LOCAL_MECHANISM else identity.user
+        if not self._user_shares.take(user):
+            _refuse(peer, self._user_shares, linger=True)
+        else:
+            peer.on_close(lambda: self._user_shares.give_back(user))
 
     def _on_close(self, peer: Peer, address: str) -> None:
         self._shares.give_back(address)
@@ -264,6 +268,11 @@ class NodeServer:
 
     def _sum(self, read: Callable[[Peer], int]) -> int:
         return sum(read(peer) for server in self._servers for peer in server.peers)
+
+
+def _refuse(peer: Peer, shares: Shares, *, linger: bool) -> None:
+    """End a connection that is one too many."""
+    link_of(peer).closing.refuse(Code.TOO_MANY_CONNECTIONS, {"limit": shares.limit}, linger=linger)
 
 
 def signs_by_exchange(url: str) -> bool:

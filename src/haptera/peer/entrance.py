@@ -245,7 +245,8 @@ class Entrance:
         request.respond(_encode((True, answer)))
         guard(lambda: self._authenticator.ended(self._peer, name, mechanism, None))
         self._log.write(logging.DEBUG, "authenticated", lambda: self._link.log_fields(mechanism=mechanism))
-        self._admitted()
+        if self._link.ending is None:  # else the authenticator has ended it
+            self._admitted()
 
     def _fail(self, request: Request, reason: str) -> None:
         """An attempt has failed: the other side is not told why."""

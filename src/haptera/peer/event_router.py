@@ -175,6 +175,8 @@ class EventRouter:
             return
         if self._entrance is not None:
             self._entrance.imply()
+            if link.ending is not None:
+                return
         self._proof = None
         self._admitted()
 

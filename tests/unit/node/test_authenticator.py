@@ -30,7 +30,9 @@ NOW_MS = 1000
 def peer(*names: str, uid: int | None = None) -> Any:
     """A peer with a certificate of these names, or a process of a user of this machine."""
     credentials = None if uid is None else SimpleNamespace(uid=uid)
-    return SimpleNamespace(certificate_names=names, credentials=credentials, remote="192.0.2.1:5", attributes={})
+    return SimpleNamespace(
+        certificate_names=names, credentials=credentials, remote="192.0.2.1:5", attributes={}, identity=None
+    )
 
 
 def authenticator(
@@ -49,7 +51,9 @@ def authenticator(
         },
     )
     failures = LoginFailures(metrics or Metrics(), Recorded(), lambda: 1000.0)
-    return NodeAuthenticator(access, lambda: NOW_MS, SECRET, external or ExternalUsers(), implied, failures)
+    return NodeAuthenticator(
+        access, lambda: NOW_MS, SECRET, external or ExternalUsers(), implied, failures, lambda peer, identity: None
+    )
 
 
 @pytest.mark.parametrize(

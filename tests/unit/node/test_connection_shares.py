@@ -7,35 +7,35 @@ from haptera.node.connection_shares import ConnectionShares
 
 def test_one_more_than_the_limit_is_refused_until_one_is_gone() -> None:
     shares = ConnectionShares(2)
-    taken = [shares.take(f"192.0.2.1:{port}") for port in (1, 2, 3)]
+    taken = [shares.take_of(f"192.0.2.1:{port}") for port in (1, 2, 3)]
     assert taken == ["192.0.2.1", "192.0.2.1", None]
-    assert shares.take("192.0.2.2:1") == "192.0.2.2"
+    assert shares.take_of("192.0.2.2:1") == "192.0.2.2"
     assert shares.refused == 1
     shares.give_back("192.0.2.1")
-    assert shares.take("192.0.2.1:4") == "192.0.2.1"
-    assert shares.take("192.0.2.1:5") is None
+    assert shares.take_of("192.0.2.1:4") == "192.0.2.1"
+    assert shares.take_of("192.0.2.1:5") is None
 
 
 def test_addresses_of_one_network_of_ipv6_are_one() -> None:
     shares = ConnectionShares(1)
-    assert shares.take("[2001:db8::1]:7") == "2001:db8::/64"
-    assert shares.take("[2001:db8::2]:7") is None
-    assert shares.take("[2001:db8:0:1::1]:7") is not None
-    assert shares.take("[::ffff:192.0.2.1]:7") == "192.0.2.1"
-    assert shares.take("192.0.2.1:8") is None
+    assert shares.take_of("[2001:db8::1]:7") == "2001:db8::/64"
+    assert shares.take_of("[2001:db8::2]:7") is None
+    assert shares.take_of("[2001:db8:0:1::1]:7") is not None
+    assert shares.take_of("[::ffff:192.0.2.1]:7") == "192.0.2.1"
+    assert shares.take_of("192.0.2.1:8") is None
 
 
 def test_unix_sockets_have_no_limit_and_neither_has_a_node_without_one() -> None:
     shares = ConnectionShares(1)
-    assert [shares.take("unix") for _ in range(3)] == ["", "", ""]
+    assert [shares.take_of("unix") for _ in range(3)] == ["", "", ""]
     unlimited = ConnectionShares(0)
-    assert [unlimited.take("192.0.2.1:1") for _ in range(3)] == ["", "", ""]
+    assert [unlimited.take_of("192.0.2.1:1") for _ in range(3)] == ["", "", ""]
 
 
 def test_nothing_is_kept_of_connections_that_are_gone() -> None:
     shares = ConnectionShares(2)
     for port in range(100):
-        address = shares.take(f"192.0.2.{port}:1")
+        address = shares.take_of(f"192.0.2.{port}:1")
         assert address is not None
         shares.give_back(address)
     shares.give_back("")
