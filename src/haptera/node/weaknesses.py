@@ -32,6 +32,8 @@ NAMES_MAX: Final = 5
 CERTIFICATE_WARNING_S: Final = 14 * 86_400
 #: Seconds after which a snapshot is old: four times the time that a node keeps the past by default.
 SNAPSHOT_AGE_S: Final = 28 * 86_400
+#: Seconds after which maintenance may have been forgotten.
+MAINTENANCE_AGE_S: Final = 86_400
 #: Where Linux says which swap there is.
 _SWAPS: Final = "/proc/swaps"
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
@@ -55,6 +57,7 @@ def of_settings(node: Node, now_s: float) -> list[Weakness]:
         *_of_certificates(node.certificate_ends_at, now_s),
         *_of_users(node.access, node.config),
         *_of_configuration(node.config),
+        *_of_work(node, now_s),
     ]
 
 
@@ -118,6 +121,17 @@ def _of_configuration(config: NodeConfig) -> Iterator[Weakness]:
     if config.durability == "os":
         finding = "writes are answered before they are on the disk; a power failure can lose some of them"
         yield Weakness("medium", "durability_os", finding, "durability sync")
+
+
+def _of_work(node: Node, now_s: float) -> Iterator[Weakness]:
+    if node.audit.trouble:
+        finding = f"the audit log cannot be written, and administration is refused: {node.audit.trouble}"
+        yield Weakness("high", "audit_not_written", finding, "make room; after a failure of the disk start it again")
+    period = node.maintenance
+    if period is not None and now_s - period.since_ms / 1000 >= MAINTENANCE_AGE_S:
+        days = int((now_s - period.since_ms / 1000) // 86_400)
+        finding = f"changes have been refused for {days} days, by maintenance: {period.reason}"
+        yield Weakness("low", "maintenance_lasts", finding, "haptera maintenance off")
 
 
 def of_process(swaps: str = _SWAPS) -> Iterator[Weakness]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -15,6 +16,7 @@ from haptera.peer import dial
 from haptera.state import StateMachine
 from haptera.state.access import StoredToken, StoredUser
 from haptera.state.access_operations import StoredVerifier
+from haptera.state.node_record import MaintenancePeriod
 from haptera.testing import node
 from tests.support.certificates import Authority, listening
 
@@ -33,7 +35,17 @@ ROOT = StoredUser(VERIFIER, ("admin",))
 class Looked:
     """A node as far as its settings are looked at."""
 
-    def __init__(self, users: Any = None, tokens: Any = None, ends_at: int | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        users: Any = None,
+        tokens: Any = None,
+        ends_at: int | None = None,
+        trouble: str = "",
+        maintenance: MaintenancePeriod | None = None,
+        **options: Any,
+    ) -> None:
+        self.audit = SimpleNamespace(trouble=trouble)
+        self.maintenance = maintenance
         self.config = NodeConfig(**options)
         self.access = StateMachine().access
         self.access.adopt(users={"root": ROOT} if users is None else users, tokens=tokens or {})
@@ -69,6 +81,9 @@ def test_a_node_with_its_defaults_has_no_weak_setting() -> None:
         ({"ends_at": NOW_S}, ["certificate_ended"]),
         ({"ends_at": NOW_S + 14 * DAY_S - 1}, ["certificate_ends_soon"]),
         ({"ends_at": NOW_S + 14 * DAY_S}, []),
+        ({"trouble": "no space"}, ["audit_not_written"]),
+        ({"maintenance": MaintenancePeriod("move", (NOW_S - DAY_S) * 1000)}, ["maintenance_lasts"]),
+        ({"maintenance": MaintenancePeriod("move", (NOW_S - DAY_S) * 1000 + 1)}, []),
     ],
     ids=str,
 )
