@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from haptera.node.malloc_settings import return_large_blocks
     from haptera.node.master_key import MasterKeyCommand, MasterKeySource, read_master_key_file
     from haptera.node.node import Node
-    from haptera.node.offline.audit import AuditVerification, verify_audit
+    from haptera.node.offline.audit import AuditVerification, noted_head, verify_audit
     from haptera.node.offline.from_backup import Restored, restore_backup, verify_backup
     from haptera.node.offline.keys import Migration, change_master_key, migrate, rotate_data_key
     from haptera.node.offline.pitr import Reach, Timeline, shown_time
@@ -90,6 +90,7 @@ __all__ = [
     "make_administrator",
     "migrate",
     "misspelt",
+    "noted_head",
     "of_directory",
     "page_steps",
     "raise_limit",
@@ -111,7 +112,7 @@ _NAMES: Final = {
     "haptera.node.apply_committed": ("ApplyFailed",),
     "haptera.node.audit.chain": ("Head",),
     "haptera.node.audit.chain_check": ("Fault",),
-    "haptera.node.offline.audit": ("AuditVerification", "verify_audit"),
+    "haptera.node.offline.audit": ("AuditVerification", "noted_head", "verify_audit"),
     "haptera.node.weaknesses": ("Weakness", "in_order", "of_directory"),
     "haptera.node.write_batch": ("DROPPED",),
     "haptera.node.commands": (

@@ -12,7 +12,7 @@ import click
 from haptera import defaults
 from haptera.cli import output
 from haptera.cli.exit_codes import CANNOT_WRITE, INTERRUPTED, USAGE
-from haptera.errors import StorageError
+from haptera.errors import ConfigurationError, StorageError
 
 if TYPE_CHECKING:
     from haptera.node import AuditVerification
@@ -49,8 +49,8 @@ def run(work: Callable[[], int]) -> int:
     logging.getLogger("haptera").addHandler(logging.NullHandler())
     try:
         return work()
-    except StorageError as error:
-        code = USAGE if type(error) is StorageError else CANNOT_WRITE
+    except (ConfigurationError, StorageError) as error:
+        code = USAGE if isinstance(error, ConfigurationError) or type(error) is StorageError else CANNOT_WRITE
         output.error(str(error), {"name": error.name, "message": str(error)}, code)
         return code
     except KeyboardInterrupt:

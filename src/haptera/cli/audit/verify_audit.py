@@ -19,7 +19,8 @@ _HELP: Final = f"""Check every line of an audit log, and name each that was chan
 
 Each line names the one before it. So a change shows, unless every line behind it was made again, or the last lines were
 cut off: that shows where the log is compared with a head that was kept elsewhere, by `haptera audit head` or from
-`haptera status`. Give it as --head.
+`haptera status`. Give it as --head. A node keeps one in its own log: --noted compares with that, too. It needs the
+master key of the directory, and as much memory as the node.
 
 {
     listed(
@@ -42,10 +43,30 @@ cut off: that shows where the log is compared with a head that was kept elsewher
 
 @click.command(help=_HELP)
 @click.option("--head", "heads", metavar="SEQUENCE:HASH", multiple=True, help="A line that must be there. Repeatable.")
+@click.option("--noted", is_flag=True, help="The line that the store has noted must be there, too.")
+@click.option(
+    "--master-key-file",
+    metavar="FILE",
+    envvar="HAPTERA_MASTER_KEY_FILE",
+    help="For --noted: the master key of the directory. HAPTERA_MASTER_KEY can hold its digits.",
+)
+@click.option(
+    "--master-key-command",
+    metavar="COMMAND",
+    envvar="HAPTERA_MASTER_KEY_COMMAND",
+    help="For --noted: a command that writes the master key to its standard output.",
+)
 @audit_options
-def command(data_dir: str, heads: Sequence[str], as_json: bool) -> int:
+def command(
+    data_dir: str,
+    heads: Sequence[str],
+    noted: bool,
+    master_key_file: str | None,
+    master_key_command: str | None,
+    as_json: bool,
+) -> int:
     """Verify, and report."""
-    from haptera.node import Head, verify_audit
+    from haptera.node import Head, NodeConfig, noted_head, verify_audit
     from haptera.storage import OsFileSystem
 
     try:
@@ -54,10 +75,17 @@ def command(data_dir: str, heads: Sequence[str], as_json: bool) -> int:
         raise click.BadParameter(str(error), param_hint="--head") from error
 
     def work() -> int:
-        found = verify_audit(OsFileSystem(), data_dir, asked)
+        config = NodeConfig(data_dir=data_dir, master_key_file=master_key_file, master_key_command=master_key_command)
+        # Before the files are read: a node that runs meanwhile notes lines that are on the disk.
+        kept = noted_head(OsFileSystem(), config) if noted else None
+        found = verify_audit(OsFileSystem(), data_dir, asked if kept is None else [*asked, kept])
         if as_json:
-            output.json_line(_fields(found))
+            output.json_line(_fields(found) | {"noted": None if kept is None else str(kept)})
         else:
+            if noted:
+                output.line(
+                    "the store has noted no line" if kept is None else f"the store has noted line {kept.sequence}"
+                )
             for text in _lines(found):
                 output.line(output.shown(text))
         if not found.sound:

@@ -11,14 +11,16 @@ from haptera.errors import StorageError
 from haptera.node.audit.chain import Head
 from haptera.node.audit.chain_check import ChainCheck, Fault
 from haptera.node.audit.found_files import AUDIT_DIRECTORY, find_files, pieces
-from haptera.storage import translated
+from haptera.node.offline.verify import rehearse
+from haptera.storage import DataDirectory, OverlayFileSystem, translated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from haptera.node.config import NodeConfig
     from haptera.storage import FileSystem
 
-__all__ = ["AuditVerification", "verify_audit"]
+__all__ = ["AuditVerification", "noted_head", "verify_audit"]
 
 #: Times that the log is read where a node removes files of it meanwhile.
 _ATTEMPTS: Final = 3
@@ -64,6 +66,23 @@ def verify_audit(fs: FileSystem, path: str, heads: Sequence[Head] = ()) -> Audit
             if attempt == _ATTEMPTS - 1 or not isinstance(error.__cause__, FileNotFoundError):
                 raise
     raise AssertionError("the last attempt returns or raises")
+
+
+def noted_head(fs: FileSystem, config: NodeConfig) -> Head | None:
+    """Return the head of the audit log that the store of a data directory has noted in its log, if it has noted one.
+
+    Changes nothing and takes no lock. Needs the master key, and as much memory as the node. Raises the errors of
+    `haptera.storage` for a directory that a node would not open, and StorageError where there is none.
+    """
+    view = OverlayFileSystem(fs)
+    try:
+        DataDirectory.open(view, config.data_dir, create=False).close()  # else a start would make a store
+    finally:
+        view.close()
+    start = rehearse(fs, config)
+    if start.error is not None:
+        raise start.error
+    return start.audit_head
 
 
 def _folder(fs: FileSystem, path: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from haptera.errors import HapteraError, StorageError
+from haptera.node.audit.chain import Head
 from haptera.node.offline.rebuild import Moment, Rebuilt, advance, load
 from haptera.node.recovery import DurableState
 from haptera.storage import Check, Finding, OverlayFileSystem, check_directory, reachable_ranges
@@ -28,7 +29,7 @@ class Start:
     """The outcome that the start of a node would have: refuse with `error`, or open at `revision` with `keys` keys.
 
     `torn_bytes` of `torn_file` would be cut off. `digest` is that of the state. A node would leave a gap behind the
-    revision where `leaves_gap` says so.
+    revision where `leaves_gap` says so. `audit_head` is the head of the audit log that the store has noted.
     """
 
     error: HapteraError | OSError | None = None
@@ -39,6 +40,7 @@ class Start:
     torn_file: str | None = None
     digest: bytes = b""
     leaves_gap: bool = False
+    audit_head: Head | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ def rehearse(fs: FileSystem, config: NodeConfig) -> Start:
         durable.open()
         machine, recovery = durable.machine, durable.log.recovery
         machine.check()
+        kept = machine.node.audit_head
         return Start(
             revision=machine.revision,
             keys=len(machine.kv.entries),
@@ -128,6 +131,7 @@ def rehearse(fs: FileSystem, config: NodeConfig) -> Start:
             torn_file=recovery.file and os.path.normpath(recovery.file),
             digest=machine.digest(),
             leaves_gap=durable.log.changes_lost,
+            audit_head=None if kept is None else Head(kept.sequence, kept.digest),
         )
     except (HapteraError, OSError) as error:
         return Start(error)

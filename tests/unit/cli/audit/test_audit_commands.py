@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
+from haptera.client import open_embedded
 from haptera.node.audit.files import AuditFiles, Sizes
 from haptera.storage import OsFileSystem
 from tests.unit.cli.storage.test_storage import Ended
@@ -140,3 +142,40 @@ def test_verification_changes_nothing(directory: Path, capsys: pytest.CaptureFix
     before = files()
     Ended(capsys, "audit", "verify", "--data-dir", str(directory))
     assert files() == before
+
+
+def test_the_log_is_compared_with_the_line_that_the_store_has_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "d"
+
+    async def administer() -> None:
+        async with open_embedded(path) as db:
+            await db.admin.add_role("app")
+            await db.admin.add_role("web")
+
+    asyncio.run(administer())
+    whole = Ended(capsys, "audit", "verify", "--noted", "--data-dir", str(path))
+    assert (whole.code, whole.err) == (0, "")
+    assert whole.out.splitlines()[0] == "the store has noted line 5"
+    [file] = (path / "audit").iterdir()
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:3]))
+    assert Ended(capsys, "audit", "verify", "--data-dir", str(path)).code == 0, "the files alone do not show it"
+    cut = Ended(capsys, "audit", "verify", "--noted", "--data-dir", str(path))
+    assert cut.code == 11
+    assert "the chain ends with line 3, and line 5 was in it" in cut.out
+    told = Ended(capsys, "audit", "verify", "--noted", "--json", "--data-dir", str(path)).json
+    assert told["noted"].startswith("5:")
+    assert len(told["faults"]) == 1
+
+
+def test_the_noted_line_needs_the_data_directory_and_its_master_key(
+    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = Ended(capsys, "audit", "verify", "--noted", "--data-dir", str(directory))
+    assert missing.code == 2
+    assert "there is no data directory" in missing.err
+    no_file = ("--master-key-file", str(tmp_path / "none"))
+    refused = Ended(capsys, "audit", "verify", "--noted", "--data-dir", str(directory), *no_file)
+    assert refused.code == 2
+    assert not (directory / "log").exists(), "nothing is made"
