@@ -33,11 +33,10 @@ if TYPE_CHECKING:
     from haptera.node.offline.verify import Start, Verification, verify
     from haptera.node.option_kinds import flag_of
     from haptera.node.scans import page_steps
-    from haptera.node.services.admin import administer
     from haptera.node.services.admin_methods import ADMIN_METHODS
     from haptera.node.services.backup_stream import backup_answer
+    from haptera.node.services.embedded_administration import administer_embedded, is_administration
     from haptera.node.services.kv_methods import METHODS
-    from haptera.node.services.maintenance import maintain
     from haptera.node.services.msgpack_slices import ELEMENTS_MAX, convert_steps
     from haptera.node.services.replies import too_many_bytes
     from haptera.node.services.server import status
@@ -75,7 +74,7 @@ __all__ = [
     "Timeline",
     "Verification",
     "Weakness",
-    "administer",
+    "administer_embedded",
     "backup_answer",
     "build_directory",
     "change_master_key",
@@ -85,8 +84,8 @@ __all__ = [
     "fields_of",
     "flag_of",
     "in_order",
+    "is_administration",
     "load",
-    "maintain",
     "make_administrator",
     "migrate",
     "misspelt",
@@ -142,11 +141,10 @@ _NAMES: Final = {
         "NodeServer",
         "check_listening",
     ),
-    "haptera.node.services.admin": ("administer",),
     "haptera.node.services.admin_methods": ("ADMIN_METHODS",),
     "haptera.node.services.kv_methods": ("METHODS",),
     "haptera.node.services.backup_stream": ("backup_answer",),
-    "haptera.node.services.maintenance": ("maintain",),
+    "haptera.node.services.embedded_administration": ("administer_embedded", "is_administration"),
     "haptera.node.services.replies": ("too_many_bytes",),
     "haptera.node.services.msgpack_slices": (
         "ELEMENTS_MAX",

@@ -126,7 +126,6 @@ class Node:
         self.archiver = Archiver.of(storage.directory, config.archive_dir, loop, archive_writer)
         self.key_rotation = KeyRotation(storage, self._pipeline)
         self.audit = Audit(storage.audit, self._pipeline.on_writer, loop, clock_ms, self.metrics)
-        self.audit.note_head = self._note_audit_head
         self._closing: asyncio.Future[None] | None = None
         self._pid = os.getpid()
         self._forked_from = 0  # in a forked child, the process that has the directory
@@ -179,6 +178,7 @@ class Node:
             second_process=filesystem is None,
         )
         node._started = started
+        node.audit.note_head = node._note_audit_head
         node.commands.aging.look()
         node.expiry.look()
         node.leases.begin()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
@@ -14,7 +13,7 @@ from haptera.client.calls.access_methods import ANYONE_HERE, SessionMethods
 from haptera.client.calls.argument_checks import unsendable
 from haptera.client.calls.methods import BackedUp, Method, Row, Scanned, ServerMethods
 from haptera.client.channels.calls_under_way import UnderWay
-from haptera.client.channels.local_waits import LongAnswer, check_home, close_failed, end_error, in_time
+from haptera.client.channels.local_waits import LongAnswer, check_home, close_failed, end_error, end_of, in_time
 from haptera.client.watches.watched import decode_item
 from haptera.errors import Code, ConfigurationError, Failure, HapteraError, ShuttingDown, failure
 from haptera.transport import running_loop, wrong_loop
@@ -36,15 +35,15 @@ try:
         LocalFeed,
         Node,
         NodeConfig,
-        administer,
+        administer_embedded,
         backup_answer,
         convert_steps,
-        maintain,
+        is_administration,
         page_steps,
         status,
         too_many_bytes,
     )
-    from haptera.state import COMMAND_SIZE_MAX, Replayed, Result, Write, free_steps, operations
+    from haptera.state import COMMAND_SIZE_MAX, Replayed, Result, free_steps, operations
 except ModuleNotFoundError as error:
     raise ConfigurationError(
         f"an embedded database needs the package {error.name}: pip install 'haptera[server]'"
@@ -162,9 +161,9 @@ class EmbeddedChannel:
         node = self._node or await self._opened()
         if method is ServerMethods.status or method is SessionMethods.whoami:
             return cast("R", status(node) if method is ServerMethods.status else ANYONE_HERE)
-        if method is ServerMethods.maintenance:
-            answer = await in_time(maintain(node, argument), timeout, outcome="unknown")
-            return unsendable(argument, answer) if isinstance(answer, Failure) else method.convert(answer)
+        if is_administration(method):
+            ended = await in_time(administer_embedded(node, method, argument), timeout, outcome="unknown")
+            return unsendable(argument, ended) if isinstance(ended, Failure) else method.convert(ended)
         known = (METHODS if method.service == "kv" else ADMIN_METHODS)[method.name]
         if long := (known.list_field is not None and len(argument[0]) > ELEMENTS_MAX):
             command = await _long_command(node, known, argument, timeout)
@@ -174,12 +173,6 @@ class EmbeddedChannel:
         if isinstance(command, Failure):
             return unsendable(argument, command)  # a text that is none fails before the store sees whose it is
         op = command.op
-        if method.service == "admin" and isinstance(op, Write):
-            changed = await in_time(administer(node, method.name, op), timeout, outcome="unknown")
-            if isinstance(changed, Failure):
-                return changed
-            self.revision = node.revision
-            return method.convert(changed)
         if type(op) in _MAYBE_LONG and (reading := _long_read(node, op, long)) is not None:
             try:
                 return await self._answered(method, reading, timeout)
@@ -258,8 +251,7 @@ class EmbeddedChannel:
         cursor = await node.commands.open_scan(ANONYMOUS, op)
         if isinstance(cursor, Failure):
             raise cursor.exception()
-        time = asyncio.get_running_loop().time
-        deadline = math.inf if timeout is None else time() + timeout
+        passed = end_of(timeout)
         with under_way:
             try:
                 while True:
@@ -271,7 +263,7 @@ class EmbeddedChannel:
                         check_home(home, "the scan")
                     if page.done:
                         break
-                    if time() >= deadline:
+                    if passed():
                         raise failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception()
                 end.result = Scanned(*cursor.result)
                 self.revision = end.result.revision
@@ -287,12 +279,11 @@ class EmbeddedChannel:
         self._settle()
         home, under_way = self._home, self._under_way
         node = self._node or await self._opened()
-        time = asyncio.get_running_loop().time
-        deadline = math.inf if timeout is None else time() + timeout
+        passed = end_of(timeout)
         with under_way:
             async with node.backups.begin() as backup:
                 async for piece in backup.pieces():
-                    if time() >= deadline:
+                    if passed():
                         raise failure(Code.DEADLINE_EXCEEDED, outcome="not_applied").exception()
                     yield piece
                     check_home(home, "the backup")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+import math
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from haptera.errors import Code, ConnectionLost, Failure, HapteraError, StorageError, failure
@@ -30,6 +31,13 @@ async def in_time(work: Awaitable[T], timeout: float | None, *, outcome: Outcome
             return await work
     except TimeoutError:
         raise failure(Code.DEADLINE_EXCEEDED, outcome=outcome).exception() from None
+
+
+def end_of(timeout: float | None) -> Callable[[], bool]:
+    """Return the function that says whether ``timeout`` seconds have passed since now."""
+    time = asyncio.get_running_loop().time
+    deadline = math.inf if timeout is None else time() + timeout
+    return lambda: time() >= deadline
 
 
 def check_home(home: asyncio.AbstractEventLoop | None, work: str) -> None:

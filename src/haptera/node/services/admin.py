@@ -15,8 +15,8 @@ import msgspec
 
 from haptera.errors import Code, Failure, failure
 from haptera.key_rules import size_refusal
-from haptera.node.audit.administration import Administration, administered
 from haptera.node.audit.event import NODE
+from haptera.node.audit.recorded_administration import RecordedAdministration, administered
 from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.services.admin_methods import ADMIN_METHODS, ADMIN_SERVICE, target_of
 from haptera.node.services.private_links import is_private
@@ -131,7 +131,9 @@ async def administer(node: Node, method: str, op: Write) -> Result:
         return changed
 
     target, detail = target_of(op)
-    return await administered(Administration(node.audit, f"{ADMIN_SERVICE}.{method}", NODE, target, detail), make)
+    return await administered(
+        RecordedAdministration(node.audit, f"{ADMIN_SERVICE}.{method}", NODE, target, detail), make
+    )
 
 
 def _refused(peer: Peer, submitter: Submitter, op: Any) -> Failure | None:

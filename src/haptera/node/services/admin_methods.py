@@ -22,6 +22,14 @@ ADMIN_METHODS: Final[Mapping[str, Argument[Operation]]] = {
     if part == _PART and not (issubclass(command, Write) and command.of_node)
 }
 
+#: Those that change something.
+ADMIN_CHANGES: Final = frozenset(
+    name
+    for command in OPERATIONS
+    for part, name in [method_of(command)]
+    if part == _PART and issubclass(command, Write)
+)
+
 #: The field that the record of a change does not show.
 _VERIFIER: Final = "verifier"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from haptera.errors import Code, Failure, failure
-from haptera.node.audit.administration import Administration, administered
+from haptera.node.audit.recorded_administration import RecordedAdministration, administered
 from haptera.node.commands import ANONYMOUS, Envelope
 from haptera.node.services.method_arguments import Argument
 from haptera.node.services.submitters import submitter_of
@@ -90,7 +90,7 @@ async def maintain(node: Node, argument: Sequence[Any]) -> Answer:
         _maintain(node, ANONYMOUS, change, answer)
         return answered
 
-    return await administered(Administration(node.audit, _METHOD, detail=_detail(op)), make)
+    return await administered(RecordedAdministration(node.audit, _METHOD, detail=_detail(op)), make)
 
 
 def _maintain(

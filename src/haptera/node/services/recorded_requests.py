@@ -8,9 +8,9 @@ from weakref import WeakKeyDictionary
 from msgspec import structs
 
 from haptera.errors import Code, Failure, failure
-from haptera.node.audit.administration import Administration
 from haptera.node.audit.callers import caller_of
 from haptera.node.audit.event import AuditEvent
+from haptera.node.audit.recorded_administration import RecordedAdministration
 
 if TYPE_CHECKING:
     import asyncio
@@ -28,7 +28,7 @@ class RecordedRequests:
     def __init__(self, audit: Audit) -> None:
         self._audit = audit
         # By request, until it is answered. Streams and connections bound them.
-        self._begun: WeakKeyDictionary[Request, Administration] = WeakKeyDictionary()
+        self._begun: WeakKeyDictionary[Request, RecordedAdministration] = WeakKeyDictionary()
 
     def denied(self, request: Request, reason: Failure) -> None:
         """Record that a request was refused because its user may not make it (2004)."""
@@ -59,7 +59,7 @@ class RecordedRequests:
         """Record that administration begins, and start its work when that is on the disk. Where it cannot be recorded
         the request fails, and the work is not started.
         """
-        told = Administration(self._audit, _method_of(request), caller_of(request.peer), target, detail)
+        told = RecordedAdministration(self._audit, _method_of(request), caller_of(request.peer), target, detail)
         self._begun[request] = told
 
         def go_on(begun: asyncio.Future[Failure | None]) -> None:

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from haptera.node.audit.audit import Audit
     from haptera.node.audit.event import AuditCaller, Outcome
 
-__all__ = ["Administration", "administered"]
+__all__ = ["RecordedAdministration", "administered"]
 
 R = TypeVar("R")
 
 
-class Administration:
+class RecordedAdministration:
     """One piece of it. ``target`` is the user, role, token or thing that it is about, and ``detail`` says more."""
 
     def __init__(
@@ -66,7 +66,7 @@ class Administration:
         )
 
 
-async def administered(told: Administration, work: Callable[[], Awaitable[R | Failure]]) -> R | Failure:
+async def administered(told: RecordedAdministration, work: Callable[[], Awaitable[R | Failure]]) -> R | Failure:
     """Do administration that comes on no connection: of the node itself, or of the program that it is embedded in.
 
     Returns the result of the work, or why it is refused. Where the caller is cancelled, the line of the end says that
