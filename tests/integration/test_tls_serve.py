@@ -11,6 +11,7 @@ import fcntl
 import os
 import pty
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -154,13 +155,22 @@ def test_a_terminal_that_closes_stops_a_node_with_tls(ours: Authority) -> None:
 # -- the command line ---------------------------------------------------------------------------------------------
 
 
-def test_commands_use_a_node_with_the_certificates_of_dev_certs(tmp_path: Path) -> None:
-    assert run("dev-certs", str(tmp_path / "c")).code == 0
+def test_commands_use_a_node_with_the_certificates_of_dev_certs(tmp_path: Path, short_path: Path) -> None:
+    made = run("dev-certs", str(tmp_path / "c"))
+    assert made.code == 0
     paths = {name: tmp_path / "c" / name for name in ("ca.pem", "server.pem", "server.key", "client.pem", "client.key")}
     server = f"cert={paths['server.pem']}&key={paths['server.key']}&client_ca={paths['ca.pem']}"
     client = f"ca={paths['ca.pem']}&cert={paths['client.pem']}&key={paths['client.key']}"
-    with serving(tmp_path / "d", "--listen", f"hapteras://127.0.0.1:0?{server}") as node:
+    with serving(short_path / "d", "--listen", f"hapteras://127.0.0.1:0?{server}", auth=True) as node:
         url = tls_url(node)
+        missing = run("get", "k", "--url", f"{url}?{client}")
+        assert missing.code == 4
+        assert f"AUTHENTICATION_REQUIRED (2001): authentication is required; the server is {url}" in missing.err
+        step = "haptera user add urn:haptera:client:dev --no-password --role "
+        assert f"`{step}ROLE`" in missing.err
+        assert f"  {step}admin\n" in made.err
+        local = f"haptera+unix://{short_path}/d/haptera.sock"
+        assert run(*shlex.split(f"{step}admin")[1:], "--url", local).code == 0
         assert run("set", "k", "v", "--url", f"{url}?{client}").code == 0
         assert run("get", "k", "--url", f"{url}?{client}").text == "v\n"
         status = run("status", "--url", f"{url}?{client}").text

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 import click
 
 from haptera.cli import output
+from haptera.cli.certificate_login import certificate_step
 from haptera.cli.exit_codes import CANNOT_WRITE, INTERRUPTED
 from haptera.cli.failures import EFFECTS, Target, tell
 from haptera.cli.library_warnings import warnings_shown
@@ -22,6 +23,7 @@ from haptera.client import (
     USER_VARIABLE,
     Database,
     Given,
+    check_used,
     connect,
     connect_peer,
     default_url,
@@ -30,7 +32,7 @@ from haptera.client import (
     user_beside,
     user_in,
 )
-from haptera.errors import HapteraError, Outcome
+from haptera.errors import ConfigurationError, HapteraError, Outcome
 from haptera.key_rules import VERSION_MAX
 
 if TYPE_CHECKING:
@@ -81,12 +83,13 @@ class Client:
             user = user_beside(self.url, self._user)
             if user is None and self.url is not None and user_in(self.url) is None:
                 user = os.environ.get(USER_VARIABLE) or None
+            check_used(self.url, Given(user, None, self._password_file))
             named = user if user is not None else user_in(self.url)
             password = None
             if named is not None and self._password_file is None and not has_password(self.url or default_url()):
                 password = os.environ.get(PASSWORD_VARIABLE)
-                if password is None and sys.stdin is not None and sys.stdin.isatty():
-                    password = click.prompt(f"Password of {named}", hide_input=True, err=True)
+                if password is None:
+                    password = _asked_for(named)
             self._given = Given(user, password, self._password_file)
         return self._given
 
@@ -145,7 +148,8 @@ class Client:
                 code = asyncio.run(self._run(work))
             output.flush()
         except HapteraError as error:
-            return tell(error, change=change, target=self.target)
+            step = certificate_step(error, self.url)
+            return tell(error, change=change, target=self.target, help_=step)
         except output.OutputError as error:
             if not change:
                 raise
@@ -171,9 +175,20 @@ class Client:
             with warnings_shown():
                 return work()
         except HapteraError as error:
-            return tell(error, target=self.target)
+            return tell(error, target=self.target, help_=certificate_step(error, self.url))
         except KeyboardInterrupt:
             return INTERRUPTED
+
+
+def _asked_for(user: str) -> str:
+    """The password of a user, from a terminal. Raises ``ConfigurationError`` where there is none."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise ConfigurationError(
+            f"the user {user} has no password, and there is no terminal to ask for it; --password-file FILE or "
+            f"{PASSWORD_VARIABLE} in the environment gives it"
+        )
+    password: str = click.prompt(f"Password of {user}", hide_input=True, err=True)
+    return password
 
 
 def client_options(timeout: float = 5.0) -> Callable[[Callable[..., int]], Callable[..., int]]:
@@ -196,7 +211,9 @@ def client_options(timeout: float = 5.0) -> Callable[[Callable[..., int]], Calla
         )
         @click.option("--json", "as_json", is_flag=True, help="Write the result as JSON.")
         @click.option(
-            "--user", metavar="NAME", help="The user, with a password of a file, HAPTERA_PASSWORD or the prompt."
+            "--user",
+            metavar="NAME",
+            help="The user, else HAPTERA_USER, with a password of a file, HAPTERA_PASSWORD or the prompt.",
         )
         @click.option("--password-file", metavar="FILE", help="A file with the user's password in its one line.")
         @functools.wraps(function)

@@ -27,7 +27,8 @@ FILES: Final = {
     "client.pem": False,
     "client.key": True,
 }
-_URI: Final = "urn:haptera:client:"
+#: The name of a client in its certificate begins with this.
+CLIENT_URI: Final = "urn:haptera:client:"
 #: Certificates begin a little before now, because clocks differ.
 _SLACK: Final = timedelta(hours=1)
 
@@ -41,7 +42,7 @@ def make(names: Sequence[str], client: str, days: int) -> dict[str, bytes]:
     now = datetime.now(UTC)
     authority = _Authority(now, days)
     server = authority.issue([_general_name(name) for name in _unique(names)], ExtendedKeyUsageOID.SERVER_AUTH)
-    user = authority.issue([x509.UniformResourceIdentifier(_URI + client)], ExtendedKeyUsageOID.CLIENT_AUTH)
+    user = authority.issue([x509.UniformResourceIdentifier(CLIENT_URI + client)], ExtendedKeyUsageOID.CLIENT_AUTH)
     return dict(zip(FILES, [authority.certificate.public_bytes(Encoding.PEM), *server, *user], strict=True))
 
 

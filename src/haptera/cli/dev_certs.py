@@ -41,8 +41,8 @@ def command(directory: str, names: tuple[str, ...], client: str, days: int) -> i
     """Make certificates for tests of TLS: an authority, a server and a client.
 
     DIR gets ca.pem, server.pem, server.key, client.pem and client.key, and is made if it does not exist. Files that are
-    there already are never replaced. The client's certificate names it as urn:haptera:client:NAME. The key of the
-    authority is thrown away.
+    there already are never replaced. The client's certificate names it as urn:haptera:client:NAME, and a user of that
+    name has to be added to the node. The key of the authority is thrown away.
 
     These certificates are for tests alone: a store that matters has certificates of an authority that somebody is
     responsible for.
@@ -64,7 +64,7 @@ def command(directory: str, names: tuple[str, ...], client: str, days: int) -> i
     for name in made:
         output.line(os.path.join(directory, name))
     output.flush()
-    output.to_standard_error("\n".join(map(output.shown, _advice(directory))))
+    output.to_standard_error("\n".join(map(output.shown, _advice(directory, dev_certificates.CLIENT_URI + client))))
     return DONE
 
 
@@ -86,13 +86,14 @@ def _write(directory: str, files: dict[str, tuple[bytes, bool]]) -> None:
         raise
 
 
-def _advice(directory: str) -> list[str]:
-    """The commands that use the files."""
+def _advice(directory: str, user: str) -> list[str]:
+    """The commands that use the files: a node, the user that the client's certificate stands for, and a client."""
     server, client = _options(directory, "server", "client_ca"), _options(directory, "client", "ca")
     return [
-        "For tests alone. A node and a client with them:",
+        "For tests alone. A node with them, in another terminal of this directory the client's user, and a client:",
         f"  haptera serve --listen {shlex.quote(f'hapteras://127.0.0.1:7457?{server}')}",
-        f"  haptera status --url {shlex.quote(f'hapteras://127.0.0.1:7457?{client}')}",
+        f"  haptera user add {shlex.quote(user)} --no-password --role admin",
+        f"  haptera whoami --url {shlex.quote(f'hapteras://127.0.0.1:7457?{client}')}",
     ]
 
 

@@ -49,6 +49,12 @@ WRONG_ARGUMENT = frozenset(
 
 #: The next step behind an error: a line under it.
 NEXT_STEPS: dict[int, str] = {
+    Code.AUTHENTICATION_REQUIRED: "name a user: --user NAME, or HAPTERA_USER, with the password of --password-file, "
+    "HAPTERA_PASSWORD or the prompt; in the directory in which a node runs, its own user needs none",
+    Code.AUTHENTICATION_FAILED: "`haptera passwd USER` replaces a lost password, in the directory where the node was "
+    "started",
+    Code.UNSUPPORTED_MECHANISM: "leave out the user and the password where no login is asked for, or name an address "
+    "of the node that asks for one: --url haptera://HOST:PORT",
     Code.PERMISSION_DENIED: "`haptera whoami` shows the user of this command and its roles",
     Code.PASSWORD_POLICY: "a sentence of several words is long and easy to remember",
     Code.USER_EXISTS: "`haptera passwd USER` gives a user another password; `haptera token revoke NAME` ends a token",
@@ -58,6 +64,16 @@ NEXT_STEPS: dict[int, str] = {
     Code.PROTECTED_ROLE: "another role may have admin as its parent, and grants of its own",
     Code.LAST_ADMIN: "make another user an administrator first: `haptera user assign USER admin`",
 }
+
+#: A login is missing, or has failed: of the server it is known that it answers.
+OF_LOGIN = frozenset(
+    {
+        Code.AUTHENTICATION_REQUIRED,
+        Code.AUTHENTICATION_FAILED,
+        Code.AUTHENTICATION_LOCKED,
+        Code.UNSUPPORTED_MECHANISM,
+    }
+)
 
 EFFECTS: dict[Outcome, str] = {
     "not_applied": "",
@@ -103,7 +119,7 @@ def described(error: BaseException, target: Target | None = None) -> str:
     With ``target`` an error that leaves open which server is meant names it, and says whether it ever answered.
     """
     if target is not None and _names_no_host(error, target):
-        return f"{described(error)}; {target.url} {'had answered before' if target.answered else 'has never answered'}"
+        return f"{described(error)}; {_told_of(target, error)}"
     if isinstance(error, ConnectionLost) or not isinstance(error, ServerError):
         return str(error)
     text = f"{error.name} ({error.code}): {error.message}"
@@ -120,8 +136,14 @@ def fields(error: BaseException, target: Target | None = None) -> dict[str, Any]
     """An error as ``--json`` has it."""
     told = _fields(error)
     if target is not None and _concerns_server(error):
-        told |= {"server": target.url, "answered": target.answered}
+        told |= {"server": target.url, "answered": target.answered or _is_of_login(error)}
     return told
+
+
+def _told_of(target: Target, error: BaseException) -> str:
+    if _is_of_login(error):
+        return f"the server is {target.url}"
+    return f"{target.url} {'had answered before' if target.answered else 'has never answered'}"
 
 
 def _fields(error: BaseException) -> dict[str, Any]:
@@ -133,23 +155,31 @@ def _fields(error: BaseException) -> dict[str, Any]:
     return {"message": str(error)}
 
 
-def tell(error: HapteraError, *, change: bool = False, target: Target | None = None) -> int:
-    """Report the failure, and whether a change was applied. Returns the exit code."""
+def tell(error: HapteraError, *, change: bool = False, target: Target | None = None, help_: str = "") -> int:
+    """Report the failure, and whether a change was applied. Returns the exit code.
+
+    ``help_`` is the next step, where it is known better than by the code of the error.
+    """
     code = exit_code(error, change=change, target=target)
     text, told = described(error, target), fields(error, target)
     if change:
         text += EFFECTS[error.outcome]
         told["outcome"] = error.outcome
-    help_ = NEXT_STEPS.get(error.code, "") if isinstance(error, ServerError) else ""
-    output.error(text, told, code, help_=help_)
+    step = help_ or (NEXT_STEPS.get(error.code, "") if isinstance(error, ServerError) else "")
+    output.error(text, told, code, help_=step)
     return code
 
 
 def _concerns_server(error: BaseException) -> bool:
-    """Whether a server that cannot be reached, or answers too late, is the reason."""
-    if isinstance(error, ConnectionLost):
+    """Whether the reason is a server that cannot be reached, answers too late, or is perhaps another than was meant."""
+    if isinstance(error, ConnectionLost) or _is_of_login(error):
         return True
     return isinstance(error, ServerError) and error.code == Code.DEADLINE_EXCEEDED
+
+
+def _is_of_login(error: BaseException) -> bool:
+    """Whether a server has answered, and a login is missing or does not succeed."""
+    return isinstance(error, ServerError) and error.code in OF_LOGIN
 
 
 def _names_no_host(error: BaseException, target: Target) -> bool:

@@ -95,7 +95,8 @@ _HELP: Final = f"""Haptera: a durable key-value database for operational state.
 
 `haptera serve` serves a store, `storage`, `audit` and `pitr` work on the directory of one, and the other commands are
 its clients; `dev-certs` makes files for tests. A client finds its store by --url, else by HAPTERA_URL, else it takes
-the node that this user or root runs in this directory, else {defaults.URL}. The options --url, --user,
+the node that this user or root runs in this directory, else {defaults.URL}. That node takes this user
+without a login, so a user or a password is refused there: --url says where to log in. The options --url, --user,
 --password-file, --timeout, --wait and --json may stand before the command's name, too.
 
 {listed(OF_CLIENTS)}

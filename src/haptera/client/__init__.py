@@ -26,9 +26,10 @@ from haptera.client.channels.store_url import (
     USER_VARIABLE,
     Given,
     Location,
+    check_used,
     default_url,
     has_password,
-    is_named,
+    is_found_here,
     locate,
     shown_url,
     user_beside,
@@ -95,6 +96,7 @@ __all__ = [
     "Watch",
     "Whoami",
     "Worker",
+    "check_used",
     "connect",
     "connect_peer",
     "default_url",
@@ -166,8 +168,8 @@ def connect(
             for one that does with the keys of SCRAM; ``auth=scram|external|plain`` names the way to authenticate.
             ``haptera://user:password@host`` has a credential, percent-encoded. Without a URL ``HAPTERA_URL`` is used,
             else ``./haptera-data/haptera.sock`` where it exists and belongs to this user or to root, else ``haptera://127.0.0.1:7457``.
-        user: The user's name, if the URL has none. Without a URL ``HAPTERA_USER`` may name it, but not for the node of
-            the present directory, which knows this process.
+        user: The user's name, if the URL has none. Without a URL ``HAPTERA_USER`` may name it. The socket in the
+            present directory takes this process without a login: a user is an error there.
         password: The user's password, if the URL has none. Without one it is that of ``password_file``, else
             ``HAPTERA_PASSWORD``.
         password_file: A file with the password in its one line.
@@ -180,9 +182,9 @@ def connect(
         The database.
 
     Raises:
-        ConfigurationError: The URL is not understood, the credential is given twice or is not whole, or the socket in
-            the present directory belongs to another user. If another user's process listens on it, the first call
-            raises this.
+        ConfigurationError: The URL is not understood, the credential is given twice, is not whole or would not be
+            used, or the socket in the present directory belongs to another user. If another user's process listens on
+            it, the first call raises this.
     """
     location, dialled = _find(url, Given(user, password, password_file), ping_interval)
     if timeout is DEFAULT:
@@ -215,9 +217,10 @@ def _find(url: str | None, given: Given, ping_interval: float | None = None) -> 
     """Where the store is, and how it is dialled: the node of the present directory is not named, but found."""
     named = default_url() if url is None else url
     given = replace(given, user=user_beside(url, given.user))
+    if url is None:
+        check_used(url, given)
     location = locate(named, ping_interval=ping_interval, given=given)
-    found_here = url is None and not is_named() and location.address.path
-    return location, dial_local if found_here else dial_store
+    return location, dial_local if is_found_here(url) else dial_store
 
 
 def open_embedded(

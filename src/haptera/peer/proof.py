@@ -72,8 +72,9 @@ class Proof:
         """The handshake is done: send the first message, if it has not left, or end where it would not be taken."""
         login = self._login
         if login.mechanism not in mechanisms:
-            offered = ", ".join(mechanisms) or "no authentication at all"
-            text = f"the other side offers {offered}, and this one has a credential for {login.mechanism}"
+            text = f"the other side offers {', '.join(mechanisms)}, and this one has a credential for {login.mechanism}"
+            if not mechanisms:
+                text = "the other side asks this one for no login here, and so takes no user and no password"
             self._end(failure(Code.UNSUPPORTED_MECHANISM, {"mechanisms": list(mechanisms)}, message=text))
         elif login.mechanism == PLAIN and not self._is_private():
             text = "a password is not sent as it is over a link that others may read or answer"

@@ -10,6 +10,7 @@ import pytest
 
 from haptera.cli.client_command import Client
 from haptera.client import Given
+from haptera.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,3 +68,36 @@ def test_a_url_among_the_arguments_has_no_password() -> None:
     with pytest.raises(click.UsageError, match="--password-file FILE") as refused:
         client("haptera://ada:secret@127.0.0.1:1")
     assert "secret" not in refused.value.message
+
+
+@pytest.mark.parametrize("named", [{}, {"user": "ada"}, {"password_file": "f"}])
+def test_a_credential_and_the_node_of_this_directory_exclude_each_other(
+    named: dict[str, str], tmp_path: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "haptera-data").mkdir()
+    (tmp_path / "haptera-data" / "haptera.sock").touch()
+    assert client(None).given == Given()
+    if not named:
+        monkeypatch.setenv("HAPTERA_USER", "ada")
+    with pytest.raises(ConfigurationError, match=r"not .*; to log in, name the node: --url haptera://HOST:PORT"):
+        _ = client(None, **named).given
+    assert asked == []  # before anyone is asked for a password
+    assert client(**named).given.user == (None if "password_file" in named else "ada")
+
+
+def test_a_password_without_a_user_is_not_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HAPTERA_PASSWORD", "set")
+    for url in (URL, None):
+        with pytest.raises(ConfigurationError, match="no user is named for it: --user, HAPTERA_USER or the URL"):
+            _ = client(url).given
+    assert client("haptera://ada@127.0.0.1:1").given == Given(None, "set")
+
+
+def test_without_a_terminal_the_ways_of_a_command_line_are_named(
+    asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
+    with pytest.raises(ConfigurationError, match="--password-file FILE or HAPTERA_PASSWORD") as refused:
+        _ = client(user="ada").given
+    assert "URL" not in str(refused.value)
+    assert asked == []

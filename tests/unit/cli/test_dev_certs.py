@@ -88,8 +88,8 @@ async def test_both_sides_of_a_connection_take_them(tmp_path: Path) -> None:
     for name, content in dev_certificates.make((), "dev", dev_certs.DAYS).items():
         (tmp_path / name).write_bytes(content)
         (tmp_path / name).chmod(0o600)
-    here = "&".join(dev_certs._advice(str(tmp_path))[1].split("?")[1].strip("'").split("&"))
-    there = dev_certs._advice(str(tmp_path))[2].split("?")[1].strip("'")
+    here = "&".join(dev_certs._advice(str(tmp_path), "dev")[1].split("?")[1].strip("'").split("&"))
+    there = dev_certs._advice(str(tmp_path), "dev")[3].split("?")[1].strip("'")
     async with (
         served(f"hapteras://127.0.0.1:0?{here}", Echo()) as server,
         haptera.dial(f"{server.url}?{there}") as peer,

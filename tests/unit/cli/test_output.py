@@ -305,3 +305,20 @@ def test_json_has_no_character_that_a_terminal_obeys() -> None:
 )
 def test_client_options_may_stand_before_the_command(args: list[str], expected: list[str]) -> None:
     assert behind_the_command(args) == expected
+
+
+@pytest.mark.parametrize(("code", "step"), [(2001, "--user NAME"), (2002, "haptera passwd USER"), (2005, "--url ")])
+def test_a_login_that_is_missing_or_failed_names_the_server_that_has_answered(
+    code: int, step: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refusal = failure(code, outcome="not_applied")
+    for error in (refusal.exception(), ConnectionLost(refusal.message, outcome="not_applied", failure=refusal)):
+        target = Target("haptera://h", answered=False)
+        assert tell(error, target=target) == 4
+        said, help_ = capsys.readouterr().err.splitlines()
+        assert said.endswith(f"{refusal.message}; the server is haptera://h")
+        assert step in help_
+        with output.errors_as_json(True):
+            tell(error, target=target)
+        told = json.loads(capsys.readouterr().err)["error"]
+        assert (told["server"], told["answered"]) == ("haptera://h", True)

@@ -147,7 +147,46 @@ def test_the_user_of_the_environment_is_of_its_store_alone(tmp_path: Path, monke
     monkeypatch.delenv("HAPTERA_URL")
     (tmp_path / "haptera-data").mkdir()
     (tmp_path / "haptera-data" / "haptera.sock").touch()
-    assert user_beside(None, None) is None
+    assert user_beside(None, None) == "app"
+
+
+def test_a_credential_is_never_dropped_for_the_node_of_the_present_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("HAPTERA_URL", "HAPTERA_USER", "HAPTERA_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "haptera-data").mkdir()
+    (tmp_path / "haptera-data" / "haptera.sock").touch()
+    _ = connect()
+    credentials: list[dict[str, Any]] = [{"user": "app", "password": "x"}, {"password": "x"}, {"password_file": "f"}]
+    for given in credentials:
+        with pytest.raises(ConfigurationError, match=r"without a login.*--url haptera://"):
+            _ = connect(**given)
+    _ = connect("haptera://h", user="app", password="x")
+    monkeypatch.setenv("HAPTERA_PASSWORD", "secret")
+    for user in (None, "app"):
+        if user is not None:
+            monkeypatch.setenv("HAPTERA_USER", user)
+        with pytest.raises(ConfigurationError, match="HAPTERA_USER") as refused:
+            _ = connect()
+        assert "secret" not in str(refused.value)
+    _ = connect("haptera://h")
+    monkeypatch.setenv("HAPTERA_URL", "haptera://h")
+    _ = connect()
+
+
+def test_a_password_in_the_environment_needs_a_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("HAPTERA_URL", "HAPTERA_USER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HAPTERA_PASSWORD", "secret")
+    with pytest.raises(ConfigurationError, match="no user is named for it") as refused:
+        _ = connect()
+    assert "secret" not in str(refused.value)
+    monkeypatch.setenv("HAPTERA_URL", "haptera://app@h")
+    _ = connect()
+    _ = connect("haptera://other")  # of another store than the environment's
 
 
 async def test_repr_names_the_place() -> None:

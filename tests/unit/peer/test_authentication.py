@@ -106,7 +106,7 @@ async def test_a_dialler_without_a_credential_is_refused_call_by_call() -> None:
 @virtual_clock
 async def test_a_dialler_with_a_password_trusts_no_side_that_asks_for_none() -> None:
     async with served(ANY_PORT, Echo()) as server, dial(server.url, user=NAME, password=PASSWORD) as peer:
-        with pytest.raises(UnsupportedMechanism, match="offers no authentication at all"):
+        with pytest.raises(UnsupportedMechanism, match="asks this one for no login here"):
             await peer.call("echo", "one", b"x")
 
 

@@ -54,14 +54,11 @@ def is_named() -> bool:
 
 def user_beside(url: str | None, user: str | None) -> str | None:
     """The user that is named beside a URL, or None: the ``user`` that is given, else that of the environment where the
-    store is of the environment too, or the default.
-
-    The socket of a node in the present directory needs no user.
+    store is of the environment too, or the default, and its URL names none.
     """
     if user is not None or url is not None:
         return user
-    address = parse(default_url())
-    if address.user is not None or (address.path and not is_named()):
+    if parse(default_url()).user is not None:
         return None
     return os.environ.get(USER_VARIABLE) or None
 
@@ -77,6 +74,31 @@ class Given:
 
 #: Nothing is given beside the URL.
 NOTHING = Given()
+
+
+def is_found_here(url: str | None) -> bool:
+    """Whether the store is the node of the present directory, which is not named, but found."""
+    return url is None and not is_named() and local_url() is not None
+
+
+def check_used(url: str | None, given: Given) -> None:
+    """Raise ``ConfigurationError`` for a credential that would be dropped: one for the node of the present directory,
+    whose socket takes this process as it is, and a password in the environment that no user goes with.
+    """
+    in_environment = bool(os.environ.get(PASSWORD_VARIABLE))
+    named = given.user is not None or given.password is not None or given.password_file is not None
+    if is_found_here(url) and (named or in_environment):
+        whose = "this password" if given.user is None else f"the user {given.user!r}"
+        raise ConfigurationError(
+            f"the node in this directory is found at its own socket, which takes this process without a login, and not "
+            f"{whose}; to log in, name the node: --url haptera://HOST:PORT, or {URL_VARIABLE}; to go on without a "
+            f"login, leave out --user and --password-file, {USER_VARIABLE} and {PASSWORD_VARIABLE}"
+        )
+    if in_environment and not named and user_in(url) is None:
+        raise ConfigurationError(
+            f"{PASSWORD_VARIABLE} holds a password, and no user is named for it: --user, {USER_VARIABLE} or the URL "
+            "names one"
+        )
 
 
 @dataclass(frozen=True)
