@@ -14,8 +14,10 @@ import click
 import pytest
 
 from haptera.cli import new_passwords
+from haptera.cli.administration import GIVES_NO_MORE, change_step
 from haptera.cli.durations import Duration
 from haptera.client.calls import administration
+from haptera.errors import failure
 from haptera.security import Verifier
 from haptera.testing import node_in_thread
 from tests.integration.commands import Ended, run
@@ -249,3 +251,45 @@ def test_permissions_are_known(haptera: Any) -> None:
         ended = haptera("grant", "add", "app", given, "*")
         assert (ended.code, "user_admin" in ended.err) == (2, True)
     assert ok(haptera("grant", "add", "app", "read,read", "*")) == "added\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("user", "remove", "token:ci"),
+        ("user", "disable", "token:ci"),
+        ("user", "show", "token:ci"),
+        ("user", "assign", "token:ci", "admin"),
+        ("user", "add", "token:ci", "--no-password"),
+        ("passwd", "token:ci"),
+    ],
+)
+def test_a_token_in_place_of_a_user_is_told_its_own_commands(haptera: Any, command: tuple[str, ...]) -> None:
+    ended = haptera(*command)
+    assert (ended.code, "`haptera token revoke ci` ends it" in ended.err) == (2, True)
+
+
+def test_a_change_that_gives_more_than_its_caller_has_is_told_the_rule() -> None:
+    refused = [failure(2004, {"permission": "read", "pattern": "app/*"}), failure(2004, {"permission": "user_admin"})]
+    assert [change_step(each.exception()) for each in refused] == [GIVES_NO_MORE, ""]
+    assert change_step(failure(2007).exception()) == ""
+
+
+def test_a_warning_of_a_file_is_shown_once_in_a_command(haptera: Any, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text(PASSWORD)
+    file.chmod(0o644)
+    ok(haptera("user", "add", "ann", "--no-password"))
+    for _ in range(2):
+        ended = haptera("passwd", "ann", "--new-password-file", str(file), "--user", "a", "--password-file", str(file))
+        assert ended.err.count("key_file_open_to_others") == 1
+
+
+def test_a_password_file_is_no_standard_input_and_has_one_line(haptera: Any, tmp_path: Path) -> None:
+    ended = haptera("whoami", "--user", "ann", "--password-file", "-", stdin=PASSWORD.encode())
+    assert (ended.code, "takes no standard input" in ended.err) == (2, True)
+    file = tmp_path / "password"
+    file.write_text("correct horse\nbattery staple\n")
+    file.chmod(0o600)
+    ended = haptera("whoami", "--user", "ann", "--password-file", str(file))
+    assert (ended.code, "it holds more than one line" in ended.err, "horse" in ended.err) == (2, True, False)

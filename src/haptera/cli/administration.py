@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from haptera.access_rules import PERMISSIONS
+from haptera.access_rules import PERMISSIONS, TOKEN_PREFIX
 from haptera.cli import output
 from haptera.cli.exit_codes import DONE
+from haptera.errors import Code, ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from haptera.cli.client_command import Client
     from haptera.client import Administration, Database
+    from haptera.errors import HapteraError
+
+#: Why a user with user_admin is refused a change although it may change users.
+GIVES_NO_MORE: Final = (
+    "nobody gives or takes more than it has: a user with user_admin alone changes no user, token or role that has this "
+    "permission; one that has it itself can, and so can an administrator"
+)
+
+
+def user_argument(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
+    """Take the argument of a command that changes users, and no token. Raises ``UsageError``."""
+    if name is not None and name.startswith(TOKEN_PREFIX):
+        shown = name.removeprefix(TOKEN_PREFIX)
+        raise click.UsageError(
+            f"{name} is a token and no user: its secret and its roles stay as they are; `haptera token revoke {shown}` "
+            "ends it, and `haptera token create` makes one"
+        )
+    return name
+
+
+def change_step(error: HapteraError) -> str:
+    """The next step where a change of users is refused although its caller may change users; else empty."""
+    if not isinstance(error, ServerError) or error.code != Code.PERMISSION_DENIED:
+        return ""
+    return "" if error.details.get("permission") == "user_admin" else GIVES_NO_MORE
 
 
 class PermissionList(click.ParamType):  # type: ignore[type-arg]  # click 8.1 has no parameters
@@ -40,7 +66,7 @@ def change(
         client.show({**fields, "changed": changed}, done if changed else "unchanged")
         return DONE
 
-    return client.run(run, change=True)
+    return client.run(run, change=True, step=change_step)
 
 
 def show_rows(

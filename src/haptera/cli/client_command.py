@@ -65,6 +65,11 @@ class Client:
                 "a URL on a command line may not carry a password, because every user of this machine can read it; "
                 f"--password-file FILE may, or {PASSWORD_VARIABLE} in the environment, or the prompt for it"
             )
+        if password_file == "-":
+            raise click.UsageError(
+                "--password-file takes no standard input, because commands read values from it; "
+                f"{PASSWORD_VARIABLE} in the environment or the prompt gives a password without a file"
+            )
         self.url = url
         self.timeout = timeout
         self.as_json = as_json
@@ -135,11 +140,18 @@ class Client:
             return Target(shown_url(self.url), answered=False)
         return None
 
-    def run(self, work: Callable[[Database], Awaitable[int]], *, change: bool = False) -> int:
+    def run(
+        self,
+        work: Callable[[Database], Awaitable[int]],
+        *,
+        change: bool = False,
+        step: Callable[[HapteraError], str] = lambda _: "",
+    ) -> int:
         """Run ``work`` with the database, and return the exit code that it returns, or that its error stands for.
 
         With ``change`` the work changes the store. It is not begun where its result certainly cannot be written, and
-        the command tells the change's outcome however it ends.
+        the command tells the change's outcome however it ends. ``step`` gives the next step behind an error where the
+        command knows a better one than that of the error's code.
         """
         if change:
             output.require()
@@ -148,8 +160,8 @@ class Client:
                 code = asyncio.run(self._run(work))
             output.flush()
         except HapteraError as error:
-            step = certificate_step(error, self.url)
-            return tell(error, change=change, target=self.target, help_=step)
+            known = step(error) or certificate_step(error, self.url)
+            return tell(error, change=change, target=self.target, help_=known)
         except output.OutputError as error:
             if not change:
                 raise

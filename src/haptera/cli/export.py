@@ -11,7 +11,7 @@ from haptera.cli import output, standard_streams
 from haptera.cli.client_command import Client, Span, client_options, range_options
 from haptera.cli.exit_codes import CANNOT_WRITE, DONE
 from haptera.cli.transfer.write_rows import WRITERS, Writer, format_for, new_file
-from haptera.errors import HapteraError, UnknownMethod
+from haptera.errors import HapteraError, PermissionDenied, UnknownMethod
 
 if TYPE_CHECKING:
     from haptera.cli.transfer.recognise_format import Format
@@ -31,6 +31,8 @@ def command(file: str, span: Span, form: Format | None, client: Client) -> int:
     The entries are all of one revision. `haptera import` reads the file and stores each key and value byte for byte as
     it was. FILE.jsonl has a JSON object a line, with the time at which the entry expires; FILE.tsv has a line of two
     fields, FILE.csv a row; FILE.….gz is packed. Keys of leases, of locks for instance, are written as keys that stay.
+    It needs the permissions scan and read, and writes the entries for which the user has both; with lease it says as
+    well how many keys of the user's own leases there are.
     """
     form = form or format_for(file)
     write = WRITERS[form]
@@ -80,6 +82,16 @@ async def _warn(db: Database) -> None:
     try:
         leased = sum([lease.keys async for lease in db.leases()])
     except UnknownMethod:  # an older node, which has no leases
+        return
+    except PermissionDenied:
+        output.warning(
+            "leased_keys_unknown",
+            {
+                "meaning": "keys that end with a lease, as those of locks do, may be among the exported ones, and are "
+                "keys that stay once they are imported; this user may not see leases",
+                "help": "the permission lease shows the user's own leases, and admin all of them",
+            },
+        )
         return
     if leased:
         output.warning(

@@ -165,9 +165,14 @@ def tell(error: HapteraError, *, change: bool = False, target: Target | None = N
     if change:
         text += EFFECTS[error.outcome]
         told["outcome"] = error.outcome
-    step = help_ or (NEXT_STEPS.get(error.code, "") if isinstance(error, ServerError) else "")
-    output.error(text, told, code, help_=step)
+    output.error(text, told, code, help_=help_ or _next_step(error))
     return code
+
+
+def _next_step(error: HapteraError) -> str:
+    if not isinstance(error, ServerError):
+        return ""
+    return NEXT_STEPS.get(error.code, "")
 
 
 def _concerns_server(error: BaseException) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+import click
+
 from haptera.cli import output
 
 #: Events that say why a connection ended: a command's error says it, and one that is dialled again is no news.
@@ -16,11 +18,16 @@ TOLD: Final = frozenset({"connection_failed", "connection_ended_by_peer"})
 #: the run.
 MEANINGLESS: Final = frozenset({"durability_os", "key_file_beside_data"})
 
+#: Where the context of a command keeps the warnings that it has shown: it may read a file several times.
+_SHOWN: Final = "haptera.cli.library_warnings"
+
 
 @contextmanager
 def warnings_shown() -> Iterator[None]:
-    """Show each warning once, with its fields, for as long as the context lasts."""
-    logger, handler = logging.getLogger("haptera"), _Lines(logging.WARNING)
+    """Show each warning once in a command, with its fields, for as long as the context lasts."""
+    command = click.get_current_context(silent=True)
+    shown: set[str] = set() if command is None else command.meta.setdefault(_SHOWN, set())
+    logger, handler = logging.getLogger("haptera"), _Lines(shown)
     logger.addHandler(handler)
     try:
         yield
@@ -29,9 +36,9 @@ def warnings_shown() -> Iterator[None]:
 
 
 class _Lines(logging.Handler):
-    def __init__(self, level: int) -> None:
-        super().__init__(level)
-        self._shown: set[str] = set()
+    def __init__(self, shown: set[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._shown = shown
 
     def emit(self, record: logging.LogRecord) -> None:
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from haptera.access_rules import is_user_name
-from haptera.cli.administration import change
+from haptera.access_rules import TOKEN_PREFIX, is_user_name
+from haptera.cli.administration import change, user_argument
 from haptera.cli.client_command import Client, client_options
 from haptera.cli.exit_codes import DONE
 from haptera.cli.new_passwords import new_password, password_option
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("name", metavar="[USER]", required=False)
+@click.argument("name", metavar="[USER]", required=False, callback=user_argument)
 @password_option
 @client_options()
 def command(name: str | None, new_password_file: str | None, client: Client) -> int:
@@ -39,6 +39,11 @@ def command(name: str | None, new_password_file: str | None, client: Client) -> 
         code = client.run(ask)
         if not found:
             return code
+        if found[0].startswith(TOKEN_PREFIX):
+            raise click.UsageError(
+                f"this command comes in as {found[0]}, whose secret stays as it is: `haptera token create` makes "
+                "another token; or name a USER"
+            )
         if not is_user_name(found[0]):
             raise click.UsageError(
                 f"this command comes in as {found[0] or 'no user'}, which has no password: name a USER"

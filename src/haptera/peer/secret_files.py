@@ -39,7 +39,9 @@ def read_password_file(path: str | os.PathLike[str]) -> str:
         password = content.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         password = ""
-    if not is_password(password) or "\n" in password:
+    if "\n" in password:
+        raise unusable(_PASSWORD_NAME, path, "it holds more than one line", form=_PASSWORD_FORM)
+    if not is_password(password):
         raise unusable(_PASSWORD_NAME, path, "it holds no password", form=_PASSWORD_FORM)
     warn_of_mode(path, mode)
     return password

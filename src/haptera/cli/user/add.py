@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from haptera.cli.administration import change
+from haptera.cli.administration import change, user_argument
 from haptera.cli.client_command import Client, client_options
 from haptera.cli.new_passwords import new_password, password_option
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", callback=user_argument)
 @click.option("--role", "roles", multiple=True, metavar="ROLE", help="A role that it has; may be given several times.")
 @click.option("--no-password", is_flag=True, help="No password: a certificate, or the like, lets it in.")
 @password_option

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from haptera.cli.administration import change
+from haptera.cli.administration import change, user_argument
 from haptera.cli.client_command import Client, client_options
 
 
 @click.command()
-@click.argument("name", metavar="USER")
+@click.argument("name", metavar="USER", callback=user_argument)
 @click.argument("role")
 @client_options()
 def command(name: str, role: str, client: Client) -> int:

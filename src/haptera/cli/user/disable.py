@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from haptera.cli.administration import change
+from haptera.cli.administration import change, user_argument
 from haptera.cli.client_command import Client, client_options
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", callback=user_argument)
 @client_options()
 def command(name: str, client: Client) -> int:
     """Let the user NAME do nothing any more. It keeps its roles and its password.

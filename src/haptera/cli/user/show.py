@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from haptera.cli.administration import user_argument
 from haptera.cli.client_command import Client, client_options
 from haptera.cli.exit_codes import DONE
 from haptera.cli.user.list_users import show_users, user_fields
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", callback=user_argument)
 @client_options()
 def command(name: str, client: Client) -> int:
     """Show the user NAME, as `haptera user list` does.
