@@ -65,7 +65,7 @@ class Client:
                 "a URL on a command line may not carry a password, because every user of this machine can read it; "
                 f"--password-file FILE may, or {PASSWORD_VARIABLE} in the environment, or the prompt for it"
             )
-        if password_file == "-":
+        if password_file == "-":  # noqa: S105  # the name of no file
             raise click.UsageError(
                 "--password-file takes no standard input, because commands read values from it; "
                 f"{PASSWORD_VARIABLE} in the environment or the prompt gives a password without a file"

@@ -35,7 +35,7 @@ def command(before: PastMoment, after: PastMoment | None, prefix: str, client: C
 
     A line for each: +, - or *, tab, key, tab, value of before, tab, value of after. + is a key that was not there
     before, - one that is not there after. --json writes a JSON object a line. The node must still have the
-    changes between the two moments.
+    changes between the two moments. It needs the permissions watch and read on the prefix.
     """
 
     async def run(db: Database) -> int:

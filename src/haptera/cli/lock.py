@@ -63,6 +63,8 @@ def command(
     changes nothing once the lock is lost. It runs in a process group of its own, which gets the signals that this
     command gets. When the lock is lost the group gets SIGTERM, and SIGKILL after --grace.
 
+    It needs the permissions read, write, watch and lease on the keys that begin with KEY, and scan with --within 0.
+
     The exit code is that of COMMAND, or one of the following.
     """
 

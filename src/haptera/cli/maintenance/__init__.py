@@ -27,4 +27,6 @@ def command() -> None:
 
     During maintenance each change is refused (MAINTENANCE_MODE), with the reason. Reads, watches and the renewal of
     leases go on; keys expire and leases end at their time. It survives a restart of the node.
+
+    All three need the permission admin; `haptera status` shows to every user whether there is maintenance.
     """
