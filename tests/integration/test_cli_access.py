@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import click
 import pytest
@@ -107,6 +108,12 @@ def test_tokens(haptera: Any) -> None:
     listed = [json.loads(line) for line in ok(haptera("token", "list", "--json")).splitlines()]
     assert listed[0]["expires_at"] == pytest.approx(time.time() + 30 * 86_400, abs=600)
     assert secret not in haptera("token", "list", "--json").text
+    later = time.time() + 31 * 86_400
+    with mock.patch("time.time", return_value=later):
+        first, second = ok(haptera("token", "list")).splitlines()
+        assert re.fullmatch(r"token:ci\tended \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\tapp", first)
+        assert second == "token:ever\tnever\tapp"
+    assert [each["ended"] for each in listed] == [False, False]
     assert ok(haptera("token", "revoke", "ci")) == "revoked\n"
     assert haptera("token", "revoke", "ci").code == 1
 

@@ -83,6 +83,21 @@ def test_a_weak_password_ends_with_15_and_is_not_repeated(tmp_path: Path) -> Non
         assert node.end() == 15
         assert "at least 12 characters" in node.events[-1]["reason"]
         assert "sesame!" not in str(node.events)
+    assert list(tmp_path.iterdir()) == []  # nothing was made
+
+
+def test_a_password_file_that_is_not_there_ends_with_15_before_anything_is_made(tmp_path: Path) -> None:
+    missing = ("--admin-password-file", str(tmp_path / "none"))
+    with serving(tmp_path / "d", *missing, auth=True) as node:
+        assert node.end() == 15
+        assert f"admin password file {tmp_path / 'none'}" in node.events[-1]["reason"]
+    assert list(tmp_path.iterdir()) == []
+    with serving(tmp_path / "d", environ=GIVEN, auth=True) as node:
+        node.ready()
+        assert stop(node) == ""
+    with serving(tmp_path / "d", *missing, auth=True) as node:  # it has an administrator, and reads no password
+        node.ready()
+        assert stop(node) == ""
 
 
 def test_the_processes_that_a_node_starts_do_not_have_the_password(tmp_path: Path) -> None:
@@ -135,7 +150,12 @@ def test_an_address_beyond_this_machine_ends_with_15_before_anything_is_made(tmp
 
 
 def test_the_greeting_says_who_may_come_in(tmp_path: Path) -> None:
-    for options, said in (((), "each has to log in, but for your own account"), (("--no-auth",), "anyone who can")):
+    signing = ("--listen", "haptera://127.0.0.1:0?signed=scram")
+    for options, said in (
+        ((), "each has to log in, but for your own account"),
+        (("--no-auth",), "anyone who can"),
+        (signing, "with keys of each login"),
+    ):
         with serving(tmp_path / "d", "--log-format", "text", *options, auth=True) as node:
             assert node.process.stderr is not None
             lines: list[str] = []
@@ -145,3 +165,16 @@ def test_the_greeting_says_who_may_come_in(tmp_path: Path) -> None:
             assert any(said in line for line in lines)
             node.signal()
             node.process.communicate()
+
+
+def test_a_directory_that_others_may_change_gets_a_warning_at_each_start(tmp_path: Path) -> None:
+    data = tmp_path / "d"
+    for mode, warned in ((0o700, False), (0o777, True), (0o750, False)):
+        if data.exists():
+            data.chmod(mode)
+        with serving(data, environ=GIVEN, auth=True) as node:
+            node.ready()
+            assert stop(node) == ""
+            told = [event for event in node.events if event["event"] == "directory_open_to_others"]
+        assert [event["path"] for event in told] == ([str(data)] if warned else [])
+        data.chmod(0o700)

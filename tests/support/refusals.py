@@ -31,7 +31,8 @@ def _meets(row: dict[str, Any]) -> dict[str, Meet]:
     return {**(answer if scope != "connection" else {}), **(loss if scope != "stream" else {})}
 
 
-#: The errors after which the specification has a client try again, and all ends of connections.
+#: The errors after which the specification has a client try again, and all ends of connections but those of a user
+#: that is not let in any more.
 PASSING: Final[dict[str, Meet]] = {
     "lost": lambda: ConnectionLost("lost"),
     "not connected": lambda: ConnectionLost("no connection", outcome="not_applied"),
@@ -39,7 +40,7 @@ PASSING: Final[dict[str, Meet]] = {
         name: meet
         for row in _ROWS
         for name, meet in _meets(row).items()
-        if row["retry"] != "no" or name.startswith("lost")
+        if row["retry"] != "no" or (name.startswith("lost") and row["code"] // 1000 != 2)
     },
 }
 

@@ -11,8 +11,7 @@ import msgspec
 
 from haptera.cli import output
 from haptera.cli.client_command import Client, client_options
-from haptera.cli.exit_codes import DONE, NO
-from haptera.errors import StorageError
+from haptera.cli.exit_codes import CANNOT_WRITE, DONE, NO, OF_CLIENTS, USAGE, listed
 from haptera.peer import DEFAULT
 
 if TYPE_CHECKING:
@@ -21,25 +20,36 @@ if TYPE_CHECKING:
 #: A weakness as it is answered: its severity, its name, the finding, the next step. A newer node may add to it.
 Found = tuple[str, str, str, str]
 _FIELDS: Final = ("severity", "name", "finding", "help")
+_HELP: Final = f"""Name the settings of a node that work and protect less than they could, each with the next step.
+
+The node looks at its listeners, certificates, users, keys, files and process, and needs an administrator for that: the
+user who runs it is one at the local socket. With --data-dir the files alone are looked at, without a node.
+
+{
+    listed(
+        OF_CLIENTS
+        | {
+            DONE: "nothing was found",
+            NO: "something was",
+            USAGE: "usage, or there is no such directory",
+            CANNOT_WRITE: "the directory cannot be read, or the result cannot be written",
+        }
+    )
+}
+"""
 _decoder: Final = msgspec.msgpack.Decoder(list[list[str]])
 
 
-@click.command()
+@click.command(help=_HELP)
 @click.option(
     "--data-dir", metavar="DIR", help="Look at this data directory alone, and ask no node. One may have it open."
 )
 @client_options()
 def command(client: Client, data_dir: str | None) -> int:
-    """Name the settings of a node that work and protect less than they could, each with the next step.
-
-    The node looks at its listeners, certificates, users, keys, files and process, and needs an administrator for that:
-    the user who runs it is one at the local socket. With --data-dir the files alone are looked at, without a node.
-
-    Exit codes: 0 nothing was found, 1 something was.
-    """
+    """Ask the node, or look at the directory, and report."""
     if data_dir is not None:
         directory = data_dir
-        return client.run_shown(lambda: _tell(_of_directory(directory), client))
+        return client.run_shown(lambda: _look_at(directory, client))
 
     async def ask() -> list[Found]:
         async with client.connect_peer() as peer:
@@ -50,13 +60,17 @@ def command(client: Client, data_dir: str | None) -> int:
     return client.run_shown(lambda: _tell(asyncio.run(ask()), client))
 
 
-def _of_directory(path: str) -> list[Found]:
+def _look_at(path: str, client: Client) -> int:
     from haptera.node import in_order, of_directory
 
     try:
-        return _found(in_order(of_directory(path, time.time())))
+        found = in_order(of_directory(path, time.time()))
     except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}") from error
+        code = USAGE if isinstance(error, (FileNotFoundError, NotADirectoryError)) else CANNOT_WRITE
+        message = f"{path}: {error.strerror or error}"
+        output.error(message, {"message": message}, code)
+        return code
+    return _tell(_found(found), client)
 
 
 def _found(rows: Sequence[Sequence[str]]) -> list[Found]:

@@ -44,7 +44,7 @@ OF_CLIENTS: Final = {
     USAGE: "usage",
     CANNOT_CONNECT: "cannot connect and nothing was changed",
     REFUSED: "refused",
-    FAILED: "the server failed",
+    FAILED: "the server failed, or takes no changes now",
     UNKNOWN: "the change may have been applied",
     CANNOT_WRITE: "the result cannot be written",
 }

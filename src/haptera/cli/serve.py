@@ -120,10 +120,11 @@ class _Serving:
             return self._report(error)
 
     async def _serve(self) -> int:
-        from haptera.node import Node, NodeServer, check_listening, make_administrator
+        from haptera.node import Node, NodeServer, check_listening, check_password, make_administrator
         from haptera.transport import parse
 
         check_listening(self._config)
+        check_password(self._config, self._password)
         node = await self._unless_stopped(Node.open(self._config))
         if node is None:
             return DONE
@@ -187,6 +188,10 @@ class _Serving:
             f"  durability  {durability}",
             f"  encryption  AES-256-GCM; {_master_key(node)}",
             *([f"  signing     every frame, with the key in {signing}"] if signing is not None else []),
+            *(
+                f"  signing     every frame at {url}, with keys of each login"
+                for url in self._signed_by_exchange(server)
+            ),
             f"  users       {_who_may(self._config, server)}",
             "In another terminal:",
             f"  {program} set greeting hello{target}",
@@ -195,6 +200,14 @@ class _Serving:
             "Ctrl-C answers the requests under way and stops.",
         ]
         output.to_standard_error("\n".join(map(output.shown, lines)))
+
+    def _signed_by_exchange(self, server: NodeServer) -> list[str]:
+        """The addresses whose frames the keys of a login sign."""
+        from haptera.peer import read_listening_options
+        from haptera.transport import parse
+
+        pairs = zip(self._config.listen, server.urls, strict=False)  # the local socket is behind them
+        return [url for configured, url in pairs if read_listening_options(parse(configured)).signs_by_exchange]
 
     def _report(self, error: BaseException) -> int:
         """Say in one line why the node cannot serve, and give the exit code that stands for it."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from haptera.node.config import OPTIONS, NodeConfig
     from haptera.node.config_sources import load, misspelt
     from haptera.node.descriptors import raise_limit
-    from haptera.node.first_start import AdminPassword, make_administrator
+    from haptera.node.first_start import AdminPassword, check_password, make_administrator
     from haptera.node.key_rotation import CurrentKeys
     from haptera.node.listening import NodeServer, check_listening
     from haptera.node.logging import configure_logging, fields_of
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from haptera.node.master_key import MasterKeyCommand, MasterKeySource, read_master_key_file
     from haptera.node.node import Node
     from haptera.node.offline.audit import AuditVerification, noted_head, verify_audit
+    from haptera.node.offline.audit_lines import audit_lines
     from haptera.node.offline.from_backup import Restored, restore_backup, verify_backup
     from haptera.node.offline.keys import Migration, change_master_key, migrate, rotate_data_key
     from haptera.node.offline.pitr import Reach, Timeline, shown_time
@@ -75,10 +76,12 @@ __all__ = [
     "Verification",
     "Weakness",
     "administer_embedded",
+    "audit_lines",
     "backup_answer",
     "build_directory",
     "change_master_key",
     "check_listening",
+    "check_password",
     "configure_logging",
     "convert_steps",
     "fields_of",
@@ -112,6 +115,7 @@ _NAMES: Final = {
     "haptera.node.audit.chain": ("Head",),
     "haptera.node.audit.chain_check": ("Fault",),
     "haptera.node.offline.audit": ("AuditVerification", "noted_head", "verify_audit"),
+    "haptera.node.offline.audit_lines": ("audit_lines",),
     "haptera.node.weaknesses": ("Weakness", "in_order", "of_directory"),
     "haptera.node.write_batch": ("DROPPED",),
     "haptera.node.commands": (
@@ -125,7 +129,7 @@ _NAMES: Final = {
     "haptera.node.descriptors": ("raise_limit",),
     "haptera.node.logging": ("configure_logging", "fields_of"),
     "haptera.node.malloc_settings": ("return_large_blocks",),
-    "haptera.node.first_start": ("AdminPassword", "make_administrator"),
+    "haptera.node.first_start": ("AdminPassword", "check_password", "make_administrator"),
     "haptera.node.key_rotation": ("CurrentKeys",),
     "haptera.node.master_key": ("MasterKeyCommand", "MasterKeySource", "read_master_key_file"),
     "haptera.node.node": ("Node",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from haptera.errors import ConfigurationError
 from haptera.peer import read_listening_options
@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
+_PROTECTED: Final = "listen with hapteras://, sign with signing_key_file or with signed=scram in the address"
+
 
 def check_exposure(url: str, config: NodeConfig) -> None:
     """Raise ConfigurationError for an address that lays open more than the configuration says in so many words."""
     lack = exposure(url, config)
     if lack is not None and not config.insecure_listen:
-        ways = "leave no_auth out" if config.no_auth else "listen with hapteras://, sign with signing_key_file"
+        ways = "leave no_auth out" if config.no_auth else _PROTECTED
         raise ConfigurationError(
             f"{parse(url)} can be reached from other machines, and {lack}: {ways}, listen on 127.0.0.1 or a Unix "
             "socket alone, or say insecure_listen"

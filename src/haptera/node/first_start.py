@@ -39,6 +39,7 @@ class AdminPassword:
     def __init__(self, text: str = "", file: str | None = None) -> None:
         self._text = text
         self._file = file
+        self._content: str | None = None  # of the file, which is read once
 
     @classmethod
     def take(cls, config: NodeConfig) -> AdminPassword:
@@ -69,13 +70,45 @@ class AdminPassword:
         """The password; None where the node is to make one. Raises ConfigurationError, which shows nothing of it."""
         if self._file is None:
             return self._text or None
+        if self._content is not None:
+            return self._content
         from haptera.transport import read_secret_file  # noqa: PLC0415  # the rules of any file that holds a secret
 
         try:
             text = read_secret_file(self._file, _FILE_NAME).decode()
         except UnicodeDecodeError:
             raise ConfigurationError(f"{self.place} cannot be used: it is not UTF-8") from None
-        return text.removesuffix("\n").removesuffix("\r")
+        self._content = text.removesuffix("\n").removesuffix("\r")
+        return self._content
+
+    def chosen_for(self, name: str) -> str | None:
+        """The password for a user of this name; None where the node is to make one. Raises ConfigurationError for one
+        that is too weak, too.
+        """
+        text = self.read()
+        refusal = None if text is None else password_refusal(text, name)
+        if refusal is not None:
+            raise ConfigurationError(
+                f"{self.place} cannot be the password of {name!r}: {refusal.message}: {refusal.details['rule']}"
+            )
+        return text
+
+
+def check_password(config: NodeConfig, password: AdminPassword) -> None:
+    """Raise ConfigurationError for a password that the start cannot use which makes the data directory.
+
+    A directory that is there may have an administrator, and then no password is read.
+    """
+    if not config.no_auth and not _holds_anything(config.data_dir):
+        password.chosen_for(config.admin_user)
+
+
+def _holds_anything(path: str) -> bool:
+    try:
+        with os.scandir(path) as found:
+            return any(found)
+    except OSError:
+        return False  # opening it says why
 
 
 async def make_administrator(node: Node, password: AdminPassword) -> str | None:
@@ -104,13 +137,8 @@ async def make_administrator(node: Node, password: AdminPassword) -> str | None:
             f"the store has no administrator, and its user {name!r} is none: name another one with admin_user, or "
             "start it with no_auth and give the user a password and the role admin"
         )
-    given = password.read()
+    given = password.chosen_for(name)
     text = given if given is not None else generated_password()
-    refusal = password_refusal(text, name)
-    if refusal is not None:
-        raise ConfigurationError(
-            f"{password.place} cannot be the password of {name!r}: {refusal.message}: {refusal.details['rule']}"
-        )
     verifier = await asyncio.get_running_loop().run_in_executor(None, new_verifier, text, secrets.token_bytes)
     stored = access_operations.StoredVerifier(
         verifier.salt, verifier.iterations, verifier.stored_key, verifier.server_key

@@ -18,6 +18,8 @@ LEASES_MANY: Final = limits.LEASES_MAX * 4 // 5
 
 #: The next step where the audit log cannot be written.
 _OF_AUDIT: Final = "make room on the disk; if it has room, see what it says in the log of the kernel, and start again"
+#: And where it was changed.
+_OF_DAMAGED_AUDIT: Final = "run haptera audit verify, and keep a copy of its files; the next start tells it no more"
 
 
 class Health(NamedTuple):
@@ -82,6 +84,8 @@ def _trouble(node: Node) -> Health | None:
     if audit.trouble:
         reason = f"administration is refused, because the audit log cannot be written: {audit.trouble}"
         return Health("ok", reason, _OF_AUDIT, node.wall_ms(audit.trouble_since))
+    if audit.damage:
+        return Health("ok", f"the audit log was changed while the node was stopped: {audit.damage}", _OF_DAMAGED_AUDIT)
     archiver = node.archiver
     if archiver is not None and archiver.trouble:
         left = f"{archiver.lag} segments are not archived" if archiver.lag else "the archive cannot be used"

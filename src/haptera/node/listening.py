@@ -13,7 +13,8 @@ import msgspec
 from haptera.connection import Budget
 from haptera.errors import Code, ConfigurationError, RemoteProtocolError
 from haptera.kv_groups import KV_GROUPS
-from haptera.node.authenticator import NodeAuthenticator, of_local_socket, of_signing_key, of_users
+from haptera.node.admitted_connections import AdmittedConnections
+from haptera.node.authenticator import MECHANISMS, NodeAuthenticator, of_local_socket, of_signing_key, of_users
 from haptera.node.config import OPTIONS, NodeConfig
 from haptera.node.connection_shares import ConnectionShares, Shares
 from haptera.node.descriptors import LOCAL_CONNECTIONS_MAX, connections_max, needed
@@ -80,6 +81,8 @@ class NodeServer:
         #: Of its decoys, and of the certificates of its users, from `start` on.
         self._secret = b""
         self._external = ExternalUsers()
+        self._admitted = AdmittedConnections(node.access, node.read_time_ms, asyncio.get_running_loop())
+        node.on_access_changed = self._admitted.look
         recording = AuditRecording(node.audit, node.config)
         self._login_failures = LoginFailures(node.metrics, recording.requests, asyncio.get_running_loop().time)
         self._server_service = ServerService(node, recording.requests)
@@ -166,6 +169,8 @@ class NodeServer:
 
     async def aclose(self) -> None:
         """Close every listener and connection."""
+        self._node.on_access_changed = None
+        self._admitted.stop()
         servers, self._servers = self._servers, []
         for server in servers:
             await server.aclose()
@@ -250,6 +255,8 @@ class NodeServer:
             _refuse(peer, self._user_shares, linger=True)
         else:
             peer.on_close(lambda: self._user_shares.give_back(user))
+            if identity.mechanism in MECHANISMS:
+                self._admitted.add(peer, identity.user, identity.mechanism)
 
     def _on_close(self, peer: Peer, address: str) -> None:
         self._shares.give_back(address)

@@ -58,6 +58,9 @@ class Node:
 
     #: The files of TLS of the listeners that have it.
     tls: tuple[TlsKeeper, ...] = ()
+    #: Called when users, roles or tokens have changed; its listeners set it.
+    on_access_changed: Callable[[], None] | None = None
+    _access_revision = 0
 
     def __init__(
         self,
@@ -429,6 +432,11 @@ class Node:
 
     def _publish(self) -> None:
         self.watches.publish()
+        revision = self._machine.access.revision
+        if revision != self._access_revision:
+            self._access_revision = revision
+            if self.on_access_changed is not None:
+                self.on_access_changed()
 
     def _on_failure(self, error: BaseException) -> None:
         if self._machine.abandoned is not None:

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+_WRITING_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
 def warn_at_start(config: NodeConfig, storage: DurableState) -> None:
     """Log each weakness of an open node."""
+    _warn_of_directory(storage.directory.path)
     _warn_of_master_key(storage.directory.master_key_path, storage.keyring)
     if storage.migrated_from is not None:
         _logger.warning(
@@ -46,6 +48,13 @@ def warn_at_start(config: NodeConfig, storage: DurableState) -> None:
             "durability_os",
             extra={"meaning": "writes are answered before they are on the disk; a power failure can lose some of them"},
         )
+
+
+def _warn_of_directory(path: str) -> None:
+    if (mode := _mode(path)) & _WRITING_OTHERS:
+        meaning = "others than its owner may change its files, or put others in their place"
+        extra = {"path": path, "mode": oct(mode), "meaning": meaning, "help": f"chmod 700 {path}"}
+        _logger.warning("directory_open_to_others", extra=extra)
 
 
 def _warn_of_master_key(path: str, keyring: StoredKeyring) -> None:

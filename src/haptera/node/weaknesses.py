@@ -57,6 +57,7 @@ def of_settings(node: Node, now_s: float) -> list[Weakness]:
         *_of_certificates(node.certificate_ends_at, now_s),
         *_of_users(node.access, node.config),
         *_of_configuration(node.config),
+        *_of_audit(node.audit.damage),
         *_of_work(node, now_s),
     ]
 
@@ -109,8 +110,13 @@ def _of_users(access: Access, config: NodeConfig) -> Iterator[Weakness]:
         finding = f"tokens without an end: {_listed(endless)}"
         yield Weakness("medium", "tokens_without_end", finding, "make others with --ttl, and revoke these")
     if config.signing_key_file is not None and not config.no_auth:
-        user = access.users.get(config.signing_user or config.admin_user)
-        if user is not None and ADMIN_ROLE in user.roles:
+        name = config.signing_user or config.admin_user
+        user = access.users.get(name)
+        if user is None or user.disabled:
+            lack = "is disabled" if user is not None else "is not there"
+            finding = f"peers with the key of signing_key_file act as {name!r}, which {lack}, and may do nothing"
+            yield Weakness("low", "signing_user_unknown", finding, "name a user that is there: signing_user")
+        elif ADMIN_ROLE in user.roles:
             finding = "each peer that has the key of signing_key_file acts as an administrator"
             yield Weakness(
                 "medium", "signing_key_of_administrator", finding, "name a user of fewer rights: signing_user"
@@ -121,6 +127,35 @@ def _of_configuration(config: NodeConfig) -> Iterator[Weakness]:
     if config.durability == "os":
         finding = "writes are answered before they are on the disk; a power failure can lose some of them"
         yield Weakness("medium", "durability_os", finding, "durability sync")
+
+
+def _of_audit(damage: str) -> Iterator[Weakness]:
+    if damage:
+        finding = f"the audit log was changed while the node was stopped: {damage}"
+        yield Weakness("high", "audit_log_changed", finding, "haptera audit verify, and a copy of its files elsewhere")
+
+
+def of_secret_files(config: NodeConfig) -> Iterator[Weakness]:
+    """The files of keys and passwords that others may read, of those that the configuration names.
+
+    Files of the data directory are looked at by `of_directory`.
+    """
+    named = [config.signing_key_file, config.master_key_file, config.admin_password_file]
+    for url in config.listen:
+        address = parse(url)
+        named += [address.options.get("key"), address.options.get("key_file")]
+    for file in dict.fromkeys(name for name in named if name is not None):
+        yield from _of_secret_file(file)
+
+
+def _of_secret_file(file: str) -> Iterator[Weakness]:
+    try:
+        mode = stat.S_IMODE(os.stat(file).st_mode)
+    except OSError:
+        return
+    if mode & _OTHERS:
+        finding = f"others than its owner may read {file} (mode {mode:o})"
+        yield Weakness("high", "key_file_open_to_others", finding, f"chmod 600 {file}")
 
 
 def _of_work(node: Node, now_s: float) -> Iterator[Weakness]:
@@ -167,14 +202,7 @@ def of_directory(path: str, now_s: float) -> list[Weakness]:
         finding = f"everyone may put another directory in the place of this one, in {parent}"
         found.append(Weakness("high", "parent_open_to_all", finding, f"chmod o-w {parent}"))
     for name in _SECRETS:
-        file = os.path.join(path, name)
-        try:
-            mode = stat.S_IMODE(os.stat(file).st_mode)
-        except FileNotFoundError:
-            continue
-        if mode & _OTHERS:
-            finding = f"others than its owner may read {file} (mode {mode:o})"
-            found.append(Weakness("high", "key_file_open_to_others", finding, f"chmod 600 {file}"))
+        found += _of_secret_file(os.path.join(path, name))
     found += _of_master_keys(path)
     found += _of_snapshots(os.path.join(path, "snapshots"), now_s)
     return found

@@ -16,7 +16,7 @@ from haptera.peer.listen_and_dial import dial, dial_address, listen
 from haptera.peer.opening import Opening, opening
 from haptera.peer.own_credential import login_of
 from haptera.peer.password_users import PasswordUsers, verifier_for
-from haptera.peer.peer import Peer, link_of
+from haptera.peer.peer import Peer, link_of, send_away
 from haptera.peer.remote_address import Credentials
 from haptera.peer.request import Request, respond_all
 from haptera.peer.secret_files import check_key_file, read_key_file, read_password_file
@@ -71,6 +71,7 @@ __all__ = [
     "read_options",
     "read_password_file",
     "respond_all",
+    "send_away",
     "tls_of",
     "verifier_for",
 ]

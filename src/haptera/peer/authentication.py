@@ -70,7 +70,8 @@ class Authenticator(Protocol):
 
         Returns:
             The verifier, or for an unknown user a decoy (``haptera.authentication.decoy``), so that no exchange tells
-            which users there are; and whether the user may come in.
+            which users there are; and whether the user may come in. It is asked again at the end of an exchange, which
+            fails if the answer is another one than at its beginning.
         """
 
     def refuses(self, peer: Peer, name: str) -> Failure | None:

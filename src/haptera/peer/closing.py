@@ -22,9 +22,11 @@ _ALL: Final = sys.maxsize
 class Closing:
     """Closes the transport of a link behind its last bytes, and gives the other side time to take them."""
 
-    __slots__ = ("_linger", "_link", "owed", "patience")
+    __slots__ = ("_linger", "_link", "code", "owed", "patience")
 
     def __init__(self, link: Link) -> None:
+        #: The reason that GOAWAY gives.
+        self.code: int = Code.GOING_AWAY
         #: The end waits until the time ``patience`` for the other side to take the first ``owed`` of all bytes sent.
         self.owed = 0
         self.patience = 0.0
@@ -155,7 +157,7 @@ class Drain:
             # GOAWAY itself is not owed: a side that is frozen or gone never takes it.
             self._said_goaway = True
             closing.owed = link.bytes_sent
-            connection.go_away(Code.GOING_AWAY)
+            connection.go_away(closing.code)
         if connection.awaited:
             closing.owed = _ALL
         elif not connection.outbox.pending:

@@ -15,7 +15,7 @@ import msgspec
 from haptera.connection import AUTHENTICATE, SESSION_SERVICE, Closed, beginning_of, guard_of
 from haptera.errors import Code, Failure, RemoteProtocolError, failure
 from haptera.peer.authentication import EXTERNAL, PLAIN, SCRAM
-from haptera.peer.event_log import guard
+from haptera.peer.event_log import guard, shortened
 from haptera.peer.identity import Identity
 from haptera.peer.password_work import WORK
 from haptera.security import ExchangeFailed, ScramAcceptor, link_binding, new_nonce, read_plain
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from haptera.peer.link import Link
     from haptera.peer.peer import Peer
     from haptera.peer.request import Request
-    from haptera.security import SigningSecret
+    from haptera.security import SigningSecret, Verifier
 
 _logger = logging.getLogger("haptera.peer")
 
@@ -67,6 +67,8 @@ class Entrance:
         self._mechanism = ""
         self._name = ""
         self._scram: ScramAcceptor | None = None
+        # The user's verifier, and whether the user may come in, by which the attempt is judged.
+        self._judged_by: tuple[Verifier, bool] | None = None
 
     @property
     def _peer(self) -> Peer:
@@ -186,7 +188,7 @@ class Entrance:
         self._name = scram.receive_first(message)
         if self._is_refused(request):
             return
-        verifier, admitted = self._authenticator.login(self._name)
+        verifier, admitted = self._judged_by = self._authenticator.login(self._name)
         challenge = scram.challenge(verifier, admitted=admitted)
         self._scram = scram
         request.respond(_encode((False, challenge)))
@@ -196,6 +198,7 @@ class Entrance:
         if mechanism != SCRAM:
             raise ExchangeFailed("the exchange goes on by another mechanism")
         answer = scram.receive_final(message)
+        self._see_unchanged()
         secret = scram.signing_secret() if self._connection.config.signs_by_exchange else None
         self._accept(request, answer, secret)
 
@@ -219,7 +222,7 @@ class Entrance:
             return
         if self._is_refused(request):
             return
-        verifier, admitted = self._authenticator.login(login.name)
+        verifier, admitted = self._judged_by = self._authenticator.login(login.name)
         checking = WORK.run(self._link.loop, lambda: verifier.accepts(login.password))
         if checking is None:  # another loop of this process was faster
             raise ExchangeFailed(_TOO_MUCH_WORK)
@@ -228,13 +231,25 @@ class Entrance:
     def _checked(self, request: Request, checking: asyncio.Future[bool], *, admitted: bool) -> None:
         if self._link.ending is not None or checking.cancelled():
             return
-        error = checking.exception()
-        if error is None and checking.result() and admitted:
+        try:
+            if checking.exception() is not None or not checking.result() or not admitted:
+                raise ExchangeFailed("the password is wrong, or the user is unknown or may not come in")
+            self._see_unchanged()
             self._accept(request, b"")
-        else:
-            self._fail(request, "the password is wrong, or the user is unknown or may not come in")
+        except ExchangeFailed as failed:
+            self._fail(request, failed.reason)
+        except Exception as error:
+            _logger.error("authenticator_failed", exc_info=error)
+            self._fail(request, "the authenticator has failed")
         self._dispatcher.start()
         self._link.schedule_flush()
+
+    def _see_unchanged(self) -> None:
+        """A proof of the right password counts where it is still the password of a user that may come in: it may have
+        taken as long as an exchange may.
+        """
+        if self._authenticator.login(self._name) != self._judged_by:
+            raise ExchangeFailed("the user was changed in the middle of the exchange")
 
     # -- the end of an attempt --------------------------------------------------------------------------------------
 
@@ -256,7 +271,7 @@ class Entrance:
     def _tell_end(self, reason: str) -> None:
         name, mechanism = self._forget()
         guard(lambda: self._authenticator.ended(self._peer, name, mechanism, reason))
-        fields = {"mechanism": mechanism, "reason": reason}
+        fields = {"user": shortened(name) or None, "mechanism": mechanism, "reason": reason}
         self._log.write(logging.WARNING, "authentication_failed", lambda: self._link.log_fields(**fields))
 
     def _refuse(self, request: Request, refusal: Failure) -> None:
@@ -271,7 +286,7 @@ class Entrance:
     def _forget(self) -> tuple[str, str]:
         attempt = self._name, self._mechanism
         self._name = self._mechanism = ""
-        self._scram = None
+        self._scram = self._judged_by = None
         return attempt
 
     def _violated(self, message: str) -> None:

@@ -379,6 +379,12 @@ class Peer:
         self._link.when_writable(callback)
 
 
+async def send_away(peer: Peer, code: int, timeout: float) -> None:
+    """End a connection as ``Peer.drain`` does, for a reason of its own: GOAWAY has ``code``."""
+    link_of(peer).closing.code = code
+    await peer.drain(timeout)
+
+
 def link_of(peer: Peer) -> Link:
     """Return the link of a peer, for code that ends it in other ways than a program does."""
     return peer._link

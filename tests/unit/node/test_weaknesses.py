@@ -11,7 +11,15 @@ import msgspec
 import pytest
 
 from haptera.node.config import NodeConfig
-from haptera.node.weaknesses import NAMES_MAX, Weakness, in_order, of_directory, of_process, of_settings
+from haptera.node.weaknesses import (
+    NAMES_MAX,
+    Weakness,
+    in_order,
+    of_directory,
+    of_process,
+    of_secret_files,
+    of_settings,
+)
 from haptera.peer import dial
 from haptera.state import StateMachine
 from haptera.state.access import StoredToken, StoredUser
@@ -41,10 +49,11 @@ class Looked:
         tokens: Any = None,
         ends_at: int | None = None,
         trouble: str = "",
+        damage: str = "",
         maintenance: MaintenancePeriod | None = None,
         **options: Any,
     ) -> None:
-        self.audit = SimpleNamespace(trouble=trouble)
+        self.audit = SimpleNamespace(trouble=trouble, damage=damage)
         self.maintenance = maintenance
         self.config = NodeConfig(**options)
         self.access = StateMachine().access
@@ -81,6 +90,7 @@ def test_a_node_with_its_defaults_has_no_weak_setting() -> None:
         ({"ends_at": NOW_S}, ["certificate_ended"]),
         ({"ends_at": NOW_S + 14 * DAY_S - 1}, ["certificate_ends_soon"]),
         ({"ends_at": NOW_S + 14 * DAY_S}, []),
+        ({"damage": "its last lines were cut off"}, ["audit_log_changed"]),
         ({"trouble": "no space"}, ["audit_not_written"]),
         ({"maintenance": MaintenancePeriod("move", (NOW_S - DAY_S) * 1000)}, ["maintenance_lasts"]),
         ({"maintenance": MaintenancePeriod("move", (NOW_S - DAY_S) * 1000 + 1)}, []),
@@ -106,6 +116,34 @@ def test_a_signing_key_that_makes_an_administrator_is_found() -> None:
     users = {"admin": ROOT, "app": StoredUser(VERIFIER)}
     assert Looked(users, signing_key_file="k").names() == ["signing_key_of_administrator"]
     assert Looked(users, signing_key_file="k", signing_user="app").names() == []
+
+
+@pytest.mark.parametrize(("user", "lack"), [(None, "is not there"), (StoredUser(VERIFIER, disabled=True), "disabled")])
+def test_a_signing_key_of_a_user_that_may_do_nothing_is_found(user: StoredUser | None, lack: str) -> None:
+    users = {"root": ROOT} if user is None else {"root": ROOT, "admin": user}
+    looked = Looked(users, signing_key_file="k")
+    assert looked.names() == ["signing_user_unknown"]
+    assert lack in looked.finding("signing_user_unknown").finding
+    assert Looked(users, signing_key_file="k", no_auth=True).names() == ["no_authentication"]
+
+
+def test_each_file_of_a_secret_that_others_may_read_is_found(tmp_path: Path) -> None:
+    files = [str(tmp_path / name) for name in ("signing", "master", "password", "tls", "url")]
+    signing, master, password, tls, url = files
+    config = NodeConfig(
+        signing_key_file=signing,
+        master_key_file=master,
+        admin_password_file=password,
+        listen=(f"hapteras://localhost:1?cert=c&key={tls}", f"haptera://localhost:2?signed=psk&key_file={url}"),
+    )
+    assert list(of_secret_files(config)) == []  # they are not there
+    for file in files:
+        descriptor = os.open(file, os.O_CREAT | os.O_WRONLY, 0o600)
+        os.close(descriptor)
+    assert list(of_secret_files(config)) == []
+    for file in files:
+        os.chmod(file, 0o640)
+    assert [each.help for each in of_secret_files(config)] == [f"chmod 600 {file}" for file in files]
 
 
 def test_many_names_are_counted() -> None:

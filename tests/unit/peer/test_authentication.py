@@ -46,7 +46,7 @@ async def test_a_user_that_proves_its_password_is_served_in_its_name() -> None:
         assert await peer.call("who", "am_i") == b"app by SCRAM-SHA-256"
         assert other_side(server).identity == Identity(NAME, SCRAM)
         assert users.ends == [(NAME, SCRAM, None)]
-        assert users.asked == [NAME]
+        assert users.asked == [NAME, NAME]  # at the beginning, and whether it is still so at the end
 
 
 @virtual_clock

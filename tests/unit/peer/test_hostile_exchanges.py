@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from haptera.errors import Failure
-from haptera.peer import EXTERNAL, PLAIN
+from haptera.errors import AuthenticationFailed, Failure
+from haptera.node.logging import TextFormatter
+from haptera.peer import EXTERNAL, PLAIN, dial
 from haptera.security import link_binding
 from haptera.testing import virtual_clock
 from haptera.wire import COMPRESSED
@@ -22,8 +24,10 @@ from tests.unit.peer.users import NAME, PASSWORD, Users
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from haptera import Server
+    from haptera.security import Verifier
 
 KIB = 1024
 REFUSED = Failure(2002, "AUTHENTICATION_FAILED", "authentication failed", "not_applied", {})
@@ -359,6 +363,56 @@ async def test_a_side_that_stops_in_the_middle_of_an_exchange_is_ended() -> None
         assert await stranger.end() == 1012
         await eventually(lambda: not server.peers)
         assert users.ends == [(NAME, SCRAM, "the connection ended in the middle of the exchange")]
+
+
+class Changing(Users):
+    """Users that are changed when an exchange has begun."""
+
+    def login(self, name: str) -> tuple[Verifier, bool]:
+        verifier, admitted = super().login(name)
+        self.admitted = False
+        return verifier, admitted
+
+
+@virtual_clock
+async def test_a_user_that_is_changed_in_the_middle_of_an_exchange_is_not_let_in() -> None:
+    """Trap: an exchange that is kept open with a password of before, until that is changed."""
+    users = Changing()
+    async with strangers(users) as server:
+        stranger = await Stranger.open(server.url)
+        exchange = await stranger.scram()
+        assert await stranger.step(SCRAM, await stranger.final(exchange)) == REFUSED
+        assert other_side(server).identity is None
+        assert users.ends == [(NAME, SCRAM, "the user was changed in the middle of the exchange")]
+        await stranger.raw.close()
+
+
+async def test_a_user_that_is_changed_while_its_password_is_worked_on_is_not_let_in(tmp_path: Path) -> None:
+    users = Changing(PLAIN)
+    async with served(f"haptera+unix://{tmp_path}/s", Echo(), authenticator=users) as server:
+        async with dial(server.url + "?auth=plain", user=NAME, password=PASSWORD) as peer:
+            with pytest.raises(AuthenticationFailed):
+                await peer.ready()
+        assert users.ends == [(NAME, PLAIN, "the user was changed in the middle of the exchange")]
+
+
+@virtual_clock
+@pytest.mark.parametrize(
+    ("name", "shown"), [("eve", "eve"), ("e\u00e9 code=1", "e\u00e9 code=1"), ("e" * 256, "e" * 199 + "…")]
+)
+async def test_the_log_names_the_user_of_an_attempt_that_failed(
+    name: str, shown: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with strangers(Users()) as server:
+        stranger = await Stranger.open(server.url)
+        exchange = await stranger.scram(name=name)
+        assert await stranger.step(SCRAM, await stranger.final(exchange)) == REFUSED
+        await stranger.raw.close()
+    (told,) = [record for record in caplog.records if record.getMessage() == "authentication_failed"]
+    assert vars(told)["user"] == shown
+    line = TextFormatter().format(told)
+    assert line.isascii()
+    assert f"user={shown if shown == 'eve' else json.dumps(shown)} mechanism=SCRAM-SHA-256 " in line
 
 
 # -- signed frames --------------------------------------------------------------------------------------------------

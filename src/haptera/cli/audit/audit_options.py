@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.core import ParameterSource
 
 from haptera import defaults
 from haptera.cli import output
@@ -28,18 +29,24 @@ OF_AUDIT: Final = {
 def audit_options(function: Callable[..., int]) -> Callable[..., int]:
     """Add the options of these commands to one, which gets the path as ``data_dir``."""
 
+    @click.argument("directory", metavar="[DIR]", required=False)
     @click.option(
         "--data-dir",
         metavar="DIR",
         envvar="HAPTERA_DATA_DIR",
         default=f"./{defaults.DATA_DIRECTORY}",
         show_default=True,
-        help="The data directory, or a folder with copies of its audit files.",
+        help="The data directory, or a folder with copies of its audit files. DIR says the same.",
     )
     @click.option("--json", "as_json", is_flag=True, help="Write the result as JSON.")
     @functools.wraps(function)
-    def wrapper(**arguments: Any) -> int:
-        return function(**arguments)
+    def wrapper(directory: str | None, data_dir: str, **arguments: Any) -> int:
+        if directory is not None:
+            source = click.get_current_context().get_parameter_source("data_dir")
+            if source is ParameterSource.COMMANDLINE:
+                raise click.UsageError("DIR and --data-dir are given: there is one directory")
+            data_dir = directory
+        return function(data_dir=data_dir, **arguments)
 
     return wrapper
 

@@ -25,8 +25,9 @@ COMMANDS: Final = {
 def command() -> None:
     """Close a store to changes for a while, and open it again.
 
-    During maintenance each change is refused (MAINTENANCE_MODE), with the reason. Reads, watches and the renewal of
-    leases go on; keys expire and leases end at their time. It survives a restart of the node.
+    During maintenance each change of keys and leases is refused (MAINTENANCE_MODE), with the reason, and the command
+    that makes it ends with 5. Reads, watches, the renewal of leases and changes of users, roles and tokens go on; keys
+    expire and leases end at their time. It survives a restart of the node.
 
     All three need the permission admin; `haptera status` shows to every user whether there is maintenance.
     """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.option("--reason", required=True, metavar="TEXT", help="Told to each caller whose change is refused.")
 @client_options()
 def command(reason: str, client: Client) -> int:
-    """Refuse changes until `haptera maintenance off`, and say why.
+    """Refuse changes of keys and leases until `haptera maintenance off`, and say why.
 
     During maintenance it gives another reason.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,18 @@ if TYPE_CHECKING:
 def command(client: Client) -> int:
     """List the tokens in the order of their names. A token that has expired stays until another one is made.
 
-    A line for each: its user, tab, the time at which it expires or never, tab, its roles with commas between them.
+    A line for each: its user, tab, the time at which it expires or never, tab, its roles with commas between them. The
+    word ended stands before a time that is over, by the clock of this machine.
     """
 
     async def run(db: Database) -> int:
         found = [
-            {"user": token.name, "expires_at": token.expires_at, "roles": token.roles}
+            {
+                "user": token.name,
+                "expires_at": token.expires_at,
+                "ended": token.expires_at is not None and token.expires_at <= time.time(),
+                "roles": token.roles,
+            }
             async for token in db.admin.tokens()
         ]
         show_rows(client, ["user", "expires", "roles"], found, _cells)
@@ -36,7 +43,8 @@ def command(client: Client) -> int:
 
 def _cells(token: dict[str, Any]) -> list[str]:
     expires_at = token["expires_at"]
-    return [token["user"], "never" if expires_at is None else _time(expires_at), joined(token["roles"])]
+    expires = "never" if expires_at is None else _time(expires_at)
+    return [token["user"], f"ended {expires}" if token["ended"] else expires, joined(token["roles"])]
 
 
 def _time(seconds: float) -> str:

@@ -102,6 +102,11 @@ class Audit:
         return self._files.head
 
     @property
+    def damage(self) -> str:
+        """What was found to be wrong with it when it was opened, in a clause, or ""."""
+        return self._files.damage
+
+    @property
     def size(self) -> int:
         """The bytes of its files."""
         return self._files.size

@@ -21,6 +21,9 @@ FAULTS_MAX: Final = 1000
 _REMOVED: Final = f'"method":"{REMOVED}"'.encode()
 #: Of a line of kind log: a text in another field has its quotation marks escaped.
 _CONTINUED: Final = f'"kind":"log","method":"{CONTINUED}"'.encode()
+#: A file is made before its first line is written.
+_NO_LINE_YET: Final = "the file has no line: a crash or a full disk came before its first one, or it was emptied"
+_NO_LINE: Final = "no file has a line: they were emptied, unless a full disk has taken none"
 
 
 class Fault(Struct, frozen=True):
@@ -94,6 +97,12 @@ class ChainCheck:
 
     def end(self) -> None:
         """Say that there is no other line."""
+        file, number, _ = self._place
+        if file and number == 1 and self.torn is None:
+            if self.lines:
+                self.torn = Fault(*self._place, _NO_LINE_YET)
+            else:
+                self._fault(_NO_LINE)
         for head in self._heads:
             if head.sequence > self.head.sequence:
                 self._fault(f"the chain ends with line {self.head.sequence}, and line {head.sequence} was in it")

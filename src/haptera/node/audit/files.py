@@ -37,6 +37,14 @@ BATCH_SIZE_MAX: Final = 1024 * 1024
 _SLICE_LINES: Final = 64
 
 
+#: What the lines say that the log writes about itself where somebody has changed it.
+_DAMAGE: Final = {
+    DAMAGED: "a line of its last file was changed",
+    BEHIND: "its last lines were cut off",
+    DIFFERS: "it was made again from some line on",
+}
+
+
 class Appended(NamedTuple):
     """The number of events that are on the disk, and why the others are not."""
 
@@ -65,6 +73,8 @@ class AuditFiles:
         self.head = BEGINNING
         self.size = 0
         self.failed: StorageError | None = None
+        #: What was found to be wrong with the log when it was opened, in a clause, or "".
+        self.damage = ""
         self._fs = fs
         self._sizes = sizes
         self._clock_ms = clock_ms
@@ -136,11 +146,12 @@ class AuditFiles:
         verifier. Where there is no line at all, the directory was restored; or somebody has removed all of them.
         """
         told = {"path": self.path, "sequence": self.head.sequence, "noted": str(self._noted)}
-        if self.head.sequence:
+        # A directory that was restored has no file; one that has a file without a line had lines.
+        method = BEHIND if self.head.sequence or self._files else CONTINUED
+        if method == BEHIND:
             _logger.error("audit_behind", extra=told)
         else:
             _logger.warning("audit_continued", extra=told)
-        method = BEHIND if self.head.sequence else CONTINUED
         self.close()
         self.head = self._noted
         self._write([self._own(method, {"noted": str(self._noted)})])
@@ -375,4 +386,5 @@ class AuditFiles:
         return os.path.join(self.path, file_name(self._active))
 
     def _own(self, method: str, detail: dict[str, str | int]) -> AuditEvent:
+        self.damage = _DAMAGE.get(method, self.damage)
         return AuditEvent(time_ms=self._clock_ms(), kind="log", method=method, detail=detail)

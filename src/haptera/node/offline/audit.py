@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from haptera.node.config import NodeConfig
     from haptera.storage import FileSystem
 
-__all__ = ["AuditVerification", "noted_head", "verify_audit"]
+__all__ = ["AuditVerification", "audit_folder", "noted_head", "verify_audit"]
 
 #: Times that the log is read where a node removes files of it meanwhile.
 _ATTEMPTS: Final = 3
@@ -56,7 +56,7 @@ def verify_audit(fs: FileSystem, path: str, heads: Sequence[Head] = ()) -> Audit
     ``heads`` are lines that must be in it. Changes nothing and takes no lock, so a node may run. Raises StorageError
     where there is no audit log, and where its files cannot be read.
     """
-    folder = _folder(fs, path)
+    folder = audit_folder(fs, path)
     for attempt in range(_ATTEMPTS):
         try:
             with translated(folder, "read the audit log"):
@@ -85,7 +85,7 @@ def noted_head(fs: FileSystem, config: NodeConfig) -> Head | None:
     return start.audit_head
 
 
-def _folder(fs: FileSystem, path: str) -> str:
+def audit_folder(fs: FileSystem, path: str) -> str:
     """The folder with the files: that of a data directory, or the path itself, for files that were copied."""
     for folder in (os.path.join(path, AUDIT_DIRECTORY), path):
         with translated(folder, "list the audit log"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from haptera.errors import Code, failure
-from haptera.node.weaknesses import Weakness, in_order, of_directory, of_process, of_settings
+from haptera.node.weaknesses import Weakness, in_order, of_directory, of_process, of_secret_files, of_settings
 
 if TYPE_CHECKING:
     from haptera.node.node import Node
@@ -46,13 +46,15 @@ class Examinations:
         node = self._node
         now_s = node.clock_ms() / 1000
         found = of_settings(node, now_s)
-        found += await asyncio.get_running_loop().run_in_executor(None, _of_machine, node.data_dir, now_s)
+        found += await asyncio.get_running_loop().run_in_executor(None, _of_machine, node, now_s)
         request.respond(msgspec.msgpack.encode(in_order(found)))
 
 
-def _of_machine(path: str, now_s: float) -> list[Weakness]:
+def _of_machine(node: Node, now_s: float) -> list[Weakness]:
+    found = [*of_process(), *of_secret_files(node.config)]
+    path = node.data_dir
     try:
-        return [*of_process(), *of_directory(path, now_s)]
+        return [*found, *of_directory(path, now_s)]
     except OSError as error:
         finding = f"{path} cannot be looked into: {error.strerror or error}"
-        return [Weakness("low", "directory_not_examined", finding, "see that the node may read its directory")]
+        return [*found, Weakness("low", "directory_not_examined", finding, "see that the node may read its directory")]

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from haptera.client import open_embedded
+from haptera.node.audit.event import AuditCaller
 from haptera.node.audit.files import AuditFiles, Sizes
 from haptera.storage import OsFileSystem
 from tests.unit.cli.storage.test_storage import Ended
-from tests.unit.node.audit.logs import add
+from tests.unit.node.audit.logs import add, event
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,6 +132,86 @@ def test_a_log_without_a_whole_line_has_no_head(tmp_path: Path, capsys: pytest.C
     ended = Ended(capsys, "audit", "head", "--data-dir", str(tmp_path), "--json")
     assert ended.code == 11
     assert "no whole line" in json.dumps(ended.err)
+
+
+def test_a_log_whose_files_were_all_emptied_is_damaged(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (directory / "audit").iterdir():
+        path.write_bytes(b"")
+    ended = Ended(capsys, "audit", "verify", str(directory))
+    assert ended.code == 11
+    assert "no file has a line: they were emptied" in ended.out
+    assert ended.out.endswith("the log was changed\n")
+
+
+def test_a_last_file_without_a_line_is_named_and_a_head_tells_whether_it_had_some(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = head_of(capsys, directory)
+    assert "it was emptied" not in Ended(capsys, "audit", "verify", str(directory)).out
+    (directory / "audit/0000000000000008.jsonl").write_bytes(b"")
+    ended = Ended(capsys, "audit", "verify", str(directory))
+    assert ended.code == 0
+    assert "8.jsonl line 1 at byte 0: the file has no line" in ended.out
+    assert Ended(capsys, "audit", "verify", str(directory), "--head", head).code == 11
+
+
+@pytest.mark.parametrize("command", ["verify", "head"])
+def test_the_directory_is_an_argument_or_an_option_and_not_both(
+    directory: Path, command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = Ended(capsys, "audit", command, "--data-dir", str(directory)).out
+    monkeypatch.setenv("HAPTERA_DATA_DIR", "/nowhere")  # an argument wins over the environment
+    assert Ended(capsys, "audit", command, str(directory)).out == named
+    both = Ended(capsys, "audit", command, str(directory), "--data-dir", str(directory))
+    assert both.code == 2
+    assert "there is one directory" in both.err
+
+
+def test_lines_are_shown_by_user_method_and_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = AuditFiles(OsFileSystem(), str(tmp_path / "audit"), Sizes(1000, 0), clock_ms=lambda: 1_000)
+    log.open()
+    ann = AuditCaller(address="192.0.2.1:5", user="ann")
+    told = [
+        event(2_000, caller=ann, key="a\tb"),
+        event(
+            3_000,
+            caller=AuditCaller(user="root"),
+            key=None,
+            kind="administration",
+            method="admin.set_verifier",
+            target="ann",
+        ),
+        event(4_000, method="kv.get", key="k", outcome="not_applied", code=2004),
+    ]
+    assert log.append(told) == (3, None)
+    log.close()
+    rows = [
+        "1970-01-01T00:00:01.000Z\t\t\taudit.begun\t\tdone\t0",
+        "1970-01-01T00:00:02.000Z\tann\t192.0.2.1:5\tkv.set\t$'a\\tb'\tdone\t0",
+        "1970-01-01T00:00:03.000Z\troot\t\tadmin.set_verifier\tann\tdone\t0",
+        "1970-01-01T00:00:04.000Z\t\t\tkv.get\tk\tnot_applied\t2004",
+    ]
+    for options, places in (
+        ((), (0, 1, 2, 3)),
+        (("--user", "ann"), (1, 2)),
+        (("--method", "kv"), (1, 3)),
+        (("--method", "kv.get"), (3,)),
+        (("--since", "3"), (2, 3)),
+        (("--since", "1970-01-01T00:00:02Z", "--user", "ann", "--method", "kv.set"), (1,)),
+        (("--user", "bob"), ()),
+    ):
+        ended = Ended(capsys, "audit", "show", str(tmp_path), *options)
+        assert (ended.code, ended.out.splitlines()) == (0, [rows[place] for place in places])
+    written = Ended(capsys, "audit", "show", str(tmp_path), "--method", "kv.get", "--json").json
+    assert (written["sequence"], written["time"], written["key"]) == (4, 4_000, "k")
+
+
+def test_a_changed_line_is_not_shown_and_ends_with_11(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = directory / "audit/0000000000000001.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"key 3"', b'"key 4"'))
+    ended = Ended(capsys, "audit", "show", str(directory))
+    assert (ended.code, len(ended.out.splitlines())) == (11, 10)
+    assert "1 line of the log" in ended.err
 
 
 def test_verification_changes_nothing(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:

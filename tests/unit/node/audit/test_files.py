@@ -256,6 +256,43 @@ def test_a_line_that_was_changed_is_kept_as_evidence_and_the_log_goes_on_elsewhe
     assert found.lines == 14
 
 
+def test_only_a_log_that_was_changed_is_damaged() -> None:
+    fs = new_files()
+    log = log_on(fs)
+    add(log, *range(3))
+    head = log.head
+    log.close()
+    (path,) = paths(fs)
+    whole = fs.read(path)
+    fs.write(path, whole + b'{"seq')  # a crash
+    assert log_on(fs).damage == ""
+    fs.write(path, whole.replace(b"key 1", b"key 9"))
+    assert log_on(fs).damage == "a line of its last file was changed"
+    fs = new_files()
+    add(log_on(fs), 1)
+    behind = log_on(fs, noted=Head(head.sequence + 1, head.digest))
+    assert behind.damage == "its last lines were cut off"
+    fs = new_files()
+    log = log_on(fs)
+    add(log, *range(3))
+    log.close()
+    assert log_on(fs, noted=Head(2, bytes(32))).damage == "it was made again from some line on"
+
+
+def test_files_that_were_all_emptied_are_no_restored_directory() -> None:
+    fs = new_files()
+    log = log_on(fs)
+    add(log, *range(3))
+    log.close()
+    (path,) = paths(fs)
+    fs.write(path, b"")
+    emptied = log_on(fs, noted=log.head)
+    assert (methods(fs), emptied.damage) == (["audit.behind"], "its last lines were cut off")
+    assert not verified(fs).sound
+    restored = log_on(new_files(), noted=log.head)
+    assert restored.damage == ""
+
+
 def test_an_empty_file_that_rotation_has_left_is_gone_on_with() -> None:
     fs = new_files()
     log = log_on(fs, file_size=600)
