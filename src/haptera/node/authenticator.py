@@ -85,12 +85,14 @@ class NodeAuthenticator:
     def login(self, name: str) -> tuple[Verifier, bool]:
         """Return the verifier of a user or a token, and whether it may come in.
 
-        For one that is unknown, or has no verifier, it is the decoy of this name.
+        For one that is unknown, or has no verifier, it is the decoy of this name. The decoy is made for each name, so
+        that the time of an answer does not tell which names have a verifier.
         """
+        hidden = decoy(self._secret, name)
         stored, admitted = self._access.login(name, self._now_ms())
-        if stored is None:
-            return decoy(self._secret, name), False
-        return Verifier(stored.salt, stored.iterations, stored.stored_key, stored.server_key), admitted
+        found = hidden if stored is None else stored
+        verifier = Verifier(found.salt, found.iterations, found.stored_key, found.server_key)
+        return verifier, admitted and stored is not None
 
     def refuses(self, peer: Peer, name: str) -> Failure | None:
         """Return 2003 where a peer may not try to be a user now, because of failures of before."""

@@ -75,8 +75,9 @@ class PasswordUsers:
         Returns:
             The verifier, and whether the user may come in.
         """
+        hidden = decoy(self._secret, name)  # made for each name: the time of an answer does not tell which there are
         verifier = self._verifiers.get(name)
-        return (decoy(self._secret, name), False) if verifier is None else (verifier, True)
+        return (hidden, False) if verifier is None else (verifier, True)
 
     def refuses(self, peer: Peer, name: str) -> Failure | None:
         """Return None: each attempt is judged.

@@ -13,7 +13,7 @@ from haptera.node.external_users import ExternalUsers
 from haptera.node.login_failures import LoginFailures
 from haptera.node.metrics import Metrics
 from haptera.peer import Identity
-from haptera.security import decoy
+from haptera.security import Verifier, decoy
 from haptera.state import StateMachine
 from haptera.state.access import StoredToken, StoredUser
 from haptera.state.access_operations import StoredVerifier
@@ -67,6 +67,22 @@ def test_a_user_with_a_password_has_its_own_verifier(name: str, admitted: bool) 
 @pytest.mark.parametrize("name", ["nobody", "cert", "local", "token:none", ""])
 def test_a_user_that_is_unknown_or_has_no_password_has_a_decoy_and_stays_out(name: str) -> None:
     assert authenticator().login(name) == (decoy(SECRET, name), False)
+
+
+def test_the_work_of_a_login_is_the_same_for_each_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of an answer would tell names with a verifier from others, if a decoy were made for those alone."""
+    made: list[str] = []
+
+    def counted(secret: bytes, name: str) -> Verifier:
+        made.append(name)
+        return decoy(secret, name)
+
+    monkeypatch.setattr("haptera.node.authenticator.decoy", counted)
+    node = authenticator()
+    names = ["ann", "gone", "token:young", "token:old", "nobody", "cert"]
+    for name in names:
+        node.login(name)
+    assert made == names
 
 
 def test_a_certificate_stands_for_a_user_that_is_there_and_may_come_in() -> None:

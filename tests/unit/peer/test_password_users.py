@@ -41,6 +41,20 @@ def test_an_unknown_user_looks_like_any_other_each_time() -> None:
     assert other != hidden  # which names are unknown cannot be told by comparing two listeners
 
 
+def test_the_work_of_a_login_is_the_same_for_each_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def counted(secret: bytes, name: str) -> Verifier:
+        made.append(name)
+        return verifiers.decoy(secret, name)
+
+    monkeypatch.setattr("haptera.peer.password_users.decoy", counted)
+    users = PasswordUsers({"ada": Verifier(bytes(16), 4096, bytes(32), bytes(32))})
+    users.login("ada")
+    users.login("nobody")
+    assert made == ["ada", "nobody"]
+
+
 def test_a_verifier_shows_none_of_its_keys() -> None:
     verifier = Verifier(b"salt" * 4, 4096, b"stored" * 5, b"server" * 5)
     assert "stored" not in repr(verifier).replace("stored_key", "")
