@@ -36,7 +36,7 @@ from haptera.state import limits
 from haptera.state.access_operations import StoredVerifier
 from haptera.state.glob import compile_glob
 from haptera.state.invariants import require
-from haptera.state.permits import Permits
+from haptera.state.permits import Permits, rests_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -220,6 +220,8 @@ class Access:
                 )
         require(self.grants == sum(len(role.grants) for role in self.roles.values()), "the grants are counted")
         require(self.grants <= limits.GRANTS_MAX, "there are not too many grants")
+        granted = (pattern for role in self.roles.values() for pattern, _ in role.grants)
+        require(rests_size(granted) <= limits.GRANT_RESTS_SIZE_MAX, "a key is compared with few enough patterns")
 
     def has_role(self, name: str) -> bool:
         """Whether there is a role of this name."""

@@ -27,7 +27,9 @@ from haptera.state.access import (
 )
 from haptera.state.access_giving import giving_refusal
 from haptera.state.access_operations import AccessChange
+from haptera.state.glob import split_prefix
 from haptera.state.operation_sets import method_of
+from haptera.state.permits import is_one_key, is_run, rests_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -218,7 +220,7 @@ class AccessCommands:
         return self._replace_role(op.role, less, rehearsed)
 
     def add_grant(self, op: operations.AddGrant, *, rehearsed: bool = False) -> Result | None:
-        """A missing role is 2010, the built-in one 2011, one grant too many 3007."""
+        """A missing role is 2010, the built-in one 2011, one grant too many, or a pattern beyond their size, 3007."""
         refused = self._unchangeable(op.role)
         if refused is not None:
             return refused
@@ -226,8 +228,18 @@ class AccessCommands:
         grants = dict(role.grants)
         if op.pattern not in grants and self._access.grants >= limits.GRANTS_MAX:
             return failure(Code.TOO_MANY_REQUESTS, {"grants_max": limits.GRANTS_MAX}, outcome="not_applied")
+        if op.pattern not in grants and not self._has_room_for(op.pattern):
+            details = {"grant_rests_size_max": limits.GRANT_RESTS_SIZE_MAX}
+            return failure(Code.TOO_MANY_REQUESTS, details, outcome="not_applied")
         grants[op.pattern] = in_order((*grants.get(op.pattern, ()), *op.permissions))
         return self._replace_role(op.role, StoredRole(role.parents, tuple(sorted(grants.items()))), rehearsed)
+
+    def _has_room_for(self, pattern: str) -> bool:
+        """Whether one key is compared with few enough patterns when this one is granted, too."""
+        if is_one_key(pattern) or is_run(split_prefix(pattern)[1]):
+            return True
+        granted = (each for role in self._access.roles.values() for each, _ in role.grants)
+        return rests_size((pattern, *granted)) <= limits.GRANT_RESTS_SIZE_MAX
 
     def remove_grant(self, op: operations.RemoveGrant, *, rehearsed: bool = False) -> Result | None:
         """A missing role is 2010, the built-in one 2011."""

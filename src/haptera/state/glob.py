@@ -25,10 +25,11 @@ from haptera.state.sliced_work import Steps, finish
 
 #: Characters of a glob up to which it is compiled where it stands, in a tenth of a millisecond.
 SHORT_GLOB_MAX: Final = 64
-#: Characters of one regular expression: half a millisecond to compile.
-_PIECE_MAX: Final = 256
+#: Characters of one regular expression: a millisecond to compile. The pattern of a grant, of 256 bytes, is never cut,
+#: because a run in pieces is looked for with a step of Python at each place where its first piece fits.
+_PIECE_MAX: Final = 512
 #: Literal characters, as many as there are; and one behind its backslash.
-_LITERAL: Final = re.compile(r"(?s)(?:[^*?\[\\]|\\.)*")
+_LITERAL: Final = re.compile(r"(?s)(?:[^*?\[\\]+|\\.)*")
 _ESCAPED: Final = re.compile(r"(?s)\\(.)")
 #: Units of work of parsing a character, and of compiling one.
 _PARSE_WORK: Final = 2
@@ -131,9 +132,15 @@ class Glob:
 
 def literal_prefix(text: str) -> str:
     """Return the ``prefix`` that the compiled glob would have, without compiling the rest of it."""
+    return split_prefix(text)[0]
+
+
+def split_prefix(text: str) -> tuple[str, str]:
+    """Return the ``prefix`` of a glob, and the glob that the rest of a key with it has to match."""
     found = _LITERAL.match(text)
     assert found is not None
-    return _ESCAPED.sub(r"\1", found[0])
+    prefix = found[0]
+    return _ESCAPED.sub(r"\1", prefix) if "\\" in prefix else prefix, text[found.end() :]
 
 
 @lru_cache(maxsize=64)

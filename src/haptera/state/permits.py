@@ -4,6 +4,10 @@ For each permission the patterns are sorted out once: every key, single keys, pr
 begins with another, so the greatest that does not stand behind the key is the only one that it can begin with: one
 binary search finds it. A glob is compared in steps that grow with the key's length, and never goes back
 (`haptera.state.glob`).
+
+Of a glob the literal text before the first special character is its prefix, and the *rest* is compiled when a key with
+this prefix is looked at for the first time. So a key meets the globs whose prefix it has and no other, and the state
+bounds the bytes of their rests (`rests_size`): with them the time of a look and that of the compilation.
 """
 
 from __future__ import annotations
@@ -13,10 +17,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from haptera.access_rules import EVERY_KEY, KEY_PERMISSIONS, NODE_PERMISSIONS
-from haptera.state.glob import compile_glob, literal_prefix
+from haptera.state.glob import compile_glob, literal_prefix, split_prefix
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from haptera.access_rules import KeyPermission, NodePermission, Permission
     from haptera.state.glob import Glob
@@ -35,21 +39,49 @@ class _Patterns:
 
     __slots__ = ("cost", "every", "given", "globs", "keys", "prefixes")
 
-    def __init__(self, patterns: Iterable[str]) -> None:
-        given = self.given = frozenset(patterns)
+    def __init__(self, given: frozenset[str], split_patterns: Mapping[str, tuple[str, str]]) -> None:
+        """Args: split_patterns: each that is not one key, as `split_prefix` has it."""
+        self.given = given
         self.every = EVERY_KEY in given
-        self.keys = frozenset(filter(is_one_key, given))
-        globs = [compile_glob(pattern) for pattern in sorted(given - self.keys)]
-        self.prefixes = _shortest(glob.prefix for glob in globs if not glob.cost)
-        self.globs: list[Glob] = [glob for glob in globs if glob.cost]
-        #: The cost of the globs, all of which may be compared with a key.
-        self.cost = 0 if self.every else sum(glob.cost for glob in self.globs)
+        self.keys = given - split_patterns.keys()
+        split = [split_patterns[pattern] for pattern in given - self.keys]
+        self.prefixes = _shortest(prefix for prefix, rest in split if is_run(rest))
+        self.globs = _Globs(split)
+        #: The cost of the globs that may be compared with a key.
+        self.cost = 0 if self.every else self.globs.cost
 
     def allow(self, key: str) -> bool:
         """Whether one of them matches a key."""
         if key in self.keys or _begins(key, self.prefixes):
             return True
-        return any(glob.matches(key) for glob in self.globs)
+        return bool(self.globs.cost) and self.globs.match(key)
+
+
+class _Globs:
+    """Globs that are no prefixes, by their own prefixes."""
+
+    __slots__ = ("_compiled", "_lengths", "_rests", "cost")
+
+    def __init__(self, split: Iterable[tuple[str, str]]) -> None:
+        rests = self._rests = _by_prefix(split)
+        self._lengths = sorted({len(prefix) for prefix in rests})
+        self._compiled: dict[str, list[Glob]] = {}
+        #: At least 1 where there are globs: one without a special character has no rest.
+        self.cost = _widest(rests) or int(bool(rests))
+
+    def match(self, key: str) -> bool:
+        """Whether one of them matches a key."""
+        for length in self._lengths:
+            prefix = key[:length]
+            if prefix in self._rests:
+                rest = key[length:]
+                if any(glob.matches(rest) for glob in self._compiled.get(prefix) or self._compile(prefix)):
+                    return True
+        return False
+
+    def _compile(self, prefix: str) -> list[Glob]:
+        compiled = self._compiled[prefix] = [compile_glob(rest) for rest in sorted(self._rests[prefix])]
+        return compiled
 
 
 class Sieve(NamedTuple):
@@ -78,10 +110,13 @@ class Permits:
         """Args: grants: patterns, each with the permissions that are granted on it."""
         granted = list(grants)
         self._node = frozenset(each for _, permissions in granted for each in permissions if each in _NODE_PERMISSIONS)
-        self._patterns = {
-            each: _Patterns(pattern for pattern, permissions in granted if each in permissions)
+        split = {pattern: split_prefix(pattern) for pattern, _ in granted if not is_one_key(pattern)}
+        given = {
+            each: frozenset(pattern for pattern, permissions in granted if each in permissions)
             for each in KEY_PERMISSIONS
         }
+        sorted_out = {patterns: _Patterns(patterns, split) for patterns in {*given.values()}}
+        self._patterns = {each: sorted_out[patterns] for each, patterns in given.items()}
         for each, patterns in self._patterns.items():
             setattr(self, each, _check_of(patterns))
 
@@ -119,7 +154,7 @@ class Permits:
     def anywhere(self, permission: KeyPermission) -> bool:
         """Whether there may be a key to which it may do this."""
         patterns = self._patterns[permission]
-        return patterns.every or bool(patterns.keys or patterns.prefixes or patterns.globs)
+        return patterns.every or bool(patterns.keys or patterns.prefixes or patterns.globs.cost)
 
     def cost(self, permission: KeyPermission) -> int:
         """The cost of the globs that may be compared with a key, as that of a `Glob`."""
@@ -142,12 +177,44 @@ def _check_of(patterns: _Patterns) -> Callable[[str], bool]:
     """Return the shortest function for these patterns: most users have one prefix, or everything."""
     if patterns.every:
         return lambda key: True
-    if patterns.keys or patterns.globs or len(patterns.prefixes) > 1:
+    if patterns.keys or patterns.globs.cost or len(patterns.prefixes) > 1:
         return patterns.allow
     if patterns.prefixes:
         (prefix,) = patterns.prefixes
         return lambda key: key.startswith(prefix)
     return lambda key: False
+
+
+def is_run(rest: str) -> bool:
+    """Whether the rest of a glob is any text, so that the glob is a prefix."""
+    return bool(rest) and not rest.strip("*")
+
+
+def rests_size(patterns: Iterable[str]) -> int:
+    """The most bytes of rests that one key may meet where these patterns are granted, each pair of the two once."""
+    return _widest(_by_prefix(split_prefix(pattern) for pattern in patterns if not is_one_key(pattern)))
+
+
+def _by_prefix(split: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    """Return the rests of globs that are no prefixes, by their prefixes."""
+    rests: dict[str, set[str]] = {}
+    for prefix, rest in split:
+        if not is_run(rest):
+            rests.setdefault(prefix, set()).add(rest)
+    return rests
+
+
+def _widest(rests: Mapping[str, set[str]]) -> int:
+    """The most bytes of the rests of prefixes that one key may have: each begins with the one before it."""
+    most = 0
+    chain: list[tuple[str, int]] = []
+    for prefix in sorted(rests):
+        while chain and not prefix.startswith(chain[-1][0]):
+            chain.pop()
+        size = sum(len(rest.encode()) for rest in rests[prefix]) + (chain[-1][1] if chain else 0)
+        chain.append((prefix, size))
+        most = max(most, size)
+    return most
 
 
 def _shortest(prefixes: Iterable[str]) -> list[str]:

@@ -368,6 +368,31 @@ def test_a_grant_that_is_there_takes_no_room(monkeypatch: pytest.MonkeyPatch) ->
     assert db.do(AddGrant("r", ["write", "read"], "a")) == NOTHING_TO_DO
 
 
+def test_the_patterns_that_one_key_is_compared_with_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of all roles, each counted once, without prefixes and keys, and behind their literal beginnings alone."""
+    db = store(AddRole("r", []), AddRole("q", []))
+    monkeypatch.setattr(limits, "GRANT_RESTS_SIZE_MAX", 10)
+    for role, pattern in (
+        ("r", "app/*/x"),
+        ("q", "app/*/x"),  # counted once
+        ("r", "app/prod/[ab]*"),  # with the one before: 3 + 5
+        ("r", "app/other/*/e"),  # not with the last one
+        ("q", "a-single-key-of-any-size"),
+        ("q", "app/prod/and-a-prefix/*"),
+        ("q", r"app/prod/\*escaped"),
+        ("r", "lib/??????????"),
+    ):
+        assert db.do(AddGrant(role, ["read"], pattern)) == MADE
+    for pattern in ("app/???", "???", "app/prod/*é", "app/prod/x/???", "lib/?"):
+        assert refused(db.do(AddGrant("q", ["read"], pattern)), 3007, grant_rests_size_max=10)
+    assert db.do(AddGrant("r", ["write"], "app/*/x")) == MADE
+    assert db.do(AddGrant("q", ["read"], "app/prod/*1")) == MADE
+    assert refused(db.known(Logged(AddGrant("q", ["read"], "?"))), 3007, grant_rests_size_max=10)
+    monkeypatch.setattr(limits, "GRANT_RESTS_SIZE_MAX", 9)
+    with pytest.raises(AssertionError, match="compared with few enough patterns"):
+        db.check()
+
+
 @pytest.mark.parametrize(
     ("op", "field"),
     [

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from haptera.access_rules import KEY_PERMISSIONS, NODE_PERMISSIONS
+from haptera.state import permits as permits_module
+from haptera.state.glob import Glob, compile_glob
 from haptera.state.permits import Permits
 
 
@@ -32,6 +34,30 @@ def test_a_key_is_allowed_if_a_pattern_matches_it(patterns: list[str], allowed: 
     assert not any(permits.may(each, key) for each in KEY_PERMISSIONS[1:] for key in allowed)
     assert permits.anywhere("read") is bool(patterns)
     assert not permits.anywhere("write")
+
+
+def test_a_glob_is_compiled_when_a_key_with_its_beginning_is_first_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+
+    def compile_noted(text: str) -> Glob:
+        compiled.append(text)
+        return compile_glob(text)
+
+    monkeypatch.setattr(permits_module, "compile_glob", compile_noted)
+    permits = Permits([(pattern, ("read",)) for pattern in ("a/?", "a/b/*c", "b*c*d", "k", "c/*", "*/e")])
+    assert compiled == []
+    assert [key for key in ("a/1", "a/b/xc", "a/e", "k", "c/1") if not permits.may("read", key)] == []
+    assert not permits.may("read", "a/b/x")
+    assert set(compiled) == {"?", "*c", "*/e"}
+    assert len(compiled) == 3
+
+
+def test_the_cost_is_that_of_the_globs_that_one_key_may_be_compared_with() -> None:
+    patterns = ["a/?", "a/b/*c", "b*c*d", "k", "c/*", r"x\*"]
+    assert Permits([(pattern, ("read",)) for pattern in patterns]).cost("read") == 4
+    assert Permits([(r"x\*", ("read",))]).cost("read") == 1
+    assert Permits([(pattern, ("read",)) for pattern in ("*", "?")]).cost("read") == 0
+    assert Permits([(pattern, ("read",)) for pattern in ("k", "a*")]).cost("read") == 0
 
 
 def test_many_prefixes_are_found_by_one_search() -> None:
