@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from haptera.errors import ConnectionLost, Failure, describe
+from haptera.errors import Code, ConnectionLost, Failure, describe
 from haptera.peer.event_log import EventLog, shortened
 from haptera.transport import TlsFailed
 
@@ -16,11 +16,27 @@ if TYPE_CHECKING:
 #: Makes the fields of a line about a connection, with named ones added.
 Fields = Callable[..., dict[str, Any]]
 
+#: The codes beside those of connections (1xxx) by which a side refuses another that it has not let in.
+_REFUSING: Final = frozenset(
+    {
+        int(Code.AUTHENTICATION_REQUIRED),
+        int(Code.AUTHENTICATION_FAILED),
+        int(Code.AUTHENTICATION_LOCKED),
+        int(Code.UNSUPPORTED_MECHANISM),
+        int(Code.TOO_MANY_REQUESTS),
+    }
+)
+_OF_CONNECTIONS: Final = range(1000, 2000)
 
-def describe_end(event: Closed, cause: Exception | None, refusal: Failure | None = None) -> ConnectionLost:
+
+def describe_end(
+    event: Closed, cause: Exception | None, refusal: Failure | None = None, *, admitted: bool
+) -> ConnectionLost:
     """Return the error of the calls under way; ``cause`` is the transport's error, if it has ended by itself.
 
-    ``refusal`` is why this side has ended it, where that is no fault of the protocol.
+    ``refusal`` is why this side has ended it, where that is no fault of the protocol. Before the two sides are
+    ``admitted`` the other one may be anyone: a code of an answer, such as that of a missing key, is then in the text
+    alone, and not the error of a call.
     """
     said = event.failure
     if refusal is not None:
@@ -33,6 +49,8 @@ def describe_end(event: Closed, cause: Exception | None, refusal: Failure | None
         message = f"the connection was lost: {cause}"
     else:
         message = "the connection is closed"
+    if said is not None and not (admitted or said.code in _OF_CONNECTIONS or said.code in _REFUSING):
+        said = None
     ending = ConnectionLost(message, failure=said)
     ending.__cause__ = event.error or cause
     return ending

@@ -13,17 +13,19 @@ import pytest
 from haptera import dial
 from haptera.errors import (
     AuthenticationFailed,
+    Code,
     ConnectionLost,
     DeadlineExceeded,
-    HapteraError,
     RemoteProtocolError,
     SignatureMismatch,
     UnsupportedMechanism,
+    failure,
 )
 from haptera.security import ScramAcceptor, Verifier, link_binding, verifier_of
 from haptera.testing import virtual_clock
 from haptera.wire.decoder import FrameDecoder
 from haptera.wire.frame import Frame, FrameType, encode_frame
+from haptera.wire.payload import encode_payload
 from tests.unit.peer.hosts import Gate
 from tests.unit.peer.raw import request
 from tests.unit.peer.users import ITERATIONS, NAME, PASSWORD, VERIFIER
@@ -98,7 +100,7 @@ async def impostor(
         server.close()
 
 
-async def refused(url: str) -> HapteraError:
+async def refused(url: str) -> ConnectionLost:
     """The error of a call by a dialler with a credential, before which no answer has come."""
     async with dial(url, user=NAME, password=PASSWORD) as peer:
         with pytest.raises(ConnectionLost) as caught:
@@ -175,6 +177,53 @@ async def test_a_refusal_before_the_proof_is_given_to_no_call() -> None:
 
     async with impostor(refuses) as (url, _):
         assert isinstance(await refused(url), AuthenticationFailed)
+
+
+ANSWERS = [Code.KEY_NOT_FOUND, Code.KEY_EXISTS, Code.VERSION_MISMATCH, Code.LEASE_NOT_FOUND, Code.USER_EXISTS]
+
+
+def said(code: Code, stream: int) -> bytes:
+    return encode_frame(FrameType.ERROR, 0, stream, b"", encode_payload(failure(code, outcome="not_applied")))
+
+
+@virtual_clock
+@pytest.mark.parametrize("code", [*ANSWERS, Code.PERMISSION_DENIED, Code.PASSWORD_POLICY, Code.INVALID_ARGUMENT])
+@pytest.mark.parametrize("place", ["the connection", "the first message", "the last message"])
+async def test_a_refusal_by_one_that_is_not_proved_is_no_answer(code: Code, place: str) -> None:
+    def refuses(one: Impostor, stream: int, message: bytes) -> bytes:
+        if place == "the last message" and stream == 1:
+            return response(stream, False, one.challenge(message))
+        return said(code, 0 if place == "the connection" else stream)
+
+    async with impostor(refuses) as (url, _):
+        error = await refused(url)
+        assert type(error) is ConnectionLost
+        assert error.failure is None
+        assert code.name in str(error)
+
+
+@virtual_clock
+@pytest.mark.parametrize("signed", ["", "?signed=scram"])
+async def test_an_end_before_welcome_is_no_answer(signed: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(said(Code.KEY_NOT_FOUND, 0))
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"haptera://127.0.0.1:{server.sockets[0].getsockname()[1]}{signed}"
+        assert type(await refused(url)) is ConnectionLost
+
+
+@virtual_clock
+@pytest.mark.parametrize("code", [Code.AUTHENTICATION_LOCKED, Code.TOO_MANY_CONNECTIONS, Code.TOO_MANY_REQUESTS])
+async def test_a_refusal_to_let_a_dialler_in_says_why(code: Code) -> None:
+    async with impostor(lambda one, stream, message: said(code, stream)) as (url, _):
+        error = await refused(url)
+        assert error.failure is not None
+        assert error.failure.code == code
 
 
 @virtual_clock
