@@ -12,17 +12,19 @@ import pytest
 
 from haptera import connect
 from haptera.errors import Failure, PermissionDenied, ServerError
+from haptera.key_rules import VERSION_MAX
 from haptera.kv_groups import KV_GROUPS
 from haptera.node.commands import Envelope
 from haptera.node.services import long_reads
 from haptera.node.services.submitters import submitter_of
 from haptera.node.watches import LocalFeed, watches
 from haptera.peer import Identity, dial
-from haptera.state import dump_pieces, limits, load_pieces
+from haptera.state import Replayed, dump_pieces, limits, load_pieces
 from haptera.state.access import StoredRole, StoredUser
 from haptera.state.access_operations import AddGrant, AddRole, AddToken, AddUser, RemoveGrant, RemoveToken, RemoveUser
 from haptera.state.operations import (
     Count,
+    Get,
     GetMany,
     GrantLease,
     OpenScan,
@@ -30,6 +32,7 @@ from haptera.state.operations import (
     RevokeLease,
     Set,
     SetMany,
+    Transact,
 )
 from haptera.testing import node, virtual_clock
 from tests.unit.node.nodes import Asked, ManualWriter, done, opened, turn
@@ -407,6 +410,72 @@ async def test_a_lease_belongs_to_the_user_that_was_granted_it() -> None:
         assert (await root.ask("renew_lease", [lease])).result == [[60_000]]
         assert (await root.ask("revoke_lease", lease)).result[0] == 1
         assert await leases_of(ann) == []
+
+
+async def test_a_lease_of_another_user_is_not_told_from_one_that_has_ended() -> None:
+    """Wherever the command looks at it, or does not: the answers are the same but for the id."""
+    async with user_of() as bob:
+        await done(bob.node, AddUser("carl", VERIFIER, ["app"]))
+        await bob.grant(ALL)
+        carl = again(bob, "carl")
+        alive, ended = [(await carl.ask("grant_lease", 60_000)).result[0] for _ in range(2)]
+        assert (await carl.ask("revoke_lease", ended)).result[0] == 0
+        assert (await bob.ask("set", "in/a", b"no number")).failure is None
+
+        async def answers(lease: int) -> list[Any]:
+            attached = ["set", ["in/a", b"1", {"lease": lease}]]
+            unmade = [["in/a", "exists", "=", False]]
+            for_each: list[tuple[Any, ...]] = [
+                ("set_many", [], {"lease": lease}),
+                ("set_many", [["in/a", b"1"]], {"lease": lease}),
+                ("set", "in/a", b"1", {"lease": lease}),
+                ("set", "in/a", b"1", {"lease": lease, "if": "absent"}),
+                ("revoke_lease", lease),
+                ("transact", unmade, [attached], []),
+                ("transact", unmade, [attached], [["get", ["in/a"]], attached]),
+                ("transact", [], [["get", ["in/a"]], attached], [attached]),
+                ("transact", [], [["increment", ["in/a", 1]], attached]),
+            ]
+            told: list[Any] = []
+            for number, (method, *argument) in enumerate(for_each):
+                once: dict[str, Any] = {"request_id": bytes([lease % 256, number] * 8)}
+                for _ in range(2):  # the second time by its remembered answer, if there is one
+                    request = await bob.ask(method, *argument, **once)
+                    refused = request.failure
+                    told.append(request.result if refused is None else (refused.code, refused.details))
+            return told
+
+        def shown(told: list[Any], lease: int) -> str:
+            text = repr(told)
+            assert str(VERSION_MAX) not in text
+            assert f"(4010, {{'lease': {lease}}})" in text
+            return text.replace(f"'lease': {lease}", "'lease': it")
+
+        of_other, of_none = await answers(alive), await answers(ended)
+        assert shown(of_other, alive) == shown(of_none, ended)
+        assert [each for each in of_other if isinstance(each, list)], "some are made"
+        assert bob.node._machine.leases.by_id[alive].keys == {}
+
+
+async def test_a_remembered_failure_names_the_lease_that_was_given() -> None:
+    async with opened() as node:
+        node._machine.access.adopt(roles={"app": _role()}, users={"ann": _user(), "bob": _user()})
+        ann, bob = node.commands.submitter("ann"), node.commands.submitter("bob")
+        granted = Asked(node, GrantLease(60_000), submitter=ann)
+        while not granted.answered:
+            await turn()
+        parts: list[Any] = [Get("in/a"), Set("in/a", b"", lease=1)]
+        sent = [
+            Envelope(op, bytes([number] * 16), bytes(32), resent=True)
+            for number, op in enumerate([Set("in/a", b"", lease=1), RevokeLease(1), Transact([], parts)])
+        ]
+        for replayed in (False, True):
+            asked = Asked(node, *sent, submitter=bob)
+            while not asked.answered:
+                await turn()
+            assert [isinstance(each, Replayed) for each in asked.results] == [replayed] * 3
+            results = [each.result if isinstance(each, Replayed) else each for each in asked.results]
+            assert [each.details["lease"] for each in results if isinstance(each, Failure)] == [1, 1, 1]
 
 
 async def test_a_lease_that_is_still_to_come_cannot_be_guessed() -> None:

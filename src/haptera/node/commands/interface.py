@@ -15,7 +15,7 @@ import msgspec
 
 from haptera.errors import Code, Failure
 from haptera.node.answer_aging import Aging
-from haptera.node.commands.lease_owners import LEASING, LeaseOwners
+from haptera.node.commands.lease_owners import LEASING, LeaseOwners, names_leases, with_given_id
 from haptera.node.commands.submitter import ANONYMOUS, RestrictedSubmitter
 from haptera.node.commands.visibility import Visibility
 from haptera.node.commit import LOGGED_OVERHEAD, CommitPipeline
@@ -122,6 +122,7 @@ class Commands:
         writes: list[Logged] = []
         sizes: list[int] = []
         growths: list[int | None] = []
+        leasing: dict[int, Operation] = {}  # by the places of their results
         for command in commands:
             op = command.op
             size = accepted_size(op) if command.size is None else command.size
@@ -131,6 +132,8 @@ class Commands:
                     refused = judge(op, permits)
                 elif type(size) is int:
                     op, refused = self._admitted(submitter, permits, command)
+                    if names_leases(op):
+                        leasing[len(results)] = command.op
                 if refused is not None and type(size) is int:  # else the key of the refusal could be of any kind
                     size = refused
             if isinstance(size, Failure):
@@ -151,6 +154,8 @@ class Commands:
             results.append(result)
         if writes:
             self._append(writes, sizes, growths, submission)
+        if leasing:
+            submission.done = done = _with_given_ids(leasing, done)
         if submission.waiting:
             submission.writes = submission.waiting
             submission.begun = time.perf_counter()
@@ -169,8 +174,7 @@ class Commands:
             return op, None if all_seen else denied("scan")  # it is for `count`
         if type(op) not in LEASING or permits.has("admin"):
             return op, None
-        own = self._lease_owners.of_own(op, submitter.user)
-        return (op, own) if isinstance(own, Failure) else (own, None)
+        return self._lease_owners.of_own(op, submitter.user), None
 
     def _append(
         self, writes: list[Logged], sizes: list[int], growths: list[int | None], submission: Submission
@@ -355,6 +359,19 @@ class Commands:
         if permits is not None and (refused := (yield from refusal_steps(op, permits))) is not None:
             return refused
         return (yield from self._machine.read_steps(op, limit))
+
+
+def _with_given_ids(
+    leasing: dict[int, Operation], done: Callable[[list[Result]], None]
+) -> Callable[[list[Result]], None]:
+    """Hand on results in which failures name leases as the users of these operations did."""
+
+    def named(results: list[Result]) -> None:
+        for position, op in leasing.items():
+            results[position] = with_given_id(results[position], op)
+        done(results)
+
+    return named
 
 
 def _counts_all(submitter: Submitter, op: operations.Count) -> bool:
