@@ -18,6 +18,7 @@ from haptera.peer.authentication import EXTERNAL, PLAIN, SCRAM
 from haptera.peer.event_log import guard, shortened
 from haptera.peer.identity import Identity
 from haptera.peer.password_work import WORK
+from haptera.peer.remote_address import place_of
 from haptera.security import ExchangeFailed, ScramAcceptor, link_binding, new_nonce, read_plain
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Entrance:
         self._scram: ScramAcceptor | None = None
         # The user's verifier, and whether the user may come in, by which the attempt is judged.
         self._judged_by: tuple[Verifier, bool] | None = None
+        self._checking: asyncio.Future[bool] | None = None
 
     @property
     def _peer(self) -> Peer:
@@ -217,15 +219,17 @@ class Entrance:
         self._name = login.name
         if not self._is_private():
             raise ExchangeFailed("a password came over a link that others may read")
-        if WORK.full:  # before the attempt begins: a flood of strangers is not counted as the failures of others
+        place = place_of(self._link.remote, self._link.credentials)
+        if not WORK.has_room(place):  # before the attempt begins: a flood is not counted as the failures of others
             self._refuse(request, failure(Code.TOO_MANY_REQUESTS, {"reason": _TOO_MUCH_WORK}))
             return
         if self._is_refused(request):
             return
         verifier, admitted = self._judged_by = self._authenticator.login(login.name)
-        checking = WORK.run(self._link.loop, lambda: verifier.accepts(login.password))
+        checking = WORK.run(self._link.loop, place, lambda: verifier.accepts(login.password))
         if checking is None:  # another loop of this process was faster
             raise ExchangeFailed(_TOO_MUCH_WORK)
+        self._checking = checking
         checking.add_done_callback(lambda done: self._checked(request, done, admitted=admitted))
 
     def _checked(self, request: Request, checking: asyncio.Future[bool], *, admitted: bool) -> None:
@@ -286,13 +290,15 @@ class Entrance:
     def _forget(self) -> tuple[str, str]:
         attempt = self._name, self._mechanism
         self._name = self._mechanism = ""
-        self._scram = self._judged_by = None
+        self._scram = self._judged_by = self._checking = None
         return attempt
 
     def _violated(self, message: str) -> None:
         self._link.above.take(self._connection.fail_connection(RemoteProtocolError(Code.PROTOCOL_VIOLATION, message)))
 
     def close(self) -> None:
-        """The connection is over, perhaps in the middle of an attempt."""
+        """The connection is over, perhaps in the middle of an attempt: its password is not worked on any more."""
+        if self._checking is not None:
+            self._checking.cancel()
         if self._busy:
             self._tell_end("the connection ended in the middle of the exchange")

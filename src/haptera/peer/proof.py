@@ -13,7 +13,7 @@ import msgspec
 from haptera.connection import CallFailed, Closed, ErrorReceived, Event, ResponseReceived, beginning_of, guard_of
 from haptera.errors import Code, Failure, LocalProtocolError, failure
 from haptera.peer.authentication import PLAIN, SCRAM
-from haptera.peer.password_work import SALTED_PASSWORDS, WORK
+from haptera.peer.password_work import OWN_WORK, SALTED_PASSWORDS
 from haptera.security import (
     UNBOUND,
     ExchangeFailed,
@@ -152,7 +152,7 @@ class Proof:
         if known is not None:
             self._prove(known)
             return
-        deriving = WORK.run(self._link.loop, lambda: SALTED_PASSWORDS.derive(password, salt, iterations))
+        deriving = OWN_WORK.run(self._link.loop, "", lambda: SALTED_PASSWORDS.derive(password, salt, iterations))
         if deriving is None:
             self._end(failure(Code.TOO_MANY_REQUESTS, {"reason": "too many passwords are worked on"}))
         else:

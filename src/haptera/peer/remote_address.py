@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from haptera.security import network_of
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -35,6 +37,14 @@ def describe_remote(transport: asyncio.Transport) -> str:
         host, port = name[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return "unix"
+
+
+def place_of(remote: str, credentials: Credentials | None) -> str:
+    """Return where the other end is, for a share of each place: its network, or the user of its process."""
+    if credentials is not None:
+        return f"unix:{credentials.uid}"
+    host, colon, _ = remote.rpartition(":")
+    return network_of(host.strip("[]")) if colon else remote
 
 
 def unix_credentials(transport: asyncio.Transport) -> Credentials | None:
