@@ -31,7 +31,9 @@ class LoginFailures:
         self._throttle = LoginThrottle()
 
     def refuses(self, peer: Peer, name: str) -> Failure | None:
-        """Begin an attempt, or return why it may not be made now (2003)."""
+        """Begin an attempt, or return why it may not be made now (2003). One that names nobody has failed already."""
+        if not name:
+            return None
         address = address_of(peer)
         wait_ms = self._throttle.refuses(name, address, self._clock())
         if wait_ms is None:
@@ -42,7 +44,7 @@ class LoginFailures:
         return failure(Code.AUTHENTICATION_LOCKED, {"retry_after_ms": wait_ms}, outcome="not_applied")
 
     def ended(self, peer: Peer, name: str, mechanism: str, reason: str | None) -> None:
-        """Take note of the end of an attempt, be it one that never began because it was malformed."""
+        """Take note of the end of an attempt, be it one that was malformed and named nobody."""
         begun: tuple[str, str] | None = peer.attributes.pop(_KEY, None)
         if begun is None:
             self._throttle.malformed(address_of(peer), self._clock())

@@ -77,19 +77,20 @@ class Authenticator(Protocol):
     def refuses(self, peer: Peer, name: str) -> Failure | None:
         """Return why a peer may not try to be a user now.
 
-        Asked once for each attempt that is about to be judged, as soon as its name is known. An attempt that is refused
-        here does not reach ``ended``; each other one reaches it once, at the latest when its connection ends.
+        Asked once for each attempt, as soon as its name is known, or has turned out to be missing. An attempt that may
+        be made reaches ``ended`` once, at the latest when its connection ends, and no other one does. So an attempt
+        may be counted here, and until it has ended.
 
         Args:
             peer: The other side.
-            name: The user that it names.
+            name: The user that it names; empty if its message names none.
 
         Returns:
             The failure (2003, with ``retry_after_ms``), or None if it may try.
         """
 
     def ended(self, peer: Peer, name: str, mechanism: str, reason: str | None) -> None:
-        """Take note of the end of an attempt. One that is malformed ends without ``refuses``.
+        """Take note of the end of an attempt that ``refuses`` has let begin.
 
         Args:
             peer: The other side. Its ``identity`` is set by then if it came in.

@@ -67,6 +67,7 @@ class Entrance:
         # The attempt that is under way: its mechanism, and its user as soon as one is named.
         self._mechanism = ""
         self._name = ""
+        self._begun = False  # the authenticator has let it begin, so it is told of the end
         self._scram: ScramAcceptor | None = None
         # The user's verifier, and whether the user may come in, by which the attempt is judged.
         self._judged_by: tuple[Verifier, bool] | None = None
@@ -176,7 +177,12 @@ class Entrance:
 
     def _is_refused(self, request: Request) -> bool:
         """Whether the authenticator refuses the attempt before it is judged; if so, it is answered."""
-        refusal = self._authenticator.refuses(self._peer, self._name)
+        try:
+            refusal = self._authenticator.refuses(self._peer, self._name)
+        except Exception as error:
+            _logger.error("authenticator_failed", exc_info=error)
+            refusal = failure(Code.AUTHENTICATION_FAILED)
+        self._begun = refusal is None
         if refusal is not None:
             self._refuse(request, refusal)
         return refusal is not None
@@ -268,7 +274,9 @@ class Entrance:
             self._admitted()
 
     def _fail(self, request: Request, reason: str) -> None:
-        """An attempt has failed: the other side is not told why."""
+        """An attempt has failed: the other side is not told why. One that is malformed begins here, to end at once."""
+        if not self._begun and self._is_refused(request):
+            return
         self._tell_end(reason)
         self._refuse(request, failure(Code.AUTHENTICATION_FAILED))
 
@@ -290,6 +298,7 @@ class Entrance:
     def _forget(self) -> tuple[str, str]:
         attempt = self._name, self._mechanism
         self._name = self._mechanism = ""
+        self._begun = False
         self._scram = self._judged_by = self._checking = None
         return attempt
 

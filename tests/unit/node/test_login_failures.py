@@ -82,9 +82,9 @@ def test_the_users_of_a_machine_do_not_wait_for_each_other() -> None:
 def test_an_attempt_that_names_nobody_is_a_failure_of_its_address_alone() -> None:
     door = Door()
     for _ in range(throttle.ADDRESS_FAILURES - 1):
-        door.failures.ended(peer(), "root", "PLAIN", "the argument is malformed")
+        assert door.attempt(peer(), "", "the argument is malformed") is None
     assert door.attempt(peer(), reason=None) is None
-    door.failures.ended(peer(), "", "PLAIN", "the argument is malformed")
+    assert door.attempt(peer(), "", "the argument is malformed") is None
     assert door.attempt(peer(), reason=None) is not None
     assert door.attempt(peer("192.0.2.2:5"), reason=None) is None
 
@@ -93,7 +93,7 @@ def test_malformed_attempts_do_not_end_those_that_are_under_way() -> None:
     door = Door()
     under_way = [peer(f"192.0.2.1:{port}") for port in range(throttle.UNDER_WAY_MAX)]
     assert all(door.failures.refuses(each, "root") is None for each in under_way)
-    door.failures.ended(peer(), "root", "SCRAM-SHA-256", "the argument is malformed")
+    assert door.attempt(peer(), "", "the argument is malformed") is None
     assert door.attempt(peer()) == {"retry_after_ms": throttle.UNDER_WAY_WAIT_MS}
     door.failures.ended(under_way[0], "root", "SCRAM-SHA-256", None)
     assert door.attempt(peer(), reason=None) is None

@@ -131,6 +131,8 @@ async def test_a_message_that_no_honest_side_sends_is_a_failure_and_the_third_cl
             assert (answer.code == 2005) == (mechanism != SCRAM)
         assert await stranger.end() is None
         assert all(reason is not None for _, _, reason in users.ends)
+        assert [name for name, _, _ in users.ends] == users.begun
+        assert len(users.begun) == (3 if mechanism == SCRAM else 0)
 
 
 @virtual_clock
@@ -147,6 +149,35 @@ async def test_an_argument_that_is_malformed_fails_like_a_wrong_password(argumen
         exchange = await stranger.scram()  # the connection goes on
         assert isinstance(await stranger.step(SCRAM, await stranger.final(exchange)), list)
         await stranger.raw.close()
+
+
+@virtual_clock
+async def test_the_end_of_an_attempt_is_told_if_it_was_let_begin_and_of_no_other_one() -> None:
+    """An authenticator that counts attempts under way would lose its count, and refuse or let in too many."""
+    users = Users()
+    async with strangers(users) as server:
+        stranger = await Stranger.open(server.url)
+        assert await stranger.step(SCRAM, b"garbage") == REFUSED
+        await stranger.scram()
+        assert await stranger.step(SCRAM, b"garbage") == REFUSED
+        assert [name for name, _, _ in users.ends] == users.begun == ["", NAME]
+        users.refusal = Failure(2003, "AUTHENTICATION_LOCKED", "wait", "not_applied", {"retry_after_ms": 1})
+        assert await stranger.step(SCRAM, b"garbage") == users.refusal
+        assert await stranger.end() is None
+        assert len(users.ends) == 2
+
+
+@virtual_clock
+async def test_an_authenticator_that_fails_lets_nothing_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    users = Users()
+    async with strangers(users) as server:
+        stranger = await Stranger.open(server.url)
+        monkeypatch.setattr(users, "refuses", lambda peer, name: 1 // 0)
+        for message in (exchange_first(), b"garbage"):
+            assert await stranger.step(SCRAM, message) == REFUSED
+        await stranger.raw.close()
+        await eventually(lambda: not server.peers)
+    assert users.ends == []
 
 
 @virtual_clock

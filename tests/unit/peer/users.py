@@ -29,6 +29,8 @@ class Users:
         #: The end of each attempt: the user, the mechanism, and the reason of a failure.
         self.ends: list[tuple[str, str, str | None]] = []
         self.asked: list[str] = []
+        #: The user of each attempt that was let begin.
+        self.begun: list[str] = []
 
     def mechanisms(self, peer: Peer) -> tuple[str, ...]:
         return () if self.offered == ("none",) else self.offered
@@ -49,6 +51,8 @@ class Users:
         return Verifier(hidden.salt, ITERATIONS, hidden.stored_key, hidden.server_key), False
 
     def refuses(self, peer: Peer, name: str) -> Failure | None:
+        if self.refusal is None:
+            self.begun.append(name)
         return self.refusal
 
     def ended(self, peer: Peer, name: str, mechanism: str, reason: str | None) -> None:
