@@ -128,7 +128,7 @@ class Node:
         self.backups = Backups(storage, self._pipeline, self.snapshots.retention, clock_ms)
         self.archiver = Archiver.of(storage.directory, config.archive_dir, loop, archive_writer)
         self.key_rotation = KeyRotation(storage, self._pipeline)
-        self.audit = Audit(storage.audit, self._pipeline.on_writer, loop, clock_ms, self.metrics)
+        self.audit = Audit(storage.audit, self._pipeline.on_writer, loop, clock_ms, monotonic_ns, self.metrics)
         self._closing: asyncio.Future[None] | None = None
         self._pid = os.getpid()
         self._forked_from = 0  # in a forked child, the process that has the directory

@@ -73,9 +73,11 @@ class Audit:
         on_writer: Callable[[Callable[[], Appended]], asyncio.Future[Appended]],
         loop: asyncio.AbstractEventLoop,
         clock_ms: Callable[[], int],
+        monotonic_ns: Callable[[], int],
         metrics: Metrics,
     ) -> None:
         self.clock_ms = clock_ms
+        self.monotonic_ns = monotonic_ns
         self.note_head: Callable[[int, bytes], None] | None = None
         #: Why the last attempt to write failed, or "", and the time of the loop at which that began.
         self.trouble = ""

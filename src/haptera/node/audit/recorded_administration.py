@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, TypeVar
 
 from haptera.errors import Code, Failure, failure
@@ -36,18 +35,18 @@ class RecordedAdministration:
         self._caller = caller
         self._target = target
         self._detail = detail
-        self._begun: float | None = None
+        self._begun: int | None = None
 
     def begin(self) -> asyncio.Future[Failure | None]:
         """Record that it begins. The future resolves when that is on the disk, or to why it has to be refused."""
-        self._begun = time.perf_counter()
+        self._begun = self._audit.monotonic_ns()
         return self._audit.synced(self._event("begun"))
 
     def end(self, reason: Failure | None) -> asyncio.Future[Failure | None]:
         """Record that it has succeeded, or why it has not. The future resolves when that is on the disk, or cannot be:
         what is done is done, and is answered all the same.
         """
-        latency_us = None if self._begun is None else round((time.perf_counter() - self._begun) * 1_000_000)
+        latency_us = None if self._begun is None else (self._audit.monotonic_ns() - self._begun) // 1000
         if reason is None:
             return self._audit.synced(self._event("done", latency_us=latency_us))
         return self._audit.synced(self._event(reason.outcome, reason.code, latency_us))

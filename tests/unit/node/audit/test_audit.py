@@ -47,7 +47,7 @@ class Disk:
 
 def made(fs: MemoryFileSystem) -> tuple[Audit, Disk]:
     disk = Disk()
-    return Audit(log_on(fs), disk, asyncio.get_running_loop(), lambda: 7, Metrics()), disk
+    return Audit(log_on(fs), disk, asyncio.get_running_loop(), lambda: 7, lambda: 9_000, Metrics()), disk
 
 
 async def test_all_that_waits_for_the_disk_is_written_together() -> None:
