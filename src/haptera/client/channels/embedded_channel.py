@@ -163,7 +163,7 @@ class EmbeddedChannel:
             return cast("R", status(node) if method is ServerMethods.status else ANYONE_HERE)
         if is_administration(method):
             ended = await in_time(administer_embedded(node, method, argument), timeout, outcome="unknown")
-            return unsendable(argument, ended) if isinstance(ended, Failure) else method.convert(ended)
+            return ended if isinstance(ended, Failure) else method.convert(ended)
         known = (METHODS if method.service == "kv" else ADMIN_METHODS)[method.name]
         if long := (known.list_field is not None and len(argument[0]) > ELEMENTS_MAX):
             command = await _long_command(node, known, argument, timeout)
