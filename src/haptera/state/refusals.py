@@ -22,7 +22,6 @@ from haptera.state.operations import (
     OpenScan,
     OpenWatch,
     Operation,
-    Read,
     Transact,
     Write,
 )
@@ -128,11 +127,6 @@ def _refusal_of_node_command(op: Operation, permits: Permits) -> Failure | None:
     return denied("admin")
 
 
-def _judged_in_the_log(op: Operation, permits: Permits) -> Failure | None:
-    """A change of the users is judged where it stands in the log (`haptera.state.access_giving`)."""
-    return None
-
-
 def _needing(permission: NodePermission) -> Refusal:
     return lambda op, permits: None if permits.has(permission) else denied(permission)
 
@@ -190,8 +184,10 @@ REFUSALS: Final[dict[type[Operation], Refusal]] = {
     Transact: _refusal_of_transact,
     AsOf: lambda op, permits: refusal(op.read, permits),
     SetMaintenance: _needing("admin"),
+    # The log judges what a change of the users gives (`haptera.state.access_giving`). To it the anonymous user and the
+    # local one may do everything, so others are held back here.
     **{
-        command: _needing("user_admin") if issubclass(command, Read) else _judged_in_the_log
+        command: _needing("user_admin")
         for command in OPERATIONS
         if method_of(command)[0] == "access" and not (issubclass(command, Write) and command.of_node)
     },

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import pytest
 
-from haptera.access_rules import KEY_PERMISSIONS, PERMISSIONS
+from haptera.access_rules import KEY_PERMISSIONS, PERMISSIONS, is_name
+from haptera.errors import Failure
+from haptera.node.commands import STRANGER, Envelope
 from haptera.node.listening import NodeServer
 from haptera.node.services.admin_methods import ADMIN_METHODS
 from haptera.node.services.kv import KvService
@@ -19,6 +21,7 @@ from haptera.node.services.session import NodeSessionService
 from haptera.node.services.submitters import admit
 from haptera.peer import Identity
 from haptera.state import OPERATIONS, REFUSALS, Permits, method_of
+from haptera.state.access_giving import giving_refusal
 from haptera.state.access_operations import (
     AddGrant,
     AddRole,
@@ -28,6 +31,7 @@ from haptera.state.access_operations import (
     RemoveRole,
     RemoveUser,
     SetDisabled,
+    SetVerifier,
     StoredVerifier,
     WithdrawRole,
 )
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
 
     from haptera.node.node import Node
     from haptera.peer import Peer
+    from haptera.state import Result
 
 VERIFIER: Final = StoredVerifier(b"s" * 16, 600_000, b"k" * 32, b"k" * 32)
 CAPABILITIES: Final = frozenset(
@@ -433,6 +438,52 @@ async def test_an_anonymous_user_the_local_one_and_an_administrator_may_do_every
             assert await user.outcome(row, "out/") is None
 
 
+@pytest.mark.parametrize("name", [None, "", "local", "ghost", "token:ghost", "ann"])
+async def test_the_command_interface_changes_no_users_for_one_that_may_not(name: str | None) -> None:
+    """Before the log, to which an empty name and that of the local user are those of callers that do everything."""
+    async with user_of() as user:
+        submitter = STRANGER if name is None else user.node.commands.submitter(name)
+        revision = user.node._machine.access.revision
+        changes: list[Any] = [
+            AddUser("mallory", VERIFIER, ["admin"]),
+            SetVerifier("root", VERIFIER),
+            SetVerifier("local", VERIFIER),
+            SetVerifier("", VERIFIER),
+            RemoveUser(submitter.user),
+            RemoveRole("app"),
+        ]
+        results: list[Result] = []
+        user.node.commands.submit(submitter, [Envelope(change) for change in changes], results.extend)
+        while len(results) < len(changes):
+            await turn()
+        assert all(isinstance(each, Failure) for each in results)
+        assert {cast("Failure", each).code for each in results} <= {2004, 3003}
+        assert user.node._machine.access.revision == revision
+
+
+async def test_the_log_takes_the_name_of_one_without_a_proof_for_no_other() -> None:
+    async with user_of() as user:
+        refused = giving_refusal(user.node._machine.access, AddRole("new", []), STRANGER.user, NOW_MS)
+        assert refused is not None
+        assert refused.code == 2004
+        assert not is_name(STRANGER.user)
+
+
+async def test_the_command_interface_lets_a_user_replace_its_own_password_alone() -> None:
+    async with user_of() as user:
+        other = StoredVerifier(b"t" * 16, 600_000, b"l" * 32, b"l" * 32)
+        results: list[Result] = []
+        changes = [SetVerifier("ann", other), SetVerifier("root", other)]
+        user.node.commands.submit(
+            user.node.commands.submitter("ann"), [Envelope(change) for change in changes], results.extend
+        )
+        while len(results) < len(changes):
+            await turn()
+        assert results[0] == (True,)
+        assert isinstance(results[1], Failure)
+        assert (results[1].code, results[1].details) == (2004, {"permission": "user_admin"})
+
+
 async def test_the_name_of_the_local_user_gives_nothing_to_another_mechanism() -> None:
     async with user_of("local") as user:
         assert denial(await user.ask("get", "in/a")) == {"permission": "read", "key": "in/a"}
@@ -459,14 +510,14 @@ async def test_a_command_of_the_node_is_refused_to_each_user() -> None:
                 assert method_of(command)[0] in methods | {"requests"}
 
 
-def test_the_reads_of_users_need_a_permission_and_their_changes_are_judged_in_the_log() -> None:
+def test_the_reads_of_users_and_their_changes_need_a_permission() -> None:
     others = [each for each in PERMISSIONS if each != "user_admin"]
     for permissions, lacks in ((others, True), (PERMISSIONS, False)):
         permits = Permits([("*", permissions)])
         for command in OPERATIONS:
             if method_of(command)[0] == "access" and not (issubclass(command, Write) and command.of_node):
                 refused = REFUSALS[command](cast("Any", None), permits)
-                if issubclass(command, Write) or not lacks:
+                if not lacks:
                     assert refused is None
                 else:
                     assert refused is not None

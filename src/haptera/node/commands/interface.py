@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
+from haptera.access_rules import is_user_name
 from haptera.errors import Code, Failure
 from haptera.node.answer_aging import Aging
 from haptera.node.commands.lease_owners import LEASING, LeaseOwners, names_leases, with_given_id
@@ -39,6 +40,7 @@ from haptera.state import (
     validate,
     validate_steps,
 )
+from haptera.state.access_operations import SetVerifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Sequence
@@ -168,7 +170,9 @@ class Commands:
         op = command.op
         refused = REFUSALS[type(op)](op, permits) if command.judged is not permits else None
         if refused is not None:
-            return op, refused
+            # Its own password: the log says whether the user may come in.
+            own_password = isinstance(op, SetVerifier) and op.user == submitter.user and is_user_name(op.user)
+            return op, None if own_password else refused
         if isinstance(op, operations.Count):
             all_seen = permits.sieve(shown_with(op), _prefix_of(op)) is None
             return op, None if all_seen else denied("scan")  # it is for `count`
@@ -398,7 +402,7 @@ def _is_of_a_range(op: operations.Count) -> bool:
 _BY_KEYS: Final = {
     kind: judge
     for kind, judge in REFUSALS.items()
-    if kind not in LEASING and kind not in {operations.Count, operations.DeleteMany}
+    if kind not in LEASING and kind not in {operations.Count, operations.DeleteMany, SetVerifier}
 }
 
 #: Stands for a result that is still to come; told by identity.

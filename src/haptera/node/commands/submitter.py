@@ -81,7 +81,8 @@ class _Stranger(Submitter):
         return Permits([])
 
 
-#: The other side of a connection that has not proved who it is.
-STRANGER = _Stranger()
+#: The other side of a connection that has not proved who it is. It has a name that no user can have: the empty one may
+#: do everything where a command is judged in the log.
+STRANGER = _Stranger("\0")
 #: The caller of an embedded store, and of a node without authentication.
 ANONYMOUS = Submitter()
