@@ -32,6 +32,13 @@ def giving_refusal(access: Access, op: operations.AccessChange, user: str, now_m
     """Return 2004 for a command by which a user would give, or take, more than it has at a time."""
     if user in _UNRESTRICTED:
         return None
+    ends = access.expires_at_ms(user)
+    if (
+        ends is not None
+        and isinstance(op, operations.AddToken)
+        and (op.expires_at_ms is None or op.expires_at_ms > ends)
+    ):
+        return failure(Code.PERMISSION_DENIED, {"permission": "user_admin", "expires_at_ms": ends})
     permits = access.permits(user, now_ms)
     if permits is EVERYTHING or _is_own_password(access, op, user):
         return None

@@ -194,6 +194,19 @@ def test_a_token_that_has_expired_gives_nothing() -> None:
     assert refused(store.do(AssignRole("eve", "admin"), "token:admin"), 2004, permission="user_admin")
 
 
+@pytest.mark.parametrize("role", ["ops", "admin"])
+def test_a_token_gives_none_that_ends_later_than_itself(role: str) -> None:
+    store = setting()
+    ends = store.now_ms + 10
+    assert store.do(AddToken("token:short", VERIFIER, [role], ends)) == MADE
+    for late in (None, ends + 1):
+        given = store.do(AddToken("token:late", VERIFIER, ["none"], late), "token:short")
+        assert refused(given, 2004, permission="user_admin", expires_at_ms=ends)
+    assert store.do(AddToken("token:same", VERIFIER, ["none"], ends), "token:short") == MADE
+    assert store.do(AddToken("token:endless", VERIFIER, [role])) == MADE
+    assert store.do(AddToken("token:late", VERIFIER, ["none"]), "token:endless") == MADE
+
+
 def test_a_user_that_was_disabled_before_in_the_log_gives_nothing() -> None:
     """So a revocation counts at once, also for the commands that were on their way."""
     store = setting()
