@@ -30,6 +30,7 @@ from haptera.state import (
     Permits,
     Read,
     accepted_size,
+    access_operations,
     compile_glob,
     denied,
     glob_steps,
@@ -40,7 +41,6 @@ from haptera.state import (
     validate,
     validate_steps,
 )
-from haptera.state.access_operations import SetVerifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Sequence
@@ -171,7 +171,8 @@ class Commands:
         refused = REFUSALS[type(op)](op, permits) if command.judged is not permits else None
         if refused is not None:
             # Its own password: the log says whether the user may come in.
-            own_password = isinstance(op, SetVerifier) and op.user == submitter.user and is_user_name(op.user)
+            set_verifier = access_operations.SetVerifier
+            own_password = isinstance(op, set_verifier) and op.user == submitter.user and is_user_name(op.user)
             return op, None if own_password else refused
         if isinstance(op, operations.Count):
             all_seen = permits.sieve(shown_with(op), _prefix_of(op)) is None
@@ -402,7 +403,7 @@ def _is_of_a_range(op: operations.Count) -> bool:
 _BY_KEYS: Final = {
     kind: judge
     for kind, judge in REFUSALS.items()
-    if kind not in LEASING and kind not in {operations.Count, operations.DeleteMany, SetVerifier}
+    if kind not in LEASING and kind not in {operations.Count, operations.DeleteMany, access_operations.SetVerifier}
 }
 
 #: Stands for a result that is still to come; told by identity.
