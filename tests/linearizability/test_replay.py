@@ -179,13 +179,13 @@ def test_a_history_that_is_altered_is_refused(alter: Callable[[Copied], None]) -
 @pytest.mark.parametrize("name", [*FAULTS_OF_THE_STORE, *FAULTS_OF_THE_LOG])
 def test_the_replay_finds_a_planted_fault(name: str) -> None:
     with PLANTED[name]():
-        histories = (simulate(seed)[0] for seed in range(FOUND_WITHIN))
-        assert any(map(is_refused, histories)), f"{FOUND_WITHIN} seeds have not shown it"
+        assert any(map(is_refused, range(FOUND_WITHIN))), f"{FOUND_WITHIN} seeds have not shown it"
 
 
-def is_refused(history: History) -> bool:
+def is_refused(seed: int) -> bool:
+    """Whether the run of a seed breaks a promise, or cannot even be read to its end: some faults end the node."""
     try:
-        Replay(history).check()
-    except PromiseBroken:
+        Replay(simulate(seed)[0]).check()
+    except (PromiseBroken, AssertionError):
         return True
     return False

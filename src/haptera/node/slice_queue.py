@@ -85,6 +85,7 @@ class Turns:
         self._first: deque[_Item] = deque()  # the commit pipeline's work: one item at most
         self._scheduled = False
         self._closed = False
+        self._worked = False  # whether the last turn was one of much work
         self._inline = 0  # units done beside the queue in this turn of the loop
         #: Whether a write waits, so that turns and the slices of scans are to be short.
         self.hurried: Callable[[], bool] = lambda: False
@@ -157,11 +158,15 @@ class Turns:
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            self._rest()
+            # A short scan, of which the next one comes at once, keeps no one waiting.
+            if self._worked:
+                self._rest()
+            else:
+                self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
         owners = self._owners
-        left = HURRIED_WORK_MAX if self.hurried() and not self._first else TURN_WORK_MAX
+        work = left = HURRIED_WORK_MAX if self.hurried() and not self._first else TURN_WORK_MAX
         while self._first and left > TURN_WORK_MAX // 2:
             left -= self._step(self._first)
         while owners and left > 0:
@@ -174,6 +179,7 @@ class Turns:
                 del self._items[owner]
         while self._first and left > 0:
             left -= self._step(self._first)
+        self._worked = work - left >= HURRIED_WORK_MAX
         if owners or self._first:
             self._loop.call_soon(self._rest)
         else:

@@ -103,7 +103,9 @@ async def test_a_large_change_that_is_applied_and_the_readers_share_turns_while_
     assert Counter(owner for owner, _ in work.log[:last]) == {"pipeline": 19, "reader": 19}
 
 
-@pytest.mark.parametrize("units", [1, TURN_WORK_MAX], ids=["a page that leaves room in its turn", "a page of a turn"])
+@pytest.mark.parametrize(
+    "units", [HURRIED_WORK_MAX, TURN_WORK_MAX], ids=["a page that leaves room in its turn", "a page of a turn"]
+)
 async def test_a_write_that_comes_during_a_slice_is_handed_to_the_disk_before_the_next_one(units: int) -> None:
     """It is read in the next pass of the loop, and the pipeline hands it over in a callback that this schedules."""
     loop = asyncio.get_running_loop()
