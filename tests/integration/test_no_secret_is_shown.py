@@ -97,7 +97,7 @@ class Watched:
             thread.join()
 
     def files(self) -> dict[str, bytes]:
-        """What the operator reads: the audit log and node.toml."""
+        """The files that an operator reads: the audit log and node.toml."""
         found = {str(each): each.read_bytes() for each in (self.data / "audit").rglob("*") if each.is_file()}
         return {**found, "node.toml": (self.data / "node.toml").read_bytes()}
 

@@ -231,7 +231,7 @@ def _show_password(user: str, password: str) -> None:
 
 
 def _who_may(config: NodeConfig, server: NodeServer) -> str:
-    """Who may come in, for the greeting."""
+    """The line of the greeting about the users that may come in."""
     if config.no_auth:
         return "anyone who can reach it may do everything (no_auth)"
     if server.local_socket is None:

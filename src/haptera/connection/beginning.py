@@ -42,7 +42,7 @@ class Beginning:
     ) -> None:
         #: The other side's identity is proved, or this one's: None before the handshake is done.
         self.guard: Guard | None = None
-        #: What a dialer does about the mechanisms that WELCOME lists: whether it proves its identity by one of them.
+        #: The answer of a dialer to the mechanisms that WELCOME lists: whether it proves its identity by one of them.
         self.proves: Callable[[Sequence[str]], bool] | None = None
         self._dials = role is Role.DIALER
         self._config = config

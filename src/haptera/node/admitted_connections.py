@@ -29,7 +29,7 @@ LOOK_MAX_S: Final = 60.0
 
 
 class AdmittedConnections:
-    """Those of one node. ``now_ms`` is the time by which tokens expire, in Unix milliseconds."""
+    """The users of one node. ``now_ms`` is the time by which tokens expire, in Unix milliseconds."""
 
     def __init__(self, access: Access, now_ms: Callable[[], int], loop: asyncio.AbstractEventLoop) -> None:
         self._access = access

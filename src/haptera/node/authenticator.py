@@ -1,4 +1,4 @@
-"""Who may come in at a listener of a node, by its users (spec/protocol.md, section 5.1).
+"""The users that may come in at a listener of a node (spec/protocol.md, section 5.1).
 
 The listener leads the exchange; a `NodeAuthenticator` answers its questions. Where nobody is asked for a proof, a
 listener has none of these.

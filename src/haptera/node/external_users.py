@@ -31,7 +31,7 @@ _UIDS: Final = "uids"
 
 
 class ExternalUsers:
-    """What the configuration says of certificates and of the users of this machine.
+    """The configuration of certificates and of the users of this machine.
 
     ``certificates`` is None where the first name of a certificate is its user's.
     """

@@ -1,4 +1,4 @@
-"""What a store needs before it can ask for proofs of identity: a secret for its decoys, and an administrator.
+"""The needs of a store before it can ask for proofs of identity: a secret for its decoys, and an administrator.
 
 Both are made at the first start with authentication, of a store that was there before as well.
 """

@@ -187,7 +187,7 @@ class NodeServer:
         return of_signing_key(user)
 
     def _authenticator(self, implied: Implied) -> NodeAuthenticator | None:
-        """Who may come in at a listener; None where nobody is asked for a proof."""
+        """The users that may come in at a listener; None where it asks for no proof."""
         node = self._node
         if node.config.no_auth:
             return None

@@ -91,7 +91,7 @@ class Entrance:
     def offer(self) -> tuple[str, ...]:
         """Return the mechanisms of WELCOME. HELLO has come, so TLS is done, where there is any.
 
-        Those that cannot succeed here are left out, unless none would be left: that would mean that none is needed.
+        Mechanisms that cannot succeed here are left out, unless none would be left: that would say that none is needed.
         """
         try:
             asked = tuple(self._authenticator.mechanisms(self._peer))

@@ -27,10 +27,10 @@ THREADS: Final = 2
 #: Passwords that are worked on or wait, of all places: in turns, eight places that use their shares up leave another
 #: one a wait of less than a second.
 WORK_MAX: Final = 256
-#: Those of one place: at six a second and thread, as many as are done within a third of the time that a connection has
-#: to authenticate.
+#: The checks of one place: at six a second and thread, as many as are done within a third of the time that a connection
+#: has to authenticate.
 SHARE_MAX: Final = 32
-#: Those of the logins of this process at other ones.
+#: The work for logins of this process at other ones.
 OWN_WORK_MAX: Final = 64
 
 

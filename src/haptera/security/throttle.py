@@ -14,7 +14,7 @@ Names are counted whether there are such users or not, so a refusal tells nothin
 at that address and nothing else: a guesser with an account of its own gains nothing by using it in between.
 
 Attempts that begin before the first has failed are all judged: a program whose connections come back at one instant
-must not be refused. Those of them that fail make the wait of their user no longer than one failure does, so that a
+must not be refused. The ones that fail make the wait of their user no longer than one failure does, so that a
 wrong password in many processes is mended soon. The address pays for each of them.
 
 Memory has a bound, and an entry with a long wait does not leave for one with a short wait (`RankedTable`): to push out

@@ -83,7 +83,7 @@ class Served:
         return request
 
     async def told(self) -> list[tuple[Any, ...]]:
-        """What the audit log says: the user, the method, the target, the outcome, the code and the detail."""
+        """The facts of the audit log: the user, the method, the target, the outcome, the code and the detail."""
         while self.node.audit.waiting or self.node.audit._busy:
             await turn()
         return [

@@ -1,4 +1,4 @@
-"""Who may come in at a listener: the node's answers to the questions of an exchange, without a connection."""
+"""The users that may come in at a listener: the node's answers to the questions of an exchange, on no connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is open goes by the grants of now: scans, watches, leases, tokens and remembered answers; and nothing hidden is
+"""Open work goes by the grants of now: scans, watches, leases, tokens and remembered answers; and nothing hidden is
 told by a result.
 """
 

@@ -369,7 +369,7 @@ def test_a_grant_that_is_there_takes_no_room(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_patterns_that_one_key_is_compared_with_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those of all roles, each counted once, without prefixes and keys, and behind their literal beginnings alone."""
+    """Of all roles, each counted once, without prefixes and keys, and behind their literal beginnings alone."""
     db = store(AddRole("r", []), AddRole("q", []))
     monkeypatch.setattr(limits, "GRANT_RESTS_SIZE_MAX", 10)
     for role, pattern in (

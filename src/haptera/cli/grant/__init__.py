@@ -24,7 +24,7 @@ COMMANDS: Final = {
 def command() -> None:
     """Let roles do something to keys, or no longer.
 
-    The permissions of keys are read, write, delete, scan, watch and lease. Those of the node as a whole are admin,
-    user_admin, backup, restore, metrics and cluster; their pattern is '*'. `haptera role show` lists the grants of a
-    role.
+    The permissions of keys are read, write, delete, scan, watch and lease. The permissions of the node as a whole are
+    admin, user_admin, backup, restore, metrics and cluster; their pattern is '*'. `haptera role show` lists the grants
+    of a role.
     """

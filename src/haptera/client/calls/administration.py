@@ -63,8 +63,8 @@ class Administration(Calling):
     """The users, roles, grants and tokens of a store: ``db.admin``.
 
     Each call needs the permission ``user_admin``, but for `set_password` of the caller's own user; and a caller gives
-    or takes no more than it may do itself (``PermissionDenied``). Changes are durable when they are answered. Those of
-    which the docstring says so return whether there was something to change.
+    or takes no more than it may do itself (``PermissionDenied``). Changes are durable when they are answered. A
+    change returns whether there was something to change where its docstring says so.
     """
 
     async def add_user(

@@ -105,7 +105,7 @@ class Audit:
 
     @property
     def damage(self) -> str:
-        """What was found to be wrong with it when it was opened, in a clause, or ""."""
+        """The fault that was found in it when it was opened, in a clause, or ""."""
         return self._files.damage
 
     @property

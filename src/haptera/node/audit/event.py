@@ -1,4 +1,4 @@
-"""What the audit log is told: an event, before it has its place in the chain."""
+"""An event as the audit log is told of it, before it has its place in the chain."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ BATCH_SIZE_MAX: Final = 1024 * 1024
 _SLICE_LINES: Final = 64
 
 
-#: What the lines say that the log writes about itself where somebody has changed it.
+#: The words of the lines that the log writes about itself where somebody has changed it.
 _DAMAGE: Final = {
     DAMAGED: "a line of its last file was changed",
     BEHIND: "its last lines were cut off",
@@ -73,7 +73,7 @@ class AuditFiles:
         self.head = BEGINNING
         self.size = 0
         self.failed: StorageError | None = None
-        #: What was found to be wrong with the log when it was opened, in a clause, or "".
+        #: The fault that was found in the log when it was opened, in a clause, or "".
         self.damage = ""
         self._fs = fs
         self._sizes = sizes

@@ -196,7 +196,7 @@ class Commands:
 
         The applied state is all that there is then, so that this is the answer in log order (ARCHITECTURE.md, "The life
         of a write"). A full table is judged by the log once in a second all the same, because answers age by entries.
-        What maintenance refuses is known whatever is on its way.
+        The refusals of maintenance are known before the writes on their way end.
         """
         machine = self._machine
         if self._pipeline.at_rest and not self._forgotten:

@@ -22,7 +22,7 @@ ADMIN_METHODS: Final[Mapping[str, Argument[Operation]]] = {
     if part == _PART and not (issubclass(command, Write) and command.of_node)
 }
 
-#: Those that change something.
+#: The methods that change something.
 ADMIN_CHANGES: Final = frozenset(
     name
     for command in OPERATIONS

@@ -39,7 +39,7 @@ class Examinations:
             task.add_done_callback(self._tasks.discard)
 
     def stop(self) -> None:
-        """Begin none any more. Those that are under way end by themselves."""
+        """Begin none any more. The ones under way end by themselves."""
         self._stopped = True
 
     async def _examine(self, request: Request) -> None:

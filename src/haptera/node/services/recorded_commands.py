@@ -115,7 +115,7 @@ class _Subject(NamedTuple):
 
 
 def _subject(op: Operation) -> _Subject:
-    """What a command is about. Its values stay out of sight."""
+    """The subject of a command. Its values stay out of sight."""
     match op:
         case operations.AsOf():
             return _subject(op.read)

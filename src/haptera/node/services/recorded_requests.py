@@ -76,7 +76,7 @@ class RecordedRequests:
     def respond(self, request: Request, payload: bytes = b"", entries: bytes = b"") -> None:
         """Record that administration has succeeded, and answer when that is on the disk.
 
-        What is done is done: the answer says so even where its end cannot be recorded.
+        The answer tells of a change that was made even where its end cannot be recorded.
         """
         self._begun.pop(request).end(None).add_done_callback(lambda _: request.respond(payload, entries))
 

@@ -1,4 +1,4 @@
-"""What of the requests of a node stands in its audit log (spec/audit.md, section 3)."""
+"""The requests of a node in its audit log (spec/audit.md, section 3)."""
 
 from __future__ import annotations
 
