@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from haptera.peer import host_of
 from haptera.security import network_of
 
 
@@ -45,6 +46,5 @@ class ConnectionShares(Shares):
         """Count a connection with this remote end (``Peer.remote``). Return its address, for `give_back`; None if it is
         one too many.
         """
-        host, colon, _ = remote.rpartition(":")
-        address = network_of(host.strip("[]")) if self.limit and colon else ""
+        address = network_of(host_of(remote)) if self.limit else ""
         return address if self.take(address) else None

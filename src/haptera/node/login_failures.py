@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from haptera.errors import Code, Failure, failure
+from haptera.peer import address_of
 from haptera.security import LoginThrottle
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class LoginFailures:
         """Begin an attempt, or return why it may not be made now (2003). One that names nobody has failed already."""
         if not name:
             return None
-        address = address_of(peer)
+        address = address_of(peer.remote, peer.credentials)
         wait_ms = self._throttle.refuses(name, address, self._clock())
         if wait_ms is None:
             peer.attributes[_KEY] = name, address
@@ -47,7 +48,7 @@ class LoginFailures:
         """Take note of the end of an attempt, be it one that was malformed and named nobody."""
         begun: tuple[str, str] | None = peer.attributes.pop(_KEY, None)
         if begun is None:
-            self._throttle.malformed(address_of(peer), self._clock())
+            self._throttle.malformed(address_of(peer.remote, peer.credentials), self._clock())
         else:
             self._throttle.ended(*begun, reason is None, self._clock())
         self._recorded.ended(peer, name, mechanism, reason)
@@ -55,11 +56,3 @@ class LoginFailures:
             self._metrics.logins_total += 1
         else:
             self._metrics.logins_failed_total += 1
-
-
-def address_of(peer: Peer) -> str:
-    """The place that a peer tries from: its address without a port, or of a Unix socket the user of its process."""
-    if peer.credentials is not None:
-        return f"unix:{peer.credentials.uid}"
-    host, colon, _ = peer.remote.rpartition(":")
-    return host.strip("[]") if colon else peer.remote

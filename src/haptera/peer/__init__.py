@@ -17,7 +17,7 @@ from haptera.peer.opening import Opening, opening
 from haptera.peer.own_credential import login_of
 from haptera.peer.password_users import PasswordUsers, verifier_for
 from haptera.peer.peer import Peer, link_of, send_away
-from haptera.peer.remote_address import Credentials
+from haptera.peer.remote_address import Credentials, address_of, host_of
 from haptera.peer.request import Request, respond_all
 from haptera.peer.secret_files import check_key_file, read_key_file, read_password_file
 from haptera.peer.server import Server, tls_of
@@ -54,6 +54,7 @@ __all__ = [
     "Timeout",
     "Trace",
     "Verifier",
+    "address_of",
     "assemble",
     "check_key_file",
     "check_timeout",
@@ -61,6 +62,7 @@ __all__ = [
     "dial",
     "dial_address",
     "has_no_argument",
+    "host_of",
     "link_of",
     "listen",
     "login_of",

@@ -39,12 +39,21 @@ def describe_remote(transport: asyncio.Transport) -> str:
     return "unix"
 
 
-def place_of(remote: str, credentials: Credentials | None) -> str:
-    """Return where the other end is, for a share of each place: its network, or the user of its process."""
+def host_of(remote: str) -> str:
+    """Return the host of a name that `describe_remote` gives; empty for a Unix socket."""
+    return remote.rpartition(":")[0].strip("[]")
+
+
+def address_of(remote: str, credentials: Credentials | None) -> str:
+    """Return where the other end is: its address without a port, or of a Unix socket the user of its process."""
     if credentials is not None:
         return f"unix:{credentials.uid}"
-    host, colon, _ = remote.rpartition(":")
-    return network_of(host.strip("[]")) if colon else remote
+    return host_of(remote) or remote
+
+
+def place_of(remote: str, credentials: Credentials | None) -> str:
+    """Return where the other end is, for a share of each place: its network, or the user of its process."""
+    return network_of(address_of(remote, credentials))
 
 
 def unix_credentials(transport: asyncio.Transport) -> Credentials | None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from haptera.node.login_failures import LoginFailures, address_of
+from haptera.node.login_failures import LoginFailures
 from haptera.node.metrics import Metrics
+from haptera.peer import address_of
 from haptera.security import throttle
 from tests.unit.node.doubles import Recorded
 
@@ -51,7 +52,8 @@ class Door:
 def test_an_address_has_no_port_and_a_unix_socket_has_the_user_of_the_process(
     remote: str, uid: int | None, address: str
 ) -> None:
-    assert address_of(peer(remote, uid)) == address
+    who = peer(remote, uid)
+    assert address_of(who.remote, who.credentials) == address
 
 
 def test_a_user_waits_after_three_failures_on_whatever_connections_and_comes_in_behind_the_wait() -> None:
