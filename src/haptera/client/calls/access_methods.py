@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
 from haptera.client.calls.methods import Count, Method, Milliseconds
+
+RowT = TypeVar("RowT")
 
 
 class Whoami(msgspec.Struct, frozen=True, gc=False):
@@ -58,18 +60,10 @@ class Changed(msgspec.Struct, array_like=True, frozen=True):
     changed: bool
 
 
-class Users(msgspec.Struct, array_like=True, frozen=True):
-    rows: list[User]
-    more: bool
+class NamedRows(msgspec.Struct, Generic[RowT], array_like=True, frozen=True):
+    """Some rows of a list in the order of their names, and whether there are more behind them."""
 
-
-class Roles(msgspec.Struct, array_like=True, frozen=True):
-    rows: list[RoleInfo]
-    more: bool
-
-
-class Tokens(msgspec.Struct, array_like=True, frozen=True):
-    rows: list[ListedToken]
+    rows: list[RowT]
     more: bool
 
 
@@ -93,10 +87,10 @@ class AdminMethods:
     add_token = Method(Changed, write=True, service=SERVICE)
     remove_token = Method(Changed, write=True, service=SERVICE)
     user = Method(User, service=SERVICE)
-    users = Method(Users, service=SERVICE)
+    users = Method(NamedRows[User], service=SERVICE)
     role = Method(FoundRole, service=SERVICE)
-    roles = Method(Roles, service=SERVICE)
-    tokens = Method(Tokens, service=SERVICE)
+    roles = Method(NamedRows[RoleInfo], service=SERVICE)
+    tokens = Method(NamedRows[ListedToken], service=SERVICE)
 
 
 class SessionMethods:

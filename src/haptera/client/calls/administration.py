@@ -11,17 +11,22 @@ import os
 import secrets
 import time
 from collections.abc import AsyncGenerator, Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
 from haptera.access_rules import TOKEN_PREFIX
-from haptera.client.calls.access_methods import AdminMethods, RoleInfo, User
+from haptera.client.calls.access_methods import AdminMethods, ListedToken, NamedRows, RoleInfo, User
 from haptera.client.calls.argument_checks import ttl_ms_of
 from haptera.client.calls.calling import Calling
 from haptera.errors import ConfigurationError
 from haptera.peer import DEFAULT, Timeout
 from haptera.security import new_verifier, password_refusal
+
+if TYPE_CHECKING:
+    from haptera.client.calls.methods import Method
+
+NamedT = TypeVar("NamedT", User, RoleInfo, ListedToken)
 
 #: Random bytes of a token's secret: no guess meets it, whatever its verifier costs.
 _SECRET_SIZE: Final = 32
@@ -157,12 +162,8 @@ class Administration(Calling):
 
     async def users(self, *, timeout: Timeout = DEFAULT) -> AsyncGenerator[User, None]:
         """Iterate over the users in the order of their names. The node gives up to 1,000 with each call."""
-        after, more = "", True
-        while more:
-            page = await self._call(AdminMethods.users, ({"after": after},), timeout)
-            for user in page.rows:
-                yield user
-            after, more = page.rows[-1].name if page.rows else after, page.more and bool(page.rows)
+        async for user in self._rows(AdminMethods.users, timeout):
+            yield user
 
     async def add_role(self, name: str, *, parents: Iterable[str] = (), timeout: Timeout = DEFAULT) -> None:
         """Add a role, which has the grants of its parents.
@@ -216,12 +217,8 @@ class Administration(Calling):
 
     async def roles(self, *, timeout: Timeout = DEFAULT) -> AsyncGenerator[RoleInfo, None]:
         """Iterate over the roles in the order of their names, the built-in ``admin`` among them."""
-        after, more = "", True
-        while more:
-            page = await self._call(AdminMethods.roles, ({"after": after},), timeout)
-            for role in page.rows:
-                yield role
-            after, more = page.rows[-1].name if page.rows else after, page.more and bool(page.rows)
+        async for role in self._rows(AdminMethods.roles, timeout):
+            yield role
 
     async def add_grant(
         self, role: str, permissions: Iterable[str], pattern: str, *, timeout: Timeout = DEFAULT
@@ -287,12 +284,17 @@ class Administration(Calling):
 
     async def tokens(self, *, timeout: Timeout = DEFAULT) -> AsyncGenerator[Token, None]:
         """Iterate over the tokens in the order of their names. One that has expired stays until another is made."""
+        async for token in self._rows(AdminMethods.tokens, timeout):
+            expires_at_ms = token.expires_at_ms
+            yield Token(token.name, token.roles, None if expires_at_ms is None else expires_at_ms / 1000)
+
+    async def _rows(self, method: Method[NamedRows[NamedT]], timeout: Timeout) -> AsyncGenerator[NamedT, None]:
+        """The rows of a list, a page with each call."""
         after, more = "", True
         while more:
-            page = await self._call(AdminMethods.tokens, ({"after": after},), timeout)
-            for token in page.rows:
-                expires_at_ms = token.expires_at_ms
-                yield Token(token.name, token.roles, None if expires_at_ms is None else expires_at_ms / 1000)
+            page = await self._call(method, ({"after": after},), timeout)
+            for row in page.rows:
+                yield row
             after, more = page.rows[-1].name if page.rows else after, page.more and bool(page.rows)
 
     async def _verifier(self, password: str, user: str) -> tuple[bytes, int, bytes, bytes]:
