@@ -263,6 +263,10 @@ def files_of_rename(tree: Tree) -> Places:
     return sorted({place.split(":")[0] for place in spread_of_rename(tree)})
 
 
+#: A dialect sees of a node the command interface, and the node's part in each of its connections.
+DIALECT_FACES: Final = ("haptera.node.commands", "haptera.node.frontend")
+
+
 def past_faces(tree: Tree) -> Places:
     """Imports of a module inside another layer, past the layer's face; ``python -m haptera`` is the command line."""
     places = []
@@ -271,6 +275,8 @@ def past_faces(tree: Tree) -> Places:
             continue
         for node in module.nodes:
             if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                if module.layer == "dialects" and node.module in DIALECT_FACES:
+                    continue
                 parts = node.module.split(".")
                 if parts[0] == "haptera" and len(parts) > 2 and parts[1] in tree.layers and parts[1] != module.layer:
                     places.append(f"{module.path}:{node.lineno} {node.module}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 PORT: Final = 7457
+#: The port of each protocol that a node speaks: its own, and those of its dialects.
+PORTS: Final = {"haptera": PORT, "resp": 6379, "cafe": 7777}
 URL: Final = f"haptera://127.0.0.1:{PORT}"
 
 #: Below the present directory.

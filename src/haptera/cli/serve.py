@@ -120,22 +120,22 @@ class _Serving:
             return self._report(error)
 
     async def _serve(self) -> int:
-        from haptera.node import Node, NodeServer, check_listening, check_password, make_administrator
-        from haptera.transport import parse
+        from haptera.dialects import DIALECTS
+        from haptera.node import Node, NodeServer, check_listening, check_password, make_administrator, parse_listener
 
-        check_listening(self._config)
+        check_listening(self._config, DIALECTS)
         check_password(self._config, self._password)
         node = await self._unless_stopped(Node.open(self._config))
         if node is None:
             return DONE
-        server = NodeServer(node)
+        server = NodeServer(node, DIALECTS)
         try:
             node.freeze()
             made = await make_administrator(node, self._password)
             if made is not None:
                 _show_password(self._config.admin_user, made)
             # Before the log says that it listens: who reads that may send one at once.
-            if any(parse(url).tls for url in self._config.listen):
+            if any(parse_listener(url).tls for url in self._config.listen):
                 asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._on_hang_up, server)
             await server.start()
             self._announce(node, server)
@@ -203,11 +203,11 @@ class _Serving:
 
     def _signed_by_exchange(self, server: NodeServer) -> list[str]:
         """The addresses whose frames the keys of a login sign."""
-        from haptera.peer import read_listening_options
-        from haptera.transport import parse
+        from haptera.dialects import DIALECTS
+        from haptera.node import read_listened
 
         pairs = zip(self._config.listen, server.urls, strict=False)  # the local socket is behind them
-        return [url for configured, url in pairs if read_listening_options(parse(configured)).signs_by_exchange]
+        return [url for configured, url in pairs if read_listened(configured, DIALECTS).signs_by_exchange]
 
     def _report(self, error: BaseException) -> int:
         """Say in one line why the node cannot serve, and give the exit code that stands for it."""

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from haptera.node.descriptors import raise_limit
     from haptera.node.first_start import AdminPassword, check_password, make_administrator
     from haptera.node.key_rotation import CurrentKeys
-    from haptera.node.listening import NodeServer, check_listening
+    from haptera.node.listened import parse_listener, read_listened
+    from haptera.node.listening import NodeServer
+    from haptera.node.listening_checks import check_listening
     from haptera.node.logging import configure_logging, fields_of
     from haptera.node.malloc_settings import return_large_blocks
     from haptera.node.master_key import MasterKeyCommand, MasterKeySource, read_master_key_file
@@ -95,7 +97,9 @@ __all__ = [
     "noted_head",
     "of_directory",
     "page_steps",
+    "parse_listener",
     "raise_limit",
+    "read_listened",
     "read_master_key_file",
     "restore_backup",
     "return_large_blocks",
@@ -141,10 +145,9 @@ _NAMES: Final = {
     "haptera.node.offline.verify": ("Start", "Verification", "verify"),
     "haptera.node.option_kinds": ("flag_of",),
     "haptera.node.scans": ("page_steps",),
-    "haptera.node.listening": (
-        "NodeServer",
-        "check_listening",
-    ),
+    "haptera.node.listened": ("parse_listener", "read_listened"),
+    "haptera.node.listening": ("NodeServer",),
+    "haptera.node.listening_checks": ("check_listening",),
     "haptera.node.services.admin_methods": ("ADMIN_METHODS",),
     "haptera.node.services.kv_methods": ("METHODS",),
     "haptera.node.services.backup_stream": ("backup_answer",),

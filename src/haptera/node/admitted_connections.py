@@ -11,13 +11,14 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from haptera.errors import Code
-from haptera.peer import EXTERNAL, send_away
+from haptera.node.visitor import send_away
+from haptera.peer import EXTERNAL
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from haptera.peer import Peer
+    from haptera.node.visitor import Visitor
     from haptera.state import Access, access_operations
 
 _logger = logging.getLogger(__name__)
@@ -36,13 +37,13 @@ class AdmittedConnections:
         self._now_ms = now_ms
         self._loop = loop
         #: By the user and the verifier that the proof was of; None where it was of none.
-        self._open: dict[tuple[str, access_operations.StoredVerifier | None], set[Peer]] = {}
+        self._open: dict[tuple[str, access_operations.StoredVerifier | None], set[Visitor]] = {}
         # The next look, and the end of a token for which it comes.
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms: int | None = None
         self._ending: set[asyncio.Task[None]] = set()
 
-    def add(self, peer: Peer, user: str, mechanism: str) -> None:
+    def add(self, peer: Visitor, user: str, mechanism: str) -> None:
         """Take a connection that comes in now."""
         verifier = None if mechanism == EXTERNAL else self._access.login(user, self._now_ms()).verifier
         key = user, verifier
@@ -85,7 +86,7 @@ class AdmittedConnections:
         self._timer_ms = end_ms
         self._timer = self._loop.call_later(min(wait_s, LOOK_MAX_S), self.look)
 
-    def _forget(self, key: tuple[str, access_operations.StoredVerifier | None], peer: Peer) -> None:
+    def _forget(self, key: tuple[str, access_operations.StoredVerifier | None], peer: Visitor) -> None:
         peers = self._open.get(key)
         if peers is not None:
             peers.discard(peer)

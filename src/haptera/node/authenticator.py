@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from haptera.errors import Failure
     from haptera.node.external_users import ExternalUsers
     from haptera.node.login_failures import LoginFailures
-    from haptera.peer import Peer
+    from haptera.node.visitor import Visitor
     from haptera.state import Access
 
     #: Gives the identity that a peer has without a further proof; None for one that has to prove its identity.
-    Implied = Callable[[Peer], Identity | None]
+    Implied = Callable[[Visitor], Identity | None]
 
 #: The mechanisms of a node, best first. The listener leaves out those that a connection is not fit for.
 MECHANISMS: Final = ("EXTERNAL", SCRAM_SHA_256, "PLAIN")
@@ -47,7 +47,7 @@ class NodeAuthenticator:
         external: ExternalUsers,
         implied: Implied,
         failures: LoginFailures,
-        came_in: Callable[[Peer, Identity], None],
+        came_in: Callable[[Visitor, Identity], None],
     ) -> None:
         assert secret, "a decoy of no secret is known to everyone"
         self._access = access
@@ -58,18 +58,26 @@ class NodeAuthenticator:
         self._failures = failures
         self._came_in = came_in
 
-    def mechanisms(self, peer: Peer) -> tuple[str, ...]:
+    def mechanisms(self, peer: Visitor) -> tuple[str, ...]:
         """Return the ways in which a peer may prove its identity; none where it needs no proof."""
-        return MECHANISMS if self._implied(peer) is None else ()
+        return MECHANISMS if self.identity_of(peer) is None else ()
 
-    def implied(self, peer: Peer) -> Identity:
+    def implied(self, peer: Visitor) -> Identity:
         """Return the identity of a peer that needs no proof."""
-        identity = self._implied(peer)
+        identity = self.identity_of(peer)
         assert identity is not None, "its identity was to be proved"
-        self._came_in(peer, identity)
+        self.entered(peer, identity)
         return identity
 
-    def external(self, peer: Peer) -> str | None:
+    def identity_of(self, visitor: Visitor) -> Identity | None:
+        """Return the identity of one that needs no proof; None of one that does."""
+        return self._implied(visitor)
+
+    def entered(self, visitor: Visitor, identity: Identity) -> None:
+        """Take note of one that has its identity without a proof."""
+        self._came_in(visitor, identity)
+
+    def external(self, peer: Visitor) -> str | None:
         """Return the user that a peer's certificate or process stands for, if there is such a user and it may come in.
 
         A token is no user: a certificate with the name of one stands for nobody.
@@ -94,23 +102,23 @@ class NodeAuthenticator:
         verifier = Verifier(found.salt, found.iterations, found.stored_key, found.server_key)
         return verifier, admitted and stored is not None
 
-    def refuses(self, peer: Peer, name: str) -> Failure | None:
+    def refuses(self, peer: Visitor, name: str) -> Failure | None:
         """Return 2003 where a peer may not try to be a user now, because of failures of before."""
         return self._failures.refuses(peer, name)
 
-    def ended(self, peer: Peer, name: str, mechanism: str, reason: str | None) -> None:
+    def ended(self, peer: Visitor, name: str, mechanism: str, reason: str | None) -> None:
         """Take note of the end of an attempt."""
         self._failures.ended(peer, name, mechanism, reason)
         if reason is None and peer.identity is not None:
             self._came_in(peer, peer.identity)
 
 
-def of_users(peer: Peer) -> Identity | None:
+def of_users(peer: Visitor) -> Identity | None:
     """Of a listener where each peer has to prove its identity."""
     return None
 
 
-def of_local_socket(peer: Peer) -> Identity | None:
+def of_local_socket(peer: Visitor) -> Identity | None:
     """Of the socket in the data directory: who runs the node could read its files, and so could root."""
     credentials = peer.credentials
     if credentials is None or credentials.uid not in {os.geteuid(), _ROOT}:

@@ -18,9 +18,11 @@ from haptera.node.authenticator import MECHANISMS, NodeAuthenticator, of_local_s
 from haptera.node.config import OPTIONS, NodeConfig
 from haptera.node.connection_shares import ConnectionShares, Shares
 from haptera.node.descriptors import LOCAL_CONNECTIONS_MAX, connections_max, needed
-from haptera.node.exposure import check_exposure, warn_of_exposure, warn_of_no_authentication
+from haptera.node.exposure import warn_of_exposure, warn_of_no_authentication
 from haptera.node.external_users import ExternalUsers, read_external_users
 from haptera.node.first_start import node_secret
+from haptera.node.frontend import Facts, FrontendServer, Gateway
+from haptera.node.listened import NO_DIALECTS, dialect_of, read_listened
 from haptera.node.login_failures import LoginFailures
 from haptera.node.request_rates import RequestRates
 from haptera.node.services.admin import AdminService
@@ -30,25 +32,22 @@ from haptera.node.services.recording import AuditRecording
 from haptera.node.services.server import ServerService
 from haptera.node.services.session import NodeSessionService
 from haptera.node.services.submitters import LOCAL_MECHANISM, admit
-from haptera.peer import link_of, listen, read_key_file, read_listening_options, tls_of
-from haptera.transport import (
-    SOCKET_PATH_MAX,
-    UNIX_SCHEME,
-    check_free,
-    group_id,
-    load_context,
-    parse,
-    remove_socket,
-    url_of,
-)
-from haptera.wire import Limits, available
+from haptera.node.visitor import refuse
+from haptera.peer import listen, read_key_file, read_listening_options, tls_of
+from haptera.transport import SOCKET_PATH_MAX, TCP_SCHEME, UNIX_SCHEME, parse, remove_socket, url_of
+from haptera.wire import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from haptera.node.authenticator import Implied
+    from haptera.node.frontend import FrontendConnection
+    from haptera.node.listened import Dialects
+    from haptera.node.metrics import Metrics
     from haptera.node.node import Node
+    from haptera.node.visitor import Visitor
     from haptera.peer import Identity, Peer, Server, Service
+    from haptera.transport import Address
 
 _logger = logging.getLogger(__name__)
 
@@ -69,11 +68,15 @@ class NodeServer:
     The node's data directory is locked by the node, so a socket found in it belongs to no living process.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, dialects: Dialects = NO_DIALECTS) -> None:
         self.urls: list[str] = []
         self.local_socket: str | None = None
         self._node = node
         self._servers: list[Server] = []
+        #: The listeners of dialects, and what all of them tell about the node.
+        self._frontends: list[FrontendServer] = []
+        self._dialects = node.dialects = dialects
+        self._facts = Facts(node, lambda: [each for frontend in self._frontends for each in frontend.connections])
         self._max_connections = node.config.max_connections
         self._shares = ConnectionShares(node.config.max_connections_per_address)
         self._user_shares = Shares(node.config.max_connections_per_user)
@@ -87,10 +90,12 @@ class NodeServer:
         self._login_failures = LoginFailures(node.metrics, recording.requests, asyncio.get_running_loop().time)
         self._server_service = ServerService(node, recording.requests)
         self._kv_service = KvService(node.commands, node.metrics, node.watches, recording)
+        self._rates = RequestRates(node.config.session_rate, node.config.user_rate, node.config.rate_burst)
         self._services: tuple[Service, ...] = (
             *rated(
                 [self._kv_service, self._server_service, AdminService(node.commands, node.metrics, recording.requests)],
-                node,
+                self._rates,
+                node.metrics,
             ),
             NodeSessionService(node.metrics, node.roles_of),
         )
@@ -99,12 +104,12 @@ class NodeServer:
             {
                 "connections": lambda: node.connections,
                 "connections_refused_total": lambda: (
-                    sum(server.refused for server in self._servers) + self._shares.refused + self._user_shares.refused
+                    sum(server.refused for server in self._every) + self._shares.refused + self._user_shares.refused
                 ),
                 "certificate_end_time_seconds": lambda: node.certificate_ends_at or 0,
-                "half_open_connections": lambda: sum(server.half_open for server in self._servers),
+                "half_open_connections": lambda: sum(server.half_open for server in self._every),
                 "requests_in_flight": lambda: self._sum(lambda peer: peer.serving),
-                "tls_failed_total": lambda: sum(server.tls_failures for server in self._servers),
+                "tls_failed_total": lambda: sum(server.tls_failures for server in self._every),
                 "tls_files_refused_total": lambda: sum(tls.failed_reloads for tls in node.tls),
                 **{name: partial(self._total, name) for name in _COUNTED},
             }
@@ -125,10 +130,14 @@ class NodeServer:
         mode = int(config.socket_mode, 8)
         try:
             for url in config.listen:
-                key = None if parse(url).tls or signs_by_exchange(url) else signing_key
-                implied = self._implied(url, key)
                 try:
-                    await self._listen(url, key, self._max_connections, implied, mode=mode, group=config.socket_group)
+                    address, tls, _, by_exchange = read_listened(url, self._dialects)
+                    if address.protocol == TCP_SCHEME:
+                        key = None if tls is not None or by_exchange else signing_key
+                        implied, group = self._implied(url, key), config.socket_group
+                        await self._listen(url, key, self._max_connections, implied, mode=mode, group=group)
+                    else:
+                        await self._listen_for_dialect(address, mode)
                 except OSError as error:
                     raise ConfigurationError(f"cannot listen on {url}: {error.strerror or error}") from error
             await self._listen_locally()
@@ -139,7 +148,7 @@ class NodeServer:
             _logger.info("listening", extra={"url": url})
         warn_of_no_authentication(config)
         for configured, url in zip(config.listen, self.urls, strict=False):  # the local socket is behind them
-            warn_of_exposure(configured, url, config)
+            warn_of_exposure(configured, url, config, self._dialects)
 
     def _limit_connections(self, config: NodeConfig) -> None:
         listeners = len(config.listen)
@@ -158,20 +167,21 @@ class NodeServer:
 
     def reload_certificates(self) -> bool:
         """Read the files of TLS again, and return whether all can be used. The log says what is wrong with them."""
-        usable = [server.reload_certificates() for server in self._servers]  # of each, whatever the others are
+        usable = [server.reload_certificates() for server in self._every]  # of each, whatever the others are
         return all(usable)
 
     async def drain(self, timeout: float) -> None:
         """Accept no connection and take no request any more, and give the requests under way `timeout` seconds."""
         self._kv_service.stop()
         self._server_service.stop()
-        await asyncio.gather(*(server.drain(timeout) for server in self._servers))
+        await asyncio.gather(*(server.drain(timeout) for server in self._every))
 
     async def aclose(self) -> None:
         """Close every listener and connection."""
         self._node.on_access_changed = None
         self._admitted.stop()
-        servers, self._servers = self._servers, []
+        servers = self._every
+        self._servers, self._frontends = [], []
         for server in servers:
             await server.aclose()
 
@@ -179,6 +189,10 @@ class NodeServer:
         """The identity of the peers at an address that need no other proof."""
         if signing_key is None and read_listening_options(parse(url)).signing_key is None:
             return of_users
+        return self._implied_by_key()
+
+    def _implied_by_key(self) -> Implied:
+        """The identity of the peers that have a pre-shared key."""
         node = self._node
         user = node.config.signing_user or node.config.admin_user
         if not node.config.no_auth and user not in node.access.users:
@@ -216,6 +230,30 @@ class NodeServer:
         # Of TCP the listener knows the port; the URL of a socket is as it was given, with its signs quoted.
         self.urls.append(url if url.startswith(UNIX_SCHEME) else server.url)
 
+    async def _listen_for_dialect(self, address: Address, mode: int) -> None:
+        dialect = dialect_of(address, self._dialects)
+        signed = dialect.is_signed(dialect.settings(address))
+        authenticator = self._authenticator(self._implied_by_key() if signed else of_users)
+        server = FrontendServer(
+            dialect,
+            address,
+            Gateway(self._node, authenticator, self._rates, self._facts),
+            self._node.config,
+            self._budget,
+            max_connections=self._max_connections,
+            on_connection=self._on_connection,
+        )
+        await server.start(mode=mode, group=self._node.config.socket_group)
+        self._frontends.append(server)
+        if server.tls is not None:
+            self._node.tls = (*self._node.tls, server.tls)
+        self.urls.append(server.url)
+
+    @property
+    def _every(self) -> list[Server | FrontendServer]:
+        """All listeners."""
+        return [*self._servers, *self._frontends]
+
     async def _listen_locally(self) -> None:
         path = self._node.local_socket_path
         if len(os.fsencode(path)) > SOCKET_PATH_MAX:
@@ -241,60 +279,72 @@ class NodeServer:
         address = self._shares.take_of(peer.remote)
         if address is None:
             # Without the second that others have to read why: else they would take the places of the others meanwhile.
-            _refuse(peer, self._shares, linger=False)
+            refuse(peer, Code.TOO_MANY_CONNECTIONS, {"limit": self._shares.limit}, linger=False)
             return
         self._node.metrics.connections_total += 1
         self._node.connections += 1
         admit(peer, self._node.commands)
         peer.on_close(lambda: self._on_close(peer, address))
 
-    def _on_proof(self, peer: Peer, identity: Identity) -> None:
+    def _on_connection(self, connection: FrontendConnection) -> Callable[[], None] | None:
+        """A connection of a dialect was accepted. Returns what is to be called when it is gone, if it is taken."""
+        address = self._shares.take_of(connection.caller.remote)
+        if address is None:
+            refuse(connection.caller, Code.TOO_MANY_CONNECTIONS, {"limit": self._shares.limit}, linger=False)
+            return None
+        self._node.metrics.connections_total += 1
+        self._node.connections += 1
+        return lambda: self._count_end(address, _of_connection(connection))
+
+    def _on_proof(self, peer: Visitor, identity: Identity) -> None:
         """A connection has an identity. The node's own user is let in at the local socket, however many there are."""
         user = "" if identity.mechanism == LOCAL_MECHANISM else identity.user
         if not self._user_shares.take(user):
-            _refuse(peer, self._user_shares, linger=True)
+            refuse(peer, Code.TOO_MANY_CONNECTIONS, {"limit": self._user_shares.limit}, linger=True)
         else:
             peer.on_close(lambda: self._user_shares.give_back(user))
             if identity.mechanism in MECHANISMS:
                 self._admitted.add(peer, identity.user, identity.mechanism)
 
     def _on_close(self, peer: Peer, address: str) -> None:
-        self._shares.give_back(address)
-        self._node.connections -= 1
-        self._node.collector.connection_ended()
-        for name, read in _COUNTED.items():
-            self._ended[name] += read(peer)
+        self._count_end(address, {name: read(peer) for name, read in _COUNTED.items()})
         error = peer.error
         if error is not None:
             found_here = isinstance(error, RemoteProtocolError)
             name = "protocol_errors_total" if found_here else "protocol_errors_reported_total"
             self._node.metrics.count_code(name, error.code)
 
+    def _count_end(self, address: str, counted: dict[str, int]) -> None:
+        """A connection has ended, with these numbers."""
+        self._shares.give_back(address)
+        self._node.connections -= 1
+        self._node.collector.connection_ended()
+        for name, number in counted.items():
+            self._ended[name] += number
+
     def _total(self, name: str) -> int:
-        return self._ended[name] + self._sum(_COUNTED[name])
+        of_dialects = sum(_of_connection(each).get(name, 0) for each in self._facts.connections())
+        return self._ended[name] + self._sum(_COUNTED[name]) + of_dialects
 
     def _sum(self, read: Callable[[Peer], int]) -> int:
         return sum(read(peer) for server in self._servers for peer in server.peers)
 
 
-def _refuse(peer: Peer, shares: Shares, *, linger: bool) -> None:
-    """End a connection that is one too many."""
-    link_of(peer).closing.refuse(Code.TOO_MANY_CONNECTIONS, {"limit": shares.limit}, linger=linger)
+def _of_connection(connection: FrontendConnection) -> dict[str, int]:
+    """The numbers that a connection of a dialect counts by itself."""
+    return {
+        "requests_received_total": connection.caller.requests_received,
+        "wire_received_bytes_total": connection.bytes_received,
+        "wire_sent_bytes_total": connection.bytes_sent,
+    }
 
 
-def signs_by_exchange(url: str) -> bool:
-    """Whether the frames at an address are signed with the keys of each exchange, and so with no shared one."""
-    return read_listening_options(parse(url)).signs_by_exchange
-
-
-def rated(services: Sequence[Service], node: Node) -> Sequence[Service]:
+def rated(services: Sequence[Service], rates: RequestRates, metrics: Metrics) -> Sequence[Service]:
     """The services as a node with request rates serves them; where it has none, as they are."""
-    config = node.config
-    rates = RequestRates(config.session_rate, config.user_rate, config.rate_burst)
     if not rates.any:
         return services
     clock = asyncio.get_running_loop().time
-    return [RatedService(service, rates, node.metrics, clock) for service in services]
+    return [RatedService(service, rates, metrics, clock) for service in services]
 
 
 def settings(config: NodeConfig) -> dict[str, Any]:
@@ -303,31 +353,3 @@ def settings(config: NodeConfig) -> dict[str, Any]:
         option.keyword: option.given(getattr(config, name)) for name, option in OPTIONS.items() if option.keyword
     }
     return {**keywords, "limits": Limits(**{name: getattr(config, name) for name in Limits.__struct_fields__})}
-
-
-def check_listening(config: NodeConfig) -> None:
-    """Raise ConfigurationError for an address that the node cannot listen on, for a group or codec that is missing, and
-    for too few descriptors.
-
-    A node asks before it makes its data directory, so that a start by mistake leaves nothing behind.
-    """
-    for url in config.listen:
-        address = parse(url)
-        tls = read_listening_options(address).tls
-        if tls is not None:
-            load_context(tls)
-            if config.no_auth and config.signing_key_file is not None and tls.authorities is None:
-                raise ConfigurationError(
-                    f"{address}: frames are never signed inside TLS, so that signing_key_file protects nothing there; "
-                    "name the authority of the clients' certificates with client_ca=FILE"
-                )
-        if config.no_auth and signs_by_exchange(url):
-            raise ConfigurationError(f"{address}: signed=scram takes its keys from a login, and no_auth has none")
-        check_exposure(url, config)
-        check_free(address, config.data_dir)
-    read_external_users(config.external_users_file)
-    connections_max(config.max_connections, len(config.listen))
-    if config.socket_group is not None:
-        group_id(config.socket_group)
-    if config.compression == "zstd" and not available():
-        raise ConfigurationError("compression needs the extra: pip install 'haptera[zstd]'")

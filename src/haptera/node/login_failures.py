@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from haptera.node.metrics import Metrics
     from haptera.node.services.recorded_requests import RecordedRequests
-    from haptera.peer import Peer
+    from haptera.node.visitor import Visitor
 
 #: The name and the address of an attempt that is under way, among the attributes of its connection: one at a time.
 _KEY: Final = "haptera.login"
@@ -31,7 +31,7 @@ class LoginFailures:
         self._clock = clock
         self._throttle = LoginThrottle()
 
-    def refuses(self, peer: Peer, name: str) -> Failure | None:
+    def refuses(self, peer: Visitor, name: str) -> Failure | None:
         """Begin an attempt, or return why it may not be made now (2003). One that names nobody has failed already."""
         if not name:
             return None
@@ -44,7 +44,7 @@ class LoginFailures:
         self._recorded.ended(peer, name, "", _TOO_SOON, Code.AUTHENTICATION_LOCKED)
         return failure(Code.AUTHENTICATION_LOCKED, {"retry_after_ms": wait_ms}, outcome="not_applied")
 
-    def ended(self, peer: Peer, name: str, mechanism: str, reason: str | None) -> None:
+    def ended(self, peer: Visitor, name: str, mechanism: str, reason: str | None) -> None:
         """Take note of the end of an attempt, be it one that was malformed and named nobody."""
         begun: tuple[str, str] | None = peer.attributes.pop(_KEY, None)
         if begun is None:

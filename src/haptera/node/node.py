@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import time
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from haptera import defaults, forks
@@ -33,9 +34,10 @@ from haptera.state import Logged, limits, node_operations
 from haptera.storage import OsFileSystem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from haptera.node.config import NodeConfig
+    from haptera.node.frontend import Dialect
     from haptera.node.master_key import Origin
     from haptera.replication import Writer
     from haptera.state import Access, MaintenancePeriod
@@ -58,6 +60,8 @@ class Node:
 
     #: The files of TLS of the listeners that have it.
     tls: tuple[TlsKeeper, ...] = ()
+    #: The dialects that its listeners may be of.
+    dialects: Mapping[str, Dialect] = MappingProxyType({})
     #: Called when users, roles or tokens have changed; its listeners set it.
     on_access_changed: Callable[[], None] | None = None
     _access_revision = 0

@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 import msgspec
 
+from haptera import defaults
 from haptera.access_rules import LOCAL_USER, is_user_name
 from haptera.connection import BOUNDS, Bound
 from haptera.errors import ConfigurationError
@@ -143,7 +144,7 @@ def _address(url: str) -> None:
     from haptera.transport import parse  # noqa: PLC0415  # only a node that listens needs it, not every user of the defaults
 
     try:
-        parsed = parse(url)
+        parsed = parse(url, tuple(defaults.PORTS))
     except ConfigurationError as error:
         raise ValueError(str(error)) from error
     if parsed.user or parsed.password:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from haptera.access_rules import ADMIN_ROLE
 from haptera.node.exposure import exposure, is_local
-from haptera.peer import read_listening_options
+from haptera.node.listened import parse_listener, read_listened
 from haptera.storage import OsFileSystem, kept_master_keys
-from haptera.transport import parse
 
 if TYPE_CHECKING:
     from haptera.node.config import NodeConfig
+    from haptera.node.listened import Dialects
     from haptera.node.node import Node
     from haptera.state import Access
 
@@ -53,7 +53,7 @@ class Weakness(NamedTuple):
 def of_settings(node: Node, now_s: float) -> list[Weakness]:
     """The weaknesses that a running node knows of itself, without a look at the disk. ``now_s`` is Unix time."""
     return [
-        *_of_listeners(node.config),
+        *_of_listeners(node.config, node.dialects),
         *_of_certificates(node.certificate_ends_at, now_s),
         *_of_users(node.access, node.config),
         *_of_configuration(node.config),
@@ -68,18 +68,18 @@ def in_order(found: list[Weakness]) -> list[Weakness]:
     return sorted(found, key=lambda weakness: severities.index(weakness.severity))
 
 
-def _of_listeners(config: NodeConfig) -> Iterator[Weakness]:
+def _of_listeners(config: NodeConfig, dialects: Dialects) -> Iterator[Weakness]:
     if config.no_auth:
         finding = "no caller has to prove its identity: anyone who can reach the node may read and change everything"
         yield Weakness("high", "no_authentication", finding, "start it without no_auth")
     for url in config.listen:
-        lack = exposure(url, config)
+        lack = exposure(url, config, dialects)
         if lack is not None:
-            yield Weakness("high", "insecure_listen", f"{url}: {lack}", "listen with hapteras://, and with users")
-        elif not is_local(url) and read_listening_options(parse(url)).tls is None:
+            yield Weakness("high", "insecure_listen", f"{url}: {lack}", "listen inside TLS, and with users")
+        elif not is_local(url) and read_listened(url, dialects).tls is None:
             finding = f"{url} is signed and not encrypted: keys and values can be read on the way"
-            yield Weakness("medium", "no_encryption", finding, "listen with hapteras://")
-    if int(config.socket_mode, 8) & stat.S_IRWXO and any(not parse(url).hosts for url in config.listen):
+            yield Weakness("medium", "no_encryption", finding, "listen inside TLS")
+    if int(config.socket_mode, 8) & stat.S_IRWXO and any(not parse_listener(url).hosts for url in config.listen):
         finding = f"every user of this machine may open the Unix sockets, because their mode is {config.socket_mode}"
         yield Weakness("low", "socket_open_to_all", finding, "socket_mode 660 with a socket_group")
 
@@ -142,7 +142,7 @@ def of_secret_files(config: NodeConfig) -> Iterator[Weakness]:
     """
     named = [config.signing_key_file, config.master_key_file, config.admin_password_file]
     for url in config.listen:
-        address = parse(url)
+        address = parse_listener(url)
         named += [address.options.get("key"), address.options.get("key_file")]
     for file in dict.fromkeys(name for name in named if name is not None):
         yield from _of_secret_file(file)

@@ -10,14 +10,23 @@ import logging
 from haptera.peer.assembly import assemble
 from haptera.peer.authentication import EXTERNAL, PLAIN, SCRAM, Authenticator
 from haptera.peer.call import DEFAULT, Answer, Call, CallStream, Timeout, check_timeout
+from haptera.peer.event_log import EventLog
 from haptera.peer.identity import ANYONE, Identity
 from haptera.peer.keywords import ConnectionOptions
 from haptera.peer.listen_and_dial import dial, dial_address, listen
 from haptera.peer.opening import Opening, opening
 from haptera.peer.own_credential import login_of
 from haptera.peer.password_users import PasswordUsers, verifier_for
+from haptera.peer.password_work import WORK
 from haptera.peer.peer import Peer, link_of, send_away
-from haptera.peer.remote_address import Credentials, address_of, host_of
+from haptera.peer.remote_address import (
+    Credentials,
+    address_of,
+    describe_remote,
+    host_of,
+    place_of,
+    unix_credentials,
+)
 from haptera.peer.request import Request, respond_all
 from haptera.peer.secret_files import check_key_file, read_key_file, read_password_file
 from haptera.peer.server import Server, tls_of
@@ -37,12 +46,14 @@ __all__ = [
     "EXTERNAL",
     "PLAIN",
     "SCRAM",
+    "WORK",
     "Answer",
     "Authenticator",
     "Call",
     "CallStream",
     "ConnectionOptions",
     "Credentials",
+    "EventLog",
     "Identity",
     "Opening",
     "PasswordUsers",
@@ -59,6 +70,7 @@ __all__ = [
     "check_key_file",
     "check_timeout",
     "decoy",
+    "describe_remote",
     "dial",
     "dial_address",
     "has_no_argument",
@@ -68,6 +80,7 @@ __all__ = [
     "login_of",
     "method",
     "opening",
+    "place_of",
     "read_key_file",
     "read_listening_options",
     "read_options",
@@ -75,5 +88,6 @@ __all__ = [
     "respond_all",
     "send_away",
     "tls_of",
+    "unix_credentials",
     "verifier_for",
 ]

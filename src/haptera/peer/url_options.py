@@ -13,7 +13,7 @@ from haptera.connection import BOUNDS
 from haptera.errors import ConfigurationError
 from haptera.peer.own_credential import MECHANISMS
 from haptera.peer.secret_files import read_key_file
-from haptera.transport import TLS_VERSION_DEFAULT, TLS_VERSIONS, TlsFiles
+from haptera.transport import TLS_OPTIONS, TlsFiles, check_tls_option, read_tls_files
 
 if TYPE_CHECKING:
     from haptera.transport import Address
@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 _COMPRESSION: Final = {"zstd": True, "none": False}
 #: The protocol inside TLS, as both sides name it (spec/protocol.md, section 1).
 ALPN: Final = "haptera/1"
-#: The options of a URL ``hapteras://``, of which the first are for both sides.
-_TLS_OPTIONS: Final = frozenset({"cert", "key", "tls_min"})
-_TLS_OF_DIALLING: Final = frozenset({"ca"})
-_TLS_OF_LISTENING: Final = frozenset({"client_ca", "crl"})
-_TLS_ALL: Final = _TLS_OPTIONS | _TLS_OF_DIALLING | _TLS_OF_LISTENING
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -89,11 +84,11 @@ def _read(address: Address, *, listening: bool) -> Options:
         elif name == "auth":
             if value not in MECHANISMS:
                 _refuse(address, f"auth is {', '.join(MECHANISMS)}, not {value!r}")
-        elif name in _TLS_ALL:
-            _check_tls_option(address, name, listening=listening)
+        elif name in TLS_OPTIONS:
+            check_tls_option(address, name, listening=listening)
         elif name not in {"signed", "key_file"}:
             _refuse(address, f"the option {name!r} is not known to this version")
-    tls = _tls_files(address, listening=listening) if address.tls else None
+    tls = read_tls_files(address, ALPN, listening=listening) if address.tls else None
     key = _signing_key(address)
     by_exchange = address.options.get("signed") == "scram"
     auth = address.options.get("auth")
@@ -106,38 +101,6 @@ def refuse_user(address: Address) -> None:
     """Refuse the credential of a URL that nothing is dialled by: one is never dropped."""
     if address.user is not None:
         raise ConfigurationError(f"{address} has a user, and a listener has none")
-
-
-def _check_tls_option(address: Address, name: str, *, listening: bool) -> None:
-    """Refuse an option of TLS that means nothing here."""
-    if not address.tls:
-        _refuse(address, f"{name} is an option of hapteras://, the URL of TLS")
-    if name in (_TLS_OF_DIALLING if listening else _TLS_OF_LISTENING):
-        _refuse(address, f"{name} is an option of the {'dialling' if listening else 'listening'} side")
-    if not address.options[name]:
-        _refuse(address, f"{name} has no value")
-    if name == "tls_min" and address.options[name] not in TLS_VERSIONS:
-        _refuse(address, f"tls_min is {' or '.join(TLS_VERSIONS)}, not {address.options[name]!r}")
-
-
-def _tls_files(address: Address, *, listening: bool) -> TlsFiles:
-    given = address.options
-    certificate, key = given.get("cert"), given.get("key")
-    if listening and (certificate is None or key is None):
-        _refuse(address, "TLS needs cert=FILE and key=FILE, the certificate of the listener and its key")
-    if (certificate is None) != (key is None):
-        _refuse(address, "cert and key belong together: the certificate and its key")
-    if "crl" in given and "client_ca" not in given:
-        _refuse(address, "crl lists revoked certificates of client_ca, which is missing")
-    return TlsFiles(
-        listening=listening,
-        certificate=certificate,
-        key=key,
-        authorities=given.get("client_ca" if listening else "ca"),
-        revoked=given.get("crl"),
-        oldest_version=given.get("tls_min", TLS_VERSION_DEFAULT),
-        alpn=ALPN,
-    )
 
 
 def _signing_key(address: Address) -> bytes | None:

@@ -125,7 +125,7 @@ class SimulatedNetwork:
         loop = asyncio.get_running_loop()
         if address.path:
             unix = await loop.create_unix_server(accept, address.path, start_serving=False)
-            return BoundSockets([unix], url_of(address.path), None)
+            return BoundSockets([unix], url_of(address.path, address.scheme), None)
         host, port = address.hosts[0]
         server = await loop.create_server(accept, host, port, start_serving=False)
         return BoundSockets([server], url_of((host, server.sockets[0].getsockname()[1]), address.scheme), None)

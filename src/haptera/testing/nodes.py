@@ -17,6 +17,7 @@ from haptera.testing.directories import socket_directory
 from haptera.testing.filesystem import Crashed, MemoryFileSystem
 
 try:
+    from haptera.dialects import DIALECTS
     from haptera.node import OPTIONS, AdminPassword, Node, NodeConfig, NodeServer, make_administrator
 except ModuleNotFoundError as error:
     raise ConfigurationError(f"a node needs the package {error.name}: pip install 'haptera[server]'") from error
@@ -98,7 +99,7 @@ async def node(
             writer=_LoopWriter(loop, write_delay) if virtual else None,
             archive_writer=_LoopWriter(loop, 0.0) if virtual else None,
         )
-        server = NodeServer(opened)
+        server = NodeServer(opened, DIALECTS)
         try:
             await make_administrator(opened, AdminPassword(admin_password, opened.config.admin_password_file))
             await server.start()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from haptera.transport.address import (
     TCP_SCHEME,
-    TLS_SCHEME,
     UNIX_SCHEME,
     Address,
     Place,
@@ -42,8 +41,9 @@ from haptera.transport.secret_files import (
     warn_of_mode,
 )
 from haptera.transport.sockets import gathers, is_near, let_go, tune, untaken
-from haptera.transport.tls_context import TLS_VERSION_DEFAULT, TLS_VERSIONS, TlsContext, TlsFiles, load_context
+from haptera.transport.tls_context import TlsContext, TlsFiles, load_context
 from haptera.transport.tls_keeper import TlsKeeper, context_to_dial
+from haptera.transport.tls_options import TLS_OPTIONS, check_tls_option, read_tls_files
 from haptera.transport.tls_transport import Foreign, TlsFailed, TlsSession, TlsTransport
 from haptera.transport.unclosed import warn_unclosed
 
@@ -57,9 +57,7 @@ __all__ = [
     "TCP_SCHEME",
     "TLS_HANDSHAKE_S",
     "TLS_LOOK_S",
-    "TLS_SCHEME",
-    "TLS_VERSIONS",
-    "TLS_VERSION_DEFAULT",
+    "TLS_OPTIONS",
     "UNIX_SCHEME",
     "Accept",
     "Address",
@@ -79,6 +77,7 @@ __all__ = [
     "TlsTransport",
     "attach",
     "check_free",
+    "check_tls_option",
     "connect_first",
     "context_to_dial",
     "format_place",
@@ -94,6 +93,7 @@ __all__ = [
     "read_file",
     "read_into_place",
     "read_secret_file",
+    "read_tls_files",
     "reason_of",
     "redact",
     "remove_socket",

@@ -10,15 +10,16 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 import msgspec
 
-from haptera.defaults import PORT
+from haptera.defaults import PORTS
 from haptera.errors import ConfigurationError
 
 TCP_SCHEME: Final = "haptera"
-TLS_SCHEME: Final = "hapteras"
 UNIX_SCHEME: Final = "haptera+unix"
-_SCHEMES: Final = (TCP_SCHEME, TLS_SCHEME, UNIX_SCHEME)
+#: A scheme names a protocol, and behind it how its bytes travel: ``haptera``, ``hapteras``, ``haptera+unix``.
+_TLS: Final = "s"
+_UNIX: Final = "+unix"
+_OURS: Final = (TCP_SCHEME,)
 _SEPARATOR: Final = "://"
-_SCHEMES_SHOWN: Final = f"{TCP_SCHEME}://, {TLS_SCHEME}:// or {UNIX_SCHEME}://"
 #: A path is bytes to the kernel: bytes that are no UTF-8 are kept as Python keeps them in file names.
 _NO_UTF8: Final = "surrogateescape"
 _PORT_DIGITS_MAX: Final = 5
@@ -34,12 +35,13 @@ Place = tuple[str, int] | str
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
-    """A parsed URL. ``hosts`` is empty for a Unix socket, ``path`` for TCP.
+    """A parsed URL. ``hosts`` is empty for a Unix socket, ``path`` for TCP. ``protocol`` is that of the bytes inside.
 
     Neither ``str`` nor ``repr`` shows the password.
     """
 
     scheme: str
+    protocol: str = TCP_SCHEME
     hosts: tuple[tuple[str, int], ...] = ()
     path: str = ""
     user: str | None = None
@@ -49,7 +51,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def tls(self) -> bool:
         """Whether the bytes are inside TLS."""
-        return self.scheme == TLS_SCHEME
+        return self.scheme == self.protocol + _TLS
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -73,7 +75,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         if self.user is not None:
             credential = quote(self.user, safe="") + (":***" if self.password is not None else "") + "@"
         hosts = ",".join(format_host(*host) for host in self.hosts)
-        place = quote(self.path, errors=_NO_UTF8) if self.scheme == UNIX_SCHEME else hosts
+        place = quote(self.path, errors=_NO_UTF8) if self.path else hosts
         query = "?" + urlencode(self.options, quote_via=quote, errors=_NO_UTF8) if self.options else ""
         return f"{self.scheme}{_SEPARATOR}{credential}{place}{query}"
 
@@ -95,14 +97,15 @@ def format_place(place: Place) -> str:
 
 
 def url_of(place: Place, scheme: str = TCP_SCHEME) -> str:
-    """Return the URL of one place, without options. ``scheme`` is for a place that is no path."""
+    """Return the URL of one place, without options. A path has the scheme of a Unix socket, whichever is given."""
     if isinstance(place, str):
-        return f"{UNIX_SCHEME}{_SEPARATOR}{quote(place, errors=_NO_UTF8)}"
+        protocol = scheme.removesuffix(_UNIX)
+        return f"{protocol}{_UNIX}{_SEPARATOR}{quote(place, errors=_NO_UTF8)}"
     return f"{scheme}{_SEPARATOR}{format_host(*place)}"
 
 
-def parse(url: str) -> Address:
-    """Parse a Haptera URL.
+def parse(url: str, protocols: Sequence[str] = _OURS) -> Address:
+    """Parse a URL of one of ``protocols``, by default Haptera's own.
 
     Several hosts may be given, separated by commas. Raises ``ConfigurationError``, which shows no password.
     """
@@ -110,8 +113,10 @@ def parse(url: str) -> Address:
     # host, drops line ends without a word, and shows the password in some of its errors.
     scheme, separator, rest = url.partition(_SEPARATOR)
     scheme = scheme.lower()
-    if not separator or scheme not in _SCHEMES:
-        _refuse(url, f"does not begin with {_SCHEMES_SHOWN}")
+    protocol = next((each for each in protocols if scheme in {each, each + _TLS, each + _UNIX}), None)
+    if not separator or protocol is None:
+        *most, last = [f"{each}{kind}{_SEPARATOR}" for each in protocols for kind in ("", _TLS, _UNIX)]
+        _refuse(url, f"does not begin with {', '.join(most)} or {last}")
     if not url.isprintable() or " " in url:
         _refuse(url, "has a space or control character; write it percent-encoded")
     rest, mark, _ = rest.partition("#")
@@ -125,17 +130,17 @@ def parse(url: str) -> Address:
     user, colon, password = credential.partition(":")
     options = _parse_options(query, url)
     common = _Common(user=unquote(user) if at else None, password=unquote(password) if colon else None, options=options)
-    if scheme == UNIX_SCHEME:
+    if scheme.endswith(_UNIX):
         path = unquote(slash + path, errors=_NO_UTF8)
         if place or len(path) < len("/x"):
-            _refuse(url, f"names no absolute path; write {UNIX_SCHEME}:///path/to/socket")
+            _refuse(url, f"names no absolute path; write {scheme}:///path/to/socket")
         if "\0" in path:
             _refuse(url, "has a NUL in its path")
-        return Address(scheme=UNIX_SCHEME, path=path, **common)
+        return Address(scheme=scheme, protocol=protocol, path=path, **common)
     if path:
         _refuse(url, "has a path, which means nothing for TCP")
-    hosts = tuple(_parse_host(each, url) for each in place.split(","))
-    return Address(scheme=scheme, hosts=hosts, **common)
+    hosts = tuple(_parse_host(each, url, PORTS[protocol]) for each in place.split(","))
+    return Address(scheme=scheme, protocol=protocol, hosts=hosts, **common)
 
 
 def _refuse(url: str, reason: str) -> NoReturn:
@@ -157,7 +162,7 @@ def _parse_options(query: str, url: str) -> dict[str, str]:
     return options
 
 
-def _parse_host(text: str, url: str) -> tuple[str, int]:
+def _parse_host(text: str, url: str, default_port: int) -> tuple[str, int]:
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
@@ -173,7 +178,7 @@ def _parse_host(text: str, url: str) -> tuple[str, int]:
     if not (_IPV6 if text.startswith("[") else _NAME).fullmatch(host):
         _refuse(url, "has a host that is neither a name nor an address")
     if not colon:
-        return host, PORT
+        return host, default_port
     if not (port_text.isascii() and port_text.isdigit() and len(port_text) <= _PORT_DIGITS_MAX):
         _refuse(url, f"has a port that is no number from 0 to {_PORT_MAX}")
     port = int(port_text)

@@ -8,11 +8,13 @@ import socket
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from haptera.errors import ConfigurationError
-from haptera.transport.address import UNIX_SCHEME, Address
 from haptera.transport.limits import ADDRESSES_MAX, BACKLOG, SOCKET_PATH_MAX
+
+if TYPE_CHECKING:
+    from haptera.transport.address import Address
 
 #: How often a port is chosen that all addresses of a name shall have. It is taken on one of them once in thousands.
 _PORT_ATTEMPTS_MAX: Final = 8
@@ -46,7 +48,7 @@ def check_free(address: Address, directory: str) -> None:
     """
     check_single(address)
     try:
-        if address.scheme == UNIX_SCHEME:
+        if address.path:
             _check_place(address.path, directory)
             _is_stale(address.path)
         else:
@@ -58,7 +60,7 @@ def check_free(address: Address, directory: str) -> None:
 
 def bind(address: Address, mode: int, group: int | None) -> list[socket.socket]:
     """Return a socket for each address of a host, all with one port, or the one of a path. Raises ``OSError``."""
-    if address.scheme == UNIX_SCHEME:
+    if address.path:
         return [_bind_unix(address.path, mode, group)]
     return _bind_host(*address.hosts[0])
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
-from haptera.transport.address import UNIX_SCHEME, Address, url_of
+from haptera.transport.address import Address, url_of
 from haptera.transport.bind_sockets import bind
 from haptera.transport.limits import ACCEPTED_PER_TURN, BACKLOG
 from haptera.transport.lookups import Addresses, look_up
@@ -49,7 +49,7 @@ class Kernel:
         loop = asyncio.get_running_loop()
         # asyncio's own loop accepts as many at once as it calls its backlog; that of the kernel is the socket's.
         backlog = ACCEPTED_PER_TURN if isinstance(loop, asyncio.BaseEventLoop) else BACKLOG
-        create = loop.create_unix_server if address.scheme == UNIX_SCHEME else loop.create_server
+        create = loop.create_unix_server if address.path else loop.create_server
         sockets = bind(address, mode, group)
         url = url_of(address.path or (address.hosts[0][0], sockets[0].getsockname()[1]), address.scheme)
         servers: list[asyncio.AbstractServer] = []

@@ -47,8 +47,8 @@ class TlsFiles(msgspec.Struct, frozen=True, kw_only=True):
     authorities: str | None = None
     revoked: str | None = None
     oldest_version: str = TLS_VERSION_DEFAULT
-    #: The name of the protocol inside, which both sides have to choose.
-    alpn: str
+    #: The name of the protocol inside, which both sides have to choose; None where it has none.
+    alpn: str | None
 
     @property
     def paths(self) -> list[str]:
@@ -64,7 +64,7 @@ class TlsContext(msgspec.Struct, frozen=True):
     """A context and what is known of its files."""
 
     context: ssl.SSLContext
-    alpn: str
+    alpn: str | None
     #: The certificate of this side; None for a dialling side that has none.
     certificate: Certificate | None
     #: The Unix time from which on the list of revoked certificates is too old, and every client is refused.
@@ -107,7 +107,8 @@ def _strict(context: ssl.SSLContext, files: TlsFiles) -> ssl.SSLContext:
     """Have a context take no old version, no renegotiation and no session of before."""
     context.minimum_version = TLS_VERSIONS[files.oldest_version]
     context.set_ciphers(_CIPHERS)
-    context.set_alpn_protocols([files.alpn])
+    if files.alpn is not None:
+        context.set_alpn_protocols([files.alpn])
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
     if files.listening:
         context.num_tickets = 0

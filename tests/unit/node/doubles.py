@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from haptera.node.commands import Submitter
+    from haptera.node.visitor import Visitor
     from haptera.peer import Peer, Request
 
 TAG_REPLAYED = 0x09
@@ -28,7 +29,7 @@ class Recorded(RecordedRequests):
         self.attempts: list[tuple[str, str, int]] = []
 
     def ended(
-        self, peer: Peer, name: str, mechanism: str, reason: str | None, code: Code = Code.AUTHENTICATION_FAILED
+        self, peer: Visitor, name: str, mechanism: str, reason: str | None, code: Code = Code.AUTHENTICATION_FAILED
     ) -> None:
         self.attempts.append((name, mechanism, 0 if reason is None else int(code)))
 

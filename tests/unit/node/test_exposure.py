@@ -9,7 +9,8 @@ import pytest
 from haptera.errors import ConfigurationError
 from haptera.node.config import NodeConfig
 from haptera.node.exposure import exposure, is_local
-from haptera.node.listening import check_listening
+from haptera.node.listened import NO_DIALECTS
+from haptera.node.listening_checks import check_listening
 from tests.support.certificates import Authority, listening
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def test_who_says_so_may_listen_anywhere(tmp_path: Path, no_auth: bool) -> None:
 @pytest.mark.parametrize("url", LOCAL)
 def test_this_machine_alone_needs_neither(url: str) -> None:
     for no_auth in (False, True):
-        assert exposure(url, NodeConfig(no_auth=no_auth)) is None
+        assert exposure(url, NodeConfig(no_auth=no_auth), NO_DIALECTS) is None
 
 
 def test_a_refusal_comes_before_there_is_a_directory(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from haptera.errors import ConfigurationError, ConnectionLost, ServerError
 from haptera.node.config import NodeConfig
-from haptera.node.listening import check_listening
+from haptera.node.listening_checks import check_listening
 from haptera.peer import dial
 from haptera.testing import node
 from haptera.wire.frame import MORE, FrameType, encode_frame

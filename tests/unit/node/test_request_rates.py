@@ -10,7 +10,6 @@ import haptera
 from haptera.errors import RateLimited
 from haptera.node import request_rates
 from haptera.node.commands import Submitter
-from haptera.node.config import NodeConfig
 from haptera.node.listening import rated
 from haptera.node.metrics import Metrics
 from haptera.node.request_rates import RequestRates, TokenBucket
@@ -19,7 +18,7 @@ from haptera.peer import Request, Service
 from haptera.peer.identity import Identity
 from haptera.testing import node as served
 from tests.unit.node.doubles import FakePeer, FakeRequest
-from tests.unit.node.nodes import CONFIG, opened
+from tests.unit.node.nodes import opened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -163,10 +162,8 @@ def test_the_buckets_of_users_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> N
 async def test_a_node_without_rates_serves_as_if_there_were_none() -> None:
     async with opened() as node:
         services = [Echo()]
-        assert rated(services, node) is services
-    limited = NodeConfig(**{name: getattr(CONFIG, name) for name in CONFIG.__struct_fields__} | {"user_rate": 5.0})
-    async with opened(config=limited) as node:
-        [service] = rated(services, node)
+        assert rated(services, RequestRates(0.0, 0.0, 2.0), node.metrics) is services
+        [service] = rated(services, RequestRates(0.0, 5.0, 2.0), node.metrics)
         assert isinstance(service, RatedService)
 
 

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from haptera.node.config import NodeConfig
+from haptera.node.listened import NO_DIALECTS
 from haptera.node.weaknesses import (
     NAMES_MAX,
     Weakness,
@@ -53,6 +54,7 @@ class Looked:
         maintenance: MaintenancePeriod | None = None,
         **options: Any,
     ) -> None:
+        self.dialects = NO_DIALECTS
         self.audit = SimpleNamespace(trouble=trouble, damage=damage)
         self.maintenance = maintenance
         self.config = NodeConfig(**options)

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Final
 from haptera.node.audit.event import AuditCaller
 
 if TYPE_CHECKING:
-    from haptera.peer import Identity, Peer
+    from haptera.node.visitor import Visitor
+    from haptera.peer import Identity
 
 __all__ = ["caller_of"]
 
 _KEY: Final = "caller"
 
 
-def caller_of(peer: Peer) -> AuditCaller:
+def caller_of(peer: Visitor) -> AuditCaller:
     """The connection and its user. It is made once for each identity that the connection has."""
     known: tuple[Identity | None, AuditCaller] | None = peer.attributes.get(_KEY)
     identity = peer.identity

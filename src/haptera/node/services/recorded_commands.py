@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from haptera.errors import Code, Failure, failure
 from haptera.node.audit.callers import caller_of
-from haptera.node.audit.event import AuditEvent
+from haptera.node.audit.command_events import command_event
 from haptera.node.services.kv_methods import SERVICE
-from haptera.state import Replayed, operations
+from haptera.state import Replayed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from haptera.node.audit.audit import Audit
-    from haptera.node.audit.event import Kind
     from haptera.node.commands import Envelope
     from haptera.peer import Request
     from haptera.state import Operation, Result
 
 __all__ = ["RecordedCommands"]
-
-#: The bounds of a range, the one that says most first.
-_BOUNDS: Final = ("prefix", "start", "glob", "end")
 
 
 class RecordedCommands:
@@ -88,56 +84,5 @@ class RecordedCommands:
     ) -> None:
         if reason is not None and reason.code == Code.PERMISSION_DENIED:
             return
-        kind: Kind = "slow" if slow else "data"
-        subject = _subject(op)
-        self._audit.record(
-            AuditEvent(
-                time_ms=self._audit.clock_ms(),
-                kind=kind,
-                method=f"{SERVICE}.{request.method}",
-                caller=caller_of(request.peer),
-                key=subject.key,
-                keys=subject.keys,
-                detail=subject.detail,
-                outcome="done" if reason is None else reason.outcome,
-                code=0 if reason is None else reason.code,
-                latency_us=None if seconds is None else round(seconds * 1_000_000),
-            )
-        )
-
-
-class _Subject(NamedTuple):
-    """The fields of an event that say which keys a command is about: the first of several, with their number."""
-
-    key: str | None = None
-    keys: int | None = None
-    detail: dict[str, str | int] | None = None
-
-
-def _subject(op: Operation) -> _Subject:
-    """The subject of a command. Its values stay out of sight."""
-    match op:
-        case operations.AsOf():
-            return _subject(op.read)
-        case operations.SetMany():
-            return _Subject(op.items[0][0] if op.items else None, len(op.items))
-        case operations.GetMany() | operations.DeleteMany():
-            return _Subject(op.keys[0] if op.keys else None, len(op.keys))
-        case operations.Transact():
-            parts = [*op.then, *op.otherwise]
-            return _Subject(next((_subject(part).key for part in parts), None), len(parts))
-        case operations.RevokeLease():
-            return _Subject(detail={"lease": op.lease})
-        case _:
-            return _of_fields(op)
-
-
-def _of_fields(op: Operation) -> _Subject:
-    key = getattr(op, "key", None)
-    if key is not None:
-        return _Subject(key)
-    for name in _BOUNDS:
-        bound = getattr(op, name, None)
-        if bound is not None:
-            return _Subject(bound, detail={"bound": name})
-    return _Subject()
+        method, caller = f"{SERVICE}.{request.method}", caller_of(request.peer)
+        self._audit.record(command_event(self._audit.clock_ms(), caller, method, op, reason, seconds, slow=slow))

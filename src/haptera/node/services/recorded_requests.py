@@ -9,6 +9,7 @@ from msgspec import structs
 
 from haptera.errors import Code, Failure, failure
 from haptera.node.audit.callers import caller_of
+from haptera.node.audit.command_events import denied_event
 from haptera.node.audit.event import AuditEvent
 from haptera.node.audit.recorded_administration import RecordedAdministration
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from haptera.node.audit.audit import Audit
-    from haptera.peer import Peer, Request
+    from haptera.node.visitor import Visitor
+    from haptera.peer import Request
 
 __all__ = ["RecordedRequests"]
 
@@ -32,20 +34,8 @@ class RecordedRequests:
 
     def denied(self, request: Request, reason: Failure) -> None:
         """Record that a request was refused because its user may not make it (2004)."""
-        details = reason.details
-        key, permission = details.get("key"), details.get("permission")
-        self._audit.record(
-            AuditEvent(
-                time_ms=self._audit.clock_ms(),
-                kind="denied",
-                method=_method_of(request),
-                caller=caller_of(request.peer),
-                key=key if isinstance(key, str) else None,
-                outcome=reason.outcome,
-                code=reason.code,
-                detail={"permission": permission} if isinstance(permission, str) else None,
-            )
-        )
+        event = denied_event(self._audit.clock_ms(), caller_of(request.peer), _method_of(request), reason)
+        self._audit.record(event)
 
     # -- administration ---------------------------------------------------------------------------------------------
 
@@ -95,7 +85,7 @@ class RecordedRequests:
     # -- attempts to authenticate -----------------------------------------------------------------------------------
 
     def ended(
-        self, peer: Peer, name: str, mechanism: str, reason: str | None, code: Code = Code.AUTHENTICATION_FAILED
+        self, peer: Visitor, name: str, mechanism: str, reason: str | None, code: Code = Code.AUTHENTICATION_FAILED
     ) -> None:
         """Record the end of an attempt to authenticate: ``reason`` says why it failed, with ``code``, None that it
         succeeded.

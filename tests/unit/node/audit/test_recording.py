@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from haptera.errors import Code, failure
+from haptera.node.audit import command_events
 from haptera.node.commands import Submitter
 from haptera.node.health import health
-from haptera.node.services import recorded_commands
 from haptera.node.services.kv import KvService
 from haptera.node.services.recorded_requests import RecordedRequests
 from haptera.node.services.recording import AuditRecording
@@ -386,4 +386,4 @@ async def test_the_status_and_the_metrics_tell_of_the_log() -> None:
 def test_the_bounds_of_ranges_are_fields_of_commands() -> None:
     from haptera.state.operations import OpenScan
 
-    assert set(recorded_commands._BOUNDS) <= set(OpenScan.__struct_fields__)
+    assert set(command_events._BOUNDS) <= set(OpenScan.__struct_fields__)
