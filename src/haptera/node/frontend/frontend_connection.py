@@ -7,7 +7,7 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from haptera.errors import Code, failure
+from haptera.errors import Code, RemoteProtocolError, failure
 from haptera.node.frontend.caller import DialectCaller
 from haptera.peer import describe_remote, unix_credentials
 from haptera.transport import TlsTransport, read_into_place, tune, untaken
@@ -15,7 +15,7 @@ from haptera.transport import TlsTransport, read_into_place, tune, untaken
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from haptera.errors import Failure
+    from haptera.errors import Failure, Outcome
     from haptera.node.frontend.dialect import DialectSession
     from haptera.node.frontend.frontend_server import FrontendServer
 
@@ -284,7 +284,8 @@ class FrontendConnection(asyncio.Protocol):
             self._come_in()  # the handshake of TLS is done, and nothing has come inside of it
         else:
             code = Code.HANDSHAKE_TIMEOUT if self._half_open else Code.IDLE_TIMEOUT
-            self.end(failure(code, outcome="not_applied" if self._half_open else "unknown"), linger=True)
+            outcome: Outcome = "not_applied" if self._half_open else "unknown"
+            self.end(RemoteProtocolError(code).failure(outcome), linger=True)
 
     # -- the end ----------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from haptera.connection import AUTHENTICATION_TIMEOUT_S
-from haptera.errors import Code, ConfigurationError, failure
+from haptera.errors import Code, ConfigurationError, RemoteProtocolError
 from haptera.node.frontend.frontend_connection import FrontendConnection
 from haptera.peer import EventLog
 from haptera.transport import (
@@ -180,9 +180,9 @@ class FrontendServer:
 
     def _refuse(self, connection: FrontendConnection, limit: int | None, /, *, linger: bool) -> None:
         if limit is None:
-            reason = failure(Code.GOING_AWAY, outcome="not_applied")
+            reason = RemoteProtocolError(Code.GOING_AWAY).failure("not_applied")
         else:
-            reason = failure(Code.TOO_MANY_CONNECTIONS, {"limit": limit}, outcome="not_applied")
+            reason = RemoteProtocolError(Code.TOO_MANY_CONNECTIONS, details={"limit": limit}).failure("not_applied")
         connection.end(reason, linger=linger)
 
     # -- the end ----------------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ class FrontendServer:
             return
         self.close()
         await self._listener.wait_closed()
-        reason = failure(Code.GOING_AWAY, outcome="not_applied")
+        reason = RemoteProtocolError(Code.GOING_AWAY).failure("not_applied")
         every = [*self._pool.connections, *self._pool.leaving]
         await asyncio.gather(*(connection.drain(timeout, reason) for connection in every))
         self.log.settle()
@@ -216,6 +216,6 @@ class FrontendServer:
         every = [*self._pool.connections, *self._pool.leaving]
         for connection in every:
             connection.close()
-        reason = failure(Code.GOING_AWAY, outcome="not_applied")
+        reason = RemoteProtocolError(Code.GOING_AWAY).failure("not_applied")
         await asyncio.gather(*(connection.drain(0.0, reason) for connection in every))
         self.log.settle()
