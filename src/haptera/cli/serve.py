@@ -45,6 +45,9 @@ _logger = logging.getLogger(__name__)
 
 _DEFAULTS: Final = NodeConfig()
 
+#: The commands that the greeting shows.
+_FIRST_COMMANDS: Final = ("set greeting hello", "get greeting", "status")
+
 
 def _options(function: Callable[..., int]) -> Callable[..., int]:
     """Add a flag for every option of a node, and --config."""
@@ -193,10 +196,8 @@ class _Serving:
                 for url in self._signed_by_exchange(server)
             ),
             f"  users       {_who_may(self._config, server)}",
-            "In another terminal:",
-            f"  {program} set greeting hello{target}",
-            f"  {program} get greeting{target}",
-            f"  {program} status{target}",
+            *([] if target is None else ["In another terminal:"]),
+            *([] if target is None else [f"  {program} {each}{target}" for each in _FIRST_COMMANDS]),
             "Ctrl-C answers the requests under way and stops.",
         ]
         output.to_standard_error("\n".join(map(output.shown, lines)))
@@ -285,9 +286,13 @@ def _program() -> str:
     return shlex.quote(script if beneath.startswith(os.pardir) else beneath)
 
 
-def _client_options(server: NodeServer, config: NodeConfig) -> str:
-    """The option by which client commands find this node from here; empty where they look first."""
+def _client_options(server: NodeServer, config: NodeConfig) -> str | None:
+    """The option by which client commands find this node from here; empty where they look first, and None where it
+    listens for dialects alone.
+    """
     from haptera.client import default_url
+    from haptera.node import parse_listener
+    from haptera.transport import TCP_SCHEME
 
     try:
         found = default_url()
@@ -296,7 +301,9 @@ def _client_options(server: NodeServer, config: NodeConfig) -> str:
     local = server.urls[-1] if server.local_socket is not None else None
     if found in server.urls and (found == local or (config.no_auth and config.signing_key_file is None)):
         return ""
-    url = server.urls[0]
+    url = next((each for each in server.urls if parse_listener(each).protocol == TCP_SCHEME), None)
+    if url is None:
+        return None
     # The socket in the data directory is not signed and asks its owner for nothing: the shortest way in from here.
     if config.signing_key_file is not None:
         url = local or f"{url}?signed=psk&key_file={quote(os.fsencode(os.path.abspath(config.signing_key_file)))}"

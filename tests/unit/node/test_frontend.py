@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
+from haptera.cli.serve import _client_options
 from haptera.client import connect
 from haptera.errors import ConfigurationError
 from haptera.node import NodeConfig, check_listening
@@ -252,6 +253,18 @@ async def test_requests_bytes_and_commands_are_counted() -> None:
         names = ("requests_received_total", 'requests_total{method="kv.get"}', "kv_reads_total", "kv_failures_total")
         assert [after[name] - before[name] for name in names] == [2, 2, 2, 1]
         assert after["wire_received_bytes_total"] - before["wire_received_bytes_total"] == len("greeting\nnothing\n")
+
+
+@virtual_clock
+async def test_the_greeting_of_serve_names_a_listener_of_the_nodes_own_protocol(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with with_dialect(listen=("resp://127.0.0.1:0", "haptera://127.0.0.1:0")) as url:
+        assert _client_options(url.server, url.node.config) == f" --url {url.server.urls[1]}"
+    monkeypatch.setattr("haptera.node.listening.SOCKET_PATH_MAX", 0)  # so that there is no local socket
+    async with node(listen="resp://127.0.0.1:0", storage="memory") as alone:
+        assert alone.server.urls == [str(alone)]
+        assert _client_options(alone.server, alone.node.config) is None
 
 
 # -- TLS and URLs ---------------------------------------------------------------------------------------------------
