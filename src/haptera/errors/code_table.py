@@ -53,6 +53,7 @@ class Code(IntEnum):
     HANDLER_FAILED = 3010
     ANSWER_NOT_KEPT = 3011
     REQUEST_ID_REUSED = 3012
+    QUOTA_EXCEEDED = 3013
     KEY_NOT_FOUND = 4001
     VERSION_MISMATCH = 4002
     KEY_EXISTS = 4003
@@ -117,6 +118,7 @@ TABLE: Final[dict[int, tuple[str, str, Outcome]]] = {
     3010: ("HANDLER_FAILED", "the handler failed", "unknown"),
     3011: ("ANSWER_NOT_KEPT", "the change was applied, its answer is no longer kept", "applied"),
     3012: ("REQUEST_ID_REUSED", "the request_id belongs to another request", "not_applied"),
+    3013: ("QUOTA_EXCEEDED", "the user's quota is used up", "not_applied"),
     4001: ("KEY_NOT_FOUND", "the key does not exist", "not_applied"),
     4002: ("VERSION_MISMATCH", "the key has another version", "not_applied"),
     4003: ("KEY_EXISTS", "the key exists already", "not_applied"),
@@ -181,6 +183,7 @@ REMEDIES: Final[dict[int, Remedy]] = {
     3010: "no",
     3011: "no",
     3012: "no",
+    3013: "later",
     4001: "no",
     4002: "no",
     4003: "no",

@@ -45,6 +45,7 @@ __all__ = [
     "PermissionDenied",
     "ProtectedRole",
     "ProtocolViolation",
+    "QuotaExceeded",
     "RateLimited",
     "RequestIdReused",
     "RevisionCompacted",
@@ -229,6 +230,10 @@ class RequestIdReused(ServerError):
     """3012: the request_id belongs to another request."""
 
 
+class QuotaExceeded(ServerError):
+    """3013: the user's quota is used up."""
+
+
 class KeyNotFound(ServerError, KeyError):
     """4001: the key does not exist."""
 
@@ -365,6 +370,7 @@ BY_CODE: Final[dict[int, type[ServerError]]] = {
     3010: HandlerFailed,
     3011: AnswerNotKept,
     3012: RequestIdReused,
+    3013: QuotaExceeded,
     4001: KeyNotFound,
     4002: VersionMismatch,
     4003: KeyExists,

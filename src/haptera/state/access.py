@@ -14,7 +14,7 @@ The 1,000 roles may have 64,000 parents together. So each walk passes a parent o
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
@@ -53,11 +53,14 @@ class StoredUser(msgspec.Struct, frozen=True, gc=False):
 
 
 class StoredToken(msgspec.Struct, frozen=True, gc=False):
-    """A program's user, and the time, in Unix milliseconds, from which on it is good for nothing."""
+    """A program's user, and the time, in Unix milliseconds, from which on it is good for nothing. ``quota_of`` is the
+    user for whose quota it counts; empty where it counts for none.
+    """
 
     verifier: StoredVerifier
     roles: tuple[str, ...] = ()
     expires_at_ms: int | None = None
+    quota_of: str = ""
 
     def expired(self, now_ms: int) -> bool:
         """Whether its time is over."""
@@ -172,6 +175,11 @@ class Access:
         token = self.tokens.get(name)
         return None if token is None else token.expires_at_ms
 
+    def payer(self, name: str) -> str:
+        """The user for whose quota a user or a token counts."""
+        token = self.tokens.get(name)
+        return name if token is None else token.quota_of
+
     def _compiled(self, roles: Iterable[str]) -> Permits:
         held = reached(self.roles, roles)
         if ADMIN_ROLE in held:
@@ -183,9 +191,10 @@ class Access:
         digest = hashlib.sha256(_encoder.encode(self.revision))
         if self.secret:
             digest.update(self.secret)
-        for table in (self.users, self.roles, self.tokens):
+        tables: tuple[Mapping[str, StoredUser | StoredRole | StoredToken], ...] = (self.users, self.roles, self.tokens)
+        for table in tables:
             for name, record in sorted(table.items()):
-                digest.update(_encoder.encode((name, msgspec.structs.astuple(record))))
+                digest.update(_encoder.encode((name, _digested(record))))
             digest.update(b"\0")
         return digest.digest()
 
@@ -197,6 +206,8 @@ class Access:
         require(len(self.roles) <= limits.ROLES_MAX, "there are not too many roles")
         require(all(map(is_user_name, self.users)), "each user has a name")
         require(all(map(is_token_name, self.tokens)), "each token has a name")
+        payers = {token.quota_of for token in self.tokens.values()} - {""}
+        require(all(map(is_user_name, payers)), "each token counts for a user, if for any")
         require(all(map(is_name, self.roles)) and ADMIN_ROLE not in self.roles, "each role has a name of its own")
         held = [role.parents for role in self.roles.values()]
         holders: list[StoredUser | StoredToken] = [*self.users.values(), *self.tokens.values()]
@@ -226,6 +237,12 @@ class Access:
     def has_role(self, name: str) -> bool:
         """Whether there is a role of this name."""
         return name == ADMIN_ROLE or name in self.roles
+
+
+def _digested(record: StoredUser | StoredRole | StoredToken) -> tuple[Any, ...]:
+    """The fields of a record. A token that counts for no quota has those that it had before there were any."""
+    fields = msgspec.structs.astuple(record)
+    return fields[:-1] if isinstance(record, StoredToken) and not record.quota_of else fields
 
 
 def reached(roles: Mapping[str, StoredRole], names: Iterable[str]) -> set[str]:

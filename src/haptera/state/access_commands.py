@@ -26,10 +26,12 @@ from haptera.state.access import (
     reached,
 )
 from haptera.state.access_giving import giving_refusal
-from haptera.state.access_operations import AccessChange
+from haptera.state.access_operations import AccessChange, RemoveRole, RemoveUser, SetQuota
 from haptera.state.glob import split_prefix
+from haptera.state.key_ranges import key_range
 from haptera.state.operation_sets import method_of
 from haptera.state.permits import is_one_key, is_run, rests_size
+from haptera.state.quotas import Quota
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -69,9 +71,20 @@ class AccessCommands:
         refused = self._refused(op, rehearsed=rehearsed)
         return self._methods[type(op)](op, rehearsed=rehearsed) if refused is None else refused
 
-    def unchanged(self, op: operations.RemoveRole) -> Result | None:
-        """The result of the removal of a role if that changes nothing."""
-        return self._refused(op, rehearsed=True) or self._removal_refused(op.role, self._roles_without(op.role))
+    def unchanged(self, op: AccessChange) -> Result | None:
+        """The result of a change that is made in slices if it changes nothing."""
+        refused = self._refused(op, rehearsed=True)
+        if refused is not None:
+            return refused
+        match op:
+            case RemoveRole():
+                return self._removal_refused(op.role, self._roles_without(op.role))
+            case RemoveUser():
+                return self._user_removal_refused(op.user)
+            case SetQuota():
+                return self._quota_unchanged(op)
+            case _:
+                raise TypeError(op)
 
     def _refused(self, op: AccessChange, *, rehearsed: bool) -> Failure | None:
         return giving_refusal(self._access, op, self._entries.events.user, self._now_ms(rehearsed))
@@ -91,14 +104,42 @@ class AccessCommands:
         added = StoredUser(op.verifier, _sorted(op.roles))
         return self._change(rehearsed, users={**users, op.user: added})
 
-    def remove_user(self, op: operations.RemoveUser, *, rehearsed: bool = False) -> Result | None:
-        """A missing user is 2008, the last administrator 2012."""
+    def remove_user(self, op: operations.RemoveUser) -> Steps[Result]:
+        """A missing user is 2008, the last administrator 2012. Nothing counts for its quota any more."""
+        refused = self._refused(op, rehearsed=False) or self._user_removal_refused(op.user)
+        if refused is not None:
+            return refused
+        yield from self._entries.quotas.drop(op.user)
         users = self._access.users
-        if op.user not in users:
+        self._access.adopt(users={name: user for name, user in users.items() if name != op.user})
+        return (True,)
+
+    def _user_removal_refused(self, user: str) -> Failure | None:
+        if user not in self._access.users:
+            return _user_not_found(user)
+        return failure(Code.LAST_ADMIN) if self._was_last(user, None) else None
+
+    def set_quota(self, op: operations.SetQuota) -> Steps[Result]:
+        """A missing user is 2008."""
+        unchanged = self._refused(op, rehearsed=False) or self._quota_unchanged(op)
+        if unchanged is not None:
+            return unchanged
+        entries, quota = self._entries, _quota_of(op)
+        if quota == Quota():
+            yield from entries.quotas.drop(op.user)
+        else:
+            claimed = () if op.claim is None else entries.present(key_range((op.claim,)))
+            yield from entries.quotas.assign(op.user, quota, entries.leases, claimed)
+        return (True,)
+
+    def _quota_unchanged(self, op: operations.SetQuota) -> Result | None:
+        """The result of a quota that a user has got already, or of one for a missing user; else None."""
+        if op.user not in self._access.users:
             return _user_not_found(op.user)
-        if self._was_last(op.user, None):
-            return failure(Code.LAST_ADMIN)
-        return self._change(rehearsed, users={name: user for name, user in users.items() if name != op.user})
+        account = self._entries.quotas.accounts.get(op.user)
+        before, after = Quota() if account is None else account.quota, _quota_of(op)
+        same = before == after and (op.claim is None or after == Quota())
+        return (False,) if same else None
 
     def set_verifier(self, op: operations.SetVerifier, *, rehearsed: bool = False) -> Result | None:
         """A missing user is 2008, the last administrator that would have no verifier 2012."""
@@ -254,7 +295,9 @@ class AccessCommands:
         return self._replace_role(op.role, StoredRole(role.parents, tuple(sorted(grants.items()))), rehearsed)
 
     def add_token(self, op: operations.AddToken, *, rehearsed: bool = False) -> Result | None:
-        """A name that is taken is 2007, a missing role 2010, one token too many 3007. Tokens that have expired go."""
+        """A name that is taken is 2007, a missing role 2010, one token too many 3007, a missing user of its quota 2008.
+        Tokens that have expired go.
+        """
         access, now_ms = self._access, self._now_ms(rehearsed)
         alive = {name: token for name, token in access.tokens.items() if not token.expired(now_ms)}
         refused = _user_exists(op.token) if op.token in alive else self._missing(op.roles)
@@ -262,8 +305,16 @@ class AccessCommands:
             return refused
         if len(alive) >= limits.TOKENS_MAX:
             return failure(Code.TOO_MANY_REQUESTS, {"tokens_max": limits.TOKENS_MAX}, outcome="not_applied")
-        added = StoredToken(op.verifier, _sorted(op.roles), op.expires_at_ms)
+        payer = op.quota_of or self._inherited()
+        if op.quota_of is not None and op.quota_of not in access.users:
+            return _user_not_found(op.quota_of)
+        added = StoredToken(op.verifier, _sorted(op.roles), op.expires_at_ms, payer)
         return self._change(rehearsed, tokens={**alive, op.token: added})
+
+    def _inherited(self) -> str:
+        """The user for whose quota a token counts that does not say so: the one who makes it, if that has a quota."""
+        maker, quotas = self._entries.events.user, self._entries.quotas
+        return quotas.payer(maker) if maker in self._access.tokens or maker in quotas.accounts else ""
 
     def remove_token(self, op: operations.RemoveToken, *, rehearsed: bool = False) -> Result | None:
         """A missing token is 2008."""
@@ -333,6 +384,10 @@ class AccessCommands:
     def _unchangeable(self, role: str) -> Failure | None:
         """Why a role cannot be changed, or None."""
         return failure(Code.PROTECTED_ROLE, {"role": role}) if role == ADMIN_ROLE else self._missing([role])
+
+
+def _quota_of(op: operations.SetQuota) -> Quota:
+    return Quota(op.keys, op.size, op.watches, op.leases)
 
 
 def _too_many_roles() -> Failure:

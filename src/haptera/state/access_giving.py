@@ -42,6 +42,8 @@ def giving_refusal(access: Access, op: operations.AccessChange, user: str, now_m
     permits = access.permits(user, now_ms)
     if permits is EVERYTHING or _is_own_password(access, op, user):
         return None
+    if _is_of_quotas(access, op, user) and not permits.has("admin"):
+        return _denied("admin")
     if not permits.has("user_admin"):
         return _denied("user_admin")
     if isinstance(op, operations.AddGrant):
@@ -62,6 +64,15 @@ def _is_own_password(access: Access, op: operations.AccessChange, user: str) -> 
         return False
     own = access.users.get(user)
     return own is not None and not own.disabled
+
+
+def _is_of_quotas(access: Access, op: operations.AccessChange, user: str) -> bool:
+    """Whether a command decides for whose quota somebody counts, or how much that is: an administrator's decision,
+    because a quota that its user could change, or leave, would be none.
+    """
+    if isinstance(op, operations.AddToken):
+        return op.quota_of not in (None, access.payer(user))
+    return isinstance(op, operations.SetQuota)
 
 
 def _lacking(permits: Permits, grants: Iterable[tuple[str, Iterable[Permission]]]) -> Failure | None:
@@ -106,6 +117,7 @@ _ROLES: Final[dict[type[operations.AccessChange], Callable[[Access, Any], Iterab
     operations.AddParent: lambda _, op: (op.parent,),
     operations.RemoveParent: lambda _, op: (op.role,),
     operations.RemoveGrant: lambda _, op: (op.role,),
+    operations.SetQuota: lambda _, op: (),  # the permission `admin` was asked for
     operations.AddToken: lambda _, op: op.roles,
     operations.RemoveToken: _of_token,
 }

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import msgspec
 from msgspec import Struct
 
 from haptera.access_rules import Permission
 from haptera.state.field_kinds import (
     Bound,
     ExpiryTime,
+    GivenUserName,
     GrantPattern,
     NodeSecret,
     PermissionsKind,
@@ -63,7 +65,10 @@ class AddUser(AccessChange, tag="access.add_user", frozen=True):
 
 
 class RemoveUser(AccessChange, tag="access.remove_user", frozen=True):
+    """Its quota goes with it."""
+
     frees = True
+    in_slices = True
 
     user: UserName
 
@@ -137,18 +142,38 @@ class RemoveGrant(AccessChange, tag="access.remove_grant", frozen=True):
 
 
 class AddToken(AccessChange, tag="access.add_token", frozen=True):
-    """A token is a program's user with a random password. From ``expires_at_ms`` on it is good for nothing."""
+    """A token is a program's user with a random password. From ``expires_at_ms`` on it is good for nothing.
+
+    It counts for the quota of the user ``quota_of``; unless that is given, for that of the user who makes it, where
+    that one has a quota.
+    """
 
     token: TokenName
     verifier: Credential
     roles: RoleNames
     expires_at_ms: ExpiryTime | None = None
+    quota_of: GivenUserName | None = None
 
 
 class RemoveToken(AccessChange, tag="access.remove_token", frozen=True):
     frees = True
 
     token: TokenName
+
+
+class SetQuota(AccessChange, tag="access.set_quota", frozen=True):
+    """The most that a user may have, in the place of an earlier quota; without a number it may have any number of it,
+    and without any it has no quota. The keys that begin with ``claim`` and count for no user count for this one.
+    """
+
+    in_slices = True
+
+    user: UserName
+    keys: Version | None = None
+    size: Version | None = msgspec.field(default=None, name="bytes")
+    watches: Version | None = None
+    leases: Version | None = None
+    claim: Bound | None = None
 
 
 class SetNodeSecret(AccessChange, tag="access.set_node_secret", frozen=True):
@@ -175,6 +200,12 @@ class ListUsers(Read, tag="access.users", frozen=True):
 
 
 class FindUser(Read, tag="access.user", frozen=True):
+    user: UserName
+
+
+class FindQuota(Read, tag="access.quota", frozen=True):
+    """The quota of a user, and all that counts for it."""
+
     user: UserName
 
 

@@ -2,7 +2,8 @@
 
 Its rows are ``[kind, name, [role, …], verifier or nil, disabled, expires_at_ms or nil, grants]``: first the roles, then
 the users, then the tokens, each in the order of their names. The grants of a role are ``[[pattern, [permission, …]],
-…]``, in their order. A state without any of them has no such section, unless it once had one.
+…]``, in their order. The row of a token that counts for the quota of a user ends with that user's name. A state without
+any of them has no such section, unless it once had one.
 
 The secret of the decoys is the head of a section of its own, which has no rows: `secret_pieces`.
 """
@@ -49,6 +50,7 @@ class _Row(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=T
     disabled: bool = False
     expires_at_ms: int | None = None
     grants: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    quota_of: str = ""
 
 
 class _SecretHead(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
@@ -75,7 +77,8 @@ def access_pieces(access: Access) -> Iterator[bytes]:
     rows: list[bytes] = []
     size = 0
     for row in _rows_of(access):
-        encoded = _encoder.encode(row)
+        # Older software reads the rows that it knows.
+        encoded = _encoder.encode(row if row.quota_of else msgspec.structs.astuple(row)[:-1])
         rows.append(encoded)
         size += len(encoded)
         if size >= PIECE_SIZE:
@@ -91,7 +94,8 @@ def _rows_of(access: Access) -> Iterator[_Row]:
     for name, user in sorted(access.users.items()):
         yield _Row("user", name, user.roles, user.verifier, user.disabled)
     for name, token in sorted(access.tokens.items()):
-        yield _Row("token", name, token.roles, token.verifier, expires_at_ms=token.expires_at_ms)
+        expires_at_ms, quota_of = token.expires_at_ms, token.quota_of
+        yield _Row("token", name, token.roles, token.verifier, expires_at_ms=expires_at_ms, quota_of=quota_of)
 
 
 def secret_pieces(access: Access) -> Iterator[bytes]:
@@ -179,10 +183,10 @@ def _record(row: _Row) -> StoredRole | StoredUser | StoredToken:
     if row.kind == "user":
         _require_fields(row, verifier=row.verifier, disabled=row.disabled)
         return StoredUser(row.verifier, row.roles, row.disabled)
-    _require_fields(row, verifier=row.verifier, expires_at_ms=row.expires_at_ms)
+    _require_fields(row, verifier=row.verifier, expires_at_ms=row.expires_at_ms, quota_of=row.quota_of)
     if row.verifier is None:
         raise MalformedPieces("a token has no verifier")
-    return StoredToken(row.verifier, row.roles, row.expires_at_ms)
+    return StoredToken(row.verifier, row.roles, row.expires_at_ms, row.quota_of)
 
 
 def _require_fields(row: _Row, **fields: Any) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from haptera.state import access_operations as operations
     from haptera.state.access import Access, StoredToken, StoredUser
+    from haptera.state.quotas import Quotas
     from haptera.state.results import Result
 
 _BUILT_IN: Final = StoredRole((), ((EVERY_KEY, PERMISSIONS),))
@@ -23,10 +24,11 @@ _BUILT_IN: Final = StoredRole((), ((EVERY_KEY, PERMISSIONS),))
 class AccessReads:
     """A method for each read, named as in its tag."""
 
-    __slots__ = ("_access", "_names")
+    __slots__ = ("_access", "_names", "_quotas")
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, quotas: Quotas) -> None:
         self._access = access
+        self._quotas = quotas
         #: The names of each table that was listed, in order, with the table: another one stands there after a change.
         self._names: dict[str, tuple[Mapping[str, Any], list[str]]] = {}
 
@@ -38,6 +40,17 @@ class AccessReads:
         """[user, has a password, disabled, [role, …]]; a missing user is 2008."""
         user = self._access.users.get(op.user)
         return failure(Code.USER_NOT_FOUND, {"user": op.user}) if user is None else _user_row(op.user, user)
+
+    def quota(self, op: operations.FindQuota) -> Result:
+        """[[keys, bytes, watches, leases], the same of what counts for it]; [nil, nil] for a user without a quota, of
+        whom nothing is counted; a missing user is 2008.
+        """
+        if op.user not in self._access.users:
+            return failure(Code.USER_NOT_FOUND, {"user": op.user})
+        account = self._quotas.accounts.get(op.user)
+        if account is None:
+            return (None, None)
+        return (account.quota, (account.keys, account.size, self._quotas.watches_of(op.user), account.leases))
 
     def roles(self, op: operations.ListRoles) -> Result:
         """[[[role, [parent, …], number of patterns], …], more]: the built-in role stands among the others."""

@@ -26,6 +26,7 @@ from haptera.state.index import KeyIndex
 from haptera.state.invariants import require
 from haptera.state.key_ranges import EVERYTHING, KeyRange
 from haptera.state.leases import Leases
+from haptera.state.quotas import Quotas
 from haptera.state.table import SPLIT_AT, Table
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Entries:
         "held",
         "leases",
         "now_ms",
+        "quotas",
         "revision",
         "size",
     )
@@ -74,6 +76,7 @@ class Entries:
         self.entries: Table[StoredEntry] = Table()
         self.expiry = ExpiryIndex()
         self.leases = Leases()
+        self.quotas = Quotas()
         self.gaps = Gaps()
         #: The time by which commands judge: that of the entry which is applied.
         self.now_ms = 0
@@ -239,6 +242,13 @@ class Entries:
         for store in self.events.cleared_stores():
             store.built_index()
 
+    def present(self, span: KeyRange) -> Iterator[tuple[str, StoredEntry]]:
+        """The keys of a range with their present entries, dead ones too. They must not change meanwhile."""
+        for key in self.index.iterate(span):
+            entry = self.entries.get(key)
+            if entry is not None:  # else a reader of the past still sees the key
+                yield key, entry
+
     def adopt_order(self, keys: list[str]) -> None:
         """Take ``keys``, all that there are in their order, as the index."""
         self._index = KeyIndex(keys)
@@ -271,6 +281,8 @@ class Entries:
             self.size += entry_size(key, value, None) if previous is None else len(value) - len(previous[0])
         if lease_id is not None or self.leases.attached:
             self.leases.moved(key, previous, revision, lease_id)
+        if self.quotas.accounts:
+            self.quotas.written(key, value, previous)
         entry = (value, revision, expires_at_ms)
         whole = self.entries.whole
         if previous is None or whole is None:
@@ -298,6 +310,8 @@ class Entries:
             self.expiry.remove(key, previous[2])
         elif self.leases.attached:
             self.leases.removed(key, previous)
+        if self.quotas.accounts:
+            self.quotas.removed(key, previous)
         self.size -= entry_size(key, previous[0], previous[2])
         if self._index is not None:
             self._index.remove(key, ghost=key in held.records)
@@ -337,6 +351,7 @@ class Entries:
             require(0 < len(key) <= KEY_SIZE_MAX, "keys have their size")
             require(_is_entry(entry) and 0 < entry[1] <= self.revision, "no version is above the revision")
         self.leases.check(self.entries.get, self.revision)
+        self.quotas.check(self.entries.get, self.leases)
         self.gaps.check(self.revision)
         self.held.check()
         self.events.check()

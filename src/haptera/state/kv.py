@@ -315,6 +315,7 @@ class Kv(Entries):
             self._index = KeyIndex(())
         self.settle()
         yield from self.leases.clear_keys()
+        yield from self.quotas.clear_keys()
         return (count, self.revision)
 
     def _all_unattachable(self, items: list[tuple[str, bytes]], lease_id: int) -> Steps[Failure | None]:

@@ -43,14 +43,18 @@ class LeaseCommands:
         self._leases = entries.leases
 
     def grant_lease(self, op: operations.GrantLease, *, rehearsed: bool = False) -> Result | None:
-        """[id, ttl_ms]; one lease too many is 3007."""
+        """[id, ttl_ms]; one lease too many is 3007, and beyond the quota of the user 3013."""
         if len(self._leases.by_id) >= limits.LEASES_MAX:
             return failure(Code.TOO_MANY_REQUESTS, {"leases_max": limits.LEASES_MAX}, outcome="not_applied")
+        entries, quotas = self._entries, self._entries.quotas
+        if quotas.accounts and (refused := quotas.lease_refusal()) is not None:
+            return refused
         if rehearsed:
             return None
-        entries = self._entries
         entries.revision += 1
         self._leases.grant(entries.revision, op.ttl_ms, entries.events.user)
+        if quotas.accounts:
+            quotas.granted(entries.revision)
         return (entries.revision, op.ttl_ms)
 
     def revoke_lease(self, op: operations.RevokeLease) -> Steps[Result]:
@@ -98,6 +102,7 @@ class LeaseCommands:
         taken = 0
         for lease_id in lease_ids:
             keys += self._leases.end(lease_id)
+            self._entries.quotas.ended(lease_id)
             if len(keys) - taken >= _KEYS_TAKEN:
                 yield limits.SLICE_WORK_MAX
                 taken = len(keys)

@@ -17,12 +17,13 @@ from haptera.errors import Code, Failure, failure
 from haptera.state import limits
 from haptera.state.access import Access
 from haptera.state.access_commands import AccessCommands
-from haptera.state.access_operations import AccessChange, RemoveRole
+from haptera.state.access_operations import AccessChange
 from haptera.state.access_reads import AccessReads
 from haptera.state.entries import KEY_WORK
 from haptera.state.event_history import EventBounds
 from haptera.state.field_kinds import list_field
 from haptera.state.get_many import get_many_steps, get_steps
+from haptera.state.invariants import require
 from haptera.state.key_history import history_steps
 from haptera.state.kv import Kv
 from haptera.state.lease_commands import LeaseCommands
@@ -42,6 +43,7 @@ from haptera.state.operations import (
     RevokeLease,
     Transact,
 )
+from haptera.state.quota_growth import QuotaGrowth
 from haptera.state.requests import Requests
 from haptera.state.scan_cursor import ScanCursor
 from haptera.state.sliced_work import finish
@@ -81,6 +83,7 @@ class StateMachine:
         "_lease_commands",
         "_many",
         "_node_commands",
+        "_quota_growth",
         "_reads",
         "_transacts",
         "_writes",
@@ -108,7 +111,9 @@ class StateMachine:
         self._node_commands = NodeCommands(self.node, self.kv)
         self._growth = Growth()
         reads = [command for command in OPERATIONS if issubclass(command, Read)]
-        self._reads: dict[type, Callable[[Any], Result]] = self._methods(reads, AccessReads(self.access))
+        self._reads: dict[type, Callable[[Any], Result]] = self._methods(
+            reads, AccessReads(self.access, self.kv.quotas)
+        )
         self._many: dict[type, Callable[[Any], Steps[Result]]] = self._methods(
             [command for command in WRITES if command.in_slices], self._access_commands
         )
@@ -118,6 +123,8 @@ class StateMachine:
         of_access = [command for command in self._writes if issubclass(command, AccessChange)]
         self._writes |= dict.fromkeys(of_access, self._access_commands.change)
         self._transacts = Transacts(self.kv)
+        self._quota_growth = QuotaGrowth(self.kv, self._transacts)
+        self.kv.quotas.payer = self.access.payer
         self._writes[Transact] = self._transacts.transact
         self._writes[Forget] = self._forget
 
@@ -185,6 +192,7 @@ class StateMachine:
         events.time_ms = self.time_ms
         results: list[Result] = []
         writes, judge, remember, node = self._writes, requests.judge, requests.remember, self.node
+        accounts = kv.quotas.accounts
         work, work_max = 0, limits.SLICE_WORK_MAX
         for command in commands:
             work += _COMMAND_WORK
@@ -198,12 +206,16 @@ class StateMachine:
                     results.append(answered)
                     continue
             events.user = user
+            if accounts:
+                kv.quotas.begin(user)
             kind = type(op)
             fence = op.fence if kind in FENCED else None  # type: ignore[attr-defined]  # by the members of FENCED
             if node.maintenance is not None and (refused := node.refusal(op)) is not None:
                 result: Any = refused
             elif fence is not None and (refused := self.leases.fenced(fence)) is not None:
                 result = refused
+            elif accounts and (over := (yield from self._quota_growth.refusal_steps(op))) is not None:
+                result = over
             elif (write := writes.get(kind)) is not None:
                 result = write(op)
                 if kind is Transact:
@@ -239,15 +251,16 @@ class StateMachine:
             return refused
         if isinstance(op, RevokeLease):
             return self._lease_commands.unchanged(op)
+        quotas = self.kv.quotas
+        if quotas.accounts:
+            quotas.begin(command.user)
         if isinstance(op, AccessChange):
             self.kv.events.user = command.user  # no entry is applied meanwhile: the next one has its own
-            if isinstance(op, RemoveRole):
+            if op.in_slices:
                 return self._access_commands.unchanged(op)
         change = self._writes.get(type(op))
-        if change is None:
-            return self.kv.unchanged(op)
-        result: Result | None = change(op, rehearsed=True)
-        return result
+        known: Result | None = self.kv.unchanged(op) if change is None else change(op, rehearsed=True)
+        return self._quota_growth.refusal(op) if known is None and quotas.accounts else known
 
     def known_in_maintenance(self, command: Logged) -> Result | None:
         """As `known` for a command that maintenance refuses, and None for any other, whatever is on its way. The end of
@@ -273,8 +286,8 @@ class StateMachine:
 
     @property
     def size(self) -> int:
-        """Bytes of memory that the entries and the leases take."""
-        return self.kv.size + self.leases.size
+        """Bytes of memory that the entries, the leases and the accounts of quotas take."""
+        return self.kv.size + self.leases.size + self.kv.quotas.size
 
     def answer_with(self, command: type[Read], answer: Callable[[Any], Result]) -> None:
         """Have the reads of a kind answered by a function: by one who knows more than the state."""
@@ -381,6 +394,8 @@ class StateMachine:
             parts.append(self.access.digest())
         if not self.node.empty:
             parts.append(self.node.digest())
+        if self.kv.quotas.accounts:
+            parts.append(self.kv.quotas.digest())
         return hashlib.sha256(msgspec.msgpack.encode(parts)).digest()
 
     def check(self) -> None:
@@ -388,6 +403,7 @@ class StateMachine:
         self.kv.check()
         self.requests.check()
         self.access.check()
+        require(self.kv.quotas.accounts.keys() <= self.access.users.keys(), "each quota is that of a user")
         self.node.check(self.time_ms)
 
 

@@ -14,6 +14,7 @@ piece is the *head*, with the number of the rows in the others::
     access    users, roles and tokens: `haptera.state.access_pieces`
     node_secret    the secret of the decoys: the same module
     node      maintenance and the head of the audit log: `haptera.state.node_pieces`
+    quotas    the quotas of users, with the keys and leases that count for them: `haptera.state.quota_pieces`
 
 A result is the array, the failure or the number that `haptera.state.requests` remembers. The brief of a large one is
 the shorter form that takes its place where room is needed. The index and the time of the last entry belong to the
@@ -50,6 +51,7 @@ from haptera.state.machine import StateMachine
 from haptera.state.msgpack_arrays import array_header
 from haptera.state.node_pieces import NODE_SECTION, NodeLoader, node_pieces
 from haptera.state.piece_decoding import PIECE_SIZE, PieceDecoder, require
+from haptera.state.quota_pieces import QUOTAS_SECTION, QuotasLoader, quota_pieces
 from haptera.state.requests import Remembered
 
 if TYPE_CHECKING:
@@ -61,6 +63,18 @@ if TYPE_CHECKING:
 
 #: Bytes that an entry takes in a piece beside its key and its value, about.
 _ROW_OVERHEAD: Final = 16
+
+#: The sections that may be missing: a snapshot of older software has none of these, and neither leases, gaps, users nor
+#: quotas stand where there are none.
+_OPTIONAL: Final = (
+    "events",
+    LEASES_SECTION,
+    GAPS_SECTION,
+    ACCESS_SECTION,
+    SECRET_SECTION,
+    NODE_SECTION,
+    QUOTAS_SECTION,
+)
 
 _encoder: Final = msgspec.msgpack.Encoder()
 
@@ -104,6 +118,7 @@ def dump_pieces(machine: StateMachine) -> Iterator[tuple[str, bytes]]:
     yield from ((ACCESS_SECTION, piece) for piece in access_pieces(machine.access))
     yield from ((SECRET_SECTION, piece) for piece in secret_pieces(machine.access))
     yield from ((NODE_SECTION, piece) for piece in node_pieces(machine.node))
+    yield from ((QUOTAS_SECTION, piece) for piece in quota_pieces(machine.kv))
 
 
 def load_pieces(
@@ -128,6 +143,7 @@ def load_pieces(
         ACCESS_SECTION: AccessLoader(machine.access),
         SECRET_SECTION: SecretLoader(machine.access),
         NODE_SECTION: NodeLoader(machine.node, time_ms),
+        QUOTAS_SECTION: QuotasLoader(machine.kv, machine.access),
     }
     waiting = dict(loaders)
     current = ""
@@ -142,8 +158,7 @@ def load_pieces(
         del waiting[section]
         current = section
         loader.head(piece)
-    # A snapshot of older software has none of these, and neither leases, gaps nor users stand where there are none.
-    for optional in ("events", LEASES_SECTION, GAPS_SECTION, ACCESS_SECTION, SECRET_SECTION, NODE_SECTION):
+    for optional in _OPTIONAL:
         waiting.pop(optional, None)
     require(not waiting, f"the sections {', '.join(waiting)} are missing")
     for loader in loaders.values():

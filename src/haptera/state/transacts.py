@@ -21,7 +21,7 @@ from haptera.state.operations import OF_ONE_KEY, Compare, Read, Transact
 from haptera.state.results import values_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from haptera.state.results import Result, StoredEntry
 
@@ -92,6 +92,13 @@ class Transacts(Kv):
                     size -= entry_size(key, previous[0], previous[2])
                 size += ATTACHMENT_SIZE * ((key in self._attached) - (self._under.lease_of(key) is not None))
             return size
+        finally:
+            self._forget_changes()
+
+    def net_changes(self, op: Transact) -> Mapping[str, StoredEntry | None]:
+        """The entry that a transact would give each key, None for one that it would remove; none where it fails."""
+        try:
+            return {} if isinstance(self._attempt(op, self._under.revision + 1), Failure) else self._changes
         finally:
             self._forget_changes()
 

@@ -166,7 +166,7 @@ def test_a_permission_of_a_newer_version_is_refused_as_such() -> None:
     with pytest.raises(UnknownPart, match="has a permission 'fly' that is not known"):
         loaded((1, 1, 0, 0), (grants(("a", ("fly",))),))
     with pytest.raises(UnknownPart, match="more fields"):
-        loaded((1, 1, 0, 0), ((*grants(), 1),))
+        loaded((1, 1, 0, 0), ((*grants(), "", 1),))
 
 
 def test_rows_of_all_kinds_are_loaded() -> None:
