@@ -32,8 +32,9 @@ from haptera.node.services.recording import AuditRecording
 from haptera.node.services.server import ServerService
 from haptera.node.services.session import NodeSessionService
 from haptera.node.services.submitters import LOCAL_MECHANISM, admit
+from haptera.node.user_budgets import UserBudgets
 from haptera.node.visitor import refuse
-from haptera.peer import listen, read_key_file, read_listening_options, tls_of
+from haptera.peer import listen, read_key_file, read_listening_options, share_budget, tls_of
 from haptera.transport import SOCKET_PATH_MAX, TCP_SCHEME, UNIX_SCHEME, parse, remove_socket, url_of
 from haptera.wire import Limits
 
@@ -81,6 +82,7 @@ class NodeServer:
         self._shares = ConnectionShares(node.config.max_connections_per_address)
         self._user_shares = Shares(node.config.max_connections_per_user)
         self._budget = Budget(node.config.process_budget)
+        self._user_budgets = UserBudgets(node.config.process_budget, node.config.connection_budget)
         #: Of its decoys, and of the certificates of its users, from `start` on.
         self._secret = b""
         self._external = ExternalUsers()
@@ -303,8 +305,16 @@ class NodeServer:
             refuse(peer, Code.TOO_MANY_CONNECTIONS, {"limit": self._user_shares.limit}, linger=True)
         else:
             peer.on_close(lambda: self._user_shares.give_back(user))
+            self._share_budget(peer, user)
             if identity.mechanism in MECHANISMS:
                 self._admitted.add(peer, identity.user, identity.mechanism)
+
+    def _share_budget(self, peer: Peer, user: str) -> None:
+        """Have a connection hold its bytes as one of its user's, or of the user for whom a token counts."""
+        payer = self._node.access.payer(user) or user
+        if payer:
+            share_budget(peer, self._user_budgets.take(payer))
+            peer.on_close(lambda: self._user_budgets.give_back(payer))
 
     def _on_close(self, peer: Peer, address: str) -> None:
         self._count_end(address, {name: read(peer) for name, read in _COUNTED.items()})

@@ -18,7 +18,7 @@ from haptera.peer.opening import Opening, opening
 from haptera.peer.own_credential import login_of
 from haptera.peer.password_users import PasswordUsers, verifier_for
 from haptera.peer.password_work import WORK
-from haptera.peer.peer import Peer, link_of, send_away
+from haptera.peer.peer import Peer, link_of, send_away, share_budget
 from haptera.peer.remote_address import (
     Credentials,
     address_of,
@@ -87,6 +87,7 @@ __all__ = [
     "read_password_file",
     "respond_all",
     "send_away",
+    "share_budget",
     "tls_of",
     "unix_credentials",
     "verifier_for",

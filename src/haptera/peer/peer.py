@@ -15,7 +15,7 @@ from haptera.wire import Tag
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from haptera.connection import Agreement
+    from haptera.connection import Agreement, Budget
     from haptera.errors import ProtocolError
     from haptera.peer.dispatcher import Dispatcher
     from haptera.peer.event_router import EventRouter
@@ -388,3 +388,8 @@ async def send_away(peer: Peer, code: int, timeout: float) -> None:
 def link_of(peer: Peer) -> Link:
     """Return the link of a peer, for code that ends it in other ways than a program does."""
     return peer._link
+
+
+def share_budget(peer: Peer, budget: Budget) -> None:
+    """Charge the bytes of a peer's connection to a budget of its user from now on, as well as to its process's."""
+    peer._link.connection.ledger.share(budget)

@@ -147,6 +147,13 @@ class Quotas:
             return None
         return exceeded("leases", account.quota.leases, account.leases)
 
+    def watch_refusal(self, user: str, open_now: int) -> Failure | None:
+        """Why a user for whom so many watches count may begin no other one, or None."""
+        account = self.accounts.get(user)
+        if account is None or account.quota.watches is None or open_now < account.quota.watches:
+            return None
+        return exceeded("watches", account.quota.watches, open_now)
+
     def granted(self, lease_id: int) -> None:
         """Follow a lease that the command which is applied has granted."""
         if self.current is not None:

@@ -47,6 +47,7 @@ class Follower:
         "op",
         "open",
         "owner",
+        "payer",
         "skip",
         "spoken",
         "submitter",
@@ -54,12 +55,21 @@ class Follower:
     )
 
     def __init__(
-        self, submitter: Submitter, op: operations.OpenWatch, feed: Feed, owner: object, group: Group, after: int
+        self,
+        submitter: Submitter,
+        op: operations.OpenWatch,
+        feed: Feed,
+        owner: object,
+        payer: str,
+        group: Group,
+        after: int,
     ) -> None:
         self.submitter: Final = submitter
         self.op: Final = op
         self.feed: Final = feed
         self.owner: Final = owner
+        #: The user for whose quota it counts.
+        self.payer: Final = payer
         self.group: Final = group
         self.after = after
         self.in_step = False

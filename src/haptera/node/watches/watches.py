@@ -68,6 +68,9 @@ class Watches:
         self._open: set[Follower] = set()
         self._behind: set[Follower] = set()
         self._owned: Counter[object] = Counter()
+        #: How many count for the quota of each user.
+        self._paid: Counter[str] = Counter()
+        machine.kv.quotas.watches_of = self._paid.__getitem__
         self._timer: asyncio.TimerHandle | None = None
         self._stopped: Failure | None = None
         self.publish()
@@ -92,7 +95,8 @@ class Watches:
         """Begin a watch, which ends with an error of its feed. ``owner`` is the connection that it belongs to.
 
         Refused: 3003, 4006 (invalid), 2004 (the submitter may not see all of its keys), 4009 (the events are not kept,
-        or the revision is still to come), 3007 (there are too many watches), 5001, 5005.
+        or the revision is still to come), 3007 (there are too many watches), 3013 (the quota of the user is used up),
+        5001, 5005.
         """
         permits = submitter.permits()
         refused = validate(op) or _contradiction(op) or (None if permits is None else refusal(op, permits))
@@ -101,6 +105,8 @@ class Watches:
             refused = _too_many(WATCHES_MAX)
         if refused is None and owner is not None and self._owned[owner] >= WATCHES_PER_OWNER_MAX:
             refused = _too_many(WATCHES_PER_OWNER_MAX)
+        payer = self._machine.access.payer(submitter.user)
+        refused = refused or self._machine.kv.quotas.watch_refusal(payer, self._paid[payer])
         delivery, events = self._delivery, self._machine.kv.events
         start = op.start_revision or delivery.revision + 1
         # An entry of many commands is seen by reads command by command, and a reader may go on from what it has seen.
@@ -110,8 +116,9 @@ class Watches:
             refused = self._compacted(start)
         if refused is not None:
             return refused
-        watch = Follower(submitter, op, feed, owner, delivery.groups.join(op), start - 1)
+        watch = Follower(submitter, op, feed, owner, payer, delivery.groups.join(op), start - 1)
         self._open.add(watch)
+        self._paid[payer] += 1
         self._await_expiry(watch)
         if owner is not None:
             self._owned[owner] += 1
@@ -192,9 +199,8 @@ class Watches:
         if watch.op.progress_ms is not None:
             self._delivery.progress.remove(watch, watch.op.progress_ms)
         if watch.owner is not None:
-            self._owned[watch.owner] -= 1
-            if not self._owned[watch.owner]:
-                del self._owned[watch.owner]
+            _take_one(self._owned, watch.owner)
+        _take_one(self._paid, watch.payer)
 
     def _fall_behind(self, watch: Follower, cursor: EventCursor, skip: int, open_: int) -> None:
         """There was no room for the ITEM behind ``skip`` of the watch's events from the cursor on."""
@@ -317,6 +323,12 @@ def _contradiction(op: operations.OpenWatch) -> Failure | None:
     else:
         return None
     return failure(Code.INVALID_ARGUMENT, {"reason": reason}, outcome="not_applied")
+
+
+def _take_one(counts: Counter[Any], name: object) -> None:
+    counts[name] -= 1
+    if not counts[name]:
+        del counts[name]
 
 
 def _too_many(limit: int) -> Failure:
