@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from haptera.client.backoff import Backoff
-from haptera.client.calls.access_methods import RoleInfo, User, Whoami
+from haptera.client.calls.access_methods import Amounts, RoleInfo, User, Whoami
 from haptera.client.calls.backup_pieces import Backup
 from haptera.client.calls.entry import Entry
 from haptera.client.calls.lease_calls import LeaseInfo
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import AsyncIterator
 
-    from haptera.client.calls.administration import Administration, NewToken, RoleGrants, Token
+    from haptera.client.calls.administration import Administration, NewToken, RoleGrants, Token, UserQuota
     from haptera.client.leases.lease import Lease
     from haptera.client.recipes.barrier import Barrier
     from haptera.client.recipes.counter import Counter
@@ -64,6 +64,7 @@ __all__ = [
     "PASSWORD_VARIABLE",
     "USER_VARIABLE",
     "Administration",
+    "Amounts",
     "Backup",
     "Barrier",
     "Cache",
@@ -93,6 +94,7 @@ __all__ = [
     "TransactResult",
     "Transaction",
     "User",
+    "UserQuota",
     "Watch",
     "Whoami",
     "Worker",
@@ -125,6 +127,7 @@ _LATER: Final = {
     "RoleGrants": "haptera.client.calls.administration",
     "Semaphore": "haptera.client.recipes.semaphore",
     "Token": "haptera.client.calls.administration",
+    "UserQuota": "haptera.client.calls.administration",
     "Worker": "haptera.client.recipes.queue_worker",
 }
 

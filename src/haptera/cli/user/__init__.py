@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "show": "Show a user.",
     "assign": "Give a role to a user.",
     "withdraw": "Take a role from a user.",
+    "quota": "Say how much a user may have.",
     "disable": "Let a user do nothing any more.",
     "enable": "Let a user that was disabled do again what its roles say.",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -12,6 +12,9 @@ from haptera.cli.exit_codes import DONE
 
 if TYPE_CHECKING:
     from haptera.client import Database, User
+
+#: The fields of such a line.
+COLUMNS: Final = ("user", "state", "password", "roles")
 
 
 @click.command()
@@ -23,8 +26,7 @@ def command(client: Client) -> int:
     """
 
     async def run(db: Database) -> int:
-        found = [user_fields(user) async for user in db.admin.users()]
-        show_users(client, found)
+        show_rows(client, COLUMNS, [user_fields(user) async for user in db.admin.users()], user_cells)
         return DONE
 
     return client.run(run)
@@ -35,11 +37,7 @@ def user_fields(user: User) -> dict[str, Any]:
     return {"user": user.name, "disabled": user.disabled, "password": user.has_verifier, "roles": user.roles}
 
 
-def show_users(client: Client, users: list[dict[str, Any]]) -> None:
-    """Write some users."""
-    show_rows(client, ["user", "state", "password", "roles"], users, _cells)
-
-
-def _cells(user: dict[str, Any]) -> list[str]:
+def user_cells(user: dict[str, Any]) -> list[str]:
+    """A user as a line of a list has it."""
     state = "disabled" if user["disabled"] else "enabled"
     return [user["user"], state, "password" if user["password"] else "none", joined(user["roles"])]

@@ -35,6 +35,20 @@ class User(msgspec.Struct, array_like=True, frozen=True, gc=False):
     roles: list[str]
 
 
+class Amounts(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """How many keys, bytes (``size``), watches and leases a user may have, or has; None where that is any number."""
+
+    keys: Count | None
+    size: Count | None
+    watches: Count | None
+    leases: Count | None
+
+
+class FoundQuota(msgspec.Struct, array_like=True, frozen=True):
+    limit: Amounts | None
+    used: Amounts | None
+
+
 class FoundRole(msgspec.Struct, array_like=True, frozen=True):
     """The parents of a role, and its grants in the order of their patterns."""
 
@@ -86,6 +100,8 @@ class AdminMethods:
     remove_grant = Method(Changed, write=True, service=SERVICE)
     add_token = Method(Changed, write=True, service=SERVICE)
     remove_token = Method(Changed, write=True, service=SERVICE)
+    set_quota = Method(Changed, write=True, service=SERVICE)
+    quota = Method(FoundQuota, service=SERVICE)
     user = Method(User, service=SERVICE)
     users = Method(NamedRows[User], service=SERVICE)
     role = Method(FoundRole, service=SERVICE)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from haptera.access_rules import TOKEN_PREFIX
-from haptera.client.calls.access_methods import AdminMethods, ListedToken, NamedRows, RoleInfo, User
+from haptera.client.calls.access_methods import AdminMethods, Amounts, ListedToken, NamedRows, RoleInfo, User
 from haptera.client.calls.argument_checks import ttl_ms_of
 from haptera.client.calls.calling import Calling
 from haptera.errors import ConfigurationError
@@ -38,6 +38,13 @@ class RoleGrants(msgspec.Struct, frozen=True):
     name: str
     parents: list[str]
     grants: dict[str, list[str]]
+
+
+class UserQuota(msgspec.Struct, frozen=True):
+    """The quota of a user: the most that it may have, and all that counts for it now."""
+
+    limit: Amounts
+    used: Amounts
 
 
 class Token(msgspec.Struct, frozen=True, gc=False):
@@ -165,6 +172,50 @@ class Administration(Calling):
         async for user in self._rows(AdminMethods.users, timeout):
             yield user
 
+    async def set_quota(
+        self,
+        user: str,
+        *,
+        keys: int | None = None,
+        size: int | None = None,
+        watches: int | None = None,
+        leases: int | None = None,
+        claim: str | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> bool:
+        """Say how much a user may have, in the place of an earlier quota. Without a number the user may have any number
+        of it, and without any the quota is removed. Only an administrator may. Returns whether something has changed.
+
+        A key counts for the user who wrote it last, and a token for the user who made it where that has a quota, or for
+        the one that `add_token` names. A change that would take more than the quota leaves is ``QuotaExceeded``, and
+        whatever adds nothing goes on.
+
+        Args:
+            user: The user.
+            keys: Keys.
+            size: Bytes of the keys and their values together.
+            watches: Watches that are open at one time, at one node.
+            leases: Leases.
+            claim: A prefix: the present keys that begin with it count for this user from now on, unless they count for
+                another. Other keys of before count from their next change on.
+
+        Raises:
+            UserNotFound: There is no such user.
+        """
+        given = {"keys": keys, "bytes": size, "watches": watches, "leases": leases, "claim": claim}
+        options = {name: each for name, each in given.items() if each is not None}
+        argument = (_text("user", user), *((options,) if options else ()))
+        return (await self._call(AdminMethods.set_quota, argument, timeout)).changed
+
+    async def quota(self, user: str, *, timeout: Timeout = DEFAULT) -> UserQuota | None:
+        """The quota of a user with what counts for it; None for a user that has none.
+
+        Raises:
+            UserNotFound: There is no such user.
+        """
+        found = await self._call(AdminMethods.quota, (_text("user", user),), timeout)
+        return None if found.limit is None or found.used is None else UserQuota(found.limit, found.used)
+
     async def add_role(self, name: str, *, parents: Iterable[str] = (), timeout: Timeout = DEFAULT) -> None:
         """Add a role, which has the grants of its parents.
 
@@ -251,7 +302,13 @@ class Administration(Calling):
         return (await self._call(AdminMethods.remove_grant, argument, timeout)).changed
 
     async def add_token(
-        self, name: str, *, roles: Iterable[str], ttl: float | None = None, timeout: Timeout = DEFAULT
+        self,
+        name: str,
+        *,
+        roles: Iterable[str],
+        ttl: float | None = None,
+        quota_of: str | None = None,
+        timeout: Timeout = DEFAULT,
     ) -> NewToken:
         """Make a token: a program's user, with a random password that is given here and never again.
 
@@ -259,20 +316,25 @@ class Administration(Calling):
             name: Its name; ``token:`` is put in front of it where it does not stand there.
             roles: The roles that it has.
             ttl: Seconds for which it is good, by this machine's clock; None for no end.
+            quota_of: The user for whose quota it counts. None for the caller, where that has a quota. Only an
+                administrator may name another user.
 
         Raises:
             UserExists: There is such a token, and it has not expired.
+            UserNotFound: There is no user ``quota_of``.
             RoleNotFound: There is no such role.
         """
         token = _token(name)
         given = _texts("roles", roles)
-        options: tuple[dict[str, int], ...] = ()
+        options: dict[str, Any] = {}
         if ttl is not None:
-            options = ({"expires_at_ms": int(time.time() * 1000) + ttl_ms_of(ttl)},)
+            options["expires_at_ms"] = int(time.time() * 1000) + ttl_ms_of(ttl)
+        if quota_of is not None:
+            options["quota_of"] = _text("quota_of", quota_of)
         secret = secrets.token_urlsafe(_SECRET_SIZE)
         verifier = await self._derived(secret)
-        await self._call(AdminMethods.add_token, (token, verifier, given, *options), timeout)
-        return NewToken(token, secret, options[0]["expires_at_ms"] / 1000 if options else None)
+        await self._call(AdminMethods.add_token, (token, verifier, given, *((options,) if options else ())), timeout)
+        return NewToken(token, secret, options["expires_at_ms"] / 1000 if ttl is not None else None)
 
     async def remove_token(self, name: str, *, timeout: Timeout = DEFAULT) -> None:
         """Revoke a token: from now on it is good for nothing.
