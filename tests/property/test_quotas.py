@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from haptera.errors import Code, Failure
 from haptera.state import Logged, StateMachine, event_history, table, validate
 from haptera.state.access_operations import AddToken, AddUser, RemoveToken, RemoveUser, SetQuota, StoredVerifier
-from haptera.state.event_history import CLEARED, PUT
+from haptera.state.event_history import CLEARED, PUT, Event
 from haptera.state.operations import EndLeases, ExpireDue
 from haptera.state.quotas import bytes_of
 from haptera.state.snapshot_pieces import dump_pieces, load_pieces
@@ -75,7 +75,10 @@ class Owners:
     def follow(self, machine: StateMachine, op: Write, place: int) -> None:
         """Follow a command that was applied, with its events from a place on."""
         accounts = machine.kv.quotas.accounts
-        for _, kind, key, _, _, _, user in machine.kv.events.read(place, 1000):
+        events: list[Event] = []
+        while place + len(events) < machine.kv.events.end:
+            events += machine.kv.events.read(place + len(events), 1000)
+        for _, kind, key, _, _, _, user in events:
             payer = machine.access.payer(user)
             if kind == CLEARED:
                 self.of_key.clear()

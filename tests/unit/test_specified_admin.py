@@ -47,13 +47,13 @@ def test_a_method_has_the_argument_and_the_result_of_the_table(name: str, argume
     fields = msgspec.structs.fields(op)
     given = re.search(r"\{(.*)\}", argument)
     options = [] if given is None else given[1].split(", ")
-    assert [field.name for field in fields if field.default is not msgspec.NODEFAULT] == options
+    assert [field.encode_name for field in fields if field.default is not msgspec.NODEFAULT] == options
     assert len(parts(argument)) - bool(options) == len(fields) - len(options)
     assert (result == "changed") is issubclass(op, Write)
 
 
 async def test_a_node_answers_with_results_of_these_forms() -> None:
-    made = ("add_role", "add_user", "add_grant", "add_token", "users", "user", "roles", "role", "tokens")
+    made = ("add_role", "add_user", "add_grant", "add_token", "users", "user", "quota", "roles", "role", "tokens")
     arguments: dict[str, list[Any]] = {**CHANGES, **READS, "role": ["app"]}
     forms = {name: result for name, _, result in ROWS}
     async with node(storage="memory") as url, dial(url) as peer:

@@ -2,7 +2,7 @@
 
 A connection has a budget of its own, and the process one for all of its connections. Sixteen connections of one user
 could fill the second by the defaults. So those of a user hold a part of it at most, and what is beyond is refused to
-this user alone (spec/protocol.md, section 5.5).
+this user alone (spec/protocol.md, section 5.4).
 """
 
 from __future__ import annotations

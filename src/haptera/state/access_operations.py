@@ -6,17 +6,17 @@ methods of the admin service, and none of the kv service.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import Struct
 
-from haptera.access_rules import Permission
+from haptera.access_rules import Permission, is_user_name
 from haptera.state.field_kinds import (
     Bound,
     ExpiryTime,
-    GivenUserName,
     GrantPattern,
+    NameKind,
     NodeSecret,
     PermissionsKind,
     RoleName,
@@ -27,6 +27,11 @@ from haptera.state.field_kinds import (
     Version,
 )
 from haptera.state.operations import Read, Write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from haptera.errors import Failure
 
 
 class StoredVerifier(Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
@@ -46,8 +51,20 @@ class StoredVerifier(Struct, array_like=True, forbid_unknown_fields=True, frozen
         return [("verifier", "***")]
 
 
+class GivenNameKind(NameKind):
+    """Such a name, where one is given."""
+
+    def __init__(self, rule: Callable[[str], bool]) -> None:
+        super().__init__(rule)
+        self.accepts = f"({{0}} is None or {self.accepts})"
+
+    def refusal(self, name: str, op: Any) -> Failure | None:
+        return None if getattr(op, name) is None else super().refusal(name, op)
+
+
 Credential = Annotated[StoredVerifier, VerifierKind()]
 Permissions = Annotated[list[Permission], PermissionsKind()]
+GivenUserName = Annotated[str, GivenNameKind(is_user_name)]
 
 
 class AccessChange(Write, frozen=True):

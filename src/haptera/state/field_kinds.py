@@ -302,17 +302,6 @@ class NameKind(TextKind):
         return None if self._rule(getattr(op, name)) else invalid(name, "no name that can be given here")
 
 
-class GivenNameKind(NameKind):
-    """Such a name, where one is given."""
-
-    def __init__(self, rule: Callable[[str], bool]) -> None:
-        super().__init__(rule)
-        self.accepts = f"({{0}} is None or {self.accepts})"
-
-    def refusal(self, name: str, op: Any) -> Failure | None:
-        return None if getattr(op, name) is None else super().refusal(name, op)
-
-
 class RoleNamesKind(FieldKind):
     """A few names of roles."""
 
@@ -383,7 +372,6 @@ Integer = Annotated[int, NumberKind(INT64_MIN, INT64_MAX)]
 Bound = Annotated[str, BoundKind()]
 GlobText = Annotated[str, GlobKind()]
 UserName = Annotated[str, NameKind(is_user_name)]
-GivenUserName = Annotated[str, GivenNameKind(is_user_name)]
 TokenName = Annotated[str, NameKind(is_token_name)]
 RoleName = Annotated[str, NameKind(is_name)]
 RoleNames = Annotated[list[str], RoleNamesKind()]

@@ -65,6 +65,9 @@ class QuotaGrowth(Kv):
         elif isinstance(op, Transact):
             self._add_all(self._transacts.net_changes(op))
         elif isinstance(op, SetMany):
+            self.leases = self._kv.leases
+            if op.lease is not None and (yield from self._all_unattachable(op.items, op.lease)) is not None:
+                return None
             yield from self._add_items(op.items)
         else:
             return None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from haptera.errors import Failure
 from haptera.state import Logged, decode_commands, encode_commands, limits, quotas
 from haptera.state.access_operations import (
     AddGrant,
@@ -262,6 +263,24 @@ def test_only_an_administrator_says_how_much_a_user_may_have_and_for_whom_a_toke
     assert db.do(SetQuota("ann", keys=5), "mallory") == MADE
 
 
+def test_a_change_that_would_fail_for_another_reason_fails_for_that() -> None:
+    db = store(keys=0)
+    db.do(Set("a", b"text"), "bob")
+    for op, code in (
+        (SetMany([("new", b"")], lease=7), 4010),
+        (Set("new", b"", lease=7), 4010),
+        (Set("new", b"", if_version=3), 4002),
+        (Set("a", b"", condition="absent"), 4003),
+        (Increment("a"), 4004),
+        (Rename("missing", "new"), 4001),
+        (Transact([], [Set("new", b""), Increment("a")]), 4004),
+        (Set("new", b"", fence=99), 4011),
+    ):
+        for result in (db.known(Logged(op, "ann")), db.do(op, "ann")):
+            assert isinstance(result, Failure)
+            assert result.code == code, op
+
+
 def test_leases_count_until_they_end() -> None:
     db = store(leases=2)
     first, _ = db.do(GrantLease(1000), "ann")  # type: ignore[misc]  # it is granted
@@ -295,6 +314,7 @@ def test_a_first_quota_counts_the_leases_of_before_and_the_keys_that_it_claims()
 
 
 def test_a_quota_goes_by_a_word_or_with_its_user_and_others_keep_theirs() -> None:
+    db = store()
     for op in (SetQuota("ann"), RemoveUser("ann")):
         db = store(keys=3, leases=1)
         db.do(SetQuota("bob", keys=3))
