@@ -64,6 +64,7 @@ def test_users(haptera: Any) -> None:
         "disabled": True,
         "password": False,
         "roles": ["admin"],
+        "quota": None,
     }
     assert ok(haptera("user", "enable", "ann")) == "enabled\n"
     assert json.loads(ok(haptera("user", "withdraw", "ann", "admin", "--json"))) == {
@@ -71,10 +72,45 @@ def test_users(haptera: Any) -> None:
         "role": "admin",
         "changed": True,
     }
-    assert ok(haptera("user", "show", "ann")) == "ann\tenabled\tnone\t-\n"
+    assert ok(haptera("user", "show", "ann")) == "ann\tenabled\tnone\t-\t-\n"
     table = haptera("user", "list", terminal=True).text
     assert "root" in table and "roles" in table  # noqa: PT018
     assert ok(haptera("user", "remove", "ann")) == "removed\n"
+
+
+def test_quotas(haptera: Any) -> None:
+    ok(haptera("user", "add", "ann", "--no-password"))
+    ok(haptera("set", "app/1", "12"))
+    quota = ("user", "quota", "ann")
+    assert ok(haptera(*quota, "--keys", "3", "--bytes", "100", "--claim", "app/")) == "set\n"
+    assert ok(haptera("user", "show", "ann")) == "ann\tenabled\tnone\t-\tkeys=1/3,bytes=7/100\n"
+    assert json.loads(ok(haptera("user", "show", "ann", "--json")))["quota"] == {
+        "keys": {"limit": 3, "used": 1},
+        "bytes": {"limit": 100, "used": 7},
+        "watches": {"limit": None, "used": 0},
+        "leases": {"limit": None, "used": 0},
+    }
+    assert json.loads(ok(haptera(*quota, "--watches", "0", "--leases", "2", "--json"))) == {
+        "user": "ann",
+        "quota": {"keys": None, "bytes": None, "watches": 0, "leases": 2},
+        "changed": True,
+    }
+    assert ok(haptera(*quota, "--watches", "0", "--leases", "2")) == "unchanged\n"
+    assert ok(haptera("user", "show", "ann")) == "ann\tenabled\tnone\t-\twatches=0/0,leases=0/2\n"
+    for wrong in ((), ("--none", "--keys", "1"), ("--none", "--claim", "a"), ("--claim", "a"), ("--keys", "-1")):
+        assert haptera(*quota, *wrong).code == 2, wrong
+    assert haptera("user", "quota", "token:t", "--keys", "1").code == 2
+    assert "QUOTA" not in haptera("user", "quota", "none", "--keys", "1").err
+    assert ok(haptera(*quota, "--none")) == "removed\n"
+    assert ok(haptera(*quota, "--none")) == "unchanged\n"
+    assert ok(haptera("user", "show", "ann")) == "ann\tenabled\tnone\t-\t-\n"
+
+
+def test_a_token_may_count_for_the_quota_of_a_user(haptera: Any) -> None:
+    ok(haptera("user", "add", "ann", "--no-password"))
+    assert ok(haptera("token", "create", "ci", "--role", "admin", "--quota-of", "ann")).startswith("token:ci\t")
+    ended = haptera("token", "create", "cd", "--role", "admin", "--quota-of", "none")
+    assert (ended.code, "USER_NOT_FOUND" in ended.err) == (1, True)
 
 
 def test_roles_and_grants(haptera: Any) -> None:

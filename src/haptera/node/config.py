@@ -349,7 +349,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             "Limits of a peer",
             "BYTES",
             BUDGET,
-            "The same for all connections together, at least connection_budget (3007).",
+            "The same for all connections together, at least connection_budget (3007); a user has a quarter at most.",
         ),
     ] = PROCESS_BUDGET
     flood_burst: Annotated[

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from msgspec.structs import astuple
 
-from haptera.client import Database, RoleInfo, Token, User, connect, open_embedded
+from haptera.client import Amounts, Database, RoleInfo, Token, User, UserQuota, connect, open_embedded
 from haptera.client.calls import administration
 from haptera.errors import (
     ConfigurationError,
@@ -50,6 +50,32 @@ async def store(kind: str, path: Path) -> AsyncIterator[Database]:
     else:
         async with node(storage=MemoryFileSystem()) as url, connect(url) as db:
             yield db
+
+
+@each_store
+async def test_a_quota_is_set_told_and_removed(kind: str, tmp_path: Path) -> None:
+    async with store(kind, tmp_path) as db:
+        admin = db.admin
+        await admin.add_user("ann")
+        await db.set_many({"app/1": b"12", "other": b""})
+        assert await admin.quota("ann") is None
+        assert await admin.set_quota("ann", keys=5, size=100, watches=3, leases=2, claim="app/")
+        assert await admin.quota("ann") == UserQuota(Amounts(5, 100, 3, 2), Amounts(1, 7, 0, 0))
+        assert not await admin.set_quota("ann", keys=5, size=100, watches=3, leases=2)
+        assert await admin.set_quota("ann", leases=0)
+        assert await admin.quota("ann") == UserQuota(Amounts(None, None, None, 0), Amounts(1, 7, 0, 0))
+        assert [await admin.set_quota("ann") for _ in range(2)] == [True, False]
+        assert await admin.quota("ann") is None
+        assert (await admin.add_token("ci", roles=["admin"], quota_of="ann")).name == "token:ci"
+        for missing in (
+            admin.quota("none"),
+            admin.set_quota("none", keys=1),
+            admin.add_token("cd", roles=[], quota_of="none"),
+        ):
+            with pytest.raises(UserNotFound):
+                await missing
+        with pytest.raises(InvalidArgument):
+            await admin.set_quota("ann", keys=-1)
 
 
 @each_store
