@@ -22,13 +22,13 @@ from fuzz import identity, reference
 from fuzz.conversation import WRITE_SIZE, Application, Options, config, peer_config, shake
 from fuzz.mutators import OPTIONS_SIZE
 from fuzz.reference import RawFrame
-from fuzz.store import ACCESS_ROWS, ALL_METHODS, KEYRING, NODE_HEAD
+from fuzz.store import ACCESS_ROWS, ALL_METHODS, KEYRING, NODE_HEAD, QUOTA_ROWS
 from fuzz.targets import MARK, RAW_LENGTH_SIZE, record_signed
 from haptera.connection import Connection, Role
 from haptera.connection.stream_law import ConnectionState
 from haptera.errors import LocalProtocolError, failure
 from haptera.security import ScramAcceptor, ScramDialer
-from haptera.state.access_operations import AddGrant, AddRole, AddToken, AddUser, SetVerifier, StoredVerifier
+from haptera.state.access_operations import AddGrant, AddRole, AddToken, AddUser, SetQuota, SetVerifier, StoredVerifier
 from haptera.state.command_encoding import Logged, encode_commands
 from haptera.state.node_operations import NoteAuditHead, SetMaintenance
 from haptera.state.operations import (
@@ -310,10 +310,15 @@ _ARGUMENTS: dict[str, list[list[Any]]] = {
     "remove_parent": [["app", "admin"]],
     "add_grant": [["app", ["read", "write"], "a/*"], ["app", ["user_admin"], "*"]],
     "remove_grant": [["app", ["read"], "[a-b]?"]],
-    "add_token": [["token:1", _VERIFIER, ["admin"]], ["token:1", _VERIFIER, [], {"expires_at_ms": 1}]],
+    "add_token": [
+        ["token:1", _VERIFIER, ["admin"]],
+        ["token:1", _VERIFIER, [], {"expires_at_ms": 1, "quota_of": "ann"}],
+    ],
     "remove_token": [["token:1"]],
+    "set_quota": [["ann", {"keys": 1, "bytes": 2**53 - 1, "claim": "a/"}], ["ann"]],
     "users": [[], [{"after": "a", "limit": 1}]],
     "user": [["ann"]],
+    "quota": [["ann"]],
     "roles": [[], [{"limit": 0}]],
     "role": [["admin"], ["app"]],
     "tokens": [[], [{"after": "token:1"}]],
@@ -346,7 +351,8 @@ def make_commands() -> Inputs:
         AddGrant("app", ["read", "write"], "a/*"),
         AddUser("ann", verifier, ["app"]),
         SetVerifier("ann", None),
-        AddToken("token:1", verifier, [], 5),
+        AddToken("token:1", verifier, [], 5, "ann"),
+        SetQuota("ann", 1, 2, 3, 4, "a/"),
     ]
     yield "users", encode_commands([Logged(op) for op in access])
     node: list[Write] = [SetMaintenance(True, "move"), SetMaintenance(False), NoteAuditHead(7, bytes(range(32)))]
@@ -378,9 +384,11 @@ def make_pieces() -> Inputs:
         "requests-rows": pack(answers[:1]),
         "leases-head": pack((1,)),
         "leases-rows": pack(((3, 1000, ("b",)),)),
-        "access-head": pack((3, 2, 2, 1)),
+        "access-head": pack((3, 2, 2, 2)),
         "access-rows": pack(ACCESS_ROWS),
         "node-head": pack(NODE_HEAD),
+        "quotas-head": pack((2,)),
+        "quotas-rows": pack(QUOTA_ROWS),
     }
     for at, (name, data) in enumerate(inputs.items()):
         yield name, bytes((at,)) + data

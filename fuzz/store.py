@@ -139,7 +139,9 @@ ACCESS_ROWS: Final = (
     ("user", "ann", ("app",), None, True),
     ("user", "root", ("admin",), _VERIFIER),
     ("token", "token:1", ("app",), _VERIFIER, False, 100),
+    ("token", "token:2", ("app",), _VERIFIER, False, None, (), "ann"),
 )
+QUOTA_ROWS: Final = (("ann", 5, None, None, 2, (3,), ("a",)), ("root", None, 1000, 0, None, (), ("b",)))
 NODE_HEAD: Final = ("move", 20, 7, bytes(range(32)))
 _PIECES: Final = [
     ("kv", msgspec.msgpack.encode((5, 1, 2))),
@@ -148,9 +150,11 @@ _PIECES: Final = [
     ("requests", msgspec.msgpack.encode((("app", _REQUEST_ID, 10, bytes(32), (5, None), None),))),
     ("leases", msgspec.msgpack.encode((1,))),
     ("leases", msgspec.msgpack.encode(((3, 1000, ("b",)),))),
-    ("access", msgspec.msgpack.encode((3, 2, 2, 1))),
+    ("access", msgspec.msgpack.encode((3, 2, 2, 2))),
     ("access", msgspec.msgpack.encode(ACCESS_ROWS)),
     ("node", msgspec.msgpack.encode(NODE_HEAD)),
+    ("quotas", msgspec.msgpack.encode((2,))),
+    ("quotas", msgspec.msgpack.encode(QUOTA_ROWS)),
 ]
 
 
