@@ -56,6 +56,8 @@ NEXT_STEPS: dict[int, str] = {
     Code.UNSUPPORTED_MECHANISM: "leave out the user and the password where no login is asked for, or name an address "
     "of the node that asks for one: --url haptera://HOST:PORT",
     Code.PERMISSION_DENIED: "`haptera whoami` shows the user of this command and its roles",
+    Code.QUOTA_EXCEEDED: "delete what is not needed any more; `haptera user show USER` shows an administrator what is "
+    "used, and `haptera user quota USER` gives more",
     Code.PASSWORD_POLICY: "a sentence of several words is long and easy to remember",
     Code.USER_EXISTS: "`haptera passwd USER` gives a user another password; `haptera token revoke NAME` ends a token",
     Code.USER_NOT_FOUND: "`haptera user list` shows the users, `haptera token list` the tokens",

@@ -140,7 +140,7 @@ def test_no_change_brings_a_user_above_its_keys(op: Write) -> None:
 @pytest.mark.parametrize(
     "op",
     [
-        Set("a", b"12345678901"),
+        Set("a", b"123456"),
         Set("a", b"12345678901", if_version=None, condition="present"),
         SetMany([("a", b"12345678901")]),
         SetMany([("a", b""), ("new", b"12345678"), ("a", b"1")]),
