@@ -34,7 +34,7 @@ from haptera.node.services.session import NodeSessionService
 from haptera.node.services.submitters import LOCAL_MECHANISM, admit
 from haptera.node.user_budgets import UserBudgets
 from haptera.node.visitor import refuse
-from haptera.peer import listen, read_key_file, read_listening_options, share_budget, tls_of
+from haptera.peer import Peer, listen, read_key_file, read_listening_options, share_budget, tls_of
 from haptera.transport import SOCKET_PATH_MAX, TCP_SCHEME, UNIX_SCHEME, parse, remove_socket, url_of
 from haptera.wire import Limits
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from haptera.node.metrics import Metrics
     from haptera.node.node import Node
     from haptera.node.visitor import Visitor
-    from haptera.peer import Identity, Peer, Server, Service
+    from haptera.peer import Identity, Server, Service
     from haptera.transport import Address
 
 _logger = logging.getLogger(__name__)
@@ -305,7 +305,8 @@ class NodeServer:
             refuse(peer, Code.TOO_MANY_CONNECTIONS, {"limit": self._user_shares.limit}, linger=True)
         else:
             peer.on_close(lambda: self._user_shares.give_back(user))
-            self._share_budget(peer, user)
+            if isinstance(peer, Peer):  # connections of a dialect have buffers of their own
+                self._share_budget(peer, user)
             if identity.mechanism in MECHANISMS:
                 self._admitted.add(peer, identity.user, identity.mechanism)
 

@@ -185,7 +185,7 @@ class Quotas:
             account = Account(user, quota)
             for lease_id, lease in leases.by_id.items():
                 work += _LOOK_WORK
-                if self.payer(lease.user) == user:
+                if self.payer(lease.user) == user and lease_id not in self.leased:
                     self.count_lease(lease_id, account)
                     work += _COUNT_WORK
                 if work >= limits.SLICE_WORK_MAX:

@@ -11,24 +11,26 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from haptera.errors import Failure, LocalProtocolError
-from haptera.node.commands import ANONYMOUS
+from haptera.errors import Failure, LocalProtocolError, failure
+from haptera.node.commands import ANONYMOUS, Submitter
 from haptera.node.watches import delivery, follower, shared_items
 from haptera.node.watches import watches as module
+from haptera.node.watches.follower import Follower
 from haptera.node.watches.groups import Groups
 from haptera.node.watches.items import ITEM_SIZE_MAX, pack
 from haptera.node.watches.shared_items import SharedItem, SharedItems
 from haptera.state import EventBounds, EventCursor, EventHistory
+from haptera.state.access_operations import AddToken, AddUser, FindQuota, SetQuota
 from haptera.state.operations import Clear, Delete, DeleteMany, OpenWatch, Rename, Set, SetMany
 from haptera.testing import virtual_clock
 from tests.unit.node.nodes import Asked, opened
 from tests.unit.node.test_large import Calls
+from tests.unit.node.test_permissions import VERIFIER
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from haptera.node.node import Node
-    from haptera.node.watches.follower import Follower
     from haptera.state import Write
 
 decode = msgspec.msgpack.decode
@@ -845,3 +847,28 @@ async def test_a_failure_of_delivery_ends_the_watches_that_would_miss_events_and
         assert [event[0] for event in later.events] == [2, 3]
         assert behind.failure is None
         assert [event[0] for event in behind.events] == [1, 2, 3]
+
+
+async def test_watches_count_for_the_user_for_whose_quota_their_submitter_counts_until_they_end() -> None:
+    async with opened() as node:
+        ann, token, bob = Submitter("ann"), Submitter("token:t"), Submitter("bob")
+        await do(
+            node, AddUser("ann", None, []), SetQuota("ann", watches=2), AddToken("token:t", VERIFIER, [], None, "ann")
+        )
+        begun = []
+        for submitter in (ann, token):
+            follower = node.watches.open(submitter, OpenWatch(prefix=""), Reader())
+            assert isinstance(follower, Follower)
+            begun.append(follower)
+        assert node._machine.read(FindQuota("ann")) == ((None, None, 2, None), (0, 0, 2, 0))
+        for submitter in (ann, token):
+            failed = node.watches.open(submitter, OpenWatch(prefix=""), Reader())
+            assert isinstance(failed, Failure)
+            assert (failed.code, failed.details) == (3013, {"quota": "watches", "limit": 2, "used": 2})
+        assert isinstance(node.watches.open(bob, OpenWatch(prefix=""), Reader()), Follower)
+        await do(node, SetQuota("ann", watches=0))
+        node.watches.close(begun[1], failure(3006, outcome="not_applied"))
+        assert node._machine.read(FindQuota("ann")) == ((None, None, 0, None), (0, 0, 1, 0)), "the other goes on"
+        node.watches.close(begun[0], failure(3006, outcome="not_applied"))
+        await do(node, SetQuota("ann", watches=1))
+        assert isinstance(node.watches.open(token, OpenWatch(prefix=""), Reader()), Follower)

@@ -313,6 +313,20 @@ def test_a_first_quota_counts_the_leases_of_before_and_the_keys_that_it_claims()
     assert used(db) == (4, 4 * 6)
 
 
+def test_a_first_quota_leaves_a_lease_to_the_user_for_whom_it_counts_already() -> None:
+    db = store()
+    db.do(SetQuota("bob", leases=5))
+    db.do(AddToken("token:t", VERIFIER, [], quota_of="bob"), "root")
+    db.do(GrantLease(1000), "token:t")
+    db.do(RemoveToken("token:t"))
+    db.do(AddToken("token:t", VERIFIER, [], quota_of="ann"), "root")
+    db.do(SetQuota("ann", leases=5))
+    accounts = db.kv.quotas.accounts
+    assert (accounts["ann"].leases, accounts["bob"].leases) == (0, 1)
+    db.do(GrantLease(1000), "token:t")
+    assert (accounts["ann"].leases, accounts["bob"].leases) == (1, 1)
+
+
 def test_a_quota_goes_by_a_word_or_with_its_user_and_others_keep_theirs() -> None:
     db = store()
     for op in (SetQuota("ann"), RemoveUser("ann")):
