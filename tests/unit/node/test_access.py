@@ -98,7 +98,7 @@ async def test_a_verifier_is_nowhere_in_the_clear() -> None:
 
 async def test_the_kv_service_does_not_reach_the_users() -> None:
     names = {method_of(op)[1] for op in OPERATIONS if method_of(op)[0] == "access"}
-    assert len(names) == 20
+    assert len(names) == 22
     assert names.isdisjoint(METHODS)
     async with node(storage="memory") as url, dial(url) as peer:
         for name in sorted(names):

@@ -188,6 +188,13 @@ def test_a_change_that_adds_nothing_passes_a_quota_that_is_used_up(op: Write) ->
     assert used(db)[1] <= 8
 
 
+def test_a_key_that_a_set_many_has_twice_counts_once_with_its_last_value() -> None:
+    db = store(keys=2, size=4)
+    items = [("a", b"a value that does not stay"), ("b", b"1"), ("a", b"2")]
+    assert db.do(SetMany(items), "ann") == (1,)
+    assert used(db) == (2, 4)
+
+
 def test_a_quota_below_the_keys_that_count_takes_none_away_and_lets_no_more_come() -> None:
     db = store(keys=9)
     db.do(SetMany([(f"k{number}", b"v") for number in range(4)]), "ann")
