@@ -6,11 +6,12 @@ import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 import haptera
 from haptera.errors import HapteraError, QuotaExceeded
-from haptera.peer import dial
+from haptera.peer import dial, link_of
 from haptera.testing import MemoryFileSystem, node
 
 if TYPE_CHECKING:
@@ -179,4 +180,42 @@ async def test_the_connections_of_a_user_hold_a_quarter_of_the_memory_together()
             await bob.set("k", bytes(400 * 1024))
         mine.used -= mine.limit - 64 * 1024
         assert mine.used >= 0
+    assert budgets._budgets == {}
+
+
+async def test_answers_that_a_user_does_not_read_take_a_quarter_of_the_memory_and_leave_the_rest_to_others() -> None:
+    options = {"process_budget": 16 * MIB, "connection_budget": 4 * MIB, "max_message": MIB}
+    async with served(MemoryFileSystem(), **options) as (url, root), AsyncExitStack() as stack:
+        await with_users(root, "ann", "bob")
+        await root.set("large", bytes(MIB // 2))
+        budgets = url.server._user_budgets
+        peers = [await stack.enter_async_context(dial(url, **ANN)) for _ in range(8)]
+        calls: list[asyncio.Task[Any]] = []
+        argument = msgspec.msgpack.encode(["large"])
+        for peer in peers:
+            await peer.call("session", "whoami", b"\x90")
+            transport = link_of(peer).transport
+            assert transport is not None
+            transport.pause_reading()
+            calls += [asyncio.create_task(peer.call("kv", "get", argument, timeout=30.0)) for _ in range(16)]
+        assert budgets.limit == 4 * MIB
+        while budgets.used("ann") < budgets.limit:
+            await asyncio.sleep(0.01)
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+            assert budgets.used("ann") < budgets.limit + MIB, "eight connections by themselves would hold 11 MiB"
+        async with haptera.connect(url, **{**ANN, "user": "bob"}) as bob:
+            for _ in range(8):
+                found = await bob.get("large")
+                assert found is not None
+                assert len(found.value) == MIB // 2
+        for peer in peers:
+            transport = link_of(peer).transport
+            assert transport is not None
+            transport.resume_reading()
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        codes = {each.code for each in answers if isinstance(each, HapteraError)}
+        assert codes  # an answer has no room, or a connection that reads nothing makes some
+        assert codes <= {3007, 3009}
+        assert sum(isinstance(each, bytes) for each in answers) > 0
     assert budgets._budgets == {}
