@@ -38,7 +38,8 @@ _ANY_SIZE = 1 << 62
 
 
 def page_steps(cursor: Cursor, max_bytes: int, max_rows: int) -> Steps[Page | Failure]:
-    """`Cursor.page` as a slice of work."""
+    """`Cursor.page` as a slice of work, behind those in which its reader's permits are compiled."""
+    yield from cursor.view.compile_steps()
     page = cursor.page(max_bytes, max_rows)
     yield cursor.work
     return page
@@ -64,7 +65,7 @@ class Cursor:
     It counts in the share of its ``owner``; None has no share.
     """
 
-    __slots__ = ("_cursor", "_scans", "_view", "expired", "moved_at", "on_expired", "owner")
+    __slots__ = ("_cursor", "_scans", "expired", "moved_at", "on_expired", "owner", "view")
 
     def __init__(
         self,
@@ -76,7 +77,7 @@ class Cursor:
     ) -> None:
         self._scans = scans
         self._cursor = cursor
-        self._view = view
+        self.view = view
         self.on_expired = on_expired
         self.owner = owner
         self.moved_at = scans.time()
@@ -122,10 +123,10 @@ class Cursor:
             return self.lost()
         if self._scans.closed:  # an empty last page would look like the end of the keys
             return failure(Code.SHUTTING_DOWN, outcome="not_applied")
-        if (refused := self._view.refusal()) is not None:
+        if (refused := self.view.refusal()) is not None:
             self.close()
             return refused
-        self._cursor.sieve = self._view.sieve
+        self._cursor.sieve = self.view.sieve
         self.moved_at = self._scans.time()
         page = self._cursor.page(max_bytes, max_rows)
         if isinstance(page, Failure) or page.done:

@@ -35,8 +35,9 @@ from haptera.access_rules import (
 from haptera.state import limits
 from haptera.state.access_operations import StoredVerifier
 from haptera.state.glob import compile_glob
+from haptera.state.grant_patterns import rests_size
 from haptera.state.invariants import require
-from haptera.state.permits import Permits, rests_size
+from haptera.state.permits import Permits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -27,10 +27,9 @@ from haptera.state.access import (
 )
 from haptera.state.access_giving import giving_refusal
 from haptera.state.access_operations import AccessChange, RemoveRole, RemoveUser, SetQuota
-from haptera.state.glob import split_prefix
+from haptera.state.grant_patterns import is_short, rests_size
 from haptera.state.key_ranges import key_range
 from haptera.state.operation_sets import method_of
-from haptera.state.permits import is_one_key, is_run, rests_size
 from haptera.state.quotas import Quota
 
 if TYPE_CHECKING:
@@ -277,7 +276,7 @@ class AccessCommands:
 
     def _has_room_for(self, pattern: str) -> bool:
         """Whether one key is compared with few enough patterns when this one is granted, too."""
-        if is_one_key(pattern) or is_run(split_prefix(pattern)[1]):
+        if is_short(pattern):
             return True
         granted = (each for role in self._access.roles.values() for each, _ in role.grants)
         return rests_size((pattern, *granted)) <= limits.GRANT_RESTS_SIZE_MAX

@@ -13,7 +13,7 @@ from haptera.access_rules import ADMIN_ROLE, LOCAL_USER
 from haptera.errors import Code, failure
 from haptera.state import access_operations as operations
 from haptera.state.access import EVERYTHING, reached
-from haptera.state.permits import is_one_key
+from haptera.state.grant_patterns import is_one_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -30,7 +30,8 @@ SHORT_GLOB_MAX: Final = 64
 _PIECE_MAX: Final = 512
 #: Literal characters, as many as there are; and one behind its backslash.
 _LITERAL: Final = re.compile(r"(?s)(?:[^*?\[\\]+|\\.)*")
-_ESCAPED: Final = re.compile(r"(?s)\\(.)")
+#: A character, without its backslash, and the literal text behind it.
+_UNESCAPED: Final = re.compile(r"(?s)\\?(.[^\\]*)")
 #: Units of work of parsing a character, and of compiling one.
 _PARSE_WORK: Final = 2
 _COMPILE_WORK: Final = 8
@@ -140,7 +141,7 @@ def split_prefix(text: str) -> tuple[str, str]:
     found = _LITERAL.match(text)
     assert found is not None
     prefix = found[0]
-    return _ESCAPED.sub(r"\1", prefix) if "\\" in prefix else prefix, text[found.end() :]
+    return "".join(_UNESCAPED.findall(prefix)) if "\\" in prefix else prefix, text[found.end() :]
 
 
 @lru_cache(maxsize=64)

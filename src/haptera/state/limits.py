@@ -39,15 +39,15 @@ LEASES_LISTED_MAX: Final = 1_000
 USERS_MAX: Final = 10_000
 TOKENS_MAX: Final = 10_000
 #: Roles of one store, the roles that one user, token or role has, and the grants of all roles together: all that one
-#: user may do is compiled in some milliseconds, and in 50 where all grants are its own, and long.
+#: user may do is compiled in some milliseconds, and in slices of 20 ms together where all grants are its own, and long.
 #: A command on tables that are full in each way takes up to 15 ms; one that removes a role is applied in slices.
 ROLES_MAX: Final = 1_000
 ROLES_HELD_MAX: Final = 64
 GRANTS_MAX: Final = 4_096
 #: Bytes of the patterns, behind the literal text at their beginning, that one key may be compared with: of the distinct
 #: patterns of all roles whose literal text the key begins with, but for prefixes and single keys. A byte takes up to
-#: 5 us with a key of 4,096 bytes, which is a nanosecond for each place. So a look at one key takes 2.5 ms at most, and
-#: the first one behind a change 2 us more for each byte, which it compiles.
+#: 5 us with a key of 4,096 bytes, which is a nanosecond for each place. So a look at one key takes 2.5 ms at most, in a
+#: slice for each pattern, and the first one behind a change 2 us more for each byte, which it compiles.
 GRANT_RESTS_SIZE_MAX: Final = 512
 #: Users, roles or tokens that one answer lists, and the characters of their names from which on it lists no more.
 ACCESS_LISTED_MAX: Final = 1_000

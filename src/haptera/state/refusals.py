@@ -7,13 +7,13 @@ class, because a loop over its needs would take several times as long as the loo
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from haptera.errors import Code, Failure, failure
 from haptera.key_rules import placed
 from haptera.state import limits
 from haptera.state.field_kinds import KeysKind, list_field
+from haptera.state.grant_patterns import look_work
 from haptera.state.node_operations import SetMaintenance
 from haptera.state.operation_sets import FENCED, OPERATIONS, method_of
 from haptera.state.operations import (
@@ -31,10 +31,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from haptera.access_rules import KeyPermission, NodePermission
-    from haptera.state.needs import Permissions
+    from haptera.state.needs import Needs, Permissions
     from haptera.state.sliced_work import Steps
 
 Refusal = Callable[[Any, Permits], Failure | None]
+
+#: Units of work of a look at one key from which on it is made in slices: a quarter of a millisecond.
+_LONG_LOOK: Final = limits.SLICE_WORK_MAX // 4
 
 
 def denied(permission: KeyPermission | NodePermission, key: str | None = None) -> Failure:
@@ -54,27 +57,72 @@ def refusal(op: Operation, permits: Permits) -> Failure | None:
 
 
 def refusal_steps(op: Operation, permits: Permits) -> Steps[Failure | None]:
-    """As `refusal`, in slices for an operation with a list of any length."""
+    """As `refusal`, in slices: a list has any length, and one key may be compared with many globs."""
+    yield from permits.compile_steps()
+    return (yield from _judged(op, permits))
+
+
+def _judged(op: Operation, permits: Permits) -> Steps[Failure | None]:
     if isinstance(op, AsOf):
-        return (yield from refusal_steps(op.read, permits))
+        return (yield from _judged(op.read, permits))
+    if isinstance(op, Transact):
+        return (yield from _judged_transact(op, permits))
     field, kind = _LISTS.get(type(op), ("", None))
     if kind is None or not getattr(op, field):
-        return refusal(op, permits)
+        return (yield from _judged_keys(op, permits))
     needs = op.needs
     assert needs is not None
-    given = [permission for option, permission in needs.options.items() if _is_given(op, option)]
-    for permission in (*needs.keys, *needs.items, *given):
-        check, cost, rest = permits.check_of(permission), permits.cost(permission), iter(getattr(op, field))
-        # A key may be compared with thousands of globs.
-        piece_max = max(1, limits.SLICE_WORK_MAX // (4 + cost))
-        while piece := list(islice(rest, piece_max)):
-            refused = _first_denied(permission, check, kind.keys(piece))
-            if refused is not None:
-                return refused
-            yield limits.SLICE_WORK_MAX // 4
-    if _is_fenced(op) and not permits.anywhere("lease"):
-        return denied("lease")
+    for permission in (*needs.keys, *needs.items, *_of_options(op)):
+        refused = yield from _judged_list(permission, kind.keys(getattr(op, field)), permits)
+        if refused is not None:
+            return refused
+    return _refusal_of_fence(op, permits)
+
+
+def _judged_list(permission: KeyPermission, keys: Iterable[str], permits: Permits) -> Steps[Failure | None]:
+    """The refusal of the first key on which a permission is missing."""
+    check, cost = permits.check_of(permission), permits.cost(permission)
+    work = 0
+    for key in keys:
+        look = look_work(cost, len(key))
+        if look < _LONG_LOOK:
+            work += look
+            allowed = check(key)
+        else:
+            allowed = yield from permits.may_steps(permission, key)
+        if not allowed:
+            return denied(permission, key)
+        if work >= limits.SLICE_WORK_MAX // 4:
+            yield work
+            work = 0
     return None
+
+
+def _judged_keys(op: Operation, permits: Permits) -> Steps[Failure | None]:
+    """The refusal of an operation of few keys, with a slice for each glob that one is compared with."""
+    needs = op.needs
+    if needs is None:
+        return refusal(op, permits)
+    looks = list(_looks(op, needs))
+    for permission, key in looks:
+        if not (yield from permits.may_steps(permission, key)):
+            return denied(permission, key)
+    return _refusal_of_fence(op, permits) if looks else refusal(op, permits)
+
+
+def _looks(op: Any, needs: Needs) -> Iterator[tuple[KeyPermission, str]]:
+    """The keys of an operation with the permissions that it needs on them, in the order in which they are judged."""
+    if needs.key and op.key is not None:
+        yield from ((permission, op.key) for permission in needs.key)
+        yield from ((permission, op.new_key) for permission in needs.new_key)
+        yield from ((permission, op.key) for permission in _of_options(op))
+
+
+def _of_options(op: Operation) -> list[KeyPermission]:
+    """The permissions that an operation needs because of the options that it was given."""
+    needs = op.needs
+    assert needs is not None
+    return [permission for option, permission in needs.options.items() if _is_given(op, option)]
 
 
 def _is_given(op: Operation, option: str) -> bool:
@@ -84,6 +132,10 @@ def _is_given(op: Operation, option: str) -> bool:
 
 def _is_fenced(op: Operation) -> bool:
     return type(op) in FENCED and _is_given(op, "fence")
+
+
+def _refusal_of_fence(op: Operation, permits: Permits) -> Failure | None:
+    return denied("lease") if _is_fenced(op) and not permits.anywhere("lease") else None
 
 
 def _first_denied(permission: KeyPermission, check: Callable[[str], bool], keys: Iterable[str]) -> Failure | None:
@@ -100,9 +152,26 @@ def _refusal_of_transact(op: Transact, permits: Permits) -> Failure | None:
             refused = REFUSALS[type(part)](part, permits)
             if refused is not None:
                 return placed(refused, branch=branch, operation=number)
+    return _refusal_beside_parts(op, permits)
+
+
+def _refusal_beside_parts(op: Transact, permits: Permits) -> Failure | None:
     if not (op.compares or op.then or op.otherwise or permits.anywhere("read")):
         return denied("read")
-    return denied("lease") if op.fence is not None and not permits.anywhere("lease") else None
+    return _refusal_of_fence(op, permits)
+
+
+def _judged_transact(op: Transact, permits: Permits) -> Steps[Failure | None]:
+    """As `_refusal_of_transact`, part by part."""
+    for number, compare in enumerate(op.compares):
+        if not (yield from permits.may_steps("read", compare.key)):
+            return placed(denied("read", compare.key), compare=number)
+    for branch, parts in (("then", op.then), ("otherwise", op.otherwise)):
+        for number, part in enumerate(parts):
+            refused = yield from _judged(part, permits)
+            if refused is not None:
+                return placed(refused, branch=branch, operation=number)
+    return _refusal_beside_parts(op, permits)
 
 
 def shown_with(op: OpenScan | Count) -> Permissions:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from haptera.access_rules import KEY_PERMISSIONS, NODE_PERMISSIONS
-from haptera.state import permits as permits_module
-from haptera.state.glob import Glob, compile_glob
+from haptera.state import limits
+from haptera.state.grant_patterns import look_work
 from haptera.state.permits import Permits
+from haptera.state.sliced_work import finish
 
 
 @pytest.mark.parametrize(
@@ -34,22 +35,6 @@ def test_a_key_is_allowed_if_a_pattern_matches_it(patterns: list[str], allowed: 
     assert not any(permits.may(each, key) for each in KEY_PERMISSIONS[1:] for key in allowed)
     assert permits.anywhere("read") is bool(patterns)
     assert not permits.anywhere("write")
-
-
-def test_a_glob_is_compiled_when_a_key_with_its_beginning_is_first_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled: list[str] = []
-
-    def compile_noted(text: str) -> Glob:
-        compiled.append(text)
-        return compile_glob(text)
-
-    monkeypatch.setattr(permits_module, "compile_glob", compile_noted)
-    permits = Permits([(pattern, ("read",)) for pattern in ("a/?", "a/b/*c", "b*c*d", "k", "c/*", "*/e")])
-    assert compiled == []
-    assert [key for key in ("a/1", "a/b/xc", "a/e", "k", "c/1") if not permits.may("read", key)] == []
-    assert not permits.may("read", "a/b/x")
-    assert set(compiled) == {"?", "*c", "*/e"}
-    assert len(compiled) == 3
 
 
 def test_the_cost_is_that_of_the_globs_that_one_key_may_be_compared_with() -> None:
@@ -118,3 +103,49 @@ def test_a_pattern_is_held_by_itself_by_a_prefix_of_it_or_by_every_key() -> None
     assert permits.holds("scan", "*")
     assert permits.holds("scan", "any?")
     assert (permits.holds("backup", "*"), permits.holds("restore", "*")) == (True, False)
+
+
+def steps_of(permits: Permits) -> list[int]:
+    return list(permits.compile_steps())
+
+
+def test_few_patterns_are_sorted_out_at_once_and_many_in_slices() -> None:
+    few = Permits([(f"{number}/*/x", ("read",)) for number in range(128)])
+    assert steps_of(few) == []
+    many = Permits([(f"{number}/*/x", KEY_PERMISSIONS[number % 2 :]) for number in range(1000)])
+    assert many.burdens
+    steps = steps_of(many)
+    assert len(steps) >= 4
+    assert max(steps) <= limits.SLICE_WORK_MAX
+    assert steps_of(many) == []
+    assert many.may("read", "2/a/x")
+    assert not many.may("read", "1/a/x")
+    assert many.may(KEY_PERMISSIONS[1], "1/a/x")
+
+
+def test_a_look_before_the_patterns_are_sorted_out_sorts_out_those_of_its_permission() -> None:
+    permits = Permits([(f"{number}/*", ("read",) if number % 2 else ("write",)) for number in range(1000)])
+    check = permits.read
+    assert (check("1/a"), check("2/a"), permits.write("2/a")) == (True, False, True)
+    assert permits.read is permits.check_of("read") is not check
+    assert steps_of(permits)
+
+
+def test_permissions_on_the_same_patterns_share_them() -> None:
+    permits = Permits([("a*", ("read", "write", "backup")), ("*", ("backup",)), ("b", ("read",)), ("b", ("write",))])
+    assert permits.check_of("read") == permits.check_of("write") != permits.check_of("delete")
+
+
+def test_the_work_of_a_request_grows_with_its_size_and_the_patterns_of_its_user() -> None:
+    light = Permits([("a/*", ("read",)), ("k", ("write",))])
+    assert not light.burdens
+    heavy = Permits([("a/*", ("read",)), ("*x*", ("write",)), ("a*y", ("scan",))])
+    assert heavy.burdens
+    assert heavy.work(100) < heavy.work(1000) < heavy.work(4096)
+    assert heavy.work(4096) == look_work(3 * heavy.cost("write"), 4096)
+
+
+@pytest.mark.parametrize("key", ["a", "ab", "xby", "axbyc", "c", "bc", ""])
+def test_a_look_in_slices_comes_to_the_same(key: str) -> None:
+    permits = Permits([(pattern, ("read",)) for pattern in ("ab*", "c", "*x*y", "a?b*c", "??")])
+    assert finish(permits.may_steps("read", key)) is permits.may("read", key)

@@ -131,7 +131,7 @@ class Commands:
             result: Result
             if permits is not None:
                 if (judge := _BY_KEYS.get(type(op))) is not None:
-                    refused = judge(op, permits)
+                    refused = judge(op, permits) if command.judged is not permits else None
                 elif type(size) is int:
                     op, refused = self._admitted(submitter, permits, command)
                     if names_leases(op):
@@ -214,10 +214,8 @@ class Commands:
         """The time by which reads judge."""
         return self._machine.kv.clock()
 
-    def check_steps(
-        self, submitter: Submitter, op: operations.SetMany | operations.DeleteMany
-    ) -> Steps[Envelope | Failure]:
-        """A command with a long list, checked in slices, for `submit`; or why it is refused."""
+    def check_steps(self, submitter: Submitter, op: Operation) -> Steps[Envelope | Failure]:
+        """A command whose check may take long, checked in slices, for `submit`; or why it is refused."""
         size = yield from validate_steps(op)
         if isinstance(size, Failure):
             return size
@@ -225,6 +223,14 @@ class Commands:
         if permits is not None and (refused := (yield from refusal_steps(op, permits))) is not None:
             return refused
         return Envelope(op, size=size, growth=(yield from self._pipeline.memory.growth_steps(op)), judged=permits)
+
+    def judge_steps(self, submitter: Submitter, command: Envelope) -> Steps[Envelope | Failure]:
+        """A command of `check_steps` again, where the submitter's permits have changed meanwhile."""
+        while (permits := submitter.permits()) is not command.judged:
+            if permits is not None and (refused := (yield from refusal_steps(command.op, permits))) is not None:
+                return refused
+            command = msgspec.structs.replace(command, judged=permits)
+        return command
 
     def drop(self, submission: Submission, position: int) -> bool:
         """Take back the write at `position` of the submission, if it is not with the disk yet.
@@ -399,11 +405,11 @@ def _is_of_a_range(op: operations.Count) -> bool:
     )
 
 
-#: How operations are judged, but for those that are judged by more than the keys in them, or were judged in slices.
+#: How operations are judged, but for those that are judged by more than the keys in them.
 _BY_KEYS: Final = {
     kind: judge
     for kind, judge in REFUSALS.items()
-    if kind not in LEASING and kind not in {operations.Count, operations.DeleteMany, access_operations.SetVerifier}
+    if kind not in LEASING and kind not in {operations.Count, access_operations.SetVerifier}
 }
 
 #: Stands for a result that is still to come; told by identity.

@@ -9,7 +9,7 @@ from haptera.state import refusal, shown_with
 if TYPE_CHECKING:
     from haptera.errors import Failure
     from haptera.node.commands.submitter import Submitter
-    from haptera.state import Glob, Permits, Sieve, operations
+    from haptera.state import Glob, Permits, Sieve, Steps, operations
 
 
 class Visibility:
@@ -24,6 +24,12 @@ class Visibility:
         self._permits: Permits | None = None
         #: The keys that may be seen; None for all of the range.
         self.sieve: Sieve | None = None
+
+    def compile_steps(self) -> Steps[None]:
+        """Make ready for `refusal`, in slices."""
+        permits = self._submitter.permits()
+        if permits is not None:
+            yield from permits.compile_steps()
 
     def refusal(self) -> Failure | None:
         """Why no key may be seen any more, or None."""

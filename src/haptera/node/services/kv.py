@@ -16,8 +16,8 @@ from haptera.node.commands import Envelope
 from haptera.node.services.answer_shares import Answers
 from haptera.node.services.kv_methods import METHODS, SERVICE
 from haptera.node.services.kv_terms import Terms
-from haptera.node.services.large_requests import LARGE_SIZE, LargeRequests, is_large_list, while_wanted
-from haptera.node.services.long_reads import LongReads, is_get_many
+from haptera.node.services.large_requests import LARGE_SIZE, LargeRequests, is_burden, is_large_list, while_wanted
+from haptera.node.services.long_reads import LongReads, Reading, is_get_many
 from haptera.node.services.msgpack_slices import PIECE_SIZE, decode_steps
 from haptera.node.services.replies import Replies
 from haptera.node.services.submitters import submitter_of
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from haptera.node.services.recording import AuditRecording
     from haptera.node.watches import Watches
     from haptera.peer import Peer
-    from haptera.state import Operation, Result, Steps
+    from haptera.state import Operation, Permits, Result, Steps
 
 
 class KvService(Service):
@@ -71,7 +71,9 @@ class KvService(Service):
         writes: list[Request] = []
         write_commands: list[Envelope] = []
         session, terms = submitter_of(requests[0].peer), Terms.of(requests[0].peer)
-        methods = terms.methods
+        methods, permits = terms.methods, session.permits()
+        if permits is not None and not permits.burdens:
+            permits = None
         for request in requests:
             method = methods.get(request.method)
             if method is None:
@@ -80,7 +82,11 @@ class KvService(Service):
             counts[request.method] += 1
             size = len(request.payload)
             many = method.bytes_per_unit
-            if size > LARGE_SIZE or (many and is_large_list(size, many, self._commands.turns)):
+            if (
+                size > LARGE_SIZE
+                or (many and is_large_list(size, many, self._commands.turns))
+                or (permits is not None and is_burden(size, permits, self._commands.turns))
+            ):
                 self._take_large(request)
                 continue
             op = method.decode(request.payload)
@@ -118,9 +124,11 @@ class KvService(Service):
         """Forget the answers that a connection has read."""
         self._answers.read(peer, below)
 
-    def _watch(self, session: Submitter, request: Request, op: operations.OpenWatch) -> None:
+    def _watch(
+        self, session: Submitter, request: Request, op: operations.OpenWatch, judged: Permits | None = None
+    ) -> None:
         """Have the request followed by the changes that it asks for."""
-        watch = self._watches.open(session, op, request, request.peer)
+        watch = self._watches.open(session, op, request, request.peer, judged)
         if self._recorded is not None:
             self._recorded.opened(request, op, watch if isinstance(watch, Failure) else None)
         if isinstance(watch, Failure):
@@ -142,6 +150,10 @@ class KvService(Service):
         written = False
         try:
             command = await turns.run(peer, while_wanted(request, self._checked(session, request, elements)))
+            while (
+                isinstance(command, Envelope) and command.judged is not None and command.judged is not session.permits()
+            ):
+                command = await turns.run(peer, while_wanted(request, self._commands.judge_steps(session, command)))
             if command is None:
                 self._replies.fail(request, failure(Code.CANCELLED, outcome="not_applied"))
             elif isinstance(command, Failure):
@@ -149,7 +161,7 @@ class KvService(Service):
             elif isinstance(command.op, Write):
                 written = self._writes.submit(session, [request], [command], elements)
             elif isinstance(command.op, operations.OpenWatch):
-                self._watch(session, request, command.op)
+                self._watch(session, request, command.op, command.judged)
             elif is_get_many(command.op):
                 self._metrics.kv_reads_total += 1
                 op = command.op
@@ -180,13 +192,17 @@ class KvService(Service):
             op = yield from decode_steps(method, payload, elements)
         else:
             op = method.decode(payload)
-        if isinstance(op, (operations.SetMany, operations.DeleteMany)):
+        if isinstance(op, Failure):
+            return op
+        permits = submitter.permits()
+        burdened = permits is not None and permits.burdens and not isinstance(op, Reading)
+        if burdened or isinstance(op, (operations.SetMany, operations.DeleteMany)):
             found = yield from self._commands.check_steps(submitter, op)
             if isinstance(found, Failure):
                 return found
             checked = found
-        if isinstance(op, Failure) or method.version_at is None:
-            return op if isinstance(op, Failure) else checked or Envelope(op)
+        if method.version_at is None:
+            return checked or Envelope(op)
         digest = digest_of(request.method)
         for start in range(0, len(payload), PIECE_SIZE):
             digest.update(memoryview(payload)[start : start + PIECE_SIZE])

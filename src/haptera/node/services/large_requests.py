@@ -11,14 +11,14 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from haptera.state import values_size
+from haptera.state import SLICE_WORK_MAX, values_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from haptera.node.slice_queue import Turns
     from haptera.peer import Peer, Request
-    from haptera.state import Steps
+    from haptera.state import Permits, Steps
 
 T = TypeVar("T")
 
@@ -33,6 +33,10 @@ LARGE_LIST_SIZE = 2048
 #: than `Turns.admits`, because each of a thousand connections may send sixteen of them at once.
 SMALL_LIST_SIZE = 128
 
+#: Units of work of comparing the keys of a request with the patterns of its user, above which that is done in turns: a
+#: tenth of a millisecond.
+_LOOKS_WORK_MAX = SLICE_WORK_MAX // 10
+
 #: Bytes of values for one unit of work: they are copied, checked and perhaps signed.
 _VALUE_BYTES_PER_UNIT = 256
 
@@ -45,6 +49,12 @@ def is_large_list(size: int, bytes_per_unit: int, turns: Turns) -> bool:
     if size <= SMALL_LIST_SIZE:
         return False
     return size > LARGE_LIST_SIZE or not turns.admits(size // bytes_per_unit)
+
+
+def is_burden(size: int, permits: Permits, turns: Turns) -> bool:
+    """Whether the look at the keys of a request leaves the batch for the turns, by the bytes of its argument."""
+    units = permits.work(size)
+    return units > _LOOKS_WORK_MAX or not turns.admits(units)
 
 
 def units_of_values(result: tuple[Any, ...]) -> int:

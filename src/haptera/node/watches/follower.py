@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from haptera.node.watches.items import mark, pack
 from haptera.node.watches.shared_items import SharedItem
-from haptera.state import refusal
+from haptera.state import refusal, refusal_steps
 
 if TYPE_CHECKING:
     import asyncio
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from haptera.node.watches.feed import Feed
     from haptera.node.watches.groups import Group
     from haptera.node.watches.shared_items import SharedItems
-    from haptera.state import EventCursor, Steps, operations
+    from haptera.state import EventCursor, Permits, Steps, operations
 
 #: Events that are looked at in one slice: a third of a millisecond.
 PIECE_EVENTS: Final = 512
@@ -48,6 +48,7 @@ class Follower:
         "open",
         "owner",
         "payer",
+        "permits",
         "skip",
         "spoken",
         "submitter",
@@ -77,6 +78,8 @@ class Follower:
         self.skip = 0
         self.open = 0
         self.ended: Failure | None = None
+        #: The permits by which it was last judged.
+        self.permits: Permits | None = None
         #: Set for the time at which its submitter expires.
         self.expiry: asyncio.TimerHandle | None = None
         #: The task that reads on, while it is behind.
@@ -89,7 +92,18 @@ class Follower:
     def refusal(self) -> Failure | None:
         """Why its submitter may not see these changes any more, or None."""
         permits = self.submitter.permits()
-        return None if permits is None else refusal(self.op, permits)
+        if permits is None or permits is self.permits:
+            return None
+        refused = refusal(self.op, permits)
+        self.permits = permits if refused is None else None
+        return refused
+
+    def judge_steps(self) -> Steps[None]:
+        """Make ready for `refusal`, in slices: the look at its key is not made again."""
+        permits = self.submitter.permits()
+        if permits is not None and permits is not self.permits:
+            refused = yield from refusal_steps(self.op, permits)
+            self.permits = permits if refused is None else None
 
     def item_steps(self, until: int, kept: SharedItems) -> Steps[bytes | None]:
         """The next ITEM of a watch that is behind, with events before the place ``until``; None if there are none.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from haptera.node.commands import Commands, Submitter
     from haptera.node.metrics import Metrics
     from haptera.node.watches.feed import Feed
-    from haptera.state import StateMachine, Steps
+    from haptera.state import Permits, StateMachine, Steps
 
 _logger = logging.getLogger(__name__)
 
@@ -90,16 +90,24 @@ class Watches:
             self._delivery.judge()
 
     def open(
-        self, submitter: Submitter, op: operations.OpenWatch, feed: Feed, owner: object | None = None
+        self,
+        submitter: Submitter,
+        op: operations.OpenWatch,
+        feed: Feed,
+        owner: object | None = None,
+        judged: Permits | None = None,
     ) -> Follower | Failure:
-        """Begin a watch, which ends with an error of its feed. ``owner`` is the connection that it belongs to.
+        """Begin a watch, which ends with an error of its feed. ``owner`` is the connection that it belongs to, and
+        ``judged`` the permits by which it was judged already.
 
         Refused: 3003, 4006 (invalid), 2004 (the submitter may not see all of its keys), 4009 (the events are not kept,
         or the revision is still to come), 3007 (there are too many watches), 3013 (the quota of the user is used up),
         5001, 5005.
         """
         permits = submitter.permits()
-        refused = validate(op) or _contradiction(op) or (None if permits is None else refusal(op, permits))
+        refused = validate(op) or _contradiction(op)
+        if refused is None and permits is not None and permits is not judged:
+            refused = refusal(op, permits)
         refused = refused or self._stopped or self._machine.abandoned
         if refused is None and len(self._open) >= WATCHES_MAX:
             refused = _too_many(WATCHES_MAX)
@@ -117,6 +125,7 @@ class Watches:
         if refused is not None:
             return refused
         watch = Follower(submitter, op, feed, owner, payer, delivery.groups.join(op), start - 1)
+        watch.permits = permits
         self._open.add(watch)
         self._paid[payer] += 1
         self._await_expiry(watch)
@@ -159,6 +168,7 @@ class Watches:
         while self._judged != self._machine.access.revision:
             self._judged = self._machine.access.revision
             for count, watch in enumerate(list(self._open), 1):
+                yield from watch.judge_steps()
                 self._judge(watch)
                 if count % _JUDGED_TOGETHER == 0:
                     yield _JUDGED_TOGETHER * LOOK_WORK
