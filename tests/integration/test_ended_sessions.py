@@ -170,3 +170,32 @@ async def test_a_process_that_stands_for_a_user_goes_with_the_user_and_not_with_
             assert await whoami(peer) == "ann"
             assert await done(url.node, SetDisabled("ann", True)) == [(True,)]
             await eventually(lambda: peer.closed)
+
+
+async def test_a_process_that_stands_for_nobody_any_more_loses_its_connection(
+    short_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    file = short_path / "users.toml"
+    file.write_text(f'[uids]\n{os.geteuid()} = "ann"\n')
+    async with node(
+        listen=f"haptera+unix://{short_path}/s", no_auth=False, admin_password=PASSWORD, external_users_file=str(file)
+    ) as url:
+        assert await done(url.node, AddUser("ann", stored(PASSWORD), []), AddUser("bob", None, [])) == [(True,)] * 2
+        async with dial(url) as peer, dial(url, user="ann", password=PASSWORD) as other:
+            assert [await whoami(peer), await whoami(other)] == ["ann", "ann"]
+            file.write_text("[uids\n")
+            assert not await url.server.reload_files()
+            assert await whoami(peer) == "ann"
+            file.write_text(f'[uids]\n{os.geteuid()} = "ann"\n12345 = "bob"\n')
+            assert await url.server.reload_files()
+            assert await whoami(peer) == "ann"
+            file.write_text(f'[uids]\n{os.geteuid()} = "bob"\n')
+            assert await url.server.reload_files()
+            await eventually(lambda: peer.closed)
+            assert await whoami(other) == "ann"
+        async with dial(url) as peer:
+            assert await whoami(peer) == "bob"
+        (record,) = [record for record in caplog.records if record.getMessage() == "sessions_ended"]
+        assert (record.__dict__["user"], record.__dict__["connections"]) == ("ann", 1)
+        assert record.__dict__["reason"] == "its certificate or process does not stand for it any more"

@@ -99,6 +99,20 @@ def test_a_hang_up_has_a_node_read_its_certificates_again_and_a_bad_one_changes_
         assert key.decode() not in str(node.events)
 
 
+def test_a_hang_up_has_a_node_read_its_external_users_again(tmp_path: Path) -> None:
+    file = tmp_path / "users.toml"
+    file.write_text("[uids]\n")
+    with serving(tmp_path / "d", "--external-users-file", str(file), auth=True) as node:
+        node.ready()
+        node.signal(signal.SIGHUP)
+        assert until(node, "external_users_loaded")["file"] == str(file)
+        file.write_text("[uids")
+        node.signal(signal.SIGHUP)
+        assert "it is not a TOML file" in until(node, "external_users_refused")["reason"]
+        node.signal()
+        assert node.end() == 0
+
+
 def test_a_hang_up_stops_a_node_without_tls(tmp_path: Path) -> None:
     with serving(tmp_path / "d") as node:
         node.ready()

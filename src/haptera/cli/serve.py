@@ -73,7 +73,7 @@ flag wins over the environment, and the environment over the file. The node alwa
 
 On SIGTERM or Ctrl-C the node answers the requests under way and exits with 0; a second signal ends it at once. A
 terminal that closes sends SIGHUP, which acts as SIGTERM does, unless it was ignored from the start, as under nohup.
-Where a listener has TLS, any other SIGHUP has the node read the files of its certificates again.
+Any other SIGHUP has a node with TLS or with --external-users-file read those files again.
 
 A four-digit number in parentheses is the code of the error that the other side gets.
 
@@ -112,6 +112,7 @@ class _Serving:
         #: The signals that ask to stop. A hang-up is not among them under nohup.
         self._stops = stop_signals()
         self._had_terminal = has_terminal()
+        self._reloading: asyncio.Task[bool] | None = None
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -138,7 +139,8 @@ class _Serving:
             if made is not None:
                 _show_password(self._config.admin_user, made)
             # Before the log says that it listens: who reads that may send one at once.
-            if any(parse_listener(url).tls for url in self._config.listen):
+            config = self._config
+            if config.external_users_file is not None or any(parse_listener(url).tls for url in config.listen):
                 asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._on_hang_up, server)
             await server.start()
             self._announce(node, server)
@@ -163,11 +165,12 @@ class _Serving:
         return None if task.cancelled() else await task
 
     def _on_hang_up(self, server: NodeServer) -> None:
-        """A terminal that has closed stops the node; anyone else who sends SIGHUP has replaced certificates."""
+        """A terminal that has closed stops the node; a SIGHUP of another sender says that files were replaced."""
         if signal.SIGHUP in self._stops and self._had_terminal and not has_terminal():
             self._on_signal(signal.SIGHUP)
-        else:
-            server.reload_certificates()
+        # A file that is replaced while it is read is found by the next look at it.
+        elif self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.get_running_loop().create_task(server.reload_files())
 
     def _on_signal(self, number: int) -> None:
         # A second signal means that someone does not want to wait. A second SIGHUP means nothing: a terminal that

@@ -1,8 +1,9 @@
 """The connections that came in by a proof, and their end where that counts no more (spec/protocol.md, section 5.3).
 
 A stolen session ends with the user: where that is disabled or removed, or has another password, and where a token is
-revoked or over. Connections with the same proof are looked at together, so that a change costs as much as there are
-users connected.
+revoked or over. One that came in by a certificate or as a process ends where that stands for another user, or for none:
+the file that says so is read again while the node runs. Connections with the same proof are looked at together, so that
+a change costs as much as there are users connected.
 """
 
 from __future__ import annotations
@@ -60,15 +61,30 @@ class AdmittedConnections:
             if admitted and (verifier is None or verifier == stored):
                 continue
             del self._open[key]
-            reason = "it has another password" if admitted else "it may not come in any more"
-            _logger.info("sessions_ended", extra={"user": user, "connections": len(peers), "reason": reason})
-            for peer in peers:
-                task = self._loop.create_task(send_away(peer, Code.AUTHENTICATION_REQUIRED, END_TIMEOUT_S))
-                self._ending.add(task)
-                task.add_done_callback(self._ending.discard)
+            self._end(user, peers, "it has another password" if admitted else "it may not come in any more")
         self.stop()
         ends = [self._access.expires_at_ms(user) for user, _ in self._open]
         self._wait_for(min((end for end in ends if end is not None), default=None))
+
+    def look_outside(self, external: Callable[[Peer], str | None]) -> None:
+        """End the connections whose certificate or process stands for another user now, or for none."""
+        for key, peers in list(self._open.items()):
+            user, verifier = key
+            if verifier is not None:
+                continue
+            ended = {peer for peer in peers if external(peer) != user}
+            if ended:
+                peers.difference_update(ended)
+                if not peers:
+                    del self._open[key]
+                self._end(user, ended, "its certificate or process does not stand for it any more")
+
+    def _end(self, user: str, peers: set[Peer], reason: str) -> None:
+        _logger.info("sessions_ended", extra={"user": user, "connections": len(peers), "reason": reason})
+        for peer in peers:
+            task = self._loop.create_task(send_away(peer, Code.AUTHENTICATION_REQUIRED, END_TIMEOUT_S))
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
 
     def stop(self) -> None:
         """Look no more."""

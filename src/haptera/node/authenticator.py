@@ -7,17 +7,16 @@ listener has none of these.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from haptera.access_rules import LOCAL_USER
 from haptera.peer import Identity
 from haptera.security import SCRAM_SHA_256, Verifier, decoy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from haptera.errors import Failure
-    from haptera.node.external_users import ExternalUsers
     from haptera.node.login_failures import LoginFailures
     from haptera.node.visitor import Visitor
     from haptera.state import Access
@@ -29,6 +28,24 @@ if TYPE_CHECKING:
 MECHANISMS: Final = ("EXTERNAL", SCRAM_SHA_256, "PLAIN")
 #: The user of the operating system that may do everything on a machine anyway.
 _ROOT: Final = 0
+
+
+class External(Protocol):
+    """The users that client certificates, and users of this machine, stand for."""
+
+    def of_certificate(self, names: Sequence[str]) -> str | None:
+        """The user of a certificate with these URIs and DNS names, in its order."""
+
+    def of_uid(self, uid: int) -> str | None:
+        """The user of a process of this machine."""
+
+
+def external_name(external: External, peer: Peer) -> str | None:
+    """Return the name of the user that a peer's certificate or process stands for, be there such a user or not."""
+    credentials = peer.credentials
+    if credentials is None:
+        return external.of_certificate(peer.certificate_names)
+    return external.of_uid(credentials.uid)
 
 
 class NodeAuthenticator:
@@ -44,7 +61,7 @@ class NodeAuthenticator:
         access: Access,
         now_ms: Callable[[], int],
         secret: bytes,
-        external: ExternalUsers,
+        external: External,
         implied: Implied,
         failures: LoginFailures,
         came_in: Callable[[Visitor, Identity], None],
@@ -82,11 +99,7 @@ class NodeAuthenticator:
 
         A token is no user: a certificate with the name of one stands for nobody.
         """
-        credentials = peer.credentials
-        if credentials is None:
-            name = self._external.of_certificate(peer.certificate_names)
-        else:
-            name = self._external.of_uid(credentials.uid)
+        name = external_name(self._external, peer)
         user = None if name is None else self._access.users.get(name)
         return None if user is None or user.disabled else name
 

@@ -14,14 +14,22 @@ from haptera.connection import Budget
 from haptera.errors import Code, ConfigurationError, RemoteProtocolError
 from haptera.kv_groups import KV_GROUPS
 from haptera.node.admitted_connections import AdmittedConnections
-from haptera.node.authenticator import MECHANISMS, NodeAuthenticator, of_local_socket, of_signing_key, of_users
+from haptera.node.authenticator import (
+    MECHANISMS,
+    NodeAuthenticator,
+    external_name,
+    of_local_socket,
+    of_signing_key,
+    of_users,
+)
 from haptera.node.config import OPTIONS, NodeConfig
 from haptera.node.connection_shares import ConnectionShares, Shares
 from haptera.node.descriptors import LOCAL_CONNECTIONS_MAX, connections_max, needed
 from haptera.node.exposure import warn_of_exposure, warn_of_no_authentication
-from haptera.node.external_users import ExternalUsers, read_external_users
+from haptera.node.external_users import read_external_users
 from haptera.node.first_start import node_secret
 from haptera.node.frontend import Facts, FrontendServer, Gateway
+from haptera.node.kept_external_users import KeptExternalUsers
 from haptera.node.listened import NO_DIALECTS, dialect_of, read_listened
 from haptera.node.login_failures import LoginFailures
 from haptera.node.request_rates import RequestRates
@@ -85,7 +93,7 @@ class NodeServer:
         self._user_budgets = UserBudgets(node.config.process_budget, node.config.connection_budget)
         #: Of its decoys, and of the certificates of its users, from `start` on.
         self._secret = b""
-        self._external = ExternalUsers()
+        self._external = KeptExternalUsers(None, lambda: None)
         self._admitted = AdmittedConnections(node.access, node.read_time_ms, asyncio.get_running_loop())
         node.on_access_changed = self._admitted.look
         recording = AuditRecording(node.audit, node.config)
@@ -128,7 +136,11 @@ class NodeServer:
         self._limit_connections(config)
         signing_key = None if config.signing_key_file is None else read_key_file(config.signing_key_file)
         self._secret = b"" if config.no_auth else await node_secret(self._node)
-        self._external = read_external_users(config.external_users_file)
+        self._external = external = KeptExternalUsers(
+            config.external_users_file,
+            lambda: self._admitted.look_outside(partial(external_name, external)),
+        )
+        external.start()
         mode = int(config.socket_mode, 8)
         try:
             for url in config.listen:
@@ -167,10 +179,12 @@ class NodeServer:
                 },
             )
 
-    def reload_certificates(self) -> bool:
-        """Read the files of TLS again, and return whether all can be used. The log says what is wrong with them."""
+    async def reload_files(self) -> bool:
+        """Read the files of TLS and of the external users again, and return whether all can be used. The log says what
+        is wrong with them.
+        """
         usable = [server.reload_certificates() for server in self._every]  # of each, whatever the others are
-        return all(usable)
+        return await self._external.reload() and all(usable)
 
     async def drain(self, timeout: float) -> None:
         """Accept no connection and take no request any more, and give the requests under way `timeout` seconds."""
@@ -182,6 +196,7 @@ class NodeServer:
         """Close every listener and connection."""
         self._node.on_access_changed = None
         self._admitted.stop()
+        self._external.stop()
         servers = self._every
         self._servers, self._frontends = [], []
         for server in servers:

@@ -41,7 +41,7 @@ from haptera.transport.secret_files import (
     warn_of_mode,
 )
 from haptera.transport.sockets import gathers, is_near, let_go, tune, untaken
-from haptera.transport.tls_context import TlsContext, TlsFiles, load_context
+from haptera.transport.tls_context import TlsContext, TlsFiles, load_context, signature_of
 from haptera.transport.tls_keeper import TlsKeeper, context_to_dial
 from haptera.transport.tls_options import TLS_OPTIONS, check_tls_option, read_tls_files
 from haptera.transport.tls_transport import Foreign, TlsFailed, TlsSession, TlsTransport
@@ -98,6 +98,7 @@ __all__ = [
     "redact",
     "remove_socket",
     "running_loop",
+    "signature_of",
     "tune",
     "untaken",
     "unusable",

@@ -57,7 +57,7 @@ class TlsFiles(msgspec.Struct, frozen=True, kw_only=True):
 
     def signature(self) -> Signature:
         """Return what changes when a file does; None for one that is not there."""
-        return tuple(map(_signature_of, self.paths))
+        return tuple(map(signature_of, self.paths))
 
 
 class TlsContext(msgspec.Struct, frozen=True):
@@ -173,7 +173,8 @@ def explain(error: Exception) -> str:
     return str(error)
 
 
-def _signature_of(path: str) -> tuple[int, int, int] | None:
+def signature_of(path: str) -> tuple[int, int, int] | None:
+    """Return what changes when the file at a path does; None where none is there."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):  # ValueError for a path that no file can have

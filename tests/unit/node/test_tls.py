@@ -69,7 +69,7 @@ async def test_failures_of_tls_and_of_its_files_are_counted(ours: Authority, tmp
             async with dial(server.urls[0].replace("hapteras", "haptera")) as peer:
                 await peer.ready()
         (ours.folder / "server.key").write_text("nothing")
-        assert not server.reload_certificates()
+        assert not await server.reload_files()
         metrics = server._node.metrics.values()
         assert (metrics["tls_failed_total"], metrics["tls_files_refused_total"]) == (1, 1)
 
@@ -88,7 +88,7 @@ async def test_a_hang_up_reads_the_files_of_each_listener_whatever_those_of_anot
             return load_context(files)
 
         monkeypatch.setattr(tls_keeper, "load_context", replaced)
-        assert not url.server.reload_certificates()
+        assert not await url.server.reload_files()
         assert (first.failed_reloads, second.reloads) == (1, 1)
 
 
@@ -98,7 +98,7 @@ async def test_a_node_without_tls_says_so(tmp_path: Path) -> None:
         assert status["tls"] is False
         assert "certificate_ends_at" not in status
         assert url.server._node.metrics.values()["certificate_end_time_seconds"] == 0
-        assert url.server.reload_certificates()
+        assert await url.server.reload_files()
 
 
 def test_a_key_for_signing_protects_no_listener_with_tls(ours: Authority, tmp_path: Path) -> None:
