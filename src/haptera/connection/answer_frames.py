@@ -259,6 +259,8 @@ class AnswerReceiver:
     def _add_fragment(self, stream: Stream, frame: Frame, raw_length: int, entries: dict[int, bytes]) -> None:
         streams = self._streams
         half = stream.receiving
+        if half.unfinished is not None and not frame.flags & CONTINUED:
+            streams.inflow.cut_short(half, half.unfinished)
         unfinished = streams.unfinished.add(half, frame, raw_length, streams.now, entries)
         if not frame.flags & MORE:
             self._take_packed(stream, frame.type, unfinished.joined(), unfinished.entries)

@@ -130,6 +130,12 @@ class Inflow:
         else:
             half.unread.append((cost + fragments.uncredited, withheld, cost + fragments.held))
 
+    def cut_short(self, half: ReceivingHalf, unfinished: UnfinishedMessage) -> None:
+        """An ERROR takes the place of an unfinished ITEM: give back its bytes and its window."""
+        self._ledger.release(half, unfinished.held)
+        unfinished.held = 0
+        self._credit_unfinished(half, unfinished)
+
     def take(self, half: ReceivingHalf) -> None:
         """The application has taken a half's oldest unread ITEM."""
         if not half.unread:

@@ -11,8 +11,10 @@ from haptera.connection.config import Budget
 from haptera.connection.events import ErrorReceived, ItemReceived, ResponseReceived
 from haptera.connection.stream_law import ConnectionState
 from haptera.errors import failure
+from haptera.wire import encode_payload
 from tests.unit.connection.machines import (
     CANCEL,
+    CONTINUED,
     CREDIT,
     ERROR,
     FINISH,
@@ -26,6 +28,7 @@ from tests.unit.connection.machines import (
     frame,
     hello,
     machine,
+    open_machine,
     send,
     sent,
     serving,
@@ -104,6 +107,25 @@ def test_an_error_cuts_an_unfinished_item_short_at_its_receiver_too() -> None:
     pair.acceptor.respond(again, b"")
     ours, _ = pair.run()
     assert [type(event) for event in ours] == [ItemReceived, ResponseReceived]
+
+
+def test_an_item_that_is_cut_short_by_an_error_of_several_frames_is_charged_no_longer() -> None:
+    """Trap: dropped items that stay charged. The error may come slowly, and an ITEM before it is unread."""
+    connection = open_machine(Role.DIALER)
+    stream = connection.request("s", "m", b"")
+    sent(connection)
+    error = encode_payload(failure(4009, {"text": "x" * 4 * KIB}))
+    send(connection, frame(ITEM, stream, b"unread"), frame(ITEM, stream, bytes(8 * KIB), flags=MORE))
+    assert connection.ledger.held > 8 * KIB
+    connection.check()
+    send(connection, frame(ERROR, stream, error[: 2 * KIB], flags=MORE))
+    assert connection.ledger.held < 3 * KIB
+    connection.check()
+    (event,) = send(connection, frame(ERROR, stream, error[2 * KIB :], flags=CONTINUED))
+    assert isinstance(event, ErrorReceived)
+    assert event.failure.code == 4009
+    assert connection.ledger.held == 0
+    connection.check()
 
 
 def test_items_that_an_error_drops_are_charged_no_longer() -> None:
