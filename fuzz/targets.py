@@ -345,6 +345,23 @@ class Target:
     size_max: int = SIZE_MAX
 
 
+#: The targets of what a stranger may send before it has proved who it is, and of what a client reads before its server
+#: has.
+BEFORE_AUTHENTICATION: Final = (
+    "decoder",
+    "hello",
+    "welcome",
+    "acceptor",
+    "dialer",
+    "signed",
+    "compression",
+    "metadata",
+    "handshake",
+    "scram",
+    "plain",
+    "entrance",
+)
+
 TARGETS: Final[dict[str, Target]] = {
     "decoder": Target(check_decoder, mutate_frames),
     "hello": Target(check_hello, mutate_frames),
