@@ -19,6 +19,7 @@ from unittest.mock import patch
 import hypothesis
 import pytest
 
+from tests.support.leaks import leaks
 from tests.support.processes import children, end_group
 from tests.support.watchdog import Watchdog
 
@@ -32,6 +33,11 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Look for planted secrets in all that each test leaves."""
+    config.pluginmanager.register(leaks, "haptera_leaks")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

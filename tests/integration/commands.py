@@ -9,6 +9,7 @@ from typing import Any
 from unittest import mock
 
 from haptera.cli.main import main
+from tests.support.leaks import leaks
 
 
 @dataclass
@@ -45,4 +46,6 @@ def run(*args: str, stdin: bytes = b"", terminal: bool = False) -> Ended:
             code = ended.code
         for stream in streams.values():
             stream.flush()
+        leaks.see("stdout", out.getvalue(), values=False)
+        leaks.see("stderr", err.getvalue())
         return Ended(code if isinstance(code, int) else 1, out.getvalue(), err.getvalue().decode())

@@ -16,6 +16,8 @@ from haptera.security import ScramDialer, hello_binding
 from haptera.state.access_operations import AddUser, SetDisabled
 from haptera.testing import node
 from tests.support.certificates import Authority, dialling, listening
+from tests.support.planted import PASSWORD
+from tests.support.planted import SIGNING_KEY as KEY
 from tests.unit.node.nodes import done
 
 if TYPE_CHECKING:
@@ -24,10 +26,8 @@ if TYPE_CHECKING:
 
     from haptera.testing import NodeUrl
 
-PASSWORD = "correct horse battery"
 ANY_PORT = "haptera://127.0.0.1:0"
 ADMIN = ("admin", "SCRAM-SHA-256")
-KEY = b"a secret that two sides have: 32+"
 encode, decode = msgspec.msgpack.encode, msgspec.msgpack.decode
 
 

@@ -12,14 +12,13 @@ from haptera.client import connect, open_embedded
 from haptera.errors import DeadlineExceeded, ServerError
 from haptera.testing import node, node_in_thread
 from tests.integration.commands import run
+from tests.support.planted import VALUE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from haptera.client import Backup, Database
-
-VALUE = b"a value that no disk shows"
 
 
 @pytest.fixture(params=["served", "embedded"])

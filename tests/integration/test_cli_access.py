@@ -22,12 +22,11 @@ from haptera.errors import failure
 from haptera.security import Verifier
 from haptera.testing import node_in_thread
 from tests.integration.commands import Ended, run
+from tests.support.planted import PASSWORD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-PASSWORD = "correct horse battery staple"  # of a test
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import pytest
 from haptera import connect
 from haptera.testing import node_in_thread
 from tests.integration.commands import run
+from tests.support.planted import PASSWORD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,6 +62,25 @@ def test_the_command_finds_the_token_and_the_store(haptera: Any, url: str, tmp_p
     assert found == url
     assert int(token) == 2
     assert haptera("count", "--prefix", "jobs").text == "0\n", "the lock is given up"
+
+
+@pytest.mark.parametrize("way", ["file", "environment", "url"])
+def test_the_command_logs_in_as_the_user_of_the_lock(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said, file, seen = tmp_path / "said", tmp_path / "ann.password", tmp_path / "seen"
+    file.write_text(PASSWORD)
+    file.chmod(0o600)
+    with node_in_thread(listen="tcp", storage="memory", no_auth=False, admin_password=PASSWORD) as url:
+        named = url.replace("haptera://", "haptera://admin@") if way == "url" else str(url)
+        options = ["--url", named, *([] if way == "url" else ["--user", "admin"])]
+        if way == "file":
+            options += ["--password-file", str(file)]
+        else:
+            monkeypatch.setenv("HAPTERA_PASSWORD", PASSWORD)
+        script = f'tr "\\0" " " </proc/$$/cmdline >{seen}; {sys.executable} -m haptera whoami >{said}'
+        ended = run(*options, "lock", "jobs", "--", "sh", "-c", script)
+    assert (ended.code, ended.err) == (0, "")
+    assert said.read_text().startswith("user: admin\n")
+    assert PASSWORD not in seen.read_text()
 
 
 def test_the_url_of_an_option_is_the_one_that_the_command_finds(url: str, tmp_path: Path) -> None:

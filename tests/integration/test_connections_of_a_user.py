@@ -13,6 +13,8 @@ from haptera.errors import HapteraError
 from haptera.peer import dial
 from haptera.state.access_operations import AddUser
 from haptera.testing import node
+from tests.support.planted import PASSWORD
+from tests.support.planted import SIGNING_KEY as KEY
 from tests.unit.node.nodes import done
 
 if TYPE_CHECKING:
@@ -21,9 +23,7 @@ if TYPE_CHECKING:
 
     from haptera.testing import NodeUrl
 
-PASSWORD = "correct horse battery"
 ANY_PORT = "haptera://127.0.0.1:0"
-KEY = b"a secret that two sides have: 32+"
 
 
 @asynccontextmanager

@@ -26,7 +26,9 @@ from haptera.state.access_operations import (
     StoredVerifier,
 )
 from haptera.testing import node, virtual_clock
-from tests.integration.test_authentication import PASSWORD, decode, encode, served
+from tests.integration.test_authentication import decode, encode, served
+from tests.support.planted import OTHER_PASSWORD as OTHER
+from tests.support.planted import PASSWORD
 from tests.unit.node.nodes import done
 from tests.unit.peer.hosts import eventually
 
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from haptera.peer import Peer
-
-OTHER = "staple battery horse"
 
 
 def stored(password: str, salt: bytes = b"s" * 16) -> StoredVerifier:

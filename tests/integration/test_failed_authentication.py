@@ -13,6 +13,7 @@ from haptera.errors import AuthenticationFailed, AuthenticationLocked, Authentic
 from haptera.peer import dial
 from haptera.security import ScramDialer, hello_binding, throttle
 from haptera.testing import node
+from tests.support.planted import PASSWORD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from haptera.testing import NodeUrl
 
-PASSWORD = "correct horse battery"
 ANY_PORT = "haptera://127.0.0.1:0"
 encode, decode = msgspec.msgpack.encode, msgspec.msgpack.decode
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.integration.commands import run
+from tests.support.planted import PASSWORD
 from tests.support.processes import children_of
 from tests.unit.node.process import serving
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from tests.unit.node.process import Serving
 
-PASSWORD = "correct horse battery"
 SHOWN = "Its password is not shown again: "
 GIVEN: Mapping[str, str] = {"HAPTERA_ADMIN_PASSWORD": PASSWORD}
 

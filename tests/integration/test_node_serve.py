@@ -19,12 +19,12 @@ import pytest
 from haptera.errors import ConnectionLost
 from haptera.peer import dial
 from haptera.storage import DataDirectory, Log, LogEntry, OsFileSystem, open_keyring
+from tests.support.planted import SIGNING_KEY as KEY
 from tests.support.processes import end_group, start
 from tests.unit.node.process import ANY_PORT, serving
 
 encode, decode = msgspec.msgpack.encode, msgspec.msgpack.decode
 SECONDS_MAX = 60
-KEY = b"a secret that two sides have: 32+"
 # With `haptera` on PATH, as in an environment that is active.
 ACTIVE = {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
 

@@ -13,6 +13,7 @@ import haptera
 from haptera.errors import PermissionDenied
 from haptera.testing import node
 from tests.integration.commands import run
+from tests.support.planted import PASSWORD
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from haptera.client import Database
 
 PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
-PASSWORD = "correct horse battery"  # of a test
 
 
 async def export(db: Database, name: str) -> None:

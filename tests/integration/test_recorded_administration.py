@@ -15,15 +15,14 @@ from haptera.peer import dial
 from haptera.security import throttle
 from haptera.storage import OsFileSystem
 from haptera.testing import node
+from tests.support.planted import OTHER_PASSWORD as OTHER
+from tests.support.planted import PASSWORD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
     from haptera.testing import NodeUrl
-
-PASSWORD = "correct horse battery"
-OTHER = "another horse with a battery"
 
 
 @asynccontextmanager

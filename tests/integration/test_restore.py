@@ -13,13 +13,12 @@ import pytest
 from haptera.client import open_embedded
 from haptera.testing import node
 from tests.integration.commands import Ended, run
+from tests.support.planted import VALUE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from haptera.testing import NodeUrl
-
-SECRET = "a value that no disk shows"
 
 
 class Made:
@@ -51,7 +50,7 @@ class Made:
 
         async with connect(url) as db:
             for number in range(first, end):
-                await db.set(f"secret key {number}", f"{SECRET} {number} " * 80)
+                await db.set(f"secret key {number}", f"{VALUE.decode()} {number} " * 80)
 
     def run(self, *args: str | Path, key: bool = True) -> Ended:
         return run(*map(str, args), *(["--master-key-file", str(self.key)] if key else []))
@@ -69,7 +68,7 @@ async def keys_of(path: Path, key: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def expected(count: int) -> dict[str, tuple[bytes, int]]:
-    return {f"secret key {n}": ((f"{SECRET} {n} " * 80).encode(), n + 1) for n in range(count)}
+    return {f"secret key {n}": ((f"{VALUE.decode()} {n} " * 80).encode(), n + 1) for n in range(count)}
 
 
 def test_a_backup_is_restored_with_values_and_versions(made: Made, tmp_path: Path) -> None:
@@ -279,5 +278,5 @@ def test_nothing_that_was_written_can_be_read_in_a_backup_or_an_archive(made: Ma
     master = bytes.fromhex(made.key.read_text().strip())
     for path in files:
         content = path.read_bytes()
-        for secret in (SECRET.encode(), b"secret key", master, master.hex().encode()):
+        for secret in (VALUE.decode().encode(), b"secret key", master, master.hex().encode()):
             assert secret not in content, path

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from haptera.transport.tls_context import TlsFiles
+from tests.support.planted import note_private_key
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +58,7 @@ class Authority:
         key = self.folder / f"{name}.key"
         key.touch(0o600)
         key.write_bytes(leaf.private_key_pem.bytes())
+        note_private_key(leaf.private_key_pem.bytes())
         return leaf
 
     def revoke(self, name: str, *leaves: trustme.LeafCert, due: timedelta = 30 * DAY) -> Path:

@@ -9,6 +9,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from tests.support.leaks import leaks
 from tests.support.processes import end_group, start
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Serving:
         line = self.process.stderr.readline()
         if not line:
             return None
+        leaks.see("the log of a node", line)
         event: dict[str, Any] = json.loads(line)
         self.events.append(event)
         return event

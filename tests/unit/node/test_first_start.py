@@ -13,18 +13,17 @@ import pytest
 from haptera.errors import ConfigurationError, Failure
 from haptera.node.first_start import AdminPassword, generated_password, make_administrator, node_secret
 from haptera.security import Verifier, password_refusal
-from haptera.state.access_operations import AddUser, StoredVerifier
+from haptera.state.access_operations import AddUser
 from haptera.state.operations import Set
 from haptera.testing import MemoryFileSystem
+from tests.support.planted import PASSWORD
+from tests.support.verifiers import VERIFIER
 from tests.unit.node.nodes import CONFIG, done, fill_disk, opened
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from haptera.node.node import Node
-
-PASSWORD = "correct horse battery"
-VERIFIER = StoredVerifier(b"s" * 16, 600_000, b"k" * 32, b"k" * 32)
 
 
 def accepts(node: Node, user: str, password: str) -> bool:

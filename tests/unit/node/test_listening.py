@@ -18,6 +18,7 @@ from haptera.node.listening_checks import check_listening
 from haptera.peer import dial
 from haptera.testing import node
 from haptera.wire.frame import MORE, FrameType, encode_frame
+from tests.support.planted import SIGNING_KEY as KEY
 from tests.unit.peer.raw import RawPeer, hello, request
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 KIB = 1024
 ANY_PORT = "haptera://127.0.0.1:0"
-KEY = b"a secret that two sides have: 32+"
 encode, decode = msgspec.msgpack.encode, msgspec.msgpack.decode
 
 

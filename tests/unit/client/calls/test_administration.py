@@ -26,12 +26,12 @@ from haptera.errors import (
 from haptera.security import Verifier, new_verifier
 from haptera.state import limits
 from haptera.testing import MemoryFileSystem, node
+from tests.support.planted import PASSWORD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-PASSWORD = "correct horse battery staple"  # of a test
 each_store = pytest.mark.parametrize("kind", ["served", "embedded"])
 
 

@@ -18,6 +18,7 @@ from haptera.node.services.recording import AuditRecording
 from haptera.node.services.server import ServerService
 from haptera.peer import Identity
 from haptera.testing.filesystem import MemoryFileSystem
+from tests.support.planted import VALUE
 from tests.unit.node.audit.logs import lines, methods, verified
 from tests.unit.node.doubles import FakePeer, FakeRequest
 from tests.unit.node.nodes import CONFIG, opened, turn
@@ -25,8 +26,6 @@ from tests.unit.node.nodes import CONFIG, opened, turn
 if TYPE_CHECKING:
     from haptera.node.config import NodeConfig
     from haptera.node.node import Node
-
-VALUE = b"this value must not be seen"
 
 
 def config(**options: Any) -> NodeConfig:
