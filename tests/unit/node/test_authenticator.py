@@ -16,14 +16,13 @@ from haptera.peer import Identity
 from haptera.security import Verifier, decoy
 from haptera.state import StateMachine
 from haptera.state.access import StoredToken, StoredUser
-from haptera.state.access_operations import StoredVerifier
+from tests.support.verifiers import VERIFIER
 from tests.unit.node.doubles import Recorded
 
 if TYPE_CHECKING:
     from haptera.node.authenticator import Implied
 
 SECRET = b"s" * 32
-VERIFIER = StoredVerifier(b"v" * 16, 600_000, b"k" * 32, b"K" * 32)
 NOW_MS = 1000
 
 

@@ -35,8 +35,9 @@ from haptera.state.operations import (
     Transact,
 )
 from haptera.testing import node, virtual_clock
+from tests.support.verifiers import VERIFIER
 from tests.unit.node.nodes import Asked, ManualWriter, done, opened, turn
-from tests.unit.node.test_permissions import NOW_MS, VERIFIER, User, denial, user_of
+from tests.unit.node.test_permissions import NOW_MS, User, denial, user_of
 
 if TYPE_CHECKING:
     from haptera.peer import Peer

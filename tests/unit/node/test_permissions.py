@@ -38,6 +38,7 @@ from haptera.state.access_operations import (
 from haptera.state.node_operations import SetMaintenance
 from haptera.state.operation_sets import FENCED
 from haptera.state.operations import OF_ONE_KEY, AsOf, Set, Write
+from tests.support.verifiers import VERIFIER
 from tests.unit.node.doubles import FakePeer, FakeRequest
 from tests.unit.node.nodes import done, opened, turn
 
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from haptera.peer import Peer
     from haptera.state import Result
 
-VERIFIER: Final = StoredVerifier(b"s" * 16, 600_000, b"k" * 32, b"k" * 32)
 CAPABILITIES: Final = frozenset(
     {"pipelining", "idempotency", "kv_ttl", "kv_transact", "kv_watch", "kv_history", "kv_leases", "server_metrics"}
 )

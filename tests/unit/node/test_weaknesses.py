@@ -24,17 +24,16 @@ from haptera.node.weaknesses import (
 from haptera.peer import dial
 from haptera.state import StateMachine
 from haptera.state.access import StoredToken, StoredUser
-from haptera.state.access_operations import StoredVerifier
 from haptera.state.node_record import MaintenancePeriod
 from haptera.testing import node
 from tests.support.certificates import Authority, listening
+from tests.support.verifiers import VERIFIER
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from haptera.node.weaknesses import Severity
 
-VERIFIER = StoredVerifier(b"v" * 16, 600_000, b"k" * 32, b"K" * 32)
 NOW_S = 1_700_000_000
 DAY_S = 86_400
 SEVERITIES: Final[tuple[Severity, ...]] = ("low", "medium", "high")
@@ -49,6 +48,7 @@ class Looked:
         users: Any = None,
         tokens: Any = None,
         ends_at: int | None = None,
+        revocations_end_at: int | None = None,
         trouble: str = "",
         damage: str = "",
         maintenance: MaintenancePeriod | None = None,
@@ -61,6 +61,7 @@ class Looked:
         self.access = StateMachine().access
         self.access.adopt(users={"root": ROOT} if users is None else users, tokens=tokens or {})
         self.certificate_ends_at = ends_at
+        self.revocations_end_at = revocations_end_at
 
     def names(self) -> list[str]:
         return [found.name for found in of_settings(self, NOW_S)]  # type: ignore[arg-type]
@@ -92,6 +93,11 @@ def test_a_node_with_its_defaults_has_no_weak_setting() -> None:
         ({"ends_at": NOW_S}, ["certificate_ended"]),
         ({"ends_at": NOW_S + 14 * DAY_S - 1}, ["certificate_ends_soon"]),
         ({"ends_at": NOW_S + 14 * DAY_S}, []),
+        ({"revocations_end_at": NOW_S}, ["revocations_ended"]),
+        ({"revocations_end_at": NOW_S + 14 * DAY_S - 1}, ["revocations_end_soon"]),
+        ({"revocations_end_at": NOW_S + 14 * DAY_S}, []),
+        ({"listen": ("hapteras://127.0.0.1:0?cert=c&key=k&tls_min=1.2",)}, ["old_tls"]),
+        ({"listen": ("hapteras://127.0.0.1:0?cert=c&key=k&tls_min=1.3",)}, []),
         ({"damage": "its last lines were cut off"}, ["audit_log_changed"]),
         ({"trouble": "no space"}, ["audit_not_written"]),
         ({"maintenance": MaintenancePeriod("move", (NOW_S - DAY_S) * 1000)}, ["maintenance_lasts"]),

@@ -40,12 +40,12 @@ from haptera.state.access_operations import (
     StoredVerifier,
     WithdrawRole,
 )
+from tests.support.verifiers import VERIFIER
 from tests.unit.state.store import Store, refused
 
 if TYPE_CHECKING:
     from haptera.state import Write
 
-VERIFIER = StoredVerifier(b"s" * 16, 600_000, b"k" * 32, b"K" * 32)
 OTHER = StoredVerifier(b"t" * 16, 600_000, b"l" * 32, b"L" * 32)
 MADE, NOTHING_TO_DO = (True,), (False,)
 

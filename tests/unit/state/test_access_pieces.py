@@ -19,8 +19,9 @@ from haptera.state.access_operations import (
     SetNodeSecret,
 )
 from haptera.state.piece_decoding import MalformedPieces
+from tests.support.verifiers import VERIFIER
 from tests.unit.state.store import Store
-from tests.unit.state.test_access import OTHER, VERIFIER
+from tests.unit.state.test_access import OTHER
 
 if TYPE_CHECKING:
     from haptera.state import Write

@@ -20,11 +20,9 @@ from haptera.state.access_operations import (
     ListUsers,
     RemoveUser,
     SetDisabled,
-    StoredVerifier,
 )
+from tests.support.verifiers import VERIFIER
 from tests.unit.state.store import Store, refused
-
-VERIFIER = StoredVerifier(b"s" * 16, 600_000, b"k" * 32, b"K" * 32)
 
 
 def page(store: Store, read: Any) -> tuple[Any, bool]:
