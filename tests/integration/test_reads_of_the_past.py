@@ -181,6 +181,14 @@ def test_the_command_line_reads_the_past(monkeypatch: pytest.MonkeyPatch) -> Non
         assert run("diff", "--from", first, "--to", second).text == "*\ta\t1\t2\n"
         assert run("diff", "--from", second).text == run("diff", "--from", "2").text == "-\ta\t2\t\n+\tb\t\t3\n"
         assert run("diff", "--from", "0.0", "--to", first).text == "+\ta\t\t1\n"
+        for future, moments in (
+            ("999999", ("--from", "2", "--to", "999999")),
+            ("999999", ("--from", "999999")),
+            ("888888", ("--from", "888888", "--to", "1")),
+        ):
+            ended = run("diff", *moments, "--timeout", "5")
+            assert (ended.code, ended.out) == (5, b"")
+            assert ended.err == f"haptera: the revision {future} is not reached yet: the newest one is 4\n"
         assert run("get", "a", "--at-revision", "1", "--at-time", first).code == 2
         assert run("get", "a", "--at-time", "yesterday").code == 2
         assert run("get", "a", "--at-revision", "9").code == 5

@@ -20,6 +20,7 @@ from haptera.cli.library_warnings import warnings_shown
 from haptera.cli.numbers import Number
 from haptera.client import (
     PASSWORD_VARIABLE,
+    URL_VARIABLE,
     USER_VARIABLE,
     Database,
     Given,
@@ -34,6 +35,7 @@ from haptera.client import (
 )
 from haptera.errors import ConfigurationError, HapteraError, Outcome
 from haptera.key_rules import VERSION_MAX
+from haptera.peer import read_password_file
 
 if TYPE_CHECKING:
     from haptera.peer import Peer
@@ -97,6 +99,16 @@ class Client:
                     password = _asked_for(named)
             self._given = Given(user, password, self._password_file)
         return self._given
+
+    def environment(self) -> dict[str, str]:
+        """The variables by which a command that is started from here finds the same store and logs in as the same user.
+
+        A password goes by the environment, which no other user of the machine can read, and never by an argument.
+        """
+        given = self.given
+        password = given.password if given.password_file is None else read_password_file(given.password_file)
+        variables = {URL_VARIABLE: self.url or default_url(), USER_VARIABLE: given.user, PASSWORD_VARIABLE: password}
+        return {name: value for name, value in variables.items() if value is not None}
 
     def connect(self) -> Database:
         """The store of this command."""

@@ -8,7 +8,7 @@ import click
 
 from haptera.cli import output
 from haptera.cli.client_command import Client, client_options
-from haptera.cli.exit_codes import DONE
+from haptera.cli.exit_codes import DONE, FAILED
 from haptera.cli.moments import PastMoment, RevisionOrTime
 from haptera.cli.transfer import field_escapes
 
@@ -34,13 +34,20 @@ def command(before: PastMoment, after: PastMoment | None, prefix: str, client: C
     by a fraction, as in 1795000000.0.
 
     A line for each: +, - or *, tab, key, tab, value of before, tab, value of after. + is a key that was not there
-    before, - one that is not there after. --json writes a JSON object a line. The node must still have the
-    changes between the two moments. It needs the permissions watch and read on the prefix.
+    before, - one that is not there after. --json writes a JSON object a line. The node must still have the changes
+    between the two moments, and a moment that is still to come is refused. It needs the permissions watch
+    and read on the prefix.
     """
 
     async def run(db: Database) -> int:
         start = await _revision(db, before)
-        end = int((await db.status())["revision"]) if after is None else await _revision(db, after)
+        newest = int((await db.status())["revision"])
+        end = newest if after is None else await _revision(db, after)
+        future = max(start, end)
+        if future > newest:  # a watch would wait for it beyond any timeout
+            message = f"the revision {future} is not reached yet: the newest one is {newest}"
+            output.error(message, {"message": message, "revision": future, "newest": newest}, FAILED)
+            return FAILED
         differences = await _differences(db, start, end, prefix)
         for key in sorted(differences):
             old, new = differences[key]

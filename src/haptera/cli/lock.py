@@ -15,7 +15,6 @@ from haptera.cli.client_command import Client, client_options
 from haptera.cli.exit_codes import NOT_EXECUTABLE, NOT_FOUND, OF_LOCK, SIGNALLED, listed
 from haptera.cli.held_process import HeldProcess
 from haptera.cli.numbers import LEASE_TTL, Number
-from haptera.client import default_url
 
 if TYPE_CHECKING:
     from haptera.client import Database, Holding, Lock
@@ -59,9 +58,10 @@ def command(
     """Run COMMAND while holding the lock KEY.
 
     It waits for its turn, in the order in which the claimants came. COMMAND finds the token of the lock in
-    HAPTERA_LOCK_TOKEN, and the store in HAPTERA_URL, so that `haptera set K V --fence "$HAPTERA_LOCK_TOKEN"` in it
-    changes nothing once the lock is lost. It runs in a process group of its own, which gets the signals that this
-    command gets. When the lock is lost the group gets SIGTERM, and SIGKILL after --grace.
+    HAPTERA_LOCK_TOKEN, the store in HAPTERA_URL, and the user of this command in HAPTERA_USER and HAPTERA_PASSWORD, so
+    that `haptera set K V --fence "$HAPTERA_LOCK_TOKEN"` in it changes nothing once the lock is lost. It runs in a
+    process group of its own, which gets the signals that this command gets. When the lock is lost the group gets
+    SIGTERM, and SIGKILL after --grace.
 
     It needs the permissions read, write, watch and lease on the keys that begin with KEY, and scan with --within 0.
 
@@ -69,7 +69,7 @@ def command(
     """
 
     async def run(db: Database) -> int:
-        turn = _Turn(arguments, client.url or default_url(), ttl * GRACE if grace is None else grace)
+        turn = _Turn(arguments, client.environment(), ttl * GRACE if grace is None else grace)
         return await turn.take(db.lock(key, ttl=ttl, wait=within))
 
     return client.run(run)
@@ -78,9 +78,9 @@ def command(
 class _Turn:
     """The run of the command, from the wait for the lock to the end."""
 
-    def __init__(self, arguments: tuple[str, ...], url: str, grace: float) -> None:
+    def __init__(self, arguments: tuple[str, ...], environment: dict[str, str], grace: float) -> None:
         self._arguments = arguments
-        self._url = url
+        self._environment = environment
         self._grace = grace
         self._task = asyncio.current_task()
         self._process: HeldProcess | None = None
@@ -102,7 +102,7 @@ class _Turn:
                 loop.remove_signal_handler(number)
 
     async def _run(self, holding: Holding) -> int:
-        environment = {**os.environ, TOKEN_VARIABLE: str(holding.token), "HAPTERA_URL": self._url}
+        environment = {**os.environ, **self._environment, TOKEN_VARIABLE: str(holding.token)}
         try:
             process = self._process = HeldProcess(self._arguments, environment, lambda: holding.held)
         except OSError as error:

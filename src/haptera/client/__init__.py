@@ -23,6 +23,7 @@ from haptera.client.channels.remote_channel import RemoteChannel
 from haptera.client.channels.store_url import (
     NOTHING,
     PASSWORD_VARIABLE,
+    URL_VARIABLE,
     USER_VARIABLE,
     Given,
     Location,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PASSWORD_VARIABLE",
+    "URL_VARIABLE",
     "USER_VARIABLE",
     "Administration",
     "Amounts",
