@@ -371,6 +371,12 @@ class Node:
         """The Unix time in seconds at which the first certificate of a listener ends; None where there is none."""
         return min((tls.ends_at for tls in self.tls if tls.ends_at is not None), default=None)
 
+    @property
+    def revocations_end_at(self) -> int | None:
+        """The Unix time in seconds at which the first list of revoked certificates ends; None where there is none."""
+        ends = [tls.current.revocations_end_at for tls in self.tls]
+        return min((end for end in ends if end is not None), default=None)
+
     def _measure(self) -> None:
         """Say where the numbers of this node come from that another part has already."""
         self.metrics.measure(

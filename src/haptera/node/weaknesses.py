@@ -17,6 +17,7 @@ from haptera.access_rules import ADMIN_ROLE
 from haptera.node.exposure import exposure, is_local
 from haptera.node.listened import parse_listener, read_listened
 from haptera.storage import OsFileSystem, kept_master_keys
+from haptera.transport import TLS_VERSION_DEFAULT
 
 if TYPE_CHECKING:
     from haptera.node.config import NodeConfig
@@ -55,6 +56,7 @@ def of_settings(node: Node, now_s: float) -> list[Weakness]:
     return [
         *_of_listeners(node.config, node.dialects),
         *_of_certificates(node.certificate_ends_at, now_s),
+        *_of_revocations(node.revocations_end_at, now_s),
         *_of_users(node.access, node.config),
         *_of_configuration(node.config),
         *_of_audit(node.audit.damage),
@@ -79,6 +81,12 @@ def _of_listeners(config: NodeConfig, dialects: Dialects) -> Iterator[Weakness]:
         elif not is_local(url) and read_listened(url, dialects).tls is None:
             finding = f"{url} is signed and not encrypted: keys and values can be read on the way"
             yield Weakness("medium", "no_encryption", finding, "listen inside TLS")
+        tls = read_listened(url, dialects).tls
+        if tls is not None and tls.oldest_version != TLS_VERSION_DEFAULT:
+            finding = f"{url} takes TLS {tls.oldest_version}, whose handshake shows certificates to all on the way"
+            yield Weakness(
+                "low", "old_tls", finding, f"leave out tls_min once all clients speak TLS {TLS_VERSION_DEFAULT}"
+            )
     if int(config.socket_mode, 8) & stat.S_IRWXO and any(not parse_listener(url).hosts for url in config.listen):
         finding = f"every user of this machine may open the Unix sockets, because their mode is {config.socket_mode}"
         yield Weakness("low", "socket_open_to_all", finding, "socket_mode 660 with a socket_group")
@@ -95,6 +103,19 @@ def _of_certificates(ends_at: int | None, now_s: float) -> Iterator[Weakness]:
         yield Weakness(
             "medium", "certificate_ends_soon", f"a listener's certificate ends within {days + 1} days", help_
         )
+
+
+def _of_revocations(ends_at: int | None, now_s: float) -> Iterator[Weakness]:
+    if ends_at is None:
+        return
+    help_ = "replace the file of crl: the node reads it again by itself"
+    if ends_at <= now_s:
+        finding = "a list of revoked certificates has ended, and every client of its listener is refused"
+        yield Weakness("high", "revocations_ended", finding, help_)
+    elif ends_at - now_s < CERTIFICATE_WARNING_S:
+        days = int((ends_at - now_s) // 86_400)
+        finding = f"a list of revoked certificates ends within {days + 1} days: it refuses every client from then on"
+        yield Weakness("medium", "revocations_end_soon", finding, help_)
 
 
 def _of_users(access: Access, config: NodeConfig) -> Iterator[Weakness]:

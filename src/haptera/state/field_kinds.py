@@ -299,7 +299,12 @@ class NameKind(TextKind):
         self.accepts = f"{rule.__name__}({{0}})"
 
     def refusal(self, name: str, op: Any) -> Failure | None:
-        return None if self._rule(getattr(op, name)) else invalid(name, "no name that can be given here")
+        given = getattr(op, name)
+        if self._rule(given):
+            return None
+        if is_token_name(given):
+            return invalid(name, "a token, which is no user: add_token makes one, and remove_token ends it")
+        return invalid(name, "no name that can be given here")
 
 
 class RoleNamesKind(FieldKind):

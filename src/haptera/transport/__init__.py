@@ -41,7 +41,7 @@ from haptera.transport.secret_files import (
     warn_of_mode,
 )
 from haptera.transport.sockets import gathers, is_near, let_go, tune, untaken
-from haptera.transport.tls_context import TlsContext, TlsFiles, load_context, signature_of
+from haptera.transport.tls_context import TLS_VERSION_DEFAULT, TlsContext, TlsFiles, load_context, signature_of
 from haptera.transport.tls_keeper import TlsKeeper, context_to_dial
 from haptera.transport.tls_options import TLS_OPTIONS, check_tls_option, read_tls_files
 from haptera.transport.tls_transport import Foreign, TlsFailed, TlsSession, TlsTransport
@@ -57,6 +57,7 @@ __all__ = [
     "TCP_SCHEME",
     "TLS_HANDSHAKE_S",
     "TLS_LOOK_S",
+    "TLS_VERSION_DEFAULT",
     "TLS_OPTIONS",
     "UNIX_SCHEME",
     "Accept",

@@ -7,6 +7,7 @@ import pytest
 
 from haptera.key_rules import KEY_SIZE_MAX, KEYS_PER_COMMAND_MAX, VALUE_SIZE_MAX
 from haptera.state import Operation, validate
+from haptera.state.access_operations import AddUser, RemoveUser, SetDisabled
 from haptera.state.operations import (
     Clear,
     Count,
@@ -146,3 +147,14 @@ def test_other_arguments_out_of_range_are_3003_and_named(op: Operation, field: s
 )
 def test_these_are_accepted(op: Operation) -> None:
     assert validate(op) is None
+
+
+def test_a_change_of_a_user_that_names_a_token_says_so() -> None:
+    for op in (RemoveUser("token:ci"), AddUser("token:ci", None, []), SetDisabled("token:ci", True)):
+        refused = validate(op)
+        assert refused is not None
+        assert (refused.code, refused.details["field"]) == (3003, "user")
+        assert refused.details["reason"].startswith("a token, which is no user")
+    refused = validate(RemoveUser("local"))
+    assert refused is not None
+    assert refused.details["reason"] == "no name that can be given here"
