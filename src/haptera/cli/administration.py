@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Why a user with user_admin is refused a change although it may change users.
 GIVES_NO_MORE: Final = (
-    "nobody gives or takes more than it has: a user with user_admin alone changes no user, token or role that has this "
+    "no user gives or takes more than it has: one with user_admin alone changes no user, token or role that has this "
     "permission; one that has it itself can, and so can an administrator"
 )
 

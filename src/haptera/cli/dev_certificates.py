@@ -1,6 +1,6 @@
 """An authority for tests, and two certificates of it: of a server and of a client (`haptera dev-certs`).
 
-The key of the authority is thrown away, so that nobody can make further certificates that these sides would trust.
+The key of the authority is thrown away, so that no one can make further certificates that these sides would trust.
 """
 
 from __future__ import annotations

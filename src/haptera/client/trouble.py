@@ -48,7 +48,7 @@ def passes_soon(refusal: Failure, *, write: bool) -> bool:
 def passes(error: HapteraError) -> bool:
     """Whether something that outlives its calls tries again after an error, for as long as its database is open.
 
-    A connection that has ended is followed by another, whatever has ended it, unless the user was not let in: each
+    A connection that has ended is followed by another, for any reason of its end, unless the user was not let in: each
     attempt would count as one more failure. Of a refusal spec/errors.toml says whether it passes. A program that waits
     for a lock, takes jobs or keeps a copy is still there when a full disk has room again.
     """

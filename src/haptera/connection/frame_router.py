@@ -32,7 +32,7 @@ class FrameRouter:
         self._control = control
         self._answers = AnswerReceiver(streams)
         requests = RequestReceiver(streams)
-        #: Most frames of these types are alike, and come many at a time.
+        #: Most frames of these types are equal, and come many at a time.
         self._in_rows: dict[int, Callable[[Sequence[Frame], int, int], int]] = {
             int(FrameType.REQUEST): requests.receive_usual,
             int(FrameType.RESPONSE): self._answers.receive_usual,

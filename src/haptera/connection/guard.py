@@ -1,6 +1,6 @@
 """The time between the handshake and the proof of an identity: the frames that may come in it (spec/protocol.md, 5).
 
-Until then an acceptor knows nobody, and a dialer cannot tell its acceptor from one that stands in its place. So both
+Until then an acceptor knows no user, and a dialer cannot tell its acceptor from one that stands in its place. So both
 take one frame at a time, and none that they would have to keep for a stranger.
 """
 

@@ -1,6 +1,6 @@
 """The users that may come in at a listener of a node (spec/protocol.md, section 5.1).
 
-The listener leads the exchange; a `NodeAuthenticator` answers its questions. Where nobody is asked for a proof, a
+The listener leads the exchange; a `NodeAuthenticator` answers its questions. Where no proof is asked for, a
 listener has none of these.
 """
 
@@ -97,7 +97,7 @@ class NodeAuthenticator:
     def external(self, peer: Visitor) -> str | None:
         """Return the user that a peer's certificate or process stands for, if there is such a user and it may come in.
 
-        A token is no user: a certificate with the name of one stands for nobody.
+        A token is no user: a certificate with the name of one stands for no user.
         """
         name = external_name(self._external, peer)
         user = None if name is None else self._access.users.get(name)

@@ -40,7 +40,7 @@ def warn_of_exposure(configured: str, url: str, config: NodeConfig, dialects: Di
 
 
 def warn_of_no_authentication(config: NodeConfig) -> None:
-    """Log that a node asks nobody for a proof."""
+    """Log that a node asks no caller for a proof."""
     if config.no_auth and config.listen:
         _logger.warning(
             "no_authentication",

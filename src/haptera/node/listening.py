@@ -183,7 +183,7 @@ class NodeServer:
         """Read the files of TLS and of the external users again, and return whether all can be used. The log says what
         is wrong with them.
         """
-        usable = [server.reload_certificates() for server in self._every]  # of each, whatever the others are
+        usable = [server.reload_certificates() for server in self._every]  # of each, also where another's are bad
         return await self._external.reload() and all(usable)
 
     async def drain(self, timeout: float) -> None:

@@ -32,7 +32,7 @@ class LoginFailures:
         self._throttle = LoginThrottle()
 
     def refuses(self, peer: Visitor, name: str) -> Failure | None:
-        """Begin an attempt, or return why it may not be made now (2003). One that names nobody has failed already."""
+        """Begin an attempt, or return why it may not be made now (2003). One that names no user has failed already."""
         if not name:
             return None
         address = address_of(peer.remote, peer.credentials)
@@ -45,7 +45,7 @@ class LoginFailures:
         return failure(Code.AUTHENTICATION_LOCKED, {"retry_after_ms": wait_ms}, outcome="not_applied")
 
     def ended(self, peer: Visitor, name: str, mechanism: str, reason: str | None) -> None:
-        """Take note of the end of an attempt, be it one that was malformed and named nobody."""
+        """Take note of the end of an attempt, be it one that was malformed and named no user."""
         begun: tuple[str, str] | None = peer.attributes.pop(_KEY, None)
         if begun is None:
             self._throttle.malformed(address_of(peer.remote, peer.credentials), self._clock())

@@ -13,7 +13,7 @@ NoAuth = Annotated[
     bool,
     switch(
         "Security",
-        "Ask nobody for a proof of identity: each caller may do everything. For addresses of this machine alone.",
+        "Ask no caller for a proof of identity: each caller may do everything. For addresses of this machine alone.",
     ),
 ]
 

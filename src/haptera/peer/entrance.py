@@ -98,7 +98,7 @@ class Entrance:
             self._offered = tuple(name for name in asked if self._is_possible(name)) or asked
         except Exception as error:
             _logger.error("authenticator_failed", exc_info=error)
-            self._offered = (SCRAM,)  # nobody comes in without a proof
+            self._offered = (SCRAM,)  # no one comes in without a proof
         return self._offered
 
     def _is_possible(self, mechanism: str) -> bool:

@@ -205,7 +205,7 @@ class ScramAcceptor(_Exchange):
         auth_message = _auth_message(first, server_first, final.bare)
         signature = hmac.digest(verifier.stored_key, auth_message, "sha256")
         client_key = _exclusive_or(final.proof, signature)
-        # All of it is compared, whatever fails: the time tells nothing.
+        # All of it is compared, also behind a failure: the time tells nothing.
         proved = hmac.compare_digest(sha256(client_key).digest(), verifier.stored_key)
         bound = hmac.compare_digest(final.binding.encode(), self._binding.attribute.encode())
         fresh = hmac.compare_digest(final.nonce.encode(), server_first.nonce.encode())

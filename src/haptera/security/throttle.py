@@ -4,7 +4,7 @@ Three things are counted, each for a reason of its own:
 
 - *a user at an address*: after `FREE_FAILURES` failures each one makes the next wait twice as long, from a second to a
   quarter of an hour. This alone makes guessing hopeless, and it locks out the guesser's own address.
-- *an address*, whatever the name: it may fail `ADDRESS_FAILURES` times, and once more in every `ADDRESS_REFILL_S`. So
+- *an address*, with any name: it may fail `ADDRESS_FAILURES` times, and once more in every `ADDRESS_REFILL_S`. So
   a list of names is not tried from one place. It is gentle, because many people may share an address.
 - *a user*, wherever from: from `USER_FAILURES` on, guesses come from many places. Then each address has one free
   failure in place of three, and a longer first wait. An address that has not failed is never refused for it: the owner
@@ -36,7 +36,7 @@ FREE_FAILURES: Final = 3
 #: Seconds of the first wait, and of the longest.
 FIRST_WAIT_S: Final = 1.0
 LONGEST_WAIT_S: Final = 900.0
-#: Seconds behind its wait after which a user at an address is forgotten: nobody waits that long between two guesses.
+#: Seconds behind its wait after which a user at an address is forgotten: no one waits that long between two guesses.
 FORGOTTEN_AFTER_S: Final = 3600.0
 
 #: Failures of an address, of all names together, and the seconds in which one more may happen.

@@ -36,7 +36,7 @@ class Verifier:
     server_key: bytes = field(repr=False)
 
     def accepts(self, password: str) -> bool:
-        """Whether it is the password. It takes as long as `derive_keys`, whatever the password is."""
+        """Whether it is the password. It takes as long as `derive_keys`, for each password."""
         keys = derive_keys(password, self.salt, self.iterations)
         return hmac.compare_digest(sha256(keys.client_key).digest(), self.stored_key)
 

@@ -217,7 +217,7 @@ class Access:
             require(holder.verifier is None or is_verifier(holder.verifier), "each verifier can be one")
         for roles in held:
             require(list(roles) == sorted(set(roles)), "the roles of each are in order")
-            require(len(roles) <= limits.ROLES_HELD_MAX, "nobody has too many roles")
+            require(len(roles) <= limits.ROLES_HELD_MAX, "no one has too many roles")
             require(all(self.has_role(each) for each in roles), "each role that somebody has is there")
         require(not has_circle(self.roles), "no role contains itself")
         for role in self.roles.values():

@@ -263,7 +263,7 @@ class StateMachine:
         return self._quota_growth.refusal(op) if known is None and quotas.accounts else known
 
     def known_in_maintenance(self, command: Logged) -> Result | None:
-        """As `known` for a command that maintenance refuses, and None for any other, whatever is on its way. The end of
+        """As `known` for a command that maintenance refuses, and None for any other, with all on its way. The end of
         the maintenance may be; it was not answered either, so the command may be judged before it.
         """
         refused = None if command.resent else self.node.refusal(command.op)

@@ -36,7 +36,7 @@ class Keyring:
 
     @property
     def newest(self) -> DataKey:
-        """The key for whatever is written from now on."""
+        """The key for all that is written from now on."""
         return self._keys[-1]
 
     def find(self, key_id: bytes) -> DataKey | None:

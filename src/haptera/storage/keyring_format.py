@@ -87,7 +87,7 @@ def _format_of(path: str, table: dict[str, Any]) -> int:
 class WrappedKeyring:
     """The content of the file of a keyring, still encrypted. `master_ids` are the ids of the keys that open it.
 
-    Making one raises CorruptionError and NewerFormat: the file is then damaged, whatever the master key.
+    Making one raises CorruptionError and NewerFormat: the file is then damaged under any master key.
     """
 
     def __init__(self, path: str, data: bytes) -> None:

@@ -185,4 +185,4 @@ def _torn(path: str, reader: SegmentReader, size: int) -> Finding:
 
 
 def _no_progress(count: int, offset: int) -> None:
-    """Nobody waits for the progress of a check."""
+    """No caller waits for the progress of a check."""

@@ -1,8 +1,8 @@
 """Virtual time: an event loop whose clock jumps to the next timer as soon as nothing is left to do.
 
 Time-outs of half a minute take no time, and never race with the machine: a test depends on its seed alone.
-The loop's network is in memory (`haptera.testing.network`), work for a thread runs on the loop itself, and whatever
-else would reach outside is refused.
+The loop's network is in memory (`haptera.testing.network`), work for a thread runs on the loop itself, and all else
+that would reach outside is refused.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     `NotSimulated`.
     ``run_in_executor`` runs its function on the loop's own thread. A thread that the program itself starts raises
     `NotSimulated` when time would pass, because time can't wait for it; with ``allow_threads`` it does not, and
-    whatever the thread does comes too late or not at all.
+    all that the thread does comes too late or not at all.
 
     Raises `Stalled` out of ``run_forever`` when there is nothing to wait for, after ``time_limit`` virtual seconds,
     and when a million turns pass without time.

@@ -213,7 +213,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         return self._below.can_write_eof()
 
     def write_eof(self) -> None:
-        """Say, behind the written bytes, that nothing more is sent. Whatever still comes is thrown away."""
+        """Say, behind the written bytes, that nothing more is sent. All that still comes is thrown away."""
         if self._eof or self._closing:
             return
         if self.session is not None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 NamedT = TypeVar("NamedT", User, RoleInfo, ListedToken)
 
-#: Random bytes of a token's secret: no guess meets it, whatever its verifier costs.
+#: Random bytes of a token's secret: no guess meets it, so that its verifier may cost nothing.
 _SECRET_SIZE: Final = 32
 
 

@@ -92,7 +92,7 @@ class KeptLease:
         return self.ended.happened
 
     def renew(self, sent: Instant, now: Instant) -> None:
-        """Count its time anew: a renewal that was sent then was taken. One that is told too late changes nothing."""
+        """Begin its time then: a renewal that was sent then was taken. One that is told too late changes nothing."""
         if not self.over(self.age(now)):
             self._renewed = sent
             self.trouble = None

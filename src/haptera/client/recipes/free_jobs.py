@@ -44,7 +44,7 @@ class FreeJobs:
         return digits
 
     async def follow(self) -> None:
-        """Follow the queue over any number of watches, with all pages read anew for each."""
+        """Follow the queue over any number of watches, with all pages read again for each."""
         pauses = Pauses()
         while True:
             try:

@@ -176,7 +176,7 @@ class JobClaims:
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # nobody is there to be told, where the caller was cancelled
+            task.exception()  # no one is there to be told, where the caller was cancelled
 
 
 def _mark_of(lease: Lease) -> bytes:

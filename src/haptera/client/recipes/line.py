@@ -63,7 +63,7 @@ class LineFollower:
             self._server_id = None
 
     async def _follow(self) -> None:
-        """Follow the line over any number of watches: places stand for as long as their leases, whatever ends a watch.
+        """Follow the line over any number of watches: places stand as long as their leases, not as a watch.
 
         A claimant who has not seen the line is told of a watch that did not begin in the time of a call. All are told
         of a defect, because a claimant that waits for ever blocks the line with its lease.

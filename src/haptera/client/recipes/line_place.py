@@ -86,7 +86,7 @@ class LinePlace:
             self._turn.happen(None)
 
     def fail(self, error: Exception) -> None:
-        """Take it for lost, because its line cannot be followed: nobody knows whether it stands."""
+        """Take it for lost, because its line cannot be followed: no one knows whether it stands."""
         self._seen.happen(error)
         self._turn.happen(error)
         self.lose(f"its line cannot be followed: {error}", error)

@@ -163,7 +163,7 @@ class Worker:
     # -- claims
 
     async def _claimed(self, digits: str, deadline: float | None) -> Job | None:
-        """Claim a job, whatever it takes to reach the store; None if it is not free. An attempt that may have been made
+        """Claim a job, over trouble on the way to the store; None if it is not free. An attempt that may have been made
         is repeated, because the claim would stand for as long as the lease. Where the lease has ended, it is repeated
         under another one; once, if the time is over.
         """

@@ -40,7 +40,7 @@ class Cache:
 
     ``get(key)``, ``key in cache``, ``len(cache)`` and iterating over the keys never wait. The copy is whole: it is the
     store of some revision, and later revisions follow in their order. A connection that is lost is made again; where
-    the node does not have the changes since then, or another server answers, the entries are read anew, and what
+    the node does not have the changes since then, or another server answers, the entries are read again, and what
     differs is told as changes.
     """
 
@@ -96,7 +96,7 @@ class Cache:
 
     @property
     def revision(self) -> int | None:
-        """The newest revision of which every change is here; None while the entries are read anew."""
+        """The newest revision of which every change is here; None while the entries are read again."""
         return self._revision
 
     def on_change(self, callback: Callback) -> None:
@@ -210,7 +210,7 @@ class Cache:
             self._entered.set_result(None)
 
     def _take_over(self, found: dict[str, Entry]) -> None:
-        """The entries were read, at first or anew: tell what differs from the copy of before."""
+        """The entries were read, at first or again: tell what differs from the copy of before."""
         before, self._entries = self._entries, found
         if not self._whole:
             self._whole = True

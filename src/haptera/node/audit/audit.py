@@ -136,7 +136,7 @@ class Audit:
                 self._wake()
 
     def _fold(self) -> None:
-        """Have the events that were counted written, a line for all that are alike."""
+        """Have the events that were counted written, a line for all that are equal."""
         if self._folding is not None:
             self._folding.cancel()
             self._folding = None

@@ -1,4 +1,4 @@
-"""A bound on the lines that strangers can have written: beyond a rate, events that are alike are counted.
+"""A bound on the lines that strangers can have written: beyond a rate, equal events are counted.
 
 A user that may do nothing could otherwise fill the log with denials until retention has removed what it did before.
 Pure: time is passed in.
@@ -18,7 +18,7 @@ __all__ = ["FOLD_S", "LINES_BURST", "LINES_PER_S", "Repetitions"]
 #: At this rate a log of the default size reaches nine hours back, and it takes as long to push an event out of it.
 LINES_BURST: Final = 1000
 LINES_PER_S: Final = 100
-#: Seconds after which the others have their lines, one for all that are alike.
+#: Seconds after which the others have their lines, one for all that are equal.
 FOLD_S: Final = 1.0
 #: Kinds of events that are told apart in that time; beyond, they are told apart by kind and code alone.
 ALIKE_MAX: Final = 50
@@ -50,7 +50,7 @@ class Repetitions:
         return False
 
     def take(self) -> list[AuditEvent]:
-        """Give an event for all that are alike, with their number, and forget them. It is the first of them, without
+        """Give an event for all that are equal, with their number, and forget them. It is the first of them, without
         what may be another in the others.
         """
         counted, self._counted = self._counted, {}

@@ -2,7 +2,7 @@
 
 `decide` is pure. It looks for the oldest *base* within the bounds, and everything older than the base goes. A base is a
 place from which the log can be followed to its end: a whole snapshot whose next segment is still there, or the log's
-beginning. The newest of the bases stays whatever the bounds say, because without it nothing can be recovered. Of the
+beginning. The newest of the bases stays for any bounds, because without it nothing can be recovered. Of the
 snapshots behind the base those go that are too many (`thinning`); the log there stays.
 """
 
