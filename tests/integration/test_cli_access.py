@@ -253,7 +253,7 @@ def test_a_password_is_no_argument(haptera: Any) -> None:
     for command in (("user", "add"), ("passwd",)):
         options = haptera(*command, "--help").text
         assert not re.search(r"--password\b(?!-file)", options)
-        assert haptera(*command, "ann", PASSWORD).code == 2
+        assert haptera(*command, "ann", "correct horse battery").code == 2
 
 
 def test_whoami_and_the_password_of_nobody(haptera: Any) -> None:
