@@ -69,6 +69,13 @@ def is_token_name(text: str) -> bool:
     return is_name(text) and text.startswith(TOKEN_PREFIX) and text != TOKEN_PREFIX
 
 
+def why_no_name(text: str) -> str:
+    """Why a text is not the name that was asked for."""
+    if is_token_name(text):
+        return "a token, which is no user: add_token makes one, and remove_token ends it"
+    return "no name that can be given here"
+
+
 def is_password(text: str) -> bool:
     """Whether a text can be a password: 1 to 1,024 bytes of UTF-8 without NUL. Whether it is a good one is a policy."""
     return 0 < len(text) <= PASSWORD_SIZE_MAX and "\0" not in text and _size(text) <= PASSWORD_SIZE_MAX

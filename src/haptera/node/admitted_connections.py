@@ -66,7 +66,7 @@ class AdmittedConnections:
         ends = [self._access.expires_at_ms(user) for user, _ in self._open]
         self._wait_for(min((end for end in ends if end is not None), default=None))
 
-    def look_outside(self, external: Callable[[Peer], str | None]) -> None:
+    def look_outside(self, external: Callable[[Visitor], str | None]) -> None:
         """End the connections whose certificate or process stands for another user now, or for none."""
         for key, peers in list(self._open.items()):
             user, verifier = key
@@ -79,7 +79,7 @@ class AdmittedConnections:
                     del self._open[key]
                 self._end(user, ended, "its certificate or process does not stand for it any more")
 
-    def _end(self, user: str, peers: set[Peer], reason: str) -> None:
+    def _end(self, user: str, peers: set[Visitor], reason: str) -> None:
         _logger.info("sessions_ended", extra={"user": user, "connections": len(peers), "reason": reason})
         for peer in peers:
             task = self._loop.create_task(send_away(peer, Code.AUTHENTICATION_REQUIRED, END_TIMEOUT_S))

@@ -40,7 +40,7 @@ class External(Protocol):
         """The user of a process of this machine."""
 
 
-def external_name(external: External, peer: Peer) -> str | None:
+def external_name(external: External, peer: Visitor) -> str | None:
     """Return the name of the user that a peer's certificate or process stands for, be there such a user or not."""
     credentials = peer.credentials
     if credentials is None:

@@ -26,7 +26,6 @@ from haptera.node.config import OPTIONS, NodeConfig
 from haptera.node.connection_shares import ConnectionShares, Shares
 from haptera.node.descriptors import LOCAL_CONNECTIONS_MAX, connections_max, needed
 from haptera.node.exposure import warn_of_exposure, warn_of_no_authentication
-from haptera.node.external_users import read_external_users
 from haptera.node.first_start import node_secret
 from haptera.node.frontend import Facts, FrontendServer, Gateway
 from haptera.node.kept_external_users import KeptExternalUsers

@@ -22,6 +22,7 @@ from haptera.access_rules import (
     is_new_verifier,
     is_token_name,
     is_user_name,
+    why_no_name,
 )
 from haptera.key_rules import (
     EXPIRY_MAX_MS,
@@ -299,12 +300,7 @@ class NameKind(TextKind):
         self.accepts = f"{rule.__name__}({{0}})"
 
     def refusal(self, name: str, op: Any) -> Failure | None:
-        given = getattr(op, name)
-        if self._rule(given):
-            return None
-        if is_token_name(given):
-            return invalid(name, "a token, which is no user: add_token makes one, and remove_token ends it")
-        return invalid(name, "no name that can be given here")
+        return None if self._rule(given := getattr(op, name)) else invalid(name, why_no_name(given))
 
 
 class RoleNamesKind(FieldKind):

@@ -29,7 +29,7 @@ async def log_in(
 ) -> Failure | None:
     """Judge a password, and give the caller its identity where it is right.
 
-    Returns 2002 where it is wrong, whatever the reason, 2003 after too many failures, 3007 where too much of such work
+    Returns 2002 where it is wrong, for any reason, 2003 after too many failures, 3007 where too much of such work
     waits. A failed attempt leaves the identity as it was.
     """
     place = place_of(caller.remote, caller.credentials)
