@@ -60,7 +60,7 @@ def authenticator(
 )
 def test_a_user_with_a_password_has_its_own_verifier(name: str, admitted: bool) -> None:
     verifier, may = authenticator().login(name)
-    assert (verifier.salt, verifier.stored_key, verifier.server_key, may) == (b"v" * 16, b"k" * 32, b"K" * 32, admitted)
+    assert (verifier.salt, verifier.stored_key, verifier.server_key, may) == (b"s" * 16, b"k" * 32, b"K" * 32, admitted)
 
 
 @pytest.mark.parametrize("name", ["nobody", "cert", "local", "token:none", ""])
