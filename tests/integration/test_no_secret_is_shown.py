@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import signal
 import threading
-import urllib.parse
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,7 @@ from haptera.client.calls import administration
 from haptera.security import new_verifier
 from haptera.storage import MasterKey
 from tests.integration.commands import Ended, run
+from tests.support.planted import forms
 from tests.support.processes import children_of
 from tests.unit.node.process import Serving, serving
 
@@ -34,20 +33,6 @@ SIGNING = b"Cobalt-signing-key-of-two-sides-96"
 MASTER = MasterKey.of(bytes(range(130, 162)))
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="it looks into /proc")
-
-
-def forms(secret: bytes) -> set[bytes]:
-    """The ways in which a text may show a secret."""
-    plain = base64.b64encode(secret).rstrip(b"=")
-    return {
-        secret,
-        secret.hex().encode(),
-        secret.hex().upper().encode(),
-        plain,
-        plain.translate(bytes.maketrans(b"+/", b"-_")),
-        repr(secret)[2:-1].encode(),
-        urllib.parse.quote(secret).encode(),
-    }
 
 
 def shown(secrets: dict[str, bytes], text: bytes) -> list[str]:
