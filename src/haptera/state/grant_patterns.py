@@ -158,7 +158,7 @@ class _Globs:
 #: Patterns that are sorted out in one slice, of which each that is new costs microseconds; and the units of work of one
 #: that is known.
 _SORTED_TOGETHER: Final = 256
-_SORT_WORK: Final = 3
+_SORT_WORK: Final = 6
 #: Units of work of compiling a byte of a rest.
 _COMPILE_WORK: Final = 8
 #: Places of a key at which one byte of a pattern is compared in one unit of work, in the worst case. A byte costs one

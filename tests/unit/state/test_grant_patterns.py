@@ -68,7 +68,7 @@ def test_patterns_are_sorted_out_in_slices_of_bounded_work() -> None:
     units = list(patterns_steps(given))
     patterns = finish(patterns_steps(given))
     assert len(units) > 8
-    assert max(units) <= 4 * limits.SLICE_WORK_MAX
+    assert max(units) <= 8 * limits.SLICE_WORK_MAX
     assert (patterns.allow("0007/a/x"), patterns.allow("k7"), patterns.allow("0007/a")) == (True, True, False)
 
 
