@@ -144,7 +144,7 @@ class Entrance:
             return
         try:
             mechanism, message = _argument.decode(request.payload)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             self._fail(request, "the argument is malformed")
             return
         try:

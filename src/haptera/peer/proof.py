@@ -136,7 +136,7 @@ class Proof:
                 self._scram.conclude(message)
             elif message:
                 raise ExchangeFailed("the acceptor answers with a message that the mechanism does not have")
-        except (ExchangeFailed, msgspec.DecodeError) as error:
+        except (ExchangeFailed, msgspec.DecodeError, UnicodeDecodeError) as error:
             self._distrust(error.reason if isinstance(error, ExchangeFailed) else "its answer is malformed")
             return
         self._accepted()

@@ -57,7 +57,7 @@ def has_no_argument(request: Request) -> bool:
     """Whether a request's argument is the empty array; if not, the request is answered with 3003."""
     try:
         _argument.decode(request.payload)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         request.fail(
             failure(Code.INVALID_ARGUMENT, {"reason": "the argument is not an empty array"}, outcome="not_applied")
         )

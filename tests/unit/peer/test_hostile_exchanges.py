@@ -138,7 +138,16 @@ async def test_a_message_that_no_honest_side_sends_is_a_failure_and_the_third_cl
 @virtual_clock
 @pytest.mark.parametrize(
     "argument",
-    [b"", b"\xc0", b"\x92\xa0", b"\x91\xa0", b"\x92\xc4\x00\xc4\x00", b"\x93\xa0\xc4\x00\x01", b"\x92\x01\x02"],
+    [
+        b"\x92\xa3\xff\xfe\xfd\xc4\x00",
+        b"",
+        b"\xc0",
+        b"\x92\xa0",
+        b"\x91\xa0",
+        b"\x92\xc4\x00\xc4\x00",
+        b"\x93\xa0\xc4\x00\x01",
+        b"\x92\x01\x02",
+    ],
 )
 async def test_an_argument_that_is_malformed_fails_like_a_wrong_password(argument: bytes) -> None:
     async with strangers(Users()) as server:
