@@ -23,9 +23,9 @@ from haptera.state import EventBounds, EventCursor, EventHistory
 from haptera.state.access_operations import AddToken, AddUser, FindQuota, SetQuota
 from haptera.state.operations import Clear, Delete, DeleteMany, OpenWatch, Rename, Set, SetMany
 from haptera.testing import virtual_clock
+from tests.support.verifiers import VERIFIER
 from tests.unit.node.nodes import Asked, opened
 from tests.unit.node.test_large import Calls
-from tests.unit.node.test_permissions import VERIFIER
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
