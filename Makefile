@@ -107,6 +107,7 @@ lint: $(ready_to_develop)
 	@$(python) tools/generate_vectors.py --check
 	@$(python) -m tools.generate_configuration --check
 	@$(python) -m tools.generate_diagram --check
+	@$(python) -m tools.generate_sync --check
 	@$(python) -m tools.generate_module_index --check
 
 format: $(ready_to_develop)
@@ -118,6 +119,7 @@ generate: $(ready_to_develop)
 	@$(python) tools/generate_vectors.py
 	@$(python) -m tools.generate_configuration
 	@$(python) -m tools.generate_diagram
+	@$(python) -m tools.generate_sync
 	@$(python) -m tools.generate_module_index
 
 # --- measuring --------------------------------------------------------------------------------------------

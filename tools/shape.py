@@ -232,12 +232,13 @@ def private_reaches_per_1000(tree: Tree) -> float:
 def spread_of_rename(tree: Tree) -> Places:
     """Places that name the method ``rename``, as a name, a class or the text of one.
 
-    Modules that rename files do not count, all of storage's among them, nor do the faces of packages, which repeat each
-    name.
+    Modules that rename files do not count, all of storage's among them, nor do generated ones and the faces of
+    packages, which repeat each name.
     """
     return [
         f"{module.path}:{getattr(node, 'lineno', 0)} {type(node).__name__}"
         for module in tree.modules
+        if not _made(module)
         if module.path.stem not in {"filesystem", "writer", "__init__"} and module.layer not in {"storage", "testing"}
         for node in module.nodes
         if _names_rename(node)
@@ -284,9 +285,9 @@ def past_faces(tree: Tree) -> Places:
 
 
 def doubled_classes(tree: Tree) -> Places:
-    """Public class names that stand in two layers."""
+    """Public class names that stand in two layers; ``sync`` has those of others, because its surface is theirs."""
     layers: dict[str, set[str]] = defaultdict(set)
-    for module in tree.modules:
+    for module in (each for each in tree.modules if each.layer != "sync"):
         for node in module.tree.body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 layers[node.name].add(f"{module.path}")

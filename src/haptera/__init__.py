@@ -1,12 +1,13 @@
 """Haptera: a durable key-value database, and the multiplexed messaging library it is served over.
 
-The public surface is the names here, all classes of `haptera.errors`, `haptera.recipes` and `haptera.authentication`,
-and `haptera.testing`; everything else may change. A name is imported when it is first used, so `import haptera` costs
-next to nothing, and a client imports nothing that only a node needs.
+The public surface is the names here, all of `haptera.sync`, all classes of `haptera.errors`, `haptera.recipes` and
+`haptera.authentication`, and `haptera.testing`; everything else may change. A name is imported when it is first used,
+so `import haptera` costs next to nothing, and a client imports nothing that only a node needs.
 
     connect, open, Database, Entry, Scan, Watch, …      the database, served or in this process
     listen, dial, Server, Peer, Service, method, …      the messaging library
     HapteraError, KeyNotFound, Failure, Code, …         the errors; the other classes are in `haptera.errors`
+    haptera.sync                                        the same for threads, without `await`
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from haptera.version import __version__
 
 if TYPE_CHECKING:
     from haptera import errors
+    from haptera import sync as sync  # noqa: PLC0414 - `haptera.sync` needs no import of its own
     from haptera.client import (
         Backup,
         Cache,
@@ -145,6 +147,7 @@ _MODULES: Final = {
     "Budget": "haptera.connection",
     "Limits": "haptera.wire",
     "errors": "haptera.errors",
+    "sync": "haptera.sync",
 }
 
 if not TYPE_CHECKING:  # a type checker would take it to mean that any name is there

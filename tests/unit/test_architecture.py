@@ -33,6 +33,7 @@ BELOW: dict[str, frozenset[str]] = {
     "dialects": frozenset({"node", "transport"}),
     "client": frozenset({"peer", "transport", "security"}),
 }
+BELOW["sync"] = frozenset({"client"}) | BELOW["client"] | BELOW["peer"]
 BELOW["testing"] = frozenset({"client", "node", "dialects"}) | BELOW["node"]
 BELOW["cli"] = frozenset({"testing"}) | BELOW["testing"]
 
@@ -49,7 +50,7 @@ IMPURE_MODULES = frozenset(
     {"asyncio", "datetime", "io", "os", "pathlib", "random", "secrets", "select", "selectors", "signal", "socket"}
     | {"ssl", "subprocess", "tempfile", "threading", "time", "uuid"}
 )
-USES_ASYNCIO = frozenset({"transport", "peer", "replication", "node", "client", "dialects", "testing", "cli"})
+USES_ASYNCIO = frozenset({"transport", "peer", "replication", "node", "client", "dialects", "sync", "testing", "cli"})
 
 
 def module_name(path: str) -> str:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from haptera.client.backoff import Backoff
 from haptera.client.calls.access_methods import Amounts, RoleInfo, User, Whoami
+from haptera.client.calls.argument_checks import LeaseLike, Value
 from haptera.client.calls.backup_pieces import Backup
 from haptera.client.calls.entry import Entry
 from haptera.client.calls.lease_calls import LeaseInfo
 from haptera.client.calls.methods import Maintenance, Metrics, ServerMethods, SnapshotMade
+from haptera.client.calls.pending_calls import Pending
 from haptera.client.calls.scan import Scan
-from haptera.client.calls.transact import TransactResult
+from haptera.client.calls.transact import Compare, Operation, TransactResult
 from haptera.client.calls.transaction import Transaction
 from haptera.client.calls.transaction_calls import transact_form
 from haptera.client.channels.connector import Connector, Dial, Flight, dial_store
@@ -37,7 +39,7 @@ from haptera.client.channels.store_url import (
     user_in,
 )
 from haptera.client.database import Database
-from haptera.client.watches.cache import Cache
+from haptera.client.watches.cache import Cache, Callback
 from haptera.client.watches.event import Event
 from haptera.client.watches.watch import Watch
 from haptera.lazy import lazily
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from haptera.client.calls.administration import Administration, NewToken, RoleGrants, Token, UserQuota
+    from haptera.client.calls.pipeline import Pipeline
     from haptera.client.leases.lease import Lease
     from haptera.client.recipes.barrier import Barrier
     from haptera.client.recipes.counter import Counter
@@ -70,6 +73,8 @@ __all__ = [
     "Backup",
     "Barrier",
     "Cache",
+    "Callback",
+    "Compare",
     "Counter",
     "Database",
     "Election",
@@ -80,10 +85,14 @@ __all__ = [
     "Job",
     "Lease",
     "LeaseInfo",
+    "LeaseLike",
     "Lock",
     "Maintenance",
     "Metrics",
     "NewToken",
+    "Operation",
+    "Pending",
+    "Pipeline",
     "Queue",
     "RateLimit",
     "RoleGrants",
@@ -97,6 +106,7 @@ __all__ = [
     "Transaction",
     "User",
     "UserQuota",
+    "Value",
     "Watch",
     "Whoami",
     "Worker",
@@ -116,6 +126,7 @@ __all__ = [
 #: Names that few programs use, each with its module, which is imported when it is first used.
 _LATER: Final = {
     "Administration": "haptera.client.calls.administration",
+    "Pipeline": "haptera.client.calls.pipeline",
     "Barrier": "haptera.client.recipes.barrier",
     "Counter": "haptera.client.recipes.counter",
     "Election": "haptera.client.recipes.election",

@@ -8,6 +8,7 @@ from haptera.client.calls.access_calls import AccessCalls
 from haptera.client.calls.change_calls import ChangeCalls
 from haptera.client.calls.key_calls import KeyCalls
 from haptera.client.calls.lease_calls import LeaseCalls
+from haptera.client.calls.pipeline_calls import PipelineCalls
 from haptera.client.calls.recipe_calls import RecipeCalls
 from haptera.client.calls.store_calls import StoreCalls
 from haptera.client.calls.transaction_calls import TransactionCalls
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from haptera.client.channels.channel import Channel
 
 
-class Database(KeyCalls, TransactionCalls, ChangeCalls, LeaseCalls, RecipeCalls, StoreCalls, AccessCalls):
+class Database(
+    KeyCalls, TransactionCalls, PipelineCalls, ChangeCalls, LeaseCalls, RecipeCalls, StoreCalls, AccessCalls
+):
     """A key-value store. Made by :func:`haptera.connect` or :func:`haptera.open`; use it as ``async with … as db``.
 
     Any number of calls may be under way at once (``asyncio.gather``), in no order. Keys are ``str``, values ``str``

@@ -34,6 +34,20 @@ class Scan(StreamedAnswer[list[Row], Scanned]):
                 return entry_of(row.key, row.value or b"", row.version, row.expires_at_ms)
             self._rows = iter(await anext(self._parts))
 
+    async def next_entries(self) -> list[Entry]:
+        """Wait for the next entries that arrive together: a page of them.
+
+        Returns:
+            The entries; none at the end.
+        """
+        entries = [_entry(row) for row in self._rows]
+        while not entries:
+            try:
+                entries = [_entry(row) for row in await anext(self._parts)]
+            except StopAsyncIteration:
+                break
+        return entries
+
     @property
     def count(self) -> int | None:
         """The number of entries; None before the end."""
@@ -48,3 +62,7 @@ class Scan(StreamedAnswer[list[Row], Scanned]):
         """End the scan, at the server too. Harmless after the end."""
         self._rows = iter(())
         await super().aclose()
+
+
+def _entry(row: Row) -> Entry:
+    return entry_of(row.key, row.value or b"", row.version, row.expires_at_ms)

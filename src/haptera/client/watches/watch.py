@@ -45,14 +45,23 @@ class Watch:
             await self._next_item()
         return self._events.popleft()
 
-    async def next_events(self) -> list[Event]:
+    async def next_events(self, *, timeout: float | None = None) -> list[Event]:
         """Wait for the next events that arrive together. There may be none: the node has said how far it is.
+
+        Args:
+            timeout: Seconds to wait at most; None for no limit.
 
         Returns:
             The events.
+
+        Raises:
+            TimeoutError: None have arrived in that time. The next wait goes on from there.
         """
-        if not self._events:
+        if not self._events and timeout is None:
             await self._next_item()
+        elif not self._events:
+            async with asyncio.timeout(timeout):
+                await self._next_item()
         events = list(self._events)
         self._events.clear()
         return events

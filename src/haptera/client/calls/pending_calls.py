@@ -1,0 +1,140 @@
+"""Calls of a batch that wait to be sent together, and their results."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar, cast
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+T = TypeVar("T")
+
+#: Calls that wait to be sent: each takes a kilobyte until it is answered, so these take 64 MiB beside their values.
+PENDING_CALLS_MAX: Final = 65_536
+
+
+class Pending(Generic[T]):
+    """The result of one call of a pipeline, which is there when the call was sent and answered."""
+
+    __slots__ = ("_coroutine", "_error", "_result")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self._coroutine: Coroutine[Any, Any, T] | None = coroutine
+        self._error: Exception | None = None
+        self._result: T | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the call was answered, or has failed."""
+        return self._coroutine is None
+
+    @property
+    def error(self) -> Exception | None:
+        """The error of a call that has failed, else None."""
+        return self._error
+
+    def result(self) -> T:
+        """Return the result of the call.
+
+        Raises:
+            RuntimeError: The call was not sent yet: the end of the block sends it, or `Pipeline.send`.
+            Exception: The error of the call, as the same call of a `Database` raises it.
+        """
+        if self._coroutine is not None:
+            raise RuntimeError("the call was not sent yet: the end of the pipeline's block sends it, or its send()")
+        if self._error is not None:
+            raise self._error
+        return cast("T", self._result)
+
+    def __repr__(self) -> str:
+        state = "waits" if self._coroutine is not None else "failed" if self._error is not None else "done"
+        return f"<haptera.client.Pending {state}>"
+
+    async def carry_out(self) -> None:
+        """Make the call (its pipeline calls this)."""
+        assert self._coroutine is not None
+        try:
+            self._result = await self._coroutine
+        except Exception as error:
+            self._error = error
+        except BaseException:
+            self._error = asyncio.InvalidStateError("the pipeline was interrupted before the call was answered")
+            raise
+        finally:
+            self._coroutine = None
+
+    def drop(self) -> None:
+        """Give the call up, which was not sent (its pipeline calls this)."""
+        if self._coroutine is not None:
+            self._coroutine.close()
+            self._coroutine = None
+            self._error = RuntimeError("the call was not sent: the block of its pipeline has raised")
+
+
+class PendingCalls:
+    """The calls of a batch, in their order."""
+
+    __slots__ = ("_check", "_ended", "_waiting")
+
+    def __init__(self, *, check: bool) -> None:
+        self._check = check
+        self._ended = False
+        self._waiting: list[Pending[Any]] = []
+
+    def _add(self, coroutine: Coroutine[Any, Any, T]) -> Pending[T]:
+        if self._ended or len(self._waiting) >= PENDING_CALLS_MAX:
+            coroutine.close()
+            if self._ended:
+                raise ValueError("the pipeline has ended")
+            raise ValueError(f"a pipeline takes {PENDING_CALLS_MAX:,} calls between two of its send()")
+        pending = Pending(coroutine)
+        self._waiting.append(pending)
+        return pending
+
+    async def send(self) -> None:
+        """Send the calls that wait, all together, and wait for their answers.
+
+        The end of the block does it. In the block it makes results known that further calls depend on.
+
+        Raises:
+            Exception: The error of the first call that has failed, once all are answered, unless the pipeline was made
+                with ``check=False``. The results and errors of the others are there.
+        """
+        calls, self._waiting = self._waiting, []
+        try:
+            async with asyncio.TaskGroup() as group:
+                for call in calls:
+                    group.create_task(call.carry_out())
+        finally:
+            for call in calls:
+                call.drop()  # one whose task was cancelled before its first step
+        if self._check:
+            for call in calls:
+                if call.error is not None:
+                    raise call.error
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def __aenter__(self) -> Self:
+        if self._ended:
+            raise ValueError("the pipeline has ended")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                await self.send()
+        finally:
+            self._ended = True
+            for call in self._waiting:
+                call.drop()
+            self._waiting = []
+
+    def __del__(self) -> None:
+        for call in getattr(self, "_waiting", ()):
+            call.drop()

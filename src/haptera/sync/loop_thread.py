@@ -1,0 +1,350 @@
+"""The thread with the event loop of all synchronous objects of a process, and the way of a call to it and back.
+
+The wire machine is asyncio's, and stays so. A thread that calls hands a coroutine over and waits at a lock. The loop is
+woken once for all calls that have come meanwhile, so calls of many threads leave in one write, as those of many tasks
+do. The loop has a thread of its own, because leases, copies and watches go on between two calls; and because the
+handlers of signals run in the main thread, where an exception of theirs would come in the middle of a turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import contextvars
+import os
+import selectors
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+
+from haptera import forks
+from haptera.errors import WrongLoop
+from haptera.sync.open_objects import Close, OpenObjects
+
+if TYPE_CHECKING:
+    from haptera.sync.desk import Desk
+
+T = TypeVar("T")
+
+THREAD_NAME: Final = "haptera-sync"
+#: Seconds that the connections which a program has left open have for their end, when the interpreter ends.
+CLOSE_S: Final = 2.0
+#: Seconds that the loop has to end behind that. It waits for nothing then.
+JOIN_S: Final = 2.0
+
+
+class CallOfThread(Generic[T]):
+    """A coroutine that one thread waits for."""
+
+    __slots__ = (
+        "abandoned",
+        "context",
+        "coroutine",
+        "desk",
+        "done",
+        "error",
+        "lock",
+        "note",
+        "noted",
+        "result",
+        "task",
+        "undo",
+    )
+
+    def __init__(
+        self,
+        coroutine: Awaitable[T],
+        undo: Callable[[T], Awaitable[object]] | None,
+        desk: Desk | None,
+        note: Callable[[], int] | None,
+    ) -> None:
+        self.coroutine = coroutine
+        self.undo = undo
+        self.desk = desk
+        self.note = note
+        self.noted = 0
+        self.context = contextvars.copy_context()
+        self.lock = threading.Lock()
+        self.lock.acquire()
+        self.task: asyncio.Task[None] | None = None
+        self.result: T | None = None
+        self.error: BaseException | None = None
+        self.done = False
+        self.abandoned = False
+
+    def wake(self) -> None:
+        """Have the thread look (on the loop)."""
+        if self.lock.locked():
+            self.lock.release()
+
+    async def carry_out(self) -> None:
+        """Run the coroutine (on the loop)."""
+        try:
+            self.result = await self.coroutine
+        except BaseException as error:  # it is the thread's
+            self.error = error
+        if self.note is not None:
+            self.noted = self.note()
+        self.done = True
+        self.wake()
+        if self.abandoned and self.error is None:
+            await self.take_back()
+
+    async def take_back(self) -> None:
+        """End the result that no one will take."""
+        undo, self.undo = self.undo, None
+        if undo is not None:
+            with suppress(Exception):
+                await undo(cast("T", self.result))
+
+    def wait(self) -> None:
+        """Wait until it is done, and do meanwhile in this thread the work that the coroutine asks it for."""
+        desk = self.desk
+        while True:
+            if desk is not None:
+                desk.work()
+            self.lock.acquire()
+            if self.done:
+                return
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """A loop whose selector is known: a forked child closes its copy, and does not warn of its parent's loop."""
+
+    def __init__(self) -> None:
+        self.chosen = selectors.DefaultSelector()
+        self.left_behind = False
+        super().__init__(self.chosen)
+
+    def __del__(self) -> None:
+        if not self.left_behind:
+            super().__del__()
+
+
+class LoopThread:
+    """Runs coroutines for any number of threads. Its own begins with the first call, and ends with the interpreter."""
+
+    def __init__(self) -> None:
+        self._beginning = threading.Lock()
+        self._loop: _Loop | None = None
+        self._thread: threading.Thread | None = None
+        self._ident = 0
+        self._calls: deque[CallOfThread[Any]] = deque()  # bounded by the threads that wait, one call each
+        self._woken = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._ended = False
+        self._left: list[_Loop] = []  # of the processes that this one was forked from: one each
+        #: What a program has to close.
+        self.open = OpenObjects()
+        forks.watch(self)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop, which runs."""
+        return self._loop or self._begin()
+
+    def run(
+        self,
+        coroutine: Awaitable[T],
+        *,
+        undo: Callable[[T], Awaitable[object]] | None = None,
+        desk: Desk | None = None,
+    ) -> T:
+        """Run a coroutine on the loop, and wait for its result.
+
+        A thread that is interrupted meanwhile, by Ctrl-C for instance, cancels the coroutine and goes on at once.
+
+        Args:
+            coroutine: The coroutine.
+            undo: Ends a result that the thread did not take, because it was interrupted in that moment.
+            desk: Where the coroutine finds the thread for work that has to be done in it.
+
+        Raises:
+            WrongLoop: The thread is that of the loop, and would wait for itself.
+        """
+        return self.carry(coroutine, undo=undo, desk=desk)[0]
+
+    def carry(
+        self,
+        coroutine: Awaitable[T],
+        *,
+        undo: Callable[[T], Awaitable[object]] | None = None,
+        desk: Desk | None = None,
+        note: Callable[[], int] | None = None,
+    ) -> tuple[T, int]:
+        """As `run`. Give with the result what ``note`` says in the instant after it, also if it is an error: 0 then."""
+        loop = self._loop or self._begin_or_drop(coroutine)
+        if threading.get_ident() == self._ident:
+            _drop(coroutine)
+            raise WrongLoop(
+                f"this code runs in the thread {THREAD_NAME}, whose loop answers the call: have another thread make it"
+            )
+        call = CallOfThread(coroutine, undo, desk, note)
+        try:
+            if desk is not None:
+                desk.enter(call.wake, loop)
+            self._calls.append(call)
+            if not self._woken:
+                self._woken = True
+                loop.call_soon_threadsafe(self._begin_calls)
+            call.wait()
+        except BaseException:
+            call.abandoned = True
+            with suppress(RuntimeError):  # the interpreter has ended the loop
+                loop.call_soon_threadsafe(self._abandon, call)
+            raise
+        finally:
+            if desk is not None:
+                desk.leave()
+        error = call.error
+        if error is None:
+            return cast("T", call.result), call.noted
+        try:
+            if isinstance(error, asyncio.CancelledError):
+                raise concurrent.futures.CancelledError from error
+            raise error
+        finally:
+            del error, call  # the traceback would hold them, and they the error
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Call a plain function on the loop, and wait for its result."""
+
+        async def called() -> T:
+            return function()
+
+        return self.run(called())
+
+    def post(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        """Run a coroutine on the loop, and wait for nothing. Its error is dropped."""
+        loop = self._loop
+        if loop is None or self._ended:
+            coroutine.close()
+            return
+        try:
+            loop.call_soon_threadsafe(self._spawn, _quietly(coroutine))
+        except RuntimeError:
+            coroutine.close()
+
+    def disown(self, owner: int) -> None:
+        """Begin afresh in a forked child: its parent's thread is not there (``haptera.forks`` calls this)."""
+        loop = self._loop
+        if loop is not None:
+            loop.left_behind = True
+            with suppress(OSError):
+                loop.chosen.close()
+            self._left.append(loop)
+        self._beginning = threading.Lock()  # another thread of the parent may have had it
+        self._loop = self._thread = None
+        self._ident = 0
+        self._calls = deque()
+        self._woken = False
+        self._tasks = set()
+
+    def end(self) -> None:
+        """Close what the program has left open, with a warning, and end the thread. The interpreter calls this."""
+        loop, thread = self._loop, self._thread
+        if loop is None or thread is None or self._ended:
+            return
+        left = self.open.warn()
+        with suppress(Exception):
+            if left:
+                self.run(_within(CLOSE_S, left))
+        self._ended = True
+        loop.call_soon_threadsafe(self._stop)
+        thread.join(JOIN_S)
+
+    # -- on the loop
+
+    def _begin_calls(self) -> None:
+        self._woken = False  # first: a call that comes from now on wakes the loop again
+        calls, loop, tasks = self._calls, self._loop, self._tasks
+        assert loop is not None
+        while calls:
+            call = calls.popleft()
+            task = call.task = loop.create_task(call.carry_out(), context=call.context)
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        assert self._loop is not None
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _abandon(self, call: CallOfThread[Any]) -> None:
+        """Cancel a call whose thread waits no more; end its result, if it has one by now."""
+        assert self._loop is not None
+        self._begin_calls()  # its thread may have been interrupted between saying that it wakes the loop and doing so
+        if call.task is None:  # it was interrupted before it was handed over
+            _drop(call.coroutine)
+        elif not call.done:
+            self._loop.call_soon(call.task.cancel)  # behind its first step, so that the coroutine is not left unbegun
+        elif call.error is None:
+            self._spawn(call.take_back())
+
+    def _stop(self) -> None:
+        assert self._loop is not None
+        for task in self._tasks:
+            task.cancel()
+        self._loop.call_soon(self._loop.call_soon, self._loop.stop)
+
+    # -- from the beginning to the end
+
+    def _begin_or_drop(self, coroutine: Awaitable[object]) -> _Loop:
+        try:
+            return self._begin()
+        except BaseException:
+            _drop(coroutine)
+            raise
+
+    def _begin(self) -> _Loop:
+        with self._beginning:
+            if self._ended:
+                raise RuntimeError("the interpreter ends, and has closed everything of haptera.sync")
+            if self._loop is not None:
+                return self._loop
+            loop = _Loop()
+            running = threading.Event()
+            thread = threading.Thread(target=self._drive, args=(loop, running), name=THREAD_NAME, daemon=True)
+            thread.start()
+            running.wait()
+            self._thread = thread
+            self._loop = loop  # last: a thread that sees it goes on without the lock
+            atexit.register(self._end_of, os.getpid())
+            return loop
+
+    def _end_of(self, process: int) -> None:
+        if os.getpid() == process:
+            self.end()
+
+    def _drive(self, loop: _Loop, running: threading.Event) -> None:
+        self._ident = threading.get_ident()
+        asyncio.set_event_loop(loop)
+        loop.call_soon(running.set)
+        try:
+            loop.run_forever()
+        finally:
+            loop.close()
+
+
+def _drop(coroutine: Awaitable[object]) -> None:
+    """Close a coroutine that will not be awaited."""
+    close = getattr(coroutine, "close", None)
+    if close is not None:
+        close()
+
+
+async def _quietly(coroutine: Coroutine[Any, Any, object]) -> None:
+    with suppress(Exception):
+        await coroutine
+
+
+async def _within(seconds: float, closing: list[Close]) -> None:
+    await asyncio.wait([asyncio.ensure_future(_quietly(close())) for close in closing], timeout=seconds)
+
+
+#: The loop of this process.
+shared: Final = LoopThread()

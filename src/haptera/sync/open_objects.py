@@ -1,0 +1,63 @@
+"""The objects that a program has to close: the end of the interpreter names the ones that are forgotten."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from haptera.transport import warn_unclosed
+
+#: The ways to close an object of a program without an event loop.
+REMEDY: Final = "use it with 'with', or call its aclose()"
+
+Close = Callable[[], Coroutine[Any, Any, object]]
+
+
+class OpenObject:
+    """A client, a peer or a server, as far as its end goes. The object itself holds this one, and so ends before it.
+
+    Args:
+        name: Says its name in a warning.
+        is_open: Whether something is open that stays open until it is closed.
+        close: Closes it, on the loop.
+    """
+
+    __slots__ = ("__weakref__", "_is_open", "_name", "_pid", "close", "closed")
+
+    def __init__(self, name: Callable[[], str], is_open: Callable[[], bool], close: Close) -> None:
+        self._name = name
+        self._is_open = is_open
+        self._pid = os.getpid()
+        self.close = close
+        #: Whether the program has closed it.
+        self.closed = False
+
+    @property
+    def unclosed(self) -> bool:
+        """Whether the program has forgotten it, if it ends now. A forked child need not close its parent's."""
+        return not self.closed and self._pid == os.getpid() and self._is_open()
+
+    def warn(self) -> None:
+        """Warn that nothing has closed it."""
+        warn_unclosed(self, self._name(), remedy=REMEDY)
+
+
+class OpenObjects:
+    """Those of one process. It holds none of them: each ends when the program drops it."""
+
+    def __init__(self) -> None:
+        self._all: weakref.WeakSet[OpenObject] = weakref.WeakSet()
+
+    def add(self, opened: OpenObject) -> OpenObject:
+        """Know an object."""
+        self._all.add(opened)
+        return opened
+
+    def warn(self) -> list[Close]:
+        """Warn of each that is open, and return the functions that close them."""
+        left = [each for each in list(self._all) if each.unclosed]
+        for each in left:
+            each.warn()
+        return [each.close for each in left]
