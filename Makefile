@@ -108,6 +108,7 @@ lint: $(ready_to_develop)
 	@$(python) -m tools.generate_configuration --check
 	@$(python) -m tools.generate_diagram --check
 	@$(python) -m tools.generate_sync --check
+	@$(python) -m tools.generate_sync_tests --check
 	@$(python) -m tools.generate_module_index --check
 
 format: $(ready_to_develop)
@@ -120,6 +121,7 @@ generate: $(ready_to_develop)
 	@$(python) -m tools.generate_configuration
 	@$(python) -m tools.generate_diagram
 	@$(python) -m tools.generate_sync
+	@$(python) -m tools.generate_sync_tests
 	@$(python) -m tools.generate_module_index
 
 # --- measuring --------------------------------------------------------------------------------------------

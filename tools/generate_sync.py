@@ -41,7 +41,7 @@ from tools.sync_docstrings import DOCSTRINGS, quoted, translated
 from tools.sync_imports import imports_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 SOURCE: Final = ROOT / "src" / "haptera"
@@ -348,13 +348,13 @@ def files() -> Iterator[tuple[Path, str]]:
         yield TARGET / name, formatted(module(name))
 
 
-def main() -> int:
-    """Write the files, or with ``--check`` say which are not current. Return the exit status."""
-    parser = argparse.ArgumentParser(description="makes haptera.sync of the asynchronous sources")
+def write_or_check(made: Iterable[tuple[Path, str]], description: str) -> int:
+    """Write files that are made, or with ``--check`` say which are not current. Return the exit status."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--check", action="store_true", help="write nothing; end with 1 if a file is not current")
     check = parser.parse_args().check
     status = 0
-    for path, text in files():
+    for path, text in made:
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             continue
         if check:
@@ -367,4 +367,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(files(), "makes haptera.sync of the asynchronous sources"))

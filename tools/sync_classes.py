@@ -192,10 +192,7 @@ async def asked(transaction: AsyncTransaction) -> T:
 
 return self._thread.run(self._inner.run(asked, attempts=attempts, fence=fence, timeout=timeout), desk=desk)
 """,
-    "Database.revision": """
-own: int = getattr(self._last, "revision", 0)
-return own or self._inner.revision
-""",
+    "Database.revision": "assert self._revisions is not None\nreturn self._revisions.own",
     "Database.__aenter__": "_ = self._run(self._inner.__aenter__(), undo=lambda _: self._inner.aclose())\nreturn self",
     "Database.__aexit__": "self.aclose()",
     "Database.drain": "self._open.closed = True\nself._run(self._inner.drain(timeout=timeout))",

@@ -19,7 +19,7 @@ from haptera.version import __version__
 
 if TYPE_CHECKING:
     from haptera import errors
-    from haptera import sync as sync  # noqa: PLC0414 - `haptera.sync` needs no import of its own
+    from haptera import sync as sync
     from haptera.client import (
         Backup,
         Cache,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Literal
 
 import haptera
-from haptera.testing import node
+import haptera.sync
+from haptera.testing import node, node_in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from haptera import Database
@@ -24,4 +25,14 @@ async def opened(kind: Kind, directory: Path) -> AsyncIterator[Database]:
             yield db
     else:
         async with node(storage="memory") as url, haptera.connect(url) as db:
+            yield db
+
+
+@contextmanager
+def opened_in_thread(kind: Kind, directory: Path) -> Iterator[haptera.sync.Database]:
+    if kind == "embedded":
+        with haptera.sync.open(directory / "data", durability="os") as db:
+            yield db
+    else:
+        with node_in_thread(storage="memory") as url, haptera.sync.connect(url) as db:
             yield db

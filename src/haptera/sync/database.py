@@ -922,8 +922,8 @@ class Database(Store):
         the last answer at all; 0 before the first. Right after a call it is that call's: for a read of the past, the
         revision that it is of.
         """
-        own: int = getattr(self._last, "revision", 0)
-        return own or self._inner.revision
+        assert self._revisions is not None
+        return self._revisions.own
 
     @property
     def reached(self) -> str | None:

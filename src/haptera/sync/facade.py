@@ -22,7 +22,31 @@ if TYPE_CHECKING:
 Inner = TypeVar("Inner")
 T = TypeVar("T")
 
-_NAMES: Final = re.compile(r"<haptera\.(recipes\.)?")
+_NAMES: Final = re.compile(r"<haptera\.(recipes\.)?(?=[A-Z])")
+
+
+class Revisions:
+    """The revision of a store in the last answer to each thread."""
+
+    __slots__ = ("_inner", "_last")
+
+    def __init__(self, inner: Database) -> None:
+        self._inner = inner
+        self._last = threading.local()
+
+    @property
+    def own(self) -> int:
+        """That of this thread; for one that has made no call, that of the last answer at all."""
+        last: int = getattr(self._last, "revision", 0)
+        return last or self._inner.revision
+
+    def note(self, revision: int) -> None:
+        """Keep it for this thread."""
+        self._last.revision = revision
+
+    def now(self) -> int:
+        """The revision of the last answer at all (on the loop)."""
+        return self._inner.revision
 
 
 class Facade(Generic[Inner]):
@@ -31,16 +55,17 @@ class Facade(Generic[Inner]):
     ``_owner`` is the object that has made this one, which lives as long. Two facades of one object are equal.
     """
 
-    __slots__ = ("__weakref__", "_inner", "_owner", "_thread")
+    __slots__ = ("__weakref__", "_inner", "_owner", "_revisions", "_thread")
 
     def __init__(self, inner: Inner, owner: object = None, thread: LoopThread = shared) -> None:
         self._inner = inner
         self._owner = owner
         self._thread = thread
+        self._revisions: Revisions | None = owner._revisions if isinstance(owner, Facade) else None
 
     def _run(self, coroutine: Awaitable[T], undo: Callable[[T], Awaitable[object]] | None = None) -> T:
         """The result of a coroutine."""
-        return self._thread.run(coroutine, undo=undo)
+        return self._thread.run(coroutine, undo=undo, notes=self._revisions)
 
     def _on_loop(self, function: Callable[[], T]) -> T:
         """The result of a function that has to run on the loop."""
@@ -53,29 +78,23 @@ class Facade(Generic[Inner]):
         return hash((type(self), id(self._inner)))
 
     def __repr__(self) -> str:
-        return _shown(self._inner)
+        shown = _shown(self._inner)
+        return f"<haptera.sync.{type(self).__name__}>" if " object at " in shown else shown
 
 
 class Store(Facade["Database"]):
-    """The base of the database: it knows the revision of each thread, and is named when it is left open."""
+    """The base of the database: its facades know the revision of each thread, and it is named when it is left open."""
 
-    __slots__ = ("_last", "_open")
+    __slots__ = ("_open",)
 
     def __init__(self, inner: Database, owner: object = None, thread: LoopThread = shared) -> None:
         super().__init__(inner, owner, thread)
-        self._last = threading.local()
+        self._revisions = Revisions(inner)
         self._open = thread.open.add(
             OpenObject(
                 lambda: _shown(inner).strip("<>"), lambda: inner.connected_once and not inner.closed, inner.aclose
             )
         )
-
-    def _run(self, coroutine: Awaitable[T], undo: Callable[[T], Awaitable[object]] | None = None) -> T:
-        result, self._last.revision = self._thread.carry(coroutine, undo=undo, note=self._revision_now)
-        return result
-
-    def _revision_now(self) -> int:
-        return self._inner.revision
 
     def __del__(self) -> None:
         _drop(self)

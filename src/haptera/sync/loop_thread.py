@@ -18,7 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 
 from haptera import forks
 from haptera.errors import WrongLoop
@@ -36,6 +36,16 @@ CLOSE_S: Final = 2.0
 JOIN_S: Final = 2.0
 
 
+class Notes(Protocol):
+    """Something that a thread learns with the end of each call."""
+
+    def now(self) -> int:
+        """Return it (on the loop)."""
+
+    def note(self, value: int) -> None:
+        """Keep it (in the thread)."""
+
+
 class CallOfThread(Generic[T]):
     """A coroutine that one thread waits for."""
 
@@ -47,7 +57,7 @@ class CallOfThread(Generic[T]):
         "done",
         "error",
         "lock",
-        "note",
+        "notes",
         "noted",
         "result",
         "task",
@@ -59,12 +69,12 @@ class CallOfThread(Generic[T]):
         coroutine: Awaitable[T],
         undo: Callable[[T], Awaitable[object]] | None,
         desk: Desk | None,
-        note: Callable[[], int] | None,
+        notes: Notes | None,
     ) -> None:
         self.coroutine = coroutine
         self.undo = undo
         self.desk = desk
-        self.note = note
+        self.notes = notes
         self.noted = 0
         self.context = contextvars.copy_context()
         self.lock = threading.Lock()
@@ -86,8 +96,8 @@ class CallOfThread(Generic[T]):
             self.result = await self.coroutine
         except BaseException as error:  # it is the thread's
             self.error = error
-        if self.note is not None:
-            self.noted = self.note()
+        if self.notes is not None:
+            self.noted = self.notes.now()
         self.done = True
         self.wake()
         if self.abandoned and self.error is None:
@@ -152,6 +162,7 @@ class LoopThread:
         *,
         undo: Callable[[T], Awaitable[object]] | None = None,
         desk: Desk | None = None,
+        notes: Notes | None = None,
     ) -> T:
         """Run a coroutine on the loop, and wait for its result.
 
@@ -161,28 +172,18 @@ class LoopThread:
             coroutine: The coroutine.
             undo: Ends a result that the thread did not take, because it was interrupted in that moment.
             desk: Where the coroutine finds the thread for work that has to be done in it.
+            notes: Asked on the loop in the instant after the result or the error, and told that in the thread.
 
         Raises:
             WrongLoop: The thread is that of the loop, and would wait for itself.
         """
-        return self.carry(coroutine, undo=undo, desk=desk)[0]
-
-    def carry(
-        self,
-        coroutine: Awaitable[T],
-        *,
-        undo: Callable[[T], Awaitable[object]] | None = None,
-        desk: Desk | None = None,
-        note: Callable[[], int] | None = None,
-    ) -> tuple[T, int]:
-        """As `run`. Give with the result what ``note`` says in the instant after it, also if it is an error: 0 then."""
         loop = self._loop or self._begin_or_drop(coroutine)
         if threading.get_ident() == self._ident:
             _drop(coroutine)
             raise WrongLoop(
                 f"this code runs in the thread {THREAD_NAME}, whose loop answers the call: have another thread make it"
             )
-        call = CallOfThread(coroutine, undo, desk, note)
+        call = CallOfThread(coroutine, undo, desk, notes)
         try:
             if desk is not None:
                 desk.enter(call.wake, loop)
@@ -199,9 +200,11 @@ class LoopThread:
         finally:
             if desk is not None:
                 desk.leave()
+        if notes is not None:
+            notes.note(call.noted)
         error = call.error
         if error is None:
-            return cast("T", call.result), call.noted
+            return cast("T", call.result)
         try:
             if isinstance(error, asyncio.CancelledError):
                 raise concurrent.futures.CancelledError from error
