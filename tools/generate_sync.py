@@ -140,7 +140,7 @@ class Maker:
             return wrapped(returns, f"self._inner.{node.name}")
         call = f"self._inner.{node.name}({arguments(node)})"
         if node.name == "__aenter__":
-            entered = f"self._run({call}, undo=lambda _: self._inner.__aexit__(None, None, None))"
+            entered = f"self._run({later(call)}, undo=lambda _: self._inner.__aexit__(None, None, None))"
             return f"{entered}\nreturn self" if returns in {"Self", self.made.name} else wrapped(returns, entered)
         if node.name == "__aiter__":
             return "return self"
@@ -151,17 +151,21 @@ class Maker:
             return wrapped(returns, self.taken(call, returns))
         if qualified in DIRECT or self.made.name == "Pipeline" or node.name in KEPT:
             return wrapped(returns, call)
-        given = call.removesuffix("()") if call.endswith("()") else f"lambda: {call}"
-        return wrapped(returns, f"self._on_loop({given})")
+        return wrapped(returns, f"self._on_loop({later(call)})")
 
     def taken(self, call: str, returns: str) -> str:
         """Return the expression of a coroutine's result, with that which undoes it."""
         undo = UNDO.get(returns.removesuffix(" | None"))
         if undo is None:
-            return f"self._run({call})"
+            return f"self._run({later(call)})"
         if returns.endswith("| None"):
-            return f"self._run({call}, undo=lambda found: nothing() if found is None else found.{undo}())"
-        return f"self._run({call}, undo=lambda found: found.{undo}())"
+            return f"self._run({later(call)}, undo=lambda found: nothing() if found is None else found.{undo}())"
+        return f"self._run({later(call)}, undo=lambda found: found.{undo}())"
+
+
+def later(call: str) -> str:
+    """Return a function that makes a call."""
+    return call.removesuffix("()") if call.endswith("()") else f"lambda: {call}"
 
 
 @cache

@@ -190,27 +190,27 @@ desk = Desk()
 async def asked(transaction: AsyncTransaction) -> T:
     return await desk.ask(lambda: function(Transaction(transaction, self)))
 
-return self._thread.run(self._inner.run(asked, attempts=attempts, fence=fence, timeout=timeout), desk=desk)
+return self._thread.run(lambda: self._inner.run(asked, attempts=attempts, fence=fence, timeout=timeout), desk=desk)
 """,
     "Database.revision": "assert self._revisions is not None\nreturn self._revisions.own",
-    "Database.__aenter__": "_ = self._run(self._inner.__aenter__(), undo=lambda _: self._inner.aclose())\nreturn self",
+    "Database.__aenter__": "_ = self._run(self._inner.__aenter__, undo=lambda _: self._inner.aclose())\nreturn self",
     "Database.__aexit__": "self.aclose()",
-    "Database.drain": "self._open.closed = True\nself._run(self._inner.drain(timeout=timeout))",
-    "Database.aclose": "self._open.closed = True\nself._run(self._inner.aclose())",
+    "Database.drain": "self._open.closed = True\nself._run(lambda: self._inner.drain(timeout=timeout))",
+    "Database.aclose": "self._open.closed = True\nself._run(self._inner.aclose)",
     "Scan.__anext__": "return super().__next__()",
-    "Scan.next_entries": "return self._taken() or self._run(self._inner.next_entries())",
-    "Scan.aclose": "self._taken()\nself._run(self._inner.aclose())",
+    "Scan.next_entries": "return self._taken() or self._run(self._inner.next_entries)",
+    "Scan.aclose": "self._taken()\nself._run(self._inner.aclose)",
     "Watch.__anext__": "return super().__next__()",
-    "Watch.next_events": "return self._taken() or self._run(self._inner.next_events(timeout=timeout))",
+    "Watch.next_events": "return self._taken() or self._run(lambda: self._inner.next_events(timeout=timeout))",
     "Watch.ready": "return bool(self._arrived) or self._inner.ready",
-    "Watch.aclose": "self._taken()\nself._run(self._inner.aclose())",
+    "Watch.aclose": "self._taken()\nself._run(self._inner.aclose)",
     "Cache.__iter__": "return iter(self._on_loop(lambda: list(self._inner)))",
     "Peer.call": """
 if items is None:
-    return self._run(self._inner.call(service, method, payload, timeout=timeout))
+    return self._run(lambda: self._inner.call(service, method, payload, timeout=timeout))
 desk = Desk()
 return self._thread.run(
-    self._inner.call(service, method, payload, items=desk.pulled(items), timeout=timeout), desk=desk
+    lambda: self._inner.call(service, method, payload, items=desk.pulled(items), timeout=timeout), desk=desk
 )
 """,
     "Peer.stream": """
@@ -219,16 +219,16 @@ pulled = None if items is None or desk is None else desk.pulled(items)
 found = self._on_loop(lambda: self._inner.stream(service, method, payload, items=pulled, timeout=timeout))
 return CallStream(found, self, desk=desk)
 """,
-    "Peer.aclose": "self._ending()\nself._run(self._inner.aclose())\nself._over()",
-    "Peer.drain": "self._ending()\nself._run(self._inner.drain(timeout))\nself._over()",
+    "Peer.aclose": "self._ending()\nself._run(self._inner.aclose)\nself._over()",
+    "Peer.drain": "self._ending()\nself._run(lambda: self._inner.drain(timeout))\nself._over()",
     "Peer.services": "return tuple(self._inner.services)",
-    "Server.aclose": "self._ending()\nself._run(self._inner.aclose())\nself._over()",
-    "Server.drain": "self._ending()\nself._run(self._inner.drain(timeout))\nself._over()",
+    "Server.aclose": "self._ending()\nself._run(self._inner.aclose)\nself._over()",
+    "Server.drain": "self._ending()\nself._run(lambda: self._inner.drain(timeout))\nself._over()",
     "Server.__aexit__": "self.aclose()",
     "Peer.__aexit__": "self.aclose()",
     "CallStream.__anext__": """
 try:
-    return self._thread.run(self._inner.__anext__(), desk=self._desk)
+    return self._thread.run(self._inner.__anext__, desk=self._desk)
 except StopAsyncIteration:
     raise StopIteration from None
 """,
@@ -257,7 +257,7 @@ OPENINGS: Final = (
         "peer/listen_and_dial.py:listen",
         """
 threads = HandlerThreads(services, handler_threads)
-return Server(shared.run(async_listen({arguments}), undo=lambda made: made.aclose()), handlers=threads)
+return Server(shared.run(lambda: async_listen({arguments}), undo=lambda made: made.aclose()), handlers=threads)
 """,
         "handler_threads: int = 32",
         _THREADS,
@@ -267,7 +267,7 @@ return Server(shared.run(async_listen({arguments}), undo=lambda made: made.aclos
         "peer/listen_and_dial.py:dial",
         """
 threads = HandlerThreads(services, handler_threads)
-return Peer(shared.run(async_dial({arguments}), undo=lambda made: made.aclose()), handlers=threads)
+return Peer(shared.run(lambda: async_dial({arguments}), undo=lambda made: made.aclose()), handlers=threads)
 """,
         "handler_threads: int = 32",
         _THREADS,
@@ -278,7 +278,7 @@ return Peer(shared.run(async_dial({arguments}), undo=lambda made: made.aclose())
 MORE: Final = {
     "Scan": """
 def _arrive(self) -> list[Entry]:
-    found = self._run(self._inner.next_entries())
+    found = self._run(self._inner.next_entries)
     if not found:
         raise StopIteration
     return found
@@ -286,7 +286,7 @@ def _arrive(self) -> list[Entry]:
     "Watch": """
 def _arrive(self) -> list[Event]:
     try:
-        return self._run(self._inner.next_events())
+        return self._run(self._inner.next_events)
     except StopAsyncIteration:
         raise StopIteration from None
 """,

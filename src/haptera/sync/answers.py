@@ -29,7 +29,7 @@ class Scan(Arriving["AsyncScan", Entry]):
     __slots__ = ()
 
     def _arrive(self) -> list[Entry]:
-        found = self._run(self._inner.next_entries())
+        found = self._run(self._inner.next_entries)
         if not found:
             raise StopIteration
         return found
@@ -45,16 +45,16 @@ class Scan(Arriving["AsyncScan", Entry]):
     def aclose(self) -> None:
         """End the scan, at the server too. Harmless after the end."""
         self._taken()
-        self._run(self._inner.aclose())
+        self._run(self._inner.aclose)
 
     def __enter__(self) -> Self:
-        self._run(self._inner.__aenter__(), undo=lambda _: self._inner.__aexit__(None, None, None))
+        self._run(self._inner.__aenter__, undo=lambda _: self._inner.__aexit__(None, None, None))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._run(self._inner.__aexit__(kind, error, traceback))
+        self._run(lambda: self._inner.__aexit__(kind, error, traceback))
 
     def __next__(self) -> Entry:
         return super().__next__()
@@ -65,7 +65,7 @@ class Scan(Arriving["AsyncScan", Entry]):
         Returns:
             The entries; none at the end.
         """
-        return self._taken() or self._run(self._inner.next_entries())
+        return self._taken() or self._run(self._inner.next_entries)
 
     @property
     def count(self) -> int | None:
@@ -102,20 +102,20 @@ class Backup(Facade["AsyncBackup"]):
 
     def aclose(self) -> None:
         """End the call, at the server too. Harmless after the end."""
-        self._run(self._inner.aclose())
+        self._run(self._inner.aclose)
 
     def __enter__(self) -> Self:
-        self._run(self._inner.__aenter__(), undo=lambda _: self._inner.__aexit__(None, None, None))
+        self._run(self._inner.__aenter__, undo=lambda _: self._inner.__aexit__(None, None, None))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._run(self._inner.__aexit__(kind, error, traceback))
+        self._run(lambda: self._inner.__aexit__(kind, error, traceback))
 
     def __next__(self) -> bytes:
         try:
-            return self._run(self._inner.__anext__())
+            return self._run(self._inner.__anext__)
         except StopAsyncIteration:
             raise StopIteration from None
 
@@ -156,7 +156,7 @@ class Watch(Arriving["AsyncWatch", Event]):
 
     def _arrive(self) -> list[Event]:
         try:
-            return self._run(self._inner.next_events())
+            return self._run(self._inner.next_events)
         except StopAsyncIteration:
             raise StopIteration from None
 
@@ -178,7 +178,7 @@ class Watch(Arriving["AsyncWatch", Event]):
         Raises:
             TimeoutError: None have arrived in that time. The next wait goes on from there.
         """
-        return self._taken() or self._run(self._inner.next_events(timeout=timeout))
+        return self._taken() or self._run(lambda: self._inner.next_events(timeout=timeout))
 
     @property
     def revision(self) -> int | None:
@@ -203,16 +203,16 @@ class Watch(Arriving["AsyncWatch", Event]):
     def aclose(self) -> None:
         """End the watch, at the server too."""
         self._taken()
-        self._run(self._inner.aclose())
+        self._run(self._inner.aclose)
 
     def __enter__(self) -> Self:
-        self._run(self._inner.__aenter__(), undo=lambda _: self._inner.__aexit__(None, None, None))
+        self._run(self._inner.__aenter__, undo=lambda _: self._inner.__aexit__(None, None, None))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._run(self._inner.__aexit__(kind, error, traceback))
+        self._run(lambda: self._inner.__aexit__(kind, error, traceback))
 
     def close(self) -> None:
         """As `aclose`, by the name that ``contextlib.closing`` knows."""
@@ -286,13 +286,13 @@ class Cache(Facade["AsyncCache"]):
         return Items(self._on_loop(self._inner.changes), self)
 
     def __enter__(self) -> Self:
-        self._run(self._inner.__aenter__(), undo=lambda _: self._inner.__aexit__(None, None, None))
+        self._run(self._inner.__aenter__, undo=lambda _: self._inner.__aexit__(None, None, None))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._run(self._inner.__aexit__(kind, error, traceback))
+        self._run(lambda: self._inner.__aexit__(kind, error, traceback))
 
     @property
     def ended(self) -> bool:

@@ -41,7 +41,7 @@ class Transaction(Facade["AsyncTransaction"]):
         Returns:
             The entry, or None if there is none. One that this transaction has written has the version 0 and no time.
         """
-        return self._run(self._inner.get(key))
+        return self._run(lambda: self._inner.get(key))
 
     def get_many(self, keys: Iterable[str]) -> list[Entry | None]:
         """Read several keys in one call.
@@ -52,7 +52,7 @@ class Transaction(Facade["AsyncTransaction"]):
         Returns:
             As `get`, in the same order.
         """
-        return self._run(self._inner.get_many(keys))
+        return self._run(lambda: self._inner.get_many(keys))
 
     def exists(self, key: str) -> bool:
         """Ask for one key.
@@ -63,7 +63,7 @@ class Transaction(Facade["AsyncTransaction"]):
         Returns:
             Whether it has an entry.
         """
-        return self._run(self._inner.exists(key))
+        return self._run(lambda: self._inner.exists(key))
 
     def set(
         self,
@@ -103,16 +103,16 @@ class Transaction(Facade["AsyncTransaction"]):
                 were read are of other changes. Nothing was written.
             TransactionTooLarge: More than 128 keys were read, or written.
         """
-        self._run(self._inner.commit())
+        self._run(self._inner.commit)
 
     def __enter__(self) -> Self:
-        self._run(self._inner.__aenter__(), undo=lambda _: self._inner.__aexit__(None, None, None))
+        self._run(self._inner.__aenter__, undo=lambda _: self._inner.__aexit__(None, None, None))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._run(self._inner.__aexit__(kind, error, traceback))
+        self._run(lambda: self._inner.__aexit__(kind, error, traceback))
 
 
 class Pipeline(Facade["AsyncPipeline"]):
@@ -553,16 +553,16 @@ class Pipeline(Facade["AsyncPipeline"]):
             Exception: The error of the first call that has failed, once all are answered, unless the pipeline was made
                 with ``check=False``. The results and errors of the others are there.
         """
-        self._run(self._inner.send())
+        self._run(self._inner.send)
 
     def __len__(self) -> int:
         return self._inner.__len__()
 
     def __enter__(self) -> Self:
-        self._run(self._inner.__aenter__(), undo=lambda _: self._inner.__aexit__(None, None, None))
+        self._run(self._inner.__aenter__, undo=lambda _: self._inner.__aexit__(None, None, None))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._run(self._inner.__aexit__(kind, error, traceback))
+        self._run(lambda: self._inner.__aexit__(kind, error, traceback))

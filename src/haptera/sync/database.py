@@ -75,7 +75,7 @@ class Database(Store):
         Raises:
             RevisionCompacted: The node does not keep the change of that moment any more, or it is still to come.
         """
-        return self._run(self._inner.get(key, at_revision=at_revision, at_time=at_time, timeout=timeout))
+        return self._run(lambda: self._inner.get(key, at_revision=at_revision, at_time=at_time, timeout=timeout))
 
     def set(
         self,
@@ -116,7 +116,7 @@ class Database(Store):
             Fenced: The entry of ``fence`` is gone, or written again.
         """
         return self._run(
-            self._inner.set(
+            lambda: self._inner.set(
                 key,
                 value,
                 if_version=if_version,
@@ -156,7 +156,7 @@ class Database(Store):
             VersionMismatch, KeyExists, KeyNotFound, LeaseNotFound, Fenced: As for `set`.
         """
         return self._run(
-            self._inner.get_and_set(
+            lambda: self._inner.get_and_set(
                 key,
                 value,
                 if_version=if_version,
@@ -187,7 +187,7 @@ class Database(Store):
             VersionMismatch: The key has another version than ``if_version``.
             Fenced: As for `set`.
         """
-        return self._run(self._inner.delete(key, if_version=if_version, fence=fence, timeout=timeout))
+        return self._run(lambda: self._inner.delete(key, if_version=if_version, fence=fence, timeout=timeout))
 
     def get_and_delete(self, key: str, *, fence: int | None = None, timeout: Timeout = DEFAULT) -> Entry | None:
         """Delete one key, and return its entry. The version of the change is in `revision`.
@@ -202,7 +202,7 @@ class Database(Store):
         Raises:
             Fenced: As for `set`.
         """
-        return self._run(self._inner.get_and_delete(key, fence=fence, timeout=timeout))
+        return self._run(lambda: self._inner.get_and_delete(key, fence=fence, timeout=timeout))
 
     def get_and_expire(
         self, key: str, *, ttl: float | None, fence: int | None = None, timeout: Timeout = DEFAULT
@@ -220,7 +220,7 @@ class Database(Store):
         Raises:
             Fenced: As for `set`.
         """
-        return self._run(self._inner.get_and_expire(key, ttl=ttl, fence=fence, timeout=timeout))
+        return self._run(lambda: self._inner.get_and_expire(key, ttl=ttl, fence=fence, timeout=timeout))
 
     def expire(self, key: str, ttl: float, *, fence: int | None = None, timeout: Timeout = DEFAULT) -> int:
         """Give a key another time to live. Its value stays; it belongs to no lease any more.
@@ -237,7 +237,7 @@ class Database(Store):
             KeyNotFound: The key has no entry.
             Fenced: As for `set`.
         """
-        return self._run(self._inner.expire(key, ttl, fence=fence, timeout=timeout))
+        return self._run(lambda: self._inner.expire(key, ttl, fence=fence, timeout=timeout))
 
     def persist(self, key: str, *, fence: int | None = None, timeout: Timeout = DEFAULT) -> int:
         """Have a key not expire any more, nor belong to a lease. Its value stays.
@@ -253,7 +253,7 @@ class Database(Store):
             KeyNotFound: The key has no entry.
             Fenced: As for `set`.
         """
-        return self._run(self._inner.persist(key, fence=fence, timeout=timeout))
+        return self._run(lambda: self._inner.persist(key, fence=fence, timeout=timeout))
 
     def ttl(self, key: str, *, timeout: Timeout = DEFAULT) -> float | None:
         """Ask how long a key has still to live.
@@ -267,7 +267,7 @@ class Database(Store):
         Raises:
             KeyNotFound: The key has no entry.
         """
-        return self._run(self._inner.ttl(key, timeout=timeout))
+        return self._run(lambda: self._inner.ttl(key, timeout=timeout))
 
     def increment(
         self, key: str, delta: int = 1, *, initial: int = 0, fence: int | None = None, timeout: Timeout = DEFAULT
@@ -288,7 +288,7 @@ class Database(Store):
             IntegerOverflow: The sum has more than 64 bits with sign.
             Fenced: As for `set`.
         """
-        return self._run(self._inner.increment(key, delta, initial=initial, fence=fence, timeout=timeout))
+        return self._run(lambda: self._inner.increment(key, delta, initial=initial, fence=fence, timeout=timeout))
 
     def rename(
         self, key: str, new_key: str, *, if_absent: bool = False, fence: int | None = None, timeout: Timeout = DEFAULT
@@ -309,7 +309,7 @@ class Database(Store):
             KeyExists: ``new_key`` has an entry, with ``if_absent``.
             Fenced: As for `set`.
         """
-        return self._run(self._inner.rename(key, new_key, if_absent=if_absent, fence=fence, timeout=timeout))
+        return self._run(lambda: self._inner.rename(key, new_key, if_absent=if_absent, fence=fence, timeout=timeout))
 
     def exists(self, key: str, *, timeout: Timeout = DEFAULT) -> bool:
         """Ask for one key without its value.
@@ -320,7 +320,7 @@ class Database(Store):
         Returns:
             Whether it has an entry.
         """
-        return self._run(self._inner.exists(key, timeout=timeout))
+        return self._run(lambda: self._inner.exists(key, timeout=timeout))
 
     def get_many(
         self,
@@ -342,7 +342,7 @@ class Database(Store):
         Raises:
             RevisionCompacted: As for `get`.
         """
-        return self._run(self._inner.get_many(keys, at_revision=at_revision, at_time=at_time, timeout=timeout))
+        return self._run(lambda: self._inner.get_many(keys, at_revision=at_revision, at_time=at_time, timeout=timeout))
 
     @overload
     def set_many(
@@ -389,7 +389,7 @@ class Database(Store):
         Raises:
             LeaseNotFound, Fenced: As for `set`.
         """
-        return self._run(self._inner.set_many(items, ttl=ttl, lease=lease, fence=fence, timeout=timeout))
+        return self._run(lambda: self._inner.set_many(items, ttl=ttl, lease=lease, fence=fence, timeout=timeout))
 
     def delete_many(self, keys: Iterable[str], *, fence: int | None = None, timeout: Timeout = DEFAULT) -> int:
         """Delete several keys at once.
@@ -404,7 +404,7 @@ class Database(Store):
         Raises:
             Fenced: As for `set`.
         """
-        return self._run(self._inner.delete_many(keys, fence=fence, timeout=timeout))
+        return self._run(lambda: self._inner.delete_many(keys, fence=fence, timeout=timeout))
 
     def count(
         self,
@@ -430,7 +430,7 @@ class Database(Store):
             RevisionCompacted: As for `get`.
         """
         return self._run(
-            self._inner.count(
+            lambda: self._inner.count(
                 prefix=prefix,
                 start=start,
                 end=end,
@@ -454,7 +454,7 @@ class Database(Store):
         Raises:
             Fenced: As for `set`.
         """
-        return self._run(self._inner.clear(prefix=prefix, fence=fence, timeout=timeout))
+        return self._run(lambda: self._inner.clear(prefix=prefix, fence=fence, timeout=timeout))
 
     def scan(
         self,
@@ -543,7 +543,7 @@ class Database(Store):
             Fenced: As for `set`. Nothing was changed.
         """
         return self._run(
-            self._inner.transact(compare=compare, then=then, otherwise=otherwise, fence=fence, timeout=timeout)
+            lambda: self._inner.transact(compare=compare, then=then, otherwise=otherwise, fence=fence, timeout=timeout)
         )
 
     def transaction(self, *, fence: int | None = None, timeout: Timeout = DEFAULT) -> Transaction:
@@ -589,7 +589,9 @@ class Database(Store):
         async def asked(transaction: AsyncTransaction) -> T:
             return await desk.ask(lambda: function(Transaction(transaction, self)))
 
-        return self._thread.run(self._inner.run(asked, attempts=attempts, fence=fence, timeout=timeout), desk=desk)
+        return self._thread.run(
+            lambda: self._inner.run(asked, attempts=attempts, fence=fence, timeout=timeout), desk=desk
+        )
 
     def pipeline(self, *, check: bool = True) -> Pipeline:
         """Collect calls and send them together: ``with db.pipeline() as p``.
@@ -718,7 +720,7 @@ class Database(Store):
         Raises:
             TooManyRequests: There are 100,000 leases.
         """
-        return Lease(self._run(self._inner.lease(ttl, timeout=timeout), undo=lambda found: found.close()), self)
+        return Lease(self._run(lambda: self._inner.lease(ttl, timeout=timeout), undo=lambda found: found.close()), self)
 
     def grant_lease(self, ttl: float, *, timeout: Timeout = DEFAULT) -> int:
         """Grant a lease: keys that are written with it end when it does.
@@ -735,7 +737,7 @@ class Database(Store):
         Raises:
             TooManyRequests: There are 100,000 leases.
         """
-        return self._run(self._inner.grant_lease(ttl, timeout=timeout))
+        return self._run(lambda: self._inner.grant_lease(ttl, timeout=timeout))
 
     def renew_leases(self, leases: Iterable[LeaseLike], *, timeout: Timeout = DEFAULT) -> list[float | None]:
         """Give leases their whole time again, from now on. Nothing is written for it.
@@ -746,7 +748,7 @@ class Database(Store):
         Returns:
             For each the seconds that it goes on without another renewal; None for one that has ended, or is about to.
         """
-        return self._run(self._inner.renew_leases(leases, timeout=timeout))
+        return self._run(lambda: self._inner.renew_leases(leases, timeout=timeout))
 
     def revoke_lease(self, lease: LeaseLike, *, timeout: Timeout = DEFAULT) -> int:
         """End a lease, and delete the keys that belong to it, all at once.
@@ -760,7 +762,7 @@ class Database(Store):
         Raises:
             LeaseNotFound: The lease has ended before.
         """
-        return self._run(self._inner.revoke_lease(lease, timeout=timeout))
+        return self._run(lambda: self._inner.revoke_lease(lease, timeout=timeout))
 
     def leases(self, *, after: int = 0, limit: int | None = None, timeout: Timeout = DEFAULT) -> Items[LeaseInfo]:
         """Iterate over the leases in the order of their ids. The node gives 1,000 with each call.
@@ -948,7 +950,7 @@ class Database(Store):
 
     def status(self, *, timeout: Timeout = DEFAULT) -> dict[str, Any]:
         """The status of the node: version, node_id, uptime_ms, durability, revision, keys and more."""
-        return self._run(self._inner.status(timeout=timeout))
+        return self._run(lambda: self._inner.status(timeout=timeout))
 
     def maintenance(self, *, timeout: Timeout = DEFAULT) -> Maintenance:
         """Whether the store is closed to changes (`begin_maintenance`). Needs the permission ``admin``.
@@ -962,7 +964,7 @@ class Database(Store):
         Raises:
             PermissionDenied: The user may not ask.
         """
-        return self._run(self._inner.maintenance(timeout=timeout))
+        return self._run(lambda: self._inner.maintenance(timeout=timeout))
 
     def begin_maintenance(self, reason: str, *, timeout: Timeout = DEFAULT) -> Maintenance:
         """Close the store to changes until `end_maintenance`, over restarts too. Needs the permission ``admin``.
@@ -982,7 +984,7 @@ class Database(Store):
             InvalidArgument: The reason is empty, too long, or has a control character.
             PermissionDenied: The user may not do this.
         """
-        return self._run(self._inner.begin_maintenance(reason, timeout=timeout))
+        return self._run(lambda: self._inner.begin_maintenance(reason, timeout=timeout))
 
     def end_maintenance(self, *, timeout: Timeout = DEFAULT) -> Maintenance:
         """Have the store take changes again. Needs the permission ``admin``.
@@ -996,7 +998,7 @@ class Database(Store):
         Raises:
             PermissionDenied: The user may not do this.
         """
-        return self._run(self._inner.end_maintenance(timeout=timeout))
+        return self._run(lambda: self._inner.end_maintenance(timeout=timeout))
 
     def backup(self, *, timeout: Timeout = DEFAULT) -> Backup:
         """Read a backup of the whole store as it is now: one revision, which the node keeps while the backup is read.
@@ -1023,7 +1025,7 @@ class Database(Store):
         """The identity that the store takes this database for: its user, the roles of that, and the mechanism by which
         it was proved.
         """
-        return self._run(self._inner.whoami(timeout=timeout))
+        return self._run(lambda: self._inner.whoami(timeout=timeout))
 
     def drain(self, *, timeout: float = 30.0) -> None:
         """Take no more calls, wait for the ones under way, and close.
@@ -1032,17 +1034,17 @@ class Database(Store):
             timeout: Seconds to wait at most.
         """
         self._open.closed = True
-        self._run(self._inner.drain(timeout=timeout))
+        self._run(lambda: self._inner.drain(timeout=timeout))
 
     def aclose(self) -> None:
         """Close. Calls under way end with ``ConnectionLost``, and leases that are open are lost. Harmless when closed
         already.
         """
         self._open.closed = True
-        self._run(self._inner.aclose())
+        self._run(self._inner.aclose)
 
     def __enter__(self) -> Self:
-        _ = self._run(self._inner.__aenter__(), undo=lambda _: self._inner.aclose())
+        _ = self._run(self._inner.__aenter__, undo=lambda _: self._inner.aclose())
         return self
 
     def __exit__(

@@ -63,9 +63,9 @@ class Facade(Generic[Inner]):
         self._thread = thread
         self._revisions: Revisions | None = owner._revisions if isinstance(owner, Facade) else None
 
-    def _run(self, coroutine: Awaitable[T], undo: Callable[[T], Awaitable[object]] | None = None) -> T:
-        """The result of a coroutine."""
-        return self._thread.run(coroutine, undo=undo, notes=self._revisions)
+    def _run(self, begin: Callable[[], Awaitable[T]], undo: Callable[[T], Awaitable[object]] | None = None) -> T:
+        """The result of the coroutine that ``begin`` gives."""
+        return self._thread.run(begin, undo=undo, notes=self._revisions)
 
     def _on_loop(self, function: Callable[[], T]) -> T:
         """The result of a function that has to run on the loop."""
@@ -169,7 +169,7 @@ class Items(Facade[AsyncIterator[T]], Iterator[T]):
 
     def __next__(self) -> T:
         try:
-            return self._run(_next(self._inner))
+            return self._run(lambda: _next(self._inner))
         except StopAsyncIteration:
             raise StopIteration from None
 
@@ -177,7 +177,7 @@ class Items(Facade[AsyncIterator[T]], Iterator[T]):
         """End the iteration, at the other side too. Harmless after the end."""
         close = getattr(self._inner, "aclose", None)
         if close is not None:
-            self._run(close())
+            self._run(close)
 
     def __enter__(self) -> Self:
         return self
@@ -205,7 +205,7 @@ class End(Facade[Awaitable[T]]):
         Raises:
             TimeoutError: It has not come in that time.
         """
-        return self._run(_await_within(self._inner, timeout))
+        return self._run(lambda: _await_within(self._inner, timeout))
 
     def __repr__(self) -> str:
         return "<haptera.sync.End>"

@@ -51,14 +51,16 @@ class CallOfThread(Generic[T]):
 
     __slots__ = (
         "abandoned",
+        "begin",
         "context",
-        "coroutine",
         "desk",
         "done",
         "error",
+        "home",
+        "ident",
         "lock",
-        "notes",
         "noted",
+        "notes",
         "result",
         "task",
         "undo",
@@ -66,12 +68,15 @@ class CallOfThread(Generic[T]):
 
     def __init__(
         self,
-        coroutine: Awaitable[T],
+        home: LoopThread,
+        begin: Callable[[], Awaitable[T]],
         undo: Callable[[T], Awaitable[object]] | None,
         desk: Desk | None,
         notes: Notes | None,
     ) -> None:
-        self.coroutine = coroutine
+        self.home = home
+        self.ident = threading.get_ident()
+        self.begin = begin
         self.undo = undo
         self.desk = desk
         self.notes = notes
@@ -86,14 +91,18 @@ class CallOfThread(Generic[T]):
         self.abandoned = False
 
     def wake(self) -> None:
-        """Have the thread look (on the loop)."""
-        if self.lock.locked():
+        """Have the thread look (on the loop).
+
+        At the end of the interpreter threads that still wait are daemons. They wait on, because an error that the end
+        has caused would only be printed.
+        """
+        if self.lock.locked() and self.home.ending in {0, self.ident}:
             self.lock.release()
 
     async def carry_out(self) -> None:
         """Run the coroutine (on the loop)."""
         try:
-            self.result = await self.coroutine
+            self.result = await self.begin()
         except BaseException as error:  # it is the thread's
             self.error = error
         if self.notes is not None:
@@ -147,6 +156,8 @@ class LoopThread:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ended = False
         self._left: list[_Loop] = []  # of the processes that this one was forked from: one each
+        #: The thread in which the interpreter ends, once it does.
+        self.ending = 0
         #: What a program has to close.
         self.open = OpenObjects()
         forks.watch(self)
@@ -158,7 +169,7 @@ class LoopThread:
 
     def run(
         self,
-        coroutine: Awaitable[T],
+        begin: Callable[[], Awaitable[T]],
         *,
         undo: Callable[[T], Awaitable[object]] | None = None,
         desk: Desk | None = None,
@@ -169,7 +180,7 @@ class LoopThread:
         A thread that is interrupted meanwhile, by Ctrl-C for instance, cancels the coroutine and goes on at once.
 
         Args:
-            coroutine: The coroutine.
+            begin: Gives the coroutine. It is called on the loop: a thread that is interrupted leaves none unbegun.
             undo: Ends a result that the thread did not take, because it was interrupted in that moment.
             desk: Where the coroutine finds the thread for work that has to be done in it.
             notes: Asked on the loop in the instant after the result or the error, and told that in the thread.
@@ -177,13 +188,12 @@ class LoopThread:
         Raises:
             WrongLoop: The thread is that of the loop, and would wait for itself.
         """
-        loop = self._loop or self._begin_or_drop(coroutine)
+        loop = self._loop or self._begin()
         if threading.get_ident() == self._ident:
-            _drop(coroutine)
             raise WrongLoop(
                 f"this code runs in the thread {THREAD_NAME}, whose loop answers the call: have another thread make it"
             )
-        call = CallOfThread(coroutine, undo, desk, notes)
+        call = CallOfThread(self, begin, undo, desk, notes)
         try:
             if desk is not None:
                 desk.enter(call.wake, loop)
@@ -202,7 +212,7 @@ class LoopThread:
                 desk.leave()
         if notes is not None:
             notes.note(call.noted)
-        error = call.error
+        error, call.error = call.error, None
         if error is None:
             return cast("T", call.result)
         try:
@@ -218,7 +228,7 @@ class LoopThread:
         async def called() -> T:
             return function()
 
-        return self.run(called())
+        return self.run(called)
 
     def post(self, coroutine: Coroutine[Any, Any, object]) -> None:
         """Run a coroutine on the loop, and wait for nothing. Its error is dropped."""
@@ -252,12 +262,14 @@ class LoopThread:
         if loop is None or thread is None or self._ended:
             return
         left = self.open.warn()
+        self.ending = threading.get_ident()
         with suppress(Exception):
             if left:
-                self.run(_within(CLOSE_S, left))
+                self.run(lambda: _within(CLOSE_S, left))
         self._ended = True
         loop.call_soon_threadsafe(self._stop)
         thread.join(JOIN_S)
+        self._loop = None  # so that a later call is told
 
     # -- on the loop
 
@@ -282,8 +294,8 @@ class LoopThread:
         assert self._loop is not None
         self._begin_calls()  # its thread may have been interrupted between saying that it wakes the loop and doing so
         if call.task is None:  # it was interrupted before it was handed over
-            _drop(call.coroutine)
-        elif not call.done:
+            return
+        if not call.done:
             self._loop.call_soon(call.task.cancel)  # behind its first step, so that the coroutine is not left unbegun
         elif call.error is None:
             self._spawn(call.take_back())
@@ -295,13 +307,6 @@ class LoopThread:
         self._loop.call_soon(self._loop.call_soon, self._loop.stop)
 
     # -- from the beginning to the end
-
-    def _begin_or_drop(self, coroutine: Awaitable[object]) -> _Loop:
-        try:
-            return self._begin()
-        except BaseException:
-            _drop(coroutine)
-            raise
 
     def _begin(self) -> _Loop:
         with self._beginning:
@@ -331,13 +336,6 @@ class LoopThread:
             loop.run_forever()
         finally:
             loop.close()
-
-
-def _drop(coroutine: Awaitable[object]) -> None:
-    """Close a coroutine that will not be awaited."""
-    close = getattr(coroutine, "close", None)
-    if close is not None:
-        close()
 
 
 async def _quietly(coroutine: Coroutine[Any, Any, object]) -> None:

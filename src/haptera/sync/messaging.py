@@ -45,22 +45,22 @@ class CallStream(Facade["AsyncCallStream"]):
 
     def __next__(self) -> bytes:
         try:
-            return self._thread.run(self._inner.__anext__(), desk=self._desk)
+            return self._thread.run(self._inner.__anext__, desk=self._desk)
         except StopAsyncIteration:
             raise StopIteration from None
 
     def aclose(self) -> None:
         """Cancel the call if it has not ended."""
-        self._run(self._inner.aclose())
+        self._run(self._inner.aclose)
 
     def __enter__(self) -> Self:
-        self._run(self._inner.__aenter__(), undo=lambda _: self._inner.__aexit__(None, None, None))
+        self._run(self._inner.__aenter__, undo=lambda _: self._inner.__aexit__(None, None, None))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._run(self._inner.__aexit__(kind, error, traceback))
+        self._run(lambda: self._inner.__aexit__(kind, error, traceback))
 
     def close(self) -> None:
         """As `aclose`, by the name that ``contextlib.closing`` knows."""
@@ -90,7 +90,7 @@ class Peer(Connected):
         return self._inner.identity
 
     def __enter__(self) -> Self:
-        self._run(self._inner.__aenter__(), undo=lambda _: self._inner.__aexit__(None, None, None))
+        self._run(self._inner.__aenter__, undo=lambda _: self._inner.__aexit__(None, None, None))
         return self
 
     def __exit__(
@@ -129,10 +129,10 @@ class Peer(Connected):
             Exception: The exception of ``items``.
         """
         if items is None:
-            return self._run(self._inner.call(service, method, payload, timeout=timeout))
+            return self._run(lambda: self._inner.call(service, method, payload, timeout=timeout))
         desk = Desk()
         return self._thread.run(
-            self._inner.call(service, method, payload, items=desk.pulled(items), timeout=timeout), desk=desk
+            lambda: self._inner.call(service, method, payload, items=desk.pulled(items), timeout=timeout), desk=desk
         )
 
     def stream(
@@ -174,7 +174,7 @@ class Peer(Connected):
         """Wait for the other side's half of the handshake, and for the end of the exchange where this side has a
         credential. Raises ``ConnectionLost`` if it refuses or is gone.
         """
-        self._run(self._inner.ready())
+        self._run(self._inner.ready)
 
     def drain(self, timeout: float = 30.0) -> None:
         """End in an orderly way: take no more requests, answer the ones under way, wait for calls, then close.
@@ -185,7 +185,7 @@ class Peer(Connected):
             timeout: Seconds after which the rest is given up.
         """
         self._ending()
-        self._run(self._inner.drain(timeout))
+        self._run(lambda: self._inner.drain(timeout))
         self._over()
 
     def aclose(self) -> None:
@@ -194,7 +194,7 @@ class Peer(Connected):
         The other side is told which answers to changes have been read, so that it need not remember them.
         """
         self._ending()
-        self._run(self._inner.aclose())
+        self._run(self._inner.aclose)
         self._over()
 
     def on_close(self, callback: Callable[[], None]) -> None:
@@ -370,17 +370,17 @@ class Server(Listening):
             timeout: Seconds that each connection has.
         """
         self._ending()
-        self._run(self._inner.drain(timeout))
+        self._run(lambda: self._inner.drain(timeout))
         self._over()
 
     def aclose(self) -> None:
         """Take no more connections and close the open ones. A forked child has none."""
         self._ending()
-        self._run(self._inner.aclose())
+        self._run(self._inner.aclose)
         self._over()
 
     def __enter__(self) -> Self:
-        self._run(self._inner.__aenter__(), undo=lambda _: self._inner.__aexit__(None, None, None))
+        self._run(self._inner.__aenter__, undo=lambda _: self._inner.__aexit__(None, None, None))
         return self
 
     def __exit__(

@@ -194,7 +194,7 @@ def listen(
     threads = HandlerThreads(services, handler_threads)
     return Server(
         shared.run(
-            async_listen(
+            lambda: async_listen(
                 url,
                 services=threads.services,
                 on_peer=threads.met(on_peer),
@@ -277,7 +277,7 @@ def dial(
     threads = HandlerThreads(services, handler_threads)
     return Peer(
         shared.run(
-            async_dial(
+            lambda: async_dial(
                 url,
                 services=threads.services,
                 timeout=timeout,

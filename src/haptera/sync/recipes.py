@@ -89,7 +89,7 @@ class Lease(Facade["AsyncLease"]):
             LeaseLost: Another server answers now. Nothing was changed.
         """
         return self._run(
-            self._inner.transact(compare=compare, then=then, otherwise=otherwise, fence=fence, timeout=timeout)
+            lambda: self._inner.transact(compare=compare, then=then, otherwise=otherwise, fence=fence, timeout=timeout)
         )
 
     def close(self, *, timeout: float = 5.0) -> None:
@@ -100,19 +100,19 @@ class Lease(Facade["AsyncLease"]):
         Args:
             timeout: Seconds to wait at most; it is never waited for a lease whose time is over.
         """
-        self._run(self._inner.close(timeout=timeout))
+        self._run(lambda: self._inner.close(timeout=timeout))
 
     def __index__(self) -> int:
         return self._inner.__index__()
 
     def __enter__(self) -> Self:
-        self._run(self._inner.__aenter__(), undo=lambda _: self._inner.__aexit__(None, None, None))
+        self._run(self._inner.__aenter__, undo=lambda _: self._inner.__aexit__(None, None, None))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._run(self._inner.__aexit__(kind, error, traceback))
+        self._run(lambda: self._inner.__aexit__(kind, error, traceback))
 
 
 class Holding(Facade["AsyncHolding"]):
@@ -150,14 +150,12 @@ class Lock(Facade["AsyncLock"]):
     __slots__ = ()
 
     def __enter__(self) -> Holding:
-        return Holding(
-            self._run(self._inner.__aenter__(), undo=lambda _: self._inner.__aexit__(None, None, None)), self
-        )
+        return Holding(self._run(self._inner.__aenter__, undo=lambda _: self._inner.__aexit__(None, None, None)), self)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._run(self._inner.__aexit__(kind, error, traceback))
+        self._run(lambda: self._inner.__aexit__(kind, error, traceback))
 
 
 class Semaphore(Facade["AsyncSemaphore"]):
@@ -166,14 +164,12 @@ class Semaphore(Facade["AsyncSemaphore"]):
     __slots__ = ()
 
     def __enter__(self) -> Holding:
-        return Holding(
-            self._run(self._inner.__aenter__(), undo=lambda _: self._inner.__aexit__(None, None, None)), self
-        )
+        return Holding(self._run(self._inner.__aenter__, undo=lambda _: self._inner.__aexit__(None, None, None)), self)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._run(self._inner.__aexit__(kind, error, traceback))
+        self._run(lambda: self._inner.__aexit__(kind, error, traceback))
 
 
 class Election(Facade["AsyncElection"]):
@@ -185,14 +181,12 @@ class Election(Facade["AsyncElection"]):
     __slots__ = ()
 
     def __enter__(self) -> Holding:
-        return Holding(
-            self._run(self._inner.__aenter__(), undo=lambda _: self._inner.__aexit__(None, None, None)), self
-        )
+        return Holding(self._run(self._inner.__aenter__, undo=lambda _: self._inner.__aexit__(None, None, None)), self)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._run(self._inner.__aexit__(kind, error, traceback))
+        self._run(lambda: self._inner.__aexit__(kind, error, traceback))
 
     def leader(self, *, timeout: Timeout = DEFAULT) -> Entry | None:
         """Ask who leads.
@@ -201,7 +195,7 @@ class Election(Facade["AsyncElection"]):
             The leader's entry, whose ``value`` is the leader's own and whose ``version`` is its token; None if no one
             leads.
         """
-        return self._run(self._inner.leader(timeout=timeout))
+        return self._run(lambda: self._inner.leader(timeout=timeout))
 
     def changes(self) -> Items[Entry | None]:
         """Follow who leads: the leader of now, and then each that follows, also one who led for a moment only.
@@ -229,11 +223,11 @@ class Barrier(Facade["AsyncBarrier"]):
         Raises:
             WaitTimeout: The others have not come in the time that the barrier was made for.
         """
-        self._run(self._inner.wait())
+        self._run(self._inner.wait)
 
     def is_open(self) -> bool:
         """Whether it lets everyone pass."""
-        return self._run(self._inner.is_open())
+        return self._run(self._inner.is_open)
 
     def reset(self) -> bool:
         """Close it again, for the next time. Reset it when all parties have passed.
@@ -241,7 +235,7 @@ class Barrier(Facade["AsyncBarrier"]):
         Returns:
             Whether it was open. One that is not stays as it is, with the parties that wait.
         """
-        return self._run(self._inner.reset())
+        return self._run(self._inner.reset)
 
 
 class Counter(Facade["AsyncCounter"]):
@@ -258,7 +252,7 @@ class Counter(Facade["AsyncCounter"]):
         Raises:
             NotAnInteger: The key holds something else.
         """
-        return self._run(self._inner.get(timeout=timeout))
+        return self._run(lambda: self._inner.get(timeout=timeout))
 
     def add(self, delta: int = 1, *, timeout: Timeout = DEFAULT) -> int:
         """Add to the number.
@@ -273,7 +267,7 @@ class Counter(Facade["AsyncCounter"]):
             NotAnInteger: The key holds something else.
             IntegerOverflow: The sum has more than 64 bits with sign.
         """
-        return self._run(self._inner.add(delta, timeout=timeout))
+        return self._run(lambda: self._inner.add(delta, timeout=timeout))
 
     def reset(self, *, timeout: Timeout = DEFAULT) -> int:
         """Set the number to 0, and say which it was. Of all that was added nothing is lost, and nothing told twice.
@@ -284,7 +278,7 @@ class Counter(Facade["AsyncCounter"]):
         Raises:
             NotAnInteger: The key holds something else, and keeps it.
         """
-        return self._run(self._inner.reset(timeout=timeout))
+        return self._run(lambda: self._inner.reset(timeout=timeout))
 
 
 class RateLimit(Facade["AsyncRateLimit"]):
@@ -304,7 +298,7 @@ class RateLimit(Facade["AsyncRateLimit"]):
         Returns:
             0.0 if it is allowed; otherwise the seconds until the window ends.
         """
-        return self._run(self._inner.take(timeout=timeout))
+        return self._run(lambda: self._inner.take(timeout=timeout))
 
     def wait(self, *, timeout: Timeout = DEFAULT) -> None:
         """Count one use, as soon as the limit allows it. ``timeout`` is for each call to the store.
@@ -312,7 +306,7 @@ class RateLimit(Facade["AsyncRateLimit"]):
         Once the store has said how long to wait, one that cannot be reached, or refuses for a reason that passes, is
         waited for. An attempt that may have been counted is not taken for allowed.
         """
-        self._run(self._inner.wait(timeout=timeout))
+        self._run(lambda: self._inner.wait(timeout=timeout))
 
 
 class Job(Facade["AsyncJob"]):
@@ -375,7 +369,7 @@ class Job(Facade["AsyncJob"]):
             ConnectionLost, DeadlineExceeded: The store could not be reached in that time. The job may come back. So it
                 may with a refusal that passes, such as ``StorageFull``.
         """
-        self._run(self._inner.ack(then=then, timeout=timeout))
+        self._run(lambda: self._inner.ack(then=then, timeout=timeout))
 
     def release(self, *, delay: float = 0.0, timeout: Timeout = DEFAULT) -> None:
         """Give the job back to the queue, for any worker. Harmless where it is lost.
@@ -387,16 +381,16 @@ class Job(Facade["AsyncJob"]):
         Raises:
             ConnectionLost, DeadlineExceeded: As for `ack`. The job comes back.
         """
-        self._run(self._inner.release(delay=delay, timeout=timeout))
+        self._run(lambda: self._inner.release(delay=delay, timeout=timeout))
 
     def __enter__(self) -> Self:
-        self._run(self._inner.__aenter__(), undo=lambda _: self._inner.__aexit__(None, None, None))
+        self._run(self._inner.__aenter__, undo=lambda _: self._inner.__aexit__(None, None, None))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._run(self._inner.__aexit__(kind, error, traceback))
+        self._run(lambda: self._inner.__aexit__(kind, error, traceback))
 
 
 class Worker(Facade["AsyncWorker"]):
@@ -425,7 +419,7 @@ class Worker(Facade["AsyncWorker"]):
             ConnectionLost: The worker or its database is closed.
         """
         found = self._run(
-            self._inner.take(wait=wait), undo=lambda found: nothing() if found is None else found.release()
+            lambda: self._inner.take(wait=wait), undo=lambda found: nothing() if found is None else found.release()
         )
         return None if found is None else Job(found, self)
 
@@ -434,18 +428,18 @@ class Worker(Facade["AsyncWorker"]):
 
     def __next__(self) -> Job:
         try:
-            return Job(self._run(self._inner.__anext__(), undo=lambda found: found.release()), self)
+            return Job(self._run(self._inner.__anext__, undo=lambda found: found.release()), self)
         except StopAsyncIteration:
             raise StopIteration from None
 
     def __enter__(self) -> Self:
-        self._run(self._inner.__aenter__(), undo=lambda _: self._inner.__aexit__(None, None, None))
+        self._run(self._inner.__aenter__, undo=lambda _: self._inner.__aexit__(None, None, None))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._run(self._inner.__aexit__(kind, error, traceback))
+        self._run(lambda: self._inner.__aexit__(kind, error, traceback))
 
 
 class Queue(Facade["AsyncQueue"]):
@@ -471,7 +465,7 @@ class Queue(Facade["AsyncQueue"]):
         Raises:
             ValueTooLarge: The value has more than 8 MiB.
         """
-        return self._run(self._inner.put(value, delay=delay, timeout=timeout))
+        return self._run(lambda: self._inner.put(value, delay=delay, timeout=timeout))
 
     def put_many(self, values: Iterable[Value], *, delay: float = 0.0, timeout: Timeout = DEFAULT) -> range:
         """Put several jobs, in their order. Each 127 of them are put together, all or none; 64 with a delay, and fewer
@@ -487,7 +481,7 @@ class Queue(Facade["AsyncQueue"]):
         Raises:
             ValueTooLarge: A value has more than 8 MiB. The jobs before its group are there.
         """
-        return self._run(self._inner.put_many(values, delay=delay, timeout=timeout))
+        return self._run(lambda: self._inner.put_many(values, delay=delay, timeout=timeout))
 
     def put_operations(self, value: Value, *, delay: float = 0.0, timeout: Timeout = DEFAULT) -> list[Operation]:
         """Prepare the put of a job that is to happen together with other changes.
@@ -498,7 +492,7 @@ class Queue(Facade["AsyncQueue"]):
         Returns:
             Operations for one `Database.transact`, two or three of its 128.
         """
-        return self._run(self._inner.put_operations(value, delay=delay, timeout=timeout))
+        return self._run(lambda: self._inner.put_operations(value, delay=delay, timeout=timeout))
 
     def size(self, *, timeout: Timeout = DEFAULT) -> int:
         """Count the jobs that are not acknowledged: those that wait, and those in the hands of workers.
@@ -506,7 +500,7 @@ class Queue(Facade["AsyncQueue"]):
         Returns:
             How many there are.
         """
-        return self._run(self._inner.size(timeout=timeout))
+        return self._run(lambda: self._inner.size(timeout=timeout))
 
     def worker(self, *, ttl: float = 10.0, delay: float = 0.0) -> Worker:
         """Take jobs: ``with queue.worker() as worker``.

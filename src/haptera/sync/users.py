@@ -40,7 +40,7 @@ class Administration(Facade["AsyncAdministration"]):
             UserExists: There is such a user.
             RoleNotFound: There is no such role.
         """
-        self._run(self._inner.add_user(name, password, roles=roles, timeout=timeout))
+        self._run(lambda: self._inner.add_user(name, password, roles=roles, timeout=timeout))
 
     def remove_user(self, name: str, *, timeout: Timeout = DEFAULT) -> None:
         """Remove a user.
@@ -49,7 +49,7 @@ class Administration(Facade["AsyncAdministration"]):
             UserNotFound: There is no such user.
             LastAdmin: It is the last administrator.
         """
-        self._run(self._inner.remove_user(name, timeout=timeout))
+        self._run(lambda: self._inner.remove_user(name, timeout=timeout))
 
     def set_password(self, name: str, password: str | None, *, timeout: Timeout = DEFAULT) -> None:
         """Give a user another password.
@@ -61,7 +61,7 @@ class Administration(Facade["AsyncAdministration"]):
             UserNotFound: There is no such user.
             LastAdmin: The last administrator would have no password.
         """
-        self._run(self._inner.set_password(name, password, timeout=timeout))
+        self._run(lambda: self._inner.set_password(name, password, timeout=timeout))
 
     def disable_user(self, name: str, *, timeout: Timeout = DEFAULT) -> bool:
         """Let a user do nothing any more, and keep it with its roles. Returns whether it was enabled.
@@ -70,7 +70,7 @@ class Administration(Facade["AsyncAdministration"]):
             UserNotFound: There is no such user.
             LastAdmin: It is the last administrator.
         """
-        return self._run(self._inner.disable_user(name, timeout=timeout))
+        return self._run(lambda: self._inner.disable_user(name, timeout=timeout))
 
     def enable_user(self, name: str, *, timeout: Timeout = DEFAULT) -> bool:
         """Let a user that was disabled do again what its roles say. Returns whether it was disabled.
@@ -78,7 +78,7 @@ class Administration(Facade["AsyncAdministration"]):
         Raises:
             UserNotFound: There is no such user.
         """
-        return self._run(self._inner.enable_user(name, timeout=timeout))
+        return self._run(lambda: self._inner.enable_user(name, timeout=timeout))
 
     def assign_role(self, user: str, role: str, *, timeout: Timeout = DEFAULT) -> bool:
         """Give a role to a user. Returns whether it had not got it.
@@ -87,7 +87,7 @@ class Administration(Facade["AsyncAdministration"]):
             UserNotFound: There is no such user.
             RoleNotFound: There is no such role.
         """
-        return self._run(self._inner.assign_role(user, role, timeout=timeout))
+        return self._run(lambda: self._inner.assign_role(user, role, timeout=timeout))
 
     def withdraw_role(self, user: str, role: str, *, timeout: Timeout = DEFAULT) -> bool:
         """Take a role from a user. Returns whether it had it.
@@ -97,7 +97,7 @@ class Administration(Facade["AsyncAdministration"]):
             RoleNotFound: There is no such role.
             LastAdmin: It is the last administrator, by this role.
         """
-        return self._run(self._inner.withdraw_role(user, role, timeout=timeout))
+        return self._run(lambda: self._inner.withdraw_role(user, role, timeout=timeout))
 
     def user(self, name: str, *, timeout: Timeout = DEFAULT) -> User:
         """A user, with the roles that it has by itself.
@@ -105,7 +105,7 @@ class Administration(Facade["AsyncAdministration"]):
         Raises:
             UserNotFound: There is no such user.
         """
-        return self._run(self._inner.user(name, timeout=timeout))
+        return self._run(lambda: self._inner.user(name, timeout=timeout))
 
     def users(self, *, timeout: Timeout = DEFAULT) -> Items[User]:
         """Iterate over the users in the order of their names. The node gives up to 1,000 with each call."""
@@ -118,7 +118,7 @@ class Administration(Facade["AsyncAdministration"]):
             RoleExists: There is such a role.
             RoleNotFound: There is no such parent.
         """
-        self._run(self._inner.add_role(name, parents=parents, timeout=timeout))
+        self._run(lambda: self._inner.add_role(name, parents=parents, timeout=timeout))
 
     def remove_role(self, name: str, *, timeout: Timeout = DEFAULT) -> None:
         """Remove a role. Users, tokens and roles that have it lose it.
@@ -128,7 +128,7 @@ class Administration(Facade["AsyncAdministration"]):
             ProtectedRole: It is ``admin``.
             LastAdmin: The last administrator is one by this role.
         """
-        self._run(self._inner.remove_role(name, timeout=timeout))
+        self._run(lambda: self._inner.remove_role(name, timeout=timeout))
 
     def add_parent(self, role: str, parent: str, *, timeout: Timeout = DEFAULT) -> bool:
         """Give a role the grants of another one. Returns whether it was not its parent.
@@ -138,7 +138,7 @@ class Administration(Facade["AsyncAdministration"]):
             ProtectedRole: The role is ``admin``.
             InvalidArgument: The parent contains the role.
         """
-        return self._run(self._inner.add_parent(role, parent, timeout=timeout))
+        return self._run(lambda: self._inner.add_parent(role, parent, timeout=timeout))
 
     def remove_parent(self, role: str, parent: str, *, timeout: Timeout = DEFAULT) -> bool:
         """Take from a role the grants of another one. Returns whether it was its parent.
@@ -148,7 +148,7 @@ class Administration(Facade["AsyncAdministration"]):
             ProtectedRole: The role is ``admin``.
             LastAdmin: The last administrator is one by this parent.
         """
-        return self._run(self._inner.remove_parent(role, parent, timeout=timeout))
+        return self._run(lambda: self._inner.remove_parent(role, parent, timeout=timeout))
 
     def role(self, name: str, *, timeout: Timeout = DEFAULT) -> RoleGrants:
         """A role, with its parents and its own grants.
@@ -156,7 +156,7 @@ class Administration(Facade["AsyncAdministration"]):
         Raises:
             RoleNotFound: There is no such role.
         """
-        return self._run(self._inner.role(name, timeout=timeout))
+        return self._run(lambda: self._inner.role(name, timeout=timeout))
 
     def roles(self, *, timeout: Timeout = DEFAULT) -> Items[RoleInfo]:
         """Iterate over the roles in the order of their names, the built-in ``admin`` among them."""
@@ -175,7 +175,7 @@ class Administration(Facade["AsyncAdministration"]):
             RoleNotFound: There is no such role.
             ProtectedRole: The role is ``admin``.
         """
-        return self._run(self._inner.add_grant(role, permissions, pattern, timeout=timeout))
+        return self._run(lambda: self._inner.add_grant(role, permissions, pattern, timeout=timeout))
 
     def remove_grant(self, role: str, permissions: Iterable[str], pattern: str, *, timeout: Timeout = DEFAULT) -> bool:
         """Take permissions from the grant of a role on just this pattern. Returns whether it gives less than before.
@@ -184,7 +184,7 @@ class Administration(Facade["AsyncAdministration"]):
             RoleNotFound: There is no such role.
             ProtectedRole: The role is ``admin``.
         """
-        return self._run(self._inner.remove_grant(role, permissions, pattern, timeout=timeout))
+        return self._run(lambda: self._inner.remove_grant(role, permissions, pattern, timeout=timeout))
 
     def add_token(
         self, name: str, *, roles: Iterable[str], ttl: float | None = None, timeout: Timeout = DEFAULT
@@ -200,7 +200,7 @@ class Administration(Facade["AsyncAdministration"]):
             UserExists: There is such a token, and it has not expired.
             RoleNotFound: There is no such role.
         """
-        return self._run(self._inner.add_token(name, roles=roles, ttl=ttl, timeout=timeout))
+        return self._run(lambda: self._inner.add_token(name, roles=roles, ttl=ttl, timeout=timeout))
 
     def remove_token(self, name: str, *, timeout: Timeout = DEFAULT) -> None:
         """Revoke a token: from now on it is good for nothing.
@@ -208,7 +208,7 @@ class Administration(Facade["AsyncAdministration"]):
         Raises:
             UserNotFound: There is no such token.
         """
-        self._run(self._inner.remove_token(name, timeout=timeout))
+        self._run(lambda: self._inner.remove_token(name, timeout=timeout))
 
     def tokens(self, *, timeout: Timeout = DEFAULT) -> Items[Token]:
         """Iterate over the tokens in the order of their names. One that has expired stays until another is made."""

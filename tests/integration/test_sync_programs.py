@@ -1,0 +1,293 @@
+"""Programs that use `haptera.sync` as programs do: Ctrl-C, forked workers, an end without a close, many threads."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+import haptera
+import haptera.sync
+from haptera.errors import LockLost, WrongLoop
+from haptera.testing import node_in_thread
+from tests.support.forked import in_child
+from tests.support.stores import opened_in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+WAIT_S = 30
+CALLERS = 16
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with node_in_thread(storage="memory", listen="tcp") as served:
+        yield served
+
+
+def program(code: str, url: str) -> subprocess.Popen[str]:
+    """A program that begins with a database ``db`` at ``url``."""
+    head = f"import haptera.sync, sys, threading, time\ndb = haptera.sync.connect({url!r})\n"
+    command = [sys.executable, "-W", "always::ResourceWarning", "-c", head + code]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def ended(started: subprocess.Popen[str]) -> tuple[int, str, str]:
+    output, errors = started.communicate(timeout=WAIT_S)
+    return started.returncode, output, errors
+
+
+def interrupted(started: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """The end of a program that was sent Ctrl-C behind its first line."""
+    assert started.stdout is not None
+    assert started.stdout.readline() == "waiting\n"
+    time.sleep(0.3)  # it says so right before it waits
+    started.send_signal(signal.SIGINT)
+    return ended(started)
+
+
+def test_ctrl_c_in_a_wait_is_raised_at_once_and_the_database_goes_on(url: str) -> None:
+    code = """
+db.set("k", "v")
+with db.watch(prefix="never/") as events:
+    try:
+        print("waiting", flush=True)
+        next(events)
+    except KeyboardInterrupt:
+        print("interrupted")
+    print(db.get("k").text)
+db.aclose()
+print([thread.name for thread in threading.enumerate()])
+"""
+    assert interrupted(program(code, url)) == (0, "interrupted\nv\n['MainThread', 'haptera-sync']\n", "")
+
+
+def test_a_claim_that_ctrl_c_interrupts_leaves_the_line(url: str) -> None:
+    code = """
+try:
+    print("waiting", flush=True)
+    with db.lock("jobs"):
+        print("held")
+except KeyboardInterrupt:
+    print("interrupted")
+deadline = time.monotonic() + 10
+while db.count(prefix="jobs/") > 1 and time.monotonic() < deadline:
+    time.sleep(0.01)
+print(db.count(prefix="jobs/"))
+db.aclose()
+"""
+    with haptera.sync.connect(url) as db, db.lock("jobs"):
+        assert interrupted(program(code, url)) == (0, "interrupted\n1\n", "")
+
+
+def test_an_exception_of_another_signal_handler_ends_the_wait_and_harms_nothing(url: str) -> None:
+    """Trap: the time limits of task queues raise in a signal handler; in a turn of the loop it would be swallowed."""
+    code = """
+import signal
+class TooLong(Exception): pass
+def stop(*_): raise TooLong
+signal.signal(signal.SIGALRM, stop)
+for turn in range(200):
+    signal.setitimer(signal.ITIMER_REAL, 0.0005 + turn % 10 * 0.0001)
+    try:
+        while True:
+            db.increment("n")
+    except TooLong:
+        pass
+print(int(db.get("n").text) > 0, db.increment("m"))
+db.aclose()
+"""
+    assert ended(program(code, url)) == (0, "True 1\n", "")
+
+
+def test_a_program_that_ends_with_an_open_database_ends_at_once_and_is_told(url: str) -> None:
+    code = """
+db.get("k")
+held = db.lock("jobs").__enter__()
+watching = threading.Thread(target=lambda: list(db.watch()), daemon=True)
+watching.start()
+time.sleep(0.1)
+"""
+    begun = time.monotonic()
+    status, output, errors = ended(program(code, url))
+    assert (status, output) == (0, "")
+    assert errors.count(f"ResourceWarning: unclosed haptera.sync.Database {url}: use it with 'with'") == 1
+    assert "Exception" not in errors
+    assert "never awaited" not in errors
+    assert time.monotonic() - begun < 20
+
+
+def test_a_database_that_is_dropped_open_is_named_and_closed(url: str) -> None:
+    db = haptera.sync.connect(url)
+    db.get("k")
+    with pytest.warns(ResourceWarning, match=r"unclosed haptera\.sync\.Database haptera://.*'with'"):
+        del db
+    lost = haptera.sync.connect(url)  # which has opened nothing
+    del lost
+
+
+def test_a_lock_keeps_the_database_that_it_is_of(url: str) -> None:
+    lock = haptera.sync.connect(url).lock("jobs")
+    with lock as held:
+        assert held.held
+    with pytest.warns(ResourceWarning, match="unclosed"):
+        del lock, held
+
+
+def test_contextlib_knows_how_to_close_it(url: str) -> None:
+    with closing(haptera.sync.connect(url)) as db:
+        db.set("k", "v")
+    assert db.closed
+    with pytest.raises(haptera.ConnectionLost):
+        db.get("k")
+
+
+def test_threads_share_one_connection_and_see_their_own_revisions(url: str) -> None:
+    with haptera.sync.connect(url) as db, ThreadPoolExecutor(CALLERS) as threads:
+        together = threading.Barrier(CALLERS)
+
+        def work(number: int) -> bool:
+            together.wait()
+            return all(db.set(f"{number}/{turn}", "x") == db.revision for turn in range(50))
+
+        assert all(threads.map(work, range(CALLERS)))
+        assert db.count() == CALLERS * 50
+        assert db.status()["connections"] == 1
+
+
+def test_a_database_from_before_a_fork_works_in_the_child_and_in_the_parent(url: str) -> None:
+    with haptera.sync.connect(url) as db:
+        db.set("k", "parent")
+
+        def work() -> str:
+            db.set("k", "child")
+            entry = db.get("k")
+            assert entry is not None
+            return f"{entry.text} {db.status()['connections']}"
+
+        assert in_child(work) == "child 2"
+        assert (entry := db.get("k")) is not None
+        assert entry.text == "child"
+        assert db.increment("n") == 1
+
+
+def test_a_worker_that_is_forked_ends_in_the_usual_way_without_a_word(url: str) -> None:
+    code = """
+import os
+db.get("k")
+child = os.fork()
+if child == 0:
+    print(db.increment("n"), flush=True)
+    db.aclose()
+    sys.exit()
+os.waitpid(child, 0)
+print(db.increment("n"))
+db.aclose()
+"""
+    status, output, errors = ended(program(code, url))
+    assert (status, output) == (0, "1\n2\n")
+    assert [line for line in errors.splitlines() if "DeprecationWarning" not in line and "fork()" not in line] == []
+
+
+def test_a_call_from_the_thread_of_the_loop_is_an_error_and_no_deadlock(tmp_path: Path) -> None:
+    raised: list[BaseException] = []
+    with opened_in_thread("embedded", tmp_path) as db, db.cached(prefix="") as cache:
+        told = threading.Event()
+
+        def changed(_: haptera.Event) -> None:
+            try:
+                db.get("k")
+            except WrongLoop as error:
+                raised.append(error)
+            told.set()
+
+        cache.on_change(changed)
+        db.set("k", "v")
+        assert told.wait(WAIT_S)
+    assert len(raised) == 1
+
+
+def test_the_changes_of_a_copy_are_iterated_over(tmp_path: Path) -> None:
+    with opened_in_thread("embedded", tmp_path) as db, db.cached(prefix="a/") as cache:
+        with cache.changes() as changes:
+            db.set("a/1", "x")
+            assert next(changes).key == "a/1"
+        assert list(cache) == ["a/1"]
+        assert "a/1" in cache
+        assert len(cache) == 1
+
+
+def test_a_lock_that_is_lost_shows_and_the_block_raises_at_its_end(url: str) -> None:
+    with haptera.sync.connect(url) as db:
+        with pytest.raises(LockLost), db.lock("jobs") as lock:  # noqa: PT012 - the end of the block raises
+            [place] = db.scan(prefix="jobs/")
+            db.delete(place.key)
+            assert isinstance(lock.lost.wait(WAIT_S), LockLost)
+            assert not lock.held
+            with pytest.raises(haptera.errors.Fenced):
+                db.set("report", "late", fence=lock.token)
+        with db.lock("jobs", wait=5.0) as again:
+            assert again.token > lock.token
+
+
+def test_a_wait_for_the_end_of_a_lease_has_a_time(url: str) -> None:
+    with haptera.sync.connect(url) as db, db.lease(5.0) as lease:
+        with pytest.raises(TimeoutError):
+            lease.lost.wait(0.01)
+        lease.close()
+        assert lease.lost.wait() is None
+
+
+def test_a_transaction_runs_its_function_in_the_calling_thread_until_it_commits(url: str) -> None:
+    with haptera.sync.connect(url) as db, ThreadPoolExecutor(4) as threads:
+        db.set("n", "0")
+
+        def work(_: int) -> None:
+            own = threading.get_ident()
+
+            def add(tx: haptera.sync.Transaction) -> None:
+                assert threading.get_ident() == own
+                entry = tx.get("n")
+                assert entry is not None
+                tx.set("n", str(int(entry.text) + 1))
+
+            for _turn in range(10):
+                db.run(add)
+
+        list(threads.map(work, range(4)))
+        assert (entry := db.get("n")) is not None
+        assert entry.text == "40"
+
+        def fail(tx: haptera.sync.Transaction) -> None:
+            tx.set("n", "lost")
+            raise LookupError
+
+        with pytest.raises(LookupError):
+            db.run(fail)
+        assert (entry := db.get("n")) is not None
+        assert entry.text == "40"
+
+
+def test_a_process_that_only_waits_does_not_wake_up(url: str) -> None:
+    code = """
+import resource
+db.get("k")
+time.sleep(0.5)
+before = resource.getrusage(resource.RUSAGE_SELF)
+time.sleep(2)
+after = resource.getrusage(resource.RUSAGE_SELF)
+print(after.ru_nvcsw - before.ru_nvcsw)
+db.aclose()
+"""
+    status, output, errors = ended(program(code, url))
+    assert (status, errors) == (0, "")
+    assert int(output) < 8  # the main thread's own waits among them
