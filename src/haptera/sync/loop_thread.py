@@ -111,6 +111,8 @@ class CallOfThread(Generic[T]):
         self.wake()
         if self.abandoned and self.error is None:
             await self.take_back()
+        assert self.task is not None
+        self.home.forget(self.task)  # and not by a callback, for which the loop would make a further turn
 
     async def take_back(self) -> None:
         """End the result that no one will take."""
@@ -273,15 +275,18 @@ class LoopThread:
 
     # -- on the loop
 
+    def forget(self, task: asyncio.Task[None]) -> None:
+        """Hold a task no more, which is about to end."""
+        self._tasks.discard(task)
+
     def _begin_calls(self) -> None:
         self._woken = False  # first: a call that comes from now on wakes the loop again
         calls, loop, tasks = self._calls, self._loop, self._tasks
         assert loop is not None
         while calls:
             call = calls.popleft()
-            task = call.task = loop.create_task(call.carry_out(), context=call.context)
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+            call.task = loop.create_task(call.carry_out(), context=call.context)
+            tasks.add(call.task)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         assert self._loop is not None
