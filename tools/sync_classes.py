@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+#: As in haptera.sync.services, which imports generated modules, and so cannot be imported to make them.
+HANDLER_THREADS: Final = 32
+
 
 class Made(NamedTuple):
     """A class that is made: its base, the sources of its methods, in order, and what is special about them."""
@@ -259,7 +262,7 @@ OPENINGS: Final = (
 threads = HandlerThreads(services, handler_threads)
 return Server(shared.run(lambda: async_listen({arguments}), undo=lambda made: made.aclose()), handlers=threads)
 """,
-        "handler_threads: int = 32",
+        f"handler_threads: int = {HANDLER_THREADS}",
         _THREADS,
     ),
     MadeFunction(
@@ -269,7 +272,7 @@ return Server(shared.run(lambda: async_listen({arguments}), undo=lambda made: ma
 threads = HandlerThreads(services, handler_threads)
 return Peer(shared.run(lambda: async_dial({arguments}), undo=lambda made: made.aclose()), handlers=threads)
 """,
-        "handler_threads: int = 32",
+        f"handler_threads: int = {HANDLER_THREADS}",
         _THREADS,
     ),
 )

@@ -1,4 +1,4 @@
-"""The classes of what a `Database` makes of keys: leases and locks, barriers, queues and jobs, counters, limits.
+"""The classes of what a `Database` makes: leases and locks, barriers, queues and jobs, counters, limits, pipelines.
 
 Programs get their objects from the calls of a database, and need the names for annotations alone.
 """
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         Lease,
         LeaseInfo,
         Lock,
+        Pending,
+        Pipeline,
         Queue,
         RateLimit,
         Semaphore,
@@ -34,6 +36,8 @@ __all__ = [
     "Lease",
     "LeaseInfo",
     "Lock",
+    "Pending",
+    "Pipeline",
     "Queue",
     "RateLimit",
     "Semaphore",

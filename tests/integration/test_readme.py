@@ -109,6 +109,7 @@ b'prod' True
 VERSION_MISMATCH (4002): the key has another version {key: 'config/env', expected: 0, actual: 1}
 config/env b'prod'
 """,
+    "blue 1\n",
     """\
 b'21.5 in the kitchen'
 b'21.3'

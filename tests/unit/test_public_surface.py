@@ -40,6 +40,8 @@ RECIPE_NAMES = {
     "Lease",
     "LeaseInfo",
     "Lock",
+    "Pending",
+    "Pipeline",
     "Queue",
     "RateLimit",
     "Semaphore",

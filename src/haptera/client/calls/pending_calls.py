@@ -50,27 +50,29 @@ class Pending(Generic[T]):
 
     def __repr__(self) -> str:
         state = "waits" if self._coroutine is not None else "failed" if self._error is not None else "done"
-        return f"<haptera.client.Pending {state}>"
+        return f"<haptera.recipes.Pending {state}>"
 
-    async def carry_out(self) -> None:
-        """Make the call (its pipeline calls this)."""
-        assert self._coroutine is not None
-        try:
-            self._result = await self._coroutine
-        except Exception as error:
-            self._error = error
-        except BaseException:
-            self._error = asyncio.InvalidStateError("the pipeline was interrupted before the call was answered")
-            raise
-        finally:
-            self._coroutine = None
 
-    def drop(self) -> None:
-        """Give the call up, which was not sent (its pipeline calls this)."""
-        if self._coroutine is not None:
-            self._coroutine.close()
-            self._coroutine = None
-            self._error = RuntimeError("the call was not sent: the block of its pipeline has raised")
+async def _carry_out(call: Pending[Any]) -> None:
+    """Make the call."""
+    assert call._coroutine is not None
+    try:
+        call._result = await call._coroutine
+    except Exception as error:
+        call._error = error
+    except BaseException:
+        call._error = RuntimeError("the pipeline was interrupted before the call was answered")
+        raise
+    finally:
+        call._coroutine = None
+
+
+def _drop(call: Pending[Any]) -> None:
+    """Give a call up that was not sent."""
+    if call._coroutine is not None:
+        call._coroutine.close()
+        call._coroutine = None
+        call._error = RuntimeError("the call was not sent: its pipeline was left before")
 
 
 class PendingCalls:
@@ -106,10 +108,10 @@ class PendingCalls:
         try:
             async with asyncio.TaskGroup() as group:
                 for call in calls:
-                    group.create_task(call.carry_out())
+                    group.create_task(_carry_out(call))
         finally:
             for call in calls:
-                call.drop()  # one whose task was cancelled before its first step
+                _drop(call)  # one whose task was cancelled before its first step
         if self._check:
             for call in calls:
                 if call.error is not None:
@@ -132,9 +134,9 @@ class PendingCalls:
         finally:
             self._ended = True
             for call in self._waiting:
-                call.drop()
+                _drop(call)
             self._waiting = []
 
     def __del__(self) -> None:
         for call in getattr(self, "_waiting", ()):
-            call.drop()
+            _drop(call)
