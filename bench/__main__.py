@@ -20,6 +20,7 @@ from bench import (
     snapshots,
     startup,
     storage,
+    sync_compare,
     tls,
     transactions,
     watches,
@@ -31,6 +32,7 @@ def main(argv: list[str]) -> int:
     """Run them all; return the worst exit status."""
     measurements = (
         redis_compare.main,
+        sync_compare.main,
         storage.main,
         transactions.main,
         queues.main,

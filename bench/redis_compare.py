@@ -225,7 +225,8 @@ def show(result: dict[str, Any]) -> None:
     )
 
 
-def _versions() -> dict[str, str | None]:
+def versions() -> dict[str, str | None]:
+    """The versions of both sides."""
     try:
         parser = f"hiredis {importlib.metadata.version('hiredis')} parser"
     except importlib.metadata.PackageNotFoundError:
@@ -263,7 +264,7 @@ def compare(directory: Path, *, rounds: int, scale: float, loop: str) -> dict[st
         results = runner.run(measure(node.url, port, workloads, rounds))
     return {
         "environment": report.environment(directory),
-        "versions": _versions(),
+        "versions": versions(),
         "loop": loop,
         "rounds": rounds,
         "results": results,

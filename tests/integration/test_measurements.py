@@ -23,6 +23,7 @@ from bench import (
     scans,
     startup,
     storage,
+    sync_compare,
     tls,
     transactions,
     watches,
@@ -76,6 +77,14 @@ def test_redis(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert redis_compare.main(["--rounds", "1", "--scale", "0.005", "--dir", str(tmp_path), "--json"]) == 0
     results = _found(capsys)["results"]
     assert {result["workload"] for result in results} >= {"get, 50 in flight", "set, 50 in flight"}
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not on PATH (Debian: redis-server)")
+def test_synchronous_clients(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sync_compare.main(["--rounds", "1", "--scale", "0.01", "--dir", str(tmp_path), "--json"]) == 0
+    results = _found(capsys)["results"]
+    assert [result["workload"].partition(",")[0] for result in results] == ["get", "set", "get", "set", "get"]
+    assert all(figures["calls_per_second"] > 0 for result in results for figures in result["medians"].values())
 
 
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not on PATH (Debian: redis-server)")
