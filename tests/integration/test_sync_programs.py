@@ -97,8 +97,8 @@ class TooLong(Exception): pass
 def stop(*_): raise TooLong
 signal.signal(signal.SIGALRM, stop)
 for turn in range(200):
-    signal.setitimer(signal.ITIMER_REAL, 0.0005 + turn % 10 * 0.0001)
     try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0005 + turn % 10 * 0.0001)
         while True:
             db.increment("n")
     except TooLong:
@@ -124,6 +124,29 @@ time.sleep(0.1)
     assert "Exception" not in errors
     assert "never awaited" not in errors
     assert time.monotonic() - begun < 20
+
+
+def test_a_daemon_that_waits_when_the_program_ends_is_not_told(url: str) -> None:
+    """Its error would be printed, and says nothing: the program has ended."""
+    code = """
+from haptera.sync.loop_thread import shared
+from haptera.sync.open_objects import OpenObject
+import asyncio
+def wait():
+    waiting.set()
+    try:
+        list(db.watch())
+    finally:
+        print("told", flush=True)
+waiting = threading.Event()
+threading.Thread(target=wait, daemon=True).start()
+waiting.wait()
+db.get("k")
+slow = shared.open.add(OpenObject(lambda: "slow", lambda: True, lambda: asyncio.sleep(0.5)))
+"""
+    status, output, errors = ended(program(code, url))
+    assert (status, output) == (0, "")
+    assert "Traceback" not in errors
 
 
 def test_a_database_that_is_dropped_open_is_named_and_closed(url: str) -> None:

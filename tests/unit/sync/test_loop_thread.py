@@ -20,7 +20,7 @@ from haptera.sync.open_objects import OpenObject
 from tests.support.forked import in_child
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 CALLERS = 16
 SAID: contextvars.ContextVar[str] = contextvars.ContextVar("said", default="nothing")
@@ -64,18 +64,17 @@ def test_the_calls_of_many_threads_wake_the_loop_once(loop: LoopThread, monkeypa
         waiting.wait()
         return loop.run(lambda: give(number))
 
-    asyncio_loop = loop.loop
-    woken: list[object] = []
-    wake = asyncio_loop.call_soon_threadsafe
+    woken: list[None] = []
+    wake = loop.loop.wake  # type: ignore[attr-defined]
 
-    def wake_and_count(callback: Callable[..., object]) -> asyncio.Handle:
-        woken.append(callback)
-        return wake(callback)
+    def wake_and_count() -> None:
+        woken.append(None)
+        wake()
 
     with ThreadPoolExecutor(CALLERS + 1) as threads:
         holding = threads.submit(loop.call, hold)
         held.wait()
-        monkeypatch.setattr(asyncio_loop, "call_soon_threadsafe", wake_and_count)
+        monkeypatch.setattr(loop.loop, "wake", wake_and_count)
         calls = [threads.submit(call, number) for number in range(CALLERS)]
         waiting.wait()
         while len(loop._calls) < CALLERS:
@@ -104,11 +103,12 @@ def test_a_call_that_is_interrupted_is_cancelled_and_the_next_one_is_not(loop: L
     desk, cancelled = Desk(), threading.Event()
 
     async def wait_long() -> None:
+        asking = asyncio.ensure_future(desk.ask(interrupt))
         try:
-            await desk.ask(interrupt)
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
             cancelled.set()
+            asking.cancel()
             raise
 
     with pytest.raises(KeyboardInterrupt):
@@ -142,19 +142,11 @@ def test_a_thread_that_is_interrupted_in_the_middle_of_handing_over_leaves_the_l
     loop: LoopThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Trap: it has said that it wakes the loop, and has not; all later calls would rely on it."""
-    asyncio_loop = loop.loop
-    wake = asyncio_loop.call_soon_threadsafe
-    interrupted: list[object] = []
-
-    def wake_or_not(callback: Callable[..., object], *given: object) -> asyncio.Handle:
-        if not interrupted:
-            interrupted.append(callback)
-            raise KeyboardInterrupt
-        return wake(callback, *given)
-
-    monkeypatch.setattr(asyncio_loop, "call_soon_threadsafe", wake_or_not)
+    loop.run(lambda: give(0))
+    monkeypatch.setattr(loop.loop, "wake", interrupt)
     with pytest.raises(KeyboardInterrupt):
         loop.run(lambda: give(1))
+    monkeypatch.undo()
     assert loop.run(lambda: give(2)) == 2
 
 

@@ -30,6 +30,7 @@ class Echo(haptera.sync.Service):
         self.going_on = threading.Event()
         self.cancelled = threading.Event()
         self.closed = threading.Event()
+        self.closed_in = ""
         self._lock = threading.Lock()
 
     @haptera.sync.method
@@ -50,6 +51,7 @@ class Echo(haptera.sync.Service):
             while True:
                 yield bytes(1000)
         finally:
+            self.closed_in = threading.current_thread().name
             self.closed.set()
 
     @haptera.sync.method
@@ -171,26 +173,33 @@ def test_requests_are_handled_at_once_and_no_more_than_there_are_threads(peer: h
         calls = [threads.submit(peer.call, "echo", "held") for _ in range(8)]
         for _ in range(4):
             assert echo.begun.acquire(timeout=WAIT_S)
+        assert not echo.begun.acquire(timeout=0.2)  # the fifth, which would be there by now
         assert echo.running == 4
         echo.going_on.set()
         assert [call.result() for call in calls] == [b""] * 8
     assert echo.most == 4
 
 
-def test_a_cancelled_request_keeps_its_place_until_its_handler_has_ended(peer: haptera.sync.Peer, echo: Echo) -> None:
+def test_a_cancelled_request_keeps_its_place_until_its_handler_has_ended(echo: Echo) -> None:
     """Trap: cancel floods that free slots while handlers still run."""
-    with pytest.raises(haptera.DeadlineExceeded):
-        peer.call("echo", "held", timeout=0.05)
-    assert echo.begun.acquire(timeout=WAIT_S)
-    assert echo.running == 1
-    echo.going_on.set()
-    assert echo.cancelled.wait(WAIT_S)
+    with haptera.sync.listen(URL, services=[echo]) as server, haptera.sync.dial(server.url) as peer:
+        with pytest.raises(haptera.DeadlineExceeded):
+            peer.call("echo", "held", timeout=0.05)
+        assert echo.begun.acquire(timeout=WAIT_S)
+        assert peer.call("echo", "one", b"meanwhile") == b"meanwhile"
+        [accepted] = server.peers
+        assert (accepted.serving, echo.running) == (1, 1)
+        echo.going_on.set()
+        assert echo.cancelled.wait(WAIT_S)
+        while accepted.serving:
+            time.sleep(0.001)
 
 
 def test_a_stream_that_is_left_closes_the_generator(peer: haptera.sync.Peer, echo: Echo) -> None:
     with peer.stream("echo", "endless") as items:
         assert len(next(items)) == 1000
     assert echo.closed.wait(WAIT_S)
+    assert echo.closed_in.startswith("haptera-handler")
     assert peer.call("echo", "one", b"afterwards") == b"afterwards"
 
 
