@@ -135,14 +135,14 @@ class HandlerThreads:
     async def _in_thread(self, function: Callable[[], T]) -> T:
         """Run a function in a thread, within the request that is handled now. It is waited for to its end."""
         context = contextvars.copy_context()
-        running = asyncio.get_running_loop().run_in_executor(self._threads, context.run, _contained, function)
+        work = self._threads.submit(context.run, _contained, function)
+        running = asyncio.wrap_future(work)
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
-            running.cancel()  # one that has not begun never does
-            if not running.done():
+            # A function that has not begun never does. The future of one that has is not cancelled: it would be done.
+            if not work.cancel():
                 await asyncio.wait([running])
-            if not running.cancelled():
                 running.exception()  # the request is over, and takes no answer
             raise
 
