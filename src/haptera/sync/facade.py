@@ -248,8 +248,8 @@ def _drop(dropped: Store | Opened[Any]) -> None:
     opened: OpenObject | None = getattr(dropped, "_open", None)  # none after an error in __init__
     if opened is not None and opened.unclosed:
         opened.closed = True
-        opened.warn()
         shared.post(opened.close())
+        opened.warn()
 
 
 def _shown(inner: object) -> str:

@@ -301,15 +301,19 @@ class LoopThread:
         loop, thread = self._loop, self._thread
         if loop is None or thread is None or self._ended:
             return
-        left = self.open.warn()
+        left = self.open.unclosed()
         self.ending = threading.get_ident()
-        with suppress(Exception):
-            if left:
-                self.run(lambda: _within(CLOSE_S, left))
-        self._ended = True
-        loop.call_soon_threadsafe(self._stop)
-        thread.join(JOIN_S)
-        self._loop = None  # so that a later call is told
+        try:
+            for each in left:
+                each.warn()
+        finally:  # a program may have made errors of warnings
+            with suppress(Exception):
+                if left:
+                    self.run(lambda: _within(CLOSE_S, [each.close for each in left]))
+            self._ended = True
+            loop.call_soon_threadsafe(self._stop)
+            thread.join(JOIN_S)
+            self._loop = None  # so that a later call is told
 
     # -- on the loop
 

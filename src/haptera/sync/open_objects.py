@@ -55,9 +55,6 @@ class OpenObjects:
         self._all.add(opened)
         return opened
 
-    def warn(self) -> list[Close]:
-        """Warn of each that is open, and return the functions that close them."""
-        left = [each for each in list(self._all) if each.unclosed]
-        for each in left:
-            each.warn()
-        return [each.close for each in left]
+    def unclosed(self) -> list[OpenObject]:
+        """Return those that are open."""
+        return [each for each in list(self._all) if each.unclosed]

@@ -222,11 +222,28 @@ def test_the_end_warns_of_what_is_open_closes_it_and_ends_the_thread() -> None:
         loop.run(lambda: give(1))
 
 
+def test_the_end_closes_what_is_open_where_warnings_are_errors() -> None:
+    loop = LoopThread()
+    closed: list[str] = []
+
+    async def close() -> None:
+        closed.append("closed")
+
+    opened = loop.open.add(OpenObject(lambda: "thing", lambda: True, close))
+    loop.run(lambda: give(1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ResourceWarning, match="unclosed thing"):
+            loop.end()
+    assert opened.unclosed
+    assert closed == ["closed"]
+
+
 def test_an_object_that_is_dropped_is_forgotten() -> None:
     loop = LoopThread()
     loop.open.add(OpenObject(lambda: "thing", lambda: True, lambda: give(1)))
     gc.collect()
-    assert loop.open.warn() == []
+    assert loop.open.unclosed() == []
 
 
 def test_what_is_posted_runs_and_its_error_is_dropped(loop: LoopThread) -> None:
