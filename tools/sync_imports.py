@@ -13,6 +13,7 @@ FACES: Final = {
     "typing": ("Any", "Literal", "Self", "TypeVar", "Unpack", "overload"),
     "types": ("TracebackType",),
     "haptera.client": (
+        "Amounts",
         "Callback",
         "Compare",
         "Entry",
@@ -29,6 +30,7 @@ FACES: Final = {
         "Token",
         "TransactResult",
         "User",
+        "UserQuota",
         "Value",
         "Whoami",
     ),

@@ -224,7 +224,7 @@ class Cache(Facade["AsyncCache"]):
 
     ``get(key)``, ``key in cache``, ``len(cache)`` and iterating over the keys never wait. The copy is whole: it is the
     store of some revision, and later revisions follow in their order. A connection that is lost is made again; where
-    the node does not have the changes since then, or another server answers, the entries are read anew, and what
+    the node does not have the changes since then, or another server answers, the entries are read again, and what
     differs is told as changes.
     """
 
@@ -262,7 +262,7 @@ class Cache(Facade["AsyncCache"]):
 
     @property
     def revision(self) -> int | None:
-        """The newest revision of which every change is here; None while the entries are read anew."""
+        """The newest revision of which every change is here; None while the entries are read again."""
         return self._inner.revision
 
     def on_change(self, callback: Callback) -> None:

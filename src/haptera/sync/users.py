@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from haptera.client import NewToken, RoleGrants, RoleInfo, Token, User
+from haptera.client import NewToken, RoleGrants, RoleInfo, Token, User, UserQuota
 from haptera.peer import DEFAULT, Timeout
 from haptera.sync.facade import Facade, Items
 
@@ -111,6 +111,51 @@ class Administration(Facade["AsyncAdministration"]):
         """Iterate over the users in the order of their names. The node gives up to 1,000 with each call."""
         return Items(self._inner.users(timeout=timeout), self)
 
+    def set_quota(
+        self,
+        user: str,
+        *,
+        keys: int | None = None,
+        size: int | None = None,
+        watches: int | None = None,
+        leases: int | None = None,
+        claim: str | None = None,
+        timeout: Timeout = DEFAULT,
+    ) -> bool:
+        """Say how much a user may have, in the place of an earlier quota. Without a number the user may have any number
+        of it, and without any the quota is removed. Only an administrator may. Returns whether something has
+        changed.
+
+        A key counts for the user who wrote it last, and a token for the user who made it where that has a quota, or for
+        the one that `add_token` names. A change that would take more than the quota leaves is ``QuotaExceeded``, and
+        whatever adds nothing goes on.
+
+        Args:
+            user: The user.
+            keys: Keys.
+            size: Bytes of the keys and their values together.
+            watches: Watches that are open at one time, at one node.
+            leases: Leases.
+            claim: A prefix: the present keys that begin with it count for this user from now on, unless they count for
+                another. Other keys of before count from their next change on.
+
+        Raises:
+            UserNotFound: There is no such user.
+        """
+        return self._run(
+            lambda: self._inner.set_quota(
+                user, keys=keys, size=size, watches=watches, leases=leases, claim=claim, timeout=timeout
+            )
+        )
+
+    def quota(self, user: str, *, timeout: Timeout = DEFAULT) -> UserQuota | None:
+        """The quota of a user with what counts for it; None for a user that has none.
+
+        Raises:
+            UserNotFound: There is no such user.
+        """
+        return self._run(lambda: self._inner.quota(user, timeout=timeout))
+
     def add_role(self, name: str, *, parents: Iterable[str] = (), timeout: Timeout = DEFAULT) -> None:
         """Add a role, which has the grants of its parents.
 
@@ -187,7 +232,13 @@ class Administration(Facade["AsyncAdministration"]):
         return self._run(lambda: self._inner.remove_grant(role, permissions, pattern, timeout=timeout))
 
     def add_token(
-        self, name: str, *, roles: Iterable[str], ttl: float | None = None, timeout: Timeout = DEFAULT
+        self,
+        name: str,
+        *,
+        roles: Iterable[str],
+        ttl: float | None = None,
+        quota_of: str | None = None,
+        timeout: Timeout = DEFAULT,
     ) -> NewToken:
         """Make a token: a program's user, with a random password that is given here and never again.
 
@@ -195,12 +246,15 @@ class Administration(Facade["AsyncAdministration"]):
             name: Its name; ``token:`` is put in front of it where it does not stand there.
             roles: The roles that it has.
             ttl: Seconds for which it is good, by this machine's clock; None for no end.
+            quota_of: The user for whose quota it counts. None for the caller, where that has a quota. Only an
+                administrator may name another user.
 
         Raises:
             UserExists: There is such a token, and it has not expired.
+            UserNotFound: There is no user ``quota_of``.
             RoleNotFound: There is no such role.
         """
-        return self._run(lambda: self._inner.add_token(name, roles=roles, ttl=ttl, timeout=timeout))
+        return self._run(lambda: self._inner.add_token(name, roles=roles, ttl=ttl, quota_of=quota_of, timeout=timeout))
 
     def remove_token(self, name: str, *, timeout: Timeout = DEFAULT) -> None:
         """Revoke a token: from now on it is good for nothing.
