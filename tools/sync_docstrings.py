@@ -228,7 +228,7 @@ def quoted(docstring: str, depth: int = 8) -> str:
 
 
 def reflowed(docstring: str, width: int) -> list[str]:
-    """Return the lines of a docstring, with its paragraphs and the entries of its sections broken anew."""
+    """Return the lines of a docstring, with its paragraphs and the entries of its sections broken again."""
     entries: list[str] = []
     section = ""
     going_on = False

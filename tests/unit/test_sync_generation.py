@@ -50,7 +50,7 @@ def test_a_docstring_that_speaks_of_tasks_is_an_error() -> None:
             translated("a", text)
 
 
-def test_a_docstring_is_broken_anew_and_keeps_its_sections() -> None:
+def test_a_docstring_is_broken_again_and_keeps_its_sections() -> None:
     text = "Do it.\n\nArgs:\n    a: " + "word " * 30 + "\n    b: Other.\n\nReturns:\n    The result."
     lines = quoted(text).splitlines()
     assert max(map(len, lines)) <= 112
