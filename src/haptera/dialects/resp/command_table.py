@@ -1,0 +1,31 @@
+"""The table of the commands, put together from the rows of their modules, and how a command is found in it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from haptera.dialects.resp import counter_commands, string_commands
+from haptera.dialects.resp.error_words import unknown_command, unknown_subcommand, wrong_arity
+from haptera.dialects.resp.steps import Command
+
+#: The rows by the commands' names in lower case.
+BY_NAME: Final[dict[str, Command]] = {
+    row.name: row for module in (string_commands, counter_commands) for row in module.ROWS
+}
+#: The rows by the names as clients write them, in lower or in upper case.
+COMMANDS: Final[dict[bytes, Command]] = {
+    spelt: row for name, row in BY_NAME.items() for spelt in (name.encode(), name.upper().encode())
+}
+
+
+def find(arguments: list[bytes]) -> Command | bytes:
+    """The command that some arguments call, or the error: it is unknown, or takes another number of arguments."""
+    command = COMMANDS.get(arguments[0]) or COMMANDS.get(arguments[0].lower())
+    if command is None:
+        return unknown_command(arguments)
+    if command.subcommands is not None and len(arguments) > 1:
+        part = command.subcommands.get(arguments[1].decode("latin-1").lower())
+        if part is None:
+            return unknown_subcommand(command.name, arguments[1])
+        command = part
+    return command if command.takes(len(arguments)) else wrong_arity(command.name)

@@ -1,0 +1,381 @@
+"""One connection that speaks RESP: its commands are done in their order, and their replies leave in it.
+
+A command sees the ones before it on its connection. Consecutive writes are submitted together, and further ones while
+those are with the disk; a read waits until the writes before it are applied, because the store answers reads from its
+applied state. Consecutive reads are asked together, and answered at once. A `Slow` command runs alone.
+
+No command is done whose reply there may be no room for: while as much waits to be written as may, the rest of a
+pipeline stays in the bytes that have been read, and then in the sockets.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from haptera.dialects.resp.bounds import (
+    COMMANDS_IN_FLIGHT_MAX,
+    COMMANDS_PER_TURN_MAX,
+    IN_FLIGHT_SIZE_MAX,
+    READS_TOGETHER_MAX,
+    UNPARSED_SIZE_MAX,
+)
+from haptera.dialects.resp.command_table import COMMANDS, find
+from haptera.dialects.resp.error_words import INVALID_KEY, NO_LOGIN, CommandFault, protocol_error, words_of
+from haptera.dialects.resp.reply_encoding import NULL, NULL_ARRAY, error, push
+from haptera.dialects.resp.reply_group import ReplyGroup
+from haptera.dialects.resp.request_parser import ProtocolFault, RequestParser
+from haptera.dialects.resp.steps import Many, Slow
+from haptera.node.commands import Envelope, operations
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Sequence
+
+    from haptera.dialects.resp.reply_encoding import Version
+    from haptera.dialects.resp.resp_state import RespState
+    from haptera.dialects.resp.steps import Command, Gate, Outcome, Step
+    from haptera.errors import Failure
+    from haptera.node.commands import Result
+    from haptera.node.frontend import FrontendConnection
+
+_logger = logging.getLogger(__name__)
+
+_FAILED: Final = error("ERR the command has failed within the server")
+_NO_ROOM: Final = error("OOM too many unfinished requests are held")
+
+
+class RespSession:
+    """The session of one connection (`haptera.node.frontend.DialectSession`).
+
+    ``protocol`` is the version that its replies have, and ``null`` and ``null_array`` are those of that version.
+    ``gates`` are asked before each command. ``at_end`` is called when the connection is gone, and when it is reset.
+    ``state`` is shared by the connections of the listener, and ``attributes`` are for the parts of the dialect.
+    """
+
+    def __init__(self, connection: FrontendConnection, state: RespState) -> None:
+        self.connection = connection
+        self.state = state
+        self.gates: tuple[Gate, ...] = ()
+        self.at_end: list[Callable[[], None]] = []
+        self.attributes: dict[str, Any] = {}
+        self.set_protocol(2)
+        self._parser = RequestParser()
+        self._come_in = False
+        #: The commands that are taken together next.
+        self._open: ReplyGroup | None = None
+        #: The groups whose replies are not all written, in their order; bounded by COMMANDS_IN_FLIGHT_MAX.
+        self._groups: deque[ReplyGroup] = deque()
+        self._in_flight = 0
+        self._writes = 0  # groups of writes that are not applied
+        self._received = 0  # bytes since nothing was in flight: no command in flight is larger
+        #: A command, or what its handler has given, that waits for the ones before it.
+        self._waiting: tuple[Command, list[bytes]] | None = None
+        self._waiting_step: Step | None = None
+        self._slow: asyncio.Task[None] | None = None
+        self._advancing = False
+        self._scheduled = False
+        self._stopping = False
+        self._expecting = False
+        self._charged = 0
+        self._parsed = False
+
+    # -- for the commands -------------------------------------------------------------------------------------------
+
+    def set_protocol(self, version: Version) -> None:
+        """Have replies in a version of the protocol, from the next on."""
+        self.protocol: Version = version
+        self.null = NULL[version]
+        self.null_array = NULL_ARRAY[version]
+
+    @property
+    def caller(self) -> Any:
+        """The other side (`haptera.node.frontend.DialectCaller`)."""
+        return self.connection.caller
+
+    def now_ms(self) -> int:
+        """The time by which keys expire, in Unix milliseconds."""
+        return int(self.caller.facts.read_time_ms())
+
+    async def ask(self, *ops: operations.Operation) -> list[Outcome]:
+        """The results of operations, submitted together, for a `Slow` command."""
+        waiter = self.connection.loop.create_future()
+
+        def done(results: list[Result]) -> None:
+            if not waiter.done():
+                waiter.set_result(results)
+
+        self.caller.submit([Envelope(op) for op in ops], done)
+        return await waiter  # type: ignore[no-any-return]
+
+    def push(self, items: Sequence[bytes]) -> None:
+        """Send a message that answers no command, between two replies."""
+        self.connection.write(push(items, self.protocol))
+
+    def forget_login(self) -> None:
+        """Ask for a proof of identity before the next command, where the node asks for one."""
+        self._come_in = False
+
+    def close_when_answered(self) -> None:
+        """Take no command any more, and close the connection behind the last reply."""
+        self._stopping = True
+
+    def leave(self) -> None:
+        """Have all parts forget what they keep for the connection: it is gone, or reset."""
+        callbacks, self.at_end = self.at_end, []
+        for callback in callbacks:
+            callback()
+
+    # -- called by the connection -----------------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes, and do the commands in them."""
+        if self._stopping:
+            return
+        self._received += len(data)
+        self._parser.feed(data)
+        self._advance()
+
+    def resume(self) -> None:
+        """There is room for replies."""
+        self._deliver()
+        self._advance()
+
+    def refusal(self, reason: Failure) -> bytes:
+        """The last words of the connection."""
+        return words_of(reason)
+
+    def stop(self) -> None:
+        """Take no command any more; the ones that are in flight are answered."""
+        self._stopping = True
+        self._advance()
+
+    def lost(self) -> None:
+        """The connection is gone: take back its writes that are not with the disk."""
+        self._stopping = True
+        self.leave()
+        if self._slow is not None:
+            self._slow.cancel()
+        for group in self._groups:
+            group.take_back(self.caller.commands)
+        self._groups.clear()
+
+    # -- the commands, one after the other --------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        """Do commands as far as they have come, and there is room for them."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            blocked = self._run()
+            self._flush()
+        finally:
+            self._advancing = False
+        if self._stopping:
+            if not self._groups and self._slow is None:
+                self.connection.close()
+        elif self._expecting or self._charged or not self._parser.idle:
+            self._account(blocked or bool(self._writes and self._waiting_step))
+
+    def _run(self) -> bool:
+        """Do commands until no whole one is there; True where one has to wait."""
+        connection, parser, left = self.connection, self._parser, COMMANDS_PER_TURN_MAX
+        while not self._stopping:
+            if connection.full or self._slow is not None or self._in_flight >= COMMANDS_IN_FLIGHT_MAX:
+                return True
+            if self._received > IN_FLIGHT_SIZE_MAX and self._groups:
+                return True
+            if self._waiting_step is not None:
+                step, self._waiting_step = self._waiting_step, None
+                if not self._take(step):
+                    return True
+                continue
+            if self._waiting is not None:
+                (command, arguments), self._waiting = self._waiting, None
+            else:
+                if left == 0:
+                    self._continue_later()
+                    return True
+                left -= 1
+                try:
+                    found = parser.next()
+                except ProtocolFault as fault:
+                    self._add(protocol_error(str(fault)))
+                    self._stopping = True
+                    return False
+                if found is None:
+                    return False
+                arguments = found
+                self._parsed = True
+                known = COMMANDS.get(arguments[0])
+                if known is None or known.arity != len(arguments) or known.subcommands is not None:
+                    reply_or_command = find(arguments)
+                    if isinstance(reply_or_command, bytes):
+                        self._add(reply_or_command)
+                        continue
+                    command = reply_or_command
+                else:
+                    command = known
+                if not self._come_in and (refused := self._refused(command)) is not None:
+                    self._add(refused)
+                    continue
+            if command.alone and (self._open is not None or self._groups):
+                self._flush()
+                if self._groups:
+                    self._waiting = (command, arguments)
+                    return True
+            if not self._take(self._step(command, arguments)):
+                return True
+        return False
+
+    def _refused(self, command: Command) -> bytes | None:
+        """The reply to a command of a side that has to log in before; None once it need not."""
+        needed = self.caller.needs_login
+        self._parser.limited = needed
+        if needed:
+            return None if "no_auth" in command.flags else NO_LOGIN
+        self._come_in = True
+        self.connection.established()
+        return None
+
+    def _step(self, command: Command, arguments: list[bytes]) -> Step:
+        try:
+            for gate in self.gates:
+                reply = gate(command, arguments)
+                if reply is not None:
+                    return reply
+            return command.handler(self, arguments)
+        except CommandFault as fault:
+            return fault.reply
+        except UnicodeDecodeError:
+            return INVALID_KEY
+
+    def _take(self, step: Step) -> bool:
+        """Go on with what a handler has given; False where it has to wait for the commands before."""
+        kind = type(step)
+        if kind is bytes:
+            self._add(step)  # type: ignore[arg-type]
+            return True
+        if kind is Slow:
+            self._flush()
+            if self._groups:
+                self._waiting_step = step
+                return False
+            self._slow = self.connection.loop.create_task(self._run_slow(step))  # type: ignore[arg-type]
+            return False
+        ops: Sequence[operations.Operation]
+        part: Any
+        if kind is Many:
+            ops, part = step.operations, (len(step.operations), step.shape)  # type: ignore[union-attr]
+        else:
+            assert type(step) is tuple
+            ops, part = (step[0],), step[1]
+        writes = isinstance(ops[0], operations.Write)
+        group = self._open
+        if group is not None and group.writes is not writes and group.envelopes:
+            self._flush()
+            group = None
+        if self._writes and not writes:
+            self._waiting_step = step
+            return False
+        if group is None:
+            group = self._open = ReplyGroup(self)
+        group.writes = writes
+        for op in ops:
+            group.envelopes.append(Envelope(op))
+        group.parts.append(part)
+        if not writes and len(group.parts) >= READS_TOGETHER_MAX:
+            self._flush()
+        return True
+
+    def _add(self, reply: bytes) -> None:
+        """Put a reply behind those of the commands before."""
+        group = self._open
+        if group is None:
+            group = self._open = ReplyGroup(self)
+        group.parts.append(reply)
+        if len(group.parts) >= READS_TOGETHER_MAX:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Submit the commands that were taken together."""
+        group = self._open
+        if group is None:
+            return
+        self._open = None
+        self._groups.append(group)
+        self._in_flight += len(group.parts)
+        if not group.envelopes:
+            self.answered(group, [])
+            return
+        if group.writes:
+            self._writes += 1
+        group.submission = self.caller.submit(group.envelopes, group.done)
+
+    def answered(self, group: ReplyGroup, results: list[Any]) -> None:
+        """All operations of a group have their results."""
+        group.results = results
+        if group.writes and group.envelopes:
+            self._writes -= 1
+        self._deliver()
+        if not self._advancing:
+            self._advance()
+
+    def _deliver(self) -> None:
+        """Write the replies that are there, in their order, as far as there is room."""
+        groups, connection = self._groups, self.connection
+        while groups and not connection.full:
+            group = groups[0]
+            if group.results is None:
+                return
+            if group.write(self):
+                groups.popleft()
+                self._in_flight -= len(group.parts)
+        if not groups:
+            self._received = 0
+
+    async def _run_slow(self, step: Slow) -> None:
+        try:
+            reply = await step.run()
+        except CommandFault as fault:
+            reply = fault.reply
+        except Exception:  # its defect is the command's: the connection goes on
+            _logger.exception("command_failed")
+            reply = _FAILED
+        self._slow = None
+        self.connection.write(reply)
+        self._advance()
+
+    def _continue_later(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self.connection.loop.call_soon(self._continue)
+
+    def _continue(self) -> None:
+        self._scheduled = False
+        self._advance()
+
+    # -- memory and time --------------------------------------------------------------------------------------------
+
+    def _account(self, blocked: bool) -> None:
+        """Tell the connection what is held and what is awaited, and read on where there is room."""
+        connection, parser = self.connection, self._parser
+        parsed, self._parsed = self._parsed, False
+        if self._expecting and (blocked or parsed or parser.idle):
+            connection.expect(None)
+            self._expecting = False
+        if not blocked and not parser.idle and not self._expecting:
+            connection.expect(parser.missing)
+            self._expecting = True
+        self._charged = parser.held + sum(group.held for group in self._groups)
+        affordable = connection.charge(self._charged)
+        if blocked and (not affordable or parser.unparsed > UNPARSED_SIZE_MAX):
+            connection.pause_reading()
+        elif affordable or self._groups or self._slow is not None:
+            connection.resume_reading()
+        else:  # of an unfinished command, which could not become whole
+            connection.write(_NO_ROOM)
+            self._stopping = True
+            connection.close()

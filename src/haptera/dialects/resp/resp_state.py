@@ -1,0 +1,20 @@
+"""The connections of one listener that speak RESP, and what they share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from haptera.dialects.resp.scan_positions import ScanPositions
+
+if TYPE_CHECKING:
+    from haptera.dialects.resp.resp_session import RespSession
+
+
+class RespState:
+    """Shared by the connections of one listener: ``sessions`` by the number of the connection, and the positions of
+    scans, which may go on at another connection.
+    """
+
+    def __init__(self) -> None:
+        self.sessions: dict[int, RespSession] = {}
+        self.positions = ScanPositions()
