@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from haptera.dialects.resp import counter_commands, string_commands
+from haptera.dialects.resp import (
+    counter_commands,
+    expiry_commands,
+    key_commands,
+    scan_commands,
+    string_commands,
+)
 from haptera.dialects.resp.error_words import unknown_command, unknown_subcommand, wrong_arity
-from haptera.dialects.resp.steps import Command
 
+if TYPE_CHECKING:
+    from haptera.dialects.resp.steps import Command
+
+_ROWS: Final[tuple[Command, ...]] = (
+    *string_commands.ROWS,
+    *counter_commands.ROWS,
+    *key_commands.ROWS,
+    *expiry_commands.ROWS,
+    *scan_commands.ROWS,
+)
 #: The rows by the commands' names in lower case.
-BY_NAME: Final[dict[str, Command]] = {
-    row.name: row for module in (string_commands, counter_commands) for row in module.ROWS
-}
+BY_NAME: Final[dict[str, Command]] = {row.name: row for row in _ROWS}
 #: The rows by the names as clients write them, in lower or in upper case.
 COMMANDS: Final[dict[bytes, Command]] = {
     spelt: row for name, row in BY_NAME.items() for spelt in (name.encode(), name.upper().encode())

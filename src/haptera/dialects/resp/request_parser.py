@@ -1,7 +1,7 @@
 r"""Requests of RESP: from bytes to the arguments of commands, incrementally.
 
-A request is an array of bulk strings, ``*2\r\n$3\r\nGET\r\n$1\r\nk\r\n``, or an inline command: a line of words, some of
-them in quotes. A read that holds whole commands of short arguments is split at its line ends at once, which
+A request is an array of bulk strings, ``*2\r\n$3\r\nGET\r\n$1\r\nk\r\n``, or an inline command: a line of words, some
+of them in quotes. A read that holds whole commands of short arguments is split at its line ends at once, which
 costs a few instructions for each command; all else is parsed argument by argument. Both find the same commands.
 
 Each length is checked before anything is kept for it, and the words of the errors are those of Redis.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from haptera.dialects.resp.bounds import (
@@ -23,10 +24,11 @@ from haptera.dialects.resp.bounds import (
 )
 from haptera.dialects.resp.command_table import COMMANDS, find
 from haptera.dialects.resp.error_words import INVALID_KEY, NO_LOGIN, CommandFault, protocol_error, words_of
+from haptera.dialects.resp.judged_changes import decide
 from haptera.dialects.resp.reply_encoding import NULL, NULL_ARRAY, error, push
 from haptera.dialects.resp.reply_group import ReplyGroup
 from haptera.dialects.resp.request_parser import ProtocolFault, RequestParser
-from haptera.dialects.resp.steps import Many, Slow
+from haptera.dialects.resp.steps import Judged, Many, Slow
 from haptera.node.commands import Envelope, operations
 
 if TYPE_CHECKING:
@@ -79,6 +81,7 @@ class RespSession:
         self._stopping = False
         self._expecting = False
         self._charged = 0
+        self._held = 0  # bytes of the reply that a slow command makes
         self._parsed = False
 
     # -- for the commands -------------------------------------------------------------------------------------------
@@ -108,6 +111,12 @@ class RespSession:
 
         self.caller.submit([Envelope(op) for op in ops], done)
         return await waiter  # type: ignore[no-any-return]
+
+    def hold(self, size: int) -> bool:
+        """Say how many bytes of its reply a `Slow` command holds; False where that is more than there may be."""
+        self._held = size
+        self._charged = self._parser.held + size
+        return bool(self.connection.charge(self._charged))
 
     def push(self, items: Sequence[bytes]) -> None:
         """Send a message that answers no command, between two replies."""
@@ -258,6 +267,9 @@ class RespSession:
         if kind is bytes:
             self._add(step)  # type: ignore[arg-type]
             return True
+        if kind is Judged:
+            step = Slow(partial(decide, self, step))  # type: ignore[arg-type]
+            kind = Slow
         if kind is Slow:
             self._flush()
             if self._groups:
@@ -345,6 +357,7 @@ class RespSession:
             _logger.exception("command_failed")
             reply = _FAILED
         self._slow = None
+        self._held = 0
         self.connection.write(reply)
         self._advance()
 
@@ -369,7 +382,7 @@ class RespSession:
         if not blocked and not parser.idle and not self._expecting:
             connection.expect(parser.missing)
             self._expecting = True
-        self._charged = parser.held + sum(group.held for group in self._groups)
+        self._charged = parser.held + self._held + sum(group.held for group in self._groups)
         affordable = connection.charge(self._charged)
         if blocked and (not affordable or parser.unparsed > UNPARSED_SIZE_MAX):
             connection.pause_reading()

@@ -51,6 +51,21 @@ def one_if_met(result: Outcome, session: RespSession) -> bytes:
     return ZERO if is_unmet(result) else failed(result)
 
 
+def one_if_changed(result: Outcome, session: RespSession) -> bytes:
+    """1 for a change that was made, 0 for one of a missing key."""
+    if type(result) is tuple:
+        return ZERO if result[0] is False else ONE
+    return ZERO if is_unmet(result) else failed(result)
+
+
+def one_unless_exists(result: Outcome, session: RespSession) -> bytes:
+    """1 for a change that was made, 0 where another key is in its way."""
+    if type(result) is tuple:
+        return ONE
+    assert isinstance(result, Failure)
+    return ZERO if result.code == _KEY_EXISTS else words_of(result)
+
+
 def one_if_true(result: Outcome, session: RespSession) -> bytes:
     """1 or 0, as the result's first field says."""
     if type(result) is tuple:

@@ -6,6 +6,7 @@ A handler takes the session and the arguments of the command, its name among the
 - ``(operation, shape)``: an operation of the store, and a function that makes the reply of its result. Most commands
   are this. In a transaction they are the operations of one transact;
 - `Many`: several operations that are submitted together, and one reply for all their results;
+- `Judged`: a change that is decided by the entry of its key;
 - `Slow`: a coroutine that makes the reply. It begins when all commands before it are answered, and the commands
   behind it wait for it: a scan, or a change that is judged by what is read before.
 """
@@ -37,13 +38,25 @@ class Many:
 
 
 @dataclass(slots=True)
+class Judged:
+    """A change of one key that is judged by its present entry (value, version, the time at which it expires), or None.
+
+    ``judge`` gives the reply of a command that changes nothing, or the change with its reply. It may be asked more than
+    once.
+    """
+
+    key: str
+    judge: Callable[[tuple[Any, ...] | None], bytes | tuple[operations.Write, bytes]]
+
+
+@dataclass(slots=True)
 class Slow:
     """The reply is made by a coroutine, which may wait."""
 
     run: Callable[[], Awaitable[bytes]]
 
 
-Step = bytes | tuple["operations.Operation", Shape] | Many | Slow
+Step = bytes | tuple["operations.Operation", Shape] | Many | Judged | Slow
 Handler = Callable[["RespSession", list[bytes]], Step]
 #: Asked before each command with its row and its arguments: a reply in its place, or None to go on.
 Gate = Callable[["Command", list[bytes]], "bytes | None"]
