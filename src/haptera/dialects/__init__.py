@@ -9,12 +9,14 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from haptera.dialects.resp import RespDialect
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from haptera.node.frontend import Dialect
 
 #: Every dialect, by the protocol that URLs name.
-DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType({})
+DIALECTS: Final[Mapping[str, Dialect]] = MappingProxyType({"resp": RespDialect()})
 
 __all__ = ["DIALECTS"]

@@ -6,3 +6,7 @@ permission or keeps a key: that is the node's, for each protocol (`haptera.node.
 """
 
 from __future__ import annotations
+
+from haptera.dialects.resp.resp_dialect import RespDialect
+
+__all__ = ["RespDialect"]

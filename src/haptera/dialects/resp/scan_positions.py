@@ -16,6 +16,8 @@ from typing import Final
 USER_SIZE_MAX: Final = 2 * 1024 * 1024
 SIZE_MAX: Final = 32 * 1024 * 1024
 OVERHEAD: Final = 160
+#: A cursor has 53 bits, because clients in languages without larger exact numbers read it as a double.
+_CURSOR_SHIFT: Final = 11
 
 
 class ScanPositions:
@@ -29,7 +31,7 @@ class ScanPositions:
     def cursor(self, user: str, key: str) -> int:
         """The number for the position behind a key, which is kept now. It is never 0."""
         digest = blake2b(key.encode(errors="surrogatepass"), digest_size=8).digest()
-        number = int.from_bytes(digest, "big") or 1
+        number = int.from_bytes(digest, "big") >> _CURSOR_SHIFT or 1
         positions = self._users.setdefault(user, OrderedDict())
         before = positions.pop(number, None)
         positions[number] = key

@@ -115,7 +115,7 @@ class Talk:
 
     def __init__(self, node: Node, submitter: Submitter = ANONYMOUS, state: RespState | None = None) -> None:
         self.connection = PlayedConnection(node, submitter)
-        self.session = RespSession(self.connection, state or RespState())
+        self.session = RespSession(self.connection, state or RespState())  # type: ignore[arg-type]
 
     def take(self) -> bytes:
         """All that was written since the last call."""
