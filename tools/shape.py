@@ -232,14 +232,15 @@ def private_reaches_per_1000(tree: Tree) -> float:
 def spread_of_rename(tree: Tree) -> Places:
     """Places that name the method ``rename``, as a name, a class or the text of one.
 
-    Modules that rename files do not count, all of storage's among them, nor do generated ones and the faces of
-    packages, which repeat each name.
+    Modules that rename files do not count, all of storage's among them, nor do generated ones, the dialects, which have
+    the commands of other protocols by their own names, and the faces of packages, which repeat each name.
     """
     return [
         f"{module.path}:{getattr(node, 'lineno', 0)} {type(node).__name__}"
         for module in tree.modules
         if not _made(module)
-        if module.path.stem not in {"filesystem", "writer", "__init__"} and module.layer not in {"storage", "testing"}
+        if module.path.stem not in {"filesystem", "writer", "__init__"}
+        and module.layer not in {"storage", "testing", "dialects"}
         for node in module.nodes
         if _names_rename(node)
     ]

@@ -16,12 +16,6 @@ if TYPE_CHECKING:
 EXPIRY_OPTIONS: Final = {b"EX": (1000, False), b"PX": (1, False), b"EXAT": (1000, True), b"PXAT": (1, True)}
 
 
-class Expiry(Struct, frozen=True):
-    """A time to live of ``ttl_ms`` from now; one that is not above 0 is over."""
-
-    ttl_ms: int
-
-
 class SetOptions(Struct):
     """The options of SET, and of GETEX, which has some of them."""
 
@@ -40,23 +34,26 @@ def integer(argument: bytes) -> int:
     return number
 
 
-def expiry(command: str, unit: bytes, argument: bytes, now_ms: Callable[[], int]) -> Expiry:
-    """The time to live that an option of SET or GETEX says. Raises CommandFault for one that no key can have."""
+def expiry(command: str, unit: bytes, argument: bytes, now_ms: Callable[[], int]) -> int:
+    """The milliseconds to live that an option of SET or GETEX says. Raises CommandFault if no key can have them."""
     number = integer(argument)
     if number <= 0:
         raise CommandFault(invalid_expiry(command))
     return ending(command, number, *EXPIRY_OPTIONS[unit], now_ms)
 
 
-def ending(command: str, number: int, unit_ms: int, absolute: bool, now_ms: Callable[[], int]) -> Expiry:
-    """The time to live that a number of units is, from now or from the epoch. Raises CommandFault."""
+def ending(command: str, number: int, unit_ms: int, absolute: bool, now_ms: Callable[[], int]) -> int:
+    """The milliseconds to live that a number of units is, from now or from the epoch: not above 0 where that is over.
+
+    Raises CommandFault.
+    """
     when_ms = number * unit_ms
     if not INT64_MIN <= when_ms <= INT64_MAX:
         raise CommandFault(invalid_expiry(command))
     ttl_ms = when_ms - now_ms() if absolute else when_ms
     if ttl_ms > TTL_MAX_MS:
         raise CommandFault(invalid_expiry(command))
-    return Expiry(ttl_ms)
+    return ttl_ms
 
 
 def set_options(arguments: list[bytes], taken: Container[bytes]) -> SetOptions:

@@ -36,5 +36,9 @@ READS_TOGETHER_MAX: Final = 64
 #: Commands that one connection has done in one turn of the loop, so that a deep pipeline keeps no other one waiting for
 #: longer than some milliseconds.
 COMMANDS_PER_TURN_MAX: Final = 512
+#: Keys of one command up to which it is done where it stands, in some tenths of a millisecond; more are done in slices.
+KEYS_AT_ONCE_MAX: Final = 512
+#: Bytes of one reply: a million keys of usual length, or the values of a large MGET.
+REPLY_SIZE_MAX: Final = 64 * 1024 * 1024
 #: Unparsed bytes from which on nothing more is read: one read is there and the next is on its way.
 UNPARSED_SIZE_MAX: Final = 256 * 1024

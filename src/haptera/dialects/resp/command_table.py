@@ -29,6 +29,9 @@ BY_NAME: Final[dict[str, Command]] = {row.name: row for row in _ROWS}
 COMMANDS: Final[dict[bytes, Command]] = {
     spelt: row for name, row in BY_NAME.items() for spelt in (name.encode(), name.upper().encode())
 }
+#: The first words of lines of HTTP. They come from a browser that was led to believe that this is a web server: such a
+#: connection is closed, as by Redis, before the lines behind them are taken for commands.
+HTTP_WORDS: Final = frozenset({b"post", b"host:"})
 
 
 def find(arguments: list[bytes]) -> Command | bytes:

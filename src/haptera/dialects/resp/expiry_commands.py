@@ -29,7 +29,7 @@ def expire_row(name: str, unit_ms: int, absolute: bool, since: str) -> Command:
     def handler(session: RespSession, arguments: list[bytes]) -> Step:
         conditions = _conditions(arguments[3:]) if len(arguments) > 3 else frozenset()
         key, number = arguments[1].decode(), integer(arguments[2])
-        ttl_ms = ending(name, number, unit_ms, absolute, session.now_ms).ttl_ms
+        ttl_ms = ending(name, number, unit_ms, absolute, session.now_ms)
         if not conditions:
             return _change(key, ttl_ms), result_shapes.one_if_changed
         when_ms = session.now_ms() + ttl_ms

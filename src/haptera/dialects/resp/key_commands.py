@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from haptera.dialects.resp import result_shapes
+from haptera.dialects.resp import large_lists, result_shapes
 from haptera.dialects.resp.error_words import SYNTAX, CommandFault, words_of
 from haptera.dialects.resp.reply_encoding import integer, simple
 from haptera.dialects.resp.steps import Command, Slow, flags
@@ -23,14 +23,15 @@ def delete(session: RespSession, arguments: list[bytes]) -> Step:
     """DEL key [key ...], and UNLINK, which is the same here: memory is always freed in slices."""
     if len(arguments) == 2:
         return operations.Delete(arguments[1].decode()), result_shapes.one_if_true
-    return operations.DeleteMany([key.decode() for key in arguments[1:]]), result_shapes.number
+    op = operations.DeleteMany([key.decode() for key in arguments[1:]])
+    return large_lists.change(session, op, result_shapes.number)
 
 
 def exists(session: RespSession, arguments: list[bytes]) -> Step:
     """EXISTS key [key ...]: a key that is named twice counts twice."""
     if len(arguments) == 2:
         return operations.Exists(arguments[1].decode()), result_shapes.one_if_true
-    return operations.GetMany([key.decode() for key in arguments[1:]]), _count_of_found
+    return large_lists.read(session, [key.decode() for key in arguments[1:]], _count_of_found)
 
 
 def _count_of_found(result: Outcome, session: RespSession) -> bytes:
@@ -50,12 +51,12 @@ def _type(result: Outcome, session: RespSession) -> bytes:
     return _STRING if result[0] else _NONE
 
 
-def rename(session: RespSession, arguments: list[bytes]) -> Step:
+def move(session: RespSession, arguments: list[bytes]) -> Step:
     """RENAME key newkey: the value takes its time to live with it."""
     return operations.Rename(arguments[1].decode(), arguments[2].decode()), result_shapes.done
 
 
-def rename_if_absent(session: RespSession, arguments: list[bytes]) -> Step:
+def move_if_absent(session: RespSession, arguments: list[bytes]) -> Step:
     """RENAMENX key newkey"""
     op = operations.Rename(arguments[1].decode(), arguments[2].decode(), if_absent=True)
     return op, result_shapes.one_unless_exists
@@ -117,14 +118,14 @@ ROWS: Final = (
     _row("exists", -2, "readonly fast", "1.0.0", "Count the keys that are there.", exists, _ALL),
     _row("touch", -2, "readonly fast", "3.2.1", "Count the keys that are there.", touch, _ALL),
     _row("type", 2, "readonly fast", "1.0.0", "Tell the type of a value.", type_of),
-    _row("rename", 3, "write", "1.0.0", "Give a value another key.", rename, (1, 2, 1)),
+    _row("rename", 3, "write", "1.0.0", "Give a value another key.", move, (1, 2, 1)),
     _row(
         "renamenx",
         3,
         "write fast",
         "1.0.0",
         "Give a value another key if that is missing.",
-        rename_if_absent,
+        move_if_absent,
         (1, 2, 1),
     ),
     _row("dbsize", 1, "readonly fast", "1.0.0", "Count all keys.", count_all, _NO_KEYS, "server"),

@@ -22,7 +22,7 @@ from haptera.dialects.resp.bounds import (
     READS_TOGETHER_MAX,
     UNPARSED_SIZE_MAX,
 )
-from haptera.dialects.resp.command_table import COMMANDS, find
+from haptera.dialects.resp.command_table import COMMANDS, HTTP_WORDS, find
 from haptera.dialects.resp.error_words import INVALID_KEY, NO_LOGIN, CommandFault, protocol_error, words_of
 from haptera.dialects.resp.judged_changes import decide
 from haptera.dialects.resp.reply_encoding import NULL, NULL_ARRAY, error, push
@@ -83,6 +83,7 @@ class RespSession:
         self._charged = 0
         self._held = 0  # bytes of the reply that a slow command makes
         self._parsed = False
+        connection.loop.call_soon(self._look_at_login)
 
     # -- for the commands -------------------------------------------------------------------------------------------
 
@@ -103,13 +104,17 @@ class RespSession:
 
     async def ask(self, *ops: operations.Operation) -> list[Outcome]:
         """The results of operations, submitted together, for a `Slow` command."""
+        return await self.submitted([Envelope(op) for op in ops])
+
+    async def submitted(self, commands: Sequence[Envelope]) -> list[Outcome]:
+        """The results of commands, submitted together, for a `Slow` command."""
         waiter = self.connection.loop.create_future()
 
         def done(results: list[Result]) -> None:
             if not waiter.done():
                 waiter.set_result(results)
 
-        self.caller.submit([Envelope(op) for op in ops], done)
+        self.caller.submit(commands, done)
         return await waiter  # type: ignore[no-any-return]
 
     def hold(self, size: int) -> bool:
@@ -185,16 +190,14 @@ class RespSession:
         if self._stopping:
             if not self._groups and self._slow is None:
                 self.connection.close()
-        elif self._expecting or self._charged or not self._parser.idle:
+        elif self._expecting or self._charged or self.connection.full or not self._parser.idle:
             self._account(blocked or bool(self._writes and self._waiting_step))
 
     def _run(self) -> bool:
         """Do commands until no whole one is there; True where one has to wait."""
-        connection, parser, left = self.connection, self._parser, COMMANDS_PER_TURN_MAX
+        left = COMMANDS_PER_TURN_MAX
         while not self._stopping:
-            if connection.full or self._slow is not None or self._in_flight >= COMMANDS_IN_FLIGHT_MAX:
-                return True
-            if self._received > IN_FLIGHT_SIZE_MAX and self._groups:
+            if self._has_enough():
                 return True
             if self._waiting_step is not None:
                 step, self._waiting_step = self._waiting_step, None
@@ -208,28 +211,13 @@ class RespSession:
                     self._continue_later()
                     return True
                 left -= 1
-                try:
-                    found = parser.next()
-                except ProtocolFault as fault:
-                    self._add(protocol_error(str(fault)))
-                    self._stopping = True
-                    return False
+                found = self._next()
                 if found is None:
                     return False
-                arguments = found
-                self._parsed = True
-                known = COMMANDS.get(arguments[0])
-                if known is None or known.arity != len(arguments) or known.subcommands is not None:
-                    reply_or_command = find(arguments)
-                    if isinstance(reply_or_command, bytes):
-                        self._add(reply_or_command)
-                        continue
-                    command = reply_or_command
-                else:
-                    command = known
-                if not self._come_in and (refused := self._refused(command)) is not None:
-                    self._add(refused)
+                if isinstance(found, bytes):
+                    self._add(found)
                     continue
+                command, arguments = found
             if command.alone and (self._open is not None or self._groups):
                 self._flush()
                 if self._groups:
@@ -239,11 +227,48 @@ class RespSession:
                 return True
         return False
 
+    def _has_enough(self) -> bool:
+        """Whether as much is in flight, or waits to be written, as may."""
+        return (
+            self.connection.full
+            or self._slow is not None
+            or self._in_flight >= COMMANDS_IN_FLIGHT_MAX
+            or (self._received > IN_FLIGHT_SIZE_MAX and bool(self._groups))
+        )
+
+    def _next(self) -> tuple[Command, list[bytes]] | bytes | None:
+        """The next command with its arguments, the error in its place, or None where no whole one is there."""
+        if not self._come_in:
+            self._parser.limited = self.caller.needs_login
+        try:
+            arguments = self._parser.next()
+        except ProtocolFault as fault:
+            self._stopping = True
+            return protocol_error(str(fault))
+        if arguments is None:
+            return None
+        self._parsed = True
+        command: Command | bytes | None = COMMANDS.get(arguments[0])
+        if command is None or command.arity != len(arguments) or command.subcommands is not None:
+            command = find(arguments)
+            if isinstance(command, bytes):
+                if arguments[0].lower() in HTTP_WORDS:
+                    self._stopping = True
+                    return None
+                return command
+        if not self._come_in and (refused := self._refused(command)) is not None:
+            return refused
+        return command, arguments
+
+    def _look_at_login(self) -> None:
+        """A side that needs no login is established before it says anything: Redis has no greeting."""
+        if not self._stopping and not self.caller.needs_login:
+            self._come_in = True
+            self.connection.established()
+
     def _refused(self, command: Command) -> bytes | None:
         """The reply to a command of a side that has to log in before; None once it need not."""
-        needed = self.caller.needs_login
-        self._parser.limited = needed
-        if needed:
+        if self.caller.needs_login:
             return None if "no_auth" in command.flags else NO_LOGIN
         self._come_in = True
         self.connection.established()

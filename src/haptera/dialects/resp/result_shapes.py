@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from haptera.dialects.resp.error_words import words_of
+from haptera.dialects.resp.bounds import REPLY_SIZE_MAX
+from haptera.dialects.resp.error_words import ANSWER_TOO_LARGE, words_of
 from haptera.dialects.resp.reply_encoding import OK, ONE, ZERO, array, bulk_or_null
 from haptera.errors import Code, Failure
 
@@ -90,6 +91,8 @@ def values(result: Outcome, session: RespSession) -> bytes:
     """The values of several keys, null for each missing one."""
     if type(result) is tuple:
         version = session.protocol
+        if sum(len(entry[0]) for entry in result[0] if entry is not None) > REPLY_SIZE_MAX:
+            return ANSWER_TOO_LARGE
         return array([bulk_or_null(None if entry is None else entry[0], version) for entry in result[0]])
     return failed(result)
 

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from haptera.dialects.resp.argument_values import integer
+from haptera.dialects.resp.bounds import REPLY_SIZE_MAX
 from haptera.dialects.resp.error_words import ANSWER_TOO_LARGE, INVALID_CURSOR, SYNTAX, CommandFault, words_of
 from haptera.dialects.resp.redis_glob import PATTERN_SIZE_MAX, RedisGlob, redis_glob
 from haptera.dialects.resp.reply_encoding import EMPTY_ARRAY, array, bulk, error, text
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 #: Keys that one SCAN looks at by default, as in Redis, and at most: as many as take some tenths of a second.
 COUNT_DEFAULT: Final = 10
 COUNT_MAX: Final = 100_000
-#: Bytes of the reply to a KEYS or a SCAN: a million keys of usual length.
-REPLY_SIZE_MAX: Final = 64 * 1024 * 1024
+#: Bytes of keys from which on one SCAN looks no further.
+SCAN_SIZE_MAX: Final = 1024 * 1024
 #: Rows of one page, and its bytes: more than a slice of work gives.
 _PAGE_ROWS: Final = 4096
 _PAGE_SIZE: Final = 8 * 1024 * 1024
@@ -75,7 +76,7 @@ async def _scan(session: RespSession, cursor: int, glob: RedisGlob | None, count
             return words_of(opened)
         try:
             done, looked, size = False, 0, 0
-            while not done and looked < count and size < REPLY_SIZE_MAX:
+            while not done and looked < count and size < SCAN_SIZE_MAX:
                 page = await caller.page(opened, _PAGE_SIZE, min(_PAGE_ROWS, count - looked))
                 if isinstance(page, Failure):
                     return words_of(page)

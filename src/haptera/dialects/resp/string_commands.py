@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from haptera.dialects.resp import result_shapes
+from haptera.dialects.resp import large_lists, result_shapes
 from haptera.dialects.resp.argument_values import (
     OPTIONS_OF_GETEX,
     OPTIONS_OF_SET,
@@ -22,7 +22,6 @@ from haptera.node.commands import operations
 if TYPE_CHECKING:
     from haptera.dialects.resp.resp_session import RespSession
     from haptera.dialects.resp.steps import Outcome, Step
-    from haptera.state.operations import Compare
 
 #: Keys of one MSETNX: as many as a transact compares.
 CONDITIONAL_KEYS_MAX: Final = 128
@@ -40,7 +39,7 @@ def set_value(session: RespSession, arguments: list[bytes]) -> Step:
     options = set_options(arguments[3:], OPTIONS_OF_SET)
     ttl_ms = None
     if options.expiry is not None:
-        ttl_ms = expiry("set", *options.expiry, session.now_ms).ttl_ms
+        ttl_ms = expiry("set", *options.expiry, session.now_ms)
     return set_as_asked(arguments[1].decode(), arguments[2], options, ttl_ms)
 
 
@@ -128,7 +127,7 @@ def get_and_expire(session: RespSession, arguments: list[bytes]) -> Step:
         return operations.GetAndExpire(key, persist=True), result_shapes.value
     if options.expiry is None:
         return operations.Get(key), result_shapes.value
-    ttl_ms = expiry("getex", *options.expiry, session.now_ms).ttl_ms
+    ttl_ms = expiry("getex", *options.expiry, session.now_ms)
     if ttl_ms <= 0:
         return operations.GetAndDelete(key), result_shapes.value
     return operations.GetAndExpire(key, ttl_ms), result_shapes.value
@@ -136,12 +135,12 @@ def get_and_expire(session: RespSession, arguments: list[bytes]) -> Step:
 
 def get_many(session: RespSession, arguments: list[bytes]) -> Step:
     """MGET key [key ...]"""
-    return operations.GetMany([key.decode() for key in arguments[1:]]), result_shapes.values
+    return large_lists.read(session, [key.decode() for key in arguments[1:]], result_shapes.values)
 
 
 def set_many(session: RespSession, arguments: list[bytes]) -> Step:
     """MSET key value [key value ...]"""
-    return operations.SetMany(_pairs("mset", arguments)), result_shapes.done
+    return large_lists.change(session, operations.SetMany(_pairs("mset", arguments)), result_shapes.done)
 
 
 def set_many_if_absent(session: RespSession, arguments: list[bytes]) -> Step:
@@ -149,7 +148,7 @@ def set_many_if_absent(session: RespSession, arguments: list[bytes]) -> Step:
     items = _pairs("msetnx", arguments)
     if len(items) > CONDITIONAL_KEYS_MAX:
         raise CommandFault(error_of_many("msetnx", CONDITIONAL_KEYS_MAX))
-    compares: list[Compare] = [operations.Compare(key, "exists", "=", False) for key, _ in items]
+    compares = [operations.Compare(key, "exists", "=", False) for key, _ in items]
     return operations.Transact(compares, [operations.Set(*item) for item in items]), result_shapes.one_if_true
 
 
