@@ -11,7 +11,7 @@ _BEHIND: Final = _BLANK + b"\0"
 _PLAIN: Final = re.compile(rb"[^\s\"'\0]+")
 _ESCAPES: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
 _DOUBLE_QUOTED: Final = re.compile(rb'(?s)"((?:[^"\\\0]|\\[^\0])*)"')
-_SINGLE_QUOTED: Final = re.compile(rb"(?s)'((?:\\'|[^'\0])*)'")
+_SINGLE_QUOTED: Final = re.compile(rb"(?s)'((?:[^'\\\0]|\\'|\\(?!'))*)'")
 _ESCAPE: Final = re.compile(rb"(?s)\\(x[0-9A-Fa-f]{2}|.)")
 
 

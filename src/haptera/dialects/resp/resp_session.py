@@ -248,14 +248,15 @@ class RespSession:
         if arguments is None:
             return None
         self._parsed = True
-        command: Command | bytes | None = COMMANDS.get(arguments[0])
+        command = COMMANDS.get(arguments[0])
         if command is None or command.arity != len(arguments) or command.subcommands is not None:
-            command = find(arguments)
-            if isinstance(command, bytes):
+            found = find(arguments)
+            if isinstance(found, bytes):
                 if arguments[0].lower() in HTTP_WORDS:
                     self._stopping = True
                     return None
-                return command
+                return found
+            command = found
         if not self._come_in and (refused := self._refused(command)) is not None:
             return refused
         return command, arguments
