@@ -98,11 +98,13 @@ def test_the_arguments_of_one_command_are_bounded_together() -> None:
     parser = RequestParser()
     value = b"$%d\r\n%b\r\n" % (BULK_SIZE_MAX, bytes(BULK_SIZE_MAX))
     parser.feed(b"*%d\r\n" % ARGUMENTS_MAX)
+    for _ in range(REQUEST_SIZE_MAX // BULK_SIZE_MAX - 1):
+        parser.feed(value)
+        assert parser.next() is None
+        assert parser.held <= REQUEST_SIZE_MAX
+    parser.feed(value)
     with pytest.raises(ProtocolFault, match="too big request"):
-        for _ in range(REQUEST_SIZE_MAX // BULK_SIZE_MAX + 1):
-            parser.feed(value)
-            assert parser.next() is None
-            assert parser.held <= REQUEST_SIZE_MAX
+        parser.next()
 
 
 def test_a_side_that_has_not_logged_in_has_narrow_bounds() -> None:
@@ -146,19 +148,16 @@ def test_a_line_that_grows_is_not_searched_again_from_its_beginning(begun: bytes
     for _ in range(1000):
         parser.feed(b"1")
         assert parser.next() is None
-    assert [len(buffer) - place for place in buffer.searched[-3:]] == [3, 2, 1]
+    assert buffer.searched[-1] >= len(buffer) - 3
 
 
 def test_what_is_held_and_missing_is_told() -> None:
     parser = RequestParser()
-    assert parser.idle
-    assert (parser.held, parser.missing) == (0, None)
+    assert (parser.idle, parser.held, parser.missing) == (True, 0, None)
     parser.feed(b"*2\r\n$3\r\nGET\r\n$10\r\nabc")
     assert parser.next() is None
-    assert not parser.idle
-    assert parser.missing == 9
+    assert (parser.idle, parser.missing) == (False, 9)
     assert 3 <= parser.held < 200
     parser.feed(b"defghij\r\n")
     assert parser.next() == [b"GET", b"abcdefghij"]
-    assert parser.idle
-    assert (parser.held, parser.missing) == (0, None)
+    assert (parser.idle, parser.held, parser.missing) == (True, 0, None)
