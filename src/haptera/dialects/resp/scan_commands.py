@@ -32,6 +32,9 @@ _PAGE_SIZE: Final = 8 * 1024 * 1024
 #: Units of work after which a filter gives way to others.
 _SLICE_WORK: Final = 4096
 
+#: Characters among which each is chosen as often as any other.
+_ALPHABET: Final = 128
+
 _CURSOR: Final = re.compile(rb"[0-9]{1,20}")
 _CURSOR_MAX: Final = 2**64 - 1
 _PATTERN_TOO_LONG: Final = error(f"ERR the pattern is longer than {PATTERN_SIZE_MAX} bytes")
@@ -178,11 +181,20 @@ async def _random_key(session: RespSession) -> bytes:
             lowest = 0
         else:
             lowest = ord(first[len(prefix)])
-        chosen = random.randint(lowest, ord(last[len(prefix)]))
+        chosen = _between(lowest, ord(last[len(prefix)]))
         if 0xD800 <= chosen <= 0xDFFF:
             chosen = 0xD7FF
         behind = await _first(session, prefix, reverse=False, start=prefix + chr(chosen))
         prefix = (last if isinstance(behind, bytes) else behind)[: len(prefix) + 1]
+
+
+def _between(low: int, high: int) -> int:
+    """Any character from ``low`` to ``high``; where they are of different scripts, more often one near the ends."""
+    span = high - low + 1
+    if span <= _ALPHABET:
+        return random.randint(low, high)
+    distance = int(span ** random.random()) - 1
+    return low + distance if random.random() < 0.5 else high - distance
 
 
 def _common(first: str, last: str) -> str:

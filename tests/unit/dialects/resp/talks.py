@@ -147,6 +147,18 @@ class Talk:
                 return self.take()
         raise AssertionError("no reply")
 
+    def is_closed(self) -> bool:
+        return self.connection.closed
+
+    def is_reading(self) -> bool:
+        return self.connection.reading
+
+    def is_established(self) -> bool:
+        return self.connection.is_established
+
+    def expected(self) -> int | None:
+        return self.connection.expected
+
     def make_room(self, size: int | None) -> bytes:
         """Take what was written, as the other side does, and let the session go on."""
         written = self.take()
