@@ -135,10 +135,13 @@ async def test_each_key_may_be_the_random_one() -> None:
     async with opened() as node:
         talk = Talk(node)
         assert await done(talk, "RANDOMKEY") == b"$-1\r\n"
-        names = ["a", "ab", "abc", "b", "über", "\U0010ffff", "key:1", "key:19"]
+        names = ["a", "ab", "abc", "b", "key:1", "key:19", "z"]
         await talk.do("MSET", *(word for name in names for word in (name, 1)))
         found = {(await done(talk, "RANDOMKEY")).split(b"\r\n")[1].decode() for _ in range(400)}
         assert found == set(names)
+        await talk.do("MSET", "über", 1, "\ud7ff", 1, "\U0010ffff", 1)
+        found = {(await done(talk, "RANDOMKEY")).split(b"\r\n")[1].decode() for _ in range(100)}
+        assert "\U0010ffff" in found
 
 
 def test_the_positions_of_scans_are_bounded_for_each_user_and_the_oldest_go_first() -> None:
