@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 _FAILED: Final = error("ERR the command has failed within the server")
+#: In place of the work of a command that waits for the ones before it.
+_HELD: Final = b""
 _NO_ROOM: Final = error("OOM too many unfinished requests are held")
 
 
@@ -76,6 +78,7 @@ class RespSession:
         self._waiting: tuple[Command, list[bytes]] | None = None
         self._waiting_step: Step | None = None
         self._slow: asyncio.Task[None] | None = None
+        self._submitted = True  # whether it is to be asked if enough is in flight
         self._advancing = False
         self._scheduled = False
         self._stopping = False
@@ -181,7 +184,7 @@ class RespSession:
         """Do commands as far as they have come, and there is room for them."""
         if self._advancing:
             return
-        self._advancing = True
+        self._advancing = self._submitted = True
         try:
             blocked = self._run()
             self._flush()
@@ -197,33 +200,31 @@ class RespSession:
         """Do commands until no whole one is there; True where one has to wait."""
         left = COMMANDS_PER_TURN_MAX
         while not self._stopping:
-            if self._has_enough():
-                return True
+            if self._submitted:  # else nothing has come to those that are in flight
+                self._submitted = False
+                if self._has_enough():
+                    self._submitted = True
+                    return True
+            step: Step | None
             if self._waiting_step is not None:
                 step, self._waiting_step = self._waiting_step, None
-                if not self._take(step):
-                    return True
-                continue
-            if self._waiting is not None:
-                (command, arguments), self._waiting = self._waiting, None
-            else:
-                if left == 0:
-                    self._continue_later()
-                    return True
-                left -= 1
-                found = self._next()
-                if found is None:
-                    return False
-                if isinstance(found, bytes):
-                    self._add(found)
-                    continue
-                command, arguments = found
-            if command.alone and (self._open is not None or self._groups):
+            elif self._waiting is not None:
                 self._flush()
                 if self._groups:
-                    self._waiting = (command, arguments)
                     return True
-            if not self._take(self._step(command, arguments)):
+                command_with_arguments, self._waiting = self._waiting, None
+                step = self._step(*command_with_arguments)
+            elif left:
+                left -= 1
+                step = self._next()
+                if step is None:
+                    return False
+                if step is _HELD:
+                    continue
+            else:
+                self._continue_later()
+                return True
+            if not self._take(step):
                 return True
         return False
 
@@ -236,15 +237,16 @@ class RespSession:
             or (self._received > IN_FLIGHT_SIZE_MAX and bool(self._groups))
         )
 
-    def _next(self) -> tuple[Command, list[bytes]] | bytes | None:
-        """The next command with its arguments, the error in its place, or None where no whole one is there."""
+    def _next(self) -> Step | None:
+        """The work of the next command, or the error in its place; None where no whole one is there."""
         if not self._come_in:
             self._parser.limited = self.caller.needs_login
         try:
             arguments = self._parser.next()
         except ProtocolFault as fault:
+            self._add(protocol_error(str(fault)))
             self._stopping = True
-            return protocol_error(str(fault))
+            return None
         if arguments is None:
             return None
         self._parsed = True
@@ -259,7 +261,10 @@ class RespSession:
             command = found
         if not self._come_in and (refused := self._refused(command)) is not None:
             return refused
-        return command, arguments
+        if command.alone:
+            self._waiting = (command, arguments)
+            return _HELD
+        return self._step(command, arguments)
 
     def _look_at_login(self) -> None:
         """A side that needs no login is established before it says anything: Redis has no greeting."""
@@ -277,10 +282,11 @@ class RespSession:
 
     def _step(self, command: Command, arguments: list[bytes]) -> Step:
         try:
-            for gate in self.gates:
-                reply = gate(command, arguments)
-                if reply is not None:
-                    return reply
+            if self.gates:
+                for gate in self.gates:
+                    reply = gate(command, arguments)
+                    if reply is not None:
+                        return reply
             return command.handler(self, arguments)
         except CommandFault as fault:
             return fault.reply
@@ -345,6 +351,7 @@ class RespSession:
         self._open = None
         self._groups.append(group)
         self._in_flight += len(group.parts)
+        self._submitted = True
         if not group.envelopes:
             self.answered(group, [])
             return
