@@ -537,6 +537,30 @@ def make_entrance() -> Inputs:
     yield "flood", b"\0\7" + b"".join(request(stream, b"kv", b"set", bytes(900)) for stream in range(1, 161, 2))
 
 
+def make_resp() -> Inputs:
+    """Commands of each form, in pipelines, and each kind of fault."""
+
+    def command(*arguments: bytes) -> bytes:
+        return b"*%d\r\n" % len(arguments) + b"".join(b"$%d\r\n%b\r\n" % (len(each), each) for each in arguments)
+
+    forms = {
+        "get": command(b"GET", b"k"),
+        "set": command(b"SET", b"k", b"\r\n$1\r\n", b"EX", b"10"),
+        "long": command(b"SET", b"k", b"v" * 1100),
+        "many": command(b"MGET", *(b"%d" % number for number in range(80))),
+        "inline": b"SET k 'a b' \"\\x41\\n\"\r\nGET k\n\r\n",
+        "empty": b"*0\r\n*-1\r\n" + command(b""),
+        "patterns": command(b"KEYS", b"a[b-d]*\\??", b"abxyz"),
+    }
+    faults = [b"*x\r\n", b"*1\r\n$-1\r\n", b"*1\r\nGET\r\n", b"GET 'k\r\n", b"*11\r\n", b"*1\r\n$1073741824\r\n"]
+    for name, data in forms.items():
+        yield name, b"\0\1" + data
+        yield f"{name}-limited", b"\1\2" + data
+    yield "pipeline", b"\0\3" + b"".join(forms.values())
+    for number, fault in enumerate(faults):
+        yield f"fault-{number}", bytes((number & 1, 4)) + forms["get"] + fault
+
+
 # -- files -----------------------------------------------------------------------------------------------------------
 
 MAKERS = {
@@ -558,6 +582,7 @@ MAKERS = {
     "scram": make_scram,
     "plain": make_plain,
     "entrance": make_entrance,
+    "resp": make_resp,
 }
 
 

@@ -24,6 +24,7 @@ from fuzz.conversation import (
     pieces,
     shake,
 )
+from fuzz.dialects import check_requests
 from fuzz.entrance import check_entrance
 from fuzz.identity import check_plain, check_scram
 from fuzz.mutators import (
@@ -381,4 +382,5 @@ TARGETS: Final[dict[str, Target]] = {
     "scram": Target(check_scram, mutate_any, 4200),
     "plain": Target(check_plain, mutate_any, 1400),
     "entrance": Target(check_entrance, mutate_frames, 96 * 1024),
+    "resp": Target(check_requests, mutate_any, 2048),
 }
