@@ -16,6 +16,7 @@ from bench import (
     queues,
     redis_compare,
     replay,
+    resp,
     scans,
     snapshots,
     startup,
@@ -33,6 +34,7 @@ def main(argv: list[str]) -> int:
     measurements = (
         redis_compare.main,
         sync_compare.main,
+        resp.main,
         storage.main,
         transactions.main,
         queues.main,

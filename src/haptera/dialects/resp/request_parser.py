@@ -110,11 +110,14 @@ class RequestParser:
                 arguments = split[at + 2 : end : 2]
                 try:
                     if [_HEADS[len(each)] for each in arguments] == split[at + 1 : end : 2]:
-                        self._at = end
+                        if end + 1 == len(split) and not split[end]:  # all of it is parsed
+                            self._split, self._at = None, 0
+                        else:
+                            self._at = end
                         return arguments
                 except IndexError:
                     pass  # an argument is longer than the heads that are known
-            elif at + 1 == len(split) and not split[at]:  # all of it is parsed
+            elif at + 1 == len(split) and not split[at]:  # there was nothing
                 self._split, self._at = None, 0
                 return None
             self._give_up_splitting()

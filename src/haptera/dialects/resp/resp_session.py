@@ -20,10 +20,10 @@ from haptera.dialects.resp.bounds import (
     COMMANDS_PER_TURN_MAX,
     IN_FLIGHT_SIZE_MAX,
     READS_TOGETHER_MAX,
-    UNPARSED_SIZE_MAX,
 )
 from haptera.dialects.resp.command_table import COMMANDS, HTTP_WORDS, find
 from haptera.dialects.resp.error_words import INVALID_KEY, NO_LOGIN, CommandFault, protocol_error, words_of
+from haptera.dialects.resp.held_bytes import HeldBytes
 from haptera.dialects.resp.judged_changes import decide
 from haptera.dialects.resp.reply_encoding import NULL, NULL_ARRAY, error, push
 from haptera.dialects.resp.reply_group import ReplyGroup
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from haptera.dialects.resp.reply_encoding import Version
     from haptera.dialects.resp.resp_state import RespState
-    from haptera.dialects.resp.steps import Command, Gate, Outcome, Step
+    from haptera.dialects.resp.steps import Command, Gate, Outcome, Shape, Step
     from haptera.errors import Failure
     from haptera.node.commands import Result
     from haptera.node.frontend import FrontendConnection
@@ -66,6 +66,7 @@ class RespSession:
         self.attributes: dict[str, Any] = {}
         self.set_protocol(2)
         self._parser = RequestParser()
+        self._held = HeldBytes(connection, self._parser)
         self._come_in = False
         #: The commands that are taken together next.
         self._open: ReplyGroup | None = None
@@ -77,14 +78,12 @@ class RespSession:
         #: A command, or what its handler has given, that waits for the ones before it.
         self._waiting: tuple[Command, list[bytes]] | None = None
         self._waiting_step: Step | None = None
+        self._shape: Shape  # of the read that is asked by itself
         self._slow: asyncio.Task[None] | None = None
         self._submitted = True  # whether it is to be asked if enough is in flight
         self._advancing = False
         self._scheduled = False
         self._stopping = False
-        self._expecting = False
-        self._charged = 0
-        self._held = 0  # bytes of the reply that a slow command makes
         self._parsed = False
         connection.loop.call_soon(self._look_at_login)
 
@@ -122,9 +121,7 @@ class RespSession:
 
     def hold(self, size: int) -> bool:
         """Say how many bytes of its reply a `Slow` command holds; False where that is more than there may be."""
-        self._held = size
-        self._charged = self._parser.held + size
-        return bool(self.connection.charge(self._charged))
+        return self._held.hold_reply(size)
 
     def push(self, items: Sequence[bytes]) -> None:
         """Send a message that answers no command, between two replies."""
@@ -193,8 +190,12 @@ class RespSession:
         if self._stopping:
             if not self._groups and self._slow is None:
                 self.connection.close()
-        elif self._expecting or self._charged or self.connection.full or not self._parser.idle:
-            self._account(blocked or bool(self._writes and self._waiting_step))
+        elif self._held.is_told or self.connection.full or not self._parser.idle:
+            parsed, self._parsed = self._parsed, False
+            if not self._held.tell(self._groups, blocked=blocked, parsed=parsed) and not self._groups:
+                self._stopping = True
+                self.connection.write(_NO_ROOM)
+                self.connection.close()
 
     def _run(self) -> bool:
         """Do commands until no whole one is there; True where one has to wait."""
@@ -296,27 +297,35 @@ class RespSession:
     def _take(self, step: Step) -> bool:
         """Go on with what a handler has given; False where it has to wait for the commands before."""
         kind = type(step)
+        if kind is tuple:
+            op: operations.Operation
+            op, part = step  # type: ignore[misc, assignment]
+            writes = isinstance(op, operations.Write)
+            group = self._open
+            if group is None or group.writes is not writes or not group.envelopes:
+                return self._begin((op,), part, writes, step)
+            group.envelopes.append(Envelope(op))
+            group.parts.append(part)
+            if not writes and len(group.parts) >= READS_TOGETHER_MAX:
+                self._flush()
+            return True
         if kind is bytes:
             self._add(step)  # type: ignore[arg-type]
             return True
+        if kind is Many:
+            ops = step.operations  # type: ignore[union-attr]
+            return self._begin(ops, (len(ops), step.shape), isinstance(ops[0], operations.Write), step)  # type: ignore[union-attr]
         if kind is Judged:
             step = Slow(partial(decide, self, step))  # type: ignore[arg-type]
-            kind = Slow
-        if kind is Slow:
-            self._flush()
-            if self._groups:
-                self._waiting_step = step
-                return False
-            self._slow = self.connection.loop.create_task(self._run_slow(step))  # type: ignore[arg-type]
+        self._flush()
+        if self._groups:
+            self._waiting_step = step
             return False
-        ops: Sequence[operations.Operation]
-        part: Any
-        if kind is Many:
-            ops, part = step.operations, (len(step.operations), step.shape)  # type: ignore[union-attr]
-        else:
-            assert type(step) is tuple
-            ops, part = (step[0],), step[1]
-        writes = isinstance(ops[0], operations.Write)
+        self._slow = self.connection.loop.create_task(self._run_slow(step))  # type: ignore[arg-type]
+        return False
+
+    def _begin(self, ops: Sequence[operations.Operation], part: Any, writes: bool, step: Step) -> bool:
+        """Put operations into the open group if it is of their kind, or begin one with them."""
         group = self._open
         if group is not None and group.writes is not writes and group.envelopes:
             self._flush()
@@ -324,15 +333,24 @@ class RespSession:
         if self._writes and not writes:
             self._waiting_step = step
             return False
+        if group is None and not writes and type(step) is tuple and not self._groups and self._parser.idle:
+            # A read by itself, the usual case without a pipeline, is answered before this returns.
+            self._shape = part
+            self.caller.submit((Envelope(ops[0]),), self._answer_read)
+            return True
         if group is None:
             group = self._open = ReplyGroup(self)
         group.writes = writes
-        for op in ops:
-            group.envelopes.append(Envelope(op))
+        group.envelopes += [Envelope(op) for op in ops]
         group.parts.append(part)
         if not writes and len(group.parts) >= READS_TOGETHER_MAX:
             self._flush()
         return True
+
+    def _answer_read(self, results: list[Any]) -> None:
+        self._received = 0
+        self._submitted = True
+        self.connection.write(self._shape(results[0], self))
 
     def _add(self, reply: bytes) -> None:
         """Put a reply behind those of the commands before."""
@@ -390,7 +408,7 @@ class RespSession:
             _logger.exception("command_failed")
             reply = _FAILED
         self._slow = None
-        self._held = 0
+        self._held.hold_reply(0)
         self.connection.write(reply)
         self._advance()
 
@@ -402,26 +420,3 @@ class RespSession:
     def _continue(self) -> None:
         self._scheduled = False
         self._advance()
-
-    # -- memory and time --------------------------------------------------------------------------------------------
-
-    def _account(self, blocked: bool) -> None:
-        """Tell the connection what is held and what is awaited, and read on where there is room."""
-        connection, parser = self.connection, self._parser
-        parsed, self._parsed = self._parsed, False
-        if self._expecting and (blocked or parsed or parser.idle):
-            connection.expect(None)
-            self._expecting = False
-        if not blocked and not parser.idle and not self._expecting:
-            connection.expect(parser.missing)
-            self._expecting = True
-        self._charged = parser.held + self._held + sum(group.held for group in self._groups)
-        affordable = connection.charge(self._charged)
-        if blocked and (not affordable or parser.unparsed > UNPARSED_SIZE_MAX):
-            connection.pause_reading()
-        elif affordable or self._groups or self._slow is not None:
-            connection.resume_reading()
-        else:  # of an unfinished command, which could not become whole
-            connection.write(_NO_ROOM)
-            self._stopping = True
-            connection.close()
