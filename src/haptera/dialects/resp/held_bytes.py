@@ -43,8 +43,8 @@ class HeldBytes:
     def tell(self, groups: Iterable[ReplyGroup], *, blocked: bool, parsed: bool) -> bool:
         """Tell the connection all that is held, and read on where there is room for more.
 
-        ``blocked`` says that commands wait for others, and ``parsed`` that some were parsed since the last time. Returns
-        False where an unfinished command could not become whole, because the memory is used up.
+        ``blocked`` says that commands wait for others, and ``parsed`` that some were parsed since the last time.
+        Returns False where an unfinished command could not become whole, because the memory is used up.
         """
         connection, parser = self._connection, self._parser
         if self._expecting and (blocked or parsed or parser.idle):

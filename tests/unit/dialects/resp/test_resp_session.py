@@ -99,6 +99,7 @@ async def test_a_connection_that_reads_nothing_has_its_commands_done_step_by_ste
         assert asked <= 1 + READS_TOGETHER_MAX
         replies = 0
         for _ in range(2000):
+            assert len(talk.connection.written) < 2 * 100_100, "a reply is written, and the next when it was taken"
             replies += talk.make_room(1).count(b"x" * 100_000)
             await turn()
             assert sum(map(len, talk.connection.caller.batches)) <= asked + replies + READS_TOGETHER_MAX
