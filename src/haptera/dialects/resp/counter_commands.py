@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from haptera.dialects.resp import result_shapes
 from haptera.dialects.resp.argument_values import integer
 from haptera.dialects.resp.error_words import DECREMENT_OVERFLOW, CommandFault
-from haptera.dialects.resp.steps import Command, flags
+from haptera.dialects.resp.steps import Command, command_row
 from haptera.key_rules import INT64_MIN
 from haptera.node.commands import operations
 
@@ -40,18 +40,7 @@ def decrement_by(session: RespSession, arguments: list[bytes]) -> Step:
 
 
 def _row(name: str, arity: int, summary: str, handler: Handler) -> Command:
-    return Command(
-        name=name,
-        arity=arity,
-        flags=flags("write denyoom fast"),
-        group="string",
-        since="1.0.0",
-        summary=summary,
-        handler=handler,
-        first_key=1,
-        last_key=1,
-        key_step=1,
-    )
+    return command_row(name, arity, "write denyoom fast", "1.0.0", summary, handler, "string")
 
 
 ROWS: Final = (

@@ -9,12 +9,12 @@ from haptera.dialects.resp.argument_values import ending, integer
 from haptera.dialects.resp.error_words import CommandFault
 from haptera.dialects.resp.reply_encoding import ONE, ZERO, error
 from haptera.dialects.resp.reply_encoding import integer as integer_reply
-from haptera.dialects.resp.steps import Command, Judged, flags
+from haptera.dialects.resp.steps import Command, Judged, command_row
 from haptera.node.commands import operations
 
 if TYPE_CHECKING:
     from haptera.dialects.resp.resp_session import RespSession
-    from haptera.dialects.resp.steps import Handler, Outcome, Step
+    from haptera.dialects.resp.steps import Handler, Outcome, Shape, Step
 
 _NO_KEY: Final = integer_reply(-2)
 _NO_END: Final = integer_reply(-1)
@@ -86,26 +86,26 @@ def persist(session: RespSession, arguments: list[bytes]) -> Step:
 
 def _left(unit_ms: int) -> Handler:
     """The handler of TTL or PTTL: key"""
-
-    def shape(result: Outcome, session: RespSession) -> bytes:
-        if type(result) is not tuple:
-            return _NO_KEY if result_shapes.is_unmet(result) else result_shapes.failed(result)
-        left = result[0]
-        return _NO_END if left is None else b":%d\r\n" % _in_units(left, unit_ms)
-
+    shape = _time_shape(0, unit_ms)
     return lambda session, arguments: (operations.TimeToLive(arguments[1].decode()), shape)
 
 
 def _end(unit_ms: int) -> Handler:
     """The handler of EXPIRETIME or PEXPIRETIME: key"""
+    shape = _time_shape(2, unit_ms)
+    return lambda session, arguments: (operations.Get(arguments[1].decode()), shape)
+
+
+def _time_shape(field: int, unit_ms: int) -> Shape:
+    """The shape of a result that has a time, or none, in a field."""
 
     def shape(result: Outcome, session: RespSession) -> bytes:
         if type(result) is not tuple:
             return _NO_KEY if result_shapes.is_unmet(result) else result_shapes.failed(result)
-        when_ms = result[2]
-        return _NO_END if when_ms is None else b":%d\r\n" % _in_units(when_ms, unit_ms)
+        milliseconds = result[field]
+        return _NO_END if milliseconds is None else integer_reply(_in_units(milliseconds, unit_ms))
 
-    return lambda session, arguments: (operations.Get(arguments[1].decode()), shape)
+    return shape
 
 
 def _in_units(milliseconds: int, unit_ms: int) -> int:
@@ -113,18 +113,7 @@ def _in_units(milliseconds: int, unit_ms: int) -> int:
 
 
 def _row(name: str, arity: int, its_flags: str, since: str, summary: str, handler: Handler) -> Command:
-    return Command(
-        name=name,
-        arity=arity,
-        flags=flags(its_flags),
-        group="generic",
-        since=since,
-        summary=summary,
-        handler=handler,
-        first_key=1,
-        last_key=1,
-        key_step=1,
-    )
+    return command_row(name, arity, its_flags, since, summary, handler, "generic")
 
 
 ROWS: Final = (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from haptera.dialects.resp import large_lists, result_shapes
 from haptera.dialects.resp.error_words import SYNTAX, CommandFault, words_of
 from haptera.dialects.resp.reply_encoding import integer, simple
-from haptera.dialects.resp.steps import Command, Slow, flags
+from haptera.dialects.resp.steps import Command, Slow, command_row
 from haptera.errors import Failure
 from haptera.node.commands import operations
 
@@ -94,19 +94,7 @@ def _row(
     keys: tuple[int, int, int] = (1, 1, 1),
     group: str = "generic",
 ) -> Command:
-    first, last, step = keys
-    return Command(
-        name=name,
-        arity=arity,
-        flags=flags(its_flags),
-        group=group,
-        since=since,
-        summary=summary,
-        handler=handler,
-        first_key=first,
-        last_key=last,
-        key_step=step,
-    )
+    return command_row(name, arity, its_flags, since, summary, handler, group, keys)
 
 
 _ALL: Final = (1, -1, 1)

@@ -11,7 +11,7 @@ from haptera.dialects.resp.bounds import REPLY_SIZE_MAX
 from haptera.dialects.resp.error_words import ANSWER_TOO_LARGE, INVALID_CURSOR, SYNTAX, CommandFault, words_of
 from haptera.dialects.resp.redis_glob import PATTERN_SIZE_MAX, RedisGlob, redis_glob
 from haptera.dialects.resp.reply_encoding import EMPTY_ARRAY, array, bulk, error, text
-from haptera.dialects.resp.steps import Command, Slow, flags
+from haptera.dialects.resp.steps import Command, Slow, command_row
 from haptera.errors import Failure
 from haptera.node.commands import operations
 
@@ -225,15 +225,7 @@ async def _first(session: RespSession, prefix: str, *, reverse: bool, start: str
 
 
 def _row(name: str, arity: int, since: str, summary: str, handler: Handler) -> Command:
-    return Command(
-        name=name,
-        arity=arity,
-        flags=flags("readonly"),
-        group="generic",
-        since=since,
-        summary=summary,
-        handler=handler,
-    )
+    return command_row(name, arity, "readonly", since, summary, handler, "generic", (0, 0, 0))
 
 
 ROWS: Final = (

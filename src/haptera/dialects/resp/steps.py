@@ -102,3 +102,29 @@ class Command:
 def flags(text: str) -> frozenset[str]:
     """Flags from a text of words."""
     return frozenset(text.split())
+
+
+def command_row(
+    name: str,
+    arity: int,
+    its_flags: str,
+    since: str,
+    summary: str,
+    handler: Handler,
+    group: str,
+    keys: tuple[int, int, int] = (1, 1, 1),
+) -> Command:
+    """A row of the table; ``keys`` are the first key, the last one and the step between two."""
+    first_key, last_key, key_step = keys
+    return Command(
+        name=name,
+        arity=arity,
+        flags=flags(its_flags),
+        group=group,
+        since=since,
+        summary=summary,
+        handler=handler,
+        first_key=first_key,
+        last_key=last_key,
+        key_step=key_step,
+    )

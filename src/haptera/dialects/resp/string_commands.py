@@ -15,13 +15,13 @@ from haptera.dialects.resp.argument_values import (
 )
 from haptera.dialects.resp.error_words import CommandFault, error_of_many, invalid_expiry, wrong_arity
 from haptera.dialects.resp.reply_encoding import OK, ZERO
-from haptera.dialects.resp.steps import Command, flags
+from haptera.dialects.resp.steps import Command, command_row
 from haptera.key_rules import TTL_MAX_MS
 from haptera.node.commands import operations
 
 if TYPE_CHECKING:
     from haptera.dialects.resp.resp_session import RespSession
-    from haptera.dialects.resp.steps import Outcome, Step
+    from haptera.dialects.resp.steps import Handler, Outcome, Step
 
 #: Keys of one MSETNX: as many as a transact compares.
 CONDITIONAL_KEYS_MAX: Final = 128
@@ -170,20 +170,9 @@ def _length(result: Outcome, session: RespSession) -> bytes:
 
 
 def _row(
-    name: str, arity: int, its_flags: str, since: str, summary: str, handler: object, last_key: int = 1, step: int = 1
+    name: str, arity: int, its_flags: str, since: str, summary: str, handler: Handler, last_key: int = 1, step: int = 1
 ) -> Command:
-    return Command(
-        name=name,
-        arity=arity,
-        flags=flags(its_flags),
-        group="string",
-        since=since,
-        summary=summary,
-        handler=handler,  # type: ignore[arg-type]
-        first_key=1,
-        last_key=last_key,
-        key_step=step,
-    )
+    return command_row(name, arity, its_flags, since, summary, handler, "string", (1, last_key, step))
 
 
 ROWS: Final = (
