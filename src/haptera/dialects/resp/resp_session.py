@@ -252,7 +252,11 @@ class RespSession:
             return None
         self._parsed = True
         command = COMMANDS.get(arguments[0])
-        if command is None or command.arity != len(arguments) or command.subcommands is not None:
+        if (
+            command is None
+            or (command.arity != len(arguments) and (command.arity > 0 or len(arguments) < -command.arity))
+            or command.subcommands is not None
+        ):
             found = find(arguments)
             if isinstance(found, bytes):
                 if arguments[0].lower() in HTTP_WORDS:

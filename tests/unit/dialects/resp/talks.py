@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from haptera.dialects.resp.resp_session import RespSession
 from haptera.dialects.resp.resp_state import RespState
 from haptera.node.commands import ANONYMOUS, STRANGER
-from tests.unit.node.nodes import turn
+from tests.unit.node.nodes import opened, turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from haptera.node.commands import Envelope, Submission, Submitter, operations
     from haptera.node.node import Node
@@ -21,6 +22,29 @@ def command(*arguments: bytes | str | int) -> bytes:
     """A command as clients send it: an array of bulk strings."""
     parts = [each if isinstance(each, bytes) else str(each).encode() for each in arguments]
     return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
+
+
+#: Unix milliseconds at which the clock of `at_a_time` begins.
+NOW_MS = 1_900_000_000_123
+
+
+class Clock:
+    """The clocks of a node, which go on when the test says so."""
+
+    def __init__(self) -> None:
+        self.now_ms = NOW_MS
+
+    def ms(self) -> int:
+        return self.now_ms
+
+    def ns(self) -> int:
+        return self.now_ms * 1_000_000
+
+
+def at_a_time(clock: Clock | None = None, **options: Any) -> AbstractAsyncContextManager[Node]:
+    """A node whose clocks stand still, so that times to live can be compared."""
+    clock = clock or Clock()
+    return opened(clock_ms=clock.ms, monotonic_ns=clock.ns, **options)
 
 
 class PlayedFacts:

@@ -10,50 +10,58 @@ import pytest
 from haptera.dialects.resp.judged_changes import ATTEMPTS_MAX
 from haptera.node.commands import operations
 from haptera.testing import virtual_clock
-from tests.unit.dialects.resp.talks import Talk, command
-from tests.unit.node.nodes import Asked, ManualWriter, opened, turn
+from tests.unit.dialects.resp.talks import Clock, Talk, at_a_time, command
+from tests.unit.node.nodes import Asked, ManualWriter, turn
 
 OK, ONE, ZERO = b"+OK\r\n", b":1\r\n", b":0\r\n"
 
 
 @virtual_clock
-async def test_half_a_second_and_more_is_told_as_a_second() -> None:
-    async with opened() as node:
+async def test_a_key_ends_when_its_time_has_come() -> None:
+    clock = Clock()
+    async with at_a_time(clock) as node:
         talk = Talk(node)
         await talk.do("SET", "a", 1)
-        assert await talk.do("PEXPIRE", "a", 1900) == ONE
-        assert await talk.do("TTL", "a") == b":2\r\n"
         assert await talk.do("EXPIRE", "none", 1) == ZERO
+        assert await talk.do("PEXPIRE", "a", 2500) == ONE
+        assert await talk.do("TTL", "a") == b":3\r\n", "half a second and more is a second"
+        clock.now_ms += 1001
+        assert await talk.do("TTL", "a") == b":1\r\n"
+        clock.now_ms += 1498
+        assert await talk.say(command("PTTL", "a") + command("TTL", "a")) == b":1\r\n:0\r\n"
+        clock.now_ms += 1
+        assert await talk.do("GET", "a") == b"$-1\r\n"
+        assert await talk.do("TTL", "a") == b":-2\r\n"
 
 
 @virtual_clock
 async def test_times_are_told_in_seconds_and_milliseconds_from_now_and_from_the_epoch() -> None:
-    async with opened() as node:
+    async with at_a_time() as node:
         talk = Talk(node)
         now_ms = talk.session.now_ms()
         await talk.do("SET", "a", 1)
         for name in ("TTL", "PTTL", "EXPIRETIME", "PEXPIRETIME"):
             assert await talk.do(name, "a") == b":-1\r\n"
             assert await talk.do(name, "none") == b":-2\r\n"
-        for words in (
-            ("EXPIRE", "a", 100),
-            ("PEXPIRE", "a", 100_000),
-            ("EXPIREAT", "a", now_ms // 1000 + 100),
-            ("PEXPIREAT", "a", now_ms + 100_000),
+        for name, number, to_live_ms in (
+            ("EXPIRE", 100, 100_000),
+            ("PEXPIRE", 100_000, 100_000),
+            ("EXPIREAT", now_ms // 1000 + 100, 100_000 - now_ms % 1000),
+            ("PEXPIREAT", now_ms + 100_000, 100_000),
         ):
-            assert await talk.do(*words) == ONE
-            assert await talk.do("TTL", "a") in {b":99\r\n", b":100\r\n"}
+            assert await talk.do(name, "a", number) == ONE
+            assert await talk.do("TTL", "a") == b":100\r\n"
             left_ms = int((await talk.do("PTTL", "a"))[1:])
-            assert 98_900 < left_ms <= 100_000
+            assert left_ms == to_live_ms
             end_ms = int((await talk.do("PEXPIRETIME", "a"))[1:])
-            assert abs(end_ms - left_ms - talk.session.now_ms()) < 1000
+            assert end_ms == left_ms + now_ms
             assert int((await talk.do("EXPIRETIME", "a"))[1:]) == (end_ms + 500) // 1000
 
 
 @pytest.mark.parametrize("words", [("EXPIRE", -1), ("EXPIRE", 0), ("PEXPIRE", -5), ("EXPIREAT", 1), ("PEXPIREAT", 1)])
 @virtual_clock
 async def test_a_time_that_is_over_removes_the_key_at_once(words: tuple[str, int]) -> None:
-    async with opened() as node:
+    async with at_a_time() as node:
         talk = Talk(node)
         await talk.do("SET", "a", 1)
         name, number = words
@@ -63,7 +71,7 @@ async def test_a_time_that_is_over_removes_the_key_at_once(words: tuple[str, int
 
 @virtual_clock
 async def test_conditions_compare_the_times() -> None:
-    async with opened() as node:
+    async with at_a_time() as node:
         talk = Talk(node)
         await talk.do("SET", "a", 1)
         for seconds, condition, reply in [
@@ -90,7 +98,7 @@ async def test_conditions_compare_the_times() -> None:
 
 @virtual_clock
 async def test_a_key_loses_its_end_once() -> None:
-    async with opened() as node:
+    async with at_a_time() as node:
         talk = Talk(node)
         await talk.do("SETEX", "a", 100, 1)
         assert await talk.do("PERSIST", "a") == ONE
@@ -115,14 +123,14 @@ async def test_a_key_loses_its_end_once() -> None:
 )
 @virtual_clock
 async def test_wrong_arguments_have_the_words_of_redis(words: tuple[str | int, ...], reply: str) -> None:
-    async with opened() as node:
+    async with at_a_time() as node:
         assert await Talk(node).do(*words) == b"-%s\r\n" % reply.encode()
 
 
 @virtual_clock
 async def test_a_change_that_is_judged_is_judged_again_when_another_came_between() -> None:
     writer = ManualWriter()
-    async with opened(writer=writer) as node:
+    async with at_a_time(writer=writer) as node:
         Asked(node, operations.Set("a", b"1", ttl_ms=100_000))
         await writer.write_all()
         talk = Talk(node)
@@ -142,7 +150,7 @@ async def test_a_change_that_is_judged_is_judged_again_when_another_came_between
 
 @virtual_clock
 async def test_a_change_that_others_always_overtake_ends_with_an_error() -> None:
-    async with opened() as node:
+    async with at_a_time() as node:
         Asked(node, operations.Set("a", b"1", ttl_ms=100_000))
         await node.drain()
         talk = Talk(node)

@@ -6,15 +6,14 @@ import pytest
 
 from haptera.dialects.resp.reply_encoding import bulk
 from haptera.testing import virtual_clock
-from tests.unit.dialects.resp.talks import Talk, command
-from tests.unit.node.nodes import opened
+from tests.unit.dialects.resp.talks import Talk, at_a_time, command
 
 OK, NULL, ONE, ZERO = b"+OK\r\n", b"$-1\r\n", b":1\r\n", b":0\r\n"
 
 
 @virtual_clock
 async def test_keys_are_counted_and_removed() -> None:
-    async with opened() as node:
+    async with at_a_time() as node:
         talk = Talk(node)
         await talk.do("MSET", "a", 1, "b", 2, "c", 3)
         assert await talk.do("EXISTS", "a") == ONE
@@ -31,7 +30,7 @@ async def test_keys_are_counted_and_removed() -> None:
 
 @virtual_clock
 async def test_a_key_is_renamed_with_its_time_to_live() -> None:
-    async with opened() as node:
+    async with at_a_time() as node:
         talk = Talk(node)
         assert await talk.do("RENAME", "a", "b") == b"-ERR no such key\r\n"
         assert await talk.do("RENAMENX", "a", "b") == b"-ERR no such key\r\n"
@@ -49,7 +48,7 @@ async def test_a_key_is_renamed_with_its_time_to_live() -> None:
 
 @virtual_clock
 async def test_all_keys_are_counted_and_removed() -> None:
-    async with opened() as node:
+    async with at_a_time() as node:
         talk = Talk(node)
         for name in ("FLUSHALL", "FLUSHDB"):
             for words in ((), ("ASYNC",), ("sync",)):
@@ -63,7 +62,7 @@ async def test_all_keys_are_counted_and_removed() -> None:
 
 @virtual_clock
 async def test_keys_count_with_the_words_of_redis() -> None:
-    async with opened() as node:
+    async with at_a_time() as node:
         talk = Talk(node)
         assert await talk.say(command("INCR", "n") * 3 + command("DECR", "n")) == b":1\r\n:2\r\n:3\r\n:2\r\n"
         assert await talk.do("INCRBY", "n", 40) == b":42\r\n"
@@ -84,7 +83,7 @@ async def test_keys_count_with_the_words_of_redis() -> None:
 @pytest.mark.parametrize("key", [b"", b"\xff", b"a\0b", b"k" * 4097])
 @virtual_clock
 async def test_keys_that_the_store_cannot_hold_are_invalid(key: bytes) -> None:
-    async with opened() as node:
+    async with at_a_time() as node:
         talk = Talk(node)
         for words in (
             ("DEL", key),
