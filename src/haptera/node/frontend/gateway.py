@@ -72,23 +72,27 @@ class Gateway:
         self.metrics.requests_rate_limited_total += count - admitted
         return admitted, failure(Code.RATE_LIMITED, {"retry_after_ms": wait_ms}, outcome="not_applied")
 
-    def count(self, op: Operation) -> None:
-        """Count a command."""
+    def count(self, op: Operation, number: int = 1) -> None:
+        """Count a command, or a number of its kind."""
         kind = type(operations.read_of(op))
-        self._counts[_NAMES[kind]] += 1
+        self._counts[_NAMES[kind]] += number
         if isinstance(op, Write):
-            self.metrics.kv_writes_total += 1
+            self.metrics.kv_writes_total += number
         elif kind is operations.OpenScan:
-            self.metrics.kv_scans_total += 1
+            self.metrics.kv_scans_total += number
         else:
-            self.metrics.kv_reads_total += 1
+            self.metrics.kv_reads_total += number
 
     def followed(
         self, caller: AuditCaller, commands: Sequence[Envelope], done: Callable[[list[Result]], None]
     ) -> Callable[[list[Result]], None]:
         """Return what is to be called with the results of a batch: it counts and records them, and calls ``done``."""
-        for command in commands:
-            self.count(command.op)
+        kinds = [type(command.op) for command in commands]
+        if kinds and kinds.count(kinds[0]) == len(kinds) and kinds[0] is not operations.AsOf:  # as in most batches
+            self.count(commands[0].op, len(kinds))
+        else:
+            for command in commands:
+                self.count(command.op)
         batch = SubmittedBatch(caller, commands, time.perf_counter())
 
         def finished(results: list[Result]) -> None:
