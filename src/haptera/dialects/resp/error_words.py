@@ -25,6 +25,7 @@ INVALID_CURSOR: Final = error("ERR invalid cursor")
 NO_LOGIN: Final = error("NOAUTH Authentication required.")
 WRONG_PASSWORD: Final = error("WRONGPASS invalid username-password pair or user is disabled.")
 VALUE_TOO_LARGE: Final = error("ERR string exceeds maximum allowed size (proto-max-bulk-len)")
+COMMAND_TOO_LARGE: Final = error("ERR the command, or its reply, is larger than this server takes")
 ANSWER_TOO_LARGE: Final = error("ERR the reply would be larger than this server sends")
 
 #: Characters of a command and of its arguments that the words about an unknown one repeat, as in Redis.
@@ -103,7 +104,7 @@ _WORDS: Final[dict[int, bytes | Callable[[Failure], str]]] = {
     Code.AUTHENTICATION_FAILED: WRONG_PASSWORD,
     Code.AUTHENTICATION_LOCKED: _later,
     Code.PERMISSION_DENIED: _denied,
-    Code.MESSAGE_TOO_LARGE: ANSWER_TOO_LARGE,
+    Code.MESSAGE_TOO_LARGE: COMMAND_TOO_LARGE,
     Code.TOO_MANY_REQUESTS: _later,
     Code.RATE_LIMITED: _later,
     Code.KEY_NOT_FOUND: NO_SUCH_KEY,

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _STRING: Final = simple("string")
 _NONE: Final = simple("none")
+#: Bytes of values that are looked at and not sent.
+_ANY_SIZE: Final = 1 << 62
 
 
 def delete(session: RespSession, arguments: list[bytes]) -> Step:
@@ -31,7 +33,7 @@ def exists(session: RespSession, arguments: list[bytes]) -> Step:
     """EXISTS key [key ...]: a key that is named twice counts twice."""
     if len(arguments) == 2:
         return operations.Exists(arguments[1].decode()), result_shapes.one_if_true
-    return large_lists.read(session, [key.decode() for key in arguments[1:]], _count_of_found)
+    return large_lists.read(session, [key.decode() for key in arguments[1:]], _count_of_found, _ANY_SIZE)
 
 
 def _count_of_found(result: Outcome, session: RespSession) -> bytes:

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from haptera.dialects.resp.steps import Shape, Step
 
 
-def read(session: RespSession, keys: list[str], shape: Shape) -> Step:
-    """A read of the entries of some keys."""
+def read(session: RespSession, keys: list[str], shape: Shape, limit: int = REPLY_SIZE_MAX) -> Step:
+    """A read of the entries of some keys, whose values have ``limit`` bytes at most where they are many."""
     op = operations.GetMany(keys)
     if len(keys) <= KEYS_AT_ONCE_MAX:
         return op, shape
 
     async def run() -> bytes:
-        return shape(await session.caller.read(op, REPLY_SIZE_MAX), session)
+        return shape(await session.caller.read(op, limit), session)
 
     return Slow(run)
 

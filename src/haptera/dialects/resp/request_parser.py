@@ -133,6 +133,8 @@ class RequestParser:
         buffer = self._buffer
         while not self._left:
             if self._at == len(buffer):
+                if buffer:  # it may have held a large value
+                    self._buffer, self._at = bytearray(), 0
                 return None
             if buffer[self._at] != _ARRAY:
                 words = self._inline()

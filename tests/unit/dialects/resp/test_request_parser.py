@@ -10,6 +10,8 @@ from haptera.dialects.resp.bounds import ARGUMENTS_MAX, BULK_SIZE_MAX, LINE_SIZE
 from haptera.dialects.resp.request_parser import ProtocolFault, RequestParser
 from tests.unit.dialects.resp.talks import command
 
+MIB = 1024 * 1024
+
 
 def parsed(*pieces: bytes, limited: bool = False) -> list[list[bytes]]:
     """The commands in some bytes, which arrive in these pieces."""
@@ -161,3 +163,17 @@ def test_what_is_held_and_missing_is_told() -> None:
     parser.feed(b"defghij\r\n")
     assert parser.next() == [b"GET", b"abcdefghij"]
     assert (parser.idle, parser.held, parser.missing) == (True, 0, None)
+
+
+def test_a_large_command_leaves_no_memory_behind() -> None:
+    parser = RequestParser()
+    data = command("SET", "k", bytes(BULK_SIZE_MAX))
+    tracemalloc.start()
+    try:
+        for at in range(0, len(data), MIB):
+            parser.feed(data[at : at + MIB])
+            parser.next()
+        assert parser.next() is None
+        assert tracemalloc.get_traced_memory()[0] < MIB
+    finally:
+        tracemalloc.stop()

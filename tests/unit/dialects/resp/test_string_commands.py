@@ -218,5 +218,11 @@ async def test_a_reply_that_is_too_large_is_refused() -> None:
         await talk.do("SET", "a", b"x" * VALUE_SIZE_MAX)
         assert await talk.do("MGET", *["a"] * 9) == b"-ERR the reply would be larger than this server sends\r\n"
         talk.send(command("MGET", *["a"] * 600))
-        assert await talk.waited() == b"-ERR the reply would be larger than this server sends\r\n"
+        assert await talk.waited() == b"-ERR the command, or its reply, is larger than this server takes\r\n"
+        talk.send(command("EXISTS", *["a"] * 600))
+        assert await talk.waited() == b":600\r\n"
+        large = b"x" * (VALUE_SIZE_MAX - 100)
+        for name in ("MSET", "MSETNX"):
+            said = await talk.do(name, "b", large, "c", large, "d", large)
+            assert said == b"-ERR the command, or its reply, is larger than this server takes\r\n"
         assert len(await talk.do("MGET", "a", "a")) > 2 * VALUE_SIZE_MAX
