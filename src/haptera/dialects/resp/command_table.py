@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from haptera.dialects.resp import (
+    compare_and_set,
     counter_commands,
     expiry_commands,
     key_commands,
     scan_commands,
     string_commands,
+    transaction,
 )
 from haptera.dialects.resp.error_words import unknown_command, unknown_subcommand, wrong_arity
 
@@ -22,6 +24,8 @@ _ROWS: Final[tuple[Command, ...]] = (
     *key_commands.ROWS,
     *expiry_commands.ROWS,
     *scan_commands.ROWS,
+    *compare_and_set.ROWS,
+    *transaction.ROWS,
 )
 #: The rows by the commands' names in lower case.
 BY_NAME: Final[dict[str, Command]] = {row.name: row for row in _ROWS}

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 
 class HeldBytes:
-    """Of one session: the bytes in ``parser``, the values in results, and ``reply``, of a reply that is being made.
+    """Of one session: the bytes in ``parser``, the values in results, those of a reply that is being made, and those
+    that are ``kept`` by parts of the dialect.
 
     ``is_told`` says whether the connection has been told of anything that may be over by now.
     """
 
-    __slots__ = ("_charged", "_connection", "_expecting", "_parser", "_reply")
+    __slots__ = ("_charged", "_connection", "_expecting", "_parser", "_reply", "kept")
 
     def __init__(self, connection: FrontendConnection, parser: RequestParser) -> None:
         self._connection = connection
@@ -28,16 +29,17 @@ class HeldBytes:
         self._expecting = False
         self._charged = 0
         self._reply = 0
+        self.kept = 0
 
     @property
     def is_told(self) -> bool:
         """Whether the connection knows of bytes, or of an unfinished command."""
-        return self._expecting or self._charged > 0
+        return self._expecting or self._charged > 0 or self.kept > 0
 
     def hold_reply(self, size: int) -> bool:
         """Hold so many bytes of a reply that is being made; False where that is more than there may be."""
         self._reply = size
-        self._charged = self._parser.held + size
+        self._charged = self._parser.held + self.kept + size
         return self._connection.charge(self._charged)
 
     def tell(self, groups: Iterable[ReplyGroup], *, blocked: bool, parsed: bool) -> bool:
@@ -53,7 +55,7 @@ class HeldBytes:
         if not blocked and not parser.idle and not self._expecting:
             connection.expect(parser.missing)
             self._expecting = True
-        self._charged = parser.held + self._reply + sum(group.held for group in groups)
+        self._charged = parser.held + self.kept + self._reply + sum(group.held for group in groups)
         affordable = connection.charge(self._charged)
         if blocked and (not affordable or parser.unparsed > UNPARSED_SIZE_MAX):
             connection.pause_reading()

@@ -10,6 +10,7 @@ pipeline stays in the bytes that have been read, and then in the sockets.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from functools import partial
@@ -28,16 +29,16 @@ from haptera.dialects.resp.judged_changes import decide
 from haptera.dialects.resp.reply_encoding import NULL, NULL_ARRAY, error, push
 from haptera.dialects.resp.reply_group import ReplyGroup
 from haptera.dialects.resp.request_parser import ProtocolFault, RequestParser
+from haptera.dialects.resp.session_hooks import SessionHooks
 from haptera.dialects.resp.steps import Judged, Many, Slow
 from haptera.node.commands import Envelope, operations
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Sequence
 
     from haptera.dialects.resp.reply_encoding import Version
     from haptera.dialects.resp.resp_state import RespState
-    from haptera.dialects.resp.steps import Command, Gate, Outcome, Shape, Step
+    from haptera.dialects.resp.steps import Command, Outcome, Shape, Step
     from haptera.errors import Failure
     from haptera.node.commands import Result
     from haptera.node.frontend import FrontendConnection
@@ -50,20 +51,18 @@ _HELD: Final = b""
 _NO_ROOM: Final = error("OOM too many unfinished requests are held")
 
 
-class RespSession:
+class RespSession(SessionHooks):
     """The session of one connection (`haptera.node.frontend.DialectSession`).
 
     ``protocol`` is the version that its replies have, and ``null`` and ``null_array`` are those of that version.
-    ``gates`` are asked before each command. ``at_end`` is called when the connection is gone, and when it is reset.
-    ``state`` is shared by the connections of the listener, and ``attributes`` are for the parts of the dialect.
+    ``state`` is shared by the connections of the listener.
     """
 
     def __init__(self, connection: FrontendConnection, state: RespState) -> None:
+        super().__init__()
         self.connection = connection
         self.state = state
-        self.gates: tuple[Gate, ...] = ()
-        self.at_end: list[Callable[[], None]] = []
-        self.attributes: dict[str, Any] = {}
+        state.sessions[self.caller.number] = self
         self.set_protocol(2)
         self._parser = RequestParser()
         self._held = HeldBytes(connection, self._parser)
@@ -113,15 +112,26 @@ class RespSession:
         waiter = self.connection.loop.create_future()
 
         def done(results: list[Result]) -> None:
+            if self.on_change:
+                self.note_changes([command.op for command in commands], results)
             if not waiter.done():
                 waiter.set_result(results)
 
-        self.caller.submit(commands, done)
-        return await waiter  # type: ignore[no-any-return]
+        submission = self.caller.submit(commands, done)
+        try:
+            return await waiter  # type: ignore[no-any-return]
+        except asyncio.CancelledError:  # no one waits for them any more
+            for position in range(len(commands)):
+                self.caller.commands.drop(submission, position)
+            raise
 
     def hold(self, size: int) -> bool:
         """Say how many bytes of its reply a `Slow` command holds; False where that is more than there may be."""
         return self._held.hold_reply(size)
+
+    def keep(self, change: int) -> None:
+        """Say that a part of the dialect keeps so many bytes more for the connection, or less."""
+        self._held.kept += change
 
     def push(self, items: Sequence[bytes]) -> None:
         """Send a message that answers no command, between two replies."""
@@ -134,12 +144,6 @@ class RespSession:
     def close_when_answered(self) -> None:
         """Take no command any more, and close the connection behind the last reply."""
         self._stopping = True
-
-    def leave(self) -> None:
-        """Have all parts forget what they keep for the connection: it is gone, or reset."""
-        callbacks, self.at_end = self.at_end, []
-        for callback in callbacks:
-            callback()
 
     # -- called by the connection -----------------------------------------------------------------------------------
 
@@ -154,6 +158,7 @@ class RespSession:
     def resume(self) -> None:
         """There is room for replies."""
         self._deliver()
+        self.tell_room()
         self._advance()
 
     def refusal(self, reason: Failure) -> bytes:
@@ -168,6 +173,7 @@ class RespSession:
     def lost(self) -> None:
         """The connection is gone: take back its writes that are not with the disk."""
         self._stopping = True
+        self.state.sessions.pop(self.caller.number, None)
         self.leave()
         if self._slow is not None:
             self._slow.cancel()
@@ -262,6 +268,7 @@ class RespSession:
                 if arguments[0].lower() in HTTP_WORDS:
                     self._stopping = True
                     return None
+                self.tell_fault()
                 return found
             command = found
         if not self._come_in and (refused := self._refused(command)) is not None:
@@ -286,13 +293,14 @@ class RespSession:
         return None
 
     def _step(self, command: Command, arguments: list[bytes]) -> Step:
+        reply = self.reply_of_gates(command, arguments) if self.gates else None
+        return self.step_of(command, arguments) if reply is None else reply
+
+    def step_of(self, command: Command, arguments: list[bytes]) -> Step:
+        """What the handler of a command gives, or the error for its arguments."""
         try:
-            if self.gates:
-                for gate in self.gates:
-                    reply = gate(command, arguments)
-                    if reply is not None:
-                        return reply
-            return command.handler(self, arguments)
+            step = command.handler(self, arguments)
+            return self.wrapped(command, arguments, step) if self.wraps else step
         except CommandFault as fault:
             return fault.reply
         except UnicodeDecodeError:
@@ -386,6 +394,8 @@ class RespSession:
         group.results = results
         if group.writes and group.envelopes:
             self._writes -= 1
+            if self.on_change:
+                self.note_changes([envelope.op for envelope in group.envelopes], results)
         self._deliver()
         if not self._advancing:
             self._advance()

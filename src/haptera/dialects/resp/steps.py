@@ -60,6 +60,8 @@ Step = bytes | tuple["operations.Operation", Shape] | Many | Judged | Slow
 Handler = Callable[["RespSession", list[bytes]], Step]
 #: Asked before each command with its row and its arguments: a reply in its place, or None to go on.
 Gate = Callable[["Command", list[bytes]], "bytes | None"]
+#: Given what the handler of a command has given, with its row and its arguments: the step that is taken in its place.
+Wrap = Callable[["Command", list[bytes], Step], Step]
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from haptera.dialects.resp.argument_values import (
     integer,
     set_options,
 )
+from haptera.dialects.resp.compare_and_set import set_if_value, value_condition
 from haptera.dialects.resp.error_words import CommandFault, error_of_many, invalid_expiry, wrong_arity
 from haptera.dialects.resp.reply_encoding import OK, ZERO
 from haptera.dialects.resp.steps import Command, command_row
@@ -33,13 +34,16 @@ def get(session: RespSession, arguments: list[bytes]) -> Step:
 
 
 def set_value(session: RespSession, arguments: list[bytes]) -> Step:
-    """SET key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT s | PXAT ms | KEEPTTL]"""
+    """SET key value [NX | XX | IFEQ value | IFNE value] [GET] [EX s | PX ms | EXAT s | PXAT ms | KEEPTTL]"""
     if len(arguments) == 3:
         return operations.Set(arguments[1].decode(), arguments[2]), result_shapes.done
-    options = set_options(arguments[3:], OPTIONS_OF_SET)
+    condition = value_condition(arguments[3:])
+    options = set_options(arguments[3:] if condition is None else condition[2], OPTIONS_OF_SET)
     ttl_ms = None
     if options.expiry is not None:
         ttl_ms = expiry("set", *options.expiry, session.now_ms)
+    if condition is not None:
+        return set_if_value(arguments[1].decode(), arguments[2], *condition[:2], options, ttl_ms)
     return set_as_asked(arguments[1].decode(), arguments[2], options, ttl_ms)
 
 

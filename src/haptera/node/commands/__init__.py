@@ -8,6 +8,7 @@ from haptera.node.write_batch import DROPPED, Submission
 from haptera.state import (
     Replayed,
     Result,
+    limits,
     operations,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "Result",
     "Submission",
     "Submitter",
+    "limits",
     "operations",
 ]

@@ -72,6 +72,9 @@ class PlayedCaller:
         self.batches.append([each.op for each in commands])
         return self.commands.submit(self.submitter, commands, done)
 
+    async def check(self, op: operations.SetMany | operations.DeleteMany) -> Any:
+        return await self.commands.turns.run(self, self.commands.check_steps(self.submitter, op))
+
     async def open_scan(self, op: operations.OpenScan) -> Any:
         return await self.commands.open_scan(self.submitter, op, None, self)
 

@@ -1,0 +1,304 @@
+"""The commands of a transaction as one change of the store.
+
+First the operations of the commands are sent as they are, in one transact, which costs no read. Where one of them
+fails, Redis would go on with the others, and the store makes none. So then the commands run on a view of the store
+(`haptera.dialects.resp.store_view`), and the changes that succeed in it are sent with the versions of the entries by
+which they were judged. If one of those has changed meanwhile, nothing is made, and all is judged again. Each attempt is
+atomic, so the replies are those of the commands in a row, with nothing between them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from haptera.dialects.resp.error_words import NOT_IN_A_TRANSACTION, words_of
+from haptera.dialects.resp.steps import Judged, Many, Slow
+from haptera.dialects.resp.store_view import StoreView
+from haptera.errors import Code, Failure, failure
+from haptera.node.commands import Envelope, limits, operations
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Mapping, Sequence
+
+    from haptera.dialects.resp.resp_session import RespSession
+    from haptera.dialects.resp.steps import Outcome, Step
+    from haptera.dialects.resp.store_view import Entry
+    from haptera.node.commands import Result
+
+#: Attempts on entries that others change meanwhile. Of so many changes of one key that come together each attempt makes
+#: one at least, so one of them waits for no more than this many writes to the disk.
+ATTEMPTS_MAX: Final = 128
+#: Commands that run on a view in one turn of the loop: some milliseconds.
+VIEWED_MAX: Final = 1024
+#: Operations and compares that one transact takes.
+PARTS_MAX: Final = limits.TRANSACT_PARTS_MAX
+
+#: The failures of an operation that Redis answers with a reply of their own, and goes on.
+_UNMET: Final = frozenset(
+    map(int, (Code.KEY_NOT_FOUND, Code.VERSION_MISMATCH, Code.KEY_EXISTS, Code.NOT_AN_INTEGER, Code.INTEGER_OVERFLOW))
+)
+_READS: Final = (operations.Get, operations.Exists, operations.TimeToLive, operations.GetMany)
+
+
+class Refused(Exception):
+    """None of the commands is run: ``reason`` says why."""
+
+    def __init__(self, reason: Failure) -> None:
+        super().__init__(reason.name)
+        self.reason = reason
+
+
+async def execute(session: RespSession, steps: Sequence[Step], watched: Mapping[str, int]) -> list[bytes] | None:
+    """Run commands in a row with nothing between them, if the ``watched`` keys have these versions still (0: missing).
+
+    Returns the replies, or None where a watched key has another version. Raises Refused where nothing was changed, or
+    where it is not known.
+    """
+    execution = _Execution(session, steps, watched)
+    return await execution.run()
+
+
+class _Execution:
+    def __init__(self, session: RespSession, steps: Sequence[Step], watched: Mapping[str, int]) -> None:
+        self._session = session
+        self._caller = session.caller
+        self._steps = steps
+        self._watched = watched
+
+    async def run(self) -> list[bytes] | None:
+        parts = _plain_parts(self._steps)
+        if parts is not None and (replies := await self._as_they_are(parts)) is not None:
+            return replies
+        if len(self._steps) > VIEWED_MAX:
+            raise Refused(_too_large())
+        for _ in range(ATTEMPTS_MAX):
+            view = StoreView(self._look, self._caller.facts.read_time_ms())
+            replies = [self._reply(step, view) for step in self._steps]
+            if self._is_changed() or any(self._watched.get(key, of) != of for key, of in view.judged.items()):
+                return None
+            if not view.made:
+                return replies
+            versions = {**view.judged, **self._watched}
+            if await self._made(versions, _changes(view)) is not None:
+                return replies
+        raise Refused(failure(Code.TOO_MANY_REQUESTS, {"attempts_max": ATTEMPTS_MAX}, outcome="not_applied"))
+
+    # -- as they are ------------------------------------------------------------------------------------------------
+
+    async def _as_they_are(self, parts: list[list[operations.Operation]]) -> list[bytes] | None:
+        """The replies where each operation succeeds; None where that is to be judged."""
+        flat = [each for part in parts for op in part for each in _singles(op)]
+        if all(isinstance(op, _READS) for op in flat) or len(self._watched) > PARTS_MAX:
+            return None
+        if len(flat) <= PARTS_MAX:
+            results: Sequence[Any] | None = await self._made(self._watched, flat)
+        elif self._watched or (together := _one_set_many(flat)) is None:
+            return None
+        else:
+            results = await self._set_together(together, len(flat))
+        if results is None:
+            return None
+        replies, at = [], 0
+        for step, part in zip(self._steps, parts, strict=True):
+            outcomes: list[Outcome] = []
+            for op in part:
+                count = len(_singles(op))
+                outcomes.append(_whole(op, results[at : at + count]))
+                at += count
+            replies.append(_shaped(step, outcomes, self._session))
+        return replies
+
+    async def _set_together(self, op: operations.SetMany, count: int) -> list[Any]:
+        envelope = await self._caller.check(op)
+        if isinstance(envelope, Failure):
+            raise Refused(envelope)
+        result = await self._submitted(envelope)
+        if not isinstance(result, tuple):
+            raise Refused(_failure_of(result))
+        self._note(result[0])
+        return [(result[0], None)] * count
+
+    # -- on a view --------------------------------------------------------------------------------------------------
+
+    def _look(self, keys: Sequence[str]) -> list[Entry | Failure | None]:
+        found: list[Result] = []
+        self._caller.submit([Envelope(operations.Get(key)) for key in keys], found.extend)
+        assert len(found) == len(keys), "reads are answered at once"
+        return [_found(result) for result in found]
+
+    def _reply(self, step: Step, view: StoreView) -> bytes:
+        """Run one command on the view."""
+
+        def ask(op: operations.Operation) -> Outcome:
+            result = view.run(op)
+            assert isinstance(result, tuple | Failure)
+            return result
+
+        try:
+            if isinstance(step, bytes):
+                return step
+            if isinstance(step, Slow):
+                return NOT_IN_A_TRANSACTION
+            if isinstance(step, Judged):
+                return _verdict(step, ask)
+            ops = step.operations if isinstance(step, Many) else step[:1]
+            return _shaped(step, [ask(op) for op in ops], self._session)
+        except LookupError:
+            return NOT_IN_A_TRANSACTION
+
+    def _is_changed(self) -> bool:
+        """Whether a watched key has another version."""
+        if not self._watched:
+            return False
+        for found, version in zip(self._look([*self._watched]), self._watched.values(), strict=True):
+            if isinstance(found, Failure):
+                raise Refused(found)
+            if version != (0 if found is None else found[1]):
+                return True
+        return False
+
+    # -- the store --------------------------------------------------------------------------------------------------
+
+    async def _made(self, versions: Mapping[str, int], ops: list[operations.OfOneKey]) -> tuple[Any, ...] | None:
+        """The results of operations that were made while the keys had these versions; None if they were not made."""
+        if len(versions) > PARTS_MAX or len(ops) > PARTS_MAX:
+            raise Refused(_too_large())
+        compares = [operations.Compare(key, "version", "=", version) for key, version in versions.items()]
+        result = await self._submitted(Envelope(operations.Transact(compares, ops)))
+        if isinstance(result, tuple):
+            succeeded, version, results = result
+            if succeeded and version is not None:
+                self._note(version)
+            given: tuple[Any, ...] = results
+            return given if succeeded else None
+        reason = _failure_of(result)
+        if reason.code in _UNMET:
+            return None
+        raise Refused(reason)
+
+    def _note(self, version: int) -> None:
+        for note in self._session.on_change:
+            note(version)
+
+    async def _submitted(self, envelope: Envelope) -> Result:
+        done: asyncio.Future[Result] = self._session.connection.loop.create_future()
+
+        def finish(results: list[Result]) -> None:
+            if not done.done():
+                done.set_result(results[0])
+
+        submission = self._caller.submit([envelope], finish)
+        try:
+            return await done
+        finally:
+            if not done.done() or done.cancelled():
+                self._caller.commands.drop(submission, 0)
+
+
+def _verdict(step: Judged, ask: Callable[[operations.Operation], Outcome]) -> bytes:
+    """The reply of a change that is judged by the entry of its key, as `judged_changes` has it."""
+    found = ask(operations.Get(step.key))
+    if isinstance(found, Failure) and found.code != Code.KEY_NOT_FOUND:
+        return words_of(found)
+    verdict = step.judge(None if isinstance(found, Failure) else found)
+    if isinstance(verdict, bytes):
+        return verdict
+    change, reply = verdict
+    made = ask(change)
+    return words_of(made) if isinstance(made, Failure) else reply
+
+
+def _plain_parts(steps: Sequence[Step]) -> list[list[operations.Operation]] | None:
+    """The operations of each command; None where one is judged by what it reads, or can be no part of a transact."""
+    parts: list[list[operations.Operation]] = []
+    for step in steps:
+        if isinstance(step, bytes):
+            parts.append([])
+        elif isinstance(step, Slow | Judged):
+            return None
+        else:
+            parts.append(list(step.operations) if isinstance(step, Many) else [step[0]])
+    possible = all(op.of_one_key or isinstance(op, _OF_MANY_KEYS) for part in parts for op in part)
+    return parts if possible else None
+
+
+_OF_MANY_KEYS: Final = (operations.GetMany, operations.SetMany, operations.DeleteMany)
+
+
+def _singles(op: operations.Operation) -> list[operations.OfOneKey]:
+    """An operation as operations of one key each."""
+    if isinstance(op, operations.GetMany):
+        return [operations.Get(key) for key in op.keys]
+    if isinstance(op, operations.SetMany):
+        return [operations.Set(key, value, ttl_ms=op.ttl_ms) for key, value in dict(op.items).items()]
+    if isinstance(op, operations.DeleteMany):
+        return [operations.Delete(key) for key in dict.fromkeys(op.keys)]
+    assert isinstance(op, operations.Read | operations.Write)
+    return [op]
+
+
+def _whole(op: operations.Operation, results: Sequence[Any]) -> Outcome:
+    """The result of an operation from those of its `_singles`."""
+    if isinstance(op, operations.GetMany):
+        return (list(results),)
+    if isinstance(op, operations.SetMany):
+        return (results[-1][0],)
+    if isinstance(op, operations.DeleteMany):
+        versions = [version for deleted, version, _ in results if deleted]
+        return (len(versions), versions[-1] if versions else None)
+    result: tuple[Any, ...] | None = results[0]
+    return failure(Code.KEY_NOT_FOUND, outcome="not_applied") if result is None else result
+
+
+def _one_set_many(ops: Sequence[operations.Operation]) -> operations.SetMany | None:
+    """Plain sets of one time to live as one operation, which may be of many more keys than a transact."""
+    items: list[tuple[str, bytes]] = []
+    ttls = set()
+    for op in ops:
+        if not isinstance(op, operations.Set) or op != operations.Set(op.key, op.value, ttl_ms=op.ttl_ms):
+            return None
+        items.append((op.key, op.value))
+        ttls.add(op.ttl_ms)
+    return operations.SetMany(items, ttl_ms=ttls.pop()) if len(ttls) == 1 else None
+
+
+def _shaped(step: Step, outcomes: Sequence[Outcome], session: RespSession) -> bytes:
+    if isinstance(step, bytes):
+        return step
+    assert not isinstance(step, Slow | Judged)
+    return step.shape(outcomes, session) if isinstance(step, Many) else step[1](outcomes[0], session)
+
+
+def _changes(view: StoreView) -> list[operations.OfOneKey]:
+    """The changes that a view has made, each key's together where they would be too many."""
+    if len(view.made) <= PARTS_MAX or view.renamed:
+        return view.made
+    return [
+        operations.Delete(key)
+        if change.value is None
+        else operations.Set(key, change.value, ttl_ms=change.ttl_ms, keep_ttl=change.keep_ttl)
+        for key, change in view.net.items()
+    ]
+
+
+def _found(result: Result) -> Entry | Failure | None:
+    """An entry as a view takes it. Another refusal than of a permission is one of all commands."""
+    if isinstance(result, tuple):
+        value, version, expires_at_ms = result
+        return (value, version, expires_at_ms)
+    reason = _failure_of(result)
+    if reason.code == Code.KEY_NOT_FOUND:
+        return None
+    if reason.code == Code.PERMISSION_DENIED:
+        return reason
+    raise Refused(reason)
+
+
+def _failure_of(result: Result) -> Failure:
+    assert isinstance(result, Failure), "a command without an id is not replayed"
+    return result
+
+
+def _too_large() -> Failure:
+    return failure(Code.TRANSACTION_TOO_LARGE, {"limit": PARTS_MAX}, outcome="not_applied")

@@ -1,0 +1,73 @@
+"""The places of a session where parts of the dialect take part in its work: transactions, subscriptions, tracking."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from haptera.node.commands import operations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from haptera.dialects.resp.steps import Command, Gate, Step, Wrap
+    from haptera.node.commands import Result
+
+
+class SessionHooks:
+    """What the parts of the dialect have put into one session.
+
+    ``gates`` are asked before each command, and ``wraps`` may change what its handler gives. ``on_fault`` is called for
+    a command that is unknown or has too few or too many arguments, ``on_change`` with the version of each change that
+    the connection makes, ``at_room`` when there is room for replies again. ``at_end`` is called when the connection is
+    gone, and when it is reset. ``attributes`` are for the parts themselves.
+    """
+
+    def __init__(self) -> None:
+        self.gates: tuple[Gate, ...] = ()
+        self.wraps: tuple[Wrap, ...] = ()
+        self.on_fault: tuple[Callable[[], None], ...] = ()
+        self.on_change: tuple[Callable[[int], None], ...] = ()
+        self.at_room: list[Callable[[], None]] = []
+        self.at_end: list[Callable[[], None]] = []
+        self.attributes: dict[str, Any] = {}
+        #: Whether EXEC asks for the steps of its commands.
+        self.in_transaction = False
+
+    def reply_of_gates(self, command: Command, arguments: list[bytes]) -> bytes | None:
+        """The reply in the place of a command that is not run now; None to go on."""
+        for gate in self.gates:
+            reply = gate(command, arguments)
+            if reply is not None:
+                return reply
+        return None
+
+    def wrapped(self, command: Command, arguments: list[bytes], step: Step) -> Step:
+        """The step that is taken in the place of what a handler has given."""
+        for wrap in self.wraps:
+            step = wrap(command, arguments, step)
+        return step
+
+    def tell_fault(self) -> None:
+        """Tell the parts that a command could not be found."""
+        for tell in self.on_fault:
+            tell()
+
+    def tell_room(self) -> None:
+        """Tell the parts that there is room for replies again."""
+        for call in tuple(self.at_room):
+            call()
+
+    def note_changes(self, ops: Iterable[operations.Operation], results: Iterable[Result]) -> None:
+        """Tell ``on_change`` the versions that changes have made."""
+        for op, result in zip(ops, results, strict=True):
+            at = op.version_at if isinstance(op, operations.Write) else None
+            version = result[at] if at is not None and isinstance(result, tuple) else None
+            if version is not None:
+                for note in self.on_change:
+                    note(version)
+
+    def leave(self) -> None:
+        """Have all parts forget what they keep for the connection: it is gone, or reset."""
+        callbacks, self.at_end = self.at_end, []
+        for callback in callbacks:
+            callback()

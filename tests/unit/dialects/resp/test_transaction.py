@@ -1,0 +1,224 @@
+"""Transactions: the queue, the watched keys, and the replies of commands that run with nothing between them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from haptera.node.commands import operations
+from haptera.testing import virtual_clock
+from tests.unit.dialects.resp.talks import Talk, command
+from tests.unit.node.nodes import opened
+
+NIL = b"$-1\r\n"
+QUEUED = b"+QUEUED\r\n"
+
+
+async def transact(talk: Talk, *commands: tuple[bytes | str | int, ...]) -> bytes:
+    """The reply to EXEC behind some commands, which are sent in one piece with it."""
+    lines = [command("MULTI"), *(command(*each) for each in commands), command("EXEC")]
+    begun = b"+OK\r\n" + QUEUED * len(commands)
+    written = await talk.say(b"".join(lines))
+    while written == begun:
+        written += await talk.waited()
+    assert written.startswith(begun)
+    return written.removeprefix(begun)
+
+
+@virtual_clock
+async def test_the_commands_of_a_transaction_see_each_other() -> None:
+    async with opened() as node:
+        talk = Talk(node)
+        assert await transact(talk, ("SET", "a", "1"), ("INCR", "a"), ("GET", "a"), ("DEL", "a"), ("GET", "a")) == (
+            b"*5\r\n+OK\r\n:2\r\n$1\r\n2\r\n:1\r\n" + NIL
+        )
+        assert await transact(talk) == b"*0\r\n"
+        assert await transact(talk, ("MSET", "a", "1", "b", "2"), ("MGET", "a", "b", "c")) == (
+            b"*2\r\n+OK\r\n*3\r\n$1\r\n1\r\n$1\r\n2\r\n" + NIL
+        )
+
+
+@virtual_clock
+async def test_a_command_that_fails_undoes_none_of_the_others() -> None:
+    async with opened() as node:
+        talk = Talk(node)
+        await talk.do("SET", "text", "x")
+        replies = await transact(
+            talk, ("SET", "a", "1"), ("INCR", "text"), ("SET", "text", "y", "NX"), ("SET", "a", "2", "XX"), ("GET", "a")
+        )
+        assert replies == (
+            b"*5\r\n+OK\r\n-ERR value is not an integer or out of range\r\n" + NIL + b"+OK\r\n$1\r\n2\r\n"
+        )
+        assert await talk.do("GET", "text") == b"$1\r\nx\r\n"
+
+
+@virtual_clock
+async def test_a_transaction_is_one_change_of_the_store() -> None:
+    async with opened() as node:
+        talk = Talk(node)
+        before = node.revision
+        await transact(talk, ("SET", "a", "1"), ("INCR", "a"), ("SET", "b", "x"))
+        assert node.revision == before + 1
+        await transact(talk, ("INCR", "b"), ("SET", "a", "5"), ("INCR", "c"))
+        assert node.revision == before + 2
+        await transact(talk, ("GET", "b"), ("GET", "a"))
+        assert node.revision == before + 2
+
+
+@virtual_clock
+async def test_exec_makes_nothing_once_a_watched_key_has_changed() -> None:
+    async with opened() as node:
+        talk, other = Talk(node), Talk(node)
+        await talk.do("SET", "a", "1")
+        for change in (("SET", "a", "1"), ("DEL", "a"), ("SET", "a", "3"), ("INCR", "a"), ("DEL", "a")):
+            assert await talk.do("WATCH", "a", "never") == b"+OK\r\n"
+            await other.do(*change)
+            assert await transact(talk, ("SET", "b", "made")) == b"*-1\r\n"
+            assert await transact(talk, ("GET", "b")) == b"*1\r\n" + NIL, "EXEC forgets the watched keys"
+        assert await talk.do("WATCH", "a") == b"+OK\r\n"
+        await other.do("SET", "a", "created")
+        assert await transact(talk, ("GET", "b")) == b"*-1\r\n", "reads depend on it too"
+
+
+@virtual_clock
+async def test_a_connection_s_own_change_of_a_watched_key_counts_too() -> None:
+    async with opened() as node:
+        talk = Talk(node)
+        await talk.say(command("WATCH", "a") + command("SET", "a", "1"))
+        assert await transact(talk, ("SET", "b", "made")) == b"*-1\r\n"
+
+
+@virtual_clock
+async def test_unwatch_and_discard_forget_the_watched_keys() -> None:
+    async with opened() as node:
+        talk = Talk(node)
+        for forget in (command("UNWATCH"), command("MULTI") + command("DISCARD")):
+            await talk.say(command("WATCH", "a") + command("SET", "a", "1") + forget)
+            assert await transact(talk, ("INCR", "a")) == b"*1\r\n:2\r\n"
+
+
+@virtual_clock
+async def test_watch_sees_the_commands_before_it() -> None:
+    async with opened() as node:
+        talk = Talk(node)
+        sent = command("SET", "a", "1") + command("WATCH", "a") + command("MULTI") + command("INCR", "a")
+        written = await talk.say(sent + command("EXEC") + command("GET", "a"))
+        while not written.endswith(b"$1\r\n2\r\n"):
+            written += await talk.waited()
+        assert written == b"+OK\r\n" * 3 + QUEUED + b"*1\r\n:2\r\n$1\r\n2\r\n"
+
+
+@virtual_clock
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (("NOSUCH", "a"), b"-ERR unknown command 'NOSUCH', with args beginning with: 'a' \r\n"),
+        (("GET",), b"-ERR wrong number of arguments for 'get' command\r\n"),
+    ],
+)
+async def test_a_command_that_cannot_be_queued_spoils_the_transaction(wrong: tuple[str, ...], words: bytes) -> None:
+    async with opened() as node:
+        talk = Talk(node)
+        assert await talk.say(command("MULTI") + command("SET", "a", "1")) == b"+OK\r\n" + QUEUED
+        assert await talk.do(*wrong) == words
+        assert await talk.do("SET", "b", "1") == QUEUED
+        assert await talk.do("EXEC") == b"-EXECABORT Transaction discarded because of previous errors.\r\n"
+        assert await talk.do("MGET", "a", "b") == b"*2\r\n" + NIL * 2
+        assert await transact(talk, ("SET", "a", "1")) == b"*1\r\n+OK\r\n"
+
+
+@virtual_clock
+async def test_the_words_of_commands_out_of_their_place_are_those_of_redis() -> None:
+    async with opened() as node:
+        talk = Talk(node)
+        assert await talk.do("EXEC") == b"-ERR EXEC without MULTI\r\n"
+        assert await talk.do("DISCARD") == b"-ERR DISCARD without MULTI\r\n"
+        await talk.do("MULTI")
+        assert await talk.do("MULTI") == b"-ERR MULTI calls can not be nested\r\n"
+        assert await talk.do("WATCH", "a") == b"-ERR WATCH inside MULTI is not allowed\r\n"
+        assert await talk.do("GET", "a") == QUEUED
+        assert await talk.do("EXEC") == b"*1\r\n" + NIL
+
+
+@virtual_clock
+async def test_many_transactions_on_one_key_are_each_made_once() -> None:
+    async with opened() as node:
+        talks = [Talk(node) for _ in range(20)]
+        await talks[0].do("SET", "text", "x")
+        # INCR of a text fails, so each transaction is judged by what it reads.
+        for talk in talks:
+            talk.send(command("MULTI") + command("INCR", "n") + command("INCR", "text") + command("EXEC"))
+        replies = [b"" for _ in talks]
+        while not all(reply.count(b"integer") for reply in replies):
+            await asyncio.sleep(0)
+            replies = [before + talk.take() for before, talk in zip(replies, talks, strict=True)]
+        counted = sorted(int(reply.partition(b"*2\r\n:")[2].partition(b"\r")[0]) for reply in replies)
+        assert counted == list(range(1, 21))
+
+
+@virtual_clock
+async def test_plain_sets_of_any_number_are_one_change() -> None:
+    async with opened() as node:
+        talk = Talk(node)
+        before = node.revision
+        sets = [("SETEX", f"k{number}", 100, number) for number in range(1000)]
+        assert await transact(talk, *sets) == b"*1000\r\n" + b"+OK\r\n" * 1000
+        assert node.revision == before + 1
+        assert await talk.do("GET", "k999") == b"$3\r\n999\r\n"
+
+
+@virtual_clock
+async def test_many_commands_on_few_keys_are_one_change() -> None:
+    async with opened() as node:
+        talk = Talk(node)
+        await talk.do("SET", "b", "x", "EX", "100")
+        increments = [("INCR", f"n{number % 7}") for number in range(700)]
+        reply = await transact(talk, *increments, ("DEL", "a"), ("INCR", "b"))
+        assert reply.endswith(b":100\r\n:0\r\n-ERR value is not an integer or out of range\r\n")
+        assert await talk.do("MGET", "n0", "n6") == b"*2\r\n$3\r\n100\r\n$3\r\n100\r\n"
+
+
+@virtual_clock
+async def test_a_transaction_of_too_many_keys_is_refused_whole() -> None:
+    async with opened() as node:
+        talk = Talk(node)
+        reply = await transact(talk, *(("INCR", f"n{number}") for number in range(129)))
+        assert reply.startswith(b"-EXECABORT Transaction discarded because of: ERR the change has too many parts")
+        assert await talk.do("GET", "n0") == NIL
+
+
+@virtual_clock
+async def test_a_lost_connection_takes_its_transaction_back() -> None:
+    async with opened() as node:
+        talk = Talk(node)
+        await talk.do("SET", "a", "1")
+        talk.send(command("MULTI") + command("SET", "b", "1"))
+        talk.session.lost()
+        assert await Talk(node).do("GET", "b") == NIL
+
+
+@virtual_clock
+async def test_queued_commands_are_charged_and_bounded() -> None:
+    async with opened() as node:
+        talk = Talk(node)
+        await talk.do("MULTI")
+        await talk.do("SET", "a", b"x" * 100_000)
+        assert talk.connection.charged > 100_000
+        await talk.do("EXEC")
+        assert talk.connection.charged < 1000
+        await talk.do("MULTI")
+        replies = [await talk.do("SET", "a", b"x" * 8_000_000) for _ in range(5)]
+        assert replies[-1] == b"-ERR the transaction is too large: it is discarded\r\n"
+        assert await talk.do("SET", "a", b"x" * 8_000_000) == QUEUED
+        assert talk.connection.charged < 1000
+        assert await talk.do("EXEC") == b"-EXECABORT Transaction discarded because of previous errors.\r\n"
+
+
+@virtual_clock
+async def test_a_transaction_of_changes_that_succeed_reads_nothing() -> None:
+    """So a user needs the permissions of the commands alone, and counters that many change need no second attempt."""
+    async with opened() as node:
+        talk = Talk(node)
+        await transact(talk, ("INCR", "a"), ("SETEX", "b", 10, "x"))
+        assert [type(op) for batch in talk.connection.caller.batches for op in batch] == [operations.Transact]
