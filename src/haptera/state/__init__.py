@@ -18,6 +18,7 @@ from haptera.state.command_encoding import (
     size_bound,
 )
 from haptera.state.conditions import UNMET
+from haptera.state.entry_sizes import entry_size
 from haptera.state.event_cursor import EventCursor
 from haptera.state.event_history import PRESENT, SNAPSHOT_BOUNDS, Event, EventBounds, EventHistory
 from haptera.state.expiry import NEVER
@@ -97,6 +98,7 @@ __all__ = [
     "dump_pieces",
     "encode_commands",
     "encode_steps",
+    "entry_size",
     "finish",
     "free_steps",
     "frees",

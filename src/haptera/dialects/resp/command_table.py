@@ -6,13 +6,18 @@ from typing import TYPE_CHECKING, Final
 
 from haptera.dialects.resp import (
     compare_and_set,
+    connection_commands,
     counter_commands,
     expiry_commands,
     key_commands,
+    object_commands,
     scan_commands,
+    server_commands,
     string_commands,
     transaction,
 )
+from haptera.dialects.resp.client_commands import client_command
+from haptera.dialects.resp.command_commands import command_row
 from haptera.dialects.resp.error_words import unknown_command, unknown_subcommand, wrong_arity
 
 if TYPE_CHECKING:
@@ -26,9 +31,14 @@ _ROWS: Final[tuple[Command, ...]] = (
     *scan_commands.ROWS,
     *compare_and_set.ROWS,
     *transaction.ROWS,
+    *object_commands.ROWS,
+    *connection_commands.ROWS,
+    *server_commands.ROWS,
+    client_command(()),
 )
 #: The rows by the commands' names in lower case.
 BY_NAME: Final[dict[str, Command]] = {row.name: row for row in _ROWS}
+BY_NAME["command"] = command_row(BY_NAME)
 #: The rows by the names as clients write them, in lower or in upper case.
 COMMANDS: Final[dict[bytes, Command]] = {
     spelt: row for name, row in BY_NAME.items() for spelt in (name.encode(), name.upper().encode())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from haptera.dialects.resp.client_details import details_of
 from haptera.dialects.resp.resp_session import RespSession
 from haptera.dialects.resp.resp_state import RespState
+from haptera.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from haptera.node.frontend import FrontendConnection
@@ -16,11 +18,14 @@ class RespDialect:
     """The protocol of Redis, at the port of Redis."""
 
     protocol = "resp"
-    options: frozenset[str] = frozenset()
+    options = frozenset({"debug"})
 
     def settings(self, address: Address) -> RespState:
-        """Return what the connections of one listener share: it has no options of its own."""
-        return RespState()
+        """Return what the connections of one listener share. ``debug=yes`` has it take DEBUG SLEEP, for tests."""
+        debug = address.options.get("debug", "no")
+        if debug not in {"yes", "no"}:
+            raise ConfigurationError(f"{address}: debug is yes or no")
+        return RespState(port=address.hosts[0][1] if address.hosts else 0, debug=debug == "yes")
 
     def is_signed(self, settings: Any) -> bool:
         """No message is signed: a connection logs in."""
@@ -28,4 +33,5 @@ class RespDialect:
 
     def session(self, connection: FrontendConnection, settings: RespState) -> RespSession:
         """Make the session of a new connection."""
+        details_of(connection.caller)  # from here on it is in the list of clients
         return RespSession(connection, settings)

@@ -12,9 +12,12 @@ if TYPE_CHECKING:
 
 class RespState:
     """Shared by the connections of one listener: ``sessions`` by the number of the connection, and the positions of
-    scans, which may go on at another connection.
+    scans, which may go on at another connection. ``port`` is that of the listener's URL, 0 for a Unix socket, and
+    ``debug`` says whether it takes DEBUG.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0, *, debug: bool = False) -> None:
+        self.port = port
+        self.debug = debug
         self.sessions: dict[int, RespSession] = {}
         self.positions = ScanPositions()

@@ -8,6 +8,7 @@ from haptera.node.write_batch import DROPPED, Submission
 from haptera.state import (
     Replayed,
     Result,
+    entry_size,
     limits,
     operations,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "Result",
     "Submission",
     "Submitter",
+    "entry_size",
     "limits",
     "operations",
 ]

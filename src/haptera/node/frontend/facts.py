@@ -5,6 +5,8 @@ from __future__ import annotations
 from itertools import count
 from typing import TYPE_CHECKING
 
+from haptera.node.process_facts import ProcessFacts, process_facts
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
@@ -73,3 +75,12 @@ class Facts:
     def metrics(self) -> dict[str, float]:
         """The values of all metrics now, by name (spec/metrics.toml)."""
         return self._node.metrics.values()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the node cannot write any more."""
+        return self._node.failed.done()
+
+    def process(self) -> ProcessFacts:
+        """The process of the node, as the system sees it."""
+        return process_facts()
