@@ -14,6 +14,7 @@ from haptera.dialects.resp import (
     scan_commands,
     server_commands,
     string_commands,
+    subscription_commands,
     transaction,
 )
 from haptera.dialects.resp.client_commands import client_command
@@ -31,6 +32,7 @@ _ROWS: Final[tuple[Command, ...]] = (
     *scan_commands.ROWS,
     *compare_and_set.ROWS,
     *transaction.ROWS,
+    *subscription_commands.ROWS,
     *object_commands.ROWS,
     *connection_commands.ROWS,
     *server_commands.ROWS,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from haptera.dialects.resp.change_feed import DecodedItems
 from haptera.dialects.resp.scan_positions import ScanPositions
+from haptera.dialects.resp.subscriptions import SubscriberCounts
 
 if TYPE_CHECKING:
     from haptera.dialects.resp.resp_session import RespSession
@@ -21,3 +23,6 @@ class RespState:
         self.debug = debug
         self.sessions: dict[int, RespSession] = {}
         self.positions = ScanPositions()
+        #: The changes that were told last, and the channels that are subscribed to.
+        self.items = DecodedItems()
+        self.subscribers = SubscriberCounts()

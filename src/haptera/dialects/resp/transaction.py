@@ -164,11 +164,20 @@ class Transaction:
 def transaction_of(session: RespSession) -> Transaction:
     """The transaction of a connection."""
     found: Transaction | None = session.attributes.get("transaction")
-    if found is None:
-        found = session.attributes["transaction"] = Transaction(session)
-        session.gates += (found.gate,)
-        session.on_fault += (found.spoil,)
-    return found
+    if found is not None:
+        return found
+    made = session.attributes["transaction"] = Transaction(session)
+    session.gates += (made.gate,)
+    session.on_fault += (made.spoil,)
+
+    def leave() -> None:
+        made.discard()
+        del session.attributes["transaction"]
+        session.gates = tuple(gate for gate in session.gates if gate != made.gate)
+        session.on_fault = tuple(tell for tell in session.on_fault if tell != made.spoil)
+
+    session.at_end.append(leave)
+    return made
 
 
 def _multi(session: RespSession, _: list[bytes]) -> Step:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from haptera.dialects.resp.resp_session import RespSession
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from haptera.errors import Failure
     from haptera.node.commands import Envelope, Submission, Submitter, operations
     from haptera.node.node import Node
 
@@ -47,6 +49,9 @@ def at_a_time(clock: Clock | None = None, **options: Any) -> AbstractAsyncContex
     return opened(clock_ms=clock.ms, monotonic_ns=clock.ns, **options)
 
 
+_NUMBERS = count(1)
+
+
 class PlayedFacts:
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -62,6 +67,9 @@ class PlayedCaller:
         self.commands = node.commands
         self.facts = PlayedFacts(node)
         self.submitter = submitter
+        self.number = next(_NUMBERS)
+        self.attributes: dict[str, Any] = {}
+        self.watches = node.watches
         self.batches: list[list[operations.Operation]] = []
 
     @property
@@ -71,6 +79,12 @@ class PlayedCaller:
     def submit(self, commands: Sequence[Envelope], done: Callable[[list[Any]], None]) -> Submission:
         self.batches.append([each.op for each in commands])
         return self.commands.submit(self.submitter, commands, done)
+
+    def watch(self, op: operations.OpenWatch, feed: Any) -> Any:
+        return self.watches.open(self.submitter, op, feed, self)
+
+    def close_watch(self, watch: Any, reason: Failure) -> None:
+        self.watches.close(watch, reason)
 
     async def check(self, op: operations.SetMany | operations.DeleteMany) -> Any:
         return await self.commands.turns.run(self, self.commands.check_steps(self.submitter, op))
@@ -109,6 +123,7 @@ class PlayedConnection:
         self.expected: int | None = None
         self.is_established = False
         self.closed = False
+        self.ended: Failure | None = None
 
     def write(self, data: bytes) -> None:
         assert not self.closed
@@ -138,6 +153,9 @@ class PlayedConnection:
 
     def abort(self) -> None:
         self.closed = True
+
+    def end(self, reason: Failure, *, linger: bool) -> None:
+        self.closed, self.ended = True, reason
 
 
 class Talk:
