@@ -116,7 +116,6 @@ class _Execution:
         result = await self._submitted(envelope)
         if not isinstance(result, tuple):
             raise Refused(_failure_of(result))
-        self._note(result[0])
         return [(result[0], None)] * count
 
     # -- on a view --------------------------------------------------------------------------------------------------
@@ -167,9 +166,7 @@ class _Execution:
         compares = [operations.Compare(key, "version", "=", version) for key, version in versions.items()]
         result = await self._submitted(Envelope(operations.Transact(compares, ops)))
         if isinstance(result, tuple):
-            succeeded, version, results = result
-            if succeeded and version is not None:
-                self._note(version)
+            succeeded, _, results = result
             given: tuple[Any, ...] = results
             return given if succeeded else None
         reason = _failure_of(result)
@@ -177,14 +174,12 @@ class _Execution:
             return None
         raise Refused(reason)
 
-    def _note(self, version: int) -> None:
-        for note in self._session.on_change:
-            note(version)
-
     async def _submitted(self, envelope: Envelope) -> Result:
         done: asyncio.Future[Result] = self._session.connection.loop.create_future()
 
         def finish(results: list[Result]) -> None:
+            if self._session.on_change:
+                self._session.note_changes([envelope.op], results)
             if not done.done():
                 done.set_result(results[0])
 

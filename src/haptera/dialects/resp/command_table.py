@@ -15,6 +15,7 @@ from haptera.dialects.resp import (
     server_commands,
     string_commands,
     subscription_commands,
+    tracking_commands,
     transaction,
 )
 from haptera.dialects.resp.client_commands import client_command
@@ -36,7 +37,7 @@ _ROWS: Final[tuple[Command, ...]] = (
     *object_commands.ROWS,
     *connection_commands.ROWS,
     *server_commands.ROWS,
-    client_command(()),
+    client_command(tracking_commands.PARTS),
 )
 #: The rows by the commands' names in lower case.
 BY_NAME: Final[dict[str, Command]] = {row.name: row for row in _ROWS}

@@ -65,14 +65,17 @@ _IMPOSSIBLE: Final = frozenset(
 
 
 class Transaction:
-    """The transaction of one connection: ``queued`` are its commands, None outside of MULTI."""
+    """The transaction of one connection: ``queued`` are its commands, None outside of MULTI. ``running`` says that EXEC
+    asks for the steps of its commands.
+    """
 
-    __slots__ = ("_session", "_size", "_spoilt", "queued", "watched")
+    __slots__ = ("_session", "_size", "_spoilt", "queued", "running", "watched")
 
     def __init__(self, session: RespSession) -> None:
         self.queued: list[tuple[Command, list[bytes]]] | None = None
         #: The versions of watched keys, 0 for a missing one.
         self.watched: dict[str, int] = {}
+        self.running = False
         self._session = session
         self._size = 0
         self._spoilt = False
@@ -134,7 +137,11 @@ class Transaction:
 
     async def _run(self, queued: list[tuple[Command, list[bytes]]], watched: dict[str, int]) -> bytes:
         session = self._session
-        steps = [session.step_of(command, arguments) for command, arguments in queued]
+        self.running = True
+        try:
+            steps = [session.step_of(command, arguments) for command, arguments in queued]
+        finally:
+            self.running = False
         try:
             replies = await execute(session, steps, watched)
         except Refused as refused:
