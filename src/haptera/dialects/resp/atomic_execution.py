@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from haptera.dialects.resp.store_view import Entry
     from haptera.node.commands import Result
 
-#: Attempts on entries that others change meanwhile. Of so many changes of one key that come together each attempt makes
-#: one at least, so one of them waits for no more than this many writes to the disk.
-ATTEMPTS_MAX: Final = 128
+#: Attempts on entries that plain changes of others have changed meanwhile. Those that are judged too wait in a line.
+ATTEMPTS_MAX: Final = 64
 #: Commands that run on a view in one turn of the loop: some milliseconds.
 VIEWED_MAX: Final = 1024
 #: Operations and compares that one transact takes.
@@ -72,16 +71,17 @@ class _Execution:
             return replies
         if len(self._steps) > VIEWED_MAX:
             raise Refused(_too_large())
-        for _ in range(ATTEMPTS_MAX):
-            view = StoreView(self._look, self._caller.facts.read_time_ms())
-            replies = [self._reply(step, view) for step in self._steps]
-            if self._is_changed() or any(self._watched.get(key, of) != of for key, of in view.judged.items()):
-                return None
-            if not view.made:
-                return replies
-            versions = {**view.judged, **self._watched}
-            if await self._made(versions, _changes(view)) is not None:
-                return replies
+        view, replies = self._judged()
+        if not view.made:
+            return None if self._is_conflict(view) else replies
+        async with self._session.state.lines.turn(view.judged) as waited:
+            for attempt in range(ATTEMPTS_MAX):
+                if waited or attempt:
+                    view, replies = self._judged()
+                if self._is_conflict(view):
+                    return None
+                if not view.made or await self._made({**view.judged, **self._watched}, _changes(view)) is not None:
+                    return replies
         raise Refused(failure(Code.TOO_MANY_REQUESTS, {"attempts_max": ATTEMPTS_MAX}, outcome="not_applied"))
 
     # -- as they are ------------------------------------------------------------------------------------------------
@@ -120,6 +120,24 @@ class _Execution:
 
     # -- on a view --------------------------------------------------------------------------------------------------
 
+    def _judged(self) -> tuple[StoreView, list[bytes]]:
+        """A view on which the commands have run, and their replies."""
+        view = StoreView(self._look, self._caller.facts.read_time_ms())
+        return view, [self._reply(step, view) for step in self._steps]
+
+    def _is_conflict(self, view: StoreView) -> bool:
+        """Whether a watched key has another version."""
+        if any(self._watched.get(key, version) != version for key, version in view.judged.items()):
+            return True
+        if not self._watched:
+            return False
+        for found, version in zip(self._look([*self._watched]), self._watched.values(), strict=True):
+            if isinstance(found, Failure):
+                raise Refused(found)
+            if version != (0 if found is None else found[1]):
+                return True
+        return False
+
     def _look(self, keys: Sequence[str]) -> list[Entry | Failure | None]:
         found: list[Result] = []
         self._caller.submit([Envelope(operations.Get(key)) for key in keys], found.extend)
@@ -145,17 +163,6 @@ class _Execution:
             return _shaped(step, [ask(op) for op in ops], self._session)
         except LookupError:
             return NOT_IN_A_TRANSACTION
-
-    def _is_changed(self) -> bool:
-        """Whether a watched key has another version."""
-        if not self._watched:
-            return False
-        for found, version in zip(self._look([*self._watched]), self._watched.values(), strict=True):
-            if isinstance(found, Failure):
-                raise Refused(found)
-            if version != (0 if found is None else found[1]):
-                return True
-        return False
 
     # -- the store --------------------------------------------------------------------------------------------------
 

@@ -24,20 +24,21 @@ _BUSY: Final = error("TRYAGAIN other clients keep changing the key")
 
 
 async def decide(session: RespSession, step: Judged) -> bytes:
-    """Make a change that is judged, and return its reply."""
-    for _ in range(ATTEMPTS_MAX):
-        [found] = await session.ask(operations.Get(step.key))
-        if isinstance(found, Failure) and found.code != Code.KEY_NOT_FOUND:
-            return words_of(found)
-        entry = None if isinstance(found, Failure) else found
-        verdict = step.judge(entry)
-        if isinstance(verdict, bytes):
-            return verdict
-        change, reply = verdict
-        compare = operations.Compare(step.key, "version", "=", 0 if entry is None else entry[1])
-        [made] = await session.ask(operations.Transact([compare], [change]))
-        if isinstance(made, Failure):
-            return words_of(made)
-        if made[0]:
-            return reply
+    """Make a change that is judged, and return its reply. Others of the same key wait until it is made."""
+    async with session.state.lines.turn((step.key,)):
+        for _ in range(ATTEMPTS_MAX):
+            [found] = await session.ask(operations.Get(step.key))
+            if isinstance(found, Failure) and found.code != Code.KEY_NOT_FOUND:
+                return words_of(found)
+            entry = None if isinstance(found, Failure) else found
+            verdict = step.judge(entry)
+            if isinstance(verdict, bytes):
+                return verdict
+            change, reply = verdict
+            compare = operations.Compare(step.key, "version", "=", 0 if entry is None else entry[1])
+            [made] = await session.ask(operations.Transact([compare], [change]))
+            if isinstance(made, Failure):
+                return words_of(made)
+            if made[0]:
+                return reply
     return _BUSY

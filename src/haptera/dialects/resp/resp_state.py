@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from haptera.dialects.resp.change_feed import DecodedItems
+from haptera.dialects.resp.key_lines import KeyLines
 from haptera.dialects.resp.scan_positions import ScanPositions
 from haptera.dialects.resp.subscriptions import SubscriberCounts
 
@@ -23,6 +24,8 @@ class RespState:
         self.debug = debug
         self.sessions: dict[int, RespSession] = {}
         self.positions = ScanPositions()
+        #: Changes that are judged by what they read, in line.
+        self.lines = KeyLines()
         #: The changes that were told last, and the channels that are subscribed to.
         self.items = DecodedItems()
         self.subscribers = SubscriberCounts()

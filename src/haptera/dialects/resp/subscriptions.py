@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from haptera.dialects.resp.change_feed import ChangeFeed
 from haptera.dialects.resp.error_words import words_of
 from haptera.dialects.resp.keyspace_channels import (
+    EVERYTHING,
     KEYEVENT,
     KEYSPACE,
     events_of,
@@ -94,7 +95,8 @@ class Subscriptions:
         if command.name in _ALLOWED:
             return None
         words = "only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
-        return error(f"ERR Can't execute '{command.name}': {words}")
+        kind = "EXECABORT Transaction discarded because of:" if command.name == "exec" else "ERR"
+        return error(f"{kind} Can't execute '{command.name}': {words}")
 
     # -- beginning and end ------------------------------------------------------------------------------------------
 
@@ -121,6 +123,8 @@ class Subscriptions:
         if self._patterns_size + compared > PATTERNS_SIZE_MAX:
             return _TOO_MANY_PATTERNS
         about = range_of_pattern(name) if of_patterns else range_of_channel(name)
+        if about is not None and EVERYTHING in self._watched:
+            about = EVERYTHING  # of one watch the messages come in the order of the changes
         if about is not None:
             watched = self._watch(about)
             if isinstance(watched, bytes):

@@ -81,6 +81,20 @@ async def test_a_pattern_tells_each_channel_that_it_matches() -> None:
 
 
 @virtual_clock
+async def test_channels_beside_a_watch_of_everything_have_their_messages_in_order() -> None:
+    async with opened() as node:
+        talk, other = Talk(node), Talk(node)
+        await talk.do("SUBSCRIBE", "__keyevent@0__:set", "__keyspace@0__:a")
+        assert len(node.watches) == 1
+        await other.say(command("SET", "a", "1") + command("SET", "b", "1"))
+        in_set = [told(b"message", b"__keyevent@0__:set", key) for key in (b"a", b"b")]
+        assert await settled(talk) == event(b"a", b"set") + b"".join(in_set)
+        await talk.do("UNSUBSCRIBE", "__keyevent@0__:set")
+        await other.do("SET", "a", "2")
+        assert await settled(talk) == event(b"a", b"set")
+
+
+@virtual_clock
 async def test_version_3_has_messages_as_pushes_and_runs_other_commands() -> None:
     async with opened() as node:
         talk = Talk(node)
@@ -101,6 +115,9 @@ async def test_version_2_with_subscriptions_takes_few_commands() -> None:
         await talk.do("SUBSCRIBE", "news")
         words = b"only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context\r\n"
         assert await talk.do("GET", "a") == b"-ERR Can't execute 'get': " + words
+        exec_words = b"-EXECABORT Transaction discarded because of: Can't execute 'exec': " + words
+        assert await talk.do("EXEC") == exec_words
+        assert await talk.do("PING", "x") == told(b"pong", b"x")
         assert await talk.do("UNSUBSCRIBE", "news") == told(b"unsubscribe", b"news", 0)
         assert await talk.do("GET", "a") == b"$-1\r\n"
 

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from haptera.dialects.resp.resp_state import RespState
 from haptera.node.commands import operations
 from haptera.testing import virtual_clock
 from tests.unit.dialects.resp.talks import Talk, command
@@ -144,7 +145,8 @@ async def test_the_words_of_commands_out_of_their_place_are_those_of_redis() -> 
 @virtual_clock
 async def test_many_transactions_on_one_key_are_each_made_once() -> None:
     async with opened() as node:
-        talks = [Talk(node) for _ in range(20)]
+        state = RespState()
+        talks = [Talk(node, state=state) for _ in range(20)]
         await talks[0].do("SET", "text", "x")
         # INCR of a text fails, so each transaction is judged by what it reads.
         for talk in talks:
@@ -155,6 +157,10 @@ async def test_many_transactions_on_one_key_are_each_made_once() -> None:
             replies = [before + talk.take() for before, talk in zip(replies, talks, strict=True)]
         counted = sorted(int(reply.partition(b"*2\r\n:")[2].partition(b"\r")[0]) for reply in replies)
         assert counted == list(range(1, 21))
+        assert len(state.lines) == 0
+        tried = [op for talk in talks for batch in talk.connection.caller.batches for op in batch]
+        transacts = [op for op in tried if isinstance(op, operations.Transact)]
+        assert len(transacts) <= 3 * len(talks), "each is made in its turn"
 
 
 @virtual_clock
