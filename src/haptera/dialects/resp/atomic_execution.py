@@ -9,6 +9,7 @@ atomic, so the replies are those of the commands in a row, with nothing between 
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from haptera.dialects.resp.error_words import NOT_IN_A_TRANSACTION, words_of
@@ -18,7 +19,6 @@ from haptera.errors import Code, Failure, failure
 from haptera.node.commands import Envelope, limits, operations
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Mapping, Sequence
 
     from haptera.dialects.resp.resp_session import RespSession
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 #: Attempts on entries that plain changes of others have changed meanwhile. Those that are judged too wait in a line.
 ATTEMPTS_MAX: Final = 64
-#: Commands that run on a view in one turn of the loop: some milliseconds.
+#: Commands, and keys in them, that are looked at in one turn of the loop: some milliseconds.
 VIEWED_MAX: Final = 1024
 #: Operations and compares that one transact takes.
 PARTS_MAX: Final = limits.TRANSACT_PARTS_MAX
@@ -69,7 +69,7 @@ class _Execution:
         parts = _plain_parts(self._steps)
         if parts is not None and (replies := await self._as_they_are(parts)) is not None:
             return replies
-        if len(self._steps) > VIEWED_MAX:
+        if sum(map(_weight, self._steps)) > VIEWED_MAX:
             raise Refused(_too_large())
         view, replies = self._judged()
         if not view.made:
@@ -100,7 +100,9 @@ class _Execution:
         if results is None:
             return None
         replies, at = [], 0
-        for step, part in zip(self._steps, parts, strict=True):
+        for number, (step, part) in enumerate(zip(self._steps, parts, strict=True), 1):
+            if number % VIEWED_MAX == 0:
+                await asyncio.sleep(0)
             outcomes: list[Outcome] = []
             for op in part:
                 count = len(_singles(op))
@@ -113,7 +115,7 @@ class _Execution:
         envelope = await self._caller.check(op)
         if isinstance(envelope, Failure):
             raise Refused(envelope)
-        result = await self._submitted(envelope)
+        [result] = await self._session.submitted([envelope])
         if not isinstance(result, tuple):
             raise Refused(_failure_of(result))
         return [(result[0], None)] * count
@@ -171,7 +173,7 @@ class _Execution:
         if len(versions) > PARTS_MAX or len(ops) > PARTS_MAX:
             raise Refused(_too_large())
         compares = [operations.Compare(key, "version", "=", version) for key, version in versions.items()]
-        result = await self._submitted(Envelope(operations.Transact(compares, ops)))
+        [result] = await self._session.ask(operations.Transact(compares, ops))
         if isinstance(result, tuple):
             succeeded, _, results = result
             given: tuple[Any, ...] = results
@@ -180,22 +182,6 @@ class _Execution:
         if reason.code in _UNMET:
             return None
         raise Refused(reason)
-
-    async def _submitted(self, envelope: Envelope) -> Result:
-        done: asyncio.Future[Result] = self._session.connection.loop.create_future()
-
-        def finish(results: list[Result]) -> None:
-            if self._session.on_change:
-                self._session.note_changes([envelope.op], results)
-            if not done.done():
-                done.set_result(results[0])
-
-        submission = self._caller.submit([envelope], finish)
-        try:
-            return await done
-        finally:
-            if not done.done() or done.cancelled():
-                self._caller.commands.drop(submission, 0)
 
 
 def _verdict(step: Judged, ask: Callable[[operations.Operation], Outcome]) -> bytes:
@@ -226,6 +212,25 @@ def _plain_parts(steps: Sequence[Step]) -> list[list[operations.Operation]] | No
 
 
 _OF_MANY_KEYS: Final = (operations.GetMany, operations.SetMany, operations.DeleteMany)
+
+
+def _weight(step: Step) -> int:
+    """How many commands and keys there are to look at."""
+    if isinstance(step, Many):
+        return sum(map(_keys_in, step.operations))
+    return _keys_in(step[0]) if isinstance(step, tuple) else 1
+
+
+def _keys_in(op: operations.Operation) -> int:
+    match op:
+        case operations.GetMany() | operations.DeleteMany():
+            return len(op.keys)
+        case operations.SetMany():
+            return len(op.items)
+        case operations.Transact():
+            return len(op.compares) + max(len(op.then), len(op.otherwise))
+        case _:
+            return 1
 
 
 def _singles(op: operations.Operation) -> list[operations.OfOneKey]:

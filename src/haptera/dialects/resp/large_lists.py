@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def read(session: RespSession, keys: list[str], shape: Shape, limit: int = REPLY_SIZE_MAX) -> Step:
     """A read of the entries of some keys, whose values have ``limit`` bytes at most where they are many."""
     op = operations.GetMany(keys)
-    if len(keys) <= KEYS_AT_ONCE_MAX:
+    if len(keys) <= KEYS_AT_ONCE_MAX or session.in_transaction:
         return op, shape
 
     async def run() -> bytes:
@@ -29,7 +29,8 @@ def read(session: RespSession, keys: list[str], shape: Shape, limit: int = REPLY
 
 def change(session: RespSession, op: operations.SetMany | operations.DeleteMany, shape: Shape) -> Step:
     """A change of some keys."""
-    if len(op.items if isinstance(op, operations.SetMany) else op.keys) <= KEYS_AT_ONCE_MAX:
+    count = len(op.items if isinstance(op, operations.SetMany) else op.keys)
+    if count <= KEYS_AT_ONCE_MAX or session.in_transaction:
         return op, shape
 
     async def run() -> bytes:

@@ -90,8 +90,7 @@ class Tracking:
         if name == "exec":
             return self._with_end_of_transaction(step)
         options, is_exception = self.options, self.is_exception
-        transaction = self._session.attributes.get("transaction")
-        in_transaction = transaction is not None and transaction.running
+        in_transaction = self._session.in_transaction
         if not in_transaction:
             self.is_exception = False
         skipped = options.broadcast or (not is_exception if options.opt_in else options.opt_out and is_exception)

@@ -8,15 +8,15 @@ commands see the store as it was when the key was watched.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
-from haptera.dialects.resp.atomic_execution import PARTS_MAX, Refused, execute
+from haptera.dialects.resp.atomic_execution import PARTS_MAX, VIEWED_MAX, Refused, execute
 from haptera.dialects.resp.bounds import ARGUMENT_OVERHEAD, REQUEST_SIZE_MAX
 from haptera.dialects.resp.error_words import NOT_IN_A_TRANSACTION, words_of
 from haptera.dialects.resp.reply_encoding import OK, QUEUED, array, error
 from haptera.dialects.resp.steps import Command, Many, Slow, flags
 from haptera.errors import Code, Failure
-from haptera.key_rules import KEYS_PER_COMMAND_MAX
 from haptera.node.commands import operations
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from haptera.dialects.resp.resp_session import RespSession
     from haptera.dialects.resp.steps import Handler, Outcome, Step
 
-#: Commands of one transaction: plain sets of so many keys are one command of the store.
-QUEUED_MAX: Final = KEYS_PER_COMMAND_MAX
+#: Commands of one transaction: plain sets of so many keys are put together in some ten milliseconds.
+QUEUED_MAX: Final = 32_768
 #: Bytes of the arguments of a transaction, as those of one request.
 QUEUED_SIZE_MAX: Final = REQUEST_SIZE_MAX
 #: Keys that one connection watches: each is a compare of the transact.
@@ -65,17 +65,14 @@ _IMPOSSIBLE: Final = frozenset(
 
 
 class Transaction:
-    """The transaction of one connection: ``queued`` are its commands, None outside of MULTI. ``running`` says that EXEC
-    asks for the steps of its commands.
-    """
+    """The transaction of one connection: ``queued`` are its commands, None outside of MULTI."""
 
-    __slots__ = ("_session", "_size", "_spoilt", "queued", "running", "watched")
+    __slots__ = ("_session", "_size", "_spoilt", "queued", "watched")
 
     def __init__(self, session: RespSession) -> None:
         self.queued: list[tuple[Command, list[bytes]]] | None = None
         #: The versions of watched keys, 0 for a missing one.
         self.watched: dict[str, int] = {}
-        self.running = False
         self._session = session
         self._size = 0
         self._spoilt = False
@@ -129,19 +126,31 @@ class Transaction:
         queued, watched = self.queued, self.watched
         if queued is None:
             return error("ERR EXEC without MULTI")
-        spoilt = self._spoilt
+        spoilt, size = self._spoilt, self._size
         self.discard()
         if spoilt:
             return _ABORTED
-        return Slow(lambda: self._run(queued, watched))
+        self._session.keep(size)  # until they have run
+        return Slow(lambda: self._run(queued, watched, size))
 
-    async def _run(self, queued: list[tuple[Command, list[bytes]]], watched: dict[str, int]) -> bytes:
-        session = self._session
-        self.running = True
+    async def _run(self, queued: list[tuple[Command, list[bytes]]], watched: dict[str, int], size: int) -> bytes:
         try:
-            steps = [session.step_of(command, arguments) for command, arguments in queued]
+            return await self._run_all(queued, watched)
         finally:
-            self.running = False
+            self._session.keep(-size)
+
+    async def _run_all(self, queued: list[tuple[Command, list[bytes]]], watched: dict[str, int]) -> bytes:
+        session = self._session
+        steps: list[Step] = []
+        while len(steps) < len(queued):
+            session.in_transaction = True
+            try:
+                asked = queued[len(steps) : len(steps) + VIEWED_MAX]
+                steps += [session.step_of(command, arguments) for command, arguments in asked]
+            finally:
+                session.in_transaction = False
+            if len(steps) < len(queued):
+                await asyncio.sleep(0)
         try:
             replies = await execute(session, steps, watched)
         except Refused as refused:

@@ -95,9 +95,6 @@ class PlayedCaller:
     async def page(self, cursor: Any, max_bytes: int, max_rows: int) -> Any:
         return cursor.page(max_bytes, max_rows)
 
-    async def check(self, op: operations.SetMany | operations.DeleteMany) -> Any:
-        return await self.commands.turns.run(self, self.commands.check_steps(self.submitter, op))
-
     async def count(self, op: operations.Count) -> Any:
         counted = await self.commands.count(self.submitter, op, self)
         return counted[0][0] if isinstance(counted, tuple) else counted

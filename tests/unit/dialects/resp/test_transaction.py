@@ -175,6 +175,19 @@ async def test_plain_sets_of_any_number_are_one_change() -> None:
 
 
 @virtual_clock
+async def test_a_long_mset_is_part_of_a_transaction_like_any_other() -> None:
+    async with opened() as node:
+        talk = Talk(node)
+        pairs = [part for number in range(2000) for part in (f"k{number}", number)]
+        assert await transact(talk, ("MSET", *pairs), ("SET", "k1", "x")) == b"*2\r\n+OK\r\n+OK\r\n"
+        assert await talk.do("MGET", "k0", "k1", "k1999") == b"*3\r\n$1\r\n0\r\n$1\r\nx\r\n$4\r\n1999\r\n"
+        keys = [f"k{number}" for number in range(1000)]
+        assert (await transact(talk, ("MGET", *keys))).count(b"$") == 1000
+        refused = await transact(talk, ("MGET", *keys), ("MGET", *keys))
+        assert refused.startswith(b"-EXECABORT Transaction discarded because of: ERR the change has too many parts")
+
+
+@virtual_clock
 async def test_many_commands_on_few_keys_are_one_change() -> None:
     async with opened() as node:
         talk = Talk(node)
