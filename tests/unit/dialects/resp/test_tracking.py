@@ -15,7 +15,7 @@ from haptera.node.commands.submitter import Submitter
 from haptera.state import Permits
 from haptera.testing import virtual_clock
 from tests.unit.dialects.resp.talks import Talk, command
-from tests.unit.node.nodes import Asked, opened
+from tests.unit.node.nodes import Asked, ManualWriter, opened
 
 if TYPE_CHECKING:
     from haptera.node.node import Node
@@ -76,27 +76,17 @@ async def test_the_next_change_of_a_key_that_was_read_is_told_once() -> None:
 
 
 @virtual_clock
-async def test_a_change_behind_a_read_that_waits_is_told_behind_its_reply() -> None:
-    async with opened() as node:
-        talk = await tracking(node)
-        talk.connection.full = True
-        talk.send(command("GET", "a"))
-        talk.connection.full = False
-        talk.session.resume()
-        assert await settled(talk) == NIL
-        # The result is there, and its reply is not made yet: a change of that time is behind it.
-        talk.connection.room = 1
-        talk.send(command("GET", "b") + command("GET", "c") + command("GET", "d"))
-        await change(node, "c", "d")
-        written = b""
-        while len(written) < 200:
-            await asyncio.sleep(0)
-            more = talk.make_room(None)
-            if not more:
-                break
-            written += more
-        written += await settled(talk)
-        assert written.index(told(b"c", b"d")) > written.rindex(NIL)
+async def test_a_change_between_a_read_and_its_reply_is_told_behind_the_reply() -> None:
+    writer = ManualWriter()
+    async with opened(writer=writer) as node:
+        talk, other = await tracking(node), Talk(node)
+        other.send(command("SET", "x", "1"))
+        await settled(other)
+        talk.send(command("MULTI") + command("GET", "a") + command("SET", "b", "1") + command("EXEC"))
+        await settled(talk)
+        other.send(command("SET", "a", "new"))  # with the disk together with the transaction, and behind it
+        await writer.write_all()
+        assert await settled(talk) == b"*2\r\n" + NIL + OK + told(b"a")
 
 
 @virtual_clock
@@ -201,6 +191,16 @@ async def test_version_2_has_another_connection_told() -> None:
         await change(node, "a")
         assert await settled(talk) == b">2\r\n$21\r\ntracking-redir-broken\r\n:%d\r\n" % number
         assert b"broken_redirect" in await talk.do("CLIENT", "TRACKINGINFO")
+
+
+@virtual_clock
+async def test_a_connection_of_another_user_is_not_told() -> None:
+    async with opened() as node:
+        state = RespState()
+        other, talk = Talk(node, Limited(("*", ("read",))), state=state), Talk(node, state=state)
+        number = other.connection.caller.number
+        words = b"-ERR The client ID you want redirect to does not exist\r\n"
+        assert await talk.do("CLIENT", "TRACKING", "ON", "REDIRECT", number) == words
 
 
 @virtual_clock

@@ -10,7 +10,7 @@ from haptera.dialects.resp.resp_state import RespState
 from haptera.node.commands import operations
 from haptera.testing import virtual_clock
 from tests.unit.dialects.resp.talks import Talk, command
-from tests.unit.node.nodes import opened
+from tests.unit.node.nodes import ManualWriter, opened, turn
 
 NIL = b"$-1\r\n"
 QUEUED = b"+QUEUED\r\n"
@@ -161,6 +161,25 @@ async def test_many_transactions_on_one_key_are_each_made_once() -> None:
         tried = [op for talk in talks for batch in talk.connection.caller.batches for op in batch]
         transacts = [op for op in tried if isinstance(op, operations.Transact)]
         assert len(transacts) <= 3 * len(talks), "each is made in its turn"
+
+
+@virtual_clock
+async def test_a_transaction_is_judged_again_where_an_entry_has_changed_meanwhile() -> None:
+    writer = ManualWriter()
+    async with opened(writer=writer) as node:
+        talk, other = Talk(node), Talk(node)
+        other.send(command("SET", "text", "x") + command("SET", "n", "1"))
+        await writer.write_all()
+        other.send(command("SET", "x", "1"))
+        talk.send(command("MULTI") + command("INCR", "n") + command("INCR", "text") + command("EXEC"))
+        await turn()
+        await writer.write()  # the transaction is with the disk: it will fail, because a text is no number
+        other.send(command("SET", "n", "100"))
+        await turn()
+        await writer.write()  # it is judged by an n of 1, while 100 is with the disk
+        await writer.write_all()
+        assert talk.take().endswith(b"*2\r\n:101\r\n-ERR value is not an integer or out of range\r\n")
+        assert await talk.do("GET", "n") == b"$3\r\n101\r\n"
 
 
 @virtual_clock
