@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from haptera.dialects.resp.command_description import categories_of, described, documented, key_roles
+from haptera.dialects.resp.command_description import (
+    SET_ROLE,
+    SET_ROLE_WITHOUT_GET,
+    categories_of,
+    described,
+    documented,
+    key_roles,
+)
 from haptera.dialects.resp.error_words import SYNTAX, unknown_subcommand
 from haptera.dialects.resp.help_lines import command_of_parts, part
 from haptera.dialects.resp.redis_glob import redis_glob
@@ -83,6 +90,8 @@ def _get_keys_and_flags(table: Mapping[str, Command], session: RespSession, argu
         return command
     keys = command.keys(arguments)
     roles = [role for _, _, role in key_roles(command)]
+    if roles == [SET_ROLE] and b"GET" not in {option.upper() for option in arguments[3:]}:
+        roles = [SET_ROLE_WITHOUT_GET]
     of_each = roles if len(roles) > 1 else roles * len(keys)
     version = session.protocol
     return array(

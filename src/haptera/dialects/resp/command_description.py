@@ -12,10 +12,13 @@ if TYPE_CHECKING:
     from haptera.dialects.resp.reply_encoding import Version
     from haptera.dialects.resp.steps import Command
 
+#: SET gives the value of before where its option GET stands; a call without that only writes.
+SET_ROLE: Final = "RW access update variable_flags"
+SET_ROLE_WITHOUT_GET: Final = "OW update"
 #: What a command does with its keys, in the words of Redis: whether it reads or writes the entry, and whether the value
 #: is looked at, changed, put there or removed. All that only read are RO and `access`, but for those named here.
 _ROLES: Final[dict[str, tuple[str, ...]]] = {
-    "set": ("RW access update variable_flags",),
+    "set": (SET_ROLE,),
     **dict.fromkeys(("setex", "psetex", "mset"), ("OW update",)),
     **dict.fromkeys(("setnx", "msetnx", "msetex"), ("OW insert",)),
     **dict.fromkeys(("getset", "getex", "incr", "decr", "incrby", "decrby", "increx"), ("RW access update",)),
@@ -25,31 +28,39 @@ _ROLES: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys(("expire", "pexpire", "expireat", "pexpireat", "persist"), ("RW update",)),
     "rename": ("RW access delete", "OW update"),
     "renamenx": ("RW access delete", "OW insert"),
-    **dict.fromkeys(("exists", "type", "strlen", "watch", "memory|usage", "object|encoding"), ("RO",)),
+    **dict.fromkeys(("exists", "touch", "type", "strlen", "watch", "memory|usage", "object|encoding"), ("RO",)),
     **dict.fromkeys(("object|freq", "object|idletime", "object|refcount"), ("RO",)),
 }
 #: The role of the keys of all other commands.
 _READ: Final = ("RO access",)
 
-#: The categories of the groups, and the flags that are categories too.
+#: The categories of the groups, and those of commands that Redis counts elsewhere.
 _CATEGORIES: Final = {
     "generic": "keyspace",
     "string": "string",
     "connection": "connection",
     "transactions": "transaction",
     "pubsub": "pubsub",
+    "scripting": "scripting",
 }
-#: Commands that Redis counts among the dangerous ones for their work, without the flag `admin`.
-_DANGEROUS: Final = frozenset({"keys", "flushall", "flushdb", "info", "lastsave"})
+_OTHER_CATEGORIES: Final = {
+    **dict.fromkeys(("dbsize", "flushall", "flushdb"), "keyspace"),
+    **dict.fromkeys(("command", "wait", "waitaof"), "connection"),
+}
+#: Commands that Redis counts among those of administrators, and the dangerous ones, without the flag `admin`.
+_ADMIN: Final = frozenset({"lastsave"})
+_DANGEROUS: Final = frozenset({"keys", "flushall", "flushdb", "info", *_ADMIN})
 
 
 def categories_of(command: Command) -> list[str]:
     """Return the categories of a command, as the access rules of Redis name them."""
+    whole = command.name.partition("|")[0]
     found = [name for flag, name in (("write", "write"), ("readonly", "read")) if flag in command.flags]
-    if command.group in _CATEGORIES:
-        found.append(_CATEGORIES[command.group])
+    own = _OTHER_CATEGORIES.get(whole) or _CATEGORIES.get(command.group)
+    if own is not None and (command.subcommands is None or command.flags):  # a head of parts alone has none
+        found.append(own)
     found.append("fast" if "fast" in command.flags else "slow")
-    if "admin" in command.flags:
+    if "admin" in command.flags or command.name in _ADMIN:
         found.append("admin")
     if "admin" in command.flags or command.name in _DANGEROUS:
         found.append("dangerous")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from haptera.dialects.resp.reply_encoding import array, simple
 from haptera.dialects.resp.steps import Command, flags
@@ -32,7 +32,8 @@ def part(
     )
 
 
-_GROUPS = {"client": "connection", "object": "generic"}
+#: The groups of commands that are not of the server.
+_GROUPS: Final = {"client": "connection", "function": "scripting", "object": "generic"}
 
 
 def _no_part(session: RespSession, arguments: list[bytes]) -> Step:
@@ -43,7 +44,9 @@ def _no_part(session: RespSession, arguments: list[bytes]) -> Step:
 def command_of_parts(
     name: str, arity: int, since: str, summary: str, parts: Iterable[Command], handler: Handler | None = None
 ) -> Command:
-    """Return a command with its parts, and with HELP among them. ``handler`` is for a call that names none of them."""
+    """Return a command with its parts, and with HELP among them. ``handler`` is for a call that names none of them,
+    which is then as harmless as they are.
+    """
     table = {each.name.partition("|")[2]: each for each in parts}
 
     def explain(session: RespSession, arguments: list[bytes]) -> Step:
@@ -56,7 +59,7 @@ def command_of_parts(
     return Command(
         name=name,
         arity=arity,
-        flags=flags(""),
+        flags=flags("loading stale" if handler is not None else ""),
         group=_GROUPS.get(name, "server"),
         since=since,
         summary=summary,

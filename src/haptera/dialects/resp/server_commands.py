@@ -197,9 +197,7 @@ ROWS: Final = (
                 "Remove all functions, of which there are none.",
                 _function_flush,
             ),
-            part(
-                "function|list", -2, "noscript denyoom", "7.0.0", "List the functions, of which there are none.", _none
-            ),
+            part("function|list", -2, "noscript", "7.0.0", "List the functions, of which there are none.", _none),
         ],
     ),
     _row("info", -1, "loading stale", "1.0.0", "Tell about the node, in sections.", _info),

@@ -22,7 +22,7 @@ from haptera.node.commands import operations
 
 if TYPE_CHECKING:
     from haptera.dialects.resp.resp_session import RespSession
-    from haptera.dialects.resp.steps import Handler, Outcome, Step
+    from haptera.dialects.resp.steps import Handler, Outcome, Shape, Step
 
 #: Keys of one MSETNX: as many as a transact compares.
 CONDITIONAL_KEYS_MAX: Final = 128
@@ -131,10 +131,22 @@ def get_and_expire(session: RespSession, arguments: list[bytes]) -> Step:
         return operations.GetAndExpire(key, persist=True), result_shapes.value
     if options.expiry is None:
         return operations.Get(key), result_shapes.value
-    ttl_ms = expiry("getex", *options.expiry, session.now_ms)
+    try:
+        ttl_ms = expiry("getex", *options.expiry, session.now_ms)
+    except CommandFault as fault:
+        return operations.Get(key), _fault_if_present(fault)
     if ttl_ms <= 0:
         return operations.GetAndDelete(key), result_shapes.value
     return operations.GetAndExpire(key, ttl_ms), result_shapes.value
+
+
+def _fault_if_present(fault: CommandFault) -> Shape:
+    """The error for a time that no key can have, where the key is there: as in Redis, a missing key is judged first."""
+
+    def shape(result: Outcome, session: RespSession) -> bytes:
+        return fault.reply if type(result) is tuple else result_shapes.missing(result, session)
+
+    return shape
 
 
 def get_many(session: RespSession, arguments: list[bytes]) -> Step:

@@ -165,6 +165,8 @@ class Transaction:
         keys = [key for key in dict.fromkeys(argument.decode() for argument in arguments) if key not in self.watched]
         if len(keys) + len(self.watched) > WATCHED_MAX:
             return _TOO_MANY_WATCHED
+        if not keys:
+            return OK
         return Many([operations.Get(key) for key in keys], lambda outcomes, _: self._watched(keys, outcomes))
 
     def _watched(self, keys: Sequence[str], outcomes: Sequence[Outcome]) -> bytes:
@@ -231,7 +233,7 @@ def _row(name: str, arity: int, since: str, summary: str, handler: Handler) -> C
     return Command(
         name=name,
         arity=arity,
-        flags=flags("noscript loading stale fast allow_busy"),
+        flags=flags("noscript loading stale" + (" skip_slowlog" if name == "exec" else " fast allow_busy")),
         group="transactions",
         since=since,
         summary=summary,
