@@ -206,8 +206,8 @@ TRANSACTIONS: Final = (
     st.sampled_from(
         [(b"MULTI",), (b"EXEC",), (b"DISCARD",), (b"UNWATCH",), (b"WATCH",), (b"MULTI", b"x"), (b"DISCARD", b"x")]
     ),
-    _command(b"WATCH", _many(KEYS)),
 )
+WATCH: Final = _command(b"WATCH", _many(KEYS))
 
 
 #: Words that stand where another one belongs. Each may be a key or a time to live of a node too.
@@ -253,7 +253,7 @@ def transactions(draw: st.DrawFn, most: int) -> tuple[Words, ...]:
     """Commands between MULTI and EXEC, with keys that are watched before, and what goes wrong with both."""
     body = draw(st.lists(_mostly(DATA), max_size=most))
     for _ in range(draw(st.sampled_from([0, 0, 0, 1]))):
-        body.insert(draw(st.integers(0, len(body))), draw(st.one_of(*PLAIN[:2], *TRANSACTIONS)))
+        body.insert(draw(st.integers(0, len(body))), draw(st.one_of(*PLAIN[:2], *TRANSACTIONS, WATCH)))
     end = draw(st.sampled_from([(b"EXEC",), (b"EXEC",), (b"EXEC",), (b"DISCARD",)]))
     return ((b"MULTI",), *body, end)
 
@@ -265,12 +265,14 @@ def sequences(*commands: st.SearchStrategy[Words], most: int = 14) -> st.SearchS
 
 
 def with_transactions() -> st.SearchStrategy[list[Step]]:
-    """Steps of two connections with transactions among them, whose watched keys the other connection may change."""
-    watch = _command(b"WATCH", _many(KEYS)).map(lambda found: (found,))
+    """Steps of two connections with transactions among them, whose watched keys the other one may change.
+
+    A WATCH that watches is alone in its step.
+    """
     row = st.one_of(
         st.lists(_mostly(DATA), min_size=1, max_size=3).map(tuple),
         transactions(6),
-        watch,
+        WATCH.map(lambda found: (found,)),
         st.lists(st.one_of(*TRANSACTIONS), min_size=1, max_size=2).map(tuple),
     )
     return st.lists(st.builds(Step, st.sampled_from([0, 0, 1]), row), min_size=2, max_size=10)

@@ -203,9 +203,9 @@ def main(url: str) -> None:
             if has_delex(db):
                 locks(db)
             server(db)
-        version = db.info()["redis_version"].split(".")
-    if [int(number) for number in version] >= [7, 4]:  # the client refuses to cache beside an older one
-        caching(url)
+            version = [int(number) for number in db.info()["redis_version"].split(".")]
+            if protocol == 3 and version >= [7, 4]:  # the client refuses to cache beside an older one
+                caching(url)
 
 
 if __name__ == "__main__":

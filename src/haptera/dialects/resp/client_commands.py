@@ -86,7 +86,7 @@ def _listed(session: RespSession) -> Iterator[Listed]:
             yield connection, details
 
 
-def line_of(connection: FrontendConnection, details: ClientDetails, version: int) -> str:
+def line_of(connection: FrontendConnection, details: ClientDetails) -> str:
     """Return the line of a connection, as CLIENT LIST shows it: the fields of Redis that a node knows."""
     caller = connection.caller
     fields: dict[str, object] = {
@@ -97,7 +97,7 @@ def line_of(connection: FrontendConnection, details: ClientDetails, version: int
         "flags": "P" if _is_pubsub(connection) else "N",
         "db": 0,
         "user": user_of(caller),
-        "resp": version,
+        "resp": details.version,
         "lib-name": details.library.decode(),
         "lib-ver": details.library_version.decode(),
     }
@@ -110,7 +110,7 @@ def user_of(caller: DialectCaller) -> str:
 
 
 def _info(session: RespSession, arguments: list[bytes]) -> Step:
-    line = line_of(session.connection, details_of(session.caller), session.protocol)
+    line = line_of(session.connection, details_of(session.caller))
     return verbatim(line + "\n", session.protocol)
 
 
@@ -132,16 +132,11 @@ def _list(session: RespSession, arguments: list[bytes]) -> Step:
     elif options:
         return SYNTAX
     lines = [
-        line_of(connection, details, _version_of(session, connection)) + "\n"
+        line_of(connection, details) + "\n"
         for connection, details in _listed(session)
         if (numbers is None or connection.caller.number in numbers) and (not kind or _has_type(connection, kind))
     ]
     return verbatim("".join(lines), session.protocol)
-
-
-def _version_of(session: RespSession, connection: FrontendConnection) -> int:
-    other = session.state.sessions.get(connection.caller.number)
-    return 2 if other is None else other.protocol
 
 
 def _has_type(connection: FrontendConnection, kind: bytes) -> bool:

@@ -15,15 +15,18 @@ NAME_SIZE_MAX: Final = 1024
 
 
 class ClientDetails:
-    """What the client of one connection has told of itself. A name is empty where it has told none."""
+    """What the client of one connection has told of itself. A name is empty where it has told none; ``version`` is that
+    of the protocol.
+    """
 
-    __slots__ = ("began_ms", "library", "library_version", "name")
+    __slots__ = ("began_ms", "library", "library_version", "name", "version")
 
     def __init__(self, began_ms: int) -> None:
         self.began_ms = began_ms
         self.name = b""
         self.library = b""
         self.library_version = b""
+        self.version = 2
 
 
 def details_of(caller: DialectCaller) -> ClientDetails:

@@ -57,7 +57,8 @@ def categories_of(command: Command) -> list[str]:
     whole = command.name.partition("|")[0]
     found = [name for flag, name in (("write", "write"), ("readonly", "read")) if flag in command.flags]
     own = _OTHER_CATEGORIES.get(whole) or _CATEGORIES.get(command.group)
-    if own is not None and (command.subcommands is None or command.flags):  # a head of parts alone has none
+    has_none = command.subcommands is not None and not command.flags  # the head of parts alone
+    if own is not None and not has_none and command.name != "pubsub|help":
         found.append(own)
     found.append("fast" if "fast" in command.flags else "slow")
     if "admin" in command.flags or command.name in _ADMIN:

@@ -77,7 +77,8 @@ def _reset(session: RespSession, arguments: list[bytes]) -> Step:
     session.caller.identity = None
     session.caller.come_in(signed=False)
     session.forget_login()
-    details_of(session.caller).name = b""
+    details = details_of(session.caller)
+    details.name, details.version = b"", 2
     return _RESET
 
 
@@ -133,8 +134,10 @@ def _hello(session: RespSession, arguments: list[bytes]) -> Step:
             return error(f"ERR Syntax error in HELLO option '{arguments[at].decode(errors='surrogateescape')}'")
 
     def greet() -> bytes:
+        details = details_of(session.caller)
         if name is not None:
-            details_of(session.caller).name = name
+            details.name = name
+        details.version = version
         session.set_protocol(version)
         return _greeting(session)
 

@@ -33,7 +33,7 @@ def part(
 
 
 #: The groups of commands that are not of the server.
-_GROUPS: Final = {"client": "connection", "function": "scripting", "object": "generic"}
+_GROUPS: Final = {"client": "connection", "function": "scripting", "object": "generic", "pubsub": "pubsub"}
 
 
 def _no_part(session: RespSession, arguments: list[bytes]) -> Step:

@@ -8,26 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from haptera.dialects.resp.error_words import SYNTAX, words_of
+from haptera.dialects.resp.help_lines import command_of_parts, part
 from haptera.dialects.resp.redis_glob import PATTERN_SIZE_MAX, redis_glob
-from haptera.dialects.resp.reply_encoding import EMPTY_ARRAY, ZERO, array, array_of_bulks, bulk, integer, simple
+from haptera.dialects.resp.reply_encoding import EMPTY_ARRAY, ZERO, array, array_of_bulks, bulk, integer
 from haptera.dialects.resp.steps import Command, flags
 from haptera.dialects.resp.subscriptions import subscriptions_of
 
 if TYPE_CHECKING:
     from haptera.dialects.resp.resp_session import RespSession
     from haptera.dialects.resp.steps import Handler, Step
-
-_HELP: Final = (
-    "PUBSUB <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
-    "CHANNELS [<pattern>]",
-    "    List the channels that connections have subscribed to.",
-    "NUMPAT",
-    "    Count the patterns that connections have subscribed to.",
-    "NUMSUB [<channel> ...]",
-    "    Count the connections that have subscribed to each channel.",
-    "HELP",
-    "    Show this text.",
-)
 
 
 def _subscribe(session: RespSession, arguments: list[bytes]) -> Step:
@@ -94,40 +83,37 @@ def _shard_numsub(session: RespSession, arguments: list[bytes]) -> Step:
     return array([part for name in arguments[2:] for part in (bulk(name), ZERO)])
 
 
-def _help(session: RespSession, arguments: list[bytes]) -> Step:
-    """PUBSUB HELP"""
-    return array([simple(line) for line in _HELP])
-
-
-def _row(name: str, arity: int, summary: str, handler: Handler, **subcommands: Command) -> Command:
+def _row(name: str, arity: int, summary: str, handler: Handler) -> Command:
     return Command(
         name=name,
         arity=arity,
         flags=flags("pubsub noscript loading stale"),
         group="pubsub",
-        since="2.8.0" if name.startswith("pubsub") else "2.0.0",
+        since="2.0.0",
         summary=summary,
         handler=handler,
         alone=True,  # its messages stand behind the replies of before
-        subcommands=subcommands or None,
     )
 
+
+_ASKING: Final = "pubsub loading stale"
 
 ROWS: Final = (
     _row("subscribe", -2, "Have the messages of channels.", _subscribe),
     _row("psubscribe", -2, "Have the messages of the channels with a pattern.", _psubscribe),
     _row("unsubscribe", -1, "Have the messages of channels no more.", _unsubscribe),
     _row("punsubscribe", -1, "Have the messages of patterns no more.", _punsubscribe),
-    _row(
+    command_of_parts(
         "pubsub",
         -2,
+        "2.8.0",
         "Tell about the subscriptions of all connections.",
-        _help,
-        channels=_row("pubsub|channels", -2, "List channels with subscribers.", _of_all(_channels)),
-        numsub=_row("pubsub|numsub", -2, "Count the subscribers of channels.", _of_all(_numsub)),
-        numpat=_row("pubsub|numpat", 2, "Count patterns with subscribers.", _of_all(_numpat)),
-        shardchannels=_row("pubsub|shardchannels", -2, "List the channels of shards: none.", _shard_channels),
-        shardnumsub=_row("pubsub|shardnumsub", -2, "Count the subscribers of shards: none.", _shard_numsub),
-        help=_row("pubsub|help", 2, "Show the parts of the command.", _help),
+        [
+            part("pubsub|channels", -2, _ASKING, "2.8.0", "List channels with subscribers.", _of_all(_channels)),
+            part("pubsub|numpat", 2, _ASKING, "2.8.0", "Count patterns with subscribers.", _of_all(_numpat)),
+            part("pubsub|numsub", -2, _ASKING, "2.8.0", "Count the subscribers of channels.", _of_all(_numsub)),
+            part("pubsub|shardchannels", -2, _ASKING, "7.0.0", "List the channels of shards: none.", _shard_channels),
+            part("pubsub|shardnumsub", -2, _ASKING, "7.0.0", "Count the subscribers of shards: none.", _shard_numsub),
+        ],
     ),
 )

@@ -142,12 +142,21 @@ async def test_times_that_no_key_can_have_are_refused_with_the_name_of_the_comma
             (("SETEX", "a", 0, 1), "setex"),
             (("PSETEX", "a", -1, 1), "psetex"),
             (("SETEX", "a", 2**62, 1), "setex"),
-            (("GETEX", "a", "EX", 0), "getex"),
         ]:
             assert await talk.do(*words) == b"-ERR invalid expire time in '%s' command\r\n" % name.encode()
         for number in ("x", "1.5", "", " 1", "9223372036854775808"):
             assert await talk.do("SET", "a", 1, "EX", number) == NOT_AN_INTEGER
         assert await talk.do("SETEX", "a", "x", 1) == NOT_AN_INTEGER
+
+
+@virtual_clock
+async def test_getex_looks_at_its_time_where_the_key_is_there_as_redis_does() -> None:
+    async with opened() as node:
+        talk = Talk(node)
+        assert await talk.do("GETEX", "a", "EX", 0) == await talk.do("GETEX", "a", "EX", "x") == b"$-1\r\n"
+        await talk.do("SET", "a", 1)
+        assert await talk.do("GETEX", "a", "EX", 0) == b"-ERR invalid expire time in 'getex' command\r\n"
+        assert await talk.do("GETEX", "a", "EX", "x") == NOT_AN_INTEGER
 
 
 @virtual_clock
