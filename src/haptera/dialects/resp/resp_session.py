@@ -34,7 +34,7 @@ from haptera.dialects.resp.steps import Judged, Many, Slow
 from haptera.node.commands import Envelope, operations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from haptera.dialects.resp.reply_encoding import Version
     from haptera.dialects.resp.resp_state import RespState
