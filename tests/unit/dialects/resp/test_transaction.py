@@ -74,6 +74,7 @@ async def test_exec_makes_nothing_once_a_watched_key_has_changed() -> None:
         await talk.do("SET", "a", "1")
         for change in (("SET", "a", "1"), ("DEL", "a"), ("SET", "a", "3"), ("INCR", "a"), ("DEL", "a")):
             assert await talk.do("WATCH", "a", "never") == b"+OK\r\n"
+            assert await talk.do("WATCH", "a") == b"+OK\r\n", "it is watched already"
             await other.do(*change)
             assert await transact(talk, ("SET", "b", "made")) == b"*-1\r\n"
             assert await transact(talk, ("GET", "b")) == b"*1\r\n" + NIL, "EXEC forgets the watched keys"
